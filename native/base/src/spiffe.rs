@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A syntactically valid SPIFFE ID.
+/// Syntactically valid SPIFFE ID.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct SpiffeId<'a> {
     id: &'a str,
@@ -10,9 +10,9 @@ pub struct SpiffeId<'a> {
     path: &'a str,
 }
 
-/// Which rule of SPIFFE-ID §2 a text breaks; holds none of it.
+/// Rule of SPIFFE-ID §2 that a text breaks; holds no byte of it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum InvalidSpiffeId {
+pub enum SpiffeIdError {
     /// It does not start with `spiffe://` in lower case.
     Scheme,
     /// It is longer than 2048 bytes.
@@ -27,7 +27,7 @@ pub enum InvalidSpiffeId {
     PathCharacter,
 }
 
-impl fmt::Display for InvalidSpiffeId {
+impl fmt::Display for SpiffeIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Scheme => "it does not start with `spiffe://`",
@@ -39,59 +39,58 @@ impl fmt::Display for InvalidSpiffeId {
     }
 }
 
-impl std::error::Error for InvalidSpiffeId {}
+impl std::error::Error for SpiffeIdError {}
 
 impl<'a> SpiffeId<'a> {
-    /// Parses a SPIFFE ID; nothing is normalized.
+    /// Parses a SPIFFE ID of at most 2048 bytes; nothing is normalized.
     ///
-    /// Args: `id`: the text, at most 2048 bytes.
-    /// Returns: the ID, borrowing `id`.
-    /// Errors: the rule of SPIFFE-ID §2 that is broken.
-    pub fn parse(id: &'a str) -> Result<Self, InvalidSpiffeId> {
+    /// # Errors
+    /// The rule of SPIFFE-ID §2 that the text breaks.
+    pub fn parse(id: &'a str) -> Result<Self, SpiffeIdError> {
         if id.len() > MAX_ID_BYTES {
-            return Err(InvalidSpiffeId::TooLong);
+            return Err(SpiffeIdError::TooLong);
         }
-        let rest = id.strip_prefix("spiffe://").ok_or(InvalidSpiffeId::Scheme)?;
+        let rest = id.strip_prefix("spiffe://").ok_or(SpiffeIdError::Scheme)?;
         let domain_end = rest.find('/').unwrap_or(rest.len());
         let (trust_domain, path) =
-            rest.split_at_checked(domain_end).ok_or(InvalidSpiffeId::TrustDomain)?;
+            rest.split_at_checked(domain_end).ok_or(SpiffeIdError::TrustDomain)?;
         if !is_trust_domain(trust_domain) {
-            return Err(InvalidSpiffeId::TrustDomain);
+            return Err(SpiffeIdError::TrustDomain);
         }
         if let Some(segments) = path.strip_prefix('/') {
             for segment in segments.split('/') {
                 if matches!(segment, "" | "." | "..") {
-                    return Err(InvalidSpiffeId::Segment);
+                    return Err(SpiffeIdError::Segment);
                 }
                 let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
                 if !segment.bytes().all(allowed) {
-                    return Err(InvalidSpiffeId::PathCharacter);
+                    return Err(SpiffeIdError::PathCharacter);
                 }
             }
         }
         Ok(Self { id, trust_domain, path })
     }
 
-    /// Returns: the whole ID.
+    /// The whole ID.
     #[must_use]
     pub fn as_str(&self) -> &'a str {
         self.id
     }
 
-    /// Returns: the trust domain's name.
+    /// Name of the trust domain.
     #[must_use]
     pub fn trust_domain(&self) -> &'a str {
         self.trust_domain
     }
 
-    /// Returns: the path with its leading `/`; empty for the ID of the trust domain itself.
+    /// The path with its leading `/`; empty for the ID of the trust domain itself.
     #[must_use]
     pub fn path(&self) -> &'a str {
         self.path
     }
 }
 
-/// Whether `name` is a trust domain's name (SPIFFE-ID §2.1).
+/// Returns whether `name` is a trust domain's name (SPIFFE-ID §2.1).
 #[must_use]
 pub fn is_trust_domain(name: &str) -> bool {
     let allowed =
@@ -120,7 +119,7 @@ pub fn pattern_defect(pattern: &str) -> Option<&'static str> {
     (many || pattern.len() > MAX_ID_BYTES).then_some("it has too many segments or bytes")
 }
 
-/// Whether every id that `narrow`, an id or a pattern, matches is matched by `wide`.
+/// Returns whether `wide` matches every id that `narrow`, an id or a pattern, matches.
 #[must_use]
 pub fn covers(wide: &str, narrow: &str) -> bool {
     let mut narrow = segments(narrow);
@@ -129,7 +128,7 @@ pub fn covers(wide: &str, narrow: &str) -> bool {
     covered && narrow.next().is_none()
 }
 
-/// Whether some id is matched by both patterns.
+/// Returns whether some id matches both patterns.
 #[must_use]
 pub fn overlap(one: &str, other: &str) -> bool {
     let mut others = segments(other);

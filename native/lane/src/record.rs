@@ -239,7 +239,8 @@ mod tests {
     use authz_kernel::json::Value;
     use authz_kernel::reason::ReasonCode;
     use authz_token::{
-        AgentFacts, AgentProof, ClaimValue, Facts as Proved, Made, SubjectFacts, SubjectKind,
+        AgentFacts, AgentProof, ClaimValue, DerivedValue, Facts as Proved, SubjectFacts,
+        SubjectKind,
     };
     use proptest::prelude::*;
 
@@ -290,7 +291,7 @@ mod tests {
                 audiences: Vec::new(),
                 is_for_alone: false,
                 is_alone: false,
-                made: Made::default(),
+                derived: DerivedValue::default(),
             })),
             ..Proved::default()
         };

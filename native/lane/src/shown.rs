@@ -40,7 +40,7 @@ fn with_shown<R>(
     run: impl FnOnce(Option<&ShownToken<'_>>) -> R,
 ) -> R {
     let Some(facts) = &caller.facts.subject else { return run(None) };
-    let subject = facts.made.once(|| subject_of(facts));
+    let subject = facts.derived.get_or_derive(|| subject_of(facts));
     let now = now.0.div_euclid(1_000);
     run(Some(&ShownToken {
         token_type: &facts.token_type,

@@ -8,14 +8,14 @@ use crate::convert::{detach, json_text};
 /// Private key that signs credentials.
 #[pyclass(frozen, name = "SigningKey", module = "authz._native")]
 pub(crate) struct PySigningKey {
-    key: authz_token::SigningKey,
+    key: authz_token::PrivateKey,
 }
 
 #[pymethods]
 impl PySigningKey {
     #[staticmethod]
     fn from_pkcs8(py: Python<'_>, der: &[u8]) -> PyResult<Self> {
-        let key = detach(py, || authz_token::SigningKey::from_pkcs8(der))?;
+        let key = detach(py, || authz_token::PrivateKey::from_pkcs8(der))?;
         Ok(Self { key })
     }
 

@@ -3,19 +3,19 @@
 use crate::algorithm::Algorithm;
 use crate::binding;
 use crate::claims::{self, Times};
-use crate::facts::{AgentFacts, AgentProof, Binding};
-use crate::jws::{Header, Parts};
+use crate::facts::{AgentFacts, AgentProof, KeyBinding};
+use crate::jws::{JwsHeader, JwsParts};
 use crate::refusal::{KeyOwner, Refusal};
 use crate::trust::TrustStore;
 use authz_base::spiffe::SpiffeId;
 
-/// Verifies all of a JWT-SVID but its times.
+/// Verifies a JWT-SVID, except its times.
 pub(crate) fn verify(
-    header: &Header,
-    parts: &Parts<'_>,
+    header: &JwsHeader,
+    parts: &JwsParts<'_>,
     token_digest: [u8; 32],
     trust: &TrustStore,
-) -> Result<(AgentFacts, Times, Option<Binding>), Refusal> {
+) -> Result<(AgentFacts, Times, Option<KeyBinding>), Refusal> {
     if !header.plain {
         return Err(Refusal::bad("a JWT-SVID's header has only `alg`, `kid` and `typ`"));
     }

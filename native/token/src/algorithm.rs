@@ -36,7 +36,7 @@ pub struct AcceptedAlgorithms {
 }
 
 impl AcceptedAlgorithms {
-    /// Returns: the lists that verification itself goes by.
+    /// The lists that verification itself uses.
     #[must_use]
     pub fn new() -> Self {
         let names = |list: &[Algorithm]| list.iter().map(|one| one.name()).collect();
@@ -68,7 +68,7 @@ impl Algorithm {
         Self::Rs512,
     ];
 
-    /// Those that a JWT-SVID may use (SPIFFE JWT-SVID §2.1): all but EdDSA.
+    /// Algorithms of JWT-SVIDs (SPIFFE JWT-SVID §2.1): all but EdDSA.
     pub(crate) const JWT_SVID: [Self; 9] = [
         Self::Es256,
         Self::Es384,
@@ -81,10 +81,10 @@ impl Algorithm {
         Self::Rs512,
     ];
 
-    /// Those that a task credential of ours may use.
+    /// Algorithms of task credentials.
     pub(crate) const CREDENTIAL: [Self; 2] = [Self::EdDsa, Self::Es256];
 
-    /// Those that a DPoP proof may use (RFC 9449 §4.2): each asymmetric one.
+    /// Algorithms of DPoP proofs (RFC 9449 §4.2): each asymmetric one.
     pub(crate) const PROOF: [Self; 10] = Self::ALL;
 
     /// The algorithm of that exact name; names are case-sensitive (RFC 7515 §4.1.1).

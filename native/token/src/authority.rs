@@ -5,9 +5,10 @@ use x509_cert::der::Encode as _;
 use x509_cert::der::asn1::UintRef;
 
 use crate::certificate::Certificate;
+use crate::error::CertificateError;
 use authz_base::spiffe::SpiffeId;
 
-/// A signing certificate, ready to end a path.
+/// Signing certificate that may end a path.
 pub(crate) struct Authority {
     pub(crate) anchor: TrustAnchor<'static>,
     certificate: Certificate,
@@ -15,18 +16,16 @@ pub(crate) struct Authority {
 
 impl Authority {
     /// Reads an authority's certificate.
-    ///
-    /// Errors: why it is none, in our own words.
-    pub(crate) fn read(der: Vec<u8>) -> Result<Self, &'static str> {
+    pub(crate) fn read(der: Vec<u8>) -> Result<Self, CertificateError> {
         let certificate = Certificate::read(&der)?;
-        let uri = certificate.signing()?;
-        let of_a_workload = |uri| SpiffeId::parse(uri).is_ok_and(|id| !id.path().is_empty());
-        if uri.is_some_and(of_a_workload) {
-            return Err("it is the certificate of a workload, not of an authority");
+        let uri = certificate.signer_uri()?;
+        let is_workload = |uri| SpiffeId::parse(uri).is_ok_and(|id| !id.path().is_empty());
+        if uri.is_some_and(is_workload) {
+            return Err(CertificateError::AuthorityIsWorkload);
         }
         let der = CertificateDer::from(der);
         let anchor = webpki::anchor_from_trusted_cert(&der)
-            .map_err(|_| "its certificate is not one of X.509 version 3")?
+            .map_err(CertificateError::NotVersion3)?
             .to_owned();
         Ok(Self { anchor, certificate })
     }
@@ -41,7 +40,7 @@ impl Authority {
         (self.certificate.not_before, self.certificate.not_after)
     }
 
-    /// How many intermediates may follow it; none: any number.
+    /// Most intermediates that may follow the authority. `None`: any number.
     pub(crate) fn path_length(&self) -> Option<usize> {
         self.certificate.path_length.map(usize::from)
     }

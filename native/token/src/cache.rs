@@ -1,9 +1,9 @@
 //! The caches of verified tokens and of verified certificate chains.
 //!
 //! A key covers the whole credential, so a token with another body and a known signature is another
-//! key, and the revision of the trust store, so a change of keys or settings ends what was cached.
-//! Only what verified is kept; refusals are not. An entry serves until its credential ends, which is
-//! checked on every hit by the same code that checks a credential for the first time.
+//! key, and the revision of the trust store, so a change of keys or settings ends all entries.
+//! Refusals are not cached. An entry serves until its credential ends, which is checked on every hit by the
+//! same code that checks a credential for the first time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,24 +13,24 @@ use quick_cache::sync;
 use sha2::{Digest as _, Sha256};
 
 use crate::claims::Times;
-use crate::facts::{AgentFacts, Binding, CredentialFacts, Role, SubjectFacts};
-use crate::peer::PeerFacts;
+use crate::evidence::Role;
+use crate::facts::{AgentFacts, CredentialFacts, KeyBinding, PeerFacts, SubjectFacts};
 
-/// What a verified token says.
+/// Facts of a verified token.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Verified {
+pub(crate) enum VerifiedToken {
     Agent(Arc<AgentFacts>),
     Subject(Arc<SubjectFacts>),
     /// With the agent that it proves.
     Credential(Arc<CredentialFacts>, Arc<AgentFacts>),
 }
 
-/// What is kept of a verified token: what it says, and what is asked of each presentation anew.
+/// VerifiedToken token: its facts, and the values that are checked at each presentation.
 #[derive(Clone, Debug)]
-pub(crate) struct Kept {
-    pub(crate) verified: Verified,
+pub(crate) struct CachedToken {
+    pub(crate) verified: VerifiedToken,
     pub(crate) times: Times,
-    pub(crate) binding: Option<Binding>,
+    pub(crate) binding: Option<KeyBinding>,
     /// SHA-256 of the whole token.
     pub(crate) token_digest: [u8; 32],
 }
@@ -41,7 +41,7 @@ pub(crate) struct Kept {
 pub(crate) struct CacheKey([u8; 32]);
 
 /// The hash needs no secret: callers add only credentials that verified, and cannot choose their digests.
-type Entries<V> = sync::Cache<CacheKey, V, UnitWeighter, foldhash::fast::FixedState>;
+type CacheEntries<V> = sync::Cache<CacheKey, V, UnitWeighter, foldhash::fast::FixedState>;
 
 impl CacheKey {
     pub(crate) fn new(revision: &[u8; 32], role: Role, token: &str) -> Self {
@@ -59,8 +59,7 @@ impl CacheKey {
         Self::of_parts(b"authz.peer.cache.1\0", revision, chain)
     }
 
-    /// The key of a certificate chain that is written as texts, so that they need not be read to find
-    /// it.
+    /// The key of a certificate chain in the form of texts, which need not be read to find it.
     pub(crate) fn of_texts(revision: &[u8; 32], texts: &[&[u8]]) -> Self {
         Self::of_parts(b"authz.peer.cache.text.1\0", revision, texts)
     }
@@ -82,21 +81,21 @@ fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize().into()
 }
 
-/// A bounded store; safe to share, at worst empty.
-pub(crate) struct Cache<V> {
+/// Bounded cache that all threads share; an entry may be missing at any time.
+pub(crate) struct BoundedCache<V> {
     /// `None` for a capacity of 0, which keeps nothing.
-    entries: Option<Entries<V>>,
+    entries: Option<CacheEntries<V>>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
-/// A bounded store of verified tokens; safe to share, never wrong, at worst empty.
+/// Bounded cache of verified tokens. All threads share it; a missing entry costs time and changes no answer.
 #[derive(Debug)]
-pub struct TokenCache(pub(crate) Cache<Kept>);
+pub struct TokenCache(pub(crate) BoundedCache<CachedToken>);
 
-/// A bounded store of verified certificate chains; safe to share, never wrong, at worst empty.
+/// Bounded cache of verified certificate chains. All threads share it; a missing entry costs time and changes no answer.
 #[derive(Debug)]
-pub struct PeerCache(pub(crate) Cache<PeerFacts>);
+pub struct PeerCache(pub(crate) BoundedCache<PeerFacts>);
 
 macro_rules! public_cache {
     ($name:ident) => {
@@ -108,28 +107,28 @@ macro_rules! public_cache {
             /// its credential.
             #[must_use]
             pub fn new(capacity: usize) -> Self {
-                Self(Cache::new(capacity))
+                Self(BoundedCache::new(capacity))
             }
 
-            /// Returns: how many credentials were found since the start.
+            /// Credentials that were found since the start.
             #[must_use]
             pub fn hits(&self) -> u64 {
                 self.0.hits.load(Ordering::Relaxed)
             }
 
-            /// Returns: how many well-formed credentials were not found since the start.
+            /// Well-formed credentials that were not found since the start.
             #[must_use]
             pub fn misses(&self) -> u64 {
                 self.0.misses.load(Ordering::Relaxed)
             }
 
-            /// Returns: how many credentials are kept, those that have expired since included.
+            /// Credentials in the cache, with those that have expired since.
             #[must_use]
             pub fn len(&self) -> usize {
-                self.0.entries.as_ref().map_or(0, Entries::len)
+                self.0.entries.as_ref().map_or(0, CacheEntries::len)
             }
 
-            /// Returns: whether no credential is kept.
+            /// Returns whether the cache is empty.
             #[must_use]
             pub fn is_empty(&self) -> bool {
                 self.len() == 0
@@ -141,10 +140,10 @@ macro_rules! public_cache {
 public_cache!(TokenCache);
 public_cache!(PeerCache);
 
-impl<V: Clone> Cache<V> {
+impl<V: Clone> BoundedCache<V> {
     fn new(capacity: usize) -> Self {
         let entries = (capacity > 0).then(|| {
-            Entries::with(
+            CacheEntries::with(
                 capacity,
                 u64::try_from(capacity).unwrap_or(u64::MAX),
                 UnitWeighter,
@@ -174,9 +173,9 @@ impl<V: Clone> Cache<V> {
     }
 }
 
-impl<V> std::fmt::Debug for Cache<V> {
+impl<V> std::fmt::Debug for BoundedCache<V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cache").field("hits", &self.hits).finish_non_exhaustive()
+        f.debug_struct("BoundedCache").field("hits", &self.hits).finish_non_exhaustive()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What one certificate says, and the rules of X.509-SVID that path validation does not know.
+//! One certificate, and the rules of X.509-SVID that path validation does not know.
 
 use x509_cert::der::Decode as _;
 use x509_cert::der::asn1::ObjectIdentifier;
@@ -9,18 +9,19 @@ use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, Subject
 use x509_cert::time::Time;
 
 use crate::ed25519;
+use crate::error::CertificateError;
 
-/// A certificate, as far as the profile asks about it.
+/// Members of a certificate that the profile reads.
 pub(crate) struct Certificate {
     /// The URIs among its subject alternative names.
     uris: Vec<String>,
-    /// It has a subject, or its alternative names are critical.
-    named: bool,
-    authority: bool,
+    /// The certificate has a subject, or its alternative names are critical.
+    is_named: bool,
+    is_authority: bool,
     pub(crate) path_length: Option<u8>,
     usage: Option<Usage>,
-    /// Its extended key usage, if it has one, covers client and server.
-    extended_usage: bool,
+    /// The extended key usage covers client and server, or is absent.
+    is_for_both_ends: bool,
     pub(crate) not_before: i64,
     pub(crate) not_after: i64,
     /// The bits of its SubjectPublicKeyInfo.
@@ -28,27 +29,25 @@ pub(crate) struct Certificate {
 }
 
 struct Usage {
-    critical: bool,
+    is_critical: bool,
     usage: KeyUsage,
 }
 
 impl Certificate {
     /// Reads a certificate in DER.
-    ///
-    /// Errors: what is malformed, in our own words.
-    pub(crate) fn read(der: &[u8]) -> Result<Self, &'static str> {
-        let read = x509_cert::Certificate::from_der(der)
-            .map_err(|_| "it is not one X.509 certificate in DER")?;
-        let body = read.tbs_certificate;
+    pub(crate) fn read(der: &[u8]) -> Result<Self, CertificateError> {
+        let certificate =
+            x509_cert::Certificate::from_der(der).map_err(CertificateError::Encoding)?;
+        let body = certificate.tbs_certificate;
         let extensions = body.extensions.as_deref().unwrap_or_default();
         if extensions.len() > MAX_EXTENSIONS {
-            return Err("it has too many extensions");
+            return Err(CertificateError::TooManyExtensions);
         }
-        // Two readers could each take another one (RFC 5280 §4.2).
+        // Of two extensions of one kind, two readers could each take another (RFC 5280 §4.2).
         for (position, extension) in extensions.iter().enumerate() {
             let earlier = extensions.iter().take(position);
             if earlier.into_iter().any(|earlier| earlier.extn_id == extension.extn_id) {
-                return Err("it has an extension twice");
+                return Err(CertificateError::RepeatedExtension);
             }
         }
         let names = find(extensions, SubjectAltName::OID);
@@ -61,8 +60,8 @@ impl Certificate {
                 }
             }
         }
-        let named = !body.subject.0.is_empty() || names.is_some_and(|names| names.critical);
-        let (authority, path_length) = match find(extensions, BasicConstraints::OID) {
+        let is_named = !body.subject.0.is_empty() || names.is_some_and(|names| names.critical);
+        let (is_authority, path_length) = match find(extensions, BasicConstraints::OID) {
             None => (false, None),
             Some(extension) => {
                 let basic: BasicConstraints = decode(extension)?;
@@ -72,10 +71,10 @@ impl Certificate {
         let usage = match find(extensions, KeyUsage::OID) {
             None => None,
             Some(extension) => {
-                Some(Usage { critical: extension.critical, usage: decode(extension)? })
+                Some(Usage { is_critical: extension.critical, usage: decode(extension)? })
             }
         };
-        let extended_usage = match find(extensions, ExtendedKeyUsage::OID) {
+        let is_for_both_ends = match find(extensions, ExtendedKeyUsage::OID) {
             None => true,
             Some(extension) => {
                 let ExtendedKeyUsage(purposes) = decode(extension)?;
@@ -86,84 +85,80 @@ impl Certificate {
             .subject_public_key_info
             .subject_public_key
             .as_bytes()
-            .ok_or("its key is not a number of whole octets")?
+            .ok_or(CertificateError::PartialOctets)?
             .to_vec();
         if body.subject_public_key_info.algorithm.oid == ed25519::OID {
-            ed25519::check(&public_key)?;
+            ed25519::check_point(&public_key)?;
         }
         Ok(Self {
             uris,
-            named,
-            authority,
+            is_named,
+            is_authority,
             path_length,
             usage,
-            extended_usage,
+            is_for_both_ends,
             not_before: seconds(body.validity.not_before),
             not_after: seconds(body.validity.not_after),
             public_key,
         })
     }
 
-    /// The one URI of a leaf that may authenticate (X.509-SVID §2 to §5.2); whether it is a SPIFFE
-    /// ID is for the caller to ask.
-    ///
-    /// Errors: the rule that it breaks.
-    pub(crate) fn leaf(&self) -> Result<&str, &'static str> {
-        if self.authority {
-            return Err("it is a signing certificate, which never authenticates");
+    /// The URI of a leaf that may authenticate (X.509-SVID §2 to §5.2). The caller checks that it is a
+    /// SPIFFE ID.
+    pub(crate) fn leaf_uri(&self) -> Result<&str, CertificateError> {
+        if self.is_authority {
+            return Err(CertificateError::LeafIsAuthority);
         }
-        let Some(Usage { critical, usage }) = &self.usage else {
-            return Err("it has no key usage");
+        let Some(Usage { is_critical, usage }) = &self.usage else {
+            return Err(CertificateError::NoKeyUsage);
         };
         if usage.key_cert_sign() || usage.crl_sign() {
-            return Err("its key may sign certificates or revocation lists");
+            return Err(CertificateError::LeafMaySign);
         }
-        if !critical {
-            return Err("its key usage is not critical");
+        if !is_critical {
+            return Err(CertificateError::KeyUsageNotCritical);
         }
         if !usage.digital_signature() {
-            return Err("its key usage lacks `digitalSignature`");
+            return Err(CertificateError::NoDigitalSignature);
         }
-        if !self.extended_usage {
-            return Err("its extended key usage lacks client or server authentication");
+        if !self.is_for_both_ends {
+            return Err(CertificateError::ExtendedKeyUsage);
         }
-        if !self.named {
-            return Err("it has no subject, and its alternative names are not critical");
+        if !self.is_named {
+            return Err(CertificateError::NoSubject);
         }
         match self.uris.as_slice() {
             [uri] => Ok(uri),
-            [] => Err("it has no URI among its alternative names"),
-            _ => Err("it has more than one URI among its alternative names"),
+            [] => Err(CertificateError::NoUri),
+            _ => Err(CertificateError::SeveralUris),
         }
     }
 
     /// The URI of an intermediate signing certificate, if it has one (X.509-SVID §3.2, §4.1, §4.3).
-    ///
-    /// Errors: the rule that it breaks.
-    pub(crate) fn intermediate(&self) -> Result<Option<&str>, &'static str> {
+    pub(crate) fn intermediate_uri(&self) -> Result<Option<&str>, CertificateError> {
         match &self.usage {
-            None => return Err("it has no key usage"),
-            Some(usage) if !usage.critical => return Err("its key usage is not critical"),
+            None => return Err(CertificateError::NoKeyUsage),
+            Some(usage) if !usage.is_critical => {
+                return Err(CertificateError::KeyUsageNotCritical);
+            }
             Some(_) => {}
         }
-        self.signing()
+        self.signer_uri()
     }
 
     /// The URI of a signing certificate, if it has one. Key usage may be absent, as in the roots of
     /// older hierarchies (RFC 5280 §6.1.4 (n)).
-    ///
-    /// Errors: the rule that it breaks.
-    pub(crate) fn signing(&self) -> Result<Option<&str>, &'static str> {
-        if !self.authority {
-            return Err("it is no signing certificate: `cA` is not set");
+    pub(crate) fn signer_uri(&self) -> Result<Option<&str>, CertificateError> {
+        if !self.is_authority {
+            return Err(CertificateError::NotAuthority);
         }
         if self.usage.as_ref().is_some_and(|usage| !usage.usage.key_cert_sign()) {
-            return Err("its key usage lacks `keyCertSign`");
+            return Err(CertificateError::NoCertificateSigning);
         }
         match self.uris.as_slice() {
             [] => Ok(None),
             [uri] => Ok(Some(uri)),
-            _ => Err("it has more than one URI among its alternative names"),
+            _ => Err(CertificateError::SeveralUris),
         }
     }
 }
@@ -172,8 +167,10 @@ fn find(extensions: &[Extension], id: ObjectIdentifier) -> Option<&Extension> {
     extensions.iter().find(|extension| extension.extn_id == id)
 }
 
-fn decode<'a, T: x509_cert::der::Decode<'a>>(extension: &'a Extension) -> Result<T, &'static str> {
-    T::from_der(extension.extn_value.as_bytes()).map_err(|_| "an extension is malformed")
+fn decode<'a, T: x509_cert::der::Decode<'a>>(
+    extension: &'a Extension,
+) -> Result<T, CertificateError> {
+    T::from_der(extension.extn_value.as_bytes()).map_err(CertificateError::Extension)
 }
 
 /// Seconds since 1970; X.509 cannot state an earlier time in the reader used.

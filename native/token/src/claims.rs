@@ -1,41 +1,41 @@
 //! Registered claims and time (RFC 7519 §4.1).
 
 use crate::facts::UnixTime;
-use crate::json::{self, Object, Value};
+use crate::json::{self, JsonObject, JsonValue};
 use crate::refusal::{Refusal, RefusalReason};
 
 /// Bounds of a payload.
-pub(crate) const CLAIM_LIMITS: json::Limits = json::Limits { depth: 16, nodes: 4096 };
+pub(crate) const CLAIM_LIMITS: json::JsonLimits = json::JsonLimits { depth: 16, nodes: 4096 };
 
 /// Reads the claims set (RFC 7519 §7.2 step 10).
-pub(crate) fn read(payload: &[u8]) -> Result<Object<'_>, Refusal> {
+pub(crate) fn read(payload: &[u8]) -> Result<JsonObject<'_>, Refusal> {
     json::read_object(payload, CLAIM_LIMITS)
         .map_err(|error| Refusal::bad(format!("the token's claims: {error}")))
 }
 
 /// A claim that is a text of at most `max` bytes, if it is there.
 pub(crate) fn text<'a>(
-    claims: &'a Object<'_>,
+    claims: &'a JsonObject<'_>,
     name: &'static str,
     max: usize,
 ) -> Result<Option<&'a str>, Refusal> {
     match claims.get(name) {
         None => Ok(None),
-        Some(Value::String(text)) if text.len() <= max => Ok(Some(text.as_ref())),
+        Some(JsonValue::String(text)) if text.len() <= max => Ok(Some(text.as_ref())),
         Some(_) => Err(Refusal::bad(format!("the token's `{name}` is ill-typed or too long"))),
     }
 }
 
 /// The audiences of a token (RFC 7519 §4.1.3).
-pub(crate) fn audiences<'a>(claims: &'a Object<'_>) -> Result<Vec<&'a str>, Refusal> {
+pub(crate) fn audiences<'a>(claims: &'a JsonObject<'_>) -> Result<Vec<&'a str>, Refusal> {
     let ill_typed = || Refusal::bad("the token's `aud` is ill-typed");
     match claims.get("aud") {
         None => Err(wrong_audience("the token has no `aud`")),
-        Some(Value::String(audience)) => Ok(vec![audience.as_ref()]),
-        Some(Value::Array(audiences)) => audiences
+        Some(JsonValue::String(audience)) => Ok(vec![audience.as_ref()]),
+        Some(JsonValue::Array(audiences)) => audiences
             .iter()
             .map(|audience| match audience {
-                Value::String(audience) => Ok(audience.as_ref()),
+                JsonValue::String(audience) => Ok(audience.as_ref()),
                 _ => Err(ill_typed()),
             })
             .collect(),
@@ -44,7 +44,7 @@ pub(crate) fn audiences<'a>(claims: &'a Object<'_>) -> Result<Vec<&'a str>, Refu
 }
 
 /// Checks that `aud` is there and holds one of `ours` (RFC 7519 §4.1.3).
-pub(crate) fn check_audience(claims: &Object<'_>, ours: &[String]) -> Result<(), Refusal> {
+pub(crate) fn check_audience(claims: &JsonObject<'_>, ours: &[String]) -> Result<(), Refusal> {
     let audiences = audiences(claims)?;
     if audiences.iter().any(|audience| ours.iter().any(|own| own == audience)) {
         return Ok(());
@@ -52,11 +52,11 @@ pub(crate) fn check_audience(claims: &Object<'_>, ours: &[String]) -> Result<(),
     Err(wrong_audience("the token's `aud` holds none of the accepted values"))
 }
 
-/// Returns: whether all audiences of the token are in `alone`, the audiences that no agent gets tokens for.
+/// Returns whether all audiences of the token are in `alone`, the audiences for which no agent gets tokens.
 ///
-/// Errors: one is and another is not: the service that the other one names holds the token too, and could show it as if
-/// it were the subject.
-pub(crate) fn is_for_alone(claims: &Object<'_>, alone: &[String]) -> Result<bool, Refusal> {
+/// A token with an audience in `alone` and another one is refused: the service of the other audience holds the token too,
+/// and could present it as if it were the subject.
+pub(crate) fn is_for_alone(claims: &JsonObject<'_>, alone: &[String]) -> Result<bool, Refusal> {
     if alone.is_empty() {
         return Ok(false);
     }
@@ -72,7 +72,7 @@ fn wrong_audience(detail: &str) -> Refusal {
     Refusal::new(RefusalReason::WrongAudience, detail)
 }
 
-/// Whether a text is not empty and a person can read all of it.
+/// Returns whether a text is not empty and a person can read all of it.
 pub(crate) fn is_readable(text: &str) -> bool {
     !text.is_empty() && !text.chars().any(is_unprintable)
 }
@@ -108,8 +108,8 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    /// Reads `exp` (required), `nbf`, `iat` and `auth_time`, and what is wrong at any time.
-    pub(crate) fn read(claims: &Object<'_>, limits: &TimeLimits) -> Result<Self, Refusal> {
+    /// Reads `exp` (required), `nbf`, `iat` and `auth_time`, and refuses times that are not valid at any clock.
+    pub(crate) fn read(claims: &JsonObject<'_>, limits: &TimeLimits) -> Result<Self, Refusal> {
         let expires_at = date(claims, "exp", f64::floor)?
             .ok_or_else(|| Refusal::bad("the token has no `exp`"))?;
         let not_before = date(claims, "nbf", f64::ceil)?;
@@ -156,14 +156,14 @@ impl Times {
 
 /// A NumericDate (RFC 7519 §2) between 1970 and 9999, rounded to a second.
 pub(crate) fn date(
-    claims: &Object<'_>,
+    claims: &JsonObject<'_>,
     name: &'static str,
     round: fn(f64) -> f64,
 ) -> Result<Option<i64>, Refusal> {
     let seconds = match claims.get(name) {
         None => return Ok(None),
-        Some(Value::Integer(seconds)) => Some(*seconds),
-        Some(Value::Float(seconds)) if (0.0..=MAX_DATE_FLOAT).contains(seconds) =>
+        Some(JsonValue::Integer(seconds)) => Some(*seconds),
+        Some(JsonValue::Float(seconds)) if (0.0..=MAX_DATE_FLOAT).contains(seconds) =>
         {
             #[expect(clippy::cast_possible_truncation, reason = "rounded and within bounds")]
             Some(round(*seconds) as i64)

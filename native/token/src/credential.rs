@@ -6,33 +6,33 @@ use std::collections::BTreeSet;
 use crate::algorithm::Algorithm;
 use crate::binding;
 use crate::claims::{self, TimeLimits, Times};
-use crate::facts::{AgentFacts, AgentProof, Binding, CredentialFacts};
-use crate::json::{Object, Value};
-use crate::jws::{Header, Parts};
+use crate::facts::{AgentFacts, AgentProof, CredentialFacts, KeyBinding};
+use crate::json::{JsonObject, JsonValue};
+use crate::jws::{JwsHeader, JwsParts};
 use crate::refusal::{KeyOwner, Refusal};
 use crate::trust::TrustStore;
 use authz_base::spiffe::SpiffeId;
 
-/// Whether a token that an agent presents is to be verified under this profile, by its header.
-pub(crate) fn is_meant(header: &Header, trust: &TrustStore) -> bool {
+/// Returns whether this profile applies to an agent's token, by its header.
+pub(crate) fn is_meant(header: &JwsHeader, trust: &TrustStore) -> bool {
     header.typ.as_deref() == Some(TYP) && trust.own_keys().is_some()
 }
 
-/// What a verified task credential says, and the agent that it proves.
-pub(crate) struct Verified {
+/// Verified task credential, and the agent that it proves.
+pub(crate) struct VerifiedCredential {
     pub(crate) credential: CredentialFacts,
     pub(crate) agent: AgentFacts,
     pub(crate) times: Times,
-    pub(crate) binding: Option<Binding>,
+    pub(crate) binding: Option<KeyBinding>,
 }
 
-/// Verifies all of a task credential but its times and the key that it is bound to.
+/// Verifies a task credential, except its times and the key to which it is bound.
 pub(crate) fn verify(
-    header: &Header,
-    parts: &Parts<'_>,
+    header: &JwsHeader,
+    parts: &JwsParts<'_>,
     token_digest: [u8; 32],
     trust: &TrustStore,
-) -> Result<Verified, Refusal> {
+) -> Result<VerifiedCredential, Refusal> {
     let own =
         trust.own_keys().ok_or_else(|| Refusal::untrusted("there are no task credentials"))?;
     if !header.plain {
@@ -54,15 +54,15 @@ pub(crate) fn verify(
     }
     let key = own.keys.verify(header, parts, || KeyOwner::Own)?;
 
-    // INVARIANT (signed): from here on the claims are our own word. They are held to the form that we
-    // give them all the same, so that nothing else that our keys ever sign passes for a credential.
+    // INVARIANT (signed): from here on the claims are our own word. They must have the form that we give
+    // them all the same, so that no other text that our keys ever sign passes for a credential.
     let kid = key.kid.clone().unwrap_or_default();
     let limits = TimeLimits { max_lifetime: None, ..*trust.time_limits() };
     let times = Times::read(&claims, &limits)?;
     let credential = read(&claims, &times, token_digest, kid)?;
     let id = SpiffeId::parse(&credential.agent)
         .map_err(|error| Refusal::bad(format!("`client_id` is no SPIFFE ID: {error}")))?;
-    // An agent whose trust domain is trusted no more is nobody, whatever it was given before.
+    // A task credential does not outlive the trust in its agent's domain.
     if trust.domain(id.trust_domain()).is_none_or(|domain| domain.is_empty()) {
         return Err(Refusal::untrusted(
             "the trust domain of the task credential's agent is not trusted, or has no usable key",
@@ -81,12 +81,12 @@ pub(crate) fn verify(
         bound: credential.binding.is_some(),
         audiences: vec![credential.audience.clone()],
     };
-    Ok(Verified { binding: credential.binding, credential, agent, times })
+    Ok(VerifiedCredential { binding: credential.binding, credential, agent, times })
 }
 
 /// Reads the claims in the form that we give them.
 pub(crate) fn read(
-    claims: &Object<'_>,
+    claims: &JsonObject<'_>,
     times: &Times,
     token_digest: [u8; 32],
     kid: String,
@@ -101,7 +101,7 @@ pub(crate) fn read(
     }
     let subject = required(claims, "sub", MAX_TEXT_BYTES)?;
     let actors = actors(claims)?;
-    // Who acts is the outermost actor, or the subject itself where nobody acts for it.
+    // The outermost actor acts, or the subject itself if there is no actor.
     if actors.first().map_or(subject, String::as_str) != agent {
         return Err(Refusal::bad("`client_id` is not the agent that acts, by `act` or `sub`"));
     }
@@ -122,21 +122,21 @@ pub(crate) fn read(
     })
 }
 
-/// The nested actors (RFC 8693 §4.1), the outermost first; each is the SPIFFE ID of a workload, and
-/// nothing else is said of it.
-fn actors(claims: &Object<'_>) -> Result<Vec<String>, Refusal> {
+/// The nested actors (RFC 8693 §4.1), the outermost first; each has the SPIFFE ID of a workload and no other
+/// member.
+fn actors(claims: &JsonObject<'_>) -> Result<Vec<String>, Refusal> {
     let ill_formed = || Refusal::bad("the task credential's `act` is not a short chain of agents");
     let mut actors = Vec::new();
     let mut next = claims.get("act");
     while let Some(actor) = next {
-        let Value::Object(actor) = actor else { return Err(ill_formed()) };
+        let JsonValue::Object(actor) = actor else { return Err(ill_formed()) };
         if actor.iter().any(|(name, _)| !matches!(name, "sub" | "act"))
             || actors.len() >= MAX_ACTORS
         {
             return Err(ill_formed());
         }
         match actor.get("sub") {
-            Some(Value::String(sub))
+            Some(JsonValue::String(sub))
                 if SpiffeId::parse(sub).is_ok_and(|id| !id.path().is_empty()) =>
             {
                 actors.push(sub.to_string());
@@ -148,18 +148,18 @@ fn actors(claims: &Object<'_>) -> Result<Vec<String>, Refusal> {
     Ok(actors)
 }
 
-/// The decisions that it carries (RFC 9396 §2). What is not known here could restrict them, so it
-/// refuses the token.
-fn decisions(claims: &Object<'_>) -> Result<Vec<String>, Refusal> {
+/// The decisions of the credential (RFC 9396 §2). An unknown member could restrict them, so it refuses the
+/// token.
+fn decisions(claims: &JsonObject<'_>) -> Result<Vec<String>, Refusal> {
     let details = match claims.get("authorization_details") {
-        Some(Value::Array(details)) if (1..=MAX_DETAILS).contains(&details.len()) => details,
+        Some(JsonValue::Array(details)) if (1..=MAX_DETAILS).contains(&details.len()) => details,
         _ => return Err(Refusal::bad("`authorization_details` is not a short array")),
     };
     let mut decisions = BTreeSet::new();
     let mut in_order = Vec::with_capacity(details.len());
     for detail in details {
         let decision = match detail {
-            Value::Object(detail) => decision(detail),
+            JsonValue::Object(detail) => decision(detail),
             _ => None,
         };
         let decision = decision.ok_or_else(|| {
@@ -173,29 +173,29 @@ fn decisions(claims: &Object<'_>) -> Result<Vec<String>, Refusal> {
     Ok(in_order)
 }
 
-/// The `decision_id` of one detail; none where the detail is not in our form.
-fn decision<'a>(detail: &'a Object<'_>) -> Option<&'a str> {
+/// The `decision_id` of one detail. `None` if the detail is not in our form.
+fn decision<'a>(detail: &'a JsonObject<'_>) -> Option<&'a str> {
     let mut known = 0;
     for (name, value) in detail.iter() {
         let is_sound = match (name, value) {
-            ("type", Value::String(text)) => text == DETAIL_TYPE,
-            ("operation" | "decision_id", Value::String(text)) => {
+            ("type", JsonValue::String(text)) => text == DETAIL_TYPE,
+            ("operation" | "decision_id", JsonValue::String(text)) => {
                 known += 1;
                 text.len() <= MAX_ID_BYTES && claims::is_readable(text)
             }
-            ("resource", Value::String(text)) => is_bounded(text),
-            ("arguments_digest", Value::String(text)) => {
+            ("resource", JsonValue::String(text)) => is_bounded(text),
+            ("arguments_digest", JsonValue::String(text)) => {
                 text.len() == 64
                     && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
             }
-            ("destinations", Value::Array(texts)) => {
+            ("destinations", JsonValue::Array(texts)) => {
                 texts.len() <= MAX_DESTINATIONS
                     && texts.iter().all(|text| match text {
-                        Value::String(text) => is_bounded(text),
+                        JsonValue::String(text) => is_bounded(text),
                         _ => false,
                     })
             }
-            ("uses", Value::Integer(1)) => {
+            ("uses", JsonValue::Integer(1)) => {
                 known += 1;
                 true
             }
@@ -207,7 +207,7 @@ fn decision<'a>(detail: &'a Object<'_>) -> Option<&'a str> {
     }
     // Member names are distinct, so these are `operation`, `decision_id` and `uses`.
     match (detail.get("type"), detail.get("decision_id"), known) {
-        (Some(_), Some(Value::String(decision)), 3) => Some(decision),
+        (Some(_), Some(JsonValue::String(decision)), 3) => Some(decision),
         _ => None,
     }
 }
@@ -216,9 +216,9 @@ fn is_bounded(text: &str) -> bool {
     (1..=MAX_TEXT_BYTES).contains(&text.len())
 }
 
-/// A claim that must be a text that a person can read, of at most `max` bytes.
+/// A required claim: a readable text of at most `max` bytes.
 fn required<'a>(
-    claims: &'a Object<'_>,
+    claims: &'a JsonObject<'_>,
     name: &'static str,
     max: usize,
 ) -> Result<&'a str, Refusal> {
@@ -231,7 +231,7 @@ fn required<'a>(
     }
 }
 
-/// RFC 9068 §2.1, in the one spelling that we use.
+/// RFC 9068 §2.1, in our spelling.
 const TYP: &str = "at+jwt";
 const DETAIL_TYPE: &str = "authz_task";
 const MAX_TEXT_BYTES: usize = 4096;

@@ -6,14 +6,15 @@ use sha2::{Digest as _, Sha256};
 
 use crate::algorithm::Algorithm;
 use crate::claims;
-use crate::facts::{Role, UnixTime};
-use crate::json::{Object, Value};
-use crate::jwk::Key;
-use crate::jws::{Header, Parts};
+use crate::evidence::Role;
+use crate::facts::{ProofFacts, UnixTime};
+use crate::json::{JsonObject, JsonValue};
+use crate::jwk::PublicKey;
+use crate::jws::{JwsHeader, JwsParts};
 use crate::refusal::{Refusal, RefusalReason};
 use authz_base::uri;
 
-/// What proofs of possession are held to besides their own claims.
+/// Nonces and clock by which proofs of possession are verified.
 ///
 /// ```
 /// use authz_token::{Nonces, RefusalReason, UnixTime, verify_proof};
@@ -25,17 +26,17 @@ use authz_base::uri;
 pub struct Nonces<'a> {
     /// The nonces of ours that are still accepted (RFC 9449 §8).
     pub valid: &'a [&'a str],
-    /// A proof made before this needs a nonce: what was seen before it may be forgotten.
+    /// A proof made before this time needs a nonce: proofs that were used before it may be forgotten.
     pub needed_before: UnixTime,
-    /// A proof dated after this needs a nonce. A verifier that forgets used proofs when it restarts
-    /// gives its clock: a proof that it takes without a nonce is then dated before its next start.
+    /// A proof dated after this time needs a nonce. A verifier that forgets used proofs at a restart sets its
+    /// clock here: a proof that it accepts without a nonce is then dated before its next start.
     pub needed_after: UnixTime,
-    /// How far `iat` may be from now, in seconds, in either direction.
+    /// Largest distance of `iat` from now in either direction, in seconds.
     pub window: i64,
 }
 
 impl Default for Nonces<'_> {
-    /// Nothing is valid, and every proof needs a nonce: no proof is accepted.
+    /// No nonce is valid, and every proof needs one: no proof is accepted.
     fn default() -> Self {
         Self {
             valid: &[],
@@ -46,92 +47,62 @@ impl Default for Nonces<'_> {
     }
 }
 
-/// A verified proof of possession. That it was not seen before is for whoever keeps proofs to say.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ProofFacts {
-    /// The SHA-256 thumbprint of its key (RFC 7638) in base64url.
-    pub jkt: String,
-    /// SHA-256 of its `jti`.
-    pub jti_digest: [u8; 32],
-    /// `htm`: the method of the HTTP request that it is for.
-    pub htm: String,
-    /// `htu`: the URI of that request, in normal form and without query and fragment.
-    pub htu: String,
-    /// `iat`, in seconds since 1970.
-    pub iat: i64,
-    /// The last second in which it is accepted, in seconds since 1970: until then it must be known
-    /// again.
-    pub expires_at: i64,
-    /// Whose credential it came with; the agent's where it came with none.
-    pub role: Role,
-}
-
-impl ProofFacts {
-    /// Whether it was made for a request (RFC 9449 §4.3).
-    ///
-    /// Args: `method`: its method, compared with regard to case. `uri`: its URI; query and fragment
-    /// do not count, and both URIs are compared in normal form (RFC 3986 §6.2.2, §6.2.3).
-    /// Returns: whether it was; not where `uri` is no absolute `http` or `https` URI.
-    #[must_use]
-    pub fn is_for(&self, method: &str, uri: &str) -> bool {
-        self.htm == method && uri::normal(uri).is_some_and(|uri| uri == self.htu)
-    }
-}
-
 /// Verifies a DPoP proof that comes with no token, as where a token is asked for (RFC 9449 §5).
 ///
-/// Args: `jwt`: the proof in JWS compact serialization. `nonces`: what it is held to. `now`: the time.
-/// Returns: what it proves; the caller asks [`ProofFacts::is_for`], and whether it was seen before.
-/// Errors: [`RefusalReason::UseNonce`] where its nonce is missing and needed, or is not valid;
-/// [`RefusalReason::BadProof`] for all else.
+/// `jwt` is the proof in JWS compact serialization. The caller checks [`ProofFacts::is_for`], and that the
+/// proof was not used before.
+///
+/// # Errors
+/// [`RefusalReason::UseNonce`] if the nonce is missing and needed, or is not valid;
+/// [`RefusalReason::BadProof`] otherwise.
 pub fn verify_proof(jwt: &str, nonces: &Nonces<'_>, now: UnixTime) -> Result<ProofFacts, Refusal> {
-    verify(jwt, Presented { role: Role::Agent, jkt: None, token: None }, nonces, now)
+    verify(jwt, ProofContext { role: Role::Agent, jkt: None, token: None }, nonces, now)
 }
 
-/// What a proof came with.
+/// What a proof came context.
 #[derive(Clone, Copy)]
-pub(crate) struct Presented<'a> {
+pub(crate) struct ProofContext<'a> {
     pub(crate) role: Role,
-    /// The thumbprint of the key that its token is bound to.
+    /// The thumbprint of the key to which the token is bound.
     pub(crate) jkt: Option<&'a [u8; 32]>,
-    /// SHA-256 of its token.
+    /// SHA-256 of the token.
     pub(crate) token: Option<&'a [u8; 32]>,
 }
 
 /// Verifies a proof, in this order: form and size, header, key, signature, claims, time, nonce.
 pub(crate) fn verify(
     jwt: &str,
-    with: Presented<'_>,
+    context: ProofContext<'_>,
     nonces: &Nonces<'_>,
     now: UnixTime,
 ) -> Result<ProofFacts, Refusal> {
-    let parts = Parts::split(jwt, MAX_PROOF_BYTES).map_err(of_proof)?;
+    let parts = JwsParts::split(jwt, MAX_PROOF_BYTES).map_err(of_proof)?;
     let bytes = parts.header().map_err(of_proof)?;
-    let object = Header::object(&bytes).map_err(of_proof)?;
-    let header = Header::of(&object).map_err(of_proof)?;
+    let object = JwsHeader::object(&bytes).map_err(of_proof)?;
+    let header = JwsHeader::of(&object).map_err(of_proof)?;
     if header.typ.as_deref() != Some(TYP) {
         return Err(bad("its `typ` is not `dpop+jwt`"));
     }
-    let Some(Value::Object(jwk)) = object.get("jwk") else {
+    let Some(JsonValue::Object(jwk)) = object.get("jwk") else {
         return Err(bad("its header has no object `jwk`"));
     };
     if !Algorithm::PROOF.contains(&header.algorithm) {
         return Err(bad("its `alg` is not accepted"));
     }
-    let (key, jkt) = Key::read_public(jwk, &[header.algorithm])
-        .map_err(|why| bad(&format!("its `jwk`: {why}")))?;
-    if with.jkt.is_some_and(|bound| *bound != jkt) {
+    let (key, jkt) = PublicKey::read(jwk, &[header.algorithm])
+        .map_err(|error| bad(&format!("its `jwk`: {error}")))?;
+    if context.jkt.is_some_and(|bound| *bound != jkt) {
         return Err(bad("it is by another key than the one that the token is bound to"));
     }
     let signature = parts.signature().map_err(of_proof)?;
-    if !key.made(header.algorithm, parts.signing_input.as_bytes(), &signature) {
+    if !key.verifies(header.algorithm, parts.signing_input.as_bytes(), &signature) {
         return Err(bad("its signature is not valid"));
     }
 
     // INVARIANT (signed): from here on the claims are the word of whoever holds the key.
     let payload = parts.payload().map_err(of_proof)?;
     let claims = claims::read(&payload).map_err(of_proof)?;
-    if let Some(token) = with.token {
+    if let Some(token) = context.token {
         check_ath(&claims, token)?;
     }
     let jti = required(&claims, "jti", MAX_JTI_BYTES)?;
@@ -147,12 +118,12 @@ pub(crate) fn verify(
         htu,
         iat,
         expires_at,
-        role: with.role,
+        role: context.role,
     })
 }
 
-/// Holds a proof to the token that it came with (RFC 9449 §4.3 step 12).
-fn check_ath(claims: &Object<'_>, token_digest: &[u8; 32]) -> Result<(), Refusal> {
+/// Checks that a proof was made for its token (RFC 9449 §4.3 step 12).
+fn check_ath(claims: &JsonObject<'_>, token_digest: &[u8; 32]) -> Result<(), Refusal> {
     let ath = required(claims, "ath", MAX_ATH_BYTES)?;
     if ath != URL_SAFE_NO_PAD.encode(token_digest) {
         return Err(bad("its `ath` is not that of the token that it came with"));
@@ -160,11 +131,11 @@ fn check_ath(claims: &Object<'_>, token_digest: &[u8; 32]) -> Result<(), Refusal
     Ok(())
 }
 
-/// Holds a proof to the clock (RFC 9449 §4.3 step 11, §11.1).
+/// Checks the times of a proof (RFC 9449 §4.3 step 11, §11.1).
 ///
-/// Returns: when it was made, and the last second in which it is accepted.
+/// Returns the time at which it was made, and the last second in which it is accepted.
 fn check_time(
-    claims: &Object<'_>,
+    claims: &JsonObject<'_>,
     window: i64,
     UnixTime(now): UnixTime,
 ) -> Result<(i64, i64), Refusal> {
@@ -184,12 +155,12 @@ fn check_time(
     Ok((iat, expires_at))
 }
 
-/// Holds a proof to a nonce of ours, if it has one or needs one (RFC 9449 §4.3 step 10, §8).
-fn check_nonce(claims: &Object<'_>, nonces: &Nonces<'_>, iat: i64) -> Result<(), Refusal> {
+/// Checks the nonce of a proof that has one or needs one (RFC 9449 §4.3 step 10, §8).
+fn check_nonce(claims: &JsonObject<'_>, nonces: &Nonces<'_>, iat: i64) -> Result<(), Refusal> {
     let unmet = |detail| Err(Refusal::new(RefusalReason::UseNonce, about(detail)));
     match claims.get("nonce") {
-        Some(Value::String(nonce)) if nonces.valid.contains(&nonce.as_ref()) => Ok(()),
-        Some(Value::String(_)) => unmet("its `nonce` is not one of ours, or no more"),
+        Some(JsonValue::String(nonce)) if nonces.valid.contains(&nonce.as_ref()) => Ok(()),
+        Some(JsonValue::String(_)) => unmet("its `nonce` is not one of ours, or no more"),
         Some(_) => Err(bad("its `nonce` is no text")),
         None if iat < nonces.needed_before.0 || iat > nonces.needed_after.0 => {
             unmet("it has no `nonce`, and needs one")
@@ -198,14 +169,14 @@ fn check_nonce(claims: &Object<'_>, nonces: &Nonces<'_>, iat: i64) -> Result<(),
     }
 }
 
-/// A claim that must be a text that a person can read, of at most `max` bytes.
+/// A required claim: a readable text of at most `max` bytes.
 fn required<'a>(
-    claims: &'a Object<'_>,
+    claims: &'a JsonObject<'_>,
     name: &'static str,
     max: usize,
 ) -> Result<&'a str, Refusal> {
     match claims.get(name) {
-        Some(Value::String(text)) if text.len() <= max && claims::is_readable(text) => Ok(text),
+        Some(JsonValue::String(text)) if text.len() <= max && claims::is_readable(text) => Ok(text),
         Some(_) => Err(bad(&format!("its `{name}` is ill-typed, empty or too long"))),
         None => Err(bad(&format!("it has no `{name}`"))),
     }
@@ -219,7 +190,7 @@ fn about(detail: &str) -> String {
     format!("the proof of possession: {detail}")
 }
 
-/// What is wrong with a JWT, said of a proof.
+/// The refusal of a JWT, as that of a proof.
 fn of_proof(refusal: Refusal) -> Refusal {
     bad(&refusal.detail)
 }

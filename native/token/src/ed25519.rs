@@ -2,6 +2,8 @@
 
 use x509_cert::der::asn1::ObjectIdentifier;
 
+use crate::error::PointError;
+
 /// `id-Ed25519` (RFC 8410 §3).
 pub(crate) const OID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
@@ -11,27 +13,24 @@ pub(crate) const OID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.1
 /// order has at most eight multiples, so one signature is valid for every message, or for one message
 /// in eight, and nobody needs a private key to make it. A token that is bound to such a key is a bearer
 /// token.
-///
-/// Args: `octets`: the encoded point.
-/// Errors: why the key is refused, in our own words.
-pub(crate) fn check(octets: &[u8]) -> Result<(), &'static str> {
+pub(crate) fn check_point(octets: &[u8]) -> Result<(), PointError> {
     let Ok(mut y) = <[u8; 32]>::try_from(octets) else {
-        return Err("an Ed25519 key has 32 octets");
+        return Err(PointError::Length);
     };
     // The highest bit is the sign of x; both signs of each y below have small order.
     if let Some(last) = y.last_mut() {
         *last &= 0x7f;
     }
     if SMALL_ORDER.contains(&y) {
-        return Err("its Ed25519 point has small order");
+        return Err(PointError::SmallOrder);
     }
     if !is_below_modulus(&y) {
-        return Err("its Ed25519 point is not a canonical encoding");
+        return Err(PointError::NotCanonical);
     }
     Ok(())
 }
 
-/// Whether a number, little-endian and of 255 bits, is below 2^255 - 19 (RFC 8032 §5.1.3 step 1).
+/// Returns whether a number, little-endian and of 255 bits, is below 2^255 - 19 (RFC 8032 §5.1.3 step 1).
 fn is_below_modulus(y: &[u8; 32]) -> bool {
     let [first, middle @ .., last] = y;
     !(*last == 0x7f && middle.iter().all(|byte| *byte == 0xff) && *first >= 0xed)

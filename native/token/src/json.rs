@@ -6,13 +6,13 @@
 //! JSON library.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use authz_base::json::{self, Build, JsonError, JsonErrorKind};
+use thiserror::Error;
 
-/// How much a text may hold.
+/// Bounds of a text.
 #[derive(Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct JsonLimits {
     /// Nested arrays and objects.
     pub(crate) depth: usize,
     /// Values in all, at every level.
@@ -21,56 +21,54 @@ pub(crate) struct Limits {
 
 /// A JSON value that borrows from its text where it can.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value<'a> {
+pub(crate) enum JsonValue<'a> {
     Null,
     Bool(bool),
     Integer(i64),
     /// A finite number that is not written as an integer of 64 bits.
     Float(f64),
     String(Cow<'a, str>),
-    Array(Vec<Value<'a>>),
-    Object(Object<'a>),
+    Array(Vec<JsonValue<'a>>),
+    Object(JsonObject<'a>),
 }
 
 /// An object whose member names differ.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Object<'a> {
-    members: Vec<(Cow<'a, str>, Value<'a>)>,
+pub(crate) struct JsonObject<'a> {
+    members: Vec<(Cow<'a, str>, JsonValue<'a>)>,
 }
 
-impl<'a> Object<'a> {
-    pub(crate) fn get(&self, name: &str) -> Option<&Value<'a>> {
+impl<'a> JsonObject<'a> {
+    pub(crate) fn get(&self, name: &str) -> Option<&JsonValue<'a>> {
         self.members.iter().find(|(member, _)| member == name).map(|(_, value)| value)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Value<'a>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &JsonValue<'a>)> {
         self.members.iter().map(|(name, value)| (name.as_ref(), value))
     }
 }
 
-/// Why a text is not accepted; holds none of it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum InvalidJson {
+/// Defect of a JSON text, for which it is not read; holds no byte of it.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum JsonTextError {
+    /// A name stands twice in one object.
+    #[error("a member stands twice in one JSON object")]
     Duplicate,
+    /// The text is not UTF-8.
+    #[error("not UTF-8")]
     NotUtf8,
+    /// The text is not JSON (RFC 8259), or not an object where one is expected.
+    #[error("not JSON")]
     Syntax,
+    /// Arrays and objects are nested too deeply.
+    #[error("JSON nested too deeply")]
     TooDeep,
+    /// The text has too many values.
+    #[error("JSON with too many values")]
     TooLarge,
 }
 
-impl fmt::Display for InvalidJson {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Duplicate => "a member stands twice in one JSON object",
-            Self::NotUtf8 => "not UTF-8",
-            Self::Syntax => "not JSON",
-            Self::TooDeep => "JSON nested too deeply",
-            Self::TooLarge => "JSON with too many values",
-        })
-    }
-}
-
-impl From<JsonError> for InvalidJson {
+impl From<JsonError> for JsonTextError {
     fn from(error: JsonError) -> Self {
         match error.kind {
             JsonErrorKind::Duplicate => Self::Duplicate,
@@ -82,7 +80,7 @@ impl From<JsonError> for InvalidJson {
     }
 }
 
-impl<'a> Build<'a> for Value<'a> {
+impl<'a> Build<'a> for JsonValue<'a> {
     type Name = Cow<'a, str>;
 
     fn name(text: Cow<'a, str>) -> Cow<'a, str> {
@@ -114,21 +112,24 @@ impl<'a> Build<'a> for Value<'a> {
     }
 
     fn object(members: Vec<(Cow<'a, str>, Self)>) -> Self {
-        Self::Object(Object { members })
+        Self::Object(JsonObject { members })
     }
 }
 
 /// Reads one JSON value that is the whole of `bytes`.
-pub(crate) fn read(bytes: &[u8], limits: Limits) -> Result<Value<'_>, InvalidJson> {
+pub(crate) fn read(bytes: &[u8], limits: JsonLimits) -> Result<JsonValue<'_>, JsonTextError> {
     let limits = json::Limits { bytes: usize::MAX, depth: limits.depth, values: limits.nodes };
     Ok(json::read(bytes, limits)?)
 }
 
 /// Reads one JSON object that is the whole of `bytes`.
-pub(crate) fn read_object(bytes: &[u8], limits: Limits) -> Result<Object<'_>, InvalidJson> {
+pub(crate) fn read_object(
+    bytes: &[u8],
+    limits: JsonLimits,
+) -> Result<JsonObject<'_>, JsonTextError> {
     match read(bytes, limits)? {
-        Value::Object(object) => Ok(object),
-        _ => Err(InvalidJson::Syntax),
+        JsonValue::Object(object) => Ok(object),
+        _ => Err(JsonTextError::Syntax),
     }
 }
 
@@ -138,11 +139,11 @@ mod tests {
 
     use super::*;
 
-    const SMALL: Limits = Limits { depth: 4, nodes: 64 };
+    const SMALL: JsonLimits = JsonLimits { depth: 4, nodes: 64 };
 
-    fn text(value: &Value<'_>) -> String {
+    fn text(value: &JsonValue<'_>) -> String {
         match value {
-            Value::String(text) => text.to_string(),
+            JsonValue::String(text) => text.to_string(),
             other => format!("{other:?}"),
         }
     }
@@ -156,25 +157,25 @@ mod tests {
             r#"{"x":{"a":1,"b":2,"a":3}}"#,
             r#"[{"x":[{"":1,"":2}]}]"#,
         ] {
-            assert_eq!(Err(InvalidJson::Duplicate), read(bad.as_bytes(), SMALL), "{bad}");
+            assert_eq!(Err(JsonTextError::Duplicate), read(bad.as_bytes(), SMALL), "{bad}");
         }
         let many: Vec<String> = (0..40).map(|i| format!("\"m{}\":{i}", i % 39)).collect();
         let many = format!("{{{}}}", many.join(","));
-        assert_eq!(Err(InvalidJson::Duplicate), read(many.as_bytes(), SMALL));
+        assert_eq!(Err(JsonTextError::Duplicate), read(many.as_bytes(), SMALL));
     }
 
     /// The limits on depth and on the number of values hold.
     #[test]
     fn limits_hold() {
         assert!(read(b"[[[[1]]]]", SMALL).is_ok());
-        assert_eq!(Err(InvalidJson::TooDeep), read(b"[[[[[1]]]]]", SMALL));
+        assert_eq!(Err(JsonTextError::TooDeep), read(b"[[[[[1]]]]]", SMALL));
         let wide = format!("[{}]", vec!["1"; 64].join(","));
-        assert_eq!(Err(InvalidJson::TooLarge), read(wide.as_bytes(), SMALL));
+        assert_eq!(Err(JsonTextError::TooLarge), read(wide.as_bytes(), SMALL));
         let deep = "[".repeat(1_000_000);
-        assert_eq!(Err(InvalidJson::TooDeep), read(deep.as_bytes(), SMALL));
+        assert_eq!(Err(JsonTextError::TooDeep), read(deep.as_bytes(), SMALL));
     }
 
-    /// What is not JSON is refused.
+    /// A text that is not JSON is refused.
     #[test]
     fn malformed_text_is_refused() {
         for bad in [
@@ -208,12 +209,12 @@ mod tests {
             "\u{feff}{}",
             "{\"a\" 1}",
         ] {
-            assert_eq!(Err(InvalidJson::Syntax), read(bad.as_bytes(), SMALL), "{bad}");
+            assert_eq!(Err(JsonTextError::Syntax), read(bad.as_bytes(), SMALL), "{bad}");
         }
-        assert_eq!(Err(InvalidJson::NotUtf8), read(b"\"\xff\"", SMALL));
+        assert_eq!(Err(JsonTextError::NotUtf8), read(b"\"\xff\"", SMALL));
     }
 
-    /// What is JSON is read as it stands.
+    /// A JSON text is read exactly.
     #[test]
     fn well_formed_text_is_read() {
         for (given, expected) in [
@@ -223,18 +224,18 @@ mod tests {
         ] {
             assert_eq!(expected, text(&read(given.as_bytes(), SMALL).unwrap()));
         }
-        assert_eq!(Ok(Value::Integer(-12)), read(b" -12\n", SMALL));
-        assert_eq!(Ok(Value::Float(1.5e3)), read(b"1.5E+3", SMALL));
+        assert_eq!(Ok(JsonValue::Integer(-12)), read(b" -12\n", SMALL));
+        assert_eq!(Ok(JsonValue::Float(1.5e3)), read(b"1.5E+3", SMALL));
         assert_eq!(
-            Ok(Value::Float(9_223_372_036_854_775_808.0)),
+            Ok(JsonValue::Float(9_223_372_036_854_775_808.0)),
             read(b"9223372036854775808", SMALL)
         );
-        assert_eq!(Ok(Value::Integer(i64::MIN)), read(b"-9223372036854775808", SMALL));
+        assert_eq!(Ok(JsonValue::Integer(i64::MIN)), read(b"-9223372036854775808", SMALL));
         let object =
             read_object(br#" { "a" : [ null , true , false ] , "b" : { } } "#, SMALL).unwrap();
-        assert_eq!(Some(&Value::Object(Object::default())), object.get("b"));
+        assert_eq!(Some(&JsonValue::Object(JsonObject::default())), object.get("b"));
         assert_eq!(2, object.iter().count());
-        assert_eq!(Err(InvalidJson::Syntax), read_object(b"[]", SMALL));
+        assert_eq!(Err(JsonTextError::Syntax), read_object(b"[]", SMALL));
     }
 
     proptest::proptest! {
@@ -247,17 +248,17 @@ mod tests {
             }
         }
     }
-    fn same(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
+    fn same(ours: &JsonValue<'_>, theirs: &serde_json::Value) -> bool {
         match (ours, theirs) {
-            (Value::Null, serde_json::Value::Null) => true,
-            (Value::Bool(a), serde_json::Value::Bool(b)) => a == b,
-            (Value::Integer(a), b) => b.as_i64() == Some(*a) || b.as_f64() == Some(0.0),
-            (Value::Float(a), b) => (b.as_f64().unwrap() - a).abs() <= a.abs() * 1e-15,
-            (Value::String(a), serde_json::Value::String(b)) => a == b,
-            (Value::Array(a), serde_json::Value::Array(b)) => {
+            (JsonValue::Null, serde_json::Value::Null) => true,
+            (JsonValue::Bool(a), serde_json::Value::Bool(b)) => a == b,
+            (JsonValue::Integer(a), b) => b.as_i64() == Some(*a) || b.as_f64() == Some(0.0),
+            (JsonValue::Float(a), b) => (b.as_f64().unwrap() - a).abs() <= a.abs() * 1e-15,
+            (JsonValue::String(a), serde_json::Value::String(b)) => a == b,
+            (JsonValue::Array(a), serde_json::Value::Array(b)) => {
                 a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
             }
-            (Value::Object(a), serde_json::Value::Object(b)) => {
+            (JsonValue::Object(a), serde_json::Value::Object(b)) => {
                 a.members.len() == b.len()
                     && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
             }

@@ -3,7 +3,9 @@
 //!
 //! Keys are checked and prepared here, once, so that verifying a signature parses none.
 
-use aws_lc_rs::signature::{ED25519, ParsedPublicKey, RsaPublicKeyComponents};
+use aws_lc_rs::signature::{
+    ED25519, EcdsaVerificationAlgorithm, ParsedPublicKey, RsaPublicKeyComponents,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
@@ -11,43 +13,46 @@ use sha2::{Digest as _, Sha256};
 use crate::algorithm::Algorithm;
 use crate::authority::{self, Authority};
 use crate::ed25519;
-use crate::json::{self, Object, Value};
-use crate::jws::{Header, Parts};
+use crate::error::{IgnoredKey, KeyError, KeySetError};
+use crate::json::{self, JsonObject, JsonValue};
+use crate::jws::{JwsHeader, JwsParts};
 use crate::refusal::{KeyOwner, Refusal};
 
-/// What a set of keys is for.
+/// Purpose of a set of keys.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(crate) enum Purpose {
     /// SVIDs: `use` must be `jwt-svid`, and `kid` is required, or `x509-svid`, with a certificate.
     Svid,
     /// Subject tokens and proofs: `use` must be `sig` or absent.
     Signature,
-    /// Task credentials: as of [`Purpose::Signature`], and `kid` must be the key's own thumbprint.
+    /// Task credentials: as [`Purpose::Signature`], and `kid` must be the key's own thumbprint.
     Own,
 }
 
-/// A usable key, prepared for each algorithm that it may be used with.
-pub(crate) struct Key {
+/// Usable public key, prepared for each algorithm that it may be used with.
+pub(crate) struct PublicKey {
     pub(crate) kid: Option<String>,
-    prepared: Vec<(Algorithm, ParsedPublicKey)>,
+    prepared: PreparedKeys,
 }
 
-impl Key {
-    /// Reads a public key that somebody brings along, and its SHA-256 thumbprint.
-    ///
-    /// Errors: why it is none that one of `algorithms` signs with, in our own words.
-    pub(crate) fn read_public(
-        jwk: &Object<'_>,
+/// A public key, prepared for each of these algorithms.
+type PreparedKeys = Vec<(Algorithm, ParsedPublicKey)>;
+
+impl PublicKey {
+    /// Reads a public key that a token brings along, for signatures of one of `algorithms`, and its
+    /// SHA-256 thumbprint.
+    pub(crate) fn read(
+        jwk: &JsonObject<'_>,
         algorithms: &[Algorithm],
-    ) -> Result<(Self, [u8; 32]), &'static str> {
-        if PRIVATE_MEMBERS.iter().any(|member| jwk.get(member).is_some()) {
-            return Err("it holds a private or secret key");
+    ) -> Result<(Self, [u8; 32]), KeyError> {
+        if has_secret(jwk) {
+            return Err(KeyError::SecretKey);
         }
         Ok((read_key(jwk, Purpose::Signature, algorithms)?, digest(jwk)?))
     }
 
-    /// Whether it made the signature over the message.
-    pub(crate) fn made(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+    /// Returns whether the key's owner made the signature over the message.
+    pub(crate) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         self.prepared_for(algorithm).is_some_and(|key| key.verify_sig(message, signature).is_ok())
     }
 
@@ -58,11 +63,11 @@ impl Key {
 
 /// The usable keys of one trust domain or issuer.
 pub(crate) struct KeySet {
-    pub(crate) keys: Vec<Key>,
+    pub(crate) keys: Vec<PublicKey>,
     /// The authorities of X.509-SVIDs.
     pub(crate) authorities: Vec<Authority>,
-    /// Why keys were left out, by position, for the operator.
-    pub(crate) ignored: Vec<String>,
+    /// Keys that were left out, for the operator.
+    pub(crate) ignored: Vec<IgnoredKey>,
     /// `spiffe_sequence`.
     pub(crate) sequence: Option<u64>,
     /// `spiffe_refresh_hint`, in seconds.
@@ -81,38 +86,37 @@ impl KeySet {
         text: &str,
         purpose: Purpose,
         allowed: &[Algorithm],
-    ) -> Result<Self, String> {
+    ) -> Result<Self, KeySetError> {
         if text.len() > MAX_SET_BYTES {
-            return Err("longer than 1 MiB".to_owned());
+            return Err(KeySetError::TooLong);
         }
-        let set = json::read_object(text.as_bytes(), SET_LIMITS)
-            .map_err(|error| format!("no JWK set: {error}"))?;
-        let Some(Value::Array(entries)) = set.get("keys") else {
-            return Err("no JWK set: it has no array `keys`".to_owned());
+        let set = json::read_object(text.as_bytes(), SET_LIMITS).map_err(KeySetError::Text)?;
+        let Some(JsonValue::Array(entries)) = set.get("keys") else {
+            return Err(KeySetError::NoKeys);
         };
         if entries.len() > MAX_KEYS {
-            return Err(format!("more than {MAX_KEYS} keys"));
+            return Err(KeySetError::TooManyKeys(MAX_KEYS));
         }
         let mut candidates: Vec<Candidate> = Vec::new();
         let mut authorities = Vec::new();
         let mut ignored = Vec::new();
         for (position, entry) in entries.iter().enumerate() {
-            let Value::Object(jwk) = entry else {
-                return Err(format!("key {position} is no JSON object"));
+            let JsonValue::Object(jwk) = entry else {
+                return Err(KeySetError::NotAnObject(position));
             };
-            if PRIVATE_MEMBERS.iter().any(|member| jwk.get(member).is_some()) {
-                return Err(format!("key {position} holds a private or secret key"));
+            if has_secret(jwk) {
+                return Err(KeySetError::SecretKey(position));
             }
             if purpose == Purpose::Svid && is_authority(jwk) {
                 match read_authority(jwk) {
                     Ok(authority) => authorities.push(authority),
-                    Err(why) => ignored.push(format!("key {position}: {why}")),
+                    Err(error) => ignored.push(IgnoredKey { position, error }),
                 }
                 continue;
             }
             match Candidate::read(position, jwk, purpose, allowed) {
                 Ok(candidate) => candidates.push(candidate),
-                Err(why) => ignored.push(format!("key {position}: {why}")),
+                Err(error) => ignored.push(IgnoredKey { position, error }),
             }
         }
         let keys = without_twins(candidates, &mut ignored);
@@ -121,24 +125,23 @@ impl KeySet {
         Ok(Self { keys, authorities, ignored, sequence, refresh_hint })
     }
 
-    /// Whether nothing in it is usable, so that nothing of its owner is valid.
+    /// Returns whether the set has no usable key, so that no credential of its owner is valid.
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.authorities.is_empty()
     }
 
-    /// Verifies a signature by the key that the header names.
+    /// Verifies a signature by the key that the header names; `owner` is the owner of the set.
     ///
-    /// A `kid` that no usable key has is [`crate::RefusalReason::UntrustedIssuer`]: whoever signed,
-    /// its key is none of those trusted. A key that is known and does not fit, or a signature that
-    /// it did not make, is [`crate::RefusalReason::BadCredential`]. A token without `kid` is tried
-    /// with each key that fits its algorithm, of which there may be at most four.
-    /// `owner` says whose keys they are.
+    /// A `kid` that no usable key has is [`crate::RefusalReason::UntrustedIssuer`]: the signer's key is
+    /// not a trusted one. A trusted key that does not fit, or a signature that it did not make, is
+    /// [`crate::RefusalReason::BadCredential`]. A token without `kid` is tried with each key that fits
+    /// its algorithm, of which there may be at most four.
     pub(crate) fn verify(
         &self,
-        header: &Header,
-        parts: &Parts<'_>,
+        header: &JwsHeader,
+        parts: &JwsParts<'_>,
         owner: impl FnOnce() -> KeyOwner,
-    ) -> Result<&Key, Refusal> {
+    ) -> Result<&PublicKey, Refusal> {
         let message = parts.signing_input.as_bytes();
         let forged = || Refusal::bad("the token's signature is not valid");
         if let Some(kid) = &header.kid {
@@ -179,16 +182,16 @@ impl KeySet {
 struct Candidate {
     position: usize,
     thumbprint: [u8; 32],
-    key: Key,
+    key: PublicKey,
 }
 
 impl Candidate {
     fn read(
         position: usize,
-        jwk: &Object<'_>,
+        jwk: &JsonObject<'_>,
         purpose: Purpose,
         allowed: &[Algorithm],
-    ) -> Result<Self, &'static str> {
+    ) -> Result<Self, KeyError> {
         Ok(Self { position, key: read_key(jwk, purpose, allowed)?, thumbprint: digest(jwk)? })
     }
 
@@ -196,7 +199,7 @@ impl Candidate {
         self.key.kid.is_some() && self.key.kid == other.key.kid
     }
 
-    /// Whether both entries state the same key for the same algorithms.
+    /// Returns whether both entries state the same key for the same algorithms.
     fn is_same_key(&self, other: &Self) -> bool {
         let algorithms = |of: &Self| -> Vec<Algorithm> {
             of.key.prepared.iter().map(|(algorithm, _)| *algorithm).collect()
@@ -207,178 +210,148 @@ impl Candidate {
 
 /// Leaves out keys whose `kid` stands more than once: all of them where they differ, and all but the
 /// first where they are the same key. The other keys of the set count.
-fn without_twins(candidates: Vec<Candidate>, ignored: &mut Vec<String>) -> Vec<Key> {
+fn without_twins(candidates: Vec<Candidate>, ignored: &mut Vec<IgnoredKey>) -> Vec<PublicKey> {
     let verdict = |candidate: &Candidate| {
         let mut twins = candidates.iter().filter(|other| other.has_kid_of(candidate));
         if !twins.clone().all(|other| other.is_same_key(candidate)) {
-            return Some("its `kid` is also that of a different key");
+            return Some(KeyError::AmbiguousKid);
         }
         let is_first = twins.next().is_none_or(|first| first.position == candidate.position);
-        (!is_first).then_some("it stands twice")
+        (!is_first).then_some(KeyError::Repeated)
     };
-    let verdicts: Vec<Option<&str>> = candidates.iter().map(verdict).collect();
+    let verdicts: Vec<Option<KeyError>> = candidates.iter().map(verdict).collect();
     let mut keys = Vec::new();
     for (candidate, verdict) in candidates.into_iter().zip(verdicts) {
         match verdict {
             None => keys.push(candidate.key),
-            Some(why) => ignored.push(format!("key {}: {why}", candidate.position)),
+            Some(error) => ignored.push(IgnoredKey { position: candidate.position, error }),
         }
     }
     keys
 }
 
-fn is_authority(jwk: &Object<'_>) -> bool {
-    matches!(jwk.get("use"), Some(Value::String(own)) if own == "x509-svid")
+fn has_secret(jwk: &JsonObject<'_>) -> bool {
+    PRIVATE_MEMBERS.iter().any(|member| jwk.get(member).is_some())
 }
 
-/// Reads one authority (X.509-SVID §6.2), or says why it is left out: the certificate is the first
-/// value of `x5c`, and its key is the one that the entry states (RFC 7517 §4.7).
-fn read_authority(jwk: &Object<'_>) -> Result<Authority, &'static str> {
+fn is_authority(jwk: &JsonObject<'_>) -> bool {
+    matches!(jwk.get("use"), Some(JsonValue::String(own)) if own == "x509-svid")
+}
+
+/// Reads one authority (X.509-SVID §6.2): its certificate is the first value of `x5c`, and the key of the
+/// certificate is the one that the entry states (RFC 7517 §4.7).
+fn read_authority(jwk: &JsonObject<'_>) -> Result<Authority, KeyError> {
     let first = match jwk.get("x5c") {
-        Some(Value::Array(values)) => values.first(),
+        Some(JsonValue::Array(values)) => values.first(),
         _ => None,
     };
-    let Some(Value::String(first)) = first else {
-        return Err("it has no certificate in `x5c`");
+    let Some(JsonValue::String(first)) = first else {
+        return Err(KeyError::NoCertificate);
     };
     if first.len() > MAX_CERTIFICATE_TEXT {
-        return Err("its certificate is too long");
+        return Err(KeyError::CertificateTooLong);
     }
-    let der =
-        STANDARD.decode(first.as_bytes()).map_err(|_| "its certificate is not canonical base64")?;
+    let der = STANDARD.decode(first.as_bytes()).map_err(KeyError::CertificateEncoding)?;
     let authority = Authority::read(der)?;
-    if authority.public_key() != public_key(jwk)? {
-        return Err("its key is not that of its certificate");
+    if authority.public_key() != public_key_bits(jwk)? {
+        return Err(KeyError::OtherKey);
     }
     Ok(authority)
 }
 
 /// The key that an entry states, as the bits of a SubjectPublicKeyInfo (RFC 5480 §2.2, RFC 8017
 /// A.1.1, RFC 8410 §4).
-fn public_key(jwk: &Object<'_>) -> Result<Vec<u8>, &'static str> {
+fn public_key_bits(jwk: &JsonObject<'_>) -> Result<Vec<u8>, KeyError> {
     match text(jwk, "kty")? {
         Some("EC") => {
-            let crv = text(jwk, "crv")?.ok_or("it has no `crv`")?;
-            let (_, _, size) = Algorithm::of_curve(crv).ok_or("its `crv` is not supported")?;
-            let mut point = vec![4];
-            point.extend(coordinate(jwk, "x", size)?);
-            point.extend(coordinate(jwk, "y", size)?);
-            Ok(point)
+            let (_, _, size) = curve(jwk)?;
+            ec_point(jwk, size)
         }
         Some("RSA") => {
-            let (n, e) = (integer(jwk, "n")?, integer(jwk, "e")?);
-            if !(2048..=8192).contains(&bits(&n)) {
-                return Err("its modulus is not of 2048 to 8192 bits");
-            }
-            authority::rsa_public_key(&n, &e).ok_or("it is not an RSA key")
+            let (modulus, exponent) = rsa_numbers(jwk)?;
+            authority::rsa_public_key(&modulus, &exponent).ok_or(KeyError::NotRsa)
         }
-        Some("OKP") if text(jwk, "crv")? == Some("Ed25519") => {
-            let octets = coordinate(jwk, "x", 32)?;
-            ed25519::check(&octets)?;
-            Ok(octets)
+        Some("OKP") => {
+            check_ed25519_curve(jwk)?;
+            ed25519_point(jwk)
         }
-        Some("OKP") => Err("its `crv` is not supported"),
-        _ => Err("its `kty` is not supported"),
+        _ => Err(KeyError::UnsupportedType),
     }
 }
 
-/// Reads one key, or says why it is left out.
+/// Reads one key for the algorithms of `allowed`.
 fn read_key(
-    jwk: &Object<'_>,
+    jwk: &JsonObject<'_>,
     purpose: Purpose,
     allowed: &[Algorithm],
-) -> Result<Key, &'static str> {
-    let r#use = text(jwk, "use")?;
-    match (purpose, r#use) {
-        (Purpose::Svid, Some("jwt-svid"))
-        | (Purpose::Signature | Purpose::Own, None | Some("sig")) => {}
-        (Purpose::Svid, _) => return Err("its `use` is neither `jwt-svid` nor `x509-svid`"),
-        (Purpose::Signature | Purpose::Own, _) => return Err("its `use` is not `sig`"),
-    }
-    match jwk.get("key_ops") {
-        None => {}
-        Some(Value::Array(operations))
-            if operations
-                .iter()
-                .any(|own| matches!(own, Value::String(own) if own == "verify")) => {}
-        Some(_) => return Err("its `key_ops` do not hold `verify`"),
-    }
+) -> Result<PublicKey, KeyError> {
+    check_use(jwk, purpose)?;
     let kid = text(jwk, "kid")?;
     if purpose == Purpose::Svid && kid.is_none() {
-        return Err("it has no `kid`");
+        return Err(KeyError::NoKid);
     }
     let own = match text(jwk, "alg")? {
         None => None,
-        Some(name) => Some(Algorithm::parse(name).ok_or("its `alg` is not supported")?),
+        Some(name) => Some(Algorithm::parse(name).ok_or(KeyError::UnsupportedAlgorithm)?),
     };
-    let usable = |algorithm: &Algorithm| {
+    let is_usable = |algorithm: &Algorithm| {
         allowed.contains(algorithm) && own.is_none_or(|own| own == *algorithm)
     };
-    let unfit = "its type and `alg` allow none of the accepted algorithms";
     let prepared = match text(jwk, "kty")? {
-        Some("RSA") => rsa(jwk, &usable)?,
-        Some("EC") => {
-            let crv = text(jwk, "crv")?.ok_or("it has no `crv`")?;
-            let (algorithm, parameters, size) =
-                Algorithm::of_curve(crv).ok_or("its `crv` is not supported")?;
-            if !usable(&algorithm) {
-                return Err(unfit);
-            }
-            let mut point = vec![4];
-            point.extend(coordinate(jwk, "x", size)?);
-            point.extend(coordinate(jwk, "y", size)?);
-            let key = ParsedPublicKey::new(parameters, point)
-                .map_err(|_| "its point is not on its curve")?;
-            vec![(algorithm, key)]
-        }
-        Some("OKP") => {
-            if text(jwk, "crv")? != Some("Ed25519") {
-                return Err("its `crv` is not supported");
-            }
-            if !usable(&Algorithm::EdDsa) {
-                return Err(unfit);
-            }
-            let octets = coordinate(jwk, "x", 32)?;
-            ed25519::check(&octets)?;
-            let key =
-                ParsedPublicKey::new(&ED25519, octets).map_err(|_| "it is not an Ed25519 key")?;
-            vec![(Algorithm::EdDsa, key)]
-        }
-        _ => return Err("its `kty` is not supported"),
+        Some("RSA") => prepare_rsa(jwk, &is_usable)?,
+        Some("EC") => prepare_ec(jwk, &is_usable)?,
+        Some("OKP") => prepare_ed25519(jwk, &is_usable)?,
+        _ => return Err(KeyError::UnsupportedType),
     };
     if prepared.is_empty() {
-        return Err(unfit);
+        return Err(KeyError::NoAcceptedAlgorithm);
     }
     if purpose == Purpose::Own && kid != Some(&*URL_SAFE_NO_PAD.encode(digest(jwk)?)) {
-        return Err("its `kid` is not its SHA-256 thumbprint (RFC 7638)");
+        return Err(KeyError::OtherKid);
     }
-    Ok(Key { kid: kid.map(str::to_owned), prepared })
+    Ok(PublicKey { kid: kid.map(str::to_owned), prepared })
 }
 
-/// The SHA-256 thumbprint of a public key (RFC 7638), which is the `kid` of keys that sign task
-/// credentials, and what `cnf.jkt` names.
+/// Checks `use` and `key_ops` (RFC 7517 §4.2, §4.3).
+fn check_use(jwk: &JsonObject<'_>, purpose: Purpose) -> Result<(), KeyError> {
+    match (purpose, text(jwk, "use")?) {
+        (Purpose::Svid, Some("jwt-svid"))
+        | (Purpose::Signature | Purpose::Own, None | Some("sig")) => {}
+        (Purpose::Svid, _) => return Err(KeyError::NotForSvids),
+        (Purpose::Signature | Purpose::Own, _) => return Err(KeyError::NotForSignatures),
+    }
+    let is_verify =
+        |name: &JsonValue<'_>| matches!(name, JsonValue::String(name) if name == "verify");
+    match jwk.get("key_ops") {
+        None => Ok(()),
+        Some(JsonValue::Array(operations)) if operations.iter().any(is_verify) => Ok(()),
+        Some(_) => Err(KeyError::NotForVerification),
+    }
+}
+
+/// The SHA-256 thumbprint of a public key (RFC 7638) in base64url: the `kid` of keys that sign task
+/// credentials, and the value of `cnf.jkt`. `jwk` is JSON.
 ///
-/// Args: `jwk`: the JSON text of a public JWK that a signature is verified by.
-/// Returns: the thumbprint in base64url.
-/// Errors: why it is no such key, in our own words.
-pub fn thumbprint(jwk: &str) -> Result<String, &'static str> {
-    let jwk = json::read_object(jwk.as_bytes(), SET_LIMITS).map_err(|_| "it is no JSON object")?;
-    let (_, digest) = Key::read_public(&jwk, &Algorithm::ALL)?;
+/// # Errors
+/// Authz verifies no signature by the key.
+pub fn thumbprint(jwk: &str) -> Result<String, KeyError> {
+    let jwk = json::read_object(jwk.as_bytes(), SET_LIMITS).map_err(KeyError::Text)?;
+    let (_, digest) = PublicKey::read(&jwk, &Algorithm::ALL)?;
     Ok(URL_SAFE_NO_PAD.encode(digest))
 }
 
 /// The SHA-256 thumbprint of a key (RFC 7638 §3): over the members that it must have, sorted by name,
-/// without white space. What they hold needs no escaping where the key was read before.
-fn digest(jwk: &Object<'_>) -> Result<[u8; 32], &'static str> {
+/// without white space. The members of a key that was read before need no escaping.
+fn digest(jwk: &JsonObject<'_>) -> Result<[u8; 32], KeyError> {
     let names: &[&'static str] = match text(jwk, "kty")? {
         Some("EC") => &["crv", "kty", "x", "y"],
         Some("RSA") => &["e", "kty", "n"],
         Some("OKP") => &["crv", "kty", "x"],
-        _ => return Err("its `kty` is not supported"),
+        _ => return Err(KeyError::UnsupportedType),
     };
     let mut hash = Sha256::new();
     for (position, name) in names.iter().enumerate() {
-        let value = text(jwk, name)?.ok_or("it lacks a member of its type")?;
+        let value = text(jwk, name)?.ok_or(KeyError::MissingMember)?;
         hash.update(if position == 0 { "{\"" } else { ",\"" });
         hash.update(name);
         hash.update("\":\"");
@@ -388,34 +361,94 @@ fn digest(jwk: &Object<'_>) -> Result<[u8; 32], &'static str> {
     Ok(hash.chain_update("}").finalize().into())
 }
 
-/// An RSA key of 2048 to 8192 bits (RFC 7518 §3.3, §3.5 and the library's bound) and an odd
-/// exponent of 17 to 33 bits (NIST SP 800-56B §6.4.1.1 and the library's bound).
-fn rsa(
-    jwk: &Object<'_>,
-    usable: &dyn Fn(&Algorithm) -> bool,
-) -> Result<Vec<(Algorithm, ParsedPublicKey)>, &'static str> {
-    let n = integer(jwk, "n")?;
-    let e = integer(jwk, "e")?;
-    if !(2048..=8192).contains(&bits(&n)) {
-        return Err("its modulus is not of 2048 to 8192 bits");
+fn prepare_ec(
+    jwk: &JsonObject<'_>,
+    is_usable: &dyn Fn(&Algorithm) -> bool,
+) -> Result<PreparedKeys, KeyError> {
+    let (algorithm, parameters, size) = curve(jwk)?;
+    if !is_usable(&algorithm) {
+        return Err(KeyError::NoAcceptedAlgorithm);
     }
-    let odd = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
-    if !odd(&n) || !odd(&e) || !(17..=33).contains(&bits(&e)) {
-        return Err("its modulus or exponent is not one of RSA");
+    let key = ParsedPublicKey::new(parameters, ec_point(jwk, size)?)
+        .map_err(|_| KeyError::PointOffCurve)?;
+    Ok(vec![(algorithm, key)])
+}
+
+/// The curve of an EC key: its only algorithm, the algorithm's parameters and the size of a coordinate.
+fn curve(
+    jwk: &JsonObject<'_>,
+) -> Result<(Algorithm, &'static EcdsaVerificationAlgorithm, usize), KeyError> {
+    let name = text(jwk, "crv")?.ok_or(KeyError::NoCurve)?;
+    Algorithm::of_curve(name).ok_or(KeyError::UnsupportedCurve)
+}
+
+/// The uncompressed point of an EC key (RFC 5480 §2.2).
+fn ec_point(jwk: &JsonObject<'_>, size: usize) -> Result<Vec<u8>, KeyError> {
+    let mut point = vec![4];
+    point.extend(coordinate(jwk, "x", size)?);
+    point.extend(coordinate(jwk, "y", size)?);
+    Ok(point)
+}
+
+fn prepare_ed25519(
+    jwk: &JsonObject<'_>,
+    is_usable: &dyn Fn(&Algorithm) -> bool,
+) -> Result<PreparedKeys, KeyError> {
+    check_ed25519_curve(jwk)?;
+    if !is_usable(&Algorithm::EdDsa) {
+        return Err(KeyError::NoAcceptedAlgorithm);
+    }
+    let key =
+        ParsedPublicKey::new(&ED25519, ed25519_point(jwk)?).map_err(|_| KeyError::NotEd25519)?;
+    Ok(vec![(Algorithm::EdDsa, key)])
+}
+
+fn check_ed25519_curve(jwk: &JsonObject<'_>) -> Result<(), KeyError> {
+    match text(jwk, "crv")? {
+        Some("Ed25519") => Ok(()),
+        _ => Err(KeyError::UnsupportedCurve),
+    }
+}
+
+fn ed25519_point(jwk: &JsonObject<'_>) -> Result<Vec<u8>, KeyError> {
+    let octets = coordinate(jwk, "x", 32)?;
+    ed25519::check_point(&octets)?;
+    Ok(octets)
+}
+
+/// Modulus and exponent of an RSA key; the modulus has 2048 to 8192 bits (RFC 7518 §3.3, §3.5 and the
+/// library's bound).
+fn rsa_numbers(jwk: &JsonObject<'_>) -> Result<(Vec<u8>, Vec<u8>), KeyError> {
+    let (modulus, exponent) = (integer(jwk, "n")?, integer(jwk, "e")?);
+    if !(2048..=8192).contains(&bits(&modulus)) {
+        return Err(KeyError::ModulusSize);
+    }
+    Ok((modulus, exponent))
+}
+
+/// An RSA key with an odd exponent of 17 to 33 bits (NIST SP 800-56B §6.4.1.1 and the library's bound).
+fn prepare_rsa(
+    jwk: &JsonObject<'_>,
+    is_usable: &dyn Fn(&Algorithm) -> bool,
+) -> Result<PreparedKeys, KeyError> {
+    let (n, e) = rsa_numbers(jwk)?;
+    let is_odd = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
+    if !is_odd(&n) || !is_odd(&e) || !(17..=33).contains(&bits(&e)) {
+        return Err(KeyError::NotRsaNumbers);
     }
     let components = RsaPublicKeyComponents { n, e };
-    let mut prepared = Vec::new();
+    let mut prepared = PreparedKeys::new();
     for algorithm in Algorithm::ALL {
         let Some(parameters) = algorithm.rsa() else {
             continue;
         };
-        if usable(&algorithm) {
+        if is_usable(&algorithm) {
             // Built from its components, then read again as bytes: only reading runs the library's
             // own check of the key.
             let key = components
                 .to_parsed_public_key(parameters)
                 .and_then(|key| ParsedPublicKey::new(parameters, key.as_ref()))
-                .map_err(|_| "its modulus or exponent is not one of RSA")?;
+                .map_err(|_| KeyError::NotRsaNumbers)?;
             prepared.push((algorithm, key));
         }
     }
@@ -428,40 +461,40 @@ fn bits(number: &[u8]) -> usize {
 }
 
 /// A positive integer in the fewest octets (RFC 7518 §2, Base64urlUInt).
-fn integer(jwk: &Object<'_>, name: &'static str) -> Result<Vec<u8>, &'static str> {
+fn integer(jwk: &JsonObject<'_>, name: &'static str) -> Result<Vec<u8>, KeyError> {
     let number = octets(jwk, name)?;
     match number.first() {
-        None | Some(0) => Err("its modulus or exponent has leading zeros or is empty"),
+        None | Some(0) => Err(KeyError::NumberEncoding),
         Some(_) => Ok(number),
     }
 }
 
 /// A coordinate in exactly its curve's size (RFC 7518 §6.2.1.2, RFC 8037 §2).
-fn coordinate(jwk: &Object<'_>, name: &'static str, size: usize) -> Result<Vec<u8>, &'static str> {
+fn coordinate(jwk: &JsonObject<'_>, name: &'static str, size: usize) -> Result<Vec<u8>, KeyError> {
     let octets = octets(jwk, name)?;
-    if octets.len() == size { Ok(octets) } else { Err("a coordinate has not its curve's size") }
+    if octets.len() == size { Ok(octets) } else { Err(KeyError::CoordinateSize) }
 }
 
-fn octets(jwk: &Object<'_>, name: &'static str) -> Result<Vec<u8>, &'static str> {
-    let text = text(jwk, name)?.ok_or("it lacks a member of its type")?;
-    URL_SAFE_NO_PAD.decode(text).map_err(|_| "a member is not canonical base64url")
+fn octets(jwk: &JsonObject<'_>, name: &'static str) -> Result<Vec<u8>, KeyError> {
+    let text = text(jwk, name)?.ok_or(KeyError::MissingMember)?;
+    URL_SAFE_NO_PAD.decode(text).map_err(KeyError::MemberEncoding)
 }
 
-fn text<'a>(jwk: &'a Object<'_>, name: &'static str) -> Result<Option<&'a str>, &'static str> {
+fn text<'a>(jwk: &'a JsonObject<'_>, name: &'static str) -> Result<Option<&'a str>, KeyError> {
     match jwk.get(name) {
         None => Ok(None),
-        Some(Value::String(text)) if text.len() <= MAX_MEMBER_BYTES => Ok(Some(text.as_ref())),
-        Some(_) => Err("a member is ill-typed or too long"),
+        Some(JsonValue::String(text)) if text.len() <= MAX_MEMBER_BYTES => Ok(Some(text.as_ref())),
+        Some(_) => Err(KeyError::IllTypedMember),
     }
 }
 
-fn unsigned(set: &Object<'_>, name: &'static str) -> Result<Option<u64>, String> {
+fn unsigned(set: &JsonObject<'_>, name: &'static str) -> Result<Option<u64>, KeySetError> {
     match set.get(name) {
         None => Ok(None),
-        Some(Value::Integer(number)) => {
-            u64::try_from(*number).map(Some).map_err(|_| format!("`{name}` is negative"))
+        Some(JsonValue::Integer(number)) => {
+            u64::try_from(*number).map(Some).map_err(|_| KeySetError::Negative(name))
         }
-        Some(_) => Err(format!("`{name}` is no integer of 64 bits")),
+        Some(_) => Err(KeySetError::NotAnInteger(name)),
     }
 }
 
@@ -472,7 +505,7 @@ const MAX_KEYS: usize = 128;
 const MAX_MEMBER_BYTES: usize = 2048;
 const MAX_CERTIFICATE_TEXT: usize = 32_768;
 const MAX_TRIED: usize = 4;
-const SET_LIMITS: json::Limits = json::Limits { depth: 8, nodes: 16_384 };
+const SET_LIMITS: json::JsonLimits = json::JsonLimits { depth: 8, nodes: 16_384 };
 
 #[cfg(test)]
 mod tests {
@@ -487,13 +520,13 @@ mod tests {
 
     use super::*;
 
-    /// Whether the key verifies the token's signature.
+    /// Returns whether the key verifies the token's signature.
     fn verifies(jwk: &str, token: &str) -> bool {
         let set = format!("{{\"keys\":[{jwk}]}}");
         let keys = KeySet::read(&set, Purpose::Signature, &Algorithm::ALL).unwrap();
         assert_eq!(1, keys.keys.len(), "{:?}", keys.ignored);
-        let parts = Parts::split(token, 8192).unwrap();
-        let header = Header::read(&parts).unwrap();
+        let parts = JwsParts::split(token, 8192).unwrap();
+        let header = JwsHeader::read(&parts).unwrap();
         keys.verify(&header, &parts, nobody).is_ok()
     }
 
@@ -564,7 +597,7 @@ mod tests {
         let parameters = Algorithm::Ps256.rsa().unwrap();
         let key = ParsedPublicKey::new(parameters, spki.as_ref()).unwrap();
         let keys = KeySet {
-            keys: vec![Key { kid: None, prepared: vec![(Algorithm::Ps256, key)] }],
+            keys: vec![PublicKey { kid: None, prepared: vec![(Algorithm::Ps256, key)] }],
             authorities: Vec::new(),
             ignored: Vec::new(),
             sequence: None,
@@ -575,8 +608,8 @@ mod tests {
             let mut signature = vec![0; pair.public_modulus_len()];
             pair.sign(encoding, &SystemRandom::new(), input.as_bytes(), &mut signature).unwrap();
             let token = format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature));
-            let parts = Parts::split(&token, 8192).unwrap();
-            let header = Header::read(&parts).unwrap();
+            let parts = JwsParts::split(&token, 8192).unwrap();
+            let header = JwsHeader::read(&parts).unwrap();
             assert_eq!(expected, keys.verify(&header, &parts, nobody).is_ok());
         }
     }

@@ -4,20 +4,20 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::algorithm::Algorithm;
-use crate::json::{self, Object, Value};
+use crate::json::{self, JsonObject, JsonValue};
 use crate::refusal::Refusal;
 
 /// The three parts of a token, still encoded.
 #[derive(Clone, Copy)]
-pub(crate) struct Parts<'a> {
+pub(crate) struct JwsParts<'a> {
     header: &'a str,
     payload: &'a str,
     signature: &'a str,
-    /// Header, `.`, payload: what is signed (RFC 7515 §2).
+    /// Header, `.`, payload: the signed text (RFC 7515 §2).
     pub(crate) signing_input: &'a str,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> JwsParts<'a> {
     /// Splits a token into exactly three parts (RFC 7515 §7.1; five would be a JWE).
     pub(crate) fn split(token: &'a str, max_bytes: usize) -> Result<Self, Refusal> {
         check_length(token, max_bytes)?;
@@ -47,7 +47,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Refuses a token that is not looked at because of its length.
+/// Refuses a token that is too long to be read.
 pub(crate) fn check_length(token: &str, max_bytes: usize) -> Result<(), Refusal> {
     if token.len() > max_bytes {
         return Err(Refusal::bad("the token is longer than `max_token_bytes`"));
@@ -55,20 +55,20 @@ pub(crate) fn check_length(token: &str, max_bytes: usize) -> Result<(), Refusal>
     Ok(())
 }
 
-/// The protected header, as far as it has a meaning here.
-pub(crate) struct Header {
+/// Members of the protected header that the profiles read.
+pub(crate) struct JwsHeader {
     pub(crate) algorithm: Algorithm,
     pub(crate) kid: Option<String>,
     pub(crate) typ: Option<String>,
-    /// It holds nothing but `alg`, `kid` and `typ`.
+    /// The header has no member besides `alg`, `kid` and `typ`.
     pub(crate) plain: bool,
 }
 
-impl Header {
+impl JwsHeader {
     /// Reads the header of a token and refuses what no profile accepts: `none` and HMACs (RFC 8725
     /// §3.1), keys that the token brings along (RFC 8725 §3.10), extensions (RFC 7515 §4.1.11),
     /// encryption and nesting.
-    pub(crate) fn read(parts: &Parts<'_>) -> Result<Self, Refusal> {
+    pub(crate) fn read(parts: &JwsParts<'_>) -> Result<Self, Refusal> {
         let bytes = parts.header()?;
         let object = Self::object(&bytes)?;
         if object.get("jwk").is_some() {
@@ -78,28 +78,28 @@ impl Header {
     }
 
     /// The header as a JSON object.
-    pub(crate) fn object(bytes: &[u8]) -> Result<Object<'_>, Refusal> {
+    pub(crate) fn object(bytes: &[u8]) -> Result<JsonObject<'_>, Refusal> {
         json::read_object(bytes, HEADER_LIMITS)
             .map_err(|error| Refusal::bad(format!("the token's header: {error}")))
     }
 
-    /// Reads a header as [`Header::read`] does, but for a `jwk`, which is left to the caller.
-    pub(crate) fn of(object: &Object<'_>) -> Result<Self, Refusal> {
+    /// Reads a header as [`JwsHeader::read`] does, but for a `jwk`, which is left to the caller.
+    pub(crate) fn of(object: &JsonObject<'_>) -> Result<Self, Refusal> {
         let mut algorithm = None;
         let mut kid = None;
         let mut typ = None;
         let mut plain = true;
         for (name, value) in object.iter() {
             match (name, value) {
-                ("alg", Value::String(name)) => {
+                ("alg", JsonValue::String(name)) => {
                     algorithm = Some(Algorithm::parse(name).ok_or_else(|| {
                         Refusal::bad("the token's `alg` is not a supported signature algorithm")
                     })?);
                 }
-                ("kid", Value::String(text)) if text.len() <= MAX_KID_BYTES => {
+                ("kid", JsonValue::String(text)) if text.len() <= MAX_KID_BYTES => {
                     kid = Some(text.to_string());
                 }
-                ("typ", Value::String(text)) => typ = Some(text.to_string()),
+                ("typ", JsonValue::String(text)) => typ = Some(text.to_string()),
                 ("alg" | "kid" | "typ", _) => {
                     return Err(Refusal::bad("the token's `alg`, `kid` or `typ` is ill-typed"));
                 }
@@ -133,4 +133,4 @@ fn decode(text: &str) -> Result<Vec<u8>, Refusal> {
 
 const MAX_HEADER_BYTES: usize = 2048;
 const MAX_KID_BYTES: usize = 256;
-const HEADER_LIMITS: json::Limits = json::Limits { depth: 4, nodes: 64 };
+const HEADER_LIMITS: json::JsonLimits = json::JsonLimits { depth: 4, nodes: 64 };

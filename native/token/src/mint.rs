@@ -35,7 +35,7 @@ use crate::algorithm::Algorithm;
 pub struct Key {
     kid: String,
     algorithm: Algorithm,
-    pair: Pair,
+    pair: TestKeyPair,
 }
 
 impl std::fmt::Debug for Key {
@@ -44,7 +44,7 @@ impl std::fmt::Debug for Key {
     }
 }
 
-enum Pair {
+enum TestKeyPair {
     Ec(EcdsaKeyPair),
     Ed(Ed25519KeyPair),
     Rsa(RsaKeyPair),
@@ -59,13 +59,16 @@ impl Key {
     #[must_use]
     pub fn generate(alg: &str, kid: &str) -> Self {
         let algorithm = Algorithm::parse(alg).expect("a supported algorithm");
-        let ec = |parameters| Pair::Ec(EcdsaKeyPair::generate(parameters).expect("an EC key"));
+        let ec =
+            |parameters| TestKeyPair::Ec(EcdsaKeyPair::generate(parameters).expect("an EC key"));
         let pair = match algorithm {
-            Algorithm::EdDsa => Pair::Ed(Ed25519KeyPair::generate().expect("an Ed25519 key")),
+            Algorithm::EdDsa => {
+                TestKeyPair::Ed(Ed25519KeyPair::generate().expect("an Ed25519 key"))
+            }
             Algorithm::Es256 => ec(&ECDSA_P256_SHA256_FIXED_SIGNING),
             Algorithm::Es384 => ec(&ECDSA_P384_SHA384_FIXED_SIGNING),
             Algorithm::Es512 => ec(&ECDSA_P521_SHA512_FIXED_SIGNING),
-            _ => Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).expect("an RSA key")),
+            _ => TestKeyPair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).expect("an RSA key")),
         };
         Self { kid: kid.to_owned(), algorithm, pair }
     }
@@ -133,7 +136,7 @@ impl Key {
     pub fn jwk(&self, r#use: Option<&str>) -> serde_json::Value {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let mut jwk = match &self.pair {
-            Pair::Ec(pair) => {
+            TestKeyPair::Ec(pair) => {
                 let (crv, size) = match self.algorithm {
                     Algorithm::Es256 => ("P-256", 32),
                     Algorithm::Es384 => ("P-384", 48),
@@ -147,10 +150,10 @@ impl Key {
                     .expect("an uncompressed point");
                 json!({"kty": "EC", "crv": crv, "x": encode(x), "y": encode(y)})
             }
-            Pair::Ed(pair) => {
+            TestKeyPair::Ed(pair) => {
                 json!({"kty": "OKP", "crv": "Ed25519", "x": encode(pair.public_key().as_ref())})
             }
-            Pair::Rsa(pair) => {
+            TestKeyPair::Rsa(pair) => {
                 // RFC 8017 A.1.1: SEQUENCE { modulus INTEGER, publicExponent INTEGER }.
                 let (sequence, _) = der(pair.public_key().as_ref());
                 let (n, rest) = der(sequence);
@@ -222,9 +225,11 @@ impl Key {
     pub fn signature(&self, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &self.pair {
-            Pair::Ec(pair) => pair.sign(&random, message).expect("a signature").as_ref().to_vec(),
-            Pair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
-            Pair::Rsa(pair) => {
+            TestKeyPair::Ec(pair) => {
+                pair.sign(&random, message).expect("a signature").as_ref().to_vec()
+            }
+            TestKeyPair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
+            TestKeyPair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 let (pkcs1, pss) = match self.algorithm {
                     Algorithm::Rs384 => (Some(&RSA_PKCS1_SHA384), None),

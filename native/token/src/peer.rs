@@ -15,61 +15,25 @@ use webpki::{EndEntityCert, KeyUsage, aws_lc_rs};
 use crate::authority::Authority;
 use crate::cache::{CacheKey, PeerCache};
 use crate::certificate::Certificate;
-use crate::facts::{AgentFacts, AgentProof, UnixTime};
+use crate::error::CertificateError;
+use crate::facts::{PeerFacts, UnixTime};
 use crate::jwk::KeySet;
 use crate::refusal::{Refusal, RefusalReason};
 use crate::trust::TrustStore;
 use authz_base::spiffe::SpiffeId;
 
-/// A verified TLS peer.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PeerFacts {
-    /// Its SPIFFE ID, for example `spiffe://a.example/ns/tools/sa/crm`.
-    pub spiffe_id: String,
-    /// The trust domain of that ID, for example `a.example`.
-    pub trust_domain: String,
-    /// When its own certificate begins to be valid, in seconds since 1970.
-    pub issued_at: i64,
-    /// When the last certificate of its path begins to be valid, in seconds since 1970.
-    pub not_before: i64,
-    /// The last second in which the whole path is valid, in seconds since 1970.
-    pub expires_at: i64,
-    /// SHA-256 of its certificate in DER: what `cnf.x5t#S256` holds (RFC 8705 §3.1).
-    pub certificate_digest: [u8; 32],
-}
-
-impl PeerFacts {
-    /// Returns: the peer as the agent that acts, proved as `proof` says.
-    #[must_use]
-    pub fn agent(&self, proof: AgentProof) -> AgentFacts {
-        AgentFacts {
-            spiffe_id: self.spiffe_id.clone(),
-            trust_domain: self.trust_domain.clone(),
-            proof,
-            kid: None,
-            issued_at: Some(self.issued_at),
-            expires_at: Some(self.expires_at),
-            token_digest: None,
-            certificate_digest: Some(self.certificate_digest),
-            jti: None,
-            bound: true,
-            audiences: Vec::new(),
-        }
-    }
-}
-
 /// Verifies the certificate chain of a TLS peer as an X.509-SVID.
 ///
 /// Revocation lists are not asked: X.509-SVIDs are short-lived.
 ///
-/// Args: `chain`: the certificates in DER as the peer sent them, its own first, then those of
-/// intermediates in any order; at most [`MAX_CHAIN_LENGTH`] and [`MAX_CHAIN_BYTES`]. `trust`: what is
-/// trusted. `cache`: chains verified before, which changes no answer. `now`: the time; certificates
-/// get no leeway.
-/// Returns: who the peer is.
-/// Errors: no certificate is [`RefusalReason::NoCredential`]; a trust domain that is not trusted, has
+/// `chain` holds the certificates in DER as the peer sent them, its own first, then those of intermediates
+/// in any order; at most [`MAX_CHAIN_LENGTH`] and [`MAX_CHAIN_BYTES`]. `cache` changes no answer.
+/// Certificates get no leeway at `now`.
+///
+/// # Errors
+/// No certificate is [`RefusalReason::NoCredential`]; a trust domain that is not trusted, has
 /// no usable authority, or none that signed the chain is [`RefusalReason::UntrustedIssuer`]; a
-/// certificate outside its validity is [`RefusalReason::ExpiredCredential`]; all else is
+/// certificate outside its validity is [`RefusalReason::ExpiredCredential`]; any other defect is
 /// [`RefusalReason::BadCredential`].
 pub fn verify_peer(
     chain: &[&[u8]],
@@ -79,15 +43,16 @@ pub fn verify_peer(
 ) -> Result<PeerFacts, Refusal> {
     check_size(chain)?;
     let key = CacheKey::of_chain(trust.revision_bytes(), chain);
-    remembered(cache, key, now, || verify_chain(chain, trust, now))
+    find_or_verify(cache, key, now, || verify_chain(chain, trust, now))
 }
 
 /// Verifies the certificate chain of a TLS peer, as [`verify_peer`] does, from PEM texts.
 ///
-/// Args: `leaf`: the peer's own certificate (RFC 7468). `intermediates`: what it sent along, perhaps
-/// nothing, perhaps its own certificate again first. The rest as of [`verify_peer`].
-/// Returns: who the peer is.
-/// Errors: as of [`verify_peer`]; a text that is not PEM, or holds anything but certificates, is
+/// `leaf` is the peer's own certificate (RFC 7468); `intermediates` are the other certificates that it sent,
+/// perhaps none, perhaps its own again first.
+///
+/// # Errors
+/// Those of [`verify_peer`]; a text that is not PEM, or holds anything but certificates, is
 /// [`RefusalReason::BadCredential`].
 pub fn verify_pem(
     leaf: &[u8],
@@ -100,10 +65,10 @@ pub fn verify_pem(
         return Err(Refusal::bad("the peer's certificate chain is too long"));
     }
     let key = CacheKey::of_texts(trust.revision_bytes(), &[leaf, intermediates]);
-    remembered(cache, key, now, || {
+    find_or_verify(cache, key, now, || {
         let mut chain = certificates(leaf)?;
         match chain.len() {
-            0 => return Err(none()),
+            0 => return Err(no_certificate()),
             1 => {}
             _ => return Err(Refusal::bad("the peer's own certificate is more than one")),
         }
@@ -120,11 +85,11 @@ pub fn verify_pem(
 
 /// Verifies a certificate that a proxy forwards about its own peer, as [`verify_peer`] does.
 ///
-/// Args: `text`: certificates in PEM (RFC 7468), percent-encoded or not, the peer's own first; as in
-/// Envoy's `source.certificate`, which holds the peer's own only: one that was issued by an
-/// intermediate is then refused. The rest as of [`verify_peer`].
-/// Returns: who the peer is.
-/// Errors: as of [`verify_peer`]; a text that is not PEM, or holds anything but certificates, is
+/// `text` holds certificates in PEM (RFC 7468), percent-encoded or not, the peer's own first. Envoy's
+/// `source.certificate` holds the peer's own only: a certificate that an intermediate issued is then refused.
+///
+/// # Errors
+/// Those of [`verify_peer`]; a text that is not PEM, or holds anything but certificates, is
 /// [`RefusalReason::BadCredential`].
 pub fn verify_certificate(
     text: &str,
@@ -136,7 +101,7 @@ pub fn verify_certificate(
         return Err(Refusal::bad("the forwarded certificate is too long"));
     }
     let key = CacheKey::of_texts(trust.revision_bytes(), &[text.as_bytes()]);
-    remembered(cache, key, now, || {
+    find_or_verify(cache, key, now, || {
         let pem: Vec<u8> = percent_decode_str(text).collect();
         let chain = certificates(&pem)?;
         let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
@@ -145,8 +110,8 @@ pub fn verify_certificate(
     })
 }
 
-/// What the cache knows of a chain, else what `verify` finds, which it then knows.
-fn remembered(
+/// Finds a chain in the cache, or verifies it and adds it to the cache.
+fn find_or_verify(
     cache: &PeerCache,
     key: CacheKey,
     now: UnixTime,
@@ -181,7 +146,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
     Ok(found)
 }
 
-fn none() -> Refusal {
+fn no_certificate() -> Refusal {
     Refusal::new(RefusalReason::NoCredential, "the peer presented no certificate")
 }
 
@@ -193,11 +158,11 @@ fn check_size(chain: &[&[u8]]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Verifies all of a chain but that its anchor is valid now.
+/// Verifies a chain, except that its anchor is valid now.
 fn verify_chain(chain: &[&[u8]], trust: &TrustStore, now: UnixTime) -> Result<PeerFacts, Refusal> {
-    let (leaf, intermediates) = chain.split_first().ok_or_else(none)?;
+    let (leaf, intermediates) = chain.split_first().ok_or_else(no_certificate)?;
     let certificate = Certificate::read(leaf).map_err(about_the_leaf)?;
-    let uri = certificate.leaf().map_err(about_the_leaf)?;
+    let uri = certificate.leaf_uri().map_err(about_the_leaf)?;
     let id = SpiffeId::parse(uri)
         .map_err(|error| Refusal::bad(format!("the peer's URI is no SPIFFE ID: {error}")))?;
     if id.path().is_empty() {
@@ -213,16 +178,8 @@ fn verify_chain(chain: &[&[u8]], trust: &TrustStore, now: UnixTime) -> Result<Pe
         )));
     }
     for der in intermediates {
-        let about = |why: &str| Refusal::bad(format!("an intermediate certificate: {why}"));
-        let signing = Certificate::read(der).map_err(about)?;
-        let Some(uri) = signing.intermediate().map_err(about)? else { continue };
-        let signer = SpiffeId::parse(uri).map_err(|_| about("its URI is no SPIFFE ID"))?;
-        if !signer.path().is_empty() {
-            return Err(about("its SPIFFE ID is that of a workload"));
-        }
-        if signer.trust_domain() != id.trust_domain() {
-            return Err(about("its SPIFFE ID is of another trust domain than the peer's"));
-        }
+        check_intermediate(der, id.trust_domain())
+            .map_err(|error| Refusal::bad(format!("an intermediate certificate: {error}")))?;
     }
     let (not_before, expires_at) = validate_path(leaf, intermediates, domain, now)?;
     Ok(PeerFacts {
@@ -235,9 +192,23 @@ fn verify_chain(chain: &[&[u8]], trust: &TrustStore, now: UnixTime) -> Result<Pe
     })
 }
 
+/// Checks the rules of X.509-SVID for an intermediate certificate that path validation does not know.
+fn check_intermediate(der: &[u8], trust_domain: &str) -> Result<(), CertificateError> {
+    let certificate = Certificate::read(der)?;
+    let Some(uri) = certificate.intermediate_uri()? else { return Ok(()) };
+    let signer = SpiffeId::parse(uri).map_err(CertificateError::SignerUri)?;
+    if !signer.path().is_empty() {
+        return Err(CertificateError::SignerIsWorkload);
+    }
+    if signer.trust_domain() != trust_domain {
+        return Err(CertificateError::SignerDomain);
+    }
+    Ok(())
+}
+
 /// RFC 5280 §6 from the leaf to an authority of its own trust domain that is valid now.
 ///
-/// Returns: the first and the last second in which every certificate of the path is valid.
+/// Returns the first and the last second in which every certificate of the path is valid.
 fn validate_path(
     leaf: &[u8],
     intermediates: &[&[u8]],
@@ -317,11 +288,12 @@ fn within((not_before, not_after): (i64, i64), now: i64) -> bool {
     (not_before..=not_after).contains(&now)
 }
 
-fn about_the_leaf(why: &str) -> Refusal {
-    Refusal::bad(format!("the peer's certificate: {why}"))
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn about_the_leaf(error: CertificateError) -> Refusal {
+    Refusal::bad(format!("the peer's certificate: {error}"))
 }
 
-/// What path validation says, in our own words: its own hold names of the certificate.
+/// The refusal for an error of path validation. Its own text holds names of the certificate.
 fn refusal(error: webpki::Error) -> Refusal {
     use webpki::Error;
     let bad = |what: &str| Refusal::bad(format!("the peer's certificate path: {what}"));

@@ -1,12 +1,12 @@
-//! Why a credential was refused.
+//! Refusals of credentials.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::facts::Role;
+use crate::evidence::Role;
 
-/// The closed set of reasons for which evidence is refused.
+/// Reason for which evidence is refused.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum RefusalReason {
     /// No evidence was presented at all.
@@ -17,20 +17,18 @@ pub enum RefusalReason {
     ExpiredCredential,
     /// Genuine, but meant for another service.
     WrongAudience,
-    /// Its trust domain, issuer or key is not one that is trusted.
+    /// Its trust domain, issuer or key is not trusted.
     UntrustedIssuer,
     /// Genuine, but bound to a key whose possession was not proved.
     UnboundCredential,
     /// A proof of possession was presented, or its scheme demands one, and it was not accepted.
     BadProof,
-    /// A proof of possession is sound but for its nonce, which must be one of ours (RFC 9449 §8).
+    /// The nonce of an otherwise valid proof of possession is not one of ours (RFC 9449 §8).
     UseNonce,
 }
 
 impl RefusalReason {
-    /// The reason code's name, as in the protocol.
-    ///
-    /// Returns: for example `BAD_CREDENTIAL`.
+    /// Name of the reason code in the protocol, for example `BAD_CREDENTIAL`.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
@@ -45,7 +43,7 @@ impl RefusalReason {
     }
 }
 
-/// Whose keys a credential is verified by, as configured.
+/// Configured owner of the keys that verify a credential.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind", content = "name")]
 pub enum KeyOwner {
@@ -53,22 +51,22 @@ pub enum KeyOwner {
     Domain(String),
     /// An issuer, by its alias.
     Issuer(String),
-    /// Ourselves, as the issuer of task credentials.
+    /// The issuer of task credentials: Authz itself.
     Own,
 }
 
 /// A refusal of the evidence: the caller is unauthenticated.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refusal {
-    /// Why, from the closed set.
+    /// Reason of the refusal.
     pub reason: RefusalReason,
-    /// Whose credential it was; none where the evidence as a whole was refused.
+    /// Role of the refused credential. `None` if the evidence as a whole was refused.
     pub role: Option<Role>,
-    /// What exactly, for the log: our own words and configured names, never a byte of a token that
+    /// Defect of the evidence, for the log: our own words and configured names, never a byte of a token that
     /// configuration does not hold.
     pub detail: String,
-    /// Whose key the token names, where its owner has none of that name: it may have a new one by now.
-    /// Whoever made the token chose it, so nothing but a look at the owner's keys may come of it.
+    /// Owner whose keys lack the key that the token names: the owner may have published it meanwhile. The maker
+    /// of the token chose the name, so it may cause a fetch of the owner's keys and nothing else.
     pub unknown_key: Option<KeyOwner>,
 }
 

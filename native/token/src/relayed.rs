@@ -7,16 +7,16 @@ use crate::refusal::Refusal;
 use crate::trust::TrustStore;
 use authz_base::spiffe::SpiffeId;
 
-/// Takes the word of an enforcer for who an agent is; that it may relay this is the caller's to know.
+/// Accepts an enforcer's statement about an agent. The caller checks that the enforcer may relay it.
 ///
-/// Args: `principal`: the agent's SPIFFE ID, as in Envoy's `source.principal`. `certificate`: the
-/// agent's own certificate as [`crate::verify_certificate`] takes it, as in Envoy's
-/// `source.certificate`; empty where the enforcer does not send it. `trust`, `cache`, `now`: as of
-/// [`crate::verify_peer`].
-/// Returns: who the agent is.
-/// Errors: a principal that is no SPIFFE ID of a workload, or not that of the certificate, is
-/// [`crate::RefusalReason::BadCredential`]; one of a trust domain that is not trusted, or has no
-/// usable authority, is [`crate::RefusalReason::UntrustedIssuer`]; for a certificate as of
+/// `principal` is the agent's SPIFFE ID, as in Envoy's `source.principal`. `certificate` is the agent's own
+/// certificate in the form of [`crate::verify_certificate`], as in Envoy's `source.certificate`; empty if the
+/// enforcer does not send it.
+///
+/// # Errors
+/// A principal that is not the SPIFFE ID of a workload, or not that of the certificate, is
+/// [`crate::RefusalReason::BadCredential`]; a principal of a trust domain that is not trusted, or has no
+/// usable authority, is [`crate::RefusalReason::UntrustedIssuer`]; a certificate has the errors of
 /// [`crate::verify_peer`].
 pub fn verify_relayed(
     principal: &str,

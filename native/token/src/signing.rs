@@ -2,66 +2,55 @@
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
+use thiserror::Error;
 
-/// A private key that signs what JWS calls `ES256` or `EdDSA`.
+/// Private key for the algorithms `ES256` and `EdDSA` of JWS.
 #[derive(Debug)]
-pub struct SigningKey(Pair);
+pub struct PrivateKey(SigningKeyPair);
 
 #[derive(Debug)]
-enum Pair {
+enum SigningKeyPair {
     P256(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
 }
 
-/// Why nothing is signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Defect of a private key, or failure of a signature.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum SigningError {
-    /// It is no private key of P-256 or Ed25519, or its halves do not belong together.
+    /// The bytes are not a private key of P-256 or Ed25519, or its halves do not belong together.
+    #[error("the key is no private key of P-256 or Ed25519 that can be used")]
     Unusable,
-    /// The signature could not be made.
+    /// The signature cannot be made.
+    #[error("the signature could not be made")]
     Failed,
 }
 
-impl std::fmt::Display for SigningError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Unusable => "the key is no private key of P-256 or Ed25519 that can be used",
-            Self::Failed => "the signature could not be made",
-        })
-    }
-}
-
-impl std::error::Error for SigningError {}
-
-impl SigningKey {
-    /// Reads a private key.
-    ///
-    /// Args: `der`: PKCS#8 (RFC 5208), not encrypted.
+impl PrivateKey {
+    /// Reads a private key in PKCS#8 (RFC 5208), not encrypted.
     ///
     /// # Errors
-    /// [`SigningError::Unusable`]; never says a byte of it.
+    /// [`SigningError::Unusable`]; the text holds no byte of the key.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, SigningError> {
-        let p256 = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der).map(Pair::P256);
-        let pair = p256.or_else(|_| Ed25519KeyPair::from_pkcs8(der).map(Pair::Ed25519));
+        let p256 = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der)
+            .map(SigningKeyPair::P256);
+        let pair = p256.or_else(|_| Ed25519KeyPair::from_pkcs8(der).map(SigningKeyPair::Ed25519));
         pair.map(Self).map_err(|_| SigningError::Unusable)
     }
 
-    /// Signs.
+    /// Signs a message that is not hashed.
     ///
-    /// Args: `message`: not yet hashed.
-    ///
-    /// Returns: 64 bytes, as JWS has them: for P-256 both numbers, one after the other.
+    /// Returns 64 bytes in the form of JWS: for P-256 both numbers, one after the other.
     ///
     /// # Errors
     /// [`SigningError::Failed`].
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SigningError> {
         let signature = match &self.0 {
-            Pair::P256(pair) => pair
+            SigningKeyPair::P256(pair) => pair
                 .sign(&SystemRandom::new(), message)
                 .map_err(|_| SigningError::Failed)?
                 .as_ref()
                 .to_vec(),
-            Pair::Ed25519(pair) => {
+            SigningKeyPair::Ed25519(pair) => {
                 pair.try_sign(message).map_err(|_| SigningError::Failed)?.as_ref().to_vec()
             }
         };
@@ -81,9 +70,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_signed_is_verified_by_the_public_half() {
+    fn the_public_half_verifies_a_signature() {
         let p256 = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        let key = SigningKey::from_pkcs8(p256.to_pkcs8v1().unwrap().as_ref()).unwrap();
+        let key = PrivateKey::from_pkcs8(p256.to_pkcs8v1().unwrap().as_ref()).unwrap();
         let signature = key.sign(b"message").unwrap();
         assert_eq!(64, signature.len());
         let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, p256.public_key().as_ref());
@@ -91,7 +80,7 @@ mod tests {
         assert!(public.verify(b"another", &signature).is_err());
 
         let ed25519 = Ed25519KeyPair::generate().unwrap();
-        let key = SigningKey::from_pkcs8(ed25519.to_pkcs8v1().unwrap().as_ref()).unwrap();
+        let key = PrivateKey::from_pkcs8(ed25519.to_pkcs8v1().unwrap().as_ref()).unwrap();
         let signature = key.sign(b"message").unwrap();
         assert_eq!(64, signature.len());
         let public = UnparsedPublicKey::new(&ED25519, ed25519.public_key().as_ref());
@@ -103,7 +92,7 @@ mod tests {
         let p384 = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
         let p384 = p384.to_pkcs8v1().unwrap();
         for der in [b"".as_slice(), b"no key", p384.as_ref()] {
-            assert_eq!(Some(SigningError::Unusable), SigningKey::from_pkcs8(der).err());
+            assert_eq!(Some(SigningError::Unusable), PrivateKey::from_pkcs8(der).err());
         }
     }
 }

@@ -1,12 +1,12 @@
-//! What is trusted, as configured.
+//! Trust sources as configured.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{TrustDefect, TrustError};
 use crate::facts::SubjectKind;
 use crate::json;
-use crate::trust::TrustError;
 
 /// Trust sources and limits, before they are checked; see [`crate::TrustStore::compile`].
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -21,7 +21,7 @@ pub struct TrustSpec {
     /// Longest token accepted, in bytes: default 8192, 256 to 65536.
     #[serde(default = "default_max_token")]
     pub max_token_bytes: u32,
-    /// Longest lifetime accepted, in seconds from `iat` (and from now) to `exp`; none: any.
+    /// Longest lifetime accepted, in seconds from `iat` (and from now) to `exp`. Default: any.
     #[serde(default)]
     pub max_lifetime_seconds: Option<u64>,
     /// SPIFFE trust domains by name.
@@ -30,12 +30,12 @@ pub struct TrustSpec {
     /// Issuers of subject tokens by alias: letters, digits, `.`, `_`, `-`, at most 64 bytes.
     #[serde(default)]
     pub issuers: BTreeMap<String, IssuerSpec>,
-    /// Ourselves, as the issuer of task credentials; none: there are no task credentials.
+    /// The issuer of task credentials: Authz itself. Default: there are no task credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own: Option<OwnSpec>,
 }
 
-/// Ourselves, as the issuer of task credentials.
+/// The issuer of task credentials: Authz itself.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct OwnSpec {
@@ -52,10 +52,10 @@ pub struct OwnSpec {
 pub struct DomainSpec {
     /// Its bundle: the JSON text of a JWK set (SPIFFE Trust Domain and Bundle §4).
     pub bundle: String,
-    /// Where the bundle came from, for messages.
+    /// Source of the bundle, for messages.
     pub from: String,
-    /// `spiffe_sequence` of the newest bundle that is known to have been used, for example before a restart: an older bundle
-    /// is refused. Default: none is known.
+    /// `spiffe_sequence` of the newest bundle that any node has used, for example before a restart: an older bundle
+    /// is refused. Default: unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_sequence: Option<u64>,
 }
@@ -81,9 +81,9 @@ pub struct IssuerSpec {
     pub algorithms: Vec<String>,
     /// Its keys: the JSON text of a JWK set (RFC 7517 §5).
     pub jwks: String,
-    /// Where the keys came from, for messages.
+    /// Source of the keys, for messages.
     pub from: String,
-    /// What its subjects are: default `user`.
+    /// Kind of its subjects. Default: `user`.
     #[serde(default)]
     pub subject: SubjectKind,
     /// The kind of its tokens: default `jwt`.
@@ -98,11 +98,11 @@ pub struct IssuerSpec {
     pub claims: Vec<String>,
 }
 
-/// The validation profile of an issuer's tokens; a token is valid under one of them at most.
+/// Validation profile of an issuer's tokens; a token is valid under one profile at most.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubjectProfile {
-    /// Any JWT that is no OAuth access token by its `typ` (RFC 7519, RFC 8725), such as an OpenID
+    /// A JWT whose `typ` is not that of an OAuth access token (RFC 7519, RFC 8725), such as an OpenID
     /// Connect ID token.
     #[default]
     Jwt,
@@ -111,25 +111,26 @@ pub enum SubjectProfile {
 }
 
 impl TrustSpec {
-    /// Reads a specification from JSON.
+    /// Reads a specification from JSON of at most 16 MiB, without checking it.
     ///
-    /// Args: `text`: the JSON text, at most 16 MiB.
-    /// Returns: the specification, not yet checked.
-    /// Errors: malformed JSON, a member twice, an unknown or missing member, a wrong type.
+    /// # Errors
+    /// The JSON is malformed, has a member twice, an unknown or missing member, or a value of a wrong type.
     pub fn from_json(text: &[u8]) -> Result<Self, TrustError> {
-        let unreadable = |what: String| TrustError {
+        Self::parse(text).map_err(|defect| TrustError {
             place: "trust".to_owned(),
-            what,
-            mend: "give one JSON object with the documented members".to_owned(),
-        };
+            defect,
+            fix: "give one JSON object with the documented members".to_owned(),
+        })
+    }
+
+    fn parse(text: &[u8]) -> Result<Self, TrustDefect> {
         if text.len() > MAX_SPEC_BYTES {
-            return Err(unreadable("the trust specification is longer than 16 MiB".to_owned()));
+            return Err("the trust specification is longer than 16 MiB".into());
         }
         // serde keeps the last of two equal map members in silence; the strict reader refuses them.
-        json::read_object(text, json::Limits { depth: 16, nodes: 1 << 20 })
-            .map_err(|error| unreadable(format!("the trust specification: {error}")))?;
-        serde_json::from_slice(text)
-            .map_err(|error| unreadable(format!("the trust specification: {error}")))
+        json::read_object(text, json::JsonLimits { depth: 16, nodes: 1 << 20 })
+            .map_err(TrustDefect::Text)?;
+        serde_json::from_slice(text).map_err(TrustDefect::Form)
     }
 }
 

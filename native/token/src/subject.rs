@@ -5,20 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::binding;
 use crate::claims::{self, Times};
-use crate::facts::{AgentFacts, Binding, ClaimValue, Made, SubjectFacts};
-use crate::json::{Object, Value};
-use crate::jws::{Header, Parts};
-use crate::refusal::{KeyOwner, Refusal, RefusalReason};
+use crate::facts::{ClaimValue, DerivedValue, KeyBinding, SubjectFacts};
+use crate::json::{JsonObject, JsonValue};
+use crate::jws::{JwsHeader, JwsParts};
+use crate::refusal::{KeyOwner, Refusal};
 use crate::spec::SubjectProfile;
 use crate::trust::{TrustStore, media_type};
 
-/// Verifies all of a subject token but its times.
+/// Verifies a subject token, except its times.
 pub(crate) fn verify(
-    header: &Header,
-    parts: &Parts<'_>,
+    header: &JwsHeader,
+    parts: &JwsParts<'_>,
     token_digest: [u8; 32],
     trust: &TrustStore,
-) -> Result<(SubjectFacts, Times, Option<Binding>), Refusal> {
+) -> Result<(SubjectFacts, Times, Option<KeyBinding>), Refusal> {
     let payload = parts.payload()?;
     let claims = claims::read(&payload)?;
     let iss = claims::text(&claims, "iss", MAX_ISS_BYTES)?
@@ -68,7 +68,7 @@ pub(crate) fn verify(
         token_type: typ,
         client: client(&claims).to_owned(),
         kid: key.kid.clone(),
-        claims: kept(&claims, &issuer.claims)?,
+        claims: kept_claims(&claims, &issuer.claims)?,
         issued_at: times.issued_at,
         expires_at: times.expires_at,
         acr: claims::text(&claims, "acr", MAX_TEXT_BYTES)?.map(str::to_owned),
@@ -80,15 +80,15 @@ pub(crate) fn verify(
         audiences: claims::audiences(&claims)?.into_iter().map(str::to_owned).collect(),
         is_for_alone,
         is_alone: is_for_alone || (binding.is_some() && issuer.alone_bound),
-        made: Made::default(),
+        derived: DerivedValue::default(),
     };
     Ok((facts, times, binding))
 }
 
-/// The client that the token was issued to; empty where no text of a sensible length names one.
-fn client<'a>(claims: &'a Object<'_>) -> &'a str {
+/// The client to which the token was issued; empty if no text of a sensible length names one.
+fn client<'a>(claims: &'a JsonObject<'_>) -> &'a str {
     let named = |name| match claims.get(name) {
-        Some(Value::String(text)) if (1..=MAX_TEXT_BYTES).contains(&text.len()) => {
+        Some(JsonValue::String(text)) if (1..=MAX_TEXT_BYTES).contains(&text.len()) => {
             Some(text.as_ref())
         }
         _ => None,
@@ -98,41 +98,44 @@ fn client<'a>(claims: &'a Object<'_>) -> &'a str {
 
 /// The claims kept for policy.
 ///
-/// Objects, null, fractions and arrays of anything but texts are dropped, as if absent. A value
-/// that is too long or holds too much refuses the token: to cut it would hide from a policy what
-/// the issuer said.
-fn kept(claims: &Object<'_>, names: &[String]) -> Result<BTreeMap<String, ClaimValue>, Refusal> {
+/// Objects, null, fractions and arrays of other values than texts are dropped, as if absent. A value
+/// that is too long or holds too much refuses the token: a cut value would hide a part of the issuer's
+/// statement from policies.
+fn kept_claims(
+    claims: &JsonObject<'_>,
+    names: &[String],
+) -> Result<BTreeMap<String, ClaimValue>, Refusal> {
     let mut kept = BTreeMap::new();
     for name in names {
         let value = match claims.get(name) {
-            Some(Value::Bool(value)) => ClaimValue::Bool(*value),
-            Some(Value::Integer(value)) => ClaimValue::Long(*value),
-            Some(Value::String(value)) => ClaimValue::String(bounded(value, name)?.to_owned()),
-            Some(Value::Array(items)) => {
+            Some(JsonValue::Bool(value)) => ClaimValue::Bool(*value),
+            Some(JsonValue::Integer(value)) => ClaimValue::Long(*value),
+            Some(JsonValue::String(value)) => ClaimValue::String(bounded(value, name)?.to_owned()),
+            Some(JsonValue::Array(items)) => {
                 if items.len() > MAX_ITEMS {
                     return Err(too_much(name));
                 }
                 let mut set = BTreeSet::new();
                 for item in items {
-                    if let Value::String(item) = item {
+                    if let JsonValue::String(item) = item {
                         set.insert(bounded(item, name)?.to_owned());
                     }
                 }
-                if items.iter().any(|item| !matches!(item, Value::String(_))) {
+                if items.iter().any(|item| !matches!(item, JsonValue::String(_))) {
                     continue;
                 }
                 ClaimValue::Set(set)
             }
-            Some(Value::Object(_) | Value::Float(_) | Value::Null) | None => continue,
+            Some(JsonValue::Object(_) | JsonValue::Float(_) | JsonValue::Null) | None => continue,
         };
         kept.insert(name.clone(), value);
     }
     Ok(kept)
 }
 
-/// Refuses a token in which somebody acts for its subject already (RFC 8693 §4.1): taken for the
-/// subject's own, it would hide the actor, whom nobody here verified.
-fn refuse_delegation(claims: &Object<'_>) -> Result<(), Refusal> {
+/// Refuses a token in which an actor acts for its subject already (RFC 8693 §4.1): taken for the
+/// subject's own, it would hide the actor, whom Authz did not verify.
+fn refuse_delegation(claims: &JsonObject<'_>) -> Result<(), Refusal> {
     if claims.get("act").is_some() {
         return Err(Refusal::bad("the token has `act`; delegated tokens are not in this version"));
     }
@@ -141,7 +144,7 @@ fn refuse_delegation(claims: &Object<'_>) -> Result<(), Refusal> {
 
 /// The claims that an access token has beyond those of any subject token (RFC 9068 §2.2); its `typ`
 /// was checked before its signature (§2.1, §4).
-fn check_access_token(claims: &Object<'_>) -> Result<(), Refusal> {
+fn check_access_token(claims: &JsonObject<'_>) -> Result<(), Refusal> {
     for name in ["client_id", "jti"] {
         match claims::text(claims, name, MAX_TEXT_BYTES)? {
             Some(text) if claims::is_readable(text) => {}
@@ -159,49 +162,19 @@ fn check_access_token(claims: &Object<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Holds the agent beside a subject to the subject token's `may_act` (RFC 8693 §4.4).
-///
-/// The cache keeps a token without the agent beside it, so this is asked of each pair anew. A
-/// member other than `sub` limits the actor by something that an SVID does not have, such as an
-/// issuer or a client id; to leave it out would lift the limit.
-///
-/// Errors: [`crate::RefusalReason::BadCredential`] where `may_act` is not this agent's `sub` alone.
-/// [`crate::RefusalReason::WrongAudience`] where the token is for an `alone_audience`: beside an agent it no longer
-/// proves that the subject is alone, and the agent would have it from then on.
-pub(crate) fn check_actor(subject: &SubjectFacts, agent: &AgentFacts) -> Result<(), Refusal> {
-    if subject.is_for_alone {
-        return Err(Refusal::new(
-            RefusalReason::WrongAudience,
-            "the subject's token is for an `alone_audience`, and an agent is beside it",
-        ));
-    }
-    let Some(actor) = &subject.may_act else { return Ok(()) };
-    if actor.keys().any(|member| member != "sub") {
-        return Err(Refusal::bad(
-            "the token's `may_act` has a member other than `sub`, which no agent can meet",
-        ));
-    }
-    if actor.get("sub") != Some(&agent.spiffe_id) {
-        return Err(Refusal::bad(
-            "the token's `may_act` does not name the agent that acts for its subject",
-        ));
-    }
-    Ok(())
-}
-
-/// `may_act`, whose members are texts; anything else could limit the actor in a way that is lost
+/// `may_act`, whose members are texts. A member of another type could limit the actor in a way that is lost
 /// here, so it refuses the token.
-fn may_act(claims: &Object<'_>) -> Result<Option<BTreeMap<String, String>>, Refusal> {
+fn may_act(claims: &JsonObject<'_>) -> Result<Option<BTreeMap<String, String>>, Refusal> {
     let ill_typed = || Refusal::bad("the token's `may_act` is not an object of a few texts");
     let actor = match claims.get("may_act") {
         None => return Ok(None),
-        Some(Value::Object(actor)) => actor,
+        Some(JsonValue::Object(actor)) => actor,
         Some(_) => return Err(ill_typed()),
     };
     let mut members = BTreeMap::new();
     for (name, value) in actor.iter() {
         match value {
-            Value::String(value)
+            JsonValue::String(value)
                 if members.len() < MAX_ACTOR_MEMBERS
                     && name.len() <= MAX_TEXT_BYTES
                     && value.len() <= MAX_CLAIM_BYTES =>

@@ -9,37 +9,19 @@ use sha2::{Digest as _, Sha256};
 
 use crate::algorithm::Algorithm;
 use crate::claims::TimeLimits;
+use crate::error::{TrustDefect, TrustError};
 use crate::facts::SubjectKind;
 use crate::jwk::{KeySet, Purpose};
 use crate::spec::{DomainSpec, IssuerSpec, OwnSpec, SubjectProfile, TrustSpec};
 use authz_base::spiffe::is_trust_domain;
 use authz_base::uri;
 
-/// Something in a [`TrustSpec`] for which it is refused.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct TrustError {
-    /// Where: the path of the setting, and the source of its keys.
-    pub place: String,
-    /// What is wrong, and what would come of it.
-    pub what: String,
-    /// How to mend it.
-    pub mend: String,
-}
-
-impl fmt::Display for TrustError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.place, self.what, self.mend)
-    }
-}
-
-impl std::error::Error for TrustError {}
-
-/// Something in a [`TrustSpec`] that its owner should know of; it is served all the same.
+/// Peculiarity of a [`TrustSpec`] that its owner should know of; the specification is used all the same.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct TrustWarning {
-    /// Where: the path of the setting, and the source of its keys.
+    /// Path of the setting, with the source of its keys.
     pub place: String,
-    /// What is odd, and what comes of it.
+    /// The peculiarity and its consequence.
     pub what: String,
 }
 
@@ -54,7 +36,7 @@ impl fmt::Display for TrustWarning {
 pub struct DomainStatus {
     /// The trust domain.
     pub domain: String,
-    /// Where its bundle came from.
+    /// Source of its bundle.
     pub from: String,
     /// Usable JWT-SVID keys; with none, each token of the domain is refused.
     pub keys: usize,
@@ -62,7 +44,7 @@ pub struct DomainStatus {
     pub authorities: usize,
     /// `spiffe_sequence` of the bundle in use.
     pub sequence: Option<u64>,
-    /// Whether the bundle that was given was refused as older, so that the one before stays in use.
+    /// The given bundle was refused as older, so that the bundle before stays in use.
     pub rolled_back: bool,
     /// `spiffe_refresh_hint`: suggested seconds between fetches.
     pub refresh_hint: Option<u64>,
@@ -73,7 +55,7 @@ pub struct DomainStatus {
 pub struct IssuerStatus {
     /// The configured alias.
     pub alias: String,
-    /// Where its keys came from.
+    /// Source of its keys.
     pub from: String,
     /// Usable keys; with none, each token of the issuer is refused.
     pub keys: usize,
@@ -85,11 +67,11 @@ pub(crate) struct Issuer {
     pub(crate) audience: Vec<String>,
     /// Disjoint from `audience`.
     pub(crate) alone_audience: Vec<String>,
-    /// The keys that its tokens are bound to are the subjects' own.
+    /// The keys to which its tokens are bound are the subjects' own.
     pub(crate) alone_bound: bool,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) profile: SubjectProfile,
-    /// Accepted media types as of [`media_type`]; the empty text is a token without `typ`.
+    /// Accepted media types in the form of [`media_type`]; the empty text is a token without `typ`.
     pub(crate) typ: Vec<String>,
     pub(crate) claims: Vec<String>,
     pub(crate) keys: KeySet,
@@ -113,13 +95,13 @@ pub struct OwnStatus {
     pub kids: Vec<String>,
 }
 
-/// Ourselves, as the issuer of task credentials.
-pub(crate) struct Own {
+/// The issuer of task credentials: Authz itself.
+pub(crate) struct OwnIssuer {
     pub(crate) issuer: String,
     pub(crate) keys: KeySet,
 }
 
-/// Everything that is trusted: checked, immutable, with its keys ready for use.
+/// Trust sources: checked, immutable, with their keys ready for use.
 pub struct TrustStore {
     audiences: Vec<String>,
     max_token_bytes: usize,
@@ -127,7 +109,7 @@ pub struct TrustStore {
     domains: BTreeMap<String, Domain>,
     /// By exact `iss`.
     issuers: BTreeMap<String, Issuer>,
-    own: Option<Own>,
+    own: Option<OwnIssuer>,
     revision: [u8; 32],
     revision_text: String,
     warnings: Vec<TrustWarning>,
@@ -139,9 +121,8 @@ impl TrustStore {
     /// A bundle or key set without a usable key compiles with a warning: every token of that domain
     /// or issuer is refused (SPIFFE Trust Domain and Bundle §4).
     ///
-    /// Args: `spec`: what to trust.
-    /// Returns: the store.
-    /// Errors: every reason for which the specification is refused, at least one.
+    /// # Errors
+    /// All defects of the specification, at least one.
     pub fn compile(spec: &TrustSpec) -> Result<Self, Vec<TrustError>> {
         Self::compile_after(spec, None)
     }
@@ -152,11 +133,10 @@ impl TrustStore {
     /// is refused: the domain keeps its previous bundle, and a warning and its status say so
     /// (SPIFFE Trust Domain and Bundle §4.1.1). Where it is lower than [`DomainSpec::min_sequence`] and
     /// there is no previous bundle, the domain has no keys. One with the same number and another content is
-    /// taken, with a warning: publishers forget to count.
+    /// taken, with a warning: publishers forget to count. The store's revision is that of the bundles in use.
     ///
-    /// Args: `spec`: what to trust; `previous`: what was trusted until now.
-    /// Returns: the store, whose revision is that of the bundles in use.
-    /// Errors: every reason for which the specification is refused, at least one.
+    /// # Errors
+    /// All defects of the specification, at least one.
     pub fn compile_after(
         spec: &TrustSpec,
         previous: Option<&Self>,
@@ -200,14 +180,14 @@ impl TrustStore {
             }
         }
         let encoded = serde_json::to_vec(in_use.as_ref()).unwrap_or_else(|error| {
-            compiler.error("trust", error.to_string(), "give another specification");
+            compiler.error("trust", TrustDefect::Encoding(error), "give another specification");
             Vec::new()
         });
         if !compiler.errors.is_empty() {
             return Err(compiler.errors);
         }
-        // Over the whole specification and not the keys alone: the audiences, algorithms and claims
-        // change what a verified token says, so they must end what was cached.
+        // The digest covers the whole specification and not the keys alone: the audiences, algorithms and claims
+        // change the facts of a token, so they must end the entries of the cache.
         let revision: [u8; 32] = Sha256::new()
             .chain_update(b"authz.token.trust.1\0")
             .chain_update(encoded)
@@ -231,19 +211,19 @@ impl TrustStore {
         })
     }
 
-    /// Returns: a digest of all keys and settings, as 64 hexadecimal digits.
+    /// Digest of all keys and settings, as 64 hexadecimal digits.
     #[must_use]
     pub fn revision(&self) -> &str {
         &self.revision_text
     }
 
-    /// Returns: what the owner should know, in the order of the specification.
+    /// Warnings for the owner, in the order of the specification.
     #[must_use]
     pub fn warnings(&self) -> &[TrustWarning] {
         &self.warnings
     }
 
-    /// Returns: the state of each trust domain, by name.
+    /// State of each trust domain, by name.
     #[must_use]
     pub fn domains(&self) -> Vec<DomainStatus> {
         self.domains
@@ -260,7 +240,7 @@ impl TrustStore {
             .collect()
     }
 
-    /// Returns: the state of each issuer, by `iss`.
+    /// State of each issuer, by `iss`.
     #[must_use]
     pub fn issuers(&self) -> Vec<IssuerStatus> {
         self.issuers
@@ -273,7 +253,7 @@ impl TrustStore {
             .collect()
     }
 
-    /// Returns: the state of our own keys; none where there are no task credentials.
+    /// State of our own keys. `None` if there are no task credentials.
     #[must_use]
     pub fn own(&self) -> Option<OwnStatus> {
         self.own.as_ref().map(|own| OwnStatus {
@@ -282,13 +262,13 @@ impl TrustStore {
         })
     }
 
-    /// Returns: whether tokens with that exact `iss` are our own task credentials.
+    /// Returns whether tokens with that exact `iss` are our own task credentials.
     #[must_use]
     pub fn is_own(&self, iss: &str) -> bool {
         self.own.as_ref().is_some_and(|own| own.issuer == iss)
     }
 
-    pub(crate) fn own_keys(&self) -> Option<&Own> {
+    pub(crate) fn own_keys(&self) -> Option<&OwnIssuer> {
         self.own.as_ref()
     }
 
@@ -296,7 +276,7 @@ impl TrustStore {
         self.domains.get(name).map(|domain| &domain.keys)
     }
 
-    /// Returns: whether tokens with that exact `iss` are a configured issuer's.
+    /// Returns whether tokens with that exact `iss` are a configured issuer's.
     #[must_use]
     pub fn has_issuer(&self, iss: &str) -> bool {
         self.issuers.contains_key(iss)
@@ -345,11 +325,11 @@ struct Compiler {
 }
 
 impl Compiler {
-    fn error(&mut self, place: &str, what: impl Into<String>, mend: &str) {
+    fn error(&mut self, place: &str, defect: impl Into<TrustDefect>, fix: &str) {
         self.errors.push(TrustError {
             place: place.to_owned(),
-            what: what.into(),
-            mend: mend.to_owned(),
+            defect: defect.into(),
+            fix: fix.to_owned(),
         });
     }
 
@@ -446,7 +426,7 @@ impl Compiler {
             keys = self.bundle(&place, bundle)?;
         }
         if keys.is_empty() {
-            // What follows an empty bundle is measured by what was there before it.
+            // The bundle after an empty one is compared with the bundle before it.
             keys.sequence = keys.sequence.max(old);
         }
         self.note_keys(
@@ -465,8 +445,8 @@ impl Compiler {
 
     fn bundle(&mut self, place: &str, text: &str) -> Option<KeySet> {
         KeySet::read(text, Purpose::Svid, &Algorithm::JWT_SVID)
-            .map_err(|what| {
-                self.error(place, what, "give the domain's SPIFFE bundle, a JWK set");
+            .map_err(|error| {
+                self.error(place, error, "give the domain's SPIFFE bundle, a JWK set");
             })
             .ok()
     }
@@ -553,8 +533,8 @@ impl Compiler {
         let place = format!("issuers.{alias}.jwks ({})", spec.from);
         let keys = match KeySet::read(&spec.jwks, Purpose::Signature, &algorithms) {
             Ok(keys) => keys,
-            Err(what) => {
-                self.error(&place, what, "give the issuer's JWK set of public keys");
+            Err(error) => {
+                self.error(&place, error, "give the issuer's JWK set of public keys");
                 return None;
             }
         };
@@ -599,7 +579,7 @@ impl Compiler {
         }
     }
 
-    fn own(&mut self, spec: &OwnSpec) -> Option<Own> {
+    fn own(&mut self, spec: &OwnSpec) -> Option<OwnIssuer> {
         if !is_issuer(&spec.issuer) {
             self.error(
                 "own.issuer",
@@ -614,10 +594,10 @@ impl Compiler {
                     &keys,
                     "no usable key: every task credential is refused",
                 );
-                Some(Own { issuer: spec.issuer.clone(), keys })
+                Some(OwnIssuer { issuer: spec.issuer.clone(), keys })
             }
-            Err(what) => {
-                self.error("own.keys", what, "give the JWK set of our public keys");
+            Err(error) => {
+                self.error("own.keys", error, "give the JWK set of our public keys");
                 None
             }
         }
@@ -658,9 +638,9 @@ impl Compiler {
         if keys.keys.is_empty() {
             self.warnings.push(TrustWarning { place: place.to_owned(), what: none.to_owned() });
         }
-        for what in &keys.ignored {
+        for key in &keys.ignored {
             self.warnings
-                .push(TrustWarning { place: place.to_owned(), what: format!("{what}: ignored") });
+                .push(TrustWarning { place: place.to_owned(), what: format!("{key}: ignored") });
         }
     }
 }
@@ -675,10 +655,10 @@ fn is_issuer(issuer: &str) -> bool {
         })
 }
 
-/// Claims that the profiles read; a policy sees them in places of their own or not at all.
+/// Claims that the profiles read. A policy sees them in places of their own or not at all.
 const REGISTERED: [&str; 12] =
     ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "cnf", "acr", "auth_time", "may_act", "act"];
-/// The media type of an access token (RFC 9068 §2.1), as of [`media_type`].
+/// The media type of an access token (RFC 9068 §2.1), in the form of [`media_type`].
 const ACCESS_TOKEN: &str = "at+jwt";
 const MAX_LEEWAY: u32 = 60;
 const MAX_AUDIENCES: usize = 64;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use authz_kernel::decision::Principal;
 use authz_kernel::reason::ReasonCode;
 use authz_token::{
-    AgentFacts, AgentProof, Binding, Evidence, Facts, Nonces, Presentation, Refusal, Role,
+    AgentFacts, AgentProof, Evidence, Facts, KeyBinding, Nonces, Presentation, Refusal, Role,
     SubjectKind, UnixTime, verify, verify_relayed,
 };
 use base64::Engine as _;
@@ -261,7 +261,7 @@ impl Engine {
         let credential = facts.credential.as_ref().map(|credential| CredentialNote {
             jti: credential.jti.clone(),
             decision_id: String::new(),
-            binding: credential.binding.map(Binding::method),
+            binding: credential.binding.map(KeyBinding::method),
         });
         let verified = revoke::of_callers(&revoked, &facts);
         (CallerIdentity { chain: chain_of(&facts), credential, facts, ..timed }, verified)
@@ -460,7 +460,7 @@ fn claimed(token: &str, name: &str) -> Option<String> {
 pub(crate) fn chain_of(facts: &Facts) -> Vec<Principal> {
     let mut chain = Vec::with_capacity(2);
     if let Some(subject) = &facts.subject {
-        let known = subject.made.once(|| subject_of(subject));
+        let known = subject.derived.get_or_derive(|| subject_of(subject));
         chain.push(match subject.kind {
             SubjectKind::User => Principal::User(known),
             SubjectKind::Service => Principal::Service(known),

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use authz_token::mint::{Key, proof};
 use authz_token::{
-    Binding, Evidence, Facts, Nonces, Presentation, Refusal, RefusalReason, Role, Scheme,
+    Evidence, Facts, KeyBinding, Nonces, Presentation, Refusal, RefusalReason, Role, Scheme,
     TokenCache, TrustStore, UnixTime, verify,
 };
 use base64::Engine as _;
@@ -167,7 +167,7 @@ fn a_certificate_token_is_the_clients() {
         let facts = with(Some(CERTIFICATE)).unwrap();
         assert!(is_bound(&facts));
         if let Some(credential) = facts.credential {
-            assert_eq!(Some(Binding::X5t(CERTIFICATE)), credential.binding);
+            assert_eq!(Some(KeyBinding::X5t(CERTIFICATE)), credential.binding);
             assert_eq!("x5t#S256", credential.binding.unwrap().method());
         }
         assert_eq!(Some(UnboundCredential), reason(&with(Some([8; 32]))));

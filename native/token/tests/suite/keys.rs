@@ -19,7 +19,7 @@ fn usable(keys: &str) -> Result<usize, String> {
     });
     match TrustStore::compile(&spec) {
         Ok(trust) => Ok(trust.issuers().first().unwrap().keys),
-        Err(errors) => Err(errors.first().unwrap().what.clone()),
+        Err(errors) => Err(errors.first().unwrap().defect.to_string()),
     }
 }
 

@@ -1,16 +1,18 @@
-//! Half-configured trust is refused, with a message that says how to mend it.
+//! Half-configured trust is refused, with a message that says how to fix it.
 
-use authz_token::{IssuerSpec, SubjectProfile, TrustSpec, TrustStore};
+use std::error::Error as _;
+
+use authz_token::{IssuerSpec, SubjectProfile, TrustSpec, TrustStore, thumbprint};
 
 use crate::support::*;
 
 fn refused(spec: &TrustSpec, place: &str, what: &str) {
     let errors = TrustStore::compile(spec).unwrap_err();
     assert!(
-        errors.iter().any(|error| error.place == place && error.what.contains(what)),
+        errors.iter().any(|error| error.place == place && error.defect.to_string().contains(what)),
         "{errors:?}"
     );
-    assert!(errors.iter().all(|error| !error.mend.is_empty()));
+    assert!(errors.iter().all(|error| !error.fix.is_empty()));
 }
 
 fn issuer_refused(change: impl FnOnce(&mut IssuerSpec), place: &str, what: &str) {
@@ -147,4 +149,18 @@ fn the_revision_is_that_of_the_content() {
     ] {
         assert_ne!(base.revision(), compile(&other).revision());
     }
+}
+
+/// An error keeps the errors that caused it.
+#[test]
+fn errors_keep_their_sources() {
+    let error = TrustSpec::from_json(b"{").unwrap_err();
+    let defect = error.source().unwrap();
+    assert_eq!("the trust specification: not JSON", defect.to_string());
+    assert_eq!("not JSON", defect.source().unwrap().to_string());
+
+    let keys = r#"{"kty":"OKP","crv":"Ed25519","x":"not base64url"}"#;
+    let error = thumbprint(keys).unwrap_err();
+    assert_eq!("a member is not canonical base64url", error.to_string());
+    assert!(error.source().unwrap().is::<base64::DecodeError>());
 }

@@ -95,7 +95,8 @@ fn a_proof_by_a_key_of_small_order_is_refused() {
         assert_eq!(BadProof, refusal.reason);
         assert!(refusal.detail.contains("small order"), "{octets:02x?}: {}", refusal.detail);
         assert!(
-            thumbprint(&jwk(&octets).to_string()).is_err_and(|why| why.contains("small order"))
+            thumbprint(&jwk(&octets).to_string())
+                .is_err_and(|error| error.to_string().contains("small order"))
         );
     }
 }

@@ -1,9 +1,9 @@
 //! The syntax of SPIFFE IDs.
 
-use authz_token::InvalidSpiffeId::{PathCharacter, Scheme, Segment, TooLong, TrustDomain};
-use authz_token::{InvalidSpiffeId, SpiffeId};
+use authz_token::SpiffeIdError::{PathCharacter, Scheme, Segment, TooLong, TrustDomain};
+use authz_token::{SpiffeId, SpiffeIdError};
 
-fn all(expected: InvalidSpiffeId, ids: &[&str]) {
+fn all(expected: SpiffeIdError, ids: &[&str]) {
     for id in ids {
         assert_eq!(Err(expected), SpiffeId::parse(id), "{id}");
     }
