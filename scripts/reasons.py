@@ -159,7 +159,7 @@ def rust(columns: tuple[Enum, ...], codes: Enum) -> str:
     """Returns the text of `reason.rs`, not yet formatted."""
     return "\n".join(
         [
-            "//! Why a decision came out as it did, and what its callers see of that: the table",
+            "//! Reason codes of decisions, and the parts of an answer that their callers see: the table",
             "//! of `proto/authz/v1/reason.proto`.",
             *(line for enum in (*columns, codes) for line in _rust_enum(enum)),
             *_rust_rows(codes),
@@ -257,9 +257,9 @@ def page(codes: Enum) -> str:
     return "\n".join(
         [
             "# Reason codes\n",
-            "Why a decision came out as it did. Of several denials the first in this list is",
-            "reported. Enforcers and the audit see the code; an agent sees only the public code, what",
-            "it can do next, and whether asking again can help.\n",
+            "Every decision has one reason code. If several denials apply, Authz reports the first in this",
+            "list. Enforcers and the audit see the code; an agent sees only the public code, the action that",
+            "it can take next, and whether a retry can help.\n",
             "| code | number | public code | next action | retry | gRPC | HTTP |",
             "|---|---|---|---|---|---|---|",
             *table,

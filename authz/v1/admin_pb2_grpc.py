@@ -63,14 +63,14 @@ class AdminServicer:
     """
 
     def Status(self, request, context):
-        """Tells how the node stands.
+        """Returns the status of the node.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Reload(self, request, context):
-        """Reads configuration facts and bundle again; all or nothing.
+        """Reloads the bundle and the files of the configuration. A reload with an error changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

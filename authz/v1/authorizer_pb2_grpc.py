@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class AuthorizerStub:
-    """Decides. Check and BatchCheck answer RPC OK with a decision, also for bytes that are no request.
+    """Decides about operations. Check and BatchCheck answer with RPC status OK and a decision, also for a malformed request.
     """
 
     def __init__(self, channel):
@@ -65,7 +65,7 @@ class AuthorizerStub:
 
 
 class AuthorizerServicer:
-    """Decides. Check and BatchCheck answer RPC OK with a decision, also for bytes that are no request.
+    """Decides about operations. Check and BatchCheck answer with RPC status OK and a decision, also for a malformed request.
     """
 
     def Check(self, request, context):
@@ -83,21 +83,21 @@ class AuthorizerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def List(self, request, context):
-        """Lists the operations that could be permitted; never a decision.
+        """Lists the operations that could be permitted. A list is not a decision.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Report(self, request, context):
-        """Tells what came of a permitted operation.
+        """Reports the result of a permitted operation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Explain(self, request, context):
-        """Judges without effect and tells everything; only on the administration listener.
+        """Explains a decision, without changing state. Only on the administration listener.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,7 +140,7 @@ def add_AuthorizerServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Authorizer:
-    """Decides. Check and BatchCheck answer RPC OK with a decision, also for bytes that are no request.
+    """Decides about operations. Check and BatchCheck answer with RPC status OK and a decision, also for a malformed request.
     """
 
     @staticmethod

@@ -58,14 +58,14 @@ class CredentialsServicer:
     """
 
     def Issue(self, request, context):
-        """Turns one open reservation into a credential.
+        """Issues a credential for one permit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Introspect(self, request, context):
-        """Tells whether a credential is active (RFC 7662).
+        """Returns whether a credential is active (RFC 7662).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -87,7 +87,7 @@ class TasksServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Extend(self, request, context):
-        """Adds the literals of a further turn of the user; never scope, time or tier.
+        """Adds the destinations that a further turn of the user names; never scope, time or tier.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
