@@ -10,7 +10,7 @@ import typer.main
 from authz.cli import application
 from authz.config import environment_name, json_schema
 from authz.config.document import spell
-from authz.config.schema import LATER
+from authz.config.types import LATER
 
 __all__ = ["cli_reference", "config_reference", "write"]
 

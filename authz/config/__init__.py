@@ -1,4 +1,10 @@
-"""Settings of one node: one YAML file, flags and variables, checked before anything starts."""
+"""Configuration of one node: one YAML file, flags and variables, checked before anything starts.
+
+`document` reads YAML with line numbers, and `load` merges file, variables and flags. `root` is the whole configuration, and
+`sections` has a module for each part: its keys with types, defaults and bounds, its rules, and the names that the engine has
+for them. `types` are types of values, among them the mark of a secret, which `redact` hides. `findings`, `urls` and
+`addresses` serve the sections.
+"""
 
 from authz.config.load import (
     Loaded,
@@ -8,49 +14,48 @@ from authz.config.load import (
     parse_assignment,
 )
 from authz.config.redact import redacted
-from authz.config.schema import (
-    Audit,
+from authz.config.root import Config, json_schema
+from authz.config.sections.audit import Audit
+from authz.config.sections.brokers import (
     Broker,
     BrokeredSystem,
     BrokerKind,
-    Bundle,
-    BundleProfile,
-    BundleSource,
-    Config,
-    Credentials,
-    DecisionListener,
-    Directories,
-    DirectoryRefresh,
-    Dpop,
-    Enforcer,
     Grant,
-    HttpApiListener,
-    Identity,
     Injection,
-    Issuer,
-    KeySource,
-    Lane,
-    Lifetimes,
-    Limits,
-    Listener,
-    Listeners,
-    Log,
-    LogFormat,
-    LogLevel,
-    MetricsListener,
-    Pkcs11,
     Privilege,
-    Refresh,
-    Relay,
+)
+from authz.config.sections.bundle import Bundle
+from authz.config.sections.credentials import (
+    Credentials,
+    Dpop,
+    Lifetimes,
+    Pkcs11,
     SigningAlgorithm,
     SigningKeys,
-    State,
-    StateEngine,
+)
+from authz.config.sections.directories import Directories, DirectoryRefresh
+from authz.config.sections.enforcers import Enforcer, Relay
+from authz.config.sections.limits import Limits
+from authz.config.sections.listeners import (
+    DecisionListener,
+    HttpApiListener,
+    Lane,
+    Listener,
+    Listeners,
+    MetricsListener,
     Tls,
+)
+from authz.config.sections.log import Log, LogFormat, LogLevel
+from authz.config.sections.sources import Refresh, TrustSource
+from authz.config.sections.state import State, StateEngine
+from authz.config.sections.trust import (
+    BundleProfile,
+    BundleSource,
+    Identity,
+    Issuer,
+    KeySource,
     Trust,
     TrustDomain,
-    TrustSource,
-    json_schema,
 )
 
 __all__ = [

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from authz.config.document import Document, Path, Value, parse, scalar, spell
-from authz.config.rules import Finding, findings
-from authz.config.schema import LATER, Config, json_schema
+from authz.config.findings import Finding
+from authz.config.root import Config, findings, json_schema
+from authz.config.types import LATER
 from authz.errors import ConfigError
 from authz.model import Diagnostic
 

@@ -94,23 +94,13 @@ def engine_settings(config: Config, *, trace: Mapping[str, Any] | None = None) -
     if config.audit.path is None:
         what = "`audit.path` is missing. Decisions would leave no record."
         raise ConfigError((Diagnostic(what, mend="Add audit: {path: ...}, or --audit-path."),))
-    audit, limits = config.audit, config.limits
     return {
-        "audit_path": audit.path,
-        "audit_queue_lines": audit.queue,
-        "audit_queue_bytes": audit.queue_bytes,
-        "audit_sync_interval_ms": round(audit.sync_interval * 1000),
-        "audit_max_wait_ms": round(audit.max_wait * 1000),
-        "audit_unverified_refusals": audit.unverified_refusals,
-        "node_id": config.node,
-        "max_arguments_bytes": limits.max_arguments_bytes,
-        "token_cache_size": limits.token_cache,
-        "max_message_bytes": limits.max_message_bytes,
-        "max_token_bytes": limits.max_token_bytes,
-        "probe_rate": limits.probe_rate,
-        "probe_burst": limits.probe_burst,
+        "audit_path": config.audit.path,
+        **config.audit.engine_settings(),
+        **config.limits.engine_settings(),
         "probe_callers": _PROBE_CALLERS,
         "envoy_error_response": config.envoy.error_response,
+        "node_id": config.node,
         "state": _state_settings(config, Path(config.audit.path)),
         "trace": dict(trace) if trace is not None else None,
         "version": __version__,
@@ -137,24 +127,14 @@ def default_settings(
 
 
 def _state_settings(config: Config, audit: Path) -> dict[str, Any]:
-    state = config.state
-    path = None
-    if state.engine is StateEngine.EMBEDDED:
-        path = state.path or str(audit.parent / "state")
+    settings = config.state.engine_settings()
+    if config.state.engine is StateEngine.EMBEDDED and settings["path"] is None:
+        settings["path"] = str(audit.parent / "state")
+    tolerance = max(config.trust.leeway, _LEAST_TOLERANCE)
     return {
-        "engine": state.engine.value,
-        "path": path,
-        "dsn": state.dsn,
+        **settings,
         "node": node_name(config),
-        "connections": state.connections,
-        "max_wait_ms": round(state.max_wait * 1000),
-        "revocation_staleness_ms": round(state.revocation_staleness * 1000),
-        "clock_tolerance_ms": round(max(config.trust.leeway, _LEAST_TOLERANCE) * 1000),
-        "report_within_ms": round(state.report_within * 1000),
-        "retention_ms": round(state.retention * 1000),
-        "max_tasks": state.max_tasks,
-        "max_tasks_per_agent": state.max_tasks_per_agent,
-        "max_tasks_per_session": state.max_tasks_per_session,
+        "clock_tolerance_ms": round(tolerance * 1000),
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from authz import __version__
 from authz.config import Config, Listener
-from authz.config.rules import socket_path
+from authz.config.addresses import socket_path
 from authz.engine import (
     Engine,
     build_profile,

@@ -20,7 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from authz.config.rules import host_and_port, socket_path
+from authz.config.addresses import host_and_port, socket_path
 from authz.model import MetricFamily, MetricKind
 from authz.periodic import PeriodicThread
 from authz.server.grpc.receiving import has_share, peer_of_address

@@ -122,32 +122,5 @@ class Injections:
 
 
 def credential_settings(settings: Credentials, injections: Injections) -> dict[str, Any]:
-    """Say what the engine must know of task credentials; it holds secrets.
-
-    Args:
-        settings: The configuration.
-        injections: The standing secrets.
-
-    Returns:
-        JSON values.
-    """
-    lifetime, dpop = settings.lifetime, settings.dpop
-    return {
-        "issuer": settings.issuer,
-        "audiences": dict(settings.audiences),
-        "lifetime": {
-            "low": round(lifetime.low),
-            "standard": round(lifetime.standard),
-            "high": round(lifetime.high),
-            "critical": round(lifetime.critical),
-        },
-        "dpop": {
-            "window": round(dpop.window),
-            "max_proofs_per_key": dpop.max_proofs_per_key,
-            "require_nonce": dpop.require_nonce,
-        },
-        "injections": injections.by_system(),
-        "leases": {
-            system: name for name, broker in settings.brokers.items() for system in broker.systems
-        },
-    }
+    """Return the engine's settings of task credentials, as its JSON. They hold secrets."""
+    return {**settings.engine_settings(), "injections": injections.by_system()}

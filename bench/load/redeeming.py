@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from authz.config import SigningAlgorithm
+from authz.config import Credentials, Lifetimes, SigningAlgorithm
 from authz.engine import Engine
 from authz.model import Surface
 from authz.signing import FolderKeys, SigningKey, mint
@@ -17,10 +17,11 @@ from authz.v1 import credentials_pb2, decision_pb2
 from bench.load import bundle, checks, credentials
 
 ISSUER = "https://authz.bench.example"
+_HOUR = 3600.0
+_LIFETIMES = Lifetimes(low=_HOUR, standard=_HOUR, high=_HOUR, critical=_HOUR)
 SETTINGS = {
-    "issuer": ISSUER,
-    "audiences": {},
-    "lifetime": {"low": 3600, "standard": 3600, "high": 3600, "critical": 3600},
+    **Credentials(issuer=ISSUER, lifetime=_LIFETIMES).engine_settings(),
+    "injections": {},
 }
 
 

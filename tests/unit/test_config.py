@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from authz.config import Config, environment_name, json_schema, load, parse_assignment, redacted
 from authz.config.redact import REDACTED
-from authz.config.schema import ReportWay
+from authz.config.sections.enforcers import ReportWay
+from authz.config.types import Secret, SecretEntries
 from authz.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -636,6 +638,48 @@ def test_secrets_are_hidden_when_printed(tmp_path: Path) -> None:
         "home": f"https://{REDACTED}@host/x",
         "region": "eu",
     }
+
+
+def test_a_field_that_is_marked_as_secret_is_hidden_whatever_its_name(tmp_path: Path) -> None:
+    """Paths of files with secrets are shown."""
+    dsn = "postgresql://authz@db/authz?password=hunter2&sslmode=disable"
+    credentials = (
+        "credentials:\n"
+        "  issuer: https://a.example\n"
+        "  injections: {erp: {systems: [erp], header: x-api-key, secret_file: /s/key}}\n"
+    )
+    sets = ("state.engine=postgresql", f"state.dsn={dsn}")
+    shown: Any = redacted(read(tmp_path, GOOD + credentials, sets=sets))
+    assert "hunter2" not in str(shown)
+    assert shown["state"]["dsn"] == REDACTED
+    assert shown["credentials"]["injections"]["erp"]["secret_file"] == "/s/key"
+
+
+def test_a_mark_of_a_secret_stands_where_it_is_seen() -> None:
+    """Inside a union it would be lost: `Annotated[Text, Secret()] | None` hides nothing."""
+    seen: set[type[BaseModel]] = set()
+    marks: list[str] = []
+
+    def walk(model: type[BaseModel]) -> None:
+        if model in seen:
+            return
+        seen.add(model)
+        for name, field in model.model_fields.items():
+            assert "Secret" not in str(field.annotation), f"{model.__name__}.{name}"
+            if any(isinstance(mark, Secret | SecretEntries) for mark in field.metadata):
+                marks.append(f"{model.__name__}.{name}")
+            for inner in models_in(field.annotation):
+                walk(inner)
+
+    walk(Config)
+    assert sorted(marks) == ["Config.vars", "State.dsn"]
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models inside an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in models_in(inner)]
 
 
 def test_what_is_printed_can_be_read_again(tmp_path: Path) -> None:

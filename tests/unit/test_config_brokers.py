@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from authz.config import Broker, Injection
-from authz.config.brokers import broker_findings
+from authz.config.sections.brokers import broker_findings
 
 GRANT: dict[str, Any] = {"privileges": ["SELECT"], "tables": ["sales.orders"]}
 

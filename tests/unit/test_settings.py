@@ -1,15 +1,18 @@
-"""What the engine is told of the configuration."""
+"""Settings of the engine: Python owns names, defaults and bounds, and gives the engine every one of them."""
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from authz.config import Config, load, parse_assignment
-from authz.engine import Engine, engine_settings
-from authz.errors import ConfigError
-from authz.model import Surface
+from authz.engine import Engine, FastLane, Plan, Trust, engine_settings
+from authz.errors import ConfigError, EngineError
+from authz.model import BundleFiles, Surface
+from authz.telemetry.traces import TraceSettings
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ def read(folder: Path, *assignments: str) -> Config:
 def test_a_limit_reaches_the_engine(
     tmp_path: Path, key: str, setting: str, values: tuple[int, int, int]
 ) -> None:
-    """Whatever the configuration allows, the engine takes; what it does not is refused before."""
+    """The engine accepts every value that the configuration allows; the configuration refuses the others."""
     default, least, most = values
     assert engine_settings(read(tmp_path))[setting] == default
     for value in values:
@@ -79,3 +82,64 @@ def test_errors_are_asked_for_in_so_many_words(tmp_path: Path, value: str) -> No
     """Anything but true or false is refused."""
     with pytest.raises(ConfigError, match=r"envoy\.error_response"):
         read(tmp_path, f"envoy.error_response={value}")
+
+
+def names_of(refusal: str) -> set[str]:
+    """Return the names that the extension lists where it refuses an unknown one."""
+    _, expected, names = refusal.partition("expected")
+    assert expected, refusal
+    return set(re.findall(r"`([a-z_]+)`", names))
+
+
+def traced(folder: Path) -> dict[str, Any]:
+    """Return the settings of an engine with traces."""
+    return engine_settings(read(folder), trace=TraceSettings("otlp").engine())
+
+
+@pytest.mark.parametrize("section", ["", "state", "trace"])
+def test_every_setting_of_the_engine_is_given(tmp_path: Path, section: str) -> None:
+    """A setting that only the extension had would have its default there, where nobody could change it."""
+    settings = traced(tmp_path)
+    given = settings[section] if section else settings
+    names = set(given)
+    given["no_such_setting"] = 0
+    with pytest.raises(EngineError, match="no_such_setting") as refusal:
+        Engine(settings)
+    assert names == names_of(str(refusal.value))
+
+
+def test_every_setting_of_the_fast_lane_is_given(tmp_path: Path) -> None:
+    """Its listeners have no settings of their own but names, addresses and files."""
+    given = read(tmp_path).limits.fast_lane_settings()
+    engine = Engine(engine_settings(read(tmp_path)))
+    with pytest.raises(EngineError, match="no_such_setting") as refusal:
+        FastLane(engine, {"no_such_setting": 0, **given})
+    engine.close()
+    assert {*given, "listeners", "connections"} == names_of(str(refusal.value))
+
+
+CREDENTIALS = """\
+trust: {domains: {a.example: {bundle: {file: b}}}}
+identity: {audiences: [authz]}
+credentials: {issuer: "https://authz.example"}
+"""
+
+
+@pytest.mark.parametrize("section", ["", "lifetime", "dpop"])
+def test_every_setting_of_credentials_is_given(tmp_path: Path, section: str) -> None:
+    """The static secrets come from files, and stand beside them."""
+    file = tmp_path / "config.yaml"
+    file.write_text(CONFIG + CREDENTIALS)
+    config = load(file, {}, working_folder=tmp_path)
+    assert config.credentials is not None
+    settings = {**config.credentials.engine_settings(), "injections": {}}
+    given = settings[section] if section else settings
+    names = set(given)
+    given["no_such_setting"] = 0
+    engine = Engine(engine_settings(config))
+    plan = Plan.compile(BundleFiles("bundle", {"bundle.yaml": b"name: empty\n"}), {})
+    trust = Trust.compile(json.dumps({"audiences": [], "domains": {}, "issuers": {}}).encode())
+    with pytest.raises(EngineError, match="no_such_setting") as refusal:
+        engine.load(plan, trust, [], [], settings)
+    engine.close()
+    assert names == names_of(str(refusal.value))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from authz.config import Config, Lane
-from authz.config.rules import socket_path
+from authz.config.addresses import socket_path
 from authz.engine import Engine, FastLane
 from authz.server.fast.tls import FastTls
 from authz.server.file_limit import connections_of_each
@@ -59,17 +59,10 @@ class FastServer:
             listeners.append(told)
         if not listeners:
             return None
-        limits = config.limits
         settings = {
             "listeners": listeners,
-            "workers": limits.fast_threads,
-            "concurrency": limits.fast_concurrency,
+            **config.limits.fast_lane_settings(),
             "connections": _affordable(config, log),
-            "max_streams": limits.max_concurrent_streams,
-            "receive_timeout_ms": round(limits.receive_timeout * 1000),
-            "handshake_timeout_ms": round(limits.handshake_timeout * 1000),
-            "idle_timeout_ms": round(limits.idle_timeout * 1000),
-            "ready_after_ms": round(limits.ready_after * 1000),
         }
         with private(shared=True):
             lane = FastLane(engine, settings)

@@ -9,7 +9,7 @@ from typing import Final, cast
 import grpc
 
 from authz.config import Limits, Listener
-from authz.config.rules import socket_path
+from authz.config.addresses import socket_path
 from authz.errors import ConfigError
 from authz.model import Diagnostic
 from authz.server.grpc.decisions import TRANSPORT_MAX_BYTES, RawHandler

@@ -14,7 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from authz.config import Tls
-from authz.config.rules import host_and_port, socket_path
+from authz.config.addresses import host_and_port, socket_path
 from authz.errors import ConfigError, UnavailableError
 from authz.model import Diagnostic
 from authz.server.sockets import prepare, private

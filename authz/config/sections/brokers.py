@@ -1,14 +1,117 @@
-"""What a configuration of brokers and injections must not say."""
+"""`credentials.brokers` and `credentials.injections`: secrets of systems that accept no tokens."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import Field
 
 from authz.config.document import Path
 from authz.config.findings import Finding
-from authz.config.schema import Broker, Grant, Injection, Privilege
+from authz.config.types import (
+    Duration,
+    FilePath,
+    HeaderName,
+    Identifier,
+    QualifiedName,
+    Strict,
+    SystemId,
+)
 
-__all__ = ["broker_findings"]
+__all__ = [
+    "Broker",
+    "BrokerKind",
+    "BrokeredSystem",
+    "Grant",
+    "Injection",
+    "Privilege",
+    "broker_findings",
+]
+
+
+class Privilege(StrEnum):
+    """A privilege of PostgreSQL."""
+
+    SELECT = "SELECT"
+    INSERT = "INSERT"
+    UPDATE = "UPDATE"
+    DELETE = "DELETE"
+    TRUNCATE = "TRUNCATE"
+    REFERENCES = "REFERENCES"
+    TRIGGER = "TRIGGER"
+    USAGE = "USAGE"
+    CREATE = "CREATE"
+
+
+class Grant(Strict):
+    """What a leased role may do: privileges on one of `tables`, `sequences`, `schemas`.
+
+    To use the schemas of its tables and sequences, and to connect to the database, comes with it.
+    """
+
+    privileges: tuple[Privilege, ...] = Field(min_length=1, max_length=9)
+    """On tables SELECT, INSERT, UPDATE, DELETE, TRUNCATE; on sequences USAGE, SELECT, UPDATE; on schemas USAGE, CREATE."""
+    tables: tuple[QualifiedName, ...] = Field(default=(), max_length=1000)
+    """Tables and views, `schema.table`; `schema.*`: all that the schema holds at the time."""
+    columns: tuple[Identifier, ...] = Field(default=(), max_length=1000)
+    """Only these columns of each table, for SELECT, INSERT and UPDATE."""
+    sequences: tuple[QualifiedName, ...] = Field(default=(), max_length=1000)
+    """Sequences, `schema.sequence`."""
+    schemas: tuple[Identifier, ...] = Field(default=(), max_length=1000)
+    """Schemas."""
+    database: Identifier | None = None
+    """The database that holds them; none: that of `dsn_file`."""
+
+
+class BrokeredSystem(Strict):
+    """A system that knows no tokens, and is reached with a leased secret."""
+
+    operations: dict[str, Annotated[tuple[Grant, ...], Field(min_length=1, max_length=100)]] = (
+        Field(min_length=1, max_length=1000)
+    )
+    """What a lease for each operation may do; an operation that is not here has none."""
+
+
+class BrokerKind(StrEnum):
+    """What makes the secrets."""
+
+    POSTGRESQL = "postgresql"
+
+
+class Broker(Strict):
+    """Makes a secret for each lease, and takes it back when the task ends: a login role of PostgreSQL."""
+
+    kind: BrokerKind
+    """`postgresql`; needs the extra `postgresql`."""
+    dsn_file: FilePath
+    """File that holds the connection string of a role that may create roles: `postgresql://user:password@host/name?sslmode=…`.
+    Only its owner may read it, or root's group; it is read anew for each connection."""
+    systems: dict[str, BrokeredSystem] = Field(min_length=1, max_length=1000)
+    """The systems whose secrets it makes."""
+    connections: int = Field(default=4, ge=1, le=1000)
+    """Connections that the role of one lease may hold."""
+    max_connections: int | None = Field(default=None, ge=1, le=262_143)
+    """Connections that the roles of all leases of the server may hold together; a lease that may go beyond is not made. Of what
+    the others leave, the leases of one agent may hold half. Default: half of what the server gives to ordinary roles."""
+    temporary_tables: bool = False
+    """Leased roles may create temporary tables."""
+    reassign_to: Identifier | None = None
+    """Not valid any more: what a leased role made is dropped with it, since it would run with the rights of its new owner."""
+    timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
+    """How long making or taking back one secret may take, all of it; what is not removed by then is tried again."""
+
+
+class Injection(Strict):
+    """A standing secret that requests get on permit; no agent ever holds it."""
+
+    systems: tuple[SystemId, ...] = Field(min_length=1, max_length=1000)
+    """The systems that are reached with it."""
+    header: HeaderName
+    """The header that carries it, in lower case; the agent's own header of that name never passes."""
+    secret_file: FilePath
+    """File that holds the header's value. Only its owner may read it, or root's group; it is loaded again when it changes."""
+
 
 _SYSTEM: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,255}")
 _OPERATION: Final = re.compile(r"[a-z0-9][a-z0-9_-]*\.[A-Za-z0-9_][A-Za-z0-9._/-]*")

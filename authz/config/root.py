@@ -1,0 +1,88 @@
+"""The whole configuration: its sections, its published schema, and the rules of all sections."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
+
+from authz.config.findings import Finding
+from authz.config.sections.audit import Audit
+from authz.config.sections.bundle import Bundle
+from authz.config.sections.credentials import Credentials, credential_findings
+from authz.config.sections.directories import Directories, directory_findings
+from authz.config.sections.enforcers import Enforcer, enforcer_findings
+from authz.config.sections.limits import Envoy, Limits, limit_findings
+from authz.config.sections.listeners import Listeners, listener_findings
+from authz.config.sections.log import Log
+from authz.config.sections.state import State, state_findings
+from authz.config.sections.trust import Identity, Trust, trust_findings
+from authz.config.types import Duration, SecretEntries, Strict, later
+
+__all__ = ["Config", "findings", "json_schema"]
+
+
+class Config(Strict):
+    """Configuration of one Authz node."""
+
+    node: Annotated[str, StringConstraints(max_length=255)] = ""
+    """Name of this node in records."""
+    bundle: Bundle
+    """The folder of policy and facts."""
+    trust: Trust = Trust()
+    """Whose credentials are believed."""
+    identity: Identity = Identity()
+    """Who we are."""
+    enforcers: tuple[Enforcer, ...] = Field(default=(), max_length=1000)
+    """Whoever may ask about others; everyone else may ask only about itself."""
+    listeners: Listeners = Listeners()
+    """Addresses that are served."""
+    vars: Annotated[dict[str, str], SecretEntries()] = Field(default_factory=dict, max_length=1000)
+    """Values of `${…}` in the bundle."""
+    directories: Directories = Directories()
+    """How the directories are fetched that the bundle names by URL."""
+    audit: Audit = Audit()
+    """The record of every decision."""
+    limits: Limits = Limits()
+    """What one node may use."""
+    state: State = State()
+    """Where tasks and revocations are kept."""
+    envoy: Envoy = Envoy()
+    """How Envoy's `Authorization` is answered."""
+    log: Log = Log()
+    """The log of the node."""
+    shutdown_grace_period: Annotated[Duration, Field(ge=0, le=600)] = 10.0
+    """How long calls in flight may take once the node stops."""
+    topology: Any = later("Whether one server decides all calls of a session.")
+    providers: Any = later("Coroutines that fetch facts which cannot be a snapshot.")
+    mode: Any = later("Softening by deployment.")
+    credentials: Credentials | None = None
+    """Task credentials; none: none are issued."""
+    approvals: Any = later("How people are asked to decide.")
+    guards: Any = later("Keys whose signed confidence is believed.")
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the published JSON Schema (draft 2020-12)."""
+    schema = Config.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    for model, keys in (("Issuer", ("audience", "algorithms")), ("Enforcer", ("asks",))):
+        required = schema["$defs"][model].setdefault("required", [])
+        required.extend(key for key in keys if key not in required)
+    return schema
+
+
+def findings(config: Config) -> Iterator[Finding]:
+    """Yield every error of a configuration that the types cannot express."""
+    trust, identity, listeners = config.trust, config.identity, config.listeners
+    yield from trust_findings(trust, identity)
+    yield from directory_findings(config.directories)
+    yield from listener_findings(
+        listeners,
+        has_domains=bool(trust.domains),
+        has_credentials=config.credentials is not None,
+    )
+    yield from limit_findings(config.limits, listeners)
+    yield from enforcer_findings(config.enforcers, listeners.decisions, trust.domains)
+    yield from state_findings(config.state)
+    if config.credentials is not None:
+        yield from credential_findings(config.credentials, trust, identity)

@@ -1,0 +1,37 @@
+"""`audit`: the record of every decision."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from authz.config.types import Duration, FilePath, Strict
+
+__all__ = ["Audit"]
+
+
+class Audit(Strict):
+    """The record of every decision: JSON lines."""
+
+    path: FilePath | None = None
+    """File that records are appended to; required to serve."""
+    queue: int = Field(default=65_536, ge=16, le=10_000_000)
+    """Records that may wait to be written; full: deny."""
+    queue_bytes: int = Field(default=67_108_864, ge=65_536, le=17_179_869_184)
+    """Bytes of records that may wait to be written; full: deny."""
+    sync_interval: Annotated[Duration, Field(ge=0.001, le=60)] = 1.0
+    """Records of tiers low and standard reach the disk at least this often; those of higher tiers at once."""
+    max_wait: Annotated[Duration, Field(ge=0.001, le=60)] = 2.0
+    """Longest wait for the disk, where the caller's deadline is later; then: deny."""
+    unverified_refusals: int = Field(default=10, ge=1, le=1_000_000_000)
+    """Records a minute of refusals of callers of whom nothing was verified, for each peer and reason code. Further ones are
+    counted in one record of their sum, so that nobody fills the disk without a credential."""
+
+    def engine_settings(self) -> dict[str, Any]:
+        """Return the engine's settings of the audit, but for its path."""
+        return {
+            "audit_queue_lines": self.queue,
+            "audit_queue_bytes": self.queue_bytes,
+            "audit_sync_interval_ms": round(self.sync_interval * 1000),
+            "audit_max_wait_ms": round(self.max_wait * 1000),
+            "audit_unverified_refusals": self.unverified_refusals,
+        }

@@ -1,0 +1,199 @@
+"""`credentials`: task credentials that this node issues."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+
+from authz.config.document import Path  # noqa: TC001 - beside models, annotations are read
+from authz.config.findings import Finding
+from authz.config.sections.brokers import Broker, Injection, broker_findings
+from authz.config.sections.trust import Identity, Trust
+from authz.config.types import Duration, FilePath, Strict, Text
+from authz.config.urls import url_defect
+
+__all__ = [
+    "Credentials",
+    "Dpop",
+    "Lifetimes",
+    "Pkcs11",
+    "SigningAlgorithm",
+    "SigningKeys",
+    "credential_findings",
+]
+
+_SYSTEM: Final = re.compile(r"system:(\*|[A-Za-z0-9_-]{1,128})")
+
+
+class SigningAlgorithm(StrEnum):
+    """What signs task credentials."""
+
+    ES256 = "ES256"
+    EDDSA = "EdDSA"
+
+
+class Lifetimes(Strict):
+    """How long a task credential lives at most, by the tier of what was permitted."""
+
+    low: Annotated[Duration, Field(ge=1, le=86_400)] = 900.0
+    """Of tier low."""
+    standard: Annotated[Duration, Field(ge=1, le=86_400)] = 300.0
+    """Of tier standard."""
+    high: Annotated[Duration, Field(ge=1, le=86_400)] = 120.0
+    """Of tier high."""
+    critical: Annotated[Duration, Field(ge=1, le=86_400)] = 60.0
+    """Of tier critical."""
+
+
+class Pkcs11(Strict):
+    """A token of PKCS#11, such as an HSM, that keeps the private keys; needs the extra `pkcs11`."""
+
+    module: FilePath
+    """The vendor's library."""
+    token_label: Text
+    """Label of the token."""
+    pin_file: FilePath
+    """File with the user's PIN; nobody but its owner may read it."""
+    key_label: Text = "authz"
+    """Label of the keys in the token that are ours; others are left alone."""
+
+
+class SigningKeys(Strict):
+    """The keys of this node that sign task credentials."""
+
+    folder: FilePath | None = None
+    """Folder of private keys, one PEM file each (PKCS#8), mode 0700 with files of 0600; none given: `keys` beside the audit
+    file. Each node has its own."""
+    algorithm: SigningAlgorithm = SigningAlgorithm.ES256
+    """What new keys are for."""
+    generate: bool = True
+    """Make keys when there is none, and for rotation; false: only those that are put there are used."""
+    rotation: Annotated[Duration, Field(ge=60, le=31_622_400)] = 86_400.0
+    """How long a key signs before the next one does."""
+    jwks_max_age: Annotated[Duration, Field(ge=1, le=86_400)] = 300.0
+    """How long others may keep our JWKS: a new key is published so long before it signs."""
+    pkcs11: Pkcs11 | None = None
+    """Keep the keys in a PKCS#11 token instead of a folder."""
+
+
+class Dpop(Strict):
+    """Proofs of possession by DPoP (RFC 9449)."""
+
+    window: Annotated[Duration, Field(ge=1, le=600)] = 60.0
+    """How far `iat` of a proof may be from our clock."""
+    max_proofs_per_key: int = Field(default=4096, ge=1, le=10_000)
+    """Proofs of one key that are remembered at once, so that none is used twice; full: OVERLOADED."""
+    require_nonce: bool = False
+    """Each proof must carry a nonce that we gave; otherwise only those do that are older than the start of the
+    node and, with `state.engine: memory`, those dated ahead of our clock."""
+
+
+class Credentials(Strict):
+    """Task credentials: short-lived tokens that exist because of one permit, and end with their task."""
+
+    issuer: Text
+    """Our `iss`: an https URL without query or fragment, at which others find `listeners.http`."""
+    audiences: dict[str, Text] = Field(default_factory=dict, max_length=10_000)
+    """`aud` of a credential for each system; not listed: the system's id."""
+    lifetime: Lifetimes = Lifetimes()
+    """How long a credential lives at most; the task's deadline may end it earlier."""
+    keys: SigningKeys = SigningKeys()
+    """What signs them."""
+    dpop: Dpop = Dpop()
+    """Proofs of possession by DPoP."""
+    brokers: dict[str, Broker] = Field(default_factory=dict, max_length=64)
+    """Who makes secrets for systems that know no tokens, one for each lease."""
+    injections: dict[str, Injection] = Field(default_factory=dict, max_length=64)
+    """Standing secrets of systems that know no tokens: requests get them on permit, agents never."""
+
+    def engine_settings(self) -> dict[str, Any]:
+        """Return the engine's settings of task credentials, but for the static secrets."""
+        lifetime, dpop = self.lifetime, self.dpop
+        return {
+            "issuer": self.issuer,
+            "audiences": dict(self.audiences),
+            "lifetime": {
+                "low": round(lifetime.low),
+                "standard": round(lifetime.standard),
+                "high": round(lifetime.high),
+                "critical": round(lifetime.critical),
+            },
+            "dpop": {
+                "window": round(dpop.window),
+                "max_proofs_per_key": dpop.max_proofs_per_key,
+                "require_nonce": dpop.require_nonce,
+            },
+            "leases": {
+                system: name for name, broker in self.brokers.items() for system in broker.systems
+            },
+        }
+
+
+def credential_findings(
+    credentials: Credentials, trust: Trust, identity: Identity
+) -> Iterator[Finding]:
+    """Yield errors of `credentials` that the types cannot express."""
+    issuer, path = credentials.issuer, ("credentials", "issuer")
+    defect = url_defect(issuer)
+    if defect is None and "?" in issuer:
+        defect = "has a query"
+    if defect is None and issuer.endswith("/"):
+        defect = "ends in a slash"
+    if defect is not None:
+        yield Finding(
+            path, f"the issuer of task credentials {defect}.", "Use https://authz.example."
+        )
+    for alias, other in trust.issuers.items():
+        if other.issuer == issuer:
+            yield Finding(
+                path,
+                f"issuer `{alias}` has the same `iss` as our own credentials. Which profile counts would be chance.",
+                "Give our own another URL.",
+            )
+    if not trust.domains:
+        yield Finding(
+            ("credentials",),
+            "credentials are configured, but no trust domain: no agent could be given one.",
+            "Add trust.domains.",
+        )
+    yield from _audiences(credentials.audiences, identity.audiences)
+    yield from broker_findings(("credentials",), credentials.brokers, credentials.injections)
+    keys = credentials.keys
+    if keys.pkcs11 is not None and keys.folder is not None:
+        yield Finding(
+            ("credentials", "keys", "folder"),
+            "signing keys have `folder` and `pkcs11`: which of them sign would be chance.",
+            "Keep one.",
+        )
+    if keys.rotation <= 2 * keys.jwks_max_age:
+        yield Finding(
+            ("credentials", "keys", "rotation"),
+            "`rotation` is not longer than twice `jwks_max_age`: a key would have to be published before the one before it signs.",
+            "Give a longer rotation, or a shorter jwks_max_age.",
+        )
+
+
+def _audiences(audiences: Mapping[str, str], own: Collection[str]) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    for system, audience in audiences.items():
+        path: Path = ("credentials", "audiences", system)
+        if not _SYSTEM.fullmatch(f"system:{system}") or system == "*":
+            yield Finding(
+                path, f"`{system}` is no id of a system.", "Write it as the catalog does."
+            )
+        elif audience in own:
+            yield Finding(
+                path,
+                f"the audience of `{system}` is one of our own (`identity.audiences`). "
+                "Its credentials would pass for evidence that is meant for us.",
+                "Give the system another audience.",
+            )
+        elif audience in seen:
+            yield Finding(
+                path,
+                f"systems `{seen[audience]}` and `{system}` have one audience. One would take the other's credentials.",
+                "Give each its own.",
+            )
+        seen.setdefault(audience, system)

@@ -1,0 +1,289 @@
+"""`enforcers`: callers that may ask about other agents."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from enum import StrEnum
+from itertools import zip_longest
+from typing import Final
+
+from pydantic import Field
+
+from authz.config.addresses import host_and_port
+from authz.config.document import Path
+from authz.config.findings import Finding
+from authz.config.sections.listeners import DecisionListener, Lane
+from authz.config.types import Name, Strict, Text
+
+__all__ = ["Enforcer", "Relay", "ReportWay", "enforcer_findings"]
+
+_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
+_SYSTEM: Final = re.compile(r"system:(\*|[A-Za-z0-9_-]{1,128})")
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9._-]+")
+_MOST_SEGMENTS: Final = 32
+_MAX_PATTERN: Final = 2048
+
+
+class Relay(StrEnum):
+    """A fact about the caller that an enforcer may relay."""
+
+    PRINCIPAL = "principal"
+    TASK = "task"
+    CONFIDENCE = "confidence"
+    LABELS = "labels"
+    PROMPT = "prompt"
+    SESSION = "session"
+
+
+class ReportWay(StrEnum):
+    """How an enforcer tells what came of what it was permitted."""
+
+    SDK = "sdk"
+    ACCESS_LOG = "access_log"
+
+
+class Enforcer(Strict):
+    """Whoever may ask about others: a TLS peer (`match`) or a unix socket (`listener`)."""
+
+    name: Name
+    """Its name, in policies and records."""
+    match: Text | None = None
+    """SPIFFE ids of the TLS peers that are this enforcer: `*` stands for one whole path segment, and of several that match,
+    the most specific counts. Needs a listener with `client_ca_file`."""
+    listener: Name | None = None
+    """The unix-socket listener that is this enforcer: the mode of its folder is the control."""
+    asks: tuple[Text, ...] = Field(default=(), max_length=1000)
+    """Systems it may ask about: `system:crm`, or `system:*`; required."""
+    relays: tuple[Relay, ...] = Field(default=(), max_length=8)
+    """Facts about the agent that are believed on its word. `principal`: who it is, as Envoy verified it on its own mTLS
+    connection (`source.principal`). `labels`: which labels of the bundle a call carries, by the request's `labels` or, of a
+    proxy, by `labels` of the namespace `authz` in its metadata. `prompt`: what a user wrote, beside that user's token; such an
+    enforcer is a front end, and no entry of the bundle's `agents` may match it. `session`: the context of the agent's session,
+    by the request's `session_context` or, of a proxy, by `session_context` of the namespace `authz` in its metadata; likewise a
+    front end. `task`, `confidence`: not in this version."""
+    uids: tuple[int, ...] = Field(default=(), max_length=64)
+    """User ids of the processes that may be this enforcer, with `listener` on the fast lane: any other process is refused.
+    Required where `listener` goes with `prompt` or `session` in `relays`."""
+    reports: ReportWay | None = None
+    """How it tells what came of what it was permitted. `sdk`: by `Report`. `access_log`: by Envoy's access log service. It is
+    believed where the bundle says the same of the system (`reports`)."""
+
+
+def enforcer_findings(
+    enforcers: Sequence[Enforcer],
+    decisions: Mapping[str, DecisionListener],
+    domains: Collection[str],
+) -> Iterator[Finding]:
+    """Yield errors of `enforcers` that the types cannot express."""
+    taken: dict[str, str] = {}
+    patterns: dict[str, str] = {}
+    names: set[str] = set()
+    for index, enforcer in enumerate(enforcers):
+        path: Path = ("enforcers", index)
+        if enforcer.name in names:
+            yield Finding(path, f"enforcer `{enforcer.name}` is named twice.", "Rename one.")
+        names.add(enforcer.name)
+        yield from _asks(path, enforcer)
+        yield from _relays(path, enforcer, domains)
+        yield from _uids(path, enforcer, decisions)
+        yield from _reports(path, enforcer, decisions)
+        if enforcer.match is not None:
+            yield from _match(path, enforcer.name, enforcer.match, decisions, domains)
+            yield from _ties(path, enforcer.name, enforcer.match, patterns)
+            patterns.setdefault(enforcer.match, enforcer.name)
+            if enforcer.listener is not None:
+                yield Finding(
+                    path,
+                    f"enforcer `{enforcer.name}` has both `match` and `listener`. Whoever opens the socket would be it "
+                    "without a certificate.",
+                    "Keep one; for both ways in, give the other an entry and a name of its own.",
+                )
+            continue
+        if enforcer.listener is None:
+            yield Finding(
+                path,
+                f"enforcer `{enforcer.name}` has neither `match` nor `listener`. Nobody could be it.",
+                "Add match: the SPIFFE id of a TLS peer; or listener: the name of a unix-socket listener.",
+            )
+            continue
+        listener = decisions.get(enforcer.listener)
+        if listener is None:
+            known = ", ".join(sorted(decisions)) or "none"
+            yield Finding(
+                (*path, "listener"),
+                f"enforcer `{enforcer.name}` names listener `{enforcer.listener}`, which does not exist.",
+                f"Declared: {known}.",
+            )
+        elif host_and_port(listener.address) is not None:
+            yield Finding(
+                (*path, "listener"),
+                f"enforcer `{enforcer.name}` is bound to `{enforcer.listener}`, which is not a unix socket. "
+                "Whoever reaches the port would be that enforcer.",
+                "Use a unix-socket listener, the mode of whose folder says who may open it; or match: its SPIFFE id.",
+            )
+        elif enforcer.listener in taken:
+            yield Finding(
+                (*path, "listener"),
+                f"enforcers `{taken[enforcer.listener]}` and `{enforcer.name}` share a listener.",
+                "Give each its own socket.",
+            )
+        taken[enforcer.listener] = enforcer.name
+
+
+def _match(
+    path: Path,
+    name: str,
+    pattern: str,
+    decisions: Mapping[str, DecisionListener],
+    domains: Collection[str],
+) -> Iterator[Finding]:
+    """Find what keeps a pattern from ever naming a peer."""
+    at: Path = (*path, "match")
+    domain, slash, rest = pattern.removeprefix("spiffe://").partition("/")
+    segments = rest.split("/")
+    is_plain = all(
+        segment == "*" or (_SEGMENT.fullmatch(segment) and segment not in {".", ".."})
+        for segment in segments
+    )
+    if (
+        not pattern.startswith("spiffe://")
+        or not slash
+        or not _DOMAIN.fullmatch(domain)
+        or not is_plain
+        or len(segments) >= _MOST_SEGMENTS
+        or len(pattern) > _MAX_PATTERN
+    ):
+        yield Finding(
+            at,
+            f"`{pattern}` is no SPIFFE id and no pattern of one. Nobody could be enforcer `{name}`.",
+            "Write `spiffe://trust.domain/ns/tools/sa/crm`; `*` stands for one whole segment of the path.",
+        )
+    elif domain not in domains:
+        known = ", ".join(sorted(domains)) or "none"
+        yield Finding(
+            at,
+            f"enforcer `{name}` is of trust domain `{domain}`, which is not trusted. Its certificate would be refused.",
+            f"Add it under trust.domains; there: {known}.",
+        )
+    if not any(listener.is_mutual for listener in decisions.values()):
+        yield Finding(
+            at,
+            f"enforcer `{name}` is known by its certificate, but no listener asks for one. Nobody could be it.",
+            "Give a listener tls: {client_ca_file: ...}.",
+        )
+
+
+def _ties(path: Path, name: str, pattern: str, before: Mapping[str, str]) -> Iterator[Finding]:
+    """Find earlier patterns that match an id of this one, where neither is the more specific."""
+    at: Path = (*path, "match")
+    for other, first in before.items():
+        if other == pattern:
+            yield Finding(
+                at,
+                f"enforcers `{first}` and `{name}` have the same `match`. Which one a peer is would be chance.",
+                "Remove one, or make one entry of both.",
+            )
+        elif _overlap(pattern, other) and _covers(pattern, other) == _covers(other, pattern):
+            yield Finding(
+                at,
+                f"`{pattern}` of enforcer `{name}` and `{other}` of `{first}` match one id, and neither is the more "
+                "specific. Which one a peer is would be chance.",
+                "Narrow one of them.",
+            )
+
+
+def _overlap(one: str, other: str) -> bool:
+    pairs = list(zip_longest(one.split("/"), other.split("/")))
+    return all(a == b or (a and b and "*" in {a, b}) for a, b in pairs)
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    pairs = list(zip_longest(wide.split("/"), narrow.split("/")))
+    return all(a == b or (b and a == "*") for a, b in pairs)
+
+
+def _relays(path: Path, enforcer: Enforcer, domains: Collection[str]) -> Iterator[Finding]:
+    for index, relay in enumerate(enforcer.relays):
+        if relay not in {Relay.PRINCIPAL, Relay.LABELS, Relay.PROMPT, Relay.SESSION}:
+            yield Finding(
+                (*path, "relays", index),
+                f"enforcer `{enforcer.name}` relays `{relay}`, which is not in this version.",
+                "Remove it; without it, what the enforcer says of it is not believed.",
+            )
+    if Relay.PRINCIPAL in enforcer.relays and not domains:
+        yield Finding(
+            (*path, "relays"),
+            f"enforcer `{enforcer.name}` relays principals, but no trust domain is configured. Each would be refused.",
+            "Add trust.domains.",
+        )
+
+
+def _uids(
+    path: Path, enforcer: Enforcer, decisions: Mapping[str, DecisionListener]
+) -> Iterator[Finding]:
+    """Find a front end behind a socket that any agent of the same folder could open."""
+    is_socket = enforcer.match is None
+    listener = decisions.get(enforcer.listener or "")
+    said = {Relay.PROMPT: "prompts", Relay.SESSION: "contexts of sessions"}
+    spoken = next((words for relay, words in said.items() if relay in enforcer.relays), None)
+    if is_socket and spoken is not None and not enforcer.uids:
+        yield Finding(
+            (*path, "relays"),
+            f"enforcer `{enforcer.name}` relays {spoken}, and is whoever opens a socket. An agent that may open it could speak "
+            "for its user.",
+            "Add uids: [...], the users that the front end runs as; or match: its SPIFFE id.",
+        )
+    if not enforcer.uids:
+        return
+    at: Path = (*path, "uids")
+    if not is_socket:
+        yield Finding(
+            at,
+            f"enforcer `{enforcer.name}` is known by its certificate, and has `uids`.",
+            "Remove uids.",
+        )
+    elif listener is not None and listener.lane is not Lane.FAST:
+        yield Finding(
+            at,
+            f"enforcer `{enforcer.name}` has `uids`, but listener `{enforcer.listener}` is of the Python lane, which is not "
+            "told the user of a process.",
+            "Give the listener lane: fast, which then answers Tasks.Start and Tasks.Extend too; or match: its SPIFFE id.",
+        )
+    for uid in enforcer.uids:
+        if not 0 <= uid < 2**32 - 1:
+            yield Finding(at, f"`{uid}` is no user id.", "Give the number that `id -u` prints.")
+
+
+def _reports(
+    path: Path, enforcer: Enforcer, decisions: Mapping[str, DecisionListener]
+) -> Iterator[Finding]:
+    if enforcer.reports is not ReportWay.ACCESS_LOG:
+        return
+    ways = [
+        listener
+        for name, listener in decisions.items()
+        if (name == enforcer.listener if enforcer.match is None else listener.is_mutual)
+    ]
+    if ways and all(listener.lane is Lane.FAST for listener in ways):
+        yield Finding(
+            (*path, "reports"),
+            f"enforcer `{enforcer.name}` reports by access log, which the fast lane does not take. What it is permitted would "
+            "be spent, whatever came of it.",
+            "Let it log to a listener of the Python lane"
+            + ("." if enforcer.match is not None else ", on which it then also asks."),
+        )
+
+
+def _asks(path: Path, enforcer: Enforcer) -> Iterator[Finding]:
+    if not enforcer.asks:
+        yield Finding(
+            path,
+            f"enforcer `{enforcer.name}` may ask about no system.",
+            'Add asks: ["system:crm"], or ["system:*"] for all.',
+        )
+    for index, asked in enumerate(enforcer.asks):
+        if not _SYSTEM.fullmatch(asked):
+            yield Finding(
+                (*path, "asks", index),
+                f"`{asked}` names no system.",
+                'Write "system:crm", or "system:*" for all.',
+            )

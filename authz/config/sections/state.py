@@ -1,0 +1,88 @@
+"""`state`: the store of tasks and revocations."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from authz.config.findings import Finding
+from authz.config.types import Duration, FilePath, Secret, Strict, Text
+
+__all__ = ["State", "StateEngine", "state_findings"]
+
+
+class StateEngine(StrEnum):
+    """What keeps tasks."""
+
+    EMBEDDED = "embedded"
+    POSTGRESQL = "postgresql"
+    MEMORY = "memory"
+
+
+class State(Strict):
+    """Where tasks and revocations are kept."""
+
+    engine: StateEngine = StateEngine.EMBEDDED
+    """`embedded`: a folder of this node alone, which survives a crash. `postgresql`: a database that several nodes share.
+    `memory`: nothing outlives the process."""
+    path: FilePath | None = None
+    """The folder of the embedded one; none given: `state` beside the audit file."""
+    dsn: Annotated[Text | None, Secret()] = None
+    """Connection string of the PostgreSQL database: `postgresql://user@host/name?sslmode=verify-full&sslrootcert=…`, or
+    libpq's `key=value` form; a secret. A host that is neither a socket nor loopback needs `sslrootcert` or
+    `sslmode=disable`."""
+    connections: int = Field(default=8, ge=1, le=1_000)
+    """Connections to the database that answer requests."""
+    max_wait: Annotated[Duration, Field(ge=0.001, le=60)] = 2.0
+    """Longest wait for the store, where the caller's deadline is later; then: deny."""
+    revocation_staleness: Annotated[Duration, Field(ge=0.001, le=60)] = 1.0
+    """How old what a node knows of revocations elsewhere may be; older: it denies, and is not ready."""
+    report_within: Annotated[Duration, Field(ge=0.001, le=86_400)] = 60.0
+    """After so long without a report a permitted operation counts as done."""
+    retention: Annotated[Duration, Field(ge=1, le=31_622_400)] = 86_400.0
+    """How long ended tasks are kept; then they are unknown."""
+    max_tasks: int = Field(default=250_000, ge=1, le=10_000_000)
+    """Most tasks, live and ended; full: OVERLOADED."""
+    max_tasks_per_agent: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Most live tasks of one agent; full: OVERLOADED."""
+    max_tasks_per_session: int = Field(default=1_000, ge=1, le=1_000_000)
+    """Most tasks of one tree, live and ended; full: OVERLOADED."""
+
+    def engine_settings(self) -> dict[str, Any]:
+        """Return the engine's settings of the store, but for its default folder, the node's name and the clocks."""
+        return {
+            "engine": self.engine.value,
+            "path": self.path,
+            "dsn": self.dsn,
+            "connections": self.connections,
+            "max_wait_ms": round(self.max_wait * 1000),
+            "revocation_staleness_ms": round(self.revocation_staleness * 1000),
+            "report_within_ms": round(self.report_within * 1000),
+            "retention_ms": round(self.retention * 1000),
+            "max_tasks": self.max_tasks,
+            "max_tasks_per_agent": self.max_tasks_per_agent,
+            "max_tasks_per_session": self.max_tasks_per_session,
+        }
+
+
+def state_findings(state: State) -> Iterator[Finding]:
+    """Yield errors of `state` that the types cannot express."""
+    if state.engine is StateEngine.POSTGRESQL and state.dsn is None:
+        yield Finding(
+            ("state", "engine"),
+            "`state.engine: postgresql` has no `dsn`.",
+            "Add `state: {dsn: ...}`, or the variable AUTHZ_STATE_DSN.",
+        )
+    if state.engine is not StateEngine.POSTGRESQL and state.dsn is not None:
+        yield Finding(
+            ("state", "dsn"),
+            f"`state.dsn` is given, but `state.engine` is `{state.engine}`: tasks would not be shared.",
+            "Say `engine: postgresql`, or remove `dsn`.",
+        )
+    if state.engine is not StateEngine.EMBEDDED and state.path is not None:
+        yield Finding(
+            ("state", "path"),
+            f"`state.path` is given, but `state.engine` is `{state.engine}`.",
+            "Say `engine: embedded`, or remove `path`.",
+        )
