@@ -23,6 +23,7 @@ __all__ = [
     "accepted_algorithms",
     "build_profile",
     "bundle_schema",
+    "bundle_variables",
     "case_schema",
     "format_policy",
     "is_usable_key",
@@ -105,6 +106,15 @@ class Plan:
 
         Returns:
             JSON object: carried (a count), changed, added, removed (names, each with its kind).
+        """
+
+    def describe(self) -> str:
+        """Describes the plan for tools.
+
+        Returns:
+            JSON object of `policies` (`{id, file, line, effect, reason, text, principal, action, resource, conditional,
+            digest}`, the three parts of the head as `{text, entities: [{type, id}]}`), `operations`, `systems`, `roles`,
+            `routes`, `classify` (matches), `collections`, `destinations` and `variables`.
         """
 
     def tools(self) -> str:
@@ -527,6 +537,9 @@ def format_policy(text: str, file: str) -> str:
     Raises:
         BundleError: The text is not valid Cedar.
     """
+
+def bundle_variables(files: Mapping[str, bytes]) -> list[str]:
+    """Lists the names of `${…}` in a bundle's files, sorted; files of imported tools have none."""
 
 def bundle_schema() -> str:
     """Returns the JSON Schema of a bundle's YAML files."""

@@ -103,6 +103,8 @@ class Past:
     """What happened, in one line."""
     trace_id: str
     """Of the trace that it belongs to."""
+    without_permit: tuple[tuple[str, str], ...] = ()
+    """Kind and id of each principal that no permit fired for; empty where the record does not tell."""
     times: int = 1
     """How many refusals the record is of; more than one only of a sum, which has no request."""
     is_sum: bool = False
@@ -112,6 +114,12 @@ class Past:
     def agent(self) -> str:
         """The caller's id; empty where nobody proved to be one."""
         return self.chain[-1].id if self.chain else ""
+
+    @property
+    def unpermitted(self) -> tuple[Link, ...]:
+        """The principals that no permit fired for; the whole chain where the record does not tell."""
+        links = tuple(link for link in self.chain if (link.kind, link.id) in self.without_permit)
+        return links or self.chain
 
     @property
     def what(self) -> str:
@@ -165,6 +173,11 @@ def past(fields: Mapping[str, Any]) -> Past:
         places=_texts(result, "policies_at"),
         message=_text(result, "message"),
         trace_id=_text(fields, "trace_id"),
+        without_permit=tuple(
+            (_text(item, "kind"), _text(item, "id"))
+            for item in _list(result, "without_permit")
+            if isinstance(item, dict)
+        ),
         times=_times(fields),
         is_sum="sum" in fields,
     )

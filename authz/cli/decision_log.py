@@ -127,18 +127,16 @@ def history(terminal: Terminal, source: LogSource, within: Span) -> Iterator[Pas
 
 
 def read_bundle(
-    terminal: Terminal, folder: Path | None, source: LogSource, var: list[str] | None
-) -> tuple[BundleFiles | None, dict[str, str]]:
+    terminal: Terminal, folder: Path, source: LogSource, var: list[str] | None
+) -> tuple[BundleFiles, dict[str, str]]:
     """Read the files of a bundle, and give each variable without a value a stand-in.
 
     Returns:
-        The files (None without a folder), and the values by name.
+        The files, and the values by name.
 
     Raises:
         BundleError: The folder cannot be read.
     """
-    if folder is None:
-        return None, {}
     files = read_folder(folder)
     values = {**dict(source.variables), **variables(var)}
     assignments = [f"{name}={value}" for name, value in values.items()]

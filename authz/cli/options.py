@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -11,6 +10,7 @@ import typer
 
 from authz.config import Config, Loaded, load_with_origins, parse_assignment
 from authz.config.load import Assignment
+from authz.engine import bundle_variables
 from authz.errors import UsageError
 from authz.model import BundleFiles
 from authz.v1 import decision_pb2
@@ -41,8 +41,6 @@ __all__ = [
 ADMIN: Final = "unix:///run/authz/admin.sock"
 """Default address of a node's administration socket."""
 _MAX_INPUT: Final = 1_048_576
-
-_VARIABLE: Final = re.compile(r"(?<!\$)\$\{([A-Za-z_][A-Za-z0-9_]{0,63})\}")
 
 ConfigFile = Annotated[
     Path | None,
@@ -174,17 +172,12 @@ def offline_variables(
     Raises:
         UsageError: One is no assignment.
     """
-    found = variables(given)
-    # What an MCP server says of its tools is not filled in.
-    texts = (
-        content.decode(errors="replace")
-        for name, content in bundle.files.items()
-        if not name.endswith(".mcp.yaml")
-    )
-    for name in sorted({name for text in texts for name in _VARIABLE.findall(text)} - set(found)):
-        found[name] = f"{name.lower().replace('_', '-')}.example"
-        note(f"${{{name}}} is {found[name]} here; say --var {name}=VALUE for another")
-    return found
+    values = variables(given)
+    for name in bundle_variables(bundle):
+        if name not in values:
+            values[name] = f"{name.lower().replace('_', '-')}.example"
+            note(f"${{{name}}} is {values[name]} here; say --var {name}=VALUE for another")
+    return values
 
 
 def variables(given: Sequence[str] | None) -> dict[str, str]:

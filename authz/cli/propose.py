@@ -21,7 +21,7 @@ from authz.cli.render import Terminal
 from authz.engine import Plan
 from authz.errors import BundleError, UsageError
 from authz.model import BundleFiles
-from authz.tools.propose import Draft, Known, Seen, draft
+from authz.tools.propose import BundleNames, Draft, Seen, draft
 
 __all__ = ["register"]
 
@@ -58,22 +58,23 @@ def propose(
     seen = Seen()
     for decision in history(terminal, source, span(since, until, time.time())):
         seen.see(decision)
-    files, named = read_bundle(terminal, bundle or source.bundle, source, var)
-    known = Known.read(files, named) if files is not None else None
-    made = draft(seen, known)
-    if not made.entries:
+    folder = bundle or source.bundle
+    given = read_bundle(terminal, folder, source, var) if folder is not None else None
+    names = BundleNames.read(Plan.compile(*given).describe()) if given is not None else None
+    proposed = draft(seen, names)
+    if not proposed.entries:
         terminal.note(f"nothing to propose: {seen.all.times} decisions")
         return
-    if files is not None:
-        _compiles(terminal, files, named, made)
-    _write(terminal, made, output)
+    if given is not None:
+        _check(terminal, *given, proposed)
+    _write(terminal, proposed, output)
 
 
-def _compiles(terminal: Terminal, files: BundleFiles, named: dict[str, str], made: Draft) -> None:
-    """Say where the bundle would be refused with the change as it is."""
-    content = {**files.files, **_files(made)}
+def _check(terminal: Terminal, files: BundleFiles, values: dict[str, str], proposed: Draft) -> None:
+    """Tell where the bundle would be refused with the draft in it."""
+    content = {**files.files, **_files(proposed)}
     try:
-        Plan.compile(BundleFiles(files.root, content), named)
+        Plan.compile(BundleFiles(files.root, content), values)
     except BundleError as error:
         terminal.note("with the change as it is, the bundle is refused:")
         terminal.diagnostics(error.diagnostics[:_SHOWN])

@@ -24,11 +24,11 @@ from authz.cli.decision_log import (
 )
 from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets, Vars
 from authz.cli.render import Terminal, print_groups, print_why
-from authz.engine import Plan, reason_table
+from authz.engine import BundleDescription, Plan, reason_table
 from authz.errors import UsageError
 from authz.tools.catalog.tool import plain
-from authz.tools.propose import Known
-from authz.tools.why import Groups, Policy, Why, changed_policies, explain, read_policies
+from authz.tools.propose import BundleNames
+from authz.tools.why import Groups, Why, changed_policies, explain
 
 __all__ = ["register"]
 
@@ -151,53 +151,53 @@ def _explain(
     terminal: Terminal, source: LogSource, found: Past, folders: list[Path], var: list[str] | None
 ) -> Why:
     """Explain with the bundle that judged, or the last of those that were given."""
-    best: tuple[Plan, Mapping[str, bytes]] | None = None
+    chosen: Plan | None = None
     for folder in folders:
-        files, named = read_bundle(terminal, folder, source, var)
-        if files is None:
-            continue
-        plan = Plan.compile(files, named)
-        if best is None or best[0].digest != found.digest:
-            best = (plan, files.files)
-    if best is None:
-        return explain(found, None, {})
-    return explain(found, best[0], read_policies(best[1]))
+        if chosen is None or chosen.digest != found.digest:
+            chosen = _compile(terminal, folder, source, var)
+    if chosen is None:
+        return explain(found)
+    return explain(found, chosen.describe(), chosen.digest)
+
+
+def _compile(terminal: Terminal, folder: Path, source: LogSource, var: list[str] | None) -> Plan:
+    files, values = read_bundle(terminal, folder, source, var)
+    return Plan.compile(files, values)
 
 
 def _bundles(
     terminal: Terminal, source: LogSource, folders: list[Path], var: list[str] | None
 ) -> list[dict[str, Any]]:
     """Compare each bundle with the one before it, by ids."""
-    found: list[dict[str, Any]] = []
-    before: tuple[Path, dict[str, Policy], dict[str, set[str]]] | None = None
+    changes: list[dict[str, Any]] = []
+    before: tuple[Path, BundleDescription] | None = None
     for folder in folders:
-        files, named = read_bundle(terminal, folder, source, var)
-        if files is None:
-            continue
-        policies, facts = read_policies(files.files), _names(Known.read(files, named))
+        bundle = _compile(terminal, folder, source, var).describe()
         if before is not None:
             change: dict[str, Any] = {
                 "from": str(before[0]),
                 "to": str(folder),
-                "policies": changed_policies(before[1], policies),
+                "policies": changed_policies(before[1].policies, bundle.policies),
             }
-            for what, names in facts.items():
-                change[what] = {
-                    "added": sorted(names - before[2][what]),
-                    "removed": sorted(before[2][what] - names),
+            old, new = _names(before[1]), _names(bundle)
+            for kind, names in new.items():
+                change[kind] = {
+                    "added": sorted(names - old[kind]),
+                    "removed": sorted(old[kind] - names),
                 }
-            found.append(change)
-        before = (folder, policies, facts)
-    return found
+            changes.append(change)
+        before = (folder, bundle)
+    return changes
 
 
-def _names(known: Known) -> dict[str, set[str]]:
+def _names(bundle: BundleDescription) -> dict[str, set[str]]:
+    names = BundleNames.read(bundle)
     return {
-        "operations": set(known.operations),
-        "rules": set(known.rules),
-        "roles": set(known.roles),
-        "agents": set(known.agents),
-        "routes": {f"{method} {host}{path}" for method, host, path in known.routes},
+        "operations": set(names.operations),
+        "rules": set(names.rules),
+        "roles": set(names.roles),
+        "agents": set(names.agents),
+        "routes": {f"{method} {host}{path}" for method, host, path in names.routes},
     }
 
 

@@ -6,6 +6,12 @@
 Values cross as bytes or scalars. Errors of the extension become errors of `authz.errors` (`native_errors`).
 """
 
+from authz.engine.description import (
+    BundleDescription,
+    OperationDescription,
+    PolicyDescription,
+    PolicyScope,
+)
 from authz.engine.engine import Engine
 from authz.engine.fast_lane import FastLane
 from authz.engine.plan import (
@@ -14,6 +20,7 @@ from authz.engine.plan import (
     PromptWord,
     TestReport,
     bundle_schema,
+    bundle_variables,
     case_schema,
     format_policy,
     prompt_names,
@@ -40,13 +47,17 @@ from authz.engine.trust import (
 )
 
 __all__ = [
+    "BundleDescription",
     "DirectoryEntries",
     "EnforcerRules",
     "Engine",
     "FastLane",
     "ListenerRules",
+    "OperationDescription",
     "PeerRules",
     "Plan",
+    "PolicyDescription",
+    "PolicyScope",
     "PrivateKey",
     "PromptWord",
     "TestReport",
@@ -56,6 +67,7 @@ __all__ = [
     "accepted_algorithms",
     "build_profile",
     "bundle_schema",
+    "bundle_variables",
     "case_schema",
     "default_settings",
     "engine_settings",

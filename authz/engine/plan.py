@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from authz import _native
+from authz.engine.description import BundleDescription
 from authz.engine.native_errors import bundle_errors, diagnostics_of
 from authz.errors import BundleError, UsageError
 from authz.model import (
@@ -25,6 +26,7 @@ __all__ = [
     "PromptWord",
     "TestReport",
     "bundle_schema",
+    "bundle_variables",
     "case_schema",
     "format_policy",
     "prompt_names",
@@ -225,6 +227,10 @@ class Plan:
         rows: list[dict[str, Any]] = json.loads(self.native.tools())
         return rows
 
+    def describe(self) -> BundleDescription:
+        """Describe policies, operations, systems, roles and routes, for tools."""
+        return BundleDescription.read(self.native.describe())
+
     def test(self, bundle: BundleFiles, now_ms: int) -> TestReport:
         """Run the bundle's own tests.
 
@@ -302,6 +308,11 @@ def format_policy(text: str, file: str) -> str:
     """
     with bundle_errors():
         return _native.format_policy(text, file)
+
+
+def bundle_variables(bundle: BundleFiles) -> list[str]:
+    """Return the names of `${…}` in the files of a bundle, sorted."""
+    return _native.bundle_variables(dict(bundle.files))
 
 
 def bundle_schema() -> str:

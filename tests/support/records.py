@@ -49,7 +49,13 @@ def record(number: int = 1, code: str = "NO_ROUTE", **said: Any) -> dict[str, An
     }
     top: dict[str, Any] = {}
     for name, value in said.items():
-        place = result if name in result else top if name == "trace_id" else given
+        place = (
+            result
+            if name in result or name == "without_permit"
+            else top
+            if name == "trace_id"
+            else given
+        )
         place[name] = value
     return {
         "decision_id": f"0193{number:04x}-0000-7000-8000-000000000000",

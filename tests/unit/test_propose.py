@@ -22,7 +22,7 @@ from authz.cli import main
 from authz.engine import Plan
 from authz.errors import BundleError
 from authz.model import BundleFiles
-from authz.tools.propose import Known, Seen, draft
+from authz.tools.propose import BundleNames, Seen, draft
 from authz.tools.propose.seen import MOST
 from tests.support.records import BOT, MAILER, agent, lines, record, user, write
 
@@ -40,7 +40,9 @@ def http(
     return {"asked": {"method": method, "host": host, "path": path, **more}}
 
 
-def proposed(records: Iterable[dict[str, Any]], known: Known | None = None) -> tuple[Any, str, str]:
+def proposed(
+    records: Iterable[dict[str, Any]], known: BundleNames | None = None
+) -> tuple[Any, str, str]:
     """What comes of records: the YAML as values, its text, and the policies."""
     seen = Seen()
     for one in records:
@@ -49,10 +51,10 @@ def proposed(records: Iterable[dict[str, Any]], known: Known | None = None) -> t
     return yaml.safe_load(made.facts), made.facts, made.policies
 
 
-def desk() -> tuple[BundleFiles, Known]:
+def desk() -> tuple[BundleFiles, BundleNames]:
     """The bundle of the cases."""
     files = read_folder(DESK)
-    return files, Known.read(files, VARIABLES)
+    return files, BundleNames.read(Plan.compile(files, VARIABLES).describe())
 
 
 def run(*arguments: str | Path) -> int:
@@ -132,7 +134,7 @@ def test_what_the_bundle_has_is_not_proposed_again() -> None:
 
 def test_tools_of_an_mcp_server_are_imported_and_not_written() -> None:
     """Their digests come from the server."""
-    known = Known()
+    known = BundleNames()
     known.tools.add("github")
     known.systems["github"] = ""
     facts, text, _ = proposed(
@@ -153,14 +155,14 @@ def test_missing_permits_are_comments_until_taken_over() -> None:
             "CHAIN_NOT_PERMITTED",
             operation="crm.get",
             chain=chain,
-            message='no permit fired for User::"corp/bob"',
+            without_permit=[{"kind": "User", "id": "corp/bob"}],
         ),
         record(
             2,
             "NOT_PERMITTED",
             operation="crm.get",
             chain=stranger,
-            message=f'no permit fired for Agent::"{MAILER}"',
+            without_permit=[{"kind": "Agent", "id": MAILER}],
         ),
         record(3, "NOT_PERMITTED", operation="crm.search", chain=stranger, enforced=True),
         record(4, "FORBIDDEN", operation="crm.delete", chain=chain),

@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 
+from authz.audit import Past, Span, decisions
 from authz.audit.past import past
 from authz.bundle import read_folder
 from authz.cli import main
-from authz.engine import Plan, reason_table
-from authz.tools.why import Groups, changed_policies, explain, read_policies
+from authz.engine import BundleDescription, Plan, reason_table
+from authz.model import BundleFiles
+from authz.testing import Kernel, Subject
+from authz.tools.why import Groups, changed_policies, explain
 from authz.tools.why.groups import MOST
 from tests.support.records import BOT, agent, lines, record, user, write
+from tests.support.waiting import eventually
 
 BUNDLES = Path(__file__).parents[1] / "cases" / "bundles"
 DESK = BUNDLES / "desk"
@@ -39,16 +43,16 @@ def plan() -> Plan:
 
 def told(said: dict[str, Any], plan: Plan | None) -> dict[str, Any]:
     """What is said of a record."""
-    policies = read_policies(read_folder(DESK).files) if plan is not None else {}
-    return explain(past(said), plan, policies).document()
+    if plan is None:
+        return explain(past(said)).document()
+    return explain(past(said), plan.describe(), plan.digest).document()
 
 
 @pytest.mark.parametrize("name", ["desk", "tiers", "confirm", "tracker"])
 def test_policies_stand_where_the_engine_says(name: str) -> None:
     """By `@id`: the first line of each, its effect and reason."""
-    files = read_folder(BUNDLES / name)
-    plan = Plan.compile(files, VARIABLES)
-    policies = read_policies(files.files)
+    plan = Plan.compile(read_folder(BUNDLES / name), VARIABLES)
+    policies = plan.describe().policies
     assert len(policies) == plan.policy_count
     seen = set()
     for operation in (
@@ -68,24 +72,58 @@ def test_policies_stand_where_the_engine_says(name: str) -> None:
     assert seen or name in {"tiers", "confirm", "tracker"}
 
 
-def test_what_is_no_policy_does_not_mislead() -> None:
-    """Semicolons in texts and comments, and heads with parentheses in them."""
-    text = b"""// @id("none") permit(principal, action, resource);
-@id("a;b") @reason("one \\"two\\"; three")
-permit(principal in Role::"x);", action in [Action::"crm.get", Action::"system:mail"], resource)
-when { context.tier < 2 }; @id("c")
-forbid(principal, action, resource);"""
-    policies = read_policies({"policies/p.cedar": text})
+def described(cedar: str) -> BundleDescription:
+    """A bundle of two systems with these policies."""
+    facts = b"""
+catalog:
+  crm: {kind: http, operations: {get: {}, search: {}}}
+  mail: {kind: http, operations: {send: {}}}
+classify:
+  - {match: "crm.*", effects: [read]}
+  - {match: mail.send, effects: [write]}
+agents:
+  staff: [spiffe://corp.example/a]
+"""
+    files = {
+        "bundle.yaml": b"name: t\n",
+        "facts.yaml": facts,
+        "policies/p.cedar": cedar.encode(),
+    }
+    return Plan.compile(BundleFiles("", files), {}).describe()
 
-    assert [(one.id, one.line, one.effect, one.conditional) for one in policies.values()] == [
-        ("a;b", 2, "permit", True),
+
+def test_what_is_no_policy_does_not_mislead() -> None:
+    """Semicolons in texts and comments, escapes, and groups of actions."""
+    policies = described("""// @id("none") permit(principal, action, resource);
+@id("a:b") @reason("one \\"two\\"; thr\\u{65}e forbid(")
+permit(principal in Role::"staff", action in [Action::"crm.get", Action::"system:mail"], resource)
+when { context.tier < 2 }; @id("c")
+forbid(principal, action in Action::"effect:read", resource);""")
+    assert [
+        (one.id, one.line, one.effect, one.conditional) for one in policies.policies.values()
+    ] == [
+        ("a:b", 2, "permit", True),
         ("c", 4, "forbid", False),
     ]
-    assert policies["a;b"].reason == 'one "two"; three'
-    assert policies["a;b"].roles() == {"x);"}
-    assert policies["a;b"].speaks_of("mail.send")
-    assert not policies["a;b"].speaks_of("crm.search")
-    assert policies["c"].speaks_of("crm.search")
+    one = policies.policies["a:b"]
+    assert one.reason == 'one "two"; three forbid('
+    assert one.principal.text == 'principal in Role::"staff"'
+    assert one.principal.ids("Role") == {"staff"}
+    assert [policy.id for policy in policies.policies_about("mail.send")] == ["a:b"]
+    assert [policy.id for policy in policies.policies_about("crm.get")] == ["a:b", "c"]
+    assert [policy.id for policy in policies.policies_about("crm.search")] == ["c"]
+
+
+def test_layout_and_comments_change_no_policy() -> None:
+    """Reason and condition do."""
+    head = '@id("a") @reason("r") permit(principal, action, resource) '
+    before = described(head + "when { context.tier < 2 };").policies
+    same = described("// new\n" + head + "\n  when\n{ context.tier // low\n < 2 };").policies
+    other = described(head + "when { context.tier < 1 };").policies
+    reason = described(head.replace('"r"', '"s"') + "when { context.tier < 2 };").policies
+    assert changed_policies(before, same)["changed"] == []
+    assert changed_policies(before, other)["changed"] == ["a"]
+    assert changed_policies(before, reason)["changed"] == ["a"]
 
 
 def test_of_an_unpermitted_operation_the_closest_permits_are_told(plan: Plan) -> None:
@@ -97,7 +135,7 @@ def test_of_an_unpermitted_operation_the_closest_permits_are_told(plan: Plan) ->
             "NOT_PERMITTED",
             operation="crm.update",
             chain=chain,
-            message='no permit fired for Agent::"spiffe://x.example/y"',
+            without_permit=[{"kind": "Agent", "id": "spiffe://x.example/y"}],
             arguments={"id": "sha256:ab", "note": "sha256:cd"},
         ),
         plan,
@@ -117,6 +155,49 @@ def test_of_an_unpermitted_operation_the_closest_permits_are_told(plan: Plan) ->
     assert said["same_bundle"] is False
 
 
+def test_a_forbid_whose_reason_speaks_of_permits_is_no_permit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only Cedar says what a policy is: a regular expression found `permit (` in the annotation."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(DESK, folder)
+    (folder / "policies" / "no-refunds.cedar").write_text(
+        '@id("no-refunds")\n'
+        '@reason("managers permit (and log) refunds; bots may not")\n'
+        'forbid(principal in Role::"partner-agent", action == Action::"crm.update", resource)\n'
+        "when { context.tier > 2 };\n"
+    )
+    chain = [agent("spiffe://x.example/y", "partner-agent")]
+    said = record(1, "NOT_PERMITTED", operation="crm.update", chain=chain)
+    log = write(tmp_path / "audit.jsonl", [said])
+    variable = f"trust_domain={VARIABLES['trust_domain']}"
+    identifier = str(said["decision_id"])
+    assert run("why", identifier, "--log", log, "-b", folder, "--var", variable, "-o", "json") == 0
+    closest = json.loads(capsys.readouterr().out)["closest_permits"]
+    assert {permit["id"] for permit in closest} == {"staff-may", "support-agents-may"}
+
+
+def test_the_record_names_the_principals_without_a_permit() -> None:
+    """An id with a quote is not escaped, as it is not in the chain."""
+    with Kernel.load(DESK, variables=VARIABLES) as kernel:
+        odd = Subject('o"dd', claims={"groups": ["nobody"]})
+        kernel.act(BOT, odd).denies("crm.get", {"id": "7"}, code="CHAIN_NOT_PERMITTED")
+        kernel.act("spiffe://x.example/y").denies("crm.get", {"id": "7"}, code="NOT_PERMITTED")
+        kernel.act(BOT, odd).denies("crm.get", {"nonsense": 1}, code="BAD_INPUT")
+        log = kernel._folder / "audit.jsonl"
+
+        def recorded() -> list[Past]:
+            return list(decisions([log], None, Span(), lambda _: None))
+
+        eventually(lambda: len(recorded()) == 3)
+        chained, stranger, bad = recorded()
+    assert chained.without_permit == (("User", 'corp/o"dd'),)
+    assert [link.id for link in chained.unpermitted] == ['corp/o"dd']
+    assert stranger.without_permit == (("Agent", "spiffe://x.example/y"),)
+    assert bad.without_permit == ()
+    assert bad.unpermitted == bad.chain
+
+
 def test_a_forbid_is_shown_where_the_bundle_is_the_one_that_judged(plan: Plan) -> None:
     """With file and line of the record, and the text of the bundle."""
     forbidden = record(
@@ -126,10 +207,10 @@ def test_a_forbid_is_shown_where_the_bundle_is_the_one_that_judged(plan: Plan) -
         policies=["no-secret-deletes"],
         policies_at=["policies/desk.cedar:31"],
     )
-    other = explain(past(forbidden), plan, read_policies(read_folder(DESK).files))
+    other = explain(past(forbidden), plan.describe(), plan.digest)
     assert (other.same_bundle, other.source) == (False, "")
     forbidden["bundles"]["desk"]["digest"] = plan.digest
-    same = explain(past(forbidden), plan, read_policies(read_folder(DESK).files))
+    same = explain(past(forbidden), plan.describe(), plan.digest)
     assert same.same_bundle is True
     assert 'action == Action::"crm.delete"' in same.source
     assert same.policies == (
@@ -156,7 +237,7 @@ def test_a_record_of_another_version_is_read_as_far_as_it_goes() -> None:
         {"input": 7, "result": []},
         {"result": {"policies": {"a": 1}, "message": 3}},
     ):
-        assert explain(past(fields), None, {}).document()["outcome"] == ""
+        assert explain(past(fields)).document()["outcome"] == ""
     named = past({"input": {"enforcer": {"name": "mesh", "peer": "spiffe://a.example/envoy"}}})
     assert named.enforcer == "mesh"
 
@@ -244,10 +325,12 @@ def test_bundles_are_compared_by_ids(tmp_path: Path, capsys: pytest.CaptureFixtu
     file = tmp_path / "new" / "policies" / "desk.cedar"
     text = file.read_text()
     text = text.replace('@id("reports-read")', '@id("reports-look")')
-    text = text.replace('action == Action::"crm.delete", resource)', "action,\n  resource)")
+    text = text.replace(
+        'principal, action == Action::"crm.delete"', 'principal, action in [Action::"crm.delete"]'
+    )
     file.write_text(text.replace("permit(\n  principal", "permit(principal"))
     facts = tmp_path / "new" / "facts.yaml"
-    facts.write_text(facts.read_text().replace("      purge: {}\n", "      wipe: {}\n"))
+    facts.write_text(facts.read_text().replace("purge", "wipe"))
     log = write(tmp_path / "audit", [record(1, "NOT_PERMITTED", operation="crm.get")])
 
     assert run("why", "--log", log, "-b", DESK, "-b", tmp_path / "new", "-o", "json") == 0

@@ -13,7 +13,7 @@ from typing import Any, Final
 from authz.tools.catalog.files import flow
 from authz.tools.catalog.propose import propose
 from authz.tools.catalog.tool import Tool, plain
-from authz.tools.propose.known import Known, overlap
+from authz.tools.propose.names import BundleNames, overlap
 from authz.tools.propose.paths import Form, forms
 from authz.tools.propose.seen import Count, Counted, Seen
 
@@ -50,7 +50,7 @@ class Draft:
 
 @dataclass(slots=True)
 class _Writer:
-    known: Known
+    names: BundleNames
     lines: dict[str, list[str]] = field(default_factory=lambda: {key: [] for key in _KEYS})
     by_hand: list[str] = field(default_factory=list)
     entries: int = 0
@@ -71,25 +71,25 @@ class _Writer:
         """Make a role's name that nobody has."""
         base = _PREFIX + (re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip("-")[:100] or "role")
         name, number = base, 1
-        while name in self.taken or name in self.known.roles:
+        while name in self.taken or name in self.names.roles:
             number += 1
             name = f"{base}-{number}"
         self.taken.add(name)
         return name
 
 
-def draft(seen: Seen, known: Known | None) -> Draft:
+def draft(seen: Seen, names: BundleNames | None) -> Draft:
     """Write down what was seen.
 
     Args:
         seen: What was seen.
-        known: What the bundle says already; none where no bundle is given.
+        names: Names of the bundle. None: no bundle is given.
 
     Returns:
         The change.
     """
-    writer = _Writer(known or Known())
-    _agents(writer, seen, given=known is not None)
+    writer = _Writer(names or BundleNames())
+    _agents(writer, seen, given=names is not None)
     _subjects(writer, seen)
     systems = _Systems(writer, seen)
     _operations(writer, seen, systems)
@@ -101,7 +101,7 @@ def draft(seen: Seen, known: Known | None) -> Draft:
     writer.entries += permits
     if not writer.entries:
         return Draft("", bare=True, policies="", entries=0)
-    parts = [_head(seen, given=known is not None)]
+    parts = [_head(seen, given=names is not None)]
     parts += [
         f"\n{key}:\n" + "".join(f"{line}\n" for line in writer.lines[key])
         for key in _KEYS
@@ -154,7 +154,7 @@ def _head(seen: Seen, *, given: bool) -> str:
 def _agents(writer: _Writer, seen: Seen, *, given: bool) -> None:
     unsaid = []
     for agent, caller in sorted(seen.agents.entries.items()):
-        if writer.known.has_role(agent) or (caller.roles and not given):
+        if writer.names.has_role(agent) or (caller.roles and not given):
             continue
         if caller.roles is None and not given:
             unsaid.append(agent)
@@ -203,13 +203,13 @@ class _Systems:
 
     def __init__(self, writer: _Writer, seen: Seen) -> None:
         self.writer = writer
-        self.there = set(writer.known.systems) | seen.systems
+        self.there = set(writer.names.systems) | seen.systems
         self.hosts: dict[str, str] = {}
         self.operations: dict[str, dict[str, _Operation]] = {}
 
     def at(self, host: str) -> str:
         """Find the system of a host, or name it by its first label that says something."""
-        if system := self.writer.known.system_of(host):
+        if system := self.writer.names.system_of(host):
             return system
         if host in self.hosts:
             return self.hosts[host]
@@ -228,7 +228,7 @@ class _Systems:
         listed = self.operations.setdefault(system, {})
         name, number = operation.name, 1
         while (
-            operation.name in listed or f"{system}.{operation.name}" in self.writer.known.operations
+            operation.name in listed or f"{system}.{operation.name}" in self.writer.names.operations
         ):
             number += 1
             operation.name = f"{name}_{number}"
@@ -260,7 +260,7 @@ class _Systems:
 
     def _by_hand(self, system: str, listed: dict[str, _Operation]) -> None:
         writer = self.writer
-        if system in writer.known.tools:
+        if system in writer.names.tools:
             writer.hand(f"`{system}` was imported from an MCP server and has no such tools:")
             for name, operation in sorted(listed.items()):
                 writer.hand(f"  {flow(name)}: {plain(operation.comment, 300)}")
@@ -288,12 +288,12 @@ class _Systems:
 
 def _operations(writer: _Writer, seen: Seen, systems: _Systems) -> None:
     for operation, missing in sorted(seen.unknown.entries.items()):
-        if operation in writer.known.operations:
+        if operation in writer.names.operations:
             continue
         system, _, name = operation.partition(".")
         rule, why = _meaning(system, name)
         comment = f"{_when(missing.count)}{_by(missing.callers)}"
-        if system not in writer.known.tools:
+        if system not in writer.names.tools:
             comment += "; no record holds its arguments: write their JSON Schema as `input`"
         systems.add(system, _Operation(name, comment, {}, rule, why))
 
@@ -314,7 +314,7 @@ def _requests(writer: _Writer, seen: Seen, systems: _Systems) -> None:
         comment = f"{_when(form.request.count)}"
         if form.why:
             comment += f"; taken for an id: {_some(form.why)}"
-        there = writer.known.routed(form.method, form.host, form.path)
+        there = writer.names.overlapping_route(form.method, form.host, form.path)
         if there == form.path:
             continue
         twin = there or next(
@@ -387,7 +387,7 @@ def _unreviewed(writer: _Writer, seen: Seen) -> None:
     writer.hand("In the catalog, and nobody reviewed them as they are:")
     for (code, operation), missing in listed:
         system = operation.partition(".")[0]
-        tools = system in writer.known.tools
+        tools = system in writer.names.tools
         how = f"authz catalog review {system}" if tools else "write a `classify` rule"
         writer.hand(f"  {operation}: {code}, {_when(missing.count)}{_by(missing.callers)}: {how}")
         writer.entries += 1

@@ -285,10 +285,7 @@ class Seen:
                     _note(values, str(text)[:80])
 
     def _refused(self, decision: Past) -> None:
-        without = [
-            link for link in decision.chain if f'{link.kind}::"{link.id}"' in decision.message
-        ]
-        for link in without or decision.chain:
+        for link in decision.unpermitted:
             if link.kind not in {"Agent", "User", "Service"}:
                 continue
             roles = [role for role in link.roles or () if _ROLE.fullmatch(role)]

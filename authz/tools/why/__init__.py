@@ -2,16 +2,14 @@
 
 from authz.tools.why.groups import Group, Groups, Revision
 from authz.tools.why.one import Closest, Why, explain
-from authz.tools.why.policies import Policy, changed_policies, read_policies
+from authz.tools.why.policies import changed_policies
 
 __all__ = [
     "Closest",
     "Group",
     "Groups",
-    "Policy",
     "Revision",
     "Why",
     "changed_policies",
     "explain",
-    "read_policies",
 ]

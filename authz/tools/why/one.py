@@ -1,13 +1,11 @@
 """One decision: the step that ended it, what it rests on, and what would permit it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from authz.audit import Link, Past
-from authz.engine import Plan, reason_table
-from authz.errors import BundleError
-from authz.tools.why.policies import Policy
+from authz.engine import BundleDescription, PolicyDescription, reason_table
 
 __all__ = ["STEPS", "Closest", "Why", "explain"]
 
@@ -39,7 +37,7 @@ _NEAREST: Final = {
 class Closest:
     """A permit that speaks of the operation, and what it lacked."""
 
-    policy: Policy
+    policy: PolicyDescription
     """The permit."""
     principal: str
     """For whom it did not fire."""
@@ -120,7 +118,7 @@ class Why:
                     "id": permit.policy.id,
                     "at": f"{permit.policy.file}:{permit.policy.line}",
                     "principal": permit.principal,
-                    "head": permit.policy.principal,
+                    "head": permit.policy.principal.text,
                     "lacks": permit.lacks,
                 }
                 for permit in self.permits
@@ -130,89 +128,72 @@ class Why:
 
 
 def explain(
-    decision: Past, plan: Plan | None, policies: Mapping[str, Policy], table: Sequence[Any] = ()
+    decision: Past,
+    bundle: BundleDescription | None = None,
+    digest: str = "",
+    table: Sequence[Any] = (),
 ) -> Why:
-    """Tell why a decision came out as it did.
+    """Explain why a decision came out as it did.
 
     Args:
         decision: The decision.
-        plan: The bundle, if it is given.
-        policies: Its policies.
-        table: The reason codes; default: this version's.
+        bundle: Description of a bundle. None: without one.
+        digest: Digest of that bundle.
+        table: Rows of the reason codes. Default: those of this version.
 
     Returns:
-        What can be said.
+        The explanation.
     """
     rows = {row["name"]: row for row in (table or reason_table())}
     row = rows.get(decision.code, {})
-    places = dict(zip(decision.policies, decision.places, strict=False))
-    told = []
-    for id_ in decision.policies:
-        policy = policies.get(id_)
-        at = places.get(id_) or (f"{policy.file}:{policy.line}" if policy else "")
-        told.append((id_, at, policy.reason if policy else ""))
-    same = plan.digest == decision.digest if plan is not None else None
+    policies = bundle.policies if bundle is not None else {}
+    same = digest == decision.digest if bundle is not None else None
     first = next((policies[id_] for id_ in decision.policies if id_ in policies), None)
     permits: tuple[Closest, ...] = ()
-    if decision.code in _UNPERMITTED and plan is not None:
-        permits = _closest(decision, plan, policies)
+    if decision.code in _UNPERMITTED and bundle is not None:
+        permits = _closest(decision, bundle)
     return Why(
         decision=decision,
         title=str(row.get("title", "a code that this version does not know")),
         page=f"{_PAGE}#{decision.code.lower()}" if row else "",
         settles=STEPS.get(decision.step, ""),
-        policies=tuple(told),
+        policies=tuple(_determining(decision, policies)),
         source=first.text if first is not None and same else "",
         permits=permits,
-        would_permit=tuple(_would_permit(decision, row, permits, given=plan is not None)),
+        would_permit=tuple(_would_permit(decision, row, permits, given=bundle is not None)),
         same_bundle=same,
     )
 
 
-def without_permit(decision: Past) -> tuple[Link, ...]:
-    """Find the principals that no permit fired for.
-
-    Args:
-        decision: A decision that nothing permits.
-
-    Returns:
-        Those whom the message names, else the whole chain.
-    """
-    named = [link for link in decision.chain if f'{link.kind}::"{link.id}"' in decision.message]
-    return tuple(named or decision.chain)
+def _determining(
+    decision: Past, policies: Mapping[str, PolicyDescription]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield id, place and reason of each policy that determined the decision."""
+    places = dict(zip(decision.policies, decision.places, strict=False))
+    for id_ in decision.policies:
+        policy = policies.get(id_)
+        at = places.get(id_) or (f"{policy.file}:{policy.line}" if policy else "")
+        yield id_, at, policy.reason if policy else ""
 
 
-def _closest(decision: Past, plan: Plan, policies: Mapping[str, Policy]) -> tuple[Closest, ...]:
-    slice_ = _slice(decision, plan)
-    found = []
-    for link in without_permit(decision):
-        for policy in policies.values():
-            if policy.effect != "permit":
-                continue
-            if policy.id not in slice_ if slice_ else not policy.speaks_of(decision.operation):
-                continue
+def _closest(decision: Past, bundle: BundleDescription) -> tuple[Closest, ...]:
+    permits = [
+        policy for policy in bundle.policies_about(decision.operation) if policy.effect == "permit"
+    ]
+    ranked = []
+    for link in decision.unpermitted:
+        for policy in permits:
             rank, lacks = _lacks(policy, link)
-            found.append((rank, policy.id, Closest(policy, f'{link.kind}::"{link.id}"', lacks)))
-    found.sort(key=lambda one: (one[2].principal, one[0], one[1]))
-    return tuple(one for _, _, one in found[:_MOST])
+            principal = f'{link.kind}::"{link.id}"'
+            ranked.append((principal, rank, policy.id, Closest(policy, principal, lacks)))
+    ranked.sort(key=lambda entry: entry[:3])
+    return tuple(closest for *_, closest in ranked[:_MOST])
 
 
-def _slice(decision: Past, plan: Plan) -> frozenset[str]:
-    """Ids of the policies that speak of the operation; empty where the bundle cannot say."""
-    agent = next((link.id for link in decision.chain if link.kind == "Agent"), None)
-    arguments = decision.arguments if isinstance(decision.arguments, dict) else {}
-    if agent is None:
-        return frozenset()
-    request = {"as": {"agent": agent}, "call": decision.operation, "input": arguments}
-    try:
-        judged = plan.eval(request, 0)
-    except BundleError:
-        return frozenset()
-    return frozenset(str(one.get("policy_id", "")) for one in judged.get("trace", ()))
-
-
-def _lacks(policy: Policy, link: Link) -> tuple[int, str]:
-    wanted, named = policy.roles(), policy.names()
+def _lacks(policy: PolicyDescription, link: Link) -> tuple[int, str]:
+    """Rank a permit by its distance from a principal, and say what it lacked."""
+    wanted = policy.principal.ids("Role")
+    named = frozenset(id_ for kind, id_ in policy.principal.entities if kind != "Role")
     holds = set(link.roles or ())
     condition = "its condition does not hold"
     if not wanted and not named:
@@ -248,7 +229,7 @@ def _would_permit(
 
 def _missing_permits(decision: Past) -> list[str]:
     found = []
-    for link in without_permit(decision):
+    for link in decision.unpermitted:
         roles = " or ".join(f'Role::"{role}"' for role in link.roles or ())
         whom = f"for {roles}, which it holds" if roles else "for a role that the bundle gives it"
         found.append(

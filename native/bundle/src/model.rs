@@ -45,6 +45,8 @@ pub struct Model {
     pub splits: BTreeMap<String, Split>,
     /// Operations of MCP systems that take a client's answers to what the server asked for, also those that are split.
     pub input_responses: BTreeSet<String>,
+    /// Ids and globs that rules of `classify` match, of proposed ones too.
+    pub classified: BTreeSet<String>,
     /// The tools of each MCP system, by the name that the server gives them.
     pub tools: BTreeMap<String, BTreeMap<String, Tool>>,
     /// Declared labels.

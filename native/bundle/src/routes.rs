@@ -306,6 +306,14 @@ impl RouteTable {
         })
     }
 
+    /// Method, host (none: every host), path and operation of each route, in the order of files and lines.
+    pub fn declared(&self) -> impl Iterator<Item = (&str, Option<&str>, &str, &str)> {
+        self.entries.iter().map(|entry| {
+            let host = entry.host.as_deref();
+            (entry.method.as_str(), host, entry.path.as_str(), entry.operation.as_str())
+        })
+    }
+
     /// For each route the host that it is for, none where it is for all, and its system.
     pub fn served(&self) -> impl Iterator<Item = (Option<&str>, &str)> {
         self.routes.iter().map(|route| {

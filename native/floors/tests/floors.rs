@@ -88,6 +88,7 @@ const KERNEL: &[&str] = &[
     "reach",
     "format",
     "plan",
+    "describe",
     "task",
     "decide",
     "source",

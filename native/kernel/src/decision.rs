@@ -154,6 +154,15 @@ pub enum Outcome {
     Deny,
 }
 
+/// Name of a principal of the chain.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct PrincipalName {
+    /// `Agent`, `User` or `Service`.
+    pub kind: String,
+    /// SPIFFE id, or `<issuer alias>/<sub>`.
+    pub id: String,
+}
+
 /// A decision without its id.
 #[derive(Clone, Debug)]
 pub struct Decision {
@@ -185,6 +194,8 @@ pub struct Decision {
     pub arguments_digest: Option<[u8; 32]>,
     /// The arguments themselves; none where they could not be read.
     pub arguments: Option<Arc<Arguments>>,
+    /// Principals for whom no permit fired, in the order of the chain. Empty unless that is why the request is denied.
+    pub without_permit: Vec<PrincipalName>,
     /// What happened, for the enforcer's detail, Explain and the log: one line, no argument values.
     pub message: String,
     /// `@reason` of the first determining policy, where the bundle lets the system show it.

@@ -8,6 +8,7 @@
 pub mod casefile;
 pub mod decide;
 pub mod decision;
+pub mod describe;
 pub mod directories;
 mod evaluate;
 pub mod format;

@@ -887,7 +887,7 @@ fn arguments(
     all.iter().map(&mut of).collect()
 }
 
-fn groups_of(operation: &Operation) -> Vec<String> {
+pub(crate) fn groups_of(operation: &Operation) -> Vec<String> {
     let system = format!("system:{}", operation.system);
     // Our own operations do nothing to the world, so a policy on an effect is not meant for them.
     let effects = operation.effects.iter().filter(|_| operation.system != OWN_SYSTEM);

@@ -13,7 +13,7 @@ mod sum;
 use std::borrow::Cow;
 use std::cell::RefCell;
 
-use authz_kernel::decision::Outcome;
+use authz_kernel::decision::{Outcome, PrincipalName};
 use authz_kernel::model::{Location, Tier};
 use authz_kernel::rfc3339;
 use authz_token::Evidence;
@@ -126,6 +126,9 @@ struct Answer<'a> {
     policies: &'a [String],
     /// `file:line` of each of those.
     policies_at: Places<'a>,
+    /// Principals for whom no permit fired. Only where that is why the request was denied.
+    #[serde(skip_serializing_if = "<[PrincipalName]>::is_empty")]
+    without_permit: &'a [PrincipalName],
     controls: &'a [String],
     obligations: &'a [String],
     message: Cow<'a, str>,
@@ -153,6 +156,7 @@ impl<'a> Answer<'a> {
             step_up_kinds: standing.map_or(&[], |decision| decision.kinds.as_slice()),
             policies: standing.map_or(&[], |decision| decision.policies.as_slice()),
             policies_at: Places(standing.map_or(&[], |decision| decision.places.as_slice())),
+            without_permit: standing.map_or(&[], |decision| decision.without_permit.as_slice()),
             controls: standing.map_or(&[], |decision| decision.controls.as_slice()),
             obligations: standing.map_or(&[], |decision| decision.obligations.as_slice()),
             message,
@@ -319,6 +323,7 @@ mod tests {
         judgement.decided(Box::new(Decision {
             policies: texts.to_vec(),
             places: vec![Location { file: text(3), line: 10_203, column: 4 }],
+            without_permit: vec![PrincipalName { kind: text(3), id: text(3) }],
             controls: texts.to_vec(),
             obligations: texts.to_vec(),
             operation: text(4),

@@ -106,6 +106,10 @@ impl PyPlan {
         json_text(&self.plan.warnings())
     }
 
+    fn describe(&self, py: Python<'_>) -> PyResult<String> {
+        detach_json(py, || self.plan.describe())
+    }
+
     fn tools(&self, py: Python<'_>) -> String {
         py.detach(|| catalog::state(self.plan.model()))
     }

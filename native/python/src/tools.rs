@@ -5,12 +5,21 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::convert::{detach, detach_json};
+use crate::convert::{Files, detach, detach_json};
 
 /// Lays out a Cedar file.
 #[pyfunction]
 pub(crate) fn format_policy(py: Python<'_>, text: &str, file: &str) -> PyResult<String> {
     detach(py, || format::format_policy(file, text))
+}
+
+/// Lists the names of `${…}` in a bundle's files, sorted.
+#[pyfunction]
+pub(crate) fn bundle_variables(py: Python<'_>, files: Files) -> Vec<String> {
+    py.detach(|| {
+        let files = files.iter().map(|(path, content)| (path.as_str(), &content[..]));
+        source::variables(files).into_iter().collect()
+    })
 }
 
 /// Returns the JSON Schema of a bundle's YAML files.

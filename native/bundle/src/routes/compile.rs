@@ -43,6 +43,9 @@ impl RouteTable {
             let system = spec.operation.split_once('.').map_or("", |(system, _)| system);
             table.entries.push(Entry {
                 system: system.into(),
+                method: spec.method.value.as_str().into(),
+                path: spec.path.value.as_str().into(),
+                operation: spec.operation.as_str().into(),
                 host: spec.host.as_ref().map(|host| host.value.as_str().into()),
                 forward_authorization: spec.forward_authorization,
                 headers: declared_headers(spec),

@@ -9,6 +9,9 @@ use crate::location::Location;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entry {
     pub(super) system: SmolStr,
+    pub(super) method: SmolStr,
+    pub(super) path: SmolStr,
+    pub(super) operation: SmolStr,
     pub(super) host: Option<SmolStr>,
     pub(super) forward_authorization: bool,
     /// Headers that are conditions or fill arguments.

@@ -155,6 +155,8 @@ pub(super) fn facts(
     let mut sequences = Vec::new();
     let mut budgets = Vec::new();
     for (file, facts) in files {
+        let matches = facts.classify.iter().map(|rule| rule.value.r#match.value.clone());
+        build.model.classified.extend(matches);
         rules.push((file, facts.classify));
         routes.push((file, facts.routes));
         templates.push((file, facts.templates));

@@ -14,7 +14,7 @@ mod types;
 mod vars;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use authz_base::hex::hex_start;
@@ -261,6 +261,17 @@ impl FileKind {
             ),
         }
     }
+}
+
+/// Names of the variables that a bundle's files use, comments included; what MCP servers say is never filled in.
+#[must_use]
+pub fn variables<'a>(files: impl Iterator<Item = (&'a str, &'a [u8])>) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (_, bytes) in files.filter(|(path, _)| !mcp::is_catalog(path)) {
+        let text = String::from_utf8_lossy(bytes);
+        names.extend(vars::names(&text).into_iter().map(str::to_owned));
+    }
+    names
 }
 
 fn bounds(files: &BTreeMap<String, Vec<u8>>, found: &mut Diagnostics) {

@@ -1,6 +1,6 @@
 //! `${name}`: what differs between the places where one bundle runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnostic::unknown;
 use crate::location::Location;
@@ -52,12 +52,33 @@ pub(crate) fn fill(text: &str, vars: &BTreeMap<String, String>) -> Result<String
     Ok(out)
 }
 
+/// Names of the variables that [`fill`] needs a value of.
+pub(crate) fn names(text: &str) -> BTreeSet<&str> {
+    let mut names = BTreeSet::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        rest = after;
+        if before.ends_with('$') {
+            continue;
+        }
+        let Some((name, after)) = after.split_once('}') else { break };
+        if is_name(name) {
+            names.insert(name);
+            rest = after;
+        }
+    }
+    names
+}
+
+fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.len() <= 64
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
 /// What is wrong with a variable: a value that could end a string, or break a line, in YAML or Cedar.
 pub(crate) fn refuse(name: &str, value: &str) -> Option<&'static str> {
-    let named = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.len() <= 64
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if !named {
+    if !is_name(name) {
         return Some("its name is not of letters, digits and `_`, at most 64");
     }
     if value.len() > 4096 {
@@ -81,6 +102,15 @@ mod tests {
         assert_eq!(Ok("${a} $a {a} $".to_owned()), fill("$${a} $a {a} $"));
         assert_eq!(Err((2, "unknown variable `c`; declared: a, b_2".to_owned())), fill("ab${c}"));
         assert_eq!(Err((1, "`${` without `}`".to_owned())), fill("a${a"));
+    }
+
+    #[test]
+    fn names_are_those_that_are_filled_in() {
+        let listed = |text| names(text).into_iter().collect::<Vec<_>>();
+        assert_eq!(vec!["a", "b_2"], listed("${b_2}-${a}-${a}"));
+        assert_eq!(vec!["b"], listed("$${a}${b}${c"));
+        assert!(listed("$${a} ${a b} ${1}").is_empty());
+        assert_eq!(vec!["a"], listed("${ ${a}"));
     }
 
     #[test]

@@ -82,6 +82,7 @@ fn run(
         destinations: Vec::new(),
         arguments_digest: None,
         arguments: None,
+        without_permit: Vec::new(),
         message: String::new(),
         shown_reason: None,
         charges: Vec::new(),

@@ -104,6 +104,9 @@ impl<'a> Tally<'a> {
                 ReasonCode::Forbidden => self.forbids.clone(),
                 _ => Vec::new(),
             };
+            if matches!(reason, ReasonCode::NotPermitted | ReasonCode::ChainNotPermitted) {
+                decision.without_permit = self.without_permit().map(Known::name).collect();
+            }
             decision.message = match &bounds.refused {
                 Some((of_task, why)) if *of_task == reason => why.clone(),
                 _ => self.why(reason, unmet),
@@ -142,6 +145,12 @@ impl<'a> Tally<'a> {
         answer(plan, operation, Outcome::Permit, ReasonCode::Permitted, &self.permits, decision);
     }
 
+    /// Principals for whom no permit fired.
+    fn without_permit(&self) -> impl Iterator<Item = &Known> {
+        let all = self.chain.iter().zip(&self.permitted);
+        all.filter(|(_, permitted)| !**permitted).map(|(known, _)| known.as_ref())
+    }
+
     fn why(&self, reason: ReasonCode, unmet: &Unmet) -> String {
         match reason {
             ReasonCode::PolicyError => {
@@ -167,9 +176,7 @@ impl<'a> Tally<'a> {
                 format!("the tier requires {}", join(unmet.hopeless.iter().copied()))
             }
             _ => {
-                let without =
-                    self.chain.iter().zip(&self.permitted).filter(|(_, permitted)| !**permitted);
-                let names: Vec<String> = without.map(|(known, _)| known.uid()).collect();
+                let names: Vec<String> = self.without_permit().map(Known::uid).collect();
                 format!("no permit fired for {}", names.join(", "))
             }
         }

@@ -28,7 +28,7 @@ use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use crate::arguments;
-use crate::decision::{PolicyEffect, Principal, Subject, Verdict};
+use crate::decision::{PolicyEffect, Principal, PrincipalName, Subject, Verdict};
 use crate::rfc3339;
 use crate::schema::{Key, Keys, NO_DESTINATION};
 use crate::table::Table;
@@ -172,6 +172,12 @@ impl Known {
     /// The roles that a principal holds: sorted, each once.
     pub(crate) fn roles(&self) -> impl ExactSizeIterator<Item = &str> {
         self.ancestors.iter().map(|role| role.eid().as_ref())
+    }
+
+    /// Kind and id of a principal, not escaped.
+    pub(crate) fn name(&self) -> PrincipalName {
+        let id: &str = self.uid.eid().as_ref();
+        PrincipalName { kind: self.uid.entity_type().to_string(), id: id.to_owned() }
     }
 
     /// The uid in Cedar's form, `Type::"id"`.

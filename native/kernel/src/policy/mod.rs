@@ -29,7 +29,7 @@ pub(crate) struct Policy {
     pub(crate) controls: Vec<String>,
     pub(crate) rule: Rule,
     pub(crate) reading: Reading,
-    parsed: cedar_policy::Policy,
+    pub(crate) parsed: cedar_policy::Policy,
     /// Byte offset in the text that it was parsed from.
     start: usize,
     /// Byte offset of `@stepup`, from the start of the policy.

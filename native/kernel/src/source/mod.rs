@@ -5,7 +5,7 @@ pub mod fuzz;
 
 use std::collections::BTreeMap;
 
-pub use authz_bundle::source::bundle_schema;
+pub use authz_bundle::source::{bundle_schema, variables};
 
 use crate::casefile;
 use crate::decision::Time;

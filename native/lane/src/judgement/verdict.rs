@@ -233,6 +233,7 @@ pub(crate) fn decision_of(outcome: Outcome, reason: ReasonCode) -> Decision {
         kinds: Vec::new(),
         policies: Vec::new(),
         places: Vec::new(),
+        without_permit: Vec::new(),
         controls: Vec::new(),
         obligations: Vec::new(),
         operation: "crm.search".to_owned(),
