@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,17 @@ def test_every_setting_of_the_engine_is_given(tmp_path: Path, section: str) -> N
     with pytest.raises(EngineError, match="no_such_setting") as refusal:
         Engine(settings)
     assert names == names_of(str(refusal.value))
+
+
+@pytest.mark.parametrize("section", ["", "state", "trace"])
+def test_the_engine_has_no_default(tmp_path: Path, section: str) -> None:
+    """The configuration's defaults are the only ones: the engine refuses settings that lack one."""
+    complete = traced(tmp_path)
+    for name in complete[section] if section else complete:
+        settings = copy.deepcopy(complete)
+        del (settings[section] if section else settings)[name]
+        with pytest.raises(EngineError, match=f"missing field `{name}`"):
+            Engine(settings)
 
 
 def test_every_setting_of_the_fast_lane_is_given(tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ const LANE: &[&str] = &[
     "clock",
     "ending",
     "enforcer_proof",
+    "error",
     "header_name",
     "limits",
     "message",
@@ -262,8 +263,8 @@ const LANE_CALLS: &[(&str, &[&str])] = &[
     ("Utc::now", &[]),
     ("thread::sleep", &["clock.rs"]),
     ("Uuid::", &["clock.rs"]),
-    // The secret of a store in memory.
-    ("getrandom::", &["clock.rs", "keeper.rs"]),
+    // The secret of a store in memory, and the error of it.
+    ("getrandom::", &["clock.rs", "error.rs", "keeper.rs"]),
     ("thread::spawn", &[]),
     ("thread::Builder", &[]),
     ("thread::{Builder", &["threads.rs"]),

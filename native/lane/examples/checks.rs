@@ -77,12 +77,14 @@ const fn name(surface: Surface) -> &'static str {
 }
 
 fn engine(folder: &Path) -> Result<Engine, Box<dyn Error>> {
-    let settings = serde_json::json!({
-        "audit_path": folder.join("audit.jsonl"),
-        "state": { "engine": "memory" },
-    });
+    let settings = Settings {
+        audit_path: folder.join("audit.jsonl"),
+        audit_unverified_refusals: 10,
+        token_cache_size: 10_000,
+        ..Settings::offline()
+    };
     let listeners = serde_json::json!([{ "name": LISTENER, "insecure_dev": true }]);
-    let engine = Engine::new(Settings::from_json(settings.to_string().as_bytes())?)?;
+    let engine = Engine::new(settings)?;
     let model = source::load_at(&files(&folder.join("bundle"))?, &BTreeMap::new(), Time(0), None)
         .map_err(|wrong| format!("{wrong:?}"))?;
     let plan = Plan::compile(model, None).map_err(|wrong| format!("{wrong:?}"))?;

@@ -16,12 +16,13 @@ use crate::acting_agents::ActingAgents;
 use crate::ask::Refused;
 use crate::attached::AttachedServer;
 use crate::clock::{Clock, SystemClock};
+use crate::error::EngineError;
 use crate::keeper::{Keeper, Wait};
 use crate::metrics::Metrics;
 use crate::nonce::Taken;
 use crate::probe::ProbeRate;
 use crate::reserving::OpenPermits;
-use crate::settings::{EngineError, Settings};
+use crate::settings::Settings;
 use crate::sums::Sums;
 use crate::trace::Tracing;
 use crate::transport::{ApiError, Transport};
@@ -221,7 +222,7 @@ fn open_audit(settings: &Settings) -> Result<Arc<AuditWriter>, EngineError> {
     audit.max_lines = settings.audit_queue_lines;
     audit.max_bytes = settings.audit_queue_bytes;
     audit.sync_interval = Duration::from_millis(settings.audit_sync_interval_ms);
-    let writer = AuditWriter::open(audit).map_err(|error| EngineError(error.to_string()))?;
+    let writer = AuditWriter::open(audit).map_err(EngineError::Audit)?;
     Ok(Arc::new(writer))
 }
 

@@ -38,8 +38,8 @@ use self::tls::Tls;
 use crate::attached::AttachedServer;
 use crate::clock::Clock;
 use crate::engine::Engine;
+use crate::error::{EngineError, TlsError};
 use crate::metrics::Family;
-use crate::settings::EngineError;
 use crate::threads;
 
 pub use self::settings::{FastListener, FastSettings, FastTls};
@@ -67,18 +67,84 @@ pub struct FastLane {
     running: Mutex<Option<Running>>,
 }
 
-#[derive(Debug)]
+/// Threads that serve.
+#[derive(Debug, Default)]
 struct Running {
     /// One for each listener: a flood on one listener takes no thread of another.
     runtimes: Vec<Runtime>,
     servers: Vec<JoinHandle<()>>,
 }
 
-/// How the listeners stand, for readiness and metrics.
+impl Running {
+    /// Serves one listener on threads of its own. Returns the way for its canaries.
+    fn start_listener(
+        &mut self,
+        threads: usize,
+        serving: Serving,
+        socket: Bound,
+        tls: Option<Arc<Tls>>,
+        stopped: &watch::Receiver<bool>,
+    ) -> Result<canary::Canaries, EngineError> {
+        let failed = |part: String| |source| EngineError::Start { part, source };
+        let runtime = threads::start_runtime("authz-fast", threads)
+            .map_err(failed("no runtime".to_owned()))?;
+        let inside = runtime.enter();
+        let socket =
+            Socket::new(socket, tls).map_err(failed(format!("listener `{}`", serving.listener)))?;
+        drop(inside);
+        let (canary, arrived) = mpsc::channel(CANARIES);
+        let listening = accept::listen(Arc::new(serving), socket, stopped.clone(), arrived);
+        self.servers.push(runtime.spawn(listening));
+        self.runtimes.push(runtime);
+        Ok(canary)
+    }
+}
+
+/// A listener whose socket is bound and whose TLS files are read.
+struct BoundListener {
+    name: Arc<str>,
+    address: String,
+    socket: Bound,
+    /// File of a unix socket, to be removed at the end.
+    file: Option<OwnSocket>,
+    tls: Option<Arc<Tls>>,
+}
+
+impl BoundListener {
+    fn new(listener: &FastListener) -> Result<Self, EngineError> {
+        let tls = listener.tls.as_ref().map(Tls::new).transpose();
+        let tls = tls.map_err(|source| refused_tls(&listener.name, source))?.map(Arc::new);
+        let (address, socket) = bind(listener)?;
+        let path = listener.address.strip_prefix("unix:");
+        let file = path.filter(|_| matches!(socket, Bound::Unix(_)));
+        let file = file.map(|path| OwnSocket::of(PathBuf::from(path)));
+        Ok(Self { name: listener.name.as_str().into(), address, socket, file, tls })
+    }
+
+    fn tls(&self) -> Option<(Arc<str>, Arc<Tls>)> {
+        Some((Arc::clone(&self.name), Arc::clone(self.tls.as_ref()?)))
+    }
+}
+
+/// Condition of the listeners, for readiness and metrics.
 #[derive(Debug)]
 struct Condition {
     pulse: Arc<Pulse>,
     counts: Vec<Arc<Counts>>,
+}
+
+impl Condition {
+    fn new(settings: &FastSettings) -> Self {
+        let reports = Arc::new(Share::new(REPORTS));
+        let counts = settings.listeners.iter().map(|listener| {
+            let (connections, calls) = (settings.connections, settings.concurrency);
+            let peers = Arc::new(Peers::new(connections, calls, Arc::clone(&reports)));
+            Arc::new(Counts::new(listener.name.as_str().into(), peers))
+        });
+        let counts: Vec<Arc<Counts>> = counts.collect();
+        let listeners = counts.iter().map(|counts| Arc::clone(&counts.listener));
+        Self { pulse: Arc::new(Pulse::new(listeners)), counts }
+    }
 }
 
 impl AttachedServer for Condition {
@@ -96,81 +162,48 @@ impl FastLane {
     /// Binds every address, then serves.
     ///
     /// # Errors
-    /// An address cannot be bound, or a certificate is refused; nothing serves then.
+    /// An address cannot be bound, a certificate is refused, or the system has no thread; nothing serves then.
     pub fn start(engine: Arc<Engine>, settings: FastSettings) -> Result<Self, EngineError> {
-        let mut bound = Vec::new();
-        let mut addresses = Vec::new();
-        let mut sockets = Vec::new();
-        let mut tls = Vec::new();
-        for listener in &settings.listeners {
-            let files = listener.tls.as_ref().map(Tls::new).transpose();
-            let files = files.map_err(|error| refused_tls(&listener.name, &error))?.map(Arc::new);
-            let (address, socket) = bind(listener)?;
-            if let Bound::Unix(_) = socket
-                && let Some(path) = listener.address.strip_prefix("unix:")
-            {
-                sockets.push(OwnSocket::of(PathBuf::from(path)));
-            }
-            if let Some(files) = &files {
-                tls.push((Arc::from(listener.name.as_str()), Arc::clone(files)));
-            }
-            addresses.push(address);
-            bound.push((socket, files));
-        }
-        let failed =
-            |what: &str, error: std::io::Error| EngineError(format!("fast lane: {what}: {error}"));
-        let (stop, stopped) = watch::channel(false);
-        let draining = Arc::new(AtomicBool::new(false));
-        let reports = Arc::new(Share::new(REPORTS));
-        let counts: Vec<_> = settings
-            .listeners
-            .iter()
-            .map(|listener| {
-                let (connections, calls) = (settings.connections, settings.concurrency);
-                let peers = Arc::new(Peers::new(connections, calls, Arc::clone(&reports)));
-                Arc::new(Counts::new(listener.name.as_str().into(), peers))
-            })
-            .collect();
-        let pulse = Arc::new(Pulse::new(counts.iter().map(|counts| Arc::clone(&counts.listener))));
-        let condition = Arc::new(Condition { pulse: Arc::clone(&pulse), counts });
+        let bound = settings.listeners.iter().map(BoundListener::new);
+        let bound: Vec<BoundListener> = bound.collect::<Result<_, _>>()?;
+        let addresses = bound.iter().map(|listener| listener.address.clone()).collect();
+        let tls = bound.iter().filter_map(BoundListener::tls).collect();
+        let condition = Arc::new(Condition::new(&settings));
         let server: Arc<dyn AttachedServer> = Arc::<Condition>::clone(&condition);
         engine.attach(&server);
-        let mut runtimes = Vec::new();
-        let mut servers = Vec::new();
+        let (stop, stopped) = watch::channel(false);
+        let draining = Arc::new(AtomicBool::new(false));
+        let mut running = Running::default();
+        let mut sockets = Vec::new();
         let mut canaries = Vec::new();
-        for ((listener, (socket, files)), counts) in
-            settings.listeners.iter().zip(bound).zip(&condition.counts)
-        {
-            let serving = Serving {
-                engine: Arc::clone(&engine),
-                listener: listener.name.as_str().into(),
-                counts: Arc::clone(counts),
-                draining: Arc::clone(&draining),
-                max_streams: settings.max_streams,
-                receive: Duration::from_millis(settings.receive_timeout_ms),
-                handshake: Duration::from_millis(settings.handshake_timeout_ms),
-                idle: Duration::from_millis(settings.idle_timeout_ms),
-            };
-            let runtime = threads::start_runtime("authz-fast", settings.workers)
-                .map_err(|error| failed("no runtime", error))?;
-            let inside = runtime.enter();
-            let socket = Socket::new(socket, files)
-                .map_err(|error| failed(&format!("listener `{}`", listener.name), error))?;
-            drop(inside);
-            let (canary, comes) = mpsc::channel(CANARIES);
-            canaries.push(canary);
-            let listening = accept::listen(Arc::new(serving), socket, stopped.clone(), comes);
-            servers.push(runtime.spawn(listening));
-            runtimes.push(runtime);
+        for (listener, counts) in bound.into_iter().zip(&condition.counts) {
+            let serving = Serving::new(&engine, counts, &draining, &settings);
+            sockets.extend(listener.file);
+            let (socket, tls) = (listener.socket, listener.tls);
+            canaries.push(running.start_listener(
+                settings.workers.get(),
+                serving,
+                socket,
+                tls,
+                &stopped,
+            )?);
         }
-        let ready_after = Duration::from_millis(settings.ready_after_ms);
-        let canaries =
-            canary::Sender::start(Arc::clone(&engine.clock), pulse, canaries, ready_after)
-                .map_err(|error| failed("no thread", error))?;
-        let running = Mutex::new(Some(Running { runtimes, servers }));
-        let _condition = condition;
         let clock = Arc::clone(&engine.clock);
-        Ok(Self { clock, addresses, sockets, tls, _condition, draining, stop, canaries, running })
+        let pulse = Arc::clone(&condition.pulse);
+        let ready_after = Duration::from_millis(settings.ready_after_ms);
+        let canaries = canary::Sender::start(Arc::clone(&clock), pulse, canaries, ready_after)
+            .map_err(|source| EngineError::Start { part: "no thread".to_owned(), source })?;
+        Ok(Self {
+            clock,
+            addresses,
+            sockets,
+            tls,
+            _condition: condition,
+            draining,
+            stop,
+            canaries,
+            running: Mutex::new(Some(running)),
+        })
     }
 
     /// Serves new connections of a listener with other files; where these are refused, those before go on serving.
@@ -179,8 +212,8 @@ impl FastLane {
     /// The listener has no TLS, or the files are refused.
     pub fn renew_tls(&self, listener: &str, files: &FastTls) -> Result<(), EngineError> {
         let tls = self.tls.iter().find(|(name, _)| **name == *listener);
-        let (_, tls) = tls.ok_or_else(|| refused_tls(listener, "it has none"))?;
-        tls.renew(files).map_err(|error| refused_tls(listener, &error))
+        let (_, tls) = tls.ok_or_else(|| refused_tls(listener, TlsError::NoTls))?;
+        tls.renew(files).map_err(|error| refused_tls(listener, error))
     }
 
     /// Bound addresses, in the order of the listeners.
@@ -218,8 +251,8 @@ impl FastLane {
     }
 }
 
-fn refused_tls(listener: &str, error: &str) -> EngineError {
-    EngineError(format!("fast lane listener `{listener}`: TLS: {error}"))
+fn refused_tls(listener: &str, source: TlsError) -> EngineError {
+    EngineError::Tls { listener: listener.to_owned(), source }
 }
 
 impl Drop for FastLane {

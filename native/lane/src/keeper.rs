@@ -13,7 +13,8 @@ use authz_state::{AuditError, AuditWriter};
 use tokio::sync::Semaphore;
 
 use crate::ask::{Refused, Step};
-use crate::settings::{EngineError, Lane, StateEngine, StateSettings};
+use crate::error::EngineError;
+use crate::settings::{Lane, StateEngine, StateSettings};
 
 /// Calls of the fast lane that may wait for a store elsewhere at once; one more is OVERLOADED.
 const WAITING: usize = 64;
@@ -51,18 +52,17 @@ impl Keeper {
                     Duration::from_millis(settings.revocation_staleness_ms);
                 shared.clock_tolerance = Duration::from_millis(settings.clock_tolerance_ms);
                 let opened = PostgresStore::open(shared, audit_sink(audit));
-                Arc::new(opened.map_err(|error| EngineError(error.to_string()))?)
+                Arc::new(opened.map_err(EngineError::Store)?)
             }
             (StateEngine::Embedded, Some(path), _) => {
                 let mut embedded = EmbeddedSettings::new(path.clone());
                 embedded.bounds = bounds;
                 let opened = EmbeddedStore::open(embedded, audit_sink(audit));
-                Arc::new(opened.map_err(|error| EngineError(error.to_string()))?)
+                Arc::new(opened.map_err(EngineError::Store)?)
             }
             _ => {
                 let mut secret = [0; 32];
-                getrandom::fill(&mut secret)
-                    .map_err(|error| EngineError(format!("state: no randomness: {error}")))?;
+                getrandom::fill(&mut secret).map_err(EngineError::Randomness)?;
                 Arc::new(MemoryStore::with_bounds(secret, bounds))
             }
         };

@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use crate::ask::Refused;
 use crate::credentials;
 use crate::engine::Engine;
+use crate::error::EngineError;
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
 use crate::revoke;
-use crate::settings::{EngineError, Lane};
+use crate::settings::Lane;
 
 /// How long one call may wait for the store.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -187,7 +188,7 @@ impl Engine {
         let state = if ends { "ending".to_owned() } else { state };
         rest.insert("state".to_owned(), serde_json::Value::String(state));
         let lease: Lease = serde_json::from_value(serde_json::Value::Object(rest))
-            .map_err(|error| EngineError(format!("lease: {error}")))?;
+            .map_err(EngineError::json("lease"))?;
         let key = RecordKey::new(RecordKind::Lease, &lease.id);
         let lock = [RecordKey::new(RecordKind::Session, &lease.session)];
         let (mut done, mut unknown) = (false, None);
@@ -257,12 +258,12 @@ fn is_gone(refused: &Refused) -> bool {
 
 /// A key of which nothing but the public half is given.
 fn public(given: serde_json::Map<String, serde_json::Value>) -> Result<SigningKey, EngineError> {
-    let refuse = |what: &str| Err(EngineError(format!("signing key: {what}")));
+    let refuse = |what: &str| Err(EngineError::Invalid(format!("signing key: {what}")));
     if let Some(name) = given.keys().find(|name| !KEY_MEMBERS.contains(&name.as_str())) {
         return refuse(&format!("`{name}` is none of its members"));
     }
     let key: SigningKey = serde_json::from_value(serde_json::Value::Object(given))
-        .map_err(|error| EngineError(format!("signing key: {error}")))?;
+        .map_err(EngineError::json("signing key"))?;
     let jwk: serde_json::Map<String, serde_json::Value> =
         read("signing key: `jwk`", key.jwk.as_bytes())?;
     if PRIVATE.iter().any(|name| jwk.contains_key(*name)) {
@@ -280,13 +281,13 @@ impl Engine {
 }
 
 pub(crate) fn failed(refused: Refused) -> EngineError {
-    EngineError(refused.message)
+    EngineError::Refused(refused.message)
 }
 
 pub(crate) fn read<'a, T: Deserialize<'a>>(what: &str, json: &'a [u8]) -> Result<T, EngineError> {
-    serde_json::from_slice(json).map_err(|error| EngineError(format!("{what}: {error}")))
+    serde_json::from_slice(json).map_err(EngineError::json(what))
 }
 
 pub(crate) fn text<T: Serialize>(value: &T) -> Result<String, EngineError> {
-    serde_json::to_string(value).map_err(|error| EngineError(error.to_string()))
+    serde_json::to_string(value).map_err(EngineError::Encode)
 }

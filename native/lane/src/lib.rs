@@ -17,6 +17,7 @@ mod enforcer_proof;
 mod engine;
 mod entries;
 mod envoy;
+mod error;
 mod exchange;
 mod explain;
 mod fast;
@@ -70,12 +71,12 @@ mod world;
 pub use build::build_profile;
 pub use clock::{Clock, SystemClock};
 pub use engine::{Engine, EngineParts};
+pub use error::{EnforcerError, EngineError, InjectionError, PemError, TlsError};
 pub use fast::{FastLane, FastListener, FastSettings, FastTls};
 pub use pace::Pace;
 pub use settings::{
-    CredentialSettings, DpopSettings, EnforcerSpec, EngineError, Injection, Lane, Lifetimes,
-    Listener, PeerSpec, Relay, ReportWay, Secret, Settings, StateEngine, StateSettings, Surface,
-    TraceSettings,
+    CredentialSettings, DpopSettings, EnforcerSpec, Injection, Lane, Lifetimes, Listener, PeerSpec,
+    Relay, ReportWay, Secret, Settings, StateEngine, StateSettings, Surface, TraceSettings,
 };
 pub use status::Status;
 pub use sweep::Swept;

@@ -1,4 +1,9 @@
-//! What is counted, with labels from closed sets only.
+//! Counters of the engine. Labels come from closed sets only.
+//!
+//! `prometheus-client` does not fit: its histogram takes a lock for each observation, of which every call makes several, where
+//! [`Histogram`] adds to atomics. Its text is OpenMetrics, with a period after each help text and an end mark, but `/metrics`
+//! shows the families of the engine among those of the Python server, in the Prometheus format. So the engine hands over
+//! [`Family`] values, and the Python server renders them all.
 
 mod family;
 mod histogram;

@@ -9,8 +9,8 @@ use authz_state::store::{MAX_PAGE, Page, Query};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
+use crate::error::EngineError;
 use crate::leases::{failed, read, text};
-use crate::settings::EngineError;
 
 /// How new a bundle is. A higher epoch is newer whatever its sequence.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]

@@ -12,11 +12,11 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::{RouteError, Routed};
 use authz_token::TrustStore;
 
+use crate::error::{EnforcerError, EngineError};
 use crate::injected::Injected;
 use crate::metrics::{Metrics, SystemId};
 use crate::settings::{
-    CredentialSettings, DpopSettings, EngineError, INSECURE_DEV, Listener, PeerSpec, Relay,
-    ReportWay, Surface,
+    CredentialSettings, DpopSettings, INSECURE_DEV, Listener, PeerSpec, Relay, ReportWay, Surface,
 };
 
 /// Everything that a decision reads besides its request. Swapped whole.
@@ -111,9 +111,9 @@ impl Enforcer {
         asked: &[String],
         relays: &[Relay],
         reports: Option<ReportWay>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, EnforcerError> {
         if name.is_empty() || name == INSECURE_DEV {
-            return Err("its name is empty or reserved; give another".to_owned());
+            return Err(EnforcerError::ReservedName);
         }
         Ok(Self {
             name,
@@ -201,14 +201,17 @@ struct Peers {
 impl Peers {
     fn of(specs: Vec<PeerSpec>) -> Result<Self, EngineError> {
         let mut peers = Self::default();
-        let refused = |name: &str, what: &str| EngineError(format!("enforcer `{name}`: {what}"));
+        let refused =
+            |name: &str, what: &str| EngineError::Invalid(format!("enforcer `{name}`: {what}"));
         for spec in specs {
             let PeerSpec { name, r#match: pattern, asks, relays, reports } = spec;
             if let Some(defect) = pattern_defect(&pattern) {
                 return Err(refused(&name, &format!("`match: {pattern}`: {defect}")));
             }
-            let enforcer = Enforcer::new(name.clone(), &asks, &relays, reports)
-                .map_err(|what| refused(&name, &what))?;
+            let enforcer =
+                Enforcer::new(name.clone(), &asks, &relays, reports).map_err(|source| {
+                    EngineError::Enforcer { place: format!("enforcer `{name}`"), source }
+                })?;
             let enforcer = Arc::new(enforcer);
             let tie = peers.patterns.iter().find(|(other, _)| {
                 let nested = covers(other, &pattern) != covers(&pattern, other);
@@ -248,7 +251,7 @@ impl Peers {
                 Some((role, &agent.value))
             });
             if let Some((role, agent)) = agent {
-                return Err(EngineError(format!(
+                return Err(EngineError::Invalid(format!(
                     "enforcer `{}` relays {what}, and `{pattern}` may be the agent `{agent}` of the bundle's role \
                      `{role}`, which could then speak for its user; give the front end an identity that no entry of \
                      `agents` matches, or remove `{word}` from its `relays`",
@@ -330,7 +333,7 @@ impl Loaded {
             let way = way(listener)?;
             way.enforcer.iter().for_each(|enforcer| note(enforcer));
             if ways.insert(name.clone(), way).is_some() {
-                return Err(EngineError(format!(
+                return Err(EngineError::Invalid(format!(
                     "two listeners have the name `{name}`; rename one"
                 )));
             }
@@ -424,7 +427,7 @@ fn refuse_any_host(settings: &CredentialSettings, plan: &Plan) -> Result<(), Eng
             continue;
         }
         if let Some(at) = plan.routes().without_host(system) {
-            return Err(EngineError(format!(
+            return Err(EngineError::Invalid(format!(
                 "{}:{}: the route is for every host, and its system `{system}` has an injected secret, which a host of the \
                  caller's choice would get; add `host` to the route, or `origin` to the system in `catalog`",
                 at.file, at.line
@@ -441,7 +444,7 @@ fn injections(credentials: &CredentialSettings) -> BTreeMap<String, Injected> {
 
 fn way(listener: Listener) -> Result<Way, EngineError> {
     let name = &listener.name;
-    let refused = |what: &str| EngineError(format!("listener `{name}`: {what}"));
+    let refused = |what: &str| EngineError::Invalid(format!("listener `{name}`: {what}"));
     let enforcer = match (listener.enforcer, listener.insecure_dev) {
         (Some(_), true) => {
             return Err(refused("has both `enforcer` and `insecure_dev`; give one"));
@@ -450,7 +453,10 @@ fn way(listener: Listener) -> Result<Way, EngineError> {
         (None, false) => None,
         (Some(spec), false) => {
             let made = Enforcer::new(spec.name, &spec.asks, &spec.relays, spec.reports);
-            let made = made.map_err(|what| refused(&format!("enforcer: {what}")))?;
+            let made = made.map_err(|source| EngineError::Enforcer {
+                place: format!("listener `{name}`: enforcer"),
+                source,
+            })?;
             if let Some((_, what)) = made.speaks_for_user().filter(|_| spec.uids.is_empty()) {
                 let what = format!(
                     "its enforcer relays {what}, and any process that opens the socket would be it; give its `uids`"
@@ -482,7 +488,7 @@ fn way(listener: Listener) -> Result<Way, EngineError> {
     })
 }
 
-fn asks(list: &[String]) -> Result<Asks, String> {
+fn asks(list: &[String]) -> Result<Asks, EnforcerError> {
     let mut systems = BTreeSet::new();
     let mut all = false;
     for item in list {
@@ -491,14 +497,14 @@ fn asks(list: &[String]) -> Result<Asks, String> {
             Some(system) if !system.is_empty() && !system.contains(['*', '.']) => {
                 systems.insert(system.to_owned());
             }
-            _ => return Err(format!("`asks: {item}` is no `system:<id>` and not `system:*`")),
+            _ => return Err(EnforcerError::System(item.clone())),
         }
     }
     if all {
         return Ok(Asks::All);
     }
     if systems.is_empty() {
-        return Err("`asks` is empty, so every question would be refused; list systems".to_owned());
+        return Err(EnforcerError::NoSystem);
     }
     Ok(Asks::These(systems))
 }

@@ -8,7 +8,7 @@ use authz_state::place;
 
 use super::accept::Bound;
 use super::settings::FastListener;
-use crate::settings::EngineError;
+use crate::error::EngineError;
 
 /// A socket that was bound here.
 #[derive(Debug)]
@@ -37,15 +37,14 @@ fn identity_of(path: &Path) -> Option<(u64, u64)> {
 }
 
 pub(super) fn bind(listener: &FastListener) -> Result<(String, Bound), EngineError> {
-    let failed = |error: std::io::Error| {
-        EngineError(format!(
-            "fast lane listener `{}`: `{}`: {error}",
-            listener.name, listener.address
-        ))
+    let failed = |source: std::io::Error| EngineError::Bind {
+        listener: listener.name.clone(),
+        address: listener.address.clone(),
+        source,
     };
     if let Some(path) = listener.address.strip_prefix("unix:") {
         if listener.tls.is_some() {
-            return Err(EngineError(format!(
+            return Err(EngineError::Invalid(format!(
                 "fast lane listener `{}`: a unix socket has no TLS; remove `tls`",
                 listener.name
             )));

@@ -15,6 +15,7 @@ use super::answer::{Answer, UNIMPLEMENTED, compressed, error, failed, overloaded
 use super::counts::{Counts, Refusal};
 use super::headers::{authorization, grpc_timeout, is_compressed, trace_parent, trace_state};
 use super::message::{read_message, within};
+use super::settings::FastSettings;
 use super::share::{Call, Full};
 use crate::engine::Engine;
 use crate::proto::grpc::health::v1::health_check_response::ServingStatus;
@@ -47,6 +48,24 @@ pub(super) struct Serving {
 }
 
 impl Serving {
+    pub(super) fn new(
+        engine: &Arc<Engine>,
+        counts: &Arc<Counts>,
+        draining: &Arc<AtomicBool>,
+        settings: &FastSettings,
+    ) -> Self {
+        Self {
+            engine: Arc::clone(engine),
+            listener: Arc::clone(&counts.listener),
+            counts: Arc::clone(counts),
+            draining: Arc::clone(draining),
+            max_streams: settings.max_streams,
+            receive: Duration::from_millis(settings.receive_timeout_ms),
+            handshake: Duration::from_millis(settings.handshake_timeout_ms),
+            idle: Duration::from_millis(settings.idle_timeout_ms),
+        }
+    }
+
     pub(super) async fn answer(
         &self,
         connection: &Arc<Connection>,

@@ -13,10 +13,11 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
 use super::FastTls;
+use crate::error::{PemError, TlsError};
 
 const ALPN: &[u8] = b"h2";
 
-/// What new connections are served with.
+/// TLS configuration of new connections.
 #[derive(Debug)]
 pub(super) struct Tls {
     config: ArcSwap<ServerConfig>,
@@ -24,19 +25,17 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    pub(super) fn new(files: &FastTls) -> Result<Self, String> {
+    pub(super) fn new(files: &FastTls) -> Result<Self, TlsError> {
         let is_mutual = files.client_ca.is_some();
         Ok(Self { config: ArcSwap::from_pointee(config(files)?), is_mutual })
     }
 
-    /// Serves new connections with these. What was before goes on serving where they are refused. No session of before is
-    /// resumed: sessions are kept with the certificate that they were begun under.
-    pub(super) fn renew(&self, files: &FastTls) -> Result<(), String> {
+    /// Serves new connections with other files. If the files are refused, the listener keeps those that it has. A session from
+    /// before the change is not resumed: sessions are kept with the certificate that they began with.
+    pub(super) fn renew(&self, files: &FastTls) -> Result<(), TlsError> {
         // INVARIANT (no downgrade): whether callers must show a certificate is the configuration's to say.
         if files.client_ca.is_some() != self.is_mutual {
-            return Err(
-                "whether clients need a certificate cannot change while it serves".to_owned()
-            );
+            return Err(TlsError::ClientAuthority);
         }
         self.config.store(Arc::new(config(files)?));
         Ok(())
@@ -47,45 +46,39 @@ impl Tls {
     }
 }
 
-fn config(files: &FastTls) -> Result<ServerConfig, String> {
-    let chain = certificates(&files.certificate)
-        .map_err(|error| format!("the certificate is refused: {error}"))?;
-    let key = PrivateKeyDer::from_pem_slice(files.key.as_bytes())
-        .map_err(|error| format!("the key is refused: {error}"))?;
+fn config(files: &FastTls) -> Result<ServerConfig, TlsError> {
+    let chain = certificates(&files.certificate).map_err(TlsError::Certificate)?;
+    let key = PrivateKeyDer::from_pem_slice(files.key.as_bytes()).map_err(TlsError::Key)?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
+        .map_err(TlsError::Provider)?;
     let builder = match &files.client_ca {
         None => builder.with_no_client_auth(),
-        Some(roots) => {
-            let refused = |error: String| format!("the client authorities are refused: {error}");
-            let mut store = RootCertStore::empty();
-            for root in certificates(roots).map_err(refused)? {
-                store.add(root).map_err(|error| refused(error.to_string()))?;
+        Some(authorities) => {
+            let mut roots = RootCertStore::empty();
+            for root in certificates(authorities).map_err(TlsError::Authorities)? {
+                roots.add(root).map_err(TlsError::Authority)?;
             }
             let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider).build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| refused(error.to_string()))?)
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(verifier.map_err(TlsError::Verifier)?)
         }
     };
-    let mut config = builder
-        .with_single_cert(chain, key)
-        .map_err(|error| format!("certificate and key are refused: {error}"))?;
+    let mut config = builder.with_single_cert(chain, key).map_err(TlsError::Pair)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(config)
 }
 
-fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    match all {
-        Ok(all) if all.is_empty() => Err("there is no certificate in it".to_owned()),
-        Ok(all) => Ok(all),
-        Err(error) => Err(error.to_string()),
-    }
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let all: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(PemError::Malformed)?;
+    if all.is_empty() { Err(PemError::Empty) } else { Ok(all) }
 }
 
-/// Whom a certificate names, which its handshake has proved: its SPIFFE id; of one without, its digest.
+/// Identity in the certificate of a peer, which the handshake has proved: its SPIFFE id, or the digest of a certificate without
+/// one.
 pub(super) fn identity(chain: &[CertificateDer<'_>]) -> Option<Box<str>> {
     let leaf = chain.first()?;
     let parsed = webpki::EndEntityCert::try_from(leaf).ok();

@@ -1,32 +1,32 @@
-//! Listeners and enforcers, as configured.
+//! Listeners and enforcers. A member that is missing gives a caller nothing.
 
 use serde::Deserialize;
 
-use super::EngineError;
 use super::surface::Surface;
+use crate::error::EngineError;
 
-/// One way in, as configured.
+/// Listener, and who its callers are.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
-    /// Its name, which each call gives.
+    /// Name of the listener. Each call names its listener.
     pub name: String,
-    /// The enforcer that everybody who can reach it is; none: callers ask about themselves.
+    /// Enforcer that each caller is. Default: callers ask about themselves.
     #[serde(default)]
     pub enforcer: Option<EnforcerSpec>,
-    /// Everybody who can reach it is an enforcer for all systems; for development only.
+    /// Each caller is an enforcer for all systems. For development only.
     #[serde(default)]
     pub insecure_dev: bool,
-    /// Callers show a certificate (X.509-SVID), and are who it says; without one they are refused.
+    /// Each caller shows a certificate (X.509-SVID), which proves its identity. A caller without one is refused.
     #[serde(default)]
     pub mutual: bool,
-    /// Explain is answered here.
+    /// Administration is answered here.
     #[serde(default)]
     pub admin: bool,
-    /// Clients of token endpoints, whom the server has authenticated itself: it says who calls, and is believed.
+    /// Callers are clients of token endpoints. The server has authenticated them, and its word counts.
     #[serde(default)]
     pub http: bool,
-    /// What is answered here; none: everything that the other keys allow.
+    /// Surfaces that are answered here. Default: all that the other members allow.
     #[serde(default)]
     pub surfaces: Option<Vec<Surface>>,
 }
@@ -35,32 +35,32 @@ impl Listener {
     /// Reads listeners from a JSON array.
     ///
     /// # Errors
-    /// An unknown or missing key, or a wrong type.
+    /// A member is unknown or missing, or has a wrong type.
     pub fn list_from_json(text: &[u8]) -> Result<Vec<Self>, EngineError> {
-        serde_json::from_slice(text).map_err(|error| EngineError(format!("listeners: {error}")))
+        serde_json::from_slice(text).map_err(EngineError::json("listeners"))
     }
 }
 
-/// An enforcer, as configured.
+/// Enforcer of a listener.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnforcerSpec {
-    /// Its name in policies and audit records.
+    /// Name in policies and audit records.
     pub name: String,
     /// Systems that it asks about: `system:crm`, or `system:*` for all.
     pub asks: Vec<String>,
-    /// What it may say of the agents that it asks about, and is believed.
+    /// Facts about agents that count on its word.
     #[serde(default)]
     pub relays: Vec<Relay>,
-    /// How it tells what came of what it was permitted; none: not at all.
+    /// Way by which it reports results of permits. Default: it reports none.
     #[serde(default)]
     pub reports: Option<ReportWay>,
-    /// Users that its processes run as; empty: any that can open the socket.
+    /// Users that its processes run as. Empty: each user that can open the socket.
     #[serde(default)]
     pub uids: Vec<u32>,
 }
 
-/// How an enforcer tells what came of what it was permitted.
+/// Way by which an enforcer reports results of permits.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum ReportWay {
@@ -74,30 +74,30 @@ pub enum ReportWay {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Relay {
-    /// Who the agent is, as the enforcer verified on a connection of its own.
+    /// Identity of the agent, which the enforcer verified on a connection of its own.
     Principal,
     /// Labels that the call carries.
     Labels,
-    /// What a user wrote, beside that user's token.
+    /// Prompt of a user, beside that user's token.
     Prompt,
     /// The context of the session that a call is made in, beside the subject's token.
     Session,
 }
 
-/// A TLS peer that is an enforcer, as configured.
+/// Enforcer that is recognized by its TLS certificate.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PeerSpec {
-    /// Its name in policies and audit records.
+    /// Name in policies and audit records.
     pub name: String,
-    /// SPIFFE ids of such peers; `*` stands for one whole path segment. Of several that match, the most specific counts.
+    /// SPIFFE ids of the peers; `*` stands for one whole path segment. If several enforcers match a peer, the most specific counts.
     pub r#match: String,
-    /// As of [`EnforcerSpec`].
+    /// As [`EnforcerSpec::asks`].
     pub asks: Vec<String>,
-    /// As of [`EnforcerSpec`].
+    /// As [`EnforcerSpec::relays`].
     #[serde(default)]
     pub relays: Vec<Relay>,
-    /// As of [`EnforcerSpec`].
+    /// As [`EnforcerSpec::reports`].
     #[serde(default)]
     pub reports: Option<ReportWay>,
 }
@@ -106,11 +106,11 @@ impl PeerSpec {
     /// Reads enforcers from a JSON array.
     ///
     /// # Errors
-    /// An unknown or missing key, or a wrong type.
+    /// A member is unknown or missing, or has a wrong type.
     pub fn list_from_json(text: &[u8]) -> Result<Vec<Self>, EngineError> {
-        serde_json::from_slice(text).map_err(|error| EngineError(format!("enforcers: {error}")))
+        serde_json::from_slice(text).map_err(EngineError::json("enforcers"))
     }
 }
 
-/// The name of the enforcer that an `insecure_dev` listener is.
+/// Name of the enforcer of an `insecure_dev` listener.
 pub const INSECURE_DEV: &str = "insecure_dev";

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// What a call asks for, whichever lane it came by.
+/// Kind of call. Both lanes have the same kinds.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum Surface {
@@ -47,7 +47,7 @@ pub enum Surface {
 }
 
 impl Surface {
-    /// The word used in metrics and configuration.
+    /// Name in metrics and configuration.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -73,7 +73,7 @@ impl Surface {
         }
     }
 
-    /// The surface of that name.
+    /// Surface with a name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|surface| surface.as_str() == name)
@@ -129,17 +129,17 @@ impl Surface {
     ];
 }
 
-/// Which server a call came by.
+/// Server that took a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
-    /// grpcio's.
+    /// The Python server, on grpcio.
     Python,
-    /// [`crate::FastLane`].
+    /// The native server, [`crate::FastLane`].
     Fast,
 }
 
 impl Lane {
-    /// The word used in metrics and configuration.
+    /// Name in metrics and configuration.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -148,6 +148,6 @@ impl Lane {
         }
     }
 
-    /// Both.
+    /// All lanes.
     pub const ALL: [Self; 2] = [Self::Python, Self::Fast];
 }

@@ -177,7 +177,7 @@ impl Engine {
                 refuse("the listener does not answer this")
             }
             Some(_) if arrival.surface == Surface::ExtAuthz && !is_enforcer => {
-                refuse("whoever asks is no enforcer, so no proxy is answered")
+                refuse("the caller is not an enforcer, so no proxy is answered")
             }
             Some(_) => Ok(world),
         }

@@ -345,7 +345,7 @@ impl Engine {
             Some(_) => Err(Refused::new(
                 ReasonCode::EnforcerRefused,
                 Step::Identify,
-                "the call's own credential is not the caller's, and whoever asks is no enforcer",
+                "the credential of the call itself is not among its evidence, and the caller is not an enforcer",
             )),
             None => {
                 evidence.push(ask::credential(role, scheme, token, None, &self.settings)?);
@@ -396,7 +396,7 @@ fn declared_labels(
         return Err(Refused::new(
             ReasonCode::EnforcerRefused,
             Step::Identify,
-            "whoever asks may not say which labels a call carries",
+            "the caller may not say which labels a call carries",
         ));
     }
     // A label that the bundle does not have may be any text. The kernel refuses it.

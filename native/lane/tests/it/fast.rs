@@ -19,13 +19,16 @@ use crate::support::*;
 
 pub(crate) fn lane(served: &Served, extra: serde_json::Value) -> (FastLane, String) {
     let socket = served.audit.with_file_name("fast.sock");
-    let mut settings = json!({"listeners": [
-        {"name": "dev", "address": "127.0.0.1:0"},
-        {"name": "crm", "address": format!("unix:{}", socket.display())},
-    ]});
-    for (name, value) in extra.as_object().unwrap() {
-        settings[name] = value.clone();
-    }
+    let mut settings = json!({
+        "listeners": [
+            {"name": "dev", "address": "127.0.0.1:0"},
+            {"name": "crm", "address": format!("unix:{}", socket.display())},
+        ],
+        "workers": 2, "concurrency": 2_048, "connections": 1_024, "max_streams": 256,
+        "receive_timeout_ms": 5_000, "handshake_timeout_ms": 5_000, "idle_timeout_ms": 300_000,
+        "ready_after_ms": 1_000,
+    });
+    merge(&mut settings, &extra);
     let settings = FastSettings::from_json(settings.to_string().as_bytes()).unwrap();
     let lane = FastLane::start(Arc::clone(&served.engine), settings).unwrap();
     let address = format!("http://{}", lane.addresses()[0]);

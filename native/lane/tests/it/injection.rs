@@ -18,8 +18,7 @@ const PINNED: &str = "routes: [{host: inner.example, method: PUT, path: /find, o
 const OBSERVED: &str = "mode: {default: observe, owner: sec, until: 2999-01-01}";
 
 fn credentials(injections: &Value) -> CredentialSettings {
-    let settings = json!({"issuer": "https://authz.example", "injections": injections});
-    CredentialSettings::from_json(settings.to_string().as_bytes()).unwrap()
+    credential_settings(&json!({"injections": injections}))
 }
 
 fn load(served: &Served, injections: &Value, more: &[(&str, &str)]) {
@@ -342,8 +341,8 @@ fn refused() {
         json!({"header": "x-api-key", "value": "a", "more": 1}),
     ];
     for injection in cases {
-        let settings = json!({"issuer": "https://a.example", "injections": {"crm": injection}});
-        let read = CredentialSettings::from_json(settings.to_string().as_bytes());
+        let settings = credentials_json(&json!({"injections": {"crm": injection}}));
+        let read = CredentialSettings::from_json(settings.as_bytes());
         assert!(read.is_err(), "{injection}");
     }
 }

@@ -12,7 +12,7 @@ use authz_lane::proto::authz::v1 as wire;
 use authz_lane::proto::envoy::config::core::v3::{HeaderMap, HeaderValue};
 use authz_lane::proto::envoy::service::auth::v3 as ext;
 use authz_lane::proto::envoy::service::auth::v3::attribute_context as attributes;
-use authz_lane::{Engine, Listener, Settings, Transport, World};
+use authz_lane::{CredentialSettings, Engine, Listener, Settings, Transport, World};
 use authz_token::mint::{Key, bundle, jwks};
 use authz_token::{TrustSpec, TrustStore};
 use prost::Message;
@@ -235,13 +235,50 @@ pub fn own(bytes: &[u8]) -> wire::Decision {
     wire::CheckResponse::decode(bytes).unwrap().decision.unwrap()
 }
 
-pub fn settings(audit: &std::path::Path, extra: &Value) -> Settings {
-    let mut settings =
-        json!({"audit_path": audit, "node_id": "n1", "audit_unverified_refusals": 1_000_000});
-    for (name, value) in extra.as_object().unwrap() {
-        settings[name] = value.clone();
+/// Sets members of a JSON object; an object in `changes` changes the members of the object that is there.
+pub fn merge(json: &mut Value, changes: &Value) {
+    for (name, value) in changes.as_object().unwrap() {
+        if value.is_object() && json[name].is_object() {
+            merge(&mut json[name], value);
+        } else {
+            json[name] = value.clone();
+        }
     }
+}
+
+pub fn settings(audit: &std::path::Path, extra: &Value) -> Settings {
+    let mut settings = json!({
+        "audit_path": audit, "audit_queue_lines": 65_536, "audit_queue_bytes": 64 << 20,
+        "audit_sync_interval_ms": 1_000, "audit_max_wait_ms": 2_000,
+        "audit_unverified_refusals": 1_000_000, "token_cache_size": 10_000,
+        "max_message_bytes": 1 << 20, "max_arguments_bytes": 256 << 10, "max_token_bytes": 8_192,
+        "probe_rate": 50.0, "probe_burst": 200.0, "probe_callers": 10_000,
+        "envoy_error_response": false, "node_id": "n1", "trace": null,
+        "version": env!("CARGO_PKG_VERSION"),
+        "state": {
+            "engine": "memory", "path": null, "dsn": null, "node": "", "connections": 8,
+            "max_wait_ms": 2_000, "revocation_staleness_ms": 1_000, "clock_tolerance_ms": 5_000,
+            "report_within_ms": 60_000, "retention_ms": 86_400_000, "max_tasks": 250_000,
+            "max_tasks_per_agent": 10_000, "max_tasks_per_session": 1_000,
+        },
+    });
+    merge(&mut settings, extra);
     Settings::from_json(settings.to_string().as_bytes()).unwrap()
+}
+
+/// JSON of settings of credentials.
+pub fn credentials_json(changes: &Value) -> String {
+    let mut settings = json!({
+        "issuer": "https://authz.example", "audiences": {}, "injections": {}, "leases": {},
+        "lifetime": {"low": 900, "standard": 300, "high": 120, "critical": 60},
+        "dpop": {"window": 60, "max_proofs_per_key": 4_096, "require_nonce": false},
+    });
+    merge(&mut settings, changes);
+    settings.to_string()
+}
+
+pub fn credential_settings(changes: &Value) -> CredentialSettings {
+    CredentialSettings::from_json(credentials_json(changes).as_bytes()).unwrap()
 }
 
 pub fn unloaded(extra: &Value) -> Served {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use authz_lane::proto::authz::v1 as wire;
-use authz_lane::{CredentialSettings, Listener, PeerChain, PeerSpec, Surface, Transport, World};
+use authz_lane::{Listener, PeerChain, PeerSpec, Surface, Transport, World};
 use authz_token::mint::{Key, jwks, proof};
 use authz_token::{TrustSpec, TrustStore};
 use prost::Message;
@@ -447,10 +447,9 @@ fn a_bound_token() {
         spec["issuers"]["corp"]["alone_bound"] = alone_bound.into();
         spec["own"] = json!({"issuer": ISSUER, "keys": jwks(&[&own])});
         let spec = TrustSpec::from_json(spec.to_string().as_bytes()).unwrap();
-        let settings = json!({"issuer": ISSUER}).to_string();
         let world = World {
             trust: Arc::new(TrustStore::compile(&spec).unwrap()),
-            credentials: Some(CredentialSettings::from_json(settings.as_bytes()).unwrap()),
+            credentials: Some(credential_settings(&json!({"issuer": ISSUER}))),
             ..world_with(PORTAL, "")
         };
         served.engine.load(world).unwrap();
