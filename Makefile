@@ -154,6 +154,10 @@ $(CARGO_DENY):
 		--root $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION) cargo-deny@$(CARGO_DENY_VERSION)
 	rm -rf $(CACHE)/cargo-deny-build
 
+.PHONY: prose
+prose: $(STAMPS)/deps ## how often hard-to-read phrases occur in docs, comments and docstrings
+	$(PY) scripts/prose.py --files 20
+
 # --- tests
 
 .PHONY: test
