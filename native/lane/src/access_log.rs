@@ -1,4 +1,4 @@
-//! `envoy.service.accesslog.v3.AccessLogService`: what came of permitted requests, as the proxy that asked has logged it.
+//! `envoy.service.accesslog.v3.AccessLogService`: outcomes of permitted requests, as the proxy that asked has logged them.
 //!
 //! The fields are those of `envoy/data/accesslog/v3/accesslog.proto`.
 
@@ -13,6 +13,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 use prost_types::value::Kind;
 
+use crate::api_call::RefusedCaller;
 use crate::engine::Engine;
 use crate::limits;
 use crate::metrics::LogEntry;
@@ -20,15 +21,13 @@ use crate::proto::envoy::data::accesslog::v3::{
     AccessLogCommon, AccessLogType, HttpAccessLogEntry, HttpResponseProperties, ResponseFlags,
 };
 use crate::proto::envoy::service::accesslog::v3::StreamAccessLogsResponse;
-use crate::report::{Reporter, Told, may_report};
+use crate::report::{OutcomeReport, Reporter, reporting_enforcer};
 use crate::revoke;
 use crate::settings::{ReportWay, Surface};
-use crate::steps::record::ChangeContext;
-use crate::tasks::Caller;
 use crate::transport::{ApiError, Transport};
 use crate::world::Loaded;
 
-/// Under which the proxy keeps the `dynamic_metadata` of our answers.
+/// Name under which the proxy keeps the `dynamic_metadata` of Authz's answers.
 const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
 const DECISION_ID: &str = "decision_id";
 /// `response_code_details` of a response that came from the upstream, and not from the proxy itself.
@@ -49,36 +48,36 @@ struct LogEntries {
     log_entry: Vec<Bytes>,
 }
 
-/// An entry that tells what came of a decision.
-struct Logged {
+/// Outcome of a permit, as an entry tells it.
+struct LoggedOutcome {
     decision_id: String,
     event: Event,
 }
 
 impl Engine {
-    /// Takes one message of an access log. What it tells of no open permit is counted, and changes nothing.
+    /// Takes one message of an access log. An entry that tells of no open permit is counted, and changes nothing.
     ///
-    /// An empty one asks whether the caller is heard at all.
+    /// A message without entries asks whether the caller may report at all.
     ///
     /// # Errors
-    /// Whoever tells is no enforcer that reports by access log.
+    /// The caller is not an enforcer that reports by access log.
     pub(crate) fn access_log(
         &self,
         request: &[u8],
         transport: &Transport<'_>,
     ) -> Result<Vec<u8>, ApiError> {
-        let world = self.heard(transport)?;
+        let world = self.admit_log(transport)?;
         match self.entries(request) {
             Some(message) => {
                 for _ in message.tcp_logs.into_iter().flat_map(|entries| entries.log_entry) {
                     self.metrics.logged(LogEntry::NoDecision);
                 }
                 for entry in message.http_logs.into_iter().flat_map(|entries| entries.log_entry) {
-                    let came = match read(&entry) {
-                        Ok(logged) => self.settle_logged(logged, &world, transport),
-                        Err(came) => came,
+                    let result = match read_entry(&entry) {
+                        Ok(outcome) => self.settle_logged(outcome, &world, transport),
+                        Err(result) => result,
                     };
-                    self.metrics.logged(came);
+                    self.metrics.logged(result);
                 }
             }
             None => self.metrics.logged(LogEntry::Malformed),
@@ -86,24 +85,23 @@ impl Engine {
         Ok(StreamAccessLogsResponse {}.encode_to_vec())
     }
 
-    /// Whoever tells is an enforcer that reports by access log, and is not revoked.
-    fn heard(&self, transport: &Transport<'_>) -> Result<Arc<Loaded>, ApiError> {
-        let mut judgement = self.judgement(Surface::AccessLog, self.world(), transport);
-        let heard = self.admit(&judgement.arrival, transport).and_then(|world| {
-            may_report(&judgement, ReportWay::AccessLog)?;
-            revoke::of_asker(&*self.keeper.revocations()?, &judgement.arrival.asker)?;
+    /// Refuses a caller that is not an enforcer that reports by access log, or that is revoked. A refusal is recorded.
+    fn admit_log(&self, transport: &Transport<'_>) -> Result<Arc<Loaded>, ApiError> {
+        let arrival = self.arrival(Surface::AccessLog, self.world(), transport);
+        let admitted = self.admit(&arrival, transport).and_then(|world| {
+            reporting_enforcer(&arrival, ReportWay::AccessLog)?;
+            revoke::of_asker(&*self.keeper.revocations()?, &arrival.asker)?;
             Ok(world)
         });
-        heard.map_err(|refused| {
+        admitted.map_err(|refused| {
             let error = ApiError::of(refused.reason, refused.message.clone());
-            judgement.refuse(refused);
-            let line = self.recorded(transport);
-            drop(self.conclude(judgement, &[], transport, line, None));
+            let caller = RefusedCaller::of(arrival, self.recorded(transport), "", refused);
+            drop(self.conclude_refused(caller, transport));
             error
         })
     }
 
-    /// The entries of a message; none: it cannot be read, or is too large.
+    /// The entries of a message; none if the message cannot be read or is too large.
     fn entries(&self, request: &[u8]) -> Option<LogMessage> {
         self.check_size(request).ok()?;
         let message = LogMessage::decode(Bytes::copy_from_slice(request)).ok()?;
@@ -114,72 +112,63 @@ impl Engine {
         (all <= limits::LOG_ENTRIES).then_some(message)
     }
 
-    /// Settles the permit that an entry is about. One that nobody awaits is no decision, and leaves no record.
+    /// Settles the permit that an entry is about. An entry about no open permit is no call, and leaves no record.
     fn settle_logged(
         &self,
-        logged: Logged,
+        outcome: LoggedOutcome,
         world: &Arc<Loaded>,
         transport: &Transport<'_>,
     ) -> LogEntry {
         let transport = &Transport { received: self.clock.monotonic(), ..*transport };
-        let mut judgement = self.judgement(Surface::AccessLog, Some(Arc::clone(world)), transport);
-        let wait = self.wait_of(transport);
-        let key = RecordKey::new(RecordKind::Reservation, &logged.decision_id);
-        let permit = match self.keeper.peek(&key, wait) {
+        let arrival = self.arrival(Surface::AccessLog, Some(Arc::clone(world)), transport);
+        let key = RecordKey::new(RecordKind::Reservation, &outcome.decision_id);
+        let permit = match self.keeper.peek(&key, self.wait_of(transport)) {
             Ok(Some(Record::Reservation(permit))) => permit,
             Ok(_) => return LogEntry::NothingOpen,
             Err(_) => return LogEntry::Failed,
         };
-        if permit.due <= judgement.arrival.now() {
+        if permit.due <= arrival.now() {
             return LogEntry::NothingOpen;
         }
         if world.plan.model().reports(&permit.operation) != Reports::AccessLog {
             return LogEntry::OtherReporter;
         }
-        let told = Told {
-            decision_id: logged.decision_id,
-            event: logged.event,
-            // What was never tried brought nothing; what came of anything else nobody here sees.
-            labels: (logged.event == Event::Aborted).then(BTreeSet::new),
+        let report = OutcomeReport {
+            decision_id: outcome.decision_id,
+            event: outcome.event,
+            // A request that was never sent brought nothing. Of any other, no labels are known here.
+            labels: (outcome.event == Event::Aborted).then(BTreeSet::new),
             actuals: BTreeMap::new(),
         };
-        let line = self.recorded(transport);
-        let done = {
-            let call = ChangeContext { evidence: &[], recorded: &line, wait };
-            let caller = Caller { world: Arc::clone(world), call, is_owner: false };
-            self.told(&told, Reporter::AccessLog, &mut judgement, &caller)
-        };
-        let kept = match done {
-            Ok((_, kept)) => kept,
-            Err(refused) => {
-                judgement.refuse(refused);
-                None
-            }
-        };
-        let judgement = self.conclude(judgement, &[], transport, line, kept);
-        match judgement.reason() {
+        let caller = self.enforcer_caller(arrival, Arc::clone(world), transport);
+        let settled = self.settle_report(&report, Reporter::AccessLog, &caller);
+        let (record, _) = self.conclude_call(caller, settled);
+        match record.reason() {
             ReasonCode::Permitted => LogEntry::Settled,
             ReasonCode::EnforcerRefused => LogEntry::Refused,
-            // Another was faster.
+            // Another report was faster.
             ReasonCode::NotPermitted => LogEntry::NothingOpen,
             _ => LogEntry::Failed,
         }
     }
 }
 
-/// Reads one entry; where it tells nothing, why.
-fn read(entry: &[u8]) -> Result<Logged, LogEntry> {
+/// Reads one entry.
+///
+/// # Errors
+/// The reason why the entry tells no outcome.
+fn read_entry(entry: &[u8]) -> Result<LoggedOutcome, LogEntry> {
     let entry = HttpAccessLogEntry::decode(entry).map_err(|_| LogEntry::Malformed)?;
     let common = entry.common_properties.unwrap_or_default();
     if !is_final(&common) {
         return Err(LogEntry::NotFinal);
     }
     let decision_id = decision_id(&common)?.to_owned();
-    let event = what_came(&common, &entry.response.unwrap_or_default());
-    Ok(Logged { decision_id, event })
+    let event = event_of(&common, &entry.response.unwrap_or_default());
+    Ok(LoggedOutcome { decision_id, event })
 }
 
-/// The request is over, and this is not the log of one attempt at its upstream (`access_log_type`).
+/// Whether the request is over, and the entry is not the log of one attempt at its upstream (`access_log_type`).
 #[expect(deprecated, reason = "proxies before `access_log_type` say it so")]
 fn is_final(common: &AccessLogCommon) -> bool {
     matches!(
@@ -200,7 +189,8 @@ fn decision_id(common: &AccessLogCommon) -> Result<&str, LogEntry> {
     }
 }
 
-/// What came of a request, as far as its log says. Whatever may have been done counts as done, as where nobody tells.
+/// The outcome of a request, as far as its log says it. An operation that may have been done counts as done, as it does without
+/// a report.
 ///
 /// * Done: the upstream answered (`response_code_details`, `via_upstream`) with 2xx, 303 or 304 (RFC 9110 §15.4.4, §15.4.5),
 ///   and nothing cut the answer off (`response_flags`). Other redirections say that it is to be done elsewhere.
@@ -208,7 +198,7 @@ fn decision_id(common: &AccessLogCommon) -> Result<&str, LogEntry> {
 ///   or 504, which are what a proxy between says of a server that it lost (RFC 9110 §15.6.3 to §15.6.5).
 /// * Aborted: the proxy answered by itself, and had sent nothing ([`was_never_sent`]).
 /// * Unreported: anything else. A reset, a time-out, a client that left: the upstream may have done it.
-fn what_came(common: &AccessLogCommon, response: &HttpResponseProperties) -> Event {
+fn event_of(common: &AccessLogCommon, response: &HttpResponseProperties) -> Event {
     let none = ResponseFlags::default();
     let flags = common.response_flags.as_ref().unwrap_or(&none);
     match response.response_code_details.as_str() {
@@ -227,7 +217,7 @@ fn what_came(common: &AccessLogCommon, response: &HttpResponseProperties) -> Eve
     }
 }
 
-/// No byte of the request went to any upstream: none was sent (`time_to_first_upstream_tx_byte`, of the last attempt;
+/// Whether no byte of the request went to any upstream: none was sent (`time_to_first_upstream_tx_byte`, of the last attempt;
 /// `upstream_wire_bytes_sent`, of all), and there was no second attempt (`upstream_request_attempt_count`).
 fn was_never_sent(common: &AccessLogCommon) -> bool {
     common.time_to_first_upstream_tx_byte.is_none()
@@ -236,7 +226,7 @@ fn was_never_sent(common: &AccessLogCommon) -> bool {
         && common.upstream_request_attempt_count <= 1
 }
 
-/// All that is flagged is what a proxy finds before it sends anything: no route, cluster, name, healthy host, room in the
+/// Whether all flags are those that a proxy sets before it sends anything: no route, cluster, name, healthy host, room in the
 /// circuit breaker or connection; a rate limit; an injected fault; a filter that refuses.
 fn is_of_proxy(flags: &ResponseFlags) -> bool {
     let rest = ResponseFlags {

@@ -8,7 +8,6 @@ use authz_token::{Evidence, Refusal, RefusalReason, Role, Scheme};
 
 use crate::limits;
 use crate::proto::authz::v1 as wire;
-use crate::refused_agent::AgentClaim;
 use crate::settings::Settings;
 
 /// The step of a decision.
@@ -123,6 +122,14 @@ pub(crate) struct Relayed<'a> {
     pub(crate) certificate: &'a str,
 }
 
+/// Identity of the agent as a message claims it, as far as that can be read although other parts of the message cannot.
+#[derive(Debug, Default)]
+pub(crate) struct AgentClaim<'a> {
+    pub(crate) evidence: Vec<Evidence<'a>>,
+    /// The agent, on the word of a proxy that is believed in that.
+    pub(crate) relayed: Option<Relayed<'a>>,
+}
+
 /// A header that may be meant for us or for the upstream.
 #[derive(Clone, Copy)]
 pub(crate) struct Authorization<'a> {
@@ -168,23 +175,23 @@ pub(crate) fn of_request<'a>(
         Ok(wire::Mode::Probe) => true,
         Err(_) => return Err(Refused::input("`mode` has an unknown value")),
     };
-    text("operation", &request.operation, limits::ID)?;
-    text("resource", &request.resource, limits::ID)?;
-    text("task", &request.task, limits::ID)?;
-    text("approval_id", &request.approval_id, limits::ID)?;
-    list("destinations", &request.destinations, limits::DESTINATION)?;
+    check_id("operation", &request.operation)?;
+    check_id("resource", &request.resource)?;
+    check_id("task", &request.task)?;
+    check_id("approval_id", &request.approval_id)?;
+    check_list("destinations", &request.destinations, limits::DESTINATION)?;
     let labels = labels(request.labels.iter().map(String::as_str))?;
-    list("supported_obligations", &request.supported_obligations, limits::OBLIGATION)?;
+    check_list("supported_obligations", &request.supported_obligations, limits::OBLIGATION)?;
     if request.arguments_json.len() > settings.max_arguments_bytes {
         return Err(Refused::input(format!(
             "`arguments_json` is longer than {} bytes",
             settings.max_arguments_bytes
         )));
     }
-    text("idempotency_key", &request.idempotency_key, limits::ID)?;
-    text("session_context", &request.session_context, limits::ID)?;
-    text("http_method", &request.http_method, limits::METHOD)?;
-    text("http_uri", &request.http_uri, limits::PATH)?;
+    check_id("idempotency_key", &request.idempotency_key)?;
+    check_id("session_context", &request.session_context)?;
+    check_length("http_method", &request.http_method, limits::METHOD)?;
+    check_length("http_uri", &request.http_uri, limits::PATH)?;
     if request.http_method.is_empty() != request.http_uri.is_empty() {
         return Err(Refused::input("`http_method` and `http_uri` come together"));
     }
@@ -276,18 +283,24 @@ pub(crate) fn credential<'a>(
     Ok(Evidence { role, scheme, token, proof })
 }
 
-fn text(name: &str, value: &str, most: usize) -> Result<(), Refused> {
+/// Refuses a text of a request that is longer than `most` bytes.
+pub(crate) fn check_length(name: &str, value: &str, most: usize) -> Result<(), Refused> {
     if value.len() > most {
         return Err(Refused::input(format!("`{name}` is longer than {most} bytes")));
     }
     Ok(())
 }
 
-fn list(name: &str, values: &[String], most: usize) -> Result<(), Refused> {
+/// Refuses a text of a request that is longer than an id may be.
+pub(crate) fn check_id(name: &str, value: &str) -> Result<(), Refused> {
+    check_length(name, value, limits::ID)
+}
+
+fn check_list(name: &str, values: &[String], most: usize) -> Result<(), Refused> {
     if values.len() > limits::LIST {
         return Err(Refused::input(format!("`{name}` has more than {} items", limits::LIST)));
     }
-    values.iter().try_for_each(|value| text(name, value, most))
+    values.iter().try_for_each(|value| check_length(name, value, most))
 }
 
 /// Labels of a call: each once, and no more than a list holds.
@@ -296,7 +309,7 @@ pub(crate) fn labels<'a>(values: impl Iterator<Item = &'a str>) -> Result<Vec<&'
     if labels.len() > limits::LIST {
         return Err(Refused::input(format!("`labels` has more than {} items", limits::LIST)));
     }
-    labels.iter().try_for_each(|label| text("labels", label, limits::ID))?;
+    labels.iter().try_for_each(|label| check_id("labels", label))?;
     labels.sort_unstable();
     labels.dedup();
     Ok(labels)

@@ -3,11 +3,10 @@
 use prost::Message;
 
 use crate::answer;
-use crate::ask::Refused;
+use crate::ask::{AgentClaim, Refused};
 use crate::engine::Engine;
 use crate::limits;
 use crate::proto::authz::v1 as wire;
-use crate::refused_agent::AgentClaim;
 use crate::settings::Surface;
 use crate::steps::record::{Pending, Reply};
 use crate::transport::Transport;

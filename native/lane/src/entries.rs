@@ -7,12 +7,11 @@ use authz_state::AuditError;
 use prost::Message;
 
 use crate::answer;
-use crate::ask::{self, Refused, Step};
+use crate::ask::{self, AgentClaim, Refused, Step};
 use crate::engine::Engine;
 use crate::envoy::{self, Removed};
 use crate::judgement::Arrival;
 use crate::proto::authz::v1 as wire;
-use crate::refused_agent::AgentClaim;
 use crate::settings::{Lane, Surface};
 use crate::steps::record::{Pending, RecordOrigin, Reply};
 use crate::steps::{self, Call};
@@ -80,33 +79,23 @@ impl Engine {
     ) -> Result<Vec<u8>, ApiError> {
         let answered = catch_unwind(AssertUnwindSafe(|| match surface {
             Surface::List => self.list(request, transport),
-            Surface::Report => self.method(
-                surface,
-                request,
-                transport,
-                |_: &wire::ReportRequest| &[],
-                |message, judgement, caller| self.report(message, judgement, caller),
-            ),
+            Surface::Report => self.api_method(surface, request, transport, Self::report_outcome),
             Surface::AccessLog => self.access_log(request, transport),
             Surface::Revoke => self.revoke(request, transport),
-            Surface::Forget => self.forget_labels(request, transport),
-            Surface::TaskStart
-            | Surface::TaskDelegate
-            | Surface::TaskExtend
-            | Surface::TaskGet
-            | Surface::TaskList
-            | Surface::TaskEnd => self.tasks(surface, request, transport),
+            Surface::Forget => self.api_method(surface, request, transport, Self::forget_labels),
+            Surface::TaskStart => self.api_method(surface, request, transport, Self::start_task),
+            Surface::TaskDelegate => {
+                self.api_method(surface, request, transport, Self::delegate_task)
+            }
+            Surface::TaskExtend => self.api_method(surface, request, transport, Self::extend_task),
+            Surface::TaskGet => self.api_method(surface, request, transport, Self::get_task),
+            Surface::TaskList => self.api_method(surface, request, transport, Self::list_tasks),
+            Surface::TaskEnd => self.api_method(surface, request, transport, Self::end_task),
             Surface::CredentialExchange => self.exchange(request, transport),
             Surface::CredentialIntrospect | Surface::CredentialRevoke => {
                 self.about_token(surface, request, transport)
             }
-            Surface::CredentialIssue => self.method(
-                surface,
-                request,
-                transport,
-                |message: &wire::IssueRequest| message.evidence.as_slice(),
-                |message, judgement, caller| self.issue(message, judgement, caller),
-            ),
+            Surface::CredentialIssue => self.issue(request, transport),
             _ => Err(ApiError::of(ReasonCode::BadInput, "there is no such call")),
         }));
         answered.unwrap_or_else(|_| Err(self.failed_inside()))

@@ -1,16 +1,18 @@
-//! `Explain`: a decision without effect, with everything that it was made of.
+//! `Explain`: a decision without effect, with all facts that it depends on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use authz_kernel::decide::decide;
 use authz_kernel::reason::ReasonCode;
+use authz_token::Evidence;
 use prost::Message;
 
 use crate::answer;
+use crate::api_call::{check_admin, refuse_proofs, refuse_task_credential};
 use crate::ask::{self, Ask, Refused, Step};
 use crate::engine::{Engine, own};
-use crate::judgement::Judgement;
+use crate::judgement::{Arrival, CallerIdentity, Judgement, ResolvedOperation, TaskContext};
 use crate::proto::authz::v1 as wire;
 use crate::record;
 use crate::settings::Surface;
@@ -19,15 +21,15 @@ use crate::steps::{self, Call};
 use crate::transport::{ApiError, Transport};
 use crate::world::Loaded;
 
-/// The operation that policy judges.
+/// Operation that policies judge.
 const EXPLAIN: &str = "authz.explain";
 
 impl Engine {
-    /// Judges without effect and tells everything; the answer is an `authz.v1.ExplainResponse`.
+    /// Judges without effect and answers all facts of the decision. The answer is an `authz.v1.ExplainResponse`.
     ///
     /// # Errors
-    /// The listener is no administration listener, whoever asks has no permit for `authz.explain`, or the request cannot
-    /// be explained in this version.
+    /// The listener is not an administration listener, the caller has no permit for `authz.explain`, or the request cannot be
+    /// explained in this version.
     pub fn explain(&self, request: &[u8], transport: &Transport<'_>) -> Result<Vec<u8>, ApiError> {
         catch_unwind(AssertUnwindSafe(|| self.try_explain(request, transport)))
             .unwrap_or_else(|_| Err(self.failed_inside()))
@@ -73,38 +75,66 @@ impl Engine {
         Ok(wire::ExplainResponse { decision: Some(decision) }.encode_to_vec())
     }
 
-    /// Whoever explains is known, and policy lets it. That judgement is a decision with a record of its own.
+    /// Refuses a caller that policy does not permit to explain. That decision has a record of its own.
     fn may_explain(
         &self,
         world: Option<Arc<Loaded>>,
         transport: &Transport<'_>,
     ) -> Result<(), ApiError> {
-        let mut judgement = self.judgement(Surface::Explain, world, transport);
-        EXPLAIN.clone_into(&mut judgement.resolved.operation);
-        if let Err(refused) = self.try_explainer(&mut judgement, transport) {
-            judgement.refuse(refused);
-        }
+        let arrival = self.arrival(Surface::Explain, world, transport);
+        let record = self.judge_explainer(arrival, transport);
         let line = self.recorded(transport);
-        let judgement = self.conclude(judgement, &[], transport, line, None);
-        match judgement.permit() {
+        let record = self.conclude(Box::new(record), &[], transport, line, None);
+        match record.permit() {
             Some(_) => Ok(()),
-            None => Err(ApiError::of(judgement.reason(), judgement.message())),
+            None => Err(ApiError::of(record.reason(), record.message())),
         }
     }
 
-    fn try_explainer(
-        &self,
-        judgement: &mut Judgement,
-        transport: &Transport<'_>,
-    ) -> Result<(), Refused> {
-        let world = self.admit(&judgement.arrival, transport)?;
-        if !world.way(transport.listener).is_some_and(|way| way.admin) {
-            return Err(Refused::new(
-                ReasonCode::EnforcerRefused,
-                Step::Identify,
-                "only an administration listener explains",
-            ));
+    /// The record of a call that asks whether its caller may explain.
+    fn judge_explainer(&self, arrival: Arrival, transport: &Transport<'_>) -> Judgement {
+        let (identity, world) = match self.identify_explainer(&arrival, transport) {
+            (identity, Ok(world)) => (identity, world),
+            (identity, Err(refused)) => return unjudged(arrival, identity).refused(refused),
+        };
+        let facts = kernel_facts(&arrival, &identity.facts, &identity.chain, None, None);
+        let decision = decide(&world.plan, &facts, &own(EXPLAIN), arrival.now());
+        let record = unjudged(arrival, identity).with_decision(decision);
+        match self.in_time(transport, Step::Judge) {
+            Ok(()) => record,
+            Err(refused) => record.refused(refused),
         }
+    }
+
+    /// Admits and identifies a caller that wants to explain. Returns its identity also where it is refused.
+    fn identify_explainer(
+        &self,
+        arrival: &Arrival,
+        transport: &Transport<'_>,
+    ) -> (CallerIdentity, Result<Arc<Loaded>, Refused>) {
+        let shown = self.admit(arrival, transport).and_then(|world| {
+            let evidence = self.evidence_of_explainer(&world, transport)?;
+            Ok((world, evidence))
+        });
+        let (world, evidence) = match shown {
+            Ok(shown) => shown,
+            Err(refused) => return (CallerIdentity::default(), Err(refused)),
+        };
+        let (identity, verified) = self.verify_caller(arrival, &world, &[evidence], None);
+        let verified = verified.and_then(|()| {
+            refuse_task_credential(&identity.facts)?;
+            refuse_proofs(&identity.facts)
+        });
+        (identity, verified.map(|()| world))
+    }
+
+    /// The credential in the `authorization` metadata of a call at an administration listener.
+    fn evidence_of_explainer<'t>(
+        &self,
+        world: &Loaded,
+        transport: &Transport<'t>,
+    ) -> Result<Evidence<'t>, Refused> {
+        check_admin(world.way(transport.listener), "only an administration listener explains")?;
         let Some(value) = transport.authorization else {
             return Err(Refused::new(
                 ReasonCode::NoCredential,
@@ -113,12 +143,13 @@ impl Engine {
             ));
         };
         let (scheme, token) = ask::authorization(value)?;
-        let role = world.role_of(token);
-        let evidence = ask::credential(role, scheme, token, None, &self.settings)?;
-        self.identify(judgement, &world, &[evidence], None)?;
-        let facts = kernel_facts(judgement, &judgement.caller.chain, None, None);
-        let decision = decide(&world.plan, &facts, &own(EXPLAIN), judgement.arrival.now());
-        judgement.decided(decision);
-        self.in_time(transport, Step::Judge)
+        ask::credential(world.role_of(token), scheme, token, None, &self.settings)
     }
+}
+
+/// The record of a caller that wants to explain, before it is judged.
+fn unjudged(arrival: Arrival, caller: CallerIdentity) -> Judgement {
+    let operation = EXPLAIN.to_owned();
+    let resolved = ResolvedOperation { operation, ..ResolvedOperation::default() };
+    Judgement::unjudged(arrival, caller, resolved, TaskContext::default())
 }

@@ -1,28 +1,26 @@
-//! `authz.v1.Admin/Forget`: an administrator lets labels be forgotten that outlive their tasks.
+//! `authz.v1.Admin/Forget`: an administrator removes labels that outlive their tasks.
 
 use std::sync::Arc;
 
 use authz_kernel::decision::Principal;
 use authz_kernel::history::{Holder, pairs_of};
 use authz_kernel::plan::Plan;
-use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
     AgentName, Party, Record, RecordKey, RecordKind, Session, Subject, taskless, taskless_of,
 };
 use authz_state::store::{Page, Query, Survives, Transaction};
-use prost::Message;
 
-use crate::ask::{Refused, Step};
+use crate::api_call::{
+    ApiCaller, ApiMessage, ApiOutcome, CallerEvidence, GrantedChange, WithRecord as _, check_admin,
+};
+use crate::ask::{Refused, check_id};
 use crate::engine::Engine;
-use crate::judgement::{ForgetNote, Judgement};
+use crate::judgement::{ApiNotes, ApiRecord, ForgetNote};
 use crate::keeper::Wait;
 use crate::limits;
 use crate::proto::authz::v1 as wire;
 use crate::proto::authz::v1::forget_request::Target;
-use crate::settings::Surface;
-use crate::steps::record::{ChangeContext, GrantedChange, KeptRecord, RecordOrigin};
-use crate::tasks::bounded;
-use crate::transport::{ApiError, Transport};
+use crate::world::Way;
 
 /// Records that one transaction changes.
 const PAGE: usize = 256;
@@ -34,70 +32,60 @@ struct Forgetting {
     prefixes: Vec<(RecordKind, String)>,
 }
 
-impl Engine {
-    /// Forgets: an `authz.v1.ForgetRequest`, answered by an `authz.v1.ForgetResponse`.
-    ///
-    /// # Errors
-    /// The listener is no administration listener, the request names nothing or no reason, or the store fails.
-    pub(crate) fn forget_labels(
-        &self,
-        request: &[u8],
-        transport: &Transport<'_>,
-    ) -> Result<Vec<u8>, ApiError> {
-        let decode = || Ok(());
-        let (record, records) =
-            self.api_call(Surface::Forget, transport, decode, |(), transport, record, _, line| {
-                "authz.forget".clone_into(&mut record.resolved.operation);
-                self.forgotten(record, request, transport, line)
-            });
-        record.granted()?;
-        let records = records.unwrap_or_default();
-        Ok(wire::ForgetResponse { records }.encode_to_vec())
+impl ApiMessage for wire::ForgetRequest {
+    const OPERATION: &'static str = "authz.forget";
+    const UNREADABLE: &'static str = "the bytes are no ForgetRequest";
+
+    fn evidence(&self) -> CallerEvidence<'_> {
+        CallerEvidence::Socket
     }
 
-    fn forgotten(
+    fn check_listener(way: Option<&Way>) -> Result<(), Refused> {
+        check_admin(way, "only an administration listener forgets")
+    }
+}
+
+impl Engine {
+    /// Forgets labels.
+    ///
+    /// # Errors
+    /// The listener is not an administration listener, the request names no target or no reason, or the store fails.
+    pub(crate) fn forget_labels(
         &self,
-        judgement: &mut Judgement,
-        request: &[u8],
-        transport: &Transport<'_>,
-        line: &RecordOrigin,
-    ) -> Result<(u32, Option<KeptRecord>), Refused> {
-        let world = self.admit(&judgement.arrival, transport)?;
-        if !world.way(transport.listener).is_some_and(|way| way.admin) {
-            return Err(Refused::new(
-                ReasonCode::EnforcerRefused,
-                Step::Identify,
-                "only an administration listener forgets",
-            ));
-        }
-        self.check_size(request)?;
-        let message = wire::ForgetRequest::decode(request)
-            .map_err(|_| Refused::input("the bytes are no ForgetRequest"))?;
-        let forgetting = Forgetting::of(message, &world.plan)?;
-        judgement.notes.forgotten = Some(forgetting.note.clone());
-        let wait = self.wait_of(transport);
-        let call = ChangeContext { evidence: &[], recorded: line, wait };
-        let mut count = 0_u32;
-        // Pages come first: the record of the whole is written with the last change.
-        let of = (&*world.plan, forgetting.note.denials);
+        message: &wire::ForgetRequest,
+        caller: &ApiCaller<'_>,
+    ) -> ApiOutcome<wire::ForgetResponse> {
+        let forgetting = Forgetting::of(message, caller.plan())?;
+        let notes = ApiNotes { forgotten: Some(forgetting.note.clone()), ..ApiNotes::default() };
+        let record = ApiRecord { notes, ..ApiRecord::default() };
+        let outcome = self.forget_records(&forgetting, caller, &record);
+        outcome
+            .map(|grant| grant.map(|records| wire::ForgetResponse { records }))
+            .with_record(&record)
+    }
+
+    /// Forgets the labels of records. Returns the number of records that changed.
+    fn forget_records(
+        &self,
+        forgetting: &Forgetting,
+        caller: &ApiCaller<'_>,
+        record: &ApiRecord,
+    ) -> ApiOutcome<u32> {
+        let of = (&**caller.plan(), forgetting.note.denials);
+        // Pages come first: the audit line of the whole call is written with the last change.
+        let mut in_pages = 0_u32;
         for (kind, prefix) in &forgetting.prefixes {
-            count = count.saturating_add(self.forget_all(*kind, prefix, of, wait)?);
+            in_pages = in_pages.saturating_add(self.forget_all(*kind, prefix, of, caller.wait)?);
         }
-        let survives = Survives::PowerLoss;
-        let kept = self.change_granted(
-            judgement,
-            &call,
-            &forgetting.keys,
-            survives,
-            &mut |transaction, _| {
-                for key in &forgetting.keys {
-                    let is_forgotten = forget(transaction, key, of)?;
-                    count = count.saturating_add(u32::from(is_forgotten));
-                }
-                Ok(GrantedChange::new(format!("{count} records forgotten")))
-            },
-        )?;
-        Ok((count, kept))
+        let (locks, survives) = (&forgetting.keys, Survives::PowerLoss);
+        self.change_granted(caller, record, locks, survives, &mut |transaction| {
+            let mut count = in_pages;
+            for key in &forgetting.keys {
+                let is_forgotten = forget(transaction, key, of)?;
+                count = count.saturating_add(u32::from(is_forgotten));
+            }
+            Ok(GrantedChange::new(count, format!("{count} records forgotten")))
+        })
     }
 
     /// Forgets all records of a kind whose ids begin so, page by page.
@@ -163,8 +151,8 @@ fn forget(
 }
 
 impl Forgetting {
-    fn of(message: wire::ForgetRequest, plan: &Plan) -> Result<Self, Refused> {
-        let wire::ForgetRequest { target, reason, denials } = message;
+    fn of(message: &wire::ForgetRequest, plan: &Plan) -> Result<Self, Refused> {
+        let wire::ForgetRequest { target, reason, denials } = message.clone();
         if reason.is_empty() || reason.len() > limits::REASON {
             let most = limits::REASON;
             return Err(Refused::input(format!("`reason` is empty or longer than {most} bytes")));
@@ -181,7 +169,7 @@ impl Forgetting {
                 Ok(Self { note: note("agent", id), keys, prefixes })
             }
             Some(Target::Pair(wire::Pair { agent: id, subject })) => {
-                bounded("subject", &subject)?;
+                check_id("subject", &subject)?;
                 let keys = pairs(&agent(&id)?, &subject)?;
                 let value = format!("{id} {subject}");
                 let note = note("pair", value.trim_end().to_owned());
@@ -206,7 +194,7 @@ impl Forgetting {
 }
 
 fn named(name: &str, text: &str) -> Result<(), Refused> {
-    bounded(name, text)?;
+    check_id(name, text)?;
     if text.is_empty() {
         return Err(Refused::input(format!("`{name}` is empty")));
     }
@@ -214,7 +202,7 @@ fn named(name: &str, text: &str) -> Result<(), Refused> {
 }
 
 fn agent(id: &str) -> Result<Principal, Refused> {
-    bounded("agent", id)?;
+    check_id("agent", id)?;
     let name = AgentName::parse(id)
         .map_err(|why| Refused::input(format!("`agent` is no SPIFFE id of a workload: {why}")))?;
     Ok(name.principal())

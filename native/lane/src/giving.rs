@@ -17,13 +17,11 @@ use authz_kernel::task::{Party, Record, RecordKey, RecordKind, SharedSession, Ta
 use authz_state::store::{Page, Query, StoreError, Survives, Transaction};
 
 use crate::ask::{Refused, Step};
-use crate::ending;
 use crate::engine::Engine;
 use crate::history::{counted_in, known_party, merge_labels, session, shared_labels, told_of};
-use crate::judgement::Judgement;
+use crate::keeper::ChangeError;
 use crate::keeper::Wait;
-use crate::locate::{self, Located};
-use crate::steps::record::{ChangeContext, ChangeError, GrantedChange, KeptRecord};
+use crate::locate::Located;
 
 /// Tasks from others that the record of one agent names: about half of what a record holds, so that labels have room.
 const MOST: usize = 512;
@@ -221,9 +219,9 @@ impl Engine {
         if used.by_user {
             // It counts for the subject, used or not.
         } else if task.counted_chain() == used.counted_chain() {
-            self.room_live(transaction, (task.assignee(), None), now)?;
+            self.check_live_tasks(transaction, (task.assignee(), None), now)?;
         } else {
-            self.room(transaction, &used, now)?;
+            self.admit_task(transaction, &used, now)?;
         }
         transaction.put(Record::Task(Arc::clone(&used)));
         Ok(used)
@@ -263,54 +261,5 @@ impl Engine {
             Some(task) => Located { task, ..located },
             None => located,
         })
-    }
-
-    /// Ends a task whose agent declines it: nothing of it counts for the agent.
-    pub(crate) fn decline(
-        &self,
-        judgement: &mut Judgement,
-        call: &ChangeContext<'_>,
-        task: &Task,
-        ended: &mut u32,
-    ) -> Result<Option<KeptRecord>, Refused> {
-        let now = judgement.arrival.now();
-        let retention = self.keeper.settings().retention_ms;
-        let mut locks = vec![RecordKey::new(RecordKind::Session, &task.session)];
-        let agent = agent_key(task);
-        locks.extend(agent.clone());
-        let status = TaskStatus::Aborted;
-        let mut count = ending::Ended::default();
-        let kept = self.change_granted(
-            judgement,
-            call,
-            &locks,
-            Survives::PowerLoss,
-            &mut |transaction, _| {
-                let current = locate::find_in(transaction, &task.id)?.task;
-                // Also where the giver has ended it: nothing but declining takes its labels away.
-                let is_declined = current.unused && !current.declined;
-                let top = Some(task.id.as_str());
-                count = ending::end(transaction, &task.session, top, status, now, retention)?;
-                *ended = count.ended;
-                if !is_declined {
-                    return Ok(GrantedChange::new(format!("{ended} tasks ended")));
-                }
-                if let Some(key) = &agent {
-                    let known = known_party(transaction.get(key)?, key, now);
-                    if known.shared.contains_key(&task.id) {
-                        let mut party = Party::clone(&known);
-                        party.shared.remove(&task.id);
-                        transaction.put(Record::Agent(Arc::new(party)));
-                    }
-                }
-                let ended_task = locate::find_in(transaction, &task.id)?.task;
-                let declined = Arc::new(Task { declined: true, ..Task::clone(&ended_task) });
-                transaction.put(Record::Task(Arc::clone(&declined)));
-                Ok(GrantedChange::of_task(declined, "the task is declined"))
-            },
-        )?;
-        self.metrics.tasks_ended(status, u64::from(*ended));
-        self.metrics.tasks_ended(TaskStatus::Expired, u64::from(count.expired));
-        Ok(kept)
     }
 }

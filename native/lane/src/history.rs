@@ -4,7 +4,6 @@ mod alone;
 mod begin;
 mod denials;
 mod recall;
-mod recalled;
 mod records;
 mod remember;
 mod shared;
@@ -16,8 +15,9 @@ pub(crate) use self::begin::{
 };
 pub(crate) use self::denials::{may_begin, refuse_barred};
 pub(crate) use self::recall::{changed_parties, current, parties, recall, recall_in};
-pub(crate) use self::recalled::Recalled;
 pub(crate) use self::records::{known_party, lost, session};
-pub(crate) use self::remember::{above, changes, ends_task, remember, settle_remembered};
+pub(crate) use self::remember::{
+    above, changes, ends_task, memories_of, remember, settle_remembered,
+};
 pub(crate) use self::shared::{merge_labels, shared_labels, told_of};
 pub(crate) use self::taskless::{hold, refuse_taken_away};

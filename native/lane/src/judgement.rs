@@ -25,8 +25,8 @@ use crate::world::Loaded;
 pub(crate) use crate::enforcer_proof::EnforcerProof;
 pub(crate) use crate::judgement::arrival::{Arrival, Asker};
 pub(crate) use crate::judgement::parts::{
-    CallerIdentity, CredentialNote, ForgetNote, Notes, ReportNote, ResolvedOperation,
-    RevocationNote, Settlement, TaskContext,
+    ApiNotes, ApiRecord, CallerIdentity, CredentialNote, ForgetNote, PromptNote, ReportNote,
+    ResolvedOperation, RevocationNote, Settlement, TaskContext,
 };
 use crate::judgement::verdict::CallVerdict;
 #[cfg(test)]
@@ -35,6 +35,22 @@ pub(crate) use crate::judgement::verdict::outcome_name;
 
 /// Start of a message that asks for a proof with a nonce (RFC 9449 §8).
 const USE_NONCE: &str = "use_dpop_nonce";
+
+/// Verdict of a call that no policy judges.
+#[derive(Debug)]
+pub(crate) enum ApiVerdict {
+    /// The call is permitted. There is no [`Permit`] in it. The text is the message of the record.
+    Granted(String),
+    Denied(ApiDenial),
+}
+
+/// Denial of a call that no policy judges.
+#[derive(Clone, Debug)]
+pub(crate) enum ApiDenial {
+    Refused(Refused),
+    /// The call about a credential lacks a proof of possession.
+    ProofRequired(&'static str),
+}
 
 /// Record of one call: the values of its stages, and its verdict. Answer, audit record, metrics and trace are rendered from it.
 ///
@@ -46,7 +62,7 @@ pub(crate) struct Judgement {
     pub(crate) resolved: ResolvedOperation,
     pub(crate) context: TaskContext,
     pub(crate) settlement: Settlement,
-    pub(crate) notes: Notes,
+    pub(crate) notes: ApiNotes,
     verdict: CallVerdict,
     is_softened: bool,
 }
@@ -56,6 +72,52 @@ impl Judgement {
     pub(crate) fn of(arrival: Arrival) -> Self {
         let (caller, resolved) = (CallerIdentity::default(), ResolvedOperation::default());
         Self::unjudged(arrival, caller, resolved, TaskContext::default())
+    }
+
+    /// The record of a call that no policy judges, with its final verdict.
+    pub(crate) fn of_api_call(
+        arrival: Arrival,
+        caller: CallerIdentity,
+        record: ApiRecord,
+        verdict: ApiVerdict,
+    ) -> Self {
+        let ApiRecord { operation, system, tier, task, chain, credential, notes } = record;
+        let caller = CallerIdentity {
+            chain: chain.unwrap_or(caller.chain),
+            credential: credential.or(caller.credential),
+            ..caller
+        };
+        let resolved = ResolvedOperation { operation, system, tier, ..Default::default() };
+        let context = TaskContext { task, ..Default::default() };
+        let mut judgement = Self { notes, ..Self::unjudged(arrival, caller, resolved, context) };
+        match verdict {
+            ApiVerdict::Granted(message) => {
+                judgement.replace_verdict(|verdict, _| verdict.granted(message));
+            }
+            ApiVerdict::Denied(ApiDenial::ProofRequired(message)) => {
+                judgement.replace_verdict(|verdict, _| verdict.wants_proof(message));
+            }
+            ApiVerdict::Denied(ApiDenial::Refused(refused)) => judgement.refuse(refused),
+        }
+        judgement
+    }
+
+    /// The record of a call that a task credential is issued for.
+    pub(crate) fn with_credential(mut self, credential: CredentialNote) -> Self {
+        self.caller.credential = Some(credential);
+        self
+    }
+
+    /// The record, its call ended by the kernel's decision.
+    pub(crate) fn with_decision(mut self, decision: Box<Decision>) -> Self {
+        self.decided(decision);
+        self
+    }
+
+    /// The record, its call ended by a refusal.
+    pub(crate) fn refused(mut self, refused: Refused) -> Self {
+        self.refuse(refused);
+        self
     }
 
     /// The record of a call that nothing judged yet: DENY UNAVAILABLE.
@@ -71,7 +133,7 @@ impl Judgement {
             resolved,
             context,
             settlement: Settlement::default(),
-            notes: Notes::default(),
+            notes: ApiNotes::default(),
             verdict: CallVerdict::default(),
             is_softened: false,
         }
@@ -94,14 +156,13 @@ impl Judgement {
         }
     }
 
-    /// Permits a call about tasks or credentials that needs no policy. There is no [`Permit`] in it.
-    pub(crate) fn grant(&mut self, message: impl Into<String>) {
-        self.replace_verdict(|verdict, _| verdict.granted(message));
-    }
-
-    /// Ends the call about a credential with the demand of a proof of possession. It lets nothing through.
-    pub(crate) fn wants_proof(&mut self, message: impl Into<String>) {
-        self.replace_verdict(|verdict, _| verdict.wants_proof(message));
+    /// Ends the call with the answer that the same request got earlier under the same idempotency key.
+    pub(crate) fn repeat(&mut self, decision_id: &str, answer: &[u8]) {
+        decision_id.clone_into(&mut self.arrival.id);
+        self.settlement.repeats = Some(answer.to_vec());
+        self.replace_verdict(|verdict, _| {
+            verdict.granted("the same request was answered so before, under the same key")
+        });
     }
 
     /// Args: `replace`: makes the new verdict of the old one; its second argument gives the operation's argument schema.

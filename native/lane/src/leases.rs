@@ -12,11 +12,11 @@ use authz_state::store::{Page, Query, Survives};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::Refused;
-use crate::credentials;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
+use crate::permits;
 use crate::revoke;
 use crate::settings::Lane;
 
@@ -220,7 +220,7 @@ impl Engine {
                 if let Some(Record::Reservation(permit)) = transaction.get(&permit)?
                     && permit.credential.as_deref() == Some(known.id.as_str())
                 {
-                    credentials::release(transaction, &permit, now)?;
+                    permits::release(transaction, &permit, now)?;
                 }
             }
             if ends {

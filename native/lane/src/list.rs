@@ -1,14 +1,15 @@
-//! `authz.v1.Authorizer/List`: which operations could be permitted. Never a decision, so it leaves no record and changes
-//! nothing.
+//! `authz.v1.Authorizer/List`: the operations that could be permitted to a caller. A list is no decision, so it leaves no record
+//! and changes nothing.
 
 use authz_kernel::decide::Prospects;
 use authz_kernel::reason::ReasonCode;
 use authz_token::AgentProof;
 use prost::Message;
 
-use crate::ask::{self, Refused, Step};
+use crate::api_call::{ApiMessage, CallerEvidence, refuse_proofs, refuse_task_credential};
+use crate::ask::{self, Refused, Step, check_id};
 use crate::engine::Engine;
-use crate::judgement::{Judgement, name_of};
+use crate::judgement::{Arrival, CallerIdentity, name_of};
 use crate::limits;
 use crate::locate::{self, Located};
 use crate::message::public_message;
@@ -17,134 +18,178 @@ use crate::revoke;
 use crate::settings::Surface;
 use crate::shown;
 use crate::speaker;
+use crate::steps::admit::AdmittedCall;
 use crate::steps::judge::kernel_facts;
 use crate::steps::locate::Implied;
 use crate::transport::{ApiError, Transport};
 
-/// Operations between two looks at the deadline.
+/// Number of operations between two checks of the deadline.
 const STRIDE: usize = 64;
 
+impl ApiMessage for wire::ListRequest {
+    const UNREADABLE: &'static str = "the bytes are no ListRequest";
+
+    fn evidence(&self) -> CallerEvidence<'_> {
+        CallerEvidence::Message(&self.evidence)
+    }
+}
+
+/// A list that is to be made, its caller identified.
+struct ListCall<'c> {
+    admitted: AdmittedCall,
+    identity: CallerIdentity,
+    /// The task that the caller names, or works in without naming it.
+    located: Option<Located>,
+    transport: &'c Transport<'c>,
+}
+
 impl Engine {
-    /// Lists the operations that could be permitted; the answer is an `authz.v1.ListResponse`.
+    /// Lists the operations that could be permitted. The answer is an `authz.v1.ListResponse`.
     ///
     /// # Errors
-    /// The request cannot be read, nobody is known, or the caller asks more often than it may.
+    /// The request cannot be read, its caller is not identified, or the caller lists more often than it may.
     pub(crate) fn list(
         &self,
         request: &[u8],
         transport: &Transport<'_>,
     ) -> Result<Vec<u8>, ApiError> {
-        let mut judgement = self.judgement(Surface::List, self.world(), transport);
-        self.listed(request, transport, &mut judgement)
-            .map(|answer| answer.encode_to_vec())
-            .map_err(|refused| {
-                // Whoever asks about itself learns what an agent may see.
-                let message = match judgement.arrival.asks_itself {
-                    true => public_message(refused.reason),
-                    false => refused.message,
-                };
-                ApiError::of(refused.reason, message)
-            })
+        let arrival = self.arrival(Surface::List, self.world(), transport);
+        let asks_itself = arrival.asks_itself;
+        let answer = self.list_operations(request, transport, arrival);
+        answer.map(|answer| answer.encode_to_vec()).map_err(|refused| {
+            // A caller that asks about itself learns only what an agent may see.
+            let message = match asks_itself {
+                true => public_message(refused.reason),
+                false => refused.message,
+            };
+            ApiError::of(refused.reason, message)
+        })
     }
 
-    fn listed(
+    fn list_operations(
         &self,
         request: &[u8],
         transport: &Transport<'_>,
-        judgement: &mut Judgement,
+        arrival: Arrival,
     ) -> Result<wire::ListResponse, Refused> {
-        let world = self.admit(&judgement.arrival, transport)?;
-        self.check_size(request)?;
-        let message = wire::ListRequest::decode(request)
-            .map_err(|_| Refused::input("the bytes are no ListRequest"))?;
-        let size = match usize::try_from(message.page_size) {
-            Ok(0) => limits::PAGE,
-            Ok(size) => size.min(limits::PAGE),
-            Err(_) => return Err(Refused::input("`page_size` is below 0")),
-        };
-        for (name, text) in [("system", &message.system), ("page_token", &message.page_token)] {
-            if text.len() > limits::ID {
-                return Err(Refused::input(format!(
-                    "`{name}` is longer than {} bytes",
-                    limits::ID
-                )));
-            }
-        }
+        let decode = || self.decode::<wire::ListRequest>(request);
+        let message = self.read_message(&arrival, transport, decode)?;
+        let world = self.admit(&arrival, transport)?;
+        let page_size = page_size(&message)?;
+        let admitted = AdmittedCall { arrival, world };
+        let call = self.identify_list(&message, admitted, transport)?;
+        self.check_list_rate(&call)?;
+        self.page_of_operations(&message, page_size, &call)
+    }
+
+    /// Identifies the caller of a list, and finds its task.
+    fn identify_list<'c>(
+        &self,
+        message: &wire::ListRequest,
+        admitted: AdmittedCall,
+        transport: &'c Transport<'c>,
+    ) -> Result<ListCall<'c>, Refused> {
         let check = wire::CheckRequest {
-            evidence: message.evidence,
-            task: message.task,
+            evidence: message.evidence.clone(),
+            task: message.task.clone(),
             ..wire::CheckRequest::default()
         };
         let mut ask = ask::of_request(&check, &self.settings)?;
-        let agent = judgement.arrival.asker.peer.as_ref().filter(|_| judgement.arrival.asks_itself);
-        let agent = agent.map(|peer| peer.agent(AgentProof::X509Svid));
-        if judgement.arrival.asks_itself {
-            self.add_own_authorization(&mut ask.evidence, transport, &world, agent.is_some())?;
+        let AdmittedCall { arrival, world } = &admitted;
+        let peer = arrival.asker.peer.as_ref().filter(|_| arrival.asks_itself);
+        let agent = peer.map(|peer| peer.agent(AgentProof::X509Svid));
+        if arrival.asks_itself {
+            self.add_own_authorization(&mut ask.evidence, transport, world, agent.is_some())?;
         }
-        let now = judgement.arrival.now();
-        let known = self.identify(judgement, &world, &ask.evidence, agent);
-        match known.and_then(|()| {
-            speaker::refuse_bearer_alone(&judgement.arrival.asker, &judgement.caller.facts, &world)
-        }) {
-            // What is only observed is let through whoever asks.
+        let (mut identity, verified) = self.verify_caller(arrival, world, &ask.evidence, agent);
+        let verified = verified.and_then(|()| {
+            refuse_task_credential(&identity.facts)?;
+            refuse_proofs(&identity.facts)?;
+            speaker::refuse_bearer_alone(&arrival.asker, &identity.facts, world)
+        });
+        match verified {
+            // An operation that is only observed is let through without evidence.
             Err(refused)
                 if refused.reason == ReasonCode::NoCredential
-                    && world.plan.model().modes.any_observes(now) =>
+                    && world.plan.model().modes.any_observes(arrival.now()) =>
             {
-                judgement.caller.chain.clear();
+                identity.chain.clear();
             }
-            known => known?,
+            verified => verified?,
         }
-        let wait = self.wait_of(transport);
-        let located = match ask.task {
-            Some(task) => {
-                let found = locate::find_task(&self.keeper, task, wait)?;
-                self.usable(&found, &judgement.caller, now)?;
-                self.check_left_out(judgement.arrival.now(), &world.plan, &found, wait)?;
-                Some(found)
-            }
-            None => {
-                let implied = self.implied(&judgement.caller, now, &world.plan, wait)?;
-                if let Some((found, Implied::Kept)) = &implied {
-                    self.usable(found, &judgement.caller, now)?;
+        let located = self.locate_list(ask.task, &admitted, &identity, transport)?;
+        if let Some(located) = &located {
+            identity.chain = shown::chain_in(&identity, admitted.arrival.now(), located);
+        }
+        Ok(ListCall { admitted, identity, located, transport })
+    }
+
+    /// The task of a list: the named one, the session of an agent that works without tasks, or none.
+    fn locate_list(
+        &self,
+        task: Option<&str>,
+        AdmittedCall { arrival, world }: &AdmittedCall,
+        identity: &CallerIdentity,
+        transport: &Transport<'_>,
+    ) -> Result<Option<Located>, Refused> {
+        let (plan, now, wait) = (&world.plan, arrival.now(), self.wait_of(transport));
+        if let Some(task) = task {
+            let located = locate::find_task(&self.keeper, task, wait)?;
+            self.check_usable(&located, identity, now)?;
+            self.check_left_out(now, plan, &located, wait)?;
+            return Ok(Some(located));
+        }
+        match self.implied(identity, now, plan, wait)? {
+            Some((located, implied)) => {
+                if implied == Implied::Kept {
+                    self.check_usable(&located, identity, now)?;
                 }
-                let is_optional = world.plan.model().tasks.optional;
-                let taskless =
-                    || is_optional.then(|| Located::taskless(&judgement.caller)).flatten();
-                implied.map(|(found, _)| found).or_else(taskless)
+                Ok(Some(located))
             }
-        };
-        if let Some(found) = &located {
-            judgement.caller.chain =
-                shown::chain_in(&judgement.caller, judgement.arrival.now(), found);
+            None if plan.model().tasks.optional => Ok(Located::taskless(identity)),
+            None => Ok(None),
         }
-        let chain = &judgement.caller.chain;
-        let caller = chain.last().map(name_of).unwrap_or_default();
-        if !self.probes.admit(&caller, self.clock.monotonic()) {
-            return Err(Refused::new(
-                ReasonCode::Overloaded,
-                Step::Judge,
-                "the caller lists more often than it may",
-            ));
+    }
+
+    fn check_list_rate(&self, call: &ListCall<'_>) -> Result<(), Refused> {
+        let caller = call.identity.chain.last().map(name_of).unwrap_or_default();
+        if self.probes.admit(&caller, self.clock.monotonic()) {
+            return Ok(());
         }
-        let view = located.as_ref().map(Located::view);
-        let facts = kernel_facts(judgement, chain, view, None);
-        let prospects = Prospects::new(&world.plan, &facts, now);
-        let enforcer = judgement.arrival.asker.enforcer.as_ref();
-        let mut answer = wire::ListResponse::default();
+        Err(Refused::new(
+            ReasonCode::Overloaded,
+            Step::Judge,
+            "the caller lists more often than it may",
+        ))
+    }
+
+    /// One page of the operations that could be permitted to the caller.
+    fn page_of_operations(
+        &self,
+        message: &wire::ListRequest,
+        page_size: usize,
+        call: &ListCall<'_>,
+    ) -> Result<wire::ListResponse, Refused> {
+        let AdmittedCall { arrival, world } = &call.admitted;
+        let view = call.located.as_ref().map(Located::view);
+        let (proved, chain) = (&call.identity.facts, &call.identity.chain);
+        let facts = kernel_facts(arrival, proved, chain, view, None);
+        let prospects = Prospects::new(&world.plan, &facts, arrival.now());
+        let enforcer = arrival.asker.enforcer.as_ref();
         let revoked = self.keeper.revocations()?;
         let is_revoked = |id: &str| revoke::of_operation(&revoked, id).is_err();
+        let mut answer = wire::ListResponse::default();
         let ids = world.plan.ids_after(&message.system, &message.page_token);
         for (index, id) in ids.into_iter().enumerate() {
             if index.is_multiple_of(STRIDE) {
-                self.in_time(transport, Step::Judge)?;
+                self.in_time(call.transport, Step::Judge)?;
             }
             let may_ask = enforcer.is_none_or(|enforcer| enforcer.may_ask(id));
             if !may_ask || is_revoked(id) || !prospects.could(id) {
                 continue;
             }
-            if answer.operations.len() >= size {
-                // The next page begins after what stands on this one.
+            if answer.operations.len() >= page_size {
+                // The next page begins after the last operation of this one.
                 answer.next_page_token = answer.operations.last().cloned().unwrap_or_default();
                 break;
             }
@@ -152,4 +197,16 @@ impl Engine {
         }
         Ok(answer)
     }
+}
+
+/// Number of operations on a page. Checks the other bounds of the message, too.
+fn page_size(message: &wire::ListRequest) -> Result<usize, Refused> {
+    let size = match usize::try_from(message.page_size) {
+        Ok(0) => limits::PAGE,
+        Ok(size) => size.min(limits::PAGE),
+        Err(_) => return Err(Refused::input("`page_size` is below 0")),
+    };
+    check_id("system", &message.system)?;
+    check_id("page_token", &message.page_token)?;
+    Ok(size)
 }

@@ -1,4 +1,4 @@
-//! What a call presents besides who acts: proofs of possession, each taken once, and a task credential.
+//! Proofs of possession and the task credential of a call. Each proof is taken once.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,29 +17,33 @@ use crate::engine::Engine;
 use crate::keeper::{Keeper, Wait, refused};
 use crate::world::Loaded;
 
-/// The HTTP request that proofs are of (RFC 9449 §4.2).
+/// The HTTP request that proofs of possession are of (RFC 9449 §4.2).
 #[derive(Clone, Debug)]
-pub(crate) struct Sent<'a> {
+pub(crate) struct ProvedRequest<'a> {
     method: &'a str,
     uri: Cow<'a, str>,
 }
 
-impl<'a> Sent<'a> {
-    /// A request to us.
-    pub(crate) fn to_us(uri: String) -> Self {
+/// Reason why no proof can be of the request of a call.
+pub(crate) type NoProvedRequest = &'static str;
+
+impl<'a> ProvedRequest<'a> {
+    /// A request to Authz.
+    pub(crate) fn to_authz(uri: String) -> Self {
         Self { method: "POST", uri: Cow::Owned(uri) }
     }
 
-    /// The request that a proxy asks about, at the system's own origin; or the one that an enforcer says that it was sent.
+    /// The request that a proxy asks about, at the system's own origin; or the request that an enforcer says it was sent.
     ///
-    /// Errors: why no proof can be of it.
+    /// `system` is the system of the request, if it is known.
     ///
-    /// Args: `system`: that of the request; none where it is not known.
+    /// # Errors
+    /// No proof can be of the request.
     pub(crate) fn of(
         ask: &Ask<'a>,
         world: &Loaded,
         system: Option<&str>,
-    ) -> Result<Self, &'static str> {
+    ) -> Result<Self, NoProvedRequest> {
         match &ask.target {
             Target::Operation { .. } => match ask.sent {
                 Some((method, uri)) => Ok(Self { method, uri: Cow::Borrowed(uri) }),
@@ -66,16 +70,16 @@ pub(crate) fn system_of(operation: &str) -> Option<&str> {
     operation.split_once('.').map(|(system, _)| system)
 }
 
-/// A task credential that is presented, as its record stands.
+/// A presented task credential with its record.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Presented {
+pub(crate) struct PresentedCredential {
     credential: Arc<Credential>,
-    /// Of each detail; none where it is no longer kept.
+    /// Reservation of each detail; none if it is no longer kept.
     reservations: Vec<Option<Arc<Reservation>>>,
 }
 
-impl Presented {
-    /// What it permits.
+impl PresentedCredential {
+    /// The operations that the credential permits.
     pub(crate) fn grants(&self) -> Vec<Grant<'_>> {
         let both = self.credential.details.iter().zip(&self.reservations);
         both.map(|(detail, reservation)| Grant {
@@ -83,63 +87,61 @@ impl Presented {
             resource: detail.resource.as_deref(),
             arguments_digest: detail.arguments_digest.as_deref(),
             destinations: &detail.destinations,
-            // INVARIANT (once): what nothing is reserved for any more is not permitted again.
+            // INVARIANT (once): a detail without a reservation is not permitted again.
             is_redeemed: reservation.as_ref().is_none_or(|reservation| reservation.redeemed),
             charged: reservation.as_ref().map_or(&[], |reservation| &reservation.charged),
         })
         .collect()
     }
 
-    /// The task that it is of.
+    /// The task that the credential was issued for.
     pub(crate) fn task(&self) -> &str {
         &self.credential.task
     }
 
-    /// Of one detail, the decision that it was issued of.
+    /// Id of the decision that a detail was issued of.
     pub(crate) fn decision_id(&self, detail: usize) -> Option<&str> {
         self.credential.details.get(detail).map(|detail| detail.decision_id.as_str())
     }
 
-    /// What is reserved for one detail, where that is kept.
+    /// Reservation of a detail, if it is kept.
     pub(crate) fn reservation(&self, detail: usize) -> Option<&Reservation> {
         self.reservations.get(detail)?.as_deref()
     }
 }
 
-/// Finds the record of a presented credential as this node knows it.
+/// Finds the record of a presented credential in this node's view of the store.
 pub(crate) fn find(
     keeper: &Keeper,
     facts: &CredentialFacts,
     now: Time,
     wait: Wait,
-) -> Result<Presented, Refused> {
-    found(facts, now, &mut |key| keeper.peek(key, wait))
+) -> Result<PresentedCredential, Refused> {
+    find_by(facts, now, &mut |key| keeper.peek(key, wait))
 }
 
-/// Finds the record of a presented credential as it is now.
+/// Finds the record of a presented credential in a transaction.
 pub(crate) fn find_in(
     transaction: &mut dyn Transaction,
     facts: &CredentialFacts,
     now: Time,
-) -> Result<Presented, Refused> {
-    found(facts, now, &mut |key| transaction.get(key).map_err(|error| refused(&error)))
+) -> Result<PresentedCredential, Refused> {
+    find_by(facts, now, &mut |key| transaction.get(key).map_err(|error| refused(&error)))
 }
 
-type Read<'a> = dyn FnMut(&RecordKey) -> Result<Option<Record>, Refused> + 'a;
+type ReadRecord<'a> = dyn FnMut(&RecordKey) -> Result<Option<Record>, Refused> + 'a;
 
-fn found(facts: &CredentialFacts, now: Time, read: &mut Read<'_>) -> Result<Presented, Refused> {
+fn find_by(
+    facts: &CredentialFacts,
+    now: Time,
+    read: &mut ReadRecord<'_>,
+) -> Result<PresentedCredential, Refused> {
     let refuse = |reason, what: &str| Err(Refused::new(reason, Step::Locate, what));
     let key = RecordKey::new(RecordKind::Credential, &facts.jti);
     let Some(Record::Credential(credential)) = read(&key)? else {
         return refuse(ReasonCode::Revoked, "the task credential is no longer kept");
     };
-    let binding = credential.binding.as_ref().map(|known| (known.member(), known.value()));
-    let proved = facts.binding.map(|binding| (binding.method(), binding.text()));
-    let is_it = credential.task == facts.task
-        && credential.agent == facts.agent
-        && credential.audience == facts.audience
-        && binding == proved.as_ref().map(|(member, value)| (*member, value.as_str()));
-    if !is_it {
+    if !is_of_record(facts, &credential) {
         return refuse(
             ReasonCode::BadCredential,
             "the task credential is not the one of its record",
@@ -163,12 +165,23 @@ fn found(facts: &CredentialFacts, now: Time, read: &mut Read<'_>) -> Result<Pres
             _ => None,
         });
     }
-    Ok(Presented { credential, reservations })
+    Ok(PresentedCredential { credential, reservations })
+}
+
+/// Whether the claims of a token are those of a record.
+pub(crate) fn is_of_record(facts: &CredentialFacts, credential: &Credential) -> bool {
+    let binding = credential.binding.as_ref().map(|known| (known.member(), known.value()));
+    let proved = facts.binding.map(|binding| (binding.method(), binding.text()));
+    credential.jti == facts.jti
+        && credential.task == facts.task
+        && credential.agent == facts.agent
+        && credential.audience == facts.audience
+        && binding == proved.as_ref().map(|(member, value)| (*member, value.as_str()))
 }
 
 impl Engine {
     /// Refuses a task credential that was issued for another system than the operation's.
-    pub(crate) fn for_audience(
+    pub(crate) fn check_audience(
         facts: &Facts,
         world: &Loaded,
         operation: &str,
@@ -189,22 +202,22 @@ impl Engine {
         ))
     }
 
-    /// Holds each proof that came along against the request that it must be of, and takes it: no other call may bring it
-    /// again, whatever comes of this one.
+    /// Checks that the proofs of a call are of its request, and takes them: no later call may bring them again, whatever the
+    /// outcome of this one.
     ///
-    /// Args: `is_dry`: the call changes nothing, so the proof is not taken.
+    /// `is_dry` says that the call changes nothing, so its proofs are not taken.
     ///
-    /// Returns: what a permit must wait for, so that no crash gives the proof back.
+    /// Returns the write that a permit must wait for, so that no crash makes the proofs usable again.
     pub(crate) fn take_proofs(
         &self,
         proofs: &[ProofFacts],
         now: Time,
         world: &Loaded,
-        sent: &Result<Sent<'_>, &'static str>,
+        request: &Result<ProvedRequest<'_>, NoProvedRequest>,
         is_dry: bool,
         wait: Wait,
     ) -> Result<Option<Ticket>, Refused> {
-        check_sent(proofs, sent)?;
+        check_request(proofs, request)?;
         if is_dry {
             for proof in proofs {
                 if self.keeper.peek(&key_of(proof), wait)?.is_some() {
@@ -213,13 +226,13 @@ impl Engine {
             }
             return Ok(None);
         }
-        self.remember(proofs, world, now, wait)
+        self.take_proofs_once(proofs, world, now, wait)
     }
 
-    /// Remembers proofs, so that none is taken again; refuses those that were taken before.
+    /// Takes proofs without a look at their request; refuses those that were taken before.
     ///
-    /// Returns: what whoever gives something for them must wait for, so that no crash gives them back.
-    pub(crate) fn remember(
+    /// Returns the write that a permit must wait for, so that no crash makes the proofs usable again.
+    pub(crate) fn take_proofs_once(
         &self,
         proofs: &[ProofFacts],
         world: &Loaded,
@@ -241,29 +254,29 @@ impl Engine {
     }
 }
 
-/// Refuses proofs of another request than the one that was sent.
-pub(crate) fn check_sent(
+/// Refuses proofs of another request than the call's.
+pub(crate) fn check_request(
     proofs: &[ProofFacts],
-    sent: &Result<Sent<'_>, &'static str>,
+    request: &Result<ProvedRequest<'_>, NoProvedRequest>,
 ) -> Result<(), Refused> {
     let refuse = |what: &str| Err(Refused::new(ReasonCode::BadProof, Step::Resolve, what));
-    match sent {
+    match request {
         Err(why) => refuse(why),
         Ok(sent) if proofs.iter().all(|proof| proof.is_for(sent.method, &sent.uri)) => Ok(()),
         Ok(_) => refuse("the proof is of another HTTP request"),
     }
 }
 
-/// What is locked while a proof is taken.
+/// The record that is locked while a proof is taken.
 pub(crate) fn lock_of(proof: &ProofFacts) -> RecordKey {
     RecordKey::new(RecordKind::Proof, &proof.jkt)
 }
 
-/// Takes proofs whose [locks](lock_of) are held; those that were not taken before, also where another is refused.
+/// Takes proofs whose [locks](lock_of) are held. Where one was taken before, the others are taken nevertheless.
 ///
-/// Args: `slack_ms`: how much longer than it is taken a proof is remembered.
+/// `slack_ms` is the time for which a proof is remembered after it has expired.
 ///
-/// Returns: the first refusal.
+/// Returns the first refusal.
 pub(crate) fn take_all(
     transaction: &mut dyn Transaction,
     proofs: &[ProofFacts],
@@ -296,7 +309,7 @@ fn take(
         Some(Record::Proof(tally)) => Arc::unwrap_or_clone(tally),
         _ => Proof::tally(&proof.jkt),
     };
-    // Of the whole last second.
+    // A proof is valid until the end of its last second.
     let expires_at = Time(proof.expires_at.saturating_add(1).saturating_mul(1_000));
     if !tally.count(expires_at, now, most) {
         return Ok(Err(Refused::new(

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use authz_token::{AgentFacts, Evidence, Role};
 
-use crate::ask::{self, Relayed};
+use crate::ask::{self, AgentClaim};
 use crate::engine::Engine;
 use crate::judgement::Arrival;
 use crate::transport::Transport;
@@ -17,14 +17,6 @@ use crate::world::Loaded;
 
 /// Credentials that are tried: an SVID and a task credential.
 const MAX_TRIED: usize = 2;
-
-/// The agent's identity as a message claims it, as far as that can be read although other parts of the message cannot.
-#[derive(Debug, Default)]
-pub(crate) struct AgentClaim<'a> {
-    pub(crate) evidence: Vec<Evidence<'a>>,
-    /// The agent, on the word of a proxy that is believed in that.
-    pub(crate) relayed: Option<Relayed<'a>>,
-}
 
 impl Engine {
     /// Verifies the agent of a call that is refused before its evidence is verified; none where no credential is good, or where

@@ -1,42 +1,40 @@
-//! `authz.v1.Authorizer/Report`: what came of a permitted operation, told once, by whoever may tell.
+//! `authz.v1.Authorizer/Report`: the outcome of a permitted operation, reported once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use authz_kernel::decision::Time;
 use authz_kernel::history::{Event, Remembering, Reported, effects};
 use authz_kernel::model::Reports;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Record, RecordKey, RecordKind, RecordName, Reservation, Session};
-use authz_state::store::{StoreError, Transaction};
-use prost::Message;
+use authz_state::store::Transaction;
 
-use crate::ask::{Refused, Step};
-use crate::credentials::give_back;
+use crate::api_call::{ApiCaller, ApiOutcome, ApiRefusal, GrantedChange, WithRecord as _};
+use crate::ask::{Refused, Step, check_id};
 use crate::engine::Engine;
 use crate::history;
-use crate::judgement::{Judgement, ReportNote};
+use crate::judgement::{ApiNotes, ApiRecord, Arrival, ReportNote};
+use crate::keeper::ChangeError;
 use crate::limits;
+use crate::permits::give_back;
 use crate::proto::authz::v1 as wire;
 use crate::settings::ReportWay;
-use crate::steps::record::{ChangeError, GrantedChange};
 use crate::steps::settle::{forget_answer, survives_of};
-use crate::tasks::{Caller, Done, bounded};
-use crate::world::{Enforcer, Loaded};
+use crate::world::Enforcer;
 
-/// What is told of a permit, once it is read.
+/// Report of a permit's outcome.
 #[derive(Clone, Debug)]
-pub(crate) struct Told {
+pub(crate) struct OutcomeReport {
     pub(crate) decision_id: String,
     pub(crate) event: Event,
-    /// None: whoever tells cannot see them.
+    /// Labels of the result. Default: the reporter cannot see them.
     pub(crate) labels: Option<BTreeSet<String>>,
     pub(crate) actuals: BTreeMap<String, i64>,
 }
 
-impl Told {
-    fn of(message: &wire::ReportRequest) -> Result<Self, Refused> {
-        bounded("decision_id", &message.decision_id)?;
+impl OutcomeReport {
+    fn read(message: &wire::ReportRequest) -> Result<Self, Refused> {
+        check_id("decision_id", &message.decision_id)?;
         let event = match wire::ReportResult::try_from(message.result) {
             Ok(wire::ReportResult::Ok) => Event::Done,
             Ok(wire::ReportResult::Failed) => Event::Failed,
@@ -55,7 +53,7 @@ impl Told {
             )));
         }
         for name in message.labels.iter().chain(message.actuals.keys()) {
-            bounded("labels", name)?;
+            check_id("labels", name)?;
         }
         Ok(Self {
             decision_id: message.decision_id.clone(),
@@ -65,8 +63,9 @@ impl Told {
         })
     }
 
-    fn note(&self) -> ReportNote {
-        ReportNote {
+    /// Members of the audit record that tell of the report.
+    fn record(&self) -> ApiRecord {
+        let note = ReportNote {
             decision_id: self.decision_id.clone(),
             result: match self.event {
                 Event::Done => "OK",
@@ -76,168 +75,190 @@ impl Told {
             },
             labels: self.labels.clone().unwrap_or_default(),
             actuals: self.actuals.clone(),
-        }
+        };
+        let notes = ApiNotes { reported: Some(note), ..ApiNotes::default() };
+        ApiRecord { notes, ..ApiRecord::default() }
+    }
+
+    fn permit_key(&self) -> RecordKey {
+        RecordKey::new(RecordKind::Reservation, &self.decision_id)
     }
 }
 
-/// Who tells.
+/// Party that reports an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reporter {
     /// The enforcer that asked, by `Report`.
     Sdk,
     /// The enforcer that asked, by its access log.
     AccessLog,
-    /// The agent that acts: it only adds labels, or lets what it was permitted count as done.
+    /// The agent that acts. It only adds labels, or lets the permitted operation count as done.
     Agent,
 }
 
 impl Engine {
-    /// Takes what came of a permitted operation.
-    pub(crate) fn report(
+    /// Takes the report of a permitted operation.
+    pub(crate) fn report_outcome(
         &self,
         message: &wire::ReportRequest,
-        judgement: &mut Judgement,
-        caller: &Caller<'_>,
-    ) -> Result<Done, Refused> {
-        let told = Told::of(message)?;
-        let by = if judgement.arrival.asker.enforcer.is_some() {
-            Reporter::Sdk
-        } else {
-            Reporter::Agent
+        caller: &ApiCaller<'_>,
+    ) -> ApiOutcome<wire::ReportResponse> {
+        let report = OutcomeReport::read(message)?;
+        let reporter = match &caller.asker().enforcer {
+            Some(_) => Reporter::Sdk,
+            None => Reporter::Agent,
         };
-        self.told(&told, by, judgement, caller)
+        let outcome = self.settle_report(&report, reporter, caller);
+        outcome.map(|grant| grant.map(|()| wire::ReportResponse {}))
     }
 
-    /// Settles what is told of a permit, if it is whoever tells whose word counts.
-    pub(crate) fn told(
+    /// Settles a permit by a report, if the reporter may report it.
+    pub(crate) fn settle_report(
         &self,
-        told: &Told,
-        by: Reporter,
-        judgement: &mut Judgement,
-        caller: &Caller<'_>,
-    ) -> Result<Done, Refused> {
-        let world = &caller.world;
-        judgement.notes.reported = Some(told.note());
-        let key = RecordKey::new(RecordKind::Reservation, &told.decision_id);
-        let Some(Record::Reservation(permit)) = self.keeper.peek(&key, caller.call.wait)? else {
-            return Err(no_permit());
+        report: &OutcomeReport,
+        reporter: Reporter,
+        caller: &ApiCaller<'_>,
+    ) -> ApiOutcome<()> {
+        let record = report.record();
+        let permit = self.keeper.peek(&report.permit_key(), caller.wait).with_record(&record)?;
+        let Some(Record::Reservation(permit)) = permit else {
+            return Err(ApiRefusal::from(no_permit()).with_record(&record));
         };
-        judgement.resolved.operation.clone_from(&permit.operation);
-        judgement.resolved.system = world.system(&permit.operation);
-        judgement.resolved.tier = Some(permit.tier);
-        may_tell(by, judgement, world, &permit)?;
-        if by == Reporter::Agent && told.event != Event::Done {
-            return Err(refused_reporter("of what it does itself an agent only adds labels"));
-        }
-        if let Some(labels) = &told.labels {
-            world.plan.may_carry(&permit.operation, labels).map_err(Refused::input)?;
-        }
+        let system = caller.world.system(&permit.operation);
+        let record = record.or(&ApiRecord::of_operation(&permit.operation, system, permit.tier));
+        check_report(report, reporter, &permit, caller).with_record(&record)?;
+        self.write_report(report, reporter, &permit, caller, &record)
+    }
+
+    fn write_report(
+        &self,
+        report: &OutcomeReport,
+        reporter: Reporter,
+        permit: &Reservation,
+        caller: &ApiCaller<'_>,
+        record: &ApiRecord,
+    ) -> ApiOutcome<()> {
         let mut locks = vec![RecordKey::new(RecordKind::Session, &permit.session)];
         locks.extend(permit.remembered_in.iter().map(RecordName::key));
         let answer = permit.idempotency.as_ref();
         locks.extend(answer.map(|id| RecordKey::new(RecordKind::Idempotency, id)));
         let survives = survives_of(permit.tier);
-        let mut settled = None;
-        let kept = self.change_granted(
-            judgement,
-            &caller.call,
-            &locks,
-            survives,
-            &mut |transaction, judgement| {
-                let now = judgement.arrival.now();
-                let Some(Record::Reservation(permit)) = transaction.get(&key)? else {
-                    return Err(no_permit().into());
-                };
-                may_tell(by, judgement, world, &permit)?;
-                if permit.due <= now {
-                    return Err(no_permit().into());
-                }
-                if permit.wants_credential && !permit.redeemed {
-                    let what = "a credential was asked for, and nobody has redeemed one";
-                    return Err(Refused::new(ReasonCode::NotPermitted, Step::Judge, what).into());
-                }
-                settle(transaction, world, told, by, &permit, now)?;
-                let is_over = transaction.get(&key)?.is_none();
-                settled = is_over.then_some(permit);
-                Ok(GrantedChange::new("what came of the permit is noted"))
-            },
-        )?;
-        if kept.is_some() {
-            if let Some(permit) = settled {
-                self.open_permits.remove(&permit);
-            }
-            self.metrics.reported();
+        let grant = self.change_granted(caller, record, &locks, survives, &mut |transaction| {
+            let settled = report_in(transaction, report, reporter, caller)?;
+            Ok(GrantedChange::new(settled, "what came of the permit is noted"))
+        })?;
+        if let Some(settled) = &grant.answer {
+            self.open_permits.remove(settled);
         }
-        Ok((wire::ReportResponse {}.encode_to_vec(), kept))
+        self.metrics.reported();
+        Ok(grant.map(|_| ()))
     }
 }
 
-/// Who may tell what came of a permit.
-fn may_tell(
-    by: Reporter,
-    judgement: &Judgement,
-    world: &Loaded,
+/// Refuses a report that its reporter may not make, or whose labels the operation cannot carry.
+fn check_report(
+    report: &OutcomeReport,
+    reporter: Reporter,
     permit: &Reservation,
+    caller: &ApiCaller<'_>,
 ) -> Result<(), Refused> {
-    let (way, reporter) = match by {
+    check_reporter(reporter, permit, caller)?;
+    if reporter == Reporter::Agent && report.event != Event::Done {
+        return Err(refused_reporter("of what it does itself an agent only adds labels"));
+    }
+    match &report.labels {
+        Some(labels) => caller.plan().may_carry(&permit.operation, labels).map_err(Refused::input),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a reporter that may not report the outcome of a permit.
+fn check_reporter(
+    reporter: Reporter,
+    permit: &Reservation,
+    caller: &ApiCaller<'_>,
+) -> Result<(), Refused> {
+    let (way, reports) = match reporter {
+        Reporter::Agent if caller.is_agent(&permit.agent) => return Ok(()),
         Reporter::Agent => {
-            let agent = judgement.caller.facts.agent.as_ref().map(|agent| agent.spiffe_id.as_str());
-            if agent.is_some_and(|agent| agent == permit.agent) {
-                return Ok(());
-            }
-            let what = "neither the enforcer that asked nor the agent that acts tells";
-            return Err(refused_reporter(what));
+            let message = "neither the enforcer that asked nor the agent that acts tells";
+            return Err(refused_reporter(message));
         }
         Reporter::Sdk => (ReportWay::Sdk, Reports::Sdk),
         Reporter::AccessLog => (ReportWay::AccessLog, Reports::AccessLog),
     };
-    if world.plan.model().reports(&permit.operation) != reporter {
+    if caller.plan().model().reports(&permit.operation) != reports {
         return Err(refused_reporter("the catalog names another reporter for the system, or none"));
     }
-    let enforcer = may_report(judgement, way)?;
+    let enforcer = reporting_enforcer(&caller.arrival, way)?;
     if enforcer.name != permit.enforcer {
         return Err(refused_reporter("another enforcer asked"));
     }
     Ok(())
 }
 
-/// The enforcer that tells, if it may tell in this way.
-pub(crate) fn may_report(judgement: &Judgement, way: ReportWay) -> Result<&Enforcer, Refused> {
-    let enforcer = judgement.arrival.asker.enforcer.as_deref();
+/// The enforcer that reports, if it may report in this way.
+pub(crate) fn reporting_enforcer(arrival: &Arrival, way: ReportWay) -> Result<&Enforcer, Refused> {
+    let enforcer = arrival.asker.enforcer.as_deref();
     enforcer
         .filter(|enforcer| enforcer.may_report(way))
         .ok_or_else(|| refused_reporter("whoever tells is no enforcer whose `reports` says so"))
 }
 
-/// Takes over what is told.
+/// Settles a permit in a transaction. Returns the permit if it is over.
+fn report_in(
+    transaction: &mut dyn Transaction,
+    report: &OutcomeReport,
+    reporter: Reporter,
+    caller: &ApiCaller<'_>,
+) -> Result<Option<Arc<Reservation>>, ChangeError> {
+    let now = caller.now();
+    let Some(Record::Reservation(permit)) = transaction.get(&report.permit_key())? else {
+        return Err(no_permit().into());
+    };
+    check_reporter(reporter, &permit, caller)?;
+    if permit.due <= now {
+        return Err(no_permit().into());
+    }
+    if permit.wants_credential && !permit.redeemed {
+        let message = "a credential was asked for, and nobody has redeemed one";
+        return Err(Refused::new(ReasonCode::NotPermitted, Step::Judge, message).into());
+    }
+    settle(transaction, report, reporter, &permit, caller)?;
+    let is_over = transaction.get(&report.permit_key())?.is_none();
+    Ok(is_over.then_some(permit))
+}
+
+/// Writes the outcome of a permit into the history of its session.
 fn settle(
     transaction: &mut dyn Transaction,
-    world: &Loaded,
-    told: &Told,
-    by: Reporter,
+    report: &OutcomeReport,
+    reporter: Reporter,
     permit: &Reservation,
-    now: Time,
+    caller: &ApiCaller<'_>,
 ) -> Result<(), ChangeError> {
+    let (plan, now) = (caller.plan(), caller.now());
     let Some(session) = history::session(transaction, &permit.session)? else {
         return Err(history::lost().into());
     };
     let mut session = Session::clone(&session);
-    // An agent's word opens nothing: of what an enforcer performs it only adds labels.
-    let event = if by == Reporter::Agent { Event::Unreported } else { told.event };
-    let is_over = by != Reporter::Agent || permit.enforcer.is_empty();
+    // Reports from the acting agent can only add labels to an operation that an enforcer performs.
+    let is_agent = reporter == Reporter::Agent;
+    let event = if is_agent { Event::Unreported } else { report.event };
+    let is_over = !is_agent || permit.enforcer.is_empty();
     let reported = Reported {
         event,
         operation: &permit.operation,
-        labels: told.labels.as_ref(),
-        actuals: if by == Reporter::Agent { &NO_AMOUNTS } else { &told.actuals },
-        is_abortable: world.plan.is_abortable(&permit.operation),
+        labels: report.labels.as_ref(),
+        actuals: if is_agent { &NO_AMOUNTS } else { &report.actuals },
+        is_abortable: plan.is_abortable(&permit.operation),
     };
     if is_over {
         session
             .history
-            .check_report(&told.decision_id, &reported)
+            .check_report(&report.decision_id, &reported)
             .map_err(|what| ChangeError::Refused(Refused::input(what)))?;
-        session.history.settle(&told.decision_id, &reported, now);
+        session.history.settle(&report.decision_id, &reported, now);
         if effects(event).spends.releases(reported.is_abortable) {
             give_back(transaction, permit)?;
         }
@@ -246,31 +267,12 @@ fn settle(
         }
         transaction.delete(RecordKey::new(RecordKind::Reservation, &permit.decision_id));
     } else {
-        let labels = told.labels.as_ref().unwrap_or(&NO_LABELS);
-        session.history.raise(&told.decision_id, &permit.operation, labels, now);
+        let labels = report.labels.as_ref().unwrap_or(&NO_LABELS);
+        session.history.raise(&report.decision_id, &permit.operation, labels, now);
     }
-    let remembering = world.plan.model().memory_of(&permit.agent).ms;
-    let remembering = Remembering { ms: remembering, ..Remembering::default() };
+    let memory = plan.model().memory_of(&permit.agent);
+    let remembering = Remembering { ms: memory.ms, ..Remembering::default() };
     history::settle_remembered(transaction, permit, &reported, &session.history, remembering)?;
-    transaction.put(Record::Session(Arc::new(session)));
-    Ok(())
-}
-
-/// What counts as done, or as never done, without anybody's word.
-///
-/// Args: `event`: [`Event::Unreported`], or [`Event::Aborted`] where nothing can come of it any more.
-pub(crate) fn settle_unreported(
-    transaction: &mut dyn Transaction,
-    permit: &Reservation,
-    event: Event,
-    now: Time,
-) -> Result<(), StoreError> {
-    let Some(session) = history::session(transaction, &permit.session)? else { return Ok(()) };
-    if !session.history.pending.contains_key(&permit.decision_id) {
-        return Ok(());
-    }
-    let mut session = Session::clone(&session);
-    session.history.settle(&permit.decision_id, &Reported::plain(event), now);
     transaction.put(Record::Session(Arc::new(session)));
     Ok(())
 }
@@ -286,6 +288,6 @@ fn no_permit() -> Refused {
     )
 }
 
-fn refused_reporter(what: &str) -> Refused {
-    Refused::new(ReasonCode::EnforcerRefused, Step::Identify, what)
+fn refused_reporter(message: &str) -> Refused {
+    Refused::new(ReasonCode::EnforcerRefused, Step::Identify, message)
 }

@@ -6,23 +6,11 @@
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{MAX_PARTS, Part, SaidBy, Speaker};
 use authz_token::{Facts, SubjectFacts};
-use serde::Serialize;
 
 use crate::ask::{Refused, Step};
 use crate::judgement::Asker;
 use crate::proto::authz::v1 as wire;
 use crate::world::Loaded;
-
-/// Names that came with a call, for its record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct PromptNote {
-    /// Who said the prompt.
-    pub(crate) said_by: &'static str,
-    /// Names that count as the user's.
-    pub(crate) named: usize,
-    /// Names that an agent claims.
-    pub(crate) claimed: usize,
-}
 
 /// The subject that calls itself, where no agent calls and none holds what proves the subject.
 pub(crate) fn alone(facts: &Facts) -> Option<&SubjectFacts> {

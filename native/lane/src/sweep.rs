@@ -11,14 +11,13 @@ use authz_state::store::{Page, Query, StoreError, Survives, Transaction};
 use serde::Serialize;
 
 use crate::ask::Refused;
-use crate::credentials;
 use crate::ending::{self, after};
 use crate::engine::Engine;
 use crate::giving;
 use crate::history;
 use crate::keeper::Wait;
 use crate::metrics::CredentialEvent;
-use crate::report;
+use crate::permits;
 use crate::settings::Lane;
 
 /// Records that one call looks at.
@@ -227,10 +226,10 @@ impl Engine {
                     continue;
                 }
                 if permit.is_unused() {
-                    credentials::release(transaction, &permit, now)?;
+                    permits::release(transaction, &permit, now)?;
                     released = released.saturating_add(1);
                 } else {
-                    report::settle_unreported(transaction, &permit, Event::Unreported, now)?;
+                    permits::settle_unreported(transaction, &permit, Event::Unreported, now)?;
                     transaction.delete(key);
                     committed = committed.saturating_add(1);
                 }

@@ -1,70 +1,122 @@
-//! What a task credential is now (RFC 7662), and how it ends before its time (RFC 7009).
+//! `authz.v1.Credentials/Introspect` (RFC 7662) and `authz.v1.Credentials/Revoke` (RFC 7009): the state of a task credential, and
+//! its early end.
 
+use std::fmt;
 use std::sync::Arc;
 
 use authz_kernel::decision::Time;
-use authz_kernel::reason::ReasonCode;
+use authz_kernel::reason::{PublicCode, ReasonCode};
 use authz_kernel::task::{
-    AgentName, Credential, Record, RecordKey, RecordKind, Revocations, TaskStatus,
+    Binding, Credential, Record, RecordKey, RecordKind, Revocations, TaskStatus,
 };
 use authz_state::store::{Survives, Transaction};
-use authz_token::{AgentFacts, AgentProof, CredentialFacts, Facts, UnixTime, verify_credential};
+use authz_token::{CredentialFacts, Refusal, verify_credential};
 use prost::Message;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::api_call::{
+    ApiCaller, ApiGrant, ApiMessage, ApiOutcome, CallerEvidence, GrantedChange, HttpClient,
+    WithRecord as _,
+};
 use crate::ask::{Refused, Step};
-use crate::credentials::{claims_of, release, token_type};
-use crate::engine::Engine;
+use crate::credentials::claims::{introspected_claims, token_type};
+use crate::engine::{Engine, seconds};
 use crate::history;
-use crate::judgement::{Asker, CredentialNote, EnforcerProof, Judgement};
+use crate::judgement::{ApiRecord, CredentialNote};
+use crate::keeper::ChangeError;
 use crate::locate::{self, Located};
 use crate::metrics::CredentialEvent;
+use crate::permits::release;
+use crate::presented::is_of_record;
 use crate::proto::authz::v1 as wire;
 use crate::revoke;
 use crate::settings::Surface;
-use crate::steps::record::{ChangeContext, ChangeError, GrantedChange, KeptRecord};
-use crate::tasks::{Caller, END, may_end};
+use crate::tasks::{END, may_end};
 use crate::transport::{ApiError, Transport};
-use crate::world::Loaded;
 
-/// A client of a token endpoint, as the server has authenticated it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Client {
-    spiffe_id: String,
-    how: How,
-}
-
-/// How the server knows a client.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum How {
-    X509Svid,
-    JwtSvid,
-}
-
-/// What is asked of a token.
+/// A request about a token.
 #[derive(Debug)]
-struct Question {
+struct TokenRequest {
     evidence: Vec<wire::Evidence>,
     token: String,
-    client: Option<Client>,
+    /// The client of an HTTP endpoint. Default: the evidence shows the caller.
+    client: Option<HttpClient>,
 }
 
-/// The same over HTTP.
+impl ApiMessage for TokenRequest {
+    fn evidence(&self) -> CallerEvidence<'_> {
+        match &self.client {
+            Some(client) => CallerEvidence::Client(client),
+            None => CallerEvidence::Message(&self.evidence),
+        }
+    }
+}
+
+/// A request about a token over HTTP.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct HttpQuestion {
-    client: Client,
+struct HttpTokenRequest {
+    client: HttpClient,
     token: String,
 }
 
-/// A token of ours and its record, or why there is none.
-type FoundToken = Result<(Arc<CredentialFacts>, Arc<Credential>), String>;
+impl TokenRequest {
+    fn read(surface: Surface, request: &[u8], is_http: bool) -> Result<Self, Refused> {
+        if is_http {
+            let HttpTokenRequest { client, token } = serde_json::from_slice(request)
+                .map_err(|_| Refused::input("the bytes are no such question"))?;
+            return Ok(Self { evidence: Vec::new(), token, client: Some(client) });
+        }
+        let unreadable = |_| Refused::input(Self::UNREADABLE);
+        let (evidence, token) = if surface == Surface::CredentialIntrospect {
+            let message = wire::IntrospectRequest::decode(request).map_err(unreadable)?;
+            (message.evidence, message.token)
+        } else {
+            let message = wire::CredentialsRevokeRequest::decode(request).map_err(unreadable)?;
+            (message.evidence, message.token)
+        };
+        Ok(Self { evidence, token, client: None })
+    }
+}
+
+/// A token that Authz issued, and its record.
+struct IssuedToken {
+    facts: Arc<CredentialFacts>,
+    credential: Arc<Credential>,
+}
+
+/// Reason why a token is not active.
+#[derive(Debug)]
+enum InactiveToken {
+    /// The token cannot be verified.
+    Unverified(Refusal),
+    /// The store has no record of the token.
+    Forgotten,
+    /// The claims are not those of the record.
+    OtherRecord,
+    /// The token was issued, and cannot be used now.
+    Unusable(Refused),
+    /// The token is none of the caller's business.
+    OtherCaller,
+}
+
+impl fmt::Display for InactiveToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unverified(refusal) => write!(f, "{refusal}"),
+            Self::Forgotten => f.write_str("it is no longer kept"),
+            Self::OtherRecord => f.write_str("it is not the one of its record"),
+            Self::Unusable(refused) => f.write_str(&refused.message),
+            Self::OtherCaller => {
+                f.write_str("the caller is neither the token's agent nor an enforcer of its system")
+            }
+        }
+    }
+}
 
 impl Engine {
-    /// Answers what is asked about a token. The answer is JSON.
+    /// Answers a request about a token. The answer is JSON.
     pub(crate) fn about_token(
         &self,
         surface: Surface,
@@ -76,204 +128,124 @@ impl Engine {
         let is_http = way.is_some_and(|way| way.http);
         let decode = || {
             self.check_size(request)?;
-            question(surface, request, is_http)
+            TokenRequest::read(surface, request, is_http)
         };
-        let (record, answer) = self.api_call(
-            surface,
-            transport,
-            decode,
-            |asked, transport, record, presented, line| {
-                let (world, is_owner) = match &asked.client {
-                    Some(client) => self.client(record, client, transport)?,
-                    None => self.caller(record, &asked.evidence, presented, transport)?,
-                };
-                let wait = self.wait_of(transport);
-                let call = ChangeContext { evidence: presented, recorded: line, wait };
-                let caller = Caller { world, call, is_owner };
-                if surface == Surface::CredentialIntrospect {
-                    let known = self.introspect(&asked.token, record, &caller)?;
-                    return Ok((known.to_string().into_bytes(), None));
-                }
-                let kept = self.revoke_token(&asked.token, record, &caller)?;
-                Ok((b"{}".to_vec(), kept))
-            },
-        );
-        match (record.granted(), answer) {
-            (Ok(()), answer) => answer.ok_or_else(|| self.failed_inside()),
-            // To a client it is none of its business whose token it has, or whether it is one (RFC 7009 §2.2). The refusal is
-            // recorded, and nothing was done.
-            (Err(error), None) if is_http && error.reason_code == ReasonCode::NotAssignee => {
+        let run = |message: &TokenRequest, caller: &ApiCaller<'_>| match surface {
+            Surface::CredentialIntrospect => self.introspect_token(&message.token, caller),
+            _ => self.revoke_token(&message.token, caller),
+        };
+        match self.api_call(surface, transport, decode, run) {
+            Ok(answer) => Ok(answer.to_string().into_bytes()),
+            // A client does not learn whose token it has, or whether it is a token (RFC 7009 §2.2). The refusal is recorded.
+            Err(error) if is_http && error.reason_code == ReasonCode::NotAssignee => {
                 Ok(b"{}".to_vec())
             }
-            (Err(error), _) => Err(error),
+            Err(error) => Err(error),
         }
     }
 
-    /// A client whom the server has authenticated: an enforcer, or an agent that asks for itself.
-    pub(crate) fn client(
-        &self,
-        judgement: &mut Judgement,
-        client: &Client,
-        transport: &Transport<'_>,
-    ) -> Result<(Arc<Loaded>, bool), Refused> {
-        let world = self.admit(&judgement.arrival, transport)?;
-        let agent = client.facts()?;
-        let peer =
-            judgement.arrival.asker.peer.take().filter(|peer| peer.spiffe_id == agent.spiffe_id);
-        let enforcer = world.enforcer_of(&agent.spiffe_id).cloned();
-        let known = if enforcer.is_some() { EnforcerProof::Certificate } else { EnforcerProof::No };
-        judgement.arrival.asks_itself = enforcer.is_none();
-        judgement.arrival.asker = Asker { enforcer, known, peer };
-        let facts = Facts { agent: Some(Arc::new(agent)), ..Facts::default() };
-        revoke::of_callers(&*self.keeper.revocations()?, &facts)?;
-        judgement.caller.chain = crate::steps::identify::chain_of(&facts);
-        judgement.caller.facts = facts;
-        Ok((world, false))
+    /// Answers the claims of a token. A token that is not active, or that is none of the caller's business, has none.
+    fn introspect_token(&self, token: &str, caller: &ApiCaller<'_>) -> ApiOutcome<Value> {
+        let inactive = |message: String| Ok(ApiGrant::unchanged(json!({"active": false}), message));
+        let token = match self.find_token(token, caller)? {
+            Ok(token) => token,
+            Err(reason) => return inactive(format!("the token is not active: {reason}")),
+        };
+        let record = token.record();
+        let outcome = match self.active_token(&token, caller).with_record(&record)? {
+            Ok((credential, located)) => active_answer(&credential, &located, caller),
+            Err(reason @ InactiveToken::OtherCaller) => inactive(reason.to_string()),
+            Err(reason) => inactive(format!("the token is not active: {reason}")),
+        };
+        outcome.with_record(&record)
     }
 
-    /// What is known of a token: nothing, where it is not active or the caller has nothing to do with it.
-    fn introspect(
+    /// The record of a token and its task, if the token is active and the caller's business.
+    fn active_token(
         &self,
-        token: &str,
-        judgement: &mut Judgement,
-        caller: &Caller<'_>,
-    ) -> Result<Value, Refused> {
-        let inactive = json!({"active": false});
-        let (facts, credential) = match self.found_token(token, judgement, caller)? {
-            Ok(found) => found,
-            Err(why) => {
-                judgement.grant(format!("the token is not active: {why}"));
-                return Ok(inactive);
-            }
-        };
-        let agent = judgement.caller.facts.agent.as_ref().map(|agent| agent.spiffe_id.as_str());
-        let asks = |operation: &str| {
-            let enforcer = judgement.arrival.asker.enforcer.as_ref();
-            enforcer.is_some_and(|enforcer| enforcer.may_ask(operation))
-        };
-        let is_asked_of = credential.details.iter().all(|detail| asks(&detail.operation));
-        if !(caller.is_owner || is_asked_of || agent == Some(credential.agent.as_str())) {
-            judgement
-                .grant("the caller is neither the token's agent nor an enforcer of its system");
-            return Ok(inactive);
+        token: &IssuedToken,
+        caller: &ApiCaller<'_>,
+    ) -> Result<Result<(Arc<Credential>, Located), InactiveToken>, Refused> {
+        if !may_introspect(&token.credential, caller) {
+            return Ok(Err(InactiveToken::OtherCaller));
         }
-        let Some(settings) = &caller.world.credentials else { return Ok(inactive) };
-        let locks = [RecordKey::new(RecordKind::Session, &credential.session)];
-        let mut told = Err(Refused::credential("the store told nothing"));
+        let usable = self.read_live(token, caller).and_then(|(credential, located)| {
+            let (plan, now, wait) = (caller.plan(), caller.now(), caller.wait);
+            self.check_left_out(now, plan, &located, wait)?;
+            history::refuse_barred(&self.keeper, plan, &located, (now, wait))?;
+            Ok((credential, located))
+        });
+        match usable {
+            Ok(active) => Ok(Ok(active)),
+            Err(refused) if is_own_failure(refused.reason) => Err(refused),
+            Err(refused) => Ok(Err(InactiveToken::Unusable(refused))),
+        }
+    }
+
+    /// Reads the record of a token and its task in a transaction, so that they are current.
+    fn read_live(
+        &self,
+        token: &IssuedToken,
+        caller: &ApiCaller<'_>,
+    ) -> Result<(Arc<Credential>, Located), Refused> {
+        let locks = [RecordKey::new(RecordKind::Session, &token.credential.session)];
+        let mut live = Err(Refused::credential("the store told nothing"));
         let mut work = |transaction: &mut dyn Transaction| {
             let revoked = self.keeper.store().revocations();
-            told =
-                live_in(transaction, &credential, &facts.kid, &revoked, judgement.arrival.now_ms);
+            live = live_in(transaction, token, &revoked, caller.now());
             Ok(false)
         };
-        let commit = self.keeper.transact(&locks, Survives::Crash, caller.call.wait, &mut work)?;
-        self.keeper.kept(commit, caller.call.wait)?;
-        let (credential, located) = match told {
-            Ok(told) => told,
-            Err(refused) if is_own_failure(refused.reason) => return Err(refused),
-            Err(refused) => {
-                judgement.grant(format!("the token is not active: {}", refused.message));
-                return Ok(inactive);
-            }
-        };
-        let plan = &caller.world.plan;
-        let wait = caller.call.wait;
-        let usable =
-            self.check_left_out(judgement.arrival.now(), plan, &located, wait).and_then(|()| {
-                let at = (judgement.arrival.now(), wait);
-                history::refuse_barred(&self.keeper, plan, &located, at)
-            });
-        if let Err(refused) = usable {
-            if is_own_failure(refused.reason) {
-                return Err(refused);
-            }
-            judgement.grant(format!("the token is not active: {}", refused.message));
-            return Ok(inactive);
-        }
-        judgement.grant("the token is active");
-        let mut known = claims_of(&credential, &located.task, settings)?;
-        if let Value::Object(members) = &mut known {
-            members.insert("active".to_owned(), json!(true));
-            members.insert("token_type".to_owned(), json!(token_type(&credential)));
-        }
-        judgement.context.task = Some(located.task);
-        Ok(known)
+        let commit = self.keeper.transact(&locks, Survives::Crash, caller.wait, &mut work)?;
+        self.keeper.kept(commit, caller.wait)?;
+        live
     }
 
-    /// Ends a credential; nobody can use it from then on, and what nobody used of it is given back.
-    fn revoke_token(
-        &self,
-        token: &str,
-        judgement: &mut Judgement,
-        caller: &Caller<'_>,
-    ) -> Result<Option<KeptRecord>, Refused> {
-        let credential = match self.found_token(token, judgement, caller)? {
-            Ok((_, credential)) => credential,
-            Err(why) => {
-                judgement.grant(format!("the token was not active: {why}"));
-                return Ok(None);
+    /// Ends a credential, and gives back the permits of it that were not used.
+    fn revoke_token(&self, token: &str, caller: &ApiCaller<'_>) -> ApiOutcome<Value> {
+        let token = match self.find_token(token, caller)? {
+            Ok(token) => token,
+            Err(reason) => {
+                let message = format!("the token was not active: {reason}");
+                return Ok(ApiGrant::unchanged(json!({}), message));
             }
         };
-        self.may_revoke(&credential, judgement, caller)?;
-        let key = RecordKey::new(RecordKind::Credential, &credential.jti);
+        let record = token.record();
+        let credential = &token.credential;
+        self.check_revocation(credential, caller).with_record(&record)?;
         let locks = [RecordKey::new(RecordKind::Session, &credential.session)];
         let survives = Survives::PowerLoss;
-        let mut released = 0_u64;
-        let kept = self.change_granted(
-            judgement,
-            &caller.call,
-            &locks,
-            survives,
-            &mut |transaction, judgement| {
-                let now = judgement.arrival.now();
-                let credential = match transaction.get(&key)? {
-                    Some(Record::Credential(one)) if !one.is_over(now) => one,
-                    _ => return Err(ChangeError::Unchanged),
-                };
-                for detail in &credential.details {
-                    let key = RecordKey::new(RecordKind::Reservation, &detail.decision_id);
-                    if let Some(Record::Reservation(permit)) = transaction.get(&key)?
-                        && permit.is_unused()
-                        && permit.credential.as_ref() == Some(&credential.jti)
-                    {
-                        release(transaction, &permit, now)?;
-                        released = released.saturating_add(1);
-                    }
-                }
-                let credential =
-                    Credential { revoked_at: Some(now), ..Credential::clone(&credential) };
-                transaction.put(Record::Credential(Arc::new(credential)));
-                Ok(GrantedChange::new("the task credential is revoked"))
-            },
-        )?;
-        if kept.is_some() {
-            self.metrics.credential(CredentialEvent::Revoked);
-            self.metrics.released(released);
-        } else {
-            judgement.grant("the token was not active");
+        let grant = self.change_if_any(caller, &record, &locks, survives, &mut |transaction| {
+            let released = revoke_in(transaction, &credential.jti, caller.now())?;
+            Ok(GrantedChange::new(released, "the task credential is revoked"))
+        })?;
+        match grant {
+            Some(grant) => {
+                self.metrics.credential(CredentialEvent::Revoked);
+                self.metrics.released(grant.answer);
+                Ok(grant.map(|_| json!({})))
+            }
+            None => {
+                let grant = ApiGrant::unchanged(json!({}), "the token was not active");
+                Ok(grant.with_record(&record))
+            }
         }
-        Ok(kept)
     }
 
-    /// Its agent, whoever may end its task, and the owner of the administration socket revoke a credential.
-    fn may_revoke(
+    /// Refuses a caller that may not revoke a credential: neither the owner, nor its agent, nor permitted to end its task.
+    fn check_revocation(
         &self,
         credential: &Credential,
-        judgement: &mut Judgement,
-        caller: &Caller<'_>,
+        caller: &ApiCaller<'_>,
     ) -> Result<(), Refused> {
-        let agent = judgement.caller.facts.agent.as_ref();
-        if caller.is_owner || agent.is_some_and(|agent| agent.spiffe_id == credential.agent) {
+        if caller.is_owner || caller.is_agent(&credential.agent) {
             return Ok(());
         }
-        let located = locate::find(&self.keeper, &credential.task, caller.call.wait);
-        let may = match &located {
-            Ok(located) => may_end(located, judgement, TaskStatus::Revoked),
-            Err(refused) if is_own_failure(refused.reason) => return Err(refused.clone()),
+        let may_end_task = match locate::find(&self.keeper, &credential.task, caller.wait) {
+            Ok(located) => may_end(&located, caller.facts(), TaskStatus::Revoked),
+            Err(refused) if is_own_failure(refused.reason) => return Err(refused),
             Err(_) => false,
         };
-        let chain = judgement.caller.chain.clone();
-        if may || self.permitted(judgement, &caller.world, &chain, None, END, b"").is_ok() {
+        if may_end_task || self.check_own_operation(caller, END).is_ok() {
             return Ok(());
         }
         Err(Refused::new(
@@ -283,91 +255,102 @@ impl Engine {
         ))
     }
 
-    /// A token that we issued, and its record. Errors inside: why it is none, or is none any more.
-    fn found_token(
+    /// Finds a token that Authz issued, and its record.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn find_token(
         &self,
         token: &str,
-        judgement: &mut Judgement,
-        caller: &Caller<'_>,
-    ) -> Result<FoundToken, Refused> {
-        let now = UnixTime(judgement.arrival.now_ms.div_euclid(1_000));
+        caller: &ApiCaller<'_>,
+    ) -> Result<Result<IssuedToken, InactiveToken>, Refused> {
+        let now = seconds(caller.arrival.now_ms);
         let facts = match verify_credential(token, &caller.world.trust, self.tokens(), now) {
             Ok(facts) => facts,
             Err(refusal) => {
                 if let Some(owner) = &refusal.unknown_key {
                     self.want_key(owner);
                 }
-                return Ok(Err(refusal.to_string()));
+                return Ok(Err(InactiveToken::Unverified(refusal)));
             }
         };
         let key = RecordKey::new(RecordKind::Credential, &facts.jti);
-        let Some(Record::Credential(credential)) = self.keeper.peek(&key, caller.call.wait)? else {
-            return Ok(Err("it is no longer kept".to_owned()));
+        let Some(Record::Credential(credential)) = self.keeper.peek(&key, caller.wait)? else {
+            return Ok(Err(InactiveToken::Forgotten));
         };
-        if !is_of(&facts, &credential) {
-            return Ok(Err("it is not the one of its record".to_owned()));
+        if !is_of_record(&facts, &credential) {
+            return Ok(Err(InactiveToken::OtherRecord));
         }
-        let is_single = credential.details.len() == 1;
-        let first = credential.details.first();
-        judgement.caller.credential = Some(CredentialNote {
-            jti: credential.jti.clone(),
-            decision_id: first
-                .filter(|_| is_single)
-                .map(|detail| detail.decision_id.clone())
-                .unwrap_or_default(),
-            binding: credential.binding.as_ref().map(authz_kernel::task::Binding::member),
-        });
-        Ok(Ok((facts, credential)))
+        Ok(Ok(IssuedToken { facts, credential }))
     }
 }
 
-impl Client {
-    /// The agent that it is.
-    pub(crate) fn facts(&self) -> Result<AgentFacts, Refused> {
-        let name = AgentName::parse(&self.spiffe_id)
-            .map_err(|why| Refused::input(format!("`client`: {why}")))?;
-        let proof = match self.how {
-            How::X509Svid => AgentProof::X509Svid,
-            How::JwtSvid => AgentProof::JwtSvid,
+impl IssuedToken {
+    /// Members of the audit record that name the token.
+    fn record(&self) -> ApiRecord {
+        let credential = &self.credential;
+        let decision_id = match credential.details.as_slice() {
+            [detail] => detail.decision_id.clone(),
+            _ => String::new(),
         };
-        Ok(AgentFacts::named(name.spiffe_id, name.trust_domain, proof))
+        let binding = credential.binding.as_ref().map(Binding::member);
+        let note = CredentialNote { jti: credential.jti.clone(), decision_id, binding };
+        ApiRecord { credential: Some(note), ..ApiRecord::default() }
     }
 }
 
-/// Whether a record is that of a token.
-pub(crate) fn is_of(facts: &CredentialFacts, credential: &Credential) -> bool {
-    let known = credential.binding.as_ref().map(|known| (known.member(), known.value()));
-    let said = facts.binding.map(|binding| (binding.method(), binding.text()));
-    credential.jti == facts.jti
-        && credential.task == facts.task
-        && credential.agent == facts.agent
-        && credential.audience == facts.audience
-        && known == said.as_ref().map(|(member, value)| (*member, value.as_str()))
+/// Whether a caller may introspect a token: the owner, the token's agent, and an enforcer that asks about all its operations.
+fn may_introspect(credential: &Credential, caller: &ApiCaller<'_>) -> bool {
+    let may_ask = |operation: &str| {
+        let enforcer = caller.asker().enforcer.as_ref();
+        enforcer.is_some_and(|enforcer| enforcer.may_ask(operation))
+    };
+    caller.is_owner
+        || credential.details.iter().all(|detail| may_ask(&detail.operation))
+        || caller.is_agent(&credential.agent)
 }
 
-/// A credential as it is now, if it is active.
+/// The answer about an active token.
+fn active_answer(
+    credential: &Credential,
+    located: &Located,
+    caller: &ApiCaller<'_>,
+) -> ApiOutcome<Value> {
+    let Some(settings) = &caller.world.credentials else {
+        let message = "no decision was made";
+        return Err(Refused::new(ReasonCode::Unavailable, Step::Identify, message).into());
+    };
+    let mut claims = introspected_claims(credential, &located.task, settings)?;
+    if let Value::Object(members) = &mut claims {
+        members.insert("active".to_owned(), json!(true));
+        members.insert("token_type".to_owned(), json!(token_type(credential)));
+    }
+    let record = ApiRecord::of_task(&located.task);
+    Ok(ApiGrant::unchanged(claims, "the token is active").with_record(&record))
+}
+
+/// The record of a token in a transaction, and its task, if the token is active.
 fn live_in(
     transaction: &mut dyn Transaction,
-    credential: &Credential,
-    kid: &str,
+    token: &IssuedToken,
     revoked: &Revocations,
-    now_ms: i64,
+    now: Time,
 ) -> Result<(Arc<Credential>, Located), Refused> {
-    let key = RecordKey::new(RecordKind::Credential, &credential.jti);
+    let key = RecordKey::new(RecordKind::Credential, &token.credential.jti);
     let failed = |error| crate::keeper::refused(&error);
     let Some(Record::Credential(credential)) = transaction.get(&key).map_err(failed)? else {
         let message = "the task credential is no longer kept";
         return Err(Refused::new(ReasonCode::Revoked, Step::Locate, message));
     };
     let located = locate::find_in(transaction, &credential.task)?;
-    active(&credential, Some(kid), &located, revoked, Time(now_ms))?;
+    check_active(&credential, &token.facts.kid, &located, revoked, now)?;
     Ok((credential, located))
 }
 
-/// Refuses a credential that nobody can use now: it has ended, it is revoked, or its task is not live.
-pub(crate) fn active(
+/// Refuses a credential that cannot be used now: it has ended, it is revoked, or its task is not live.
+fn check_active(
     credential: &Credential,
-    kid: Option<&str>,
+    kid: &str,
     located: &Located,
     revoked: &Revocations,
     now: Time,
@@ -379,32 +362,37 @@ pub(crate) fn active(
     if credential.is_over(now) {
         return refuse(ReasonCode::ExpiredCredential, "the task credential has ended");
     }
-    revoke::of_credential(revoked, &credential.jti, kid)?;
+    revoke::of_credential(revoked, &credential.jti, Some(kid))?;
     for detail in &credential.details {
         revoke::of_operation(revoked, &detail.operation)?;
     }
     locate::live(located, revoked, now)
 }
 
-/// Whether it is we that cannot tell.
-fn is_own_failure(reason: ReasonCode) -> bool {
-    use authz_kernel::reason::PublicCode;
-    reason.row().public_code == PublicCode::Unavailable
+/// Revokes a credential in a transaction. Returns the number of permits that were given back.
+fn revoke_in(transaction: &mut dyn Transaction, jti: &str, now: Time) -> Result<u64, ChangeError> {
+    let key = RecordKey::new(RecordKind::Credential, jti);
+    let credential = match transaction.get(&key)? {
+        Some(Record::Credential(credential)) if !credential.is_over(now) => credential,
+        _ => return Err(ChangeError::Unchanged),
+    };
+    let mut released = 0_u64;
+    for detail in &credential.details {
+        let key = RecordKey::new(RecordKind::Reservation, &detail.decision_id);
+        if let Some(Record::Reservation(permit)) = transaction.get(&key)?
+            && permit.is_unused()
+            && permit.credential.as_ref() == Some(&credential.jti)
+        {
+            release(transaction, &permit, now)?;
+            released = released.saturating_add(1);
+        }
+    }
+    let credential = Credential { revoked_at: Some(now), ..Credential::clone(&credential) };
+    transaction.put(Record::Credential(Arc::new(credential)));
+    Ok(released)
 }
 
-fn question(surface: Surface, request: &[u8], is_http: bool) -> Result<Question, Refused> {
-    if is_http {
-        let HttpQuestion { client, token } = serde_json::from_slice(request)
-            .map_err(|_| Refused::input("the bytes are no such question"))?;
-        return Ok(Question { evidence: Vec::new(), token, client: Some(client) });
-    }
-    let unread = |_| Refused::input("the bytes are no such request");
-    let (evidence, token) = if surface == Surface::CredentialIntrospect {
-        let message = wire::IntrospectRequest::decode(request).map_err(unread)?;
-        (message.evidence, message.token)
-    } else {
-        let message = wire::CredentialsRevokeRequest::decode(request).map_err(unread)?;
-        (message.evidence, message.token)
-    };
-    Ok(Question { evidence, token, client: None })
+/// Whether a refusal says that Authz itself cannot tell.
+fn is_own_failure(reason: ReasonCode) -> bool {
+    reason.row().public_code == PublicCode::Unavailable
 }

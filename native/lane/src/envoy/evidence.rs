@@ -7,8 +7,7 @@ use super::Relays;
 use super::headers::{AUTHORIZATION, CREDENTIAL, DPOP, Headers, SUBJECT, Sought};
 use super::request::Peer;
 use super::request::Request;
-use crate::ask::{self, Authorization, Refused, Relayed, Step};
-use crate::refused_agent::AgentClaim;
+use crate::ask::{self, AgentClaim, Authorization, Refused, Relayed, Step};
 use crate::settings::Settings;
 
 /// The proxy's own view of its peer, the last hop: it counts only where the proxy is believed in this. An empty one is

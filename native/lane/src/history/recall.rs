@@ -14,7 +14,6 @@ use authz_state::store::{StoreError, Transaction};
 use super::alone::{take_carried_over, with_carried_over};
 use super::begin::{begun, with_carried};
 use super::denials::not_barred;
-use super::recalled::{Found, Recalled};
 use super::records::{key, known_party, lost, pair_of, session, written};
 use super::shared::{merge_labels, shared_labels, told_of};
 use super::taskless::taskless;
@@ -22,6 +21,7 @@ use crate::ask::Refused;
 use crate::keeper::ChangeError;
 use crate::keeper::{Keeper, Wait};
 use crate::locate::Located;
+use crate::recalled::{Recalled, RecalledObject};
 
 /// Records besides the session's that a call has to do with.
 ///
@@ -76,13 +76,13 @@ pub(super) fn found<E>(
     request: &Request<'_>,
     now: Time,
     mut read: impl FnMut(&RecordKey) -> Result<Option<Record>, E>,
-) -> Result<Option<Found>, E> {
+) -> Result<Option<RecalledObject>, E> {
     let Some(keys) = plan.objects_of(request) else { return Ok(None) };
     let mut one = |key: &RecordKey| read(key).map(|record| written(record, key, now));
     let collection = one(&keys.collection)?;
     let object = keys.object.as_ref().map(&mut one).transpose()?;
     let older = keys.older.iter().map(one).collect::<Result<_, E>>()?;
-    Ok(Some(Found { object, older, collection }))
+    Ok(Some(RecalledObject { object, older, collection }))
 }
 
 /// The labels of sessions that the agent of a task shares with others, and those that givers of the task and of tasks above it
@@ -291,9 +291,9 @@ fn session_in(
 /// What was written into what is acted on, as it is now.
 fn written_again(
     transaction: &mut dyn Transaction,
-    before: &Found,
+    before: &RecalledObject,
     now: Time,
-) -> Result<Found, StoreError> {
+) -> Result<RecalledObject, StoreError> {
     let mut again = |object: &Object| {
         let key = RecordKey::new(RecordKind::Object, &object.id);
         transaction.get(&key).map(|record| written(record, &key, now))
@@ -301,5 +301,5 @@ fn written_again(
     let collection = again(&before.collection)?;
     let object = before.object.as_deref().map(&mut again).transpose()?;
     let older = before.older.iter().map(|one| again(one)).collect::<Result<_, StoreError>>()?;
-    Ok(Found { object, older, collection })
+    Ok(RecalledObject { object, older, collection })
 }

@@ -42,6 +42,18 @@ pub(crate) fn above(
     all.collect()
 }
 
+/// The records that remember the labels of a call: those of the agent that makes it, and of every agent above it.
+pub(crate) fn memories_of(
+    judgement: &Judgement,
+    plan: &Plan,
+    located: &Located,
+    now: Time,
+) -> Vec<RecordName> {
+    let Some(changes) = changes(judgement) else { return Vec::new() };
+    let above = above(plan, located, changes, now).into_iter().map(|one| one.key.into());
+    judgement.context.recalled.memory_of(changes).into_iter().chain(above).collect()
+}
+
 /// Keeps what the agent's next task for the subject inherits. The records of the pairs are locked.
 fn keep_for_next(
     transaction: &mut dyn Transaction,

@@ -11,7 +11,7 @@ use crate::settings::Surface;
 use crate::world::{Enforcer, Loaded};
 
 /// One call as it arrived: its id, its time, its listener, and who asks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Arrival {
     /// UUIDv7; the id of the decision.
     pub(crate) id: String,

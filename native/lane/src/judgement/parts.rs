@@ -13,12 +13,11 @@ use authz_token::{AgentFacts, Facts};
 use serde::Serialize;
 
 use crate::asked::Asked;
-use crate::history::Recalled;
 use crate::metrics::SystemId;
-use crate::speaker::PromptNote;
+use crate::recalled::Recalled;
 
-/// Verified identity of the caller, and what the enforcer says about the call.
-#[derive(Debug, Default)]
+/// Verified identity of the caller, and the labels that its enforcer declares.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct CallerIdentity {
     pub(crate) facts: Facts,
     /// Subject first, the caller last; empty until verified.
@@ -81,9 +80,9 @@ pub(crate) struct Settlement {
 }
 
 /// Members of the record that calls about tasks, reports and administration add.
-#[derive(Debug, Default)]
-pub(crate) struct Notes {
-    /// Who said the prompt of the call.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ApiNotes {
+    /// Speaker of the call's prompt, and its names.
     pub(crate) prompt: Option<PromptNote>,
     /// Revocation that the call writes or lifts.
     pub(crate) revoked: Option<RevocationNote>,
@@ -91,6 +90,69 @@ pub(crate) struct Notes {
     pub(crate) forgotten: Option<ForgetNote>,
     /// Report of a permit's outcome.
     pub(crate) reported: Option<ReportNote>,
+}
+
+/// Members of its record that an API call finds out, besides its arrival and its caller.
+///
+/// Each function of a call fills in the members that it knows, and its caller adds the others ([`ApiRecord::or`]).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ApiRecord {
+    /// Operation that the call is about; empty if none is known.
+    pub(crate) operation: String,
+    pub(crate) system: SystemId,
+    pub(crate) tier: Option<Tier>,
+    /// The task that the call is about.
+    pub(crate) task: Option<Arc<Task>>,
+    /// Chain that the call acts as. Default: the chain of the caller.
+    pub(crate) chain: Option<Vec<Principal>>,
+    /// Task credential that the call issues, reads or revokes. Default: the one that the caller presents.
+    pub(crate) credential: Option<CredentialNote>,
+    pub(crate) notes: ApiNotes,
+}
+
+impl ApiRecord {
+    /// The record of a call about a task.
+    pub(crate) fn of_task(task: &Arc<Task>) -> Self {
+        Self { task: Some(Arc::clone(task)), ..Self::default() }
+    }
+
+    /// The record of a call about an operation of a permit.
+    pub(crate) fn of_operation(operation: &str, system: SystemId, tier: Tier) -> Self {
+        Self { operation: operation.to_owned(), system, tier: Some(tier), ..Self::default() }
+    }
+
+    /// These members, and those of `earlier` that are missing here.
+    pub(crate) fn or(self, earlier: &Self) -> Self {
+        let (operation, system) = match self.operation.is_empty() {
+            true => (earlier.operation.clone(), earlier.system),
+            false => (self.operation, self.system),
+        };
+        Self {
+            operation,
+            system,
+            tier: self.tier.or(earlier.tier),
+            task: self.task.or_else(|| earlier.task.clone()),
+            chain: self.chain.or_else(|| earlier.chain.clone()),
+            credential: self.credential.or_else(|| earlier.credential.clone()),
+            notes: ApiNotes {
+                prompt: self.notes.prompt.or(earlier.notes.prompt),
+                revoked: self.notes.revoked.or_else(|| earlier.notes.revoked.clone()),
+                forgotten: self.notes.forgotten.or_else(|| earlier.notes.forgotten.clone()),
+                reported: self.notes.reported.or_else(|| earlier.notes.reported.clone()),
+            },
+        }
+    }
+}
+
+/// Names that came with a call, for its audit record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct PromptNote {
+    /// Speaker of the prompt.
+    pub(crate) said_by: &'static str,
+    /// Number of names that count as the user's.
+    pub(crate) named: usize,
+    /// Number of names that an agent claims.
+    pub(crate) claimed: usize,
 }
 
 /// Task credential of a call, for the audit record.
@@ -119,7 +181,7 @@ pub(crate) struct RevocationNote {
     pub(crate) undo: bool,
 }
 
-/// Labels that an administrator had forgotten, as the audit record of the call notes it.
+/// Labels that an administrator has forgotten, for the audit record.
 #[derive(Clone, Debug)]
 pub(crate) struct ForgetNote {
     pub(crate) target: &'static str,
@@ -128,7 +190,7 @@ pub(crate) struct ForgetNote {
     pub(crate) reason: String,
 }
 
-/// What is told of a permit, as records note it.
+/// Report of a permit's outcome, for the audit record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ReportNote {
     /// The permit's decision.

@@ -12,9 +12,10 @@ use super::masking::Notes;
 use super::session::{SessionNote, TaskNote};
 use super::{MAX_FORM, MAX_RESOURCE};
 use crate::asked::Asked;
-use crate::judgement::{CredentialNote, ForgetNote, Judgement, ReportNote, RevocationNote};
+use crate::judgement::{
+    CredentialNote, ForgetNote, Judgement, PromptNote, ReportNote, RevocationNote,
+};
 use crate::limits;
-use crate::speaker::PromptNote;
 
 #[derive(Serialize)]
 pub(super) struct Input<'a> {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use authz_kernel::reason::ReasonCode;
 use authz_token::{UnixTime, verify_peer, verify_pem};
 
-use crate::ask::{Refused, Step};
+use crate::ask::{AgentClaim, Refused, Step};
 use crate::engine::{Engine, seconds};
-use crate::judgement::{Arrival, Asker, EnforcerProof, Judgement};
-use crate::refused_agent::AgentClaim;
+use crate::judgement::{
+    Arrival, Asker, CallerIdentity, EnforcerProof, Judgement, ResolvedOperation, TaskContext,
+};
 use crate::settings::Surface;
 use crate::steps::{Call, EndedCall, Staged};
 use crate::transport::{PeerChain, Transport};
@@ -51,11 +52,12 @@ pub(crate) fn refuse_unread<'a>(
     claim: AgentClaim<'a>,
     refused: Refused,
 ) -> EndedCall<'a> {
-    let agent = engine.agent_of_refused(&arrival, &claim, transport);
-    let mut record = Box::new(Judgement::of(arrival));
-    record.caller.refused_agent = agent;
-    engine.refuse_unless_unready(&mut record, transport, refused);
-    EndedCall { record, evidence: claim.evidence, kept: None }
+    let refused_agent = engine.agent_of_refused(&arrival, &claim, transport);
+    let refused = engine.admit(&arrival, transport).err().unwrap_or(refused);
+    let caller = CallerIdentity { refused_agent, ..CallerIdentity::default() };
+    let (resolved, context) = (ResolvedOperation::default(), TaskContext::default());
+    let record = Judgement::unjudged(arrival, caller, resolved, context).refused(refused);
+    EndedCall { record: Box::new(record), evidence: claim.evidence, kept: None }
 }
 
 impl Engine {
@@ -129,20 +131,6 @@ impl Engine {
         let enforcer = world.enforcer_of(&peer.spiffe_id).cloned();
         let known = if enforcer.is_some() { EnforcerProof::Certificate } else { EnforcerProof::No };
         Ok(Asker { enforcer, known, peer: Some(peer) })
-    }
-
-    /// Refuses a request that cannot be read. A refusal by [`Engine::admit`] comes first.
-    pub(crate) fn refuse_unless_unready(
-        &self,
-        judgement: &mut Judgement,
-        transport: &Transport<'_>,
-        refused: Refused,
-    ) {
-        let refused = match self.admit(&judgement.arrival, transport) {
-            Err(earlier) => earlier,
-            Ok(_) => refused,
-        };
-        judgement.refuse(refused);
     }
 
     /// The snapshot that a call is judged by.

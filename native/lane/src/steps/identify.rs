@@ -11,13 +11,13 @@ use authz_token::{
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step};
+use crate::ask::{self, AgentClaim, Ask, Authorization, Refused, Relayed, Step};
 use crate::engine::{Engine, seconds};
 use crate::judgement::{
     Arrival, Asker, CallerIdentity, CredentialNote, Judgement, ResolvedOperation, TaskContext,
     principal_of,
 };
-use crate::refused_agent::{AgentClaim, may_hold_agent};
+use crate::refused_agent::may_hold_agent;
 use crate::revoke;
 use crate::shown::subject_of;
 use crate::speaker;
@@ -171,57 +171,11 @@ impl Engine {
         verify_relayed(principal, certificate, &world.trust, &self.certificates, now)
     }
 
-    /// Identifies the caller of a request to Authz itself. Credentials for a system prove nothing there.
-    ///
-    /// Args: `agent`: the agent that is known without evidence. Evidence of another agent is then refused.
-    pub(crate) fn identify(
-        &self,
-        judgement: &mut Judgement,
-        world: &Loaded,
-        evidence: &[Evidence<'_>],
-        agent: Option<AgentFacts>,
-    ) -> Result<(), Refused> {
-        self.identify_presented(judgement, world, evidence, agent)?;
-        Self::refuse_credential(judgement)?;
-        if !judgement.caller.facts.proofs.is_empty() {
-            let message = "a proof is of an HTTP request, and this call tells of none";
-            return Err(Refused::new(ReasonCode::BadProof, Step::Identify, message));
-        }
-        Ok(())
-    }
-
-    /// Refuses a task credential in a request to Authz itself.
-    pub(crate) fn refuse_credential(judgement: &Judgement) -> Result<(), Refused> {
-        if judgement.caller.facts.credential.is_none() {
-            return Ok(());
-        }
-        Err(Refused::new(
-            ReasonCode::WrongAudience,
-            Step::Identify,
-            "a task credential is for its system, and shown to nobody else",
-        ))
-    }
-
-    /// As [`Engine::verify_caller`]; the record gets the identity.
-    ///
-    /// Args: `agent`: as of [`Engine::identify`].
-    pub(crate) fn identify_presented(
-        &self,
-        judgement: &mut Judgement,
-        world: &Loaded,
-        evidence: &[Evidence<'_>],
-        agent: Option<AgentFacts>,
-    ) -> Result<(), Refused> {
-        let (caller, verified) = self.verify_caller(&judgement.arrival, world, evidence, agent);
-        judgement.caller = caller;
-        verified
-    }
-
     /// Verifies the identity of a caller.
     ///
-    /// Args: `agent`: as of [`Engine::identify`].
+    /// `agent` is the agent that is known without evidence. Evidence of another agent is then refused.
     ///
-    /// Returns: the identity that the tokens prove, also of a caller that is refused; and the refusal.
+    /// Returns the identity that the tokens prove, also of a caller that is refused; and the refusal.
     pub(crate) fn verify_caller(
         &self,
         arrival: &Arrival,

@@ -10,10 +10,10 @@ use authz_token::Evidence;
 
 use crate::ask::{Refused, Step};
 use crate::engine::{Engine, PROBE, own};
-use crate::judgement::{Judgement, method_of, name_of};
+use crate::judgement::{Arrival, Judgement, method_of, name_of};
 use crate::keeper::Wait;
 use crate::locate::Located;
-use crate::presented::Presented;
+use crate::presented::PresentedCredential;
 use crate::revoke;
 use crate::steps::locate::{CallTask, LocatedCall};
 use crate::steps::resolve::{Match, ResolvedCall};
@@ -86,7 +86,8 @@ fn judge_record(
     }
     if call.ask.probe && !call.explain {
         let known = if judging.is_unproved { &[] } else { record.caller.chain.as_slice() };
-        let facts = kernel_facts(record, known, located.map(Located::view), None);
+        let (arrival, proved) = (&record.arrival, &record.caller.facts);
+        let facts = kernel_facts(arrival, proved, known, located.map(Located::view), None);
         engine.may_probe(judging.world, &facts, record.arrival.now())?;
     }
     let started = engine.clock.monotonic();
@@ -135,6 +136,19 @@ impl<'r> PolicyQuery<'r> {
         }
     }
 
+    /// The record of a call that nothing judged yet, once the policies have judged the call in its task.
+    pub(crate) fn judged(
+        &self,
+        engine: &Engine,
+        mut record: Judgement,
+        located: &Located,
+    ) -> Judgement {
+        let started = engine.clock.monotonic();
+        self.decide(&mut record, Some(located), None);
+        record.add_decide_time(engine.took(started));
+        record
+    }
+
     /// Judges the call of a record, whose verdict it becomes.
     ///
     /// Args: `presented`: the task credential that the call presents.
@@ -142,15 +156,21 @@ impl<'r> PolicyQuery<'r> {
         &self,
         judgement: &mut Judgement,
         located: Option<&Located>,
-        presented: Option<&Presented>,
+        presented: Option<&PresentedCredential>,
     ) {
         let known = if self.is_unproved { &[] } else { judgement.caller.chain.as_slice() };
-        let granted = presented.map(Presented::grants);
+        let granted = presented.map(PresentedCredential::grants);
         let facts = Facts {
             granted: granted.as_deref(),
             history: judgement.context.recalled.view(),
             directories: Some(&self.world.directories),
-            ..kernel_facts(judgement, known, located.map(Located::view), Some(&self.secret))
+            ..kernel_facts(
+                &judgement.arrival,
+                &judgement.caller.facts,
+                known,
+                located.map(Located::view),
+                Some(&self.secret),
+            )
         };
         let (plan, now) = (&self.world.plan, judgement.arrival.now());
         let decision = match self.explain {
@@ -191,27 +211,28 @@ impl Engine {
 
 /// The facts of a call as policies read them. Nothing raises confidence in this version.
 ///
-/// Args: `task`: the task of the chain; `key`: key of the fingerprints of task literals.
+/// `proved` is what the evidence of the call proves, `task` the task of the chain, and `key` the key of the fingerprints of
+/// task literals.
 pub(crate) fn kernel_facts<'a>(
-    judgement: &'a Judgement,
+    arrival: &'a Arrival,
+    proved: &'a authz_token::Facts,
     chain: &'a [Principal],
     task: Option<TaskView<'a>>,
     key: Option<&'a [u8; 32]>,
 ) -> Facts<'a> {
-    let agent = judgement.caller.facts.agent.as_ref();
-    let subject = judgement.caller.facts.subject.as_ref();
+    let (agent, subject) = (proved.agent.as_ref(), proved.subject.as_ref());
     let issued_at = match agent {
         Some(agent) => agent.issued_at,
         None => subject.and_then(|subject| subject.issued_at),
     };
-    let now = judgement.arrival.now_ms.div_euclid(1_000);
+    let now = arrival.now_ms.div_euclid(1_000);
     let of_task = || task.and_then(|view| view.task.subject.as_ref());
     let acr = match subject {
         Some(subject) => subject.acr.as_deref(),
         None => of_task().map(|subject| subject.acr.as_str()),
     };
     Facts {
-        enforcer: judgement.arrival.asker.name(),
+        enforcer: arrival.asker.name(),
         chain,
         proof: Proof {
             method: agent.map_or(ProofMethod::Jwt, |agent| method_of(agent.proof)),

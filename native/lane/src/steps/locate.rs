@@ -13,7 +13,7 @@ use crate::history;
 use crate::judgement::{CallerIdentity, TaskContext};
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
-use crate::presented::{self, Presented};
+use crate::presented::{self, PresentedCredential};
 use crate::revoke;
 use crate::shown;
 use crate::speaker;
@@ -39,7 +39,7 @@ pub(crate) struct CallTask {
     /// The task is the session of an agent that works without tasks.
     pub(crate) implied: Option<Implied>,
     /// The task credential that is presented.
-    pub(crate) presented: Option<Presented>,
+    pub(crate) presented: Option<PresentedCredential>,
     /// The task before the subject token of this call was noted in it, where the call presents a task credential.
     pub(crate) unnoted: Option<Located>,
 }
@@ -172,7 +172,7 @@ fn find_task(
     engine: &Engine,
     call: &Call<'_, '_>,
     resolved: &ResolvedCall<'_>,
-    (named, presented): (Option<&str>, Option<&Presented>),
+    (named, presented): (Option<&str>, Option<&PresentedCredential>),
     context: &mut TaskContext,
 ) -> Result<(Option<Located>, Option<Implied>), Refused> {
     let IdentifiedCall { admitted: AdmittedCall { arrival, world }, caller, unproved, .. } =
@@ -182,7 +182,7 @@ fn find_task(
         let in_task = named.is_some() || presented.is_some();
         engine.check_subject(caller, now, plan, in_task, wait)?;
     }
-    if let Some(task) = presented.map(Presented::task).or(named) {
+    if let Some(task) = presented.map(PresentedCredential::task).or(named) {
         let found = match presented {
             Some(_) => find_presented(engine, task, plan, wait)?,
             None => locate::find_task(&engine.keeper, task, wait)?,
@@ -200,7 +200,7 @@ fn find_task(
     if let Some((found, implied)) = engine.implied(caller, now, plan, wait)? {
         if implied == Implied::Kept {
             context.task = Some(Arc::clone(&found.task));
-            engine.usable(&found, caller, now)?;
+            engine.check_usable(&found, caller, now)?;
         }
         return Ok((Some(found), Some(implied)));
     }
@@ -258,7 +258,7 @@ impl Engine {
         now: Time,
         named: Option<&str>,
         wait: Wait,
-    ) -> Result<Option<Presented>, Refused> {
+    ) -> Result<Option<PresentedCredential>, Refused> {
         let Some(facts) = &caller.facts.credential else { return Ok(None) };
         if named.is_some_and(|task| task != facts.task) {
             return Err(Refused::new(
@@ -324,7 +324,7 @@ impl Engine {
             return Ok(None);
         }
         let Some(located) = Located::taskless(caller) else { return Ok(None) };
-        self.usable(&located, caller, now)?;
+        self.check_usable(&located, caller, now)?;
         Ok(Some(located))
     }
 
@@ -340,7 +340,7 @@ impl Engine {
             return Ok(());
         }
         let Some(located) = Located::taskless(caller) else { return Ok(()) };
-        self.usable(&located, caller, now)?;
+        self.check_usable(&located, caller, now)?;
         history::refuse_taken_away(&self.keeper, &located.task, now, wait)
     }
 }

@@ -1,12 +1,11 @@
 //! Record: the audit line of a call, and the wait until it is durable. What cannot be recorded is not permitted.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use authz_kernel::decision::Outcome;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::task::{RecordKey, Task};
+use authz_kernel::task::RecordKey;
 use authz_state::store::{Commit, Survives, Transaction};
 use authz_state::{AuditError, Durability, Ticket};
 use authz_token::Evidence;
@@ -68,28 +67,12 @@ impl KeptRecord {
 pub(crate) type Change<'a> =
     dyn FnMut(&mut dyn Transaction, &mut Judgement) -> Result<(), ChangeError> + 'a;
 
-/// Permit of a call that needs no policy, as a transaction made it.
-pub(crate) struct GrantedChange {
-    message: String,
-    /// The task that the call is about, as it is after the change.
-    task: Option<Arc<Task>>,
-}
-
-impl GrantedChange {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), task: None }
-    }
-
-    pub(crate) fn of_task(task: Arc<Task>, message: impl Into<String>) -> Self {
-        Self { message: message.into(), task: Some(task) }
-    }
-}
-
-/// Work of a transaction that ends in a permit.
-pub(crate) type GrantChange<'a> =
-    dyn FnMut(&mut dyn Transaction, &Judgement) -> Result<GrantedChange, ChangeError> + 'a;
+/// Work of a transaction that returns the audit line of its call.
+pub(crate) type LineChange<'a> =
+    dyn FnMut(&mut dyn Transaction) -> Result<Vec<u8>, ChangeError> + 'a;
 
 /// Origin of a call in its audit record.
+#[derive(Clone, Debug)]
 pub(crate) struct RecordOrigin {
     pub(crate) peer: String,
     pub(crate) trace: Option<Ids>,
@@ -226,38 +209,40 @@ impl Engine {
         survives: Survives,
         change: &mut Change<'_>,
     ) -> Result<Option<KeptRecord>, Refused> {
+        let origin = call.recorded.origin(&self.settings);
+        self.change_with_line(call.wait, locks, survives, &mut |transaction| {
+            change(transaction, judgement)?;
+            Ok(record::line(judgement, call.evidence, origin, None))
+        })
+    }
+
+    /// Makes a change and writes its audit line in one transaction.
+    ///
+    /// Returns none if nothing changed, and so no line was written.
+    pub(crate) fn change_with_line(
+        &self,
+        wait: Wait,
+        locks: &[RecordKey],
+        survives: Survives,
+        change: &mut LineChange<'_>,
+    ) -> Result<Option<KeptRecord>, Refused> {
         let mut stopped = None;
         let mut kept = None;
-        let durability = match survives {
-            Survives::Crash => Durability::Queued,
-            Survives::PowerLoss => Durability::Synced,
-        };
-        let waits = self.clock.monotonic();
+        let started = self.clock.monotonic();
         let mut work = |transaction: &mut dyn Transaction| {
-            self.metrics.locked(self.took(waits));
-            match change(transaction, judgement) {
-                Ok(()) => {}
+            self.metrics.locked(self.took(started));
+            let line = match change(transaction) {
+                Ok(line) => line,
                 Err(ChangeError::Store(error)) => return Err(error),
                 Err(ChangeError::Refused(refused)) => {
                     stopped = Some(refused);
                     return Ok(false);
                 }
                 Err(ChangeError::Unchanged) => return Ok(false),
-            }
-            let origin = call.recorded.origin(&self.settings);
-            if self.keeper.has_outbox() {
-                // The outbox takes any number of lines, but a call whose record cannot be read later is not permitted.
-                if !self.audit.is_writable() {
-                    stopped = Some(unrecorded(AuditError::Failed, AwaitedWrite::Record));
-                    return Ok(false);
-                }
-                transaction.audit(record::line(judgement, call.evidence, origin, None));
-                kept = Some(KeptRecord { ticket: None, waits: AwaitedWrite::Store });
-                return Ok(true);
-            }
-            match self.queue(judgement, call.evidence, origin, None, durability) {
-                Ok(ticket) => {
-                    kept = Some(KeptRecord { ticket, waits: AwaitedWrite::Record });
+            };
+            match self.write_line(transaction, line, survives) {
+                Ok(written) => {
+                    kept = Some(written);
                     Ok(true)
                 }
                 Err(error) => {
@@ -266,7 +251,7 @@ impl Engine {
                 }
             }
         };
-        let commit = self.keeper.transact(locks, survives, call.wait, &mut work)?;
+        let commit = self.keeper.transact(locks, survives, wait, &mut work)?;
         if let Some(refused) = stopped {
             return Err(refused);
         }
@@ -276,21 +261,27 @@ impl Engine {
         Ok(kept)
     }
 
-    /// As [`Engine::change`], for a call that is granted if the change is made.
-    pub(crate) fn change_granted(
+    /// Writes an audit line in the transaction of a change.
+    fn write_line(
         &self,
-        judgement: &mut Judgement,
-        call: &ChangeContext<'_>,
-        locks: &[RecordKey],
+        transaction: &mut dyn Transaction,
+        line: Vec<u8>,
         survives: Survives,
-        change: &mut GrantChange<'_>,
-    ) -> Result<Option<KeptRecord>, Refused> {
-        self.change(judgement, call, locks, survives, &mut |transaction, judgement| {
-            let GrantedChange { message, task } = change(transaction, judgement)?;
-            judgement.context.task = task.or_else(|| judgement.context.task.take());
-            judgement.grant(message);
-            Ok(())
-        })
+    ) -> Result<KeptRecord, AuditError> {
+        if self.keeper.has_outbox() {
+            // The outbox takes any number of lines, but a call whose record cannot be read later is not permitted.
+            if !self.audit.is_writable() {
+                return Err(AuditError::Failed);
+            }
+            transaction.audit(line);
+            return Ok(KeptRecord { ticket: None, waits: AwaitedWrite::Store });
+        }
+        let durability = match survives {
+            Survives::Crash => Durability::Queued,
+            Survives::PowerLoss => Durability::Synced,
+        };
+        let ticket = self.audit.submit(&line, durability)?;
+        Ok(KeptRecord { ticket, waits: AwaitedWrite::Record })
     }
 
     /// Writes the record of one more decision in the transaction of a change.
@@ -302,16 +293,9 @@ impl Engine {
         survives: Survives,
     ) -> Result<(), ChangeError> {
         let origin = call.recorded.origin(&self.settings);
-        if self.keeper.has_outbox() {
-            transaction.audit(record::line(judgement, call.evidence, origin, None));
-            return Ok(());
-        }
-        let durability = match survives {
-            Survives::Crash => Durability::Queued,
-            Survives::PowerLoss => Durability::Synced,
-        };
+        let line = record::line(judgement, call.evidence, origin, None);
         // Lines are synced in their order: the wait for the last line covers this one.
-        match self.queue(judgement, call.evidence, origin, None, durability) {
+        match self.write_line(transaction, line, survives) {
             Ok(_) => Ok(()),
             Err(error) => Err(ChangeError::Refused(unrecorded(error, AwaitedWrite::Record))),
         }

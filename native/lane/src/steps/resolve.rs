@@ -15,7 +15,7 @@ use crate::asked::Asked;
 use crate::engine::{Engine, own};
 use crate::judgement::{Arrival, Asker, ResolvedOperation, TaskContext};
 use crate::keeper::Wait;
-use crate::presented::{self, Sent};
+use crate::presented::{self, ProvedRequest};
 use crate::revoke;
 use crate::steps::admit::AdmittedCall;
 use crate::steps::identify::IdentifiedCall;
@@ -225,12 +225,12 @@ fn check_request(
     let facts = &identified.caller.facts;
     may_ask(&arrival.asker, operation, request.operation)?;
     if !request.operation.is_empty() {
-        Engine::for_audience(facts, world, request.operation)?;
+        Engine::check_audience(facts, world, request.operation)?;
     }
     if !facts.proofs.is_empty() {
         let unknown_in = Some(operation.unknown_in.as_str()).filter(|id| !id.is_empty());
         let system = presented::system_of(request.operation).or(unknown_in);
-        let sent = Sent::of(call.ask, world, system);
+        let sent = ProvedRequest::of(call.ask, world, system);
         let now = arrival.now();
         operation.proved =
             engine.take_proofs(&facts.proofs, now, world, &sent, call.is_dry(), wait)?;

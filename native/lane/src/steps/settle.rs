@@ -24,6 +24,7 @@ use crate::steps::settle::charge::Charge;
 use crate::steps::settle::key::{EnforcerKey, met};
 use crate::steps::settle::reservation::notes_call;
 use crate::steps::{Call, EndedCall, Staged};
+use crate::usage::touch_tasks;
 use crate::world::Loaded;
 
 pub(crate) use crate::steps::settle::key::forget_answer;
@@ -178,7 +179,7 @@ impl Engine {
                 return Ok(false);
             };
             let lives = current.path().all(|task| task.status_at(now) == TaskStatus::Active);
-            Ok(lives && self.touch_all(transaction, &current, now))
+            Ok(lives && touch_tasks(transaction, &current, now))
         };
         drop(self.keeper.transact(&locks, Survives::Crash, call.wait, &mut work));
     }

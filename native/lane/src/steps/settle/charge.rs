@@ -19,7 +19,7 @@ use crate::history;
 use crate::judgement::Judgement;
 use crate::locate::{self, Located};
 use crate::metrics::CredentialEvent;
-use crate::presented::{self, Presented};
+use crate::presented::{self, PresentedCredential};
 use crate::revoke;
 use crate::shown;
 use crate::steps::judge::PolicyQuery;
@@ -93,7 +93,7 @@ fn judge_again(
     judgement: &mut Judgement,
     judging: &PolicyQuery<'_>,
     current: &Located,
-    presented: Option<&Presented>,
+    presented: Option<&PresentedCredential>,
 ) {
     let started = engine.clock.monotonic();
     if !current.is_taskless() {
@@ -254,7 +254,7 @@ impl Engine {
         }
         let Current { located: current, is_new } = self.current(transaction, charge, now)?;
         let begins = task.begins() && Arc::ptr_eq(&current.task, &located.task);
-        self.usable(&current, &judgement.caller, now)?;
+        self.check_usable(&current, &judgement.caller, now)?;
         let begun = match begins {
             true => {
                 let retention = self.keeper.settings().retention_ms;
@@ -331,13 +331,13 @@ impl Engine {
         transaction: &mut dyn Transaction,
         judgement: &Judgement,
         Charge { judging, located, .. }: Charge<'_>,
-        (current, presented): (&Located, Option<&Presented>),
+        (current, presented): (&Located, Option<&PresentedCredential>),
     ) -> Result<Ended, ChangeError> {
         let (plan, now) = (&judging.world.plan, judgement.arrival.now());
         let is_passed = judgement.passage().is_some();
         let is_held = judgement.settlement.is_open || history::changes(judgement).is_some();
         if current.is_taskless() && is_held {
-            let room = |all: &mut dyn Transaction| self.room_taskless(all, &current.task);
+            let room = |all: &mut dyn Transaction| self.check_taskless_sessions(all, &current.task);
             history::hold(transaction, &current.task, (is_passed, now), room)?;
         }
         let redeemed = presented
@@ -408,7 +408,7 @@ impl Engine {
             return Ok(Current { located: Located { task, ancestors: Vec::new() }, is_new });
         }
         if begins {
-            self.room(transaction, &located.task, now)?;
+            self.admit_task(transaction, &located.task, now)?;
         }
         Ok(Current { located: located.clone(), is_new: begins })
     }

@@ -175,9 +175,7 @@ impl Engine {
             key.check(&known)?;
             let decision = wire::Decision::decode(known.answer.as_slice())
                 .map_err(|_| ChangeError::Refused(met()))?;
-            judgement.arrival.id.clone_from(&decision.decision_id);
-            judgement.grant("the same request was answered so before, under the same key");
-            judgement.settlement.repeats = Some(known.answer.clone());
+            judgement.repeat(&decision.decision_id, &known.answer);
             Ok(())
         })
     }

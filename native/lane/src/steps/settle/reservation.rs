@@ -17,7 +17,7 @@ use crate::history;
 use crate::judgement::Judgement;
 use crate::locate::Located;
 use crate::locate::is_due_for_touch;
-use crate::presented::Presented;
+use crate::presented::PresentedCredential;
 use crate::shown;
 use crate::steps::judge::PolicyQuery;
 use crate::steps::record::ChangeError;
@@ -52,7 +52,7 @@ impl Engine {
         transaction: &mut dyn Transaction,
         judgement: &Judgement,
         charge: Charge<'_>,
-        (current, presented): (&Located, &Presented),
+        (current, presented): (&Located, &PresentedCredential),
     ) -> bool {
         let Some(decision) = judgement.evaluated() else { return false };
         let detail = decision.redeems;
@@ -188,12 +188,7 @@ impl Engine {
             credential: None,
             wants_credential: false,
             redeemed: false,
-            remembered_in: history::changes(judgement)
-                .map(|changes| {
-                    let plan = &judging.world.plan;
-                    judgement.context.recalled.memories_of(plan, current, changes, now)
-                })
-                .unwrap_or_default(),
+            remembered_in: history::memories_of(judgement, &judging.world.plan, current, now),
             subject_until: shown::ends(&judgement.caller),
             idempotency: key.map(|key| key.id.clone()),
             rest: BTreeMap::new(),

@@ -1,4 +1,4 @@
-//! What a decision recalls: records of the session, of the chain and of the object, as the call sees them.
+//! The history that a decision recalls: records of the session, of the chain and of the object, as the call sees them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,52 +8,48 @@ use authz_kernel::history::{
     Carrier, HistoryChanges, HistoryView, Holder, Object, ObjectView, Origin, Remembering,
     SessionContext, SessionHistory,
 };
-use authz_kernel::plan::Plan;
 use authz_kernel::task::{Party, RecordKey, RecordKind, RecordName, Session, TaskView};
 
-use super::remember::above;
-use crate::locate::Located;
-
-/// What a decision knows of the session that it is made in, and of who is in its chain.
+/// Records of the session that a decision is made in, of the parties of its chain, and of the object that it acts on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Recalled {
-    pub(super) session: Option<Arc<Session>>,
-    pub(super) agent: Option<Arc<Party>>,
-    pub(super) subject: Option<Arc<Party>>,
-    pub(super) pair: Option<Arc<Party>>,
-    /// Labels of sessions that the agent shares with others; none where that was not looked up.
-    pub(super) shared: Option<Arc<BTreeMap<String, Origin>>>,
-    pub(super) remembering: Remembering,
+    pub(crate) session: Option<Arc<Session>>,
+    pub(crate) agent: Option<Arc<Party>>,
+    pub(crate) subject: Option<Arc<Party>>,
+    pub(crate) pair: Option<Arc<Party>>,
+    /// Labels of sessions that the agent shares with others; none if they were not looked up.
+    pub(crate) shared: Option<Arc<BTreeMap<String, Origin>>>,
+    pub(crate) remembering: Remembering,
     /// The session begins with the decision.
-    pub(super) begins: bool,
-    pub(super) object: Option<Found>,
+    pub(crate) begins: bool,
+    pub(crate) object: Option<RecalledObject>,
     /// Denials in the run of the task.
-    pub(super) denials: usize,
+    pub(crate) denials: usize,
     /// The context of the session that the call names.
-    pub(super) context: Option<SessionContext>,
+    pub(crate) context: Option<SessionContext>,
     /// The records as a call in that context sees them, where it sees less.
-    pub(super) seen: Seen,
+    pub(crate) seen: ContextHistories,
 }
 
-/// Records without the labels that count in other contexts alone; none: as they are.
+/// Histories without the labels that count only in other contexts. Default: all labels count.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
+pub(crate) struct ContextHistories {
     session: Option<Box<SessionHistory>>,
     agent: Option<Box<SessionHistory>>,
     pair: Option<Box<SessionHistory>>,
 }
 
-/// What was written before into what an operation acts on.
+/// Records of the object that an operation acts on, and of its collection.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Found {
-    /// None: it is the collection as a whole.
-    pub(super) object: Option<Arc<Object>>,
-    /// Under older spellings of the object's id.
-    pub(super) older: Vec<Arc<Object>>,
-    pub(super) collection: Arc<Object>,
+pub(crate) struct RecalledObject {
+    /// Default: the operation acts on the collection as a whole.
+    pub(crate) object: Option<Arc<Object>>,
+    /// Records under older spellings of the object's id.
+    pub(crate) older: Vec<Arc<Object>>,
+    pub(crate) collection: Arc<Object>,
 }
 
-impl Found {
+impl RecalledObject {
     fn view(&self) -> ObjectView<'_> {
         let object = self.object.as_deref();
         ObjectView { object, older: &self.older, collection: &self.collection }
@@ -66,33 +62,33 @@ impl Found {
 }
 
 impl Recalled {
-    /// Of a session that begins with the decision.
-    pub(super) fn beginning(self, session: Session) -> Self {
+    /// The same history, for a session that begins with the decision.
+    pub(crate) fn beginning(self, session: Session) -> Self {
         let mut recalled = Self { begins: true, ..self };
         recalled.set_session(Some(Arc::new(session)));
         recalled
     }
 
-    /// The id of the session, and whether it is of what somebody does without a task.
+    /// The id of the session, and whether it is the session of a caller without a task.
     pub(crate) fn of_session(&self) -> Option<(&str, bool)> {
         self.session.as_deref().map(|session| (session.id.as_str(), session.is_taskless()))
     }
 
-    /// Nothing is known of the session: it may begin with the decision.
+    /// Whether the session has no history yet: it may begin with the decision.
     pub(crate) fn is_new(&self) -> bool {
         self.begins || self.history().is_some_and(SessionHistory::is_empty)
     }
 
-    /// Denials in the run of the task, where the bundle counts them.
+    /// Denials in the run of the task, if the bundle counts them.
     pub(crate) const fn denials(&self) -> usize {
         self.denials
     }
 
-    pub(super) fn count_denials(&mut self, task: TaskView<'_>) {
+    pub(crate) fn count_denials(&mut self, task: TaskView<'_>) {
         self.denials = self.view().map_or(0, |view| view.count_denials(task));
     }
 
-    /// As the kernel reads it; none where it was not recalled.
+    /// The history as the kernel reads it; none if it was not recalled.
     pub(crate) fn view<'a>(&'a self) -> Option<HistoryView<'a>> {
         let of = |party: Option<&'a Arc<Party>>, seen: &'a Option<Box<SessionHistory>>| {
             party.map(|party| seen.as_deref().unwrap_or(&party.history))
@@ -104,50 +100,39 @@ impl Recalled {
             pair: of(self.pair.as_ref(), &self.seen.pair),
             shared: self.shared.as_deref(),
             remembering: self.remembering,
-            object: self.object.as_ref().map(Found::view),
+            object: self.object.as_ref().map(RecalledObject::view),
         })
     }
 
-    /// The session's history as the call sees it; none where it was not recalled.
+    /// The session's history as the call sees it; none if it was not recalled.
     pub(crate) fn seen(&self) -> Option<&SessionHistory> {
         let session = self.session.as_deref()?;
         Some(self.seen.session.as_deref().unwrap_or(&session.history))
     }
 
-    /// Digest of the session's context that the call names; empty: none.
+    /// Digest of the session's context that the call names; empty if it names none.
     pub(crate) fn context(&self) -> &str {
         self.context.as_ref().map_or("", SessionContext::as_str)
     }
 
-    /// What the session did; none where it was not recalled.
+    /// The session's whole history; none if it was not recalled.
     pub(crate) fn history(&self) -> Option<&SessionHistory> {
         self.session.as_deref().map(|session| &session.history)
     }
 
-    /// The labels that the agent remembers of other tasks, where they count.
+    /// The labels that the agent remembers of other tasks, if they count.
     pub(crate) fn remembered(&self, now: Time) -> impl Iterator<Item = (&str, Carrier<'_>)> {
         let view = self.view().filter(|view| view.agent.is_some() && view.pair.is_some());
         view.into_iter().flat_map(move |view| view.remembered(now))
     }
 
-    /// Where the labels of the call are remembered.
+    /// How the labels of the call are remembered.
     pub(crate) const fn remembering(&self) -> Remembering {
         self.remembering
     }
 
-    /// The records that remember the labels of a call: those of the agent that makes it, and of every agent above it.
-    pub(crate) fn memories_of(
-        &self,
-        plan: &Plan,
-        located: &Located,
-        changes: &HistoryChanges,
-        now: Time,
-    ) -> Vec<RecordName> {
-        let above = above(plan, located, changes, now).into_iter().map(|one| one.key.into());
-        self.memory_of(changes).into_iter().chain(above).collect()
-    }
-
-    fn memory_of(&self, changes: &HistoryChanges) -> Option<RecordName> {
+    /// The record that remembers the labels of a call of its own agent; none if only the session does.
+    pub(crate) fn memory_of(&self, changes: &HistoryChanges) -> Option<RecordName> {
         let remembered = changes.remembered.as_ref()?;
         let (kind, id) = match remembered.holder {
             Holder::Session => return None,
@@ -158,17 +143,17 @@ impl Recalled {
         Some(RecordName { kind, id: id.clone() })
     }
 
-    /// The labels that what is acted on keeps of those that wrote it.
+    /// The labels of the object, from the agents that wrote it.
     pub(crate) fn written(&self, now: Time) -> impl Iterator<Item = (&str, &Origin)> {
         self.object.iter().flat_map(move |found| found.view().labels(now))
     }
 
-    /// The records of what is acted on.
+    /// The records of the object.
     pub(crate) fn object_keys(&self) -> impl Iterator<Item = RecordKey> {
-        self.object.iter().flat_map(Found::keys)
+        self.object.iter().flat_map(RecalledObject::keys)
     }
 
-    pub(super) fn party(&self, holder: Holder) -> Option<&Arc<Party>> {
+    pub(crate) fn party(&self, holder: Holder) -> Option<&Arc<Party>> {
         match holder {
             Holder::Session => None,
             Holder::Agent => self.agent.as_ref(),
@@ -177,7 +162,7 @@ impl Recalled {
         }
     }
 
-    pub(super) fn set(&mut self, holder: Holder, party: Arc<Party>) {
+    pub(crate) fn set(&mut self, holder: Holder, party: Arc<Party>) {
         let seen = seen_in(self.context.as_ref(), &party.history);
         match holder {
             Holder::Session => {}
@@ -187,7 +172,7 @@ impl Recalled {
         }
     }
 
-    pub(super) fn set_session(&mut self, session: Option<Arc<Session>>) {
+    pub(crate) fn set_session(&mut self, session: Option<Arc<Session>>) {
         let known = session.as_deref();
         self.seen.session =
             known.and_then(|session| seen_in(self.context.as_ref(), &session.history));
@@ -195,7 +180,7 @@ impl Recalled {
     }
 }
 
-/// A history as a call in a context sees it; none: as it is.
+/// A history as a call in a context sees it; none if the call sees all of it.
 fn seen_in(
     context: Option<&SessionContext>,
     history: &SessionHistory,
