@@ -32,7 +32,7 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Permits of which it is open what came that the store holds at most.
     pub(crate) fn most_reservations(&self) -> u64 {
-        bounds(self.settings()).reservations as u64
+        bounds(self.settings()).of(RecordKind::Reservation) as u64
     }
 
     /// Opens the store that the settings name.
@@ -217,13 +217,11 @@ fn bounds(settings: &StateSettings) -> Bounds {
     let tasks = usize::try_from(settings.max_tasks).unwrap_or(usize::MAX);
     // Every task may be a tree of its own, and each may have made a few operations that nobody reports.
     let twice = tasks.saturating_mul(2);
-    Bounds {
-        sessions: tasks,
-        tasks,
-        reservations: twice,
-        idempotencies: twice,
-        ..Bounds::default()
-    }
+    Bounds::default()
+        .with(RecordKind::Session, tasks)
+        .with(RecordKind::Task, tasks)
+        .with(RecordKind::Reservation, twice)
+        .with(RecordKind::Idempotency, twice)
 }
 
 /// The refusal that a failure of the store is.

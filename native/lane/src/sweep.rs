@@ -123,8 +123,9 @@ impl Engine {
                     credentials.1.push(RecordKey::new(RecordKind::Session, &one.session));
                 }
                 Record::Proof(_) | Record::SigningKey(_) => others.push(record.key()),
-                // Somebody may be adding to it.
-                Record::Agent(_) | Record::Subject(_) | Record::Pair(_) | Record::Object(_) => {
+                Record::Revocation(_) | Record::Lease(_) | Record::TrustDomain(_) => {}
+                // Another call may be adding to the record, so it is removed under its own lock.
+                _ => {
                     let key = record.key();
                     self.delete_due(
                         std::slice::from_ref(&key),
@@ -133,7 +134,6 @@ impl Engine {
                         now,
                     )?;
                 }
-                Record::Revocation(_) | Record::Lease(_) | Record::TrustDomain(_) => {}
             }
         }
         // Nobody who brings one of those proofs again is waited for: it is refused by its time.

@@ -82,7 +82,7 @@ fn session(number: usize, now: i64) -> Session {
 }
 
 fn bounds(sessions: usize) -> Bounds {
-    Bounds { sessions, ..Bounds::default() }
+    Bounds::default().with(RecordKind::Session, sessions)
 }
 
 fn fill(store: &dyn Store, sessions: usize) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use authz_kernel::history::MAX_OBJECTS_IN_ALL;
+use authz_kernel::task::RecordKind;
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::{Engine, Transport, World};
 use authz_state::store::{Bounds, EmbeddedSettings, EmbeddedStore, MemoryStore, Store};
@@ -141,7 +142,7 @@ fn a_note_without_an_id_may_be_any() {
 /// record is written as before.
 #[test]
 fn a_full_store_denies_what_it_could_not_keep() {
-    let bounds = Bounds { objects: 2, ..Bounds::default() };
+    let bounds = Bounds::default().with(RecordKind::Object, 2);
     let mut embedded = EmbeddedSettings::new(folder().join("state"));
     embedded.bounds = bounds.clone();
     let stores: [Arc<dyn Store>; 2] = [
@@ -174,7 +175,7 @@ fn a_full_store_denies_what_it_could_not_keep() {
 fn no_bundle_fills_a_store_with_objects() {
     const MOST_COLLECTIONS: usize = 20_000;
     let kept = usize::try_from(MAX_OBJECTS_IN_ALL).unwrap();
-    assert!(Bounds::default().objects >= kept + MOST_COLLECTIONS);
+    assert!(Bounds::default().of(RecordKind::Object) >= kept + MOST_COLLECTIONS);
 }
 
 /// How many objects one agent may leave is a budget of it, which counts in all its sessions.

@@ -12,34 +12,8 @@ pub const MAX_PAGE: usize = 10_000;
 /// How much a store holds. What would go beyond is refused with [`StoreError::Full`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Sessions, live and ended.
-    pub sessions: usize,
-    /// Tasks, live and ended.
-    pub tasks: usize,
-    /// Reservations.
-    pub reservations: usize,
-    /// Answers kept for enforcers' keys.
-    pub idempotencies: usize,
-    /// Revocations.
-    pub revocations: usize,
-    /// Task credentials, until a while after their end.
-    pub credentials: usize,
-    /// Proofs of possession that were seen, until their end.
-    pub proofs: usize,
-    /// Signing keys of all nodes.
-    pub signing_keys: usize,
-    /// Leased secrets.
-    pub leases: usize,
-    /// Trust domains of which it is known which bundle is the newest.
-    pub trust_domains: usize,
-    /// Agents of which something is remembered over all their sessions.
-    pub agents: usize,
-    /// Subjects of which something is remembered over all their sessions.
-    pub subjects: usize,
-    /// Pairs of an agent and a subject of which something is remembered over all their sessions.
-    pub pairs: usize,
-    /// Objects that agents wrote, and their collections.
-    pub objects: usize,
+    /// Records of each kind, in the order of [`RecordKind::ALL`]; [`Bounds::with`] sets one.
+    pub records: [usize; RecordKind::ALL.len()],
     /// Bytes of one record, as it is written.
     pub record_bytes: usize,
     /// Records that one transaction changes.
@@ -55,20 +29,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            sessions: 250_000,
-            tasks: 250_000,
-            reservations: 500_000,
-            idempotencies: 500_000,
-            revocations: 100_000,
-            credentials: 500_000,
-            proofs: 500_000,
-            signing_keys: 64,
-            leases: 10_000,
-            trust_domains: 4_096,
-            agents: 100_000,
-            subjects: 250_000,
-            pairs: 250_000,
-            objects: 250_000,
+            records: RecordKind::ALL.map(RecordKind::default_bound),
             record_bytes: 256 * 1024,
             transaction_records: MAX_PAGE,
             line_bytes: 1024 * 1024,
@@ -81,23 +42,17 @@ impl Default for Bounds {
 impl Bounds {
     /// Most records of a kind.
     #[must_use]
-    pub const fn of(&self, kind: RecordKind) -> usize {
-        match kind {
-            RecordKind::Session => self.sessions,
-            RecordKind::Agent => self.agents,
-            RecordKind::Task => self.tasks,
-            RecordKind::Reservation => self.reservations,
-            RecordKind::Idempotency => self.idempotencies,
-            RecordKind::Revocation => self.revocations,
-            RecordKind::Credential => self.credentials,
-            RecordKind::Proof => self.proofs,
-            RecordKind::SigningKey => self.signing_keys,
-            RecordKind::Lease => self.leases,
-            RecordKind::TrustDomain => self.trust_domains,
-            RecordKind::Subject => self.subjects,
-            RecordKind::Object => self.objects,
-            RecordKind::Pair => self.pairs,
+    pub fn of(&self, kind: RecordKind) -> usize {
+        self.records.get(kind as usize).copied().unwrap_or(0)
+    }
+
+    /// The same bounds with another one for a kind.
+    #[must_use]
+    pub fn with(mut self, kind: RecordKind, most: usize) -> Self {
+        if let Some(bound) = self.records.get_mut(kind as usize) {
+            *bound = most;
         }
+        self
     }
 
     /// Refuses what one transaction may not change.
@@ -136,7 +91,7 @@ impl Bounds {
     pub(crate) fn check_count(&self, kind: RecordKind, count: usize) -> Result<(), StoreError> {
         let most = self.of(kind);
         if count > most {
-            return Err(full(count, most, words(kind)));
+            return Err(full(count, most, kind.plural()));
         }
         Ok(())
     }
@@ -160,23 +115,4 @@ pub(crate) fn is_id(id: &str) -> bool {
 
 fn full(count: usize, most: usize, what: &str) -> StoreError {
     StoreError::Full(format!("{count} {what}, at most {most}"))
-}
-
-const fn words(kind: RecordKind) -> &'static str {
-    match kind {
-        RecordKind::Session => "sessions",
-        RecordKind::Agent => "agents",
-        RecordKind::Task => "tasks",
-        RecordKind::Reservation => "reservations",
-        RecordKind::Idempotency => "answers kept for enforcers' keys",
-        RecordKind::Revocation => "revocations",
-        RecordKind::Credential => "task credentials",
-        RecordKind::Proof => "proofs of possession",
-        RecordKind::SigningKey => "signing keys",
-        RecordKind::Lease => "leases",
-        RecordKind::TrustDomain => "trust domains",
-        RecordKind::Subject => "subjects",
-        RecordKind::Object => "objects",
-        RecordKind::Pair => "pairs of an agent and a subject",
-    }
 }

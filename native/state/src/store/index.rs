@@ -201,18 +201,11 @@ impl Text {
 pub(crate) struct Index {
     sessions: Texts,
     tasks: ById<TaskText>,
-    reservations: ById<Record>,
-    idempotencies: ById<Record>,
-    revocations: ById<Record>,
-    credentials: ById<Record>,
-    proofs: ById<Record>,
-    signing_keys: ById<Record>,
-    leases: ById<Record>,
-    trust_domains: ById<Record>,
     agents: Texts,
     subjects: Texts,
     pairs: Texts,
-    objects: ById<Record>,
+    /// Records of every other kind, in the order of [`RecordKind::ALL`].
+    others: [ById<Record>; RecordKind::ALL.len()],
     /// Session and task.
     by_session: Pairs,
     /// Assignee and task.
@@ -233,18 +226,10 @@ impl Index {
         Self {
             sessions: Texts::new(most),
             tasks: ById::default(),
-            reservations: ById::default(),
-            idempotencies: ById::default(),
-            revocations: ById::default(),
-            credentials: ById::default(),
-            proofs: ById::default(),
-            signing_keys: ById::default(),
-            leases: ById::default(),
-            trust_domains: ById::default(),
             agents: Texts::new(most),
             subjects: Texts::new(most),
             pairs: Texts::new(most),
-            objects: ById::default(),
+            others: RecordKind::ALL.map(|_| ById::default()),
             by_session: Pairs::default(),
             by_assignee: Pairs::default(),
             live: Pairs::default(),
@@ -467,7 +452,8 @@ impl Index {
             Some(Record::Revocation(one)) => Arc::make_mut(&mut self.revoked).insert(one),
             None if key.kind == RecordKind::Revocation && before.is_some() => {
                 let mut left = Revocations::default();
-                for record in self.revocations.values() {
+                for record in self.of(RecordKind::Revocation).into_iter().flat_map(BTreeMap::values)
+                {
                     if let Record::Revocation(one) = record {
                         left.insert(Arc::clone(one));
                     }
@@ -595,42 +581,19 @@ impl Index {
         }
     }
 
-    const fn of(&self, kind: RecordKind) -> Option<&ById<Record>> {
-        Some(match kind {
-            RecordKind::Reservation => &self.reservations,
-            RecordKind::Idempotency => &self.idempotencies,
-            RecordKind::Revocation => &self.revocations,
-            RecordKind::Credential => &self.credentials,
-            RecordKind::Proof => &self.proofs,
-            RecordKind::SigningKey => &self.signing_keys,
-            RecordKind::Lease => &self.leases,
-            RecordKind::TrustDomain => &self.trust_domains,
-            RecordKind::Object => &self.objects,
-            RecordKind::Session
-            | RecordKind::Agent
-            | RecordKind::Subject
-            | RecordKind::Pair
-            | RecordKind::Task => return None,
-        })
+    /// Records of a kind that is neither kept as text nor found by more than its time.
+    fn of(&self, kind: RecordKind) -> Option<&ById<Record>> {
+        if kind == RecordKind::Task || self.texts(kind).is_some() {
+            return None;
+        }
+        self.others.get(kind as usize)
     }
 
-    const fn of_mut(&mut self, kind: RecordKind) -> Option<&mut ById<Record>> {
-        Some(match kind {
-            RecordKind::Reservation => &mut self.reservations,
-            RecordKind::Idempotency => &mut self.idempotencies,
-            RecordKind::Revocation => &mut self.revocations,
-            RecordKind::Credential => &mut self.credentials,
-            RecordKind::Proof => &mut self.proofs,
-            RecordKind::SigningKey => &mut self.signing_keys,
-            RecordKind::Lease => &mut self.leases,
-            RecordKind::TrustDomain => &mut self.trust_domains,
-            RecordKind::Object => &mut self.objects,
-            RecordKind::Session
-            | RecordKind::Agent
-            | RecordKind::Subject
-            | RecordKind::Pair
-            | RecordKind::Task => return None,
-        })
+    fn of_mut(&mut self, kind: RecordKind) -> Option<&mut ById<Record>> {
+        if kind == RecordKind::Task || self.texts(kind).is_some() {
+            return None;
+        }
+        self.others.get_mut(kind as usize)
     }
 }
 

@@ -31,17 +31,12 @@ impl Made {
 
 /// Bounds that a test can reach.
 pub fn small() -> Bounds {
-    Bounds {
-        tasks: 40,
-        revocations: 4,
-        signing_keys: 2,
-        subjects: 12,
-        objects: 11,
-        record_bytes: 8192,
-        transaction_records: 64,
-        line_bytes: 1000,
-        ..Bounds::default()
-    }
+    Bounds { record_bytes: 8192, transaction_records: 64, line_bytes: 1000, ..Bounds::default() }
+        .with(RecordKind::Task, 40)
+        .with(RecordKind::Revocation, 4)
+        .with(RecordKind::SigningKey, 2)
+        .with(RecordKind::Subject, 12)
+        .with(RecordKind::Object, 11)
 }
 
 type Test = fn(&Made);

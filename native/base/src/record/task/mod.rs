@@ -13,12 +13,7 @@ use crate::spelling::Misspelling;
 
 pub use names::{HARNESS_TIER, MAX_LITERALS, Names, Speaker};
 pub use origin::{Bar, Origin};
-pub use record::{
-    AgentName, BARRED_MS, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit,
-    Literal, Param, Party, Proof, Record, RecordKey, RecordKind, RecordName, Reservation,
-    Revocation, RevocationTarget, Revocations, ScopeEntry, Selector, Session, SharedSession,
-    SigningKey, Subject, SubjectProof, Task, TaskKind, TaskStatus, TrustDomain,
-};
+pub use record::*;
 pub use scope::ScopeIndex;
 pub use taskless::{AGE_MS, IDLE_MS, taskless, taskless_of};
 pub use tokens::{NewestToken, ShownToken};

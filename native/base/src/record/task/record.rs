@@ -2,6 +2,7 @@
 //!
 //! What bounds a task is read whole or not at all: a node that does not know a limit must not read the scope without it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -16,58 +17,245 @@ use crate::record::history::{Object, Origin, SessionHistory, Shared};
 use crate::tier::Tier;
 use crate::time::Time;
 
-/// What a record is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RecordKind {
-    /// A task tree as a whole. Whoever changes anything of the tree locks this one.
-    Session,
-    /// An agent: what it did over all its sessions. Locked by whoever starts or ends a task of the agent, too.
-    Agent,
-    /// A task.
-    Task,
-    /// A permitted operation of which nothing has been reported yet.
-    Reservation,
-    /// What an enforcer's key was answered.
-    Idempotency,
-    /// Something revoked.
-    Revocation,
-    /// A task credential.
-    Credential,
-    /// A proof of possession that was seen. The key that proves is locked by whoever adds one of its proofs.
-    Proof,
-    /// A key that task credentials are signed with.
-    SigningKey,
-    /// A secret that was leased of a system that knows no tokens.
-    Lease,
-    /// A subject: what was done on its behalf over all sessions.
-    Subject,
-    /// An object that agents wrote, or a collection of such: what labels it keeps.
-    Object,
-    /// A trust domain: the newest bundle of it that any node has used.
-    TrustDomain,
-    /// An agent acting for one subject: what it did over all sessions of the two.
-    Pair,
+/// Declares the kinds of stored records, one row a kind.
+///
+/// A row is `Kind(Value) = number, bound, plural`: the type of the stored value, the number that stands for the kind on disk,
+/// how many records of the kind a store holds by default, and their plural in messages. A number is never used again. The
+/// order of the rows is the order in which a transaction locks records.
+macro_rules! record_kinds {
+    ($($(#[doc = $doc:literal])+ $kind:ident($value:ty) = $number:literal, $bound:literal, $plural:literal;)+) => {
+        /// Kind of a stored record.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum RecordKind {
+            $($(#[doc = $doc])+ $kind,)+
+        }
+
+        impl RecordKind {
+            /// Every kind, in the order in which a transaction locks records.
+            pub const ALL: [Self; [$($number),+].len()] = [$(Self::$kind),+];
+
+            /// Number that stands for the kind on disk.
+            #[must_use]
+            pub const fn number(self) -> i16 {
+                match self { $(Self::$kind => $number,)+ }
+            }
+
+            /// Kind of a number, as [`RecordKind::number`] gives it.
+            #[must_use]
+            pub const fn from_number(number: i16) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$kind),)+
+                    _ => None,
+                }
+            }
+
+            /// Most records of the kind that a store holds by default.
+            #[must_use]
+            pub const fn default_bound(self) -> usize {
+                match self { $(Self::$kind => $bound,)+ }
+            }
+
+            /// Plural for messages, for example `signing keys`.
+            #[must_use]
+            pub const fn plural(self) -> &'static str {
+                match self { $(Self::$kind => $plural,)+ }
+            }
+        }
+
+        /// Stored record: a unit of state.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Record {
+            $($(#[doc = $doc])+ $kind(Arc<$value>),)+
+        }
+
+        impl Record {
+            /// Key of the record.
+            #[must_use]
+            pub fn key(&self) -> RecordKey {
+                match self {
+                    $(Self::$kind(value) => RecordKey::new(RecordKind::$kind, value.record_id()),)+
+                }
+            }
+
+            /// Time at which the record expires, in milliseconds since 1970; none: it does not expire by itself.
+            #[must_use]
+            pub fn due(&self) -> Option<i64> {
+                let due = match self { $(Self::$kind(value) => value.record_due(),)+ };
+                due.map(|due| due.0)
+            }
+
+            /// Appends the record as JSON.
+            ///
+            /// # Errors
+            /// The value has no JSON form.
+            pub fn write_json(&self, to: &mut Vec<u8>) -> serde_json::Result<()> {
+                match self { $(Self::$kind(value) => serde_json::to_writer(to, value),)+ }
+            }
+
+            /// Reads a record of a kind from JSON.
+            ///
+            /// # Errors
+            /// The bytes are not a value of that kind.
+            pub fn from_json(kind: RecordKind, bytes: &[u8]) -> serde_json::Result<Self> {
+                Ok(match kind {
+                    $(RecordKind::$kind => Self::$kind(Arc::new(serde_json::from_slice(bytes)?)),)+
+                })
+            }
+        }
+    };
 }
 
-impl RecordKind {
-    /// All of them.
-    pub const ALL: [Self; 14] = [
-        Self::Session,
-        Self::Agent,
-        Self::Task,
-        Self::Reservation,
-        Self::Idempotency,
-        Self::Revocation,
-        Self::Credential,
-        Self::Proof,
-        Self::SigningKey,
-        Self::Lease,
-        Self::Subject,
-        Self::Object,
-        Self::TrustDomain,
-        Self::Pair,
-    ];
+record_kinds! {
+    /// A task tree as a whole. Whoever changes anything of the tree locks this one.
+    Session(Session) = 1, 250_000, "sessions";
+    /// An agent: what it did over all its sessions. Locked by whoever starts or ends a task of the agent, too.
+    Agent(Party) = 2, 100_000, "agents";
+    /// A task.
+    Task(Task) = 3, 250_000, "tasks";
+    /// A permitted operation of which nothing has been reported yet.
+    Reservation(Reservation) = 4, 500_000, "reservations";
+    /// The answer that an enforcer's idempotency key was given.
+    Idempotency(Idempotency) = 5, 500_000, "answers kept for enforcers' keys";
+    /// Something revoked.
+    Revocation(Revocation) = 6, 100_000, "revocations";
+    /// A task credential, until a while after its end.
+    Credential(Credential) = 7, 500_000, "task credentials";
+    /// A proof of possession that was seen. The key that proves is locked by whoever adds one of its proofs.
+    Proof(Proof) = 8, 500_000, "proofs of possession";
+    /// A key that task credentials are signed with; those of all nodes.
+    SigningKey(SigningKey) = 9, 64, "signing keys";
+    /// A secret that was leased of a system that knows no tokens.
+    Lease(Lease) = 10, 10_000, "leases";
+    /// A subject: what was done on its behalf over all sessions.
+    Subject(Party) = 11, 250_000, "subjects";
+    /// An object that agents wrote, or a collection of such: what labels it keeps.
+    Object(Object) = 12, 250_000, "objects";
+    /// A trust domain: the newest bundle of it that any node has used.
+    TrustDomain(TrustDomain) = 20, 4_096, "trust domains";
+    /// An agent acting for one subject: what it did over all sessions of the two.
+    Pair(Party) = 13, 250_000, "pairs of an agent and a subject";
+}
+
+/// Value that a store keeps as a record.
+trait StoredValue {
+    /// Id of the record within its kind.
+    fn record_id(&self) -> Cow<'_, str>;
+
+    /// Time at which the record expires. Default: it does not expire by itself.
+    fn record_due(&self) -> Option<Time> {
+        None
+    }
+}
+
+impl StoredValue for Session {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.id)
+    }
+
+    fn record_due(&self) -> Option<Time> {
+        Some(self.expires_at)
+    }
+}
+
+impl StoredValue for Party {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.id)
+    }
+
+    fn record_due(&self) -> Option<Time> {
+        Some(self.expires_at)
+    }
+}
+
+impl StoredValue for Task {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.id)
+    }
+
+    fn record_due(&self) -> Option<Time> {
+        self.due().map(Time)
+    }
+}
+
+impl StoredValue for Reservation {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.decision_id)
+    }
+
+    fn record_due(&self) -> Option<Time> {
+        Some(self.due)
+    }
+}
+
+impl StoredValue for Idempotency {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.id)
+    }
+
+    fn record_due(&self) -> Option<Time> {
+        Some(self.expires_at)
+    }
+}
+
+impl StoredValue for Revocation {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Owned(self.target.key(&self.value))
+    }
+}
+
+impl StoredValue for Credential {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.jti)
+    }
+
+    fn record_due(&self) -> Option<Time> {
+        Some(self.due())
+    }
+}
+
+impl StoredValue for Proof {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.id)
+    }
+
+    fn record_due(&self) -> Option<Time> {
+        Some(self.expires_at)
+    }
+}
+
+impl StoredValue for SigningKey {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.kid)
+    }
+
+    fn record_due(&self) -> Option<Time> {
+        self.expires_at
+    }
+}
+
+// The broker removes a lease once the secret that it names is gone.
+impl StoredValue for Lease {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.id)
+    }
+}
+
+impl StoredValue for Object {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.id)
+    }
+
+    fn record_due(&self) -> Option<Time> {
+        Some(self.expires_at)
+    }
+}
+
+// Never removed: an older bundle of the domain would be accepted again.
+impl StoredValue for TrustDomain {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.id)
+    }
 }
 
 /// Which record.
@@ -107,83 +295,6 @@ impl RecordName {
 impl From<RecordKey> for RecordName {
     fn from(key: RecordKey) -> Self {
         Self { kind: key.kind, id: key.id.to_string() }
-    }
-}
-
-/// A unit of state.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Record {
-    /// A task tree.
-    Session(Arc<Session>),
-    /// A task.
-    Task(Arc<Task>),
-    /// A permitted operation.
-    Reservation(Arc<Reservation>),
-    /// An answer to repeat.
-    Idempotency(Arc<Idempotency>),
-    /// Something revoked.
-    Revocation(Arc<Revocation>),
-    /// A task credential.
-    Credential(Arc<Credential>),
-    /// A proof that was seen.
-    Proof(Arc<Proof>),
-    /// A signing key.
-    SigningKey(Arc<SigningKey>),
-    /// A leased secret.
-    Lease(Arc<Lease>),
-    /// What an agent did.
-    Agent(Arc<Party>),
-    /// What was done on behalf of a subject.
-    Subject(Arc<Party>),
-    /// What was written.
-    Object(Arc<Object>),
-    /// A trust domain.
-    TrustDomain(Arc<TrustDomain>),
-    /// What an agent did on behalf of one subject.
-    Pair(Arc<Party>),
-}
-
-impl Record {
-    /// Its key.
-    #[must_use]
-    pub fn key(&self) -> RecordKey {
-        match self {
-            Self::Session(session) => RecordKey::new(RecordKind::Session, &session.id),
-            Self::Task(task) => RecordKey::new(RecordKind::Task, &task.id),
-            Self::Reservation(one) => RecordKey::new(RecordKind::Reservation, &one.decision_id),
-            Self::Idempotency(one) => RecordKey::new(RecordKind::Idempotency, &one.id),
-            Self::Revocation(one) => {
-                RecordKey::new(RecordKind::Revocation, one.target.key(&one.value))
-            }
-            Self::Credential(one) => RecordKey::new(RecordKind::Credential, &one.jti),
-            Self::Proof(one) => RecordKey::new(RecordKind::Proof, &one.id),
-            Self::SigningKey(one) => RecordKey::new(RecordKind::SigningKey, &one.kid),
-            Self::Lease(one) => RecordKey::new(RecordKind::Lease, &one.id),
-            Self::Agent(one) => RecordKey::new(RecordKind::Agent, &one.id),
-            Self::Subject(one) => RecordKey::new(RecordKind::Subject, &one.id),
-            Self::Object(one) => RecordKey::new(RecordKind::Object, &one.id),
-            Self::TrustDomain(one) => RecordKey::new(RecordKind::TrustDomain, &one.id),
-            Self::Pair(one) => RecordKey::new(RecordKind::Pair, &one.id),
-        }
-    }
-
-    /// When its time is up, in milliseconds since 1970; none: never, or it has ended already.
-    #[must_use]
-    pub fn due(&self) -> Option<i64> {
-        match self {
-            Self::Session(session) => Some(session.expires_at.0),
-            Self::Task(task) => task.due(),
-            Self::Reservation(one) => Some(one.due.0),
-            Self::Idempotency(one) => Some(one.expires_at.0),
-            Self::Credential(one) => Some(one.due().0),
-            Self::Proof(one) => Some(one.expires_at.0),
-            Self::SigningKey(one) => one.expires_at.map(|at| at.0),
-            Self::Agent(one) | Self::Subject(one) | Self::Pair(one) => Some(one.expires_at.0),
-            Self::Object(one) => Some(one.expires_at.0),
-            // Whoever leases secrets looks after them: none goes unless what it names is gone. That of a trust domain
-            // never goes: an older bundle would be taken again.
-            Self::Revocation(_) | Self::Lease(_) | Self::TrustDomain(_) => None,
-        }
     }
 }
 

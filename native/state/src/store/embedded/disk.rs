@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use authz_base::record::RecordKey;
+use authz_base::record::{RecordKey, RecordKind};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use super::batch::Batch;
@@ -167,7 +167,7 @@ impl Disk {
             let id: String = row.get(1).map_err(words)?;
             let body = row.get_ref(2).map_err(words)?;
             let body = body.as_blob().map_err(|error| error.to_string())?;
-            let kind = codec::kind(number)
+            let kind = RecordKind::from_number(number)
                 .ok_or_else(|| format!("record `{id}` is of kind {number}, which is unknown"))?;
             visit(RecordKey::new(kind, id), body)?;
         }
@@ -194,7 +194,7 @@ impl Disk {
         let transaction = self.connection.transaction()?;
         // In the order of the file, so that each of its pages is touched once.
         let mut records: Vec<_> = batch.records.iter().collect();
-        records.sort_unstable_by_key(|(key, _)| (codec::number(key.kind), &*key.id));
+        records.sort_unstable_by_key(|(key, _)| (key.kind.number(), &*key.id));
         for (key, body) in records {
             write_record(&transaction, key, body.as_deref())?;
         }
@@ -236,7 +236,7 @@ impl Reader {
         self.connection
             .prepare_cached("SELECT body FROM records WHERE kind = ?1 AND id = ?2")
             .and_then(|mut statement| {
-                let found = params![codec::number(key.kind), key.id];
+                let found = params![key.kind.number(), key.id];
                 statement.query_row(found, |row| row.get(0)).optional()
             })
             .map_err(|error| words(&error))
@@ -271,7 +271,7 @@ fn write_record(
     key: &RecordKey,
     body: Option<&[u8]>,
 ) -> rusqlite::Result<()> {
-    let number = codec::number(key.kind);
+    let number = key.kind.number();
     match body {
         Some(body) => connection
             .prepare_cached(

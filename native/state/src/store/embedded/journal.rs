@@ -11,12 +11,11 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use authz_base::record::RecordKey;
+use authz_base::record::{RecordKey, RecordKind};
 use twox_hash::XxHash3_128;
 
 use super::batch::{Batch, Frame};
 use crate::place;
-use crate::store::codec;
 use crate::store::outbox::Line;
 
 const NAMES: [&str; 2] = ["journal-0", "journal-1"];
@@ -365,7 +364,7 @@ fn read_frames(bytes: &[u8], salt: u64) -> Result<(Batch, u64), String> {
 fn write_frame(to: &mut Vec<u8>, frame: &Frame) -> Option<()> {
     write_length(to, frame.records.len())?;
     for (key, body) in &frame.records {
-        to.extend(codec::number(key.kind).to_le_bytes());
+        to.extend(key.kind.number().to_le_bytes());
         write_bytes(to, key.id.as_bytes())?;
         to.push(u8::from(body.is_some()));
         write_bytes(to, body.as_deref().unwrap_or_default())?;
@@ -395,7 +394,7 @@ fn read_batch(payload: &[u8]) -> Option<Batch> {
     let mut rest = Cursor(payload);
     let mut batch = Batch::default();
     for _ in 0..rest.u32()? {
-        let kind = codec::kind(i16::from_le_bytes(rest.array()?))?;
+        let kind = RecordKind::from_number(i16::from_le_bytes(rest.array()?))?;
         let id = std::str::from_utf8(rest.bytes()?).ok()?;
         let is_there = rest.array::<1>()? == [1];
         let body = rest.bytes()?;
@@ -453,7 +452,6 @@ impl<'a> Cursor<'a> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
-    use authz_base::record::RecordKind;
     use proptest::prelude::*;
 
     use super::*;

@@ -392,7 +392,7 @@ impl PostgresStore {
                 continue;
             }
             let gone: Vec<String> = of_kind(true).map(|key| key.id.to_string()).collect();
-            let (connection, number) = (Arc::clone(&open.connection), codec::number(kind));
+            let (connection, number) = (Arc::clone(&open.connection), kind.number());
             let counted = async move { connection.count_with(number, new, gone).await };
             let counted = self.runner.wait(open.deadline, counted);
             let counted = counted.and_then(|count| count.map_err(Trouble::into_store_error));
@@ -663,7 +663,7 @@ fn rows(most: usize) -> i64 {
 /// The locks of the database that stand for keys, in the order in which they are taken.
 fn lock_numbers(keys: &[RecordKey]) -> Vec<i64> {
     let number = |key: &RecordKey| {
-        let kind = codec::number(key.kind).to_be_bytes();
+        let kind = key.kind.number().to_be_bytes();
         let digest = Sha256::new().chain_update(kind).chain_update(&*key.id).finalize();
         digest.first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes))
     };

@@ -17,7 +17,7 @@ use super::pool::Pool;
 use super::sql::{Connection, News, Trouble};
 use crate::store::outbox::{Exporter, Line, Sent, sent_bytes};
 use crate::store::ready::Ready;
-use crate::store::{StoreError, StoreHealth, codec};
+use crate::store::{StoreError, StoreHealth};
 
 /// How long a server may take to let a node in.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -298,8 +298,9 @@ impl Node {
     fn counted(&self, counts: Vec<(i16, i64)>) {
         let mut state = self.lock();
         let known = counts.into_iter();
-        state.counts =
-            known.filter_map(|(number, count)| Some((codec::kind(number)?, count))).collect();
+        state.counts = known
+            .filter_map(|(number, count)| Some((RecordKind::from_number(number)?, count)))
+            .collect();
         state.counted = true;
     }
 

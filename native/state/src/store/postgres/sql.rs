@@ -291,7 +291,7 @@ impl Connection {
     }
 
     pub(super) async fn read(&self, key: &RecordKey) -> Result<Option<Record>, Trouble> {
-        let (kind, id) = (codec::number(key.kind), &*key.id);
+        let (kind, id) = (key.kind.number(), &*key.id);
         let rows = self.client.query(&self.read, &[&kind, &id]).await?;
         Ok(records_of(&rows)?.pop().map(|(_, record)| record))
     }
@@ -333,7 +333,7 @@ impl Connection {
         if first.contains('\0') {
             return Ok(Vec::new());
         }
-        let (kind, beyond) = (codec::number(kind), beyond(first));
+        let (kind, beyond) = (kind.number(), beyond(first));
         let parameters: [&(dyn ToSql + Sync); 5] = [&kind, &after, &first, &beyond, &most];
         records_of(&self.client.query(&self.by_kind, &parameters).await?)
     }
@@ -361,7 +361,7 @@ impl Connection {
     /// Writes and commits, in one go. Returns the numbers of the audit lines.
     pub(super) async fn commit(&self, writes: &Writes, node: &str) -> Result<Vec<i64>, Failed> {
         let puts = &writes.puts;
-        let kinds: Vec<i16> = puts.iter().map(|put| codec::number(put.key.kind)).collect();
+        let kinds: Vec<i16> = puts.iter().map(|put| put.key.kind.number()).collect();
         let ids: Vec<&str> = puts.iter().map(|put| &*put.key.id).collect();
         let sessions: Vec<Option<&str>> = puts.iter().map(|put| put.session.as_deref()).collect();
         let assignees: Vec<Option<&str>> = puts.iter().map(|put| put.assignee.as_deref()).collect();
@@ -412,7 +412,7 @@ impl Connection {
         if keys.is_empty() {
             return Ok(0);
         }
-        let kinds: Vec<i16> = keys.iter().map(|key| codec::number(key.kind)).collect();
+        let kinds: Vec<i16> = keys.iter().map(|key| key.kind.number()).collect();
         let ids: Vec<&str> = keys.iter().map(|key| &*key.id).collect();
         self.client.execute(statement, &[&kinds, &ids]).await
     }
@@ -620,7 +620,7 @@ fn records_of(rows: &[Row]) -> Result<Vec<(RecordKey, Record)>, Trouble> {
         let number: i16 = get(row, 0)?;
         let id: String = get(row, 1)?;
         let body: &str = get(row, 2)?;
-        let kind = codec::kind(number).ok_or_else(|| {
+        let kind = RecordKind::from_number(number).ok_or_else(|| {
             StoreError::Unavailable(format!("record `{id}` is of kind {number}, which is unknown"))
         })?;
         let key = RecordKey::new(kind, id);
@@ -637,7 +637,7 @@ fn news_of(rows: &[Row]) -> Result<News, Trouble> {
         let number: Option<i16> = get(row, 1)?;
         let (Some(number), Some(id)) = (number, get::<Option<String>>(row, 2)?) else { continue };
         // What a newer version announces of kinds of its own is no news for this one.
-        let Some(kind) = codec::kind(number) else { continue };
+        let Some(kind) = RecordKind::from_number(number) else { continue };
         let key = RecordKey::new(kind, id);
         let body: Option<&str> = get(row, 3)?;
         let record = body.map(|body| codec::decode(&key, body.as_bytes())).transpose();
