@@ -99,6 +99,12 @@ proto: $(STAMPS)/deps ## generate Python, Rust and docs from proto/
 proto-check: $(STAMPS)/deps ## fail if generated files differ from what proto/ gives
 	$(PY) scripts/proto.py --check
 
+.PHONY: reference
+reference: export AUTHZ_WRITE_REFERENCE := 1
+reference: setup ## write the pages of docs/reference that follow from the code: cli.md, config.md, context.md
+	$(PY) -m authz.cli.reference docs/reference
+	$(CARGO) test --quiet --locked --workspace --test kernel -- reference::
+
 # A peer, apart from our workspace: it pins another version of Cedar.
 .PHONY: mcp-types
 mcp-types: $(STAMPS)/deps ## write anew what Cedar's own generator makes of the tools in tests/data/mcp (minutes)

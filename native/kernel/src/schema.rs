@@ -14,96 +14,108 @@ use crate::arguments::{ArgumentType, Member};
 use crate::decision::ProofMethod;
 use crate::model::{Effect, Model};
 
-/// A top-level key of `context`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Key {
-    /// The arguments.
-    Input,
-    /// Effective tier, 0–3.
-    Tier,
-    /// The task.
-    Task,
-    /// How it was proved on whose behalf the caller acts.
-    SubjectProof,
-    /// The chain of delegation.
-    Chain,
-    /// Who asks.
-    Enforcer,
-    /// 0–100.
-    Confidence,
-    /// Where the data goes.
-    Destination,
-    /// How the caller proved itself.
-    Proof,
-    /// Step-up kinds met now.
-    Satisfied,
-    /// When the decision is made.
-    Time,
-    /// State of the task tree.
-    Session,
-    /// Labels carried beyond the destination's clearance.
-    Excess,
-    /// Sequences that this event would complete.
-    Sequences,
-    /// Budgets that this event would exceed.
-    Budgets,
+/// Knowledge of a context key's value before a request is made, for the listing of operations that could be permitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownFrom {
+    /// The caller, its task and the time give the value.
+    Caller,
+    /// Only a request gives the value: a listing takes it for any value.
+    Request,
+    /// A later version gives the value: a policy that reads it is refused.
+    Later,
+}
+
+/// Declares the top-level keys of `context`, one row a key.
+///
+/// A row is `Key = name, Cedar type, source of the value`; its comment is the text of docs/reference/context.md.
+macro_rules! context_keys {
+    ($($(#[doc = $doc:literal])+ $key:ident = $name:literal, $cedar:literal, $from:ident;)+) => {
+        /// A top-level key of `context`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Key {
+            $($(#[doc = $doc])+ $key,)+
+        }
+
+        impl Key {
+            /// All keys.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$key),+];
+
+            /// Name of the key in policies.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$key => $name,)+ }
+            }
+
+            /// Cedar type of the value; empty for `input`, whose type is that of the operation's arguments.
+            #[must_use]
+            pub const fn cedar_type(self) -> &'static str {
+                match self { $(Self::$key => $cedar,)+ }
+            }
+
+            /// Source of the value.
+            #[must_use]
+            pub const fn known_from(self) -> KnownFrom {
+                match self { $(Self::$key => KnownFrom::$from,)+ }
+            }
+
+            /// Meaning of the value, in Markdown.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$key => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+context_keys! {
+    /// Arguments of the operation, with the types that the catalog declares.
+    Input = "input", "", Request;
+    /// Effective tier of the call: 0 `low`, 1 `standard`, 2 `high`, 3 `critical`.
+    Tier = "tier", "Long", Caller;
+    /// Task in which the call is made. `depth` is 0 for a root, `age` is in seconds. Without a task, `kind` is `none` and `template` is `none`.
+    Task = "task", "TaskFacts", Caller;
+    /// Proof of the subject on whose behalf the caller acts: `verified`, `asserted`, or `self` where the caller acts for itself.
+    SubjectProof = "subject_proof", "SubjectProof", Caller;
+    /// Chain of delegation: number of principals, its agents, and whether it begins with a subject.
+    Chain = "chain", "ChainFacts", Caller;
+    /// Name of the enforcer that asks; empty where the caller asks about itself.
+    Enforcer = "enforcer", "String", Request;
+    /// Confidence in the caller, 0 to 100; 0 where nothing trustworthy says more.
+    Confidence = "confidence", "Long", Request;
+    /// Destination of the data. With several destinations, a policy that reads the key is judged for each of them. `present` is false where the operation has none.
+    Destination = "destination", "DestinationFacts", Request;
+    /// Proof of the caller: its method, whether it is bound to a key, its age in seconds, and the `acr` of the subject's token.
+    Proof = "proof", "ProofFacts", Caller;
+    /// Kinds of step-up that are met now.
+    Satisfied = "satisfied", "Set<Kind>", Request;
+    /// Time of the decision.
+    Time = "time", "datetime", Caller;
+    /// History of the session: labels that it carries, number of collections and systems that labelled data came from, and number of permitted calls.
+    Session = "session", "SessionFacts", Request;
+    /// Labels carried by the call that the destination is not cleared for.
+    Excess = "excess", "Set<Label>", Request;
+    /// Sequences that the call would complete.
+    Sequences = "sequences", "Set<Sequence>", Request;
+    /// Budgets that the call would exceed.
+    Budgets = "budgets", "Set<Budget>", Request;
     /// Labels that the acting agent remembers of other tasks.
-    Remembered,
-    /// A standing permission.
-    Exception,
+    Remembered = "remembered", "Set<Label>", Request;
+    /// Standing permission. Refused in this version.
+    Exception = "exception", "ExceptionFacts", Later;
 }
 
 impl Key {
-    /// All keys.
-    pub const ALL: [Self; 17] = [
-        Self::Input,
-        Self::Tier,
-        Self::Task,
-        Self::SubjectProof,
-        Self::Chain,
-        Self::Enforcer,
-        Self::Confidence,
-        Self::Destination,
-        Self::Proof,
-        Self::Satisfied,
-        Self::Time,
-        Self::Session,
-        Self::Excess,
-        Self::Sequences,
-        Self::Budgets,
-        Self::Remembered,
-        Self::Exception,
-    ];
-
-    /// Its name in policies.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Input => "input",
-            Self::Tier => "tier",
-            Self::Task => "task",
-            Self::SubjectProof => "subject_proof",
-            Self::Chain => "chain",
-            Self::Enforcer => "enforcer",
-            Self::Confidence => "confidence",
-            Self::Destination => "destination",
-            Self::Proof => "proof",
-            Self::Satisfied => "satisfied",
-            Self::Time => "time",
-            Self::Session => "session",
-            Self::Excess => "excess",
-            Self::Sequences => "sequences",
-            Self::Budgets => "budgets",
-            Self::Remembered => "remembered",
-            Self::Exception => "exception",
-        }
-    }
-
     /// True for a key whose facts only a later version gathers.
     #[must_use]
     pub const fn is_later(self) -> bool {
-        matches!(self, Self::Exception)
+        matches!(self.known_from(), KnownFrom::Later)
+    }
+
+    /// True where the value is known before a request is made.
+    #[must_use]
+    pub const fn is_known_before_request(self) -> bool {
+        matches!(self.known_from(), KnownFrom::Caller)
     }
 
     /// The key of that name.
@@ -236,11 +248,13 @@ type SessionFacts = { labels: Set<Label>, sources: Long, calls: Long };
 type ExceptionFacts = { active: Bool };
 ";
 
-/// What the context of every action holds beside `input`.
-const CONTEXT: &str = "tier: Long, task: TaskFacts, subject_proof: SubjectProof, chain: ChainFacts, \
-enforcer: String, confidence: Long, destination: DestinationFacts, proof: ProofFacts, satisfied: Set<Kind>, \
-time: datetime, session: SessionFacts, excess: Set<Label>, sequences: Set<Sequence>, budgets: Set<Budget>, \
-remembered: Set<Label>, exception: ExceptionFacts";
+/// Declaration of the context of every action, beside `input`.
+fn context_members() -> String {
+    let keys = Key::ALL.into_iter().filter(|key| *key != Key::Input);
+    let members: Vec<String> =
+        keys.map(|key| format!("{}: {}", key.as_str(), key.cedar_type())).collect();
+    members.join(", ")
+}
 
 /// The attributes of a fixed entity or record type; none where the type has none.
 pub(crate) fn attributes(name: &str) -> Vec<&'static str> {
@@ -256,10 +270,36 @@ pub(crate) fn attributes(name: &str) -> Vec<&'static str> {
 
 /// The attributes below a key of the context, other than those of the arguments; none where it has none.
 pub(crate) fn attributes_of_key(key: &str) -> Vec<&'static str> {
-    let mut pairs = CONTEXT.split(',').filter_map(|pair| pair.split_once(':'));
-    let found = pairs.find(|(name, _)| name.trim() == key);
-    found.map(|(_, kind)| attributes(kind.trim())).unwrap_or_default()
+    Key::parse(key).map(|key| attributes(key.cedar_type())).unwrap_or_default()
 }
+
+/// Reference of the context, in Markdown: docs/reference/context.md.
+#[must_use]
+pub fn context_reference() -> String {
+    let mut text = String::from(CONTEXT_HEADER);
+    for key in Key::ALL.into_iter().filter(|key| !key.is_later()) {
+        let declared = |line: &&str| line.split(' ').nth(1) == Some(key.cedar_type());
+        let declaration = FIXED.lines().filter(|line| line.starts_with("type ")).find(declared);
+        let members = declaration.and_then(|line| line.split_once(" = "));
+        let kind = match members {
+            Some((_, members)) => members.trim_end_matches(';'),
+            None if key == Key::Input => "record",
+            None => key.cedar_type(),
+        };
+        let _ = writeln!(text, "| `context.{}` | `{kind}` | {} |", key.as_str(), key.meaning());
+    }
+    text
+}
+
+const CONTEXT_HEADER: &str = "\
+<!-- Generated by `make reference` from native/kernel/src/schema.rs; do not edit. -->
+# Context of a policy
+
+The facts that a policy can read of a call. Every key is always present, so a policy needs no `has`.
+
+| key | Cedar type | meaning |
+|---|---|---|
+";
 
 /// Declares an action group.
 #[must_use]
@@ -290,7 +330,7 @@ pub fn action(
         "] appliesTo {{ principal: [User, Service, Agent], resource: [{resource}], context: {{ input: "
     );
     record(&mut text, input);
-    let _ = writeln!(text, ", {CONTEXT} }} }};");
+    let _ = writeln!(text, ", {} }} }};", context_members());
     text
 }
 

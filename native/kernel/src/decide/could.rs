@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use authz_base::principal::MAX_CHAIN;
 
-use super::{has_subject, located, method, requirements, satisfied};
+use super::{caller_facts, has_subject, located, requirements, satisfied};
 use crate::decision::{Facts, PolicyEffect, ReasonCode, Time};
 use crate::evaluate::could::{Could, Prospect, said};
 use crate::evaluate::{self, ContextFacts, Known};
@@ -12,7 +12,7 @@ use crate::mcp::{self, Traffic};
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
 use crate::reach::{Place, Refused};
-use crate::schema::{NO_DESTINATION, OWN_SYSTEM};
+use crate::schema::OWN_SYSTEM;
 use crate::task::{self, SubjectProof, TaskView};
 
 /// The chain of one caller, against every operation.
@@ -110,31 +110,9 @@ impl<'a> Prospects<'a> {
         let context = words.context(
             said(prepared.slice.keys),
             &ContextFacts {
-                input: &[],
                 tier: i64::from(operation.tier as u8),
-                depth: i64::try_from(chain.len()).unwrap_or(i64::MAX),
-                chain,
-                subject: has_subject(facts),
-                task: facts.task.and_then(|view| located::facts_of(view, self.now)),
-                subject_proof: proof,
-                enforcer: facts.enforcer,
-                confidence: 0,
-                class: NO_DESTINATION,
-                host: "",
-                destination: false,
-                trusted: false,
-                method: method(facts),
-                bound: facts.proof.bound,
-                age: facts.proof.age.map_or(super::AGELESS, |age| age.clamp(0, super::AGELESS)),
-                acr: facts.proof.acr,
                 satisfied: &satisfied,
-                time: self.now.0,
-                session: None,
-                along: &[],
-                excess: &[],
-                remembered: &[],
-                sequences: &[],
-                budgets: &[],
+                ..caller_facts(facts, chain, self.now)
             },
         );
         let collection = operation.resource.as_ref().map(|rule| rule.collection.as_str());

@@ -250,6 +250,25 @@ fn is_readable(request: &Request<'_>) -> bool {
     }
 }
 
+/// Facts that policies read of the caller, its task and the time: those that are known before a request is made.
+fn caller_facts<'a>(facts: &Facts<'a>, chain: &'a [Arc<Known>], now: Time) -> ContextFacts<'a> {
+    let subject = has_subject(facts);
+    ContextFacts {
+        depth: i64::try_from(chain.len()).unwrap_or(i64::MAX),
+        chain,
+        subject,
+        task: facts.task.and_then(|view| located::facts_of(view, now)),
+        subject_proof: located::subject_proof(facts, subject),
+        enforcer: facts.enforcer,
+        method: method(facts),
+        bound: facts.proof.bound,
+        age: facts.proof.age.map_or(AGELESS, |age| age.clamp(0, AGELESS)),
+        acr: facts.proof.acr,
+        time: now.0,
+        ..ContextFacts::EMPTY
+    }
+}
+
 #[expect(clippy::too_many_arguments, reason = "one call, and each is another thing")]
 fn judge(
     plan: &Plan,
@@ -308,29 +327,19 @@ fn judge(
     let seen = ContextFacts {
         input: resolved.arguments.values(),
         tier: i64::from(tier as u8),
-        depth: i64::try_from(chain.len()).unwrap_or(i64::MAX),
-        chain: &chain,
-        subject,
-        task: facts.task.and_then(|view| located::facts_of(view, now)),
-        subject_proof: located::subject_proof(facts, subject),
-        enforcer: facts.enforcer,
         confidence: i64::from(facts.confidence.min(100)),
         class: resolve::class(worst),
         host: worst.map_or("", |placed| placed.host.as_str()),
         destination: worst.is_some(),
         trusted: resolved.trusted.is_some_and(|most| tier <= most),
-        method: method(facts),
-        bound: facts.proof.bound,
-        age: facts.proof.age.map_or(AGELESS, |age| age.clamp(0, AGELESS)),
-        acr: facts.proof.acr,
         satisfied: &satisfied,
-        time: now.0,
         session: facts.history.map(|view| view.session),
         along: &along,
         excess: &of_worst,
         remembered: &remembered,
         sequences: &completed,
         budgets: &spends.exceeded,
+        ..caller_facts(facts, &chain, now)
     };
     let asks = prepared.slice.store;
     let store = StoreFacts::new(asks, &prepared.base, &chain, &resolved.resource);

@@ -17,21 +17,6 @@ use super::{Base, Known, Rule, Scope, Words, uid};
 use crate::decision::PolicyEffect;
 use crate::schema::{Key, Keys};
 
-/// Context keys that the request, or what is shown with it, says; nobody knows them before.
-const UNSAID: [Key; 11] = [
-    Key::Input,
-    Key::Enforcer,
-    Key::Confidence,
-    Key::Destination,
-    Key::Satisfied,
-    Key::Session,
-    Key::Excess,
-    Key::Sequences,
-    Key::Budgets,
-    Key::Remembered,
-    Key::Exception,
-];
-
 /// Whether a policy fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Could {
@@ -163,7 +148,8 @@ impl<'a> Prospect<'a> {
 
     fn body(&self, rule: &Rule, body: &Expr, evaluator: &Evaluator<'_>) -> Could {
         let is_tier_open = self.is_tier_open && rule.keys.contains(Key::Tier);
-        let unsaid = is_tier_open || UNSAID.into_iter().any(|key| rule.keys.contains(key));
+        let is_read = |key: &Key| !key.is_known_before_request() && rule.keys.contains(*key);
+        let unsaid = is_tier_open || Key::ALL.iter().any(is_read);
         let slots = SlotEnv::new();
         let value = if unsaid {
             let mut unknown = |expr: &Expr| unknown(expr, is_tier_open);
@@ -194,7 +180,7 @@ impl<'a> Prospect<'a> {
 pub(crate) fn said(keys: Keys) -> Keys {
     let mut said = Keys::default();
     for key in Key::ALL {
-        if keys.contains(key) && !UNSAID.contains(&key) {
+        if keys.contains(key) && key.is_known_before_request() {
             said.insert(key);
         }
     }
@@ -206,7 +192,7 @@ fn unknown(expr: &Expr, is_tier_open: bool) -> Option<Expr> {
     let is_context = |expr: &Expr| matches!(expr.expr_kind(), ExprKind::Var(Var::Context));
     let is_unsaid = |name: &str| {
         (is_tier_open && name == Key::Tier.as_str())
-            || UNSAID.into_iter().any(|key| key.as_str() == name)
+            || Key::parse(name).is_some_and(|key| !key.is_known_before_request())
     };
     let stands = |name: &str| Expr::unknown(Unknown::new_untyped(name.to_owned()));
     match expr.expr_kind() {

@@ -357,6 +357,37 @@ pub(crate) struct ContextFacts<'a> {
     pub(crate) budgets: &'a [&'a str],
 }
 
+impl ContextFacts<'static> {
+    /// Facts of a request that brings nothing.
+    pub(crate) const EMPTY: Self = Self {
+        input: &[],
+        tier: 0,
+        depth: 0,
+        chain: &[],
+        subject: false,
+        task: None,
+        subject_proof: SubjectProof::Itself,
+        enforcer: "",
+        confidence: 0,
+        class: NO_DESTINATION,
+        host: "",
+        destination: false,
+        trusted: false,
+        method: "none",
+        bound: false,
+        age: 0,
+        acr: "",
+        satisfied: &[],
+        time: 0,
+        session: None,
+        along: &[],
+        excess: &[],
+        remembered: &[],
+        sequences: &[],
+        budgets: &[],
+    };
+}
+
 impl ContextFacts<'_> {
     /// Labels that the session carries, or that its agent brings along.
     fn carried(&self) -> impl Iterator<Item = &str> {
@@ -915,37 +946,6 @@ mod tests {
     use crate::model::{Declared, LabelKind, Location, Model};
     use crate::schema::Names;
 
-    /// Of a request that brings nothing.
-    fn nothing() -> ContextFacts<'static> {
-        ContextFacts {
-            input: &[],
-            tier: 0,
-            depth: 0,
-            chain: &[],
-            subject: false,
-            task: None,
-            subject_proof: SubjectProof::Itself,
-            enforcer: "",
-            confidence: 0,
-            class: NO_DESTINATION,
-            host: "",
-            destination: false,
-            trusted: false,
-            method: "none",
-            bound: false,
-            age: 0,
-            acr: "",
-            satisfied: &[],
-            time: 0,
-            session: None,
-            along: &[],
-            excess: &[],
-            remembered: &[],
-            sequences: &[],
-            budgets: &[],
-        }
-    }
-
     /// INVARIANT (closed sets): a context with an undeclared name would be compared with nothing, and a forbid not fire.
     #[test]
     fn an_undeclared_name_fails_the_context() {
@@ -954,15 +954,15 @@ mod tests {
         let task =
             TaskFacts { kind: TaskKind::Root, template: "strange", purpose: "", depth: 0, age: 0 };
         for (key, facts) in [
-            (Key::Task, ContextFacts { task: Some(task), ..nothing() }),
-            (Key::Destination, ContextFacts { class: "strange", ..nothing() }),
-            (Key::Proof, ContextFacts { method: "strange", ..nothing() }),
-            (Key::Sequences, ContextFacts { sequences: &["strange"], ..nothing() }),
-            (Key::Budgets, ContextFacts { budgets: &["strange"], ..nothing() }),
+            (Key::Task, ContextFacts { task: Some(task), ..ContextFacts::EMPTY }),
+            (Key::Destination, ContextFacts { class: "strange", ..ContextFacts::EMPTY }),
+            (Key::Proof, ContextFacts { method: "strange", ..ContextFacts::EMPTY }),
+            (Key::Sequences, ContextFacts { sequences: &["strange"], ..ContextFacts::EMPTY }),
+            (Key::Budgets, ContextFacts { budgets: &["strange"], ..ContextFacts::EMPTY }),
         ] {
             let mut keys = Keys::default();
             keys.insert(key);
-            assert!(words.context(keys, &nothing()).is_ok(), "{key:?}");
+            assert!(words.context(keys, &ContextFacts::EMPTY).is_ok(), "{key:?}");
             let error = words.context(keys, &facts).unwrap_err();
             assert_eq!(Unready("`strange` is not declared".to_owned()), error, "{key:?}");
         }
@@ -983,7 +983,7 @@ mod tests {
         let chain = [Arc::new(words.principal(&bot, &[]))];
         let system = words.system("authz");
         let facts = StoreFacts::new(Asks::Nothing, &base, &chain, &system);
-        let judge = Judge::new(&words, Keys::default(), &facts, nothing());
+        let judge = Judge::new(&words, Keys::default(), &facts, ContextFacts::EMPTY);
         (judge.judge(&rule, 0).unwrap(), rule.store)
     }
 

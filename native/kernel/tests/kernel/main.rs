@@ -21,6 +21,7 @@ mod peer_types;
 mod places;
 mod proofs;
 mod property;
+mod reference;
 mod refusals;
 mod reload;
 mod report;
