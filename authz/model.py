@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from authz.v1.surfaces import Surface
+
 __all__ = [
     "BundleFiles",
     "CallFacts",
@@ -67,29 +69,6 @@ class BundleFiles:
     """The folder, for messages."""
     files: Mapping[str, bytes]
     """Contents by relative path with `/`."""
-
-
-class Surface(StrEnum):
-    """What is asked for, and how; the names that the engine knows."""
-
-    CHECK = "check"
-    BATCH_CHECK = "batch_check"
-    EXT_AUTHZ = "ext_authz"
-    LIST = "list"
-    REPORT = "report"
-    ACCESS_LOG = "access_log"
-    TASK_START = "task_start"
-    TASK_DELEGATE = "task_delegate"
-    TASK_EXTEND = "task_extend"
-    TASK_GET = "task_get"
-    TASK_LIST = "task_list"
-    TASK_END = "task_end"
-    REVOKE = "revoke"
-    FORGET = "forget"
-    CREDENTIAL_ISSUE = "credential_issue"
-    CREDENTIAL_INTROSPECT = "credential_introspect"
-    CREDENTIAL_REVOKE = "credential_revoke"
-    CREDENTIAL_EXCHANGE = "credential_exchange"
 
 
 # A tuple: one is made for each call, and a frozen dataclass takes five times as long.

@@ -1,4 +1,4 @@
-"""Generates all that follows from `proto/`: Python and Rust code, the table of reason codes, its page.
+"""Generates all that follows from `proto/`: Python and Rust code, the tables of reason codes and of surfaces, a page.
 
 Run by `make proto`, `make proto-check` and `make lint`:
 
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import grpc_tools
 import reasons
+import surfaces
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +33,12 @@ BIN = Path(sys.executable).parent
 
 # Folders that hold nothing but generated files, and single generated files.
 FOLDERS = ("authz/v1", "authz/thirdparty", "native/lane/src/proto")
-FILES = ("native/base/src/reason.rs", "docs/reference/reason-codes.md", "proto/baseline.binpb")
+FILES = (
+    "native/base/src/reason.rs",
+    "native/lane/src/settings/surface.rs",
+    "docs/reference/reason-codes.md",
+    "proto/baseline.binpb",
+)
 
 ENVOY = ("envoy/service/accesslog/v3/als.proto", "envoy/service/auth/v3/external_auth.proto")
 HEALTH = "grpc/health/v1/health.proto"
@@ -66,7 +72,7 @@ def main() -> None:
                 compare(Path(folder))
             else:
                 install(Path(folder))
-    except (ProtoError, reasons.ReasonError) as failure:
+    except (ProtoError, reasons.ReasonError, surfaces.SurfaceError) as failure:
         sys.exit(f"proto: {failure}")
 
 
@@ -88,6 +94,7 @@ def generate(out: Path) -> None:
     run("cargo", "run", "--quiet", "--locked", "--package", "authz-codegen", "--", descriptors, rust,
         cwd=ROOT / "native")  # fmt: skip
     generate_reasons(out, descriptors.read_bytes())
+    generate_surfaces(out, descriptors.read_bytes())
     descriptors.unlink()
 
     (out / "proto").mkdir()
@@ -167,6 +174,16 @@ def generate_reasons(out: Path, descriptors: bytes) -> None:
     page = out / "docs/reference/reason-codes.md"
     page.parent.mkdir(parents=True)
     page.write_text(f"<!-- {HEADER} -->\n{reasons.page(codes)}")
+
+
+def generate_surfaces(out: Path, descriptors: bytes) -> None:
+    """Writes the table of the calls that the engine answers, for Rust and for Python."""
+    calls = surfaces.read(descriptors)
+    rust = out / "native/lane/src/settings/surface.rs"
+    rust.parent.mkdir(parents=True)
+    rust.write_text(f"// {HEADER}\n{surfaces.rust(calls)}")
+    run("rustfmt", "--config-path", ROOT / "native/rustfmt.toml", rust)
+    (out / "authz/v1/surfaces.py").write_text(f"# {HEADER}\n{surfaces.python(calls)}")
 
 
 def generated(root: Path) -> dict[str, Path]:

@@ -23,38 +23,43 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from authz.v1 import options_pb2 as authz_dot_v1_dot_options__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61uthz/v1/admin.proto\x12\x08\x61uthz.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rStatusRequest\"\xb5\x02\n\x0eStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x10\n\x08problems\x18\x03 \x03(\t\x12\x13\n\x0b\x62undle_name\x18\x04 \x01(\t\x12\x17\n\x0f\x62undle_revision\x18\x05 \x01(\t\x12\x15\n\rbundle_digest\x18\x06 \x01(\t\x12\x34\n\x10\x62undle_loaded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0etrust_revision\x18\x08 \x01(\t\x12.\n\nstarted_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11last_reload_error\x18\n \x01(\t\x12\x13\n\x0b\x64\x65tail_json\x18\x0b \x01(\x0c\"\x0f\n\rReloadRequest\"v\n\x0eReloadResponse\x12\x10\n\x08reloaded\x18\x01 \x01(\x08\x12\x17\n\x0f\x62undle_revision\x18\x02 \x01(\t\x12\x13\n\x0b\x64iagnostics\x18\x03 \x03(\t\x12$\n\x05rules\x18\x04 \x01(\x0b\x32\x15.authz.v1.RuleChanges\"`\n\x0bRuleChanges\x12\x0f\n\x07\x63\x61rried\x18\x01 \x01(\r\x12\x0f\n\x07\x63hanged\x18\x02 \x03(\t\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x03 \x03(\t\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12\x0f\n\x07omitted\x18\x05 \x01(\r\"\xe6\x01\n\x12\x41\x64minRevokeRequest\x12\x0f\n\x05\x61gent\x18\x01 \x01(\tH\x00\x12\x11\n\x07session\x18\x02 \x01(\tH\x00\x12\x0e\n\x04task\x18\x03 \x01(\tH\x00\x12\r\n\x03jti\x18\x04 \x01(\tH\x00\x12\r\n\x03key\x18\x05 \x01(\tH\x00\x12\x13\n\toperation\x18\x06 \x01(\tH\x00\x12\x10\n\x06system\x18\x07 \x01(\tH\x00\x12\x10\n\x06issuer\x18\x08 \x01(\tH\x00\x12\x11\n\x07subject\x18\x0b \x01(\tH\x00\x12\x0e\n\x06reason\x18\t \x01(\t\x12\n\n\x02\x62y\x18\n \x01(\t\x12\x0c\n\x04undo\x18\x0c \x01(\x08\x42\x08\n\x06target\":\n\x13\x41\x64minRevokeResponse\x12\x13\n\x0btasks_ended\x18\x01 \x01(\r\x12\x0e\n\x06undone\x18\x02 \x01(\x08\"&\n\x04Pair\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\"/\n\rWrittenObject\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\xac\x01\n\rForgetRequest\x12\x0f\n\x05\x61gent\x18\x01 \x01(\tH\x00\x12\x1e\n\x04pair\x18\x02 \x01(\x0b\x32\x0e.authz.v1.PairH\x00\x12\x14\n\ncollection\x18\x03 \x01(\tH\x00\x12)\n\x06object\x18\x04 \x01(\x0b\x32\x17.authz.v1.WrittenObjectH\x00\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07\x64\x65nials\x18\x06 \x01(\x08\x42\x08\n\x06target\"!\n\x0e\x46orgetResponse\x12\x0f\n\x07records\x18\x01 \x01(\r2\x85\x02\n\x05\x41\x64min\x12;\n\x06Status\x12\x17.authz.v1.StatusRequest\x1a\x18.authz.v1.StatusResponse\x12;\n\x06Reload\x12\x17.authz.v1.ReloadRequest\x1a\x18.authz.v1.ReloadResponse\x12\x45\n\x06Revoke\x12\x1c.authz.v1.AdminRevokeRequest\x1a\x1d.authz.v1.AdminRevokeResponse\x12;\n\x06\x46orget\x12\x17.authz.v1.ForgetRequest\x1a\x18.authz.v1.ForgetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61uthz/v1/admin.proto\x12\x08\x61uthz.v1\x1a\x16\x61uthz/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rStatusRequest\"\xb5\x02\n\x0eStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x10\n\x08problems\x18\x03 \x03(\t\x12\x13\n\x0b\x62undle_name\x18\x04 \x01(\t\x12\x17\n\x0f\x62undle_revision\x18\x05 \x01(\t\x12\x15\n\rbundle_digest\x18\x06 \x01(\t\x12\x34\n\x10\x62undle_loaded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0etrust_revision\x18\x08 \x01(\t\x12.\n\nstarted_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11last_reload_error\x18\n \x01(\t\x12\x13\n\x0b\x64\x65tail_json\x18\x0b \x01(\x0c\"\x0f\n\rReloadRequest\"v\n\x0eReloadResponse\x12\x10\n\x08reloaded\x18\x01 \x01(\x08\x12\x17\n\x0f\x62undle_revision\x18\x02 \x01(\t\x12\x13\n\x0b\x64iagnostics\x18\x03 \x03(\t\x12$\n\x05rules\x18\x04 \x01(\x0b\x32\x15.authz.v1.RuleChanges\"`\n\x0bRuleChanges\x12\x0f\n\x07\x63\x61rried\x18\x01 \x01(\r\x12\x0f\n\x07\x63hanged\x18\x02 \x03(\t\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x03 \x03(\t\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12\x0f\n\x07omitted\x18\x05 \x01(\r\"\xe6\x01\n\x12\x41\x64minRevokeRequest\x12\x0f\n\x05\x61gent\x18\x01 \x01(\tH\x00\x12\x11\n\x07session\x18\x02 \x01(\tH\x00\x12\x0e\n\x04task\x18\x03 \x01(\tH\x00\x12\r\n\x03jti\x18\x04 \x01(\tH\x00\x12\r\n\x03key\x18\x05 \x01(\tH\x00\x12\x13\n\toperation\x18\x06 \x01(\tH\x00\x12\x10\n\x06system\x18\x07 \x01(\tH\x00\x12\x10\n\x06issuer\x18\x08 \x01(\tH\x00\x12\x11\n\x07subject\x18\x0b \x01(\tH\x00\x12\x0e\n\x06reason\x18\t \x01(\t\x12\n\n\x02\x62y\x18\n \x01(\t\x12\x0c\n\x04undo\x18\x0c \x01(\x08\x42\x08\n\x06target\":\n\x13\x41\x64minRevokeResponse\x12\x13\n\x0btasks_ended\x18\x01 \x01(\r\x12\x0e\n\x06undone\x18\x02 \x01(\x08\"&\n\x04Pair\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\"/\n\rWrittenObject\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\xac\x01\n\rForgetRequest\x12\x0f\n\x05\x61gent\x18\x01 \x01(\tH\x00\x12\x1e\n\x04pair\x18\x02 \x01(\x0b\x32\x0e.authz.v1.PairH\x00\x12\x14\n\ncollection\x18\x03 \x01(\tH\x00\x12)\n\x06object\x18\x04 \x01(\x0b\x32\x17.authz.v1.WrittenObjectH\x00\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07\x64\x65nials\x18\x06 \x01(\x08\x42\x08\n\x06target\"!\n\x0e\x46orgetResponse\x12\x0f\n\x07records\x18\x01 \x01(\r2\x9d\x02\n\x05\x41\x64min\x12;\n\x06Status\x12\x17.authz.v1.StatusRequest\x1a\x18.authz.v1.StatusResponse\x12;\n\x06Reload\x12\x17.authz.v1.ReloadRequest\x1a\x18.authz.v1.ReloadResponse\x12Q\n\x06Revoke\x12\x1c.authz.v1.AdminRevokeRequest\x1a\x1d.authz.v1.AdminRevokeResponse\"\n\xd2\xf3\x18\x06revoke\x12G\n\x06\x46orget\x12\x17.authz.v1.ForgetRequest\x1a\x18.authz.v1.ForgetResponse\"\n\xd2\xf3\x18\x06\x66orgetb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'authz.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STATUSREQUEST']._serialized_start=67
-  _globals['_STATUSREQUEST']._serialized_end=82
-  _globals['_STATUSRESPONSE']._serialized_start=85
-  _globals['_STATUSRESPONSE']._serialized_end=394
-  _globals['_RELOADREQUEST']._serialized_start=396
-  _globals['_RELOADREQUEST']._serialized_end=411
-  _globals['_RELOADRESPONSE']._serialized_start=413
-  _globals['_RELOADRESPONSE']._serialized_end=531
-  _globals['_RULECHANGES']._serialized_start=533
-  _globals['_RULECHANGES']._serialized_end=629
-  _globals['_ADMINREVOKEREQUEST']._serialized_start=632
-  _globals['_ADMINREVOKEREQUEST']._serialized_end=862
-  _globals['_ADMINREVOKERESPONSE']._serialized_start=864
-  _globals['_ADMINREVOKERESPONSE']._serialized_end=922
-  _globals['_PAIR']._serialized_start=924
-  _globals['_PAIR']._serialized_end=962
-  _globals['_WRITTENOBJECT']._serialized_start=964
-  _globals['_WRITTENOBJECT']._serialized_end=1011
-  _globals['_FORGETREQUEST']._serialized_start=1014
-  _globals['_FORGETREQUEST']._serialized_end=1186
-  _globals['_FORGETRESPONSE']._serialized_start=1188
-  _globals['_FORGETRESPONSE']._serialized_end=1221
-  _globals['_ADMIN']._serialized_start=1224
-  _globals['_ADMIN']._serialized_end=1485
+  _globals['_ADMIN'].methods_by_name['Revoke']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['Revoke']._serialized_options = b'\322\363\030\006revoke'
+  _globals['_ADMIN'].methods_by_name['Forget']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['Forget']._serialized_options = b'\322\363\030\006forget'
+  _globals['_STATUSREQUEST']._serialized_start=91
+  _globals['_STATUSREQUEST']._serialized_end=106
+  _globals['_STATUSRESPONSE']._serialized_start=109
+  _globals['_STATUSRESPONSE']._serialized_end=418
+  _globals['_RELOADREQUEST']._serialized_start=420
+  _globals['_RELOADREQUEST']._serialized_end=435
+  _globals['_RELOADRESPONSE']._serialized_start=437
+  _globals['_RELOADRESPONSE']._serialized_end=555
+  _globals['_RULECHANGES']._serialized_start=557
+  _globals['_RULECHANGES']._serialized_end=653
+  _globals['_ADMINREVOKEREQUEST']._serialized_start=656
+  _globals['_ADMINREVOKEREQUEST']._serialized_end=886
+  _globals['_ADMINREVOKERESPONSE']._serialized_start=888
+  _globals['_ADMINREVOKERESPONSE']._serialized_end=946
+  _globals['_PAIR']._serialized_start=948
+  _globals['_PAIR']._serialized_end=986
+  _globals['_WRITTENOBJECT']._serialized_start=988
+  _globals['_WRITTENOBJECT']._serialized_end=1035
+  _globals['_FORGETREQUEST']._serialized_start=1038
+  _globals['_FORGETREQUEST']._serialized_end=1210
+  _globals['_FORGETRESPONSE']._serialized_start=1212
+  _globals['_FORGETRESPONSE']._serialized_end=1245
+  _globals['_ADMIN']._serialized_start=1248
+  _globals['_ADMIN']._serialized_end=1533
 # @@protoc_insertion_point(module_scope)

@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 
 from authz.v1 import decision_pb2 as authz_dot_v1_dot_decision__pb2
+from authz.v1 import options_pb2 as authz_dot_v1_dot_options__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61uthz/v1/credentials.proto\x12\x08\x61uthz.v1\x1a\x17\x61uthz/v1/decision.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x01\n\x0cIssueRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\x12\x18\n\x10lifetime_seconds\x18\x04 \x01(\r\x12\r\n\x05proof\x18\x05 \x01(\t\"\xa8\x01\n\rIssueResponse\x12\x0f\n\x05token\x18\x01 \x01(\tH\x00\x12 \n\x05lease\x18\x02 \x01(\x0b\x32\x0f.authz.v1.LeaseH\x00\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ntoken_type\x18\x04 \x01(\t\x12\x12\n\ndpop_nonce\x18\x05 \x01(\tB\x0c\n\ncredential\"l\n\x05Lease\x12\n\n\x02id\x18\x01 \x01(\t\x12)\n\x05parts\x18\x02 \x03(\x0b\x32\x1a.authz.v1.Lease.PartsEntry\x1a,\n\nPartsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x11IntrospectRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\r\n\x05token\x18\x02 \x01(\t\"M\n\x12IntrospectResponse\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\x12\'\n\x06\x63laims\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"O\n\x18\x43redentialsRevokeRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\r\n\x05token\x18\x02 \x01(\t\"\x1b\n\x19\x43redentialsRevokeResponse2\xe3\x01\n\x0b\x43redentials\x12\x38\n\x05Issue\x12\x16.authz.v1.IssueRequest\x1a\x17.authz.v1.IssueResponse\x12G\n\nIntrospect\x12\x1b.authz.v1.IntrospectRequest\x1a\x1c.authz.v1.IntrospectResponse\x12Q\n\x06Revoke\x12\".authz.v1.CredentialsRevokeRequest\x1a#.authz.v1.CredentialsRevokeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61uthz/v1/credentials.proto\x12\x08\x61uthz.v1\x1a\x17\x61uthz/v1/decision.proto\x1a\x16\x61uthz/v1/options.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x01\n\x0cIssueRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\x12\x18\n\x10lifetime_seconds\x18\x04 \x01(\r\x12\r\n\x05proof\x18\x05 \x01(\t\"\xa8\x01\n\rIssueResponse\x12\x0f\n\x05token\x18\x01 \x01(\tH\x00\x12 \n\x05lease\x18\x02 \x01(\x0b\x32\x0f.authz.v1.LeaseH\x00\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ntoken_type\x18\x04 \x01(\t\x12\x12\n\ndpop_nonce\x18\x05 \x01(\tB\x0c\n\ncredential\"l\n\x05Lease\x12\n\n\x02id\x18\x01 \x01(\t\x12)\n\x05parts\x18\x02 \x03(\x0b\x32\x1a.authz.v1.Lease.PartsEntry\x1a,\n\nPartsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x11IntrospectRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\r\n\x05token\x18\x02 \x01(\t\"M\n\x12IntrospectResponse\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\x12\'\n\x06\x63laims\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"O\n\x18\x43redentialsRevokeRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\r\n\x05token\x18\x02 \x01(\t\"\x1b\n\x19\x43redentialsRevokeResponse2\xab\x02\n\x0b\x43redentials\x12N\n\x05Issue\x12\x16.authz.v1.IssueRequest\x1a\x17.authz.v1.IssueResponse\"\x14\xd2\xf3\x18\x10\x63redential_issue\x12\x62\n\nIntrospect\x12\x1b.authz.v1.IntrospectRequest\x1a\x1c.authz.v1.IntrospectResponse\"\x19\xd2\xf3\x18\x15\x63redential_introspect\x12h\n\x06Revoke\x12\".authz.v1.CredentialsRevokeRequest\x1a#.authz.v1.CredentialsRevokeResponse\"\x15\xd2\xf3\x18\x11\x63redential_revokeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,22 +38,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LEASE_PARTSENTRY']._loaded_options = None
   _globals['_LEASE_PARTSENTRY']._serialized_options = b'8\001'
-  _globals['_ISSUEREQUEST']._serialized_start=129
-  _globals['_ISSUEREQUEST']._serialized_end=261
-  _globals['_ISSUERESPONSE']._serialized_start=264
-  _globals['_ISSUERESPONSE']._serialized_end=432
-  _globals['_LEASE']._serialized_start=434
-  _globals['_LEASE']._serialized_end=542
-  _globals['_LEASE_PARTSENTRY']._serialized_start=498
-  _globals['_LEASE_PARTSENTRY']._serialized_end=542
-  _globals['_INTROSPECTREQUEST']._serialized_start=544
-  _globals['_INTROSPECTREQUEST']._serialized_end=616
-  _globals['_INTROSPECTRESPONSE']._serialized_start=618
-  _globals['_INTROSPECTRESPONSE']._serialized_end=695
-  _globals['_CREDENTIALSREVOKEREQUEST']._serialized_start=697
-  _globals['_CREDENTIALSREVOKEREQUEST']._serialized_end=776
-  _globals['_CREDENTIALSREVOKERESPONSE']._serialized_start=778
-  _globals['_CREDENTIALSREVOKERESPONSE']._serialized_end=805
-  _globals['_CREDENTIALS']._serialized_start=808
-  _globals['_CREDENTIALS']._serialized_end=1035
+  _globals['_CREDENTIALS'].methods_by_name['Issue']._loaded_options = None
+  _globals['_CREDENTIALS'].methods_by_name['Issue']._serialized_options = b'\322\363\030\020credential_issue'
+  _globals['_CREDENTIALS'].methods_by_name['Introspect']._loaded_options = None
+  _globals['_CREDENTIALS'].methods_by_name['Introspect']._serialized_options = b'\322\363\030\025credential_introspect'
+  _globals['_CREDENTIALS'].methods_by_name['Revoke']._loaded_options = None
+  _globals['_CREDENTIALS'].methods_by_name['Revoke']._serialized_options = b'\322\363\030\021credential_revoke'
+  _globals['_ISSUEREQUEST']._serialized_start=153
+  _globals['_ISSUEREQUEST']._serialized_end=285
+  _globals['_ISSUERESPONSE']._serialized_start=288
+  _globals['_ISSUERESPONSE']._serialized_end=456
+  _globals['_LEASE']._serialized_start=458
+  _globals['_LEASE']._serialized_end=566
+  _globals['_LEASE_PARTSENTRY']._serialized_start=522
+  _globals['_LEASE_PARTSENTRY']._serialized_end=566
+  _globals['_INTROSPECTREQUEST']._serialized_start=568
+  _globals['_INTROSPECTREQUEST']._serialized_end=640
+  _globals['_INTROSPECTRESPONSE']._serialized_start=642
+  _globals['_INTROSPECTRESPONSE']._serialized_end=719
+  _globals['_CREDENTIALSREVOKEREQUEST']._serialized_start=721
+  _globals['_CREDENTIALSREVOKEREQUEST']._serialized_end=800
+  _globals['_CREDENTIALSREVOKERESPONSE']._serialized_start=802
+  _globals['_CREDENTIALSREVOKERESPONSE']._serialized_end=829
+  _globals['_CREDENTIALS']._serialized_start=832
+  _globals['_CREDENTIALS']._serialized_end=1131
 # @@protoc_insertion_point(module_scope)

@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 
 from authz.v1 import decision_pb2 as authz_dot_v1_dot_decision__pb2
+from authz.v1 import options_pb2 as authz_dot_v1_dot_options__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61uthz/v1/tasks.proto\x12\x08\x61uthz.v1\x1a\x17\x61uthz/v1/decision.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x01\n\nScopeEntry\x12\x11\n\toperation\x18\x01 \x01(\t\x12-\n\tresources\x18\x02 \x01(\x0b\x32\x1a.authz.v1.ResourceSelector\x12\x36\n\targuments\x18\x03 \x03(\x0b\x32#.authz.v1.ScopeEntry.ArgumentsEntry\x12\x0c\n\x04uses\x18\x04 \x01(\r\x1aI\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.authz.v1.ArgumentLimit:\x02\x38\x01\"`\n\x10ResourceSelector\x12\x13\n\x0b\x63ollections\x18\x01 \x03(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x13\n\x0bpath_prefix\x18\x03 \x01(\t\x12\x15\n\rlabel_ceiling\x18\x04 \x03(\t\"}\n\rArgumentLimit\x12(\n\x06one_of\x18\x01 \x01(\x0b\x32\x16.authz.v1.StringValuesH\x00\x12\'\n\x05range\x18\x02 \x01(\x0b\x32\x16.authz.v1.IntegerRangeH\x00\x12\x10\n\x06prefix\x18\x03 \x01(\tH\x00\x42\x07\n\x05limit\"\x1e\n\x0cStringValues\x12\x0e\n\x06values\x18\x01 \x03(\t\"0\n\x0cIntegerRange\x12\x0f\n\x07minimum\x18\x01 \x01(\x03\x12\x0f\n\x07maximum\x18\x02 \x01(\x03\"\xc6\x03\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08template\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x10\n\x08\x61ssignee\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\'\n\x06params\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12#\n\x05scope\x18\x08 \x03(\x0b\x32\x14.authz.v1.ScopeEntry\x12,\n\x08\x64\x65\x61\x64line\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x64\x65pth\x18\n \x01(\r\x12$\n\x06status\x18\x0b \x01(\x0e\x32\x14.authz.v1.TaskStatus\x12-\n\rsubject_proof\x18\x0c \x01(\x0e\x32\x16.authz.v1.SubjectProof\x12.\n\nstarted_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05named\x18\x0f \x01(\r\x12\x0f\n\x07\x63laimed\x18\x10 \x01(\r\"=\n\nPromptPart\x12\x0c\n\x04text\x18\x01 \x01(\t\x12!\n\x07said_by\x18\x02 \x01(\x0e\x32\x10.authz.v1.SaidBy\"\xc3\x02\n\x0cStartRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x10\n\x08template\x18\x02 \x01(\t\x12\'\n\x06params\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12#\n\x05scope\x18\x05 \x03(\x0b\x32\x14.authz.v1.ScopeEntry\x12\x10\n\x08\x61ssignee\x18\x06 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\x12\x18\n\x10\x61sserted_subject\x18\t \x01(\t\x12*\n\x0cprompt_parts\x18\n \x03(\x0b\x32\x14.authz.v1.PromptPart\"-\n\rStartResponse\x12\x1c\n\x04task\x18\x01 \x01(\x0b\x32\x0e.authz.v1.Task\"\x80\x02\n\x0f\x44\x65legateRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x10\n\x08\x61ssignee\x18\x03 \x01(\t\x12\x10\n\x08template\x18\x04 \x01(\t\x12\'\n\x06params\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12#\n\x05scope\x18\x06 \x03(\x0b\x32\x14.authz.v1.ScopeEntry\x12,\n\x08\x64\x65\x61\x64line\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\"0\n\x10\x44\x65legateResponse\x12\x1c\n\x04task\x18\x01 \x01(\x0b\x32\x0e.authz.v1.Task\"\x7f\n\rExtendRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12*\n\x0cprompt_parts\x18\x04 \x03(\x0b\x32\x14.authz.v1.PromptPart\".\n\x0e\x45xtendResponse\x12\x1c\n\x04task\x18\x01 \x01(\x0b\x32\x0e.authz.v1.Task\"@\n\nGetRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x0c\n\x04task\x18\x02 \x01(\t\"+\n\x0bGetResponse\x12\x1c\n\x04task\x18\x01 \x01(\x0b\x32\x0e.authz.v1.Task\"\xa8\x01\n\x10TasksListRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x10\n\x08\x61ssignee\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\t\x12$\n\x06status\x18\x04 \x01(\x0e\x32\x14.authz.v1.TaskStatus\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"K\n\x11TasksListResponse\x12\x1d\n\x05tasks\x18\x01 \x03(\x0b\x32\x0e.authz.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"f\n\nEndRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x0c\n\x04task\x18\x02 \x01(\t\x12$\n\x06status\x18\x03 \x01(\x0e\x32\x14.authz.v1.TaskStatus\"\x1c\n\x0b\x45ndResponse\x12\r\n\x05\x65nded\x18\x01 \x01(\r*Z\n\x06SaidBy\x12\x17\n\x13SAID_BY_UNSPECIFIED\x10\x00\x12\x10\n\x0cSAID_BY_USER\x10\x01\x12\x12\n\x0eSAID_BY_QUOTED\x10\x02\x12\x11\n\rSAID_BY_OTHER\x10\x03*\xa7\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12TASK_STATUS_ACTIVE\x10\x01\x12\x19\n\x15TASK_STATUS_COMPLETED\x10\x02\x12\x17\n\x13TASK_STATUS_ABORTED\x10\x03\x12\x17\n\x13TASK_STATUS_REVOKED\x10\x04\x12\x17\n\x13TASK_STATUS_EXPIRED\x10\x05*}\n\x0cSubjectProof\x12\x1d\n\x19SUBJECT_PROOF_UNSPECIFIED\x10\x00\x12\x1a\n\x16SUBJECT_PROOF_VERIFIED\x10\x01\x12\x1a\n\x16SUBJECT_PROOF_ASSERTED\x10\x02\x12\x16\n\x12SUBJECT_PROOF_SELF\x10\x03\x32\xea\x02\n\x05Tasks\x12\x38\n\x05Start\x12\x16.authz.v1.StartRequest\x1a\x17.authz.v1.StartResponse\x12\x41\n\x08\x44\x65legate\x12\x19.authz.v1.DelegateRequest\x1a\x1a.authz.v1.DelegateResponse\x12;\n\x06\x45xtend\x12\x17.authz.v1.ExtendRequest\x1a\x18.authz.v1.ExtendResponse\x12\x32\n\x03Get\x12\x14.authz.v1.GetRequest\x1a\x15.authz.v1.GetResponse\x12?\n\x04List\x12\x1a.authz.v1.TasksListRequest\x1a\x1b.authz.v1.TasksListResponse\x12\x32\n\x03\x45nd\x12\x14.authz.v1.EndRequest\x1a\x15.authz.v1.EndResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61uthz/v1/tasks.proto\x12\x08\x61uthz.v1\x1a\x17\x61uthz/v1/decision.proto\x1a\x16\x61uthz/v1/options.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x01\n\nScopeEntry\x12\x11\n\toperation\x18\x01 \x01(\t\x12-\n\tresources\x18\x02 \x01(\x0b\x32\x1a.authz.v1.ResourceSelector\x12\x36\n\targuments\x18\x03 \x03(\x0b\x32#.authz.v1.ScopeEntry.ArgumentsEntry\x12\x0c\n\x04uses\x18\x04 \x01(\r\x1aI\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.authz.v1.ArgumentLimit:\x02\x38\x01\"`\n\x10ResourceSelector\x12\x13\n\x0b\x63ollections\x18\x01 \x03(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x13\n\x0bpath_prefix\x18\x03 \x01(\t\x12\x15\n\rlabel_ceiling\x18\x04 \x03(\t\"}\n\rArgumentLimit\x12(\n\x06one_of\x18\x01 \x01(\x0b\x32\x16.authz.v1.StringValuesH\x00\x12\'\n\x05range\x18\x02 \x01(\x0b\x32\x16.authz.v1.IntegerRangeH\x00\x12\x10\n\x06prefix\x18\x03 \x01(\tH\x00\x42\x07\n\x05limit\"\x1e\n\x0cStringValues\x12\x0e\n\x06values\x18\x01 \x03(\t\"0\n\x0cIntegerRange\x12\x0f\n\x07minimum\x18\x01 \x01(\x03\x12\x0f\n\x07maximum\x18\x02 \x01(\x03\"\xc6\x03\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08template\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x10\n\x08\x61ssignee\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\'\n\x06params\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12#\n\x05scope\x18\x08 \x03(\x0b\x32\x14.authz.v1.ScopeEntry\x12,\n\x08\x64\x65\x61\x64line\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x64\x65pth\x18\n \x01(\r\x12$\n\x06status\x18\x0b \x01(\x0e\x32\x14.authz.v1.TaskStatus\x12-\n\rsubject_proof\x18\x0c \x01(\x0e\x32\x16.authz.v1.SubjectProof\x12.\n\nstarted_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05named\x18\x0f \x01(\r\x12\x0f\n\x07\x63laimed\x18\x10 \x01(\r\"=\n\nPromptPart\x12\x0c\n\x04text\x18\x01 \x01(\t\x12!\n\x07said_by\x18\x02 \x01(\x0e\x32\x10.authz.v1.SaidBy\"\xc3\x02\n\x0cStartRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x10\n\x08template\x18\x02 \x01(\t\x12\'\n\x06params\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12#\n\x05scope\x18\x05 \x03(\x0b\x32\x14.authz.v1.ScopeEntry\x12\x10\n\x08\x61ssignee\x18\x06 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\x12\x18\n\x10\x61sserted_subject\x18\t \x01(\t\x12*\n\x0cprompt_parts\x18\n \x03(\x0b\x32\x14.authz.v1.PromptPart\"-\n\rStartResponse\x12\x1c\n\x04task\x18\x01 \x01(\x0b\x32\x0e.authz.v1.Task\"\x80\x02\n\x0f\x44\x65legateRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x10\n\x08\x61ssignee\x18\x03 \x01(\t\x12\x10\n\x08template\x18\x04 \x01(\t\x12\'\n\x06params\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12#\n\x05scope\x18\x06 \x03(\x0b\x32\x14.authz.v1.ScopeEntry\x12,\n\x08\x64\x65\x61\x64line\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\"0\n\x10\x44\x65legateResponse\x12\x1c\n\x04task\x18\x01 \x01(\x0b\x32\x0e.authz.v1.Task\"\x7f\n\rExtendRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12*\n\x0cprompt_parts\x18\x04 \x03(\x0b\x32\x14.authz.v1.PromptPart\".\n\x0e\x45xtendResponse\x12\x1c\n\x04task\x18\x01 \x01(\x0b\x32\x0e.authz.v1.Task\"@\n\nGetRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x0c\n\x04task\x18\x02 \x01(\t\"+\n\x0bGetResponse\x12\x1c\n\x04task\x18\x01 \x01(\x0b\x32\x0e.authz.v1.Task\"\xa8\x01\n\x10TasksListRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x10\n\x08\x61ssignee\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\t\x12$\n\x06status\x18\x04 \x01(\x0e\x32\x14.authz.v1.TaskStatus\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"K\n\x11TasksListResponse\x12\x1d\n\x05tasks\x18\x01 \x03(\x0b\x32\x0e.authz.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"f\n\nEndRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x0c\n\x04task\x18\x02 \x01(\t\x12$\n\x06status\x18\x03 \x01(\x0e\x32\x14.authz.v1.TaskStatus\"\x1c\n\x0b\x45ndResponse\x12\r\n\x05\x65nded\x18\x01 \x01(\r*Z\n\x06SaidBy\x12\x17\n\x13SAID_BY_UNSPECIFIED\x10\x00\x12\x10\n\x0cSAID_BY_USER\x10\x01\x12\x12\n\x0eSAID_BY_QUOTED\x10\x02\x12\x11\n\rSAID_BY_OTHER\x10\x03*\xa7\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12TASK_STATUS_ACTIVE\x10\x01\x12\x19\n\x15TASK_STATUS_COMPLETED\x10\x02\x12\x17\n\x13TASK_STATUS_ABORTED\x10\x03\x12\x17\n\x13TASK_STATUS_REVOKED\x10\x04\x12\x17\n\x13TASK_STATUS_EXPIRED\x10\x05*}\n\x0cSubjectProof\x12\x1d\n\x19SUBJECT_PROOF_UNSPECIFIED\x10\x00\x12\x1a\n\x16SUBJECT_PROOF_VERIFIED\x10\x01\x12\x1a\n\x16SUBJECT_PROOF_ASSERTED\x10\x02\x12\x16\n\x12SUBJECT_PROOF_SELF\x10\x03\x32\xc9\x03\n\x05Tasks\x12H\n\x05Start\x12\x16.authz.v1.StartRequest\x1a\x17.authz.v1.StartResponse\"\x0e\xd2\xf3\x18\ntask_start\x12T\n\x08\x44\x65legate\x12\x19.authz.v1.DelegateRequest\x1a\x1a.authz.v1.DelegateResponse\"\x11\xd2\xf3\x18\rtask_delegate\x12L\n\x06\x45xtend\x12\x17.authz.v1.ExtendRequest\x1a\x18.authz.v1.ExtendResponse\"\x0f\xd2\xf3\x18\x0btask_extend\x12@\n\x03Get\x12\x14.authz.v1.GetRequest\x1a\x15.authz.v1.GetResponse\"\x0c\xd2\xf3\x18\x08task_get\x12N\n\x04List\x12\x1a.authz.v1.TasksListRequest\x1a\x1b.authz.v1.TasksListResponse\"\r\xd2\xf3\x18\ttask_list\x12@\n\x03\x45nd\x12\x14.authz.v1.EndRequest\x1a\x15.authz.v1.EndResponse\"\x0c\xd2\xf3\x18\x08task_endb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,52 +38,64 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SCOPEENTRY_ARGUMENTSENTRY']._loaded_options = None
   _globals['_SCOPEENTRY_ARGUMENTSENTRY']._serialized_options = b'8\001'
-  _globals['_SAIDBY']._serialized_start=2527
-  _globals['_SAIDBY']._serialized_end=2617
-  _globals['_TASKSTATUS']._serialized_start=2620
-  _globals['_TASKSTATUS']._serialized_end=2787
-  _globals['_SUBJECTPROOF']._serialized_start=2789
-  _globals['_SUBJECTPROOF']._serialized_end=2914
-  _globals['_SCOPEENTRY']._serialized_start=123
-  _globals['_SCOPEENTRY']._serialized_end=346
-  _globals['_SCOPEENTRY_ARGUMENTSENTRY']._serialized_start=273
-  _globals['_SCOPEENTRY_ARGUMENTSENTRY']._serialized_end=346
-  _globals['_RESOURCESELECTOR']._serialized_start=348
-  _globals['_RESOURCESELECTOR']._serialized_end=444
-  _globals['_ARGUMENTLIMIT']._serialized_start=446
-  _globals['_ARGUMENTLIMIT']._serialized_end=571
-  _globals['_STRINGVALUES']._serialized_start=573
-  _globals['_STRINGVALUES']._serialized_end=603
-  _globals['_INTEGERRANGE']._serialized_start=605
-  _globals['_INTEGERRANGE']._serialized_end=653
-  _globals['_TASK']._serialized_start=656
-  _globals['_TASK']._serialized_end=1110
-  _globals['_PROMPTPART']._serialized_start=1112
-  _globals['_PROMPTPART']._serialized_end=1173
-  _globals['_STARTREQUEST']._serialized_start=1176
-  _globals['_STARTREQUEST']._serialized_end=1499
-  _globals['_STARTRESPONSE']._serialized_start=1501
-  _globals['_STARTRESPONSE']._serialized_end=1546
-  _globals['_DELEGATEREQUEST']._serialized_start=1549
-  _globals['_DELEGATEREQUEST']._serialized_end=1805
-  _globals['_DELEGATERESPONSE']._serialized_start=1807
-  _globals['_DELEGATERESPONSE']._serialized_end=1855
-  _globals['_EXTENDREQUEST']._serialized_start=1857
-  _globals['_EXTENDREQUEST']._serialized_end=1984
-  _globals['_EXTENDRESPONSE']._serialized_start=1986
-  _globals['_EXTENDRESPONSE']._serialized_end=2032
-  _globals['_GETREQUEST']._serialized_start=2034
-  _globals['_GETREQUEST']._serialized_end=2098
-  _globals['_GETRESPONSE']._serialized_start=2100
-  _globals['_GETRESPONSE']._serialized_end=2143
-  _globals['_TASKSLISTREQUEST']._serialized_start=2146
-  _globals['_TASKSLISTREQUEST']._serialized_end=2314
-  _globals['_TASKSLISTRESPONSE']._serialized_start=2316
-  _globals['_TASKSLISTRESPONSE']._serialized_end=2391
-  _globals['_ENDREQUEST']._serialized_start=2393
-  _globals['_ENDREQUEST']._serialized_end=2495
-  _globals['_ENDRESPONSE']._serialized_start=2497
-  _globals['_ENDRESPONSE']._serialized_end=2525
-  _globals['_TASKS']._serialized_start=2917
-  _globals['_TASKS']._serialized_end=3279
+  _globals['_TASKS'].methods_by_name['Start']._loaded_options = None
+  _globals['_TASKS'].methods_by_name['Start']._serialized_options = b'\322\363\030\ntask_start'
+  _globals['_TASKS'].methods_by_name['Delegate']._loaded_options = None
+  _globals['_TASKS'].methods_by_name['Delegate']._serialized_options = b'\322\363\030\rtask_delegate'
+  _globals['_TASKS'].methods_by_name['Extend']._loaded_options = None
+  _globals['_TASKS'].methods_by_name['Extend']._serialized_options = b'\322\363\030\013task_extend'
+  _globals['_TASKS'].methods_by_name['Get']._loaded_options = None
+  _globals['_TASKS'].methods_by_name['Get']._serialized_options = b'\322\363\030\010task_get'
+  _globals['_TASKS'].methods_by_name['List']._loaded_options = None
+  _globals['_TASKS'].methods_by_name['List']._serialized_options = b'\322\363\030\ttask_list'
+  _globals['_TASKS'].methods_by_name['End']._loaded_options = None
+  _globals['_TASKS'].methods_by_name['End']._serialized_options = b'\322\363\030\010task_end'
+  _globals['_SAIDBY']._serialized_start=2551
+  _globals['_SAIDBY']._serialized_end=2641
+  _globals['_TASKSTATUS']._serialized_start=2644
+  _globals['_TASKSTATUS']._serialized_end=2811
+  _globals['_SUBJECTPROOF']._serialized_start=2813
+  _globals['_SUBJECTPROOF']._serialized_end=2938
+  _globals['_SCOPEENTRY']._serialized_start=147
+  _globals['_SCOPEENTRY']._serialized_end=370
+  _globals['_SCOPEENTRY_ARGUMENTSENTRY']._serialized_start=297
+  _globals['_SCOPEENTRY_ARGUMENTSENTRY']._serialized_end=370
+  _globals['_RESOURCESELECTOR']._serialized_start=372
+  _globals['_RESOURCESELECTOR']._serialized_end=468
+  _globals['_ARGUMENTLIMIT']._serialized_start=470
+  _globals['_ARGUMENTLIMIT']._serialized_end=595
+  _globals['_STRINGVALUES']._serialized_start=597
+  _globals['_STRINGVALUES']._serialized_end=627
+  _globals['_INTEGERRANGE']._serialized_start=629
+  _globals['_INTEGERRANGE']._serialized_end=677
+  _globals['_TASK']._serialized_start=680
+  _globals['_TASK']._serialized_end=1134
+  _globals['_PROMPTPART']._serialized_start=1136
+  _globals['_PROMPTPART']._serialized_end=1197
+  _globals['_STARTREQUEST']._serialized_start=1200
+  _globals['_STARTREQUEST']._serialized_end=1523
+  _globals['_STARTRESPONSE']._serialized_start=1525
+  _globals['_STARTRESPONSE']._serialized_end=1570
+  _globals['_DELEGATEREQUEST']._serialized_start=1573
+  _globals['_DELEGATEREQUEST']._serialized_end=1829
+  _globals['_DELEGATERESPONSE']._serialized_start=1831
+  _globals['_DELEGATERESPONSE']._serialized_end=1879
+  _globals['_EXTENDREQUEST']._serialized_start=1881
+  _globals['_EXTENDREQUEST']._serialized_end=2008
+  _globals['_EXTENDRESPONSE']._serialized_start=2010
+  _globals['_EXTENDRESPONSE']._serialized_end=2056
+  _globals['_GETREQUEST']._serialized_start=2058
+  _globals['_GETREQUEST']._serialized_end=2122
+  _globals['_GETRESPONSE']._serialized_start=2124
+  _globals['_GETRESPONSE']._serialized_end=2167
+  _globals['_TASKSLISTREQUEST']._serialized_start=2170
+  _globals['_TASKSLISTREQUEST']._serialized_end=2338
+  _globals['_TASKSLISTRESPONSE']._serialized_start=2340
+  _globals['_TASKSLISTRESPONSE']._serialized_end=2415
+  _globals['_ENDREQUEST']._serialized_start=2417
+  _globals['_ENDREQUEST']._serialized_end=2519
+  _globals['_ENDRESPONSE']._serialized_start=2521
+  _globals['_ENDRESPONSE']._serialized_end=2549
+  _globals['_TASKS']._serialized_start=2941
+  _globals['_TASKS']._serialized_end=3398
 # @@protoc_insertion_point(module_scope)

@@ -20,12 +20,12 @@ from authz.server.grpc.unary import CallContext, SurfaceCalls, UnaryService, una
 from authz.server.runtime_state import World
 from authz.server.status.readiness import Readiness
 from authz.v1 import admin_pb2
+from authz.v1.surfaces import METHODS
 
 __all__ = ["ADMIN", "AdminCalls", "Administration"]
 
 ADMIN: Final = "authz.v1.Admin"
 """Full name of the service."""
-_METHODS: Final = {"Revoke": Surface.REVOKE, "Forget": Surface.FORGET}
 
 
 class AdminCalls(SurfaceCalls, Protocol):
@@ -55,7 +55,7 @@ class Administration:
     def services(self) -> Services:
         """Return handlers by service and method."""
         after = {Surface.REVOKE: self.task_ended} if self.task_ended is not None else None
-        stored = UnaryService(ADMIN, _METHODS, self.engine, self.context, after)
+        stored = UnaryService(ADMIN, METHODS[ADMIN], self.engine, self.context, after)
         return {
             ADMIN: {
                 **stored.handlers(),

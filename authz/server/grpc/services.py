@@ -21,6 +21,7 @@ from authz.server.grpc.executor import Turn
 from authz.server.grpc.listener import Services
 from authz.server.grpc.unary import CallContext, SurfaceCalls, UnaryService
 from authz.v1 import approvals_pb2
+from authz.v1.surfaces import METHODS
 
 __all__ = [
     "ADMIN_REFLECTED",
@@ -42,20 +43,13 @@ ADMIN_REFLECTED: Final = (ADMIN, AUTHORIZER, TASKS, CREDENTIALS)
 HEALTH_NAMES: Final = (AUTHORIZER, ENVOY, ACCESS_LOG, ADMIN)
 """Services whose health can be asked for."""
 
-_TASK_METHODS: Final = {
-    "Start": Surface.TASK_START,
-    "Delegate": Surface.TASK_DELEGATE,
-    "Extend": Surface.TASK_EXTEND,
-    "Get": Surface.TASK_GET,
-    "List": Surface.TASK_LIST,
-    "End": Surface.TASK_END,
+# Decisions, and calls that only the administration listener answers, have handlers of their own.
+_OWN_HANDLERS: Final = (Surface.CHECK, Surface.BATCH_CHECK, Surface.EXPLAIN)
+_AUTHORIZER_METHODS: Final = {
+    method: surface
+    for method, surface in METHODS[AUTHORIZER].items()
+    if surface not in _OWN_HANDLERS
 }
-_CREDENTIAL_METHODS: Final = {
-    "Issue": Surface.CREDENTIAL_ISSUE,
-    "Introspect": Surface.CREDENTIAL_INTROSPECT,
-    "Revoke": Surface.CREDENTIAL_REVOKE,
-}
-_AUTHORIZER_METHODS: Final = {"List": Surface.LIST, "Report": Surface.REPORT}
 _LATER_FILES: Final = (approvals_pb2,)
 
 
@@ -79,19 +73,19 @@ class ListenerCalls:
     def unary_services(self) -> Services:
         """Return the services that every kind of listener has."""
         after = {Surface.TASK_END: self.task_ended} if self.task_ended is not None else None
-        tasks = UnaryService(TASKS, _TASK_METHODS, self.engine, self.context, after)
+        tasks = UnaryService(TASKS, METHODS[TASKS], self.engine, self.context, after)
         return {TASKS: tasks.handlers(), CREDENTIALS: self._credentials()}
 
     def _credentials(self) -> dict[str, RawHandler]:
         if self.issuer is not None:
-            service = UnaryService(CREDENTIALS, _CREDENTIAL_METHODS, self.issuer, self.context)
+            service = UnaryService(CREDENTIALS, METHODS[CREDENTIALS], self.issuer, self.context)
             return service.handlers()
         why = "no credentials are issued here: `credentials` is not configured"
         return {
             method: grpc.unary_unary_rpc_method_handler(
                 unimplemented(f"Credentials.{method}: {why}")
             )
-            for method in _CREDENTIAL_METHODS
+            for method in METHODS[CREDENTIALS]
         }
 
 

@@ -4,6 +4,7 @@
 //! but what the engine's own code relies on; the check stands beside such a rule.
 
 mod credentials;
+mod lane;
 mod listener;
 mod surface;
 mod trace;
@@ -16,8 +17,9 @@ use serde::{Deserialize, Deserializer};
 use crate::error::EngineError;
 
 pub use self::credentials::{CredentialSettings, DpopSettings, Injection, Lifetimes};
+pub use self::lane::Lane;
 pub use self::listener::{EnforcerSpec, INSECURE_DEV, Listener, PeerSpec, Relay, ReportWay};
-pub use self::surface::{Lane, Surface};
+pub use self::surface::Surface;
 pub use self::trace::TraceSettings;
 
 /// Settings of an [`crate::Engine`].
