@@ -9,8 +9,8 @@ import typer
 
 from authz.cli.options import ConfigFile, Sets, configuration, flags
 from authz.errors import ConfigError
+from authz.files import open_checked
 from authz.model import Diagnostic
-from authz.place import open_checked
 from authz.server import Node
 from authz.telemetry import make_logger
 

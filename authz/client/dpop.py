@@ -1,30 +1,18 @@
 """Proofs of possession (DPoP, RFC 9449): a key of the client, and one proof for each request."""
 
-import base64
-import hashlib
-import json
-import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, final
+from typing import final
 from urllib.parse import urlsplit, urlunsplit
 
-import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from authz.base_errors import UsageError
+from authz.jose import dpop_proof, public_jwk, thumbprint
 
 __all__ = ["ProofKey"]
-
-_TYPE: Final = "dpop+jwt"
-_ALGORITHM: Final = "ES256"
-_JTI_BYTES: Final = 16
-
-
-def _text(value: bytes) -> str:
-    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
 
 
 @final
@@ -43,15 +31,7 @@ class ProofKey:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._private = private or ec.generate_private_key(ec.SECP256R1())
-        numbers = self._private.public_key().public_numbers()
-        self._jwk = {
-            "crv": "P-256",
-            "kty": "EC",
-            "x": _text(numbers.x.to_bytes(32)),
-            "y": _text(numbers.y.to_bytes(32)),
-        }
-        canonical = json.dumps(self._jwk, sort_keys=True, separators=(",", ":")).encode()
-        self._thumbprint = _text(hashlib.sha256(canonical).digest())
+        self._thumbprint = thumbprint(public_jwk(self._private.public_key()))
         self._clock = clock
 
     @staticmethod
@@ -83,7 +63,7 @@ class ProofKey:
 
     @property
     def thumbprint(self) -> str:
-        """Its RFC 7638 thumbprint, `cnf.jkt` of what is bound to it."""
+        """RFC 7638 thumbprint: `cnf.jkt` of credentials that are bound to the key."""
         return self._thumbprint
 
     def proof(self, method: str, url: str, *, token: str | None = None, nonce: str = "") -> str:
@@ -104,15 +84,7 @@ class ProofKey:
         parts = urlsplit(url)
         if not parts.scheme or not parts.netloc:
             raise UsageError(f"a proof is for a URL, not for {url!r}")
-        claims: dict[str, Any] = {
-            "htm": method.upper(),
-            "htu": urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")),
-            "iat": int(self._clock()),
-            "jti": secrets.token_urlsafe(_JTI_BYTES),
-        }
-        if token is not None:
-            claims["ath"] = _text(hashlib.sha256(token.encode("ascii")).digest())
-        if nonce:
-            claims["nonce"] = nonce
-        headers = {"typ": _TYPE, "jwk": self._jwk}
-        return jwt.encode(claims, self._private, algorithm=_ALGORITHM, headers=headers)
+        target = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+        return dpop_proof(
+            self._private, method.upper(), target, self._clock(), token=token, nonce=nonce
+        )

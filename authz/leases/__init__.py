@@ -14,10 +14,8 @@ from authz.leases.protocol import (
     SecretBroker,
     UnreachableError,
 )
-from authz.leases.secret_file import MAX_SECRET_BYTES, SecretFileError, read_secret
 
 __all__ = [
-    "MAX_SECRET_BYTES",
     "BrokerError",
     "Lease",
     "LeaseState",
@@ -28,7 +26,5 @@ __all__ = [
     "Order",
     "PostgresqlBroker",
     "SecretBroker",
-    "SecretFileError",
     "UnreachableError",
-    "read_secret",
 ]

@@ -12,8 +12,8 @@ from authz.bundle import Compiled, compile_bundle, read_folder
 from authz.config import Config
 from authz.engine import DirectoryEntries, ListenerRules, PeerRules, Plan, Trust
 from authz.errors import AuthzError, BundleError, ConfigError, EngineError, TrustError
+from authz.files import check_way
 from authz.model import BundleFiles, Diagnostic, Directory, Reloaded, RuleChanges
-from authz.place import check_way
 from authz.server.static_secrets import Injections, credential_settings
 from authz.server.trust_sequences import Sequences
 from authz.telemetry import Logger, Metrics

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from authz.errors import ConfigError
+from authz.files import check_way
 from authz.model import Diagnostic
-from authz.place import check_way
 
 __all__ = ["prepare", "private"]
 

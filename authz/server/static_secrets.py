@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from authz.config import Credentials, Injection
-from authz.leases import SecretFileError, read_secret
+from authz.files import PrivateFileError, read_secret
 from authz.model import MetricFamily, MetricKind
 from authz.telemetry import Logger
 
@@ -44,7 +44,7 @@ class Injections:
             value, error = None, ""
             try:
                 value = read_secret(injection.secret_file)
-            except SecretFileError as refused:
+            except PrivateFileError as refused:
                 error = str(refused)
             self._secrets[name] = value
             self._tell(name, error)

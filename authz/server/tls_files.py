@@ -1,6 +1,5 @@
 """TLS of the Python lane: certificates are read again when their files change."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -9,8 +8,8 @@ import grpc
 
 from authz.config import Tls
 from authz.errors import ConfigError
+from authz.files import read_trusted
 from authz.model import Diagnostic
-from authz.place import open_checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,13 +111,11 @@ def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
 def _pem(file: str | None, kind: bytes) -> bytes:
     path = Path(file or "")
     try:
-        # Whoever puts a key or an authority there is believed.
-        with os.fdopen(open_checked(path, strict=False), "rb") as stream:
-            content = stream.read(_MAX_BYTES)
-    except OSError as error:
-        at = Diagnostic(
-            f"cannot be read: {error.strerror}.", str(path), mend="Check the path and mode."
-        )
+        # A user who could replace the file would choose the key, or the authorities.
+        content = read_trusted(path, _MAX_BYTES)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        at = Diagnostic(f"cannot be read: {why}.", str(path), mend="Check the path and mode.")
         raise ConfigError((at,)) from error
     if kind + b"-----" not in content:
         at = Diagnostic(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from authz.config import Config
 from authz.signing.folder import FolderKeys
-from authz.signing.keys import KeyPlace, SigningKey, public_jwk, thumbprint
+from authz.signing.keys import KeyPlace, SigningKey
 from authz.signing.mint import mint
 from authz.signing.pkcs11 import TokenKeys
 from authz.signing.ring import KeyRecord, KeyRecords, KeyRing, Ring
@@ -20,8 +20,6 @@ __all__ = [
     "TokenKeys",
     "key_place",
     "mint",
-    "public_jwk",
-    "thumbprint",
 ]
 
 

@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.serialization import (
 from authz.config import SigningAlgorithm
 from authz.engine import PrivateKey
 from authz.errors import KeysError
-from authz.place import check_way, open_checked
-from authz.signing.keys import SigningKey, algorithm_of, public_jwk
+from authz.files import PrivateFileError, check_way, read_private
+from authz.signing.keys import SigningKey, algorithm_of, signing_jwk
 
-__all__ = ["FileKey", "FolderKeys", "check_private", "read_private"]
+__all__ = ["FileKey", "FolderKeys"]
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _MAX_BYTES: Final = 16_384
@@ -60,7 +60,7 @@ class FileKey:
         Raises:
             KeysError: It cannot be used.
         """
-        jwk = public_jwk(private.public_key())
+        jwk = signing_jwk(private.public_key())
         der = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         return FileKey(jwk["kid"], SigningAlgorithm(jwk["alg"]), jwk, PrivateKey.read(der))
 
@@ -117,7 +117,7 @@ class FolderKeys:
             what = f"{self._folder}: has more than {_MAX_FILES} keys."
             raise KeysError(f"{what} Remove those that sign no longer.")
         for file in files:
-            content, version = read_private(file, "signing key", _MAX_BYTES)
+            content, version = _read(file)
             found[version] = self._known.get(version) or _parse(file, content)
         self._known = found
         return tuple({key.kid: key for key in found.values()}.values())
@@ -170,7 +170,7 @@ class FolderKeys:
         """
         try:
             for file in sorted(self._folder.glob("*.pem"))[:_MAX_FILES]:
-                content, version = read_private(file, "signing key", _MAX_BYTES)
+                content, version = _read(file)
                 if (self._known.get(version) or _parse(file, content)).kid == kid:
                     file.unlink(missing_ok=True)
             self._sync()
@@ -184,7 +184,7 @@ class FolderKeys:
 
     def _check(self) -> None:
         check_way(self._folder / "key.pem")
-        check_private(self._folder, self._folder.stat(), "folder of signing keys", "0700")
+        _check_folder(self._folder)
 
     def _sync(self) -> None:
         descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -194,53 +194,28 @@ class FolderKeys:
             os.close(descriptor)
 
 
-def check_private(path: Path, info: os.stat_result, what: str, mode: str) -> None:
-    """Refuse what others than its owner may read or change.
-
-    Args:
-        path: What it is called.
-        info: What it is.
-        what: What it holds, for the message.
-        mode: The mode that it should have, for the message.
-
-    Raises:
-        KeysError: Its mode lets others in, or it is another user's.
-    """
-    if info.st_uid not in {os.geteuid(), 0}:
-        who = f"belongs to user {info.st_uid}, who could read or replace it"
-        raise KeysError(f"{path}: the {what} {who}. chown it to user {os.geteuid()}.")
-    if stat.S_IMODE(info.st_mode) & _OTHERS:
-        open_to = f"has mode {stat.S_IMODE(info.st_mode):04o}: others may read or replace it"
-        raise KeysError(f"{path}: the {what} {open_to}. chmod {mode}.")
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that others could read or change."""
+    status = folder.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid not in {os.geteuid(), 0}:
+        owner = f"belongs to user {status.st_uid}, who could read or replace keys"
+        raise KeysError(
+            f"{folder}: the folder of signing keys {owner}. chown it to user {os.geteuid()}."
+        )
+    if mode & _OTHERS:
+        others = f"has mode {mode:04o}: others may read or replace keys"
+        raise KeysError(f"{folder}: the folder of signing keys {others}. chmod 0700.")
 
 
-def read_private(file: Path, what: str, most: int) -> tuple[bytes, tuple[int, ...]]:
-    """Read a small file that nobody but its owner may read.
-
-    Args:
-        file: The file.
-        what: What it holds, for the message.
-        most: Its bytes at most.
-
-    Returns:
-        Its content, and a version that changes with it.
-
-    Raises:
-        KeysError: It cannot be read, is no regular file, or is open to others, as is a folder above it.
-    """
+def _read(file: Path) -> tuple[bytes, tuple[int, ...]]:
+    """Read a key file; return its content, and a version that changes with it."""
     try:
-        descriptor = open_checked(file)
-        with os.fdopen(descriptor, "rb") as stream:
-            info = os.fstat(descriptor)
-            if not stat.S_ISREG(info.st_mode):
-                raise KeysError(f"{file}: the {what} is not a regular file.")
-            check_private(file, info, what, "0600")
-            content = stream.read(most + 1)
-    except OSError as error:
-        raise KeysError(f"{file}: the {what} cannot be read: {error.strerror}.") from error
-    if len(content) > most:
-        raise KeysError(f"{file}: the {what} is longer than {most} bytes.")
-    return content, (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+        content, status = read_private(file, "signing key", _MAX_BYTES)
+    except PrivateFileError as error:
+        raise KeysError(str(error)) from error
+    version = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return content, version
 
 
 def _parse(file: Path, content: bytes) -> FileKey:

@@ -4,28 +4,15 @@ A folder of files and a PKCS#11 token do it here; a key management service does 
 half never leaves the place: whoever signs gives bytes and takes a signature.
 """
 
-import base64
-import hashlib
-import json
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from authz.config import SigningAlgorithm
+from authz.jose import PublicKey, public_jwk, thumbprint
 
-__all__ = [
-    "KeyPlace",
-    "PublicKey",
-    "SigningKey",
-    "algorithm_of",
-    "public_jwk",
-    "thumbprint",
-]
-
-PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
-"""The public half of a key that may sign."""
+__all__ = ["KeyPlace", "SigningKey", "algorithm_of", "signing_jwk"]
 
 
 class SigningKey(Protocol):
@@ -114,48 +101,8 @@ def algorithm_of(key: object) -> SigningAlgorithm | None:
     return None
 
 
-def public_jwk(key: PublicKey) -> dict[str, str]:
-    """Write a public key as a JWK (RFC 7517, RFC 8037).
-
-    Args:
-        key: P-256 or Ed25519.
-
-    Returns:
-        The JWK, with its thumbprint as `kid`.
-    """
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        required = {
-            "crv": "Ed25519",
-            "kty": "OKP",
-            "x": _text(key.public_bytes(Encoding.Raw, PublicFormat.Raw)),
-        }
-        alg = SigningAlgorithm.EDDSA
-    else:
-        numbers = key.public_numbers()
-        required = {
-            "crv": "P-256",
-            "kty": "EC",
-            "x": _text(numbers.x.to_bytes(32)),
-            "y": _text(numbers.y.to_bytes(32)),
-        }
-        alg = SigningAlgorithm.ES256
-    return {**required, "kid": thumbprint(required), "use": "sig", "alg": alg.value}
-
-
-def thumbprint(jwk: dict[str, Any]) -> str:
-    """Work out the thumbprint of a public key (RFC 7638).
-
-    Args:
-        jwk: An EC or OKP key; members that its kind does not require are left out.
-
-    Returns:
-        SHA-256, in base64url.
-    """
-    members = ("crv", "kty", "x", "y") if jwk["kty"] == "EC" else ("crv", "kty", "x")
-    required = {name: jwk[name] for name in members}
-    canonical = json.dumps(required, sort_keys=True, separators=(",", ":"))
-    return _text(hashlib.sha256(canonical.encode()).digest())
-
-
-def _text(value: bytes) -> str:
-    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+def signing_jwk(key: PublicKey) -> dict[str, str]:
+    """Return the JWK of a public key that signs (RFC 7517), with its thumbprint as `kid`, `use` and `alg`."""
+    jwk = public_jwk(key)
+    algorithm = SigningAlgorithm.EDDSA if jwk["kty"] == "OKP" else SigningAlgorithm.ES256
+    return {**jwk, "kid": thumbprint(jwk), "use": "sig", "alg": algorithm.value}

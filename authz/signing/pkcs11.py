@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature
@@ -16,8 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from authz.config import Pkcs11, SigningAlgorithm
 from authz.errors import KeysError
-from authz.signing.folder import read_private
-from authz.signing.keys import PublicKey, SigningKey, public_jwk
+from authz.files import PrivateFileError, read_private
+from authz.jose import PublicKey
+from authz.signing.keys import SigningKey, signing_jwk
 
 __all__ = ["TokenKeys"]
 
@@ -125,7 +125,7 @@ class TokenKeys:
         """
         with self._open() as session:
             for public, private in self._pairs(session):
-                if public_jwk(self._public(public))["kid"] == kid:
+                if signing_jwk(self._public(public))["kid"] == kid:
                     private.destroy()
                     public.destroy()
             self._private.pop(kid, None)
@@ -158,7 +158,10 @@ class TokenKeys:
                 raise KeysError(f"the PKCS#11 token fails: {said}.") from error
 
     def _login(self) -> Any:
-        pin, _ = read_private(Path(self._settings.pin_file), "PIN of the token", _MAX_PIN)
+        try:
+            pin, _ = read_private(self._settings.pin_file, "PIN of the token", _MAX_PIN)
+        except PrivateFileError as error:
+            raise KeysError(str(error)) from error
         library = self._pkcs11.lib(self._settings.module)
         token = library.get_token(token_label=self._settings.token_label)
         return token.open(rw=True, user_pin=pin.decode().strip())
@@ -189,7 +192,7 @@ class TokenKeys:
 
     def _key(self, public: Any, private: Any) -> SigningKey:
         half = self._public(public)
-        jwk = public_jwk(half)
+        jwk = signing_jwk(half)
         kid, algorithm = jwk["kid"], SigningAlgorithm(jwk["alg"])
         if kid not in self._private:
             self._try(half, self._signed(algorithm, private, _TRIAL), kid)

@@ -6,7 +6,6 @@ and an identity provider issue the tokens, and Authz only ever sees public keys.
 
 import base64
 import datetime as dt
-import hashlib
 import json
 import os
 import secrets
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from authz.errors import UsageError
+from authz.jose import dpop_proof, public_jwk, thumbprint
 
 __all__ = ["Authority", "DevDomain", "DevProofKey"]
 
@@ -44,19 +44,7 @@ class _Key:
 
     def public_jwk(self, **more: object) -> dict[str, object]:
         """Write the public half as a JWK (RFC 7517)."""
-        numbers = self.private.public_key().public_numbers()
-
-        def coordinate(value: int) -> str:
-            return base64.urlsafe_b64encode(value.to_bytes(32)).rstrip(b"=").decode()
-
-        return {
-            "kty": "EC",
-            "crv": "P-256",
-            "kid": self.kid,
-            "x": coordinate(numbers.x),
-            "y": coordinate(numbers.y),
-            **more,
-        }
+        return {**public_jwk(self.private.public_key()), "kid": self.kid, **more}
 
     def pem(self) -> str:
         """Write the private key."""
@@ -85,13 +73,11 @@ class DevProofKey:
 
     def __init__(self) -> None:
         self._key = _Key.make()
-        jwk = self._key.public_jwk()
-        self._jwk = {name: jwk[name] for name in ("crv", "kty", "x", "y")}
 
     @property
     def thumbprint(self) -> str:
         """Its RFC 7638 thumbprint: `cnf.jkt` of what is bound to it."""
-        return _digest(json.dumps(self._jwk, separators=(",", ":")).encode())
+        return thumbprint(public_jwk(self._key.private.public_key()))
 
     def proof(self, method: str, url: str, token: str) -> str:
         """Make a proof, which is good for one request.
@@ -104,19 +90,7 @@ class DevProofKey:
         Returns:
             The value of the header `DPoP`.
         """
-        claims = {
-            "htm": method,
-            "htu": url,
-            "iat": int(time.time()),
-            "jti": secrets.token_urlsafe(16),
-            "ath": _digest(token.encode()),
-        }
-        header = {"typ": "dpop+jwt", "jwk": self._jwk}
-        return jwt.encode(claims, self._key.private, "ES256", header)
-
-
-def _digest(data: bytes) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+        return dpop_proof(self._key.private, method, url, time.time(), token=token)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import httpcore
 
 from authz.config.urls import url_defect
-from authz.place import check_way
+from authz.files import check_way
 from authz.trust.addresses import Reach, refusal
 
 __all__ = ["FetchError", "Fetched", "Fetcher", "Request", "Tls", "WebTls"]

@@ -4,7 +4,6 @@ import ipaddress
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 from authz.config import BundleProfile, BundleSource, Config, KeySource, Refresh, TrustSource
@@ -13,7 +12,7 @@ from authz.errors import ConfigError
 from authz.model import Diagnostic
 from authz.trust.addresses import Reach
 from authz.trust.fetch import Fetched, FetchError, Request, WebTls
-from authz.trust.sources import SourceKey, discovery_url, place_of, read_small
+from authz.trust.sources import SourceKey, discovery_url, place_of, read_document
 from authz.trust.spiffe import SpiffeTls, authorities_of, has_workload_api, workload_bundle
 
 __all__ = ["Current", "Document", "Get", "RemoteSource", "remote_sources"]
@@ -165,7 +164,7 @@ def _endpoint(
 
 def _read(file: str) -> str:
     try:
-        return read_small(Path(file))
+        return read_document(file)
     except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise FetchError(f"`bootstrap_file` {file} cannot be read: {said}") from error

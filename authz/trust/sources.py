@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +11,14 @@ from typing import Any, Final, NamedTuple
 from authz.config import BundleSource, Config
 from authz.config.urls import shown
 from authz.errors import TrustError
+from authz.files import read_trusted
 from authz.model import Diagnostic
-from authz.place import open_checked
 
 __all__ = [
     "SourceKey",
     "TrustFiles",
     "place_of",
-    "read_small",
+    "read_document",
     "read_trust",
     "trust_spec",
     "withdrawn",
@@ -80,7 +78,7 @@ def read_trust(config: Config) -> TrustFiles:
     named = {key: file for key, file in files.items() if file is not None}
     for key, file in named.items():
         try:
-            documents[key] = read_small(Path(file))
+            documents[key] = read_document(file)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             mend = "Without keys every token of it is refused; check the path."
@@ -200,29 +198,14 @@ def withdrawn(document: str) -> str:
     return json.dumps({"keys": [], **known})
 
 
-def read_small(path: Path) -> str:
-    """Read a small text file, without ever waiting for it.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its text.
+def read_document(path: str | Path) -> str:
+    """Read a trust source that is a file.
 
     Raises:
-        OSError: It cannot be read, or everybody could replace it.
+        OSError: The file cannot be read, or everybody could replace it.
         ValueError: It is no regular file, larger than 1 MiB, or not UTF-8.
     """
-    # Opened without waiting, so that a named pipe cannot hold the start.
-    descriptor = open_checked(path, strict=False)
-    with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            message = "not a regular file"
-            raise ValueError(message)
-        content = stream.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        message = "larger than 1 MiB"
-        raise ValueError(message)
+    content = read_trusted(path, _MAX_BYTES)
     try:
         return content.decode()
     except UnicodeDecodeError as error:

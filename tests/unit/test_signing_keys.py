@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from authz.config import Credentials, Log, Pkcs11, SigningAlgorithm, SigningKeys
 from authz.errors import KeysError
+from authz.jose import thumbprint
 from authz.signing import (
     FolderKeys,
     KeyPlace,
@@ -26,7 +27,6 @@ from authz.signing import (
     SigningKey,
     TokenKeys,
     mint,
-    thumbprint,
 )
 from authz.telemetry import Logger, make_logger
 

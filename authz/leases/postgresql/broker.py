@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 
 from authz.config import Broker, Grant, Privilege
 from authz.errors import ConfigError
+from authz.files import PrivateFileError, read_secret
 from authz.leases.postgresql.connections import (
     BrokerLoop,
     ServerConnections,
@@ -42,7 +43,6 @@ from authz.leases.protocol import (
     Order,
     UnreachableError,
 )
-from authz.leases.secret_file import SecretFileError, read_secret
 from authz.model import Diagnostic
 
 __all__ = ["PostgresqlBroker", "scram_verifier"]
@@ -576,7 +576,7 @@ class PostgresqlBroker:
         limit = min(within, self._settings.timeout)
         try:
             address = ServerAddress.parse(read_secret(self._settings.dsn_file))
-        except (BrokerError, SecretFileError) as error:
+        except (BrokerError, PrivateFileError) as error:
             raise UnreachableError(f"broker `{self.name}`: {error}") from error
         try:
             return self._loop.run(partial(work, address), limit)

@@ -12,13 +12,12 @@ import pytest
 
 from authz.config import Tls
 from authz.errors import ConfigError, KeysError
-from authz.leases import SecretFileError, read_secret
-from authz.place import check_way, open_checked
+from authz.files import PrivateFileError, check_way, open_checked, read_private, read_secret
 from authz.server.sockets import prepare
 from authz.server.tls_files import read_tls
-from authz.signing.folder import FolderKeys, read_private
+from authz.signing.folder import FolderKeys
 from authz.trust.fetch import FetchError, WebTls
-from authz.trust.sources import read_small
+from authz.trust.sources import read_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,10 +160,10 @@ def _keys(file: Path) -> object:
 
 
 READERS: dict[str, tuple[Callable[[Path], object], type[Exception]]] = {
-    "standing secret, connection string": (read_secret, SecretFileError),
-    "signing key, PIN": (lambda file: read_private(file, "PIN", 100), KeysError),
+    "standing secret, connection string": (read_secret, PrivateFileError),
+    "signing key, PIN": (lambda file: read_private(file, "PIN", 100), PrivateFileError),
     "folder of signing keys": (_keys, KeysError),
-    "trust": (read_small, OSError),
+    "trust": (read_document, OSError),
     "TLS": (lambda file: read_tls(Tls(cert_file=str(file), key_file=str(file))), ConfigError),
     "authorities of a fetch": (lambda file: WebTls(str(file)).context(), FetchError),
 }

@@ -1,0 +1,234 @@
+"""Files that other users must not replace (keys of trust, the bundle, sockets) or even read (secrets).
+
+`check_way` checks every folder on the way to a file, `open_checked` opens it after that, and the readers bound its size:
+`read_trusted` for files that others may read, `read_private` and `read_secret` for files that they may not.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from authz.base_errors import AuthzError
+
+__all__ = [
+    "MAX_SECRET_BYTES",
+    "PrivateFileError",
+    "check_way",
+    "open_checked",
+    "read_private",
+    "read_secret",
+    "read_trusted",
+]
+
+MAX_SECRET_BYTES: Final = 8192
+"""Longest secret of `read_secret`."""
+
+_MOST_LINKS: Final = 40
+_PRINTABLE: Final = range(0x20, 0x7F)
+
+
+class PrivateFileError(AuthzError):
+    """A private file cannot be read, or others can read it. The message names the file and nothing of its content."""
+
+    exit_code = 3
+
+
+def check_way(path: str | Path, *, strict: bool = True) -> Path:
+    """Check that no other user can replace a file, and return its path without links.
+
+    Each folder on the way, those that links lead through included, must belong to root or to this process's user, and only
+    these and the groups of this process may write to it. A sticky folder, such as `/tmp`, may stand on the way, since nobody
+    can replace another user's file there; a link in a sticky folder must belong to root or to this user.
+
+    For example, the links of a secret that Kubernetes mounts are followed (`key` → `..data/key`, `..data` → `..2026_11_30`),
+    and a link that anybody could have made is refused.
+
+    Args:
+        path: The file, which may be missing.
+        strict: Check the owners of folders. False: check only that not everybody can write to them, for example where the
+            bundle's folder belongs to a deployment user.
+
+    Returns:
+        The path without links; its last part may be missing.
+
+    Raises:
+        OSError: The first folder or link that fails, with the fix.
+    """
+    ours = {0, os.geteuid()}
+    groups = {0, os.getegid(), *os.getgroups()}
+    at = Path("/")
+    is_sticky = _check_folder(at, ours, groups, strict=strict)
+    left = list(_parts(Path(path).absolute()))
+    links = 0
+    while left:
+        part = left.pop()
+        if part == "..":
+            at = at.parent
+            is_sticky = _check_folder(at, ours, groups, strict=strict)
+            continue
+        entry = at / part
+        try:
+            status = entry.lstat()
+        except FileNotFoundError:
+            return entry.joinpath(*reversed(left))
+        if stat.S_ISLNK(status.st_mode):
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+            if status.st_uid not in ours and (strict or is_sticky):
+                raise _refused(
+                    f"symbolic link `{entry}` belongs to user {status.st_uid}, who could lead it elsewhere; "
+                    "give the path of the file itself"
+                )
+            target = entry.readlink()
+            if target.is_absolute():
+                at = Path("/")
+            left += _parts(target)
+            is_sticky = bool(at.stat().st_mode & stat.S_ISVTX)
+            continue
+        at = entry
+        if stat.S_ISDIR(status.st_mode) and left:
+            is_sticky = _check_folder(at, ours, groups, strict=strict)
+    return at
+
+
+def open_checked(path: str | Path, *, strict: bool = True) -> int:
+    """Open a file to read it, after `check_way`, without waiting for a pipe.
+
+    Args:
+        path: The file.
+        strict: As of `check_way`. The caller must check the mode of the file itself; with False, a file that everybody can
+            write to is refused here.
+
+    Returns:
+        The file descriptor.
+
+    Raises:
+        OSError: As of `check_way`, or the file cannot be opened.
+    """
+    # The way was checked: no link is left to follow.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(check_way(path, strict=strict), flags)
+    mode = os.fstat(descriptor).st_mode
+    if not strict and stat.S_ISREG(mode) and mode & stat.S_IWOTH:
+        os.close(descriptor)
+        raise _refused(f"everybody can write to it (mode {stat.S_IMODE(mode):04o}); chmod o-w it")
+    return descriptor
+
+
+def read_trusted(path: str | Path, most: int) -> bytes:
+    """Read a small file that others may read, but not replace or write.
+
+    Args:
+        path: The file.
+        most: Most bytes.
+
+    Raises:
+        OSError: The file cannot be read, or everybody could replace it.
+        ValueError: It is no regular file, or larger than `most`.
+    """
+    with os.fdopen(open_checked(path, strict=False), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            message = "not a regular file"
+            raise ValueError(message)
+        content = stream.read(most + 1)
+    if len(content) > most:
+        message = f"larger than {most >> 20} MiB"
+        raise ValueError(message)
+    return content
+
+
+def read_private(
+    path: str | Path, what: str, most: int, *, root_group: bool = False
+) -> tuple[bytes, os.stat_result]:
+    """Read a small file that no other user may read: it has mode 0600, and belongs to this user or root.
+
+    Args:
+        path: The file. Links are followed within folders that nobody else can write to.
+        what: Its content, for the message, such as `signing key`.
+        most: Most bytes.
+        root_group: The group of a file of root may read it, too (mode 0640), as Kubernetes mounts secrets. PostgreSQL has the
+            same rule for its key files.
+
+    Returns:
+        The content, and the status of the file that was read.
+
+    Raises:
+        PrivateFileError: The file cannot be read, is too large, or others can read or replace it.
+    """
+    try:
+        with os.fdopen(open_checked(path), "rb") as stream:
+            # Of the open file: another one may stand at the path by now.
+            status = os.fstat(stream.fileno())
+            _check_private(path, what, status, root_group=root_group)
+            content = stream.read(most + 1)
+    except OSError as error:
+        raise PrivateFileError(f"{path}: the {what} cannot be read: {error.strerror}.") from error
+    if len(content) > most:
+        raise PrivateFileError(f"{path}: the {what} is longer than {most} bytes.")
+    return content, status
+
+
+def read_secret(path: str | Path) -> str:
+    """Read a secret of one line from a private file, without the end of the line. The group of a file of root may read it.
+
+    Raises:
+        PrivateFileError: As of `read_private`, or the content is not one line of printable ASCII.
+    """
+    content, _ = read_private(path, "secret", MAX_SECRET_BYTES + 2, root_group=True)
+    line = content.removesuffix(b"\n").removesuffix(b"\r")
+    if not line:
+        raise PrivateFileError(f"{path}: the secret is empty.")
+    if len(line) > MAX_SECRET_BYTES:
+        raise PrivateFileError(f"{path}: the secret is longer than {MAX_SECRET_BYTES} bytes.")
+    if any(byte not in _PRINTABLE for byte in line):
+        raise PrivateFileError(f"{path}: the secret is not one line of printable ASCII.")
+    return line.decode("ascii")
+
+
+def _check_private(
+    path: str | Path, what: str, status: os.stat_result, *, root_group: bool
+) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise PrivateFileError(f"{path}: the {what} is not a regular file.")
+    if status.st_uid not in {0, os.geteuid()}:
+        owner = f"belongs to user {status.st_uid}, who could read or replace it"
+        raise PrivateFileError(f"{path}: the {what} {owner}. chown it to user {os.geteuid()}.")
+    allowed = 0o640 if root_group and status.st_uid == 0 else 0o600
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & ~allowed & 0o077:
+        others = f"has mode {mode:04o}: others may read or write it"
+        raise PrivateFileError(f"{path}: the {what} {others}. chmod {allowed:04o}.")
+
+
+def _parts(path: Path) -> Iterator[str]:
+    """Parts of a path, the last one first."""
+    return (part for part in reversed(path.parts) if part != "/")
+
+
+def _check_folder(folder: Path, ours: set[int], groups: set[int], *, strict: bool) -> bool:
+    """Refuse a folder in which others could replace a file; return whether it is sticky."""
+    status = folder.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    if strict and status.st_uid not in ours:
+        raise _refused(
+            f"folder `{folder}` belongs to user {status.st_uid}, who could replace the file; "
+            f"chown it to root or to user {os.geteuid()}, or use another folder"
+        )
+    is_written = mode & stat.S_IWOTH or (
+        strict and mode & stat.S_IWGRP and status.st_gid not in groups
+    )
+    is_sticky = bool(mode & stat.S_ISVTX)
+    if is_written and not is_sticky:
+        raise _refused(
+            f"folder `{folder}` can be written by others (mode {mode:04o}), who could replace the file; "
+            "chmod go-w it, or use another folder"
+        )
+    return is_sticky
+
+
+def _refused(what: str) -> OSError:
+    return PermissionError(errno.EPERM, what)
