@@ -38,7 +38,7 @@ def test_a_link_is_followed_as_in_a_mounted_secret(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [0o604, 0o620, 0o602, 0o644, 0o666, 0o601])
 def test_a_secret_that_others_can_read_or_write_is_refused(tmp_path: Path, mode: int) -> None:
     """It says what to do."""
-    with pytest.raises(PrivateFileError, match="others may read or write it. chmod"):
+    with pytest.raises(PrivateFileError, match=r"others may read or write it\. chmod"):
         read_secret(secret(tmp_path, b"key-1\n", mode))
 
 
