@@ -1,10 +1,13 @@
 """Fetches one document over HTTPS: bounded in time and size, from checked addresses only.
 
-All bytes that come count, of TLS, of interim answers (1xx), headers, chunk extensions and trailers too: a server could
-otherwise send them without end, since a library passes over them.
+httpcore2 speaks HTTP. Its sockets are replaced, because three limits must hold below HTTP:
 
-The address that was checked is the one that is connected to, so that a second answer of the resolver changes
-nothing. Redirects are not followed, and the environment's proxies are not asked: httpcore knows neither.
+* The address that was checked is the address that is connected to. A second answer of the resolver changes nothing.
+* Every received byte counts: of TLS, of interim answers (1xx), headers, chunk extensions and trailers, too. A library skips
+  them, so that a server could send them without end.
+* Every step ends by one deadline.
+
+Redirects are not followed, and the proxies of the environment are not used: httpcore2 knows neither.
 """
 
 import contextlib
@@ -20,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-import httpcore
+import httpcore2
 
 from authz.config.urls import url_defect
 from authz.files import check_way
@@ -168,7 +171,7 @@ class Fetcher:
         context = request.tls.context() if url.startswith("https:") else None
         try:
             with (
-                httpcore.ConnectionPool(ssl_context=context, network_backend=network) as pool,
+                httpcore2.ConnectionPool(ssl_context=context, network_backend=network) as pool,
                 pool.stream(
                     "GET", url, headers=headers, extensions={"timeout": limits}
                 ) as response,
@@ -181,11 +184,11 @@ class Fetcher:
                 body = _read(response.iter_stream(), request.max_bytes, deadline, self.clock)
         except FetchError:
             raise
-        except httpcore.TimeoutException as error:
+        except httpcore2.TimeoutException as error:
             raise FetchError(f"no answer within {request.timeout:g} s") from error
-        except httpcore.ProtocolError as error:
+        except httpcore2.ProtocolError as error:
             raise FetchError(f"its answer is not valid HTTP: {_said(error)}") from error
-        except (httpcore.NetworkError, OSError, ssl.SSLError) as error:
+        except (httpcore2.NetworkError, OSError, ssl.SSLError) as error:
             raise FetchError(f"it cannot be reached: {_said(error)}") from error
         try:
             return Fetched(body.decode(), _fresh_for(told))
@@ -237,7 +240,7 @@ def _said(error: BaseException) -> str:
     return " ".join((strerror or str(error) or type(error).__name__).split())[:200]
 
 
-class _Network(httpcore.NetworkBackend):
+class _Network(httpcore2.NetworkBackend):
     """Connects to checked addresses."""
 
     def __init__(
@@ -251,7 +254,7 @@ class _Network(httpcore.NetworkBackend):
         self._deadline = deadline
         self._clock = clock
         self._resolve = resolve
-        self._inner = httpcore.SyncBackend()
+        self._inner = httpcore2.SyncBackend()
 
     def connect_tcp(
         self,
@@ -260,7 +263,7 @@ class _Network(httpcore.NetworkBackend):
         timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
+    ) -> httpcore2.NetworkStream:
         try:
             found = list(self._resolve(host, port))
         except OSError as error:
@@ -283,7 +286,7 @@ class _Network(httpcore.NetworkBackend):
                     local_address=local_address,
                     socket_options=socket_options,
                 )
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 last = error
                 continue
             most = self._request.max_bytes
@@ -303,12 +306,12 @@ class _Network(httpcore.NetworkBackend):
         return left if timeout is None else min(timeout, left)
 
 
-class _Stream(httpcore.NetworkStream):
+class _Stream(httpcore2.NetworkStream):
     """A connection whose every step ends by one deadline, and all of whose bytes have one bound."""
 
     def __init__(
         self,
-        inner: httpcore.NetworkStream,
+        inner: httpcore2.NetworkStream,
         left: Callable[[float | None], float],
         most: int,
         tls: Tls,
@@ -339,7 +342,7 @@ class _Stream(httpcore.NetworkStream):
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
         timeout: float | None = None,
-    ) -> httpcore.NetworkStream:
+    ) -> httpcore2.NetworkStream:
         stream = _TlsStream(self, ssl_context, server_hostname)
         try:
             stream.shake_hands(timeout)
@@ -353,7 +356,7 @@ class _Stream(httpcore.NetworkStream):
         return self._inner.get_extra_info(info)
 
 
-class _TlsStream(httpcore.NetworkStream):
+class _TlsStream(httpcore2.NetworkStream):
     """TLS over a stream that counts: a socket of `ssl` would read records of its own without end, uncounted."""
 
     def __init__(
@@ -405,7 +408,7 @@ class _TlsStream(httpcore.NetworkStream):
                 pass
             except ssl.SSLError:
                 # The alert tells the server why.
-                with contextlib.suppress(httpcore.NetworkError, httpcore.TimeoutException):
+                with contextlib.suppress(httpcore2.NetworkError, httpcore2.TimeoutException):
                     self._flush(timeout)
                 raise
             else:
