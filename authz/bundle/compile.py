@@ -8,12 +8,14 @@ from authz.engine import Plan, TestReport
 from authz.errors import BundleTestError
 from authz.model import BundleFiles, Diagnostic
 
-__all__ = ["Compiled", "Failure", "Outcome", "compile_bundle", "outcome"]
+__all__ = ["CompiledBundle", "TestFailure", "TestResults", "compile_bundle", "read_results"]
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class TestFailure:
     """A step of a test that did not come out as expected, or a test file that cannot be read."""
+
+    __test__ = False
 
     test: str
     """Name of the test; empty where the file cannot be read."""
@@ -30,7 +32,7 @@ class Failure:
     message: str
     """What happened."""
 
-    def defect(self) -> Diagnostic:
+    def diagnostic(self) -> Diagnostic:
         """Tell the failure.
 
         Returns:
@@ -44,14 +46,16 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TestResults:
     """What a bundle's tests came to."""
+
+    __test__ = False
 
     passed: int
     """Steps that came out as expected."""
     skipped: int
     """Tests that only a server can run."""
-    failures: tuple[Failure, ...]
+    failures: tuple[TestFailure, ...]
     """What did not."""
     omitted: int
     """Failures beyond those listed."""
@@ -69,22 +73,22 @@ class Outcome:
         """
         if self.failed:
             more = (Diagnostic(f"{self.omitted} more failures."),) if self.omitted else ()
-            raise BundleTestError((*(failure.defect() for failure in self.failures), *more))
+            raise BundleTestError((*(failure.diagnostic() for failure in self.failures), *more))
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled:
+class CompiledBundle:
     """A plan that may serve."""
 
     plan: Plan
     """The plan."""
-    tests: Outcome
+    tests: TestResults
     """What its own tests came to: none failed."""
 
 
 def compile_bundle(
     bundle: BundleFiles, variables: Mapping[str, str], now_ms: int, previous: Plan | None = None
-) -> Compiled:
+) -> CompiledBundle:
     """Compile a bundle and run its own tests.
 
     Args:
@@ -101,12 +105,12 @@ def compile_bundle(
         BundleTestError: A test of its own fails.
     """
     plan = Plan.compile(bundle, variables, previous, now_ms=now_ms)
-    tests = outcome(plan.test(bundle, now_ms))
+    tests = read_results(plan.test(bundle, now_ms))
     tests.check()
-    return Compiled(plan, tests)
+    return CompiledBundle(plan, tests)
 
 
-def outcome(report: TestReport) -> Outcome:
+def read_results(report: TestReport) -> TestResults:
     """Read what a bundle's tests came to.
 
     Args:
@@ -118,7 +122,7 @@ def outcome(report: TestReport) -> Outcome:
     document = report.document
     listed: list[dict[str, Any]] = list(document["failed"])
     failures = tuple(
-        Failure(
+        TestFailure(
             test=str(one["test"]),
             step=int(one["step"]),
             file=str(one["file"]),
@@ -129,6 +133,6 @@ def outcome(report: TestReport) -> Outcome:
         )
         for one in listed
     )
-    return Outcome(
+    return TestResults(
         int(document["passed"]), int(document["skipped"]), failures, int(document["omitted"])
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from authz.bundle import outcome, read_folder
+from authz.bundle import read_folder, read_results
 from authz.cli.options import BundleFolder, Vars, offline_variables
 from authz.cli.render import Terminal
 from authz.engine import Plan
@@ -32,7 +32,7 @@ def run_tests(
     terminal = Terminal()
     bundle = read_folder(folder)
     plan = Plan.compile(bundle, offline_variables(bundle, var, terminal.note))
-    tests = outcome(plan.test(bundle, int(time.time() * 1000)))
+    tests = read_results(plan.test(bundle, int(time.time() * 1000)))
     if junit is not None:
         write_junit(tests, junit)
     if tests.failures:

@@ -4,13 +4,13 @@ In the order of a lease's life: `manager` keeps the records and decides which le
 broker, and `postgresql` is the broker that makes login roles. A broker never imports `manager`.
 """
 
-from authz.leases.manager import Lease, Leases, LeaseState, LeaseStore
+from authz.leases.manager import Lease, LeaseManager, LeaseState, LeaseStore
 from authz.leases.postgresql import PostgresqlBroker
 from authz.leases.protocol import (
     BrokerError,
+    LeaseOrder,
     NothingMadeError,
     NotRemovedError,
-    Order,
     SecretBroker,
     UnreachableError,
 )
@@ -18,12 +18,12 @@ from authz.leases.protocol import (
 __all__ = [
     "BrokerError",
     "Lease",
+    "LeaseManager",
+    "LeaseOrder",
     "LeaseState",
     "LeaseStore",
-    "Leases",
     "NotRemovedError",
     "NothingMadeError",
-    "Order",
     "PostgresqlBroker",
     "SecretBroker",
     "UnreachableError",

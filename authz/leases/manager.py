@@ -18,8 +18,8 @@ from typing import Any, Final, Protocol
 from authz.errors import ApiError, AuthzError
 from authz.leases.protocol import (
     BrokerError,
+    LeaseOrder,
     NothingMadeError,
-    Order,
     SecretBroker,
     UnreachableError,
 )
@@ -27,7 +27,7 @@ from authz.model import MetricFamily, MetricKind
 from authz.periodic import PeriodicThread
 from authz.telemetry import Logger
 
-__all__ = ["Lease", "LeaseState", "LeaseStore", "Leases"]
+__all__ = ["Lease", "LeaseManager", "LeaseState", "LeaseStore"]
 
 _STOP_THREADS: Final = 16
 _REMOVAL_THREADS: Final = 4
@@ -169,7 +169,7 @@ class _Ending:
         self.removed.set_result(is_ended)
 
 
-class Leases:
+class LeaseManager:
     """The brokers, and the side thread that takes back what is due.
 
     Args:
@@ -257,7 +257,7 @@ class Leases:
         named = replace(lease, name=broker.name_of(lease.id))
         try:
             holder = str(lease.record.get("agent", ""))
-            order = Order(lease.id, lease.operation, lease.expires_at, holder)
+            order = LeaseOrder(lease.id, lease.operation, lease.expires_at, holder)
             parts = broker.make(order, within)
             is_live = self._store.put_lease(replace(named, state=LeaseState.LIVE), lease)
         except BaseException as error:

@@ -8,9 +8,9 @@ from authz.errors import UnavailableError
 
 __all__ = [
     "BrokerError",
+    "LeaseOrder",
     "NotRemovedError",
     "NothingMadeError",
-    "Order",
     "SecretBroker",
     "UnreachableError",
 ]
@@ -33,7 +33,7 @@ class NotRemovedError(BrokerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class LeaseOrder:
     """A secret that a lease needs."""
 
     lease: str
@@ -77,7 +77,7 @@ class SecretBroker(Protocol):
             A name that follows from the id alone, such as the role's; no secret.
         """
 
-    def make(self, order: Order, within: float) -> Mapping[str, str]:
+    def make(self, order: LeaseOrder, within: float) -> Mapping[str, str]:
         """Make the secret of a lease.
 
         Args:

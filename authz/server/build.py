@@ -24,28 +24,28 @@ from authz.engine import (
     peer_rules,
 )
 from authz.errors import ConfigError
-from authz.leases import Leases
+from authz.leases import LeaseManager
 from authz.model import Diagnostic
-from authz.server.connections import Connections, Place, connection_families
-from authz.server.directory_fetch import DirectoryFetch
+from authz.server.connections import ConnectionLimit, ConnectionLimiter, connection_families
+from authz.server.directory_fetch import DirectoryFetcher
 from authz.server.fast.server import FastServer
 from authz.server.file_limit import connections_of_each
-from authz.server.file_watch import Watch
+from authz.server.file_watch import FileWatch
 from authz.server.grpc.server import GrpcServer
 from authz.server.http.listeners import HttpContext, open_http_listeners
 from authz.server.http.server import WebServer
-from authz.server.issuing import Issuing, StoredKeys, key_families
+from authz.server.issuing import CredentialIssuer, SigningKeyRecords, key_families
 from authz.server.lease_records import EngineLeases, brokers_of
-from authz.server.runtime_state import World
+from authz.server.runtime_state import RuntimeState
 from authz.server.service import Service
-from authz.server.static_secrets import Injections
-from authz.server.status.directories import Directories
-from authz.server.status.mode_reminder import Reminder
-from authz.server.status.readiness import Part, Readiness
-from authz.server.status.readiness_log import Standing
-from authz.server.status.trust_sources import TrustSources
+from authz.server.static_secrets import StaticSecrets
+from authz.server.status.directories import DirectoryStatus
+from authz.server.status.mode_reminder import ModeReminder
+from authz.server.status.readiness import Readiness, StatusPart
+from authz.server.status.readiness_log import ReadinessLog
+from authz.server.status.trust_sources import TrustSourceStatus
 from authz.server.sweep import Sweep
-from authz.server.trust_sequences import Sequences
+from authz.server.trust_sequences import TrustSequences
 from authz.signing import KeyRing, key_place
 from authz.telemetry import Logger, Metrics, TraceExport
 from authz.trust import Fetcher, Refresher, SourceKey, remote_sources
@@ -61,15 +61,15 @@ class NodeParts:
     """The configuration, with limits that the process can keep."""
     services: tuple[Service, ...]
     """Everything that runs, in the order of the start. The order of the end is the reverse."""
-    world: World
+    runtime: RuntimeState
     """Bundle and keys."""
     grpc: GrpcServer
     """Listeners of the Python lane."""
     addresses: Mapping[str, str]
     """Bound addresses, by listener."""
-    reminder: Reminder
+    mode_reminder: ModeReminder
     """Logs parts of the bundle that only observe."""
-    standing: Standing
+    readiness_log: ReadinessLog
     """Logs changes of readiness."""
 
 
@@ -92,11 +92,11 @@ class _Base:
 class _Secrets:
     """Secrets of systems that accept no tokens, and the keys that sign tokens."""
 
-    injections: Injections | None = None
-    leases: Leases | None = None
+    injections: StaticSecrets | None = None
+    leases: LeaseManager | None = None
 
     @property
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, StatusPart]:
         """Parts that readiness shows, by name."""
         named = {"injections": self.injections, "leases": self.leases}
         return {name: part for name, part in named.items() if part is not None}
@@ -119,8 +119,8 @@ def _build(base: _Base) -> NodeParts:
     traces = _build_traces(base)
     engine = _build_engine(base, traces)
     secrets = _build_secrets(base, engine)
-    world = _build_world(base, engine, secrets)
-    keys = _build_keys(base, engine, world)
+    runtime = _build_runtime(base, engine, secrets)
+    keys = _build_keys(base, engine, runtime)
     grpc = GrpcServer(config, engine, metrics, base.failed, undo)
     metrics.pull(grpc.families)
 
@@ -129,22 +129,22 @@ def _build(base: _Base) -> NodeParts:
 
     refresher = Refresher(
         remote_sources(config, Fetcher().get),
-        world,
+        runtime,
         log,
         unknown=lambda: _unknown_keys(engine, keys),
         complete=show_readiness,
     )
     undo.callback(refresher.close)
-    sources = TrustSources(config, world, refresher)
+    sources = TrustSourceStatus(config, runtime, refresher)
     metrics.pull(sources.families)
-    fetch = DirectoryFetch(config.directories, world, Fetcher().get, log)
+    fetch = DirectoryFetcher(config.directories, runtime, Fetcher().get, log)
     undo.callback(fetch.close)
-    directories = Directories(world, fetched=fetch.stands)
+    directories = DirectoryStatus(runtime, fetched=fetch.statuses)
     metrics.pull(directories.families)
     readiness = Readiness(
         __version__,
         build_profile(),
-        world=world,
+        runtime=runtime,
         sources=sources,
         engine=engine.status,
         insecure=_insecure_listeners(config),
@@ -158,18 +158,18 @@ def _build(base: _Base) -> NodeParts:
 
     issuer = None
     if keys is not None:
-        issuer = Issuing(engine, keys.active, secrets.leases, secrets.injections)
+        issuer = CredentialIssuer(engine, keys.active, secrets.leases, secrets.injections)
     task_ended = secrets.leases.ended if secrets.leases is not None else None
-    grpc.bind(world=world, readiness=readiness, issuer=issuer, task_ended=task_ended)
-    world.load()
+    grpc.bind(runtime=runtime, readiness=readiness, issuer=issuer, task_ended=task_ended)
+    runtime.load()
     fast = _open_fast_lane(base, engine, readiness)
     http = open_http_listeners(
-        HttpContext(config, world, readiness, metrics, base.failed, keys, issuer),
+        HttpContext(config, runtime, readiness, metrics, base.failed, keys, issuer),
         lambda server: undo.callback(server.close),
     )
     connections = _build_connections(base, grpc, http)
-    sweep = Sweep(lambda: _sweep(world, engine), log)
-    watch = Watch(world.watched, world.reload, log) if config.bundle.watch else None
+    sweep = Sweep(lambda: _sweep(runtime, engine), log)
+    watch = FileWatch(runtime.watched, runtime.reload, log) if config.bundle.watch else None
     services = (
         Service("socket files", close=lambda: _remove_sockets(config)),
         *(Service(f"http {server.name}", server.start, close=server.close) for server in http),
@@ -194,11 +194,11 @@ def _build(base: _Base) -> NodeParts:
     return NodeParts(
         config=config,
         services=services,
-        world=world,
+        runtime=runtime,
         grpc=grpc,
         addresses=addresses,
-        reminder=Reminder(lambda: world.stands.plan, log, time.time),
-        standing=Standing(readiness.report, log),
+        mode_reminder=ModeReminder(lambda: runtime.snapshot.plan, log, time.time),
+        readiness_log=ReadinessLog(readiness.report, log),
     )
 
 
@@ -233,9 +233,9 @@ def _build_secrets(base: _Base, engine: Engine) -> _Secrets:
     config = base.config
     if config.credentials is None:
         return _Secrets()
-    injections = Injections(config.credentials.injections, base.log)
+    injections = StaticSecrets(config.credentials.injections, base.log)
     base.metrics.pull(injections.families)
-    leases = Leases(
+    leases = LeaseManager(
         brokers_of(config.credentials),
         EngineLeases(engine),
         base.log,
@@ -246,29 +246,29 @@ def _build_secrets(base: _Base, engine: Engine) -> _Secrets:
     return _Secrets(injections, leases)
 
 
-def _build_world(base: _Base, engine: Engine, secrets: _Secrets) -> World:
-    return World(
+def _build_runtime(base: _Base, engine: Engine, secrets: _Secrets) -> RuntimeState:
+    return RuntimeState(
         base.config,
         engine,
         listener_rules(base.config),
         peers=peer_rules(base.config),
         injections=secrets.injections,
-        sequences=Sequences(base.config, engine, base.log),
+        sequences=TrustSequences(base.config, engine, base.log),
         metrics=base.metrics,
         log=base.log,
     )
 
 
-def _build_keys(base: _Base, engine: Engine, world: World) -> KeyRing | None:
+def _build_keys(base: _Base, engine: Engine, runtime: RuntimeState) -> KeyRing | None:
     config = base.config
     if config.credentials is None:
         return None
     keys = KeyRing(
         config.credentials,
         key_place(config),
-        StoredKeys(engine),
+        SigningKeyRecords(engine),
         node=node_name(config),
-        changed=world.publish,
+        changed=runtime.publish,
         log=base.log,
         clock=time.time,
     )
@@ -287,15 +287,17 @@ def _open_fast_lane(base: _Base, engine: Engine, readiness: Readiness) -> FastSe
     return fast
 
 
-def _build_connections(base: _Base, grpc: GrpcServer, http: Sequence[WebServer]) -> Connections:
+def _build_connections(
+    base: _Base, grpc: GrpcServer, http: Sequence[WebServer]
+) -> ConnectionLimiter:
     most = base.config.limits.connections
-    places = [Place(listener.name, listener.address, most) for listener in grpc.listeners]
+    places = [ConnectionLimit(listener.name, listener.address, most) for listener in grpc.listeners]
     # A probe of readiness must get through from the address of a flood: connections live for a moment here.
     places += [
-        Place(server.name, server.address, 2 * server.connections, close_oldest=True)
+        ConnectionLimit(server.name, server.address, 2 * server.connections, close_oldest=True)
         for server in http
     ]
-    connections = Connections(places, base.failed)
+    connections = ConnectionLimiter(places, base.failed)
     base.undo.callback(connections.close)
     base.metrics.pull(lambda: connection_families(connections))
     return connections
@@ -322,8 +324,8 @@ def _fast_services(fast: FastServer | None, grace: float) -> Iterator[Service]:
         yield Service("fast lane", fast.start, close=lambda: fast.close(grace))
 
 
-def _sweep(world: World, engine: Engine) -> dict[str, Any]:
-    world.keep_sequences()
+def _sweep(runtime: RuntimeState, engine: Engine) -> dict[str, Any]:
+    runtime.keep_sequences()
     return engine.sweep()
 
 

@@ -25,7 +25,7 @@ from authz.model import MetricFamily, MetricKind
 from authz.periodic import PeriodicThread
 from authz.server.grpc.receiving import has_share, peer_of_address
 
-__all__ = ["Connections", "Place", "connection_families"]
+__all__ = ["ConnectionLimit", "ConnectionLimiter", "connection_families"]
 
 _FOLDER: Final = Path("/proc/self/fd")
 _PAUSE: Final = 0.25
@@ -37,7 +37,7 @@ _IP: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 
 
 @dataclass(slots=True)
-class Place:
+class ConnectionLimit:
     """A listener, and how many connections it may have."""
 
     name: str
@@ -63,17 +63,17 @@ class Place:
 
 
 @dataclass(slots=True)
-class _Open:
+class _Connection:
     """An open descriptor."""
 
     inode: int
-    place: Place | None
+    place: ConnectionLimit | None
     peer: str
     number: int
     closed: bool = False
 
 
-class Connections:
+class ConnectionLimiter:
     """Looks at the connections of this process.
 
     Args:
@@ -82,10 +82,12 @@ class Connections:
     """
 
     def __init__(
-        self, places: Sequence[Place], failed: Callable[[BaseException], None] = lambda _: None
+        self,
+        places: Sequence[ConnectionLimit],
+        failed: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
         self.places = tuple(places)
-        self._known: dict[int, _Open] = {}
+        self._known: dict[int, _Connection] = {}
         self._numbers = count()
         self._thread = PeriodicThread("connections", self._look_again, _PAUSE, failed)
 
@@ -121,7 +123,7 @@ class Connections:
 
     def _read(self) -> int:
         new = 0
-        known: dict[int, _Open] = {}
+        known: dict[int, _Connection] = {}
         for name in os.listdir(_FOLDER):  # noqa: PTH208 - names alone, many times a minute
             descriptor = int(name)
             try:
@@ -131,13 +133,13 @@ class Connections:
             one = self._known.get(descriptor)
             if one is None or one.inode != about.st_ino:
                 place, peer = self._tell(descriptor) if stat.S_ISSOCK(about.st_mode) else (None, "")
-                one = _Open(about.st_ino, place, peer, next(self._numbers))
+                one = _Connection(about.st_ino, place, peer, next(self._numbers))
                 new += place is not None
             known[descriptor] = one
         self._known = known
         return new
 
-    def _tell(self, descriptor: int) -> tuple[Place | None, str]:
+    def _tell(self, descriptor: int) -> tuple[ConnectionLimit | None, str]:
         """Tell the listener and the peer of a connection; none: it is another socket."""
         try:
             borrowed = socket.socket(fileno=descriptor)
@@ -156,7 +158,7 @@ class Connections:
             borrowed.detach()
         return None, ""
 
-    def _tell_unix(self, connection: socket.socket) -> tuple[Place | None, str]:
+    def _tell_unix(self, connection: socket.socket) -> tuple[ConnectionLimit | None, str]:
         path = connection.getsockname()
         for place in self.places:
             if place.listens_at == path:
@@ -165,7 +167,7 @@ class Connections:
                 return place, f"uid:{_CREDENTIALS.unpack(shown)[1]}"
         return None, ""
 
-    def _tell_ip(self, connection: socket.socket) -> tuple[Place | None, str]:
+    def _tell_ip(self, connection: socket.socket) -> tuple[ConnectionLimit | None, str]:
         host, port = connection.getsockname()[:2]
         for place in self.places:
             at = place.listens_at
@@ -175,7 +177,7 @@ class Connections:
                 return place, peer_of_address(f"{kind}:{peer}:0")
         return None, ""
 
-    def _bound(self, place: Place, mine: list[tuple[int, _Open]]) -> None:
+    def _bound(self, place: ConnectionLimit, mine: list[tuple[int, _Connection]]) -> None:
         """Close what is over a bound, and keep what was there before."""
         if place.close_oldest:
             self._shut_all(place, "listener", mine[: max(0, len(mine) - place.most)])
@@ -191,7 +193,9 @@ class Connections:
                 self._shut_all(place, "listener" if kept + 1 >= place.most else "peer", [pair])
 
     @staticmethod
-    def _shut_all(place: Place, bound: str, over: Iterable[tuple[int, _Open]]) -> None:
+    def _shut_all(
+        place: ConnectionLimit, bound: str, over: Iterable[tuple[int, _Connection]]
+    ) -> None:
         for descriptor, one in over:
             one.closed = True
             place.refused[bound] += 1
@@ -227,7 +231,7 @@ def _shut(descriptor: int, inode: int) -> None:
             os.close(own)
 
 
-def connection_families(connections: Connections) -> list[MetricFamily]:
+def connection_families(connections: ConnectionLimiter) -> list[MetricFamily]:
     """Give the metrics of connections.
 
     Args:

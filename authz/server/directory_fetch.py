@@ -12,49 +12,51 @@ from authz.config import Refresh
 from authz.config.urls import shown
 from authz.engine import DirectoryEntries, Plan
 from authz.model import Directory
-from authz.server.runtime_state import World
+from authz.server.runtime_state import RuntimeState
 from authz.telemetry import Logger
 from authz.trust import (
     Document,
-    Get,
+    FetchDocument,
+    FetchRequest,
     Reach,
     Refresher,
+    RefreshEvents,
     RemoteSource,
-    Request,
     SourceKey,
-    SourceStands,
-    WebTls,
-    Words,
+    SourceStatus,
+    WebVerifier,
 )
 
-__all__ = ["DirectoryFetch"]
+__all__ = ["DirectoryFetcher"]
 
 _MAX_BYTES: Final = 64 << 20
 _THREADS: Final = 2
-_WORDS: Final = Words(
+_WORDS: Final = RefreshEvents(
     "a directory was fetched",
     "a directory was not fetched",
     "a directory is too old and was dropped: it trusts nothing",
 )
 
 
-class DirectoryFetch:
+class DirectoryFetcher:
     """Fetches what the bundle that serves names, and nothing else.
 
     Args:
         settings: What may be asked, and how often.
-        world: Told of what was fetched.
+        runtime: Told of what was fetched.
         get: Fetches a document.
         log: Says what came of it.
     """
 
-    def __init__(self, settings: Settings, world: World, get: Get, log: Logger) -> None:
+    def __init__(
+        self, settings: Settings, runtime: RuntimeState, get: FetchDocument, log: Logger
+    ) -> None:
         self._settings = settings
-        self._world = world
+        self._runtime = runtime
         self._get = get
         self._named: dict[SourceKey, Directory] = {}
         self._refresher = Refresher((), self, log, words=_WORDS, threads=_THREADS)
-        world.follow(self._follow)
+        runtime.follow(self._follow)
 
     def start(self) -> None:
         """Begin."""
@@ -64,13 +66,13 @@ class DirectoryFetch:
         """End."""
         self._refresher.close()
 
-    def stands(self) -> dict[str, SourceStands]:
+    def statuses(self) -> dict[str, SourceStatus]:
         """Tell how each directory stands that is fetched.
 
         Returns:
             By its name.
         """
-        return {stands.key.name: stands for stands in self._refresher.stands()}
+        return {status.key.name: status for status in self._refresher.statuses()}
 
     def _follow(self, plan: Plan) -> None:
         named = {_key(directory): directory for directory in plan.directories if directory.url}
@@ -80,18 +82,17 @@ class DirectoryFetch:
     def _source(self, key: SourceKey, directory: Directory) -> RemoteSource:
         settings = self._settings
         networks = tuple(ipaddress.ip_network(network) for network in settings.allow_networks)
-        request = Request(
+        request = FetchRequest(
             directory.url,
             Reach(private=settings.allow_private, networks=networks),
-            WebTls(settings.ca_file),
+            WebVerifier(settings.ca_file),
             settings.refresh.timeout,
             _MAX_BYTES,
             "text/csv, text/plain",
         )
 
         def fetch(_: object) -> Document:
-            fetched = self._get(request)
-            return Document(fetched.text, fetched.fresh_for)
+            return self._get(request)
 
         return RemoteSource(key, shown(directory.url), self._refresh(directory), fetch)
 
@@ -129,12 +130,12 @@ class DirectoryFetch:
         if directory is None:
             return False
         digest = hashlib.sha256(document.encode()).digest()
-        known = self._world.stands.fetched.get(directory.name)
+        known = self._runtime.snapshot.fetched.get(directory.name)
         if known is not None and known.is_of(directory) and known.digest == digest:
             entries = known.entries
         else:
             entries = DirectoryEntries.read(document, directory.column)
-        return self._world.put_directory(directory, digest, entries)
+        return self._runtime.put_directory(directory, digest, entries)
 
     def drop(self, key: SourceKey) -> None:
         """Forget what was fetched.
@@ -144,7 +145,7 @@ class DirectoryFetch:
         """
         directory = self._named.get(key)
         if directory is not None:
-            self._world.drop_directory(directory)
+            self._runtime.drop_directory(directory)
 
 
 def _key(directory: Directory) -> SourceKey:

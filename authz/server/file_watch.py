@@ -9,13 +9,13 @@ from watchfiles import Change, watch
 
 from authz.telemetry import Logger
 
-__all__ = ["Watch"]
+__all__ = ["FileWatch"]
 
 _QUIET_MS: Final = 400
 _LOOK_MS: Final = 1000
 
 
-class Watch:
+class FileWatch:
     """A thread that calls back when something that matters changed.
 
     Args:

@@ -13,32 +13,32 @@ from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from authz.errors import ApiError, KeysError
-from authz.leases import Leases
+from authz.leases import LeaseManager
 from authz.model import CallFacts, MetricFamily, MetricKind, Surface
 from authz.server.grpc.unary import SurfaceCalls
-from authz.server.http.oauth.clients import Client
+from authz.server.http.oauth.clients import OAuthClient
 from authz.server.lease_records import lease_of
-from authz.server.static_secrets import Injections
+from authz.server.static_secrets import StaticSecrets
 from authz.signing import KeyRecord, KeyRing, SigningKey, mint
 from authz.v1 import credentials_pb2
 
-__all__ = ["Issuing", "StoredKeys", "key_families"]
+__all__ = ["CredentialIssuer", "SigningKeyRecords", "key_families"]
 
 _UNAVAILABLE: Final = 14
 _MARGIN: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Issuing:
+class CredentialIssuer:
     """Answers what is asked about credentials, over gRPC and HTTP."""
 
     engine: SurfaceCalls
     """Decides and commits."""
     key: Callable[[], SigningKey | None]
     """Gives the key that signs now."""
-    leases: Leases | None = None
+    leases: LeaseManager | None = None
     """Makes the secrets of leases."""
-    injections: Injections | None = None
+    injections: StaticSecrets | None = None
     """Has standing secrets."""
 
     def call(self, surface: Surface, request: bytes, facts: CallFacts) -> bytes:
@@ -88,7 +88,7 @@ class Issuing:
         claims = issued["claims"]
         return {**issued, "claims": json.loads(claims), "token": self._signed(claims)}
 
-    def introspect(self, client: Client, token: str, facts: CallFacts) -> Mapping[str, Any]:
+    def introspect(self, client: OAuthClient, token: str, facts: CallFacts) -> Mapping[str, Any]:
         """Tell what is known of a credential.
 
         Args:
@@ -104,7 +104,7 @@ class Issuing:
         """
         return self._asked(Surface.CREDENTIAL_INTROSPECT, _of(client, token), facts)
 
-    def revoke(self, client: Client, token: str, facts: CallFacts) -> None:
+    def revoke(self, client: OAuthClient, token: str, facts: CallFacts) -> None:
         """Revoke a credential; one that is none of the client's stays as it is.
 
         Args:
@@ -167,7 +167,7 @@ class Issuing:
         return answered
 
 
-class Records(Protocol):
+class SigningKeyCalls(Protocol):
     """The engine, as far as signing keys need it."""
 
     def signing_keys(self) -> list[dict[str, Any]]:
@@ -184,10 +184,10 @@ class Records(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class StoredKeys:
+class SigningKeyRecords:
     """The published keys in the engine's store, whose times are milliseconds."""
 
-    engine: Records
+    engine: SigningKeyCalls
     """Has the store."""
 
     def signing_keys(self) -> tuple[KeyRecord, ...]:
@@ -261,7 +261,7 @@ def key_families(keys: KeyRing) -> tuple[MetricFamily, ...]:
     return (MetricFamily(name, text, MetricKind.GAUGE, counted),)
 
 
-def _of(client: Client, token: str) -> bytes:
+def _of(client: OAuthClient, token: str) -> bytes:
     named = {"spiffe_id": client.spiffe_id, "how": client.how}
     return json.dumps({"client": named, "token": token}).encode()
 

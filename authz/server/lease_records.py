@@ -9,7 +9,7 @@ from authz.leases import Lease, LeaseState, PostgresqlBroker, SecretBroker
 __all__ = ["EngineLeases", "brokers_of", "lease_of"]
 
 
-class Records(Protocol):
+class LeaseCalls(Protocol):
     """The engine, as far as leases need it."""
 
     def leases(
@@ -28,7 +28,7 @@ class EngineLeases:
         engine: Has the store.
     """
 
-    def __init__(self, engine: Records) -> None:
+    def __init__(self, engine: LeaseCalls) -> None:
         self._engine = engine
 
     def leases(self, session: str | None = None) -> Iterator[Lease]:

@@ -11,7 +11,7 @@ from authz import __version__
 from authz.config import Config
 from authz.engine import build_profile
 from authz.server.build import build_node
-from authz.server.runtime_state import World
+from authz.server.runtime_state import RuntimeState
 from authz.server.service import close_all, drain_all, start_all
 from authz.telemetry import Logger
 
@@ -44,9 +44,9 @@ class Node:
         return self._parts.addresses
 
     @property
-    def world(self) -> World:
+    def runtime(self) -> RuntimeState:
         """Bundle and keys."""
-        return self._parts.world
+        return self._parts.runtime
 
     def start(self) -> None:
         """Open every listener."""
@@ -75,7 +75,7 @@ class Node:
             self.start()
             while (command := self._next_command()) != "stop":
                 if command == "reload":
-                    self._parts.world.reload()
+                    self._parts.runtime.reload()
                 self._log_changes()
         finally:
             self.close()
@@ -100,8 +100,8 @@ class Node:
             return "look"
 
     def _log_changes(self) -> None:
-        self._parts.reminder.remind()
-        self._parts.standing.look()
+        self._parts.mode_reminder.remind()
+        self._parts.readiness_log.log_changes()
 
     def _log_listeners(self) -> None:
         for name, address in self.addresses.items():

@@ -8,24 +8,24 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from authz.bundle import Compiled, compile_bundle, read_folder
+from authz.bundle import CompiledBundle, compile_bundle, read_folder
 from authz.config import Config
 from authz.engine import DirectoryEntries, ListenerRules, PeerRules, Plan, Trust
 from authz.errors import AuthzError, BundleError, ConfigError, EngineError, TrustError
 from authz.files import check_way
 from authz.model import BundleFiles, Diagnostic, Directory, Reloaded, RuleChanges
-from authz.server.static_secrets import Injections, credential_settings
-from authz.server.trust_sequences import Sequences
+from authz.server.static_secrets import StaticSecrets, credential_settings
+from authz.server.trust_sequences import TrustSequences
 from authz.telemetry import Logger, Metrics
 from authz.trust import SourceKey, place_of, read_trust, trust_spec, withdrawn
 
-__all__ = ["FetchedDirectory", "Loads", "Stands", "World"]
+__all__ = ["FetchedDirectory", "LoadTarget", "RuntimeState", "Snapshot"]
 
 _MAX_DIAGNOSTICS: Final = 100
 _MAX_SAID: Final = 1000
 
 
-class Loads(Protocol):
+class LoadTarget(Protocol):
     """The engine, as far as loading needs it."""
 
     def load(
@@ -70,7 +70,7 @@ class FetchedDirectory:
 
 
 @dataclass(frozen=True, slots=True)
-class Stands:
+class Snapshot:
     """How the world stands: a value, replaced whole."""
 
     plan: Plan | None = None
@@ -103,7 +103,7 @@ class Stands:
     """The keys by which our own credentials are verified; none where none are issued."""
 
 
-class World:
+class RuntimeState:
     """Loads, and says how it stands.
 
     Args:
@@ -121,12 +121,12 @@ class World:
     def __init__(
         self,
         config: Config,
-        engine: Loads,
+        engine: LoadTarget,
         rules: Sequence[ListenerRules],
         *,
         peers: Sequence[PeerRules] = (),
-        injections: Injections | None = None,
-        sequences: Sequences | None = None,
+        injections: StaticSecrets | None = None,
+        sequences: TrustSequences | None = None,
         metrics: Metrics,
         log: Logger,
         clock: Callable[[], float] = time.time,
@@ -144,15 +144,15 @@ class World:
         self._log = log
         self._clock = clock
         self._lock = threading.Lock()
-        self._stands = Stands()
+        self._snapshot = Snapshot()
         # What the file of each directory says of when it was changed, and from when on it counts.
         self._seen: dict[str, tuple[float, float]] = {}
         self._told: Callable[[Plan], object] = lambda _: None
 
     @property
-    def stands(self) -> Stands:
+    def snapshot(self) -> Snapshot:
         """How the world stands now."""
-        return self._stands
+        return self._snapshot
 
     @property
     def watched(self) -> tuple[Path, ...]:
@@ -208,11 +208,11 @@ class World:
         if not self._knows_sequences:
             with self._lock:
                 self._least = self._sequences.read()
-                if self._least is not None and self._stands.plan is not None:
+                if self._least is not None and self._snapshot.plan is not None:
                     # Nothing that counts was accepted until now: there is nothing to go on from, and the files are
                     # read once more, since what was refused was not kept.
                     files = read_trust(self._config).documents
-                    documents = {**self._stands.documents, **files}
+                    documents = {**self._snapshot.documents, **files}
                     self._swap_keys(documents, None, is_first=True)
                     self._knows_sequences = True
         self._sequences.keep()
@@ -226,14 +226,14 @@ class World:
             What came of it; a refusal leaves the world as it was.
         """
         with self._lock:
-            before = self._stands.plan
+            before = self._snapshot.plan
             try:
                 changed = self._load()
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
                 return self._refuse(error)
-            plan = self._stands.plan
+            plan = self._snapshot.plan
             if plan is None:
                 return Reloaded(changed=changed, revision="")
             return Reloaded(changed, plan.revision, rules=plan.rule_changes(before))
@@ -247,7 +247,7 @@ class World:
         Returns:
             Its document; none where there never was one.
         """
-        return self._stands.documents.get(key)
+        return self._snapshot.documents.get(key)
 
     def renew(self, key: SourceKey, document: str) -> bool:
         """Put fetched keys in the place of those that serve; the bundle stays.
@@ -263,7 +263,7 @@ class World:
             AuthzError: The keys are refused; those before go on serving.
         """
         with self._lock:
-            before = self._stands
+            before = self._snapshot
             if before.documents.get(key) == document:
                 return False
             self._swap_keys({**before.documents, key: document}, key)
@@ -276,7 +276,7 @@ class World:
             key: Whose.
         """
         with self._lock:
-            documents = self._stands.documents
+            documents = self._snapshot.documents
             self._swap_keys({**documents, key: withdrawn(documents.get(key, ""))}, key)
 
     def publish(self, own_keys: str) -> None:
@@ -289,10 +289,10 @@ class World:
             AuthzError: The keys are refused; those before go on serving.
         """
         with self._lock:
-            if self._stands.plan is None:
-                self._stands = replace(self._stands, own_keys=own_keys)
+            if self._snapshot.plan is None:
+                self._snapshot = replace(self._snapshot, own_keys=own_keys)
             else:
-                self._swap_keys(self._stands.documents, None, own_keys)
+                self._swap_keys(self._snapshot.documents, None, own_keys)
 
     def put_directory(self, directory: Directory, digest: bytes, entries: DirectoryEntries) -> bool:
         """Put a directory that was fetched in the place of the one before.
@@ -306,7 +306,7 @@ class World:
             Whether it says something else than before.
         """
         with self._lock:
-            before = self._stands
+            before = self._snapshot
             if before.plan is None or not _has(before.plan, directory):
                 return False
             url, column = directory.url, directory.column
@@ -322,14 +322,14 @@ class World:
             directory: As the bundle has it that it was fetched for.
         """
         with self._lock:
-            fetched = dict(self._stands.fetched)
+            fetched = dict(self._snapshot.fetched)
             known = fetched.get(directory.name)
             if known is not None and known.is_of(directory):
                 del fetched[directory.name]
                 self._swap_fetched(fetched)
 
     def _swap_fetched(self, fetched: Mapping[str, FetchedDirectory]) -> None:
-        before = self._stands
+        before = self._snapshot
         if before.plan is None or before.trust is None:
             raise EngineError("no bundle is loaded")
         directories = {
@@ -337,7 +337,7 @@ class World:
         }
         directories |= {name: one.at for name, one in fetched.items()}
         self._swap(before.plan, before.trust, directories, fetched)
-        self._stands = replace(before, directories=directories, fetched=fetched)
+        self._snapshot = replace(before, directories=directories, fetched=fetched)
 
     def _swap_keys(
         self,
@@ -347,7 +347,7 @@ class World:
         *,
         is_first: bool = False,
     ) -> None:
-        before = self._stands
+        before = self._snapshot
         if before.plan is None:
             raise EngineError("no bundle is loaded")
         own_keys = own_keys if own_keys is not None else before.own_keys
@@ -362,7 +362,7 @@ class World:
             raise TrustError((_older(key, at, is_known=self._least is not None),))
         self._swap(before.plan, trust, before.directories, before.fetched)
         documents, spec = self._in_use(documents, spec, trust, own_keys)
-        self._stands = replace(
+        self._snapshot = replace(
             before,
             trust=trust,
             trust_spec=spec,
@@ -381,8 +381,8 @@ class World:
 
     def _refuse(self, error: BaseException) -> Reloaded:
         diagnostics = _diagnostics(error)[:_MAX_DIAGNOSTICS]
-        self._stands = replace(self._stands, refused=diagnostics)
-        plan = self._stands.plan
+        self._snapshot = replace(self._snapshot, refused=diagnostics)
+        plan = self._snapshot.plan
         serving = plan.revision if plan is not None else ""
         # It is kept above; a log that cannot be written must not lose it.
         with suppress(Exception):
@@ -422,17 +422,17 @@ class World:
             return False
         if self._injections.refresh():
             self._has_new_secrets = True
-        stands = self._stands
-        if not self._has_new_secrets or stands.plan is None or stands.trust is None:
+        snapshot = self._snapshot
+        if not self._has_new_secrets or snapshot.plan is None or snapshot.trust is None:
             return False
-        self._swap(stands.plan, stands.trust, stands.directories, stands.fetched)
+        self._swap(snapshot.plan, snapshot.trust, snapshot.directories, snapshot.fetched)
         with suppress(Exception):
             self._log.info("standing secrets were read again")
         return True
 
     def _load(self) -> bool:
         renewed = self._renew_secrets()
-        config, before = self._config, self._stands
+        config, before = self._config, self._snapshot
         now = self._clock()
         files = read_trust(config)
         # Those that are fetched stay as they are.
@@ -452,7 +452,7 @@ class World:
             changed = self._changed_at(before.plan, before.fetched, now)
             if before.trust is not None and changed != before.directories:
                 self._swap(before.plan, before.trust, changed, before.fetched)
-            self._stands = replace(before, refused=(), files_read_at=now, directories=changed)
+            self._snapshot = replace(before, refused=(), files_read_at=now, directories=changed)
             self._metrics.reloaded("unchanged")
             return renewed
         trust = Trust.compile(spec, before.trust)
@@ -465,7 +465,7 @@ class World:
         changed = self._changed_at(compiled.plan, fetched, now)
         self._swap(compiled.plan, trust, changed, fetched)
         in_use, used = self._in_use(documents, spec, trust, before.own_keys)
-        self._stands = Stands(
+        self._snapshot = Snapshot(
             plan=compiled.plan,
             trust=trust,
             loaded_at=now,
@@ -502,7 +502,7 @@ class World:
         refused = [SourceKey("domain", one.name) for one in trust.domains if one.rolled_back]
         if not refused:
             return documents, spec
-        before = self._stands.documents
+        before = self._snapshot.documents
         used = {**documents, **{key: before.get(key, withdrawn("")) for key in refused}}
         return used, trust_spec(self._config, used, own_keys, self._least)
 
@@ -527,7 +527,7 @@ class World:
         self._seen = seen
         return found
 
-    def _tell(self, compiled: Compiled, trust: Trust, now: float) -> None:
+    def _tell(self, compiled: CompiledBundle, trust: Trust, now: float) -> None:
         plan = compiled.plan
         self._metrics.reloaded("success", at=now)
         self._metrics.bundle(plan.name, plan.revision, plan.digest)
@@ -542,7 +542,7 @@ class World:
             operations=plan.operation_count,
             tests=compiled.tests.passed,
             trust=trust.revision,
-            rules=asdict(self._stands.rules),
+            rules=asdict(self._snapshot.rules),
         )
 
 

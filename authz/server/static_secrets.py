@@ -10,10 +10,10 @@ from authz.files import PrivateFileError, read_secret
 from authz.model import MetricFamily, MetricKind
 from authz.telemetry import Logger
 
-__all__ = ["Injections", "credential_settings"]
+__all__ = ["StaticSecrets", "credential_settings"]
 
 
-class Injections:
+class StaticSecrets:
     """The standing secrets of systems that know no tokens.
 
     Args:
@@ -121,6 +121,6 @@ class Injections:
         )
 
 
-def credential_settings(settings: Credentials, injections: Injections) -> dict[str, Any]:
+def credential_settings(settings: Credentials, injections: StaticSecrets) -> dict[str, Any]:
     """Return the engine's settings of task credentials, as its JSON. They hold secrets."""
     return {**settings.engine_settings(), "injections": injections.by_system()}

@@ -13,10 +13,10 @@ from authz.engine import Trust
 from authz.errors import AuthzError
 from authz.telemetry import Logger
 
-__all__ = ["Sequences"]
+__all__ = ["TrustSequences"]
 
 
-class Records(Protocol):
+class SequenceCalls(Protocol):
     """The engine, as far as sequences need it."""
 
     def trust_sequences(self) -> Mapping[str, Mapping[str, int]]:
@@ -26,7 +26,7 @@ class Records(Protocol):
         """Write those that are newer."""
 
 
-class Sequences:
+class TrustSequences:
     """Reads at the start which bundles were used before, and notes which are used now.
 
     Args:
@@ -35,7 +35,7 @@ class Sequences:
         log: Told when the store fails, and when it works again.
     """
 
-    def __init__(self, config: Config, records: Records, log: Logger) -> None:
+    def __init__(self, config: Config, records: SequenceCalls, log: Logger) -> None:
         # The Workload API counts no bundles: the agent of this machine always gives the newest that it has.
         self._epochs = {
             name: domain.bundle.sequence_epoch

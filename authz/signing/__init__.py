@@ -7,7 +7,7 @@ from authz.signing.folder import FolderKeys
 from authz.signing.keys import KeyPlace, SigningKey
 from authz.signing.mint import mint
 from authz.signing.pkcs11 import TokenKeys
-from authz.signing.ring import KeyRecord, KeyRecords, KeyRing, Ring
+from authz.signing.ring import KeyRecord, KeyRecords, KeyRing, PublishedRing
 
 __all__ = [
     "FolderKeys",
@@ -15,7 +15,7 @@ __all__ = [
     "KeyRecord",
     "KeyRecords",
     "KeyRing",
-    "Ring",
+    "PublishedRing",
     "SigningKey",
     "TokenKeys",
     "key_place",

@@ -19,7 +19,7 @@ from authz.periodic import PeriodicThread
 from authz.signing.keys import KeyPlace, SigningKey
 from authz.telemetry import Logger
 
-__all__ = ["KeyRecord", "KeyRecords", "KeyRing", "Ring"]
+__all__ = ["KeyRecord", "KeyRecords", "KeyRing", "PublishedRing"]
 
 _LEEWAY: Final = 60.0
 _LONGEST_TICK: Final = 10.0
@@ -71,7 +71,7 @@ class _Signer:
 
 
 @dataclass(frozen=True, slots=True)
-class Ring:
+class PublishedRing:
     """How the keys stand: a value, replaced whole."""
 
     records: tuple[KeyRecord, ...] = ()
@@ -144,7 +144,7 @@ class KeyRing:
         self._longest: float = _LEEWAY + max(dict(settings.lifetime).values())
         self._pause = max(_SHORTEST_TICK, min(_LONGEST_TICK, keys.jwks_max_age / 4))
         self._ahead = keys.jwks_max_age + 2 * self._pause + _CLOCKS
-        self._ring = Ring()
+        self._ring = PublishedRing()
         self._told = ""
         self._has_signed = False
         self._lock = threading.Lock()
@@ -156,7 +156,7 @@ class KeyRing:
     # --- what is asked
 
     @property
-    def ring(self) -> Ring:
+    def ring(self) -> PublishedRing:
         """How the keys stand."""
         return self._ring
 
@@ -181,7 +181,7 @@ class KeyRing:
         """
         return self._active(self._ring, self._clock())
 
-    def _active(self, ring: Ring, now: float) -> SigningKey | None:
+    def _active(self, ring: PublishedRing, now: float) -> SigningKey | None:
         key = ring.active(now, self._records.is_key_revoked)
         self._has_signed = self._has_signed or key is not None
         return key
@@ -365,7 +365,7 @@ class KeyRing:
 
     def _publish(self, key: SigningKey, known: dict[str, KeyRecord], now: float) -> None:
         # Where none was ever published, nobody can hold a JWKS without it.
-        first = not known and self._told in {"", Ring().jwks()}
+        first = not known and self._told in {"", PublishedRing().jwks()}
         start = now if first else now + self._ahead
         jwk = json.dumps(key.jwk, sort_keys=True, separators=(",", ":"))
         made = KeyRecord(key.kid, self._node, jwk, now, start, self._expiry(start))
@@ -411,7 +411,7 @@ class KeyRing:
             key=lambda signer: (signer.active_from, signer.key.kid),
             reverse=True,
         )
-        ring = Ring(tuple(sorted(known.values(), key=_order)), tuple(signers), problems)
+        ring = PublishedRing(tuple(sorted(known.values(), key=_order)), tuple(signers), problems)
         jwks = ring.jwks()
         if jwks != self._told:
             self._changed(jwks)

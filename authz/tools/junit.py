@@ -3,12 +3,12 @@
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from authz.bundle import Outcome
+from authz.bundle import TestResults
 
 __all__ = ["write_junit"]
 
 
-def write_junit(tests: Outcome, file: Path) -> None:
+def write_junit(tests: TestResults, file: Path) -> None:
     """Write the report.
 
     Steps that passed have no names: they are counted, and only failures are cases with a name.
@@ -28,7 +28,7 @@ def write_junit(tests: Outcome, file: Path) -> None:
         name = f"{failure.test}, step {failure.step}" if failure.test else failure.file
         attributes = {"file": failure.file, "line": str(failure.line)}
         case = ET.SubElement(suite, "testcase", attributes, name=name, classname=failure.file)
-        said = str(failure.defect())
+        said = str(failure.diagnostic())
         ET.SubElement(case, "failure", message=said).text = said
     for number in range(1, tests.passed + 1):
         ET.SubElement(suite, "testcase", name=f"passed step {number}", classname="authz")

@@ -1,9 +1,9 @@
 """Whose credentials are believed: trust sources, read, fetched and kept fresh."""
 
 from authz.trust.addresses import Reach
-from authz.trust.fetch import Fetcher, FetchError, Request, WebTls
-from authz.trust.refresh import Outcome, Refresher, SourceStands, Words
-from authz.trust.remote import Document, Get, RemoteSource, remote_sources
+from authz.trust.fetch import Document, Fetcher, FetchError, FetchRequest, WebVerifier
+from authz.trust.refresh import Refresher, RefreshEvents, RefreshOutcome, SourceStatus
+from authz.trust.remote import FetchDocument, RemoteSource, remote_sources
 from authz.trust.sources import (
     SourceKey,
     TrustFiles,
@@ -15,19 +15,19 @@ from authz.trust.sources import (
 
 __all__ = [
     "Document",
+    "FetchDocument",
     "FetchError",
+    "FetchRequest",
     "Fetcher",
-    "Get",
-    "Outcome",
     "Reach",
+    "RefreshEvents",
+    "RefreshOutcome",
     "Refresher",
     "RemoteSource",
-    "Request",
     "SourceKey",
-    "SourceStands",
+    "SourceStatus",
     "TrustFiles",
-    "WebTls",
-    "Words",
+    "WebVerifier",
     "place_of",
     "read_trust",
     "remote_sources",

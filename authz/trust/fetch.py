@@ -29,7 +29,7 @@ from authz.config.urls import url_defect
 from authz.files import check_way
 from authz.trust.addresses import Reach, refusal
 
-__all__ = ["FetchError", "Fetched", "Fetcher", "Request", "Tls", "WebTls"]
+__all__ = ["Document", "FetchError", "FetchRequest", "Fetcher", "ServerVerifier", "WebVerifier"]
 
 _CHUNK: Final = 65_536
 # Of a TLS handshake, heads, and frames of small chunks and records, beside an eighth of the document.
@@ -46,7 +46,7 @@ class FetchError(Exception):
     """A document could not be fetched; the text says why, without a byte of the document."""
 
 
-class Tls(Protocol):
+class ServerVerifier(Protocol):
     """How a server proves who it is."""
 
     def context(self) -> ssl.SSLContext:
@@ -57,7 +57,7 @@ class Tls(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class WebTls:
+class WebVerifier:
     """By the name in its URL, and a certificate of an authority of the web, or of one that is configured."""
 
     ca_file: str | None = None
@@ -91,14 +91,14 @@ class WebTls:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class FetchRequest:
     """What to fetch, and under which rules."""
 
     url: str
     """Where."""
     reach: Reach = field(default_factory=Reach)
     """Addresses that may be asked."""
-    tls: Tls = field(default_factory=WebTls)
+    tls: ServerVerifier = field(default_factory=WebVerifier)
     """How the server proves who it is."""
     timeout: float = 10.0
     """Seconds for all of it."""
@@ -109,13 +109,13 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """What came."""
+class Document:
+    """A fetched document."""
 
     text: str
-    """The document."""
+    """The text."""
     fresh_for: float | None = None
-    """For how many seconds its server calls it fresh; none: it does not say."""
+    """Seconds for which its source calls it fresh. `None`: the source does not say."""
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -144,7 +144,7 @@ class Fetcher:
     clock: Callable[[], float] = time.monotonic
     """Seconds."""
 
-    def get(self, request: Request) -> Fetched:
+    def get(self, request: FetchRequest) -> Document:
         """Fetch a document.
 
         Args:
@@ -191,7 +191,7 @@ class Fetcher:
         except (httpcore2.NetworkError, OSError, ssl.SSLError) as error:
             raise FetchError(f"it cannot be reached: {_said(error)}") from error
         try:
-            return Fetched(body.decode(), _fresh_for(told))
+            return Document(body.decode(), _fresh_for(told))
         except UnicodeDecodeError as error:
             raise FetchError("the answer is not UTF-8") from error
 
@@ -245,7 +245,7 @@ class _Network(httpcore2.NetworkBackend):
 
     def __init__(
         self,
-        request: Request,
+        request: FetchRequest,
         deadline: float,
         clock: Callable[[], float],
         resolve: Callable[[str, int], Sequence[str]],
@@ -314,7 +314,7 @@ class _Stream(httpcore2.NetworkStream):
         inner: httpcore2.NetworkStream,
         left: Callable[[float | None], float],
         most: int,
-        tls: Tls,
+        tls: ServerVerifier,
     ) -> None:
         self._inner = inner
         self._left = left

@@ -23,7 +23,7 @@ from authz.trust.fetch import FetchError
 from authz.trust.remote import RemoteSource
 from authz.trust.sources import SourceKey
 
-__all__ = ["Holds", "Outcome", "Refresher", "SourceStands", "Words"]
+__all__ = ["DocumentHolder", "RefreshEvents", "RefreshOutcome", "Refresher", "SourceStatus"]
 
 _TICK: Final = 0.5
 _THREADS: Final = 4
@@ -35,7 +35,7 @@ _CLOSING: Final = 2.0
 _MAX_SAID: Final = 500
 
 
-class Outcome(StrEnum):
+class RefreshOutcome(StrEnum):
     """What came of one attempt."""
 
     UPDATED = "updated"
@@ -45,7 +45,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class RefreshEvents:
     """What the log says."""
 
     updated: str
@@ -56,14 +56,14 @@ class Words:
     """It is too old."""
 
 
-_KEYS: Final = Words(
+_KEYS: Final = RefreshEvents(
     "keys were refreshed",
     "keys were not refreshed",
     "keys are too old and were dropped: every credential of this source is refused",
 )
 
 
-class Holds(Protocol):
+class DocumentHolder(Protocol):
     """Whoever holds what serves: keys, or directories."""
 
     def current(self, key: SourceKey) -> str | None:
@@ -80,7 +80,7 @@ class Holds(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SourceStands:
+class SourceStatus:
     """How a source stands."""
 
     key: SourceKey
@@ -93,7 +93,7 @@ class SourceStands:
     """Its keys were dropped."""
     error: str
     """Why the last attempt failed; empty where it did not."""
-    counts: dict[Outcome, int]
+    counts: dict[RefreshOutcome, int]
     """Attempts."""
 
 
@@ -109,7 +109,7 @@ class _State:
     asked: float | None = None
     planned: float | None = None
     """When it was due, before an unknown key made it due at once."""
-    counts: Counter[Outcome] = field(default_factory=Counter)
+    counts: Counter[RefreshOutcome] = field(default_factory=Counter)
 
 
 def boot_time() -> float:
@@ -139,14 +139,14 @@ class Refresher:
     def __init__(
         self,
         sources: Sequence[RemoteSource],
-        holds: Holds,
+        holds: DocumentHolder,
         log: Logger,
         *,
         unknown: Callable[[], Iterable[SourceKey]] = tuple,
         complete: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = boot_time,
         spread: Callable[[float, float], float] = random.uniform,
-        words: Words = _KEYS,
+        words: RefreshEvents = _KEYS,
         threads: int | None = None,
     ) -> None:
         self._holds = holds
@@ -252,7 +252,7 @@ class Refresher:
             self._drop(key)
         return due
 
-    def refresh(self, key: SourceKey) -> Outcome:
+    def refresh(self, key: SourceKey) -> RefreshOutcome:
         """Fetch a source, and put what came in the place of what was.
 
         Args:
@@ -263,28 +263,30 @@ class Refresher:
         """
         state = self._states.get(key)
         if state is None:
-            return Outcome.FAILED
+            return RefreshOutcome.FAILED
         began = self._clock()
-        outcome, error, fresh_for = Outcome.FAILED, "", None
+        outcome, error, fresh_for = RefreshOutcome.FAILED, "", None
         try:
             document = state.source.fetch(self._holds.current)
             fresh_for = document.fresh_for
             with self._applying:
                 if self._stop.is_set():
-                    return Outcome.FAILED
+                    return RefreshOutcome.FAILED
                 changed = self._holds.renew(key, document.text)
-                outcome = Outcome.UPDATED if changed else Outcome.UNCHANGED
+                outcome = RefreshOutcome.UPDATED if changed else RefreshOutcome.UNCHANGED
                 state.good, state.dropped = began, False
         except FetchError as failed:
             error = str(failed)
         except (TrustError, BundleError) as refused:
-            outcome, error = Outcome.REFUSED, str(refused)
+            outcome, error = RefreshOutcome.REFUSED, str(refused)
         except BaseException as failed:  # noqa: BLE001 - a panic of the engine is no Exception
             error = f"it failed inside the server: {failed!r}"
         self._settle(state, outcome, error[:_MAX_SAID], fresh_for)
         return outcome
 
-    def _settle(self, state: _State, outcome: Outcome, error: str, fresh_for: float | None) -> None:
+    def _settle(
+        self, state: _State, outcome: RefreshOutcome, error: str, fresh_for: float | None
+    ) -> None:
         now, bounds = self._clock(), state.source.refresh
         with self._lock:
             state.counts[outcome] += 1
@@ -315,7 +317,7 @@ class Refresher:
         }
         if error:
             self._say("warning", self._words.failed, **about, outcome=str(outcome), error=error)
-        elif outcome is Outcome.UPDATED:
+        elif outcome is RefreshOutcome.UPDATED:
             self._say("info", self._words.updated, **about)
 
     def _too_old(self, state: _State, now: float) -> bool:
@@ -347,7 +349,7 @@ class Refresher:
 
     # --- what it can be asked
 
-    def stands(self) -> tuple[SourceStands, ...]:
+    def statuses(self) -> tuple[SourceStatus, ...]:
         """Tell how each source stands.
 
         Returns:
@@ -356,13 +358,13 @@ class Refresher:
         now = self._clock()
         with self._lock:
             return tuple(
-                SourceStands(
+                SourceStatus(
                     key=key,
                     place=state.source.place,
                     age=max(0.0, now - state.good) if state.good is not None else None,
                     stale=state.dropped,
                     error=state.error,
-                    counts={outcome: state.counts[outcome] for outcome in Outcome},
+                    counts={outcome: state.counts[outcome] for outcome in RefreshOutcome},
                 )
                 for key, state in self._states.items()
             )

@@ -11,29 +11,19 @@ from authz.config.urls import host_of
 from authz.errors import ConfigError
 from authz.model import Diagnostic
 from authz.trust.addresses import Reach
-from authz.trust.fetch import Fetched, FetchError, Request, WebTls
+from authz.trust.fetch import Document, FetchError, FetchRequest, WebVerifier
 from authz.trust.sources import SourceKey, discovery_url, place_of, read_document
-from authz.trust.spiffe import SpiffeTls, authorities_of, has_workload_api, workload_bundle
+from authz.trust.spiffe import SpiffeVerifier, authorities_of, has_workload_api, workload_bundle
 
-__all__ = ["Current", "Document", "Get", "RemoteSource", "remote_sources"]
+__all__ = ["CurrentDocument", "Document", "FetchDocument", "RemoteSource", "remote_sources"]
 
 _MAX_TOLD: Final = 100
 _LONGEST_HINT: Final = 1 << 31
 
-Current = Callable[[SourceKey], str | None]
+CurrentDocument = Callable[[SourceKey], str | None]
 """Gives the keys of a source that serve now."""
-Get = Callable[[Request], Fetched]
+FetchDocument = Callable[[FetchRequest], Document]
 """Fetches a document; raises FetchError."""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """Keys as they were fetched."""
-
-    text: str
-    """The document."""
-    fresh_for: float | None = None
-    """For how many seconds its source calls it fresh; none: it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +36,11 @@ class RemoteSource:
     """Where it is, for messages."""
     refresh: Refresh
     """How it is kept fresh."""
-    fetch: Callable[[Current], Document]
+    fetch: Callable[[CurrentDocument], Document]
     """Fetches it; raises FetchError."""
 
 
-def remote_sources(config: Config, get: Get) -> tuple[RemoteSource, ...]:
+def remote_sources(config: Config, get: FetchDocument) -> tuple[RemoteSource, ...]:
     """Make every source that is fetched.
 
     Args:
@@ -82,35 +72,35 @@ def remote_sources(config: Config, get: Get) -> tuple[RemoteSource, ...]:
 
 
 def _source(
-    config: Config, key: SourceKey, refresh: Refresh, fetch: Callable[[Current], Document]
+    config: Config, key: SourceKey, refresh: Refresh, fetch: Callable[[CurrentDocument], Document]
 ) -> RemoteSource:
     return RemoteSource(key, place_of(config, key), refresh, fetch)
 
 
-def _request(url: str, source: TrustSource, refresh: Refresh) -> Request:
+def _request(url: str, source: TrustSource, refresh: Refresh) -> FetchRequest:
     reach = Reach(
         private=source.allow_private,
         networks=tuple(ipaddress.ip_network(network) for network in source.allow_networks),
         loopback_only=source.insecure_dev,
     )
-    return Request(url, reach, WebTls(source.ca_file), refresh.timeout)
+    return FetchRequest(url, reach, WebVerifier(source.ca_file), refresh.timeout)
 
 
 def _keys(
-    get: Get, issuer: str, source: KeySource, refresh: Refresh
-) -> Callable[[Current], Document]:
+    get: FetchDocument, issuer: str, source: KeySource, refresh: Refresh
+) -> Callable[[CurrentDocument], Document]:
     if source.url is not None:
         request = _request(source.url, source, refresh)
         return lambda _: _document(get(request))
     request = _request(discovery_url(issuer), source, refresh)
 
-    def discover(_: Current) -> Document:
+    def discover(_: CurrentDocument) -> Document:
         return _document(get(_found(get(request), issuer, request)))
 
     return discover
 
 
-def _found(described: Fetched, issuer: str, request: Request) -> Request:
+def _found(described: Document, issuer: str, request: FetchRequest) -> FetchRequest:
     """Read where an issuer that describes itself says that its keys are."""
     try:
         said = read_object(described.text)
@@ -146,18 +136,18 @@ def host_of_or_none(url: str) -> str | None:
 
 
 def _endpoint(
-    get: Get, key: SourceKey, request: Request, source: BundleSource
-) -> Callable[[Current], Document]:
+    get: FetchDocument, key: SourceKey, request: FetchRequest, source: BundleSource
+) -> Callable[[CurrentDocument], Document]:
     endpoint = source.endpoint_spiffe_id
     if source.profile is BundleProfile.HTTPS_WEB or endpoint is None:
         return lambda _: _bundle(get(request))
     owner = SourceKey("domain", endpoint.split("/")[2])
 
-    def fetch(current: Current) -> Document:
+    def fetch(current: CurrentDocument) -> Document:
         authorities = authorities_of(current(owner) or "")
         if not authorities and owner == key and source.bootstrap_file is not None:
             authorities = authorities_of(_read(source.bootstrap_file))
-        return _bundle(get(replace(request, tls=SpiffeTls(endpoint, authorities))))
+        return _bundle(get(replace(request, tls=SpiffeVerifier(endpoint, authorities))))
 
     return fetch
 
@@ -170,7 +160,7 @@ def _read(file: str) -> str:
         raise FetchError(f"`bootstrap_file` {file} cannot be read: {said}") from error
 
 
-def _workload(domain: str, socket: str, timeout: float) -> Callable[[Current], Document]:
+def _workload(domain: str, socket: str, timeout: float) -> Callable[[CurrentDocument], Document]:
     if not has_workload_api():
         what = f"`workload_api` of trust domain `{domain}` needs the extra `workload`."
         raise ConfigError((Diagnostic(what, mend="pip install 'authz-runtime[workload]'."),))
@@ -178,17 +168,18 @@ def _workload(domain: str, socket: str, timeout: float) -> Callable[[Current], D
     return lambda _: Document(workload_bundle(socket, domain, timeout), 0.0)
 
 
-def _document(fetched: Fetched) -> Document:
-    read_object(fetched.text)
-    return Document(fetched.text, fetched.fresh_for)
+def _document(document: Document) -> Document:
+    """Return a document that is a JSON object; raises FetchError for any other."""
+    read_object(document.text)
+    return document
 
 
-def _bundle(fetched: Fetched) -> Document:
-    """A bundle says itself how often it wants to be asked (SPIFFE Trust Domain and Bundle §4.1.2)."""
-    hint = read_object(fetched.text).get("spiffe_refresh_hint")
+def _bundle(document: Document) -> Document:
+    """Return a bundle. How long it is fresh, it says itself (SPIFFE Trust Domain and Bundle §4.1.2)."""
+    hint = read_object(document.text).get("spiffe_refresh_hint")
     if isinstance(hint, int) and not isinstance(hint, bool) and hint >= 0:
-        return Document(fetched.text, float(min(hint, _LONGEST_HINT)))
-    return Document(fetched.text, fetched.fresh_for)
+        return replace(document, fresh_for=float(min(hint, _LONGEST_HINT)))
+    return document
 
 
 def read_object(text: str) -> dict[str, Any]:

@@ -20,13 +20,13 @@ from authz.trust.fetch import FetchError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["SpiffeTls", "authorities_of", "has_workload_api", "workload_bundle"]
+__all__ = ["SpiffeVerifier", "authorities_of", "has_workload_api", "workload_bundle"]
 
 _MAX_SAID: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class SpiffeTls:
+class SpiffeVerifier:
     """By an X.509-SVID, verified by the authorities of its own trust domain (the profile `https_spiffe`)."""
 
     spiffe_id: str

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from authz.bundle import Failure, outcome
+from authz.bundle import TestFailure, read_results
 from authz.engine import Plan
 from authz.model import BundleFiles
 from bench.detection.scenario import Domain, Scenario
@@ -206,12 +206,12 @@ class Judge:
             message=failures[0].message,
         )
 
-    def _run(self, steps: list[dict[str, Any]]) -> tuple[Failure, ...]:
+    def _run(self, steps: list[dict[str, Any]]) -> tuple[TestFailure, ...]:
         trace = {"trace": self._scenario.id, "enforcer": ENFORCER, "steps": steps}
         text = json.dumps({"fixtures": self._fixtures, "tests": [trace]}, ensure_ascii=False)
         # A bundle's variables are no matter of the scenarios' texts.
         files = {_FILE: text.replace("${", "$${").encode()}
-        done = outcome(self._plan.test(BundleFiles("", files), NOW_MS))
+        done = read_results(self._plan.test(BundleFiles("", files), NOW_MS))
         if any(not one.test for one in done.failures) or done.skipped or done.omitted:
             said = [one.message for one in done.failures] or "a step was left out"
             raise JudgeError(f"{self._scenario.id}: {said}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
 
-from authz.bundle import outcome
+from authz.bundle import read_results
 from authz.engine import Plan
 from authz.model import BundleFiles
 from bench.detection import references
@@ -432,7 +432,7 @@ class _Judged:
         text = json.dumps(document, ensure_ascii=False)
         # A bundle's variables are no matter of the scenarios' texts.
         files = {_FILE: text.replace("${", "$${").encode()}
-        done = outcome(self._plan.test(BundleFiles("", files), NOW_MS))
+        done = read_results(self._plan.test(BundleFiles("", files), NOW_MS))
         for one in done.failures:
             what: str = "file"
             of: Any = None

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from authz.config import Broker
-from authz.leases import Order, PostgresqlBroker
+from authz.leases import LeaseOrder, PostgresqlBroker
 from tests.support.postgres import Postgres, programs, programs_18
 from tests.support.waiting import eventually
 
@@ -269,9 +269,9 @@ def site_of(server: Postgres, folder: Path) -> Iterator[Site]:
 
 def order(
     operation: str = "dwh.read", lease: str = LEASE, seconds: float = 60, holder: str = ""
-) -> Order:
+) -> LeaseOrder:
     """A lease for one minute."""
-    return Order(lease, operation, time.time() + seconds, holder)
+    return LeaseOrder(lease, operation, time.time() + seconds, holder)
 
 
 def as_leased(

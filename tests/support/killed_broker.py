@@ -17,7 +17,7 @@ from typing import Any, Final
 import asyncpg
 
 from authz.config import Broker
-from authz.leases import Order, PostgresqlBroker
+from authz.leases import LeaseOrder, PostgresqlBroker
 
 _STATEMENTS: Final = ("execute", "fetch", "fetchrow", "fetchval")
 
@@ -89,7 +89,7 @@ def _do(asked: Mapping[str, Any]) -> None:
     settings = Broker.model_validate_json(json.dumps(asked["settings"]))
     broker = PostgresqlBroker("warehouse", settings, asked["owner"])
     if asked["action"] == "make":
-        broker.make(Order(asked["lease"], asked["operation"], time.time() + 60), 10)
+        broker.make(LeaseOrder(asked["lease"], asked["operation"], time.time() + 60), 10)
     else:
         broker.end(asked["lease"], 10)
 

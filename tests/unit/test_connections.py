@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from authz.server.connections import Connections, Place, connection_families
+from authz.server.connections import ConnectionLimit, ConnectionLimiter, connection_families
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,11 +34,11 @@ class Listening:
         ours, _ = self.socket.accept()
         return caller, self.stack.enter_context(ours)
 
-    def place(self, most: int, *, close_oldest: bool = False) -> Place:
+    def place(self, most: int, *, close_oldest: bool = False) -> ConnectionLimit:
         """The bound of it."""
         name = self.socket.getsockname()
         address = f"unix://{name}" if isinstance(name, str) else f"{name[0]}:{name[1]}"
-        return Place("main", address, most, close_oldest=close_oldest)
+        return ConnectionLimit("main", address, most, close_oldest=close_oldest)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_peer_has_half_of_what_the_others_leave(stack: ExitStack) -> None:
     greedy = [listening.connect("127.0.0.2")[0] for _ in range(12)]
     other, _ = listening.connect("127.0.0.3")
     place = listening.place(16)
-    connections = Connections([place])
+    connections = ConnectionLimiter([place])
 
     assert connections.look() == 13
     assert [is_open(one) for one in greedy] == [True] * 8 + [False] * 4
@@ -77,7 +77,7 @@ def test_what_was_closed_makes_room(stack: ExitStack) -> None:
     """A peer that closes connections may open others."""
     listening = Listening(stack)
     ends = [listening.connect() for _ in range(8)]
-    connections = Connections([listening.place(16)])
+    connections = ConnectionLimiter([listening.place(16)])
     connections.look()
     for caller, ours in ends:
         caller.close()
@@ -94,7 +94,7 @@ def test_the_oldest_makes_room_where_connections_are_short(stack: ExitStack) -> 
     listening = Listening(stack)
     ends = [listening.connect()[0] for _ in range(6)]
 
-    Connections([listening.place(4, close_oldest=True)]).look()
+    ConnectionLimiter([listening.place(4, close_oldest=True)]).look()
 
     assert [is_open(one) for one in ends] == [False] * 2 + [True] * 4
 
@@ -105,7 +105,7 @@ def test_users_of_a_unix_socket_are_told_apart(stack: ExitStack, tmp_path: Path)
     ends = [listening.connect()[0] for _ in range(10)]
     place = listening.place(16)
 
-    Connections([place]).look()
+    ConnectionLimiter([place]).look()
 
     assert sum(map(is_open, ends)) == 8
     assert place.refused["peer"] == 2
@@ -122,7 +122,7 @@ def test_other_sockets_and_files_are_left_alone(stack: ExitStack, tmp_path: Path
     stack.callback(os.close, writing)
     place = listening.place(4)
 
-    Connections([place]).look()
+    ConnectionLimiter([place]).look()
 
     assert sum(map(is_open, mine)) == 2
     assert all(map(is_open, theirs))
@@ -136,7 +136,7 @@ def test_a_descriptor_that_is_used_again_is_looked_at_anew(stack: ExitStack) -> 
     """Its number says nothing."""
     listening, other = Listening(stack), Listening(stack)
     caller, ours = listening.connect()
-    connections = Connections([listening.place(4)])
+    connections = ConnectionLimiter([listening.place(4)])
     connections.look()
     number = ours.fileno()
     fresh, theirs = other.connect()
@@ -153,7 +153,7 @@ def test_metrics(stack: ExitStack) -> None:
     """Open and refused connections, by listener."""
     listening = Listening(stack)
     ends = [listening.connect() for _ in range(3)]
-    connections = Connections([listening.place(4)])
+    connections = ConnectionLimiter([listening.place(4)])
     connections.look()
 
     samples = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from authz.bundle import Compiled, compile_bundle, read_folder
+from authz.bundle import CompiledBundle, compile_bundle, read_folder
 from bench.detection.judge import NOW_MS
 from bench.detection.systems import SYSTEMS
 
@@ -17,7 +17,7 @@ def folder(domain: str) -> Path:
     return ROOT / domain / "bundle"
 
 
-def compiled(domain: str) -> Compiled:
+def compiled(domain: str) -> CompiledBundle:
     """A domain's bundle, its own tests run."""
     return compile_bundle(read_folder(folder(domain)), {}, now_ms=NOW_MS)
 

@@ -16,7 +16,7 @@ from authz.files import PrivateFileError, check_way, open_checked, read_private,
 from authz.server.sockets import prepare
 from authz.server.tls_files import read_tls
 from authz.signing.folder import FolderKeys
-from authz.trust.fetch import FetchError, WebTls
+from authz.trust.fetch import FetchError, WebVerifier
 from authz.trust.sources import read_document
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ READERS: dict[str, tuple[Callable[[Path], object], type[Exception]]] = {
     "folder of signing keys": (_keys, KeysError),
     "trust": (read_document, OSError),
     "TLS": (lambda file: read_tls(Tls(cert_file=str(file), key_file=str(file))), ConfigError),
-    "authorities of a fetch": (lambda file: WebTls(str(file)).context(), FetchError),
+    "authorities of a fetch": (lambda file: WebVerifier(str(file)).context(), FetchError),
 }
 
 

@@ -14,8 +14,8 @@ from authz.config import SigningAlgorithm
 from authz.errors import ApiError, KeysError
 from authz.model import CallFacts, Surface
 from authz.server.grpc.errors import abort
-from authz.server.http.oauth.clients import Client
-from authz.server.issuing import Issuing, StoredKeys
+from authz.server.http.oauth.clients import OAuthClient
+from authz.server.issuing import CredentialIssuer, SigningKeyRecords
 from authz.signing import FolderKeys, KeyRecord, SigningKey
 from authz.v1 import credentials_pb2
 
@@ -81,7 +81,7 @@ def test_what_the_engine_committed_is_signed(key: SigningKey) -> None:
     engine = Engine(credential_issue=answer)
 
     issued = credentials_pb2.IssueResponse.FromString(
-        Issuing(engine, lambda: key).call(Surface.CREDENTIAL_ISSUE, b"request", FACTS)
+        CredentialIssuer(engine, lambda: key).call(Surface.CREDENTIAL_ISSUE, b"request", FACTS)
     )
 
     assert engine.asked == [(Surface.CREDENTIAL_ISSUE, b"request")]
@@ -94,7 +94,7 @@ def test_what_the_engine_committed_is_signed(key: SigningKey) -> None:
 def test_without_a_key_nothing_is_committed() -> None:
     """Neither at Issue nor in an exchange is the engine asked."""
     engine = Engine()
-    issuing = Issuing(engine, lambda: None)
+    issuing = CredentialIssuer(engine, lambda: None)
 
     with pytest.raises(ApiError, match="no key signs"):
         issuing.call(Surface.CREDENTIAL_ISSUE, b"", FACTS)
@@ -110,7 +110,7 @@ def test_a_key_that_is_revoked_meanwhile_signs_nothing(key: SigningKey, *, excha
     engine = Engine(credential_issue=COMMITTED, credential_exchange=COMMITTED)
 
     def issue(keys: list[SigningKey | None]) -> object:
-        issuing = Issuing(engine, lambda: keys.pop(0))
+        issuing = CredentialIssuer(engine, lambda: keys.pop(0))
         if exchanges:
             return issuing.exchange({}, FACTS)
         return issuing.call(Surface.CREDENTIAL_ISSUE, b"", FACTS)
@@ -131,7 +131,7 @@ def test_a_key_that_fails_is_unavailable_and_not_told(
         raise KeysError("the PKCS#11 token fails: DeviceRemoved")
 
     monkeypatch.setattr("authz.server.issuing.mint", fails)
-    issuing = Issuing(Engine(credential_issue=COMMITTED), lambda: key)
+    issuing = CredentialIssuer(Engine(credential_issue=COMMITTED), lambda: key)
 
     with pytest.raises(ApiError) as refused:
         issuing.call(Surface.CREDENTIAL_ISSUE, b"", FACTS)
@@ -144,7 +144,7 @@ def test_an_exchange_is_the_engines_answer_and_the_token(key: SigningKey) -> Non
     """The request crosses as JSON."""
     engine = Engine(credential_exchange={**COMMITTED, "token_type": "Bearer"})
 
-    issued = Issuing(engine, lambda: key).exchange({"task": "t", "prompt": "ä"}, FACTS)
+    issued = CredentialIssuer(engine, lambda: key).exchange({"task": "t", "prompt": "ä"}, FACTS)
 
     assert json.loads(engine.asked[0][1]) == {"task": "t", "prompt": "ä"}
     assert issued["token"].count(".") == 2
@@ -157,7 +157,7 @@ def test_of_an_inactive_credential_nothing_is_told(key: SigningKey, known: dict[
     engine = Engine(credential_introspect=known)
 
     told = credentials_pb2.IntrospectResponse.FromString(
-        Issuing(engine, lambda: key).call(Surface.CREDENTIAL_INTROSPECT, b"", FACTS)
+        CredentialIssuer(engine, lambda: key).call(Surface.CREDENTIAL_INTROSPECT, b"", FACTS)
     )
 
     assert not told.active
@@ -169,7 +169,7 @@ def test_claims_of_an_active_credential_are_told(key: SigningKey) -> None:
     engine = Engine(credential_introspect={"active": True, **CLAIMS})
 
     told = credentials_pb2.IntrospectResponse.FromString(
-        Issuing(engine, lambda: key).call(Surface.CREDENTIAL_INTROSPECT, b"", FACTS)
+        CredentialIssuer(engine, lambda: key).call(Surface.CREDENTIAL_INTROSPECT, b"", FACTS)
     )
 
     assert told.active
@@ -179,7 +179,7 @@ def test_claims_of_an_active_credential_are_told(key: SigningKey) -> None:
 def test_a_client_over_http_is_named_to_the_engine(key: SigningKey) -> None:
     """By its SPIFFE ID, and how it proved that."""
     engine = Engine(credential_introspect={"active": False}, credential_revoke={})
-    issuing, client = Issuing(engine, lambda: key), Client("spiffe://a/b", "jwt_svid")
+    issuing, client = CredentialIssuer(engine, lambda: key), OAuthClient("spiffe://a/b", "jwt_svid")
 
     issuing.introspect(client, "t1", FACTS)
     issuing.revoke(client, "t2", FACTS)
@@ -195,7 +195,7 @@ def test_a_client_over_http_is_named_to_the_engine(key: SigningKey) -> None:
 
 def test_records_of_keys_are_kept_in_milliseconds() -> None:
     """And come back as they were."""
-    stored = StoredKeys(Engine())
+    stored = SigningKeyRecords(Engine())
     record = KeyRecord("k", "a", "{}", 1_700_000_000.125, 1_700_000_300.5, 1_700_086_400.0)
 
     stored.put_signing_key(record)

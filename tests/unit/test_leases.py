@@ -12,11 +12,11 @@ from authz.errors import ApiError, UnavailableError
 from authz.leases import (
     BrokerError,
     Lease,
-    Leases,
+    LeaseManager,
+    LeaseOrder,
     LeaseState,
     NothingMadeError,
     NotRemovedError,
-    Order,
     UnreachableError,
 )
 from tests.support.waiting import eventually
@@ -71,7 +71,7 @@ class Broker:
         self.name = name
         self.secrets: set[str] = set()
         self.open: set[str] = set()
-        self.orders: list[Order] = []
+        self.orders: list[LeaseOrder] = []
         self.findings: tuple[str, ...] = ()
         self.is_closed = False
         self.refuses: Callable[[str], BaseException | None] = lambda _: None
@@ -87,7 +87,7 @@ class Broker:
         """Its id."""
         return f"role-{lease}"
 
-    def make(self, order: Order, within: float) -> Mapping[str, str]:
+    def make(self, order: LeaseOrder, within: float) -> Mapping[str, str]:
         """Makes one."""
         assert within > 0
         self.before_making()
@@ -159,10 +159,10 @@ class Site:
         self.store, self.broker, self.log = Store(), Broker(), Log()
         self.leases = self.again()
 
-    def again(self) -> Leases:
+    def again(self) -> LeaseManager:
         """Another node, or this one after a crash."""
         logger: Any = self.log
-        return Leases({"warehouse": self.broker}, self.store, logger, staleness=0.1)
+        return LeaseManager({"warehouse": self.broker}, self.store, logger, staleness=0.1)
 
     def make(self, number: int = 1) -> Lease:
         """Makes a lease."""
@@ -185,7 +185,7 @@ def wanted(number: int = 1, *, broker: str = "warehouse", operation: str = "dwh.
     return Lease(f"session-{number}/lease", broker, LeaseState.WANTED, until, operation)
 
 
-def metric(leases: Leases, name: str, **labels: str) -> float:
+def metric(leases: LeaseManager, name: str, **labels: str) -> float:
     """Reads one sample."""
     for family in leases.families():
         for sample, found, value in family.samples:

@@ -21,7 +21,7 @@ from authz.engine import Trust, accepted_algorithms, reason_table
 from authz.errors import ApiError
 from authz.server.http.endpoints import application
 from authz.server.http.oauth import OAuthApp, OAuthSettings, OAuthUrls
-from authz.server.http.oauth.clients import Clients, Replays
+from authz.server.http.oauth.clients import ClientAuthenticator, UsedAssertions
 from authz.server.http.oauth.defects import Defect
 from authz.server.http.server import CLIENT_CHAIN
 from tests.support.minting import AGENT_DEFECTS, DOMAIN, Authority, Key
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from authz.model import CallFacts
-    from authz.server.http.oauth.clients import Client
+    from authz.server.http.oauth.clients import OAuthClient
 
 ISSUER = "https://authz.example/t"
 BOT = f"spiffe://{DOMAIN}/ns/support/sa/bot"
@@ -142,12 +142,12 @@ class Engine:
         kind = "DPoP" if request["proof"] else "Bearer"
         return {"token": "a.b.c", "claims": claims, "token_type": kind, "dpop_nonce": self.nonce}
 
-    def introspect(self, client: Client, token: str, facts: CallFacts) -> Mapping[str, Any]:
+    def introspect(self, client: OAuthClient, token: str, facts: CallFacts) -> Mapping[str, Any]:
         """Introspect."""
         self._asked("introspect", (client, token), facts)
         return self.active
 
-    def revoke(self, client: Client, token: str, facts: CallFacts) -> None:
+    def revoke(self, client: OAuthClient, token: str, facts: CallFacts) -> None:
         """Revoke."""
         self._asked("revoke", (client, token), facts)
 
@@ -173,13 +173,13 @@ class Server:
         bundle["keys"].append(self.signer.jwk)
         spec["domains"][DOMAIN]["bundle"] = json.dumps(bundle)
         told = json.dumps(spec).encode()
-        self.stands = SimpleNamespace(trust_spec=told, trust=Trust.compile(told))
+        self.snapshot = SimpleNamespace(trust_spec=told, trust=Trust.compile(told))
         self.engine = Engine()
         self.counted: list[tuple[str, int]] = []
         self.failed: list[BaseException] = []
         self.keys = SimpleNamespace(max_age=300, jwks=lambda: '{"keys":[{"kid":"k"}]}')
-        self.clients = Clients(
-            ISSUER, TOKEN, lambda: self.stands, replays=Replays(most=16), clock=time.time
+        self.clients = ClientAuthenticator(
+            ISSUER, TOKEN, lambda: self.snapshot, replays=UsedAssertions(most=16), clock=time.time
         )
         table = {row["name"]: row for row in reason_table()}
         members = ("public_code", "next_action", "retry", "public_message")
@@ -318,11 +318,11 @@ def test_an_assertion_is_accepted_by_each_algorithm_of_the_metadata_and_no_other
         assertion = jwt.encode(good, secret, algorithm, {"kid": "own"})
     else:
         key = Key.make("own", algorithm)
-        spec = json.loads(server.stands.trust_spec)
+        spec = json.loads(server.snapshot.trust_spec)
         bundle = {"keys": [key.jwk("jwt-svid")]}
         spec["domains"][DOMAIN]["bundle"] = json.dumps(bundle)
         told = json.dumps(spec).encode()
-        server.stands = SimpleNamespace(trust_spec=told, trust=Trust.compile(told))
+        server.snapshot = SimpleNamespace(trust_spec=told, trust=Trust.compile(told))
         assertion = key.sign(good)
 
     status = server.exchange({"client_assertion": assertion}).status_code
@@ -471,7 +471,7 @@ def test_more_assertions_than_can_be_remembered_are_refused(server: Server) -> N
     assert error_of(full) == (503, "temporarily_unavailable")
     assert full.headers["retry-after"]
 
-    replays = Replays(most=1)
+    replays = UsedAssertions(most=1)
     assert replays.first(b"a", 10.0, 1.0)
     assert replays.first(b"b", 20.0, 11.0)
 
@@ -538,10 +538,10 @@ def test_an_assertion_beside_another_clients_certificate_is_refused(server: Serv
 def test_keys_that_change_count_for_assertions_at_once(server: Server) -> None:
     """Those of a domain that lost its keys are refused."""
     assert server.exchange().status_code == 200
-    spec = json.loads(server.stands.trust_spec)
+    spec = json.loads(server.snapshot.trust_spec)
     spec["domains"][DOMAIN]["bundle"] = json.dumps({"keys": []})
     told = json.dumps(spec).encode()
-    server.stands = SimpleNamespace(trust_spec=told, trust=Trust.compile(told))
+    server.snapshot = SimpleNamespace(trust_spec=told, trust=Trust.compile(told))
 
     assert error_of(server.exchange()) == (401, "invalid_client")
 

@@ -15,7 +15,7 @@ import pytest
 
 from authz.config.urls import shown, url_defect
 from authz.trust.addresses import Reach, refusal
-from authz.trust.fetch import Fetcher, FetchError, Request, WebTls
+from authz.trust.fetch import Fetcher, FetchError, FetchRequest, WebVerifier
 from tests.support.keyserver import Answer, KeyServer, WebAuthority
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def server(ca: tuple[WebAuthority, Path]) -> Iterator[KeyServer]:
 
 
 @pytest.fixture
-def tls(ca: tuple[WebAuthority, Path]) -> WebTls:
+def tls(ca: tuple[WebAuthority, Path]) -> WebVerifier:
     """Believes the authority."""
-    return WebTls(str(ca[1]))
+    return WebVerifier(str(ca[1]))
 
 
 # --- addresses
@@ -161,9 +161,9 @@ def test_a_query_is_not_shown() -> None:
 # --- fetching
 
 
-def test_a_document_is_fetched(server: KeyServer, tls: WebTls) -> None:
+def test_a_document_is_fetched(server: KeyServer, tls: WebVerifier) -> None:
     """By name, from a server whose certificate is of a configured authority."""
-    fetched = Fetcher().get(Request(server.url("/keys"), PRIVATE, tls))
+    fetched = Fetcher().get(FetchRequest(server.url("/keys"), PRIVATE, tls))
 
     assert (fetched.text, fetched.fresh_for) == (KEYS, None)
     assert server.asked == ["/keys"]
@@ -184,24 +184,24 @@ def test_a_document_is_fetched(server: KeyServer, tls: WebTls) -> None:
     ],
 )
 def test_the_time_that_a_server_names_is_read(
-    server: KeyServer, tls: WebTls, headers: dict[str, str], fresh_for: float | None
+    server: KeyServer, tls: WebVerifier, headers: dict[str, str], fresh_for: float | None
 ) -> None:
     """RFC 9111 section 5.2.2."""
     server.answers["/keys"].headers = headers
 
-    assert Fetcher().get(Request(server.url("/keys"), PRIVATE, tls)).fresh_for == fresh_for
+    assert Fetcher().get(FetchRequest(server.url("/keys"), PRIVATE, tls)).fresh_for == fresh_for
 
 
-def test_a_refused_address_is_never_connected_to(server: KeyServer, tls: WebTls) -> None:
+def test_a_refused_address_is_never_connected_to(server: KeyServer, tls: WebVerifier) -> None:
     """Without the permission, the server would be found by the same URL."""
     with pytest.raises(FetchError, match=r"127\.0\.0\.1 is loopback"):
-        Fetcher().get(Request(server.url("/keys", "127.0.0.1"), Reach(), tls))
+        Fetcher().get(FetchRequest(server.url("/keys", "127.0.0.1"), Reach(), tls))
 
     assert server.asked == []
 
 
 def test_the_address_that_was_checked_is_the_one_that_is_asked(
-    server: KeyServer, tls: WebTls
+    server: KeyServer, tls: WebVerifier
 ) -> None:
     """A resolver that gives another answer the second time is not asked a second time."""
     answers = iter([["8.8.8.8"], ["127.0.0.1"]])
@@ -212,17 +212,17 @@ def test_the_address_that_was_checked_is_the_one_that_is_asked(
         return next(answers)
 
     with pytest.raises(FetchError):
-        Fetcher(rebinding).get(Request(server.url("/keys"), Reach(), tls, timeout=0.3))
+        Fetcher(rebinding).get(FetchRequest(server.url("/keys"), Reach(), tls, timeout=0.3))
 
     assert asked == ["localhost"]
     assert server.asked == []
 
 
 def test_of_several_addresses_only_those_permitted_are_asked(
-    server: KeyServer, tls: WebTls
+    server: KeyServer, tls: WebVerifier
 ) -> None:
     """The rest is left out."""
-    request = Request(server.url("/keys"), PRIVATE, tls)
+    request = FetchRequest(server.url("/keys"), PRIVATE, tls)
     assert Fetcher(lambda *_: ["169.254.169.254", "127.0.0.1"]).get(request).text == KEYS
     with pytest.raises(FetchError, match=r"169\.254\.169\.254 is a metadata service"):
         Fetcher(lambda *_: ["169.254.169.254", "fe80::1"]).get(request)
@@ -231,13 +231,13 @@ def test_of_several_addresses_only_those_permitted_are_asked(
 
 
 def test_proxies_of_the_environment_are_not_asked(
-    server: KeyServer, tls: WebTls, monkeypatch: pytest.MonkeyPatch
+    server: KeyServer, tls: WebVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy would resolve the name itself."""
     with KeyServer(None) as proxy:
         for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url())
-        assert Fetcher().get(Request(server.url("/keys"), PRIVATE, tls)).text == KEYS
+        assert Fetcher().get(FetchRequest(server.url("/keys"), PRIVATE, tls)).text == KEYS
         assert proxy.asked == []
 
 
@@ -254,25 +254,27 @@ def test_proxies_of_the_environment_are_not_asked(
         (Answer(b" " * (1_048_576 + 1)), "larger than 1 MiB"),
     ],
 )
-def test_a_bad_answer_is_refused(server: KeyServer, tls: WebTls, answer: Answer, why: str) -> None:
+def test_a_bad_answer_is_refused(
+    server: KeyServer, tls: WebVerifier, answer: Answer, why: str
+) -> None:
     """And nothing else is asked for."""
     server.answers["/keys"] = answer
     server.answers["/other"] = Answer(KEYS)
 
     with pytest.raises(FetchError, match=why):
-        Fetcher().get(Request(server.url("/keys"), PRIVATE, tls))
+        Fetcher().get(FetchRequest(server.url("/keys"), PRIVATE, tls))
 
     assert server.asked == ["/keys"]
 
 
-def test_the_largest_answer_is_read(server: KeyServer, tls: WebTls) -> None:
+def test_the_largest_answer_is_read(server: KeyServer, tls: WebVerifier) -> None:
     """One byte less than too much."""
     server.answers["/keys"] = Answer(b" " * 1_048_576)
 
-    assert len(Fetcher().get(Request(server.url("/keys"), PRIVATE, tls)).text) == 1_048_576
+    assert len(Fetcher().get(FetchRequest(server.url("/keys"), PRIVATE, tls)).text) == 1_048_576
 
 
-def test_an_answer_without_end_is_cut_off(server: KeyServer, tls: WebTls) -> None:
+def test_an_answer_without_end_is_cut_off(server: KeyServer, tls: WebVerifier) -> None:
     """Whatever it claims about its length."""
 
     def flood(handler: BaseHTTPRequestHandler) -> None:
@@ -284,11 +286,11 @@ def test_an_answer_without_end_is_cut_off(server: KeyServer, tls: WebTls) -> Non
     server.answers["/keys"] = Answer(send=flood)
 
     with pytest.raises(FetchError, match="larger than 1 MiB"):
-        Fetcher().get(Request(server.url("/keys"), PRIVATE, tls))
+        Fetcher().get(FetchRequest(server.url("/keys"), PRIVATE, tls))
 
 
 @pytest.mark.parametrize("part", ["head", "body"])
-def test_a_server_that_drips_is_left(server: KeyServer, tls: WebTls, part: str) -> None:
+def test_a_server_that_drips_is_left(server: KeyServer, tls: WebVerifier, part: str) -> None:
     """Each byte comes in time; all of them would not."""
 
     def drip(handler: BaseHTTPRequestHandler) -> None:
@@ -303,7 +305,7 @@ def test_a_server_that_drips_is_left(server: KeyServer, tls: WebTls, part: str) 
     began = time.monotonic()
 
     with pytest.raises(FetchError, match=r"in time|within"):
-        Fetcher().get(Request(server.url("/keys"), PRIVATE, tls, timeout=0.4))
+        Fetcher().get(FetchRequest(server.url("/keys"), PRIVATE, tls, timeout=0.4))
 
     assert time.monotonic() - began < 20
 
@@ -341,7 +343,7 @@ WITHOUT_END = {
 @pytest.mark.parametrize("pause", [0.0, 0.05], ids=["fast", "slow"])
 @pytest.mark.parametrize("kind", WITHOUT_END)
 def test_what_surrounds_a_document_is_bounded(
-    server: KeyServer, tls: WebTls, kind: str, pause: float
+    server: KeyServer, tls: WebVerifier, kind: str, pause: float
 ) -> None:
     """Naive way: only the document's own bytes count, so a server holds the node up for ever with what is around them."""
     begin, go_on = WITHOUT_END[kind]
@@ -364,14 +366,14 @@ def test_what_surrounds_a_document_is_bounded(
     )
 
     with pytest.raises(FetchError, match=why):
-        Fetcher().get(Request(server.url("/keys"), PRIVATE, tls, limit, max_bytes=16_384))
+        Fetcher().get(FetchRequest(server.url("/keys"), PRIVATE, tls, limit, max_bytes=16_384))
 
     assert time.monotonic() - began < 10
     assert sent > 0
 
 
 @pytest.mark.parametrize("kind", ["interim answers", "chunk extensions", "small chunks"])
-def test_all_bytes_have_one_bound(server: KeyServer, tls: WebTls, kind: str) -> None:
+def test_all_bytes_have_one_bound(server: KeyServer, tls: WebVerifier, kind: str) -> None:
     """The bound is told, and is that of the document with a share for what surrounds it."""
     begin, go_on = WITHOUT_END[kind]
 
@@ -383,10 +385,10 @@ def test_all_bytes_have_one_bound(server: KeyServer, tls: WebTls, kind: str) -> 
     server.answers["/keys"] = Answer(send=send)
 
     with pytest.raises(FetchError, match=r"all that surrounds the document.*than 1441792 bytes"):
-        Fetcher().get(Request(server.url("/keys"), PRIVATE, tls, 30.0))
+        Fetcher().get(FetchRequest(server.url("/keys"), PRIVATE, tls, 30.0))
 
 
-def test_records_of_tls_are_counted(ca: tuple[WebAuthority, Path], tls: WebTls) -> None:
+def test_records_of_tls_are_counted(ca: tuple[WebAuthority, Path], tls: WebVerifier) -> None:
     """A server that sends nothing but TLS records without content is left, too."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(ca[0].leaf(ca[1].parent))
@@ -418,13 +420,13 @@ def test_records_of_tls_are_counted(ca: tuple[WebAuthority, Path], tls: WebTls) 
         try:
             url = f"https://localhost:{listener.getsockname()[1]}/keys"
             with pytest.raises(FetchError, match="all that surrounds the document"):
-                Fetcher().get(Request(url, PRIVATE, tls, 30.0))
+                Fetcher().get(FetchRequest(url, PRIVATE, tls, 30.0))
         finally:
             ended.set()
             thread.join(5)
 
 
-def test_a_server_that_closes_without_a_word_is_read(server: KeyServer, tls: WebTls) -> None:
+def test_a_server_that_closes_without_a_word_is_read(server: KeyServer, tls: WebVerifier) -> None:
     """Where the document has no length, its end is the connection's."""
 
     def send(handler: BaseHTTPRequestHandler) -> None:
@@ -434,26 +436,26 @@ def test_a_server_that_closes_without_a_word_is_read(server: KeyServer, tls: Web
 
     server.answers["/keys"] = Answer(send=send)
 
-    assert Fetcher().get(Request(server.url("/keys"), PRIVATE, tls)).text == KEYS
+    assert Fetcher().get(FetchRequest(server.url("/keys"), PRIVATE, tls)).text == KEYS
 
 
-def test_a_server_that_never_shakes_hands_is_left(tls: WebTls) -> None:
+def test_a_server_that_never_shakes_hands_is_left(tls: WebVerifier) -> None:
     """The connection opens, and nothing follows."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(FetchError, match=r"no answer within 0\.3 s"):
-            Fetcher().get(Request(f"https://localhost:{port}/", PRIVATE, tls, timeout=0.3))
+            Fetcher().get(FetchRequest(f"https://localhost:{port}/", PRIVATE, tls, timeout=0.3))
 
 
-def test_nobody_there_is_told(tls: WebTls) -> None:
+def test_nobody_there_is_told(tls: WebVerifier) -> None:
     """With the system's own words."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     with pytest.raises(FetchError, match="Connection refused"):
-        Fetcher().get(Request(f"https://127.0.0.1:{port}/", PRIVATE, tls))
+        Fetcher().get(FetchRequest(f"https://127.0.0.1:{port}/", PRIVATE, tls))
 
 
-def test_what_is_no_http_is_refused(tls: WebTls, server: KeyServer) -> None:
+def test_what_is_no_http_is_refused(tls: WebVerifier, server: KeyServer) -> None:
     """For example because something else listens there."""
 
     def babble(handler: BaseHTTPRequestHandler) -> None:
@@ -462,26 +464,26 @@ def test_what_is_no_http_is_refused(tls: WebTls, server: KeyServer) -> None:
     server.answers["/keys"] = Answer(send=babble)
 
     with pytest.raises(FetchError, match="its answer is not valid HTTP"):
-        Fetcher().get(Request(server.url("/keys"), PRIVATE, tls))
+        Fetcher().get(FetchRequest(server.url("/keys"), PRIVATE, tls))
 
 
 def test_a_server_of_another_authority_is_refused(server: KeyServer, tmp_path: Path) -> None:
     """Those of the system do not know it either."""
     other = tmp_path / "other.pem"
     other.write_bytes(WebAuthority("other").pem)
-    for tls in (WebTls(str(other)), WebTls()):
+    for tls in (WebVerifier(str(other)), WebVerifier()):
         with pytest.raises(FetchError, match="its certificate is refused"):
-            Fetcher().get(Request(server.url("/keys"), PRIVATE, tls))
+            Fetcher().get(FetchRequest(server.url("/keys"), PRIVATE, tls))
     assert server.asked == []
 
 
 def test_a_server_of_another_name_is_refused(
-    ca: tuple[WebAuthority, Path], tls: WebTls, tmp_path: Path
+    ca: tuple[WebAuthority, Path], tls: WebVerifier, tmp_path: Path
 ) -> None:
     """The certificate is good, and not of the host in the URL."""
     with KeyServer(ca[0].leaf(tmp_path, names=("other.example",))) as other:
         with pytest.raises(FetchError, match="its certificate is refused"):
-            Fetcher().get(Request(other.url("/keys"), PRIVATE, tls))
+            Fetcher().get(FetchRequest(other.url("/keys"), PRIVATE, tls))
         assert other.asked == []
 
 
@@ -492,7 +494,7 @@ def test_a_file_of_authorities_that_is_none_is_told(server: KeyServer, tmp_path:
         if content is not None:
             bad.write_bytes(content)
         with pytest.raises(FetchError, match=r"`ca_file` .* cannot be read"):
-            Fetcher().get(Request(server.url("/keys"), PRIVATE, WebTls(str(bad))))
+            Fetcher().get(FetchRequest(server.url("/keys"), PRIVATE, WebVerifier(str(bad))))
 
 
 def test_plain_http_is_fetched_for_development_only() -> None:
@@ -500,21 +502,21 @@ def test_plain_http_is_fetched_for_development_only() -> None:
     with KeyServer(None) as plain:
         plain.answers["/keys"] = Answer(KEYS)
         url = plain.url("/keys")
-        assert Fetcher().get(Request(url, Reach(loopback_only=True))).text == KEYS
+        assert Fetcher().get(FetchRequest(url, Reach(loopback_only=True))).text == KEYS
         with pytest.raises(FetchError, match="is not https"):
-            Fetcher().get(Request(url, PRIVATE))
+            Fetcher().get(FetchRequest(url, PRIVATE))
         with pytest.raises(FetchError, match=r"8\.8\.8\.8 is not loopback"):
-            Fetcher(lambda *_: ["8.8.8.8"]).get(Request(url, Reach(loopback_only=True)))
+            Fetcher(lambda *_: ["8.8.8.8"]).get(FetchRequest(url, Reach(loopback_only=True)))
 
 
-def test_a_thread_of_its_own_is_not_needed(server: KeyServer, tls: WebTls) -> None:
+def test_a_thread_of_its_own_is_not_needed(server: KeyServer, tls: WebVerifier) -> None:
     """Two at once do not mix."""
     for number in range(4):
         server.answers[f"/{number}"] = Answer(json.dumps({"n": number}))
     found: dict[int, str] = {}
 
     def fetch(number: int) -> None:
-        found[number] = Fetcher().get(Request(server.url(f"/{number}"), PRIVATE, tls)).text
+        found[number] = Fetcher().get(FetchRequest(server.url(f"/{number}"), PRIVATE, tls)).text
 
     threads = [threading.Thread(target=fetch, args=(number,)) for number in range(4)]
     for thread in threads:

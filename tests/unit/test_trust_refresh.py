@@ -13,9 +13,9 @@ from authz.config import Config, Log, Refresh, load
 from authz.errors import TrustError
 from authz.model import Diagnostic
 from authz.telemetry import make_logger
-from authz.trust.fetch import Fetched, Fetcher, FetchError, Request
-from authz.trust.refresh import Outcome, Refresher
-from authz.trust.remote import Current, Document, RemoteSource, remote_sources
+from authz.trust.fetch import Document, Fetcher, FetchError, FetchRequest
+from authz.trust.refresh import Refresher, RefreshOutcome
+from authz.trust.remote import CurrentDocument, RemoteSource, remote_sources
 from authz.trust.sources import SourceKey, withdrawn
 from tests.support.waiting import eventually
 
@@ -81,8 +81,8 @@ class Stage:
         """Make a source."""
         return RemoteSource(key, f"https://{key.name}/keys", self.bounds, self._fetch(key))
 
-    def _fetch(self, key: SourceKey) -> Callable[[Current], Document]:
-        def fetch(_current: Current) -> Document:
+    def _fetch(self, key: SourceKey) -> Callable[[CurrentDocument], Document]:
+        def fetch(_current: CurrentDocument) -> Document:
             self.asked.append(key)
             document = self.documents.get(key, FetchError("nobody there"))
             if isinstance(document, Exception):
@@ -98,7 +98,7 @@ class Stage:
     def _complete(self) -> None:
         self.completed += 1
 
-    def run(self) -> list[Outcome]:
+    def run(self) -> list[RefreshOutcome]:
         """Do what is due."""
         return [self.refresher.refresh(key) for key in self.refresher.due()]
 
@@ -122,11 +122,11 @@ def test_sources_come_and_go() -> None:
     stage.documents[other] = Document("two")
     stays, _ = (stage.source(key) for key in (CORP, MESH))
     stage.refresher.replace([stays, stage.source(other)])
-    assert stage.run() == [Outcome.UPDATED]
+    assert stage.run() == [RefreshOutcome.UPDATED]
     assert stage.asked == [CORP, MESH, other]
-    assert [one.key for one in stage.refresher.stands()] == [CORP, other]
+    assert [one.key for one in stage.refresher.statuses()] == [CORP, other]
     assert stage.until_asked() == 300
-    assert stage.refresher.refresh(MESH) is Outcome.FAILED
+    assert stage.refresher.refresh(MESH) is RefreshOutcome.FAILED
     assert stage.asked.count(MESH) == 1
 
 
@@ -135,24 +135,24 @@ def test_every_source_is_fetched_at_once_and_then_in_its_time() -> None:
     stage = Stage(CORP, MESH)
     for key in (CORP, MESH):
         stage.documents[key] = Document("one")
-    assert stage.run() == [Outcome.UPDATED, Outcome.UPDATED]
+    assert stage.run() == [RefreshOutcome.UPDATED, RefreshOutcome.UPDATED]
     assert stage.run() == []
-    stands = {one.key: one for one in stage.refresher.stands()}
-    assert stands[CORP].counts[Outcome.UPDATED] == 1
+    stands = {one.key: one for one in stage.refresher.statuses()}
+    assert stands[CORP].counts[RefreshOutcome.UPDATED] == 1
     stage = Stage(CORP)
     for fresh_for, expected in [(None, 300), (0.0, 60), (600.0, 600), (1e9, 3600)]:
         stage.documents[CORP] = Document("one", fresh_for)
         stage.until_asked()
         assert stage.until_asked() == expected, fresh_for
-    (only,) = stage.refresher.stands()
-    assert only.counts[Outcome.UPDATED] == 1
-    assert only.counts[Outcome.UNCHANGED] == 7
+    (only,) = stage.refresher.statuses()
+    assert only.counts[RefreshOutcome.UPDATED] == 1
+    assert only.counts[RefreshOutcome.UNCHANGED] == 7
 
 
 def test_a_source_that_fails_is_asked_again_after_growing_pauses() -> None:
     """Up to a minute; then as before."""
     stage = Stage(CORP)
-    assert stage.run() == [Outcome.FAILED]
+    assert stage.run() == [RefreshOutcome.FAILED]
     pauses = [stage.until_asked() for _ in range(9)]
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     stage.documents[CORP] = Document("one")
@@ -193,7 +193,7 @@ def test_what_cannot_be_fetched_serves_until_it_is_too_old() -> None:
     stage.now += 1
     stage.run()
     assert stage.holder.dropped == [CORP]
-    (stands,) = stage.refresher.stands()
+    (stands,) = stage.refresher.statuses()
     assert (stands.stale, stands.error) == (True, "nobody there")
     assert "keys are too old and were dropped" in stage.log.getvalue()
     stage.now += 86_400
@@ -204,7 +204,7 @@ def test_what_cannot_be_fetched_serves_until_it_is_too_old() -> None:
     stage.until_asked()
 
     assert stage.holder.documents == {CORP: "one"}
-    (stands,) = stage.refresher.stands()
+    (stands,) = stage.refresher.statuses()
     assert (stands.stale, stands.error, stands.age) == (False, "", 0.0)
 
 
@@ -229,7 +229,7 @@ def test_a_machine_that_slept_drops_before_it_asks() -> None:
 
     assert due == [CORP]
     assert stage.holder.dropped == [CORP]
-    assert stage.refresher.refresh(CORP) is Outcome.UPDATED
+    assert stage.refresher.refresh(CORP) is RefreshOutcome.UPDATED
 
 
 @pytest.mark.parametrize(("document", "outcome"), [("bad", "refused"), ("panic", "failed")])
@@ -242,8 +242,8 @@ def test_a_bad_document_leaves_the_last_good_one(document: str, outcome: str) ->
     stage.until_asked()
 
     assert stage.holder.documents == {CORP: "one"}
-    (stands,) = stage.refresher.stands()
-    assert stands.counts[Outcome(outcome)] == 1
+    (stands,) = stage.refresher.statuses()
+    assert stands.counts[RefreshOutcome(outcome)] == 1
     assert stands.age == 300
     assert stands.error
     stage.now += 86_400
@@ -317,7 +317,7 @@ def test_an_unknown_key_after_a_quiet_time_is_looked_for_at_once() -> None:
     stage.now += 100
     stage.documents[CORP] = Document("two", 3600.0)
     stage.unknown = [CORP]
-    assert stage.run() == [Outcome.UPDATED]
+    assert stage.run() == [RefreshOutcome.UPDATED]
     assert stage.holder.documents == {CORP: "two"}
 
 
@@ -354,7 +354,7 @@ def test_its_threads_fetch_and_end() -> None:
     """With the real clock; a source that hangs holds up no other."""
     holder, hangs, gone = Holder(), threading.Event(), threading.Event()
 
-    def hang(_current: Current) -> Document:
+    def hang(_current: CurrentDocument) -> Document:
         hangs.set()
         gone.wait(10)
         return Document("late")
@@ -404,14 +404,14 @@ class Web:
 
     def __init__(self, pages: dict[str, str]) -> None:
         self.pages = pages
-        self.asked: list[Request] = []
+        self.asked: list[FetchRequest] = []
 
-    def get(self, request: Request) -> Fetched:
+    def get(self, request: FetchRequest) -> Document:
         """Answer."""
         self.asked.append(request)
         if request.url not in self.pages:
             raise FetchError("it answers 404")
-        return Fetched(self.pages[request.url], 120.0)
+        return Document(self.pages[request.url], 120.0)
 
 
 def configured(folder: Path, trust: str) -> Config:
@@ -499,9 +499,9 @@ def test_what_is_permitted_is_permitted_for_the_configured_host(tmp_path: Path) 
 def test_where_a_description_leads_is_checked_as_every_url(tmp_path: Path) -> None:
     """By the real fetcher, before anything is asked."""
 
-    def described(request: Request) -> Fetched:
+    def described(request: FetchRequest) -> Document:
         if request.url.endswith("openid-configuration"):
-            return Fetched(json.dumps({"issuer": ISSUER, "jwks_uri": uri}))
+            return Document(json.dumps({"issuer": ISSUER, "jwks_uri": uri}))
         return Fetcher().get(request)
 
     (source,) = remote_sources(configured(tmp_path, issuer("")), described)

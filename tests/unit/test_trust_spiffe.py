@@ -20,10 +20,10 @@ from authz.config import load
 from authz.engine import Trust
 from authz.errors import ConfigError
 from authz.trust.addresses import Reach
-from authz.trust.fetch import Fetched, Fetcher, FetchError, Request
+from authz.trust.fetch import Document, Fetcher, FetchError, FetchRequest
 from authz.trust.remote import remote_sources
 from authz.trust.sources import SourceKey
-from authz.trust.spiffe import SpiffeTls, authorities_of, workload_bundle
+from authz.trust.spiffe import SpiffeVerifier, authorities_of, workload_bundle
 from tests.support.keyserver import Answer, KeyServer, WebAuthority
 from tests.support.minting import Key
 
@@ -52,8 +52,8 @@ def serving(authority: WebAuthority, folder: Path, *names: str, ca: bool = False
 
 def fetch(server: KeyServer, *authorities: bytes) -> str:
     """Fetches a bundle from what must be the endpoint."""
-    tls = SpiffeTls(ENDPOINT, authorities)
-    return Fetcher().get(Request(server.url("/"), Reach(private=True), tls)).text
+    tls = SpiffeVerifier(ENDPOINT, authorities)
+    return Fetcher().get(FetchRequest(server.url("/"), Reach(private=True), tls)).text
 
 
 def test_an_endpoint_is_known_by_its_spiffe_id(ca: WebAuthority, tmp_path: Path) -> None:
@@ -174,11 +174,11 @@ def test_an_endpoint_of_the_domain_itself_is_verified_by_what_it_gave_before(
     tmp_path: Path,
 ) -> None:
     """Before the first time, and once its keys were dropped, by the copy."""
-    asked: list[Request] = []
+    asked: list[FetchRequest] = []
 
-    def get(request: Request) -> Fetched:
+    def get(request: FetchRequest) -> Document:
         asked.append(request)
-        return Fetched(BUNDLE)
+        return Document(BUNDLE)
 
     (source,) = remote_sources(configured(tmp_path, OWN), get)
     first, later = WebAuthority("first"), WebAuthority("later")
@@ -190,9 +190,9 @@ def test_an_endpoint_of_the_domain_itself_is_verified_by_what_it_gave_before(
     source.fetch({SourceKey("domain", "a.example"): '{"keys":[]}'}.get)
 
     assert [request.tls for request in asked] == [
-        SpiffeTls(ENDPOINT, (first.der,)),
-        SpiffeTls(ENDPOINT, (later.der,)),
-        SpiffeTls(ENDPOINT, (first.der,)),
+        SpiffeVerifier(ENDPOINT, (first.der,)),
+        SpiffeVerifier(ENDPOINT, (later.der,)),
+        SpiffeVerifier(ENDPOINT, (first.der,)),
     ]
 
 
@@ -200,11 +200,11 @@ def test_an_endpoint_of_another_domain_is_verified_by_the_bundle_of_that_one(
     tmp_path: Path,
 ) -> None:
     """And by no other."""
-    asked: list[Request] = []
+    asked: list[FetchRequest] = []
 
-    def get(request: Request) -> Fetched:
+    def get(request: FetchRequest) -> Document:
         asked.append(request)
-        return Fetched(BUNDLE)
+        return Document(BUNDLE)
 
     (source,) = remote_sources(configured(tmp_path, FOREIGN), get)
     own, other = WebAuthority("own"), WebAuthority("other")
@@ -218,8 +218,8 @@ def test_an_endpoint_of_another_domain_is_verified_by_the_bundle_of_that_one(
 
     name = "spiffe://b.example/spire/server"
     assert [request.tls for request in asked] == [
-        SpiffeTls(name, (other.der,)),
-        SpiffeTls(name, ()),
+        SpiffeVerifier(name, (other.der,)),
+        SpiffeVerifier(name, ()),
     ]
 
 

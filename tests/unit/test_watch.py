@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from authz.config import Log
-from authz.server.file_watch import Watch
+from authz.server.file_watch import FileWatch
 from authz.telemetry import make_logger
 from tests.support.waiting import eventually
 
@@ -40,7 +40,7 @@ def reader(tmp_path: Path) -> Reader:
 @contextmanager
 def watching(reader: Reader) -> Iterator[None]:
     """Watches what was read, and stops."""
-    watch = Watch((reader.file.parent,), reader, make_logger(Log(), io.StringIO()))
+    watch = FileWatch((reader.file.parent,), reader, make_logger(Log(), io.StringIO()))
     watch.start()
     try:
         yield

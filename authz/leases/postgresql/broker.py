@@ -38,9 +38,9 @@ from authz.leases.postgresql.server_inspection import (
 )
 from authz.leases.protocol import (
     BrokerError,
+    LeaseOrder,
     NothingMadeError,
     NotRemovedError,
-    Order,
     UnreachableError,
 )
 from authz.model import Diagnostic
@@ -159,7 +159,7 @@ class PostgresqlBroker:
         digest = hashlib.sha256(f"{self._owner}\0{self.name}\0{lease}".encode()).hexdigest()
         return PREFIX + digest[:_NAME_DIGITS]
 
-    def make(self, order: Order, within: float) -> Mapping[str, str]:
+    def make(self, order: LeaseOrder, within: float) -> Mapping[str, str]:
         """Make the role of a lease.
 
         Args:
@@ -282,7 +282,7 @@ class PostgresqlBroker:
     # --- making
 
     async def _make(
-        self, address: ServerAddress, order: Order, grants: Sequence[Grant], begun: Event
+        self, address: ServerAddress, order: LeaseOrder, grants: Sequence[Grant], begun: Event
     ) -> Mapping[str, str]:
         role, password = self.name_of(order.lease), secrets.token_urlsafe(_PASSWORD_BYTES)
         verifier = scram_verifier(password)
@@ -312,14 +312,14 @@ class PostgresqlBroker:
         }
 
     @contextmanager
-    def _being_made(self, order: Order) -> Iterator[None]:
+    def _being_made(self, order: LeaseOrder) -> Iterator[None]:
         self._making[order.lease] = order.holder
         try:
             yield
         finally:
             del self._making[order.lease]
 
-    async def _check_server(self, main: Any, order: Order) -> None:
+    async def _check_server(self, main: Any, order: LeaseOrder) -> None:
         version = main.get_server_version().major
         if version < MINIMUM_VERSION:
             raise NothingMadeError(
@@ -348,7 +348,7 @@ class PostgresqlBroker:
         self,
         main: Any,
         address: ServerAddress,
-        order: Order,
+        order: LeaseOrder,
         verifier: str,
         grants: Mapping[str, Sequence[Grant]],
     ) -> None:

@@ -17,7 +17,7 @@ from authz.model import CallFacts, Surface
 from authz.server.grpc.decisions import AUTHORIZER
 from authz.server.grpc.listener import Services
 from authz.server.grpc.unary import CallContext, SurfaceCalls, UnaryService, unary_handler
-from authz.server.runtime_state import World
+from authz.server.runtime_state import RuntimeState
 from authz.server.status.readiness import Readiness
 from authz.v1 import admin_pb2
 from authz.v1.surfaces import METHODS
@@ -41,7 +41,7 @@ class Administration:
 
     engine: AdminCalls
     """Explains and revokes."""
-    world: World
+    runtime: RuntimeState
     """Reloads."""
     readiness: Readiness
     """Reports the status of the node."""
@@ -72,7 +72,7 @@ class Administration:
 
     def _reload(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
         _parse(admin_pb2.ReloadRequest(), request)
-        outcome = self.world.reload()
+        outcome = self.runtime.reload()
         answer = admin_pb2.ReloadResponse(
             reloaded=not outcome.failed,
             bundle_revision=outcome.revision,
@@ -84,22 +84,22 @@ class Administration:
 
     def _status(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
         _parse(admin_pb2.StatusRequest(), request)
-        stands, report = self.world.stands, self.readiness.report()
+        snapshot, report = self.runtime.snapshot, self.readiness.report()
         answer = admin_pb2.StatusResponse(
             version=self.version,
             ready=report.ready,
             problems=report.problems,
             started_at=_timestamp(self.readiness.started_at),
-            last_reload_error="\n".join(str(diagnostic) for diagnostic in stands.refused),
+            last_reload_error="\n".join(str(diagnostic) for diagnostic in snapshot.refused),
             detail_json=json.dumps(report.detail, sort_keys=True).encode(),
         )
-        if stands.plan is not None:
-            answer.bundle_name = stands.plan.name
-            answer.bundle_revision = stands.plan.revision
-            answer.bundle_digest = stands.plan.digest
-            answer.bundle_loaded_at.CopyFrom(_timestamp(stands.loaded_at))
-        if stands.trust is not None:
-            answer.trust_revision = stands.trust.revision
+        if snapshot.plan is not None:
+            answer.bundle_name = snapshot.plan.name
+            answer.bundle_revision = snapshot.plan.revision
+            answer.bundle_digest = snapshot.plan.digest
+            answer.bundle_loaded_at.CopyFrom(_timestamp(snapshot.loaded_at))
+        if snapshot.trust is not None:
+            answer.trust_revision = snapshot.trust.revision
         return answer.SerializeToString()
 
 

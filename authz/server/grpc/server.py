@@ -25,7 +25,7 @@ from authz.server.grpc.services import (
 )
 from authz.server.grpc.threads import ListenerThreads, thread_families
 from authz.server.grpc.unary import CallContext, SurfaceCalls
-from authz.server.runtime_state import World
+from authz.server.runtime_state import RuntimeState
 from authz.server.status.readiness import Readiness
 from authz.telemetry import Metrics
 
@@ -116,7 +116,7 @@ class GrpcServer:
     def bind(
         self,
         *,
-        world: World,
+        runtime: RuntimeState,
         readiness: Readiness,
         issuer: SurfaceCalls | None,
         task_ended: Callable[[float], object] | None,
@@ -124,7 +124,7 @@ class GrpcServer:
         """Open all listeners. They answer no call before `start`.
 
         Args:
-            world: Is reloaded by administration.
+            runtime: Is reloaded by administration.
             readiness: Is shown by administration.
             issuer: Answers calls about credentials. `None`: none are issued.
             task_ended: Called after each task that ended, with the seconds that its caller still waits.
@@ -151,7 +151,7 @@ class GrpcServer:
                 _ADMIN, None, _ADMIN_DEADLINE, facts_of, self._metrics, self._failed
             )
             administration = Administration(
-                self._engine, world, readiness, __version__, context, task_ended
+                self._engine, runtime, readiness, __version__, context, task_ended
             )
             calls = ListenerCalls(self._engine, issuer, context, task_ended)
             services = admin_services(calls, administration)

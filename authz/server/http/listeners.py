@@ -11,10 +11,10 @@ from authz.config import Config
 from authz.engine import reason_table
 from authz.server.http import observation
 from authz.server.http.endpoints import Endpoint, application
-from authz.server.http.oauth import Clients, OAuthApp, OAuthSettings, OAuthUrls
+from authz.server.http.oauth import ClientAuthenticator, OAuthApp, OAuthSettings, OAuthUrls
 from authz.server.http.server import WebServer, WebSettings
-from authz.server.issuing import Issuing
-from authz.server.runtime_state import World
+from authz.server.issuing import CredentialIssuer
+from authz.server.runtime_state import RuntimeState
 from authz.server.status.readiness import Readiness
 from authz.signing import KeyRing
 from authz.telemetry import Metrics
@@ -29,14 +29,14 @@ class HttpContext:
     """The parts of a node that endpoints use."""
 
     config: Config
-    world: World
+    runtime: RuntimeState
     readiness: Readiness
     metrics: Metrics
     failed: Callable[[BaseException], None]
     """Receives every unexpected exception."""
     keys: KeyRing | None
     """The keys that sign credentials. `None`: none are issued."""
-    issuer: Issuing | None
+    issuer: CredentialIssuer | None
     """Issues credentials. `None`: none are issued."""
 
 
@@ -59,7 +59,7 @@ def _oauth(context: HttpContext) -> Sequence[Endpoint]:
     urls = OAuthUrls(credentials.issuer)
     app = OAuthApp(
         urls,
-        Clients(urls.issuer, urls.token, lambda: context.world.stands),
+        ClientAuthenticator(urls.issuer, urls.token, lambda: context.runtime.snapshot),
         context.keys,
         context.issuer,
         OAuthSettings(

@@ -6,30 +6,30 @@ from typing import Any, Final
 
 from authz.config.urls import shown
 from authz.model import Directory, MetricFamily, MetricKind
-from authz.server.runtime_state import World
-from authz.trust import SourceStands
+from authz.server.runtime_state import RuntimeState
+from authz.trust import SourceStatus
 
-__all__ = ["Directories"]
+__all__ = ["DirectoryStatus"]
 
 _MAX_SHOWN: Final = 100
 
 
-class Directories:
+class DirectoryStatus:
     """Tells how old each is; what is too old trusts nothing.
 
     Args:
-        world: The bundle that serves.
+        runtime: The bundle that serves.
         clock: Unix time.
         fetched: How each stands that is fetched, by its name.
     """
 
     def __init__(
         self,
-        world: World,
+        runtime: RuntimeState,
         clock: Callable[[], float] = time.time,
-        fetched: Callable[[], Mapping[str, SourceStands]] = dict,
+        fetched: Callable[[], Mapping[str, SourceStatus]] = dict,
     ) -> None:
-        self._world = world
+        self._runtime = runtime
         self._clock = clock
         self._fetched = fetched
 
@@ -76,7 +76,7 @@ class Directories:
     def _entries(self, directory: Directory) -> int:
         if directory.entries is not None:
             return directory.entries
-        known = self._world.stands.fetched.get(directory.name)
+        known = self._runtime.snapshot.fetched.get(directory.name)
         return len(known.entries) if known is not None else 0
 
     def families(self) -> Iterator[MetricFamily]:
@@ -116,19 +116,19 @@ class Directories:
                     {"directory": name, "result": str(outcome)},
                     float(count),
                 )
-                for name, stands in self._fetched().items()
-                for outcome, count in stands.counts.items()
+                for name, status in self._fetched().items()
+                for outcome, count in status.counts.items()
             ),
         )
 
     def _aged(self) -> list[tuple[Directory, float | None]]:
-        stands, now = self._world.stands, self._clock()
-        if stands.plan is None:
+        snapshot, now = self._runtime.snapshot, self._clock()
+        if snapshot.plan is None:
             return []
-        changed = stands.directories
+        changed = snapshot.directories
         return [
             (one, max(0.0, now - changed[one.name]) if one.name in changed else None)
-            for one in stands.plan.directories
+            for one in snapshot.plan.directories
         ]
 
 

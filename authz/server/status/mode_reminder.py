@@ -8,7 +8,7 @@ from authz.engine import Plan
 from authz.model import Observing
 from authz.telemetry import Logger
 
-__all__ = ["WARNED_DAYS", "Reminder", "told"]
+__all__ = ["WARNED_DAYS", "ModeReminder", "told"]
 
 WARNED_DAYS: Final = 7
 """Days before its end from which an entry is warned of."""
@@ -37,7 +37,7 @@ def told(entry: Observing, now: float) -> dict[str, Any]:
     }
 
 
-class Reminder:
+class ModeReminder:
     """Says in the log what is not enforced: when it begins, once a day in its last week, and when it ends.
 
     Args:

@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from authz.server.runtime_state import World
+from authz.server.runtime_state import RuntimeState
 from authz.server.status.mode_reminder import told
-from authz.server.status.trust_sources import TrustSources
+from authz.server.status.trust_sources import TrustSourceStatus
 
-__all__ = ["Part", "Readiness", "Report"]
+__all__ = ["Readiness", "ReadinessReport", "StatusPart"]
 
 
-class Part(Protocol):
+class StatusPart(Protocol):
     """A part of a node."""
 
     def problems(self) -> Iterable[str]:
@@ -38,7 +38,7 @@ class SignerKeys(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReadinessReport:
     """How the node stands at one moment."""
 
     ready: bool
@@ -55,7 +55,7 @@ class Readiness:
     Args:
         version: Version of the software.
         profile: Build profile of the engine.
-        world: Bundle and keys.
+        runtime: Bundle and keys.
         sources: Where the keys come from.
         engine: Gives the engine's own account.
         insecure: Names of listeners with `insecure_dev`.
@@ -73,12 +73,12 @@ class Readiness:
         version: str,
         profile: str,
         *,
-        world: World,
-        sources: TrustSources,
+        runtime: RuntimeState,
+        sources: TrustSourceStatus,
         engine: Callable[[], Mapping[str, Any]],
         insecure: Sequence[str],
         started_at: float,
-        more: Mapping[str, Part] | None = None,
+        more: Mapping[str, StatusPart] | None = None,
         files: Mapping[str, str] | None = None,
         listeners: Mapping[str, str] | None = None,
         keys: SignerKeys | None = None,
@@ -87,7 +87,7 @@ class Readiness:
     ) -> None:
         self._version = version
         self._profile = profile
-        self._world = world
+        self._runtime = runtime
         self._sources = sources
         self._engine = engine
         self._insecure = tuple(insecure)
@@ -101,7 +101,7 @@ class Readiness:
         self._stopping = False
         self._serving = False
 
-    def add(self, name: str, part: Part) -> None:
+    def add(self, name: str, part: StatusPart) -> None:
         """Add another that may have problems.
 
         Args:
@@ -127,13 +127,13 @@ class Readiness:
         return self._is_ready(self._engine(), self._late())
 
     def _is_ready(self, engine: Mapping[str, Any], late: Sequence[str]) -> bool:
-        stands = self._world.stands
+        snapshot = self._runtime.snapshot
         return (
             self._serving
             and not self._stopping
-            and stands.plan is not None
+            and snapshot.plan is not None
             and not self._sources.waiting
-            and self._world.knows_sequences
+            and self._runtime.knows_sequences
             and bool(engine.get("ready"))
             # A node that joins others waits until it can issue what they issue. Later it goes on without a key: decisions
             # are made without one.
@@ -141,22 +141,22 @@ class Readiness:
             and not late
         )
 
-    def report(self) -> Report:
+    def report(self) -> ReadinessReport:
         """Tell how the node stands.
 
         Returns:
             The report.
         """
-        stands = self._world.stands
+        snapshot = self._runtime.snapshot
         engine = self._engine()
         problems: list[str] = []
         if self._stopping:
             problems.append("stopping")
         elif not self._serving:
             problems.append("starting")
-        if stands.plan is None:
+        if snapshot.plan is None:
             problems.append("no bundle is loaded")
-        if stands.trust is None:
+        if snapshot.trust is None:
             problems.append("no keys are loaded")
         problems.extend(self._sources.problems())
         problems.extend(str(problem) for problem in engine.get("problems", ()))
@@ -167,13 +167,13 @@ class Readiness:
         ready = self._is_ready(engine, late)
         if self._keys is not None:
             problems.extend(self._keys.problems())
-        if stands.refused:
+        if snapshot.refused:
             problems.append("the last reload was refused")
         if self._insecure:
             problems.append("insecure_dev: " + ", ".join(self._insecure))
         observing = [
             told(entry, self._clock())
-            for entry in (stands.plan.observing if stands.plan is not None else ())
+            for entry in (snapshot.plan.observing if snapshot.plan is not None else ())
         ]
         problems.extend(
             f"mode: {entry['scope']} {entry['name']}".rstrip()
@@ -188,36 +188,36 @@ class Readiness:
             "build_profile": self._profile,
             "started_at": _time(self.started_at),
             "bundle": {
-                "name": stands.plan.name,
-                "revision": stands.plan.revision,
-                "digest": stands.plan.digest,
-                "policies": stands.plan.policy_count,
-                "operations": stands.plan.operation_count,
-                "loaded_at": _time(stands.loaded_at),
-                "rules": asdict(stands.rules),
-                "warnings": [str(warning) for warning in stands.plan.warnings[:20]],
+                "name": snapshot.plan.name,
+                "revision": snapshot.plan.revision,
+                "digest": snapshot.plan.digest,
+                "policies": snapshot.plan.policy_count,
+                "operations": snapshot.plan.operation_count,
+                "loaded_at": _time(snapshot.loaded_at),
+                "rules": asdict(snapshot.rules),
+                "warnings": [str(warning) for warning in snapshot.plan.warnings[:20]],
             }
-            if stands.plan is not None
+            if snapshot.plan is not None
             else None,
             "trust": {
-                "revision": stands.trust.revision,
-                "warnings": list(stands.trust.warnings[:20]),
+                "revision": snapshot.trust.revision,
+                "warnings": list(snapshot.trust.warnings[:20]),
                 "sources": self._sources.detail(),
             }
-            if stands.trust is not None
+            if snapshot.trust is not None
             else None,
-            "last_reload_refused": [str(diagnostic) for diagnostic in stands.refused[:20]],
+            "last_reload_refused": [str(diagnostic) for diagnostic in snapshot.refused[:20]],
             "insecure_dev": list(self._insecure),
             "files": self._files,
             "listeners": self._listeners,
             "observing": observing,
             # Agents whose users' prompts count by the agents' own word, up to tier standard.
-            "harnesses": list(stands.plan.harnesses) if stands.plan is not None else [],
+            "harnesses": list(snapshot.plan.harnesses) if snapshot.plan is not None else [],
             "signing_keys": self._keys.detail() if self._keys is not None else None,
             "engine": dict(engine),
             **{name: part.detail() for name, part in self._more.items()},
         }
-        return Report(ready, tuple(problems), detail)
+        return ReadinessReport(ready, tuple(problems), detail)
 
 
 def _time(at: float) -> str:

@@ -4,16 +4,16 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from authz.server.status.readiness import Report
+from authz.server.status.readiness import ReadinessReport
 from authz.telemetry import Logger
 
-__all__ = ["Standing"]
+__all__ = ["ReadinessLog"]
 
 _NUMBER: Final = re.compile(r"\d+")
 _MAX_PROBLEMS: Final = 20
 
 
-class Standing:
+class ReadinessLog:
     """Compares how the node stands with how it stood.
 
     Args:
@@ -21,13 +21,13 @@ class Standing:
         log: Where a change is said.
     """
 
-    def __init__(self, report: Callable[[], Report], log: Logger) -> None:
+    def __init__(self, report: Callable[[], ReadinessReport], log: Logger) -> None:
         self._report = report
         self._log = log
         self._ready: bool | None = None
         self._known: frozenset[str] = frozenset()
 
-    def look(self) -> None:
+    def log_changes(self) -> None:
         """Say what has changed since the last look; at the first nothing is new."""
         try:
             report = self._report()

@@ -6,20 +6,20 @@ from typing import Any, Final
 
 from authz.config import Config
 from authz.model import MetricFamily, MetricKind
-from authz.server.runtime_state import World
-from authz.trust import Refresher, SourceKey, SourceStands, place_of
+from authz.server.runtime_state import RuntimeState
+from authz.trust import Refresher, SourceKey, SourceStatus, place_of
 
-__all__ = ["TrustSources"]
+__all__ = ["TrustSourceStatus"]
 
 _MAX_SHOWN: Final = 100
 
 
-class TrustSources:
+class TrustSourceStatus:
     """Puts together what the world and the refresh know of each source.
 
     Args:
         config: The configuration.
-        world: The keys that serve.
+        runtime: The keys that serve.
         refresher: Fetches some of them.
         clock: Unix time.
     """
@@ -27,12 +27,12 @@ class TrustSources:
     def __init__(
         self,
         config: Config,
-        world: World,
+        runtime: RuntimeState,
         refresher: Refresher,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
-        self._world = world
+        self._runtime = runtime
         self._refresher = refresher
         self._clock = clock
         trust = config.trust
@@ -44,7 +44,7 @@ class TrustSources:
     @property
     def waiting(self) -> tuple[SourceKey, ...]:
         """Sources that were not fetched yet."""
-        return tuple(stands.key for stands in self._refresher.stands() if stands.age is None)
+        return tuple(status.key for status in self._refresher.statuses() if status.age is None)
 
     def problems(self) -> tuple[str, ...]:
         """Tell what is wrong.
@@ -55,22 +55,22 @@ class TrustSources:
         return tuple(self._problems())[:_MAX_SHOWN]
 
     def _problems(self) -> Iterator[str]:
-        for stands in self._refresher.stands():
-            said = f" ({stands.error})" if stands.error else ""
-            if stands.age is None:
-                yield f"the keys of {stands.key} were not fetched yet{said}"
-            elif stands.stale:
-                yield f"the keys of {stands.key} are too old and were dropped{said}"
-            elif stands.error:
-                yield f"the keys of {stands.key} were not refreshed{said}"
+        for status in self._refresher.statuses():
+            said = f" ({status.error})" if status.error else ""
+            if status.age is None:
+                yield f"the keys of {status.key} were not fetched yet{said}"
+            elif status.stale:
+                yield f"the keys of {status.key} are too old and were dropped{said}"
+            elif status.error:
+                yield f"the keys of {status.key} were not refreshed{said}"
         usable = self._usable()
-        for name in sorted(self._world.stands.older):
+        for name in sorted(self._runtime.snapshot.older):
             serves = "one" if usable.get(SourceKey("domain", name)) else "none"
             yield (
                 f"the bundle of trust domain `{name}` is older than one that was used before, and was refused: "
                 f"{serves} serves"
             )
-        yield from self._world.problems()
+        yield from self._runtime.problems()
 
     def detail(self) -> list[dict[str, Any]]:
         """Tell how each source stands.
@@ -78,7 +78,7 @@ class TrustSources:
         Returns:
             JSON values.
         """
-        fetched = {stands.key: stands for stands in self._refresher.stands()}
+        fetched = {status.key: status for status in self._refresher.statuses()}
         usable, age = self._usable(), self._age(fetched)
         return [
             {
@@ -99,7 +99,7 @@ class TrustSources:
         Yields:
             Every family; labels are the names of the configuration.
         """
-        fetched = {stands.key: stands for stands in self._refresher.stands()}
+        fetched = {status.key: status for status in self._refresher.statuses()}
         usable, age = self._usable(), self._age(fetched)
 
         def gauge(name: str, text: str, values: dict[SourceKey, float]) -> MetricFamily:
@@ -131,13 +131,13 @@ class TrustSources:
                     {"kind": key.kind, "name": key.name, "result": str(outcome)},
                     float(count),
                 )
-                for key, stands in fetched.items()
-                for outcome, count in stands.counts.items()
+                for key, status in fetched.items()
+                for outcome, count in status.counts.items()
             ),
         )
 
     def _usable(self) -> dict[SourceKey, int]:
-        trust = self._world.stands.trust
+        trust = self._runtime.snapshot.trust
         if trust is None:
             return {}
         return {
@@ -145,8 +145,8 @@ class TrustSources:
             **{SourceKey("issuer", i.alias): i.keys for i in trust.issuers},
         }
 
-    def _age(self, fetched: dict[SourceKey, SourceStands]) -> dict[SourceKey, float]:
-        read = max(0.0, self._clock() - self._world.stands.files_read_at)
+    def _age(self, fetched: dict[SourceKey, SourceStatus]) -> dict[SourceKey, float]:
+        read = max(0.0, self._clock() - self._runtime.snapshot.files_read_at)
         found = {}
         for key in self._keys:
             age = fetched[key].age if key in fetched else read

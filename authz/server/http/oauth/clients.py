@@ -17,7 +17,7 @@ from authz.engine import Trust
 from authz.errors import ApiError, AuthzError
 from authz.server.http.oauth.defects import Defect, OAuthError
 
-__all__ = ["ASSERTION_TYPES", "Client", "Clients", "Replays"]
+__all__ = ["ASSERTION_TYPES", "ClientAuthenticator", "OAuthClient", "UsedAssertions"]
 
 _JWT_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _JWT_SPIFFE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
@@ -30,7 +30,7 @@ _MAX_JTI: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class OAuthClient:
     """A client that proved who it is."""
 
     spiffe_id: str
@@ -41,7 +41,7 @@ class Client:
     """The certificates of its connection, DER, verified; none where it showed none."""
 
 
-class Keys(Protocol):
+class ClientKeys(Protocol):
     """The keys that serve, as far as clients need them."""
 
     @property
@@ -53,7 +53,7 @@ class Keys(Protocol):
         """The keys that serve."""
 
 
-class Replays:
+class UsedAssertions:
     """Assertions that were used, each until it ends; of this node alone.
 
     Args:
@@ -92,7 +92,7 @@ class Replays:
             return True
 
 
-class Clients:
+class ClientAuthenticator:
     """Authenticates clients.
 
     Args:
@@ -106,21 +106,21 @@ class Clients:
         self,
         issuer: str,
         token_endpoint: str,
-        keys: Callable[[], Keys],
+        keys: Callable[[], ClientKeys],
         *,
-        replays: Replays | None = None,
+        replays: UsedAssertions | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._issuer = issuer
         self._token_endpoint = token_endpoint
         self._keys = keys
         self._clock = clock
-        self._replays = replays or Replays()
+        self._replays = replays or UsedAssertions()
         self._compiled: tuple[bytes, Trust] | None = None
 
     def authenticate(
         self, form: Mapping[str, str], authorization: str | None, chain: Sequence[bytes]
-    ) -> Client:
+    ) -> OAuthClient:
         """Find out who calls.
 
         Args:
@@ -158,7 +158,7 @@ class Clients:
         if named is not None and named != proved:
             raise Defect.OTHER_CLIENT_ID.error()
         how = "jwt_svid" if assertion is not None else "x509_svid"
-        return Client(proved, how, tuple(chain))
+        return OAuthClient(proved, how, tuple(chain))
 
     def _peer(self, chain: Sequence[bytes]) -> str:
         trust = self._keys().trust

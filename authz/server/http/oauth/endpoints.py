@@ -15,7 +15,7 @@ from starlette.responses import Response
 from authz.errors import ApiError, AuthzError
 from authz.model import CallFacts
 from authz.server.http.endpoints import Endpoint
-from authz.server.http.oauth.clients import Client, Clients
+from authz.server.http.oauth.clients import ClientAuthenticator, OAuthClient
 from authz.server.http.oauth.defects import CREDENTIAL_DEFECTS, Defect, OAuthError
 from authz.server.http.oauth.forms import ACCESS_TOKEN, parse_form, read_exchange, required
 from authz.server.http.oauth.metadata import OAuthUrls, server_metadata
@@ -62,10 +62,10 @@ class IssuerCalls(Protocol):
     def exchange(self, request: Mapping[str, Any], facts: CallFacts) -> Mapping[str, Any]:
         """Exchange tokens for a credential: its `token` and what is known of it."""
 
-    def introspect(self, client: Client, token: str, facts: CallFacts) -> Mapping[str, Any]:
+    def introspect(self, client: OAuthClient, token: str, facts: CallFacts) -> Mapping[str, Any]:
         """Tell what is known of a credential."""
 
-    def revoke(self, client: Client, token: str, facts: CallFacts) -> None:
+    def revoke(self, client: OAuthClient, token: str, facts: CallFacts) -> None:
         """Revoke a credential."""
 
 
@@ -100,7 +100,7 @@ class OAuthApp:
     def __init__(
         self,
         urls: OAuthUrls,
-        clients: Clients,
+        clients: ClientAuthenticator,
         keys: PublishedKeys,
         issuer: IssuerCalls,
         settings: OAuthSettings,
@@ -125,7 +125,7 @@ class OAuthApp:
         urls = self._urls
 
         def form(
-            url: str, name: str, answer: Callable[[dict[str, str], Client, Request], Response]
+            url: str, name: str, answer: Callable[[dict[str, str], OAuthClient, Request], Response]
         ) -> Endpoint:
             return Endpoint(urlsplit(url).path, self._form(name, answer), "POST")
 
@@ -169,7 +169,7 @@ class OAuthApp:
     # --- for clients
 
     def _form(
-        self, name: str, answer: Callable[[dict[str, str], Client, Request], Response]
+        self, name: str, answer: Callable[[dict[str, str], OAuthClient, Request], Response]
     ) -> Callable[[Request], Awaitable[Response]]:
         """Read a form, authenticate its client, and answer on a thread: the engine waits for the disk."""
 
@@ -219,7 +219,7 @@ class OAuthApp:
             raise Defect.LATE_BODY.error(headers={"connection": "close"}) from error
         return bytes(body)
 
-    def _facts(self, request: Request, client: Client) -> CallFacts:
+    def _facts(self, request: Request, client: OAuthClient) -> CallFacts:
         pem = [ssl.DER_cert_to_PEM_cert(one).encode() for one in client.chain]
         peer = request.client
         return CallFacts(
@@ -232,7 +232,7 @@ class OAuthApp:
             intermediates=b"".join(pem[1:]) or None,
         )
 
-    def _token(self, form: dict[str, str], client: Client, request: Request) -> Response:
+    def _token(self, form: dict[str, str], client: OAuthClient, request: Request) -> Response:
         asked = read_exchange(form, client)
         proofs = request.headers.getlist("dpop")
         if len(proofs) > 1:
@@ -252,13 +252,13 @@ class OAuthApp:
         nonce = issued.get("dpop_nonce")
         return _json(answer, headers={"dpop-nonce": nonce} if nonce else {})
 
-    def _introspect(self, form: dict[str, str], client: Client, request: Request) -> Response:
+    def _introspect(self, form: dict[str, str], client: OAuthClient, request: Request) -> Response:
         token = required(form, "token")
         known = self._issuer.introspect(client, token, self._facts(request, client))
         # Of one that is not active nothing is said, not even why (RFC 7662 §2.2).
         return _json(known if known.get("active") is True else {"active": False})
 
-    def _revoke(self, form: dict[str, str], client: Client, request: Request) -> Response:
+    def _revoke(self, form: dict[str, str], client: OAuthClient, request: Request) -> Response:
         self._issuer.revoke(client, required(form, "token"), self._facts(request, client))
         return Response(status_code=200, headers=_NO_STORE)
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
-from authz.server.http.oauth.clients import Client
+from authz.server.http.oauth.clients import OAuthClient
 from authz.server.http.oauth.defects import Defect
 
 __all__ = [
@@ -35,7 +35,7 @@ _MAX_FIELDS: Final = 64
 _MAX_LIFETIME: Final = 86_400
 
 
-def read_exchange(form: dict[str, str], client: Client) -> dict[str, Any]:
+def read_exchange(form: dict[str, str], client: OAuthClient) -> dict[str, Any]:
     """Read the parameters of a token exchange (RFC 8693 §2.1) and its authorization details (RFC 9396)."""
     if required(form, "grant_type") != TOKEN_EXCHANGE:
         raise Defect.GRANT.error()

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from authz.server.status.readiness import Report
-from authz.server.status.readiness_log import Standing
+from authz.server.status.readiness import ReadinessReport
+from authz.server.status.readiness_log import ReadinessLog
 
 
 class _Log:
@@ -25,16 +25,16 @@ def _looks(*reports: Any) -> list[tuple[str, str, Sequence[str]]]:
     """What is said at one look after another; an exception is one of telling how the node stands."""
     log, left = _Log(), list(reports)
 
-    def report() -> Report:
+    def report() -> ReadinessReport:
         one = left.pop(0)
         if isinstance(one, Exception):
             raise one
         ready, *problems = one
-        return Report(ready, tuple(problems), {})
+        return ReadinessReport(ready, tuple(problems), {})
 
-    standing = Standing(report, log)  # type: ignore[arg-type]  # the part of a logger that is used
+    readiness_log = ReadinessLog(report, log)  # type: ignore[arg-type]  # the part of a logger that is used
     for _ in reports:
-        standing.look()
+        readiness_log.log_changes()
     return log.said
 
 

@@ -13,13 +13,13 @@ from authz.config import Config, Log, load
 from authz.engine import DirectoryEntries, listener_rules, peer_rules
 from authz.errors import BundleError, EngineError, TrustError
 from authz.model import RuleChanges
-from authz.server.runtime_state import World
-from authz.server.static_secrets import Injections
-from authz.server.status.directories import Directories
-from authz.server.status.mode_reminder import Reminder
+from authz.server.runtime_state import RuntimeState
+from authz.server.static_secrets import StaticSecrets
+from authz.server.status.directories import DirectoryStatus
+from authz.server.status.mode_reminder import ModeReminder
 from authz.server.status.readiness import Readiness
-from authz.server.status.trust_sources import TrustSources
-from authz.server.trust_sequences import Sequences
+from authz.server.status.trust_sources import TrustSourceStatus
+from authz.server.trust_sequences import TrustSequences
 from authz.telemetry import Metrics, make_logger
 from authz.tools.keys import DevDomain
 from authz.trust import Refresher, SourceKey
@@ -128,21 +128,21 @@ class Stage:
         self.now = 1000.0
         issuing = self.config.credentials
         self.injections = (
-            Injections(issuing.injections, self.logger) if issuing is not None else None
+            StaticSecrets(issuing.injections, self.logger) if issuing is not None else None
         )
-        self.world = World(
+        self.runtime = RuntimeState(
             self.config,
             self.engine,
             listener_rules(self.config),
             peers=peer_rules(self.config),
             injections=self.injections,
-            sequences=Sequences(self.config, self.engine, self.logger),
+            sequences=TrustSequences(self.config, self.engine, self.logger),
             metrics=self.metrics,
             log=self.logger,
             clock=lambda: self.now,
         )
-        self.sources = TrustSources(
-            self.config, self.world, Refresher((), self.world, self.logger), lambda: self.now
+        self.sources = TrustSourceStatus(
+            self.config, self.runtime, Refresher((), self.runtime, self.logger), lambda: self.now
         )
 
     def restarted(self, config: str | None = None) -> Stage:
@@ -167,7 +167,7 @@ class Stage:
 def stage(tmp_path: Path) -> Stage:
     """A loaded world."""
     made = Stage(tmp_path)
-    made.world.load()
+    made.runtime.load()
     return made
 
 
@@ -176,7 +176,7 @@ def test_a_good_change_is_swapped_in_with_everything(stage: Stage) -> None:
     stage.write("bundle/policies/p.cedar", POLICY.format(id="two"))
     stage.now = 2000.0
 
-    outcome = stage.world.reload()
+    outcome = stage.runtime.reload()
 
     (first, _, _), (second, _, rules) = stage.engine.loaded
     assert (outcome.changed, outcome.failed) == (True, False)
@@ -185,7 +185,7 @@ def test_a_good_change_is_swapped_in_with_everything(stage: Stage) -> None:
         ("main", True, False),
         ("admin", False, True),
     ]
-    assert stage.world.stands.loaded_at == 2000.0
+    assert stage.runtime.snapshot.loaded_at == 2000.0
     assert stage.reloads("success") == 2
 
 
@@ -200,7 +200,7 @@ destinations:
 """
 
 
-def with_directories(stage: Stage, changed: float) -> Directories:
+def with_directories(stage: Stage, changed: float) -> DirectoryStatus:
     """Give the bundle two directories, whose files were changed at that time."""
     for name, text in {
         "bundle/data/customers.csv": "email\nbob@customer.example\n",
@@ -209,8 +209,8 @@ def with_directories(stage: Stage, changed: float) -> Directories:
     }.items():
         stage.write(name, text)
         os.utime(stage.folder / name, (changed, changed))
-    assert not stage.world.reload().failed
-    return Directories(stage.world, lambda: stage.now)
+    assert not stage.runtime.reload().failed
+    return DirectoryStatus(stage.runtime, lambda: stage.now)
 
 
 def test_the_engine_is_told_when_the_files_of_directories_were_changed(stage: Stage) -> None:
@@ -225,12 +225,12 @@ def test_the_engine_is_told_when_the_files_of_directories_were_changed(stage: St
         "the directory `customers` is too old, and trusts nothing: data/customers.csv was changed 4000 s ago"
     ]
     swaps = len(stage.engine.directories)
-    assert not stage.world.reload().changed
+    assert not stage.runtime.reload().changed
     assert len(stage.engine.directories) == swaps
 
     # A clock that goes wrong makes nothing fresh for longer.
     os.utime(stage.folder / "bundle/data/customers.csv", (9000.0, 9000.0))
-    assert not stage.world.reload().changed
+    assert not stage.runtime.reload().changed
     assert stage.engine.directories[-1] == {"customers": 6000.0, "leavers": 2000.0}
     assert list(told.problems()) == []
 
@@ -241,16 +241,16 @@ def test_a_file_from_the_future_grows_old_from_when_it_was_first_seen(stage: Sta
     with_directories(stage, 9000.0)
     assert stage.engine.directories[-1] == {"customers": 5000.0, "leavers": 5000.0}
     stage.now = 6000.0
-    stage.world.reload()
+    stage.runtime.reload()
     assert stage.engine.directories[-1] == {"customers": 5000.0, "leavers": 5000.0}
     stage.write("bundle/bundle.yaml", "name: test\ntasks: optional\nrevision: two\n")
-    assert stage.world.reload().changed
+    assert stage.runtime.reload().changed
     assert stage.engine.directories[-1] == {"customers": 5000.0, "leavers": 5000.0}
     os.utime(stage.folder / "bundle/data/customers.csv", (9500.0, 9500.0))
-    stage.world.reload()
+    stage.runtime.reload()
     assert stage.engine.directories[-1] == {"customers": 6000.0, "leavers": 5000.0}
     stage.now = 9200.0
-    stage.world.reload()
+    stage.runtime.reload()
     assert stage.engine.directories[-1] == {"customers": 6000.0, "leavers": 5000.0}
 
 
@@ -287,7 +287,7 @@ def test_readiness_and_metrics_tell_how_directories_stand(stage: Stage) -> None:
     readiness = Readiness(
         "1",
         "debug",
-        world=stage.world,
+        runtime=stage.runtime,
         sources=stage.sources,
         engine=lambda: {"ready": True, "problems": []},
         insecure=[],
@@ -307,10 +307,10 @@ def test_what_was_fetched_counts_for_the_bundle_that_it_was_fetched_for(stage: S
     """A reload keeps it, another URL or column does not; and it counts from when it was fetched."""
     stage.now = 5000.0
     followed: list[Plan] = []
-    stage.world.follow(followed.append)
+    stage.runtime.follow(followed.append)
     told = with_directories(stage, 2000.0)
     stage.write("bundle/directories.yaml", BY_URL)
-    assert not stage.world.reload().failed
+    assert not stage.runtime.reload().failed
     plan = followed[-1]
     directory = next(one for one in plan.directories if one.url)
     assert (directory.url, directory.column, directory.max_age) == (
@@ -324,26 +324,26 @@ def test_what_was_fetched_counts_for_the_bundle_that_it_was_fetched_for(stage: S
     ]
 
     entries = DirectoryEntries.read("email\na@x.example\nb@x.example\n", "email")
-    assert stage.world.put_directory(directory, b"1", entries)
+    assert stage.runtime.put_directory(directory, b"1", entries)
     assert stage.engine.directories[-1] == {"customers": 5000.0, "leavers": 2000.0}
     assert stage.engine.fetched[-1] == {"customers": 2}
     assert list(told.problems()) == []
     stage.now = 6000.0
-    assert not stage.world.put_directory(directory, b"1", entries), "it says the same"
+    assert not stage.runtime.put_directory(directory, b"1", entries), "it says the same"
     assert stage.engine.directories[-1]["customers"] == 6000.0, "and is known to"
 
     stage.write("bundle/bundle.yaml", "name: test\ntasks: optional\nrevision: two\n")
-    assert stage.world.reload().changed
+    assert stage.runtime.reload().changed
     assert stage.engine.fetched[-1] == {"customers": 2}
     assert stage.engine.directories[-1]["customers"] == 6000.0
     stage.now = 9700.0
     assert "it was fetched 3700 s ago" in next(iter(told.problems()))
 
     stage.write("bundle/directories.yaml", BY_URL.replace("column: email, ", ""))
-    assert stage.world.reload().changed
+    assert stage.runtime.reload().changed
     assert stage.engine.fetched[-1] == {}
     assert stage.engine.directories[-1] == {"leavers": 2000.0}
-    assert not stage.world.put_directory(directory, b"2", entries), "it was fetched for another"
+    assert not stage.runtime.put_directory(directory, b"2", entries), "it was fetched for another"
     assert stage.engine.fetched[-1] == {}
 
 
@@ -351,11 +351,11 @@ def test_what_was_fetched_may_be_dropped(stage: Stage) -> None:
     """Then nothing is known."""
     with_directories(stage, 2000.0)
     stage.write("bundle/directories.yaml", BY_URL)
-    stage.world.reload()
-    assert stage.world.stands.plan is not None
-    directory = next(one for one in stage.world.stands.plan.directories if one.url)
-    stage.world.put_directory(directory, b"1", DirectoryEntries.read("email\n", "email"))
-    stage.world.drop_directory(directory)
+    stage.runtime.reload()
+    assert stage.runtime.snapshot.plan is not None
+    directory = next(one for one in stage.runtime.snapshot.plan.directories if one.url)
+    stage.runtime.put_directory(directory, b"1", DirectoryEntries.read("email\n", "email"))
+    stage.runtime.drop_directory(directory)
     assert stage.engine.fetched[-1] == {}
     assert "customers" not in stage.engine.directories[-1]
 
@@ -373,7 +373,7 @@ def test_a_directory_that_cannot_be_read_whole_refuses_the_bundle(stage: Stage) 
     with_directories(stage, 2000.0)
     stage.write("bundle/data/customers.csv", "email\nbob@customer.example,1\n")
 
-    outcome = stage.world.reload()
+    outcome = stage.runtime.reload()
 
     assert outcome.failed
     assert str(outcome.diagnostics[0]).startswith(
@@ -386,13 +386,13 @@ def test_a_reload_tells_what_becomes_of_the_progress_of_rules(stage: Stage) -> N
 
     def reloaded(*budgets: str) -> RuleChanges:
         stage.write("bundle/budgets.yaml", f"budgets: {{{', '.join(budgets)}}}\n")
-        outcome = stage.world.reload()
+        outcome = stage.runtime.reload()
         assert not outcome.failed, outcome.diagnostics
-        assert stage.world.reload().rules == RuleChanges(carried=len(budgets)), "nothing changed"
-        assert outcome.rules == stage.world.stands.rules
+        assert stage.runtime.reload().rules == RuleChanges(carried=len(budgets)), "nothing changed"
+        assert outcome.rules == stage.runtime.snapshot.rules
         return outcome.rules
 
-    assert stage.world.stands.rules == RuleChanges(), "nothing was before"
+    assert stage.runtime.snapshot.rules == RuleChanges(), "nothing was before"
     facts = FACTS.replace("{ping: {}}", "{ping: {}, pong: {}}").replace("crm.ping", "crm.*")
     stage.write("bundle/facts.yaml", facts)
     one, two = "one: {count: crm.pong, most: 5}", "two: {count: crm.pong, most: 5}"
@@ -406,13 +406,13 @@ def test_a_reload_tells_what_becomes_of_the_progress_of_rules(stage: Stage) -> N
     assert '"omitted": 50' in stage.log.getvalue()
 
     stage.write("bundle/budgets.yaml", "budgets: {one: {count: crm.peng, most: 9}}\n")
-    assert stage.world.reload().rules == RuleChanges(), "it was refused"
-    assert stage.world.stands.rules == many, "of what serves"
+    assert stage.runtime.reload().rules == RuleChanges(), "it was refused"
+    assert stage.runtime.snapshot.rules == many, "of what serves"
 
 
 def test_no_change_swaps_nothing(stage: Stage) -> None:
     """A touched file is no change."""
-    outcome = stage.world.reload()
+    outcome = stage.runtime.reload()
 
     assert not outcome.changed
     assert not outcome.failed
@@ -432,17 +432,17 @@ def test_no_change_swaps_nothing(stage: Stage) -> None:
 )
 def test_a_bad_change_leaves_everything_as_it_was(stage: Stage, name: str, text: str) -> None:
     """Also when only a test of the bundle fails, or only the keys are bad."""
-    before = stage.world.stands
+    before = stage.runtime.snapshot
     stage.write(name, text)
 
-    outcome = stage.world.reload()
+    outcome = stage.runtime.reload()
 
     assert outcome.failed
     assert outcome.diagnostics
     assert len(stage.engine.loaded) == 1
-    assert stage.world.stands.plan is before.plan
-    assert stage.world.stands.trust is before.trust
-    assert stage.world.stands.refused == outcome.diagnostics
+    assert stage.runtime.snapshot.plan is before.plan
+    assert stage.runtime.snapshot.trust is before.trust
+    assert stage.runtime.snapshot.refused == outcome.diagnostics
     assert stage.reloads("failure") == 1
     assert "goes on serving" in stage.log.getvalue()
 
@@ -451,18 +451,18 @@ def test_a_missing_key_file_leaves_everything_as_it_was(stage: Stage) -> None:
     """An unmounted secret must not drop the trust that serves."""
     (stage.folder / "keys/bundle.json").unlink()
 
-    assert stage.world.reload().failed
+    assert stage.runtime.reload().failed
     assert len(stage.engine.loaded) == 1
 
 
 def test_a_world_that_the_engine_refuses_is_not_said_to_serve(stage: Stage) -> None:
     """What is reported is what decides."""
-    before = stage.world.stands
+    before = stage.runtime.snapshot
     stage.engine.raises = EngineError("no")
     stage.write("bundle/policies/p.cedar", POLICY.format(id="two"))
 
-    assert stage.world.reload().failed
-    assert stage.world.stands.plan is before.plan
+    assert stage.runtime.reload().failed
+    assert stage.runtime.snapshot.plan is before.plan
 
 
 class Panic(BaseException):
@@ -487,7 +487,7 @@ def test_whatever_goes_wrong_leaves_everything_as_it_was(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, part: str, error: BaseException
 ) -> None:
     """What nobody foresaw is a refused reload as well, and is told."""
-    before = stage.world.stands
+    before = stage.runtime.snapshot
 
     def fail(*_args: object, **_named: object) -> None:
         raise error
@@ -495,17 +495,17 @@ def test_whatever_goes_wrong_leaves_everything_as_it_was(
     stage.write("bundle/policies/p.cedar", POLICY.format(id="two"))
     with monkeypatch.context() as patched:
         patched.setattr(f"authz.server.runtime_state.{part}", fail)
-        outcome = stage.world.reload()
+        outcome = stage.runtime.reload()
 
     assert (outcome.changed, outcome.failed) == (False, True)
     (told,) = outcome.diagnostics
     assert type(error).__name__ in str(told)
     assert str(told).encode(), "it goes into messages of the API"
-    assert stage.world.stands.plan is before.plan
-    assert stage.world.stands.refused == outcome.diagnostics
+    assert stage.runtime.snapshot.plan is before.plan
+    assert stage.runtime.snapshot.refused == outcome.diagnostics
     assert stage.reloads("failure") == 1
     assert "goes on serving" in stage.log.getvalue()
-    assert stage.world.reload().changed
+    assert stage.runtime.reload().changed
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
@@ -520,20 +520,20 @@ def test_a_wish_to_stop_is_not_held_back(
     monkeypatch.setattr("authz.server.runtime_state.read_folder", leave)
 
     with pytest.raises(stop):
-        stage.world.reload()
+        stage.runtime.reload()
 
 
 def test_an_odd_file_in_the_bundle_leaves_everything_as_it_was(stage: Stage) -> None:
     """A link that leads to itself, and a name that is not UTF-8."""
     loop = stage.folder / "bundle/loop"
     loop.symlink_to("loop")
-    assert stage.world.reload().failed
-    assert "`loop` leads in a circle" in str(stage.world.stands.refused[0])
+    assert stage.runtime.reload().failed
+    assert "`loop` leads in a circle" in str(stage.runtime.snapshot.refused[0])
     loop.unlink()
     with open(os.fsencode(stage.folder / "bundle") + b"/\xff.yaml", "wb"):  # noqa: PTH123
         pass
 
-    assert stage.world.reload().failed
+    assert stage.runtime.reload().failed
     assert stage.reloads("failure") == 2
     assert len(stage.engine.loaded) == 1
 
@@ -549,21 +549,21 @@ def test_a_world_that_serves_is_said_to_serve_though_telling_failed(
     monkeypatch.setattr(stage.metrics, "bundle", fail)
     stage.write("bundle/policies/p.cedar", POLICY.format(id="two"))
 
-    outcome = stage.world.reload()
+    outcome = stage.runtime.reload()
 
     assert (outcome.changed, outcome.failed) == (True, False)
-    assert stage.world.stands.plan is stage.engine.loaded[-1][0]
+    assert stage.runtime.snapshot.plan is stage.engine.loaded[-1][0]
     assert len(stage.engine.loaded) == 2
 
 
 def test_after_a_refusal_the_mended_one_is_swapped_in(stage: Stage) -> None:
     """And the refusal is forgotten."""
     stage.write("bundle/policies/p.cedar", "permit(")
-    assert stage.world.reload().failed
+    assert stage.runtime.reload().failed
     stage.write("bundle/policies/p.cedar", POLICY.format(id="three"))
 
-    assert stage.world.reload().changed
-    assert stage.world.stands.refused == ()
+    assert stage.runtime.reload().changed
+    assert stage.runtime.snapshot.refused == ()
 
 
 def test_the_first_load_refuses_to_start(tmp_path: Path) -> None:
@@ -572,8 +572,8 @@ def test_the_first_load_refuses_to_start(tmp_path: Path) -> None:
     stage.write("bundle/policies/p.cedar", "permit(")
 
     with pytest.raises(BundleError):
-        stage.world.load()
-    assert stage.world.stands.plan is None
+        stage.runtime.load()
+    assert stage.runtime.snapshot.plan is None
 
 
 def test_the_first_load_without_keys_refuses_to_start(tmp_path: Path) -> None:
@@ -582,7 +582,7 @@ def test_the_first_load_without_keys_refuses_to_start(tmp_path: Path) -> None:
     (stage.folder / "keys/bundle.json").unlink()
 
     with pytest.raises(TrustError, match=r"keys/bundle\.json"):
-        stage.world.load()
+        stage.runtime.load()
 
 
 def test_readiness_tells_a_refused_reload_and_insecure_dev(stage: Stage) -> None:
@@ -590,7 +590,7 @@ def test_readiness_tells_a_refused_reload_and_insecure_dev(stage: Stage) -> None
     readiness = Readiness(
         "1",
         "debug",
-        world=stage.world,
+        runtime=stage.runtime,
         sources=stage.sources,
         engine=lambda: {"ready": True, "problems": []},
         insecure=["main"],
@@ -599,7 +599,7 @@ def test_readiness_tells_a_refused_reload_and_insecure_dev(stage: Stage) -> None
     assert not readiness.report().ready
     readiness.serving()
     stage.write("bundle/policies/p.cedar", "permit(")
-    stage.world.reload()
+    stage.runtime.reload()
 
     report = readiness.report()
 
@@ -615,7 +615,7 @@ def test_an_engine_that_is_not_ready_makes_the_node_not_ready(stage: Stage) -> N
     readiness = Readiness(
         "1",
         "debug",
-        world=stage.world,
+        runtime=stage.runtime,
         sources=stage.sources,
         engine=lambda: {"ready": False, "problems": ["audit"]},
         insecure=[],
@@ -638,7 +638,7 @@ def fetching(tmp_path: Path) -> Stage:
     made = Stage(
         tmp_path, CONFIG.replace("{a.example: {bundle: {file: keys/bundle.json}}}", FETCHED)
     )
-    made.world.load()
+    made.runtime.load()
     return made
 
 
@@ -657,14 +657,14 @@ def usable(stage: Stage, name: str = "b.example") -> int:
 def test_fetched_keys_are_swapped_in_under_the_bundle_that_serves(fetching: Stage) -> None:
     """Until they come there are none; the others stay."""
     assert usable(fetching) == 0
-    plan = fetching.world.stands.plan
+    plan = fetching.runtime.snapshot.plan
 
-    assert fetching.world.renew(MESH, bundle(1))
+    assert fetching.runtime.renew(MESH, bundle(1))
 
     assert usable(fetching) == 1
     assert usable(fetching, "a.example") == 1
     assert fetching.engine.loaded[-1][0] is plan
-    assert fetching.world.stands.trust is fetching.engine.loaded[-1][1]
+    assert fetching.runtime.snapshot.trust is fetching.engine.loaded[-1][1]
 
 
 def test_every_swap_keeps_the_enforcers(tmp_path: Path) -> None:
@@ -673,11 +673,11 @@ def test_every_swap_keeps_the_enforcers(tmp_path: Path) -> None:
     text = text.replace('main: {address: "127.0.0.1:0", insecure_dev: true}', MUTUAL)
     text += 'enforcers: [{name: crm, match: "spiffe://a.example/crm", asks: ["system:crm"]}]\n'
     made = Stage(tmp_path, text)
-    made.world.load()
-    made.world.renew(MESH, bundle(1))
-    made.world.drop(MESH)
+    made.runtime.load()
+    made.runtime.renew(MESH, bundle(1))
+    made.runtime.drop(MESH)
     made.write("bundle/policies/p.cedar", POLICY.format(id="two"))
-    assert made.world.reload().changed
+    assert made.runtime.reload().changed
 
     names = [[peer.name for peer in peers] for peers in made.engine.peers]
     assert names == [["crm"]] * 4
@@ -686,76 +686,76 @@ def test_every_swap_keeps_the_enforcers(tmp_path: Path) -> None:
 def test_the_same_keys_again_swap_nothing(fetching: Stage) -> None:
     """Else each fetch would empty the caches."""
     document = bundle(1)
-    fetching.world.renew(MESH, document)
+    fetching.runtime.renew(MESH, document)
     loaded = len(fetching.engine.loaded)
 
-    assert not fetching.world.renew(MESH, document)
+    assert not fetching.runtime.renew(MESH, document)
     assert len(fetching.engine.loaded) == loaded
 
 
 @pytest.mark.parametrize("document", ["{", "{}", '{"keys": [7]}', bundle(4)])
 def test_bad_keys_leave_those_before(fetching: Stage, document: str) -> None:
     """An earlier bundle is bad as well."""
-    fetching.world.renew(MESH, bundle(5))
-    before, loaded = fetching.world.stands, len(fetching.engine.loaded)
+    fetching.runtime.renew(MESH, bundle(5))
+    before, loaded = fetching.runtime.snapshot, len(fetching.engine.loaded)
 
     with pytest.raises(TrustError):
-        fetching.world.renew(MESH, document)
+        fetching.runtime.renew(MESH, document)
 
-    assert fetching.world.stands is before
+    assert fetching.runtime.snapshot is before
     assert len(fetching.engine.loaded) == loaded
 
 
 def test_an_empty_bundle_takes_every_key_away(fetching: Stage) -> None:
     """Whatever it says of its sequence; and none leads back past it."""
-    fetching.world.renew(MESH, bundle(5))
+    fetching.runtime.renew(MESH, bundle(5))
 
-    assert fetching.world.renew(MESH, '{"keys":[]}')
+    assert fetching.runtime.renew(MESH, '{"keys":[]}')
 
     assert usable(fetching) == 0
     with pytest.raises(TrustError, match="lower `spiffe_sequence`"):
-        fetching.world.renew(MESH, bundle(4))
+        fetching.runtime.renew(MESH, bundle(4))
     assert usable(fetching) == 0
-    assert fetching.world.renew(MESH, bundle(6))
+    assert fetching.runtime.renew(MESH, bundle(6))
     assert usable(fetching) == 1
 
 
 def test_a_reload_keeps_what_was_fetched(fetching: Stage) -> None:
     """Also what was dropped stays away."""
-    fetching.world.renew(MESH, bundle(5))
+    fetching.runtime.renew(MESH, bundle(5))
     fetching.write("bundle/policies/p.cedar", POLICY.format(id="two"))
-    assert fetching.world.reload().changed
+    assert fetching.runtime.reload().changed
     assert usable(fetching) == 1
 
-    fetching.world.drop(MESH)
+    fetching.runtime.drop(MESH)
 
     assert usable(fetching) == 0
     fetching.write("bundle/policies/p.cedar", POLICY.format(id="three"))
-    assert fetching.world.reload().changed
+    assert fetching.runtime.reload().changed
     assert usable(fetching) == 0
     with pytest.raises(TrustError, match="lower `spiffe_sequence`"):
-        fetching.world.renew(MESH, bundle(4))
-    assert fetching.world.renew(MESH, bundle(5))
+        fetching.runtime.renew(MESH, bundle(4))
+    assert fetching.runtime.renew(MESH, bundle(5))
     assert usable(fetching) == 1
 
 
 def test_keys_that_the_engine_refuses_are_not_said_to_serve(fetching: Stage) -> None:
     """What is reported is what decides."""
-    before = fetching.world.stands
+    before = fetching.runtime.snapshot
     fetching.engine.raises = EngineError("no")
 
     with pytest.raises(EngineError):
-        fetching.world.renew(MESH, bundle(1))
-    assert fetching.world.stands is before
+        fetching.runtime.renew(MESH, bundle(1))
+    assert fetching.runtime.snapshot is before
 
 
 def test_an_earlier_bundle_in_a_file_does_not_replace_the_one_in_use(stage: Stage) -> None:
     """Nor does it hold up the rest of a reload."""
     stage.write("keys/bundle.json", bundle(5))
-    assert stage.world.reload().changed
+    assert stage.runtime.reload().changed
     revision = stage.engine.loaded[-1][1].revision
     stage.write("keys/bundle.json", bundle(4, "two"))
-    assert stage.world.reload().changed
+    assert stage.runtime.reload().changed
 
     _, trust, _ = stage.engine.loaded[-1]
     assert trust.revision == revision
@@ -773,17 +773,17 @@ def served(stage: Stage) -> list[tuple[str, int | None, int]]:
 def test_an_earlier_bundle_that_is_refused_is_used_for_nothing(stage: Stage) -> None:
     """Not for assertions of OAuth clients either, whose keys are compiled of the sources that serve."""
     stage.write("keys/bundle.json", bundle(5))
-    stage.world.reload()
-    used = stage.world.stands.trust_spec
+    stage.runtime.reload()
+    used = stage.runtime.snapshot.trust_spec
     stage.write("keys/bundle.json", bundle(4, "two"))
-    stage.world.reload()
+    stage.runtime.reload()
 
-    assert stage.world.stands.trust_spec == used
-    assert '"spiffe_sequence": 5' in str(stage.world.current(SourceKey("domain", "a.example")))
+    assert stage.runtime.snapshot.trust_spec == used
+    assert '"spiffe_sequence": 5' in str(stage.runtime.current(SourceKey("domain", "a.example")))
     assert any("is older than one" in problem for problem in stage.sources.problems())
     assert any("one serves" in problem for problem in stage.sources.problems())
     stage.write("keys/bundle.json", bundle(6))
-    stage.world.reload()
+    stage.runtime.reload()
     assert list(stage.sources.problems()) == []
 
 
@@ -793,69 +793,69 @@ def test_an_earlier_bundle_that_is_refused_is_used_for_nothing(stage: Stage) -> 
 def test_an_earlier_bundle_is_refused_after_a_restart(stage: Stage, document: str) -> None:
     """One without a sequence too: none of its keys is used, until a newer one comes."""
     stage.write("keys/bundle.json", bundle(5))
-    stage.world.reload()
+    stage.runtime.reload()
     assert stage.engine.sequences == {"a.example": {"epoch": 0, "sequence": 5}}
     stage.write("keys/bundle.json", document)
 
     again = stage.restarted()
-    again.world.load()
+    again.runtime.load()
 
     assert served(again) == [("a.example", 5, 0)]
     assert any("none serves" in problem for problem in again.sources.problems())
     assert stage.engine.sequences["a.example"]["sequence"] == 5
     again.write("keys/bundle.json", bundle(5, "same"))
-    assert again.world.reload().changed
+    assert again.runtime.reload().changed
     assert served(again) == [("a.example", 5, 1)]
     assert list(again.sources.problems()) == []
 
 
 def test_an_earlier_bundle_is_not_fetched_after_a_restart(fetching: Stage) -> None:
     """It is refused as while the server ran, and says what to do where counting began anew."""
-    fetching.world.renew(MESH, bundle(5))
+    fetching.runtime.renew(MESH, bundle(5))
     again = fetching.restarted()
-    again.world.load()
+    again.runtime.load()
 
     with pytest.raises(TrustError, match=r"b\.example\.bundle\.sequence_epoch"):
-        again.world.renew(MESH, bundle(4))
+        again.runtime.renew(MESH, bundle(4))
     assert usable(again) == 0
-    assert again.world.renew(MESH, bundle(6))
+    assert again.runtime.renew(MESH, bundle(6))
     assert usable(again) == 1
 
 
 def test_an_operator_accepts_that_counting_began_anew(stage: Stage) -> None:
     """By `sequence_epoch`: once, and what follows is measured by the new count."""
     stage.write("keys/bundle.json", bundle(5))
-    stage.world.reload()
+    stage.runtime.reload()
     stage.write("keys/bundle.json", bundle(2))
     raised = CONFIG.replace("keys/bundle.json", "keys/bundle.json, sequence_epoch: 1")
 
     again = stage.restarted(raised)
-    again.world.load()
+    again.runtime.load()
 
     assert served(again) == [("a.example", 2, 1)]
     assert stage.engine.sequences == {"a.example": {"epoch": 1, "sequence": 2}}
     stage.write("keys/bundle.json", bundle(1))
     third = stage.restarted()
-    third.world.load()
+    third.runtime.load()
     assert served(third) == [("a.example", 2, 0)]
 
 
 def test_no_bundle_is_used_before_it_is_known_which_is_the_newest(stage: Stage) -> None:
     """A store that cannot be read at the start lets no earlier bundle in; it is tried again."""
     stage.write("keys/bundle.json", bundle(5))
-    stage.world.reload()
+    stage.runtime.reload()
     stage.engine.store_fails = True
     stage.write("keys/bundle.json", bundle(4))
     again = stage.restarted()
-    again.world.load()
+    again.runtime.load()
     assert [keys for _, _, keys in served(again)] == [0]
     assert any("the store is down" in problem for problem in again.sources.problems())
-    again.world.keep_sequences()
+    again.runtime.keep_sequences()
     assert [keys for _, _, keys in served(again)] == [0]
     readiness = Readiness(
         "1",
         "debug",
-        world=again.world,
+        runtime=again.runtime,
         sources=again.sources,
         engine=lambda: {"ready": True, "problems": []},
         insecure=[],
@@ -865,12 +865,12 @@ def test_no_bundle_is_used_before_it_is_known_which_is_the_newest(stage: Stage) 
     assert not readiness.report().ready
 
     stage.engine.store_fails = False
-    again.world.keep_sequences()
+    again.runtime.keep_sequences()
 
     assert readiness.report().ready
     assert served(again) == [("a.example", 5, 0)]
     again.write("keys/bundle.json", bundle(7))
-    again.world.reload()
+    again.runtime.reload()
     assert served(again) == [("a.example", 7, 1)]
     assert list(again.sources.problems()) == []
 
@@ -879,27 +879,27 @@ def test_a_bundle_is_used_once_it_is_known_that_none_is_newer(stage: Stage) -> N
     """Without another reload."""
     stage.engine.store_fails = True
     again = stage.restarted()
-    again.world.load()
+    again.runtime.load()
     assert [keys for _, _, keys in served(again)] == [0]
 
     stage.engine.store_fails = False
-    again.world.keep_sequences()
+    again.runtime.keep_sequences()
 
     assert [keys for _, _, keys in served(again)] == [1]
-    assert not again.world.reload().changed
+    assert not again.runtime.reload().changed
 
 
 def test_what_the_store_does_not_take_is_noted_later(stage: Stage) -> None:
     """The bundle serves meanwhile, and readiness says that it is not kept."""
     stage.engine.store_fails = True
     stage.write("keys/bundle.json", bundle(5))
-    stage.world.reload()
+    stage.runtime.reload()
     assert served(stage) == [("a.example", 5, 1)]
     assert stage.engine.sequences == {"a.example": {"epoch": 0, "sequence": 1}}
     assert any("the store is down" in problem for problem in stage.sources.problems())
 
     stage.engine.store_fails = False
-    stage.world.keep_sequences()
+    stage.runtime.keep_sequences()
 
     assert stage.engine.sequences == {"a.example": {"epoch": 0, "sequence": 5}}
     assert list(stage.sources.problems()) == []
@@ -925,7 +925,7 @@ def test_a_node_that_joins_others_is_not_ready_until_it_can_issue(stage: Stage) 
     readiness = Readiness(
         "1",
         "debug",
-        world=stage.world,
+        runtime=stage.runtime,
         sources=stage.sources,
         engine=lambda: {"ready": True, "problems": []},
         insecure=[],
@@ -948,21 +948,21 @@ def test_a_mode_that_observes_for_too_long_is_refused(stage: Stage) -> None:
     """Seen from the time of loading: 90 days, whole days."""
     stage.write("bundle/mode.yaml", OBSERVE.format(until="1970-04-02"))
     assert "more than 90 days ahead. Say `until: 1970-04-01`" in str(
-        stage.world.reload().diagnostics[0]
+        stage.runtime.reload().diagnostics[0]
     )
     stage.write("bundle/mode.yaml", OBSERVE.format(until="1970-04-01"))
-    assert stage.world.reload().changed
+    assert stage.runtime.reload().changed
 
 
 def test_what_is_observed_is_told_once_then_daily_in_the_last_week(stage: Stage) -> None:
     """By readiness too, and not once it has ended."""
     stage.write("bundle/mode.yaml", OBSERVE.format(until="1970-01-31T00:00:00Z"))
-    assert stage.world.reload().changed
-    reminder = Reminder(lambda: stage.world.stands.plan, stage.logger, lambda: stage.now)
+    assert stage.runtime.reload().changed
+    reminder = ModeReminder(lambda: stage.runtime.snapshot.plan, stage.logger, lambda: stage.now)
     readiness = Readiness(
         "1",
         "debug",
-        world=stage.world,
+        runtime=stage.runtime,
         sources=stage.sources,
         engine=lambda: {"ready": True, "problems": []},
         insecure=[],
@@ -996,7 +996,7 @@ def test_what_is_observed_is_told_once_then_daily_in_the_last_week(stage: Stage)
     assert readiness.report().detail["harnesses"] == []
     harness = "agents: {cli: {match: 'spiffe://a.example/ns/cli/sa/*', harness: true}}\n"
     stage.write("bundle/harness.yaml", harness)
-    assert stage.world.reload().changed
+    assert stage.runtime.reload().changed
     assert readiness.report().detail["harnesses"] == ["cli"]
 
 
@@ -1044,7 +1044,7 @@ def injecting(tmp_path: Path) -> Stage:
     """A loaded world with a standing secret."""
     made = Stage(tmp_path, INJECTING)
     write_secret(made, SECRET)
-    made.world.load()
+    made.runtime.load()
     return made
 
 
@@ -1079,25 +1079,25 @@ def test_without_credentials_the_engine_is_told_of_none(stage: Stage) -> None:
 
 def test_a_secret_that_changes_is_loaded_again(injecting: Stage) -> None:
     """And only then."""
-    assert not injecting.world.reload().changed
+    assert not injecting.runtime.reload().changed
     assert len(injecting.engine.credentials) == 1
     write_secret(injecting, "another-key")
-    assert injecting.world.reload().changed
+    assert injecting.runtime.reload().changed
     assert value(injecting) == "another-key"
-    assert injecting.folder / "secret" in injecting.world.watched
+    assert injecting.folder / "secret" in injecting.runtime.watched
 
 
 @pytest.mark.parametrize("spoil", [None, "", "two\nlines\n"])
 def test_a_secret_that_cannot_be_read_is_none(injecting: Stage, spoil: str | None) -> None:
     """Never the one before: whoever takes it away wants it gone."""
     write_secret(injecting, spoil)
-    injecting.world.reload()
+    injecting.runtime.reload()
     assert value(injecting) is None
     assert injecting.injections is not None
     (problem,) = injecting.injections.problems()
     assert "secret" in problem
     write_secret(injecting, "another-key")
-    injecting.world.reload()
+    injecting.runtime.reload()
     assert value(injecting) == "another-key"
     assert injecting.injections.problems() == ()
 
@@ -1105,7 +1105,7 @@ def test_a_secret_that_cannot_be_read_is_none(injecting: Stage, spoil: str | Non
 def test_a_secret_that_others_can_read_is_none(injecting: Stage) -> None:
     """It says what to do."""
     (injecting.folder / "secret").chmod(0o644)
-    injecting.world.reload()
+    injecting.runtime.reload()
     assert value(injecting) is None
     assert "chmod" in injecting.log.getvalue()
 
@@ -1114,7 +1114,7 @@ def test_a_secret_does_not_wait_for_a_bundle_that_is_refused(injecting: Stage) -
     """A key that leaked goes at once."""
     injecting.write("bundle/policies/p.cedar", "no policy")
     write_secret(injecting, None)
-    assert injecting.world.reload().failed
+    assert injecting.runtime.reload().failed
     assert value(injecting) is None
 
 
@@ -1122,27 +1122,27 @@ def test_a_secret_that_the_engine_did_not_take_is_handed_over_again(injecting: S
     """What it was told last counts, not what was read last."""
     write_secret(injecting, "another-key")
     injecting.engine.raises = EngineError("not now")
-    assert injecting.world.reload().failed
+    assert injecting.runtime.reload().failed
     injecting.engine.raises = None
-    injecting.world.reload()
+    injecting.runtime.reload()
     assert value(injecting) == "another-key"
 
 
 def test_a_node_starts_without_its_secret(tmp_path: Path) -> None:
     """The other systems are in reach."""
     made = Stage(tmp_path, INJECTING)
-    made.world.load()
+    made.runtime.load()
     assert value(made) is None
 
 
 def test_no_secret_is_shown(injecting: Stage) -> None:
     """Neither in the log, nor in what tells how the node stands."""
     write_secret(injecting, "another-key")
-    injecting.world.reload()
+    injecting.runtime.reload()
     assert injecting.injections is not None
     shown = (
         injecting.log.getvalue(),
-        repr(injecting.world.stands),
+        repr(injecting.runtime.snapshot),
         repr(injecting.injections.detail()),
         repr(list(injecting.injections.families())),
     )
