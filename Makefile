@@ -134,6 +134,8 @@ lint-python: setup
 	$(VENV)/bin/mypy
 	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml authz._native
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/deptry authz
+	$(VENV)/bin/deptry bench deploy scripts tests --exclude '\.venv' --ignore DEP002,DEP004
 	$(PY) deploy/grafana/dashboard.py --check
 
 .PHONY: lint-proto

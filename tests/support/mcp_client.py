@@ -8,15 +8,17 @@ import asyncio
 import json
 import sys
 from contextlib import AsyncExitStack
+from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared._httpx_utils import create_mcp_http_client
 
 
 async def _connect(stack: AsyncExitStack, plan: dict[str, Any]) -> Any:
-    http = await stack.enter_async_context(create_mcp_http_client(headers=plan["headers"]))
+    library: Any = import_module("httpx" if version("mcp").startswith("1.") else "httpx2")
+    http = await stack.enter_async_context(library.AsyncClient(headers=plan["headers"], timeout=60))
     transport = streamable_http_client(plan["url"], http_client=http)
     if plan.get("modern"):
         from mcp.client.client import Client  # noqa: PLC0415 - of the newer SDK only

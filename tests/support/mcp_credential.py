@@ -9,6 +9,8 @@ import asyncio
 import json
 import sys
 from contextlib import AsyncExitStack
+from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 sys.path.extend(sys.argv[1:])
@@ -19,7 +21,6 @@ async def _run(plan: dict[str, Any]) -> dict[str, Any]:
     sys.modules[plan["hidden"]] = None  # type: ignore[assignment]
     from mcp import ClientSession  # noqa: PLC0415
     from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415
-    from mcp.shared._httpx_utils import create_mcp_http_client  # noqa: PLC0415
 
     from authz.client import Authz, credential_auth  # noqa: PLC0415
 
@@ -32,7 +33,8 @@ async def _run(plan: dict[str, Any]) -> dict[str, Any]:
             plan["operation"], plan["arguments"], task=plan["task"], bound=plan["bound"]
         )
         auth = credential_auth(credential, header=plan["header"])
-        http = await stack.enter_async_context(create_mcp_http_client(auth=auth))
+        library: Any = import_module("httpx" if version("mcp").startswith("1.") else "httpx2")
+        http = await stack.enter_async_context(library.AsyncClient(auth=auth, timeout=60))
         transport = streamable_http_client(plan["url"], http_client=http)
         streams = await stack.enter_async_context(transport)
         session = await stack.enter_async_context(ClientSession(streams[0], streams[1]))

@@ -8,9 +8,11 @@ import json
 import os
 import shlex
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, TextIO
 from urllib.parse import urlsplit
 
@@ -24,6 +26,8 @@ __all__ = ["Source", "fetch_listing"]
 
 _MAX_PAGES: Final = 200
 _MAX_BYTES: Final = 8 * 1024 * 1024
+_HTTP_TIMEOUT: Final = 30.0
+_HTTP_READ_TIMEOUT: Final = 300.0
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _NEEDS: Final = "asking an MCP server needs the extra `mcp`: pip install 'authz-runtime[mcp]'"
 
@@ -147,7 +151,6 @@ async def _stdio(source: Source, errors: TextIO) -> "AsyncIterator[ClientSession
 async def _http(source: Source) -> "AsyncIterator[ClientSession]":
     from mcp import ClientSession  # noqa: PLC0415 - an extra
     from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415
-    from mcp.shared._httpx_utils import create_mcp_http_client  # noqa: PLC0415
 
     parts = urlsplit(source.url)
     safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
@@ -156,11 +159,23 @@ async def _http(source: Source) -> "AsyncIterator[ClientSession]":
             "--url: write https://host/path (http only on this machine), without a password"
         )
     async with (
-        create_mcp_http_client(headers=_headers(source.headers)) as client,
+        _http_client(_headers(source.headers)) as client,
         streamable_http_client(source.url, http_client=client) as streams,
         ClientSession(streams[0], streams[1]) as session,
     ):
         yield session
+
+
+def _http_client(headers: Mapping[str, str]) -> Any:
+    """Make the HTTP client that the SDK takes: of `httpx2` since its version 2, of `httpx` before.
+
+    A server may hold a response open, so reading may take longer than connecting. Only version 1 follows redirects by the
+    client: version 2 does so itself, within the origin of the endpoint.
+    """
+    is_first = version("mcp").startswith("1.")
+    library: Any = import_module("httpx" if is_first else "httpx2")
+    timeout = library.Timeout(_HTTP_TIMEOUT, read=_HTTP_READ_TIMEOUT)
+    return library.AsyncClient(headers=headers, timeout=timeout, follow_redirects=is_first)
 
 
 def _environment(given: Sequence[str]) -> dict[str, str]:
