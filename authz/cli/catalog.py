@@ -11,6 +11,7 @@ from authz.cli.render import CommandExit, Terminal
 from authz.engine import Plan
 from authz.errors import UsageError
 from authz.tools.catalog.changes import Change, changes
+from authz.tools.catalog.edited import EditedBundle
 from authz.tools.catalog.fetch import Source, fetch_listing
 from authz.tools.catalog.files import catalog_path, flow, read_catalog
 from authz.tools.catalog.propose import TIERS
@@ -86,21 +87,21 @@ def import_mcp(
 ) -> None:
     """Write catalog/SYSTEM.mcp.yaml from a server's tools/list; what was reviewed and has changed is refused until reviewed again."""
     terminal = Terminal()
-    catalog_path(bundle, system)
+    path = catalog_path(bundle, system)
     listing = _listing(file, Source(stdio, url, env or (), header or (), timeout))
-    found = import_listing(bundle, system, listing, _variables(bundle, var))
-    _changes(terminal, found)
+    edited = _open(bundle, var)
+    _changes(terminal, import_listing(edited, system, listing))
     terminal.line(
-        f"{catalog_path(bundle, system)}: {len(listing.tools)} tools of "
+        f"{path}: {len(listing.tools)} tools of "
         f"{plain(listing.name, 80)} {plain(listing.version, 40)}"
     )
-    _worklist(terminal, bundle, system, _variables(bundle, var))
+    _worklist(terminal, edited.plan, system)
 
 
 def classify(*, system: System, bundle: BundleOption = Path(), var: Vars = None) -> None:
     """Propose what the tools do, by the verbs in their names, their hints and arguments; decides nothing."""
     terminal = Terminal()
-    catalog = Catalog(bundle, system, _variables(bundle, var))
+    catalog = _catalog(bundle, system, var)
     found = catalog.classify()
     if found:
         terminal.table(
@@ -130,7 +131,7 @@ def split(
 ) -> None:
     """Propose to make one operation of each value of an argument that says what is done."""
     terminal = Terminal()
-    catalog = Catalog(bundle, system, _variables(bundle, var))
+    catalog = _catalog(bundle, system, var)
     found = catalog.split(operation, on)
     for name, proposal in found:
         terminal.line(f"{name}: {proposal.why}")
@@ -158,7 +159,7 @@ def review(
     terminal = Terminal()
     if csv_out is not None and csv_in is not None:
         raise UsageError("give --csv-out or --csv-in")
-    catalog = Catalog(bundle, system, _variables(bundle, var))
+    catalog = _catalog(bundle, system, var)
     items = [item for item in catalog.items() if item.state != "reviewed"]
     if csv_out is not None:
         csv_out.write_text(write_csv(items))
@@ -195,7 +196,7 @@ def accept(
         raise UsageError("name operations, or say --all")
     if most not in TIERS:
         raise UsageError(f"--max-tier {plain(most)}: {', '.join(TIERS)}")
-    catalog = Catalog(bundle, system, _variables(bundle, var))
+    catalog = _catalog(bundle, system, var)
     chosen: dict[str, dict[str, Any] | None] = dict.fromkeys(operations or ())
     if every:
         chosen = {
@@ -209,7 +210,7 @@ def accept(
         catalog.accept(chosen)
     for operation in sorted(chosen):
         terminal.line(f"accepted {operation}")
-    _worklist(terminal, bundle, system, _variables(bundle, var))
+    _worklist(terminal, catalog.bundle.plan, system)
 
 
 def diff(
@@ -244,8 +245,9 @@ def drift(
 ) -> None:
     """List the tools that changed since they were accepted; exits with 2 where there are any."""
     terminal = Terminal()
-    plan = Plan.compile(read_folder(bundle), _variables(bundle, var))
-    tools = [tool for tool in plan.tools() if system in {"", str(tool["system"])}]
+    tools = [
+        tool for tool in _open(bundle, var).plan.tools() if system in {"", str(tool["system"])}
+    ]
     if system and not tools:
         raise UsageError(f"`{plain(system, 80)}` is no MCP system of the bundle")
     drifted = [tool for tool in tools if tool["accepted"] not in {None, tool["digest"]}]
@@ -275,8 +277,14 @@ def _text(file: Path) -> str:
         raise UsageError(f"{file} is not UTF-8") from error
 
 
-def _variables(bundle: Path, var: list[str] | None) -> dict[str, str]:
-    return offline_variables(read_folder(bundle), var, lambda _: None)
+def _open(folder: Path, var: list[str] | None) -> EditedBundle:
+    files = read_folder(folder)
+    return EditedBundle(folder, files, offline_variables(files, var, lambda _: None))
+
+
+def _catalog(folder: Path, system: str, var: list[str] | None) -> Catalog:
+    catalog_path(folder, system)
+    return Catalog(_open(folder, var), system)
 
 
 def _changes(terminal: Terminal, found: list[Change]) -> None:
@@ -285,8 +293,7 @@ def _changes(terminal: Terminal, found: list[Change]) -> None:
         terminal.line(f"{change.kind} {plain(change.tool, 128)}{what}")
 
 
-def _worklist(terminal: Terminal, bundle: Path, system: str, variables: dict[str, str]) -> None:
-    plan = Plan.compile(read_folder(bundle), variables)
+def _worklist(terminal: Terminal, plan: Plan, system: str) -> None:
     tools = [tool for tool in plan.tools() if tool["system"] == system]
     changed_since = sum(1 for tool in tools if tool["drifted"])
     left = sum(1 for tool in tools if not tool["reviewed"] and not tool["drifted"])

@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,10 +15,15 @@ from authz.bundle import read_folder
 from authz.cli import main
 from authz.engine import Plan
 from authz.errors import UnavailableError, UsageError
+from authz.tools.catalog.edited import EditedBundle
 from authz.tools.catalog.fetch import Source, fetch_listing
 from authz.tools.catalog.files import read_catalog, render_catalog
+from authz.tools.catalog.review import Catalog
 from authz.tools.catalog.tool import Listing, plain, read_listing
 from tests.support import gold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PAGES = Path(__file__).parents[1] / "support" / "mcp_pages.py"
 NOBODY = {"agent": "spiffe://a.example/bot"}
@@ -162,17 +167,107 @@ def test_what_somebody_wrote_is_not_lost(
     assert states["read_page"]["effects"] == ["read", "grant"]
 
     ours = bundle / "catalog" / "wiki.accepted.yaml"
-    for text in ("  # why I did this\n", "labels: {pii: {kind: trust}}\n"):
-        kept = ours.read_text()
-        ours.write_text(kept + text)
-        capsys.readouterr()
-        assert catalog(bundle, "accept", "wiki.read_page") == 1
-        assert "would be lost" in capsys.readouterr().err
-        assert ours.read_text() == kept + text
-        ours.write_text(kept)
     ours.write_text(ours.read_text().replace("tier: high", "tier: critical"))
     assert catalog(bundle, "accept", "wiki.read_page") == 0
     assert "tier: critical" in ours.read_text()
+    proposed = bundle / "catalog" / "wiki.proposed.yaml"
+    proposed.write_text("labels: {pii: {kind: trust}}\n")
+    capsys.readouterr()
+    assert catalog(bundle, "accept", "wiki.read_page") == 1
+    assert "would be lost" in capsys.readouterr().err
+    assert proposed.read_text() == "labels: {pii: {kind: trust}}\n"
+
+
+def test_comments_in_the_accepted_file_stay(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So does the layout of entries that an edit does not concern; a comment of an entry that goes is not lost silently."""
+    list_ = {"name": "list_pages", "description": "Lists pages."}
+    catalog(bundle, "import-mcp", "--file", tools(tmp_path, READ, DELETE, list_))
+    catalog(bundle, "classify")
+    assert catalog(bundle, "accept", "wiki.delete_page", "wiki.read_page") == 0
+    ours = bundle / "catalog" / "wiki.accepted.yaml"
+    text = ours.read_text()
+    (rule,) = (line for line in text.splitlines() if "match: wiki.read_page" in line)
+    block = "  - match: wiki.read_page   # Ann, 2026-11-30\n    effects: [read]\n    tier: low # one # two"
+    text = text.replace(rule, f"  # only public pages\n{block}")
+    ours.write_text(text.replace("accepted:\n", "accepted:\n  # checked by Ann\n") + "# end\n")
+
+    assert catalog(bundle, "accept", "wiki.list_pages") == 0
+    edited = ours.read_text()
+    assert f"  # only public pages\n{block}\n" in edited
+    assert "accepted:\n  # checked by Ann\n" in edited
+    assert edited.endswith("# end\n")
+    matches = [
+        line.split("match: ")[1].split(",")[0].split(" ")[0]
+        for line in edited.splitlines()
+        if "match: " in line
+    ]
+    assert matches == ["wiki.delete_page", "wiki.list_pages", "wiki.read_page"]
+    assert catalog(bundle, "drift") == 0
+
+    changed = {**READ, "description": "Reads any page."}
+    assert catalog(bundle, "import-mcp", "--file", tools(tmp_path, changed, DELETE, list_)) == 0
+    assert catalog(bundle, "accept", "wiki.read_page") == 0
+    assert [line for line in ours.read_text().splitlines() if "#" in line] == [
+        line for line in edited.splitlines() if "#" in line
+    ]
+
+    before = ours.read_text()
+    capsys.readouterr()
+    assert catalog(bundle, "import-mcp", "--file", tools(tmp_path, DELETE, list_)) == 1
+    assert "the comment would be lost" in capsys.readouterr().err
+    assert ours.read_text() == before
+    listing = read_catalog(bundle, "wiki")
+    assert listing is not None
+    assert len(listing.tools) == 3, "nothing was written"
+
+
+@pytest.mark.parametrize(
+    ("verb", "compiles"),
+    [
+        (("accept", "wiki.read_page"), 2),
+        (("classify",), 2),
+        (("split",), 1),
+        (("drift",), 1),
+    ],
+)
+def test_a_verb_reads_the_bundle_once(
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: tuple[str, ...],
+    compiles: int,
+) -> None:
+    """It compiles each content once: before its change and after."""
+    catalog(bundle, "import-mcp", "--file", tools(tmp_path, READ))
+    if verb[0] == "accept":
+        catalog(bundle, "classify")
+    counts = {"reads": 0, "compiles": 0}
+
+    def count(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            counts[name] += 1
+            return function(*args, **kwargs)
+
+        return counted
+
+    monkeypatch.setattr("authz.cli.catalog.read_folder", count("reads", read_folder))
+    monkeypatch.setattr(Plan, "compile", staticmethod(count("compiles", Plan.compile)))
+    assert catalog(bundle, *verb) == 0
+    assert counts == {"reads": 1, "compiles": compiles}
+
+
+def test_what_changes_meanwhile_is_not_written_over(bundle: Path, tmp_path: Path) -> None:
+    """A review takes minutes; the file that it writes may have changed since it began."""
+    catalog(bundle, "import-mcp", "--file", tools(tmp_path, READ))
+    catalog(bundle, "classify")
+    opened = Catalog(EditedBundle(bundle, read_folder(bundle), {}), "wiki")
+    ours = bundle / "catalog" / "wiki.accepted.yaml"
+    ours.write_text("# somebody else\n")
+    with pytest.raises(UsageError, match="changed meanwhile"):
+        opened.accept({"wiki.read_page": None})
+    assert ours.read_text() == "# somebody else\n"
 
 
 def test_an_import_that_would_break_the_bundle_writes_nothing(

@@ -5,28 +5,21 @@ import io
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
-from authz.bundle import read_folder
-from authz.engine import Plan, seal_catalog
+from authz.engine import seal_catalog
 from authz.errors import UsageError
-from authz.model import BundleFiles
 from authz.tools.catalog.changes import Change, changes
+from authz.tools.catalog.edited import EditedBundle
 from authz.tools.catalog.files import (
-    Rules,
     catalog_path,
     flow,
-    read_catalog,
-    read_rules,
+    parse_catalog,
     render_catalog,
-    render_rules,
     rules_path,
-    write_files,
 )
 from authz.tools.catalog.propose import EFFECTS, TIERS, Proposal, prefix_of, propose
+from authz.tools.catalog.rules import Rules, read_rules, render_rules, update_rules
 from authz.tools.catalog.splits import SplitProposal, propose_split
 from authz.tools.catalog.tool import Listing, Tool, plain
 
@@ -76,18 +69,15 @@ class Item:
         return (-TIERS.index(self.tier), bool(self.effects))
 
 
-def import_listing(
-    bundle: Path, system: str, listing: Listing, variables: Mapping[str, str]
-) -> list[Change]:
+def import_listing(bundle: EditedBundle, system: str, listing: Listing) -> list[Change]:
     """Write a catalog file, if the bundle compiles with it.
 
     Generated rules and pins of tools that are gone go with them.
 
     Args:
-        bundle: Folder of the bundle.
+        bundle: The bundle.
         system: The system.
         listing: Its tools.
-        variables: Values of `${…}` in the bundle.
 
     Returns:
         What differs from the catalog before.
@@ -96,8 +86,10 @@ def import_listing(
         UsageError: The tools cannot be taken over.
         BundleError: The bundle would be refused; nothing was written.
     """
-    old = read_catalog(bundle, system) or Listing(())
-    files = {catalog_path(bundle, system): render_catalog(system, listing)}
+    path = catalog_path(bundle.folder, system)
+    text = bundle.text(path)
+    old = parse_catalog(path, text) if text else Listing(())
+    files = {path: render_catalog(system, listing)}
     sealed = seal_catalog(
         {
             "system": system,
@@ -105,16 +97,20 @@ def import_listing(
             "tools": [tool.document() for tool in listing.tools],
         }
     )
-    known = {str(tool["operation"]) for tool in sealed["tools"]}
+    operations = {str(tool["operation"]) for tool in sealed["tools"]}
     for kind in ("accepted", "proposed"):
-        path = rules_path(bundle, system, kind)
-        rules = read_rules(path)
-        if gone := (rules.classify.keys() | rules.accepted.keys()) - known:
+        path = rules_path(bundle.folder, system, kind)
+        rules = read_rules(path, bundle.text(path))
+        if gone := (rules.classify.keys() | rules.accepted.keys()) - operations:
             for operation in gone:
                 rules.classify.pop(operation, None)
                 rules.accepted.pop(operation, None)
-            files[path] = render_rules(kind, rules)
-    _write_if_well(bundle, files, variables)
+            files[path] = (
+                update_rules(path, bundle.text(path), rules)
+                if kind == "accepted"
+                else render_rules(kind, rules)
+            )
+    bundle.write(files)
     return changes(old, listing)
 
 
@@ -122,27 +118,28 @@ class Catalog:
     """One MCP system of a bundle.
 
     Args:
-        bundle: Folder of the bundle.
+        bundle: The bundle.
         system: The system.
-        variables: Values of `${…}` in the bundle, given its files.
+
+    Raises:
+        UsageError: The system was not imported.
+        BundleError: The bundle is refused.
     """
 
-    def __init__(self, bundle: Path, system: str, variables: Mapping[str, str]) -> None:
+    def __init__(self, bundle: EditedBundle, system: str) -> None:
         self.bundle = bundle
         self.system = system
-        self.variables = variables
-        listing = read_catalog(bundle, system)
-        if listing is None:
-            path = catalog_path(bundle, system)
+        path = catalog_path(bundle.folder, system)
+        text = bundle.text(path)
+        if not text:
             raise UsageError(f"there is no {path}; run `authz catalog import-mcp {system}` first")
-        self.listing = listing
-        self.accepted_path = rules_path(bundle, system, "accepted")
-        self.proposed_path = rules_path(bundle, system, "proposed")
-        self.accepted = read_rules(self.accepted_path)
-        self.proposed = read_rules(self.proposed_path)
-        plan = Plan.compile(read_folder(bundle), variables)
+        self.listing = parse_catalog(path, text)
+        self.accepted_path = rules_path(bundle.folder, system, "accepted")
+        self.proposed_path = rules_path(bundle.folder, system, "proposed")
+        self.accepted = read_rules(self.accepted_path, bundle.text(self.accepted_path))
+        self.proposed = read_rules(self.proposed_path, bundle.text(self.proposed_path))
         self.states = {
-            str(one["operation"]): one for one in plan.tools() if one["system"] == system
+            str(tool["operation"]): tool for tool in bundle.plan.tools() if tool["system"] == system
         }
 
     def items(self) -> list[Item]:
@@ -203,7 +200,7 @@ class Catalog:
             if proposal is not None:
                 rules.classify[item.operation] = proposal.rule()
                 rules.why[item.operation] = proposal.why
-        self._write({self.proposed_path: render_rules("proposed", rules)})
+        self.bundle.write({self.proposed_path: render_rules("proposed", rules)})
         return found
 
     def split(self, operation: str, on: str) -> list[tuple[str, SplitProposal]]:
@@ -239,7 +236,7 @@ class Catalog:
             rules.why[split_operation] = proposal.why
         for rule in rules.classify.values():
             rule.pop("proposed", None)
-        self._write({self.proposed_path: render_rules("proposed", rules)})
+        self.bundle.write({self.proposed_path: render_rules("proposed", rules)})
         return found
 
     def accept(self, chosen: Mapping[str, Mapping[str, Any] | None]) -> None:
@@ -279,25 +276,20 @@ class Catalog:
         for rule in proposed.classify.values():
             rule.pop("proposed", None)
         proposed.why = {k: v for k, v in self.proposed.why.items() if k in proposed.classify}
-        self._write(
+        before = self.bundle.text(self.accepted_path)
+        self.bundle.write(
             {
-                self.accepted_path: render_rules("accepted", accepted),
+                self.accepted_path: update_rules(self.accepted_path, before, accepted),
                 self.proposed_path: render_rules("proposed", proposed),
             }
         )
 
     def _declare(self, rules: Rules) -> None:
-        """Declare what the rules name and the bundle has not: a collection, and the least trusted class."""
-        collections, classes = set[str](), set[str]()
-        for name, content in read_folder(self.bundle).files.items():
-            if not name.endswith(".yaml") or name.startswith(("tests/", "data/")):
-                continue
-            if name == _within(self.bundle, self.accepted_path) or name.endswith(".mcp.yaml"):
-                continue
-            said = yaml.safe_load(content.decode())
-            if isinstance(said, dict):
-                collections |= set(said.get("resources") or ())
-                classes |= set(said.get("destinations") or ())
+        """Declare what the rules name and no other file declares: collections, and the least trusted class."""
+        own = self.bundle.name_of(self.accepted_path)
+        described = self.bundle.plan.describe()
+        collections = {one.name for one in described.collections if one.file != own}
+        classes = {one.name for one in described.destinations if one.file != own}
         named = set(_named(rules.classify.values(), "resource", "collection"))
         rules.resources = {
             name: rules.resources.get(name) or {} for name in sorted(named - collections)
@@ -307,9 +299,6 @@ class Catalog:
             rules.destinations = {}
         else:
             rules.destinations = rules.destinations or {"external": {"match": "*", "clearance": []}}
-
-    def _write(self, files: Mapping[Path, str]) -> None:
-        _write_if_well(self.bundle, files, self.variables)
 
 
 def write_csv(items: Iterable[Item]) -> str:
@@ -417,19 +406,6 @@ def changed(item: Item, effects: Iterable[str], tier: str, where: str) -> dict[s
     return listed
 
 
-def _write_if_well(bundle: Path, files: Mapping[Path, str], variables: Mapping[str, str]) -> None:
-    """Write files, if the bundle compiles with them."""
-    after = dict(read_folder(bundle).files)
-    for path, text in files.items():
-        name = _within(bundle, path)
-        if text:
-            after[name] = text.encode()
-        else:
-            after.pop(name, None)
-    Plan.compile(BundleFiles(str(bundle), after), variables)
-    write_files(bundle, files)
-
-
 def _said(rule: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
     """Sum up a proposed rule; nothing proposed is `high`."""
     rules: list[Mapping[str, Any]] = [rule]
@@ -447,10 +423,6 @@ def _named(rules: Iterable[Mapping[str, Any]], key: str, member: str) -> Iterabl
         for one in (rule, *(split.get("cases") or {}).values()):
             if isinstance(said := one.get(key), Mapping) and member in said:
                 yield str(said[member])
-
-
-def _within(bundle: Path, path: Path) -> str:
-    return path.relative_to(bundle).as_posix()
 
 
 def _cell(text: str) -> str:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from typing import Any, Final
 
+from authz.bundle import read_folder
 from authz.errors import UnavailableError
+from authz.tools.catalog.edited import EditedBundle
 from authz.tools.catalog.fetch import Source, fetch_listing
 from authz.tools.catalog.review import Catalog, import_listing
 from authz.tools.demo.envoy import (
@@ -150,12 +152,14 @@ class Mesh(Stage):
             # Meaning and policies speak of tools, so these come first.
             later = shutil.ignore_patterns("meaning.yaml", "routes.yaml", "policies")
             shutil.copytree(template, bundle, ignore=later)
+            edited = EditedBundle(bundle, read_folder(bundle), variables)
             for system in SYSTEMS:
                 listing = fetch_listing(Source(url=self.servers.url(system)))
-                import_listing(bundle, system, listing, variables)
+                import_listing(edited, system, listing)
             shutil.copytree(template, bundle, dirs_exist_ok=True)
+        edited = EditedBundle(bundle, read_folder(bundle), variables)
         for system in SYSTEMS:
-            catalog = Catalog(bundle, system, variables)
+            catalog = Catalog(edited, system)
             catalog.accept({item.operation: None for item in catalog.items()})
         self._say("their tools: imported by `tools/list`, pinned")
 
