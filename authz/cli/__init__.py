@@ -60,8 +60,8 @@ def application(verbs: Sequence[str] = VERBS) -> typer.Typer:
         name="authz",
         help="Decides, at the moment of execution, whether an AI agent may perform one action.",
         epilog=(
-            "Exit codes: 0 well (or permitted); 1 wrong use, or a failure; 2 tests fail, or the answer is not a "
-            "permit; 3 bundle or configuration refused."
+            "Exit codes: 0 success (or permitted); 1 wrong use, or a failure; 2 tests fail, or the answer is not a "
+            "permit; 3 the bundle or the configuration is not valid."
         ),
         no_args_is_help=True,
         pretty_exceptions_enable=False,

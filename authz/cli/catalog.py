@@ -30,28 +30,56 @@ __all__ = ["register"]
 _DIFFERS = 2
 _MAX_FILE = 16 * 1024 * 1024
 
-System = Annotated[str, typer.Argument(help="The system, as operations begin: `github`.")]
+System = Annotated[
+    str,
+    typer.Argument(
+        help="System, for example `github`: the part of an operation id before the first dot."
+    ),
+]
 BundleOption = Annotated[
     Path, typer.Option("--bundle", "-b", help="Folder of the bundle.", file_okay=False)
 ]
 File = Annotated[
-    Path | None, typer.Option("--file", help="JSON: an answer to tools/list.", dir_okay=False)
+    Path | None,
+    typer.Option("--file", help="JSON file with the answer to tools/list.", dir_okay=False),
 ]
 Stdio = Annotated[
-    str, typer.Option("--stdio", metavar="CMD", help="Command of a server that speaks over stdio.")
+    str,
+    typer.Option(
+        "--stdio",
+        metavar="CMD",
+        help="Command of an MCP server that speaks over standard input and output.",
+    ),
 ]
-Url = Annotated[str, typer.Option("--url", help="MCP endpoint of a server (streamable HTTP).")]
+Url = Annotated[
+    str,
+    typer.Option(
+        "--url",
+        help="MCP endpoint of a server (streamable HTTP), for example https://mcp.corp.example/mcp.",
+    ),
+]
 Env = Annotated[
     list[str] | None,
-    typer.Option("--env", metavar="NAME[=VALUE]", help="Variable for the command. Repeatable."),
+    typer.Option(
+        "--env",
+        metavar="NAME[=VALUE]",
+        help="Environment variable for the command; without a value, that of this process. Repeatable.",
+    ),
 ]
 Header = Annotated[
     list[str] | None,
     typer.Option(
-        "--header", metavar="NAME=VALUE", help="For the URL; env:VARIABLE as value. Repeatable."
+        "--header",
+        metavar="NAME=VALUE",
+        help="Request header for the URL; the value env:VARIABLE takes it from the environment. Repeatable.",
     ),
 ]
-Timeout = Annotated[float, typer.Option("--timeout", help="Seconds.", min=1, max=600)]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout", help="Seconds until the server must have listed its tools.", min=1, max=600
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -85,7 +113,7 @@ def import_mcp(
     timeout: Timeout = 30,
     var: Vars = None,
 ) -> None:
-    """Write catalog/SYSTEM.mcp.yaml from a server's tools/list; what was reviewed and has changed is refused until reviewed again."""
+    """Write catalog/SYSTEM.mcp.yaml from a server's tools/list. Authz refuses calls of a reviewed tool that changed until the tool is reviewed again."""
     terminal = Terminal()
     path = catalog_path(bundle, system)
     listing = _listing(file, Source(stdio, url, env or (), header or (), timeout))
@@ -99,7 +127,7 @@ def import_mcp(
 
 
 def classify(*, system: System, bundle: BundleOption = Path(), var: Vars = None) -> None:
-    """Propose what the tools do, by the verbs in their names, their hints and arguments; decides nothing."""
+    """Propose effects and a tier for each tool, from the verb in its name, its hints and its arguments. Proposals decide nothing."""
     terminal = Terminal()
     catalog = _catalog(bundle, system, var)
     found = catalog.classify()
@@ -124,12 +152,20 @@ def classify(*, system: System, bundle: BundleOption = Path(), var: Vars = None)
 def split(
     *,
     system: System,
-    operation: Annotated[str, typer.Argument(help="Only this one.")] = "",
-    on: Annotated[str, typer.Option("--on", help="The argument that says what is done.")] = "",
+    operation: Annotated[
+        str, typer.Argument(help="Operation to split. Default: each that can be split.")
+    ] = "",
+    on: Annotated[
+        str,
+        typer.Option(
+            "--on",
+            help="Argument whose values become operations. Default: an argument whose values are verbs.",
+        ),
+    ] = "",
     bundle: BundleOption = Path(),
     var: Vars = None,
 ) -> None:
-    """Propose to make one operation of each value of an argument that says what is done."""
+    """Propose one operation for each value of an argument, for example of `method: create | delete`."""
     terminal = Terminal()
     catalog = _catalog(bundle, system, var)
     found = catalog.split(operation, on)
@@ -147,15 +183,20 @@ def review(
     bundle: BundleOption = Path(),
     csv_out: Annotated[
         Path | None,
-        typer.Option(help="Write the worklist here, for a spreadsheet.", dir_okay=False),
+        typer.Option(
+            help="File to write the worklist to, as CSV for a spreadsheet.", dir_okay=False
+        ),
     ] = None,
     csv_in: Annotated[
         Path | None,
-        typer.Option(help="Accept the rows whose `decision` is `accept`.", dir_okay=False),
+        typer.Option(
+            help="Such a file to read: each row with `accept` in the column `decision` is accepted.",
+            dir_okay=False,
+        ),
     ] = None,
     var: Vars = None,
 ) -> None:
-    """Go through the tools that nobody has reviewed, or that changed since, the riskiest first: asks in a terminal, or takes a CSV."""
+    """Review the tools that are new or changed, the riskiest first: in the terminal, or with a CSV file."""
     terminal = Terminal()
     if csv_out is not None and csv_in is not None:
         raise UsageError("give --csv-out or --csv-in")
@@ -180,17 +221,17 @@ def review(
 def accept(
     *,
     system: System,
-    operations: Annotated[list[str] | None, typer.Argument(help="Operations.")] = None,
+    operations: Annotated[list[str] | None, typer.Argument(help="Operations to accept.")] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="All that a rule or proposal speaks of.")
+        bool, typer.Option("--all", help="Accept every operation that has a rule or a proposal.")
     ] = False,
     most: Annotated[
-        str, typer.Option("--max-tier", help="With --all: none above this tier.")
+        str, typer.Option("--max-tier", help="With --all: highest tier to accept.")
     ] = "critical",
     bundle: BundleOption = Path(),
     var: Vars = None,
 ) -> None:
-    """Pin tools as they are now; a proposal becomes a rule."""
+    """Accept tools as they are now. The proposal of a tool without a rule becomes its rule."""
     terminal = Terminal()
     if every == bool(operations):
         raise UsageError("name operations, or say --all")
@@ -224,7 +265,7 @@ def diff(
     header: Header = None,
     timeout: Timeout = 30,
 ) -> None:
-    """Compare the catalog with what the server lists now; exits with 2 where they differ."""
+    """Compare the catalog with the current tools of the server. Exit code 2 if they differ."""
     terminal = Terminal()
     old = read_catalog(bundle, system)
     if old is None:
@@ -239,11 +280,11 @@ def diff(
 
 def drift(
     *,
-    system: Annotated[str, typer.Argument(help="Only this system.")] = "",
+    system: Annotated[str, typer.Argument(help="System to list. Default: all.")] = "",
     bundle: BundleOption = Path(),
     var: Vars = None,
 ) -> None:
-    """List the tools that changed since they were accepted; exits with 2 where there are any."""
+    """List the tools that changed since they were accepted. Exit code 2 if there are any."""
     terminal = Terminal()
     tools = [
         tool for tool in _open(bundle, var).plan.tools() if system in {"", str(tool["system"])}

@@ -26,9 +26,9 @@ def check(
     *,
     folder: BundleFolder,
     var: Vars = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings refuse too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
 ) -> None:
-    """Compile a bundle and print every defect; exits with 3 where it is refused."""
+    """Compile a bundle and print every error and warning. Exit code 3 if it is not valid."""
     terminal = Terminal()
     bundle = read_folder(folder)
     plan = Plan.compile(bundle, offline_variables(bundle, var, terminal.note))

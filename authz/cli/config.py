@@ -36,10 +36,10 @@ def print_(
     sets: Sets = None,
     output: Annotated[str, typer.Option("--output", "-o", help="yaml or json")] = "yaml",
     origins: Annotated[
-        bool, typer.Option("--origins", help="One value a line, with where it comes from.")
+        bool, typer.Option("--origins", help="Print one value a line, with its source.")
     ] = False,
 ) -> None:
-    """Print the configuration that would serve, with defaults, without secrets."""
+    """Print the configuration with defaults and without secrets."""
     if output not in {"yaml", "json"}:
         raise UsageError(f"--output {output}: yaml or json")
     found = loaded(config, sets)
@@ -74,19 +74,22 @@ def validate(
     config: ConfigFile = None,
     sets: Sets = None,
     files: Annotated[
-        bool, typer.Option("--files", help="Read keys and bundle too, and run its tests.")
+        bool,
+        typer.Option(
+            "--files", help="Also read the keys and the bundle, and run the tests of the bundle."
+        ),
     ] = False,
 ) -> None:
-    """Check the configuration, and with --files all that a node would read; exits with 3 where it is refused."""
+    """Check the configuration, and with --files the keys and the bundle, too. Exit code 3 if one is not valid."""
     terminal = Terminal()
     checked = configuration(config, sets)
-    terminal.line("the configuration is well")
+    terminal.line("the configuration is valid")
     if not files:
         return
     trust = Trust.compile(trust_spec(checked, read_trust(checked).documents))
     for warning in trust.warnings:
         terminal.note(f"warning: {warning}")
-    terminal.line("the keys are well")
+    terminal.line("the keys are valid")
     bundle = read_folder(
         Path(checked.bundle.path),
         max_bytes=checked.limits.bundle_max_bytes,
@@ -95,7 +98,9 @@ def validate(
     compiled = compile_bundle(bundle, checked.vars, int(time.time() * 1000))
     terminal.diagnostics(compiled.plan.warnings)
     plan = compiled.plan
-    terminal.line(f"the bundle is well: {plan.name} {plan.revision}, {compiled.tests.passed} tests")
+    terminal.line(
+        f"the bundle is valid: {plan.name} {plan.revision}, {compiled.tests.passed} tests"
+    )
 
 
 def schema() -> None:

@@ -21,7 +21,7 @@ __all__ = ["register"]
 _MOST_BYTES = 65_536
 
 TokenPath = Annotated[
-    str, typer.Argument(metavar="TOKEN", help="File with the credential; `-`: standard input.")
+    str, typer.Argument(metavar="TOKEN", help="File with the credential; `-` for standard input.")
 ]
 
 
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 def issue(
     *,
-    operation: Annotated[str, typer.Argument(help="What it is for, `<system>.<name>`.")],
+    operation: Annotated[str, typer.Argument(help="Operation id, `<system>.<name>`.")],
     agent_token: Annotated[
         Path, typer.Option(help="File with the agent's JWT-SVID.", dir_okay=False, exists=True)
     ],
@@ -48,24 +48,35 @@ def issue(
         typer.Option(
             "--server",
             envvar="AUTHZ_SERVER",
-            help="Where decisions are asked for, `host:port` or `unix:///path`.",
+            help="Address of the server, `host:port` or `unix:///path`.",
         ),
     ],
     task: Annotated[str, typer.Option(help="Task id.")],
-    arguments: Annotated[str, typer.Option(help="The operation's arguments, JSON.")] = "{}",
-    audience: Annotated[str, typer.Option(help="Whom it is for; none: the system.")] = "",
-    lifetime: Annotated[int, typer.Option(help="Seconds at most; 0: the tier's.", min=0)] = 0,
+    arguments: Annotated[
+        str, typer.Option(help="Arguments of the operation: one JSON object.")
+    ] = "{}",
+    audience: Annotated[
+        str, typer.Option(help="Audience of the credential. Default: the operation's system.")
+    ] = "",
+    lifetime: Annotated[
+        int,
+        typer.Option(
+            help="Lifetime in seconds, at most that of the tier. Default: that of the tier.", min=0
+        ),
+    ] = 0,
     issuer: Annotated[
-        str, typer.Option(help="The node's `credentials.issuer`; needed with --proof-key.")
+        str, typer.Option(help="`credentials.issuer` of the node. Required with --proof-key.")
     ] = "",
     proof_key: Annotated[
         Path | None,
-        typer.Option(help="PEM file of a P-256 key to bind it to (DPoP).", dir_okay=False),
+        typer.Option(
+            help="PEM file of a P-256 key that the credential is bound to (DPoP).", dir_okay=False
+        ),
     ] = None,
     subject_token: SubjectToken = None,
     output: Output = "text",
 ) -> None:
-    """Ask whether an agent may perform an operation, and print a credential that performs it once."""
+    """Ask for a permit, and print a credential for one call of the operation."""
     if (proof_key is None) != (not issuer):
         raise UsageError("--proof-key and --issuer belong together")
     key = ProofKey.read(proof_key) if proof_key is not None else None
@@ -92,7 +103,7 @@ def introspect(
     server: Server = ADMIN,
     output: Output = "text",
 ) -> None:
-    """Tell whether a credential is active, and what it is for."""
+    """Show whether a credential is active, and its claims."""
     request = credentials_pb2.IntrospectRequest(
         evidence=evidence(agent_token, None), token=_token(token)
     )
@@ -117,7 +128,7 @@ def revoke(
     subject_token: SubjectToken = None,
     server: Server = ADMIN,
 ) -> None:
-    """End a credential before its time."""
+    """Revoke a credential."""
     request = credentials_pb2.CredentialsRevokeRequest(
         evidence=evidence(agent_token, subject_token), token=_token(token)
     )

@@ -36,19 +36,27 @@ Logs = Annotated[
     typer.Option(
         "--log",
         metavar="FILE",
-        help="A file of the audit, oldest first; `-`: standard input. Else the node's, with what was rotated away. Repeatable.",
+        help="Audit file, or `-` for standard input; of several, oldest first. Default: the audit log of the node, with rotated files. Repeatable.",
     ),
 ]
 
 Since = Annotated[
-    str, typer.Option("--since", help="15m, 24h, 7d, a date or a moment; else from the beginning.")
+    str,
+    typer.Option(
+        "--since",
+        help="Start: 15m, 24h or 7d ago, a date or a timestamp. Default: the first record.",
+    ),
 ]
 
-Until = Annotated[str, typer.Option("--until", help="The same; else to the end.")]
+Until = Annotated[
+    str, typer.Option("--until", help="End, in the same form. Default: the last record.")
+]
 
 BundleOption = Annotated[
     Path | None,
-    typer.Option("--bundle", "-b", help="Folder of the bundle; else the node's.", file_okay=False),
+    typer.Option(
+        "--bundle", "-b", help="Folder of the bundle. Default: that of the node.", file_okay=False
+    ),
 ]
 
 

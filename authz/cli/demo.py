@@ -27,16 +27,20 @@ def register(app: typer.Typer) -> None:
 def demo(
     *,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Stay up, and print lines for grpcurl, ghz and curl.")
+        bool,
+        typer.Option(
+            "--keep", help="Keep the servers running, and print commands for grpcurl, ghz and curl."
+        ),
     ] = False,
     mesh: Annotated[
         bool,
         typer.Option(
-            "--mesh", help="MCP servers behind a gateway, and an agent that knows nothing."
+            "--mesh",
+            help="Run MCP servers behind a gateway, and an agent that does not know Authz.",
         ),
     ] = False,
 ) -> None:
-    """Make real calls in a throw-away trust domain, over gRPC and Envoy; exits with 2 if one comes out wrong."""
+    """Make calls over gRPC and Envoy in a temporary trust domain. Exit code 2 if one has an unexpected result."""
     terminal = Terminal()
     if mesh:
         if keep:

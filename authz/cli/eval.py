@@ -32,26 +32,36 @@ def evaluate(
     input_: Arguments = "{}",
     agent: Annotated[str | None, typer.Option(help="SPIFFE id of the agent that acts.")] = None,
     subject: Annotated[
-        str | None, typer.Option(help="On whose behalf: `<issuer alias>/<sub>`.")
+        str | None, typer.Option(help="Subject that the agent acts for: `<issuer alias>/<sub>`.")
     ] = None,
     claim: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=JSON", help='A claim of the subject, e.g. groups=["staff"].'),
+        typer.Option(
+            metavar="NAME=JSON",
+            help='Claim of the subject, for example groups=["staff"]. Repeatable.',
+        ),
     ] = None,
     service: Annotated[bool, typer.Option("--service", help="The subject is a service.")] = False,
     task: Annotated[
         str | None,
-        typer.Option(metavar="TEMPLATE", help="On a task of this template, just started."),
+        typer.Option(
+            metavar="TEMPLATE",
+            help="Template of the task in which the call is made; the task has just started.",
+        ),
     ] = None,
     param: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=JSON", help='A parameter of the task, e.g. ticket="T-1".'),
+        typer.Option(
+            metavar="NAME=JSON", help='Parameter of the task, for example ticket="T-1". Repeatable.'
+        ),
     ] = None,
-    prompt: Annotated[str, typer.Option(help="The user's words when the task was started.")] = "",
+    prompt: Annotated[
+        str, typer.Option(help="Prompt of the user with which the task was started.")
+    ] = "",
     var: Vars = None,
     output: Output = "text",
 ) -> None:
-    """Judge one request offline, on stated facts, and show every policy; exits with 2 unless permitted."""
+    """Judge one request offline, with facts from options, and show the result of every policy. Exit code 2 unless permitted."""
     who = _who(agent, subject, claim, service=service)
     request: dict[str, Any] = {"as": who, "call": operation, "input": json_object(input_)}
     if task is not None:

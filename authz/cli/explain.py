@@ -37,11 +37,14 @@ def explain(
     subject_token: SubjectToken = None,
     token: Annotated[
         Path | None,
-        typer.Option(help="File with your own token, for `authz.explain`.", dir_okay=False),
+        typer.Option(
+            help="File with your own token, which must be permitted `authz.explain`.",
+            dir_okay=False,
+        ),
     ] = None,
     address: AdminSocket = ADMIN,
 ) -> None:
-    """Ask a running node to judge a request without effect, and to tell everything."""
+    """Ask a running node to judge a request without effect, and print the decision with all details."""
     request = authorizer_pb2.ExplainRequest(
         check=decision_pb2.CheckRequest(
             evidence=evidence(agent_token, subject_token),

@@ -23,10 +23,10 @@ def fmt(
     *,
     paths: Annotated[list[Path], typer.Argument(help="Cedar files, or folders of them.")],
     only_check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit with 2 if something would change.")
+        bool, typer.Option("--check", help="Write nothing. Exit code 2 if a file is not formatted.")
     ] = False,
 ) -> None:
-    """Format Cedar files."""
+    """Format Cedar files in place."""
     terminal = Terminal()
     changed = 0
     for path in paths:

@@ -16,7 +16,7 @@ Agent = Annotated[str, typer.Argument(help="SPIFFE id of the agent.")]
 
 Collection = Annotated[str, typer.Argument(help="Collection of the bundle.")]
 
-Why = Annotated[str, typer.Option(help="Why. The audit record shows it.")]
+Why = Annotated[str, typer.Option(help="Reason, for the audit record.")]
 
 Denials = Annotated[
     bool,

@@ -20,11 +20,16 @@ def register(app: typer.Typer) -> None:
 def healthcheck(
     *,
     address: Annotated[
-        str, typer.Argument(help="`http://127.0.0.1:8282/readyz`, or a gRPC address.")
+        str,
+        typer.Argument(
+            help="URL of the readiness endpoint, or a gRPC address (`host:port` or `unix:///path`)."
+        ),
     ] = "http://127.0.0.1:8282/readyz",
-    service: Annotated[str, typer.Option(help="gRPC service; empty: the whole node.")] = "",
+    service: Annotated[
+        str, typer.Option(help="gRPC service to check. Default: the whole node.")
+    ] = "",
 ) -> None:
-    """Exit with 0 where the node may be asked, else with 1; for `HEALTHCHECK` of a container."""
+    """Check that a node is ready, for example in `HEALTHCHECK` of a container. Exit code 1 if not."""
     if address.startswith(("http://", "https://")):
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:

@@ -21,12 +21,14 @@ def register(app: typer.Typer) -> None:
 
 def init(
     *,
-    folder: Annotated[Path, typer.Argument(help="A new folder.", file_okay=False)] = Path("bundle"),
+    folder: Annotated[Path, typer.Argument(help="Folder to create.", file_okay=False)] = Path(
+        "bundle"
+    ),
     enforce: Annotated[
-        bool, typer.Option("--enforce", help="Enforce denials at once, instead of in 30 days.")
+        bool, typer.Option("--enforce", help="Enforce denials from the start.")
     ] = False,
 ) -> None:
-    """Write a bundle that you can edit; for 30 days its denials are only noted, unless told otherwise."""
+    """Write a bundle to start from. For 30 days it observes: denials are recorded and not enforced."""
     terminal = Terminal()
     until = None if enforce else datetime.now(UTC).date() + timedelta(days=_OBSERVED_DAYS)
     for file in write_template(folder, until):

@@ -20,9 +20,12 @@ __all__ = ["register"]
 
 _ISSUER = "https://idp.dev.example"
 
-KeyFolder = Annotated[Path, typer.Argument(help="Where the keys lie.", file_okay=False)]
+KeyFolder = Annotated[Path, typer.Argument(help="Folder of the keys.", file_okay=False)]
 
-KeysFolder = Annotated[Path, typer.Argument(help="`credentials.keys.folder`.", file_okay=False)]
+KeysFolder = Annotated[
+    Path,
+    typer.Argument(help="Folder of the keys, as in `credentials.keys.folder`.", file_okay=False),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +45,7 @@ def make(
     domain: Annotated[str, typer.Option(help="SPIFFE trust domain.")] = "dev.example",
     issuer: Annotated[str, typer.Option(help="`iss` of subject tokens.")] = _ISSUER,
 ) -> None:
-    """Make keys of a trust domain and an issuer for development, never for production, if the folder has none: bundle.json and jwks.json."""
+    """Make keys of a trust domain and an issuer for development (bundle.json, jwks.json), unless the folder has them. Never use them in production."""
     made = DevDomain.open(folder, domain, issuer)
     Terminal().line(f"{folder}: trust domain {made.domain}, issuer {made.issuer}")
 
@@ -50,13 +53,16 @@ def make(
 def token(
     *,
     folder: KeyFolder,
-    audience: Annotated[str, typer.Option(help="`aud`.")] = "authz",
+    audience: Annotated[str, typer.Option(help="Audience (`aud`).")] = "authz",
     agent: Annotated[
-        str | None, typer.Option(help="Path of the SPIFFE id, e.g. /ns/support/sa/bot.")
+        str | None,
+        typer.Option(help="Path of the agent's SPIFFE id, for example /ns/support/sa/bot."),
     ] = None,
-    subject: Annotated[str | None, typer.Option(help="`sub` of a subject token.")] = None,
-    group: Annotated[list[str] | None, typer.Option(help="A value of the claim `groups`.")] = None,
-    lifetime: Annotated[int, typer.Option(help="Seconds.")] = 3600,
+    subject: Annotated[str | None, typer.Option(help="`sub` of a subject's token.")] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="Value of the claim `groups`. Repeatable.")
+    ] = None,
+    lifetime: Annotated[int, typer.Option(help="Lifetime in seconds.")] = 3600,
 ) -> None:
     """Print a token signed with the keys of a folder, for development."""
     if not folder.is_dir():
@@ -74,7 +80,7 @@ def token(
 
 
 def list_(*, address: Address = ADMIN, output: Output = "text") -> None:
-    """List the keys that sign task credentials, of every node."""
+    """List the keys of all nodes that sign task credentials."""
     listed = json.loads(Remote(address).status().detail_json).get("signing_keys")
     if listed is None:
         raise UsageError("this node issues no credentials: `credentials` is not configured")
@@ -101,10 +107,10 @@ def generate(
     *,
     folder: KeysFolder,
     algorithm: Annotated[
-        SigningAlgorithm, typer.Option(help="What it signs with.")
+        SigningAlgorithm, typer.Option(help="Signature algorithm.")
     ] = SigningAlgorithm.ES256,
 ) -> None:
-    """Put a new signing key into a folder; a node that has it publishes it, and rotates to it."""
+    """Make a signing key in a folder. A node with that folder publishes the key, and later signs with it."""
     print(FolderKeys(folder).generate(algorithm).kid)
 
 

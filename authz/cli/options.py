@@ -49,14 +49,16 @@ ConfigFile = Annotated[
         "-c",
         "--config-file",
         envvar="AUTHZ_CONFIG",
-        help="The YAML file.",
+        help="Configuration file (YAML).",
         dir_okay=False,
     ),
 ]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Sets any key, e.g. limits.threads=8. Repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set any key of the configuration, for example limits.threads=8. Repeatable.",
     ),
 ]
 BundleFolder = Annotated[Path, typer.Argument(help="Folder of the bundle.", file_okay=False)]
@@ -69,14 +71,14 @@ Arguments = Annotated[
     str, typer.Option("--input", "-i", help="Arguments: one JSON object, or @file.")
 ]
 AdminSocket = Annotated[
-    str, typer.Option("--admin", envvar="AUTHZ_ADMIN", help="The administration socket.")
+    str, typer.Option("--admin", envvar="AUTHZ_ADMIN", help="Administration socket of the node.")
 ]
 Address = Annotated[
     str,
     typer.Option(
         "--admin",
         envvar="AUTHZ_ADMIN",
-        help="The administration socket: a node that tells where its audit and bundle are.",
+        help="Administration socket of the node.",
     ),
 ]
 Server = Annotated[
@@ -84,8 +86,8 @@ Server = Annotated[
     typer.Option(
         "--server",
         envvar="AUTHZ_SERVER",
-        help="Where decisions are asked for, `host:port` or `unix:///path`; by the administration socket its owner needs no "
-        "token to read and to end.",
+        help="Address of the server, `host:port` or `unix:///path`. The owner of the administration socket needs no token to "
+        "read and end tasks.",
     ),
 ]
 AgentToken = Annotated[

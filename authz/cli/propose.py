@@ -48,11 +48,14 @@ def propose(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Folder for the files; else they are printed.", file_okay=False
+            "--output",
+            "-o",
+            help="Folder to write the files to. Default: print them.",
+            file_okay=False,
         ),
     ] = None,
 ) -> None:
-    """Propose a change of the bundle from what the audit saw: unknown operations and routes, agents, subjects, missing permits; nothing in it permits before it is reviewed."""
+    """Draft entries for the bundle from the audit log: unknown operations and routes, agents and subjects without a role, missing permits. The draft permits nothing until you edit it."""
     terminal = Terminal()
     source = log_source(log, config, sets, address)
     seen = Seen()

@@ -22,10 +22,10 @@ _EXITS: Final = """
 
 | code | meaning |
 |---|---|
-| 0 | it is well; for `eval`: permitted |
-| 1 | wrong use, or a failure: a file that is not there, a server that does not answer or is not ready |
-| 2 | a test fails, a file is not formatted, a row of the demo differs; for `eval`: not permitted |
-| 3 | the bundle, the keys or the configuration are refused |
+| 0 | success; for `eval`: permitted |
+| 1 | wrong use, or a failure, for example a missing file, or a server that does not answer or is not ready |
+| 2 | a test fails, a file is not formatted, or a call of the demo has an unexpected result; for `eval`: not permitted |
+| 3 | the bundle, the keys or the configuration are not valid |
 """
 
 

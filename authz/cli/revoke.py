@@ -68,12 +68,12 @@ class _Revoke(TyperCommand):
 
 def revoke(
     *,
-    target: Annotated[Target, typer.Argument(help="What `value` is.")],
+    target: Annotated[Target, typer.Argument(help="Kind of the target.")],
     value: Annotated[
         str,
         typer.Argument(
-            help="A SPIFFE id; the id of a session, task, token, key (or SHA-256 of a certificate, in hex), operation "
-            "or system; an issuer's alias or a trust domain; a subject, ISSUER/SUB."
+            help="The target: a SPIFFE id; the id of a session, task, token, key (or SHA-256 of a certificate, in hex), operation "
+            "or system; an issuer's alias or a trust domain; a subject as ISSUER/SUB."
         ),
     ],
     undo: Annotated[
@@ -85,15 +85,18 @@ def revoke(
         ),
     ] = False,
     reason: Annotated[
-        str, typer.Option(help="Why; stands in records and in the message of each refusal.")
+        str, typer.Option(help="Reason, for audit records and for the message of each refusal.")
     ] = "",
     by: Annotated[
-        str, typer.Option(help="Who; stands in records. Default: the name of your login.")
+        str,
+        typer.Option(
+            help="Name of the person who revokes, for audit records. Default: your login name."
+        ),
     ] = "",
     address: Address = ADMIN,
     output: Output = "text",
 ) -> None:
-    """Revoke: refuse a target from now on, and end live tasks of an agent, subject, session or task; --undo lifts it."""
+    """Revoke a target: refuse its calls from now on, and end live tasks of an agent, subject, session or task. --undo lifts the revocation."""
     if undo and not reason.strip():
         message = "--undo requires --reason: why the revocation is lifted"
         raise UsageError(message)

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 def schema(
     *,
-    what: Annotated[str, typer.Argument(help="bundle, case or config")] = "bundle",
+    what: Annotated[str, typer.Argument(help="Schema of: bundle, case or config.")] = "bundle",
 ) -> None:
     """Print a JSON Schema, for editors."""
     terminal = Terminal()

@@ -42,7 +42,7 @@ def serve(
     log_format: Annotated[str | None, typer.Option(help="log.format")] = None,
     shutdown_grace_period: Annotated[str | None, typer.Option(help="shutdown_grace_period")] = None,
 ) -> None:
-    """Serve decisions until a signal says stop; SIGHUP loads bundle and keys again."""
+    """Run a node until SIGTERM or SIGINT. SIGHUP reloads the bundle and the keys."""
     named = flags(
         bundle__path=bundle,
         bundle__watch=watch,

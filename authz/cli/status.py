@@ -24,10 +24,10 @@ def status(
     address: AdminSocket = ADMIN,
     output: Output = "text",
     reload: Annotated[
-        bool, typer.Option("--reload", help="Load bundle and keys again first.")
+        bool, typer.Option("--reload", help="Reload the bundle and the keys first.")
     ] = False,
 ) -> None:
-    """Tell how a node stands; exits with 1 where it is not ready, or the reload is refused."""
+    """Show the status of a node. Exit code 1 if it is not ready, or if the reload is refused."""
     terminal = Terminal()
     remote = Remote(address)
     refused = False
@@ -38,7 +38,9 @@ def status(
             terminal.note(line)
         now = outcome.bundle_revision or "nothing"
         terminal.note(
-            f"refused; bundle {now} goes on serving" if refused else f"bundle {now} serves"
+            f"reload refused; bundle {now} stays in service"
+            if refused
+            else f"bundle {now} is in service"
         )
         for line in _rule_changes(outcome.rules):
             terminal.note(line)

@@ -45,13 +45,16 @@ Params = Annotated[
     typer.Option(
         "--param",
         metavar="NAME=VALUE",
-        help="A parameter of the template: a whole number, true, false, or a text; in double quotes a text anyway. Repeatable.",
+        help="Parameter of the template: an integer, true, false, or a string. Write a string that looks like one of these in double quotes. Repeatable.",
     ),
 ]
 
 Operations = Annotated[
     list[str] | None,
-    typer.Option("--operation", help="Only this operation of the wider scope. Repeatable."),
+    typer.Option(
+        "--operation",
+        help="Operation that the task is limited to. Default: all operations of its scope. Repeatable.",
+    ),
 ]
 
 
@@ -71,9 +74,12 @@ def start(
     template: Annotated[str, typer.Argument(help="Template in the bundle.")],
     param: Params = None,
     assignee: Annotated[
-        str, typer.Option(help="SPIFFE id of the agent that gets it; none: the starter.")
+        str,
+        typer.Option(
+            help="SPIFFE id of the agent that gets the task. Default: the agent that starts it."
+        ),
     ] = "",
-    prompt: Annotated[str, typer.Option(help="The user's words.")] = "",
+    prompt: Annotated[str, typer.Option(help="Prompt of the user.")] = "",
     operation: Operations = None,
     agent_token: AgentToken = None,
     subject_token: SubjectToken = None,
@@ -82,7 +88,7 @@ def start(
 ) -> None:
     """Start a root task, as a subject or as an agent that the template lists.
 
-    The prompt counts as the user's word with a subject's token for an `alone_audience`, and without an agent's.
+    Destinations in the prompt count as named by the user if you show a subject's token for an `alone_audience` and no agent's token.
     """
     request = tasks_pb2.StartRequest(
         evidence=evidence(agent_token, subject_token),
@@ -100,7 +106,9 @@ def delegate(
     *,
     parent: Annotated[str, typer.Argument(help="Id of the parent.")],
     assignee: Annotated[str, typer.Argument(help="SPIFFE id of the agent that gets the child.")],
-    template: Annotated[str, typer.Option(help="Template; none: the parent's.")] = "",
+    template: Annotated[
+        str, typer.Option(help="Template of the child. Default: that of the parent.")
+    ] = "",
     param: Params = None,
     operation: Operations = None,
     agent_token: AgentToken = None,
@@ -128,15 +136,15 @@ def delegate(
 def extend(
     *,
     task: Id,
-    prompt: Annotated[str, typer.Argument(help="The user's further words.")],
+    prompt: Annotated[str, typer.Argument(help="Prompt of the user.")],
     agent_token: AgentToken = None,
     subject_token: SubjectToken = None,
     server: Server = ADMIN,
     output: Output = "text",
 ) -> None:
-    """Add what the user named in a further turn, as the subject of the task.
+    """Add the prompt of a further turn to a task, as its subject.
 
-    It counts as the user's word with a subject's token for an `alone_audience`, and without an agent's.
+    Destinations in it count as named by the user if you show a subject's token for an `alone_audience` and no agent's token.
     """
     request = tasks_pb2.ExtendRequest(
         evidence=evidence(agent_token, subject_token), task=task, prompt=prompt
@@ -161,10 +169,10 @@ def get(
 
 def list_(
     *,
-    assignee: Annotated[str, typer.Option(help="Only those of this agent.")] = "",
-    session: Annotated[str, typer.Option(help="Only those of this task tree.")] = "",
-    status: Annotated[Status | None, typer.Option(help="Only those that stand so.")] = None,
-    most: Annotated[int, typer.Option(help="At most so many.", min=1)] = 100,
+    assignee: Annotated[str, typer.Option(help="Only tasks of this agent (SPIFFE id).")] = "",
+    session: Annotated[str, typer.Option(help="Only tasks of this session.")] = "",
+    status: Annotated[Status | None, typer.Option(help="Only tasks with this status.")] = None,
+    most: Annotated[int, typer.Option(help="Number of tasks at most.", min=1)] = 100,
     agent_token: AgentToken = None,
     subject_token: SubjectToken = None,
     server: Server = ADMIN,
@@ -194,13 +202,15 @@ def list_(
 def end(
     *,
     task: Id,
-    status: Annotated[Ending, typer.Option(help="How it ends.")] = Ending.COMPLETED,
+    status: Annotated[
+        Ending, typer.Option(help="Status that the task ends with.")
+    ] = Ending.COMPLETED,
     agent_token: AgentToken = None,
     subject_token: SubjectToken = None,
     server: Server = ADMIN,
     output: Output = "text",
 ) -> None:
-    """End a task, and all below it."""
+    """End a task and its descendants."""
     request = tasks_pb2.EndRequest(
         evidence=evidence(agent_token, subject_token), task=task, status=_status(status)
     )
@@ -214,12 +224,12 @@ def end(
 
 def names(
     *,
-    prompt: Annotated[str, typer.Argument(help="The user's words; `-`: those on standard input.")],
+    prompt: Annotated[str, typer.Argument(help="Prompt of the user; `-` for standard input.")],
     output: Output = "text",
 ) -> None:
-    """Show what a prompt names where it counts as the user's word, and why other words of it name nothing.
+    """Show which destinations a prompt names, and why other words of it name none.
 
-    It reads as the server does, and asks no server.
+    It reads the prompt as the server does, without a server.
     """
     readings = prompt_names(sys.stdin.read() if prompt == "-" else prompt)
     terminal = Terminal()

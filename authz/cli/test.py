@@ -25,10 +25,11 @@ def run_tests(
     folder: BundleFolder,
     var: Vars = None,
     junit: Annotated[
-        Path | None, typer.Option(help="Write JUnit XML here.", dir_okay=False)
+        Path | None,
+        typer.Option(help="File to write the results to, as JUnit XML.", dir_okay=False),
     ] = None,
 ) -> None:
-    """Run a bundle's own tests; exits with 2 where one fails, with 3 where the bundle is refused."""
+    """Run the tests of a bundle. Exit code 2 if one fails, 3 if the bundle is not valid."""
     terminal = Terminal()
     bundle = read_folder(folder)
     plan = Plan.compile(bundle, offline_variables(bundle, var, terminal.note))

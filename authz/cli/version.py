@@ -19,7 +19,7 @@ def version(
     *,
     output: Output = "text",
 ) -> None:
-    """Print the version and how the engine was built."""
+    """Print the version and the build profile of the engine."""
     if output == "json":
         Terminal().json({"version": __version__, "build_profile": build_profile()})
     else:

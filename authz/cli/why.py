@@ -38,7 +38,7 @@ Bundles = Annotated[
     typer.Option(
         "--bundle",
         "-b",
-        help="Folder of a bundle that judged; of several, oldest first, what changed is told. Else the node's. Repeatable.",
+        help="Folder of the bundle that judged. Give several, oldest first, to see what changed. Default: that of the node. Repeatable.",
         file_okay=False,
     ),
 ]
@@ -52,20 +52,26 @@ def register(app: typer.Typer) -> None:
 def why(
     *,
     decision_id: Annotated[
-        str, typer.Argument(help="One decision; else what many have in common.")
+        str, typer.Argument(help="Id of a decision to explain. Default: count refused decisions.")
     ] = "",
     since: Since = "",
     until: Until = "",
     observed: Annotated[
-        bool, typer.Option("--observed", help="Only what `mode: observe` let through.")
+        bool, typer.Option("--observed", help="Only decisions that `mode: observe` let through.")
     ] = False,
     agent: Annotated[
-        str, typer.Option(help="Only of this caller: a SPIFFE id, `*` stands for any characters.")
+        str,
+        typer.Option(
+            help="Only decisions of this caller: a SPIFFE id, in which `*` matches any characters."
+        ),
     ] = "",
     operation: Annotated[
-        str, typer.Option(help="Only of this operation: `crm.delete`, `crm.*`.")
+        str,
+        typer.Option(
+            help="Only decisions about this operation, for example `crm.delete` or `crm.*`."
+        ),
     ] = "",
-    code: Annotated[str, typer.Option(help="Only with this reason code.")] = "",
+    code: Annotated[str, typer.Option(help="Only decisions with this reason code.")] = "",
     log: Logs = None,
     bundle: Bundles = None,
     config: ConfigFile = None,
@@ -74,7 +80,7 @@ def why(
     var: Vars = None,
     output: Output = "text",
 ) -> None:
-    """Tell why a decision came out as it did, and what would permit it; or what the refused ones have in common, and what changed with the bundle."""
+    """Explain one decision and what would permit it; without an id, count the refused decisions by what they have in common."""
     if output not in {"text", "json"}:
         raise UsageError(f"--output {plain(output, 40)}: text or json")
     _known_code(code)

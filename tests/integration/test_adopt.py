@@ -121,7 +121,7 @@ def test_status_tells_what_stands_where(
     revision = Remote(admin).status().bundle_revision
     (place.folder / "bundle" / "policies" / "more.cedar").write_text("permit(")
     assert run("status", "--admin", admin, "--reload") == 1
-    assert f"refused; bundle {revision} goes on serving" in capsys.readouterr().err
+    assert f"reload refused; bundle {revision} stays in service" in capsys.readouterr().err
     (place.folder / "bundle" / "policies" / "more.cedar").unlink()
     assert run("status", "--admin", admin, "--reload", "--output", "json") == 0
-    assert f"bundle {revision} serves" in capsys.readouterr().err
+    assert f"bundle {revision} is in service" in capsys.readouterr().err
