@@ -1,6 +1,6 @@
 //! SPIFFE IDs (SPIFFE-ID §2), and patterns over them in which `*` stands for one whole segment of the path.
 
-use std::fmt;
+use thiserror::Error;
 
 /// Syntactically valid SPIFFE ID.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -11,35 +11,26 @@ pub struct SpiffeId<'a> {
 }
 
 /// Rule of SPIFFE-ID §2 that a text breaks; holds no byte of it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum SpiffeIdError {
     /// It does not start with `spiffe://` in lower case.
+    #[error("it does not start with `spiffe://`")]
     Scheme,
     /// It is longer than 2048 bytes.
+    #[error("it is longer than 2048 bytes")]
     TooLong,
     /// The trust domain is empty, longer than 255 bytes, or has a byte outside `a-z 0-9 . - _`
     /// (so no user, port, upper case or percent-encoding).
+    #[error("its trust domain is not 1 to 255 of `a-z 0-9 . - _`")]
     TrustDomain,
     /// A path segment is empty, `.` or `..`, or the path ends in `/`.
+    #[error("a path segment is empty, `.` or `..`")]
     Segment,
     /// A path segment has a byte outside `A-Z a-z 0-9 . - _` (so no query, fragment or
     /// percent-encoding).
+    #[error("a path segment has a character outside `A-Z a-z 0-9 . - _`")]
     PathCharacter,
 }
-
-impl fmt::Display for SpiffeIdError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Scheme => "it does not start with `spiffe://`",
-            Self::TooLong => "it is longer than 2048 bytes",
-            Self::TrustDomain => "its trust domain is not 1 to 255 of `a-z 0-9 . - _`",
-            Self::Segment => "a path segment is empty, `.` or `..`",
-            Self::PathCharacter => "a path segment has a character outside `A-Z a-z 0-9 . - _`",
-        })
-    }
-}
-
-impl std::error::Error for SpiffeIdError {}
 
 impl<'a> SpiffeId<'a> {
     /// Parses a SPIFFE ID of at most 2048 bytes; nothing is normalized.
@@ -98,25 +89,47 @@ pub fn is_trust_domain(name: &str) -> bool {
     (1..=MAX_DOMAIN_BYTES).contains(&name.len()) && name.bytes().all(allowed)
 }
 
-/// What is wrong with a SPIFFE id or pattern (SPIFFE-ID §2; `*` is one whole path segment); none where it is well-formed.
-#[must_use]
-pub fn pattern_defect(pattern: &str) -> Option<&'static str> {
-    let Some((domain, path)) =
-        pattern.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/'))
-    else {
-        return Some("it is not spiffe://<trust domain>/<path>");
-    };
+/// Defect of a SPIFFE id or pattern; holds no byte of it.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum SpiffePatternError {
+    /// The text has another scheme, or no path.
+    #[error("it is not spiffe://<trust domain>/<path>")]
+    Form,
+    /// The trust domain is not valid.
+    #[error("its trust domain is not of lower-case letters, digits, `.`, `_` and `-`")]
+    TrustDomain,
+    /// A path segment is not valid.
+    #[error("a path segment is letters, digits, `.`, `_` and `-`, or a whole `*`")]
+    Segment,
+    /// The text has too many segments or bytes.
+    #[error("it has too many segments or bytes")]
+    TooLong,
+}
+
+/// Checks a SPIFFE id or pattern (SPIFFE-ID §2; `*` is one whole path segment).
+///
+/// # Errors
+/// The rule that the text breaks.
+pub fn check_pattern(pattern: &str) -> Result<(), SpiffePatternError> {
+    let (domain, path) = pattern
+        .strip_prefix("spiffe://")
+        .and_then(|rest| rest.split_once('/'))
+        .ok_or(SpiffePatternError::Form)?;
     if !is_trust_domain(domain) {
-        return Some("its trust domain is not of lower-case letters, digits, `.`, `_` and `-`");
+        return Err(SpiffePatternError::TrustDomain);
     }
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    let segment =
-        |s: &str| s == "*" || (!s.is_empty() && s != "." && s != ".." && s.bytes().all(plain));
-    if !path.split('/').all(segment) {
-        return Some("a path segment is letters, digits, `.`, `_` and `-`, or a whole `*`");
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let is_segment = |text: &str| {
+        text == "*"
+            || (!text.is_empty() && text != "." && text != ".." && text.bytes().all(is_plain))
+    };
+    if !path.split('/').all(is_segment) {
+        return Err(SpiffePatternError::Segment);
     }
-    let many = path.split('/').count() >= MOST_SEGMENTS;
-    (many || pattern.len() > MAX_ID_BYTES).then_some("it has too many segments or bytes")
+    if path.split('/').count() >= MOST_SEGMENTS || pattern.len() > MAX_ID_BYTES {
+        return Err(SpiffePatternError::TooLong);
+    }
+    Ok(())
 }
 
 /// Returns whether `wide` matches every id that `narrow`, an id or a pattern, matches.

@@ -262,7 +262,7 @@ impl Model {
     }
 }
 
-pub use authz_base::spiffe::{covers, overlap, pattern_defect};
+pub use authz_base::spiffe::{check_pattern, covers, overlap};
 
 #[cfg(test)]
 mod tests {

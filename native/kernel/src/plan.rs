@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use authz_base::record::task::{Session, TaskView};
+use authz_base::record::Session;
+use authz_base::record::task::TaskView;
 
 use crate::arguments::{ArgumentSchema, Arguments, Declared, Nulls};
 use crate::decision::{PolicyEffect, Principal};

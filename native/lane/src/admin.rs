@@ -6,8 +6,8 @@ use std::sync::Arc;
 use authz_kernel::decision::Time;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    Record, RecordKey, RecordKind, Revocation, RevocationTarget, Subject, Task, TaskKind,
-    TaskStatus,
+    Record, RecordKey, RecordKind, Revocation, RevocationTarget, Task, TaskKind, TaskStatus,
+    TaskSubject,
 };
 use authz_state::store::{Page, Query, Survives, Transaction};
 use authz_token::SpiffeId;
@@ -283,7 +283,7 @@ fn names_task(note: &RevocationNote, task: &Task) -> bool {
     let is_of_subject = || {
         task.ancestors.is_empty()
             && task.subject.as_ref().is_some_and(|subject| {
-                Subject::revocation_name(&subject.issuer, &subject.sub) == note.value
+                TaskSubject::revocation_name(&subject.issuer, &subject.sub) == note.value
             })
     };
     note.target == RevocationTarget::Agent || is_of_subject()

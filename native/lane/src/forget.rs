@@ -6,7 +6,7 @@ use authz_kernel::decision::Principal;
 use authz_kernel::history::{Holder, pairs_of};
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{
-    AgentName, Party, Record, RecordKey, RecordKind, Session, Subject, taskless, taskless_of,
+    AgentName, Party, Record, RecordKey, RecordKind, Session, TaskSubject, taskless, taskless_of,
 };
 use authz_state::store::{Page, Query, Survives, Transaction};
 
@@ -221,11 +221,11 @@ fn pairs(agent: &Principal, subject: &str) -> Result<Vec<RecordKey>, Refused> {
     let Some((issuer, sub)) = subject.split_once('/').filter(|(_, sub)| !sub.is_empty()) else {
         return Err(Refused::input("`subject` is not the alias of an issuer, `/`, and a `sub`"));
     };
-    let subject = |is_service| Subject {
+    let subject = |is_service| TaskSubject {
         is_service,
         issuer: issuer.to_owned(),
         sub: sub.to_owned(),
-        ..Subject::default()
+        ..TaskSubject::default()
     };
     let chain = |is_service| [subject(is_service).principal(), agent.clone()];
     Ok([false, true].into_iter().flat_map(|kind| records(&chain(kind))).collect())

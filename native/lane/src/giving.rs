@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use authz_kernel::decision::{Principal, Time};
-use authz_kernel::history::{Carrier, HistoryView, Holder, Origin, Remembering, SessionHistory};
+use authz_kernel::history::{
+    Carrier, HistoryView, Holder, LabelOrigin, Remembering, SessionHistory,
+};
 use authz_kernel::model::{Isolation, Model};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Party, Record, RecordKey, RecordKind, SharedSession, Task, TaskStatus};
@@ -43,7 +45,7 @@ pub(crate) fn remembered_by<'a, E>(
     path: impl Iterator<Item = &'a Arc<Task>>,
     now: Time,
     mut read: impl FnMut(&RecordKey) -> Result<Option<Record>, E>,
-) -> Result<BTreeMap<String, Origin>, E> {
+) -> Result<BTreeMap<String, LabelOrigin>, E> {
     let mut labels = BTreeMap::new();
     let mut session = "";
     for task in path {

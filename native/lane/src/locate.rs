@@ -5,7 +5,7 @@ use std::sync::Arc;
 use authz_kernel::decision::Time;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    Record, RecordKey, RecordKind, Revocations, Subject, Task, TaskKind, TaskStatus, TaskView,
+    Record, RecordKey, RecordKind, Revocations, Task, TaskKind, TaskStatus, TaskSubject, TaskView,
     taskless,
 };
 use authz_state::store::{StoreError, Transaction};
@@ -157,7 +157,7 @@ pub(crate) fn live(located: &Located, revoked: &Revocations, now: Time) -> Resul
 }
 
 /// Whether a proved subject is that of a task.
-pub(crate) fn is_subject(subject: &Subject, proved: &authz_token::SubjectFacts) -> bool {
+pub(crate) fn is_subject(subject: &TaskSubject, proved: &authz_token::SubjectFacts) -> bool {
     let is_service = proved.kind == authz_token::SubjectKind::Service;
     subject.issuer == proved.issuer && subject.sub == proved.sub && subject.is_service == is_service
 }

@@ -97,14 +97,14 @@ impl StatedTask {
     ) -> Result<Task, String> {
         let agent = who.agent.as_deref().ok_or("a task is an agent's: say `as.agent`")?;
         let acr = who.subject.as_ref().map_or("", |subject| subject.acr.as_str());
-        let subject = chain.first().and_then(|first| task::Subject::of(first, acr));
+        let subject = chain.first().and_then(|first| task::TaskSubject::of(first, acr));
         let proof = subject.as_ref().map_or(SubjectProof::Itself, |_| SubjectProof::Verified);
         let root = task::Root {
             template: &self.template,
             params: &self.params,
             scope: &self.scope,
             kind: TaskKind::Root,
-            assignee: AgentName::parse(agent)?,
+            assignee: AgentName::parse(agent).map_err(|error| error.to_string())?,
             subject,
             subject_proof: proof,
             starter: String::new(),

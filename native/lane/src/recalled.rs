@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use authz_kernel::decision::Time;
 use authz_kernel::history::{
-    Carrier, HistoryChanges, HistoryView, Holder, Object, ObjectView, Origin, Remembering,
+    Carrier, HistoryChanges, HistoryView, Holder, LabelOrigin, Object, ObjectView, Remembering,
     SessionContext, SessionHistory,
 };
 use authz_kernel::task::{Party, RecordKey, RecordKind, RecordName, Session, TaskView};
@@ -18,7 +18,7 @@ pub(crate) struct Recalled {
     pub(crate) subject: Option<Arc<Party>>,
     pub(crate) pair: Option<Arc<Party>>,
     /// Labels of sessions that the agent shares with others; none if they were not looked up.
-    pub(crate) shared: Option<Arc<BTreeMap<String, Origin>>>,
+    pub(crate) shared: Option<Arc<BTreeMap<String, LabelOrigin>>>,
     pub(crate) remembering: Remembering,
     /// The session begins with the decision.
     pub(crate) begins: bool,
@@ -144,7 +144,7 @@ impl Recalled {
     }
 
     /// The labels of the object, from the agents that wrote it.
-    pub(crate) fn written(&self, now: Time) -> impl Iterator<Item = (&str, &Origin)> {
+    pub(crate) fn written(&self, now: Time) -> impl Iterator<Item = (&str, &LabelOrigin)> {
         self.object.iter().flat_map(move |found| found.view().labels(now))
     }
 

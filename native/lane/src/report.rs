@@ -257,7 +257,7 @@ fn settle(
         session
             .history
             .check_report(&report.decision_id, &reported)
-            .map_err(|what| ChangeError::Refused(Refused::input(what)))?;
+            .map_err(|error| ChangeError::Refused(Refused::input(error.to_string())))?;
         session.history.settle(&report.decision_id, &reported, now);
         if effects(event).spends.releases(reported.is_abortable) {
             give_back(transaction, permit)?;

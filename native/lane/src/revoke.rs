@@ -5,7 +5,7 @@ use std::sync::Arc;
 use authz_kernel::hex::hex;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    AgentName, Revocation, RevocationTarget as Target, Revocations, Subject, Task,
+    AgentName, Revocation, RevocationTarget as Target, Revocations, Task, TaskSubject,
 };
 use authz_token::{AgentFacts, AgentProof, Facts, SubjectFacts};
 
@@ -64,7 +64,7 @@ pub(crate) fn of_subject_name(
         return Ok(());
     }
     refuse(revoked, Target::Issuer, issuer)?;
-    refuse(revoked, Target::Subject, &Subject::revocation_name(issuer, sub))
+    refuse(revoked, Target::Subject, &TaskSubject::revocation_name(issuer, sub))
 }
 
 /// Refuses an operation that is revoked, or whose system is.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use authz_kernel::decision::Time;
 use authz_kernel::task::{
-    AgentName, Limit, MAX_SCOPE, MAX_TEXTS, Param, ScopeEntry, Selector, Subject, SubjectProof,
-    Task, TaskStatus,
+    AgentName, Limit, MAX_SCOPE, MAX_TEXTS, Param, ScopeEntry, Selector, SubjectProof, Task,
+    TaskStatus, TaskSubject,
 };
 use prost_types::{Struct, Timestamp, Value, value::Kind};
 
@@ -148,7 +148,7 @@ pub(crate) fn task(task: &Task, now: Time) -> wire::Task {
 }
 
 /// A subject as records and headers name it.
-pub(crate) fn subject(subject: &Subject) -> String {
+pub(crate) fn subject(subject: &TaskSubject) -> String {
     name_of(&subject.principal()).into_owned()
 }
 

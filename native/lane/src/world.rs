@@ -6,7 +6,7 @@ use std::sync::Arc;
 use authz_kernel::decision::Time;
 use authz_kernel::directories::{Directories, Entries};
 use authz_kernel::hex::hex;
-use authz_kernel::members::{covers, overlap, pattern_defect};
+use authz_kernel::members::{check_pattern, covers, overlap};
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::{RouteError, Routed};
@@ -205,7 +205,7 @@ impl Peers {
             |name: &str, what: &str| EngineError::Invalid(format!("enforcer `{name}`: {what}"));
         for spec in specs {
             let PeerSpec { name, r#match: pattern, asks, relays, reports } = spec;
-            if let Some(defect) = pattern_defect(&pattern) {
+            if let Err(defect) = check_pattern(&pattern) {
                 return Err(refused(&name, &format!("`match: {pattern}`: {defect}")));
             }
             let enforcer =

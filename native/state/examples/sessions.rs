@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use authz_base::record::history::{Origin, Progress, RuleProgress, SessionHistory};
-use authz_base::record::task::{Record, RecordKey, RecordKind, Session};
+use authz_base::record::history::{LabelOrigin, Progress, RuleProgress, SessionHistory};
+use authz_base::record::{Record, RecordKey, RecordKind, Session};
 use authz_base::time::Time;
 use authz_state::store::{
     Bounds, Commit, EmbeddedSettings, EmbeddedStore, PostgresSettings, PostgresStore, Store,
@@ -55,7 +55,7 @@ fn key(number: usize) -> RecordKey {
 fn session(number: usize, now: i64) -> Session {
     let at = Time(now);
     let origin = |(label, operation): (&str, &str)| {
-        (label.to_owned(), Origin::new(&id("0193ffff", number), operation, at))
+        (label.to_owned(), LabelOrigin::new(&id("0193ffff", number), operation, at))
     };
     let progress = |rule: &str| {
         let instances = BTreeMap::from([(String::new(), Progress { step: 1, at })]);

@@ -17,9 +17,10 @@ use std::time::{Duration, Instant, SystemTime};
 use authz_base::principal::Claim;
 use authz_base::record::history::SessionHistory;
 use authz_base::record::task::{
-    AgentName, Limit, Names, Param, Record, RecordKey, RecordKind, Reservation, ScopeEntry,
-    ScopeIndex, Selector, Session, Subject, SubjectProof, Task, TaskKind, TaskStatus,
+    AgentName, Limit, Names, NewTask, Param, ScopeEntry, Selector, SubjectProof, Task, TaskKind,
+    TaskSubject,
 };
+use authz_base::record::{Record, RecordKey, RecordKind, Reservation, Session};
 use authz_base::tier::Tier;
 use authz_base::time::Time;
 use authz_state::store::{
@@ -59,7 +60,7 @@ fn task(number: usize) -> Task {
             arguments: BTreeMap::from([(argument.to_owned(), limit)]),
             uses,
         };
-    Task {
+    let new = NewTask {
         id: id("0193a1b2", number),
         kind: TaskKind::Root,
         template: "answer-ticket".to_owned(),
@@ -70,7 +71,7 @@ fn task(number: usize) -> Task {
             spiffe_id: format!("spiffe://corp.example/ns/support/sa/bot-{}", number % AGENTS),
             trust_domain: "corp.example".to_owned(),
         }],
-        subject: Some(Subject {
+        subject: Some(TaskSubject {
             is_service: false,
             issuer: "corp".to_owned(),
             sub: format!("anna-{number}"),
@@ -95,29 +96,17 @@ fn task(number: usize) -> Task {
                 Some(1),
             ),
         ],
-        uses: vec![0, 0, 0],
         tier_cap: Tier::Standard,
         max_depth: 1,
         started_at: Time(*NOW),
         deadline: Time(*NOW + 1_800_000),
         idle_timeout_ms: Some(600_000),
-        last_used: Time(*NOW),
-        status: TaskStatus::Active,
-        ended_at: None,
-        index: ScopeIndex::default(),
-        server_calls: BTreeSet::new(),
-        subject_tokens: Vec::new(),
-        subject_until: None,
-        unused: false,
-        declined: false,
-        told: Default::default(),
-        by_user: false,
         names: Names {
             user: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
             ..Names::default()
         },
-        rest: BTreeMap::new(),
-    }
+    };
+    Task { unused: false, ..Task::begin(new) }
 }
 
 fn session(number: usize) -> Session {
@@ -185,19 +174,10 @@ fn permit(store: &dyn Store, number: usize, serial: usize, survives: Survives) -
             enforcer: "envoy".to_owned(),
             permitted_at: Time(*NOW),
             due: Time(*NOW + 60_000),
-            resource: None,
             arguments_digest: Some("ab".repeat(32)),
-            destinations: Vec::new(),
             tier: Tier::Standard,
             agent: "spiffe://corp.example/bot".to_owned(),
-            pair: String::new(),
-            credential: None,
-            wants_credential: false,
-            redeemed: false,
-            remembered_in: Vec::new(),
-            subject_until: None,
-            idempotency: None,
-            rest: BTreeMap::new(),
+            ..Reservation::default()
         })));
         transaction.put(Record::Task(Arc::new(task)));
         let line = json!({"decision_id": decision, "timestamp": "2026-11-25T12:00:00.000Z",

@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use authz_base::record::Session;
 use authz_base::record::history::SessionHistory;
-use authz_base::record::task::Session;
 use authz_base::record::{Record, RecordKey, RecordKind};
 use authz_base::time::Time;
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler};

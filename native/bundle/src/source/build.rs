@@ -7,7 +7,7 @@ use std::time::Duration;
 use authz_base::pattern::Glob;
 use authz_base::record::history::{DAY_MS, KEPT_MS, MAX_KEPT_MS, MEMORY_RANGE_MS};
 use authz_base::spelling;
-use authz_base::spiffe::pattern_defect;
+use authz_base::spiffe::check_pattern;
 
 use super::mcp::{McpFile, Pins};
 use super::types::{
@@ -551,7 +551,7 @@ impl Build<'_> {
                 self.found.error(&at, what, "Add a SPIFFE id, or remove the role.");
             }
             for id in list {
-                if let Some(why) = pattern_defect(&id.value) {
+                if let Err(why) = check_pattern(&id.value) {
                     let what = format!("bad SPIFFE id `{}`: {why}", clip(&id.value));
                     let mend = "Write `spiffe://trust.domain/ns/*/sa/name`.";
                     self.found.error(&id.at.within(file), what, mend);

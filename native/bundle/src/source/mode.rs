@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use authz_base::spiffe::pattern_defect;
+use authz_base::spiffe::check_pattern;
 
 use super::build::Build;
 use super::types::{ModeEntry, ModeObject, ModeSaid, ModeWord};
@@ -63,7 +63,7 @@ pub(super) fn apply(build: &mut Build<'_>, file: &str, said: &At<ModeEntry>) {
         None
     });
     let agents = by_name(build, file, object, &object.agents, |build, id, at| {
-        if let Some(why) = pattern_defect(id) {
+        if let Err(why) = check_pattern(id) {
             let what = format!("bad SPIFFE id `{}`: {why}", clip(id));
             build.found.error(&at, what, "Write `spiffe://trust.domain/ns/*/sa/name`.");
             return None;

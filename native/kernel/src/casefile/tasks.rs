@@ -15,7 +15,7 @@ use crate::decision::{
 };
 use crate::diagnostic::{Diagnostic, clip, unknown};
 use crate::history::{
-    Carry, HistoryChanges, HistoryView, Holder, Object, ObjectKeys, ObjectView, Origin,
+    Carry, HistoryChanges, HistoryView, Holder, LabelOrigin, Object, ObjectKeys, ObjectView,
     Remembering, Reported, RunChange, SessionContext, SessionHistory, effects, pair_keys,
 };
 use crate::mcp::ServerTask;
@@ -24,7 +24,7 @@ use crate::plan::Plan;
 use crate::schema::{GIVE, START};
 use crate::task::{
     AgentName, Alone, BARRED_MS, Bar, Child, Limit, Param, Part, RecordKey, Refused, Root,
-    ScopeEntry, Selector, Session, Speaker, Subject, SubjectProof, Task, TaskKind, TaskStatus,
+    ScopeEntry, Selector, Session, Speaker, SubjectProof, Task, TaskKind, TaskStatus, TaskSubject,
     TaskView, alone_pair, alones_of, barred_alone, carrier_of, delegate, denied_pair, extend,
     implicit, is_alone, read_names, renewed, start, subject_refused, taskless,
 };
@@ -318,12 +318,16 @@ impl CaseFile {
     }
 }
 
-fn subject_of(fixtures: &Fixtures, file: &str, name: &At<String>) -> Result<Subject, Diagnostic> {
+fn subject_of(
+    fixtures: &Fixtures,
+    file: &str,
+    name: &At<String>,
+) -> Result<TaskSubject, Diagnostic> {
     let Some(fixture) = fixtures.subjects.get(&name.value) else {
         return Err(unknown_name(file, "subject", name, fixtures.subjects.keys()));
     };
     // A fixture of subjects is never an agent.
-    Ok(Subject::of(&fixture.principal(&name.value), &fixture.acr).unwrap_or_default())
+    Ok(TaskSubject::of(&fixture.principal(&name.value), &fixture.acr).unwrap_or_default())
 }
 
 fn span(file: &str, text: Option<&At<String>>) -> Result<Option<i64>, Diagnostic> {
@@ -344,7 +348,7 @@ pub(super) fn later(file: &str, text: Option<&At<String>>) -> Result<i64, Diagno
 
 struct Starting {
     assignee: AgentName,
-    subject: Option<Subject>,
+    subject: Option<TaskSubject>,
     by: Option<AgentName>,
     span: Option<i64>,
 }
@@ -380,7 +384,7 @@ pub(super) struct Placed {
     subject: SessionHistory,
     pair: SessionHistory,
     /// Labels of sessions that its agent shares with others.
-    shared: BTreeMap<String, Origin>,
+    shared: BTreeMap<String, LabelOrigin>,
     /// Where the labels of its calls are remembered.
     remembering: Remembering,
     /// What agents wrote.
@@ -405,7 +409,7 @@ impl Found {
 }
 
 /// Adds the labels that a task's giver remembered; of a label that is among both, the later read counts.
-fn merge_told(labels: &mut BTreeMap<String, Origin>, task: &Task) {
+fn merge_told(labels: &mut BTreeMap<String, LabelOrigin>, task: &Task) {
     for (label, origin) in task.told.iter() {
         if labels.get(label).is_none_or(|known| known.at < origin.at) {
             labels.insert(label.clone(), origin.clone());
@@ -599,9 +603,9 @@ impl Tasks {
         agent: &str,
         chain: &[Principal],
         session: &str,
-    ) -> BTreeMap<String, Origin> {
+    ) -> BTreeMap<String, LabelOrigin> {
         let isolated = plan.model().memory_of(agent).isolated;
-        let mut labels: BTreeMap<String, Origin> = BTreeMap::new();
+        let mut labels: BTreeMap<String, LabelOrigin> = BTreeMap::new();
         for other in self.known.values() {
             let was_given = other.is_given() && !other.declined;
             let counts = match isolated {
@@ -636,7 +640,7 @@ impl Tasks {
         giver: &[Principal],
         path: &[&Task],
         now: Time,
-    ) -> BTreeMap<String, Origin> {
+    ) -> BTreeMap<String, LabelOrigin> {
         let mut labels = BTreeMap::new();
         path.iter().for_each(|task| merge_told(&mut labels, task));
         let Some(Principal::Agent { spiffe_id, .. }) = giver.last() else { return labels };
@@ -1003,8 +1007,8 @@ impl Tasks {
         now: Time,
     ) -> Result<(), Refused> {
         let history = self.histories.entry(session.to_owned()).or_default();
-        if let Err(message) = history.check_report(permit, reported) {
-            return Err(Refused { reason: ReasonCode::BadInput, message });
+        if let Err(error) = history.check_report(permit, reported) {
+            return Err(Refused { reason: ReasonCode::BadInput, message: error.to_string() });
         }
         history.settle(permit, reported, now);
         if effects(reported.event).spends.releases(reported.is_abortable) {
@@ -1051,7 +1055,8 @@ impl Tasks {
     ) -> Result<Task, Refused> {
         let starting = file.starting("", said, who, Mark::default()).map_err(unread)?;
         let params = params_of(&said.params);
-        let mut chain: Vec<Principal> = starting.subject.iter().map(Subject::principal).collect();
+        let mut chain: Vec<Principal> =
+            starting.subject.iter().map(TaskSubject::principal).collect();
         // A token that an agent may hold starts no more than the agent that gets the task could start for itself.
         let is_bearer = starting.by.is_none() && matches!(said.said_by, Some(SpeakerWord::Bearer));
         if is_bearer && (!params.is_empty() || !said.scope.is_empty()) {
@@ -1271,7 +1276,7 @@ fn speaker(
     plan: &Plan,
     said: Option<SpeakerWord>,
     agent: Option<&AgentName>,
-    subject: Option<&Subject>,
+    subject: Option<&TaskSubject>,
 ) -> Speaker {
     match (said, agent) {
         (Some(SpeakerWord::Subject), _) => Speaker::Subject,

@@ -10,7 +10,7 @@ use crate::evaluate::syntax::{Path, Root};
 use crate::history::sequence::Named;
 use crate::history::{
     Awaited, Gathering, HistoryChanges, HistoryView, Holder, Holders, Keeping, MAX_LABELS,
-    MAX_SOURCES, ObjectKeys, Remembered, Remembering, SessionHistory, Shares, Writer, count,
+    MAX_SOURCES, ObjectKeys, ObjectWriter, Remembered, Remembering, SessionHistory, Shares, count,
 };
 use crate::model::{Distinct, Effect, LabelKind, Model, Operation, Reports, Tier};
 use crate::policy::Placed as PlacedPolicy;
@@ -339,7 +339,7 @@ impl Memory {
             )
         };
         let shares = Shares { agent: objects(view.agent)?, pair: objects(view.pair)? };
-        let writer = Writer::of(chain);
+        let writer = ObjectWriter::of(chain);
         passage.written = object.written(keys, labels, (keeping, shares), writer, now)?;
         Ok(())
     }

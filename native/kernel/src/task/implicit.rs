@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::start::{Refused, Root, start};
 use super::{AGE_MS, IDLE_MS};
-use super::{AgentName, Names, Subject, SubjectProof, Task, TaskKind};
+use super::{AgentName, Names, SubjectProof, Task, TaskKind, TaskSubject};
 use crate::decision::{Principal, Time};
 use crate::digest::short;
 use crate::hex::hex;
@@ -60,7 +60,7 @@ pub fn implicit(
         return Ok(None);
     }
     let Some(id) = implicit_id(chain) else { return Ok(None) };
-    let subject = chain.first().and_then(|first| Subject::of(first, acr));
+    let subject = chain.first().and_then(|first| TaskSubject::of(first, acr));
     let proof = if subject.is_some() { SubjectProof::Verified } else { SubjectProof::Itself };
     let root = Root {
         template: &rule.template,

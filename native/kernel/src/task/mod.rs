@@ -11,6 +11,11 @@ mod scope;
 mod start;
 
 pub use authz_base::record::task::*;
+pub use authz_base::record::{
+    Binding, Credential, Detail, Idempotency, Lease, LeaseState, NewReservation, Party, Proof,
+    Record, RecordKey, RecordKind, RecordName, Reservation, Revocation, RevocationTarget,
+    Revocations, Session, SharedSession, SigningKey, TrustDomain,
+};
 pub use authz_bundle::prompt::{LONGEST_PROMPT, Reading, read as read_prompt};
 pub use implicit::{implicit, implicit_id, is_implicit_id, renewed};
 pub use literals::hmac;

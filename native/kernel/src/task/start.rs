@@ -5,17 +5,13 @@ use std::fmt;
 
 use authz_base::principal::MAX_CHAIN;
 
-use super::Names;
-use super::ScopeIndex;
 use super::scope::{Dimension, contained};
 use super::{
-    AgentName, Limit, Param, ScopeEntry, Selector, Subject, SubjectProof, Task, TaskKind,
-    TaskStatus,
+    AgentName, Limit, MAX_SCOPE, MAX_TEXTS, Names, NewTask, Param, ScopeEntry, Selector,
+    SubjectProof, Task, TaskKind, TaskStatus, TaskSubject, check_text,
 };
-use super::{MAX_SCOPE, MAX_TEXTS, check_text};
 use crate::decision::{ReasonCode, Time};
 use crate::diagnostic::clip;
-use crate::history::Shared;
 use crate::model::{LimitRule, ParamType, ScopeRule, SelectorRule, Slot, Spelling, Template, Tier};
 use crate::plan::Plan;
 use crate::spelling::{self, Misspelling, check_id, check_prefix};
@@ -39,7 +35,7 @@ pub struct Root<'a> {
     /// The agent that gets it.
     pub assignee: AgentName,
     /// On whose behalf; none where the agent acts for itself.
-    pub subject: Option<Subject>,
+    pub subject: Option<TaskSubject>,
     /// How that was proved.
     pub subject_proof: SubjectProof,
     /// Who starts it.
@@ -138,7 +134,7 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
     if root.subject.is_none() && root.subject_proof != SubjectProof::Itself {
         return Err(Refused::bad("nothing proves a subject that is not there"));
     }
-    let mut task = Task {
+    Ok(Task::begin(NewTask {
         id: root.id,
         kind: root.kind,
         template: root.template.to_owned(),
@@ -151,29 +147,14 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
         starter: root.starter,
         purpose: template.purpose.clone(),
         params: root.params.clone(),
-        uses: vec![0; scope.len()],
         scope,
         tier_cap: root.tier_cap.map_or(template.tier_cap, |cap| cap.min(template.tier_cap)),
         max_depth: if root.kind == TaskKind::Implicit { 0 } else { template.max_depth },
         started_at: root.now,
         deadline,
         idle_timeout_ms: template.idle_timeout.map(milliseconds),
-        last_used: root.now,
-        status: TaskStatus::Active,
-        ended_at: None,
-        index: ScopeIndex::default(),
-        server_calls: BTreeSet::new(),
-        subject_tokens: Vec::new(),
-        subject_until: None,
-        unused: false,
-        declined: false,
-        told: Shared::default(),
-        by_user: false,
         names: root.names,
-        rest: BTreeMap::new(),
-    };
-    task.unused = task.is_given();
-    Ok(task)
+    }))
 }
 
 /// Starts a child of a live task. It may do no more than its parent, in no field, and lives no longer.
@@ -222,7 +203,7 @@ pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Re
     let mut agents = parent.agents.clone();
     agents.push(child.assignee);
     let idle = template.idle_timeout.map(milliseconds);
-    let mut task = Task {
+    Ok(Task::begin(NewTask {
         id: child.id,
         kind: TaskKind::Child,
         template: name.to_owned(),
@@ -235,7 +216,6 @@ pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Re
         starter: child.starter,
         purpose: template.purpose.clone(),
         params: if inherits { parent.params.clone() } else { child.params.clone() },
-        uses: vec![0; scope.len()],
         scope,
         tier_cap: parent.tier_cap.min(template.tier_cap),
         max_depth: if is_same {
@@ -246,23 +226,9 @@ pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Re
         started_at: child.now,
         deadline,
         idle_timeout_ms: idle.into_iter().chain(parent.idle_timeout_ms).min(),
-        last_used: child.now,
-        status: TaskStatus::Active,
-        ended_at: None,
         // What an agent writes to another is not the user's word.
-        index: ScopeIndex::default(),
-        server_calls: BTreeSet::new(),
-        subject_tokens: Vec::new(),
-        subject_until: None,
-        unused: false,
-        declined: false,
-        told: Shared::default(),
-        by_user: false,
         names: Names::default(),
-        rest: BTreeMap::new(),
-    };
-    task.unused = task.is_given();
-    Ok(task)
+    }))
 }
 
 /// Adds the names of a further turn; never scope, time or tier.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use authz_kernel::decision::{Decision, Request, Time};
 use authz_kernel::history::{
-    HistoryView, Holder, MAX_LABELS, Origin, PARTY_MS, Remembering, SessionHistory,
+    HistoryView, Holder, LabelOrigin, MAX_LABELS, PARTY_MS, Remembering, SessionHistory,
 };
 use authz_kernel::model::{AgentMemory, Isolation, MEMORY_MS, Tier};
 use authz_kernel::plan::Plan;
@@ -44,8 +44,8 @@ fn everybody() -> Plan {
     plan("['spiffe://a.example/ns/desk/sa/*']")
 }
 
-fn origins(labels: &[&str], at: Time) -> BTreeMap<String, Origin> {
-    let origin = || Origin::new("d", "s.get", at);
+fn origins(labels: &[&str], at: Time) -> BTreeMap<String, LabelOrigin> {
+    let origin = || LabelOrigin::new("d", "s.get", at);
     labels.iter().map(|label| ((*label).to_owned(), origin())).collect()
 }
 

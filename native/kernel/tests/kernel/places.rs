@@ -7,7 +7,7 @@ use authz_kernel::decision::{Decision, Facts, Principal, Time};
 use authz_kernel::history::{HistoryView, Holder, SessionHistory};
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{
-    AgentName, Names, RecordKey, Root, Subject, SubjectProof, Task, TaskKind, TaskView, start,
+    AgentName, Names, RecordKey, Root, SubjectProof, Task, TaskKind, TaskSubject, TaskView, start,
     taskless,
 };
 
@@ -53,10 +53,10 @@ pub(crate) struct Past<'a> {
 impl<'a> Past<'a> {
     pub(crate) fn new(plan: &'a Plan) -> Self {
         let tasks = PLACES.iter().map(|(id, session, agent, on_behalf)| {
-            let subject = |sub: &str| Subject {
+            let subject = |sub: &str| TaskSubject {
                 issuer: "corp".to_owned(),
                 sub: sub.to_owned(),
-                ..Subject::default()
+                ..TaskSubject::default()
             };
             let root = Root {
                 template: "desk",
@@ -77,7 +77,7 @@ impl<'a> Past<'a> {
             };
             if *id == TASKLESS {
                 let agent = [root.assignee.principal()];
-                let chain = root.subject.iter().map(Subject::principal).chain(agent);
+                let chain = root.subject.iter().map(TaskSubject::principal).chain(agent);
                 return taskless(&chain.collect::<Vec<_>>(), "").unwrap();
             }
             // As if it were started anew, so that what ends is what is remembered.

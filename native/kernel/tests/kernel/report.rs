@@ -97,7 +97,7 @@ fn report(
         actuals.iter().map(|(name, amount)| ((*name).to_owned(), *amount)).collect();
     let reported =
         Reported { event, operation: "", labels: Some(&labels), actuals: &actuals, is_abortable };
-    session.check_report(id, &reported)?;
+    session.check_report(id, &reported).map_err(|error| error.to_string())?;
     session.settle(id, &reported, NOW);
     Ok(())
 }

@@ -14,7 +14,7 @@ use authz_kernel::plan::Plan;
 use authz_kernel::source;
 use authz_kernel::task::{
     AgentName, Child, Limit, Names, Param, Part, Refused, Root, SaidBy, ScopeEntry, Selector,
-    ShownToken, Speaker, Subject, SubjectProof, Task, TaskKind, TaskStatus, TaskView, delegate,
+    ShownToken, Speaker, SubjectProof, Task, TaskKind, TaskStatus, TaskSubject, TaskView, delegate,
     extend, implicit, implicit_id, read_names, renewed, start,
 };
 
@@ -136,8 +136,8 @@ fn agent(name: &str) -> AgentName {
     AgentName::parse(&format!("spiffe://a.example/ns/desk/sa/{name}")).unwrap()
 }
 
-fn alice() -> Subject {
-    Subject {
+fn alice() -> TaskSubject {
+    TaskSubject {
         is_service: false,
         issuer: "corp".to_owned(),
         sub: "alice".to_owned(),
@@ -444,7 +444,7 @@ fn a_task_that_cannot_be_used_is_refused() {
     assert_eq!(ReasonCode::NotAssignee, chain(&other));
     assert_eq!(ReasonCode::NotAssignee, chain(&own[..1]), "the subject is not the agent");
     assert_eq!(ReasonCode::TaskConflict, chain(&own[1..]), "the subject is missing");
-    let mallory = Subject { sub: "mallory".to_owned(), ..alice() };
+    let mallory = TaskSubject { sub: "mallory".to_owned(), ..alice() };
     let swapped = Task { subject: Some(mallory), ..task.clone() }.chain();
     assert_eq!(ReasonCode::TaskConflict, chain(&swapped));
     let longer = Task { agents: vec![agent("b"), agent("a")], ..task.clone() }.chain();
@@ -1004,8 +1004,12 @@ fn an_agent_works_in_tasks_or_without() {
     assert_eq!(why, refused(delegate(&plan, &parent, below)));
     let who = |sub: &str, group: &str| {
         let claims = BTreeMap::from([("groups".to_owned(), Claim::Texts(vec![group.to_owned()]))]);
-        let subject =
-            Subject { issuer: "corp".into(), sub: sub.into(), claims, ..Subject::default() };
+        let subject = TaskSubject {
+            issuer: "corp".into(),
+            sub: sub.into(),
+            claims,
+            ..TaskSubject::default()
+        };
         vec![subject.principal(), loner.principal()]
     };
     let alone = vec![loner.principal()];
@@ -1497,7 +1501,7 @@ subjects:
         claims,
     };
     let mut begun = root("answer", &params);
-    begun.subject = Some(Subject { claims: desk.clone(), ..alice() });
+    begun.subject = Some(TaskSubject { claims: desk.clone(), ..alice() });
     let begun = start(&plan, begun).unwrap();
     let has_role = |task: &Task, token: Option<&ShownToken<'_>>| {
         let chain = TaskView { task, ancestors: &[] }.chain(token);

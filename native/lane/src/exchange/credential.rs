@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use authz_kernel::decision::Time;
 use authz_kernel::history::pair_digest;
-use authz_kernel::task::{Credential, Record, Reservation, Task};
+use authz_kernel::task::{Credential, NewReservation, Record, Reservation, Task};
 use authz_state::store::Transaction;
 
 use super::Exchange;
@@ -80,28 +80,21 @@ fn reservation_of(
     task: &Task,
     credential: &Credential,
 ) -> Reservation {
-    let detail = &permit.detail;
     Reservation {
-        decision_id: detail.decision_id.clone(),
-        task: task.id.clone(),
-        session: task.session.clone(),
-        operation: detail.operation.clone(),
         charged: permit.charges.clone(),
-        enforcer: String::new(),
-        permitted_at: exchange.caller.now(),
-        due: credential.due(),
-        resource: detail.resource.clone(),
-        arguments_digest: detail.arguments_digest.clone(),
-        destinations: detail.destinations.clone(),
-        tier: permit.tier,
-        agent: exchange.agent.spiffe_id.clone(),
-        pair: pair_digest(&task.chain()),
         credential: Some(credential.jti.clone()),
         wants_credential: true,
-        redeemed: false,
-        remembered_in: permit.remembered_in.clone(),
-        subject_until: shown::ends(&exchange.caller.identity),
-        idempotency: None,
-        rest: BTreeMap::new(),
+        ..Reservation::new(NewReservation {
+            detail: permit.detail.clone(),
+            task,
+            enforcer: String::new(),
+            permitted_at: exchange.caller.now(),
+            due: credential.due(),
+            tier: permit.tier,
+            agent: exchange.agent.spiffe_id.clone(),
+            pair: pair_digest(&task.chain()),
+            remembered_in: permit.remembered_in.clone(),
+            subject_until: shown::ends(&exchange.caller.identity),
+        })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use authz_kernel::decision::Principal;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    self, AgentName, Child, Part, Record, Root, Subject, SubjectProof, Task, TaskKind,
+    self, AgentName, Child, Part, Record, Root, SubjectProof, Task, TaskKind, TaskSubject,
 };
 use authz_state::store::Transaction;
 
@@ -128,7 +128,7 @@ impl Engine {
         let (plan, now) = (caller.plan(), caller.now());
         let acr = caller.facts().subject.as_ref().and_then(|subject| subject.acr.as_deref());
         let first = caller.chain().first();
-        let subject = first.and_then(|first| Subject::of(first, acr.unwrap_or_default()));
+        let subject = first.and_then(|first| TaskSubject::of(first, acr.unwrap_or_default()));
         let proof = match subject {
             Some(_) => SubjectProof::Verified,
             None => SubjectProof::Itself,

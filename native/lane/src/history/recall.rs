@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use authz_kernel::decision::{Principal, Request, Time};
 use authz_kernel::history::{
-    HistoryChanges, Holder, Object, Origin, Remembering, SessionContext, SessionHistory,
+    HistoryChanges, Holder, LabelOrigin, Object, Remembering, SessionContext, SessionHistory,
 };
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{Record, RecordKey, RecordKind, Session, TaskKind, is_alone};
@@ -93,7 +93,7 @@ pub(super) fn shared<E>(
     located: &Located,
     now: Time,
     read: impl FnMut(&RecordKey) -> Result<Option<Record>, E>,
-) -> Result<Option<Arc<BTreeMap<String, Origin>>>, E> {
+) -> Result<Option<Arc<BTreeMap<String, LabelOrigin>>>, E> {
     let Some(agent) = &recalled.agent else { return Ok(None) };
     let task = &located.task;
     let memory = plan.model().memory_of(task.assignee());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use authz_kernel::decision::Time;
 use authz_kernel::history::{
-    HistoryChanges, Holder, Object, Remembering, Reported, SessionHistory, Written, pair_keys,
+    HistoryChanges, Holder, Object, ObjectWrite, Remembering, Reported, SessionHistory, pair_keys,
 };
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{
@@ -88,7 +88,7 @@ fn keep_for_next(
 fn write(
     transaction: &mut dyn Transaction,
     judgement: &Judgement,
-    written: &Written,
+    written: &ObjectWrite,
     now: Time,
 ) -> Result<(), ChangeError> {
     let found = judgement.context.recalled.object.as_ref().ok_or_else(lost)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use authz_kernel::decision::{Principal, Time};
-use authz_kernel::history::{Holder, Origin};
+use authz_kernel::history::{Holder, LabelOrigin};
 use authz_kernel::model::{AgentMemory, Isolation};
 use authz_kernel::task::{Party, Record, RecordKey, RecordKind, SharedSession, Task};
 
@@ -18,7 +18,7 @@ pub(crate) fn shared_labels<E>(
     memory: AgentMemory,
     now: Time,
     mut read: impl FnMut(&RecordKey) -> Result<Option<Record>, E>,
-) -> Result<BTreeMap<String, Origin>, E> {
+) -> Result<BTreeMap<String, LabelOrigin>, E> {
     let mut labels = BTreeMap::new();
     if memory.isolated == Isolation::PerTask {
         return Ok(labels);
@@ -52,14 +52,14 @@ pub(crate) fn shared_labels<E>(
 }
 
 /// The labels that a task's giver remembered when it gave the task.
-pub(crate) fn told_of(task: &Task) -> impl Iterator<Item = (&str, Origin)> {
+pub(crate) fn told_of(task: &Task) -> impl Iterator<Item = (&str, LabelOrigin)> {
     task.told.iter().map(|(label, origin)| (label.as_str(), origin.clone()))
 }
 
 /// Adds labels to others; of a label that is among both, the later read counts.
 pub(crate) fn merge_labels<'a>(
-    labels: &mut BTreeMap<String, Origin>,
-    more: impl Iterator<Item = (&'a str, Origin)>,
+    labels: &mut BTreeMap<String, LabelOrigin>,
+    more: impl Iterator<Item = (&'a str, LabelOrigin)>,
 ) {
     for (label, origin) in more {
         if labels.get(label).is_none_or(|known| known.at < origin.at) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use authz_kernel::decision::Time;
 use authz_kernel::hex::hex;
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::task::{Idempotency, Record, RecordKey, RecordKind, Subject, Task};
+use authz_kernel::task::{Idempotency, Record, RecordKey, RecordKind, Task, TaskSubject};
 use authz_state::store::Transaction;
 use sha2::{Digest, Sha256};
 
@@ -27,7 +27,7 @@ const KEY_MS: u64 = 60 * 60 * 1_000;
 pub(super) struct KeyParties<'a> {
     pub(super) caller: &'a str,
     /// Subject of the task. Default: the first agent acts for itself.
-    pub(super) subject: Option<&'a Subject>,
+    pub(super) subject: Option<&'a TaskSubject>,
     pub(super) assignee: &'a str,
 }
 

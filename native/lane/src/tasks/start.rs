@@ -6,8 +6,8 @@ use std::sync::Arc;
 use authz_kernel::decision::{Principal, Time};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    self, AgentName, Names, Param, Record, RecordKey, RecordKind, Root, ScopeEntry, Subject,
-    SubjectProof, Task, TaskKind,
+    self, AgentName, Names, Param, Record, RecordKey, RecordKind, Root, ScopeEntry, SubjectProof,
+    Task, TaskKind, TaskSubject,
 };
 use authz_state::store::{Survives, Transaction};
 use prost::Message;
@@ -70,7 +70,7 @@ impl<'m> StartOrder<'m> {
 /// The party that starts a task.
 struct Starter {
     /// Subject of the task. Default: the agent acts for itself.
-    subject: Option<Subject>,
+    subject: Option<TaskSubject>,
     proof: SubjectProof,
     /// Name of the caller: the agent, or the subject that calls itself.
     name: String,
@@ -119,10 +119,10 @@ impl Engine {
         &self,
         message: &wire::StartRequest,
         caller: &ApiCaller<'_>,
-    ) -> Result<(Option<Subject>, SubjectProof), Refused> {
+    ) -> Result<(Option<TaskSubject>, SubjectProof), Refused> {
         let acr = caller.facts().subject.as_ref().and_then(|subject| subject.acr.as_deref());
         let first = caller.chain().first();
-        let proved = first.and_then(|first| Subject::of(first, acr.unwrap_or_default()));
+        let proved = first.and_then(|first| TaskSubject::of(first, acr.unwrap_or_default()));
         match (proved, message.asserted_subject.as_str()) {
             (Some(subject), "") => Ok((Some(subject), SubjectProof::Verified)),
             (None, "") => Ok((None, SubjectProof::Itself)),
@@ -143,7 +143,7 @@ impl Engine {
     fn check_starter(
         &self,
         order: &StartOrder<'_>,
-        subject: Option<Subject>,
+        subject: Option<TaskSubject>,
         proof: SubjectProof,
         caller: &ApiCaller<'_>,
     ) -> Result<Starter, Refused> {
@@ -321,7 +321,7 @@ pub(crate) fn is_by_user(caller: &ApiCaller<'_>) -> bool {
 }
 
 /// A subject that a starter only names, without claims, and so without roles.
-fn asserted_subject(name: &str, world: &Loaded) -> Result<Subject, Refused> {
+fn asserted_subject(name: &str, world: &Loaded) -> Result<TaskSubject, Refused> {
     let (issuer, sub) = name.split_once('/').unwrap_or_default();
     let is_sub = (1..=MAX_SUB).contains(&sub.len()) && !sub.contains(char::is_control);
     let is_known = world.trust.issuers().iter().any(|known| known.alias == issuer);
@@ -330,7 +330,7 @@ fn asserted_subject(name: &str, world: &Loaded) -> Result<Subject, Refused> {
             "`asserted_subject` is not the alias of an issuer, `/`, and a `sub`",
         ));
     }
-    Ok(Subject {
+    Ok(TaskSubject {
         is_service: false,
         issuer: issuer.to_owned(),
         sub: sub.to_owned(),

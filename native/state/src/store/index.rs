@@ -8,7 +8,8 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use authz_base::poison::IgnorePoison as _;
-use authz_base::record::{Record, RecordKey, RecordKind, Revocations, TaskStatus};
+use authz_base::record::task::TaskStatus;
+use authz_base::record::{Record, RecordKey, RecordKind, Revocations};
 
 use super::query::most;
 use super::ready::Ready;

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use authz_base::poison::IgnorePoison as _;
-use authz_base::record::{Record, RecordKey, RecordKind, Revocations, TaskStatus};
+use authz_base::record::task::TaskStatus;
+use authz_base::record::{Record, RecordKey, RecordKind, Revocations};
 
 use super::bounds::{Bounds, MAX_PAGE};
 use super::locks::KeyLocks;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use authz_base::record::{Record, RecordKey, RecordKind, TaskStatus};
+use authz_base::record::task::TaskStatus;
+use authz_base::record::{Record, RecordKey, RecordKind};
 
 use super::bounds::MAX_PAGE;
 use super::{Page, Query};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use authz_base::record::task::{Record, RecordKind, RevocationTarget, Task, TaskStatus};
+use authz_base::record::task::{Task, TaskStatus};
+use authz_base::record::{Record, RecordKind, RevocationTarget};
 use authz_base::time::Time;
 use authz_state::store::{
     Bounds, Commit, MAX_ID_BYTES, MemoryStore, Query, Store, StoreError, Survives,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use authz_base::record::task::{Record, RecordKind, RevocationTarget};
+use authz_base::record::{Record, RecordKind, RevocationTarget};
 use authz_state::store::{
     AuditSink, EmbeddedSettings, EmbeddedStore, Query, Store, StoreError, audit_sink,
 };

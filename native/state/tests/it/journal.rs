@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use authz_base::record::task::Record;
+use authz_base::record::Record;
 use authz_state::AuditError;
 use authz_state::store::{AuditSink, EmbeddedSettings, EmbeddedStore, Query, Store};
 

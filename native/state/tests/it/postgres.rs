@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use authz_base::record::task::{Record, RecordKind, RevocationTarget, Task, TaskStatus};
+use authz_base::record::task::{Task, TaskStatus};
+use authz_base::record::{Record, RecordKind, RevocationTarget};
 use authz_base::time::Time;
 use authz_state::AuditError;
 use authz_state::store::{AuditSink, PostgresSettings, PostgresStore, Query, Store, StoreError};

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use authz_base::record::history::{Mark, Object, Origin, SessionHistory};
+use authz_base::record::history::{LabelOrigin, Object, ObjectLabel, SessionHistory};
 use authz_base::record::task::{
-    AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Names, Param,
-    Party, Proof, Record, RecordKey, RecordKind, Reservation, Revocation, RevocationTarget,
-    ScopeEntry, ScopeIndex, Selector, Session, SigningKey, Subject, SubjectProof, Task, TaskKind,
-    TaskStatus,
+    AgentName, Limit, Names, NewTask, Param, ScopeEntry, Selector, SubjectProof, Task, TaskKind,
+    TaskSubject,
+};
+use authz_base::record::{
+    Binding, Credential, Detail, Idempotency, Lease, LeaseState, Party, Proof, Record, RecordKey,
+    RecordKind, Reservation, Revocation, RevocationTarget, Session, SigningKey,
 };
 use authz_base::tier::Tier;
 use authz_base::time::Time;
@@ -61,7 +63,7 @@ pub fn task(id: &str, session: &str, agent: &str) -> Task {
         arguments: BTreeMap::from([("/limit".to_owned(), Limit::Range(1, 50))]),
         uses: Some(20),
     };
-    Task {
+    let new = NewTask {
         id: id.to_owned(),
         kind: TaskKind::Root,
         template: "answer-ticket".to_owned(),
@@ -72,7 +74,7 @@ pub fn task(id: &str, session: &str, agent: &str) -> Task {
             spiffe_id: format!("spiffe://corp.example/{agent}"),
             trust_domain: "corp.example".to_owned(),
         }],
-        subject: Some(Subject {
+        subject: Some(TaskSubject {
             is_service: false,
             issuer: "corp".to_owned(),
             sub: "anna \"\u{0}\u{1f600} O'Neil".to_owned(),
@@ -84,29 +86,17 @@ pub fn task(id: &str, session: &str, agent: &str) -> Task {
         purpose: "customer support".to_owned(),
         params: BTreeMap::from([("ticket".to_owned(), Param::Text("T-17".to_owned()))]),
         scope: vec![entry("crm.ticket.read"), entry("crm.search"), entry("gmail.send")],
-        uses: vec![0, 0, 0],
         tier_cap: Tier::Standard,
         max_depth: 0,
         started_at: Time(NOW),
         deadline: Time(NOW + 1_800_000),
         idle_timeout_ms: None,
-        last_used: Time(NOW),
-        status: TaskStatus::Active,
-        ended_at: None,
-        index: ScopeIndex::default(),
-        server_calls: BTreeSet::new(),
-        subject_tokens: Vec::new(),
-        subject_until: None,
-        unused: false,
-        declined: false,
-        told: Default::default(),
-        by_user: false,
         names: Names {
             user: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
             ..Names::default()
         },
-        rest: BTreeMap::new(),
-    }
+    };
+    Task { unused: false, ..Task::begin(new) }
 }
 
 pub fn session(id: &str) -> Record {
@@ -131,22 +121,14 @@ pub fn reservation(id: &str, session: &str, due: i64) -> Record {
         session: session.to_owned(),
         operation: "gmail.send".to_owned(),
         charged: vec![("t".to_owned(), 2)],
-        enforcer: String::new(),
         permitted_at: Time(NOW),
         due: Time(due),
         resource: Some("mail/1".to_owned()),
-        arguments_digest: None,
         destinations: vec!["a@b.example".to_owned()],
         tier: Tier::High,
         agent: "spiffe://corp.example/bot".to_owned(),
-        pair: String::new(),
-        credential: None,
         wants_credential: true,
-        redeemed: false,
-        remembered_in: Vec::new(),
-        subject_until: None,
-        idempotency: None,
-        rest: BTreeMap::new(),
+        ..Reservation::default()
     }))
 }
 
@@ -230,8 +212,8 @@ pub fn party(id: &str, expires_at: i64) -> Arc<Party> {
 
 /// What an object keeps of those that wrote it.
 pub fn object(id: &str, expires_at: i64) -> Record {
-    let origin = Origin::new("d1", "notes.write", Time(expires_at - 1_000));
-    let mark = Mark { origin, until: Time(expires_at) };
+    let origin = LabelOrigin::new("d1", "notes.write", Time(expires_at - 1_000));
+    let mark = ObjectLabel { origin, until: Time(expires_at) };
     Record::Object(Arc::new(Object {
         labels: BTreeMap::from([("pii".to_owned(), mark)]),
         counts: BTreeMap::from([(20_000, 3)]),

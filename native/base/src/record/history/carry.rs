@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::record::{HistoryChanges, Origin, Progress, RuleProgress, SessionHistory};
+use super::record::{HistoryChanges, LabelOrigin, Progress, RuleProgress, SessionHistory};
 use super::{ANY, Holder, MAX_INSTANCES, MAX_LABELS, MAX_MARKS, MAX_RULES, MAX_RUNS, RunChange};
 use crate::record::Declarations;
 use crate::time::Time;
@@ -77,7 +77,7 @@ impl SessionHistory {
                 continue;
             }
             let (decision_id, operation) = (carry.decision_id, carry.operation);
-            self.labels.insert(label.clone(), Origin::new(decision_id, operation, now));
+            self.labels.insert(label.clone(), LabelOrigin::new(decision_id, operation, now));
         }
         for advance in changes.own_restricting() {
             if !self.rules.contains_key(&*advance.rule) && self.rules.len() >= MAX_RULES {
@@ -157,7 +157,7 @@ impl SessionHistory {
         now: Time,
     ) -> Self {
         let mut history = Self::new();
-        let is_kept = |(label, origin): &(&String, &Origin)| {
+        let is_kept = |(label, origin): &(&String, &LabelOrigin)| {
             is_trust(bundle, label) && origin.at.0.saturating_add(LABELS_MS) > now.0
         };
         let labels = self.labels.iter().filter(is_kept);

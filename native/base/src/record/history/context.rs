@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{HistoryChanges, Origin, SessionHistory};
-use super::settle::Pending;
+use super::record::{HistoryChanges, LabelOrigin, SessionHistory};
+use super::settle::OpenPermit;
 use crate::digest::short;
 use crate::record::Declarations;
 
@@ -47,7 +47,7 @@ impl SessionContext {
     }
 
     /// Whether labels that a permit may bring do not count in this context.
-    fn hides_of(&self, pending: &Pending) -> bool {
+    fn hides_of(&self, pending: &OpenPermit) -> bool {
         pending.apart.as_ref().is_some_and(|apart| {
             apart.context != self.key && apart.context.starts_with(&self.session)
         })
@@ -71,7 +71,7 @@ impl Apart {
     }
 }
 
-impl Origin {
+impl LabelOrigin {
     /// Whether the label counts already wherever it would by these contexts.
     pub fn covers(&self, contexts: &BTreeSet<String>) -> bool {
         self.contexts.is_empty() || (!contexts.is_empty() && contexts.is_subset(&self.contexts))

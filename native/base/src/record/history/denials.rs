@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::{HistoryView, MAX_GIVERS, MAX_MARKS, SessionHistory};
 use crate::digest::short;
 use crate::hex::hex_start;
-use crate::record::task::{Origin, TaskView};
+use crate::record::task::{TaskOrigin, TaskView};
 use crate::tier::Tier;
 
 /// Under what the record of a pair keeps denials in tasks that the agent did not get from another agent.
@@ -122,9 +122,9 @@ impl<'a> Run<'a> {
     fn name(self) -> RunName {
         let entry = self.task.entry();
         let begun_by = match entry.origin() {
-            Origin::Agent => BegunBy::Agent,
-            Origin::User => BegunBy::User,
-            Origin::Giver(giver) => BegunBy::Giver(given(giver)),
+            TaskOrigin::Agent => BegunBy::Agent,
+            TaskOrigin::User => BegunBy::User,
+            TaskOrigin::Giver(giver) => BegunBy::Giver(given(giver)),
         };
         RunName { task: entry.id.clone(), begun_by, is_root: entry.ancestors.is_empty() }
     }
@@ -173,12 +173,12 @@ impl<'a> Marks<'a> {
         let entry = task.entry();
         let origin = entry.origin();
         // The subject's task begins anew. INVARIANT (recalled): where denials count, the pair's record is at hand.
-        let pair = history.pair.filter(|_| origin != Origin::User);
+        let pair = history.pair.filter(|_| origin != TaskOrigin::User);
         let given = match origin {
-            Origin::Giver(giver) => {
+            TaskOrigin::Giver(giver) => {
                 pair.and_then(|pair| pair.denials.get(&pair.run_of(&given(giver))))
             }
-            Origin::Agent | Origin::User => None,
+            TaskOrigin::Agent | TaskOrigin::User => None,
         };
         Self {
             session: history.session.denials.get(&entry.id),

@@ -8,10 +8,10 @@ use sha2::{Digest, Sha256};
 use crate::digest::short;
 use crate::hex::hex;
 use crate::principal::Principal;
-use crate::record::history::record::{Origin, SessionHistory};
+use crate::record::history::record::{LabelOrigin, SessionHistory};
 use crate::record::history::settle::Carrier;
 use crate::record::history::{MEMORY_MS, ObjectView, PARTY_MS};
-use crate::record::task::{RecordKey, RecordKind};
+use crate::record::{RecordKey, RecordKind};
 use crate::time::Time;
 
 /// Longest name of a party that is the id of its record; a longer one is kept by its digest.
@@ -191,7 +191,7 @@ pub struct HistoryView<'a> {
     pub pair: Option<&'a SessionHistory>,
     /// Labels of sessions that the acting agent shares with others, and where each comes from; none where that was not
     /// looked up.
-    pub shared: Option<&'a BTreeMap<String, Origin>>,
+    pub shared: Option<&'a BTreeMap<String, LabelOrigin>>,
     /// Where the labels of the call are remembered.
     pub remembering: Remembering,
     /// What was written before into what the operation acts on; none where that was not recalled.
@@ -199,7 +199,7 @@ pub struct HistoryView<'a> {
 }
 
 /// No labels.
-static NO_LABELS: BTreeMap<String, Origin> = BTreeMap::new();
+static NO_LABELS: BTreeMap<String, LabelOrigin> = BTreeMap::new();
 /// Nothing has happened.
 static NOTHING: LazyLock<SessionHistory> = LazyLock::new(SessionHistory::new);
 

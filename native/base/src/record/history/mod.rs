@@ -19,16 +19,16 @@ pub use holder::{
     HistoryView, Holder, Holders, Remembering, pair_digest, pair_keys, pairs_of, party_id,
 };
 pub use object::{
-    DAY_MS, KEPT_MS, Keeping, MAX_KEPT_MS, MAX_OBJECTS, MAX_OBJECTS_IN_ALL, Mark, Object,
-    ObjectKeys, ObjectView, Shares, Writer, Written, count,
+    DAY_MS, KEPT_MS, Keeping, MAX_KEPT_MS, MAX_OBJECTS, MAX_OBJECTS_IN_ALL, Object, ObjectKeys,
+    ObjectLabel, ObjectView, ObjectWrite, ObjectWriter, Shares, count,
 };
 pub use record::{
-    Advance, BudgetUse, HistoryChanges, OF_TASK, Origin, Progress, Remembered, RuleProgress,
+    Advance, BudgetUse, HistoryChanges, LabelOrigin, OF_TASK, Progress, Remembered, RuleProgress,
     SessionHistory, Spending, Spent, is_passed_on,
 };
 pub use settle::{
-    Awaited, Carrier, Effects, Enabling, Event, Gathering, LabelEffect, MAX_PENDING, Pending,
-    Reported, RuleEffect, SpendEffect, effects,
+    Awaited, Carrier, Effects, Enabling, Event, Gathering, LabelEffect, MAX_PENDING, OpenPermit,
+    ReportError, Reported, RuleEffect, SpendEffect, effects,
 };
 pub use shared::Shared;
 

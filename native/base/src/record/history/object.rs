@@ -4,17 +4,18 @@
 //! object. A label is lost by its time alone. Each writer has a share of the objects of a collection, and a write beyond it is
 //! refused: a busy writer costs nobody else labels or room.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Holder, MAX_LABELS, Origin};
+use super::{Holder, LabelOrigin, MAX_LABELS};
 use crate::digest::{sha256, short};
 use crate::hex::hex;
 use crate::principal::Principal;
 use crate::reason::ReasonCode;
-use crate::record::task::{RecordKey, RecordKind};
+use crate::record::{RecordKey, RecordKind, StoredValue};
 use crate::time::Time;
 
 /// Objects of one collection that keep labels. A single writer may have a third of them.
@@ -54,16 +55,16 @@ pub struct Object {
     pub id: String,
     /// Labels of the object; of a collection those of all objects in it together.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, Mark>,
+    pub labels: BTreeMap<String, ObjectLabel>,
     /// Of a collection: labels that any object in it may carry.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub any: BTreeMap<String, Mark>,
+    pub any: BTreeMap<String, ObjectLabel>,
     /// Of a collection: how many objects of it are kept, by the day since 1970 on which they are forgotten.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counts: BTreeMap<i64, u32>,
     /// Of an object: its last writer, whose share it counts for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub writer: Option<Writer>,
+    pub writer: Option<ObjectWriter>,
     /// When it may be forgotten.
     pub expires_at: Time,
     /// Members that this version does not know.
@@ -71,9 +72,19 @@ pub struct Object {
     pub rest: BTreeMap<String, serde_json::Value>,
 }
 
+impl StoredValue for Object {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.id)
+    }
+
+    fn record_due(&self) -> Option<Time> {
+        Some(self.expires_at)
+    }
+}
+
 /// The writer of an object. Who that is need not be read from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Writer {
+pub struct ObjectWriter {
     /// Digest of the agent's id.
     #[serde(default)]
     pub agent: String,
@@ -82,7 +93,7 @@ pub struct Writer {
     pub pair: String,
 }
 
-impl Writer {
+impl ObjectWriter {
     /// The writer that acts in a chain.
     pub fn of(chain: &[Principal]) -> Self {
         let digest =
@@ -125,10 +136,10 @@ pub fn count(counts: &BTreeMap<i64, u32>, now: Time) -> u32 {
 
 /// A label of something that was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
+pub struct ObjectLabel {
     /// The decision that it was first written by.
     #[serde(flatten)]
-    pub origin: Origin,
+    pub origin: LabelOrigin,
     /// Until when it counts.
     pub until: Time,
 }
@@ -194,7 +205,7 @@ impl ObjectView<'static> {
 
 impl<'a> ObjectView<'a> {
     /// The labels that it carries because of who wrote it, and the decision by which each was written.
-    pub fn labels(self, now: Time) -> impl Iterator<Item = (&'a str, &'a Origin)> {
+    pub fn labels(self, now: Time) -> impl Iterator<Item = (&'a str, &'a LabelOrigin)> {
         let own = &self.object.unwrap_or(self.collection).labels;
         let older = self.older.iter().flat_map(|object| &object.labels);
         let all = self.collection.any.iter().chain(own).chain(older);
@@ -211,9 +222,9 @@ impl<'a> ObjectView<'a> {
         keys: ObjectKeys,
         labels: BTreeSet<String>,
         (keeping, shares): (Keeping, Shares),
-        writer: Writer,
+        writer: ObjectWriter,
         now: Time,
-    ) -> Result<Option<Written>, (ReasonCode, String)> {
+    ) -> Result<Option<ObjectWrite>, (ReasonCode, String)> {
         if labels.is_empty() {
             return Ok(None);
         }
@@ -241,13 +252,13 @@ impl<'a> ObjectView<'a> {
         let until = Time(now.0.saturating_add(keeping.ms));
         let before =
             known.map(|object| (object.writer.clone().unwrap_or_default(), object.expires_at));
-        Ok(Some(Written { keys, labels, until, is_any, writer, before }))
+        Ok(Some(ObjectWrite { keys, labels, until, is_any, writer, before }))
     }
 }
 
 /// Labels of something that is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct ObjectWrite {
     /// What is written.
     pub keys: ObjectKeys,
     /// Those that its writer carries.
@@ -257,12 +268,12 @@ pub struct Written {
     /// The write names no object: any object of the collection may be the one.
     pub is_any: bool,
     /// Who writes.
-    pub writer: Writer,
+    pub writer: ObjectWriter,
     /// Who wrote the object before, and when that was to be forgotten.
-    pub before: Option<(Writer, Time)>,
+    pub before: Option<(ObjectWriter, Time)>,
 }
 
-impl Written {
+impl ObjectWrite {
     /// Whether it counts for the share of a holder's record.
     pub fn counts_for(&self, holder: Holder) -> bool {
         !self.is_any && self.writer.of_holder(holder).is_some()
@@ -306,7 +317,7 @@ impl Written {
         collection: &mut Object,
         (decision_id, operation, now): (&str, &str, Time),
     ) {
-        let origin = Origin::new(decision_id, operation, now);
+        let origin = LabelOrigin::new(decision_id, operation, now);
         collection.forget(now);
         match object.filter(|_| !self.is_any) {
             None => mark(&mut collection.any, self, &origin),
@@ -323,9 +334,9 @@ impl Written {
     }
 }
 
-fn mark(labels: &mut BTreeMap<String, Mark>, written: &Written, origin: &Origin) {
+fn mark(labels: &mut BTreeMap<String, ObjectLabel>, written: &ObjectWrite, origin: &LabelOrigin) {
     for label in &written.labels {
-        let new = || Mark { origin: origin.clone(), until: written.until };
+        let new = || ObjectLabel { origin: origin.clone(), until: written.until };
         let mark = labels.entry(label.clone()).or_insert_with(new);
         mark.until = written.until.max(mark.until);
     }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::record::history::carry::keep;
-use crate::record::history::settle::{Awaited, Carrier, Pending};
+use crate::record::history::settle::{Awaited, Carrier, OpenPermit};
 use crate::record::history::{
-    ANY, Apart, Holder, MAX_INSTANCES, MAX_LABELS, MAX_RULES, PARTY_MS, Remembering, RunChange,
-    Shared, Written,
+    ANY, Apart, Holder, MAX_INSTANCES, MAX_LABELS, MAX_RULES, ObjectWrite, PARTY_MS, Remembering,
+    RunChange, Shared,
 };
-use crate::record::task::{Party, RecordKind};
+use crate::record::{Party, RecordKind};
 use crate::table::Table;
 use crate::time::Time;
 
@@ -28,7 +28,7 @@ pub struct SessionHistory {
     pub calls: u64,
     /// The labels that it carries, and which decision brought each. They only grow.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: Shared<BTreeMap<String, Origin>>,
+    pub labels: Shared<BTreeMap<String, LabelOrigin>>,
     /// Collections and systems that labelled data came from.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub sources: Shared<BTreeSet<String>>,
@@ -50,7 +50,7 @@ pub struct SessionHistory {
     pub objects: BTreeMap<String, BTreeMap<i64, u32>>,
     /// Permits of which it is open what came, by decision id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub pending: BTreeMap<String, Pending>,
+    pub pending: BTreeMap<String, OpenPermit>,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
@@ -58,7 +58,7 @@ pub struct SessionHistory {
 
 /// Where a label comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
+pub struct LabelOrigin {
     /// The decision that brought it first.
     pub decision_id: String,
     /// Its operation.
@@ -70,7 +70,7 @@ pub struct Origin {
     pub contexts: BTreeSet<String>,
 }
 
-impl Origin {
+impl LabelOrigin {
     /// Of a label that counts everywhere.
     #[must_use]
     pub fn new(decision_id: &str, operation: &str, at: Time) -> Self {
@@ -319,7 +319,7 @@ pub struct HistoryChanges {
     /// In the run of denials of the task.
     pub run: Option<RunChange>,
     /// Labels that what is written keeps, whoever reads it.
-    pub written: Option<Written>,
+    pub written: Option<ObjectWrite>,
     /// What is open until it is known what came of the call.
     pub awaited: Awaited,
     /// Somebody tells what came of it: until then what is spent is reserved.
@@ -527,7 +527,7 @@ impl SessionHistory {
         let objects = self.objects.values().map(|days| days.len().saturating_add(1));
         let denied = self.denials.values().map(|marks| marks.len().saturating_add(1));
         let own = self.labels.len().saturating_add(self.sources.len());
-        let open = self.pending.values().map(Pending::entries);
+        let open = self.pending.values().map(OpenPermit::entries);
         let all = gathered.chain(progress).chain(spent).chain(denied).chain(objects).chain(open);
         all.fold(own, usize::saturating_add)
     }
@@ -624,7 +624,7 @@ impl SessionHistory {
             let own = changes.spends.iter().filter(|spending| spending.holder == holder);
             self.pending.insert(
                 decision_id.to_owned(),
-                Pending {
+                OpenPermit {
                     operation: operation.to_owned(),
                     at: now,
                     labels: awaited.labels.clone(),
@@ -737,12 +737,12 @@ impl SessionHistory {
             self.remember_oldest();
             self.pending.insert(
                 decision_id.to_owned(),
-                Pending {
+                OpenPermit {
                     operation: operation.to_owned(),
                     at: now,
                     labels: remembered.awaited.clone(),
                     apart: apart.cloned(),
-                    ..Pending::default()
+                    ..OpenPermit::default()
                 },
             );
         }
@@ -758,8 +758,10 @@ impl SessionHistory {
         (decision_id, operation, at): (&str, &str, Time),
     ) {
         let Some(known) = self.labels.get(label) else {
-            let origin =
-                Origin { contexts: contexts.clone(), ..Origin::new(decision_id, operation, at) };
+            let origin = LabelOrigin {
+                contexts: contexts.clone(),
+                ..LabelOrigin::new(decision_id, operation, at)
+            };
             self.labels.insert(label.to_owned(), origin);
             return;
         };
@@ -769,8 +771,10 @@ impl SessionHistory {
         let mut origin = known.clone();
         origin.widen(contexts);
         if origin.at < at {
-            origin =
-                Origin { contexts: origin.contexts, ..Origin::new(decision_id, operation, at) };
+            origin = LabelOrigin {
+                contexts: origin.contexts,
+                ..LabelOrigin::new(decision_id, operation, at)
+            };
         }
         self.labels.insert(label.to_owned(), origin);
     }
@@ -786,7 +790,8 @@ impl SessionHistory {
     ) {
         match self.labels.get(label) {
             None => {
-                let origin = Origin { contexts, ..Origin::new(decision_id, operation, at) };
+                let origin =
+                    LabelOrigin { contexts, ..LabelOrigin::new(decision_id, operation, at) };
                 self.labels.insert(label.to_owned(), origin);
             }
             Some(known) if known.covers(&contexts) => {}

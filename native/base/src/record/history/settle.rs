@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use crate::record::history::record::{Origin, Progress, SessionHistory, Spending};
+use crate::record::history::record::{LabelOrigin, Progress, SessionHistory, Spending};
 use crate::record::history::{Apart, MAX_INSTANCES, MAX_RULES, Remembering};
 use crate::time::Time;
 
@@ -187,9 +188,28 @@ pub struct Enabling {
     pub within_ms: Option<i64>,
 }
 
-/// A permit of which it is open what came.
+/// Defect of a report about a permit.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum ReportError {
+    /// The permit has reserved nothing of the budget.
+    #[error("nothing is reserved of a budget `{budget}`")]
+    NotReserved {
+        /// Name of the budget.
+        budget: String,
+    },
+    /// The amount is negative, or more than the permit has reserved.
+    #[error("of the budget `{budget}` no more than {reserved} is reserved")]
+    AboveReserved {
+        /// Name of the budget.
+        budget: String,
+        /// The reserved amount.
+        reserved: i64,
+    },
+}
+
+/// Permit whose outcome is not reported yet.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Pending {
+pub struct OpenPermit {
     /// The operation.
     #[serde(default)]
     pub operation: String,
@@ -219,7 +239,7 @@ pub struct Pending {
     pub rest: BTreeMap<String, serde_json::Value>,
 }
 
-impl Pending {
+impl OpenPermit {
     /// How much it keeps.
     pub fn entries(&self) -> usize {
         let spent = self.spends.iter().map(|one| one.values.len().saturating_add(1));
@@ -300,11 +320,15 @@ impl SessionHistory {
         })
     }
 
-    /// Holds that what is told can have come of a permit.
+    /// Checks that a report can be the outcome of a permit.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn check_report(&self, decision_id: &str, report: &Reported<'_>) -> Result<(), String> {
+    /// The report spends more of a budget than the permit has reserved.
+    pub fn check_report(
+        &self,
+        decision_id: &str,
+        report: &Reported<'_>,
+    ) -> Result<(), ReportError> {
         let pending = self.pending.get(decision_id);
         for (name, actual) in report.actuals {
             let reserved = pending
@@ -314,11 +338,9 @@ impl SessionHistory {
                 .map(|spent| spent.amount)
                 .min();
             match reserved {
-                None => return Err(format!("nothing is reserved of a budget `{name}`")),
+                None => return Err(ReportError::NotReserved { budget: name.to_owned() }),
                 Some(reserved) if !(0..=reserved).contains(actual) => {
-                    return Err(format!(
-                        "of the budget `{name}` no more than {reserved} is reserved"
-                    ));
+                    return Err(ReportError::AboveReserved { budget: name.to_owned(), reserved });
                 }
                 Some(_) => {}
             }
@@ -331,12 +353,12 @@ impl SessionHistory {
         let pending = self.pending.remove(decision_id);
         let effects = effects(report.event);
         let now = self.now(now);
-        let pending = pending.unwrap_or_else(|| Pending {
+        let pending = pending.unwrap_or_else(|| OpenPermit {
             operation: report.operation.to_owned(),
             at: now,
-            ..Pending::default()
+            ..OpenPermit::default()
         });
-        let Pending { operation, at, labels, source, gathered, enables, spends, apart, .. } =
+        let OpenPermit { operation, at, labels, source, gathered, enables, spends, apart, .. } =
             pending;
         // What is told to be there is there, whatever else failed.
         let mut kept: BTreeSet<&String> = report.labels.into_iter().flatten().collect();
@@ -541,8 +563,8 @@ pub struct Carrier<'a> {
 impl Carrier<'_> {
     /// As it is kept of a label that stays.
     #[must_use]
-    pub fn origin(&self) -> Origin {
-        Origin::new(self.decision_id, self.operation, self.at)
+    pub fn origin(&self) -> LabelOrigin {
+        LabelOrigin::new(self.decision_id, self.operation, self.at)
     }
 }
 

@@ -1,17 +1,17 @@
-//! Who began a task, and so whose history the task begins with.
+//! Principal that began a task, whose history the task begins with.
 //!
 //! No agent leaves its history behind by a task that it begins itself, or that another agent gives it: only the subject alone
 //! or a front end lets it begin anew. And no agent stops another by a task that the other one did not ask for.
 
-use super::TaskView;
-use super::record::{Party, Task, TaskKind};
+use super::{Task, TaskKind, TaskView};
+use crate::record::Party;
 use crate::time::Time;
 
-/// Who began a task.
+/// Principal that began a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin<'a> {
-    /// Its agent, or a caller that showed nothing but the subject's token, which the agent may hold; what an agent does without
-    /// a task is its own, too.
+pub enum TaskOrigin<'a> {
+    /// Its agent, or a caller that presented only the subject's token, which the agent may hold. Calls without a task are the
+    /// agent's own, too.
     Agent,
     /// Another agent gave it to its agent: the SPIFFE id of the giver.
     Giver(&'a str),
@@ -20,29 +20,31 @@ pub enum Origin<'a> {
 }
 
 impl Task {
-    /// Who began it.
+    /// Principal that began the task.
     #[must_use]
-    pub fn origin(&self) -> Origin<'_> {
+    pub fn origin(&self) -> TaskOrigin<'_> {
         match self.kind {
-            TaskKind::Root if self.by_user => Origin::User,
-            TaskKind::Root if !self.starter.starts_with("spiffe://") => Origin::Agent,
-            TaskKind::Root | TaskKind::Child if self.is_given() => Origin::Giver(&self.starter),
-            TaskKind::Root | TaskKind::Child | TaskKind::Implicit | TaskKind::None => Origin::Agent,
+            TaskKind::Root if self.by_user => TaskOrigin::User,
+            TaskKind::Root if !self.starter.starts_with("spiffe://") => TaskOrigin::Agent,
+            TaskKind::Root | TaskKind::Child if self.is_given() => TaskOrigin::Giver(&self.starter),
+            TaskKind::Root | TaskKind::Child | TaskKind::Implicit | TaskKind::None => {
+                TaskOrigin::Agent
+            }
         }
     }
 
-    /// Whether its agent may have begun it.
+    /// Returns whether its agent may have begun it.
     #[must_use]
     pub fn is_own(&self) -> bool {
-        self.origin() == Origin::Agent
+        self.origin() == TaskOrigin::Agent
     }
 
-    /// Whether its session begins with what earlier tasks of its agent for the subject left: every session does that neither
-    /// the subject alone nor a front end began.
+    /// Returns whether its session begins with the history of its agent's earlier tasks for the subject. Only a session that the
+    /// subject alone or a front end began does not.
     #[must_use]
     pub fn inherits(&self) -> bool {
         match self.kind {
-            TaskKind::Root => self.origin() != Origin::User,
+            TaskKind::Root => self.origin() != TaskOrigin::User,
             TaskKind::Implicit => true,
             TaskKind::Child | TaskKind::None => false,
         }
@@ -51,7 +53,7 @@ impl Task {
 
 impl<'a> TaskView<'a> {
     /// The task by which its agent came to act: the task itself, or the topmost of those from which the agent delegated to
-    /// itself. What an agent gives to itself is the same work under another id.
+    /// itself. A task that an agent gives to itself is the same work under another id.
     #[must_use]
     pub fn entry(self) -> &'a Task {
         let mut entry = self.task;
@@ -64,24 +66,25 @@ impl<'a> TaskView<'a> {
         entry
     }
 
-    /// Whether what earlier tasks of its agent for the subject left counts in it.
+    /// Returns whether the history of its agent's earlier tasks for the subject counts in it.
     #[must_use]
     pub fn inherits(self) -> bool {
-        self.entry().origin() != Origin::User
+        self.entry().origin() != TaskOrigin::User
     }
 }
 
-/// What bars an agent from tasks of its own for a subject, once denials ended one of them.
+/// Bar of an agent from tasks of its own for a subject, after denials ended one of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bar {
-    /// When denials ended the last one. None: the subject alone, a front end or an administrator let the agent begin anew.
+    /// End of the last task that denials ended. `None`: the subject alone, a front end or an administrator let the agent begin
+    /// anew.
     pub denied_at: Option<Time>,
-    /// Tasks that the agent began before this stay refused.
+    /// Tasks that the agent began before this time stay refused.
     pub ended_before: Option<Time>,
 }
 
 impl Bar {
-    /// Of a pair whose task denials end now.
+    /// Bar of a pair whose task denials end now.
     #[must_use]
     pub const fn new(now: Time) -> Self {
         Self { denied_at: Some(now), ended_before: Some(now) }
@@ -92,7 +95,7 @@ impl Bar {
         self.denied_at = None;
     }
 
-    /// Whether the agent may do nothing in a task.
+    /// Returns whether the bar refuses every call of the agent in a task.
     #[must_use]
     pub fn holds_in(self, task: TaskView<'_>) -> bool {
         let entry = task.entry();
@@ -103,7 +106,7 @@ impl Bar {
 }
 
 impl Party {
-    /// Of a pair: what bars its agent.
+    /// Of a pair: the bar of its agent.
     #[must_use]
     pub const fn bar(&self) -> Bar {
         Bar { denied_at: self.denied_at, ended_before: self.ended_before }
@@ -114,15 +117,15 @@ impl Party {
         self.denied_at = None;
     }
 
-    /// Sets what bars its agent.
+    /// Sets the bar of its agent.
     pub const fn set_bar(&mut self, bar: Bar) {
         (self.denied_at, self.ended_before) = (bar.denied_at, bar.ended_before);
     }
 }
 
 impl TaskView<'_> {
-    /// Whether the agent of a task without a subject began the task's tree itself: then the agent left the subject out. Somebody
-    /// else who gives it a task without a subject, as for batch work, did so.
+    /// Returns whether the agent of a task without a subject began the task's tree itself, and so left the subject out. A task
+    /// without a subject that another principal gave it, as for batch work, is different.
     #[must_use]
     pub fn is_left_out(self) -> bool {
         let task = self.task;

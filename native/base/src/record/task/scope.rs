@@ -1,23 +1,97 @@
-//! What a task may do, as it is stored: entries by operation, and how often each was used.
+//! Scope of a task: entries by operation, and the uses of each.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::OnceLock;
 
-use super::record::{ScopeEntry, Task};
+use serde::{Deserialize, Serialize};
 
-/// Where the entries of each operation begin in a scope. The entries of many tasks fit into no cache, and looking for one by
-/// halves reads several of them; this reads one.
+use super::Task;
+use crate::spelling::Misspelling;
+
+/// Most entries of one scope.
+pub const MAX_SCOPE: usize = 1_000;
+/// Most values in one set of a scope.
+pub const MAX_TEXTS: usize = 1_000;
+/// Most bytes of one value in a scope, or of a parameter.
+pub const MAX_TEXT: usize = 1_024;
+
+/// One operation in the scope of a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScopeEntry {
+    /// Operation id.
+    pub operation: String,
+    /// Resources on which the task may do it.
+    #[serde(default)]
+    pub resources: Selector,
+    /// Limits on arguments, by JSON pointer (RFC 6901).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub arguments: BTreeMap<String, Limit>,
+    /// Limit of uses. `None`: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+}
+
+/// Conjunction over resources; an absent field restricts nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Selector {
+    /// Any of these collections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collections: Option<BTreeSet<String>>,
+    /// Any of these ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<BTreeSet<String>>,
+    /// Ids that begin with these whole segments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_prefix: Option<String>,
+    /// The only labels that a resource may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_ceiling: Option<BTreeSet<String>>,
+}
+
+/// Limit of one argument.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// One of these texts.
+    OneOf(BTreeSet<String>),
+    /// A whole number from the first to the second.
+    Range(i64, i64),
+    /// A text with this prefix.
+    Prefix(String),
+}
+
+/// Checks that a text can be a value in a scope.
 ///
-/// It says nothing that the scope does not: any two are equal, and none is stored.
+/// # Errors
+/// The text is empty, too long, or has control characters.
+pub fn check_text(text: &str) -> Result<(), Misspelling> {
+    if text.is_empty() || text.len() > MAX_TEXT {
+        let what = "it is empty, or longer than 1,024 bytes";
+        return Err(Misspelling { what, fix: "Write 1 to 1,024 bytes." });
+    }
+    if text.contains(char::is_control) {
+        let what = "it holds control characters";
+        return Err(Misspelling { what, fix: "Write 1 to 1,024 bytes." });
+    }
+    Ok(())
+}
+
+/// Index of a scope: the position of the first entry of each operation. The entries of many tasks fit into no processor cache,
+/// and a binary search reads several of them; the index reads one.
+///
+/// It adds nothing to the scope: any two are equal, and none is stored.
 #[derive(Clone, Default)]
 pub struct ScopeIndex(OnceLock<Box<[u16]>>);
 
-/// A scope that is shorter is looked through by halves.
+/// A shorter scope has a binary search.
 const INDEXED: usize = 8;
 
 impl ScopeIndex {
-    /// The position of the first entry of an operation; that of no entry where there is none.
+    /// The position of the first entry of an operation, or of no entry.
     fn first(&self, scope: &[ScopeEntry], operation: &str) -> usize {
         if scope.len() < INDEXED || scope.len() >= usize::from(u16::MAX) {
             return scope.partition_point(|entry| entry.operation.as_str() < operation);

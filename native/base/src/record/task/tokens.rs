@@ -1,5 +1,5 @@
-//! Which roles the subject of a task still has: those of the token that the task began with, as far as the newest token
-//! and the one that is shown now have them, too.
+//! Roles of a task's subject: those of the token that the task began with, as far as the newest token and the presented token
+//! give them, too.
 //!
 //! A token is newer than another by its `iat`, and only within one stream: one issuer, token type and client. Tokens of
 //! different clients may carry different claims at the same time, so they are never ordered.
@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Subject, SubjectProof, Task, TaskView};
-use crate::principal::{self, Claim, Narrowing, Principal};
+use super::{SubjectProof, Task, TaskSubject, TaskView};
+use crate::principal::{Claim, Narrowing, Principal, Subject};
 use crate::record::Declarations;
 use crate::time::Time;
 
 /// The claims of a token that are kept for policy.
-type Claims = BTreeMap<String, Claim>;
+type KeptClaims = BTreeMap<String, Claim>;
 
 /// Streams that one task tree remembers. Tokens of any further stream are counted among those of the last one, so that
 /// they may take roles away, and never give one back that another stream lost.
@@ -22,22 +22,22 @@ const MAX_STREAMS: usize = 4;
 /// Grain at which a task notes that a newer token ends later, in milliseconds, so that not every token is a write.
 const UNTIL_GRAIN_MS: i64 = 60_000;
 
-/// A subject token that comes with a call, as far as it matters which one is newer.
+/// Subject token of a call, as far as it is compared with older tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShownToken<'a> {
     /// Type of the token (`typ` of its header); empty where it has none.
     pub token_type: &'a str,
-    /// The client that it was issued to (`azp`, else `client_id`); empty where it names none.
+    /// The client to which it was issued (`azp`, else `client_id`); empty if it names none.
     pub client: &'a str,
-    /// `iat` in seconds since 1970, at most the time of the call; none where the token has none.
+    /// `iat` in seconds since 1970, at most the time of the call. `None` if the token has none.
     pub issued_at: Option<i64>,
-    /// When it ends; none where that is not known.
+    /// End of the token. `None` if unknown.
     pub expires_at: Option<Time>,
     /// Its kept claims.
-    pub claims: &'a Claims,
+    pub claims: &'a KeptClaims,
 }
 
-/// The newest token of one stream that was shown in a task tree.
+/// Newest token of one stream that was presented in a task tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewestToken {
     /// Type of the token; empty where it has none.
@@ -46,19 +46,19 @@ pub struct NewestToken {
     /// The client; empty where the token names none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     client: String,
-    /// `iat` in seconds since 1970; none where tokens of the stream have none.
+    /// `iat` in seconds since 1970. `None` if tokens of the stream have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     issued_at: Option<i64>,
-    /// Claims of the first token of the stream; none: those that the task began with.
+    /// Claims of the first token of the stream. `None`: those that the task began with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    first: Option<Claims>,
-    /// Claims of the newest token; none: those of the first.
+    first: Option<KeptClaims>,
+    /// Claims of the newest token. `None`: those of the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    newest: Option<Claims>,
+    newest: Option<KeptClaims>,
 }
 
 impl NewestToken {
-    fn new(shown: &ShownToken<'_>, first: Option<Claims>, newest: Option<Claims>) -> Self {
+    fn new(shown: &ShownToken<'_>, first: Option<KeptClaims>, newest: Option<KeptClaims>) -> Self {
         Self {
             token_type: shown.token_type.to_owned(),
             client: shown.client.to_owned(),
@@ -75,21 +75,21 @@ impl NewestToken {
     }
 
     /// The claims of the newest token of the stream.
-    fn claims<'a>(&'a self, subject: &'a Subject) -> &'a Claims {
+    fn claims<'a>(&'a self, subject: &'a TaskSubject) -> &'a KeptClaims {
         self.newest.as_ref().or(self.first.as_ref()).unwrap_or(&subject.claims)
     }
 
-    /// What takes the roles away that the stream lost since its first token; none where the newest is the first.
+    /// Takes away the roles that the stream lost since its first token. `None` if the newest token is the first.
     fn narrowing(&self) -> Option<Narrowing> {
         let to = self.newest.clone()?;
         Some(Narrowing { from: self.first.clone(), to })
     }
 
-    /// The stream after a token was shown; none where nothing changes that is to be kept.
+    /// The stream after a token was presented. `None` if the stored stream stays.
     fn after(
         &self,
         shown: &ShownToken<'_>,
-        subject: &Subject,
+        subject: &TaskSubject,
         bundle: &dyn Declarations,
     ) -> Option<Self> {
         let before = self.claims(subject);
@@ -97,7 +97,7 @@ impl NewestToken {
         if before == shown.claims && self.newest.is_none() {
             return None;
         }
-        let roles = |claims: &Claims| bundle.roles_of_subject(&subject.with_claims(claims));
+        let roles = |claims: &KeptClaims| bundle.roles_of_subject(&subject.with_claims(claims));
         let (had, has) = (roles(before), roles(shown.claims));
         if had == has && self.newest.is_none() {
             return None;
@@ -119,10 +119,10 @@ impl NewestToken {
     }
 }
 
-impl Subject {
-    /// The subject as it is known by other claims.
-    fn with_claims(&self, claims: &Claims) -> principal::Subject {
-        principal::Subject {
+impl TaskSubject {
+    /// The subject with other claims.
+    fn with_claims(&self, claims: &KeptClaims) -> Subject {
+        Subject {
             issuer: self.issuer.clone(),
             sub: self.sub.clone(),
             claims: claims.clone(),
@@ -138,9 +138,7 @@ impl Task {
         self.subject_until = shown.expires_at;
     }
 
-    /// The root of a task tree after a subject token was shown in it; none where nothing changes that is to be kept.
-    ///
-    /// Args: `bundle`: the one whose roles are looked at.
+    /// The root of a task tree after a subject token was presented in it. `None` if the stored root stays.
     #[must_use]
     pub fn after_token(&self, shown: &ShownToken<'_>, bundle: &dyn Declarations) -> Option<Self> {
         match (self.tokens_after(shown, bundle), self.until_after(shown)) {
@@ -153,7 +151,7 @@ impl Task {
         }
     }
 
-    /// When the newest token ends after one was shown; none where that is not to be kept.
+    /// End of the newest token after a token was presented. `None` if the stored end stays.
     fn until_after(&self, shown: &ShownToken<'_>) -> Option<Time> {
         let until = shown.expires_at?;
         match self.subject_until {
@@ -163,7 +161,7 @@ impl Task {
         }
     }
 
-    /// The newest tokens after one was shown; none where nothing changes that is to be kept.
+    /// The newest tokens after a token was presented. `None` if the stored tokens stay.
     fn tokens_after(
         &self,
         shown: &ShownToken<'_>,
@@ -197,15 +195,15 @@ impl Task {
 }
 
 impl TaskView<'_> {
-    /// Subject first, then every agent down to the assignee; the subject with the roles alone that it has by its newest
-    /// token, and by the one that is shown.
+    /// Subject first, then every agent down to the assignee. The subject has the roles that its newest token and the presented
+    /// token both give.
     #[must_use]
     pub fn chain(self, shown: Option<&ShownToken<'_>>) -> Vec<Principal> {
         let tokens = self.root().subject_tokens.as_slice();
         let Some(subject) = &self.task.subject else { return self.task.chain() };
         let mut narrowed: Vec<Narrowing> =
             tokens.iter().filter_map(NewestToken::narrowing).collect();
-        let mut hold_to = |claims: &Claims| {
+        let mut hold_to = |claims: &KeptClaims| {
             if *claims != subject.claims {
                 narrowed.push(Narrowing { from: None, to: claims.clone() });
             }
@@ -222,8 +220,8 @@ impl TaskView<'_> {
         [subject].into_iter().chain(agents).collect()
     }
 
-    /// Whether [`Self::chain`] would give just this, without a token or with one that has the claims of this chain's
-    /// subject: then nothing need be copied.
+    /// Returns whether [`Self::chain`] equals this chain, without a token or with a token of the claims of the chain's subject,
+    /// without copying it.
     #[must_use]
     pub fn has_chain(self, chain: &[Principal]) -> bool {
         let is_as_begun = |one: &NewestToken| one.first.is_none() && one.newest.is_none();

@@ -1,13 +1,14 @@
 //! Reservations: permits that count until their outcome is reported.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use authz_kernel::decision::{Decision, Time};
 use authz_kernel::hex::hex;
 use authz_kernel::history::{HistoryChanges, pair_digest};
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::task::{Detail, Record, RecordKey, RecordKind, Reservation, Task};
+use authz_kernel::task::{
+    Detail, NewReservation, Record, RecordKey, RecordKind, Reservation, Task,
+};
 use authz_state::store::Transaction;
 
 use crate::ask::{Refused, Step};
@@ -168,30 +169,21 @@ impl Engine {
     ) -> Reservation {
         let now = judgement.arrival.now();
         let agent = judgement.caller.facts.agent.as_ref();
-        let Detail { decision_id, resource, arguments_digest, destinations, .. } =
-            detail_of(judging, &judgement.arrival.id, decision);
         Reservation {
-            decision_id,
-            task: current.task.id.clone(),
-            session: current.task.session.clone(),
             operation: judgement.resolved.operation.clone(),
-            charged: Vec::new(),
-            enforcer: judgement.arrival.asker.name().to_owned(),
-            permitted_at: now,
-            due: after(now, self.keeper.settings().report_within_ms),
-            resource,
-            arguments_digest,
-            destinations,
-            tier: decision.tier.unwrap_or_default(),
-            agent: agent.map(|agent| agent.spiffe_id.clone()).unwrap_or_default(),
-            pair: pair_digest(&judgement.caller.chain),
-            credential: None,
-            wants_credential: false,
-            redeemed: false,
-            remembered_in: history::memories_of(judgement, &judging.world.plan, current, now),
-            subject_until: shown::ends(&judgement.caller),
             idempotency: key.map(|key| key.id.clone()),
-            rest: BTreeMap::new(),
+            ..Reservation::new(NewReservation {
+                detail: detail_of(judging, &judgement.arrival.id, decision),
+                task: &current.task,
+                enforcer: judgement.arrival.asker.name().to_owned(),
+                permitted_at: now,
+                due: after(now, self.keeper.settings().report_within_ms),
+                tier: decision.tier.unwrap_or_default(),
+                agent: agent.map(|agent| agent.spiffe_id.clone()).unwrap_or_default(),
+                pair: pair_digest(&judgement.caller.chain),
+                remembered_in: history::memories_of(judgement, &judging.world.plan, current, now),
+                subject_until: shown::ends(&judgement.caller),
+            })
         }
     }
 }

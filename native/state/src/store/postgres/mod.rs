@@ -18,7 +18,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use authz_base::poison::IgnorePoison as _;
-use authz_base::record::{Record, RecordKey, RecordKind, Revocations, Task, TaskStatus};
+use authz_base::record::task::{Task, TaskStatus};
+use authz_base::record::{Record, RecordKey, RecordKind, Revocations};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
 
