@@ -92,13 +92,13 @@ class _Base:
 class _Secrets:
     """Secrets of systems that accept no tokens, and the keys that sign tokens."""
 
-    injections: StaticSecrets | None = None
+    static: StaticSecrets | None = None
     leases: LeaseManager | None = None
 
     @property
     def parts(self) -> dict[str, StatusPart]:
         """Parts that readiness shows, by name."""
-        named = {"injections": self.injections, "leases": self.leases}
+        named = {"injections": self.static, "leases": self.leases}
         return {name: part for name, part in named.items() if part is not None}
 
 
@@ -158,7 +158,7 @@ def _build(base: _Base) -> NodeParts:
 
     issuer = None
     if keys is not None:
-        issuer = CredentialIssuer(engine, keys.active, secrets.leases, secrets.injections)
+        issuer = CredentialIssuer(engine, keys.active, secrets.leases, secrets.static)
     task_ended = secrets.leases.ended if secrets.leases is not None else None
     grpc.bind(runtime=runtime, readiness=readiness, issuer=issuer, task_ended=task_ended)
     runtime.load()
@@ -233,8 +233,8 @@ def _build_secrets(base: _Base, engine: Engine) -> _Secrets:
     config = base.config
     if config.credentials is None:
         return _Secrets()
-    injections = StaticSecrets(config.credentials.injections, base.log)
-    base.metrics.pull(injections.families)
+    static = StaticSecrets(config.credentials.injections, base.log)
+    base.metrics.pull(static.families)
     leases = LeaseManager(
         brokers_of(config.credentials),
         EngineLeases(engine),
@@ -243,7 +243,7 @@ def _build_secrets(base: _Base, engine: Engine) -> _Secrets:
     )
     base.undo.callback(leases.close)
     base.metrics.pull(leases.families)
-    return _Secrets(injections, leases)
+    return _Secrets(static, leases)
 
 
 def _build_runtime(base: _Base, engine: Engine, secrets: _Secrets) -> RuntimeState:
@@ -252,7 +252,7 @@ def _build_runtime(base: _Base, engine: Engine, secrets: _Secrets) -> RuntimeSta
         engine,
         listener_rules(base.config),
         peers=peer_rules(base.config),
-        injections=secrets.injections,
+        secrets=secrets.static,
         sequences=TrustSequences(base.config, engine, base.log),
         metrics=base.metrics,
         log=base.log,

@@ -1,32 +1,37 @@
-"""What serves, and how it is replaced: bundle, keys and listeners as one world, swapped whole or not at all."""
+"""The state that serves: it loads bundle, keys and directories, and replaces them whole or not at all.
+
+INVARIANT (one snapshot): the engine is given a new state first, and `snapshot` is replaced only after the engine took it. So
+the snapshot never shows a bundle or a key that does not serve.
+"""
 
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from authz.bundle import CompiledBundle, compile_bundle, read_folder
 from authz.config import Config
 from authz.engine import DirectoryEntries, ListenerRules, PeerRules, Plan, Trust
-from authz.errors import AuthzError, BundleError, ConfigError, EngineError, TrustError
-from authz.files import check_way
-from authz.model import BundleFiles, Diagnostic, Directory, Reloaded, RuleChanges
+from authz.errors import AuthzError, EngineError, TrustError
+from authz.model import Directory, Reloaded
+from authz.server.directory_ages import DirectoryAges
+from authz.server.refusals import check_bundle_way, diagnostics_of, older_bundle
+from authz.server.snapshot import FetchedDirectory, Snapshot
 from authz.server.static_secrets import StaticSecrets, credential_settings
 from authz.server.trust_sequences import TrustSequences
 from authz.telemetry import Logger, Metrics
 from authz.trust import SourceKey, place_of, read_trust, trust_spec, withdrawn
 
-__all__ = ["FetchedDirectory", "LoadTarget", "RuntimeState", "Snapshot"]
+__all__ = ["LoadTarget", "RuntimeState"]
 
-_MAX_DIAGNOSTICS: Final = 100
-_MAX_SAID: Final = 1000
+_MAX_LOGGED: Final = 10
 
 
 class LoadTarget(Protocol):
-    """The engine, as far as loading needs it."""
+    """The part of the engine that loads."""
 
     def load(
         self,
@@ -39,82 +44,21 @@ class LoadTarget(Protocol):
         directories: Mapping[str, float] | None = None,
         fetched: Mapping[str, DirectoryEntries] | None = None,
     ) -> None:
-        """Swap in a new world."""
-
-
-@dataclass(frozen=True, slots=True)
-class FetchedDirectory:
-    """A directory as it was fetched last."""
-
-    url: str
-    """Where from."""
-    column: str | None
-    """The column that was read."""
-    digest: bytes
-    """SHA-256 of what was fetched."""
-    entries: DirectoryEntries
-    """Who is in it."""
-    at: float
-    """When; Unix time."""
-
-    def is_of(self, directory: Directory) -> bool:
-        """Tell whether it is what a bundle means.
-
-        Args:
-            directory: The bundle's.
-
-        Returns:
-            Whether it is from there.
-        """
-        return (self.url, self.column) == (directory.url, directory.column)
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """How the world stands: a value, replaced whole."""
-
-    plan: Plan | None = None
-    """The bundle that serves."""
-    trust: Trust | None = None
-    """The keys that serve."""
-    loaded_at: float = 0.0
-    """When it was loaded; Unix time."""
-    rules: RuleChanges = field(default_factory=RuleChanges)
-    """What became of the progress of its rules when it was loaded."""
-    refused: tuple[Diagnostic, ...] = ()
-    """Why the last load was refused; empty where it was not."""
-    bundle_files: BundleFiles | None = field(default=None, repr=False)
-    """Files of the bundle that serves."""
-    trust_spec: bytes = field(default=b"", repr=False)
-    """Trust sources that serve."""
-    read_spec: bytes = field(default=b"", repr=False)
-    """Trust sources as they were read last; a bundle that was refused as older is among them."""
-    older: frozenset[str] = frozenset()
-    """Trust domains whose bundle was refused as older than one that was used before."""
-    documents: Mapping[SourceKey, str] = field(default_factory=dict, repr=False)
-    """The keys of each source that serve."""
-    files_read_at: float = 0.0
-    """When those that are files were last read; Unix time."""
-    directories: Mapping[str, float] = field(default_factory=dict, repr=False)
-    """When the file of each directory was last changed, or it was fetched, as the engine knows; Unix time."""
-    fetched: Mapping[str, FetchedDirectory] = field(default_factory=dict, repr=False)
-    """Directories that were fetched."""
-    own_keys: str | None = field(default=None, repr=False)
-    """The keys by which our own credentials are verified; none where none are issued."""
+        """Replace bundle, keys and rules at once."""
 
 
 class RuntimeState:
-    """Loads, and says how it stands.
+    """Loads bundle and keys, and keeps the snapshot of those that serve.
 
     Args:
-        config: Where bundle and keys are.
-        engine: Where a new world is swapped in.
-        rules: What the engine knows about each listener.
-        peers: What it knows about each enforcer that shows a certificate.
-        injections: Standing secrets, where task credentials are issued.
-        sequences: Knows which bundles of trust domains were used before; none: that is not kept.
+        config: Places of bundle and keys.
+        engine: Is given each new state.
+        rules: Rules of each listener.
+        peers: Rules of each enforcer that shows a certificate.
+        secrets: Static secrets, where task credentials are issued.
+        sequences: Knows which bundles of trust domains were used before. `None`: that is not kept.
         metrics: Counts loads.
-        log: Says what came of them.
+        log: Receives the result of each load.
         clock: Unix time.
     """
 
@@ -125,7 +69,7 @@ class RuntimeState:
         rules: Sequence[ListenerRules],
         *,
         peers: Sequence[PeerRules] = (),
-        injections: StaticSecrets | None = None,
+        secrets: StaticSecrets | None = None,
         sequences: TrustSequences | None = None,
         metrics: Metrics,
         log: Logger,
@@ -135,7 +79,7 @@ class RuntimeState:
         self._engine = engine
         self._rules = tuple(rules)
         self._peers = tuple(peers)
-        self._injections = injections
+        self._secrets = secrets
         self._has_new_secrets = False
         self._sequences = sequences
         self._least: Mapping[str, int] | None = {}
@@ -145,32 +89,27 @@ class RuntimeState:
         self._clock = clock
         self._lock = threading.Lock()
         self._snapshot = Snapshot()
-        # What the file of each directory says of when it was changed, and from when on it counts.
-        self._seen: dict[str, tuple[float, float]] = {}
-        self._told: Callable[[Plan], object] = lambda _: None
+        self._ages = DirectoryAges(Path(config.bundle.path))
+        self._followers: list[Callable[[Plan], object]] = []
 
     @property
     def snapshot(self) -> Snapshot:
-        """How the world stands now."""
+        """The snapshot that serves now."""
         return self._snapshot
 
     @property
     def watched(self) -> tuple[Path, ...]:
-        """Folders and files whose change asks for a reload."""
+        """Folders and files whose change must cause a reload."""
         trust = self._config.trust
         files = [domain.bundle.file for domain in trust.domains.values()]
         files += [issuer.jwks.file for issuer in trust.issuers.values()]
-        secrets = self._injections.files if self._injections is not None else ()
-        named = (Path(file) for file in files if file is not None)
-        return (Path(self._config.bundle.path), *named, *secrets)
+        secrets = self._secrets.files if self._secrets is not None else ()
+        paths = (Path(file) for file in files if file is not None)
+        return (Path(self._config.bundle.path), *paths, *secrets)
 
-    def follow(self, told: Callable[[Plan], object]) -> None:
-        """Tell somebody of each bundle that serves from now on.
-
-        Args:
-            told: Called with it; must not wait, nor ask anything of the world.
-        """
-        self._told = told
+    def follow(self, follower: Callable[[Plan], object]) -> None:
+        """Call a function with each bundle that serves from now on. It must not wait, nor call this object."""
+        self._followers.append(follower)
 
     def load(self) -> None:
         """Load for the first time.
@@ -185,23 +124,22 @@ class RuntimeState:
             self._knows_sequences = self._least is not None
 
     def problems(self) -> tuple[str, ...]:
-        """Tell what is wrong with how the newest bundles of trust domains are kept.
-
-        Returns:
-            One line each.
-        """
+        """Return one line for each problem with keeping the newest bundles of trust domains."""
         return self._sequences.problems() if self._sequences is not None else ()
 
     @property
     def knows_sequences(self) -> bool:
-        """Whether it is known which bundles of trust domains were used before; until then none that counts is used."""
+        """Whether the store has told which bundles of trust domains were used before.
+
+        Until then, no bundle with a `spiffe_sequence` is used.
+        """
         return self._knows_sequences
 
     def keep_sequences(self) -> None:
-        """Do what the store could not do: read which bundles were used before, and note which are used now.
+        """Read which bundles were used before and write which are in use, if the store failed to do so.
 
         Raises:
-            AuthzError: The keys are refused; those before go on serving.
+            AuthzError: The keys are refused. The keys before stay in use.
         """
         if self._sequences is None:
             return
@@ -209,8 +147,8 @@ class RuntimeState:
             with self._lock:
                 self._least = self._sequences.read()
                 if self._least is not None and self._snapshot.plan is not None:
-                    # Nothing that counts was accepted until now: there is nothing to go on from, and the files are
-                    # read once more, since what was refused was not kept.
+                    # No bundle with a sequence was accepted until now. The files are read once more, since refused
+                    # bundles were not kept.
                     files = read_trust(self._config).documents
                     documents = {**self._snapshot.documents, **files}
                     self._swap_keys(documents, None, is_first=True)
@@ -220,10 +158,10 @@ class RuntimeState:
     def reload(self) -> Reloaded:
         """Load again, all or nothing.
 
-        Whatever goes wrong is a refusal: nothing that lies in a folder may stop a node that serves.
+        Every failure is a refusal: no content of a folder may stop a node that serves.
 
         Returns:
-            What came of it; a refusal leaves the world as it was.
+            The result. A refusal leaves the state as it was.
         """
         with self._lock:
             before = self._snapshot.plan
@@ -239,28 +177,17 @@ class RuntimeState:
             return Reloaded(changed, plan.revision, rules=plan.rule_changes(before))
 
     def current(self, key: SourceKey) -> str | None:
-        """Give the keys of a source that serve.
-
-        Args:
-            key: The source.
-
-        Returns:
-            Its document; none where there never was one.
-        """
+        """Return the keys of a source that serve; `None` where there were never any."""
         return self._snapshot.documents.get(key)
 
     def renew(self, key: SourceKey, document: str) -> bool:
-        """Put fetched keys in the place of those that serve; the bundle stays.
-
-        Args:
-            key: Whose.
-            document: The keys.
+        """Replace the keys of a source by fetched ones. The bundle stays.
 
         Returns:
-            Whether anything changed.
+            Whether the keys changed.
 
         Raises:
-            AuthzError: The keys are refused; those before go on serving.
+            AuthzError: The keys are refused. The keys before stay in use.
         """
         with self._lock:
             before = self._snapshot
@@ -270,23 +197,16 @@ class RuntimeState:
             return True
 
     def drop(self, key: SourceKey) -> None:
-        """Take the keys of a source away.
-
-        Args:
-            key: Whose.
-        """
+        """Remove the keys of a source."""
         with self._lock:
             documents = self._snapshot.documents
             self._swap_keys({**documents, key: withdrawn(documents.get(key, ""))}, key)
 
     def publish(self, own_keys: str) -> None:
-        """Verify our own credentials by these keys from now on; before the first load: once that is done.
-
-        Args:
-            own_keys: A JWKS.
+        """Verify this node's own credentials by a JWKS from now on, or from the first load on.
 
         Raises:
-            AuthzError: The keys are refused; those before go on serving.
+            AuthzError: The keys are refused. The keys before stay in use.
         """
         with self._lock:
             if self._snapshot.plan is None:
@@ -295,15 +215,16 @@ class RuntimeState:
                 self._swap_keys(self._snapshot.documents, None, own_keys)
 
     def put_directory(self, directory: Directory, digest: bytes, entries: DirectoryEntries) -> bool:
-        """Put a directory that was fetched in the place of the one before.
+        """Replace the entries of a directory by fetched ones.
 
         Args:
-            directory: As the bundle that it was fetched for has it; nothing happens where the one that serves has another.
-            digest: SHA-256 of what was fetched.
-            entries: Who is in it.
+            directory: The directory, of the bundle for which it was fetched. Nothing happens if the bundle that serves names
+                another URL or column.
+            digest: SHA-256 of the fetched document.
+            entries: The entries.
 
         Returns:
-            Whether it says something else than before.
+            Whether the document changed.
         """
         with self._lock:
             before = self._snapshot
@@ -316,11 +237,7 @@ class RuntimeState:
             return known is None or known.digest != digest
 
     def drop_directory(self, directory: Directory) -> None:
-        """Forget a directory that was fetched.
-
-        Args:
-            directory: As the bundle has it that it was fetched for.
-        """
+        """Remove the entries of a directory that was fetched for a bundle."""
         with self._lock:
             fetched = dict(self._snapshot.fetched)
             known = fetched.get(directory.name)
@@ -335,7 +252,7 @@ class RuntimeState:
         directories = {
             name: at for name, at in before.directories.items() if name not in before.fetched
         }
-        directories |= {name: one.at for name, one in fetched.items()}
+        directories |= {name: directory.at for name, directory in fetched.items()}
         self._swap(before.plan, before.trust, directories, fetched)
         self._snapshot = replace(before, directories=directories, fetched=fetched)
 
@@ -359,7 +276,7 @@ class RuntimeState:
             if key == SourceKey("domain", domain.name)
         ):
             at = place_of(self._config, key)
-            raise TrustError((_older(key, at, is_known=self._least is not None),))
+            raise TrustError((older_bundle(key, at, is_known=self._least is not None),))
         self._swap(before.plan, trust, before.directories, before.fetched)
         documents, spec = self._in_use(documents, spec, trust, own_keys)
         self._snapshot = replace(
@@ -373,23 +290,23 @@ class RuntimeState:
         )
         if self._sequences is not None:
             self._sequences.note(trust)
-        known = before.trust.warnings if before.trust is not None else ()
+        logged = before.trust.warnings if before.trust is not None else ()
         with suppress(Exception):
             for warning in trust.warnings:
-                if warning not in known:
+                if warning not in logged:
                     self._log.warning("keys have a warning", warning=warning)
 
     def _refuse(self, error: BaseException) -> Reloaded:
-        diagnostics = _diagnostics(error)[:_MAX_DIAGNOSTICS]
+        diagnostics = diagnostics_of(error)
         self._snapshot = replace(self._snapshot, refused=diagnostics)
         plan = self._snapshot.plan
         serving = plan.revision if plan is not None else ""
-        # It is kept above; a log that cannot be written must not lose it.
+        # The snapshot has the refusal already: a log that cannot be written must not lose it.
         with suppress(Exception):
             self._metrics.reloaded("failure")
             self._log.error(
-                f"reload refused; bundle {serving or '(none)'} goes on serving",
-                diagnostics=[str(diagnostic) for diagnostic in diagnostics[:10]],
+                f"reload refused; bundle {serving or '(none)'} stays in use",
+                diagnostics=[str(diagnostic) for diagnostic in diagnostics[:_MAX_LOGGED]],
                 exc_info=None if isinstance(error, AuthzError) else error,
             )
         return Reloaded(changed=False, revision=serving, diagnostics=diagnostics, failed=True)
@@ -401,33 +318,32 @@ class RuntimeState:
         directories: Mapping[str, float],
         fetched: Mapping[str, FetchedDirectory],
     ) -> None:
-        settings, injections = self._config.credentials, self._injections
-        told = None
-        if settings is not None and injections is not None:
-            told = credential_settings(settings, injections)
+        settings, credentials = self._config.credentials, None
+        if settings is not None and self._secrets is not None:
+            credentials = credential_settings(settings, self._secrets)
         self._engine.load(
             plan,
             trust,
             self._rules,
             self._peers,
-            told,
+            credentials,
             directories=directories,
-            fetched={name: one.entries for name, one in fetched.items()},
+            fetched={name: directory.entries for name, directory in fetched.items()},
         )
         self._has_new_secrets = False
 
     def _renew_secrets(self) -> bool:
-        """Read the standing secrets; they do not wait for a bundle that is refused."""
-        if self._injections is None:
+        """Read the static secrets; they do not wait for a bundle that is refused."""
+        if self._secrets is None:
             return False
-        if self._injections.refresh():
+        if self._secrets.refresh():
             self._has_new_secrets = True
         snapshot = self._snapshot
         if not self._has_new_secrets or snapshot.plan is None or snapshot.trust is None:
             return False
         self._swap(snapshot.plan, snapshot.trust, snapshot.directories, snapshot.fetched)
         with suppress(Exception):
-            self._log.info("standing secrets were read again")
+            self._log.info("static secrets were read again")
         return True
 
     def _load(self) -> bool:
@@ -435,10 +351,10 @@ class RuntimeState:
         config, before = self._config, self._snapshot
         now = self._clock()
         files = read_trust(config)
-        # Those that are fetched stay as they are.
+        # Fetched keys stay as they are.
         documents = {**before.documents, **files.documents}
         spec = trust_spec(config, documents, before.own_keys, self._least)
-        _check_bundle_way(Path(config.bundle.path))
+        check_bundle_way(Path(config.bundle.path))
         bundle = read_folder(
             Path(config.bundle.path),
             max_bytes=config.limits.bundle_max_bytes,
@@ -449,7 +365,7 @@ class RuntimeState:
             bundle,
             spec,
         ):
-            changed = self._changed_at(before.plan, before.fetched, now)
+            changed = self._ages.read(before.plan.directories, before.fetched, now)
             if before.trust is not None and changed != before.directories:
                 self._swap(before.plan, before.trust, changed, before.fetched)
             self._snapshot = replace(before, refused=(), files_read_at=now, directories=changed)
@@ -462,7 +378,7 @@ class RuntimeState:
             for directory in compiled.plan.directories
             if (known := before.fetched.get(directory.name)) and known.is_of(directory)
         }
-        changed = self._changed_at(compiled.plan, fetched, now)
+        changed = self._ages.read(compiled.plan.directories, fetched, now)
         self._swap(compiled.plan, trust, changed, fetched)
         in_use, used = self._in_use(documents, spec, trust, before.own_keys)
         self._snapshot = Snapshot(
@@ -480,12 +396,13 @@ class RuntimeState:
             fetched=fetched,
             own_keys=before.own_keys,
         )
-        self._told(compiled.plan)
+        for follower in self._followers:
+            follower(compiled.plan)
         if self._sequences is not None:
             self._sequences.note(trust)
-        # It serves; a log that cannot be written must not say otherwise.
+        # The load succeeded: a log that cannot be written must not make it fail.
         with suppress(Exception):
-            self._tell(compiled, trust, now)
+            self._log_load(compiled, trust, now)
         return True
 
     def _in_use(
@@ -495,39 +412,20 @@ class RuntimeState:
         trust: Trust,
         own_keys: str | None,
     ) -> tuple[Mapping[SourceKey, str], bytes]:
-        """Put what serves in the place of bundles that were refused as older.
+        """Replace bundles that were refused as older by those in use.
 
-        Whoever reads the documents, or compiles them for another purpose, must not meet a bundle that was refused.
+        The snapshot must not hold a refused bundle: other parts compile its documents for their own purposes.
         """
-        refused = [SourceKey("domain", one.name) for one in trust.domains if one.rolled_back]
+        refused = [
+            SourceKey("domain", domain.name) for domain in trust.domains if domain.rolled_back
+        ]
         if not refused:
             return documents, spec
         before = self._snapshot.documents
         used = {**documents, **{key: before.get(key, withdrawn("")) for key in refused}}
         return used, trust_spec(self._config, used, own_keys, self._least)
 
-    def _changed_at(
-        self, plan: Plan, fetched: Mapping[str, FetchedDirectory], now: float
-    ) -> dict[str, float]:
-        """Tell when the file of each directory was last changed, or it was fetched.
-
-        One whose file is gone, or that was not fetched, is left out.
-        """
-        found, seen = {name: one.at for name, one in fetched.items()}, {}
-        for directory in plan.directories:
-            if directory.url:
-                continue
-            with suppress(OSError, ValueError):
-                said = (Path(self._config.bundle.path) / directory.file).stat().st_mtime
-                known, counted = self._seen.get(directory.file, (None, 0.0))
-                # What comes from the future grows old from when it was first seen, and no reload renews it.
-                at = counted if known == said else min(said, now)
-                found[directory.name] = at
-                seen[directory.file] = said, at
-        self._seen = seen
-        return found
-
-    def _tell(self, compiled: CompiledBundle, trust: Trust, now: float) -> None:
+    def _log_load(self, compiled: CompiledBundle, trust: Trust, now: float) -> None:
         plan = compiled.plan
         self._metrics.reloaded("success", at=now)
         self._metrics.bundle(plan.name, plan.revision, plan.digest)
@@ -550,47 +448,8 @@ def _older_of(trust: Trust) -> frozenset[str]:
     return frozenset(domain.name for domain in trust.domains if domain.rolled_back)
 
 
-def _older(key: SourceKey, place: str, *, is_known: bool) -> Diagnostic:
-    if not is_known:
-        what = (
-            f"whether the bundle of {key} is older than one that was used before is not known yet."
-        )
-        return Diagnostic(
-            what, place, mend="It is tried again once the store of tasks can be read."
-        )
-    what = (
-        f"the bundle of {key} has a lower `spiffe_sequence` than one that was used before, or none."
-    )
-    mend = (
-        "What serves goes on serving. Where the publisher began to count anew, raise "
-        f"`trust.domains.{key.name}.bundle.sequence_epoch` and restart."
-    )
-    return Diagnostic(what, place, mend=mend)
-
-
 def _has(plan: Plan, directory: Directory) -> bool:
     return any(
-        (one.name, one.url, one.column) == (directory.name, directory.url, directory.column)
-        for one in plan.directories
+        (own.name, own.url, own.column) == (directory.name, directory.url, directory.column)
+        for own in plan.directories
     )
-
-
-def _diagnostics(error: BaseException) -> tuple[Diagnostic, ...]:
-    if isinstance(error, (BundleError, ConfigError, TrustError)):
-        return error.diagnostics
-    if isinstance(error, AuthzError):
-        return (Diagnostic(str(error)),)
-    # A text that is not UTF-8, such as a file name's, could not be told over the API.
-    said = f"{type(error).__name__}: {error}".encode(errors="backslashreplace").decode()
-    what = f"the reload failed inside the server: {said[:_MAX_SAID].removesuffix(': ')}."
-    return (Diagnostic(what, mend="See the log."),)
-
-
-def _check_bundle_way(folder: Path) -> None:
-    """Refuse a bundle that everybody could replace: who writes it says what is permitted."""
-    try:
-        check_way(folder / "bundle.yaml", strict=False)
-    except OSError as error:
-        # That it is missing is told where it is read.
-        if isinstance(error, PermissionError):
-            raise BundleError((Diagnostic(f"{error.strerror}.", str(folder)),)) from error

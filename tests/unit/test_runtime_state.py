@@ -135,7 +135,7 @@ class Stage:
             self.engine,
             listener_rules(self.config),
             peers=peer_rules(self.config),
-            injections=self.injections,
+            secrets=self.injections,
             sequences=TrustSequences(self.config, self.engine, self.logger),
             metrics=self.metrics,
             log=self.logger,
@@ -444,7 +444,7 @@ def test_a_bad_change_leaves_everything_as_it_was(stage: Stage, name: str, text:
     assert stage.runtime.snapshot.trust is before.trust
     assert stage.runtime.snapshot.refused == outcome.diagnostics
     assert stage.reloads("failure") == 1
-    assert "goes on serving" in stage.log.getvalue()
+    assert "stays in use" in stage.log.getvalue()
 
 
 def test_a_missing_key_file_leaves_everything_as_it_was(stage: Stage) -> None:
@@ -504,7 +504,7 @@ def test_whatever_goes_wrong_leaves_everything_as_it_was(
     assert stage.runtime.snapshot.plan is before.plan
     assert stage.runtime.snapshot.refused == outcome.diagnostics
     assert stage.reloads("failure") == 1
-    assert "goes on serving" in stage.log.getvalue()
+    assert "stays in use" in stage.log.getvalue()
     assert stage.runtime.reload().changed
 
 

@@ -1,0 +1,64 @@
+"""The snapshot: bundle, keys and directories that serve, as one immutable value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from authz.engine import DirectoryEntries, Plan, Trust
+from authz.model import BundleFiles, Diagnostic, Directory, RuleChanges
+from authz.trust import SourceKey
+
+__all__ = ["FetchedDirectory", "Snapshot"]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedDirectory:
+    """The last fetched version of a directory."""
+
+    url: str
+    """URL that it was fetched from."""
+    column: str | None
+    """Column of a CSV file that was read."""
+    digest: bytes
+    """SHA-256 of the fetched document."""
+    entries: DirectoryEntries
+    """Its entries."""
+    at: float
+    """Unix time of the fetch."""
+
+    def is_of(self, directory: Directory) -> bool:
+        """Return whether this was fetched for the same URL and column as a bundle names."""
+        return (self.url, self.column) == (directory.url, directory.column)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Immutable snapshot of the loaded bundle, keys and directories. It is replaced whole."""
+
+    plan: Plan | None = None
+    """The bundle that serves. `None`: no bundle was loaded yet."""
+    trust: Trust | None = None
+    """The keys that serve."""
+    loaded_at: float = 0.0
+    """Unix time of the load."""
+    rules: RuleChanges = field(default_factory=RuleChanges)
+    """Changes of sequences and budgets that the load brought."""
+    refused: tuple[Diagnostic, ...] = ()
+    """Errors of the last load, if it was refused."""
+    bundle_files: BundleFiles | None = field(default=None, repr=False)
+    """Files of the bundle that serves."""
+    trust_spec: bytes = field(default=b"", repr=False)
+    """Trust sources that serve, as JSON."""
+    read_spec: bytes = field(default=b"", repr=False)
+    """Trust sources as they were read last, bundles that were refused as older included."""
+    older: frozenset[str] = frozenset()
+    """Trust domains whose bundle was refused as older than one that was used before."""
+    documents: Mapping[SourceKey, str] = field(default_factory=dict, repr=False)
+    """Keys that serve, by source."""
+    files_read_at: float = 0.0
+    """Unix time at which trust sources that are files were last read."""
+    directories: Mapping[str, float] = field(default_factory=dict, repr=False)
+    """Unix time at which the file of each directory changed, or it was fetched, as the engine has it."""
+    fetched: Mapping[str, FetchedDirectory] = field(default_factory=dict, repr=False)
+    """Directories that were fetched, by name."""
+    own_keys: str | None = field(default=None, repr=False)
+    """JWKS of this node's task credentials. `None`: none are issued."""
