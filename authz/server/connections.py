@@ -1,12 +1,12 @@
 """Bounds the connections of each listener and of each of its peers.
 
-grpcio has no hook where it accepts a connection, and a server of ours before it would have to copy every byte and would hide the
-caller's address. So a thread looks at the open sockets of this process, tells those of a listener by the address that they were
-accepted at, and shuts down what is over a bound; grpcio then sees the end of the connection. The channel argument
-`grpc.max_allowed_incoming_connections` bounds what may come between two looks.
+grpcio has no hook where it accepts a connection, and a proxy of ours before the server would copy every byte and hide the
+caller's address. So a thread lists the open sockets of this process, finds the listener of each by the address that accepted
+it, and shuts down the sockets over a bound; grpcio then sees the end of the connection. The channel argument
+`grpc.max_allowed_incoming_connections` bounds new connections between two rounds of the thread.
 
 INVARIANT (foreign sockets): a descriptor may be closed and used again between any two calls. A socket is shut down only by a
-duplicate whose inode was compared, and a descriptor is never closed here but that duplicate.
+duplicate whose inode was compared, and only that duplicate is closed here.
 """
 
 import os
@@ -38,20 +38,20 @@ _IP: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 
 @dataclass(slots=True)
 class ConnectionLimit:
-    """A listener, and how many connections it may have."""
+    """A listener, and its bound of connections."""
 
     name: str
-    """Its name."""
+    """Name of the listener."""
     address: str
-    """Where it is bound: `host:port` or `unix:///path`."""
+    """Bound address: `host:port` or `unix:///path`."""
     most: int
-    """Connections. Of what the others leave, one peer may have half, so that there is always room for another one."""
+    """Most connections. One peer may have half of those that the others leave, so that there is always room for another peer."""
     close_oldest: bool = False
-    """Peers have no shares, and over `most` the oldest is closed: for connections that live for a moment."""
+    """Peers have no shares, and over `most` the oldest connection is closed: for listeners with short connections."""
     refused: dict[str, int] = field(default_factory=lambda: {"listener": 0, "peer": 0})
-    """How many were closed, by the bound that they were over."""
+    """Number of closed connections, by the bound that they were over."""
     opened: int = 0
-    """How many are open, at the last look."""
+    """Number of open connections in the last round."""
 
     @property
     def listens_at(self) -> tuple[str, int] | str:
@@ -64,7 +64,7 @@ class ConnectionLimit:
 
 @dataclass(slots=True)
 class _Connection:
-    """An open descriptor."""
+    """An open descriptor of this process."""
 
     inode: int
     place: ConnectionLimit | None
@@ -74,11 +74,11 @@ class _Connection:
 
 
 class ConnectionLimiter:
-    """Looks at the connections of this process.
+    """Enforces the bounds of all listeners.
 
     Args:
         places: The listeners.
-        failed: Told of each unexpected exception.
+        failed: Receives every unexpected exception.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class ConnectionLimiter:
         failed: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
         self.places = tuple(places)
-        self._known: dict[int, _Connection] = {}
+        self._descriptors: dict[int, _Connection] = {}
         self._numbers = count()
         self._thread = PeriodicThread("connections", self._look_again, _PAUSE, failed)
 
@@ -101,16 +101,12 @@ class ConnectionLimiter:
         self._thread.close()
 
     def look(self) -> int:
-        """Close what is over a bound.
-
-        Returns:
-            How many connections are new since the last look.
-        """
+        """Close connections over a bound; return the number of connections that are new since the last round."""
         new = self._read()
         for place in self.places:
             mine = [
                 (descriptor, one)
-                for descriptor, one in self._known.items()
+                for descriptor, one in self._descriptors.items()
                 if one.place is place and not one.closed
             ]
             mine.sort(key=lambda pair: pair[1].number)
@@ -123,24 +119,26 @@ class ConnectionLimiter:
 
     def _read(self) -> int:
         new = 0
-        known: dict[int, _Connection] = {}
+        descriptors: dict[int, _Connection] = {}
         for name in os.listdir(_FOLDER):  # noqa: PTH208 - names alone, many times a minute
             descriptor = int(name)
             try:
-                about = os.fstat(descriptor)
+                status = os.fstat(descriptor)
             except OSError:
                 continue
-            one = self._known.get(descriptor)
-            if one is None or one.inode != about.st_ino:
-                place, peer = self._tell(descriptor) if stat.S_ISSOCK(about.st_mode) else (None, "")
-                one = _Connection(about.st_ino, place, peer, next(self._numbers))
+            one = self._descriptors.get(descriptor)
+            if one is None or one.inode != status.st_ino:
+                place, peer = (
+                    self._find_owner(descriptor) if stat.S_ISSOCK(status.st_mode) else (None, "")
+                )
+                one = _Connection(status.st_ino, place, peer, next(self._numbers))
                 new += place is not None
-            known[descriptor] = one
-        self._known = known
+            descriptors[descriptor] = one
+        self._descriptors = descriptors
         return new
 
-    def _tell(self, descriptor: int) -> tuple[ConnectionLimit | None, str]:
-        """Tell the listener and the peer of a connection; none: it is another socket."""
+    def _find_owner(self, descriptor: int) -> tuple[ConnectionLimit | None, str]:
+        """Return the listener and the peer of a connection; `None` for any other socket."""
         try:
             borrowed = socket.socket(fileno=descriptor)
         except OSError:
@@ -149,16 +147,16 @@ class ConnectionLimiter:
             if borrowed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 return None, ""
             if borrowed.family == socket.AF_UNIX:
-                return self._tell_unix(borrowed)
+                return self._find_unix_owner(borrowed)
             if borrowed.family in _IP:
-                return self._tell_ip(borrowed)
+                return self._find_ip_owner(borrowed)
         except OSError:
             pass
         finally:
             borrowed.detach()
         return None, ""
 
-    def _tell_unix(self, connection: socket.socket) -> tuple[ConnectionLimit | None, str]:
+    def _find_unix_owner(self, connection: socket.socket) -> tuple[ConnectionLimit | None, str]:
         path = connection.getsockname()
         for place in self.places:
             if place.listens_at == path:
@@ -167,7 +165,7 @@ class ConnectionLimiter:
                 return place, f"uid:{_CREDENTIALS.unpack(shown)[1]}"
         return None, ""
 
-    def _tell_ip(self, connection: socket.socket) -> tuple[ConnectionLimit | None, str]:
+    def _find_ip_owner(self, connection: socket.socket) -> tuple[ConnectionLimit | None, str]:
         host, port = connection.getsockname()[:2]
         for place in self.places:
             at = place.listens_at
@@ -178,7 +176,7 @@ class ConnectionLimiter:
         return None, ""
 
     def _bound(self, place: ConnectionLimit, mine: list[tuple[int, _Connection]]) -> None:
-        """Close what is over a bound, and keep what was there before."""
+        """Close connections over a bound. Older connections stay."""
         if place.close_oldest:
             self._shut_all(place, "listener", mine[: max(0, len(mine) - place.most)])
             return
@@ -203,7 +201,7 @@ class ConnectionLimiter:
 
 
 def _is_at(host: str, local: str) -> bool:
-    """Tell whether a connection's own address can be that of a listener; a name is not looked up."""
+    """Return whether a connection's own address can be that of a listener. A host name is not looked up."""
     if host in _WILDCARDS or local in _WILDCARDS:
         return True
     return host == local.removeprefix("::ffff:") or _is_name(host)
@@ -232,14 +230,7 @@ def _shut(descriptor: int, inode: int) -> None:
 
 
 def connection_families(connections: ConnectionLimiter) -> list[MetricFamily]:
-    """Give the metrics of connections.
-
-    Args:
-        connections: What bounds them.
-
-    Returns:
-        Metrics by listener.
-    """
+    """Return the metrics of connections, by listener."""
     opened = "authz_connections"
     closed = "authz_connections_refused_total"
     return [

@@ -1,6 +1,6 @@
 """Fetches the directories that the bundle names by URL, and keeps them fresh.
 
-The bundle says what is fetched; the configuration says from which addresses anything may be.
+The bundle names the URLs; the configuration limits the addresses that may be asked.
 """
 
 import hashlib
@@ -34,18 +34,18 @@ _THREADS: Final = 2
 _WORDS: Final = RefreshEvents(
     "a directory was fetched",
     "a directory was not fetched",
-    "a directory is too old and was dropped: it trusts nothing",
+    "a directory is too old and was dropped: its entries are not trusted",
 )
 
 
 class DirectoryFetcher:
-    """Fetches what the bundle that serves names, and nothing else.
+    """Fetches the directories of the bundle that serves.
 
     Args:
-        settings: What may be asked, and how often.
-        runtime: Told of what was fetched.
+        settings: Addresses that may be asked, and how often.
+        runtime: Receives fetched directories.
         get: Fetches a document.
-        log: Says what came of it.
+        log: Receives the result of each fetch.
     """
 
     def __init__(
@@ -54,30 +54,28 @@ class DirectoryFetcher:
         self._settings = settings
         self._runtime = runtime
         self._get = get
-        self._named: dict[SourceKey, Directory] = {}
+        self._directories: dict[SourceKey, Directory] = {}
         self._refresher = Refresher((), self, log, words=_WORDS, threads=_THREADS)
         runtime.follow(self._follow)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the threads."""
         self._refresher.start()
 
     def close(self) -> None:
-        """End."""
+        """Stop the threads."""
         self._refresher.close()
 
     def statuses(self) -> dict[str, SourceStatus]:
-        """Tell how each directory stands that is fetched.
-
-        Returns:
-            By its name.
-        """
+        """Return the status of each directory that is fetched, by name."""
         return {status.key.name: status for status in self._refresher.statuses()}
 
     def _follow(self, plan: Plan) -> None:
-        named = {_key(directory): directory for directory in plan.directories if directory.url}
-        self._named = named
-        self._refresher.replace([self._source(key, one) for key, one in named.items()])
+        directories = {
+            _key(directory): directory for directory in plan.directories if directory.url
+        }
+        self._directories = directories
+        self._refresher.replace([self._source(*item) for item in directories.items()])
 
     def _source(self, key: SourceKey, directory: Directory) -> RemoteSource:
         settings = self._settings
@@ -98,52 +96,37 @@ class DirectoryFetcher:
 
     def _refresh(self, directory: Directory) -> Refresh:
         bounds, age = self._settings.refresh, directory.max_age or 0.0
-        # One that is fetched once in the time that it may count would be stale for a while now and then.
+        # Fetched only once in `max_age`, a directory would be stale for a while after each failure.
         longest = max(bounds.min, min(bounds.max, age / 2))
         return Refresh.model_construct(
             min=bounds.min, max=longest, max_staleness=age, timeout=bounds.timeout
         )
 
-    # --- what is told by the refresh
+    # --- called by the refresh
 
     def current(self, key: SourceKey) -> str | None:
-        """Give nothing: what was fetched is not kept.
-
-        Args:
-            key: The directory.
-        """
+        """Return `None`: fetched documents are not kept."""
 
     def renew(self, key: SourceKey, document: str) -> bool:
-        """Put what was fetched in the place of what was.
-
-        Args:
-            key: The directory.
-            document: What was fetched.
-
-        Returns:
-            Whether anything changed.
+        """Replace the entries of a directory by those of a fetched document; return whether they changed.
 
         Raises:
-            BundleError: It cannot be read whole; what was before goes on counting.
+            BundleError: One entry is not valid. The entries before stay in use.
         """
-        directory = self._named.get(key)
+        directory = self._directories.get(key)
         if directory is None:
             return False
         digest = hashlib.sha256(document.encode()).digest()
-        known = self._runtime.snapshot.fetched.get(directory.name)
-        if known is not None and known.is_of(directory) and known.digest == digest:
-            entries = known.entries
+        before = self._runtime.snapshot.fetched.get(directory.name)
+        if before is not None and before.is_of(directory) and before.digest == digest:
+            entries = before.entries
         else:
             entries = DirectoryEntries.read(document, directory.column)
         return self._runtime.put_directory(directory, digest, entries)
 
     def drop(self, key: SourceKey) -> None:
-        """Forget what was fetched.
-
-        Args:
-            key: The directory.
-        """
-        directory = self._named.get(key)
+        """Remove the entries of a directory."""
+        directory = self._directories.get(key)
         if directory is not None:
             self._runtime.drop_directory(directory)
 

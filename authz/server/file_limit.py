@@ -1,4 +1,4 @@
-"""How many files the process may have open: each connection is one."""
+"""The limit of open files of this process. Each connection is an open file."""
 
 import resource
 from contextlib import suppress
@@ -13,11 +13,7 @@ _MOST: Final = 1_048_576
 
 
 def raise_limit() -> int:
-    """Let the process open as many files as the system allows it.
-
-    Returns:
-        How many files it may open now.
-    """
+    """Raise the limit as far as the system permits; return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
     if soft == resource.RLIM_INFINITY or soft >= most:
@@ -29,12 +25,5 @@ def raise_limit() -> int:
 
 
 def connections_of_each(listeners: int) -> int:
-    """Share the files among the listeners, so that one that is full leaves the others theirs.
-
-    Args:
-        listeners: How many there are.
-
-    Returns:
-        Connections that each may have.
-    """
+    """Return the connections that each of so many listeners may have. A listener at its bound leaves the others theirs."""
     return max(_FEWEST, (raise_limit() - _OTHERS) // max(1, listeners))

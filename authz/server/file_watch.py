@@ -1,4 +1,4 @@
-"""Watches the bundle folder and the trust files, and asks for a reload once they are quiet."""
+"""Watches the bundle folder and the trust files, and reloads once they no longer change."""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -16,12 +16,12 @@ _LOOK_MS: Final = 1000
 
 
 class FileWatch:
-    """A thread that calls back when something that matters changed.
+    """A thread that calls a function after each change that matters.
 
     Args:
         watched: The bundle folder first, then trust files.
-        changed: Called on the thread; also once when the watch has begun, for changes before it.
-        log: Says when watching fails.
+        changed: Called on the thread, also once at the start of the watch, for changes before it.
+        log: Receives a line when watching fails.
     """
 
     def __init__(self, watched: Sequence[Path], changed: Callable[[], object], log: Logger) -> None:
@@ -33,21 +33,21 @@ class FileWatch:
         self._thread = threading.Thread(target=self._run, name="authz-watch", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """End, and wait for the thread."""
+        """Stop the thread."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
     def _run(self) -> None:
-        # A file's folder is watched, not the file: most tools replace files by renaming.
+        # The folder of a file is watched, since most tools replace files by renaming.
         folders = {file.parent for file in self._files if file.parent.is_dir()}
         folders.add(self._bundle.parent if self._bundle.is_symlink() else self._bundle)
         while not self._stop.is_set():
-            # What was read before the watch began may have changed in between: the first look asks in any case.
+            # A file may have changed between its reading and the start of the watch, so the first round always reloads.
             is_first = True
             try:
                 for changes in watch(

@@ -1,6 +1,6 @@
-"""Task credentials: the engine decides and commits what one is for, then it is signed here.
+"""Issues task credentials: the engine decides and commits the claims, then they are signed here.
 
-In this order: a key must be there before anything is committed, and nothing is signed that is not committed.
+In this order: without a key, nothing is committed, and nothing is signed that is not committed.
 """
 
 import json
@@ -30,42 +30,42 @@ _MARGIN: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class CredentialIssuer:
-    """Answers what is asked about credentials, over gRPC and HTTP."""
+    """Answers calls about credentials, over gRPC and HTTP."""
 
     engine: SurfaceCalls
     """Decides and commits."""
     key: Callable[[], SigningKey | None]
-    """Gives the key that signs now."""
+    """Returns the key that signs now."""
     leases: LeaseManager | None = None
     """Makes the secrets of leases."""
-    injections: StaticSecrets | None = None
-    """Has standing secrets."""
+    secrets: StaticSecrets | None = None
+    """Has the static secrets."""
 
     def call(self, surface: Surface, request: bytes, facts: CallFacts) -> bytes:
         """Answer a method of `authz.v1.Credentials`.
 
         Args:
-            surface: Which.
+            surface: The method.
             request: Its encoded request.
-            facts: What the transport knows.
+            facts: Facts of the transport about the call.
 
         Returns:
-            Its encoded response.
+            The encoded response.
 
         Raises:
-            ApiError: It is refused.
+            ApiError: The call is refused.
         """
         if surface is Surface.CREDENTIAL_ISSUE:
             self._signing()
             until = time.monotonic() + (facts.remaining or 0.0)
-            issued = self._asked(surface, request, facts)
+            issued = self._ask(surface, request, facts)
             if "lease" in issued:
                 return self._leased(issued, until)
             if "injection" in issued:
                 return self._injected(issued)
             return self._issued(issued)
         if surface is Surface.CREDENTIAL_INTROSPECT:
-            return _known(self._asked(surface, request, facts))
+            return _introspection(self._ask(surface, request, facts))
         self.engine.call(surface, request, facts)
         return credentials_pb2.CredentialsRevokeResponse().SerializeToString()
 
@@ -73,69 +73,56 @@ class CredentialIssuer:
         """Exchange tokens for a credential.
 
         Args:
-            request: As the engine's JSON.
-            facts: What the transport knows.
+            request: The request, as the engine's JSON.
+            facts: Facts of the transport about the call.
 
         Returns:
-            What the engine committed, and the `token`.
+            The engine's answer, with the `token`.
 
         Raises:
-            ApiError: It is refused.
+            ApiError: The exchange is refused.
         """
         self._signing()
-        asked = json.dumps(request, allow_nan=False).encode()
-        issued = self._asked(Surface.CREDENTIAL_EXCHANGE, asked, facts)
+        encoded = json.dumps(request, allow_nan=False).encode()
+        issued = self._ask(Surface.CREDENTIAL_EXCHANGE, encoded, facts)
         claims = issued["claims"]
         return {**issued, "claims": json.loads(claims), "token": self._signed(claims)}
 
     def introspect(self, client: OAuthClient, token: str, facts: CallFacts) -> Mapping[str, Any]:
-        """Tell what is known of a credential.
-
-        Args:
-            client: Who asks.
-            token: The credential.
-            facts: What the transport knows.
-
-        Returns:
-            `active`, and its claims where it is.
+        """Return whether a credential is `active`, and its claims if it is.
 
         Raises:
-            ApiError: It cannot be told now.
+            ApiError: The credential cannot be looked up now.
         """
-        return self._asked(Surface.CREDENTIAL_INTROSPECT, _of(client, token), facts)
+        return self._ask(Surface.CREDENTIAL_INTROSPECT, _encode(client, token), facts)
 
     def revoke(self, client: OAuthClient, token: str, facts: CallFacts) -> None:
-        """Revoke a credential; one that is none of the client's stays as it is.
-
-        Args:
-            client: Who asks.
-            token: The credential.
-            facts: What the transport knows.
+        """Revoke a credential. A credential of another client stays valid, without an error.
 
         Raises:
-            ApiError: It cannot be done now.
+            ApiError: The credential cannot be revoked now.
         """
-        self.engine.call(Surface.CREDENTIAL_REVOKE, _of(client, token), facts)
+        self.engine.call(Surface.CREDENTIAL_REVOKE, _encode(client, token), facts)
 
     def _leased(self, issued: Mapping[str, Any], until: float) -> bytes:
         """Make the secret of a lease whose record is committed."""
         if self.leases is None:
             raise ApiError("UNAVAILABLE", _UNAVAILABLE, "no secrets are leased on this node")
         lease = lease_of(issued["lease"])
-        # So that the answer leaves in time: a secret that nobody gets is taken back.
+        # The margin lets the answer leave in time. A secret whose answer comes too late is removed again.
         parts = self.leases.make(lease, max(0.0, until - time.monotonic() - _MARGIN))
         return _secret(lease.id, parts, issued)
 
     def _injected(self, issued: Mapping[str, Any]) -> bytes:
-        """Give a standing secret to the enforcer whose permit it is."""
-        told = issued["injection"]
-        known = self.injections.by_system() if self.injections is not None else {}
-        parts = known.get(str(told["system"]), {})
+        """Return a static secret to the enforcer that holds the permit."""
+        injection = issued["injection"]
+        secrets = self.secrets.by_system() if self.secrets is not None else {}
+        parts = secrets.get(str(injection["system"]), {})
         if any(value is None for value in parts.values()) or not parts:
             what = "the secret that the system is reached with cannot be read"
             raise ApiError("UNAVAILABLE", _UNAVAILABLE, what)
         return _secret(
-            str(told["lease"]), {k: v for k, v in parts.items() if v is not None}, issued
+            str(injection["lease"]), {k: v for k, v in parts.items() if v is not None}, issued
         )
 
     def _issued(self, issued: Mapping[str, Any]) -> bytes:
@@ -148,8 +135,8 @@ class CredentialIssuer:
         return answer.SerializeToString()
 
     def _signed(self, claims: str) -> str:
-        # The key is asked for again: it may have been revoked since, and the commit has told this node.
-        # Where none signs, what is committed reaches nobody: what was reserved is released when it ends.
+        # The key is read again: it may have been revoked since, and the commit has told this node. Without a key nobody gets
+        # the committed credential, and its reservations are released when it ends.
         try:
             return mint(claims, self._signing())
         except KeysError as error:
@@ -162,25 +149,25 @@ class CredentialIssuer:
             raise ApiError("UNAVAILABLE", _UNAVAILABLE, "no key signs credentials on this node now")
         return key
 
-    def _asked(self, surface: Surface, request: bytes, facts: CallFacts) -> dict[str, Any]:
-        answered: dict[str, Any] = json.loads(self.engine.call(surface, request, facts))
-        return answered
+    def _ask(self, surface: Surface, request: bytes, facts: CallFacts) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.engine.call(surface, request, facts))
+        return answer
 
 
 class SigningKeyCalls(Protocol):
-    """The engine, as far as signing keys need it."""
+    """The part of the engine that keeps signing keys."""
 
     def signing_keys(self) -> list[dict[str, Any]]:
-        """Read the keys of all nodes."""
+        """Return the keys of all nodes."""
 
     def put_signing_key(self, record: Mapping[str, Any]) -> None:
-        """Write one."""
+        """Write a key."""
 
     def remove_signing_key(self, kid: str) -> None:
-        """Remove one."""
+        """Remove a key."""
 
     def is_key_revoked(self, kid: str) -> bool:
-        """Tell whether a key is revoked."""
+        """Return whether a key is revoked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +178,7 @@ class SigningKeyRecords:
     """Has the store."""
 
     def signing_keys(self) -> tuple[KeyRecord, ...]:
-        """Read the keys of all nodes.
-
-        Returns:
-            All of them.
-        """
+        """Return the keys of all nodes."""
         return tuple(
             KeyRecord(
                 kid=str(record["kid"]),
@@ -203,18 +186,14 @@ class SigningKeyRecords:
                 jwk=str(record["jwk"]),
                 published_at=record["published_at"] / 1000,
                 active_from=record["active_from"] / 1000,
-                # Every key of ours has an end; one without would never be let go of.
+                # Every key of Authz has an end. A record without one would never be removed.
                 expires_at=(record.get("expires_at") or record["active_from"]) / 1000,
             )
             for record in self.engine.signing_keys()
         )
 
     def put_signing_key(self, record: KeyRecord) -> None:
-        """Write one.
-
-        Args:
-            record: The key.
-        """
+        """Write a key."""
         self.engine.put_signing_key(
             {
                 "kid": record.kid,
@@ -227,43 +206,25 @@ class SigningKeyRecords:
         )
 
     def remove_signing_key(self, kid: str) -> None:
-        """Remove one.
-
-        Args:
-            kid: Its name.
-        """
+        """Remove a key by its id."""
         self.engine.remove_signing_key(kid)
 
     def is_key_revoked(self, kid: str) -> bool:
-        """Tell whether a key is revoked, as this node knows it now.
-
-        Args:
-            kid: Its name.
-
-        Returns:
-            Whether it is.
-        """
+        """Return whether this node knows that a key is revoked."""
         return self.engine.is_key_revoked(kid)
 
 
 def key_families(keys: KeyRing) -> tuple[MetricFamily, ...]:
-    """Count the signing keys, for metrics.
-
-    Args:
-        keys: The keys.
-
-    Returns:
-        The families.
-    """
+    """Return the metrics of the signing keys."""
     name = "authz_signing_keys"
     counted = tuple((name, {"state": state}, float(n)) for state, n in keys.counts().items())
     text = "Published keys that sign credentials: of this node by state, and those of other nodes."
     return (MetricFamily(name, text, MetricKind.GAUGE, counted),)
 
 
-def _of(client: OAuthClient, token: str) -> bytes:
-    named = {"spiffe_id": client.spiffe_id, "how": client.how}
-    return json.dumps({"client": named, "token": token}).encode()
+def _encode(client: OAuthClient, token: str) -> bytes:
+    caller = {"spiffe_id": client.spiffe_id, "how": client.how}
+    return json.dumps({"client": caller, "token": token}).encode()
 
 
 def _secret(name: str, parts: Mapping[str, str], issued: Mapping[str, Any]) -> bytes:
@@ -275,9 +236,9 @@ def _secret(name: str, parts: Mapping[str, str], issued: Mapping[str, Any]) -> b
     return answer.SerializeToString()
 
 
-def _known(known: Mapping[str, Any]) -> bytes:
-    answer = credentials_pb2.IntrospectResponse(active=known.get("active") is True)
+def _introspection(state: Mapping[str, Any]) -> bytes:
+    answer = credentials_pb2.IntrospectResponse(active=state.get("active") is True)
     if answer.active:
-        claims = {name: value for name, value in known.items() if name != "active"}
+        claims = {name: value for name, value in state.items() if name != "active"}
         json_format.ParseDict(claims, answer.claims)
     return answer.SerializeToString()

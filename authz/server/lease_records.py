@@ -1,4 +1,4 @@
-"""The leases of a node: its brokers, and the records of its engine."""
+"""Leases of a node: its brokers, and the lease records of its engine."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
@@ -10,19 +10,19 @@ __all__ = ["EngineLeases", "brokers_of", "lease_of"]
 
 
 class LeaseCalls(Protocol):
-    """The engine, as far as leases need it."""
+    """The part of the engine that keeps leases."""
 
     def leases(
         self, *, broker: str | None = None, session: str | None = None
     ) -> list[dict[str, Any]]:
-        """List records."""
+        """Return records."""
 
     def put_lease(self, record: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-        """Change one."""
+        """Change a record."""
 
 
 class EngineLeases:
-    """The records in the engine's store, whose times are milliseconds.
+    """Lease records in the engine's store, whose times are milliseconds.
 
     Args:
         engine: Has the store.
@@ -32,25 +32,18 @@ class EngineLeases:
         self._engine = engine
 
     def leases(self, session: str | None = None) -> Iterator[Lease]:
-        """List leases.
-
-        Args:
-            session: Only those of this session.
-
-        Returns:
-            Each, with what the store knows of its task now.
-        """
+        """Yield leases, with the current state of their tasks. `session`: only leases of this session."""
         return (lease_of(record) for record in self._engine.leases(session=session))
 
     def put_lease(self, lease: Lease, before: Lease) -> bool:
-        """Change a lease, or remove it: state `ended`.
+        """Change a lease, or remove it (state `ended`), if it did not change meanwhile.
 
         Args:
-            lease: What it shall be.
-            before: What it must still be.
+            lease: The new record.
+            before: The record that must be stored still.
 
         Returns:
-            Whether it was so; never for a lease that would become live while its task is over.
+            Whether the lease was changed. A lease becomes `live` only while its task is.
         """
         record = {name: value for name, value in lease.record.items() if name != "live"}
         record |= {

@@ -1,4 +1,4 @@
-"""Unix sockets: who may open one is decided by files, so the files are checked before anything binds."""
+"""Unix sockets. Modes of files decide who may open a socket, so they are checked before anything binds."""
 
 import os
 import socket
@@ -20,16 +20,16 @@ _OWN: Final = 0o600
 
 
 def prepare(path: Path, listener: str) -> None:
-    """Check the folder of a socket, and clear away a socket that nobody serves any more.
+    """Check the folder of a socket, and remove a socket that no process serves any more.
 
-    Whoever may enter the folder may ask, and whoever may write to it, or to one above, could put a socket of their own there.
+    Every user who may enter the folder may call, and every user who may write to it, or to a folder above, could replace the socket.
 
     Args:
         path: The socket.
         listener: Name of the listener, for messages.
 
     Raises:
-        ConfigError: The folder is too open, belongs to someone else, or the socket is being served.
+        ConfigError: The folder is too open or belongs to another user, or another process serves the socket.
     """
     _check_folder(path, listener)
     if path.is_symlink():
@@ -93,13 +93,10 @@ def _check_folder(path: Path, listener: str) -> None:
 
 @contextmanager
 def private(*, shared: bool) -> Iterator[None]:
-    """Make sockets that are bound inside the block openable by their owner (and group) only.
+    """Make sockets that are bound inside the block openable by their owner only.
 
     Args:
-        shared: The group of the folder may open them too.
-
-    Yields:
-        Nothing.
+        shared: The group of the folder may open them, too.
     """
     before = os.umask(0o777 & ~(_SHARED if shared else _OWN))
     try:

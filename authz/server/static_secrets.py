@@ -1,4 +1,4 @@
-"""Standing secrets as their files have them, and what the engine is told of task credentials."""
+"""Static secrets (`credentials.injections`), read from their files."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -14,11 +14,11 @@ __all__ = ["StaticSecrets", "credential_settings"]
 
 
 class StaticSecrets:
-    """The standing secrets of systems that know no tokens.
+    """The static secrets of systems that accept no tokens.
 
     Args:
-        settings: Where they are, by name.
-        log: Told when a secret cannot be read, and when it can again.
+        settings: Their settings, by name.
+        log: Receives a line when a secret cannot be read, and when it can again.
     """
 
     def __init__(self, settings: Mapping[str, Injection], log: Logger) -> None:
@@ -30,44 +30,39 @@ class StaticSecrets:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Files that hold standing secrets."""
-        return tuple(Path(one.secret_file) for one in self._settings.values())
+        """Files that hold static secrets."""
+        return tuple(Path(injection.secret_file) for injection in self._settings.values())
 
     def refresh(self) -> bool:
-        """Read the secrets again; one that cannot be read is none, whatever it was before.
+        """Read the secrets again; return whether any of them changed.
 
-        Returns:
-            Whether any of them changed.
+        A secret that cannot be read any more is missing; its value from before is not used.
         """
         digest = hashlib.sha256()
         for name, injection in self._settings.items():
             value, error = None, ""
             try:
                 value = read_secret(injection.secret_file)
-            except PrivateFileError as refused:
-                error = str(refused)
+            except PrivateFileError as refusal:
+                error = str(refusal)
             self._secrets[name] = value
-            self._tell(name, error)
+            self._log_change(name, error)
             digest.update(hashlib.sha256(repr((name, value)).encode()).digest())
         before, self._digest = self._digest, digest.digest()
         return before != self._digest
 
-    def _tell(self, name: str, error: str) -> None:
+    def _log_change(self, name: str, error: str) -> None:
         before = self._errors.pop(name, "")
         if error:
             self._errors[name] = error
         if error and error != before:
-            what = "a standing secret cannot be read: its systems are out of reach"
+            what = "a static secret cannot be read: its systems cannot be reached"
             self._log.error(what, injection=name, error=error)
         if before and not error:
-            self._log.info("a standing secret can be read again", injection=name)
+            self._log.info("a static secret can be read again", injection=name)
 
     def by_system(self) -> dict[str, dict[str, str | None]]:
-        """Give the secrets.
-
-        Returns:
-            `header` and `value` of each system; the value is none where it cannot be read.
-        """
+        """Return `header` and `value` for each system; the value is `None` if it cannot be read."""
         return {
             system: {"header": injection.header, "value": self._secrets.get(name)}
             for name, injection in self._settings.items()
@@ -75,22 +70,14 @@ class StaticSecrets:
         }
 
     def problems(self) -> tuple[str, ...]:
-        """Tell what is wrong.
-
-        Returns:
-            One line for each secret that cannot be read.
-        """
+        """Return one line for each secret that cannot be read."""
         return tuple(
             f"the secret of injection `{name}` cannot be read ({error})"
             for name, error in sorted(self._errors.items())
         )
 
     def detail(self) -> list[dict[str, Any]]:
-        """Tell how each secret stands; none is shown.
-
-        Returns:
-            JSON values.
-        """
+        """Return each secret as JSON values, without its value."""
         return [
             {
                 "injection": name,
@@ -104,11 +91,7 @@ class StaticSecrets:
         ]
 
     def families(self) -> Iterator[MetricFamily]:
-        """Give the metrics.
-
-        Yields:
-            Every family; labels are the names of the configuration.
-        """
+        """Yield every metric; labels are names of the configuration."""
         name = "authz_injection_readable"
         yield MetricFamily(
             name,

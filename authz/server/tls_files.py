@@ -1,4 +1,4 @@
-"""TLS of the Python lane: certificates are read again when their files change."""
+"""TLS files of a listener, and credentials of grpcio that follow them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,21 +22,17 @@ _MAX_BYTES: Final = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Contents of the files of one listener."""
+    """Contents of the TLS files of one listener."""
 
     certificate: bytes
-    """Chain, PEM."""
+    """Certificate chain, PEM."""
     key: bytes
     """Private key, PEM."""
     client_ca: bytes | None
-    """Authorities of callers, PEM."""
+    """Authorities of callers, PEM. `None`: callers show no certificate."""
 
     def texts(self) -> dict[str, str | None]:
-        """Give them as the engine's JSON has them; it holds the key.
-
-        Returns:
-            PEM texts by name.
-        """
+        """Return the PEM texts as the engine's JSON; they hold the key."""
         return {
             "certificate": self.certificate.decode(errors="replace"),
             "key": self.key.decode(errors="replace"),
@@ -51,16 +47,10 @@ class TlsFiles:
 
 
 def read_tls(tls: Tls) -> TlsFiles:
-    """Read the files of one listener.
-
-    Args:
-        tls: Where they are; certificate and key are set.
-
-    Returns:
-        Their contents.
+    """Read the TLS files of one listener; certificate and key are configured.
 
     Raises:
-        ConfigError: One cannot be read, or is no PEM.
+        ConfigError: A file cannot be read, or is not PEM.
     """
     return TlsFiles(
         _pem(tls.cert_file, b"CERTIFICATE"),
@@ -70,33 +60,27 @@ def read_tls(tls: Tls) -> TlsFiles:
 
 
 def credentials(tls: Tls) -> grpc.ServerCredentials:
-    """Make credentials that follow the files.
-
-    Args:
-        tls: Where the files are.
-
-    Returns:
-        Credentials for `add_secure_port`.
+    """Return credentials for `add_secure_port` that follow the files.
 
     Raises:
-        ConfigError: A file cannot be read now; later failures keep the last good ones.
+        ConfigError: A file cannot be read now. Files that become unreadable later leave the ones before in use.
     """
-    known = [read_tls(tls)]
+    serving = [read_tls(tls)]
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         try:
             now = read_tls(tls)
         except ConfigError:
             return None
-        if now == known[0]:
+        if now == serving[0]:
             return None
-        known[0] = now
+        serving[0] = now
         return _configuration(now)
 
-    first = known[0]
+    first = serving[0]
     return grpc.dynamic_ssl_server_credentials(
         _configuration(first),
-        # The stub forgets that None means "as before".
+        # The stub lacks `None`, which means no change.
         cast("Callable[[], grpc.ServerCertificateConfiguration]", fetch),
         require_client_authentication=first.client_ca is not None,
     )

@@ -1,6 +1,6 @@
-"""Which SPIFFE bundle of each trust domain is the newest that was used: an older one is refused, also after a restart.
+"""Newest SPIFFE bundle of each trust domain that was used: an older bundle is refused, also after a restart.
 
-The store keeps one `spiffe_sequence` for each trust domain, so that all nodes that share it refuse what one of them has
+The store keeps one `spiffe_sequence` for each trust domain. All nodes of a store therefore refuse a bundle that one of them has
 seen replaced.
 """
 
@@ -17,26 +17,26 @@ __all__ = ["TrustSequences"]
 
 
 class SequenceCalls(Protocol):
-    """The engine, as far as sequences need it."""
+    """The part of the engine that keeps sequences."""
 
     def trust_sequences(self) -> Mapping[str, Mapping[str, int]]:
-        """Read `epoch` and `sequence` of each trust domain."""
+        """Return `epoch` and `sequence` of each trust domain."""
 
     def note_trust_sequences(self, used: Mapping[str, Mapping[str, int]]) -> None:
-        """Write those that are newer."""
+        """Write sequences that are newer than those of the store."""
 
 
 class TrustSequences:
-    """Reads at the start which bundles were used before, and notes which are used now.
+    """Reads at the start which bundles were used before, and writes which are in use.
 
     Args:
         config: The trust domains, with the `sequence_epoch` of each.
-        records: Has the store.
-        log: Told when the store fails, and when it works again.
+        records: The engine, which has the store.
+        log: Receives a line when the store fails, and when it works again.
     """
 
     def __init__(self, config: Config, records: SequenceCalls, log: Logger) -> None:
-        # The Workload API counts no bundles: the agent of this machine always gives the newest that it has.
+        # Bundles of the Workload API have no sequence: the agent of this machine always gives its newest.
         self._epochs = {
             name: domain.bundle.sequence_epoch
             for name, domain in config.trust.domains.items()
@@ -50,32 +50,24 @@ class TrustSequences:
         self._problem = ""
 
     def read(self) -> Mapping[str, int] | None:
-        """Read which bundles were used before.
-
-        Returns:
-            The least `spiffe_sequence` that may follow, by trust domain; none where the store cannot tell now.
-        """
+        """Return the least `spiffe_sequence` that each trust domain may have; `None` if the store failed."""
         if not self._epochs:
             return {}
         try:
-            known = self._records.trust_sequences()
+            stored = self._records.trust_sequences()
         except AuthzError as error:
             self._failed(error)
             return None
         self._worked()
-        # Of an epoch before the configured one nothing is left: the operator accepted that counting began anew.
+        # A sequence of an earlier epoch does not count: the operator accepted that the publisher counts anew.
         return {
-            name: known[name]["sequence"]
+            name: stored[name]["sequence"]
             for name, epoch in self._epochs.items()
-            if name in known and known[name]["epoch"] >= epoch
+            if name in stored and stored[name]["epoch"] >= epoch
         }
 
     def note(self, trust: Trust) -> None:
-        """Note which bundles serve. What the store does not take now is tried again by `keep`.
-
-        Args:
-            trust: The keys that serve.
-        """
+        """Write the bundles in use. `keep` tries again if the store fails."""
         with self._lock:
             for domain in trust.domains:
                 is_used = not domain.rolled_back and domain.keys + domain.authorities > 0
@@ -86,7 +78,7 @@ class TrustSequences:
         self.keep()
 
     def keep(self) -> None:
-        """Write what the store has not taken yet; nothing happens where that is nothing."""
+        """Write what the store has not taken yet."""
         with self._lock:
             if not self._pending:
                 return
@@ -104,11 +96,7 @@ class TrustSequences:
             self._worked()
 
     def problems(self) -> tuple[str, ...]:
-        """Tell what is wrong.
-
-        Returns:
-            One line where the store failed last, else none.
-        """
+        """Return one line if the store failed last, or none."""
         return (self._problem,) if self._problem else ()
 
     def _failed(self, error: AuthzError) -> None:

@@ -164,7 +164,7 @@ def test_a_bad_new_file_changes_nothing(tls: tuple[Server, Pki], file: str, cont
     count = server.metric("authz_fast_tls_reloads_total", listener="mutual", result="refused")
     assert count == 1
     log = server.log.read_text()
-    assert "TLS files are refused; those before go on serving" in log
+    assert "TLS files are refused; the files before stay in use" in log
     assert good.decode().splitlines()[1] not in log
     path.write_bytes(good)
     eventually(lambda: not problems(), what="it is good again")

@@ -77,6 +77,6 @@ def test_where_it_cannot_be_told_the_node_is_not_ready() -> None:
     """What fails while it is looked at ends nothing, and is said."""
     said = _looks((True,), ValueError("boom"), (True,))
     assert said == [
-        ("error", "is not ready", ["how the node stands cannot be told: boom"]),
+        ("error", "is not ready", ["the report of readiness failed: boom"]),
         ("info", "is ready", []),
     ]

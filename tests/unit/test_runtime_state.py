@@ -975,7 +975,7 @@ def test_what_is_observed_is_told_once_then_daily_in_the_last_week(stage: Stage)
         "(sec@corp.example)"
     )
     for day, said, problems, active in [
-        (0.1, "let through", [], True),
+        (0.1, "the calls pass", [], True),
         (0.2, "", [], True),
         (22.9, "", [], True),
         (23.1, "observe ends soon", [soon], True),

@@ -1,4 +1,4 @@
-"""The fast lane's server: what the extension is told of it, and what follows its files."""
+"""The listeners of the fast lane: settings of the Rust server, and its TLS files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,26 +18,23 @@ __all__ = ["FastServer"]
 
 @dataclass(frozen=True, slots=True)
 class FastServer:
-    """The listeners of the fast lane."""
+    """The running Rust server."""
 
     lane: FastLane
     """The extension's server."""
     tls: FastTls
-    """What follows its TLS files."""
+    """Follows the TLS files."""
     names: tuple[str, ...]
-    """Its listeners."""
+    """Names of the listeners."""
 
     @staticmethod
     def open(config: Config, engine: Engine, log: Logger) -> "FastServer | None":
-        """Bind its listeners, and serve.
+        """Bind the listeners of the fast lane, and serve; `None` if no listener is of the fast lane.
 
         Args:
             config: The configuration.
             engine: The engine that answers.
-            log: Told of TLS files, and where there are too few files for all connections.
-
-        Returns:
-            The server; none where no listener is of the fast lane.
+            log: Receives a line when TLS files change, and if the process may not open enough files.
 
         Raises:
             AuthzError: A listener cannot be opened.
@@ -51,12 +48,12 @@ class FastServer:
             if path is not None:
                 prepare(Path(path), name)
             address = f"unix:{path}" if path is not None else listener.address
-            told: dict[str, Any] = {"name": name, "address": address}
+            settings: dict[str, Any] = {"name": name, "address": address, "tls": None}
             if listener.tls is not None:
                 files = read_tls(listener.tls)
                 followed[name] = (listener.tls, files)
-                told["tls"] = files.texts()
-            listeners.append(told)
+                settings["tls"] = files.texts()
+            listeners.append(settings)
         if not listeners:
             return None
         settings = {
@@ -66,7 +63,7 @@ class FastServer:
         }
         with private(shared=True):
             lane = FastLane(engine, settings)
-        names = tuple(told["name"] for told in listeners)
+        names = tuple(listener["name"] for listener in listeners)
         return FastServer(lane, FastTls(lane.renew_tls, followed, log), names)
 
     @property
@@ -75,27 +72,23 @@ class FastServer:
         return dict(zip(self.names, self.lane.addresses, strict=True))
 
     def start(self) -> None:
-        """Begin to follow the TLS files."""
+        """Follow the TLS files from now on."""
         self.tls.start()
 
     def close(self, grace: float) -> None:
-        """Drain and stop.
-
-        Args:
-            grace: Seconds that calls in flight may take.
-        """
+        """Drain calls in flight for at most `grace` seconds, then stop."""
         self.tls.close()
         self.lane.close(grace)
 
 
 def _affordable(config: Config, log: Logger) -> int:
-    """Lower the connections of each listener to what the process may open files for."""
-    said = config.limits.connections
+    """Return the connections of each listener, lowered to the files that the process may open."""
+    configured = config.limits.connections
     most = connections_of_each(len(config.listeners.decisions))
-    if said > most:
+    if configured > most:
         log.warning(
             "the process may not open enough files for `limits.connections`: raise its limit (LimitNOFILE of systemd, ulimit -n)",
-            connections=said,
+            connections=configured,
             instead=most,
         )
-    return min(said, most)
+    return min(configured, most)

@@ -17,7 +17,7 @@ _SECONDS: Final = 1.0
 _PATIENCE: Final = 3
 
 Renew = Callable[[str, bytes, bytes, bytes | None], None]
-"""Takes the name of a listener, certificate, key and client authorities."""
+"""Gives a listener other files: name of the listener, certificate, key and client authorities."""
 
 
 class FastTls:
@@ -56,22 +56,14 @@ class FastTls:
             self._look_at(name)
 
     def problems(self) -> tuple[str, ...]:
-        """Tell what is wrong.
-
-        Returns:
-            One line for each listener whose new files are refused.
-        """
+        """Return one line for each listener whose new files are refused."""
         return tuple(
-            f"the TLS files of listener `{name}` are refused, those before go on serving ({error})"
+            f"the TLS files of listener `{name}` are refused, the files before stay in use ({error})"
             for name, error in sorted(self._errors.items())
         )
 
     def detail(self) -> list[dict[str, Any]]:
-        """Tell how each listener stands; no key is shown.
-
-        Returns:
-            JSON values.
-        """
+        """Return each listener as JSON values, without keys."""
         return [
             {
                 "listener": name,
@@ -82,11 +74,7 @@ class FastTls:
         ]
 
     def families(self) -> Iterator[MetricFamily]:
-        """Give the metrics.
-
-        Yields:
-            Every family; labels are the names of the configuration.
-        """
+        """Yield every metric; labels are names of the configuration."""
         name = "authz_fast_tls_reloads"
         yield MetricFamily(
             name,
@@ -106,27 +94,27 @@ class FastTls:
             files = read_tls(self._listeners[name])
             if files == self._serving[name]:
                 self._refusals[name] = 0
-                self._tell(name, "")
+                self._log_change(name, "")
                 return
             self._renew(name, files.certificate, files.key, files.client_ca)
-        except AuthzError as refused:
+        except AuthzError as refusal:
             self._refusals[name] += 1
             if self._refusals[name] >= _PATIENCE:
-                self._tell(name, str(refused))
+                self._log_change(name, str(refusal))
             return
         self._serving[name] = files
         self._refusals[name] = 0
         self._counts[name, "ok"] += 1
-        self._tell(name, "")
+        self._log_change(name, "")
         self._log.info("TLS files are renewed", listener=name)
 
-    def _tell(self, name: str, error: str) -> None:
+    def _log_change(self, name: str, error: str) -> None:
         before = self._errors.pop(name, "")
         if error:
             self._errors[name] = error
         if error and error != before:
             self._counts[name, "refused"] += 1
-            what = "TLS files are refused; those before go on serving"
+            what = "TLS files are refused; the files before stay in use"
             self._log.error(what, listener=name, error=error)
         if before and not error:
-            self._log.info("TLS files are well again", listener=name)
+            self._log.info("TLS files are accepted again", listener=name)

@@ -1,6 +1,6 @@
-"""Envoy's access log service, by which a proxy tells what came of what it was permitted.
+"""Envoy's access log service, by which a proxy reports the results of permitted requests.
 
-A stream lasts as long as the proxy, so each has a thread of its own, and there are only so many.
+A stream lasts as long as the proxy. Each stream has a thread of its own, and their number is bounded.
 """
 
 import threading
@@ -26,7 +26,7 @@ ACCESS_LOG: Final = als_pb2.DESCRIPTOR.services_by_name["AccessLogService"].full
 _Read = Callable[[grpc.ServicerContext, float], CallFacts]
 _METHOD: Final = "StreamAccessLogs"
 _RESOURCE_EXHAUSTED: Final = 8
-# Threads that tell the streams that are too many.
+# Threads that refuse streams over the bound.
 _SPARE: Final = 2
 
 
@@ -35,10 +35,10 @@ class AccessLogs:
 
     Args:
         engine: Takes each message.
-        streams: How many may be open.
-        default_deadline: Seconds that what one entry tells may take.
+        streams: Most open streams.
+        default_deadline: Seconds that the engine may take for one message.
         metrics: Counts streams.
-        failed: Told of every unexpected exception.
+        failed: Receives every unexpected exception.
     """
 
     def __init__(
@@ -61,19 +61,11 @@ class AccessLogs:
 
     @property
     def open(self) -> int:
-        """Open streams."""
+        """Number of open streams."""
         return len(self._open)
 
     def handlers(self, listener: str, facts: ReadFacts) -> dict[str, RawHandler]:
-        """Make the handlers of one listener.
-
-        Args:
-            listener: Its name.
-            facts: Reads what the transport knows of a call.
-
-        Returns:
-            Handlers by method.
-        """
+        """Return handlers by method. `facts` reads the transport's facts about a call."""
 
         def read(context: grpc.ServicerContext, left: float) -> CallFacts:
             return facts(context, listener, left)
@@ -91,7 +83,7 @@ class AccessLogs:
         Args:
             messages: Encoded messages.
             context: The call.
-            read: Reads what the transport knows of it, with the seconds that it has.
+            read: Reads the transport's facts, with the seconds that the call may take.
 
         Returns:
             An encoded StreamAccessLogsResponse.
@@ -112,9 +104,9 @@ class AccessLogs:
     ) -> bytes:
         self._begin(context)
         try:
-            # The stream has no deadline; what each message tells has.
+            # The stream has no deadline, but each message has.
             facts = read(context, self._deadline)._replace(remaining=self._deadline)
-            # Whoever is not heard holds no thread until it thinks of something to say.
+            # A refused caller is answered before its first message, so that it holds no thread.
             answer = self._engine.call(Surface.ACCESS_LOG, b"", facts)
             for message in messages:
                 answer = self._engine.call(Surface.ACCESS_LOG, message, facts)
@@ -132,7 +124,7 @@ class AccessLogs:
             self._open.add(context)
 
     def stopping(self) -> None:
-        """End every stream, so that nothing waits for one; a proxy opens another, elsewhere."""
+        """End every stream, so that the shutdown waits for none. A proxy opens a new one elsewhere."""
         with self._lock:
             self._stopping = True
             contexts = list(self._open)
@@ -140,13 +132,13 @@ class AccessLogs:
             context.cancel()
 
     def close(self) -> None:
-        """Let the threads end."""
+        """End the threads."""
         self.stopping()
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Stream:
-    """The behaviour of one listener, with the attribute by which grpcio chooses another pool."""
+    """Behaviour of one listener. Its attribute makes grpcio choose another pool."""
 
     def __init__(self, logs: AccessLogs, read: _Read) -> None:
         self.experimental_thread_pool = logs.pool

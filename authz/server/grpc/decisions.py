@@ -1,4 +1,4 @@
-"""The methods that answer with a decision: whatever happens, the RPC is OK and the answer is a decision.
+"""The methods that answer with a decision. Whatever happens, the RPC status is OK and the answer is a decision.
 
 An Envoy with `failure_mode_allow` turns every RPC error into a permit. So nothing here aborts: a full queue,
 a passed deadline, a message that is too large, an exception, even a panic of the engine, all answer a denial.
@@ -39,22 +39,22 @@ __all__ = [
 AUTHORIZER: Final = "authz.v1.Authorizer"
 """Our own service."""
 ENVOY: Final = "envoy.service.auth.v3.Authorization"
-"""Envoy's."""
+"""Envoy's service."""
 TRANSPORT_MAX_BYTES: Final = 16 * 1024 * 1024
-"""Larger messages end as an RPC error: the one limit that the transport itself must keep."""
+"""Larger messages end as an RPC error: the one limit that only the transport can enforce."""
 
 UNRECEIVED: Final = "unreceived"
-"""Attribute of a behaviour that answers a call whose message did not come: a function from the reason to the response."""
+"""Attribute of a behaviour: a function from a reason code to the answer of a call whose message did not arrive."""
 
 _FAR: Final = 1e6
 _UNAVAILABLE: Final = 14
 
 RawHandler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
-"""Takes and gives bytes."""
+"""Handler from bytes to bytes."""
 Observe = Callable[[float], None]
-"""Told how long a call took, in seconds."""
+"""Called with the duration of a call, in seconds."""
 ReadFacts = Callable[[grpc.ServicerContext, str, float], CallFacts]
-"""Reads what the transport knows about a call, with the listener's name, and the seconds that are left where the caller set no deadline."""
+"""Reads the transport's facts about a call: context, name of the listener, seconds left where the caller set no deadline."""
 
 
 class DecisionCalls(Protocol):
@@ -74,14 +74,7 @@ class DecisionCalls(Protocol):
 
 
 def last_resort(surface: Surface) -> bytes:
-    """Make the denial for when even the engine cannot refuse.
-
-    Args:
-        surface: How the decision was asked for.
-
-    Returns:
-        An encoded response: DENY, UNAVAILABLE.
-    """
+    """Return an encoded denial (UNAVAILABLE) for the case that even the engine cannot refuse."""
     if surface is Surface.EXT_AUTHZ:
         answer = external_auth_pb2.CheckResponse()
         answer.status.code = _UNAVAILABLE
@@ -102,9 +95,9 @@ def last_resort(surface: Surface) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """Makes the handlers of one listener.
+    """Handlers of one listener.
 
-    The listener's name is part of each handler, so no request can say that it came by another one.
+    The listener's name is part of each handler, so no request can claim another listener.
     """
 
     engine: DecisionCalls
@@ -116,19 +109,16 @@ class Decisions:
     default_deadline: float
     """Seconds that a call without a deadline has."""
     failed: Callable[[BaseException], None]
-    """Told of every exception."""
+    """Receives every unexpected exception."""
     read: ReadFacts
-    """Reads what the transport knows; of `reader_of`."""
+    """Reads the transport's facts; of `reader_of`."""
 
     def handler(self, surface: Surface, observe: Observe) -> RawHandler:
         """Make a raw-bytes handler.
 
         Args:
-            surface: Which method.
-            observe: Told how long each call took.
-
-        Returns:
-            The handler.
+            surface: The method.
+            observe: Called with the duration of each call.
         """
         judge = {
             Surface.CHECK: self.engine.check,
@@ -174,16 +164,10 @@ class Decisions:
 
 
 def reader_of(listener: Listener) -> ReadFacts:
-    """Choose what is read of each call of a listener.
+    """Choose the reader of the facts about calls of a listener.
 
-    Only with TLS a caller may be on another machine. Without, its address says nothing, and is not asked for: grpcio lets go of
-    the interpreter's lock twice to tell it, and each time wakes a thread that waits for the lock and does not get it.
-
-    Args:
-        listener: The listener.
-
-    Returns:
-        What reads.
+    Only with TLS a caller may be on another machine. Without TLS its address says nothing and is not read: to read it, grpcio
+    releases the interpreter lock twice, and each time wakes a thread that waits for the lock and does not get it.
     """
     if listener.is_mutual:
         return _mutual_facts_of
@@ -191,15 +175,12 @@ def reader_of(listener: Listener) -> ReadFacts:
 
 
 def facts_of(context: grpc.ServicerContext, listener: str, default: float) -> CallFacts:
-    """Read what the transport knows about a call from this machine.
+    """Read the transport's facts about a call from this machine.
 
     Args:
         context: The call.
         listener: Name of the listener.
         default: Seconds left where the caller set no deadline.
-
-    Returns:
-        The facts, without the caller's address.
     """
     traceparents: list[str] = []
     tracestates: list[str] = []
@@ -207,19 +188,19 @@ def facts_of(context: grpc.ServicerContext, listener: str, default: float) -> Ca
     for key, value in context.invocation_metadata() or ():
         if key == "authorization":
             text = value if isinstance(value, str) else value.decode("latin-1")
-            # Two of them: joined, so that neither is believed.
+            # Two headers are joined, so that no verifier accepts them.
             authorization = text if authorization is None else f"{authorization},{text}"
         elif key == "traceparent":
             traceparents.append(value if isinstance(value, str) else "")
         elif key == "tracestate":
             tracestates.append(value if isinstance(value, str) else "")
-    # The stub says that it is always there; without a deadline it is infinitely far.
+    # Without a deadline this is None or infinite, unlike the stub says.
     left: float | None = context.time_remaining()
     remaining = left if left is not None and left < _FAR else default
     return CallFacts(
         listener,
         remaining,
-        # One, or none at all (W3C Trace Context §3.2).
+        # Several are ignored (W3C Trace Context §3.2).
         traceparents[0] if len(traceparents) == 1 else None,
         authorization,
         None,
@@ -242,13 +223,6 @@ def _mutual_facts_of(context: grpc.ServicerContext, listener: str, default: floa
 
 
 def traceparent_of(context: grpc.ServicerContext) -> str | None:
-    """Read a call's `traceparent`.
-
-    Args:
-        context: The call.
-
-    Returns:
-        The only one; none where there are several.
-    """
-    found = [value for key, value in context.invocation_metadata() or () if key == "traceparent"]
-    return found[0] if len(found) == 1 and isinstance(found[0], str) else None
+    """Return a call's `traceparent`; `None` where it has none or several."""
+    values = [value for key, value in context.invocation_metadata() or () if key == "traceparent"]
+    return values[0] if len(values) == 1 and isinstance(values[0], str) else None

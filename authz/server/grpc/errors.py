@@ -1,4 +1,4 @@
-"""Errors on the wire: a gRPC status with `google.rpc.ErrorInfo`. Only API methods use it, never a decision."""
+"""RPC errors: a gRPC status with `google.rpc.ErrorInfo`. Only methods that are no decision use them."""
 
 from collections.abc import Callable
 from typing import Final, NoReturn
@@ -28,23 +28,12 @@ _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def status_code(number: int) -> grpc.StatusCode:
-    """Find grpcio's name of a canonical code.
-
-    Args:
-        number: `google.rpc.Code`.
-
-    Returns:
-        Its name; UNKNOWN for one that is not listed, and for OK, which is no error.
-    """
+    """Return grpcio's name of a `google.rpc.Code`; UNKNOWN for a number that is no error code."""
     return _CODES.get(number, grpc.StatusCode.UNKNOWN) if number else grpc.StatusCode.UNKNOWN
 
 
 def abort(context: grpc.ServicerContext, error: AuthzError) -> NoReturn:
     """End the call with an error.
-
-    Args:
-        context: The call.
-        error: What is wrong.
 
     Raises:
         Exception: Always; grpcio's way to end a call.
@@ -54,14 +43,7 @@ def abort(context: grpc.ServicerContext, error: AuthzError) -> NoReturn:
 
 
 def details_of(error: AuthzError) -> tuple[tuple[str, bytes]]:
-    """Make the trailing metadata of an error.
-
-    Args:
-        error: What is wrong.
-
-    Returns:
-        `grpc-status-details-bin`, with an ErrorInfo.
-    """
+    """Return the trailing metadata of an error: `grpc-status-details-bin` with an ErrorInfo."""
     info = any_pb2.Any()
     nonce = error.dpop_nonce if isinstance(error, ApiError) else ""
     metadata = {"dpop_nonce": nonce} if nonce else {}
@@ -82,17 +64,14 @@ def answered(
     """Answer a call, or end it with an error, whatever happens.
 
     Args:
-        answer: Gives the encoded response.
+        answer: Returns the encoded response; raises `AuthzError` to refuse.
         context: The call.
-        counted: Told the name of the call's code.
-        failed: Told of every unexpected exception.
-        over: What says that the caller has ended the call, and hears nothing more.
-
-    Returns:
-        The response.
+        counted: Called with the name of the call's status code.
+        failed: Receives every unexpected exception.
+        over: Exceptions that mean that the caller has ended the call.
 
     Raises:
-        Exception: It ends with an error; grpcio's way to do so.
+        Exception: The call ends with an error; grpcio's way to do so.
     """
     error: AuthzError | None = None
     code, response = "OK", b""
@@ -115,26 +94,12 @@ def answered(
 
 
 def not_in_this_version(method: str) -> Callable[[bytes, grpc.ServicerContext], bytes]:
-    """Make the handler of a method that is not done yet.
-
-    Args:
-        method: Its name, for the message.
-
-    Returns:
-        The handler.
-    """
+    """Return the handler of a method of a later version; `method` is its name, for the message."""
     return unimplemented(f"{method} is not in this version")
 
 
 def unimplemented(why: str) -> Callable[[bytes, grpc.ServicerContext], bytes]:
-    """Make the handler of a method that answers nothing here.
-
-    Args:
-        why: What is said.
-
-    Returns:
-        The handler.
-    """
+    """Return a handler that answers UNIMPLEMENTED with a message."""
 
     def refuse(_request: bytes, context: grpc.ServicerContext) -> bytes:
         abort(context, NotInThisVersionError(why))

@@ -20,18 +20,14 @@ _SHED_THREADS = 2
 
 
 class Turn(Protocol):
-    """What a handler may ask about the thread that it runs on."""
+    """Answers a handler's question about the call that runs on its thread."""
 
     def begin(self) -> float | None:
-        """Tell how long the call waited since it arrived.
-
-        Returns:
-            Seconds; none: the call found the queue full, and is to be refused.
-        """
+        """Return the seconds that the call has waited since it arrived; `None`: the queue was full, so refuse it."""
 
 
 class Job:
-    """One call; all that grpcio needs of a future."""
+    """One call, with the part of a future that grpcio uses."""
 
     __slots__ = ("_callbacks", "_done", "_lock", "args", "at", "fn", "kwargs")
 
@@ -67,13 +63,13 @@ class Job:
 
 
 class _Place(threading.local):
-    """What one thread is doing."""
+    """The slot of the current thread."""
 
     slot: "_Slot | None" = None
 
 
 class _Slot:
-    """What the handler that runs there sees of one thread."""
+    """State of one thread, as the handler on it sees it."""
 
     __slots__ = ("running", "since", "waited")
 
@@ -87,9 +83,9 @@ class BoundedExecutor(futures.Executor):
     """Runs calls on a fixed number of threads, with a bounded queue before them.
 
     Args:
-        threads: How many calls are worked on at once.
-        queue: How many may wait; the next one is shed.
-        failed: Told of each exception that a call let out.
+        threads: Calls that run at once.
+        queue: Calls that may wait; one more is shed.
+        failed: Receives each exception of a call.
         name: Name of the listener, for the names of the threads.
     """
 
@@ -124,31 +120,24 @@ class BoundedExecutor(futures.Executor):
         for thread in self._threads:
             thread.start()
 
-    # --- who gives it calls
+    # --- for grpcio
 
     def submit(  # grpcio needs only `add_done_callback` of what comes back
         self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> futures.Future[Any]:
-        """Queue a call, or shed it.
+        """Queue a call, or shed it; return the part of a future that grpcio uses.
 
         Args:
-            fn: What to run.
-            args: Its arguments.
-            kwargs: Its arguments.
-
-        Returns:
-            Something with `add_done_callback`.
+            fn: The call.
+            args: Positional arguments.
+            kwargs: Keyword arguments.
         """
         job = Job(fn, args, kwargs)
         self.enter(job)
         return cast("futures.Future[Any]", job)
 
     def enter(self, job: Job) -> None:
-        """Queue a call, or shed it.
-
-        Args:
-            job: The call; it waits since it was made.
-        """
+        """Queue a call, or shed it. The call waits since it was made."""
         if self._queue.qsize() >= self._limit:
             self._shed += 1
             self._shed_queue.put(job)
@@ -156,19 +145,11 @@ class BoundedExecutor(futures.Executor):
             self._queue.put(job)
 
     def aside(self, job: Job) -> None:
-        """Run a refusal on a shed thread, so that none is made where calls arrive.
-
-        Args:
-            job: The refusal.
-        """
+        """Run a refusal on a shed thread, so that the thread on which calls arrive makes none."""
         self._shed_queue.put(job)
 
     def probe(self, answered: Callable[[], object]) -> None:
-        """Queue something that takes no time, behind all calls that wait, to see how long they do.
-
-        Args:
-            answered: Called by a thread that decides.
-        """
+        """Queue a call that takes no time, behind all that wait, to measure how long they wait."""
         self._queue.put(Job(answered))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
@@ -189,14 +170,10 @@ class BoundedExecutor(futures.Executor):
             for thread in self._threads:
                 thread.join()
 
-    # --- the handlers' side
+    # --- for handlers
 
     def begin(self) -> float | None:
-        """Tell how long the call on this thread waited since it arrived.
-
-        Returns:
-            Seconds; none on a shed thread: the call found the queue full.
-        """
+        """Return the seconds that the call on this thread has waited; `None` on a shed thread: the queue was full."""
         slot = self._place.slot
         return 0.0 if slot is None else slot.waited
 
@@ -204,7 +181,7 @@ class BoundedExecutor(futures.Executor):
 
     @property
     def depth(self) -> int:
-        """Calls that wait now."""
+        """Number of calls that wait."""
         return self._queue.qsize()
 
     @property
@@ -215,7 +192,7 @@ class BoundedExecutor(futures.Executor):
 
     @property
     def shed(self) -> int:
-        """Calls that were shed, since the start."""
+        """Number of calls that were shed since the start."""
         return self._shed
 
     # --- the threads

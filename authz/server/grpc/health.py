@@ -1,4 +1,4 @@
-"""Health and reflection: on threads of their own, so that open streams never hold a thread that decides."""
+"""Health and reflection, on threads of their own: an open stream must not hold a thread that decides."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from authz.server.grpc.receiving import RUNS_ON
 __all__ = ["AnyHandler", "Health", "SideThreads", "reflection_handler"]
 
 AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-"""A handler of whatever messages."""
+"""A handler of any messages."""
 
 _STREAMS: Final = 4
 _WATCHES: Final = 16
@@ -29,7 +29,7 @@ _WATCH_SECONDS: Final = 0.5
 
 
 class SideThreads:
-    """A few threads of one listener for what is no decision."""
+    """A few threads of one listener for methods that are no decision."""
 
     def __init__(self) -> None:
         threads = _STREAMS + _WATCHES + _SPARE
@@ -38,14 +38,7 @@ class SideThreads:
         self._watches = threading.BoundedSemaphore(_WATCHES)
 
     def move(self, handler: AnyHandler) -> AnyHandler:
-        """Make a handler run on these threads.
-
-        Args:
-            handler: From a servicer; unary, or with a stream of answers.
-
-        Returns:
-            The same with another thread.
-        """
+        """Return a handler that runs on these threads: unary, or with a stream of answers."""
         kind = (
             "unary_unary",
             "unary_stream",
@@ -64,12 +57,12 @@ class SideThreads:
         return made
 
     def close(self) -> None:
-        """Let the threads end."""
+        """End the threads."""
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Moved:
-    """A behaviour that runs on the side threads: a stream at once, any other once its message is here."""
+    """A behaviour that runs on the side threads: a stream at once, any other after its message arrived."""
 
     def __init__(
         self,
@@ -109,37 +102,30 @@ class _MovedService(grpc.GenericRpcHandler):
         self._side = side
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "AnyHandler | None":
-        """Find and move the handler of a method.
-
-        Args:
-            handler_call_details: Which method.
-
-        Returns:
-            The handler; none where there is none.
-        """
-        found = self._inner.service(handler_call_details)
-        return None if found is None else self._side.move(found)
+        """Return the handler of a method, on these threads; `None` for an unknown method."""
+        handler = self._inner.service(handler_call_details)
+        return None if handler is None else self._side.move(handler)
 
 
 class _Recorder:
-    """Stands in for a server, to catch what a library would add to it."""
+    """Takes the place of a server, to record the handlers that a library adds to it."""
 
     def __init__(self) -> None:
         self.generic: list[grpc.GenericRpcHandler] = []
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Catch handlers."""
+        """Record handlers."""
         self.generic.extend(handlers)
 
     def add_registered_method_handlers(self, service: str, handlers: object) -> None:
-        """Ignore: the generic ones do the same."""
+        """Ignore: the generic handlers are the same."""
 
 
 class _Pool:
     """A descriptor pool that also finds methods, for which load generators ask.
 
     Args:
-        pool: The pool, which finds only what contains them.
+        pool: The pool, which finds only the services.
     """
 
     def __init__(self, pool: descriptor_pool.DescriptorPool) -> None:
@@ -149,31 +135,21 @@ class _Pool:
         return getattr(self._pool, name)
 
     def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802 - the pool's name
-        """Find the file of a symbol.
-
-        Args:
-            symbol: Full name, of a method too.
-
-        Returns:
-            The file.
-
-        Raises:
-            KeyError: There is none.
-        """
+        """Return the file of a symbol, which may be a method; raises KeyError where there is none."""
         try:
             return self._pool.FindFileContainingSymbol(symbol)
         except KeyError:
             service, _, method = symbol.rpartition(".")
-            found = self._pool.FindServiceByName(service)
-            if method not in found.methods_by_name:
+            descriptor = self._pool.FindServiceByName(service)
+            if method not in descriptor.methods_by_name:
                 raise
-            return found.file
+            return descriptor.file
 
 
 class Health:
     """`grpc.health.v1`, with the state of each service.
 
-    The library's own servicer sends to watchers with its lock held, so that one watcher that reads nothing stops all callers.
+    The library's own servicer sends to watchers while it holds its lock, so that one watcher that reads nothing blocks all callers.
 
     Args:
         services: Names that may be asked for.
@@ -190,42 +166,24 @@ class Health:
         )
 
     def handlers(self, side: SideThreads) -> tuple[grpc.GenericRpcHandler, ...]:
-        """Make the handlers of one listener.
-
-        Args:
-            side: The listener's threads.
-
-        Returns:
-            Its handlers.
-        """
+        """Return the handlers of one listener, on its side threads."""
         return tuple(_MovedService(handler, side) for handler in self._recorder.generic)
 
     def serving(self, *, on: bool) -> None:
-        """Say whether the services answer.
-
-        Args:
-            on: True while the node is ready.
-        """
+        """Set whether the services answer."""
         with self._changed:
             if on != self._serves:
                 self._serves = on
                 self._changed.notify_all()
 
     def stopping(self) -> None:
-        """Say NOT_SERVING for good."""
+        """Answer NOT_SERVING from now on, for good."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
 
     def status(self, service: str) -> health_pb2.HealthCheckResponse:
-        """Tell the status of a service.
-
-        Args:
-            service: Its name; empty: the node as a whole.
-
-        Returns:
-            The status: SERVING, NOT_SERVING or SERVICE_UNKNOWN.
-        """
+        """Return SERVING, NOT_SERVING or SERVICE_UNKNOWN for a service; an empty name stands for the node."""
         answer = health_pb2.HealthCheckResponse
         if service not in self._services:
             return answer(status=answer.SERVICE_UNKNOWN)
@@ -233,11 +191,7 @@ class Health:
         return answer(status=answer.SERVING if serves else answer.NOT_SERVING)
 
     def wait(self, seconds: float) -> None:
-        """Wait for a change.
-
-        Args:
-            seconds: At most so long.
-        """
+        """Wait for a change, at most so many seconds."""
         with self._changed:
             self._changed.wait(seconds)
 
@@ -251,7 +205,7 @@ class _HealthServicer(health_pb2_grpc.HealthServicer):
     def Check(  # noqa: N802 - the method's name
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> health_pb2.HealthCheckResponse:
-        """Tell the status of a service."""
+        """Answer the status of a service."""
         answer = self._health.status(request.service)
         if answer.status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
             abort(context, ApiError("BAD_INPUT", _NOT_FOUND, "there is no such service"))
@@ -260,12 +214,12 @@ class _HealthServicer(health_pb2_grpc.HealthServicer):
     def Watch(  # noqa: N802 - the method's name
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> Iterator[health_pb2.HealthCheckResponse]:
-        """Tell the status of a service, and each change of it."""
-        told = health_pb2.HealthCheckResponse()
+        """Send the status of a service, and each change of it."""
+        sent = health_pb2.HealthCheckResponse()
         while context.is_active():
             answer = self._health.status(request.service)
-            if answer != told:
-                told = answer
+            if answer != sent:
+                sent = answer
                 yield answer
             else:
                 self._health.wait(_WATCH_SECONDS)
@@ -274,15 +228,7 @@ class _HealthServicer(health_pb2_grpc.HealthServicer):
 def reflection_handler(
     services: Sequence[str], side: SideThreads
 ) -> tuple[grpc.GenericRpcHandler, ...]:
-    """Make server reflection.
-
-    Args:
-        services: Names that are shown.
-        side: Threads.
-
-    Returns:
-        Its handlers.
-    """
+    """Return the handlers of server reflection that shows these services."""
     recorder = _Recorder()
     reflection.enable_server_reflection(
         (*services, health.SERVICE_NAME, reflection.SERVICE_NAME),

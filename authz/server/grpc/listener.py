@@ -29,14 +29,7 @@ _MORE_CONNECTIONS: Final = 64
 
 
 def options(limits: Limits) -> list[tuple[str, int]]:
-    """Give grpcio's options; a floor that is measured uses the same.
-
-    Args:
-        limits: Limits of the node.
-
-    Returns:
-        The options.
-    """
+    """Return grpcio's options; the benchmark's floor uses the same."""
     return [
         # Two processes on one port would each answer some of the calls.
         ("grpc.so_reuseport", 0),
@@ -75,7 +68,7 @@ class GrpcListener:
     name: str
     """Its name."""
     address: str
-    """Where it is bound: `host:port` or `unix:///path`."""
+    """Bound address: `host:port` or `unix:///path`."""
     server: grpc.Server
     """grpcio's server."""
 
@@ -90,19 +83,16 @@ class GrpcListener:
         limits: Limits,
         shared: bool,
     ) -> "GrpcListener":
-        """Make a server and bind it.
+        """Make a server and bind it; it does not answer before `start`.
 
         Args:
             name: Name of the listener.
-            listener: Its address and TLS.
-            services: Its services.
-            generic: Handlers that others made, such as health and reflection.
-            executor: Where calls run.
+            listener: Address and TLS.
+            services: Services.
+            generic: Generic handlers, for example of health and reflection.
+            executor: Runs the calls.
             limits: Limits of the node.
-            shared: The group of a socket's folder may open it too.
-
-        Returns:
-            The listener, not yet started.
+            shared: The group of a socket's folder may open it, too.
 
         Raises:
             ConfigError: The address cannot be bound.
@@ -141,5 +131,5 @@ class GrpcListener:
         return GrpcListener(name, bound, server)
 
     def start(self) -> None:
-        """Take calls from now on."""
+        """Answer calls from now on."""
         self.server.start()

@@ -1,7 +1,7 @@
-"""Probes: whether the threads that answer still do, for each listener of the Python lane.
+"""Probes: whether the threads of each listener of the Python lane still answer.
 
-A probe waits behind all calls that wait, and is answered by a thread that decides. Overload alone keeps no probe waiting for
-long, for the queue is bounded; threads that hang do.
+A probe waits behind all calls that wait, and is answered by a thread that decides. The queue is bounded, so overload alone
+delays no probe for long; threads that hang do.
 """
 
 import threading
@@ -35,7 +35,7 @@ class _Row:
         self._late = 0
 
     def send(self) -> None:
-        """Send one more, unless three are under way."""
+        """Send a probe, unless three are under way."""
         sent = time.monotonic()
         with self._lock:
             if len(self._pending) >= _IN_A_ROW:
@@ -50,7 +50,7 @@ class _Row:
             self._late = self._late + 1 if late else 0
 
     def is_late(self) -> bool:
-        """Tell whether three in a row were late, or are."""
+        """Return whether three probes in a row were late, or are."""
         oldest = time.monotonic() - self._patience
         with self._lock:
             overdue = sum(1 for sent in self._pending if sent < oldest)
@@ -58,12 +58,12 @@ class _Row:
 
 
 class Probes:
-    """Sends probes, and lets others follow what they show.
+    """Sends probes to the threads of each listener.
 
     Args:
         listeners: The threads of each listener.
         patience: Seconds that a probe may wait.
-        failed: Told of each unexpected exception.
+        failed: Receives every unexpected exception.
     """
 
     def __init__(
@@ -91,19 +91,11 @@ class Probes:
         self._thread.close()
 
     def late(self) -> tuple[str, ...]:
-        """Tell which listeners keep calls waiting.
-
-        Returns:
-            Their names.
-        """
+        """Return the names of listeners that keep calls waiting for too long."""
         return tuple(name for name, row in self._rows.items() if row.is_late())
 
     def problems(self) -> tuple[str, ...]:
-        """Tell the same in words.
-
-        Returns:
-            One sentence a listener.
-        """
+        """Return one line for each listener that keeps calls waiting for too long."""
         return tuple(
             f"listener `{name}`: calls wait longer than {self._patience:g} s for a thread (`limits.ready_after`)"
             for name in self.late()

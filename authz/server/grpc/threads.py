@@ -14,14 +14,14 @@ __all__ = ["ListenerThreads", "thread_families"]
 
 @dataclass(frozen=True, slots=True)
 class ListenerThreads:
-    """What receives, decides, and answers what is no decision."""
+    """The threads of one listener."""
 
     name: str
     """Name of the listener."""
     executor: BoundedExecutor
     """Decides."""
     receiver: Receiver
-    """Receives; grpcio's executor."""
+    """Receives messages; grpcio's executor."""
     side: SideThreads
     """Health and reflection."""
 
@@ -38,15 +38,12 @@ class ListenerThreads:
         """Start the threads of a listener.
 
         Args:
-            name: Its name.
+            name: Name of the listener.
             limits: Limits of the node.
-            failed: Told of each exception that a call let out.
-            mutual: Its callers show certificates.
-            threads: How many decide; none: as the limits say.
-            queue: How many calls may wait; none: as the limits say.
-
-        Returns:
-            The threads.
+            failed: Receives each exception of a call.
+            mutual: Callers show certificates.
+            threads: Threads that decide. Default: of the limits.
+            queue: Calls that may wait. Default: of the limits.
         """
         executor = BoundedExecutor(
             threads or limits.threads,
@@ -59,27 +56,20 @@ class ListenerThreads:
         return ListenerThreads(name, executor, receiver, SideThreads())
 
     def close(self) -> None:
-        """Let the threads end once the queued calls are done."""
+        """End the threads once the queued calls are done."""
         self.receiver.shutdown(wait=False)
         self.executor.shutdown(wait=False)
         self.side.close()
 
 
 def thread_families(listeners: Iterable[ListenerThreads]) -> list[MetricFamily]:
-    """Give the metrics of the threads of all listeners.
-
-    Args:
-        listeners: The threads of each.
-
-    Returns:
-        Metrics by listener.
-    """
-    known = tuple(listeners)
+    """Return the metrics of the threads of all listeners."""
+    listeners = tuple(listeners)
 
     def samples(
         name: str, read: Callable[[ListenerThreads], float]
     ) -> tuple[tuple[str, dict[str, str], float], ...]:
-        return tuple((name, {"listener": one.name}, read(one)) for one in known)
+        return tuple((name, {"listener": one.name}, read(one)) for one in listeners)
 
     refused = tuple(
         (
@@ -87,7 +77,7 @@ def thread_families(listeners: Iterable[ListenerThreads]) -> list[MetricFamily]:
             {"listener": one.name, "reason": reason},
             float(one.receiver.refused(reason)),
         )
-        for one in known
+        for one in listeners
         for reason in ("DEADLINE", "OVERLOADED")
     )
     gauge, counter = MetricKind.GAUGE, MetricKind.COUNTER

@@ -1,4 +1,4 @@
-"""How the directories of the bundle stand, for readiness, metrics and `authz status`."""
+"""Status of the bundle's directories, for readiness, metrics and `authz status`."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,12 +15,12 @@ _MAX_SHOWN: Final = 100
 
 
 class DirectoryStatus:
-    """Tells how old each is; what is too old trusts nothing.
+    """Reports the age of each directory. The entries of a stale directory are not trusted.
 
     Args:
-        runtime: The bundle that serves.
+        runtime: Has the bundle that serves.
         clock: Unix time.
-        fetched: How each stands that is fetched, by its name.
+        fetched: Returns the status of each directory that is fetched, by name.
     """
 
     def __init__(
@@ -34,30 +34,22 @@ class DirectoryStatus:
         self._fetched = fetched
 
     def problems(self) -> Iterable[str]:
-        """Tell what is wrong.
-
-        Returns:
-            One line for each directory that is too old, or could not be fetched.
-        """
+        """Return one line for each directory that is stale or could not be fetched."""
         return tuple(self._problems())[:_MAX_SHOWN]
 
     def _problems(self) -> Iterator[str]:
         fetched = self._fetched()
         for directory, age in self._aged():
             error = fetched[directory.name].error if directory.name in fetched else ""
-            said = f" ({error})" if error else ""
+            reason = f" ({error})" if error else ""
             if not _is_fresh(directory, age):
                 why = _why(directory, age)
-                yield f"the directory `{directory.name}` is too old, and trusts nothing: {why}{said}"
+                yield f"the directory `{directory.name}` is too old, and trusts nothing: {why}{reason}"
             elif error:
-                yield f"the directory `{directory.name}` was not refreshed{said}"
+                yield f"the directory `{directory.name}` was not refreshed{reason}"
 
     def detail(self) -> list[dict[str, Any]]:
-        """Tell how each directory stands.
-
-        Returns:
-            JSON values.
-        """
+        """Return each directory as JSON values."""
         fetched = self._fetched()
         return [
             {
@@ -76,15 +68,11 @@ class DirectoryStatus:
     def _entries(self, directory: Directory) -> int:
         if directory.entries is not None:
             return directory.entries
-        known = self._runtime.snapshot.fetched.get(directory.name)
-        return len(known.entries) if known is not None else 0
+        fetched = self._runtime.snapshot.fetched.get(directory.name)
+        return len(fetched.entries) if fetched is not None else 0
 
     def families(self) -> Iterator[MetricFamily]:
-        """Give the metrics.
-
-        Yields:
-            Every family; labels are the names of the bundle.
-        """
+        """Yield every metric; labels are names of the bundle."""
         aged = self._aged()
 
         def gauge(name: str, text: str, values: Iterable[tuple[str, float]]) -> MetricFamily:
@@ -133,7 +121,7 @@ class DirectoryStatus:
 
 
 def _why(directory: Directory, age: float | None) -> str:
-    """Why it is not fresh."""
+    """Return why a directory is stale."""
     if directory.url:
         return f"it was fetched {age:.0f} s ago" if age is not None else "it was not fetched"
     if age is None:

@@ -1,4 +1,4 @@
-"""What a bundle only observes: how it is told, and a reminder before it ends."""
+"""Entries of the bundle's `mode` that only observe: their status, and a reminder in the log before they end."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -8,24 +8,16 @@ from authz.engine import Plan
 from authz.model import Observing
 from authz.telemetry import Logger
 
-__all__ = ["WARNED_DAYS", "ModeReminder", "told"]
+__all__ = ["WARNED_DAYS", "ModeReminder", "entry_detail"]
 
 WARNED_DAYS: Final = 7
-"""Days before its end from which an entry is warned of."""
+"""Days before the end of an entry from which it is warned of."""
 
 _DAY: Final = 86_400.0
 
 
-def told(entry: Observing, now: float) -> dict[str, Any]:
-    """Tell of an entry.
-
-    Args:
-        entry: The entry.
-        now: Unix time.
-
-    Returns:
-        It as JSON values: `active` while it observes, `ends_soon` in its last week.
-    """
+def entry_detail(entry: Observing, now: float) -> dict[str, Any]:
+    """Return an entry as JSON values: `active` while it observes, `ends_soon` in its last week."""
     left = entry.until - now
     return {
         "scope": entry.scope,
@@ -38,11 +30,11 @@ def told(entry: Observing, now: float) -> dict[str, Any]:
 
 
 class ModeReminder:
-    """Says in the log what is not enforced: when it begins, once a day in its last week, and when it ends.
+    """Logs each entry that observes: when it begins, once a day in its last week, and when it ends.
 
     Args:
-        plan: The bundle that serves; none before the first.
-        log: Where it is said.
+        plan: Returns the bundle that serves; `None` before the first load.
+        log: The log.
         clock: Unix time.
     """
 
@@ -52,26 +44,26 @@ class ModeReminder:
         self._plan = plan
         self._log = log
         self._clock = clock
-        self._said: dict[tuple[Observing, str], float] = {}
+        self._logged: dict[tuple[Observing, str], float] = {}
 
     def remind(self) -> None:
-        """Say what is due."""
+        """Log the entries that are due."""
         plan, now = self._plan(), self._clock()
         entries = plan.observing if plan is not None else ()
-        said = {}
+        logged = {}
         for entry in entries:
-            detail = told(entry, now)
+            detail = entry_detail(entry, now)
             if detail["ends_soon"]:
                 kind, again = "observe ends soon; from then on denials are enforced", _DAY
             elif detail["active"]:
-                kind, again = "observe: denials are noted, and the calls let through", float("inf")
+                kind, again = "observe: denials are logged, and the calls pass", float("inf")
             else:
                 kind, again = "observe has ended; denials are enforced", float("inf")
             key = (entry, kind)
-            before = self._said.get(key)
+            before = self._logged.get(key)
             if before is None or now - before >= again:
-                of = {name: detail[name] for name in ("scope", "name", "owner", "until")}
-                self._log.warning(kind, **of)
+                values = {name: detail[name] for name in ("scope", "name", "owner", "until")}
+                self._log.warning(kind, **values)
                 before = now
-            said[key] = before
-        self._said = said
+            logged[key] = before
+        self._logged = logged

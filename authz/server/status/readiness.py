@@ -1,26 +1,29 @@
-"""Whether the node may be asked, and everything that an operator wants to know about it."""
+"""Readiness of the node, and the full status that operators see."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from authz.server.runtime_state import RuntimeState
-from authz.server.status.mode_reminder import told
+from authz.server.snapshot import Snapshot
+from authz.server.status.mode_reminder import entry_detail
 from authz.server.status.trust_sources import TrustSourceStatus
 
 __all__ = ["Readiness", "ReadinessReport", "StatusPart"]
 
+_MAX_SHOWN: Final = 20
+
 
 class StatusPart(Protocol):
-    """A part of a node."""
+    """A part of a node that reports its status."""
 
     def problems(self) -> Iterable[str]:
-        """What is wrong with it."""
+        """Return one line for each problem."""
 
     def detail(self) -> Any:
-        """How it stands, as JSON values."""
+        """Return the status as JSON values."""
 
 
 class SignerKeys(Protocol):
@@ -31,41 +34,41 @@ class SignerKeys(Protocol):
         """Whether no key of this node has been able to sign since its start, while one of another node can."""
 
     def problems(self) -> Sequence[str]:
-        """What is wrong with them."""
+        """Return one line for each problem."""
 
     def detail(self) -> list[dict[str, Any]]:
-        """Each of them, as JSON values."""
+        """Return each key as JSON values."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadinessReport:
-    """How the node stands at one moment."""
+    """Status of the node at one moment."""
 
     ready: bool
-    """It may be asked."""
+    """The node can decide."""
     problems: tuple[str, ...]
-    """What keeps it from being ready, or will soon."""
+    """One line for each problem, of those that do not prevent decisions, too."""
     detail: Mapping[str, Any]
-    """All of it, as JSON values."""
+    """The full status as JSON values."""
 
 
 class Readiness:
-    """Puts together what the parts say.
+    """Collects the status of all parts.
 
     Args:
         version: Version of the software.
         profile: Build profile of the engine.
         runtime: Bundle and keys.
-        sources: Where the keys come from.
-        engine: Gives the engine's own account.
+        sources: Status of the trust sources.
+        engine: Returns the engine's status.
         insecure: Names of listeners with `insecure_dev`.
-        more: Others that may have problems, by the name of their detail.
-        files: Where bundle and audit are, by those names.
-        listeners: The address of each listener.
-        keys: The keys that sign credentials; none where none are issued.
-        late: Tells which listeners keep calls waiting for too long.
-        started_at: Unix time.
-        clock: Unix time, for what ends.
+        started_at: Unix time of the start.
+        more: Other parts, by the name of their detail.
+        files: Paths of bundle and audit, by those names.
+        listeners: Address of each listener.
+        keys: The keys that sign credentials. `None`: none are issued.
+        late: Returns one line for each listener that keeps calls waiting for too long.
+        clock: Unix time.
     """
 
     def __init__(
@@ -98,115 +101,40 @@ class Readiness:
         self._keys = keys
         self._late = late
         self._clock = clock
-        self._stopping = False
-        self._serving = False
+        self._is_stopping = False
+        self._is_serving = False
 
     def add(self, name: str, part: StatusPart) -> None:
-        """Add another that may have problems.
-
-        Args:
-            name: Name of its detail.
-            part: The part.
-        """
+        """Add a part, by the name of its detail."""
         self._more[name] = part
 
     def serving(self) -> None:
-        """Say that every listener is open."""
-        self._serving = True
+        """Note that every listener is open."""
+        self._is_serving = True
 
     def stopping(self) -> None:
-        """Say that the node drains; it is never ready again."""
-        self._stopping = True
+        """Note that the node drains; it is never ready again."""
+        self._is_stopping = True
 
     def is_ready(self) -> bool:
-        """Tell whether the node may be asked.
-
-        Returns:
-            What `report` says of it, without the detail.
-        """
+        """Return whether the node can decide: `ready` of `report`, without the cost of the detail."""
         return self._is_ready(self._engine(), self._late())
 
-    def _is_ready(self, engine: Mapping[str, Any], late: Sequence[str]) -> bool:
-        snapshot = self._runtime.snapshot
-        return (
-            self._serving
-            and not self._stopping
-            and snapshot.plan is not None
-            and not self._sources.waiting
-            and self._runtime.knows_sequences
-            and bool(engine.get("ready"))
-            # A node that joins others waits until it can issue what they issue. Later it goes on without a key: decisions
-            # are made without one.
-            and not (self._keys is not None and self._keys.is_joining)
-            and not late
-        )
-
     def report(self) -> ReadinessReport:
-        """Tell how the node stands.
-
-        Returns:
-            The report.
-        """
-        snapshot = self._runtime.snapshot
-        engine = self._engine()
-        problems: list[str] = []
-        if self._stopping:
-            problems.append("stopping")
-        elif not self._serving:
-            problems.append("starting")
-        if snapshot.plan is None:
-            problems.append("no bundle is loaded")
-        if snapshot.trust is None:
-            problems.append("no keys are loaded")
-        problems.extend(self._sources.problems())
-        problems.extend(str(problem) for problem in engine.get("problems", ()))
-        # Decisions are made without them.
-        problems.extend(problem for part in self._more.values() for problem in part.problems())
-        late = self._late()
-        problems.extend(late)
+        """Return the status of the node."""
+        snapshot, engine, late = self._runtime.snapshot, self._engine(), self._late()
+        observing = self._observing(snapshot)
         ready = self._is_ready(engine, late)
-        if self._keys is not None:
-            problems.extend(self._keys.problems())
-        if snapshot.refused:
-            problems.append("the last reload was refused")
-        if self._insecure:
-            problems.append("insecure_dev: " + ", ".join(self._insecure))
-        observing = [
-            told(entry, self._clock())
-            for entry in (snapshot.plan.observing if snapshot.plan is not None else ())
-        ]
-        problems.extend(
-            f"mode: {entry['scope']} {entry['name']}".rstrip()
-            + f" observes until {entry['until']}, then denials are enforced ({entry['owner']})"
-            for entry in observing
-            if entry["ends_soon"]
-        )
+        problems = tuple(self._problems(snapshot, engine, late, observing))
         detail = {
             "ready": ready,
-            "problems": problems,
+            "problems": list(problems),
             "version": self._version,
             "build_profile": self._profile,
             "started_at": _time(self.started_at),
-            "bundle": {
-                "name": snapshot.plan.name,
-                "revision": snapshot.plan.revision,
-                "digest": snapshot.plan.digest,
-                "policies": snapshot.plan.policy_count,
-                "operations": snapshot.plan.operation_count,
-                "loaded_at": _time(snapshot.loaded_at),
-                "rules": asdict(snapshot.rules),
-                "warnings": [str(warning) for warning in snapshot.plan.warnings[:20]],
-            }
-            if snapshot.plan is not None
-            else None,
-            "trust": {
-                "revision": snapshot.trust.revision,
-                "warnings": list(snapshot.trust.warnings[:20]),
-                "sources": self._sources.detail(),
-            }
-            if snapshot.trust is not None
-            else None,
-            "last_reload_refused": [str(diagnostic) for diagnostic in snapshot.refused[:20]],
+            "bundle": _bundle_detail(snapshot),
+            "trust": self._trust_detail(snapshot),
+            "last_reload_refused": [str(refusal) for refusal in snapshot.refused[:_MAX_SHOWN]],
             "insecure_dev": list(self._insecure),
             "files": self._files,
             "listeners": self._listeners,
@@ -217,7 +145,87 @@ class Readiness:
             "engine": dict(engine),
             **{name: part.detail() for name, part in self._more.items()},
         }
-        return ReadinessReport(ready, tuple(problems), detail)
+        return ReadinessReport(ready, problems, detail)
+
+    def _is_ready(self, engine: Mapping[str, Any], late: Sequence[str]) -> bool:
+        return (
+            self._is_serving
+            and not self._is_stopping
+            and self._runtime.snapshot.plan is not None
+            and not self._sources.waiting
+            and self._runtime.knows_sequences
+            and bool(engine.get("ready"))
+            # A node that joins others waits until it can issue what they issue. Later it stays ready without a key, since
+            # decisions need none.
+            and not (self._keys is not None and self._keys.is_joining)
+            and not late
+        )
+
+    def _problems(
+        self,
+        snapshot: Snapshot,
+        engine: Mapping[str, Any],
+        late: Sequence[str],
+        observing: Sequence[Mapping[str, Any]],
+    ) -> Iterator[str]:
+        if self._is_stopping:
+            yield "stopping"
+        elif not self._is_serving:
+            yield "starting"
+        if snapshot.plan is None:
+            yield "no bundle is loaded"
+        if snapshot.trust is None:
+            yield "no keys are loaded"
+        yield from self._sources.problems()
+        yield from (str(problem) for problem in engine.get("problems", ()))
+        for part in self._more.values():
+            yield from part.problems()
+        yield from late
+        if self._keys is not None:
+            yield from self._keys.problems()
+        if snapshot.refused:
+            yield "the last reload was refused"
+        if self._insecure:
+            yield "insecure_dev: " + ", ".join(self._insecure)
+        yield from _ending(observing)
+
+    def _observing(self, snapshot: Snapshot) -> list[dict[str, Any]]:
+        entries = snapshot.plan.observing if snapshot.plan is not None else ()
+        return [entry_detail(entry, self._clock()) for entry in entries]
+
+    def _trust_detail(self, snapshot: Snapshot) -> dict[str, Any] | None:
+        if snapshot.trust is None:
+            return None
+        return {
+            "revision": snapshot.trust.revision,
+            "warnings": list(snapshot.trust.warnings[:_MAX_SHOWN]),
+            "sources": self._sources.detail(),
+        }
+
+
+def _bundle_detail(snapshot: Snapshot) -> dict[str, Any] | None:
+    plan = snapshot.plan
+    if plan is None:
+        return None
+    return {
+        "name": plan.name,
+        "revision": plan.revision,
+        "digest": plan.digest,
+        "policies": plan.policy_count,
+        "operations": plan.operation_count,
+        "loaded_at": _time(snapshot.loaded_at),
+        "rules": asdict(snapshot.rules),
+        "warnings": [str(warning) for warning in plan.warnings[:_MAX_SHOWN]],
+    }
+
+
+def _ending(observing: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield one line for each entry of `mode` that observes and ends soon."""
+    for entry in observing:
+        if entry["ends_soon"]:
+            scope = f"mode: {entry['scope']} {entry['name']}".rstrip()
+            ends = f"observes until {entry['until']}, then denials are enforced"
+            yield f"{scope} {ends} ({entry['owner']})"
 
 
 def _time(at: float) -> str:

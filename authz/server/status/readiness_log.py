@@ -1,4 +1,4 @@
-"""Says in the log when the node ceases to be ready, is ready again, or has a new problem: who only reads logs sees it too."""
+"""Logs changes of readiness: the node is not ready, is ready again, or has a new problem."""
 
 import re
 from collections.abc import Callable
@@ -14,29 +14,29 @@ _MAX_PROBLEMS: Final = 20
 
 
 class ReadinessLog:
-    """Compares how the node stands with how it stood.
+    """Compares each report with the one before.
 
     Args:
-        report: Tells how it stands.
-        log: Where a change is said.
+        report: Returns the report of readiness.
+        log: Receives a line for each change.
     """
 
     def __init__(self, report: Callable[[], ReadinessReport], log: Logger) -> None:
         self._report = report
         self._log = log
         self._ready: bool | None = None
-        self._known: frozenset[str] = frozenset()
+        self._kinds: frozenset[str] = frozenset()
 
     def log_changes(self) -> None:
-        """Say what has changed since the last look; at the first nothing is new."""
+        """Log the changes since the last call; the first call logs none."""
         try:
             report = self._report()
             ready, problems = report.ready, report.problems
-        except Exception as error:  # noqa: BLE001 - whatever it is, the node serves on, and the log has it
-            ready, problems = False, (f"how the node stands cannot be told: {error}",)
-        # A problem whose numbers move is the same one.
+        except Exception as error:  # noqa: BLE001 - the node serves on, and the log has the error
+            ready, problems = False, (f"the report of readiness failed: {error}",)
+        # A problem in which only numbers changed is the same problem.
         kinds = {_NUMBER.sub("#", problem): problem for problem in problems}
-        new = [problem for kind, problem in kinds.items() if kind not in self._known]
+        new = [problem for kind, problem in kinds.items() if kind not in self._kinds]
         if self._ready is not None and ready != self._ready:
             if ready:
                 self._log.info("is ready", problems=list(problems[:_MAX_PROBLEMS]))
@@ -44,4 +44,4 @@ class ReadinessLog:
                 self._log.error("is not ready", problems=list(problems[:_MAX_PROBLEMS]))
         elif self._ready is not None and new:
             self._log.warning("new problems", problems=new[:_MAX_PROBLEMS])
-        self._ready, self._known = ready, frozenset(kinds)
+        self._ready, self._kinds = ready, frozenset(kinds)

@@ -1,4 +1,4 @@
-"""How the trust sources stand, for readiness, metrics and `authz status`."""
+"""Status of the trust sources, for readiness, metrics and `authz status`."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ _MAX_SHOWN: Final = 100
 
 
 class TrustSourceStatus:
-    """Puts together what the world and the refresh know of each source.
+    """Reports on each source: its keys, from the runtime state, and its fetches, from the refresh.
 
     Args:
         config: The configuration.
-        runtime: The keys that serve.
-        refresher: Fetches some of them.
+        runtime: Has the keys that serve.
+        refresher: Fetches some of the sources.
         clock: Unix time.
     """
 
@@ -47,22 +47,18 @@ class TrustSourceStatus:
         return tuple(status.key for status in self._refresher.statuses() if status.age is None)
 
     def problems(self) -> tuple[str, ...]:
-        """Tell what is wrong.
-
-        Returns:
-            One line for each source that is not as it should be.
-        """
+        """Return one line for each source with a problem."""
         return tuple(self._problems())[:_MAX_SHOWN]
 
     def _problems(self) -> Iterator[str]:
         for status in self._refresher.statuses():
-            said = f" ({status.error})" if status.error else ""
+            reason = f" ({status.error})" if status.error else ""
             if status.age is None:
-                yield f"the keys of {status.key} were not fetched yet{said}"
+                yield f"the keys of {status.key} were not fetched yet{reason}"
             elif status.stale:
-                yield f"the keys of {status.key} are too old and were dropped{said}"
+                yield f"the keys of {status.key} are too old and were dropped{reason}"
             elif status.error:
-                yield f"the keys of {status.key} were not refreshed{said}"
+                yield f"the keys of {status.key} were not refreshed{reason}"
         usable = self._usable()
         for name in sorted(self._runtime.snapshot.older):
             serves = "one" if usable.get(SourceKey("domain", name)) else "none"
@@ -73,11 +69,7 @@ class TrustSourceStatus:
         yield from self._runtime.problems()
 
     def detail(self) -> list[dict[str, Any]]:
-        """Tell how each source stands.
-
-        Returns:
-            JSON values.
-        """
+        """Return each source as JSON values."""
         fetched = {status.key: status for status in self._refresher.statuses()}
         usable, age = self._usable(), self._age(fetched)
         return [
@@ -94,11 +86,7 @@ class TrustSourceStatus:
         ]
 
     def families(self) -> Iterator[MetricFamily]:
-        """Give the metrics.
-
-        Yields:
-            Every family; labels are the names of the configuration.
-        """
+        """Yield every metric; labels are names of the configuration."""
         fetched = {status.key: status for status in self._refresher.statuses()}
         usable, age = self._usable(), self._age(fetched)
 
@@ -147,9 +135,9 @@ class TrustSourceStatus:
 
     def _age(self, fetched: dict[SourceKey, SourceStatus]) -> dict[SourceKey, float]:
         read = max(0.0, self._clock() - self._runtime.snapshot.files_read_at)
-        found = {}
+        ages = {}
         for key in self._keys:
             age = fetched[key].age if key in fetched else read
             if age is not None:
-                found[key] = age
-        return found
+                ages[key] = age
+        return ages
