@@ -12,7 +12,7 @@ mod request;
 
 use authz_kernel::reason::ReasonCode;
 use authz_token::{AgentProof, Evidence, Role};
-use request::Http;
+use request::EnvoyHttp;
 
 use self::body::body;
 use self::evidence::{evidence, relayed};
@@ -52,7 +52,7 @@ impl std::fmt::Debug for Shown<'_> {
 
 /// A request, and what a permit must take out of it.
 #[derive(Debug)]
-pub(crate) struct Parsed<'a> {
+pub(crate) struct ParsedRequest<'a> {
     pub(crate) ask: Ask<'a>,
     /// Inbound headers that must not reach the upstream, besides those that never do ([`ALWAYS_REMOVED`]).
     remove: Vec<String>,
@@ -68,7 +68,7 @@ pub(crate) struct Trace<'a> {
     state: Option<&'a str>,
 }
 
-impl Parsed<'_> {
+impl ParsedRequest<'_> {
     /// The headers that a permit removes.
     ///
     /// Args: `evidence`: all evidence of the call.
@@ -173,7 +173,7 @@ pub(crate) fn of_request<'a>(
     request: &'a Request<'a>,
     settings: &Settings,
     relays: Relays,
-) -> Result<Parsed<'a>, Refused> {
+) -> Result<ParsedRequest<'a>, Refused> {
     let http = request.http.as_ref().ok_or_else(|| Refused::input("there is no HTTP request"))?;
     bounds(http)?;
     let headers = Headers::read(http)?;
@@ -245,10 +245,10 @@ pub(crate) fn of_request<'a>(
         has_credential,
         authorization,
     };
-    Ok(Parsed { ask, remove, shown, trace })
+    Ok(ParsedRequest { ask, remove, shown, trace })
 }
 
-fn bounds(http: &Http<'_>) -> Result<(), Refused> {
+fn bounds(http: &EnvoyHttp<'_>) -> Result<(), Refused> {
     for (name, value, most) in [
         ("method", http.method, limits::METHOD),
         ("host", http.host, limits::HOST),

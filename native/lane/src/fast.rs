@@ -1,7 +1,10 @@
 //! The fast lane: `Check`, `Report` and Envoy's `Check` over HTTP/2, on the same engine, with no Python on the path.
 //!
-//! Messages are framed here, not by generated services: what a generated service refuses by itself (a message that is too
-//! long, one it cannot decode) would be an RPC error, which a proxy may be told to take for a permit. Here it is a decision.
+//! A connection passes `bind`, `accept` (with `tls`, `frames`, `budget` and `authority`) and `share`, which bounds it. A call on it
+//! passes `calls`, `headers`, `message`, the engine and `answer`. `canary` and `counts` watch both.
+//!
+//! Messages are framed here, not by generated services: a generated service answers a message that is too long, or that it
+//! cannot decode, with an RPC error, which a proxy may be configured to take for a permit. Here the answer is a decision.
 
 mod accept;
 mod answer;
@@ -32,8 +35,8 @@ use self::accept::{Bound, Socket};
 use self::bind::{OwnSocket, bind};
 use self::calls::Serving;
 use self::canary::Pulse;
-use self::counts::Counts;
-use self::share::{Peers, Share};
+use self::counts::ListenerCounts;
+use self::share::{PeerTable, Share};
 use self::tls::Tls;
 use crate::attached::AttachedServer;
 use crate::clock::Clock;
@@ -44,12 +47,12 @@ use crate::threads;
 
 pub use self::settings::{FastListener, FastSettings, FastTls};
 
-/// Reports that wait at once until what they change is durable: each holds a thread. One peer may have half of what the
+/// Reports that wait at once until their changes are durable: each holds a thread. One peer may have half of the room that the
 /// others leave.
 const REPORTS: usize = 128;
-/// Canaries that wait for the loop which takes connections.
+/// Canaries that wait for the loop that accepts connections.
 const CANARIES: usize = 16;
-/// How long the runtimes may take to let go of what the grace period did not end.
+/// Longest time for the runtimes to end after the grace period.
 const RUNTIME_GRACE: Duration = Duration::from_millis(200);
 
 /// The running server. It owns its runtimes and its sockets.
@@ -59,23 +62,23 @@ pub struct FastLane {
     addresses: Vec<String>,
     sockets: Vec<OwnSocket>,
     tls: Vec<(Arc<str>, Arc<Tls>)>,
-    /// The engine knows it as long as it is here.
+    /// The engine reads it for as long as it is here.
     _condition: Arc<Condition>,
     draining: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     canaries: canary::Sender,
-    running: Mutex<Option<Running>>,
+    running: Mutex<Option<RunningListeners>>,
 }
 
 /// Threads that serve.
 #[derive(Debug, Default)]
-struct Running {
+struct RunningListeners {
     /// One for each listener: a flood on one listener takes no thread of another.
     runtimes: Vec<Runtime>,
     servers: Vec<JoinHandle<()>>,
 }
 
-impl Running {
+impl RunningListeners {
     /// Serves one listener on threads of its own. Returns the way for its canaries.
     fn start_listener(
         &mut self,
@@ -130,7 +133,7 @@ impl BoundListener {
 #[derive(Debug)]
 struct Condition {
     pulse: Arc<Pulse>,
-    counts: Vec<Arc<Counts>>,
+    counts: Vec<Arc<ListenerCounts>>,
 }
 
 impl Condition {
@@ -138,10 +141,10 @@ impl Condition {
         let reports = Arc::new(Share::new(REPORTS));
         let counts = settings.listeners.iter().map(|listener| {
             let (connections, calls) = (settings.connections, settings.concurrency);
-            let peers = Arc::new(Peers::new(connections, calls, Arc::clone(&reports)));
-            Arc::new(Counts::new(listener.name.as_str().into(), peers))
+            let peers = Arc::new(PeerTable::new(connections, calls, Arc::clone(&reports)));
+            Arc::new(ListenerCounts::new(listener.name.as_str().into(), peers))
         });
-        let counts: Vec<Arc<Counts>> = counts.collect();
+        let counts: Vec<Arc<ListenerCounts>> = counts.collect();
         let listeners = counts.iter().map(|counts| Arc::clone(&counts.listener));
         Self { pulse: Arc::new(Pulse::new(listeners)), counts }
     }
@@ -173,7 +176,7 @@ impl FastLane {
         engine.attach(&server);
         let (stop, stopped) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
-        let mut running = Running::default();
+        let mut running = RunningListeners::default();
         let mut sockets = Vec::new();
         let mut canaries = Vec::new();
         for (listener, counts) in bound.into_iter().zip(&condition.counts) {
@@ -206,7 +209,7 @@ impl FastLane {
         })
     }
 
-    /// Serves new connections of a listener with other files; where these are refused, those before go on serving.
+    /// Serves new connections of a listener with other files. If the files are refused, the listener keeps those that it has.
     ///
     /// # Errors
     /// The listener has no TLS, or the files are refused.
@@ -222,12 +225,13 @@ impl FastLane {
         &self.addresses
     }
 
-    /// Says NOT_SERVING, takes no new connections, waits at most `grace` for running calls, then cuts them. Idempotent.
+    /// Answers health checks with NOT_SERVING, accepts no new connections, waits at most `grace` for running calls, then ends them.
+    /// Idempotent.
     pub fn close(&self, grace: Duration) {
         self.draining.store(true, Ordering::SeqCst);
         self.canaries.stop();
         let running = self.running.lock().ignore_poison().take();
-        let Some(Running { runtimes, servers }) = running else {
+        let Some(RunningListeners { runtimes, servers }) = running else {
             return;
         };
         self.stop.send_replace(true);

@@ -13,10 +13,10 @@ use crate::settings::Surface;
 use crate::transport::Transport;
 
 /// A fuzz body.
-pub type Body = fn(&Engine, &[u8]);
+pub type FuzzBody = fn(&Engine, &[u8]);
 
 /// All bodies, by the name of their corpus.
-pub const BODIES: [(&str, Body); 8] = [
+pub const BODIES: [(&str, FuzzBody); 8] = [
     ("check", check),
     ("batch_check", batch_check),
     ("explain", explain),

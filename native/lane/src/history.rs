@@ -1,4 +1,9 @@
-//! What the session of a task did before, and who is in its chain: recalled for a decision, and added to by its answer.
+//! History of a call: the records of its session, of the principals in its chain and of the object that it acts on.
+//!
+//! `begin` starts the session of a task. `recall` reads the records of a call into [`Recalled`](crate::recalled::Recalled), which the kernel judges by, and
+//! `remember` writes what the answer changes. `alone`, `denials` and `taskless` are the rules of an agent that acts without its
+//! subject, of an agent whose tasks were ended because of denials, and of calls without a task. `shared` has the labels that
+//! agents tell each other, and `records` reads single records.
 
 mod alone;
 mod begin;

@@ -88,9 +88,9 @@ fn get(transaction: &mut dyn Transaction, id: &str) -> Result<Option<Arc<Task>>,
     }
 }
 
-type Read<'a> = dyn FnMut(&str) -> Result<Option<Arc<Task>>, Refused> + 'a;
+type ReadTask<'a> = dyn FnMut(&str) -> Result<Option<Arc<Task>>, Refused> + 'a;
 
-fn located(id: &str, read: &mut Read<'_>) -> Result<Located, Refused> {
+fn located(id: &str, read: &mut ReadTask<'_>) -> Result<Located, Refused> {
     let Some(task) = read(id)? else {
         return Err(unknown());
     };

@@ -25,7 +25,7 @@ use self::histogram::Histogram;
 use crate::enforcer_proof::EnforcerProof;
 use crate::settings::{Lane, Surface};
 
-pub use self::family::{Family, Kind, Sample};
+pub use self::family::{Family, FamilyKind, Sample};
 pub use self::histogram::BUCKETS;
 pub(crate) use self::labels::{CredentialEvent, LogEntry, RevocationChange};
 pub(crate) use self::render::Gauges;

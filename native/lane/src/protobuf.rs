@@ -10,14 +10,14 @@ pub(crate) struct Malformed;
 
 /// What a field holds.
 #[derive(Clone, Copy)]
-pub(crate) enum Value<'a> {
+pub(crate) enum FieldValue<'a> {
     Number(u64),
     Bytes(&'a [u8]),
     /// A group, or a number of fixed length: nothing that is read in this way has such fields.
     Other,
 }
 
-impl<'a> Value<'a> {
+impl<'a> FieldValue<'a> {
     pub(crate) const fn number(self) -> Result<u64, Malformed> {
         match self {
             Self::Number(number) => Ok(number),
@@ -43,23 +43,25 @@ impl<'a> Value<'a> {
 /// [`Malformed`] where a field is cut short or is none, and where `read` says so.
 pub(crate) fn each<'a>(
     mut bytes: &'a [u8],
-    mut read: impl FnMut(u32, Value<'a>) -> Result<(), Malformed>,
+    mut read: impl FnMut(u32, FieldValue<'a>) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {
     while !bytes.is_empty() {
         let (number, wire_type) = decode_key(&mut bytes).map_err(|_| Malformed)?;
         let value = match wire_type {
-            WireType::Varint => Value::Number(decode_varint(&mut bytes).map_err(|_| Malformed)?),
+            WireType::Varint => {
+                FieldValue::Number(decode_varint(&mut bytes).map_err(|_| Malformed)?)
+            }
             WireType::LengthDelimited => {
                 let length = decode_varint(&mut bytes).map_err(|_| Malformed)?;
                 let length = usize::try_from(length).map_err(|_| Malformed)?;
                 let (value, rest) = bytes.split_at_checked(length).ok_or(Malformed)?;
                 bytes = rest;
-                Value::Bytes(value)
+                FieldValue::Bytes(value)
             }
             other => {
                 skip_field(other, number, &mut bytes, DecodeContext::default())
                     .map_err(|_| Malformed)?;
-                Value::Other
+                FieldValue::Other
             }
         };
         read(number, value)?;

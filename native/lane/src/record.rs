@@ -21,7 +21,7 @@ use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
 use self::input::Input;
-use self::masking::Notes;
+use self::masking::Masking;
 use self::session::ChangesNote;
 use crate::history;
 use crate::judgement::{Judgement, outcome_name};
@@ -29,14 +29,14 @@ use crate::judgement::{Judgement, outcome_name};
 pub(crate) use self::arguments::facts_of;
 pub(crate) use self::sum::sum_line;
 
-/// What most records need, so that a line seldom grows while it is written.
+/// Length of most records, so that a line seldom grows while it is written.
 const LINE_BYTES: usize = 2_560;
 /// Longest resource that is written in clear.
 const MAX_RESOURCE: usize = 600;
-/// Longest part of what was asked for that is written in clear.
+/// Longest part of an unresolved request that is written in clear.
 const MAX_FORM: usize = 600;
 
-/// What a record takes from the call itself.
+/// Facts of a call that come from its transport and its node.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Origin<'a> {
     pub(crate) peer: &'a str,
@@ -47,34 +47,34 @@ pub(crate) struct Origin<'a> {
 }
 
 #[derive(Serialize)]
-struct Record<'a> {
+struct AuditRecord<'a> {
     decision_id: &'a str,
     timestamp: String,
-    labels: Labels<'a>,
+    labels: RecordLabels<'a>,
     bundles: Bundles<'a>,
     path: &'a str,
     input: Input<'a>,
-    result: Answer<'a>,
+    result: ResultMember<'a>,
     requested_by: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     span_id: Option<&'a str>,
-    metrics: Times,
+    metrics: TimerMember,
     erased: [&'a str; 0],
-    // INVARIANT (last): what is written before it adds to it.
+    // INVARIANT (last): the members before it add to it while they are written.
     masked: &'a RefCell<Vec<String>>,
 }
 
 #[derive(Serialize)]
-struct Labels<'a> {
+struct RecordLabels<'a> {
     id: &'a str,
     version: &'a str,
     listener: &'a str,
     surface: &'a str,
 }
 
-impl<'a> Labels<'a> {
+impl<'a> RecordLabels<'a> {
     fn of(judgement: &'a Judgement, origin: Origin<'a>) -> Self {
         Self {
             id: origin.node_id,
@@ -85,7 +85,7 @@ impl<'a> Labels<'a> {
     }
 }
 
-/// The bundle that serves, by its name; none where none is loaded.
+/// The loaded bundle, by its name. `None`: no bundle is loaded.
 struct Bundles<'a>(Option<(&'a str, Bundle<'a>)>);
 
 impl<'a> Bundles<'a> {
@@ -113,7 +113,7 @@ struct Bundle<'a> {
 }
 
 #[derive(Serialize)]
-struct Answer<'a> {
+struct ResultMember<'a> {
     outcome: &'a str,
     reason_code: &'a str,
     public_code: &'a str,
@@ -125,22 +125,22 @@ struct Answer<'a> {
     step_up_kinds: &'a [String],
     policies: &'a [String],
     /// `file:line` of each of those.
-    policies_at: Places<'a>,
+    policies_at: PolicyPlaces<'a>,
     /// Principals for whom no permit fired. Only where that is why the request was denied.
     #[serde(skip_serializing_if = "<[PrincipalName]>::is_empty")]
     without_permit: &'a [PrincipalName],
     controls: &'a [String],
     obligations: &'a [String],
     message: Cow<'a, str>,
-    /// Where it changes what the session did.
+    /// Changes of the history, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<ChangesNote<'a>>,
-    /// The outcome of an earlier record of the same id, which was not answered.
+    /// Outcome of an earlier record of the same id, which was not answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     instead_of: Option<&'a str>,
 }
 
-impl<'a> Answer<'a> {
+impl<'a> ResultMember<'a> {
     fn of(judgement: &'a Judgement, message: Cow<'a, str>, instead_of: Option<Outcome>) -> Self {
         let row = judgement.reason().row();
         let standing = judgement.decision();
@@ -155,7 +155,7 @@ impl<'a> Answer<'a> {
             tier: judgement.resolved.tier.map_or("", Tier::as_str),
             step_up_kinds: standing.map_or(&[], |decision| decision.kinds.as_slice()),
             policies: standing.map_or(&[], |decision| decision.policies.as_slice()),
-            policies_at: Places(standing.map_or(&[], |decision| decision.places.as_slice())),
+            policies_at: PolicyPlaces(standing.map_or(&[], |decision| decision.places.as_slice())),
             without_permit: standing.map_or(&[], |decision| decision.without_permit.as_slice()),
             controls: standing.map_or(&[], |decision| decision.controls.as_slice()),
             obligations: standing.map_or(&[], |decision| decision.obligations.as_slice()),
@@ -167,14 +167,14 @@ impl<'a> Answer<'a> {
 }
 
 #[derive(Serialize)]
-struct Times {
+struct TimerMember {
     #[serde(skip_serializing_if = "Option::is_none")]
     timer_verify_ns: Option<u128>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timer_decide_ns: Option<u128>,
 }
 
-impl Times {
+impl TimerMember {
     fn of(judgement: &Judgement) -> Self {
         Self {
             timer_verify_ns: judgement.caller.verify_time.map(|time| time.as_nanos()),
@@ -183,48 +183,48 @@ impl Times {
     }
 }
 
-/// The record of a decision, without a line feed.
+/// Record of a decision, without a line feed.
 ///
-/// Args: `evidence`: what was presented, so that no token gets into a record by way of another field. `instead_of`: the
-/// outcome of a record of the same decision that this one replaces.
+/// `evidence` keeps tokens out of the record, in whichever field they stand. `instead_of` is the outcome of a record of the same
+/// decision that this record replaces.
 pub(crate) fn line(
     judgement: &Judgement,
     evidence: &[Evidence<'_>],
     origin: Origin<'_>,
     instead_of: Option<Outcome>,
 ) -> Vec<u8> {
-    let notes = Notes::new();
+    let notes = Masking::new();
     let resource = judgement.evaluated().map_or("", |decision| decision.resource.as_str());
     let resource = notes.shown(resource, "/input/resource", MAX_RESOURCE, evidence);
     // The kernel's messages hold no values, but they may name an argument that the caller made up.
     let message = notes.shown(judgement.message(), "/result/message", usize::MAX, evidence);
-    let record = Record {
+    let record = AuditRecord {
         decision_id: &judgement.arrival.id,
         timestamp: rfc3339::millis(judgement.arrival.now_ms),
-        labels: Labels::of(judgement, origin),
+        labels: RecordLabels::of(judgement, origin),
         bundles: Bundles::of(judgement),
         path: judgement.arrival.surface.path(),
         input: Input::of(judgement, &notes, evidence, resource),
-        result: Answer::of(judgement, message, instead_of),
+        result: ResultMember::of(judgement, message, instead_of),
         requested_by: origin.peer,
         trace_id: origin.trace.map(|(trace, _)| trace),
         span_id: origin.trace.map(|(_, span)| span),
-        metrics: Times::of(judgement),
+        metrics: TimerMember::of(judgement),
         erased: [],
         masked: &notes.masked,
     };
     let mut line = Vec::with_capacity(LINE_BYTES);
-    // Texts and numbers always serialise; were it otherwise, the id still says that something was decided.
+    // Texts and numbers always serialize. If they did not, the id would still show that a decision was made.
     if serde_json::to_writer(&mut line, &record).is_err() {
         line = format!("{{\"decision_id\":\"{}\"}}", judgement.arrival.id).into_bytes();
     }
     line
 }
 
-/// Where policies stand.
-struct Places<'a>(&'a [Location]);
+/// Position of each policy, as `file:line`.
+struct PolicyPlaces<'a>(&'a [Location]);
 
-impl Serialize for Places<'_> {
+impl Serialize for PolicyPlaces<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.0.iter().map(|at| format!("{}:{}", at.file, at.line)))
     }
@@ -243,7 +243,7 @@ mod tests {
     use authz_kernel::json::Value;
     use authz_kernel::reason::ReasonCode;
     use authz_token::{
-        AgentFacts, AgentProof, ClaimValue, DerivedValue, Facts as Proved, SubjectFacts,
+        AgentFacts, AgentProof, ClaimValue, DerivedValue, MaskedArguments as Proved, SubjectFacts,
         SubjectKind,
     };
     use proptest::prelude::*;
@@ -348,7 +348,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever stands in the texts of a decision, no member stands twice, and nothing ends the line.
+        /// For all texts of a decision, no member stands twice, and nothing ends the line.
         #[test]
         fn a_line_is_one_object(
             texts in prop::collection::vec("(?s:.{0,40})|[a-z./:-]{0,90}", 1..10),

@@ -46,7 +46,7 @@ impl Sum {
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct MinuteTable {
     minute: i64,
     /// How many have records of their own, and the others.
     rows: HashMap<Row, (u64, Sum)>,
@@ -59,7 +59,7 @@ struct Table {
 pub(crate) struct Sums {
     /// Records of one row in a minute.
     each: u64,
-    table: Mutex<Table>,
+    table: Mutex<MinuteTable>,
 }
 
 impl Sums {
@@ -109,7 +109,7 @@ impl Sums {
     }
 }
 
-impl Table {
+impl MinuteTable {
     /// Ends the minute if it is over, or if the clock was set back.
     fn turn(&mut self, now_ms: i64) {
         let minute = now_ms.div_euclid(MINUTE_MS);

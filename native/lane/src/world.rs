@@ -48,7 +48,7 @@ pub(crate) struct Loaded {
     pub(crate) revision: String,
     pub(crate) digest: String,
     ways: BTreeMap<String, Way>,
-    peers: Peers,
+    peers: PeerEnforcers,
     systems: BTreeMap<String, SystemId>,
     /// Systems that an enforcer asks about and the bundle does not have.
     pub(crate) unknown_systems: Vec<String>,
@@ -83,7 +83,7 @@ impl Way {
 pub(crate) struct Enforcer {
     /// Its name in policies and records.
     pub(crate) name: String,
-    asks: Asks,
+    asks: AskedSystems,
     /// It may say whom it verified on a connection of its own.
     pub(crate) relays_principal: bool,
     /// It may say which labels a call carries.
@@ -100,7 +100,7 @@ pub(crate) struct Enforcer {
 
 /// Systems that an enforcer asks about.
 #[derive(Debug)]
-pub(crate) enum Asks {
+pub(crate) enum AskedSystems {
     All,
     These(BTreeSet<String>),
 }
@@ -136,7 +136,7 @@ impl Enforcer {
     fn insecure_dev() -> Self {
         Self {
             name: INSECURE_DEV.to_owned(),
-            asks: Asks::All,
+            asks: AskedSystems::All,
             relays_principal: false,
             relays_labels: true,
             // An agent reaches it too.
@@ -164,8 +164,8 @@ impl Enforcer {
     /// Whether it may ask about the operation.
     pub(crate) fn may_ask(&self, operation: &str) -> bool {
         match &self.asks {
-            Asks::All => true,
-            Asks::These(systems) => {
+            AskedSystems::All => true,
+            AskedSystems::These(systems) => {
                 operation.split_once('.').is_some_and(|(system, _)| systems.contains(system))
             }
         }
@@ -173,15 +173,15 @@ impl Enforcer {
 
     /// Whether it may ask about some systems only.
     pub(crate) const fn is_limited(&self) -> bool {
-        matches!(self.asks, Asks::These(_))
+        matches!(self.asks, AskedSystems::These(_))
     }
 
     /// Whether it may ask about a request that is for one of these systems, and it is not known for which. Of a request for
     /// none that is known, only who may ask about all.
     pub(crate) fn may_ask_about_any(&self, systems: &[String]) -> bool {
         match &self.asks {
-            Asks::All => true,
-            Asks::These(asked) => {
+            AskedSystems::All => true,
+            AskedSystems::These(asked) => {
                 // An empty id stands for systems that the bundle does not have; nobody is limited to those.
                 let mut known = systems.iter().filter(|system| !system.is_empty()).peekable();
                 known.peek().is_some() && known.all(|system| asked.contains(system))
@@ -192,13 +192,13 @@ impl Enforcer {
 
 /// The enforcers among TLS peers.
 #[derive(Debug, Default)]
-struct Peers {
+struct PeerEnforcers {
     exact: HashMap<String, Arc<Enforcer>>,
     // INVARIANT (nested): of two that match one id, one covers the other, and comes after it.
     patterns: Vec<(String, Arc<Enforcer>)>,
 }
 
-impl Peers {
+impl PeerEnforcers {
     fn of(specs: Vec<PeerSpec>) -> Result<Self, EngineError> {
         let mut peers = Self::default();
         let refused =
@@ -317,10 +317,10 @@ impl Loaded {
         let systems: BTreeMap<String, SystemId> =
             plan.systems().keys().map(|system| (system.clone(), metrics.system(system))).collect();
         let mut ways = BTreeMap::new();
-        let peers = Peers::of(peers)?;
+        let peers = PeerEnforcers::of(peers)?;
         let mut unknown_systems = BTreeSet::new();
         let mut note = |enforcer: &Enforcer| {
-            if let Asks::These(asked) = &enforcer.asks {
+            if let AskedSystems::These(asked) = &enforcer.asks {
                 unknown_systems
                     .extend(asked.iter().filter(|system| !systems.contains_key(*system)).cloned());
             }
@@ -488,7 +488,7 @@ fn way(listener: Listener) -> Result<Way, EngineError> {
     })
 }
 
-fn asks(list: &[String]) -> Result<Asks, EnforcerError> {
+fn asks(list: &[String]) -> Result<AskedSystems, EnforcerError> {
     let mut systems = BTreeSet::new();
     let mut all = false;
     for item in list {
@@ -501,10 +501,10 @@ fn asks(list: &[String]) -> Result<Asks, EnforcerError> {
         }
     }
     if all {
-        return Ok(Asks::All);
+        return Ok(AskedSystems::All);
     }
     if systems.is_empty() {
         return Err(EnforcerError::NoSystem);
     }
-    Ok(Asks::These(systems))
+    Ok(AskedSystems::These(systems))
 }

@@ -3,10 +3,10 @@
 use authz_kernel::routes::Body;
 
 use super::headers::{Headers, Sought};
-use super::request::Http;
+use super::request::EnvoyHttp;
 use crate::ask::Refused;
 
-pub(super) fn body<'a>(http: &Http<'a>, headers: &Headers<'a>) -> Result<Body<'a>, Refused> {
+pub(super) fn body<'a>(http: &EnvoyHttp<'a>, headers: &Headers<'a>) -> Result<Body<'a>, Refused> {
     let length = content_length(headers)?;
     if headers.all(Sought::Transfer).nth(1).is_some() {
         return Err(Refused::ambiguous("`transfer-encoding` stands twice"));

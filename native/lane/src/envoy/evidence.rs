@@ -5,15 +5,15 @@ use authz_token::{Evidence, Role, Scheme};
 
 use super::Relays;
 use super::headers::{AUTHORIZATION, CREDENTIAL, DPOP, Headers, SUBJECT, Sought};
-use super::request::Peer;
+use super::request::EnvoyPeer;
 use super::request::Request;
 use crate::ask::{self, AgentClaim, Authorization, Refused, Relayed, Step};
 use crate::settings::Settings;
 
 /// The proxy's own view of its peer, the last hop: it counts only where the proxy is believed in this. An empty one is
 /// nobody.
-pub(super) fn relayed<'a>(source: &Peer<'a>) -> Result<Option<Relayed<'a>>, Refused> {
-    let &Peer { principal, certificate } = source;
+pub(super) fn relayed<'a>(source: &EnvoyPeer<'a>) -> Result<Option<Relayed<'a>>, Refused> {
+    let &EnvoyPeer { principal, certificate } = source;
     match (principal.is_empty(), certificate.is_empty()) {
         (true, true) => Ok(None),
         (true, false) => Err(Refused::credential(

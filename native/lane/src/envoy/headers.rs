@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use authz_kernel::routes::{Treatment, treatment};
 use smallvec::SmallVec;
 
-use super::request::{Header, Http};
+use super::request::{EnvoyHttp, HeaderEntry};
 use crate::ask::Refused;
 use crate::header_name::is_name_byte;
 use crate::limits;
@@ -91,7 +91,7 @@ pub(super) struct Headers<'a> {
 
 impl<'a> Headers<'a> {
     /// Reads either encoding. Names come in lower case from HTTP/2 and Envoy alike; others were made by hand.
-    pub(super) fn read(http: &'a Http<'a>) -> Result<Self, Refused> {
+    pub(super) fn read(http: &'a EnvoyHttp<'a>) -> Result<Self, Refused> {
         let (map, list) = (&http.headers, &http.list);
         if !list.is_empty() && !map.is_empty() {
             return Err(Refused::ambiguous("headers came in both encodings"));
@@ -158,7 +158,7 @@ impl<'a> Headers<'a> {
 
 /// Names and values of a list of headers; the names alone of those that are no text go to `unusable`.
 pub(super) fn texts<'a>(
-    list: &[Header<'a>],
+    list: &[HeaderEntry<'a>],
     unusable: &mut Vec<&'a str>,
 ) -> Result<Vec<(&'a str, &'a str)>, Refused> {
     let mut usable = Vec::with_capacity(list.len());

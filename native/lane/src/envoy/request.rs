@@ -12,23 +12,23 @@ use crate::protobuf::{Malformed, each};
 /// What a request says. A part that did not come is `None`.
 #[derive(Debug, Default)]
 pub(crate) struct Request<'a> {
-    pub(super) http: Option<Http<'a>>,
-    pub(super) source: Option<Peer<'a>>,
-    /// Names and values; a name may stand there twice. As [`Http::headers`], bounded.
+    pub(super) http: Option<EnvoyHttp<'a>>,
+    pub(super) source: Option<EnvoyPeer<'a>>,
+    /// Names and values; a name may stand there twice. As [`EnvoyHttp::headers`], bounded.
     pub(super) extensions: Vec<(&'a str, &'a str)>,
     pub(super) metadata: Option<Metadata>,
 }
 
 /// `AttributeContext.Peer`.
 #[derive(Debug, Default)]
-pub(super) struct Peer<'a> {
+pub(super) struct EnvoyPeer<'a> {
     pub(super) principal: &'a str,
     pub(super) certificate: &'a str,
 }
 
 /// `AttributeContext.HttpRequest`.
 #[derive(Debug, Default)]
-pub(super) struct Http<'a> {
+pub(super) struct EnvoyHttp<'a> {
     pub(super) method: &'a str,
     pub(super) path: &'a str,
     pub(super) host: &'a str,
@@ -40,12 +40,12 @@ pub(super) struct Http<'a> {
     /// Of the map: names and values. Of more than [`limits::HEADERS`] one too many is kept, so that whoever counts sees it.
     pub(super) headers: Vec<(&'a str, &'a str)>,
     /// Of the list, bounded in the same way.
-    pub(super) list: Vec<Header<'a>>,
+    pub(super) list: Vec<HeaderEntry<'a>>,
 }
 
 /// `config.core.v3.HeaderValue`.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Header<'a> {
+pub(super) struct HeaderEntry<'a> {
     pub(super) key: &'a str,
     pub(super) value: &'a str,
     pub(super) raw_value: &'a [u8],
@@ -97,7 +97,7 @@ impl<'a> Request<'a> {
     }
 }
 
-impl<'a> Peer<'a> {
+impl<'a> EnvoyPeer<'a> {
     fn read(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
         each(bytes, |tag, value| {
             match tag {
@@ -112,7 +112,7 @@ impl<'a> Peer<'a> {
     }
 }
 
-impl<'a> Http<'a> {
+impl<'a> EnvoyHttp<'a> {
     fn read(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
         each(bytes, |tag, value| {
             match tag {
@@ -150,14 +150,14 @@ impl<'a> Http<'a> {
     fn map(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
         each(bytes, |tag, value| {
             if tag == 1 {
-                keep(&mut self.list, Header::read(value.bytes()?)?, limits::HEADERS);
+                keep(&mut self.list, HeaderEntry::read(value.bytes()?)?, limits::HEADERS);
             }
             Ok(())
         })
     }
 }
 
-impl<'a> Header<'a> {
+impl<'a> HeaderEntry<'a> {
     fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut header = Self::default();
         each(bytes, |tag, value| {
@@ -216,7 +216,7 @@ mod tests {
         prop_oneof!["[a-z:/-]{0,12}", "\\PC{0,6}", "x{120,140}"]
     }
 
-    fn http() -> impl Strategy<Value = derived::Http> {
+    fn http() -> impl Strategy<Value = derived::DerivedHttp> {
         let header =
             (text(), text(), vec(any::<u8>(), 0..4)).prop_map(|(key, value, raw_value)| {
                 crate::proto::envoy::config::core::v3::HeaderValue { key, value, raw_value }
@@ -226,7 +226,7 @@ mod tests {
             |((texts, size, raw_body), headers, list)| {
                 let mut texts = texts.into_iter();
                 let mut next = || texts.next().unwrap_or_default();
-                derived::Http {
+                derived::DerivedHttp {
                     id: next(),
                     method: next(),
                     headers,
@@ -247,9 +247,14 @@ mod tests {
         )
     }
 
-    fn check() -> impl Strategy<Value = derived::Check> {
+    fn check() -> impl Strategy<Value = derived::DerivedCheck> {
         let source = (text(), text(), text()).prop_map(|(service, principal, certificate)| {
-            derived::Peer { service, principal, certificate, ..derived::Peer::default() }
+            derived::DerivedPeer {
+                service,
+                principal,
+                certificate,
+                ..derived::DerivedPeer::default()
+            }
         });
         let metadata = btree_map(text(), btree_map(text(), any::<bool>(), 0..2), 0..3).prop_map(
             |namespaces| Metadata {
@@ -270,10 +275,10 @@ mod tests {
             prop::option::of(metadata),
             vec(any::<u8>(), 0..5),
         );
-        parts.prop_map(|(source, request, extensions, metadata, other)| derived::Check {
-            attributes: Some(derived::Attributes {
+        parts.prop_map(|(source, request, extensions, metadata, other)| derived::DerivedCheck {
+            attributes: Some(derived::DerivedAttributes {
                 source,
-                request: request.map(|http| derived::Request { http, ..Default::default() }),
+                request: request.map(|http| derived::DerivedRequest { http, ..Default::default() }),
                 extensions,
                 metadata,
                 destination: other.clone(),
@@ -347,18 +352,19 @@ mod tests {
         let pairs: BTreeMap<_, _> = (0..many).map(|at| (at.to_string(), String::new())).collect();
         let headers = (0..many).map(|_| Default::default()).collect();
         let list = crate::proto::envoy::config::core::v3::HeaderMap { headers };
-        let http = derived::Http {
+        let http = derived::DerivedHttp {
             headers: pairs.clone(),
             header_map: Some(list),
-            ..derived::Http::default()
+            ..derived::DerivedHttp::default()
         };
-        let request = derived::Request { http: Some(http), ..derived::Request::default() };
-        let attributes = derived::Attributes {
+        let request =
+            derived::DerivedRequest { http: Some(http), ..derived::DerivedRequest::default() };
+        let attributes = derived::DerivedAttributes {
             request: Some(request),
             extensions: pairs,
-            ..derived::Attributes::default()
+            ..derived::DerivedAttributes::default()
         };
-        let bytes = derived::Check { attributes: Some(attributes) }.encode_to_vec();
+        let bytes = derived::DerivedCheck { attributes: Some(attributes) }.encode_to_vec();
         let read = Request::read(&bytes).unwrap();
         let http = read.http.unwrap();
         let kept = (http.headers.len(), http.list.len(), read.extensions.len());

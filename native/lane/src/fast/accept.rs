@@ -1,4 +1,4 @@
-//! Takes connections, and serves each within its bounds: TLS, then HTTP/2, until it ends or nothing is asked on it.
+//! Accepts connections, and serves each within its bounds: TLS, then HTTP/2, until it ends or is idle.
 
 use std::io;
 use std::net::TcpListener as StdTcpListener;
@@ -19,18 +19,18 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::server::TlsStream;
 
-use super::answer::Answer;
+use super::answer::GrpcBody;
 use super::authority::Rewriter;
-use super::budget::Budget;
+use super::budget::FrameBudget;
 use super::calls::Serving;
 use super::canary::Canary;
-use super::counts::Refusal;
-use super::frames::{Frames, HEADER, PREFACE, Part};
-use super::share::{PeerKey, Place};
+use super::counts::RefusalCause;
+use super::frames::{Frames, HEADER, PREFACE, StreamPart};
+use super::share::{CountedConnection, PeerKey};
 use super::tls::{Tls, identity};
 use crate::clock::Clock;
 
-/// Connection preface and an empty SETTINGS frame: what every client sends first (RFC 9113 §3.4).
+/// Connection preface and an empty SETTINGS frame: the first octets of every client (RFC 9113 §3.4).
 const FIRST: usize = PREFACE + HEADER;
 /// Largest list of headers.
 const MAX_HEADERS: u32 = 16 * 1024;
@@ -42,11 +42,11 @@ const MAX_ERRORS: usize = 64;
 const MAX_SEND: usize = 64 * 1024;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection that was told to end may take.
+/// Longest time until an idle connection ends that was told to end.
 const CLOSING: Duration = Duration::from_secs(5);
 /// Longest time until a connection ends that is open when the server stops.
 const LONGEST_DRAIN: Duration = Duration::from_secs(3_600);
-/// How long no connection is taken after the system had none to give.
+/// Pause after the system had no file or memory for a connection.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 
 /// A socket that is bound and not yet served.
@@ -55,7 +55,7 @@ pub(super) enum Bound {
     Unix(StdUnixListener),
 }
 
-/// Where connections come from.
+/// Source of connections.
 pub(super) enum Socket {
     Tcp(TcpListener, Option<Arc<Tls>>),
     Unix(UnixListener),
@@ -69,19 +69,22 @@ impl Socket {
         })
     }
 
-    async fn accept(&self) -> io::Result<(Stream, PeerKey, Caller)> {
+    async fn accept(&self) -> io::Result<(Stream, PeerKey, ConnectedPeer)> {
         match self {
             Self::Tcp(listener, _) => {
                 let (stream, address) = listener.accept().await?;
                 // Without it each answer waits for the peer's delayed acknowledgement, some 40 ms.
                 stream.set_nodelay(true)?;
-                let caller = Caller { address: Some(address.to_string()), ..Caller::default() };
+                let caller = ConnectedPeer {
+                    address: Some(address.to_string()),
+                    ..ConnectedPeer::default()
+                };
                 Ok((Stream::Tcp(stream), PeerKey::of(address.ip()), caller))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let uid = stream.peer_cred()?.uid();
-                let caller = Caller { uid: Some(uid), ..Caller::default() };
+                let caller = ConnectedPeer { uid: Some(uid), ..ConnectedPeer::default() };
                 Ok((Stream::Unix(stream), PeerKey::User(uid), caller))
             }
         }
@@ -95,9 +98,9 @@ impl Socket {
     }
 }
 
-/// What is known of whoever opened a connection.
+/// Address and identity of the peer of a connection.
 #[derive(Debug, Default)]
-pub(super) struct Caller {
+pub(super) struct ConnectedPeer {
     pub(super) address: Option<String>,
     pub(super) chain: Option<Vec<CertificateDer<'static>>>,
     pub(super) uid: Option<u32>,
@@ -105,12 +108,12 @@ pub(super) struct Caller {
 
 /// An open connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct OpenConnection {
     clock: Arc<dyn Clock>,
-    pub(super) caller: Caller,
-    pub(super) place: Arc<Place>,
+    pub(super) caller: ConnectedPeer,
+    pub(super) place: Arc<CountedConnection>,
     opened: Instant,
-    /// When a call began or ended last, in milliseconds since it was opened.
+    /// Time of the last begin or end of a call, in milliseconds since the connection was opened.
     active_ms: AtomicU64,
     /// Octets that came, up to [`FIRST`] and one read more.
     received: AtomicUsize,
@@ -120,8 +123,8 @@ pub(super) struct Connection {
     is_over_budget: AtomicBool,
 }
 
-impl Connection {
-    fn new(clock: Arc<dyn Clock>, caller: Caller, place: Arc<Place>) -> Self {
+impl OpenConnection {
+    fn new(clock: Arc<dyn Clock>, caller: ConnectedPeer, place: Arc<CountedConnection>) -> Self {
         Self {
             opened: clock.monotonic(),
             clock,
@@ -173,7 +176,7 @@ pub(super) async fn listen(
             let (stream, key, caller) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    serving.counts.refused(Refusal::Accept);
+                    serving.counts.refused(RefusalCause::Accept);
                     if is_exhausted(&error) {
                         // The connection stays in the system's queue: without a pause this would be a busy loop.
                         tokio::time::sleep(EXHAUSTED).await;
@@ -190,7 +193,7 @@ pub(super) async fn listen(
                         drop(open);
                     }));
                 }
-                Err(full) => serving.counts.refused(Refusal::of_connection(full)),
+                Err(full) => serving.counts.refused(RefusalCause::of_connection(full)),
             }
         }
     }
@@ -202,7 +205,7 @@ pub(super) async fn listen(
 
 /// The process or the system has no more files, or no memory for one.
 fn is_exhausted(error: &io::Error) -> bool {
-    // Whatever the connection itself was ended by comes to nobody else.
+    // These errors concern the one connection that the peer has ended.
     !matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
@@ -217,8 +220,8 @@ async fn serve(
     serving: Arc<Serving>,
     stream: Stream,
     tls: Option<Arc<Tls>>,
-    mut caller: Caller,
-    mut place: Arc<Place>,
+    mut caller: ConnectedPeer,
+    mut place: Arc<CountedConnection>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let stream = match (stream, tls) {
@@ -230,23 +233,24 @@ async fn serve(
             };
             let stream = match shaken {
                 Ok(Ok(stream)) => stream,
-                Ok(Err(_)) => return serving.counts.refused(Refusal::TlsHandshake),
-                Err(_) => return serving.counts.refused(Refusal::TlsTimeout),
+                Ok(Err(_)) => return serving.counts.refused(RefusalCause::TlsHandshake),
+                Err(_) => return serving.counts.refused(RefusalCause::TlsTimeout),
             };
             let (_, session) = stream.get_ref();
             caller.chain = session.peer_certificates().map(<[_]>::to_vec);
             if let Some(name) = caller.chain.as_deref().and_then(identity) {
-                // From here on it counts for whom it is, and no longer for where it comes from.
+                // From here on the connection counts for its identity, and no longer for its address.
                 place = match serving.counts.peers.admit(PeerKey::Identity(name)) {
                     Ok(place) => place,
-                    Err(full) => return serving.counts.refused(Refusal::of_connection(full)),
+                    Err(full) => return serving.counts.refused(RefusalCause::of_connection(full)),
                 };
             }
             Stream::Tls(Box::new(stream))
         }
         (stream, _) => stream,
     };
-    let connection = Arc::new(Connection::new(Arc::clone(&serving.engine.clock), caller, place));
+    let connection =
+        Arc::new(OpenConnection::new(Arc::clone(&serving.engine.clock), caller, place));
     let streams = connection.place.streams(serving.max_streams);
     let wire = Wire::new(stream, Arc::clone(&connection), streams);
     let calls = Calls { serving: Arc::clone(&serving), connection: Arc::clone(&connection) };
@@ -267,10 +271,10 @@ async fn serve(
     let (mut has_begun, mut is_ending) = (false, false);
     loop {
         tokio::select! {
-            // Any other end concerns nobody but its client.
+            // Any other end concerns the client alone.
             _ = http.as_mut() => {
                 if connection.is_over_budget.load(Ordering::Relaxed) {
-                    serving.counts.refused(Refusal::Frames);
+                    serving.counts.refused(RefusalCause::Frames);
                 }
                 return;
             }
@@ -285,12 +289,12 @@ async fn serve(
                     return;
                 }
                 if !has_begun && connection.received.load(Ordering::Relaxed) < FIRST {
-                    return serving.counts.refused(Refusal::PrefaceTimeout);
+                    return serving.counts.refused(RefusalCause::PrefaceTimeout);
                 }
                 has_begun = true;
                 look = later(connection.active(), serving.idle);
                 if look <= clock.monotonic() {
-                    serving.counts.refused(Refusal::Idle);
+                    serving.counts.refused(RefusalCause::Idle);
                     is_ending = true;
                     look = later(clock.monotonic(), CLOSING);
                     http.as_mut().graceful_shutdown();
@@ -307,11 +311,11 @@ fn later(from: Instant, by: Duration) -> Instant {
 /// Answers the calls of one connection.
 struct Calls {
     serving: Arc<Serving>,
-    connection: Arc<Connection>,
+    connection: Arc<OpenConnection>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Calls {
-    type Response = Response<Answer>;
+    type Response = Response<GrpcBody>;
     type Error = std::convert::Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
@@ -326,7 +330,7 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
             Err(full) => {
                 connection.is_active();
                 let method = serving.method(request.uri().path());
-                // What is refused holds no memory until its turn comes.
+                // A refused call holds no memory until its turn comes.
                 drop(request);
                 Box::pin(async move { Ok(serving.refuse_call(method, full)) })
             }
@@ -334,7 +338,7 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
     }
 }
 
-/// What carries a connection.
+/// Transport of a connection.
 enum Stream {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
@@ -342,7 +346,7 @@ enum Stream {
 }
 
 impl Stream {
-    /// Whether the peer has closed the connection, even where data that it sent before is not read yet.
+    /// True if the peer has closed the connection, even if data that it sent before is not read yet.
     fn is_closed(&self, context: &mut Context<'_>) -> bool {
         let ready = match self {
             Self::Tcp(stream) => pin!(stream.ready(Interest::READABLE)).poll(context),
@@ -358,26 +362,26 @@ struct Wire {
     stream: Stream,
     frames: Frames,
     rewriter: Option<Rewriter>,
-    budget: Budget,
-    connection: Arc<Connection>,
+    budget: FrameBudget,
+    connection: Arc<OpenConnection>,
 }
 
 impl Wire {
-    fn new(stream: Stream, connection: Arc<Connection>, max_streams: u32) -> Self {
+    fn new(stream: Stream, connection: Arc<OpenConnection>, max_streams: u32) -> Self {
         let rewriter = matches!(stream, Stream::Unix(_)).then(Rewriter::default);
-        let budget = Budget::new(max_streams, connection.clock.monotonic());
+        let budget = FrameBudget::new(max_streams, connection.clock.monotonic());
         Self { stream, frames: Frames::default(), rewriter, budget, connection }
     }
 
     /// Counts and rewrites octets that came.
     fn follow(&mut self, mut octets: &mut [u8]) -> io::Result<()> {
-        let Connection { clock, received, begun_calls, is_over_budget, .. } = &*self.connection;
+        let OpenConnection { clock, received, begun_calls, is_over_budget, .. } = &*self.connection;
         if received.load(Ordering::Relaxed) < FIRST {
             received.fetch_add(octets.len(), Ordering::Relaxed);
         }
         while let Some(part) = self.frames.next(&mut octets) {
             match part {
-                Part::Frame(frame) => {
+                StreamPart::FrameHeader(frame) => {
                     if self.budget.pay(frame, begun_calls, || clock.monotonic()).is_err() {
                         is_over_budget.store(true, Ordering::Relaxed);
                         return Err(io::Error::other("more frames than the calls need"));
@@ -386,7 +390,7 @@ impl Wire {
                         rewriter.begin_frame(frame);
                     }
                 }
-                Part::Payload(payload) => {
+                StreamPart::Payload(payload) => {
                     if let Some(rewriter) = &mut self.rewriter {
                         rewriter.rewrite(payload);
                     }
@@ -397,7 +401,7 @@ impl Wire {
     }
 }
 
-/// Calls a method of whatever carries a connection.
+/// Calls a method of the transport of a connection.
 macro_rules! on {
     ($stream:expr, $method:ident($($argument:expr),*)) => {
         match $stream {
@@ -420,8 +424,8 @@ impl AsyncRead for Wire {
         if !matches!(read, Poll::Ready(Ok(()))) {
             return read;
         }
-        // Only where the buffer is full may more be waiting. HTTP/2 ends all calls of a client that closed its connection, so
-        // what it sent before is for nobody.
+        // More octets can wait only if the buffer is full. HTTP/2 ends all calls of a client that closed its connection, so
+        // nobody needs what it sent before.
         if buffer.remaining() == 0 && wire.stream.is_closed(context) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }

@@ -14,8 +14,8 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::header::{HeaderMap, HeaderValue};
 use prost::Message;
 
-use super::accept::Connection;
-use super::share::Call;
+use super::accept::OpenConnection;
+use super::share::CountedCall;
 use crate::proto::google::rpc::{ErrorInfo, Status};
 use crate::transport::ApiError;
 
@@ -30,27 +30,27 @@ pub(super) fn headers() -> HeaderMap {
     headers
 }
 
-/// The answer to one call. It is dropped once its client has taken it, or has given the call up.
-pub(super) struct Answer {
+/// Body of the answer to one call. It is dropped once the client has taken it, or has given the call up.
+pub(super) struct GrpcBody {
     message: Option<Bytes>,
     trailers: Option<HeaderMap>,
-    call: Option<(Call, Arc<Connection>)>,
+    call: Option<(CountedCall, Arc<OpenConnection>)>,
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for GrpcBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer").finish_non_exhaustive()
+        f.debug_struct("GrpcBody").finish_non_exhaustive()
     }
 }
 
-impl Answer {
-    /// Counts the call until then.
-    pub(super) fn hold(&mut self, call: Call, connection: &Arc<Connection>) {
+impl GrpcBody {
+    /// Counts the call until the body is dropped.
+    pub(super) fn hold(&mut self, call: CountedCall, connection: &Arc<OpenConnection>) {
         self.call = Some((call, Arc::clone(connection)));
     }
 }
 
-impl Drop for Answer {
+impl Drop for GrpcBody {
     fn drop(&mut self) {
         if let Some((_, connection)) = &self.call {
             connection.is_active();
@@ -58,7 +58,7 @@ impl Drop for Answer {
     }
 }
 
-impl Body for Answer {
+impl Body for GrpcBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -82,8 +82,8 @@ impl Body for Answer {
 }
 
 /// A message under status OK.
-pub(super) fn reply(message: Vec<u8>) -> Response<Answer> {
-    // Answers are far shorter than 4 GiB; a length that is not would be a broken frame, which nobody reads as a permit.
+pub(super) fn reply(message: Vec<u8>) -> Response<GrpcBody> {
+    // Answers are far shorter than 4 GiB. A longer answer would be a broken frame, which no client reads as a permit.
     let [a, b, c, d] = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
     // Within its own memory: what was just written is still in the processor's cache.
     let mut framed = message;
@@ -91,13 +91,13 @@ pub(super) fn reply(message: Vec<u8>) -> Response<Answer> {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     let (message, trailers) = (Some(Bytes::from(framed)), Some(trailers));
-    let mut response = Response::new(Answer { message, trailers, call: None });
+    let mut response = Response::new(GrpcBody { message, trailers, call: None });
     *response.headers_mut() = headers();
     response
 }
 
 /// The answer to such a call (gRPC's compression specification), which says what is taken instead.
-pub(super) fn compressed() -> Response<Answer> {
+pub(super) fn compressed() -> Response<GrpcBody> {
     let what = "compressed messages are not accepted; send them with `grpc-encoding: identity`";
     let mut response = error(UNIMPLEMENTED, "UNIMPLEMENTED", what);
     let accepted = HeaderValue::from_static("identity");
@@ -105,13 +105,13 @@ pub(super) fn compressed() -> Response<Answer> {
     response
 }
 
-pub(super) fn overloaded() -> Response<Answer> {
+pub(super) fn overloaded() -> Response<GrpcBody> {
     let what = "the server has more requests than it may hold";
     error(RESOURCE_EXHAUSTED, "OVERLOADED", what)
 }
 
-/// A call was refused that answers no decision.
-pub(super) fn failed(refused: &ApiError) -> Response<Answer> {
+/// Error of a call that answers no decision.
+pub(super) fn failed(refused: &ApiError) -> Response<GrpcBody> {
     error(refused.grpc_code, refused.reason_code.as_str(), &refused.message)
 }
 
@@ -129,8 +129,8 @@ pub(super) fn status_message(text: &str) -> String {
     encoded
 }
 
-/// An RPC error with its `ErrorInfo`; for what answers no decision.
-pub(super) fn error(code: i32, reason: &str, message: &str) -> Response<Answer> {
+/// RPC error with its `ErrorInfo`, for calls that answer no decision.
+pub(super) fn error(code: i32, reason: &str, message: &str) -> Response<GrpcBody> {
     let info =
         ErrorInfo { reason: reason.to_owned(), domain: DOMAIN.to_owned(), ..ErrorInfo::default() };
     let details = vec![prost_types::Any {
@@ -139,7 +139,7 @@ pub(super) fn error(code: i32, reason: &str, message: &str) -> Response<Answer> 
     }];
     let status = Status { code, message: message.to_owned(), details };
     let encoded = STANDARD_NO_PAD.encode(status.encode_to_vec());
-    let mut response = Response::new(Answer { message: None, trailers: None, call: None });
+    let mut response = Response::new(GrpcBody { message: None, trailers: None, call: None });
     *response.headers_mut() = headers();
     for (name, value) in [
         ("grpc-status", code.to_string()),
@@ -157,7 +157,7 @@ pub(super) fn error(code: i32, reason: &str, message: &str) -> Response<Answer> 
 mod tests {
     use super::*;
 
-    /// What is no visible ASCII, and `%`, is encoded.
+    /// `%`, and octets that are not visible ASCII, are encoded.
     #[test]
     fn status_messages() {
         for (text, encoded) in [

@@ -7,7 +7,7 @@
 //! INVARIANT (same length): a name of another length would take other room in the table of header compression
 //! (RFC 7541 §4.1), and client and server would no longer mean the same by its entries.
 
-use super::frames::{CONTINUATION, Frame, HEADERS};
+use super::frames::{CONTINUATION, FrameHeader, HEADERS};
 
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
@@ -18,16 +18,16 @@ const INDEX: u32 = 1;
 /// Longest integers that are followed; none in a header block of 16 KiB is longer.
 const MAX_SHIFT: u32 = 28;
 
-/// Where in a frame the next octet stands.
+/// Position of the next octet in a frame.
 #[derive(Clone, Copy, Debug)]
-enum At {
+enum BlockPosition {
     PadLength,
     Priority { left: usize },
     Block,
     Rest,
 }
 
-/// Where in a header block the next octet stands (RFC 7541 §6).
+/// Position of the next octet in a header block (RFC 7541 §6).
 #[derive(Clone, Copy, Debug)]
 enum In {
     Field,
@@ -61,7 +61,7 @@ enum In {
     },
 }
 
-/// What a number was.
+/// Meaning of a number.
 #[derive(Clone, Copy, Debug)]
 enum Then {
     Nothing,
@@ -71,25 +71,32 @@ enum Then {
 /// Follows the header blocks that one client sends.
 #[derive(Debug)]
 pub(super) struct Rewriter {
-    at: At,
+    at: BlockPosition,
     field: In,
     /// Octets of the frame that are not read yet, padding included.
     left: usize,
     padding: usize,
     flags: u8,
-    /// What came cannot be followed any more, and passes as it is.
+    /// The octets cannot be followed any more. They pass unchanged.
     is_lost: bool,
 }
 
 impl Default for Rewriter {
     fn default() -> Self {
-        Self { at: At::Rest, field: In::Field, left: 0, padding: 0, flags: 0, is_lost: false }
+        Self {
+            at: BlockPosition::Rest,
+            field: In::Field,
+            left: 0,
+            padding: 0,
+            flags: 0,
+            is_lost: false,
+        }
     }
 }
 
 impl Rewriter {
     /// A frame begins.
-    pub(super) fn begin_frame(&mut self, frame: Frame) {
+    pub(super) fn begin_frame(&mut self, frame: FrameHeader) {
         self.left = frame.length;
         self.padding = 0;
         self.flags = frame.flags;
@@ -97,21 +104,21 @@ impl Rewriter {
             HEADERS => {
                 self.field = In::Field;
                 if frame.flags & PADDED != 0 {
-                    self.at = At::PadLength;
+                    self.at = BlockPosition::PadLength;
                 } else {
                     self.begin_block(frame.flags & PRIORITY != 0);
                 }
             }
             CONTINUATION => self.begin_block(false),
-            _ => self.at = At::Rest,
+            _ => self.at = BlockPosition::Rest,
         }
     }
 
     /// Rewrites the next octets of the frame's payload.
     pub(super) fn rewrite(&mut self, payload: &mut [u8]) {
         for octet in payload {
-            // Most of what comes is no header, and is passed over at once.
-            if self.is_lost || matches!(self.at, At::Rest) {
+            // Most octets do not belong to a header, and are skipped at once.
+            if self.is_lost || matches!(self.at, BlockPosition::Rest) {
                 return;
             }
             self.step(octet);
@@ -121,34 +128,36 @@ impl Rewriter {
     fn step(&mut self, octet: &mut u8) {
         self.left = self.left.saturating_sub(1);
         match self.at {
-            At::PadLength => {
+            BlockPosition::PadLength => {
                 self.padding = usize::from(*octet);
                 self.begin_block(self.flags & PRIORITY != 0);
             }
-            At::Priority { left: 1 } => self.begin_block(false),
-            At::Priority { left } => self.at = At::Priority { left: left.saturating_sub(1) },
-            At::Block => {
+            BlockPosition::Priority { left: 1 } => self.begin_block(false),
+            BlockPosition::Priority { left } => {
+                self.at = BlockPosition::Priority { left: left.saturating_sub(1) }
+            }
+            BlockPosition::Block => {
                 self.header(octet);
                 if self.left <= self.padding {
                     self.end_block();
                 }
             }
-            At::Rest => {}
+            BlockPosition::Rest => {}
         }
     }
 
     fn begin_block(&mut self, has_priority: bool) {
         if has_priority {
-            self.at = At::Priority { left: 5 };
+            self.at = BlockPosition::Priority { left: 5 };
         } else if self.left > self.padding {
-            self.at = At::Block;
+            self.at = BlockPosition::Block;
         } else {
             self.end_block();
         }
     }
 
     fn end_block(&mut self) {
-        self.at = At::Rest;
+        self.at = BlockPosition::Rest;
         if self.flags & END_HEADERS != 0 {
             self.field = In::Field;
         }
@@ -262,7 +271,7 @@ const fn value(left: u32, is_name: bool) -> In {
 #[cfg(test)]
 #[expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::super::frames::{Frames, Part};
+    use super::super::frames::{Frames, StreamPart};
     use super::*;
 
     const START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -288,8 +297,8 @@ mod tests {
             for mut chunk in bytes.chunks_mut(size) {
                 while let Some(part) = frames.next(&mut chunk) {
                     match part {
-                        Part::Frame(frame) => rewriter.begin_frame(frame),
-                        Part::Payload(payload) => rewriter.rewrite(payload),
+                        StreamPart::FrameHeader(frame) => rewriter.begin_frame(frame),
+                        StreamPart::Payload(payload) => rewriter.rewrite(payload),
                     }
                 }
             }
@@ -363,7 +372,7 @@ mod tests {
         }
     }
 
-    /// What is compressed, or cannot be followed, passes as it is.
+    /// Compressed octets, and octets that cannot be followed, pass unchanged.
     #[test]
     fn what_is_not_understood_passes() {
         let compressed = [&[0x41, 0x83][..], b"%%%"].concat();

@@ -10,11 +10,11 @@ use super::accept::Bound;
 use super::settings::FastListener;
 use crate::error::EngineError;
 
-/// A socket that was bound here.
+/// File of a unix socket that this process has bound.
 #[derive(Debug)]
 pub(super) struct OwnSocket {
     path: PathBuf,
-    /// Device and file; none where it was gone at once.
+    /// Device and inode. `None`: the file was gone at once.
     file: Option<(u64, u64)>,
 }
 
@@ -23,7 +23,7 @@ impl OwnSocket {
         Self { file: identity_of(&path), path }
     }
 
-    /// Removes it, unless something else stands there by now.
+    /// Removes the file, unless another file has taken its place.
     pub(super) fn remove(&self) {
         if self.file.is_some() && identity_of(&self.path) == self.file {
             drop(std::fs::remove_file(&self.path));
@@ -61,7 +61,7 @@ pub(super) fn bind(listener: &FastListener) -> Result<(String, Bound), EngineErr
     Ok((address, Bound::Tcp(socket)))
 }
 
-/// Removes a socket that nobody listens on any more; anything else at the path is left alone.
+/// Removes a socket on which no process listens any more. Any other file at the path stays.
 fn remove_stale(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
     let (is_socket, is_ours) = match std::fs::symlink_metadata(path) {
@@ -69,7 +69,7 @@ fn remove_stale(path: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    // One of another user is left alone, and then the address is in use.
+    // A socket of another user stays, and the address is then in use.
     if is_socket
         && is_ours
         && let Err(error) = std::os::unix::net::UnixStream::connect(path)

@@ -7,16 +7,16 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::frames::{DATA, Frame};
+use super::frames::{DATA, FrameHeader};
 
-/// What a call earns. A call needs three frames, and some for flow control and cancellation; one that fills the largest
-/// header list costs less than twenty.
+/// Frames that a call earns. A call needs three frames, and some for flow control and cancellation; a call that fills the
+/// largest header list costs less than twenty.
 const CALL: u32 = 32;
-/// What any connection may send at once before a call begins.
+/// Frames that any connection may send at once before a call begins.
 const BASE: u32 = 256;
 /// Frames of a call that are read before the call begins and earns.
 const FRAMES_OF_CALL: u32 = 3;
-/// How long it takes until a connection without calls may send one frame more.
+/// Time after which a connection without calls may send one frame more.
 const REFILL: Duration = Duration::from_millis(10);
 /// A DATA frame of this length carries enough to be free. Any other frame costs one more for each such part of its payload.
 const PART: usize = 1_024;
@@ -25,15 +25,15 @@ const PART: usize = 1_024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Exceeded;
 
-/// What a connection may still send.
+/// Frames that a connection may still send.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct FrameBudget {
     left: u32,
     capacity: u32,
     filled: Instant,
 }
 
-impl Budget {
+impl FrameBudget {
     /// A full budget, for a connection that may have so many calls at once.
     pub(super) fn new(max_streams: u32, now: Instant) -> Self {
         let capacity = max_streams.saturating_mul(FRAMES_OF_CALL).saturating_add(BASE);
@@ -46,7 +46,7 @@ impl Budget {
     /// Nothing is left.
     pub(super) fn pay(
         &mut self,
-        frame: Frame,
+        frame: FrameHeader,
         begun: &AtomicU32,
         now: impl FnOnce() -> Instant,
     ) -> Result<(), Exceeded> {
@@ -70,7 +70,7 @@ impl Budget {
     }
 }
 
-fn cost(frame: Frame) -> u32 {
+fn cost(frame: FrameHeader) -> u32 {
     if frame.kind == DATA {
         return u32::from(frame.length < PART);
     }
@@ -84,7 +84,7 @@ mod tests {
     use super::super::frames::HEADERS;
     use super::*;
 
-    const SETTINGS: Frame = Frame { length: 0, kind: 4, flags: 0 };
+    const SETTINGS: FrameHeader = FrameHeader { length: 0, kind: 4, flags: 0 };
 
     fn after(start: Instant, ms: u64) -> impl FnOnce() -> Instant {
         move || start.checked_add(Duration::from_millis(ms)).unwrap()
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn floods_end() {
         let (start, none) = (Instant::now(), AtomicU32::new(0));
-        let mut budget = Budget::new(1, start);
+        let mut budget = FrameBudget::new(1, start);
         let capacity = BASE + FRAMES_OF_CALL;
         for _ in 0..capacity {
             budget.pay(SETTINGS, &none, after(start, 0)).unwrap();
@@ -116,8 +116,8 @@ mod tests {
     #[test]
     fn calls_pay_for_themselves() {
         let (start, begun) = (Instant::now(), AtomicU32::new(0));
-        let mut budget = Budget::new(256, start);
-        let frame = |kind, length| Frame { length, kind, flags: 0 };
+        let mut budget = FrameBudget::new(256, start);
+        let frame = |kind, length| FrameHeader { length, kind, flags: 0 };
         for _ in 0..100_000 {
             let window = frame(8, 4);
             for frame in [
@@ -145,7 +145,7 @@ mod tests {
     /// Long payloads cost more than short ones.
     #[test]
     fn costs() {
-        let of = |kind, length| cost(Frame { length, kind, flags: 0 });
+        let of = |kind, length| cost(FrameHeader { length, kind, flags: 0 });
         assert_eq!((1, 17, 17), (of(4, 0), of(4, 16_384), of(0xff, 16_384)));
         assert_eq!((1, 1, 0), (of(DATA, 0), of(DATA, 1_023), of(DATA, 1_024)));
     }

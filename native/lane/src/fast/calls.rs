@@ -10,13 +10,13 @@ use hyper::{Request, Response};
 use prost::Message;
 use tokio::task::block_in_place;
 
-use super::accept::Connection;
-use super::answer::{Answer, UNIMPLEMENTED, compressed, error, failed, overloaded, reply};
-use super::counts::{Counts, Refusal};
+use super::accept::OpenConnection;
+use super::answer::{GrpcBody, UNIMPLEMENTED, compressed, error, failed, overloaded, reply};
+use super::counts::{ListenerCounts, RefusalCause};
 use super::headers::{authorization, grpc_timeout, is_compressed, trace_parent, trace_state};
 use super::message::{read_message, within};
 use super::settings::FastSettings;
-use super::share::{Call, Full};
+use super::share::{CountedCall, Full};
 use crate::engine::Engine;
 use crate::proto::grpc::health::v1::health_check_response::ServingStatus;
 use crate::proto::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse};
@@ -34,12 +34,12 @@ const NOT_FOUND: i32 = 5;
 /// Largest health request.
 const MAX_HEALTH: usize = 4096;
 
-/// What the calls of one listener share.
+/// Values that the calls of one listener share.
 #[derive(Debug)]
 pub(super) struct Serving {
     pub(super) engine: Arc<Engine>,
     pub(super) listener: Arc<str>,
-    pub(super) counts: Arc<Counts>,
+    pub(super) counts: Arc<ListenerCounts>,
     pub(super) draining: Arc<AtomicBool>,
     pub(super) max_streams: u32,
     pub(super) receive: Duration,
@@ -50,7 +50,7 @@ pub(super) struct Serving {
 impl Serving {
     pub(super) fn new(
         engine: &Arc<Engine>,
-        counts: &Arc<Counts>,
+        counts: &Arc<ListenerCounts>,
         draining: &Arc<AtomicBool>,
         settings: &FastSettings,
     ) -> Self {
@@ -68,10 +68,10 @@ impl Serving {
 
     pub(super) async fn answer(
         &self,
-        connection: &Arc<Connection>,
+        connection: &Arc<OpenConnection>,
         request: Request<Incoming>,
-        mut call: Call,
-    ) -> Response<Answer> {
+        mut call: CountedCall,
+    ) -> Response<GrpcBody> {
         let received = self.engine.clock.monotonic();
         connection.is_active();
         let method = self.method(request.uri().path());
@@ -79,11 +79,11 @@ impl Serving {
             return refused;
         }
         if is_compressed(request.headers()) {
-            self.counts.refused(Refusal::Compressed);
+            self.counts.refused(RefusalCause::Compressed);
             return compressed();
         }
         let mut response = match method {
-            Method::Engine(surface) => {
+            GrpcMethod::Engine(surface) => {
                 self.decide(surface, request, received, connection, &mut call).await
             }
             _ => self.health(request, &mut call).await,
@@ -94,41 +94,40 @@ impl Serving {
     }
 
     /// The method at a path.
-    pub(super) fn method(&self, path: &str) -> Method {
+    pub(super) fn method(&self, path: &str) -> GrpcMethod {
         match path.trim_start_matches('/').split_once('/') {
-            Some((AUTHORIZER, "Check")) => Method::Engine(Surface::Check),
-            Some((AUTHORIZER, "Report")) => Method::Engine(Surface::Report),
-            Some((AUTHORIZATION, "Check")) => Method::Engine(Surface::ExtAuthz),
-            Some((HEALTH, "Check")) => Method::Health,
-            // A front end is known by its user here, and on no other listener of a unix socket.
+            Some((AUTHORIZER, "Check")) => GrpcMethod::Engine(Surface::Check),
+            Some((AUTHORIZER, "Report")) => GrpcMethod::Engine(Surface::Report),
+            Some((AUTHORIZATION, "Check")) => GrpcMethod::Engine(Surface::ExtAuthz),
+            Some((HEALTH, "Check")) => GrpcMethod::Health,
+            // The system tells here which user a front end is. The Python server does not learn that.
             Some((TASKS, "Start")) if self.engine.takes_prompts(&self.listener) => {
-                Method::Engine(Surface::TaskStart)
+                GrpcMethod::Engine(Surface::TaskStart)
             }
             Some((TASKS, "Extend")) if self.engine.takes_prompts(&self.listener) => {
-                Method::Engine(Surface::TaskExtend)
+                GrpcMethod::Engine(Surface::TaskExtend)
             }
-            Some((AUTHORIZER, "BatchCheck" | "List" | "Explain")) => Method::OtherLane,
-            _ => Method::Unknown,
+            Some((AUTHORIZER, "BatchCheck" | "List" | "Explain")) => GrpcMethod::OtherLane,
+            _ => GrpcMethod::Unknown,
         }
     }
 
-    /// Refuses a call for which there is no room.
-    pub(super) fn refuse_call(&self, method: Method, full: Full) -> Response<Answer> {
+    /// Refuses a call that finds no room.
+    pub(super) fn refuse_call(&self, method: GrpcMethod, full: Full) -> Response<GrpcBody> {
         if let Some(refused) = method.unimplemented() {
             return refused;
         }
-        self.counts.refused(Refusal::of_call(full));
+        self.counts.refused(RefusalCause::of_call(full));
         match method {
-            Method::Engine(surface) => self.refused(surface, ReasonCode::Overloaded),
+            GrpcMethod::Engine(surface) => self.refused(surface, ReasonCode::Overloaded),
             _ => overloaded(),
         }
     }
 
-    /// What a future gives, and then a look at whether the client still waits: the other tasks of the thread, and what came
-    /// for its connections, have their turn first. Where the stream or the connection of the call has ended by then, hyper drops
-    /// the call here, unjudged.
+    /// Output of a future, if the client still waits then. Other tasks of the thread, and new octets of its connections, have
+    /// their turn first. If the stream or the connection of the call has ended by then, hyper drops the call here, unjudged.
     async fn unless_gone<F: Future>(&self, future: F) -> F::Output {
-        let unjudged = Unjudged::new(&self.counts);
+        let unjudged = UnjudgedCall::new(&self.counts);
         let output = future.await;
         tokio::task::yield_now().await;
         unjudged.end();
@@ -140,9 +139,9 @@ impl Serving {
         surface: Surface,
         request: Request<Incoming>,
         received: Instant,
-        connection: &Connection,
-        call: &mut Call,
-    ) -> Response<Answer> {
+        connection: &OpenConnection,
+        call: &mut CountedCall,
+    ) -> Response<GrpcBody> {
         let (parts, body) = request.into_parts();
         let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
         let remaining = header("grpc-timeout").and_then(grpc_timeout);
@@ -151,7 +150,7 @@ impl Serving {
         let caller = &connection.caller;
         let chain: Option<Vec<&[u8]>> =
             caller.chain.as_ref().map(|shown| shown.iter().map(AsRef::as_ref).collect());
-        // A message that is too long is read as far as shows it, and then is what it is: no request.
+        // One byte more than the bound is read, so that the engine refuses the message.
         let most = self.engine.max_message_bytes().saturating_add(1);
         // A sender that never ends its message would hold its place for ever.
         let patience = remaining.unwrap_or(self.receive).min(self.receive);
@@ -159,11 +158,11 @@ impl Serving {
         let message = match self.unless_gone(message).await {
             Some(Ok(message)) => message,
             Some(Err(_)) => {
-                self.counts.refused(Refusal::ReceiveBytes);
+                self.counts.refused(RefusalCause::ReceiveBytes);
                 return self.refused(surface, ReasonCode::Overloaded);
             }
             None => {
-                self.counts.refused(Refusal::ReceiveTimeout);
+                self.counts.refused(RefusalCause::ReceiveTimeout);
                 return self.refused(surface, ReasonCode::Deadline);
             }
         };
@@ -190,8 +189,8 @@ impl Serving {
             .map_or_else(|refused| failed(&refused), reply)
     }
 
-    /// Refuses what was not read: a decision where that is what is answered, else an RPC error.
-    fn refused(&self, surface: Surface, reason: ReasonCode) -> Response<Answer> {
+    /// Refuses a call whose message was not read: with a decision if the surface answers decisions, else with an RPC error.
+    fn refused(&self, surface: Surface, reason: ReasonCode) -> Response<GrpcBody> {
         let decision = self.engine.refuse(WhichLane::Fast, surface, reason);
         if answers_decision(surface) {
             return reply(decision);
@@ -203,18 +202,22 @@ impl Serving {
         failed(&ApiError::of(reason, what))
     }
 
-    async fn health(&self, request: Request<Incoming>, call: &mut Call) -> Response<Answer> {
+    async fn health(
+        &self,
+        request: Request<Incoming>,
+        call: &mut CountedCall,
+    ) -> Response<GrpcBody> {
         let read = read_message(request.into_body(), MAX_HEALTH, call);
         let message = match within(self.receive, read).await {
             Some(Ok(message)) => message,
             Some(Err(_)) => return overloaded(),
             None => {
-                self.counts.refused(Refusal::ReceiveTimeout);
+                self.counts.refused(RefusalCause::ReceiveTimeout);
                 return error(DEADLINE_EXCEEDED, "DEADLINE", "the request did not come in time");
             }
         };
         let Ok(asked) = HealthCheckRequest::decode(message) else {
-            return error(INVALID_ARGUMENT, "BAD_INPUT", "the bytes are no HealthCheckRequest");
+            return error(INVALID_ARGUMENT, "BAD_INPUT", "the bytes are not a HealthCheckRequest");
         };
         if !["", AUTHORIZER, AUTHORIZATION].contains(&asked.service.as_str()) {
             return error(NOT_FOUND, "BAD_INPUT", "there is no such service");
@@ -225,9 +228,9 @@ impl Serving {
     }
 }
 
-/// What a path names.
+/// Method that a path names.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Method {
+pub(super) enum GrpcMethod {
     Engine(Surface),
     Health,
     /// A method that only the Python lane answers.
@@ -235,9 +238,9 @@ pub(super) enum Method {
     Unknown,
 }
 
-impl Method {
-    /// The answer to a method that is not answered here.
-    fn unimplemented(self) -> Option<Response<Answer>> {
+impl GrpcMethod {
+    /// Answer to a method that is not served here.
+    fn unimplemented(self) -> Option<Response<GrpcBody>> {
         let what = match self {
             Self::Engine(_) | Self::Health => return None,
             Self::OtherLane => {
@@ -250,13 +253,13 @@ impl Method {
 }
 
 /// A call that is not judged yet. It is counted if it is dropped before its end.
-struct Unjudged<'a> {
-    counts: &'a Counts,
+struct UnjudgedCall<'a> {
+    counts: &'a ListenerCounts,
     has_ended: bool,
 }
 
-impl<'a> Unjudged<'a> {
-    const fn new(counts: &'a Counts) -> Self {
+impl<'a> UnjudgedCall<'a> {
+    const fn new(counts: &'a ListenerCounts) -> Self {
         Self { counts, has_ended: false }
     }
 
@@ -266,15 +269,15 @@ impl<'a> Unjudged<'a> {
     }
 }
 
-impl Drop for Unjudged<'_> {
+impl Drop for UnjudgedCall<'_> {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.counts.refused(Refusal::Gone);
+            self.counts.refused(RefusalCause::Gone);
         }
     }
 }
 
-/// Whether a surface answers a decision, and never an RPC error.
+/// True if a surface answers a decision, and never an RPC error.
 const fn answers_decision(surface: Surface) -> bool {
     matches!(surface, Surface::Check | Surface::ExtAuthz)
 }

@@ -1,5 +1,5 @@
-//! Canaries: small tasks that go the way of a call, through the loop that takes connections and the threads that answer,
-//! and tell whether a call would have been answered in time.
+//! Canaries: small tasks that pass the loop that accepts connections and the threads that answer, as a call does. Their time
+//! shows whether a call would have been answered in time.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,20 +16,20 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::clock::Clock;
 use crate::threads;
 
-/// How often they are looked at; one is sent at every second look.
+/// Time between two looks at the canaries. A canary is sent at every second look.
 const LOOK: Duration = Duration::from_millis(250);
-/// So many in a row that waited too long make a listener slow.
+/// Late canaries in a row that make a listener slow.
 const MOST_LATE: u32 = 3;
-/// Canaries of one listener that are under way; more are not sent, and nothing is lost by that.
+/// Most canaries of one listener that are under way. Further canaries are not needed.
 const MOST: usize = 256;
 
-/// A canary on its way: a thread that answers calls sends back when it had it.
+/// Canary under way: a thread that answers calls sends back the time at which it had the canary.
 pub(super) type Canary = SyncSender<Instant>;
 
-/// Where the canaries of a listener are sent.
+/// Way to the loop of a listener.
 pub(super) type Canaries = mpsc::Sender<Canary>;
 
-/// Whether the listeners answer in time.
+/// Late canaries in a row of each listener.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     listeners: Vec<(Arc<str>, AtomicU32)>,
@@ -41,7 +41,7 @@ impl Pulse {
         Self { listeners }
     }
 
-    /// The listeners whose last canaries all waited too long.
+    /// Names of the listeners whose last canaries were all late.
     pub(super) fn slow(&self) -> impl Iterator<Item = &str> {
         self.listeners
             .iter()
@@ -61,10 +61,10 @@ impl Pulse {
 /// The canaries of one listener that are under way.
 #[derive(Default)]
 struct Flock {
-    sent: VecDeque<Sent>,
+    sent: VecDeque<SentCanary>,
 }
 
-struct Sent {
+struct SentCanary {
     at: Instant,
     comes_back: Receiver<Instant>,
     /// The canary itself, where there was no way in.
@@ -77,13 +77,13 @@ impl Flock {
             let (canary, comes_back) = sync_channel(1);
             // It never comes back from a way in that is full.
             let _kept = to.try_send(canary).err().map(TrySendError::into_inner);
-            self.sent.push_back(Sent { at: now, comes_back, _kept });
+            self.sent.push_back(SentCanary { at: now, comes_back, _kept });
         }
     }
 
     /// Looks at those under way, oldest first.
     fn look(&mut self, now: Instant, ready_after: Duration, mut count: impl FnMut(bool)) {
-        self.sent.retain(|Sent { at, comes_back, .. }| {
+        self.sent.retain(|SentCanary { at, comes_back, .. }| {
             let came = comes_back.try_recv().ok();
             let waited = came.unwrap_or(now).saturating_duration_since(*at);
             let is_over = came.is_some() || waited > ready_after;
@@ -95,7 +95,7 @@ impl Flock {
     }
 }
 
-/// The thread that sends them; none of those that answer.
+/// Thread that sends canaries. It answers no calls.
 pub(super) struct Sender {
     stop: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -150,7 +150,7 @@ impl Sender {
 mod tests {
     use super::*;
 
-    /// A way in that is full is none.
+    /// A canary that finds the way full counts as late.
     #[test]
     fn no_way_in() {
         let pulse = Pulse::new(["a".into()]);
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(1, pulse.slow().count());
     }
 
-    /// Three in a row are needed, and one that is in time ends the row.
+    /// Three late canaries in a row make a listener slow, and one in time ends the row.
     #[test]
     fn three_in_a_row() {
         let pulse = Pulse::new(["a".into(), "b".into()]);
@@ -182,14 +182,14 @@ mod tests {
         assert!(look(&mut flock, 1_000).is_empty());
         assert!(look(&mut flock, 1_600).is_empty());
         assert_eq!(["a"], *look(&mut flock, 2_001));
-        // Those who answer take them at last, and the next one at once.
+        // The late canaries are taken at last, and the next one at once.
         while let Ok(canary) = taken.try_recv() {
             canary.send(at(2_001)).unwrap_or_default();
         }
         assert_eq!(["a"], *look(&mut flock, 2_002));
         flock.send(&way, at(2_500));
         taken.try_recv().unwrap().send(at(2_600)).unwrap();
-        // However late somebody looks.
+        // The time of the look does not matter.
         assert!(look(&mut flock, 9_000).is_empty());
         assert!(flock.sent.is_empty());
     }

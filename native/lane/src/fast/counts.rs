@@ -1,14 +1,14 @@
-//! What one listener of the fast lane refused and holds, for the metrics.
+//! Metrics of the listeners of the fast lane: refusals, connections and calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::share::{Full, Peers};
-use crate::metrics::{Family, Kind, Sample};
+use super::share::{Full, PeerTable};
+use crate::metrics::{Family, FamilyKind, Sample};
 
-/// Why a connection was closed, or a call refused, before it was judged.
+/// Cause for which a connection was closed, or a call refused, before it was judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum RefusalCause {
     /// All peers together had as many connections as the listener may have.
     ListenerConnections,
     /// The peer had as many connections as it may have.
@@ -17,9 +17,9 @@ pub(super) enum Refusal {
     Accept,
     /// The TLS handshake failed.
     TlsHandshake,
-    /// The TLS handshake was not done in time.
+    /// The TLS handshake took too long.
     TlsTimeout,
-    /// HTTP/2 was not begun in time.
+    /// HTTP/2 began too late.
     PrefaceTimeout,
     /// No call began or ended on the connection for too long.
     Idle,
@@ -27,7 +27,7 @@ pub(super) enum Refusal {
     ListenerCalls,
     /// The peer had as many calls as it may have.
     PeerCalls,
-    /// A message was not finished in time.
+    /// The message of a call came too late.
     ReceiveTimeout,
     /// Unfinished messages took as much memory as they may.
     ReceiveBytes,
@@ -39,7 +39,7 @@ pub(super) enum Refusal {
     Gone,
 }
 
-impl Refusal {
+impl RefusalCause {
     /// All, in order.
     const ALL: [Self; 14] = [
         Self::ListenerConnections,
@@ -58,7 +58,7 @@ impl Refusal {
         Self::Gone,
     ];
 
-    /// The word used in metrics.
+    /// Value of the label `reason`.
     const fn as_str(self) -> &'static str {
         match self {
             Self::ListenerConnections => "listener_connections",
@@ -95,18 +95,18 @@ impl Refusal {
 
 /// Counters of one listener.
 #[derive(Debug)]
-pub(super) struct Counts {
+pub(super) struct ListenerCounts {
     pub(super) listener: Arc<str>,
-    pub(super) peers: Arc<Peers>,
-    refused: [AtomicU64; Refusal::ALL.len()],
+    pub(super) peers: Arc<PeerTable>,
+    refused: [AtomicU64; RefusalCause::ALL.len()],
 }
 
-impl Counts {
-    pub(super) fn new(listener: Arc<str>, peers: Arc<Peers>) -> Self {
+impl ListenerCounts {
+    pub(super) fn new(listener: Arc<str>, peers: Arc<PeerTable>) -> Self {
         Self { listener, peers, refused: Default::default() }
     }
 
-    pub(super) fn refused(&self, why: Refusal) {
+    pub(super) fn refused(&self, why: RefusalCause) {
         if let Some(count) = self.refused.get(why as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -115,24 +115,25 @@ impl Counts {
 
 /// The metric families of all listeners.
 #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
-pub(super) fn families(listeners: &[Arc<Counts>]) -> Vec<Family> {
-    let of = |counts: &Counts| ("listener", counts.listener.as_ref().to_owned());
-    let gauge = |name: &'static str, help: &'static str, value: fn(&Counts) -> usize| Family {
-        name,
-        help,
-        kind: Kind::Gauge,
-        samples: listeners
-            .iter()
-            .map(|counts| Sample {
-                name: name.to_owned(),
-                labels: vec![of(counts)],
-                value: value(counts) as f64,
-            })
-            .collect(),
-    };
+pub(super) fn families(listeners: &[Arc<ListenerCounts>]) -> Vec<Family> {
+    let of = |counts: &ListenerCounts| ("listener", counts.listener.as_ref().to_owned());
+    let gauge =
+        |name: &'static str, help: &'static str, value: fn(&ListenerCounts) -> usize| Family {
+            name,
+            help,
+            kind: FamilyKind::Gauge,
+            samples: listeners
+                .iter()
+                .map(|counts| Sample {
+                    name: name.to_owned(),
+                    labels: vec![of(counts)],
+                    value: value(counts) as f64,
+                })
+                .collect(),
+        };
     let mut refused = Vec::new();
     for counts in listeners {
-        for (why, count) in Refusal::ALL.into_iter().zip(&counts.refused) {
+        for (why, count) in RefusalCause::ALL.into_iter().zip(&counts.refused) {
             refused.push(Sample {
                 name: "authz_fast_refused_total".to_owned(),
                 labels: vec![of(counts), ("reason", why.as_str().to_owned())],
@@ -144,7 +145,7 @@ pub(super) fn families(listeners: &[Arc<Counts>]) -> Vec<Family> {
         Family {
             name: "authz_fast_refused",
             help: "Connections that the fast lane closed, and calls that it refused or dropped before it judged them.",
-            kind: Kind::Counter,
+            kind: FamilyKind::Counter,
             samples: refused,
         },
         gauge("authz_fast_connections", "Open connections of the fast lane.", |counts| {
@@ -163,7 +164,7 @@ mod tests {
     /// Each reason counts in its own place.
     #[test]
     fn reasons_are_in_order() {
-        for (place, why) in Refusal::ALL.into_iter().enumerate() {
+        for (place, why) in RefusalCause::ALL.into_iter().enumerate() {
             assert_eq!(place, why as usize, "{why:?}");
         }
     }

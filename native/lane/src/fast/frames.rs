@@ -11,23 +11,23 @@ pub(super) const CONTINUATION: u8 = 9;
 
 /// A frame header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Frame {
+pub(super) struct FrameHeader {
     /// Octets of the payload.
     pub(super) length: usize,
     pub(super) kind: u8,
     pub(super) flags: u8,
 }
 
-/// A part of what a client sent.
+/// Part of the octets that a client sent.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Part<'a> {
+pub(super) enum StreamPart<'a> {
     /// A frame begins.
-    Frame(Frame),
+    FrameHeader(FrameHeader),
     /// Octets of the payload of the last frame that began. They may come in several parts.
     Payload(&'a mut [u8]),
 }
 
-/// Where in the stream of frames the next octet stands.
+/// Position of the next octet in the stream of frames.
 #[derive(Clone, Copy, Debug)]
 enum Position {
     Preface { left: usize },
@@ -50,8 +50,8 @@ impl Default for Frames {
 }
 
 impl Frames {
-    /// Takes the next part from the start of `octets`. Returns none where the octets end first.
-    pub(super) fn next<'a>(&mut self, octets: &mut &'a mut [u8]) -> Option<Part<'a>> {
+    /// Takes the next part from the start of `octets`. Returns `None` if the octets end first.
+    pub(super) fn next<'a>(&mut self, octets: &mut &'a mut [u8]) -> Option<StreamPart<'a>> {
         loop {
             match self.position {
                 Position::Preface { left } => {
@@ -73,12 +73,12 @@ impl Frames {
                     }
                     let frame = read_header(header);
                     self.payload(frame.length);
-                    return Some(Part::Frame(frame));
+                    return Some(StreamPart::FrameHeader(frame));
                 }
                 Position::Payload { left } => {
                     let payload = take(octets, left)?;
                     self.payload(left.saturating_sub(payload.len()));
-                    return Some(Part::Payload(payload));
+                    return Some(StreamPart::Payload(payload));
                 }
             }
         }
@@ -89,7 +89,7 @@ impl Frames {
     }
 }
 
-/// Takes at most `count` octets from the start of `octets`. Returns none where there are none.
+/// Takes at most `count` octets from the start of `octets`. Returns `None` if there are no octets.
 fn take<'a>(octets: &mut &'a mut [u8], count: usize) -> Option<&'a mut [u8]> {
     if octets.is_empty() {
         return None;
@@ -100,11 +100,11 @@ fn take<'a>(octets: &mut &'a mut [u8], count: usize) -> Option<&'a mut [u8]> {
     Some(taken)
 }
 
-fn read_header(header: [u8; HEADER]) -> Frame {
+fn read_header(header: [u8; HEADER]) -> FrameHeader {
     let [high, middle, low, kind, flags, ..] = header;
     let length = u32::from_be_bytes([0, high, middle, low]);
     // 24 bits always fit.
-    Frame { length: usize::try_from(length).unwrap_or(usize::MAX), kind, flags }
+    FrameHeader { length: usize::try_from(length).unwrap_or(usize::MAX), kind, flags }
 }
 
 #[cfg(test)]
@@ -125,19 +125,19 @@ mod tests {
         for size in 1..=sent.len() {
             let mut bytes = sent.clone();
             let mut follower = Frames::default();
-            let mut seen: Vec<(Frame, Vec<u8>)> = Vec::new();
+            let mut seen: Vec<(FrameHeader, Vec<u8>)> = Vec::new();
             for mut chunk in bytes.chunks_mut(size) {
                 while let Some(part) = follower.next(&mut chunk) {
                     match part {
-                        Part::Frame(frame) => seen.push((frame, Vec::new())),
-                        Part::Payload(octets) => seen.last_mut().unwrap().1.extend(&*octets),
+                        StreamPart::FrameHeader(frame) => seen.push((frame, Vec::new())),
+                        StreamPart::Payload(octets) => seen.last_mut().unwrap().1.extend(&*octets),
                     }
                 }
             }
             let expected: Vec<_> = frames
                 .iter()
                 .map(|(kind, flags, payload)| {
-                    let frame = Frame { length: payload.len(), kind: *kind, flags: *flags };
+                    let frame = FrameHeader { length: payload.len(), kind: *kind, flags: *flags };
                     (frame, payload.to_vec())
                 })
                 .collect();

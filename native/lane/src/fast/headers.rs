@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use hyper::header::HeaderMap;
 
-/// The call's own credential. Two of them are joined and a value that is no text is spoilt, so that neither is believed.
+/// Credential of the call itself. Two credentials are joined, and a value that is not UTF-8 is changed, so that neither of
+/// them is valid.
 pub(super) fn authorization(headers: &HeaderMap) -> Option<String> {
     let values: Vec<_> = headers
         .get_all("authorization")
@@ -46,7 +47,7 @@ pub(super) fn grpc_timeout(value: &str) -> Option<Duration> {
     })
 }
 
-/// Whether a call announces compressed messages. None is ever unpacked: a few KiB could become many MiB.
+/// True if a call announces compressed messages. They are never unpacked: a few KiB could become many MiB.
 pub(super) fn is_compressed(headers: &HeaderMap) -> bool {
     headers.get_all("grpc-encoding").iter().any(|encoding| encoding != "identity")
 }
@@ -58,7 +59,7 @@ mod tests {
 
     use super::*;
 
-    /// Two credentials are no credential, and nor are bytes.
+    /// Two credentials are not a credential, and neither are bytes.
     #[test]
     fn authorization_is_one_value() {
         let mut headers = HeaderMap::new();
@@ -71,7 +72,7 @@ mod tests {
         assert!(crate::ask::authorization(&authorization(&headers).unwrap()).is_err());
     }
 
-    /// Two parents are none; several states are one.
+    /// Two parents count as no parent; several states are joined.
     #[test]
     fn trace_context_is_one_parent() {
         let mut headers = HeaderMap::new();
@@ -85,7 +86,7 @@ mod tests {
         assert_eq!(None, trace_parent(&headers));
     }
 
-    /// Units of `grpc-timeout`; anything else is no deadline.
+    /// Units of `grpc-timeout`. Any other value is not a deadline.
     #[test]
     fn timeouts() {
         for (value, expected) in [

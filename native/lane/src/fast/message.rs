@@ -9,12 +9,12 @@ use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
 use prost::bytes::Buf as _;
 
-use super::share::{Call, Full};
+use super::share::{CountedCall, Full};
 
 /// Bytes before a message (gRPC over HTTP/2, Length-Prefixed-Message).
 const PREFIX: usize = 5;
 
-/// What a future gives, if it is done in time. Of one that is done at once no timer is made.
+/// Output of a future, if it is done in time. A future that is done at once needs no timer.
 pub(super) async fn within<F: Future>(patience: Duration, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
@@ -23,12 +23,12 @@ pub(super) async fn within<F: Future>(patience: Duration, future: F) -> Option<F
     tokio::time::timeout(patience, future).await.ok()
 }
 
-/// The message of a unary call, cut at `most` bytes. What is no single uncompressed message gives bytes that decode as no
-/// request. What has to be put aside is counted for the call's peer.
+/// Message of a unary call, cut at `most` bytes. A body that is not a single uncompressed message gives bytes that decode as no
+/// request. Bytes that are stored until the message is whole count for the call's peer.
 pub(super) async fn read_message(
     mut body: Incoming,
     most: usize,
-    call: &mut Call,
+    call: &mut CountedCall,
 ) -> Result<Bytes, Full> {
     let limit = most.saturating_add(PREFIX);
     // Almost always there is one frame, which is taken as it is.
@@ -71,7 +71,7 @@ pub(super) async fn read_message(
     Ok(bytes)
 }
 
-/// Bytes that are no message of any type: a field of number 0.
+/// Bytes that are not a message of any type: a field of number 0.
 const fn garbage() -> Bytes {
     Bytes::from_static(&[0])
 }

@@ -11,20 +11,20 @@ use authz_base::poison::IgnorePoison as _;
 const RECEIVING_BYTES: usize = 256 * 1024 * 1024;
 /// Streams that any connection may have at once.
 const MIN_STREAMS: u32 = 16;
-/// Of an IPv6 address, the network: one host has all of the addresses in it.
+/// Bits of an IPv6 address after its network: one host has all addresses of the network.
 const HOST_BITS: u32 = 64;
 
 /// A bound, and how much of it is used.
 ///
-/// Of what the other peers leave, one peer may hold half. So every further peer finds room, however many are full, and a
-/// peer that is alone has half of all.
+/// One peer may hold half of the room that the other peers leave. So each further peer finds room even if many peers are full,
+/// and a peer that is alone has half of all.
 #[derive(Debug)]
 pub(super) struct Share {
     most: usize,
     used: AtomicUsize,
 }
 
-/// Why there was no room.
+/// Bound that left no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
     /// All peers together hold what the listener may hold.
@@ -70,7 +70,7 @@ impl Share {
     }
 }
 
-/// Whom a connection counts for.
+/// Peer that a connection counts for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum PeerKey {
     /// An IPv4 address, or the /64 network of an IPv6 address.
@@ -93,7 +93,7 @@ impl PeerKey {
     }
 }
 
-/// What one peer holds of one listener.
+/// Share of one peer in one listener.
 #[derive(Debug, Default)]
 struct Holdings {
     connections: AtomicUsize,
@@ -104,7 +104,7 @@ struct Holdings {
 
 /// The peers of one listener. Each has a connection, so there are never more than connections.
 #[derive(Debug)]
-pub(super) struct Peers {
+pub(super) struct PeerTable {
     table: Mutex<HashMap<PeerKey, Arc<Holdings>>>,
     pub(super) connections: Share,
     pub(super) calls: Share,
@@ -113,7 +113,7 @@ pub(super) struct Peers {
     waiting: Arc<Share>,
 }
 
-impl Peers {
+impl PeerTable {
     pub(super) fn new(connections: usize, calls: usize, waiting: Arc<Share>) -> Self {
         Self {
             table: Mutex::default(),
@@ -125,25 +125,25 @@ impl Peers {
     }
 
     /// Counts a connection of a peer.
-    pub(super) fn admit(self: &Arc<Self>, key: PeerKey) -> Result<Arc<Place>, Full> {
+    pub(super) fn admit(self: &Arc<Self>, key: PeerKey) -> Result<Arc<CountedConnection>, Full> {
         let mut table = self.table.lock().ignore_poison();
         let holdings = table.get(&key).map(Arc::clone).unwrap_or_default();
         self.connections.take(&holdings.connections, 1)?;
         table.entry(key.clone()).or_insert_with(|| Arc::clone(&holdings));
         drop(table);
-        Ok(Arc::new(Place { peers: Arc::clone(self), key, holdings }))
+        Ok(Arc::new(CountedConnection { peers: Arc::clone(self), key, holdings }))
     }
 }
 
 /// A connection among those of its peer.
 #[derive(Debug)]
-pub(super) struct Place {
-    peers: Arc<Peers>,
+pub(super) struct CountedConnection {
+    peers: Arc<PeerTable>,
     key: PeerKey,
     holdings: Arc<Holdings>,
 }
 
-impl Place {
+impl CountedConnection {
     /// Streams that this connection may have at once: `most`, or its part of the listener's calls, where its peer has many
     /// connections. So a peer with hundreds of connections has no tens of thousands of calls that only wait for their refusal.
     pub(super) fn streams(&self, most: u32) -> u32 {
@@ -153,13 +153,13 @@ impl Place {
     }
 
     /// Counts a call, its message received or not.
-    pub(super) fn begin(self: &Arc<Self>) -> Result<Call, Full> {
+    pub(super) fn begin(self: &Arc<Self>) -> Result<CountedCall, Full> {
         self.peers.calls.take(&self.holdings.calls, 1)?;
-        Ok(Call { place: Arc::clone(self), receiving: 0 })
+        Ok(CountedCall { place: Arc::clone(self), receiving: 0 })
     }
 }
 
-impl Drop for Place {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         let mut table = self.peers.table.lock().ignore_poison();
         self.peers.connections.give_back(&self.holdings.connections, 1);
@@ -171,12 +171,12 @@ impl Drop for Place {
 
 /// A call among those of its peer, until its answer is on its way.
 #[derive(Debug)]
-pub(super) struct Call {
-    place: Arc<Place>,
+pub(super) struct CountedCall {
+    place: Arc<CountedConnection>,
     receiving: usize,
 }
 
-impl Call {
+impl CountedCall {
     /// Counts bytes of the message that had to be put aside.
     pub(super) fn receive(&mut self, bytes: usize) -> Result<(), Full> {
         self.place.peers.receiving.take(&self.place.holdings.receiving, bytes)?;
@@ -191,9 +191,9 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for CountedCall {
     fn drop(&mut self) {
-        let Place { peers, holdings, .. } = &*self.place;
+        let CountedConnection { peers, holdings, .. } = &*self.place;
         peers.receiving.give_back(&holdings.receiving, self.receiving);
         peers.calls.give_back(&holdings.calls, 1);
     }
@@ -201,11 +201,11 @@ impl Drop for Call {
 
 /// A call that holds its thread.
 #[derive(Debug)]
-pub(super) struct Waiting(Arc<Place>);
+pub(super) struct Waiting(Arc<CountedConnection>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let Place { peers, holdings, .. } = &*self.0;
+        let CountedConnection { peers, holdings, .. } = &*self.0;
         peers.waiting.give_back(&holdings.waiting, 1);
     }
 }
@@ -215,15 +215,15 @@ impl Drop for Waiting {
 mod tests {
     use super::*;
 
-    fn peers(connections: usize, calls: usize) -> Arc<Peers> {
-        Arc::new(Peers::new(connections, calls, Arc::new(Share::new(4))))
+    fn peers(connections: usize, calls: usize) -> Arc<PeerTable> {
+        Arc::new(PeerTable::new(connections, calls, Arc::new(Share::new(4))))
     }
 
     fn user(uid: u32) -> PeerKey {
         PeerKey::User(uid)
     }
 
-    /// However many peers are full, the next one finds room.
+    /// The next peer finds room even if many peers are full.
     #[test]
     fn a_full_peer_leaves_room() {
         let peers = peers(64, 64);

@@ -23,8 +23,7 @@ use crate::locate::Located;
 
 /// Carries what restricts an agent in a session with a subject over to the sessions of agents alone, whose records are locked.
 ///
-/// Args:
-/// * `alones`: those sessions; `ends`: the session with the subject ends by the answer.
+/// `alones` are those sessions. `ends` is true if the session with the subject ends by the answer.
 pub(crate) fn carry(
     transaction: &mut dyn Transaction,
     plan: &Plan,
@@ -56,8 +55,8 @@ pub(crate) fn carry(
     Ok(())
 }
 
-/// Ends the run of denials that was carried over, where something was let through in a task of the agent alone. The record of
-/// the agent's session is locked.
+/// Ends the run of denials that was carried over, if a call was let through in a task of the agent alone. The record of the
+/// agent's session is locked.
 pub(crate) fn end_carried_run(
     transaction: &mut dyn Transaction,
     judgement: &Judgement,
@@ -74,10 +73,8 @@ pub(crate) fn end_carried_run(
     Ok(())
 }
 
-/// The session of a task as its calls see it: where the agent left the subject out, what was carried over to the agent alone
-/// counts, too.
-///
-/// Args: `read`: gives records.
+/// The session of a task as its calls see it: if the agent left the subject out, what was carried over to the agent alone counts,
+/// too. `read` gives records.
 pub(super) fn with_carried_over<E: From<Refused>>(
     plan: &Plan,
     located: &Located,
@@ -101,7 +98,7 @@ pub(super) fn with_carried_over<E: From<Refused>>(
     Ok(Arc::new(Session { history, ..Session::clone(&session) }))
 }
 
-/// As [`with_carried_over`]; the session keeps what it takes over.
+/// As [`with_carried_over`]. The session keeps what it takes over.
 pub(super) fn take_carried_over(
     transaction: &mut dyn Transaction,
     plan: &Plan,
@@ -117,9 +114,7 @@ pub(super) fn take_carried_over(
     Ok(joined)
 }
 
-/// Refuses an agent that left the subject out, where what it may do so was taken away.
-///
-/// Args: `alone`: id of the session of the agent alone.
+/// Refuses an agent that left the subject out, if its session alone was ended. `alone` is the id of that session.
 pub(crate) fn refuse_alone_taken_away(
     keeper: &Keeper,
     alone: &str,
@@ -139,7 +134,7 @@ fn alone_taken_away() -> Refused {
     Refused::new(ReasonCode::Revoked, Step::Locate, what)
 }
 
-/// The session of an agent alone, to which something is carried over now.
+/// Session of an agent alone, which takes over changes now.
 fn carrier(
     transaction: &mut dyn Transaction,
     task: &Task,
@@ -166,9 +161,10 @@ fn carrier(
     Ok(held)
 }
 
-/// Takes the session of an agent alone away, because one of its sessions with a subject was. Its record is locked.
+/// Ends the session of an agent alone, because one of its sessions with a subject was ended. Its record is locked.
 ///
-/// Args: `by_denials`: denials ended that one, so that an administrator who forgets them gives the session back.
+/// `by_denials` is true if denials ended the session with the subject. An administrator who forgets the denials gives the session
+/// back.
 pub(crate) fn bar_alone(
     transaction: &mut dyn Transaction,
     plan: &Plan,

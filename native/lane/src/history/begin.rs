@@ -16,13 +16,11 @@ use crate::locate::Located;
 
 /// Counts a new task in the records of its agent and of its pair, which are locked.
 ///
-/// Args:
-/// * `chain`: whose share the task counts against.
-/// * `kept_until`: when the task is forgotten at the latest.
-/// * `free`: tasks that the store has room for; none: so many that no share can be full.
+/// The task counts against the share of `chain` until `kept_until`, when it is forgotten at the latest. `free` is the number of
+/// further tasks that the store has room for; `None`: so many that no share can be full.
 ///
-/// Returns: false where the share of the pair, or of the agent over all its pairs, is full. An agent has at most as many tasks
-/// as are left free to others, and so has each of its pairs within what is left to the agent.
+/// Returns false if the share of the pair, or of the agent over all its pairs, is full. An agent has at most as many tasks as are
+/// left free to others, and each of its pairs has at most as many as are left to the agent.
 pub(crate) fn count_task(
     transaction: &mut dyn Transaction,
     chain: &[Principal],
@@ -48,14 +46,13 @@ pub(crate) fn count_task(
     Ok(true)
 }
 
-/// The records that a new task is counted in.
+/// Records in which a new task is counted.
 pub(crate) fn counted_in(chain: &[Principal]) -> impl Iterator<Item = RecordKey> {
     let keys = [Holder::Agent, Holder::Pair].map(|holder| holder.key(chain));
     keys.into_iter().flatten()
 }
 
-/// Lets the session of a task that an agent gives by starting it take over the restricting rules that are complete for the
-/// giver.
+/// Lets the session of a task that one agent starts for another take over the restricting rules that are complete for the giver.
 pub(crate) fn inherit_from_giver<E>(
     session: &mut Session,
     giver: &[Principal],
@@ -69,9 +66,8 @@ pub(crate) fn inherit_from_giver<E>(
     Ok(())
 }
 
-/// Begins a child in the session of its tree, with what earlier tasks of the agent above it for its subject left: an agent
-/// that denials bar neither delegates from its own tasks, nor is anything delegated to it. The records of both pairs are
-/// locked.
+/// Begins a child in the session of its tree, with what earlier tasks of the agent above it for its subject left. An agent that
+/// denials bar does not delegate from its own tasks, and gets no task by delegation. The records of both pairs are locked.
 pub(crate) fn begin_child(
     transaction: &mut dyn Transaction,
     parent: &Located,
@@ -94,14 +90,14 @@ pub(crate) fn begin_child(
     Ok(())
 }
 
-/// The records of pairs that a new child is begun under.
+/// Records of pairs that are locked while a child begins.
 pub(crate) fn pairs_of_child(parent: &Task, child: &Task) -> impl Iterator<Item = RecordKey> {
     [parent, child].map(|task| Holder::Pair.key(&task.chain())).into_iter().flatten()
 }
 
 /// Begins the session of a root task, with what earlier tasks of its agent for its subject left. The pair's record is locked.
 ///
-/// Args: `by_agent`: an agent starts it; only a subject alone or a front end begins anew after denials.
+/// `by_agent` is true if an agent starts the task: only a subject alone or a front end begins anew after denials.
 pub(crate) fn begin(
     transaction: &mut dyn Transaction,
     task: &Task,
@@ -122,9 +118,7 @@ pub(crate) fn begin(
     Ok(begun(task, pair.as_deref(), now, retention_ms))
 }
 
-/// The session of a root task that begins now.
-///
-/// Args: `pair`: the record of the task's agent and subject.
+/// Session of a root task that begins now. `pair` is the record of the task's agent and subject.
 pub(super) fn begun(task: &Task, pair: Option<&Party>, now: Time, retention_ms: u64) -> Session {
     let pair = pair.filter(|_| task.inherits());
     let history = pair.map(|pair| SessionHistory::inherited(&pair.history, &task.id, now));
@@ -142,9 +136,7 @@ pub(super) fn begun(task: &Task, pair: Option<&Party>, now: Time, retention_ms: 
     }
 }
 
-/// A session that begins now: of an agent alone, with what was carried over to the one before.
-///
-/// Args: `known`: the record of the session, as it is kept.
+/// Session of an agent alone that begins now, with what was carried over to the stored session of the same id, `known`.
 pub(super) fn with_carried(
     plan: &Plan,
     mut session: Session,

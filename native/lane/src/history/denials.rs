@@ -9,10 +9,10 @@ use crate::ask::{Refused, Step};
 use crate::keeper::{Keeper, Wait};
 use crate::locate::Located;
 
-/// How long a pair is kept whose task was ended because of denials, in milliseconds: 30 days.
+/// Time for which a pair is kept whose task was ended because of denials, in milliseconds: 30 days.
 pub(super) const DENIED_MS: i64 = 30 * 24 * 3_600 * 1_000;
 
-/// Whether an agent may begin a task for its subject, as this node knows it.
+/// Refuses an agent that may not begin a task for its subject, as this node knows it.
 pub(crate) fn may_begin(
     keeper: &Keeper,
     task: &Task,
@@ -21,17 +21,17 @@ pub(crate) fn may_begin(
     not_denied(pair_of(task, now, |key| keeper.peek(key, wait))?.as_deref())
 }
 
-/// Refuses a task that an agent would begin for a subject after its last one was ended because of denials.
+/// Refuses a task that an agent would begin for a subject, if its last task was ended because of denials.
 pub(super) fn not_denied(pair: Option<&Party>) -> Result<(), Refused> {
     if pair.is_some_and(|pair| pair.denied_at.is_some()) { Err(denied()) } else { Ok(()) }
 }
 
-/// Refuses a call in a task that the agent began itself, after another one for the subject was ended because of denials.
+/// Refuses a call in a task that the agent began itself, if another task for the subject was ended because of denials.
 pub(super) fn not_barred(pair: Option<&Party>, task: TaskView<'_>) -> Result<(), Refused> {
     if pair.is_some_and(|pair| pair.bar().holds_in(task)) { Err(denied()) } else { Ok(()) }
 }
 
-/// Refuses whatever an agent that denials bar would do in a task that it began itself, as this node knows it.
+/// Refuses calls of an agent that denials bar, in a task that it began itself, as this node knows it.
 pub(crate) fn refuse_barred(
     keeper: &Keeper,
     plan: &Plan,

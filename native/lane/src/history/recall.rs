@@ -23,11 +23,7 @@ use crate::keeper::{Keeper, Wait};
 use crate::locate::Located;
 use crate::recalled::{Recalled, RecalledObject};
 
-/// Records besides the session's that a call has to do with.
-///
-/// Args:
-/// * `operation`: its id; `carries`: labels are told of the call.
-/// * `remembering`: where labels of the task are remembered.
+/// Records besides the session's that a call concerns. `operation` is its id, and `carries` is true if the call carries labels.
 pub(crate) fn parties(
     plan: &Plan,
     (operation, carries): (&str, bool),
@@ -41,9 +37,8 @@ pub(crate) fn parties(
     keys_of(concerned, chain)
 }
 
-/// Records besides the session's that a call changes: the call is decided under their locks.
-///
-/// Args: `changes`: of the decision that was made without the locks.
+/// Records besides the session's that a call changes: the call is decided under their locks. `changes` are those of the decision
+/// that was made without the locks.
 pub(crate) fn changed_parties(
     plan: &Plan,
     operation: &str,
@@ -68,9 +63,7 @@ fn keys_of(
     all.filter_map(|(holder, _)| Some((holder, holder.key(&chain)?))).collect()
 }
 
-/// What was written into what a request would act on; none where that makes no difference.
-///
-/// Args: `read`: gives records.
+/// Records of the object that a request acts on. `None`: they make no difference. `read` gives records.
 pub(super) fn found<E>(
     plan: &Plan,
     request: &Request<'_>,
@@ -85,8 +78,8 @@ pub(super) fn found<E>(
     Ok(Some(RecalledObject { object, older, collection }))
 }
 
-/// The labels of sessions that the agent of a task shares with others, and those that givers of the task and of tasks above it
-/// remembered. They are not locked: what is read in one of them meanwhile, nobody has told the agent yet.
+/// Labels of sessions that the agent of a task shares with others, and labels that the givers of the task and of tasks above it
+/// remembered. The sessions are not locked: nobody has told the agent yet what is read in one of them meanwhile.
 pub(super) fn shared<E>(
     plan: &Plan,
     recalled: &Recalled,
@@ -104,11 +97,9 @@ pub(super) fn shared<E>(
     Ok(Some(Arc::new(labels)))
 }
 
-/// Recalls what a session did, as this node knows it, where the request has to do with that.
+/// Recalls the history of a request, as this node knows it, if the request depends on it.
 ///
-/// Args:
-/// * `begins`: with the decision.
-/// * `context`: as a front end names it; empty: none.
+/// `begins` is true if the session begins with the decision. `context` is the context that a front end names; empty: no context.
 pub(crate) fn recall(
     keeper: &Keeper,
     plan: &Plan,
@@ -167,7 +158,7 @@ pub(crate) fn recall(
     Ok(recalled)
 }
 
-/// Recalls what a session did, as it is now, where the operation has to do with that.
+/// Recalls the history of a request inside a transaction, if the operation depends on it.
 pub(crate) fn current(
     transaction: &mut dyn Transaction,
     plan: &Plan,
@@ -198,11 +189,9 @@ pub(crate) fn current(
     Ok(Recalled { session: Some(session), ..recalled })
 }
 
-/// Recalls what a session did, as it is now; true where that is not what the decision was made on.
+/// Recalls again, inside a transaction, what a decision was made on (`before`). The result is true if it has changed.
 ///
-/// Args:
-/// * `before`: what the decision was made on.
-/// * `begins`: the session as it begins with the decision; what the same pair did in one that is forgotten does not count.
+/// `begins` is the session as it begins with the decision. What the same pair did in a forgotten session does not count.
 pub(crate) fn recall_in(
     transaction: &mut dyn Transaction,
     plan: &Plan,
@@ -245,7 +234,7 @@ pub(crate) fn recall_in(
     Ok((recalled, has_changed))
 }
 
-/// The session of a call as it is now; true where its history is not what the decision was made on.
+/// Session of a call inside a transaction. The result is true if its history has changed since the decision.
 fn session_in(
     transaction: &mut dyn Transaction,
     plan: &Plan,
@@ -269,7 +258,7 @@ fn session_in(
             let is_same = Arc::ptr_eq(known, &session) || session.history == known.history;
             Ok((Some(session), !is_same))
         }
-        // It begins with this decision.
+        // The session begins with this decision.
         None if before.begins => {
             let pair = pair_of(&located.task, now, |key| transaction.get(key))?;
             let inherits = pair.as_deref().filter(|_| located.task.inherits());
@@ -288,7 +277,7 @@ fn session_in(
     }
 }
 
-/// What was written into what is acted on, as it is now.
+/// Records of the object inside a transaction.
 fn written_again(
     transaction: &mut dyn Transaction,
     before: &RecalledObject,

@@ -10,7 +10,7 @@ use authz_state::store::{StoreError, Transaction};
 
 use crate::ask::{Refused, Step};
 
-/// What is known of a party: nothing, where its record is not there, or its time is up.
+/// Record of a party. If it is not kept, or its time is up, the record of a party without a past.
 pub(crate) fn known_party(record: Option<Record>, key: &RecordKey, now: Time) -> Arc<Party> {
     match record {
         Some(Record::Agent(party) | Record::Subject(party) | Record::Pair(party))
@@ -32,7 +32,7 @@ pub(crate) fn known_party(record: Option<Record>, key: &RecordKey, now: Time) ->
     }
 }
 
-/// What is known of something that was written: nothing, where its record is not there, or its time is up.
+/// Record of an object. If it is not kept, or its time is up, the record of an object that nobody has written.
 pub(super) fn written(record: Option<Record>, key: &RecordKey, now: Time) -> Arc<Object> {
     match record {
         Some(Record::Object(object)) if object.expires_at > now => object,
@@ -40,7 +40,7 @@ pub(super) fn written(record: Option<Record>, key: &RecordKey, now: Time) -> Arc
     }
 }
 
-/// The record of the pair of a task's agent and subject.
+/// Record of the pair of a task's agent and subject.
 pub(super) fn pair_of<E>(
     task: &Task,
     now: Time,
@@ -50,7 +50,7 @@ pub(super) fn pair_of<E>(
     Ok(Some(known_party(read(&key)?, &key, now)))
 }
 
-/// The record of a party.
+/// A party as the record of its holder.
 pub(super) fn record_of(holder: Holder, party: Party) -> Record {
     let party = Arc::new(party);
     match holder {
@@ -60,7 +60,7 @@ pub(super) fn record_of(holder: Holder, party: Party) -> Record {
     }
 }
 
-/// The session of that id.
+/// Session with an id.
 pub(crate) fn session(
     transaction: &mut dyn Transaction,
     id: &str,
@@ -75,7 +75,7 @@ pub(super) fn key(session: &str) -> RecordKey {
     RecordKey::new(RecordKind::Session, session)
 }
 
-/// The session of a task is gone.
+/// Refusal of a call in a task whose session is no longer kept.
 pub(crate) fn lost() -> Refused {
     Refused::new(
         ReasonCode::StateUnavailable,

@@ -18,7 +18,7 @@ use crate::judgement::Judgement;
 use crate::keeper::ChangeError;
 use crate::locate::Located;
 
-/// What an agent above a task remembers of a call in it.
+/// Changes that an agent above a task remembers of a call in it.
 pub(crate) struct Above {
     pub(crate) key: RecordKey,
     holder: Holder,
@@ -26,7 +26,7 @@ pub(crate) struct Above {
     changes: HistoryChanges,
 }
 
-/// What the agents above a task remember of a call: its results come up to them.
+/// Changes that each agent above a task remembers of a call: its results reach those agents.
 pub(crate) fn above(
     plan: &Plan,
     located: &Located,
@@ -54,7 +54,7 @@ pub(crate) fn memories_of(
     judgement.context.recalled.memory_of(changes).into_iter().chain(above).collect()
 }
 
-/// Keeps what the agent's next task for the subject inherits. The records of the pairs are locked.
+/// Stores what the agent's next task for the subject inherits. The records of the pairs are locked.
 fn keep_for_next(
     transaction: &mut dyn Transaction,
     plan: &Plan,
@@ -84,7 +84,7 @@ fn keep_for_next(
     Ok(())
 }
 
-/// Lets what is written keep labels.
+/// Adds labels to the object that a call writes, and to its collection.
 fn write(
     transaction: &mut dyn Transaction,
     judgement: &Judgement,
@@ -102,12 +102,10 @@ fn write(
     Ok(())
 }
 
-/// Adds what an answer changes to the session, and to the records of who is in its chain and of what is
-/// written.
+/// Adds what an answer changes to the session, and to the records of the principals in its chain and of the object.
 ///
-/// Args:
-/// * `wants_credential`: nothing is performed by the permit itself, so what comes of it is open, whoever reports.
-/// * `redeemed`: the decision whose permit is performed by this one.
+/// If `wants_credential`, the permit itself performs nothing, so its result is open until a report. `redeemed` is the decision whose
+/// permit this call performs.
 pub(crate) fn remember(
     transaction: &mut dyn Transaction,
     plan: &Plan,
@@ -126,10 +124,10 @@ pub(crate) fn remember(
     let changes = apart.as_ref().or(changes);
     let (id, operation) = (&judgement.arrival.id, &judgement.resolved.operation);
     let now = judgement.arrival.now();
-    // What it was judged by is what it is remembered by.
+    // The changes are remembered at the time that the call was judged at.
     let now = judgement.context.recalled.view().map_or(now, |view| view.now(now));
     let of_session = changes.filter(|changes| changes.concern(Holder::Session));
-    // Only of what has to do with history is anything open, and that was recalled.
+    // A permit is open only in a history that was recalled.
     let recalled = judgement.context.recalled.history();
     let is_open = |id: &str| recalled.is_some_and(|history| history.pending.contains_key(id));
     let redeemed = redeemed.filter(|id| is_open(id));
@@ -183,9 +181,8 @@ pub(crate) fn remember(
     Ok(())
 }
 
-/// Takes over a report in the records that remember the labels of a permit.
-///
-/// Args: `session`: what the session keeps after the report.
+/// Takes over a report in the records that remember the labels of a permit. `session` is the history of the session after the
+/// report.
 pub(crate) fn settle_remembered(
     transaction: &mut dyn Transaction,
     permit: &Reservation,
@@ -210,7 +207,7 @@ fn settle_in(
         Some(Record::Agent(party)) => (Holder::Agent, party),
         Some(Record::Subject(party)) => (Holder::Subject, party),
         Some(Record::Pair(party)) => (Holder::Pair, party),
-        // An administrator had it forgotten.
+        // An administrator has deleted the record.
         _ => return Ok(()),
     };
     let mut party = Party::clone(&party);
@@ -222,14 +219,14 @@ fn settle_in(
     Ok(())
 }
 
-/// What the answer changes in the session; none where that is nothing.
+/// Changes of the history by the answer. `None`: it changes nothing.
 pub(crate) fn changes(judgement: &Judgement) -> Option<&HistoryChanges> {
     let decision = judgement.decision()?;
     let changes = decision.changes(judgement.softened().is_some());
     (!changes.is_empty()).then_some(changes)
 }
 
-/// Whether the task ends with the answer, as it was denied too much.
+/// True if the task ends with the answer, because too much was denied in it.
 pub(crate) fn ends_task(judgement: &Judgement) -> bool {
     changes(judgement).is_some_and(HistoryChanges::ends_task)
 }

@@ -7,8 +7,7 @@ use authz_kernel::history::{Holder, LabelOrigin};
 use authz_kernel::model::{AgentMemory, Isolation};
 use authz_kernel::task::{Party, Record, RecordKey, RecordKind, SharedSession, Task};
 
-/// The labels of sessions that an agent shares with others, and where each comes from. They count for other tasks of the
-/// agent.
+/// Labels of sessions that an agent shares with others, with the origin of each. They count for other tasks of the agent.
 ///
 /// `own_session` is the session of the call, whose labels count anyhow. `read` gives records.
 pub(crate) fn shared_labels<E>(
@@ -43,7 +42,7 @@ pub(crate) fn shared_labels<E>(
     }
     for (id, deadline) in sessions {
         let key = RecordKey::new(RecordKind::Session, id);
-        // One that is not kept any more left its labels with the agent.
+        // A session that is no longer kept has left its labels with the agent.
         let Some(Record::Session(session)) = read(&key)? else { continue };
         let carried = session.history.carried_until(deadline.min(now));
         merge_labels(&mut labels, carried.map(|(label, from)| (label, from.origin())));
@@ -51,12 +50,12 @@ pub(crate) fn shared_labels<E>(
     Ok(labels)
 }
 
-/// The labels that a task's giver remembered when it gave the task.
+/// Labels that a task's giver remembered when it gave the task.
 pub(crate) fn told_of(task: &Task) -> impl Iterator<Item = (&str, LabelOrigin)> {
     task.told.iter().map(|(label, origin)| (label.as_str(), origin.clone()))
 }
 
-/// Adds labels to others; of a label that is among both, the later read counts.
+/// Adds labels to others. If a label is among both, the later origin counts.
 pub(crate) fn merge_labels<'a>(
     labels: &mut BTreeMap<String, LabelOrigin>,
     more: impl Iterator<Item = (&'a str, LabelOrigin)>,

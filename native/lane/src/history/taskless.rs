@@ -12,7 +12,7 @@ use crate::ask::{Refused, Step};
 use crate::keeper::ChangeError;
 use crate::keeper::{Keeper, Wait};
 
-/// What somebody did without a task: nothing, where it is not kept, or its time is up.
+/// Session of a caller without a task. If it is not kept, or its time is up, a new session.
 pub(super) fn taskless(
     known: Option<Arc<Session>>,
     task: &Task,
@@ -28,7 +28,7 @@ pub(super) fn taskless(
     }
 }
 
-/// Refuses a caller without a task, where what it may do so was taken away.
+/// Refuses a caller without a task, if its session was ended.
 pub(crate) fn refuse_taken_away(
     keeper: &Keeper,
     task: &Task,
@@ -42,9 +42,8 @@ pub(crate) fn refuse_taken_away(
     taskless(session, task, now).map(drop)
 }
 
-/// Keeps what somebody does without a task from now on, and for longer where something is let through.
-///
-/// Args: `room`: refuses one record more.
+/// Stores the session of a caller without a task from now on, and prolongs it if the call is let through. `room` refuses a further
+/// record if the store is full.
 pub(crate) fn hold(
     transaction: &mut dyn Transaction,
     task: &Task,

@@ -8,14 +8,14 @@ pub struct Family {
     /// What is counted.
     pub help: &'static str,
     /// What kind it is.
-    pub kind: Kind,
+    pub kind: FamilyKind,
     /// Its samples.
     pub samples: Vec<Sample>,
 }
 
 /// What kind a family is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FamilyKind {
     /// Only grows.
     Counter,
     /// Goes up and down.
@@ -24,7 +24,7 @@ pub enum Kind {
     Histogram,
 }
 
-impl Kind {
+impl FamilyKind {
     /// The word that Prometheus uses.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -61,7 +61,7 @@ pub(super) fn counter<const N: usize>(
             value: value as f64,
         })
         .collect();
-    Family { name, help, kind: Kind::Counter, samples }
+    Family { name, help, kind: FamilyKind::Counter, samples }
 }
 
 /// Milliseconds as seconds; beyond 24 days, as so many.
@@ -77,5 +77,5 @@ pub(super) fn plain(name: &'static str, help: &'static str, value: u64) -> Famil
 #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
 pub(super) fn gauge(name: &'static str, help: &'static str, value: u64) -> Family {
     let samples = vec![Sample { name: name.to_owned(), labels: Vec::new(), value: value as f64 }];
-    Family { name, help, kind: Kind::Gauge, samples }
+    Family { name, help, kind: FamilyKind::Gauge, samples }
 }

@@ -12,7 +12,7 @@ use authz_kernel::task::RevocationTarget;
 use authz_state::AuditHealth;
 use authz_state::store::StoreHealth;
 
-use super::family::{Family, Kind, Sample, counter, gauge, plain, seconds_of};
+use super::family::{Family, FamilyKind, Sample, counter, gauge, plain, seconds_of};
 use super::labels::{CredentialEvent, LogEntry, RevocationChange};
 use super::{AGENTS, ENDED, Metrics, STARTED, SystemId};
 use crate::enforcer_proof::EnforcerProof;
@@ -123,7 +123,7 @@ impl Metrics {
             Family {
                 name: "authz_store_staleness_seconds",
                 help: "How old what this node knows of other nodes' changes may be.",
-                kind: Kind::Gauge,
+                kind: FamilyKind::Gauge,
                 samples: vec![Sample {
                     name: "authz_store_staleness_seconds".to_owned(),
                     labels: Vec::new(),
@@ -133,7 +133,7 @@ impl Metrics {
             Family {
                 name: "authz_store_clock_ahead_seconds",
                 help: "How far this node's clock is ahead of the store's; negative: behind.",
-                kind: Kind::Gauge,
+                kind: FamilyKind::Gauge,
                 samples: vec![Sample {
                     name: "authz_store_clock_ahead_seconds".to_owned(),
                     labels: Vec::new(),
@@ -224,7 +224,7 @@ impl Metrics {
             Family {
                 name: "authz_build_info",
                 help: "1, with the version and the build profile.",
-                kind: Kind::Gauge,
+                kind: FamilyKind::Gauge,
                 samples: vec![Sample {
                     name: "authz_build_info".to_owned(),
                     labels: vec![
@@ -257,7 +257,7 @@ impl Metrics {
         Family {
             name: "authz_identified",
             help: "Decisions, by how the enforcer and the agent were known.",
-            kind: Kind::Counter,
+            kind: FamilyKind::Counter,
             samples,
         }
     }
@@ -287,7 +287,7 @@ impl Metrics {
         Family {
             name: "authz_decisions",
             help: "Decisions answered.",
-            kind: Kind::Counter,
+            kind: FamilyKind::Counter,
             samples,
         }
     }
@@ -313,7 +313,7 @@ impl Metrics {
         Family {
             name,
             help: "From the request's bytes to the answer's, the wait for a durable record included.",
-            kind: Kind::Histogram,
+            kind: FamilyKind::Histogram,
             samples,
         }
     }
@@ -326,7 +326,7 @@ impl Metrics {
             name,
             help: "Wait of decisions for their turn at the records that they change; on PostgreSQL with the begin of the \
                    transaction.",
-            kind: Kind::Histogram,
+            kind: FamilyKind::Histogram,
             samples,
         }
     }
@@ -338,7 +338,7 @@ impl Metrics {
         Family {
             name,
             help: "Verification of all credentials of a request, cached or not.",
-            kind: Kind::Histogram,
+            kind: FamilyKind::Histogram,
             samples,
         }
     }

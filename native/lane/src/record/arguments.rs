@@ -6,28 +6,28 @@ use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
 
 use super::digest::Hash;
-use super::masking::Notes;
+use super::masking::Masking;
 use crate::judgement::Judgement;
 
-/// What the policies could read of the arguments, for Explain; null where they could not be read.
+/// Arguments as the policies could read them, for Explain. `null`: they could not be read.
 pub(crate) fn facts_of(judgement: &Judgement) -> serde_json::Value {
-    let notes = Notes::new();
-    let facts = Facts::of(judgement, &notes);
+    let notes = Masking::new();
+    let facts = MaskedArguments::of(judgement, &notes);
     serde_json::to_value(facts).unwrap_or(serde_json::Value::Null)
 }
 
 /// A part of the arguments, written without its free texts.
-pub(super) struct Facts<'a> {
+pub(super) struct MaskedArguments<'a> {
     value: &'a Value,
-    /// Of `value`; none where the catalog declares none.
+    /// Schema of `value`. `None`: the catalog declares none.
     schema: Option<&'a Declared>,
     depth: usize,
-    notes: &'a Notes,
+    notes: &'a Masking,
 }
 
-impl<'a> Facts<'a> {
-    /// None where the arguments could not be read.
-    pub(super) fn of(judgement: &'a Judgement, notes: &'a Notes) -> Option<Self> {
+impl<'a> MaskedArguments<'a> {
+    /// `None` if the arguments could not be read.
+    pub(super) fn of(judgement: &'a Judgement, notes: &'a Masking) -> Option<Self> {
         let arguments = judgement.evaluated()?.arguments.as_ref()?;
         let world = judgement.arrival.world.as_ref();
         let schema = world.and_then(|world| world.plan.declared(&judgement.resolved.operation));
@@ -39,7 +39,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-impl Serialize for Facts<'_> {
+impl Serialize for MaskedArguments<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let notes = self.notes;
         if !notes.take(self.depth) {
@@ -51,7 +51,7 @@ impl Serialize for Facts<'_> {
             Value::Null => serializer.serialize_unit(),
             Value::Bool(value) => serializer.serialize_bool(*value),
             Value::Integer(number) => serializer.serialize_i64(*number),
-            // As `serde_json` would read it; what it could not is no number for the reader of a record either.
+            // A reader of the record could not read a number that `serde_json` cannot read.
             Value::Decimal(text) => match text.parse::<serde_json::Number>() {
                 Ok(number) => number.serialize(serializer),
                 Err(_) => {

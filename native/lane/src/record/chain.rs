@@ -10,20 +10,20 @@ use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
 
 use super::digest::{Hash, Hex};
-use super::masking::Notes;
+use super::masking::Masking;
 use crate::judgement::{Judgement, method_of, name_of, principal_of};
 
 /// Roles of a principal that a record repeats.
 const MAX_ROLES: usize = 64;
 
 #[derive(Serialize)]
-struct Link<'a> {
+struct ChainLink<'a> {
     kind: &'a str,
     id: Cow<'a, str>,
     /// In the bundle that judged.
-    roles: Roles,
+    roles: RolesMember,
     proof: &'a str,
-    claims: Claims<'a>,
+    claims: ClaimsMember<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_sha256: Option<Hex>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,13 +36,13 @@ struct Link<'a> {
     expires_at: Option<i64>,
 }
 
-/// Who acts, the caller last.
-pub(super) struct Chain<'a> {
+/// Principals that act, the caller last.
+pub(super) struct ChainMember<'a> {
     pub(super) judgement: &'a Judgement,
-    pub(super) notes: &'a Notes,
+    pub(super) notes: &'a Masking,
 }
 
-impl Serialize for Chain<'_> {
+impl Serialize for ChainMember<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { judgement, notes } = *self;
         let mut links = serializer.serialize_seq(None)?;
@@ -62,13 +62,13 @@ impl Serialize for Chain<'_> {
                 Principal::User(_) => "User",
                 Principal::Service(_) => "Service",
             };
-            // Proved when the task was started, or delegated.
-            let link = Link {
+            // Proved when the task was started or delegated.
+            let link = ChainLink {
                 kind,
                 id: name_of(principal),
-                roles: Roles(roles),
+                roles: RolesMember(roles),
                 proof: "task",
-                claims: Claims { all: None, index, notes },
+                claims: ClaimsMember { all: None, index, notes },
                 token_sha256: None,
                 certificate_sha256: None,
                 kid: None,
@@ -77,7 +77,7 @@ impl Serialize for Chain<'_> {
             };
             let is_caller = index.saturating_add(1) == chain.len();
             let link = match (principal, agent, &caller.facts.subject) {
-                (Principal::Agent { .. }, Some(agent), _) if is_caller => Link {
+                (Principal::Agent { .. }, Some(agent), _) if is_caller => ChainLink {
                     proof: method_of(agent.proof).as_str(),
                     token_sha256: agent.token_digest.as_ref().map(Hex::from),
                     certificate_sha256: agent.certificate_digest.as_ref().map(Hex::from),
@@ -86,9 +86,9 @@ impl Serialize for Chain<'_> {
                     expires_at: agent.expires_at,
                     ..link
                 },
-                (Principal::User(_) | Principal::Service(_), _, Some(subject)) => Link {
+                (Principal::User(_) | Principal::Service(_), _, Some(subject)) => ChainLink {
                     proof: ProofMethod::Jwt.as_str(),
-                    claims: Claims { all: Some(&subject.claims), index, notes },
+                    claims: ClaimsMember { all: Some(&subject.claims), index, notes },
                     token_sha256: Some(Hex::from(&subject.token_digest)),
                     issued_at: subject.issued_at,
                     expires_at: Some(subject.expires_at),
@@ -103,18 +103,18 @@ impl Serialize for Chain<'_> {
 }
 
 /// The roles of a link, as far as they are written.
-struct Roles(Option<Held>);
+struct RolesMember(Option<Held>);
 
-impl Serialize for Roles {
+impl Serialize for RolesMember {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.0.iter().flat_map(Held::iter).take(MAX_ROLES))
     }
 }
 
 /// A verified TLS peer.
-pub(super) struct Peer<'a>(pub(super) &'a PeerFacts);
+pub(super) struct PeerMember<'a>(pub(super) &'a PeerFacts);
 
-impl Serialize for Peer<'_> {
+impl Serialize for PeerMember<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(facts) = *self;
         let mut peer = serializer.serialize_map(Some(3))?;
@@ -126,14 +126,14 @@ impl Serialize for Peer<'_> {
 }
 
 /// Claims of a link, texts as digests.
-struct Claims<'a> {
+struct ClaimsMember<'a> {
     all: Option<&'a BTreeMap<String, ClaimValue>>,
-    /// Of the link in its chain.
+    /// Position of the link in its chain.
     index: usize,
-    notes: &'a Notes,
+    notes: &'a Masking,
 }
 
-impl Serialize for Claims<'_> {
+impl Serialize for ClaimsMember<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut shown = serializer.serialize_map(None)?;
         for (name, claim) in self.all.into_iter().flatten() {

@@ -4,7 +4,7 @@ use authz_kernel::digest::sha256;
 use authz_kernel::hex::write_hex;
 use serde::{Serialize, Serializer};
 
-/// Stands for a text: `sha256:` and its digest in hex.
+/// Digest of a text: `sha256:` and hex.
 pub(super) struct Hash([u8; HASH_START.len() + 64]);
 
 const HASH_START: &[u8; 7] = b"sha256:";

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use authz_token::Evidence;
 use serde::Serialize;
 
-use super::arguments::Facts;
-use super::chain::{Chain, Peer};
+use super::arguments::MaskedArguments;
+use super::chain::{ChainMember, PeerMember};
 use super::digest::Hash;
-use super::masking::Notes;
+use super::masking::Masking;
 use super::session::{SessionNote, TaskNote};
 use super::{MAX_FORM, MAX_RESOURCE};
 use crate::asked::Asked;
@@ -22,31 +22,31 @@ pub(super) struct Input<'a> {
     enforcer: &'a str,
     enforcer_by: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    peer: Option<Peer<'a>>,
+    peer: Option<PeerMember<'a>>,
     mode: &'a str,
-    chain: Chain<'a>,
+    chain: ChainMember<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     task: Option<TaskNote<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<&'a CredentialNote>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revoked: Option<Revoked<'a>>,
-    /// What an administrator has forgotten.
+    /// Labels or denials that an administrator deletes.
     #[serde(skip_serializing_if = "Option::is_none")]
     forgotten: Option<Forgotten<'a>>,
-    /// What is told of a permit.
+    /// Report about a permit.
     #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<&'a ReportNote>,
-    /// Whose word the prompt of a task is.
+    /// Speaker of the prompt of a task.
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt: Option<PromptNote>,
     operation: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<usize>,
-    /// Where no operation was found.
+    /// The request, if it resolves to no operation.
     #[serde(skip_serializing_if = "Option::is_none")]
-    asked: Option<Form<'a>>,
-    arguments: Option<Facts<'a>>,
+    asked: Option<AskedMember<'a>>,
+    arguments: Option<MaskedArguments<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     arguments_digest: Option<Hash>,
     resource: Cow<'a, str>,
@@ -63,7 +63,7 @@ pub(super) struct Input<'a> {
     /// Budgets that the call would exceed.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     budgets: &'a [String],
-    /// What the task's session did before, where that was recalled.
+    /// History of the session, if it was recalled.
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<SessionNote<'a>>,
 }
@@ -72,7 +72,7 @@ impl<'a> Input<'a> {
     /// `resource` is the resource as the record may show it.
     pub(super) fn of(
         judgement: &'a Judgement,
-        notes: &'a Notes,
+        notes: &'a Masking,
         evidence: &[Evidence<'_>],
         resource: Cow<'a, str>,
     ) -> Self {
@@ -80,9 +80,9 @@ impl<'a> Input<'a> {
         Self {
             enforcer: judgement.arrival.asker.name(),
             enforcer_by: judgement.arrival.asker.known.as_str(),
-            peer: judgement.arrival.asker.peer.as_ref().map(Peer),
+            peer: judgement.arrival.asker.peer.as_ref().map(PeerMember),
             mode: if judgement.arrival.probe { "PROBE" } else { "ENFORCE" },
-            chain: Chain { judgement, notes },
+            chain: ChainMember { judgement, notes },
             task: judgement.context.task.as_deref().map(TaskNote::of),
             credential: judgement.caller.credential.as_ref(),
             revoked: judgement
@@ -99,8 +99,12 @@ impl<'a> Input<'a> {
             prompt: judgement.notes.prompt,
             operation: &judgement.resolved.operation,
             route: judgement.resolved.route,
-            asked: judgement.resolved.asked.as_ref().map(|asked| Form::of(asked, notes, evidence)),
-            arguments: Facts::of(judgement, notes),
+            asked: judgement
+                .resolved
+                .asked
+                .as_ref()
+                .map(|asked| AskedMember::of(asked, notes, evidence)),
+            arguments: MaskedArguments::of(judgement, notes),
             arguments_digest: decision
                 .and_then(|decision| decision.arguments_digest)
                 .map(|digest| Hash::from(&digest)),
@@ -122,7 +126,7 @@ pub(super) struct Revoked<'a> {
     value: Cow<'a, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     reason: Cow<'a, str>,
-    /// Who, as the owner of the administration socket states it.
+    /// Person who revokes, as the owner of the administration socket states it.
     #[serde(skip_serializing_if = "str::is_empty")]
     by: Cow<'a, str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -130,7 +134,7 @@ pub(super) struct Revoked<'a> {
 }
 
 impl<'a> Revoked<'a> {
-    fn of(note: &'a RevocationNote, notes: &Notes, evidence: &[Evidence<'_>]) -> Self {
+    fn of(note: &'a RevocationNote, notes: &Masking, evidence: &[Evidence<'_>]) -> Self {
         Self {
             target: note.target.as_str(),
             value: notes.shown(&note.value, "/input/revoked/value", MAX_RESOURCE, evidence),
@@ -141,7 +145,7 @@ impl<'a> Revoked<'a> {
     }
 }
 
-/// What an administrator has forgotten.
+/// Labels or denials that an administrator deletes.
 #[derive(Serialize)]
 pub(super) struct Forgotten<'a> {
     target: &'a str,
@@ -151,7 +155,7 @@ pub(super) struct Forgotten<'a> {
 }
 
 impl<'a> Forgotten<'a> {
-    fn of(note: &'a ForgetNote, notes: &Notes, evidence: &[Evidence<'_>]) -> Self {
+    fn of(note: &'a ForgetNote, notes: &Masking, evidence: &[Evidence<'_>]) -> Self {
         Self {
             target: note.target,
             value: notes.shown(&note.value, "/input/forgotten/value", MAX_RESOURCE, evidence),
@@ -161,10 +165,10 @@ impl<'a> Forgotten<'a> {
     }
 }
 
-/// What was asked for: the words of it.
+/// A request that resolves to no operation.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(super) enum Form<'a> {
+pub(super) enum AskedMember<'a> {
     Operation {
         operation: Cow<'a, str>,
     },
@@ -179,8 +183,8 @@ pub(super) enum Form<'a> {
     },
 }
 
-impl<'a> Form<'a> {
-    pub(super) fn of(asked: &'a Asked, notes: &Notes, evidence: &[Evidence<'_>]) -> Self {
+impl<'a> AskedMember<'a> {
+    pub(super) fn of(asked: &'a Asked, notes: &Masking, evidence: &[Evidence<'_>]) -> Self {
         let shown = |text: &'a str, member: &str| {
             notes.shown(text, &format!("/input/asked/{member}"), MAX_FORM, evidence)
         };

@@ -10,22 +10,22 @@ use super::digest::Hash;
 /// Members, items and levels of arguments that a record repeats; their digest stands for the rest.
 const MAX_FACTS: usize = 256;
 const MAX_DEPTH: usize = 8;
-/// So much of a token's start is taken for the token.
+/// Length of a token's start that is taken for the token.
 const TOKEN_START: usize = 32;
-/// What most pointers need.
+/// Length of most pointers.
 const POINTER_BYTES: usize = 64;
 
-/// What is noted while a record is written.
-pub(super) struct Notes {
-    /// JSON pointers of what is left out, or stands as a digest.
+/// Notes of the members of a record that are left out or written as digests.
+pub(super) struct Masking {
+    /// JSON pointers of the members that are left out, or are digests.
     pub(super) masked: RefCell<Vec<String>>,
     /// JSON pointer of the argument that is being written.
     pub(super) at: RefCell<String>,
-    /// How many more arguments are written.
+    /// Number of arguments that may still be written.
     pub(super) left: Cell<usize>,
 }
 
-impl Notes {
+impl Masking {
     pub(super) fn new() -> Self {
         let mut at = String::with_capacity(POINTER_BYTES);
         at.push_str("/input/arguments");
@@ -56,7 +56,7 @@ impl Notes {
         self.mask(self.at.borrow().clone());
     }
 
-    /// Takes one of those that are left; false where none is, or `depth` is too deep.
+    /// Takes one of the arguments that may still be written. False: none is left, or `depth` is too deep.
     pub(super) fn take(&self, depth: usize) -> bool {
         let left = self.left.get();
         if left == 0 || depth > MAX_DEPTH {
@@ -67,7 +67,7 @@ impl Notes {
     }
 }
 
-/// Whether a text that callers can write into may hold a token, or a good part of one.
+/// True if a text from a caller may hold a token, or a good part of one.
 fn carries_token(text: &str, evidence: &[Evidence<'_>]) -> bool {
     evidence.iter().any(|item| {
         let start = item.token.get(..TOKEN_START).unwrap_or(item.token);
@@ -98,7 +98,7 @@ const fn is_token_byte(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    /// A token is found wherever it stands in a text, and also where it is encoded again; a word is none.
+    /// A token is found at each place in a text, and also if it is encoded again. A word is not a token.
     #[test]
     fn tokens_are_found() {
         let token = "eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJo";

@@ -8,14 +8,14 @@ use serde::{Serialize, Serializer};
 
 use crate::judgement::Judgement;
 
-/// What a session did before.
+/// History of the session of a call.
 #[derive(Serialize)]
 pub(super) struct SessionNote<'a> {
-    /// Its id, where it is of what somebody does without a task; else the task says it.
+    /// Id of a session without a task. The id of any other session stands in `task`.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
     /// The labels that it carries, and the decision that brought each.
-    labels: Carried<'a>,
+    labels: CarriedLabels<'a>,
     sources: usize,
     calls: u64,
     /// Labels that its agent remembers of other tasks, where they count, and the decision that brought each.
@@ -36,7 +36,7 @@ impl<'a> SessionNote<'a> {
         let (session, taskless) = judgement.context.recalled.of_session()?;
         Some(Self {
             id: taskless.then_some(session),
-            labels: Carried(history),
+            labels: CarriedLabels(history),
             sources: history.count_sources(),
             calls: history.calls,
             remembered: remembered.map(|(label, from)| (label, from.decision_id)).collect(),
@@ -51,15 +51,15 @@ impl<'a> SessionNote<'a> {
     }
 }
 
-/// The labels that a session carries, in order, each with the earliest decision that brought it.
-struct Carried<'a>(&'a SessionHistory);
+/// Labels that a session carries, in order, each with the earliest decision that brought it.
+struct CarriedLabels<'a>(&'a SessionHistory);
 
-impl Serialize for Carried<'_> {
+impl Serialize for CarriedLabels<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(history) = self;
         let carried = history.carried().map(|(label, from)| (label, from.decision_id));
         if history.pending.is_empty() {
-            // Those that stay are in order already.
+            // Without pending permits the labels are in order.
             return serializer.collect_map(carried);
         }
         let mut labels = BTreeMap::new();
@@ -70,7 +70,7 @@ impl Serialize for Carried<'_> {
     }
 }
 
-/// What the answer changes in the session.
+/// Changes of the history by the answer.
 #[derive(Serialize)]
 pub(super) struct ChangesNote<'a> {
     /// Labels that join.
@@ -85,7 +85,7 @@ pub(super) struct ChangesNote<'a> {
     /// Budgets that it spends.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     budgets: Vec<&'a str>,
-    /// What becomes of the task's run of denials: `grows`, `ends`, or `ends_task`.
+    /// Change of the task's run of denials: `grows`, `ends`, or `ends_task`.
     #[serde(skip_serializing_if = "Option::is_none")]
     denials: Option<&'static str>,
 }
@@ -116,7 +116,7 @@ pub(super) struct TaskNote<'a> {
     depth: u32,
     subject_proof: &'a str,
     assignee: &'a str,
-    /// Its agent gave it up before it used it.
+    /// The agent declined the task before the first call in it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     declined: bool,
 }

@@ -28,9 +28,9 @@ struct SumLabels<'a> {
 
 #[derive(Serialize)]
 struct SumNote<'a> {
-    /// How many refusals.
+    /// Number of refusals.
     count: u64,
-    /// Their peer; empty: those of peers beyond the bounds of the table, or of calls that were not read.
+    /// Peer of the callers. Empty: peers beyond the bounds of the table, or calls that were not read.
     peer: &'a str,
     first: String,
     last: String,

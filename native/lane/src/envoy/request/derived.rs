@@ -4,24 +4,24 @@ use std::collections::BTreeMap;
 
 use prost::Message as _;
 
-use super::{Malformed, Request as Read};
+use super::{DerivedRequest as Read, Malformed};
 use crate::limits;
 use crate::proto::envoy::config::core::v3::{HeaderMap, Metadata};
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Check {
+pub(super) struct DerivedCheck {
     #[prost(message, optional, tag = "1")]
-    pub(super) attributes: Option<Attributes>,
+    pub(super) attributes: Option<DerivedAttributes>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Attributes {
+pub(super) struct DerivedAttributes {
     #[prost(message, optional, tag = "1")]
-    pub(super) source: Option<Peer>,
+    pub(super) source: Option<DerivedPeer>,
     #[prost(bytes = "vec", tag = "2")]
     pub(super) destination: Vec<u8>,
     #[prost(message, optional, tag = "4")]
-    pub(super) request: Option<Request>,
+    pub(super) request: Option<DerivedRequest>,
     #[prost(btree_map = "string, string", tag = "10")]
     pub(super) extensions: BTreeMap<String, String>,
     #[prost(message, optional, tag = "11")]
@@ -33,7 +33,7 @@ pub(super) struct Attributes {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Peer {
+pub(super) struct DerivedPeer {
     #[prost(bytes = "vec", tag = "1")]
     pub(super) address: Vec<u8>,
     #[prost(string, tag = "2")]
@@ -47,15 +47,15 @@ pub(super) struct Peer {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Request {
+pub(super) struct DerivedRequest {
     #[prost(bytes = "vec", tag = "1")]
     pub(super) time: Vec<u8>,
     #[prost(message, optional, tag = "2")]
-    pub(super) http: Option<Http>,
+    pub(super) http: Option<DerivedHttp>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Http {
+pub(super) struct DerivedHttp {
     #[prost(string, tag = "1")]
     pub(super) id: String,
     #[prost(string, tag = "2")]
@@ -98,7 +98,7 @@ fn assert_map(expected: &BTreeMap<String, String>, read: &[(&str, &str)], most: 
 /// # Panics
 /// Where they do not.
 pub(crate) fn assert_same(bytes: &[u8]) {
-    let (read, expected) = match (Read::read(bytes), Check::decode(bytes)) {
+    let (read, expected) = match (Read::read(bytes), DerivedCheck::decode(bytes)) {
         (Ok(read), Ok(expected)) => (read, expected.attributes.unwrap_or_default()),
         (read, expected) => {
             assert_eq!((Some(Malformed), true), (read.err(), expected.is_err()), "{bytes:x?}");
