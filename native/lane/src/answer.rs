@@ -13,7 +13,7 @@ use crate::judgement::{Judgement, Softened, name_of};
 use crate::message::public_message;
 use crate::proto::authz::v1 as wire;
 
-/// What a check is answered: its decision, or the one that it repeats.
+/// Decision of a check, or the earlier decision that it repeats.
 pub(crate) fn own(judgement: &Judgement) -> wire::Decision {
     let repeated = judgement.settlement.repeats.as_deref().filter(|_| judgement.granted().is_ok());
     repeated
@@ -57,7 +57,7 @@ pub(crate) fn decision(judgement: &Judgement) -> wire::Decision {
         };
         permit_softened(softened, observed, &mut answer);
     }
-    // That we failed is no secret, and whoever asks may have to tell why.
+    // A failure of Authz is not a secret, and the caller may have to explain it.
     if row.public_code == PublicCode::Unavailable {
         answer.reason_code = judgement.reason().number();
     }
@@ -193,7 +193,7 @@ pub(crate) fn public(judgement: &Judgement) -> serde_json::Map<String, serde_jso
     public
 }
 
-/// The policy's reason, where the bundle shows it.
+/// Reason of the policy, if the bundle shows it.
 pub(crate) fn shown_reason(judgement: &Judgement) -> Option<&str> {
     judgement.decision().and_then(|decision| decision.shown_reason.as_deref())
 }

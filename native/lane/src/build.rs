@@ -1,6 +1,6 @@
-//! How this code was compiled.
+//! Build profile.
 
-/// How this code was compiled: `debug`, `release`, or `guided`: as a release that a profile of such work guides.
+/// Build profile: `debug`, `release`, or `guided` for a release that is optimized by a profile (PGO).
 #[must_use]
 pub const fn build_profile() -> &'static str {
     match (cfg!(debug_assertions), option_env!("AUTHZ_GUIDED")) {

@@ -1,4 +1,4 @@
-//! How tasks end: each with all below it, in one transaction of their session.
+//! Ends tasks: each with all tasks below it, in one transaction of their session.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub(crate) fn of_session(
     }
 }
 
-/// How many tasks were written as ended.
+/// Number of tasks that were written as ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ended {
     /// Those that lived until then.
@@ -43,11 +43,8 @@ pub(crate) struct Ended {
 
 /// Ends what is live of a tree from a task down.
 ///
-/// Args:
-/// * `top`: that task; none: the whole tree.
-/// * `retention_ms`: how long the tree is kept once nothing in it is live.
-///
-/// Returns how many. What has expired already, anywhere in the tree, is written as expired.
+/// `top` is that task; `None`: the whole tree. The tree is kept for `retention_ms` after its last live task. A task that has expired
+/// already, anywhere in the tree, is written as expired.
 pub(crate) fn end(
     transaction: &mut dyn Transaction,
     session: &str,

@@ -3,7 +3,7 @@
 /// Proof that the caller is an enforcer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum EnforcerProof {
-    /// The caller is no enforcer.
+    /// The caller is not an enforcer.
     #[default]
     No,
     /// The listener is the enforcer's.

@@ -169,7 +169,7 @@ impl Engine {
         self.settings.max_message_bytes
     }
 
-    /// Whether the enforcer of a listener is a front end, which may start and extend tasks there.
+    /// True if the enforcer of a listener is a front end, which may start and extend tasks there.
     pub(crate) fn takes_prompts(&self, listener: &str) -> bool {
         let world = self.world();
         let enforcer = world.as_ref().and_then(|world| world.way(listener)?.enforcer.as_ref());
@@ -191,7 +191,7 @@ impl Engine {
         self.clock.elapsed_since(since)
     }
 
-    /// How long a call may wait for the store.
+    /// Longest wait of a call for the store.
     pub(crate) fn wait_of(&self, transport: &Transport<'_>) -> Wait {
         let now = self.clock.monotonic();
         Wait { until: self.keeper.until(now, transport.deadline()), lane: transport.lane }

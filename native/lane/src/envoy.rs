@@ -1,6 +1,6 @@
 //! Reads `envoy.service.auth.v3.CheckRequest`: Envoy's, agentgateway's and gRPC's own (gRFC A92).
 //!
-//! Every field may be missing. What two readers could read differently is refused, never mended.
+//! Each field may be missing. A request that two readers could read differently is refused, never corrected.
 
 mod answer;
 mod body;
@@ -36,7 +36,7 @@ pub(crate) use request::derived::assert_same;
 /// The member of `baggage` that names a task.
 const BAGGAGE_TASK: &str = "authz.task";
 
-/// The value of `authorization`, and whether a proof of possession stands beside it.
+/// Value of `authorization`, and true if a proof of possession stands beside it.
 #[derive(Clone, Copy)]
 struct Shown<'a> {
     authorization: Option<&'a str>,
@@ -71,10 +71,10 @@ pub(crate) struct Trace<'a> {
 impl ParsedRequest<'_> {
     /// The headers that a permit removes.
     ///
-    /// Args: `evidence`: all evidence of the call.
+    /// `evidence` is all evidence of the call.
     ///
-    /// INVARIANT (evidence is not forwarded): whoever is sent what proves an agent or a subject can be it elsewhere. So only
-    /// a token that is for the system goes on, or where the route says so, and what is not evidence here.
+    /// INVARIANT (evidence is not forwarded): an upstream that receives proof of an agent or a subject can pose as it elsewhere. So a
+    /// token is forwarded only if it is for the system, if the route says so, or if it is not evidence here.
     pub(crate) fn removed(&mut self, judgement: &Judgement, evidence: &[Evidence<'_>]) -> Removed {
         let (goes_on, keeps_proof) = match self.shown.authorization {
             None => (true, false),
@@ -97,7 +97,7 @@ impl ParsedRequest<'_> {
         Removed { names, evidence }
     }
 
-    /// Adds the headers that may not stand beside a secret. How many a request has is bounded ([`limits::HEADERS`]).
+    /// Adds the headers that may not stand beside a secret. Their number is bounded ([`limits::HEADERS`]).
     fn add_undeclared(&self, judgement: &Judgement, names: &mut Vec<String>) {
         let Target::Http { headers, unusable, .. } = &self.ask.target else { return };
         let all = headers.iter().map(|(name, _)| *name).chain(unusable.iter().copied());
@@ -107,13 +107,13 @@ impl ParsedRequest<'_> {
         names.dedup();
     }
 
-    /// Whether `authorization` goes on to the upstream.
+    /// True if `authorization` is forwarded to the upstream.
     fn forwards(&self, value: &str, judgement: &Judgement, evidence: &[Evidence<'_>]) -> bool {
         // Evidence borrows its token from the header's value.
         let bytes = value.as_bytes().as_ptr_range();
         let is_here = |one: &&Evidence<'_>| bytes.contains(&one.token.as_ptr());
         let Some(evidence) = evidence.iter().find(is_here) else {
-            // For the upstream: another scheme, or a token of an issuer that nobody configured.
+            // For the upstream: another scheme, or a token of an issuer that is not configured.
             return true;
         };
         if judgement.forwards_authorization() {
@@ -156,7 +156,7 @@ pub(crate) struct Relays {
 }
 
 impl Relays {
-    /// Facts in which an enforcer is believed; none where the caller is no enforcer.
+    /// Facts for which an enforcer's word counts. Default: none, for a caller that is not an enforcer.
     pub(crate) fn of(enforcer: Option<&Enforcer>) -> Self {
         enforcer.map_or_else(Self::default, |enforcer| Self {
             principal: enforcer.relays_principal,
@@ -168,7 +168,7 @@ impl Relays {
 
 /// Reads a request.
 ///
-/// Args: `relays`: facts in which the proxy is believed.
+/// `relays` are the facts for which the proxy's word counts.
 pub(crate) fn of_request<'a>(
     request: &'a Request<'a>,
     settings: &Settings,
@@ -202,7 +202,7 @@ pub(crate) fn of_request<'a>(
     if extensions.len() > limits::EXTENSIONS {
         return Err(Refused::input("`context_extensions` has too many entries"));
     }
-    // Of a name that stands twice in a map, the last counts (protobuf encoding, "Maps").
+    // If a name stands twice in a map, the last value counts (protobuf encoding, "Maps").
     let supported = extensions.iter().rfind(|(name, _)| *name == SUPPORTED_OBLIGATIONS);
     let supported_obligations = obligations(supported.map(|(_, list)| *list))?;
     let labels = match &request.metadata {

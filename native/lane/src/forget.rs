@@ -117,9 +117,7 @@ impl Engine {
     }
 }
 
-/// Forgets what one record carries; true where it carried anything.
-///
-/// Args: `denials`: denials and completed rules, too.
+/// Forgets the labels of one record, and if `denials`, also denials and completed rules. Returns true if the record changed.
 fn forget(
     transaction: &mut dyn Transaction,
     key: &RecordKey,

@@ -125,7 +125,7 @@ pub(crate) fn share(
 /// Takes over the labels of a shared session, where the task that it is shared for is over. They stay named where the record
 /// has no room for them, and where the agent may still decline the task.
 ///
-/// Returns: whether they were taken over.
+/// Returns true if the labels were taken over.
 fn merge(
     transaction: &mut dyn Transaction,
     party: &mut Party,
@@ -164,7 +164,7 @@ fn carriers(task: &Task) -> impl Iterator<Item = (&str, Carrier<'_>)> {
 
 /// Hands the labels of a session that is to be forgotten over to the agents that shared it.
 ///
-/// Args: `tasks`: those of the session.
+/// `tasks` are the tasks of the session.
 pub(crate) fn hand_over(
     transaction: &mut dyn Transaction,
     history: &SessionHistory,
@@ -177,7 +177,7 @@ pub(crate) fn hand_over(
         let Some(shared) = known.shared.get(&task.id) else { continue };
         let until = task.ended_at.unwrap_or(shared.deadline).min(shared.deadline);
         let mut party = Party::clone(&known);
-        // What finds no room is not worth keeping the whole tree for: the record is full of labels already.
+        // A label that finds no room is dropped: the record is full of labels already.
         party.history.inherit_labels(history.carried_until(until));
         party.history.inherit_labels(carriers(task));
         party.shared.remove(&task.id);
@@ -219,7 +219,7 @@ impl Engine {
         }
         let used = Arc::new(Task { unused: false, ..Task::clone(task) });
         if used.by_user {
-            // It counts for the subject, used or not.
+            // The task counts for the subject, used or not.
         } else if task.counted_chain() == used.counted_chain() {
             self.check_live_tasks(transaction, (task.assignee(), None), now)?;
         } else {

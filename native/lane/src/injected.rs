@@ -1,4 +1,4 @@
-//! The standing secret of a system that knows no tokens: requests get it when they are let through, agents never.
+//! Header credential of a system without tokens: requests receive the secret when they are let through, agents never do.
 
 use crate::header_name::spellings;
 use crate::settings::{Injection, Secret};
@@ -29,7 +29,7 @@ impl Injected {
         &self.twins
     }
 
-    /// Its value; none: the secret cannot be read.
+    /// Value of the header. `None`: the secret cannot be read.
     pub(crate) fn value(&self) -> Option<&str> {
         self.value.as_ref().map(|secret| secret.0.as_str())
     }

@@ -16,7 +16,7 @@ use crate::ask::{Refused, Step};
 use crate::error::EngineError;
 use crate::settings::{Lane, StateEngine, StateSettings};
 
-/// Calls of the fast lane that may wait for a store elsewhere at once; one more is OVERLOADED.
+/// Calls of the fast lane that may wait for a remote store at once. A further call is OVERLOADED.
 const WAITING: usize = 64;
 
 /// Owns the store.
@@ -24,20 +24,18 @@ const WAITING: usize = 64;
 pub(crate) struct Keeper {
     store: Arc<dyn Store>,
     settings: StateSettings,
-    /// Whether the store hands committed audit lines on itself.
+    /// True if the store writes committed audit lines itself.
     has_outbox: bool,
     waiting: Semaphore,
 }
 
 impl Keeper {
-    /// Permits of which it is open what came that the store holds at most.
+    /// Most open permits that the store holds.
     pub(crate) fn most_reservations(&self) -> u64 {
         bounds(self.settings()).of(RecordKind::Reservation) as u64
     }
 
-    /// Opens the store that the settings name.
-    ///
-    /// Args: `audit`: where committed audit lines go.
+    /// Opens the store that the settings name. Committed audit lines go to `audit`.
     pub(crate) fn open(
         settings: StateSettings,
         audit: &Arc<AuditWriter>,
@@ -69,7 +67,7 @@ impl Keeper {
         Ok(Self::with(settings, store))
     }
 
-    /// Takes a store as it is.
+    /// Keeper of an open store.
     pub(crate) fn with(settings: StateSettings, store: Arc<dyn Store>) -> Self {
         let has_outbox = settings.engine != StateEngine::Memory;
         Self { store, settings, has_outbox, waiting: Semaphore::new(WAITING) }
@@ -79,7 +77,7 @@ impl Keeper {
         &self.settings
     }
 
-    /// Whether audit lines go with the transaction; otherwise whoever commits writes them itself.
+    /// True if audit lines go with the transaction. Otherwise the caller writes them.
     pub(crate) const fn has_outbox(&self) -> bool {
         self.has_outbox
     }
@@ -88,7 +86,7 @@ impl Keeper {
         &*self.store
     }
 
-    /// What outlives the process.
+    /// True if the records outlive the process.
     pub(crate) fn is_lasting(&self) -> bool {
         self.settings.engine != StateEngine::Memory
     }
@@ -98,8 +96,8 @@ impl Keeper {
         self.store.check_clock().map_err(|error| refused(&error))
     }
 
-    /// How much longer than it is taken a used proof is remembered, in milliseconds: by so much may the clocks of two nodes
-    /// differ, one of which removes it and the other still takes it.
+    /// Time for which a used proof is kept after it is no longer valid, in milliseconds: the greatest difference between the clocks
+    /// of two nodes, one of which removes the proof while it is still valid for the other.
     pub(crate) fn proof_slack_ms(&self) -> i64 {
         if !self.store.is_remote() {
             return 0;
@@ -114,7 +112,7 @@ impl Keeper {
         deadline.map_or(latest, |deadline| deadline.min(latest))
     }
 
-    /// What is revoked, unless this node may have missed too much of it, or cannot tell the time.
+    /// Revocations, unless this node's view of them is too old, or its clock is wrong.
     pub(crate) fn revocations(&self) -> Result<Arc<Revocations>, Refused> {
         self.check_clock()?;
         let staleness = self.store.staleness();
@@ -212,7 +210,7 @@ pub(crate) struct Wait {
     pub(crate) lane: Lane,
 }
 
-/// How much a store holds.
+/// Bounds of the store.
 fn bounds(settings: &StateSettings) -> Bounds {
     let tasks = usize::try_from(settings.max_tasks).unwrap_or(usize::MAX);
     // Every task may be a tree of its own, and each may have made a few operations that nobody reports.

@@ -1,4 +1,17 @@
-//! From bytes to bytes: verification, decision, record and answer, and the fast lane that serves them without Python.
+//! The engine: one call from bytes to bytes, and the native listener.
+//!
+//! The parts, in the order in which a call passes them:
+//!
+//! 1. [`FastLane`] (`fast`) or the Python server takes the call. `entries` are the methods of [`Engine`] that both call.
+//! 2. `ask` and `envoy` read a message; `api_call` reads the calls that are not judged.
+//! 3. `steps` decide: admit, identify, resolve, locate, judge, settle. Below them lie `world` (the loaded snapshot), `history` and
+//!    `keeper` (the store).
+//! 4. `record` writes the audit line, `metrics` and `trace` count and time the call.
+//! 5. `answer`, `envoy` and `mcp` encode what the caller may see.
+//!
+//! `tasks`, `credentials`, `exchange`, `report` and `admin` are calls that are not judged; `status` and `sweep` serve the host.
+//! `clock` and `threads` are the only modules that ask the operating system for time, ids and threads. Imports run down the list in
+//! `native/floors/tests/floors.rs`.
 
 mod access_log;
 mod acting_agents;

@@ -29,14 +29,14 @@ impl Located {
         TaskView { task: &self.task, ancestors: &self.ancestors }
     }
 
-    /// What the caller does without a task; none where nobody is known to call.
+    /// Session of a caller without a task. `None`: the caller is not verified.
     pub(crate) fn taskless(caller: &CallerIdentity) -> Option<Self> {
         let acr = caller.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
         let task = taskless(&caller.chain, acr.unwrap_or_default())?;
         Some(Self { task: Arc::new(task), ancestors: Vec::new() })
     }
 
-    /// It is none: what somebody does without a task.
+    /// True if the call is made without a task.
     pub(crate) fn is_taskless(&self) -> bool {
         self.task.kind == TaskKind::None
     }
@@ -63,7 +63,7 @@ pub(crate) fn find(keeper: &Keeper, id: &str, wait: Wait) -> Result<Located, Ref
     located(id, &mut read)
 }
 
-/// Finds a task that a caller names, as this node knows it: the session of an agent that works without tasks is none.
+/// Finds a task that a caller names, as this node knows it. The session of an agent that works without tasks is not a task.
 pub(crate) fn find_task(keeper: &Keeper, id: &str, wait: Wait) -> Result<Located, Refused> {
     let found = find(keeper, id, wait)?;
     if found.task.kind == TaskKind::Implicit {
@@ -72,7 +72,7 @@ pub(crate) fn find_task(keeper: &Keeper, id: &str, wait: Wait) -> Result<Located
     Ok(found)
 }
 
-/// Finds a task as it is now.
+/// Finds a task inside a transaction.
 pub(crate) fn find_in(transaction: &mut dyn Transaction, id: &str) -> Result<Located, Refused> {
     let mut read = |id: &str| match get(transaction, id) {
         Ok(task) => Ok(task),
@@ -156,7 +156,7 @@ pub(crate) fn live(located: &Located, revoked: &Revocations, now: Time) -> Resul
     Ok(())
 }
 
-/// Whether a proved subject is that of a task.
+/// True if a proved subject is the subject of a task.
 pub(crate) fn is_subject(subject: &TaskSubject, proved: &authz_token::SubjectFacts) -> bool {
     let is_service = proved.kind == authz_token::SubjectKind::Service;
     subject.issuer == proved.issuer && subject.sub == proved.sub && subject.is_service == is_service

@@ -1,4 +1,4 @@
-//! How a refusal is said to an MCP client.
+//! Refusals in the form of MCP.
 //!
 //! An HTTP status other than 200 ends the session of many clients, so a call that is refused is answered in the protocol
 //! itself. What stands in an answer is written here, and none of it is the request's but its id and revision.
@@ -20,7 +20,7 @@ const TYPED: &str = "2026-07-28";
 const INVALID_REQUEST: i32 = -32_600;
 const METHOD_NOT_FOUND: i32 = -32_601;
 const INVALID_PARAMS: i32 = -32_602;
-/// Of MCP.
+/// MCP.
 const HEADER_MISMATCH: i32 = -32_020;
 const UNSUPPORTED_VERSION: i32 = -32_022;
 /// Ours, of those that MCP leaves to implementations.
@@ -32,11 +32,11 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
-/// The answer to a message that is refused; none where the HTTP status says it.
+/// Answer to a refused message. `None`: the HTTP status is the answer.
 pub(crate) fn answer(judgement: &Judgement) -> Option<Answer> {
     let message = judgement.resolved.mcp.as_ref()?;
     let reason = judgement.reason();
-    // Who calls is proved to HTTP, and that we failed is for HTTP to say.
+    // Authentication and failures of Authz are answered by the HTTP status.
     if matches!(reason.row().public_code, PublicCode::Unauthenticated | PublicCode::Unavailable) {
         return None;
     }
@@ -69,7 +69,7 @@ fn error_code(reason: ReasonCode) -> i32 {
     }
 }
 
-/// What the model reads: the public text, and the policy's reason where the bundle shows it.
+/// Text for the model: the public message, and the reason of the policy if the bundle shows it.
 fn result(judgement: &Judgement, message: &Envelope) -> Answer {
     let mut content = vec![json!({"type": "text", "text": public_message(judgement.reason())})];
     content.extend(shown_reason(judgement).map(|text| json!({"type": "text", "text": text})));

@@ -1,8 +1,8 @@
-//! What an agent is told: one fixed text for each (`public_code`, `next_action`, `retry`).
+//! Public messages for agents: one fixed text for each (`public_code`, `next_action`, `retry`).
 
 use authz_kernel::reason::{NextAction, PublicCode, ReasonCode, Retry};
 
-/// The text for a reason code's row. Nothing of policy, other principals or input can stand in it.
+/// Text of a reason code's row. It holds nothing of policy, other principals or input.
 #[must_use]
 pub fn public_message(reason: ReasonCode) -> String {
     let row = reason.row();

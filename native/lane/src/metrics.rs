@@ -32,13 +32,13 @@ pub(crate) use self::render::Gauges;
 
 /// Systems of all bundles served since the start; later ones are counted as unknown.
 const MAX_SYSTEMS: usize = 10_000;
-/// How an agent may be proved; none: there is no proved agent.
+/// Proofs of an agent. `None`: the agent is not proved, or there is none.
 const AGENTS: [Option<ProofMethod>; 4] =
     [None, Some(ProofMethod::JwtSvid), Some(ProofMethod::X509Svid), Some(ProofMethod::Relayed)];
 
-/// How tasks come to be.
+/// Kinds of tasks that start.
 const STARTED: [TaskKind; 3] = [TaskKind::Root, TaskKind::Child, TaskKind::Implicit];
-/// How tasks end.
+/// Status of tasks that ended.
 const ENDED: [TaskStatus; 4] =
     [TaskStatus::Completed, TaskStatus::Aborted, TaskStatus::Revoked, TaskStatus::Expired];
 
@@ -136,7 +136,7 @@ impl Metrics {
         self.lock_wait.observe(time);
     }
 
-    /// Counts who asked, and how the agent was proved; none: there was none, or it was not.
+    /// Counts the proofs of the enforcer and of the agent of a call.
     pub(crate) fn identified(&self, enforcer: EnforcerProof, agent: Option<ProofMethod>) {
         let place = AGENTS.iter().position(|known| *known == agent).unwrap_or_default();
         let counts = self.identified.get(enforcer as usize);
@@ -167,7 +167,7 @@ impl Metrics {
         reserved.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Something became of a task credential.
+    /// Counts an event of a task credential.
     pub(crate) fn credential(&self, event: CredentialEvent) {
         self.credentials_were(event, 1);
     }
@@ -179,7 +179,7 @@ impl Metrics {
         }
     }
 
-    /// It was told what came of a permit.
+    /// A permit was reported.
     pub(crate) fn reported(&self) {
         let [.., reported] = &self.reservations;
         reported.fetch_add(1, Ordering::Relaxed);

@@ -18,7 +18,7 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// Args: `secret`: that of the store.
+    /// Nonces at a time. `secret` is the secret of the store.
     pub(crate) fn at(now: UnixTime, secret: &[u8; 32]) -> Self {
         let slot = now.0.div_euclid(SLOT);
         Self { current: of_slot(slot, secret), previous: of_slot(slot.saturating_sub(1), secret) }
@@ -28,7 +28,7 @@ impl Taken {
         [&self.current, &self.previous]
     }
 
-    /// The one that is handed out.
+    /// Nonce that is handed out.
     pub(crate) fn into_current(self) -> String {
         self.current
     }

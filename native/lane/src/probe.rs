@@ -1,4 +1,4 @@
-//! How often a caller may ask "what if".
+//! Rate limit of each caller.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ struct Bucket {
     at: Instant,
 }
 
-/// A token bucket for each caller. The table is bounded: where all its callers are busy, a new one must wait.
+/// A token bucket for each caller. The table is bounded: if all its callers are busy, a new caller must wait.
 #[derive(Debug)]
 pub(crate) struct ProbeRate {
     rate: f64,

@@ -8,7 +8,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
-/// What a field holds.
+/// Value of a field.
 #[derive(Clone, Copy)]
 pub(crate) enum FieldValue<'a> {
     Number(u64),

@@ -243,7 +243,7 @@ mod tests {
     use authz_kernel::json::Value;
     use authz_kernel::reason::ReasonCode;
     use authz_token::{
-        AgentFacts, AgentProof, ClaimValue, DerivedValue, MaskedArguments as Proved, SubjectFacts,
+        AgentFacts, AgentProof, ClaimValue, DerivedValue, Facts as Proved, SubjectFacts,
         SubjectKind,
     };
     use proptest::prelude::*;

@@ -1,6 +1,6 @@
 //! The agent of a call that was refused before it was known who asks, for the audit.
 //!
-//! INVARIANT (nobody hides among strangers): refusals of unverified callers are summed up. An agent that
+//! INVARIANT (no hiding among unverified callers): refusals of unverified callers are summed up. An agent that
 //! puts something else beside its own good credential, such as a bad subject token or arguments that are too long, must not
 //! have its requests summed up with theirs. So its credential is verified alone, and the record names it. Nothing else
 //! depends on that: the request stays refused, and no decision is made for the agent.
@@ -56,9 +56,8 @@ impl Engine {
     }
 }
 
-/// Whether evidence that was refused may hold an agent's good credential.
-///
-/// Args: `role`: whose credential was refused; none where the evidence as a whole was.
+/// True if refused evidence may hold a valid credential of an agent. `role` is the role of the refused credential; `None`: the
+/// evidence as a whole was refused.
 pub(crate) fn may_hold_agent(evidence: &[Evidence<'_>], role: Option<Role>) -> bool {
     let agents = evidence.iter().filter(|item| item.role == Role::Agent).count();
     // The only one, which was refused itself, need not be verified again.

@@ -1,4 +1,4 @@
-//! The kill switch: what is revoked is refused, whatever else holds, and no `mode` lets it through.
+//! The kill switch: a revoked principal, credential, task or operation is refused, and no `mode` lets it through.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use authz_token::{AgentFacts, AgentProof, Facts, SubjectFacts};
 use crate::ask::{Refused, Step};
 use crate::judgement::Asker;
 
-/// Refuses whoever asks by a certificate that is revoked, or whose workload or trust domain is.
+/// Refuses a caller whose certificate, workload or trust domain is revoked.
 pub(crate) fn of_asker(revoked: &Revocations, asker: &Asker) -> Result<(), Refused> {
     match &asker.peer {
         Some(peer) if !revoked.is_empty() => of_agent(revoked, &peer.agent(AgentProof::X509Svid)),
@@ -20,7 +20,7 @@ pub(crate) fn of_asker(revoked: &Revocations, asker: &Asker) -> Result<(), Refus
     }
 }
 
-/// Refuses whoever acts, where it, its credential, its key or its issuer is revoked.
+/// Refuses a principal if the principal, its credential, its key or its issuer is revoked.
 pub(crate) fn of_callers(revoked: &Revocations, facts: &Facts) -> Result<(), Refused> {
     if revoked.is_empty() {
         return Ok(());
@@ -84,7 +84,7 @@ pub(crate) fn of_system(revoked: &Revocations, system: &str) -> Result<(), Refus
     refuse(revoked, Target::System, system)
 }
 
-/// Whether one of these systems is revoked, or an operation of theirs.
+/// True if one of these systems is revoked, or one of their operations.
 pub(crate) fn is_any_revoked(revoked: &Revocations, systems: &[String]) -> bool {
     systems.iter().any(|system| revoked.has_of_system(system))
 }
@@ -101,7 +101,7 @@ pub(crate) fn of_credential(
 
 /// Refuses a task that is revoked, or whose session, agents or subject are.
 ///
-/// Args: `tree`: the task and all above it.
+/// `tree` is the task and all tasks above it.
 pub(crate) fn of_tasks<'a>(
     revoked: &Revocations,
     tree: impl Iterator<Item = &'a Arc<Task>>,

@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::leases::{failed, read, text};
 
-/// How new a bundle is. A higher epoch is newer whatever its sequence.
+/// Age of a bundle. A higher epoch is newer for any sequence.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Newness {

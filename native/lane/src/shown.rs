@@ -33,7 +33,7 @@ pub(crate) fn subject_of(facts: &SubjectFacts) -> Subject {
     }
 }
 
-/// Runs a function with the subject token that came with the call; none where none came.
+/// Runs a function with the subject token of the call, if it has one.
 fn with_shown<R>(
     caller: &CallerIdentity,
     now: Time,
@@ -45,25 +45,25 @@ fn with_shown<R>(
     run(Some(&ShownToken {
         token_type: &facts.token_type,
         client: &facts.client,
-        // A token from a clock that is ahead is not newer than one that is shown later.
+        // A token of an issuer whose clock is ahead must not be newer than a token that is shown later.
         issued_at: facts.issued_at.map(|issued_at| issued_at.min(now)),
         expires_at: ends(caller),
         claims: &subject.claims,
     }))
 }
 
-/// When the subject token ends that came with the call; none where none came.
+/// End of the subject token of the call, if it has one.
 pub(crate) fn ends(caller: &CallerIdentity) -> Option<Time> {
     let subject = caller.facts.subject.as_ref()?;
     Some(Time(subject.expires_at.saturating_mul(1_000)))
 }
 
-/// Who acts in a task: the subject with the roles alone that its tokens leave it, then the agents.
+/// Principals that act in a task: the subject with the roles that its tokens leave it, then the agents.
 pub(crate) fn chain_in(caller: &CallerIdentity, now: Time, located: &Located) -> Vec<Principal> {
     with_shown(caller, now, |shown| located.view().chain(shown))
 }
 
-/// Lets a new task begin with the subject token that came with the call.
+/// Lets a new task begin with the subject token of the call.
 pub(crate) fn begin(caller: &CallerIdentity, now: Time, task: &mut Task) {
     with_shown(caller, now, |shown| {
         if let Some(shown) = shown {
@@ -76,7 +76,7 @@ impl Engine {
     /// Notes the subject token that came with a call in a task, where it changes which roles the subject has in the tree, or
     /// until when a token of it is known.
     ///
-    /// Args: `is_dry`: nothing is kept, and the call is judged as if it were.
+    /// If `is_dry`, nothing is stored, and the call is judged as if it were.
     pub(crate) fn note_token(
         &self,
         caller: &CallerIdentity,
@@ -105,7 +105,7 @@ impl Engine {
             current = Some(noted);
             Ok(true)
         };
-        // Not awaited: nothing is permitted by it, and what a crash loses is said again by the next token.
+        // Not awaited: the note permits nothing, and after a crash the next token brings it again.
         drop(self.keeper.transact(&locks, Survives::Crash, wait, &mut work)?);
         Ok(match current {
             Some(root) => located.with_root(root),

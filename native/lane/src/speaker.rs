@@ -1,4 +1,4 @@
-//! Who says a prompt, and whether the subject is alone.
+//! Speaker of a prompt, and subjects that call without an agent.
 //!
 //! INVARIANT (nothing that an agent can say counts as the user's word): a token that may stand beside an agent proves nothing
 //! here. The agent holds it, and may leave its own credential out.
@@ -12,12 +12,12 @@ use crate::judgement::Asker;
 use crate::proto::authz::v1 as wire;
 use crate::world::Loaded;
 
-/// The subject that calls itself, where no agent calls and none holds what proves the subject.
+/// Subject that calls itself: no agent calls, and no agent holds the proof of the subject.
 pub(crate) fn alone(facts: &Facts) -> Option<&SubjectFacts> {
     facts.subject.as_deref().filter(|subject| facts.agent.is_none() && subject.is_alone)
 }
 
-/// Whether a subject calls by nothing but a token that an agent may hold. Then nothing says that no agent calls.
+/// True if a subject calls with nothing but a token that an agent may hold. Then the caller may be an agent.
 pub(crate) fn is_bearer_alone(asker: &Asker, facts: &Facts, world: &Loaded) -> bool {
     facts.agent.is_none() && facts.subject.is_some() && !speaker(asker, facts, world).is_user()
 }
@@ -26,7 +26,7 @@ pub(crate) fn is_bearer_alone(asker: &Asker, facts: &Facts, world: &Loaded) -> b
 /// with it what restricts the agent.
 ///
 /// # Errors
-/// The subject is nobody (NO_CREDENTIAL).
+/// The subject is not proved (NO_CREDENTIAL).
 pub(crate) fn refuse_bearer_alone(
     asker: &Asker,
     facts: &Facts,
@@ -68,7 +68,7 @@ pub(crate) fn proof_of<'a>(asker: &'a Asker, facts: &Facts, world: &Loaded) -> [
     [proved, by.as_str(), front_end]
 }
 
-/// Refuses a context of the session from a caller that is no front end.
+/// Refuses a context of the session from a caller that is not a front end.
 ///
 /// # Errors
 /// The caller may not name contexts (ENFORCER_REFUSED).

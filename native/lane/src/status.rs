@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::metrics::{Family, Gauges};
 use crate::settings::CredentialSettings;
 use crate::trace::{Span, Tracing};
+use crate::world::{Loaded, Way};
 
 /// Status of an engine.
 #[derive(Clone, Debug, Serialize)]
@@ -52,7 +53,7 @@ pub struct Status {
 }
 
 impl Engine {
-    /// Whether decisions can be made, recorded and answered in time.
+    /// True if decisions can be made, recorded and answered in time.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.world.load().is_some()
@@ -77,22 +78,47 @@ impl Engine {
     #[must_use]
     pub fn status(&self) -> Status {
         let audit = self.audit.health();
+        let state = self.keeper.store().health();
         let world = self.world.load_full();
+        let problems = self.problems(world.as_deref(), &audit, &state);
+        Status {
+            ready: problems.is_empty(),
+            problems,
+            warnings: self.warnings(world.as_deref(), &audit, &state),
+            version: self.settings.version.clone(),
+            build_profile: crate::build::build_profile(),
+            bundle_name: world.as_ref().map_or_else(String::new, |world| world.name.clone()),
+            bundle_revision: world
+                .as_ref()
+                .map_or_else(String::new, |world| world.revision.clone()),
+            bundle_digest: world.as_ref().map_or_else(String::new, |world| world.digest.clone()),
+            trust_revision: world
+                .as_ref()
+                .map_or_else(String::new, |world| world.trust.revision().to_owned()),
+            listeners: world.as_deref().map_or_else(Vec::new, listener_states),
+            audit,
+            state,
+            revocations: self.keeper.store().revocations().len(),
+            token_cache_hits: self.tokens.hits(),
+            token_cache_misses: self.tokens.misses(),
+            panics: self.metrics.panics(),
+        }
+    }
+
+    /// Problems that make the node unready.
+    fn problems(
+        &self,
+        world: Option<&Loaded>,
+        audit: &AuditHealth,
+        state: &StoreHealth,
+    ) -> Vec<String> {
         let mut problems = Vec::new();
-        let mut warnings = Vec::new();
         if world.is_none() {
             problems.push("no bundle is loaded".to_owned());
         }
         if !audit.writable {
             problems.push(format!("the audit file cannot be written: {}", audit.last_error));
         }
-        if !audit.torn_file.is_empty() {
-            warnings.push(format!(
-                "the audit file ended in half a record; {} bytes are kept in `{}`",
-                audit.torn_bytes, audit.torn_file
-            ));
-        }
-        let state = self.keeper.store().health();
         if !state.reachable || !state.writable {
             problems.push(format!("the store of tasks is out of reach: {}", state.last_error));
         }
@@ -100,6 +126,23 @@ impl Engine {
             problems.push(refused.message);
         }
         problems.extend(self.servers().iter().flat_map(|server| server.problems()));
+        problems
+    }
+
+    /// Conditions that need attention, but do not stop decisions.
+    fn warnings(
+        &self,
+        world: Option<&Loaded>,
+        audit: &AuditHealth,
+        state: &StoreHealth,
+    ) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !audit.torn_file.is_empty() {
+            warnings.push(format!(
+                "the audit file ended in half a record; {} bytes are kept in `{}`",
+                audit.torn_bytes, audit.torn_file
+            ));
+        }
         warnings.extend(state.warnings.iter().cloned());
         if self.is_nearly_full() {
             let most = self.keeper.settings().max_tasks;
@@ -115,55 +158,8 @@ impl Engine {
                     .to_owned(),
             );
         }
-        let mut listeners = Vec::new();
-        if let Some(world) = &world {
-            for system in &world.unknown_systems {
-                warnings
-                    .push(format!("an enforcer asks about `{system}`, which the bundle has not"));
-            }
-            for warning in world.trust.warnings() {
-                warnings.push(warning.to_string());
-            }
-            let named = world.credentials.iter().flat_map(CredentialSettings::systems);
-            for system in named.filter(|system| !world.plan.systems().contains_key(*system)) {
-                warnings.push(format!("`credentials` names `{system}`, which the bundle has not"));
-            }
-            for (name, way) in world.listeners() {
-                let what = match &way.enforcer {
-                    _ if way.insecure_dev => "anybody is an enforcer (insecure_dev)",
-                    Some(_) => "enforcer",
-                    None if way.mutual => "callers are who their certificate says",
-                    None if way.http => "clients of token endpoints",
-                    None => "callers ask about themselves",
-                };
-                if way.insecure_dev {
-                    warnings.push(format!("listener `{name}` is insecure_dev"));
-                }
-                listeners.push(format!("{name}: {what}"));
-            }
-        }
-        Status {
-            ready: problems.is_empty(),
-            problems,
-            warnings,
-            version: self.settings.version.clone(),
-            build_profile: crate::build::build_profile(),
-            bundle_name: world.as_ref().map_or_else(String::new, |world| world.name.clone()),
-            bundle_revision: world
-                .as_ref()
-                .map_or_else(String::new, |world| world.revision.clone()),
-            bundle_digest: world.as_ref().map_or_else(String::new, |world| world.digest.clone()),
-            trust_revision: world
-                .as_ref()
-                .map_or_else(String::new, |world| world.trust.revision().to_owned()),
-            listeners,
-            audit,
-            state,
-            revocations: self.keeper.store().revocations().len(),
-            token_cache_hits: self.tokens.hits(),
-            token_cache_misses: self.tokens.misses(),
-            panics: self.metrics.panics(),
-        }
+        warnings.extend(world.into_iter().flat_map(world_warnings));
+        warnings
     }
 
     /// All metrics of the engine and its servers.
@@ -193,11 +189,38 @@ impl Engine {
         families
     }
 
-    /// Takes the oldest spans that wait for export.
-    ///
-    /// Args: `most`: upper bound of their number. Returns: empty if traces are off.
+    /// Takes the oldest spans that wait for export, at most `most`. Empty if traces are off.
     #[must_use]
     pub fn spans(&self, most: usize) -> Vec<Span> {
         self.tracing.as_ref().map_or_else(Vec::new, |tracing| tracing.take(most))
     }
+}
+
+/// Conditions of a world that need attention.
+fn world_warnings(world: &Loaded) -> Vec<String> {
+    let unknown = world.unknown_systems.iter();
+    let mut warnings: Vec<String> = unknown
+        .map(|system| format!("an enforcer asks about `{system}`, which the bundle has not"))
+        .collect();
+    warnings.extend(world.trust.warnings().iter().map(ToString::to_string));
+    let named = world.credentials.iter().flat_map(CredentialSettings::systems);
+    let unknown = named.filter(|system| !world.plan.systems().contains_key(*system));
+    warnings.extend(
+        unknown.map(|system| format!("`credentials` names `{system}`, which the bundle has not")),
+    );
+    let open = world.listeners().filter(|(_, way)| way.insecure_dev);
+    warnings.extend(open.map(|(name, _)| format!("listener `{name}` is insecure_dev")));
+    warnings
+}
+
+/// Each listener with the proof of its callers.
+fn listener_states(world: &Loaded) -> Vec<String> {
+    let callers = |way: &Way| match &way.enforcer {
+        _ if way.insecure_dev => "anybody is an enforcer (insecure_dev)",
+        Some(_) => "enforcer",
+        None if way.mutual => "callers are who their certificate says",
+        None if way.http => "clients of token endpoints",
+        None => "callers ask about themselves",
+    };
+    world.listeners().map(|(name, way)| format!("{name}: {}", callers(way))).collect()
 }

@@ -1,5 +1,5 @@
-//! Refusals of callers of whom nothing was verified: the first few of a minute have records of their own, the others are
-//! summed up, so that nobody fills the audit's disk without a credential.
+//! Refusals of unverified callers: the first few of a minute have records of their own, and the others are summed up, so that a
+//! caller without a credential cannot fill the disk of the audit file.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -11,15 +11,15 @@ use authz_kernel::reason::ReasonCode;
 use crate::judgement::Judgement;
 
 const MINUTE_MS: i64 = 60_000;
-/// Pairs of peer and reason code that are told apart within a minute; others have one row of each code together.
+/// Rows of one minute: pairs of peer and reason code. Further pairs share one row for each code.
 const MAX_ROWS: usize = 256;
 
-/// Whose refusals are summed up together.
+/// Refusals that are summed up together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Row {
-    /// Of which listener; empty where the call was refused before it was read.
+    /// Name of the listener. Empty: the call was refused before it was read.
     pub(crate) listener: String,
-    /// An address without its port, or an enforcer through which strangers ask; empty where nothing is known.
+    /// Address without its port, or name of the enforcer through which unverified callers ask. Empty: unknown.
     pub(crate) peer: String,
     pub(crate) reason: ReasonCode,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Row {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sum {
     pub(crate) count: u64,
-    /// When the first and the last of them were made.
+    /// Times of the first and of the last refusal.
     pub(crate) first_ms: i64,
     pub(crate) last_ms: i64,
 }
@@ -48,7 +48,7 @@ impl Sum {
 #[derive(Debug, Default)]
 struct MinuteTable {
     minute: i64,
-    /// How many have records of their own, and the others.
+    /// Number of refusals with a record of their own, and the sum of the others.
     rows: HashMap<Row, (u64, Sum)>,
     /// Sums of minutes that are over.
     due: HashMap<Row, Sum>,
@@ -67,9 +67,7 @@ impl Sums {
         Self { each, table: Mutex::default() }
     }
 
-    /// Counts a refusal.
-    ///
-    /// Returns: whether it is summed up, and so needs no record.
+    /// Counts a refusal. Returns true if it is summed up, and so needs no record.
     pub(crate) fn take(&self, row: Row, now_ms: i64) -> bool {
         let mut table = self.table.lock().ignore_poison();
         table.turn(now_ms);
@@ -144,14 +142,13 @@ impl MinuteTable {
     }
 }
 
-/// The row of a decision that may be summed up; none where it needs a record of its own.
-///
-/// Args: `peer`: the peer's address and port, as far as it is known.
+/// Row of a decision that may be summed up. `None`: the decision needs a record of its own. `peer` is the address and port of
+/// the peer, or empty.
 pub(crate) fn row_of(judgement: &Judgement, peer: &str) -> Option<Row> {
     // INVARIANT (no permit): what is let through, by policy or by `mode`, has a record of its own.
     let is_refusal = judgement.outcome() == Outcome::Deny && judgement.passage().is_none();
     let asker = &judgement.arrival.asker;
-    // An enforcer that was verified asks for somebody else.
+    // A verified enforcer asks for its own caller.
     let is_verified = !judgement.caller.chain.is_empty()
         || judgement.caller.refused_agent.is_some()
         || judgement.caller.facts.agent.is_some()
@@ -218,7 +215,7 @@ mod tests {
         assert_eq!((2, MINUTE_MS, 5 * MINUTE_MS), (sum.count, sum.first_ms, sum.last_ms));
     }
 
-    /// However many peers there are, the table is bounded; those beyond it are counted together, by their code.
+    /// The table is bounded for any number of peers. Peers beyond the bound are counted together, by reason code.
     #[test]
     fn many_peers() {
         let sums = Sums::new(1);

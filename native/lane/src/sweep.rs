@@ -1,4 +1,4 @@
-//! What time does to records: tasks expire, permits that nobody reported count as done, ended trees are forgotten.
+//! Ends records whose time is up: tasks expire, permits without a report count as done, ended trees are removed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,10 +27,10 @@ const EARLY_PAGES: usize = 8;
 /// Agents that are looked at together, and pages of them, to find the one that has most tasks.
 const HOLDERS: usize = 1_000;
 const HOLDER_PAGES: usize = 100;
-/// How long one call may wait for the store.
+/// Longest wait of one call for the store.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What one call did.
+/// Work of one call.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Swept {
     /// Permits that count as done without a report.
@@ -45,12 +45,12 @@ pub struct Swept {
     pub forgotten: u64,
     /// More is due: ask again at once.
     pub more: bool,
-    /// What the store said, where it failed; empty otherwise.
+    /// Error of the store. Empty: the store did not fail.
     pub error: String,
 }
 
 impl Engine {
-    /// Does what is due, at most so much at once. What counts by time counts without it: it only keeps the store small.
+    /// Ends a bounded number of due records. Decisions do not depend on it: it only keeps the store small.
     #[must_use]
     pub fn sweep(&self) -> Swept {
         self.write_due_sums();
@@ -179,7 +179,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the store holds four fifths of the tasks that it may.
+    /// True if the store holds four fifths of the tasks that it may hold.
     pub(crate) fn is_nearly_full(&self) -> bool {
         let (most, kept) = (self.keeper.settings().max_tasks, self.keeper.store().health().tasks);
         kept.saturating_mul(5) >= most.saturating_mul(4)
@@ -336,7 +336,7 @@ impl Engine {
     }
 }
 
-/// Whether an ended task may be forgotten before its time.
+/// True if an ended task may be forgotten before its time.
 fn may_go_early(task: &Task) -> bool {
     matches!(task.status, TaskStatus::Completed | TaskStatus::Aborted | TaskStatus::Expired)
 }

@@ -28,7 +28,7 @@ pub(crate) struct Parent<'a> {
     pub(crate) sampled: bool,
 }
 
-/// Reads a `traceparent` (Trace Context §3.2.2); none where it is not well-formed.
+/// Reads a `traceparent` (Trace Context §3.2.2). `None`: it is not well-formed.
 pub(crate) fn parent(value: &str) -> Option<Parent<'_>> {
     let mut parts = value.split('-');
     let (version, trace, span, flags) =
@@ -53,7 +53,7 @@ pub(crate) fn parent(value: &str) -> Option<Parent<'_>> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ids {
     trace: String,
-    /// Our own span's where there is one, else the caller's.
+    /// Id of our own span if there is one, else of the caller's span.
     span: String,
     own: Option<Own>,
 }
@@ -78,17 +78,17 @@ pub struct Span {
     pub trace_id: String,
     /// 16 hex digits.
     pub span_id: String,
-    /// The caller's span; none: this is the trace's first.
+    /// The caller's span. `None`: this span is the first of its trace.
     pub parent_id: Option<String>,
-    /// W3C `tracestate`, as it came.
+    /// W3C `tracestate` of the call.
     pub trace_state: Option<String>,
     /// The gRPC method.
     pub name: &'static str,
-    /// When the call came, in nanoseconds since 1970.
+    /// Arrival of the call, in nanoseconds since 1970.
     pub start_ns: u64,
-    /// When its answer was made.
+    /// Time of the answer, in nanoseconds since 1970.
     pub end_ns: u64,
-    /// It could not be decided: a failure of ours, or overload.
+    /// True if Authz could not decide: a failure of its own, or overload.
     pub failed: bool,
     /// Its decision.
     pub decision_id: String,
@@ -96,13 +96,13 @@ pub struct Span {
     pub decision: &'static str,
     /// Reason code.
     pub reason_code: &'static str,
-    /// Operation id; empty where it is not in the catalog.
+    /// Operation id. Empty: the operation is not in the catalog.
     pub operation: String,
     /// Id of the task that it was asked in, or about; empty without one.
     pub task: String,
-    /// Revision of the bundle; empty where none is loaded.
+    /// Revision of the bundle. Empty: no bundle is loaded.
     pub bundle_revision: String,
-    /// Who asked; empty where the caller asked about itself.
+    /// Name of the enforcer. Empty: the caller asked about itself.
     pub enforcer: String,
     /// The way in.
     pub listener: String,
@@ -139,7 +139,7 @@ impl Tracing {
 
     /// Ends the span of a decision, if it has one.
     ///
-    /// Args: `ended`: when the call ended, since 1970; `took`: its duration.
+    /// `ended` is the end of the call since 1970, and `took` its duration.
     pub(crate) fn end(&self, ids: &Ids, judgement: &Judgement, ended: Duration, took: Duration) {
         let Some(own) = &ids.own else {
             return;
@@ -291,7 +291,7 @@ mod tests {
         }
     }
 
-    /// Without tracing the caller's ids stand in the record; with it, our own span's.
+    /// Without tracing the record has the caller's ids, with tracing those of our own span.
     #[test]
     fn ids_follow_the_sampler() {
         let sampled = format!("00-{TRACE}-{SPAN}-01");

@@ -1,4 +1,4 @@
-//! What all decisions share until it is swapped: plan, trust, listeners.
+//! Plan, trust and listeners: an immutable snapshot that all decisions read, and that is replaced whole.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,22 +19,23 @@ use crate::settings::{
     CredentialSettings, DpopSettings, INSECURE_DEV, Listener, PeerSpec, Relay, ReportWay, Surface,
 };
 
-/// Everything that a decision reads besides its request. Swapped whole.
+/// Everything that a decision reads besides its request. It is replaced whole.
 #[derive(Debug)]
 pub struct World {
     /// The bundle.
     pub plan: Arc<Plan>,
-    /// Whose credentials are believed.
+    /// Issuers and trust domains whose credentials are valid.
     pub trust: Arc<TrustStore>,
-    /// The ways in.
+    /// The listeners.
     pub listeners: Vec<Listener>,
     /// TLS peers that are enforcers.
     pub peers: Vec<PeerSpec>,
-    /// How task credentials are issued; none: they are not.
+    /// Settings of task credentials. `None`: no credentials are issued.
     pub credentials: Option<CredentialSettings>,
-    /// When the file of each directory was last changed, or it was fetched; one that is not told is as old as can be.
+    /// Time at which the file of each directory was last changed, or the directory fetched. A directory without a time counts as
+    /// too old.
     pub directories: BTreeMap<String, Time>,
-    /// Who is in each directory that is fetched.
+    /// Entries of each fetched directory.
     pub fetched: BTreeMap<String, Arc<Entries>>,
 }
 
@@ -57,44 +58,44 @@ pub(crate) struct Loaded {
     pub(crate) directories: Directories,
 }
 
-/// A way in.
+/// A listener, checked.
 #[derive(Debug)]
 pub(crate) struct Way {
-    /// The enforcer that everybody who can reach it is.
+    /// Enforcer that each caller is.
     pub(crate) enforcer: Option<Arc<Enforcer>>,
     pub(crate) insecure_dev: bool,
-    /// Callers show a certificate, by which they are known.
+    /// Each caller shows a certificate, which proves its identity.
     pub(crate) mutual: bool,
     pub(crate) admin: bool,
-    /// Callers are who the server says, in JSON.
+    /// The server has authenticated the callers, and says in JSON who they are.
     pub(crate) http: bool,
     surfaces: Option<BTreeSet<Surface>>,
 }
 
 impl Way {
-    /// Whether a surface is answered here at all.
+    /// True if the listener answers a surface.
     pub(crate) fn answers(&self, surface: Surface) -> bool {
         self.surfaces.as_ref().is_none_or(|surfaces| surfaces.contains(&surface))
     }
 }
 
-/// Whoever may ask about others.
+/// Caller that may ask about other callers.
 #[derive(Debug)]
 pub(crate) struct Enforcer {
-    /// Its name in policies and records.
+    /// Name in policies and records.
     pub(crate) name: String,
     asks: AskedSystems,
-    /// It may say whom it verified on a connection of its own.
+    /// Its word counts for the identity of an agent that it verified on a connection of its own.
     pub(crate) relays_principal: bool,
-    /// It may say which labels a call carries.
+    /// Its word counts for the labels that a call carries.
     pub(crate) relays_labels: bool,
-    /// It may say what a user wrote, beside that user's token.
+    /// Its word counts for the prompt of a user, beside that user's token.
     pub(crate) relays_prompt: bool,
-    /// It may name the context of a session, beside the subject's token.
+    /// Its word counts for the context of a session, beside the subject's token.
     pub(crate) relays_session: bool,
-    /// How it may tell what came of what it was permitted.
+    /// Ways by which it may report results of permits.
     reports: Vec<ReportWay>,
-    /// Users that its processes run as; empty: any that can open the socket.
+    /// Users that its processes run as. Empty: each user that can open the socket.
     uids: Vec<u32>,
 }
 
@@ -127,12 +128,12 @@ impl Enforcer {
         })
     }
 
-    /// Whether a process that runs as this user may be it.
+    /// True if a process of this user may be the enforcer.
     pub(crate) fn is_of(&self, uid: Option<u32>) -> bool {
         self.uids.is_empty() || uid.is_some_and(|uid| self.uids.contains(&uid))
     }
 
-    /// Anybody, for development.
+    /// Enforcer of a listener for development: each caller.
     fn insecure_dev() -> Self {
         Self {
             name: INSECURE_DEV.to_owned(),
@@ -147,7 +148,7 @@ impl Enforcer {
         }
     }
 
-    /// Facts of a front end that it may say: words of `relays`, and what they are.
+    /// Facts of a front end for which its word counts: the value of `relays`, and its name in messages.
     fn speaks_for_user(&self) -> Option<(&'static str, &'static str)> {
         match (self.relays_prompt, self.relays_session) {
             (true, _) => Some(("prompt", "prompts")),
@@ -156,12 +157,12 @@ impl Enforcer {
         }
     }
 
-    /// Whether it may tell what came of what it was permitted in this way.
+    /// True if it may report results of permits in a way.
     pub(crate) fn may_report(&self, way: ReportWay) -> bool {
         self.reports.contains(&way)
     }
 
-    /// Whether it may ask about the operation.
+    /// True if it may ask about an operation.
     pub(crate) fn may_ask(&self, operation: &str) -> bool {
         match &self.asks {
             AskedSystems::All => true,
@@ -171,18 +172,18 @@ impl Enforcer {
         }
     }
 
-    /// Whether it may ask about some systems only.
+    /// True if it may ask about some systems only.
     pub(crate) const fn is_limited(&self) -> bool {
         matches!(self.asks, AskedSystems::These(_))
     }
 
-    /// Whether it may ask about a request that is for one of these systems, and it is not known for which. Of a request for
-    /// none that is known, only who may ask about all.
+    /// True if it may ask about a request that is for an unknown one of these systems. About a request for no known system, only
+    /// an enforcer of all systems may ask.
     pub(crate) fn may_ask_about_any(&self, systems: &[String]) -> bool {
         match &self.asks {
             AskedSystems::All => true,
             AskedSystems::These(asked) => {
-                // An empty id stands for systems that the bundle does not have; nobody is limited to those.
+                // An empty id means systems that the bundle does not have. No enforcer is limited to them.
                 let mut known = systems.iter().filter(|system| !system.is_empty()).peekable();
                 known.peek().is_some() && known.all(|system| asked.contains(system))
             }
@@ -241,7 +242,7 @@ impl PeerEnforcers {
         self.exact.values().chain(self.patterns.iter().map(|(_, enforcer)| enforcer))
     }
 
-    /// Refuses a front end whose identity may be an agent's: that agent could say what its user wrote.
+    /// Refuses a front end whose identity may be an agent's: that agent could invent its user's prompt.
     fn refuse_agents(&self, plan: &Plan) -> Result<(), EngineError> {
         let patterns = self.patterns.iter().map(|(pattern, enforcer)| (pattern, enforcer));
         for (pattern, enforcer) in self.exact.iter().chain(patterns) {
@@ -275,9 +276,9 @@ impl PeerEnforcers {
 /// give the same variable there.
 #[derive(Debug, Default)]
 pub(crate) struct ReadHeaders {
-    /// By the name with `-` throughout: the one spelling that is read, or none where two are.
+    /// Spelling that is read, by the name with `-` throughout. `None`: two spellings are read.
     spelling: HashMap<String, Option<String>>,
-    /// Whether a name with `_` is read, so that one without could be its twin.
+    /// True if a name with `_` is read, so that a name without it could be its twin.
     any_underscore: bool,
 }
 
@@ -298,7 +299,7 @@ impl ReadHeaders {
         read
     }
 
-    /// A header that is read, where one of `names` is another spelling of it. Gives its name with `-` throughout.
+    /// Finds a header that is read and of which one of `names` is another spelling. Returns its name with `-` throughout.
     pub(crate) fn twin<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> Option<&str> {
         names.find_map(|name| {
             if !self.any_underscore && !name.bytes().any(|byte| byte == b'_') {
@@ -355,7 +356,7 @@ impl Loaded {
         })
     }
 
-    /// How proofs of possession are taken.
+    /// Settings of proofs of possession.
     pub(crate) fn dpop(&self) -> DpopSettings {
         self.credentials.as_ref().map(|settings| settings.dpop).unwrap_or_default()
     }
@@ -382,7 +383,7 @@ impl Loaded {
             .unwrap_or_default()
     }
 
-    /// Whether tokens with an audience are for a system: it is that of the system's task credentials, or its origin.
+    /// True if tokens with an audience are for a system: the audience is that of the system's task credentials, or its origin.
     pub(crate) fn is_audience(&self, system: &str, audience: &str) -> bool {
         let known = |settings: &CredentialSettings| settings.audience(system) == audience;
         let origin = || self.plan.systems().get(system).map_or("", |system| system.origin.as_str());
@@ -391,10 +392,10 @@ impl Loaded {
                 || (!audience.is_empty() && origin() == audience))
     }
 
-    /// What a request asks for, unless its system has a secret that another host would be sent.
+    /// The route of a request, unless its system has a secret that another host would receive.
     ///
     /// # Errors
-    /// `NoRoute` where the request's host is neither that of its route nor that of the system's origin.
+    /// `NoRoute` if the request's host is neither that of its route nor that of the system's origin.
     pub(crate) fn at_system(&self, routed: Routed, host: &str) -> Result<Routed, RouteError> {
         let system = routed.operation.split_once('.').map_or("", |(system, _)| system);
         if self.injections.is_empty() || !self.injections.contains_key(system) {
@@ -410,13 +411,13 @@ impl Loaded {
         Err(RouteError { operation, mcp, task, ..RouteError::new(ReasonCode::NoRoute, message) })
     }
 
-    /// The secret that requests to a system get, where they do.
+    /// Header credential of a system, if it has one.
     pub(crate) fn injected(&self, system: &str) -> Option<&Injected> {
         self.injections.get(system)
     }
 }
 
-/// What is answered to clients of token endpoints.
+/// Surfaces that clients of token endpoints may call.
 const TOKEN_ENDPOINTS: [Surface; 3] =
     [Surface::CredentialExchange, Surface::CredentialIntrospect, Surface::CredentialRevoke];
 
@@ -474,7 +475,7 @@ fn way(listener: Listener) -> Result<Way, EngineError> {
     }
     let surfaces = match listener.surfaces {
         Some(list) => Some(list.into_iter().collect()),
-        // INVARIANT (no word of its own): where the server says who calls, nothing else is answered.
+        // INVARIANT (token endpoints only): a listener whose callers the server authenticates answers nothing else.
         None if listener.http => Some(BTreeSet::from(TOKEN_ENDPOINTS)),
         None => None,
     };

@@ -21,7 +21,7 @@ use crate::proto::google::rpc::Status;
 
 /// `google.rpc.Code.PERMISSION_DENIED`.
 const PERMISSION_DENIED: i32 = 7;
-/// The headers that name who acts, for whom, and by which decision.
+/// Headers that name the agent, the subject and the decision.
 const AGENT: &str = "x-authz-agent";
 const SUBJECT: &str = "x-authz-subject";
 const DECISION_ID: &str = "x-authz-decision-id";
@@ -91,7 +91,7 @@ const fn http_status(said: u16) -> u16 {
     }
 }
 
-/// What the agent reads: the public triple and its text, byte-equal but for the id.
+/// Text for the agent: the public triple and its message. It is the same for each request but for the id.
 fn body(judgement: &Judgement) -> String {
     let mut body = public(judgement);
     body.insert("message".to_owned(), public_message(judgement.reason()).into());
@@ -114,7 +114,7 @@ fn forward(passage: Passage<'_>, names: &[Cow<'_, str>], removed: &Removed) -> O
     let subject = chain.clone().find_map(|(is_agent, name)| (!is_agent).then_some(name));
     let agent = chain.rfind(|(is_agent, _)| *is_agent).map(|(_, name)| name);
     let injected = judgement.injected();
-    // On a permit alone: `mode` lets through whom nobody knows, and that is no reason to lend them a key.
+    // Only a permit gets the secret: `mode` also lets unauthenticated callers through, and they never receive a secret.
     let secret = match passage {
         Passage::Permitted(_) => injected.and_then(|injected| injected.value()),
         Passage::Softened(_) => None,
@@ -158,7 +158,7 @@ fn set_header(name: &str, value: &str) -> HeaderValueOption {
 
 /// A `Struct` of flat texts for access logs: `%DYNAMIC_METADATA(envoy.filters.http.ext_authz:decision_id)%`.
 ///
-/// `decision` and `reason_code` are what was answered; where that was softened, `observed_…` is what was judged.
+/// `decision` and `reason_code` are the answer. If `mode` softened the answer, `observed_…` is the verdict.
 fn describe(judgement: &Judgement, names: &[Cow<'_, str>]) -> Struct {
     let judged = (outcome_name(judgement.outcome()), judgement.reason());
     let observed = judgement.softened().map(|_| judged);

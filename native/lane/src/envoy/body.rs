@@ -26,14 +26,14 @@ pub(super) fn body<'a>(http: &EnvoyHttp<'a>, headers: &Headers<'a>) -> Result<Bo
     }
     match length {
         Some(length) if length == sent => Ok(Body::Whole(bytes)),
-        // Nobody can tell an empty body from one that was not sent along, unless its length is said.
+        // Only `content-length` tells an empty body from a body that the proxy did not send along.
         _ if bytes.is_empty() => Ok(Body::Absent),
         None => Ok(Body::Whole(bytes)),
         Some(_) => Err(Refused::ambiguous("`content-length` is not the length of the body")),
     }
 }
 
-/// What `content-length` says. With `transfer-encoding` beside it the next server may believe either (RFC 9112 §6.3).
+/// Value of `content-length`. With `transfer-encoding` beside it, the next server may follow either (RFC 9112 §6.3).
 fn content_length(headers: &Headers<'_>) -> Result<Option<u64>, Refused> {
     let mut values = headers.all(Sought::Length);
     let Some(value) = values.next() else {

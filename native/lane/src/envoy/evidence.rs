@@ -10,8 +10,7 @@ use super::request::Request;
 use crate::ask::{self, AgentClaim, Authorization, Refused, Relayed, Step};
 use crate::settings::Settings;
 
-/// The proxy's own view of its peer, the last hop: it counts only where the proxy is believed in this. An empty one is
-/// nobody.
+/// The proxy's view of its own peer, the last hop: it counts only if the proxy may relay principals. An empty one names no peer.
 pub(super) fn relayed<'a>(source: &EnvoyPeer<'a>) -> Result<Option<Relayed<'a>>, Refused> {
     let &EnvoyPeer { principal, certificate } = source;
     match (principal.is_empty(), certificate.is_empty()) {
@@ -24,7 +23,7 @@ pub(super) fn relayed<'a>(source: &EnvoyPeer<'a>) -> Result<Option<Relayed<'a>>,
 }
 
 /// `authorization` is the agent, `authz-credential` its task credential, `authz-subject` the one on whose behalf it acts.
-/// Where the agent is known without `authorization`, what that is must be found out, and it is not yet evidence.
+/// If the agent is known without `authorization`, the header may be the agent's or the upstream's, and is not yet evidence.
 pub(super) fn evidence<'a>(
     headers: &Headers<'a>,
     settings: &Settings,

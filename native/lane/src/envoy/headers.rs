@@ -16,14 +16,14 @@ pub(super) const DPOP: &str = "dpop";
 pub(super) const SUBJECT: &str = "authz-subject";
 pub(super) const CREDENTIAL: &str = "authz-credential";
 const TASK: &str = "authz-task";
-/// What a proxy adds where it cut the body off.
+/// Header that a proxy adds if it cut the body off.
 const PARTIAL: &str = "x-envoy-auth-partial-body";
-/// Pseudo headers (RFC 9113 §8.3.1), and what came before one of them.
+/// Pseudo headers (RFC 9113 §8.3.1), and `host`, the older form of `:authority`.
 pub(super) const AUTHORITY: &str = ":authority";
 pub(super) const METHOD: &str = ":method";
 pub(super) const PATH: &str = ":path";
 pub(super) const HOST: &str = "host";
-/// Inbound headers of ours that never reach the upstream, also where the proxy did not show them to us.
+/// Inbound headers of Authz. They never reach the upstream, also if the proxy did not show them.
 pub(super) const OURS_INBOUND: [&str; 3] = [CREDENTIAL, SUBJECT, TASK];
 /// Headers by which the upstream knows who acts; each has spellings that a CGI or WSGI server takes for it.
 pub(super) const IDENTITY: [&str; 3] = ["x-authz-agent", "x-authz-subject", "x-authz-decision-id"];
@@ -70,7 +70,7 @@ impl Sought {
         })
     }
 
-    /// Whether it is read as a text, so that one that is none may not be passed over.
+    /// True if the header is read as text, so that a value that is not UTF-8 is refused.
     const fn is_text(self) -> bool {
         matches!(
             self,
@@ -128,7 +128,7 @@ impl<'a> Headers<'a> {
         self.sought.iter().filter(move |(known, _)| *known == sought).map(|(_, value)| *value)
     }
 
-    /// The value of a credential header, which stands once or not at all.
+    /// Value of a credential header, which may stand once.
     pub(super) fn single(&self, sought: Sought, name: &str) -> Result<Option<&'a str>, Refused> {
         let mut values = self.all(sought);
         let value = values.next();
@@ -138,14 +138,14 @@ impl<'a> Headers<'a> {
         Ok(value)
     }
 
-    /// The value of a header that counts only where it stands once.
+    /// Value of a header that counts only if it stands once.
     pub(super) fn only(&self, sought: Sought) -> Option<&'a str> {
         let mut values = self.all(sought);
         let value = values.next();
         value.filter(|_| values.next().is_none())
     }
 
-    /// A pseudo header, where the proxy shows it, says what the field says.
+    /// Refuses a pseudo header that differs from the field of the request.
     pub(super) fn pseudo(&self, sought: Sought, name: &str, field: &str) -> Result<(), Refused> {
         if self.all(sought).any(|value| value != field) {
             return Err(Refused::ambiguous(format!(
@@ -182,7 +182,7 @@ pub(super) fn texts<'a>(
     Ok(usable)
 }
 
-/// A header's name where it is removed, or what is wrong with it.
+/// Name of a header that is removed. Refuses a name that is not valid.
 pub(super) fn own(name: &str) -> Result<Option<&str>, Refused> {
     let is_name = name.strip_prefix(':').unwrap_or(name).bytes().all(is_name_byte);
     if name.is_empty() || name.len() > limits::HEADER_NAME || !is_name {
@@ -195,7 +195,7 @@ pub(super) fn own(name: &str) -> Result<Option<&str>, Refused> {
     Ok(Some(name).filter(|name| is_ours(name) || treatment(name) == Some(Treatment::Removed)))
 }
 
-/// Whether a name is one of ours to a server that takes `_` for `-`.
+/// True if a server that takes `_` for `-` reads a name as one of Authz.
 pub(super) fn is_ours(name: &str) -> bool {
     let starts = |start: &str| {
         name.len() >= start.len()

@@ -39,7 +39,7 @@ pub(super) fn to_remove(mut ours: SmallVec<[&str; 8]>) -> Result<Vec<String>, Re
     Ok(ours.into_iter().filter(|name| !is_removed(name)).map(str::to_owned).collect())
 }
 
-/// What is removed whether or not the proxy showed it, sorted.
+/// Headers that every permit removes, whether or not the proxy showed them. Sorted.
 pub(crate) static ALWAYS_REMOVED: LazyLock<Vec<String>> = LazyLock::new(|| {
     let twins = OURS_INBOUND.iter().chain(&IDENTITY).flat_map(|name| spellings(name));
     let mut all: Vec<String> = twins.filter(|name| !IDENTITY.contains(&name.as_str())).collect();

@@ -1,7 +1,7 @@
-//! A `CheckRequest` read where it lies: what is asked of it is borrowed from the bytes that came.
+//! Reads a `CheckRequest` in place: the fields that are needed borrow from the bytes of the request.
 //!
-//! Messages that nobody reads here are passed over, as unknown fields are. All that protobuf says of a message's bytes holds: of a
-//! field that came twice the last counts, messages are merged, and a text is UTF-8, also one that nobody reads.
+//! Messages that are not needed are skipped, as unknown fields are. The rules of protobuf hold: if a field stands twice, the last
+//! value counts, messages are merged, and a string is UTF-8, also if it is not needed.
 
 use prost::Message as _;
 
@@ -9,12 +9,12 @@ use crate::limits;
 use crate::proto::envoy::config::core::v3::Metadata;
 use crate::protobuf::{Malformed, each};
 
-/// What a request says. A part that did not come is `None`.
+/// Parts of a request. A part that is missing is `None`.
 #[derive(Debug, Default)]
 pub(crate) struct Request<'a> {
     pub(super) http: Option<EnvoyHttp<'a>>,
     pub(super) source: Option<EnvoyPeer<'a>>,
-    /// Names and values; a name may stand there twice. As [`EnvoyHttp::headers`], bounded.
+    /// Names and values. A name may stand twice. Bounded as [`EnvoyHttp::headers`].
     pub(super) extensions: Vec<(&'a str, &'a str)>,
     pub(super) metadata: Option<Metadata>,
 }
@@ -37,9 +37,9 @@ pub(super) struct EnvoyHttp<'a> {
     pub(super) size: i64,
     pub(super) body: &'a str,
     pub(super) raw_body: &'a [u8],
-    /// Of the map: names and values. Of more than [`limits::HEADERS`] one too many is kept, so that whoever counts sees it.
+    /// Names and values of the map. At most [`limits::HEADERS`] and one more, which shows that there are too many.
     pub(super) headers: Vec<(&'a str, &'a str)>,
-    /// Of the list, bounded in the same way.
+    /// Entries of the list, bounded in the same way.
     pub(super) list: Vec<HeaderEntry<'a>>,
 }
 
@@ -135,7 +135,7 @@ impl<'a> EnvoyHttp<'a> {
         })
     }
 
-    /// The value of a header that stands once, in whichever encoding.
+    /// Value of a header that stands once, in either encoding.
     pub(super) fn only(&self, name: &str) -> Option<&'a str> {
         let list = self.list.iter().map(|header| {
             let raw = std::str::from_utf8(header.raw_value).unwrap_or_default();

@@ -226,15 +226,8 @@ async fn serve(
 ) {
     let stream = match (stream, tls) {
         (Stream::Tcp(stream), Some(tls)) => {
-            let handshake = tokio::time::timeout(serving.handshake, tls.acceptor().accept(stream));
-            let shaken = tokio::select! {
-                shaken = handshake => shaken,
-                _ = stopped.wait_for(|stopped| *stopped) => return,
-            };
-            let stream = match shaken {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(_)) => return serving.counts.refused(RefusalCause::TlsHandshake),
-                Err(_) => return serving.counts.refused(RefusalCause::TlsTimeout),
+            let Some(stream) = shake_hands(&serving, stream, &tls, &mut stopped).await else {
+                return;
             };
             let (_, session) = stream.get_ref();
             caller.chain = session.peer_certificates().map(<[_]>::to_vec);
@@ -302,6 +295,26 @@ async fn serve(
             }
         }
     }
+}
+
+/// Performs the TLS handshake of a connection. `None`: it failed or took too long, or the listener stops.
+async fn shake_hands(
+    serving: &Serving,
+    stream: TcpStream,
+    tls: &Tls,
+    stopped: &mut watch::Receiver<bool>,
+) -> Option<TlsStream<TcpStream>> {
+    let handshake = tokio::time::timeout(serving.handshake, tls.acceptor().accept(stream));
+    let cause = tokio::select! {
+        shaken = handshake => match shaken {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(_)) => RefusalCause::TlsHandshake,
+            Err(_) => RefusalCause::TlsTimeout,
+        },
+        _ = stopped.wait_for(|stopped| *stopped) => return None,
+    };
+    serving.counts.refused(cause);
+    None
 }
 
 fn later(from: Instant, by: Duration) -> Instant {

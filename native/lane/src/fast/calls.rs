@@ -217,7 +217,7 @@ impl Serving {
             }
         };
         let Ok(asked) = HealthCheckRequest::decode(message) else {
-            return error(INVALID_ARGUMENT, "BAD_INPUT", "the bytes are not a HealthCheckRequest");
+            return error(INVALID_ARGUMENT, "BAD_INPUT", "the bytes are no HealthCheckRequest");
         };
         if !["", AUTHORIZER, AUTHORIZATION].contains(&asked.service.as_str()) {
             return error(NOT_FOUND, "BAD_INPUT", "there is no such service");

@@ -5,15 +5,15 @@
 pub struct Family {
     /// Name; of a counter without `_total`.
     pub name: &'static str,
-    /// What is counted.
+    /// Help text.
     pub help: &'static str,
-    /// What kind it is.
+    /// Kind of the family.
     pub kind: FamilyKind,
     /// Its samples.
     pub samples: Vec<Sample>,
 }
 
-/// What kind a family is.
+/// Kind of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FamilyKind {
     /// Only grows.
@@ -77,5 +77,10 @@ pub(super) fn plain(name: &'static str, help: &'static str, value: u64) -> Famil
 #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
 pub(super) fn gauge(name: &'static str, help: &'static str, value: u64) -> Family {
     let samples = vec![Sample { name: name.to_owned(), labels: Vec::new(), value: value as f64 }];
+    Family { name, help, kind: FamilyKind::Gauge, samples }
+}
+
+pub(super) fn seconds(name: &'static str, help: &'static str, value: f64) -> Family {
+    let samples = vec![Sample { name: name.to_owned(), labels: Vec::new(), value }];
     Family { name, help, kind: FamilyKind::Gauge, samples }
 }

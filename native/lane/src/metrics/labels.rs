@@ -1,15 +1,15 @@
 //! Values of labels: closed sets of events.
 
-/// What becomes of a task credential.
+/// Event of a task credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CredentialEvent {
-    /// It was issued.
+    /// The credential was issued.
     Issued,
-    /// It was presented, and its operation permitted again.
+    /// The credential was presented, and its operation permitted again.
     Redeemed,
-    /// It was revoked by itself.
+    /// The credential itself was revoked.
     Revoked,
-    /// It is no longer kept, a while after its end.
+    /// The record of the credential was removed, some time after its end.
     Expired,
 }
 
@@ -28,24 +28,24 @@ impl CredentialEvent {
     }
 }
 
-/// What comes of an entry of an access log.
+/// Outcome of an entry of an access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogEntry {
-    /// It told what came of a permit.
+    /// The entry settled a permit.
     Settled,
-    /// No permit of its decision is open: it was none, keeps nothing, was told before, or counts as done.
+    /// No permit of the decision is open: it was a refusal, is not stored, was reported before, or counts as done.
     NothingOpen,
-    /// It names no decision.
+    /// The entry names no decision.
     NoDecision,
     /// The request is not over.
     NotFinal,
     /// The catalog names another reporter for the system, or none.
     OtherReporter,
-    /// Whoever tells may not: another enforcer asked.
+    /// Another enforcer asked for the decision.
     Refused,
-    /// It, or its message, cannot be read or is too large.
+    /// The entry, or its message, cannot be read or is too large.
     Malformed,
-    /// What came could not be kept.
+    /// The outcome could not be stored.
     Failed,
 }
 
@@ -77,7 +77,7 @@ impl LogEntry {
     }
 }
 
-/// How a call of the kill switch changes what is revoked.
+/// Change of the revocations by an administrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RevocationChange {
     /// A target was revoked.

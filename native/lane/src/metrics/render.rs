@@ -12,140 +12,30 @@ use authz_kernel::task::RevocationTarget;
 use authz_state::AuditHealth;
 use authz_state::store::StoreHealth;
 
-use super::family::{Family, FamilyKind, Sample, counter, gauge, plain, seconds_of};
+use super::family::{Family, FamilyKind, Sample, counter, gauge, plain, seconds, seconds_of};
 use super::labels::{CredentialEvent, LogEntry, RevocationChange};
-use super::{AGENTS, ENDED, Metrics, STARTED, SystemId};
+use super::{AGENTS, Metrics, SystemId};
 use crate::enforcer_proof::EnforcerProof;
 use crate::settings::{Lane, Surface};
 
-/// The system label where the operation was not resolved.
+/// Label of the system if the operation was not resolved.
 const UNKNOWN: &str = "unknown";
 
 impl Metrics {
-    pub(super) fn state_families(&self, gauges: &Gauges<'_>) -> Vec<Family> {
-        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let state = gauges.state;
-        let [reserved, committed, released, reported] = &self.reservations;
-        let mut started = [0; STARTED.len()];
-        for (into, count) in started.iter_mut().zip(&self.started) {
-            *into = load(count);
-        }
-        let mut ended = [0; ENDED.len()];
-        for (into, count) in ended.iter_mut().zip(&self.ended) {
-            *into = load(count);
-        }
-        let targets = RevocationTarget::ALL.len();
-        let changes: [_; RevocationTarget::ALL.len() * RevocationChange::ALL.len()] =
-            std::array::from_fn(|at| {
-                let change = RevocationChange::ALL.get(at / targets);
-                let target = RevocationTarget::ALL.get(at % targets);
-                let counts = self.revocations.get(at / targets);
-                let count = counts.and_then(|counts| counts.get(at % targets));
-                let labels = vec![
-                    ("target", target.map_or("", |target| target.as_str()).to_owned()),
-                    ("change", change.map_or("", |change| change.as_str()).to_owned()),
-                ];
-                (labels, count.map_or(0, load))
-            });
-        let [root, child, implicit] = started;
-        let [completed, aborted, revoked, expired] = ended;
-        vec![
-            counter(
-                "authz_tasks_started",
-                "Tasks that were started, by kind.",
-                [("root", root), ("child", child), ("implicit", implicit)]
-                    .map(|(kind, value)| (vec![("kind", kind.to_owned())], value)),
-            ),
-            counter(
-                "authz_tasks_ended",
-                "Tasks that ended, by how.",
-                [
-                    ("completed", completed),
-                    ("aborted", aborted),
-                    ("revoked", revoked),
-                    ("expired", expired),
-                ]
-                .map(|(status, value)| (vec![("status", status.to_owned())], value)),
-            ),
-            plain(
-                "authz_task_trees_forgotten",
-                "Ended task trees that are no longer kept.",
-                load(&self.forgotten),
-            ),
-            gauge("authz_tasks_kept", "Tasks in the store, live and ended.", state.tasks),
-            gauge("authz_tasks_most", "Tasks that the store may hold.", gauges.max_tasks),
-            counter(
-                "authz_reservations",
-                "Permits that were kept until they are reported, those that counted as done without, those whose credential was not redeemed, and those that were reported.",
-                [
-                    ("reserved", load(reserved)),
-                    ("committed", load(committed)),
-                    ("released", load(released)),
-                    ("reported", load(reported)),
-                ]
-                .map(|(result, value)| (vec![("result", result.to_owned())], value)),
-            ),
-            counter(
-                "authz_credentials",
-                "Task credentials, by what became of them.",
-                CredentialEvent::ALL.map(|event| {
-                    let count = self.credentials.get(event as usize).map_or(0, load);
-                    (vec![("event", event.as_str().to_owned())], count)
-                }),
-            ),
-            counter(
-                "authz_access_log_entries",
-                "Entries of access logs, by what came of them.",
-                LogEntry::ALL.map(|entry| {
-                    let count = self.logged.get(entry as usize).map_or(0, load);
-                    (vec![("result", entry.as_str().to_owned())], count)
-                }),
-            ),
-            gauge("authz_revocations", "How much is revoked.", gauges.revocations),
-            counter(
-                "authz_revocation_changes",
-                "Revocations made, and revocations lifted, by target.",
-                changes,
-            ),
-            plain("authz_store_commits", "Transactions of the store.", state.commits),
-            plain("authz_store_failures", "Transactions of the store that failed.", state.failures),
-            plain(
-                "authz_store_sweeps_failed",
-                "Times that the store failed while what was due was done.",
-                load(&self.sweeps_failed),
-            ),
-            gauge("authz_store_queued", "Changes that wait to be written.", state.queued),
-            gauge(
-                "authz_store_writable",
-                "1 while the store answers and takes changes.",
-                u64::from(state.reachable && state.writable),
-            ),
-            Family {
-                name: "authz_store_staleness_seconds",
-                help: "How old what this node knows of other nodes' changes may be.",
-                kind: FamilyKind::Gauge,
-                samples: vec![Sample {
-                    name: "authz_store_staleness_seconds".to_owned(),
-                    labels: Vec::new(),
-                    value: gauges.staleness.as_secs_f64(),
-                }],
-            },
-            Family {
-                name: "authz_store_clock_ahead_seconds",
-                help: "How far this node's clock is ahead of the store's; negative: behind.",
-                kind: FamilyKind::Gauge,
-                samples: vec![Sample {
-                    name: "authz_store_clock_ahead_seconds".to_owned(),
-                    labels: Vec::new(),
-                    value: seconds_of(state.clock_ahead_ms.unwrap_or(0)),
-                }],
-            },
-        ]
-    }
-
     /// All families, in the order of their names' first mention in the documentation.
     pub(crate) fn families(&self, gauges: &Gauges<'_>) -> Vec<Family> {
-        let mut families = vec![
+        let mut families = self.call_families(gauges);
+        families.extend(self.audit_families(gauges.audit));
+        families.extend(self.node_families(gauges));
+        families.extend(self.task_families(gauges));
+        families.extend(self.permit_families());
+        families.extend(self.revocation_families(gauges.revocations));
+        families.extend(self.store_families(gauges));
+        families
+    }
+
+    fn call_families(&self, gauges: &Gauges<'_>) -> Vec<Family> {
+        vec![
             self.decision_family(),
             self.duration_family(),
             self.verify_family(),
@@ -164,13 +54,18 @@ impl Metrics {
                 }),
             ),
             self.identified_family(),
+        ]
+    }
+
+    fn audit_families(&self, audit: &AuditHealth) -> Vec<Family> {
+        vec![
             counter(
                 "authz_audit_records",
                 "Audit records, by what became of them.",
                 [
-                    ("written", gauges.audit.written_lines),
-                    ("refused", gauges.audit.refused_lines),
-                    ("dropped", gauges.audit.dropped_refusals),
+                    ("written", audit.written_lines),
+                    ("refused", audit.refused_lines),
+                    ("dropped", audit.dropped_refusals),
                 ]
                 .map(|(result, value)| (vec![("result", result.to_owned())], value)),
             ),
@@ -179,32 +74,33 @@ impl Metrics {
                 "Refusals that have no record of their own, but stand in the record of a sum.",
                 self.summed.load(Ordering::Relaxed),
             ),
-            plain(
-                "authz_audit_written_bytes",
-                "Bytes of audit records.",
-                gauges.audit.written_bytes,
-            ),
-            plain("authz_audit_syncs", "Times the audit file was synced.", gauges.audit.syncs),
+            plain("authz_audit_written_bytes", "Bytes of audit records.", audit.written_bytes),
+            plain("authz_audit_syncs", "Times the audit file was synced.", audit.syncs),
             plain(
                 "authz_audit_failures",
                 "Writes, syncs and openings of the audit file that failed.",
-                gauges.audit.failures,
+                audit.failures,
             ),
             gauge(
                 "authz_audit_queued_records",
                 "Audit records that wait for the disk.",
-                gauges.audit.queued_lines,
+                audit.queued_lines,
             ),
             gauge(
                 "authz_audit_queued_bytes",
                 "Bytes of audit records that wait for the disk.",
-                gauges.audit.queued_bytes,
+                audit.queued_bytes,
             ),
             gauge(
                 "authz_audit_writable",
                 "1 while the audit file can be written.",
-                u64::from(gauges.audit.writable),
+                u64::from(audit.writable),
             ),
+        ]
+    }
+
+    fn node_families(&self, gauges: &Gauges<'_>) -> Vec<Family> {
+        vec![
             plain(
                 "authz_trace_spans_dropped",
                 "Spans that found the queue of the exporter full.",
@@ -234,9 +130,124 @@ impl Metrics {
                     value: 1.0,
                 }],
             },
-        ];
-        families.extend(self.state_families(gauges));
-        families
+        ]
+    }
+
+    fn task_families(&self, gauges: &Gauges<'_>) -> Vec<Family> {
+        let [root, child, implicit] = self.started.each_ref().map(load);
+        let [completed, aborted, revoked, expired] = self.ended.each_ref().map(load);
+        vec![
+            counter(
+                "authz_tasks_started",
+                "Tasks that were started, by kind.",
+                [("root", root), ("child", child), ("implicit", implicit)]
+                    .map(|(kind, value)| (vec![("kind", kind.to_owned())], value)),
+            ),
+            counter(
+                "authz_tasks_ended",
+                "Tasks that ended, by how.",
+                [
+                    ("completed", completed),
+                    ("aborted", aborted),
+                    ("revoked", revoked),
+                    ("expired", expired),
+                ]
+                .map(|(status, value)| (vec![("status", status.to_owned())], value)),
+            ),
+            plain(
+                "authz_task_trees_forgotten",
+                "Ended task trees that are no longer kept.",
+                load(&self.forgotten),
+            ),
+            gauge("authz_tasks_kept", "Tasks in the store, live and ended.", gauges.state.tasks),
+            gauge("authz_tasks_most", "Tasks that the store may hold.", gauges.max_tasks),
+        ]
+    }
+
+    fn permit_families(&self) -> Vec<Family> {
+        let [reserved, committed, released, reported] = &self.reservations;
+        vec![
+            counter(
+                "authz_reservations",
+                "Permits that were kept until they are reported, those that counted as done without, those whose credential was not redeemed, and those that were reported.",
+                [
+                    ("reserved", load(reserved)),
+                    ("committed", load(committed)),
+                    ("released", load(released)),
+                    ("reported", load(reported)),
+                ]
+                .map(|(result, value)| (vec![("result", result.to_owned())], value)),
+            ),
+            counter(
+                "authz_credentials",
+                "Task credentials, by what became of them.",
+                CredentialEvent::ALL.map(|event| {
+                    let count = self.credentials.get(event as usize).map_or(0, load);
+                    (vec![("event", event.as_str().to_owned())], count)
+                }),
+            ),
+            counter(
+                "authz_access_log_entries",
+                "Entries of access logs, by what came of them.",
+                LogEntry::ALL.map(|entry| {
+                    let count = self.logged.get(entry as usize).map_or(0, load);
+                    (vec![("result", entry.as_str().to_owned())], count)
+                }),
+            ),
+        ]
+    }
+
+    fn revocation_families(&self, revocations: u64) -> Vec<Family> {
+        let targets = RevocationTarget::ALL.len();
+        let changes: [_; RevocationTarget::ALL.len() * RevocationChange::ALL.len()] =
+            std::array::from_fn(|at| {
+                let change = RevocationChange::ALL.get(at / targets);
+                let target = RevocationTarget::ALL.get(at % targets);
+                let counts = self.revocations.get(at / targets);
+                let count = counts.and_then(|counts| counts.get(at % targets));
+                let labels = vec![
+                    ("target", target.map_or("", |target| target.as_str()).to_owned()),
+                    ("change", change.map_or("", |change| change.as_str()).to_owned()),
+                ];
+                (labels, count.map_or(0, load))
+            });
+        vec![
+            gauge("authz_revocations", "How much is revoked.", revocations),
+            counter(
+                "authz_revocation_changes",
+                "Revocations made, and revocations lifted, by target.",
+                changes,
+            ),
+        ]
+    }
+
+    fn store_families(&self, gauges: &Gauges<'_>) -> Vec<Family> {
+        let state = gauges.state;
+        vec![
+            plain("authz_store_commits", "Transactions of the store.", state.commits),
+            plain("authz_store_failures", "Transactions of the store that failed.", state.failures),
+            plain(
+                "authz_store_sweeps_failed",
+                "Times that the store failed while what was due was done.",
+                load(&self.sweeps_failed),
+            ),
+            gauge("authz_store_queued", "Changes that wait to be written.", state.queued),
+            gauge(
+                "authz_store_writable",
+                "1 while the store answers and takes changes.",
+                u64::from(state.reachable && state.writable),
+            ),
+            seconds(
+                "authz_store_staleness_seconds",
+                "How old what this node knows of other nodes' changes may be.",
+                gauges.staleness.as_secs_f64(),
+            ),
+            seconds(
+                "authz_store_clock_ahead_seconds",
+                "How far this node's clock is ahead of the store's; negative: behind.",
+                seconds_of(state.clock_ahead_ms.unwrap_or(0)),
+            ),
+        ]
     }
 
     #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
@@ -301,7 +312,7 @@ impl Metrics {
                 if lane == Lane::Fast && !matches!(surface, Surface::Check | Surface::ExtAuthz) {
                     continue;
                 }
-                // It answers no decision.
+                // A list is not a decision.
                 if surface == Surface::List {
                     continue;
                 }
@@ -344,7 +355,7 @@ impl Metrics {
     }
 }
 
-/// What other parts count.
+/// Values that other parts of the engine count.
 pub(crate) struct Gauges<'a> {
     /// Hits and misses of the cache of verified tokens.
     pub(crate) tokens: (u64, u64),
@@ -355,11 +366,15 @@ pub(crate) struct Gauges<'a> {
     pub(crate) audit: &'a AuditHealth,
     pub(crate) state: &'a StoreHealth,
     pub(crate) max_tasks: u64,
-    /// Of what this node knows of others.
+    /// Age of this node's view of the other nodes' changes.
     pub(crate) staleness: Duration,
     pub(crate) revocations: u64,
     pub(crate) spans_dropped: u64,
     pub(crate) version: &'a str,
+}
+
+fn load(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
 }
 
 const fn outcome_label(outcome: u8) -> &'static str {

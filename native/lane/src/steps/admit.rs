@@ -44,7 +44,7 @@ pub fn admit<'a>(
 
 /// Ends a call whose message cannot be read. A refusal by [`admit()`] comes first.
 ///
-/// Args: `claim`: the agent as far as the message can be read. The record names it.
+/// `claim` is the agent as far as the message can be read. The record names it.
 pub(crate) fn refuse_unread<'a>(
     engine: &Engine,
     transport: &Transport<'_>,

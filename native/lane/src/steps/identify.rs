@@ -43,9 +43,7 @@ impl std::fmt::Debug for IdentifiedCall<'_> {
 }
 
 impl<'a> IdentifiedCall<'a> {
-    /// The record of the call, and its evidence.
-    ///
-    /// Args: `chain`: that of the caller as its task has it; none: the caller's own.
+    /// The record of the call, and its evidence. `chain` is the chain of the caller as its task has it; `None`: the caller's own.
     pub(crate) fn into_record(
         self,
         resolved: ResolvedOperation,
@@ -85,9 +83,8 @@ pub fn identify<'a>(
     }
 }
 
-/// Args: `evidence`, `caller`: values of this stage. The record of a refused call shows what they held by then.
-///
-/// Returns: the refusal of a caller without evidence, in a bundle where some `mode` observes.
+/// `evidence` and `caller` are values of this stage: the record of a refused call shows what they held by then. The result is the
+/// refusal of a caller without evidence, in a bundle in which some `mode` observes.
 fn identify_caller<'a>(
     engine: &Engine,
     call: &Call<'_, 'a>,
@@ -137,7 +134,7 @@ fn identify_caller<'a>(
 
 /// The agent that is known without evidence of the request: by its own TLS certificate, or on the word of a trusted proxy.
 ///
-/// Args: `evidence`: a caller that asks about itself may add the call's own `authorization` to it.
+/// A caller that asks about itself may add the `authorization` of the call itself to `evidence`.
 fn known_agent<'a>(
     engine: &Engine,
     call: &Call<'_, 'a>,
@@ -239,7 +236,7 @@ impl Engine {
         self.verify(evidence, certificate, world, seconds(arrival.now_ms))
     }
 
-    /// Args: `certificate`: SHA-256 of the certificate that the agent showed to Authz, or to a trusted proxy.
+    /// `certificate` is the SHA-256 of the certificate that the agent showed to Authz, or to a trusted proxy.
     fn verify(
         &self,
         evidence: &[Evidence<'_>],
@@ -277,7 +274,7 @@ impl Engine {
     /// Adds the call's own `authorization` to the evidence of a caller that asks about itself. Two credentials of one kind that
     /// differ are refused.
     ///
-    /// Args: `is_known`: the caller is known by its certificate, so the credential may be its subject's.
+    /// If `is_known`, the caller is proved by its certificate, so the credential may be its subject's.
     pub(crate) fn add_own_authorization<'a>(
         &self,
         evidence: &mut Vec<Evidence<'a>>,
@@ -392,7 +389,7 @@ impl Loaded {
         if is_svid || self.is_ours(token) { Role::Agent } else { Role::Subject }
     }
 
-    /// Whether a token says, unverified, that Authz issued it.
+    /// True if a token claims, unverified, that Authz issued it.
     fn is_ours(&self, token: &str) -> bool {
         let own = self.credentials.as_ref().map(|settings| settings.issuer.as_str());
         own.is_some_and(|own| issuer_of(token).is_some_and(|issuer| issuer == own))

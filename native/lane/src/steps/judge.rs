@@ -64,9 +64,7 @@ pub fn judge<'a>(
     }
 }
 
-/// Args:
-/// * `unproved`: refusal of a caller without evidence.
-/// * `record`: value of this stage, which gets the verdict.
+/// `unproved` is the refusal of a caller without evidence. `record` is the value of this stage, which gets the verdict.
 fn judge_record(
     engine: &Engine,
     call: &Call<'_, '_>,
@@ -151,7 +149,7 @@ impl<'r> PolicyQuery<'r> {
 
     /// Judges the call of a record, whose verdict it becomes.
     ///
-    /// Args: `presented`: the task credential that the call presents.
+    /// `presented` is the task credential that the call presents.
     pub(crate) fn decide(
         &self,
         judgement: &mut Judgement,

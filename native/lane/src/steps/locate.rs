@@ -56,7 +56,7 @@ impl CallTask {
 pub struct LocatedCall<'a> {
     pub(crate) resolved: ResolvedCall<'a>,
     pub(crate) context: TaskContext,
-    /// Chain of the caller as the task has it; none: the caller's own.
+    /// Chain of the caller as the task has it. `None`: the caller's own.
     pub(crate) chain: Option<Vec<Principal>>,
     pub(crate) task: CallTask,
 }
@@ -77,8 +77,8 @@ impl<'a> ResolvedCall<'a> {
 /// Locates the task of a call, and recalls the history that its operation has to do with.
 ///
 /// # Errors
-/// The call as refused: there is no such task, it has ended, is revoked or is another's, or the store failed. A call whose
-/// request leads to no operation ends here too.
+/// The call is refused: the task does not exist, has ended, is revoked or belongs to another agent, or the store failed. A call
+/// whose request leads to no operation ends here too.
 pub fn locate<'a>(
     engine: &Engine,
     call: &Call<'_, 'a>,
@@ -92,7 +92,7 @@ pub fn locate<'a>(
     }
 }
 
-/// Args: `context`, `chain`: values of this stage. The record of a refused call shows what they held by then.
+/// `context` and `chain` are values of this stage: the record of a refused call shows what they held by then.
 fn locate_task(
     engine: &Engine,
     call: &Call<'_, '_>,
@@ -148,7 +148,7 @@ fn locate_task(
 /// The task that a call names, in its body or beside it.
 ///
 /// # Errors
-/// It names two (TASK_CONFLICT).
+/// The call names two tasks (TASK_CONFLICT).
 pub(crate) fn named_task<'r>(
     call: &Call<'r, '_>,
     resolved: &'r ResolvedCall<'_>,
@@ -167,7 +167,7 @@ pub(crate) fn named_task<'r>(
 /// Finds the task of a call: the one that is named or presented, the session of an agent that works without tasks, or what the
 /// caller does without a task.
 ///
-/// Args: `context`: gets the task that was looked at, also where it is refused.
+/// `context` gets the task that was found, also if the task is refused.
 fn find_task(
     engine: &Engine,
     call: &Call<'_, '_>,
@@ -251,7 +251,7 @@ fn may_want_credential(
 impl Engine {
     /// The record of a presented task credential.
     ///
-    /// Args: `named`: the task that the request names. It must be the credential's.
+    /// `named` is the task that the request names. It must be the credential's task.
     fn presented(
         &self,
         caller: &CallerIdentity,

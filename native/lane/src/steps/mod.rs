@@ -107,7 +107,7 @@ impl<'a> EndedCall<'a> {
     }
 }
 
-/// What a stage returns: its own value, or the call as the stage ended it.
+/// Result of a stage: its value, or the call as the stage ended it.
 pub type Staged<'a, T> = Result<T, EndedCall<'a>>;
 
 /// Takes a call through the stages from its arrival to its final verdict.

@@ -198,9 +198,8 @@ impl Engine {
 
     /// Makes a change and its record in one transaction.
     ///
-    /// Args: `change`: reads and writes, and sets the verdict that the record shows.
-    ///
-    /// Returns: none if nothing changed, and so nothing was recorded.
+    /// `change` reads and writes, and sets the verdict that the record shows. The result is `None` if nothing changed, and so nothing
+    /// was recorded.
     pub(crate) fn change(
         &self,
         judgement: &mut Judgement,
@@ -352,9 +351,8 @@ impl Engine {
         }
     }
 
-    /// Counts a refusal of an unverified caller.
-    ///
-    /// Returns: whether the refusal is summed up with others of the minute, and gets no record of its own.
+    /// Counts a refusal of an unverified caller. Returns true if the refusal is summed up with others of the minute, and gets no
+    /// record of its own.
     fn is_summed(&self, judgement: &Judgement, origin: Origin<'_>) -> bool {
         let Some(row) = sums::row_of(judgement, origin.peer) else { return false };
         let is_summed = self.sums.take(row, judgement.arrival.now_ms);

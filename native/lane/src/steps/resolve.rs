@@ -93,7 +93,7 @@ pub struct ResolvedCall<'a> {
     pub(crate) matched: Match,
     /// Revocations that the call is judged under.
     pub(crate) revoked: Arc<Revocations>,
-    /// How long the call may wait for the store.
+    /// Longest wait of the call for the store.
     pub(crate) wait: Wait,
 }
 
@@ -142,7 +142,7 @@ pub fn resolve<'a>(
 
 /// Finds the operation that a request names or is routed to.
 ///
-/// Args: `operation`: value of this stage, which is recorded as far as it came, also of a refused call.
+/// `operation` is the value of this stage: the record of a refused call shows what it held by then.
 fn match_request(
     engine: &Engine,
     call: &Call<'_, '_>,
@@ -262,7 +262,7 @@ fn check_revoked(
 
 /// Refusal of a request that no route leads to an operation.
 ///
-/// Args: `operation`: gets what is known of the request.
+/// `operation` gets the facts of the request.
 fn unrouted(
     arrival: &Arrival,
     operation: &mut ResolvedOperation,

@@ -53,7 +53,7 @@ pub fn settle<'a>(
     }
 }
 
-/// Args: `record`: value of this stage. Its verdict changes if the call is judged again.
+/// `record` is the value of this stage. Its verdict changes if the call is judged again.
 fn settle_record(
     engine: &Engine,
     call: &Call<'_, '_>,
@@ -109,9 +109,8 @@ impl Engine {
 
     /// Writes what the verdict changes, in one transaction with its record.
     ///
-    /// Args: `judgement`: the record. Its verdict changes if the call is judged again.
-    ///
-    /// Returns: none if nothing changed; then the record is still to be written.
+    /// `judgement` is the record. Its verdict changes if the call is judged again. The result is `None` if nothing changed: the record
+    /// is then still to be written.
     fn write_changes(
         &self,
         judgement: &mut Judgement,

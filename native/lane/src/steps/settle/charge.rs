@@ -57,7 +57,7 @@ struct Locks {
 }
 
 impl Locks {
-    /// Whether a decision that was made under the locks changes a record that is not locked.
+    /// True if a decision that was made under the locks changes a record that is not locked.
     fn are_too_few(&self, judgement: &Judgement, plan: &Plan, current: &Located) -> bool {
         let Some(changes) = history::changes(judgement) else { return false };
         let lacks = |holder: &Holder| changes.concern(*holder) && !self.holders.contains(holder);
@@ -71,8 +71,8 @@ impl Locks {
 /// The task of a call as a transaction reads it.
 struct Current {
     located: Located,
-    /// The task's record is to be written whatever the decision charges: it begins, or the bundle or the subject says
-    /// otherwise now.
+    /// True if the task's record is written whether or not the decision charges it: the task begins, or the bundle or the subject
+    /// has changed it.
     is_new: bool,
 }
 
@@ -361,7 +361,7 @@ impl Engine {
 
     /// Ends a task that was denied too much, with all below it.
     ///
-    /// Args: `task`: of the call; `top`: the topmost task of its run.
+    /// `task` is the task of the call, and `top` the topmost task of its run.
     pub(crate) fn end_denied(
         &self,
         transaction: &mut dyn Transaction,

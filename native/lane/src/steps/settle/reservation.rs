@@ -39,15 +39,13 @@ pub(crate) fn detail_of(
     }
 }
 
-/// Whether the call is permitted as a task of the MCP server's own, which the task of the call must note.
+/// True if the call is permitted as a task of the MCP server itself, which the task of the call must note.
 pub(super) fn notes_call(judgement: &Judgement) -> bool {
     judgement.permit().is_some_and(|permit| permit.decision().server_call)
 }
 
 impl Engine {
-    /// Marks the permit of a task credential as redeemed.
-    ///
-    /// Returns: whether an outcome will be reported.
+    /// Marks the permit of a task credential as redeemed. Returns true if an outcome will be reported.
     pub(super) fn redeem(
         &self,
         transaction: &mut dyn Transaction,
@@ -87,9 +85,8 @@ impl Engine {
         is_reported
     }
 
-    /// Writes the tasks as they are after a permit, and its reservation unless a task credential already has one.
-    ///
-    /// Returns: whether a reservation was written.
+    /// Writes the tasks as they are after a permit, and its reservation unless a task credential already has one. Returns true if a
+    /// reservation was written.
     pub(super) fn reserve(
         &self,
         transaction: &mut dyn Transaction,
