@@ -19,6 +19,9 @@ PY := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 CARGO := cd native && cargo
 PYTEST := $(PY) -m pytest
+# Most tests wait for servers, so more of them run at once than there are processors. A file stays in one process, since
+# its tests share servers.
+PARALLEL := -n $(or $(TEST_PROCESSES),4) --dist loadfile
 GHZ_VERSION := v0.121.0
 GHZ := $(CACHE)/ghz-$(GHZ_VERSION)/ghz
 # The other SDK of the two that are spoken to, and servers as their registries have them.
@@ -169,7 +172,7 @@ prose: $(STAMPS)/deps ## how often hard-to-read phrases occur in docs, comments 
 # --- tests
 
 .PHONY: test
-test: ## everything CI runs
+test: ## every check and test that needs no foreign peers
 	@for stage in setup proto-check lint-code $(if $(wildcard $(CARGO_DENY)),lint-crates) test-rust model test-wheel test-python; do \
 		start=$$SECONDS; $(MAKE) $$stage; echo "make test: $$stage took $$((SECONDS - start)) s"; done
 
@@ -213,8 +216,13 @@ rack:
 		|| echo "make test: Rack is not installed (Debian: puma, ruby-rack); its tests are left out" >&2
 
 .PHONY: test-python
-test-python: setup test-tools ## every Python test, with a real Envoy and a real Prometheus
-	$(PYTEST)
+test-python: setup postgresql softhsm ## every Python test but those with foreign peers; a real Envoy and PostgreSQL
+	$(PYTEST) $(PARALLEL) -m "not peers"
+
+.PHONY: test-peers
+test-peers: setup test-tools ## tests with foreign peers: SPIRE, Prometheus, MCP servers, an OAuth client, web frameworks, PostgreSQL 18
+	@$(MAKE) $(SPIRE)/spire-server || echo "make test-peers: the tests with SPIRE are left out" >&2
+	$(PYTEST) $(PARALLEL) -m peers
 
 .PHONY: test-integration
 test-integration: setup test-tools ## only the tests that start servers and Envoy
@@ -283,6 +291,12 @@ $(PROMETHEUS):
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && chmod 755 "$$folder" && cd "$$folder" \
 		&& { apt-get -qq download prometheus || { apt-get -qq update && apt-get -qq download prometheus; }; } \
 		&& rm -rf $(CACHE)/prometheus && dpkg-deb -x prometheus_*.deb $(CACHE)/prometheus && touch $@
+
+# Hours are possible: SOAK_TESTS names what is run in its long form.
+.PHONY: soak
+soak: export AUTHZ_SOAK := 1
+soak: setup test-tools ## the tests of load, crashes and races in their long form
+	$(PYTEST) $(or $(SOAK_TESTS),tests/integration/test_rotation.py tests/integration/test_crash.py tests/integration/test_race.py)
 
 .PHONY: crash
 crash: setup ## kill a server under load fifty times, and look for anything that it answered and lost

@@ -4,9 +4,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.support.tools import find
+
+pytestmark = pytest.mark.peers
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
 

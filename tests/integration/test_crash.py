@@ -6,20 +6,21 @@ import pytest
 
 from tests.crash import oracle, run
 from tests.crash.journal import Entry
+from tests.support.effort import effort
 from tests.support.leasing import prepare
 from tests.support.postgres import Postgres, programs
 
 
 @pytest.mark.timeout(240)
 def test_killed_under_load(tmp_path: Path) -> None:
-    """Killed eight times, it has every task and every record that it answered, and no ended task is alive."""
-    done = run.run(tmp_path, kills=8, seed=20)
+    """Killed again and again, it has every task and every record that it answered, and no ended task is alive."""
+    done = run.run(tmp_path, kills=effort(4, 8), seed=20)
     assert not done.violations, "\n".join(done.violations)
-    assert done.tokens >= 5
-    assert done.tasks >= 10
+    assert done.tokens >= effort(2, 5)
+    assert done.tasks >= effort(5, 10)
     assert done.ended >= 1
-    assert done.permits >= 50
-    assert done.tallies >= 20
+    assert done.permits >= effort(20, 50)
+    assert done.tallies >= effort(8, 20)
 
 
 @pytest.mark.timeout(240)
@@ -28,10 +29,10 @@ def test_killed_while_it_leases(tmp_path: Path) -> None:
     """After each kill no credential of an ended task can be used, and no role of one is there."""
     with Postgres() as books:
         prepare(books)
-        done = run.run(tmp_path, kills=6, seed=21, books=books)
+        done = run.run(tmp_path, kills=effort(3, 6), seed=21, books=books)
     assert not done.violations, "\n".join(done.violations)
-    assert done.tokens >= 3
-    assert done.leases >= 3
+    assert done.tokens >= 1
+    assert done.leases >= 1
 
 
 def test_a_run_in_which_something_never_happened_shows_nothing_about_it() -> None:

@@ -315,6 +315,7 @@ def test_requests_are_counted_and_leave_no_secret_behind(shop: Shop) -> None:
         assert secret.split(".")[2] not in written
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("how", ["private_key_jwt", "tls_client_auth"])
 @pytest.mark.parametrize("bound", ["dpop", "otherwise"])
 def test_an_independent_client_goes_the_whole_way(

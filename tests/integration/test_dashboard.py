@@ -30,6 +30,8 @@ from tests.support.surfaces import CHECK, ENVOY
 from tests.support.tools import find
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.peers
+
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "deploy" / "grafana" / "authz.json"
 SECONDS = 9.0

@@ -22,7 +22,7 @@ from tests.support.people import BOT
 from tests.support.server import Server, command, layout
 from tests.support.waiting import eventually, free_port
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.envoy, pytest.mark.peers, pytest.mark.timeout(120)]
 
 SUPPORT = Path(__file__).parents[1] / "support"
 LANES = ("main", "main-fast")

@@ -21,7 +21,7 @@ from tests.support.received.request import FORM, JSON, Request
 from tests.support.server import Server, layout
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.envoy, pytest.mark.peers, pytest.mark.timeout(300)]
 
 BUNDLE: Final = Path(__file__).parents[1] / "data" / "received"
 LANES: Final = ("main", "main-fast")

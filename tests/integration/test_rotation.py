@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 
 import pytest
 
+from tests.support.effort import effort
 from tests.support.keyserver import Answer, KeyServer, WebAuthority
 from tests.support.minting import DOMAIN, Authority, Key
 from tests.support.people import check
@@ -19,7 +20,9 @@ from tests.support.surfaces import CHECK, LANES, decision_of, reason_name
 from tests.support.waiting import eventually
 
 BOT: Final = f"spiffe://{DOMAIN}/ns/support/sa/bot"
-SECONDS: Final = 30.0
+SECONDS: Final = effort(8.0, 30.0)
+#: Of keys that were used: at least one in three seconds.
+ROTATIONS: Final = effort(3, 9)
 RATE: Final = 500
 THREADS: Final = 4
 FRESH: Final = 10
@@ -120,7 +123,7 @@ class Load:
 def test_no_call_fails_while_keys_rotate(
     tmp_path: Path, record_property: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Thirty seconds at five hundred a second, on both lanes; the keys of agents and subjects change all the time."""
+    """Five hundred calls a second, on both lanes; the keys of agents and subjects change all the time."""
     ca = WebAuthority()
     (tmp_path / "ca.pem").write_bytes(ca.pem)
     with KeyServer(ca.leaf(tmp_path)) as web:
@@ -152,7 +155,7 @@ def test_no_call_fails_while_keys_rotate(
         sys.stdout.write(f"\n[rotation] {told}\n")
     assert load.reasons == {"PERMITTED": calls}
     assert panics == 0
-    assert publisher.number > 8
+    assert publisher.number >= ROTATIONS
     assert reason_name(decision_of(last)) == "UNTRUSTED_ISSUER", "its keys are gone long since"
     if rate < RATE:
         pytest.skip(f"nothing failed, but this machine reached {rate:.0f} calls a second only")

@@ -348,6 +348,7 @@ def test_the_fast_lane_lists_nothing(server: Server, people: People) -> None:
         authz.list()
 
 
+@pytest.mark.peers
 def test_the_task_travels_with_the_older_mcp_library() -> None:
     """By the same hook as with the newer one."""
     python = mcp_peers() / "python/bin/python"

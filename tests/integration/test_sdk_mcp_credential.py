@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from tests.support.minting import Authority
 
+pytestmark = pytest.mark.peers
+
 ROOT = Path(__file__).parents[2]
 GOOD, BAD = ["read", {"id": "acme"}], ["read", {"id": "other"}]
 #: Each SDK line, and the HTTP library of the other one, which its process cannot import.

@@ -18,6 +18,7 @@ from tests.support.waiting import eventually
 
 pytestmark = [
     pytest.mark.spire,
+    pytest.mark.peers,
     pytest.mark.timeout(180),
     pytest.mark.skipif(not built(), reason="SPIRE is not built: `make test-spire` does it"),
 ]

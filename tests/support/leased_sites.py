@@ -8,8 +8,13 @@ import pytest
 from tests.support.brokering import INSTALLED, Site, running_server, site_of
 from tests.support.postgres import Postgres
 
+VERSIONS = [
+    pytest.param(version, marks=[pytest.mark.peers] if version == "PostgreSQL 18" else [])
+    for version in INSTALLED
+]
 
-@pytest.fixture(scope="module", params=INSTALLED)
+
+@pytest.fixture(scope="module", params=VERSIONS)
 def leasing_server(request: pytest.FixtureRequest) -> Iterator[Postgres]:
     """One server of each version for all tests of a file: none breaks it. Version 16 changed who may administer roles."""
     with running_server(request.param) as server:
