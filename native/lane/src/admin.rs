@@ -16,7 +16,6 @@ use prost::Message;
 use crate::api_call::{
     ApiCaller, ApiMessage, ApiOutcome, CallerEvidence, GrantedChange, WithRecord as _, check_admin,
 };
-use crate::ask::{Refused, Step, check_length};
 use crate::ending;
 use crate::engine::Engine;
 use crate::judgement::{ApiNotes, ApiRecord, RevocationNote};
@@ -25,6 +24,8 @@ use crate::limits;
 use crate::metrics::RevocationChange;
 use crate::proto::authz::v1 as wire;
 use crate::proto::authz::v1::admin_revoke_request::Target;
+use crate::refusal::{CallRefusal, Step};
+use crate::request::check_length;
 use crate::settings::Surface;
 use crate::transport::{ApiError, Transport};
 use crate::world::{Loaded, Way};
@@ -39,7 +40,7 @@ const SCAN: usize = 1_000;
 const OWNER: &str = "owner of the administration socket";
 
 /// A revocation that was written or lifted.
-struct Revoked {
+struct RevocationResult {
     target: RevocationTarget,
     /// The revocation was lifted.
     undone: bool,
@@ -54,7 +55,7 @@ impl ApiMessage for wire::AdminRevokeRequest {
         CallerEvidence::Socket
     }
 
-    fn check_listener(way: Option<&Way>) -> Result<(), Refused> {
+    fn check_listener(way: Option<&Way>) -> Result<(), CallRefusal> {
         check_admin(way, "only an administration listener revokes")
     }
 }
@@ -77,7 +78,7 @@ impl Engine {
         let run = |message: &wire::AdminRevokeRequest, caller: &ApiCaller<'_>| {
             self.revoke_target(message, caller)
         };
-        let Revoked { target, undone, tasks_ended } =
+        let RevocationResult { target, undone, tasks_ended } =
             self.api_call(Surface::Revoke, transport, decode, run)?;
         let change = if undone { RevocationChange::Undone } else { RevocationChange::Revoked };
         self.metrics.revocation(target, change);
@@ -88,7 +89,7 @@ impl Engine {
         &self,
         message: &wire::AdminRevokeRequest,
         caller: &ApiCaller<'_>,
-    ) -> ApiOutcome<Revoked> {
+    ) -> ApiOutcome<RevocationResult> {
         let note = read_note(message)?;
         let notes = ApiNotes { revoked: Some(note.clone()), ..ApiNotes::default() };
         let record = ApiRecord { notes, ..ApiRecord::default() };
@@ -100,7 +101,7 @@ impl Engine {
             }
             _ => self.revoke_name(&note, caller, &record),
         };
-        let revoked = |tasks_ended| Revoked { target, undone, tasks_ended };
+        let revoked = |tasks_ended| RevocationResult { target, undone, tasks_ended };
         outcome.map(|grant| grant.map(revoked)).with_record(&record)
     }
 
@@ -112,7 +113,11 @@ impl Engine {
         record: &ApiRecord,
     ) -> ApiOutcome<u32> {
         let unknown = |what: &str| {
-            Refused::new(ReasonCode::UnknownTask, Step::Locate, format!("there is no such {what}"))
+            CallRefusal::new(
+                ReasonCode::UnknownTask,
+                Step::Locate,
+                format!("there is no such {what}"),
+            )
         };
         let (value, status) = (note.value.as_str(), TaskStatus::Revoked);
         if note.target == RevocationTarget::Task {
@@ -137,7 +142,7 @@ impl Engine {
         let target = note.target;
         let revoked = self.keeper.store().revocations();
         if revoked.len() >= MAX_REVOCATIONS && revoked.find(target, &note.value).is_none() {
-            return Err(Refused::new(
+            return Err(CallRefusal::new(
                 ReasonCode::Overloaded,
                 Step::Record,
                 format!("there are {MAX_REVOCATIONS} revocations already"),
@@ -173,7 +178,7 @@ impl Engine {
     ) -> ApiOutcome<u32> {
         check_undo(note)?;
         let what = note.target.as_str();
-        let unknown = || Refused::input(format!("the {what} is not revoked"));
+        let unknown = || CallRefusal::input(format!("the {what} is not revoked"));
         let revoked = self.keeper.revocations()?;
         let revocation = revoked.find(note.target, &note.value).ok_or_else(unknown)?;
         let key = Record::Revocation(Arc::clone(revocation)).key();
@@ -191,7 +196,11 @@ impl Engine {
     }
 
     /// Ends the live tasks of an agent or a subject that is revoked already: nothing is permitted in them meanwhile.
-    fn end_tasks_of(&self, note: &RevocationNote, caller: &ApiCaller<'_>) -> Result<u32, Refused> {
+    fn end_tasks_of(
+        &self,
+        note: &RevocationNote,
+        caller: &ApiCaller<'_>,
+    ) -> Result<u32, CallRefusal> {
         let (query, most) = match note.target {
             RevocationTarget::Agent => (Query::LiveOf(note.value.clone()), PAGE),
             RevocationTarget::Subject => (Query::Tasks, SCAN),
@@ -216,7 +225,7 @@ impl Engine {
     }
 
     /// Ends one task, with all below it, as revoked.
-    fn end_revoked(&self, task: &Task, wait: Wait, now: Time) -> Result<u32, Refused> {
+    fn end_revoked(&self, task: &Task, wait: Wait, now: Time) -> Result<u32, CallRefusal> {
         let locks = [RecordKey::new(RecordKind::Session, &task.session)];
         let retention = self.keeper.settings().retention_ms;
         let mut count = ending::Ended::default();
@@ -239,7 +248,7 @@ impl Engine {
 }
 
 /// Reads the revocation that a message asks for.
-fn read_note(message: &wire::AdminRevokeRequest) -> Result<RevocationNote, Refused> {
+fn read_note(message: &wire::AdminRevokeRequest) -> Result<RevocationNote, CallRefusal> {
     let (target, value) = read_target(message.target.as_ref())?;
     check_length("reason", &message.reason, limits::REASON)?;
     check_length("by", &message.by, limits::REVOKED_BY)?;
@@ -253,20 +262,20 @@ fn read_note(message: &wire::AdminRevokeRequest) -> Result<RevocationNote, Refus
 }
 
 /// Refuses to lift a revocation that is final, or without reason and name.
-fn check_undo(note: &RevocationNote) -> Result<(), Refused> {
+fn check_undo(note: &RevocationNote) -> Result<(), CallRefusal> {
     let what = note.target.as_str();
     let instead = match note.target {
         RevocationTarget::Task | RevocationTarget::Session => "start a new task",
         _ => "use a new token",
     };
     if !note.target.is_undoable() {
-        return Err(Refused::input(format!(
+        return Err(CallRefusal::input(format!(
             "a {what} that ended stays ended, so its revocation cannot be undone; {instead}"
         )));
     }
     for (name, text) in [("reason", &note.reason), ("by", &note.by)] {
         if text.trim().is_empty() {
-            return Err(Refused::input(format!("`{name}` is required where `undo` is true")));
+            return Err(CallRefusal::input(format!("`{name}` is required where `undo` is true")));
         }
     }
     Ok(())
@@ -290,11 +299,11 @@ fn names_task(note: &RevocationNote, task: &Task) -> bool {
 }
 
 /// Refuses a subject of an issuer that is not configured: the revocation would refuse nobody.
-fn check_subject(note: &RevocationNote, world: &Loaded) -> Result<(), Refused> {
+fn check_subject(note: &RevocationNote, world: &Loaded) -> Result<(), CallRefusal> {
     let (issuer, _) = note.value.split_once('/').unwrap_or_default();
     let is_known = || world.trust.issuers().iter().any(|known| known.alias == issuer);
     if note.target == RevocationTarget::Subject && !is_known() {
-        return Err(Refused::input(format!(
+        return Err(CallRefusal::input(format!(
             "`subject` begins with `{issuer}`, and no issuer is configured under that alias"
         )));
     }
@@ -302,7 +311,7 @@ fn check_subject(note: &RevocationNote, world: &Loaded) -> Result<(), Refused> {
 }
 
 /// Reads the target of a revocation.
-fn read_target(target: Option<&Target>) -> Result<(RevocationTarget, &str), Refused> {
+fn read_target(target: Option<&Target>) -> Result<(RevocationTarget, &str), CallRefusal> {
     use RevocationTarget as T;
     let (target, value) = match target {
         Some(Target::Agent(id)) => (T::Agent, id),
@@ -314,12 +323,12 @@ fn read_target(target: Option<&Target>) -> Result<(RevocationTarget, &str), Refu
         Some(Target::System(id)) => (T::System, id),
         Some(Target::Issuer(name)) => (T::Issuer, name),
         Some(Target::Subject(name)) => (T::Subject, name),
-        None => return Err(Refused::input("name what to revoke")),
+        None => return Err(CallRefusal::input("name what to revoke")),
     };
     let what = target.as_str();
     if value.is_empty() || value.len() > limits::REVOKED {
         let most = limits::REVOKED;
-        return Err(Refused::input(format!("`{what}` is empty or longer than {most} bytes")));
+        return Err(CallRefusal::input(format!("`{what}` is empty or longer than {most} bytes")));
     }
     let fits = match target {
         T::Agent => SpiffeId::parse(value).is_ok_and(|id| !id.path().is_empty()),
@@ -337,7 +346,7 @@ fn read_target(target: Option<&Target>) -> Result<(RevocationTarget, &str), Refu
             T::Subject => "not the alias of an issuer, `/`, and a `sub`",
             _ => "no system id",
         };
-        return Err(Refused::input(format!("`{what}` is {form}")));
+        return Err(CallRefusal::input(format!("`{what}` is {form}")));
     }
     Ok((target, value))
 }

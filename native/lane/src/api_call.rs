@@ -17,10 +17,10 @@ mod outcome;
 use authz_kernel::reason::ReasonCode;
 use prost::Message;
 
-use crate::ask::{Refused, Step};
 use crate::engine::Engine;
 use crate::judgement::{ApiVerdict, Judgement};
 use crate::proto::authz::v1 as wire;
+use crate::refusal::{CallRefusal, Step};
 use crate::settings::Surface;
 use crate::transport::{ApiError, Transport};
 use crate::world::Way;
@@ -43,17 +43,17 @@ pub(crate) trait ApiMessage: Sized {
     fn evidence(&self) -> CallerEvidence<'_>;
 
     /// Refuses a listener that does not take such messages.
-    fn check_listener(_way: Option<&Way>) -> Result<(), Refused> {
+    fn check_listener(_way: Option<&Way>) -> Result<(), CallRefusal> {
         Ok(())
     }
 }
 
 /// Refuses a listener that is not an administration listener.
-pub(crate) fn check_admin(way: Option<&Way>, message: &str) -> Result<(), Refused> {
+pub(crate) fn check_admin(way: Option<&Way>, message: &str) -> Result<(), CallRefusal> {
     if way.is_some_and(|way| way.admin) {
         return Ok(());
     }
-    Err(Refused::new(ReasonCode::EnforcerRefused, Step::Identify, message))
+    Err(CallRefusal::new(ReasonCode::EnforcerRefused, Step::Identify, message))
 }
 
 /// Implements [`ApiMessage`] for messages that carry the evidence of their caller.
@@ -104,9 +104,9 @@ impl Engine {
     pub(crate) fn decode<M: ApiMessage + Message + Default>(
         &self,
         request: &[u8],
-    ) -> Result<M, Refused> {
+    ) -> Result<M, CallRefusal> {
         self.check_size(request)?;
-        M::decode(request).map_err(|_| Refused::input(M::UNREADABLE))
+        M::decode(request).map_err(|_| CallRefusal::input(M::UNREADABLE))
     }
 
     /// Reads the message of a call, admits and identifies its caller, runs the call, and records the outcome.
@@ -117,7 +117,7 @@ impl Engine {
         &self,
         surface: Surface,
         transport: &Transport<'_>,
-        decode: impl FnOnce() -> Result<M, Refused>,
+        decode: impl FnOnce() -> Result<M, CallRefusal>,
         run: impl for<'m> FnOnce(&'m M, &ApiCaller<'m>) -> ApiOutcome<T>,
     ) -> Result<T, ApiError> {
         let arrival = self.arrival(surface, self.world(), transport);

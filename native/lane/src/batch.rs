@@ -3,10 +3,11 @@
 use prost::Message;
 
 use crate::answer;
-use crate::ask::{AgentClaim, Refused};
 use crate::engine::Engine;
 use crate::limits;
 use crate::proto::authz::v1 as wire;
+use crate::refusal::CallRefusal;
+use crate::request::AgentClaim;
 use crate::settings::Surface;
 use crate::steps::record::{Pending, Reply};
 use crate::transport::Transport;
@@ -24,7 +25,7 @@ impl Engine {
         let world = self.world.load_full();
         let message = self.check_size(request).and_then(|()| {
             wire::BatchCheckRequest::decode(request)
-                .map_err(|_| Refused::input("the bytes are no BatchCheckRequest"))
+                .map_err(|_| CallRefusal::input("the bytes are no BatchCheckRequest"))
         });
         let (items, refused) = match message {
             Ok(message) => {
@@ -63,8 +64,8 @@ impl Engine {
     }
 }
 
-fn batch_refusal(message: &wire::BatchCheckRequest) -> Option<Refused> {
-    let refuse = |what: &str| Some(Refused::input(what));
+fn batch_refusal(message: &wire::BatchCheckRequest) -> Option<CallRefusal> {
+    let refuse = |what: &str| Some(CallRefusal::input(what));
     match wire::BatchMode::try_from(message.mode) {
         Ok(wire::BatchMode::Snapshot) => {}
         Ok(wire::BatchMode::Sequence) => return refuse("SEQUENCE is not in this version"),

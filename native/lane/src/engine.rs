@@ -13,20 +13,20 @@ use authz_state::{AuditLog, AuditSettings, AuditWriter};
 use authz_token::{KeyOwner, PeerCache, TokenCache, UnixTime};
 
 use crate::acting_agents::ActingAgents;
-use crate::ask::Refused;
 use crate::attached::AttachedServer;
 use crate::clock::{Clock, SystemClock};
 use crate::error::EngineError;
 use crate::keeper::{Keeper, Wait};
 use crate::metrics::Metrics;
+use crate::missing_keys::MissingKeys;
 use crate::nonce::Taken;
+use crate::open_permits::OpenPermits;
 use crate::probe::ProbeRate;
-use crate::reserving::OpenPermits;
+use crate::refusal::CallRefusal;
 use crate::settings::Settings;
 use crate::sums::Sums;
 use crate::trace::Tracing;
 use crate::transport::{ApiError, Transport};
-use crate::wanted::Wanted;
 use crate::world::{Loaded, World};
 
 /// The operation that policy judges for a probe.
@@ -52,7 +52,7 @@ pub struct Engine {
     pub(crate) open_permits: OpenPermits,
     pub(crate) keys: ProbeRate,
     pub(crate) acting_agents: ActingAgents,
-    pub(crate) wanted: Wanted,
+    pub(crate) missing_keys: MissingKeys,
     pub(crate) tracing: Option<Tracing>,
     /// Servers in front of the engine.
     pub(crate) servers: RwLock<Vec<Weak<dyn AttachedServer>>>,
@@ -126,7 +126,7 @@ impl Engine {
             ),
             open_permits: OpenPermits::default(),
             keys: ProbeRate::new(KEYS_RATE, KEYS_BURST, KEYS_CALLERS),
-            wanted: Wanted::default(),
+            missing_keys: MissingKeys::default(),
             tracing: settings.trace.map(Tracing::new),
             servers: RwLock::default(),
             started: seconds(clock.now_ms()),
@@ -160,7 +160,7 @@ impl Engine {
     /// so the configured source of each should be read again.
     #[must_use]
     pub fn take_unknown_keys(&self) -> BTreeSet<KeyOwner> {
-        self.wanted.take()
+        self.missing_keys.take()
     }
 
     /// Largest request that is read.
@@ -183,7 +183,7 @@ impl Engine {
 
     /// Notes that a token named a key that its issuer or trust domain does not have.
     pub(crate) fn want_key(&self, owner: &KeyOwner) {
-        self.wanted.add(owner);
+        self.missing_keys.add(owner);
     }
 
     /// Time that has passed since a monotonic time.
@@ -197,10 +197,10 @@ impl Engine {
         Wait { until: self.keeper.until(now, transport.deadline()), lane: transport.lane }
     }
 
-    pub(crate) fn check_size(&self, request: &[u8]) -> Result<(), Refused> {
+    pub(crate) fn check_size(&self, request: &[u8]) -> Result<(), CallRefusal> {
         let most = self.settings.max_message_bytes;
         if request.len() > most {
-            return Err(Refused::input(format!("the request is longer than {most} bytes")));
+            return Err(CallRefusal::input(format!("the request is longer than {most} bytes")));
         }
         Ok(())
     }

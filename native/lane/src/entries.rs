@@ -7,11 +7,12 @@ use authz_state::AuditError;
 use prost::Message;
 
 use crate::answer;
-use crate::ask::{self, AgentClaim, Refused, Step};
 use crate::engine::Engine;
 use crate::envoy::{self, Removed};
-use crate::judgement::Arrival;
+use crate::judgement::{Arrival, Judgement};
 use crate::proto::authz::v1 as wire;
+use crate::refusal::{CallRefusal, Step};
+use crate::request::{self, AgentClaim};
 use crate::settings::{Lane, Surface};
 use crate::steps::record::{Pending, RecordOrigin, Reply};
 use crate::steps::{self, Call};
@@ -127,7 +128,7 @@ impl Engine {
         }
         let message = self.check_size(request).and_then(|()| {
             wire::CheckRequest::decode(request)
-                .map_err(|_| Refused::input("the bytes are no CheckRequest"))
+                .map_err(|_| CallRefusal::input("the bytes are no CheckRequest"))
         });
         match message {
             Ok(message) => self.begin_own(arrival, &message, transport),
@@ -143,15 +144,15 @@ impl Engine {
         message: &wire::CheckRequest,
         transport: &Transport<'_>,
     ) -> Pending {
-        let ask = match ask::of_request(message, &self.settings) {
+        let ask = match request::read_check(message, &self.settings) {
             Ok(ask) => ask,
             Err(refused) => {
-                let claim = ask::agent_claim(&message.evidence, &self.settings);
+                let claim = request::read_agent_claim(&message.evidence, &self.settings);
                 return self.refuse_message(arrival, transport, claim, refused, Reply::Own);
             }
         };
         let line = self.recorded(transport);
-        let call = Call { ask: &ask, transport, recorded: &line, explain: false };
+        let call = Call { request: &ask, transport, recorded: &line, explain: false };
         let ended = steps::decide(self, &call, arrival);
         self.record(ended, transport, Reply::Own, line)
     }
@@ -164,7 +165,7 @@ impl Engine {
     ) -> Pending {
         let message = self.check_size(request).and_then(|()| {
             envoy::Request::read(request)
-                .map_err(|_| Refused::input("the bytes are no ext_authz CheckRequest"))
+                .map_err(|_| CallRefusal::input("the bytes are no ext_authz CheckRequest"))
         });
         let relays = envoy::Relays::of(arrival.asker.enforcer.as_deref());
         let parsed = match &message {
@@ -183,7 +184,7 @@ impl Engine {
         };
         let transport = &parsed.trace.over(transport);
         let line = self.recorded(transport);
-        let call = Call { ask: &parsed.ask, transport, recorded: &line, explain: false };
+        let call = Call { request: &parsed.request, transport, recorded: &line, explain: false };
         let ended = steps::decide(self, &call, arrival);
         let removed = parsed.removed(&ended.record, &ended.evidence);
         self.record(ended, transport, Reply::Envoy { removed }, line)
@@ -195,7 +196,7 @@ impl Engine {
         arrival: Arrival,
         transport: &Transport<'_>,
         claim: AgentClaim<'_>,
-        refused: Refused,
+        refused: CallRefusal,
         reply: Reply,
     ) -> Pending {
         let ended = steps::admit::refuse_unread(self, transport, arrival, claim, refused);
@@ -218,8 +219,9 @@ impl Engine {
         };
         let received = self.clock.monotonic();
         let transport = Transport::at("", received);
-        let mut judgement = self.judgement(surface, self.world(), &transport);
-        judgement.refuse(Refused::new(reason, Step::Identify, reason.row().title));
+        let arrival = self.arrival(surface, self.world(), &transport);
+        let refused = CallRefusal::new(reason, Step::Identify, reason.row().title);
+        let judgement = Judgement::of(arrival).refused(refused);
         let line = RecordOrigin { peer: String::new(), trace: None, lane };
         self.record_refusal(&judgement, &[], line.origin(&self.settings), None);
         self.count(&judgement, received, lane, None);

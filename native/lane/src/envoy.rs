@@ -19,8 +19,9 @@ use self::evidence::{evidence, relayed};
 use self::headers::{AUTHORITY, AUTHORIZATION, DPOP, HOST, Headers, METHOD, PATH, Sought, is_ours};
 use self::metadata::{SUPPORTED_OBLIGATIONS, labels, obligations, session_context};
 use self::removed::to_remove;
-use crate::ask::{self, Ask, Refused, Step, Target};
 use crate::judgement::Judgement;
+use crate::refusal::{CallRefusal, Step};
+use crate::request::{CallRequest, RequestTarget, is_dpop};
 use crate::settings::Settings;
 use crate::transport::Transport;
 use crate::world::Enforcer;
@@ -53,7 +54,7 @@ impl std::fmt::Debug for Shown<'_> {
 /// A request, and what a permit must take out of it.
 #[derive(Debug)]
 pub(crate) struct ParsedRequest<'a> {
-    pub(crate) ask: Ask<'a>,
+    pub(crate) request: CallRequest<'a>,
     /// Inbound headers that must not reach the upstream, besides those that never do ([`ALWAYS_REMOVED`]).
     remove: Vec<String>,
     shown: Shown<'a>,
@@ -80,7 +81,7 @@ impl ParsedRequest<'_> {
             None => (true, false),
             Some(value) => {
                 let goes_on = self.forwards(value, judgement, evidence);
-                (goes_on, goes_on && ask::is_dpop(value))
+                (goes_on, goes_on && is_dpop(value))
             }
         };
         let keeps_proof = keeps_proof || judgement.forwards_authorization();
@@ -99,7 +100,7 @@ impl ParsedRequest<'_> {
 
     /// Adds the headers that may not stand beside a secret. Their number is bounded ([`limits::HEADERS`]).
     fn add_undeclared(&self, judgement: &Judgement, names: &mut Vec<String>) {
-        let Target::Http { headers, unusable, .. } = &self.ask.target else { return };
+        let RequestTarget::Http { headers, unusable, .. } = &self.request.target else { return };
         let all = headers.iter().map(|(name, _)| *name).chain(unusable.iter().copied());
         let undeclared = all.filter(|name| !is_ours(name) && !judgement.declares_header(name));
         names.extend(undeclared.map(str::to_owned));
@@ -123,7 +124,9 @@ impl ParsedRequest<'_> {
         let audiences = match evidence.role {
             Role::Subject => facts.subject.as_ref().map(|subject| &subject.audiences),
             // A task credential is for one system, and was refused for another.
-            Role::Agent if facts.credential.is_some() && !self.ask.has_credential => return true,
+            Role::Agent if facts.credential.is_some() && !self.request.has_credential => {
+                return true;
+            }
             Role::Agent => {
                 let agent = facts.agent.as_ref();
                 agent.filter(|a| a.proof == AgentProof::JwtSvid).map(|agent| &agent.audiences)
@@ -173,8 +176,9 @@ pub(crate) fn of_request<'a>(
     request: &'a Request<'a>,
     settings: &Settings,
     relays: Relays,
-) -> Result<ParsedRequest<'a>, Refused> {
-    let http = request.http.as_ref().ok_or_else(|| Refused::input("there is no HTTP request"))?;
+) -> Result<ParsedRequest<'a>, CallRefusal> {
+    let http =
+        request.http.as_ref().ok_or_else(|| CallRefusal::input("there is no HTTP request"))?;
     bounds(http)?;
     let headers = Headers::read(http)?;
     let has_credential = headers.all(Sought::Credential).next().is_some();
@@ -193,14 +197,14 @@ pub(crate) fn of_request<'a>(
     headers.pseudo(Sought::Authority, AUTHORITY, http.host)?;
     headers.pseudo(Sought::Host, HOST, http.host)?;
     if !http.query.is_empty() || !http.fragment.is_empty() {
-        return Err(Refused::ambiguous(
+        return Err(CallRefusal::ambiguous(
             "the target's query or fragment stands apart from its path",
         ));
     }
     let body = body(http, &headers)?;
     let extensions = &request.extensions;
     if extensions.len() > limits::EXTENSIONS {
-        return Err(Refused::input("`context_extensions` has too many entries"));
+        return Err(CallRefusal::input("`context_extensions` has too many entries"));
     }
     // If a name stands twice in a map, the last value counts (protobuf encoding, "Maps").
     let supported = extensions.iter().rfind(|(name, _)| *name == SUPPORTED_OBLIGATIONS);
@@ -218,9 +222,9 @@ pub(crate) fn of_request<'a>(
         state: headers.only(Sought::TraceState),
     };
     let remove = to_remove(headers.ours)?;
-    let ask = Ask {
+    let request = CallRequest {
         evidence,
-        target: Target::Http {
+        target: RequestTarget::Http {
             method: http.method,
             host: http.host,
             path: http.path,
@@ -245,26 +249,26 @@ pub(crate) fn of_request<'a>(
         has_credential,
         authorization,
     };
-    Ok(ParsedRequest { ask, remove, shown, trace })
+    Ok(ParsedRequest { request, remove, shown, trace })
 }
 
-fn bounds(http: &EnvoyHttp<'_>) -> Result<(), Refused> {
+fn bounds(http: &EnvoyHttp<'_>) -> Result<(), CallRefusal> {
     for (name, value, most) in [
         ("method", http.method, limits::METHOD),
         ("host", http.host, limits::HOST),
         ("path", http.path, limits::PATH),
     ] {
         if value.len() > most {
-            return Err(Refused::input(format!("the HTTP {name} is longer than {most} bytes")));
+            return Err(CallRefusal::input(format!("the HTTP {name} is longer than {most} bytes")));
         }
     }
     Ok(())
 }
 
 /// The task that is named; header and baggage must agree.
-fn task<'a>(headers: &Headers<'a>) -> Result<Option<&'a str>, Refused> {
+fn task<'a>(headers: &Headers<'a>) -> Result<Option<&'a str>, CallRefusal> {
     let conflict = || {
-        Refused::new(
+        CallRefusal::new(
             ReasonCode::TaskConflict,
             Step::Locate,
             "the task is named more than once, differently",

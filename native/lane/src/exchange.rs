@@ -24,7 +24,6 @@ use authz_kernel::task::{AgentName, Binding, RecordKey, RecordKind, alones_of};
 use crate::api_call::{
     ApiCaller, ApiGrant, ApiOutcome, ApiRefusal, GrantedChange, WithRecord as _,
 };
-use crate::ask::{Refused, Step};
 use crate::credentials::check_bound;
 use crate::engine::Engine;
 use crate::exchange::placement::Placement;
@@ -33,7 +32,8 @@ use crate::history;
 use crate::judgement::{ApiRecord, CredentialNote, Judgement};
 use crate::limits;
 use crate::metrics::CredentialEvent;
-use crate::presented::ProvedRequest;
+use crate::proofs::ProvedRequest;
+use crate::refusal::{CallRefusal, Step};
 use crate::settings::{CredentialSettings, Surface};
 use crate::shown;
 use crate::steps::record::KeptRecord;
@@ -66,7 +66,7 @@ impl Engine {
         let decode = || {
             self.check_size(request)?;
             serde_json::from_slice::<ExchangeRequest>(request)
-                .map_err(|_| Refused::input("the bytes are no such request"))
+                .map_err(|_| CallRefusal::input("the bytes are no such request"))
         };
         let run = |request: &ExchangeRequest, caller: &ApiCaller<'_>| {
             self.exchange_tokens(request, caller)
@@ -80,10 +80,10 @@ impl Engine {
         caller: &ApiCaller<'_>,
     ) -> ApiOutcome<Vec<u8>> {
         let Some(settings) = &caller.world.credentials else {
-            return Err(Refused::input("no credentials are issued here").into());
+            return Err(CallRefusal::input("no credentials are issued here").into());
         };
         let Some(agent) = caller.agent() else {
-            return Err(Refused::credential("no agent is known").into());
+            return Err(CallRefusal::credential("no agent is known").into());
         };
         let agent = AgentName {
             spiffe_id: agent.spiffe_id.clone(),
@@ -112,7 +112,7 @@ impl Engine {
         &self,
         request: &ExchangeRequest,
         caller: &ApiCaller<'_>,
-    ) -> Result<Option<Binding>, Refused> {
+    ) -> Result<Option<Binding>, CallRefusal> {
         let key = self.prove_key(caller, request.proof.as_deref().unwrap_or_default())?;
         let sent = Ok(ProvedRequest::to_authz(request.http_uri.clone()));
         let (now, wait) = (caller.now(), caller.wait);
@@ -127,10 +127,10 @@ impl Engine {
         request: &ExchangeRequest,
         settings: &CredentialSettings,
         caller: &ApiCaller<'_>,
-    ) -> Result<String, Refused> {
+    ) -> Result<String, CallRefusal> {
         if request.details.is_empty() || request.details.len() > limits::LIST {
             let most = limits::LIST;
-            return Err(Refused::input(format!("`details` are none, or more than {most}")));
+            return Err(CallRefusal::input(format!("`details` are none, or more than {most}")));
         }
         let mut audience = request.audience.as_deref();
         for detail in &request.details {
@@ -138,18 +138,18 @@ impl Engine {
             let system = detail.system();
             if !caller.plan().systems().contains_key(system) {
                 let message = "there is no such operation";
-                return Err(Refused::new(ReasonCode::UnknownOperation, Step::Resolve, message));
+                return Err(CallRefusal::new(ReasonCode::UnknownOperation, Step::Resolve, message));
             }
             let is_secret =
                 settings.leases.contains_key(system) || settings.injections.contains_key(system);
             if is_secret {
                 let message = "the system knows no tokens, so none is issued for it";
-                return Err(Refused::new(ReasonCode::WrongAudience, Step::Resolve, message));
+                return Err(CallRefusal::new(ReasonCode::WrongAudience, Step::Resolve, message));
             }
             let own = settings.audience(system);
             if audience.is_some_and(|audience| audience != own) {
                 let message = "a credential is for one audience, and that is another's";
-                return Err(Refused::new(ReasonCode::WrongAudience, Step::Resolve, message));
+                return Err(CallRefusal::new(ReasonCode::WrongAudience, Step::Resolve, message));
             }
             audience = Some(own);
         }
@@ -224,7 +224,7 @@ impl Engine {
                 // INVARIANT (all or nothing): no record says that an operation was permitted by a refused exchange.
                 Some(reason) if detail.permit().is_some() => {
                     let message = "another part of the exchange was refused";
-                    detail.refused(Refused::new(reason, Step::Judge, message))
+                    detail.refused(CallRefusal::new(reason, Step::Judge, message))
                 }
                 _ => detail,
             };

@@ -10,11 +10,12 @@ use prost::Message;
 
 use crate::answer;
 use crate::api_call::{check_admin, refuse_proofs, refuse_task_credential};
-use crate::ask::{self, Ask, Refused, Step};
 use crate::engine::{Engine, own};
 use crate::judgement::{Arrival, CallerIdentity, Judgement, ResolvedOperation, TaskContext};
 use crate::proto::authz::v1 as wire;
 use crate::record;
+use crate::refusal::{CallRefusal, Step};
+use crate::request::{self, CallRequest};
 use crate::settings::Surface;
 use crate::steps::judge::kernel_facts;
 use crate::steps::{self, Call};
@@ -55,14 +56,15 @@ impl Engine {
         let mut arrival = self.arrival(Surface::Explain, world, transport);
         arrival.asks_itself = false;
         let line = self.recorded(transport);
-        let ask = ask::of_request(&check, &self.settings).map(|ask| Ask { probe: true, ..ask });
+        let ask = request::read_check(&check, &self.settings)
+            .map(|ask| CallRequest { probe: true, ..ask });
         let ended = match &ask {
             Ok(ask) => {
-                let call = Call { ask, transport, recorded: &line, explain: true };
+                let call = Call { request: ask, transport, recorded: &line, explain: true };
                 steps::decide(self, &call, arrival)
             }
             Err(refused) => {
-                let claim = ask::agent_claim(&check.evidence, &self.settings);
+                let claim = request::read_agent_claim(&check.evidence, &self.settings);
                 steps::admit::refuse_unread(self, transport, arrival, claim, refused.clone())
             }
         };
@@ -111,7 +113,7 @@ impl Engine {
         &self,
         arrival: &Arrival,
         transport: &Transport<'_>,
-    ) -> (CallerIdentity, Result<Arc<Loaded>, Refused>) {
+    ) -> (CallerIdentity, Result<Arc<Loaded>, CallRefusal>) {
         let shown = self.admit(arrival, transport).and_then(|world| {
             let evidence = self.evidence_of_explainer(&world, transport)?;
             Ok((world, evidence))
@@ -133,17 +135,17 @@ impl Engine {
         &self,
         world: &Loaded,
         transport: &Transport<'t>,
-    ) -> Result<Evidence<'t>, Refused> {
+    ) -> Result<Evidence<'t>, CallRefusal> {
         check_admin(world.way(transport.listener), "only an administration listener explains")?;
         let Some(value) = transport.authorization else {
-            return Err(Refused::new(
+            return Err(CallRefusal::new(
                 ReasonCode::NoCredential,
                 Step::Identify,
                 "there is no `authorization` metadata",
             ));
         };
-        let (scheme, token) = ask::authorization(value)?;
-        ask::credential(world.role_of(token), scheme, token, None, &self.settings)
+        let (scheme, token) = request::split_authorization(value)?;
+        request::read_credential(world.role_of(token), scheme, token, None, &self.settings)
     }
 }
 

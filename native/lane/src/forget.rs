@@ -13,13 +13,14 @@ use authz_state::store::{Page, Query, Survives, Transaction};
 use crate::api_call::{
     ApiCaller, ApiMessage, ApiOutcome, CallerEvidence, GrantedChange, WithRecord as _, check_admin,
 };
-use crate::ask::{Refused, check_id};
 use crate::engine::Engine;
 use crate::judgement::{ApiNotes, ApiRecord, ForgetNote};
 use crate::keeper::Wait;
 use crate::limits;
 use crate::proto::authz::v1 as wire;
 use crate::proto::authz::v1::forget_request::Target;
+use crate::refusal::CallRefusal;
+use crate::request::check_id;
 use crate::world::Way;
 
 /// Records that one transaction changes.
@@ -40,7 +41,7 @@ impl ApiMessage for wire::ForgetRequest {
         CallerEvidence::Socket
     }
 
-    fn check_listener(way: Option<&Way>) -> Result<(), Refused> {
+    fn check_listener(way: Option<&Way>) -> Result<(), CallRefusal> {
         check_admin(way, "only an administration listener forgets")
     }
 }
@@ -95,7 +96,7 @@ impl Engine {
         prefix: &str,
         of: (&Plan, bool),
         wait: Wait,
-    ) -> Result<u32, Refused> {
+    ) -> Result<u32, CallRefusal> {
         let query = Query::Prefix(kind, prefix.to_owned());
         let mut count = 0_u32;
         let mut after = String::new();
@@ -149,11 +150,13 @@ fn forget(
 }
 
 impl Forgetting {
-    fn of(message: &wire::ForgetRequest, plan: &Plan) -> Result<Self, Refused> {
+    fn of(message: &wire::ForgetRequest, plan: &Plan) -> Result<Self, CallRefusal> {
         let wire::ForgetRequest { target, reason, denials } = message.clone();
         if reason.is_empty() || reason.len() > limits::REASON {
             let most = limits::REASON;
-            return Err(Refused::input(format!("`reason` is empty or longer than {most} bytes")));
+            return Err(CallRefusal::input(format!(
+                "`reason` is empty or longer than {most} bytes"
+            )));
         }
         let note = |target, value| ForgetNote { target, value, denials, reason: reason.clone() };
         match target {
@@ -186,28 +189,29 @@ impl Forgetting {
                 let note = note("object", format!("{collection}/{id}"));
                 Ok(Self { note, keys, prefixes: Vec::new() })
             }
-            None => Err(Refused::input("name what to forget")),
+            None => Err(CallRefusal::input("name what to forget")),
         }
     }
 }
 
-fn named(name: &str, text: &str) -> Result<(), Refused> {
+fn named(name: &str, text: &str) -> Result<(), CallRefusal> {
     check_id(name, text)?;
     if text.is_empty() {
-        return Err(Refused::input(format!("`{name}` is empty")));
+        return Err(CallRefusal::input(format!("`{name}` is empty")));
     }
     Ok(())
 }
 
-fn agent(id: &str) -> Result<Principal, Refused> {
+fn agent(id: &str) -> Result<Principal, CallRefusal> {
     check_id("agent", id)?;
-    let name = AgentName::parse(id)
-        .map_err(|why| Refused::input(format!("`agent` is no SPIFFE id of a workload: {why}")))?;
+    let name = AgentName::parse(id).map_err(|why| {
+        CallRefusal::input(format!("`agent` is no SPIFFE id of a workload: {why}"))
+    })?;
     Ok(name.principal())
 }
 
 /// The records of an agent and a subject, which may be a person or a service, and of what the agent does for it without a task.
-fn pairs(agent: &Principal, subject: &str) -> Result<Vec<RecordKey>, Refused> {
+fn pairs(agent: &Principal, subject: &str) -> Result<Vec<RecordKey>, CallRefusal> {
     let records = |chain: &[Principal]| {
         let session =
             taskless(chain, "").map(|of| RecordKey::new(RecordKind::Session, &of.session));
@@ -217,7 +221,9 @@ fn pairs(agent: &Principal, subject: &str) -> Result<Vec<RecordKey>, Refused> {
         return Ok(records(std::slice::from_ref(agent)).collect());
     }
     let Some((issuer, sub)) = subject.split_once('/').filter(|(_, sub)| !sub.is_empty()) else {
-        return Err(Refused::input("`subject` is not the alias of an issuer, `/`, and a `sub`"));
+        return Err(CallRefusal::input(
+            "`subject` is not the alias of an issuer, `/`, and a `sub`",
+        ));
     };
     let subject = |is_service| TaskSubject {
         is_service,

@@ -18,12 +18,12 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Party, Record, RecordKey, RecordKind, SharedSession, Task, TaskStatus};
 use authz_state::store::{Page, Query, StoreError, Survives, Transaction};
 
-use crate::ask::{Refused, Step};
 use crate::engine::Engine;
 use crate::history::{counted_in, known_party, merge_labels, session, shared_labels, told_of};
 use crate::keeper::ChangeError;
 use crate::keeper::Wait;
 use crate::locate::Located;
+use crate::refusal::{CallRefusal, Step};
 
 /// Tasks from others that the record of one agent names: about half of what a record holds, so that labels have room.
 const MOST: usize = 512;
@@ -106,7 +106,7 @@ pub(crate) fn share(
     // A giver has at most as many as are left free to others.
     let by_giver = party.shared.values().filter(|one| one.is_by(&task.starter)).count();
     if by_giver >= MOST.saturating_sub(party.shared.len()) {
-        return Err(ChangeError::Refused(Refused::new(
+        return Err(ChangeError::Refused(CallRefusal::new(
             ReasonCode::Overloaded,
             Step::Record,
             format!(
@@ -188,7 +188,11 @@ pub(crate) fn hand_over(
 
 impl Engine {
     /// The records of the agents that have tasks in a session.
-    pub(crate) fn agents_of(&self, session: &str, wait: Wait) -> Result<Vec<RecordKey>, Refused> {
+    pub(crate) fn agents_of(
+        &self,
+        session: &str,
+        wait: Wait,
+    ) -> Result<Vec<RecordKey>, CallRefusal> {
         let query = Query::Session(session.to_owned());
         let mut keys = Vec::new();
         let mut after = String::new();
@@ -235,7 +239,7 @@ impl Engine {
         located: Located,
         now: Time,
         wait: Wait,
-    ) -> Result<Located, Refused> {
+    ) -> Result<Located, CallRefusal> {
         if !located.task.unused {
             return Ok(located);
         }

@@ -16,8 +16,8 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::is_standard;
 use authz_token::{AgentFacts, AgentProof};
 
-use crate::ask::{Refused, Step};
 use crate::injected::Injected;
+use crate::refusal::{CallRefusal, Step};
 use crate::settings::{ReportWay, Surface};
 use crate::transport::ApiError;
 use crate::world::Loaded;
@@ -47,7 +47,7 @@ pub(crate) enum ApiVerdict {
 /// Denial of a call that no policy judges.
 #[derive(Clone, Debug)]
 pub(crate) enum ApiDenial {
-    Refused(Refused),
+    Refused(CallRefusal),
     /// The call about a credential lacks a proof of possession.
     ProofRequired(&'static str),
 }
@@ -115,7 +115,7 @@ impl Judgement {
     }
 
     /// The record, its call ended by a refusal.
-    pub(crate) fn refused(mut self, refused: Refused) -> Self {
+    pub(crate) fn refused(mut self, refused: CallRefusal) -> Self {
         self.refuse(refused);
         self
     }
@@ -140,7 +140,7 @@ impl Judgement {
     }
 
     /// Ends the call with a refusal, which replaces any earlier verdict.
-    pub(crate) fn refuse(&mut self, refused: Refused) {
+    pub(crate) fn refuse(&mut self, refused: CallRefusal) {
         self.replace_verdict(|verdict, declared| verdict.refused(refused, declared));
     }
 
@@ -358,9 +358,9 @@ impl Judgement {
     }
 
     /// Proof that the answer lets the call through.
-    pub(crate) fn passage(&self) -> Option<Passage<'_>> {
-        let permitted = self.permit().map(Passage::Permitted);
-        permitted.or_else(|| self.softened().map(Passage::Softened))
+    pub(crate) fn passage(&self) -> Option<CallPassage<'_>> {
+        let permitted = self.permit().map(CallPassage::Permitted);
+        permitted.or_else(|| self.softened().map(CallPassage::Softened))
     }
 
     /// Proof that the kernel's decision permits the call.
@@ -394,12 +394,12 @@ pub(crate) struct Softened<'a> {
 
 /// Proof that a call is let through.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Passage<'a> {
+pub(crate) enum CallPassage<'a> {
     Permitted(Permit<'a>),
     Softened(Softened<'a>),
 }
 
-impl<'a> Passage<'a> {
+impl<'a> CallPassage<'a> {
     pub(crate) const fn judgement(self) -> &'a Judgement {
         match self {
             Self::Permitted(permit) => permit.judgement,

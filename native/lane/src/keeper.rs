@@ -12,8 +12,8 @@ use authz_state::store::{
 use authz_state::{AuditError, AuditWriter};
 use tokio::sync::Semaphore;
 
-use crate::ask::{Refused, Step};
 use crate::error::EngineError;
+use crate::refusal::{CallRefusal, Step};
 use crate::settings::{Lane, StateEngine, StateSettings};
 
 /// Calls of the fast lane that may wait for a remote store at once. A further call is OVERLOADED.
@@ -92,7 +92,7 @@ impl Keeper {
     }
 
     /// Refuses while this node's clock is not that of the store: every time that is compared would be wrong.
-    pub(crate) fn check_clock(&self) -> Result<(), Refused> {
+    pub(crate) fn check_clock(&self) -> Result<(), CallRefusal> {
         self.store.check_clock().map_err(|error| refused(&error))
     }
 
@@ -113,11 +113,11 @@ impl Keeper {
     }
 
     /// Revocations, unless this node's view of them is too old, or its clock is wrong.
-    pub(crate) fn revocations(&self) -> Result<Arc<Revocations>, Refused> {
+    pub(crate) fn revocations(&self) -> Result<Arc<Revocations>, CallRefusal> {
         self.check_clock()?;
         let staleness = self.store.staleness();
         if staleness > Duration::from_millis(self.settings.revocation_staleness_ms) {
-            return Err(Refused::new(
+            return Err(CallRefusal::new(
                 ReasonCode::StateUnavailable,
                 Step::Identify,
                 format!(
@@ -130,7 +130,7 @@ impl Keeper {
     }
 
     /// Reads a task as this node knows it.
-    pub(crate) fn task(&self, id: &str, at: Wait) -> Result<Option<Arc<Task>>, Refused> {
+    pub(crate) fn task(&self, id: &str, at: Wait) -> Result<Option<Arc<Task>>, CallRefusal> {
         match self.peek(&RecordKey::new(RecordKind::Task, id), at)? {
             Some(Record::Task(task)) => Ok(Some(task)),
             _ => Ok(None),
@@ -138,7 +138,7 @@ impl Keeper {
     }
 
     /// Reads a record as this node knows it.
-    pub(crate) fn peek(&self, key: &RecordKey, at: Wait) -> Result<Option<Record>, Refused> {
+    pub(crate) fn peek(&self, key: &RecordKey, at: Wait) -> Result<Option<Record>, CallRefusal> {
         let may_wait = || self.store.may_wait(key);
         self.waited(at, may_wait, || self.store.peek(key, at.until))?
             .map_err(|error| refused(&error))
@@ -150,7 +150,7 @@ impl Keeper {
         query: &Query,
         page: &Page,
         at: Wait,
-    ) -> Result<Vec<Record>, Refused> {
+    ) -> Result<Vec<Record>, CallRefusal> {
         self.waited(at, || self.store.is_remote(), || self.store.find(query, page, at.until))?
             .map_err(|error| refused(&error))
     }
@@ -162,7 +162,7 @@ impl Keeper {
         survives: Survives,
         at: Wait,
         work: &mut Work<'_>,
-    ) -> Result<Commit, Refused> {
+    ) -> Result<Commit, CallRefusal> {
         let may_wait =
             || self.store.is_remote() || locks.iter().any(|key| self.store.may_wait(key));
         self.waited(at, may_wait, || self.store.transact(locks, survives, at.until, work))?
@@ -170,7 +170,7 @@ impl Keeper {
     }
 
     /// Waits until a commit is durable.
-    pub(crate) fn kept(&self, commit: Commit, at: Wait) -> Result<(), Refused> {
+    pub(crate) fn kept(&self, commit: Commit, at: Wait) -> Result<(), CallRefusal> {
         match commit {
             Commit::Done => Ok(()),
             Commit::Pending(ticket) => ticket.wait(at.until).map_err(|error| {
@@ -188,12 +188,12 @@ impl Keeper {
         at: Wait,
         may_wait: impl FnOnce() -> bool,
         run: impl FnOnce() -> R,
-    ) -> Result<R, Refused> {
+    ) -> Result<R, CallRefusal> {
         if at.lane == Lane::Python || !may_wait() {
             return Ok(run());
         }
         let Ok(_permit) = self.waiting.try_acquire() else {
-            return Err(Refused::new(
+            return Err(CallRefusal::new(
                 ReasonCode::Overloaded,
                 Step::Locate,
                 "too many calls wait for the store",
@@ -223,20 +223,20 @@ fn bounds(settings: &StateSettings) -> Bounds {
 }
 
 /// The refusal that a failure of the store is.
-pub(crate) fn refused(error: &StoreError) -> Refused {
+pub(crate) fn refused(error: &StoreError) -> CallRefusal {
     let reason = match error {
         StoreError::Unavailable(_) => ReasonCode::StateUnavailable,
         StoreError::Slow => ReasonCode::StoreSlow,
         StoreError::Full(_) => ReasonCode::Overloaded,
     };
-    Refused::new(reason, Step::Locate, error.to_string())
+    CallRefusal::new(reason, Step::Locate, error.to_string())
 }
 
 /// Reason why a transaction writes nothing.
 #[derive(Debug)]
 pub(crate) enum ChangeError {
     /// The change is refused.
-    Refused(Refused),
+    Refused(CallRefusal),
     /// The store failed.
     Store(StoreError),
     /// There is nothing to change.
@@ -249,8 +249,8 @@ impl From<StoreError> for ChangeError {
     }
 }
 
-impl From<Refused> for ChangeError {
-    fn from(refused: Refused) -> Self {
+impl From<CallRefusal> for ChangeError {
+    fn from(refused: CallRefusal) -> Self {
         Self::Refused(refused)
     }
 }

@@ -7,13 +7,14 @@ use authz_token::AgentProof;
 use prost::Message;
 
 use crate::api_call::{ApiMessage, CallerEvidence, refuse_proofs, refuse_task_credential};
-use crate::ask::{self, Refused, Step, check_id};
 use crate::engine::Engine;
 use crate::judgement::{Arrival, CallerIdentity, name_of};
 use crate::limits;
 use crate::locate::{self, Located};
 use crate::message::public_message;
 use crate::proto::authz::v1 as wire;
+use crate::refusal::{CallRefusal, Step};
+use crate::request::{self, check_id};
 use crate::revoke;
 use crate::settings::Surface;
 use crate::shown;
@@ -71,7 +72,7 @@ impl Engine {
         request: &[u8],
         transport: &Transport<'_>,
         arrival: Arrival,
-    ) -> Result<wire::ListResponse, Refused> {
+    ) -> Result<wire::ListResponse, CallRefusal> {
         let decode = || self.decode::<wire::ListRequest>(request);
         let message = self.read_message(&arrival, transport, decode)?;
         let world = self.admit(&arrival, transport)?;
@@ -88,13 +89,13 @@ impl Engine {
         message: &wire::ListRequest,
         admitted: AdmittedCall,
         transport: &'c Transport<'c>,
-    ) -> Result<ListCall<'c>, Refused> {
+    ) -> Result<ListCall<'c>, CallRefusal> {
         let check = wire::CheckRequest {
             evidence: message.evidence.clone(),
             task: message.task.clone(),
             ..wire::CheckRequest::default()
         };
-        let mut ask = ask::of_request(&check, &self.settings)?;
+        let mut ask = request::read_check(&check, &self.settings)?;
         let AdmittedCall { arrival, world } = &admitted;
         let peer = arrival.asker.peer.as_ref().filter(|_| arrival.asks_itself);
         let agent = peer.map(|peer| peer.agent(AgentProof::X509Svid));
@@ -131,7 +132,7 @@ impl Engine {
         AdmittedCall { arrival, world }: &AdmittedCall,
         identity: &CallerIdentity,
         transport: &Transport<'_>,
-    ) -> Result<Option<Located>, Refused> {
+    ) -> Result<Option<Located>, CallRefusal> {
         let (plan, now, wait) = (&world.plan, arrival.now(), self.wait_of(transport));
         if let Some(task) = task {
             let located = locate::find_task(&self.keeper, task, wait)?;
@@ -151,12 +152,12 @@ impl Engine {
         }
     }
 
-    fn check_list_rate(&self, call: &ListCall<'_>) -> Result<(), Refused> {
+    fn check_list_rate(&self, call: &ListCall<'_>) -> Result<(), CallRefusal> {
         let caller = call.identity.chain.last().map(name_of).unwrap_or_default();
         if self.probes.admit(&caller, self.clock.monotonic()) {
             return Ok(());
         }
-        Err(Refused::new(
+        Err(CallRefusal::new(
             ReasonCode::Overloaded,
             Step::Judge,
             "the caller lists more often than it may",
@@ -169,7 +170,7 @@ impl Engine {
         message: &wire::ListRequest,
         page_size: usize,
         call: &ListCall<'_>,
-    ) -> Result<wire::ListResponse, Refused> {
+    ) -> Result<wire::ListResponse, CallRefusal> {
         let AdmittedCall { arrival, world } = &call.admitted;
         let view = call.located.as_ref().map(Located::view);
         let (proved, chain) = (&call.identity.facts, &call.identity.chain);
@@ -200,11 +201,11 @@ impl Engine {
 }
 
 /// Number of operations on a page. Checks the other bounds of the message, too.
-fn page_size(message: &wire::ListRequest) -> Result<usize, Refused> {
+fn page_size(message: &wire::ListRequest) -> Result<usize, CallRefusal> {
     let size = match usize::try_from(message.page_size) {
         Ok(0) => limits::PAGE,
         Ok(size) => size.min(limits::PAGE),
-        Err(_) => return Err(Refused::input("`page_size` is below 0")),
+        Err(_) => return Err(CallRefusal::input("`page_size` is below 0")),
     };
     check_id("system", &message.system)?;
     check_id("page_token", &message.page_token)?;

@@ -11,9 +11,9 @@ use authz_kernel::task::{
 use authz_state::store::{StoreError, Transaction};
 use authz_token::Facts;
 
-use crate::ask::{Refused, Step};
 use crate::judgement::CallerIdentity;
 use crate::keeper::{Keeper, Wait, refused};
+use crate::refusal::{CallRefusal, Step};
 use crate::revoke;
 
 /// A task, and all above it.
@@ -58,13 +58,13 @@ impl Located {
 }
 
 /// Finds a task as this node knows it.
-pub(crate) fn find(keeper: &Keeper, id: &str, wait: Wait) -> Result<Located, Refused> {
+pub(crate) fn find(keeper: &Keeper, id: &str, wait: Wait) -> Result<Located, CallRefusal> {
     let mut read = |id: &str| keeper.task(id, wait);
     located(id, &mut read)
 }
 
 /// Finds a task that a caller names, as this node knows it. The session of an agent that works without tasks is not a task.
-pub(crate) fn find_task(keeper: &Keeper, id: &str, wait: Wait) -> Result<Located, Refused> {
+pub(crate) fn find_task(keeper: &Keeper, id: &str, wait: Wait) -> Result<Located, CallRefusal> {
     let found = find(keeper, id, wait)?;
     if found.task.kind == TaskKind::Implicit {
         return Err(unknown());
@@ -73,7 +73,7 @@ pub(crate) fn find_task(keeper: &Keeper, id: &str, wait: Wait) -> Result<Located
 }
 
 /// Finds a task inside a transaction.
-pub(crate) fn find_in(transaction: &mut dyn Transaction, id: &str) -> Result<Located, Refused> {
+pub(crate) fn find_in(transaction: &mut dyn Transaction, id: &str) -> Result<Located, CallRefusal> {
     let mut read = |id: &str| match get(transaction, id) {
         Ok(task) => Ok(task),
         Err(error) => Err(refused(&error)),
@@ -88,9 +88,9 @@ fn get(transaction: &mut dyn Transaction, id: &str) -> Result<Option<Arc<Task>>,
     }
 }
 
-type ReadTask<'a> = dyn FnMut(&str) -> Result<Option<Arc<Task>>, Refused> + 'a;
+type ReadTask<'a> = dyn FnMut(&str) -> Result<Option<Arc<Task>>, CallRefusal> + 'a;
 
-fn located(id: &str, read: &mut ReadTask<'_>) -> Result<Located, Refused> {
+fn located(id: &str, read: &mut ReadTask<'_>) -> Result<Located, CallRefusal> {
     let Some(task) = read(id)? else {
         return Err(unknown());
     };
@@ -113,7 +113,7 @@ pub(crate) fn usable(
     revoked: &Revocations,
     facts: &Facts,
     now: Time,
-) -> Result<(), Refused> {
+) -> Result<(), CallRefusal> {
     live(located, revoked, now)?;
     if located.is_taskless() {
         return Ok(());
@@ -133,13 +133,13 @@ pub(crate) fn usable(
 }
 
 /// Refuses a task that has ended, or is revoked.
-pub(crate) fn live(located: &Located, revoked: &Revocations, now: Time) -> Result<(), Refused> {
+pub(crate) fn live(located: &Located, revoked: &Revocations, now: Time) -> Result<(), CallRefusal> {
     revoke::of_tasks(revoked, located.path())?;
     for task in located.path() {
         match task.status_at(now) {
             TaskStatus::Active => {}
             TaskStatus::Revoked => {
-                return Err(Refused::new(
+                return Err(CallRefusal::new(
                     ReasonCode::Revoked,
                     Step::Locate,
                     "the task, or one above it, is revoked",
@@ -163,12 +163,12 @@ pub(crate) fn is_subject(subject: &TaskSubject, proved: &authz_token::SubjectFac
 }
 
 /// Nothing that a caller may name is a task of that id.
-pub(crate) fn unknown() -> Refused {
+pub(crate) fn unknown() -> CallRefusal {
     locating(ReasonCode::UnknownTask, "there is no such task")
 }
 
-fn locating(reason: ReasonCode, message: &str) -> Refused {
-    Refused::new(reason, Step::Locate, message)
+fn locating(reason: ReasonCode, message: &str) -> CallRefusal {
+    CallRefusal::new(reason, Step::Locate, message)
 }
 
 /// Whether the last use of a task is to be written anew.

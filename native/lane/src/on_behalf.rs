@@ -9,12 +9,12 @@ use authz_kernel::plan::Plan;
 use authz_kernel::task::{self, ACTED_MS, Party, Record, RecordKey, carrier_of, subject_refused};
 use authz_state::store::{Survives, Transaction};
 
-use crate::ask::{Refused, Step};
 use crate::engine::Engine;
 use crate::history;
 use crate::judgement::{CallerIdentity, principal_of};
 use crate::keeper::Wait;
 use crate::locate::Located;
+use crate::refusal::{CallRefusal, Step};
 
 /// The note is written anew no more often, in milliseconds: a day.
 const GRAIN_MS: i64 = 24 * 3_600 * 1_000;
@@ -36,7 +36,7 @@ impl Engine {
         plan: &Plan,
         in_task: bool,
         wait: Wait,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         let Some(agent) = &caller.facts.agent else { return Ok(()) };
         let has_subject = has_subject(&caller.chain);
         if in_task && !has_subject {
@@ -54,7 +54,7 @@ impl Engine {
         plan: &Plan,
         located: &Located,
         wait: Wait,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         let view = located.view();
         let Some(agent) = view.task.agents.last().filter(|_| view.is_left_out()) else {
             return Ok(());
@@ -67,8 +67,8 @@ impl Engine {
     }
 
     /// Refuses the agent that gets a task for a subject, where it acts for none.
-    pub(crate) fn check_assignee(plan: &Plan, assignee: &str) -> Result<(), Refused> {
-        refuse(subject_refused(plan, assignee, true, || Ok::<_, Refused>(false))?)
+    pub(crate) fn check_assignee(plan: &Plan, assignee: &str) -> Result<(), CallRefusal> {
+        refuse(subject_refused(plan, assignee, true, || Ok::<_, CallRefusal>(false))?)
     }
 
     fn check_acting(
@@ -78,9 +78,9 @@ impl Engine {
         has_subject: bool,
         now: i64,
         wait: Wait,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         let Principal::Agent { spiffe_id, .. } = agent else { return Ok(()) };
-        let has_acted = || -> Result<bool, Refused> {
+        let has_acted = || -> Result<bool, CallRefusal> {
             let Some(key) = Holder::Agent.key(std::slice::from_ref(agent)) else {
                 return Ok(false);
             };
@@ -100,7 +100,7 @@ impl Engine {
         now: Time,
         plan: &Plan,
         wait: Wait,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         let Some(agent) = &caller.facts.agent else { return Ok(()) };
         let (id, now) = (agent.spiffe_id.as_str(), now.0);
         let is_fresh = |at: i64| now.saturating_sub(at) < GRAIN_MS;
@@ -130,7 +130,7 @@ impl Engine {
         Ok(())
     }
 
-    fn write_note(&self, key: &RecordKey, now: i64, wait: Wait) -> Result<(), Refused> {
+    fn write_note(&self, key: &RecordKey, now: i64, wait: Wait) -> Result<(), CallRefusal> {
         let mut work = |transaction: &mut dyn Transaction| {
             let known = match transaction.get(key)? {
                 Some(Record::Agent(party)) if party.expires_at.0 > now => Some(party),
@@ -161,9 +161,9 @@ impl Engine {
     }
 }
 
-fn refuse(refused: Option<task::Refused>) -> Result<(), Refused> {
+fn refuse(refused: Option<task::Refused>) -> Result<(), CallRefusal> {
     match refused {
-        Some(refused) => Err(Refused::new(refused.reason, Step::Locate, refused.message)),
+        Some(refused) => Err(CallRefusal::new(refused.reason, Step::Locate, refused.message)),
         None => Ok(()),
     }
 }

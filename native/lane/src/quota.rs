@@ -7,12 +7,12 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{self, Record, RecordKey, RecordKind, Task, TaskStatus};
 use authz_state::store::{Page, Query, Transaction};
 
-use crate::ask::{Refused, Step};
 use crate::ending::after;
 use crate::engine::Engine;
 use crate::history;
 use crate::keeper::ChangeError;
 use crate::locate::Located;
+use crate::refusal::{CallRefusal, Step};
 
 /// Records that are read at once.
 const PAGE: usize = 1_000;
@@ -119,7 +119,7 @@ impl Engine {
         let most = self.keeper.settings().max_tasks_per_session;
         let session = RecordKey::new(RecordKind::Session, &parent.task.session);
         let Some(Record::Session(mut session)) = transaction.get(&session)? else {
-            return Err(ChangeError::Refused(Refused::new(
+            return Err(ChangeError::Refused(CallRefusal::new(
                 ReasonCode::TaskEnded,
                 Step::Locate,
                 "the task tree is no longer kept",
@@ -155,5 +155,5 @@ fn count_records(
 }
 
 fn overloaded(message: impl Into<String>) -> ChangeError {
-    ChangeError::Refused(Refused::new(ReasonCode::Overloaded, Step::Record, message))
+    ChangeError::Refused(CallRefusal::new(ReasonCode::Overloaded, Step::Record, message))
 }

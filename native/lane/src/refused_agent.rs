@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use authz_token::{AgentFacts, Evidence, Role};
 
-use crate::ask::{self, AgentClaim};
 use crate::engine::Engine;
 use crate::judgement::Arrival;
+use crate::request::{self, AgentClaim};
 use crate::transport::Transport;
 use crate::world::Loaded;
 
@@ -34,8 +34,8 @@ impl Engine {
         }
         let own = transport.authorization.filter(|_| arrival.asks_itself);
         let own = own.and_then(|value| {
-            let (scheme, token) = ask::authorization(value).ok()?;
-            ask::credential(world.role_of(token), scheme, token, None, &self.settings).ok()
+            let (scheme, token) = request::split_authorization(value).ok()?;
+            request::read_credential(world.role_of(token), scheme, token, None, &self.settings).ok()
         });
         let evidence: Vec<Evidence<'_>> = claim.evidence.iter().copied().chain(own).collect();
         self.agent_among(arrival, &world, &evidence)

@@ -10,7 +10,6 @@ use authz_kernel::task::{Record, RecordKey, RecordKind, RecordName, Reservation,
 use authz_state::store::Transaction;
 
 use crate::api_call::{ApiCaller, ApiOutcome, ApiRefusal, GrantedChange, WithRecord as _};
-use crate::ask::{Refused, Step, check_id};
 use crate::engine::Engine;
 use crate::history;
 use crate::judgement::{ApiNotes, ApiRecord, Arrival, ReportNote};
@@ -18,6 +17,8 @@ use crate::keeper::ChangeError;
 use crate::limits;
 use crate::permits::give_back;
 use crate::proto::authz::v1 as wire;
+use crate::refusal::{CallRefusal, Step};
+use crate::request::check_id;
 use crate::settings::ReportWay;
 use crate::steps::settle::{forget_answer, survives_of};
 use crate::world::Enforcer;
@@ -33,22 +34,22 @@ pub(crate) struct OutcomeReport {
 }
 
 impl OutcomeReport {
-    fn read(message: &wire::ReportRequest) -> Result<Self, Refused> {
+    fn read(message: &wire::ReportRequest) -> Result<Self, CallRefusal> {
         check_id("decision_id", &message.decision_id)?;
         let event = match wire::ReportResult::try_from(message.result) {
             Ok(wire::ReportResult::Ok) => Event::Done,
             Ok(wire::ReportResult::Failed) => Event::Failed,
             Ok(wire::ReportResult::Aborted) => Event::Aborted,
             Ok(wire::ReportResult::Unspecified) | Err(_) => {
-                return Err(Refused::input("`result` is not OK, FAILED or ABORTED"));
+                return Err(CallRefusal::input("`result` is not OK, FAILED or ABORTED"));
             }
         };
         if message.rows != 0 {
-            return Err(Refused::input("`rows` is not in this version"));
+            return Err(CallRefusal::input("`rows` is not in this version"));
         }
         if message.labels.len() > limits::LIST || message.actuals.len() > limits::LIST {
             let most = limits::LIST;
-            return Err(Refused::input(format!(
+            return Err(CallRefusal::input(format!(
                 "`labels` or `actuals` has more than {most} items"
             )));
         }
@@ -161,13 +162,15 @@ fn check_report(
     reporter: Reporter,
     permit: &Reservation,
     caller: &ApiCaller<'_>,
-) -> Result<(), Refused> {
+) -> Result<(), CallRefusal> {
     check_reporter(reporter, permit, caller)?;
     if reporter == Reporter::Agent && report.event != Event::Done {
         return Err(refused_reporter("of what it does itself an agent only adds labels"));
     }
     match &report.labels {
-        Some(labels) => caller.plan().may_carry(&permit.operation, labels).map_err(Refused::input),
+        Some(labels) => {
+            caller.plan().may_carry(&permit.operation, labels).map_err(CallRefusal::input)
+        }
         None => Ok(()),
     }
 }
@@ -177,7 +180,7 @@ fn check_reporter(
     reporter: Reporter,
     permit: &Reservation,
     caller: &ApiCaller<'_>,
-) -> Result<(), Refused> {
+) -> Result<(), CallRefusal> {
     let (way, reports) = match reporter {
         Reporter::Agent if caller.is_agent(&permit.agent) => return Ok(()),
         Reporter::Agent => {
@@ -198,7 +201,10 @@ fn check_reporter(
 }
 
 /// The enforcer that reports, if it may report in this way.
-pub(crate) fn reporting_enforcer(arrival: &Arrival, way: ReportWay) -> Result<&Enforcer, Refused> {
+pub(crate) fn reporting_enforcer(
+    arrival: &Arrival,
+    way: ReportWay,
+) -> Result<&Enforcer, CallRefusal> {
     let enforcer = arrival.asker.enforcer.as_deref();
     enforcer
         .filter(|enforcer| enforcer.may_report(way))
@@ -222,7 +228,7 @@ fn report_in(
     }
     if permit.wants_credential && !permit.redeemed {
         let message = "a credential was asked for, and nobody has redeemed one";
-        return Err(Refused::new(ReasonCode::NotPermitted, Step::Judge, message).into());
+        return Err(CallRefusal::new(ReasonCode::NotPermitted, Step::Judge, message).into());
     }
     settle(transaction, report, reporter, &permit, caller)?;
     let is_over = transaction.get(&report.permit_key())?.is_none();
@@ -257,7 +263,7 @@ fn settle(
         session
             .history
             .check_report(&report.decision_id, &reported)
-            .map_err(|error| ChangeError::Refused(Refused::input(error.to_string())))?;
+            .map_err(|error| ChangeError::Refused(CallRefusal::input(error.to_string())))?;
         session.history.settle(&report.decision_id, &reported, now);
         if effects(event).spends.releases(reported.is_abortable) {
             give_back(transaction, permit)?;
@@ -280,14 +286,14 @@ fn settle(
 static NO_LABELS: BTreeSet<String> = BTreeSet::new();
 static NO_AMOUNTS: BTreeMap<String, i64> = BTreeMap::new();
 
-fn no_permit() -> Refused {
-    Refused::new(
+fn no_permit() -> CallRefusal {
+    CallRefusal::new(
         ReasonCode::NotPermitted,
         Step::Judge,
         "there is no permit of that decision, or it counts as done",
     )
 }
 
-fn refused_reporter(message: &str) -> Refused {
-    Refused::new(ReasonCode::EnforcerRefused, Step::Identify, message)
+fn refused_reporter(message: &str) -> CallRefusal {
+    CallRefusal::new(ReasonCode::EnforcerRefused, Step::Identify, message)
 }

@@ -9,11 +9,11 @@ use authz_kernel::task::{
 };
 use authz_token::{AgentFacts, AgentProof, Facts, SubjectFacts};
 
-use crate::ask::{Refused, Step};
 use crate::judgement::Asker;
+use crate::refusal::{CallRefusal, Step};
 
 /// Refuses a caller whose certificate, workload or trust domain is revoked.
-pub(crate) fn of_asker(revoked: &Revocations, asker: &Asker) -> Result<(), Refused> {
+pub(crate) fn of_asker(revoked: &Revocations, asker: &Asker) -> Result<(), CallRefusal> {
     match &asker.peer {
         Some(peer) if !revoked.is_empty() => of_agent(revoked, &peer.agent(AgentProof::X509Svid)),
         _ => Ok(()),
@@ -21,7 +21,7 @@ pub(crate) fn of_asker(revoked: &Revocations, asker: &Asker) -> Result<(), Refus
 }
 
 /// Refuses a principal if the principal, its credential, its key or its issuer is revoked.
-pub(crate) fn of_callers(revoked: &Revocations, facts: &Facts) -> Result<(), Refused> {
+pub(crate) fn of_callers(revoked: &Revocations, facts: &Facts) -> Result<(), CallRefusal> {
     if revoked.is_empty() {
         return Ok(());
     }
@@ -34,7 +34,7 @@ pub(crate) fn of_callers(revoked: &Revocations, facts: &Facts) -> Result<(), Ref
     }
 }
 
-fn of_agent(revoked: &Revocations, agent: &AgentFacts) -> Result<(), Refused> {
+fn of_agent(revoked: &Revocations, agent: &AgentFacts) -> Result<(), CallRefusal> {
     refuse(revoked, Target::Agent, &agent.spiffe_id)?;
     refuse(revoked, Target::Issuer, &agent.trust_domain)?;
     maybe(revoked, Target::Jti, agent.jti.as_deref())?;
@@ -42,14 +42,14 @@ fn of_agent(revoked: &Revocations, agent: &AgentFacts) -> Result<(), Refused> {
     maybe(revoked, Target::Key, agent.certificate_digest.map(|digest| hex(&digest)).as_deref())
 }
 
-fn of_subject(revoked: &Revocations, subject: &SubjectFacts) -> Result<(), Refused> {
+fn of_subject(revoked: &Revocations, subject: &SubjectFacts) -> Result<(), CallRefusal> {
     of_subject_name(revoked, &subject.issuer, &subject.sub)?;
     maybe(revoked, Target::Jti, subject.jti.as_deref())?;
     maybe(revoked, Target::Key, subject.kid.as_deref())
 }
 
 /// Refuses an agent that is revoked, or whose trust domain is.
-pub(crate) fn of_agent_name(revoked: &Revocations, agent: &AgentName) -> Result<(), Refused> {
+pub(crate) fn of_agent_name(revoked: &Revocations, agent: &AgentName) -> Result<(), CallRefusal> {
     refuse(revoked, Target::Agent, &agent.spiffe_id)?;
     refuse(revoked, Target::Issuer, &agent.trust_domain)
 }
@@ -59,7 +59,7 @@ pub(crate) fn of_subject_name(
     revoked: &Revocations,
     issuer: &str,
     sub: &str,
-) -> Result<(), Refused> {
+) -> Result<(), CallRefusal> {
     if revoked.is_empty() {
         return Ok(());
     }
@@ -68,7 +68,7 @@ pub(crate) fn of_subject_name(
 }
 
 /// Refuses an operation that is revoked, or whose system is.
-pub(crate) fn of_operation(revoked: &Revocations, operation: &str) -> Result<(), Refused> {
+pub(crate) fn of_operation(revoked: &Revocations, operation: &str) -> Result<(), CallRefusal> {
     if revoked.is_empty() || operation.is_empty() {
         return Ok(());
     }
@@ -80,7 +80,7 @@ pub(crate) fn of_operation(revoked: &Revocations, operation: &str) -> Result<(),
 }
 
 /// Refuses a system that is revoked.
-pub(crate) fn of_system(revoked: &Revocations, system: &str) -> Result<(), Refused> {
+pub(crate) fn of_system(revoked: &Revocations, system: &str) -> Result<(), CallRefusal> {
     refuse(revoked, Target::System, system)
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn of_credential(
     revoked: &Revocations,
     jti: &str,
     kid: Option<&str>,
-) -> Result<(), Refused> {
+) -> Result<(), CallRefusal> {
     refuse(revoked, Target::Jti, jti)?;
     maybe(revoked, Target::Key, kid)
 }
@@ -105,7 +105,7 @@ pub(crate) fn of_credential(
 pub(crate) fn of_tasks<'a>(
     revoked: &Revocations,
     tree: impl Iterator<Item = &'a Arc<Task>>,
-) -> Result<(), Refused> {
+) -> Result<(), CallRefusal> {
     if revoked.is_empty() {
         return Ok(());
     }
@@ -122,22 +122,22 @@ pub(crate) fn of_tasks<'a>(
     Ok(())
 }
 
-fn maybe(revoked: &Revocations, target: Target, value: Option<&str>) -> Result<(), Refused> {
+fn maybe(revoked: &Revocations, target: Target, value: Option<&str>) -> Result<(), CallRefusal> {
     value.map_or(Ok(()), |value| refuse(revoked, target, value))
 }
 
-fn refuse(revoked: &Revocations, target: Target, value: &str) -> Result<(), Refused> {
+fn refuse(revoked: &Revocations, target: Target, value: &str) -> Result<(), CallRefusal> {
     match revoked.find(target, value) {
         Some(revocation) => Err(because(revocation)),
         None => Ok(()),
     }
 }
 
-fn because(revocation: &Revocation) -> Refused {
+fn because(revocation: &Revocation) -> CallRefusal {
     let what = revocation.target.as_str();
     let why = match revocation.reason.as_str() {
         "" => String::new(),
         reason => format!(": {reason}"),
     };
-    Refused::new(ReasonCode::Revoked, Step::Identify, format!("the {what} is revoked{why}"))
+    CallRefusal::new(ReasonCode::Revoked, Step::Identify, format!("the {what} is revoked{why}"))
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::leases::{failed, read, text};
+use crate::host::{read_json, store_error, to_json};
 
 /// Age of a bundle. A higher epoch is newer for any sequence.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -35,12 +35,12 @@ impl Engine {
     pub fn trust_sequences(&self) -> Result<String, EngineError> {
         let page = Page { after: String::new(), most: MAX_PAGE };
         let query = Query::Kind(RecordKind::TrustDomain);
-        let found = self.keeper.find(&query, &page, self.soon()).map_err(failed)?;
+        let found = self.keeper.find(&query, &page, self.host_wait()).map_err(store_error)?;
         let known = found.iter().filter_map(|record| match record {
             Record::TrustDomain(known) => Some((known.id.as_str(), Newness::from(&**known))),
             _ => None,
         });
-        text(&known.collect::<BTreeMap<&str, Newness>>())
+        to_json(&known.collect::<BTreeMap<&str, Newness>>())
     }
 
     /// Notes bundles that are used, given as [`Engine::trust_sequences`] gives them. What is older than what is known of its
@@ -49,13 +49,13 @@ impl Engine {
     /// # Errors
     /// They cannot be read, or the store failed, or knows of too many domains.
     pub fn note_trust_sequences(&self, used: &[u8]) -> Result<(), EngineError> {
-        let used: BTreeMap<String, Newness> = read("sequences of trust domains", used)?;
+        let used: BTreeMap<String, Newness> = read_json("sequences of trust domains", used)?;
         let key = |name: &String| RecordKey::new(RecordKind::TrustDomain, name);
         let locks: Vec<RecordKey> = used.keys().map(key).collect();
         if locks.is_empty() {
             return Ok(());
         }
-        self.written(&locks, &mut |transaction| {
+        self.write_for_host(&locks, &mut |transaction| {
             let mut is_changed = false;
             for (name, newness) in &used {
                 let known = match transaction.get(&key(name))? {

@@ -7,11 +7,11 @@ use authz_kernel::task::{Record, RecordKey, RecordKind, ShownToken, Task};
 use authz_state::store::{Survives, Transaction};
 use authz_token::{ClaimValue, SubjectFacts};
 
-use crate::ask::Refused;
 use crate::engine::Engine;
 use crate::judgement::CallerIdentity;
 use crate::keeper::Wait;
 use crate::locate::Located;
+use crate::refusal::CallRefusal;
 use crate::world::Loaded;
 
 /// A verified subject as policies read it.
@@ -85,7 +85,7 @@ impl Engine {
         located: Located,
         is_dry: bool,
         wait: Wait,
-    ) -> Result<Located, Refused> {
+    ) -> Result<Located, CallRefusal> {
         let model = world.plan.model();
         let after = |root: &Task| with_shown(caller, now, |shown| root.after_token(shown?, model));
         let Some(noted) = after(located.view().root()) else { return Ok(located) };

@@ -7,9 +7,9 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{MAX_PARTS, Part, SaidBy, Speaker};
 use authz_token::{Facts, SubjectFacts};
 
-use crate::ask::{Refused, Step};
 use crate::judgement::Asker;
 use crate::proto::authz::v1 as wire;
+use crate::refusal::{CallRefusal, Step};
 use crate::world::Loaded;
 
 /// Subject that calls itself: no agent calls, and no agent holds the proof of the subject.
@@ -31,11 +31,11 @@ pub(crate) fn refuse_bearer_alone(
     asker: &Asker,
     facts: &Facts,
     world: &Loaded,
-) -> Result<(), Refused> {
+) -> Result<(), CallRefusal> {
     if !is_bearer_alone(asker, facts, world) {
         return Ok(());
     }
-    Err(Refused::new(
+    Err(CallRefusal::new(
         ReasonCode::NoCredential,
         Step::Identify,
         "the subject's token alone proves nobody, since agents hold it too: show the agent's credential beside it, or a token \
@@ -72,12 +72,16 @@ pub(crate) fn proof_of<'a>(asker: &'a Asker, facts: &Facts, world: &Loaded) -> [
 ///
 /// # Errors
 /// The caller may not name contexts (ENFORCER_REFUSED).
-pub(crate) fn may_name_context(asker: &Asker, context: &str, explain: bool) -> Result<(), Refused> {
+pub(crate) fn may_name_context(
+    asker: &Asker,
+    context: &str,
+    explain: bool,
+) -> Result<(), CallRefusal> {
     let enforcer = asker.enforcer.as_ref();
     if context.is_empty() || explain || enforcer.is_some_and(|enforcer| enforcer.relays_session) {
         return Ok(());
     }
-    Err(Refused::new(
+    Err(CallRefusal::new(
         ReasonCode::EnforcerRefused,
         Step::Identify,
         "the caller may not name a `session_context`: its enforcer does not say `relays: [session]`",
@@ -98,15 +102,15 @@ pub(crate) fn context<'a>(asker: &Asker, facts: &Facts, context: &'a str) -> &'a
 pub(crate) fn parts<'a>(
     prompt: &'a str,
     parts: &'a [wire::PromptPart],
-) -> Result<Vec<Part<'a>>, Refused> {
+) -> Result<Vec<Part<'a>>, CallRefusal> {
     if parts.is_empty() {
         return Ok(vec![Part::of_user(prompt)]);
     }
     if !prompt.is_empty() {
-        return Err(Refused::input("`prompt` and `prompt_parts` are both given"));
+        return Err(CallRefusal::input("`prompt` and `prompt_parts` are both given"));
     }
     if parts.len() > MAX_PARTS {
-        return Err(Refused::input(format!("`prompt_parts` has more than {MAX_PARTS} items")));
+        return Err(CallRefusal::input(format!("`prompt_parts` has more than {MAX_PARTS} items")));
     }
     parts
         .iter()
@@ -115,7 +119,7 @@ pub(crate) fn parts<'a>(
                 Ok(wire::SaidBy::User) => SaidBy::User,
                 Ok(wire::SaidBy::Quoted) => SaidBy::Quoted,
                 Ok(wire::SaidBy::Unspecified | wire::SaidBy::Other) => SaidBy::Other,
-                Err(_) => return Err(Refused::input("`said_by` has an unknown value")),
+                Err(_) => return Err(CallRefusal::input("`said_by` has an unknown value")),
             };
             Ok(Part { text: &part.text, said_by })
         })

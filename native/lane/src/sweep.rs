@@ -10,7 +10,6 @@ use authz_kernel::task::{Record, RecordKey, RecordKind, Reservation, Session, Ta
 use authz_state::store::{Page, Query, StoreError, Survives, Transaction};
 use serde::Serialize;
 
-use crate::ask::Refused;
 use crate::ending::{self, after};
 use crate::engine::Engine;
 use crate::giving;
@@ -18,6 +17,7 @@ use crate::history;
 use crate::keeper::Wait;
 use crate::metrics::CredentialEvent;
 use crate::permits;
+use crate::refusal::CallRefusal;
 use crate::settings::Lane;
 
 /// Records that one call looks at.
@@ -74,7 +74,7 @@ impl Engine {
         }
     }
 
-    fn try_sweep(&self, swept: &mut Swept) -> Result<(), Refused> {
+    fn try_sweep(&self, swept: &mut Swept) -> Result<(), CallRefusal> {
         let begun = self.clock.monotonic();
         let until = begun.checked_add(PATIENCE).unwrap_or(begun);
         let wait = Wait { until, lane: Lane::Python };
@@ -146,7 +146,7 @@ impl Engine {
 
     /// Forgets ended task trees before their time where the store is nearly full: those of the agent that has most. What an
     /// administrator or denials ended stays, and so do revocations and the records of agents and pairs.
-    fn make_room(&self, swept: &mut Swept, wait: Wait, now: Time) -> Result<(), Refused> {
+    fn make_room(&self, swept: &mut Swept, wait: Wait, now: Time) -> Result<(), CallRefusal> {
         if !self.is_nearly_full() {
             return Ok(());
         }
@@ -186,7 +186,7 @@ impl Engine {
     }
 
     /// The agent that has most tasks, live and ended.
-    fn largest_holder(&self, wait: Wait, now: Time) -> Result<Option<String>, Refused> {
+    fn largest_holder(&self, wait: Wait, now: Time) -> Result<Option<String>, CallRefusal> {
         let query = Query::Kind(RecordKind::Agent);
         let mut largest: Option<(u64, String)> = None;
         let mut after = String::new();
@@ -213,7 +213,7 @@ impl Engine {
         permits: &[Arc<Reservation>],
         wait: Wait,
         now: Time,
-    ) -> Result<(u64, u64), Refused> {
+    ) -> Result<(u64, u64), CallRefusal> {
         let (mut released, mut committed) = (0_u64, 0_u64);
         if permits.is_empty() {
             return Ok((released, committed));
@@ -247,7 +247,7 @@ impl Engine {
         session: &str,
         wait: Wait,
         work: &mut dyn FnMut(&mut dyn Transaction) -> Result<bool, StoreError>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         self.swept_under(&[RecordKey::new(RecordKind::Session, session)], wait, work)
     }
 
@@ -256,7 +256,7 @@ impl Engine {
         locks: &[RecordKey],
         wait: Wait,
         work: &mut dyn FnMut(&mut dyn Transaction) -> Result<bool, StoreError>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         let commit = self.keeper.transact(locks, Survives::Crash, wait, work)?;
         self.keeper.kept(commit, wait)
     }
@@ -316,7 +316,7 @@ impl Engine {
         locks: &[RecordKey],
         wait: Wait,
         now: Time,
-    ) -> Result<u64, Refused> {
+    ) -> Result<u64, CallRefusal> {
         if keys.is_empty() {
             return Ok(0);
         }

@@ -19,10 +19,10 @@ use authz_kernel::task::{
 use authz_token::Facts as ProvedFacts;
 
 use crate::api_call::ApiCaller;
-use crate::ask::{Refused, Step};
 use crate::engine::{Engine, own};
 use crate::judgement::{ApiNotes, ApiRecord, PromptNote};
 use crate::locate::{self, Located};
+use crate::refusal::{CallRefusal, Step};
 use crate::revoke;
 use crate::speaker;
 use crate::steps::judge::kernel_facts;
@@ -42,7 +42,7 @@ impl Engine {
         chain: &[Principal],
         proof: Option<SubjectProof>,
         request: &Request<'_>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         let operation = request.operation;
         let revoked = self.keeper.revocations()?;
         revoke::of_operation(&revoked, operation)?;
@@ -58,7 +58,7 @@ impl Engine {
             reason => reason,
         };
         let message = format!("`{operation}`: {}", decision.message);
-        Err(Refused::new(reason, Step::Judge, message))
+        Err(CallRefusal::new(reason, Step::Judge, message))
     }
 
     /// Refuses an operation of Authz without arguments that the policies do not permit to the caller.
@@ -66,7 +66,7 @@ impl Engine {
         &self,
         caller: &ApiCaller<'_>,
         operation: &str,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         self.check_permitted(caller, caller.chain(), None, &own(operation))
     }
 
@@ -96,14 +96,14 @@ impl Engine {
         params: &BTreeMap<String, Param>,
         chain: &[Principal],
         proof: SubjectProof,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         let plan = caller.plan();
         // `task::start` refuses an unknown template.
         let Some(known) = plan.template(template) else { return Ok(()) };
         if let Some(agent @ Principal::Agent { .. }) = chain.last()
             && !known.is_started_by(&plan.model().roles_of(agent))
         {
-            return Err(Refused::new(
+            return Err(CallRefusal::new(
                 ReasonCode::NotPermitted,
                 Step::Judge,
                 "the agent holds no role of the template's `starters`",
@@ -127,7 +127,7 @@ impl Engine {
         caller: &ApiCaller<'_>,
         task: &Task,
         giver: &[Principal],
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         let is_kept = matches!(
             giver.last(),
             Some(Principal::Agent { spiffe_id, .. }) if spiffe_id == task.assignee()
@@ -149,7 +149,7 @@ impl Engine {
     ///
     /// # Errors
     /// There is no such task, or it is the session of an agent without tasks, which only its subject and the owner see.
-    fn find_visible_task(&self, id: &str, caller: &ApiCaller<'_>) -> Result<Located, Refused> {
+    fn find_visible_task(&self, id: &str, caller: &ApiCaller<'_>) -> Result<Located, CallRefusal> {
         let located = locate::find(&self.keeper, id, caller.wait)?;
         let is_hidden = located.task.kind == TaskKind::Implicit
             && !caller.is_owner
@@ -191,6 +191,6 @@ fn is_alone_its_subject(located: &Located, facts: &ProvedFacts) -> bool {
     pair.is_some_and(|(subject, proved)| locate::is_subject(subject, proved))
 }
 
-pub(crate) fn kernel_refused(refused: task::Refused) -> Refused {
-    Refused::new(refused.reason, Step::Judge, refused.message)
+pub(crate) fn kernel_refused(refused: task::Refused) -> CallRefusal {
+    CallRefusal::new(refused.reason, Step::Judge, refused.message)
 }

@@ -9,10 +9,10 @@ use authz_kernel::task::{
 };
 use prost_types::{Struct, Timestamp, Value, value::Kind};
 
-use crate::ask::Refused;
 use crate::judgement::name_of;
 use crate::proto::authz::v1 as wire;
 use crate::proto::authz::v1::argument_limit::Limit as WireLimit;
+use crate::refusal::CallRefusal;
 
 /// Parameters of one task.
 const MAX_PARAMS: usize = 64;
@@ -20,11 +20,11 @@ const MAX_PARAMS: usize = 64;
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// The parameters of a template. A number must be whole, since no template has others.
-pub(crate) fn params(params: Option<&Struct>) -> Result<BTreeMap<String, Param>, Refused> {
+pub(crate) fn params(params: Option<&Struct>) -> Result<BTreeMap<String, Param>, CallRefusal> {
     let mut read = BTreeMap::new();
     let Some(params) = params else { return Ok(read) };
     if params.fields.len() > MAX_PARAMS {
-        return Err(Refused::input(format!("there are more than {MAX_PARAMS} parameters")));
+        return Err(CallRefusal::input(format!("there are more than {MAX_PARAMS} parameters")));
     }
     for (name, value) in &params.fields {
         let value = match &value.kind {
@@ -32,7 +32,9 @@ pub(crate) fn params(params: Option<&Struct>) -> Result<BTreeMap<String, Param>,
             Some(Kind::StringValue(text)) => Param::Text(text.clone()),
             Some(Kind::NumberValue(number)) => Param::Long(whole(*number)?),
             _ => {
-                return Err(Refused::input("a parameter is no text, whole number, true or false"));
+                return Err(CallRefusal::input(
+                    "a parameter is no text, whole number, true or false",
+                ));
             }
         };
         read.insert(name.clone(), value);
@@ -41,23 +43,25 @@ pub(crate) fn params(params: Option<&Struct>) -> Result<BTreeMap<String, Param>,
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "it is whole, and within what both types hold")]
-fn whole(number: f64) -> Result<i64, Refused> {
+fn whole(number: f64) -> Result<i64, CallRefusal> {
     if number.fract() != 0.0 || number.abs() > EXACT {
-        return Err(Refused::input("a parameter is a number that is not whole, or beyond 2^53"));
+        return Err(CallRefusal::input(
+            "a parameter is a number that is not whole, or beyond 2^53",
+        ));
     }
     Ok(number as i64)
 }
 
 /// A scope that is asked for. Empty lists restrict nothing, as the protocol says, and no uses are as many as the wider
 /// entry has.
-pub(crate) fn scope(entries: &[wire::ScopeEntry]) -> Result<Vec<ScopeEntry>, Refused> {
+pub(crate) fn scope(entries: &[wire::ScopeEntry]) -> Result<Vec<ScopeEntry>, CallRefusal> {
     if entries.len() > MAX_SCOPE {
-        return Err(Refused::input(format!("`scope` has more than {MAX_SCOPE} entries")));
+        return Err(CallRefusal::input(format!("`scope` has more than {MAX_SCOPE} entries")));
     }
     entries.iter().map(entry).collect()
 }
 
-fn entry(asked: &wire::ScopeEntry) -> Result<ScopeEntry, Refused> {
+fn entry(asked: &wire::ScopeEntry) -> Result<ScopeEntry, CallRefusal> {
     let resources = match &asked.resources {
         None => Selector::default(),
         Some(resources) => {
@@ -83,7 +87,7 @@ fn entry(asked: &wire::ScopeEntry) -> Result<ScopeEntry, Refused> {
             }
             Some(WireLimit::Range(range)) => Limit::Range(range.minimum, range.maximum),
             Some(WireLimit::Prefix(text)) => Limit::Prefix(text.clone()),
-            None => return Err(Refused::input("a limit on an argument says nothing")),
+            None => return Err(CallRefusal::input("a limit on an argument says nothing")),
         };
         arguments.insert(pointer.clone(), limit);
     }
@@ -95,21 +99,23 @@ fn entry(asked: &wire::ScopeEntry) -> Result<ScopeEntry, Refused> {
     })
 }
 
-fn check_texts(texts: &[String]) -> Result<(), Refused> {
+fn check_texts(texts: &[String]) -> Result<(), CallRefusal> {
     if texts.len() > MAX_TEXTS {
-        return Err(Refused::input(format!("a list in `scope` has more than {MAX_TEXTS} items")));
+        return Err(CallRefusal::input(format!(
+            "a list in `scope` has more than {MAX_TEXTS} items"
+        )));
     }
     Ok(())
 }
 
 /// An agent by its SPIFFE id.
-pub(crate) fn agent(field: &str, spiffe_id: &str) -> Result<AgentName, Refused> {
+pub(crate) fn agent(field: &str, spiffe_id: &str) -> Result<AgentName, CallRefusal> {
     AgentName::parse(spiffe_id)
-        .map_err(|why| Refused::input(format!("`{field}` is no SPIFFE id of an agent: {why}")))
+        .map_err(|why| CallRefusal::input(format!("`{field}` is no SPIFFE id of an agent: {why}")))
 }
 
 /// A point in time, in milliseconds.
-pub(crate) fn time(field: &str, at: Option<&Timestamp>) -> Result<Option<Time>, Refused> {
+pub(crate) fn time(field: &str, at: Option<&Timestamp>) -> Result<Option<Time>, CallRefusal> {
     let Some(at) = at else { return Ok(None) };
     let fits = (0..1_000_000_000).contains(&at.nanos);
     let millis = i64::from(at.nanos.div_euclid(1_000_000));
@@ -118,7 +124,7 @@ pub(crate) fn time(field: &str, at: Option<&Timestamp>) -> Result<Option<Time>, 
         .and_then(|ms| ms.checked_add(millis))
         .filter(|_| fits)
         .map(|ms| Some(Time(ms)))
-        .ok_or_else(|| Refused::input(format!("`{field}` is no time")))
+        .ok_or_else(|| CallRefusal::input(format!("`{field}` is no time")))
 }
 
 /// A task as it stands at a time.

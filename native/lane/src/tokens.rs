@@ -19,7 +19,7 @@ use crate::api_call::{
     ApiCaller, ApiGrant, ApiMessage, ApiOutcome, CallerEvidence, GrantedChange, HttpClient,
     WithRecord as _,
 };
-use crate::ask::{Refused, Step};
+use crate::credential_use::is_of_record;
 use crate::credentials::claims::{introspected_claims, token_type};
 use crate::engine::{Engine, seconds};
 use crate::history;
@@ -28,8 +28,8 @@ use crate::keeper::ChangeError;
 use crate::locate::{self, Located};
 use crate::metrics::CredentialEvent;
 use crate::permits::release;
-use crate::presented::is_of_record;
 use crate::proto::authz::v1 as wire;
+use crate::refusal::{CallRefusal, Step};
 use crate::revoke;
 use crate::settings::Surface;
 use crate::tasks::{END, may_end};
@@ -62,13 +62,13 @@ struct HttpTokenRequest {
 }
 
 impl TokenRequest {
-    fn read(surface: Surface, request: &[u8], is_http: bool) -> Result<Self, Refused> {
+    fn read(surface: Surface, request: &[u8], is_http: bool) -> Result<Self, CallRefusal> {
         if is_http {
             let HttpTokenRequest { client, token } = serde_json::from_slice(request)
-                .map_err(|_| Refused::input("the bytes are no such question"))?;
+                .map_err(|_| CallRefusal::input("the bytes are no such question"))?;
             return Ok(Self { evidence: Vec::new(), token, client: Some(client) });
         }
-        let unreadable = |_| Refused::input(Self::UNREADABLE);
+        let unreadable = |_| CallRefusal::input(Self::UNREADABLE);
         let (evidence, token) = if surface == Surface::CredentialIntrospect {
             let message = wire::IntrospectRequest::decode(request).map_err(unreadable)?;
             (message.evidence, message.token)
@@ -96,7 +96,7 @@ enum InactiveToken {
     /// The claims are not those of the record.
     OtherRecord,
     /// The token was issued, and cannot be used now.
-    Unusable(Refused),
+    Unusable(CallRefusal),
     /// The token is none of the caller's business.
     OtherCaller,
 }
@@ -165,7 +165,7 @@ impl Engine {
         &self,
         token: &IssuedToken,
         caller: &ApiCaller<'_>,
-    ) -> Result<Result<(Arc<Credential>, Located), InactiveToken>, Refused> {
+    ) -> Result<Result<(Arc<Credential>, Located), InactiveToken>, CallRefusal> {
         if !may_introspect(&token.credential, caller) {
             return Ok(Err(InactiveToken::OtherCaller));
         }
@@ -187,9 +187,9 @@ impl Engine {
         &self,
         token: &IssuedToken,
         caller: &ApiCaller<'_>,
-    ) -> Result<(Arc<Credential>, Located), Refused> {
+    ) -> Result<(Arc<Credential>, Located), CallRefusal> {
         let locks = [RecordKey::new(RecordKind::Session, &token.credential.session)];
-        let mut live = Err(Refused::credential("the store told nothing"));
+        let mut live = Err(CallRefusal::credential("the store told nothing"));
         let mut work = |transaction: &mut dyn Transaction| {
             let revoked = self.keeper.store().revocations();
             live = live_in(transaction, token, &revoked, caller.now());
@@ -236,7 +236,7 @@ impl Engine {
         &self,
         credential: &Credential,
         caller: &ApiCaller<'_>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         if caller.is_owner || caller.is_agent(&credential.agent) {
             return Ok(());
         }
@@ -248,7 +248,7 @@ impl Engine {
         if may_end_task || self.check_own_operation(caller, END).is_ok() {
             return Ok(());
         }
-        Err(Refused::new(
+        Err(CallRefusal::new(
             ReasonCode::NotAssignee,
             Step::Locate,
             "the credential is another agent's, whose task the caller may not end",
@@ -263,7 +263,7 @@ impl Engine {
         &self,
         token: &str,
         caller: &ApiCaller<'_>,
-    ) -> Result<Result<IssuedToken, InactiveToken>, Refused> {
+    ) -> Result<Result<IssuedToken, InactiveToken>, CallRefusal> {
         let now = seconds(caller.arrival.now_ms);
         let facts = match verify_credential(token, &caller.world.trust, self.tokens(), now) {
             Ok(facts) => facts,
@@ -318,7 +318,7 @@ fn active_answer(
 ) -> ApiOutcome<Value> {
     let Some(settings) = &caller.world.credentials else {
         let message = "no decision was made";
-        return Err(Refused::new(ReasonCode::Unavailable, Step::Identify, message).into());
+        return Err(CallRefusal::new(ReasonCode::Unavailable, Step::Identify, message).into());
     };
     let mut claims = introspected_claims(credential, &located.task, settings)?;
     if let Value::Object(members) = &mut claims {
@@ -335,12 +335,12 @@ fn live_in(
     token: &IssuedToken,
     revoked: &Revocations,
     now: Time,
-) -> Result<(Arc<Credential>, Located), Refused> {
+) -> Result<(Arc<Credential>, Located), CallRefusal> {
     let key = RecordKey::new(RecordKind::Credential, &token.credential.jti);
     let failed = |error| crate::keeper::refused(&error);
     let Some(Record::Credential(credential)) = transaction.get(&key).map_err(failed)? else {
         let message = "the task credential is no longer kept";
-        return Err(Refused::new(ReasonCode::Revoked, Step::Locate, message));
+        return Err(CallRefusal::new(ReasonCode::Revoked, Step::Locate, message));
     };
     let located = locate::find_in(transaction, &credential.task)?;
     check_active(&credential, &token.facts.kid, &located, revoked, now)?;
@@ -354,8 +354,8 @@ fn check_active(
     located: &Located,
     revoked: &Revocations,
     now: Time,
-) -> Result<(), Refused> {
-    let refuse = |reason, message: &str| Err(Refused::new(reason, Step::Locate, message));
+) -> Result<(), CallRefusal> {
+    let refuse = |reason, message: &str| Err(CallRefusal::new(reason, Step::Locate, message));
     if credential.revoked_at.is_some() {
         return refuse(ReasonCode::Revoked, "the task credential is revoked");
     }

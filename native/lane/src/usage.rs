@@ -6,10 +6,10 @@ use authz_kernel::decision::Time;
 use authz_kernel::task::{Record, Task};
 use authz_state::store::Transaction;
 
-use crate::ask::Refused;
 use crate::engine::Engine;
 use crate::judgement::CallerIdentity;
 use crate::locate::{self, Located, is_due_for_touch};
+use crate::refusal::CallRefusal;
 
 impl Engine {
     /// Refuses a task in which the caller may do nothing now.
@@ -18,7 +18,7 @@ impl Engine {
         located: &Located,
         caller: &CallerIdentity,
         now: Time,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         let revoked = self.keeper.revocations()?;
         locate::usable(located, &revoked, &caller.facts, now)
     }

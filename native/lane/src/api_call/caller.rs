@@ -10,14 +10,15 @@ use authz_token::{AgentFacts, AgentProof, Evidence, Facts, Role, Scheme};
 use serde::Deserialize;
 
 use crate::api_call::ApiMessage;
-use crate::ask::{self, Refused, Step};
 use crate::engine::Engine;
 use crate::judgement::{
     ApiDenial, ApiRecord, ApiVerdict, Arrival, Asker, CallerIdentity, EnforcerProof, Judgement,
 };
 use crate::keeper::Wait;
-use crate::presented::ProvedRequest;
+use crate::proofs::{NoProvedRequest, ProvedRequest};
 use crate::proto::authz::v1 as wire;
+use crate::refusal::{CallRefusal, Step};
+use crate::request;
 use crate::revoke;
 use crate::settings::Surface;
 use crate::steps::identify::chain_of;
@@ -55,9 +56,9 @@ enum ClientProof {
 
 impl HttpClient {
     /// The agent that the client is.
-    fn agent(&self) -> Result<AgentFacts, Refused> {
+    fn agent(&self) -> Result<AgentFacts, CallRefusal> {
         let name = AgentName::parse(&self.spiffe_id)
-            .map_err(|why| Refused::input(format!("`client`: {why}")))?;
+            .map_err(|why| CallRefusal::input(format!("`client`: {why}")))?;
         let proof = match self.how {
             ClientProof::X509Svid => AgentProof::X509Svid,
             ClientProof::JwtSvid => AgentProof::JwtSvid,
@@ -186,7 +187,7 @@ pub(crate) struct RefusedCaller<'m> {
     evidence: Vec<Evidence<'m>>,
     line: RecordOrigin,
     operation: &'static str,
-    refused: Refused,
+    refused: CallRefusal,
 }
 
 impl<'m> RefusedCaller<'m> {
@@ -195,7 +196,7 @@ impl<'m> RefusedCaller<'m> {
         arrival: Arrival,
         line: RecordOrigin,
         operation: &'static str,
-        refused: Refused,
+        refused: CallRefusal,
     ) -> Self {
         let (identity, evidence) = (CallerIdentity::default(), Vec::new());
         Self { arrival, identity, evidence, line, operation, refused }
@@ -216,7 +217,7 @@ struct ProvedCaller<'m> {
     identity: CallerIdentity,
     evidence: Vec<Evidence<'m>>,
     is_owner: bool,
-    result: Result<(), Refused>,
+    result: Result<(), CallRefusal>,
 }
 
 impl<'m> ProvedCaller<'m> {
@@ -226,7 +227,7 @@ impl<'m> ProvedCaller<'m> {
         Self { arrival, identity, evidence, is_owner: false, result: Ok(()) }
     }
 
-    fn refused(self, refused: Refused) -> Self {
+    fn refused(self, refused: CallRefusal) -> Self {
         Self { result: Err(refused), ..self }
     }
 }
@@ -237,8 +238,8 @@ impl Engine {
         &self,
         arrival: &Arrival,
         transport: &Transport<'_>,
-        decode: impl FnOnce() -> Result<M, Refused>,
-    ) -> Result<M, Refused> {
+        decode: impl FnOnce() -> Result<M, CallRefusal>,
+    ) -> Result<M, CallRefusal> {
         decode()
             .map_err(|refused| self.admit_message::<M>(arrival, transport).err().unwrap_or(refused))
     }
@@ -248,7 +249,7 @@ impl Engine {
         &self,
         arrival: &Arrival,
         transport: &Transport<'_>,
-    ) -> Result<Arc<Loaded>, Refused> {
+    ) -> Result<Arc<Loaded>, CallRefusal> {
         let world = self.admit(arrival, transport)?;
         M::check_listener(world.way(transport.listener))?;
         Ok(world)
@@ -336,7 +337,7 @@ impl Engine {
     ) -> ProvedCaller<'m> {
         let mut proved = self.prove_evidence(arrival, world, list, transport);
         if proved.result.is_err() && proved.identity.verify_time.is_none() {
-            let claim = ask::agent_claim(list, &self.settings);
+            let claim = request::read_agent_claim(list, &self.settings);
             let agent = self.agent_of_refused(&proved.arrival, &claim, transport);
             proved.identity.refused_agent = agent;
         }
@@ -352,7 +353,7 @@ impl Engine {
     ) -> ProvedCaller<'m> {
         let caller = ProvedCaller::without_evidence(arrival);
         let arrival = &caller.arrival;
-        let mut evidence = match ask::evidence(list, &self.settings) {
+        let mut evidence = match request::read_evidence(list, &self.settings) {
             Ok(evidence) => evidence,
             Err(refused) => return caller.refused(refused),
         };
@@ -389,7 +390,7 @@ impl Engine {
         world: &Loaded,
         facts: &Facts,
         transport: &Transport<'_>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         match arrival.surface {
             // The proofs are taken in the transaction that issues the credential.
             Surface::CredentialIssue => Ok(()),
@@ -416,7 +417,7 @@ impl Engine {
         world: &Loaded,
         facts: &Facts,
         transport: &Transport<'_>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         if facts.proofs.is_empty() {
             return Ok(());
         }
@@ -426,7 +427,7 @@ impl Engine {
                 settings.issuer,
                 arrival.surface.path()
             ))),
-            None => Err("a proof is of our own URL, and none is configured"),
+            None => Err(NoProvedRequest::NoUrl),
         };
         let wait = self.wait_of(transport);
         // Not awaited: a change of the call is durable only after its proofs.
@@ -488,7 +489,7 @@ impl Engine {
         let subject = tokens.subject.map(|token| (token, world.role_of(token)));
         let actor = tokens.actor.map(|token| (token, Role::Agent));
         for (token, role) in subject.into_iter().chain(actor) {
-            match ask::credential(role, Scheme::Bearer, token, None, &self.settings) {
+            match request::read_credential(role, Scheme::Bearer, token, None, &self.settings) {
                 Ok(shown) => evidence.push(shown),
                 Err(refused) => return ProvedCaller { evidence, ..caller }.refused(refused),
             }
@@ -497,9 +498,9 @@ impl Engine {
             self.verify_caller(&caller.arrival, world, &evidence, Some(agent));
         let result = verified.and_then(|()| match &identity.facts {
             Facts { credential: Some(_), .. } => {
-                Err(Refused::credential("a task credential is not exchanged for another"))
+                Err(CallRefusal::credential("a task credential is not exchanged for another"))
             }
-            Facts { agent: None, .. } => Err(Refused::credential("no agent is known")),
+            Facts { agent: None, .. } => Err(CallRefusal::credential("no agent is known")),
             Facts { .. } => Ok(()),
         });
         ProvedCaller { identity, evidence, result, ..caller }
@@ -507,9 +508,9 @@ impl Engine {
 }
 
 /// Refuses an exchange at another listener than the token endpoint, or where no credentials are issued.
-fn check_exchange(world: &Loaded, transport: &Transport<'_>) -> Result<(), Refused> {
+fn check_exchange(world: &Loaded, transport: &Transport<'_>) -> Result<(), CallRefusal> {
     if !world.way(transport.listener).is_some_and(|way| way.http) {
-        return Err(Refused::new(
+        return Err(CallRefusal::new(
             ReasonCode::EnforcerRefused,
             Step::Identify,
             "tokens are exchanged at the token endpoint",
@@ -517,7 +518,7 @@ fn check_exchange(world: &Loaded, transport: &Transport<'_>) -> Result<(), Refus
     }
     match &world.credentials {
         Some(_) => Ok(()),
-        None => Err(Refused::input("no credentials are issued here")),
+        None => Err(CallRefusal::input("no credentials are issued here")),
     }
 }
 
@@ -531,11 +532,11 @@ const fn speaks_for_itself(arrival: &Arrival) -> bool {
 }
 
 /// Refuses a task credential in a request to Authz itself.
-pub(crate) fn refuse_task_credential(facts: &Facts) -> Result<(), Refused> {
+pub(crate) fn refuse_task_credential(facts: &Facts) -> Result<(), CallRefusal> {
     if facts.credential.is_none() {
         return Ok(());
     }
-    Err(Refused::new(
+    Err(CallRefusal::new(
         ReasonCode::WrongAudience,
         Step::Identify,
         "a task credential is for its system, and shown to nobody else",
@@ -543,11 +544,11 @@ pub(crate) fn refuse_task_credential(facts: &Facts) -> Result<(), Refused> {
 }
 
 /// Refuses proofs of possession in a call that has no HTTP request.
-pub(crate) fn refuse_proofs(facts: &Facts) -> Result<(), Refused> {
+pub(crate) fn refuse_proofs(facts: &Facts) -> Result<(), CallRefusal> {
     if facts.proofs.is_empty() {
         return Ok(());
     }
-    Err(Refused::new(
+    Err(CallRefusal::new(
         ReasonCode::BadProof,
         Step::Identify,
         "a proof is of an HTTP request, and this call tells of none",

@@ -8,10 +8,10 @@ use authz_state::store::{Survives, Transaction};
 
 use crate::api_call::caller::ApiCaller;
 use crate::api_call::outcome::{ApiChangeError, ApiGrant, ApiOutcome, ApiRefusal, WithRecord as _};
-use crate::ask::{Refused, Step};
 use crate::engine::Engine;
 use crate::judgement::{ApiRecord, ApiVerdict};
 use crate::record;
+use crate::refusal::{CallRefusal, Step};
 
 /// Grant of a call, as its transaction made it.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Engine {
         let granted = self.change_if_any(caller, record, locks, survives, change)?;
         granted.ok_or_else(|| {
             let message = "no decision was made";
-            let refused = Refused::new(ReasonCode::Unavailable, Step::Identify, message);
+            let refused = CallRefusal::new(ReasonCode::Unavailable, Step::Identify, message);
             ApiRefusal::from(refused).with_record(record)
         })
     }

@@ -3,9 +3,9 @@
 use authz_kernel::reason::ReasonCode;
 use authz_state::store::StoreError;
 
-use crate::ask::Refused;
 use crate::judgement::{ApiDenial, ApiRecord};
 use crate::keeper::ChangeError;
+use crate::refusal::CallRefusal;
 use crate::steps::record::KeptRecord;
 
 /// Result of the function of an API call.
@@ -56,8 +56,8 @@ impl ApiRefusal {
     }
 }
 
-impl From<Refused> for ApiRefusal {
-    fn from(refused: Refused) -> Self {
+impl From<CallRefusal> for ApiRefusal {
+    fn from(refused: CallRefusal) -> Self {
         Self { denial: ApiDenial::Refused(refused), record: Box::default() }
     }
 }
@@ -75,8 +75,8 @@ impl From<ChangeError> for ApiChangeError {
     }
 }
 
-impl From<Refused> for ApiChangeError {
-    fn from(refused: Refused) -> Self {
+impl From<CallRefusal> for ApiChangeError {
+    fn from(refused: CallRefusal) -> Self {
         ChangeError::Refused(refused).into()
     }
 }
@@ -122,7 +122,7 @@ impl WithRecord for ApiRefusal {
     }
 }
 
-impl<T> WithRecord for Result<T, Refused> {
+impl<T> WithRecord for Result<T, CallRefusal> {
     type Recorded = Result<T, ApiRefusal>;
 
     fn with_record(self, record: &ApiRecord) -> Result<T, ApiRefusal> {

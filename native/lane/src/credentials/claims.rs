@@ -9,8 +9,8 @@ use authz_kernel::task::{Binding, Credential, Detail, Task};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::ask::{Refused, Step};
 use crate::judgement::name_of;
+use crate::refusal::{CallRefusal, Step};
 use crate::settings::CredentialSettings;
 
 /// Type of the authorization details of Authz (RFC 9396).
@@ -21,7 +21,7 @@ pub(crate) fn token_answer(
     credential: &Credential,
     task: &Task,
     settings: &CredentialSettings,
-) -> Result<Value, Refused> {
+) -> Result<Value, CallRefusal> {
     let text = serde_json::to_string(&token_claims(credential, task, settings));
     Ok(json!({
         // A text, because the signature covers these very bytes.
@@ -114,7 +114,7 @@ pub(crate) fn introspected_claims(
     credential: &Credential,
     task: &Task,
     settings: &CredentialSettings,
-) -> Result<Value, Refused> {
+) -> Result<Value, CallRefusal> {
     serde_json::to_value(token_claims(credential, task, settings)).map_err(|_| unwritable())
 }
 
@@ -130,8 +130,8 @@ fn authorization_detail(detail: &Detail) -> AuthorizationDetail<'_> {
     }
 }
 
-fn unwritable() -> Refused {
-    Refused::new(ReasonCode::Unavailable, Step::Record, "the claims cannot be written")
+fn unwritable() -> CallRefusal {
+    CallRefusal::new(ReasonCode::Unavailable, Step::Record, "the claims cannot be written")
 }
 
 /// Whole seconds since 1970.

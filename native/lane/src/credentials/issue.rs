@@ -14,7 +14,6 @@ use authz_token::AgentProof;
 use serde_json::{Value, json};
 
 use crate::api_call::{ApiCaller, ApiOutcome, ApiRefusal, GrantedChange, WithRecord as _};
-use crate::ask::{Refused, Step, check_id};
 use crate::credentials::claims::{seconds, token_answer};
 use crate::credentials::key::{CredentialLifetime, ProvedKey, end_of_credential};
 use crate::ending::after;
@@ -24,8 +23,10 @@ use crate::judgement::{ApiRecord, CredentialNote};
 use crate::keeper::ChangeError;
 use crate::locate::{self, Located};
 use crate::metrics::CredentialEvent;
-use crate::presented::{ProvedRequest, check_request, lock_of, system_of, take_all};
+use crate::proofs::{ProvedRequest, check_request, lock_of, take_all};
 use crate::proto::authz::v1 as wire;
+use crate::refusal::{CallRefusal, Step};
+use crate::request::{check_id, system_of};
 use crate::revoke;
 use crate::settings::{CredentialSettings, Surface};
 use crate::shown;
@@ -94,13 +95,15 @@ impl Engine {
         caller: &ApiCaller<'_>,
     ) -> ApiOutcome<Vec<u8>> {
         let Some(settings) = &caller.world.credentials else {
-            return Err(Refused::input("no credentials are issued here").into());
+            return Err(CallRefusal::input("no credentials are issued here").into());
         };
         check_id("decision_id", &message.decision_id)?;
         check_id("audience", &message.audience)?;
         if message.proof.len() > self.settings.max_token_bytes {
             let most = self.settings.max_token_bytes;
-            return Err(Refused::credential(format!("`proof` is longer than {most} bytes")).into());
+            return Err(
+                CallRefusal::credential(format!("`proof` is longer than {most} bytes")).into()
+            );
         }
         let key = self.prove_key(caller, &message.proof)?;
         let request = ProvedRequest::to_authz(format!("{}{ISSUE}", settings.issuer));
@@ -132,7 +135,9 @@ impl Engine {
         let is_known = world.plan.systems().contains_key(system);
         if !is_known || world.plan.operation(&permit.operation).is_none() {
             let message = "the operation of the permit is no longer in the bundle";
-            return Err(Refused::new(ReasonCode::UnknownOperation, Step::Resolve, message).into());
+            return Err(
+                CallRefusal::new(ReasonCode::UnknownOperation, Step::Resolve, message).into()
+            );
         }
         let system_id = world.system(&permit.operation);
         let record = ApiRecord::of_operation(&permit.operation, system_id, permit.tier);
@@ -151,11 +156,11 @@ impl Engine {
         settings: &CredentialSettings,
         permit: &Reservation,
         caller: &ApiCaller<'_>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         let (plan, now, wait) = (caller.plan(), caller.now(), caller.wait);
         let system = system_of(&permit.operation).unwrap_or_default();
         if !audience.is_empty() && audience != settings.audience(system) {
-            return Err(Refused::new(
+            return Err(CallRefusal::new(
                 ReasonCode::WrongAudience,
                 Step::Resolve,
                 "the permit is for a system of another audience",
@@ -165,7 +170,7 @@ impl Engine {
         check_holder(caller, permit, injection.is_some())?;
         if injection.is_some_and(|injection| injection.value.is_none()) {
             let message = "the secret that the system is reached with cannot be read";
-            return Err(Refused::new(ReasonCode::Unavailable, Step::Judge, message));
+            return Err(CallRefusal::new(ReasonCode::Unavailable, Step::Judge, message));
         }
         check_open(permit, now)?;
         if let Ok(located) = locate::find(&self.keeper, &permit.task, wait) {
@@ -221,7 +226,7 @@ impl Engine {
         order: &IssueOrder<'_>,
         permit: &Reservation,
         caller: &ApiCaller<'_>,
-    ) -> Result<Located, Refused> {
+    ) -> Result<Located, CallRefusal> {
         check_holder(caller, permit, order.is_header_credential())?;
         let located = locate::find_in(transaction, &permit.task)?;
         let revoked = self.keeper.revocations()?;
@@ -279,30 +284,30 @@ fn check_holder(
     caller: &ApiCaller<'_>,
     permit: &Reservation,
     is_header_credential: bool,
-) -> Result<(), Refused> {
+) -> Result<(), CallRefusal> {
     if is_header_credential {
         if !permit.enforcer.is_empty() && caller.asker().name() == permit.enforcer {
             return Ok(());
         }
-        return Err(Refused::new(
+        return Err(CallRefusal::new(
             ReasonCode::EnforcerRefused,
             Step::Identify,
             "the system's secret is given to the enforcer that asked, and to nobody else",
         ));
     }
     let Some(agent) = caller.agent() else {
-        return Err(Refused::new(
+        return Err(CallRefusal::new(
             ReasonCode::NoCredential,
             Step::Identify,
             "a credential is issued to the agent that was permitted, which proves itself",
         ));
     };
     if agent.proof == AgentProof::TaskCredential || caller.facts().credential.is_some() {
-        return Err(Refused::credential("a task credential proves no agent that asks for one"));
+        return Err(CallRefusal::credential("a task credential proves no agent that asks for one"));
     }
     if agent.spiffe_id != permit.agent {
         let message = "another agent was permitted";
-        return Err(Refused::new(ReasonCode::NotAssignee, Step::Locate, message));
+        return Err(CallRefusal::new(ReasonCode::NotAssignee, Step::Locate, message));
     }
     Ok(())
 }
@@ -322,9 +327,9 @@ fn open_permit(
 }
 
 /// Refuses a permit that a credential was issued of, that is over, or that was asked for without a credential.
-fn check_open(permit: &Reservation, now: Time) -> Result<(), Refused> {
+fn check_open(permit: &Reservation, now: Time) -> Result<(), CallRefusal> {
     if permit.credential.is_some() || permit.redeemed {
-        return Err(Refused::new(
+        return Err(CallRefusal::new(
             ReasonCode::UsesExhausted,
             Step::Judge,
             "a credential was issued of this permit before",
@@ -340,12 +345,12 @@ fn check_open(permit: &Reservation, now: Time) -> Result<(), Refused> {
     Ok(())
 }
 
-fn unknown_permit() -> Refused {
+fn unknown_permit() -> CallRefusal {
     not_permitted("there is no permit of that decision, or it counts as done")
 }
 
-fn not_permitted(message: &str) -> Refused {
-    Refused::new(ReasonCode::NotPermitted, Step::Judge, message)
+fn not_permitted(message: &str) -> CallRefusal {
+    CallRefusal::new(ReasonCode::NotPermitted, Step::Judge, message)
 }
 
 /// Id of the credential, the lease or the header credential.
@@ -381,7 +386,7 @@ fn write_credential(
     transaction: &mut dyn Transaction,
     order: &IssueOrder<'_>,
     issued: &IssuedCredential<'_>,
-) -> Result<Value, Refused> {
+) -> Result<Value, CallRefusal> {
     let (permit, id) = (issued.permit, id_of(order));
     let system = system_of(&permit.operation).unwrap_or_default();
     let expires_at = seconds(issued.expires_at);

@@ -9,10 +9,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::api_call::ApiCaller;
-use crate::ask::{Refused, Step};
 use crate::ending::after;
 use crate::engine::{Engine, seconds};
 use crate::locate::Located;
+use crate::refusal::{CallRefusal, Step};
 use crate::shown;
 
 /// Most bytes of a token's header and signature in Base64, with the dots between.
@@ -35,7 +35,7 @@ impl Engine {
         &self,
         caller: &ApiCaller<'_>,
         proof: &str,
-    ) -> Result<ProvedKey, Refused> {
+    ) -> Result<ProvedKey, CallRefusal> {
         let mut proofs = caller.facts().proofs.clone();
         if proof.is_empty() {
             let own = proofs.iter().find(|proof| proof.role == Role::Agent);
@@ -46,7 +46,7 @@ impl Engine {
         let now = now_of(caller);
         let verified =
             self.with_nonces(&caller.world, now, |nonces| verify_proof(proof, &nonces, now));
-        let proved = verified.map_err(|refusal| Refused::of_token(&refusal))?;
+        let proved = verified.map_err(|refusal| CallRefusal::of_token(&refusal))?;
         let binding = Some(Binding::Jkt(proved.jkt.clone()));
         let is_same =
             |known: &ProofFacts| known.jkt == proved.jkt && known.jti_digest == proved.jti_digest;
@@ -57,13 +57,13 @@ impl Engine {
     }
 
     /// Refuses claims whose token would be too long to be presented.
-    pub(crate) fn check_token_length(&self, answer: &Value) -> Result<(), Refused> {
+    pub(crate) fn check_token_length(&self, answer: &Value) -> Result<(), CallRefusal> {
         let claims = answer.get("claims").and_then(Value::as_str).map_or(0, str::len);
         // Base64, with header and signature.
         let token = claims.div_ceil(3).saturating_mul(4).saturating_add(TOKEN_FRAME);
         let most = self.settings.max_token_bytes;
         if token > most {
-            return Err(Refused::input(format!("the credential is longer than {most} bytes")));
+            return Err(CallRefusal::input(format!("the credential is longer than {most} bytes")));
         }
         Ok(())
     }
@@ -102,7 +102,7 @@ pub(crate) fn end_of_credential(
     located: &Located,
     permit: Option<&Reservation>,
     CredentialLifetime { longest, wished }: CredentialLifetime,
-) -> Result<Time, Refused> {
+) -> Result<Time, CallRefusal> {
     let now = caller.now();
     let seconds = if wished == 0 { longest } else { longest.min(wished) };
     let end = after(now, u64::from(seconds).saturating_mul(1_000));
@@ -116,7 +116,7 @@ pub(crate) fn end_of_credential(
     let end = Time(end.0.div_euclid(1_000).saturating_mul(1_000));
     if end <= now {
         let message = "the task, or the subject's token, ends within a second";
-        return Err(Refused::new(ReasonCode::TaskEnded, Step::Locate, message));
+        return Err(CallRefusal::new(ReasonCode::TaskEnded, Step::Locate, message));
     }
     Ok(end)
 }

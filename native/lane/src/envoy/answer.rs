@@ -9,7 +9,7 @@ use prost_types::Struct;
 
 use super::removed::{ALWAYS_REMOVED, Removed};
 use crate::answer::{public, shown_reason};
-use crate::judgement::{Judgement, Passage, name_of, outcome_name};
+use crate::judgement::{CallPassage, Judgement, name_of, outcome_name};
 use crate::mcp::{self, Answer};
 use crate::message::public_message;
 use crate::proto::envoy::config::core::v3::header_value_option::HeaderAppendAction;
@@ -30,7 +30,7 @@ const DECISION_ID: &str = "x-authz-decision-id";
 /// does; `nonce` is what a proof must bring.
 ///
 /// An empty `CheckResponse` permits, so this is the only place where one is made, and its status is a denial's unless a
-/// [`Passage`] is at hand.
+/// [`CallPassage`] is at hand.
 pub(crate) fn answer(
     judgement: &Judgement,
     removed: &Removed,
@@ -103,7 +103,7 @@ fn body(judgement: &Judgement) -> String {
 
 /// The answer of a permit to the proxy: the headers that name who acts, and those that are taken out. `names` are those of
 /// the chain.
-fn forward(passage: Passage<'_>, names: &[Cow<'_, str>], removed: &Removed) -> OkHttpResponse {
+fn forward(passage: CallPassage<'_>, names: &[Cow<'_, str>], removed: &Removed) -> OkHttpResponse {
     let judgement = passage.judgement();
     let mut chain = judgement
         .caller
@@ -116,8 +116,8 @@ fn forward(passage: Passage<'_>, names: &[Cow<'_, str>], removed: &Removed) -> O
     let injected = judgement.injected();
     // Only a permit gets the secret: `mode` also lets unauthenticated callers through, and they never receive a secret.
     let secret = match passage {
-        Passage::Permitted(_) => injected.and_then(|injected| injected.value()),
-        Passage::Softened(_) => None,
+        CallPassage::Permitted(_) => injected.and_then(|injected| injected.value()),
+        CallPassage::Softened(_) => None,
     };
     let ours =
         [(DECISION_ID, Some(judgement.arrival.id.as_str())), (AGENT, agent), (SUBJECT, subject)];

@@ -6,9 +6,9 @@ use authz_kernel::routes::{Treatment, treatment};
 use smallvec::SmallVec;
 
 use super::request::{EnvoyHttp, HeaderEntry};
-use crate::ask::Refused;
 use crate::header_name::is_name_byte;
 use crate::limits;
+use crate::refusal::CallRefusal;
 
 /// Headers that bring credentials and names; each may stand once.
 pub(super) const AUTHORIZATION: &str = "authorization";
@@ -91,18 +91,21 @@ pub(super) struct Headers<'a> {
 
 impl<'a> Headers<'a> {
     /// Reads either encoding. Names come in lower case from HTTP/2 and Envoy alike; others were made by hand.
-    pub(super) fn read(http: &'a EnvoyHttp<'a>) -> Result<Self, Refused> {
+    pub(super) fn read(http: &'a EnvoyHttp<'a>) -> Result<Self, CallRefusal> {
         let (map, list) = (&http.headers, &http.list);
         if !list.is_empty() && !map.is_empty() {
-            return Err(Refused::ambiguous("headers came in both encodings"));
+            return Err(CallRefusal::ambiguous("headers came in both encodings"));
         }
         if list.len().max(map.len()) > limits::HEADERS {
-            return Err(Refused::input(format!("there are more than {} headers", limits::HEADERS)));
+            return Err(CallRefusal::input(format!(
+                "there are more than {} headers",
+                limits::HEADERS
+            )));
         }
         let mut before = map.as_slice();
         while let Some(((name, _), rest)) = before.split_last() {
             if rest.iter().any(|(known, _)| known == name) {
-                return Err(Refused::ambiguous("the map of headers has a name twice"));
+                return Err(CallRefusal::ambiguous("the map of headers has a name twice"));
             }
             before = rest;
         }
@@ -129,11 +132,15 @@ impl<'a> Headers<'a> {
     }
 
     /// Value of a credential header, which may stand once.
-    pub(super) fn single(&self, sought: Sought, name: &str) -> Result<Option<&'a str>, Refused> {
+    pub(super) fn single(
+        &self,
+        sought: Sought,
+        name: &str,
+    ) -> Result<Option<&'a str>, CallRefusal> {
         let mut values = self.all(sought);
         let value = values.next();
         if values.next().is_some() || value.is_some_and(|value| value.contains(',')) {
-            return Err(Refused::credential(format!("`{name}` came more than once")));
+            return Err(CallRefusal::credential(format!("`{name}` came more than once")));
         }
         Ok(value)
     }
@@ -146,9 +153,14 @@ impl<'a> Headers<'a> {
     }
 
     /// Refuses a pseudo header that differs from the field of the request.
-    pub(super) fn pseudo(&self, sought: Sought, name: &str, field: &str) -> Result<(), Refused> {
+    pub(super) fn pseudo(
+        &self,
+        sought: Sought,
+        name: &str,
+        field: &str,
+    ) -> Result<(), CallRefusal> {
         if self.all(sought).any(|value| value != field) {
-            return Err(Refused::ambiguous(format!(
+            return Err(CallRefusal::ambiguous(format!(
                 "`{name}` differs from the request's own field"
             )));
         }
@@ -160,13 +172,13 @@ impl<'a> Headers<'a> {
 pub(super) fn texts<'a>(
     list: &[HeaderEntry<'a>],
     unusable: &mut Vec<&'a str>,
-) -> Result<Vec<(&'a str, &'a str)>, Refused> {
+) -> Result<Vec<(&'a str, &'a str)>, CallRefusal> {
     let mut usable = Vec::with_capacity(list.len());
     for header in list {
         let name = header.key;
         let value = match (header.value.is_empty(), header.raw_value.is_empty()) {
             (false, false) => {
-                return Err(Refused::ambiguous("a header has two values in one entry"));
+                return Err(CallRefusal::ambiguous("a header has two values in one entry"));
             }
             (_, true) => Ok(header.value),
             (true, false) => std::str::from_utf8(header.raw_value),
@@ -174,7 +186,7 @@ pub(super) fn texts<'a>(
         match value {
             Ok(value) => usable.push((name, value)),
             Err(_) if is_read_here(name) => {
-                return Err(Refused::ambiguous(format!("`{name}` is no text")));
+                return Err(CallRefusal::ambiguous(format!("`{name}` is no text")));
             }
             Err(_) => unusable.push(name),
         }
@@ -183,14 +195,14 @@ pub(super) fn texts<'a>(
 }
 
 /// Name of a header that is removed. Refuses a name that is not valid.
-pub(super) fn own(name: &str) -> Result<Option<&str>, Refused> {
+pub(super) fn own(name: &str) -> Result<Option<&str>, CallRefusal> {
     let is_name = name.strip_prefix(':').unwrap_or(name).bytes().all(is_name_byte);
     if name.is_empty() || name.len() > limits::HEADER_NAME || !is_name {
-        return Err(Refused::ambiguous("a header's name is no lower-case token"));
+        return Err(CallRefusal::ambiguous("a header's name is no lower-case token"));
     }
     let may_be_partial = name.len() == PARTIAL.len() && name != PARTIAL;
     if may_be_partial && name.replace('_', "-") == PARTIAL {
-        return Err(Refused::ambiguous(format!("`{PARTIAL}` has a twin with `_`")));
+        return Err(CallRefusal::ambiguous(format!("`{PARTIAL}` has a twin with `_`")));
     }
     Ok(Some(name).filter(|name| is_ours(name) || treatment(name) == Some(Treatment::Removed)))
 }

@@ -5,9 +5,9 @@ use std::sync::LazyLock;
 use smallvec::SmallVec;
 
 use super::headers::{IDENTITY, OURS_INBOUND};
-use crate::ask::Refused;
 use crate::header_name::spellings;
 use crate::limits;
+use crate::refusal::CallRefusal;
 
 /// Headers that a permit removes, besides those that every permit does ([`ALWAYS_REMOVED`]).
 #[derive(Debug, Default)]
@@ -25,11 +25,11 @@ impl Removed {
 }
 
 /// Which of the names a permit takes out, besides those that every one does.
-pub(super) fn to_remove(mut ours: SmallVec<[&str; 8]>) -> Result<Vec<String>, Refused> {
+pub(super) fn to_remove(mut ours: SmallVec<[&str; 8]>) -> Result<Vec<String>, CallRefusal> {
     ours.sort_unstable();
     ours.dedup();
     if ours.len() > limits::LIST {
-        return Err(Refused::input(format!(
+        return Err(CallRefusal::input(format!(
             "there are more than {} headers to remove",
             limits::LIST
         )));

@@ -9,13 +9,13 @@ use authz_state::store::{Survives, Transaction};
 
 use super::placement::Placement;
 use super::{Exchange, exchange_locks};
-use crate::ask::Refused;
 use crate::ending::Ended;
 use crate::engine::Engine;
 use crate::history;
 use crate::judgement::Judgement;
 use crate::keeper::ChangeError;
 use crate::locate::{self, Located};
+use crate::refusal::CallRefusal;
 
 /// Whether a detail was judged and denied, and the history remembers the denial.
 fn is_denied(detail: &Judgement) -> bool {
@@ -31,7 +31,7 @@ impl Engine {
         &self,
         exchange: &Exchange<'_>,
         details: &[Judgement],
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         if !details.iter().any(is_denied) {
             return Ok(());
         }

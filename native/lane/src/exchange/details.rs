@@ -8,12 +8,12 @@ use authz_state::store::Transaction;
 
 use super::Exchange;
 use super::request::RequestedDetail;
-use crate::ask::{Refused, Step};
 use crate::engine::Engine;
 use crate::history;
 use crate::judgement::{Arrival, CallerIdentity, Judgement, ResolvedOperation, TaskContext};
 use crate::keeper::ChangeError;
 use crate::locate::Located;
+use crate::refusal::{CallRefusal, Step};
 use crate::revoke;
 use crate::shown;
 use crate::steps::judge::PolicyQuery;
@@ -59,7 +59,7 @@ impl Engine {
             };
             if permit.is_none() {
                 refused.get_or_insert_with(|| {
-                    Refused::new(record.reason(), Step::Judge, record.message())
+                    CallRefusal::new(record.reason(), Step::Judge, record.message())
                 });
             }
             judged.permitted.extend(permit);

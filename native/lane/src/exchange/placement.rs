@@ -12,12 +12,13 @@ use authz_state::store::Transaction;
 use super::Exchange;
 use super::request::ExchangeRequest;
 use crate::api_call::{ApiCaller, ApiRefusal, WithRecord as _};
-use crate::ask::{Refused, Step, check_id};
 use crate::engine::Engine;
 use crate::history;
 use crate::judgement::ApiRecord;
 use crate::keeper::ChangeError;
 use crate::locate::{self, Located};
+use crate::refusal::{CallRefusal, Step};
+use crate::request::check_id;
 use crate::shown;
 use crate::tasks::{is_by_user, kernel_refused};
 
@@ -78,7 +79,7 @@ impl Engine {
         }
         if request.params.len() > MAX_PARAMS {
             let message = format!("there are more than {MAX_PARAMS} parameters");
-            return Err(Refused::input(message).into());
+            return Err(CallRefusal::input(message).into());
         }
         let placement = match (&request.task, &request.template, &request.parent) {
             (Some(task), None, None) if request.params.is_empty() && request.prompt.is_none() => {
@@ -92,7 +93,7 @@ impl Engine {
                 return self.place_root(request, template, agent, caller);
             }
             (None, None, None) => {
-                return Err(Refused::new(
+                return Err(CallRefusal::new(
                     ReasonCode::NoTask,
                     Step::Locate,
                     "a credential is issued for a task: name one, or the template of a new one",
@@ -101,7 +102,7 @@ impl Engine {
             }
             _ => {
                 let message = "`task` stands alone, and `prompt` goes with a new root";
-                return Err(Refused::input(message).into());
+                return Err(CallRefusal::input(message).into());
             }
         };
         let record = placement.record();
@@ -167,7 +168,7 @@ impl Engine {
         &self,
         root: Root<'_>,
         caller: &ApiCaller<'_>,
-    ) -> Result<Arc<Task>, Refused> {
+    ) -> Result<Arc<Task>, CallRefusal> {
         let (plan, now, wait) = (caller.plan(), caller.now(), caller.wait);
         let mut task = task::start(plan, root).map_err(kernel_refused)?;
         shown::begin(&caller.identity, now, &mut task);

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::api_call::{ApiMessage, CallerEvidence, ExchangeTokens, HttpClient};
-use crate::ask::{Refused, check_id};
 use crate::limits;
-use crate::presented::system_of;
+use crate::refusal::CallRefusal;
+use crate::request::{check_id, system_of};
 
 /// From here on not every whole number is a double.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -76,18 +76,18 @@ pub(super) struct RequestedDetail {
 
 impl RequestedDetail {
     /// Refuses a detail beyond the bounds of a request.
-    pub(super) fn check(&self, max_arguments_bytes: usize) -> Result<(), Refused> {
+    pub(super) fn check(&self, max_arguments_bytes: usize) -> Result<(), CallRefusal> {
         check_id("operation", &self.operation)?;
         check_id("resource", self.resource.as_deref().unwrap_or_default())?;
         if self.destinations.len() > limits::LIST
             || self.destinations.iter().any(|one| one.len() > limits::DESTINATION)
         {
-            return Err(Refused::input(
+            return Err(CallRefusal::input(
                 "`destinations` has too many items, or one that is too long",
             ));
         }
         if self.arguments_json().len() > max_arguments_bytes {
-            return Err(Refused::input(format!(
+            return Err(CallRefusal::input(format!(
                 "`arguments` is longer than {max_arguments_bytes} bytes"
             )));
         }
@@ -95,7 +95,7 @@ impl RequestedDetail {
         if self.arguments.values().all(is_exact) {
             return Ok(());
         }
-        Err(Refused::input("`arguments` has a whole number beyond 64 bits"))
+        Err(CallRefusal::input("`arguments` has a whole number beyond 64 bits"))
     }
 
     pub(super) fn arguments_json(&self) -> Vec<u8> {

@@ -69,7 +69,7 @@ mod tests {
         headers.append("authorization", HeaderValue::from_static("Bearer b"));
         assert_eq!(Some("Bearer a,Bearer b"), authorization(&headers).as_deref());
         headers.insert("authorization", HeaderValue::from_bytes(b"Bearer \xff").unwrap());
-        assert!(crate::ask::authorization(&authorization(&headers).unwrap()).is_err());
+        assert!(crate::request::split_authorization(&authorization(&headers).unwrap()).is_err());
     }
 
     /// Two parents count as no parent; several states are joined.

@@ -14,12 +14,12 @@ use authz_state::store::{StoreError, Transaction};
 
 use super::records::{key, session};
 use super::remember::changes;
-use crate::ask::{Refused, Step};
 use crate::ending::after;
 use crate::judgement::Judgement;
 use crate::keeper::ChangeError;
 use crate::keeper::{Keeper, Wait};
 use crate::locate::Located;
+use crate::refusal::{CallRefusal, Step};
 
 /// Carries what restricts an agent in a session with a subject over to the sessions of agents alone, whose records are locked.
 ///
@@ -75,7 +75,7 @@ pub(crate) fn end_carried_run(
 
 /// The session of a task as its calls see it: if the agent left the subject out, what was carried over to the agent alone counts,
 /// too. `read` gives records.
-pub(super) fn with_carried_over<E: From<Refused>>(
+pub(super) fn with_carried_over<E: From<CallRefusal>>(
     plan: &Plan,
     located: &Located,
     session: Arc<Session>,
@@ -120,7 +120,7 @@ pub(crate) fn refuse_alone_taken_away(
     alone: &str,
     now: Time,
     wait: Wait,
-) -> Result<(), Refused> {
+) -> Result<(), CallRefusal> {
     match keeper.peek(&key(alone), wait)? {
         Some(Record::Session(known)) if known.lasts(now) && known.ended_at.is_some() => {
             Err(alone_taken_away())
@@ -129,9 +129,9 @@ pub(crate) fn refuse_alone_taken_away(
     }
 }
 
-fn alone_taken_away() -> Refused {
+fn alone_taken_away() -> CallRefusal {
     let what = "what the agent may do without a subject was taken away";
-    Refused::new(ReasonCode::Revoked, Step::Locate, what)
+    CallRefusal::new(ReasonCode::Revoked, Step::Locate, what)
 }
 
 /// Session of an agent alone, which takes over changes now.

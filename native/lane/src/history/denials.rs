@@ -5,9 +5,9 @@ use authz_kernel::plan::Plan;
 use authz_kernel::task::{Party, Task, TaskView, denied_pair};
 
 use super::records::pair_of;
-use crate::ask::{Refused, Step};
 use crate::keeper::{Keeper, Wait};
 use crate::locate::Located;
+use crate::refusal::{CallRefusal, Step};
 
 /// Time for which a pair is kept whose task was ended because of denials, in milliseconds: 30 days.
 pub(super) const DENIED_MS: i64 = 30 * 24 * 3_600 * 1_000;
@@ -17,17 +17,17 @@ pub(crate) fn may_begin(
     keeper: &Keeper,
     task: &Task,
     (now, wait): (Time, Wait),
-) -> Result<(), Refused> {
+) -> Result<(), CallRefusal> {
     not_denied(pair_of(task, now, |key| keeper.peek(key, wait))?.as_deref())
 }
 
 /// Refuses a task that an agent would begin for a subject, if its last task was ended because of denials.
-pub(super) fn not_denied(pair: Option<&Party>) -> Result<(), Refused> {
+pub(super) fn not_denied(pair: Option<&Party>) -> Result<(), CallRefusal> {
     if pair.is_some_and(|pair| pair.denied_at.is_some()) { Err(denied()) } else { Ok(()) }
 }
 
 /// Refuses a call in a task that the agent began itself, if another task for the subject was ended because of denials.
-pub(super) fn not_barred(pair: Option<&Party>, task: TaskView<'_>) -> Result<(), Refused> {
+pub(super) fn not_barred(pair: Option<&Party>, task: TaskView<'_>) -> Result<(), CallRefusal> {
     if pair.is_some_and(|pair| pair.bar().holds_in(task)) { Err(denied()) } else { Ok(()) }
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn refuse_barred(
     plan: &Plan,
     located: &Located,
     (now, wait): (Time, Wait),
-) -> Result<(), Refused> {
+) -> Result<(), CallRefusal> {
     if plan.model().denials.is_none() {
         return Ok(());
     }
@@ -45,7 +45,7 @@ pub(crate) fn refuse_barred(
     not_barred(pair.as_deref(), located.view())
 }
 
-pub(super) fn denied() -> Refused {
+pub(super) fn denied() -> CallRefusal {
     let refused = denied_pair();
-    Refused::new(refused.reason, Step::Locate, refused.message)
+    CallRefusal::new(refused.reason, Step::Locate, refused.message)
 }

@@ -17,11 +17,11 @@ use super::denials::not_barred;
 use super::records::{key, known_party, lost, pair_of, session, written};
 use super::shared::{merge_labels, shared_labels, told_of};
 use super::taskless::taskless;
-use crate::ask::Refused;
 use crate::keeper::ChangeError;
 use crate::keeper::{Keeper, Wait};
 use crate::locate::Located;
 use crate::recalled::{Recalled, RecalledObject};
+use crate::refusal::CallRefusal;
 
 /// Records besides the session's that a call concerns. `operation` is its id, and `carries` is true if the call carries labels.
 pub(crate) fn parties(
@@ -107,7 +107,7 @@ pub(crate) fn recall(
     located: &Located,
     (begins, context): (bool, &str),
     (now, wait): (Time, Wait),
-) -> Result<Recalled, Refused> {
+) -> Result<Recalled, CallRefusal> {
     let has_contexts = located.is_taskless() || located.task.kind == TaskKind::Implicit;
     let context = Some(context).filter(|name| has_contexts && !name.is_empty());
     let context = context.map(|name| SessionContext::new(&located.task.session, name));

@@ -8,7 +8,7 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Party, Record, RecordKey, RecordKind, Session, Task};
 use authz_state::store::{StoreError, Transaction};
 
-use crate::ask::{Refused, Step};
+use crate::refusal::{CallRefusal, Step};
 
 /// Record of a party. If it is not kept, or its time is up, the record of a party without a past.
 pub(crate) fn known_party(record: Option<Record>, key: &RecordKey, now: Time) -> Arc<Party> {
@@ -76,8 +76,8 @@ pub(super) fn key(session: &str) -> RecordKey {
 }
 
 /// Refusal of a call in a task whose session is no longer kept.
-pub(crate) fn lost() -> Refused {
-    Refused::new(
+pub(crate) fn lost() -> CallRefusal {
+    CallRefusal::new(
         ReasonCode::StateUnavailable,
         Step::Locate,
         "what the task's session did before is not kept any more",

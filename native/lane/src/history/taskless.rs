@@ -8,20 +8,20 @@ use authz_kernel::task::{Record, Session, Task};
 use authz_state::store::Transaction;
 
 use super::records::{key, session};
-use crate::ask::{Refused, Step};
 use crate::keeper::ChangeError;
 use crate::keeper::{Keeper, Wait};
+use crate::refusal::{CallRefusal, Step};
 
 /// Session of a caller without a task. If it is not kept, or its time is up, a new session.
 pub(super) fn taskless(
     known: Option<Arc<Session>>,
     task: &Task,
     now: Time,
-) -> Result<Arc<Session>, Refused> {
+) -> Result<Arc<Session>, CallRefusal> {
     match known.filter(|known| known.lasts(now)) {
         Some(known) if known.ended_at.is_some() => {
             let what = "what the caller may do without a task was taken away";
-            Err(Refused::new(ReasonCode::Revoked, Step::Locate, what))
+            Err(CallRefusal::new(ReasonCode::Revoked, Step::Locate, what))
         }
         Some(known) => Ok(known),
         None => Ok(Arc::new(Session::taskless(task, now))),
@@ -34,7 +34,7 @@ pub(crate) fn refuse_taken_away(
     task: &Task,
     now: Time,
     wait: Wait,
-) -> Result<(), Refused> {
+) -> Result<(), CallRefusal> {
     let session = match keeper.peek(&key(&task.session), wait)? {
         Some(Record::Session(session)) => Some(session),
         _ => None,

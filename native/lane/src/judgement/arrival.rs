@@ -5,8 +5,8 @@ use std::sync::Arc;
 use authz_kernel::decision::Time;
 use authz_token::PeerFacts;
 
-use crate::ask::Refused;
 use crate::enforcer_proof::EnforcerProof;
+use crate::refusal::CallRefusal;
 use crate::settings::Surface;
 use crate::world::{Enforcer, Loaded};
 
@@ -24,7 +24,7 @@ pub struct Arrival {
     pub(crate) listener: String,
     pub(crate) asker: Asker,
     /// Refusal of a TLS peer whose certificate proves nothing.
-    pub(crate) stranger: Option<Refused>,
+    pub(crate) stranger: Option<CallRefusal>,
     /// The caller asks about itself, and sees only what an agent may see.
     pub(crate) asks_itself: bool,
     /// The call only asks what would be decided (`mode: PROBE`).

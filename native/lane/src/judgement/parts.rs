@@ -12,9 +12,9 @@ use authz_state::Ticket;
 use authz_token::{AgentFacts, Facts};
 use serde::Serialize;
 
-use crate::asked::Asked;
 use crate::metrics::SystemId;
 use crate::recalled::Recalled;
+use crate::request_form::RequestForm;
 
 /// Verified identity of the caller, and the labels that its enforcer declares.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +54,7 @@ pub(crate) struct ResolvedOperation {
     /// The proxy cut the body off.
     pub(crate) is_cut_off: bool,
     /// Form of the request, where no operation was found.
-    pub(crate) asked: Option<Asked>,
+    pub(crate) asked: Option<RequestForm>,
     /// Write that makes the call's proofs of possession unusable for another call. A permit waits for it besides its record.
     pub(crate) proved: Option<Ticket>,
 }

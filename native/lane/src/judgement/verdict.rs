@@ -7,7 +7,7 @@ use authz_kernel::arguments::Declared;
 use authz_kernel::decision::{Decision, Outcome};
 use authz_kernel::reason::{PublicCode, ReasonCode};
 
-use crate::ask::{Refused, Step};
+use crate::refusal::{CallRefusal, Step};
 
 /// Placeholder for a member name that the schema lacks.
 const UNKNOWN_MEMBER: &str = "<unknown member>";
@@ -90,7 +90,7 @@ impl CallVerdict {
     /// Args: `declared`: as of [`CallVerdict::decided`].
     pub(crate) fn refused<'d>(
         self,
-        refused: Refused,
+        refused: CallRefusal,
         declared: impl FnOnce() -> Option<&'d Declared>,
     ) -> Self {
         // INVARIANT (no refusal permits): a refusal never has a reason code of a permit or a step-up.
@@ -268,7 +268,7 @@ mod tests {
     }
 
     fn refused(verdict: CallVerdict, reason: ReasonCode) -> CallVerdict {
-        verdict.refused(Refused::new(reason, Step::Record, "refused"), || None)
+        verdict.refused(CallRefusal::new(reason, Step::Record, "refused"), || None)
     }
 
     #[test]

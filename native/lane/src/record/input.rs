@@ -11,11 +11,11 @@ use super::digest::Hash;
 use super::masking::Masking;
 use super::session::{SessionNote, TaskNote};
 use super::{MAX_FORM, MAX_RESOURCE};
-use crate::asked::Asked;
 use crate::judgement::{
     CredentialNote, ForgetNote, Judgement, PromptNote, ReportNote, RevocationNote,
 };
 use crate::limits;
+use crate::request_form::RequestForm;
 
 #[derive(Serialize)]
 pub(super) struct Input<'a> {
@@ -184,13 +184,13 @@ pub(super) enum AskedMember<'a> {
 }
 
 impl<'a> AskedMember<'a> {
-    pub(super) fn of(asked: &'a Asked, notes: &Masking, evidence: &[Evidence<'_>]) -> Self {
+    pub(super) fn of(asked: &'a RequestForm, notes: &Masking, evidence: &[Evidence<'_>]) -> Self {
         let shown = |text: &'a str, member: &str| {
             notes.shown(text, &format!("/input/asked/{member}"), MAX_FORM, evidence)
         };
         match asked {
-            Asked::Operation(id) => Self::Operation { operation: shown(id, "operation") },
-            Asked::Http { method, host, path, query, body } => Self::Http {
+            RequestForm::Operation(id) => Self::Operation { operation: shown(id, "operation") },
+            RequestForm::Http { method, host, path, query, body } => Self::Http {
                 method,
                 host: shown(host, "host"),
                 path: shown(path, "path"),

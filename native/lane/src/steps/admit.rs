@@ -5,11 +5,12 @@ use std::sync::Arc;
 use authz_kernel::reason::ReasonCode;
 use authz_token::{UnixTime, verify_peer, verify_pem};
 
-use crate::ask::{AgentClaim, Refused, Step};
 use crate::engine::{Engine, seconds};
 use crate::judgement::{
     Arrival, Asker, CallerIdentity, EnforcerProof, Judgement, ResolvedOperation, TaskContext,
 };
+use crate::refusal::{CallRefusal, Step};
+use crate::request::AgentClaim;
 use crate::settings::Surface;
 use crate::steps::{Call, EndedCall, Staged};
 use crate::transport::{PeerChain, Transport};
@@ -34,10 +35,10 @@ pub fn admit<'a>(
 ) -> Staged<'a, AdmittedCall> {
     match engine.admit(&arrival, call.transport) {
         Ok(world) => {
-            Ok(AdmittedCall { arrival: Arrival { probe: call.ask.probe, ..arrival }, world })
+            Ok(AdmittedCall { arrival: Arrival { probe: call.request.probe, ..arrival }, world })
         }
         Err(refused) => {
-            Err(EndedCall::refused(Judgement::of(arrival), call.ask.evidence.clone(), refused))
+            Err(EndedCall::refused(Judgement::of(arrival), call.request.evidence.clone(), refused))
         }
     }
 }
@@ -50,7 +51,7 @@ pub(crate) fn refuse_unread<'a>(
     transport: &Transport<'_>,
     arrival: Arrival,
     claim: AgentClaim<'a>,
-    refused: Refused,
+    refused: CallRefusal,
 ) -> EndedCall<'a> {
     let refused_agent = engine.agent_of_refused(&arrival, &claim, transport);
     let refused = engine.admit(&arrival, transport).err().unwrap_or(refused);
@@ -86,17 +87,6 @@ impl Engine {
         arrival
     }
 
-    /// The record of a call that arrives now.
-    pub(crate) fn judgement(
-        &self,
-        surface: Surface,
-        world: Option<Arc<Loaded>>,
-        transport: &Transport<'_>,
-    ) -> Box<Judgement> {
-        // It is large, and handed on several times.
-        Box::new(Judgement::of(self.arrival(surface, world, transport)))
-    }
-
     /// The caller: the listener's enforcer, or the workload of the TLS certificate.
     fn asker(
         &self,
@@ -104,10 +94,10 @@ impl Engine {
         way: &Way,
         transport: &Transport<'_>,
         now: UnixTime,
-    ) -> Result<Asker, Refused> {
+    ) -> Result<Asker, CallRefusal> {
         if let Some(enforcer) = &way.enforcer {
             if !enforcer.is_of(transport.peer_uid) {
-                return Err(Refused::new(
+                return Err(CallRefusal::new(
                     ReasonCode::EnforcerRefused,
                     Step::Identify,
                     "the process runs as none of the users of the listener's enforcer",
@@ -127,7 +117,7 @@ impl Engine {
             }
         };
         // INVARIANT (no downgrade): a caller that shows a certificate is its workload or is refused, never anonymous.
-        let peer = verified.map_err(|refusal| Refused::of_token(&refusal))?;
+        let peer = verified.map_err(|refusal| CallRefusal::of_token(&refusal))?;
         let enforcer = world.enforcer_of(&peer.spiffe_id).cloned();
         let known = if enforcer.is_some() { EnforcerProof::Certificate } else { EnforcerProof::No };
         Ok(Asker { enforcer, known, peer: Some(peer) })
@@ -141,9 +131,9 @@ impl Engine {
         &self,
         arrival: &Arrival,
         transport: &Transport<'_>,
-    ) -> Result<Arc<Loaded>, Refused> {
+    ) -> Result<Arc<Loaded>, CallRefusal> {
         let Some(world) = arrival.world.clone() else {
-            return Err(Refused::new(
+            return Err(CallRefusal::new(
                 ReasonCode::Unavailable,
                 Step::Identify,
                 "no bundle is loaded",
@@ -156,8 +146,9 @@ impl Engine {
             return Err(refused.clone());
         }
         let way = world.way(transport.listener);
-        let refuse =
-            |message: &str| Err(Refused::new(ReasonCode::EnforcerRefused, Step::Identify, message));
+        let refuse = |message: &str| {
+            Err(CallRefusal::new(ReasonCode::EnforcerRefused, Step::Identify, message))
+        };
         let is_enforcer = arrival.asker.enforcer.is_some();
         match way {
             None => refuse("the call came by a listener that is not configured"),

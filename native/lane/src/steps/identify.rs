@@ -11,13 +11,14 @@ use authz_token::{
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::ask::{self, AgentClaim, Ask, Authorization, Refused, Relayed, Step};
 use crate::engine::{Engine, seconds};
 use crate::judgement::{
     Arrival, Asker, CallerIdentity, CredentialNote, Judgement, ResolvedOperation, TaskContext,
     principal_of,
 };
+use crate::refusal::{CallRefusal, Step};
 use crate::refused_agent::may_hold_agent;
+use crate::request::{self, AgentClaim, Authorization, CallRequest, Relayed};
 use crate::revoke;
 use crate::shown::subject_of;
 use crate::speaker;
@@ -33,7 +34,7 @@ pub struct IdentifiedCall<'a> {
     pub(crate) evidence: Vec<Evidence<'a>>,
     /// Refusal of a caller without evidence, in a bundle where some `mode` observes. The call goes on: `mode` lets it through
     /// only if nothing else refuses it.
-    pub(crate) unproved: Option<Refused>,
+    pub(crate) unproved: Option<CallRefusal>,
 }
 
 impl std::fmt::Debug for IdentifiedCall<'_> {
@@ -65,11 +66,12 @@ pub fn identify<'a>(
     call: &Call<'_, 'a>,
     admitted: AdmittedCall,
 ) -> Staged<'a, IdentifiedCall<'a>> {
-    let mut evidence = call.ask.evidence.clone();
+    let mut evidence = call.request.evidence.clone();
     let mut caller = CallerIdentity::default();
     let identified = identify_caller(engine, call, &admitted, &mut evidence, &mut caller);
     if identified.is_err() && caller.verify_time.is_none() {
-        let claim = AgentClaim { evidence: call.ask.evidence.clone(), relayed: call.ask.relayed };
+        let claim =
+            AgentClaim { evidence: call.request.evidence.clone(), relayed: call.request.relayed };
         caller.refused_agent = engine.agent_of_refused(&admitted.arrival, &claim, call.transport);
     }
     let known = |unproved| IdentifiedCall { admitted, caller, evidence, unproved };
@@ -91,13 +93,13 @@ fn identify_caller<'a>(
     admitted: &AdmittedCall,
     evidence: &mut Vec<Evidence<'a>>,
     caller: &mut CallerIdentity,
-) -> Result<Option<Refused>, Refused> {
+) -> Result<Option<CallRefusal>, CallRefusal> {
     let AdmittedCall { arrival, world } = admitted;
-    let ask = call.ask;
+    let ask = call.request;
     let agent = known_agent(engine, call, admitted, evidence)?;
     evidence.extend(engine.authorization_of(ask, world)?);
     if arrival.asks_itself && ask.sent.is_some() {
-        return Err(Refused::input("only an enforcer gives `http_method` and `http_uri`"));
+        return Err(CallRefusal::input("only an enforcer gives `http_method` and `http_uri`"));
     }
     caller.declared_labels = declared_labels(&arrival.asker, &ask.labels, world, call.explain)?;
     speaker::may_name_context(&arrival.asker, ask.session_context, call.explain)?;
@@ -108,16 +110,16 @@ fn identify_caller<'a>(
     let known = match (known, ask.agentless) {
         (Ok(()), None) => speaker::refuse_bearer_alone(&arrival.asker, facts, world),
         (Ok(()), Some(message)) if facts.agent.is_none() => {
-            Err(Refused::new(ReasonCode::NoCredential, Step::Identify, message))
+            Err(CallRefusal::new(ReasonCode::NoCredential, Step::Identify, message))
         }
         (Err(refused), Some(message)) if refused.reason == ReasonCode::NoCredential => {
-            Err(Refused { message: message.to_owned(), ..refused })
+            Err(CallRefusal { message: message.to_owned(), ..refused })
         }
         (known, _) => known,
     };
     let unproved = match known {
         Ok(()) if ask.has_credential && facts.credential.is_none() => {
-            return Err(Refused::credential("`authz-credential` holds no task credential"));
+            return Err(CallRefusal::credential("`authz-credential` holds no task credential"));
         }
         Ok(()) => None,
         Err(refused)
@@ -140,15 +142,15 @@ fn known_agent<'a>(
     call: &Call<'_, 'a>,
     AdmittedCall { arrival, world }: &AdmittedCall,
     evidence: &mut Vec<Evidence<'a>>,
-) -> Result<Option<AgentFacts>, Refused> {
+) -> Result<Option<AgentFacts>, CallRefusal> {
     let mut agent = None;
     if arrival.asks_itself && !call.explain {
         agent = arrival.asker.peer.as_ref().map(|peer| peer.agent(AgentProof::X509Svid));
         engine.add_own_authorization(evidence, call.transport, world, agent.is_some())?;
     }
-    if let Some(relayed) = call.ask.relayed {
+    if let Some(relayed) = call.request.relayed {
         let verified = engine.verify_relayed(arrival, world, relayed);
-        agent = Some(verified.map_err(|refusal| Refused::of_token(&refusal))?);
+        agent = Some(verified.map_err(|refusal| CallRefusal::of_token(&refusal))?);
     }
     Ok(agent)
 }
@@ -179,7 +181,7 @@ impl Engine {
         world: &Loaded,
         evidence: &[Evidence<'_>],
         agent: Option<AgentFacts>,
-    ) -> (CallerIdentity, Result<(), Refused>) {
+    ) -> (CallerIdentity, Result<(), CallRefusal>) {
         let revoked = match self.keeper.revocations().and_then(|revoked| {
             revoke::of_asker(&revoked, &arrival.asker)?;
             Ok(revoked)
@@ -199,7 +201,7 @@ impl Engine {
             }
             let may_hold = agent.is_none() && may_hold_agent(evidence, refusal.role);
             let among = may_hold.then(|| self.agent_among(arrival, world, evidence)).flatten();
-            (Refused::of_token(&refusal), among)
+            (CallRefusal::of_token(&refusal), among)
         });
         let facts = facts
             .and_then(|facts| with_agent(facts, agent.clone()).map_err(|refused| (refused, None)));
@@ -281,11 +283,11 @@ impl Engine {
         transport: &Transport<'a>,
         world: &Loaded,
         is_known: bool,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         let Some(value) = transport.authorization else {
             return Ok(());
         };
-        let (scheme, token) = ask::authorization(value)?;
+        let (scheme, token) = request::split_authorization(value)?;
         let (role, is_ours) = (world.role_of(token), world.is_ours(token));
         let of_kind = evidence.iter().find(|item| {
             // A task credential may stand beside other evidence of its agent.
@@ -293,13 +295,13 @@ impl Engine {
         });
         match evidence.iter().find(|item| item.token == token).or(of_kind) {
             Some(item) if item.token == token => Ok(()),
-            Some(_) => Err(Refused::new(
+            Some(_) => Err(CallRefusal::new(
                 ReasonCode::EnforcerRefused,
                 Step::Identify,
                 "the credential of the call itself is not among its evidence, and the caller is not an enforcer",
             )),
             None => {
-                evidence.push(ask::credential(role, scheme, token, None, &self.settings)?);
+                evidence.push(request::read_credential(role, scheme, token, None, &self.settings)?);
                 Ok(())
             }
         }
@@ -309,17 +311,17 @@ impl Engine {
     /// again, or its subject's. None if the header is for the upstream.
     fn authorization_of<'a>(
         &self,
-        ask: &Ask<'a>,
+        ask: &CallRequest<'a>,
         world: &Loaded,
-    ) -> Result<Option<Evidence<'a>>, Refused> {
+    ) -> Result<Option<Evidence<'a>>, CallRefusal> {
         let Some(Authorization { value, proof }) = ask.authorization else {
             return Ok(None);
         };
-        if !ask::may_be_ours(value) {
+        if !request::may_be_verified(value) {
             return Ok(None);
         }
-        let (scheme, token) = ask::authorization(value)?;
-        let evidence = ask::credential(Role::Agent, scheme, token, proof, &self.settings)?;
+        let (scheme, token) = request::split_authorization(value)?;
+        let evidence = request::read_credential(Role::Agent, scheme, token, proof, &self.settings)?;
         let role = match world.role_of(token) {
             Role::Agent => Role::Agent,
             Role::Subject if issuer_of(token).is_some_and(|iss| world.trust.has_issuer(&iss)) => {
@@ -340,11 +342,11 @@ fn declared_labels(
     labels: &[&str],
     world: &Loaded,
     explain: bool,
-) -> Result<Vec<String>, Refused> {
+) -> Result<Vec<String>, CallRefusal> {
     let relays = |enforcer: &Arc<Enforcer>| enforcer.relays_labels;
     let is_believed = explain || asker.enforcer.as_ref().is_some_and(relays);
     if !labels.is_empty() && !is_believed {
-        return Err(Refused::new(
+        return Err(CallRefusal::new(
             ReasonCode::EnforcerRefused,
             Step::Identify,
             "the caller may not say which labels a call carries",
@@ -360,25 +362,27 @@ fn declared_labels(
 ///
 /// # Errors
 /// The evidence is another agent's.
-fn with_agent(facts: Facts, agent: Option<Arc<AgentFacts>>) -> Result<Facts, Refused> {
+fn with_agent(facts: Facts, agent: Option<Arc<AgentFacts>>) -> Result<Facts, CallRefusal> {
     let Some(agent) = agent else { return Ok(facts) };
     if facts.agent.as_ref().is_some_and(|other| other.spiffe_id != agent.spiffe_id) {
         return Err(other_agent(agent.proof));
     }
-    facts.with_agent(agent).map_err(|refusal| Refused::of_token(&refusal))
+    facts.with_agent(agent).map_err(|refusal| CallRefusal::of_token(&refusal))
 }
 
 /// Refusal of evidence that proves another agent than the known one.
-fn other_agent(known_by: AgentProof) -> Refused {
+fn other_agent(known_by: AgentProof) -> CallRefusal {
     match known_by {
-        AgentProof::JwtSvid | AgentProof::X509Svid | AgentProof::TaskCredential => Refused::new(
-            ReasonCode::EnforcerRefused,
-            Step::Identify,
-            "the evidence is another agent's than the one that asks, which is no enforcer",
-        ),
-        AgentProof::Relayed => {
-            Refused::credential("`authorization` is another agent's than the one that is relayed")
+        AgentProof::JwtSvid | AgentProof::X509Svid | AgentProof::TaskCredential => {
+            CallRefusal::new(
+                ReasonCode::EnforcerRefused,
+                Step::Identify,
+                "the evidence is another agent's than the one that asks, which is no enforcer",
+            )
         }
+        AgentProof::Relayed => CallRefusal::credential(
+            "`authorization` is another agent's than the one that is relayed",
+        ),
     }
 }
 

@@ -8,12 +8,12 @@ use authz_kernel::reason::{PublicCode, ReasonCode};
 use authz_kernel::task::{Revocations, TaskView};
 use authz_token::Evidence;
 
-use crate::ask::{Refused, Step};
+use crate::credential_use::PresentedCredential;
 use crate::engine::{Engine, PROBE, own};
 use crate::judgement::{Arrival, Judgement, method_of, name_of};
 use crate::keeper::Wait;
 use crate::locate::Located;
-use crate::presented::PresentedCredential;
+use crate::refusal::{CallRefusal, Step};
 use crate::revoke;
 use crate::steps::locate::{CallTask, LocatedCall};
 use crate::steps::resolve::{Match, ResolvedCall};
@@ -52,7 +52,7 @@ pub fn judge<'a>(
     let ResolvedCall { identified, operation, matched, revoked, wait } = resolved;
     let (world, unproved) = (Arc::clone(&identified.admitted.world), identified.unproved.clone());
     let (mut record, evidence) = identified.into_record(operation, context, chain);
-    let request = matched.request(call.ask);
+    let request = matched.request(call.request);
     let is_unproved = unproved.is_some();
     let judging = PolicyQuery::of(engine, call, &world, &request, is_unproved);
     match judge_record(engine, call, &judging, &task, &revoked, unproved, &mut record) {
@@ -71,18 +71,18 @@ fn judge_record(
     judging: &PolicyQuery<'_>,
     task: &CallTask,
     revoked: &Revocations,
-    unproved: Option<Refused>,
+    unproved: Option<CallRefusal>,
     record: &mut Judgement,
-) -> Result<(), Refused> {
+) -> Result<(), CallRefusal> {
     let located = task.located.as_ref();
-    if call.ask.has_approval {
-        return Err(Refused::new(
+    if call.request.has_approval {
+        return Err(CallRefusal::new(
             ReasonCode::ApprovalMismatch,
             Step::Judge,
             "there are no approvals in this version",
         ));
     }
-    if call.ask.probe && !call.explain {
+    if call.request.probe && !call.explain {
         let known = if judging.is_unproved { &[] } else { record.caller.chain.as_slice() };
         let (arrival, proved) = (&record.arrival, &record.caller.facts);
         let facts = kernel_facts(arrival, proved, known, located.map(Located::view), None);
@@ -96,7 +96,7 @@ fn judge_record(
     engine.in_time(call.transport, Step::Judge)?;
     match unproved {
         Some(first) if record.reason() == first.reason => {
-            Err(Refused { understood: record.understood(), ..first })
+            Err(CallRefusal { understood: record.understood(), ..first })
         }
         _ => Ok(()),
     }
@@ -128,7 +128,7 @@ impl<'r> PolicyQuery<'r> {
             world,
             request,
             is_unproved,
-            wants_credential: call.ask.wants_credential,
+            wants_credential: call.request.wants_credential,
             explain: call.explain,
             secret: engine.keeper.store().secret(),
         }
@@ -186,10 +186,10 @@ impl<'r> PolicyQuery<'r> {
 
 impl Engine {
     /// Refuses a probe of a chain that has no permit for `authz.probe`, or of a caller that probes too often.
-    fn may_probe(&self, world: &Loaded, facts: &Facts<'_>, now: Time) -> Result<(), Refused> {
+    fn may_probe(&self, world: &Loaded, facts: &Facts<'_>, now: Time) -> Result<(), CallRefusal> {
         let caller = facts.chain.last().map(name_of).unwrap_or_default();
         if !self.probes.admit(&caller, self.clock.monotonic()) {
-            return Err(Refused::new(
+            return Err(CallRefusal::new(
                 ReasonCode::Overloaded,
                 Step::Judge,
                 "the caller probes more often than it may",
@@ -203,7 +203,7 @@ impl Engine {
             PublicCode::Permit | PublicCode::StepUp => ReasonCode::NotPermitted,
             _ => decision.reason,
         };
-        Err(Refused::new(reason, Step::Judge, format!("`authz.probe`: {}", decision.message)))
+        Err(CallRefusal::new(reason, Step::Judge, format!("`authz.probe`: {}", decision.message)))
     }
 }
 

@@ -7,13 +7,13 @@ use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{self, Task, TaskKind, TaskStatus};
 
-use crate::ask::{Refused, Step};
+use crate::credential_use::{self, PresentedCredential};
 use crate::engine::Engine;
 use crate::history;
 use crate::judgement::{CallerIdentity, TaskContext};
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
-use crate::presented::{self, PresentedCredential};
+use crate::refusal::{CallRefusal, Step};
 use crate::revoke;
 use crate::shown;
 use crate::speaker;
@@ -67,7 +67,7 @@ impl<'a> ResolvedCall<'a> {
         self,
         context: TaskContext,
         chain: Option<Vec<Principal>>,
-        refused: Refused,
+        refused: CallRefusal,
     ) -> EndedCall<'a> {
         let (record, evidence) = self.identified.into_record(self.operation, context, chain);
         EndedCall::refused(record, evidence, refused)
@@ -99,10 +99,10 @@ fn locate_task(
     resolved: &ResolvedCall<'_>,
     context: &mut TaskContext,
     chain: &mut Option<Vec<Principal>>,
-) -> Result<CallTask, Refused> {
+) -> Result<CallTask, CallRefusal> {
     let IdentifiedCall { admitted: AdmittedCall { arrival, world }, caller, .. } =
         &resolved.identified;
-    let (ask, plan, now, wait) = (call.ask, &world.plan, arrival.now(), resolved.wait);
+    let (ask, plan, now, wait) = (call.request, &world.plan, arrival.now(), resolved.wait);
     let named = named_task(call, resolved)?;
     let presented = engine.presented(caller, now, named, wait)?;
     let (located, implied) =
@@ -152,10 +152,10 @@ fn locate_task(
 pub(crate) fn named_task<'r>(
     call: &Call<'r, '_>,
     resolved: &'r ResolvedCall<'_>,
-) -> Result<Option<&'r str>, Refused> {
-    let (beside, in_body) = (call.ask.task, resolved.matched.task_in_body());
+) -> Result<Option<&'r str>, CallRefusal> {
+    let (beside, in_body) = (call.request.task, resolved.matched.task_in_body());
     if beside.zip(in_body).is_some_and(|(task, other)| task != other) {
-        return Err(Refused::new(
+        return Err(CallRefusal::new(
             ReasonCode::TaskConflict,
             Step::Locate,
             "the task is named more than once, differently",
@@ -174,7 +174,7 @@ fn find_task(
     resolved: &ResolvedCall<'_>,
     (named, presented): (Option<&str>, Option<&PresentedCredential>),
     context: &mut TaskContext,
-) -> Result<(Option<Located>, Option<Implied>), Refused> {
+) -> Result<(Option<Located>, Option<Implied>), CallRefusal> {
     let IdentifiedCall { admitted: AdmittedCall { arrival, world }, caller, unproved, .. } =
         &resolved.identified;
     let (plan, now, wait) = (&world.plan, arrival.now(), resolved.wait);
@@ -205,7 +205,7 @@ fn find_task(
         return Ok((Some(found), Some(implied)));
     }
     if resolved.is_whole() {
-        let request = resolved.matched.request(call.ask);
+        let request = resolved.matched.request(call.request);
         return Ok((engine.taskless(caller, now, plan, &request)?, None));
     }
     engine.refuse_taken_away(caller, now, plan, wait)?;
@@ -218,11 +218,11 @@ fn find_presented(
     task: &str,
     plan: &Plan,
     wait: Wait,
-) -> Result<Located, Refused> {
+) -> Result<Located, CallRefusal> {
     let found = locate::find(&engine.keeper, task, wait);
     found.and_then(|found| Engine::bounded_now(found, plan)).map_err(|refused| {
         match refused.reason {
-            ReasonCode::UnknownTask => Refused { reason: ReasonCode::Revoked, ..refused },
+            ReasonCode::UnknownTask => CallRefusal { reason: ReasonCode::Revoked, ..refused },
             _ => refused,
         }
     })
@@ -233,8 +233,8 @@ fn may_want_credential(
     is_presented: bool,
     resolved: &ResolvedCall<'_>,
     context: &TaskContext,
-) -> Result<(), Refused> {
-    let refused = |reason, message| Err(Refused::new(reason, Step::Locate, message));
+) -> Result<(), CallRefusal> {
+    let refused = |reason, message| Err(CallRefusal::new(reason, Step::Locate, message));
     if is_presented {
         let message = "a call that presents a task credential gets none";
         return refused(ReasonCode::BadInput, message);
@@ -258,16 +258,16 @@ impl Engine {
         now: Time,
         named: Option<&str>,
         wait: Wait,
-    ) -> Result<Option<PresentedCredential>, Refused> {
+    ) -> Result<Option<PresentedCredential>, CallRefusal> {
         let Some(facts) = &caller.facts.credential else { return Ok(None) };
         if named.is_some_and(|task| task != facts.task) {
-            return Err(Refused::new(
+            return Err(CallRefusal::new(
                 ReasonCode::TaskConflict,
                 Step::Locate,
                 "the task credential is of another task than the one that is named",
             ));
         }
-        presented::find(&self.keeper, facts, now, wait).map(Some)
+        credential_use::find(&self.keeper, facts, now, wait).map(Some)
     }
 
     /// Finds the session of an agent that works without tasks. The pair of agent and subject alone chooses it. None for other
@@ -278,7 +278,7 @@ impl Engine {
         now: Time,
         plan: &Plan,
         wait: Wait,
-    ) -> Result<Option<(Located, Implied)>, Refused> {
+    ) -> Result<Option<(Located, Implied)>, CallRefusal> {
         let Some(agent) = &caller.facts.agent else { return Ok(None) };
         if !plan.model().is_implicit(&agent.spiffe_id) {
             return Ok(None);
@@ -293,7 +293,7 @@ impl Engine {
         }
         let acr = caller.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
         let task = task::implicit(plan, &caller.chain, acr.unwrap_or_default(), now)
-            .map_err(|refused| Refused::new(refused.reason, Step::Locate, refused.message))?;
+            .map_err(|refused| CallRefusal::new(refused.reason, Step::Locate, refused.message))?;
         let Some(mut task) = task else { return Ok(None) };
         shown::begin(caller, now, &mut task);
         history::may_begin(&self.keeper, &task, (now, wait))?;
@@ -304,7 +304,7 @@ impl Engine {
     }
 
     /// A session of an agent that works without tasks, with the bounds that the bundle has now. Other tasks are unchanged.
-    pub(crate) fn bounded_now(found: Located, plan: &Plan) -> Result<Located, Refused> {
+    pub(crate) fn bounded_now(found: Located, plan: &Plan) -> Result<Located, CallRefusal> {
         if found.task.kind != TaskKind::Implicit {
             return Ok(found);
         }
@@ -319,7 +319,7 @@ impl Engine {
         now: Time,
         plan: &Plan,
         request: &Request<'_>,
-    ) -> Result<Option<Located>, Refused> {
+    ) -> Result<Option<Located>, CallRefusal> {
         if !plan.recalls_taskless(request.operation, !request.labels.is_empty()) {
             return Ok(None);
         }
@@ -335,7 +335,7 @@ impl Engine {
         now: Time,
         plan: &Plan,
         wait: Wait,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), CallRefusal> {
         if !plan.model().tasks.optional {
             return Ok(());
         }
@@ -346,7 +346,7 @@ impl Engine {
 }
 
 /// A session of an agent that works without tasks, with the bounds that the bundle has now; none if the agent needs tasks now.
-pub(crate) fn renewed(plan: &Plan, known: &Arc<Task>) -> Result<Option<Arc<Task>>, Refused> {
+pub(crate) fn renewed(plan: &Plan, known: &Arc<Task>) -> Result<Option<Arc<Task>>, CallRefusal> {
     task::renewed(plan, known)
-        .map_err(|refused| Refused::new(refused.reason, Step::Locate, refused.message))
+        .map_err(|refused| CallRefusal::new(refused.reason, Step::Locate, refused.message))
 }

@@ -45,9 +45,10 @@ use std::fmt;
 use authz_kernel::reason::ReasonCode;
 use authz_token::Evidence;
 
-use crate::ask::{Ask, Refused, Step};
 use crate::engine::Engine;
 use crate::judgement::{Arrival, Judgement};
+use crate::refusal::{CallRefusal, Step};
+use crate::request::CallRequest;
 use crate::steps::record::{KeptRecord, RecordOrigin};
 use crate::transport::Transport;
 
@@ -61,7 +62,7 @@ pub use crate::steps::settle::settle;
 /// One call to judge: its request, and how it came. Every stage reads it, and none changes it.
 #[derive(Clone, Copy)]
 pub struct Call<'c, 'a> {
-    pub(crate) ask: &'c Ask<'a>,
+    pub(crate) request: &'c CallRequest<'a>,
     pub(crate) transport: &'c Transport<'a>,
     /// Origin of the call in its audit record.
     pub(crate) recorded: &'c RecordOrigin,
@@ -72,7 +73,7 @@ pub struct Call<'c, 'a> {
 impl Call<'_, '_> {
     /// The call changes nothing that is stored.
     const fn is_dry(&self) -> bool {
-        self.ask.probe || self.explain
+        self.request.probe || self.explain
     }
 }
 
@@ -100,7 +101,7 @@ impl fmt::Debug for EndedCall<'_> {
 
 impl<'a> EndedCall<'a> {
     /// A call that a stage refused. `mode` may let it through nevertheless.
-    fn refused(mut record: Judgement, evidence: Vec<Evidence<'a>>, refused: Refused) -> Self {
+    fn refused(mut record: Judgement, evidence: Vec<Evidence<'a>>, refused: CallRefusal) -> Self {
         record.refuse(refused);
         record.soften();
         Self { record: Box::new(record), evidence, kept: None }
@@ -125,10 +126,10 @@ pub(crate) fn decide<'a>(engine: &Engine, call: &Call<'_, 'a>, arrival: Arrival)
 
 impl Engine {
     /// Refuses a call whose deadline has passed.
-    pub(crate) fn in_time(&self, transport: &Transport<'_>, step: Step) -> Result<(), Refused> {
+    pub(crate) fn in_time(&self, transport: &Transport<'_>, step: Step) -> Result<(), CallRefusal> {
         if transport.is_late(self.clock.monotonic()) {
             let message = "the caller's deadline passed";
-            return Err(Refused::new(ReasonCode::Deadline, step, message));
+            return Err(CallRefusal::new(ReasonCode::Deadline, step, message));
         }
         Ok(())
     }

@@ -12,7 +12,6 @@ use authz_token::Evidence;
 use prost::Message;
 
 use crate::answer;
-use crate::ask::{Refused, Step};
 use crate::engine::{Engine, seconds};
 use crate::envoy::{self, Removed};
 use crate::judgement::{Judgement, method_of};
@@ -21,6 +20,7 @@ use crate::keeper::Wait;
 use crate::limits;
 use crate::proto::authz::v1 as wire;
 use crate::record::{self, Origin};
+use crate::refusal::{CallRefusal, Step};
 use crate::settings::{Lane, Settings};
 use crate::steps::EndedCall;
 use crate::sums::{self, Row, Sum};
@@ -207,7 +207,7 @@ impl Engine {
         locks: &[RecordKey],
         survives: Survives,
         change: &mut Change<'_>,
-    ) -> Result<Option<KeptRecord>, Refused> {
+    ) -> Result<Option<KeptRecord>, CallRefusal> {
         let origin = call.recorded.origin(&self.settings);
         self.change_with_line(call.wait, locks, survives, &mut |transaction| {
             change(transaction, judgement)?;
@@ -224,7 +224,7 @@ impl Engine {
         locks: &[RecordKey],
         survives: Survives,
         change: &mut LineChange<'_>,
-    ) -> Result<Option<KeptRecord>, Refused> {
+    ) -> Result<Option<KeptRecord>, CallRefusal> {
         let mut stopped = None;
         let mut kept = None;
         let started = self.clock.monotonic();
@@ -492,7 +492,7 @@ impl Engine {
     }
 }
 
-fn unrecorded(error: AuditError, waits: AwaitedWrite) -> Refused {
+fn unrecorded(error: AuditError, waits: AwaitedWrite) -> CallRefusal {
     let (reason, message) = match (waits, error) {
         (AwaitedWrite::Record, AuditError::Full | AuditError::Failed) => {
             (ReasonCode::AuditFull, error.to_string())
@@ -505,5 +505,5 @@ fn unrecorded(error: AuditError, waits: AwaitedWrite) -> Refused {
             (ReasonCode::StoreSlow, "the change was not kept in time".to_owned())
         }
     };
-    Refused::new(reason, Step::Record, message)
+    CallRefusal::new(reason, Step::Record, message)
 }

@@ -10,12 +10,14 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::{Body, HttpRequest, RouteError, Routed};
 use authz_kernel::task::Revocations;
 
-use crate::ask::{Ask, Refused, Step, Target};
-use crate::asked::Asked;
+use crate::credential_use::check_audience;
 use crate::engine::{Engine, own};
 use crate::judgement::{Arrival, Asker, ResolvedOperation, TaskContext};
 use crate::keeper::Wait;
-use crate::presented::{self, ProvedRequest};
+use crate::proofs::ProvedRequest;
+use crate::refusal::{CallRefusal, Step};
+use crate::request::{CallRequest, RequestTarget, system_of};
+use crate::request_form::RequestForm;
 use crate::revoke;
 use crate::steps::admit::AdmittedCall;
 use crate::steps::identify::IdentifiedCall;
@@ -30,21 +32,21 @@ pub(crate) enum Match {
     /// A route leads to it.
     Routed(Box<Routed>),
     /// No route leads to an operation, and `mode` may only observe that: the refusal that counts unless an earlier one does.
-    Missed(Box<RouteError>, Refused),
+    Missed(Box<RouteError>, CallRefusal),
 }
 
 impl Match {
     /// The request as the kernel judges it.
-    pub(crate) fn request<'r>(&'r self, ask: &'r Ask<'_>) -> Request<'r> {
+    pub(crate) fn request<'r>(&'r self, ask: &'r CallRequest<'_>) -> Request<'r> {
         let named = match &ask.target {
-            Target::Operation { id, arguments, resource, destinations } => Request {
+            RequestTarget::Operation { id, arguments, resource, destinations } => Request {
                 operation: id,
                 arguments: Given::Json(arguments),
                 resource: *resource,
                 destinations,
                 ..own("")
             },
-            Target::Http { .. } => own(""),
+            RequestTarget::Http { .. } => own(""),
         };
         match self {
             Self::Named => Request {
@@ -77,7 +79,7 @@ impl Match {
     }
 
     /// The refusal of a request that no route leads to an operation.
-    pub(crate) const fn missed(&self) -> Option<&Refused> {
+    pub(crate) const fn missed(&self) -> Option<&CallRefusal> {
         match self {
             Self::Missed(_, refused) => Some(refused),
             Self::Named | Self::Routed(_) => None,
@@ -122,7 +124,7 @@ pub fn resolve<'a>(
     let mut operation = ResolvedOperation::default();
     let wait = engine.wait_of(call.transport);
     let resolved = match_request(engine, call, &identified, &mut operation).and_then(|matched| {
-        let request = matched.request(call.ask);
+        let request = matched.request(call.request);
         check_request(engine, call, (&identified, wait), &request, &mut operation)?;
         let revoked = engine.keeper.revocations()?;
         check_revoked(&revoked, &identified.admitted.world, &mut operation)?;
@@ -148,11 +150,11 @@ fn match_request(
     call: &Call<'_, '_>,
     identified: &IdentifiedCall<'_>,
     operation: &mut ResolvedOperation,
-) -> Result<Match, Refused> {
+) -> Result<Match, CallRefusal> {
     let AdmittedCall { arrival, world } = &identified.admitted;
-    let matched = match &call.ask.target {
-        Target::Operation { .. } => Match::Named,
-        Target::Http { method, host, path, headers, unusable, body } => {
+    let matched = match &call.request.target {
+        RequestTarget::Operation { .. } => Match::Named,
+        RequestTarget::Http { method, host, path, headers, unusable, body } => {
             let names = headers.iter().map(|(name, _)| *name);
             check_header_names(world, names, unusable)?;
             operation.is_cut_off = matches!(body, Body::Partial);
@@ -163,7 +165,7 @@ fn match_request(
                     operation.route = Some(routed.route);
                     operation.mcp.clone_from(&routed.mcp);
                     if routed.arguments.written_len() > engine.settings.max_arguments_bytes {
-                        return Err(Refused::input("the arguments are too long"));
+                        return Err(CallRefusal::input("the arguments are too long"));
                     }
                     Match::Routed(Box::new(routed))
                 }
@@ -179,14 +181,14 @@ fn match_request(
             }
         }
     };
-    let request = matched.request(call.ask);
+    let request = matched.request(call.request);
     if let Some(known) = world.plan.operation(request.operation) {
         operation.operation.clone_from(&known.id);
         operation.system = world.system(&known.id);
         operation.tier = Some(known.tier);
     } else if matched.missed().is_none() {
-        operation.asked = Some(Asked::operation(request.operation));
-        let system = presented::system_of(request.operation);
+        operation.asked = Some(RequestForm::operation(request.operation));
+        let system = system_of(request.operation);
         match system.filter(|system| world.plan.systems().contains_key(*system)) {
             Some(system) => system.clone_into(&mut operation.unknown_in),
             None => operation.may_be_for.push(String::new()),
@@ -200,13 +202,13 @@ fn check_header_names<'h>(
     world: &Loaded,
     names: impl Iterator<Item = &'h str>,
     unusable: &[&'h str],
-) -> Result<(), Refused> {
+) -> Result<(), CallRefusal> {
     let routes = world.plan.routes();
     if let Some(name) = unusable.iter().find(|name| routes.reads_header(name)) {
-        return Err(Refused::ambiguous(format!("`{name}` is no text")));
+        return Err(CallRefusal::ambiguous(format!("`{name}` is no text")));
     }
     match world.read_headers.twin(names.chain(unusable.iter().copied())) {
-        Some(name) => Err(Refused::ambiguous(format!(
+        Some(name) => Err(CallRefusal::ambiguous(format!(
             "a header is spelled almost as `{name}`, and some servers take both for one"
         ))),
         None => Ok(()),
@@ -220,17 +222,17 @@ fn check_request(
     (identified, wait): (&IdentifiedCall<'_>, Wait),
     request: &Request<'_>,
     operation: &mut ResolvedOperation,
-) -> Result<(), Refused> {
+) -> Result<(), CallRefusal> {
     let AdmittedCall { arrival, world } = &identified.admitted;
     let facts = &identified.caller.facts;
     may_ask(&arrival.asker, operation, request.operation)?;
     if !request.operation.is_empty() {
-        Engine::check_audience(facts, world, request.operation)?;
+        check_audience(facts, world, request.operation)?;
     }
     if !facts.proofs.is_empty() {
         let unknown_in = Some(operation.unknown_in.as_str()).filter(|id| !id.is_empty());
-        let system = presented::system_of(request.operation).or(unknown_in);
-        let sent = ProvedRequest::of(call.ask, world, system);
+        let system = system_of(request.operation).or(unknown_in);
+        let sent = ProvedRequest::of(call.request, world, system);
         let now = arrival.now();
         operation.proved =
             engine.take_proofs(&facts.proofs, now, world, &sent, call.is_dry(), wait)?;
@@ -243,7 +245,7 @@ fn check_revoked(
     revoked: &Revocations,
     world: &Loaded,
     operation: &mut ResolvedOperation,
-) -> Result<(), Refused> {
+) -> Result<(), CallRefusal> {
     revoke::of_operation(revoked, &operation.operation)?;
     if revoked.is_empty() {
         return Ok(());
@@ -269,28 +271,32 @@ fn unrouted(
     world: &Loaded,
     http: &HttpRequest<'_>,
     error: &RouteError,
-) -> Refused {
+) -> CallRefusal {
     if error.reason == ReasonCode::NoRoute {
-        operation.asked = Some(Asked::http(http));
+        operation.asked = Some(RequestForm::http(http));
     }
     let is_limited = || arrival.asker.enforcer.as_ref().is_some_and(|one| one.is_limited());
     let observes = || world.plan.model().modes.any_observes(arrival.now());
     if let Some(message) = &error.mcp {
         message.system.clone_into(&mut operation.unknown_in);
-        operation.asked = message.missing.as_deref().map(Asked::operation);
+        operation.asked = message.missing.as_deref().map(RequestForm::operation);
         operation.mcp = Some((**message).clone());
     } else if error.operation.is_empty() && (is_limited() || observes()) {
         let Served { systems, has_others } = world.plan.systems_at(http.host);
         let others = has_others.then(String::new);
         operation.may_be_for = systems.into_iter().map(str::to_owned).chain(others).collect();
     }
-    let refused = Refused::new(error.reason, Step::Resolve, error.message.as_str());
-    Refused { understood: error.understood, ..refused }
+    let refused = CallRefusal::new(error.reason, Step::Resolve, error.message.as_str());
+    CallRefusal { understood: error.understood, ..refused }
 }
 
 /// Refuses an operation that the enforcer may not ask about. If the system is not certain, the enforcer must be allowed to ask
 /// about each system that it could be. A caller that asks about itself may ask about every system.
-fn may_ask(asker: &Asker, resolved: &ResolvedOperation, operation: &str) -> Result<(), Refused> {
+fn may_ask(
+    asker: &Asker,
+    resolved: &ResolvedOperation,
+    operation: &str,
+) -> Result<(), CallRefusal> {
     let Some(enforcer) = &asker.enforcer else { return Ok(()) };
     let may_ask = match (operation, resolved.unknown_in.as_str()) {
         ("", "") => enforcer.may_ask_about_any(&resolved.may_be_for),
@@ -300,7 +306,7 @@ fn may_ask(asker: &Asker, resolved: &ResolvedOperation, operation: &str) -> Resu
     if may_ask {
         return Ok(());
     }
-    Err(Refused::new(
+    Err(CallRefusal::new(
         ReasonCode::EnforcerRefused,
         Step::Identify,
         "the enforcer does not ask about this system, or it is not certain which one it is",
@@ -309,7 +315,7 @@ fn may_ask(asker: &Asker, resolved: &ResolvedOperation, operation: &str) -> Resu
 
 /// Refusal of a request without evidence that also leads to no operation: the first refusal counts, and `mode` lets the call
 /// through only if it may let both through.
-fn instead(unproved: Option<&Refused>, refused: Refused) -> Refused {
+fn instead(unproved: Option<&CallRefusal>, refused: CallRefusal) -> CallRefusal {
     let Some(first) = unproved else { return refused };
     let understood = refused.understood && may_soften(refused.reason);
     let message = match understood {
@@ -318,5 +324,5 @@ fn instead(unproved: Option<&Refused>, refused: Refused) -> Refused {
             format!("{}; nor can the request be let through: {}", first.message, refused.message)
         }
     };
-    Refused { understood, message, ..first.clone() }
+    CallRefusal { understood, message, ..first.clone() }
 }

@@ -10,13 +10,13 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{RecordKey, RecordKind, TaskStatus};
 use authz_state::store::{Survives, Transaction};
 
-use crate::ask::{Refused, Step};
 use crate::engine::Engine;
 use crate::history;
 use crate::judgement::Judgement;
 use crate::keeper::Wait;
 use crate::locate::is_due_for_touch;
 use crate::locate::{self, Located};
+use crate::refusal::{CallRefusal, Step};
 use crate::steps::judge::{JudgedCall, PolicyQuery};
 use crate::steps::locate::CallTask;
 use crate::steps::record::{ChangeContext, KeptRecord};
@@ -43,10 +43,10 @@ pub fn settle<'a>(
     judged: JudgedCall<'a>,
 ) -> Staged<'a, EndedCall<'a>> {
     let JudgedCall { mut record, evidence, world, matched, task, is_unproved, wait } = judged;
-    let request = matched.request(call.ask);
+    let request = matched.request(call.request);
     let judging = PolicyQuery::of(engine, call, &world, &request, is_unproved);
     let changing = ChangeContext { evidence: &evidence, recorded: call.recorded, wait };
-    let named = call.ask.task.or(matched.task_in_body());
+    let named = call.request.task.or(matched.task_in_body());
     match settle_record(engine, call, judging, &changing, task, named, &mut record) {
         Ok(kept) => Ok(EndedCall { record: Box::new(record), evidence, kept }),
         Err(refused) => Err(EndedCall::refused(record, evidence, refused)),
@@ -62,7 +62,7 @@ fn settle_record(
     task: CallTask,
     named: Option<&str>,
     record: &mut Judgement,
-) -> Result<Option<KeptRecord>, Refused> {
+) -> Result<Option<KeptRecord>, CallRefusal> {
     let (plan, now, wait) = (&judging.world.plan, record.arrival.now(), changing.wait);
     // A call that its task credential does not cover changes nothing.
     let is_beyond = record.is_beyond_credential();
@@ -71,7 +71,7 @@ fn settle_record(
         false => engine.note_call(record, judging.world, task, wait)?,
     };
     if record.outcome() == Outcome::Permit && record.lacks_secret() {
-        return Err(Refused::new(
+        return Err(CallRefusal::new(
             ReasonCode::Unavailable,
             Step::Judge,
             "the secret that the system is reached with cannot be read",
@@ -85,7 +85,7 @@ fn settle_record(
     if !is_beyond && (is_judged || record.passage().is_some()) {
         engine.note_subject(&record.caller, now, plan, wait)?;
     }
-    let key = engine.key_of(record, call.ask.idempotency_key, &judging, named)?;
+    let key = engine.key_of(record, call.request.idempotency_key, &judging, named)?;
     engine.write_changes(record, &judging, changing, (&task, key.as_ref()))
 }
 
@@ -97,7 +97,7 @@ impl Engine {
         world: &Loaded,
         task: CallTask,
         wait: Wait,
-    ) -> Result<CallTask, Refused> {
+    ) -> Result<CallTask, CallRefusal> {
         let CallTask { located: Some(found), unnoted, .. } = task else { return Ok(task) };
         let now = record.arrival.now();
         if let Some(unnoted) = unnoted {
@@ -117,7 +117,7 @@ impl Engine {
         judging: &PolicyQuery<'_>,
         call: &ChangeContext<'_>,
         (task, key): (&CallTask, Option<&EnforcerKey>),
-    ) -> Result<Option<KeptRecord>, Refused> {
+    ) -> Result<Option<KeptRecord>, CallRefusal> {
         let CallTask { located, presented, .. } = task;
         let is_new = task.begins();
         if let Some(key) = key

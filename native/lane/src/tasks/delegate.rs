@@ -11,7 +11,6 @@ use authz_state::store::{Survives, Transaction};
 use prost::Message;
 
 use crate::api_call::{ApiCaller, ApiGrant, ApiOutcome, GrantedChange, WithRecord as _};
-use crate::ask::{Refused, check_id};
 use crate::engine::Engine;
 use crate::giving;
 use crate::history;
@@ -19,6 +18,8 @@ use crate::judgement::ApiRecord;
 use crate::keeper::ChangeError;
 use crate::locate::{self, Located};
 use crate::proto::authz::v1 as wire;
+use crate::refusal::CallRefusal;
+use crate::request::check_id;
 use crate::revoke;
 use crate::shown;
 use crate::tasks::kernel_refused;
@@ -37,7 +38,7 @@ struct DelegationOrder<'m> {
 }
 
 impl<'m> DelegationOrder<'m> {
-    fn read(message: &'m wire::DelegateRequest) -> Result<Self, Refused> {
+    fn read(message: &'m wire::DelegateRequest) -> Result<Self, CallRefusal> {
         check_id("parent", &message.parent)?;
         check_id("template", &message.template)?;
         check_id("idempotency_key", &message.idempotency_key)?;
@@ -65,7 +66,7 @@ struct NewChild<'m> {
 }
 
 impl NewChild<'_> {
-    fn below(&self, parent: &Task, caller: &ApiCaller<'_>) -> Result<Task, Refused> {
+    fn below(&self, parent: &Task, caller: &ApiCaller<'_>) -> Result<Task, CallRefusal> {
         child_below(&self.order, parent, (&self.id, &self.starter), caller)
     }
 }
@@ -91,7 +92,7 @@ impl Engine {
         order: DelegationOrder<'m>,
         parent: &Located,
         caller: &ApiCaller<'_>,
-    ) -> Result<NewChild<'m>, Refused> {
+    ) -> Result<NewChild<'m>, CallRefusal> {
         let (plan, now) = (caller.plan(), caller.now());
         self.check_usable(parent, &caller.identity, now)?;
         self.check_left_out(now, plan, parent, caller.wait)?;
@@ -188,7 +189,7 @@ fn child_below(
     parent: &Task,
     (id, starter): (&str, &str),
     caller: &ApiCaller<'_>,
-) -> Result<Task, Refused> {
+) -> Result<Task, CallRefusal> {
     let child = Child {
         template: order.template,
         params: &order.params,

@@ -13,7 +13,6 @@ use authz_kernel::task::{
 use authz_state::store::{Page, Query, Survives, Transaction};
 
 use crate::api_call::{ApiCaller, ApiOutcome, GrantedChange, WithRecord as _};
-use crate::ask::{Refused, Step, check_id};
 use crate::ending::{self, Ended, after};
 use crate::engine::Engine;
 use crate::giving;
@@ -23,6 +22,8 @@ use crate::keeper::ChangeError;
 use crate::keeper::Wait;
 use crate::locate;
 use crate::proto::authz::v1 as wire;
+use crate::refusal::{CallRefusal, Step};
+use crate::request::check_id;
 use crate::tasks::{END, may_end};
 
 /// Tasks that are read at once.
@@ -40,7 +41,11 @@ impl Engine {
             Ok(wire::TaskStatus::Completed) => TaskStatus::Completed,
             Ok(wire::TaskStatus::Aborted) => TaskStatus::Aborted,
             Ok(wire::TaskStatus::Revoked) => TaskStatus::Revoked,
-            _ => return Err(Refused::input("`status` is not COMPLETED, ABORTED or REVOKED").into()),
+            _ => {
+                return Err(
+                    CallRefusal::input("`status` is not COMPLETED, ABORTED or REVOKED").into()
+                );
+            }
         };
         let located = self.find_visible_task(&message.task, caller)?;
         let (task, record) = (&located.task, ApiRecord::of_task(&located.task));
@@ -79,7 +84,7 @@ impl Engine {
             if !caller.is_owner && session.ended_at.is_none() {
                 let message =
                     "the session was revoked; only its administrator lets the pair begin anew";
-                return Err(Refused::new(ReasonCode::Revoked, Step::Locate, message).into());
+                return Err(CallRefusal::new(ReasonCode::Revoked, Step::Locate, message).into());
             }
             // Nothing is left of the denials: the pair is not refused because of them.
             history::begin(transaction, &current, (false, now), retention)?;
@@ -185,7 +190,7 @@ impl Engine {
         plan: &Plan,
         session: &str,
         wait: Wait,
-    ) -> Result<BTreeMap<String, Arc<Task>>, Refused> {
+    ) -> Result<BTreeMap<String, Arc<Task>>, CallRefusal> {
         let mut all = BTreeMap::new();
         let mut add = |task: Arc<Task>| {
             let alones = alones_of(plan, &task).into_iter();

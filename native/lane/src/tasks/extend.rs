@@ -8,11 +8,12 @@ use authz_kernel::task::{self, Names, Record, RecordKey, RecordKind, Task, TaskK
 use authz_state::store::Survives;
 
 use crate::api_call::{ApiCaller, ApiOutcome, GrantedChange, WithRecord as _};
-use crate::ask::{Refused, Step, check_id};
 use crate::engine::Engine;
 use crate::judgement::ApiRecord;
 use crate::locate::{self, Located};
 use crate::proto::authz::v1 as wire;
+use crate::refusal::{CallRefusal, Step};
+use crate::request::check_id;
 use crate::speaker;
 use crate::taskwire;
 
@@ -33,7 +34,11 @@ impl Engine {
     }
 
     /// Refuses a task that is not live, and a caller that does not speak for the task's subject.
-    fn check_extension(&self, located: &Located, caller: &ApiCaller<'_>) -> Result<(), Refused> {
+    fn check_extension(
+        &self,
+        located: &Located,
+        caller: &ApiCaller<'_>,
+    ) -> Result<(), CallRefusal> {
         let task = &located.task;
         if task.kind == TaskKind::Implicit {
             return Err(locate::unknown());
@@ -47,7 +52,7 @@ impl Engine {
         };
         let is_by_other_agent = caller.agent().is_some() && !caller.is_agent(task.assignee());
         if !is_by_subject || is_by_other_agent {
-            return Err(Refused::new(
+            return Err(CallRefusal::new(
                 ReasonCode::NotPermitted,
                 Step::Judge,
                 "only the subject of a task extends it",

@@ -10,10 +10,10 @@ use authz_state::store::Transaction;
 use sha2::{Digest, Sha256};
 
 use crate::api_call::ApiCaller;
-use crate::ask::{Refused, Step};
 use crate::ending::after;
 use crate::keeper::ChangeError;
 use crate::locate;
+use crate::refusal::{CallRefusal, Step};
 use crate::speaker;
 
 /// Time for which a key is remembered, in milliseconds: an hour.
@@ -88,7 +88,7 @@ impl TaskKey {
             return Ok(None);
         }
         if known.digest != self.digest {
-            return Err(ChangeError::Refused(Refused::new(
+            return Err(ChangeError::Refused(CallRefusal::new(
                 ReasonCode::IdempotencyConflict,
                 Step::Record,
                 "the key was used for another request",

@@ -7,11 +7,12 @@ use authz_kernel::task::{Record, Task, TaskKind, TaskStatus};
 use authz_state::store::{Page, Query};
 
 use crate::api_call::{ApiCaller, ApiGrant, ApiOutcome, WithRecord as _};
-use crate::ask::{Refused, check_id};
 use crate::engine::Engine;
 use crate::judgement::ApiRecord;
 use crate::locate::Located;
 use crate::proto::authz::v1 as wire;
+use crate::refusal::CallRefusal;
+use crate::request::check_id;
 use crate::tasks::{READ, concerns, is_alone_its_subject};
 use crate::taskwire;
 
@@ -34,19 +35,19 @@ struct TaskFilter<'m> {
 }
 
 impl<'m> TaskFilter<'m> {
-    fn read(message: &'m wire::TasksListRequest) -> Result<Self, Refused> {
+    fn read(message: &'m wire::TasksListRequest) -> Result<Self, CallRefusal> {
         check_id("assignee", &message.assignee)?;
         check_id("session", &message.session)?;
         check_id("page_token", &message.page_token)?;
         let status = match wire::TaskStatus::try_from(message.status) {
             Ok(wire::TaskStatus::Unspecified) => None,
             Ok(status) => Some(status),
-            Err(_) => return Err(Refused::input("`status` has an unknown value")),
+            Err(_) => return Err(CallRefusal::input("`status` has an unknown value")),
         };
         let page_size = match usize::try_from(message.page_size) {
             Ok(0) => PAGE,
             Ok(size) => size.min(MAX_PAGE),
-            Err(_) => return Err(Refused::input("`page_size` is below 0")),
+            Err(_) => return Err(CallRefusal::input("`page_size` is below 0")),
         };
         Ok(Self {
             assignee: Some(message.assignee.as_str()).filter(|id| !id.is_empty()),
@@ -96,7 +97,11 @@ impl Engine {
         Ok(ApiGrant::unchanged(answer, "the task may be read").with_record(&record))
     }
 
-    fn read_task(&self, located: Located, caller: &ApiCaller<'_>) -> Result<wire::Task, Refused> {
+    fn read_task(
+        &self,
+        located: Located,
+        caller: &ApiCaller<'_>,
+    ) -> Result<wire::Task, CallRefusal> {
         let now = caller.now();
         if !caller.is_owner && !concerns(&located, caller.facts()) {
             self.check_own_operation(caller, READ)?;
@@ -137,7 +142,11 @@ impl Engine {
     ///
     /// # Errors
     /// The caller asks for tasks of others, and policy does not permit that.
-    fn sees_all(&self, filter: &TaskFilter<'_>, caller: &ApiCaller<'_>) -> Result<bool, Refused> {
+    fn sees_all(
+        &self,
+        filter: &TaskFilter<'_>,
+        caller: &ApiCaller<'_>,
+    ) -> Result<bool, CallRefusal> {
         let own = caller.agent().map(|agent| agent.spiffe_id.as_str());
         let is_own = filter.session.is_none()
             && own.is_some()
@@ -159,7 +168,7 @@ impl Engine {
         query: &Query,
         filter: &TaskFilter<'_>,
         visible: &VisibleTasks<'_>,
-    ) -> Result<wire::TasksListResponse, Refused> {
+    ) -> Result<wire::TasksListResponse, CallRefusal> {
         let (caller, size, now) = (visible.caller, filter.page_size, visible.caller.now());
         let mut tasks = Vec::new();
         let mut after = filter.page_token.to_owned();

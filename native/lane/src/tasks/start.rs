@@ -13,7 +13,6 @@ use authz_state::store::{Survives, Transaction};
 use prost::Message;
 
 use crate::api_call::{ApiCaller, ApiGrant, ApiOutcome, GrantedChange, WithRecord as _};
-use crate::ask::{Refused, Step, check_id};
 use crate::engine::Engine;
 use crate::giving;
 use crate::history;
@@ -21,6 +20,8 @@ use crate::judgement::ApiRecord;
 use crate::keeper::ChangeError;
 use crate::locate::Located;
 use crate::proto::authz::v1 as wire;
+use crate::refusal::{CallRefusal, Step};
+use crate::request::check_id;
 use crate::revoke;
 use crate::shown;
 use crate::speaker;
@@ -42,9 +43,9 @@ struct StartOrder<'m> {
 }
 
 impl<'m> StartOrder<'m> {
-    fn read(message: &'m wire::StartRequest, caller: &ApiCaller<'_>) -> Result<Self, Refused> {
+    fn read(message: &'m wire::StartRequest, caller: &ApiCaller<'_>) -> Result<Self, CallRefusal> {
         if caller.is_owner {
-            return Err(Refused::new(
+            return Err(CallRefusal::new(
                 ReasonCode::NoCredential,
                 Step::Identify,
                 "a task is started by a subject or an agent that proves itself",
@@ -60,7 +61,9 @@ impl<'m> StartOrder<'m> {
                 spiffe_id: agent.spiffe_id.clone(),
                 trust_domain: agent.trust_domain.clone(),
             },
-            (None, "") => return Err(Refused::input("`assignee` is empty; a subject names one")),
+            (None, "") => {
+                return Err(CallRefusal::input("`assignee` is empty; a subject names one"));
+            }
             (_, assignee) => taskwire::agent("assignee", assignee)?,
         };
         Ok(Self { template: &message.template, params, scope, deadline, assignee })
@@ -119,7 +122,7 @@ impl Engine {
         &self,
         message: &wire::StartRequest,
         caller: &ApiCaller<'_>,
-    ) -> Result<(Option<TaskSubject>, SubjectProof), Refused> {
+    ) -> Result<(Option<TaskSubject>, SubjectProof), CallRefusal> {
         let acr = caller.facts().subject.as_ref().and_then(|subject| subject.acr.as_deref());
         let first = caller.chain().first();
         let proved = first.and_then(|first| TaskSubject::of(first, acr.unwrap_or_default()));
@@ -128,7 +131,7 @@ impl Engine {
             (None, "") => Ok((None, SubjectProof::Itself)),
             (Some(_), _) => {
                 let message = "the subject is proved, so `asserted_subject` says it again";
-                Err(Refused::input(message))
+                Err(CallRefusal::input(message))
             }
             (None, name) => {
                 let subject = asserted_subject(name, &caller.world)?;
@@ -146,7 +149,7 @@ impl Engine {
         subject: Option<TaskSubject>,
         proof: SubjectProof,
         caller: &ApiCaller<'_>,
-    ) -> Result<Starter, Refused> {
+    ) -> Result<Starter, CallRefusal> {
         let plan = caller.plan();
         let name = match (caller.agent(), &subject) {
             (Some(agent), _) => agent.spiffe_id.clone(),
@@ -160,7 +163,7 @@ impl Engine {
         if speaker::is_bearer_alone(caller.asker(), caller.facts(), &caller.world) {
             // INVARIANT (labels follow): the caller may be any agent that holds the token, so nobody knows what it has read.
             if !order.params.is_empty() || !order.scope.is_empty() {
-                return Err(Refused::new(
+                return Err(CallRefusal::new(
                     ReasonCode::NoCredential,
                     Step::Identify,
                     "a start that shows the subject's token alone, which agents hold too, gives no `params` and no `scope`: show \
@@ -183,7 +186,7 @@ impl Engine {
         starter: &Starter,
         names: Names,
         caller: &ApiCaller<'_>,
-    ) -> Result<Arc<Task>, Refused> {
+    ) -> Result<Arc<Task>, CallRefusal> {
         let (plan, now, wait) = (caller.plan(), caller.now(), caller.wait);
         let root = Root {
             template: order.template,
@@ -246,7 +249,7 @@ impl Engine {
         Ok(ApiGrant::map(grant, answer))
     }
 
-    fn refuse_revoked_task(&self, task: &Arc<Task>) -> Result<(), Refused> {
+    fn refuse_revoked_task(&self, task: &Arc<Task>) -> Result<(), CallRefusal> {
         let revoked = self.keeper.revocations()?;
         revoke::of_tasks(&revoked, std::iter::once(task))
     }
@@ -321,12 +324,12 @@ pub(crate) fn is_by_user(caller: &ApiCaller<'_>) -> bool {
 }
 
 /// A subject that a starter only names, without claims, and so without roles.
-fn asserted_subject(name: &str, world: &Loaded) -> Result<TaskSubject, Refused> {
+fn asserted_subject(name: &str, world: &Loaded) -> Result<TaskSubject, CallRefusal> {
     let (issuer, sub) = name.split_once('/').unwrap_or_default();
     let is_sub = (1..=MAX_SUB).contains(&sub.len()) && !sub.contains(char::is_control);
     let is_known = world.trust.issuers().iter().any(|known| known.alias == issuer);
     if !is_sub || !is_known {
-        return Err(Refused::input(
+        return Err(CallRefusal::input(
             "`asserted_subject` is not the alias of an issuer, `/`, and a `sub`",
         ));
     }

@@ -34,3 +34,27 @@ fn a_stage_imports_only_earlier_ones() {
     }
     assert!(seen > 5, "no import of a stage was found: {seen}");
 }
+
+fn sources(folder: &Path, all: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => sources(&path, all),
+            false => all.push(path),
+        }
+    }
+}
+
+/// Other code builds a record or reads one.
+#[test]
+fn only_a_stage_changes_the_record_of_a_call() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let stages = source.join("steps");
+    let mut all = Vec::new();
+    sources(&source, &mut all);
+    let changes = |file: &&PathBuf| fs::read_to_string(file).unwrap().contains("&mut Judgement");
+    let (in_stages, elsewhere): (Vec<&PathBuf>, Vec<&PathBuf>) =
+        all.iter().filter(changes).partition(|file| file.starts_with(&stages));
+    assert!(!in_stages.is_empty(), "no stage changes a record any more");
+    assert!(elsewhere.is_empty(), "{elsewhere:?}");
+}

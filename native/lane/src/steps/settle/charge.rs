@@ -12,14 +12,14 @@ use authz_kernel::task::{
 use authz_state::store::{StoreError, Transaction};
 use smallvec::SmallVec;
 
-use crate::ask::{Refused, Step};
+use crate::credential_use::{self, PresentedCredential};
 use crate::ending::{self, Ended};
 use crate::engine::Engine;
 use crate::history;
 use crate::judgement::Judgement;
 use crate::locate::{self, Located};
 use crate::metrics::CredentialEvent;
-use crate::presented::{self, PresentedCredential};
+use crate::refusal::{CallRefusal, Step};
 use crate::revoke;
 use crate::shown;
 use crate::steps::judge::PolicyQuery;
@@ -112,7 +112,7 @@ impl Engine {
         &self,
         judgement: &mut Judgement,
         charge: Charge<'_>,
-    ) -> Result<Option<KeptRecord>, Refused> {
+    ) -> Result<Option<KeptRecord>, CallRefusal> {
         // In a shared store, another node may have changed any record that the call reads.
         let first = match self.keeper.store().is_remote() {
             true => LockedParties::Recalled,
@@ -128,7 +128,7 @@ impl Engine {
             }
             return Ok(kept);
         }
-        Err(Refused::new(
+        Err(CallRefusal::new(
             ReasonCode::Unavailable,
             Step::Record,
             "what the call depends on changed meanwhile; ask again",
@@ -189,7 +189,7 @@ impl Engine {
         judgement: &mut Judgement,
         charge: Charge<'_>,
         locked: LockedParties,
-    ) -> Result<(Option<KeptRecord>, Charged), Refused> {
+    ) -> Result<(Option<KeptRecord>, Charged), CallRefusal> {
         let locks = Self::locks(judgement, charge, locked);
         let mut charged = Charged::default();
         let survives = survives(judgement);
@@ -265,7 +265,7 @@ impl Engine {
             false => None,
         };
         let presented = match &judgement.caller.facts.credential {
-            Some(facts) => Some(presented::find_in(transaction, facts, now)?),
+            Some(facts) => Some(credential_use::find_in(transaction, facts, now)?),
             None => None,
         };
         let recalled = &judgement.context.recalled;

@@ -11,11 +11,11 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::answer;
-use crate::ask::{Refused, Step};
 use crate::ending::after;
 use crate::engine::Engine;
 use crate::judgement::{Judgement, name_of};
 use crate::proto::authz::v1 as wire;
+use crate::refusal::{CallRefusal, Step};
 use crate::speaker;
 use crate::steps::judge::PolicyQuery;
 use crate::steps::record::{ChangeContext, ChangeError, KeptRecord};
@@ -35,11 +35,11 @@ impl EnforcerKey {
         RecordKey::new(RecordKind::Idempotency, &self.id)
     }
 
-    fn check(&self, known: &Idempotency) -> Result<(), Refused> {
+    fn check(&self, known: &Idempotency) -> Result<(), CallRefusal> {
         if known.digest == self.digest {
             return Ok(());
         }
-        Err(Refused::new(
+        Err(CallRefusal::new(
             ReasonCode::IdempotencyConflict,
             Step::Record,
             "the key was used for another request",
@@ -79,12 +79,12 @@ impl Engine {
         key: &str,
         judging: &PolicyQuery<'_>,
         task: Option<&str>,
-    ) -> Result<Option<EnforcerKey>, Refused> {
+    ) -> Result<Option<EnforcerKey>, CallRefusal> {
         if key.is_empty() {
             return Ok(None);
         }
         let Some(enforcer) = &judgement.arrival.asker.enforcer else {
-            return Err(Refused::input("only an enforcer gives an `idempotency_key`"));
+            return Err(CallRefusal::input("only an enforcer gives an `idempotency_key`"));
         };
         let mut hash = Sha256::new();
         let mut add = |part: &str| {
@@ -139,7 +139,7 @@ impl Engine {
         judgement: &mut Judgement,
         call: &ChangeContext<'_>,
         key: Option<&EnforcerKey>,
-    ) -> Result<Option<KeptRecord>, Refused> {
+    ) -> Result<Option<KeptRecord>, CallRefusal> {
         let Some(key) = key else { return Ok(None) };
         let now = judgement.arrival.now();
         let locks = [key.record()];
@@ -156,7 +156,7 @@ impl Engine {
         judgement: &mut Judgement,
         call: &ChangeContext<'_>,
         key: &EnforcerKey,
-    ) -> Result<Option<KeptRecord>, Refused> {
+    ) -> Result<Option<KeptRecord>, CallRefusal> {
         let now = judgement.arrival.now();
         let Some(Record::Idempotency(known)) = self.keeper.peek(&key.record(), call.wait)? else {
             return self.admit_key(judgement);
@@ -181,11 +181,14 @@ impl Engine {
     }
 
     /// Counts a new key against the rate of its enforcer.
-    pub(super) fn admit_key(&self, judgement: &Judgement) -> Result<Option<KeptRecord>, Refused> {
+    pub(super) fn admit_key(
+        &self,
+        judgement: &Judgement,
+    ) -> Result<Option<KeptRecord>, CallRefusal> {
         if self.keys.admit(judgement.arrival.asker.name(), self.clock.monotonic()) {
             return Ok(None);
         }
-        Err(Refused::new(
+        Err(CallRefusal::new(
             ReasonCode::Overloaded,
             Step::Record,
             "the enforcer uses more idempotency keys than it may",
@@ -213,8 +216,8 @@ pub(crate) fn forget_answer(
 }
 
 /// Refusal of a call whose key another call used at the same time.
-pub(super) fn met() -> Refused {
-    Refused::new(
+pub(super) fn met() -> CallRefusal {
+    CallRefusal::new(
         ReasonCode::Unavailable,
         Step::Record,
         "another call with the same key was answered meanwhile; ask again",

@@ -11,14 +11,14 @@ use authz_kernel::task::{
 };
 use authz_state::store::Transaction;
 
-use crate::ask::{Refused, Step};
+use crate::credential_use::PresentedCredential;
 use crate::ending::after;
 use crate::engine::Engine;
 use crate::history;
 use crate::judgement::Judgement;
 use crate::locate::Located;
 use crate::locate::is_due_for_touch;
-use crate::presented::PresentedCredential;
+use crate::refusal::{CallRefusal, Step};
 use crate::shown;
 use crate::steps::judge::PolicyQuery;
 use crate::steps::record::ChangeError;
@@ -149,7 +149,7 @@ impl Engine {
         if self.open_permits.has_room(of, now, most, kept) {
             return Ok(());
         }
-        Err(ChangeError::Refused(Refused::new(
+        Err(ChangeError::Refused(CallRefusal::new(
             ReasonCode::Overloaded,
             Step::Record,
             "the agent has as many permits for this subject whose outcome is not reported yet as its share of the store allows",

@@ -1,54 +1,54 @@
-//! What was asked for, where the bundle knows no operation of it: its form, without the values in it.
+//! Form of a request that leads to no operation of the bundle, without the values in it.
 //!
-//! Whoever writes the missing entry needs names; a name that was made by a machine, or may be a secret, is not one.
+//! The author of the missing catalog entry needs names. A text that a machine made, or that may be a secret, is not a name.
 
 use std::collections::BTreeSet;
 
 use authz_kernel::routes::{Body, HttpRequest};
 
-/// Segments of a path that are kept.
+/// Most segments of a path that the form keeps.
 const MAX_SEGMENTS: usize = 16;
-/// Names of a query's members that are kept.
+/// Most names of query members that the form keeps.
 const MAX_QUERY: usize = 16;
-/// Members of a query that are looked at.
+/// Most members of a query that are read.
 const MAX_PAIRS: usize = 256;
-/// Bytes of a word.
+/// Most bytes of a word.
 const MAX_WORD: usize = 32;
-/// Digits in a word: `v2`, `oauth2`, `base64`.
+/// Most digits in a word: `v2`, `oauth2`, `base64`.
 const MAX_DIGITS: usize = 2;
-/// Capitals in a word that is not all capitals: `getCustomerById`.
+/// Most capitals in a word that is not all capitals: `getCustomerById`.
 const MAX_CAPITALS: usize = 4;
-/// Bytes of an operation id, as a bundle may have them.
+/// Most bytes of an operation id in a bundle.
 const MAX_OPERATION: usize = 256;
-/// Bytes of a host and its port.
+/// Most bytes of a host and its port.
 const MAX_HOST: usize = 261;
-/// Stands for the segments or names after those that are kept.
+/// Placeholder for the segments or names that the form does not keep.
 const MORE: &str = "{more}";
-/// Stands for a text that is no word.
+/// Placeholder for a text that is not a word.
 const TEXT: &str = "{text}";
 
-/// The form of a request that no operation was found for.
+/// Form of a request that leads to no operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum RequestForm {
     /// An operation that is not in the catalog.
     Operation(String),
     /// An HTTP request that no route matches.
     Http {
-        /// As it was sent.
+        /// Method as it was sent.
         method: String,
-        /// As it was sent, in lower case.
+        /// Host in lower case.
         host: String,
-        /// Words as they stand; what is no word as its kind: `/tickets/{digits}`.
+        /// Path with its words, and the kind of each other segment: `/tickets/{digits}`.
         path: String,
         /// Names of the query's members, sorted, each once.
         query: Vec<String>,
-        /// It has a body.
+        /// The request has a body.
         body: bool,
     },
 }
 
-impl Asked {
-    /// An operation by its id.
+impl RequestForm {
+    /// The form of a request that names an operation.
     pub(crate) fn operation(id: &str) -> Self {
         let fits = !id.is_empty()
             && id.len() <= MAX_OPERATION
@@ -56,7 +56,7 @@ impl Asked {
         Self::Operation(if fits { id.to_owned() } else { TEXT.to_owned() })
     }
 
-    /// An HTTP request.
+    /// The form of an HTTP request.
     pub(crate) fn http(request: &HttpRequest<'_>) -> Self {
         let (path, query) = match request.path.split_once('?') {
             Some((path, query)) => (path, query),
@@ -76,7 +76,7 @@ impl Asked {
     }
 }
 
-/// A path with its words, and the kinds of what is no word.
+/// A path with its words, and the kind of each other segment.
 fn form_of(path: &str) -> String {
     let mut form = String::new();
     for (number, segment) in path.strip_prefix('/').unwrap_or(path).split('/').enumerate() {
@@ -85,7 +85,7 @@ fn form_of(path: &str) -> String {
             form.push_str(MORE);
             break;
         }
-        form.push_str(shown(segment));
+        form.push_str(word_or_kind(segment));
     }
     form
 }
@@ -96,7 +96,7 @@ fn names_of(query: &str) -> Vec<String> {
         .split('&')
         .filter(|pair| !pair.is_empty())
         .take(MAX_PAIRS)
-        .map(|pair| shown(pair.split_once('=').map_or(pair, |(name, _)| name)).to_owned())
+        .map(|pair| word_or_kind(pair.split_once('=').map_or(pair, |(name, _)| name)).to_owned())
         .collect();
     let more = names.len() > MAX_QUERY;
     while names.len() > MAX_QUERY {
@@ -109,8 +109,8 @@ fn names_of(query: &str) -> Vec<String> {
     names
 }
 
-/// A word as it is, else its kind.
-fn shown(text: &str) -> &str {
+/// A word, or the kind of a text that is not a word.
+fn word_or_kind(text: &str) -> &str {
     let all = |is: fn(&u8) -> bool| text.as_bytes().iter().all(is);
     if text.is_empty() || is_word(text) {
         text
@@ -134,7 +134,7 @@ fn is_word(text: &str) -> bool {
         && letters > 0
         && count(u8::is_ascii_digit) <= MAX_DIGITS.min(letters)
         && (capitals <= MAX_CAPITALS || capitals == letters)
-        // Eight hexadecimal digits with a number among them are an id more likely than a word.
+        // Eight hexadecimal digits with a digit among them are more likely an id than a word.
         && !(text.len() >= 8
             && count(u8::is_ascii_digit) > 0
             && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
@@ -157,13 +157,13 @@ mod tests {
     fn path(path: &str) -> String {
         let body = Body::Absent;
         let request = HttpRequest { method: "GET", host: "a.example", path, headers: &[], body };
-        match Asked::http(&request) {
-            Asked::Http { path, .. } => path,
-            Asked::Operation(_) => String::new(),
+        match RequestForm::http(&request) {
+            RequestForm::Http { path, .. } => path,
+            RequestForm::Operation(_) => String::new(),
         }
     }
 
-    /// What a person wrote stays; what a machine wrote is told by its kind.
+    /// The form keeps words that a person wrote, and the kinds of texts that a machine made.
     #[test]
     fn words_stay_and_ids_do_not() {
         for (sent, form) in [
@@ -188,7 +188,7 @@ mod tests {
         }
     }
 
-    /// However long the request, what is kept of it is short.
+    /// The form of a long request is short.
     #[test]
     fn the_form_is_bounded() {
         let long = "/word".repeat(64);
@@ -205,22 +205,25 @@ mod tests {
         };
         let mut names: Vec<String> = alphabet.chars().take(MAX_QUERY).map(String::from).collect();
         names.push(MORE.to_owned());
-        let form = Asked::Http {
+        let form = RequestForm::Http {
             method: "POST".to_owned(),
             host: "api.example:8443".to_owned(),
             path: "/".to_owned(),
             query: names,
             body: true,
         };
-        assert_eq!(form, Asked::http(&request));
+        assert_eq!(form, RequestForm::http(&request));
     }
 
-    /// An id that no bundle could have is not repeated.
+    /// An id that no bundle could have is replaced.
     #[test]
     fn an_operation_has_the_form_of_one() {
-        assert_eq!(Asked::Operation("crm.get/x".to_owned()), Asked::operation("crm.get/x"));
+        assert_eq!(
+            RequestForm::Operation("crm.get/x".to_owned()),
+            RequestForm::operation("crm.get/x")
+        );
         for id in ["", "crm.get customer", "crm.\u{202e}", &"x".repeat(MAX_OPERATION + 1)] {
-            assert_eq!(Asked::Operation(TEXT.to_owned()), Asked::operation(id));
+            assert_eq!(RequestForm::Operation(TEXT.to_owned()), RequestForm::operation(id));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Whose permits of which it is open what came fill the store: each agent has a share, and each of its subjects within it.
+//! Counters of open permits: each agent has a share of the store, and each of its subjects a share of that.
 //!
-//! Counted by each node for itself, and in steps of a second: a permit counts until it is settled, at the latest until its
-//! report is due.
+//! A permit is open until its outcome is reported, at the latest until its report is due. Each node counts the permits that it
+//! made itself, in steps of a second.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -12,11 +12,11 @@ use authz_kernel::task::Reservation;
 
 const SECOND_MS: i64 = 1_000;
 
-/// Open permits, by the second in which their reports are due.
+/// Numbers of open permits, by the second in which their reports are due.
 #[derive(Debug, Default)]
-struct Open(BTreeMap<i64, u64>);
+struct DueCounts(BTreeMap<i64, u64>);
 
-impl Open {
+impl DueCounts {
     fn forget(&mut self, now: Time) {
         self.0 = self.0.split_off(&now.0.div_euclid(SECOND_MS));
     }
@@ -41,37 +41,38 @@ impl Open {
     }
 }
 
-/// Open permits of one agent, by the id of the pair that it is with its subject.
+/// Open permits of one agent, by the id of its pair with a subject.
 #[derive(Debug, Default)]
-struct OfAgent(HashMap<String, Open>);
+struct AgentPermits(HashMap<String, DueCounts>);
 
-impl OfAgent {
+impl AgentPermits {
     /// Open permits of the agent, and of the pair.
     fn count(&mut self, pair: &str, now: Time) -> (u64, u64) {
         self.0.values_mut().for_each(|open| open.forget(now));
         self.0.retain(|_, open| !open.0.is_empty());
-        let all = self.0.values().map(Open::count).fold(0, u64::saturating_add);
-        (all, self.0.get(pair).map_or(0, Open::count))
+        let all = self.0.values().map(DueCounts::count).fold(0, u64::saturating_add);
+        (all, self.0.get(pair).map_or(0, DueCounts::count))
     }
 }
 
 /// Open permits of all agents.
 #[derive(Debug, Default)]
-pub(crate) struct OpenPermits(Mutex<HashMap<String, Counted>>);
+pub(crate) struct OpenPermits(Mutex<HashMap<String, AgentCount>>);
 
 /// Open permits of one agent, and how many there were when all of them were last counted, with those added since.
 #[derive(Debug, Default)]
-struct Counted {
-    open: OfAgent,
+struct AgentCount {
+    open: AgentPermits,
     most: u64,
 }
 
 impl OpenPermits {
-    /// Whether an agent may have one more open permit for a subject: as long as it holds less than an eighth of the store, and
-    /// then as many as are left free to others; each of its subjects as many as are left within that.
+    /// Whether an agent may have one more open permit for a subject.
     ///
-    /// Args:
-    /// * `most`: open permits that the store holds; `kept`: those that it holds now.
+    /// An agent may fill an eighth of the store. Beyond that, it has at most as many permits as others have room for, and each
+    /// of its subjects at most as many as the agent has left.
+    ///
+    /// `most` is the number of permits that the store can hold, and `kept` the number that it holds now.
     pub(crate) fn has_room(
         &self,
         (agent, pair): (&str, &str),
@@ -81,7 +82,7 @@ impl OpenPermits {
     ) -> bool {
         let mut agents = self.0.lock().ignore_poison();
         let Some(counted) = agents.get_mut(agent) else { return true };
-        // INVARIANT (upper bound): never fewer than there are, so most calls need not count.
+        // INVARIANT (upper bound): `most` is never below the number of permits, so most calls need not count.
         if counted.most < most / 8 {
             return true;
         }
@@ -94,24 +95,24 @@ impl OpenPermits {
         all < free && own < free.saturating_sub(all)
     }
 
-    /// Counts one more.
+    /// Counts a new permit.
     pub(crate) fn add(&self, permit: &Reservation) {
         let mut agents = self.0.lock().ignore_poison();
         if !agents.contains_key(&permit.agent) {
-            agents.insert(permit.agent.clone(), Counted::default());
+            agents.insert(permit.agent.clone(), AgentCount::default());
         }
         let Some(counted) = agents.get_mut(&permit.agent) else { return };
         counted.most = counted.most.saturating_add(1);
         let pairs = &mut counted.open.0;
         if !pairs.contains_key(&permit.pair) {
-            pairs.insert(permit.pair.clone(), Open::default());
+            pairs.insert(permit.pair.clone(), DueCounts::default());
         }
         if let Some(open) = pairs.get_mut(&permit.pair) {
             open.add(permit.due);
         }
     }
 
-    /// Counts one less: it is settled.
+    /// Counts a settled permit no more.
     pub(crate) fn remove(&self, permit: &Reservation) {
         let mut agents = self.0.lock().ignore_poison();
         let Some(counted) = agents.get_mut(&permit.agent) else { return };
@@ -121,7 +122,7 @@ impl OpenPermits {
         }
     }
 
-    /// Forgets those whose reports are overdue, and agents without any.
+    /// Forgets permits whose reports are overdue, and agents without permits.
     pub(crate) fn sweep(&self, now: Time) {
         let mut agents = self.0.lock().ignore_poison();
         for counted in agents.values_mut() {

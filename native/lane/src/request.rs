@@ -1,124 +1,51 @@
-//! A request as a typed value: who proves what, and what is asked.
+//! The request of a call as a typed value: its evidence, and the operation or HTTP request that it asks about.
 
 use std::borrow::Cow;
 
-use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::Body;
-use authz_token::{Evidence, Refusal, RefusalReason, Role, Scheme};
+use authz_token::{Evidence, Role, Scheme};
 
 use crate::limits;
 use crate::proto::authz::v1 as wire;
+use crate::refusal::CallRefusal;
 use crate::settings::Settings;
 
-/// The step of a decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    Identify,
-    Resolve,
-    Locate,
-    Judge,
-    Record,
-}
-
-impl Step {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Identify => "identify",
-            Self::Resolve => "resolve",
-            Self::Locate => "locate",
-            Self::Judge => "judge",
-            Self::Record => "record",
-        }
-    }
-}
-
-/// Why a decision ended before policy was asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refused {
-    pub(crate) reason: ReasonCode,
-    pub(crate) step: Step,
-    /// For the enforcer: never bytes of the request.
-    pub(crate) message: String,
-    /// The request was read whole, in the only way it can be read, and judged as what it is: without that no `mode`
-    /// lets it through.
-    pub(crate) understood: bool,
-    /// Whoever proves must put a nonce of ours into the proof (RFC 9449 §8).
-    pub(crate) use_nonce: bool,
-}
-
-impl Refused {
-    pub(crate) fn new(reason: ReasonCode, step: Step, message: impl Into<String>) -> Self {
-        Self { reason, step, message: message.into(), understood: false, use_nonce: false }
-    }
-
-    /// The refusal of a token or of a proof of possession.
-    pub(crate) fn of_token(refusal: &Refusal) -> Self {
-        let reason = refusal_reason(refusal.reason);
-        let use_nonce = refusal.reason == RefusalReason::UseNonce;
-        Self { use_nonce, ..Self::new(reason, Step::Identify, refusal.to_string()) }
-    }
-
-    pub(crate) fn credential(message: impl Into<String>) -> Self {
-        Self::new(ReasonCode::BadCredential, Step::Identify, message)
-    }
-
-    pub(crate) fn input(message: impl Into<String>) -> Self {
-        Self::new(ReasonCode::BadInput, Step::Resolve, message)
-    }
-
-    pub(crate) fn ambiguous(message: impl Into<String>) -> Self {
-        Self::new(ReasonCode::AmbiguousRequest, Step::Resolve, message)
-    }
-}
-
-const fn refusal_reason(reason: RefusalReason) -> ReasonCode {
-    match reason {
-        RefusalReason::NoCredential => ReasonCode::NoCredential,
-        RefusalReason::BadCredential => ReasonCode::BadCredential,
-        RefusalReason::ExpiredCredential => ReasonCode::ExpiredCredential,
-        RefusalReason::WrongAudience => ReasonCode::WrongAudience,
-        RefusalReason::UntrustedIssuer => ReasonCode::UntrustedIssuer,
-        RefusalReason::UnboundCredential => ReasonCode::UnboundCredential,
-        RefusalReason::BadProof | RefusalReason::UseNonce => ReasonCode::BadProof,
-    }
-}
-
-/// One request of any surface.
+/// One request of any surface that judges.
 #[derive(Debug)]
-pub(crate) struct Ask<'a> {
+pub(crate) struct CallRequest<'a> {
     pub(crate) evidence: Vec<Evidence<'a>>,
-    pub(crate) target: Target<'a>,
-    /// Labels that whoever asks says the call carries, each once.
+    pub(crate) target: RequestTarget<'a>,
+    /// Labels that the enforcer says the call carries, each once.
     pub(crate) labels: Vec<&'a str>,
     pub(crate) supported_obligations: Vec<&'a str>,
-    /// Method and URI of the HTTP request that whoever asks was sent.
+    /// Method and URI of the HTTP request that the enforcer was sent.
     pub(crate) sent: Option<(&'a str, &'a str)>,
-    /// The task that is named beside the body.
+    /// The task that the request names beside its body.
     pub(crate) task: Option<&'a str>,
     pub(crate) has_approval: bool,
-    /// The key of an enforcer that executes at most once a key; empty: none.
+    /// Idempotency key of an enforcer; empty if it gives none.
     pub(crate) idempotency_key: &'a str,
     pub(crate) probe: bool,
-    /// The context of the session that a front end names; empty: none.
+    /// Context of the session that a front end names; empty if it names none.
     pub(crate) session_context: &'a str,
-    /// The permit is kept, so that a credential can be issued of it.
+    /// The permit is to be kept, so that a credential can be issued of it.
     pub(crate) wants_credential: bool,
-    /// What to say where no agent is known: this surface knows no caller that is none.
+    /// Message of the refusal of a caller without an agent, on a surface where each caller is an agent.
     pub(crate) agentless: Option<&'static str>,
-    /// The agent, on the word of whoever asks, who is believed in that.
+    /// The agent that a trusted enforcer says it verified.
     pub(crate) relayed: Option<Relayed<'a>>,
-    /// A task credential came in a place of its own, so that nothing else may stand there.
+    /// A task credential was given in a place of its own, where no other credential may be.
     pub(crate) has_credential: bool,
-    /// The request's `authorization`, where another credential than the agent's may stand there.
+    /// `authorization` of the request, if it may hold another credential than the agent's.
     pub(crate) authorization: Option<Authorization<'a>>,
 }
 
-/// Whom an enforcer verified on a connection of its own.
+/// Agent that an enforcer verified on a connection of its own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Relayed<'a> {
-    /// Never empty.
+    /// SPIFFE id of the agent; never empty.
     pub(crate) principal: &'a str,
-    /// Empty where it was not sent along.
+    /// Certificate of the agent; empty if it was not sent along.
     pub(crate) certificate: &'a str,
 }
 
@@ -126,11 +53,11 @@ pub(crate) struct Relayed<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct AgentClaim<'a> {
     pub(crate) evidence: Vec<Evidence<'a>>,
-    /// The agent, on the word of a proxy that is believed in that.
+    /// The agent that a trusted proxy says it verified.
     pub(crate) relayed: Option<Relayed<'a>>,
 }
 
-/// A header that may be meant for us or for the upstream.
+/// An `authorization` header, which may be for Authz or for the upstream.
 #[derive(Clone, Copy)]
 pub(crate) struct Authorization<'a> {
     pub(crate) value: &'a str,
@@ -146,7 +73,7 @@ impl std::fmt::Debug for Authorization<'_> {
 
 /// The operation, or the HTTP request that a route turns into one.
 #[derive(Debug)]
-pub(crate) enum Target<'a> {
+pub(crate) enum RequestTarget<'a> {
     Operation {
         id: &'a str,
         arguments: &'a [u8],
@@ -158,32 +85,32 @@ pub(crate) enum Target<'a> {
         host: &'a str,
         path: &'a str,
         headers: Cow<'a, [(&'a str, &'a str)]>,
-        /// Names of headers whose values are no UTF-8.
+        /// Names of headers whose values are not UTF-8.
         unusable: Vec<&'a str>,
         body: Body<'a>,
     },
 }
 
-/// Reads a `CheckRequest`: every field is bounded, every unknown value refused.
-pub(crate) fn of_request<'a>(
+/// Reads a `CheckRequest`. Every field is bounded, and every unknown value refused.
+pub(crate) fn read_check<'a>(
     request: &'a wire::CheckRequest,
     settings: &Settings,
-) -> Result<Ask<'a>, Refused> {
-    let evidence = evidence(&request.evidence, settings)?;
+) -> Result<CallRequest<'a>, CallRefusal> {
+    let evidence = read_evidence(&request.evidence, settings)?;
     let probe = match wire::Mode::try_from(request.mode) {
         Ok(wire::Mode::Unspecified | wire::Mode::Enforce) => false,
         Ok(wire::Mode::Probe) => true,
-        Err(_) => return Err(Refused::input("`mode` has an unknown value")),
+        Err(_) => return Err(CallRefusal::input("`mode` has an unknown value")),
     };
     check_id("operation", &request.operation)?;
     check_id("resource", &request.resource)?;
     check_id("task", &request.task)?;
     check_id("approval_id", &request.approval_id)?;
     check_list("destinations", &request.destinations, limits::DESTINATION)?;
-    let labels = labels(request.labels.iter().map(String::as_str))?;
+    let labels = read_labels(request.labels.iter().map(String::as_str))?;
     check_list("supported_obligations", &request.supported_obligations, limits::OBLIGATION)?;
     if request.arguments_json.len() > settings.max_arguments_bytes {
-        return Err(Refused::input(format!(
+        return Err(CallRefusal::input(format!(
             "`arguments_json` is longer than {} bytes",
             settings.max_arguments_bytes
         )));
@@ -193,14 +120,14 @@ pub(crate) fn of_request<'a>(
     check_length("http_method", &request.http_method, limits::METHOD)?;
     check_length("http_uri", &request.http_uri, limits::PATH)?;
     if request.http_method.is_empty() != request.http_uri.is_empty() {
-        return Err(Refused::input("`http_method` and `http_uri` come together"));
+        return Err(CallRefusal::input("`http_method` and `http_uri` come together"));
     }
     if !request.confidence_jws.is_empty() {
-        return Err(Refused::input("`confidence_jws` is not in this version"));
+        return Err(CallRefusal::input("`confidence_jws` is not in this version"));
     }
-    Ok(Ask {
+    Ok(CallRequest {
         evidence,
-        target: Target::Operation {
+        target: RequestTarget::Operation {
             id: &request.operation,
             arguments: &request.arguments_json,
             resource: Some(request.resource.as_str()).filter(|id| !id.is_empty()),
@@ -224,12 +151,12 @@ pub(crate) fn of_request<'a>(
 }
 
 /// Reads the credentials of a request.
-pub(crate) fn evidence<'a>(
+pub(crate) fn read_evidence<'a>(
     list: &'a [wire::Evidence],
     settings: &Settings,
-) -> Result<Vec<Evidence<'a>>, Refused> {
+) -> Result<Vec<Evidence<'a>>, CallRefusal> {
     if list.len() > limits::EVIDENCE {
-        return Err(Refused::credential(format!(
+        return Err(CallRefusal::credential(format!(
             "there are more than {} pieces of evidence",
             limits::EVIDENCE
         )));
@@ -239,44 +166,47 @@ pub(crate) fn evidence<'a>(
             let role = match wire::EvidenceRole::try_from(item.role) {
                 Ok(wire::EvidenceRole::Agent) => Role::Agent,
                 Ok(wire::EvidenceRole::Subject) => Role::Subject,
-                _ => return Err(Refused::credential("evidence has no known `role`")),
+                _ => return Err(CallRefusal::credential("evidence has no known `role`")),
             };
             let scheme = match wire::EvidenceScheme::try_from(item.scheme) {
                 Ok(wire::EvidenceScheme::Bearer) => Scheme::Bearer,
                 Ok(wire::EvidenceScheme::Dpop) => Scheme::Dpop,
                 Ok(wire::EvidenceScheme::Wpt) => Scheme::Wpt,
-                _ => return Err(Refused::credential("evidence has no known `scheme`")),
+                _ => return Err(CallRefusal::credential("evidence has no known `scheme`")),
             };
-            credential(role, scheme, &item.token, Some(item.proof.as_str()), settings)
+            read_credential(role, scheme, &item.token, Some(item.proof.as_str()), settings)
         })
         .collect()
 }
 
 /// Reads the agent's credentials of a request whose other parts may be malformed.
-pub(crate) fn agent_claim<'a>(list: &'a [wire::Evidence], settings: &Settings) -> AgentClaim<'a> {
+pub(crate) fn read_agent_claim<'a>(
+    list: &'a [wire::Evidence],
+    settings: &Settings,
+) -> AgentClaim<'a> {
     let items = list.iter().take(limits::EVIDENCE);
     let evidence = items
         .filter(|item| item.role == wire::EvidenceRole::Agent as i32)
-        .filter_map(|item| evidence(std::slice::from_ref(item), settings).ok()?.pop())
+        .filter_map(|item| read_evidence(std::slice::from_ref(item), settings).ok()?.pop())
         .collect();
     AgentClaim { evidence, relayed: None }
 }
 
-/// A credential within its bounds; an empty proof is none.
-pub(crate) fn credential<'a>(
+/// A credential within its bounds. An empty proof counts as none.
+pub(crate) fn read_credential<'a>(
     role: Role,
     scheme: Scheme,
     token: &'a str,
     proof: Option<&'a str>,
     settings: &Settings,
-) -> Result<Evidence<'a>, Refused> {
+) -> Result<Evidence<'a>, CallRefusal> {
     let proof = proof.filter(|proof| !proof.is_empty());
     if token.is_empty() {
-        return Err(Refused::credential(format!("the {role}'s token is empty")));
+        return Err(CallRefusal::credential(format!("the {role}'s token is empty")));
     }
     let most = settings.max_token_bytes;
     if token.len() > most || proof.is_some_and(|proof| proof.len() > most) {
-        return Err(Refused::credential(format!(
+        return Err(CallRefusal::credential(format!(
             "the {role}'s token or proof is longer than {most} bytes"
         )));
     }
@@ -284,30 +214,32 @@ pub(crate) fn credential<'a>(
 }
 
 /// Refuses a text of a request that is longer than `most` bytes.
-pub(crate) fn check_length(name: &str, value: &str, most: usize) -> Result<(), Refused> {
+pub(crate) fn check_length(name: &str, value: &str, most: usize) -> Result<(), CallRefusal> {
     if value.len() > most {
-        return Err(Refused::input(format!("`{name}` is longer than {most} bytes")));
+        return Err(CallRefusal::input(format!("`{name}` is longer than {most} bytes")));
     }
     Ok(())
 }
 
 /// Refuses a text of a request that is longer than an id may be.
-pub(crate) fn check_id(name: &str, value: &str) -> Result<(), Refused> {
+pub(crate) fn check_id(name: &str, value: &str) -> Result<(), CallRefusal> {
     check_length(name, value, limits::ID)
 }
 
-fn check_list(name: &str, values: &[String], most: usize) -> Result<(), Refused> {
+fn check_list(name: &str, values: &[String], most: usize) -> Result<(), CallRefusal> {
     if values.len() > limits::LIST {
-        return Err(Refused::input(format!("`{name}` has more than {} items", limits::LIST)));
+        return Err(CallRefusal::input(format!("`{name}` has more than {} items", limits::LIST)));
     }
     values.iter().try_for_each(|value| check_length(name, value, most))
 }
 
-/// Labels of a call: each once, and no more than a list holds.
-pub(crate) fn labels<'a>(values: impl Iterator<Item = &'a str>) -> Result<Vec<&'a str>, Refused> {
+/// Labels of a call, each once.
+pub(crate) fn read_labels<'a>(
+    values: impl Iterator<Item = &'a str>,
+) -> Result<Vec<&'a str>, CallRefusal> {
     let mut labels: Vec<&str> = values.take(limits::LIST.saturating_add(1)).collect();
     if labels.len() > limits::LIST {
-        return Err(Refused::input(format!("`labels` has more than {} items", limits::LIST)));
+        return Err(CallRefusal::input(format!("`labels` has more than {} items", limits::LIST)));
     }
     labels.iter().try_for_each(|label| check_id("labels", label))?;
     labels.sort_unstable();
@@ -315,8 +247,8 @@ pub(crate) fn labels<'a>(values: impl Iterator<Item = &'a str>) -> Result<Vec<&'
     Ok(labels)
 }
 
-/// Whether an `authorization` value may hold a credential of a kind that is verified here, or is none at all.
-pub(crate) fn may_be_ours(value: &str) -> bool {
+/// Whether an `authorization` value may hold a credential of a kind that Authz verifies, or is not a credential at all.
+pub(crate) fn may_be_verified(value: &str) -> bool {
     let scheme = value.split_once(' ').map(|(scheme, _)| scheme);
     scheme.is_none_or(|scheme| {
         scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("dpop")
@@ -328,8 +260,8 @@ pub(crate) fn is_dpop(value: &str) -> bool {
     value.split_once(' ').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("dpop"))
 }
 
-/// The token of an `authz-credential` value, with its scheme where it says one.
-pub(crate) fn credential_value(value: &str) -> Result<(Option<Scheme>, &str), Refused> {
+/// The token of an `authz-credential` value, and its scheme if it names one.
+pub(crate) fn split_credential(value: &str) -> Result<(Option<Scheme>, &str), CallRefusal> {
     if value.contains(' ') {
         return scheme_and_token("authz-credential", value)
             .map(|(scheme, token)| (Some(scheme), token));
@@ -337,15 +269,15 @@ pub(crate) fn credential_value(value: &str) -> Result<(Option<Scheme>, &str), Re
     Ok((None, value))
 }
 
-/// The one token under a scheme of an `authorization` value, or what is wrong with it.
-pub(crate) fn authorization(value: &str) -> Result<(Scheme, &str), Refused> {
+/// The scheme and the token of an `authorization` value.
+pub(crate) fn split_authorization(value: &str) -> Result<(Scheme, &str), CallRefusal> {
     scheme_and_token("authorization", value)
 }
 
-/// RFC 9110 §11.4 with RFC 6750 §2.1: the scheme in any case, spaces, one token. A comma means that somebody joined two
-/// values, of which nobody knows which one the upstream reads.
-fn scheme_and_token<'a>(header: &str, value: &'a str) -> Result<(Scheme, &'a str), Refused> {
-    let refuse = |what: &str| Err(Refused::credential(format!("`{header}` {what}")));
+/// RFC 9110 §11.4 with RFC 6750 §2.1: the scheme in any case, spaces, one token. A comma means that two values were joined, and
+/// the upstream may read either.
+fn scheme_and_token<'a>(header: &str, value: &'a str) -> Result<(Scheme, &'a str), CallRefusal> {
+    let refuse = |what: &str| Err(CallRefusal::credential(format!("`{header}` {what}")));
     let Some((scheme, token)) = value.split_once(' ') else {
         return refuse("is no scheme and token");
     };
@@ -362,4 +294,9 @@ fn scheme_and_token<'a>(header: &str, value: &'a str) -> Result<(Scheme, &'a str
         return refuse("has a scheme that proves nothing here");
     };
     Ok((scheme, token))
+}
+
+/// The system of an operation id.
+pub(crate) fn system_of(operation: &str) -> Option<&str> {
+    operation.split_once('.').map(|(system, _)| system)
 }
