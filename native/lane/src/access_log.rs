@@ -112,7 +112,7 @@ impl Engine {
         (all <= limits::LOG_ENTRIES).then_some(message)
     }
 
-    /// Settles the permit that an entry is about. An entry about no open permit is no call, and leaves no record.
+    /// Settles the permit that an entry is about. An entry without an open permit leaves no record.
     fn settle_logged(
         &self,
         outcome: LoggedOutcome,

@@ -165,7 +165,7 @@ impl Judgement {
         });
     }
 
-    /// Args: `replace`: makes the new verdict of the old one; its second argument gives the operation's argument schema.
+    /// `replace` makes the new verdict of the old one. Its second argument gives the operation's argument schema.
     fn replace_verdict<'s>(
         &'s mut self,
         replace: impl FnOnce(CallVerdict, &dyn Fn() -> Option<&'s Declared>) -> CallVerdict,
@@ -248,7 +248,7 @@ impl Judgement {
         self.is_softened = world.plan.softens(&refused, self.arrival.now());
     }
 
-    /// How far the request was resolved.
+    /// The operation, or the systems, that the request was resolved to.
     fn place(&self) -> Place<'_> {
         let judged = self.decision().filter(|decision| decision.is_judged);
         if let Some(tier) = judged.and(self.resolved.tier) {

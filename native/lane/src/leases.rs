@@ -208,7 +208,7 @@ fn change_lease(
 /// Whether the task of a lease is live, and nothing of the lease is revoked.
 ///
 /// # Errors
-/// The store failed. That is no reason to take the secret of a live task away.
+/// The store failed. Then the secret of a live task is not taken away.
 fn is_live_in(
     located: Result<Located, CallRefusal>,
     lease: &Lease,

@@ -1,5 +1,5 @@
-//! `authz.v1.Authorizer/List`: the operations that could be permitted to a caller. A list is no decision, so it leaves no record
-//! and changes nothing.
+//! `authz.v1.Authorizer/List`: the operations that could be permitted to a caller. A list is not a decision, so it leaves
+//! no record and changes nothing.
 
 use authz_kernel::decide::Prospects;
 use authz_kernel::reason::ReasonCode;

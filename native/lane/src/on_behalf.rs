@@ -1,4 +1,4 @@
-//! Whether an agent shows the subject on whose behalf it acts, and the note that it has acted for one.
+//! Rule that an agent which acts for a subject shows that subject, and the note that it has acted for one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,16 +19,15 @@ use crate::refusal::{CallRefusal, Step};
 /// The note is written anew no more often, in milliseconds: a day.
 const GRAIN_MS: i64 = 24 * 3_600 * 1_000;
 
-/// Whether a note of that time counts still.
-fn counts(party: &Party, now: i64) -> Option<i64> {
+/// Time of an agent's note, if the note still counts.
+fn noted_at(party: &Party, now: i64) -> Option<i64> {
     party.acted_at.map(|at| at.0).filter(|at| at.saturating_add(ACTED_MS) > now)
 }
 
 impl Engine {
-    /// Refuses an agent that leaves out a subject that it must show, or shows one that it must not.
+    /// Refuses an agent that leaves out a subject that it must show, or shows one that it must not show.
     ///
-    /// Args:
-    /// * `in_task`: the call names a task, whose subject it then is: [`Engine::check_left_out`].
+    /// `in_task` says that the call names a task. Then [`Engine::check_left_out`] looks at the subject of that task.
     pub(crate) fn check_subject(
         &self,
         caller: &CallerIdentity,
@@ -46,7 +45,7 @@ impl Engine {
         self.check_acting(plan, &acting, has_subject, now.0, wait)
     }
 
-    /// Refuses a task without a subject that its agent began itself: the agent must show a subject by now, or what it may do
+    /// Refuses a task without a subject that its agent began itself, if the agent must show a subject by now, or its right to act
     /// without one was taken away.
     pub(crate) fn check_left_out(
         &self,
@@ -66,7 +65,7 @@ impl Engine {
         }
     }
 
-    /// Refuses the agent that gets a task for a subject, where it acts for none.
+    /// Refuses an agent that gets a task for a subject, and may act for no subject.
     pub(crate) fn check_assignee(plan: &Plan, assignee: &str) -> Result<(), CallRefusal> {
         refuse(subject_refused(plan, assignee, true, || Ok::<_, CallRefusal>(false))?)
     }
@@ -85,7 +84,7 @@ impl Engine {
                 return Ok(false);
             };
             let known = match self.keeper.peek(&key, wait)? {
-                Some(Record::Agent(party)) => counts(&party, now),
+                Some(Record::Agent(party)) => noted_at(&party, now),
                 _ => None,
             };
             Ok(known.is_some())
@@ -93,7 +92,7 @@ impl Engine {
         refuse(subject_refused(plan, spiffe_id, has_subject, has_acted)?)
     }
 
-    /// Notes that an agent acts for a subject: from then on it shows one, unless a role says otherwise.
+    /// Notes that an agent acts for a subject. From then on the agent must show a subject, unless a role says otherwise.
     pub(crate) fn note_subject(
         &self,
         caller: &CallerIdentity,
@@ -107,14 +106,14 @@ impl Engine {
         if !has_subject(&caller.chain) || self.acting_agents.at(id).is_some_and(is_fresh) {
             return Ok(());
         }
-        // What a role says needs no memory.
+        // The rule of a role does not depend on notes.
         if plan.model().subject_rule(id).is_some() {
             return Ok(());
         }
         let acting = principal_of(agent);
         let Some(key) = Holder::Agent.key(std::slice::from_ref(&acting)) else { return Ok(()) };
         let known = match self.keeper.peek(&key, wait)? {
-            Some(Record::Agent(party)) => counts(&party, now),
+            Some(Record::Agent(party)) => noted_at(&party, now),
             _ => None,
         };
         if let Some(at) = known.filter(|at| is_fresh(*at)) {
@@ -123,7 +122,7 @@ impl Engine {
         }
         match self.write_note(&key, now, wait) {
             Ok(()) => self.acting_agents.note(id, now),
-            // It is noted already, only not lately.
+            // An older note still counts.
             Err(_) if known.is_some() => {}
             Err(refused) => return Err(refused),
         }

@@ -173,9 +173,9 @@ pub(crate) struct CredentialNote {
 pub(crate) struct RevocationNote {
     pub(crate) target: RevocationTarget,
     pub(crate) value: String,
-    /// Why, in the caller's words; empty where the caller gave no reason.
+    /// Reason in the caller's words; empty if the caller gave none.
     pub(crate) reason: String,
-    /// Who, as the owner of the administration socket states it; empty where the caller gave no name.
+    /// Name that the owner of the administration socket gives itself; empty if it gives none.
     pub(crate) by: String,
     /// The call lifts a revocation.
     pub(crate) undo: bool,

@@ -48,7 +48,7 @@ impl Default for CallVerdict {
 impl CallVerdict {
     /// The verdict once the kernel decided.
     ///
-    /// Args: `declared`: gives the argument schema of the operation. Names that it lacks are left out of the message.
+    /// `declared` gives the argument schema of the operation. Names that the schema lacks are left out of the message.
     pub(crate) fn decided<'d>(
         self,
         decision: Box<Decision>,
@@ -87,7 +87,7 @@ impl CallVerdict {
 
     /// The verdict once a refusal ends the call. The refusal replaces any earlier verdict.
     ///
-    /// Args: `declared`: as of [`CallVerdict::decided`].
+    /// `declared` is as of [`CallVerdict::decided`].
     pub(crate) fn refused<'d>(
         self,
         refused: CallRefusal,
@@ -108,7 +108,7 @@ impl CallVerdict {
         }
     }
 
-    /// A permit of a call about tasks or credentials that needs no policy. It is no permit of an operation.
+    /// A permit of a call about tasks or credentials that needs no policy. It does not permit an operation.
     pub(crate) fn granted(self, message: impl Into<String>) -> Self {
         Self {
             step: Step::Judge,
@@ -157,7 +157,7 @@ impl CallVerdict {
         self.understood
     }
 
-    /// The call was refused because a proof of possession lacks a nonce of ours.
+    /// The call was refused because a proof of possession lacks a nonce of Authz.
     pub(crate) fn use_nonce(&self) -> bool {
         self.use_nonce && self.outcome == Outcome::Deny
     }
@@ -188,7 +188,7 @@ fn shown_message<'d>(
 
 /// Replaces the undeclared names in the pointer of a message.
 ///
-/// The kernel writes "argument `<pointer>`: <what>" of arguments, and "<what> at `<pointer>`" of a text that is no JSON.
+/// The kernel writes "argument `<pointer>`: <what>" of arguments, and "<what> at `<pointer>`" of a text that is not JSON.
 fn declared_only(message: &str, declared: Option<&Declared>) -> String {
     let of_argument = message.split_once("argument `").and_then(|(before, rest)| {
         // A name may hold the separator, `<what>` does not.
