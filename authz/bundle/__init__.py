@@ -1,4 +1,4 @@
-"""The bundle: its folder, read whole, compiled and tested before it serves."""
+"""The bundle: `folder` reads its files, `compile` makes a plan of them that has passed the bundle's own tests."""
 
 from authz.bundle.compile import (
     CompiledBundle,

@@ -1,4 +1,4 @@
-"""From a bundle's files to a plan that has passed the bundle's own tests."""
+"""Compiles the files of a bundle to a plan that has passed the bundle's own tests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,64 +13,56 @@ __all__ = ["CompiledBundle", "TestFailure", "TestResults", "compile_bundle", "re
 
 @dataclass(frozen=True, slots=True)
 class TestFailure:
-    """A step of a test that did not come out as expected, or a test file that cannot be read."""
+    """A failed step of a test, or a test file that cannot be read."""
 
     __test__ = False
 
     test: str
-    """Name of the test; empty where the file cannot be read."""
+    """Name of the test; empty for a file that cannot be read."""
     step: int
-    """Which step, from 1."""
+    """Number of the step, from 1."""
     file: str
-    """Its file."""
+    """The test file."""
     line: int
-    """Its line."""
+    """Line of the step."""
     expected: str
-    """What was expected."""
+    """Expected decision."""
     actual: str
-    """What came instead."""
+    """Actual decision."""
     message: str
-    """What happened."""
+    """Cause of the failure."""
 
     def diagnostic(self) -> Diagnostic:
-        """Tell the failure.
-
-        Returns:
-            What, where, how to mend.
-        """
+        """Return the failure as a diagnostic."""
         if not self.test:
             return Diagnostic(self.message)
         what = f"test `{self.test}`, step {self.step}: expected {self.expected}; got {self.actual}."
-        said = f" {self.message[:1].upper()}{self.message[1:]}." if self.message else ""
-        return Diagnostic(what + said, self.file, self.line, mend="Mend the policy, or the test.")
+        cause = f" {self.message[:1].upper()}{self.message[1:]}." if self.message else ""
+        return Diagnostic(what + cause, self.file, self.line, mend="Mend the policy, or the test.")
 
 
 @dataclass(frozen=True, slots=True)
 class TestResults:
-    """What a bundle's tests came to."""
+    """Results of a bundle's tests."""
 
     __test__ = False
 
     passed: int
-    """Steps that came out as expected."""
+    """Steps that passed."""
     skipped: int
     """Tests that only a server can run."""
     failures: tuple[TestFailure, ...]
-    """What did not."""
+    """Failed steps."""
     omitted: int
-    """Failures beyond those listed."""
+    """Number of further failures."""
 
     @property
     def failed(self) -> int:
-        """How many failed."""
+        """Number of failures."""
         return len(self.failures) + self.omitted
 
     def check(self) -> None:
-        """Refuse a bundle of which a test fails.
-
-        Raises:
-            BundleTestError: One does.
-        """
+        """Raise BundleTestError if a test failed."""
         if self.failed:
             more = (Diagnostic(f"{self.omitted} more failures."),) if self.omitted else ()
             raise BundleTestError((*(failure.diagnostic() for failure in self.failures), *more))
@@ -83,7 +75,7 @@ class CompiledBundle:
     plan: Plan
     """The plan."""
     tests: TestResults
-    """What its own tests came to: none failed."""
+    """Results of its own tests: none failed."""
 
 
 def compile_bundle(
@@ -92,17 +84,14 @@ def compile_bundle(
     """Compile a bundle and run its own tests.
 
     Args:
-        bundle: Its files.
+        bundle: Files of the bundle.
         variables: Values of `${…}`.
-        now_ms: The time that the tests see, and that the ends of `mode` are held against.
-        previous: The plan before, which saves work.
-
-    Returns:
-        The plan.
+        now_ms: Unix time in milliseconds, for the tests and for the ends of `mode`.
+        previous: The plan before. Parts that did not change are not compiled again.
 
     Raises:
-        BundleError: It does not compile.
-        BundleTestError: A test of its own fails.
+        BundleError: The bundle does not compile.
+        BundleTestError: One of its own tests fails.
     """
     plan = Plan.compile(bundle, variables, previous, now_ms=now_ms)
     tests = read_results(plan.test(bundle, now_ms))
@@ -111,27 +100,20 @@ def compile_bundle(
 
 
 def read_results(report: TestReport) -> TestResults:
-    """Read what a bundle's tests came to.
-
-    Args:
-        report: The engine's report.
-
-    Returns:
-        The same as values.
-    """
+    """Return the results of a bundle's tests, from the engine's report."""
     document = report.document
-    listed: list[dict[str, Any]] = list(document["failed"])
+    rows: list[dict[str, Any]] = list(document["failed"])
     failures = tuple(
         TestFailure(
-            test=str(one["test"]),
-            step=int(one["step"]),
-            file=str(one["file"]),
-            line=int(one["line"]),
-            expected=str(one["expected"]),
-            actual=str(one["actual"]),
-            message=str(one["message"]),
+            test=str(row["test"]),
+            step=int(row["step"]),
+            file=str(row["file"]),
+            line=int(row["line"]),
+            expected=str(row["expected"]),
+            actual=str(row["actual"]),
+            message=str(row["message"]),
         )
-        for one in listed
+        for row in rows
     )
     return TestResults(
         int(document["passed"]), int(document["skipped"]), failures, int(document["omitted"])

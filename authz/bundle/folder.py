@@ -41,11 +41,11 @@ class _Bounds:
 
 
 class _Pace:
-    """Lets others run: reading many small files holds the interpreter lock most of the time, and decisions wait for it.
+    """Rests while many small files are read. Reading holds the interpreter lock most of the time, and decisions wait for it.
 
     Args:
         pause: Waits so many seconds.
-        most: Rests at most; 0: nobody else is there.
+        most: Most rests. Zero: no decision waits.
     """
 
     def __init__(self, pause: Callable[[float], None], most: int) -> None:
@@ -54,7 +54,7 @@ class _Pace:
         self._since = time.perf_counter()
 
     def rest(self) -> None:
-        """Rest, if it is time to."""
+        """Rest if the last rest is long enough ago."""
         if self._left > 0 and time.perf_counter() - self._since >= _BURST:
             self._left -= 1
             self._pause(_REST)
@@ -71,22 +71,19 @@ def read_folder(
 ) -> BundleFiles:
     """Read a bundle folder.
 
-    Hidden files and folders, and files of other kinds than YAML, Cedar, JSON and CSV, are not part of a bundle; under
-    `policies/` every file is, but a copy that an editor kept (`…~`), and under `data/` text files (`.txt`) are too.
-    A symbolic link may lead anywhere inside the folder (as in a mounted ConfigMap), but not out of it.
+    A bundle consists of YAML, Cedar, JSON and CSV files; hidden files and folders do not belong to it. Under `policies/` every file belongs
+    to it but backup copies of editors (`…~`), and under `data/` text files (`.txt`), too. A symbolic link may point to any place inside
+    the folder (as in a mounted ConfigMap), but not out of it.
 
     Args:
         folder: The folder.
-        max_bytes: Most bytes, all files together.
+        max_bytes: Most bytes of all files together.
         max_files: Most files.
-        pause: Waits so many seconds, before the folder is read again and where reading rests.
-        served: What decisions go on with meanwhile: reading rests now and then, and what is the same is kept once.
-
-    Returns:
-        Its files.
+        pause: Waits so many seconds, before the folder is read again and at rests.
+        served: The bundle in use, if decisions are made meanwhile: reading then rests, and equal contents are kept once.
 
     Raises:
-        BundleError: It cannot be read, breaks a bound, leads out of itself, or does not stop changing.
+        BundleError: The folder cannot be read, breaks a bound, has a link out of it, or does not stop changing.
     """
     bounds = _Bounds(max_bytes, max_files)
     pace = _Pace(pause, _MOST_RESTS if served is not None else 0)
@@ -120,7 +117,7 @@ def _refused(what: str, where: Path, mend: str = "") -> BundleError:
 
 
 def _shown(path: Path) -> str:
-    """Write a path so that it can stand in any message, whatever its bytes are."""
+    """Return a path as text for messages, whatever its bytes are."""
     try:
         return os.fsencode(path).decode(errors="backslashreplace")
     except UnicodeEncodeError:
@@ -148,7 +145,7 @@ def _circle(folder: Path, name: str) -> BundleError:
 
 
 def _walk(folder: Path, root: Path, at: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    """Find files; `above` are the folders that are being read, without links, the root first."""
+    """Yield files. `above` are the folders that are being read, without links, the root first."""
     if len(above) > _MAX_DEPTH + 1:
         raise _refused(f"folders are nested deeper than {_MAX_DEPTH}.", folder)
     at_real = above[-1]
@@ -178,7 +175,7 @@ def _walk(folder: Path, root: Path, at: Path, above: tuple[Path, ...]) -> Iterat
 
 
 def _belongs(name: Path) -> bool:
-    """Whether a file is part of the bundle: a policy with a slip in its name must be refused, not passed over."""
+    """Return whether a file belongs to the bundle. A policy with a misspelt name must be refused, not skipped."""
     if name.parts[0] == "policies":
         return not name.name.endswith("~")
     return name.suffix in _SUFFIXES or (name.parts[0] == "data" and name.suffix == ".txt")
@@ -222,7 +219,7 @@ def _read_once(
 
 
 def _once(content: bytes, known: bytes | None) -> bytes:
-    """Give what is known, where it is the same: to free many files at once takes milliseconds, and nobody is answered."""
+    """Return the known content if it is equal. To free many files at once would take milliseconds in which no call is answered."""
     return known if known == content else content
 
 

@@ -1,4 +1,8 @@
-"""Whose credentials are believed: trust sources, read, fetched and kept fresh."""
+"""Trust: the keys of issuers and trust domains whose credentials are accepted.
+
+`sources` reads sources that are files and writes the engine's JSON. `remote` makes the sources that are fetched, by `fetch` (HTTPS,
+from the addresses that `addresses` permits) or `spiffe` (bundle endpoints, Workload API). `refresh` keeps them fresh.
+"""
 
 from authz.trust.addresses import Reach
 from authz.trust.fetch import Document, Fetcher, FetchError, FetchRequest, WebVerifier

@@ -1,7 +1,7 @@
-"""Which network addresses keys may be fetched from.
+"""Network addresses from which keys may be fetched.
 
-A name that an issuer, or whoever answers for its DNS, points at an inner address would make this node ask a service
-that trusts its neighbours. So only public addresses are asked, unless the configuration says otherwise.
+A host name, or its DNS, could point at an internal address: this node would then ask a service that trusts its neighbours. So
+only public addresses are asked, unless the configuration permits others.
 """
 
 import ipaddress
@@ -11,9 +11,9 @@ from typing import Final, TypeAlias
 __all__ = ["Address", "Network", "Reach", "refusal"]
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-"""An address."""
+"""An IP address."""
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
-"""A network."""
+"""An IP network."""
 
 
 def _networks(*texts: str) -> tuple[Network, ...]:
@@ -24,7 +24,7 @@ _LOOPBACK: Final = _networks("127.0.0.0/8", "::1/128")
 _PRIVATE: Final = _networks(
     "10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"
 )
-# What the registries of special-purpose addresses (RFC 6890) list beside those.
+# Further networks of the registries of special-purpose addresses (RFC 6890).
 _SPECIAL: Final = _networks(
     "0.0.0.0/8",
     "169.254.0.0/16",
@@ -43,7 +43,7 @@ _SPECIAL: Final = _networks(
 )
 _UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-# Whoever can read these holds the credentials of the machine; no entry opens them.
+# Metadata services hand out the credentials of the machine. No setting permits them.
 _METADATA: Final = frozenset(
     ipaddress.ip_address(text)
     for text in (
@@ -67,26 +67,18 @@ _IS_PRIVATE: Final = "a private address"
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Which addresses may be asked beside the public ones."""
+    """Addresses that may be asked."""
 
     private: bool = False
-    """Private networks and loopback."""
+    """Private networks and loopback, beside public addresses."""
     networks: tuple[Network, ...] = ()
-    """These too, whatever they are."""
+    """Further networks, of any kind but metadata services."""
     loopback_only: bool = False
-    """Nothing but loopback: without TLS, nothing else proves who answers."""
+    """Only loopback: without TLS, nothing else proves which server answers."""
 
 
 def refusal(address: Address, reach: Reach) -> str | None:
-    """Say why an address may not be asked.
-
-    Args:
-        address: As resolved.
-        reach: What may be asked.
-
-    Returns:
-        What it is; none where it may be asked.
-    """
+    """Return the kind of an address that may not be asked; `None` if it may be asked."""
     address = _inner(address)
     kind = _kind(address)
     if kind is None or kind == _METADATA_SERVICE:
@@ -100,7 +92,7 @@ def refusal(address: Address, reach: Reach) -> str | None:
 
 
 def _kind(address: Address) -> str | None:
-    """What an address is, if it is not a public one."""
+    """Return the kind of an address; `None` for a public one."""
     if address in _METADATA:
         return _METADATA_SERVICE
     if any(address in network for network in _LOOPBACK):
@@ -116,7 +108,7 @@ def _kind(address: Address) -> str | None:
 
 
 def _inner(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for, or the address itself."""
+    """Return the IPv4 address inside an IPv6 address, or the address itself."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped

@@ -32,7 +32,7 @@ from authz.trust.addresses import Reach, refusal
 __all__ = ["Document", "FetchError", "FetchRequest", "Fetcher", "ServerVerifier", "WebVerifier"]
 
 _CHUNK: Final = 65_536
-# Of a TLS handshake, heads, and frames of small chunks and records, beside an eighth of the document.
+# Bytes for the TLS handshake, headers and framing, beside an eighth of the document.
 _AROUND: Final = 262_144
 _MAX_ADDRESSES: Final = 8
 _OK: Final = 200
@@ -43,67 +43,56 @@ _FRESH_AT_MOST: Final = re.compile(r"(?:^|[,\s])(?:no-cache|no-store)\s*(?:$|[,=
 
 
 class FetchError(Exception):
-    """A document could not be fetched; the text says why, without a byte of the document."""
+    """A document could not be fetched. The message says why, without a byte of the document."""
 
 
 class ServerVerifier(Protocol):
-    """How a server proves who it is."""
+    """Verifies the server of a URL."""
 
     def context(self) -> ssl.SSLContext:
-        """Make what the handshake is done with; raises FetchError where it cannot be made."""
+        """Return the context of the TLS handshake; raises FetchError where it cannot be made."""
 
     def check(self, certificate: bytes) -> None:
-        """Look at the server's own certificate after the handshake; raises FetchError to refuse it."""
+        """Check the server's own certificate after the handshake; raises FetchError to refuse it."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebVerifier:
-    """By the name in its URL, and a certificate of an authority of the web, or of one that is configured."""
+    """Verifies a server by the host name in its URL and a public or configured authority."""
 
     ca_file: str | None = None
-    """Authorities in PEM; none: those of the system."""
+    """Authorities, PEM. `None`: those of the system."""
 
     def context(self) -> ssl.SSLContext:
-        """Make the context.
-
-        Returns:
-            The context.
-
-        Raises:
-            FetchError: The authorities cannot be read.
-        """
+        """Return the context; raises FetchError if `ca_file` cannot be read."""
         try:
             if self.ca_file is not None:
                 check_way(self.ca_file, strict=False)
-            made = ssl.create_default_context(cafile=self.ca_file)
+            context = ssl.create_default_context(cafile=self.ca_file)
         except (OSError, ValueError) as error:
-            said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise FetchError(f"`ca_file` {self.ca_file} cannot be read: {said}") from error
-        made.minimum_version = ssl.TLSVersion.TLSv1_2
-        return made
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise FetchError(f"`ca_file` {self.ca_file} cannot be read: {reason}") from error
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        return context
 
     def check(self, certificate: bytes) -> None:
-        """Accept: the handshake has said it all.
-
-        Args:
-            certificate: In DER.
-        """
+        """Accept the certificate: the handshake has verified it."""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """What to fetch, and under which rules."""
+    """A document to fetch, and its rules."""
 
     url: str
-    """Where."""
+    """URL of the document."""
     reach: Reach = field(default_factory=Reach)
     """Addresses that may be asked."""
     tls: ServerVerifier = field(default_factory=WebVerifier)
-    """How the server proves who it is."""
+    """Verifies the server."""
     timeout: float = 10.0
-    """Seconds for all of it."""
+    """Seconds for the whole fetch."""
     max_bytes: int = 1_048_576
-    """How large the document may be. What comes around it may take 256 KiB and an eighth of this more."""
+    """Largest document. Headers and framing may take 256 KiB and an eighth of this, in addition."""
     accept: str = "application/json, application/jwk-set+json"
     """Media types of the document."""
 
@@ -119,20 +108,9 @@ class Document:
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """Ask the system for the addresses of a host.
-
-    Args:
-        host: A name or an address.
-        port: The port.
-
-    Returns:
-        Addresses, in the system's order.
-
-    Raises:
-        OSError: It has none.
-    """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-    return [str(entry[4][0]) for entry in found]
+    """Return the addresses of a host, in the system's order; raises OSError where there are none."""
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    return [str(entry[4][0]) for entry in entries]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,22 +118,12 @@ class Fetcher:
     """Fetches documents."""
 
     resolve: Callable[[str, int], Sequence[str]] = resolve
-    """Gives the addresses of a host."""
+    """Returns the addresses of a host."""
     clock: Callable[[], float] = time.monotonic
-    """Seconds."""
+    """Monotonic clock, in seconds."""
 
     def get(self, request: FetchRequest) -> Document:
-        """Fetch a document.
-
-        Args:
-            request: Which.
-
-        Returns:
-            It.
-
-        Raises:
-            FetchError: It could not be had under the rules.
-        """
+        """Fetch a document; raises FetchError where the rules do not permit it, or it cannot be reached."""
         url = request.url
         if defect := url_defect(url, plain=request.reach.loopback_only):
             raise FetchError(f"its URL {defect}")
@@ -176,22 +144,22 @@ class Fetcher:
                     "GET", url, headers=headers, extensions={"timeout": limits}
                 ) as response,
             ):
-                told = {
+                head = {
                     name.decode("latin-1").lower(): value.decode("latin-1")
                     for name, value in response.headers
                 }
-                _check_head(response.status, told)
+                _check_head(response.status, head)
                 body = _read(response.iter_stream(), request.max_bytes, deadline, self.clock)
         except FetchError:
             raise
         except httpcore2.TimeoutException as error:
             raise FetchError(f"no answer within {request.timeout:g} s") from error
         except httpcore2.ProtocolError as error:
-            raise FetchError(f"its answer is not valid HTTP: {_said(error)}") from error
+            raise FetchError(f"its answer is not valid HTTP: {_cause(error)}") from error
         except (httpcore2.NetworkError, OSError, ssl.SSLError) as error:
-            raise FetchError(f"it cannot be reached: {_said(error)}") from error
+            raise FetchError(f"it cannot be reached: {_cause(error)}") from error
         try:
-            return Document(body.decode(), _fresh_for(told))
+            return Document(body.decode(), _fresh_for(head))
         except UnicodeDecodeError as error:
             raise FetchError("the answer is not UTF-8") from error
 
@@ -219,19 +187,19 @@ def _read(chunks: Iterable[bytes], most: int, deadline: float, clock: Callable[[
 
 
 def _fresh_for(headers: dict[str, str]) -> float | None:
-    said = headers.get("cache-control", "").lower()
-    if _FRESH_AT_MOST.search(said):
+    cache_control = headers.get("cache-control", "").lower()
+    if _FRESH_AT_MOST.search(cache_control):
         return 0.0
-    found = _MAX_AGE.search(said)
-    if found is None:
+    max_age = _MAX_AGE.search(cache_control)
+    if max_age is None:
         return None
     age = headers.get("age", "").strip()
     spent = int(age) if age.isascii() and age.isdigit() and len(age) < 10 else 0
-    return float(max(0, int(found[1]) - spent))
+    return float(max(0, int(max_age[1]) - spent))
 
 
-def _said(error: BaseException) -> str:
-    """The innermost cause in one line, bounded."""
+def _cause(error: BaseException) -> str:
+    """Return the innermost cause in one line of at most 200 characters."""
     while error.__cause__ is not None or error.__context__ is not None:
         error = error.__cause__ or error.__context__ or error
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -241,7 +209,7 @@ def _said(error: BaseException) -> str:
 
 
 class _Network(httpcore2.NetworkBackend):
-    """Connects to checked addresses."""
+    """Connects to checked addresses only."""
 
     def __init__(
         self,
@@ -265,12 +233,12 @@ class _Network(httpcore2.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.NetworkStream:
         try:
-            found = list(self._resolve(host, port))
+            addresses = list(self._resolve(host, port))
         except OSError as error:
-            raise FetchError(f"its host has no address: {_said(error)}") from error
+            raise FetchError(f"its host has no address: {_cause(error)}") from error
         refused: list[str] = []
         last: Exception | None = None
-        for text in found[:_MAX_ADDRESSES]:
+        for text in addresses[:_MAX_ADDRESSES]:
             try:
                 why = refusal(ipaddress.ip_address(text), self._request.reach)
             except ValueError:
@@ -307,7 +275,7 @@ class _Network(httpcore2.NetworkBackend):
 
 
 class _Stream(httpcore2.NetworkStream):
-    """A connection whose every step ends by one deadline, and all of whose bytes have one bound."""
+    """A connection with one deadline for all steps and one bound for all received bytes."""
 
     def __init__(
         self,
@@ -357,7 +325,7 @@ class _Stream(httpcore2.NetworkStream):
 
 
 class _TlsStream(httpcore2.NetworkStream):
-    """TLS over a stream that counts: a socket of `ssl` would read records of its own without end, uncounted."""
+    """TLS over a stream that counts. A socket of `ssl` would read records itself, uncounted and without end."""
 
     def __init__(
         self, plain: _Stream, context: ssl.SSLContext, server_hostname: str | None
@@ -373,14 +341,14 @@ class _TlsStream(httpcore2.NetworkStream):
         self._run(self._object.do_handshake, timeout)
 
     def certificate(self) -> bytes:
-        """The server's own certificate in DER."""
+        """Return the server's own certificate, DER."""
         return self._object.getpeercert(binary_form=True) or b""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
             return self._run(lambda: self._object.read(max_bytes), timeout)
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-            # As a socket of `ssl` takes it: many servers close without saying so.
+            # Many servers close without a close_notify; sockets of `ssl` accept this, too.
             return b""
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -407,7 +375,7 @@ class _TlsStream(httpcore2.NetworkStream):
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLError:
-                # The alert tells the server why.
+                # Send the alert, so that the server knows why.
                 with contextlib.suppress(httpcore2.NetworkError, httpcore2.TimeoutException):
                     self._flush(timeout)
                 raise

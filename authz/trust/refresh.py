@@ -1,8 +1,8 @@
-"""Keeps fresh what is fetched, keys or directories: one thread that plans, and a few that fetch.
+"""Keeps fetched keys and directories fresh: one thread plans, and a few fetch.
 
-A source is fetched again after the time that it names, within the configured bounds; sooner, at most once a minute, where
-a credential names a key that it does not have; with growing, jittered pauses where it fails. A document that is refused
-leaves the one before serving. Keys that could not be fetched again for too long are dropped.
+A source is fetched again after the time that it names, within the configured bounds. A token that names an unknown key causes a
+fetch at once, at most once a minute. A source that fails is tried again after growing, random pauses. A document that is
+refused leaves the one before in use. Keys that could not be fetched for too long are dropped.
 """
 
 import queue
@@ -32,11 +32,11 @@ _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
 _ASKED_AGAIN: Final = 60.0
 _CLOSING: Final = 2.0
-_MAX_SAID: Final = 500
+_MAX_ERROR: Final = 500
 
 
 class RefreshOutcome(StrEnum):
-    """What came of one attempt."""
+    """Result of one attempt."""
 
     UPDATED = "updated"
     UNCHANGED = "unchanged"
@@ -46,14 +46,14 @@ class RefreshOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RefreshEvents:
-    """What the log says."""
+    """Log events of a refresh."""
 
     updated: str
-    """Something new serves."""
+    """A new document is in use."""
     failed: str
-    """It could not be fetched, or was refused."""
+    """A document could not be fetched, or was refused."""
     dropped: str
-    """It is too old."""
+    """A document is too old."""
 
 
 _KEYS: Final = RefreshEvents(
@@ -64,37 +64,37 @@ _KEYS: Final = RefreshEvents(
 
 
 class DocumentHolder(Protocol):
-    """Whoever holds what serves: keys, or directories."""
+    """Holds the documents in use: keys or directories."""
 
     def current(self, key: SourceKey) -> str | None:
-        """Give the keys of a source; none where there were never any."""
+        """Return the document of a source that is in use; `None` where there never was one."""
 
     def renew(self, key: SourceKey, document: str) -> bool:
-        """Put a document in the place of the one before; False where it is the same.
+        """Replace the document of a source; return False where it is the same.
 
         Raises TrustError or BundleError to refuse it.
         """
 
     def drop(self, key: SourceKey) -> None:
-        """Take the keys of a source away."""
+        """Remove the document of a source."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """How a source stands."""
+    """Status of a source."""
 
     key: SourceKey
-    """Whose keys it gives."""
+    """The source."""
     place: str
-    """Where they come from."""
+    """URL, file or socket of the source."""
     age: float | None
-    """Seconds since it was last known that the keys are those of the source; none: never."""
+    """Seconds since the document was last confirmed by the source. `None`: never."""
     stale: bool
-    """Its keys were dropped."""
+    """The document was dropped."""
     error: str
-    """Why the last attempt failed; empty where it did not."""
+    """Error of the last attempt; empty if it succeeded."""
     counts: dict[RefreshOutcome, int]
-    """Attempts."""
+    """Number of attempts, by result."""
 
 
 @dataclass
@@ -108,32 +108,28 @@ class _State:
     error: str = ""
     asked: float | None = None
     planned: float | None = None
-    """When it was due, before an unknown key made it due at once."""
+    """Time at which the source was due before an unknown key made it due at once."""
     counts: Counter[RefreshOutcome] = field(default_factory=Counter)
 
 
 def boot_time() -> float:
-    """Read a clock that never goes back, and goes on while the machine sleeps.
-
-    Returns:
-        Seconds.
-    """
+    """Return the seconds of a clock that never goes back, and goes on while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Refresher:
-    """Fetches trust sources again and again.
+    """Fetches sources again and again.
 
     Args:
-        sources: What is fetched.
-        holds: Takes what was fetched.
-        log: Says what came of it.
-        unknown: Gives, once, the sources of which an unknown key was asked for.
+        sources: The sources.
+        holds: Receives the documents.
+        log: Receives the result of each attempt.
+        unknown: Returns the sources of which a token named an unknown key since the last call.
         complete: Called once, when every source was fetched for the first time.
-        clock: Seconds; also while the machine sleeps.
-        spread: Gives a number between two, to spread what would fall together.
-        words: What the log says.
-        threads: How many fetch, where sources come and go; none: as many as the sources need, which stay as they are.
+        clock: Seconds, also while the machine sleeps.
+        spread: Returns a random number between two numbers.
+        words: Log events.
+        threads: Threads that fetch, where sources come and go. Default: as many as the sources need, at most four.
     """
 
     def __init__(
@@ -159,10 +155,10 @@ class Refresher:
         now = clock()
         self._states = {source.key: _State(source, due=now) for source in sources}
         self._lock = threading.Lock()
-        # A document that comes just as the keys are dropped must not be dropped with them.
+        # A document that arrives while the keys are dropped must not be dropped with them.
         self._applying = threading.Lock()
         self._stop = threading.Event()
-        # A source is here once at most.
+        # A source is in the queue once at most.
         self._work: queue.SimpleQueue[SourceKey | None] = queue.SimpleQueue()
         fetching = min(_THREADS, len(self._states)) if threads is None else threads
         self._planner = PeriodicThread(
@@ -185,7 +181,7 @@ class Refresher:
             thread.start()
 
     def close(self) -> None:
-        """End. A fetch that is under way changes nothing any more."""
+        """End the threads. A fetch that is under way changes nothing any more."""
         if self._stop.is_set():
             return
         self._stop.set()
@@ -196,7 +192,7 @@ class Refresher:
         for thread in self._fetchers:
             if thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
-        # Whoever still fetches takes this lock before it changes anything, and sees the end.
+        # A thread that still fetches takes this lock before it changes anything, and then sees the end.
         with self._applying:
             pass
 
@@ -205,18 +201,14 @@ class Refresher:
             self._work.put(key)
 
     def _log_plan_failure(self, error: BaseException) -> None:
-        self._say("error", "planning the refresh failed", error=repr(error))
+        self._log_event("error", "planning the refresh failed", error=repr(error))
 
     def _fetch(self) -> None:
         while (key := self._work.get()) is not None and not self._stop.is_set():
             self.refresh(key)
 
     def replace(self, sources: Sequence[RemoteSource]) -> None:
-        """Fetch these from now on. Those that stay go on as they were.
-
-        Args:
-            sources: All of them.
-        """
+        """Fetch these sources from now on. A source that stays keeps its state."""
         now = self._clock()
         with self._lock:
             before = self._states
@@ -227,15 +219,14 @@ class Refresher:
     # --- steps
 
     def due(self) -> list[SourceKey]:
-        """Drop what is too old, and tell what must be fetched now.
+        """Drop documents that are too old, and return the sources that must be fetched now.
 
-        Returns:
-            Sources; each must be handed to `refresh` before it is told again.
+        Each must be handed to `refresh` before it is returned again.
         """
-        asked = list(self._unknown())
+        unknown = list(self._unknown())
         now = self._clock()
         with self._lock:
-            for key in asked:
+            for key in unknown:
                 state = self._states.get(key)
                 if state is None or state.flying:
                     continue
@@ -253,14 +244,7 @@ class Refresher:
         return due
 
     def refresh(self, key: SourceKey) -> RefreshOutcome:
-        """Fetch a source, and put what came in the place of what was.
-
-        Args:
-            key: Which.
-
-        Returns:
-            What came of it.
-        """
+        """Fetch a source, and replace its document; return the result."""
         state = self._states.get(key)
         if state is None:
             return RefreshOutcome.FAILED
@@ -277,11 +261,11 @@ class Refresher:
                 state.good, state.dropped = began, False
         except FetchError as failed:
             error = str(failed)
-        except (TrustError, BundleError) as refused:
-            outcome, error = RefreshOutcome.REFUSED, str(refused)
+        except (TrustError, BundleError) as refusal:
+            outcome, error = RefreshOutcome.REFUSED, str(refusal)
         except BaseException as failed:  # noqa: BLE001 - a panic of the engine is no Exception
             error = f"it failed inside the server: {failed!r}"
-        self._settle(state, outcome, error[:_MAX_SAID], fresh_for)
+        self._settle(state, outcome, error[:_MAX_ERROR], fresh_for)
         return outcome
 
     def _settle(
@@ -296,7 +280,7 @@ class Refresher:
                 longest = min(_LONGEST_PAUSE, bounds.max)
                 pause = min(longest, _FIRST_PAUSE * 2.0 ** min(state.failures - 1, 16))
                 state.due = now + pause * self._spread(0.5, 1.0)
-                # Whoever makes tokens up must not make a source that fails be asked more often.
+                # Made-up tokens must not cause more attempts at a source that fails.
                 if state.planned is not None:
                     state.due = max(state.due, state.planned)
             else:
@@ -311,14 +295,16 @@ class Refresher:
             else:
                 complete = lambda: None  # noqa: E731 - as above
         complete()
-        about = {
+        source = {
             "source": f"{state.source.key.kind} {state.source.key.name}",
             "place": state.source.place,
         }
         if error:
-            self._say("warning", self._words.failed, **about, outcome=str(outcome), error=error)
+            self._log_event(
+                "warning", self._words.failed, **source, outcome=str(outcome), error=error
+            )
         elif outcome is RefreshOutcome.UPDATED:
-            self._say("info", self._words.updated, **about)
+            self._log_event("info", self._words.updated, **source)
 
     def _too_old(self, state: _State, now: float) -> bool:
         return (
@@ -334,7 +320,7 @@ class Refresher:
                 return
             self._holds.drop(key)
             state.dropped = True
-        self._say(
+        self._log_event(
             "error",
             self._words.dropped,
             source=f"{key.kind} {key.name}",
@@ -342,19 +328,15 @@ class Refresher:
             error=state.error,
         )
 
-    def _say(self, level: str, event: str, **values: str) -> None:
+    def _log_event(self, level: str, event: str, **values: str) -> None:
         # A log that cannot be written must not stop the refresh.
         with suppress(Exception):
             getattr(self._log, level)(event, **values)
 
-    # --- what it can be asked
+    # --- status
 
     def statuses(self) -> tuple[SourceStatus, ...]:
-        """Tell how each source stands.
-
-        Returns:
-            The sources, in the order of the configuration.
-        """
+        """Return the status of each source, in the order of the configuration."""
         now = self._clock()
         with self._lock:
             return tuple(

@@ -1,4 +1,4 @@
-"""Trust sources that are fetched: key sets, discovery, bundle endpoints."""
+"""Trust sources that are fetched: key sets, discovery, bundle endpoints, the Workload API."""
 
 import ipaddress
 import json
@@ -17,58 +17,51 @@ from authz.trust.spiffe import SpiffeVerifier, authorities_of, has_workload_api,
 
 __all__ = ["CurrentDocument", "Document", "FetchDocument", "RemoteSource", "remote_sources"]
 
-_MAX_TOLD: Final = 100
+_MAX_NAME: Final = 100
 _LONGEST_HINT: Final = 1 << 31
 
 CurrentDocument = Callable[[SourceKey], str | None]
-"""Gives the keys of a source that serve now."""
+"""Returns the keys of a source that are in use."""
 FetchDocument = Callable[[FetchRequest], Document]
 """Fetches a document; raises FetchError."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteSource:
-    """A trust source that is fetched."""
+    """A source that is fetched."""
 
     key: SourceKey
-    """Whose keys it gives."""
+    """The source."""
     place: str
-    """Where it is, for messages."""
+    """Its URL or socket, for messages."""
     refresh: Refresh
-    """How it is kept fresh."""
+    """Intervals of the refresh."""
     fetch: Callable[[CurrentDocument], Document]
-    """Fetches it; raises FetchError."""
+    """Fetches the document; raises FetchError."""
 
 
 def remote_sources(config: Config, get: FetchDocument) -> tuple[RemoteSource, ...]:
-    """Make every source that is fetched.
-
-    Args:
-        config: The configuration.
-        get: Fetches a document.
-
-    Returns:
-        The sources.
+    """Return every configured trust source that is fetched.
 
     Raises:
-        ConfigError: One needs an extra that is not installed.
+        ConfigError: A source needs an extra that is not installed.
     """
-    common, made = config.trust.refresh, []
+    common, sources = config.trust.refresh, []
     for name, domain in config.trust.domains.items():
         key, bundle = SourceKey("domain", name), domain.bundle
         refresh = bundle.refresh.over(common)
         if bundle.url is not None:
             request = _request(bundle.url, bundle, refresh)
-            made.append(_source(config, key, refresh, _endpoint(get, key, request, bundle)))
+            sources.append(_source(config, key, refresh, _endpoint(get, key, request, bundle)))
         elif bundle.workload_api is not None:
             fetch = _workload(name, bundle.workload_api, refresh.timeout)
-            made.append(_source(config, key, refresh, fetch))
+            sources.append(_source(config, key, refresh, fetch))
     for alias, issuer in config.trust.issuers.items():
         key, jwks = SourceKey("issuer", alias), issuer.jwks
         refresh = jwks.refresh.over(common)
         if jwks.file is None:
-            made.append(_source(config, key, refresh, _keys(get, issuer.issuer, jwks, refresh)))
-    return tuple(made)
+            sources.append(_source(config, key, refresh, _keys(get, issuer.issuer, jwks, refresh)))
+    return tuple(sources)
 
 
 def _source(
@@ -95,40 +88,32 @@ def _keys(
     request = _request(discovery_url(issuer), source, refresh)
 
     def discover(_: CurrentDocument) -> Document:
-        return _document(get(_found(get(request), issuer, request)))
+        return _document(get(_described_keys(get(request), issuer, request)))
 
     return discover
 
 
-def _found(described: Document, issuer: str, request: FetchRequest) -> FetchRequest:
-    """Read where an issuer that describes itself says that its keys are."""
+def _described_keys(described: Document, issuer: str, request: FetchRequest) -> FetchRequest:
+    """Return the request for the keys of an issuer, by the issuer's description of itself."""
     try:
-        said = read_object(described.text)
+        description = read_object(described.text)
     except FetchError as error:
         raise FetchError(f"its description: {error}") from error
-    name, url = said.get("issuer"), said.get("jwks_uri")
+    name, url = description.get("issuer"), description.get("jwks_uri")
     if name != issuer:
-        told = f"`{name[:_MAX_TOLD]}`" if isinstance(name, str) else "none"
-        raise FetchError(f"its description is that of another issuer: {told}, not `{issuer}`")
+        other = f"`{name[:_MAX_NAME]}`" if isinstance(name, str) else "none"
+        raise FetchError(f"its description is that of another issuer: {other}, not `{issuer}`")
     if not isinstance(url, str):
         raise FetchError("its description has no `jwks_uri`")
     reach = request.reach
-    # The description may lead anywhere; what is permitted beyond the public is permitted for the host in the
-    # configuration alone.
+    # The description may name any host. Private addresses are permitted only for the host of the configuration.
     if host_of_or_none(url) != host_of(request.url):
         reach = replace(reach, private=False)
     return replace(request, url=url, reach=reach)
 
 
 def host_of_or_none(url: str) -> str | None:
-    """Tell the host of whatever a document calls a URL.
-
-    Args:
-        url: Any text.
-
-    Returns:
-        Its host; none where it is no URL.
-    """
+    """Return the host of a URL; `None` for any other text."""
     try:
         return host_of(url) or None
     except ValueError:
@@ -156,15 +141,15 @@ def _read(file: str) -> str:
     try:
         return read_document(file)
     except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise FetchError(f"`bootstrap_file` {file} cannot be read: {said}") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise FetchError(f"`bootstrap_file` {file} cannot be read: {reason}") from error
 
 
 def _workload(domain: str, socket: str, timeout: float) -> Callable[[CurrentDocument], Document]:
     if not has_workload_api():
         what = f"`workload_api` of trust domain `{domain}` needs the extra `workload`."
         raise ConfigError((Diagnostic(what, mend="pip install 'authz-runtime[workload]'."),))
-    # Asking the agent of this machine costs nothing: as often as the configuration allows.
+    # The agent of this machine is asked as often as the configuration allows, since that costs nothing.
     return lambda _: Document(workload_bundle(socket, domain, timeout), 0.0)
 
 
@@ -183,23 +168,13 @@ def _bundle(document: Document) -> Document:
 
 
 def read_object(text: str) -> dict[str, Any]:
-    """Read a JSON object in which no member stands twice.
-
-    Args:
-        text: JSON.
-
-    Returns:
-        The object.
-
-    Raises:
-        FetchError: It is none.
-    """
+    """Read a JSON object without duplicate members; raises FetchError for any other text."""
 
     def pairs(listed: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(listed)
-        if len(made) != len(listed):
+        members = dict(listed)
+        if len(members) != len(listed):
             raise FetchError("a member stands twice")
-        return made
+        return members
 
     try:
         value = json.loads(text, object_pairs_hook=pairs)

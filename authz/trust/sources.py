@@ -33,26 +33,26 @@ _NO_SEQUENCES: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class SourceKey(NamedTuple):
-    """What a source gives."""
+    """Identity of a source."""
 
     kind: str
-    """`domain` or `issuer`: its keys; or `directory`."""
+    """`domain` or `issuer` for keys, or `directory`."""
     name: str
-    """The trust domain, the issuer's alias, or the directory's name."""
+    """Trust domain, alias of the issuer, or name of the directory."""
     of: str = ""
-    """Tells directories apart that had the name one after the other."""
+    """Distinguishes directories that had the name one after the other."""
 
     def __str__(self) -> str:
-        """As it is said in messages."""
+        """Return the source as it stands in messages."""
         return f"{'trust domain' if self.kind == 'domain' else self.kind} `{self.name}`"
 
 
 @dataclass(frozen=True, slots=True)
 class TrustFiles:
-    """Trust sources that are files, as they stood when they were read."""
+    """Trust sources that are files."""
 
     documents: Mapping[SourceKey, str]
-    """Their contents."""
+    """Contents of the files."""
     paths: tuple[Path, ...]
     """Every file that was read, to be watched."""
 
@@ -60,34 +60,28 @@ class TrustFiles:
 def read_trust(config: Config) -> TrustFiles:
     """Read every trust source that is a file.
 
-    Args:
-        config: Where they are.
-
-    Returns:
-        What they say.
-
     Raises:
-        TrustError: A file cannot be read; with every such file.
+        TrustError: Files cannot be read; it names each of them.
     """
-    defects: list[Diagnostic] = []
+    errors: list[Diagnostic] = []
     documents: dict[SourceKey, str] = {}
     files = {
         **{SourceKey("domain", n): d.bundle.file for n, d in config.trust.domains.items()},
         **{SourceKey("issuer", n): i.jwks.file for n, i in config.trust.issuers.items()},
     }
-    named = {key: file for key, file in files.items() if file is not None}
-    for key, file in named.items():
+    paths = {key: file for key, file in files.items() if file is not None}
+    for key, file in paths.items():
         try:
             documents[key] = read_document(file)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             mend = "Without keys every token of it is refused; check the path."
-            defects.append(
+            errors.append(
                 Diagnostic(f"the keys of {key} cannot be read: {reason}.", file, mend=mend)
             )
-    if defects:
-        raise TrustError(tuple(defects))
-    return TrustFiles(documents, tuple(Path(file) for file in named.values()))
+    if errors:
+        raise TrustError(tuple(errors))
+    return TrustFiles(documents, tuple(Path(file) for file in paths.values()))
 
 
 def trust_spec(
@@ -96,17 +90,14 @@ def trust_spec(
     own: str | None = None,
     sequences: Mapping[str, int] | None = _NO_SEQUENCES,
 ) -> bytes:
-    """Say what is trusted.
+    """Return the trust sources as the engine's JSON.
 
     Args:
         config: The configuration.
-        documents: The keys of each source; one that is missing has none.
-        own: The keys by which our own credentials are verified, a JWKS; none: there are none.
-        sequences: The least `spiffe_sequence` of the bundle of a trust domain, by name. Default: any. None where it is not
-            known yet: then no bundle that counts is accepted.
-
-    Returns:
-        What the engine compiles.
+        documents: The keys of each source. A source that is missing has none.
+        own: JWKS of this node's task credentials. `None`: none are issued.
+        sequences: Least `spiffe_sequence` of the bundle of each trust domain. A missing domain may have any. `None`: not known yet, so
+            that no bundle with a sequence is accepted.
     """
     trust = config.trust
     domains = {
@@ -153,15 +144,7 @@ def _least(sequences: Mapping[str, int] | None, name: str, bundle: BundleSource)
 
 
 def place_of(config: Config, key: SourceKey) -> str:
-    """Tell where the keys of a source come from, for messages.
-
-    Args:
-        config: The configuration.
-        key: The source.
-
-    Returns:
-        A file, a socket, or a URL without its query.
-    """
+    """Return the file, socket or URL (without query) of a source, for messages."""
     if key.kind == "domain":
         bundle = config.trust.domains[key.name].bundle
         return bundle.file or bundle.workload_api or shown(bundle.url or "")
@@ -170,32 +153,21 @@ def place_of(config: Config, key: SourceKey) -> str:
 
 
 def discovery_url(issuer: str) -> str:
-    """Tell where an issuer describes itself (OpenID Connect Discovery §4).
-
-    Args:
-        issuer: Its `iss`.
-
-    Returns:
-        The URL.
-    """
+    """Return the URL at which an issuer describes itself (OpenID Connect Discovery §4)."""
     return issuer.removesuffix("/") + "/.well-known/openid-configuration"
 
 
 def withdrawn(document: str) -> str:
-    """Make what stands in the place of keys that are too old.
+    """Return an empty key set that takes the place of keys that are too old.
 
-    Args:
-        document: The keys.
-
-    Returns:
-        None, of the same `spiffe_sequence`, so that an earlier bundle cannot follow.
+    It has their `spiffe_sequence`, so that an earlier bundle cannot follow.
     """
     try:
         sequence = json.loads(document).get("spiffe_sequence")
     except (ValueError, RecursionError, AttributeError):
         sequence = None
-    known = {"spiffe_sequence": sequence} if isinstance(sequence, int) else {}
-    return json.dumps({"keys": [], **known})
+    kept = {"spiffe_sequence": sequence} if isinstance(sequence, int) else {}
+    return json.dumps({"keys": [], **kept})
 
 
 def read_document(path: str | Path) -> str:

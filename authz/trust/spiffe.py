@@ -1,4 +1,4 @@
-"""Bundles by SPIFFE's own ways: an endpoint that shows an X.509-SVID, and the Workload API."""
+"""SPIFFE's own sources of bundles: an endpoint that shows an X.509-SVID, and the Workload API."""
 
 import base64
 import importlib.util
@@ -22,54 +22,40 @@ if TYPE_CHECKING:
 
 __all__ = ["SpiffeVerifier", "authorities_of", "has_workload_api", "workload_bundle"]
 
-_MAX_SAID: Final = 200
+_MAX_TEXT: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class SpiffeVerifier:
-    """By an X.509-SVID, verified by the authorities of its own trust domain (the profile `https_spiffe`)."""
+    """Verifies a server by its X.509-SVID and the authorities of its trust domain (the profile `https_spiffe`)."""
 
     spiffe_id: str
-    """Whose it must be."""
+    """SPIFFE ID that the server must have."""
     authorities: tuple[bytes, ...]
-    """Certificates of the trust domain's authorities, in DER."""
+    """Certificates of the trust domain's authorities, DER."""
 
     def context(self) -> ssl.SSLContext:
-        """Make a context that knows these authorities and no others.
-
-        Returns:
-            The context.
-
-        Raises:
-            FetchError: There are none.
-        """
-        made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        made.minimum_version = ssl.TLSVersion.TLSv1_2
-        # An SVID says who it is by its SPIFFE ID, which `check` compares; the host does not matter.
-        made.check_hostname = False
-        made.verify_mode = ssl.CERT_REQUIRED
+        """Return a context that knows only these authorities; raises FetchError if there are none."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # The identity of an SVID is its SPIFFE ID, which `check` compares. The host name does not count.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_REQUIRED
         # An authority may be one that another authority issued (X509-SVID §4.1).
-        made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        known = 0
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        loaded = 0
         for certificate in self.authorities:
             with suppress(ssl.SSLError):
-                made.load_verify_locations(cadata=certificate)
-                known += 1
-        if not known:
+                context.load_verify_locations(cadata=certificate)
+                loaded += 1
+        if not loaded:
             raise FetchError(
                 "no authority of the endpoint's trust domain is known by which to verify it"
             )
-        return made
+        return context
 
     def check(self, certificate: bytes) -> None:
-        """Look who the server is.
-
-        Args:
-            certificate: Its own, in DER.
-
-        Raises:
-            FetchError: It is not the endpoint.
-        """
+        """Compare the SPIFFE ID of the server's certificate (DER); raises FetchError if it is another."""
         try:
             read = x509.load_der_x509_certificate(certificate)
             extensions = read.extensions
@@ -78,14 +64,14 @@ class SpiffeVerifier:
         except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
             raise FetchError("its certificate is no X.509-SVID") from error
         if uris != [self.spiffe_id]:
-            told = ", ".join(uris)[:_MAX_SAID] or "nobody"
-            raise FetchError(f"it is {told}, not {self.spiffe_id}")
+            shown = ", ".join(uris)[:_MAX_TEXT] or "nobody"
+            raise FetchError(f"it is {shown}, not {self.spiffe_id}")
         if _signs(extensions):
             raise FetchError("its certificate is a signing certificate, no X.509-SVID of a server")
 
 
 def _signs(extensions: x509.Extensions) -> bool:
-    """Whether a certificate may sign others, so that it never authenticates (X509-SVID §5.2)."""
+    """Return whether a certificate may sign others, so that it never authenticates (X509-SVID §5.2)."""
     with suppress(x509.ExtensionNotFound):
         if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
             return True
@@ -97,14 +83,10 @@ def _signs(extensions: x509.Extensions) -> bool:
 
 
 def authorities_of(bundle: str) -> tuple[bytes, ...]:
-    """Read the authorities of X.509-SVIDs from a bundle.
+    """Return the authorities of X.509-SVIDs of a SPIFFE bundle, DER; empty if the bundle cannot be read.
 
-    Args:
-        bundle: A SPIFFE bundle.
-
-    Returns:
-        Their certificates in DER; none where it cannot be read. Those are left out whose key is an Ed25519 point of small
-        order, for which anybody can sign (RFC 8725 §3.4): the TLS library would take them.
+    An authority whose key is an Ed25519 point of small order is left out: anybody can sign for it (RFC 8725 §3.4), and the TLS library
+    would accept it.
     """
     try:
         entries = [entry for entry in json.loads(bundle)["keys"] if entry.get("use") == "x509-svid"]
@@ -118,17 +100,13 @@ def _is_forgeable(der: bytes) -> bool:
     try:
         key = x509.load_der_x509_certificate(der).public_key()
     except (ValueError, UnsupportedAlgorithm):
-        # What is no certificate, the TLS library refuses.
+        # The TLS library refuses an entry that is no certificate.
         return False
     return isinstance(key, ed25519.Ed25519PublicKey) and not is_usable_key(_jwk(key))
 
 
 def has_workload_api() -> bool:
-    """Tell whether the extra `workload` is installed.
-
-    Returns:
-        Whether the Workload API can be spoken to.
-    """
+    """Return whether the extra `workload` is installed."""
     return importlib.util.find_spec("spiffe") is not None
 
 
@@ -137,14 +115,11 @@ def workload_bundle(socket: str, domain: str, timeout: float) -> str:
 
     Args:
         socket: `unix:///path`.
-        domain: The trust domain: that of the agent, or one that it federates with.
+        domain: The trust domain of the agent, or one that it federates with.
         timeout: Seconds for each of two calls.
 
-    Returns:
-        A SPIFFE bundle.
-
     Raises:
-        FetchError: It could not be had.
+        FetchError: The API does not answer, or has no bundle of the domain.
     """
     import spiffe  # noqa: PLC0415 - an extra
     from spiffe.errors import PySpiffeError  # noqa: PLC0415
@@ -155,8 +130,8 @@ def workload_bundle(socket: str, domain: str, timeout: float) -> str:
             authorities = client.fetch_x509_bundles().get_bundle_for_trust_domain(name)
             keys = client.fetch_jwt_bundles().get_bundle_for_trust_domain(name)
     except PySpiffeError as error:
-        said = " ".join(str(error).split())[:_MAX_SAID]
-        raise FetchError(f"the Workload API gives no bundle: {said}") from error
+        reason = " ".join(str(error).split())[:_MAX_TEXT]
+        raise FetchError(f"the Workload API gives no bundle: {reason}") from error
     if authorities is None and keys is None:
         raise FetchError(f"the Workload API has no bundle of `{domain}`")
     return _bundle(
@@ -166,7 +141,7 @@ def workload_bundle(socket: str, domain: str, timeout: float) -> str:
 
 
 def _bundle(authorities: "Iterable[x509.Certificate]", keys: dict[str, Any]) -> str:
-    """Write a bundle; what means the same is the same text."""
+    """Return a SPIFFE bundle. Equal keys give equal text."""
     entries = [{**_jwk(key), "kid": kid, "use": "jwt-svid"} for kid, key in keys.items()]
     for certificate in authorities:
         der = certificate.public_bytes(serialization.Encoding.DER)
@@ -178,15 +153,15 @@ def _bundle(authorities: "Iterable[x509.Certificate]", keys: dict[str, Any]) -> 
 
 
 def _jwk(key: object) -> dict[str, Any]:
-    """Write a public key."""
-    made: dict[str, Any]
+    """Return the JWK of a public key; raises FetchError for a key of another kind."""
+    jwk: dict[str, Any]
     if isinstance(key, ec.EllipticCurvePublicKey):
-        made = ECAlgorithm.to_jwk(key, as_dict=True)
+        jwk = ECAlgorithm.to_jwk(key, as_dict=True)
     elif isinstance(key, rsa.RSAPublicKey):
-        made = RSAAlgorithm.to_jwk(key, as_dict=True)
+        jwk = RSAAlgorithm.to_jwk(key, as_dict=True)
     elif isinstance(key, ed25519.Ed25519PublicKey):
-        made = OKPAlgorithm.to_jwk(key, as_dict=True)
+        jwk = OKPAlgorithm.to_jwk(key, as_dict=True)
     else:
         raise FetchError("a key is of a kind that is not known")
-    made.pop("key_ops", None)
-    return made
+    jwk.pop("key_ops", None)
+    return jwk
