@@ -1,16 +1,16 @@
 """Reads the audit: JSON lines, one record a decision."""
 
+from authz.audit.decision import ChainLink, RecordedDecision, UnresolvedRequest
 from authz.audit.history import Span, decisions, rotated, span
-from authz.audit.past import Asked, Link, Past
 from authz.audit.reader import Lines, Record, read, read_stream
 
 __all__ = [
-    "Asked",
+    "ChainLink",
     "Lines",
-    "Link",
-    "Past",
     "Record",
+    "RecordedDecision",
     "Span",
+    "UnresolvedRequest",
     "decisions",
     "read",
     "read_stream",

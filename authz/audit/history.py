@@ -1,4 +1,4 @@
-"""The decisions of a span of time, from the audit's files: also those that were rotated away, one record at a time."""
+"""Decisions of a span of time, read from audit files and rotated audit files, one record at a time."""
 
 import re
 from collections import OrderedDict
@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from authz.audit.past import Past, past
+from authz.audit.decision import RecordedDecision, read_decision
 from authz.audit.reader import Lines, Record, read, read_stream
 from authz.errors import UnavailableError, UsageError
 from authz.model import Diagnostic
@@ -24,22 +24,15 @@ _REMEMBERED: Final = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """From when to when; RFC 3339 in UTC with milliseconds, empty where there is no bound."""
+    """Span of time: RFC 3339 timestamps in UTC with milliseconds; empty without a bound."""
 
     since: str = ""
-    """The first moment."""
+    """First timestamp."""
     until: str = ""
-    """The moment after the last."""
+    """Timestamp after the last."""
 
     def holds(self, at: str) -> bool:
-        """Tell whether a moment is in it.
-
-        Args:
-            at: The moment; empty: unknown.
-
-        Returns:
-            Whether it is; an unknown moment only where there is no bound.
-        """
+        """Return whether a timestamp is in the span; an unknown one (empty) is only in a span without bounds."""
         if not at:
             return not self.since and not self.until
         return self.since <= at and (not self.until or at < self.until)
@@ -49,23 +42,20 @@ def span(since: str, until: str, now: float) -> Span:
     """Read `--since` and `--until`.
 
     Args:
-        since: `15m`, `24h`, `7d`, a date or a moment; empty: from the beginning.
-        until: The same; empty: to the end.
-        now: Unix time from which spans count back.
-
-    Returns:
-        The span.
+        since: `15m`, `24h`, `7d`, a date or a timestamp; empty: from the first record.
+        until: The same forms; empty: to the last record.
+        now: Unix time that `15m` and the like count back from.
 
     Raises:
-        UsageError: One of them is neither.
+        UsageError: A value has another form, or `since` is not before `until`.
     """
-    found = Span(_moment("--since", since, now), _moment("--until", until, now))
-    if found.since and found.until and found.since >= found.until:
+    within = Span(_timestamp("--since", since, now), _timestamp("--until", until, now))
+    if within.since and within.until and within.since >= within.until:
         raise UsageError(f"--since {since} is not before --until {until}")
-    return found
+    return within
 
 
-def _moment(option: str, text: str, now: float) -> str:
+def _timestamp(option: str, text: str, now: float) -> str:
     if not text:
         return ""
     try:
@@ -77,20 +67,20 @@ def _moment(option: str, text: str, now: float) -> str:
             at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise UsageError(
-            f"{option} {text[:80]!r}: write 15m, 24h, 7d, a date (2026-11-25) or a moment (2026-11-25T08:00:00Z)"
+            f"{option} {text[:80]!r}: write 15m, 24h, 7d, a date (2026-11-25) or a timestamp (2026-11-25T08:00:00Z)"
         ) from error
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def rotated(path: Path, since: str) -> list[Path]:
-    """Find an audit file with those that were rotated away from it: `<name>.1`, `<name>-20261125.gz`.
+    """List an audit file after the files that were rotated from it, for example `<name>.1` and `<name>-20261125.gz`.
 
     Args:
-        path: The audit file.
-        since: What was last written to before is left out; empty: none is.
+        path: The audit file. It is listed even if it does not exist.
+        since: Timestamp; files that were last written before are left out. Empty: no file is.
 
     Returns:
-        The files, oldest first, the audit file last; it is listed also where it is not there.
+        The files, oldest first.
 
     Raises:
         UnavailableError: The folder cannot be read.
@@ -123,14 +113,14 @@ def decisions(
     stdin: Lines | None,
     within: Span,
     damaged: Callable[[Diagnostic], None],
-) -> Iterator[Past]:
+) -> Iterator[RecordedDecision]:
     """Read decisions, each once.
 
     Args:
-        files: Files of the audit, oldest first.
-        stdin: Standard input, if it is read too.
-        within: Others are left out.
-        damaged: Told of each line that is no record.
+        files: Audit files, oldest first.
+        stdin: Standard input, to read after the files. None: not read.
+        within: Span of the decisions.
+        damaged: Called with a diagnostic for each line that is not a record.
 
     Yields:
         Each decision, in the order of its record.
@@ -140,7 +130,7 @@ def decisions(
     """
     seen: OrderedDict[str, None] = OrderedDict()
     for record in _records(files, stdin, damaged):
-        decision = past(record.fields)
+        decision = read_decision(record.fields)
         if not within.holds(decision.at):
             continue
         if decision.decision_id:

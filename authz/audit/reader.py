@@ -1,4 +1,4 @@
-"""Reads records of the audit file, oldest first, without ever holding more than one line."""
+"""Reader of audit files: records in their order, of which it holds one at a time."""
 
 import gzip
 import json

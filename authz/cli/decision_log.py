@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from authz.audit import Lines, Past, Span, decisions, rotated
+from authz.audit import Lines, RecordedDecision, Span, decisions, rotated
 from authz.bundle import read_folder
 from authz.cli.options import configuration, offline_variables, variables
 from authz.cli.render import Terminal
@@ -113,7 +113,7 @@ def log_source(
     return LogSource(audit=Path(audit), bundle=bundle, variables=values)
 
 
-def history(terminal: Terminal, source: LogSource, within: Span) -> Iterator[Past]:
+def history(terminal: Terminal, source: LogSource, within: Span) -> Iterator[RecordedDecision]:
     """Read decisions in the order of their records, and report lines that are not valid records.
 
     Raises:

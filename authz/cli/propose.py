@@ -21,7 +21,7 @@ from authz.cli.render import Terminal
 from authz.engine import Plan
 from authz.errors import BundleError, UsageError
 from authz.model import BundleFiles
-from authz.tools.propose import BundleNames, Draft, Seen, draft
+from authz.tools.propose import BundleNames, Draft, Observations, draft
 
 __all__ = ["register"]
 
@@ -58,15 +58,15 @@ def propose(
     """Draft entries for the bundle from the audit log: unknown operations and routes, agents and subjects without a role, missing permits. The draft permits nothing until you edit it."""
     terminal = Terminal()
     source = log_source(log, config, sets, address)
-    seen = Seen()
+    observed = Observations()
     for decision in history(terminal, source, span(since, until, time.time())):
-        seen.see(decision)
+        observed.add(decision)
     folder = bundle or source.bundle
     given = read_bundle(terminal, folder, source, var) if folder is not None else None
     names = BundleNames.read(Plan.compile(*given).describe()) if given is not None else None
-    proposed = draft(seen, names)
+    proposed = draft(observed, names)
     if not proposed.entries:
-        terminal.note(f"nothing to propose: {seen.all.times} decisions")
+        terminal.note(f"nothing to propose: {observed.all.times} decisions")
         return
     if given is not None:
         _check(terminal, *given, proposed)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from authz.audit import Past, Span, span
+from authz.audit import RecordedDecision, Span, span
 from authz.cli.decision_log import (
     Logs,
     LogSource,
@@ -28,7 +28,7 @@ from authz.engine import BundleDescription, Plan, reason_table
 from authz.errors import UsageError
 from authz.tools.catalog.tool import plain
 from authz.tools.propose import BundleNames
-from authz.tools.why import Groups, Why, changed_policies, explain
+from authz.tools.why import Explanation, Groups, changed_policies, explain
 
 __all__ = ["register"]
 
@@ -90,11 +90,11 @@ def why(
     folders = bundle or ([source.bundle] if source.bundle is not None else [])
     if decision_id:
         found = _find(terminal, source, decision_id, within)
-        told = _explain(terminal, source, found, folders, var)
+        explanation = _explain(terminal, source, found, folders, var)
         if output == "json":
-            _json(told.document())
+            _json(explanation.document())
         else:
-            print_why(terminal, told)
+            print_why(terminal, explanation)
         return
     groups = Groups()
     for decision in history(terminal, source, within):
@@ -102,11 +102,11 @@ def why(
             (not observed or not decision.enforced)
             and (not code or decision.code == code)
             and (not agent or fnmatchcase(decision.agent, agent))
-            and (not operation or fnmatchcase(decision.what, operation))
+            and (not operation or fnmatchcase(decision.requested, operation))
             and not decision.probe
         )
         if kept:
-            groups.see(decision)
+            groups.add(decision)
     changes = _bundles(terminal, source, folders, var) if len(folders) > 1 else []
     if output == "json":
         _json({**groups.document(), "bundles": changes})
@@ -124,12 +124,14 @@ def _known_code(code: str) -> None:
         )
 
 
-def _find(terminal: Terminal, source: LogSource, decision_id: str, within: Span) -> Past:
+def _find(
+    terminal: Terminal, source: LogSource, decision_id: str, within: Span
+) -> RecordedDecision:
     """Find the last record of a decision: an earlier one was not answered."""
     if not within.since and (made := _made(decision_id)):
         # Files that were last written to before the decision was made need not be read.
         within = Span(made, within.until)
-    found: Past | None = None
+    found: RecordedDecision | None = None
     for decision in history(terminal, source, within):
         if decision.decision_id == decision_id:
             found = decision
@@ -154,8 +156,12 @@ def _made(decision_id: str) -> str:
 
 
 def _explain(
-    terminal: Terminal, source: LogSource, found: Past, folders: list[Path], var: list[str] | None
-) -> Why:
+    terminal: Terminal,
+    source: LogSource,
+    found: RecordedDecision,
+    folders: list[Path],
+    var: list[str] | None,
+) -> Explanation:
     """Explain with the bundle that judged, or the last of those that were given."""
     chosen: Plan | None = None
     for folder in folders:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from authz.audit import Past, Span, decisions
-from authz.tools.propose import Seen
+from authz.audit import RecordedDecision, Span, decisions
+from authz.tools.propose import Observations
 from authz.tools.why import Groups
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def a_sum(count: object, *, outcome: str = "DENY") -> dict[str, Any]:
     }
 
 
-def read(folder: Path, *records: dict[str, Any]) -> list[Past]:
+def read(folder: Path, *records: dict[str, Any]) -> list[RecordedDecision]:
     """Reads records from a file."""
     file = folder / "audit.jsonl"
     file.write_text("".join(json.dumps(one) + "\n" for one in records))
@@ -53,7 +53,7 @@ def test_a_sum_counts_as_so_many(tmp_path: Path) -> None:
     """`authz why` counts it with the refusals of its code."""
     groups = Groups()
     for decision in read(tmp_path, record(1), a_sum(40)):
-        groups.see(decision)
+        groups.add(decision)
     assert groups.decisions == 41
     assert {key.code: group.times for key, group in groups.sorted() if not key.operation} == {
         "NO_ROUTE": 40
@@ -62,12 +62,12 @@ def test_a_sum_counts_as_so_many(tmp_path: Path) -> None:
 
 def test_a_sum_proposes_nothing(tmp_path: Path) -> None:
     """`authz propose` counts what it has seen, and no more than that."""
-    seen = Seen()
+    observed = Observations()
     for decision in read(tmp_path, record(1), a_sum(40)):
-        seen.see(decision)
-    assert seen.all.times == 1
-    assert [count.times for count in seen.strange.entries.values()] == [1]
-    assert not seen.requests.entries
+        observed.add(decision)
+    assert observed.all.times == 1
+    assert [count.times for count in observed.strange.entries.values()] == [1]
+    assert not observed.requests.entries
 
 
 @pytest.mark.parametrize("count", [0, -1, 2**60, 1.5, "many", None, True, [3]])

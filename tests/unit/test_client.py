@@ -821,7 +821,7 @@ def test_the_client_needs_no_server() -> None:
     )
     loaded = set(done.stdout.split())
     assert "authz.client" in loaded
-    own = ("authz.client", "authz.v1", "authz.thirdparty", "authz.base_errors")
+    own = ("authz.client", "authz.v1", "authz.thirdparty", "authz.base_errors", "authz.jose")
     assert not {name for name in loaded if name.startswith("authz.") and not name.startswith(own)}
     unwanted = {"mcp", "httpx", "spiffe", "starlette", "uvicorn", "pydantic", "typer"}
     assert not loaded & unwanted

@@ -16,14 +16,14 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from authz.audit.past import past
+from authz.audit.decision import read_decision
 from authz.bundle import read_folder
 from authz.cli import main
 from authz.engine import Plan
 from authz.errors import BundleError
 from authz.model import BundleFiles
-from authz.tools.propose import BundleNames, Seen, draft
-from authz.tools.propose.seen import MOST
+from authz.tools.propose import BundleNames, Observations, draft
+from authz.tools.propose.observations import MOST
 from tests.support.records import BOT, MAILER, agent, lines, record, user, write
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def proposed(
     records: Iterable[dict[str, Any]], known: BundleNames | None = None
 ) -> tuple[Any, str, str]:
     """What comes of records: the YAML as values, its text, and the policies."""
-    seen = Seen()
+    observed = Observations()
     for one in records:
-        seen.see(past(one))
-    made = draft(seen, known)
+        observed.add(read_decision(one))
+    made = draft(observed, known)
     return yaml.safe_load(made.facts), made.facts, made.policies
 
 
@@ -337,7 +337,7 @@ def test_the_order_of_records_does_not_matter() -> None:
 
 
 def test_however_much_was_seen_little_is_kept() -> None:
-    """And what is left out is told."""
+    """And what is left out is explanation."""
     records = (
         record(n % 50, "UNKNOWN_OPERATION", asked={"operation": f"s.op{n}"})
         for n in range(MOST + 7)

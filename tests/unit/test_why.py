@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from authz.audit import Past, Span, decisions
-from authz.audit.past import past
+from authz.audit import RecordedDecision, Span, decisions
+from authz.audit.decision import read_decision
 from authz.bundle import read_folder
 from authz.cli import main
 from authz.engine import BundleDescription, Plan, reason_table
@@ -44,8 +44,8 @@ def plan() -> Plan:
 def told(said: dict[str, Any], plan: Plan | None) -> dict[str, Any]:
     """What is said of a record."""
     if plan is None:
-        return explain(past(said)).document()
-    return explain(past(said), plan.describe(), plan.digest).document()
+        return explain(read_decision(said)).document()
+    return explain(read_decision(said), plan.describe(), plan.digest).document()
 
 
 @pytest.mark.parametrize("name", ["desk", "tiers", "confirm", "tracker"])
@@ -186,7 +186,7 @@ def test_the_record_names_the_principals_without_a_permit() -> None:
         kernel.act(BOT, odd).denies("crm.get", {"nonsense": 1}, code="BAD_INPUT")
         log = kernel._folder / "audit.jsonl"
 
-        def recorded() -> list[Past]:
+        def recorded() -> list[RecordedDecision]:
             return list(decisions([log], None, Span(), lambda _: None))
 
         eventually(lambda: len(recorded()) == 3)
@@ -207,10 +207,10 @@ def test_a_forbid_is_shown_where_the_bundle_is_the_one_that_judged(plan: Plan) -
         policies=["no-secret-deletes"],
         policies_at=["policies/desk.cedar:31"],
     )
-    other = explain(past(forbidden), plan.describe(), plan.digest)
+    other = explain(read_decision(forbidden), plan.describe(), plan.digest)
     assert (other.same_bundle, other.source) == (False, "")
     forbidden["bundles"]["desk"]["digest"] = plan.digest
-    same = explain(past(forbidden), plan.describe(), plan.digest)
+    same = explain(read_decision(forbidden), plan.describe(), plan.digest)
     assert same.same_bundle is True
     assert 'action == Action::"crm.delete"' in same.source
     assert same.policies == (
@@ -237,8 +237,10 @@ def test_a_record_of_another_version_is_read_as_far_as_it_goes() -> None:
         {"input": 7, "result": []},
         {"result": {"policies": {"a": 1}, "message": 3}},
     ):
-        assert explain(past(fields)).document()["outcome"] == ""
-    named = past({"input": {"enforcer": {"name": "mesh", "peer": "spiffe://a.example/envoy"}}})
+        assert explain(read_decision(fields)).document()["outcome"] == ""
+    named = read_decision(
+        {"input": {"enforcer": {"name": "mesh", "peer": "spiffe://a.example/envoy"}}}
+    )
     assert named.enforcer == "mesh"
 
 
@@ -349,7 +351,7 @@ def test_however_many_kinds_there_are_some_are_kept() -> None:
     """And the others are counted."""
     groups = Groups()
     for number in range(MOST + 5):
-        groups.see(past(record(number % 50, "NOT_PERMITTED", operation=f"s.op{number}")))
+        groups.add(read_decision(record(number % 50, "NOT_PERMITTED", operation=f"s.op{number}")))
     assert (len(groups.groups), groups.left_out, groups.decisions) == (MOST, 5, MOST + 5)
 
 

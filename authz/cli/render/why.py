@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from authz.cli.render.terminal import Terminal
 from authz.tools.catalog.tool import plain
-from authz.tools.why import Groups, Why
+from authz.tools.why import Explanation, Groups
 
 __all__ = ["print_groups", "print_why"]
 
@@ -18,52 +18,52 @@ _SOURCE_LINES: Final = 20
 _NAMES: Final = 12
 
 
-def print_why(terminal: Terminal, told: Why) -> None:
+def print_why(terminal: Terminal, explanation: Explanation) -> None:
     """Print the explanation of one decision."""
-    one = told.decision
+    one = explanation.decision
     softened = "" if one.enforced else "  (mode: observe let it through)"
     terminal.line(f"{plain(one.outcome, 40)}  {plain(one.code, 60)}{softened}")
     if one.message:
         terminal.line(f"  {plain(one.message, 600)}")
-    for name, value in _facts(told):
+    for name, value in _facts(explanation):
         if value:
             terminal.line(f"  {name}: {plain(value, 1_000)}")
-    for id_, at, reason in told.policies:
+    for id_, at, reason in explanation.policies:
         said = f": {plain(reason, 300)}" if reason else ""
         terminal.line(f"  policy: {plain(id_, 200)} ({plain(at, 300)}){said}")
-    for line in told.source.splitlines()[:_SOURCE_LINES]:
+    for line in explanation.source.splitlines()[:_SOURCE_LINES]:
         terminal.line(f"    | {plain(line, 300)}")
-    if told.same_bundle is False:
+    if explanation.same_bundle is False:
         terminal.line(
             "  the bundle that is given is not the one that judged: what it says may differ"
         )
-    _help(terminal, told)
+    _help(terminal, explanation)
 
 
-def _help(terminal: Terminal, told: Why) -> None:
+def _help(terminal: Terminal, explanation: Explanation) -> None:
     """Print what would permit it."""
-    if told.permits:
+    if explanation.permits:
         terminal.line("  permits that came closest:")
-    for permit in told.permits:
+    for permit in explanation.permits:
         at = f"{permit.policy.file}:{permit.policy.line}"
         lacks, principal = plain(permit.lacks, 400), plain(permit.principal, 300)
         terminal.line(f"    {plain(permit.policy.id, 200)} ({at}) for {principal}: {lacks}")
-    if told.would_permit:
+    if explanation.would_permit:
         terminal.line("  what would permit it:")
-    for what in told.would_permit:
+    for what in explanation.would_permit:
         terminal.line(f"    {plain(what, 600)}")
 
 
-def _facts(told: Why) -> list[tuple[str, str]]:
-    one = told.decision
+def _facts(explanation: Explanation) -> list[tuple[str, str]]:
+    one = explanation.decision
     principals = [(link.kind.lower(), _principal(link.id, link.roles)) for link in one.chain]
     return [
-        ("meaning", told.title),
-        ("page", told.page),
-        ("step", f"{one.step}: {told.settles}" if told.settles else one.step),
+        ("meaning", explanation.title),
+        ("page", explanation.page),
+        ("step", f"{one.step}: {explanation.settles}" if explanation.settles else one.step),
         ("when", f"{one.at}  {one.decision_id}"),
         ("operation", one.operation),
-        ("asked for", one.what if one.asked is not None else ""),
+        ("asked for", one.requested if one.unresolved is not None else ""),
         ("tier", one.tier),
         ("resource", one.resource),
         ("destination", one.destination_class),

@@ -2,6 +2,6 @@
 
 from authz.tools.propose.draft import Draft, draft
 from authz.tools.propose.names import BundleNames
-from authz.tools.propose.seen import Seen
+from authz.tools.propose.observations import Observations
 
-__all__ = ["BundleNames", "Draft", "Seen", "draft"]
+__all__ = ["BundleNames", "Draft", "Observations", "draft"]

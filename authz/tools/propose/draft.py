@@ -14,8 +14,8 @@ from authz.tools.catalog.files import flow
 from authz.tools.catalog.propose import propose
 from authz.tools.catalog.tool import Tool, plain
 from authz.tools.propose.names import BundleNames, overlap
+from authz.tools.propose.observations import BoundedEntries, Count, Observations
 from authz.tools.propose.paths import Form, forms
-from authz.tools.propose.seen import Count, Counted, Seen
 
 __all__ = ["Draft", "draft"]
 
@@ -78,30 +78,27 @@ class _Writer:
         return name
 
 
-def draft(seen: Seen, names: BundleNames | None) -> Draft:
-    """Write down what was seen.
+def draft(observed: Observations, names: BundleNames | None) -> Draft:
+    """Draft a change of the bundle from recorded requests.
 
     Args:
-        seen: What was seen.
+        observed: The requests.
         names: Names of the bundle. None: no bundle is given.
-
-    Returns:
-        The change.
     """
     writer = _Writer(names or BundleNames())
-    _agents(writer, seen, given=names is not None)
-    _subjects(writer, seen)
-    systems = _Systems(writer, seen)
-    _operations(writer, seen, systems)
-    _requests(writer, seen, systems)
+    _agents(writer, observed, given=names is not None)
+    _subjects(writer, observed)
+    systems = _Systems(writer, observed)
+    _operations(writer, observed, systems)
+    _requests(writer, observed, systems)
     systems.write()
-    _unreviewed(writer, seen)
-    _strange(writer, seen)
-    policies, permits = _policies(writer, seen)
+    _unreviewed(writer, observed)
+    _strange(writer, observed)
+    policies, permits = _policies(writer, observed)
     writer.entries += permits
     if not writer.entries:
         return Draft("", bare=True, policies="", entries=0)
-    parts = [_head(seen, given=names is not None)]
+    parts = [_head(observed, given=names is not None)]
     parts += [
         f"\n{key}:\n" + "".join(f"{line}\n" for line in writer.lines[key])
         for key in _KEYS
@@ -111,7 +108,7 @@ def draft(seen: Seen, names: BundleNames | None) -> Draft:
         while writer.by_hand[-1] == "#":
             writer.by_hand.pop()
         parts.append("\n" + "".join(f"{line}\n" for line in writer.by_hand))
-    parts.append(_summary(seen))
+    parts.append(_summary(observed))
     return Draft(
         facts="".join(parts),
         bare=not any(writer.lines.values()),
@@ -139,10 +136,10 @@ def _by(callers: set[str]) -> str:
     return f"; asked by {_some(callers)}" if callers else "; by nobody known"
 
 
-def _head(seen: Seen, *, given: bool) -> str:
+def _head(observed: Observations, *, given: bool) -> str:
     lines = [
-        f"Proposed by `authz propose` from {seen.all.times} decisions"
-        + (f", {seen.all.first} to {seen.all.last}." if seen.all.first else "."),
+        f"Proposed by `authz propose` from {observed.all.times} decisions"
+        + (f", {observed.all.first} to {observed.all.last}." if observed.all.first else "."),
         "Nothing here permits anything: no policy speaks of a role `proposed-…`, a rule that is `proposed` decides about nothing.",
         "Go through it: rename, complete or remove each entry, then drop `proposed: true`.",
     ]
@@ -151,9 +148,9 @@ def _head(seen: Seen, *, given: bool) -> str:
     return "".join(f"# {line}\n" for line in lines)
 
 
-def _agents(writer: _Writer, seen: Seen, *, given: bool) -> None:
+def _agents(writer: _Writer, observed: Observations, *, given: bool) -> None:
     unsaid = []
-    for agent, caller in sorted(seen.agents.entries.items()):
+    for agent, caller in sorted(observed.agents.entries.items()):
         if writer.names.has_role(agent) or (caller.roles and not given):
             continue
         if caller.roles is None and not given:
@@ -167,8 +164,8 @@ def _agents(writer: _Writer, seen: Seen, *, given: bool) -> None:
         writer.hand(f"Records of an earlier version do not tell the roles of: {_some(unsaid)}", "")
 
 
-def _subjects(writer: _Writer, seen: Seen) -> None:
-    for (issuer, kind), subjects in sorted(seen.subjects.entries.items()):
+def _subjects(writer: _Writer, observed: Observations) -> None:
+    for (issuer, kind), subjects in sorted(observed.subjects.entries.items()):
         if f"{issuer}/" in writer.roles:
             role = writer.roles[f"{issuer}/"]
             writer.hand(f"Subjects of `{issuer}` acted as {kind} too; `{role}` holds for both.", "")
@@ -201,9 +198,9 @@ class _Operation:
 class _Systems:
     """The systems to declare, and their operations."""
 
-    def __init__(self, writer: _Writer, seen: Seen) -> None:
+    def __init__(self, writer: _Writer, observed: Observations) -> None:
         self.writer = writer
-        self.there = set(writer.names.systems) | seen.systems
+        self.there = set(writer.names.systems) | observed.systems
         self.hosts: dict[str, str] = {}
         self.operations: dict[str, dict[str, _Operation]] = {}
 
@@ -286,8 +283,8 @@ class _Systems:
         writer.hand("")
 
 
-def _operations(writer: _Writer, seen: Seen, systems: _Systems) -> None:
-    for operation, missing in sorted(seen.unknown.entries.items()):
+def _operations(writer: _Writer, observed: Observations, systems: _Systems) -> None:
+    for operation, missing in sorted(observed.unknown.entries.items()):
         if operation in writer.names.operations:
             continue
         system, _, name = operation.partition(".")
@@ -306,10 +303,10 @@ def _meaning(system: str, name: str) -> tuple[dict[str, Any], str]:
     return {"effects": list(found.effects), "tier": found.tier}, found.why
 
 
-def _requests(writer: _Writer, seen: Seen, systems: _Systems) -> None:
+def _requests(writer: _Writer, observed: Observations, systems: _Systems) -> None:
     written: list[Form] = []
     # Where two could match one request, the one with ids is written: it matches what the other does.
-    wide = sorted(forms(seen.requests.entries), key=lambda form: -len(form.names))
+    wide = sorted(forms(observed.requests.entries), key=lambda form: -len(form.names))
     for form in wide:
         comment = f"{_when(form.request.count)}"
         if form.why:
@@ -380,8 +377,8 @@ def _operation(form: Form, comment: str) -> _Operation:
     )
 
 
-def _unreviewed(writer: _Writer, seen: Seen) -> None:
-    listed = sorted(seen.unreviewed.entries.items())
+def _unreviewed(writer: _Writer, observed: Observations) -> None:
+    listed = sorted(observed.unreviewed.entries.items())
     if not listed:
         return
     writer.hand("In the catalog, and nobody reviewed them as they are:")
@@ -394,9 +391,9 @@ def _unreviewed(writer: _Writer, seen: Seen) -> None:
     writer.hand("")
 
 
-def _strange(writer: _Writer, seen: Seen) -> None:
+def _strange(writer: _Writer, observed: Observations) -> None:
     """Tell what strangers asked for, in comments alone: anybody can name anything, as often as they like."""
-    listed = sorted(seen.strange.entries.items())
+    listed = sorted(observed.strange.entries.items())
     if not listed:
         return
     writer.hand(
@@ -409,9 +406,9 @@ def _strange(writer: _Writer, seen: Seen) -> None:
     writer.hand("")
 
 
-def _policies(writer: _Writer, seen: Seen) -> tuple[str, int]:
+def _policies(writer: _Writer, observed: Observations) -> tuple[str, int]:
     groups: dict[str, list[tuple[str, str]]] = {}
-    for (kind, name, operation), refused in sorted(seen.refused.entries.items()):
+    for (kind, name, operation), refused in sorted(observed.refused.entries.items()):
         role = name
         if kind == "Agent":
             role = writer.roles.get(name, "")
@@ -445,36 +442,38 @@ def _quoted(text: str) -> str:
     return '"' + plain(text, 600).replace("\\", "").replace('"', "") + '"'
 
 
-def _summary(seen: Seen) -> str:
+def _summary(observed: Observations) -> str:
     lines: list[str] = []
-    if seen.roles.entries:
+    if observed.roles.entries:
         lines.append("Roles that were held:")
-        lines += [f"  {role}: {_when(count)}" for role, count in sorted(seen.roles.entries.items())]
-    if seen.passed.entries:
+        lines += [
+            f"  {role}: {_when(count)}" for role, count in sorted(observed.roles.entries.items())
+        ]
+    if observed.passed.entries:
         lines.append(
             "Let through by `mode: observe`, by reason (`authz why --observed` tells more):"
         )
         lines += [
             f"  {plain(code, 60)} {plain(operation, 260)}".rstrip() + f": {_when(count)}"
-            for (code, operation), count in sorted(seen.passed.entries.items())
+            for (code, operation), count in sorted(observed.passed.entries.items())
         ]
-    if seen.unreadable.times:
-        lines.append(f"Of a form that no bundle could have: {_when(seen.unreadable)}")
-    lines += list(_left_out(seen))
+    if observed.unreadable.times:
+        lines.append(f"Of a form that no bundle could have: {_when(observed.unreadable)}")
+    lines += list(_left_out(observed))
     return "\n" + "".join(f"# {line}\n" for line in lines) if lines else ""
 
 
-def _left_out(seen: Seen) -> Iterator[str]:
-    kinds: tuple[tuple[str, Counted[Any, Any]], ...] = (
-        ("requests without a route", seen.requests),
-        ("unknown operations", seen.unknown),
-        ("operations that nobody reviewed", seen.unreviewed),
-        ("requests of strangers", seen.strange),
-        ("agents", seen.agents),
-        ("issuers", seen.subjects),
-        ("roles", seen.roles),
-        ("missing permits", seen.refused),
-        ("reasons", seen.passed),
+def _left_out(observed: Observations) -> Iterator[str]:
+    kinds: tuple[tuple[str, BoundedEntries[Any, Any]], ...] = (
+        ("requests without a route", observed.requests),
+        ("unknown operations", observed.unknown),
+        ("operations that nobody reviewed", observed.unreviewed),
+        ("requests of strangers", observed.strange),
+        ("agents", observed.agents),
+        ("issuers", observed.subjects),
+        ("roles", observed.roles),
+        ("missing permits", observed.refused),
+        ("reasons", observed.passed),
     )
     for what, counted in kinds:
         if counted.left_out:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from authz.tools.propose.seen import Request
+from authz.tools.propose.observations import UnroutedRequest
 
 __all__ = ["MANY", "Form", "forms"]
 
@@ -23,7 +23,7 @@ class Form:
     """The host."""
     segments: tuple[str, ...]
     """Words, and `*` for what is an id."""
-    request: Request = field(default_factory=Request)
+    request: UnroutedRequest = field(default_factory=UnroutedRequest)
     """All that it stands for."""
     why: set[str] = field(default_factory=set)
     """What was taken for an id, and why."""
@@ -42,30 +42,23 @@ class Form:
         number = self.segments.count(_ANY)
         return [f"id{at}" if at > 1 else "id" for at in range(1, number + 1)]
 
-    def take(self, request: Request, why: Iterable[str]) -> None:
+    def take(self, request: UnroutedRequest, why: Iterable[str]) -> None:
         """Let it stand for one more.
 
         Args:
             request: The other.
             why: What was taken for an id there.
         """
-        self.request.count.add(request.count)
+        self.request.count.merge(request.count)
         self.request.query |= request.query
         self.request.body = self.request.body or request.body
         self.why.update(why)
 
 
-def forms(seen: dict[tuple[str, str, str], Request]) -> list[Form]:
-    """Put together what one route would match.
-
-    Args:
-        seen: Requests by method, host and form of the path.
-
-    Returns:
-        Forms, sorted.
-    """
+def forms(observed: dict[tuple[str, str, str], UnroutedRequest]) -> list[Form]:
+    """Merge requests that one route would match; sorted."""
     found: dict[tuple[str, str, tuple[str, ...]], Form] = {}
-    for (method, host, path), request in sorted(seen.items()):
+    for (method, host, path), request in sorted(observed.items()):
         segments, why = [], []
         for segment in path.removeprefix("/").split("/"):
             kind = segment.startswith("{")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from authz.audit import Past
+from authz.audit import RecordedDecision
 
 __all__ = ["MOST", "Group", "Groups", "Key", "Revision"]
 
@@ -38,7 +38,7 @@ class Group:
     sample: str = ""
     """Id of the last one."""
 
-    def see(self, decision: Past) -> None:
+    def add(self, decision: RecordedDecision) -> None:
         """Take a decision in.
 
         Args:
@@ -85,7 +85,7 @@ class Groups:
     left_out: int = 0
     """Decisions whose group is not kept."""
 
-    def see(self, decision: Past) -> None:
+    def add(self, decision: RecordedDecision) -> None:
         """Take a decision in.
 
         Args:
@@ -97,7 +97,7 @@ class Groups:
         if not refused:
             return
         key = Key(
-            decision.code, decision.what, decision.policies, decision.agent, decision.revision
+            decision.code, decision.requested, decision.policies, decision.agent, decision.revision
         )
         group = self.groups.get(key)
         if group is None:
@@ -105,9 +105,9 @@ class Groups:
                 self.left_out += decision.times
                 return
             group = self.groups[key] = Group()
-        group.see(decision)
+        group.add(decision)
 
-    def _revision(self, decision: Past, *, refused: bool) -> None:
+    def _revision(self, decision: RecordedDecision, *, refused: bool) -> None:
         known = self.revisions.get(decision.revision)
         if known is None:
             if not decision.revision or len(self.revisions) >= _MOST_REVISIONS:

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from authz.audit import Link, Past
+from authz.audit import ChainLink, RecordedDecision
 from authz.engine import BundleDescription, PolicyDescription, reason_table
 
-__all__ = ["STEPS", "Closest", "Why", "explain"]
+__all__ = ["STEPS", "ClosestPermit", "Explanation", "explain"]
 
 STEPS: Final = {
     "identify": "who asks, and who acts",
@@ -34,7 +34,7 @@ _NEAREST: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Closest:
+class ClosestPermit:
     """A permit that speaks of the operation, and what it lacked."""
 
     policy: PolicyDescription
@@ -42,14 +42,14 @@ class Closest:
     principal: str
     """For whom it did not fire."""
     lacks: str
-    """Why not, as far as record and bundle tell."""
+    """Explanation not, as far as record and bundle tell."""
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
+class Explanation:
     """What can be said of a decision."""
 
-    decision: Past
+    decision: RecordedDecision
     """The decision."""
     title: str
     """What its code means."""
@@ -61,7 +61,7 @@ class Why:
     """Id, `file:line` and `@reason` of each policy that determined it; empty texts where nothing tells."""
     source: str
     """Text of the first of them; empty without the bundle that judged."""
-    permits: tuple[Closest, ...]
+    permits: tuple[ClosestPermit, ...]
     """Of an operation that nothing permits: what came closest, nearest first."""
     would_permit: tuple[str, ...]
     """What would permit it, the nearest first; empty where it was permitted."""
@@ -90,7 +90,7 @@ class Why:
             "next_action": one.next_action,
             "retry": one.retry,
             "operation": one.operation,
-            "asked": one.what if one.asked is not None else None,
+            "asked": one.requested if one.unresolved is not None else None,
             "resource": one.resource,
             "destination_class": one.destination_class,
             "tier": one.tier,
@@ -128,11 +128,11 @@ class Why:
 
 
 def explain(
-    decision: Past,
+    decision: RecordedDecision,
     bundle: BundleDescription | None = None,
     digest: str = "",
     table: Sequence[Any] = (),
-) -> Why:
+) -> Explanation:
     """Explain why a decision came out as it did.
 
     Args:
@@ -149,10 +149,10 @@ def explain(
     policies = bundle.policies if bundle is not None else {}
     same = digest == decision.digest if bundle is not None else None
     first = next((policies[id_] for id_ in decision.policies if id_ in policies), None)
-    permits: tuple[Closest, ...] = ()
+    permits: tuple[ClosestPermit, ...] = ()
     if decision.code in _UNPERMITTED and bundle is not None:
         permits = _closest(decision, bundle)
-    return Why(
+    return Explanation(
         decision=decision,
         title=str(row.get("title", "a code that this version does not know")),
         page=f"{_PAGE}#{decision.code.lower()}" if row else "",
@@ -166,7 +166,7 @@ def explain(
 
 
 def _determining(
-    decision: Past, policies: Mapping[str, PolicyDescription]
+    decision: RecordedDecision, policies: Mapping[str, PolicyDescription]
 ) -> Iterator[tuple[str, str, str]]:
     """Yield id, place and reason of each policy that determined the decision."""
     places = dict(zip(decision.policies, decision.places, strict=False))
@@ -176,7 +176,7 @@ def _determining(
         yield id_, at, policy.reason if policy else ""
 
 
-def _closest(decision: Past, bundle: BundleDescription) -> tuple[Closest, ...]:
+def _closest(decision: RecordedDecision, bundle: BundleDescription) -> tuple[ClosestPermit, ...]:
     permits = [
         policy for policy in bundle.policies_about(decision.operation) if policy.effect == "permit"
     ]
@@ -185,12 +185,12 @@ def _closest(decision: Past, bundle: BundleDescription) -> tuple[Closest, ...]:
         for policy in permits:
             rank, lacks = _lacks(policy, link)
             principal = f'{link.kind}::"{link.id}"'
-            ranked.append((principal, rank, policy.id, Closest(policy, principal, lacks)))
+            ranked.append((principal, rank, policy.id, ClosestPermit(policy, principal, lacks)))
     ranked.sort(key=lambda entry: entry[:3])
     return tuple(closest for *_, closest in ranked[:_MOST])
 
 
-def _lacks(policy: PolicyDescription, link: Link) -> tuple[int, str]:
+def _lacks(policy: PolicyDescription, link: ChainLink) -> tuple[int, str]:
     """Rank a permit by its distance from a principal, and say what it lacked."""
     wanted = policy.principal.ids("Role")
     named = frozenset(id_ for kind, id_ in policy.principal.entities if kind != "Role")
@@ -210,7 +210,11 @@ def _lacks(policy: PolicyDescription, link: Link) -> tuple[int, str]:
 
 
 def _would_permit(
-    decision: Past, row: Mapping[str, Any], permits: Sequence[Closest], *, given: bool
+    decision: RecordedDecision,
+    row: Mapping[str, Any],
+    permits: Sequence[ClosestPermit],
+    *,
+    given: bool,
 ) -> list[str]:
     if decision.outcome == "PERMIT":
         return []
@@ -227,7 +231,7 @@ def _would_permit(
     return [what.replace("SYSTEM", system) for what in found if what]
 
 
-def _missing_permits(decision: Past) -> list[str]:
+def _missing_permits(decision: RecordedDecision) -> list[str]:
     found = []
     for link in decision.unpermitted:
         roles = " or ".join(f'Role::"{role}"' for role in link.roles or ())

@@ -1,4 +1,4 @@
-"""What the audit saw that the bundle does not speak of: counted in bounded memory, whatever the length of the audit."""
+"""Recorded requests that the bundle does not cover, counted in bounded memory."""
 
 import hashlib
 import re
@@ -6,12 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from authz.audit import Asked, Link, Past
+from authz.audit import ChainLink, RecordedDecision, UnresolvedRequest
 
-__all__ = ["Caller", "Count", "Counted", "Missing", "Refused", "Request", "Seen", "Subjects"]
+__all__ = [
+    "BoundedEntries",
+    "Count",
+    "MissingOperation",
+    "Observations",
+    "ObservedAgent",
+    "ObservedSubjects",
+    "UnpermittedOperation",
+    "UnroutedRequest",
+]
 
 MOST: Final = 2_000
-"""Entries of each kind that are counted; others are only counted together."""
+"""Entries of each kind at most; occurrences of further ones are only summed up."""
 _MOST_STRANGE: Final = 200
 _MOST_NAMES: Final = 64
 _MOST_SUBJECTS: Final = 10_000
@@ -39,32 +48,24 @@ _UNPERMITTED: Final = frozenset({"NOT_PERMITTED", "CHAIN_NOT_PERMITTED"})
 
 @dataclass(slots=True)
 class Count:
-    """How often something was seen, and when."""
+    """Number of occurrences, with the first and the last timestamp."""
 
     times: int = 0
-    """How often."""
+    """Occurrences."""
     first: str = ""
-    """The first moment."""
+    """First timestamp."""
     last: str = ""
-    """The last."""
+    """Last timestamp."""
 
-    def see(self, at: str) -> None:
-        """Count it once more.
-
-        Args:
-            at: When; empty: unknown.
-        """
+    def record(self, at: str) -> None:
+        """Count one occurrence at a timestamp; empty: unknown."""
         self.times += 1
         if at:
             self.first = min(self.first or at, at)
             self.last = max(self.last, at)
 
-    def add(self, other: "Count") -> None:
-        """Take another count in.
-
-        Args:
-            other: The other.
-        """
+    def merge(self, other: "Count") -> None:
+        """Add the occurrences of another count."""
         self.times += other.times
         if other.first:
             self.first = min(self.first or other.first, other.first)
@@ -76,29 +77,24 @@ Entry = TypeVar("Entry")
 
 
 @dataclass(slots=True)
-class Counted(Generic[Key, Entry]):
-    """Entries by key, no more than `most`, and of one caller no more than half of what the others leave."""
+class BoundedEntries(Generic[Key, Entry]):
+    """At most `most` entries by key; one caller brings at most half of the entries that the others leave."""
 
     make: Callable[[], Entry]
-    """Makes an empty one."""
+    """Makes an empty entry."""
     most: int = MOST
     """Entries at most."""
     entries: dict[Key, Entry] = field(default_factory=dict)
-    """Those that are kept."""
+    """Entries by key."""
     left_out: int = 0
-    """How often one was seen that is not."""
+    """Occurrences for which there was no room."""
     shares: dict[str, int] = field(default_factory=dict)
-    """How many entries each caller brought."""
+    """Number of entries by caller."""
 
     def at(self, key: Key, caller: str = "") -> Entry | None:
-        """Find the entry of a key, or make it.
+        """Return the entry of a key, made if there is room; None otherwise.
 
-        Args:
-            key: The key.
-            caller: Who brings it. Nobody can take the room of all others.
-
-        Returns:
-            The entry; None where there is no more room.
+        The share of a caller is bounded, so that no caller takes the room of all others.
         """
         if (found := self.entries.get(key)) is not None:
             return found
@@ -113,52 +109,52 @@ class Counted(Generic[Key, Entry]):
 
 
 @dataclass(slots=True)
-class Request:
+class UnroutedRequest:
     """An HTTP request that no route matches."""
 
     count: Count = field(default_factory=Count)
     """How often."""
     query: set[str] = field(default_factory=set)
-    """Names of the query's members; what is no name stands as `{…}`."""
+    """Names of the query parameters; `{…}` for one that is not a name."""
     body: bool = False
-    """One of them had a body."""
+    """At least one request had a body."""
 
 
 @dataclass(slots=True)
-class Missing:
-    """An operation that the catalog does not have, or that nobody reviewed."""
+class MissingOperation:
+    """An operation that is not in the catalog, or not reviewed."""
 
     count: Count = field(default_factory=Count)
     """How often."""
     callers: set[str] = field(default_factory=set)
-    """Who asked for it."""
+    """Callers that asked for it."""
 
 
 @dataclass(slots=True)
-class Caller:
+class ObservedAgent:
     """An agent."""
 
     count: Count = field(default_factory=Count)
-    """How often it asked."""
+    """Its decisions."""
     roles: tuple[str, ...] | None = None
-    """Those of its last record; none where records do not say."""
+    """Roles in its last record; None if the records do not say."""
 
 
 @dataclass(slots=True)
-class Subjects:
-    """Subjects of one issuer that hold no role."""
+class ObservedSubjects:
+    """Subjects of one issuer that have no role."""
 
     count: Count = field(default_factory=Count)
-    """How often one of them was acted for."""
+    """Decisions on behalf of one of them."""
     ids: set[bytes] = field(default_factory=set)
-    """Digests of their ids, as far as they are kept."""
+    """Digests of their ids, up to a bound."""
     claims: dict[str, set[str]] = field(default_factory=dict)
-    """Names of claims, and the digests of their texts."""
+    """Digests of values by claim."""
 
 
 @dataclass(slots=True)
-class Refused:
-    """An operation that observe let through although no policy permits it."""
+class UnpermittedOperation:
+    """An operation that `mode: observe` let through although no policy permits it."""
 
     count: Count = field(default_factory=Count)
     """How often."""
@@ -167,114 +163,122 @@ class Refused:
 
 
 @dataclass(slots=True)
-class Seen:
-    """Everything that was seen."""
+class Observations:
+    """Everything that was counted."""
 
     all: Count = field(default_factory=Count)
     """Decisions."""
-    requests: Counted[tuple[str, str, str], Request] = field(
-        default_factory=lambda: Counted(Request)
+    requests: BoundedEntries[tuple[str, str, str], UnroutedRequest] = field(
+        default_factory=lambda: BoundedEntries(UnroutedRequest)
     )
     """By method, host and form of the path."""
-    unknown: Counted[str, Missing] = field(default_factory=lambda: Counted(Missing))
+    unknown: BoundedEntries[str, MissingOperation] = field(
+        default_factory=lambda: BoundedEntries(MissingOperation)
+    )
     """Operations that are not in the catalog."""
-    unreviewed: Counted[tuple[str, str], Missing] = field(default_factory=lambda: Counted(Missing))
+    unreviewed: BoundedEntries[tuple[str, str], MissingOperation] = field(
+        default_factory=lambda: BoundedEntries(MissingOperation)
+    )
     """Operations that nobody reviewed, or that changed since: by code and id."""
-    agents: Counted[str, Caller] = field(default_factory=lambda: Counted(Caller))
+    agents: BoundedEntries[str, ObservedAgent] = field(
+        default_factory=lambda: BoundedEntries(ObservedAgent)
+    )
     """By SPIFFE id."""
-    subjects: Counted[tuple[str, str], Subjects] = field(default_factory=lambda: Counted(Subjects))
+    subjects: BoundedEntries[tuple[str, str], ObservedSubjects] = field(
+        default_factory=lambda: BoundedEntries(ObservedSubjects)
+    )
     """By issuer and kind."""
-    roles: Counted[str, Count] = field(default_factory=lambda: Counted(Count))
-    """Roles that were held."""
-    refused: Counted[tuple[str, str, str], Refused] = field(
-        default_factory=lambda: Counted(Refused)
+    roles: BoundedEntries[str, Count] = field(default_factory=lambda: BoundedEntries(Count))
+    """By role that a principal had."""
+    refused: BoundedEntries[tuple[str, str, str], UnpermittedOperation] = field(
+        default_factory=lambda: BoundedEntries(UnpermittedOperation)
     )
     """By kind of the principal without a permit, its role (or id, where it has none) and operation."""
-    passed: Counted[tuple[str, str], Count] = field(default_factory=lambda: Counted(Count))
-    """All that observe let through, by code and operation."""
+    passed: BoundedEntries[tuple[str, str], Count] = field(
+        default_factory=lambda: BoundedEntries(Count)
+    )
+    """Calls that `mode: observe` let through, by code and operation."""
     systems: set[str] = field(default_factory=set)
     """Systems that have an operation in the catalog."""
-    strange: Counted[str, Count] = field(default_factory=lambda: Counted(Count, most=_MOST_STRANGE))
-    """Requests and operations that callers of whom nothing was verified asked for."""
+    strange: BoundedEntries[str, Count] = field(
+        default_factory=lambda: BoundedEntries(Count, most=_MOST_STRANGE)
+    )
+    """Requests and operations of callers without a verified identity."""
     unreadable: Count = field(default_factory=Count)
-    """Requests of which the record holds no form that a bundle could have."""
+    """Requests whose recorded form no bundle can contain."""
 
-    def see(self, decision: Past) -> None:
-        """Take a decision in.
-
-        Args:
-            decision: The decision.
-        """
+    def add(self, decision: RecordedDecision) -> None:
+        """Count a decision."""
         # A sum has no request, and its callers proved nothing.
         if decision.probe or decision.is_sum:
             return
-        self.all.see(decision.at)
-        self._asked(decision)
+        self.all.record(decision.at)
+        self._add_request(decision)
         for link in decision.chain:
-            self._principal(link, decision.at)
+            self._add_principal(link, decision.at)
         if decision.enforced:
             return
         if (passed := self.passed.at((decision.code, decision.operation))) is not None:
-            passed.see(decision.at)
+            passed.record(decision.at)
         if decision.code in _UNPERMITTED and _OPERATION.fullmatch(decision.operation):
-            self._refused(decision)
+            self._add_unpermitted(decision)
 
-    def _asked(self, decision: Past) -> None:
+    def _add_request(self, decision: RecordedDecision) -> None:
         caller = decision.agent
         if _OPERATION.fullmatch(decision.operation) and len(self.systems) < MOST:
             self.systems.add(decision.operation.partition(".")[0])
-        if decision.asked is not None and not decision.chain:
-            self._strange(decision.asked, decision.at)
-        elif decision.asked is not None:
-            self._missing(decision.asked, decision.at, caller)
+        if decision.unresolved is not None and not decision.chain:
+            self._add_stranger(decision.unresolved, decision.at)
+        elif decision.unresolved is not None:
+            self._add_missing(decision.unresolved, decision.at, caller)
         elif decision.code in {"UNREVIEWED_OPERATION", "CATALOG_DRIFT"}:
             if not _OPERATION.fullmatch(decision.operation):
-                self.unreadable.see(decision.at)
+                self.unreadable.record(decision.at)
             elif found := self.unreviewed.at((decision.code, decision.operation), caller):
-                found.count.see(decision.at)
+                found.count.record(decision.at)
                 _note(found.callers, caller)
 
-    def _missing(self, asked: Asked, at: str, caller: str) -> None:
-        if not _fits(asked):
-            self.unreadable.see(at)
-        elif asked.operation:
-            if found := self.unknown.at(asked.operation, caller):
-                found.count.see(at)
+    def _add_missing(self, request: UnresolvedRequest, at: str, caller: str) -> None:
+        if not _fits(request):
+            self.unreadable.record(at)
+        elif request.operation:
+            if found := self.unknown.at(request.operation, caller):
+                found.count.record(at)
                 _note(found.callers, caller)
-        elif request := self.requests.at((asked.method, asked.host, asked.path), caller):
-            request.count.see(at)
-            request.body = request.body or asked.body
-            for name in asked.query:
-                _note(request.query, name if _NAME.fullmatch(name) else "{…}")
+        elif unrouted := self.requests.at((request.method, request.host, request.path), caller):
+            unrouted.count.record(at)
+            unrouted.body = unrouted.body or request.body
+            for name in request.query:
+                _note(unrouted.query, name if _NAME.fullmatch(name) else "{…}")
 
-    def _strange(self, asked: Asked, at: str) -> None:
-        """Count what a stranger asked for apart: it must change nothing of what is proposed for callers that are known."""
-        if not _fits(asked):
-            self.unreadable.see(at)
+    def _add_stranger(self, request: UnresolvedRequest, at: str) -> None:
+        """Count a request of a stranger apart: it must not change the proposals for verified callers."""
+        if not _fits(request):
+            self.unreadable.record(at)
             return
-        shown = asked.operation or f"{asked.method} {asked.host}{asked.path}"
+        shown = request.operation or f"{request.method} {request.host}{request.path}"
         if (count := self.strange.at(shown)) is not None:
-            count.see(at)
+            count.record(at)
 
-    def _principal(self, link: Link, at: str) -> None:
+    def _add_principal(self, link: ChainLink, at: str) -> None:
         for role in link.roles or ():
             if _ROLE.fullmatch(role) and (count := self.roles.at(role)) is not None:
-                count.see(at)
+                count.record(at)
         if link.kind == "Agent" and _SPIFFE.fullmatch(link.id):
             if (agent := self.agents.at(link.id)) is not None:
-                agent.count.see(at)
+                agent.count.record(at)
                 agent.roles = link.roles
             return
         if link.kind in {"User", "Service"} and link.roles == ():
-            self._subject(link, at)
+            self._add_subject(link, at)
 
-    def _subject(self, link: Link, at: str) -> None:
+    def _add_subject(self, link: ChainLink, at: str) -> None:
         issuer, _, sub = link.id.partition("/")
         if not _ALIAS.fullmatch(issuer):
             return
         if (subjects := self.subjects.at((issuer, link.kind))) is None:
             return
-        subjects.count.see(at)
+        subjects.count.record(at)
         if len(subjects.ids) < _MOST_SUBJECTS:
             subjects.ids.add(hashlib.blake2b(sub.encode(errors="replace"), digest_size=8).digest())
         for name, value in link.claims.items():
@@ -284,7 +288,7 @@ class Seen:
                 for text in value if isinstance(value, list) else [value]:
                     _note(values, str(text)[:80])
 
-    def _refused(self, decision: Past) -> None:
+    def _add_unpermitted(self, decision: RecordedDecision) -> None:
         for link in decision.unpermitted:
             if link.kind not in {"Agent", "User", "Service"}:
                 continue
@@ -295,19 +299,19 @@ class Seen:
                 continue
             kind = "Role" if roles else link.kind
             if found := self.refused.at((kind, key, decision.operation), decision.agent):
-                found.count.see(decision.at)
+                found.count.record(decision.at)
                 _note(found.callers, decision.agent)
 
 
-def _fits(asked: Asked) -> bool:
-    """Whether a bundle could hold what was asked for."""
-    if asked.operation:
-        is_ours = asked.operation.startswith("authz.")
-        return _OPERATION.fullmatch(asked.operation) is not None and not is_ours
-    if not _METHOD.fullmatch(asked.method) or not _PATH.fullmatch(asked.path):
+def _fits(request: UnresolvedRequest) -> bool:
+    """Return whether a bundle can contain the operation or the route of a request."""
+    if request.operation:
+        is_ours = request.operation.startswith("authz.")
+        return _OPERATION.fullmatch(request.operation) is not None and not is_ours
+    if not _METHOD.fullmatch(request.method) or not _PATH.fullmatch(request.path):
         return False
-    host = _HOST.fullmatch(asked.host)
-    return not asked.host or (host is not None and 0 < int(host[1] or _MOST_PORT) <= _MOST_PORT)
+    host = _HOST.fullmatch(request.host)
+    return not request.host or (host is not None and 0 < int(host[1] or _MOST_PORT) <= _MOST_PORT)
 
 
 def _note(names: set[str], name: str) -> None:

@@ -1,11 +1,14 @@
-"""A decision as its record tells it, read leniently: what another version wrote is kept, and what is no record of ours is empty."""
+"""A decision, read from its audit record.
+
+Reading is lenient, since another version may have written the record: a missing member, or one of another type, reads as empty.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["Asked", "Link", "Past", "past"]
+__all__ = ["ChainLink", "RecordedDecision", "UnresolvedRequest", "read_decision"]
 
 _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _MAX_TEXT: Final = 4_096
@@ -14,7 +17,7 @@ _MOST_TIMES: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class ChainLink:
     """A verified principal."""
 
     kind: str
@@ -22,31 +25,31 @@ class Link:
     id: str
     """SPIFFE id, or `<issuer alias>/<sub>`."""
     roles: tuple[str, ...] | None
-    """In the bundle that judged; none where the record does not say."""
+    """Roles in the bundle that judged; None if the record does not say."""
     claims: Mapping[str, Any]
-    """Claims, texts as digests."""
+    """Claims; strings are digests."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What was asked for, where no operation was found."""
+class UnresolvedRequest:
+    """Request for which no operation was found."""
 
     operation: str = ""
-    """An operation that is not in the catalog."""
+    """Operation id that is not in the catalog."""
     method: str = ""
-    """Of an HTTP request that no route matches."""
+    """Method of an HTTP request that no route matches."""
     host: str = ""
     """Its host."""
     path: str = ""
-    """The form of its path: `/tickets/{digits}`."""
+    """Form of its path, for example `/tickets/{digits}`."""
     query: tuple[str, ...] = ()
-    """Names of the query's members."""
+    """Names of the query parameters."""
     body: bool = False
     """It had a body."""
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class RecordedDecision:
     """One decision."""
 
     decision_id: str
@@ -56,7 +59,7 @@ class Past:
     node: str
     """The server."""
     surface: str
-    """By which protocol it was asked for."""
+    """API method, for example `check` or `ext_authz`."""
     bundle: str
     """Name of the bundle."""
     revision: str
@@ -64,88 +67,81 @@ class Past:
     digest: str
     """Its digest."""
     enforcer: str
-    """Who asked; empty where the caller asked about itself."""
+    """Enforcer that asked; empty if the caller asked about itself."""
     probe: bool
-    """Nothing was to be done."""
-    chain: tuple[Link, ...]
+    """The request was a probe: nothing was to be done."""
+    chain: tuple[ChainLink, ...]
     """Subject first, the caller last."""
     operation: str
-    """As resolved; empty where it is not in the catalog."""
-    asked: Asked | None
-    """What was asked for, where no operation was found."""
+    """Operation id; empty if the operation is not in the catalog."""
+    unresolved: UnresolvedRequest | None
+    """Request, if no operation was found for it."""
     resource: str
-    """What it would act on."""
+    """Resource that the operation acts on."""
     destination_class: str
-    """Where its data would go."""
+    """Class of the destination."""
     arguments: Any
-    """What policies could read, texts as digests."""
+    """Arguments; strings are digests."""
     outcome: str
-    """What was judged: `PERMIT`, `STEP_UP` or `DENY`."""
+    """`PERMIT`, `STEP_UP` or `DENY`."""
     code: str
     """The reason code."""
     next_action: str
-    """What the caller can do."""
+    """Next action of the caller."""
     retry: str
-    """Whether asking again helps."""
+    """`never`, `later` or `after_change`."""
     enforced: bool
-    """False where `mode: observe` let it through."""
+    """False if `mode: observe` let the call through."""
     step: str
     """The step that decided."""
     tier: str
     """The tier."""
     kinds: tuple[str, ...]
-    """What a step-up asks for."""
+    """Kinds of a step-up."""
     policies: tuple[str, ...]
     """Policies that determined the outcome."""
     places: tuple[str, ...]
-    """`file:line` of each, as far as the record says."""
+    """`file:line` of each of these policies."""
     message: str
-    """What happened, in one line."""
+    """Message for people; programs must not read it."""
     trace_id: str
-    """Of the trace that it belongs to."""
+    """Trace id."""
     without_permit: tuple[tuple[str, str], ...] = ()
     """Kind and id of each principal that no permit fired for; empty where the record does not tell."""
     times: int = 1
-    """How many refusals the record is of; more than one only of a sum, which has no request."""
+    """Number of refusals that the record stands for; more than one only in a sum."""
     is_sum: bool = False
-    """It is the sum of refusals that have no record of their own."""
+    """The record is a sum of refusals that have no records of their own; a sum has no request."""
 
     @property
     def agent(self) -> str:
-        """The caller's id; empty where nobody proved to be one."""
+        """Id of the caller; empty if no credential was verified."""
         return self.chain[-1].id if self.chain else ""
 
     @property
-    def unpermitted(self) -> tuple[Link, ...]:
+    def unpermitted(self) -> tuple[ChainLink, ...]:
         """The principals that no permit fired for; the whole chain where the record does not tell."""
         links = tuple(link for link in self.chain if (link.kind, link.id) in self.without_permit)
         return links or self.chain
 
     @property
-    def what(self) -> str:
-        """The operation, or what was asked for instead of one."""
-        if self.operation or self.asked is None:
+    def requested(self) -> str:
+        """Operation id as requested, or method, host and path of a request without an operation."""
+        if self.operation or self.unresolved is None:
             return self.operation
-        if self.asked.operation:
-            return self.asked.operation
-        return f"{self.asked.method} {self.asked.host}{self.asked.path}"
+        if self.unresolved.operation:
+            return self.unresolved.operation
+        return f"{self.unresolved.method} {self.unresolved.host}{self.unresolved.path}"
 
 
-def past(fields: Mapping[str, Any]) -> Past:
-    """Read a decision from its record.
-
-    Args:
-        fields: The record.
-
-    Returns:
-        The decision; what the record does not say, or says in another form, is empty.
-    """
+def read_decision(fields: Mapping[str, Any]) -> RecordedDecision:
+    """Read a decision from the members of its record."""
     given, result, labels = _map(fields, "input"), _map(fields, "result"), _map(fields, "labels")
     bundles = _map(fields, "bundles")
     bundle = next(iter(bundles), "")
     stated = _map(bundles, bundle)
     moment = _text(fields, "timestamp")
-    return Past(
+    return RecordedDecision(
         decision_id=_text(fields, "decision_id"),
         at=moment if _MOMENT.fullmatch(moment) else "",
         node=_text(labels, "id"),
@@ -157,7 +153,7 @@ def past(fields: Mapping[str, Any]) -> Past:
         probe=given.get("mode") == "PROBE",
         chain=tuple(_link(item) for item in _list(given, "chain") if isinstance(item, dict)),
         operation=_text(given, "operation"),
-        asked=_asked(given.get("asked")),
+        unresolved=_unresolved(given.get("asked")),
         resource=_text(given, "resource"),
         destination_class=_text(given, "destination_class"),
         arguments=given.get("arguments"),
@@ -188,15 +184,15 @@ def _times(fields: Mapping[str, Any]) -> int:
     return count if isinstance(count, int) and 0 < count < _MOST_TIMES else 1
 
 
-def _link(item: Mapping[str, Any]) -> Link:
+def _link(item: Mapping[str, Any]) -> ChainLink:
     roles = _texts(item, "roles") if isinstance(item.get("roles"), list) else None
-    return Link(_text(item, "kind"), _text(item, "id"), roles, _map(item, "claims"))
+    return ChainLink(_text(item, "kind"), _text(item, "id"), roles, _map(item, "claims"))
 
 
-def _asked(value: object) -> Asked | None:
+def _unresolved(value: object) -> UnresolvedRequest | None:
     if not isinstance(value, dict):
         return None
-    return Asked(
+    return UnresolvedRequest(
         operation=_text(value, "operation"),
         method=_text(value, "method"),
         host=_text(value, "host"),
