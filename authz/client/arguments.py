@@ -22,7 +22,7 @@ def encoded(arguments: Mapping[str, Any] | bytes | None) -> bytes:
     """Write arguments as one JSON object.
 
     Args:
-        arguments: The arguments, or what is JSON already.
+        arguments: The arguments, or their JSON.
 
     Returns:
         JSON.
@@ -40,7 +40,7 @@ def encoded(arguments: Mapping[str, Any] | bytes | None) -> bytes:
 
 
 def _plain(value: object) -> object:
-    """What stands for a value that JSON does not know."""
+    """Convert a value that JSON has no type for."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
@@ -59,7 +59,7 @@ class Reading:
         function: The function.
         arguments: As given to the guard.
         apart: The parameters that are no arguments of the operation.
-        given: The parameters that whoever calls the function does not give.
+        given: Parameters that the guard gives, not the caller of the function.
 
     Raises:
         UsageError: A parameter does not exist, or cannot become an argument by its name.
@@ -122,7 +122,7 @@ class Reading:
 
 
 def _without(function: Callable[..., Any], given: Collection[str]) -> inspect.Signature:
-    """The signature for whoever calls the function: without what the guard gives by name."""
+    """Signature for callers of the function: without the parameters that the guard gives."""
     signature = inspect.signature(function)
     if not given:
         return signature

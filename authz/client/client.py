@@ -31,19 +31,19 @@ Result = TypeVar("Result")
 class Authz:
     """A client of one node, for threads and for asyncio.
 
-    Everything that goes wrong raises, so what stands after a question runs only where it was permitted.
+    Every refusal and every failure raises, so the code after a question runs only if it was permitted.
 
     Args:
         address: `host:port` or `unix:///path`.
-        credentials: Who the client is: a token, the path of a file that holds one (read again when it changes), a
-            function, or a source. None: whoever its TLS certificate says.
-        enforcer: The client asks about others, whom `caller(…)` names; without one it refuses to ask.
-        tls: TLS; none: plain text.
-        credential_issuer: The node's `credentials.issuer`: credentials are then bound to a key of the client.
-        proof_key: That key; none: a new one, made when it is first needed.
-        timeout: Seconds that a question may take, with everything that it takes.
-        retries: How often a question that was not decided is asked again, within its time.
-        transport: Instead of an address: whatever carries the calls.
+        credentials: Credential of the client: a token, the path of a file that holds a token (read again when it
+            changes), a function, or a source. Default: the client certificate of `tls`.
+        enforcer: The client asks about its callers, which `caller(…)` sets; without a caller it refuses to ask.
+        tls: TLS settings. Default: plain text.
+        credential_issuer: The node's `credentials.issuer`. Credentials are then bound to a key of the client.
+        proof_key: Key that credentials are bound to. Default: a new one, made when it is first needed.
+        timeout: Seconds for a question, with retries and credentials.
+        retries: Further attempts of a question that was not decided, at most 10, within its timeout.
+        transport: Transport that carries the calls, instead of an address.
 
     Raises:
         UsageError: The arguments contradict one another.
@@ -92,11 +92,11 @@ class Authz:
     # --- life
 
     def close(self) -> None:
-        """Let go of the connections of threads."""
+        """Close the connections of threads."""
         self.transport.close()
 
     async def aclose(self) -> None:
-        """Let go of the connections of this event loop, and of threads."""
+        """Close the connections of this event loop and of threads."""
         await self.transport.aclose()
 
     def __enter__(self) -> Self:
@@ -124,15 +124,15 @@ class Authz:
         Args:
             operation: Its id, `<system>.<name>`.
             arguments: Its arguments, or one JSON object.
-            asked: What else the question says.
+            asked: Further options of the question.
 
         Returns:
-            The permit. What its obligations demand is up to whoever asks.
+            The permit. The calling code carries out its obligations.
 
         Raises:
-            Denied: It may not.
-            StepUp: Not yet.
-            Unavailable: No decision could be had.
+            Denied: The operation may not be performed.
+            StepUp: Something must be shown first.
+            Unavailable: The node made no decision.
         """
         return run(
             self.parts.questions.checking(operation, arguments, asked), self.parts.session.transport
@@ -149,15 +149,15 @@ class Authz:
         Args:
             operation: Its id, `<system>.<name>`.
             arguments: Its arguments, or one JSON object.
-            asked: What else the question says.
+            asked: Further options of the question.
 
         Returns:
             The permit.
 
         Raises:
-            Denied: It may not.
-            StepUp: Not yet.
-            Unavailable: No decision could be had.
+            Denied: The operation may not be performed.
+            StepUp: Something must be shown first.
+            Unavailable: The node made no decision.
         """
         return await arun(
             self.parts.questions.checking(operation, arguments, asked), self.parts.session.transport
@@ -172,18 +172,18 @@ class Authz:
         actuals: Mapping[str, int] | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Tell what came of a permit that `check` gave, as a guard does by itself.
+        """Report the result of an operation that `check` permitted; a guard does so by itself.
 
         Args:
-            permit: The permit; of one without `reservation_id` nothing is told.
-            result: What came of it: it happened, it failed, or it was never tried.
-            labels: Labels that the results carry, of those that the operation `yields`; default: of what happened, all.
-            actuals: What was really spent of reserved sums, by budget.
-            timeout: Seconds; default: the client's.
+            permit: The permit. Without `reservation_id` nothing is reported.
+            result: `ok`, `failed`, or `aborted` if the operation was not tried.
+            labels: Labels that the results carry, of those that the operation `yields`. Default: all if the result is `ok`.
+            actuals: Amounts spent of reserved sums, by budget.
+            timeout: Seconds. Default: the client's.
 
         Raises:
-            Denied: It was told before, counts as done, or is not for this client to tell.
-            Unavailable: There is no answer.
+            Denied: The result was reported before, counts as done, or another client must report it.
+            Unavailable: The node did not answer in time.
         """
         run(
             self.reports.telling(permit, result, labels, actuals, timeout),
@@ -202,15 +202,15 @@ class Authz:
         """As `report`, without blocking the event loop.
 
         Args:
-            permit: The permit; of one without `reservation_id` nothing is told.
-            result: What came of it: it happened, it failed, or it was never tried.
-            labels: Labels that the results carry, of those that the operation `yields`; default: of what happened, all.
-            actuals: What was really spent of reserved sums, by budget.
-            timeout: Seconds; default: the client's.
+            permit: The permit. Without `reservation_id` nothing is reported.
+            result: `ok`, `failed`, or `aborted` if the operation was not tried.
+            labels: Labels that the results carry, of those that the operation `yields`. Default: all if the result is `ok`.
+            actuals: Amounts spent of reserved sums, by budget.
+            timeout: Seconds. Default: the client's.
 
         Raises:
-            Denied: It was told before, counts as done, or is not for this client to tell.
-            Unavailable: There is no answer.
+            Denied: The result was reported before, counts as done, or another client must report it.
+            Unavailable: The node did not answer in time.
         """
         await arun(
             self.reports.telling(permit, result, labels, actuals, timeout),
@@ -225,20 +225,20 @@ class Authz:
         caller: Caller | None = None,
         timeout: float | None = None,
     ) -> tuple[str, ...]:
-        """List the operations that could be permitted; never a decision.
+        """List the operations that could be permitted. The list is not a decision.
 
         Args:
-            system: Only those of this system.
-            task: Task id; default: the current task.
-            caller: Who acts; default: that of the block, or the client itself.
-            timeout: Seconds for all pages; default: the client's.
+            system: System of the operations. Default: all.
+            task: Task id. Default: the current task.
+            caller: Caller that acts. Default: that of the block, or the client itself.
+            timeout: Seconds for all pages. Default: the client's.
 
         Returns:
             Operation ids, sorted.
 
         Raises:
-            Denied: Whoever asks is refused.
-            Unavailable: There is no answer.
+            Denied: The node refuses the caller.
+            Unavailable: The node did not answer in time.
         """
         return run(
             self.parts.questions.listing(system, task, caller, timeout),
@@ -256,17 +256,17 @@ class Authz:
         """As `list`, without blocking the event loop.
 
         Args:
-            system: Only those of this system.
-            task: Task id; default: the current task.
-            caller: Who acts; default: that of the block, or the client itself.
-            timeout: Seconds for all pages; default: the client's.
+            system: System of the operations. Default: all.
+            task: Task id. Default: the current task.
+            caller: Caller that acts. Default: that of the block, or the client itself.
+            timeout: Seconds for all pages. Default: the client's.
 
         Returns:
             Operation ids, sorted.
 
         Raises:
-            Denied: Whoever asks is refused.
-            Unavailable: There is no answer.
+            Denied: The node refuses the caller.
+            Unavailable: The node did not answer in time.
         """
         return await arun(
             self.parts.questions.listing(system, task, caller, timeout),
@@ -282,7 +282,7 @@ class Authz:
 
         Args:
             template: The template in the bundle.
-            options: What else the start says.
+            options: Further options of the start.
 
         Returns:
             The block.
@@ -334,8 +334,8 @@ class Authz:
     ) -> Callable[[Any], Any]:
         """Decorate a function so that it runs only where its operation is permitted.
 
-        Where the permit is open until somebody tells what came of it, the guard does: when the function returns or raises,
-        a generator when it ends. A report that is lost changes nothing of what the function gives.
+        If the permit waits for a report, the guard sends it when the function returns or raises, or when a generator ends.
+        A lost report does not change the result of the function.
 
         Args:
             operation: Its id, `<system>.<name>`.
@@ -343,10 +343,10 @@ class Authz:
                 each argument to the parameter that holds it. Default: the parameters by their names.
             resource: The parameter that holds the resource id, where no argument names it.
             idempotency_key: The parameter that holds the key of an enforcer that executes at most once a key: the same key with the
-                same arguments gets the same permit, counted once. Likewise no argument.
-            secret: The keyword-only parameter that gets the secret of a system that knows no tokens, a `Leased`; it is no parameter for
-                whoever calls the function. Needs a task.
-            report: The keyword-only parameter that gets the `Report`, to tell labels and amounts by; likewise.
+                same arguments gets the same permit, counted once. It is not an argument of the operation.
+            secret: The keyword-only parameter that gets the secret (a `Leased`) of a system that does not take tokens. Callers of the
+                function do not give it. Requires a task.
+            report: The keyword-only parameter that gets the `Report`, for labels and amounts. Callers do not give it either.
 
         Returns:
             The decorator.

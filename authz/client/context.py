@@ -1,4 +1,4 @@
-"""What surrounds a call: the task that the code works on, and the caller that a tool server works for.
+"""Context of a call: the task that the code works on, and the caller that a tool server works for.
 
 Both are context variables: they follow `await` and tasks of asyncio, and threads only by `contextvars.copy_context`.
 """
@@ -117,10 +117,10 @@ def enter(acting: str, outgoing: str) -> "_Working | None":
 
 
 def leave(before: "_Working | None") -> None:
-    """Put back what was before.
+    """Restore the context before `enter`.
 
     Args:
-        before: What `enter` gave.
+        before: Result of `enter`.
     """
     # Not by a token: a block may be left in another context than it was entered in, as by a fixture.
     _working.set(before)
@@ -128,7 +128,7 @@ def leave(before: "_Working | None") -> None:
 
 @contextmanager
 def acting_for(subject_token: str) -> Iterator[None]:
-    """Act for a subject where no task says for whom.
+    """Act for a subject if the task names none.
 
     Args:
         subject_token: The subject's token.
@@ -176,7 +176,7 @@ class Caller:
     http_uri: str = ""
     """URL of the request as its sender knows it, which a proof must be for."""
     conflict: str = ""
-    """What the request says twice, differently; every question about such a caller is denied."""
+    """Part of the request that occurs twice with different values; every question about such a caller is denied."""
 
     def __repr__(self) -> str:
         """Shows no credential."""
@@ -320,7 +320,7 @@ def caller(who: Caller) -> Iterator[None]:
 
 
 def current_caller() -> "Caller | None":
-    """Tell whom the code works for.
+    """Return the caller that the code works for.
 
     Returns:
         The caller; none where there is none.

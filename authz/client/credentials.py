@@ -50,7 +50,7 @@ Credentials: TypeAlias = (
 
 
 def _checked(token: object) -> str:
-    """Refuse what is no credential in its compact form."""
+    """Return a token, without white space at its ends; refuse a value that cannot be a token."""
     if not isinstance(token, str):
         raise Unavailable.of(
             "the source of the credential gave no text", reason_code="NO_CREDENTIAL"
@@ -259,7 +259,7 @@ def source_of(credentials: Credentials) -> TokenSource:
     """Make a source.
 
     Args:
-        credentials: What was given.
+        credentials: Value of the option `credentials`.
 
     Returns:
         The source.

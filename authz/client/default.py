@@ -21,7 +21,7 @@ def use(client: Authz | None) -> None:
     """Set the client of `guard` and `task`.
 
     Args:
-        client: The client; none: every guarded function refuses to run.
+        client: The client. None: every guarded function refuses to run.
     """
     global _used  # noqa: PLW0603 - one a process is the point
     _used = client
@@ -113,7 +113,7 @@ def task(template: str, **options: Unpack[TaskOptions]) -> TaskBlock:
 
     Args:
         template: The template in the bundle.
-        options: What else the start says.
+        options: Further options of the start.
 
     Returns:
         The block.

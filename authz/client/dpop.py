@@ -20,7 +20,7 @@ class ProofKey:
     """A key pair that credentials are bound to; nothing here writes its private half down.
 
     Args:
-        private: A P-256 key; none: a new one.
+        private: P-256 key. Default: a new one.
         clock: Unix time.
     """
 
@@ -45,7 +45,7 @@ class ProofKey:
             The key.
 
         Raises:
-            UsageError: It is no P-256 key.
+            UsageError: The key is not a P-256 key.
         """
         try:
             private = load_pem_private_key(file.read_bytes(), None)
@@ -73,13 +73,13 @@ class ProofKey:
             method: The request's method.
             url: Its URL; query and fragment do not count.
             token: The credential that goes with it.
-            nonce: What the server asked for.
+            nonce: Nonce that the server demands (RFC 9449 §8). Default: none.
 
         Returns:
             The value of the header `DPoP`.
 
         Raises:
-            UsageError: It is no URL.
+            UsageError: The URL is not valid.
         """
         parts = urlsplit(url)
         if not parts.scheme or not parts.netloc:

@@ -1,12 +1,12 @@
-"""What a call that may not run raises.
+"""Errors of a call that may not run.
 
-The text of an error is what an agent may see: one fixed sentence and the decision's id. What only an enforcer may know
-(`reason_code`, `policy_ids`, `message`) stands in attributes, and is empty where the server did not tell.
+The text of an error is fit for an agent: fixed sentences and the decision's id. Details for the enforcer (`reason_code`,
+`policy_ids`, `message`) are attributes, empty if the node did not send them.
 
     Refused
-    ├── Denied         it may not be performed
+    ├── Denied         the operation may not be performed
     ├── StepUp         not yet: something must be shown first
-    └── Unavailable    no decision could be had, which is a denial
+    └── Unavailable    no decision was made, which is a denial
 """
 
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ _NO_ANSWER: Final = (1, 2, 4, 8, 13, 14)
 
 
 class PublicCode(StrEnum):
-    """What an agent may see of a decision."""
+    """Code of a decision that an agent may see."""
 
     PERMIT = "PERMIT"
     STEP_UP = "STEP_UP"
@@ -55,7 +55,7 @@ class PublicCode(StrEnum):
 
 
 class NextAction(StrEnum):
-    """What an agent can do about a refusal."""
+    """Next action of an agent after a refusal."""
 
     NONE = "NONE"
     START_TASK = "START_TASK"
@@ -67,7 +67,7 @@ class NextAction(StrEnum):
 
 
 class Retry(StrEnum):
-    """Whether asking again can help."""
+    """Use of asking again."""
 
     NEVER = "NEVER"
     LATER = "LATER"
@@ -148,11 +148,11 @@ class Refused(AuthzError):  # noqa: N818 - what is raised is an answer
     """A call may not run.
 
     Args:
-        public: What an agent may see.
-        operation: What was asked for.
-        decision: What the server answered; none where it did not.
+        public: Part of the decision that an agent may see.
+        operation: Operation id.
+        decision: The node's decision. None: it made none.
         reason_code: Why, where no decision says it.
-        message: What happened, for people who run the enforcer.
+        message: Message for the operators of the enforcer.
     """
 
     grpc_code = _DENIED_CODE
@@ -168,7 +168,7 @@ class Refused(AuthzError):  # noqa: N818 - what is raised is an answer
         message: str = "",
     ) -> None:
         self.dpop_nonce = ""
-        """What the caller's next DPoP proof must carry, where the node says it (RFC 9449 §9)."""
+        """Nonce for the caller's next DPoP proof, if the node sent one (RFC 9449 §9)."""
         self.decision_id: str = decision.decision_id if decision is not None else ""
         self.operation = operation
         self.public_code = public.code
@@ -196,11 +196,11 @@ class StepUp(Refused):
     """Not yet: show one thing of each of these kinds first.
 
     Args:
-        public: What an agent may see.
-        operation: What was asked for.
-        decision: What the server answered.
+        public: Part of the decision that an agent may see.
+        operation: Operation id.
+        decision: The node's decision.
         reason_code: Why, where no decision says it.
-        message: What happened.
+        message: Message for the operators of the enforcer.
     """
 
     def __init__(
@@ -238,8 +238,8 @@ class Unavailable(Refused):
         """Make one for a failure on this side.
 
         Args:
-            message: What failed, for people who run the enforcer.
-            operation: What was asked for.
+            message: Failure, for the operators of the enforcer.
+            operation: Operation id.
             reason_code: Why.
 
         Returns:
@@ -254,7 +254,7 @@ class TransportError(Exception):
 
     Args:
         code: `google.rpc.Code`.
-        details: What was said.
+        details: Text of the status.
         status: The encoded `google.rpc.Status` of the trailers; empty where there is none.
     """
 
@@ -289,8 +289,8 @@ def denied(message: str, *, operation: str = "", reason_code: str = "ENFORCER_RE
     """Make a denial of this side's own.
 
     Args:
-        message: What is wrong, for people who run the enforcer.
-        operation: What was asked for.
+        message: Defect, for the operators of the enforcer.
+        operation: Operation id.
         reason_code: Why.
 
     Returns:
@@ -301,7 +301,7 @@ def denied(message: str, *, operation: str = "", reason_code: str = "ENFORCER_RE
 
 
 def row_of(reason_code: str) -> Public:
-    """Find what follows from a reason code.
+    """Look up the public part of a reason code.
 
     Args:
         reason_code: Its name.
@@ -321,7 +321,7 @@ def refusal_of(decision: decision_pb2.Decision, operation: str) -> Refused:
 
     Args:
         decision: The decision.
-        operation: What was asked for.
+        operation: Operation id.
 
     Returns:
         The error; also of a decision that says permit, which nothing here lets through.
@@ -338,7 +338,7 @@ def refusal_of_rpc(error: TransportError, operation: str) -> Refused:
 
     Args:
         error: How it failed.
-        operation: What was asked for.
+        operation: Operation id.
 
     Returns:
         The error.

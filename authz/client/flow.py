@@ -1,7 +1,7 @@
-"""Calls written once, and run on a thread or on an event loop.
+"""Flows: calls that are written once, and run on a thread or on an event loop.
 
-A flow is a generator that yields what it needs done, a credential, a call, a pause, and gets what came of it. It
-knows no I/O, so both ways of running it take the same decisions.
+A flow is a generator that yields the next step (a credential, a call, a pause) and receives its result. It does no I/O
+itself, so it decides the same on a thread and on an event loop.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call to the node."""
+    """Step: call the node."""
 
     method: str
     request: bytes
@@ -46,7 +46,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """A credential that is needed."""
+    """Step: get a credential from a source."""
 
     source: TokenSource
     timeout: float
@@ -54,7 +54,7 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Time before the next attempt."""
+    """Step: wait before the next attempt."""
 
     seconds: float
 
@@ -65,30 +65,20 @@ Flow: TypeAlias = Generator[Step, Any, Result]
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """When the answer counts no more."""
+    """Time after which an answer no longer counts."""
 
     at: float
 
     @staticmethod
     def within(seconds: float) -> "Deadline":
-        """Make one.
-
-        Args:
-            seconds: From now.
-
-        Returns:
-            The deadline.
-        """
+        """Make a deadline that is so many seconds from now."""
         return Deadline(time.monotonic() + seconds)
 
     def left(self) -> float:
-        """Tell how long there is.
-
-        Returns:
-            Seconds.
+        """Return the seconds that are left.
 
         Raises:
-            Unavailable: It is past.
+            Unavailable: The deadline passed.
         """
         left = self.at - time.monotonic()
         if left <= 0:

@@ -45,14 +45,14 @@ class _AdmittedCall:
     report: Report
 
     def settled(self, result: Any) -> Any:
-        """Do what is due on the result."""
+        """Carry out the obligations on the result."""
         try:
             return self.client.obligations.after(self.due, result)
         except Exception as error:
             raise _undone(error, self.permit.operation) from error
 
     def reporting(self, result: ReportResult) -> Flow[None]:
-        """Report what came of it."""
+        """The flow that reports the result."""
         return self.report.flow(self.client.reports, self.permit, result)
 
 
@@ -93,10 +93,10 @@ class Guard:
         """Decorate a function, of either kind.
 
         Args:
-            function: What performs the operation.
+            function: Function that performs the operation.
 
         Returns:
-            What asks first.
+            Function that asks first.
 
         Raises:
             UsageError: Its parameters are no arguments of an operation.
@@ -206,7 +206,7 @@ class Guard:
         *,
         results: bool,
     ) -> Flow[_AdmittedCall]:
-        """Ask, and do what is due before."""
+        """Ask, and carry out the obligations before the call."""
         judged, apart = reading.read(args, kwargs)
         deadline = Deadline.within(client.session.timeout)
         asked: CheckOptions = {
@@ -237,7 +237,7 @@ class Guard:
     def _done_before(
         self, client: ClientParts, permit: Permit, judged: bytes, *, is_same: bool
     ) -> tuple[Obligation, ...]:
-        """Do what is due before the function runs; returns all that is due."""
+        """Carry out the obligations before the call; return all obligations."""
         # INVARIANT (what is judged is what runs): another thread or task may have changed a list meanwhile.
         if not is_same:
             raise denied("the arguments changed while they were judged", operation=self._operation)

@@ -1,4 +1,4 @@
-"""Task credentials on the agent's side: ask for one, and show it with each request that it is for."""
+"""Task credentials and leased secrets of an agent."""
 
 import time
 from collections.abc import Mapping
@@ -22,24 +22,24 @@ _SERVICE: Final = "authz.v1.Credentials"
 
 
 class IssueOptions(TypedDict, total=False):
-    """What asking for a credential may say besides operation and arguments."""
+    """Options of a request for a credential."""
 
     audience: str
-    """Whom it is for; default: the operation's system."""
+    """Audience of the credential. Default: the operation's system."""
     lifetime: float
-    """Seconds that it lives at most; default: as long as the tier lets it."""
+    """Lifetime in seconds, at most that of the tier. Default: that of the tier."""
     bound: bool
-    """Bind it to the client's key; default: where the client knows the issuer."""
+    """Bind it to the client's key. Default: true if the client has a `credential_issuer`."""
     task: str
-    """Task id; default: the current task."""
+    """Task id. Default: the current task."""
     resource: str
     """Resource id, where the operation's arguments do not name it."""
     destinations: list[str]
     """Destinations, where the operation's arguments do not name them."""
     subject_token: Credentials
-    """On whose behalf; default: as the task says."""
+    """Token of the subject. Default: the subject of the task."""
     timeout: float
-    """Seconds for permit and credential; default: the client's."""
+    """Seconds for permit and credential. Default: the client's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +51,27 @@ class TaskCredential:
     token_type: str
     """`DPoP` or `Bearer`."""
     expires_at: float
-    """When it ends; Unix time."""
+    """End of its lifetime: Unix time."""
     operation: str
-    """What it is for."""
+    """Operation id."""
     decision_id: str
-    """The permit that it exists because of."""
+    """Id of the permit."""
     key: ProofKey | None = None
-    """The key that it is bound to; none: whoever bears it, or the client's certificate."""
+    """Key that it is bound to. None: a bearer token, or bound to the client's certificate."""
 
     def headers(
         self, method: str, url: str, *, nonce: str = "", header: str = "authorization"
     ) -> dict[str, str]:
-        """Give the headers of one request.
+        """Make the headers of one request.
 
         Args:
             method: The request's method.
             url: Its URL.
-            nonce: What the server asked for.
-            header: `authorization`, or `authz-credential` where that one holds another token.
+            nonce: Nonce that the server demands (RFC 9449 §8). Default: none.
+            header: `authorization`, or `authz-credential` if `authorization` holds another token.
 
         Returns:
-            The headers, with a proof of its own where the credential is bound to a key.
+            The headers, with a new proof if the credential is bound to a key.
         """
         found = {header: f"{self.token_type} {self.token}"}
         if self.key is not None:
@@ -81,22 +81,22 @@ class TaskCredential:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """A leased secret for one permitted operation of a system that knows no tokens; it ends with its task."""
+    """A leased secret for one permitted operation of a system that does not take tokens; it ends with its task."""
 
     id: str
-    """The lease."""
+    """Id of the lease."""
     parts: Mapping[str, str] = field(repr=False)
-    """What it consists of, such as a user and a password."""
+    """Its parts by name, for example a user and a password."""
     expires_at: float
-    """When it ends; Unix time."""
+    """End of its lifetime: Unix time."""
     operation: str
-    """What it is for."""
+    """Operation id."""
     decision_id: str
-    """The permit that it exists because of."""
+    """Id of the permit."""
 
 
 Issued: TypeAlias = TaskCredential | Leased
-"""What a credential can be: a token, or a leased secret."""
+"""A credential: a token, or a leased secret."""
 
 
 @final
@@ -106,8 +106,8 @@ class TaskCredentials:
     Args:
         session: Calls the node.
         questions: Asks for the permit that a credential is issued for.
-        issuer: The node's `credentials.issuer`, which proofs are for; empty: no credential is bound to a key.
-        key: The key that credentials are bound to; none: a new one.
+        issuer: The node's `credentials.issuer`, for proofs. Empty: credentials are not bound to a key.
+        key: Key that credentials are bound to. Default: a new one.
     """
 
     def __init__(
@@ -137,15 +137,15 @@ class TaskCredentials:
         Args:
             operation: Its id, `<system>.<name>`.
             arguments: Its arguments, or one JSON object: the credential is for these.
-            issue: What else is said.
+            issue: Further options.
 
         Returns:
             The credential.
 
         Raises:
-            Denied: It may not be performed, or no such credential is issued.
-            StepUp: Not yet.
-            Unavailable: There is no answer.
+            Denied: The operation may not be performed, or such a credential is not issued.
+            StepUp: Something must be shown first.
+            Unavailable: The node did not answer in time.
         """
         return run(self._issuing(operation, arguments, issue), self._session.transport)
 
@@ -160,28 +160,28 @@ class TaskCredentials:
         Args:
             operation: Its id, `<system>.<name>`.
             arguments: Its arguments, or one JSON object.
-            issue: What else is said.
+            issue: Further options.
 
         Returns:
             The credential.
 
         Raises:
-            Denied: It may not be performed, or no such credential is issued.
-            StepUp: Not yet.
-            Unavailable: There is no answer.
+            Denied: The operation may not be performed, or such a credential is not issued.
+            StepUp: Something must be shown first.
+            Unavailable: The node did not answer in time.
         """
         return await arun(self._issuing(operation, arguments, issue), self._session.transport)
 
     def revoke(self, credential: TaskCredential, *, timeout: float | None = None) -> None:
-        """End a credential before its time; its operation counts as not performed, if it was not.
+        """Revoke a credential. Its operation counts as not performed, unless it was performed.
 
         Args:
             credential: The credential.
-            timeout: Seconds; default: the client's.
+            timeout: Seconds. Default: the client's.
 
         Raises:
-            Denied: It is another agent's.
-            Unavailable: There is no answer.
+            Denied: The credential belongs to another agent.
+            Unavailable: The node did not answer in time.
         """
         run(self._revoking(credential, timeout), self._session.transport)
 
@@ -195,11 +195,11 @@ class TaskCredentials:
 
         Args:
             credential: The credential.
-            timeout: Seconds; default: the client's.
+            timeout: Seconds. Default: the client's.
 
         Raises:
-            Denied: It is another agent's.
-            Unavailable: There is no answer.
+            Denied: The credential belongs to another agent.
+            Unavailable: The node did not answer in time.
         """
         await arun(self._revoking(credential, timeout), self._session.transport)
 
@@ -237,15 +237,15 @@ class TaskCredentials:
         return TaskCredential(answer.token, kind, ends, operation, permit.decision_id, key)
 
     def leasing(self, permit: Permit, deadline: Deadline, who: Caller | None) -> Flow[Leased]:
-        """The flow that gets the secret by which a permitted operation is performed.
+        """The flow that gets the leased secret for a permitted operation.
 
         Args:
-            permit: The permit, which was asked for with `wants_credential`.
-            deadline: Until when.
-            who: Whose permit it is; none: the client's own.
+            permit: A permit of a question with `wants_credential`.
+            deadline: Deadline of the call.
+            who: Caller that the permit is for. None: the client itself.
 
         Yields:
-            What is needed.
+            Steps to perform.
 
         Returns:
             The secret.

@@ -1,4 +1,4 @@
-"""Obligations: what a permit asks of whoever lets the call through, and who does it here.
+"""Obligations of permits, and the functions of an application that carry them out.
 
 A client states those that it has handlers for, and no others, so the server denies a permit with another one. Should
 one come all the same, the call is denied here.
@@ -22,7 +22,7 @@ class Obligation:
     name: str
     """As the policy's `@obligation` says it."""
     operation: str
-    """What is let through."""
+    """An obligation of a permitted call."""
     arguments: Mapping[str, Any]
     """The arguments that were judged."""
     decision_id: str
@@ -32,7 +32,7 @@ class Obligation:
 Before = Callable[[Obligation], None]
 """Runs before the operation; where it raises, the operation does not run."""
 After = Callable[[Obligation, Any], Any]
-"""Gets what the operation returned, and gives what its caller gets; where it raises, the caller gets nothing."""
+"""Takes the result of the operation and returns the result for its caller. If it raises, the caller gets no result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Obligations:
         Args:
             name: As the policy's `@obligation` says it, such as `redact:pii`.
             before: Runs before the operation.
-            after: Runs on what the operation returned.
+            after: Runs on the result of the operation.
 
         Raises:
             UsageError: No handler is given, the name has one, or there are too many.
@@ -70,7 +70,7 @@ class Obligations:
         self._handlers[name] = _Handler(before, after)
 
     def supported(self, *, results: bool = True) -> tuple[str, ...]:
-        """List what is supported.
+        """List the supported obligations.
 
         Args:
             results: The operation returns a result that handlers can work on.
@@ -96,7 +96,7 @@ class Obligations:
         return tuple(name for name in names if name not in supported)
 
     def before(self, obligations: Iterable[Obligation]) -> None:
-        """Do what is due before the operation.
+        """Carry out the obligations that are due before the operation.
 
         Args:
             obligations: Those of the permit.
@@ -107,11 +107,11 @@ class Obligations:
                 handler.before(obligation)
 
     def after(self, obligations: Iterable[Obligation], result: Any) -> Any:
-        """Do what is due on what the operation returned.
+        """Carry out the obligations that are due on the result.
 
         Args:
             obligations: Those of the permit.
-            result: What it returned.
+            result: Result of the operation.
 
         Returns:
             What its caller gets.

@@ -15,13 +15,13 @@ class Permit:
     decision_id: str
     """The same id stands in the server's audit."""
     operation: str
-    """What was asked for."""
+    """Operation id."""
     obligations: tuple[str, ...]
-    """What whoever lets the call through must do."""
+    """Obligations that the enforcer must carry out."""
     enforced: bool
     """False where the server only observes: it would have refused."""
     reservation_id: str
-    """By which whoever asked reports what came of it; empty where nobody waits for that."""
+    """Id for the report of the result; empty if no report is expected."""
     yields: tuple[str, ...]
     """Labels that the results carry at most; told where a report is awaited."""
     resource: str
@@ -33,13 +33,13 @@ def permit_of(decision: decision_pb2.Decision, operation: str) -> Permit:
 
     Args:
         decision: The decision.
-        operation: What was asked for.
+        operation: Operation id.
 
     Returns:
         The permit.
 
     Raises:
-        Refused: It is none.
+        Refused: The decision does not permit.
     """
     if decision.outcome != decision_pb2.OUTCOME_PERMIT:
         raise refusal_of(decision, operation)

@@ -38,7 +38,7 @@ def task_meta(meta: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Give `_meta` of an MCP request that names the current task.
 
     Args:
-        meta: What else stands there.
+        meta: Further members.
 
     Returns:
         A new mapping.
@@ -52,7 +52,7 @@ def task_meta(meta: Mapping[str, Any] | None = None) -> dict[str, Any]:
 
 
 class _Request(Protocol):
-    """What a hook needs of an httpx request."""
+    """Part of an httpx request that a hook uses."""
 
     headers: Any
 

@@ -20,7 +20,7 @@ _MOST_PAGES: Final = 100
 
 
 class CheckOptions(TypedDict, total=False):
-    """What a question may say besides operation and arguments."""
+    """Options of a question."""
 
     resource: str
     """Resource id, where the operation's arguments do not name it."""
@@ -32,21 +32,21 @@ class CheckOptions(TypedDict, total=False):
     """Context of the session, for example the id of a conversation; the enforcer's entry in the configuration lets it say so
     (`relays: [session]`). Default: none, so that labels of all contexts count."""
     task: str
-    """Task id; default: the current task."""
+    """Task id. Default: the current task."""
     caller: Caller
-    """Who acts; default: that of the block, or the client itself."""
+    """Caller that acts. Default: that of the block, or the client itself."""
     subject_token: Credentials
-    """On whose behalf; default: as the task says."""
+    """Token of the subject. Default: the subject of the task."""
     supported_obligations: Sequence[str]
-    """Obligations that the code that asks does itself; default: none, so a permit with one is a denial."""
+    """Obligations that the calling code carries out itself. Default: none, so that a permit with an obligation is a denial."""
     idempotency_key: str
-    """For an enforcer that executes at most once a key."""
+    """Key for an enforcer that executes at most once for each key."""
     wants_credential: bool
-    """Keep the permit for a credential: what it permits is done by whoever the credential is shown to."""
+    """Keep the permit for a credential; the system that the credential is shown to performs the operation."""
     probe: bool
-    """Only ask what would be; needs a permit for `authz.probe`."""
+    """Ask without effect. Requires a permit for `authz.probe`."""
     timeout: float
-    """Seconds; default: the client's."""
+    """Seconds. Default: the client's."""
 
 
 @final
@@ -68,12 +68,12 @@ class Questions:
         """The flow of one question.
 
         Args:
-            operation: Its id.
-            arguments: Its arguments.
-            asked: What else the question says.
+            operation: Operation id.
+            arguments: Arguments of the operation.
+            asked: Further options of the question.
 
         Yields:
-            What is needed.
+            Steps to perform.
 
         Returns:
             The permit.
@@ -141,7 +141,7 @@ class Questions:
             timeout: Seconds for all pages. Default: the client's.
 
         Yields:
-            The steps to perform.
+            Steps to perform.
 
         Returns:
             Operation ids, sorted.

@@ -1,4 +1,4 @@
-"""What came of a permitted operation, told to the node by whoever performed it."""
+"""Reports: the result of a permitted operation, sent to the node after it was performed."""
 
 import logging
 import threading
@@ -22,14 +22,14 @@ _RESULTS: Final = {
 _log: Final = logging.getLogger("authz.client")
 
 ReportResult: TypeAlias = Literal["ok", "failed", "aborted"]
-"""What came of it: it happened, it failed, or it was never tried."""
+"""Result of an operation: performed, failed, or not tried."""
 
 
 @final
 class Report:
-    """What a guarded function tells of what it did, for the guard to report when it is done.
+    """Details that a guarded function adds to its report, which the guard sends when the function ends.
 
-    Of a function that tells no labels, all that its operation may yield is taken to have come.
+    If the function adds no labels, its results count as carrying all labels that the operation may yield.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Report:
         self._has_failed = False
 
     def carries(self, *labels: str) -> None:
-        """Tell the labels that the results carry, besides those that they always do; without any: no others.
+        """Add labels to those that the results always carry. Call it without labels if there are no others.
 
         Args:
             labels: Labels that the operation `yields`; those of several calls add up.
@@ -46,28 +46,28 @@ class Report:
         self._labels = (self._labels or set()).union(labels)
 
     def spent(self, budget: str, amount: int) -> None:
-        """Tell how much of a reserved sum was really spent.
+        """Set the amount that was spent of a reserved sum.
 
         Args:
-            budget: The budget, by its name in the bundle.
-            amount: How much, at most what was reserved.
+            budget: Name of the budget in the bundle.
+            amount: The amount, at most the reserved one.
         """
         self._actuals[budget] = amount
 
     def failed(self) -> None:
-        """Tell that it failed, although the function returns."""
+        """Report a failure, although the function returns."""
         self._has_failed = True
 
     def flow(self, reports: "Reports", permit: Permit, result: ReportResult) -> Flow[None]:
-        """Report it.
+        """The flow that sends the report.
 
         Args:
-            reports: Those of the client.
-            permit: What it is of.
-            result: What came of the function.
+            reports: Reports of the client.
+            permit: Permit of the operation.
+            result: Result of the function.
 
         Yields:
-            What is needed.
+            Steps to perform.
         """
         outcome: ReportResult = "failed" if self._has_failed and result == "ok" else result
         yield from reports.settling(permit, outcome, self._labels, self._actuals)
@@ -88,7 +88,7 @@ class Reports:
 
     @property
     def lost(self) -> int:
-        """Reports of guards that the node did not take; each was logged. What they were of stays at its most."""
+        """Number of lost reports of guards; each is logged. Their operations count with all labels and full amounts."""
         return self._lost
 
     def telling(
@@ -99,20 +99,20 @@ class Reports:
         actuals: Mapping[str, int] | None,
         timeout: float | None = None,
     ) -> Flow[None]:
-        """The flow of one report; without `reservation_id` nobody waits for one, and nothing is asked.
+        """The flow of one report; nothing is sent for a permit without `reservation_id`.
 
         Args:
-            permit: What it is of.
-            result: What came of it.
-            labels: Labels that the results carry; none: of what happened, all that may have come.
-            actuals: What was spent of reserved sums, by budget.
-            timeout: Seconds; none: the client's.
+            permit: Permit of the operation.
+            result: Result of the operation.
+            labels: Labels that the results carry. Default: all that the operation yields if the result is `ok`.
+            actuals: Amounts spent of reserved sums, by budget.
+            timeout: Seconds. Default: the client's.
 
         Yields:
-            What is needed.
+            Steps to perform.
 
         Raises:
-            Refused: It was not taken.
+            Refused: The node did not take the report.
         """
         if not permit.reservation_id:
             return
@@ -139,16 +139,16 @@ class Reports:
         labels: Iterable[str] | None = None,
         actuals: Mapping[str, int] | None = None,
     ) -> Flow[None]:
-        """As `telling`, where nobody could do anything about a failure: it is logged and counted.
+        """As `telling`, but log and count a failure instead of raising it: the operation is already performed.
 
         Args:
-            permit: What it is of.
-            result: What came of it.
+            permit: Permit of the operation.
+            result: Result of the operation.
             labels: Labels that the results carry.
-            actuals: What was spent of reserved sums, by budget.
+            actuals: Amounts spent of reserved sums, by budget.
 
         Yields:
-            What is needed.
+            Steps to perform.
         """
         try:
             yield from self.telling(permit, result, labels, actuals)

@@ -1,4 +1,4 @@
-"""What all calls of one client share: the transport, the identity, the time and the retries."""
+"""Session of a client: transport, identity, timeout and retries of all its calls."""
 
 from collections.abc import Generator, Sequence
 from typing import Any, TypeAlias, TypeVar, final
@@ -26,8 +26,8 @@ class Session:
     Args:
         transport: Carries the calls.
         source: Source of the client's own credential. None: its TLS certificate is its identity.
-        enforcer: The client asks about others, whom `caller(…)` names.
-        timeout: Seconds that a question may take.
+        enforcer: The client asks about its callers, which `caller(…)` sets.
+        timeout: Seconds for a question.
         retries: Further attempts of a question that was not decided.
     """
 
@@ -69,17 +69,17 @@ class Session:
         return Attempts(deadline, self._retries)
 
     def caller(self, operation: str, given: Caller | None) -> Caller | None:
-        """Tell who is asked about.
+        """Choose the caller that a question is about.
 
         Args:
-            operation: What is asked for, for errors.
-            given: Who is named; none: that of the block.
+            operation: Operation id, for errors.
+            given: Caller of the question. Default: that of the block.
 
         Returns:
-            The caller; none: the client itself.
+            The caller. None: the client itself.
 
         Raises:
-            Denied: There is none, or its request contradicts itself.
+            Denied: An enforcer has no caller, or the caller's request contradicts itself.
         """
         who = given if given is not None else (current_caller() if self.enforcer else None)
         if who is None and self.enforcer:
@@ -96,12 +96,12 @@ class Session:
         """Gather the credentials of a question.
 
         Args:
-            deadline: Until when.
-            who: The caller; none: the client itself.
-            subject_token: On whose behalf.
+            deadline: Deadline of the question.
+            who: The caller. None: the client itself.
+            subject_token: Token of the subject.
 
         Yields:
-            What is needed.
+            Steps to perform.
 
         Returns:
             The evidence.
@@ -148,11 +148,11 @@ class Session:
             method: `<service>/<method>`.
             request: The encoded request.
             kind: The answer's message.
-            attempts: How often.
-            operation: What is asked for, for errors.
+            attempts: Attempts that are left.
+            operation: Operation id, for errors.
 
         Yields:
-            What is needed.
+            Steps to perform.
 
         Returns:
             The answer.

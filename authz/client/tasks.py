@@ -44,7 +44,7 @@ _GONE: Final = ("TASK_ENDED", "UNKNOWN_TASK")
 
 
 class Ending(StrEnum):
-    """How a task ends."""
+    """Status that a task ends with."""
 
     COMPLETED = "COMPLETED"
     ABORTED = "ABORTED"
@@ -52,14 +52,14 @@ class Ending(StrEnum):
 
 
 class SaidBy(StrEnum):
-    """Whose text a part of a prompt is."""
+    """Origin of a part of a prompt."""
 
     USER = "USER"
-    """The user's own words: only what these name is named."""
+    """Words of the user. Only destinations in these count as named."""
     QUOTED = "QUOTED"
-    """A text that the user quotes, such as a pasted mail or an attached file."""
+    """Text that the user quotes, for example a pasted mail or an attached file."""
     OTHER = "OTHER"
-    """Any other text, such as instructions of the program."""
+    """Any other text, for example instructions of the program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Part:
     text: str
     """The text."""
     said_by: SaidBy = SaidBy.USER
-    """Whose text it is."""
+    """Origin of the text."""
 
     def message(self) -> tasks_pb2.PromptPart:
         """Write it for the wire.
@@ -86,7 +86,7 @@ Prompt: TypeAlias = str | Sequence[Part]
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """The argument is one of these texts."""
+    """The argument is one of these strings."""
 
     values: tuple[str, ...]
 
@@ -104,7 +104,7 @@ class Between:
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """The argument is a text that begins so."""
+    """The argument is a string with this prefix."""
 
     text: str
 
@@ -114,7 +114,7 @@ Limit: TypeAlias = OneOf | Between | Prefix
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """One thing that a task may do: every field narrows."""
+    """One entry of a task's scope. Every field narrows it."""
 
     operation: str
     """Operation id."""
@@ -129,7 +129,7 @@ class Scope:
     arguments: Mapping[str, Limit] = field(default_factory=dict)
     """Limits on arguments, by JSON pointer."""
     uses: int = 0
-    """How often; 0: as often as the template says."""
+    """Number of uses. Default (0): that of the template."""
 
     def message(self) -> tasks_pb2.ScopeEntry:
         """Write it for the wire.
@@ -160,51 +160,51 @@ class Scope:
 
 
 class DelegateOptions(TypedDict, total=False):
-    """What a delegation may say besides to whom."""
+    """Options of a delegation."""
 
     template: str
     """Another template than the parent's."""
     params: Mapping[str, Any]
     """Parameters of the template."""
     scope: Sequence[Scope | str]
-    """Narrower scope than the parent's. A text is an operation, as wide as there; what a `Scope` leaves open is taken
-    from the parent's entry of that operation, where it has one."""
+    """Narrower scope than the parent's. A string is an operation id with the parent's limits. Limits that a `Scope` leaves
+    open come from the parent's entry of the same operation."""
     deadline: timedelta | datetime
     """Earlier end than the parent's."""
     timeout: float
-    """Seconds that a call may take; default: the client's."""
+    """Seconds for a call. Default: the client's."""
 
 
 class TaskOptions(TypedDict, total=False):
-    """What a start may say besides the template."""
+    """Options of a start."""
 
     params: Mapping[str, Any]
     """Parameters of the template."""
     subject_token: Credentials
-    """The token of whom the task is done for; default: the starter acts for itself."""
+    """Token of the subject of the task. Default: the starter acts for itself."""
     prompt: Prompt
     """The user's words, or parts that say whose text each is. The server keeps keyed hashes of the addresses that the user's
     parts name, and not the words. They count as the user's where the client is a front end (an enforcer with
     `relays: [prompt]`), or shows no agent's credential and a `subject_token` that no agent gets (`alone_audience`); of a
     harness up to tier standard. An agent's own word is a claim, and trusts nothing: see `Task.named`."""
     scope: Sequence[Scope | str]
-    """Narrower scope than the template's. A text is an operation without limits, refused where the template has some."""
+    """Narrower scope than the template's. A string is an operation without limits, which is refused if the template has limits for it."""
     assignee: str
-    """The agent that gets it, as a SPIFFE id; default: the starter."""
+    """SPIFFE id of the agent that gets the task. Default: the starter."""
     deadline: timedelta | datetime
     """Earlier end than the template's."""
     timeout: float
-    """Seconds that a call may take; default: the client's."""
+    """Seconds for a call. Default: the client's."""
 
 
 @final
 class Task:
-    """A task, as it stood when the server last told of it.
+    """A task, as the node described it last.
 
     Args:
-        tasks: Whose it is.
-        message: What the server told.
-        timeout: Seconds that a call may take; none: the client's.
+        tasks: Tasks of the client.
+        message: Description of the node.
+        timeout: Seconds for a call. Default: the client's.
     """
 
     def __init__(self, tasks: "Tasks", message: tasks_pb2.Task, timeout: float | None) -> None:
@@ -217,7 +217,7 @@ class Task:
 
     @property
     def id(self) -> str:
-        """Its id; a name, not a secret."""
+        """Task id. It is not a secret."""
         return self.message.id
 
     @property
@@ -232,28 +232,28 @@ class Task:
 
     @property
     def assignee(self) -> str:
-        """The agent that it was given to."""
+        """SPIFFE id of the agent that has the task."""
         return self.message.assignee
 
     @property
     def depth(self) -> int:
-        """How far it is from the root."""
+        """Number of delegations from the root task."""
         return self.message.depth
 
     @property
     def deadline(self) -> datetime:
-        """When it ends at the latest."""
+        """Time at which it ends at the latest."""
         return self.message.deadline.ToDatetime(UTC)
 
     def delegate(self, assignee: str, **options: Unpack[DelegateOptions]) -> "TaskBlock":
-        """Make a block that hands a part of this task on: `with` or `async with`.
+        """Make a block that delegates a part of this task: `with` or `async with`.
 
-        The child starts with the block and ends with it. Within the block, what is called carries the child; what runs
-        here still works on this task.
+        The child starts with the block and ends with it. Within the block, outgoing calls carry the child's id, and guarded
+        functions still belong to this task.
 
         Args:
             assignee: The agent that gets the child, as a SPIFFE id.
-            options: What else the delegation says.
+            options: Further options of the delegation.
 
         Returns:
             The block.
@@ -262,23 +262,23 @@ class Task:
 
     @property
     def named(self) -> int:
-        """How many destinations count as named by the user."""
+        """Number of destinations that count as named by the user."""
         return self.message.named
 
     @property
     def claimed(self) -> int:
-        """How many destinations an agent claims that the user named; they make nothing trusted."""
+        """Number of destinations that an agent claims the user named. They do not count as trusted."""
         return self.message.claimed
 
     def extend(self, prompt: Prompt, *, subject_token: Credentials | None = None) -> None:
-        """Add the addresses that a further turn of the user names; never scope, time or tier.
+        """Add the destinations that a further prompt of the user names; scope, deadline and tier stay.
 
         Args:
-            prompt: The user's words, or parts. They count by whose word it is, as those of a start do.
-            subject_token: The token of the task's subject; default: that of the context.
+            prompt: Prompt of the user, or its parts, which count as those of a start do.
+            subject_token: Token of the task's subject. Default: that of the context.
 
         Raises:
-            Refused: The server refuses.
+            Refused: The node refuses.
         """
         attempts = self._tasks.session.attempts(self._timeout)
         flow = self._tasks.extending(self.id, prompt, attempts, subject_token)
@@ -288,11 +288,11 @@ class Task:
         """As `extend`, without blocking the event loop.
 
         Args:
-            prompt: The user's words, or parts.
-            subject_token: The token of the task's subject; default: that of the context.
+            prompt: Prompt of the user, or its parts.
+            subject_token: Token of the task's subject. Default: that of the context.
 
         Raises:
-            Refused: The server refuses.
+            Refused: The node refuses.
         """
         attempts = self._tasks.session.attempts(self._timeout)
         flow = self._tasks.extending(self.id, prompt, attempts, subject_token)
@@ -315,7 +315,7 @@ class Tasks:
 
         Args:
             template: The template.
-            options: What else the start says.
+            options: Further options of the start.
 
         Returns:
             The block.
@@ -325,17 +325,17 @@ class Tasks:
         return TaskBlock(self, lambda: self._starting(request, subject, timeout), timeout)
 
     def start(self, template: str, **options: Unpack[TaskOptions]) -> Task:
-        """Start a root task that lives on, such as one that a front end starts for an agent.
+        """Start a root task without a block, for example as a front end for an agent.
 
         Args:
             template: The template.
-            options: What else the start says.
+            options: Further options of the start.
 
         Returns:
-            The task. The agent that it is given to ends it, or its deadline does.
+            The task. Its agent ends it, or its deadline does.
 
         Raises:
-            Refused: The server refuses.
+            Refused: The node refuses.
         """
         timeout = options.get("timeout")
         request = _start_request(template, options)
@@ -347,13 +347,13 @@ class Tasks:
 
         Args:
             template: The template.
-            options: What else the start says.
+            options: Further options of the start.
 
         Returns:
             The task.
 
         Raises:
-            Refused: The server refuses.
+            Refused: The node refuses.
         """
         timeout = options.get("timeout")
         request = _start_request(template, options)
@@ -368,7 +368,7 @@ class Tasks:
         Args:
             parent: The parent.
             assignee: The agent that gets it.
-            options: What else the delegation says.
+            options: Further options of the delegation.
 
         Returns:
             The block.
@@ -390,18 +390,18 @@ class Tasks:
     def end(
         self, task: str, status: Ending = Ending.COMPLETED, *, timeout: float | None = None
     ) -> int:
-        """End a task and its descendants, such as one that another process started.
+        """End a task and its descendants, for example a task that another process started.
 
         Args:
             task: Its id.
-            status: How it ends.
-            timeout: Seconds; default: the client's.
+            status: Status that the task ends with.
+            timeout: Seconds. Default: the client's.
 
         Returns:
-            How many ended; 0 where it had ended before.
+            Number of tasks that ended; 0 if the task had ended before.
 
         Raises:
-            Refused: The server refuses.
+            Refused: The node refuses.
         """
         flow = self.ending(task, status, self.session.attempts(timeout))
         return run(flow, self.session.transport)
@@ -417,14 +417,14 @@ class Tasks:
 
         Args:
             task: Its id.
-            status: How it ends.
-            timeout: Seconds; default: the client's.
+            status: Status that the task ends with.
+            timeout: Seconds. Default: the client's.
 
         Returns:
-            How many ended; 0 where it had ended before.
+            Number of tasks that ended; 0 if the task had ended before.
 
         Raises:
-            Refused: The server refuses.
+            Refused: The node refuses.
         """
         flow = self.ending(task, status, self.session.attempts(timeout))
         return await arun(flow, self.session.transport)
@@ -462,12 +462,12 @@ class Tasks:
 
         Args:
             task: Its id.
-            prompt: The user's words, or parts.
-            attempts: How often.
+            prompt: Prompt of the user, or its parts.
+            attempts: Attempts that are left.
             subject_token: The token of the task's subject.
 
         Yields:
-            What is needed.
+            Steps to perform.
 
         Returns:
             The task.
@@ -483,14 +483,14 @@ class Tasks:
 
         Args:
             task: Its id.
-            status: How it ends.
-            attempts: How often.
+            status: Status that the task ends with.
+            attempts: Attempts that are left.
 
         Yields:
-            What is needed.
+            Steps to perform.
 
         Returns:
-            How many ended.
+            Number of tasks that ended.
         """
         value = tasks_pb2.TaskStatus.Value(f"TASK_STATUS_{status.value}")
         request = tasks_pb2.EndRequest(task=task, status=value)
@@ -543,7 +543,7 @@ def _scope(scope: Sequence[Scope | str]) -> list[tasks_pb2.ScopeEntry]:
 def _below(
     parent: Iterable[tasks_pb2.ScopeEntry], scope: Sequence[Scope | str]
 ) -> list[tasks_pb2.ScopeEntry]:
-    """What a child is given. Leaving a limit of the parent out would ask for more than it has, and be refused."""
+    """Make the scope of a child. Without a limit of the parent, it would ask for more than the parent has, and be refused."""
     found: list[tasks_pb2.ScopeEntry] = []
     for one in scope:
         entry = (Scope(one) if isinstance(one, str) else one).message()
@@ -597,9 +597,9 @@ class TaskBlock:
 
     Args:
         tasks: Calls the server.
-        start: Makes the flow that starts it.
-        timeout: Seconds that a call may take; none: the client's.
-        parent: The task that the code goes on working on; empty: the one that starts.
+        start: Makes the flow that starts the task.
+        timeout: Seconds for a call. Default: the client's.
+        parent: Task that guarded functions still belong to. Empty: the task that starts.
     """
 
     def __init__(
@@ -698,7 +698,7 @@ _running: set[asyncio.Task[Any]] = set()
 
 
 def _kept(work: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
-    """Run something to its end, whoever stops waiting for it."""
+    """Run work to its end, even if its caller stops waiting."""
     task = asyncio.ensure_future(work)
 
     def done(ended: asyncio.Task[Any]) -> None:

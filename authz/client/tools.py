@@ -1,4 +1,4 @@
-"""What a tool server or an MCP client shows: only the tools that could be permitted."""
+"""Filter of a list of tools: only those that could be permitted."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ def filter_tools(
 
     Args:
         tools: Tools of the MCP library, or their JSON.
-        listed: What `Authz.list` gave.
+        listed: Operation ids from `Authz.list`.
         system: The MCP server's system in the catalog.
         operation: Gives the operation of a tool by its name; default: `<system>.<name>`.
 

@@ -25,7 +25,7 @@ AnyChannel = TypeVar("AnyChannel")
 
 
 class Transport(Protocol):
-    """Carries encoded messages to a node, or to whatever stands for one."""
+    """Carries encoded messages to a node, or to a test double."""
 
     def call(self, method: str, request: bytes, timeout: float) -> bytes:
         """Call on this thread.
@@ -69,9 +69,9 @@ class Tls:
     """TLS towards a node; the files are read again when they change."""
 
     ca: str | Path | None = None
-    """Authorities that may have signed the node's certificate, PEM; none: those of the system."""
+    """CA certificates for the node's certificate, PEM. Default: those of the system."""
     certificate: str | Path | None = None
-    """The caller's own certificate and what it was signed by, PEM, such as an X.509-SVID."""
+    """The client's certificate chain, PEM, for example an X.509-SVID."""
     key: str | Path | None = None
     """Its private key, PEM."""
     server_name: str | None = None
@@ -113,10 +113,10 @@ class _Open(Generic[AnyChannel]):
     state: tuple[tuple[int, int, int], ...]
     looked: float
     methods: dict[str, Any] = field(default_factory=dict)
-    """What calls each method; making one takes longer than calling it."""
+    """Callables by method; making one takes longer than calling it."""
 
     def method(self, name: str) -> Any:
-        """Give what calls a method of the channel."""
+        """Return the callable of a method of the channel."""
         known = self.methods.get(name)
         if known is None:
             channel: Any = self.channel
@@ -138,7 +138,7 @@ class GrpcTransport:
 
     Args:
         address: `host:port` or `unix:///path`.
-        tls: TLS; none: plain text, for unix sockets and development.
+        tls: TLS settings. Default: plain text, for unix sockets and development.
 
     Raises:
         UsageError: A certificate without its key, or the other way round.
