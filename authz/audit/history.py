@@ -152,6 +152,6 @@ def _records(
 
 
 def _replaces(record: Record) -> bool:
-    """Whether an earlier record of the same id was not answered."""
+    """Return whether the record replaces an earlier one of the same id, which was not answered."""
     result = record.fields.get("result")
     return isinstance(result, dict) and "instead_of" in result

@@ -12,12 +12,12 @@ from authz.engine import Plan
 from authz.errors import UsageError
 from authz.tools.catalog.changes import Change, changes
 from authz.tools.catalog.edited import EditedBundle
-from authz.tools.catalog.fetch import Source, fetch_listing
+from authz.tools.catalog.fetch import ListingSource, fetch_listing
 from authz.tools.catalog.files import catalog_path, flow, read_catalog
 from authz.tools.catalog.propose import TIERS
 from authz.tools.catalog.review import (
     Catalog,
-    Item,
+    WorklistItem,
     changed,
     import_listing,
     read_csv,
@@ -116,7 +116,7 @@ def import_mcp(
     """Write catalog/SYSTEM.mcp.yaml from a server's tools/list. Authz refuses calls of a reviewed tool that changed until the tool is reviewed again."""
     terminal = Terminal()
     path = catalog_path(bundle, system)
-    listing = _listing(file, Source(stdio, url, env or (), header or (), timeout))
+    listing = _listing(file, ListingSource(stdio, url, env or (), header or (), timeout))
     edited = _open(bundle, var)
     _changes(terminal, import_listing(edited, system, listing))
     terminal.line(
@@ -270,7 +270,7 @@ def diff(
     old = read_catalog(bundle, system)
     if old is None:
         raise UsageError(f"there is no {catalog_path(bundle, system)}")
-    new = _listing(file, Source(stdio, url, env or (), header or (), timeout))
+    new = _listing(file, ListingSource(stdio, url, env or (), header or (), timeout))
     found = changes(old, new)
     _changes(terminal, found)
     if found:
@@ -301,7 +301,7 @@ def drift(
     terminal.line(f"no drift: {len(tools)} tools")
 
 
-def _listing(file: Path | None, source: Source) -> Listing:
+def _listing(file: Path | None, source: ListingSource) -> Listing:
     if (file is not None) + bool(source.command) + bool(source.url) != 1:
         raise UsageError("say where the tools are: one of --file, --stdio, --url")
     return read_listing(_text(file)) if file is not None else fetch_listing(source)
@@ -345,7 +345,7 @@ def _worklist(terminal: Terminal, plan: Plan, system: str) -> None:
         terminal.note(f"Next: authz catalog classify {system}; authz catalog review {system}")
 
 
-def _ask(terminal: Terminal, items: list[Item]) -> dict[str, dict[str, Any] | None]:
+def _ask(terminal: Terminal, items: list[WorklistItem]) -> dict[str, dict[str, Any] | None]:
     chosen: dict[str, dict[str, Any] | None] = {}
     for number, item in enumerate(items, 1):
         terminal.line(f"\n{number}/{len(items)}  {item.operation}  ({item.state})")

@@ -1,4 +1,4 @@
-"""Where `why` and `propose` read recorded decisions: files, standard input, a configuration, or a running node."""
+"""Sources of recorded decisions for `why` and `propose`: files, standard input, a configuration, or a running node."""
 
 import json
 import sys

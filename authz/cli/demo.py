@@ -11,7 +11,7 @@ import typer
 from authz.cli.render import CommandExit, Terminal
 from authz.errors import UsageError
 from authz.tools.demo import Demo
-from authz.tools.demo.mesh import Call, Mesh, Step
+from authz.tools.demo.mesh import AgentCall, Mesh, Step
 
 __all__ = ["register"]
 
@@ -104,7 +104,7 @@ def _mesh(terminal: Terminal) -> None:
         raise CommandExit(_DIFFERS)
 
 
-def _called(call: Call) -> tuple[str, ...]:
+def _called(call: AgentCall) -> tuple[str, ...]:
     judged = call.judged
     observed = judged is not None and not judged.enforced
     return (

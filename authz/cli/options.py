@@ -159,20 +159,20 @@ def loaded(
 def offline_variables(
     bundle: BundleFiles, given: Sequence[str] | None, note: Callable[[str], None]
 ) -> dict[str, str]:
-    """Read `--var`, and let something stand in for each variable that was not given.
+    """Read `--var`, and use a stand-in for each variable that was not given.
 
-    A node refuses a bundle of which a variable has no value; whoever only looks at one need not know it.
+    A node refuses a bundle if a variable has no value. A command that only reads the bundle does not need the value.
 
     Args:
         bundle: The bundle's files.
         given: Values as given.
-        note: Told what stands in.
+        note: Called with a line for each stand-in.
 
     Returns:
         Values by name.
 
     Raises:
-        UsageError: One is no assignment.
+        UsageError: A value is not NAME=VALUE.
     """
     values = variables(given)
     for name in bundle_variables(bundle):
@@ -192,7 +192,7 @@ def variables(given: Sequence[str] | None) -> dict[str, str]:
         Values by name.
 
     Raises:
-        UsageError: One is no assignment.
+        UsageError: A value is not NAME=VALUE.
     """
     found = {}
     for text in given or ():

@@ -84,7 +84,7 @@ def _check(terminal: Terminal, files: BundleFiles, values: dict[str, str], propo
 
 
 def _files(made: Draft) -> dict[str, bytes]:
-    """What is written: where there is nothing but comments, as a page, since a bundle takes no file that says nothing."""
+    """Return the files of a draft. A draft of comments only becomes a Markdown page: a bundle refuses a YAML file without content."""
     if made.bare:
         files = {"proposed.md": f"```yaml\n{made.facts}```\n".encode()}
     else:

@@ -20,7 +20,7 @@ _JSON_OUTPUT: Final = frozenset({"-ojson", "-otext"})
 
 
 class Target(StrEnum):
-    """What can be revoked."""
+    """Kind of a target."""
 
     AGENT = "agent"
     SESSION = "session"

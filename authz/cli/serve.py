@@ -66,7 +66,7 @@ def serve(
 
 
 def _check_place(config: Path) -> None:
-    """Refuse a configuration that everybody could replace: it says whom the node trusts."""
+    """Refuse a configuration file that other users could replace: it decides which callers the node trusts."""
     try:
         os.close(open_checked(config, strict=False))
     except OSError as error:

@@ -20,8 +20,8 @@ from authz.v1 import tasks_pb2
 __all__ = ["register"]
 
 
-class Ending(StrEnum):
-    """How a task ends."""
+class EndStatus(StrEnum):
+    """Status that a task ends with."""
 
     COMPLETED = "completed"
     ABORTED = "aborted"
@@ -29,7 +29,7 @@ class Ending(StrEnum):
 
 
 class Status(StrEnum):
-    """How a task stands."""
+    """Status of a task."""
 
     ACTIVE = "active"
     COMPLETED = "completed"
@@ -203,8 +203,8 @@ def end(
     *,
     task: Id,
     status: Annotated[
-        Ending, typer.Option(help="Status that the task ends with.")
-    ] = Ending.COMPLETED,
+        EndStatus, typer.Option(help="Status that the task ends with.")
+    ] = EndStatus.COMPLETED,
     agent_token: AgentToken = None,
     subject_token: SubjectToken = None,
     server: Server = ADMIN,
@@ -256,7 +256,7 @@ def names(
         terminal.line("The prompt names nothing.")
 
 
-def _status(status: Ending | Status | None) -> tasks_pb2.TaskStatus.ValueType:
+def _status(status: EndStatus | Status | None) -> tasks_pb2.TaskStatus.ValueType:
     if status is None:
         return tasks_pb2.TASK_STATUS_UNSPECIFIED
     return tasks_pb2.TaskStatus.Value(f"TASK_STATUS_{status.name}")
@@ -284,7 +284,7 @@ def _scope(operations: Iterable[str] | None) -> list[tasks_pb2.ScopeEntry]:
 def _below(
     above: Iterable[tasks_pb2.ScopeEntry], operations: Iterable[str] | None
 ) -> list[tasks_pb2.ScopeEntry]:
-    """What a child is given: the parent's limits, which it would be refused without."""
+    """Make the scope of a child with the parent's limits; without them the node would refuse it."""
     wide = list(above)
     found: list[tasks_pb2.ScopeEntry] = []
     for operation in operations or ():

@@ -36,7 +36,7 @@ After = Callable[[Obligation, Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Handler:
+class _ObligationFunctions:
     before: Before | None
     after: After | None
 
@@ -46,7 +46,7 @@ class Obligations:
     """Handlers by the obligation's name."""
 
     def __init__(self) -> None:
-        self._handlers: dict[str, _Handler] = {}
+        self._handlers: dict[str, _ObligationFunctions] = {}
 
     def register(
         self, name: str, *, before: Before | None = None, after: After | None = None
@@ -67,7 +67,7 @@ class Obligations:
             raise UsageError(f"obligation `{name}` has a handler already")
         if not name or len(self._handlers) >= _MOST:
             raise UsageError(f"obligation `{name}`: at most {_MOST} with a name are supported")
-        self._handlers[name] = _Handler(before, after)
+        self._handlers[name] = _ObligationFunctions(before, after)
 
     def supported(self, *, results: bool = True) -> tuple[str, ...]:
         """List the supported obligations.

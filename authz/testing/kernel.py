@@ -60,16 +60,16 @@ Claim = str | int | bool | Collection[str]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """On whose behalf an agent acts, as its token says."""
+    """Subject that an agent acts for, as in its token."""
 
     sub: str
-    """Its `sub`."""
+    """`sub` of the token."""
     issuer: str = "corp"
-    """The issuer, by the name that the bundle has for it."""
+    """Alias of the issuer in the bundle."""
     claims: Mapping[str, Claim] = field(default_factory=dict)
-    """More claims, such as those that `subjects` of the bundle tests."""
+    """Further claims, for example those that `subjects` of the bundle tests."""
     service: bool = False
-    """It is a service and no person."""
+    """Whether the subject is a service instead of a person."""
 
 
 @dataclass(slots=True)
@@ -81,11 +81,11 @@ class _Issuer:
 
 @final
 class Kernel:
-    """The engine over one bundle, for as long as a test or a session of tests.
+    """The engine with one bundle, for a test or a session of tests.
 
     Args:
         plan: The compiled bundle.
-        enforcer: What policies see as `context.enforcer`.
+        enforcer: Value of `context.enforcer` in policies.
     """
 
     def __init__(self, plan: Plan, *, enforcer: str = "testing") -> None:
@@ -112,7 +112,7 @@ class Kernel:
         Args:
             bundle: Its folder, or its files by path.
             variables: Values of `${…}`.
-            enforcer: What policies see as `context.enforcer`.
+            enforcer: Value of `context.enforcer` in policies.
 
         Returns:
             The kernel.
@@ -131,7 +131,7 @@ class Kernel:
         return Kernel(Plan.compile(read, variables or {}), enforcer=enforcer)
 
     def close(self) -> None:
-        """Let go of the engine and its files."""
+        """Close the engine and remove its files."""
         self._engine.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -149,7 +149,7 @@ class Kernel:
         Args:
             agent: The agent, as a SPIFFE id; none: the subject acts itself, with a token that no agent gets, so that a
                 prompt of its names what it says.
-            subject: On whose behalf; none: the agent acts for itself.
+            subject: Subject that the agent acts for. Default: the agent acts for itself.
 
         Returns:
             The actor.
@@ -255,7 +255,7 @@ class Actor:
     """Somebody who acts: asks, and asserts what must come of it.
 
     Args:
-        kernel: Where.
+        kernel: Kernel that decides.
         agent_token: The agent's credential.
         subject_token: The subject's credential.
     """
@@ -268,7 +268,7 @@ class Actor:
         self.client = kernel.client(credentials=agent_token)
         """A client with the agent's credential."""
         self.caller = Caller(agent_token=agent_token, subject_token=subject_token)
-        """The same as the caller of a tool server, for `with caller(…):`."""
+        """This actor as the caller of a tool server, for `with caller(…):`."""
 
     @contextmanager
     def working(self) -> Iterator[Authz]:
@@ -299,7 +299,7 @@ class Actor:
         Args:
             operation: Its id.
             arguments: Its arguments.
-            asked: What else the question says.
+            asked: Further options of the question.
 
         Returns:
             The permit, or the refusal.
@@ -322,7 +322,7 @@ class Actor:
         Args:
             operation: Its id.
             arguments: Its arguments.
-            asked: What else the question says.
+            asked: Further options of the question.
 
         Returns:
             The permit.
@@ -351,7 +351,7 @@ class Actor:
             arguments: Its arguments.
             code: The reason code; empty: any but those of failures.
             policy: `@id` of a policy that must have determined it; empty: any or none.
-            asked: What else the question says.
+            asked: Further options of the question.
 
         Returns:
             The refusal.
@@ -383,10 +383,10 @@ class Actor:
         Args:
             operation: Its id.
             arguments: Its arguments.
-            kinds: Of which kinds; none: any.
+            kinds: Expected kinds. Default: any.
             code: The reason code; empty: any.
             policy: `@id` of a policy that must have determined it; empty: any or none.
-            asked: What else the question says.
+            asked: Further options of the question.
 
         Returns:
             The refusal.

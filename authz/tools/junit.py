@@ -14,8 +14,8 @@ def write_junit(tests: TestResults, file: Path) -> None:
     Steps that passed have no names: they are counted, and only failures are cases with a name.
 
     Args:
-        tests: What the tests came to.
-        file: Where.
+        tests: Results of the tests.
+        file: File to write.
     """
     suite = ET.Element(
         "testsuite",

@@ -124,7 +124,7 @@ class DevDomain:
         """Read the domain of a folder, or make one there.
 
         Args:
-            folder: Where keys lie; made with mode 0700.
+            folder: Folder of the keys; made with mode 0700.
             domain: SPIFFE trust domain of a new one.
             issuer: `iss` of a new one.
 
@@ -154,7 +154,7 @@ class DevDomain:
         """Write private and public keys.
 
         Args:
-            folder: Where; made with mode 0700.
+            folder: Folder for the keys; made with mode 0700.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.publish(folder)
@@ -172,7 +172,7 @@ class DevDomain:
         """Write the public keys: `bundle.json` (SPIFFE) and `jwks.json` (the issuer).
 
         Args:
-            folder: Where.
+            folder: Folder to write to.
         """
         bundle = {
             "keys": [self.agents.public_jwk(use="jwt-svid")],
@@ -220,7 +220,7 @@ class DevDomain:
         """Make a JWT-SVID that claims to be of this domain, signed with another one's key.
 
         Args:
-            forger: Whose key signs it, under the name of this domain's key.
+            forger: Domain whose key signs the token, under the name of this domain's key.
             path: Path of the SPIFFE id.
             audience: Its `aud`.
 

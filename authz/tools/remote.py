@@ -70,7 +70,7 @@ class Remote:
         """Ask `authz.v1.Admin/Revoke`.
 
         Args:
-            request: What to revoke, or whose revocation to lift, and why.
+            request: Target to revoke, or to lift the revocation of, with a reason.
 
         Returns:
             How many tasks ended, and whether a revocation was lifted.
@@ -85,7 +85,7 @@ class Remote:
         """Ask `authz.v1.Admin/Forget`.
 
         Args:
-            request: What to forget, and why.
+            request: Labels to forget, with a reason.
 
         Returns:
             How many records changed.
@@ -136,7 +136,7 @@ class Remote:
         """Ask `authz.v1.Authorizer/Explain`.
 
         Args:
-            request: What to explain.
+            request: Request to explain.
             authorization: `Bearer …` of whoever asks.
 
         Returns:

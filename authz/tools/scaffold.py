@@ -24,8 +24,8 @@ def write_template(folder: Path, observe_until: date | None = None) -> tuple[Pat
     """Copy the template.
 
     Args:
-        folder: Where; must not exist, or be empty.
-        observe_until: The last day on which its denials are only noted; none: they are enforced at once.
+        folder: Folder to create; it must not exist, or be empty.
+        observe_until: Last day on which denials are recorded and not enforced. None: they are enforced at once.
 
     Returns:
         The files that were written.

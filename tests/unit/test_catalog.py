@@ -16,7 +16,7 @@ from authz.cli import main
 from authz.engine import Plan
 from authz.errors import UnavailableError, UsageError
 from authz.tools.catalog.edited import EditedBundle
-from authz.tools.catalog.fetch import Source, fetch_listing
+from authz.tools.catalog.fetch import ListingSource, fetch_listing
 from authz.tools.catalog.files import read_catalog, render_catalog
 from authz.tools.catalog.review import Catalog
 from authz.tools.catalog.tool import Listing, plain, read_listing
@@ -497,9 +497,9 @@ def test_terminal_texts_hold_no_control_characters() -> None:
     assert len(plain("x" * 10_000)) == 200
 
 
-def stdio(manner: str) -> Source:
+def stdio(manner: str) -> ListingSource:
     """Run the server that lists on pages."""
-    return Source(command=f"{sys.executable} {PAGES} {manner}", timeout=20)
+    return ListingSource(command=f"{sys.executable} {PAGES} {manner}", timeout=20)
 
 
 def test_pages_are_joined() -> None:
@@ -522,11 +522,11 @@ def test_pages_are_bounded(manner: str, message: str) -> None:
 def test_a_server_that_does_not_answer_is_left() -> None:
     """In time, and with what it said."""
     with pytest.raises(UnavailableError, match="did not list its tools within 1 s"):
-        fetch_listing(Source(command=f"{sys.executable} {PAGES} slow", timeout=1))
+        fetch_listing(ListingSource(command=f"{sys.executable} {PAGES} slow", timeout=1))
     with pytest.raises(UnavailableError, match=r"the server said: no \[31mtoken"):
         fetch_listing(stdio("dies"))
     with pytest.raises(UnavailableError):
-        fetch_listing(Source(command="/nowhere/at/all"))
+        fetch_listing(ListingSource(command="/nowhere/at/all"))
 
 
 @pytest.mark.parametrize(
@@ -536,4 +536,4 @@ def test_a_server_that_does_not_answer_is_left() -> None:
 def test_a_url_that_anybody_could_answer_is_refused(url: str) -> None:
     """Plain HTTP on this machine only, and no password in the URL."""
     with pytest.raises(UsageError, match="--url"):
-        fetch_listing(Source(url=url))
+        fetch_listing(ListingSource(url=url))

@@ -1,4 +1,4 @@
-"""What differs between two answers to `tools/list`."""
+"""Differences between two answers to `tools/list`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Change:
     tool: str
     """Its name."""
     what: tuple[str, ...] = ()
-    """What changed, one thing each."""
+    """Descriptions of the changes."""
 
 
 def changes(old: Listing, new: Listing) -> list[Change]:

@@ -22,7 +22,7 @@ from authz.tools.catalog.tool import Listing, plain
 if TYPE_CHECKING:
     from mcp import ClientSession
 
-__all__ = ["Source", "fetch_listing"]
+__all__ = ["ListingSource", "fetch_listing"]
 
 _MAX_PAGES: Final = 200
 _MAX_BYTES: Final = 8 * 1024 * 1024
@@ -33,8 +33,8 @@ _NEEDS: Final = "asking an MCP server needs the extra `mcp`: pip install 'authz-
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Where a server is asked."""
+class ListingSource:
+    """Address of an MCP server: a command or a URL."""
 
     command: str = ""
     """A command that speaks MCP over standard input and output; never through a shell."""
@@ -48,11 +48,11 @@ class Source:
     """Seconds for everything together."""
 
 
-def fetch_listing(source: Source) -> Listing:
+def fetch_listing(source: ListingSource) -> Listing:
     """Ask for all tools.
 
     Args:
-        source: Where.
+        source: Address of the server.
 
     Returns:
         The listing.
@@ -83,7 +83,7 @@ def fetch_listing(source: Source) -> Listing:
             raise UnavailableError(f"the server cannot be asked: {what}{tail}") from error
 
 
-async def _ask(source: Source, errors: TextIO) -> Listing:
+async def _ask(source: ListingSource, errors: TextIO) -> Listing:
     try:
         async with asyncio.timeout(source.timeout):
             opened = _stdio(source, errors) if source.command else _http(source)
@@ -128,7 +128,7 @@ async def _listing(session: "ClientSession") -> Listing:
 
 
 @asynccontextmanager
-async def _stdio(source: Source, errors: TextIO) -> "AsyncIterator[ClientSession]":
+async def _stdio(source: ListingSource, errors: TextIO) -> "AsyncIterator[ClientSession]":
     from mcp import ClientSession, StdioServerParameters  # noqa: PLC0415 - an extra
     from mcp.client.stdio import get_default_environment, stdio_client  # noqa: PLC0415
 
@@ -148,7 +148,7 @@ async def _stdio(source: Source, errors: TextIO) -> "AsyncIterator[ClientSession
 
 
 @asynccontextmanager
-async def _http(source: Source) -> "AsyncIterator[ClientSession]":
+async def _http(source: ListingSource) -> "AsyncIterator[ClientSession]":
     from mcp import ClientSession  # noqa: PLC0415 - an extra
     from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415
 

@@ -142,7 +142,7 @@ def flow(value: object) -> str:
     """Write a value as YAML on one line.
 
     Args:
-        value: What JSON can hold.
+        value: A JSON value.
 
     Returns:
         The text.

@@ -1,4 +1,4 @@
-"""What a tool probably does, from the verb in its name, its hints and the names of its arguments.
+"""Proposals: effects and tier of a tool, from the verb in its name, its hints and the names of its arguments.
 
 A proposal is where a review starts. The verb alone says what a tool does; a hint (MCP `ToolAnnotations`) can raise
 what the verb says, or contradict it, and never lowers it. A tool whose name says nothing, or whose hints contradict
@@ -46,7 +46,7 @@ _INFORMATION: Final = _set(
 _COMPUTE: Final = _set("convert decode echo encode hash sleep wait")
 """Verbs whose result comes from the arguments alone."""
 _PUBLIC: Final = _set("date health now ping time timezone timezones version")
-"""What anybody may know."""
+"""Words for public data."""
 _WRITE: Final = _set(
     "accept acknowledge add append apply archive assign attach cancel change checkout clear clone close comment commit "
     "complete configure copy create define disable dismiss drag duplicate edit enable fork generate handle hover import "
@@ -85,7 +85,7 @@ _SECRETS: Final = _set(
     "cookie cookies credential credentials env environment key keys password passwords secret secrets token tokens"
 )
 _JUDGES: Final = _set("approval approve review")
-"""What others act on."""
+"""Words for things that other people act on."""
 _MESSAGES: Final = _set("mail message messages notification sms thread tweet")
 _CODE: Final = _set("code command expression function script shell sql statement")
 """Arguments that hold a program."""
@@ -104,14 +104,14 @@ _PLURALS: Final = {"repo": "repositories", "repository": "repositories"}
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What a tool probably does."""
+    """Probable effects and tier of a tool."""
 
     effects: tuple[str, ...]
     """In the order of `EFFECTS`."""
     tier: str
     """One of `TIERS`."""
     why: str
-    """What it was concluded from."""
+    """Reason of the proposal."""
     resource: Mapping[str, str] | None = None
     """`collection` and `id`, where one argument plainly names what is acted on."""
     destination: Mapping[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""From proposals to reviewed operations: the worklist, and what accepting writes."""
+"""Review of imported tools: the worklist, and the files that accepting writes."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ from authz.tools.catalog.rules import Rules, read_rules, render_rules, update_ru
 from authz.tools.catalog.splits import SplitProposal, propose_split
 from authz.tools.catalog.tool import Listing, Tool, plain
 
-__all__ = ["Catalog", "Item", "changed", "import_listing", "read_csv", "write_csv"]
+__all__ = ["Catalog", "WorklistItem", "changed", "import_listing", "read_csv", "write_csv"]
 
 _COLUMNS: Final = (
     "decision",
@@ -41,31 +41,31 @@ _MAX_ROWS: Final = 10_000
 
 
 @dataclass(slots=True)
-class Item:
+class WorklistItem:
     """A tool on the worklist."""
 
     operation: str
     """Id of its operation."""
     tool: Tool
-    """What the server says of it."""
+    """Description of the server."""
     digest: str
-    """What it is now."""
+    """Digest of the tool now."""
     state: str
     """`unreviewed`, `changed` or `reviewed`."""
     has_rule: bool
-    """A rule that counts speaks of it already; accepting only pins it."""
+    """Whether a rule that is not a proposal covers it; then accepting only pins its digest."""
     effects: tuple[str, ...]
-    """What that rule, or the proposal, says it does; empty where nothing does."""
+    """Effects in the rule, or else in the proposal; empty without either."""
     tier: str
-    """The same of its tier; `high` where nothing says it."""
+    """Tier in the rule, or else in the proposal; `high` without either."""
     rule: dict[str, Any] = field(default_factory=dict)
-    """The proposed rule without `match`; empty where there is none."""
+    """Proposed rule without `match`; empty without a proposal."""
     why: str = ""
-    """What the proposal was concluded from."""
+    """Reason of the proposal."""
 
     @property
     def risk(self) -> tuple[int, int]:
-        """Order on the worklist: the greatest risk first, and of one tier what nothing is known about."""
+        """Order on the worklist: the highest tier first; within a tier, tools without a rule or proposal first."""
         return (-TIERS.index(self.tier), bool(self.effects))
 
 
@@ -142,7 +142,7 @@ class Catalog:
             str(tool["operation"]): tool for tool in bundle.plan.tools() if tool["system"] == system
         }
 
-    def items(self) -> list[Item]:
+    def items(self) -> list[WorklistItem]:
         """List the tools, the riskiest first.
 
         Returns:
@@ -164,7 +164,7 @@ class Catalog:
             has_rule = bool(state["effects"] or state["cases"])
             said = (state["effects"], state["tier"]) if has_rule else _said(rule)
             found.append(
-                Item(
+                WorklistItem(
                     operation=operation,
                     tool=by_name[str(state["tool"])],
                     digest=str(state["digest"]),
@@ -178,7 +178,7 @@ class Catalog:
             )
         return sorted(found, key=lambda i: (i.state == "reviewed", i.risk, i.operation))
 
-    def classify(self) -> list[tuple[Item, Proposal | None]]:
+    def classify(self) -> list[tuple[WorklistItem, Proposal | None]]:
         """Write proposals for the tools that no rule speaks of, in place of earlier proposals.
 
         A tool that is split already in the proposals keeps its split.
@@ -301,7 +301,7 @@ class Catalog:
             rules.destinations = rules.destinations or {"external": {"match": "*", "clearance": []}}
 
 
-def write_csv(items: Iterable[Item]) -> str:
+def write_csv(items: Iterable[WorklistItem]) -> str:
     """Write the worklist as CSV, for a spreadsheet.
 
     Args:
@@ -328,7 +328,7 @@ def write_csv(items: Iterable[Item]) -> str:
     return stream.getvalue()
 
 
-def read_csv(text: str, items: Iterable[Item]) -> dict[str, dict[str, Any] | None]:
+def read_csv(text: str, items: Iterable[WorklistItem]) -> dict[str, dict[str, Any] | None]:
     """Read what a reviewer decided.
 
     Args:
@@ -373,14 +373,16 @@ def read_csv(text: str, items: Iterable[Item]) -> dict[str, dict[str, Any] | Non
     return chosen
 
 
-def changed(item: Item, effects: Iterable[str], tier: str, where: str) -> dict[str, Any] | None:
+def changed(
+    item: WorklistItem, effects: Iterable[str], tier: str, where: str
+) -> dict[str, Any] | None:
     """Take over what a reviewer says of a tool.
 
     Args:
         item: The tool.
         effects: Its effects.
         tier: Its tier.
-        where: Where it was said, for messages.
+        where: Place of the review, for messages.
 
     Returns:
         The rule; None where it says what is proposed, or what a rule says already.

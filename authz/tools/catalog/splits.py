@@ -34,9 +34,9 @@ class SplitProposal:
     on: str
     """JSON pointer to the argument."""
     cases: tuple[tuple[str, Proposal | None], ...]
-    """What each value does; None where its name says nothing, or the hints contradict it."""
+    """Proposal for each value; None if its name says nothing, or the hints contradict it."""
     why: str
-    """What it was concluded from."""
+    """Reason of the proposal."""
 
     def rule(self) -> dict[str, Any]:
         """Give the split as it stands in a `classify` rule; a case without a proposal executes, tier high.

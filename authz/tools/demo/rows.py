@@ -1,4 +1,4 @@
-"""What the demo asks, by whom, and what must come of it."""
+"""Calls of the demo, their callers and their expected results."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Final
 
 from authz.tools.keys import DevDomain, DevProofKey
 
-__all__ = ["AUDIENCE", "BOT", "CALLS", "REQUESTS", "Call", "Request", "Tokens"]
+__all__ = ["AUDIENCE", "BOT", "CALLS", "REQUESTS", "DemoCall", "Request", "Tokens"]
 
 AUDIENCE: Final = "authz"
 """Our own `aud`, and that of subject tokens."""
@@ -66,7 +66,7 @@ class Tokens(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class DemoCall:
     """A decision asked for over gRPC."""
 
     operation: str
@@ -78,11 +78,11 @@ class Call:
     reason: str
     """Expected reason code."""
     tokens: Tokens = Tokens.GOOD
-    """Who asks."""
+    """Tokens of the caller."""
     obligations: tuple[str, ...] = ()
-    """What the caller can carry out."""
+    """Obligations that the caller can carry out."""
     note: str = ""
-    """What it shows."""
+    """Point that the call shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +96,13 @@ class Request:
     status: int
     """Expected status."""
     tokens: Tokens = Tokens.GOOD
-    """Who asks."""
+    """Tokens of the caller."""
     body: str = ""
     """JSON; may be empty."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """More headers."""
     note: str = ""
-    """What it shows."""
+    """Point that the call shows."""
 
 
 _SEARCH: Final = ("crm.search", '{"query": "smith"}')
@@ -110,8 +110,8 @@ _MAIL: Final = '{"to": ["%s"], "subject": "Re", "body": "hi"}'
 _QUERY: Final = "/customers?q=smith"
 
 CALLS: Final = (
-    Call(*_SEARCH, "PERMIT", "PERMITTED"),
-    Call(
+    DemoCall(*_SEARCH, "PERMIT", "PERMITTED"),
+    DemoCall(
         "crm.get",
         '{"id": "42"}',
         "PERMIT",
@@ -119,8 +119,10 @@ CALLS: Final = (
         obligations=("redact:card",),
         note="the caller can redact",
     ),
-    Call("crm.get", '{"id": "42"}', "DENY", "ENFORCER_REFUSED", note="the caller cannot redact"),
-    Call(
+    DemoCall(
+        "crm.get", '{"id": "42"}', "DENY", "ENFORCER_REFUSED", note="the caller cannot redact"
+    ),
+    DemoCall(
         "crm.delete_ticket",
         '{"id": "7"}',
         "PERMIT",
@@ -128,21 +130,23 @@ CALLS: Final = (
         Tokens.BOUND,
         note="tier high: the agent proves to hold its key",
     ),
-    Call(
+    DemoCall(
         "crm.delete_ticket",
         '{"id": "7"}',
         "STEP_UP",
         "PROOF_REQUIRED",
         note="whoever has the token is not enough for that",
     ),
-    Call("crm.delete", '{"id": "42"}', "DENY", "FORBIDDEN", note="customers are never deleted"),
-    Call("crm.refund", '{"id": "42", "amount": 100}', "PERMIT", "PERMITTED", Tokens.BOUND),
-    Call("crm.refund", '{"id": "42", "amount": 101}', "DENY", "FORBIDDEN", note="above the limit"),
-    Call("crm.refund", '{"id": "42", "amount": "1"}', "DENY", "BAD_INPUT", note="a text"),
-    Call("crm.search", '{"query": "a", "query": "b"}', "DENY", "BAD_INPUT", note="a key twice"),
-    Call("crm.purge", "{}", "DENY", "UNKNOWN_OPERATION"),
-    Call("gmail.send_email", _MAIL % "bob@corp.example", "PERMIT", "PERMITTED", Tokens.BOUND),
-    Call(
+    DemoCall("crm.delete", '{"id": "42"}', "DENY", "FORBIDDEN", note="customers are never deleted"),
+    DemoCall("crm.refund", '{"id": "42", "amount": 100}', "PERMIT", "PERMITTED", Tokens.BOUND),
+    DemoCall(
+        "crm.refund", '{"id": "42", "amount": 101}', "DENY", "FORBIDDEN", note="above the limit"
+    ),
+    DemoCall("crm.refund", '{"id": "42", "amount": "1"}', "DENY", "BAD_INPUT", note="a text"),
+    DemoCall("crm.search", '{"query": "a", "query": "b"}', "DENY", "BAD_INPUT", note="a key twice"),
+    DemoCall("crm.purge", "{}", "DENY", "UNKNOWN_OPERATION"),
+    DemoCall("gmail.send_email", _MAIL % "bob@corp.example", "PERMIT", "PERMITTED", Tokens.BOUND),
+    DemoCall(
         "gmail.send_email",
         _MAIL % "eve@evil.example",
         "STEP_UP",
@@ -150,15 +154,15 @@ CALLS: Final = (
         Tokens.BOUND,
         note="mail to a stranger waits for approval",
     ),
-    Call(*_SEARCH, "DENY", "CHAIN_NOT_PERMITTED", Tokens.GUEST),
-    Call(*_SEARCH, "DENY", "NO_CREDENTIAL", Tokens.ALONE, note="her token left out"),
-    Call(*_SEARCH, "DENY", "NO_TASK", Tokens.STRANGER),
-    Call(*_SEARCH, "DENY", "EXPIRED_CREDENTIAL", Tokens.EXPIRED),
-    Call(*_SEARCH, "DENY", "WRONG_AUDIENCE", Tokens.AUDIENCE),
-    Call(*_SEARCH, "DENY", "BAD_CREDENTIAL", Tokens.KEY),
-    Call(*_SEARCH, "DENY", "UNTRUSTED_ISSUER", Tokens.DOMAIN),
-    Call(*_SEARCH, "DENY", "EXPIRED_CREDENTIAL", Tokens.SUBJECT),
-    Call(*_SEARCH, "DENY", "NO_CREDENTIAL", Tokens.NONE),
+    DemoCall(*_SEARCH, "DENY", "CHAIN_NOT_PERMITTED", Tokens.GUEST),
+    DemoCall(*_SEARCH, "DENY", "NO_CREDENTIAL", Tokens.ALONE, note="her token left out"),
+    DemoCall(*_SEARCH, "DENY", "NO_TASK", Tokens.STRANGER),
+    DemoCall(*_SEARCH, "DENY", "EXPIRED_CREDENTIAL", Tokens.EXPIRED),
+    DemoCall(*_SEARCH, "DENY", "WRONG_AUDIENCE", Tokens.AUDIENCE),
+    DemoCall(*_SEARCH, "DENY", "BAD_CREDENTIAL", Tokens.KEY),
+    DemoCall(*_SEARCH, "DENY", "UNTRUSTED_ISSUER", Tokens.DOMAIN),
+    DemoCall(*_SEARCH, "DENY", "EXPIRED_CREDENTIAL", Tokens.SUBJECT),
+    DemoCall(*_SEARCH, "DENY", "NO_CREDENTIAL", Tokens.NONE),
 )
 """Asked on both lanes."""
 

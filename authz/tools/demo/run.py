@@ -24,7 +24,7 @@ from authz.tools.demo.envoy import (
     loopback,
 )
 from authz.tools.demo.node import NodeProcess
-from authz.tools.demo.rows import AUDIENCE, BOT, CALLS, REQUESTS, Call, Request, Tokens
+from authz.tools.demo.rows import AUDIENCE, BOT, CALLS, REQUESTS, DemoCall, Request, Tokens
 from authz.tools.demo.stage import Stage
 from authz.tools.demo.upstream import Upstream
 from authz.tools.keys import DevDomain, DevProofKey
@@ -46,21 +46,21 @@ class Row:
     by: str
     """Which way it went."""
     asked: str
-    """What was asked."""
+    """Operation or request."""
     who: str
-    """By whom."""
+    """Caller."""
     expected: str
-    """What must come."""
+    """Expected result."""
     got: str
-    """What came."""
+    """Actual result."""
     milliseconds: float
-    """How long the caller waited."""
+    """Duration of the call."""
     note: str = ""
-    """What it shows."""
+    """Point that the call shows."""
 
     @property
     def well(self) -> bool:
-        """It came out as expected."""
+        """Whether the result is the expected one."""
         return self.expected == self.got
 
 
@@ -127,7 +127,7 @@ class Demo(Stage):
         for request in REQUESTS:
             yield self._request(self.envoy.port, request)
 
-    def _call(self, channel: grpc.Channel, lane: str, call: Call) -> Row:
+    def _call(self, channel: grpc.Channel, lane: str, call: DemoCall) -> Row:
         agent, subject = call.tokens.make(self._domain, self._forger, self._key)
         # The request that a tool server would have been sent.
         method, url = "POST", f"https://{_HOST}/{call.operation}"

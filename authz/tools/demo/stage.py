@@ -1,4 +1,4 @@
-"""Where a demo plays: a folder of its own, and everything that it starts, until it ends."""
+"""Stage of a demo: its folder, and the processes that it starts and stops."""
 
 import shutil
 import tempfile
@@ -45,7 +45,7 @@ class Stage(ABC):
         """Start everything.
 
         Args:
-            undo: What stops each part again.
+            undo: Stack of callbacks that stop the parts.
         """
 
     def _make_folder(self, undo: ExitStack, name: str) -> None:

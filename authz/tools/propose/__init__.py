@@ -1,4 +1,4 @@
-"""`authz propose`: from what the audit saw to a change of the bundle that somebody reviews."""
+"""`authz propose`: from recorded decisions to a draft of a change of the bundle."""
 
 from authz.tools.propose.draft import Draft, draft
 from authz.tools.propose.names import BundleNames

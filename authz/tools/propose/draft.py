@@ -1,8 +1,8 @@
-"""Writes down what was seen as a change of the bundle that permits nothing until somebody has reviewed it.
+"""Draft of a change of the bundle. It permits nothing until a person reviews it.
 
-Roles are new and begin with `proposed-`, so that no policy speaks of them; rules of `classify` are `proposed`, so that they decide
-about nothing; policies are comments. A record is written by whoever asked: its texts are matched against what a bundle can hold,
-written as quoted values, and stripped of line breaks in comments.
+Roles are new and begin with `proposed-`, so that no policy names them. Rules of `classify` are `proposed`, so that they decide
+nothing. Policies are comments. Callers choose the texts of a record: they are matched against the forms that a bundle can hold,
+written as quoted values, and in comments without line breaks.
 """
 
 import re
@@ -45,7 +45,7 @@ class Draft:
     policies: str
     """Cedar, all of it comments; empty where no permit is missing."""
     entries: int
-    """How many entries there are to review."""
+    """Number of entries to review."""
 
 
 @dataclass(slots=True)
@@ -296,7 +296,7 @@ def _operations(writer: _Writer, observed: Observations, systems: _Systems) -> N
 
 
 def _meaning(system: str, name: str) -> tuple[dict[str, Any], str]:
-    """What the verb of a name says, where that needs no arguments; else the worst that is likely."""
+    """Propose a rule from the verb of a name, or the strictest likely rule if the verb says nothing certain."""
     found = propose(system, Tool(name, {}))
     if found is None or not set(found.effects) <= _SIMPLE:
         return {"effects": ["execute"], "tier": "high"}, "the name says nothing certain"

@@ -113,7 +113,7 @@ class UnroutedRequest:
     """An HTTP request that no route matches."""
 
     count: Count = field(default_factory=Count)
-    """How often."""
+    """Occurrences."""
     query: set[str] = field(default_factory=set)
     """Names of the query parameters; `{…}` for one that is not a name."""
     body: bool = False
@@ -125,7 +125,7 @@ class MissingOperation:
     """An operation that is not in the catalog, or not reviewed."""
 
     count: Count = field(default_factory=Count)
-    """How often."""
+    """Occurrences."""
     callers: set[str] = field(default_factory=set)
     """Callers that asked for it."""
 
@@ -157,7 +157,7 @@ class UnpermittedOperation:
     """An operation that `mode: observe` let through although no policy permits it."""
 
     count: Count = field(default_factory=Count)
-    """How often."""
+    """Occurrences."""
     callers: set[str] = field(default_factory=set)
     """Agents that asked for it."""
 

@@ -1,4 +1,4 @@
-"""Forms of paths that were seen, and the routes that they come to."""
+"""Routes for recorded forms of paths."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,28 +9,28 @@ from authz.tools.propose.observations import UnroutedRequest
 __all__ = ["MANY", "Form", "forms"]
 
 MANY: Final = 10
-"""So many different words at one place of otherwise equal paths are ids, and not words."""
+"""Number of different words at one place of otherwise equal paths from which on they count as ids."""
 _ANY: Final = "*"
 
 
 @dataclass(slots=True)
 class Form:
-    """What one route would match."""
+    """Requests that one route would match."""
 
     method: str
     """The method."""
     host: str
     """The host."""
     segments: tuple[str, ...]
-    """Words, and `*` for what is an id."""
+    """Words, and `*` for an id."""
     request: UnroutedRequest = field(default_factory=UnroutedRequest)
-    """All that it stands for."""
+    """Merged requests."""
     why: set[str] = field(default_factory=set)
-    """What was taken for an id, and why."""
+    """Kinds of segments that count as ids."""
 
     @property
     def path(self) -> str:
-        """As a route has it: `/tickets/{id}/notes/{id2}`."""
+        """Path as in a route: `/tickets/{id}/notes/{id2}`."""
         names = iter(self.names)
         return "/" + "/".join(
             "{" + next(names) + "}" if segment == _ANY else segment for segment in self.segments
@@ -43,12 +43,7 @@ class Form:
         return [f"id{at}" if at > 1 else "id" for at in range(1, number + 1)]
 
     def take(self, request: UnroutedRequest, why: Iterable[str]) -> None:
-        """Let it stand for one more.
-
-        Args:
-            request: The other.
-            why: What was taken for an id there.
-        """
+        """Merge a request, with the kinds of its segments that count as ids."""
         self.request.count.merge(request.count)
         self.request.query |= request.query
         self.request.body = self.request.body or request.body
@@ -74,7 +69,7 @@ def forms(observed: dict[tuple[str, str, str], UnroutedRequest]) -> list[Form]:
 
 
 def _fold(found: dict[tuple[str, str, tuple[str, ...]], Form], place: int) -> None:
-    """Take the words at one place for ids where there are many."""
+    """Replace the words at one place by an id if there are many different ones."""
     groups: dict[tuple[str, str, tuple[str, ...]], list[Form]] = {}
     for (method, host, segments), form in found.items():
         if place < len(segments) and segments[place] not in {"", _ANY}:

@@ -1,4 +1,4 @@
-"""`authz why`: what a decision came from, what would permit it, and what a lot of them have in common."""
+"""`authz why`: explanation of one decision, and groups of refused decisions."""
 
 from authz.tools.why.comparison import changed_policies
 from authz.tools.why.explanation import ClosestPermit, Explanation, explain

@@ -1,4 +1,4 @@
-"""One decision: the step that ended it, what it rests on, and what would permit it."""
+"""Explanation of one decision: the step that ended it, its policies, and the changes that would permit it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ STEPS: Final = {
     "settle": "what the answer changes",
     "record": "the audit",
 }
-"""What each step settles."""
+"""Question of each step."""
 _PAGE: Final = "docs/reference/reason-codes.md"
 _UNPERMITTED: Final = frozenset({"NOT_PERMITTED", "CHAIN_NOT_PERMITTED"})
 _MOST: Final = 10
@@ -35,45 +35,41 @@ _NEAREST: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ClosestPermit:
-    """A permit that speaks of the operation, and what it lacked."""
+    """A permit that covers the operation, and the reason why it did not fire."""
 
     policy: PolicyDescription
     """The permit."""
     principal: str
-    """For whom it did not fire."""
+    """Principal for which it did not fire."""
     lacks: str
     """Explanation not, as far as record and bundle tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What can be said of a decision."""
+    """Explanation of a decision."""
 
     decision: RecordedDecision
     """The decision."""
     title: str
-    """What its code means."""
+    """Meaning of its reason code."""
     page: str
-    """Where the docs say more."""
+    """Page of the docs about the code."""
     settles: str
-    """What the step that decided settles."""
+    """Question of the step that decided."""
     policies: tuple[tuple[str, str, str], ...]
-    """Id, `file:line` and `@reason` of each policy that determined it; empty texts where nothing tells."""
+    """Id, `file:line` and `@reason` of each policy that determined it; unknown parts are empty."""
     source: str
-    """Text of the first of them; empty without the bundle that judged."""
+    """Text of the first of these policies; empty without the bundle that judged."""
     permits: tuple[ClosestPermit, ...]
-    """Of an operation that nothing permits: what came closest, nearest first."""
+    """Permits that came closest, the closest first, if nothing permits the operation."""
     would_permit: tuple[str, ...]
-    """What would permit it, the nearest first; empty where it was permitted."""
+    """Changes that would permit it, the closest first; empty if it was permitted."""
     same_bundle: bool | None
-    """The bundle that was given is the one that judged; none: no bundle was given."""
+    """Whether the given bundle is the one that judged. None: no bundle was given."""
 
     def document(self) -> dict[str, Any]:
-        """Give it as JSON values.
-
-        Returns:
-            The document.
-        """
+        """Return the explanation as JSON values."""
         one = self.decision
         return {
             "decision_id": one.decision_id,

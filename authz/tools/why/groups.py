@@ -1,4 +1,4 @@
-"""Many decisions: what those that were refused have in common, and what changed with the bundle; in bounded memory."""
+"""Groups of refused decisions, and the changes between revisions of the bundle, counted in bounded memory."""
 
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -8,13 +8,13 @@ from authz.audit import RecordedDecision
 __all__ = ["MOST", "Group", "Groups", "Key", "Revision"]
 
 MOST: Final = 10_000
-"""Groups that are counted; decisions of others are only counted together."""
+"""Groups at most; decisions of further groups are only summed up."""
 _MOST_REVISIONS: Final = 200
 _MOST_POLICIES: Final = 10_000
 
 
 class Key(NamedTuple):
-    """What the decisions of a group have in common."""
+    """Properties that the decisions of a group share."""
 
     code: str
     operation: str
@@ -28,11 +28,11 @@ class Group:
     """Decisions of one kind."""
 
     times: int = 0
-    """How many."""
+    """Number of decisions."""
     observed: int = 0
-    """How many of them were let through."""
+    """Number of those that `mode: observe` let through."""
     first: str = ""
-    """The first moment."""
+    """First timestamp."""
     last: str = ""
     """The last."""
     sample: str = ""
@@ -54,7 +54,7 @@ class Group:
 
 @dataclass(slots=True)
 class Revision:
-    """What a state of the bundle decided."""
+    """Decisions of one revision of the bundle."""
 
     digest: str
     """Its digest."""
@@ -67,9 +67,9 @@ class Revision:
     last: str = ""
     """Its last."""
     policies: dict[str, int] = field(default_factory=dict)
-    """How often each policy determined an outcome other than a permit."""
+    """Number of refusals by policy that determined them."""
     codes: dict[str, int] = field(default_factory=dict)
-    """How often each code came out, those of permits aside."""
+    """Number of refusals by reason code."""
 
 
 @dataclass(slots=True)

@@ -1,5 +1,5 @@
 """The demo of a mesh: MCP servers behind a gateway, and an agent that knows nothing of Authz."""
 
-from authz.tools.demo.mesh.run import Call, Judged, Mesh, Step
+from authz.tools.demo.mesh.run import AgentCall, JudgedCall, Mesh, Step
 
-__all__ = ["Call", "Judged", "Mesh", "Step"]
+__all__ = ["AgentCall", "JudgedCall", "Mesh", "Step"]

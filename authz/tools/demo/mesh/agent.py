@@ -15,31 +15,31 @@ from authz.errors import UnavailableError
 if TYPE_CHECKING:
     from mcp import Client
 
-__all__ = ["Agent", "Done"]
+__all__ = ["Agent", "ToolResult"]
 
 _SECONDS: Final = 20.0
 _ASKED: Final = re.compile(r"Please send (?P<what>.+?) to (?P<to>\S+@[\w.-]+\w)")
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class ToolResult:
     """A call of a tool, and what came of it."""
 
     tool: str
     """`<system>.<tool>`."""
     arguments: dict[str, Any]
-    """What was sent."""
+    """Arguments of the call."""
     held: bool
     """The tool answered with an error, or there was no answer."""
     text: str
-    """What the agent was told."""
+    """Text that the agent got."""
 
 
 class Agent:
     """One session with each server; an asynchronous context manager.
 
     Args:
-        base: Where its tools are: `http://host:port`.
+        base: Base URL of its tools: `http://host:port`.
         systems: Names of the servers.
     """
 
@@ -63,7 +63,7 @@ class Agent:
         """Close them."""
         await self._undo.aclose()
 
-    async def work(self) -> AsyncIterator[Done]:
+    async def work(self) -> AsyncIterator[ToolResult]:
         """Read the inbox and do what its messages ask for.
 
         Yields:
@@ -80,7 +80,7 @@ class Agent:
             yield found
             yield await self.call("mail.send_message", message)
 
-    async def call(self, tool: str, arguments: dict[str, Any]) -> Done:
+    async def call(self, tool: str, arguments: dict[str, Any]) -> ToolResult:
         """Call one tool.
 
         Args:
@@ -95,9 +95,9 @@ class Agent:
             async with asyncio.timeout(_SECONDS):
                 answer = await self._clients[system].call_tool(name, arguments)
         except Exception as error:  # noqa: BLE001 - the SDK raises what it likes; the agent is told
-            return Done(tool, arguments, True, f"{type(error).__name__}: {error}")
+            return ToolResult(tool, arguments, True, f"{type(error).__name__}: {error}")
         text = " ".join(getattr(part, "text", "") for part in answer.content)
-        return Done(tool, arguments, bool(answer.is_error), text)
+        return ToolResult(tool, arguments, bool(answer.is_error), text)
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from typing import Any, Final
 from authz.bundle import read_folder
 from authz.errors import UnavailableError
 from authz.tools.catalog.edited import EditedBundle
-from authz.tools.catalog.fetch import Source, fetch_listing
+from authz.tools.catalog.fetch import ListingSource, fetch_listing
 from authz.tools.catalog.review import Catalog, import_listing
 from authz.tools.demo.envoy import (
     Envoy,
@@ -28,13 +28,13 @@ from authz.tools.demo.envoy import (
     loopback,
     transport,
 )
-from authz.tools.demo.mesh.agent import Agent, Done
+from authz.tools.demo.mesh.agent import Agent, ToolResult
 from authz.tools.demo.mesh.servers import HIJACKER, SYSTEMS, ToolServers, mcp_is_here
 from authz.tools.demo.node import NodeProcess
 from authz.tools.demo.stage import Stage
 from authz.tools.keys import Authority
 
-__all__ = ["Call", "Judged", "Mesh", "Step"]
+__all__ = ["AgentCall", "JudgedCall", "Mesh", "Step"]
 
 _DOMAIN: Final = "mesh.example"
 _AGENT: Final = "/ns/office/sa/assistant"
@@ -47,17 +47,17 @@ _RECORDED: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """What the audit says of one call."""
+class JudgedCall:
+    """Audit record of one call."""
 
     decision_id: str
     """Its id."""
     agent: str
-    """Who called, by the certificate of its sidecar."""
+    """Caller, by the certificate of its sidecar."""
     operation: str
-    """What was called."""
+    """Operation id."""
     outcome: str
-    """What was judged: PERMIT, STEP_UP, DENY."""
+    """Outcome: PERMIT, STEP_UP or DENY."""
     reason: str
     """Why."""
     policies: str
@@ -69,13 +69,13 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class AgentCall:
     """A call of a tool: what the agent got, and what the audit says of it."""
 
-    done: Done
-    """What the agent got."""
-    judged: Judged | None
-    """What was judged; none where nobody could."""
+    done: ToolResult
+    """Result that the agent got."""
+    judged: JudgedCall | None
+    """Audit record of the call. None: no decision was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +83,17 @@ class Step:
     """One claim of the demo, and what was seen."""
 
     what: str
-    """What happens."""
+    """Description of the step."""
     expected: str
-    """What must be seen."""
+    """Expected result."""
     got: str
-    """What was seen."""
+    """Actual result."""
     milliseconds: float = 0.0
-    """How long it took; 0 where that says nothing."""
+    """Duration; 0 where it means nothing."""
 
     @property
     def well(self) -> bool:
-        """It came out as expected."""
+        """Whether the result is the expected one."""
         return self.expected == self.got
 
 
@@ -115,8 +115,8 @@ class Mesh(Stage):
         self._node: NodeProcess | None = None
         self._sidecar: Envoy | None = None
         self.why = ""
-        """What `authz why` said of the last call that was held."""
-        self._held: list[Judged] = []
+        """Output of `authz why` for the last call that was refused."""
+        self._held: list[JudgedCall] = []
 
     def _start(self, undo: ExitStack) -> None:
         mcp_is_here()
@@ -146,7 +146,7 @@ class Mesh(Stage):
         return {"trust_domain": _DOMAIN, "until": ends.date().isoformat()}
 
     def _import(self, variables: dict[str, str]) -> None:
-        """As `authz catalog import-mcp` and `authz catalog accept --all` do."""
+        """Import and accept the tools, as `authz catalog import-mcp` and `authz catalog accept --all` do."""
         bundle = self.folder / "bundle"
         with as_file(files("authz.tools") / "templates" / "mesh") as template:
             # Meaning and policies speak of tools, so these come first.
@@ -154,7 +154,7 @@ class Mesh(Stage):
             shutil.copytree(template, bundle, ignore=later)
             edited = EditedBundle(bundle, read_folder(bundle), variables)
             for system in SYSTEMS:
-                listing = fetch_listing(Source(url=self.servers.url(system)))
+                listing = fetch_listing(ListingSource(url=self.servers.url(system)))
                 import_listing(edited, system, listing)
             shutil.copytree(template, bundle, dirs_exist_ok=True)
         edited = EditedBundle(bundle, read_folder(bundle), variables)
@@ -237,7 +237,7 @@ class Mesh(Stage):
 
     # --- what is seen
 
-    def _recorded(self) -> list[Judged]:
+    def _recorded(self) -> list[JudgedCall]:
         """Read what the audit has since the last time, of calls of tools."""
         with (self.folder / "audit.jsonl").open("rb") as stream:
             stream.seek(self._read)
@@ -245,19 +245,19 @@ class Mesh(Stage):
         self._read += len(whole) + len(newline)
         return [one for line in whole.splitlines() if (one := _judged(json.loads(line)))]
 
-    async def _told(self, done: Done, watch: Callable[[Call], None]) -> Call:
+    async def _told(self, done: ToolResult, watch: Callable[[AgentCall], None]) -> AgentCall:
         """Join a call with its record, which is written a moment after the answer."""
         deadline = time.monotonic() + _RECORDED
-        found: list[Judged] = []
+        found: list[JudgedCall] = []
         while not found and time.monotonic() < deadline:
             found = [one for one in self._recorded() if one.operation == done.tool]
             await asyncio.sleep(0.005)
-        call = Call(done, found[-1] if found else None)
+        call = AgentCall(done, found[-1] if found else None)
         self._held += [one for one in found if one.outcome != "PERMIT"]
         watch(call)
         return call
 
-    async def steps(self, watch: Callable[[Call], None]) -> AsyncIterator[Step]:
+    async def steps(self, watch: Callable[[AgentCall], None]) -> AsyncIterator[Step]:
         """Let the agent work: observed, enforced, with the node killed and back.
 
         Args:
@@ -278,7 +278,9 @@ class Mesh(Stage):
             yield step
         yield await asyncio.to_thread(self._ask_why)
 
-    async def _observed(self, agent: Agent, watch: Callable[[Call], None]) -> AsyncIterator[Step]:
+    async def _observed(
+        self, agent: Agent, watch: Callable[[AgentCall], None]
+    ) -> AsyncIterator[Step]:
         calls = [await self._told(done, watch) async for done in agent.work()]
         let = sum(not call.done.held for call in calls)
         would = ", ".join(f"{one.operation} to {one.destination}" for one in self._held)
@@ -294,7 +296,9 @@ class Mesh(Stage):
         )
         yield Step("the hijacked message has left", HIJACKER, ", ".join(self.servers.sent[1:]))
 
-    async def _enforced(self, agent: Agent, watch: Callable[[Call], None]) -> AsyncIterator[Step]:
+    async def _enforced(
+        self, agent: Agent, watch: Callable[[AgentCall], None]
+    ) -> AsyncIterator[Step]:
         started = time.perf_counter()
         await asyncio.to_thread(self._enforce)
         took = (time.perf_counter() - started) * 1000
@@ -312,12 +316,12 @@ class Mesh(Stage):
         after = await self._told(await agent.call(*_HARMLESS), watch)
         yield Step("the agent's session lives: its next call", "permitted", _word(after.done))
 
-    async def _killed(self, base: str, watch: Callable[[Call], None]) -> AsyncIterator[Step]:
+    async def _killed(self, base: str, watch: Callable[[AgentCall], None]) -> AsyncIterator[Step]:
         async with Agent(base, ("files",)) as agent:
             await asyncio.to_thread(self._kill)
             calls = self.servers.calls["files.read_file"]
             refused = await agent.call(*_HARMLESS)
-            watch(Call(refused, None))
+            watch(AgentCall(refused, None))
             reached = self.servers.calls["files.read_file"] - calls
             yield Step(
                 "kill -9 of the node: the next call",
@@ -335,7 +339,7 @@ class Mesh(Stage):
             took,
         )
 
-    async def _again(self, base: str) -> Done:
+    async def _again(self, base: str) -> ToolResult:
         """Call until it is permitted, each time in a new session."""
         deadline = time.monotonic() + _PATIENCE
         while True:
@@ -343,7 +347,7 @@ class Mesh(Stage):
                 async with Agent(base, ("files",)) as agent:
                     done = await agent.call(*_HARMLESS)
             except UnavailableError as error:
-                done = Done(*_HARMLESS, True, str(error))
+                done = ToolResult(*_HARMLESS, True, str(error))
             if not done.held or time.monotonic() > deadline:
                 return done
             await asyncio.sleep(0.02)
@@ -369,18 +373,18 @@ class Mesh(Stage):
         )
 
 
-def _word(done: Done) -> str:
+def _word(done: ToolResult) -> str:
     return "held" if done.held else "permitted"
 
 
-def _judged(record: dict[str, Any]) -> Judged | None:
+def _judged(record: dict[str, Any]) -> JudgedCall | None:
     result, asked = record["result"], record["input"]
     operation = str(asked.get("operation", ""))
     if operation.endswith(".mcp"):
         return None
     chain = asked.get("chain") or [{}]
     policies = result.get("policies") or ()
-    return Judged(
+    return JudgedCall(
         decision_id=str(record["decision_id"]),
         agent=str(chain[-1].get("id", "")),
         operation=operation,
