@@ -28,7 +28,7 @@ _SHOWN_OPERATIONS: Final = 3
 
 
 class Severity(StrEnum):
-    """How bad a defect is."""
+    """Severity of a diagnostic."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -36,7 +36,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One defect: what, where, and how to mend it."""
+    """One error or warning: cause, place and fix."""
 
     what: str
     """One sentence."""
@@ -47,7 +47,7 @@ class Diagnostic:
     column: int = 0
     """From 1; 0 where unknown."""
     mend: str = ""
-    """How to mend it; may be empty."""
+    """Fix; may be empty."""
     severity: Severity = Severity.ERROR
     """Error or warning."""
 
@@ -73,24 +73,24 @@ class BundleFiles:
 
 # A tuple: one is made for each call, and a frozen dataclass takes five times as long.
 class CallFacts(NamedTuple):
-    """What the transport knows about one call."""
+    """The transport's facts about one call."""
 
     listener: str
-    """Name of the listener it came by."""
+    """Name of the listener."""
     remaining: float | None = None
-    """Seconds until the caller's deadline; none where it set none."""
+    """Seconds until the caller's deadline. `None`: no deadline."""
     traceparent: str | None = None
     """W3C trace context."""
     authorization: str | None = None
-    """`authorization` metadata; several are joined by a comma, which no verifier accepts."""
+    """`authorization` metadata. Several values are joined by a comma, which no verifier accepts."""
     peer: str | None = None
     """Peer address, for the audit."""
     tracestate: str | None = None
     """W3C trace state; several are joined."""
     certificate: bytes | None = None
-    """The TLS peer's own certificate, PEM; none where it showed none."""
+    """The TLS peer's own certificate, PEM. `None`: the peer showed none."""
     intermediates: bytes | None = None
-    """What it sent along, PEM."""
+    """Further certificates of the peer, PEM."""
 
 
 class MetricKind(StrEnum):
@@ -117,22 +117,22 @@ class MetricFamily:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A named set of destinations that a bundle names and others keep."""
+    """A named set of destinations that a bundle refers to and others maintain."""
 
     name: str
-    """Its name."""
+    """Name of the directory."""
     file: str
-    """Its file in the bundle; empty: it is fetched."""
+    """File in the bundle; empty if the directory is fetched."""
     url: str
-    """Where it is fetched from; empty: it is a file."""
+    """URL; empty if the directory is a file."""
     column: str | None
-    """The column of a CSV file; none: each line is an entry."""
+    """Column of a CSV file. `None`: each line is an entry."""
     max_age: float | None
-    """How many seconds old it may be; none: that makes no difference."""
+    """Seconds after which the directory is stale. `None`: it never is."""
     entries: int | None
-    """How many entries its file has; none: it is fetched."""
+    """Number of entries of the file. `None`: the directory is fetched."""
     trusted: bool
-    """Destinations in it are trusted."""
+    """Its destinations are trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +142,11 @@ class Observing:
     scope: str
     """`default`, `system`, `agent` or `tier`."""
     name: str
-    """Which one; empty for the default."""
+    """Name of the system, agent or tier; empty for the default."""
     owner: str
-    """Who answers for it."""
+    """Person or team that answers for the entry."""
     until: float
-    """When it becomes `enforce`; Unix time."""
+    """Unix time at which the entry becomes `enforce`."""
 
     def __str__(self) -> str:
         return f"{self.scope} {self.name}" if self.name else "everything else"
@@ -154,16 +154,16 @@ class Observing:
 
 @dataclass(frozen=True, slots=True)
 class EarlyStop:
-    """Requests of a system whose calls are observed that are enforced where they stop before they are judged."""
+    """Requests of an observed system that are enforced, since they stop before they are judged."""
 
     system: str
     """The system."""
     unplaced: bool
-    """Those without a route or an operation are."""
+    """Requests without a route or an operation are enforced."""
     operations: tuple[str, ...]
-    """Operations of which they are: bad arguments, no task, no credential. Sorted."""
+    """Operations whose requests are enforced: bad arguments, no task, no credential. Sorted."""
     tiers: tuple[str, ...]
-    """The enforced tiers that they could have had, from the lowest."""
+    """Enforced tiers that the requests could have had, from the lowest."""
 
     def __str__(self) -> str:
         shown = self.operations[:_SHOWN_OPERATIONS]
@@ -179,41 +179,41 @@ class EarlyStop:
 
 @dataclass(frozen=True, slots=True)
 class EarlyStops:
-    """Requests that `mode` enforces where they stop before it is known what they are."""
+    """Requests that `mode` enforces because they stop before they are judged."""
 
     agents: tuple[str, ...]
-    """Agents that are enforced: a request whose agents are not all known may be theirs."""
+    """Agents that are enforced: a request with unknown agents may be theirs."""
     systems: tuple[EarlyStop, ...]
     """Observed systems with such requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleChanges:
-    """What a bundle makes of the progress of sequences and budgets: `sequences.NAME`, `budgets.NAME`."""
+    """Changes of sequences and budgets between two bundles, as `sequences.NAME` and `budgets.NAME`."""
 
     carried: int = 0
-    """How many say what they said before: their progress goes on."""
+    """Number of unchanged rules; they keep their progress."""
     changed: tuple[str, ...] = ()
-    """Those that say something else: their progress starts anew in live sessions."""
+    """Changed rules; their progress starts anew in live sessions."""
     added: tuple[str, ...] = ()
-    """Those that were not there before."""
+    """New rules."""
     removed: tuple[str, ...] = ()
-    """Those that are not there any more."""
+    """Removed rules."""
     omitted: int = 0
-    """Names that the lists leave out."""
+    """Number of names that the lists leave out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """What came of a reload."""
+    """Result of a reload."""
 
     changed: bool
-    """Something new serves."""
+    """A new bundle or new keys serve."""
     revision: str
-    """Bundle revision that serves now; empty where none does."""
+    """Revision of the bundle that serves; empty if none does."""
     diagnostics: tuple[Diagnostic, ...] = ()
-    """Why it was refused, or warnings."""
+    """Errors of the refused bundle, or warnings."""
     failed: bool = False
-    """The new one was refused."""
+    """The new bundle or keys were refused."""
     rules: RuleChanges = field(default_factory=RuleChanges)
-    """What became of the progress of its rules; nothing where it was refused."""
+    """Changes of its rules; empty if it was refused."""

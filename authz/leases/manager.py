@@ -1,7 +1,7 @@
-"""Leases, from the record that is wanted to the secret that is taken back.
+"""Leases, from the committed record to the removed secret.
 
-A record is committed before its secret is made, and removed after it was taken back. Which tasks are live, only the store
-says: a lease whose task is not, or whose time is over, is due, and is tried until it is gone.
+A record is committed before its secret is made, and removed after the secret is removed. Only the store knows which tasks are live:
+a lease whose task has ended, or that has expired, is due, and its removal is tried until it succeeds.
 """
 
 import random
@@ -42,11 +42,11 @@ _STOP_AFTER: Final = 3
 _ALARM_SECONDS: Final = 30.0
 _ORPHAN_SECONDS: Final = 60.0
 _LONGEST: Final = 60.0
-_MAX_SAID: Final = 300
-# So that the answer leaves in time, and nobody waits for a broker that is down.
+_MAX_ERROR: Final = 300
+# Lets the answer leave in time, and bounds the wait for a broker that is down.
 _MARGIN: Final = 0.1
 _LONGEST_WAIT: Final = 5.0
-# What is left to remove of a secret that gives no access any more holds nobody up for long.
+# A secret without access is removed in the background after this time.
 _REMOVAL_WAIT: Final = 1.0
 _FRESH: Final = 1.0
 _JOIN_SECONDS: Final = 10.0
@@ -55,7 +55,7 @@ _FAILED_PRECONDITION: Final = 9
 
 
 class LeaseState(StrEnum):
-    """How a lease stands."""
+    """State of a lease."""
 
     WANTED = "wanted"
     LIVE = "live"
@@ -72,69 +72,55 @@ class Lease:
     broker: str
     """Name of the broker."""
     state: LeaseState
-    """How it stands."""
+    """State of the lease."""
     expires_at: float
-    """When it ends at the latest, Unix time."""
+    """Unix time at which the lease ends at the latest."""
     operation: str = ""
-    """What was permitted."""
+    """The permitted operation."""
     attempts: int = 0
-    """How often it was tried to take it back."""
+    """Number of attempts to remove the secret."""
     next_try: float | None = None
-    """When that is tried again, Unix time."""
+    """Unix time of the next attempt."""
     live: bool = True
-    """Its task and all above it are live now, and nothing of it is revoked."""
+    """The task and its ancestors are live, and nothing of it is revoked."""
     last_error: str = ""
-    """Why it could not be taken back."""
+    """Error of the last attempt to remove the secret."""
     name: str = ""
-    """What the system knows it by."""
+    """Name of the secret in the system, such as the role's."""
     record: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """All of it, as the store has it."""
+    """The full record of the store."""
 
     @property
     def session(self) -> str:
-        """The session."""
+        """Session of the lease."""
         return self.id.partition("/")[0]
 
     def is_due(self, now: float) -> bool:
-        """Tell whether it must be taken back.
-
-        Args:
-            now: Unix time.
-
-        Returns:
-            Whether its task is over, its time is, or it was begun to be taken back.
-        """
+        """Return whether the secret must be removed: the task has ended, the lease has expired, or its removal has begun."""
         return self.state is LeaseState.ENDING or not self.live or self.expires_at <= now
 
 
 class LeaseStore(Protocol):
-    """Where the records are."""
+    """Has the records."""
 
     def leases(self, session: str | None = None) -> Iterable[Lease]:
-        """List leases.
-
-        Args:
-            session: Only those of this session.
-
-        Returns:
-            Each, with what the store knows of its task now.
-        """
+        """Return leases, with the current state of their tasks. `session`: only leases of this session."""
 
     def put_lease(self, lease: Lease, before: Lease) -> bool:
-        """Change a lease, or remove it: state `ended`.
+        """Change a lease, or remove it (state `ended`), if it did not change meanwhile.
 
         Args:
-            lease: What it shall be.
-            before: What it must still be.
+            lease: The new record.
+            before: The record that must be stored still.
 
         Returns:
-            Whether it was so; never for a lease that would become live while its task is over.
+            Whether the lease was changed. A lease becomes `live` only while its task is.
         """
 
 
 @dataclass(slots=True)
 class _Counts:
-    """What was done at one broker."""
+    """Counters and errors of one broker."""
 
     made: int = 0
     not_made: int = 0
@@ -146,37 +132,37 @@ class _Counts:
     last_error: str = ""
     orphans_due: float = 0.0
     orphan_failures: int = 0
-    told: bool = False
+    is_logged: bool = False
     findings: tuple[str, ...] = ()
     not_made_error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """A lease that is being taken back."""
+    """The removal of a lease that is under way."""
 
     since: float
-    """When that began, by the clock that never goes back."""
+    """Start of the removal, by the monotonic clock."""
     stopped: "Future[bool]" = field(default_factory=Future)
-    """Whether it gives no access any more."""
+    """Whether the secret gives no access any more."""
     removed: "Future[bool]" = field(default_factory=Future)
-    """Whether nothing of it is left."""
+    """Whether nothing of the secret is left."""
 
     def finish(self, *, is_ended: bool) -> None:
-        """Tell whoever waits."""
+        """Set the results for callers that wait."""
         if not self.stopped.done():
             self.stopped.set_result(is_ended)
         self.removed.set_result(is_ended)
 
 
 class LeaseManager:
-    """The brokers, and the side thread that takes back what is due.
+    """The brokers, and the thread that removes secrets of leases that are due.
 
     Args:
-        brokers: By name.
-        store: Where the records are.
-        log: Told when a secret cannot be taken back, and when it can again.
-        staleness: Within how many seconds what ended on another node is seen here.
+        brokers: Brokers by name.
+        store: Has the records.
+        log: Receives a line when a secret cannot be removed, and when it can again.
+        staleness: Seconds within which the end of a task on another node is seen here.
         clock: Unix time.
     """
 
@@ -197,13 +183,13 @@ class LeaseManager:
         self._lock = threading.Lock()
         self._counts = {name: _Counts() for name in self._brokers}
         self._running: dict[str, _Ending] = {}
-        # When each was first seen to be due, or wanted: by the clock that never goes back.
+        # Time at which each lease was first seen to be due, or wanted, by the monotonic clock.
         self._due_since: dict[str, tuple[str, float]] = {}
         self._wanted_since: dict[str, float] = {}
         self._store_error = ""
-        # Secrets that no longer give access: only their remains are left.
+        # Leases whose secrets give no access any more, and are not removed yet.
         self._stopped: set[str] = set()
-        # To remove a secret may take long, where its holder made much with it. No other secret's end waits for that.
+        # The removal of a secret may take long, if its holder created much. The end of other secrets does not wait for it.
         self._stops = self._pools_of("stop", _STOP_THREADS)
         self._removals = self._pools_of("removal", _REMOVAL_THREADS)
         self._thread = PeriodicThread(
@@ -219,11 +205,11 @@ class LeaseManager:
     # --- life
 
     def start(self) -> None:
-        """Begin to take back what is due, and what nobody knows of."""
+        """Start the thread: it removes secrets that are due, and secrets without a lease."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop. What is due stays on record, for the next start or another node."""
+        """Stop. Leases that are due stay in the store, for the next start or another node."""
         self._thread.close(_JOIN_SECONDS)
         for pool in (*self._stops.values(), *self._removals.values()):
             pool.shutdown(wait=False, cancel_futures=True)
@@ -243,8 +229,8 @@ class LeaseManager:
             The secret in named parts.
 
         Raises:
-            BrokerError: The broker cannot make it.
-            ApiError: Nothing is granted for the operation, or the task ended meanwhile.
+            BrokerError: The broker cannot make the secret.
+            ApiError: The operation has no grants, or the task ended meanwhile.
         """
         broker = self._brokers.get(lease.broker)
         if broker is None or not broker.serves(lease.operation):
@@ -264,8 +250,8 @@ class LeaseManager:
             self._count(lease.broker, made=False)
             self._give_up(lease, None if isinstance(error, NothingMadeError) else broker)
             if isinstance(error, BrokerError):
-                self._tell_not_made(lease.broker, str(error)[:_MAX_SAID])
-                # How the system is set up is nothing for an agent.
+                self._log_not_made(lease.broker, str(error)[:_MAX_ERROR])
+                # An agent must not learn how the system is set up.
                 what = f"broker `{lease.broker}` cannot make a secret now; the node's log says why"
                 raise BrokerError(what) from error
             raise
@@ -277,7 +263,7 @@ class LeaseManager:
         self._count(lease.broker, made=True)
         return parts
 
-    def _tell_not_made(self, broker: str, reason: str) -> None:
+    def _log_not_made(self, broker: str, reason: str) -> None:
         with self._lock:
             counts = self._counts[broker]
             tell, counts.not_made_error = counts.not_made_error != reason, reason
@@ -285,24 +271,24 @@ class LeaseManager:
             self._log.warning("a leased secret cannot be made", broker=broker, error=reason)
 
     def _give_up(self, lease: Lease, broker: SecretBroker | None) -> None:
-        """Leave nothing behind: no record where nothing was made, else what the side thread takes back."""
+        """Remove the record where no secret was made; otherwise mark it, so that the thread removes the secret."""
         state = LeaseState.ENDED if broker is None else LeaseState.ENDING
         try:
             is_ours = self._store.put_lease(replace(lease, state=state), lease)
         except AuthzError:
-            # It stays wanted, and is taken back once nobody can be making it any more.
+            # It stays wanted, and is removed once no caller can be making its secret any more.
             return
         if broker is None:
             return
         if is_ours:
             self._thread.wake()
             return
-        # Its record may be gone, by somebody who found nothing to take back: the secret was made after that.
+        # Another node may have removed the record before the secret was made.
         with suppress(RuntimeError):
             self._removals[lease.broker].submit(self._end_unknown, broker, lease)
 
     def _end_unknown(self, broker: SecretBroker, lease: Lease) -> None:
-        # What fails here is an orphan, and is found as one.
+        # A secret that is left here is found as one without a lease.
         with suppress(BrokerError):
             broker.end(lease.id, _LONGEST)
 
@@ -315,21 +301,21 @@ class LeaseManager:
                 if made:
                     counts.not_made_error = ""
 
-    # --- taking back
+    # --- removal
 
     def end_due(self, within: float, session: str | None = None) -> bool:
-        """Take back what is due, and wait for it.
+        """Remove the secrets that are due, and wait for it.
 
         Args:
-            within: Seconds to wait until none of it gives access any more; what takes longer goes on by itself, as does
-                what takes more than a second to remove.
-            session: Only that of this session.
+            within: Seconds to wait until no secret gives access any more. A removal that takes longer continues in the background, as does one
+                that takes more than a second after that.
+            session: Only leases of this session.
 
         Returns:
-            Whether nothing that is due is left.
+            Whether no secret that is due is left.
 
         Raises:
-            AuthzError: The store does not say what there is.
+            AuthzError: The store failed.
         """
         started = time.monotonic()
         begun, left = self._begin(session)
@@ -338,15 +324,15 @@ class LeaseManager:
         done, waiting = wait(removed, timeout=max(0.0, min(within - spent, _REMOVAL_WAIT)))
         spent = time.monotonic() - started
         wait([ending.stopped for ending in begun], timeout=max(0.0, within - spent))
-        return not left and not waiting and all(one.result() for one in done)
+        return not left and not waiting and all(removal.result() for removal in done)
 
     def ended(self, left: float) -> None:
-        """Take back what is due after something ended, for as long as whoever ended it waits.
+        """Remove secrets after a task ended, for as long as the caller that ended it waits.
 
-        Whatever fails here is due still, and the side thread's.
+        A removal that fails stays due, and the thread tries it again.
 
         Args:
-            left: Seconds until its deadline.
+            left: Seconds until the caller's deadline.
         """
         try:
             self.end_due(max(0.0, min(left - _MARGIN, _LONGEST_WAIT)))
@@ -372,7 +358,7 @@ class LeaseManager:
             for lease in due:
                 self._due_since.setdefault(lease.id, (lease.broker, clock))
                 ending = self._running.get(lease.id) or self._submit(lease, now, clock)
-                # Nobody waits for a broker that fails, or for what somebody else has waited for.
+                # A caller waits neither for a broker that fails nor for a removal that another caller has waited for.
                 if (
                     ending is None
                     or clock - ending.since > _FRESH
@@ -384,7 +370,7 @@ class LeaseManager:
         return begun, left
 
     def _is_abandoned(self, lease: Lease, clock: float) -> bool:
-        """Whether nobody can be making it any more: longer than any call may take."""
+        """Return whether a wanted lease is older than any call may take, so that no caller can be making its secret."""
         if lease.state is not LeaseState.WANTED:
             return False
         with self._lock:
@@ -408,12 +394,14 @@ class LeaseManager:
         return counts is not None and counts.failures_in_a_row > 0
 
     def _stop_and_end(self, lease: Lease, ending: _Ending) -> None:
-        """Claim a lease and end the access that it gives; the rest is another pool's."""
+        """Claim a lease and end its access. Another pool removes the rest."""
         claim: Lease | None = None
         try:
             claim = self._claim(lease)
             if claim is None:
-                is_gone = not any(one.id == lease.id for one in self._store.leases(lease.session))
+                is_gone = not any(
+                    stored.id == lease.id for stored in self._store.leases(lease.session)
+                )
                 self._finish(lease, ending, is_ended=is_gone)
                 return
             self._brokers[lease.broker].stop(lease.id, _LONGEST)
@@ -443,7 +431,7 @@ class LeaseManager:
         ending.finish(is_ended=is_ended)
 
     def _claim(self, lease: Lease) -> Lease | None:
-        """Mark a lease as ending; None where somebody else did."""
+        """Mark a lease as ending; `None` if another node did."""
         attempts = lease.attempts + 1
         claim = replace(
             lease,
@@ -451,32 +439,32 @@ class LeaseManager:
             attempts=attempts,
             next_try=self._clock() + _backoff(attempts),
         )
-        # Whoever comes first has it; where that one dies, it is due again.
+        # The first node has the claim. If that node dies, the lease is due again.
         return claim if self._store.put_lease(claim, lease) else None
 
     def _not_ended(self, lease: Lease, claim: Lease | None, error: BaseException) -> None:
         self._failed(lease.broker, error)
         if claim is not None and isinstance(error, BrokerError):
-            # Where the store fails, the claim is tried again all the same.
+            # If the store fails, the claim is tried again all the same.
             with suppress(AuthzError):
-                self._store.put_lease(replace(claim, last_error=str(error)[:_MAX_SAID]), claim)
+                self._store.put_lease(replace(claim, last_error=str(error)[:_MAX_ERROR]), claim)
 
     def _failed(self, broker: str, error: BaseException) -> None:
-        said = str(error)[:_MAX_SAID]
+        text = str(error)[:_MAX_ERROR]
         with self._lock:
             counts = self._counts[broker]
             counts.not_ended += 1
-            counts.last_error = said
-            # Only a broker that reaches nothing is left alone for a while: what fails for one lease stops no other.
+            counts.last_error = text
+            # Only a broker that cannot reach its system pauses: a failure of one lease must not delay others.
             if isinstance(error, UnreachableError):
                 counts.failures_in_a_row += 1
             if isinstance(error, UnreachableError) and counts.failures_in_a_row >= _STOP_AFTER:
                 pause = _backoff(counts.failures_in_a_row - _STOP_AFTER + 1)
                 counts.paused_until = time.monotonic() + pause
-            tell, counts.told = not counts.told, True
-        if tell:
+            is_new, counts.is_logged = not counts.is_logged, True
+        if is_new:
             self._log.error(
-                "a leased secret cannot be taken back; trying again", broker=broker, error=said
+                "a leased secret cannot be removed; trying again", broker=broker, error=text
             )
 
     def _succeeded(self, lease: Lease) -> None:
@@ -486,30 +474,30 @@ class LeaseManager:
             counts = self._counts[lease.broker]
             counts.ended += 1
             counts.failures_in_a_row, counts.paused_until = 0, 0.0
-            tell, counts.told, counts.last_error = counts.told, False, ""
-        if tell:
-            self._log.info("leased secrets are taken back again", broker=lease.broker)
+            was_logged, counts.is_logged, counts.last_error = counts.is_logged, False, ""
+        if was_logged:
+            self._log.info("leased secrets can be removed again", broker=lease.broker)
 
-    # --- the side thread
+    # --- the thread
 
     def _run_once(self) -> None:
         error = ""
         try:
             self._begin(None)
         except BaseException as failed:  # noqa: BLE001 - a panic of the engine is no Exception
-            error = str(failed)[:_MAX_SAID] or type(failed).__name__
-        self._tell_store(error)
+            error = str(failed)[:_MAX_ERROR] or type(failed).__name__
+        self._log_store(error)
         self._end_orphans()
 
     def _log_failure(self, error: BaseException) -> None:
-        self._log.error("looking after leases failed; trying again", error=repr(error))
+        self._log.error("the round over all leases failed; trying again", error=repr(error))
 
-    def _tell_store(self, error: str) -> None:
+    def _log_store(self, error: str) -> None:
         before, self._store_error = self._store_error, error
         if error and not before:
-            self._log.warning("leases cannot be looked up; trying again", error=error)
+            self._log.warning("leases cannot be read; trying again", error=error)
         if before and not error:
-            self._log.info("leases are looked up again")
+            self._log.info("leases can be read again")
 
     def _end_orphans(self) -> None:
         clock = time.monotonic()
@@ -524,8 +512,8 @@ class LeaseManager:
         def known() -> frozenset[str]:
             ids = frozenset(lease.id for lease in self._store.leases())
             if len(ids) >= _MOST_LEASES:
-                # What is not told would pass for gone.
-                raise BrokerError("there are more leases than are told at once")
+                # A lease that is not listed would count as removed.
+                raise BrokerError("there are more leases than can be listed at once")
             return ids
 
         found, failure = 0, ""
@@ -533,7 +521,7 @@ class LeaseManager:
             found = self._brokers[name].end_orphans(known, _LONGEST)
             self._inspected(name, self._brokers[name].inspect(_LONGEST))
         except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
-            failure = str(error)[:_MAX_SAID] or type(error).__name__
+            failure = str(error)[:_MAX_ERROR] or type(error).__name__
         with self._lock:
             counts = self._counts[name]
             counts.orphans += found
@@ -542,7 +530,7 @@ class LeaseManager:
             pause = _backoff(counts.orphan_failures) if failure else _jittered(_ORPHAN_SECONDS)
             counts.orphans_due = time.monotonic() + pause
         if found:
-            self._log.warning("secrets without a lease were taken back", broker=name, count=found)
+            self._log.warning("secrets without a lease were removed", broker=name, count=found)
         if failure and not before:
             what = "secrets without a lease cannot be looked for; trying again"
             self._log.warning(what, broker=name, error=failure)
@@ -554,14 +542,10 @@ class LeaseManager:
         for finding in set(findings) - set(before):
             self._log.warning("the system of leased secrets is not set up well", problem=finding)
 
-    # --- how it stands
+    # --- status
 
     def problems(self) -> tuple[str, ...]:
-        """Tell what is wrong.
-
-        Returns:
-            One line for each broker whose secrets cannot be taken back.
-        """
+        """Return one line for each problem."""
         return tuple(self._problems())
 
     def _problems(self) -> Iterator[str]:
@@ -581,7 +565,7 @@ class LeaseManager:
             elif seconds > _ALARM_SECONDS:
                 said = f" ({errors[name]})" if errors[name] else ""
                 yield (
-                    f"{count} leases of broker `{name}` cannot be taken back, for {seconds:.0f} s;"
+                    f"{count} leases of broker `{name}` cannot be removed, for {seconds:.0f} s;"
                     f" {still_open[name]} of them may still give access{said}"
                 )
         for name in orphans:
@@ -653,7 +637,7 @@ class LeaseManager:
         )
         yield counter(
             "authz_lease_ends",
-            "Attempts to take back the secret of a lease, by result.",
+            "Attempts to remove the secret of a lease, by result.",
             [
                 pair
                 for name, one in counts.items()
@@ -665,17 +649,17 @@ class LeaseManager:
         )
         yield counter(
             "authz_lease_orphans",
-            "Secrets that were taken back because no lease of theirs was known.",
+            "Secrets that were removed because they had no known lease.",
             [({"broker": name}, one.orphans) for name, one in counts.items()],
         )
         yield gauge(
             "authz_leases_due",
-            "Leases that have ended and whose secret is not taken back yet.",
+            "Leases that have ended and whose secret is not removed yet.",
             0,
         )
         yield gauge(
             "authz_lease_overdue_seconds",
-            "How long the oldest lease that has ended waits for its secret to be taken back.",
+            "How long the oldest lease that has ended waits for its secret to be removed.",
             1,
         )
 

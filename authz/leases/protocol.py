@@ -1,4 +1,4 @@
-"""What makes and takes back secrets."""
+"""The interface of a broker: it makes secrets for leases, and removes them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ __all__ = [
 
 
 class BrokerError(UnavailableError):
-    """A secret cannot be made or taken back; what it says names no secret."""
+    """A secret cannot be made or removed. The message names no secret."""
 
 
 class NothingMadeError(BrokerError):
@@ -25,80 +25,65 @@ class NothingMadeError(BrokerError):
 
 
 class UnreachableError(BrokerError):
-    """The system does not let the broker in: no secret of it can be made or taken back now."""
+    """The system does not let the broker in: no secret of it can be made or removed now."""
 
 
 class NotRemovedError(BrokerError):
-    """A secret opens nothing any more, but something of it is still there."""
+    """A secret gives no access any more, but something of it is left."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseOrder:
-    """A secret that a lease needs."""
+    """An order for the secret of a lease."""
 
     lease: str
     """Id of the lease."""
     operation: str
-    """The operation that was permitted."""
+    """The permitted operation."""
     expires_at: float
-    """When it ends at the latest, Unix time."""
+    """Unix time at which the lease ends at the latest."""
     holder: str = ""
-    """The agent that gets it: one agent's secrets never use up all that the system can take."""
+    """The agent that gets the secret. The secrets of one agent must not use up the capacity of the system."""
 
 
 class SecretBroker(Protocol):
-    """Makes a secret for each lease, and takes it back.
+    """Makes a secret for each lease, and removes it.
 
-    The record of a lease is committed before `make`, and removed after `end`: whatever happens between the two, somebody
-    knows that the secret may exist.
+    The record of a lease is committed before `make`, and removed after `end`, so that a record exists as long as the secret may.
     """
 
     @property
     def name(self) -> str:
-        """Its name in the configuration."""
+        """Name of the broker in the configuration."""
 
     def serves(self, operation: str) -> bool:
-        """Tell whether a lease for an operation can be had.
-
-        Args:
-            operation: The operation's id.
-
-        Returns:
-            Whether something is granted for it.
-        """
+        """Return whether an operation has grants."""
 
     def name_of(self, lease: str) -> str:
-        """Name what is made for a lease.
-
-        Args:
-            lease: The lease's id.
-
-        Returns:
-            A name that follows from the id alone, such as the role's; no secret.
-        """
+        """Return the name of the secret in the system, such as the role's. It follows from the lease's id alone, and is no secret."""
 
     def make(self, order: LeaseOrder, within: float) -> Mapping[str, str]:
         """Make the secret of a lease.
 
         Args:
-            order: What is needed.
+            order: The order.
             within: Seconds that it may take.
 
         Returns:
             The secret in named parts.
 
         Raises:
-            NothingMadeError: It was not made.
-            BrokerError: Nobody can tell; `end` takes back what may be there.
+            NothingMadeError: No secret was made.
+            BrokerError: A secret may have been made; `end` removes it.
         """
 
     def stop(self, lease: str, within: float) -> None:
-        """End the access that a secret gives: nobody gets in with it, and nobody who got in is in any more.
+        """End the access of a secret: it opens no new session, and sessions that it opened are closed.
 
-        Nothing that the holder of any secret does can hold this up. Succeeds where there is no such secret.
+        No action of a holder of any secret can delay this. A secret that does not exist is no error.
 
         Args:
-            lease: The lease's id.
+            lease: Id of the lease.
             within: Seconds that it may take.
 
         Raises:
@@ -107,44 +92,44 @@ class SecretBroker(Protocol):
         """
 
     def end(self, lease: str, within: float) -> None:
-        """Stop a secret, then remove it with all that was made by it. Succeeds where there is no such secret.
+        """Stop a secret, then remove it with everything that it created. A secret that does not exist is no error.
 
         Args:
-            lease: The lease's id.
+            lease: Id of the lease.
             within: Seconds that it may take.
 
         Raises:
-            NotRemovedError: It gives no access, but is still there.
+            NotRemovedError: The secret gives no access, but still exists.
             UnreachableError: The system does not let the broker in.
-            BrokerError: It may still give access.
+            BrokerError: The secret may still give access.
         """
 
     def end_orphans(self, known: Callable[[], frozenset[str]], within: float) -> int:
-        """Take back what was made by us for leases that nobody knows any more.
+        """Remove secrets of this broker that have no lease.
 
         Args:
-            known: Gives the ids of the leases that there are; asked after it was seen what there is.
+            known: Returns the ids of all leases. It is called after the secrets were listed.
             within: Seconds that it may take.
 
         Returns:
-            How many were taken back.
+            The number of removed secrets.
 
         Raises:
-            BrokerError: It cannot be told, or one of them may still be there.
+            BrokerError: The secrets cannot be listed, or one of them may still exist.
         """
 
     def inspect(self, within: float) -> tuple[str, ...]:
-        """Look for settings of the system by which leases get more than they should, or cannot be made.
+        """Return problems of the system's settings: leases get more access than granted, or cannot be made.
 
         Args:
             within: Seconds that it may take.
 
         Returns:
-            What is wrong, a line each, with the remedy.
+            One line for each problem, with its fix.
 
         Raises:
-            BrokerError: It cannot be told.
+            BrokerError: The settings cannot be read.
         """
 
     def close(self) -> None:
-        """Close what is kept open. Secrets stay as they are."""
+        """Close open connections. Secrets stay as they are."""

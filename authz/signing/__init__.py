@@ -1,4 +1,8 @@
-"""Credentials that exist because of one permit, and end with their task: the keys that sign them, and the tokens."""
+"""Signing keys of task credentials.
+
+`keys` is the interface of a key store; `folder` and `pkcs11` are two of them. `ring` decides which key signs, is published, or is removed,
+and `mint` signs the claims of a credential.
+"""
 
 from pathlib import Path
 
@@ -24,16 +28,10 @@ __all__ = [
 
 
 def key_place(config: Config) -> KeyPlace:
-    """Open the place where the configuration keeps this node's signing keys.
-
-    Args:
-        config: With `credentials`.
-
-    Returns:
-        The place.
+    """Open the configured store of this node's signing keys.
 
     Raises:
-        KeysError: It cannot be opened, or others could read it.
+        KeysError: The store cannot be opened, or others could read it.
     """
     assert config.credentials is not None  # noqa: S101 - asked only where there are some
     keys = config.credentials.keys

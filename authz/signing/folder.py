@@ -37,11 +37,11 @@ class FileKey:
     kid: str
     """RFC 7638 thumbprint."""
     algorithm: SigningAlgorithm
-    """What it signs with."""
+    """Signature algorithm."""
     jwk: dict[str, str]
-    """Its public half."""
+    """Public half."""
     private: PrivateKey
-    """Its private half."""
+    """Private half."""
 
     def __repr__(self) -> str:
         """Show no key."""
@@ -49,33 +49,13 @@ class FileKey:
 
     @staticmethod
     def of(private: _Private) -> "FileKey":
-        """Wrap a private key.
-
-        Args:
-            private: P-256 or Ed25519.
-
-        Returns:
-            The key.
-
-        Raises:
-            KeysError: It cannot be used.
-        """
+        """Wrap a private key; raises KeysError if it cannot be used."""
         jwk = signing_jwk(private.public_key())
         der = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         return FileKey(jwk["kid"], SigningAlgorithm(jwk["alg"]), jwk, PrivateKey.read(der))
 
     def sign(self, message: bytes) -> bytes:
-        """Sign.
-
-        Args:
-            message: What is signed, not yet hashed.
-
-        Returns:
-            The signature as JWS has it.
-
-        Raises:
-            KeysError: It could not be made.
-        """
+        """Sign a message that is not yet hashed; raises KeysError if that fails."""
         return self.private.sign(message)
 
 
@@ -83,10 +63,10 @@ class FolderKeys:
     """The keys of a folder.
 
     Args:
-        folder: Made with mode 0700 where it is not there.
+        folder: Folder of PEM files. It is made with mode 0700 if it is missing.
 
     Raises:
-        KeysError: It cannot be made, or others could read it.
+        KeysError: The folder cannot be made, or others could read it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -99,14 +79,7 @@ class FolderKeys:
         self._known: dict[tuple[int, ...], FileKey] = {}
 
     def find(self) -> Sequence[SigningKey]:
-        """Read every `*.pem` of the folder that is new or changed.
-
-        Returns:
-            The keys.
-
-        Raises:
-            KeysError: The folder or a file is open to others, or is no key.
-        """
+        """Read every new or changed `*.pem`, and return all keys; raises KeysError for a file that others can read, or that is no key."""
         found: dict[tuple[int, ...], FileKey] = {}
         try:
             self._check()
@@ -123,17 +96,7 @@ class FolderKeys:
         return tuple({key.kid: key for key in found.values()}.values())
 
     def generate(self, algorithm: SigningAlgorithm) -> SigningKey:
-        """Make a key and write it.
-
-        Args:
-            algorithm: What it is for.
-
-        Returns:
-            The key; its file outlives a loss of power.
-
-        Raises:
-            KeysError: It cannot be written.
-        """
+        """Make a key and write it, so that its file survives a power failure; raises KeysError if that fails."""
         made: _Private = (
             ed25519.Ed25519PrivateKey.generate()
             if algorithm is SigningAlgorithm.EDDSA
@@ -160,14 +123,7 @@ class FolderKeys:
         return key
 
     def destroy(self, kid: str) -> None:
-        """Remove the files of a key.
-
-        Args:
-            kid: Its name.
-
-        Raises:
-            KeysError: One cannot be removed.
-        """
+        """Remove the files of a key; raises KeysError if one cannot be removed."""
         try:
             for file in sorted(self._folder.glob("*.pem"))[:_MAX_FILES]:
                 content, version = _read(file)

@@ -1,7 +1,7 @@
-"""Keys that sign task credentials: what a place that keeps them must be able to do.
+"""The interface of signing keys and of the store that keeps them.
 
-A folder of files and a PKCS#11 token do it here; a key management service does it with the same two classes. The private
-half never leaves the place: whoever signs gives bytes and takes a signature.
+A folder of files and a PKCS#11 token implement it here; a key management service would implement the same two classes. The private
+half never leaves the store: it takes bytes and returns a signature.
 """
 
 from collections.abc import Sequence
@@ -16,83 +16,49 @@ __all__ = ["KeyPlace", "SigningKey", "algorithm_of", "signing_jwk"]
 
 
 class SigningKey(Protocol):
-    """A key that signs; its private half lies wherever it was made."""
+    """A key that signs. Its private half stays where it was made."""
 
     @property
     def kid(self) -> str:
-        """Its name: the RFC 7638 thumbprint of its public half."""
+        """Name of the key: the RFC 7638 thumbprint of its public half."""
 
     @property
     def algorithm(self) -> SigningAlgorithm:
-        """What it signs with."""
+        """Signature algorithm."""
 
     @property
     def jwk(self) -> dict[str, str]:
-        """Its public half (RFC 7517), with `kid`, `use` and `alg`."""
+        """Public half (RFC 7517), with `kid`, `use` and `alg`."""
 
     def sign(self, message: bytes) -> bytes:
-        """Sign.
-
-        Args:
-            message: What is signed, not yet hashed.
+        """Sign a message that is not yet hashed.
 
         Returns:
-            The signature as JWS has it (RFC 7518 §3.4, RFC 8037 §3.1).
+            The signature in the form of JWS (RFC 7518 §3.4, RFC 8037 §3.1).
 
         Raises:
-            KeysError: It cannot be used now.
+            KeysError: The key cannot be used now.
         """
 
 
 class KeyPlace(Protocol):
-    """Where the keys of this node are kept."""
+    """Store of this node's keys."""
 
     def find(self) -> Sequence[SigningKey]:
-        """Find the keys that are there.
-
-        Returns:
-            All of them, in no order.
-
-        Raises:
-            KeysError: They cannot be read, or others could read them too.
-        """
+        """Return all keys, in no order; raises KeysError if they cannot be read, or others could read them."""
 
     def generate(self, algorithm: SigningAlgorithm) -> SigningKey:
-        """Make a key that stays there.
-
-        Args:
-            algorithm: What it is for.
-
-        Returns:
-            The key.
-
-        Raises:
-            KeysError: None can be made.
-        """
+        """Make a key in the store; raises KeysError if that fails."""
 
     def destroy(self, kid: str) -> None:
-        """Remove a key for good; one that is not there is no error.
-
-        Args:
-            kid: Its name.
-
-        Raises:
-            KeysError: It is still there.
-        """
+        """Remove a key for good. A missing key is no error; raises KeysError if the key is still there."""
 
     def close(self) -> None:
-        """Let go of the place; keys cannot be used after it."""
+        """Close the store; its keys cannot be used after that."""
 
 
 def algorithm_of(key: object) -> SigningAlgorithm | None:
-    """Tell what a key can sign with.
-
-    Args:
-        key: A public or private key of `cryptography`.
-
-    Returns:
-        The algorithm; none where the key is of another kind.
-    """
+    """Return the signature algorithm of a key of `cryptography`; `None` for a key of another kind."""
     if isinstance(key, (ed25519.Ed25519PublicKey, ed25519.Ed25519PrivateKey)):
         return SigningAlgorithm.EDDSA
     curves = (ec.EllipticCurvePublicKey, ec.EllipticCurvePrivateKey)

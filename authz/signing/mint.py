@@ -1,4 +1,4 @@
-"""Makes the token of a credential: a JWT that PyJWT writes, signed where the key is kept."""
+"""Signs task credentials: JWTs that PyJWT writes, and that are signed where the key is kept."""
 
 from typing import Any, Final, cast
 
@@ -15,7 +15,7 @@ TYPE: Final = "at+jwt"
 
 
 class _Kept(Algorithm):
-    """Signs by a key that is asked to, and not handed over."""
+    """A signature algorithm of PyJWT that calls the key instead of reading it."""
 
     def prepare_key(self, key: SigningKey) -> SigningKey:
         return key
@@ -49,8 +49,8 @@ def mint(claims: str, key: SigningKey) -> str:
     """Sign the claims of a task credential.
 
     Args:
-        claims: All of them, as JSON; nothing is added.
-        key: What signs.
+        claims: All claims, as JSON; none is added.
+        key: The signing key.
 
     Returns:
         The token.
@@ -60,7 +60,7 @@ def mint(claims: str, key: SigningKey) -> str:
     """
     return _WRITER.encode(
         claims.encode(),
-        cast("Any", key),  # what `_Kept` takes
+        cast("Any", key),  # `_Kept` takes it
         algorithm=key.algorithm.value,
         headers={"kid": key.kid, "typ": TYPE},
     )

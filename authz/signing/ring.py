@@ -1,10 +1,9 @@
-"""Which key signs now, which are published, and which comes next.
+"""The ring of signing keys: which key signs, which are published, and which comes next.
 
-A key has four times. It is *published*: every node's JWKS has it. `jwks_max_age` later, once whoever keeps an older JWKS
-has asked again, it *signs*. The next key takes its place after `rotation`. It stays published until the last token that it
-signed has ended; then it *expires*: record and private half go. Each node has keys of its own, and all nodes publish all
-keys, through the store. A *revoked* key signs nothing from the moment that its node knows of the revocation, and no node
-publishes it any more.
+A key has four times. It is *published*: every node's JWKS has it. `jwks_max_age` later, when no cache of an older JWKS is valid any
+more, it *signs*. The next key replaces it after `rotation`. It stays published until the last token that it signed has ended; then
+it *expires*: record and private half are removed. Each node has keys of its own, and all nodes publish all keys, through the store.
+A *revoked* key signs nothing from the moment that its node knows of the revocation, and no node publishes it any more.
 """
 
 import json
@@ -29,41 +28,41 @@ _CLOCKS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """A published key, as the store has it; times are Unix times."""
+    """A published key in the store; times are Unix times."""
 
     kid: str
     """RFC 7638 thumbprint."""
     node: str
-    """Whose it is."""
+    """Node of the key."""
     jwk: str
-    """Its public half, JSON."""
+    """Public half, JSON."""
     published_at: float
-    """Since when it is published."""
+    """Time of the publication."""
     active_from: float
-    """When it signs at the earliest."""
+    """Earliest time at which the key signs."""
     expires_at: float
-    """When no token that it signed is alive."""
+    """Time at which no token that it signed is valid any more."""
 
 
 class KeyRecords(Protocol):
-    """The store, as far as keys need it."""
+    """The store of published keys."""
 
     def signing_keys(self) -> Sequence[KeyRecord]:
-        """Read the keys of all nodes."""
+        """Return the keys of all nodes."""
 
     def put_signing_key(self, record: KeyRecord) -> None:
-        """Write one."""
+        """Write a key."""
 
     def remove_signing_key(self, kid: str) -> None:
-        """Remove one."""
+        """Remove a key."""
 
     def is_key_revoked(self, kid: str) -> bool:
-        """Tell whether a key is revoked, as this node knows it now; asked for each token, so it must not wait."""
+        """Return whether this node knows that a key is revoked. It is called for each token, so it must not wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Signer:
-    """A key of this node, and from when until when it may sign."""
+    """A key of this node, and the time in which it may sign."""
 
     active_from: float
     ends: float
@@ -72,24 +71,21 @@ class _Signer:
 
 @dataclass(frozen=True, slots=True)
 class PublishedRing:
-    """How the keys stand: a value, replaced whole."""
+    """Immutable snapshot of all keys. It is replaced whole."""
 
     records: tuple[KeyRecord, ...] = ()
     """Every published key, the oldest first."""
     signers: tuple[_Signer, ...] = ()
-    """Keys of this node, the one to prefer first."""
+    """Keys of this node, the preferred one first."""
     problems: tuple[str, ...] = ()
-    """What keeps keys from being what they should."""
+    """One line for each problem."""
 
     def active(self, now: float, is_revoked: Callable[[str], bool]) -> SigningKey | None:
-        """Find the key that signs.
+        """Return the key that signs: the newest key of this node that may; `None` where there is none.
 
         Args:
             now: Unix time.
-            is_revoked: Tells of a key whether it is revoked.
-
-        Returns:
-            The newest of this node that may; none where there is none.
+            is_revoked: Returns whether a key is revoked.
         """
         for signer in self.signers:
             if signer.active_from <= now < signer.ends and not is_revoked(signer.key.kid):
@@ -97,28 +93,21 @@ class PublishedRing:
         return None
 
     def jwks(self, is_revoked: Callable[[str], bool] = lambda _: False) -> str:
-        """Write the keys by which credentials are verified (RFC 7517 §5).
-
-        Args:
-            is_revoked: Tells which keys are left out. Default: none.
-
-        Returns:
-            JSON.
-        """
+        """Return the JWKS by which credentials are verified (RFC 7517 §5). `is_revoked` selects keys to leave out."""
         kept = (record.jwk for record in self.records if not is_revoked(record.kid))
         return '{"keys":[' + ",".join(kept) + "]}"
 
 
 class KeyRing:
-    """Keeps the keys of this node, and looks after those of all.
+    """Manages the keys of this node, and publishes those of all nodes.
 
     Args:
-        settings: What is configured.
-        place: Where this node's keys are kept.
-        records: Where all nodes' are published.
-        node: This node.
-        changed: Told the JWKS when it is another; until it returns, no new key signs.
-        log: Says what happens to keys.
+        settings: Settings of task credentials.
+        place: Store of this node's keys.
+        records: Store of all nodes' published keys.
+        node: Name of this node.
+        changed: Called with each new JWKS. Until it returns, no new key signs.
+        log: Receives a line when a key is published, stops to sign, or expires.
         clock: Unix time.
     """
 
@@ -145,7 +134,7 @@ class KeyRing:
         self._pause = max(_SHORTEST_TICK, min(_LONGEST_TICK, keys.jwks_max_age / 4))
         self._ahead = keys.jwks_max_age + 2 * self._pause + _CLOCKS
         self._ring = PublishedRing()
-        self._told = ""
+        self._published = ""
         self._has_signed = False
         self._lock = threading.Lock()
         # A burst of tokens that name unknown keys wakes the thread four times in a pause at most.
@@ -153,32 +142,24 @@ class KeyRing:
             "keys", self.tend, self._pause, self._failed, least_pause=self._pause / 4
         )
 
-    # --- what is asked
+    # --- for others
 
     @property
     def ring(self) -> PublishedRing:
-        """How the keys stand."""
+        """The current snapshot."""
         return self._ring
 
     @property
     def max_age(self) -> int:
-        """Seconds that others may keep the JWKS; none while no key is in it."""
+        """Seconds for which others may cache the JWKS; zero while it has no key."""
         return int(self._keys.jwks_max_age) if self._ring.records else 0
 
     def jwks(self) -> str:
-        """Write the keys by which others verify credentials (RFC 7517 §5); without those that are revoked.
-
-        Returns:
-            JSON.
-        """
+        """Return the JWKS by which others verify credentials (RFC 7517 §5), without revoked keys."""
         return self._ring.jwks(self._records.is_key_revoked)
 
     def active(self) -> SigningKey | None:
-        """Find the key that signs now. Ask for each token: a key may be revoked at any time.
-
-        Returns:
-            The key; none where this node has none that may.
-        """
+        """Return the key that signs now; `None` if this node has none. Call it for each token: a key may be revoked at any time."""
         return self._active(self._ring, self._clock())
 
     def _active(self, ring: PublishedRing, now: float) -> SigningKey | None:
@@ -204,11 +185,7 @@ class KeyRing:
         )
 
     def problems(self) -> tuple[str, ...]:
-        """Tell what is wrong with the keys.
-
-        Returns:
-            One sentence each; none where all is well.
-        """
+        """Return one line for each problem."""
         ring, now = self._ring, self._clock()
         if self._active(ring, now) is not None:
             return ring.problems
@@ -217,11 +194,7 @@ class KeyRing:
         return (f"no key signs credentials{when}", *ring.problems)
 
     def detail(self) -> list[dict[str, Any]]:
-        """Tell of every published key.
-
-        Returns:
-            JSON values, the oldest first.
-        """
+        """Return every published key as JSON values, the oldest first."""
         ring, now = self._ring, self._clock()
         active = self._active(ring, now)
         own = {signer.key.kid for signer in ring.signers}
@@ -241,11 +214,7 @@ class KeyRing:
         ]
 
     def counts(self) -> Mapping[str, int]:
-        """Count the keys that have a record.
-
-        Returns:
-            By `signing`, `waiting`, `retired` (revoked ones among them), `other_nodes`.
-        """
+        """Return the number of keys by `signing`, `waiting`, `retired` (revoked ones included) and `other_nodes`."""
         ring, now = self._ring, self._clock()
         active = self._active(ring, now)
         own = {signer.key.kid for signer in ring.signers}
@@ -260,12 +229,12 @@ class KeyRing:
                 counted["waiting" if waits else "retired"] += 1
         return counted
 
-    # --- its life
+    # --- rounds
 
     def begin(self) -> None:
-        """Look after the keys for the first time.
+        """Do the first round.
 
-        A store that cannot be reached is tried again later; keys that others can read refuse the start.
+        A store that cannot be reached is tried again later. Keys that others can read refuse the start.
 
         Raises:
             KeysError: The keys of this node are refused.
@@ -277,34 +246,34 @@ class KeyRing:
             self._failed(error)
 
     def start(self) -> None:
-        """Look after the keys from time to time."""
+        """Start the thread."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Look after them now: a credential named a key of ours that is not known here."""
+        """Do a round now: a credential named a key of Authz that is not known here."""
         self._thread.wake()
 
     def close(self) -> None:
-        """End, wait for the thread, and let go of the keys."""
+        """Stop the thread, and close the store of keys."""
         self._thread.close(10)
         self._place.close()
 
     def tend(self) -> None:
-        """Publish, rotate and retire keys, as it is time.
+        """Publish, rotate and retire keys that are due.
 
         Raises:
-            AuthzError: Keys or store fail; what stood before stands.
+            AuthzError: The keys or the store failed; the snapshot stays as it was.
         """
         with self._lock:
-            # As the store keeps it.
+            # Milliseconds, as in the store.
             self._tend(round(self._clock(), 3))
 
     def _failed(self, error: BaseException) -> None:
-        said = str(error) if isinstance(error, AuthzError) else repr(error)
+        problem = str(error) if isinstance(error, AuthzError) else repr(error)
         before = self._ring
-        if said not in before.problems:
-            self._log.error("signing keys are not looked after; trying again", error=said)
-        self._ring = replace(before, problems=(said,))
+        if problem not in before.problems:
+            self._log.error("the round over signing keys failed; trying again", error=problem)
+        self._ring = replace(before, problems=(problem,))
 
     def _tend(self, now: float) -> None:
         own = {key.kid: key for key in self._place.find()}
@@ -312,26 +281,26 @@ class KeyRing:
         problems = self._forget(own, known, now)
         for kid in sorted(own.keys() - known.keys()):
             if self._records.is_key_revoked(kid):
-                # It has no record any more, and must not get a new one.
+                # Its record was removed, and it must not get a new one.
                 del own[kid]
             else:
                 self._publish(own[kid], known, now)
         for record in list(known.values()):
             if record.kid in own and record.node != self._node:
-                # Whoever has the private half has the key: its node was renamed.
+                # The node with the private half owns the key: the node was renamed.
                 self._put(replace(record, node=self._node), known)
             elif record.node == self._node and record.kid not in own:
-                # Its private half was taken away: it signs nothing any more.
+                # Its private half was removed: it cannot sign any more.
                 self._end(record, known, now)
         usable = self._end_revoked(own, known, now)
         problems += self._succeed(usable, known, now)
         self._retire(usable, known, now)
-        self._tell(usable, known, problems)
+        self._publish_ring(usable, known, problems)
 
     def _end_revoked(
         self, own: dict[str, SigningKey], known: dict[str, KeyRecord], now: float
     ) -> dict[str, SigningKey]:
-        """Let revoked keys end, and give the others: a revoked one must not keep its successor from being made."""
+        """End revoked keys and return the others. A revoked key must not keep its successor from being made."""
         revoked = {kid for kid in own if self._records.is_key_revoked(kid)}
         for kid in sorted(revoked):
             self._end(known[kid], known, now)
@@ -340,10 +309,10 @@ class KeyRing:
     def _succeed(
         self, own: dict[str, SigningKey], known: dict[str, KeyRecord], now: float
     ) -> tuple[str, ...]:
-        """Make the key that signs next, when it is time."""
+        """Make the next key, if it is due."""
         mine = [known[kid] for kid in own]
-        signing = [one for one in mine if one.active_from <= now < self._ends(one)]
-        waiting = any(one.active_from > now for one in mine)
+        signing = [record for record in mine if record.active_from <= now < self._ends(record)]
+        waiting = any(record.active_from > now for record in mine)
         newest = max(signing, key=_order, default=None)
         if not self._keys.generate:
             if newest is not None and self._ends(newest) - now < self._keys.rotation:
@@ -359,13 +328,13 @@ class KeyRing:
         except AuthzError as error:
             if newest is None:
                 raise
-            # The one that signs goes on for another `rotation`.
+            # The current key signs for another `rotation`.
             return (f"the next signing key cannot be made: {error}",)
         return ()
 
     def _publish(self, key: SigningKey, known: dict[str, KeyRecord], now: float) -> None:
-        # Where none was ever published, nobody can hold a JWKS without it.
-        first = not known and self._told in {"", PublishedRing().jwks()}
+        # If no key was ever published, no cache holds a JWKS without this one.
+        first = not known and self._published in {"", PublishedRing().jwks()}
         start = now if first else now + self._ahead
         jwk = json.dumps(key.jwk, sort_keys=True, separators=(",", ":"))
         made = KeyRecord(key.kid, self._node, jwk, now, start, self._expiry(start))
@@ -383,16 +352,16 @@ class KeyRing:
         )
 
     def _retire(self, own: dict[str, SigningKey], known: dict[str, KeyRecord], now: float) -> None:
-        """Let the keys end whose place another one has taken."""
+        """End the keys that another key has replaced."""
         mine = [known[kid] for kid in own]
         newest = max(
-            (one for one in mine if one.active_from <= now < self._ends(one)),
+            (record for record in mine if record.active_from <= now < self._ends(record)),
             key=_order,
             default=None,
         )
-        for one in mine:
-            if newest is not None and _order(one) < _order(newest):
-                self._end(one, known, now)
+        for record in mine:
+            if newest is not None and _order(record) < _order(newest):
+                self._end(record, known, now)
 
     def _end(self, record: KeyRecord, known: dict[str, KeyRecord], now: float) -> None:
         last = now + self._longest
@@ -400,7 +369,7 @@ class KeyRing:
             self._put(replace(record, expires_at=last), known)
             self._log.info("a signing key signs no longer", kid=record.kid)
 
-    def _tell(
+    def _publish_ring(
         self, own: dict[str, SigningKey], known: dict[str, KeyRecord], problems: tuple[str, ...]
     ) -> None:
         signers = sorted(
@@ -413,19 +382,19 @@ class KeyRing:
         )
         ring = PublishedRing(tuple(sorted(known.values(), key=_order)), tuple(signers), problems)
         jwks = ring.jwks()
-        if jwks != self._told:
+        if jwks != self._published:
             self._changed(jwks)
-            self._told = jwks
+            self._published = jwks
         self._ring = ring
 
     def _forget(
         self, own: dict[str, SigningKey], known: dict[str, KeyRecord], now: float
     ) -> tuple[str, ...]:
-        """Let go of keys none of whose tokens is alive: the private half first, then the record."""
+        """Remove keys whose tokens have all ended: the private half first, then the record."""
         problems: list[str] = []
         for record in [one for one in known.values() if one.expires_at <= now]:
             mine = record.kid in own
-            # Of a key whose private half is still there the record stays, or it would be taken for a new one.
+            # While the private half exists, the record stays: without it, the key would count as new.
             gone = mine or record.node == self._node
             if mine:
                 try:
@@ -447,11 +416,11 @@ class KeyRing:
         known[record.kid] = record
 
     def _expiry(self, start: float) -> float:
-        """When the last token of a key that signs from `start` has ended, should no other ever follow it."""
+        """Return when the last token of a key that signs from `start` has ended, if no other key ever replaces it."""
         return start + 2 * self._keys.rotation + self._longest
 
     def _ends(self, record: KeyRecord) -> float:
-        """When a key must have stopped signing, so that its tokens end before it is forgotten."""
+        """Return when a key must stop signing, so that its tokens end before the key is removed."""
         return record.expires_at - self._longest
 
 

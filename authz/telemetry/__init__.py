@@ -1,4 +1,4 @@
-"""What the node says about itself: its log, its metrics and its traces."""
+"""Telemetry of the node: its log, its metrics and its traces."""
 
 from authz.telemetry.log import Logger, make_logger
 from authz.telemetry.metrics import Metrics

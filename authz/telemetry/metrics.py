@@ -1,7 +1,4 @@
-"""Metrics: what the engine counted, and what the Python side counts itself.
-
-Names and units follow Prometheus; labels come from closed sets only.
-"""
+"""Metrics: those of the engine, and those that only the Python side counts."""
 
 import threading
 from bisect import bisect_left

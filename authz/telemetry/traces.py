@@ -1,8 +1,8 @@
-"""Traces: the engine makes a span of each sampled decision; a thread pulls them and sends them on.
+"""Traces: the engine makes a span of each sampled decision; a thread takes the spans and exports them.
 
-Where to, and how much, say the standard `OTEL_*` variables. Nothing here is on the path of a decision: the
+The standard `OTEL_*` variables say where to, and how many. Nothing here is on the path of a decision: the
 engine's queue is bounded, a span that finds it full is dropped and counted, and a collector that does not answer
-holds only this module's own thread.
+delays only the thread of this module.
 """
 
 import importlib
@@ -39,12 +39,12 @@ _SAMPLERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class TraceSettings:
-    """What the environment says."""
+    """Settings of traces, from the environment."""
 
     exporter: str
     """`otlp` or `console`."""
     protocol: str = "grpc"
-    """Of OTLP: `grpc` or `http/protobuf`."""
+    """Protocol of OTLP: `grpc` or `http/protobuf`."""
     parent_based: bool = True
     """Follow the caller's decision where it made one."""
     ratio: float = 1.0
@@ -57,42 +57,37 @@ class TraceSettings:
     """Seconds between two looks at the queue."""
 
     def engine(self) -> dict[str, Any]:
-        """Give what the engine must know.
-
-        Returns:
-            Its settings.
-        """
+        """Return the engine's settings of traces."""
         return {"parent_based": self.parent_based, "ratio": self.ratio, "queue": self.queue}
 
 
 def read_settings(
     environment: Mapping[str, str], warn: Callable[[str], object]
 ) -> TraceSettings | None:
-    """Read the standard variables.
+    """Read the standard variables; `None` if no variable asks for traces, or one is not valid.
 
     Args:
-        environment: Of the process.
-        warn: Told what is wrong; there are no traces then.
-
-    Returns:
-        The settings; none where nothing asks for traces, or what asks cannot be done.
+        environment: Environment of the process.
+        warn: Called with the error of a variable that is not valid.
     """
-    said = {name: value.strip() for name, value in environment.items() if name.startswith("OTEL_")}
-    exporter = _exporter(said)
+    variables = {
+        name: value.strip() for name, value in environment.items() if name.startswith("OTEL_")
+    }
+    exporter = _exporter(variables)
     if exporter is None:
         return None
     try:
         _one_of("OTEL_TRACES_EXPORTER", exporter, ("otlp", "console", "none"))
         protocol = (
-            said.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
-            or said.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+            variables.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+            or variables.get("OTEL_EXPORTER_OTLP_PROTOCOL")
             or "grpc"
         )
         _one_of("OTEL_EXPORTER_OTLP_PROTOCOL", protocol, ("grpc", "http/protobuf"))
-        parent_based, ratio = _sampler(said)
-        queue = int(_number(said, "OTEL_BSP_MAX_QUEUE_SIZE", 2048, 1, 1_000_000))
-        batch = int(_number(said, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512, 1, 1_000_000))
-        delay = _number(said, "OTEL_BSP_SCHEDULE_DELAY", 5000, 1, 3_600_000)
+        parent_based, ratio = _sampler(variables)
+        queue = int(_number(variables, "OTEL_BSP_MAX_QUEUE_SIZE", 2048, 1, 1_000_000))
+        batch = int(_number(variables, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512, 1, 1_000_000))
+        delay = _number(variables, "OTEL_BSP_SCHEDULE_DELAY", 5000, 1, 3_600_000)
     except ValueError as error:
         warn(f"no traces: {error}")
         return None
@@ -101,24 +96,24 @@ def read_settings(
     return TraceSettings(exporter, protocol, parent_based, ratio, queue, min(batch, queue), pause)
 
 
-def _exporter(said: Mapping[str, str]) -> str | None:
-    if said.get("OTEL_SDK_DISABLED", "").lower() == "true":
+def _exporter(variables: Mapping[str, str]) -> str | None:
+    if variables.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
-    named = said.get("OTEL_TRACES_EXPORTER", "").lower()
+    named = variables.get("OTEL_TRACES_EXPORTER", "").lower()
     if named:
         return None if named == "none" else named
     # `otlp` is the standard's default; here it needs a place to send to, so that nobody pays for a variable that
     # was set for other programs.
     endpoints = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-    return "otlp" if any(said.get(name) for name in endpoints) else None
+    return "otlp" if any(variables.get(name) for name in endpoints) else None
 
 
-def _sampler(said: Mapping[str, str]) -> tuple[bool, float]:
-    name = (said.get("OTEL_TRACES_SAMPLER") or "parentbased_always_on").lower()
+def _sampler(variables: Mapping[str, str]) -> tuple[bool, float]:
+    name = (variables.get("OTEL_TRACES_SAMPLER") or "parentbased_always_on").lower()
     _one_of("OTEL_TRACES_SAMPLER", name, tuple(_SAMPLERS))
     parent_based, ratio = _SAMPLERS[name]
     if ratio is None:
-        ratio = _number(said, "OTEL_TRACES_SAMPLER_ARG", 1.0, 0.0, 1.0)
+        ratio = _number(variables, "OTEL_TRACES_SAMPLER_ARG", 1.0, 0.0, 1.0)
     return parent_based, ratio
 
 
@@ -127,8 +122,10 @@ def _one_of(name: str, value: str, known: Sequence[str]) -> None:
         raise ValueError(f"{name} is {value}; give one of {', '.join(known)}")
 
 
-def _number(said: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
-    text = said.get(name)
+def _number(
+    variables: Mapping[str, str], name: str, default: float, least: float, most: float
+) -> float:
+    text = variables.get(name)
     if not text:
         return default
     try:
@@ -141,13 +138,13 @@ def _number(said: Mapping[str, str], name: str, default: float, least: float, mo
 
 
 class TraceExport:
-    """Pulls spans and sends them.
+    """Takes spans and exports them.
 
     Args:
-        settings: What the environment says.
+        settings: Settings of traces.
         version: Version of the software.
-        log: Told when spans cannot be sent, and when they can again.
-        exporter: Sends; that of the settings where none is given.
+        log: Receives a line when spans cannot be sent, and when they can again.
+        exporter: The exporter. Default: of the settings.
 
     Raises:
         ImportError: The extra `otel` is not installed.
@@ -179,17 +176,14 @@ class TraceExport:
     def from_environment(
         environment: Mapping[str, str], version: str, log: Logger
     ) -> "TraceExport | None":
-        """Make what the environment asks for.
+        """Return the export that the environment asks for; `None` if it asks for none, or is not valid.
 
-        Traces are no part of a decision: what cannot be had is said, and the node serves without.
+        Traces are no part of a decision: an error is logged, and the node serves without them.
 
         Args:
-            environment: Of the process.
+            environment: Environment of the process.
             version: Version of the software.
-            log: Where it says so.
-
-        Returns:
-            The export; none where nothing asks for traces, or what asks cannot be done.
+            log: The log.
         """
         settings = read_settings(environment, log.warning)
         if settings is None:
@@ -202,7 +196,7 @@ class TraceExport:
                 mend='pip install "authz-runtime[otel]"',
                 error=str(error),
             )
-        except Exception as error:  # noqa: BLE001 - whatever an exporter makes of its variables
+        except Exception as error:  # noqa: BLE001 - an exporter may raise anything
             log.warning("no traces: the exporter refuses its OTEL_* variables", error=repr(error))
         return None
 
@@ -274,10 +268,7 @@ def _resource(version: str) -> "Resource":
 
 
 def _readable(span: Mapping[str, Any], resource: "Resource") -> "ReadableSpan":
-    """Make a span of the library's, from the engine's account.
-
-    The library's own tracer cannot be told ids and times that are past.
-    """
+    """Make a span of the library from the engine's span. The library's own tracer takes neither ids nor times of the past."""
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: PLC0415 - an extra
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope  # noqa: PLC0415
     from opentelemetry.trace import (  # noqa: PLC0415

@@ -203,8 +203,8 @@ def test_a_lease_that_cannot_be_taken_back_is_tried_until_it_can(site: Site) -> 
     eventually(lambda: not site.roles(), what="the role is gone")
     eventually(lambda: site.due() == 0, what="nothing is due")
     log = site.server.log.read_text()
-    assert log.count("a leased secret cannot be taken back") == 1
-    assert "leased secrets are taken back again" in log
+    assert log.count("a leased secret cannot be removed") == 1
+    assert "leased secrets can be removed again" in log
     assert "wrong-p4ss-w0rd" not in log
 
 

@@ -386,12 +386,12 @@ def test_what_cannot_be_taken_back_is_tried_again_counted_and_told(site: Site) -
     assert metric(site.leases, "authz_leases_due", broker="warehouse") == 1
     assert metric(site.leases, "authz_lease_overdue_seconds", broker="warehouse") > 0
     assert site.leases.detail()[0]["error"] == "refused: x"
-    assert site.log.count("cannot be taken back") == 1
+    assert site.log.count("cannot be removed") == 1
     site.broker.refuses = lambda _: None
     eventually(lambda: not site.store.records)
     assert not site.broker.secrets
     assert metric(site.leases, "authz_leases_due", broker="warehouse") == 0
-    assert site.log.count("taken back again") == 1
+    assert site.log.count("can be removed again") == 1
 
 
 def test_an_overdue_lease_is_a_problem_of_the_node(
@@ -404,7 +404,7 @@ def test_an_overdue_lease_is_a_problem_of_the_node(
     site.broker.refuses = lambda what: BrokerError("refused: x") if what == "end" else None
     assert not site.leases.end_due(5)
     (problem,) = site.leases.problems()
-    assert problem.startswith("1 leases of broker `warehouse` cannot be taken back, for 0 s")
+    assert problem.startswith("1 leases of broker `warehouse` cannot be removed, for 0 s")
     assert "refused: x" in problem
 
 
@@ -478,7 +478,7 @@ def test_a_lease_that_gives_no_access_any_more_is_told_apart(
     site.broker.refuses = refusals.get
     assert not site.leases.end_due(5)
     (problem,) = site.leases.problems()
-    assert "2 leases of broker `warehouse` cannot be taken back" in problem
+    assert "2 leases of broker `warehouse` cannot be removed" in problem
     assert "1 of them may still give access" in problem
 
 
@@ -555,8 +555,8 @@ def test_a_store_that_is_down_is_told_once_and_tried_again(site: Site) -> None:
     time.sleep(0.2)
     site.store.down = False
     eventually(lambda: not site.leases.problems())
-    assert site.log.count("leases cannot be looked up") == 1
-    assert site.log.count("leases are looked up again") == 1
+    assert site.log.count("leases cannot be read") == 1
+    assert site.log.count("leases can be read again") == 1
 
 
 def test_a_panic_is_counted_and_stops_nothing(site: Site) -> None:
@@ -580,7 +580,7 @@ def test_what_nobody_knows_is_taken_back_at_the_start(site: Site) -> None:
     site.leases.start()
     eventually(lambda: site.broker.secrets == {lease.id})
     eventually(lambda: metric(site.leases, "authz_lease_orphans_total", broker="warehouse") == 1)
-    assert site.log.count("without a lease were taken back") == 1
+    assert site.log.count("without a lease were removed") == 1
 
 
 def test_a_search_that_fails_is_tried_again(site: Site) -> None:

@@ -230,7 +230,7 @@ class PostgresqlBroker:
             within: Seconds that it may take.
 
         Returns:
-            How many were taken back.
+            The number of removed roles.
 
         Raises:
             BrokerError: It cannot be told, or one of them may still be there.
