@@ -266,8 +266,8 @@ fn exchange_locks(exchange: &Exchange<'_>) -> Vec<RecordKey> {
     let alones = alones_of(plan, task);
     locks.extend(alones.iter().map(|alone| RecordKey::new(RecordKind::Session, &alone.id)));
     for detail in &exchange.request.details {
-        let of = (detail.operation.as_str(), false);
-        let parties = history::parties(plan, of, Remembering::default(), || chain.clone());
+        let (operation, remembering) = (&detail.operation, Remembering::default());
+        let parties = history::parties(plan, operation, false, remembering, || chain.clone());
         locks.extend(parties.into_iter().map(|(_, record)| record));
         let arguments = detail.arguments_json();
         let objects = plan.objects_of(&detail.request(&arguments, &[]));

@@ -72,17 +72,23 @@ impl Engine {
         caller: &ApiCaller<'_>,
         record: &ApiRecord,
     ) -> ApiOutcome<u32> {
-        let of = (&**caller.plan(), forgetting.note.denials);
+        let (plan, denials) = (caller.plan(), forgetting.note.denials);
         // Pages come first: the audit line of the whole call is written with the last change.
         let mut in_pages = 0_u32;
         for (kind, prefix) in &forgetting.prefixes {
-            in_pages = in_pages.saturating_add(self.forget_all(*kind, prefix, of, caller.wait)?);
+            in_pages = in_pages.saturating_add(self.forget_all(
+                *kind,
+                prefix,
+                plan,
+                denials,
+                caller.wait,
+            )?);
         }
         let (locks, survives) = (&forgetting.keys, Survives::PowerLoss);
         self.change_granted(caller, record, locks, survives, &mut |transaction| {
             let mut count = in_pages;
             for key in &forgetting.keys {
-                let is_forgotten = forget(transaction, key, of)?;
+                let is_forgotten = forget(transaction, key, plan, denials)?;
                 count = count.saturating_add(u32::from(is_forgotten));
             }
             Ok(GrantedChange::new(count, format!("{count} records forgotten")))
@@ -94,7 +100,8 @@ impl Engine {
         &self,
         kind: RecordKind,
         prefix: &str,
-        of: (&Plan, bool),
+        plan: &Plan,
+        denials: bool,
         wait: Wait,
     ) -> Result<u32, CallRefusal> {
         let query = Query::Prefix(kind, prefix.to_owned());
@@ -107,7 +114,7 @@ impl Engine {
             let keys: Vec<RecordKey> = found.iter().map(Record::key).collect();
             let mut work = |transaction: &mut dyn Transaction| {
                 for key in &keys {
-                    let is_forgotten = forget(transaction, key, of)?;
+                    let is_forgotten = forget(transaction, key, plan, denials)?;
                     count = count.saturating_add(u32::from(is_forgotten));
                 }
                 Ok(true)
@@ -122,7 +129,8 @@ impl Engine {
 fn forget(
     transaction: &mut dyn Transaction,
     key: &RecordKey,
-    (plan, denials): (&Plan, bool),
+    plan: &Plan,
+    denials: bool,
 ) -> Result<bool, authz_state::store::StoreError> {
     let forget = |party: &Arc<Party>| {
         let mut party = Party::clone(party);

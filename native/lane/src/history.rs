@@ -19,7 +19,7 @@ pub(crate) use self::begin::{
     begin, begin_child, begin_unstarted, count_task, counted_in, inherit_from_giver, pairs_of_child,
 };
 pub(crate) use self::denials::{may_begin, refuse_barred};
-pub(crate) use self::recall::{changed_parties, current, parties, recall, recall_in};
+pub(crate) use self::recall::{SessionUse, changed_parties, current, parties, recall, recall_in};
 pub(crate) use self::records::{known_party, lost, session};
 pub(crate) use self::remember::{
     above, changes, ends_task, memories_of, remember, settle_remembered,

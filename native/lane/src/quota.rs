@@ -36,7 +36,7 @@ impl Engine {
         // As long as a third is not used, nobody has more than its share.
         let free = (kept.saturating_mul(3) >= most).then(|| most.saturating_sub(kept));
         let until = after(task.deadline, settings.retention_ms);
-        if history::count_task(transaction, &task.counted_chain(), (now, until), free)? {
+        if history::count_task(transaction, &task.counted_chain(), now, until, free)? {
             return Ok(());
         }
         Err(overloaded(

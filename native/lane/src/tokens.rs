@@ -172,7 +172,7 @@ impl Engine {
         let usable = self.read_live(token, caller).and_then(|(credential, located)| {
             let (plan, now, wait) = (caller.plan(), caller.now(), caller.wait);
             self.check_left_out(now, plan, &located, wait)?;
-            history::refuse_barred(&self.keeper, plan, &located, (now, wait))?;
+            history::refuse_barred(&self.keeper, plan, &located, now, wait)?;
             Ok((credential, located))
         });
         match usable {

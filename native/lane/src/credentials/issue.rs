@@ -175,7 +175,7 @@ impl Engine {
         check_open(permit, now)?;
         if let Ok(located) = locate::find(&self.keeper, &permit.task, wait) {
             self.check_left_out(now, plan, &located, wait)?;
-            history::refuse_barred(&self.keeper, plan, &located, (now, wait))?;
+            history::refuse_barred(&self.keeper, plan, &located, now, wait)?;
         }
         Ok(())
     }

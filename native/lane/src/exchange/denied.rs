@@ -80,7 +80,7 @@ impl Engine {
             let changes = history::changes(&detail);
             let bars = changes.is_some_and(HistoryChanges::bars_agent);
             let alones = task::alones_of(plan, &located.task);
-            history::carry(transaction, plan, &detail, &located, (&alones, bars))?;
+            history::carry(transaction, plan, &detail, &located, &alones, bars)?;
             if let Some(top) = changes.and_then(HistoryChanges::ended_task) {
                 if !is_new {
                     ended = self.end_denied(transaction, &located.task, top, now)?;
@@ -111,7 +111,7 @@ impl Engine {
             }
             Placement::Root(task) => {
                 let retention = self.keeper.settings().retention_ms;
-                let session = history::begin(transaction, task, (true, now), retention)?;
+                let session = history::begin(transaction, task, true, now, retention)?;
                 transaction.put(Record::Session(Arc::new(session)));
                 Ok(Located { task: Arc::clone(task), ancestors: Vec::new() })
             }

@@ -91,7 +91,7 @@ impl Engine {
         if let Some(permit) = &permit {
             history::remember(transaction, plan, &record, located, true, None)?;
             let alones = alones_of(plan, &located.task);
-            history::carry(transaction, plan, &record, located, (&alones, false))?;
+            history::carry(transaction, plan, &record, located, &alones, false)?;
             charge(located, &permit.charges);
         }
         Ok((record, permit))

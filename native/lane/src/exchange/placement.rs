@@ -196,8 +196,8 @@ impl Engine {
             Placement::Root(task) => {
                 self.admit_task(transaction, task, now)?;
                 let retention = self.keeper.settings().retention_ms;
-                let by_agent = (!is_by_user(caller), now);
-                let session = history::begin(transaction, task, by_agent, retention)?;
+                let by_agent = !is_by_user(caller);
+                let session = history::begin(transaction, task, by_agent, now, retention)?;
                 transaction.put(Record::Session(Arc::new(session)));
                 let located = Located { task: Arc::clone(task), ancestors: Vec::new() };
                 Ok((located, Some(TaskKind::Root)))

@@ -29,7 +29,8 @@ pub(crate) fn carry(
     plan: &Plan,
     judgement: &Judgement,
     located: &Located,
-    (alones, ends): (&[Alone], bool),
+    alones: &[Alone],
+    ends: bool,
 ) -> Result<(), ChangeError> {
     let Some(changes) = changes(judgement).filter(|_| !alones.is_empty()) else { return Ok(()) };
     let now = judgement.arrival.now();
@@ -49,7 +50,7 @@ pub(crate) fn carry(
         transaction.put(Record::Session(Arc::new(held)));
         let by_denials = ends && *counts_denials;
         if by_denials || !fits {
-            bar_alone(transaction, plan, &located.task, id, (by_denials, now))?;
+            bar_alone(transaction, plan, &located.task, id, by_denials, now)?;
         }
     }
     Ok(())
@@ -170,7 +171,8 @@ pub(crate) fn bar_alone(
     plan: &Plan,
     task: &Task,
     alone: &str,
-    (by_denials, now): (bool, Time),
+    by_denials: bool,
+    now: Time,
 ) -> Result<(), StoreError> {
     let mut held = carrier(transaction, task, alone, now)?;
     if task.kind == TaskKind::Implicit {

@@ -24,7 +24,8 @@ use crate::locate::Located;
 pub(crate) fn count_task(
     transaction: &mut dyn Transaction,
     chain: &[Principal],
-    (now, kept_until): (Time, Time),
+    now: Time,
+    kept_until: Time,
     free: Option<u64>,
 ) -> Result<bool, StoreError> {
     let mut held = Vec::with_capacity(2);
@@ -101,7 +102,8 @@ pub(crate) fn pairs_of_child(parent: &Task, child: &Task) -> impl Iterator<Item 
 pub(crate) fn begin(
     transaction: &mut dyn Transaction,
     task: &Task,
-    (by_agent, now): (bool, Time),
+    by_agent: bool,
+    now: Time,
     retention_ms: u64,
 ) -> Result<Session, ChangeError> {
     let pair = pair_of(task, now, |key| transaction.get(key))?;
@@ -162,7 +164,7 @@ pub(crate) fn begin_unstarted(
     now: Time,
     retention_ms: u64,
 ) -> Result<Session, ChangeError> {
-    let session = begin(transaction, task, (true, now), retention_ms)?;
+    let session = begin(transaction, task, true, now, retention_ms)?;
     let known = transaction.get(&key(&task.session))?;
     Ok(with_carried(plan, session, known, task, now))
 }

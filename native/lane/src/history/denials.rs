@@ -16,7 +16,8 @@ pub(super) const DENIED_MS: i64 = 30 * 24 * 3_600 * 1_000;
 pub(crate) fn may_begin(
     keeper: &Keeper,
     task: &Task,
-    (now, wait): (Time, Wait),
+    now: Time,
+    wait: Wait,
 ) -> Result<(), CallRefusal> {
     not_denied(pair_of(task, now, |key| keeper.peek(key, wait))?.as_deref())
 }
@@ -36,7 +37,8 @@ pub(crate) fn refuse_barred(
     keeper: &Keeper,
     plan: &Plan,
     located: &Located,
-    (now, wait): (Time, Wait),
+    now: Time,
+    wait: Wait,
 ) -> Result<(), CallRefusal> {
     if plan.model().denials.is_none() {
         return Ok(());

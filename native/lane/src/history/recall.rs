@@ -26,7 +26,8 @@ use crate::refusal::CallRefusal;
 /// Records besides the session's that a call concerns. `operation` is its id, and `carries` is true if the call carries labels.
 pub(crate) fn parties(
     plan: &Plan,
-    (operation, carries): (&str, bool),
+    operation: &str,
+    carries: bool,
     remembering: Remembering,
     chain: impl FnOnce() -> Vec<Principal>,
 ) -> Vec<(Holder, RecordKey)> {
@@ -97,17 +98,26 @@ pub(super) fn shared<E>(
     Ok(Some(Arc::new(labels)))
 }
 
+/// Session of a call, besides its task.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SessionUse<'a> {
+    /// The session begins with the decision.
+    pub(crate) begins: bool,
+    /// Context that a front end names. Empty: no context.
+    pub(crate) context: &'a str,
+}
+
 /// Recalls the history of a request, as this node knows it, if the request depends on it.
-///
-/// `begins` is true if the session begins with the decision. `context` is the context that a front end names; empty: no context.
 pub(crate) fn recall(
     keeper: &Keeper,
     plan: &Plan,
     request: &Request<'_>,
     located: &Located,
-    (begins, context): (bool, &str),
-    (now, wait): (Time, Wait),
+    use_of_session: SessionUse<'_>,
+    now: Time,
+    wait: Wait,
 ) -> Result<Recalled, CallRefusal> {
+    let SessionUse { begins, context } = use_of_session;
     let has_contexts = located.is_taskless() || located.task.kind == TaskKind::Implicit;
     let context = Some(context).filter(|name| has_contexts && !name.is_empty());
     let context = context.map(|name| SessionContext::new(&located.task.session, name));
@@ -116,9 +126,10 @@ pub(crate) fn recall(
     if !carries && !plan.recalls(operation) {
         return Ok(recalled);
     }
-    let of = (operation, carries);
     recalled.remembering = plan.model().remembering(&located.task);
-    for (holder, key) in parties(plan, of, recalled.remembering, || located.task.chain()) {
+    for (holder, key) in
+        parties(plan, operation, carries, recalled.remembering, || located.task.chain())
+    {
         recalled.set(holder, known_party(keeper.peek(&key, wait)?, &key, now));
     }
     let counts_denials = plan.model().denials.is_some();
@@ -171,9 +182,10 @@ pub(crate) fn current(
     if !plan.recalls(operation) {
         return Ok(recalled);
     }
-    let of = (operation, false);
     recalled.remembering = plan.model().remembering(&located.task);
-    for (holder, key) in parties(plan, of, recalled.remembering, || located.task.chain()) {
+    for (holder, key) in
+        parties(plan, operation, false, recalled.remembering, || located.task.chain())
+    {
         recalled.set(holder, known_party(transaction.get(&key)?, &key, now));
     }
     if plan.model().denials.is_some() {

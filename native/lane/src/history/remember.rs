@@ -191,7 +191,7 @@ pub(crate) fn settle_remembered(
     remembering: Remembering,
 ) -> Result<(), StoreError> {
     for name in &permit.remembered_in {
-        settle_in(transaction, name, permit, reported, (session, remembering))?;
+        settle_in(transaction, name, permit, reported, session, remembering)?;
     }
     Ok(())
 }
@@ -201,7 +201,8 @@ fn settle_in(
     name: &RecordName,
     permit: &Reservation,
     reported: &Reported<'_>,
-    (session, remembering): (&SessionHistory, Remembering),
+    session: &SessionHistory,
+    remembering: Remembering,
 ) -> Result<(), StoreError> {
     let (holder, party) = match transaction.get(&name.key())? {
         Some(Record::Agent(party)) => (Holder::Agent, party),

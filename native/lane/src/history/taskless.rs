@@ -47,7 +47,8 @@ pub(crate) fn refuse_taken_away(
 pub(crate) fn hold(
     transaction: &mut dyn Transaction,
     task: &Task,
-    (is_passed, now): (bool, Time),
+    is_passed: bool,
+    now: Time,
     room: impl FnOnce(&mut dyn Transaction) -> Result<(), ChangeError>,
 ) -> Result<(), ChangeError> {
     let known = session(transaction, &task.session)?.filter(|known| known.lasts(now));

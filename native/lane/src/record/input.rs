@@ -30,10 +30,10 @@ pub(super) struct Input<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<&'a CredentialNote>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    revoked: Option<Revoked<'a>>,
+    revoked: Option<RevokedMember<'a>>,
     /// Labels or denials that an administrator deletes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    forgotten: Option<Forgotten<'a>>,
+    forgotten: Option<ForgottenMember<'a>>,
     /// Report about a permit.
     #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<&'a ReportNote>,
@@ -89,12 +89,12 @@ impl<'a> Input<'a> {
                 .notes
                 .revoked
                 .as_ref()
-                .map(|note| Revoked::of(note, notes, evidence)),
+                .map(|note| RevokedMember::of(note, notes, evidence)),
             forgotten: judgement
                 .notes
                 .forgotten
                 .as_ref()
-                .map(|note| Forgotten::of(note, notes, evidence)),
+                .map(|note| ForgottenMember::of(note, notes, evidence)),
             report: judgement.notes.reported.as_ref(),
             prompt: judgement.notes.prompt,
             operation: &judgement.resolved.operation,
@@ -121,7 +121,7 @@ impl<'a> Input<'a> {
 
 /// A revocation, or the lifting of one.
 #[derive(Serialize)]
-pub(super) struct Revoked<'a> {
+pub(super) struct RevokedMember<'a> {
     target: &'a str,
     value: Cow<'a, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -133,7 +133,7 @@ pub(super) struct Revoked<'a> {
     undo: bool,
 }
 
-impl<'a> Revoked<'a> {
+impl<'a> RevokedMember<'a> {
     fn of(note: &'a RevocationNote, notes: &Masking, evidence: &[Evidence<'_>]) -> Self {
         Self {
             target: note.target.as_str(),
@@ -147,14 +147,14 @@ impl<'a> Revoked<'a> {
 
 /// Labels or denials that an administrator deletes.
 #[derive(Serialize)]
-pub(super) struct Forgotten<'a> {
+pub(super) struct ForgottenMember<'a> {
     target: &'a str,
     value: Cow<'a, str>,
     denials: bool,
     reason: Cow<'a, str>,
 }
 
-impl<'a> Forgotten<'a> {
+impl<'a> ForgottenMember<'a> {
     fn of(note: &'a ForgetNote, notes: &Masking, evidence: &[Evidence<'_>]) -> Self {
         Self {
             target: note.target,

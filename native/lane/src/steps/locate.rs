@@ -9,7 +9,7 @@ use authz_kernel::task::{self, Task, TaskKind, TaskStatus};
 
 use crate::credential_use::{self, PresentedCredential};
 use crate::engine::Engine;
-use crate::history;
+use crate::history::{self, SessionUse};
 use crate::judgement::{CallerIdentity, TaskContext};
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
@@ -105,8 +105,7 @@ fn locate_task(
     let (ask, plan, now, wait) = (call.request, &world.plan, arrival.now(), resolved.wait);
     let named = named_task(call, resolved)?;
     let presented = engine.presented(caller, now, named, wait)?;
-    let (located, implied) =
-        find_task(engine, call, resolved, (named, presented.as_ref()), context)?;
+    let (located, implied) = find_task(engine, call, resolved, named, presented.as_ref(), context)?;
     let begins = implied == Some(Implied::New);
     let unnoted = presented.as_ref().and_then(|_| located.clone());
     // A call that is refused before it is judged begins no task and changes none.
@@ -136,8 +135,9 @@ fn locate_task(
     if let Some(located) = &located {
         let name = speaker::context(&arrival.asker, &caller.facts, ask.session_context);
         let request = resolved.matched.request(ask);
+        let session = SessionUse { begins, context: name };
         context.recalled =
-            history::recall(&engine.keeper, plan, &request, located, (begins, name), (now, wait))?;
+            history::recall(&engine.keeper, plan, &request, located, session, now, wait)?;
     }
     if ask.wants_credential {
         may_want_credential(presented.is_some(), resolved, context)?;
@@ -172,7 +172,8 @@ fn find_task(
     engine: &Engine,
     call: &Call<'_, '_>,
     resolved: &ResolvedCall<'_>,
-    (named, presented): (Option<&str>, Option<&PresentedCredential>),
+    named: Option<&str>,
+    presented: Option<&PresentedCredential>,
     context: &mut TaskContext,
 ) -> Result<(Option<Located>, Option<Implied>), CallRefusal> {
     let IdentifiedCall { admitted: AdmittedCall { arrival, world }, caller, unproved, .. } =
@@ -296,7 +297,7 @@ impl Engine {
             .map_err(|refused| CallRefusal::new(refused.reason, Step::Locate, refused.message))?;
         let Some(mut task) = task else { return Ok(None) };
         shown::begin(caller, now, &mut task);
-        history::may_begin(&self.keeper, &task, (now, wait))?;
+        history::may_begin(&self.keeper, &task, now, wait)?;
         let located = Located { task: Arc::new(task), ancestors: Vec::new() };
         let revoked = self.keeper.revocations()?;
         revoke::of_tasks(&revoked, located.path())?;

@@ -125,7 +125,7 @@ pub fn resolve<'a>(
     let wait = engine.wait_of(call.transport);
     let resolved = match_request(engine, call, &identified, &mut operation).and_then(|matched| {
         let request = matched.request(call.request);
-        check_request(engine, call, (&identified, wait), &request, &mut operation)?;
+        check_request(engine, call, &identified, wait, &request, &mut operation)?;
         let revoked = engine.keeper.revocations()?;
         check_revoked(&revoked, &identified.admitted.world, &mut operation)?;
         Ok((matched, revoked))
@@ -219,7 +219,8 @@ fn check_header_names<'h>(
 fn check_request(
     engine: &Engine,
     call: &Call<'_, '_>,
-    (identified, wait): (&IdentifiedCall<'_>, Wait),
+    identified: &IdentifiedCall<'_>,
+    wait: Wait,
     request: &Request<'_>,
     operation: &mut ResolvedOperation,
 ) -> Result<(), CallRefusal> {

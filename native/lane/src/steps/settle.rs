@@ -86,7 +86,7 @@ fn settle_record(
         engine.note_subject(&record.caller, now, plan, wait)?;
     }
     let key = engine.key_of(record, call.request.idempotency_key, &judging, named)?;
-    engine.write_changes(record, &judging, changing, (&task, key.as_ref()))
+    engine.write_changes(record, &judging, changing, &task, key.as_ref())
 }
 
 impl Engine {
@@ -116,7 +116,8 @@ impl Engine {
         judgement: &mut Judgement,
         judging: &PolicyQuery<'_>,
         call: &ChangeContext<'_>,
-        (task, key): (&CallTask, Option<&EnforcerKey>),
+        task: &CallTask,
+        key: Option<&EnforcerKey>,
     ) -> Result<Option<KeptRecord>, CallRefusal> {
         let CallTask { located, presented, .. } = task;
         let is_new = task.begins();

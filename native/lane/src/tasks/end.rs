@@ -87,7 +87,7 @@ impl Engine {
                 return Err(CallRefusal::new(ReasonCode::Revoked, Step::Locate, message).into());
             }
             // Nothing is left of the denials: the pair is not refused because of them.
-            history::begin(transaction, &current, (false, now), retention)?;
+            history::begin(transaction, &current, false, now, retention)?;
             let held = Arc::make_mut(&mut session);
             (held.ended_at, held.expires_at) = (None, after(now, retention));
             transaction.put(Record::Session(session));
@@ -170,7 +170,7 @@ impl Engine {
         let grant = self.change_granted(caller, record, &locks, survives, &mut |transaction| {
             let ended = ending::end(transaction, session, top, status, now, retention)?;
             for (alone, task) in &alones {
-                history::bar_alone(transaction, plan, task, alone, (false, now))?;
+                history::bar_alone(transaction, plan, task, alone, false, now)?;
             }
             Ok(GrantedChange::new(ended, format!("{} tasks ended", ended.ended)))
         })?;

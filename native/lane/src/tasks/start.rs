@@ -272,9 +272,9 @@ impl Engine {
         if root.is_given_by_agent && !task.told.is_empty() {
             giving::share(transaction, model, &task, now)?;
         }
-        let by_agent = (!root.is_by_user, now);
+        let by_agent = !root.is_by_user;
         let retention = self.keeper.settings().retention_ms;
-        let mut session = history::begin(transaction, &task, by_agent, retention)?;
+        let mut session = history::begin(transaction, &task, by_agent, now, retention)?;
         if root.is_given_by_agent {
             let read = |key: &RecordKey| transaction.get(key);
             history::inherit_from_giver(&mut session, root.giver, &task, now, read)?;

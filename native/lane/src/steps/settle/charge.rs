@@ -160,7 +160,7 @@ impl Engine {
             return history::changed_parties(plan, operation, changes, chain);
         }
         let remembering = judgement.context.recalled.remembering();
-        history::parties(plan, (operation, carries), remembering, chain)
+        history::parties(plan, operation, carries, remembering, chain)
     }
 
     /// The records of pairs that a call locks because a later task inherits from them, and of agents above its task.
@@ -287,7 +287,7 @@ impl Engine {
         judgement.settlement.is_open = false;
         if let Some(one) = presented.as_ref().filter(|_| is_passed) {
             judgement.settlement.is_open |=
-                self.redeem(transaction, judgement, charge, (&current, one));
+                self.redeem(transaction, judgement, charge, &current, one);
         }
         if is_passed || is_new {
             judgement.settlement.is_open |=
@@ -297,7 +297,7 @@ impl Engine {
             transaction.put(Record::Session(session));
         }
         let ended =
-            self.write_history(transaction, judgement, charge, (&current, presented.as_ref()))?;
+            self.write_history(transaction, judgement, charge, &current, presented.as_ref())?;
         if let Some(key) = key.filter(|_| is_passed) {
             key.keep(transaction, judgement, now);
         }
@@ -316,7 +316,7 @@ impl Engine {
             // The store has no record of it.
             TaskKind::None => Ok(Current { located: located.clone(), is_new: false }),
             TaskKind::Implicit => {
-                self.unstarted(transaction, &judging.world.plan, located, (task.begins(), now))
+                self.unstarted(transaction, &judging.world.plan, located, task.begins(), now)
             }
             TaskKind::Root | TaskKind::Child => {
                 let located = locate::find_in(transaction, &located.task.id)?;
@@ -331,14 +331,15 @@ impl Engine {
         transaction: &mut dyn Transaction,
         judgement: &Judgement,
         Charge { judging, located, .. }: Charge<'_>,
-        (current, presented): (&Located, Option<&PresentedCredential>),
+        current: &Located,
+        presented: Option<&PresentedCredential>,
     ) -> Result<Ended, ChangeError> {
         let (plan, now) = (&judging.world.plan, judgement.arrival.now());
         let is_passed = judgement.passage().is_some();
         let is_held = judgement.settlement.is_open || history::changes(judgement).is_some();
         if current.is_taskless() && is_held {
             let room = |all: &mut dyn Transaction| self.check_taskless_sessions(all, &current.task);
-            history::hold(transaction, &current.task, (is_passed, now), room)?;
+            history::hold(transaction, &current.task, is_passed, now, room)?;
         }
         let redeemed = presented
             .filter(|_| is_passed)
@@ -352,7 +353,7 @@ impl Engine {
         };
         let bars = changes.is_some_and(HistoryChanges::bars_agent);
         let alones = task::alones_of(plan, &located.task);
-        history::carry(transaction, plan, judgement, current, (&alones, bars))?;
+        history::carry(transaction, plan, judgement, current, &alones, bars)?;
         if let Some(alone) = task::carrier_of(plan, located.view()) {
             history::end_carried_run(transaction, judgement, &alone)?;
         }
@@ -397,7 +398,8 @@ impl Engine {
         transaction: &mut dyn Transaction,
         plan: &Plan,
         located: &Located,
-        (begins, now): (bool, Time),
+        begins: bool,
+        now: Time,
     ) -> Result<Current, ChangeError> {
         let key = RecordKey::new(RecordKind::Task, &located.task.id);
         if let Some(Record::Task(known)) = transaction.get(&key)?

@@ -51,7 +51,8 @@ impl Engine {
         transaction: &mut dyn Transaction,
         judgement: &Judgement,
         charge: Charge<'_>,
-        (current, presented): (&Located, &PresentedCredential),
+        current: &Located,
+        presented: &PresentedCredential,
     ) -> bool {
         let Some(decision) = judgement.evaluated() else { return false };
         let detail = decision.redeems;
