@@ -1,4 +1,4 @@
-"""YAML that remembers where each value stands."""
+"""YAML that keeps the line of each value."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ __all__ = ["Document", "Path", "Value", "parse", "scalar", "spell"]
 
 
 Path = tuple[str | int, ...]
-"""Where a value stands in the tree."""
+"""Path of a value in the tree."""
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
-"""What YAML can say here: JSON's values."""
+"""A value: those of JSON."""
 
 _MAX_DEPTH = 32
 _MAX_NODES = 20_000
@@ -40,14 +40,7 @@ class Document:
 
 
 def spell(path: Path) -> str:
-    """Write a path as it is said in `--set`.
-
-    Args:
-        path: Keys and indices.
-
-    Returns:
-        `trust.domains."a.example".bundle`; indices in brackets.
-    """
+    """Return a path as it is written in `--set`."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -59,7 +52,7 @@ def spell(path: Path) -> str:
 
 
 class _Reader:
-    """Turns YAML nodes into values; refuses what two readers could read differently."""
+    """Turns YAML nodes into values; refuses texts that two readers could understand differently."""
 
     def __init__(self, file: str) -> None:
         self.file = file

@@ -1,4 +1,4 @@
-"""A defect of a configuration."""
+"""Errors of a configuration that the types cannot express."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ __all__ = ["Finding"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One defect of a configuration that has the right shape."""
+    """One error of a configuration."""
 
     path: Path
-    """Where."""
+    """The key."""
     what: str
-    """What is wrong, and what would follow."""
+    """The error and its consequence."""
     mend: str
-    """How to mend it."""
+    """The fix."""

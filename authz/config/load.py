@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 PREFIX: Final = "AUTHZ_"
-"""How variables of the configuration begin."""
+"""Prefix of variables of the configuration."""
 _MAX_FILE_BYTES: Final = 4_194_304
 _NOT_KEYS: Final = frozenset({"AUTHZ_CONFIG"})
 _REMOVED: Final[Mapping[Path, str]] = {

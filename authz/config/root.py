@@ -29,34 +29,34 @@ class Config(Strict):
     bundle: Bundle
     """The folder of policy and facts."""
     trust: Trust = Trust()
-    """Whose credentials are believed."""
+    """Issuers and trust domains whose credentials are accepted."""
     identity: Identity = Identity()
-    """Who we are."""
+    """Names of this node in credentials that are sent to it."""
     enforcers: tuple[Enforcer, ...] = Field(default=(), max_length=1000)
-    """Whoever may ask about others; everyone else may ask only about itself."""
+    """Callers that may ask about other agents. All others may ask only about themselves."""
     listeners: Listeners = Listeners()
     """Addresses that are served."""
     vars: Annotated[dict[str, str], SecretEntries()] = Field(default_factory=dict, max_length=1000)
     """Values of `${…}` in the bundle."""
     directories: Directories = Directories()
-    """How the directories are fetched that the bundle names by URL."""
+    """Fetches of the directories that a bundle names by URL."""
     audit: Audit = Audit()
     """The record of every decision."""
     limits: Limits = Limits()
-    """What one node may use."""
+    """Limits of one node."""
     state: State = State()
-    """Where tasks and revocations are kept."""
+    """The store of tasks and revocations."""
     envoy: Envoy = Envoy()
-    """How Envoy's `Authorization` is answered."""
+    """Answers to Envoy's `Authorization`."""
     log: Log = Log()
     """The log of the node."""
     shutdown_grace_period: Annotated[Duration, Field(ge=0, le=600)] = 10.0
-    """How long calls in flight may take once the node stops."""
+    """Time for calls in flight to end when the node stops."""
     topology: Any = later("Whether one server decides all calls of a session.")
     providers: Any = later("Coroutines that fetch facts which cannot be a snapshot.")
     mode: Any = later("Softening by deployment.")
     credentials: Credentials | None = None
-    """Task credentials; none: none are issued."""
+    """Task credentials. Default: none are issued."""
     approvals: Any = later("How people are asked to decide.")
     guards: Any = later("Keys whose signed confidence is believed.")
 

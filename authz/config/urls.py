@@ -11,14 +11,11 @@ _NEVER: Final = frozenset('"<>\\^`{|}\x7f')
 
 
 def url_defect(url: str, *, plain: bool = False) -> str | None:
-    """Say why nothing is fetched from a URL.
+    """Return why a URL may not be fetched; `None` if it may.
 
     Args:
         url: The URL.
-        plain: It may be `http`, to loopback.
-
-    Returns:
-        What is wrong with it; none where it is well.
+        plain: `http` to loopback is permitted.
     """
     defect: str | None = None
     try:
@@ -54,14 +51,7 @@ def host_of(url: str) -> str:
 
 
 def loopback_host(host: str) -> bool:
-    """Tell whether a host is this machine, whatever a resolver says.
-
-    Args:
-        host: Without brackets.
-
-    Returns:
-        Whether it is a loopback address, or `localhost`.
-    """
+    """Return whether a host is a loopback address or `localhost`, without a look-up."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -69,13 +59,6 @@ def loopback_host(host: str) -> bool:
 
 
 def shown(url: str) -> str:
-    """Write a URL so that it may stand in a log: a query may hold a key.
-
-    Args:
-        url: A URL.
-
-    Returns:
-        It without user, query and fragment.
-    """
+    """Return a URL without user, query and fragment."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -999,7 +999,10 @@ def test_without_credentials_there_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ("{}", "config.yaml:18: `credentials` has no `issuer`. Add `issuer`: our `iss`"),
+        (
+            "{}",
+            "config.yaml:18: `credentials` has no `issuer`. Add `issuer`: `iss` of the credentials",
+        ),
         ("{issuer: 'http://authz.example'}", "the issuer of task credentials is not https."),
         ("{issuer: 'https://authz.example/'}", "the issuer of task credentials ends in a slash."),
         ("{issuer: 'https://authz.example?x=1'}", "the issuer of task credentials has a query."),

@@ -23,8 +23,9 @@ class Audit(Strict):
     max_wait: Annotated[Duration, Field(ge=0.001, le=60)] = 2.0
     """Longest wait for the disk, where the caller's deadline is later; then: deny."""
     unverified_refusals: int = Field(default=10, ge=1, le=1_000_000_000)
-    """Records a minute of refusals of callers of whom nothing was verified, for each peer and reason code. Further ones are
-    counted in one record of their sum, so that nobody fills the disk without a credential."""
+    """Records a minute of refusals of unverified callers, for each peer and reason code. Further refusals are counted in one record
+    of their sum, so that nobody fills the disk without a credential.
+    """
 
     def engine_settings(self) -> dict[str, Any]:
         """Return the engine's settings of the audit, but for its path."""

@@ -45,9 +45,9 @@ class Privilege(StrEnum):
 
 
 class Grant(Strict):
-    """What a leased role may do: privileges on one of `tables`, `sequences`, `schemas`.
+    """Privileges of a leased role on one of `tables`, `sequences`, `schemas`.
 
-    To use the schemas of its tables and sequences, and to connect to the database, comes with it.
+    A grant includes the use of the schemas of its tables and sequences, and the connection to the database.
     """
 
     privileges: tuple[Privilege, ...] = Field(min_length=1, max_length=9)
@@ -61,26 +61,26 @@ class Grant(Strict):
     schemas: tuple[Identifier, ...] = Field(default=(), max_length=1000)
     """Schemas."""
     database: Identifier | None = None
-    """The database that holds them; none: that of `dsn_file`."""
+    """The database of the objects. Default: that of `dsn_file`."""
 
 
 class BrokeredSystem(Strict):
-    """A system that knows no tokens, and is reached with a leased secret."""
+    """A system that accepts no tokens, and is reached with a leased secret."""
 
     operations: dict[str, Annotated[tuple[Grant, ...], Field(min_length=1, max_length=100)]] = (
         Field(min_length=1, max_length=1000)
     )
-    """What a lease for each operation may do; an operation that is not here has none."""
+    """Grants of a lease, by operation. An operation that is missing here gets no lease."""
 
 
 class BrokerKind(StrEnum):
-    """What makes the secrets."""
+    """Kind of a broker."""
 
     POSTGRESQL = "postgresql"
 
 
 class Broker(Strict):
-    """Makes a secret for each lease, and takes it back when the task ends: a login role of PostgreSQL."""
+    """Makes a secret for each lease, and removes it when the task ends: a login role of PostgreSQL."""
 
     kind: BrokerKind
     """`postgresql`; needs the extra `postgresql`."""
@@ -88,29 +88,30 @@ class Broker(Strict):
     """File that holds the connection string of a role that may create roles: `postgresql://user:password@host/name?sslmode=…`.
     Only its owner may read it, or root's group; it is read anew for each connection."""
     systems: dict[str, BrokeredSystem] = Field(min_length=1, max_length=1000)
-    """The systems whose secrets it makes."""
+    """Systems whose secrets it makes."""
     connections: int = Field(default=4, ge=1, le=1000)
-    """Connections that the role of one lease may hold."""
+    """Most connections of the role of one lease."""
     max_connections: int | None = Field(default=None, ge=1, le=262_143)
-    """Connections that the roles of all leases of the server may hold together; a lease that may go beyond is not made. Of what
-    the others leave, the leases of one agent may hold half. Default: half of what the server gives to ordinary roles."""
+    """Most connections of the roles of all leases of the server together. A lease that could exceed it is not made. Of the connections that
+    others leave, the leases of one agent may hold half. Default: half of those that the server gives to ordinary roles.
+    """
     temporary_tables: bool = False
     """Leased roles may create temporary tables."""
     reassign_to: Identifier | None = None
-    """Not valid any more: what a leased role made is dropped with it, since it would run with the rights of its new owner."""
+    """Not valid any more: objects that a leased role created are dropped with it, since they would run with the rights of a new owner."""
     timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
-    """How long making or taking back one secret may take, all of it; what is not removed by then is tried again."""
+    """Longest time to make or remove one secret. A removal that is not finished by then is tried again."""
 
 
 class Injection(Strict):
-    """A standing secret that requests get on permit; no agent ever holds it."""
+    """A static secret that requests get on permit. No agent ever holds it."""
 
     systems: tuple[SystemId, ...] = Field(min_length=1, max_length=1000)
-    """The systems that are reached with it."""
+    """Systems that are reached with it."""
     header: HeaderName
-    """The header that carries it, in lower case; the agent's own header of that name never passes."""
+    """Name of the header that carries it, in lower case. The agent's own header of that name never passes."""
     secret_file: FilePath
-    """File that holds the header's value. Only its owner may read it, or root's group; it is loaded again when it changes."""
+    """File with the value of the header. Only its owner may read it, or root's group. It is read again when it changes."""
 
 
 _SYSTEM: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,255}")

@@ -28,27 +28,27 @@ _SYSTEM: Final = re.compile(r"system:(\*|[A-Za-z0-9_-]{1,128})")
 
 
 class SigningAlgorithm(StrEnum):
-    """What signs task credentials."""
+    """Signature algorithm of task credentials."""
 
     ES256 = "ES256"
     EDDSA = "EdDSA"
 
 
 class Lifetimes(Strict):
-    """How long a task credential lives at most, by the tier of what was permitted."""
+    """Longest lifetime of a task credential, by the tier of the permitted operation."""
 
     low: Annotated[Duration, Field(ge=1, le=86_400)] = 900.0
-    """Of tier low."""
+    """Tier low."""
     standard: Annotated[Duration, Field(ge=1, le=86_400)] = 300.0
-    """Of tier standard."""
+    """Tier standard."""
     high: Annotated[Duration, Field(ge=1, le=86_400)] = 120.0
-    """Of tier high."""
+    """Tier high."""
     critical: Annotated[Duration, Field(ge=1, le=86_400)] = 60.0
-    """Of tier critical."""
+    """Tier critical."""
 
 
 class Pkcs11(Strict):
-    """A token of PKCS#11, such as an HSM, that keeps the private keys; needs the extra `pkcs11`."""
+    """A PKCS#11 token, such as an HSM, that keeps the private keys; needs the extra `pkcs11`."""
 
     module: FilePath
     """The vendor's library."""
@@ -57,23 +57,24 @@ class Pkcs11(Strict):
     pin_file: FilePath
     """File with the user's PIN; nobody but its owner may read it."""
     key_label: Text = "authz"
-    """Label of the keys in the token that are ours; others are left alone."""
+    """Label of this node's keys in the token; keys with other labels are left alone."""
 
 
 class SigningKeys(Strict):
     """The keys of this node that sign task credentials."""
 
     folder: FilePath | None = None
-    """Folder of private keys, one PEM file each (PKCS#8), mode 0700 with files of 0600; none given: `keys` beside the audit
-    file. Each node has its own."""
+    """Folder of private keys, one PEM file each (PKCS#8), mode 0700 with files of 0600. Default: `keys` beside the audit file. Each node
+    has its own.
+    """
     algorithm: SigningAlgorithm = SigningAlgorithm.ES256
-    """What new keys are for."""
+    """Algorithm of new keys."""
     generate: bool = True
-    """Make keys when there is none, and for rotation; false: only those that are put there are used."""
+    """Make keys when there is none, and for rotation. False: only keys that the operator puts there are used."""
     rotation: Annotated[Duration, Field(ge=60, le=31_622_400)] = 86_400.0
-    """How long a key signs before the next one does."""
+    """Time for which a key signs before the next one does."""
     jwks_max_age: Annotated[Duration, Field(ge=1, le=86_400)] = 300.0
-    """How long others may keep our JWKS: a new key is published so long before it signs."""
+    """Time for which others may cache the JWKS. A new key is published so long before it signs."""
     pkcs11: Pkcs11 | None = None
     """Keep the keys in a PKCS#11 token instead of a folder."""
 
@@ -82,31 +83,32 @@ class Dpop(Strict):
     """Proofs of possession by DPoP (RFC 9449)."""
 
     window: Annotated[Duration, Field(ge=1, le=600)] = 60.0
-    """How far `iat` of a proof may be from our clock."""
+    """Greatest difference between `iat` of a proof and the node's clock."""
     max_proofs_per_key: int = Field(default=4096, ge=1, le=10_000)
-    """Proofs of one key that are remembered at once, so that none is used twice; full: OVERLOADED."""
+    """Most proofs of one key that are remembered, so that none is used twice. One more: OVERLOADED."""
     require_nonce: bool = False
-    """Each proof must carry a nonce that we gave; otherwise only those do that are older than the start of the
-    node and, with `state.engine: memory`, those dated ahead of our clock."""
+    """Each proof must carry a nonce of Authz. Otherwise only proofs do that are older than the start of the node and, with
+    `state.engine: memory`, those dated ahead of the node's clock.
+    """
 
 
 class Credentials(Strict):
     """Task credentials: short-lived tokens that exist because of one permit, and end with their task."""
 
     issuer: Text
-    """Our `iss`: an https URL without query or fragment, at which others find `listeners.http`."""
+    """`iss` of the credentials: an https URL without query or fragment, at which others find `listeners.http`."""
     audiences: dict[str, Text] = Field(default_factory=dict, max_length=10_000)
-    """`aud` of a credential for each system; not listed: the system's id."""
+    """`aud` of a credential for each system. Default: the system's id."""
     lifetime: Lifetimes = Lifetimes()
-    """How long a credential lives at most; the task's deadline may end it earlier."""
+    """Longest lifetime of a credential. The task's deadline may end it earlier."""
     keys: SigningKeys = SigningKeys()
-    """What signs them."""
+    """Signing keys."""
     dpop: Dpop = Dpop()
     """Proofs of possession by DPoP."""
     brokers: dict[str, Broker] = Field(default_factory=dict, max_length=64)
-    """Who makes secrets for systems that know no tokens, one for each lease."""
+    """Brokers that make secrets for systems that accept no tokens, one for each lease."""
     injections: dict[str, Injection] = Field(default_factory=dict, max_length=64)
-    """Standing secrets of systems that know no tokens: requests get them on permit, agents never."""
+    """Static secrets of systems that accept no tokens. Requests get them on permit, agents never."""
 
     def engine_settings(self) -> dict[str, Any]:
         """Return the engine's settings of task credentials, but for the static secrets."""

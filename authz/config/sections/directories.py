@@ -13,27 +13,27 @@ __all__ = ["Directories", "DirectoryRefresh", "directory_findings"]
 
 
 class DirectoryRefresh(Strict):
-    """How fetched directories are kept fresh."""
+    """Intervals of the fetches of directories."""
 
     min: Annotated[Duration, Field(ge=1, le=86_400)] = 60.0
-    """Shortest time between two fetches that went well, whatever the source says."""
+    """Shortest time between two successful fetches, also if the source names a shorter one."""
     max: Annotated[Duration, Field(ge=1, le=604_800)] = 3600.0
     """Longest time between two fetches, and never longer than half of the directory's `max_age`."""
     timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 10.0
-    """How long one fetch may take, all of it."""
+    """Longest time of one whole fetch."""
 
 
 class Directories(Strict):
-    """How the directories are fetched that a bundle names by URL."""
+    """Fetches of the directories that a bundle names by URL."""
 
     ca_file: FilePath | None = None
-    """Authorities that may vouch for the servers of the URLs, PEM; none: those of the system."""
+    """Authorities of the servers of the URLs, PEM. Default: those of the system."""
     allow_private: bool = False
     """The hosts of the URLs may have addresses of private networks, or loopback."""
     allow_networks: tuple[Text, ...] = Field(default=(), max_length=64)
-    """Networks, such as `10.1.0.0/16`, whose addresses may be fetched from beside public ones."""
+    """Networks, such as `10.1.0.0/16`, whose addresses may be asked, beside public ones."""
     refresh: DirectoryRefresh = DirectoryRefresh()
-    """How fetched directories are kept fresh."""
+    """Intervals of the fetches."""
 
 
 def directory_findings(directories: Directories) -> Iterator[Finding]:

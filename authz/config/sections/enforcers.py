@@ -35,37 +35,40 @@ class Relay(StrEnum):
 
 
 class ReportWay(StrEnum):
-    """How an enforcer tells what came of what it was permitted."""
+    """Way in which an enforcer reports the results of permitted operations."""
 
     SDK = "sdk"
     ACCESS_LOG = "access_log"
 
 
 class Enforcer(Strict):
-    """Whoever may ask about others: a TLS peer (`match`) or a unix socket (`listener`)."""
+    """A caller that may ask about other agents (a policy enforcement point): a TLS peer (`match`) or a unix socket (`listener`)."""
 
     name: Name
     """Its name, in policies and records."""
     match: Text | None = None
-    """SPIFFE ids of the TLS peers that are this enforcer: `*` stands for one whole path segment, and of several that match,
-    the most specific counts. Needs a listener with `client_ca_file`."""
+    """SPIFFE IDs of the TLS peers that are this enforcer. `*` stands for one whole path segment. If several enforcers match a peer, the
+    most specific counts. Needs a listener with `client_ca_file`.
+    """
     listener: Name | None = None
-    """The unix-socket listener that is this enforcer: the mode of its folder is the control."""
+    """The unix-socket listener whose callers are this enforcer. The mode of the socket's folder decides who may open it."""
     asks: tuple[Text, ...] = Field(default=(), max_length=1000)
-    """Systems it may ask about: `system:crm`, or `system:*`; required."""
+    """Systems that it may ask about: `system:crm`, or `system:*`; required."""
     relays: tuple[Relay, ...] = Field(default=(), max_length=8)
-    """Facts about the agent that are believed on its word. `principal`: who it is, as Envoy verified it on its own mTLS
-    connection (`source.principal`). `labels`: which labels of the bundle a call carries, by the request's `labels` or, of a
-    proxy, by `labels` of the namespace `authz` in its metadata. `prompt`: what a user wrote, beside that user's token; such an
-    enforcer is a front end, and no entry of the bundle's `agents` may match it. `session`: the context of the agent's session,
-    by the request's `session_context` or, of a proxy, by `session_context` of the namespace `authz` in its metadata; likewise a
-    front end. `task`, `confidence`: not in this version."""
+    """Facts about the agent that are accepted on its word. `principal`: the agent's identity, as Envoy verified it on its own mTLS
+    connection (`source.principal`). `labels`: the bundle's labels of a call, by the request's `labels` or, of a proxy, by `labels` of the
+    namespace `authz` in its metadata. `prompt`: the text of a user, beside that user's token; such an enforcer is a front end, and no entry
+    of the bundle's `agents` may match it. `session`: the context of the agent's session, by the request's `session_context` or, of a proxy,
+    by `session_context` of the namespace `authz` in its metadata; likewise a front end. `task`, `confidence`: not in this version.
+    """
     uids: tuple[int, ...] = Field(default=(), max_length=64)
-    """User ids of the processes that may be this enforcer, with `listener` on the fast lane: any other process is refused.
-    Required where `listener` goes with `prompt` or `session` in `relays`."""
+    """User IDs of the processes that may be this enforcer, with `listener` on the fast lane. Any other process is refused. Required where
+    `listener` is combined with `prompt` or `session` in `relays`.
+    """
     reports: ReportWay | None = None
-    """How it tells what came of what it was permitted. `sdk`: by `Report`. `access_log`: by Envoy's access log service. It is
-    believed where the bundle says the same of the system (`reports`)."""
+    """Way in which it reports the results of permitted operations. `sdk`: by `Report`. `access_log`: by Envoy's access log service. Its
+    reports count if the bundle names the same way for the system (`reports`).
+    """
 
 
 def enforcer_findings(
@@ -136,7 +139,7 @@ def _match(
     decisions: Mapping[str, DecisionListener],
     domains: Collection[str],
 ) -> Iterator[Finding]:
-    """Find what keeps a pattern from ever naming a peer."""
+    """Yield errors by which a pattern could never match a peer."""
     at: Path = (*path, "match")
     domain, slash, rest = pattern.removeprefix("spiffe://").partition("/")
     segments = rest.split("/")
@@ -173,7 +176,7 @@ def _match(
 
 
 def _ties(path: Path, name: str, pattern: str, before: Mapping[str, str]) -> Iterator[Finding]:
-    """Find earlier patterns that match an id of this one, where neither is the more specific."""
+    """Yield earlier patterns that match an id of this one, if neither is more specific."""
     at: Path = (*path, "match")
     for other, first in before.items():
         if other == pattern:
@@ -220,7 +223,7 @@ def _relays(path: Path, enforcer: Enforcer, domains: Collection[str]) -> Iterato
 def _uids(
     path: Path, enforcer: Enforcer, decisions: Mapping[str, DecisionListener]
 ) -> Iterator[Finding]:
-    """Find a front end behind a socket that any agent of the same folder could open."""
+    """Yield a front end behind a socket that any agent of the same folder could open."""
     is_socket = enforcer.match is None
     listener = decisions.get(enforcer.listener or "")
     said = {Relay.PROMPT: "prompts", Relay.SESSION: "contexts of sessions"}

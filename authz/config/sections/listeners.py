@@ -37,8 +37,10 @@ class Tls(Strict):
     key_file: FilePath | None = None
     """Private key, PEM."""
     client_ca_file: FilePath | None = None
-    """Callers must show a certificate that one of these authorities signed, PEM. On a listener of decisions it must be an
-    X.509-SVID of a trust domain, against whose own authorities it is verified again on each call; it says who asks."""
+    """Authorities of client certificates, PEM: callers must show a certificate that one of them signed. On a listener of decisions it must be an
+    X.509-SVID of a trust domain; it is verified again on each call against the authorities of that domain, and is the identity of the
+    caller.
+    """
 
 
 class Listener(Strict):
@@ -56,20 +58,20 @@ class Listener(Strict):
 
 
 class Lane(StrEnum):
-    """Which server answers."""
+    """Server that answers."""
 
     PYTHON = "python"
     FAST = "fast"
 
 
 class DecisionListener(Listener):
-    """An address where decisions are asked for: `authz.v1.Authorizer` and Envoy's `Authorization`."""
+    """An address that answers decisions: `authz.v1.Authorizer` and Envoy's `Authorization`."""
 
     lane: Lane = Lane.PYTHON
     """`python` answers everything, `fast` only Check, Report and Envoy's Check, at a fraction of the cost; for a front end
     that is known by its user (`uids`) also Tasks.Start and Tasks.Extend."""
     insecure_dev: bool = False
-    """Plain TCP on loopback, for development: whoever reaches it may ask about every system."""
+    """Plain TCP on loopback, for development: every caller may ask about every system."""
 
 
 class AdminListener(Listener):
@@ -81,16 +83,16 @@ class MetricsListener(Listener):
 
 
 class HttpApiListener(Listener):
-    """HTTP of the task credentials: keys (JWKS), metadata, token exchange, introspection, revocation."""
+    """HTTP endpoints of the task credentials: keys (JWKS), metadata, token exchange, introspection, revocation."""
 
     insecure_dev: bool = False
     """Plain HTTP on loopback, for development: tokens travel in plain text, and no client can show a certificate."""
     max_body_bytes: int = Field(default=262_144, ge=4096, le=8_388_608)
-    """Largest body of a request; larger: 413."""
+    """Largest body of a request. A larger one: 413."""
     max_connections: int = Field(default=256, ge=1, le=65_536)
-    """Connections at once. One more closes the oldest whose request has not come whole; where all have come: 429."""
+    """Connections at once. One more closes the oldest whose request is not complete; if all are complete: 429."""
     timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
-    """A request whose headers and body have not come by then is refused: 408."""
+    """A request whose headers and body have not arrived by then is refused: 408."""
 
 
 class Listeners(BaseModel):
@@ -104,7 +106,7 @@ class Listeners(BaseModel):
     admin: AdminListener | None = None
     """Administration, on a unix socket."""
     metrics: MetricsListener | None = MetricsListener(address="127.0.0.1:8282")
-    """Metrics and health over HTTP; null: none."""
+    """Metrics and health over HTTP. `null`: none."""
     approvals: Any = later("The page where people decide.")
     http: HttpApiListener | None = None
     """JWKS, token exchange, introspection and revocation over HTTP."""
@@ -243,7 +245,7 @@ def _http(listener: HttpApiListener, *, has_credentials: bool) -> Iterator[Findi
 def _plain(
     path: Path, name: str, listener: DecisionListener | HttpApiListener
 ) -> Iterator[Finding]:
-    """Find where plain TCP would be served, and where `insecure_dev` says nothing."""
+    """Yield errors of plain TCP, and of `insecure_dev` where it has no meaning."""
     tcp = host_and_port(listener.address)
     http = isinstance(listener, HttpApiListener)
     if tcp is None:

@@ -8,7 +8,7 @@ __all__ = ["Log", "LogFormat", "LogLevel"]
 
 
 class LogLevel(StrEnum):
-    """What is logged."""
+    """Level of the log."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -17,7 +17,7 @@ class LogLevel(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """How it is logged."""
+    """Format of the log."""
 
     JSON = "json"
     TEXT = "text"
@@ -27,6 +27,6 @@ class Log(Strict):
     """The log of the node, on standard error; decisions are in the audit."""
 
     level: LogLevel = LogLevel.INFO
-    """Least level that is logged."""
+    """Lowest level that is logged."""
     format: LogFormat = LogFormat.JSON
     """`json` for machines, `text` for people."""

@@ -25,59 +25,52 @@ __all__ = [
 
 
 class Refresh(Strict):
-    """How fetched keys are kept fresh."""
+    """Intervals of the fetches of keys."""
 
     min: Annotated[Duration, Field(ge=1, le=86_400)] = 60.0
-    """Shortest time between two fetches that went well, whatever the source says."""
+    """Shortest time between two successful fetches, also if the source names a shorter one."""
     max: Annotated[Duration, Field(ge=1, le=604_800)] = 3600.0
-    """Longest time between two fetches; a source that says nothing is asked every 5 minutes."""
+    """Longest time between two fetches. A source that names no time is asked every 5 minutes."""
     max_staleness: Annotated[Duration, Field(ge=2, le=2_592_000)] = 86_400.0
     """Keys that could not be fetched again for so long are dropped: every credential of that source is refused."""
     timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 10.0
-    """How long one fetch may take, all of it."""
+    """Longest time of one whole fetch."""
 
 
 class SourceRefresh(Strict):
-    """How the keys of one source are kept fresh; what is not said is as in `trust.refresh`."""
+    """Intervals of the fetches of one source. Default: `trust.refresh`."""
 
     min: Annotated[Duration, Field(ge=1, le=86_400)] | None = None
-    """Shortest time between two fetches that went well."""
+    """Shortest time between two successful fetches."""
     max: Annotated[Duration, Field(ge=1, le=604_800)] | None = None
     """Longest time between two fetches."""
     max_staleness: Annotated[Duration, Field(ge=2, le=2_592_000)] | None = None
     """Keys that could not be fetched again for so long are dropped."""
     timeout: Annotated[Duration, Field(ge=0.1, le=60)] | None = None
-    """How long one fetch may take."""
+    """Longest time of one whole fetch."""
 
     def over(self, common: Refresh) -> Refresh:
-        """Fill in what is not said.
-
-        Args:
-            common: `trust.refresh`.
-
-        Returns:
-            What counts for the source.
-        """
+        """Return the intervals of the source, with those of `trust.refresh` as defaults."""
         return Refresh.model_construct(**{**dict(common), **self.model_dump(exclude_none=True)})
 
 
 class TrustSource(Strict):
-    """Where keys come from."""
+    """A source of keys."""
 
     file: FilePath | None = None
     """A file, watched."""
     url: Text | None = None
-    """Fetched from this https URL. Redirects are not followed."""
+    """https URL that keys are fetched from. Redirects are not followed."""
     ca_file: FilePath | None = None
-    """Authorities that may vouch for the server of the URL, PEM; none: those of the system."""
+    """Authorities of the server of the URL, PEM. Default: those of the system."""
     allow_private: bool = False
     """The host of the URL may have an address of a private network, or loopback."""
     allow_networks: tuple[Text, ...] = Field(default=(), max_length=64)
-    """Networks, such as `10.1.0.0/16`, whose addresses may be fetched from beside public ones."""
+    """Networks, such as `10.1.0.0/16`, whose addresses may be asked, beside public ones."""
     insecure_dev: bool = False
     """Plain http to loopback, for development."""
     refresh: SourceRefresh = SourceRefresh()
-    """How fetched keys are kept fresh."""
+    """Intervals of the fetches."""
 
 
 def several_sources(path: Path, of: str, named: Sequence[str]) -> Finding:
@@ -136,7 +129,7 @@ def fetched_findings(
 
 
 def network_findings(path: Path, networks: Sequence[str]) -> Iterator[Finding]:
-    """Yield entries of `allow_networks` that are no network."""
+    """Yield entries of `allow_networks` that are not valid."""
     for index, network in enumerate(networks):
         try:
             ipaddress.ip_network(network)

@@ -13,7 +13,7 @@ __all__ = ["State", "StateEngine", "state_findings"]
 
 
 class StateEngine(StrEnum):
-    """What keeps tasks."""
+    """Kind of the store."""
 
     EMBEDDED = "embedded"
     POSTGRESQL = "postgresql"
@@ -21,13 +21,13 @@ class StateEngine(StrEnum):
 
 
 class State(Strict):
-    """Where tasks and revocations are kept."""
+    """The store of tasks and revocations."""
 
     engine: StateEngine = StateEngine.EMBEDDED
     """`embedded`: a folder of this node alone, which survives a crash. `postgresql`: a database that several nodes share.
     `memory`: nothing outlives the process."""
     path: FilePath | None = None
-    """The folder of the embedded one; none given: `state` beside the audit file."""
+    """Folder of the embedded store. Default: `state` beside the audit file."""
     dsn: Annotated[Text | None, Secret()] = None
     """Connection string of the PostgreSQL database: `postgresql://user@host/name?sslmode=verify-full&sslrootcert=…`, or
     libpq's `key=value` form; a secret. A host that is neither a socket nor loopback needs `sslrootcert` or
@@ -35,19 +35,19 @@ class State(Strict):
     connections: int = Field(default=8, ge=1, le=1_000)
     """Connections to the database that answer requests."""
     max_wait: Annotated[Duration, Field(ge=0.001, le=60)] = 2.0
-    """Longest wait for the store, where the caller's deadline is later; then: deny."""
+    """Longest wait for the store, if the caller's deadline is later. After that: deny."""
     revocation_staleness: Annotated[Duration, Field(ge=0.001, le=60)] = 1.0
-    """How old what a node knows of revocations elsewhere may be; older: it denies, and is not ready."""
+    """Greatest age of a node's view of revocations on other nodes. Beyond it, the node denies and is not ready."""
     report_within: Annotated[Duration, Field(ge=0.001, le=86_400)] = 60.0
-    """After so long without a report a permitted operation counts as done."""
+    """Time after which a permitted operation without a report counts as done."""
     retention: Annotated[Duration, Field(ge=1, le=31_622_400)] = 86_400.0
-    """How long ended tasks are kept; then they are unknown."""
+    """Time for which ended tasks are kept; after that they are unknown."""
     max_tasks: int = Field(default=250_000, ge=1, le=10_000_000)
-    """Most tasks, live and ended; full: OVERLOADED."""
+    """Most tasks, live and ended. One more: OVERLOADED."""
     max_tasks_per_agent: int = Field(default=10_000, ge=1, le=1_000_000)
-    """Most live tasks of one agent; full: OVERLOADED."""
+    """Most live tasks of one agent. One more: OVERLOADED."""
     max_tasks_per_session: int = Field(default=1_000, ge=1, le=1_000_000)
-    """Most tasks of one tree, live and ended; full: OVERLOADED."""
+    """Most tasks of one tree, live and ended. One more: OVERLOADED."""
 
     def engine_settings(self) -> dict[str, Any]:
         """Return the engine's settings of the store, but for its default folder, the node's name and the clocks."""

@@ -45,32 +45,32 @@ _ALIAS: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class KeySource(TrustSource):
-    """Where the keys of an issuer come from; nothing said: OpenID Connect discovery."""
+    """A source of the keys of an issuer. Default: OpenID Connect discovery."""
 
     discovery: bool | None = None
     """Find the keys by `<issuer>/.well-known/openid-configuration`, whose `issuer` must be exactly this one."""
 
 
 class BundleProfile(StrEnum):
-    """How a bundle endpoint proves who it is."""
+    """Way in which a bundle endpoint proves its identity."""
 
     HTTPS_WEB = "https_web"
     HTTPS_SPIFFE = "https_spiffe"
 
 
 class BundleSource(TrustSource):
-    """Where the bundle of a trust domain comes from: one of `file`, `url`, `workload_api`."""
+    """The source of a trust domain's bundle: one of `file`, `url`, `workload_api`."""
 
     profile: BundleProfile = BundleProfile.HTTPS_WEB
-    """How the endpoint at `url` proves who it is: a certificate of the web, or an X.509-SVID."""
+    """Way in which the endpoint at `url` proves its identity: a certificate of the web, or an X.509-SVID."""
     endpoint_spiffe_id: Text | None = None
-    """SPIFFE ID of the endpoint, with `https_spiffe`; it is verified by the bundle of its own trust domain."""
+    """SPIFFE ID of the endpoint, with `https_spiffe`. It is verified by the bundle of its own trust domain."""
     bootstrap_file: FilePath | None = None
-    """With `https_spiffe` and an endpoint of this very domain: the bundle by which the first fetch is verified."""
+    """Bundle by which the first fetch is verified, with `https_spiffe` and an endpoint of this very domain."""
     workload_api: Address | None = None
     """Socket of the SPIFFE Workload API, `unix:///path`; needs the extra `workload`."""
     sequence_epoch: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Raise it by one where the publisher began to count `spiffe_sequence` anew: older numbers are then accepted once more."""
+    """Raise it by one if the publisher started to count `spiffe_sequence` anew: lower numbers are then accepted once more."""
 
 
 class TrustDomain(Strict):
@@ -81,72 +81,75 @@ class TrustDomain(Strict):
 
 
 class SubjectKind(StrEnum):
-    """What the subjects of an issuer are."""
+    """Kind of the subjects of an issuer."""
 
     USER = "user"
     SERVICE = "service"
 
 
 class SubjectProfile(StrEnum):
-    """The kind of an issuer's tokens, by which they are judged."""
+    """Kind of an issuer's tokens."""
 
     JWT = "jwt"
     ACCESS_TOKEN = "access_token"  # noqa: S105 (a name, no secret)
 
 
 class Issuer(Strict):
-    """Whoever issues subject tokens: the people and services on whose behalf agents act.
+    """An issuer of subject tokens: of the people and services on whose behalf agents act.
 
-    A token with `may_act` serves only the agent whose SPIFFE ID is its `sub`, its only member; one with `act` is refused.
+    A token with `may_act` is accepted only from the agent whose SPIFFE ID is its `sub`, its only member. A token with `act` is refused.
     """
 
     issuer: Text
     """The exact `iss` of its tokens."""
     audience: tuple[Text, ...] = Field(default=(), max_length=16)
-    """A token must be for one of these; required."""
+    """Accepted audiences: a token must have one of them; required."""
     alone_audience: tuple[Text, ...] = Field(default=(), max_length=16)
-    """Audiences of tokens that only the subject itself holds, and never an agent or a tool server. A subject that shows such
-    a token without an agent is alone: its prompt counts as the user's word, and it reads and ends its own tasks. Beside an
-    agent the token is refused. No value may stand in `audience` or in `identity.audiences`."""
+    """Audiences of tokens that only the subject itself holds, never an agent or a tool server. A subject that shows such a token without
+    an agent is alone: its prompt counts as the user's word, and it reads and ends its own tasks. Beside an agent the token is refused.
+    No value may also be in `audience` or in `identity.audiences`.
+    """
     alone_bound: bool = False
     """The issuer binds tokens (`cnf`) only to keys of the subjects themselves, and never to a key of an agent. A subject that
     shows such a token and proves its key, without an agent, is alone."""
     algorithms: tuple[Text, ...] = Field(default=(), max_length=16)
-    """Signature algorithms that are accepted, such as ES256; required."""
+    """Accepted signature algorithms, such as ES256; required."""
     jwks: KeySource = KeySource()
-    """Its keys; none of `file`, `url` given: OpenID Connect discovery."""
+    """Keys of the issuer. Default: OpenID Connect discovery."""
     subject: SubjectKind = SubjectKind.USER
-    """What its subjects are."""
+    """Kind of its subjects."""
     claims: tuple[Text, ...] = Field(default=(), max_length=32)
     """Claims that the bundle may read."""
     profile: SubjectProfile = SubjectProfile.JWT
-    """The kind of its tokens: OAuth access tokens (RFC 9068, `typ: at+jwt`), or other JWTs such as ID tokens; none passes
-    for the other."""
+    """Kind of its tokens: OAuth access tokens (RFC 9068, `typ: at+jwt`), or other JWTs such as ID tokens. A token of one kind is not accepted
+    as the other.
+    """
     typ: tuple[Text, ...] | None = Field(default=None, max_length=8)
-    """Accepted `typ` headers under the profile `jwt`; none given: JWT or absent."""
+    """Accepted `typ` headers under the profile `jwt`. Default: JWT, or absent."""
 
 
 class Trust(Strict):
-    """Whose credentials are believed."""
+    """Issuers and trust domains whose credentials are accepted."""
 
     domains: dict[str, TrustDomain] = Field(default_factory=dict, max_length=1000)
     """SPIFFE trust domains, by name."""
     issuers: dict[str, Issuer] = Field(default_factory=dict, max_length=1000)
     """Issuers of subject tokens, by the alias that bundles use."""
     leeway: Annotated[Duration, Field(ge=0, le=60)] = 5.0
-    """How far clocks may differ: those of issuers, and with `state.engine: postgresql` this node's from the database's (1s at
-    least); beyond, the node denies and is not ready."""
+    """Greatest accepted difference of clocks: those of issuers and, with `state.engine: postgresql`, the node's and the database's (at least
+    1s). Beyond it, the node denies and is not ready.
+    """
     max_lifetime: Annotated[Duration, Field(gt=0)] | None = None
-    """Tokens that live longer are refused; none: no limit."""
+    """Tokens with a longer lifetime are refused. Default: no limit."""
     refresh: Refresh = Refresh()
-    """How fetched keys are kept fresh, where a source does not say otherwise."""
+    """Intervals of the fetches of keys. A source may have its own."""
 
 
 class Identity(Strict):
-    """Who we are, to those who send us credentials."""
+    """Names of this node in credentials that are sent to it."""
 
     audiences: tuple[Text, ...] = Field(default=(), max_length=16)
-    """A JWT-SVID must be for one of these: our own names."""
+    """Accepted audiences of JWT-SVIDs: this node's own names."""
 
 
 def trust_findings(trust: Trust, identity: Identity) -> Iterator[Finding]:
@@ -210,7 +213,7 @@ def _issuer(path: Path, alias: str, issuer: Issuer) -> Iterator[Finding]:
 
 
 def _alone(path: Path, alias: str, issuer: Issuer, identity: Identity) -> Iterator[Finding]:
-    """Find audiences of the subjects' own tokens that agents get tokens for."""
+    """Yield audiences of subjects' own tokens for which agents get tokens, too."""
     shared = {*issuer.audience, *identity.audiences}
     for index, audience in enumerate(issuer.alone_audience):
         if audience in shared:
