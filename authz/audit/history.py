@@ -85,7 +85,7 @@ def rotated(path: Path, since: str) -> list[Path]:
     Raises:
         UnavailableError: The folder cannot be read.
     """
-    found = []
+    others = []
     try:
         for other in path.parent.iterdir():
             rest = other.name.removeprefix(path.name)
@@ -96,11 +96,11 @@ def rotated(path: Path, since: str) -> list[Path]:
             changed = other.stat().st_mtime
             if since and _written(changed) < since:
                 continue
-            found.append((changed, other.name, other))
+            others.append((changed, other.name, other))
     except OSError as error:
         raise UnavailableError(f"{path.parent} cannot be read: {error.strerror}") from error
-    found.sort()
-    return [*(other for _, _, other in found[-_MAX_FILES:]), path]
+    others.sort()
+    return [*(other for _, _, other in others[-_MAX_FILES:]), path]
 
 
 def _written(at: float) -> str:

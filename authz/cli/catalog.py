@@ -130,8 +130,8 @@ def classify(*, system: System, bundle: BundleOption = Path(), var: Vars = None)
     """Propose effects and a tier for each tool, from the verb in its name, its hints and its arguments. Proposals decide nothing."""
     terminal = Terminal()
     catalog = _catalog(bundle, system, var)
-    found = catalog.classify()
-    if found:
+    proposals = catalog.classify()
+    if proposals:
         terminal.table(
             ("operation", "effects", "tier", "why"),
             [
@@ -141,11 +141,11 @@ def classify(*, system: System, bundle: BundleOption = Path(), var: Vars = None)
                     proposal.tier if proposal else "-",
                     proposal.why if proposal else "name says nothing, or hints contradict it",
                 )
-                for item, proposal in found
+                for item, proposal in proposals
             ],
         )
-    proposed = sum(1 for _, proposal in found if proposal)
-    terminal.line(f"{proposed} of {len(found)} tools without a rule have a proposal")
+    proposed = sum(1 for _, proposal in proposals if proposal)
+    terminal.line(f"{proposed} of {len(proposals)} tools without a rule have a proposal")
     terminal.note(f"Next: authz catalog split {system}; authz catalog review {system}")
 
 
@@ -168,13 +168,15 @@ def split(
     """Propose one operation for each value of an argument, for example of `method: create | delete`."""
     terminal = Terminal()
     catalog = _catalog(bundle, system, var)
-    found = catalog.split(operation, on)
-    for name, proposal in found:
+    proposals = catalog.split(operation, on)
+    for name, proposal in proposals:
         terminal.line(f"{name}: {proposal.why}")
         for value, case in proposal.cases:
             said = f"{' '.join(case.effects)}, {case.tier}" if case else "execute, high (unknown)"
             terminal.line(f"  {plain(value, 60)}: {said}")
-    terminal.line(f"{len(found)} of {len(catalog.listing.tools)} tools have a proposal to be split")
+    terminal.line(
+        f"{len(proposals)} of {len(catalog.listing.tools)} tools have a proposal to be split"
+    )
 
 
 def review(
@@ -271,9 +273,9 @@ def diff(
     if old is None:
         raise UsageError(f"there is no {catalog_path(bundle, system)}")
     new = _listing(file, ListingSource(stdio, url, env or (), header or (), timeout))
-    found = changes(old, new)
-    _changes(terminal, found)
-    if found:
+    differences = changes(old, new)
+    _changes(terminal, differences)
+    if differences:
         raise CommandExit(_DIFFERS)
     terminal.line(f"no difference: {len(new.tools)} tools")
 
@@ -328,8 +330,8 @@ def _catalog(folder: Path, system: str, var: list[str] | None) -> Catalog:
     return Catalog(_open(folder, var), system)
 
 
-def _changes(terminal: Terminal, found: list[Change]) -> None:
-    for change in found:
+def _changes(terminal: Terminal, differences: list[Change]) -> None:
+    for change in differences:
         what = f": {plain(', '.join(change.what), 400)}" if change.what else ""
         terminal.line(f"{change.kind} {plain(change.tool, 128)}{what}")
 

@@ -42,10 +42,12 @@ def print_(
     """Print the configuration with defaults and without secrets."""
     if output not in {"yaml", "json"}:
         raise UsageError(f"--output {output}: yaml or json")
-    found = loaded(config, sets)
-    shown = redacted(found.config)
+    loaded_config = loaded(config, sets)
+    shown = redacted(loaded_config.config)
     if origins:
-        listed = [(spell(path), value, found.origin(path)) for path, value in _leaves(shown, ())]
+        listed = [
+            (spell(path), value, loaded_config.origin(path)) for path, value in _leaves(shown, ())
+        ]
         if output == "json":
             Terminal().json([{"key": k, "value": v, "origin": o} for k, v, o in listed])
         for key, value, origin in listed if output == "yaml" else ():

@@ -91,14 +91,14 @@ def list_(*, address: Address = ADMIN, output: Output = "text") -> None:
         ("key", "algorithm", "node", "", "signs from", "published until"),
         [
             (
-                one["kid"],
-                one["algorithm"],
-                one["node"],
-                "signs" if one["signs"] else ("own" if one["own"] else ""),
-                _time(one["active_from"]),
-                _time(one["expires_at"]),
+                key["kid"],
+                key["algorithm"],
+                key["node"],
+                "signs" if key["signs"] else ("own" if key["own"] else ""),
+                _time(key["active_from"]),
+                _time(key["expires_at"]),
             )
-            for one in listed
+            for key in listed
         ],
     )
 

@@ -107,14 +107,14 @@ def flags(**named: str | bool | Path | None) -> list[Assignment]:
     Returns:
         One assignment for each that was given.
     """
-    found = []
+    assignments = []
     for key, value in named.items():
         if value is None:
             continue
         text = str(value).lower() if isinstance(value, bool) else str(value)
         path = tuple(key.split("__"))
-        found.append(Assignment(path, text, "--set " + ".".join(path)))
-    return found
+        assignments.append(Assignment(path, text, "--set " + ".".join(path)))
+    return assignments
 
 
 def configuration(
@@ -194,13 +194,13 @@ def variables(given: Sequence[str] | None) -> dict[str, str]:
     Raises:
         UsageError: A value is not NAME=VALUE.
     """
-    found = {}
+    values = {}
     for text in given or ():
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UsageError(f"--var {text}: write NAME=VALUE")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def evidence(agent: Path | None, subject: Path | None) -> list[decision_pb2.Evidence]:

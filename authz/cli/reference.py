@@ -56,21 +56,21 @@ def _verb(command: Any, name: str) -> Iterator[str]:
             yield "| option | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
 
 
-def _spelled_argument(one: Any) -> str:
-    word = str(one.name).strip("_").upper()
-    return word if one.required else f"[{word}]"
+def _spelled_argument(argument: Any) -> str:
+    word = str(argument.name).strip("_").upper()
+    return word if argument.required else f"[{word}]"
 
 
-def _parameter(one: Any) -> str:
-    if one.param_type_name == "argument":
-        names = f"`{str(one.name).strip('_').upper()}`"
+def _parameter(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        names = f"`{str(parameter.name).strip('_').upper()}`"
     else:
-        names = ", ".join(f"`{name}`" for name in (*one.opts, *one.secondary_opts))
-    default = one.default
+        names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+    default = parameter.default
     shown = "" if default in (None, False) or callable(default) else f"`{default}`"
-    meaning = str(one.help or "")
-    if one.envvar:
-        meaning += f" Variable: `{one.envvar}`."
+    meaning = str(parameter.help or "")
+    if parameter.envvar:
+        meaning += f" Variable: `{parameter.envvar}`."
     return f"| {names} | {shown} | {_cell(meaning)} |"
 
 
@@ -101,8 +101,8 @@ def config_reference() -> str:
 def _resolve(node: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
     """Follow a reference, or take the one alternative that is not null."""
     if "$ref" in node:
-        found = root["$defs"][str(node["$ref"]).rsplit("/", 1)[-1]]
-        return {**found, **{key: value for key, value in node.items() if key != "$ref"}}
+        definition = root["$defs"][str(node["$ref"]).rsplit("/", 1)[-1]]
+        return {**definition, **{key: value for key, value in node.items() if key != "$ref"}}
     if "anyOf" in node:
         (option,) = [one for one in node["anyOf"] if one.get("type") != "null"]
         return {

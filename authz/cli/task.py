@@ -180,23 +180,23 @@ def list_(
 ) -> None:
     """List tasks."""
     remote = Remote(server)
-    found: list[tasks_pb2.Task] = []
+    tasks: list[tasks_pb2.Task] = []
     token = ""
-    while len(found) < most:
+    while len(tasks) < most:
         request = tasks_pb2.TasksListRequest(
             evidence=evidence(agent_token, subject_token),
             assignee=assignee,
             session=session,
             status=_status(status),
-            page_size=min(most - len(found), 1000),
+            page_size=min(most - len(tasks), 1000),
             page_token=token,
         )
         answer = remote.task("List", request, tasks_pb2.TasksListResponse())
-        found.extend(answer.tasks)
+        tasks.extend(answer.tasks)
         token = answer.next_page_token
         if not token:
             break
-    _show(found, output)
+    _show(tasks, output)
 
 
 def end(

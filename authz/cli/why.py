@@ -131,13 +131,13 @@ def _find(
     if not within.since and (made := _made(decision_id)):
         # Files that were last written to before the decision was made need not be read.
         within = Span(made, within.until)
-    found: RecordedDecision | None = None
+    last: RecordedDecision | None = None
     for decision in history(terminal, source, within):
         if decision.decision_id == decision_id:
-            found = decision
-    if found is None:
+            last = decision
+    if last is None:
         raise UsageError(f"no record of {plain(decision_id, 80)} in {source.name}")
-    return found
+    return last
 
 
 def _made(decision_id: str) -> str:
@@ -158,18 +158,18 @@ def _made(decision_id: str) -> str:
 def _explain(
     terminal: Terminal,
     source: LogSource,
-    found: RecordedDecision,
+    decision: RecordedDecision,
     folders: list[Path],
     var: list[str] | None,
 ) -> Explanation:
     """Explain with the bundle that judged, or the last of those that were given."""
     chosen: Plan | None = None
     for folder in folders:
-        if chosen is None or chosen.digest != found.digest:
+        if chosen is None or chosen.digest != decision.digest:
             chosen = _compile(terminal, folder, source, var)
     if chosen is None:
-        return explain(found)
-    return explain(found, chosen.describe(), chosen.digest)
+        return explain(decision)
+    return explain(decision, chosen.describe(), chosen.digest)
 
 
 def _compile(terminal: Terminal, folder: Path, source: LogSource, var: list[str] | None) -> Plan:

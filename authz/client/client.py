@@ -65,8 +65,8 @@ class Authz:
         if bool(address) == (transport is not None):
             raise UsageError("give the node's address")
         if enforcer and credentials is not None:
-            what = "an enforcer asks about its callers, by their credentials; its own would stand for theirs"
-            raise UsageError(what)
+            message = "an enforcer asks about its callers, by their credentials; its own would stand for theirs"
+            raise UsageError(message)
         if not 0 < timeout < float("inf") or not 0 <= retries <= _MOST_RETRIES:
             raise UsageError(f"give a timeout above 0, and 0 to {_MOST_RETRIES} retries")
         if transport is None:

@@ -187,8 +187,8 @@ class WorkloadToken:
         try:
             import spiffe  # noqa: F401, PLC0415 - an extra
         except ImportError as error:
-            what = "the Workload API needs an extra: pip install authz-runtime[workload]"
-            raise UsageError(what) from error
+            message = "the Workload API needs an extra: pip install authz-runtime[workload]"
+            raise UsageError(message) from error
         self._audience = audience
         self._socket = socket
         self._lock = threading.Lock()

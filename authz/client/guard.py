@@ -254,8 +254,8 @@ class Guard:
 
 
 def _undone(error: Exception, operation: str) -> Denied:
-    what = f"an obligation could not be done: {type(error).__name__}"
-    return denied(what, operation=operation)
+    message = f"an obligation could not be done: {type(error).__name__}"
+    return denied(message, operation=operation)
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

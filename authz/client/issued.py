@@ -73,10 +73,10 @@ class TaskCredential:
         Returns:
             The headers, with a new proof if the credential is bound to a key.
         """
-        found = {header: f"{self.token_type} {self.token}"}
+        result = {header: f"{self.token_type} {self.token}"}
         if self.key is not None:
-            found["dpop"] = self.key.proof(method, url, token=self.token, nonce=nonce)
-        return found
+            result["dpop"] = self.key.proof(method, url, token=self.token, nonce=nonce)
+        return result
 
 
 @dataclass(frozen=True, slots=True)

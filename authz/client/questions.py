@@ -125,8 +125,8 @@ class Questions:
             if missing:
                 if not asked.get("wants_credential", False):
                     yield from self._reports.settling(permit, "aborted")
-                what = f"nothing here does the obligation `{min(missing)}`"
-                raise denied(what, operation=operation)
+                message = f"nothing here does the obligation `{min(missing)}`"
+                raise denied(message, operation=operation)
             return permit
 
     def listing(
@@ -153,12 +153,12 @@ class Questions:
         attempts = self._session.attempts_until(deadline)
         who = self._session.caller("", caller)
         evidence = yield from self._session.evidence(deadline, who, None)
-        named = task or (who.task if who is not None else current_task())
-        found: list[str] = []
+        task_id = task or (who.task if who is not None else current_task())
+        operations: list[str] = []
         token = ""
         for _ in range(_MOST_PAGES):
             request = authorizer_pb2.ListRequest(
-                evidence=evidence, task=named or "", system=system, page_token=token
+                evidence=evidence, task=task_id or "", system=system, page_token=token
             )
             answer = yield from self._session.calling(
                 f"{_AUTHORIZER}/List",
@@ -167,8 +167,8 @@ class Questions:
                 attempts,
                 "",
             )
-            found.extend(answer.operations)
+            operations.extend(answer.operations)
             token = answer.next_page_token
             if not token:
-                return tuple(sorted(set(found)))
+                return tuple(sorted(set(operations)))
         raise Unavailable.of(f"the list has more than {_MOST_PAGES} pages")

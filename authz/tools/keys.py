@@ -146,9 +146,9 @@ class DevDomain:
                 )
             except (KeyError, TypeError, ValueError) as error:
                 raise UsageError(f"{file} holds no keys; remove it to make new ones") from error
-        made = DevDomain.make(domain, issuer)
-        made.save(folder)
-        return made
+        created = DevDomain.make(domain, issuer)
+        created.save(folder)
+        return created
 
     def save(self, folder: Path) -> None:
         """Write private and public keys.

@@ -20,11 +20,11 @@ _NAMES: Final = 12
 
 def print_why(terminal: Terminal, explanation: Explanation) -> None:
     """Print the explanation of one decision."""
-    one = explanation.decision
-    softened = "" if one.enforced else "  (mode: observe let it through)"
-    terminal.line(f"{plain(one.outcome, 40)}  {plain(one.code, 60)}{softened}")
-    if one.message:
-        terminal.line(f"  {plain(one.message, 600)}")
+    decision = explanation.decision
+    softened = "" if decision.enforced else "  (mode: observe let it through)"
+    terminal.line(f"{plain(decision.outcome, 40)}  {plain(decision.code, 60)}{softened}")
+    if decision.message:
+        terminal.line(f"  {plain(decision.message, 600)}")
     for name, value in _facts(explanation):
         if value:
             terminal.line(f"  {name}: {plain(value, 1_000)}")
@@ -55,24 +55,27 @@ def _help(terminal: Terminal, explanation: Explanation) -> None:
 
 
 def _facts(explanation: Explanation) -> list[tuple[str, str]]:
-    one = explanation.decision
-    principals = [(link.kind.lower(), _principal(link.id, link.roles)) for link in one.chain]
+    decision = explanation.decision
+    principals = [(link.kind.lower(), _principal(link.id, link.roles)) for link in decision.chain]
     return [
         ("meaning", explanation.title),
         ("page", explanation.page),
-        ("step", f"{one.step}: {explanation.settles}" if explanation.settles else one.step),
-        ("when", f"{one.at}  {one.decision_id}"),
-        ("operation", one.operation),
-        ("asked for", one.requested if one.unresolved is not None else ""),
-        ("tier", one.tier),
-        ("resource", one.resource),
-        ("destination", one.destination_class),
+        (
+            "step",
+            f"{decision.step}: {explanation.settles}" if explanation.settles else decision.step,
+        ),
+        ("when", f"{decision.at}  {decision.decision_id}"),
+        ("operation", decision.operation),
+        ("asked for", decision.requested if decision.unresolved is not None else ""),
+        ("tier", decision.tier),
+        ("resource", decision.resource),
+        ("destination", decision.destination_class),
         *(principals or [("caller", "nobody: no credential was verified")]),
-        ("enforcer", one.enforcer),
-        ("arguments", json.dumps(one.arguments) if one.arguments else ""),
-        ("bundle", f"{one.bundle} {one.revision} {one.digest[:12]}"),
-        ("trace", one.trace_id),
-        ("the caller is told", f"next action {one.next_action}, retry {one.retry}"),
+        ("enforcer", decision.enforcer),
+        ("arguments", json.dumps(decision.arguments) if decision.arguments else ""),
+        ("bundle", f"{decision.bundle} {decision.revision} {decision.digest[:12]}"),
+        ("trace", decision.trace_id),
+        ("the caller is told", f"next action {decision.next_action}, retry {decision.retry}"),
     ]
 
 

@@ -33,21 +33,21 @@ def changes(old: Listing, new: Listing) -> list[Change]:
     """
     before = {tool.name: tool for tool in old.tools}
     after = {tool.name: tool for tool in new.tools}
-    found = [Change("removed", name) for name in before.keys() - after.keys()]
-    found += [Change("added", name) for name in after.keys() - before.keys()]
+    differences = [Change("removed", name) for name in before.keys() - after.keys()]
+    differences += [Change("added", name) for name in after.keys() - before.keys()]
     for name in before.keys() & after.keys():
         if before[name].document() != after[name].document():
-            found.append(Change("changed", name, tuple(_what(before[name], after[name]))))
-    return sorted(found, key=lambda change: change.tool)
+            differences.append(Change("changed", name, tuple(_what(before[name], after[name]))))
+    return sorted(differences, key=lambda change: change.tool)
 
 
 def _what(old: Tool, new: Tool) -> list[str]:
-    found = [
+    descriptions = [
         f"{key} changed"
         for key in ("title", "description")
         if getattr(old, key) != getattr(new, key)
     ]
-    found += _members("hint", old.annotations or {}, new.annotations or {})
+    descriptions += _members("hint", old.annotations or {}, new.annotations or {})
     arguments = _members("argument", old.properties, new.properties)
     for name in sorted(old.required ^ new.required):
         word = "required" if name in new.required else "optional"
@@ -55,14 +55,16 @@ def _what(old: Tool, new: Tool) -> list[str]:
             arguments.append(f"argument {name} is {word} now")
     if old.input != new.input and not arguments:
         arguments.append("inputSchema changed")
-    found += arguments
+    descriptions += arguments
     if old.output != new.output:
-        found.append("outputSchema changed")
-    return found
+        descriptions.append("outputSchema changed")
+    return descriptions
 
 
 def _members(word: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    found = [f"{word} {name} removed" for name in sorted(old.keys() - new.keys())]
-    found += [f"{word} {name} added" for name in sorted(new.keys() - old.keys())]
-    found += [f"{word} {n} changed" for n in sorted(old.keys() & new.keys()) if old[n] != new[n]]
-    return found
+    descriptions = [f"{word} {name} removed" for name in sorted(old.keys() - new.keys())]
+    descriptions += [f"{word} {name} added" for name in sorted(new.keys() - old.keys())]
+    descriptions += [
+        f"{word} {n} changed" for n in sorted(old.keys() & new.keys()) if old[n] != new[n]
+    ]
+    return descriptions

@@ -77,10 +77,10 @@ def fetch_listing(source: ListingSource) -> Listing:
                 raise inner from error
             errors.seek(0, os.SEEK_END)
             errors.seek(max(0, errors.tell() - 4_000))
-            said = plain(" ".join(errors.read().splitlines()[-3:]), 300)
-            what = plain(f"{type(inner).__name__}: {inner}", 300)
-            tail = f"; the server said: {said}" if said else ""
-            raise UnavailableError(f"the server cannot be asked: {what}{tail}") from error
+            last_lines = plain(" ".join(errors.read().splitlines()[-3:]), 300)
+            reason = plain(f"{type(inner).__name__}: {inner}", 300)
+            tail = f"; the server said: {last_lines}" if last_lines else ""
+            raise UnavailableError(f"the server cannot be asked: {reason}{tail}") from error
 
 
 async def _ask(source: ListingSource, errors: TextIO) -> Listing:
@@ -88,15 +88,17 @@ async def _ask(source: ListingSource, errors: TextIO) -> Listing:
         async with asyncio.timeout(source.timeout):
             opened = _stdio(source, errors) if source.command else _http(source)
             async with opened as session:
-                found = await _listing(session)
+                listing = await _listing(session)
     except TimeoutError as error:
         raise UnavailableError(
             f"the server did not list its tools within {source.timeout:g} s; say --timeout SECONDS"
         ) from error
     if source.url:
         parts = urlsplit(source.url)
-        found = replace(found, origin=f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}")
-    return found
+        listing = replace(
+            listing, origin=f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
+        )
+    return listing
 
 
 async def _listing(session: "ClientSession") -> Listing:
@@ -179,19 +181,19 @@ def _http_client(headers: Mapping[str, str]) -> Any:
 
 
 def _environment(given: Sequence[str]) -> dict[str, str]:
-    found = {}
+    variables = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not name or (not equals and name not in os.environ):
             raise UsageError(
                 f"--env {name}: write NAME=VALUE, or the name of a variable that is set"
             )
-        found[name] = value if equals else os.environ[name]
-    return found
+        variables[name] = value if equals else os.environ[name]
+    return variables
 
 
 def _headers(given: Sequence[str]) -> dict[str, str]:
-    found = {}
+    headers = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not name or not equals:
@@ -201,8 +203,8 @@ def _headers(given: Sequence[str]) -> dict[str, str]:
             if variable not in os.environ:
                 raise UsageError(f"--header {name}: the variable {variable} is not set")
             value = os.environ[variable]
-        found[name] = value
-    return found
+        headers[name] = value
+    return headers
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -94,9 +94,9 @@ def render_catalog(system: str, listing: Listing) -> str:
     sealed = seal_catalog({**document, "tools": tools})
     lines = [_GENERATED, *(f"{key}: {_json(value)}\n" for key, value in document.items())]
     lines.append(f"digest: {_json(sealed['digest'])}\ntools:{'' if tools else ' []'}\n")
-    for tool, said in zip(tools, sealed["tools"], strict=True):
+    for tool, sealed_tool in zip(tools, sealed["tools"], strict=True):
         lines.append(f"  - name: {_json(tool.pop('name'))}\n")
-        lines.append(f"    digest: {_json(said['digest'])}\n")
+        lines.append(f"    digest: {_json(sealed_tool['digest'])}\n")
         lines += [f"    {key}: {_json(value, 4)}\n" for key, value in tool.items()]
     text = "".join(lines)
     if len(text.encode()) > _MAX_FILE:

@@ -149,7 +149,7 @@ class Catalog:
             All tools, reviewed ones last.
         """
         by_name = {tool.name: tool for tool in self.listing.tools}
-        found = []
+        worklist = []
         for operation, state in self.states.items():
             rule = {
                 key: value
@@ -163,7 +163,7 @@ class Catalog:
                 word = "reviewed"
             has_rule = bool(state["effects"] or state["cases"])
             said = (state["effects"], state["tier"]) if has_rule else _said(rule)
-            found.append(
+            worklist.append(
                 WorklistItem(
                     operation=operation,
                     tool=by_name[str(state["tool"])],
@@ -176,7 +176,7 @@ class Catalog:
                     why=self.proposed.why.get(operation, ""),
                 )
             )
-        return sorted(found, key=lambda i: (i.state == "reviewed", i.risk, i.operation))
+        return sorted(worklist, key=lambda i: (i.state == "reviewed", i.risk, i.operation))
 
     def classify(self) -> list[tuple[WorklistItem, Proposal | None]]:
         """Write proposals for the tools that no rule speaks of, in place of earlier proposals.
@@ -188,7 +188,7 @@ class Catalog:
         """
         prefix = prefix_of(self.listing.tools)
         rules = Rules()
-        found = []
+        proposals = []
         for item in self.items():
             if item.has_rule:
                 continue
@@ -196,12 +196,12 @@ class Catalog:
                 rules.classify[item.operation] = item.rule
                 continue
             proposal = propose(self.system, item.tool, prefix)
-            found.append((item, proposal))
+            proposals.append((item, proposal))
             if proposal is not None:
                 rules.classify[item.operation] = proposal.rule()
                 rules.why[item.operation] = proposal.why
         self.bundle.write({self.proposed_path: render_rules("proposed", rules)})
-        return found
+        return proposals
 
     def split(self, operation: str, on: str) -> list[tuple[str, SplitProposal]]:
         """Write proposals to split tools that do several things.
@@ -216,28 +216,28 @@ class Catalog:
         Raises:
             UsageError: The operation is none, a rule speaks of it, or no argument lists what it does.
         """
-        known = {item.operation: item for item in self.items()}
-        if operation and operation not in known:
+        by_operation = {item.operation: item for item in self.items()}
+        if operation and operation not in by_operation:
             raise UsageError(f"`{plain(operation)}` is no tool of `{self.system}`")
-        if operation and known[operation].has_rule:
+        if operation and by_operation[operation].has_rule:
             raise UsageError(f"a rule speaks of `{operation}` already: write `split` there")
-        found = []
-        for item in known.values():
+        proposals = []
+        for item in by_operation.values():
             if item.has_rule or (operation and item.operation != operation):
                 continue
             proposal = propose_split(self.system, item.tool, on)
             if proposal is not None:
-                found.append((item.operation, proposal))
-        if operation and not found:
+                proposals.append((item.operation, proposal))
+        if operation and not proposals:
             raise UsageError(f"no argument of `{operation}` lists (`enum`) what it does")
         rules = Rules(classify=dict(self.proposed.classify), why=dict(self.proposed.why))
-        for split_operation, proposal in found:
+        for split_operation, proposal in proposals:
             rules.classify[split_operation] = proposal.rule()
             rules.why[split_operation] = proposal.why
         for rule in rules.classify.values():
             rule.pop("proposed", None)
         self.bundle.write({self.proposed_path: render_rules("proposed", rules)})
-        return found
+        return proposals
 
     def accept(self, chosen: Mapping[str, Mapping[str, Any] | None]) -> None:
         """Pin tools as they are now, and make their proposals rules.
@@ -249,10 +249,10 @@ class Catalog:
             UsageError: One is no tool, or neither a rule nor a proposal says what it does.
             BundleError: The bundle would be refused; nothing was written.
         """
-        known = {item.operation: item for item in self.items()}
+        by_operation = {item.operation: item for item in self.items()}
         accepted, proposed = self.accepted, Rules(classify=dict(self.proposed.classify))
         for operation, given in chosen.items():
-            item = known.get(operation)
+            item = by_operation.get(operation)
             if item is None:
                 raise UsageError(f"`{plain(operation)}` is no tool of `{self.system}`")
             if given is None and not item.has_rule and not item.rule:
@@ -269,7 +269,7 @@ class Catalog:
             proposed.classify.pop(operation, None)
         for operation in [*accepted.accepted]:
             # What the server no longer has takes its pin and its rule with it.
-            if operation not in known:
+            if operation not in by_operation:
                 accepted.accepted.pop(operation)
                 accepted.classify.pop(operation, None)
         self._declare(accepted)
@@ -290,9 +290,9 @@ class Catalog:
         described = self.bundle.plan.describe()
         collections = {one.name for one in described.collections if one.file != own}
         classes = {one.name for one in described.destinations if one.file != own}
-        named = set(_named(rules.classify.values(), "resource", "collection"))
+        wanted = set(_named(rules.classify.values(), "resource", "collection"))
         rules.resources = {
-            name: rules.resources.get(name) or {} for name in sorted(named - collections)
+            name: rules.resources.get(name) or {} for name in sorted(wanted - collections)
         }
         exports = any(True for _ in _named(rules.classify.values(), "destination", "type"))
         if classes or not exports:
@@ -341,7 +341,7 @@ def read_csv(text: str, items: Iterable[WorklistItem]) -> dict[str, dict[str, An
     Raises:
         UsageError: A row is none of the worklist, or says an unknown effect or tier.
     """
-    known = {item.operation: item for item in items}
+    by_operation = {item.operation: item for item in items}
     chosen: dict[str, dict[str, Any] | None] = {}
     reader = csv.DictReader(io.StringIO(text))
     if reader.fieldnames is None or not {"decision", "operation", "effects", "tier"} <= set(
@@ -359,7 +359,7 @@ def read_csv(text: str, items: Iterable[WorklistItem]) -> dict[str, dict[str, An
             raise UsageError(
                 f"row {number}: `{plain(decision)}` is no decision: accept, skip or empty"
             )
-        item = known.get(operation)
+        item = by_operation.get(operation)
         if item is None or operation in chosen:
             raise UsageError(
                 f"row {number}: `{plain(operation)}` is no tool of the worklist, or twice"
@@ -390,22 +390,26 @@ def changed(
     Raises:
         UsageError: An unknown effect or tier, or none.
     """
-    said = set(effects)
-    if unknown := said - set(EFFECTS):
+    chosen = set(effects)
+    if unknown := chosen - set(EFFECTS):
         raise UsageError(f"{where}: `{plain(min(unknown))}` is no effect: {', '.join(EFFECTS)}")
-    if not said:
+    if not chosen:
         raise UsageError(f"{where}: say what `{item.operation}` does: {', '.join(EFFECTS)}")
     if tier not in TIERS:
         raise UsageError(f"{where}: `{plain(tier)}` is no tier: {', '.join(TIERS)}")
-    if said == set(item.effects) and tier == item.tier and (item.has_rule or item.rule):
+    if chosen == set(item.effects) and tier == item.tier and (item.has_rule or item.rule):
         return None
     rule = {key: value for key, value in item.rule.items() if key in {"resource", "destination"}}
-    listed: dict[str, Any] = {"effects": [e for e in EFFECTS if e in said], "tier": tier, **rule}
-    if "export" in said:
-        listed.setdefault("destination", {"type": "url"})
+    reviewed: dict[str, Any] = {
+        "effects": [e for e in EFFECTS if e in chosen],
+        "tier": tier,
+        **rule,
+    }
+    if "export" in chosen:
+        reviewed.setdefault("destination", {"type": "url"})
     else:
-        listed.pop("destination", None)
-    return listed
+        reviewed.pop("destination", None)
+    return reviewed
 
 
 def _said(rule: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:

@@ -69,8 +69,8 @@ def read_rules(path: Path, text: str) -> Rules:
     elsewhere = f"move what you wrote to another file, say {path.parent.parent / 'facts.yaml'}"
     if not is_edited and (unknown := set(document) - set(_SECTIONS)):
         raise UsageError(f"{path}: `{min(unknown)}` would be lost; {elsewhere}")
-    listed = document.get("classify") or []
-    for rule in listed if isinstance(listed, list) else []:
+    entries = document.get("classify") or []
+    for rule in entries if isinstance(entries, list) else []:
         match = rule.get("match") if isinstance(rule, dict) else None
         if not isinstance(rule, dict) or not isinstance(match, str):
             raise UsageError(f"{path}: a rule without `match`; {elsewhere}")
@@ -195,18 +195,18 @@ def _update_classify(
     if not rules:
         document.pop("classify", None)
         return
-    listed = document.get("classify")
-    if not isinstance(listed, CommentedSeq):
-        listed = CommentedSeq()
-        _put_section(document, "classify", listed)
-    for position in reversed(range(len(listed))):
-        if listed[position]["match"] not in rules:
-            del listed[position]
-    entries = {str(entry["match"]): entry for entry in listed}
+    sequence = document.get("classify")
+    if not isinstance(sequence, CommentedSeq):
+        sequence = CommentedSeq()
+        _put_section(document, "classify", sequence)
+    for position in reversed(range(len(sequence))):
+        if sequence[position]["match"] not in rules:
+            del sequence[position]
+    entries = {str(entry["match"]): entry for entry in sequence}
     for match, rule in rules.items():
         if (entry := entries.get(match)) is None:
-            position = sum(str(other["match"]) < match for other in listed)
-            listed.insert(position, yaml.load(flow({"match": match, **rule})))
+            position = sum(str(other["match"]) < match for other in sequence)
+            sequence.insert(position, yaml.load(flow({"match": match, **rule})))
             continue
         for key in [key for key in entry if key != "match" and key not in rule]:
             del entry[key]

@@ -73,8 +73,8 @@ def propose_split(system: str, tool: Tool, on: str = "") -> SplitProposal | None
         if not on and "_".join(words_of(name)) not in _NAMES:
             continue
         cases = tuple((value, _case(system, tool, name, value)) for value in values)
-        said = {case.effects for _, case in cases if case is not None}
-        if on or len(said) > 1 or (said and any(case is None for _, case in cases)):
+        effect_sets = {case.effects for _, case in cases if case is not None}
+        if on or len(effect_sets) > 1 or (effect_sets and any(case is None for _, case in cases)):
             pointer = "/" + name.replace("~", "~0").replace("/", "~1")
             return SplitProposal(pointer, cases, f"argument `{name}` says what is done")
     return None

@@ -39,14 +39,14 @@ class Tool:
         Returns:
             Its members; those that are missing are left out.
         """
-        found: dict[str, Any] = {"name": self.name}
+        members: dict[str, Any] = {"name": self.name}
         for key in ("title", "description", "annotations"):
             if (value := getattr(self, key)) is not None:
-                found[key] = value
-        found["input"] = self.input
+                members[key] = value
+        members["input"] = self.input
         if self.output is not None:
-            found["output"] = self.output
-        return found
+            members["output"] = self.output
+        return members
 
     def hint(self, name: str) -> bool | None:
         """Read a hint of `annotations`.
@@ -63,16 +63,16 @@ class Tool:
     @property
     def properties(self) -> dict[str, Mapping[str, Any]]:
         """Schemas of its arguments, by name."""
-        listed = self.input.get("properties")
-        if not isinstance(listed, Mapping):
+        schemas = self.input.get("properties")
+        if not isinstance(schemas, Mapping):
             return {}
-        return {name: schema for name, schema in listed.items() if isinstance(schema, Mapping)}
+        return {name: schema for name, schema in schemas.items() if isinstance(schema, Mapping)}
 
     @property
     def required(self) -> frozenset[str]:
         """Names of the arguments that must be there."""
-        listed = self.input.get("required")
-        names = listed if isinstance(listed, Sequence) else ()
+        entries = self.input.get("required")
+        names = entries if isinstance(entries, Sequence) else ()
         return frozenset(name for name in names if isinstance(name, str))
 
     @classmethod
@@ -149,20 +149,20 @@ class Listing:
             raise UsageError(f"there is no list of tools: {_LISTED}")
         if len(tools) > _MAX_TOOLS:
             raise UsageError(f"more than {_MAX_TOOLS} tools")
-        said = server if isinstance(server, dict) else {}
-        found = cls(
+        implementation = server if isinstance(server, dict) else {}
+        listing = cls(
             tools=tuple(Tool.read(tool, f"item {at}") for at, tool in enumerate(tools, 1)),
-            name=str(said.get("name") or "unknown"),
-            version=str(said.get("version") or ""),
+            name=str(implementation.get("name") or "unknown"),
+            version=str(implementation.get("version") or ""),
             origin=origin,
         )
         try:
-            size = len(json.dumps([tool.document() for tool in found.tools]).encode())
+            size = len(json.dumps([tool.document() for tool in listing.tools]).encode())
         except (ValueError, RecursionError) as error:
             raise UsageError(f"the tools cannot be written down: {error}") from error
         if size > _MAX_BYTES:
             raise UsageError(f"the tools are larger than {_MAX_BYTES} bytes")
-        return found
+        return listing
 
 
 def read_listing(text: str) -> Listing:

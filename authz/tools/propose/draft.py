@@ -297,10 +297,10 @@ def _operations(writer: _Writer, observed: Observations, systems: _Systems) -> N
 
 def _meaning(system: str, name: str) -> tuple[dict[str, Any], str]:
     """Propose a rule from the verb of a name, or the strictest likely rule if the verb says nothing certain."""
-    found = propose(system, Tool(name, {}))
-    if found is None or not set(found.effects) <= _SIMPLE:
+    proposal = propose(system, Tool(name, {}))
+    if proposal is None or not set(proposal.effects) <= _SIMPLE:
         return {"effects": ["execute"], "tier": "high"}, "the name says nothing certain"
-    return {"effects": list(found.effects), "tier": found.tier}, found.why
+    return {"effects": list(proposal.effects), "tier": proposal.tier}, proposal.why
 
 
 def _requests(writer: _Writer, observed: Observations, systems: _Systems) -> None:

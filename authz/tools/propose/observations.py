@@ -104,8 +104,8 @@ class BoundedEntries(Generic[Key, Entry]):
             self.left_out += 1
             return None
         self.shares[caller] = share + 1
-        made = self.entries[key] = self.make()
-        return made
+        entry = self.entries[key] = self.make()
+        return entry
 
 
 @dataclass(slots=True)
@@ -256,8 +256,8 @@ class Observations:
         if not _fits(request):
             self.unreadable.record(at)
             return
-        shown = request.operation or f"{request.method} {request.host}{request.path}"
-        if (count := self.strange.at(shown)) is not None:
+        name = request.operation or f"{request.method} {request.host}{request.path}"
+        if (count := self.strange.at(name)) is not None:
             count.record(at)
 
     def _add_principal(self, link: ChainLink, at: str) -> None:

@@ -52,7 +52,7 @@ class Form:
 
 def forms(observed: dict[tuple[str, str, str], UnroutedRequest]) -> list[Form]:
     """Merge requests that one route would match; sorted."""
-    found: dict[tuple[str, str, tuple[str, ...]], Form] = {}
+    by_key: dict[tuple[str, str, tuple[str, ...]], Form] = {}
     for (method, host, path), request in sorted(observed.items()):
         segments, why = [], []
         for segment in path.removeprefix("/").split("/"):
@@ -61,25 +61,25 @@ def forms(observed: dict[tuple[str, str, str], UnroutedRequest]) -> list[Form]:
             if kind:
                 why.append({"{text}": "text that is no word"}.get(segment, segment.strip("{}")))
         key = (method, host, tuple(segments))
-        found.setdefault(key, Form(*key)).take(request, why)
-    longest = max((len(form.segments) for form in found.values()), default=0)
+        by_key.setdefault(key, Form(*key)).take(request, why)
+    longest = max((len(form.segments) for form in by_key.values()), default=0)
     for place in range(longest):
-        _fold(found, place)
-    return [form for _, form in sorted(found.items())]
+        _fold(by_key, place)
+    return [form for _, form in sorted(by_key.items())]
 
 
-def _fold(found: dict[tuple[str, str, tuple[str, ...]], Form], place: int) -> None:
+def _fold(by_key: dict[tuple[str, str, tuple[str, ...]], Form], place: int) -> None:
     """Replace the words at one place by an id if there are many different ones."""
     groups: dict[tuple[str, str, tuple[str, ...]], list[Form]] = {}
-    for (method, host, segments), form in found.items():
+    for (method, host, segments), form in by_key.items():
         if place < len(segments) and segments[place] not in {"", _ANY}:
             key = (method, host, (*segments[:place], _ANY, *segments[place + 1 :]))
             groups.setdefault(key, []).append(form)
     for key, group in groups.items():
         if len(group) < MANY:
             continue
-        folded = found.setdefault(key, Form(*key))
+        folded = by_key.setdefault(key, Form(*key))
         for form in group:
             folded.take(form.request, form.why)
-            del found[(form.method, form.host, form.segments)]
+            del by_key[(form.method, form.host, form.segments)]
         folded.why.add(f"{len(group)} different words")

@@ -70,27 +70,27 @@ class Explanation:
 
     def document(self) -> dict[str, Any]:
         """Return the explanation as JSON values."""
-        one = self.decision
+        decision = self.decision
         return {
-            "decision_id": one.decision_id,
-            "timestamp": one.at,
-            "outcome": one.outcome,
-            "reason_code": one.code,
-            "enforced": one.enforced,
+            "decision_id": decision.decision_id,
+            "timestamp": decision.at,
+            "outcome": decision.outcome,
+            "reason_code": decision.code,
+            "enforced": decision.enforced,
             "meaning": self.title,
             "page": self.page,
-            "message": one.message,
-            "step": one.step,
+            "message": decision.message,
+            "step": decision.step,
             "step_settles": self.settles,
-            "step_up_kinds": list(one.kinds),
-            "next_action": one.next_action,
-            "retry": one.retry,
-            "operation": one.operation,
-            "asked": one.requested if one.unresolved is not None else None,
-            "resource": one.resource,
-            "destination_class": one.destination_class,
-            "tier": one.tier,
-            "arguments": one.arguments,
+            "step_up_kinds": list(decision.kinds),
+            "next_action": decision.next_action,
+            "retry": decision.retry,
+            "operation": decision.operation,
+            "asked": decision.requested if decision.unresolved is not None else None,
+            "resource": decision.resource,
+            "destination_class": decision.destination_class,
+            "tier": decision.tier,
+            "arguments": decision.arguments,
             "chain": [
                 {
                     "kind": link.kind,
@@ -98,13 +98,17 @@ class Explanation:
                     "roles": list(link.roles) if link.roles is not None else None,
                     "claims": dict(link.claims),
                 }
-                for link in one.chain
+                for link in decision.chain
             ],
-            "enforcer": one.enforcer,
-            "surface": one.surface,
-            "node": one.node,
-            "trace_id": one.trace_id,
-            "bundle": {"name": one.bundle, "revision": one.revision, "digest": one.digest},
+            "enforcer": decision.enforcer,
+            "surface": decision.surface,
+            "node": decision.node,
+            "trace_id": decision.trace_id,
+            "bundle": {
+                "name": decision.bundle,
+                "revision": decision.revision,
+                "digest": decision.digest,
+            },
             "same_bundle": self.same_bundle,
             "policies": [
                 {"id": id_, "at": at, "reason": reason} for id_, at, reason in self.policies
@@ -189,14 +193,14 @@ def _closest(decision: RecordedDecision, bundle: BundleDescription) -> tuple[Clo
 def _lacks(policy: PolicyDescription, link: ChainLink) -> tuple[int, str]:
     """Rank a permit by its distance from a principal, and say what it lacked."""
     wanted = policy.principal.ids("Role")
-    named = frozenset(id_ for kind, id_ in policy.principal.entities if kind != "Role")
+    principals = frozenset(id_ for kind, id_ in policy.principal.entities if kind != "Role")
     holds = set(link.roles or ())
     condition = "its condition does not hold"
-    if not wanted and not named:
+    if not wanted and not principals:
         return (0, condition) if policy.conditional else (1, "it is not for this principal")
     if wanted and wanted & holds:
         return 0, condition if policy.conditional else "it fires with the bundle that is given"
-    if link.id in named:
+    if link.id in principals:
         return 0, condition
     roles = ", ".join(sorted(wanted)) or "none of its kind"
     held = ", ".join(sorted(holds)) if holds else "no role"
@@ -214,25 +218,25 @@ def _would_permit(
 ) -> list[str]:
     if decision.outcome == "PERMIT":
         return []
-    found = [_NEAREST.get(decision.code, "")]
+    changes = [_NEAREST.get(decision.code, "")]
     if decision.code in _UNPERMITTED:
-        found += _missing_permits(decision)
+        changes += _missing_permits(decision)
         if not permits:
             without = "no permit of the bundle speaks of this operation"
-            found.append(without if given else "--bundle FOLDER tells which permits came closest")
+            changes.append(without if given else "--bundle FOLDER tells which permits came closest")
     elif decision.outcome == "STEP_UP":
-        found.append(f"to show first: {', '.join(decision.kinds)}")
-    found.append(str(row.get("mend", "")))
+        changes.append(f"to show first: {', '.join(decision.kinds)}")
+    changes.append(str(row.get("mend", "")))
     system = decision.operation.partition(".")[0]
-    return [what.replace("SYSTEM", system) for what in found if what]
+    return [what.replace("SYSTEM", system) for what in changes if what]
 
 
 def _missing_permits(decision: RecordedDecision) -> list[str]:
-    found = []
+    permits = []
     for link in decision.unpermitted:
         roles = " or ".join(f'Role::"{role}"' for role in link.roles or ())
         whom = f"for {roles}, which it holds" if roles else "for a role that the bundle gives it"
-        found.append(
+        permits.append(
             f'a permit for {link.kind}::"{link.id}" on Action::"{decision.operation}", {whom}'
         )
-    return found
+    return permits
