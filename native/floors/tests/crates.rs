@@ -52,7 +52,7 @@ fn only_the_kernel_compiles_cedar() {
 /// YAML and the checker of JSON Schema are the bundle's.
 #[test]
 fn only_the_bundle_reads_files_of_a_bundle() {
-    for name in ["authz-kernel", "authz-lane", "authz-python"] {
+    for name in ["authz-kernel", "authz-lane", "authz-cases", "authz-python"] {
         for one in named_by(name) {
             let is_of_bundle = ["serde-saphyr", "jsonschema"].contains(&one.as_str());
             assert!(!is_of_bundle, "{name} names {one} in its Cargo.toml");

@@ -14,6 +14,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
+use authz_cases::fuzz as cases;
 use authz_kernel::plan::Plan;
 use authz_kernel::source::{self, fuzz as bundles};
 use authz_lane::{Listener, fuzz as calls};
@@ -31,7 +32,7 @@ const TARGETS: [(&str, Body); 15] = [
     ("json", bundles::json_text),
     ("envoy_request", calls::envoy_request),
     ("bundle", bundles::bundle_file),
-    ("case", bundles::case_file),
+    ("case", cases::case_file),
     ("route", |bytes| bundles::request(bytes, DESK.routes())),
     ("mcp", bundles::message),
     ("destination", bundles::destination),

@@ -5,7 +5,6 @@
 //! Records and text forms are `authz-base`'s; the kernel exports them under its own paths too. A module imports only modules
 //! that stand before it in `native/floors/tests/floors.rs`.
 
-pub mod casefile;
 pub mod decide;
 pub mod decision;
 pub mod describe;

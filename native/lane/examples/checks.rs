@@ -13,7 +13,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use authz_kernel::decision::Time;
 use authz_kernel::plan::Plan;
 use authz_kernel::source;
 use authz_lane::proto::authz::v1 as wire;
@@ -85,7 +84,7 @@ fn engine(folder: &Path) -> Result<Engine, Box<dyn Error>> {
     };
     let listeners = serde_json::json!([{ "name": LISTENER, "insecure_dev": true }]);
     let engine = Engine::new(settings)?;
-    let model = source::load_at(&files(&folder.join("bundle"))?, &BTreeMap::new(), Time(0), None)
+    let model = source::load(&files(&folder.join("bundle"))?, &BTreeMap::new())
         .map_err(|wrong| format!("{wrong:?}"))?;
     let plan = Plan::compile(model, None).map_err(|wrong| format!("{wrong:?}"))?;
     let trust = TrustSpec::from_json(&std::fs::read(folder.join("trust.json"))?)

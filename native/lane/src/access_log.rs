@@ -2,7 +2,6 @@
 //!
 //! The fields are those of `envoy/data/accesslog/v3/accesslog.proto`.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use authz_kernel::history::Event;
@@ -133,13 +132,7 @@ impl Engine {
         if world.plan.model().reports(&permit.operation) != Reports::AccessLog {
             return LogEntry::OtherReporter;
         }
-        let report = OutcomeReport {
-            decision_id: outcome.decision_id,
-            event: outcome.event,
-            // A request that was never sent brought nothing. Of any other, no labels are known here.
-            labels: (outcome.event == Event::Aborted).then(BTreeSet::new),
-            actuals: BTreeMap::new(),
-        };
+        let report = OutcomeReport::logged(outcome.decision_id, outcome.event);
         let caller = self.enforcer_caller(arrival, Arc::clone(world), transport);
         let settled = self.settle_report(&report, Reporter::AccessLog, &caller);
         let (record, _) = self.conclude_call(caller, settled);

@@ -141,7 +141,11 @@ impl Engine {
     }
 
     /// The answer of a call, or the error that its record says.
-    fn answer_of<T>(&self, record: &Judgement, answer: Option<T>) -> Result<T, ApiError> {
+    pub(crate) fn answer_of<T>(
+        &self,
+        record: &Judgement,
+        answer: Option<T>,
+    ) -> Result<T, ApiError> {
         record.granted()?;
         answer.ok_or_else(|| self.failed_inside())
     }

@@ -1,329 +1,468 @@
-//! What tools ask of a bundle without a server: run its tests, judge on stated facts.
+//! An engine for tests and tools, whose callers are stated instead of proved. It answers by the stages of a served call, all but
+//! the verification of evidence, and it keeps and records nothing.
+//!
+//! INVARIANT (no stated identity is served): a listener takes an [`Engine`](crate::Engine), and verifies evidence. No function of
+//! an `Engine` takes a [`StatedCaller`], and an [`OfflineEngine`] gives its engine to nobody. This compiles:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use authz_lane::{Engine, FastLane, FastSettings};
+//!
+//! fn serve(engine: Arc<Engine>, settings: FastSettings) {
+//!     drop(FastLane::start(engine, settings));
+//! }
+//! ```
+//!
+//! An offline engine cannot be served, so this does not compile:
+//!
+//! ```compile_fail
+//! use std::sync::Arc;
+//!
+//! use authz_lane::offline::OfflineEngine;
+//! use authz_lane::{FastLane, FastSettings};
+//!
+//! fn serve(engine: Arc<OfflineEngine>, settings: FastSettings) {
+//!     drop(FastLane::start(engine, settings));
+//! }
+//! ```
+
+mod caller;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use authz_kernel::casefile::{self, Report};
-use authz_kernel::decide::decide_traced;
-use authz_kernel::decision::{
-    Claim, Facts, Outcome, PolicyEffect, Principal, Proof, ProofMethod, Request, Subject, Time,
-    Verdict,
-};
+use authz_kernel::decision::{Decision, Outcome, Time};
 use authz_kernel::directories::Directories;
-use authz_kernel::hex::hex;
-use authz_kernel::history::{HistoryChanges, HistoryView, SessionHistory};
-use authz_kernel::mcp::ServerTask;
-use authz_kernel::model::Tier;
+use authz_kernel::history::HistoryChanges;
 use authz_kernel::plan::Plan;
-use authz_kernel::reach::{Place, Refused};
-use authz_kernel::task::{
-    self, AgentName, Param, Part, ScopeEntry, Speaker, SubjectProof, Task, TaskKind, TaskView,
-    read_names,
-};
-use authz_token::SpiffeId;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::task::{Record, RecordKey, RecordKind, Task};
+use authz_state::store::{MemoryStore, Survives, Transaction};
+use authz_state::{AuditError, AuditHealth, AuditLog, Durability, Ticket};
+use authz_token::{IssuerSpec, SubjectKind, SubjectProfile, TrustSpec, TrustStore};
 
-use crate::judgement::name_of;
-use crate::judgement::outcome_name;
+use crate::api_call::{ApiCaller, ApiOutcome, RefusedCaller};
+use crate::clock::Clock;
+use crate::engine::{Engine, EngineParts};
+use crate::envoy;
+use crate::error::EngineError;
+use crate::history;
+use crate::judgement::{Arrival, Asker, CallerIdentity, Judgement, name_of};
+use crate::proto::authz::v1 as wire;
+use crate::refusal::CallRefusal;
+use crate::report::{OutcomeReport, Reporter};
+use crate::request::{self, AgentClaim, CallRequest};
+use crate::settings::{CredentialSettings, DpopSettings, Lifetimes, Listener, Settings, Surface};
+use crate::steps::admit::{self, AdmittedCall};
+use crate::steps::identify::{IdentifiedCall, declared_labels};
+use crate::steps::{self, Call, EndedCall, Staged};
+use crate::transport::{ApiError, Transport};
+use crate::world::{Loaded, World};
 
-/// Runs case files against a plan.
-///
-/// Args: `files`: case files by path; of a whole bundle folder those under `tests/` are taken.
-#[must_use]
-pub fn test<B: AsRef<[u8]>>(plan: &Plan, files: &BTreeMap<String, B>, now_ms: i64) -> Report {
-    let is_bundle = files.contains_key("bundle.yaml");
-    let is_test = |path: &str| {
-        path.starts_with("tests/") && path.rsplit_once('.').is_some_and(|(_, kind)| kind == "yaml")
-    };
-    let tests: BTreeMap<String, Vec<u8>> = files
-        .iter()
-        .filter(|(path, _)| !is_bundle || is_test(path))
-        .map(|(path, bytes)| (path.clone(), bytes.as_ref().to_vec()))
-        .collect();
-    casefile::run(plan, &tests, Time(now_ms))
+pub use crate::offline::caller::{StatedCaller, StatedCredential, StatedSubject};
+
+/// Name of the one listener.
+const LISTENER: &str = "offline";
+/// Issuer of task credentials.
+const ISSUER: &str = "https://authz.invalid";
+/// Key of the fingerprints of task literals: those of a test are nobody's secret.
+pub const SECRET: [u8; 32] = [0; 32];
+
+/// Snapshot that an [`OfflineEngine`] decides by.
+#[derive(Clone, Debug)]
+pub struct OfflineWorld {
+    /// The bundle.
+    pub plan: Arc<Plan>,
+    /// Entries of the bundle's directories.
+    pub directories: Directories,
+    /// Aliases of the issuers whose subjects an agent may assert.
+    pub issuers: BTreeSet<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Stated {
-    r#as: Who,
-    call: String,
-    #[serde(default = "empty")]
-    input: Value,
-    resource: Option<String>,
-    #[serde(default)]
-    destinations: Vec<String>,
-    #[serde(default)]
-    supported_obligations: Vec<String>,
-    #[serde(default)]
-    enforcer: String,
-    task: Option<StatedTask>,
+/// Decision of a call of a stated caller.
+#[derive(Clone, Debug)]
+pub struct OfflineDecision {
+    /// Id of the decision.
+    pub id: String,
+    /// The outcome, before `mode` softens it.
+    pub outcome: Outcome,
+    /// Reason code.
+    pub reason: ReasonCode,
+    /// One line for the enforcer.
+    pub message: String,
+    /// False where `mode` lets a call through that is not permitted.
+    pub is_enforced: bool,
+    /// Names of the caller's principals, the subject first.
+    pub chain: Vec<String>,
+    /// The kernel's decision; none where a stage refused the call without it.
+    pub decision: Option<Decision>,
 }
 
-/// A task that is only for this request: who acts has it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StatedTask {
-    template: String,
-    #[serde(default)]
-    params: BTreeMap<String, Param>,
-    #[serde(default)]
-    prompt: String,
-    #[serde(default)]
-    scope: Vec<ScopeEntry>,
-    /// Labels that its session carries.
-    #[serde(default)]
-    labels: BTreeSet<String>,
+impl OfflineDecision {
+    fn of(record: &Judgement) -> Self {
+        Self {
+            id: record.arrival.id.clone(),
+            outcome: record.outcome(),
+            reason: record.reason(),
+            message: record.message().to_owned(),
+            is_enforced: record.softened().is_none(),
+            chain: record.caller.chain.iter().map(|one| name_of(one).into_owned()).collect(),
+            decision: record.decision().cloned(),
+        }
+    }
 }
 
-/// Literals of what is stated are nobody's secret.
-const LITERAL_KEY: [u8; 32] = [0; 32];
+/// Audit log that keeps no line. Nobody looks for the calls of a test in it.
+#[derive(Debug)]
+struct NoAudit;
 
-impl StatedTask {
-    /// Puts the labels that it carries into the history of its session.
-    fn carry(&self, now: Time, history: &mut SessionHistory) {
-        let changes = HistoryChanges { labels: self.labels.clone(), ..HistoryChanges::NONE };
-        history.apply(&changes, "stated", "", now);
+impl AuditLog for NoAudit {
+    fn submit(&self, _line: &[u8], _durability: Durability) -> Result<Option<Ticket>, AuditError> {
+        Ok(None)
     }
 
-    /// The task of whoever acts, started now.
-    fn start(
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn health(&self) -> AuditHealth {
+        AuditHealth { writable: true, ..AuditHealth::default() }
+    }
+
+    fn close(&self) {}
+}
+
+/// Engine over a store in memory, without an audit file. Its callers are stated.
+#[derive(Debug)]
+pub struct OfflineEngine {
+    engine: Engine,
+}
+
+impl OfflineEngine {
+    /// An engine with an empty store.
+    ///
+    /// # Errors
+    /// The alias of an issuer is not valid.
+    pub fn new(world: OfflineWorld, clock: Arc<dyn Clock>) -> Result<Self, EngineError> {
+        let settings = Settings::offline();
+        let store = Arc::new(MemoryStore::new(SECRET));
+        let parts = EngineParts { store, audit: Arc::new(NoAudit), clock };
+        let engine = Engine::with_parts(settings, parts)?;
+        let loaded = loaded(world, &engine)?;
+        engine.world.store(Some(Arc::new(loaded)));
+        Ok(Self { engine })
+    }
+
+    /// Judges a request, and stores the changes of its verdict. The `evidence` of the request is not read.
+    #[must_use]
+    pub fn check(&self, request: &wire::CheckRequest, caller: &StatedCaller) -> OfflineDecision {
+        let request = request::read_check(request, &self.engine.settings);
+        self.decide(Surface::Check, request, caller, false)
+    }
+
+    /// Judges a request without effect. The decision tells how each policy was judged.
+    #[must_use]
+    pub fn explain(&self, request: &wire::CheckRequest, caller: &StatedCaller) -> OfflineDecision {
+        let request = request::read_check(request, &self.engine.settings);
+        self.decide(Surface::Explain, request, caller, true)
+    }
+
+    /// Judges an HTTP request as a proxy sends it: the bytes of an `envoy.service.auth.v3.CheckRequest`.
+    #[must_use]
+    pub fn check_http(&self, request: &[u8], caller: &StatedCaller) -> OfflineDecision {
+        let relays = envoy::Relays { principal: false, labels: true, session: true };
+        let message = envoy::Request::read(request)
+            .map_err(|_| CallRefusal::input("the bytes are no ext_authz CheckRequest"));
+        let request = message.as_ref().map_err(Clone::clone).and_then(|message| {
+            envoy::of_request(message, &self.engine.settings, relays).map(|parsed| parsed.request)
+        });
+        self.decide(Surface::ExtAuthz, request, caller, false)
+    }
+
+    /// Starts a task.
+    ///
+    /// # Errors
+    /// The start is refused.
+    pub fn start_task(
         &self,
-        plan: &Plan,
-        who: &Who,
-        chain: &[Principal],
-        now: Time,
-    ) -> Result<Task, String> {
-        let agent = who.agent.as_deref().ok_or("a task is an agent's: say `as.agent`")?;
-        let acr = who.subject.as_ref().map_or("", |subject| subject.acr.as_str());
-        let subject = chain.first().and_then(|first| task::TaskSubject::of(first, acr));
-        let proof = subject.as_ref().map_or(SubjectProof::Itself, |_| SubjectProof::Verified);
-        let root = task::Root {
-            template: &self.template,
-            params: &self.params,
-            scope: &self.scope,
-            kind: TaskKind::Root,
-            assignee: AgentName::parse(agent).map_err(|error| error.to_string())?,
-            subject,
-            subject_proof: proof,
-            starter: String::new(),
-            deadline: None,
-            tier_cap: None,
-            names: read_names(
-                &[Part::of_user(&self.prompt)],
-                &self.params,
-                Speaker::Subject,
-                &LITERAL_KEY,
-            ),
-            now,
-            id: "stated".to_owned(),
-            session: "stated".to_owned(),
+        request: &wire::StartRequest,
+        caller: &StatedCaller,
+    ) -> Result<wire::StartResponse, ApiError> {
+        let run = |engine: &Engine, caller: &ApiCaller<'_>| engine.start_task(request, caller);
+        self.call(Surface::TaskStart, caller, caller.asker(), run)
+    }
+
+    /// Delegates a task.
+    ///
+    /// # Errors
+    /// The delegation is refused.
+    pub fn delegate_task(
+        &self,
+        request: &wire::DelegateRequest,
+        caller: &StatedCaller,
+    ) -> Result<wire::DelegateResponse, ApiError> {
+        let run = |engine: &Engine, caller: &ApiCaller<'_>| engine.delegate_task(request, caller);
+        self.call(Surface::TaskDelegate, caller, caller.asker(), run)
+    }
+
+    /// Adds a further turn of the user to a task.
+    ///
+    /// # Errors
+    /// The turn is refused.
+    pub fn extend_task(
+        &self,
+        request: &wire::ExtendRequest,
+        caller: &StatedCaller,
+    ) -> Result<wire::ExtendResponse, ApiError> {
+        let run = |engine: &Engine, caller: &ApiCaller<'_>| engine.extend_task(request, caller);
+        self.call(Surface::TaskExtend, caller, caller.asker(), run)
+    }
+
+    /// Ends a task, and all tasks below it.
+    ///
+    /// # Errors
+    /// The end is refused.
+    pub fn end_task(
+        &self,
+        request: &wire::EndRequest,
+        caller: &StatedCaller,
+    ) -> Result<wire::EndResponse, ApiError> {
+        let run = |engine: &Engine, caller: &ApiCaller<'_>| engine.end_task(request, caller);
+        self.call(Surface::TaskEnd, caller, caller.asker(), run)
+    }
+
+    /// Reports the outcome of a permitted call, as the enforcer that asked.
+    ///
+    /// # Errors
+    /// The report is refused.
+    pub fn report(
+        &self,
+        request: &wire::ReportRequest,
+        caller: &StatedCaller,
+    ) -> Result<wire::ReportResponse, ApiError> {
+        let run = |engine: &Engine, caller: &ApiCaller<'_>| engine.report_outcome(request, caller);
+        self.call(Surface::Report, caller, caller.asker(), run)
+    }
+
+    /// Reports the outcome of a permitted call, as the access log of the proxy that asked. Labels and amounts of the report do
+    /// not count.
+    ///
+    /// # Errors
+    /// The report is refused.
+    pub fn report_logged(
+        &self,
+        request: &wire::ReportRequest,
+        caller: &StatedCaller,
+    ) -> Result<(), ApiError> {
+        let run = |engine: &Engine, caller: &ApiCaller<'_>| {
+            let OutcomeReport { decision_id, event, .. } = OutcomeReport::read(request)?;
+            let report = OutcomeReport::logged(decision_id, event);
+            engine.settle_report(&report, Reporter::AccessLog, caller)
         };
-        task::start(plan, root).map_err(|refused| refused.to_string())
+        self.call(Surface::AccessLog, caller, caller.asker(), run)
+    }
+
+    /// Issues a task credential for a permit.
+    ///
+    /// Args: `key`: name of the key that the credential is bound to; none: it is not bound.
+    ///
+    /// # Errors
+    /// The credential is refused.
+    pub fn issue(
+        &self,
+        decision_id: &str,
+        key: Option<&str>,
+        caller: &StatedCaller,
+    ) -> Result<StatedCredential, ApiError> {
+        let request =
+            wire::IssueRequest { decision_id: decision_id.to_owned(), ..Default::default() };
+        let run =
+            |engine: &Engine, caller: &ApiCaller<'_>| engine.issue_credential(&request, caller);
+        let answer = self.call(Surface::CredentialIssue, caller, caller.itself(key), run)?;
+        let no_token = || ApiError::of(ReasonCode::BadInput, "no token is issued for the system");
+        StatedCredential::of_answer(&answer, key).ok_or_else(no_token)
+    }
+
+    /// Keeps a root task that no call started, and begins its session.
+    ///
+    /// Args: `labels`: labels that the session carries from the beginning.
+    ///
+    /// # Errors
+    /// The store refuses the task.
+    pub fn put_task(&self, task: Task, labels: BTreeSet<String>) -> Result<(), ApiError> {
+        let engine = &self.engine;
+        let (task, now) = (Arc::new(task), Time(engine.clock.now_ms()));
+        let locks = [RecordKey::new(RecordKind::Session, &task.session)];
+        let retention = engine.keeper.settings().retention_ms;
+        let mut begun = Ok(());
+        let mut work = |transaction: &mut dyn Transaction| {
+            let session = history::begin(transaction, &task, false, now, retention);
+            let Ok(mut session) = session else {
+                begun =
+                    Err(ApiError::of(ReasonCode::StateUnavailable, "the session does not begin"));
+                return Ok(false);
+            };
+            let changes = HistoryChanges { labels: labels.clone(), ..HistoryChanges::NONE };
+            session.history.apply(&changes, &task.id, "", now);
+            transaction.put(Record::Session(Arc::new(session)));
+            transaction.put(Record::Task(Arc::clone(&task)));
+            Ok(true)
+        };
+        let wait = engine.wait_of(&self.transport());
+        let kept = engine.keeper.transact(&locks, Survives::Crash, wait, &mut work);
+        kept.map_err(|refused| ApiError::of(refused.reason, refused.message))?;
+        begun
+    }
+
+    fn transport(&self) -> Transport<'static> {
+        Transport { received: self.engine.clock.monotonic(), ..Transport::by(LISTENER) }
+    }
+
+    fn arrival(&self, surface: Surface, asker: Asker) -> Arrival {
+        let engine = &self.engine;
+        let arrival = engine.arrival(surface, engine.world(), &self.transport());
+        Arrival { asks_itself: asker.enforcer.is_none(), asker, ..arrival }
+    }
+
+    /// Takes a request through the stages. The caller's statement stands in for the stage that verifies evidence.
+    fn decide(
+        &self,
+        surface: Surface,
+        request: Result<CallRequest<'_>, CallRefusal>,
+        caller: &StatedCaller,
+        explain: bool,
+    ) -> OfflineDecision {
+        let (engine, transport) = (&self.engine, self.transport());
+        let arrival = self.arrival(surface, caller.asker());
+        let line = engine.recorded(&transport);
+        let ended = match &request {
+            Ok(request) => {
+                let call = Call { request, transport: &transport, recorded: &line, explain };
+                let state = |admitted| stated(&call, admitted, caller);
+                steps::decide_as(engine, &call, arrival, state)
+            }
+            Err(refused) => {
+                let claim = AgentClaim::default();
+                admit::refuse_unread(engine, &transport, arrival, claim, refused.clone())
+            }
+        };
+        let record = engine.conclude_ended(ended, &transport, line);
+        OfflineDecision::of(&record)
+    }
+
+    /// Runs an API call. The caller's statement stands in for the evidence of its message.
+    fn call<T>(
+        &self,
+        surface: Surface,
+        caller: &StatedCaller,
+        asker: Asker,
+        run: impl FnOnce(&Engine, &ApiCaller<'_>) -> ApiOutcome<T>,
+    ) -> Result<T, ApiError> {
+        let (engine, transport) = (&self.engine, self.transport());
+        let arrival = self.arrival(surface, asker);
+        let world = match engine.admit(&arrival, &transport) {
+            Ok(world) => world,
+            Err(refused) => {
+                let line = engine.recorded(&transport);
+                let caller = RefusedCaller::of(arrival, line, "", refused);
+                return engine.answer_of(&engine.conclude_refused(caller, &transport), None);
+            }
+        };
+        let identity = caller.identity(arrival.now());
+        let caller = ApiCaller { identity, ..engine.enforcer_caller(arrival, world, &transport) };
+        let outcome = run(engine, &caller);
+        let (record, answer) = engine.conclude_call(caller, outcome);
+        engine.answer_of(&record, answer)
     }
 }
 
-fn empty() -> Value {
-    Value::Object(Map::new())
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Who {
-    agent: Option<String>,
-    subject: Option<StatedSubject>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StatedSubject {
-    issuer: String,
-    sub: String,
-    #[serde(default)]
-    kind: StatedKind,
-    #[serde(default)]
-    claims: BTreeMap<String, Value>,
-    #[serde(default)]
-    acr: String,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum StatedKind {
-    #[default]
-    User,
-    Service,
-}
-
-/// Judges one request whose principals are stated, not proved; for tools only, never for a caller.
-///
-/// Args: `request`: JSON of `{as: {agent, subject: {issuer, sub, kind, claims, acr}}, call, input, resource, destinations,
-/// supported_obligations, enforcer, task: {template, params, prompt, scope, labels}}`.
-///
-/// Returns: the decision with every policy judged, as JSON.
+/// The stage of a call whose caller is stated, in place of [`identify`](fn@crate::steps::identify).
 ///
 /// # Errors
-/// The request is not of that form.
-pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String> {
-    let stated: Stated = serde_json::from_slice(request).map_err(|error| error.to_string())?;
-    let chain = stated.r#as.chain()?;
-    let acr = stated.r#as.subject.as_ref().map_or("", |subject| subject.acr.as_str());
-    let is_agent = stated.r#as.agent.is_some();
-    let now = Time(now_ms);
-    let start = |said: &StatedTask| said.start(plan, &stated.r#as, &chain, now);
-    let task = match &stated.task {
-        Some(said) => Some(start(said)?),
-        None => {
-            let implicit = task::implicit(plan, &chain, acr, now).ok().flatten();
-            let is_remembered = plan.recalls_taskless(&stated.call, false);
-            implicit.or_else(|| is_remembered.then(|| task::taskless(&chain, acr)).flatten())
+/// The call as refused: the enforcer states labels that no call carries.
+fn stated<'a>(
+    call: &Call<'_, 'a>,
+    admitted: AdmittedCall,
+    caller: &StatedCaller,
+) -> Staged<'a, IdentifiedCall<'a>> {
+    let AdmittedCall { arrival, world } = &admitted;
+    let labels = declared_labels(&arrival.asker, &call.request.labels, world, call.explain);
+    match labels {
+        Ok(declared_labels) => {
+            let identity = caller.identity(arrival.now());
+            let caller = CallerIdentity { declared_labels, ..identity };
+            Ok(IdentifiedCall { admitted, caller, evidence: Vec::new(), unproved: None })
         }
-    };
-    // Neither the agent nor the subject did anything before.
-    let (mut history, nothing) = (SessionHistory::new(), SessionHistory::new());
-    if let Some(said) = &stated.task {
-        said.carry(now, &mut history);
-    }
-    let directories = Directories::of(plan.model());
-    let facts = Facts {
-        enforcer: &stated.enforcer,
-        chain: &chain,
-        proof: Proof {
-            method: if is_agent { ProofMethod::JwtSvid } else { ProofMethod::Jwt },
-            bound: false,
-            age: Some(0),
-            acr,
-        },
-        confidence: 0,
-        task: task.as_ref().map(|task| TaskView { task, ancestors: &[] }),
-        subject_proof: None,
-        history: task.as_ref().map(|_| HistoryView {
-            agent: Some(&nothing),
-            subject: Some(&nothing),
-            ..HistoryView::new(&history)
-        }),
-        literal_key: Some(&LITERAL_KEY),
-        directories: Some(&directories),
-        granted: None,
-    };
-    let arguments = stated.input.to_string();
-    let destinations: Vec<&str> = stated.destinations.iter().map(String::as_str).collect();
-    let obligations: Vec<&str> = stated.supported_obligations.iter().map(String::as_str).collect();
-    let request = Request {
-        operation: &stated.call,
-        arguments: arguments.as_bytes().into(),
-        resource: stated.resource.as_deref(),
-        destinations: &destinations,
-        supported_obligations: &obligations,
-        labels: &[],
-        server_task: ServerTask::None,
-    };
-    let decision = decide_traced(plan, &facts, &request, now);
-    let trace: Vec<Value> = decision
-        .trace
-        .iter()
-        .map(|judged| {
-            let (result, error) = match &judged.result {
-                Verdict::Fired => ("fired", ""),
-                Verdict::NotFired => ("not fired", ""),
-                Verdict::Failed(how) => ("failed", how.as_str()),
-            };
-            json!({
-                "policy_id": judged.policy,
-                "effect": match judged.effect {
-                    PolicyEffect::Permit => "permit",
-                    PolicyEffect::Forbid => "forbid",
-                },
-                "result": result,
-                "error": error,
-                "principal": judged.principal,
-                "file": judged.at.file,
-                "line": judged.at.line,
-                "reason": judged.reason,
-            })
-        })
-        .collect();
-    let row = decision.reason.row();
-    let system = stated.call.split_once('.').map_or("", |(system, _)| system);
-    let systems = [if plan.systems().contains_key(system) { system } else { "" }.to_owned()];
-    let place = match (decision.tier.filter(|_| decision.is_judged), plan.operation(&stated.call)) {
-        (Some(tier), _) => Place::Judged { system, tier },
-        (None, Some(_)) if !decision.operation.is_empty() => Place::Operation(&decision.operation),
-        (None, Some(operation)) => Place::Operation(&operation.id),
-        (None, None) => Place::Systems(&systems),
-    };
-    let (reason, understood) = (decision.reason, decision.understood);
-    let has_task = stated.task.is_some();
-    let refused = Refused { chain: &chain, has_task, place, reason, understood };
-    let softened = decision.outcome != Outcome::Permit && plan.softens(&refused, Time(now_ms));
-    let answer = json!({
-        "enforced": !softened,
-        "outcome": outcome_name(decision.outcome),
-        "reason_code": decision.reason.as_str(),
-        "public_code": row.public_code.as_str(),
-        "next_action": row.next_action.as_str(),
-        "retry": row.retry.as_str(),
-        "message": decision.message,
-        "step_up_kinds": decision.kinds,
-        "policy_ids": decision.policies,
-        "controls": decision.controls,
-        "obligations": decision.obligations,
-        "operation": decision.operation,
-        "tier": decision.tier.map_or("", Tier::as_str),
-        "resource": decision.resource,
-        "destination_class": decision.destination_class,
-        "excess": decision.excess,
-        "sequences": decision.sequences,
-        "budgets": decision.budgets,
-        "arguments_digest": decision.arguments_digest.map(|digest| hex(&digest)),
-        "chain": chain.iter().map(name_of).collect::<Vec<_>>(),
-        "shown_reason": decision.shown_reason,
-        "trace": trace,
-    });
-    Ok(answer.to_string().into_bytes())
-}
-
-impl Who {
-    fn chain(&self) -> Result<Vec<Principal>, String> {
-        let mut chain = Vec::new();
-        if let Some(stated) = &self.subject {
-            let mut claims = BTreeMap::new();
-            for (name, value) in &stated.claims {
-                claims.insert(name.clone(), claim(name, value)?);
-            }
-            let (issuer, sub) = (stated.issuer.clone(), stated.sub.clone());
-            let subject = Arc::new(Subject { issuer, sub, claims, narrowed: Vec::new() });
-            chain.push(match stated.kind {
-                StatedKind::User => Principal::User(subject),
-                StatedKind::Service => Principal::Service(subject),
-            });
+        Err(refused) => {
+            Err(EndedCall::refused(Judgement::of(admitted.arrival), Vec::new(), refused))
         }
-        if let Some(agent) = &self.agent {
-            let id = SpiffeId::parse(agent)
-                .map_err(|error| format!("`as.agent` is no SPIFFE id: {error}"))?;
-            chain.push(Principal::Agent {
-                spiffe_id: id.as_str().to_owned(),
-                trust_domain: id.trust_domain().to_owned(),
-            });
-        }
-        if chain.is_empty() {
-            return Err("`as` names nobody; give `agent`, `subject` or both".to_owned());
-        }
-        Ok(chain)
     }
 }
 
-fn claim(name: &str, value: &Value) -> Result<Claim, String> {
-    let refused = || format!("claim `{name}` is no true or false, integer, text, or list of texts");
-    match value {
-        Value::Bool(value) => Ok(Claim::Bool(*value)),
-        Value::Number(number) => number.as_i64().map(Claim::Long).ok_or_else(refused),
-        Value::String(text) => Ok(Claim::Text(text.clone())),
-        Value::Array(items) => {
-            let text = |item: &Value| item.as_str().map(str::to_owned).ok_or_else(refused);
-            items.iter().map(text).collect::<Result<_, _>>().map(Claim::Texts)
-        }
-        Value::Null | Value::Object(_) => Err(refused()),
+/// The snapshot that the engine decides by.
+fn loaded(world: OfflineWorld, engine: &Engine) -> Result<Loaded, EngineError> {
+    let OfflineWorld { plan, directories, issuers } = world;
+    let trust = TrustStore::compile(&trust_of(issuers)).map_err(|errors| {
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        EngineError::Invalid(texts.join("\n"))
+    })?;
+    let listener = Listener {
+        name: LISTENER.to_owned(),
+        enforcer: None,
+        insecure_dev: false,
+        mutual: false,
+        admin: false,
+        http: false,
+        surfaces: None,
+    };
+    let credentials = CredentialSettings {
+        issuer: ISSUER.to_owned(),
+        audiences: BTreeMap::new(),
+        lifetime: Lifetimes::default(),
+        dpop: DpopSettings::default(),
+        injections: BTreeMap::new(),
+        leases: BTreeMap::new(),
+    };
+    let world = World {
+        plan,
+        trust: Arc::new(trust),
+        listeners: vec![listener],
+        peers: Vec::new(),
+        credentials: Some(credentials),
+        directories: BTreeMap::new(),
+        fetched: BTreeMap::new(),
+    };
+    let mut loaded = Loaded::new(world, &engine.metrics)?;
+    loaded.directories = directories;
+    Ok(loaded)
+}
+
+/// A trust store that knows the aliases of issuers, and none of their keys.
+fn trust_of(issuers: BTreeSet<String>) -> TrustSpec {
+    let issuer = |alias: String| {
+        let spec = IssuerSpec {
+            issuer: format!("https://{alias}.invalid"),
+            audience: vec![LISTENER.to_owned()],
+            alone_audience: Vec::new(),
+            alone_bound: false,
+            algorithms: vec!["ES256".to_owned()],
+            jwks: "{\"keys\":[]}".to_owned(),
+            from: LISTENER.to_owned(),
+            subject: SubjectKind::User,
+            profile: SubjectProfile::default(),
+            typ: None,
+            claims: Vec::new(),
+        };
+        (alias, spec)
+    };
+    TrustSpec {
+        audiences: vec![LISTENER.to_owned()],
+        leeway_seconds: 5,
+        max_token_bytes: 8_192,
+        max_lifetime_seconds: None,
+        domains: BTreeMap::new(),
+        issuers: issuers.into_iter().map(issuer).collect(),
+        own: None,
     }
 }

@@ -34,7 +34,18 @@ pub(crate) struct OutcomeReport {
 }
 
 impl OutcomeReport {
-    fn read(message: &wire::ReportRequest) -> Result<Self, CallRefusal> {
+    /// The report of an access log, which names no labels: a request that was never sent brought nothing, and the results of any
+    /// other are not known here.
+    pub(crate) fn logged(decision_id: String, event: Event) -> Self {
+        Self {
+            decision_id,
+            event,
+            labels: (event == Event::Aborted).then(BTreeSet::new),
+            actuals: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn read(message: &wire::ReportRequest) -> Result<Self, CallRefusal> {
         check_id("decision_id", &message.decision_id)?;
         let event = match wire::ReportResult::try_from(message.result) {
             Ok(wire::ReportResult::Ok) => Event::Done,

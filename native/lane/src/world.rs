@@ -148,6 +148,13 @@ impl Enforcer {
         }
     }
 
+    /// An enforcer that a test states: it asks about every system, and says what proxies and tool servers may say.
+    ///
+    /// Args: `relays_prompt`: it is a front end, too.
+    pub(crate) fn stated(name: String, relays_prompt: bool) -> Self {
+        Self { name, relays_prompt, relays_session: true, ..Self::insecure_dev() }
+    }
+
     /// Facts of a front end for which its word counts: the value of `relays`, and its name in messages.
     fn speaks_for_user(&self) -> Option<(&'static str, &'static str)> {
         match (self.relays_prompt, self.relays_session) {

@@ -9,8 +9,8 @@ use authz_kernel::diagnostic::{Diagnostic, Diagnostics};
 use authz_kernel::directories::Entries;
 use authz_kernel::model::Location;
 use authz_kernel::plan::Plan;
-use authz_kernel::{catalog, hex, source};
-use authz_lane::{Pace, offline};
+use authz_kernel::{catalog, hex};
+use authz_lane::Pace;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -68,7 +68,7 @@ impl PyPlan {
         files: Files,
         now_ms: i64,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        detach_json_bytes(py, || offline::test(&self.plan, &files, now_ms))
+        detach_json_bytes(py, || authz_cases::test(&self.plan, &files, now_ms))
     }
 
     fn eval<'py>(
@@ -78,7 +78,7 @@ impl PyPlan {
         now_ms: i64,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let answer = detach(py, || {
-            offline::eval(&self.plan, request_json, now_ms).map_err(|problem| {
+            authz_cases::eval(&self.plan, request_json, now_ms).map_err(|problem| {
                 let location = Location { file: "request".to_owned(), ..Location::default() };
                 Diagnostics::from(Diagnostic::error(&location, problem, ""))
             })
@@ -171,7 +171,13 @@ fn compile(
         rest();
         contents.insert(path.clone(), content.to_vec());
     }
-    let model = source::load_beside(&contents, vars, now, previous.map(Plan::model), &mut rest)?;
+    let model = authz_cases::source::load_beside(
+        &contents,
+        vars,
+        now,
+        previous.map(Plan::model),
+        &mut rest,
+    )?;
     Plan::compile_beside(model, previous, &mut rest)
 }
 

@@ -1,6 +1,6 @@
 //! Functions for the commands that write and review bundles, and the build's own facts.
 
-use authz_kernel::{casefile, catalog, format, source, task};
+use authz_kernel::{catalog, format, source, task};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -31,7 +31,7 @@ pub(crate) fn bundle_schema(py: Python<'_>) -> String {
 /// Returns the JSON Schema of case files.
 #[pyfunction]
 pub(crate) fn case_schema(py: Python<'_>) -> String {
-    py.detach(casefile::case_schema)
+    py.detach(authz_cases::case_schema)
 }
 
 /// Computes the digests and the operations of an MCP server's tools.

@@ -21,12 +21,6 @@ pub fn bundle_file(bytes: &[u8]) {
     drop(super::load(&files, &vars));
 }
 
-/// Reads the bytes as a case file.
-pub fn case_file(bytes: &[u8]) {
-    let vars = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
-    drop(crate::casefile::parse("tests/fuzz.yaml", bytes, &vars));
-}
-
 /// Starts a task with the bytes as its scope, in JSON, and its prompt; a scope that was given can be given on.
 pub fn task(bytes: &[u8], plan: &crate::plan::Plan) {
     let text = String::from_utf8_lossy(bytes);

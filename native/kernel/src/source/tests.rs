@@ -1,13 +1,8 @@
-//! The schema of case files, and random bytes as every kind of text that a bundle or a caller brings.
+//! Random bytes as every kind of text that a bundle or a caller brings.
 
 use std::collections::BTreeMap;
 
 use super::*;
-
-#[test]
-fn the_schema_of_case_files_names_what_an_enforcer_can_do() {
-    assert!(casefile::case_schema().contains("\"supported_obligations\""));
-}
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "reads the corpus")]
@@ -21,7 +16,7 @@ fn the_corpus_and_what_resembles_it_never_panic() {
     assert!(plan.is_ok(), "the corpus has no bundle of tasks");
     let Ok(plan) = plan else { return };
     let mut count = 0;
-    for folder in ["bundle", "route", "case", "mcp", "scope", "json"] {
+    for folder in ["bundle", "route", "mcp", "scope", "json"] {
         let entries = std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
         for bytes in entries.filter_map(|entry| std::fs::read(entry.path()).ok()) {
             count += 1;
@@ -39,7 +34,6 @@ fn the_corpus_and_what_resembles_it_never_panic() {
                 }
                 for text in [&bytes, &changed] {
                     fuzz::bundle_file(text);
-                    fuzz::case_file(text);
                     fuzz::json_text(text);
                     fuzz::request(text, &table);
                     fuzz::message(text);
@@ -49,5 +43,5 @@ fn the_corpus_and_what_resembles_it_never_panic() {
             }
         }
     }
-    assert!(count >= 26, "the corpus is gone");
+    assert!(count >= 23, "the corpus is gone");
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::common::NOW;
-use crate::history::{compiled, decided_in, trace};
+use crate::history::{compiled, decided_in};
 use crate::places::{self, MANY, SCOPES, is_same};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,36 +193,6 @@ fn what_would_give_back_or_overflow_is_refused() {
 }
 
 #[test]
-fn policy_may_say_what_follows() {
-    let stepup = "@id(\"b\") @stepup(\"approve\") forbid(principal, action == Action::\"s.o0\", resource)
-when { context.budgets.contains(Budget::\"b\") } unless { context.satisfied.contains(Kind::\"approve\") };";
-    let plan = bundle("  b: {count: s.o0, most: 1, then: policy}\n", stepup).unwrap();
-    let steps = "      - {call: s.o0, input: {amount: 1}, expect: PERMIT}\n      - {call: s.o0, input: {amount: 1}, expect: {outcome: STEP_UP, kinds: [approve]}}\n";
-    assert_eq!(Vec::<String>::new(), trace(&plan, steps));
-    let error = bundle("  b: {count: s.o0, most: 1, then: policy}\n", "").unwrap_err();
-    assert!(error.contains("no policy reads the budget `b`"), "{error}");
-    assert_eq!(
-        Outcome::Permit,
-        decided_in(
-            &plan,
-            "s.o1",
-            "{\"amount\": 1}",
-            Some(HistoryView::new(&SessionHistory::new()))
-        )
-        .outcome
-    );
-}
-
-#[test]
-fn policy_lets_no_amount_below_nothing_through() {
-    let always = "@id(\"b\") @stepup(\"confirm\") forbid(principal, action == Action::\"s.o0\", resource)
-when { context.budgets.contains(Budget::\"b\") && context.input.amount > 100 } unless { context.satisfied.contains(Kind::\"confirm\") };";
-    let plan = bundle("  b: {sum: /amount, of: s.o0, most: 10, then: policy}\n", always).unwrap();
-    let steps = "      - {call: s.o0, input: {amount: 11}, expect: PERMIT}\n      - {call: s.o0, input: {amount: -1}, expect: {outcome: DENY, code: BUDGET_EXCEEDED}}\n";
-    assert_eq!(Vec::<String>::new(), trace(&plan, steps));
-}
-
-#[test]
 fn a_higher_limit_keeps_what_was_spent() {
     let one = bundle("  b: {count: s.o0, most: 1}\n", "").unwrap();
     let two = bundle("  b: {count: s.o0, most: 2}\n", "").unwrap();
@@ -276,4 +246,23 @@ fn what_has_no_end_needs_a_window() {
         bundle(&format!("  b: {{count: s.o0, most: 1, within: 24h, scope: {scope}}}\n"), "")
             .unwrap();
     }
+}
+
+#[test]
+fn policy_must_read_a_budget_of_which_it_says_what_follows() {
+    let stepup = "@id(\"b\") @stepup(\"approve\") forbid(principal, action == Action::\"s.o0\", resource)
+when { context.budgets.contains(Budget::\"b\") } unless { context.satisfied.contains(Kind::\"approve\") };";
+    let plan = bundle("  b: {count: s.o0, most: 1, then: policy}\n", stepup).unwrap();
+    let error = bundle("  b: {count: s.o0, most: 1, then: policy}\n", "").unwrap_err();
+    assert!(error.contains("no policy reads the budget `b`"), "{error}");
+    assert_eq!(
+        Outcome::Permit,
+        decided_in(
+            &plan,
+            "s.o1",
+            "{\"amount\": 1}",
+            Some(HistoryView::new(&SessionHistory::new()))
+        )
+        .outcome
+    );
 }

@@ -8,19 +8,9 @@ use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
 
 use crate::common::NOW;
-use crate::history::{compiled, decided_in, trace};
+use crate::history::{compiled, decided_in};
 
-const FACTS: &str = r#"
-agents: {bots: ["spiffe://a.example/ns/desk/sa/*"]}
-catalog:
-  crm: {kind: http, operations: {get: {input: {type: object, properties: {id: {type: string}}}}, status: {}}}
-classify:
-  - {match: crm.get, effects: [read], tier: low}
-  - {match: crm.status, effects: [read], tier: low}
-denials: {raise_after: 2, end_after: 3}
-templates:
-  desk: {purpose: work, deadline: 30m, starters: [bots], scope: [{system: crm}]}
-"#;
+const FACTS: &str = include_str!("../facts/denials.yaml");
 const POLICIES: &str = r#"
 @id("may") permit(principal in Role::"bots", action, resource);
 @id("not-yours") forbid(principal, action == Action::"crm.get", resource)
@@ -94,17 +84,7 @@ fn what_is_let_through_ends_the_run_also_where_it_is_only_observed() {
 }
 
 #[test]
-fn the_last_of_too_many_ends_the_task() {
-    let steps = "      - {call: crm.get, input: {id: own}, expect: PERMIT}
-      - {call: crm.get, input: {id: a}, expect: DENY}
-      - {call: crm.get, input: {id: b}, expect: DENY}
-      - {call: crm.get, input: {id: b}, expect: {outcome: DENY, tier: TIER_STANDARD}}
-      - {call: crm.get, input: {id: c}, expect: {outcome: DENY, code: FORBIDDEN}}
-      - {call: crm.get, input: {id: own}, expect: {outcome: DENY, code: REVOKED}}\n";
-    assert_eq!(
-        Vec::<String>::new(),
-        trace(&plan("denials: {raise_after: 2, end_after: 3}"), steps)
-    );
+fn the_limit_of_a_later_bundle_counts_at_once() {
     let mut session = SessionHistory::new();
     let lax = plan("denials: {}");
     for id in ["1", "2", "3", "4"] {

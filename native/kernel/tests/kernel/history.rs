@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use authz_kernel::casefile;
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{Decision, Facts, Outcome, Principal, Request, Time};
 use authz_kernel::history::{HistoryChanges, HistoryView, MAX_LABELS, SessionHistory};
@@ -17,20 +16,7 @@ use authz_kernel::task::{
 
 use crate::common::{NOW, facts, request};
 
-const FACTS: &str = r#"
-agents: {bots: ["spiffe://a.example/ns/desk/sa/*"], loners: ["spiffe://a.example/ns/loner/sa/*"]}
-labels: {pii: {kind: confidentiality}, untrusted: {kind: trust}}
-destinations: {external: {match: "*", clearance: []}}
-catalog:
-  crm: {kind: http, operations: {get: {}, status: {}}}
-  mail: {kind: http, operations: {send: {input: {type: object, properties: {to: {type: array, items: {type: string}}}}}}}
-classify:
-  - {match: crm.get, effects: [read], tier: low, yields: [pii]}
-  - {match: crm.status, effects: [read], tier: low}
-  - {match: mail.send, effects: [export], tier: low, destination: {from: /to, type: email}}
-templates:
-  desk: {purpose: work, deadline: 30m, starters: [bots], scope: [{system: crm}, {system: mail}]}
-"#;
+const FACTS: &str = include_str!("../facts/history.yaml");
 const MAY: &str = r#"@id("may") permit(principal in Role::"bots", action, resource);"#;
 
 /// The plan of a bundle, or what is wrong with it.
@@ -42,18 +28,6 @@ pub(crate) fn compiled(manifest: &str, facts: &str, policies: &str) -> Result<Pl
             .collect();
     let model = source::load(&files, &BTreeMap::new()).map_err(|error| error.to_string())?;
     Plan::compile(model, None).map_err(|error| error.to_string())
-}
-
-/// Runs the steps of one trace; gives what came out otherwise.
-pub(crate) fn trace(plan: &Plan, steps: &str) -> Vec<String> {
-    let text = format!(
-        "fixtures: {{agents: {{bot: 'spiffe://a.example/ns/desk/sa/bot', sub: 'spiffe://a.example/ns/desk/sa/sub'}}}}\n\
-         tests:\n  - trace: t\n    task: {{template: desk, agent: bot}}\n    steps:\n{steps}"
-    );
-    let files = BTreeMap::from([("t.yaml".to_owned(), text.into_bytes())]);
-    let report = casefile::run(plan, &files, NOW);
-    let failed = report.failed.iter();
-    failed.map(|f| format!("{}: {} != {} ({})", f.step, f.actual, f.expected, f.message)).collect()
 }
 
 fn bot() -> Principal {
@@ -252,20 +226,6 @@ fn a_label_that_the_bundle_does_not_have_may_be_confidential() {
 }
 
 #[test]
-fn calls_count_only_where_a_policy_reads_how_many() {
-    let most =
-        "@id(\"most\") forbid(principal, action, resource) when { context.session.calls >= 2 };";
-    let plan = compiled("{name: a}", FACTS, &format!("{MAY}\n{most}")).unwrap();
-    let steps = "      - {call: crm.status, expect: PERMIT}\n      - {call: crm.get, expect: PERMIT}\n      - {call: crm.status, expect: {outcome: DENY, code: FORBIDDEN}}\n";
-    assert_eq!(Vec::<String>::new(), trace(&plan, steps));
-    let sources =
-        "@id(\"one\") forbid(principal, action, resource) when { context.session.sources >= 1 };";
-    let plan = compiled("{name: a}", FACTS, &format!("{MAY}\n{sources}")).unwrap();
-    let steps = "      - {call: crm.status, expect: PERMIT}\n      - {call: crm.get, expect: PERMIT}\n      - {call: crm.status, expect: {outcome: DENY, code: FORBIDDEN}}\n";
-    assert_eq!(Vec::<String>::new(), trace(&plan, steps));
-}
-
-#[test]
 fn what_depends_on_the_past_is_not_stateless() {
     let session = "@id(\"s\") forbid(principal, action == Action::\"crm.status\", resource) when { context.session.sources >= 1 };";
     let flow = "@id(\"f\") forbid(principal, action, resource) when { !context.excess.isEmpty() };";
@@ -422,36 +382,6 @@ fn a_label_that_nothing_reads_is_warned_of() {
     assert_eq!(1, warned(&format!("{MAY}\n{flow}")), "a clearance is about confidentiality only");
     let named = "@id(\"n\") forbid(principal, action, resource) when { context.session.labels.contains(Label::\"untrusted\") };";
     assert_eq!(0, warned(&format!("{MAY}\n{flow}\n{named}")));
-}
-
-#[test]
-fn harmless_parts_make_a_whole_that_is_none() {
-    let facts = FACTS
-        .replace("pii: {kind: confidentiality}", "pii: {kind: confidentiality}, bulk: {kind: confidentiality, derive: {from: pii, resources: 3}}, many: {kind: trust, derive: {from: pii, sources: 2}}")
-        .replace("crm: {kind: http, operations: {get: {}, status: {}}}", "hr: {kind: http, operations: {get: {}}}\n  crm: {kind: http, operations: {get: {}, status: {}, one: {input: {type: object, properties: {id: {type: string}}, required: [id]}}}}")
-        .replace("  - {match: crm.status,", "  - {match: hr.get, effects: [read], tier: low, yields: [pii]}\n  - {match: crm.one, effects: [read], tier: low, resource: {collection: people, id: /id}}\n  - {match: crm.status,")
-        .replace("scope: [{system: crm}", "scope: [{system: hr}, {system: crm}")
-        + "resources: {people: {labels: [pii]}}\n";
-    let bulk = "@id(\"bulk\") forbid(principal, action == Action::\"crm.status\", resource) when { context.session.labels.contains(Label::\"bulk\") };
-@id(\"many\") forbid(principal, action == Action::\"mail.send\", resource) when { context.session.labels.contains(Label::\"many\") };";
-    let plan = compiled("{name: a}", &facts, &format!("{MAY}\n{bulk}")).unwrap();
-    let one =
-        |id: &str| format!("      - {{call: crm.one, input: {{id: {id}}}, expect: PERMIT}}\n");
-    let status = |expect: &str| format!("      - {{call: crm.status, expect: {expect}}}\n");
-    let mail =
-        |expect: &str| format!("      - {{call: mail.send, input: {{}}, expect: {expect}}}\n");
-    let steps = [
-        one("a"),
-        one("b"),
-        one("a"),
-        status("PERMIT"),
-        mail("PERMIT"),
-        "      - {call: hr.get, expect: PERMIT}\n".to_owned(),
-        status("{outcome: DENY, code: FORBIDDEN}"),
-        mail("{outcome: DENY, code: FORBIDDEN}"),
-        one("c"),
-    ];
-    assert_eq!(Vec::<String>::new(), trace(&plan, &steps.concat()));
 }
 
 /// Fills a session to its brim, with what another revision of the bundle keeps.

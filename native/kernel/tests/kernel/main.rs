@@ -30,4 +30,3 @@ mod split;
 mod task_property;
 mod tasks;
 mod traps;
-mod twin;

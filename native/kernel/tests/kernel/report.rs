@@ -12,44 +12,9 @@ use authz_kernel::plan::Plan;
 use proptest::prelude::*;
 
 use crate::common::NOW;
-use crate::history::{compiled, decided_in, trace};
+use crate::history::{compiled, decided_in};
 
-const FACTS: &str = r#"
-agents: {bots: ["spiffe://a.example/ns/desk/sa/*"]}
-labels:
-  pii: {kind: confidentiality}
-  vip: {kind: confidentiality}
-  untrusted: {kind: trust}
-  dossier: {kind: confidentiality, derive: {from: vip, resources: 2}}
-destinations: {external: {match: "*", clearance: []}}
-catalog:
-  crm:
-    kind: http
-    reports: sdk
-    operations:
-      get: {input: {type: object, properties: {id: {type: string}, n: {type: integer}}}}
-      list: {}
-      pay: {input: {type: object, properties: {n: {type: integer}}, required: [n]}}
-      move: {input: {type: object, properties: {n: {type: integer}}, required: [n]}}
-      delete: {}
-  mail: {kind: http, operations: {get: {}, send: {input: {type: object, properties: {to: {type: array, items: {type: string}}}}}}}
-classify:
-  - {match: crm.get, effects: [read], tier: low, yields: {minimum: [pii], maximum: [pii, vip]}, resource: {collection: customers, id: /id}}
-  - {match: crm.list, effects: [read], tier: low, yields: {minimum: [], maximum: [untrusted]}}
-  - {match: crm.pay, effects: [write], tier: low, abortable: true}
-  - {match: crm.move, effects: [write], tier: low}
-  - {match: crm.delete, effects: [delete], tier: low}
-  - {match: mail.get, effects: [read], tier: low, yields: {minimum: [], maximum: [untrusted]}}
-  - {match: mail.send, effects: [export], tier: low, destination: {from: /to, type: email}}
-resources: {customers: {}}
-sequences:
-  look-first: {require: crm.list, before: crm.delete}
-  looked: {never: crm.move, after: crm.list}
-budgets:
-  money: {sum: /n, of: [crm.pay, crm.move], most: 100}
-templates:
-  desk: {purpose: work, deadline: 30m, starters: [bots], scope: [{system: crm}, {system: mail}]}
-"#;
+const FACTS: &str = include_str!("../facts/report.yaml");
 const MAY: &str = r#"
 @id("may") permit(principal in Role::"bots", action, resource);
 @id("flow") @stepup("approve") forbid(principal, action, resource)
@@ -320,71 +285,11 @@ fn what_is_open_is_stored_by_name_and_what_is_not_known_is_kept() {
 }
 
 #[test]
-fn a_trace_tells_what_came_of_its_calls() {
-    let plan = plan();
-    let steps = r#"
-      - {call: crm.list, expect: PERMIT}
-      - {call: crm.delete, expect: {outcome: DENY, policies: [order, trust]}}
-      - {report: {of: 1}, expect: OK}
-      - {report: {of: 1}, expect: NOT_PERMITTED}
-      - {call: crm.delete, expect: PERMIT}
-      - {call: crm.get, input: {id: "1"}, expect: PERMIT}
-      - {report: {labels: [untrusted]}, expect: BAD_INPUT}
-      - {report: {result: failed}, expect: OK}
-      - {call: crm.pay, input: {n: 100}, expect: PERMIT}
-      - {call: crm.pay, input: {n: 1}, expect: {outcome: DENY, code: BUDGET_EXCEEDED}}
-      - {report: {of: 9, result: ok, actuals: {money: 200}}, expect: BAD_INPUT}
-      - {report: {of: 9, result: failed}, expect: OK}
-      - {call: crm.pay, input: {n: 100}, expect: PERMIT}
-      - {call: mail.get, expect: PERMIT}
-      - {report: {}, expect: ENFORCER_REFUSED}
-      - {report: {of: 2}, expect: NOT_PERMITTED}
-"#;
-    assert_eq!(Vec::<String>::new(), trace(&plan, steps));
-}
-
-#[test]
 fn what_nobody_reports_cannot_be_required_to_be_done() {
     let facts = FACTS.replace("require: crm.list", "require: mail.get");
     let error = compiled("{name: a}", &facts, MAY).unwrap_err();
     assert!(error.contains("nobody reports that `mail.get` is done"), "{error}");
     assert!(error.contains("{mail: {reports: sdk"), "{error}");
-}
-
-/// It sees whether something was done, and not what came of it: only where nothing was tried nothing came.
-#[test]
-fn an_access_log_names_no_labels() {
-    let steps = |code: &str| {
-        format!(
-            r#"
-      - {{call: crm.list, expect: PERMIT}}
-      - {{report: {{result: ok}}, expect: OK}}
-      - {{call: crm.delete, expect: {code}}}
-"#
-        )
-    };
-    let plan = plan();
-    assert_eq!(Vec::<String>::new(), trace(&plan, &steps("PERMIT")));
-    let facts = FACTS.replace("reports: sdk", "reports: access_log");
-    let plan = compiled("{name: a}", &facts, MAY).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(Vec::<String>::new(), trace(&plan, &steps("{outcome: DENY, policies: [trust]}")));
-    let steps = r#"
-      - {call: crm.list, expect: PERMIT}
-      - {report: {labels: [untrusted]}, expect: BAD_INPUT}
-      - {report: {result: failed}, expect: OK}
-      - {call: crm.delete, expect: {outcome: DENY, policies: [order, trust]}}
-      - {call: crm.pay, input: {n: 100}, expect: PERMIT}
-      - {report: {actuals: {money: 1}}, expect: BAD_INPUT}
-      - {report: {result: aborted}, expect: OK}
-      - {call: crm.pay, input: {n: 100}, expect: PERMIT}
-"#;
-    assert_eq!(Vec::<String>::new(), trace(&plan, steps));
-    let steps = r#"
-      - {call: crm.list, expect: PERMIT}
-      - {report: {result: aborted}, expect: OK}
-      - {call: crm.delete, expect: {outcome: DENY, policies: [order]}}
-"#;
-    assert_eq!(Vec::<String>::new(), trace(&plan, steps));
 }
 
 /// A step of a random trace: a call, or what came of an earlier one.

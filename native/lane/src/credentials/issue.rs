@@ -89,7 +89,7 @@ impl Engine {
 
     /// Turns a permit that is kept into a credential. The answer is JSON: the claims of the token, which the holder of the
     /// signing key signs.
-    fn issue_credential(
+    pub(crate) fn issue_credential(
         &self,
         message: &wire::IssueRequest,
         caller: &ApiCaller<'_>,

@@ -337,7 +337,7 @@ impl Engine {
 ///
 /// # Errors
 /// The caller may not say labels (ENFORCER_REFUSED).
-fn declared_labels(
+pub(crate) fn declared_labels(
     asker: &Asker,
     labels: &[&str],
     world: &Loaded,

@@ -101,7 +101,11 @@ impl fmt::Debug for EndedCall<'_> {
 
 impl<'a> EndedCall<'a> {
     /// A call that a stage refused. `mode` may let it through nevertheless.
-    fn refused(mut record: Judgement, evidence: Vec<Evidence<'a>>, refused: CallRefusal) -> Self {
+    pub(crate) fn refused(
+        mut record: Judgement,
+        evidence: Vec<Evidence<'a>>,
+        refused: CallRefusal,
+    ) -> Self {
         record.refuse(refused);
         record.soften();
         Self { record: Box::new(record), evidence, kept: None }
@@ -113,9 +117,19 @@ pub type Staged<'a, T> = Result<T, EndedCall<'a>>;
 
 /// Takes a call through the stages from its arrival to its final verdict.
 pub(crate) fn decide<'a>(engine: &Engine, call: &Call<'_, 'a>, arrival: Arrival) -> EndedCall<'a> {
+    decide_as(engine, call, arrival, |admitted| identify(engine, call, admitted))
+}
+
+/// As [`decide`], with another stage that identifies the caller.
+pub(crate) fn decide_as<'a>(
+    engine: &Engine,
+    call: &Call<'_, 'a>,
+    arrival: Arrival,
+    identify: impl FnOnce(AdmittedCall) -> Staged<'a, IdentifiedCall<'a>>,
+) -> EndedCall<'a> {
     let stages = || {
         let admitted = admit(engine, call, arrival)?;
-        let identified = identify(engine, call, admitted)?;
+        let identified = identify(admitted)?;
         let resolved = resolve(engine, call, identified)?;
         let located = locate(engine, call, resolved)?;
         let judged = judge(engine, call, located)?;

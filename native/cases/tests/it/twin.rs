@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use authz_kernel::casefile;
+use authz_cases::run;
 use authz_kernel::plan::Plan;
 use authz_kernel::source;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::common::NOW;
+use crate::traces::NOW;
 
 const TRACES: u32 = 300;
 const STEPS: usize = 24;
@@ -39,14 +40,14 @@ fn step() -> impl Strategy<Value = String> {
 }
 
 /// What each step came to, where it was not permitted.
-fn came(plan: &Plan, whose: &str, steps: &str) -> Vec<(usize, String)> {
+fn came(plan: &Arc<Plan>, whose: &str, steps: &str) -> Vec<(usize, String)> {
     let text = format!(
         "fixtures:\n  agents: {{bot: 'spiffe://a.example/ns/support/sa/bot'}}\n  \
          subjects: {{alice: {{issuer: corp, claims: {{groups: [employees]}}}}}}\n\
          tests:\n  - trace: t\n    {whose}\n    steps:\n{steps}"
     );
     let files = BTreeMap::from([("t.yaml".to_owned(), text.into_bytes())]);
-    let report = casefile::run(plan, &files, NOW);
+    let report = run(plan, &files, NOW);
     assert_eq!(0, report.skipped);
     report.failed.into_iter().map(|one| (one.step, one.actual)).collect()
 }
@@ -56,7 +57,7 @@ fn a_trace_without_a_task_comes_out_as_in_one_that_bounds_nothing() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/cases/bundles/taskless");
     let files = read(&root, &root);
     let vars = BTreeMap::from([("trust_domain".to_owned(), "a.example".to_owned())]);
-    let plan = Plan::compile(source::load(&files, &vars).unwrap(), None).unwrap();
+    let plan = Arc::new(Plan::compile(source::load(&files, &vars).unwrap(), None).unwrap());
     let config = Config { cases: TRACES, failure_persistence: None, ..Config::default() };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[5; 32]);
     let mut codes: BTreeMap<String, usize> = BTreeMap::new();

@@ -1,13 +1,15 @@
 //! The bundles that newcomers read: they load without a warning, and pass their own tests.
-#![expect(clippy::panic, clippy::unwrap_used, reason = "tests")]
-#![expect(clippy::disallowed_methods, reason = "tests read files")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use authz_cases::{Report, parse, run};
 use authz_kernel::decision::Time;
 use authz_kernel::plan::Plan;
-use authz_kernel::{casefile, source};
+use authz_kernel::source;
+
+const NOW: Time = Time(1_800_000_000_000);
 
 fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut out = BTreeMap::new();
@@ -26,13 +28,21 @@ fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     out
 }
 
-fn passes(folder: &str) {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
+/// The plan of a bundle folder.
+fn plan(folder: &Path) -> Arc<Plan> {
     let vars = BTreeMap::from([("trust_domain".to_owned(), "a.example".to_owned())]);
-    let model = source::load(&files(&root), &vars).unwrap_or_else(|e| panic!("{e}"));
-    let plan = Plan::compile(model, None).unwrap_or_else(|e| panic!("{e}"));
+    let model = source::load(&files(folder), &vars).unwrap_or_else(|error| panic!("{error}"));
+    Arc::new(Plan::compile(model, None).unwrap_or_else(|error| panic!("{error}")))
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn passes(folder: &str) {
+    let plan = plan(&root().join(folder));
     assert_eq!(0, plan.warnings().len(), "{:?}", plan.warnings());
-    let report = casefile::run(&plan, &plan.model().tests, Time(1_800_000_000_000));
+    let report = run(&plan, &plan.model().tests, NOW);
     assert!(report.is_ok(), "{:#?}", report.failed);
     assert!(report.passed >= 10, "only {} steps ran", report.passed);
     assert_eq!(0, report.skipped);
@@ -50,9 +60,9 @@ fn the_template_of_init_passes_its_tests() {
 
 #[test]
 fn the_cases_of_every_surface_come_out_the_same_without_one() {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/cases");
+    let root = root().join("tests/cases");
     let vars = BTreeMap::from([("trust_domain".to_owned(), "a.example".to_owned())]);
-    let mut passed = 0;
+    let mut all = Report::default();
     for entry in std::fs::read_dir(&root).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "yaml") {
@@ -60,24 +70,19 @@ fn the_cases_of_every_surface_come_out_the_same_without_one() {
         }
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let bytes = std::fs::read(&path).unwrap();
-        let cases = casefile::parse(&name, &bytes, &vars).unwrap_or_else(|e| panic!("{e}"));
-        let bundle = root.join("bundles").join(cases.bundle().unwrap());
-        let model = source::load(&files(&bundle), &vars).unwrap_or_else(|e| panic!("{e}"));
-        let plan = Plan::compile(model, None).unwrap_or_else(|e| panic!("{e}"));
-        let report =
-            casefile::run(&plan, &BTreeMap::from([(name, bytes)]), Time(1_800_000_000_000));
-        assert!(report.is_ok(), "{:#?}", report.failed);
-        passed += report.passed;
+        let cases = parse(&name, &bytes, &vars).unwrap_or_else(|error| panic!("{error}"));
+        let plan = plan(&root.join("bundles").join(cases.bundle().unwrap()));
+        let report = run(&plan, &BTreeMap::from([(name, bytes)]), NOW);
+        all.passed += report.passed;
+        all.failed.extend(report.failed);
     }
-    assert!(passed >= 50, "only {passed} steps ran");
+    assert!(all.is_ok(), "{:#?}", all.failed);
+    assert!(all.passed >= 50, "only {} steps ran", all.passed);
 }
 
 #[test]
 fn a_step_that_comes_out_otherwise_is_reported_with_its_line() {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/quickstart/bundle");
-    let vars = BTreeMap::from([("trust_domain".to_owned(), "a.example".to_owned())]);
-    let model = source::load(&files(&root), &vars).unwrap_or_else(|e| panic!("{e}"));
-    let plan = Plan::compile(model, None).unwrap_or_else(|e| panic!("{e}"));
+    let plan = plan(&root().join("examples/quickstart/bundle"));
     let text = "fixtures: {subjects: {alice: {issuer: corp, claims: {groups: [employees]}}}}
 tests:
   - trace: wrong
@@ -86,11 +91,11 @@ tests:
       - {call: crm.search, input: {query: x}, expect: PERMIT}
       - {call: crm.delete, input: {id: a}, expect: {outcome: STEP_UP, kinds: [approve], policy: nope}}
 ";
-    let run = |text: &str| {
+    let report_of = |text: &str| {
         let files = BTreeMap::from([("tests/a.yaml".to_owned(), text.as_bytes().to_vec())]);
-        casefile::run(&plan, &files, Time(1_800_000_000_000))
+        run(&plan, &files, NOW)
     };
-    let report = run(text);
+    let report = report_of(text);
     assert_eq!((1, 1), (report.passed, report.failed.len()));
     let failure = report.failed.first().unwrap();
     assert_eq!(("wrong", 2, 7), (failure.test.as_str(), failure.step, failure.line));
@@ -118,7 +123,7 @@ tests:
             "tests/a.yaml:7:62: unknown value `STEPUP`; known: PERMIT, STEP_UP, DENY. Did you mean `STEP_UP`?",
         ),
     ] {
-        let report = run(&text.replace(from, to));
+        let report = report_of(&text.replace(from, to));
         assert_eq!(Some(message), report.failed.first().map(|f| f.message.as_str()));
     }
 }

@@ -1,0 +1,322 @@
+//! The format of case files.
+//!
+//! Texts of types and fields are printed as part of the JSON Schema of case files. `rename` keeps the names that types have there.
+
+mod acts;
+mod expectation;
+
+use std::collections::BTreeMap;
+
+use authz_bundle::source::{At, Many, pretty};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub(crate) use acts::{
+    DelegateForm, EndForm, EndWord, ExtendForm, IssueForm, LimitForm, ParamForm, PresentForm,
+    ReportForm, ResultWord, ScopeForm, SelectorForm, SpeakerWord, StartForm,
+};
+pub(crate) use expectation::{Expect, ExpectObject, OK, OutcomeWord};
+
+/// A file of cases.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Authz case file")]
+pub struct CaseFile {
+    /// The bundle to load, for runs over a server; a bundle's own tests run under that bundle.
+    pub(crate) bundle: Option<String>,
+    /// Principals, by the names that the tests give them.
+    #[serde(default)]
+    pub(crate) fixtures: Fixtures,
+    /// The tests.
+    pub(crate) tests: Vec<At<Test>>,
+}
+
+/// Principals by name.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fixtures {
+    /// Subjects, by name; the name is the default of `sub`.
+    #[serde(default)]
+    pub(crate) subjects: BTreeMap<String, SubjectFixture>,
+    /// SPIFFE ids, by name.
+    #[serde(default)]
+    pub(crate) agents: BTreeMap<String, String>,
+}
+
+/// A verified subject.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SubjectFixture {
+    /// Alias of the issuer.
+    pub(crate) issuer: String,
+    /// What the issuer's tokens speak of; default `user`.
+    #[serde(default)]
+    pub(crate) kind: SubjectWord,
+    /// `sub` of the token; default: the name of the fixture.
+    pub(crate) sub: Option<String>,
+    /// Kept claims.
+    #[serde(default)]
+    pub(crate) claims: BTreeMap<String, ClaimEntry>,
+    /// `acr` of the token.
+    #[serde(default)]
+    pub(crate) acr: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SubjectWord {
+    /// A person.
+    #[default]
+    User,
+    /// A service.
+    Service,
+}
+
+/// A claim: true or false, a whole number, a text, or a list of texts.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum ClaimEntry {
+    /// True or false.
+    Bool(bool),
+    /// A whole number.
+    Long(i64),
+    /// A text.
+    Text(String),
+    /// A list of texts.
+    Texts(Vec<String>),
+}
+
+/// A single case, or a trace of steps.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Test {
+    /// Name of a test with `steps`.
+    pub(crate) trace: Option<At<String>>,
+    /// Name of a test with one call.
+    pub(crate) case: Option<At<String>>,
+    /// Who acts.
+    pub(crate) r#as: Option<At<CallerForm>>,
+    /// Name of the enforcer that asks; default: none, the caller asks about itself.
+    #[serde(default)]
+    pub(crate) enforcer: String,
+    /// Who is in directories, by name: a list of entries, or `stale`. Default: as the bundle's files say, and fresh. A
+    /// server's directories are what they are: there such a test does not run.
+    #[serde(default)]
+    pub(crate) directories: BTreeMap<String, DirectoryForm>,
+    /// The task that a trace begins with; its steps are on it, each by the agent that has their task.
+    pub(crate) task: Option<At<StartForm>>,
+    /// The steps of a trace, in order.
+    pub(crate) steps: Option<Vec<At<CaseStep>>>,
+    /// For runs over a server: credentials instead of good ones. Such a call is not judged here.
+    pub(crate) evidence: Option<serde_json::Value>,
+    /// For runs over a server: which listener is asked; `main` by default. Another is not asked here.
+    pub(crate) listener: Option<String>,
+    /// The operation.
+    pub(crate) call: Option<At<String>>,
+    /// Its arguments.
+    pub(crate) input: Option<serde_json::Value>,
+    /// Its arguments as raw text, for what YAML cannot say.
+    pub(crate) input_text: Option<String>,
+    /// Its arguments as raw bytes in base64; for runs over a server only.
+    pub(crate) input_base64: Option<String>,
+    /// Further fields of the request.
+    #[serde(default)]
+    pub(crate) request: RequestFields,
+    /// The HTTP request as a proxy sends it; judged here where there is no `call`.
+    pub(crate) http: Option<HttpForm>,
+    /// What must come of it.
+    pub(crate) expect: Option<Expect>,
+}
+
+/// Who is in a directory.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "DirectorySaid")]
+pub(crate) enum DirectoryForm {
+    /// These are.
+    Entries(Vec<String>),
+    /// Nobody knows.
+    Stale(StaleWord),
+}
+
+/// A directory is too old.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StaleWord {
+    /// It is.
+    Stale,
+}
+
+/// Further fields of a request.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RequestFields {
+    /// The resource, where the operation's rule names none.
+    pub(crate) resource: Option<String>,
+    /// The destinations, where the operation's rule names no argument.
+    #[serde(default)]
+    pub(crate) destinations: Many<String>,
+    /// Obligations that the enforcer can carry out.
+    #[serde(default)]
+    pub(crate) supported_obligations: Many<String>,
+    /// For runs over a server.
+    pub(crate) task: Option<String>,
+    /// Labels that the enforcer says the call carries.
+    #[serde(default)]
+    pub(crate) labels: Many<String>,
+    /// Context of the session that a front end names.
+    #[serde(default)]
+    pub(crate) session_context: String,
+    /// For runs over a server.
+    pub(crate) confidence_jws: Option<String>,
+    /// For runs over a server.
+    pub(crate) idempotency_key: Option<String>,
+    /// For runs over a server.
+    pub(crate) approval_id: Option<String>,
+    /// For runs over a server.
+    pub(crate) mode: Option<String>,
+}
+
+/// An HTTP request as a proxy sends it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Http")]
+pub(crate) struct HttpForm {
+    /// The method; default `GET`.
+    pub(crate) method: Option<String>,
+    /// The host; default `crm.example`.
+    pub(crate) host: Option<String>,
+    /// The target with its query, not decoded; default `/`.
+    pub(crate) path: Option<String>,
+    /// Headers, each a name in lower case and a value.
+    #[serde(default)]
+    pub(crate) headers: Vec<(String, String)>,
+    /// The body; default: none.
+    pub(crate) body: Option<String>,
+    /// Whether the body was cut off.
+    #[serde(default)]
+    pub(crate) partial: Option<bool>,
+    /// For runs over a server.
+    pub(crate) credentials: Option<bool>,
+    /// For runs over a server.
+    pub(crate) principal: Option<String>,
+    /// What the proxy is configured to say: `authz.supported_obligations`, separated by commas.
+    #[serde(default)]
+    pub(crate) extensions: BTreeMap<String, String>,
+}
+
+/// Who acts: the agent for the subject, or one of them alone.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Chain")]
+pub(crate) struct CallerForm {
+    /// A name of `fixtures.agents`, or a SPIFFE id.
+    pub(crate) agent: Option<At<String>>,
+    /// A name of `fixtures.subjects`.
+    pub(crate) subject: Option<At<String>>,
+    /// How old the caller's credential is: `30s`, `15m`; default: just issued.
+    pub(crate) age: Option<At<String>>,
+    /// The caller proves to hold the key that its credential is bound to.
+    #[serde(default)]
+    pub(crate) bound: bool,
+}
+
+/// One step of a trace: a call, or something done to tasks.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Step")]
+pub(crate) struct CaseStep {
+    /// Who acts; default: the agent that has the step's task, or without a task that of the test.
+    pub(crate) r#as: Option<At<CallerForm>>,
+    /// The task that the step is on, by its name; `none`: no task. Default: the one that the trace begins with.
+    pub(crate) task: Option<At<String>>,
+    /// How much later the step is: `10m`. A server's clock cannot be moved: there the trace ends.
+    pub(crate) after: Option<At<String>>,
+    /// Starts a task.
+    pub(crate) start: Option<StartForm>,
+    /// Delegates a task, below the step's.
+    pub(crate) delegate: Option<DelegateForm>,
+    /// Adds a further turn of the user to the step's task.
+    pub(crate) extend: Option<ExtendForm>,
+    /// Ends the step's task.
+    pub(crate) end: Option<EndForm>,
+    /// Tells what came of an earlier call, whose system somebody reports for.
+    pub(crate) report: Option<ReportForm>,
+    /// A task credential is asked for with the call, and issued of its permit.
+    pub(crate) issue: Option<IssueForm>,
+    /// The task credential that the call presents, in place of what else proves who acts.
+    pub(crate) present: Option<PresentForm>,
+    /// For runs over a server: the task credential, by its name, that is introspected; `OK` is expected where it is
+    /// active, `REVOKED` where it is not.
+    pub(crate) introspect: Option<String>,
+    /// For runs over a server: what is revoked, such as `{agent: orch}`. Here the trace ends.
+    pub(crate) revoke: Option<BTreeMap<String, String>>,
+    /// For runs over a server: credentials instead of good ones. Such a call is not judged here.
+    pub(crate) evidence: Option<serde_json::Value>,
+    /// For runs over a server: which listener is asked; `main` by default. Another is not asked here.
+    pub(crate) listener: Option<String>,
+    /// The operation.
+    pub(crate) call: Option<At<String>>,
+    /// Its arguments.
+    pub(crate) input: Option<serde_json::Value>,
+    /// Its arguments as raw text, for what YAML cannot say.
+    pub(crate) input_text: Option<String>,
+    /// Its arguments as raw bytes in base64; for runs over a server only.
+    pub(crate) input_base64: Option<String>,
+    /// Further fields of the request.
+    #[serde(default)]
+    pub(crate) request: RequestFields,
+    /// The HTTP request as a proxy sends it; judged here where there is no `call`.
+    pub(crate) http: Option<HttpForm>,
+    /// What must come of it.
+    pub(crate) expect: Expect,
+}
+
+/// JSON Schema (draft 2020-12) of case files.
+#[must_use]
+pub fn case_schema() -> String {
+    pretty(&schemars::schema_for!(CaseFile))
+}
+
+impl CaseFile {
+    /// The bundle that the file asks for, where it does.
+    #[must_use]
+    pub fn bundle(&self) -> Option<&str> {
+        self.bundle.as_deref()
+    }
+}
+
+impl PresentForm {
+    /// Whether only a server, which verifies proofs, can answer the step.
+    pub(crate) fn is_for_servers(&self) -> bool {
+        self.key.is_some()
+            || self.method.is_some()
+            || self.uri.is_some()
+            || self.bearer == Some(true)
+            || self.replay == Some(true)
+    }
+}
+
+impl HttpForm {
+    /// Whether the request brings evidence or names a task, which only a server reads.
+    pub(crate) fn is_for_servers(&self) -> bool {
+        let names = ["authorization", "dpop", "baggage"];
+        self.credentials == Some(false)
+            || self.principal.as_ref().is_some_and(|principal| !principal.is_empty())
+            || self
+                .headers
+                .iter()
+                .any(|(name, _)| names.contains(&name.as_str()) || name.starts_with("authz-"))
+    }
+}
+
+impl Test {
+    pub(crate) fn name(&self) -> &str {
+        self.trace.as_ref().or(self.case.as_ref()).map_or("", |name| &name.value)
+    }
+
+    /// The caller of the test's steps that name no other.
+    pub(crate) fn caller(&self) -> Option<&CallerForm> {
+        self.r#as.as_ref().map(|form| &form.value)
+    }
+}

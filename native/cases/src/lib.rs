@@ -1,0 +1,30 @@
+//! Tests of a bundle, and judgements on stated facts: both ask the engine's own stages, over a store in memory.
+//!
+//! A case file is read ([`case_file`](CaseFile)), checked (`check`), and run (`run`): each test gets an engine of its own
+//! ([`authz_lane::offline::OfflineEngine`]), and each step becomes a message of the protocol (`messages`), which the engine answers
+//! to a caller that the test states (`callers`). `expect` compares the answer. The same files run over every surface of a server
+//! too, in `tests/conformance`.
+//!
+//! [`eval()`] judges one request on stated facts, for `authz eval`.
+//!
+//! A module imports only modules that stand before it in `native/floors/tests/floors.rs`.
+
+mod callers;
+mod case_file;
+mod check;
+mod clock;
+mod eval;
+mod expect;
+#[cfg(feature = "test-support")]
+pub mod fuzz;
+mod messages;
+mod report;
+mod run;
+pub mod source;
+mod steps;
+
+pub use case_file::{CaseFile, case_schema};
+pub use check::parse;
+pub use eval::eval;
+pub use report::{Failure, Report};
+pub use run::{run, test};

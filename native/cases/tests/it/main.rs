@@ -1,0 +1,14 @@
+//! Case files against the engine's own stages.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod budgets;
+mod credentials;
+mod denials;
+mod eval;
+mod examples;
+mod fuzz;
+mod history;
+mod objects;
+mod report;
+mod traces;
+mod twin;
