@@ -1,18 +1,12 @@
 //! Time, ids and random numbers of a node, so that a test or a simulation can choose them.
 
-use std::fmt;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use authz_state::{SystemTimeSource, TimeSource};
 use uuid::Uuid;
 
 /// Source of time, ids and random numbers. No other module asks the operating system for them.
-pub trait Clock: fmt::Debug + Send + Sync {
-    /// Wall-clock time since 1970; zero where the clock is set before 1970.
-    fn since_1970(&self) -> Duration;
-
-    /// Monotonic time, for deadlines and rates.
-    fn monotonic(&self) -> Instant;
-
+pub trait Clock: TimeSource {
     /// Blocks the thread.
     fn sleep(&self, time: Duration);
 
@@ -37,15 +31,17 @@ pub trait Clock: fmt::Debug + Send + Sync {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
-impl Clock for SystemClock {
+impl TimeSource for SystemClock {
     fn since_1970(&self) -> Duration {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+        SystemTimeSource.since_1970()
     }
 
     fn monotonic(&self) -> Instant {
-        Instant::now()
+        SystemTimeSource.monotonic()
     }
+}
 
+impl Clock for SystemClock {
     fn sleep(&self, time: Duration) {
         std::thread::sleep(time);
     }

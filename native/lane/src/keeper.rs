@@ -176,7 +176,7 @@ impl Keeper {
             Commit::Pending(ticket) => ticket.wait(at.until).map_err(|error| {
                 refused(&match error {
                     AuditError::Late => StoreError::Slow,
-                    _ => StoreError::Unavailable("it could not keep the change".to_owned()),
+                    _ => StoreError::unavailable("it could not keep the change"),
                 })
             }),
         }
@@ -226,7 +226,7 @@ fn bounds(settings: &StateSettings) -> Bounds {
 pub(crate) fn refused(error: &StoreError) -> CallRefusal {
     let reason = match error {
         StoreError::Unavailable(_) => ReasonCode::StateUnavailable,
-        StoreError::Slow => ReasonCode::StoreSlow,
+        StoreError::Slow | StoreError::Unknown(_) => ReasonCode::StoreSlow,
         StoreError::Full(_) => ReasonCode::Overloaded,
     };
     CallRefusal::new(reason, Step::Locate, error.to_string())

@@ -4,8 +4,9 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use authz_kernel::reason::ReasonCode;
+use authz_state::TimeSource as _;
 
-use crate::clock::{Clock as _, SystemClock};
+use crate::clock::SystemClock;
 use crate::settings::Lane;
 
 /// Share of the caller's time that is kept for the answer's way back, as a divisor; and its upper bound.

@@ -12,9 +12,12 @@ use std::time::{Duration, Instant};
 
 use authz_base::poison::IgnorePoison as _;
 use serde::Serialize;
+use thiserror::Error;
 
 use crate::medium::{FileMedium, Medium};
-use crate::ticket::{Settle, Ticket, pair};
+use crate::sync::spawn_system;
+use crate::ticket::{AuditError, Settle, Ticket, pair};
+use crate::time::now;
 
 pub use self::log::AuditLog;
 pub use self::memory::MemoryAudit;
@@ -72,46 +75,12 @@ pub enum Durability {
     BestEffort,
 }
 
-/// Why a line is not on the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuditError {
-    /// The queue is full.
-    Full,
-    /// The disk refuses, or the writer is closed.
-    Failed,
-    /// The deadline passed; the line may yet be written.
-    Late,
-}
-
-impl fmt::Display for AuditError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full => "the audit queue is full",
-            Self::Failed => "the audit file cannot be written",
-            Self::Late => "the audit record was not synced in time",
-        })
-    }
-}
-
-impl std::error::Error for AuditError {}
-
-/// The audit file could not be opened.
-#[derive(Debug)]
+/// The audit file cannot be opened.
+#[derive(Debug, Error)]
+#[error("audit file `{}`: {source}", path.display())]
 pub struct OpenError {
     path: PathBuf,
-    cause: io::Error,
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "audit file `{}`: {}", self.path.display(), self.cause)
-    }
-}
-
-impl std::error::Error for OpenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.cause)
-    }
+    source: io::Error,
 }
 
 /// How the writer stands.
@@ -154,13 +123,13 @@ struct Line {
 /// Lines that stand one after another as they are written. Whoever submits a line copies it here, and so frees its memory
 /// on the thread that asked for it.
 #[derive(Default)]
-struct Batch {
+struct LineBatch {
     // INVARIANT (whole): as long as `lines` together.
     bytes: Vec<u8>,
     lines: Vec<Line>,
 }
 
-impl Batch {
+impl LineBatch {
     fn push(&mut self, parts: &[&[u8]], line: Line) {
         parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
         self.lines.push(line);
@@ -240,15 +209,15 @@ impl Load {
 }
 
 #[derive(Default)]
-struct Queue {
-    batch: Batch,
+struct AuditQueue {
+    batch: LineBatch,
     closing: bool,
     /// Of all that waits, the refusals.
     refusals: Load,
     health: AuditHealth,
 }
 
-impl Queue {
+impl AuditQueue {
     /// Counts lines that wait.
     fn load<'a>(&mut self, lines: impl Iterator<Item = &'a Line>) {
         for line in lines {
@@ -270,21 +239,21 @@ impl Queue {
     }
 }
 
-struct Shared {
-    queue: Mutex<Queue>,
+struct AuditShared {
+    queue: Mutex<AuditQueue>,
     filled: Condvar,
     settings: AuditSettings,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+impl AuditShared {
+    fn lock(&self) -> MutexGuard<'_, AuditQueue> {
         self.queue.lock().ignore_poison()
     }
 }
 
 /// Appends lines to the audit file. Shared by reference between threads.
 pub struct AuditWriter {
-    shared: Arc<Shared>,
+    shared: Arc<AuditShared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -303,7 +272,7 @@ impl AuditWriter {
     /// # Errors
     /// [`OpenError`] where the path is no regular file, cannot be written, or has another writer.
     pub fn open(settings: AuditSettings) -> Result<Self, OpenError> {
-        let fail = |cause| OpenError { path: settings.path.clone(), cause };
+        let fail = |source| OpenError { path: settings.path.clone(), source };
         let (medium, torn) = FileMedium::open(&settings.path).map_err(fail)?;
         let mut health = AuditHealth { writable: true, ..AuditHealth::default() };
         if let Some(torn) = torn {
@@ -318,17 +287,16 @@ impl AuditWriter {
         medium: Box<dyn Medium>,
         health: AuditHealth,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue { health, ..Queue::default() }),
+        let shared = Arc::new(AuditShared {
+            queue: Mutex::new(AuditQueue { health, ..AuditQueue::default() }),
             filled: Condvar::new(),
             settings,
         });
         let of_thread = Arc::clone(&shared);
-        let thread =
-            std::thread::Builder::new().name("authz-audit".to_owned()).spawn(move || {
-                let (spare, kept) = (Batch::default(), Batch::default());
-                Loop { shared: of_thread, medium, spare, kept }.run()
-            })?;
+        let thread = spawn_system("authz-audit", move || {
+            let (spare, kept) = (LineBatch::default(), LineBatch::default());
+            Loop { shared: of_thread, medium, spare, kept }.run()
+        })?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
@@ -435,19 +403,19 @@ impl Drop for AuditWriter {
 }
 
 struct Loop {
-    shared: Arc<Shared>,
+    shared: Arc<AuditShared>,
     medium: Box<dyn Medium>,
     /// What the next lines gather in while these are written; kept, since fresh memory of that size costs a fault for
     /// each page.
-    spare: Batch,
+    spare: LineBatch,
     /// Lines that the disk refused and that nobody waits for; they still count as queued.
-    kept: Batch,
+    kept: LineBatch,
 }
 
 impl Loop {
     fn run(mut self) {
         let mut unsynced = false;
-        let mut last_sync = Instant::now();
+        let mut last_sync = now();
         let mut failed = false;
         loop {
             let (mut batch, closing) = self.next_batch(failed, unsynced);
@@ -483,7 +451,7 @@ impl Loop {
             }
             if unsynced && (lines.is_awaited() || sync_due || closing) {
                 failed = self.note(|medium| medium.sync()).is_err();
-                last_sync = Instant::now();
+                last_sync = now();
                 if failed {
                     // What became of the pages is unknown: nobody may rely on them, and writing the lines again could
                     // double them. They were written once; only those waited for must be refused.
@@ -520,14 +488,14 @@ impl Loop {
     }
 
     /// Waits for lines, for the time of the next sync or retry, or for the end.
-    fn next_batch(&mut self, failed: bool, unsynced: bool) -> (Batch, bool) {
+    fn next_batch(&mut self, failed: bool, unsynced: bool) -> (LineBatch, bool) {
         let settings = &self.shared.settings;
         let mut queue = self.shared.lock();
         let pause = if failed { settings.retry_interval } else { settings.sync_interval };
-        let until = Instant::now().checked_add(pause);
+        let until = now().checked_add(pause);
         // While the disk fails, new lines wait for the next retry, else a burst would become a busy loop.
         while (queue.batch.is_empty() || failed) && !queue.closing {
-            let left = until.map_or(pause, |until| until.saturating_duration_since(Instant::now()));
+            let left = until.map_or(pause, |until| until.saturating_duration_since(now()));
             if left.is_zero() {
                 break;
             }
@@ -544,13 +512,13 @@ impl Loop {
             }
         }
         // Lines that nobody waits for may gather for a moment: one write for many.
-        let linger = Instant::now().checked_add(LINGER);
+        let linger = now().checked_add(LINGER);
         while !queue.closing
             && !queue.batch.is_awaited()
             && !queue.batch.is_empty()
             && queue.health.queued_bytes < LINGER_BYTES
         {
-            let left = linger.map_or(LINGER, |at| at.saturating_duration_since(Instant::now()));
+            let left = linger.map_or(LINGER, |at| at.saturating_duration_since(now()));
             if left.is_zero() {
                 break;
             }
@@ -563,7 +531,7 @@ impl Loop {
     }
 
     /// Keeps the memory of lines that are written.
-    fn reuse(&mut self, mut lines: Batch) {
+    fn reuse(&mut self, mut lines: LineBatch) {
         lines.bytes.clear();
         lines.bytes.shrink_to(MAX_SPARE);
         lines.lines.clear();
@@ -571,8 +539,8 @@ impl Loop {
         self.spare = lines;
     }
 
-    fn write(&mut self, batch: &Batch) -> io::Result<()> {
-        let Batch { bytes, lines } = batch;
+    fn write(&mut self, batch: &LineBatch) -> io::Result<()> {
+        let LineBatch { bytes, lines } = batch;
         self.note(|medium| medium.append(bytes))?;
         let mut queue = self.shared.lock();
         queue.unload(lines.iter());
@@ -585,7 +553,7 @@ impl Loop {
 
     /// Writes lines again where the file was removed, moved or cut short since they were written. They may then stand
     /// both in a moved file and in the new one, with one id.
-    fn rewrite(&mut self, lines: &Batch, synced: bool) -> io::Result<()> {
+    fn rewrite(&mut self, lines: &LineBatch, synced: bool) -> io::Result<()> {
         if lines.is_empty() || self.medium.holds_all() {
             return Ok(());
         }
@@ -603,7 +571,7 @@ impl Loop {
     }
 
     /// Makes lines wait again that were written to a file that is gone, as far as nobody waits for them.
-    fn put_back(&mut self, lines: Batch, closing: bool) {
+    fn put_back(&mut self, lines: LineBatch, closing: bool) {
         let mut queue = self.shared.lock();
         queue.load(lines.lines.iter());
         drop(queue);
@@ -611,8 +579,9 @@ impl Loop {
     }
 
     /// Answers the lines that somebody waits for, and keeps the others for the next try.
-    fn refuse(&mut self, lines: Batch, closing: bool) {
-        let (kept, refused) = if closing { (Batch::default(), lines.lines) } else { lines.split() };
+    fn refuse(&mut self, lines: LineBatch, closing: bool) {
+        let (kept, refused) =
+            if closing { (LineBatch::default(), lines.lines) } else { lines.split() };
         self.kept = kept;
         let mut queue = self.shared.lock();
         queue.unload(refused.iter());

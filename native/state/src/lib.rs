@@ -4,8 +4,9 @@
 //! embedded store or in PostgreSQL), [`AuditWriter`] with a [`Ticket`] for each line, and the file below it (`medium`).
 //!
 //! The crate knows records, not rules over them: it depends on `authz-base` alone. Threads are owned by the values that start
-//! them and end with their `close`. Ticket, key locks and embedded store take threads, locks and clock from `sync`, where
-//! the feature `model` exchanges them for those of a model checker.
+//! them and end with their `close`; each has a name. Ticket, key locks and embedded store take threads, locks and clock from
+//! `sync`, where the feature `model` exchanges them for those of a model checker; other modules take threads from `sync` and the
+//! clock from `time`. [`store::MemoryStore`] starts no thread and reads the [`TimeSource`] that it is given.
 
 mod audit;
 mod medium;
@@ -15,9 +16,10 @@ pub mod place;
 pub mod store;
 mod sync;
 mod ticket;
+mod time;
 
 pub use audit::{
-    AuditError, AuditHealth, AuditLog, AuditSettings, AuditWriter, Durability, MemoryAudit,
-    OpenError,
+    AuditHealth, AuditLog, AuditSettings, AuditWriter, Durability, MemoryAudit, OpenError,
 };
-pub use ticket::Ticket;
+pub use ticket::{AuditError, Ticket};
+pub use time::{SystemTimeSource, TimeSource};

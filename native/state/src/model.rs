@@ -22,12 +22,12 @@ use authz_base::time::Time;
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 
-use crate::audit::AuditError;
 use crate::store::locks::KeyLocks;
 use crate::store::{
     AuditSink, Commit, EmbeddedSettings, EmbeddedStore, Store, StoreError, Survives, Transaction,
 };
 use crate::sync::{self, FOREVER, now};
+use crate::ticket::AuditError;
 use crate::ticket::pair;
 
 /// Most orders that a model of every order is expected to have.
@@ -353,7 +353,7 @@ mod embedded {
         match store.transact(&[key()], Survives::Crash, never(), work)? {
             Commit::Done => Ok(()),
             Commit::Pending(ticket) => {
-                ticket.wait(never()).map_err(|error| StoreError::Unavailable(error.to_string()))
+                ticket.wait(never()).map_err(|error| StoreError::unavailable(error.to_string()))
             }
         }
     }

@@ -9,10 +9,17 @@ pub(crate) use self::modelled::*;
 #[cfg(not(feature = "model"))]
 pub(crate) use self::native::*;
 
+/// Starts a thread of the operating system, also under a model checker: for threads that wait outside of [`crate::sync`].
+pub(crate) fn spawn_system<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<std::thread::JoinHandle<T>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body)
+}
+
 #[cfg(not(feature = "model"))]
 mod native {
     use std::io;
-    use std::time::Instant;
 
     pub(crate) use std::sync::atomic::{AtomicBool, Ordering};
     pub(crate) use std::sync::{
@@ -20,19 +27,17 @@ mod native {
     };
     pub(crate) use std::thread::{JoinHandle, Thread, current as current_thread, park_timeout};
 
-    pub(crate) fn now() -> Instant {
-        Instant::now()
-    }
+    pub(crate) use crate::time::now;
 
     /// Starts a thread of that name.
     pub(crate) fn spawn<T: Send + 'static>(
         name: &str,
         body: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<JoinHandle<T>> {
-        std::thread::Builder::new().name(name.to_owned()).spawn(body)
+        crate::sync::spawn_system(name, body)
     }
 
-    /// Whether this thread may wait for the disk: threads of the asynchronous runtime may not.
+    /// Returns whether this thread may wait for the disk: threads of the asynchronous runtime may not.
     pub(crate) fn may_block() -> bool {
         tokio::runtime::Handle::try_current().is_err()
     }
@@ -62,7 +67,7 @@ mod modelled {
 
     pub(crate) fn now() -> Instant {
         CLOCK.get().unwrap_or_else(|| {
-            let start = Instant::now();
+            let start = crate::time::now();
             CLOCK.set(Some(start));
             start
         })

@@ -7,12 +7,26 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use authz_base::poison::IgnorePoison as _;
+use thiserror::Error;
 
-use crate::audit::AuditError;
 use crate::sync::{Condvar, Mutex, MutexGuard, now};
 
+/// Failure of an audit line.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum AuditError {
+    /// The queue is full.
+    #[error("the audit queue is full")]
+    Full,
+    /// The disk refuses, or the writer is closed.
+    #[error("the audit file cannot be written")]
+    Failed,
+    /// The deadline passed; the line may yet be written.
+    #[error("the audit record was not synced in time")]
+    Late,
+}
+
 #[derive(Debug, Default)]
-struct State {
+struct TicketState {
     outcome: Option<Result<(), AuditError>>,
     waker: Option<Waker>,
     /// A thread waits: to wake nobody would be a system call, too.
@@ -20,13 +34,13 @@ struct State {
 }
 
 #[derive(Debug, Default)]
-struct Slot {
-    state: Mutex<State>,
+struct TicketSlot {
+    state: Mutex<TicketState>,
     done: Condvar,
 }
 
-impl Slot {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl TicketSlot {
+    fn lock(&self) -> MutexGuard<'_, TicketState> {
         self.state.lock().ignore_poison()
     }
 }
@@ -35,7 +49,7 @@ impl Slot {
 #[derive(Debug)]
 #[must_use = "a durable line is acknowledged only by its ticket"]
 pub struct Ticket {
-    slot: Arc<Slot>,
+    slot: Arc<TicketSlot>,
 }
 
 impl Ticket {
@@ -80,7 +94,7 @@ impl Future for Ticket {
 /// The writer's end of a [`Ticket`]; dropped unsettled, it settles as failed.
 #[derive(Debug)]
 pub(crate) struct Settle {
-    slot: Arc<Slot>,
+    slot: Arc<TicketSlot>,
 }
 
 impl Settle {
@@ -112,6 +126,6 @@ impl Drop for Settle {
 
 /// Both ends of a promise.
 pub(crate) fn pair() -> (Settle, Ticket) {
-    let slot = Arc::new(Slot::default());
+    let slot = Arc::new(TicketSlot::default());
     (Settle { slot: Arc::clone(&slot) }, Ticket { slot })
 }

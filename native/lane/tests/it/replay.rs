@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::{Clock, Engine, EngineParts, PeerChain, Surface, Transport, World};
-use authz_state::MemoryAudit;
-use authz_state::store::MemoryStore;
+use authz_state::store::{Bounds, MemoryStore};
+use authz_state::{MemoryAudit, TimeSource};
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -37,8 +37,7 @@ struct ScriptedClock {
 impl ScriptedClock {
     fn start() -> Self {
         let since_1970 = Duration::from_secs(now().unsigned_abs());
-        // The store in memory compares deadlines with the system's clock: from here on none passes.
-        let monotonic = Instant::now().checked_add(Duration::from_secs(86_400)).unwrap();
+        let monotonic = Instant::now();
         let (passed_ms, next_id) = (AtomicU64::new(0), AtomicU64::new(1));
         Self { since_1970, monotonic, passed_ms, next_id }
     }
@@ -59,7 +58,7 @@ impl ScriptedClock {
     }
 }
 
-impl Clock for ScriptedClock {
+impl TimeSource for ScriptedClock {
     fn since_1970(&self) -> Duration {
         self.since_1970 + self.passed()
     }
@@ -67,7 +66,9 @@ impl Clock for ScriptedClock {
     fn monotonic(&self) -> Instant {
         self.monotonic + self.passed()
     }
+}
 
+impl Clock for ScriptedClock {
     fn sleep(&self, time: Duration) {
         self.advance(time);
     }
@@ -170,7 +171,11 @@ impl<'a> Walk<'a> {
         let trace = json!({"parent_based": true, "ratio": 1.0, "queue": 1_000_000});
         let settings = settings("unused".as_ref(), &json!({"trace": trace}));
         let parts = EngineParts {
-            store: Arc::new(MemoryStore::new([7; 32])),
+            store: Arc::new(MemoryStore::with_time_source(
+                [7; 32],
+                Bounds::default(),
+                Arc::clone(&clock) as _,
+            )),
             audit: Arc::clone(&audit) as _,
             clock: Arc::clone(&clock) as _,
         };

@@ -822,7 +822,7 @@ struct Faulty {
 impl Faulty {
     fn fail(&self) -> Result<(), StoreError> {
         match self.fault.load(Ordering::SeqCst) {
-            1 => Err(StoreError::Unavailable("told to".to_owned())),
+            1 => Err(StoreError::unavailable("told to")),
             2 => Err(StoreError::Slow),
             3 => Err(StoreError::Full("told to".to_owned())),
             4 => panic!("told to"),

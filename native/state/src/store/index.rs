@@ -71,7 +71,7 @@ pub(crate) struct Known {
 }
 
 fn decode(key: &RecordKey, text: &[u8]) -> Result<Record, StoreError> {
-    codec::decode(key, text).map_err(StoreError::Unavailable)
+    codec::decode(key, text).map_err(StoreError::from)
 }
 
 /// A task, and where queries find it.

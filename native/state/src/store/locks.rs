@@ -19,11 +19,11 @@ const MAX_WAITERS: usize = 4096;
 /// Whoever holds keys may hand them on, with something unfinished, to the next who wants exactly those.
 #[derive(Debug)]
 pub(crate) struct KeyLocks<B = ()> {
-    state: Mutex<State<B>>,
+    state: Mutex<LockState<B>>,
 }
 
 #[derive(Debug)]
-struct State<B> {
+struct LockState<B> {
     held: HashSet<RecordKey, RandomState>,
     queue: VecDeque<Waiter<B>>,
     next: u64,
@@ -41,7 +41,7 @@ struct Waiter<B> {
 impl<B> KeyLocks<B> {
     /// Nothing is held.
     pub(crate) fn new() -> Arc<Self> {
-        let state = State { held: HashSet::default(), queue: VecDeque::new(), next: 0 };
+        let state = LockState { held: HashSet::default(), queue: VecDeque::new(), next: 0 };
         Arc::new(Self { state: Mutex::new(state) })
     }
 
@@ -60,7 +60,7 @@ impl<B> KeyLocks<B> {
             return Ok((KeyGuard { locks: Arc::clone(self), keys }, None));
         }
         if state.queue.len() >= MAX_WAITERS {
-            return Err(StoreError::Unavailable("too many wait for it".to_owned()));
+            return Err(StoreError::unavailable("too many wait for it"));
         }
         let number = state.next;
         state.next = state.next.wrapping_add(1);
@@ -91,12 +91,12 @@ impl<B> KeyLocks<B> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<B>> {
+    fn lock(&self) -> MutexGuard<'_, LockState<B>> {
         self.state.lock().ignore_poison()
     }
 }
 
-impl<B> State<B> {
+impl<B> LockState<B> {
     fn is_wanted(&self, key: &RecordKey) -> bool {
         self.queue.iter().any(|one| one.keys.contains(key))
     }

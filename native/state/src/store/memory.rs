@@ -1,4 +1,4 @@
-//! The slow, obvious store: everything under one lock, found by looking at all of it. Nothing outlives it.
+//! The slow, obvious store: all records under one lock, and each search reads all of them. No record outlives it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,22 +13,24 @@ use super::locks::KeyLocks;
 use super::{
     Commit, Page, Query, Store, StoreError, StoreHealth, Survives, Transaction, Work, codec,
 };
+use crate::time::{SystemTimeSource, TimeSource};
 
 /// Most audit lines that are kept for [`MemoryStore::take_lines`]; the oldest go first.
 const MAX_LINES: usize = 65_536;
 
-/// Keeps records in memory alone: for tests, and for the library in a process of its own.
+/// Store in memory: for tests, and for the library in a process of its own. It starts no thread.
 #[derive(Debug)]
 pub struct MemoryStore {
     /// One transaction at a time.
     gate: Arc<KeyLocks>,
-    state: Mutex<State>,
+    state: Mutex<MemoryState>,
     secret: [u8; 32],
     bounds: Bounds,
+    time: Arc<dyn TimeSource>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct MemoryState {
     records: BTreeMap<RecordKey, Record>,
     revocations: Arc<Revocations>,
     lines: Vec<Vec<u8>>,
@@ -38,23 +40,22 @@ struct State {
 }
 
 impl MemoryStore {
-    /// An empty one.
-    ///
-    /// Args:
-    /// * `secret`: what [`Store::secret`] gives.
+    /// An empty store with the default bounds, on the operating system's clock; `secret` is that of [`Store::secret`].
     #[must_use]
     pub fn new(secret: [u8; 32]) -> Self {
         Self::with_bounds(secret, Bounds::default())
     }
 
-    /// An empty one that holds no more than `bounds` say.
-    ///
-    /// Args:
-    /// * `secret`: what [`Store::secret`] gives.
-    /// * `bounds`: how much it holds.
+    /// An empty store, on the operating system's clock.
     #[must_use]
     pub fn with_bounds(secret: [u8; 32], bounds: Bounds) -> Self {
-        Self { gate: KeyLocks::new(), state: Mutex::default(), secret, bounds }
+        Self::with_time_source(secret, bounds, Arc::new(SystemTimeSource))
+    }
+
+    /// An empty store that compares deadlines with the clock of the caller.
+    #[must_use]
+    pub fn with_time_source(secret: [u8; 32], bounds: Bounds, time: Arc<dyn TimeSource>) -> Self {
+        Self { gate: KeyLocks::new(), state: Mutex::default(), secret, bounds, time }
     }
 
     /// Takes the audit lines that were committed since the last call, or the last 65,536 of them.
@@ -63,7 +64,7 @@ impl MemoryStore {
         std::mem::take(&mut self.lock().lines)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, MemoryState> {
         self.state.lock().ignore_poison()
     }
 
@@ -149,11 +150,15 @@ impl Store for MemoryStore {
     ) -> Result<Commit, StoreError> {
         self.lock().open()?;
         let _turn = self.gate.acquire(&[RecordKey::new(RecordKind::Session, "")], deadline)?;
-        let mut running =
-            Running { store: self, deadline, changes: BTreeMap::new(), lines: Vec::new() };
+        let mut running = MemoryTransaction {
+            store: self,
+            deadline,
+            changes: BTreeMap::new(),
+            lines: Vec::new(),
+        };
         let outcome = match work(&mut running) {
             Ok(false) => return Ok(Commit::Done),
-            Ok(true) if Instant::now() >= deadline => Err(StoreError::Slow),
+            Ok(true) if self.time.monotonic() >= deadline => Err(StoreError::Slow),
             Ok(true) => self.commit(running.changes, running.lines),
             Err(error) => Err(error),
         };
@@ -197,32 +202,32 @@ impl Store for MemoryStore {
     }
 }
 
-impl State {
+impl MemoryState {
     fn open(&self) -> Result<(), StoreError> {
         if self.closed {
-            return Err(StoreError::Unavailable("it is closed".to_owned()));
+            return Err(StoreError::unavailable("it is closed"));
         }
         Ok(())
     }
 }
 
-struct Running<'a> {
+struct MemoryTransaction<'a> {
     store: &'a MemoryStore,
     deadline: Instant,
     changes: BTreeMap<RecordKey, Option<Record>>,
     lines: Vec<Vec<u8>>,
 }
 
-impl Running<'_> {
-    fn state(&self) -> Result<MutexGuard<'_, State>, StoreError> {
-        if Instant::now() >= self.deadline {
+impl MemoryTransaction<'_> {
+    fn state(&self) -> Result<MutexGuard<'_, MemoryState>, StoreError> {
+        if self.store.time.monotonic() >= self.deadline {
             return Err(StoreError::Slow);
         }
         Ok(self.store.lock())
     }
 }
 
-impl Transaction for Running<'_> {
+impl Transaction for MemoryTransaction<'_> {
     fn get(&mut self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
         let state = self.state()?;
         Ok(match self.changes.get(key) {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use authz_base::poison::IgnorePoison as _;
 
-use crate::audit::{AuditError, AuditWriter, Durability};
+use crate::audit::{AuditWriter, Durability};
 use crate::sync::{Condvar, JoinHandle, Mutex, MutexGuard, now, spawn};
+use crate::ticket::AuditError;
 use crate::ticket::Ticket;
 
 /// Where audit lines go: [`crate::AuditWriter::submit`]. Given a line without its end, and whether it is to be synced; a

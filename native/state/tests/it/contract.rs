@@ -441,7 +441,7 @@ fn mixed(made: &Made) {
                         transaction.audit(format!("{{\"of\":\"{thread}-{round}\"}}").into_bytes());
                         match kind {
                             2 => Ok(false),
-                            3 => Err(StoreError::Unavailable("test".to_owned())),
+                            3 => Err(StoreError::unavailable("test")),
                             _ => Ok(true),
                         }
                     });

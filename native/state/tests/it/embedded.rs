@@ -475,11 +475,11 @@ fn fill_up(store: &EmbeddedStore) -> u32 {
         let one = Record::Task(Arc::new(task(&format!("t{answered:05}"), "s", "bot")));
         match put(store, &[one]) {
             Ok(()) => answered += 1,
-            Err(StoreError::Unavailable(why)) if why.contains("too slowly") => {
+            Err(StoreError::Unavailable(why)) if why.to_string().contains("too slowly") => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             Err(StoreError::Unavailable(why)) => {
-                assert!(!why.is_empty());
+                assert!(!why.to_string().is_empty());
                 break;
             }
             Err(other) => panic!("{other:?}"),

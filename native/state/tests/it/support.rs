@@ -286,7 +286,7 @@ pub fn transact(
     match store.transact(locks, Survives::Crash, deadline, &mut work)? {
         Commit::Done => Ok(()),
         Commit::Pending(ticket) => {
-            ticket.wait(deadline).map_err(|error| StoreError::Unavailable(error.to_string()))
+            ticket.wait(deadline).map_err(|error| StoreError::unavailable(error.to_string()))
         }
     }
 }

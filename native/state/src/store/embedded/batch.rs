@@ -10,7 +10,7 @@ use crate::store::outbox::Line;
 
 /// What is appended to the journal at once.
 #[derive(Debug, Default)]
-pub(super) struct Frame {
+pub(super) struct JournalFrame {
     /// Bodies, or none for records that go; of each key the last counts.
     pub(super) records: Vec<Changed>,
     /// Audit lines to put in the outbox.
@@ -29,7 +29,7 @@ pub(super) type Records = HashMap<RecordKey, Option<Arc<[u8]>>, RandomState>;
 
 /// What commits change: as it is at the end, whatever it was in between.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Batch {
+pub(super) struct RecordBatch {
     /// Bodies, or none for records that go.
     pub(super) records: Records,
     /// Audit lines to put in the outbox.
@@ -38,7 +38,7 @@ pub(super) struct Batch {
     pub(super) synced: Option<i64>,
 }
 
-impl Frame {
+impl JournalFrame {
     /// Adds the records of several commits, in their order.
     pub(super) fn add(&mut self, records: impl Iterator<Item = Vec<Changed>>) {
         let mut all = Records::default();
@@ -54,7 +54,7 @@ impl Frame {
     }
 }
 
-impl Batch {
+impl RecordBatch {
     /// Adds what came after it.
     pub(super) fn absorb(&mut self, later: Self) {
         let Self { records, lines, synced } = later;

@@ -1,13 +1,17 @@
-//! The SQLite file of an embedded store. All of its SQL stands here.
+//! The SQLite file of an embedded store, with all of its SQL.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use authz_base::record::{RecordKey, RecordKind};
+use authz_base::record::RecordKey;
+use rusqlite::types::FromSqlError;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use thiserror::Error;
 
-use super::batch::Batch;
-use crate::store::codec;
+use super::batch::RecordBatch;
+use super::journal::JournalError;
+use crate::store::codec::{self, RecordError};
 use crate::store::index::Index;
 use crate::store::outbox::Line;
 
@@ -20,16 +24,47 @@ const BUSY: Duration = Duration::from_secs(1);
 /// SQLite's own log is cut back to this size once it is empty.
 const KEPT_LOG_BYTES: i64 = 16 * 1024 * 1024;
 
-/// Why the file did not do what it was asked.
-pub(super) type DiskError = String;
+/// Failure of the file.
+#[derive(Debug, Error)]
+pub(super) enum DiskError {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("the file was not made by authz")]
+    Foreign,
+    #[error(
+        "its schema is version {version}, this authz knows {}; it was written by a newer one",
+        MIGRATIONS.len()
+    )]
+    NewerSchema { version: usize },
+    #[error("its schema is version {0}")]
+    Schema(i64),
+    #[error("its file system allows journal mode {0} only, WAL is needed")]
+    JournalMode(String),
+    #[error("migration to version {version}: {source}")]
+    Migration { version: usize, source: rusqlite::Error },
+    #[error("its secret has another length")]
+    SecretLength,
+    #[error("{0}")]
+    Random(#[source] getrandom::Error),
+    #[error("{0}")]
+    Body(#[source] FromSqlError),
+    #[error("the thread of the checkpoint ended early")]
+    CheckpointThread,
+}
 
-/// What the file holds.
+/// Content of the file.
 #[derive(Debug)]
-pub(super) struct Loaded {
+pub(super) struct LoadedState {
     pub(super) index: Index,
     pub(super) lines: Vec<Line>,
     pub(super) secret: [u8; 32],
-    /// The last process that had it did not close it.
+    /// The last process did not close it.
     pub(super) crashed: bool,
 }
 
@@ -43,36 +78,29 @@ impl Disk {
     /// Opens or makes the file, and brings its schema to this version.
     pub(super) fn open(path: &Path, max_pages: Option<u32>) -> Result<Self, DiskError> {
         let connection = connect(path)?;
-        let words = |error: rusqlite::Error| words(&error);
         let read = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get(0));
         let (application, version): (i32, usize) =
-            (read("application_id").map_err(words)?, read_version(&connection)?);
-        let is_empty: bool = connection
-            .query_row("SELECT count(*) = 0 FROM sqlite_master", [], |row| row.get(0))
-            .map_err(words)?;
+            (read("application_id")?, read_version(&connection)?);
+        let is_empty: bool =
+            connection.query_row("SELECT count(*) = 0 FROM sqlite_master", [], |row| row.get(0))?;
         if !(application == APPLICATION_ID || is_empty && application == 0 && version == 0) {
-            return Err("the file was not made by authz".to_owned());
+            return Err(DiskError::Foreign);
         }
         if version > MIGRATIONS.len() {
-            return Err(format!(
-                "its schema is version {version}, this authz knows {}; it was written by a newer one",
-                MIGRATIONS.len()
-            ));
+            return Err(DiskError::NewerSchema { version });
         }
         if let Some(max_pages) = max_pages {
-            connection.pragma_update(None, "max_page_count", max_pages).map_err(words)?;
+            connection.pragma_update(None, "max_page_count", max_pages)?;
         }
-        let mode: String = connection
-            .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
-            .map_err(words)?;
+        let mode: String =
+            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
         if mode != "wal" {
-            return Err(format!("its file system allows journal mode {mode} only, WAL is needed"));
+            return Err(DiskError::JournalMode(mode));
         }
         connection
             .execute_batch(&format!(
                 "PRAGMA synchronous=FULL; PRAGMA journal_size_limit={KEPT_LOG_BYTES}; PRAGMA cache_size=-4096"
-            ))
-            .map_err(words)?;
+            ))?;
         let disk = Self { connection };
         disk.migrate(version)?;
         Ok(disk)
@@ -86,16 +114,14 @@ impl Disk {
                     "BEGIN IMMEDIATE; {migration}; PRAGMA application_id={APPLICATION_ID}; \
                      PRAGMA user_version={version}; COMMIT"
                 ))
-                .map_err(|error| format!("migration to version {version}: {error}"))?;
+                .map_err(|source| DiskError::Migration { version, source })?;
         }
         Ok(())
     }
 
-    /// Reads all that the file holds. Makes the secret where there is none.
-    ///
-    /// Args: `resident`: of [`EmbeddedSettings`](super::EmbeddedSettings).
-    pub(super) fn load(&self, resident: usize) -> Result<Loaded, DiskError> {
-        let words = |error: rusqlite::Error| words(&error);
+    /// Reads the whole file, and makes the secret if there is none. `resident` is that of
+    /// [`EmbeddedSettings`](super::EmbeddedSettings).
+    pub(super) fn load(&self, resident: usize) -> Result<LoadedState, DiskError> {
         let secret = self.secret()?;
         let mut index = Index::new(resident);
         self.each(|key, body| {
@@ -104,50 +130,40 @@ impl Disk {
             index.forget(0);
             Ok(())
         })?;
-        let mut statement = self
-            .connection
-            .prepare("SELECT number, line FROM outbox ORDER BY number")
-            .map_err(words)?;
+        let mut statement =
+            self.connection.prepare("SELECT number, line FROM outbox ORDER BY number")?;
         let lines = statement
             .query_map([], |row| Ok(Line { number: row.get(0)?, bytes: row.get(1)? }))
-            .and_then(Iterator::collect)
-            .map_err(words)?;
+            .and_then(Iterator::collect)?;
         let crashed = self.mark_open()?;
-        Ok(Loaded { index, lines, secret, crashed })
+        Ok(LoadedState { index, lines, secret, crashed })
     }
 
     /// Notes that the file is in use. Returns whether that stood there already.
     fn mark_open(&self) -> Result<bool, DiskError> {
         let added =
             self.connection.execute("INSERT OR IGNORE INTO meta VALUES ('open', x'01')", []);
-        added.map(|added| added == 0).map_err(|error| words(&error))
+        Ok(added? == 0)
     }
 
     /// Notes that nothing is left to be done, and moves SQLite's own log to the file.
     pub(super) fn mark_closed(&self) -> Result<(), DiskError> {
-        self.connection
-            .execute("DELETE FROM meta WHERE key = 'open'", [])
-            .and_then(|_| {
-                self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            })
-            .map_err(|error| words(&error))
+        self.connection.execute("DELETE FROM meta WHERE key = 'open'", [])?;
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        Ok(())
     }
 
     fn secret(&self) -> Result<[u8; 32], DiskError> {
-        let words = |error: rusqlite::Error| words(&error);
         let kept: Option<Vec<u8>> = self
             .connection
             .query_row("SELECT value FROM meta WHERE key = 'secret'", [], |row| row.get(0))
-            .optional()
-            .map_err(words)?;
+            .optional()?;
         if let Some(kept) = kept {
-            return kept.try_into().map_err(|_| "its secret has another length".to_owned());
+            return kept.try_into().map_err(|_| DiskError::SecretLength);
         }
         let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|error| error.to_string())?;
-        self.connection
-            .execute("INSERT INTO meta VALUES ('secret', ?1)", params![secret])
-            .map_err(words)?;
+        getrandom::fill(&mut secret).map_err(DiskError::Random)?;
+        self.connection.execute("INSERT INTO meta VALUES ('secret', ?1)", params![secret])?;
         Ok(secret)
     }
 
@@ -156,20 +172,15 @@ impl Disk {
         &self,
         mut visit: impl FnMut(RecordKey, &[u8]) -> Result<(), DiskError>,
     ) -> Result<(), DiskError> {
-        let words = |error: rusqlite::Error| words(&error);
-        let mut statement = self
-            .connection
-            .prepare("SELECT kind, id, body FROM records ORDER BY kind, id")
-            .map_err(words)?;
-        let mut rows = statement.query([]).map_err(words)?;
-        while let Some(row) = rows.next().map_err(words)? {
-            let number: i16 = row.get(0).map_err(words)?;
-            let id: String = row.get(1).map_err(words)?;
-            let body = row.get_ref(2).map_err(words)?;
-            let body = body.as_blob().map_err(|error| error.to_string())?;
-            let kind = RecordKind::from_number(number)
-                .ok_or_else(|| format!("record `{id}` is of kind {number}, which is unknown"))?;
-            visit(RecordKey::new(kind, id), body)?;
+        let mut statement =
+            self.connection.prepare("SELECT kind, id, body FROM records ORDER BY kind, id")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let number: i16 = row.get(0)?;
+            let id: String = row.get(1)?;
+            let body = row.get_ref(2)?;
+            let body = body.as_blob().map_err(DiskError::Body)?;
+            visit(codec::stored_key(number, id)?, body)?;
         }
         Ok(())
     }
@@ -179,18 +190,17 @@ impl Disk {
         let kept: Option<[u8; 8]> = self
             .connection
             .query_row("SELECT value FROM meta WHERE key = 'checkpoint'", [], |row| row.get(0))
-            .optional()
-            .map_err(|error| words(&error))?;
+            .optional()?;
         Ok(kept.map_or(0, u64::from_be_bytes))
     }
 
     /// Writes what the journal holds up to a generation, or nothing of it. Doing so once more changes nothing, so that an
     /// error may leave it open which of the two it was.
-    pub(super) fn write(&mut self, batch: &Batch, generation: u64) -> Result<(), DiskError> {
-        self.try_write(batch, generation).map_err(|error| words(&error))
+    pub(super) fn write(&mut self, batch: &RecordBatch, generation: u64) -> Result<(), DiskError> {
+        Ok(self.try_write(batch, generation)?)
     }
 
-    fn try_write(&mut self, batch: &Batch, generation: u64) -> rusqlite::Result<()> {
+    fn try_write(&mut self, batch: &RecordBatch, generation: u64) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         // In the order of the file, so that each of its pages is touched once.
         let mut records: Vec<_> = batch.records.iter().collect();
@@ -222,24 +232,22 @@ impl Disk {
 
 /// Reads beside a writer what was committed.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct DiskReader {
     connection: Connection,
 }
 
-impl Reader {
+impl DiskReader {
     pub(super) fn open(path: &Path) -> Result<Self, DiskError> {
         Ok(Self { connection: connect(path)? })
     }
 
     /// The body of a record; none where it is not there.
     pub(super) fn body(&self, key: &RecordKey) -> Result<Option<Vec<u8>>, DiskError> {
-        self.connection
-            .prepare_cached("SELECT body FROM records WHERE kind = ?1 AND id = ?2")
-            .and_then(|mut statement| {
-                let found = params![key.kind.number(), key.id];
-                statement.query_row(found, |row| row.get(0)).optional()
-            })
-            .map_err(|error| words(&error))
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT body FROM records WHERE kind = ?1 AND id = ?2")?;
+        let wanted = params![key.kind.number(), key.id];
+        Ok(statement.query_row(wanted, |row| row.get(0)).optional()?)
     }
 }
 
@@ -248,22 +256,17 @@ fn connect(path: &Path) -> Result<Connection, DiskError> {
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let connection = Connection::open_with_flags(path, flags).map_err(|error| words(&error))?;
-    let set_up = || {
-        connection.busy_timeout(BUSY)?;
-        connection.execute_batch(
-            "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY",
-        )
-    };
-    set_up().map_err(|error| words(&error))?;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.execute_batch(
+        "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY",
+    )?;
     Ok(connection)
 }
 
 fn read_version(connection: &Connection) -> Result<usize, DiskError> {
-    let version: i64 = connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(|error| words(&error))?;
-    usize::try_from(version).map_err(|_| format!("its schema is version {version}"))
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    usize::try_from(version).map_err(|_| DiskError::Schema(version))
 }
 
 fn write_record(
@@ -284,8 +287,4 @@ fn write_record(
             .execute(params![number, key.id])?,
     };
     Ok(())
-}
-
-fn words(error: &rusqlite::Error) -> DiskError {
-    error.to_string()
 }

@@ -8,13 +8,14 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use authz_base::record::{RecordKey, RecordKind};
+use thiserror::Error;
 use twox_hash::XxHash3_128;
 
-use super::batch::{Batch, Frame};
+use super::batch::{JournalFrame, RecordBatch};
 use crate::place;
 use crate::store::outbox::Line;
 
@@ -40,7 +41,7 @@ const MAX_SPARE: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Replayed {
     /// All that was committed since the last checkpoint.
-    pub(super) batch: Batch,
+    pub(super) batch: RecordBatch,
     /// The newest generation that there is.
     pub(super) generation: u64,
 }
@@ -88,14 +89,14 @@ impl Log {
     ///
     /// # Errors
     /// They are not as they were written.
-    pub(super) fn batch(&self) -> Result<Batch, String> {
-        let mut all = Batch::default();
+    pub(super) fn batch(&self) -> Result<RecordBatch, JournalError> {
+        let mut all = RecordBatch::default();
         for piece in self.full.iter().chain([&self.last]) {
-            let mut rest = Cursor(piece);
+            let mut rest = JournalCursor(piece);
             while !rest.0.is_empty() {
                 let batch = rest.next().and_then(|(_, payload)| read_batch(payload));
-                let batch = batch.ok_or("what the journal holds cannot be read again")?;
-                all.absorb(Batch { synced: None, ..batch });
+                let batch = batch.ok_or(JournalError::Memory)?;
+                all.absorb(RecordBatch { synced: None, ..batch });
             }
         }
         Ok(all)
@@ -110,6 +111,24 @@ impl Log {
         spare.iter_mut().for_each(Vec::clear);
         Self { full: Vec::new(), last: spare.pop().unwrap_or_default(), spare }
     }
+}
+
+/// Defect of a journal.
+#[derive(Debug, Error)]
+pub(super) enum JournalError {
+    #[error("`{}`: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("`{}`: is no journal of authz, or damaged", path.display())]
+    Foreign { path: PathBuf },
+    #[error("`{}`: a commit cannot be read by this version", path.display())]
+    Commit { path: PathBuf },
+    #[error(
+        "the journal is of generation {journal}, the state file of {file}: they do not belong together; \
+         restore both from one copy, or remove the journal"
+    )]
+    Generation { journal: u64, file: u64 },
+    #[error("what the journal holds cannot be read again")]
+    Memory,
 }
 
 /// Both files, one of which is appended to.
@@ -141,22 +160,21 @@ impl Journal {
     ///
     /// # Errors
     /// A file cannot be read, is none of ours, or continues another checkpoint.
-    pub(super) fn replay(folder: &Path, done: u64) -> Result<Replayed, String> {
+    pub(super) fn replay(folder: &Path, done: u64) -> Result<Replayed, JournalError> {
         let mut found = Vec::new();
         for path in NAMES.map(|name| folder.join(name)) {
-            let fail = |why: &str| format!("`{}`: {why}", path.display());
             let bytes = match std::fs::read(&path) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(fail(&error.to_string())),
+                Err(source) => return Err(JournalError::Read { path, source }),
             };
             // The header is the first that is written, and a file has less only where that never came to an end.
             let Some((header, frames)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
                 continue;
             };
-            let Header { generation, before, salt } =
-                Header::read(header).ok_or_else(|| fail("is no journal of authz, or damaged"))?;
-            let (batch, count) = read_frames(frames, salt).map_err(|why| fail(&why))?;
+            let JournalHeader { generation, before, salt } = JournalHeader::read(header)
+                .ok_or_else(|| JournalError::Foreign { path: path.clone() })?;
+            let (batch, count) = read_frames(frames, salt).ok_or(JournalError::Commit { path })?;
             found.push((generation, before, batch, count));
         }
         found.sort_by_key(|(generation, ..)| *generation);
@@ -167,9 +185,7 @@ impl Journal {
                 // What was copied back from a backup must not be continued by what came after it was made.
                 let is_next = generation == replayed.generation.saturating_add(1);
                 if !is_next {
-                    return Err(format!(
-                        "the journal is of generation {generation}, the state file of {done}: they do not belong together; restore both from one copy, or remove the journal"
-                    ));
+                    return Err(JournalError::Generation { journal: generation, file: done });
                 }
                 // INVARIANT (prefix): what a loss of power took, it took with all that came after.
                 if last.is_none_or(|last| last == before) {
@@ -227,7 +243,7 @@ impl Journal {
     ///
     /// # Errors
     /// The disk fails, or the journal is full.
-    pub(super) fn append(&mut self, frame: &Frame, log: &mut Log) -> io::Result<()> {
+    pub(super) fn append(&mut self, frame: &JournalFrame, log: &mut Log) -> io::Result<()> {
         let log = log.room();
         let before = log.len();
         let appended = self.append_to(frame, log);
@@ -237,7 +253,7 @@ impl Journal {
         appended
     }
 
-    fn append_to(&mut self, frame: &Frame, log: &mut Vec<u8>) -> io::Result<()> {
+    fn append_to(&mut self, frame: &JournalFrame, log: &mut Vec<u8>) -> io::Result<()> {
         let too_large = || io::Error::other("a commit is too large");
         let before = log.len();
         log.resize(before.saturating_add(FRAME_BYTES), 0);
@@ -272,7 +288,7 @@ impl Journal {
     pub(super) fn rotate(&mut self) -> io::Result<()> {
         let mut salt = [0; 8];
         getrandom::fill(&mut salt).map_err(|error| io::Error::other(error.to_string()))?;
-        let header = Header {
+        let header = JournalHeader {
             generation: self.generation.saturating_add(1),
             before: self.frames,
             salt: u64::from_le_bytes(salt),
@@ -322,17 +338,17 @@ fn digest(salt: u64, number: u64, payload: &[u8]) -> [u8; DIGEST_BYTES] {
 }
 
 /// How a file begins.
-struct Header {
+struct JournalHeader {
     generation: u64,
     /// How many frames the generation before had.
     before: u64,
     salt: u64,
 }
 
-impl Header {
+impl JournalHeader {
     fn read(header: &[u8; HEADER_BYTES]) -> Option<Self> {
-        let mut rest = Cursor(header);
-        let mut head = Cursor(rest.take(HEAD_BYTES)?);
+        let mut rest = JournalCursor(header);
+        let mut head = JournalCursor(rest.take(HEAD_BYTES)?);
         let is_whole = rest.0 == digest(0, 0, head.0);
         let is_ours = head.take(MAGIC.len())? == MAGIC;
         let (generation, before, salt) = (head.u64()?, head.u64()?, head.u64()?);
@@ -350,18 +366,17 @@ impl Header {
     }
 }
 
-/// All whole frames, as one batch, and how many there are.
-fn read_frames(bytes: &[u8], salt: u64) -> Result<(Batch, u64), String> {
-    let (mut rest, mut all, mut count) = (Cursor(bytes), Batch::default(), 0_u64);
+/// All whole frames as one batch, and their number. `None` if this version cannot read a commit.
+fn read_frames(bytes: &[u8], salt: u64) -> Option<(RecordBatch, u64)> {
+    let (mut rest, mut all, mut count) = (JournalCursor(bytes), RecordBatch::default(), 0_u64);
     while let Some(payload) = rest.frame(salt, count) {
-        let batch = read_batch(payload).ok_or("a commit cannot be read by this version")?;
-        all.absorb(batch);
+        all.absorb(read_batch(payload)?);
         count = count.saturating_add(1);
     }
-    Ok((all, count))
+    Some((all, count))
 }
 
-fn write_frame(to: &mut Vec<u8>, frame: &Frame) -> Option<()> {
+fn write_frame(to: &mut Vec<u8>, frame: &JournalFrame) -> Option<()> {
     write_length(to, frame.records.len())?;
     for (key, body) in &frame.records {
         to.extend(key.kind.number().to_le_bytes());
@@ -390,9 +405,9 @@ fn write_bytes(to: &mut Vec<u8>, bytes: &[u8]) -> Option<()> {
     Some(())
 }
 
-fn read_batch(payload: &[u8]) -> Option<Batch> {
-    let mut rest = Cursor(payload);
-    let mut batch = Batch::default();
+fn read_batch(payload: &[u8]) -> Option<RecordBatch> {
+    let mut rest = JournalCursor(payload);
+    let mut batch = RecordBatch::default();
     for _ in 0..rest.u32()? {
         let kind = RecordKind::from_number(i16::from_le_bytes(rest.array()?))?;
         let id = std::str::from_utf8(rest.bytes()?).ok()?;
@@ -409,9 +424,9 @@ fn read_batch(payload: &[u8]) -> Option<Batch> {
 }
 
 /// What is left to be read.
-struct Cursor<'a>(&'a [u8]);
+struct JournalCursor<'a>(&'a [u8]);
 
-impl<'a> Cursor<'a> {
+impl<'a> JournalCursor<'a> {
     fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
@@ -458,7 +473,7 @@ mod tests {
     use crate::store::embedded::batch::Changed;
 
     /// Commits: keys, texts or none where the record goes, and how many audit lines come with them.
-    fn frames() -> impl Strategy<Value = Vec<Frame>> {
+    fn frames() -> impl Strategy<Value = Vec<JournalFrame>> {
         let kind = prop::sample::select(&[RecordKind::Session, RecordKind::Task][..]);
         let text = prop::collection::vec(any::<u8>(), 0..40);
         let record = (kind, "[a-c]{1,2}", prop::option::of(text));
@@ -475,13 +490,17 @@ mod tests {
                     Line { number, bytes: format!("line {number}").into() }
                 });
                 let records = changed.collect();
-                frames.push(Frame { records, lines: lines.collect(), ..Frame::default() });
+                frames.push(JournalFrame {
+                    records,
+                    lines: lines.collect(),
+                    ..JournalFrame::default()
+                });
             }
             frames
         })
     }
 
-    fn content(batch: Batch) -> (Vec<Changed>, Vec<(i64, Vec<u8>)>) {
+    fn content(batch: RecordBatch) -> (Vec<Changed>, Vec<(i64, Vec<u8>)>) {
         let mut records: Vec<_> = batch.records.into_iter().collect();
         records.sort();
         (records, batch.lines.into_iter().map(|line| (line.number, line.bytes)).collect())
@@ -498,7 +517,7 @@ mod tests {
             drop(std::fs::remove_dir_all(&folder));
             std::fs::create_dir_all(&folder).unwrap();
             let mut journal = Journal::open(&folder, 1, most.unwrap_or(u64::MAX)).unwrap();
-            let (mut log, mut expected) = (Log::default(), Batch::default());
+            let (mut log, mut expected) = (Log::default(), RecordBatch::default());
             for frame in frames {
                 match journal.append(&frame, &mut log) {
                     Ok(()) => {
@@ -522,10 +541,7 @@ mod tests {
     #[test]
     fn a_log_that_was_cut_is_an_error() {
         let mut log = Log { last: vec![9, 0, 0, 0], ..Log::default() };
-        assert_eq!(
-            Some("what the journal holds cannot be read again"),
-            log.batch().err().as_deref()
-        );
+        assert!(matches!(log.batch(), Err(JournalError::Memory)));
         log.last.clear();
         assert!(log.batch().unwrap().records.is_empty());
     }
@@ -545,7 +561,7 @@ mod tests {
             for length in lengths {
                 number += 1;
                 let line = Line { number, bytes: vec![b'a'; *length] };
-                let frame = Frame { lines: vec![line], ..Frame::default() };
+                let frame = JournalFrame { lines: vec![line], ..JournalFrame::default() };
                 journal.append(&frame, &mut log).unwrap();
             }
             all.extend(log);

@@ -24,10 +24,11 @@ use std::time::{Duration, Instant};
 
 use authz_base::poison::IgnorePoison as _;
 use authz_base::record::{Record, RecordKey, RecordKind, Revocations};
+use thiserror::Error;
 
-use self::disk::Disk;
+use self::disk::{Disk, DiskError};
 use self::journal::Journal;
-use self::reader::Reader;
+use self::reader::ReaderThread;
 use self::writer::{Change, Pen, Shared, Writer, Written};
 use super::bounds::Bounds;
 use super::index::Held;
@@ -83,7 +84,7 @@ impl EmbeddedSettings {
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
     pen: Arc<Mutex<Pen>>,
-    reader: Reader,
+    reader: ReaderThread,
     locks: Arc<KeyLocks>,
     secret: [u8; 32],
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -110,32 +111,37 @@ impl EmbeddedStore {
     /// newer version.
     pub fn open(settings: EmbeddedSettings, sink: AuditSink) -> Result<Self, StoreOpenError> {
         let what = format!("state folder `{}`", settings.folder.display());
-        let lock =
-            lock_folder(&settings.folder).map_err(|why| StoreOpenError::new(what.as_str(), why))?;
+        let lock = lock_folder(&settings.folder)
+            .map_err(|error| StoreOpenError::new(what.as_str(), error))?;
         let path = settings.folder.join("state.db");
         let what = format!("state file `{}`", path.display());
-        let fail = |why: String| StoreOpenError::new(what.as_str(), why);
-        make_file(&path).map_err(|error| fail(error.to_string()))?;
-        let mut disk = Disk::open(&path, settings.max_pages).map_err(fail)?;
-        let replayed = Journal::replay(&settings.folder, disk.checkpoint().map_err(fail)?)
-            .map_err(|why| StoreOpenError::new(what.as_str(), why))?;
-        disk.write(&replayed.batch, replayed.generation).map_err(fail)?;
+        Self::open_file(settings, path, lock, sink)
+            .map_err(|error| StoreOpenError::new(what.as_str(), error))
+    }
+
+    /// Opens the file in a folder that is locked.
+    fn open_file(
+        settings: EmbeddedSettings,
+        path: PathBuf,
+        lock: File,
+        sink: AuditSink,
+    ) -> Result<Self, DiskError> {
+        make_file(&path)?;
+        let mut disk = Disk::open(&path, settings.max_pages)?;
+        let replayed = Journal::replay(&settings.folder, disk.checkpoint()?)?;
+        disk.write(&replayed.batch, replayed.generation)?;
         let journal = Journal::open(
             &settings.folder,
             replayed.generation.saturating_add(1),
             writer::most_in_journal(settings.max_pages).saturating_mul(2),
-        )
-        .map_err(|error| fail(error.to_string()))?;
-        sync_names(&settings.folder).map_err(|error| fail(error.to_string()))?;
-        let loaded = disk.load(settings.resident).map_err(fail)?;
+        )?;
+        sync_names(&settings.folder)?;
+        let loaded = disk.load(settings.resident)?;
         let secret = loaded.secret;
-        let reader = Reader::start(path.clone()).map_err(|error| fail(error.to_string()))?;
-        let (shared, writer) =
-            Writer::new(settings, path.clone(), disk, journal, loaded, lock, sink)
-                .map_err(|error| fail(error.to_string()))?;
+        let reader = ReaderThread::start(path.clone())?;
+        let (shared, writer) = Writer::new(settings, path, disk, journal, loaded, lock, sink)?;
         let pen = writer.pen();
-        let thread = sync::spawn("authz-state", move || writer.run())
-            .map_err(|error| fail(error.to_string()))?;
+        let thread = sync::spawn("authz-state", move || writer.run())?;
         let thread = Mutex::new(Some(thread));
         Ok(Self { shared, pen, reader, locks: KeyLocks::new(), secret, thread })
     }
@@ -144,7 +150,7 @@ impl EmbeddedStore {
     fn read(&self, held: Held, deadline: Instant) -> Result<Record, StoreError> {
         held.read(|key, commit| {
             let text = self.reader.text(&key, deadline)?;
-            let record = codec::decode(&key, &text).map_err(StoreError::Unavailable)?;
+            let record = codec::decode(&key, &text).map_err(StoreError::from)?;
             self.shared.index().keep(&key, commit, &record);
             Ok(record)
         })
@@ -242,15 +248,19 @@ impl EmbeddedStore {
         self.shared.check_writable()?;
         let guard = self.locks.acquire(locks, deadline)?;
         let epoch = self.shared.check_writable()?;
-        let mut running =
-            Running { store: self, deadline, changes: BTreeMap::new(), lines: Vec::new() };
+        let mut running = EmbeddedTransaction {
+            store: self,
+            deadline,
+            changes: BTreeMap::new(),
+            lines: Vec::new(),
+        };
         if !work(&mut running)? {
             return Ok(Commit::Done);
         }
         if now() >= deadline {
             return Err(StoreError::Slow);
         }
-        let Running { changes, lines, .. } = running;
+        let EmbeddedTransaction { changes, lines, .. } = running;
         self.shared.settings.bounds.check_changes(changes.keys(), &lines)?;
         let mut encoded = Vec::with_capacity(changes.len());
         let mut bytes = Vec::with_capacity(codec::RECORD_BYTES);
@@ -282,14 +292,14 @@ impl Drop for EmbeddedStore {
     }
 }
 
-struct Running<'a> {
+struct EmbeddedTransaction<'a> {
     store: &'a EmbeddedStore,
     deadline: Instant,
     changes: BTreeMap<RecordKey, Option<Record>>,
     lines: Vec<Vec<u8>>,
 }
 
-impl Running<'_> {
+impl EmbeddedTransaction<'_> {
     fn check_time(&self) -> Result<(), StoreError> {
         if now() >= self.deadline {
             return Err(StoreError::Slow);
@@ -298,7 +308,7 @@ impl Running<'_> {
     }
 }
 
-impl Transaction for Running<'_> {
+impl Transaction for EmbeddedTransaction<'_> {
     fn get(&mut self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
         if let Some(changed) = self.changes.get(key) {
             return Ok(changed.clone());
@@ -356,18 +366,25 @@ fn sync_names(folder: &Path) -> io::Result<()> {
     }
 }
 
+/// Cause for which the folder cannot be locked.
+#[derive(Debug, Error)]
+enum LockFolderError {
+    #[error("{0}")]
+    Folder(#[from] io::Error),
+    #[error("`{}`: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("{owner} uses it; one process owns an embedded store, PostgreSQL serves several")]
+    InUse { owner: String },
+}
+
 /// Makes the folder and locks it for this process. The lock is held as long as the file is open.
-fn lock_folder(folder: &Path) -> Result<File, String> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|error| error.to_string())?;
+fn lock_folder(folder: &Path) -> Result<File, LockFolderError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let path = folder.join("lock");
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = place::open(&mut options, &path)
-        .map_err(|error| format!("`{}`: {error}", path.display()))?;
+        .map_err(|source| LockFolderError::File { path: path.clone(), source })?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -375,16 +392,14 @@ fn lock_folder(folder: &Path) -> Result<File, String> {
             drop(file.take(200).read_to_string(&mut who));
             let who = who.trim().to_owned();
             let who = if who.is_empty() { "another process".to_owned() } else { who };
-            return Err(format!(
-                "{who} uses it; one process owns an embedded store, PostgreSQL serves several"
-            ));
+            return Err(LockFolderError::InUse { owner: who });
         }
-        Err(TryLockError::Error(error)) => return Err(format!("`{}`: {error}", path.display())),
+        Err(TryLockError::Error(source)) => return Err(LockFolderError::File { path, source }),
     }
     let mut note = || {
         file.set_len(0)?;
         file.write_all(format!("process {}\n", std::process::id()).as_bytes())
     };
-    note().map_err(|error| format!("`{}`: {error}", path.display()))?;
+    note().map_err(|source| LockFolderError::File { path, source })?;
     Ok(file)
 }

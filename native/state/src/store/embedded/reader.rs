@@ -1,4 +1,4 @@
-//! The thread that reads what memory does not hold.
+//! The thread that reads records that are not in memory.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -9,58 +9,60 @@ use std::time::Instant;
 use authz_base::poison::IgnorePoison as _;
 use authz_base::record::RecordKey;
 
-use super::disk;
-use crate::store::StoreError;
+use super::disk::{DiskError, DiskReader};
+use crate::store::{StoreError, StoreFault};
+use crate::sync::spawn_system;
+use crate::time::now;
 
-/// Most records that are waited for at once.
+/// Most records that calls wait for at once.
 const MAX_WAITING: usize = 4096;
 
-type Found = Result<Option<Vec<u8>>, String>;
+/// Text of a record. `None` if there is none.
+type StoredText = Result<Option<Vec<u8>>, DiskError>;
 
-/// What is wanted, and who gets it; none: the end.
-type Wanted = Option<(RecordKey, SyncSender<Found>)>;
+/// Key of a record, with the receiver of its text. `None` ends the thread.
+type ReadRequest = Option<(RecordKey, SyncSender<StoredText>)>;
 
-/// Owns the thread.
+/// Owner of the thread.
 #[derive(Debug)]
-pub(super) struct Reader {
-    wanted: SyncSender<Wanted>,
+pub(super) struct ReaderThread {
+    wanted: SyncSender<ReadRequest>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Reader {
+impl ReaderThread {
     /// Starts the thread.
     pub(super) fn start(path: PathBuf) -> std::io::Result<Self> {
         let (wanted, waiting) = sync_channel(MAX_WAITING);
-        let thread = std::thread::Builder::new()
-            .name("authz-state-read".to_owned())
-            .spawn(move || run(&path, &waiting))?;
+        let thread = spawn_system("authz-state-read", move || run(&path, &waiting))?;
         Ok(Self { wanted, thread: Mutex::new(Some(thread)) })
     }
 
     /// Reads the text of a record that is known to be there.
     ///
     /// # Errors
-    /// It is not, the disk fails, or the deadline passes.
+    /// The record is missing, the disk fails, or the deadline passes.
     pub(super) fn text(&self, key: &RecordKey, deadline: Instant) -> Result<Vec<u8>, StoreError> {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.saturating_duration_since(now());
         if left.is_zero() {
             return Err(StoreError::Slow);
         }
-        let fail = |why: &str| StoreError::Unavailable(why.to_owned());
         let (found, wait) = sync_channel(1);
-        self.wanted
-            .try_send(Some((key.clone(), found)))
-            .map_err(|_| fail("too much is read from its disk, or it is closed"))?;
+        self.wanted.try_send(Some((key.clone(), found))).map_err(|_| {
+            StoreError::unavailable("too much is read from its disk, or it is closed")
+        })?;
         match wait.recv_timeout(left) {
             Ok(Ok(Some(text))) => Ok(text),
-            Ok(Ok(None)) => Err(fail("a record is not on its disk any more")),
-            Ok(Err(why)) => Err(StoreError::Unavailable(why)),
+            Ok(Ok(None)) => Err(StoreError::unavailable("a record is not on its disk any more")),
+            Ok(Err(error)) => {
+                Err(StoreError::Unavailable(StoreFault::caused_by(error.to_string(), error)))
+            }
             Err(RecvTimeoutError::Timeout) => Err(StoreError::Slow),
-            Err(RecvTimeoutError::Disconnected) => Err(fail("it is closed")),
+            Err(RecvTimeoutError::Disconnected) => Err(StoreError::unavailable("it is closed")),
         }
     }
 
-    /// Ends the thread, after what waits. Idempotent.
+    /// Ends the thread after the requests that wait. Idempotent.
     pub(super) fn close(&self) {
         let thread = self.thread.lock().ignore_poison().take();
         if let Some(thread) = thread {
@@ -71,19 +73,18 @@ impl Reader {
     }
 }
 
-fn run(path: &std::path::Path, waiting: &Receiver<Wanted>) {
+fn run(path: &std::path::Path, waiting: &Receiver<ReadRequest>) {
     let mut open = None;
     while let Ok(Some((key, to))) = waiting.recv() {
-        let found = match open.take().map_or_else(|| disk::Reader::open(path), Ok) {
+        let found = match open.take().map_or_else(|| DiskReader::open(path), Ok) {
             Ok(reader) => {
                 let found = reader.body(&key);
-                // One that failed is opened again.
+                // A file that failed is opened again.
                 open = found.is_ok().then_some(reader);
                 found
             }
-            Err(why) => Err(why),
+            Err(error) => Err(error),
         };
-        // Whoever does not wait any more does not hear it.
         drop(to.try_send(found));
     }
 }

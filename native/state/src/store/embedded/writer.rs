@@ -9,10 +9,9 @@ use authz_base::poison::IgnorePoison as _;
 use authz_base::record::{Record, RecordKey, RecordKind};
 
 use super::EmbeddedSettings;
-use super::batch::{Batch, Changed, Frame};
-use super::disk::{Disk, DiskError, Loaded};
+use super::batch::{Changed, JournalFrame, RecordBatch};
+use super::disk::{Disk, DiskError, LoadedState};
 use super::journal::{Journal, Log};
-use crate::audit::AuditError;
 use crate::store::index::{Held, Index, Known};
 use crate::store::outbox::{AuditSink, Exporter, Line, bytes_of, sent_bytes};
 use crate::store::{Commit, StoreError, StoreHealth, Survives};
@@ -20,6 +19,7 @@ use crate::sync::{
     AtomicBool, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard,
     RwLockWriteGuard, now, spawn,
 };
+use crate::ticket::AuditError;
 use crate::ticket::{Settle, pair};
 
 /// Most commits that are written at once.
@@ -127,7 +127,7 @@ impl Shared {
 
     pub(super) fn check_open(&self) -> Result<(), StoreError> {
         if self.closed.load(Ordering::Acquire) {
-            return Err(StoreError::Unavailable("it is closed".to_owned()));
+            return Err(StoreError::unavailable("it is closed"));
         }
         Ok(())
     }
@@ -162,7 +162,7 @@ impl Shared {
         let bytes = texts.map(|(_, text)| text.len()).fold(line_bytes, usize::saturating_add);
         let mut queue = self.lock();
         if queue.check_writable()? != epoch {
-            return Err(StoreError::Unavailable("its disk failed meanwhile".to_owned()));
+            return Err(StoreError::unavailable("its disk failed meanwhile"));
         }
         let nothing = changes.is_empty() && lines.is_empty();
         if nothing && queue.items.is_empty() && !queue.writing {
@@ -171,7 +171,7 @@ impl Shared {
         if queue.items.len() >= self.settings.max_queued
             || queue.bytes.saturating_add(bytes) > self.settings.max_queued_bytes
         {
-            return Err(StoreError::Unavailable("too much waits for its disk".to_owned()));
+            return Err(StoreError::unavailable("too much waits for its disk"));
         }
         let outbox_lines = queue.outbox_lines.saturating_add(lines.len());
         let outbox_bytes = queue.outbox_bytes.saturating_add(line_bytes);
@@ -184,7 +184,7 @@ impl Shared {
         let is_new = |(change, known): (&Change, &Known)| change.record.is_some() && !known.is_kept;
         // What ends makes room.
         if let Some(why) = queue.full.as_ref().filter(|_| all().any(is_new)) {
-            return Err(StoreError::Unavailable(why.clone()));
+            return Err(StoreError::unavailable(why.clone()));
         }
         for kind in RecordKind::ALL {
             let (mut new, mut gone) = (0_usize, 0_usize);
@@ -206,9 +206,7 @@ impl Shared {
             known.cold.is_none_or(has_text)
         };
         if !all().all(is_known) {
-            return Err(StoreError::Unavailable(
-                "what it changes was changed meanwhile".to_owned(),
-            ));
+            return Err(StoreError::unavailable("what it changes was changed meanwhile"));
         }
         let commit = queue.last_commit.saturating_add(1);
         queue.last_commit = commit;
@@ -294,8 +292,8 @@ impl Shared {
 impl Queue {
     fn check_writable(&self) -> Result<u64, StoreError> {
         match &self.failed {
-            _ if self.closing => Err(StoreError::Unavailable("it is closed".to_owned())),
-            Some(why) => Err(StoreError::Unavailable(why.clone())),
+            _ if self.closing => Err(StoreError::unavailable("it is closed")),
+            Some(why) => Err(StoreError::unavailable(why.clone())),
             None => Ok(self.epoch),
         }
     }
@@ -372,7 +370,7 @@ impl Pending {
         self.is_stale |= later.is_stale;
     }
 
-    fn batch(&self) -> Result<Batch, DiskError> {
+    fn batch(&self) -> Result<RecordBatch, DiskError> {
         let mut batch = self.log.batch()?;
         if let Some(left) = self.left {
             batch.drop_lines(left);
@@ -385,7 +383,7 @@ impl Pending {
 impl Pen {
     /// Appends commits to the journal and settles them.
     fn write(&mut self, shared: &Shared, mut items: Vec<Item>) {
-        let mut frame = Frame { synced: self.synced, ..Frame::default() };
+        let mut frame = JournalFrame { synced: self.synced, ..JournalFrame::default() };
         frame.add(items.iter_mut().map(|item| std::mem::take(&mut item.records)));
         for item in &mut items {
             frame.power_loss |= item.survives == Survives::PowerLoss;
@@ -519,11 +517,11 @@ impl Writer {
         path: PathBuf,
         disk: Disk,
         journal: Journal,
-        loaded: Loaded,
+        loaded: LoadedState,
         lock: File,
         sink: AuditSink,
     ) -> std::io::Result<(Arc<Shared>, Self)> {
-        let Loaded { index, lines, crashed, .. } = loaded;
+        let LoadedState { index, lines, crashed, .. } = loaded;
         let stored_line = lines.last().map(|line| line.number);
         let last_line = stored_line.unwrap_or(0);
         let queue = Queue {
@@ -666,7 +664,7 @@ impl Writer {
     /// Tries the disk again, journal and file.
     fn recover(&mut self, pen: &mut Pen) {
         self.end_checkpoint(pen, true);
-        let rewound = pen.journal.rewind().map_err(|error| error.to_string());
+        let rewound = pen.journal.rewind().map_err(DiskError::from);
         let outcome = rewound.and_then(|()| self.checkpoint_now(pen));
         if outcome.is_ok() {
             // This generation may be as long as it can be.
@@ -675,9 +673,9 @@ impl Writer {
         let mut queue = self.shared.lock();
         match outcome {
             Ok(()) => queue.failed = None,
-            Err(why) => {
-                queue.last_error.clone_from(&why);
-                queue.failed = Some(why);
+            Err(error) => {
+                queue.last_error = error.to_string();
+                queue.failed = Some(error.to_string());
                 queue.failures = queue.failures.saturating_add(1);
             }
         }
@@ -713,7 +711,7 @@ impl Writer {
         let Some(Checkpoint { thread, moving, commit }) = self.checkpoint.take_if(is_over) else {
             return;
         };
-        let early = |_| (None, Err("the thread of the checkpoint ended early".to_owned()));
+        let early = |_| (None, Err(DiskError::CheckpointThread));
         let (disk, outcome) = thread.join().unwrap_or_else(early);
         self.disk = disk;
         drop(self.settle(pen, moving, commit, outcome));
@@ -736,8 +734,8 @@ impl Writer {
         commit: u64,
         outcome: Result<(), DiskError>,
     ) -> Result<(), DiskError> {
-        if let Err(why) = &outcome {
-            self.keep(pen, moved, why.clone());
+        if let Err(error) = &outcome {
+            self.keep(pen, moved, error.to_string());
             return outcome;
         }
         pen.since = now();

@@ -1,29 +1,31 @@
-//! How far this node's clock is from the database's.
+//! Difference between this node's clock and the database's.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+
+use crate::time::{now, wall_clock_ms};
 
 /// The database's clock, as it was read: it goes on from there as this machine's monotonic clock does, so that a step of
 /// this node's own clock shows at once, without asking the database again.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clock {
-    /// What the database said, in milliseconds since 1970.
+pub(super) struct DatabaseClock {
+    /// Time that the database stated, in milliseconds since 1970.
     said_ms: i64,
-    /// How long it took to ask: the database may have said it at any time meanwhile.
+    /// Duration of the question: the database may have stated it at any time meanwhile.
     took: Duration,
-    /// When its answer was there.
+    /// Arrival of the answer.
     at: Instant,
 }
 
-impl Clock {
-    /// Args: `said_ms`: what the database said. `asked`: when it was asked; its answer is there now.
+impl DatabaseClock {
+    /// The clock of a database that was asked at `asked` and has just answered `said_ms`.
     pub(super) fn read(said_ms: i64, asked: Instant) -> Self {
-        let at = Instant::now();
+        let at = now();
         Self { said_ms, took: at.saturating_duration_since(asked), at }
     }
 
-    /// By how many milliseconds this node's clock is ahead of the database's at least; negative: behind.
+    /// Least milliseconds by which this node's clock is ahead of the database's; negative: behind.
     pub(super) fn ahead_ms(&self) -> i64 {
-        self.ahead_of(Instant::now(), own_ms())
+        self.ahead_of(now(), wall_clock_ms())
     }
 
     fn ahead_of(&self, now: Instant, own_ms: i64) -> i64 {
@@ -37,7 +39,7 @@ impl Clock {
         }
     }
 
-    /// Why this node must not go by its clock; none where it may.
+    /// Reason for which this node must not use its clock. `None` if it may.
     pub(super) fn problem(&self, tolerance: Duration) -> Option<String> {
         let ahead = self.ahead_ms();
         if ahead.unsigned_abs() <= u64::try_from(tolerance.as_millis()).unwrap_or(u64::MAX) {
@@ -49,13 +51,6 @@ impl Clock {
             ahead.unsigned_abs() / 1_000,
             tolerance.as_secs()
         ))
-    }
-}
-
-fn own_ms() -> i64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => millis(since),
-        Err(before) => millis(before.duration()).saturating_neg(),
     }
 }
 
@@ -73,7 +68,7 @@ mod tests {
     #[test]
     fn the_difference_is_the_least_possible() {
         let at = Instant::now();
-        let clock = Clock { said_ms: 100_000, took: Duration::from_millis(300), at };
+        let clock = DatabaseClock { said_ms: 100_000, took: Duration::from_millis(300), at };
         let later = at.checked_add(Duration::from_secs(2)).unwrap();
         for (own_ms, ahead) in [
             (100_000, 0),
@@ -94,7 +89,7 @@ mod tests {
     /// It is refused beyond the tolerance, in either direction.
     #[test]
     fn it_is_tolerated_so_far() {
-        let read = |ahead: i64| Clock::read(own_ms() - ahead, Instant::now());
+        let read = |ahead: i64| DatabaseClock::read(wall_clock_ms() - ahead, Instant::now());
         let tolerance = Duration::from_secs(5);
         for ahead in [0, 3_000, -3_000] {
             assert_eq!(None, read(ahead).problem(tolerance), "{ahead}");

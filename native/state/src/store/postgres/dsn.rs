@@ -1,27 +1,30 @@
-//! The address of a database: a connection string as libpq takes it, with its TLS settings.
+//! The address of a database: a connection string in the form of libpq, with its TLS settings.
 
 use std::fmt;
 use std::path::Path;
-use std::str::FromStr as _;
+use std::str::{FromStr as _, Utf8Error};
 use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::pem::{self, PemObject as _};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use thiserror::Error;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// How long one server may take to answer a connection.
+use crate::store::error::text_with_causes;
+
+/// Time for one server to answer a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long sent bytes may stay unacknowledged.
+/// Time for which sent bytes may stay unacknowledged.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection is silent before it is probed.
+/// Silence of a connection before it is probed.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
-/// Where to connect, and how.
+/// Servers to connect to, with the settings of the connection.
 #[derive(Clone)]
 pub(super) struct Address {
     pub(super) config: Config,
@@ -34,8 +37,42 @@ impl fmt::Debug for Address {
     }
 }
 
+/// Defect of a connection string; holds no password.
+#[derive(Debug, Error)]
+pub(super) enum DsnError {
+    #[error("is neither postgresql://… nor key=value …")]
+    Form,
+    #[error("ends in a backslash")]
+    Backslash,
+    #[error("has a quote that is not closed")]
+    Quote,
+    #[error("{0}")]
+    Encoding(#[source] Utf8Error),
+    #[error("{}", text_with_causes(.0))]
+    Settings(#[source] tokio_postgres::Error),
+    #[error("names no host")]
+    NoHost,
+    #[error("sslmode={0} may go on without TLS; say verify-full or disable")]
+    Mode(String),
+    #[error(
+        "TLS needs sslrootcert, a file with the authorities that vouch for the server; \
+         sslmode=disable does without TLS"
+    )]
+    NoRoots,
+    #[error("sslcert and sslkey go together")]
+    Unpaired,
+    #[error("`{path}`: {source}")]
+    File { path: String, source: pem::Error },
+    #[error("`{path}`: holds no certificate")]
+    NoCertificate { path: String },
+    #[error("`{path}`: {source}")]
+    Certificate { path: String, source: rustls::Error },
+    #[error("{0}")]
+    Tls(#[source] rustls::Error),
+}
+
 #[derive(Default)]
-struct Files {
+struct TlsFiles {
     mode: Option<String>,
     roots: Option<String>,
     certificate: Option<String>,
@@ -43,19 +80,18 @@ struct Files {
 }
 
 impl Address {
-    /// Reads a connection string: `postgresql://…` or `key=value …`. A host that is no socket and not this machine is
-    /// reached over TLS, with its name verified, unless `sslmode=disable` says otherwise.
-    pub(super) fn parse(dsn: &str) -> Result<Self, String> {
-        let mut files = Files::default();
+    /// Reads a connection string: `postgresql://…` or `key=value …`. A host other than a socket and this machine is reached
+    /// over TLS, with its name verified, unless the string has `sslmode=disable`.
+    pub(super) fn parse(dsn: &str) -> Result<Self, DsnError> {
+        let mut files = TlsFiles::default();
         let rest = if dsn.starts_with("postgres://") || dsn.starts_with("postgresql://") {
             take_from_url(dsn, &mut files)?
         } else {
             take_from_pairs(dsn, &mut files)?
         };
-        // What it says of an error never holds a value.
-        let mut config = Config::from_str(&rest).map_err(|error| words(&error))?;
+        let mut config = Config::from_str(&rest).map_err(DsnError::Settings)?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            return Err("names no host".to_owned());
+            return Err(DsnError::NoHost);
         }
         let is_near = config.get_hosts().iter().all(|host| match host {
             Host::Unix(_) => true,
@@ -69,11 +105,7 @@ impl Address {
             Some("disable") => None,
             None if is_near && files.roots.is_none() => None,
             None | Some("require" | "verify-ca" | "verify-full") => Some(tls(&files)?),
-            Some(mode) => {
-                return Err(format!(
-                    "sslmode={mode} may go on without TLS; say verify-full or disable"
-                ));
-            }
+            Some(mode) => return Err(DsnError::Mode(mode.to_owned())),
         };
         config
             .ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable })
@@ -90,49 +122,46 @@ impl Address {
     }
 }
 
-fn tls(files: &Files) -> Result<MakeRustlsConnect, String> {
-    let Some(roots) = &files.roots else {
-        return Err("TLS needs sslrootcert, a file with the authorities that vouch for the \
-                    server; sslmode=disable does without TLS"
-            .to_owned());
-    };
+fn tls(files: &TlsFiles) -> Result<MakeRustlsConnect, DsnError> {
+    let roots = files.roots.as_ref().ok_or(DsnError::NoRoots)?;
+    let refused = |path: &String, source| DsnError::Certificate { path: path.clone(), source };
     let mut store = RootCertStore::empty();
     for root in certificates(roots)? {
-        store.add(root).map_err(|error| format!("`{roots}`: {error}"))?;
+        store.add(root).map_err(|error| refused(roots, error))?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
+        .map_err(DsnError::Tls)?
         .with_root_certificates(store);
     let config = match (&files.certificate, &files.key) {
         (None, None) => builder.with_no_client_auth(),
         (Some(certificate), Some(key)) => {
             let secret = PrivateKeyDer::from_pem_file(Path::new(key))
-                .map_err(|error| format!("`{key}`: {error}"))?;
+                .map_err(|source| DsnError::File { path: key.clone(), source })?;
             builder
                 .with_client_auth_cert(certificates(certificate)?, secret)
-                .map_err(|error| format!("`{certificate}`: {error}"))?
+                .map_err(|error| refused(certificate, error))?
         }
-        _ => return Err("sslcert and sslkey go together".to_owned()),
+        _ => return Err(DsnError::Unpaired),
     };
     Ok(MakeRustlsConnect::new(config))
 }
 
-fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let fail = |error: rustls_pki_types::pem::Error| format!("`{path}`: {error}");
+fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, DsnError> {
+    let fail = |source| DsnError::File { path: path.to_owned(), source };
     let all: Vec<_> = CertificateDer::pem_file_iter(Path::new(path))
         .map_err(fail)?
         .collect::<Result<_, _>>()
         .map_err(fail)?;
     if all.is_empty() {
-        return Err(format!("`{path}`: holds no certificate"));
+        return Err(DsnError::NoCertificate { path: path.to_owned() });
     }
     Ok(all)
 }
 
-impl Files {
-    /// Takes a setting of ours; false: it is not.
+impl TlsFiles {
+    /// Takes a setting of TLS files. Returns false for any other setting.
     fn take(&mut self, key: &str, value: &str) -> bool {
         let place = match key {
             "sslmode" => &mut self.mode,
@@ -146,12 +175,12 @@ impl Files {
     }
 }
 
-fn take_from_url(dsn: &str, files: &mut Files) -> Result<String, String> {
+fn take_from_url(dsn: &str, files: &mut TlsFiles) -> Result<String, DsnError> {
     let Some((before, query)) = dsn.split_once('?') else { return Ok(dsn.to_owned()) };
     let mut kept = Vec::new();
     for pair in query.split('&') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = percent_decode_str(value).decode_utf8().map_err(|error| error.to_string())?;
+        let value = percent_decode_str(value).decode_utf8().map_err(DsnError::Encoding)?;
         if !files.take(key, &value) {
             kept.push(pair);
         }
@@ -159,12 +188,12 @@ fn take_from_url(dsn: &str, files: &mut Files) -> Result<String, String> {
     Ok(if kept.is_empty() { before.to_owned() } else { format!("{before}?{}", kept.join("&")) })
 }
 
-fn take_from_pairs(dsn: &str, files: &mut Files) -> Result<String, String> {
+fn take_from_pairs(dsn: &str, files: &mut TlsFiles) -> Result<String, DsnError> {
     let mut kept = String::new();
     let mut rest = dsn.trim_start();
     while !rest.is_empty() {
         let Some((key, after)) = rest.split_once('=') else {
-            return Err("is neither postgresql://… nor key=value …".to_owned());
+            return Err(DsnError::Form);
         };
         let key = key.trim();
         let (value, after) = value(after.trim_start())?;
@@ -177,8 +206,8 @@ fn take_from_pairs(dsn: &str, files: &mut Files) -> Result<String, String> {
     Ok(kept)
 }
 
-/// A value, quoted or up to the next space, and what follows it.
-fn value(text: &str) -> Result<(String, &str), String> {
+/// A value, quoted or up to the next space, and the text after it.
+fn value(text: &str) -> Result<(String, &str), DsnError> {
     let is_quoted = text.starts_with('\'');
     let text = if is_quoted { text.strip_prefix('\'').unwrap_or(text) } else { text };
     let mut value = String::new();
@@ -186,28 +215,14 @@ fn value(text: &str) -> Result<(String, &str), String> {
     loop {
         let before = rest.as_str();
         match rest.next() {
-            Some('\\') => value.push(rest.next().ok_or("ends in a backslash")?),
+            Some('\\') => value.push(rest.next().ok_or(DsnError::Backslash)?),
             Some('\'') if is_quoted => return Ok((value, rest.as_str())),
             Some(one) if one.is_whitespace() && !is_quoted => return Ok((value, before)),
             Some(one) => value.push(one),
-            None if is_quoted => return Err("has a quote that is not closed".to_owned()),
+            None if is_quoted => return Err(DsnError::Quote),
             None => return Ok((value, "")),
         }
     }
-}
-
-/// An error with its causes.
-pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(one) = cause {
-        let one_words = one.to_string();
-        if !words.contains(&one_words) {
-            words = format!("{words}: {one_words}");
-        }
-        cause = one.source();
-    }
-    words
 }
 
 #[cfg(test)]
@@ -249,7 +264,7 @@ mod tests {
             ("host=/x port=pa55", "port"),
             ("host=/x colour=pa55", "colour"),
         ] {
-            let error = Address::parse(dsn).unwrap_err();
+            let error = Address::parse(dsn).unwrap_err().to_string();
             assert!(error.contains(words) && !error.contains("pa55"), "{dsn}: {error}");
         }
     }

@@ -14,6 +14,7 @@ mod sql;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -21,49 +22,51 @@ use authz_base::poison::IgnorePoison as _;
 use authz_base::record::task::{Task, TaskStatus};
 use authz_base::record::{Record, RecordKey, RecordKind, Revocations};
 use sha2::{Digest as _, Sha256};
+use thiserror::Error;
 use tokio::runtime::Runtime;
 
-use self::dsn::Address;
-use self::node::Node;
-use self::open::Open;
+use self::dsn::{Address, DsnError};
+use self::node::{Node, NotFollowedError};
+use self::open::OpenTransaction;
 use self::pool::Pool;
 use self::run::Runner;
-use self::sql::{Connection, Put, Trouble};
+use self::sql::{Connection, MigrationError, Put, Trouble};
 use super::bounds::{Bounds, MAX_PAGE, is_id};
 use super::locks::{KeyGuard, KeyLocks};
 use super::outbox::{AuditSink, Exporter};
 use super::{
-    Commit, Page, Query, Store, StoreError, StoreHealth, StoreOpenError, Survives, Transaction,
-    Work, codec, query,
+    Commit, Page, Query, Store, StoreError, StoreFault, StoreHealth, StoreOpenError, Survives,
+    Transaction, Work, codec, query,
 };
-use crate::audit::AuditError;
+use crate::ticket::AuditError;
 use crate::ticket::pair;
+use crate::time::now;
 
-/// How long the database may take at the start.
+/// Time for the database to answer at the start.
 const START: Duration = Duration::from_secs(10);
-/// How long the last lines may take at the end.
+/// Time for the last lines at the end.
 const END: Duration = Duration::from_secs(2);
-/// Whoever has less time than this takes no part in a transaction in which others have changed something.
+/// A caller with less time left takes no part in a transaction in which others have changed records.
 const HURRY: Duration = Duration::from_millis(100);
 /// Threads that talk to the database.
 const THREADS: usize = 2;
 
-/// How a [`PostgresStore`] is set up.
+/// Settings of a [`PostgresStore`].
 #[derive(Clone)]
 pub struct PostgresSettings {
     /// Connection string: `postgresql://…` or `key=value …`, with several hosts for a database that fails over. A secret.
     pub dsn: String,
-    /// This node's name among those that share the database: whose audit lines are whose. The same after a restart.
+    /// Name of this node among those that share the database, as the owner of its audit lines. The same after a restart.
     pub node: String,
-    /// How much the database holds.
+    /// Bounds of the records.
     pub bounds: Bounds,
     /// Most connections that answer requests; two more follow the other nodes and tidy up.
     pub connections: usize,
-    /// How often this node asks what others changed.
+    /// Interval at which this node asks for the changes of others.
     pub poll_interval: Duration,
-    /// How old what this node knows may be; beyond, it answers nothing.
+    /// Greatest age of this node's copy of the records; beyond it, the node answers no call.
     pub revocation_staleness: Duration,
-    /// By how much this node's clock may differ from the database's; beyond, it answers nothing.
+    /// Greatest difference of this node's clock from the database's; beyond it, the node answers no call.
     pub clock_tolerance: Duration,
     /// Tasks that are kept in memory.
     pub cached_tasks: usize,
@@ -97,11 +100,28 @@ impl fmt::Debug for PostgresSettings {
     }
 }
 
+/// Cause for which the database cannot be opened.
+#[derive(Debug, Error)]
+enum OpenDatabaseError {
+    #[error("the connection string {0}")]
+    Address(#[source] DsnError),
+    #[error("needs a connection and an interval")]
+    Settings,
+    #[error("{0}")]
+    Threads(#[source] io::Error),
+    #[error(transparent)]
+    Migration(#[from] MigrationError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    NotFollowed(#[from] NotFollowedError),
+}
+
 /// Keeps records in PostgreSQL 13 or newer.
 pub struct PostgresStore {
     node: Arc<Node>,
     pool: Arc<Pool>,
-    locks: Arc<KeyLocks<Open>>,
+    locks: Arc<KeyLocks<OpenTransaction>>,
     runner: Runner,
     runtime: Mutex<Option<Runtime>>,
     exporter: Arc<Mutex<Exporter>>,
@@ -127,18 +147,20 @@ impl PostgresStore {
     /// The connection string is not understood, the database does not answer within 10 seconds, or its tables were made by
     /// a newer version.
     pub fn open(settings: PostgresSettings, sink: AuditSink) -> Result<Self, StoreOpenError> {
-        let fail = |why: String| StoreOpenError::new("state database", why);
-        let address = Address::parse(&settings.dsn)
-            .map_err(|why| fail(format!("the connection string {why}")))?;
+        Self::try_open(settings, sink).map_err(|error| StoreOpenError::new("state database", error))
+    }
+
+    fn try_open(settings: PostgresSettings, sink: AuditSink) -> Result<Self, OpenDatabaseError> {
+        let address = Address::parse(&settings.dsn).map_err(OpenDatabaseError::Address)?;
         if settings.connections == 0 || settings.poll_interval.is_zero() {
-            return Err(fail("needs a connection and an interval".to_owned()));
+            return Err(OpenDatabaseError::Settings);
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("authz-postgres")
             .enable_all()
             .build()
-            .map_err(|error| fail(error.to_string()))?;
+            .map_err(OpenDatabaseError::Threads)?;
         let runner = Runner(runtime.handle().clone());
         let deadline = after(START);
         let opened = Self::start(settings, sink, address, &runner, deadline);
@@ -152,9 +174,9 @@ impl PostgresStore {
                 exporter,
                 secret,
             }),
-            Err(why) => {
+            Err(error) => {
                 runtime.shutdown_background();
-                Err(fail(why))
+                Err(error)
             }
         }
     }
@@ -166,17 +188,15 @@ impl PostgresStore {
         address: Address,
         runner: &Runner,
         deadline: Instant,
-    ) -> Result<(Arc<Node>, Arc<Pool>, Arc<Mutex<Exporter>>, [u8; 32]), String> {
+    ) -> Result<(Arc<Node>, Arc<Pool>, Arc<Mutex<Exporter>>, [u8; 32]), OpenDatabaseError> {
         let to_migrate = address.clone();
-        let secret = runner
-            .wait(deadline, async move { sql::migrate(&to_migrate).await })
-            .map_err(|error| error.to_string())??;
+        let secret = runner.wait(deadline, async move { sql::migrate(&to_migrate).await })??;
         let connections = settings.connections;
         let node = Arc::new(Node::new(settings));
         let pool = Arc::new(Pool::new(address.clone(), connections, runner.clone()));
         let of_exporter = Arc::clone(&node);
         let exporter = Exporter::start(sink, Box::new(move |lines| of_exporter.synced(lines)))
-            .map_err(|error| error.to_string())?;
+            .map_err(OpenDatabaseError::Threads)?;
         let exporter = Arc::new(Mutex::new(exporter));
         let follow = node::follow(Arc::clone(&node), address.clone(), Arc::clone(&pool));
         runner.clone().spawn(follow);
@@ -207,11 +227,11 @@ impl PostgresStore {
                 Err(trouble) => return Err(trouble.into_store_error()),
             }
         }
-        Err(StoreError::Unavailable("its connections break".to_owned()))
+        Err(StoreError::unavailable("its connections break"))
     }
 
     /// Begins a transaction with all its locks, and hears the news.
-    fn begin(&self, locks: &[RecordKey], deadline: Instant) -> Result<Open, StoreError> {
+    fn begin(&self, locks: &[RecordKey], deadline: Instant) -> Result<OpenTransaction, StoreError> {
         let numbers = lock_numbers(locks);
         let is_read = |key: &&RecordKey| {
             let kinds = [
@@ -232,7 +252,7 @@ impl PostgresStore {
             if connection.server != cursor.server {
                 self.node.lost.notify_one();
                 self.pool.renew();
-                return Err(StoreError::Unavailable("it is failing over".to_owned()));
+                return Err(StoreError::unavailable("it is failing over"));
             }
             let ms = millis_until(deadline);
             let (numbers, wanted) = (numbers.clone(), ahead.clone());
@@ -246,7 +266,13 @@ impl PostgresStore {
                     self.node.hear(&news);
                     let known = ahead.into_iter().map(|(key, record)| (key, Some(record)));
                     let session = cursor.session;
-                    return Ok(Open::new(lease, connection, session, known.collect(), deadline));
+                    return Ok(OpenTransaction::new(
+                        lease,
+                        connection,
+                        session,
+                        known.collect(),
+                        deadline,
+                    ));
                 }
                 Err(_) if connection.is_closed() => {}
                 Err(trouble) => {
@@ -255,11 +281,15 @@ impl PostgresStore {
                 }
             }
         }
-        Err(StoreError::Unavailable("its connections break".to_owned()))
+        Err(StoreError::unavailable("its connections break"))
     }
 
     /// Goes on in a transaction that another began, with the news since.
-    fn join(&self, mut open: Open, deadline: Instant) -> Result<Open, StoreError> {
+    fn join(
+        &self,
+        mut open: OpenTransaction,
+        deadline: Instant,
+    ) -> Result<OpenTransaction, StoreError> {
         let cursor = self.node.cursor()?;
         let (of_task, ms) = (Arc::clone(&open.connection), millis_until(deadline));
         let news = self
@@ -274,7 +304,7 @@ impl PostgresStore {
 
     fn check_session(&self, session: u64) -> Result<(), StoreError> {
         if self.node.cursor()?.session != session {
-            return Err(StoreError::Unavailable("it was lost meanwhile".to_owned()));
+            return Err(StoreError::unavailable("it was lost meanwhile"));
         }
         Ok(())
     }
@@ -289,7 +319,7 @@ impl PostgresStore {
         // Within this node, whoever waits for a key waits without a connection, and may go on where another stopped.
         let (guard, open) = loop {
             let (guard, unfinished) = self.locks.acquire(locks, deadline)?;
-            let hurries = deadline.saturating_duration_since(Instant::now()) < HURRY;
+            let hurries = deadline.saturating_duration_since(now()) < HURRY;
             match unfinished {
                 None => break (guard, self.begin(locks, deadline)?),
                 // Whose time runs out in it would spoil it for those before.
@@ -299,13 +329,18 @@ impl PostgresStore {
                 Some(open) => break (guard, self.join(open, deadline)?),
             }
         };
-        let mut running =
-            Running { store: self, open, deadline, changes: BTreeMap::new(), lines: Vec::new() };
+        let mut running = PostgresTransaction {
+            store: self,
+            open,
+            deadline,
+            changes: BTreeMap::new(),
+            lines: Vec::new(),
+        };
         let outcome = match work(&mut running) {
-            Ok(true) if Instant::now() >= deadline => Err(StoreError::Slow),
+            Ok(true) if now() >= deadline => Err(StoreError::Slow),
             outcome => outcome,
         };
-        let Running { mut open, changes, lines, .. } = running;
+        let PostgresTransaction { mut open, changes, lines, .. } = running;
         let gave_up = matches!(outcome, Ok(false));
         let changed = match outcome {
             Ok(true) => self.take(&mut open, changes, lines),
@@ -340,7 +375,7 @@ impl PostgresStore {
     /// Takes what one has changed, within the bounds. Returns whether that is anything.
     fn take(
         &self,
-        open: &mut Open,
+        open: &mut OpenTransaction,
         changes: BTreeMap<RecordKey, Option<Record>>,
         mut lines: Vec<Vec<u8>>,
     ) -> Result<bool, StoreError> {
@@ -370,7 +405,7 @@ impl PostgresStore {
 
     fn check_counts(
         &self,
-        open: &mut Open,
+        open: &mut OpenTransaction,
         changes: &BTreeMap<RecordKey, Option<Record>>,
     ) -> Result<(), StoreError> {
         let bounds = &self.node.settings.bounds;
@@ -404,12 +439,16 @@ impl PostgresStore {
     }
 
     /// Lets the next one who waits for the same keys go on in the same transaction. Gives both back where there is none.
-    fn hand_on(&self, guard: KeyGuard<Open>, open: Open) -> Option<(KeyGuard<Open>, Open)> {
+    fn hand_on(
+        &self,
+        guard: KeyGuard<OpenTransaction>,
+        open: OpenTransaction,
+    ) -> Option<(KeyGuard<OpenTransaction>, OpenTransaction)> {
         if open.may_grow() { guard.hand_on(open).err() } else { Some((guard, open)) }
     }
 
     /// Ends one's part in a transaction without having changed anything.
-    fn pass_on(&self, guard: KeyGuard<Open>, open: Open) {
+    fn pass_on(&self, guard: KeyGuard<OpenTransaction>, open: OpenTransaction) {
         if open.is_broken {
             // Whoever changed something before is told so, and the connection is closed.
             return;
@@ -426,8 +465,8 @@ impl PostgresStore {
     /// Commits what a single one has changed, and waits for it.
     fn commit_alone(
         &self,
-        guard: KeyGuard<Open>,
-        mut open: Open,
+        guard: KeyGuard<OpenTransaction>,
+        mut open: OpenTransaction,
         deadline: Instant,
     ) -> Result<Commit, StoreError> {
         open.members.clear();
@@ -442,7 +481,7 @@ impl PostgresStore {
     }
 
     /// Commits what several have changed. Each waits for it by itself.
-    fn commit_for_all(&self, guard: KeyGuard<Open>, mut open: Open) {
+    fn commit_for_all(&self, guard: KeyGuard<OpenTransaction>, mut open: OpenTransaction) {
         let (node, exporter) = (Arc::clone(&self.node), Arc::clone(&self.exporter));
         self.runner.clone().spawn(async move {
             let members = std::mem::take(&mut open.members);
@@ -451,7 +490,9 @@ impl PostgresStore {
             let commit = tokio::time::timeout_at(deadline, open.commit(&node, &exporter));
             let outcome = match commit.await {
                 Ok(Ok(())) => Ok(()),
-                Ok(Err(StoreError::Slow)) | Err(_) => Err(AuditError::Late),
+                Ok(Err(StoreError::Slow | StoreError::Unknown(_))) | Err(_) => {
+                    Err(AuditError::Late)
+                }
                 Ok(Err(error)) => {
                     node.fail(&error);
                     Err(AuditError::Failed)
@@ -574,15 +615,15 @@ impl Drop for PostgresStore {
     }
 }
 
-struct Running<'a> {
+struct PostgresTransaction<'a> {
     store: &'a PostgresStore,
-    open: Open,
+    open: OpenTransaction,
     deadline: Instant,
     changes: BTreeMap<RecordKey, Option<Record>>,
     lines: Vec<Vec<u8>>,
 }
 
-impl Running<'_> {
+impl PostgresTransaction<'_> {
     /// Asks the database. What fails there, fails for all who share the transaction.
     fn wait<T: Send + 'static>(
         &mut self,
@@ -595,9 +636,9 @@ impl Running<'_> {
     }
 }
 
-impl Transaction for Running<'_> {
+impl Transaction for PostgresTransaction<'_> {
     fn get(&mut self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
-        if Instant::now() >= self.deadline {
+        if now() >= self.deadline {
             return Err(StoreError::Slow);
         }
         if let Some(changed) = self.changes.get(key) {
@@ -616,7 +657,7 @@ impl Transaction for Running<'_> {
     }
 
     fn find(&mut self, query: &Query, page: &Page) -> Result<Vec<Record>, StoreError> {
-        if Instant::now() >= self.deadline {
+        if now() >= self.deadline {
             return Err(StoreError::Slow);
         }
         let mut changes = self.open.changes.clone();
@@ -650,11 +691,11 @@ impl Transaction for Running<'_> {
 }
 
 fn after(wait: Duration) -> Instant {
-    Instant::now().checked_add(wait).unwrap_or_else(Instant::now)
+    now().checked_add(wait).unwrap_or_else(now)
 }
 
 fn millis_until(deadline: Instant) -> u128 {
-    deadline.saturating_duration_since(Instant::now()).as_millis().max(1)
+    deadline.saturating_duration_since(now()).as_millis().max(1)
 }
 
 fn rows(most: usize) -> i64 {
@@ -676,7 +717,8 @@ fn lock_numbers(keys: &[RecordKey]) -> Vec<i64> {
 
 fn put(key: &RecordKey, record: &Record) -> Result<Put, StoreError> {
     let body = String::from_utf8(codec::encode(record)?)
-        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        .map_err(|error| StoreFault::caused_by(error.to_string(), error))
+        .map_err(StoreError::Unavailable)?;
     let task: Option<&Task> = match record {
         Record::Task(task) => Some(task),
         _ => None,

@@ -4,20 +4,21 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use authz_base::poison::IgnorePoison as _;
 use authz_base::record::{Record, RecordKey, RecordKind, Revocation, Revocations};
 use tokio::sync::Notify;
 
 use super::PostgresSettings;
-use super::clock::Clock;
+use super::clock::DatabaseClock;
 use super::dsn::Address;
 use super::pool::Pool;
 use super::sql::{Connection, News, Trouble};
 use crate::store::outbox::{Exporter, Line, Sent, sent_bytes};
 use crate::store::ready::Ready;
 use crate::store::{StoreError, StoreHealth};
+use crate::time::{now, wall_clock_ms};
 
 /// How long a server may take to let a node in.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,20 +39,20 @@ const STRIPES: usize = 256;
 
 /// Of what a transaction may take the news: the follower's connection, its server, and what it has read.
 #[derive(Clone, Debug)]
-pub(super) struct Cursor {
+pub(super) struct FeedCursor {
     pub(super) session: u64,
     pub(super) server: i64,
     pub(super) snapshot: Arc<str>,
 }
 
 #[derive(Debug)]
-struct State {
-    cursor: Option<Cursor>,
+struct NodeState {
+    cursor: Option<FeedCursor>,
     sessions: u64,
     /// From when on what is known was true.
     fresh: Option<Instant>,
     /// The database's clock, as it was last read.
-    clock: Option<Clock>,
+    clock: Option<DatabaseClock>,
     known: BTreeMap<Arc<str>, Arc<Revocation>>,
     revoked: Arc<Revocations>,
     ready: Ready,
@@ -78,17 +79,22 @@ struct Outbox {
 
 /// Shared by those who ask and by what follows the others.
 pub(super) struct Node {
-    state: Mutex<State>,
+    state: Mutex<NodeState>,
     followed: Condvar,
     /// Makes the follower connect anew.
     pub(super) lost: Notify,
     pub(super) settings: PostgresSettings,
 }
 
+/// This node did not get to follow the others in time; holds the last error.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot be followed: {0}")]
+pub(super) struct NotFollowedError(String);
+
 impl Node {
     pub(super) fn new(settings: PostgresSettings) -> Self {
         let most = settings.cached_tasks.div_ceil(2).max(1);
-        let state = State {
+        let state = NodeState {
             cursor: None,
             sessions: 0,
             fresh: None,
@@ -108,17 +114,17 @@ impl Node {
         Self { state: Mutex::new(state), followed: Condvar::new(), lost: Notify::new(), settings }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, NodeState> {
         self.state.lock().ignore_poison()
     }
 
     /// Blocks until this node follows the others.
-    pub(super) fn wait_until_followed(&self, deadline: Instant) -> Result<(), String> {
+    pub(super) fn wait_until_followed(&self, deadline: Instant) -> Result<(), NotFollowedError> {
         let mut state = self.lock();
         while state.cursor.is_none() {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(now());
             if left.is_zero() {
-                return Err(format!("cannot be followed: {}", state.last_error));
+                return Err(NotFollowedError(state.last_error.clone()));
             }
             state = match self.followed.wait_timeout(state, left) {
                 Ok((state, _)) => state,
@@ -132,11 +138,11 @@ impl Node {
     pub(super) fn check_fresh(&self) -> Result<(), StoreError> {
         let state = self.lock();
         if state.closed {
-            return Err(StoreError::Unavailable("it is closed".to_owned()));
+            return Err(StoreError::unavailable("it is closed"));
         }
         let age = state.age();
         if age > self.settings.revocation_staleness {
-            return Err(StoreError::Unavailable(format!(
+            return Err(StoreError::unavailable(format!(
                 "what this node knows is {} ms old: {}",
                 age.as_millis(),
                 state.last_error
@@ -150,10 +156,10 @@ impl Node {
         self.lock().check_clock(self.settings.clock_tolerance)
     }
 
-    pub(super) fn cursor(&self) -> Result<Cursor, StoreError> {
+    pub(super) fn cursor(&self) -> Result<FeedCursor, StoreError> {
         let state = self.lock();
         state.cursor.clone().ok_or_else(|| {
-            StoreError::Unavailable(format!("this node is not connected: {}", state.last_error))
+            StoreError::unavailable(format!("this node is not connected: {}", state.last_error))
         })
     }
 
@@ -171,11 +177,8 @@ impl Node {
             return None;
         }
         let record = self.lock().ready.get(&key.id)?;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis();
-        let is_up = record
-            .due()
-            .is_some_and(|due| i128::from(due) <= i128::try_from(now).unwrap_or(i128::MAX));
-        (!is_up).then_some(record)
+        let is_over = record.due().is_some_and(|due| due <= wall_clock_ms());
+        (!is_over).then_some(record)
     }
 
     /// How often what was known of ids like this one became wrong: read before the record, given with it.
@@ -283,8 +286,8 @@ impl Node {
     pub(super) fn fail(&self, error: &StoreError) {
         let mut state = self.lock();
         state.failures = state.failures.saturating_add(1);
-        if let StoreError::Unavailable(why) = error {
-            state.last_error.clone_from(why);
+        if let StoreError::Unavailable(fault) | StoreError::Unknown(fault) = error {
+            state.last_error = fault.to_string();
         }
     }
 
@@ -338,7 +341,7 @@ impl Node {
     }
 
     /// Starts anew with all revocations: what this node knew may be of another server.
-    fn begin(&self, server: i64, news: News, clock: Clock, at: Instant) {
+    fn begin(&self, server: i64, news: News, clock: DatabaseClock, at: Instant) {
         let mut state = self.lock();
         state.clock = Some(clock);
         state.known.clear();
@@ -356,7 +359,7 @@ impl Node {
         }
         state.sessions = state.sessions.wrapping_add(1);
         let session = state.sessions;
-        state.cursor = Some(Cursor { session, server, snapshot: Arc::from(news.snapshot) });
+        state.cursor = Some(FeedCursor { session, server, snapshot: Arc::from(news.snapshot) });
         state.fresh = Some(at);
         drop(state);
         self.followed.notify_all();
@@ -374,7 +377,7 @@ impl Node {
         state.fresh = Some(at);
     }
 
-    fn set_clock(&self, clock: Clock) {
+    fn set_clock(&self, clock: DatabaseClock) {
         self.lock().clock = Some(clock);
     }
 
@@ -385,14 +388,14 @@ impl Node {
     }
 }
 
-impl State {
+impl NodeState {
     fn age(&self) -> Duration {
         self.fresh.map_or(Duration::MAX, |at| at.elapsed())
     }
 
     fn check_clock(&self, tolerance: Duration) -> Result<(), StoreError> {
         match self.clock.and_then(|clock| clock.problem(tolerance)) {
-            Some(problem) => Err(StoreError::Unavailable(problem)),
+            Some(problem) => Err(StoreError::unavailable(problem)),
             None => Ok(()),
         }
     }
@@ -418,7 +421,7 @@ impl State {
     }
 }
 
-impl State {
+impl NodeState {
     fn revoke(&mut self, id: &str, one: &Arc<Revocation>) {
         if self.known.get(id) != Some(one) {
             self.known.insert(Arc::from(id), Arc::clone(one));
@@ -472,7 +475,7 @@ pub(super) async fn follow(node: Arc<Node>, address: Address, pool: Arc<Pool>) {
 
 async fn follow_on(node: &Node, connection: &Connection) -> StoreError {
     let patience = node.settings.revocation_staleness.max(Duration::from_secs(1));
-    let at = Instant::now();
+    let at = now();
     let all = match timely(PATIENCE, connection.all_news()).await {
         Ok(all) => all,
         Err(error) => return error,
@@ -483,15 +486,15 @@ async fn follow_on(node: &Node, connection: &Connection) -> StoreError {
         Ok(clock) => node.begin(connection.server, all, clock, at),
         Err(error) => return error,
     }
-    let mut checked = Instant::now();
+    let mut checked = now();
     loop {
         tokio::select! {
             () = tokio::time::sleep(node.settings.poll_interval) => {}
             () = node.lost.notified() => {
-                return StoreError::Unavailable("another server takes changes now".to_owned());
+                return StoreError::unavailable("another server takes changes now");
             }
         }
-        let at = Instant::now();
+        let at = now();
         match timely(patience, connection.news(&snapshot)).await {
             Ok(news) => {
                 node.follow(&news, at);
@@ -504,16 +507,19 @@ async fn follow_on(node: &Node, connection: &Connection) -> StoreError {
                 Ok(clock) => node.set_clock(clock),
                 Err(error) => return error,
             }
-            checked = Instant::now();
+            checked = now();
         }
     }
 }
 
 /// Reads the database's clock, and looks whether no newer version has changed the tables.
-async fn read_clock(connection: &Connection, patience: Duration) -> Result<Clock, StoreError> {
-    let asked = Instant::now();
+async fn read_clock(
+    connection: &Connection,
+    patience: Duration,
+) -> Result<DatabaseClock, StoreError> {
+    let asked = now();
     let said_ms = timely(patience, connection.check_schema()).await?;
-    Ok(Clock::read(said_ms, asked))
+    Ok(DatabaseClock::read(said_ms, asked))
 }
 
 /// Tidies up what nodes leave behind, for ever, on a connection of its own.
@@ -546,16 +552,16 @@ async fn tidy_on(
             *is_first = false;
             node.adopt(&mut lines);
             exporter.lock().ignore_poison().push(lines);
-            claimed = Some(Instant::now());
+            claimed = Some(now());
         }
         if is_due(counted, COUNT) {
             let counts = timely(PATIENCE.saturating_mul(2), connection.counts()).await?;
             node.counted(counts);
-            counted = Some(Instant::now());
+            counted = Some(now());
         }
         if is_due(trimmed, TRIM) {
             timely(PATIENCE, async { Ok(connection.trim_feed().await?) }).await?;
-            trimmed = Some(Instant::now());
+            trimmed = Some(now());
         }
         tokio::time::sleep(FORGET).await;
     }

@@ -1,5 +1,5 @@
-//! A transaction that is open in the database. Those who wait for the same keys may share it, one after the other: each
-//! reads what those before changed, and all is committed at once.
+//! A transaction that is open in the database. Callers that wait for the same keys may share it, one after the other: each
+//! reads the changes of those before, and all changes are committed at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -10,50 +10,53 @@ use authz_base::poison::IgnorePoison as _;
 use authz_base::record::{Record, RecordKey, RecordKind};
 
 use super::node::Node;
-use super::pool::Lease;
-use super::sql::{Connection, Failed, Put, Writes};
+use super::pool::PooledConnection;
+use super::sql::{Connection, Put, Writes};
 use crate::store::StoreError;
 use crate::store::outbox::{Exporter, Line};
 use crate::ticket::Settle;
+use crate::time::now;
 
-/// Most who share a transaction.
+/// Most callers that share a transaction.
 const MAX_MEMBERS: usize = 64;
 /// Most records that a shared transaction changes.
 const MAX_CHANGES: usize = 1000;
-/// A transaction that has been open for so long is not shared any further.
+/// Age from which a transaction is not shared any further.
 const MAX_AGE: Duration = Duration::from_millis(20);
 
-/// Dropped, it is rolled back, and its members are told that nothing was changed.
-pub(super) struct Open {
-    pub(super) lease: Lease,
+/// OpenTransaction transaction. Its drop rolls it back, and tells its members that no record changed.
+pub(super) struct OpenTransaction {
+    pub(super) lease: PooledConnection,
     pub(super) connection: Arc<Connection>,
-    /// The follower's connection when it began.
+    /// Number of the follower's connection at its begin.
     pub(super) session: u64,
-    /// What the database holds, as far as it was read.
+    /// Records that were read from the database.
     pub(super) known: HashMap<RecordKey, Option<Record>>,
-    /// What the members changed, not yet written.
+    /// Changes of the members, not yet written.
     pub(super) changes: BTreeMap<RecordKey, Option<Record>>,
-    /// Of that, what is put, as rows.
+    /// Rows of the changed records, without those that are deleted.
     pub(super) puts: BTreeMap<RecordKey, Put>,
     pub(super) lines: Vec<Vec<u8>>,
-    /// Those who changed something.
+    /// Callers that changed records.
     pub(super) members: Vec<Settle>,
     began: Instant,
-    /// The latest of those who took part.
+    /// Latest deadline of its callers.
     pub(super) deadline: Instant,
-    /// The database refused something, and so all of it.
+    /// The database refused a statement, and so the whole transaction.
     pub(super) is_broken: bool,
 }
 
-impl fmt::Debug for Open {
+impl fmt::Debug for OpenTransaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Open").field("members", &self.members.len()).finish_non_exhaustive()
+        f.debug_struct("OpenTransaction")
+            .field("members", &self.members.len())
+            .finish_non_exhaustive()
     }
 }
 
-impl Open {
+impl OpenTransaction {
     pub(super) fn new(
-        lease: Lease,
+        lease: PooledConnection,
         connection: Arc<Connection>,
         session: u64,
         known: HashMap<RecordKey, Option<Record>>,
@@ -68,13 +71,13 @@ impl Open {
             puts: BTreeMap::new(),
             lines: Vec::new(),
             members: Vec::new(),
-            began: Instant::now(),
+            began: now(),
             deadline,
             is_broken: false,
         }
     }
 
-    /// Whether one more may take part.
+    /// Returns whether another caller may take part.
     pub(super) fn may_grow(&self) -> bool {
         !self.is_broken
             && self.members.len() < MAX_MEMBERS
@@ -101,10 +104,11 @@ impl Open {
         writes.puts = puts.into_values().collect();
         let numbers = match connection.commit(&writes, &node.settings.node).await {
             Ok(numbers) => numbers,
-            Err(Failed::Undone(error)) => return Err(error),
-            Err(Failed::Unknown(why)) => {
-                node.fail(&StoreError::Unavailable(why));
-                return Err(StoreError::Slow);
+            Err(error) => {
+                if matches!(error, StoreError::Unknown(_)) {
+                    node.fail(&error);
+                }
+                return Err(error);
             }
         };
         drop(connection);
@@ -120,7 +124,7 @@ impl Open {
     }
 }
 
-/// Whether other nodes must hear of a change at once: of revocations, and of tasks in all but how far they are used.
+/// Returns whether other nodes must hear of a change at once: of revocations, and of tasks except their uses.
 fn announces(before: Option<&Option<Record>>, key: &RecordKey, record: Option<&Record>) -> bool {
     match (key.kind, before, record) {
         (RecordKind::Revocation, _, _) => true,

@@ -1,4 +1,10 @@
 //! A bounded number of connections.
+//!
+//! `deadpool-postgres` (0.14) has bounded waits and TLS, but not the rule that this pool rests on: a connection comes back only
+//! by [`PooledConnection::give_back`]. Its objects return to the pool when they are dropped, so a panic or an abandoned call
+//! would lend a connection with an open transaction to the next caller, unless every lease were wrapped as here. Its connections
+//! are `tokio_postgres` clients; ours have prepared statements, the server's identity and a generation, after a fail-over of
+//! which no older connection comes back. With a manager and a wrapper of our own for these, little of this file would go.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -9,22 +15,23 @@ use super::dsn::Address;
 use super::run::Runner;
 use super::sql::Connection;
 use crate::store::StoreError;
+use crate::time::now;
 
-/// How long the end of a transaction that was given up may take.
+/// Time for the end of a transaction that was given up.
 const ROLL_BACK: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
-struct State {
+struct PoolState {
     idle: Vec<Arc<Connection>>,
-    /// Idle and lent.
+    /// Number of idle and lent connections.
     open: usize,
-    /// Connections of an earlier one are not taken back.
+    /// Connections of an earlier generation are not taken back.
     generation: u64,
 }
 
-/// Lends connections.
+/// Pool of connections.
 pub(super) struct Pool {
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
     freed: Condvar,
     most: usize,
     address: Address,
@@ -36,12 +43,15 @@ impl Pool {
         Self { state: Mutex::default(), freed: Condvar::new(), most, address, runner }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().ignore_poison()
     }
 
-    /// Lends a connection that seems to work.
-    pub(super) fn acquire(self: &Arc<Self>, deadline: Instant) -> Result<Lease, StoreError> {
+    /// Lends a connection that is not known to be closed.
+    pub(super) fn acquire(
+        self: &Arc<Self>,
+        deadline: Instant,
+    ) -> Result<PooledConnection, StoreError> {
         let mut state = self.lock();
         let generation = loop {
             while let Some(connection) = state.idle.pop() {
@@ -51,7 +61,7 @@ impl Pool {
                 }
                 let generation = state.generation;
                 let pool = Arc::clone(self);
-                return Ok(Lease {
+                return Ok(PooledConnection {
                     pool,
                     connection: Some(connection),
                     generation,
@@ -62,7 +72,7 @@ impl Pool {
                 state.open = state.open.saturating_add(1);
                 break state.generation;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(now());
             if left.is_zero() {
                 return Err(StoreError::Slow);
             }
@@ -74,7 +84,7 @@ impl Pool {
         drop(state);
         // From here on the place is given back by the lease, whatever happens.
         let pool = Arc::clone(self);
-        let mut lease = Lease { pool, connection: None, generation, is_back: false };
+        let mut lease = PooledConnection { pool, connection: None, generation, is_back: false };
         let address = self.address.clone();
         let opened =
             self.runner.wait(deadline, async move { Connection::open(&address).await })??;
@@ -82,7 +92,7 @@ impl Pool {
         Ok(lease)
     }
 
-    /// Takes back no connection that is open now.
+    /// Closes idle connections, and takes back no connection that is lent now.
     pub(super) fn renew(&self) {
         let mut state = self.lock();
         state.generation = state.generation.wrapping_add(1);
@@ -106,18 +116,18 @@ impl Pool {
     }
 }
 
-/// A connection of one user. Dropped, it is closed, and whatever it was doing is rolled back.
-pub(super) struct Lease {
+/// Lent connection. Its drop closes it, so that the server rolls its transaction back.
+pub(super) struct PooledConnection {
     pool: Arc<Pool>,
     connection: Option<Arc<Connection>>,
     generation: u64,
     is_back: bool,
 }
 
-impl Lease {
+impl PooledConnection {
     pub(super) fn connection(&self) -> Result<Arc<Connection>, StoreError> {
         let connection = self.connection.as_ref().map(Arc::clone);
-        connection.ok_or_else(|| StoreError::Unavailable("it has no connection".to_owned()))
+        connection.ok_or_else(|| StoreError::unavailable("it has no connection"))
     }
 
     /// Returns a connection without a transaction.
@@ -139,7 +149,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         if !self.is_back {
             drop(self.connection.take());

@@ -1,4 +1,4 @@
-//! Waits, from any thread, for what runs on the store's own runtime.
+//! Waits, from any thread, for futures on the store's own runtime.
 
 use std::future::Future;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 
 use crate::store::StoreError;
+use crate::time::now;
 
 /// Runs futures on the store's own runtime.
 #[derive(Clone, Debug)]
@@ -21,19 +22,17 @@ impl Runner {
     ) -> Result<T, StoreError> {
         let (sender, receiver) = sync_channel(1);
         let task = self.0.spawn(async move { drop(sender.send(future.await)) });
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.saturating_duration_since(now());
         receiver.recv_timeout(left).map_err(|error| {
             task.abort();
             match error {
                 RecvTimeoutError::Timeout => StoreError::Slow,
-                RecvTimeoutError::Disconnected => {
-                    StoreError::Unavailable("it is closed".to_owned())
-                }
+                RecvTimeoutError::Disconnected => StoreError::unavailable("it is closed"),
             }
         })
     }
 
-    /// Runs a future that nobody waits for.
+    /// Runs a future without waiting for it.
     pub(super) fn spawn(self, future: impl Future<Output = ()> + Send + 'static) {
         drop(self.0.spawn(future));
     }

@@ -1,4 +1,6 @@
-//! A connection and its statements. All SQL of the store stands here.
+//! A connection and its statements: all SQL of the store.
+
+use std::error::Error as _;
 
 use authz_base::hex::hex;
 use authz_base::record::{Record, RecordKey, RecordKind};
@@ -6,9 +8,10 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, NoTls, Row, Statement};
 
-use super::dsn::{Address, words};
+use super::dsn::Address;
+use crate::store::error::text_with_causes;
 use crate::store::outbox::Line;
-use crate::store::{MAX_ID_BYTES, Query, StoreError, codec};
+use crate::store::{MAX_ID_BYTES, Query, StoreError, StoreFault, codec};
 
 /// Each brings the schema one version further; none is ever changed.
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
@@ -16,33 +19,38 @@ const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
 const MIGRATION_LOCK: i64 = 0x6175_7468_7a6d_6967;
 /// A transaction of ours that lies idle is ended by the server: its node stands still.
 const IDLE: &str = "10s";
-/// So many tasks of locked sessions are read ahead.
+/// Tasks of locked sessions that are read ahead.
 const AHEAD: i64 = 64;
 /// Most rows that are removed or claimed at once.
 pub(super) const MAX_ROWS: i64 = 5000;
 
-/// What an error means for whoever asked.
-pub(super) fn store_error(error: &Error) -> StoreError {
-    match error.as_db_error() {
+/// An error of the server or the connection, as an error of the store.
+pub(super) fn store_error(error: Error) -> StoreError {
+    let reason = match error.as_db_error() {
         Some(db)
             if [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE].contains(db.code()) =>
         {
-            StoreError::Slow
+            return StoreError::Slow;
         }
-        Some(db) => StoreError::Unavailable(format!("{} ({})", db.message(), db.code().code())),
-        None => StoreError::Unavailable(words(error)),
+        Some(db) => format!("{} ({})", db.message(), db.code().code()),
+        None => text_with_causes(&error),
+    };
+    StoreError::Unavailable(StoreFault::caused_by(reason, error))
+}
+
+/// An error of a commit. Where the server did not answer, the connection broke, and the outcome is unknown.
+fn commit_error(error: Error) -> StoreError {
+    if error.as_db_error().is_some() {
+        return store_error(error);
     }
+    StoreError::Unknown(StoreFault::caused_by(text_with_causes(&error), error))
 }
 
-/// Whether the server no longer takes changes: another one does.
+/// Returns whether the server takes no changes any more: another server does.
 pub(super) fn is_read_only(error: &StoreError) -> bool {
-    let StoreError::Unavailable(why) = error else { return false };
-    why.contains(SqlState::READ_ONLY_SQL_TRANSACTION.code())
-}
-
-/// Whether the server said so, after which what it did is known; else the connection broke.
-pub(super) fn is_said(error: &Error) -> bool {
-    error.as_db_error().is_some()
+    let StoreError::Unavailable(fault) = error else { return false };
+    let cause = fault.source().and_then(|cause| cause.downcast_ref::<Error>());
+    cause.is_some_and(|cause| cause.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION))
 }
 
 /// A connection to the server that takes changes.
@@ -94,24 +102,15 @@ pub(super) struct Put {
     pub(super) body: String,
 }
 
-/// How a commit went that did not go through.
-#[derive(Debug)]
-pub(super) enum Failed {
-    /// Nothing was changed.
-    Undone(StoreError),
-    /// Nobody knows.
-    Unknown(String),
-}
-
 impl Connection {
     /// Connects to the first server that takes changes.
     pub(super) async fn open(address: &Address) -> Result<Self, StoreError> {
-        let client = connect(address).await.map_err(|error| store_error(&error))?;
+        let client = connect(address).await.map_err(store_error)?;
         Self::set_up(client).await
     }
 
     async fn set_up(client: Client) -> Result<Self, StoreError> {
-        let fail = |error: Error| store_error(&error);
+        let fail = store_error;
         client
             .batch_execute(&format!(
                 "SET idle_in_transaction_session_timeout = '{IDLE}'; SET statement_timeout = '30s'; \
@@ -130,7 +129,7 @@ impl Connection {
             .map_err(fail)?;
         let is_standby: bool = get(&row, 1)?;
         if is_standby {
-            return Err(StoreError::Unavailable("the server is a standby".to_owned()));
+            return Err(StoreError::unavailable("the server is a standby"));
         }
         let version: String = get(&row, 2)?;
         check_version(&version)?;
@@ -359,7 +358,7 @@ impl Connection {
     }
 
     /// Writes and commits, in one go. Returns the numbers of the audit lines.
-    pub(super) async fn commit(&self, writes: &Writes, node: &str) -> Result<Vec<i64>, Failed> {
+    pub(super) async fn commit(&self, writes: &Writes, node: &str) -> Result<Vec<i64>, StoreError> {
         let puts = &writes.puts;
         let kinds: Vec<i16> = puts.iter().map(|put| put.key.kind.number()).collect();
         let ids: Vec<&str> = puts.iter().map(|put| &*put.key.id).collect();
@@ -393,18 +392,11 @@ impl Connection {
             audit,
             self.client.batch_execute("COMMIT"),
         );
-        let fail = |error: Error| {
-            if is_said(&error) {
-                Failed::Undone(store_error(&error))
-            } else {
-                Failed::Unknown(words(&error))
-            }
-        };
-        put.map_err(fail)?;
-        deleted.map_err(fail)?;
-        announced.map_err(fail)?;
-        let lines = lines.map_err(fail)?;
-        committed.map_err(fail)?;
+        put.map_err(commit_error)?;
+        deleted.map_err(commit_error)?;
+        announced.map_err(commit_error)?;
+        let lines = lines.map_err(commit_error)?;
+        committed.map_err(commit_error)?;
         Ok(lines.iter().filter_map(|row| row.try_get(0).ok()).collect())
     }
 
@@ -483,7 +475,7 @@ impl Connection {
     }
 }
 
-/// What went wrong: at the server, or with what it said.
+/// An error of the server, or of its answer.
 #[derive(Debug)]
 pub(super) enum Trouble {
     Database(Error),
@@ -493,7 +485,7 @@ pub(super) enum Trouble {
 impl Trouble {
     pub(super) fn into_store_error(self) -> StoreError {
         match self {
-            Self::Database(error) => store_error(&error),
+            Self::Database(error) => store_error(error),
             Self::Store(error) => error,
         }
     }
@@ -511,13 +503,27 @@ impl From<StoreError> for Trouble {
     }
 }
 
+/// Failure of a migration.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MigrationError {
+    #[error("{}", message(.0))]
+    Database(#[from] Error),
+    #[error(transparent)]
+    Version(#[from] StoreError),
+    #[error("{0}")]
+    Random(#[source] getrandom::Error),
+    #[error("its secret is not 32 bytes in hex")]
+    Secret,
+}
+
+/// The server's own message, or the text of a broken connection.
+fn message(error: &Error) -> String {
+    error.as_db_error().map_or_else(|| text_with_causes(error), |db| db.message().to_owned())
+}
+
 /// Makes the schema or brings it to this version. Returns the secret that all nodes share.
-pub(super) async fn migrate(address: &Address) -> Result<[u8; 32], String> {
-    let client = connect(address).await.map_err(|error| words(&error))?;
-    let fail = |error: Error| match error.as_db_error() {
-        Some(db) => db.message().to_owned(),
-        None => words(&error),
-    };
+pub(super) async fn migrate(address: &Address) -> Result<[u8; 32], MigrationError> {
+    let client = connect(address).await?;
     let version = async |client: &Client| -> Result<Option<String>, Error> {
         let row = client.query_one("SELECT to_regclass('authz_meta') IS NOT NULL", &[]).await?;
         if !row.try_get::<_, bool>(0)? {
@@ -528,19 +534,18 @@ pub(super) async fn migrate(address: &Address) -> Result<[u8; 32], String> {
         row.map(|row| row.try_get(0)).transpose()
     };
     let known = MIGRATIONS.len().to_string();
-    if version(&client).await.map_err(fail)?.as_deref() != Some(known.as_str()) {
+    if version(&client).await?.as_deref() != Some(known.as_str()) {
         client
             .batch_execute(&format!(
                 "BEGIN; SET LOCAL lock_timeout = '10s'; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
             ))
-            .await
-            .map_err(fail)?;
-        let from = match version(&client).await.map_err(fail)? {
+            .await?;
+        let from = match version(&client).await? {
             None => 0,
-            Some(version) => check_version(&version).map_err(|error| error.to_string())?,
+            Some(version) => check_version(&version)?,
         };
         let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|error| error.to_string())?;
+        getrandom::fill(&mut secret).map_err(MigrationError::Random)?;
         let secret = hex(&secret);
         let mut steps = String::new();
         if from == 0 {
@@ -556,18 +561,13 @@ pub(super) async fn migrate(address: &Address) -> Result<[u8; 32], String> {
         steps.push_str(&format!(
             "UPDATE authz_meta SET value = '{known}' WHERE key = 'schema'; COMMIT"
         ));
-        client.batch_execute(&steps).await.map_err(fail)?;
+        client.batch_execute(&steps).await?;
     }
-    let row = client
-        .query_one("SELECT value FROM authz_meta WHERE key = 'secret'", &[])
-        .await
-        .map_err(fail)?;
-    let text: String = row.try_get(0).map_err(fail)?;
+    let row = client.query_one("SELECT value FROM authz_meta WHERE key = 'secret'", &[]).await?;
+    let text: String = row.try_get(0)?;
     let byte = |at: usize| u8::from_str_radix(text.get(at..at.checked_add(2)?)?, 16).ok();
     let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(byte).collect();
-    bytes
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(|| "its secret is not 32 bytes in hex".to_owned())
+    bytes.and_then(|bytes| bytes.try_into().ok()).ok_or(MigrationError::Secret)
 }
 
 /// The first text that comes after all ids that begin so.
@@ -601,7 +601,7 @@ async fn connect(address: &Address) -> Result<Client, Error> {
 fn check_version(version: &str) -> Result<usize, StoreError> {
     match version.parse() {
         Ok(version) if version <= MIGRATIONS.len() => Ok(version),
-        _ => Err(StoreError::Unavailable(format!(
+        _ => Err(StoreError::unavailable(format!(
             "its schema is version {version}, this authz knows {}; it was written by a newer one",
             MIGRATIONS.len()
         ))),
@@ -612,7 +612,9 @@ fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
     row: &'a Row,
     at: usize,
 ) -> Result<T, StoreError> {
-    row.try_get(at).map_err(|error| StoreError::Unavailable(words(&error)))
+    row.try_get(at).map_err(|error| {
+        StoreError::Unavailable(StoreFault::caused_by(text_with_causes(&error), error))
+    })
 }
 
 fn records_of(rows: &[Row]) -> Result<Vec<(RecordKey, Record)>, Trouble> {
@@ -620,11 +622,8 @@ fn records_of(rows: &[Row]) -> Result<Vec<(RecordKey, Record)>, Trouble> {
         let number: i16 = get(row, 0)?;
         let id: String = get(row, 1)?;
         let body: &str = get(row, 2)?;
-        let kind = RecordKind::from_number(number).ok_or_else(|| {
-            StoreError::Unavailable(format!("record `{id}` is of kind {number}, which is unknown"))
-        })?;
-        let key = RecordKey::new(kind, id);
-        let record = codec::decode(&key, body.as_bytes()).map_err(StoreError::Unavailable)?;
+        let key = codec::stored_key(number, id).map_err(StoreError::from)?;
+        let record = codec::decode(&key, body.as_bytes()).map_err(StoreError::from)?;
         Ok((key, record))
     };
     rows.iter().map(record).collect()
@@ -641,10 +640,10 @@ fn news_of(rows: &[Row]) -> Result<News, Trouble> {
         let key = RecordKey::new(kind, id);
         let body: Option<&str> = get(row, 3)?;
         let record = body.map(|body| codec::decode(&key, body.as_bytes())).transpose();
-        news.changed.push((key, record.map_err(StoreError::Unavailable)?));
+        news.changed.push((key, record.map_err(StoreError::from)?));
     }
     if news.snapshot.is_empty() {
-        return Err(Trouble::Store(StoreError::Unavailable("its feed says nothing".to_owned())));
+        return Err(Trouble::Store(StoreError::unavailable("its feed says nothing")));
     }
     Ok(news)
 }
