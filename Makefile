@@ -345,6 +345,10 @@ fuzz: fuzz-build ## fuzz each parser, guided by coverage (FUZZ_SECONDS=60 for ea
 			-print_final_stats=1 -verbosity=0 -artifact_prefix=$$work- $(FUZZ_ARGS) $$work $$corpora; \
 	done
 
+.PHONY: recipes
+recipes: setup ## apply two example patches of docs/contributing to a copy of the tree, build it, run their tests; long
+	$(PY) -m tests.recipes.run
+
 .PHONY: check-fresh
 check-fresh: ## clone HEAD into a new folder with an empty target folder, run demo and test there
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && git clone --quiet . "$$folder/authz" \

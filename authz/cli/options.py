@@ -18,6 +18,7 @@ from authz.v1 import decision_pb2
 __all__ = [
     "ADMIN",
     "Address",
+    "AdminSocket",
     "AgentToken",
     "Arguments",
     "BundleFolder",
@@ -68,6 +69,9 @@ Vars = Annotated[
 Output = Annotated[str, typer.Option("--output", "-o", help="text or json")]
 Arguments = Annotated[
     str, typer.Option("--input", "-i", help="Arguments: one JSON object, or @file.")
+]
+AdminSocket = Annotated[
+    str, typer.Option("--admin", envvar="AUTHZ_ADMIN", help="Administration socket of the node.")
 ]
 Address = Annotated[
     str,
@@ -174,9 +178,7 @@ def offline_variables(
     for name in bundle_variables(bundle):
         if name not in values:
             values[name] = f"{name.lower().replace('_', '-')}.example"
-            note(
-                f"${{{name}}} has no value; here it is {values[name]}. Give --var {name}=VALUE to change it"
-            )
+            note(f"${{{name}}} is {values[name]} here; say --var {name}=VALUE for another")
     return values
 
 
