@@ -259,10 +259,7 @@ class Engine:
         """Opens the audit file. The engine refuses every call before `load`.
 
         Args:
-            settings: JSON of `{audit_path}` and, optional, `audit_queue_lines`, `audit_queue_bytes`,
-                `audit_sync_interval_ms`, `audit_max_wait_ms`, `audit_unverified_refusals`, `token_cache_size`, `max_message_bytes`,
-                `max_arguments_bytes`, `max_token_bytes`, `probe_rate`, `probe_burst`, `probe_callers`,
-                `envoy_error_response`, `node_id`, `version`, `trace` (`{parent_based, ratio, queue}`).
+            settings: JSON, as `engine_settings` of `authz.engine` makes it. Every setting is required.
 
         Raises:
             EngineError: A setting is not valid, or the audit file cannot be opened.
