@@ -9,7 +9,7 @@ use crate::proto::authz::v1 as wire;
 use crate::refusal::CallRefusal;
 use crate::request::AgentClaim;
 use crate::settings::Surface;
-use crate::steps::record::{Pending, Reply};
+use crate::steps::record::{Reply, UnansweredCall};
 use crate::transport::Transport;
 
 impl Engine {
@@ -34,7 +34,7 @@ impl Engine {
             }
             Err(refused) => (Vec::new(), Some(refused)),
         };
-        let mut pending: Vec<Pending> = Vec::new();
+        let mut pending: Vec<UnansweredCall> = Vec::new();
         match refused {
             None => {
                 for item in &items {

@@ -14,7 +14,7 @@ use crate::proto::authz::v1 as wire;
 use crate::refusal::{CallRefusal, Step};
 use crate::request::{self, AgentClaim};
 use crate::settings::{Lane, Surface};
-use crate::steps::record::{Pending, RecordOrigin, Reply};
+use crate::steps::record::{RecordOrigin, Reply, UnansweredCall};
 use crate::steps::{self, Call};
 use crate::transport::{ApiError, Transport};
 
@@ -121,7 +121,7 @@ impl Engine {
         surface: Surface,
         request: &[u8],
         transport: &Transport<'_>,
-    ) -> Pending {
+    ) -> UnansweredCall {
         let arrival = self.arrival(surface, self.world(), transport);
         if surface == Surface::ExtAuthz {
             return self.begin_envoy(arrival, request, transport);
@@ -143,7 +143,7 @@ impl Engine {
         arrival: Arrival,
         message: &wire::CheckRequest,
         transport: &Transport<'_>,
-    ) -> Pending {
+    ) -> UnansweredCall {
         let ask = match request::read_check(message, &self.settings) {
             Ok(ask) => ask,
             Err(refused) => {
@@ -162,7 +162,7 @@ impl Engine {
         arrival: Arrival,
         request: &[u8],
         transport: &Transport<'_>,
-    ) -> Pending {
+    ) -> UnansweredCall {
         let message = self.check_size(request).and_then(|()| {
             envoy::Request::read(request)
                 .map_err(|_| CallRefusal::input("the bytes are no ext_authz CheckRequest"))
@@ -198,7 +198,7 @@ impl Engine {
         claim: AgentClaim<'_>,
         refused: CallRefusal,
         reply: Reply,
-    ) -> Pending {
+    ) -> UnansweredCall {
         let ended = steps::admit::refuse_unread(self, transport, arrival, claim, refused);
         self.record(ended, transport, reply, self.recorded(transport))
     }

@@ -15,8 +15,7 @@ use crate::answer;
 use crate::engine::{Engine, seconds};
 use crate::envoy::{self, Removed};
 use crate::judgement::{Judgement, method_of};
-pub(crate) use crate::keeper::ChangeError;
-use crate::keeper::Wait;
+use crate::keeper::{ChangeError, Wait};
 use crate::limits;
 use crate::proto::authz::v1 as wire;
 use crate::record::{self, Origin};
@@ -28,7 +27,7 @@ use crate::trace::{self, Ids};
 use crate::transport::Transport;
 
 /// A call that waits until its record is durable.
-pub(crate) struct Pending {
+pub(crate) struct UnansweredCall {
     judgement: Box<Judgement>,
     line: RecordOrigin,
     reply: Reply,
@@ -64,7 +63,7 @@ impl KeptRecord {
 }
 
 /// Work of a transaction: reads and writes, and sets the verdict of the record.
-pub(crate) type Change<'a> =
+pub(crate) type RecordedChange<'a> =
     dyn FnMut(&mut dyn Transaction, &mut Judgement) -> Result<(), ChangeError> + 'a;
 
 /// Work of a transaction that returns the audit line of its call.
@@ -102,7 +101,7 @@ pub(crate) enum Reply {
     Envoy { removed: Removed },
 }
 
-impl Pending {
+impl UnansweredCall {
     /// Notes which write failed.
     pub(crate) const fn failed_at(
         &mut self,
@@ -144,7 +143,7 @@ impl Engine {
         transport: &Transport<'_>,
         reply: Reply,
         line: RecordOrigin,
-    ) -> Pending {
+    ) -> UnansweredCall {
         let EndedCall { record: mut judgement, evidence, kept } = ended;
         let (ticket, waits) = match kept {
             Some(KeptRecord { ticket, waits }) => (ticket, waits),
@@ -154,7 +153,7 @@ impl Engine {
         let proved = judgement.resolved.proved.take().filter(|_| {
             judgement.passage().is_some() && (ticket.is_none() || waits == AwaitedWrite::Record)
         });
-        Pending {
+        UnansweredCall {
             judgement,
             line,
             reply,
@@ -206,7 +205,7 @@ impl Engine {
         call: &ChangeContext<'_>,
         locks: &[RecordKey],
         survives: Survives,
-        change: &mut Change<'_>,
+        change: &mut RecordedChange<'_>,
     ) -> Result<Option<KeptRecord>, CallRefusal> {
         let origin = call.recorded.origin(&self.settings);
         self.change_with_line(call.wait, locks, survives, &mut |transaction| {
@@ -328,10 +327,10 @@ impl Engine {
     /// Ends a call after the wait for its record, and counts it.
     pub(crate) fn end_call(
         &self,
-        pending: Pending,
+        pending: UnansweredCall,
         recorded: Result<(), AuditError>,
     ) -> Box<Judgement> {
-        let Pending { judgement, line, waits, received, deadline, .. } = pending;
+        let UnansweredCall { judgement, line, waits, received, deadline, .. } = pending;
         let judgement = self.confirm(judgement, &line, waits, deadline, recorded);
         self.count(&judgement, received, line.lane, line.trace.as_ref());
         judgement
@@ -395,14 +394,14 @@ impl Engine {
     }
 
     /// End of the longest wait for a durable record.
-    pub(crate) fn wait_until(&self, pending: &Pending) -> Instant {
+    pub(crate) fn wait_until(&self, pending: &UnansweredCall) -> Instant {
         let most = Duration::from_millis(self.settings.audit_max_wait_ms);
         let now = self.clock.monotonic();
         let latest = now.checked_add(most).unwrap_or(now);
         pending.deadline.map_or(latest, |deadline| deadline.min(latest))
     }
 
-    pub(crate) fn wait(&self, pending: &mut Pending) -> Result<(), AuditError> {
+    pub(crate) fn wait(&self, pending: &mut UnansweredCall) -> Result<(), AuditError> {
         let mut recorded = Ok(());
         while recorded.is_ok()
             && let Some((ticket, waits)) = pending.take_ticket()
@@ -414,7 +413,11 @@ impl Engine {
     }
 
     /// Encodes the answer, after the wait for the record.
-    pub(crate) fn finish(&self, mut pending: Pending, recorded: Result<(), AuditError>) -> Vec<u8> {
+    pub(crate) fn finish(
+        &self,
+        mut pending: UnansweredCall,
+        recorded: Result<(), AuditError>,
+    ) -> Vec<u8> {
         let reply = std::mem::replace(&mut pending.reply, Reply::Own);
         let judgement = self.end_call(pending, recorded);
         match reply {

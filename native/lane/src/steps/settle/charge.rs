@@ -17,6 +17,7 @@ use crate::ending::{self, Ended};
 use crate::engine::Engine;
 use crate::history;
 use crate::judgement::Judgement;
+use crate::keeper::ChangeError;
 use crate::locate::{self, Located};
 use crate::metrics::CredentialEvent;
 use crate::refusal::{CallRefusal, Step};
@@ -24,7 +25,7 @@ use crate::revoke;
 use crate::shown;
 use crate::steps::judge::PolicyQuery;
 use crate::steps::locate::{CallTask, renewed};
-use crate::steps::record::{ChangeContext, ChangeError, KeptRecord};
+use crate::steps::record::{ChangeContext, KeptRecord};
 use crate::steps::settle::key::EnforcerKey;
 use crate::steps::settle::survives;
 

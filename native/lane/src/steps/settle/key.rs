@@ -14,11 +14,12 @@ use crate::answer;
 use crate::ending::after;
 use crate::engine::Engine;
 use crate::judgement::{Judgement, name_of};
+use crate::keeper::ChangeError;
 use crate::proto::authz::v1 as wire;
 use crate::refusal::{CallRefusal, Step};
 use crate::speaker;
 use crate::steps::judge::PolicyQuery;
-use crate::steps::record::{ChangeContext, ChangeError, KeptRecord};
+use crate::steps::record::{ChangeContext, KeptRecord};
 use crate::steps::settle::survives;
 
 /// Time for which an idempotency key is remembered, in milliseconds.

@@ -16,12 +16,13 @@ use crate::ending::after;
 use crate::engine::Engine;
 use crate::history;
 use crate::judgement::Judgement;
+use crate::keeper::ChangeError;
 use crate::locate::Located;
 use crate::locate::is_due_for_touch;
 use crate::refusal::{CallRefusal, Step};
 use crate::shown;
 use crate::steps::judge::PolicyQuery;
-use crate::steps::record::ChangeError;
+
 use crate::steps::settle::charge::Charge;
 
 /// A permit as a detail of a task credential.
