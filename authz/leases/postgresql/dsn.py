@@ -18,36 +18,33 @@ _WITH_TLS: Final = frozenset({"require", "verify-ca", "verify-full"})
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where a server is, and how one signs on there."""
+    """Address of a server, and the log-in of the broker."""
 
     host: str
-    """A name, an address, or the folder of a socket."""
+    """Host name, address, or folder of a socket."""
     port: int
     """Its port."""
     user: str
-    """Role that signs on."""
+    """Role of the log-in."""
     password: str = field(repr=False)
-    """Its password; empty: none."""
+    """Password; empty: none."""
     database: str
     """The database."""
     tls: dict[str, str] | None
-    """Files of TLS; none: no TLS."""
+    """TLS files. `None`: no TLS."""
 
     @staticmethod
     def parse(dsn: str) -> "ServerAddress":
         """Read a connection string.
 
-        A host that is no socket and not this machine is reached over TLS with its name verified, unless `sslmode=disable`
-        says otherwise. What the string does not say is not looked up elsewhere.
+        A host that is neither a socket nor this machine is reached over TLS, and its name is verified, unless `sslmode=disable` is given. Missing
+        settings are not read from the environment.
 
         Args:
             dsn: `postgresql://user:password@host:port/database?sslmode=…&sslrootcert=…`.
 
-        Returns:
-            The address.
-
         Raises:
-            BrokerError: It cannot be read; what it says holds nothing of it.
+            BrokerError: The string is not valid. The message holds nothing of it.
         """
         try:
             parts = urlsplit(dsn)
@@ -74,14 +71,7 @@ class ServerAddress:
         return ServerAddress(host, port, user, unquote(parts.password or ""), database, tls)
 
     def context(self) -> ssl.SSLContext | None:
-        """Make the TLS settings.
-
-        Returns:
-            Settings that verify the server's name; none: no TLS.
-
-        Raises:
-            BrokerError: A file cannot be used.
-        """
+        """Return the TLS context, which verifies the server's name; `None`: no TLS."""
         if self.tls is None:
             return None
         try:

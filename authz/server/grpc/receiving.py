@@ -1,17 +1,17 @@
 """Receives the message of each call before a thread is given to the call.
 
-grpcio's own server hands a call to its pool when the headers are here, and the pool's thread waits for the message: as many
-calls whose message never ends as there are threads stop the server. Here the receipt is begun where grpcio would hand the call
-over, the message comes by an event on grpcio's polling thread, and only then a thread gets the call.
+grpcio's own server hands a call to its pool when the headers have arrived, and the pool's thread waits for the message: calls whose
+message never ends stop the server as soon as there are as many as threads. Here the receipt begins where grpcio would hand the call
+over, the message arrives by an event on grpcio's polling thread, and only then a thread gets the call.
 
 Three other ways were measured, with a handler of 50 µs: `grpc.aio`, which receives in its event loop, takes 594 µs a call instead
-of 421 µs; a proxy of ours before the server would add two copies and hide the caller's address; channel options bound
-connections, not calls. This way takes 417 µs, since a message that is here needs no thread to be woken twice.
+of 421 µs; a proxy before the server would add two copies and hide the caller's address; channel options bound
+connections, not calls. This way takes 417 µs, since no thread is woken twice for a message that has arrived.
 
-A begun receipt lets the sender send its whole message, 16 MiB at most, so only so many are begun at once, and one peer may have
-half of what the others leave. Other calls wait, with 64 KiB at most: connections take turns, and of each the newest call
-is in front, since a message that is here takes no time, so old calls are those that never end. Where calls wait for its place, a
-receipt that takes long is given up.
+A receipt that has begun lets the sender send its whole message, 16 MiB at most. So the number of receipts at once is bounded, and one
+peer may have half of those that others leave. Other calls wait, with 64 KiB at most: connections take turns, and the newest call of
+each is in front, since a complete message takes no time, so old calls are those that never end. A receipt that takes long is given
+up if calls wait for its place.
 
 INVARIANT (locks): a call's own condition is taken before the receiver's lock or without it, never inside of it.
 """
@@ -32,6 +32,7 @@ from grpc import _server
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from authz.errors import ApiError
+from authz.periodic import PeriodicThread
 from authz.server.grpc.decisions import UNRECEIVED
 from authz.server.grpc.errors import details_of
 from authz.server.grpc.executor import BoundedExecutor, Job
@@ -47,18 +48,18 @@ _SHORT_GRACE: Final = 0.02
 _SHORT_PAUSE: Final = 0.02
 _LONG_PAUSE: Final = 0.25
 _MOST_WAITING: Final = 4096
-# So many open calls make callers that do not take their answers lose them soon.
+# With more open calls, callers that do not take their answers lose them soon.
 _MANY_OPEN: Final = 4096
 _CODES: Final = {
     "DEADLINE": (
         4,
         cygrpc.StatusCode.deadline_exceeded,
-        "the message of the call did not come in time",
+        "the message of the call did not arrive in time",
     ),
     "OVERLOADED": (
         8,
         cygrpc.StatusCode.resource_exhausted,
-        "too many calls whose message has not come",
+        "too many calls whose message has not arrived",
     ),
 }
 # What grpcio gives `submit`: `in_pool(rpc_event, state, behavior, argument_thunk, …)`. Another grpcio may differ; then nothing starts.
@@ -71,12 +72,12 @@ for _function in _IN_POOL:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many calls of one listener are received at once, and for how long."""
+    """Bounds of the calls of one listener whose messages are received."""
 
     calls: int = 64
     """Messages that are received at once."""
     timeout: float = 5.0
-    """Seconds from a call's arrival until its message must be here."""
+    """Seconds from a call's arrival until its message must be complete."""
 
 
 class _Call(Job):
@@ -103,12 +104,12 @@ class _Call(Job):
         self.address = ""
 
     def finish(self) -> None:
-        """Say that the call was answered, or needs no answer: its message is needed no more."""
+        """Note that the call was answered or needs no answer, so that its message can be freed."""
         self.args = ()
         self.answered = time.monotonic()
 
     def close(self) -> None:
-        """Say that the caller has taken the answer, or has gone; for grpcio the call is done only now."""
+        """Note that the caller has taken the answer, or has gone: only now the call is done for grpcio."""
         super().finish()
 
 
@@ -117,9 +118,9 @@ class Receiver(futures.Executor):
 
     Args:
         workers: Run the calls.
-        bounds: How many may be received at once.
-        mutual: Callers show certificates, by which they are told apart; otherwise their addresses do.
-        failed: Told of each unexpected exception.
+        bounds: Bounds of receipts.
+        mutual: Callers are told apart by their certificates, otherwise by their addresses.
+        failed: Receives every unexpected exception.
     """
 
     def __init__(
@@ -142,9 +143,11 @@ class Receiver(futures.Executor):
         self._open: dict[_Call, None] = {}
         self._untaken = 0
         self._refused = {"DEADLINE": 0, "OVERLOADED": 0}
-        self._closed = threading.Event()
-        self._crowded = threading.Event()
-        threading.Thread(target=self._watch, name="authz-unreceived", daemon=True).start()
+        self._pause = min(_LONG_PAUSE, bounds.timeout / 4)
+        self._thread = PeriodicThread(
+            "unreceived", self._look_again, self._pause, failed, least_pause=_SHORT_PAUSE
+        )
+        self._thread.start()
 
     # --- grpcio's side
 
@@ -169,15 +172,9 @@ class Receiver(futures.Executor):
         return cast("futures.Future[Any]", call)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
-        """End the watch; the workers are ended by their owner.
-
-        Args:
-            wait: Ignored.
-            cancel_futures: Ignored.
-        """
+        """End the thread. The owner of the workers ends them."""
         del wait, cancel_futures
-        self._closed.set()
-        self._crowded.set()
+        self._thread.close(0.0)
 
     # --- for metrics
 
@@ -245,7 +242,7 @@ class Receiver(futures.Executor):
         Returns:
             Where too many do: the oldest of the connection that has most of them.
         """
-        self._crowded.set()
+        self._thread.wake()
         self._peer_of(call)
         self._waiting.setdefault(call.address, {})[call] = None
         self._waiting_count += 1
@@ -405,16 +402,10 @@ class Receiver(futures.Executor):
             state.trailing_metadata = details_of(ApiError(reason, number, what))
             _server._abort(state, call.event.call, code, what.encode())  # noqa: SLF001
 
-    def _watch(self) -> None:
-        pause = min(_LONG_PAUSE, self._bounds.timeout / 4)
-        while not self._closed.is_set():
-            if self._crowded.wait(pause):
-                self._closed.wait(_SHORT_PAUSE)
-            is_long = self._waiting_count > self._bounds.calls
-            try:
-                self._look(_SHORT_GRACE if is_long else _GRACE)
-            except Exception as error:  # noqa: BLE001 - the watch must outlive any call
-                self._failed(error)
+    def _look_again(self) -> float:
+        is_long = self._waiting_count > self._bounds.calls
+        self._look(_SHORT_GRACE if is_long else _GRACE)
+        return _SHORT_PAUSE if self._waiting_count else self._pause
 
     def _look(self, grace: float) -> None:
         now = time.monotonic()
@@ -423,8 +414,6 @@ class Receiver(futures.Executor):
             crowding = self._crowding(now, grace)
             gone = self._take_gone()
             untaken = self._take_untaken(now)
-            if not self._waiting_count:
-                self._crowded.clear()
         for call in late:
             self._refuse(call, "DEADLINE")
         for call in crowding:
@@ -528,16 +517,7 @@ class Receiver(futures.Executor):
 
 
 def has_share(mine: int, everybody: int, most: int) -> bool:
-    """Tell whether a peer may have one more: it may have half of what the others leave, so that there is always room for another.
-
-    Args:
-        mine: How many it has.
-        everybody: How many all have, it included.
-        most: How many all may have.
-
-    Returns:
-        Whether it may.
-    """
+    """Return whether a peer may have one more: half of those that others leave, so that there is always room for another peer."""
     return 2 * (mine + 1) <= most - (everybody - mine)
 
 

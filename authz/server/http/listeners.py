@@ -41,7 +41,7 @@ class HttpContext:
 
 
 Group = Callable[[HttpContext], Sequence[Endpoint]]
-"""Returns the endpoints of one module; none where the configuration does not ask for them."""
+"""Returns the endpoints of one module; none if the configuration does not ask for them."""
 
 
 def _observation(context: HttpContext) -> Sequence[Endpoint]:

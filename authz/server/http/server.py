@@ -23,9 +23,9 @@ from authz.server.tls_files import TlsFiles, read_tls
 __all__ = ["CLIENT_CHAIN", "WebServer", "WebSettings"]
 
 CLIENT_CHAIN: Final = "client_cert_chain"
-"""Where an application finds the certificates of the caller, in DER, its own first: `scope["extensions"]["tls"]`.
+"""Key of the caller's certificates in `scope["extensions"]["tls"]`: DER, the caller's own first.
 
-The name is that of the TLS extension of ASGI, which has them in PEM.
+The name is that of ASGI's TLS extension, which has them in PEM.
 """
 
 _START: Final = 10.0
@@ -43,16 +43,16 @@ App = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class WebSettings:
-    """What a server may use."""
+    """Settings of one HTTP server."""
 
     name: str
     """Name of the listener."""
     address: str
     """`host:port` or `unix:///path`."""
     tls: Tls | None
-    """TLS; with `client_ca_file` callers may show a certificate."""
+    """TLS. With `client_ca_file`, callers may show a certificate."""
     connections: int = 64
-    """Connections at once. One more closes the oldest whose request has not come whole; where all have come: 429."""
+    """Connections at once. One more closes the oldest whose request is not complete; if all are complete: 429."""
     timeout: float = 5.0
     """Seconds that a handshake, and the head of a request, may take."""
 
@@ -62,10 +62,10 @@ class WebServer:
 
     Args:
         settings: Address, TLS and limits.
-        app: What answers, an ASGI application.
+        app: The ASGI application that answers.
 
     Raises:
-        ConfigError: The address cannot be bound, or TLS not be served.
+        ConfigError: The address cannot be bound, or TLS cannot be served.
     """
 
     def __init__(self, settings: WebSettings, app: App) -> None:
@@ -91,7 +91,7 @@ class WebServer:
         config.load()
         config.ssl = self._context
         self._server = uvicorn.Server(config)
-        # Signals are the main thread's, whatever thread this is.
+        # Signals belong to the main thread.
         self._thread = threading.Thread(
             target=self._run, name=f"authz-http-{settings.name}", daemon=True
         )
@@ -113,16 +113,12 @@ class WebServer:
 
     @property
     def busy(self) -> int:
-        """Requests that have come whole, and were not answered."""
+        """Number of complete requests without an answer."""
         connections = tuple(self._server.server_state.connections)
         return sum(1 for one in connections if isinstance(one, _Protocol) and not one.is_waiting)
 
     def start(self) -> None:
-        """Serve.
-
-        Raises:
-            UnavailableError: It does not come up.
-        """
+        """Serve; raises UnavailableError if the server does not start."""
         self._thread.start()
         deadline = time.monotonic() + _START
         while not self._server.started:
@@ -131,7 +127,7 @@ class WebServer:
             time.sleep(0.01)
 
     def close(self) -> None:
-        """Stop, and wait for the thread."""
+        """Stop the server and its thread."""
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(timeout=5)
@@ -150,7 +146,7 @@ class WebServer:
             follow.cancel()
 
     async def _follow(self) -> None:
-        """Take up certificates that were renewed; a bad one leaves the one before."""
+        """Use renewed certificates. Files that are not valid leave the ones before in use."""
         if self._settings.tls is None or self._context is None:
             return
         while True:
@@ -158,7 +154,7 @@ class WebServer:
             try:
                 files = await asyncio.to_thread(read_tls, self._settings.tls)
                 if files != self._files:
-                    # A pair that does not fit together would otherwise leave half of it in place.
+                    # Check the pair first: a mismatch would otherwise leave half of it in place.
                     _context(self._settings.tls, files)
                     _load(self._context, self._settings.tls, files)
                     self._files = files
@@ -167,7 +163,7 @@ class WebServer:
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """A loop whose servers do not wait long for a handshake."""
+    """An event loop whose servers bound the time of a handshake."""
 
     def __init__(self, timeout: float) -> None:
         super().__init__()
@@ -189,12 +185,12 @@ def _protocol(timeout: float, connections: int) -> type[asyncio.Protocol]:
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1, which tells the application what certificate the caller showed.
+    """HTTP/1.1, with the caller's certificates for the application.
 
-    A connection that brings no whole head of a request in time is closed. Between requests the server's own time-out counts.
+    A connection without a complete head of a request in time is closed. Between requests the server's own time-out counts.
 
-    Where there are too many connections, the oldest gives way whose request has not come whole, or that has none: a caller whose
-    request comes at once is answered, however many slow ones there are.
+    With too many connections, the oldest is closed whose request is not complete, or that has none. A caller whose request is complete at once
+    is therefore answered, however many slow callers there are.
     """
 
     head_timeout = 5.0
@@ -228,7 +224,7 @@ class _Protocol(H11Protocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Nothing is due to the caller: its request has not come whole, or was answered."""
+        """Whether no answer is due: the request is not complete, or was answered."""
         cycle: Any = self.cycle
         return cycle is None or cycle.response_complete or cycle.more_body
 
@@ -269,11 +265,11 @@ def _with_chain(app: App, chain: tuple[bytes, ...]) -> App:
 
 
 def _chain_of(connection: ssl.SSLObject | None) -> tuple[bytes, ...]:
-    """Read the certificates that the caller sent; none where it sent none."""
+    """Return the certificates that the caller showed."""
     leaf = connection.getpeercert(binary_form=True) if connection is not None else None
     if connection is None or leaf is None:
         return ()
-    # Public since Python 3.13; before, in the object that the public one wraps.
+    # Public since Python 3.13; before, a method of the wrapped object.
     of: Any = connection
     if not hasattr(of, "get_unverified_chain"):
         of = getattr(connection, "_sslobj", None)
@@ -294,12 +290,12 @@ def _context(tls: Tls, files: TlsFiles) -> ssl.SSLContext:
 
 
 def _load(context: ssl.SSLContext, tls: Tls, files: TlsFiles) -> None:
-    """Put certificate, key and authorities in; connections that are open keep theirs."""
+    """Load certificate, key and authorities. Open connections keep theirs."""
     try:
         context.load_cert_chain(tls.cert_file or "", tls.key_file)
         if files.client_ca is not None:
             context.load_verify_locations(cadata=files.client_ca.decode("ascii"))
-            # Whoever only fetches keys has none; what one is worth is judged by the trust domains.
+            # A caller that only fetches keys has none. The trust domains verify a certificate.
             context.verify_mode = ssl.CERT_OPTIONAL
     except (OSError, ValueError) as error:
         at = Diagnostic(

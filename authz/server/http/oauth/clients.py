@@ -1,6 +1,6 @@
-"""Who calls the OAuth endpoints: a workload, by its X.509-SVID (RFC 8705) or by a JWT-SVID as assertion (RFC 7523).
+"""Authentication of OAuth clients: a workload, by its X.509-SVID (RFC 8705) or by a JWT-SVID as assertion (RFC 7523).
 
-Nobody else: there are no secrets and no public clients. A `client_id` is a SPIFFE ID.
+There are neither client secrets nor public clients. A `client_id` is a SPIFFE ID.
 """
 
 import base64
@@ -22,7 +22,7 @@ __all__ = ["ASSERTION_TYPES", "ClientAuthenticator", "OAuthClient", "UsedAsserti
 _JWT_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _JWT_SPIFFE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 ASSERTION_TYPES: Final = (_JWT_BEARER, _JWT_SPIFFE)
-"""Types of assertion that are taken: that of RFC 7523, and that of SPIFFE client authentication."""
+"""Accepted types of assertion: that of RFC 7523, and that of SPIFFE client authentication."""
 
 _LONGEST_LIFE: Final = 3660.0
 _LEEWAY: Final = 60.0
@@ -31,33 +31,33 @@ _MAX_JTI: Final = 255
 
 @dataclass(frozen=True, slots=True)
 class OAuthClient:
-    """A client that proved who it is."""
+    """An authenticated client."""
 
     spiffe_id: str
     """Its SPIFFE ID."""
     how: str
     """`x509_svid` or `jwt_svid`."""
     chain: tuple[bytes, ...] = ()
-    """The certificates of its connection, DER, verified; none where it showed none."""
+    """Verified certificates of its connection, DER; empty if it showed none."""
 
 
 class ClientKeys(Protocol):
-    """The keys that serve, as far as clients need them."""
+    """The keys by which clients are verified."""
 
     @property
     def trust_spec(self) -> bytes:
-        """Trust sources that serve."""
+        """Trust sources in use, as JSON."""
 
     @property
     def trust(self) -> Trust | None:
-        """The keys that serve."""
+        """Keys in use."""
 
 
 class UsedAssertions:
-    """Assertions that were used, each until it ends; of this node alone.
+    """Assertions that were used on this node, each until it ends.
 
     Args:
-        most: So many at once.
+        most: Most assertions that are remembered at once.
     """
 
     def __init__(self, most: int = 65_536) -> None:
@@ -66,25 +66,22 @@ class UsedAssertions:
         self._lock = threading.Lock()
 
     def first(self, name: bytes, until: float, now: float) -> bool:
-        """Note an assertion.
+        """Note an assertion; return whether it was not used before.
 
         Args:
-            name: What tells it from all others.
-            until: When it would be refused anyway.
+            name: Unique name of the assertion.
+            until: Unix time at which it ends.
             now: Unix time.
 
-        Returns:
-            Whether it is the first time.
-
         Raises:
-            OAuthError: Too many are remembered to be sure of another.
+            OAuthError: Too many assertions are remembered to note another.
         """
         with self._lock:
             if name in self._seen:
                 return False
             if len(self._seen) >= self._most:
-                # Only when full is it worth to look for what has ended.
-                for old in [one for one, end in self._seen.items() if end <= now]:
+                # Ended assertions are removed only when the memory is full.
+                for old in [name for name, end in self._seen.items() if end <= now]:
                     del self._seen[old]
             if len(self._seen) >= self._most:
                 raise Defect.ASSERTIONS_FULL.error(headers={"retry-after": "5"})
@@ -96,9 +93,10 @@ class ClientAuthenticator:
     """Authenticates clients.
 
     Args:
-        issuer: Our issuer, which an assertion must be for.
-        token_endpoint: The token endpoint, which an assertion of RFC 7523 may be for instead.
-        keys: Gives the keys that serve now.
+        issuer: The issuer, which must be the audience of an assertion.
+        token_endpoint: The token endpoint, which may be the audience of an assertion of RFC 7523 instead.
+        keys: Returns the keys in use.
+        replays: Assertions that were used.
         clock: Unix time.
     """
 
@@ -121,26 +119,23 @@ class ClientAuthenticator:
     def authenticate(
         self, form: Mapping[str, str], authorization: str | None, chain: Sequence[bytes]
     ) -> OAuthClient:
-        """Find out who calls.
+        """Authenticate the caller of a request.
 
         Args:
-            form: The parameters of the request.
-            authorization: Its `authorization` header.
-            chain: The certificates of its connection, DER, its own first.
-
-        Returns:
-            The client.
+            form: Parameters of the request.
+            authorization: `authorization` header of the request.
+            chain: Certificates of the connection, DER, the caller's own first.
 
         Raises:
             OAuthError: `invalid_client`, or a parameter is missing.
         """
         if authorization is not None:
             scheme = "DPoP" if authorization[:5].lower() == "dpop " else "Basic"
-            told = {"www-authenticate": f'{scheme} realm="authz"'}
-            raise Defect.HEADER_AUTHENTICATION.error(headers=told)
+            challenge = {"www-authenticate": f'{scheme} realm="authz"'}
+            raise Defect.HEADER_AUTHENTICATION.error(headers=challenge)
         if "client_secret" in form:
             raise Defect.SECRET.error()
-        named = form.get("client_id")
+        client_id = form.get("client_id")
         assertion, kind = form.get("client_assertion"), form.get("client_assertion_type")
         if (assertion is None) != (kind is None):
             raise Defect.HALF_ASSERTION.error()
@@ -151,11 +146,11 @@ class ClientAuthenticator:
                 raise Defect.TWO_CLIENTS.error()
         elif shown is not None:
             proved = shown
-            if named is None:
+            if client_id is None:
                 raise Defect.NO_CLIENT_ID.error()
         else:
             raise Defect.NO_CLIENT.error()
-        if named is not None and named != proved:
+        if client_id is not None and client_id != proved:
             raise Defect.OTHER_CLIENT_ID.error()
         how = "jwt_svid" if assertion is not None else "x509_svid"
         return OAuthClient(proved, how, tuple(chain))
@@ -176,9 +171,9 @@ class ClientAuthenticator:
         try:
             proved = self._trust().verify_svid(assertion, now)
         except ApiError as error:
-            # Whether signature, time or audience: the client's own library knows, others need not.
+            # The answer does not say whether signature, time or audience failed: the client's own library knows.
             raise Defect.ASSERTION.error() from error
-        # Verified above; read here once more for what a JWT-SVID does not need.
+        # Verified above. Read once more for members that a JWT-SVID does not need.
         claims = _claims(assertion)
         audience = claims.get("aud")
         audiences = audience if isinstance(audience, list) else [audience]
@@ -193,7 +188,7 @@ class ClientAuthenticator:
         return proved
 
     def _used_once(self, claims: Mapping[str, Any], proved: str, now: float) -> None:
-        """Hold an assertion of RFC 7523 to what it needs beside a JWT-SVID: `iss`, and to be new."""
+        """Check the members that RFC 7523 requires beside those of a JWT-SVID: `iss`, and a new `jti`."""
         if claims.get("iss") != proved:
             raise Defect.ASSERTION_ISSUER.error()
         jti = claims.get("jti")
@@ -204,26 +199,26 @@ class ClientAuthenticator:
             raise Defect.ASSERTION_USED.error()
 
     def _trust(self) -> Trust:
-        """Compile the keys of the trust domains for assertions, which are for other audiences than evidence is."""
+        """Compile the keys of the trust domains for assertions, whose audiences are not those of other credentials."""
         spec = self._keys().trust_spec
-        known = self._compiled
-        if known is None or known[0] is not spec:
+        compiled = self._compiled
+        if compiled is None or compiled[0] is not spec:
             if not spec:
                 raise _unavailable()
-            told = json.loads(spec)
-            told["audiences"] = [self._issuer, self._token_endpoint]
-            told["issuers"] = {}
-            told.pop("own", None)
+            sources = json.loads(spec)
+            sources["audiences"] = [self._issuer, self._token_endpoint]
+            sources["issuers"] = {}
+            sources.pop("own", None)
             try:
-                known = (spec, Trust.compile(json.dumps(told).encode()))
+                compiled = (spec, Trust.compile(json.dumps(sources).encode()))
             except AuthzError as error:
                 raise _unavailable() from error
-            self._compiled = known
-        return known[1]
+            self._compiled = compiled
+        return compiled[1]
 
 
 def _claims(token: str) -> dict[str, Any]:
-    """Read the claims of a token that is verified."""
+    """Return the claims of a verified token."""
     payload = token.split(".")[1]
     claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     return claims if isinstance(claims, dict) else {}

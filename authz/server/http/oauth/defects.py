@@ -1,7 +1,7 @@
-"""What the OAuth endpoints say of a request that they refuse: one fixed text for each defect (RFC 6749 §5.2).
+"""Refusals of the OAuth endpoints: one fixed text for each (RFC 6749 §5.2).
 
-A text is about what the client itself sent, never about policy, tasks of others or what the bundle holds: a refusal by a
-decision has the public text of its reason instead. `docs/reference/credentials.md` lists all of them.
+A text is about the client's own request, never about policy, tasks of others or the content of the bundle: a refusal by a
+decision has the public text of its reason instead. `docs/reference/credentials.md` lists all texts.
 """
 
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ _TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type"  # noqa: S105 - a name
 
 
 class OAuthError(Exception):
-    """A refusal as OAuth says it (RFC 6749 §5.2).
+    """A refusal in the form of OAuth (RFC 6749 §5.2).
 
     Args:
-        error: The code.
-        description: For people who write clients; nothing of policy, other clients or secrets.
+        error: Error code.
+        description: Text for authors of clients, without policy, other clients or secrets.
         status: HTTP status.
-        headers: More headers.
-        more: More members of the answer.
+        headers: Further headers.
+        more: Further members of the answer.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ _TARGET: Final = "invalid_target"
 
 
 class Defect(Enum):
-    """A defect of a request, with what is said of it; `NAME` stands for the name of a parameter or member."""
+    """A refusal and its text. `NAME` stands for the name of a parameter or member."""
 
     # --- the form
     NO_FORM = _Text(_REQUEST, "the body is not application/x-www-form-urlencoded")
@@ -164,16 +164,7 @@ class Defect(Enum):
         headers: Mapping[str, str] | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> OAuthError:
-        """Make the refusal.
-
-        Args:
-            name: The parameter or member that it is about; cut to 64 characters.
-            headers: More headers.
-            more: More members of the answer.
-
-        Returns:
-            What to raise.
-        """
+        """Return the refusal as an exception. `name` is the parameter or member; it is cut to 64 characters."""
         text = self.value
         description = text.description.replace("NAME", name[:_MAX_NAME])
         return OAuthError(text.error, description, text.status, headers, more)
@@ -189,4 +180,4 @@ CREDENTIAL_DEFECTS: Final = {
     "REPLAYED": Defect.PROOF_USED,
     "PROOF_REQUIRED": Defect.PROOF_NEEDED,
 }
-"""Of refusals by the engine, by reason code: those that are about tokens and proofs which the client sent."""
+"""Refusals by the engine that are about tokens and proofs of the client, by reason code."""

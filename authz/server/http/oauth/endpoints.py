@@ -27,7 +27,7 @@ _THREADS: Final = 8
 _FORM: Final = "application/x-www-form-urlencoded"
 _NO_STORE: Final = {"cache-control": "no-store", "pragma": "no-cache"}
 _RETRY: Final = {"retry-after": "1"}
-# What the agent is told is its own row of the table of reasons; which code it was stays with us.
+# The agent gets the public row of the reason code; the code itself is only in the audit.
 _TASKS: Final = frozenset(
     {
         "REVOKED",
@@ -60,10 +60,10 @@ class IssuerCalls(Protocol):
     """Issues, inspects and revokes credentials."""
 
     def exchange(self, request: Mapping[str, Any], facts: CallFacts) -> Mapping[str, Any]:
-        """Exchange tokens for a credential: its `token` and what is known of it."""
+        """Exchange tokens for a credential; return its `token` and claims."""
 
     def introspect(self, client: OAuthClient, token: str, facts: CallFacts) -> Mapping[str, Any]:
-        """Tell what is known of a credential."""
+        """Return whether a credential is active, and its claims."""
 
     def revoke(self, client: OAuthClient, token: str, facts: CallFacts) -> None:
         """Revoke a credential."""
@@ -84,7 +84,7 @@ class OAuthSettings:
 
 
 class OAuthApp:
-    """The application.
+    """The endpoints of one issuer.
 
     Args:
         urls: URLs of the endpoints.
@@ -158,12 +158,12 @@ class OAuthApp:
 
     def _jwks(self) -> Response:
         age = self._keys.max_age
-        # Without a key there is nothing to keep: the first one signs at once.
-        kept = f"public, max-age={age}" if age else "no-store"
+        # An empty JWKS is not cached: the first key signs at once.
+        cache_control = f"public, max-age={age}" if age else "no-store"
         return Response(
             self._keys.jwks(),
             media_type="application/jwk-set+json",
-            headers={"cache-control": kept},
+            headers={"cache-control": cache_control},
         )
 
     # --- for clients
@@ -184,8 +184,8 @@ class OAuthApp:
             try:
                 form = parse_form(await self._body(request))
                 response = await to_thread.run_sync(answered, form, request, limiter=self._limiter)
-            except OAuthError as refused:
-                response = _refusal(refused)
+            except OAuthError as refusal:
+                response = _refusal(refusal)
             except AuthzError as error:
                 response = _refusal(self._refused(error))
             except ClientDisconnect:
@@ -204,9 +204,9 @@ class OAuthApp:
         kind = _one(request, "content-type") or ""
         if kind.partition(";")[0].strip().lower() != _FORM:
             raise Defect.NO_FORM.error()
-        said = _one(request, "content-length")
+        length = _one(request, "content-length")
         too_large = Defect.LARGE_BODY.error()
-        if said is not None and (not said.isdecimal() or int(said) > self._settings.max_body):
+        if length is not None and (not length.isdecimal() or int(length) > self._settings.max_body):
             raise too_large
         body = bytearray()
         try:
@@ -233,13 +233,13 @@ class OAuthApp:
         )
 
     def _token(self, form: dict[str, str], client: OAuthClient, request: Request) -> Response:
-        asked = read_exchange(form, client)
+        exchange = read_exchange(form, client)
         proofs = request.headers.getlist("dpop")
         if len(proofs) > 1:
             raise Defect.TWO_PROOFS.error()
-        asked["proof"] = proofs[0] if proofs else None
-        asked["http_uri"] = self._urls.token
-        issued = self._issuer.exchange(asked, self._facts(request, client))
+        exchange["proof"] = proofs[0] if proofs else None
+        exchange["http_uri"] = self._urls.token
+        issued = self._issuer.exchange(exchange, self._facts(request, client))
         claims = issued["claims"]
         answer = {
             "access_token": issued["token"],
@@ -254,9 +254,9 @@ class OAuthApp:
 
     def _introspect(self, form: dict[str, str], client: OAuthClient, request: Request) -> Response:
         token = required(form, "token")
-        known = self._issuer.introspect(client, token, self._facts(request, client))
-        # Of one that is not active nothing is said, not even why (RFC 7662 §2.2).
-        return _json(known if known.get("active") is True else {"active": False})
+        state = self._issuer.introspect(client, token, self._facts(request, client))
+        # An inactive credential has no other members, not even a reason (RFC 7662 §2.2).
+        return _json(state if state.get("active") is True else {"active": False})
 
     def _revoke(self, form: dict[str, str], client: OAuthClient, request: Request) -> Response:
         self._issuer.revoke(client, required(form, "token"), self._facts(request, client))
@@ -265,7 +265,7 @@ class OAuthApp:
     # --- refusals
 
     def _refused(self, error: AuthzError) -> OAuthError:
-        """Say a refusal of the engine as OAuth does: what is wrong with what the client sent, and of policy its public row."""
+        """Return a refusal of the engine in the form of OAuth: an error of the client's request by its text, a denial by its public row."""
         reason = error.reason
         if not isinstance(error, ApiError) or reason in _BUSY:
             return Defect.BUSY.error(headers=_RETRY)
@@ -275,7 +275,7 @@ class OAuthApp:
         message = public.pop("public_message", "Refused.")
         defect = CREDENTIAL_DEFECTS.get(reason)
         if reason == "WRONG_AUDIENCE":
-            # Of a token it is said before anything is looked up; after that it is the parameter.
+            # In the step `identify` a token has the wrong audience, later the parameter has.
             defect = Defect.TOKEN_AUDIENCE if error.step == "identify" else Defect.AUDIENCE
         if defect is not None:
             return defect.error(more={"authz": public})
@@ -289,7 +289,7 @@ class OAuthApp:
 
 
 def _one(request: Request, name: str) -> str | None:
-    """Read a header; of several none could be believed, so that they are joined."""
+    """Return a header. Several values are joined, so that no verifier accepts them."""
     values: Sequence[str] = request.headers.getlist(name)
     return ",".join(values) if values else None
 

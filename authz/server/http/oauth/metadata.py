@@ -42,7 +42,7 @@ class OAuthUrls:
 
     @property
     def metadata(self) -> str:
-        """Metadata: the well-known name stands before the issuer's own path (RFC 8414 §3.1)."""
+        """Metadata: the well-known name is in front of the issuer's own path (RFC 8414 §3.1)."""
         parts = urlsplit(self.issuer)
         return f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{parts.path}"
 
