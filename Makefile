@@ -19,9 +19,10 @@ PY := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 CARGO := cd native && cargo
 PYTEST := $(PY) -m pytest
-# Most tests wait for servers, so more of them run at once than there are processors. A file stays in one process, since
-# its tests share servers.
-PARALLEL := -n $(or $(TEST_PROCESSES),4) --dist loadfile
+# Tests with servers mostly wait, so more of them run at once than there are processors. The tests of a file stay in one
+# process, since they share servers.
+PROCESSES := $(or $(TEST_PROCESSES),4)
+SHARED := --dist loadfile
 GHZ_VERSION := v0.121.0
 GHZ := $(CACHE)/ghz-$(GHZ_VERSION)/ghz
 # The other SDK of the two that are spoken to, and servers as their registries have them.
@@ -217,12 +218,13 @@ rack:
 
 .PHONY: test-python
 test-python: setup postgresql softhsm ## every Python test but those with foreign peers; a real Envoy and PostgreSQL
-	$(PYTEST) $(PARALLEL) -m "not peers"
+	$(PYTEST) -n $(PROCESSES) $(SHARED) -m "not peers" tests/integration
+	$(PYTEST) -n 2 $(SHARED) -m "not peers" tests --ignore=tests/integration
 
 .PHONY: test-peers
 test-peers: setup test-tools ## tests with foreign peers: SPIRE, Prometheus, MCP servers, an OAuth client, web frameworks, PostgreSQL 18
 	@$(MAKE) $(SPIRE)/spire-server || echo "make test-peers: the tests with SPIRE are left out" >&2
-	$(PYTEST) $(PARALLEL) -m peers
+	$(PYTEST) -n $(PROCESSES) $(SHARED) -m peers tests/integration
 
 .PHONY: test-integration
 test-integration: setup test-tools ## only the tests that start servers and Envoy

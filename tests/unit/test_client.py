@@ -208,7 +208,17 @@ def test_an_rpc_that_fails_otherwise_is_made_once(code: grpc.StatusCode) -> None
         ),
         RuntimeError("broken"),
     ],
-    ids=str,
+    ids=[
+        "not a message",
+        "no bytes",
+        "no decision",
+        "an empty decision",
+        "the outcome is a denial",
+        "the public code is a denial",
+        "the reason is a denial",
+        "no reason",
+        "an error",
+    ],
 )
 def test_no_answer_but_a_permit_lets_anything_run(answer: Any) -> None:
     """No answer but a permit lets anything run."""
