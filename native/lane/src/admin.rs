@@ -74,7 +74,7 @@ impl Engine {
         request: &[u8],
         transport: &Transport<'_>,
     ) -> Result<Vec<u8>, ApiError> {
-        let decode = || self.decode::<wire::AdminRevokeRequest>(request);
+        let decode = || self.decode_message::<wire::AdminRevokeRequest>(request);
         let run = |message: &wire::AdminRevokeRequest, caller: &ApiCaller<'_>| {
             self.revoke_target(message, caller)
         };

@@ -12,6 +12,7 @@
 
 mod caller;
 mod change;
+mod identify;
 mod outcome;
 
 use authz_kernel::reason::ReasonCode;
@@ -26,10 +27,10 @@ use crate::transport::{ApiError, Transport};
 use crate::world::Way;
 
 pub(crate) use crate::api_call::caller::{
-    ApiCaller, CallerEvidence, ExchangeTokens, HttpClient, RefusedCaller, refuse_proofs,
-    refuse_task_credential,
+    ApiCaller, CallerEvidence, ExchangeTokens, HttpClient, RefusedCaller,
 };
 pub(crate) use crate::api_call::change::GrantedChange;
+pub(crate) use crate::api_call::identify::{refuse_proofs, refuse_task_credential};
 pub(crate) use crate::api_call::outcome::{ApiGrant, ApiOutcome, ApiRefusal, WithRecord};
 
 /// Message of an API call.
@@ -95,18 +96,17 @@ impl Engine {
         transport: &Transport<'_>,
         run: impl for<'m> FnOnce(&Self, &'m M, &ApiCaller<'m>) -> ApiOutcome<A>,
     ) -> Result<Vec<u8>, ApiError> {
-        let decode = || self.decode::<M>(request);
+        let decode = || self.decode_message::<M>(request);
         let run = |message: &M, caller: &ApiCaller<'_>| run(self, message, caller);
         self.api_call(surface, transport, decode, run).map(|answer| answer.encode_to_vec())
     }
 
-    /// Reads the message of a call.
-    pub(crate) fn decode<M: ApiMessage + Message + Default>(
+    /// Reads the message of an API call.
+    pub(crate) fn decode_message<M: ApiMessage + Message + Default>(
         &self,
         request: &[u8],
     ) -> Result<M, CallRefusal> {
-        self.check_size(request)?;
-        M::decode(request).map_err(|_| CallRefusal::input(M::UNREADABLE))
+        self.decode(request, M::UNREADABLE)
     }
 
     /// Reads the message of a call, admits and identifies its caller, runs the call, and records the outcome.

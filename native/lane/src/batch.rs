@@ -23,10 +23,8 @@ impl Engine {
 
     fn batch(&self, request: &[u8], transport: &Transport<'_>) -> Vec<u8> {
         let world = self.world.load_full();
-        let message = self.check_size(request).and_then(|()| {
-            wire::BatchCheckRequest::decode(request)
-                .map_err(|_| CallRefusal::input("the bytes are no BatchCheckRequest"))
-        });
+        let message: Result<wire::BatchCheckRequest, CallRefusal> =
+            self.decode(request, "the bytes are no BatchCheckRequest");
         let (items, refused) = match message {
             Ok(message) => {
                 let refused = batch_refusal(&message);

@@ -197,6 +197,16 @@ impl Engine {
         Wait { until: self.keeper.until(now, transport.deadline()), lane: transport.lane }
     }
 
+    /// Reads a protobuf message. `unreadable` is the refusal of bytes that are not such a message.
+    pub(crate) fn decode<M: prost::Message + Default>(
+        &self,
+        request: &[u8],
+        unreadable: &str,
+    ) -> Result<M, CallRefusal> {
+        self.check_size(request)?;
+        M::decode(request).map_err(|_| CallRefusal::input(unreadable))
+    }
+
     pub(crate) fn check_size(&self, request: &[u8]) -> Result<(), CallRefusal> {
         let most = self.settings.max_message_bytes;
         if request.len() > most {

@@ -126,10 +126,8 @@ impl Engine {
         if surface == Surface::ExtAuthz {
             return self.begin_envoy(arrival, request, transport);
         }
-        let message = self.check_size(request).and_then(|()| {
-            wire::CheckRequest::decode(request)
-                .map_err(|_| CallRefusal::input("the bytes are no CheckRequest"))
-        });
+        let message: Result<wire::CheckRequest, CallRefusal> =
+            self.decode(request, "the bytes are no CheckRequest");
         match message {
             Ok(message) => self.begin_own(arrival, &message, transport),
             Err(refused) => {

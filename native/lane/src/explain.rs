@@ -40,9 +40,9 @@ impl Engine {
         let world = self.world.load_full();
         self.may_explain(world.clone(), transport)?;
         let bad = |message: &str| ApiError::of(ReasonCode::BadInput, message);
-        self.check_size(request).map_err(|refused| bad(&refused.message))?;
-        let message = wire::ExplainRequest::decode(request)
-            .map_err(|_| bad("the bytes are no ExplainRequest"))?;
+        let message: wire::ExplainRequest = self
+            .decode(request, "the bytes are no ExplainRequest")
+            .map_err(|refused| bad(&refused.message))?;
         if message.overrides.is_some_and(|overrides| !overrides.fields.is_empty()) {
             return Err(bad("`overrides` is not in this version"));
         }

@@ -36,6 +36,16 @@ pub(crate) use crate::judgement::verdict::outcome_name;
 /// Start of a message that asks for a proof with a nonce (RFC 9449 §8).
 const USE_NONCE: &str = "use_dpop_nonce";
 
+/// Answer of the policies to a call.
+#[derive(Debug)]
+pub(crate) struct PolicyAnswer {
+    pub(crate) decision: Box<Decision>,
+    /// Id of the decision whose permit the presented task credential redeems; empty if it redeems none.
+    pub(crate) redeemed: String,
+    /// Duration of the evaluation.
+    pub(crate) took: Duration,
+}
+
 /// Verdict of a call that no policy judges.
 #[derive(Debug)]
 pub(crate) enum ApiVerdict {
@@ -108,9 +118,15 @@ impl Judgement {
         self
     }
 
-    /// The record, its call ended by the kernel's decision.
+    /// The record, its call ended by the kernel's decision about an operation of Authz itself.
     pub(crate) fn with_decision(mut self, decision: Box<Decision>) -> Self {
         self.decided(decision);
+        self
+    }
+
+    /// The record, its call ended by the answer of the policies.
+    pub(crate) fn judged(mut self, answer: PolicyAnswer) -> Self {
+        self.judge_by(answer);
         self
     }
 
@@ -144,6 +160,16 @@ impl Judgement {
         self.replace_verdict(|verdict, declared| verdict.refused(refused, declared));
     }
 
+    /// Ends the call with the answer of the policies.
+    pub(crate) fn judge_by(&mut self, PolicyAnswer { decision, redeemed, took }: PolicyAnswer) {
+        if let Some(credential) = &mut self.caller.credential {
+            credential.decision_id = redeemed;
+        }
+        self.decided(decision);
+        let before = self.verdict.decide_time.unwrap_or_default();
+        self.verdict.decide_time = Some(before.saturating_add(took));
+    }
+
     /// Ends the call with the kernel's decision.
     pub(crate) fn decided(&mut self, decision: Box<Decision>) {
         self.replace_verdict(|verdict, declared| verdict.decided(decision, declared));
@@ -174,12 +200,6 @@ impl Judgement {
         let declared = || arrival.world.as_ref()?.plan.declared(&resolved.operation);
         self.verdict = replace(std::mem::take(&mut self.verdict), &declared);
         self.is_softened = false;
-    }
-
-    /// Adds to the time that the evaluations of the call took.
-    pub(crate) fn add_decide_time(&mut self, took: Duration) {
-        let before = self.verdict.decide_time.unwrap_or_default();
-        self.verdict.decide_time = Some(before.saturating_add(took));
     }
 
     /// Whether a call that answers no decision was granted.

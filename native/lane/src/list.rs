@@ -73,7 +73,7 @@ impl Engine {
         transport: &Transport<'_>,
         arrival: Arrival,
     ) -> Result<wire::ListResponse, CallRefusal> {
-        let decode = || self.decode::<wire::ListRequest>(request);
+        let decode = || self.decode_message::<wire::ListRequest>(request);
         let message = self.read_message(&arrival, transport, decode)?;
         let world = self.admit(&arrival, transport)?;
         let page_size = page_size(&message)?;

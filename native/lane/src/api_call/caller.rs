@@ -4,24 +4,16 @@ use std::sync::Arc;
 
 use authz_kernel::decision::{Principal, Time};
 use authz_kernel::plan::Plan;
-use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::AgentName;
-use authz_token::{AgentFacts, AgentProof, Evidence, Facts, Role, Scheme};
+use authz_token::{AgentFacts, AgentProof, Evidence, Facts};
 use serde::Deserialize;
 
-use crate::api_call::ApiMessage;
-use crate::engine::Engine;
 use crate::judgement::{
-    ApiDenial, ApiRecord, ApiVerdict, Arrival, Asker, CallerIdentity, EnforcerProof, Judgement,
+    ApiDenial, ApiRecord, ApiVerdict, Arrival, Asker, CallerIdentity, Judgement,
 };
 use crate::keeper::Wait;
-use crate::proofs::{NoProvedRequest, ProvedRequest};
 use crate::proto::authz::v1 as wire;
-use crate::refusal::{CallRefusal, Step};
-use crate::request;
-use crate::revoke;
-use crate::settings::Surface;
-use crate::steps::identify::chain_of;
+use crate::refusal::CallRefusal;
 use crate::steps::record::{ChangeContext, RecordOrigin};
 use crate::transport::Transport;
 use crate::world::Loaded;
@@ -56,7 +48,7 @@ enum ClientProof {
 
 impl HttpClient {
     /// The agent that the client is.
-    fn agent(&self) -> Result<AgentFacts, CallRefusal> {
+    pub(super) fn agent(&self) -> Result<AgentFacts, CallRefusal> {
         let name = AgentName::parse(&self.spiffe_id)
             .map_err(|why| CallRefusal::input(format!("`client`: {why}")))?;
         let proof = match self.how {
@@ -181,13 +173,13 @@ fn own_operation(operation: &str) -> ApiRecord {
 
 /// The caller of an API call that was refused before its function ran.
 pub(crate) struct RefusedCaller<'m> {
-    arrival: Arrival,
+    pub(super) arrival: Arrival,
     /// Identity as far as the evidence proves it.
-    identity: CallerIdentity,
-    evidence: Vec<Evidence<'m>>,
-    line: RecordOrigin,
-    operation: &'static str,
-    refused: CallRefusal,
+    pub(super) identity: CallerIdentity,
+    pub(super) evidence: Vec<Evidence<'m>>,
+    pub(super) line: RecordOrigin,
+    pub(super) operation: &'static str,
+    pub(super) refused: CallRefusal,
 }
 
 impl<'m> RefusedCaller<'m> {
@@ -209,348 +201,4 @@ impl<'m> RefusedCaller<'m> {
         let record = own_operation(operation);
         (Judgement::of_api_call(arrival, identity, record, verdict), evidence, line)
     }
-}
-
-/// A caller as far as its evidence proves it, also where it is refused.
-struct ProvedCaller<'m> {
-    arrival: Arrival,
-    identity: CallerIdentity,
-    evidence: Vec<Evidence<'m>>,
-    is_owner: bool,
-    result: Result<(), CallRefusal>,
-}
-
-impl<'m> ProvedCaller<'m> {
-    /// A caller without evidence.
-    fn without_evidence(arrival: Arrival) -> Self {
-        let (identity, evidence) = (CallerIdentity::default(), Vec::new());
-        Self { arrival, identity, evidence, is_owner: false, result: Ok(()) }
-    }
-
-    fn refused(self, refused: CallRefusal) -> Self {
-        Self { result: Err(refused), ..self }
-    }
-}
-
-impl Engine {
-    /// Reads the message of an API call. A refusal of the call itself comes before that of its message.
-    pub(crate) fn read_message<M: ApiMessage>(
-        &self,
-        arrival: &Arrival,
-        transport: &Transport<'_>,
-        decode: impl FnOnce() -> Result<M, CallRefusal>,
-    ) -> Result<M, CallRefusal> {
-        decode()
-            .map_err(|refused| self.admit_message::<M>(arrival, transport).err().unwrap_or(refused))
-    }
-
-    /// Admits a call with a message of this kind.
-    fn admit_message<M: ApiMessage>(
-        &self,
-        arrival: &Arrival,
-        transport: &Transport<'_>,
-    ) -> Result<Arc<Loaded>, CallRefusal> {
-        let world = self.admit(arrival, transport)?;
-        M::check_listener(world.way(transport.listener))?;
-        Ok(world)
-    }
-
-    /// Admits and identifies the caller of an API call.
-    ///
-    /// # Errors
-    /// The caller as refused.
-    pub(super) fn identify_api_caller<'m, M: ApiMessage>(
-        &self,
-        arrival: Arrival,
-        message: &'m M,
-        transport: &'m Transport<'m>,
-        line: RecordOrigin,
-    ) -> Result<ApiCaller<'m>, Box<RefusedCaller<'m>>> {
-        let operation = M::OPERATION;
-        let world = match self.admit_message::<M>(&arrival, transport) {
-            Ok(world) => world,
-            Err(refused) => {
-                return Err(Box::new(RefusedCaller::of(arrival, line, operation, refused)));
-            }
-        };
-        let proved = match message.evidence() {
-            CallerEvidence::Message(list) => self.prove_message(arrival, &world, list, transport),
-            CallerEvidence::Client(client) => self.prove_client(arrival, &world, client),
-            CallerEvidence::Exchange(tokens) => {
-                self.prove_exchange(arrival, &world, tokens, transport)
-            }
-            CallerEvidence::Socket => {
-                ProvedCaller { is_owner: true, ..ProvedCaller::without_evidence(arrival) }
-            }
-        };
-        let ProvedCaller { arrival, identity, evidence, is_owner, result } = proved;
-        match result {
-            Ok(()) => {
-                let wait = self.wait_of(transport);
-                Ok(ApiCaller {
-                    arrival,
-                    world,
-                    identity,
-                    evidence,
-                    is_owner,
-                    transport,
-                    line,
-                    wait,
-                    operation,
-                })
-            }
-            Err(refused) => {
-                let caller =
-                    RefusedCaller { arrival, identity, evidence, line, operation, refused };
-                Err(Box::new(caller))
-            }
-        }
-    }
-
-    /// The caller of a call that an enforcer makes by itself, and that [`Engine::admit`] let pass.
-    pub(crate) fn enforcer_caller<'m>(
-        &self,
-        arrival: Arrival,
-        world: Arc<Loaded>,
-        transport: &'m Transport<'m>,
-    ) -> ApiCaller<'m> {
-        ApiCaller {
-            arrival,
-            world,
-            identity: CallerIdentity::default(),
-            evidence: Vec::new(),
-            is_owner: false,
-            transport,
-            line: self.recorded(transport),
-            wait: self.wait_of(transport),
-            operation: "",
-        }
-    }
-
-    /// Identifies a caller by the credentials of its message.
-    fn prove_message<'m>(
-        &self,
-        arrival: Arrival,
-        world: &Loaded,
-        list: &'m [wire::Evidence],
-        transport: &'m Transport<'m>,
-    ) -> ProvedCaller<'m> {
-        let mut proved = self.prove_evidence(arrival, world, list, transport);
-        if proved.result.is_err() && proved.identity.verify_time.is_none() {
-            let claim = request::read_agent_claim(list, &self.settings);
-            let agent = self.agent_of_refused(&proved.arrival, &claim, transport);
-            proved.identity.refused_agent = agent;
-        }
-        proved
-    }
-
-    fn prove_evidence<'m>(
-        &self,
-        arrival: Arrival,
-        world: &Loaded,
-        list: &'m [wire::Evidence],
-        transport: &'m Transport<'m>,
-    ) -> ProvedCaller<'m> {
-        let caller = ProvedCaller::without_evidence(arrival);
-        let arrival = &caller.arrival;
-        let mut evidence = match request::read_evidence(list, &self.settings) {
-            Ok(evidence) => evidence,
-            Err(refused) => return caller.refused(refused),
-        };
-        let is_admin = world.way(transport.listener).is_some_and(|way| way.admin);
-        if is_admin && evidence.is_empty() && transport.authorization.is_none() {
-            return ProvedCaller { is_owner: true, ..caller };
-        }
-        if evidence.is_empty() && speaks_for_itself(arrival) {
-            let revoked = self.keeper.revocations();
-            let result = revoked.and_then(|revoked| revoke::of_asker(&revoked, &arrival.asker));
-            return ProvedCaller { result, ..caller };
-        }
-        let mut agent = None;
-        if arrival.asks_itself {
-            agent = arrival.asker.peer.as_ref().map(|peer| peer.agent(AgentProof::X509Svid));
-            let is_known = agent.is_some();
-            if let Err(refused) =
-                self.add_own_authorization(&mut evidence, transport, world, is_known)
-            {
-                return ProvedCaller { evidence, ..caller }.refused(refused);
-            }
-        }
-        let (identity, verified) = self.verify_caller(arrival, world, &evidence, agent);
-        let facts = &identity.facts;
-        let result =
-            verified.and_then(|()| self.check_own_proofs(arrival, world, facts, transport));
-        ProvedCaller { identity, evidence, result, ..caller }
-    }
-
-    /// Checks what came besides the identity of the caller: a task credential, and proofs of possession.
-    fn check_own_proofs(
-        &self,
-        arrival: &Arrival,
-        world: &Loaded,
-        facts: &Facts,
-        transport: &Transport<'_>,
-    ) -> Result<(), CallRefusal> {
-        match arrival.surface {
-            // The proofs are taken in the transaction that issues the credential.
-            Surface::CredentialIssue => Ok(()),
-            Surface::TaskStart
-            | Surface::TaskDelegate
-            | Surface::TaskExtend
-            | Surface::TaskGet
-            | Surface::TaskList
-            | Surface::TaskEnd => {
-                refuse_task_credential(facts)?;
-                self.take_service_proofs(arrival, world, facts, transport)
-            }
-            _ => {
-                refuse_task_credential(facts)?;
-                refuse_proofs(facts)
-            }
-        }
-    }
-
-    /// Takes the proofs of a call to Authz: each is of POST to the call's method below the URL of Authz.
-    fn take_service_proofs(
-        &self,
-        arrival: &Arrival,
-        world: &Loaded,
-        facts: &Facts,
-        transport: &Transport<'_>,
-    ) -> Result<(), CallRefusal> {
-        if facts.proofs.is_empty() {
-            return Ok(());
-        }
-        let request = match &world.credentials {
-            Some(settings) => Ok(ProvedRequest::to_authz(format!(
-                "{}/{}",
-                settings.issuer,
-                arrival.surface.path()
-            ))),
-            None => Err(NoProvedRequest::NoUrl),
-        };
-        let wait = self.wait_of(transport);
-        // Not awaited: a change of the call is durable only after its proofs.
-        drop(self.take_proofs(&facts.proofs, arrival.now(), world, &request, false, wait)?);
-        Ok(())
-    }
-
-    /// Identifies a client that the server has authenticated: an enforcer, or an agent that asks for itself.
-    fn prove_client<'m>(
-        &self,
-        arrival: Arrival,
-        world: &Loaded,
-        client: &HttpClient,
-    ) -> ProvedCaller<'m> {
-        let agent = match client.agent() {
-            Ok(agent) => agent,
-            Err(refused) => return ProvedCaller::without_evidence(arrival).refused(refused),
-        };
-        let enforcer = world.enforcer_of(&agent.spiffe_id).cloned();
-        let known = if enforcer.is_some() { EnforcerProof::Certificate } else { EnforcerProof::No };
-        let asks_itself = enforcer.is_none();
-        let peer = arrival.asker.peer.filter(|peer| peer.spiffe_id == agent.spiffe_id);
-        let asker = Asker { enforcer, known, peer };
-        let caller = ProvedCaller::without_evidence(Arrival { asks_itself, asker, ..arrival });
-        let facts = Facts { agent: Some(Arc::new(agent)), ..Facts::default() };
-        let revoked = self.keeper.revocations();
-        match revoked.and_then(|revoked| revoke::of_callers(&revoked, &facts)) {
-            Ok(()) => {
-                let chain = chain_of(&facts);
-                let identity = CallerIdentity { facts, chain, ..CallerIdentity::default() };
-                ProvedCaller { identity, ..caller }
-            }
-            Err(refused) => caller.refused(refused),
-        }
-    }
-
-    /// Identifies the agent that exchanges tokens, and the subject and the agent of the tokens.
-    fn prove_exchange<'m>(
-        &self,
-        arrival: Arrival,
-        world: &Loaded,
-        tokens: ExchangeTokens<'m>,
-        transport: &Transport<'_>,
-    ) -> ProvedCaller<'m> {
-        let agent = match check_exchange(world, transport).and_then(|()| tokens.client.agent()) {
-            Ok(agent) => agent,
-            Err(refused) => return ProvedCaller::without_evidence(arrival).refused(refused),
-        };
-        // The client acts for itself here, also if it is an enforcer elsewhere.
-        let peer = arrival.asker.peer.filter(|peer| peer.spiffe_id == agent.spiffe_id);
-        let agent = match (&peer, agent.proof) {
-            (Some(peer), AgentProof::X509Svid) => peer.agent(AgentProof::X509Svid),
-            _ => agent,
-        };
-        let asker = Asker { peer, ..Asker::default() };
-        let caller =
-            ProvedCaller::without_evidence(Arrival { asker, asks_itself: true, ..arrival });
-        let mut evidence = Vec::new();
-        let subject = tokens.subject.map(|token| (token, world.role_of(token)));
-        let actor = tokens.actor.map(|token| (token, Role::Agent));
-        for (token, role) in subject.into_iter().chain(actor) {
-            match request::read_credential(role, Scheme::Bearer, token, None, &self.settings) {
-                Ok(shown) => evidence.push(shown),
-                Err(refused) => return ProvedCaller { evidence, ..caller }.refused(refused),
-            }
-        }
-        let (identity, verified) =
-            self.verify_caller(&caller.arrival, world, &evidence, Some(agent));
-        let result = verified.and_then(|()| match &identity.facts {
-            Facts { credential: Some(_), .. } => {
-                Err(CallRefusal::credential("a task credential is not exchanged for another"))
-            }
-            Facts { agent: None, .. } => Err(CallRefusal::credential("no agent is known")),
-            Facts { .. } => Ok(()),
-        });
-        ProvedCaller { identity, evidence, result, ..caller }
-    }
-}
-
-/// Refuses an exchange at another listener than the token endpoint, or where no credentials are issued.
-fn check_exchange(world: &Loaded, transport: &Transport<'_>) -> Result<(), CallRefusal> {
-    if !world.way(transport.listener).is_some_and(|way| way.http) {
-        return Err(CallRefusal::new(
-            ReasonCode::EnforcerRefused,
-            Step::Identify,
-            "tokens are exchanged at the token endpoint",
-        ));
-    }
-    match &world.credentials {
-        Some(_) => Ok(()),
-        None => Err(CallRefusal::input("no credentials are issued here")),
-    }
-}
-
-/// Whether a call without evidence is one of an enforcer that speaks for itself alone.
-const fn speaks_for_itself(arrival: &Arrival) -> bool {
-    !arrival.asks_itself
-        && matches!(
-            arrival.surface,
-            Surface::CredentialIssue | Surface::CredentialIntrospect | Surface::Report
-        )
-}
-
-/// Refuses a task credential in a request to Authz itself.
-pub(crate) fn refuse_task_credential(facts: &Facts) -> Result<(), CallRefusal> {
-    if facts.credential.is_none() {
-        return Ok(());
-    }
-    Err(CallRefusal::new(
-        ReasonCode::WrongAudience,
-        Step::Identify,
-        "a task credential is for its system, and shown to nobody else",
-    ))
-}
-
-/// Refuses proofs of possession in a call that has no HTTP request.
-pub(crate) fn refuse_proofs(facts: &Facts) -> Result<(), CallRefusal> {
-    if facts.proofs.is_empty() {
-        return Ok(());
-    }
-    Err(CallRefusal::new(
-        ReasonCode::BadProof,
-        Step::Identify,
-        "a proof is of an HTTP request, and this call tells of none",
-    ))
 }

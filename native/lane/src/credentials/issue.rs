@@ -80,7 +80,7 @@ impl Engine {
         request: &[u8],
         transport: &Transport<'_>,
     ) -> Result<Vec<u8>, ApiError> {
-        let decode = || self.decode::<wire::IssueRequest>(request);
+        let decode = || self.decode_message::<wire::IssueRequest>(request);
         let run = |message: &wire::IssueRequest, caller: &ApiCaller<'_>| {
             self.issue_credential(message, caller)
         };

@@ -126,7 +126,8 @@ impl Engine {
         let task = Some(Arc::clone(&located.task));
         let context = TaskContext { task, recalled, ..TaskContext::default() };
         let record = unjudged_detail(exchange, detail, located, context, id);
-        let record = query.judged(self, record, located);
+        let answer = query.ask(self, &record, Some(located), None);
+        let record = record.judged(answer);
         let record = match revoke::of_operation(&revoked, &record.resolved.operation) {
             Ok(()) => record,
             Err(refused) => record.refused(refused),

@@ -201,3 +201,37 @@ pub(crate) struct ReportNote {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) actuals: BTreeMap<String, i64>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operation(operation: &str, tier: Option<Tier>) -> ApiRecord {
+        ApiRecord { operation: operation.to_owned(), tier, ..ApiRecord::default() }
+    }
+
+    /// Members of the later step stand; members that it lacks come from the earlier one.
+    #[test]
+    fn a_later_step_overrules_an_earlier_one() {
+        let earlier =
+            ApiRecord { chain: Some(Vec::new()), ..operation("crm.search", Some(Tier::High)) };
+        let later = ApiRecord {
+            notes: ApiNotes {
+                prompt: Some(PromptNote { said_by: "user", named: 1, claimed: 0 }),
+                ..ApiNotes::default()
+            },
+            ..operation("crm.delete", None)
+        };
+        let record = later.or(&earlier);
+        assert_eq!(("crm.delete", Some(Tier::High)), (record.operation.as_str(), record.tier));
+        assert!(record.chain.is_some() && record.credential.is_none());
+        assert_eq!(1, record.notes.prompt.map_or(0, |note| note.named));
+    }
+
+    /// A record without an operation has that of the earlier step.
+    #[test]
+    fn an_unknown_operation_overrules_none() {
+        let record = operation("", None).or(&operation("crm.search", Some(Tier::Low)));
+        assert_eq!(("crm.search", Some(Tier::Low)), (record.operation.as_str(), record.tier));
+    }
+}

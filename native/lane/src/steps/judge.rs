@@ -10,7 +10,7 @@ use authz_token::Evidence;
 
 use crate::credential_use::PresentedCredential;
 use crate::engine::{Engine, PROBE, own};
-use crate::judgement::{Arrival, Judgement, method_of, name_of};
+use crate::judgement::{Arrival, Judgement, PolicyAnswer, method_of, name_of};
 use crate::keeper::Wait;
 use crate::locate::Located;
 use crate::refusal::{CallRefusal, Step};
@@ -55,7 +55,13 @@ pub fn judge<'a>(
     let request = matched.request(call.request);
     let is_unproved = unproved.is_some();
     let judging = PolicyQuery::of(engine, call, &world, &request, is_unproved);
-    match judge_record(engine, call, &judging, &task, &revoked, unproved, &mut record) {
+    let located = task.located.as_ref();
+    if let Err(refused) = check_unjudged(engine, call, &judging, located, &record) {
+        return Err(EndedCall::refused(record, evidence, refused));
+    }
+    let answer = judging.ask(engine, &record, located, task.presented.as_ref());
+    record.judge_by(answer);
+    match check_judged(engine, call, &revoked, unproved, &record) {
         Ok(()) => {
             record.soften();
             Ok(JudgedCall { record, evidence, world, matched, task, is_unproved, wait })
@@ -64,17 +70,14 @@ pub fn judge<'a>(
     }
 }
 
-/// `unproved` is the refusal of a caller without evidence. `record` is the value of this stage, which gets the verdict.
-fn judge_record(
+/// Refuses a call before the policies judge it: it shows an approval, or its caller may not probe.
+fn check_unjudged(
     engine: &Engine,
     call: &Call<'_, '_>,
     judging: &PolicyQuery<'_>,
-    task: &CallTask,
-    revoked: &Revocations,
-    unproved: Option<CallRefusal>,
-    record: &mut Judgement,
+    located: Option<&Located>,
+    record: &Judgement,
 ) -> Result<(), CallRefusal> {
-    let located = task.located.as_ref();
     if call.request.has_approval {
         return Err(CallRefusal::new(
             ReasonCode::ApprovalMismatch,
@@ -88,9 +91,18 @@ fn judge_record(
         let facts = kernel_facts(arrival, proved, known, located.map(Located::view), None);
         engine.may_probe(judging.world, &facts, record.arrival.now())?;
     }
-    let started = engine.clock.monotonic();
-    judging.decide(record, located, task.presented.as_ref());
-    record.add_decide_time(engine.took(started));
+    Ok(())
+}
+
+/// Refuses a call that the policies have judged: its operation is revoked, or its deadline has passed. `unproved` is the
+/// refusal of a caller without evidence, which replaces a refusal of the policies for the same reason.
+fn check_judged(
+    engine: &Engine,
+    call: &Call<'_, '_>,
+    revoked: &Revocations,
+    unproved: Option<CallRefusal>,
+    record: &Judgement,
+) -> Result<(), CallRefusal> {
     // A single case of a split operation may be revoked.
     revoke::of_operation(revoked, &record.resolved.operation)?;
     engine.in_time(call.transport, Step::Judge)?;
@@ -134,53 +146,40 @@ impl<'r> PolicyQuery<'r> {
         }
     }
 
-    /// The record of a call that nothing judged yet, once the policies have judged the call in its task.
-    pub(crate) fn judged(
-        &self,
-        engine: &Engine,
-        mut record: Judgement,
-        located: &Located,
-    ) -> Judgement {
-        let started = engine.clock.monotonic();
-        self.decide(&mut record, Some(located), None);
-        record.add_decide_time(engine.took(started));
-        record
-    }
-
-    /// Judges the call of a record, whose verdict it becomes.
+    /// Asks the policies about the call of a record.
     ///
     /// `presented` is the task credential that the call presents.
-    pub(crate) fn decide(
+    pub(crate) fn ask(
         &self,
-        judgement: &mut Judgement,
+        engine: &Engine,
+        record: &Judgement,
         located: Option<&Located>,
         presented: Option<&PresentedCredential>,
-    ) {
-        let known = if self.is_unproved { &[] } else { judgement.caller.chain.as_slice() };
+    ) -> PolicyAnswer {
+        let started = engine.clock.monotonic();
+        let known = if self.is_unproved { &[] } else { record.caller.chain.as_slice() };
         let granted = presented.map(PresentedCredential::grants);
         let facts = Facts {
             granted: granted.as_deref(),
-            history: judgement.context.recalled.view(),
+            history: record.context.recalled.view(),
             directories: Some(&self.world.directories),
             ..kernel_facts(
-                &judgement.arrival,
-                &judgement.caller.facts,
+                &record.arrival,
+                &record.caller.facts,
                 known,
                 located.map(Located::view),
                 Some(&self.secret),
             )
         };
-        let (plan, now) = (&self.world.plan, judgement.arrival.now());
+        let (plan, now) = (&self.world.plan, record.arrival.now());
         let decision = match self.explain {
             true => decide_traced(plan, &facts, self.request, now),
             false => decide(plan, &facts, self.request, now),
         };
-        let detail = decision.redeems.zip(presented);
-        let of = detail.and_then(|(detail, one)| one.decision_id(detail));
-        if let Some(note) = &mut judgement.caller.credential {
-            of.unwrap_or_default().clone_into(&mut note.decision_id);
-        }
-        judgement.decided(decision);
+        let redeemed = decision.redeems.zip(presented);
+        let redeemed = redeemed.and_then(|(detail, credential)| credential.decision_id(detail));
+        let redeemed = redeemed.unwrap_or_default().to_owned();
+        PolicyAnswer { decision, redeemed, took: engine.took(started) }
     }
 }
 

@@ -96,14 +96,13 @@ fn judge_again(
     current: &Located,
     presented: Option<&PresentedCredential>,
 ) {
-    let started = engine.clock.monotonic();
     if !current.is_taskless() {
         judgement.context.task = Some(Arc::clone(&current.task));
         judgement.caller.chain =
             shown::chain_in(&judgement.caller, judgement.arrival.now(), current);
     }
-    judging.decide(judgement, Some(current), presented);
-    judgement.add_decide_time(engine.took(started));
+    let answer = judging.ask(engine, judgement, Some(current), presented);
+    judgement.judge_by(answer);
     judgement.soften();
 }
 
