@@ -1,6 +1,6 @@
 //! Names of hosts.
 
-/// Whether a text is a domain name.
+/// Returns whether a text is a domain name.
 #[must_use]
 pub fn is_host(text: &str) -> bool {
     domain_name(text).is_some()

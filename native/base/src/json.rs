@@ -5,14 +5,16 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
+
+use thiserror::Error;
 
 /// Integers beyond ±2⁵³ are no longer exact in readers that use doubles (RFC 7493 §2.2).
 const EXACT: i64 = 1 << 53;
 /// Up to this many members an object is searched by eye for a repeated name.
 const FEW: usize = 16;
 
-/// How much of a text is read.
+/// Bounds of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the whole text.
@@ -80,7 +82,7 @@ impl Value {
         })
     }
 
-    /// How many bytes [`Value::write`] appends.
+    /// Number of bytes that [`Value::write`] appends.
     #[must_use]
     pub fn written_len(&self) -> usize {
         let all = |parts: &mut dyn Iterator<Item = usize>| {
@@ -141,7 +143,7 @@ impl Value {
 }
 
 /// A kind of value that [`read`] can make of a text.
-pub trait Build<'a>: Sized {
+pub trait JsonBuilder<'a>: Sized {
     /// The name of a member.
     type Name: AsRef<str>;
 
@@ -153,7 +155,7 @@ pub trait Build<'a>: Sized {
     fn boolean(value: bool) -> Self;
     /// A number, as written; none where this kind of value cannot hold it.
     ///
-    /// Args: `is_integer`: it has neither fraction nor exponent.
+    /// `is_integer` is true for a number with neither fraction nor exponent.
     fn number(lexical: &'a str, is_integer: bool) -> Option<Self>;
     /// A string, escapes resolved.
     fn string(text: Cow<'a, str>) -> Self;
@@ -163,7 +165,7 @@ pub trait Build<'a>: Sized {
     fn object(members: Vec<(Self::Name, Self)>) -> Self;
 }
 
-impl<'a> Build<'a> for Value {
+impl<'a> JsonBuilder<'a> for Value {
     type Name = String;
 
     fn name(text: Cow<'a, str>) -> String {
@@ -202,7 +204,7 @@ impl<'a> Build<'a> for Value {
     }
 }
 
-/// The rule that a text breaks.
+/// Rule that a text breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JsonErrorKind {
     /// It is longer than [`Limits::bytes`].
@@ -219,28 +221,21 @@ pub enum JsonErrorKind {
     Syntax,
 }
 
-/// Why a text is refused. No field holds values of the text, only its member names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Defect of a JSON text. No field holds values of the text, only its member names.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("{what}{}", at_pointer(.pointer))]
 pub struct JsonError {
     /// The rule that it breaks.
     pub kind: JsonErrorKind,
-    /// What is wrong: lower case, no full stop.
+    /// Defect of the text: lower case, no full stop.
     pub what: String,
-    /// Where, as a pointer (RFC 6901); empty at the top. Cut after 256 bytes.
+    /// Pointer to the defect (RFC 6901); empty at the top. Cut after 256 bytes.
     pub pointer: String,
 }
 
-impl fmt::Display for JsonError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.pointer.is_empty() {
-            f.write_str(&self.what)
-        } else {
-            write!(f, "{} at `{}`", self.what, self.pointer)
-        }
-    }
+fn at_pointer(pointer: &str) -> String {
+    if pointer.is_empty() { String::new() } else { format!(" at `{pointer}`") }
 }
-
-impl std::error::Error for JsonError {}
 
 impl JsonError {
     fn new(kind: JsonErrorKind, what: impl Into<String>) -> Self {
@@ -282,7 +277,7 @@ pub fn parse(bytes: &[u8], limits: Limits) -> Result<Value, JsonError> {
 /// # Errors
 /// Not UTF-8, not JSON, longer, deeper or with more values than `limits`, a member named twice, a lone surrogate, or a
 /// number that the kind of value cannot hold.
-pub fn read<'a, T: Build<'a>>(bytes: &'a [u8], limits: Limits) -> Result<T, JsonError> {
+pub fn read<'a, T: JsonBuilder<'a>>(bytes: &'a [u8], limits: Limits) -> Result<T, JsonError> {
     if bytes.len() > limits.bytes {
         let what = format!("longer than {} bytes", limits.bytes);
         return Err(JsonError::new(JsonErrorKind::TooLong, what));
@@ -338,7 +333,7 @@ pub fn write_string(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// How many bytes [`write_string`] appends.
+/// Number of bytes that [`write_string`] appends.
 fn string_len(text: &str) -> usize {
     if text.bytes().all(is_plain) {
         return text.len().saturating_add(2);
@@ -348,12 +343,12 @@ fn string_len(text: &str) -> usize {
     written.len()
 }
 
-/// Whether a byte of a text stands for itself in a JSON string.
+/// Returns whether a byte of a text stands for itself in a JSON string.
 const fn is_plain(byte: u8) -> bool {
     byte >= 0x20 && byte != b'"' && byte != b'\\'
 }
 
-/// Whether a text is a JSON number that [`parse`] accepts.
+/// Returns whether a text is a JSON number that [`parse`] accepts.
 #[must_use]
 pub fn is_number(text: &str) -> bool {
     number(text).is_some_and(|(lexical, _)| lexical.len() == text.len()) && is_bounded(text)
@@ -424,7 +419,7 @@ fn number(text: &str) -> Option<(&str, bool)> {
     text.get(..end).map(|lexical| (lexical, integer))
 }
 
-/// Whether a number has at most 400 characters, and at most four digits of an exponent.
+/// Returns whether a number has at most 400 characters, and at most four digits of an exponent.
 fn is_bounded(lexical: &str) -> bool {
     let exponent = lexical.split(['e', 'E']).nth(1).unwrap_or_default();
     lexical.len() <= 400 && exponent.trim_start_matches(['+', '-']).len() <= 4
@@ -455,7 +450,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn value<T: Build<'a>>(&mut self, depth: usize) -> Result<T, JsonError> {
+    fn value<T: JsonBuilder<'a>>(&mut self, depth: usize) -> Result<T, JsonError> {
         self.left = self.left.checked_sub(1).ok_or_else(|| {
             let what = format!("more than {} values", self.limits.values);
             JsonError::new(JsonErrorKind::TooManyValues, what)
@@ -477,7 +472,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn object<T: Build<'a>>(&mut self, depth: usize) -> Result<T, JsonError> {
+    fn object<T: JsonBuilder<'a>>(&mut self, depth: usize) -> Result<T, JsonError> {
         self.eat("{");
         self.space();
         let mut members: Vec<(T::Name, T)> = Vec::new();
@@ -515,8 +510,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What stands behind the name of a member.
-    fn member<T: Build<'a>>(&mut self, depth: usize) -> Result<T, JsonError> {
+    /// The value after the name of a member.
+    fn member<T: JsonBuilder<'a>>(&mut self, depth: usize) -> Result<T, JsonError> {
         self.space();
         if !self.eat(":") {
             return Err(JsonError::syntax("expected `:`"));
@@ -525,7 +520,7 @@ impl<'a> Reader<'a> {
         self.value(depth)
     }
 
-    fn array<T: Build<'a>>(&mut self, depth: usize) -> Result<T, JsonError> {
+    fn array<T: JsonBuilder<'a>>(&mut self, depth: usize) -> Result<T, JsonError> {
         self.eat("[");
         self.space();
         let mut items = Vec::new();
@@ -546,7 +541,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn number<T: Build<'a>>(&mut self) -> Result<T, JsonError> {
+    fn number<T: JsonBuilder<'a>>(&mut self) -> Result<T, JsonError> {
         let read = number(self.rest).and_then(|(lexical, is_integer)| {
             self.rest = self.rest.strip_prefix(lexical).unwrap_or_default();
             T::number(lexical, is_integer)

@@ -2,9 +2,9 @@
 //!
 //! No I/O, no clock, no globals, no panic; no Cedar, YAML or cryptographic keys.
 //!
-//! From the bottom: [`reason`] (codes of decisions, generated), [`rfc3339`] (timestamps), [`poison`] (locks), [`table`], [`pattern`] and [`hex`]; [`digest`]; [`json`]
-//! (strict reading); [`host`], [`uri`], [`spelling`] and [`spiffe`] (forms of names); [`time`], [`tier`]
-//! and [`principal`]; [`record`] (what is stored of tasks, sessions, credentials and histories).
+//! From the bottom: [`reason`] (codes of decisions, generated), [`rfc3339`] (timestamps), [`poison`] (locks), [`table`],
+//! [`pattern`] and [`hex`]; [`digest`]; [`json`] (strict reading); [`host`], [`uri`], [`spelling`] and [`spiffe`] (forms of
+//! names); [`time`], [`tier`] and [`principal`]; [`record`] (what is stored of tasks, sessions, credentials and histories).
 //! A module imports only modules before it in that order; `native/floors` tests it.
 
 pub mod digest;

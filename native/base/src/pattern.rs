@@ -25,12 +25,12 @@ impl Glob {
         Self { parts }
     }
 
-    /// Whether it holds no star.
+    /// Returns whether it holds no star.
     pub fn is_exact(&self) -> bool {
         self.parts.len() == 1
     }
 
-    /// How many bytes it fixes: of two patterns that match, the one that fixes more is the more specific.
+    /// Number of bytes outside of stars: of two patterns that match, the one with more is the more specific.
     pub fn fixed(&self) -> usize {
         self.parts.iter().map(String::len).sum()
     }
@@ -43,7 +43,7 @@ impl Glob {
         }
     }
 
-    /// Whether the text matches.
+    /// Returns whether the text matches.
     pub fn matches(&self, text: &str) -> bool {
         let Some((first, others)) = self.parts.split_first() else {
             return false;
@@ -64,7 +64,7 @@ impl Glob {
         rest.ends_with(last.as_str())
     }
 
-    /// Whether some text matches both.
+    /// Returns whether some text matches both.
     pub fn overlaps(&self, other: &Self) -> bool {
         let (a, b) = (self.symbols(), other.symbols());
         let at = |row: &[bool], j: usize| row.get(j).copied().unwrap_or(false);

@@ -1,8 +1,8 @@
 //! The one spelling of ids, URIs, paths and prefixes: the only place that decides whether two texts may name one thing.
 //!
 //! A text that a system could read as another text is refused, not repaired: a repaired text would be judged, and the text as
-//! it was written would be sent upstream. Rules, patterns and stored labels then compare texts byte by byte. Only a collection
-//! that says `spelling: fold` has ids with several spellings, which share one case-folded key ([`fold`]).
+//! it was written would be sent upstream. Rules, patterns and stored labels then compare texts byte by byte. Only a
+//! collection that says `spelling: fold` has ids with several spellings, which share one case-folded key ([`fold`]).
 
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -21,7 +21,7 @@ const MAX_URI: usize = 4_096;
 pub struct Misspelling {
     /// One clause; never holds the text.
     pub what: &'static str,
-    /// How to write the text; one sentence.
+    /// Instruction for the correct spelling; one sentence.
     pub fix: &'static str,
 }
 
@@ -198,13 +198,13 @@ fn is_invisible(c: char) -> bool {
         )
 }
 
-/// Whether a `%` and two hexadecimal digits stand at a place.
+/// Returns whether a `%` and two hexadecimal digits stand at a place.
 fn is_escape(text: &str, place: usize) -> bool {
     let digits = text.as_bytes().get(place.saturating_add(1)..place.saturating_add(3));
     digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
 }
 
-/// What the percent-encoding of a byte is, in a path.
+/// The percent-encoding of a byte in a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Escape {
     /// Readers decode it at different times, and then split the path in different ways.
@@ -308,13 +308,13 @@ impl<'a> Uri<'a> {
     }
 }
 
-/// Whether a text begins with a scheme and `//`: then it is a URI, and no plain text.
+/// Returns whether a text begins with a scheme and `//`: then it is a URI, and no plain text.
 pub fn has_scheme(text: &str) -> bool {
     text.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme))
 }
 
-/// Whether a text is one that readers complete to a URI with `//`: those of web addresses take `https:/a` and `https:a` for
-/// `https://a` (WHATWG URL, "special scheme"), and `file:/a` is `file:///a` (RFC 8089 §2).
+/// Returns whether a text is one that readers complete to a URI with `//`: those of web addresses take `https:/a` and
+/// `https:a` for `https://a` (WHATWG URL, "special scheme"), and `file:/a` is `file:///a` (RFC 8089 §2).
 fn lacks_slashes(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once(':') else { return false };
     let needs_slashes = match scheme.eq_ignore_ascii_case("file") {
@@ -324,7 +324,8 @@ fn lacks_slashes(text: &str) -> bool {
     needs_slashes && !rest.starts_with("//")
 }
 
-/// Whether a scheme, in any case, is one of those whose URLs WHATWG URL reads by rules of their own ("special scheme").
+/// Returns whether a scheme, in any case, is one of those whose URLs WHATWG URL reads by rules of their own ("special
+/// scheme").
 fn is_special(scheme: &str) -> bool {
     let is = |name: &str| scheme.eq_ignore_ascii_case(name);
     ["http", "https", "ws", "wss", "ftp", "file"].into_iter().any(is)
@@ -458,8 +459,8 @@ pub fn check_prefix(prefix: &str) -> Result<(), Misspelling> {
     if folder.is_empty() { Ok(()) } else { check_plain(folder) }
 }
 
-/// Whether a text lies under a prefix, by scheme, host, port and whole segments. A text in another than its one spelling lies
-/// under none.
+/// Returns whether a text lies under a prefix, by scheme, host, port and whole segments. A text in another than its one
+/// spelling lies under none.
 pub fn covers(prefix: &str, text: &str) -> bool {
     let is_spelled = if has_scheme(text) {
         text.len() <= MAX_URI && Uri::parse(text).is_ok()
@@ -469,7 +470,7 @@ pub fn covers(prefix: &str, text: &str) -> bool {
     is_spelled && covers_spelled(prefix, text)
 }
 
-/// Whether a text in its one spelling, or another prefix, lies under a prefix.
+/// Returns whether a text in its one spelling, or another prefix, lies under a prefix.
 ///
 /// INVARIANT (typed): in its one spelling a URI's scheme, host and port end where its path, query or fragment begins, and its
 /// segments end at `/`. So a text that goes on there has the very parts of the prefix, and one that goes on with anything

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How much an operation can hurt, from 0 to 3.
+/// Possible damage of an operation, from 0 to 3.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]

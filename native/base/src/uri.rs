@@ -4,7 +4,7 @@
 /// in lower case, no default port, no dot segments, percent-encoding in upper case and only where it
 /// is needed, `/` for an empty path.
 ///
-/// Returns: none where it is no such URI, or holds a user.
+/// `None` if it is not such a URI, or holds a user.
 pub fn normal(uri: &str) -> Option<String> {
     if uri.len() > MAX_URI_BYTES {
         return None;

@@ -22,7 +22,7 @@ use crate::time::now;
 pub use self::log::AuditLog;
 pub use self::memory::MemoryAudit;
 
-/// How long lines that nobody waits for may gather before they are written.
+/// Time for which lines without a waiting caller gather before they are written.
 const LINGER: Duration = Duration::from_millis(5);
 /// From here on they no longer gather.
 const LINGER_BYTES: u64 = 256 * 1024;
@@ -34,7 +34,7 @@ const MAX_REWRITES: u32 = 4;
 /// One part in so many of the queue, by lines and by bytes, is all that refusals may take of it.
 const REFUSAL_SHARE: u64 = 2;
 
-/// How an [`AuditWriter`] is set up.
+/// Settings of an [`AuditWriter`].
 #[derive(Clone, Debug)]
 pub struct AuditSettings {
     /// The file; made (mode 0600) where it does not exist.
@@ -45,7 +45,7 @@ pub struct AuditSettings {
     pub max_bytes: usize,
     /// Lines that nobody waits for are synced at least this often.
     pub sync_interval: Duration,
-    /// How often a failed disk is tried again.
+    /// Interval at which a failed disk is tried again.
     pub retry_interval: Duration,
 }
 
@@ -63,7 +63,7 @@ impl AuditSettings {
     }
 }
 
-/// What a line needs before its decision may be answered.
+/// Condition of a line under which its decision may be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// A place in the queue of a disk that works.
@@ -83,7 +83,7 @@ pub struct OpenError {
     source: io::Error,
 }
 
-/// How the writer stands.
+/// Status of the writer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AuditHealth {
     /// False while the disk refuses.
@@ -112,11 +112,11 @@ pub struct AuditHealth {
     pub torn_file: String,
 }
 
-struct Line {
+struct QueuedLine {
     /// Bytes, its line feed included.
     size: usize,
     settle: Option<Settle>,
-    /// Whether it counts to the share of refusals.
+    /// True if it counts to the share of refusals.
     best_effort: bool,
 }
 
@@ -126,11 +126,11 @@ struct Line {
 struct LineBatch {
     // INVARIANT (whole): as long as `lines` together.
     bytes: Vec<u8>,
-    lines: Vec<Line>,
+    lines: Vec<QueuedLine>,
 }
 
 impl LineBatch {
-    fn push(&mut self, parts: &[&[u8]], line: Line) {
+    fn push(&mut self, parts: &[&[u8]], line: QueuedLine) {
         parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
         self.lines.push(line);
     }
@@ -149,7 +149,7 @@ impl LineBatch {
         self.lines.is_empty()
     }
 
-    /// Whether somebody waits for one of the lines.
+    /// Returns whether somebody waits for one of the lines.
     fn is_awaited(&self) -> bool {
         self.lines.iter().any(|line| line.settle.is_some())
     }
@@ -162,7 +162,7 @@ impl LineBatch {
     }
 
     /// The lines that nobody waits for, and the others.
-    fn split(self) -> (Self, Vec<Line>) {
+    fn split(self) -> (Self, Vec<QueuedLine>) {
         if !self.is_awaited() {
             return (self, Vec::new());
         }
@@ -180,7 +180,7 @@ impl LineBatch {
     }
 }
 
-/// How much waits.
+/// Size of the lines that wait.
 #[derive(Clone, Copy, Debug, Default)]
 struct Load {
     lines: u64,
@@ -188,7 +188,7 @@ struct Load {
 }
 
 impl Load {
-    fn of<'a>(lines: impl Iterator<Item = &'a Line>) -> Self {
+    fn of<'a>(lines: impl Iterator<Item = &'a QueuedLine>) -> Self {
         lines.fold(Self::default(), |load, line| load.plus(line.size as u64))
     }
 
@@ -212,14 +212,14 @@ impl Load {
 struct AuditQueue {
     batch: LineBatch,
     closing: bool,
-    /// Of all that waits, the refusals.
+    /// Size of the refusals among all lines that wait.
     refusals: Load,
     health: AuditHealth,
 }
 
 impl AuditQueue {
     /// Counts lines that wait.
-    fn load<'a>(&mut self, lines: impl Iterator<Item = &'a Line>) {
+    fn load<'a>(&mut self, lines: impl Iterator<Item = &'a QueuedLine>) {
         for line in lines {
             let size = line.size as u64;
             self.health.queued_lines = self.health.queued_lines.saturating_add(1);
@@ -231,7 +231,7 @@ impl AuditQueue {
     }
 
     /// Takes lines that no longer wait out of the counts.
-    fn unload<'a>(&mut self, lines: impl Iterator<Item = &'a Line> + Clone) {
+    fn unload<'a>(&mut self, lines: impl Iterator<Item = &'a QueuedLine> + Clone) {
         let all = Load::of(lines.clone());
         self.refusals = self.refusals.less(Load::of(lines.filter(|line| line.best_effort)));
         self.health.queued_lines = self.health.queued_lines.saturating_sub(all.lines);
@@ -305,7 +305,8 @@ impl AuditWriter {
     /// Returns a ticket for [`Durability::Synced`]; the line counts only once the ticket settles.
     ///
     /// # Errors
-    /// [`AuditError::Full`] where the queue, or the share of refusals in it, has no room; [`AuditError::Failed`] where the disk refuses (but for
+    /// [`AuditError::Full`] where the queue, or the share of refusals in it, has no room; [`AuditError::Failed`] where the
+    /// disk refuses (but for
     /// [`Durability::BestEffort`]) or the writer is closed.
     pub fn submit(
         &self,
@@ -348,7 +349,7 @@ impl AuditWriter {
         };
         // The thread sleeps only on an empty queue, and wakes by itself for lines that nobody waits for.
         let wake = settle.is_some() || queue.batch.is_empty();
-        let waiting = Line { size, settle, best_effort };
+        let waiting = QueuedLine { size, settle, best_effort };
         queue.load(std::iter::once(&waiting));
         queue.batch.push(&[line, b"\n"], waiting);
         drop(queue);
@@ -358,7 +359,7 @@ impl AuditWriter {
         Ok(ticket)
     }
 
-    /// Whether the disk takes lines, as far as is known.
+    /// Returns whether the disk takes lines, as far as is known.
     #[must_use]
     pub fn is_writable(&self) -> bool {
         let queue = self.shared.lock();
@@ -377,7 +378,7 @@ impl AuditWriter {
         }
     }
 
-    /// How the writer stands now.
+    /// Status of the writer.
     #[must_use]
     pub fn health(&self) -> AuditHealth {
         self.shared.lock().health.clone()

@@ -5,8 +5,8 @@
 //!
 //! The crate knows records, not rules over them: it depends on `authz-base` alone. Threads are owned by the values that start
 //! them and end with their `close`; each has a name. Ticket, key locks and embedded store take threads, locks and clock from
-//! `sync`, where the feature `model` exchanges them for those of a model checker; other modules take threads from `sync` and the
-//! clock from `time`. [`store::MemoryStore`] starts no thread and reads the [`TimeSource`] that it is given.
+//! `sync`, where the feature `model` exchanges them for those of a model checker; other modules take threads from `sync`
+//! and the clock from `time`. [`store::MemoryStore`] starts no thread and reads the [`TimeSource`] that it is given.
 
 mod audit;
 mod medium;

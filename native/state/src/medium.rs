@@ -12,7 +12,7 @@ const MAX_TAIL: u64 = 16 * 1024 * 1024;
 /// Most side files that are kept for torn lines.
 const MAX_SIDE_FILES: u32 = 1000;
 
-/// What the writer needs of the disk; a trait so that tests can make it fail.
+/// The disk as the writer uses it; a trait so that tests can make it fail.
 pub(crate) trait Medium: Send {
     /// Appends all bytes. After an error part of them may stand in the file.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
@@ -20,9 +20,9 @@ pub(crate) trait Medium: Send {
     fn sync(&mut self) -> io::Result<()>;
     /// Undoes a partial append, and follows a file that was moved away.
     fn recover(&mut self) -> io::Result<()>;
-    /// Whether the file is still the one at the path.
+    /// Returns whether the file is still the one at the path.
     fn is_current(&self) -> bool;
-    /// Whether what was appended last still stands in the file at the path.
+    /// Returns whether what was appended last still stands in the file at the path.
     fn holds_all(&self) -> bool;
 }
 

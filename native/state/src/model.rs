@@ -1,8 +1,8 @@
 //! What threads may do to each other around the ticket, the key locks and the embedded store, in orders that shuttle chooses.
 //!
 //! Small models run in every order of their steps, others in random ones. A wake that is missing is a deadlock, which shuttle
-//! reports with the order that leads to it; `shuttle::replay` runs that order again. `MODEL_RUNS` is how many random orders of
-//! each model are tried, `SHUTTLE_RANDOM_SEED` which.
+//! reports with the order that leads to it; `shuttle::replay` runs that order again. `MODEL_RUNS` is how many random orders
+//! of each model are tried, `SHUTTLE_RANDOM_SEED` which.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 

@@ -13,7 +13,7 @@ const OTHERS_WRITE: u32 = 0o002;
 const GROUP_WRITES: u32 = 0o020;
 const MODE: u32 = 0o7777;
 
-/// Whose folders are believed: root's, and those of the user and the groups of this process.
+/// Owners of trusted folders: root, and the user and the groups of this process.
 struct Owner {
     user: u32,
     groups: Vec<u32>,
@@ -73,7 +73,7 @@ pub fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     )))
 }
 
-/// Whether something belongs to root or to the user of this process.
+/// Returns whether something belongs to root or to the user of this process.
 #[must_use]
 pub fn is_ours(metadata: &std::fs::Metadata) -> bool {
     let user = metadata.uid();

@@ -1,5 +1,6 @@
-//! Time. A store in memory takes its [`TimeSource`] as an argument, so that a node in one thread runs on a clock of the caller's.
-//! The other stores wait for disks, networks and threads of their own, and read the operating system's clocks here.
+//! Time. A store in memory takes its [`TimeSource`] as an argument, so that a node in one thread runs on a clock of the
+//! caller's. The other stores wait for disks, networks and threads of their own, and read the operating system's clocks
+//! here.
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -59,7 +59,7 @@ pub fn verify_proof(jwt: &str, nonces: &Nonces<'_>, now: UnixTime) -> Result<Pro
     verify(jwt, ProofContext { role: Role::Agent, jkt: None, token: None }, nonces, now)
 }
 
-/// What a proof came context.
+/// Credential with which a proof was presented.
 #[derive(Clone, Copy)]
 pub(crate) struct ProofContext<'a> {
     pub(crate) role: Role,

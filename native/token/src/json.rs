@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use authz_base::json::{self, Build, JsonError, JsonErrorKind};
+use authz_base::json::{self, JsonBuilder, JsonError, JsonErrorKind};
 use thiserror::Error;
 
 /// Bounds of a text.
@@ -80,7 +80,7 @@ impl From<JsonError> for JsonTextError {
     }
 }
 
-impl<'a> Build<'a> for JsonValue<'a> {
+impl<'a> JsonBuilder<'a> for JsonValue<'a> {
     type Name = Cow<'a, str>;
 
     fn name(text: Cow<'a, str>) -> Cow<'a, str> {

@@ -53,9 +53,10 @@ enum TestKeyPair {
 impl Key {
     /// Generates a key.
     ///
-    /// Args: `alg`: a JWS algorithm name, for example `PS384`; `kid`: its id. RSA keys have 2048
-    /// bits.
-    /// Panics: where `alg` is no supported algorithm.
+    /// `alg` is a JWS algorithm name, for example `PS384`; `kid` is its id. RSA keys have 2048 bits.
+    ///
+    /// # Panics
+    /// `alg` is not a supported algorithm.
     #[must_use]
     pub fn generate(alg: &str, kid: &str) -> Self {
         let algorithm = Algorithm::parse(alg).expect("a supported algorithm");
@@ -91,9 +92,10 @@ impl Key {
         Self::generate("EdDSA", kid)
     }
 
-    /// Returns: the same key, signing with another algorithm of its type or under another id.
+    /// The same key, signing with another algorithm of its type or under another id.
     ///
-    /// Panics: where `alg` is no supported algorithm.
+    /// # Panics
+    /// `alg` is not a supported algorithm.
     #[must_use]
     pub fn with(mut self, alg: &str, kid: &str) -> Self {
         self.algorithm = Algorithm::parse(alg).expect("a supported algorithm");
@@ -101,7 +103,7 @@ impl Key {
         self
     }
 
-    /// Returns: the same key under its SHA-256 thumbprint (RFC 7638) as id, as keys that sign task
+    /// The same key under its SHA-256 thumbprint (RFC 7638) as id, as keys that sign task
     /// credentials are.
     #[must_use]
     pub fn by_thumbprint(mut self) -> Self {
@@ -109,7 +111,7 @@ impl Key {
         self
     }
 
-    /// Returns: its SHA-256 thumbprint (RFC 7638) in base64url, as in `cnf.jkt`.
+    /// Its SHA-256 thumbprint (RFC 7638) in base64url, as in `cnf.jkt`.
     #[must_use]
     pub fn thumbprint(&self) -> String {
         let jwk = self.jwk(None);
@@ -125,13 +127,13 @@ impl Key {
         URL_SAFE_NO_PAD.encode(Sha256::digest(text))
     }
 
-    /// Returns: its id.
+    /// Its id.
     #[must_use]
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// Returns: its public half as a JWK with `kid`, and `use` where one is given.
+    /// Its public half as a JWK with `kid`, and `use` where one is given.
     #[must_use]
     pub fn jwk(&self, r#use: Option<&str>) -> serde_json::Value {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
@@ -171,8 +173,7 @@ impl Key {
 
     /// Signs claims under the header `{"alg": …, "kid": …, "typ": "JWT"}`.
     ///
-    /// Args: `claims`: the claims as JSON text, taken as they are.
-    /// Returns: the token in compact form.
+    /// `claims` is JSON, signed as it is. Returns the token in compact form.
     #[must_use]
     pub fn sign(&self, claims: &str) -> String {
         let header = json!({"alg": self.algorithm.name(), "kid": self.kid, "typ": "JWT"});
@@ -181,8 +182,7 @@ impl Key {
 
     /// Signs claims as a task credential: under the header `{"alg": …, "kid": …, "typ": "at+jwt"}`.
     ///
-    /// Args: `claims`: the claims as JSON text, taken as they are; see [`credential`].
-    /// Returns: the token in compact form.
+    /// `claims` is JSON, signed as it is; see [`credential`]. Returns the token in compact form.
     #[must_use]
     pub fn sign_credential(&self, claims: &str) -> String {
         let header = json!({"alg": self.algorithm.name(), "kid": self.kid, "typ": "at+jwt"});
@@ -191,14 +191,13 @@ impl Key {
 
     /// Signs claims as a DPoP proof: under the header `{"alg": …, "jwk": …, "typ": "dpop+jwt"}`.
     ///
-    /// Args: `claims`: the claims as JSON text, taken as they are; see [`proof`].
-    /// Returns: the proof in compact form.
+    /// `claims` is JSON, signed as it is; see [`proof`]. Returns the proof in compact form.
     #[must_use]
     pub fn sign_proof(&self, claims: &str) -> String {
         self.sign_with(&self.proof_header().to_string(), claims)
     }
 
-    /// Returns: the header of its DPoP proofs, with its public half.
+    /// The header of its DPoP proofs, with its public half.
     #[must_use]
     pub fn proof_header(&self) -> serde_json::Value {
         let mut jwk = self.jwk(None);
@@ -208,8 +207,7 @@ impl Key {
 
     /// Signs claims under any header, valid or not.
     ///
-    /// Args: `header`, `claims`: as JSON text, taken as they are.
-    /// Returns: the token in compact form.
+    /// `header` and `claims` are JSON, signed as they are. Returns the token in compact form.
     #[must_use]
     pub fn sign_with(&self, header: &str, claims: &str) -> String {
         let input =
@@ -220,7 +218,7 @@ impl Key {
 
     /// Signs bytes.
     ///
-    /// Returns: the signature as in RFC 7518 §3.3–3.5 or RFC 8037 §3.1.
+    /// The signature as in RFC 7518 §3.3–3.5 or RFC 8037 §3.1.
     #[must_use]
     pub fn signature(&self, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
@@ -267,8 +265,8 @@ pub fn jwks(keys: &[&Key]) -> String {
 
 /// Claims of a sound DPoP proof (RFC 9449 §4.2).
 ///
-/// Args: `method`, `uri`: the request that it is for; `iat`: when it is made; `jti`: its id; `token`:
-/// the token that it comes with.
+/// `method` and `uri` are those of its request, `iat` is its time, `jti` its id, and `token` the token with which it is
+/// presented.
 #[must_use]
 pub fn proof(
     method: &str,
@@ -287,7 +285,7 @@ pub fn proof(
 /// Claims of a sound task credential that is bound to no key: one use of `crm.read` on behalf of
 /// `corp/alice`.
 ///
-/// Args: `issuer`: us; `agent`: the SPIFFE ID of the agent that acts; `iat`, `exp`: its times.
+/// `issuer` is Authz, `agent` the SPIFFE ID of the agent that acts, `iat` and `exp` are its times.
 #[must_use]
 pub fn credential(issuer: &str, agent: &str, iat: i64, exp: i64) -> serde_json::Value {
     json!({

@@ -1,11 +1,12 @@
 //! Records: state that outlives a request, in its stored form.
 //!
-//! Fields are added with a default, never renamed, and members that a node does not know are kept. The bounds of a task are read
-//! whole or not at all: a node that does not know a limit must not read the scope without it.
+//! Fields are added with a default, never renamed, and members that a node does not know are kept. The bounds of a task are
+//! read whole or not at all: a node that does not know a limit must not read the scope without it.
 //!
 //! A [`Session`] is shared by one tree of [`task`]s; a [`Party`] keeps the history of an agent, a subject or a pair over all
-//! sessions, and [`history`] is the part of both that rules read. [`Reservation`]s, [`Credential`]s, [`Proof`]s and [`Lease`]s
-//! come from permits, [`Idempotency`] answers, [`Revocation`]s, [`SigningKey`]s and [`TrustDomain`]s from API calls and nodes.
+//! sessions, and [`history`] is the part of both that rules read. [`Reservation`]s, [`Credential`]s, [`Proof`]s and
+//! [`Lease`]s come from permits, [`Idempotency`] answers, [`Revocation`]s, [`SigningKey`]s and [`TrustDomain`]s from API
+//! calls and nodes.
 
 pub mod history;
 pub mod task;

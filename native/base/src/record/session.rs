@@ -29,8 +29,8 @@ pub struct Session {
     /// Denials, and no revocation, ended a session without a task.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub denied: bool,
-    /// SPIFFE id of the agent of a session without a task that has a subject. The end of this session also holds for the agent
-    /// when it leaves the subject out.
+    /// SPIFFE id of the agent of a session without a task that has a subject. The end of this session also holds for the
+    /// agent when it leaves the subject out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
     /// History of its tasks, as far as rules read it.

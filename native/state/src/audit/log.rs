@@ -1,4 +1,4 @@
-//! What the engine needs of an audit log.
+//! Interface of an audit log.
 
 use std::fmt;
 

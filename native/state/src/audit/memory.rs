@@ -10,12 +10,12 @@ use crate::ticket::Ticket;
 /// Audit log in memory, for tests and simulations: a line is in the log as soon as it is submitted.
 #[derive(Debug)]
 pub struct MemoryAudit {
-    log: Mutex<Log>,
+    log: Mutex<MemoryLines>,
     max_bytes: usize,
 }
 
 #[derive(Debug, Default)]
-struct Log {
+struct MemoryLines {
     /// Lines, each with its line feed.
     bytes: Vec<u8>,
     is_closed: bool,
@@ -27,7 +27,7 @@ impl MemoryAudit {
     #[must_use]
     pub fn new(max_bytes: usize) -> Self {
         let health = AuditHealth { writable: true, ..AuditHealth::default() };
-        Self { log: Mutex::new(Log { health, ..Log::default() }), max_bytes }
+        Self { log: Mutex::new(MemoryLines { health, ..MemoryLines::default() }), max_bytes }
     }
 
     /// Takes all lines, each with its line feed. The log is empty then.
@@ -36,7 +36,7 @@ impl MemoryAudit {
         std::mem::take(&mut self.lock().bytes)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Log> {
+    fn lock(&self) -> MutexGuard<'_, MemoryLines> {
         self.log.lock().ignore_poison()
     }
 }

@@ -1,4 +1,4 @@
-//! How much a store holds.
+//! Bounds of a store.
 
 use authz_base::record::{RecordKey, RecordKind};
 
@@ -9,7 +9,7 @@ pub const MAX_ID_BYTES: usize = 1024;
 /// Most records that a query gives at once, whatever its page asks for.
 pub const MAX_PAGE: usize = 10_000;
 
-/// How much a store holds. What would go beyond is refused with [`StoreError::Full`].
+/// Bounds of a store. It refuses a change beyond them with [`StoreError::Full`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Records of each kind, in the order of [`RecordKind::ALL`]; [`Bounds::with`] sets one.
@@ -108,7 +108,7 @@ impl Bounds {
     }
 }
 
-/// Whether a store can hold a record of this id.
+/// Returns whether a store can hold a record of this id.
 pub(crate) fn is_id(id: &str) -> bool {
     !id.is_empty() && id.len() <= MAX_ID_BYTES && !id.contains('\0')
 }

@@ -37,7 +37,7 @@ fn set_entry<V>(map: &mut ById<V>, id: &Arc<str>, new: Option<V>) -> Option<(Arc
 
 /// A record as it is held.
 #[derive(Clone, Debug)]
-pub(crate) enum Held {
+pub(crate) enum HeldRecord {
     /// Ready.
     Ready(Record),
     /// As text, under its key.
@@ -46,10 +46,10 @@ pub(crate) enum Held {
     Cold(RecordKey, u64),
 }
 
-impl Held {
+impl HeldRecord {
     /// The record.
     ///
-    /// Args: `cold`: reads what is on the disk alone.
+    /// `cold` reads a record that is on the disk alone.
     pub(crate) fn read(
         self,
         cold: impl FnOnce(RecordKey, u64) -> Result<Record, StoreError>,
@@ -62,9 +62,9 @@ impl Held {
     }
 }
 
-/// How a record is kept, if it is.
+/// Form in which a record is kept.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Known {
+pub(crate) struct IndexRow {
     pub(crate) is_kept: bool,
     /// The commit that wrote it, where it is on the disk alone.
     pub(crate) cold: Option<u64>,
@@ -118,15 +118,17 @@ impl Texts {
         }
     }
 
-    fn get(&self, key: &RecordKey) -> Result<Option<Held>, StoreError> {
+    fn get(&self, key: &RecordKey) -> Result<Option<HeldRecord>, StoreError> {
         if let Some(record) = self.ready().get(&key.id) {
-            return Ok(Some(Held::Ready(record)));
+            return Ok(Some(HeldRecord::Ready(record)));
         }
         let Some((id, kept)) = self.kept.get_key_value(&key.id) else { return Ok(None) };
-        let Some(text) = &kept.text else { return Ok(Some(Held::Cold(key.clone(), kept.commit))) };
+        let Some(text) = &kept.text else {
+            return Ok(Some(HeldRecord::Cold(key.clone(), kept.commit)));
+        };
         let record = decode(key, text)?;
         self.ready().put(Arc::clone(id), record.clone());
-        Ok(Some(Held::Ready(record)))
+        Ok(Some(HeldRecord::Ready(record)))
     }
 
     fn put(&self, id: &str, record: &Record) {
@@ -188,11 +190,11 @@ impl Texts {
 }
 
 impl Text {
-    fn held(&self, kind: RecordKind, id: &Arc<str>) -> Held {
+    fn held(&self, kind: RecordKind, id: &Arc<str>) -> HeldRecord {
         let key = RecordKey { kind, id: Arc::clone(id) };
         match &self.text {
-            Some(text) => Held::Text(key, Arc::clone(text)),
-            None => Held::Cold(key, self.commit),
+            Some(text) => HeldRecord::Text(key, Arc::clone(text)),
+            None => HeldRecord::Cold(key, self.commit),
         }
     }
 }
@@ -222,7 +224,7 @@ pub(crate) struct Index {
 impl Index {
     /// Empty.
     ///
-    /// Args: `most`: of how many sessions, agents, subjects and pairs each the text is kept in memory.
+    /// `most` is the number of sessions, agents, subjects and pairs each whose text is kept in memory.
     pub(crate) fn new(most: usize) -> Self {
         Self {
             sessions: Texts::new(most),
@@ -241,21 +243,21 @@ impl Index {
     }
 
     /// Finds a record.
-    pub(crate) fn get(&self, key: &RecordKey) -> Result<Option<Held>, StoreError> {
+    pub(crate) fn get(&self, key: &RecordKey) -> Result<Option<HeldRecord>, StoreError> {
         if let Some(texts) = self.texts(key.kind) {
             return texts.get(key);
         }
         if key.kind != RecordKind::Task {
             let record = self.of(key.kind).and_then(|ids| ids.get(&key.id));
-            return Ok(record.cloned().map(Held::Ready));
+            return Ok(record.cloned().map(HeldRecord::Ready));
         }
         if let Some(record) = self.ready().get(&key.id) {
-            return Ok(Some(Held::Ready(record)));
+            return Ok(Some(HeldRecord::Ready(record)));
         }
         let Some((id, task)) = self.tasks.get_key_value(&key.id) else { return Ok(None) };
         let record = decode(key, &task.text)?;
         self.ready().put(Arc::clone(id), record.clone());
-        Ok(Some(Held::Ready(record)))
+        Ok(Some(HeldRecord::Ready(record)))
     }
 
     /// The commit that wrote a record which may be left to the disk, and its text where memory has it.
@@ -264,17 +266,17 @@ impl Index {
         Some((one.commit, one.text.clone()))
     }
 
-    /// How a record is kept.
-    pub(crate) fn known(&self, key: &RecordKey) -> Known {
+    /// Form in which a record is kept. `None` if there is no such record.
+    pub(crate) fn known(&self, key: &RecordKey) -> IndexRow {
         let Some(texts) = self.texts(key.kind) else {
-            return Known { is_kept: self.has(key), cold: None };
+            return IndexRow { is_kept: self.has(key), cold: None };
         };
         let one = texts.kept.get(&key.id);
         let cold = one.filter(|one| one.text.is_none()).map(|one| one.commit);
-        Known { is_kept: one.is_some(), cold }
+        IndexRow { is_kept: one.is_some(), cold }
     }
 
-    /// Whether a record can be read without the disk.
+    /// Returns whether a record can be read without the disk.
     pub(crate) fn is_at_hand(&self, key: &RecordKey) -> bool {
         let Some(texts) = self.texts(key.kind) else { return true };
         let is_cold = texts.kept.get(&key.id).is_some_and(|one| one.text.is_none());
@@ -292,7 +294,7 @@ impl Index {
 
     /// Leaves to the disk what need not be in memory.
     ///
-    /// Args: `durable`: the last commit that is there.
+    /// `durable` is the last commit that is on the disk.
     pub(crate) fn forget(&mut self, durable: u64) {
         for texts in [&mut self.sessions, &mut self.agents, &mut self.subjects, &mut self.pairs] {
             texts.forget(durable);
@@ -310,13 +312,13 @@ impl Index {
 
     /// Sets a record, given with its text, or removes it. Returns what was there.
     ///
-    /// Args: `commit`: its number.
+    /// `commit` is the number of the commit.
     pub(crate) fn set(
         &mut self,
         key: &RecordKey,
         record: Option<(Record, Arc<[u8]>)>,
         commit: u64,
-    ) -> Option<Held> {
+    ) -> Option<HeldRecord> {
         match (key.kind, record) {
             (RecordKind::Task, None) => self.remove_task(key),
             (RecordKind::Task, Some((record, text))) => {
@@ -331,7 +333,9 @@ impl Index {
                 self.set_text(key, Some(text), Some(record))
             }
             (kind, None) if self.texts(kind).is_some() => self.set_text(key, None, None),
-            (_, record) => self.set_other(key, record.map(|(record, _)| record)).map(Held::Ready),
+            (_, record) => {
+                self.set_other(key, record.map(|(record, _)| record)).map(HeldRecord::Ready)
+            }
         }
     }
 
@@ -349,16 +353,16 @@ impl Index {
     }
 
     /// Brings back what [`Index::set`] returned; what was cold is given as text.
-    pub(crate) fn restore(&mut self, key: &RecordKey, before: Option<Held>) {
+    pub(crate) fn restore(&mut self, key: &RecordKey, before: Option<HeldRecord>) {
         match before {
             // INVARIANT (undo): no commit takes what is cold for what it undoes.
-            None | Some(Held::Cold(..)) => {
+            None | Some(HeldRecord::Cold(..)) => {
                 self.set(key, None, 0);
             }
-            Some(Held::Ready(record)) => {
+            Some(HeldRecord::Ready(record)) => {
                 self.set_other(key, Some(record));
             }
-            Some(Held::Text(key, text)) => {
+            Some(HeldRecord::Text(key, text)) => {
                 // It was read before it was written, so it can be read.
                 if let Ok(record) = codec::decode(&key, &text) {
                     self.load(&key, record, &text);
@@ -369,13 +373,13 @@ impl Index {
 
     /// Sets a text, or removes it. Returns what was there.
     ///
-    /// Args: `record`: what it says, if that is to be ready.
+    /// `record` is the decoded text, if it is to be kept ready.
     fn set_text(
         &mut self,
         key: &RecordKey,
         new: Option<Text>,
         record: Option<Record>,
-    ) -> Option<Held> {
+    ) -> Option<HeldRecord> {
         let texts = self.texts_mut(key.kind)?;
         let due = new.as_ref().and_then(|one| one.due);
         let (id, before) = texts.set(&key.id, new, record)?;
@@ -396,7 +400,12 @@ impl Index {
         }
     }
 
-    fn load_task(&mut self, key: &RecordKey, record: &Record, text: Arc<[u8]>) -> Option<Held> {
+    fn load_task(
+        &mut self,
+        key: &RecordKey,
+        record: &Record,
+        text: Arc<[u8]>,
+    ) -> Option<HeldRecord> {
         let Record::Task(task) = record else { return None };
         self.ready().forget(&key.id);
         let (due, is_live) = (task.due(), task.status == TaskStatus::Active);
@@ -407,7 +416,7 @@ impl Index {
             && kept.assignee.as_ref() == task.assignee()
         {
             let before = std::mem::replace(&mut kept.text, text);
-            return Some(Held::Text(key.clone(), before));
+            return Some(HeldRecord::Text(key.clone(), before));
         }
         let before = self.remove_task(key);
         let id: Arc<str> = Arc::clone(&key.id);
@@ -431,7 +440,7 @@ impl Index {
         before
     }
 
-    fn remove_task(&mut self, key: &RecordKey) -> Option<Held> {
+    fn remove_task(&mut self, key: &RecordKey) -> Option<HeldRecord> {
         self.ready().forget(&key.id);
         let (id, task) = self.tasks.remove_entry(&key.id)?;
         if let Some(due) = task.due {
@@ -441,7 +450,7 @@ impl Index {
         let pair = (task.assignee, id);
         self.by_assignee.remove(&pair);
         self.live.remove(&pair);
-        Some(Held::Text(key.clone(), task.text))
+        Some(HeldRecord::Text(key.clone(), task.text))
     }
 
     fn set_other(&mut self, key: &RecordKey, record: Option<Record>) -> Option<Record> {
@@ -478,22 +487,22 @@ impl Index {
         Arc::clone(&self.revoked)
     }
 
-    /// What a query finds among the records but those of `hidden`.
+    /// Result of a query among the records without those of `hidden`.
     pub(crate) fn find<T>(
         &self,
         query: &Query,
         page: &Page,
         hidden: &BTreeMap<RecordKey, T>,
-    ) -> Vec<Held> {
+    ) -> Vec<HeldRecord> {
         let shown = |kind: RecordKind, id: &str| {
             hidden.is_empty() || !hidden.contains_key(&RecordKey::new(kind, id))
         };
         let task = |id: &str| {
             let task = self.tasks.get(id).filter(|_| shown(RecordKind::Task, id))?;
-            Some(Held::Text(RecordKey::new(RecordKind::Task, id), Arc::clone(&task.text)))
+            Some(HeldRecord::Text(RecordKey::new(RecordKind::Task, id), Arc::clone(&task.text)))
         };
         let most = most(page);
-        let pairs = |pairs: &Pairs, first: &str| -> Vec<Held> {
+        let pairs = |pairs: &Pairs, first: &str| -> Vec<HeldRecord> {
             let from = (Arc::from(first), Arc::from(page.after.as_str()));
             pairs
                 .range((Bound::Excluded(from), Bound::Unbounded))
@@ -518,7 +527,7 @@ impl Index {
                     _ if !shown(*kind, id) => None,
                     _ => match self.texts(*kind) {
                         Some(texts) => Some(texts.kept.get(id)?.held(*kind, id)),
-                        None => Some(Held::Ready(self.of(*kind)?.get(id)?.clone())),
+                        None => Some(HeldRecord::Ready(self.of(*kind)?.get(id)?.clone())),
                     },
                 })
                 .take(most)
@@ -533,7 +542,7 @@ impl Index {
         first: &str,
         page: &Page,
         shown: &dyn Fn(RecordKind, &str) -> bool,
-    ) -> Vec<Held> {
+    ) -> Vec<HeldRecord> {
         let after = page.after.as_str();
         let from = if after < first { Bound::Included(first) } else { Bound::Excluded(after) };
         let range = (from, Bound::Unbounded);
@@ -542,7 +551,7 @@ impl Index {
             let tasks = self.tasks.range::<str, _>(range).take_while(|(id, _)| fits(id));
             let shown = tasks.filter(|(id, _)| shown(kind, id));
             let held = shown.map(|(id, task)| {
-                Held::Text(RecordKey::new(kind, id.as_ref()), Arc::clone(&task.text))
+                HeldRecord::Text(RecordKey::new(kind, id.as_ref()), Arc::clone(&task.text))
             });
             return held.take(most(page)).collect();
         }
@@ -554,7 +563,7 @@ impl Index {
         let Some(ids) = self.of(kind) else { return Vec::new() };
         let records = ids.range::<str, _>(range).take_while(|(id, _)| fits(id));
         let shown = records.filter(|(id, _)| shown(kind, id));
-        shown.map(|(_, record)| Held::Ready(record.clone())).take(most(page)).collect()
+        shown.map(|(_, record)| HeldRecord::Ready(record.clone())).take(most(page)).collect()
     }
 
     fn ready(&self) -> MutexGuard<'_, Ready> {

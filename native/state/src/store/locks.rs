@@ -14,9 +14,9 @@ use crate::sync::{self, Mutex, MutexGuard, Thread, now};
 /// Most threads that wait.
 const MAX_WAITERS: usize = 4096;
 
-/// Who holds which keys. All keys of a transaction are taken at once, so nobody waits while holding.
+/// Held keys. All keys of a transaction are taken at once, so no thread waits while it holds keys.
 ///
-/// Whoever holds keys may hand them on, with something unfinished, to the next who wants exactly those.
+/// A thread may hand its keys on, with an unfinished value, to the next thread that waits for exactly those.
 #[derive(Debug)]
 pub(crate) struct KeyLocks<B = ()> {
     state: Mutex<LockState<B>>,

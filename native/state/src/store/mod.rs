@@ -93,7 +93,7 @@ pub struct StoreHealth {
     pub failures: u64,
     /// Changes that wait to be written.
     pub queued: u64,
-    /// What deserves attention, such as records lost in a crash.
+    /// Facts that deserve attention, such as records lost in a crash.
     pub warnings: Vec<String>,
 }
 
@@ -139,11 +139,12 @@ pub type Work<'a> = dyn FnMut(&mut dyn Transaction) -> Result<bool, StoreError> 
 
 /// Store of records. Calls block the thread, at most until their deadline.
 pub trait Store: Send + Sync + fmt::Debug {
-    /// Returns whether a call may wait for a network or another machine: then it must not run on a thread that others wait for.
+    /// Returns whether a call may wait for a network or another machine: then it must not run on a thread that others wait
+    /// for.
     fn is_remote(&self) -> bool;
 
-    /// Returns whether reading a record may wait for a disk or a network: then it must not be read on a thread that others wait
-    /// for.
+    /// Returns whether reading a record may wait for a disk or a network: then it must not be read on a thread that others
+    /// wait for.
     fn may_wait(&self, key: &RecordKey) -> bool;
 
     /// Reads a record as this node knows it; it may be [`Store::staleness`] old.
@@ -179,8 +180,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Revocations that this node knows: its own at once, those of other nodes after at most [`Store::staleness`].
     fn revocations(&self) -> Arc<Revocations>;
 
-    /// Checks that this node's clock is that of the store, within a tolerance. Otherwise this node could treat a live record as
-    /// ended, or an ended record as live. A store that no other node shares has this node's clock.
+    /// Checks that this node's clock is that of the store, within a tolerance. Otherwise this node could treat a live
+    /// record as ended, or an ended record as live. A store that no other node shares has this node's clock.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], with the difference.

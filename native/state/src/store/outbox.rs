@@ -37,53 +37,53 @@ const KEPT_ROOM: usize = 4 * 1024 * 1024;
 
 /// A line that stands in the outbox.
 #[derive(Clone, Debug)]
-pub(crate) struct Line {
+pub(crate) struct OutboxLine {
     pub(crate) number: i64,
     pub(crate) bytes: Vec<u8>,
 }
 
 /// A line that is sent.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sent {
+pub(crate) struct SentLine {
     pub(crate) number: i64,
-    /// How many bytes it has.
+    /// Size in bytes.
     pub(crate) size: usize,
 }
 
 /// Told of lines that are synced, in the order in which they came.
-pub(crate) type Synced = Box<dyn Fn(&[Sent]) + Send>;
+pub(crate) type Synced = Box<dyn Fn(&[SentLine]) + Send>;
 
 /// Lines, whose bytes stand one after the other: so whoever commits frees what it took, which costs less than where another
 /// thread does.
 #[derive(Debug, Default)]
-struct Batch {
-    lines: Vec<Sent>,
+struct OutboxBatch {
+    lines: Vec<SentLine>,
     bytes: Vec<u8>,
-    /// How many lines, and bytes of them, have been sent.
+    /// Number of sent lines and of their bytes.
     done: (usize, usize),
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    batch: Batch,
+struct OutboxQueue {
+    batch: OutboxBatch,
     closing: bool,
 }
 
 #[derive(Default)]
-struct Shared {
-    queue: Mutex<Queue>,
+struct OutboxShared {
+    queue: Mutex<OutboxQueue>,
     filled: Condvar,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+impl OutboxShared {
+    fn lock(&self) -> MutexGuard<'_, OutboxQueue> {
         self.queue.lock().ignore_poison()
     }
 }
 
 /// Owns the thread.
 pub(crate) struct Exporter {
-    shared: Arc<Shared>,
+    shared: Arc<OutboxShared>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -96,14 +96,14 @@ impl fmt::Debug for Exporter {
 impl Exporter {
     /// Starts the thread.
     pub(crate) fn start(sink: AuditSink, synced: Synced) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(OutboxShared::default());
         let of_thread = Arc::clone(&shared);
         let thread = spawn("authz-outbox", move || run(&of_thread, &sink, &synced))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
     /// Sends lines after those that wait. Their store bounds how many there are.
-    pub(crate) fn push(&self, lines: impl IntoIterator<Item = Line>) {
+    pub(crate) fn push(&self, lines: impl IntoIterator<Item = OutboxLine>) {
         let mut queue = self.shared.lock();
         let was_empty = queue.batch.is_done();
         lines.into_iter().for_each(|line| queue.batch.push(&line));
@@ -131,8 +131,8 @@ impl Drop for Exporter {
     }
 }
 
-fn run(shared: &Shared, sink: &AuditSink, synced: &Synced) {
-    let (mut pause, mut batch) = (Duration::ZERO, Batch::default());
+fn run(shared: &OutboxShared, sink: &AuditSink, synced: &Synced) {
+    let (mut pause, mut batch) = (Duration::ZERO, OutboxBatch::default());
     while let Some(closing) = next(shared, pause, &mut batch) {
         let (sent, failed) = batch.send(sink);
         if !sent.is_empty() {
@@ -146,7 +146,7 @@ fn run(shared: &Shared, sink: &AuditSink, synced: &Synced) {
 }
 
 /// Waits for the pause, and for lines where all were sent. Whether it is the last time; none at the end.
-fn next(shared: &Shared, pause: Duration, batch: &mut Batch) -> Option<bool> {
+fn next(shared: &OutboxShared, pause: Duration, batch: &mut OutboxBatch) -> Option<bool> {
     let from = now().checked_add(pause)?;
     let mut queue = shared.lock();
     while !queue.closing {
@@ -169,9 +169,9 @@ fn next(shared: &Shared, pause: Duration, batch: &mut Batch) -> Option<bool> {
     (!batch.is_done()).then_some(queue.closing)
 }
 
-impl Batch {
-    fn push(&mut self, line: &Line) {
-        self.lines.push(Sent { number: line.number, size: line.bytes.len() });
+impl OutboxBatch {
+    fn push(&mut self, line: &OutboxLine) {
+        self.lines.push(SentLine { number: line.number, size: line.bytes.len() });
         self.bytes.extend_from_slice(&line.bytes);
     }
 
@@ -184,13 +184,13 @@ impl Batch {
         self.lines.clear();
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_ROOM);
-        self.lines.shrink_to(KEPT_ROOM / size_of::<Sent>());
+        self.lines.shrink_to(KEPT_ROOM / size_of::<SentLine>());
         self.done = (0, 0);
     }
 
     /// Sends the next lines, in their order. Returns those that are synced, and whether one is not: from that one on all
     /// are to be sent again.
-    fn send(&mut self, sink: &AuditSink) -> (&[Sent], bool) {
+    fn send(&mut self, sink: &AuditSink) -> (&[SentLine], bool) {
         let (from, at) = self.done;
         let next = self.lines.get(from..).unwrap_or_default();
         let next = next.get(..MAX_SENT).unwrap_or(next);
@@ -214,13 +214,13 @@ impl Batch {
     }
 }
 
-/// How many bytes lines have.
-pub(crate) fn bytes_of(lines: &[Line]) -> usize {
+/// Size of lines in bytes.
+pub(crate) fn bytes_of(lines: &[OutboxLine]) -> usize {
     lines.iter().map(|line| line.bytes.len()).fold(0, usize::saturating_add)
 }
 
-/// How many bytes lines that are sent have.
-pub(crate) fn sent_bytes(lines: &[Sent]) -> usize {
+/// Size of sent lines in bytes.
+pub(crate) fn sent_bytes(lines: &[SentLine]) -> usize {
     lines.iter().map(|line| line.size).fold(0, usize::saturating_add)
 }
 
@@ -250,13 +250,15 @@ mod tests {
             of_sink.lock().unwrap().push(line.to_vec());
             Ok(None)
         });
-        let synced = move |lines: &[Sent]| {
+        let synced = move |lines: &[SentLine]| {
             of_synced.lock().unwrap().extend(lines.iter().map(|line| (line.number, line.size)));
         };
         let mut exporter = Exporter::start(sink, Box::new(synced)).unwrap();
-        let line =
-            |number: i64| Line { number, bytes: vec![b'a'; (number % 5).unsigned_abs() as usize] };
-        let lines: Vec<Line> = (0..3_000).map(line).collect();
+        let line = |number: i64| OutboxLine {
+            number,
+            bytes: vec![b'a'; (number % 5).unsigned_abs() as usize],
+        };
+        let lines: Vec<OutboxLine> = (0..3_000).map(line).collect();
         let expected: Vec<_> = lines.iter().map(|line| (line.number, line.bytes.len())).collect();
         assert_eq!(bytes_of(&lines), expected.iter().map(|(_, size)| *size).sum::<usize>());
         let (first, later) = lines.split_at(2_000);
@@ -278,9 +280,9 @@ mod tests {
     /// Room of what was much goes back.
     #[test]
     fn room() {
-        let mut batch = Batch::default();
+        let mut batch = OutboxBatch::default();
         for (size, is_kept) in [(KEPT_ROOM, true), (3 * KEPT_ROOM, false)] {
-            batch.push(&Line { number: 1, bytes: vec![0; size] });
+            batch.push(&OutboxLine { number: 1, bytes: vec![0; size] });
             assert!(!batch.is_done() && batch.bytes.capacity() >= size);
             batch.clear();
             assert!(batch.is_done() && batch.bytes.is_empty());

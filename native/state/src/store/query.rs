@@ -1,4 +1,4 @@
-//! What queries find, whatever keeps the records.
+//! Results of queries, in every store.
 
 use std::collections::BTreeMap;
 
@@ -30,12 +30,12 @@ pub(crate) fn place(query: &Query, after: &str, record: &Record) -> Option<(i64,
     (fits && task.id.as_str() > after).then(|| (0, RecordKey::new(RecordKind::Task, &task.id)))
 }
 
-/// How many records a page takes.
+/// Number of records of a page.
 pub(crate) fn most(page: &Page) -> usize {
     page.most.min(MAX_PAGE)
 }
 
-/// What is stored with what a transaction changed: `stored` holds none of the changed keys.
+/// Stored records with the changes of a transaction: `stored` holds none of the changed keys.
 pub(crate) fn merged(
     stored: Vec<Record>,
     changes: &BTreeMap<RecordKey, Option<Record>>,

@@ -59,7 +59,7 @@ impl Signer {
 
     /// Signs a sound X.509-SVID, valid from 2020 to 2099.
     ///
-    /// Returns: the certificate in DER.
+    /// The certificate in DER.
     #[must_use]
     pub fn leaf(&self, id: &str) -> Vec<u8> {
         self.leaf_with(id, |_| {})
@@ -67,7 +67,7 @@ impl Signer {
 
     /// Signs an X.509-SVID with anything about it changed.
     ///
-    /// Returns: the certificate in DER.
+    /// The certificate in DER.
     #[must_use]
     pub fn leaf_with(&self, id: &str, change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
         let key = KeyPair::generate().expect("a key");
@@ -78,7 +78,7 @@ impl Signer {
 
     /// Signs an X.509-SVID for an Ed25519 public key, whoever holds its private half, if anybody does.
     ///
-    /// Returns: the certificate in DER.
+    /// The certificate in DER.
     #[must_use]
     pub fn leaf_of_ed25519(&self, id: &str, octets: &[u8; 32]) -> Vec<u8> {
         self.sign_for_ed25519(&leaf_params(id), octets)
@@ -86,7 +86,7 @@ impl Signer {
 
     /// Signs an authority's certificate for an Ed25519 public key.
     ///
-    /// Returns: its bundle entry, with `use: x509-svid`.
+    /// Its bundle entry, with `use: x509-svid`.
     #[must_use]
     pub fn authority_of_ed25519(&self, domain: &str, octets: &[u8; 32]) -> serde_json::Value {
         let certificate = self.sign_for_ed25519(&signing(domain), octets);
@@ -101,13 +101,13 @@ impl Signer {
         params.clone().signed_by(&key, &self.issuer).expect("a certificate").der().to_vec()
     }
 
-    /// Returns: its certificate in DER.
+    /// Its certificate in DER.
     #[must_use]
     pub fn certificate(&self) -> &[u8] {
         &self.certificate
     }
 
-    /// Returns: its bundle entry, with `use: x509-svid`.
+    /// Its bundle entry, with `use: x509-svid`.
     #[must_use]
     pub fn jwk(&self) -> serde_json::Value {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
@@ -169,7 +169,7 @@ fn leaf_params(id: &str) -> CertificateParams {
     params
 }
 
-/// What an authority and an intermediate have in common; their names differ by trust domain.
+/// Parameters that an authority and an intermediate share; their names differ by trust domain.
 fn signing(domain: &str) -> CertificateParams {
     let mut params = params();
     params.distinguished_name.push(DnType::OrganizationName, domain);

@@ -1,5 +1,5 @@
-//! What restricts an agent in a session with one subject restricts it where it leaves the subject out, too: labels that strangers
-//! brought, steps of rules that forbid, and denials. What enables, and what is counted, stays where it was.
+//! What restricts an agent in a session with one subject restricts it where it leaves the subject out, too: labels that
+//! strangers brought, steps of rules that forbid, and denials. What enables, and what is counted, stays where it was.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::{ANY, Holder, MAX_INSTANCES, MAX_LABELS, MAX_MARKS, MAX_RULES, MAX_RU
 use crate::record::Declarations;
 use crate::time::Time;
 
-/// How long a label that was carried over is kept, in milliseconds: as long as the session that brought it can last.
+/// Time for which a label that was carried over is kept, in milliseconds: as long as the session that brought it can last.
 const LABELS_MS: i64 = 7 * 24 * 3_600 * 1_000;
 
 /// Where something is carried from, and to: ids of the two sessions, which are those of what bounds them.
@@ -26,15 +26,15 @@ pub struct Carry<'a> {
     pub counts_denials: bool,
 }
 
-/// Whether a label says that strangers brought the data. A label that the bundle does not have may say so.
+/// Returns whether a label marks data of strangers. A label that the bundle does not have may do so.
 fn is_trust(bundle: &dyn Declarations, label: &str) -> bool {
     bundle.is_trust_label(label).unwrap_or(true)
 }
 
 impl HistoryChanges {
-    /// Whether something of it is carried over.
+    /// Returns whether a part of it is carried over.
     ///
-    /// Args: `counts_denials`: denials are carried, too.
+    /// With `counts_denials`, denials are carried, too.
     #[must_use]
     pub fn restricts(&self, bundle: &dyn Declarations, counts_denials: bool) -> bool {
         (counts_denials && self.own_run().is_some())
@@ -56,7 +56,7 @@ impl HistoryChanges {
 impl SessionHistory {
     /// Takes over what an answer in another session of the agent changes there and restricts here.
     ///
-    /// Returns: whether all of it is kept. What is not must restrict otherwise.
+    /// Returns whether all of it is kept. The caller must restrict the agent otherwise if it is not.
     #[must_use]
     pub fn carry_over(
         &mut self,
@@ -106,9 +106,7 @@ impl SessionHistory {
 
     /// Takes over what was carried over to the session of the agent alone, in a task of the agent without a subject.
     ///
-    /// Args:
-    /// * `carried`: as [`Self::carried_over`] gives it.
-    /// * `from`, `to`: ids of that session, and of the task.
+    /// `carried` is the result of [`Self::carried_over`]; `from` and `to` are the ids of that session and of the task.
     pub fn take_over(&mut self, carried: &Self, from: &str, to: &str) {
         for (label, origin) in carried.labels.iter() {
             if !self.labels.contains_key(label) {

@@ -24,9 +24,7 @@ pub struct SessionContext {
 }
 
 impl SessionContext {
-    /// Args:
-    /// * `session`: id of the session.
-    /// * `name`: as the front end says.
+    /// `session` is the id of the session, `name` the name that the front end gives the context.
     #[must_use]
     pub fn new(session: &str, name: &str) -> Self {
         let session = format!("{}/", short(session));
@@ -40,13 +38,13 @@ impl SessionContext {
         &self.key
     }
 
-    /// Whether a label that these contexts brought does not count in this one. A label of another session counts.
+    /// Returns whether a label of these contexts does not count in this context. A label of another session counts.
     fn hides(&self, contexts: &BTreeSet<String>) -> bool {
         let is_other = |one: &String| *one != self.key && one.starts_with(&self.session);
         !contexts.is_empty() && contexts.iter().all(is_other)
     }
 
-    /// Whether labels that a permit may bring do not count in this context.
+    /// Returns whether the labels of a permit do not count in this context.
     fn hides_of(&self, pending: &OpenPermit) -> bool {
         pending.apart.as_ref().is_some_and(|apart| {
             apart.context != self.key && apart.context.starts_with(&self.session)
@@ -72,7 +70,7 @@ impl Apart {
 }
 
 impl LabelOrigin {
-    /// Whether the label counts already wherever it would by these contexts.
+    /// Returns whether the label counts already in all of these contexts.
     pub fn covers(&self, contexts: &BTreeSet<String>) -> bool {
         self.contexts.is_empty() || (!contexts.is_empty() && contexts.is_subset(&self.contexts))
     }

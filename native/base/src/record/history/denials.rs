@@ -2,10 +2,10 @@
 //!
 //! A run is of different calls: a repeat counts once. What is let through ends it.
 //!
-//! An agent has one run for each subject, in the record of the pair: of all tasks that it began itself, and of all that it does
-//! without one. Denials in tasks that another agent gave it are in a run of their own for each giver, so that no giver ends or
-//! raises another's tasks, or the agent's own. A task that the subject alone or a front end began has a run of its own. A child
-//! that an agent gives to itself is in its parent's run.
+//! An agent has one run for each subject, in the record of the pair: of all tasks that it began itself, and of all that it
+//! does without one. Denials in tasks that another agent gave it are in a run of their own for each giver, so that no giver
+//! ends or raises another's tasks, or the agent's own. A task that the subject alone or a front end began has a run of its
+//! own. A child that an agent gives to itself is in its parent's run.
 
 use std::collections::BTreeSet;
 
@@ -19,12 +19,12 @@ use crate::tier::Tier;
 
 /// Under what the record of a pair keeps denials in tasks that the agent did not get from another agent.
 const NEXT: &str = "next";
-/// How the name begins under which the record of a pair keeps denials in tasks of one giver.
+/// Prefix of the name under which the record of a pair keeps denials in tasks of one giver.
 const GIVEN: &str = "given/";
 /// Givers beyond those that the record of a pair tells apart share a run.
 const OTHERS: &str = "given";
 
-/// What follows where a task is refused again and again, each time another call.
+/// Consequence of repeated denials of different calls in a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Denials {
     /// After so many the tier of what it asks for next is raised by one.
@@ -33,7 +33,7 @@ pub struct Denials {
     pub end_after: Option<u32>,
 }
 
-/// Who began the task that a run is of.
+/// Principal that began the task of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BegunBy {
     /// Its agent.
@@ -44,25 +44,25 @@ pub enum BegunBy {
     Giver(String),
 }
 
-/// Which run a task is in.
+/// Name of the run of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunName {
     /// Id of the topmost task of the run in this tree: it ends where there are too many denials.
     pub task: String,
-    /// Who began it.
+    /// Principal that began it.
     pub begun_by: BegunBy,
     /// It is a root, so that the session keeps the denials, too.
     pub is_root: bool,
 }
 
-/// What an answer changes in the run of its task.
+/// Change of an answer in the run of its task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunChange {
     /// Another call was denied.
     Grows {
         /// The run.
         run: RunName,
-        /// What was denied; none: it is known, or no more is kept.
+        /// Digest of the denied call. `None`: it is known, or no more are kept.
         mark: Option<String>,
         /// So many are too many: the task ends.
         ends_task: bool,
@@ -71,7 +71,7 @@ pub enum RunChange {
     Ends {
         /// The run.
         run: RunName,
-        /// What was denied in the run.
+        /// Denied calls of the run.
         marks: BTreeSet<String>,
     },
 }
@@ -83,7 +83,8 @@ impl RunChange {
         }
     }
 
-    /// Whether another agent gave the task to its agent: what happens in it restricts no task that the agent begins itself.
+    /// Returns whether another agent gave the task to its agent: what happens in it restricts no task that the agent begins
+    /// itself.
     #[must_use]
     pub const fn is_of_giver(&self) -> bool {
         matches!(self.run().begun_by, BegunBy::Giver(_))
@@ -139,7 +140,7 @@ impl<'a> Run<'a> {
         if self.is_beyond(self.rule.raise_after, 0) { tier.next() } else { tier }
     }
 
-    /// What denying a call changes.
+    /// Change by a denial of a call.
     pub fn denied(self, operation: &str, digest: Option<[u8; 32]>) -> Option<RunChange> {
         let mark = mark(operation, digest);
         let has_room = self.marks.count() < MAX_MARKS;
@@ -150,7 +151,7 @@ impl<'a> Run<'a> {
         is_change.then(|| RunChange::Grows { run: self.name(), mark, ends_task })
     }
 
-    /// What letting a call through changes.
+    /// Change by a permit of a call.
     pub fn passed(self) -> Option<RunChange> {
         if self.marks.count() == 0 {
             return None;
@@ -160,7 +161,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What was denied in a run, in the records that keep it.
+/// Denials of a run, in the records that keep it.
 #[derive(Clone, Copy, Debug)]
 struct Marks<'a> {
     session: Option<&'a BTreeSet<String>>,
@@ -210,7 +211,7 @@ impl<'a> Marks<'a> {
 }
 
 impl HistoryView<'_> {
-    /// How many denials are in the run of a task.
+    /// Number of denials in the run of a task.
     #[must_use]
     pub fn count_denials(self, task: TaskView<'_>) -> usize {
         Marks::of(self, task).count()
@@ -256,7 +257,7 @@ fn given(giver: &str) -> String {
     format!("{GIVEN}{}", short(giver))
 }
 
-/// What was denied: arguments may be long, or a secret.
+/// Digest of a denied call: arguments may be long, or a secret.
 fn mark(operation: &str, digest: Option<[u8; 32]>) -> String {
     let mut hash = Sha256::new();
     hash.update((operation.len() as u64).to_be_bytes());

@@ -1,4 +1,4 @@
-//! Whose record keeps what is known: that of a session, or of an agent, a subject or a pair of both over all their sessions.
+//! Records that keep a history: that of a session, or of an agent, a subject or a pair of both over all their sessions.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -17,7 +17,7 @@ use crate::time::Time;
 /// Longest name of a party that is the id of its record; a longer one is kept by its digest.
 const LONGEST_NAME: usize = 512;
 
-/// Whose record keeps what is known.
+/// Kind of record that keeps a part of the history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Holder {
     /// The session's: it lasts as long as a task tree.
@@ -31,7 +31,7 @@ pub enum Holder {
     Pair,
 }
 
-/// What stands between the agent and the subject in the id of a pair. No SPIFFE id has it.
+/// Separator of the agent and the subject in the id of a pair. No SPIFFE id has it.
 const PAIR: char = '#';
 /// Stands for the subject of an agent that acts for itself.
 const NOBODY: &str = "nobody";
@@ -113,7 +113,7 @@ pub fn pair_keys(chain: &[Principal]) -> Vec<RecordKey> {
     agents.filter_map(|part| Holder::Pair.key(part)).collect()
 }
 
-/// How the ids of all pairs of one agent begin.
+/// Prefix of the ids of all pairs of one agent.
 #[must_use]
 pub fn pairs_of(agent: &Principal) -> String {
     format!("{}{PAIR}", party_id(agent))
@@ -124,7 +124,7 @@ pub fn pairs_of(agent: &Principal) -> String {
 pub struct Remembering {
     /// The record that keeps them: the agent's or the pair's. None: no record outlives the task.
     pub holder: Option<Holder>,
-    /// How long a label counts after the last read that brought it, in milliseconds.
+    /// Time for which a label counts after the last read that brought it, in milliseconds.
     pub ms: i64,
 }
 
@@ -159,7 +159,7 @@ impl Remembering {
 pub struct Holders(u8);
 
 impl Holders {
-    /// Whether a holder is among them.
+    /// Returns whether a holder is among them.
     #[must_use]
     pub const fn contains(self, holder: Holder) -> bool {
         self.0 & holder.bit() != 0
@@ -178,23 +178,23 @@ impl FromIterator<Holder> for Holders {
     }
 }
 
-/// What is known of the session that a request is made in, and of who is in its chain.
+/// History of the session of a request, and of the principals in its chain.
 #[derive(Clone, Copy, Debug)]
 pub struct HistoryView<'a> {
-    /// What the session did before.
+    /// History of the session.
     pub session: &'a SessionHistory,
-    /// What the acting agent did over all its sessions; none where that was not recalled.
+    /// History of the acting agent over all its sessions. `None` if it was not recalled.
     pub agent: Option<&'a SessionHistory>,
-    /// What was done on behalf of the subject over all its sessions; none where that was not recalled.
+    /// History of the subject over all its sessions. `None` if it was not recalled.
     pub subject: Option<&'a SessionHistory>,
-    /// What the acting agent did on behalf of the subject over all its sessions; none where that was not recalled.
+    /// History of the acting agent for the subject over all sessions. `None` if it was not recalled.
     pub pair: Option<&'a SessionHistory>,
     /// Labels of sessions that the acting agent shares with others, and where each comes from; none where that was not
     /// looked up.
     pub shared: Option<&'a BTreeMap<String, LabelOrigin>>,
     /// Where the labels of the call are remembered.
     pub remembering: Remembering,
-    /// What was written before into what the operation acts on; none where that was not recalled.
+    /// Labels of the object of the operation. `None` if they were not recalled.
     pub object: Option<ObjectView<'a>>,
 }
 
@@ -204,7 +204,7 @@ static NO_LABELS: BTreeMap<String, LabelOrigin> = BTreeMap::new();
 static NOTHING: LazyLock<SessionHistory> = LazyLock::new(SessionHistory::new);
 
 impl<'a> HistoryView<'a> {
-    /// Of a session whose agent did nothing else before.
+    /// The view of a session whose agent has no other history.
     #[must_use]
     pub fn new(session: &'a SessionHistory) -> Self {
         Self {
@@ -218,7 +218,7 @@ impl<'a> HistoryView<'a> {
         }
     }
 
-    /// What one holder's record says; none where it was not recalled.
+    /// The history of one holder. `None` if it was not recalled.
     #[must_use]
     pub const fn of(&self, holder: Holder) -> Option<&'a SessionHistory> {
         match holder {

@@ -1,7 +1,7 @@
-//! What sessions and parties did before, as far as rules ask for it: labels, progress of rules, spent budgets, denials.
+//! Histories of sessions and parties, as far as rules read them: labels, progress of rules, spent budgets, denials.
 //!
-//! A history is a value, and what an answer changes in it is another. A server reads the one, judges, and writes the other in
-//! the same transaction.
+//! A history is a value, and the changes of an answer are another. A server reads the history, judges, and writes the
+//! changes in the same transaction.
 
 mod carry;
 mod context;
@@ -32,41 +32,41 @@ pub use settle::{
 };
 pub use shared::Shared;
 
-/// An instance of a rule that stands for every key: one that could not be kept apart any more.
+/// Instance of a rule that stands for every key, after the keys could not be kept apart any more.
 pub const ANY: &str = "*";
 
-/// What one session keeps in all: labels, sources, steps of rules, events of budgets, denials.
+/// Most entries of one session: labels, sources, steps of rules, events of budgets, denials.
 pub const MAX_ENTRIES: usize = 4_096;
-/// Labels that one session keeps.
+/// Most labels of one session.
 pub const MAX_LABELS: usize = 256;
-/// Sources that one session keeps.
+/// Most sources of one session.
 pub const MAX_SOURCES: usize = 256;
 
-/// Rules of which one session keeps progress.
+/// Most rules of which one session keeps progress.
 pub const MAX_RULES: usize = 1_024;
-/// Events that the window of one budget holds, of one task or session.
+/// Most events in the window of one budget, of one task or session.
 pub const MAX_EVENTS: usize = 256;
-/// Tasks whose use of one budget one session tells apart.
+/// Most tasks whose use of one budget a session keeps apart.
 pub const MAX_TASKS: usize = 256;
-/// Denials of different calls that count of one task.
+/// Most denials of different calls that count in one task.
 pub const MAX_MARKS: usize = 64;
-/// Tasks of one session whose denials are kept apart, and denials of all of them.
+/// Most tasks of one session whose denials are kept apart, and most denials of all of them.
 pub const MAX_RUNS: usize = 1_024;
-/// Givers of tasks of whom one pair keeps the denials apart; further ones share a run.
+/// Most givers of tasks whose denials one pair keeps apart; further givers share a run.
 pub const MAX_GIVERS: usize = 16;
-/// Tasks and keys that the progress of one rule tells apart in one session.
+/// Most tasks and keys that the progress of one rule keeps apart in one session.
 pub const MAX_INSTANCES: usize = 64;
 
-/// How long the bundle may ask that labels are remembered, in milliseconds: a minute to 30 days.
+/// Times for which a bundle may have labels remembered, in milliseconds: a minute to 30 days.
 pub const MEMORY_RANGE_MS: std::ops::RangeInclusive<i64> = 60_000..=30 * DAY_MS;
 
-/// How long rules and budgets without a window count in a session that nobody ends, in milliseconds.
+/// Time for which rules and budgets without a window count in a session without an end, in milliseconds.
 pub const UNSTARTED_MS: i64 = 24 * 3_600 * 1_000;
-/// What is spent there counts together by this, in milliseconds: up to so much longer.
+/// Grain of expenses there, in milliseconds: they count up to this much longer.
 pub const UNSTARTED_GRAIN_MS: i64 = 3_600 * 1_000;
-/// How long the record of an agent, a subject or a pair is kept after it last changed, in milliseconds: as long as a task may live,
-/// and as anything in it but labels may count.
+/// Time for which the record of an agent, a subject or a pair is kept after its last change, in milliseconds: as long as a
+/// task may live, and as any part of it except labels may count.
 pub const PARTY_MS: i64 = 24 * 3_600 * 1_000;
 
-/// How long labels are remembered where the bundle names no time, in milliseconds: 24 hours.
+/// Default time for which labels are remembered, in milliseconds: 24 hours.
 pub const MEMORY_MS: i64 = 24 * 3_600 * 1_000;

@@ -1,8 +1,8 @@
-//! What agents write keeps the labels that they carried, so that whoever reads it carries them, too.
+//! Objects that agents write keep the labels that the agents carried, so that a reader carries them, too.
 //!
 //! Each object that was written so has a record, and so has its collection, which keeps the labels of writes that name no
-//! object. A label is lost by its time alone. Each writer has a share of the objects of a collection, and a write beyond it is
-//! refused: a busy writer costs nobody else labels or room.
+//! object. A label is lost by its time alone. Each writer has a share of the objects of a collection, and a write beyond it
+//! is refused: a busy writer costs nobody else labels or room.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +23,7 @@ pub const MAX_OBJECTS: u32 = 30_000;
 /// Objects of all collections of a bundle whose labels are kept apart. Each collection has its share, so that none takes the
 /// room of another, whoever writes there.
 pub const MAX_OBJECTS_IN_ALL: u32 = 200_000;
-/// How long what was written keeps its labels, in milliseconds, where the bundle says nothing: 30 days.
+/// Default time for which a written object keeps its labels, in milliseconds: 30 days.
 pub const KEPT_MS: i64 = 30 * DAY_MS;
 
 /// Longest that a bundle may ask for, in milliseconds.
@@ -31,17 +31,17 @@ pub const MAX_KEPT_MS: i64 = 366 * DAY_MS;
 /// A day, in milliseconds.
 pub const DAY_MS: i64 = 24 * 3_600 * 1_000;
 
-/// How what agents write into a collection keeps labels.
+/// Rule by which objects of a collection keep labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keeping {
     /// For how long, in milliseconds.
     pub ms: i64,
-    /// Of how many objects apart.
+    /// Number of objects whose labels are kept apart.
     pub objects: u32,
 }
 
 impl Keeping {
-    /// Args: `collections`: of the bundle that keep labels.
+    /// `collections` is the number of collections of the bundle that keep labels.
     pub fn shared(ms: i64, collections: usize) -> Self {
         let collections = u32::try_from(collections).unwrap_or(u32::MAX).max(1);
         Self { ms, objects: MAX_OBJECTS.min(MAX_OBJECTS_IN_ALL / collections) }
@@ -59,7 +59,7 @@ pub struct Object {
     /// Of a collection: labels that any object in it may carry.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub any: BTreeMap<String, ObjectLabel>,
-    /// Of a collection: how many objects of it are kept, by the day since 1970 on which they are forgotten.
+    /// Of a collection: number of its objects that are kept, by the day since 1970 on which they are forgotten.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counts: BTreeMap<i64, u32>,
     /// Of an object: its last writer, whose share it counts for.
@@ -82,7 +82,7 @@ impl StoredValue for Object {
     }
 }
 
-/// The writer of an object. Who that is need not be read from it.
+/// Writer of an object, as digests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectWriter {
     /// Digest of the agent's id.
@@ -110,18 +110,18 @@ impl ObjectWriter {
     }
 }
 
-/// How many objects a writer has in one collection, and its agent over all subjects.
+/// Number of objects that a writer has in one collection, and that its agent has over all subjects.
 #[derive(Clone, Copy, Debug)]
 pub struct Shares {
-    /// Of the agent over all subjects.
+    /// Objects of the agent over all subjects.
     pub agent: u32,
-    /// Of the agent for one subject.
+    /// Objects of the agent for one subject.
     pub pair: u32,
 }
 
 impl Shares {
-    /// Whether the writer may have one more object: an agent has at most as many as are left free to others, and so has each of
-    /// its pairs within what is left to the agent. Some room is always left for a writer that has none.
+    /// Returns whether the writer may have one more object: an agent has at most as many as are left free to others, and so
+    /// has each of its pairs within what is left to the agent. Some room is always left for a writer that has none.
     fn has_room(self, most: u32, kept: u32) -> bool {
         let free = most.saturating_sub(kept);
         let of_agent = free.saturating_sub(self.agent);
@@ -134,13 +134,13 @@ pub fn count(counts: &BTreeMap<i64, u32>, now: Time) -> u32 {
     counts.range(day(now)..).map(|(_, count)| *count).fold(0, u32::saturating_add)
 }
 
-/// A label of something that was written.
+/// Label of a written object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectLabel {
-    /// The decision that it was first written by.
+    /// Decision of the first write with it.
     #[serde(flatten)]
     pub origin: LabelOrigin,
-    /// Until when it counts.
+    /// End of the time for which it counts.
     pub until: Time,
 }
 
@@ -158,8 +158,7 @@ pub struct ObjectKeys {
 impl ObjectKeys {
     /// The records of a resource.
     ///
-    /// Args:
-    /// * `id`: in its one spelling; empty: the collection as a whole.
+    /// `id` has its canonical spelling; empty: the collection as a whole.
     #[must_use]
     pub fn of(collection: &str, id: &str) -> Self {
         let object = (!id.is_empty()).then(|| object_key(collection, id));
@@ -184,7 +183,7 @@ fn object_key(collection: &str, id: &str) -> RecordKey {
     RecordKey::new(RecordKind::Object, format!("{collection}/{digest}"))
 }
 
-/// What is known of what an operation acts on.
+/// Stored labels of the object of an operation.
 #[derive(Clone, Copy, Debug)]
 pub struct ObjectView<'a> {
     /// The object; none: it is the collection as a whole.
@@ -199,7 +198,7 @@ pub struct ObjectView<'a> {
 static NOTHING: Object = Object::new(String::new());
 
 impl ObjectView<'static> {
-    /// Of what nobody has written.
+    /// The view of an object that no agent has written.
     pub const NOTHING: Self = Self { object: None, older: &[], collection: &NOTHING };
 }
 
@@ -213,7 +212,7 @@ impl<'a> ObjectView<'a> {
         fresh.map(|(label, mark)| (label.as_str(), &mark.origin))
     }
 
-    /// What writing it with these labels changes.
+    /// The change that a write with these labels makes.
     ///
     /// # Errors
     /// More labels than one record keeps, or more objects than the writer's share.
@@ -256,32 +255,32 @@ impl<'a> ObjectView<'a> {
     }
 }
 
-/// Labels of something that is written.
+/// Write of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectWrite {
-    /// What is written.
+    /// Keys of the written object.
     pub keys: ObjectKeys,
-    /// Those that its writer carries.
+    /// Labels that its writer carries.
     pub labels: BTreeSet<String>,
-    /// Until when it keeps them.
+    /// End of the time for which the object keeps them.
     pub until: Time,
     /// The write names no object: any object of the collection may be the one.
     pub is_any: bool,
-    /// Who writes.
+    /// The writer.
     pub writer: ObjectWriter,
-    /// Who wrote the object before, and when that was to be forgotten.
+    /// The writer before, and the time at which its write was to be forgotten.
     pub before: Option<(ObjectWriter, Time)>,
 }
 
 impl ObjectWrite {
-    /// Whether it counts for the share of a holder's record.
+    /// Returns whether it counts for the share of a holder's record.
     pub fn counts_for(&self, holder: Holder) -> bool {
         !self.is_any && self.writer.of_holder(holder).is_some()
     }
 
     /// Counts the object in the record of the agent or of the pair that writes it.
     ///
-    /// Args: `objects`: by collection and day.
+    /// `objects` counts them by collection and day.
     pub fn count_in(
         &self,
         objects: &mut BTreeMap<String, BTreeMap<i64, u32>>,
@@ -308,9 +307,8 @@ impl ObjectWrite {
 
     /// Takes over the labels.
     ///
-    /// Args:
-    /// * `object`: the record of [`ObjectKeys::object`], where it has one; `collection`: that of its collection.
-    /// * `decision_id`, `operation`: of the decision; `now`: its time.
+    /// `object` is the record of [`ObjectKeys::object`], if there is one, and `collection` that of its collection;
+    /// `decision_id`, `operation` and `now` are those of the decision.
     pub fn apply(
         &self,
         object: Option<&mut Object>,

@@ -1,6 +1,7 @@
-//! What is stored of a session's history.
+//! Stored history of a session.
 //!
-//! By name, so that nodes on two revisions of a bundle share it; what a node does not know it keeps as it is.
+//! Its parts are stored by name, so that nodes on two revisions of a bundle share it. A node keeps parts that it does not
+//! know.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,13 +18,13 @@ use crate::record::{Party, RecordKind};
 use crate::table::Table;
 use crate::time::Time;
 
-/// What a session did before; or an agent, or a subject, over all its sessions.
+/// History of a session; or of an agent, a subject or a pair over all sessions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SessionHistory {
-    /// The latest time at which something changed it; it never goes back.
+    /// Time of its last change; it never goes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest: Option<Time>,
-    /// Calls that were let through, where the bundle counts them.
+    /// Number of permitted calls, if the bundle counts them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub calls: u64,
     /// The labels that it carries, and which decision brought each. They only grow.
@@ -32,23 +33,23 @@ pub struct SessionHistory {
     /// Collections and systems that labelled data came from.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub sources: Shared<BTreeSet<String>>,
-    /// Where labels were gathered from, by the label that is derived from that: as many as it takes, and no more.
+    /// Sources of gathered labels, by the label that is derived from them: as many as the derivation needs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub gathered: BTreeMap<String, BTreeSet<String>>,
-    /// How far rules over the order of events have come, by the rule's name and the hash of what it says.
+    /// Progress of rules over the order of events, by the name of the rule and the hash of its text.
     #[serde(default, skip_serializing_if = "HashMap::is_empty")]
     pub rules: Table<String, RuleProgress>,
-    /// What of counted limits is used, by the budget's name and the hash of what it counts.
+    /// Use of budgets, by the name of the budget and the hash of its text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub budgets: BTreeMap<String, BudgetUse>,
-    /// What was denied since something was last let through, by task.
+    /// Denials since the last permit, by task.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub denials: BTreeMap<String, BTreeSet<String>>,
-    /// Of an agent or a pair: objects that it wrote and that keep its labels, by collection and the day since 1970 on which they
-    /// are forgotten.
+    /// Of an agent or a pair: objects that it wrote and that keep its labels, by collection and the day since 1970 on which
+    /// they are forgotten.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub objects: BTreeMap<String, BTreeMap<i64, u32>>,
-    /// Permits of which it is open what came, by decision id.
+    /// Permits whose outcome is not reported yet, by decision id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pending: BTreeMap<String, OpenPermit>,
     /// Members that this version does not know.
@@ -56,14 +57,14 @@ pub struct SessionHistory {
     pub rest: BTreeMap<String, serde_json::Value>,
 }
 
-/// Where a label comes from.
+/// Origin of a label.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabelOrigin {
-    /// The decision that brought it first.
+    /// Id of the decision that brought it first.
     pub decision_id: String,
-    /// Its operation.
+    /// Operation of that decision.
     pub operation: String,
-    /// When.
+    /// Time of that decision.
     pub at: Time,
     /// Contexts of sessions that the label counts in, as a front end names them; empty: everywhere.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -71,24 +72,24 @@ pub struct LabelOrigin {
 }
 
 impl LabelOrigin {
-    /// Of a label that counts everywhere.
+    /// Origin of a label that counts everywhere.
     #[must_use]
     pub fn new(decision_id: &str, operation: &str, at: Time) -> Self {
         let (decision_id, operation) = (decision_id.to_owned(), operation.to_owned());
         Self { decision_id, operation, at, contexts: BTreeSet::new() }
     }
 
-    /// As what brought the label.
+    /// The origin as the carrier of the label.
     #[must_use]
     pub fn carrier(&self) -> Carrier<'_> {
         Carrier { decision_id: &self.decision_id, operation: &self.operation, at: self.at }
     }
 }
 
-/// How far one rule has come.
+/// Progress of one rule.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RuleProgress {
-    /// By task and key.
+    /// Progress by task and key.
     #[serde(default)]
     pub instances: BTreeMap<String, Progress>,
     /// Members that this version does not know.
@@ -97,7 +98,7 @@ pub struct RuleProgress {
 }
 
 impl RuleProgress {
-    /// How far it has come for one task and key.
+    /// Progress for one task and key.
     pub fn of(&self, instance: &str) -> Option<&Progress> {
         if instance.is_empty() {
             // It comes first. A search compares texts of no length, which have no address that can be read: to find that
@@ -121,19 +122,19 @@ impl RuleProgress {
     }
 }
 
-/// How far a rule has come for one task and key.
+/// Progress of a rule for one task and key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Steps that were seen.
+    /// Number of completed steps.
     pub step: u32,
-    /// When the last of them was.
+    /// Time of the last of them.
     pub at: Time,
 }
 
-/// What of a budget is used.
+/// Use of a budget.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BudgetUse {
-    /// By task.
+    /// Use by task.
     #[serde(default)]
     pub instances: BTreeMap<String, Spent>,
     /// Members that this version does not know.
@@ -141,38 +142,38 @@ pub struct BudgetUse {
     pub rest: BTreeMap<String, serde_json::Value>,
 }
 
-/// What was spent.
+/// Spent amount.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spent {
-    /// In all, of a budget without a window.
+    /// Sum of a budget without a window.
     #[serde(default)]
     pub total: i64,
-    /// When how much, of a budget with a window.
+    /// Times and amounts of a budget with a window.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<(Time, i64)>,
-    /// Digests of different values, and when each was last there.
+    /// Digests of different values, with the time of each last use.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, Time>,
 }
 
-/// What an event spends of a budget.
+/// Expense of an event in a budget.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spending {
-    /// As the budget's use is stored.
+    /// Name under which the use of the budget is stored.
     pub budget: String,
-    /// Whose record keeps it.
+    /// Holder whose record keeps it.
     #[serde(skip)]
     pub holder: Holder,
-    /// The task; empty: the holder as a whole.
+    /// Id of the task; empty: the holder as a whole.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub instance: String,
-    /// How much.
+    /// Amount.
     #[serde(default)]
     pub amount: i64,
     /// Digests of values.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub values: BTreeSet<String>,
-    /// Whether it counts within a window.
+    /// True if it counts within a window.
     #[serde(default, rename = "windowed")]
     pub is_windowed: bool,
     /// Within the window it counts together with what is spent at about the same time, in milliseconds; none: by itself.
@@ -181,7 +182,7 @@ pub struct Spending {
     /// It sums up an amount, which may turn out to be less.
     #[serde(default, rename = "sums")]
     pub is_sum: bool,
-    /// What was before this counts no more.
+    /// Expenses before this time count no more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgets_before: Option<Time>,
 }
@@ -194,7 +195,7 @@ impl Spending {
     }
 }
 
-/// The name under which something is stored, without the hash of what it says.
+/// A stored name without the hash of the text.
 fn name_of(stored: &str) -> &str {
     stored.split_once('#').map_or(stored, |(name, _)| name)
 }
@@ -233,15 +234,15 @@ impl Spent {
 pub struct Advance {
     /// As the rule's progress is stored.
     pub rule: Arc<str>,
-    /// Whose record keeps it.
+    /// Holder whose record keeps it.
     pub holder: Holder,
     /// Task and key.
     pub instance: String,
-    /// How far it is now.
+    /// New progress.
     pub progress: Progress,
     /// The record keeps nothing of the instance yet.
     pub is_new: bool,
-    /// What was last moved before this counts no more.
+    /// Progress before this time counts no more.
     pub forgets_before: Option<Time>,
     /// The step completes a restricting rule: the instance under which the pair of agent and subject keeps it for the
     /// agent's next task.
@@ -261,10 +262,10 @@ impl Advance {
 impl Party {
     /// Forgets labels, as an administrator asks.
     ///
-    /// Args: `denials`: also forgets denials and completed rules that the agent's next task would inherit, and lets the agent
-    /// begin anew after denials ended its task.
+    /// With `denials`, it also forgets denials and completed rules that the agent's next task would inherit, and lets the
+    /// agent begin anew after denials ended its task.
     ///
-    /// Returns: whether something was forgotten.
+    /// Returns whether the record changed.
     pub fn forget(&mut self, kind: RecordKind, denials: bool) -> bool {
         let before = self.clone();
         self.history.forget_labels();
@@ -281,7 +282,7 @@ impl Party {
 /// How an instance begins, in the record of a pair, that stands for the task it is inherited by.
 pub const OF_TASK: char = '@';
 
-/// Whether the next task still inherits a completed rule.
+/// Returns whether the next task still inherits a completed rule.
 pub fn is_passed_on(progress: &Progress, now: Time) -> bool {
     progress.at.0.saturating_add(PARTY_MS) >= now.0
 }
@@ -289,7 +290,7 @@ pub fn is_passed_on(progress: &Progress, now: Time) -> bool {
 /// Labels of a call that outlive its task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remembered {
-    /// Whose record keeps them: the agent's or the pair's.
+    /// Holder whose record keeps them: the agent or the pair.
     pub holder: Holder,
     /// Labels that the call brings.
     pub labels: BTreeSet<String>,
@@ -299,7 +300,7 @@ pub struct Remembered {
     pub oldest: Time,
 }
 
-/// What an answer changes in the history of its session, and in that of its agent and its subject.
+/// Changes of an answer in the histories of its session, its agent and its subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryChanges {
     /// Labels that join.
@@ -308,11 +309,11 @@ pub struct HistoryChanges {
     pub source: Option<String>,
     /// Where labels are gathered from, by the label that is derived from that.
     pub gathered: BTreeMap<String, String>,
-    /// Whether the call counts.
+    /// True if the call counts.
     pub counts: bool,
     /// Steps of rules.
     pub advances: Vec<Advance>,
-    /// What is spent of budgets.
+    /// Expenses in budgets.
     pub spends: Vec<Spending>,
     /// Labels that are remembered when the task has ended.
     pub remembered: Option<Remembered>,
@@ -320,7 +321,7 @@ pub struct HistoryChanges {
     pub run: Option<RunChange>,
     /// Labels that what is written keeps, whoever reads it.
     pub written: Option<ObjectWrite>,
-    /// What is open until it is known what came of the call.
+    /// The permit whose outcome will be reported.
     pub awaited: Awaited,
     /// Somebody tells what came of it: until then what is spent is reserved.
     pub is_reported: bool,
@@ -345,7 +346,7 @@ impl HistoryChanges {
         apart: None,
     };
 
-    /// Whether a task ends, as it was denied too much.
+    /// Returns whether a task ends, as it was denied too much.
     #[must_use]
     pub fn ends_task(&self) -> bool {
         self.ended_task().is_some()
@@ -357,13 +358,14 @@ impl HistoryChanges {
         self.run.as_ref().and_then(RunChange::ended_task)
     }
 
-    /// Whether the agent is barred from tasks of its own for the subject, because one ends that no other agent gave it.
+    /// Returns whether the agent is barred from tasks of its own for the subject, because one ends that no other agent gave
+    /// it.
     #[must_use]
     pub fn bars_agent(&self) -> bool {
         self.run.as_ref().is_some_and(|run| run.ended_task().is_some() && !run.is_of_giver())
     }
 
-    /// Whether nothing changes.
+    /// Returns whether nothing changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
@@ -383,7 +385,7 @@ impl HistoryChanges {
         self.labels.iter().chain(&self.awaited.labels)
     }
 
-    /// Whether something is open until it is known what came of the call.
+    /// Returns whether something is open until it is known what came of the call.
     #[must_use]
     pub fn is_open(&self) -> bool {
         let is_own = |spending: &Spending| spending.holder == Holder::Session;
@@ -395,9 +397,9 @@ impl HistoryChanges {
             || self.written.as_ref().is_some_and(|written| written.counts_for(holder))
     }
 
-    /// What an agent above the task remembers of the call: its results come up to it.
+    /// Changes that an agent above the task remembers of the call, whose results it receives.
     ///
-    /// Args: `remembering`: where the labels of that agent's task are remembered.
+    /// `remembering` names the record that remembers the labels of that agent's task.
     #[must_use]
     pub fn above(&self, remembering: Remembering, now: Time) -> Option<Self> {
         let holder = remembering.holder?;
@@ -420,19 +422,19 @@ impl HistoryChanges {
         })
     }
 
-    /// Whether something changes that the agent's next task for the subject inherits.
+    /// Returns whether something changes that the agent's next task for the subject inherits.
     #[must_use]
     pub fn pass_on(&self) -> bool {
         self.run.is_some() || self.passes_rules_on()
     }
 
-    /// Whether a restricting rule is complete.
+    /// Returns whether a restricting rule is complete.
     #[must_use]
     pub fn passes_rules_on(&self) -> bool {
         self.advances.iter().any(|advance| advance.passed_on.is_some())
     }
 
-    /// Whether something changes in one holder's record.
+    /// Returns whether something changes in one holder's record.
     #[must_use]
     pub fn concern(&self, holder: Holder) -> bool {
         let own = match holder {
@@ -450,7 +452,7 @@ impl HistoryChanges {
             || self.spends.iter().any(|spending| spending.holder == holder)
     }
 
-    /// Whether one holder's record may keep more than before.
+    /// Returns whether one holder's record may keep more than before.
     pub fn adds(&self, holder: Holder) -> bool {
         let own = match holder {
             Holder::Session => {
@@ -468,13 +470,13 @@ impl HistoryChanges {
 }
 
 impl SessionHistory {
-    /// Of a session in which nothing has happened yet.
+    /// Empty history.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether nothing has happened yet.
+    /// Returns whether nothing has happened yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.latest.is_none() && *self == Self::default()
@@ -515,7 +517,7 @@ impl SessionHistory {
         has_all
     }
 
-    /// How much it keeps.
+    /// Number of its entries.
     #[must_use]
     pub fn entries(&self) -> usize {
         let gathered = self.gathered.values().map(BTreeSet::len);
@@ -540,8 +542,7 @@ impl SessionHistory {
 
     /// Takes over what an answer changes in the record of a session.
     ///
-    /// Args:
-    /// * `decision_id`, `operation`: of the decision; `now`: its time.
+    /// `decision_id`, `operation` and `now` are those of the decision.
     pub fn apply(
         &mut self,
         changes: &HistoryChanges,
@@ -554,8 +555,7 @@ impl SessionHistory {
 
     /// Takes over what an answer changes in one holder's record.
     ///
-    /// Args:
-    /// * `decision_id`, `operation`: of the decision; `now`: its time, [`HistoryView::now`].
+    /// `decision_id` and `operation` are those of the decision, and `now` is its [`HistoryView::now`].
     ///
     /// [`HistoryView::now`]: crate::record::history::HistoryView::now
     pub fn apply_as(
@@ -646,7 +646,7 @@ impl SessionHistory {
 
     /// Takes over what the agent's next task for the subject inherits, into the record of the pair.
     ///
-    /// Args: `is_acting`: the pair is of the agent that called, not of an agent above it.
+    /// `is_acting` is true for the pair of the agent that called, and false for that of an agent above it.
     pub fn keep_for_next(&mut self, changes: &HistoryChanges, is_acting: bool, now: Time) {
         let now = self.now(now);
         for advance in &changes.advances {
@@ -669,9 +669,7 @@ impl SessionHistory {
     /// Of a root task that neither the subject alone nor a front end starts: it begins with the restricting rules that were
     /// complete in earlier tasks of its agent for the subject.
     ///
-    /// Args:
-    /// * `pair`: the record of agent and subject.
-    /// * `task`: id of the new task.
+    /// `pair` is the record of agent and subject, `task` the id of the new task.
     #[must_use]
     pub fn inherited(pair: &Self, task: &str, now: Time) -> Self {
         let mut history = Self::new();
@@ -681,9 +679,7 @@ impl SessionHistory {
 
     /// Takes over the restricting rules that are complete for the pair of an agent and a subject.
     ///
-    /// Args:
-    /// * `pair`: its record.
-    /// * `task`: id of the task for which rules of one task count.
+    /// `pair` is its record, `task` the id of the task for which rules of one task count.
     pub fn inherit_rules(&mut self, pair: &Self, task: &str, now: Time) {
         for (name, rule) in &pair.rules {
             let fresh = rule.instances.iter().filter(|(_, one)| is_passed_on(one, now));
@@ -718,7 +714,7 @@ impl SessionHistory {
 
     /// Takes over labels that outlive their task, with the time of the read that brings them.
     ///
-    /// Args: `is_open`: somebody reports what came of the call.
+    /// `is_open` is true if the outcome of the call will be reported.
     fn remember(
         &mut self,
         remembered: &Remembered,
@@ -750,7 +746,7 @@ impl SessionHistory {
 
     /// Remembers a label with the time of the latest read that brought it.
     ///
-    /// Args: `contexts`: those that the label counts in; empty: everywhere.
+    /// `contexts` are those that the label counts in; empty: everywhere.
     pub fn bring(
         &mut self,
         label: &str,
@@ -781,7 +777,7 @@ impl SessionHistory {
 
     /// Carries a label from now on.
     ///
-    /// Args: `contexts`: those that the label counts in; empty: everywhere.
+    /// `contexts` are those that the label counts in; empty: everywhere.
     pub fn carry(
         &mut self,
         label: &str,

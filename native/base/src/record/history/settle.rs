@@ -1,4 +1,4 @@
-//! What an answer changes, and what comes of a permitted operation.
+//! Effects of answers, and outcomes of permitted operations.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,10 +9,10 @@ use crate::record::history::record::{LabelOrigin, Progress, SessionHistory, Spen
 use crate::record::history::{Apart, MAX_INSTANCES, MAX_RULES, Remembering};
 use crate::time::Time;
 
-/// Permits of one session of which it is open what came; the oldest counts as done when there are more.
+/// Most permits of one session without a report; beyond it, the oldest counts as done.
 pub const MAX_PENDING: usize = 256;
 
-/// What became of what was asked for.
+/// Outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Refused before policy was asked, or UNAVAILABLE.
@@ -33,7 +33,7 @@ pub enum Event {
     Unreported,
 }
 
-/// What happens to labels.
+/// Effect on labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LabelEffect {
     /// Nothing.
@@ -48,7 +48,7 @@ pub enum LabelEffect {
     KeepMaximum,
 }
 
-/// What rules over the order of events see.
+/// Effect on rules over the order of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleEffect {
     /// Nothing new.
@@ -61,7 +61,7 @@ pub enum RuleEffect {
     SeeIfPermittedCounts,
 }
 
-/// What happens to budgets and uses.
+/// Effect on budgets and uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpendEffect {
     /// Nothing.
@@ -76,7 +76,7 @@ pub enum SpendEffect {
     ReleaseIfAbortable,
 }
 
-/// What an event changes.
+/// Effects of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Effects {
     /// Labels.
@@ -119,10 +119,9 @@ pub const fn effects(event: Event) -> Effects {
 }
 
 impl SpendEffect {
-    /// Whether what was reserved is given back.
+    /// Returns whether the reserved amounts are given back.
     ///
-    /// Args:
-    /// * `is_abortable`: nothing happens when the operation fails.
+    /// `is_abortable` is true if a failed operation has no effect.
     #[must_use]
     pub const fn releases(self, is_abortable: bool) -> bool {
         match self {
@@ -133,7 +132,7 @@ impl SpendEffect {
     }
 }
 
-/// What of a permit is open until it is known what came of it.
+/// Part of a permit that its report settles.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Awaited {
     /// Labels that the results may carry, beyond those that they do carry.
@@ -155,7 +154,7 @@ impl Awaited {
         enables: Vec::new(),
     };
 
-    /// Whether nothing is open.
+    /// Returns whether nothing is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
@@ -172,7 +171,7 @@ pub struct Gathering {
     pub of: String,
     /// The source, or the digest of the resource.
     pub from: String,
-    /// Of so many the derived label joins.
+    /// Number of sources that the derived label needs.
     pub least: u32,
 }
 
@@ -183,7 +182,7 @@ pub struct Enabling {
     pub rule: String,
     /// Task and key.
     pub instance: String,
-    /// How long it counts, in milliseconds; none: as long as the session.
+    /// Time for which it counts, in milliseconds. `None`: as long as the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within_ms: Option<i64>,
 }
@@ -213,7 +212,7 @@ pub struct OpenPermit {
     /// The operation.
     #[serde(default)]
     pub operation: String,
-    /// When it was permitted.
+    /// Time of the permit.
     #[serde(default)]
     pub at: Time,
     /// Labels that its results may carry.
@@ -228,7 +227,7 @@ pub struct OpenPermit {
     /// Rules that see the operation once it is done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub enables: Vec<Enabling>,
-    /// What it reserves of budgets.
+    /// Amounts that it reserves of budgets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spends: Vec<Spending>,
     /// Labels that count only in the context of the call.
@@ -240,7 +239,7 @@ pub struct OpenPermit {
 }
 
 impl OpenPermit {
-    /// How much it keeps.
+    /// Number of its entries.
     pub fn entries(&self) -> usize {
         let spent = self.spends.iter().map(|one| one.values.len().saturating_add(1));
         let own = self.labels.len().saturating_add(self.gathered.len());
@@ -248,16 +247,16 @@ impl OpenPermit {
     }
 }
 
-/// What is told of a permitted operation.
+/// Report about a permitted operation.
 #[derive(Clone, Debug)]
 pub struct Reported<'a> {
-    /// What came of it.
+    /// Outcome.
     pub event: Event,
     /// The operation.
     pub operation: &'a str,
     /// Labels that its results carry; none: whoever tells cannot see them, so all stay that the results may carry.
     pub labels: Option<&'a BTreeSet<String>>,
-    /// What was spent of budgets that sum up, by their names.
+    /// Spent amounts of budgets that sum up, by name.
     pub actuals: &'a BTreeMap<String, i64>,
     /// Nothing happens when the operation fails.
     pub is_abortable: bool,
@@ -277,14 +276,14 @@ impl SessionHistory {
         kept.chain(open)
     }
 
-    /// Whether a label is carried.
+    /// Returns whether a label is carried.
     #[must_use]
     pub fn carries(&self, label: &str) -> bool {
         self.labels.contains_key(label)
             || self.pending.values().any(|one| one.labels.contains(label))
     }
 
-    /// How many labels are carried.
+    /// Number of labels that the session carries.
     #[must_use]
     pub fn count_labels(&self) -> usize {
         if self.pending.is_empty() {
@@ -293,7 +292,7 @@ impl SessionHistory {
         self.carried().map(|(label, _)| label).collect::<BTreeSet<&str>>().len()
     }
 
-    /// How many collections and systems labelled data came from, or may have come from.
+    /// Number of collections and systems from which labelled data came, or may have come.
     #[must_use]
     pub fn count_sources(&self) -> usize {
         let open = self.pending.values().filter_map(|one| one.source.as_ref());
@@ -301,14 +300,14 @@ impl SessionHistory {
         self.sources.len().saturating_add(open.len())
     }
 
-    /// What a derived label was gathered from, or may have been.
+    /// Sources from which a derived label was gathered, or may have been.
     pub fn gathered_of<'a>(&'a self, label: &'a str) -> BTreeSet<&'a str> {
         let kept = self.gathered.get(label).into_iter().flatten().map(String::as_str);
         let open = self.pending.values().filter_map(|one| one.gathered.get(label));
         kept.chain(open.map(|one| one.from.as_str())).collect()
     }
 
-    /// What is reserved of a budget, and when.
+    /// Reserved expenses of a budget, with their times.
     pub fn reserved<'a>(
         &'a self,
         budget: &'a str,
@@ -408,11 +407,8 @@ impl SessionHistory {
     /// Takes over what came of a permit in a record that outlives the session. A report lowers what the results may have
     /// carried to what they carried; without a report all of it stays.
     ///
-    /// Args:
-    /// * `session`: what the session keeps after the report.
-    /// * `permitted_at`: when the call was permitted; `remembering`: how long labels count.
-    ///
-    /// Returns: whether the record changed.
+    /// `session` is the history of the session after the report, `permitted_at` the time of the permit, and `remembering`
+    /// has the time for which labels count. Returns whether the record changed.
     pub fn settle_remembered(
         &mut self,
         decision_id: &str,
@@ -549,7 +545,7 @@ impl SessionHistory {
     }
 }
 
-/// What brought a label that is carried.
+/// Decision that brought a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Carrier<'a> {
     /// The decision.

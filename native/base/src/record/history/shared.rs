@@ -1,11 +1,11 @@
-//! What records have in common until one of them changes.
+//! Values that records share until one of them changes.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A value that a clone shares, until it is changed in one of them.
+/// Value that clones share until one of them changes it.
 #[derive(Clone, Debug, Default)]
 pub struct Shared<T>(Arc<T>);
 
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_changed_in_one_stays_as_it_was_in_the_other() {
+    fn a_change_of_one_does_not_change_the_other() {
         let one: Shared<BTreeSet<u32>> = BTreeSet::from([1]).into();
         let mut other = one.clone();
         assert!(Arc::ptr_eq(&one.0, &other.0) && one == other);

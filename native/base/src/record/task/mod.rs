@@ -100,8 +100,8 @@ pub struct Task {
     /// Of a root: the newest tokens of its subject that were presented in its tree, one for each stream of tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subject_tokens: Vec<NewestToken>,
-    /// Of a root: end of the newest of these tokens, at a grain of a minute. `None` if no token was presented, or its end is not
-    /// known.
+    /// Of a root: end of the newest of these tokens, at a grain of a minute. `None` if no token was presented, or its end
+    /// is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject_until: Option<Time>,
     /// Destinations that were named, by their speakers. The `literals` of an earlier version have no speaker: they stay in
@@ -222,9 +222,9 @@ impl Task {
         task
     }
 
-    /// The chain against whose share the task counts: that of its agent for the subject, or its giver's as long as the agent did
-    /// not use it. A task that the subject alone or a front end starts counts against the subject, so that no agent that fills
-    /// its share keeps its user out.
+    /// The chain against whose share the task counts: that of its agent for the subject, or its giver's as long as the
+    /// agent did not use it. A task that the subject alone or a front end starts counts against the subject, so that no
+    /// agent that fills its share keeps its user out.
     #[must_use]
     pub fn counted_chain(&self) -> Vec<Principal> {
         if let Some(subject) = self.subject.as_ref().filter(|_| self.by_user) {
@@ -337,8 +337,8 @@ impl Task {
         subject.chain(agents).collect()
     }
 
-    /// Returns whether the task was taken away from a pair that works without tasks, less than 30 days ago. The pair begins anew
-    /// later, or once the subject, a front end or an administrator allows it.
+    /// Returns whether the task was taken away from a pair that works without tasks, less than 30 days ago. The pair begins
+    /// anew later, or once the subject, a front end or an administrator allows it.
     #[must_use]
     pub fn is_barred(&self, now: Time) -> bool {
         let until = self.ended_at.map_or(i64::MAX, |at| at.0.saturating_add_unsigned(BARRED_MS));

@@ -39,8 +39,8 @@ impl Task {
         self.origin() == TaskOrigin::Agent
     }
 
-    /// Returns whether its session begins with the history of its agent's earlier tasks for the subject. Only a session that the
-    /// subject alone or a front end began does not.
+    /// Returns whether its session begins with the history of its agent's earlier tasks for the subject. Only a session
+    /// that the subject alone or a front end began does not.
     #[must_use]
     pub fn inherits(&self) -> bool {
         match self.kind {
@@ -76,8 +76,8 @@ impl<'a> TaskView<'a> {
 /// Bar of an agent from tasks of its own for a subject, after denials ended one of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bar {
-    /// End of the last task that denials ended. `None`: the subject alone, a front end or an administrator let the agent begin
-    /// anew.
+    /// End of the last task that denials ended. `None`: the subject alone, a front end or an administrator let the agent
+    /// begin anew.
     pub denied_at: Option<Time>,
     /// Tasks that the agent began before this time stay refused.
     pub ended_before: Option<Time>,
@@ -124,8 +124,8 @@ impl Party {
 }
 
 impl TaskView<'_> {
-    /// Returns whether the agent of a task without a subject began the task's tree itself, and so left the subject out. A task
-    /// without a subject that another principal gave it, as for batch work, is different.
+    /// Returns whether the agent of a task without a subject began the task's tree itself, and so left the subject out. A
+    /// task without a subject that another principal gave it, as for batch work, is different.
     #[must_use]
     pub fn is_left_out(self) -> bool {
         let task = self.task;

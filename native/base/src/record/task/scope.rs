@@ -80,8 +80,8 @@ pub fn check_text(text: &str) -> Result<(), Misspelling> {
     Ok(())
 }
 
-/// Index of a scope: the position of the first entry of each operation. The entries of many tasks fit into no processor cache,
-/// and a binary search reads several of them; the index reads one.
+/// Index of a scope: the position of the first entry of each operation. The entries of many tasks fit into no processor
+/// cache, and a binary search reads several of them; the index reads one.
 ///
 /// It adds nothing to the scope: any two are equal, and none is stored.
 #[derive(Clone, Default)]

@@ -1,5 +1,5 @@
-//! Calls without a task, in a bundle that requires none. Their history is kept as a task's session would be, in a record of the
-//! caller, for as long as the calls go on. It gives no scope, no credential, and no task below it.
+//! Calls without a task, in a bundle that requires none. Their history is kept as a task's session would be, in a record of
+//! the caller, for as long as the calls go on. It gives no scope, no credential, and no task below it.
 
 use std::collections::BTreeMap;
 

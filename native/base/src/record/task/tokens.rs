@@ -195,8 +195,8 @@ impl Task {
 }
 
 impl TaskView<'_> {
-    /// Subject first, then every agent down to the assignee. The subject has the roles that its newest token and the presented
-    /// token both give.
+    /// Subject first, then every agent down to the assignee. The subject has the roles that its newest token and the
+    /// presented token both give.
     #[must_use]
     pub fn chain(self, shown: Option<&ShownToken<'_>>) -> Vec<Principal> {
         let tokens = self.root().subject_tokens.as_slice();
@@ -220,8 +220,8 @@ impl TaskView<'_> {
         [subject].into_iter().chain(agents).collect()
     }
 
-    /// Returns whether [`Self::chain`] equals this chain, without a token or with a token of the claims of the chain's subject,
-    /// without copying it.
+    /// Returns whether [`Self::chain`] equals this chain, without a token or with a token of the claims of the chain's
+    /// subject, without copying it.
     #[must_use]
     pub fn has_chain(self, chain: &[Principal]) -> bool {
         let is_as_begun = |one: &NewestToken| one.first.is_none() && one.newest.is_none();

@@ -1,4 +1,4 @@
-//! What is written together.
+//! Changes that are written together.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,18 +6,18 @@ use std::sync::Arc;
 use authz_base::record::RecordKey;
 use foldhash::fast::RandomState;
 
-use crate::store::outbox::Line;
+use crate::store::outbox::OutboxLine;
 
-/// What is appended to the journal at once.
+/// Changes that are appended to the journal at once.
 #[derive(Debug, Default)]
 pub(super) struct JournalFrame {
     /// Bodies, or none for records that go; of each key the last counts.
     pub(super) records: Vec<Changed>,
     /// Audit lines to put in the outbox.
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<OutboxLine>,
     /// The highest line that left the outbox.
     pub(super) synced: Option<i64>,
-    /// Whether it has to survive a loss of power.
+    /// True if it has to survive a loss of power.
     pub(super) power_loss: bool,
 }
 
@@ -27,13 +27,13 @@ pub(super) type Changed = (RecordKey, Option<Arc<[u8]>>);
 /// Bodies, or none for records that go.
 pub(super) type Records = HashMap<RecordKey, Option<Arc<[u8]>>, RandomState>;
 
-/// What commits change: as it is at the end, whatever it was in between.
+/// Final state of the records that commits change.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RecordBatch {
     /// Bodies, or none for records that go.
     pub(super) records: Records,
     /// Audit lines to put in the outbox.
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<OutboxLine>,
     /// The highest line that left the outbox.
     pub(super) synced: Option<i64>,
 }

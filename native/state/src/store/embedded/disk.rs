@@ -13,7 +13,7 @@ use super::batch::RecordBatch;
 use super::journal::JournalError;
 use crate::store::codec::{self, RecordError};
 use crate::store::index::Index;
-use crate::store::outbox::Line;
+use crate::store::outbox::OutboxLine;
 
 /// Marks the file as ours: `AuZS`.
 const APPLICATION_ID: i32 = 0x4175_5a53;
@@ -62,7 +62,7 @@ pub(super) enum DiskError {
 #[derive(Debug)]
 pub(super) struct LoadedState {
     pub(super) index: Index,
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<OutboxLine>,
     pub(super) secret: [u8; 32],
     /// The last process did not close it.
     pub(super) crashed: bool,
@@ -133,7 +133,7 @@ impl Disk {
         let mut statement =
             self.connection.prepare("SELECT number, line FROM outbox ORDER BY number")?;
         let lines = statement
-            .query_map([], |row| Ok(Line { number: row.get(0)?, bytes: row.get(1)? }))
+            .query_map([], |row| Ok(OutboxLine { number: row.get(0)?, bytes: row.get(1)? }))
             .and_then(Iterator::collect)?;
         let crashed = self.mark_open()?;
         Ok(LoadedState { index, lines, secret, crashed })

@@ -17,7 +17,7 @@ use twox_hash::XxHash3_128;
 
 use super::batch::{JournalFrame, RecordBatch};
 use crate::place;
-use crate::store::outbox::Line;
+use crate::store::outbox::OutboxLine;
 
 const NAMES: [&str; 2] = ["journal-0", "journal-1"];
 const MAGIC: [u8; 8] = *b"authzJ02";
@@ -37,7 +37,7 @@ const ROOM_BYTES: usize = 64 * 1024;
 /// Most pieces whose room is kept for what comes next.
 const MAX_SPARE: usize = 16;
 
-/// What was found in the files.
+/// Content of the files.
 #[derive(Debug, Default)]
 pub(super) struct Replayed {
     /// All that was committed since the last checkpoint.
@@ -50,7 +50,7 @@ pub(super) struct Replayed {
 ///
 /// To take them as they are costs those who commit nothing; to put together what they change is left to whoever moves them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Log {
+pub(super) struct FrameLog {
     /// Pieces that take nothing more. Each holds whole frames.
     full: Vec<Vec<u8>>,
     /// The piece after them.
@@ -59,7 +59,7 @@ pub(super) struct Log {
     spare: Vec<Vec<u8>>,
 }
 
-impl Log {
+impl FrameLog {
     pub(super) const fn is_empty(&self) -> bool {
         self.full.is_empty() && self.last.is_empty()
     }
@@ -76,7 +76,7 @@ impl Log {
         }
     }
 
-    /// What the next frame is added to.
+    /// The piece to which the next frame is added.
     fn room(&mut self) -> &mut Vec<u8> {
         if self.last.len().saturating_add(ROOM_BYTES) > PIECE_BYTES {
             let next = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES));
@@ -85,7 +85,7 @@ impl Log {
         &mut self.last
     }
 
-    /// What the frames change, but for what they say of lines that left the outbox.
+    /// Changes of the frames, without their notes about lines that left the outbox.
     ///
     /// # Errors
     /// They are not as they were written.
@@ -143,7 +143,7 @@ pub(super) struct Journal {
     frames: u64,
     /// Where the next frame goes.
     end: u64,
-    /// How much the other file holds that the SQLite file may not have.
+    /// Bytes of the other file that the SQLite file may lack.
     held: u64,
     max_bytes: u64,
 }
@@ -151,7 +151,7 @@ pub(super) struct Journal {
 #[derive(Debug)]
 struct LogFile {
     file: File,
-    /// Whether a loss of power leaves all that was written.
+    /// True if a loss of power leaves all that was written.
     is_synced: bool,
 }
 
@@ -222,28 +222,28 @@ impl Journal {
         self.generation
     }
 
-    /// How many bytes the files hold that the SQLite file may not have.
+    /// Bytes of both files that the SQLite file may lack.
     pub(super) const fn bytes(&self) -> u64 {
         self.held.saturating_add(self.end)
     }
 
-    /// Whether nothing was appended since the last rotation.
+    /// Returns whether nothing was appended since the last rotation.
     pub(super) const fn is_empty(&self) -> bool {
         self.frames == 0
     }
 
-    /// Whether the file that is not appended to holds nothing that is needed.
+    /// Returns whether the file that is not appended to holds nothing that is needed.
     pub(super) const fn has_room(&self) -> bool {
         self.held == 0
     }
 
     /// Appends a frame. After an error the journal must be [rewound](Self::rewind) before anything else.
     ///
-    /// Args: `log`: takes the frame as well, unless there is an error.
+    /// `log` takes the frame as well, unless there is an error.
     ///
     /// # Errors
     /// The disk fails, or the journal is full.
-    pub(super) fn append(&mut self, frame: &JournalFrame, log: &mut Log) -> io::Result<()> {
+    pub(super) fn append(&mut self, frame: &JournalFrame, log: &mut FrameLog) -> io::Result<()> {
         let log = log.room();
         let before = log.len();
         let appended = self.append_to(frame, log);
@@ -337,10 +337,10 @@ fn digest(salt: u64, number: u64, payload: &[u8]) -> [u8; DIGEST_BYTES] {
     XxHash3_128::oneshot_with_seed(salt.wrapping_add(number), payload).to_le_bytes()
 }
 
-/// How a file begins.
+/// Begin of a file.
 struct JournalHeader {
     generation: u64,
-    /// How many frames the generation before had.
+    /// Number of frames of the generation before.
     before: u64,
     salt: u64,
 }
@@ -417,13 +417,13 @@ fn read_batch(payload: &[u8]) -> Option<RecordBatch> {
     }
     for _ in 0..rest.u32()? {
         let number = i64::from_le_bytes(rest.array()?);
-        batch.lines.push(Line { number, bytes: rest.bytes()?.to_vec() });
+        batch.lines.push(OutboxLine { number, bytes: rest.bytes()?.to_vec() });
     }
     batch.synced = Some(i64::from_le_bytes(rest.array()?)).filter(|number| *number > 0);
     rest.0.is_empty().then_some(batch)
 }
 
-/// What is left to be read.
+/// The bytes that are not read yet.
 struct JournalCursor<'a>(&'a [u8]);
 
 impl<'a> JournalCursor<'a> {
@@ -487,7 +487,7 @@ mod tests {
                     .map(|(kind, id, text)| (RecordKey::new(kind, id), text.map(Arc::from)));
                 let lines = (0..lines).map(|_| {
                     number += 1;
-                    Line { number, bytes: format!("line {number}").into() }
+                    OutboxLine { number, bytes: format!("line {number}").into() }
                 });
                 let records = changed.collect();
                 frames.push(JournalFrame {
@@ -517,7 +517,7 @@ mod tests {
             drop(std::fs::remove_dir_all(&folder));
             std::fs::create_dir_all(&folder).unwrap();
             let mut journal = Journal::open(&folder, 1, most.unwrap_or(u64::MAX)).unwrap();
-            let (mut log, mut expected) = (Log::default(), RecordBatch::default());
+            let (mut log, mut expected) = (FrameLog::default(), RecordBatch::default());
             for frame in frames {
                 match journal.append(&frame, &mut log) {
                     Ok(()) => {
@@ -540,7 +540,7 @@ mod tests {
 
     #[test]
     fn a_log_that_was_cut_is_an_error() {
-        let mut log = Log { last: vec![9, 0, 0, 0], ..Log::default() };
+        let mut log = FrameLog { last: vec![9, 0, 0, 0], ..FrameLog::default() };
         assert!(matches!(log.batch(), Err(JournalError::Memory)));
         log.last.clear();
         assert!(log.batch().unwrap().records.is_empty());
@@ -555,12 +555,12 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let mut journal = Journal::open(&folder, 1, u64::MAX).unwrap();
         let logs: [&[usize]; 3] = [&[10, 2 * PIECE_BYTES, 900_000], &[990_000, 500_000, 10], &[20]];
-        let (mut all, mut number) = (Log::default(), 0);
+        let (mut all, mut number) = (FrameLog::default(), 0);
         for lengths in logs {
-            let mut log = Log::default();
+            let mut log = FrameLog::default();
             for length in lengths {
                 number += 1;
-                let line = Line { number, bytes: vec![b'a'; *length] };
+                let line = OutboxLine { number, bytes: vec![b'a'; *length] };
                 let frame = JournalFrame { lines: vec![line], ..JournalFrame::default() };
                 journal.append(&frame, &mut log).unwrap();
             }

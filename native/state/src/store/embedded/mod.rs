@@ -29,9 +29,9 @@ use thiserror::Error;
 use self::disk::{Disk, DiskError};
 use self::journal::Journal;
 use self::reader::ReaderThread;
-use self::writer::{Change, Pen, Shared, Writer, Written};
+use self::writer::{Pen, QueuedChange, Writer, WriterShared, WrittenText};
 use super::bounds::Bounds;
-use super::index::Held;
+use super::index::HeldRecord;
 use super::locks::KeyLocks;
 use super::outbox::AuditSink;
 use super::{
@@ -41,12 +41,12 @@ use super::{
 use crate::place;
 use crate::sync::{self, JoinHandle, Mutex, now};
 
-/// How an [`EmbeddedStore`] is set up.
+/// Settings of an [`EmbeddedStore`].
 #[derive(Clone, Debug)]
 pub struct EmbeddedSettings {
     /// The folder; made (mode 0700) where it does not exist. No two processes share it.
     pub folder: PathBuf,
-    /// How much it holds.
+    /// Bounds of the records.
     pub bounds: Bounds,
     /// Most commits that wait for the disk.
     pub max_queued: usize,
@@ -54,17 +54,17 @@ pub struct EmbeddedSettings {
     pub max_queued_bytes: usize,
     /// Most pages of 4 KiB that the file has; none: as many as the disk takes. The journal takes as much, or its own most.
     pub max_pages: Option<u32>,
-    /// How often a failed disk is tried again.
+    /// Interval at which a failed disk is tried again.
     pub retry_interval: Duration,
-    /// How long a commit stands in the journal alone, about.
+    /// Time for which a commit is in the journal alone, about.
     pub checkpoint_interval: Duration,
-    /// Of how many sessions, agents and subjects each what is remembered is kept in memory; of others it is read from the disk.
+    /// Number of sessions, agents and subjects each that are kept in memory; others are read from the disk.
     pub resident: usize,
 }
 
 impl EmbeddedSettings {
-    /// Defaults: 16,384 commits and 64 MiB wait at most, retried every 200 ms; a checkpoint a second; 100,000 of each are kept in
-    /// memory.
+    /// Defaults: 16,384 commits and 64 MiB wait at most, retried every 200 ms; a checkpoint a second; 100,000 of each are
+    /// kept in memory.
     #[must_use]
     pub fn new(folder: PathBuf) -> Self {
         Self {
@@ -82,7 +82,7 @@ impl EmbeddedSettings {
 
 /// Keeps records in memory and in a folder of its own.
 pub struct EmbeddedStore {
-    shared: Arc<Shared>,
+    shared: Arc<WriterShared>,
     pen: Arc<Mutex<Pen>>,
     reader: ReaderThread,
     locks: Arc<KeyLocks>,
@@ -102,9 +102,7 @@ impl EmbeddedStore {
     /// Locks the folder for this process, reads what it holds, and starts the writer's thread. Audit lines that an earlier
     /// process committed but did not get to the audit file are sent again; they may then stand there twice.
     ///
-    /// Args:
-    /// * `settings`: where and how much.
-    /// * `sink`: where audit lines go. Close the store before it.
+    /// `sink` takes the audit lines; close the store before it.
     ///
     /// # Errors
     /// Another process has the folder, it cannot be written, the file is none of ours, cannot be read, or was written by a
@@ -147,7 +145,7 @@ impl EmbeddedStore {
     }
 
     /// The record that is held, wherever that is.
-    fn read(&self, held: Held, deadline: Instant) -> Result<Record, StoreError> {
+    fn read(&self, held: HeldRecord, deadline: Instant) -> Result<Record, StoreError> {
         held.read(|key, commit| {
             let text = self.reader.text(&key, deadline)?;
             let record = codec::decode(&key, &text).map_err(StoreError::from)?;
@@ -157,7 +155,7 @@ impl EmbeddedStore {
     }
 
     /// The text that a change of a record would undo, where memory may leave that to the disk, and the commit that wrote it.
-    fn text(&self, key: &RecordKey, deadline: Instant) -> Result<Option<Written>, StoreError> {
+    fn text(&self, key: &RecordKey, deadline: Instant) -> Result<Option<WrittenText>, StoreError> {
         let known = self.shared.index().text(key);
         Ok(match known {
             None => None,
@@ -276,7 +274,7 @@ impl EmbeddedStore {
                 None => None,
             };
             let before = self.text(&key, deadline)?;
-            encoded.push(Change { key, record, before });
+            encoded.push(QueuedChange { key, record, before });
         }
         let commit = self.shared.commit(epoch, encoded, lines, survives)?;
         drop(guard);
@@ -316,7 +314,7 @@ impl Transaction for EmbeddedTransaction<'_> {
         let held = self.store.shared.index().get(key)?;
         match held {
             // What is in memory takes no time that a clock would tell.
-            Some(Held::Ready(record)) => Ok(Some(record)),
+            Some(HeldRecord::Ready(record)) => Ok(Some(record)),
             Some(held) => {
                 self.check_time()?;
                 self.store.read(held, self.deadline).map(Some)

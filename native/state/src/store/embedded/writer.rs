@@ -11,9 +11,9 @@ use authz_base::record::{Record, RecordKey, RecordKind};
 use super::EmbeddedSettings;
 use super::batch::{Changed, JournalFrame, RecordBatch};
 use super::disk::{Disk, DiskError, LoadedState};
-use super::journal::{Journal, Log};
-use crate::store::index::{Held, Index, Known};
-use crate::store::outbox::{AuditSink, Exporter, Line, bytes_of, sent_bytes};
+use super::journal::{FrameLog, Journal};
+use crate::store::index::{HeldRecord, Index, IndexRow};
+use crate::store::outbox::{AuditSink, Exporter, OutboxLine, bytes_of, sent_bytes};
 use crate::store::{Commit, StoreError, StoreHealth, Survives};
 use crate::sync::{
     AtomicBool, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard,
@@ -32,39 +32,40 @@ const MAX_TURNS: usize = 4;
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// After so many bytes the journal is moved to the file.
 const CHECKPOINT_BYTES: u64 = 4 * 1024 * 1024;
-/// While the file takes nothing, nothing new is taken once the journal has so many bytes; what ends is taken for as many more.
+/// While the file takes nothing, nothing new is taken once the journal has so many bytes; what ends is taken for as many
+/// more.
 const MOST_IN_JOURNAL: u64 = 64 * 1024 * 1024;
 const PAGE_BYTES: u64 = 4096;
 /// Why nothing new is taken where the file does not fail.
 const SLOW: &str = "its file takes changes too slowly";
-/// How often the writer looks for what nobody wakes it for: lines that were sent, checkpoints.
+/// Interval at which the writer looks for work that does not wake it: lines that were sent, checkpoints.
 const LOOK: Duration = Duration::from_millis(50);
 /// It looks no more often than this.
 const SHORT: Duration = Duration::from_millis(1);
 
-/// How many bytes the journal has before nothing new is taken.
+/// Size of the journal in bytes from which no change is taken.
 pub(super) fn most_in_journal(max_pages: Option<u32>) -> u64 {
     let most = max_pages.map_or(u64::MAX, |pages| u64::from(pages).saturating_mul(PAGE_BYTES));
     most.min(MOST_IN_JOURNAL)
 }
 
 /// The text of a record, and the number of the commit that wrote it.
-pub(super) type Written = (u64, Arc<[u8]>);
+pub(super) type WrittenText = (u64, Arc<[u8]>);
 
 /// A changed record.
-pub(super) struct Change {
+pub(super) struct QueuedChange {
     pub(super) key: RecordKey,
-    /// What it becomes, with its text.
+    /// The new record, with its text.
     pub(super) record: Option<(Record, Arc<[u8]>)>,
-    /// What it was, where memory may not have that.
-    pub(super) before: Option<Written>,
+    /// The text before, if memory may lack it.
+    pub(super) before: Option<WrittenText>,
 }
 
 struct Item {
     records: Vec<Changed>,
-    lines: Vec<Line>,
-    /// What the records were before.
-    undo: Vec<(RecordKey, Option<Held>)>,
+    lines: Vec<OutboxLine>,
+    /// The records before.
+    undo: Vec<(RecordKey, Option<HeldRecord>)>,
     survives: Survives,
     bytes: usize,
     /// Its number.
@@ -73,7 +74,7 @@ struct Item {
 }
 
 #[derive(Default)]
-struct Queue {
+struct WriterQueue {
     items: Vec<Item>,
     bytes: usize,
     /// A batch has been taken and is being written.
@@ -103,16 +104,16 @@ struct Queue {
     crashed: bool,
 }
 
-/// What those who commit share with the writer.
-pub(super) struct Shared {
+/// State that committing threads share with the writer.
+pub(super) struct WriterShared {
     pub(super) settings: EmbeddedSettings,
     index: RwLock<Index>,
-    queue: Mutex<Queue>,
+    queue: Mutex<WriterQueue>,
     filled: Condvar,
     closed: AtomicBool,
 }
 
-impl Shared {
+impl WriterShared {
     pub(super) fn index(&self) -> RwLockReadGuard<'_, Index> {
         self.index.read().ignore_poison()
     }
@@ -121,7 +122,7 @@ impl Shared {
         self.index.write().ignore_poison()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, WriterQueue> {
         self.queue.lock().ignore_poison()
     }
 
@@ -132,7 +133,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether changes are taken; if so, at which epoch.
+    /// Returns whether changes are taken; if so, at which epoch.
     pub(super) fn check_writable(&self) -> Result<u64, StoreError> {
         self.lock().check_writable()
     }
@@ -152,7 +153,7 @@ impl Shared {
     pub(super) fn commit(
         &self,
         epoch: u64,
-        changes: Vec<Change>,
+        changes: Vec<QueuedChange>,
         lines: Vec<Vec<u8>>,
         survives: Survives,
     ) -> Result<Commit, StoreError> {
@@ -179,9 +180,10 @@ impl Shared {
             bounds.check_outbox(outbox_lines, outbox_bytes)?;
         }
         let mut index = self.index_mut();
-        let known: Vec<Known> = changes.iter().map(|change| index.known(&change.key)).collect();
+        let known: Vec<IndexRow> = changes.iter().map(|change| index.known(&change.key)).collect();
         let all = || changes.iter().zip(&known);
-        let is_new = |(change, known): (&Change, &Known)| change.record.is_some() && !known.is_kept;
+        let is_new =
+            |(change, known): (&QueuedChange, &IndexRow)| change.record.is_some() && !known.is_kept;
         // What ends makes room.
         if let Some(why) = queue.full.as_ref().filter(|_| all().any(is_new)) {
             return Err(StoreError::unavailable(why.clone()));
@@ -201,7 +203,7 @@ impl Shared {
             }
         }
         // INVARIANT (undo): what is left to the disk can be brought back.
-        let is_known = |(change, known): (&Change, &Known)| {
+        let is_known = |(change, known): (&QueuedChange, &IndexRow)| {
             let has_text = |commit| change.before.as_ref().is_some_and(|(of, _)| *of == commit);
             known.cold.is_none_or(has_text)
         };
@@ -212,10 +214,12 @@ impl Shared {
         queue.last_commit = commit;
         let mut undo = Vec::with_capacity(changes.len());
         let mut records = Vec::with_capacity(changes.len());
-        for Change { key, record, before: written } in changes {
+        for QueuedChange { key, record, before: written } in changes {
             let text = record.as_ref().map(|(_, text)| Arc::clone(text));
             let before = match (index.set(&key, record, commit), written) {
-                (Some(Held::Cold(key, _)), Some((_, text))) => Some(Held::Text(key, text)),
+                (Some(HeldRecord::Cold(key, _)), Some((_, text))) => {
+                    Some(HeldRecord::Text(key, text))
+                }
                 (before, _) => before,
             };
             undo.push((key.clone(), before));
@@ -228,7 +232,7 @@ impl Shared {
             .map(|bytes| {
                 let number = queue.next_line;
                 queue.next_line = queue.next_line.saturating_add(1);
-                Line { number, bytes }
+                OutboxLine { number, bytes }
             })
             .collect();
         queue.outbox_lines = outbox_lines;
@@ -241,7 +245,7 @@ impl Shared {
 
     /// Has what was committed written: here and now where nobody else is about it, or by the writer's thread.
     ///
-    /// Args: `may_write`: whether this thread may wait for the disk.
+    /// `may_write` is true if this thread may wait for the disk.
     pub(super) fn written(&self, pen: &Mutex<Pen>, may_write: bool) {
         let mut queue = self.lock();
         if queue.writing || queue.items.is_empty() {
@@ -289,7 +293,7 @@ impl Shared {
     }
 }
 
-impl Queue {
+impl WriterQueue {
     fn check_writable(&self) -> Result<u64, StoreError> {
         match &self.failed {
             _ if self.closing => Err(StoreError::unavailable("it is closed")),
@@ -305,7 +309,8 @@ impl Queue {
         crashed.into_iter().chain(self.warning.clone()).collect()
     }
 
-    /// Whether what waits is soon written: what has to survive a loss of power takes its time, in which others gather.
+    /// Returns whether what waits is soon written: what has to survive a loss of power takes its time, in which others
+    /// gather.
     fn is_short(&self) -> bool {
         self.items.len() <= MAX_OWN
             && self.items.iter().all(|item| item.survives == Survives::Crash)
@@ -327,13 +332,13 @@ impl Queue {
     }
 }
 
-/// What is needed to append to the journal.
+/// The journal, with the state that an append needs.
 pub(super) struct Pen {
     journal: Journal,
-    /// What the journal has and the file may not.
-    pending: Pending,
+    /// Changes of the journal that the file may lack.
+    pending: PendingLog,
     /// Empty, with room for what comes after what is pending.
-    spare: Log,
+    spare: FrameLog,
     /// From when on the next checkpoint is waited for.
     since: Instant,
     /// The last commit that the journal has.
@@ -345,10 +350,10 @@ pub(super) struct Pen {
     exporter: Exporter,
 }
 
-/// What is to be moved to the file.
+/// Changes that wait for the next checkpoint.
 #[derive(Clone, Debug, Default)]
-struct Pending {
-    log: Log,
+struct PendingLog {
+    log: FrameLog,
     /// The last audit line in the log.
     last_line: Option<i64>,
     /// The highest line that left the outbox: it need not be moved.
@@ -357,7 +362,7 @@ struct Pending {
     is_stale: bool,
 }
 
-impl Pending {
+impl PendingLog {
     fn is_empty(&self) -> bool {
         self.log.is_empty() && !self.is_stale
     }
@@ -382,7 +387,7 @@ impl Pending {
 
 impl Pen {
     /// Appends commits to the journal and settles them.
-    fn write(&mut self, shared: &Shared, mut items: Vec<Item>) {
+    fn write(&mut self, shared: &WriterShared, mut items: Vec<Item>) {
         let mut frame = JournalFrame { synced: self.synced, ..JournalFrame::default() };
         frame.add(items.iter_mut().map(|item| std::mem::take(&mut item.records)));
         for item in &mut items {
@@ -436,7 +441,7 @@ impl Pen {
     }
 
     /// Goes on in the other file of the journal, where that is free. If it cannot be written, this one is gone on with.
-    fn rotate(&mut self, shared: &Shared) {
+    fn rotate(&mut self, shared: &WriterShared) {
         if self.journal.has_room()
             && !self.journal.is_empty()
             && let Err(error) = self.journal.rotate()
@@ -446,17 +451,17 @@ impl Pen {
     }
 
     /// Takes what is to be moved to the file, with its last commit and generation.
-    fn take(&mut self, shared: &Shared) -> (Arc<Pending>, u64, u64) {
+    fn take(&mut self, shared: &WriterShared) -> (Arc<PendingLog>, u64, u64) {
         self.rotate(shared);
-        let next = Pending { log: std::mem::take(&mut self.spare), ..Pending::default() };
+        let next = PendingLog { log: std::mem::take(&mut self.spare), ..PendingLog::default() };
         (Arc::new(std::mem::replace(&mut self.pending, next)), self.last_commit, self.done())
     }
 }
 
-impl Shared {
+impl WriterShared {
     /// Undoes in memory whatever is not on the disk, and refuses changes from now on.
     ///
-    /// Args: how many lines the items have and of how many bytes; the last one that is committed; why.
+    /// `lines` is the number of lines of the items and of their bytes; `last_line` the last committed line.
     fn fail(&self, mut items: Vec<Item>, lines: (usize, usize), last_line: i64, why: String) {
         let mut queue = self.lock();
         queue.last_error.clone_from(&why);
@@ -489,7 +494,7 @@ impl Shared {
 
 /// Owns the file and the lock on the folder.
 pub(super) struct Writer {
-    shared: Arc<Shared>,
+    shared: Arc<WriterShared>,
     pen: Arc<Mutex<Pen>>,
     path: PathBuf,
     /// None while a checkpoint has it, and where it failed.
@@ -506,7 +511,7 @@ pub(super) struct Writer {
 /// A thread that writes to the file.
 struct Checkpoint {
     thread: JoinHandle<(Option<Disk>, Result<(), DiskError>)>,
-    moving: Arc<Pending>,
+    moving: Arc<PendingLog>,
     commit: u64,
 }
 
@@ -520,18 +525,18 @@ impl Writer {
         loaded: LoadedState,
         lock: File,
         sink: AuditSink,
-    ) -> std::io::Result<(Arc<Shared>, Self)> {
+    ) -> std::io::Result<(Arc<WriterShared>, Self)> {
         let LoadedState { index, lines, crashed, .. } = loaded;
         let stored_line = lines.last().map(|line| line.number);
         let last_line = stored_line.unwrap_or(0);
-        let queue = Queue {
+        let queue = WriterQueue {
             next_line: last_line.saturating_add(1),
             outbox_lines: lines.len(),
             outbox_bytes: bytes_of(&lines),
             crashed,
-            ..Queue::default()
+            ..WriterQueue::default()
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(WriterShared {
             settings,
             index: RwLock::new(index),
             queue: Mutex::new(queue),
@@ -551,8 +556,8 @@ impl Writer {
         exporter.push(lines);
         let pen = Pen {
             journal,
-            pending: Pending::default(),
-            spare: Log::default(),
+            pending: PendingLog::default(),
+            spare: FrameLog::default(),
             since: now(),
             last_commit: 0,
             last_line,
@@ -572,7 +577,7 @@ impl Writer {
         Ok((shared, writer))
     }
 
-    /// What those who commit write with.
+    /// The pen that committing threads write with.
     pub(super) fn pen(&self) -> Arc<Mutex<Pen>> {
         Arc::clone(&self.pen)
     }
@@ -730,7 +735,7 @@ impl Writer {
     fn settle(
         &mut self,
         pen: &mut Pen,
-        moved: Arc<Pending>,
+        moved: Arc<PendingLog>,
         commit: u64,
         outcome: Result<(), DiskError>,
     ) -> Result<(), DiskError> {
@@ -755,7 +760,7 @@ impl Writer {
     }
 
     /// The file does not have something, or may not: the next checkpoint tries it again, with what came since.
-    fn keep(&mut self, pen: &mut Pen, kept: Arc<Pending>, why: String) {
+    fn keep(&mut self, pen: &mut Pen, kept: Arc<PendingLog>, why: String) {
         self.is_failing = true;
         pen.since = now();
         let mut all = Arc::unwrap_or_clone(kept);
@@ -769,7 +774,7 @@ impl Writer {
     }
 }
 
-/// What the writer's thread has to do.
+/// Next work of the writer's thread.
 struct Next {
     items: Vec<Item>,
     /// The highest line that is synced, where that is new.
@@ -783,7 +788,7 @@ fn moved(
     disk: Option<Disk>,
     path: &Path,
     max_pages: Option<u32>,
-    pending: &Pending,
+    pending: &PendingLog,
     generation: u64,
 ) -> (Option<Disk>, Result<(), DiskError>) {
     let opened = disk.map_or_else(|| Disk::open(path, max_pages), Ok);

@@ -75,10 +75,6 @@ pub struct PostgresSettings {
 impl PostgresSettings {
     /// Defaults: 8 connections, asked every 200 ms, at most a second old, clocks at most 5 seconds apart, 4,096 tasks in
     /// memory.
-    ///
-    /// Args:
-    /// * `dsn`: the connection string.
-    /// * `node`: this node's name.
     #[must_use]
     pub fn new(dsn: String, node: String) -> Self {
         Self {
@@ -139,9 +135,7 @@ impl fmt::Debug for PostgresStore {
 impl PostgresStore {
     /// Connects, makes the tables or brings them to this version, and starts to follow the other nodes.
     ///
-    /// Args:
-    /// * `settings`: where and how much.
-    /// * `sink`: where audit lines go. Close the store before it.
+    /// `sink` takes the audit lines; close the store before it.
     ///
     /// # Errors
     /// The connection string is not understood, the database does not answer within 10 seconds, or its tables were made by

@@ -1,4 +1,4 @@
-//! What this node knows of the records that all nodes share, and how it keeps that true.
+//! This node's copy of the records that all nodes share, and the follower that keeps it current.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -15,29 +15,29 @@ use super::clock::DatabaseClock;
 use super::dsn::Address;
 use super::pool::Pool;
 use super::sql::{Connection, News, Trouble};
-use crate::store::outbox::{Exporter, Line, Sent, sent_bytes};
+use crate::store::outbox::{Exporter, OutboxLine, SentLine, sent_bytes};
 use crate::store::ready::Ready;
 use crate::store::{StoreError, StoreHealth};
 use crate::time::{now, wall_clock_ms};
 
-/// How long a server may take to let a node in.
+/// Time for a server to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How soon a lost connection is tried again.
+/// Time before a lost connection is tried again.
 const RETRY: Duration = Duration::from_millis(100);
-/// How often it is checked that no newer version has changed the tables, and how far the clocks are apart.
+/// Interval of the checks of the schema and of the clocks.
 const CHECK: Duration = Duration::from_secs(2);
-/// How often lines that nobody got to an audit file are claimed.
+/// Interval at which lines that no node wrote to an audit file are claimed.
 const CLAIM: Duration = Duration::from_secs(5);
-/// How often old announcements are removed.
+/// Interval at which old announcements are removed.
 const TRIM: Duration = Duration::from_secs(30);
-/// How often records are counted.
+/// Interval at which records are counted.
 const COUNT: Duration = Duration::from_secs(300);
-/// How often lines that are synced are removed.
+/// Interval at which synced lines are removed.
 const FORGET: Duration = Duration::from_millis(200);
 /// Invalidations are told apart by so many groups of ids.
 const STRIPES: usize = 256;
 
-/// Of what a transaction may take the news: the follower's connection, its server, and what it has read.
+/// Place in the feed from which a transaction reads the news: the follower's connection, its server, and its last snapshot.
 #[derive(Clone, Debug)]
 pub(super) struct FeedCursor {
     pub(super) session: u64,
@@ -71,7 +71,7 @@ struct NodeState {
 struct Outbox {
     /// Numbers of lines that this node takes to its audit file, until their rows are removed.
     ours: HashSet<i64>,
-    /// Of them, those that are synced.
+    /// Numbers of those of them that are synced.
     synced: Vec<i64>,
     lines: usize,
     bytes: usize,
@@ -181,7 +181,7 @@ impl Node {
         (!is_over).then_some(record)
     }
 
-    /// How often what was known of ids like this one became wrong: read before the record, given with it.
+    /// Number of invalidations in the group of this id: read before the record, given with it.
     pub(super) fn stripe(&self, id: &str) -> u64 {
         self.lock().stripes.get(stripe(id)).copied().unwrap_or(0)
     }
@@ -207,7 +207,7 @@ impl Node {
     pub(super) fn committed<'a>(
         &self,
         changes: impl Iterator<Item = (&'a RecordKey, Option<&'a Record>, bool)>,
-        lines: &[Line],
+        lines: &[OutboxLine],
     ) {
         let mut state = self.lock();
         state.commits = state.commits.saturating_add(1);
@@ -232,7 +232,7 @@ impl Node {
         state.commits = state.commits.saturating_add(count as u64);
     }
 
-    /// How many records of a kind there are, about; none where nobody has counted yet.
+    /// Approximate number of records of a kind. `None` before the first count.
     pub(super) fn count(&self, kind: RecordKind) -> Option<usize> {
         let state = self.lock();
         let count = state.counts.get(&kind).copied().unwrap_or(0);
@@ -258,7 +258,7 @@ impl Node {
     }
 
     /// Lines have reached the audit file.
-    pub(super) fn synced(&self, lines: &[Sent]) {
+    pub(super) fn synced(&self, lines: &[SentLine]) {
         let mut state = self.lock();
         let outbox = &mut state.outbox;
         outbox.lines = outbox.lines.saturating_sub(lines.len());
@@ -292,7 +292,7 @@ impl Node {
     }
 
     /// Takes lines to be sent, and leaves those that it has not had yet.
-    fn adopt(&self, lines: &mut Vec<Line>) {
+    fn adopt(&self, lines: &mut Vec<OutboxLine>) {
         let mut state = self.lock();
         lines.retain(|line| !state.outbox.ours.contains(&line.number));
         state.outbox.take(lines);
@@ -432,7 +432,7 @@ impl NodeState {
 
 impl Outbox {
     /// Takes lines, but for those that it has.
-    fn take(&mut self, lines: &[Line]) {
+    fn take(&mut self, lines: &[OutboxLine]) {
         for line in lines {
             if self.ours.insert(line.number) {
                 self.lines = self.lines.saturating_add(1);

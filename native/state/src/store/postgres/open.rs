@@ -13,7 +13,7 @@ use super::node::Node;
 use super::pool::PooledConnection;
 use super::sql::{Connection, Put, Writes};
 use crate::store::StoreError;
-use crate::store::outbox::{Exporter, Line};
+use crate::store::outbox::{Exporter, OutboxLine};
 use crate::ticket::Settle;
 use crate::time::now;
 
@@ -114,8 +114,8 @@ impl OpenTransaction {
         drop(connection);
         lease.give_back();
         let lines = numbers.into_iter().zip(writes.lines);
-        let line = |(number, bytes): (i64, Vec<u8>)| Line { number, bytes };
-        let lines: Vec<Line> = lines.map(line).collect();
+        let line = |(number, bytes): (i64, Vec<u8>)| OutboxLine { number, bytes };
+        let lines: Vec<OutboxLine> = lines.map(line).collect();
         let is_new = |key: &RecordKey| matches!(known.get(key), None | Some(None));
         let changes = changes.iter().map(|(key, record)| (key, record.as_ref(), is_new(key)));
         node.committed(changes, &lines);

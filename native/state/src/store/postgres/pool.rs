@@ -1,10 +1,11 @@
 //! A bounded number of connections.
 //!
-//! `deadpool-postgres` (0.14) has bounded waits and TLS, but not the rule that this pool rests on: a connection comes back only
-//! by [`PooledConnection::give_back`]. Its objects return to the pool when they are dropped, so a panic or an abandoned call
-//! would lend a connection with an open transaction to the next caller, unless every lease were wrapped as here. Its connections
-//! are `tokio_postgres` clients; ours have prepared statements, the server's identity and a generation, after a fail-over of
-//! which no older connection comes back. With a manager and a wrapper of our own for these, little of this file would go.
+//! `deadpool-postgres` (0.14) has bounded waits and TLS, but not the rule that this pool rests on: a connection comes back
+//! only by [`PooledConnection::give_back`]. Its objects return to the pool when they are dropped, so a panic or an
+//! abandoned call would lend a connection with an open transaction to the next caller, unless every lease were wrapped as
+//! here. Its connections are `tokio_postgres` clients; ours have prepared statements, the server's identity and a
+//! generation, after a fail-over of which no older connection comes back. With a manager and a wrapper of our own for
+//! these, little of this file would go.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};

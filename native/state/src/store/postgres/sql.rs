@@ -10,7 +10,7 @@ use tokio_postgres::{Client, Error, NoTls, Row, Statement};
 
 use super::dsn::Address;
 use crate::store::error::text_with_causes;
-use crate::store::outbox::Line;
+use crate::store::outbox::OutboxLine;
 use crate::store::{MAX_ID_BYTES, Query, StoreError, StoreFault, codec};
 
 /// Each brings the schema one version further; none is ever changed.
@@ -73,16 +73,16 @@ pub(super) struct Connection {
     due: Statement,
 }
 
-/// What others announced, or all of it.
+/// Announcements of other nodes, or the whole feed.
 #[derive(Debug)]
 pub(super) struct News {
-    /// What was visible when this was read.
+    /// Snapshot of the database at the reading.
     pub(super) snapshot: String,
     /// Keys, each with its record where it is a revocation that stands.
     pub(super) changed: Vec<(RecordKey, Option<Record>)>,
 }
 
-/// What a transaction leaves behind.
+/// Changes of a transaction.
 #[derive(Debug, Default)]
 pub(super) struct Writes {
     pub(super) puts: Vec<Put>,
@@ -270,7 +270,7 @@ impl Connection {
         news_of(&news?)
     }
 
-    /// What was announced since `snapshot`.
+    /// Announcements since `snapshot`.
     pub(super) async fn news(&self, snapshot: &str) -> Result<News, Trouble> {
         news_of(&self.client.query(&self.feed, &[&snapshot]).await?)
     }
@@ -337,7 +337,7 @@ impl Connection {
         records_of(&self.client.query(&self.by_kind, &parameters).await?)
     }
 
-    /// How many records of a kind there would be with all of `ids` and none of `gone`.
+    /// Number of records of a kind after all of `ids` are added and all of `gone` are removed.
     pub(super) async fn count_with(
         &self,
         kind: i16,
@@ -422,7 +422,11 @@ impl Connection {
     }
 
     /// Claims lines that nobody got to an audit file: old ones of any node, and with `own` all of this one's.
-    pub(super) async fn claim_lines(&self, node: &str, own: bool) -> Result<Vec<Line>, Trouble> {
+    pub(super) async fn claim_lines(
+        &self,
+        node: &str,
+        own: bool,
+    ) -> Result<Vec<OutboxLine>, Trouble> {
         let rows = self
             .client
             .query(
@@ -432,8 +436,9 @@ impl Connection {
                 &[&node, &own, &MAX_ROWS],
             )
             .await?;
-        let line = |row: &Row| Ok(Line { number: get(row, 0)?, bytes: get(row, 1)? });
-        let mut lines: Vec<Line> = rows.iter().map(line).collect::<Result<_, StoreError>>()?;
+        let line = |row: &Row| Ok(OutboxLine { number: get(row, 0)?, bytes: get(row, 1)? });
+        let mut lines: Vec<OutboxLine> =
+            rows.iter().map(line).collect::<Result<_, StoreError>>()?;
         lines.sort_by_key(|line| line.number);
         Ok(lines)
     }
@@ -450,7 +455,7 @@ impl Connection {
             .map(|_| ())
     }
 
-    /// How many records there are, by the number of their kind.
+    /// Number of records, by the number of their kind.
     pub(super) async fn counts(&self) -> Result<Vec<(i16, i64)>, Trouble> {
         let rows = self
             .client
@@ -459,7 +464,7 @@ impl Connection {
         rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
     }
 
-    /// Whether the schema is still one that this version knows. Returns what time the server has, in milliseconds since 1970.
+    /// Checks that this version knows the schema. Returns the time of the server, in milliseconds since 1970.
     pub(super) async fn check_schema(&self) -> Result<i64, Trouble> {
         let row = self
             .client
