@@ -1,20 +1,22 @@
 """Errors of the Python side: one tree.
 
-Each class carries the reason code, the canonical gRPC code (`google.rpc.Code`) and the HTTP status that it
-has on the wire; only `authz.server.grpc.errors` puts them there. Decisions are no errors: Check answers with one.
+Each class has the reason code, the canonical gRPC code (`google.rpc.Code`) and the HTTP status of its answer on the wire;
+only `authz.server.grpc.errors` writes them. A denial is not an error: Check answers with a decision.
 
     AuthzError
     ├── ConfigError          the configuration is refused; nothing starts
-    ├── BundleError          the bundle is refused; the one before goes on serving
-    │   └── BundleTestError      it compiles, but its own tests fail
+    ├── BundleError          the bundle is refused; the one before stays in use
+    │   └── BundleTestError      the bundle compiles, but its own tests fail
     ├── TrustError           keys or trust sources are refused
     ├── KeysError            keys that sign credentials cannot be read, made or used
     ├── EngineError          the engine could not be built
     ├── ApiError             an API method (never a decision) refuses; the engine says how
-    ├── NotInThisVersionError    the method or option exists and is not done yet
+    ├── NotInThisVersionError    the method or option is of a later version
     ├── UnavailableError     a server cannot be reached, or cannot answer
-    └── UsageError           a command was given something that it cannot use
+    └── UsageError           an argument of a command is not valid
 """
+
+from enum import IntEnum
 
 from authz.base_errors import AuthzError, UsageError
 from authz.model import Diagnostic
@@ -26,6 +28,7 @@ __all__ = [
     "BundleTestError",
     "ConfigError",
     "EngineError",
+    "GrpcCode",
     "KeysError",
     "NotInThisVersionError",
     "TrustError",
@@ -34,12 +37,20 @@ __all__ = [
 ]
 
 
-class _DiagnosedError(AuthzError):
-    """An error that lists every defect it found.
+class GrpcCode(IntEnum):
+    """Canonical codes (`google.rpc.Code`) of the errors below."""
 
-    Args:
-        diagnostics: At least one.
-    """
+    INVALID_ARGUMENT = 3
+    NOT_FOUND = 5
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    UNIMPLEMENTED = 12
+    UNAVAILABLE = 14
+
+
+class _DiagnosedError(AuthzError):
+    """An error with a diagnostic for each cause, at least one."""
 
     def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
         super().__init__("\n".join(str(d) for d in diagnostics))
@@ -50,7 +61,7 @@ class ConfigError(_DiagnosedError):
     """The configuration is refused."""
 
     reason = "BAD_INPUT"
-    grpc_code = 3
+    grpc_code = GrpcCode.INVALID_ARGUMENT
     http_status = 400
     exit_code = 3
 
@@ -59,7 +70,7 @@ class BundleError(_DiagnosedError):
     """The bundle is refused."""
 
     reason = "BAD_INPUT"
-    grpc_code = 9
+    grpc_code = GrpcCode.FAILED_PRECONDITION
     http_status = 400
     exit_code = 3
 
@@ -74,7 +85,7 @@ class TrustError(_DiagnosedError):
     """Keys or trust sources are refused."""
 
     reason = "UNTRUSTED_ISSUER"
-    grpc_code = 9
+    grpc_code = GrpcCode.FAILED_PRECONDITION
     http_status = 400
     exit_code = 3
 
@@ -98,8 +109,8 @@ class ApiError(AuthzError):
         reason: Reason code.
         grpc_code: Canonical gRPC code.
         message: One line for people.
-        dpop_nonce: What the next DPoP proof must carry, where that is what was missing.
-        step: The step of the decision that refused, such as `identify`; empty where it was none.
+        dpop_nonce: Nonce that the next DPoP proof must carry; empty unless it was missing.
+        step: The step of the decision that refused, such as `identify`; empty if no step did.
     """
 
     def __init__(
@@ -113,10 +124,10 @@ class ApiError(AuthzError):
 
 
 class NotInThisVersionError(AuthzError):
-    """The method or option exists and is not done yet."""
+    """The method or option is of a later version."""
 
     reason = "UNIMPLEMENTED"
-    grpc_code = 12
+    grpc_code = GrpcCode.UNIMPLEMENTED
     http_status = 501
 
 

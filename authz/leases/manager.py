@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
-from authz.errors import ApiError, AuthzError
+from authz.errors import ApiError, AuthzError, GrpcCode
 from authz.leases.protocol import (
     BrokerError,
     LeaseOrder,
@@ -50,8 +50,6 @@ _LONGEST_WAIT: Final = 5.0
 _REMOVAL_WAIT: Final = 1.0
 _FRESH: Final = 1.0
 _JOIN_SECONDS: Final = 10.0
-_PERMISSION_DENIED: Final = 7
-_FAILED_PRECONDITION: Final = 9
 
 
 class LeaseState(StrEnum):
@@ -239,7 +237,7 @@ class LeaseManager:
             if broker is None:
                 raise BrokerError(f"there is no broker `{lease.broker}` here")
             what = "no grants are configured for this operation"
-            raise ApiError("OUT_OF_SCOPE", _PERMISSION_DENIED, what)
+            raise ApiError("OUT_OF_SCOPE", GrpcCode.PERMISSION_DENIED, what)
         named = replace(lease, name=broker.name_of(lease.id))
         try:
             holder = str(lease.record.get("agent", ""))
@@ -259,7 +257,7 @@ class LeaseManager:
             self._count(lease.broker, made=False)
             self._give_up(lease, broker)
             what = "the task ended before its secret was made"
-            raise ApiError("TASK_ENDED", _FAILED_PRECONDITION, what)
+            raise ApiError("TASK_ENDED", GrpcCode.FAILED_PRECONDITION, what)
         self._count(lease.broker, made=True)
         return parts
 

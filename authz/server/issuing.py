@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from authz.errors import ApiError, KeysError
+from authz.errors import ApiError, GrpcCode, KeysError
 from authz.leases import LeaseManager
 from authz.model import CallFacts, MetricFamily, MetricKind, Surface
 from authz.server.grpc.unary import SurfaceCalls
@@ -24,7 +24,6 @@ from authz.v1 import credentials_pb2
 
 __all__ = ["CredentialIssuer", "SigningKeyRecords", "key_families"]
 
-_UNAVAILABLE: Final = 14
 _MARGIN: Final = 0.05
 
 
@@ -107,7 +106,9 @@ class CredentialIssuer:
     def _leased(self, issued: Mapping[str, Any], until: float) -> bytes:
         """Make the secret of a lease whose record is committed."""
         if self.leases is None:
-            raise ApiError("UNAVAILABLE", _UNAVAILABLE, "no secrets are leased on this node")
+            raise ApiError(
+                "UNAVAILABLE", GrpcCode.UNAVAILABLE, "no secrets are leased on this node"
+            )
         lease = lease_of(issued["lease"])
         # The margin lets the answer leave in time. A secret whose answer comes too late is removed again.
         parts = self.leases.make(lease, max(0.0, until - time.monotonic() - _MARGIN))
@@ -120,7 +121,7 @@ class CredentialIssuer:
         parts = secrets.get(str(injection["system"]), {})
         if any(value is None for value in parts.values()) or not parts:
             what = "the secret that the system is reached with cannot be read"
-            raise ApiError("UNAVAILABLE", _UNAVAILABLE, what)
+            raise ApiError("UNAVAILABLE", GrpcCode.UNAVAILABLE, what)
         return _secret(
             str(injection["lease"]), {k: v for k, v in parts.items() if v is not None}, issued
         )
@@ -141,12 +142,14 @@ class CredentialIssuer:
             return mint(claims, self._signing())
         except KeysError as error:
             what = "the signing key cannot be used now"
-            raise ApiError("UNAVAILABLE", _UNAVAILABLE, what) from error
+            raise ApiError("UNAVAILABLE", GrpcCode.UNAVAILABLE, what) from error
 
     def _signing(self) -> SigningKey:
         key = self.key()
         if key is None:
-            raise ApiError("UNAVAILABLE", _UNAVAILABLE, "no key signs credentials on this node now")
+            raise ApiError(
+                "UNAVAILABLE", GrpcCode.UNAVAILABLE, "no key signs credentials on this node now"
+            )
         return key
 
     def _ask(self, surface: Surface, request: bytes, facts: CallFacts) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Final
 
 import grpc
 
-from authz.errors import ApiError, UnavailableError
+from authz.errors import ApiError, GrpcCode, UnavailableError
 from authz.model import CallFacts, Surface
 from authz.server.grpc.decisions import RawHandler, ReadFacts
 from authz.server.grpc.errors import answered
@@ -25,7 +25,6 @@ ACCESS_LOG: Final = als_pb2.DESCRIPTOR.services_by_name["AccessLogService"].full
 
 _Read = Callable[[grpc.ServicerContext, float], CallFacts]
 _METHOD: Final = "StreamAccessLogs"
-_RESOURCE_EXHAUSTED: Final = 8
 # Threads that refuse streams over the bound.
 _SPARE: Final = 2
 
@@ -120,7 +119,7 @@ class AccessLogs:
             if self._stopping:
                 raise UnavailableError("the server stops")
             if len(self._open) >= self._streams:
-                raise ApiError("OVERLOADED", _RESOURCE_EXHAUSTED, "too many open streams")
+                raise ApiError("OVERLOADED", GrpcCode.RESOURCE_EXHAUSTED, "too many open streams")
             self._open.add(context)
 
     def stopping(self) -> None:

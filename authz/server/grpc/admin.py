@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from authz.errors import ApiError
+from authz.errors import ApiError, GrpcCode
 from authz.model import CallFacts, Surface
 from authz.server.grpc.decisions import AUTHORIZER
 from authz.server.grpc.listener import Services
@@ -108,7 +108,7 @@ def _parse(message: admin_pb2.StatusRequest | admin_pb2.ReloadRequest, request: 
         message.ParseFromString(request)
     except Exception as error:
         what = "the request is not the message that this method takes"
-        raise ApiError("BAD_INPUT", 3, what) from error
+        raise ApiError("BAD_INPUT", GrpcCode.INVALID_ARGUMENT, what) from error
 
 
 def _timestamp(at: float) -> Timestamp:

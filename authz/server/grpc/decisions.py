@@ -13,6 +13,7 @@ from typing import Final, Protocol, TypeAlias, cast
 import grpc
 
 from authz.config import Listener
+from authz.errors import GrpcCode
 from authz.model import CallFacts, Surface
 from authz.server.grpc.executor import Turn
 from authz.telemetry.context import in_trace
@@ -47,7 +48,6 @@ UNRECEIVED: Final = "unreceived"
 """Attribute of a behaviour: a function from a reason code to the answer of a call whose message did not arrive."""
 
 _FAR: Final = 1e6
-_UNAVAILABLE: Final = 14
 
 RawHandler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 """Handler from bytes to bytes."""
@@ -77,7 +77,7 @@ def last_resort(surface: Surface) -> bytes:
     """Return an encoded denial (UNAVAILABLE) for the case that even the engine cannot refuse."""
     if surface is Surface.EXT_AUTHZ:
         answer = external_auth_pb2.CheckResponse()
-        answer.status.code = _UNAVAILABLE
+        answer.status.code = GrpcCode.UNAVAILABLE
         answer.denied_response.status.code = http_status_pb2.ServiceUnavailable
         return answer.SerializeToString()
     decision = decision_pb2.Decision(

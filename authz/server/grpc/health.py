@@ -11,7 +11,7 @@ from google.protobuf.descriptor import FileDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from authz.errors import ApiError
+from authz.errors import ApiError, GrpcCode
 from authz.server.grpc.errors import abort
 from authz.server.grpc.receiving import RUNS_ON
 
@@ -23,8 +23,6 @@ AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _STREAMS: Final = 4
 _WATCHES: Final = 16
 _SPARE: Final = 2
-_RESOURCE_EXHAUSTED: Final = 8
-_NOT_FOUND: Final = 5
 _WATCH_SECONDS: Final = 0.5
 
 
@@ -83,7 +81,10 @@ class _Moved:
         if self._streams is None:
             return self._behavior(request, context, *more)
         if not self._streams.acquire(blocking=False):
-            abort(context, ApiError("OVERLOADED", _RESOURCE_EXHAUSTED, "too many open streams"))
+            abort(
+                context,
+                ApiError("OVERLOADED", GrpcCode.RESOURCE_EXHAUSTED, "too many open streams"),
+            )
         return self._held(self._behavior(request, context), self._streams)
 
     @staticmethod
@@ -208,7 +209,7 @@ class _HealthServicer(health_pb2_grpc.HealthServicer):
         """Answer the status of a service."""
         answer = self._health.status(request.service)
         if answer.status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
-            abort(context, ApiError("BAD_INPUT", _NOT_FOUND, "there is no such service"))
+            abort(context, ApiError("BAD_INPUT", GrpcCode.NOT_FOUND, "there is no such service"))
         return answer
 
     def Watch(  # noqa: N802 - the method's name

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import grpc
 
-from authz.errors import ApiError
+from authz.errors import ApiError, GrpcCode
 from authz.model import CallFacts, Surface
 from authz.server.grpc.decisions import RawHandler, ReadFacts
 from authz.server.grpc.errors import answered
@@ -15,8 +15,6 @@ from authz.server.grpc.executor import Turn
 from authz.telemetry import Metrics
 
 __all__ = ["CallContext", "SurfaceCalls", "UnaryService", "unary_handler"]
-
-_RESOURCE_EXHAUSTED: Final = 8
 
 
 class SurfaceCalls(Protocol):
@@ -52,7 +50,7 @@ class CallContext:
         waited = self.turn.begin() if self.turn is not None else 0.0
         if waited is None:
             what = "the server has more requests than it may hold"
-            raise ApiError("OVERLOADED", _RESOURCE_EXHAUSTED, what)
+            raise ApiError("OVERLOADED", GrpcCode.RESOURCE_EXHAUSTED, what)
         return self.read(context, self.listener, self.default_deadline - waited)
 
 
