@@ -1,6 +1,6 @@
-"""Leases login roles of a PostgreSQL server: one a lease, with the grants of the permitted operation and a random password.
+"""Leases login roles of a PostgreSQL server: one role for each lease, with the grants of the permitted operation and a random password.
 
-What a caller says is no part of any statement: names come from the configuration, the role's from the lease's id, and the
+No text of a caller is part of a statement: names come from the configuration, the role's name from the lease's id, and the
 server itself quotes them. The password reaches the server as a SCRAM verifier, so that no log of statements holds it.
 """
 
@@ -109,9 +109,9 @@ class PostgresqlBroker:
     """The roles of one server.
 
     Args:
-        name: Its name in the configuration.
+        name: Name of the broker in the configuration.
         settings: Its configuration.
-        owner: Who we are, among others that lease roles of the same server; stands in the comment of each role.
+        owner: Name of this deployment among others that lease roles of the same server; it is in the comment of each role.
 
     Raises:
         ConfigError: The extra `postgresql` is not installed.
@@ -131,31 +131,17 @@ class PostgresqlBroker:
         }
         self._loop = BrokerLoop(f"authz-broker-{name}")
         self._connections = ServerConnections(settings.timeout, PREFIX, MARK)
-        # Holders of the leases that are being made: their roles are not on the server yet. Of the loop's thread alone.
+        # Holders of leases whose roles are being made. Only the loop's thread uses it.
         self._making: dict[str, str] = {}
-        # Roles of ended leases that own what others depend on, and the objects. Of the loop's thread alone.
+        # Roles of ended leases that own objects on which others depend, and the objects. Only the loop's thread uses it.
         self._leftovers: dict[str, Sequence[str]] = {}
 
     def serves(self, operation: str) -> bool:
-        """Tell whether something is granted for an operation.
-
-        Args:
-            operation: The operation's id.
-
-        Returns:
-            Whether a lease for it can be had.
-        """
+        """Return whether an operation has grants."""
         return operation in self._grants
 
     def name_of(self, lease: str) -> str:
-        """Name the role of a lease.
-
-        Args:
-            lease: The lease's id.
-
-        Returns:
-            The role's name.
-        """
+        """Return the name of a lease's role."""
         digest = hashlib.sha256(f"{self._owner}\0{self.name}\0{lease}".encode()).hexdigest()
         return PREFIX + digest[:_NAME_DIGITS]
 
@@ -163,14 +149,15 @@ class PostgresqlBroker:
         """Make the role of a lease.
 
         Args:
-            order: What is needed.
+            order: The order.
             within: Seconds that it may take.
 
         Returns:
             `username`, `password`, `host`, `port`, `database`.
 
         Raises:
-            BrokerError: It was not made, or nobody can tell.
+            NothingMadeError: No role was made.
+            BrokerError: A role may have been made.
         """
         grants = self._grants.get(order.operation)
         if grants is None:
@@ -197,54 +184,54 @@ class PostgresqlBroker:
         self._run(within, lambda address: self._stop(address, lease))
 
     def end(self, lease: str, within: float) -> None:
-        """Take back the role of a lease: its log-in, its sessions, what it owns, the role.
+        """Remove the role of a lease: its log-in, its sessions, the objects that it owns, and the role itself.
 
         A role that owns an object on which objects of others depend stays as the owner of that object, without log-in and
         without privileges, until nothing depends on it any more.
 
         Args:
-            lease: The lease's id.
+            lease: Id of the lease.
             within: Seconds that it may take.
 
         Raises:
-            NotRemovedError: It is of no use, but still there.
+            NotRemovedError: The role gives no access, but still exists.
             UnreachableError: The server does not let the broker in.
-            BrokerError: It may still be in use.
+            BrokerError: The role may still be in use.
         """
         self._end(lease, within)
 
     def _end(self, lease: str, within: float) -> bool:
-        """Take a role back; returns whether it is gone, which a role that others depend on is not."""
+        """Remove a role; return whether it is gone. A role on whose objects others depend is not."""
         self.stop(lease, within)
         try:
             return self._run(within, lambda address: self._remove(address, lease))
         except BrokerError as error:
-            # Also where no connection is left for it: the kept one, which has just ended the access, is enough for that.
+            # Also if no connection is left for the removal: the kept connection has just ended the access.
             raise NotRemovedError(f"{error}; its access has ended") from error
 
     def end_orphans(self, known: Callable[[], frozenset[str]], within: float) -> int:
-        """Take back the roles of ours whose leases nobody knows.
+        """Remove the roles of this deployment that have no lease.
 
         Args:
-            known: Gives the ids of the leases that there are.
+            known: Returns the ids of all leases.
             within: Seconds that it may take.
 
         Returns:
             The number of removed roles.
 
         Raises:
-            BrokerError: It cannot be told, or one of them may still be there.
+            BrokerError: The roles cannot be listed, or one of them may still exist.
         """
         until = time.monotonic() + within
         marked = self._run(within, self._marked)
         if not marked:
             return 0
-        # Asked after they were seen: the record of a lease is there before its role.
+        # Read after the roles were listed: the record of a lease is committed before its role is made.
         leases = known()
         orphans = {lease: role for role, lease in marked.items() if lease not in leases}
         ended = 0
         failure: BrokerError | None = None
-        # Those that were left before come last: they may take all of the time, and cannot be used.
+        # Roles that were left before come last: they may take all of the time, and give no access.
         for lease, role in sorted(orphans.items(), key=lambda pair: pair[1] in self._leftovers):
             if (left := until - time.monotonic()) <= 0:
                 break
@@ -262,16 +249,16 @@ class PostgresqlBroker:
         return ended
 
     def inspect(self, within: float) -> tuple[str, ...]:
-        """Look for settings of the server by which every role can create objects, and for what ended leases left.
+        """Return settings of the server by which every role can create objects, and objects that ended leases left.
 
         Args:
             within: Seconds that it may take.
 
         Returns:
-            What is wrong, a line each, with the statement that puts it right.
+            One line for each problem, with the statement that fixes it.
 
         Raises:
-            BrokerError: It cannot be told.
+            BrokerError: The settings cannot be read.
         """
         return self._run(within, self._inspect)
 
@@ -533,14 +520,14 @@ class PostgresqlBroker:
         return leases
 
     def _lease_of(self, role: str, mark: str) -> str | None:
-        """Read the comment of a role; None where the role is not ours."""
+        """Return the lease in the comment of a role; `None` for a role of another deployment."""
         try:
             fields = json.loads(mark)
             lease = str(fields["lease"])
             is_ours = (fields["authz"], fields["broker"]) == (self._owner, self.name)
         except (ValueError, LookupError, TypeError, RecursionError):
             return None
-        # Whoever can write a comment cannot have another role dropped: the name follows from the lease.
+        # A user who can write a comment cannot have another role dropped: the name follows from the lease.
         return lease if is_ours and role == self.name_of(lease) else None
 
     # --- how the server stands
@@ -680,14 +667,11 @@ def _by_database(grants: Iterable[Grant], main: str) -> dict[str, list[Grant]]:
 
 
 def scram_verifier(password: str, salt: bytes | None = None) -> str:
-    """Write what PostgreSQL keeps of a password (RFC 5803).
+    """Return the form of a password that PostgreSQL stores (RFC 5803).
 
     Args:
-        password: ASCII.
-        salt: Salt; none: random.
-
-    Returns:
-        `SCRAM-SHA-256$…`, by which nobody can sign on.
+        password: The password.
+        salt: Salt. Default: random.
     """
     salt = salt if salt is not None else secrets.token_bytes(16)
     salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, _SCRAM_ITERATIONS)

@@ -1,4 +1,4 @@
-"""Grants a leased role exactly what its operation is configured to have, in one database."""
+"""Grants a leased role exactly the configured grants of its operation, in one database."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -13,13 +13,13 @@ from authz.leases.protocol import BrokerError
 __all__ = ["COMMENTS", "IS_LEASED", "MARK", "PREFIX", "RoleGrants"]
 
 PREFIX: Final = "authz_"
-"""How the names of leased roles begin."""
+"""Prefix of the names of leased roles."""
 MARK: Final = '{"authz": '
-"""How their comments begin."""
+"""Prefix of their comments."""
 IS_LEASED: Final = f"""
 pg_catalog.starts_with(r.rolname, '{PREFIX}') AND pg_catalog.starts_with(d.description, '{MARK}')
 """
-"""Condition on a role `r` with its comment `d`: some lease's, of whichever deployment."""
+"""Condition on a role `r` with its comment `d`: it is a leased role, of any deployment."""
 COMMENTS: Final = """
 pg_catalog.pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass
 """
@@ -49,17 +49,17 @@ class RoleGrants:
     database: str
     """The database."""
     has_temporary: bool
-    """Whether the role may create temporary tables."""
+    """The role may create temporary tables."""
 
     async def run(self, grants: Sequence[Grant]) -> None:
-        """Grant. A server that grants less than it was told says so in a warning alone.
+        """Grant. A server that grants less than ordered reports it only by a warning.
 
         Args:
-            grants: What is configured; nothing is granted where that is empty.
+            grants: The configured grants. Empty: none.
 
         Raises:
-            BrokerError: The broker's own role may not grant all of it.
-            PostgresError: Something that is configured is not there.
+            BrokerError: The broker's own role may not grant all of them.
+            PostgresError: A configured object does not exist.
         """
         warnings: list[str] = []
 
@@ -84,7 +84,7 @@ class RoleGrants:
             raise BrokerError("its own role may not grant all that is configured")
 
     async def _grant_access(self, grants: Sequence[Grant]) -> None:
-        """Grant what comes with any grant, where `PUBLIC` has it not."""
+        """Grant the access that every grant needs, where `PUBLIC` lacks it."""
         for privilege in ("CONNECT", "TEMPORARY") if self.has_temporary else ("CONNECT",):
             has_privilege = "SELECT pg_catalog.has_database_privilege($1, $2, $3)"
             if not await self.there.fetchval(has_privilege, self.role, self.database, privilege):
@@ -96,7 +96,7 @@ class RoleGrants:
                 await run_statement(self.there, "GRANT USAGE ON SCHEMA %I TO %I", schema, self.role)
 
     async def _grant_all_tables(self, schema: str, grant: Grant) -> None:
-        """Grant on each table of a schema but those of leases, which come and go, and which only their owners can grant."""
+        """Grant on each table of a schema, but on no table of a lease: those come and go, and only their owners can grant."""
         rows = await self.there.fetch(_FIND_TABLES, schema, _MAX_TABLES + 1)
         if len(rows) > _MAX_TABLES:
             raise BrokerError(f"schema `{schema}` holds more than {_MAX_TABLES} tables")
@@ -118,7 +118,7 @@ def _whole_schemas(grant: Grant) -> list[str]:
 
 
 def _statements(grant: Grant) -> Iterable[tuple[str, tuple[str, ...]]]:
-    """Say what grants one entry; `%I` at the end is the role."""
+    """Yield the statements of one entry; `%I` at the end is the role."""
     # A closed set: no text of a configuration stands in a statement unquoted.
     for privilege in (one.value for one in grant.privileges):
         for table in grant.tables:

@@ -1,7 +1,7 @@
-"""Removes from one database what an ended leased role owns and may do there.
+"""Removes from one database the objects and privileges of an ended leased role.
 
-The role itself is the last owner of what it made: nothing is given to another role. An object runs with its owner's rights
-(a `SECURITY DEFINER` function, a view, an index expression), so a new owner would lend its own rights to what an agent wrote.
+The role is the last owner of its objects: none is given to another role. An object runs with its owner's rights
+(a `SECURITY DEFINER` function, a view, an index expression), so a new owner would lend its own rights to an agent's code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -94,7 +94,7 @@ WHERE s.deptype = 'a' AND ({_OF_ROLE} OR (s.dbid = 0 AND s.refobjid = $1
   AND s.classid = 'pg_catalog.pg_database'::pg_catalog.regclass
   AND i.identity = pg_catalog.quote_ident(pg_catalog.current_database())))
 """  # noqa: S608 - constants
-# Triggers and rules of the role's tables run in the sessions of whoever uses the table.
+# Triggers and rules of the role's tables run in the sessions of all users of the tables.
 _FIND_TRIGGERS: Final = """
 SELECT i.type, i.identity
 FROM pg_catalog.pg_class c
@@ -141,7 +141,7 @@ async def roll_back_prepared(there: Any, role: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RoleRemoval:
-    """What is done in one database for one role that can no longer log in, and has no session."""
+    """The removal from one database of one role that can no longer log in, and has no session."""
 
     there: Any
     """A connection to the database; its role is a member of the leased one."""
@@ -151,15 +151,15 @@ class RoleRemoval:
     """Its id."""
 
     async def run(self) -> Sequence[str]:
-        """Drop what the role owns, and revoke what it was granted.
+        """Drop the objects of the role, and revoke its privileges.
 
         Returns:
-            Objects that stay because objects of others depend on them, the first few; the role has no privileges any
-            more, and nothing of it runs with any.
+            The first few objects that stay, because objects of others depend on them. The role has no privileges any more, and none of its
+            objects runs with any.
 
         Raises:
             NotRemovedError: Privileges are left.
-            PostgresError: A statement failed, such as one that waited for a lock of somebody else.
+            PostgresError: A statement failed, for example one that waited for a lock of another session.
         """
         from asyncpg import PostgresError  # noqa: PLC0415 - an extra
 
@@ -175,7 +175,7 @@ class RoleRemoval:
         return await self._run_one_by_one()
 
     async def _run_one_by_one(self) -> Sequence[str]:
-        """Do it where something is in the way: rights first, then each object by itself."""
+        """Remove the role although an object is in the way: privileges first, then each object by itself."""
         from asyncpg import DependentObjectsStillExistError  # noqa: PLC0415 - an extra
 
         await self._revoke_privileges()
@@ -185,7 +185,7 @@ class RoleRemoval:
         await self._disarm()
         if await self.there.fetchval(_COUNT_OWNED, self.oid, _MOST_AT_ONCE) < _MOST_AT_ONCE:
             try:
-                # Whatever has no `DROP` of its own, such as default privileges.
+                # For objects without a `DROP` of their own, such as default privileges.
                 await run_statement(self.there, "DROP OWNED BY %I", self.role)
             except DependentObjectsStillExistError:
                 pass
@@ -211,7 +211,7 @@ class RoleRemoval:
         return [(_REVOKES[row["type"]], row) for row in rows if row["type"] in _REVOKES]
 
     async def _disarm(self) -> None:
-        """Let no code that stays run with the role's rights, nor in the session of anybody else."""
+        """Let no code that stays run with the role's rights, nor in the session of another user."""
         for row in await self.there.fetch(_FIND_TRIGGERS, self.oid):
             # The identity is `name on table`.
             await self._run(f"DROP {_TRIGGERS[row['type']]} {row['identity']}")
@@ -234,7 +234,7 @@ class RoleRemoval:
             return
 
     async def _drop_each(self) -> int:
-        """Try to drop each object once; returns how many went, if another round may drop more."""
+        """Try to drop each object once; return the number of dropped objects if another round may drop more."""
         from asyncpg import DependentObjectsStillExistError  # noqa: PLC0415 - an extra
 
         dropped = kept = 0
@@ -253,7 +253,7 @@ class RoleRemoval:
         return dropped if kept else 0
 
     async def _run(self, statement: str) -> None:
-        """Run a statement whose names the server has quoted; the extended protocol takes no second statement in it."""
+        """Run a statement whose names the server has quoted. The extended protocol takes no second statement in it."""
         from asyncpg.exceptions import (  # noqa: PLC0415 - an extra
             UndefinedFunctionError,
             UndefinedObjectError,

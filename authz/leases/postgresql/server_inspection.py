@@ -1,4 +1,4 @@
-"""Finds settings of a PostgreSQL server that give leased roles more than their grants, or let no lease be made."""
+"""Finds settings of a PostgreSQL server that give leased roles more than their grants, or prevent leases."""
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -10,7 +10,7 @@ from authz.leases.protocol import UnreachableError
 __all__ = ["MINIMUM_VERSION", "ServerInspection", "creation_rights"]
 
 MINIMUM_VERSION: Final = 15
-"""Before it, a role may grant itself to others."""
+"""Oldest supported version. Before it, a role may grant itself to others."""
 
 _MAX_DATABASES: Final = 100
 _MAX_FUNCTIONS: Final = 10
@@ -18,7 +18,7 @@ _MAX_FUNCTIONS: Final = 10
 _ROLE: Final = """
 SELECT r.rolsuper, r.rolcreaterole, r.rolinherit FROM pg_catalog.pg_roles r WHERE r.rolname = current_user
 """
-# What a role may create, beyond what it is granted: one row each, with the statement that ends it for `PUBLIC`.
+# Rights of a role to create objects, beyond its grants: one row each, with the statement that revokes it from `PUBLIC`.
 _CREATION_RIGHTS: Final = """
 SELECT pg_catalog.format('create temporary tables in database `%s`', d.datname) AS right,
        pg_catalog.format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', d.datname) AS remedy
@@ -35,7 +35,7 @@ SELECT pg_catalog.format('create objects in schema `%s` of database `%s`', n.nsp
 FROM pg_catalog.pg_namespace n
 WHERE pg_catalog.has_schema_privilege($1::pg_catalog.name, n.oid, 'CREATE') AND n.nspname <> ALL ($3::pg_catalog.text[])
 """
-# An earlier version gave the broker what leases had made.
+# An earlier version gave objects of leases to the broker.
 _DEFINERS: Final = """
 SELECT i.identity FROM pg_catalog.pg_proc p,
 LATERAL pg_catalog.pg_identify_object('pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, 0) AS i
@@ -56,16 +56,16 @@ ORDER BY d.datname = ANY ($1::pg_catalog.text[]) DESC, d.datname LIMIT $2
 async def creation_rights(
     there: Any, role: str, *, has_temporary: bool = False, schemas: Collection[str] = ()
 ) -> Sequence[tuple[str, str]]:
-    """Find what a role may create in a database, beyond what it is meant to.
+    """Return objects that a role may create in a database, beyond its grants.
 
     Args:
         there: A connection to the database.
-        role: The role; `public` for what every role may do.
-        has_temporary: Whether it is meant to create temporary tables.
-        schemas: Where it is meant to create objects.
+        role: The role; `public` for the rights of every role.
+        has_temporary: The role is meant to create temporary tables.
+        schemas: Schemas in which it is meant to create objects.
 
     Returns:
-        What it may do, and the statement that takes this from `PUBLIC`.
+        Each right, and the statement that revokes it from `PUBLIC`.
     """
     rows = await there.fetch(_CREATION_RIGHTS, role, has_temporary, list(schemas))
     return [(row["right"], row["remedy"]) for row in rows]
@@ -73,7 +73,7 @@ async def creation_rights(
 
 @dataclass(frozen=True, slots=True)
 class ServerInspection:
-    """One look at a server."""
+    """One inspection of a server."""
 
     main: Any
     """A connection to the broker's own database."""
@@ -82,14 +82,10 @@ class ServerInspection:
     databases: Collection[str]
     """Databases that leases have grants in."""
     has_temporary: bool
-    """Whether leases are meant to create temporary tables."""
+    """Leases are meant to create temporary tables."""
 
     async def run(self) -> list[str]:
-        """Look.
-
-        Returns:
-            What is wrong, a line each, with the remedy.
-        """
+        """Return one line for each problem, with its fix."""
         problems = await self._problems_of_role()
         version = self.main.get_server_version().major
         if version < MINIMUM_VERSION:
