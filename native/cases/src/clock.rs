@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use authz_kernel::decision::Time;
 use authz_lane::Clock;
+use authz_state::TimeSource;
 
 /// Clock that stands still between steps, and ids in order.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl StepClock {
     }
 }
 
-impl Clock for StepClock {
+impl TimeSource for StepClock {
     fn since_1970(&self) -> Duration {
         Duration::from_millis(u64::try_from(self.now().0).unwrap_or_default())
     }
@@ -38,7 +39,9 @@ impl Clock for StepClock {
     fn monotonic(&self) -> Instant {
         Instant::now()
     }
+}
 
+impl Clock for StepClock {
     fn sleep(&self, time: Duration) {
         std::thread::sleep(time);
     }
