@@ -19,6 +19,7 @@ from authz.tools.catalog.edited import EditedBundle
 from authz.tools.catalog.fetch import ListingSource, fetch_listing
 from authz.tools.catalog.files import read_catalog, render_catalog
 from authz.tools.catalog.review import Catalog
+from authz.tools.catalog.rules import Rules, read_rules, render_rules, update_rules
 from authz.tools.catalog.tool import Listing, plain, read_listing
 from tests.support import gold
 
@@ -256,6 +257,23 @@ def test_a_verb_reads_the_bundle_once(
     monkeypatch.setattr(Plan, "compile", staticmethod(count("compiles", Plan.compile)))
     assert catalog(bundle, *verb) == 0
     assert counts == {"reads": 1, "compiles": compiles}
+
+
+@pytest.mark.parametrize("character", ["\u202e", "\u200b", "\xad", "\ufeff", "\u2028", "\x85"])
+def test_an_edit_shows_what_is_there(character: str) -> None:
+    """A server chooses the values that a split names: what a reviewer would not see is written as an escape."""
+    path = Path("bundle/catalog/wiki.accepted.yaml")
+    old = Rules(classify={"wiki.a": {"effects": ["read"], "tier": "low"}})
+    case = {f"x{character}y": {"effects": ["read"], "tier": "low"}, '"quoted" # no': {}}
+    split = {"split": {"on": "/op", "cases": case, "when_absent": f"{character}"}}
+    new = Rules(classify={**old.classify, "wiki.b": split})
+    third = Rules(classify={**new.classify, "wiki.c": {"effects": ["write"], "tier": "high"}})
+    text = render_rules("accepted", old) + "# end\n"
+    for rules in (new, third):
+        text = update_rules(path, text, rules)
+        assert character not in text
+        assert text.endswith("# end\n")
+        assert read_rules(path, text).classify == rules.classify
 
 
 def test_what_changes_meanwhile_is_not_written_over(bundle: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from authz.tools.catalog.tool import Listing, plain
 
 __all__ = [
     "catalog_path",
+    "escape_unprintable",
     "flow",
     "parse_catalog",
     "read_catalog",
@@ -195,8 +196,12 @@ def _json(value: object, indent: int = 0) -> str:
         text.encode()
     except ValueError as error:
         raise UsageError(f"a text of the server is not Unicode: {error}") from error
-    text = _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-    return text.replace("\n", "\n" + " " * indent)
+    return escape_unprintable(text).replace("\n", "\n" + " " * indent)
+
+
+def escape_unprintable(quoted: str) -> str:
+    """Escape the characters in double-quoted strings that would show a reviewer another text than is there."""
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
 
 
 class _Loader(yaml.SafeLoader):

@@ -17,7 +17,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from authz.config.document import parse
 from authz.errors import ConfigError, UsageError
-from authz.tools.catalog.files import flow
+from authz.tools.catalog.files import escape_unprintable, flow
 from authz.tools.catalog.tool import plain
 
 __all__ = ["Rules", "read_rules", "render_rules", "update_rules"]
@@ -27,6 +27,7 @@ _HEADERS: Final = {
     "proposed": "# Proposals of `authz catalog classify`: they decide about nothing until `authz catalog review`.\n",
 }
 _SECTIONS: Final = ("resources", "destinations", "classify", "accepted")
+_DOUBLE_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'')
 _COMMENT: Final = re.compile(r"(?:^|\s)(#.*)$")
 _NO_WRAP: Final = 1_000_000
@@ -156,7 +157,8 @@ def update_rules(path: Path, text: str, rules: Rules) -> str:
     if document:
         stream = io.StringIO()
         yaml.dump(document, stream)
-        updated = stream.getvalue()
+        # ruamel.yaml writes characters plainly that a reviewer does not see, for example of a name that the server chose.
+        updated = _DOUBLE_QUOTED.sub(lambda match: escape_unprintable(match[0]), stream.getvalue())
     _refuse_lost_comments(path, text, updated)
     return updated
 
