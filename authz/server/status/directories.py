@@ -115,11 +115,8 @@ class DirectoryStatus:
             return []
         changed = snapshot.directories
         return [
-            (
-                directory,
-                max(0.0, now - changed[directory.name]) if directory.name in changed else None,
-            )
-            for directory in snapshot.plan.directories
+            (one, max(0.0, now - changed[one.name]) if one.name in changed else None)
+            for one in snapshot.plan.directories
         ]
 
 
