@@ -87,7 +87,7 @@ def read_folder(
     """
     bounds = _Bounds(max_bytes, max_files)
     pace = _Pace(pause, _MOST_RESTS if served is not None else 0)
-    known = served.files if served is not None else {}
+    served_files = served.files if served is not None else {}
     try:
         root = Path(os.path.realpath(folder, strict=True))
     except (OSError, ValueError) as error:
@@ -97,8 +97,8 @@ def read_folder(
     if not root.is_dir():
         raise _refused("not a folder.", folder, "Give the folder that has bundle.yaml in it.")
     if os.path.lexists(root / MANIFEST):
-        return _by_manifest(folder, root, bounds, pace, known)
-    before = _read_once(folder, root, bounds, pace, known)
+        return _by_manifest(folder, root, bounds, pace, served_files)
+    before = _read_once(folder, root, bounds, pace, served_files)
     for _ in range(_TRIES):
         pause(_PAUSE)
         after = _read_once(folder, root, bounds, pace, before)
@@ -248,12 +248,12 @@ def _by_manifest(
 ) -> BundleFiles:
     manifest = root / MANIFEST
     try:
-        listed = (_read_file(manifest, bounds.max_bytes) or b"").decode()
+        manifest_text = (_read_file(manifest, bounds.max_bytes) or b"").decode()
     except (OSError, UnicodeDecodeError) as error:
         raise _refused("cannot be read.", manifest, "Write it with sha256sum.") from error
     files: dict[str, bytes] = {}
     room = bounds.max_bytes
-    for number, line in enumerate(listed.splitlines(), 1):
+    for number, line in enumerate(manifest_text.splitlines(), 1):
         if not line.strip():
             continue
         match = _MANIFEST_LINE.fullmatch(line)

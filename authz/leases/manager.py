@@ -238,12 +238,12 @@ class LeaseManager:
                 raise BrokerError(f"there is no broker `{lease.broker}` here")
             what = "no grants are configured for this operation"
             raise ApiError("OUT_OF_SCOPE", GrpcCode.PERMISSION_DENIED, what)
-        named = replace(lease, name=broker.name_of(lease.id))
+        named_lease = replace(lease, name=broker.name_of(lease.id))
         try:
             holder = str(lease.record.get("agent", ""))
             order = LeaseOrder(lease.id, lease.operation, lease.expires_at, holder)
             parts = broker.make(order, within)
-            is_live = self._store.put_lease(replace(named, state=LeaseState.LIVE), lease)
+            is_live = self._store.put_lease(replace(named_lease, state=LeaseState.LIVE), lease)
         except BaseException as error:
             self._count(lease.broker, made=False)
             self._give_up(lease, None if isinstance(error, NothingMadeError) else broker)
@@ -514,21 +514,21 @@ class LeaseManager:
                 raise BrokerError("there are more leases than can be listed at once")
             return ids
 
-        found, failure = 0, ""
+        removed, failure = 0, ""
         try:
-            found = self._brokers[name].end_orphans(known, _LONGEST)
+            removed = self._brokers[name].end_orphans(known, _LONGEST)
             self._inspected(name, self._brokers[name].inspect(_LONGEST))
         except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
             failure = str(error)[:_MAX_ERROR] or type(error).__name__
         with self._lock:
             counts = self._counts[name]
-            counts.orphans += found
+            counts.orphans += removed
             before = counts.orphan_failures
             counts.orphan_failures = before + 1 if failure else 0
             pause = _backoff(counts.orphan_failures) if failure else _jittered(_ORPHAN_SECONDS)
             counts.orphans_due = time.monotonic() + pause
-        if found:
-            self._log.warning("secrets without a lease were removed", broker=name, count=found)
+        if removed:
+            self._log.warning("secrets without a lease were removed", broker=name, count=removed)
         if failure and not before:
             what = "secrets without a lease cannot be looked for; trying again"
             self._log.warning(what, broker=name, error=failure)

@@ -98,8 +98,8 @@ class _Secrets:
     @property
     def parts(self) -> dict[str, StatusPart]:
         """Parts that readiness shows, by name."""
-        named = {"injections": self.static, "leases": self.leases}
-        return {name: part for name, part in named.items() if part is not None}
+        parts = {"injections": self.static, "leases": self.leases}
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 def build_node(config: Config, log: Logger) -> NodeParts:
@@ -361,13 +361,13 @@ def _insecure_listeners(config: Config) -> list[str]:
 
 def _listeners(config: Config) -> dict[str, Listener]:
     """Return each configured listener, by name."""
-    named: dict[str, Listener | None] = {
+    configured: dict[str, Listener | None] = {
         **config.listeners.decisions,
         "admin": config.listeners.admin,
         "metrics": config.listeners.metrics,
         "http": config.listeners.http,
     }
-    return {name: listener for name, listener in named.items() if listener is not None}
+    return {name: listener for name, listener in configured.items() if listener is not None}
 
 
 def _remove_sockets(config: Config) -> None:

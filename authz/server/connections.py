@@ -105,9 +105,9 @@ class ConnectionLimiter:
         new = self._read()
         for place in self.places:
             mine = [
-                (descriptor, one)
-                for descriptor, one in self._descriptors.items()
-                if one.place is place and not one.closed
+                (descriptor, connection)
+                for descriptor, connection in self._descriptors.items()
+                if connection.place is place and not connection.closed
             ]
             mine.sort(key=lambda pair: pair[1].number)
             place.opened = len(mine)
@@ -126,14 +126,14 @@ class ConnectionLimiter:
                 status = os.fstat(descriptor)
             except OSError:
                 continue
-            one = self._descriptors.get(descriptor)
-            if one is None or one.inode != status.st_ino:
+            connection = self._descriptors.get(descriptor)
+            if connection is None or connection.inode != status.st_ino:
                 place, peer = (
                     self._find_owner(descriptor) if stat.S_ISSOCK(status.st_mode) else (None, "")
                 )
-                one = _Connection(status.st_ino, place, peer, next(self._numbers))
+                connection = _Connection(status.st_ino, place, peer, next(self._numbers))
                 new += place is not None
-            descriptors[descriptor] = one
+            descriptors[descriptor] = connection
         self._descriptors = descriptors
         return new
 
@@ -194,10 +194,10 @@ class ConnectionLimiter:
     def _shut_all(
         place: ConnectionLimit, bound: str, over: Iterable[tuple[int, _Connection]]
     ) -> None:
-        for descriptor, one in over:
-            one.closed = True
+        for descriptor, connection in over:
+            connection.closed = True
             place.refused[bound] += 1
-            _shut(descriptor, one.inode)
+            _shut(descriptor, connection.inode)
 
 
 def _is_at(host: str, local: str) -> bool:

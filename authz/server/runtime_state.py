@@ -232,16 +232,16 @@ class RuntimeState:
                 return False
             url, column = directory.url, directory.column
             new = FetchedDirectory(url, column, digest, entries, self._clock())
-            known = before.fetched.get(directory.name)
+            replaced = before.fetched.get(directory.name)
             self._swap_fetched({**before.fetched, directory.name: new})
-            return known is None or known.digest != digest
+            return replaced is None or replaced.digest != digest
 
     def drop_directory(self, directory: Directory) -> None:
         """Remove the entries of a directory that was fetched for a bundle."""
         with self._lock:
             fetched = dict(self._snapshot.fetched)
-            known = fetched.get(directory.name)
-            if known is not None and known.is_of(directory):
+            dropped = fetched.get(directory.name)
+            if dropped is not None and dropped.is_of(directory):
                 del fetched[directory.name]
                 self._swap_fetched(fetched)
 

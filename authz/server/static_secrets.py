@@ -98,8 +98,8 @@ class StaticSecrets:
             "1 where the standing secret of an injection can be read, else 0: then its systems are out of reach.",
             MetricKind.GAUGE,
             tuple(
-                (name, {"injection": one}, float(self._secrets.get(one) is not None))
-                for one in self._settings
+                (name, {"injection": injection}, float(self._secrets.get(injection) is not None))
+                for injection in self._settings
             ),
         )
 

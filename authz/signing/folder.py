@@ -80,7 +80,7 @@ class FolderKeys:
 
     def find(self) -> Sequence[SigningKey]:
         """Read every new or changed `*.pem`, and return all keys; raises KeysError for a file that others can read, or that is no key."""
-        found: dict[tuple[int, ...], FileKey] = {}
+        keys: dict[tuple[int, ...], FileKey] = {}
         try:
             self._check()
             files = sorted(self._folder.glob("*.pem"))
@@ -91,19 +91,19 @@ class FolderKeys:
             raise KeysError(f"{what} Remove those that sign no longer.")
         for file in files:
             content, version = _read(file)
-            found[version] = self._known.get(version) or _parse(file, content)
-        self._known = found
-        return tuple({key.kid: key for key in found.values()}.values())
+            keys[version] = self._known.get(version) or _parse(file, content)
+        self._known = keys
+        return tuple({key.kid: key for key in keys.values()}.values())
 
     def generate(self, algorithm: SigningAlgorithm) -> SigningKey:
         """Make a key and write it, so that its file survives a power failure; raises KeysError if that fails."""
-        made: _Private = (
+        private: _Private = (
             ed25519.Ed25519PrivateKey.generate()
             if algorithm is SigningAlgorithm.EDDSA
             else ec.generate_private_key(ec.SECP256R1())
         )
-        key = FileKey.of(made)
-        pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        key = FileKey.of(private)
+        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         partial = self._folder / f".{secrets.token_hex(8)}"
         try:
             self._check()

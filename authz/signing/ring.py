@@ -277,25 +277,25 @@ class KeyRing:
 
     def _tend(self, now: float) -> None:
         own = {key.kid: key for key in self._place.find()}
-        known = {record.kid: record for record in self._records.signing_keys()}
-        problems = self._forget(own, known, now)
-        for kid in sorted(own.keys() - known.keys()):
+        records = {record.kid: record for record in self._records.signing_keys()}
+        problems = self._forget(own, records, now)
+        for kid in sorted(own.keys() - records.keys()):
             if self._records.is_key_revoked(kid):
                 # Its record was removed, and it must not get a new one.
                 del own[kid]
             else:
-                self._publish(own[kid], known, now)
-        for record in list(known.values()):
+                self._publish(own[kid], records, now)
+        for record in list(records.values()):
             if record.kid in own and record.node != self._node:
                 # The node with the private half owns the key: the node was renamed.
-                self._put(replace(record, node=self._node), known)
+                self._put(replace(record, node=self._node), records)
             elif record.node == self._node and record.kid not in own:
                 # Its private half was removed: it cannot sign any more.
-                self._end(record, known, now)
-        usable = self._end_revoked(own, known, now)
-        problems += self._succeed(usable, known, now)
-        self._retire(usable, known, now)
-        self._publish_ring(usable, known, problems)
+                self._end(record, records, now)
+        usable = self._end_revoked(own, records, now)
+        problems += self._succeed(usable, records, now)
+        self._retire(usable, records, now)
+        self._publish_ring(usable, records, problems)
 
     def _end_revoked(
         self, own: dict[str, SigningKey], known: dict[str, KeyRecord], now: float
@@ -322,9 +322,9 @@ class KeyRing:
         if waiting or not due:
             return ()
         try:
-            made = self._place.generate(self._keys.algorithm)
-            own[made.kid] = made
-            self._publish(made, known, now)
+            next_key = self._place.generate(self._keys.algorithm)
+            own[next_key.kid] = next_key
+            self._publish(next_key, known, now)
         except AuthzError as error:
             if newest is None:
                 raise
@@ -337,14 +337,14 @@ class KeyRing:
         first = not known and self._published in {"", PublishedRing().jwks()}
         start = now if first else now + self._ahead
         jwk = json.dumps(key.jwk, sort_keys=True, separators=(",", ":"))
-        made = KeyRecord(key.kid, self._node, jwk, now, start, self._expiry(start))
-        self._put(made, known)
+        record = KeyRecord(key.kid, self._node, jwk, now, start, self._expiry(start))
+        self._put(record, known)
         if first:
-            others = [one for one in self._records.signing_keys() if one.kid != key.kid]
-            known.update((one.kid, one) for one in others)
-            if any((one.published_at, one.kid) < (now, key.kid) for one in others):
+            others = [other for other in self._records.signing_keys() if other.kid != key.kid]
+            known.update((other.kid, other) for other in others)
+            if any((other.published_at, other.kid) < (now, key.kid) for other in others):
                 later = now + self._ahead
-                self._put(replace(made, active_from=later, expires_at=self._expiry(later)), known)
+                self._put(replace(record, active_from=later, expires_at=self._expiry(later)), known)
         self._log.info(
             "a signing key is published",
             kid=key.kid,
@@ -392,7 +392,7 @@ class KeyRing:
     ) -> tuple[str, ...]:
         """Remove keys whose tokens have all ended: the private half first, then the record."""
         problems: list[str] = []
-        for record in [one for one in known.values() if one.expires_at <= now]:
+        for record in [record for record in known.values() if record.expires_at <= now]:
             mine = record.kid in own
             # While the private half exists, the record stays: without it, the key would count as new.
             gone = mine or record.node == self._node

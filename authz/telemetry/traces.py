@@ -99,9 +99,9 @@ def read_settings(
 def _exporter(variables: Mapping[str, str]) -> str | None:
     if variables.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
-    named = variables.get("OTEL_TRACES_EXPORTER", "").lower()
-    if named:
-        return None if named == "none" else named
+    exporter = variables.get("OTEL_TRACES_EXPORTER", "").lower()
+    if exporter:
+        return None if exporter == "none" else exporter
     # `otlp` is the standard's default; here it needs a place to send to, so that nobody pays for a variable that
     # was set for other programs.
     endpoints = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -254,17 +254,17 @@ def _make(settings: TraceSettings) -> "SpanExporter":
         module, name = "opentelemetry.sdk.trace.export", "ConsoleSpanExporter"
     else:
         module, name = _GRPC if settings.protocol == "grpc" else _HTTP, "OTLPSpanExporter"
-    made: SpanExporter = getattr(importlib.import_module(module), name)()
-    return made
+    exporter: SpanExporter = getattr(importlib.import_module(module), name)()
+    return exporter
 
 
 def _resource(version: str) -> "Resource":
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - an extra
 
-    found = Resource.create({"service.version": version})
-    if str(found.attributes.get("service.name", "")).startswith("unknown_service"):
-        found = found.merge(Resource({"service.name": "authz"}))
-    return found
+    resource = Resource.create({"service.version": version})
+    if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
+        resource = resource.merge(Resource({"service.name": "authz"}))
+    return resource
 
 
 def _readable(span: Mapping[str, Any], resource: "Resource") -> "ReadableSpan":

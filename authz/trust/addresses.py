@@ -82,13 +82,13 @@ def refusal(address: Address, reach: Reach) -> str | None:
     address = _inner(address)
     kind = _kind(address)
     if kind is None or kind == _METADATA_SERVICE:
-        allowed = kind is None
+        is_allowed = kind is None
     else:
-        listed = any(address in network for network in reach.networks)
-        allowed = listed or (reach.private and kind in (_IS_LOOPBACK, _IS_PRIVATE))
+        is_listed = any(address in network for network in reach.networks)
+        is_allowed = is_listed or (reach.private and kind in (_IS_LOOPBACK, _IS_PRIVATE))
     if reach.loopback_only:
-        kind, allowed = "not loopback", kind == _IS_LOOPBACK
-    return None if allowed else kind
+        kind, is_allowed = "not loopback", kind == _IS_LOOPBACK
+    return None if is_allowed else kind
 
 
 def _kind(address: Address) -> str | None:

@@ -90,10 +90,10 @@ def authorities_of(bundle: str) -> tuple[bytes, ...]:
     """
     try:
         entries = [entry for entry in json.loads(bundle)["keys"] if entry.get("use") == "x509-svid"]
-        found = [base64.b64decode(entry["x5c"][0], validate=True) for entry in entries]
+        certificates = [base64.b64decode(entry["x5c"][0], validate=True) for entry in entries]
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return ()
-    return tuple(der for der in found if not _is_forgeable(der))
+    return tuple(der for der in certificates if not _is_forgeable(der))
 
 
 def _is_forgeable(der: bytes) -> bool:

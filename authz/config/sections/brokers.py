@@ -237,12 +237,12 @@ def _grant(path: Path, grant: Grant) -> Iterator[Finding]:
         "sequences": (grant.sequences, _SEQUENCES),
         "schemas": (grant.schemas, _SCHEMAS),
     }
-    named = [kind for kind, (objects, _) in kinds.items() if objects]
-    if len(named) != 1:
+    given = [kind for kind, (objects, _) in kinds.items() if objects]
+    if len(given) != 1:
         what = "a grant is of one of `tables`, `sequences`, `schemas`."
         yield Finding(path, what, "Write one entry for each.")
         return
-    kind = named[0]
+    kind = given[0]
     objects, allowed = kinds[kind]
     if grant.columns:
         allowed = _COLUMNS

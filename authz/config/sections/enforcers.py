@@ -110,11 +110,11 @@ def enforcer_findings(
             continue
         listener = decisions.get(enforcer.listener)
         if listener is None:
-            known = ", ".join(sorted(decisions)) or "none"
+            declared = ", ".join(sorted(decisions)) or "none"
             yield Finding(
                 (*path, "listener"),
                 f"enforcer `{enforcer.name}` names listener `{enforcer.listener}`, which does not exist.",
-                f"Declared: {known}.",
+                f"Declared: {declared}.",
             )
         elif host_and_port(listener.address) is not None:
             yield Finding(
@@ -161,11 +161,11 @@ def _match(
             "Write `spiffe://trust.domain/ns/tools/sa/crm`; `*` stands for one whole segment of the path.",
         )
     elif domain not in domains:
-        known = ", ".join(sorted(domains)) or "none"
+        trusted = ", ".join(sorted(domains)) or "none"
         yield Finding(
             at,
             f"enforcer `{name}` is of trust domain `{domain}`, which is not trusted. Its certificate would be refused.",
-            f"Add it under trust.domains; there: {known}.",
+            f"Add it under trust.domains; there: {trusted}.",
         )
     if not any(listener.is_mutual for listener in decisions.values()):
         yield Finding(
@@ -226,8 +226,8 @@ def _uids(
     """Yield a front end behind a socket that any agent of the same folder could open."""
     is_socket = enforcer.match is None
     listener = decisions.get(enforcer.listener or "")
-    said = {Relay.PROMPT: "prompts", Relay.SESSION: "contexts of sessions"}
-    spoken = next((words for relay, words in said.items() if relay in enforcer.relays), None)
+    facts = {Relay.PROMPT: "prompts", Relay.SESSION: "contexts of sessions"}
+    spoken = next((words for relay, words in facts.items() if relay in enforcer.relays), None)
     if is_socket and spoken is not None and not enforcer.uids:
         yield Finding(
             (*path, "relays"),

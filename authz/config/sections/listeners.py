@@ -121,8 +121,8 @@ def listener_findings(
     listeners: Listeners, *, has_domains: bool, has_credentials: bool
 ) -> Iterator[Finding]:
     """Yield errors of `listeners` that the types cannot express."""
-    named: dict[str, Listener] = {**listeners.decisions}
-    if not named:
+    served_listeners: dict[str, Listener] = {**listeners.decisions}
+    if not served_listeners:
         yield Finding(
             ("listeners",),
             "no listener answers decisions.",
@@ -134,7 +134,7 @@ def listener_findings(
             yield Finding(path, f"`{name}` is no name of a listener.", "Use lower-case letters.")
         yield from _decision_listener(path, name, listener, has_domains=has_domains)
     if listeners.admin is not None:
-        named["admin"] = listeners.admin
+        served_listeners["admin"] = listeners.admin
         if socket_path(listeners.admin.address) is None:
             yield Finding(
                 ("listeners", "admin", "address"),
@@ -142,12 +142,12 @@ def listener_findings(
                 "Use `unix:///run/authz/admin.sock`.",
             )
     if listeners.metrics is not None:
-        named["metrics"] = listeners.metrics
+        served_listeners["metrics"] = listeners.metrics
     if listeners.http is not None:
-        named["http"] = listeners.http
+        served_listeners["http"] = listeners.http
         yield from _http(listeners.http, has_credentials=has_credentials)
     addresses: dict[str, str] = {}
-    for name, served in named.items():
+    for name, served in served_listeners.items():
         path = ("listeners", name)
         yield from _address((*path, "address"), name, served.address)
         yield from _tls((*path, "tls"), name, served)

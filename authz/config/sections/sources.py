@@ -73,10 +73,10 @@ class TrustSource(Strict):
     """Intervals of the fetches."""
 
 
-def several_sources(path: Path, of: str, named: Sequence[str]) -> Finding:
+def several_sources(path: Path, of: str, given: Sequence[str]) -> Finding:
     """Return the error of a source with several places that keys come from."""
-    listed = " and ".join(f"`{key}`" for key in named)
-    return Finding(path, f"{of} has {listed}.", "Keep one: which keys count would be chance.")
+    keys = " and ".join(f"`{key}`" for key in given)
+    return Finding(path, f"{of} has {keys}.", "Keep one: which keys count would be chance.")
 
 
 def file_findings(path: Path, of: str, source: TrustSource) -> Iterator[Finding]:

@@ -228,20 +228,20 @@ def _alone(path: Path, alias: str, issuer: Issuer, identity: Identity) -> Iterat
 def _keys(path: Path, alias: str, issuer: Issuer, refresh: Refresh) -> Iterator[Finding]:
     source = issuer.jwks
     path, of = (*path, "jwks"), f"issuer `{alias}`"
-    named = [key for key in ("file", "url") if getattr(source, key) is not None]
+    given = [key for key in ("file", "url") if getattr(source, key) is not None]
     if source.discovery:
-        named.append("discovery")
-    if len(named) > 1:
-        yield several_sources(path, of, named)
-    elif not named and source.discovery is False:
+        given.append("discovery")
+    if len(given) > 1:
+        yield several_sources(path, of, given)
+    elif not given and source.discovery is False:
         yield Finding(
             path,
             f"{of} has no keys: every token of it would be refused.",
             "Give file, url or discovery: true.",
         )
-    elif named == ["file"]:
+    elif given == ["file"]:
         yield from file_findings(path, of, source)
-    elif named == ["url"]:
+    elif given == ["url"]:
         yield from fetched_findings(path, of, source, refresh)
     else:
         yield from fetched_findings(path, of, source, refresh, issuer.issuer)
@@ -250,18 +250,18 @@ def _keys(path: Path, alias: str, issuer: Issuer, refresh: Refresh) -> Iterator[
 def _bundle(path: Path, name: str, source: BundleSource, trust: Trust) -> Iterator[Finding]:
     of = f"trust domain `{name}`"
     ways = ("file", "url", "workload_api")
-    named = [key for key in ways if getattr(source, key) is not None]
-    if len(named) > 1:
-        yield several_sources(path, of, named)
+    given = [key for key in ways if getattr(source, key) is not None]
+    if len(given) > 1:
+        yield several_sources(path, of, given)
         return
-    if not named:
+    if not given:
         yield Finding(
             path,
             f"{of} has no bundle: every credential of it would be refused.",
             "Give one of file, url, workload_api.",
         )
         return
-    if named != ["url"]:
+    if given != ["url"]:
         spiffe = source.profile is not BundleProfile.HTTPS_WEB
         for key in ("endpoint_spiffe_id", "bootstrap_file", *(("profile",) if spiffe else ())):
             if getattr(source, key) is not None:
@@ -270,9 +270,9 @@ def _bundle(path: Path, name: str, source: BundleSource, trust: Trust) -> Iterat
                     f"{of} has `{key}`, and no endpoint at a url.",
                     f"Remove {key}, or give url.",
                 )
-    if named == ["file"]:
+    if given == ["file"]:
         yield from file_findings(path, of, source)
-    elif named == ["workload_api"]:
+    elif given == ["workload_api"]:
         yield from web_findings(path, of, source, "the Workload API")
         yield from interval_findings((*path, "refresh"), of, source.refresh.over(trust.refresh))
         if socket_path(source.workload_api or "") is None:
@@ -319,29 +319,29 @@ def _endpoint_id(
     path: Path, name: str, source: BundleSource, endpoint: str, trust: Trust
 ) -> Iterator[Finding]:
     of = f"trust domain `{name}`"
-    found = _SPIFFE_ID.fullmatch(endpoint)
-    if found is None:
+    spiffe_id = _SPIFFE_ID.fullmatch(endpoint)
+    if spiffe_id is None:
         yield Finding(
             (*path, "endpoint_spiffe_id"),
             f"`{endpoint}` is no SPIFFE ID of a workload.",
             "Write spiffe://<trust domain>/<path>.",
         )
-    elif found[1] == name:
+    elif spiffe_id[1] == name:
         if source.bootstrap_file is None:
             yield Finding(
                 path,
                 f"{of} gives its bundle itself, and has no `bootstrap_file`. Nothing would verify the first fetch.",
                 "Add bootstrap_file: a copy of its bundle that came another way.",
             )
-    elif found[1] not in trust.domains:
+    elif spiffe_id[1] not in trust.domains:
         yield Finding(
             (*path, "endpoint_spiffe_id"),
-            f"the endpoint of {of} is of the trust domain `{found[1]}`, which is not trusted.",
+            f"the endpoint of {of} is of the trust domain `{spiffe_id[1]}`, which is not trusted.",
             f"Add it under trust.domains, or name an endpoint of `{name}`.",
         )
     elif source.bootstrap_file is not None:
         yield Finding(
             (*path, "bootstrap_file"),
-            f"the endpoint of {of} is verified by the bundle of `{found[1]}`, not by `bootstrap_file`.",
+            f"the endpoint of {of} is verified by the bundle of `{spiffe_id[1]}`, not by `bootstrap_file`.",
             "Remove bootstrap_file.",
         )

@@ -75,12 +75,12 @@ class ServerAddress:
         if self.tls is None:
             return None
         try:
-            made = ssl.create_default_context(cafile=self.tls["sslrootcert"])
+            context = ssl.create_default_context(cafile=self.tls["sslrootcert"])
             if "sslcert" in self.tls:
-                made.load_cert_chain(self.tls["sslcert"], self.tls["sslkey"])
+                context.load_cert_chain(self.tls["sslcert"], self.tls["sslkey"])
         except (OSError, ssl.SSLError) as error:
             raise BrokerError(f"a file of the connection's TLS cannot be used: {error}") from error
-        return made
+        return context
 
 
 def _defects(scheme: str, user: str | None, settings: dict[str, str]) -> Iterator[str]:

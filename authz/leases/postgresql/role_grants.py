@@ -109,8 +109,8 @@ class RoleGrants:
 
 
 def _schemas(grants: Iterable[Grant]) -> list[str]:
-    named = chain.from_iterable((*grant.tables, *grant.sequences) for grant in grants)
-    return sorted({name.partition(".")[0] for name in named})
+    names = chain.from_iterable((*grant.tables, *grant.sequences) for grant in grants)
+    return sorted({name.partition(".")[0] for name in names})
 
 
 def _whole_schemas(grant: Grant) -> list[str]:
@@ -120,7 +120,7 @@ def _whole_schemas(grant: Grant) -> list[str]:
 def _statements(grant: Grant) -> Iterable[tuple[str, tuple[str, ...]]]:
     """Yield the statements of one entry; `%I` at the end is the role."""
     # A closed set: no text of a configuration stands in a statement unquoted.
-    for privilege in (one.value for one in grant.privileges):
+    for privilege in (granted.value for granted in grant.privileges):
         for table in grant.tables:
             schema, _, name = table.partition(".")
             if name == "*":

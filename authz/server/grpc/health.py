@@ -49,10 +49,10 @@ class SideThreads:
         moved = _Moved(
             behavior, self.pool, self._streams if receives else answers, receives=receives
         )
-        made: AnyHandler = getattr(grpc, f"{kind}_rpc_method_handler")(
+        moved_handler: AnyHandler = getattr(grpc, f"{kind}_rpc_method_handler")(
             moved, handler.request_deserializer, handler.response_serializer
         )
-        return made
+        return moved_handler
 
     def close(self) -> None:
         """End the threads."""

@@ -296,9 +296,9 @@ class Receiver(futures.Executor):
             if not _server._is_rpc_state_active(state):  # noqa: SLF001
                 return False
             call.begun = time.monotonic()
-            came = _server._receive_message(state, call.event.call, call.args[5])  # noqa: SLF001
+            received = _server._receive_message(state, call.event.call, call.args[5])  # noqa: SLF001
             call.event.call.start_server_batch(
-                (cygrpc.ReceiveMessageOperation(0),), partial(self._came, call, came)
+                (cygrpc.ReceiveMessageOperation(0),), partial(self._came, call, received)
             )
             state.due.add(_server._RECEIVE_MESSAGE_TOKEN)  # noqa: SLF001
             return True
@@ -535,10 +535,10 @@ def peer_of_address(address: str) -> str:
         return kind
     host = rest.rpartition(":")[0].strip("[]").partition("%")[0]
     try:
-        known = ipaddress.ip_address(host)
+        ip = ipaddress.ip_address(host)
     except ValueError:
         return kind
-    mapped = known.ipv4_mapped if isinstance(known, ipaddress.IPv6Address) else None
-    if isinstance(known, ipaddress.IPv6Address) and mapped is None:
-        return str(ipaddress.ip_network((known, 64), strict=False))
-    return str(mapped or known)
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    if isinstance(ip, ipaddress.IPv6Address) and mapped is None:
+        return str(ipaddress.ip_network((ip, 64), strict=False))
+    return str(mapped or ip)

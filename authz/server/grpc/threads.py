@@ -69,15 +69,15 @@ def thread_families(listeners: Iterable[ListenerThreads]) -> list[MetricFamily]:
     def samples(
         name: str, read: Callable[[ListenerThreads], float]
     ) -> tuple[tuple[str, dict[str, str], float], ...]:
-        return tuple((name, {"listener": one.name}, read(one)) for one in listeners)
+        return tuple((name, {"listener": listener.name}, read(listener)) for listener in listeners)
 
     refused = tuple(
         (
             "authz_unreceived_refused_total",
-            {"listener": one.name, "reason": reason},
-            float(one.receiver.refused(reason)),
+            {"listener": listener.name, "reason": reason},
+            float(listener.receiver.refused(reason)),
         )
-        for one in listeners
+        for listener in listeners
         for reason in ("DEADLINE", "OVERLOADED")
     )
     gauge, counter = MetricKind.GAUGE, MetricKind.COUNTER
@@ -86,19 +86,19 @@ def thread_families(listeners: Iterable[ListenerThreads]) -> list[MetricFamily]:
             "authz_queue_depth",
             "Calls that wait for a thread.",
             gauge,
-            samples("authz_queue_depth", lambda one: float(one.executor.depth)),
+            samples("authz_queue_depth", lambda listener: float(listener.executor.depth)),
         ),
         MetricFamily(
             "authz_shed",
             "Calls refused because the queue was full.",
             counter,
-            samples("authz_shed_total", lambda one: float(one.executor.shed)),
+            samples("authz_shed_total", lambda listener: float(listener.executor.shed)),
         ),
         MetricFamily(
             "authz_unreceived_calls",
             "Calls whose message has not come.",
             gauge,
-            samples("authz_unreceived_calls", lambda one: float(one.receiver.unreceived)),
+            samples("authz_unreceived_calls", lambda listener: float(listener.receiver.unreceived)),
         ),
         MetricFamily(
             "authz_unreceived_refused",
@@ -110,6 +110,6 @@ def thread_families(listeners: Iterable[ListenerThreads]) -> list[MetricFamily]:
             "authz_untaken",
             "Calls cancelled because their callers did not take the answer.",
             counter,
-            samples("authz_untaken_total", lambda one: float(one.receiver.untaken)),
+            samples("authz_untaken_total", lambda listener: float(listener.receiver.untaken)),
         ),
     ]

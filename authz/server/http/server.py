@@ -115,7 +115,11 @@ class WebServer:
     def busy(self) -> int:
         """Number of complete requests without an answer."""
         connections = tuple(self._server.server_state.connections)
-        return sum(1 for one in connections if isinstance(one, _Protocol) and not one.is_waiting)
+        return sum(
+            1
+            for connection in connections
+            if isinstance(connection, _Protocol) and not connection.is_waiting
+        )
 
     def start(self) -> None:
         """Serve; raises UnavailableError if the server does not start."""
@@ -275,8 +279,10 @@ def _chain_of(connection: ssl.SSLObject | None) -> tuple[bytes, ...]:
         of = getattr(connection, "_sslobj", None)
     sent: Sequence[Any] = of.get_unverified_chain() if of is not None else ()
     chain = tuple(
-        one if isinstance(one, bytes) else ssl.PEM_cert_to_DER_cert(one.public_bytes())
-        for one in (sent or ())[:_MAX_CHAIN]
+        certificate
+        if isinstance(certificate, bytes)
+        else ssl.PEM_cert_to_DER_cert(certificate.public_bytes())
+        for certificate in (sent or ())[:_MAX_CHAIN]
     )
     return chain if chain and chain[0] == leaf else (leaf,)
 

@@ -115,8 +115,11 @@ class DirectoryStatus:
             return []
         changed = snapshot.directories
         return [
-            (one, max(0.0, now - changed[one.name]) if one.name in changed else None)
-            for one in snapshot.plan.directories
+            (
+                directory,
+                max(0.0, now - changed[directory.name]) if directory.name in changed else None,
+            )
+            for directory in snapshot.plan.directories
         ]
 
 

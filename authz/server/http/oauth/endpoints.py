@@ -220,7 +220,7 @@ class OAuthApp:
         return bytes(body)
 
     def _facts(self, request: Request, client: OAuthClient) -> CallFacts:
-        pem = [ssl.DER_cert_to_PEM_cert(one).encode() for one in client.chain]
+        pem = [ssl.DER_cert_to_PEM_cert(certificate).encode() for certificate in client.chain]
         peer = request.client
         return CallFacts(
             "http",

@@ -97,11 +97,11 @@ def _task(form: Mapping[str, str]) -> dict[str, Any]:
 
 def _details(text: str) -> list[dict[str, Any]]:
     """Read the authorization details; an unknown member is refused (RFC 9396 §5)."""
-    said = _parsed(text, Defect.DETAILS)
-    if not isinstance(said, list) or not 1 <= len(said) <= _MAX_DETAILS:
+    details = _parsed(text, Defect.DETAILS)
+    if not isinstance(details, list) or not 1 <= len(details) <= _MAX_DETAILS:
         raise Defect.DETAILS.error()
     read = []
-    for entry in said:
+    for entry in details:
         if not isinstance(entry, dict) or entry.get("type") != DETAIL_TYPE:
             raise Defect.DETAIL_TYPE.error()
         if unknown := sorted(entry.keys() - _DETAIL_MEMBERS):
@@ -114,7 +114,7 @@ def _details(text: str) -> list[dict[str, Any]]:
             raise Defect.DETAIL_VALUE.error("resource")
         destinations = entry.get("destinations", [])
         if not isinstance(destinations, list) or not all(
-            isinstance(one, str) for one in destinations
+            isinstance(name, str) for name in destinations
         ):
             raise Defect.DETAIL_VALUE.error("destinations")
         read.append(
@@ -127,11 +127,11 @@ def _parsed(text: str, defect: Defect) -> Any:
     """Read JSON that every reader understands alike: no duplicate members, no inexact numbers, no NaN."""
 
     def pairs(members: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(members)
-        if len(made) != len(members):
+        value = dict(members)
+        if len(value) != len(members):
             message = "a member is there twice"
             raise ValueError(message)
-        return made
+        return value
 
     def exact(number: str) -> float:
         read = float(number)
