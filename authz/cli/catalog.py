@@ -236,7 +236,7 @@ def accept(
     """Accept tools as they are now. The proposal of a tool without a rule becomes its rule."""
     terminal = Terminal()
     if every == bool(operations):
-        raise UsageError("name operations, or say --all")
+        raise UsageError("name operations, or give --all")
     if most not in TIERS:
         raise UsageError(f"--max-tier {plain(most)}: {', '.join(TIERS)}")
     catalog = _catalog(bundle, system, var)
@@ -292,7 +292,7 @@ def drift(
         tool for tool in _open(bundle, var).plan.tools() if system in {"", str(tool["system"])}
     ]
     if system and not tools:
-        raise UsageError(f"`{plain(system, 80)}` is no MCP system of the bundle")
+        raise UsageError(f"the bundle has no MCP system `{plain(system, 80)}`")
     drifted = [tool for tool in tools if tool["accepted"] not in {None, tool["digest"]}]
     for tool in drifted:
         terminal.line(
@@ -305,7 +305,7 @@ def drift(
 
 def _listing(file: Path | None, source: ListingSource) -> Listing:
     if (file is not None) + bool(source.command) + bool(source.url) != 1:
-        raise UsageError("say where the tools are: one of --file, --stdio, --url")
+        raise UsageError("give one of --file, --stdio and --url")
     return read_listing(_text(file)) if file is not None else fetch_listing(source)
 
 

@@ -88,7 +88,7 @@ def issue(
     ) as client:
         issued = client.credentials.issue(operation, arguments.encode(), **said)
     if not isinstance(issued, TaskCredential):
-        raise UsageError("the system's secrets are leased; ask for them by the SDK")
+        raise UsageError("the secrets of the system are leased; get them with the SDK")
     if output == "json":
         told = {"token_type": issued.token_type, "expires_at": issued.expires_at}
         Terminal().json({"token": issued.token, **told, "decision_id": issued.decision_id})

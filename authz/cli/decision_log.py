@@ -109,7 +109,7 @@ def log_source(
         audit = files_of.get("audit")
         bundle = Path(files_of["bundle"]) if "bundle" in files_of else None
     if not audit:
-        raise UsageError("the node does not say where its audit is; say --log FILE")
+        raise UsageError("the node does not tell the path of its audit file; give --log FILE")
     return LogSource(audit=Path(audit), bundle=bundle, variables=values)
 
 
@@ -131,7 +131,7 @@ def history(terminal: Terminal, source: LogSource, within: Span) -> Iterator[Rec
     stdin: Lines | None = sys.stdin.buffer if source.stdin else None
     yield from decisions(files, stdin, within, tell)
     if damaged > _SHOWN:
-        terminal.note(f"{damaged} lines are no records")
+        terminal.note(f"{damaged} lines are not valid records")
 
 
 def read_bundle(

@@ -44,7 +44,7 @@ def demo(
     terminal = Terminal()
     if mesh:
         if keep:
-            raise UsageError("--keep goes without --mesh")
+            raise UsageError("--keep and --mesh cannot be combined")
         _mesh(terminal)
         return
     with Demo(terminal.note) as running:
@@ -68,11 +68,11 @@ def demo(
         wrong = sum(not row.well for row in rows)
         terminal.line(
             f"{len(rows) - wrong} as expected, {wrong} not; build profile: {running.profile}"
-            + ("" if running.profile != "debug" else " (latencies say nothing about a release)")
+            + ("" if running.profile != "debug" else " (latencies of a release are lower)")
         )
         if keep:
             terminal.line(running.paste())
-            terminal.note("staying up; Ctrl-C ends it")
+            terminal.note("the servers keep running; press Ctrl-C to stop them")
             _wait_for_signal()
     if wrong:
         raise CommandExit(_DIFFERS)

@@ -66,10 +66,10 @@ def evaluate(
     request: dict[str, Any] = {"as": who, "call": operation, "input": json_object(input_)}
     if task is not None:
         if agent is None:
-            raise UsageError("a task is an agent's: say --agent too")
+            raise UsageError("--task requires --agent")
         request["task"] = {"template": task, "params": _pairs("--param", param), "prompt": prompt}
     elif param or prompt:
-        raise UsageError("--param and --prompt speak of a task: say --task too")
+        raise UsageError("--param and --prompt require --task")
     terminal = Terminal()
     files = read_folder(bundle)
     plan = Plan.compile(files, offline_variables(files, var, terminal.note))
@@ -90,9 +90,9 @@ def _who(
     agent: str | None, subject: str | None, claim: list[str] | None, *, service: bool
 ) -> dict[str, Any]:
     if agent is None and subject is None:
-        raise UsageError("say who acts: --agent, --subject, or both")
+        raise UsageError("give --agent, --subject, or both")
     if subject is None and (claim or service):
-        raise UsageError("--claim and --service speak of a subject: say --subject too")
+        raise UsageError("--claim and --service require --subject")
     who: dict[str, Any] = {}
     if agent is not None:
         who["agent"] = agent

@@ -9,7 +9,7 @@ from google.protobuf import json_format
 
 from authz.cli.options import (
     ADMIN,
-    AdminSocket,
+    Address,
     AgentToken,
     Arguments,
     SubjectToken,
@@ -42,7 +42,7 @@ def explain(
             dir_okay=False,
         ),
     ] = None,
-    address: AdminSocket = ADMIN,
+    address: Address = ADMIN,
 ) -> None:
     """Ask a running node to judge a request without effect, and print the decision with all details."""
     request = authorizer_pb2.ExplainRequest(

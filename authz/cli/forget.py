@@ -99,4 +99,4 @@ def _forget(request: admin_pb2.ForgetRequest, what: str, address: str, output: s
     if output == "json":
         terminal.json({"target": what, "records": answer.records})
     else:
-        terminal.line(f"forgot what the {what} carried; {answer.records} records changed")
+        terminal.line(f"forgot the labels of the {what}; {answer.records} records changed")

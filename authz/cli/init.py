@@ -35,7 +35,7 @@ def init(
         terminal.line(str(file))
     if until is not None:
         terminal.note(
-            f"Denials are only noted, and the calls let through, until {until}: see {folder}/mode.yaml, and put "
-            "its owner in. `authz init --enforce` enforces at once."
+            f"The bundle observes until {until}: denials are recorded, and the calls pass. Write its owner into "
+            f"{folder}/mode.yaml. `authz init --enforce` enforces from the start."
         )
     terminal.note(f"Next: authz check {folder}; authz test {folder}")

@@ -69,7 +69,7 @@ def token(
         raise UsageError(f"{folder} has no keys; run: authz keys make {folder}")
     keys = DevDomain.open(folder, "dev.example", _ISSUER)
     if (agent is None) == (subject is None):
-        raise UsageError("say whose: --agent or --subject")
+        raise UsageError("give --agent or --subject")
     if agent is not None:
         if not agent.startswith("/"):
             raise UsageError("--agent is a path: /ns/…/sa/…")

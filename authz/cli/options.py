@@ -18,7 +18,6 @@ from authz.v1 import decision_pb2
 __all__ = [
     "ADMIN",
     "Address",
-    "AdminSocket",
     "AgentToken",
     "Arguments",
     "BundleFolder",
@@ -69,9 +68,6 @@ Vars = Annotated[
 Output = Annotated[str, typer.Option("--output", "-o", help="text or json")]
 Arguments = Annotated[
     str, typer.Option("--input", "-i", help="Arguments: one JSON object, or @file.")
-]
-AdminSocket = Annotated[
-    str, typer.Option("--admin", envvar="AUTHZ_ADMIN", help="Administration socket of the node.")
 ]
 Address = Annotated[
     str,
@@ -178,7 +174,9 @@ def offline_variables(
     for name in bundle_variables(bundle):
         if name not in values:
             values[name] = f"{name.lower().replace('_', '-')}.example"
-            note(f"${{{name}}} is {values[name]} here; say --var {name}=VALUE for another")
+            note(
+                f"${{{name}}} has no value; here it is {values[name]}. Give --var {name}=VALUE to change it"
+            )
     return values
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from authz.cli.options import ADMIN, AdminSocket, Output
+from authz.cli.options import ADMIN, Address, Output
 from authz.cli.render import CommandExit, Terminal, status_rows
 from authz.tools.remote import Remote
 from authz.v1 import admin_pb2
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 def status(
     *,
-    address: AdminSocket = ADMIN,
+    address: Address = ADMIN,
     output: Output = "text",
     reload: Annotated[
         bool, typer.Option("--reload", help="Reload the bundle and the keys first.")

@@ -106,7 +106,7 @@ def test_init_observes_for_30_days_and_says_so(
     until = datetime.now(UTC).date() + timedelta(days=30)
 
     assert run("init", tmp_path / "observed") == 0
-    assert f"let through, until {until}" in capsys.readouterr().err
+    assert f"observes until {until}" in capsys.readouterr().err
     assert f"until: {until}" in (tmp_path / "observed" / "mode.yaml").read_text()
     assert run("check", tmp_path / "observed") == 0
     said = capsys.readouterr().out
@@ -153,7 +153,7 @@ def test_eval_says_that_a_denial_is_only_observed(
     decision = json.loads(capsys.readouterr().out)
     assert (decision["outcome"], decision["enforced"]) == ("DENY", False)
     assert run(*command, *query) == 2
-    assert "only observed: the call is let through" in capsys.readouterr().out
+    assert "observed only: the call passes" in capsys.readouterr().out
 
 
 def test_init_leaves_a_folder_with_something_in_it_alone(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def print_decision(terminal: Terminal, decision: Mapping[str, Any]) -> None:
         f"  {decision.get('reason_code', '')}"
     )
     if decision.get("enforced") is False:
-        head += Text("  only observed: the call is let through", style="yellow")
+        head += Text("  observed only: the call passes", style="yellow")
     terminal.out.print(head)
     if message := decision.get("message"):
         terminal.line(f"  {message}")

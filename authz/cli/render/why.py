@@ -34,9 +34,7 @@ def print_why(terminal: Terminal, explanation: Explanation) -> None:
     for line in explanation.source.splitlines()[:_SOURCE_LINES]:
         terminal.line(f"    | {plain(line, 300)}")
     if explanation.same_bundle is False:
-        terminal.line(
-            "  the bundle that is given is not the one that judged: what it says may differ"
-        )
+        terminal.line("  the given bundle is not the one that judged, so it may differ")
     _help(terminal, explanation)
 
 

@@ -199,7 +199,7 @@ def _lacks(policy: PolicyDescription, link: ChainLink) -> tuple[int, str]:
     if not wanted and not principals:
         return (0, condition) if policy.conditional else (1, "it is not for this principal")
     if wanted and wanted & holds:
-        return 0, condition if policy.conditional else "it fires with the bundle that is given"
+        return 0, condition if policy.conditional else "it fires with the given bundle"
     if link.id in principals:
         return 0, condition
     roles = ", ".join(sorted(wanted)) or "none of its kind"
