@@ -19,6 +19,7 @@ from tests.recipes.patches import (
 MOST_FILES: Final = 3
 PAGES: Final = ROOT / "docs/contributing"
 SECTION: Final = re.compile(r"^## (.+)\n((?:(?!## ).*\n?)*)", re.MULTILINE)
+PLACE: Final = re.compile(r"`((?:authz|bench|deploy|docs|native|proto|scripts|tests)/[\w./-]+)`")
 ENTRY: Final = re.compile(r"^(?:\d+\.|-) `([^`]+)`", re.MULTILINE)
 
 
@@ -72,6 +73,14 @@ def test_generated_files_of_the_page_are_generated(recipe: Recipe) -> None:
     for path in _listed(recipe, "Generated files"):
         assert path.endswith(("/", ".binpb")) or is_generated(path), path
         assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.name)
+def test_a_page_names_files_that_are_there(page: Path) -> None:
+    """A file that was moved is moved in the pages, too."""
+    made = {file.path for recipe in RECIPES for file in recipe.files()}
+    named = set(PLACE.findall(page.read_text()))
+    assert [path for path in sorted(named - made) if not (ROOT / path).exists()] == []
 
 
 def test_every_patch_and_page_is_known() -> None:
