@@ -61,7 +61,7 @@ pub struct IssuerStatus {
     pub keys: usize,
 }
 
-pub(crate) struct Issuer {
+pub(crate) struct TrustedIssuer {
     pub(crate) alias: String,
     pub(crate) kind: SubjectKind,
     pub(crate) audience: Vec<String>,
@@ -108,7 +108,7 @@ pub struct TrustStore {
     time_limits: TimeLimits,
     domains: BTreeMap<String, Domain>,
     /// By exact `iss`.
-    issuers: BTreeMap<String, Issuer>,
+    issuers: BTreeMap<String, TrustedIssuer>,
     own: Option<OwnIssuer>,
     revision: [u8; 32],
     revision_text: String,
@@ -282,7 +282,7 @@ impl TrustStore {
         self.issuers.contains_key(iss)
     }
 
-    pub(crate) fn issuer(&self, iss: &str) -> Option<&Issuer> {
+    pub(crate) fn issuer(&self, iss: &str) -> Option<&TrustedIssuer> {
         self.issuers.get(iss)
     }
 
@@ -451,7 +451,7 @@ impl Compiler {
             .ok()
     }
 
-    fn issuer(&mut self, alias: &str, spec: &IssuerSpec) -> Option<Issuer> {
+    fn issuer(&mut self, alias: &str, spec: &IssuerSpec) -> Option<TrustedIssuer> {
         let before = self.errors.len();
         let at = |member: &str| format!("issuers.{alias}.{member}");
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
@@ -546,7 +546,7 @@ impl Compiler {
             &keys,
             "no usable key for its algorithms: every token of this issuer is refused",
         );
-        Some(Issuer {
+        Some(TrustedIssuer {
             alias: alias.to_owned(),
             kind: spec.subject,
             audience: spec.audience.clone(),

@@ -201,7 +201,7 @@ impl Text {
 
 /// All records of a store.
 #[derive(Debug)]
-pub(crate) struct Index {
+pub(crate) struct RecordIndex {
     sessions: Texts,
     tasks: ById<TaskText>,
     agents: Texts,
@@ -221,7 +221,7 @@ pub(crate) struct Index {
     ready: Mutex<Ready>,
 }
 
-impl Index {
+impl RecordIndex {
     /// Empty.
     ///
     /// `most` is the number of sessions, agents, subjects and pairs each whose text is kept in memory.
@@ -641,7 +641,7 @@ mod tests {
         fn what_changed_longest_ago_is_left_to_the_disk(
             steps in prop::collection::vec((0..8_usize, 0..6_u8), 1..120),
         ) {
-            let mut index = Index::new(MOST);
+            let mut index = RecordIndex::new(MOST);
             let mut changed: BTreeMap<usize, u64> = BTreeMap::new();
             let mut cold: BTreeSet<usize> = BTreeSet::new();
             let mut durable = 0;

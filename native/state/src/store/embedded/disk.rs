@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::batch::RecordBatch;
 use super::journal::JournalError;
 use crate::store::codec::{self, RecordError};
-use crate::store::index::Index;
+use crate::store::index::RecordIndex;
 use crate::store::outbox::OutboxLine;
 
 /// Marks the file as ours: `AuZS`.
@@ -61,7 +61,7 @@ pub(super) enum DiskError {
 /// Content of the file.
 #[derive(Debug)]
 pub(super) struct LoadedState {
-    pub(super) index: Index,
+    pub(super) index: RecordIndex,
     pub(super) lines: Vec<OutboxLine>,
     pub(super) secret: [u8; 32],
     /// The last process did not close it.
@@ -123,7 +123,7 @@ impl Disk {
     /// [`EmbeddedSettings`](super::EmbeddedSettings).
     pub(super) fn load(&self, resident: usize) -> Result<LoadedState, DiskError> {
         let secret = self.secret()?;
-        let mut index = Index::new(resident);
+        let mut index = RecordIndex::new(resident);
         self.each(|key, body| {
             let record = codec::decode(&key, body)?;
             index.load(&key, record, body);

@@ -12,7 +12,7 @@ use super::EmbeddedSettings;
 use super::batch::{Changed, JournalFrame, RecordBatch};
 use super::disk::{Disk, DiskError, LoadedState};
 use super::journal::{FrameLog, Journal};
-use crate::store::index::{HeldRecord, Index, IndexRow};
+use crate::store::index::{HeldRecord, IndexRow, RecordIndex};
 use crate::store::outbox::{AuditSink, Exporter, OutboxLine, bytes_of, sent_bytes};
 use crate::store::{Commit, StoreError, StoreHealth, Survives};
 use crate::sync::{
@@ -107,18 +107,18 @@ struct WriterQueue {
 /// State that committing threads share with the writer.
 pub(super) struct WriterShared {
     pub(super) settings: EmbeddedSettings,
-    index: RwLock<Index>,
+    index: RwLock<RecordIndex>,
     queue: Mutex<WriterQueue>,
     filled: Condvar,
     closed: AtomicBool,
 }
 
 impl WriterShared {
-    pub(super) fn index(&self) -> RwLockReadGuard<'_, Index> {
+    pub(super) fn index(&self) -> RwLockReadGuard<'_, RecordIndex> {
         self.index.read().ignore_poison()
     }
 
-    fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
+    fn index_mut(&self) -> RwLockWriteGuard<'_, RecordIndex> {
         self.index.write().ignore_poison()
     }
 
