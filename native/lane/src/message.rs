@@ -58,11 +58,11 @@ const fn act(action: NextAction) -> &'static str {
     match action {
         NextAction::None => "",
         NextAction::StartTask => "Start a task that covers it.",
-        NextAction::Narrow => "CallRequest for less, or mend the request.",
+        NextAction::Narrow => "Ask for less, or mend the request.",
         NextAction::Confirm => "The user must confirm it.",
         NextAction::Approve => "Another person must approve it.",
         NextAction::Reauth => "Authenticate again.",
-        NextAction::ContactOwner => "CallRequest the owner of the system.",
+        NextAction::ContactOwner => "Ask the owner of the system.",
     }
 }
 
