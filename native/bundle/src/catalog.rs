@@ -1,9 +1,10 @@
-//! What an MCP server says of its tools, and the digests that pin it.
+//! Catalogs of MCP servers: descriptions of tools, and the digests that pin them.
 //!
-//! A server's words are data: nothing in them gives an operation a meaning. A tool's digest covers everything that
-//! tells an agent or a reviewer what the tool does, so that a changed schema or description shows.
+//! Texts of a server are data: they give an operation no meaning. A tool's digest covers every text that tells an agent or a
+//! reviewer about the tool, so a changed schema or description changes the digest.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use authz_base::digest::sha256;
 use authz_base::hex::hex;
@@ -11,30 +12,24 @@ use authz_base::json;
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::{tame, write_canonical};
+use crate::built_in::operation_name;
 use crate::diagnostic::clip;
-use crate::mcp;
-use crate::model::{Model, Operation};
-use crate::source::{refuse_operation, refuse_system};
-
-/// SHA-256 of a tool or of a server's tools.
-pub type Digest = [u8; 32];
-
-/// Names of operations that every MCP system has beside its tools.
-const BUILT_IN: [&str; 3] = [mcp::OWN, mcp::READ, mcp::PROMPT];
+use crate::ids::{refuse_operation, refuse_system};
+use crate::model::{Model, Operation, ToolDigest};
 
 /// The tools of one MCP server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
-    /// The system that they belong to.
+    /// Id of the system.
     pub system: String,
-    /// What the server calls itself.
+    /// Name and version of the server, in its own words.
     pub server: Implementation,
-    /// `https://host[:port]` where it is served, if that is known.
+    /// `https://host[:port]` of the server, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
     /// Its tools, in its own order.
-    pub tools: Vec<Tool>,
+    pub tools: Vec<ToolDescription>,
 }
 
 /// A server's name and version, in its own words (MCP `Implementation`).
@@ -51,13 +46,13 @@ pub struct Implementation {
 /// One tool, as the answer to `tools/list` describes it (MCP `Tool`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Tool {
+pub struct ToolDescription {
     /// Its name.
     pub name: String,
     /// Its name for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// What it does, in the server's words.
+    /// Description, in the server's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// Hints such as `readOnlyHint`.
@@ -70,14 +65,14 @@ pub struct Tool {
     pub output: Option<serde_json::Value>,
 }
 
-impl Tool {
+impl ToolDescription {
     /// SHA-256 over the canonical JSON (RFC 8785) of name, title, description, annotations and both schemas.
     #[must_use]
-    pub fn digest(&self) -> Digest {
-        digest(&self.described())
+    pub fn digest(&self) -> ToolDigest {
+        digest(&self.to_json())
     }
 
-    fn described(&self) -> serde_json::Value {
+    fn to_json(&self) -> serde_json::Value {
         let mut map = serde_json::Map::new();
         map.insert("name".to_owned(), self.name.clone().into());
         for (key, text) in [("title", &self.title), ("description", &self.description)] {
@@ -95,11 +90,65 @@ impl Tool {
     }
 }
 
+/// A tool that no operation can be named after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolNameError {
+    /// Position of the tool.
+    pub position: usize,
+    /// The defect.
+    pub what: String,
+}
+
+impl fmt::Display for ToolNameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for ToolNameError {}
+
+/// A list of tools that cannot become a catalog file.
+#[derive(Debug)]
+pub enum CatalogError {
+    /// The document is not JSON in the form of a [`Server`].
+    Json(serde_json::Error),
+    /// The id of the system is not valid.
+    System {
+        /// The id, cut to a length that can be shown.
+        id: String,
+        /// The defect.
+        why: &'static str,
+    },
+    /// No operation can be named after a tool.
+    Tool(ToolNameError),
+}
+
+impl fmt::Display for CatalogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(error) => error.fmt(f),
+            Self::System { id, why } => write!(f, "bad system `{id}`: {why}"),
+            Self::Tool(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for CatalogError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Json(error) => Some(error),
+            Self::System { .. } => None,
+            Self::Tool(error) => Some(error),
+        }
+    }
+}
+
 impl Server {
     /// SHA-256 over the canonical JSON (RFC 8785) of system, server, origin and all tools in their order.
     #[must_use]
-    pub fn digest(&self) -> Digest {
-        let tools: Vec<serde_json::Value> = self.tools.iter().map(Tool::described).collect();
+    pub fn digest(&self) -> ToolDigest {
+        let tools: Vec<serde_json::Value> =
+            self.tools.iter().map(ToolDescription::to_json).collect();
         digest(&serde_json::json!({
             "system": self.system,
             "server": {"name": self.server.name, "version": self.server.version},
@@ -111,19 +160,21 @@ impl Server {
     /// The operation of each tool, in the order of the tools.
     ///
     /// # Errors
-    /// The position of a tool whose operation cannot be named, and why.
-    pub fn operations(&self) -> Result<Vec<String>, (usize, String)> {
+    /// A tool that no operation can be named after.
+    pub fn operations(&self) -> Result<Vec<String>, ToolNameError> {
         let mut by_id: BTreeMap<String, &str> = BTreeMap::new();
         let mut ids = Vec::with_capacity(self.tools.len());
         for (position, tool) in self.tools.iter().enumerate() {
             let id = format!("{}.{}", self.system, operation_name(&tool.name));
             if let Some(why) = refuse_operation(&id) {
-                return Err((position, format!("bad tool `{}`: {why}", clip(&tool.name))));
+                let what = format!("bad tool `{}`: {why}", clip(&tool.name));
+                return Err(ToolNameError { position, what });
             }
             match by_id.insert(id.clone(), &tool.name) {
                 None => ids.push(id),
                 Some(first) if first == tool.name => {
-                    return Err((position, format!("tool `{}` is listed twice", clip(first))));
+                    let what = format!("tool `{}` is listed twice", clip(first));
+                    return Err(ToolNameError { position, what });
                 }
                 Some(first) => {
                     let what = format!(
@@ -131,7 +182,7 @@ impl Server {
                         clip(first),
                         clip(&tool.name)
                     );
-                    return Err((position, what));
+                    return Err(ToolNameError { position, what });
                 }
             }
         }
@@ -139,38 +190,18 @@ impl Server {
     }
 }
 
-/// The name of a tool's operation: the tool's own, with `_` for each character that an operation's name cannot have.
-///
-/// Case is kept: `Read` and `read` are two tools. A first character that cannot stand first gets a `_` before it, and
-/// a name that every MCP system has anyway stands under `tool.`.
-#[must_use]
-pub fn operation_name(tool: &str) -> String {
-    if BUILT_IN.contains(&tool) {
-        return format!("tool.{tool}");
-    }
-    let spelled = |c: char| if c.is_ascii_alphanumeric() || "._-/".contains(c) { c } else { '_' };
-    let name: String = tool.chars().map(spelled).collect();
-    if name.starts_with(['.', '-', '/']) { format!("_{name}") } else { name }
-}
-
-/// Whether a name is that of an operation that every MCP system has beside its tools.
-pub fn is_built_in(name: &str) -> bool {
-    BUILT_IN.contains(&name)
-}
-
-/// Reads a server's tools as JSON, and gives what its catalog file says beside them, as JSON:
+/// Reads a server's tools as JSON, and returns the digests and operations of its catalog file as JSON:
 /// `{digest, tools: [{name, operation, digest, opened: […]}]}`.
 ///
 /// # Errors
-/// The JSON is not that of a [`Server`], its system has no name that a system can have, or two of its tools would be
-/// one operation.
-pub fn seal(document: &[u8]) -> Result<String, String> {
-    let server: Server = serde_json::from_slice(document).map_err(|error| error.to_string())?;
+/// The JSON is not a [`Server`], the id of its system is not valid, or two of its tools would be one operation.
+pub fn seal(document: &[u8]) -> Result<String, CatalogError> {
+    let server: Server = serde_json::from_slice(document).map_err(CatalogError::Json)?;
     if let Some(why) = refuse_system(&server.system) {
-        return Err(format!("bad system `{}`: {why}", clip(&server.system)));
+        return Err(CatalogError::System { id: clip(&server.system).to_owned(), why });
     }
-    let ids = server.operations().map_err(|(_, what)| what)?;
-    let tool = |(tool, id): (&Tool, String)| {
+    let ids = server.operations().map_err(CatalogError::Tool)?;
+    let tool = |(tool, id): (&ToolDescription, String)| {
         serde_json::json!({
             "name": tool.name,
             "operation": id,
@@ -183,9 +214,9 @@ pub fn seal(document: &[u8]) -> Result<String, String> {
     Ok(sealed.to_string())
 }
 
-/// Every tool of every MCP system, and how far it has come, as JSON:
+/// The state of every tool of every MCP system, as JSON:
 /// `[{system, tool, operation, digest, accepted, reviewed, drifted, effects, tier, cases: {value: operation}, file, line}]`;
-/// `effects` is empty where no rule that counts speaks of the tool.
+/// `effects` is empty if no `classify` rule that counts covers the tool.
 #[must_use]
 pub fn state(model: &Model) -> String {
     let words = |operation: &Operation| -> Vec<&str> {
@@ -194,10 +225,8 @@ pub fn state(model: &Model) -> String {
     let mut listed = Vec::new();
     for (system, tools) in &model.tools {
         for (name, tool) in tools {
-            let at = model.operations.binary_search_by(|o| o.id.cmp(&tool.operation));
             let split = model.splits.get(&tool.operation);
-            let plain = at.ok().and_then(|at| model.operations.get(at));
-            let Some(operation) = plain.or(split.map(|split| &split.operation)) else { continue };
+            let Some(operation) = model.operation(&tool.operation) else { continue };
             listed.push(serde_json::json!({
                 "system": system,
                 "tool": name,
@@ -219,13 +248,13 @@ pub fn state(model: &Model) -> String {
 
 /// `sha256:` and 64 hex digits.
 #[must_use]
-pub fn digest_text(digest: &Digest) -> String {
+pub fn digest_text(digest: &ToolDigest) -> String {
     format!("sha256:{}", hex(digest))
 }
 
-/// The digest that a text says; none where it is not `sha256:` and 64 lower-case hex digits.
+/// The digest of a text `sha256:` and 64 lower-case hex digits. `None`: the text has another form.
 #[must_use]
-pub fn parse_digest(text: &str) -> Option<Digest> {
+pub fn parse_digest(text: &str) -> Option<ToolDigest> {
     let hex = text.strip_prefix("sha256:").filter(|hex| hex.len() == 64)?;
     let mut digest = [0; 32];
     let mut digits = hex.bytes().map(|b| match b {
@@ -239,7 +268,7 @@ pub fn parse_digest(text: &str) -> Option<Digest> {
     Some(digest)
 }
 
-fn digest(value: &serde_json::Value) -> Digest {
+fn digest(value: &serde_json::Value) -> ToolDigest {
     let mut text = String::new();
     write_canonical(&plain(value), &mut text);
     sha256(text.as_bytes())
@@ -270,8 +299,8 @@ mod tests {
 
     use super::*;
 
-    fn tool(name: &str) -> Tool {
-        Tool {
+    fn tool(name: &str) -> ToolDescription {
+        ToolDescription {
             name: name.to_owned(),
             title: None,
             description: None,
@@ -310,12 +339,12 @@ mod tests {
         let one = tool("read");
         let mut seen = std::collections::BTreeSet::from([one.digest()]);
         for other in [
-            Tool { name: "Read".to_owned(), ..one.clone() },
-            Tool { title: Some(String::new()), ..one.clone() },
-            Tool { description: Some(String::new()), ..one.clone() },
-            Tool { annotations: Some(json!({})), ..one.clone() },
-            Tool { output: Some(json!({})), ..one.clone() },
-            Tool { input: json!({"type": "object", "properties": {}}), ..one.clone() },
+            ToolDescription { name: "Read".to_owned(), ..one.clone() },
+            ToolDescription { title: Some(String::new()), ..one.clone() },
+            ToolDescription { description: Some(String::new()), ..one.clone() },
+            ToolDescription { annotations: Some(json!({})), ..one.clone() },
+            ToolDescription { output: Some(json!({})), ..one.clone() },
+            ToolDescription { input: json!({"type": "object", "properties": {}}), ..one.clone() },
         ] {
             assert!(seen.insert(other.digest()), "{other:?}");
         }
@@ -330,7 +359,7 @@ mod tests {
     fn names_are_spelled_and_collisions_refused() {
         let named = server(&["a-b/c.d_e", "A-b", "a b", "é", "-x", "", "mcp", "resources.read"]);
         let error = named.operations().unwrap_err();
-        assert_eq!(5, error.0);
+        assert_eq!(5, error.position);
         let named = server(&["a-b/c.d_e", "A-b", "a b", "é", "-x", "mcp", "resources.read"]);
         let expected = [
             "wiki.a-b/c.d_e",
@@ -342,11 +371,12 @@ mod tests {
             "wiki.tool.resources.read",
         ];
         assert_eq!(expected.as_slice(), named.operations().unwrap());
+        let refused = |names: &[&str]| {
+            let error = server(names).operations().unwrap_err();
+            (error.position, error.to_string())
+        };
         let twice = (1, "tools `a b` and `a_b` would both be `wiki.a_b`".to_owned());
-        assert_eq!(Err(twice), server(&["a b", "a_b"]).operations());
-        assert_eq!(
-            Err((1, "tool `a` is listed twice".to_owned())),
-            server(&["a", "a"]).operations()
-        );
+        assert_eq!(twice, refused(&["a b", "a_b"]));
+        assert_eq!((1, "tool `a` is listed twice".to_owned()), refused(&["a", "a"]));
     }
 }

@@ -1,7 +1,8 @@
-//! Named sets of destinations that a bundle names and others keep: customers, colleagues, payees.
+//! Directories: destinations that another party lists, for example customers, colleagues or payees.
 //!
-//! Who is in one is read apart from the bundle, and is known for as long as it is fresh. A directory that is too old, or was
-//! never read, trusts nothing: what may be in it is judged as if it were, and as if it were not.
+//! The entries of a directory count while the directory is fresh. If a directory is stale or was never read, Authz stops
+//! treating its entries as trusted. It evaluates each destination both as listed and as not listed, and the stricter result
+//! wins.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use authz_base::time::Time;
 use sha2::{Digest, Sha256};
 
-use crate::destinations::canonical;
+use crate::canonical::canonical;
 use crate::model::{DestinationKind, DirectoryRule, DirectorySource, Model};
 
 /// Directories of a bundle.
@@ -21,36 +22,36 @@ pub const MAX_ENTRIES: usize = 1_000_000;
 pub const MAX_BYTES: usize = 64 << 20;
 /// Bytes of one entry.
 const LONGEST: usize = 4_096;
-/// Bytes of a digest that are kept.
-const KEPT: usize = 16;
+/// Bytes of the digest of an entry.
+const DIGEST_BYTES: usize = 16;
 
-type Kept = [u8; KEPT];
+type EntryDigest = [u8; DIGEST_BYTES];
 
-/// Who is in a directory. Only digests are kept: nobody reads from memory who that is.
+/// Entries of a directory. Only their digests are kept, so the memory of the process does not show the entries.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Entries {
+pub struct DirectoryEntries {
     // INVARIANT (sorted): in ascending order, each once.
-    digests: Box<[Kept]>,
+    digests: Box<[EntryDigest]>,
     count: usize,
     odd: usize,
 }
 
-impl fmt::Debug for Entries {
+impl fmt::Debug for DirectoryEntries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entries").field("count", &self.count).finish_non_exhaustive()
+        f.debug_struct("DirectoryEntries").field("count", &self.count).finish_non_exhaustive()
     }
 }
 
-/// Why a directory is refused.
+/// A directory that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Defect {
-    /// What is wrong; never holds an entry.
+pub struct DirectoryError {
+    /// The defect; never holds an entry.
     pub what: String,
-    /// The line, from 1; 0: the whole.
+    /// The line, from 1; 0: the whole file.
     pub line: usize,
 }
 
-impl fmt::Display for Defect {
+impl fmt::Display for DirectoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
             0 => f.write_str(&self.what),
@@ -59,24 +60,23 @@ impl fmt::Display for Defect {
     }
 }
 
-impl std::error::Error for Defect {}
+impl std::error::Error for DirectoryError {}
 
-impl Entries {
+impl DirectoryEntries {
     /// Reads a directory.
     ///
-    /// Args:
-    /// * `column`: of a CSV file (RFC 4180, commas, with a header); none: each line is an entry.
+    /// `column`: column of a CSV file (RFC 4180, commas, with a header). Default: each line is an entry.
     ///
     /// # Errors
-    /// It cannot be read whole: then nothing of it is believed.
-    pub fn read(bytes: &[u8], column: Option<&str>) -> Result<Self, Defect> {
-        let whole = |what: String| Defect { what, line: 0 };
+    /// Some part of the directory cannot be read; then no entry counts.
+    pub fn read(bytes: &[u8], column: Option<&str>) -> Result<Self, DirectoryError> {
+        let whole = |what: String| DirectoryError { what, line: 0 };
         if bytes.len() > MAX_BYTES {
             return Err(whole(format!("it is larger than {} MiB", MAX_BYTES >> 20)));
         }
         let text = std::str::from_utf8(bytes).map_err(|_| whole("it is not UTF-8".to_owned()))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut found = Reading::default();
+        let mut found = EntryCollector::default();
         match column {
             None => text
                 .lines()
@@ -84,56 +84,56 @@ impl Entries {
                 .try_for_each(|(index, line)| found.take(line, index.saturating_add(1)))?,
             Some(column) => csv(text, column, &mut found)?,
         }
-        let Reading { mut digests, count, odd } = found;
+        let EntryCollector { mut digests, count, odd } = found;
         digests.sort_unstable();
         digests.dedup();
         Ok(Self { digests: digests.into(), count, odd })
     }
 
-    /// How many entries there are.
+    /// Number of entries.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there is none.
+    /// Whether the directory has no entries.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// How many entries no destination can be equal to, whatever its kind.
+    /// Number of entries that no destination of any kind can equal.
     #[must_use]
     pub const fn odd(&self) -> usize {
         self.odd
     }
 
-    fn hold(&self, digest: &Kept) -> bool {
+    fn contains(&self, digest: &EntryDigest) -> bool {
         self.digests.binary_search(digest).is_ok()
     }
 }
 
 #[derive(Default)]
-struct Reading {
-    digests: Vec<Kept>,
+struct EntryCollector {
+    digests: Vec<EntryDigest>,
     count: usize,
     odd: usize,
 }
 
-impl Reading {
-    fn take(&mut self, raw: &str, line: usize) -> Result<(), Defect> {
+impl EntryCollector {
+    fn take(&mut self, raw: &str, line: usize) -> Result<(), DirectoryError> {
         let raw = raw.trim();
         if raw.is_empty() {
             return Ok(());
         }
         if self.count >= MAX_ENTRIES {
-            return Err(Defect { what: format!("more than {MAX_ENTRIES} entries"), line });
+            return Err(DirectoryError { what: format!("more than {MAX_ENTRIES} entries"), line });
         }
         self.count = self.count.saturating_add(1);
         let before = self.digests.len();
         if raw.len() <= LONGEST {
-            let known =
-                kinds(raw).filter_map(|(kind, text)| Some((kind, canonical(kind, &text).ok()?.0)));
+            let known = kinds(raw)
+                .filter_map(|(kind, text)| Some((kind, canonical(kind, &text).ok()?.text)));
             self.digests.extend(known.map(|(kind, text)| digest(kind, &text)));
         }
         self.odd = self.odd.saturating_add(usize::from(self.digests.len() == before));
@@ -141,8 +141,8 @@ impl Reading {
     }
 }
 
-/// The kinds that an entry can be meant as, and how it is written as one. A path may be written like a mailbox, so what
-/// has an `@` is no path here.
+/// The kinds that an entry can be meant as, each with its written form. A path may be written like a mailbox, so an entry with
+/// an `@` does not count as a path.
 fn kinds(raw: &str) -> impl Iterator<Item = (DestinationKind, std::borrow::Cow<'_, str>)> {
     let is_url = raw.contains("://");
     let (at, slash) = (raw.contains('@'), raw.contains('/'));
@@ -160,7 +160,7 @@ fn kinds(raw: &str) -> impl Iterator<Item = (DestinationKind, std::borrow::Cow<'
 }
 
 /// Mail and host names are compared without case, as patterns of classes are.
-fn digest(kind: DestinationKind, canonical: &str) -> Kept {
+fn digest(kind: DestinationKind, canonical: &str) -> EntryDigest {
     let (name, folds) = match kind {
         DestinationKind::Email => ("email:", true),
         DestinationKind::UrlHost => ("url:", true),
@@ -173,31 +173,35 @@ fn digest(kind: DestinationKind, canonical: &str) -> Kept {
         true => hash.chain_update(canonical.to_ascii_lowercase()),
         false => hash.chain_update(canonical),
     };
-    let mut kept = [0; KEPT];
-    for (to, from) in kept.iter_mut().zip(hash.finalize()) {
+    let mut digest = [0; DIGEST_BYTES];
+    for (to, from) in digest.iter_mut().zip(hash.finalize()) {
         *to = from;
     }
-    kept
+    digest
 }
 
 /// Takes one column of a CSV file.
-fn csv(text: &str, column: &str, found: &mut Reading) -> Result<(), Defect> {
+fn csv(text: &str, column: &str, found: &mut EntryCollector) -> Result<(), DirectoryError> {
     let mut rows = Rows { rest: text, line: 1 };
     let Some((_, header)) = rows.next_row()? else {
-        return Err(Defect { what: "it is empty, and has no header".to_owned(), line: 0 });
+        return Err(DirectoryError { what: "it is empty, and has no header".to_owned(), line: 0 });
     };
     let mut places = header.iter().enumerate().filter(|(_, name)| name.trim() == column);
     let (place, twice) = (places.next().map(|(place, _)| place), places.next().is_some());
     let place = match place {
         Some(place) if !twice => place,
-        Some(_) => return Err(Defect { what: format!("it has two columns `{column}`"), line: 1 }),
-        None => return Err(Defect { what: format!("it has no column `{column}`"), line: 1 }),
+        Some(_) => {
+            return Err(DirectoryError { what: format!("it has two columns `{column}`"), line: 1 });
+        }
+        None => {
+            return Err(DirectoryError { what: format!("it has no column `{column}`"), line: 1 });
+        }
     };
     let width = header.len();
     while let Some((line, row)) = rows.next_row()? {
         if row.len() != width {
             let what = format!("{} fields, where the header has {width}", row.len());
-            return Err(Defect { what, line });
+            return Err(DirectoryError { what, line });
         }
         found.take(row.get(place).map_or("", String::as_str), line)?;
     }
@@ -215,7 +219,7 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     /// The next row, and the line that it begins at.
-    fn next_row(&mut self) -> Result<Option<(usize, Vec<String>)>, Defect> {
+    fn next_row(&mut self) -> Result<Option<(usize, Vec<String>)>, DirectoryError> {
         while let Some(rest) =
             self.rest.strip_prefix("\r\n").or_else(|| self.rest.strip_prefix('\n'))
         {
@@ -229,7 +233,7 @@ impl Rows<'_> {
         loop {
             if row.len() >= WIDEST {
                 let what = format!("more than {WIDEST} fields");
-                return Err(Defect { what, line: begin });
+                return Err(DirectoryError { what, line: begin });
             }
             let (field, goes_on) = self.field()?;
             row.push(field);
@@ -240,7 +244,7 @@ impl Rows<'_> {
     }
 
     /// The next field, and whether another follows in the row.
-    fn field(&mut self) -> Result<(String, bool), Defect> {
+    fn field(&mut self) -> Result<(String, bool), DirectoryError> {
         let mut field = String::new();
         if let Some(rest) = self.rest.strip_prefix('"') {
             self.rest = rest;
@@ -248,7 +252,7 @@ impl Rows<'_> {
             loop {
                 let Some((part, rest)) = self.rest.split_once('"') else {
                     let what = "a quotation mark that is never closed".to_owned();
-                    return Err(Defect { what, line: begin });
+                    return Err(DirectoryError { what, line: begin });
                 };
                 self.line = self.line.saturating_add(part.matches('\n').count());
                 field.push_str(part);
@@ -265,7 +269,7 @@ impl Rows<'_> {
             if part.contains('"') {
                 let what =
                     "a quotation mark within a field that does not begin with one".to_owned();
-                return Err(Defect { what, line: self.line });
+                return Err(DirectoryError { what, line: self.line });
             }
             field.push_str(part);
         }
@@ -282,58 +286,58 @@ impl Rows<'_> {
             None if self.rest.is_empty() || self.rest == "\r" => self.rest = "",
             None => {
                 let what = "something stands after a closed quotation mark".to_owned();
-                return Err(Defect { what, line: self.line });
+                return Err(DirectoryError { what, line: self.line });
             }
         }
         Ok((field, false))
     }
 }
 
-/// A directory as it is known.
+/// State of one directory.
 #[derive(Clone, Debug)]
-pub struct Known {
-    /// Who is in it.
-    pub entries: Arc<Entries>,
-    /// From when on it is too old; none: it never is.
+pub struct DirectoryState {
+    /// Its entries.
+    pub entries: Arc<DirectoryEntries>,
+    /// Time from which it is stale. `None`: never.
     pub fresh_until: Option<Time>,
 }
 
-/// The directories as they are known, by name.
+/// The directories whose state is known, by name.
 #[derive(Clone, Debug, Default)]
-pub struct Directories(BTreeMap<String, Known>);
+pub struct Directories(BTreeMap<String, DirectoryState>);
 
 impl Directories {
-    /// Of what is known of each.
+    /// Directories in these states.
     #[must_use]
-    pub const fn new(known: BTreeMap<String, Known>) -> Self {
+    pub const fn new(known: BTreeMap<String, DirectoryState>) -> Self {
         Self(known)
     }
 
-    /// Of what the bundle's files say, as if they had just been changed; of others nothing is known.
+    /// The directories that are files of the bundle, all of them fresh. The state of the other directories is unknown.
     #[must_use]
-    pub fn of(model: &Model) -> Self {
-        let known = |(name, rule): (&String, &DirectoryRule)| {
-            let DirectorySource::File(_, entries) = &rule.from else { return None };
-            let known = Known { entries: Arc::clone(entries), fresh_until: None };
-            Some((name.clone(), known))
+    pub fn of_files(files: &BTreeMap<String, Arc<DirectoryEntries>>) -> Self {
+        let fresh = |(name, entries): (&String, &Arc<DirectoryEntries>)| {
+            let state = DirectoryState { entries: Arc::clone(entries), fresh_until: None };
+            (name.clone(), state)
         };
-        Self(model.directories.iter().filter_map(known).collect())
+        Self(files.iter().map(fresh).collect())
     }
 
-    /// Of what the bundle's files say and when they were changed, and of what was fetched when.
+    /// The directories of a bundle at their age.
     ///
-    /// Args:
-    /// * `as_of`: of each directory that may grow too old; one that is not told is.
-    /// * `fetched`: of each directory that is; of one that is not told nothing is known.
+    /// * `files`: entries of the directories that are files of the bundle, by name.
+    /// * `fetched`: entries of the directories that were fetched, by name. The state of a directory in neither is unknown.
+    /// * `as_of`: time of each directory that can become stale. A directory without a time is stale.
     #[must_use]
     pub fn aged(
         model: &Model,
+        files: &BTreeMap<String, Arc<DirectoryEntries>>,
+        fetched: &BTreeMap<String, Arc<DirectoryEntries>>,
         as_of: &BTreeMap<String, Time>,
-        fetched: &BTreeMap<String, Arc<Entries>>,
     ) -> Self {
-        let known = |(name, rule): (&String, &DirectoryRule)| {
+        let state = |(name, rule): (&String, &DirectoryRule)| {
             let entries = match &rule.from {
-                DirectorySource::File(_, entries) => entries,
+                DirectorySource::File(_) => files.get(name)?,
                 DirectorySource::Url(_) => fetched.get(name)?,
             };
             let fresh_until = match rule.max_age {
@@ -343,67 +347,65 @@ impl Directories {
                     Some(Time(as_of.get(name)?.0.saturating_add(age)))
                 }
             };
-            Some((name.clone(), Known { entries: Arc::clone(entries), fresh_until }))
+            Some((name.clone(), DirectoryState { entries: Arc::clone(entries), fresh_until }))
         };
-        Self(model.directories.iter().filter_map(known).collect())
+        Self(model.directories.iter().filter_map(state).collect())
     }
 
-    /// Says otherwise of one.
-    ///
-    /// Args: `known`: none: nothing is known of it.
-    pub fn set(&mut self, name: &str, known: Option<Known>) {
-        match known {
-            Some(known) => self.0.insert(name.to_owned(), known),
+    /// Replaces the state of one directory. `None`: its state is unknown.
+    pub fn set(&mut self, name: &str, state: Option<DirectoryState>) {
+        match state {
+            Some(state) => self.0.insert(name.to_owned(), state),
             None => self.0.remove(name),
         };
     }
 
-    fn fresh(&self, name: &str, now: Time) -> Option<&Entries> {
-        let known = self.0.get(name)?;
-        known.fresh_until.is_none_or(|until| now < until).then_some(&*known.entries)
+    fn fresh(&self, name: &str, now: Time) -> Option<&DirectoryEntries> {
+        let state = self.0.get(name)?;
+        state.fresh_until.is_none_or(|until| now < until).then_some(&*state.entries)
     }
 }
 
-/// A directory, asked about one destination.
+/// Answer of a directory about one destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Says {
-    /// It is in there.
-    Holds,
-    /// It is not.
-    Lacks,
-    /// Who is in there is not known.
+pub enum DirectoryAnswer {
+    /// The directory lists the destination.
+    Listed,
+    /// The directory does not list it.
+    NotListed,
+    /// The entries of the directory are unknown, or too old.
     Stale,
 }
 
-/// Asks about one destination.
+/// A question about one destination.
 #[derive(Clone, Copy)]
-pub struct Query<'a> {
-    known: Option<&'a Directories>,
-    digest: Kept,
+pub struct DirectoryQuery<'a> {
+    directories: Option<&'a Directories>,
+    digest: EntryDigest,
     now: Time,
 }
 
-impl<'a> Query<'a> {
-    /// A question about a destination.
+impl<'a> DirectoryQuery<'a> {
+    /// A question about a destination in the canonical form of its kind.
     ///
-    /// Args: `canonical`: the destination in the one form of its kind.
+    /// `directories`: `None` if the state of no directory is known.
     #[must_use]
     pub fn new(
-        known: Option<&'a Directories>,
+        directories: Option<&'a Directories>,
         kind: DestinationKind,
         canonical: &str,
         now: Time,
     ) -> Self {
-        Self { known, digest: digest(kind, canonical), now }
+        Self { directories, digest: digest(kind, canonical), now }
     }
 
-    /// Whether a directory holds the destination.
+    /// Asks one directory, by name.
     #[must_use]
-    pub fn ask(&self, name: &str) -> Says {
-        match self.known.and_then(|known| known.fresh(name, self.now)) {
-            None => Says::Stale,
-            Some(entries) if entries.hold(&self.digest) => Says::Holds,
-            Some(_) => Says::Lacks,
+    pub fn ask(&self, name: &str) -> DirectoryAnswer {
+        match self.directories.and_then(|directories| directories.fresh(name, self.now)) {
+            None => DirectoryAnswer::Stale,
+            Some(entries) if entries.contains(&self.digest) => DirectoryAnswer::Listed,
+            Some(_) => DirectoryAnswer::NotListed,
         }
     }
 }
@@ -413,8 +415,8 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    fn holds(entries: &Entries, kind: DestinationKind, raw: &str) -> bool {
-        entries.hold(&digest(kind, &canonical(kind, raw).unwrap().0))
+    fn holds(entries: &DirectoryEntries, kind: DestinationKind, raw: &str) -> bool {
+        entries.contains(&digest(kind, &canonical(kind, raw).unwrap().text))
     }
 
     #[test]
@@ -422,7 +424,7 @@ mod tests {
         let text = "\u{feff} Bob@ACME.example \r\n\nhttps://Pay.acme.example/in?x\nshop.example\n\
                     gb82 west 1234 5698 7654 32\nacct-7\n/exports/a\n@channel\n\
                     Bob <bob@evil.example>\n";
-        let entries = Entries::read(text.as_bytes(), None).unwrap();
+        let entries = DirectoryEntries::read(text.as_bytes(), None).unwrap();
         assert_eq!((8, 1), (entries.len(), entries.odd()));
         for (kind, raw) in [
             (DestinationKind::Email, "bob@acme.example"),
@@ -452,12 +454,12 @@ mod tests {
     #[test]
     fn a_column_is_read_as_rfc_4180_says() {
         let text = "name,\"email\",note\r\n\"A, \"\"B\"\"\nC\",a@x.example,\"\"\n\n,\"b@x.example\",x\r\n,,\nz,c@x.example,\r";
-        let entries = Entries::read(text.as_bytes(), Some("email")).unwrap();
+        let entries = DirectoryEntries::read(text.as_bytes(), Some("email")).unwrap();
         assert_eq!((3, 0), (entries.len(), entries.odd()));
         for raw in ["a@x.example", "b@x.example", "c@x.example"] {
             assert!(holds(&entries, DestinationKind::Email, raw), "{raw}");
         }
-        assert_eq!(0, Entries::read(b"email", Some("email")).unwrap().len());
+        assert_eq!(0, DirectoryEntries::read(b"email", Some("email")).unwrap().len());
     }
 
     #[test]
@@ -474,31 +476,31 @@ mod tests {
             ("email\na\"b\"", Some("email"), 2, "within a field"),
             (&many, None, MAX_ENTRIES + 1, "more than 1000000 entries"),
         ] {
-            let defect = Entries::read(text.as_bytes(), column).unwrap_err();
+            let defect = DirectoryEntries::read(text.as_bytes(), column).unwrap_err();
             assert_eq!(line, defect.line, "{defect}");
             assert!(defect.what.contains(what), "{defect}");
         }
-        assert!(Entries::read(b"a\xff", None).unwrap_err().what.contains("UTF-8"));
+        assert!(DirectoryEntries::read(b"a\xff", None).unwrap_err().what.contains("UTF-8"));
     }
 
     #[test]
     fn what_is_too_old_or_unknown_says_nothing() {
-        let entries = Arc::new(Entries::read(b"a@x.example", None).unwrap());
-        let known = |fresh_until| Known { entries: Arc::clone(&entries), fresh_until };
+        let entries = Arc::new(DirectoryEntries::read(b"a@x.example", None).unwrap());
+        let known = |fresh_until| DirectoryState { entries: Arc::clone(&entries), fresh_until };
         let all = BTreeMap::from([
             ("old".to_owned(), known(Some(Time(10)))),
             ("kept".to_owned(), known(None)),
         ]);
         let all = Directories::new(all);
         let ask = |raw: &str, name: &str, now| {
-            Query::new(Some(&all), DestinationKind::Email, raw, Time(now)).ask(name)
+            DirectoryQuery::new(Some(&all), DestinationKind::Email, raw, Time(now)).ask(name)
         };
-        assert_eq!(Says::Holds, ask("a@x.example", "old", 9));
-        assert_eq!(Says::Stale, ask("a@x.example", "old", 10));
-        assert_eq!(Says::Holds, ask("a@x.example", "kept", i64::MAX));
-        assert_eq!(Says::Lacks, ask("b@x.example", "kept", 0));
-        assert_eq!(Says::Stale, ask("a@x.example", "other", 0));
-        let nothing = Query::new(None, DestinationKind::Email, "a@x.example", Time(0));
-        assert_eq!(Says::Stale, nothing.ask("kept"));
+        assert_eq!(DirectoryAnswer::Listed, ask("a@x.example", "old", 9));
+        assert_eq!(DirectoryAnswer::Stale, ask("a@x.example", "old", 10));
+        assert_eq!(DirectoryAnswer::Listed, ask("a@x.example", "kept", i64::MAX));
+        assert_eq!(DirectoryAnswer::NotListed, ask("b@x.example", "kept", 0));
+        assert_eq!(DirectoryAnswer::Stale, ask("a@x.example", "other", 0));
+        let nothing = DirectoryQuery::new(None, DestinationKind::Email, "a@x.example", Time(0));
+        assert_eq!(DirectoryAnswer::Stale, nothing.ask("kept"));
     }
 }

@@ -1,23 +1,34 @@
-//! Bundles: from files to a [`model::Model`], typed and checked for form. Nothing here knows Cedar.
+//! Bundles: from files to a [`bundle::Bundle`], typed and checked for form. Nothing here knows Cedar.
 //!
-//! In the order in which a bundle is read: [`source`] (files, YAML and how it is checked) fills the [`model`], with
-//! [`catalog`] (tools of MCP servers), [`arguments`] (schemas of operations), [`destinations`] and [`prompt`] (written forms of
-//! what data goes to), [`directories`], [`mode`], [`routes`] and [`mcp`] (which request is which operation) and [`members`]
-//! (who holds which role). [`location`] and [`diagnostic`] are for messages.
+//! In the order in which a bundle is read:
+//! - [`source`] reads the files: YAML, JSON Schema, variables.
+//! - [`model`] is a bundle as plain values.
+//! - [`bundle`] compiles the look-up tables of a model: [`roles`] of principals, classes of [`destinations`], [`routes`].
 //!
-//! No I/O, no clock, no globals, no panic. The crate depends on `authz-base` alone; YAML and the checker
-//! of JSON Schema are named by no crate above.
+//! Parts that these need: [`catalog`] (tools of MCP servers), [`arguments`] (schemas of operations), [`mode`] (rules of
+//! `mode`), [`http`] and [`mcp`] (requests), [`directories`], [`canonical`] and [`prompt`] (written forms of destinations).
+//! [`location`] and [`diagnostic`] are for messages.
+//!
+//! No I/O, no clock, no globals, no panic. The crate depends on `authz-base` alone; no crate above names YAML or the checker
+//! of JSON Schema. A module imports only modules below it: `native/floors/tests/floors.rs` lists them.
 
 pub mod arguments;
+mod built_in;
+pub mod bundle;
+pub mod canonical;
 pub mod catalog;
 pub mod destinations;
 pub mod diagnostic;
 pub mod directories;
+pub mod http;
+mod ids;
+mod json_schema;
 pub mod location;
 pub mod mcp;
-pub mod members;
 pub mod mode;
 pub mod model;
+pub mod pause;
 pub mod prompt;
+pub mod roles;
 pub mod routes;
 pub mod source;

@@ -1,7 +1,7 @@
-//! What an HTTP request to an MCP endpoint asks for: streamable HTTP, revisions 2025-06-18 to 2026-07-28.
+//! Requests to MCP endpoints: streamable HTTP, revisions 2025-06-18 to 2026-07-28.
 //!
-//! One POST is one JSON-RPC message, read once and strictly. What the message says is what is judged; headers that repeat
-//! it must agree, since whoever stands between may go by either.
+//! One POST is one JSON-RPC message, read once and strictly. The message is judged. Headers that repeat a part of the message
+//! must agree with it, because a proxy or server may read either.
 
 mod headers;
 mod message;
@@ -11,30 +11,26 @@ mod parameter;
 use std::collections::BTreeMap;
 
 use authz_base::json;
-use authz_base::reason::ReasonCode;
+use headers::MessageHeaders;
 use message::Message;
 
-use crate::catalog::operation_name;
-use crate::routes::{Body, HttpRequest, RouteError, is_json};
+use crate::built_in::operation_name;
+use crate::http::{Body, HttpRequest, RequestError, require_json};
+use crate::model::{Model, ParameterHeader};
 
+pub use crate::built_in::{OWN, PROMPT, READ};
 pub use headers::VERSIONS;
 pub use message::RESPONSES;
 pub use methods::Traffic;
 
 pub(crate) use headers::{LAST_EVENT_ID, READ as READ_HEADERS, SESSION_ID, is_parameter};
-pub use parameter::ParameterHeader;
+pub(crate) use parameter::parameter_headers;
 
-/// The operation of everything that is neither a tool nor a resource nor a prompt, after `<system>.`.
-pub const OWN: &str = "mcp";
-/// The operation of `resources/read`.
-pub const READ: &str = "resources.read";
-/// The operation of `prompts/get`.
-pub const PROMPT: &str = "prompts.get";
-/// The method that the operation [`OWN`] has for a message that answers a request of the server's.
+/// Method of the operation [`OWN`] for a message that answers a request of the server.
 const RESPONSE: &str = "response";
-/// Its method for the HTTP request that opens the server's stream.
+/// Method of the operation [`OWN`] for the HTTP request that opens the server's stream.
 const GET: &str = "GET";
-/// Its method for the HTTP request that ends the session.
+/// Method of the operation [`OWN`] for the HTTP request that ends the session.
 const DELETE: &str = "DELETE";
 /// Bytes of an id that is a text.
 const LONGEST_ID: usize = 256;
@@ -43,7 +39,7 @@ const TASK: &str = "dev.authz/task";
 /// Bytes of the name of a task.
 const LONGEST_TASK: usize = 256;
 
-/// Where an MCP server is served.
+/// Endpoint of an MCP server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
     /// The system.
@@ -54,7 +50,7 @@ pub struct Endpoint {
     pub reads_take_responses: bool,
     /// `prompts/get` takes them.
     pub prompts_take_responses: bool,
-    /// It takes `last-event-id`: the bundle says that the server replays events to nobody but the caller that they were for.
+    /// It takes `last-event-id`: the bundle declares that the server replays events only to their caller.
     pub resumes_streams: bool,
 }
 
@@ -69,48 +65,47 @@ pub struct EndpointTool {
     pub takes_responses: bool,
 }
 
-/// A message as far as its answer depends on it.
+/// The part of a message that its answer depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
     /// The system whose endpoint it came to.
     pub system: String,
-    /// What kind of message it is.
-    pub kind: Kind,
-    /// The id of a request; none for other messages.
-    pub id: Option<Id>,
-    /// The revision that the request says it follows, if it is one of [`VERSIONS`].
+    /// MessageKind of the message.
+    pub kind: MessageKind,
+    /// MessageId of a request. Other messages have none.
+    pub id: Option<MessageId>,
+    /// The revision that the request names, if it is one of [`VERSIONS`].
     pub version: Option<&'static str>,
-    /// The request follows a revision that is none of [`VERSIONS`].
+    /// The request names a revision outside [`VERSIONS`].
     pub unsupported: bool,
-    /// What the operation of a tool that the catalog does not have would be called.
+    /// Name that the operation of a tool would have which the catalog lacks.
     pub missing: Option<String>,
-    /// What it has to do with tasks of the server's own.
+    /// Relation to the server's own tasks.
     pub server_task: ServerTask,
 }
 
-/// What a message has to do with tasks of the server's own: calls whose results are fetched later.
+/// Relation of a message to the server's own tasks: calls whose results are fetched later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ServerTask {
-    /// Nothing.
+    /// None.
     #[default]
     None,
-    /// It is a call that runs as one: `tools/call` with `task`.
+    /// The message starts such a task: `tools/call` with `task`.
     Begins,
-    /// It asks for what such a call brought, or gives it up: `tasks/…`. The call's own permit covers that, and nothing else
-    /// does.
+    /// The message fetches the result of such a task, or cancels it: `tasks/…`. Only the permit of the call covers this.
     Follows,
 }
 
-/// What kind of message a request to an endpoint brings.
+/// MessageKind of the message of a request to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MessageKind {
     /// A `POST` that was not read as one message.
     Unread,
     /// `tools/call`.
     ToolCall,
     /// Any other request.
     Request,
-    /// A notification: nobody waits for an answer.
+    /// A notification, which has no answer.
     Notification,
     /// The answer to a request of the server's.
     Response,
@@ -120,82 +115,79 @@ pub enum Kind {
 
 /// The id of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Id {
+pub enum MessageId {
     /// A text.
     Text(String),
     /// An integer within ±2⁵³.
     Number(i64),
 }
 
-/// What a request to an endpoint asks for.
+/// Operation and arguments of a request to an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
+pub struct McpCall {
     /// The id of its operation.
     pub operation: String,
     /// The arguments of the tool.
     pub arguments: json::Value,
     /// The task that `_meta` names.
     pub task: Option<String>,
-    /// What stands around them in the message.
+    /// The rest of the message, which its answer depends on.
     pub envelope: Envelope,
 }
 
-/// Why a message asks for nothing.
-#[derive(Debug)]
-struct Fault {
-    reason: ReasonCode,
-    message: String,
-    understood: bool,
-}
-
-impl Fault {
-    /// The message was not read, or could be read in another way.
-    fn unread(message: impl Into<String>) -> Self {
-        Self { reason: ReasonCode::BadInput, message: message.into(), understood: false }
-    }
-
-    /// The message was read, and asks for what no endpoint provides.
-    fn bad(message: impl Into<String>) -> Self {
-        Self { understood: true, ..Self::unread(message) }
-    }
-
-    fn mismatch(message: impl Into<String>) -> Self {
-        Self { reason: ReasonCode::HeaderMismatch, ..Self::unread(message) }
-    }
-
-    fn ambiguous(message: impl Into<String>) -> Self {
-        Self { reason: ReasonCode::AmbiguousRequest, ..Self::unread(message) }
-    }
-
-    fn unknown(message: impl Into<String>) -> Self {
-        Self { reason: ReasonCode::UnknownOperation, ..Self::bad(message) }
-    }
-}
-
-impl From<RouteError> for Fault {
-    fn from(error: RouteError) -> Self {
-        let RouteError { reason, message, understood, .. } = error;
-        Self { reason, message, understood }
-    }
+/// Refusal of a request to an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageError {
+    /// The refusal.
+    pub error: RequestError,
+    /// Envelope of the message, as far as it was read.
+    pub envelope: Box<Envelope>,
+    /// The task that the message names.
+    pub task: Option<String>,
 }
 
 impl Endpoint {
-    /// What a request asks for.
-    pub fn read(&self, request: &HttpRequest<'_>) -> Result<Call, RouteError> {
-        let mut envelope = self.envelope(request.method);
-        let mut task = None;
-        match self.ask(request, &mut envelope, &mut task) {
-            Ok(Asked { operation, arguments }) => Ok(Call { operation, arguments, task, envelope }),
-            Err(Fault { reason, message, understood }) => {
-                let mcp = Some(Box::new(envelope));
-                Err(RouteError { understood, mcp, task, ..RouteError::new(reason, message) })
-            }
+    /// Compiles the endpoint of a system of the bundle.
+    #[must_use]
+    pub fn compile(model: &Model, system: &str) -> Self {
+        let takes = |operation: &str| model.input_responses.contains(operation);
+        let built_in = |name: &str| takes(&format!("{system}.{name}"));
+        let tools = model.tools.get(system).into_iter().flatten().map(|(name, tool)| {
+            let (operation, headers) = (tool.operation.clone(), tool.headers.clone());
+            let takes_responses = takes(&operation);
+            (name.clone(), EndpointTool { operation, headers, takes_responses })
+        });
+        let resumes = |header: &String| header == LAST_EVENT_ID;
+        Self {
+            system: system.to_owned(),
+            tools: tools.collect(),
+            reads_take_responses: built_in(READ),
+            prompts_take_responses: built_in(PROMPT),
+            resumes_streams: model
+                .systems
+                .get(system)
+                .is_some_and(|system| system.headers.iter().any(resumes)),
         }
     }
 
-    /// What is known of a request before its message is read.
+    /// Reads the operation and the arguments of a request.
+    ///
+    /// # Errors
+    /// The request is not one message, its headers contradict it, or no operation stands for it.
+    pub fn read(&self, request: &HttpRequest<'_>) -> Result<McpCall, MessageError> {
+        let mut envelope = self.envelope(request.method);
+        let mut task = None;
+        match self.read_message(request, &mut envelope, &mut task) {
+            Ok(OperationCall { operation, arguments }) => {
+                Ok(McpCall { operation, arguments, task, envelope })
+            }
+            Err(error) => Err(MessageError { error, envelope: Box::new(envelope), task }),
+        }
+    }
+
+    /// The envelope of a request whose message is not read yet.
     pub fn envelope(&self, method: &str) -> Envelope {
-        let kind = if method == "POST" { Kind::Unread } else { Kind::Session };
+        let kind = if method == "POST" { MessageKind::Unread } else { MessageKind::Session };
         let system = self.system.clone();
         let server_task = ServerTask::None;
         Envelope {
@@ -209,47 +201,51 @@ impl Endpoint {
         }
     }
 
-    /// Args: `envelope`, `task`: take what is known of the message, also where it is refused.
-    fn ask(
+    /// `envelope`, `task`: filled as far as the message is read, also of a refused message.
+    fn read_message(
         &self,
         request: &HttpRequest<'_>,
         envelope: &mut Envelope,
         task: &mut Option<String>,
-    ) -> Result<Asked, Fault> {
+    ) -> Result<OperationCall, RequestError> {
         if request.method != "POST" {
-            let said = headers::Said::read(request.headers)?;
-            said.version(None, envelope)?;
-            said.is_of(None, None)?;
-            said.may_resume(self)?;
-            headers::repeat(request.headers, &[], &json::Value::Null, false)?;
-            return Ok(self.own(request.method, &[]));
+            let sent = MessageHeaders::read(request.headers)?;
+            sent.note_version(None, envelope)?;
+            sent.check_message(None, None)?;
+            sent.check_resume(self)?;
+            headers::check_parameters(request.headers, &[], &json::Value::Null, false)?;
+            return Ok(self.protocol_call(request.method, &[]));
         }
         let message = match request.body {
             Body::Absent => {
-                return Err(Fault::unread("the body was not sent along; let the proxy send it"));
+                return Err(RequestError::unread(
+                    "the body was not sent along; let the proxy send it",
+                ));
             }
             Body::Partial => {
-                return Err(Fault::unread("the body was cut off; let the proxy send all of it"));
+                return Err(RequestError::unread(
+                    "the body was cut off; let the proxy send all of it",
+                ));
             }
             Body::Whole(bytes) => {
-                is_json(request.headers)?;
+                require_json(request.headers)?;
                 Message::read(bytes)?
             }
         };
         envelope.kind = message.kind();
         envelope.id.clone_from(&message.id);
         let method = message.method.as_deref();
-        let said = headers::Said::read(request.headers)?;
-        said.version(Some(&message), envelope)?;
-        said.is_of(method, message.name())?;
-        said.may_resume(self)?;
+        let sent = MessageHeaders::read(request.headers)?;
+        sent.note_version(Some(&message), envelope)?;
+        sent.check_message(method, message.name())?;
+        sent.check_resume(self)?;
         let revision = methods::revision(envelope.version);
         if method != Some("tools/call") {
-            headers::repeat(request.headers, &[], &json::Value::Null, false)?;
+            headers::check_parameters(request.headers, &[], &json::Value::Null, false)?;
         }
         *task = message.task()?;
         message.refuse_unknown()?;
-        let Some(method) = method else { return Ok(self.own(RESPONSE, &message.params)) };
+        let Some(method) = method else { return Ok(self.protocol_call(RESPONSE, &message.params)) };
         match method {
             "tools/call" => self.call(request, &message, revision, envelope),
             "resources/read" => {
@@ -257,7 +253,7 @@ impl Endpoint {
                 let (uri, _) = message.called("uri", revision, takes)?;
                 let uri = json::Value::String(uri.to_owned());
                 let members = [("uri".to_owned(), uri)].into_iter().chain(message.responses());
-                Ok(self.asked(READ, members.collect()))
+                Ok(self.operation_call(READ, members.collect()))
             }
             "prompts/get" => {
                 let takes = |_: &str| self.prompts_take_responses;
@@ -265,7 +261,7 @@ impl Endpoint {
                 let name = json::Value::String(name.to_owned());
                 let members = [("name".to_owned(), name), ("arguments".to_owned(), arguments)];
                 let members = members.into_iter().chain(message.responses());
-                Ok(self.asked(PROMPT, members.collect()))
+                Ok(self.operation_call(PROMPT, members.collect()))
             }
             _ => match methods::find(method) {
                 Some(found) if found.is_in(revision) => {
@@ -273,10 +269,12 @@ impl Endpoint {
                     if method.starts_with("tasks/") {
                         envelope.server_task = ServerTask::Follows;
                     }
-                    Ok(self.own(method, &message.params))
+                    Ok(self.protocol_call(method, &message.params))
                 }
-                Some(_) => Err(Fault::unknown("the revision does not have this JSON-RPC method")),
-                None => Err(Fault::unknown("no operation stands for this JSON-RPC method")),
+                Some(_) => {
+                    Err(RequestError::unknown("the revision does not have this JSON-RPC method"))
+                }
+                None => Err(RequestError::unknown("no operation stands for this JSON-RPC method")),
             },
         }
     }
@@ -288,17 +286,22 @@ impl Endpoint {
         message: &Message,
         revision: methods::Revisions,
         envelope: &mut Envelope,
-    ) -> Result<Asked, Fault> {
+    ) -> Result<OperationCall, RequestError> {
         let takes = |name: &str| self.tools.get(name).is_some_and(|tool| tool.takes_responses);
-        // A tool that is not there takes none either, and that it is not there says more.
+        // An unknown tool takes no responses either, but its refusal says that the tool is unknown.
         let takes = |name: &str| takes(name) || !self.tools.contains_key(name);
         let (name, mut arguments) = message.called("name", revision, takes)?;
         let tool = self.tools.get(name);
         let declared = tool.map_or(&[][..], |tool| tool.headers.as_slice());
-        headers::repeat(request.headers, declared, &arguments, revision == methods::STATELESS)?;
+        headers::check_parameters(
+            request.headers,
+            declared,
+            &arguments,
+            revision == methods::STATELESS,
+        )?;
         let Some(tool) = tool else {
             envelope.missing = Some(format!("{}.{}", self.system, operation_name(name)));
-            return Err(Fault::unknown("the server has no tool of this name"));
+            return Err(RequestError::unknown("the server has no tool of this name"));
         };
         if message.runs_as_task()? {
             envelope.server_task = ServerTask::Begins;
@@ -309,21 +312,22 @@ impl Endpoint {
             // INVARIANT (once): the bundle does not load where such a tool has an argument of one of these names.
             members.extend(message.responses());
         }
-        Ok(Asked { operation: tool.operation.clone(), arguments })
+        Ok(OperationCall { operation: tool.operation.clone(), arguments })
     }
 
-    fn own(&self, method: &str, params: &[(String, json::Value)]) -> Asked {
+    fn protocol_call(&self, method: &str, params: &[(String, json::Value)]) -> OperationCall {
         let operation = format!("{}.{OWN}", self.system);
-        Asked { operation, arguments: methods::arguments(method, params) }
+        OperationCall { operation, arguments: methods::arguments(method, params) }
     }
 
-    fn asked(&self, name: &str, arguments: Vec<(String, json::Value)>) -> Asked {
+    fn operation_call(&self, name: &str, arguments: Vec<(String, json::Value)>) -> OperationCall {
         let operation = format!("{}.{name}", self.system);
-        Asked { operation, arguments: json::Value::Object(arguments) }
+        OperationCall { operation, arguments: json::Value::Object(arguments) }
     }
 }
 
-struct Asked {
+/// Operation and arguments of a message.
+struct OperationCall {
     operation: String,
     arguments: json::Value,
 }

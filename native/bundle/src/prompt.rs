@@ -9,7 +9,7 @@ use authz_base::host::is_host;
 use serde::Serialize;
 use smallvec::SmallVec;
 
-use crate::destinations::{canonical, url_parts};
+use crate::canonical::{canonical, url_parts};
 use crate::model::DestinationKind;
 
 /// Bytes of a prompt that are read.
@@ -189,21 +189,37 @@ fn value(text: &str) -> Vec<Reading> {
     found
 }
 
-/// The one name that a text is.
+/// A text that is not the name of one destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameError {
+    /// The defect.
+    pub what: &'static str,
+}
+
+impl std::fmt::Display for NameError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.what)
+    }
+}
+
+impl std::error::Error for NameError {}
+
+/// Reads a text that names one destination.
 ///
 /// # Errors
-/// Why it is none.
-pub fn one(text: &str) -> Result<String, &'static str> {
+/// The text names no destination, or several.
+pub fn read_name(text: &str) -> Result<String, NameError> {
+    let refuse = |what| Err(NameError { what });
     let mut readings = value(text).into_iter();
     let of_whole = |reading: &Reading| reading.text == text || reading.kind == Some("iban");
     match (readings.next(), readings.next()) {
         (Some(reading), second) if of_whole(&reading) => match (reading.why, reading.key()) {
             // An IBAN may be meant as an account too.
             (None, Some(key)) if second.is_none_or(|other| other.text == text) => Ok(key),
-            (Some(why), _) => Err(why),
-            _ => Err("it is more than one name"),
+            (Some(why), _) => refuse(why),
+            _ => refuse("it is more than one name"),
         },
-        _ => Err("it is no mailbox, URL, IBAN, path or account"),
+        _ => refuse("it is no mailbox, URL, IBAN, path or account"),
     }
 }
 
@@ -462,7 +478,9 @@ fn has_punycode(host: &str) -> bool {
 
 fn mailbox(text: &str) -> Reading {
     match canonical(DestinationKind::Email, text) {
-        Ok((name, _)) if !has_punycode(&name) => Reading::named(text, DestinationKind::Email, name),
+        Ok(mailbox) if !has_punycode(&mailbox.text) => {
+            Reading::named(text, DestinationKind::Email, mailbox.text)
+        }
         Ok(_) => Reading::unnamed(text, PUNYCODE),
         Err(error) => Reading::unnamed(text, error.what),
     }
@@ -501,7 +519,7 @@ fn slashed(text: &str, is_explicit: bool) -> Option<Reading> {
         return Some(Reading::unnamed(text, why));
     }
     Some(match canonical(DestinationKind::Path, path) {
-        Ok((name, _)) => Reading::named(text, DestinationKind::Path, name),
+        Ok(path) => Reading::named(text, DestinationKind::Path, path.text),
         Err(error) => Reading::unnamed(text, error.what),
     })
 }
@@ -567,8 +585,8 @@ fn iban(words: &[Word<'_>]) -> Option<(String, String, usize)> {
             text.push(' ');
         }
         text.push_str(bare);
-        if let Ok((iban, _)) = canonical(DestinationKind::Iban, &joined) {
-            return Some((iban, text, index.saturating_add(1)));
+        if let Ok(iban) = canonical(DestinationKind::Iban, &joined) {
+            return Some((iban.text, text, index.saturating_add(1)));
         }
         if bare.len() < word.len() {
             return None;
@@ -703,19 +721,22 @@ mod tests {
 
     #[test]
     fn one_name_is_the_whole_text() {
-        assert_eq!(Ok("email:a@x.example".to_owned()), one("a@x.example"));
-        assert_eq!(Ok("url:https://x.example/a".to_owned()), one("https://x.example/a"));
+        assert_eq!(Ok("email:a@x.example".to_owned()), read_name("a@x.example"));
+        assert_eq!(Ok("url:https://x.example/a".to_owned()), read_name("https://x.example/a"));
         assert_eq!(
             Ok("iban:GB82WEST12345698765432".to_owned()),
-            one("GB82 WEST 1234 5698 7654 32")
+            read_name("GB82 WEST 1234 5698 7654 32")
         );
-        assert_eq!(Ok("iban:GB82WEST12345698765432".to_owned()), one("GB82WEST12345698765432"));
-        assert_eq!(Ok("account:#ops".to_owned()), one("#ops"));
-        assert_eq!(Ok("path:heron/sdk".to_owned()), one("heron/sdk"));
-        assert_eq!(Ok("account:lou-field".to_owned()), one("lou-field"));
+        assert_eq!(
+            Ok("iban:GB82WEST12345698765432".to_owned()),
+            read_name("GB82WEST12345698765432")
+        );
+        assert_eq!(Ok("account:#ops".to_owned()), read_name("#ops"));
+        assert_eq!(Ok("path:heron/sdk".to_owned()), read_name("heron/sdk"));
+        assert_eq!(Ok("account:lou-field".to_owned()), read_name("lou-field"));
         for text in ["", "Mark", "to a@x.example", "a@x.example b@x.example", "https://a@x.example"]
         {
-            assert!(one(text).is_err(), "{text}");
+            assert!(read_name(text).is_err(), "{text}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Which operation an HTTP request asks for, and with which arguments.
+//! HTTP routes: the operation of an HTTP request, and its arguments.
 //!
-//! What is judged must be what is served: a request that two readers could read differently is refused before any
-//! route is tried, a part of it that no route accounts for is refused after. Nothing is normalised.
+//! INVARIANT (judged = received): a request that two readers could read differently is refused before any route is tried. A part
+//! of the request that its route does not account for is refused after. Nothing is normalised.
 
 mod body;
 mod compile;
@@ -19,42 +19,15 @@ use authz_base::table::Table;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 
-use crate::location::{Declared, Location};
-use crate::mcp::{self, Endpoint, Envelope};
+use crate::http::{RequestError, ambiguous, bad, once};
+use crate::mcp::{Endpoint, Envelope, McpCall, MessageError};
 
-pub use body::is_json;
-pub use passing::is_standard;
-pub(crate) use passing::refuse_header;
+pub use crate::http::{Body, HttpRequest};
+pub use passing::{is_standard, refuse_header};
 pub use relayed::{Treatment, treatment};
 pub use target::is_host;
 
-/// An HTTP request as the proxy saw it, before any normalisation.
-#[derive(Clone, Copy, Debug)]
-pub struct HttpRequest<'a> {
-    /// The method, upper case.
-    pub method: &'a str,
-    /// `host[:port]`; empty where the caller does not say.
-    pub host: &'a str,
-    /// The raw target, query included, not decoded.
-    pub path: &'a str,
-    /// Names in lower case, duplicates kept.
-    pub headers: &'a [(&'a str, &'a str)],
-    /// The body, as far as it was sent along.
-    pub body: Body<'a>,
-}
-
-/// The body of a request, as far as it was sent along.
-#[derive(Clone, Copy, Debug)]
-pub enum Body<'a> {
-    /// Not sent along.
-    Absent,
-    /// Cut off.
-    Partial,
-    /// All of it; empty where the request has none.
-    Whole(&'a [u8]),
-}
-
-/// The operation that a request asks for.
+/// Operation and arguments of a request that a route matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Routed {
     /// Operation id.
@@ -63,81 +36,27 @@ pub struct Routed {
     pub arguments: Arc<Value>,
     /// Index of the route in the order of files and lines.
     pub route: usize,
-    /// What came to an MCP endpoint; none where the route leads to an operation.
+    /// Envelope of a message to an MCP endpoint. `None`: the route leads to an operation.
     pub mcp: Option<Envelope>,
     /// The task that the body names.
     pub task: Option<String>,
 }
 
-/// Why a request asks for nothing.
+/// Refusal of a request that has no operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteError {
     /// `NoRoute`, `AmbiguousRequest` or `BadInput`; at an MCP endpoint also `HeaderMismatch` or `UnknownOperation`.
     pub reason: ReasonCode,
-    /// What happened: no values of the request.
+    /// Text for the log; holds no value of the request.
     pub message: String,
-    /// The request was read whole, in the only way it can be read, and asks for what no route provides.
+    /// The request was read completely, has one meaning, and asks for something that no route provides.
     pub understood: bool,
-    /// What came to an MCP endpoint; none where no route matches, or one that leads to an operation.
+    /// Envelope of a message to an MCP endpoint. `None`: no route matches, or the route leads to an operation.
     pub mcp: Option<Box<Envelope>>,
-    /// The operation that its route leads to; empty where no route matches, and at an MCP endpoint.
+    /// The operation of its route; empty if no route matches, and at an MCP endpoint.
     pub operation: SmolStr,
     /// The task that the body names.
     pub task: Option<String>,
-}
-
-/// A route as the bundle says it.
-#[derive(Clone, Debug)]
-pub struct RouteSpec {
-    /// `host` or `host:port`; none: any host.
-    pub host: Option<Declared<String>>,
-    /// The method, upper case.
-    pub method: Declared<String>,
-    /// Literal and `{name}` segments.
-    pub path: Declared<String>,
-    /// Headers that must be there once, with exactly this value.
-    pub headers: Vec<(Declared<String>, String)>,
-    /// A known operation id.
-    pub operation: String,
-    /// The MCP endpoint that it leads to, for every method that such a one has; then `method` and `arguments` count for
-    /// nothing, and `operation` takes no arguments that it needs.
-    pub mcp: Option<Arc<Endpoint>>,
-    /// Argument name to where it comes from.
-    pub arguments: Vec<(String, Declared<Source>)>,
-    /// What is no argument.
-    pub ignore: Vec<Declared<Ignore>>,
-    /// Types of the body that it reads; empty: `application/json`.
-    pub content_types: Vec<Declared<String>>,
-    /// The upstream gets the evidence in `authorization`, and its proof.
-    pub forward_authorization: bool,
-    /// Where it stands.
-    pub at: Location,
-}
-
-/// Where an argument comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A `{name}` segment of the path.
-    Path(String),
-    /// A member of the query.
-    Query(String),
-    /// A header, in lower case.
-    Header(String),
-    /// A JSON pointer into the body.
-    Json(String),
-}
-
-/// A part of a request that is no argument.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ignore {
-    /// A `{name}` segment of the path.
-    Path(String),
-    /// A member of the query.
-    Query(String),
-    /// A JSON pointer into the body, with all below it.
-    Json(String),
-    /// The whole body, of whatever kind.
-    Body,
 }
 
 /// The compiled routes of a bundle.
@@ -145,57 +64,57 @@ pub enum Ignore {
 pub struct RouteTable {
     /// By method: the root of its tree in `nodes`.
     methods: Table<SmolStr, usize>,
-    nodes: Vec<Node>,
+    nodes: Vec<PathNode>,
     routes: Vec<Route>,
-    /// What the bundle says of each route, in the order of files and lines, that its requests are answered by.
-    entries: Vec<host::Entry>,
+    /// Facts about each route that answers depend on, in the order of files and lines.
+    facts: Vec<host::RouteFacts>,
 }
 
-/// One segment deep in the tree of paths.
+/// Node of the tree of paths; each level is one segment.
 #[derive(Clone, Debug, Default)]
-struct Node {
+struct PathNode {
     literal: Table<SmolStr, usize>,
     any: Option<usize>,
     routes: Vec<usize>,
 }
 
-/// A route; its words stand in it, so that a request reads few places of memory.
+/// A compiled route. It holds copies of its names, so that a request reads few places of memory.
 #[derive(Clone, Debug)]
 struct Route {
-    /// Index of what the bundle says.
+    /// Index of the route in the model.
     spec: usize,
     operation: SmolStr,
     mcp: Option<Arc<Endpoint>>,
     host: Option<SmolStr>,
     headers: Vec<(SmolStr, SmolStr)>,
-    /// For each `{name}` segment in order: its position, and what it fills.
-    path: Vec<(usize, Option<Filled>)>,
-    /// For each member of the query, sorted by name: what it fills.
-    query: Vec<(SmolStr, Option<Filled>)>,
-    /// For each header: what it fills.
-    header_arguments: Vec<(SmolStr, Filled)>,
+    /// For each `{name}` segment in order: its position, and the argument that it fills.
+    path: Vec<(usize, Option<TextArgument>)>,
+    /// For each member of the query, sorted by name: the argument that it fills.
+    query: Vec<(SmolStr, Option<TextArgument>)>,
+    /// For each header: the argument that it fills.
+    header_arguments: Vec<(SmolStr, TextArgument)>,
     body: BodyRule,
-    /// Types of the body that it reads.
+    /// Types of the body that the route reads.
     content_types: Vec<SmolStr>,
     /// Names of the operation's arguments and of the members that fill them, folded.
     names: Vec<SmolStr>,
 }
 
-/// The argument that a text fills.
+/// An argument that a text of the request fills.
 #[derive(Clone, Debug)]
-struct Filled {
+struct TextArgument {
     argument: SmolStr,
-    form: Form,
+    form: TextForm,
 }
 
-/// How the text of a path, query or header becomes JSON.
+/// Form in which the text of a path, query or header becomes JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum TextForm {
     Text,
     Integer,
     Number,
     Bool,
-    /// A list of the like: a member of the query may be repeated.
+    /// A list: a member of the query may be repeated.
     List(Scalar),
 }
 
@@ -209,94 +128,103 @@ enum Scalar {
 
 #[derive(Clone, Debug)]
 enum BodyRule {
-    /// There must be none.
+    /// A request has no body.
     None,
-    /// It is not looked at.
+    /// The body is ignored.
     Ignored,
-    /// It is JSON, and each member is mapped or ignored.
+    /// The body is JSON, and each member is mapped or ignored.
     Json(JsonRule),
 }
 
-/// What becomes of the members of a body; a tree over pointers.
+/// Rule for a value of a JSON body and, as a tree over pointers, for its members.
 #[derive(Clone, Debug, Default)]
 struct JsonRule {
     /// The argument that this value fills.
     argument: Option<String>,
-    /// Whether this value, with all below it, is dropped.
+    /// This value, with everything below it, is ignored.
     ignored: bool,
     members: Table<String, JsonRule>,
 }
 
 impl RouteError {
-    /// A request that was read whole, in the only way it can be read.
+    /// A request that was read completely and has one meaning.
     #[must_use]
     pub fn new(reason: ReasonCode, message: impl Into<String>) -> Self {
-        let (message, operation) = (message.into(), SmolStr::default());
-        Self { reason, message, understood: true, mcp: None, operation, task: None }
+        RequestError::new(reason, message).into()
     }
 
-    /// A request that was not read, or not all of it, or that can be read in another way.
+    /// A request that was not read completely, or that has several meanings.
+    #[must_use]
     pub fn unread(reason: ReasonCode, message: impl Into<String>) -> Self {
         Self { understood: false, ..Self::new(reason, message) }
     }
 }
 
-fn ambiguous<T>(message: impl Into<String>) -> Result<T, RouteError> {
-    Err(RouteError::unread(ReasonCode::AmbiguousRequest, message))
+impl From<RequestError> for RouteError {
+    fn from(error: RequestError) -> Self {
+        let RequestError { reason, message, understood } = error;
+        let operation = SmolStr::default();
+        Self { reason, message, understood, mcp: None, operation, task: None }
+    }
 }
 
-/// Read, but not what the route provides for.
-fn bad<T>(message: impl Into<String>) -> Result<T, RouteError> {
-    Err(RouteError::new(ReasonCode::BadInput, message))
+impl From<MessageError> for RouteError {
+    fn from(refused: MessageError) -> Self {
+        let MessageError { error, envelope, task } = refused;
+        Self { mcp: Some(envelope), task, ..error.into() }
+    }
 }
 
-/// Not read, or not all of it.
-fn unread<T>(message: impl Into<String>) -> Result<T, RouteError> {
-    Err(RouteError::unread(ReasonCode::BadInput, message))
+impl std::fmt::Display for RouteError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
 }
+
+impl std::error::Error for RouteError {}
 
 impl RouteTable {
-    /// How many routes there are.
+    /// Number of routes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.routes.len()
     }
 
-    /// Whether there are none.
+    /// Whether the bundle has no routes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.routes.is_empty()
     }
 
-    /// The operation and arguments of a request.
+    /// Finds the operation and the arguments of a request.
     ///
     /// # Errors
-    /// `AmbiguousRequest` where two readers could read the request differently, `NoRoute` where no route matches it,
-    /// `BadInput` where it carries more or other than its route maps.
+    /// `AmbiguousRequest` if two readers could read the request differently, `NoRoute` if no route matches it, `BadInput` if the
+    /// request carries parts that its route does not map.
     pub fn resolve(&self, request: &HttpRequest<'_>) -> Result<Routed, RouteError> {
-        self.routed(request).map_err(|error| {
-            // What was cut off may say anything.
+        self.route(request).map_err(|error| {
+            // The part that was cut off may say anything.
             let is_whole = !matches!(request.body, Body::Partial);
             RouteError { understood: error.understood && is_whole, ..error }
         })
     }
 
-    fn routed(&self, request: &HttpRequest<'_>) -> Result<Routed, RouteError> {
+    fn route(&self, request: &HttpRequest<'_>) -> Result<Routed, RouteError> {
         let target = target::split(request.path)?;
-        Self::overrides(request)?;
+        refuse_overrides(request)?;
         let Some(index) = self.find(request, &target.segments)? else {
             let message = "no route matches the method, host, path and headers";
             return Err(RouteError::new(ReasonCode::NoRoute, message));
         };
         let Some(route) = self.routes.get(index) else {
-            return ambiguous("the route table is inconsistent");
+            return ambiguous("the route table is inconsistent")?;
         };
         if let Some(endpoint) = &route.mcp {
-            return route.message(endpoint, request, target.query);
+            return route.read_message(endpoint, request, target.query);
         }
         let arguments = route
             .arguments(request, &target)
-            .map_err(|error| RouteError { operation: route.operation.clone(), ..error })?;
+            .map_err(|error| RouteError { operation: route.operation.clone(), ..error.into() })?;
         Ok(Routed {
             operation: route.operation.clone(),
             arguments: Arc::new(Value::Object(arguments.members)),
@@ -306,54 +234,24 @@ impl RouteTable {
         })
     }
 
-    /// Method, host (none: every host), path and operation of each route, in the order of files and lines.
-    pub fn declared(&self) -> impl Iterator<Item = (&str, Option<&str>, &str, &str)> {
-        self.entries.iter().map(|entry| {
-            let host = entry.host.as_deref();
-            (entry.method.as_str(), host, entry.path.as_str(), entry.operation.as_str())
-        })
-    }
-
-    /// For each route the host that it is for, none where it is for all, and its system.
-    pub fn served(&self) -> impl Iterator<Item = (Option<&str>, &str)> {
+    /// Host and system of each route. A route without a host is for every host.
+    pub fn hosts(&self) -> impl Iterator<Item = (Option<&str>, &str)> {
         self.routes.iter().map(|route| {
             let system = route.operation.split_once('.').map_or("", |(system, _)| system);
             (route.host.as_deref(), system)
         })
     }
 
-    /// Refuses headers by which the request would be another one, or the first of others, behind the proxy.
-    fn overrides(request: &HttpRequest<'_>) -> Result<(), RouteError> {
-        for (name, value) in request.headers {
-            let defect = match relayed::treatment(name) {
-                None => continue,
-                // Removed by this name alone.
-                Some(Treatment::Removed) if !name.contains('_') => continue,
-                Some(Treatment::SameMethod) if *value == request.method => continue,
-                Some(Treatment::Connection) if relayed::is_plain_connection(value) => continue,
-                Some(Treatment::Coding) if value.eq_ignore_ascii_case("chunked") => continue,
-                Some(Treatment::Connection) => "names other headers or an upgrade",
-                Some(Treatment::Coding) => "is not `chunked`",
-                Some(Treatment::Protocol) => "asks for another protocol, which nobody judges",
-                Some(Treatment::Removed | Treatment::Refused | Treatment::SameMethod) => {
-                    "overrides the request line"
-                }
-            };
-            return ambiguous(format!("the header `{name}` {defect}"));
-        }
-        Ok(())
-    }
-
     fn find(
         &self,
         request: &HttpRequest<'_>,
         segments: &[target::Segment<'_>],
-    ) -> Result<Option<usize>, RouteError> {
+    ) -> Result<Option<usize>, RequestError> {
         let root = self.methods.get(request.method).and_then(|root| self.nodes.get(*root));
-        let mut reached: SmallVec<[&Node; 4]> = root.into_iter().collect();
+        let mut reached: SmallVec<[&PathNode; 4]> = root.into_iter().collect();
         for segment in segments {
-            // A literal is matched undecoded: an encoded one has another spelling, which upstreams may not share.
-            let mut next: SmallVec<[&Node; 4]> = SmallVec::new();
+            // A literal is matched undecoded, because upstreams may not decode an encoded spelling of it.
+            let mut next: SmallVec<[&PathNode; 4]> = SmallVec::new();
             for node in &reached {
                 let any = if segment.raw.is_empty() { None } else { node.any };
                 let steps = [node.literal.get(segment.raw).copied(), any];
@@ -379,13 +277,35 @@ impl RouteTable {
     }
 }
 
+/// Refuses headers by which the request would be another request, or the first of several, behind the proxy.
+fn refuse_overrides(request: &HttpRequest<'_>) -> Result<(), RequestError> {
+    for (name, value) in request.headers {
+        let defect = match relayed::treatment(name) {
+            None => continue,
+            // Removed by this name alone.
+            Some(Treatment::Removed) if !name.contains('_') => continue,
+            Some(Treatment::SameMethod) if *value == request.method => continue,
+            Some(Treatment::Connection) if relayed::is_plain_connection(value) => continue,
+            Some(Treatment::Coding) if value.eq_ignore_ascii_case("chunked") => continue,
+            Some(Treatment::Connection) => "names other headers or an upgrade",
+            Some(Treatment::Coding) => "is not `chunked`",
+            Some(Treatment::Protocol) => "asks for another protocol, which is not judged",
+            Some(Treatment::Removed | Treatment::Refused | Treatment::SameMethod) => {
+                "overrides the request line"
+            }
+        };
+        return ambiguous(format!("the header `{name}` {defect}"));
+    }
+    Ok(())
+}
+
 impl Route {
     fn host_matches(&self, host: &str) -> bool {
         let Some(wanted) = &self.host else { return true };
         if host.eq_ignore_ascii_case(wanted) {
             return true;
         }
-        // A route without a port is for every port; what follows the last colon of an address in brackets is none.
+        // A route without a port is for every port. The part after the last colon of an address in brackets is not a port.
         let bare = |host: &'_ str| {
             let (name, port) = host.rsplit_once(':')?;
             (!port.is_empty()
@@ -399,7 +319,7 @@ impl Route {
                 .is_some_and(|n| n.eq_ignore_ascii_case(wanted))
     }
 
-    fn headers_match(&self, headers: &[(&str, &str)]) -> Result<bool, RouteError> {
+    fn headers_match(&self, headers: &[(&str, &str)]) -> Result<bool, RequestError> {
         for (name, wanted) in &self.headers {
             match once(headers, name)? {
                 Some(value) if value == wanted => {}
@@ -409,29 +329,29 @@ impl Route {
         Ok(true)
     }
 
-    /// What a request to the MCP endpoint asks for.
-    fn message(
+    /// Reads a request to the MCP endpoint.
+    fn read_message(
         &self,
         endpoint: &Endpoint,
         request: &HttpRequest<'_>,
         query: Option<&str>,
     ) -> Result<Routed, RouteError> {
-        let at_endpoint = |error: RouteError| RouteError {
+        let at_endpoint = |error: RequestError| RouteError {
             mcp: Some(Box::new(endpoint.envelope(request.method))),
-            ..error
+            ..error.into()
         };
-        // Nothing of it is an argument: each member is ignored, or refused.
+        // The query holds no arguments: each member is ignored or refused.
         let mut beside = self.query_arguments(query, &mut Filling::default());
         if request.method != "POST" {
-            beside = beside.and_then(|()| body::none(request));
+            beside = beside.and_then(|()| body::require_none(request));
         }
         if let Err(error) = &beside
             && !error.understood
         {
             return Err(at_endpoint(error.clone()));
         }
-        // Read whatever stands beside it: the task that it names is looked at in any case.
-        let mcp::Call { operation, arguments, task, envelope } = endpoint.read(request)?;
+        // Read the message also if another part is refused: the task that it names counts in any case.
+        let McpCall { operation, arguments, task, envelope } = endpoint.read(request)?;
         let operation = SmolStr::from(operation);
         match beside {
             Ok(()) => Ok(Routed {
@@ -442,17 +362,18 @@ impl Route {
                 task,
             }),
             Err(error) => {
-                Err(RouteError { mcp: Some(Box::new(envelope)), operation, task, ..error })
+                let mcp = Some(Box::new(envelope));
+                Err(RouteError { mcp, operation, task, ..error.into() })
             }
         }
     }
 
-    /// The arguments that a request gives.
+    /// The arguments of a request.
     fn arguments(
         &self,
         request: &HttpRequest<'_>,
-        target: &target::Target<'_>,
-    ) -> Result<Filling, RouteError> {
+        target: &target::RequestTarget<'_>,
+    ) -> Result<Filling, RequestError> {
         let mut arguments = Filling::default();
         self.path_arguments(&target.segments, &mut arguments)?;
         self.query_arguments(target.query, &mut arguments)?;
@@ -465,7 +386,7 @@ impl Route {
         &self,
         segments: &[target::Segment<'_>],
         out: &mut Filling,
-    ) -> Result<(), RouteError> {
+    ) -> Result<(), RequestError> {
         for (position, filled) in &self.path {
             let (Some(segment), Some(filled)) = (segments.get(*position), filled) else {
                 continue;
@@ -475,8 +396,8 @@ impl Route {
         Ok(())
     }
 
-    fn query_arguments(&self, query: Option<&str>, out: &mut Filling) -> Result<(), RouteError> {
-        // All of it is read before any is looked for; how many there are is bounded.
+    fn query_arguments(&self, query: Option<&str>, out: &mut Filling) -> Result<(), RequestError> {
+        // The whole query is read before any member is looked up. Its length is bounded.
         let pairs = target::query(query)?;
         let mut seen: SmallVec<[bool; 16]> = SmallVec::from_elem(false, self.query.len());
         let mut lists: Vec<(&str, Vec<Value>)> = Vec::new();
@@ -486,15 +407,15 @@ impl Route {
             let Some(((_, filled), seen)) = found else {
                 return self.unknown_member(name, "query");
             };
-            let Some(filled @ Filled { argument, form }) = filled else { continue };
-            // Without `=` some readers see an empty text, and Rack sees nothing.
+            let Some(filled @ TextArgument { argument, form }) = filled else { continue };
+            // For a member without `=`, some readers see an empty text, and Rack sees none.
             let Some(value) = value else {
                 return ambiguous(format!(
                     "the argument `{argument}` stands in the query without `=`"
                 ));
             };
             let again = std::mem::replace(seen, true);
-            if let Form::List(scalar) = form {
+            if let TextForm::List(scalar) = form {
                 let item = scalar.form().value(value, argument)?;
                 match lists.iter_mut().find(|(name, _)| name == argument) {
                     Some((_, items)) => items.push(item),
@@ -516,11 +437,11 @@ impl Route {
         &self,
         headers: &[(&str, &str)],
         out: &mut Filling,
-    ) -> Result<(), RouteError> {
+    ) -> Result<(), RequestError> {
         for (header, filled) in &self.header_arguments {
             let Some(value) = once(headers, header)? else { continue };
-            // A proxy joins headers of one name with commas; then the first reader's value is not the second's. Beyond ASCII
-            // most servers read Latin-1 (RFC 9110 §5.5 names no encoding), others UTF-8.
+            // A proxy joins headers of one name with commas, and then readers see different values. Beyond ASCII, most servers
+            // read Latin-1 (RFC 9110 §5.5 names no encoding), others UTF-8.
             if !value.bytes().all(|byte| matches!(byte, b' '..=b'+' | b'-'..=b'~')) {
                 return ambiguous(format!(
                     "the header `{header}` holds a comma, or a character that readers treat differently"
@@ -535,14 +456,14 @@ impl Route {
         &self,
         request: &HttpRequest<'_>,
         out: &mut Filling,
-    ) -> Result<(), RouteError> {
+    ) -> Result<(), RequestError> {
         if matches!(request.body, Body::Partial) {
             return body::cut_off();
         }
         match &self.body {
-            BodyRule::None => body::none(request),
-            BodyRule::Ignored => self.pass_over(request),
-            BodyRule::Json(rule) => match self.read(rule, request)? {
+            BodyRule::None => body::require_none(request),
+            BodyRule::Ignored => self.check_ignored_body(request),
+            BodyRule::Json(rule) => match self.read_body(rule, request)? {
                 Some(value) => rule.take(self, value, 0, out),
                 None => Ok(()),
             },
@@ -557,7 +478,7 @@ impl JsonRule {
         value: Value,
         depth: usize,
         out: &mut Filling,
-    ) -> Result<(), RouteError> {
+    ) -> Result<(), RequestError> {
         if self.ignored {
             return Ok(());
         }
@@ -580,13 +501,13 @@ impl JsonRule {
     }
 }
 
-impl Form {
-    fn value(self, text: &str, argument: &str) -> Result<Value, RouteError> {
+impl TextForm {
+    fn value(self, text: &str, argument: &str) -> Result<Value, RequestError> {
         let fail = |wanted: &str| bad(format!("the argument `{argument}` is not {wanted}"));
         let number = || json::parse(text.as_bytes(), json::Limits::default()).ok();
         match self {
             Self::Text => Ok(Value::String(text.to_owned())),
-            // Both go to the schema of the operation, which checks their range.
+            // The schema of the operation checks the range of both.
             Self::Integer => match number() {
                 Some(value @ Value::Integer(_)) if json::is_number(text) => Ok(value),
                 _ => fail("an integer"),
@@ -606,41 +527,19 @@ impl Form {
 }
 
 impl Scalar {
-    const fn form(self) -> Form {
+    const fn form(self) -> TextForm {
         match self {
-            Self::Text => Form::Text,
-            Self::Integer => Form::Integer,
-            Self::Number => Form::Number,
-            Self::Bool => Form::Bool,
+            Self::Text => TextForm::Text,
+            Self::Integer => TextForm::Integer,
+            Self::Number => TextForm::Number,
+            Self::Bool => TextForm::Bool,
         }
     }
 }
 
-/// The value of a header that stands there at most once, and in no other spelling.
+/// Arguments of a request while a route fills them.
 ///
-/// CGI (RFC 3875 §4.1.18) and what follows it read `x_id` and `x-id` as one `HTTP_X_ID`.
-pub fn once<'a>(headers: &[(&str, &'a str)], name: &str) -> Result<Option<&'a str>, RouteError> {
-    let mut found = None;
-    for (spelling, value) in headers.iter().filter(|(n, _)| is_spelling(n, name)) {
-        if *spelling != name {
-            return ambiguous(format!("the header `{name}` stands there with `_` and `-` swapped"));
-        }
-        if found.replace(*value).is_some() {
-            return ambiguous(format!("the header `{name}` stands twice"));
-        }
-    }
-    Ok(found)
-}
-
-/// Whether two header names are the same to who takes `_` for `-`.
-pub fn is_spelling(a: &str, b: &str) -> bool {
-    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
-    a.len() == b.len() && a.bytes().map(dashed).eq(b.bytes().map(dashed))
-}
-
-/// Arguments, filled one after the other.
-///
-/// INVARIANT (once): a route fills each argument from one source, so that no name stands twice.
+/// INVARIANT (once): a route fills each argument from one source, so no name stands twice.
 #[derive(Default)]
 struct Filling {
     members: Vec<(String, Value)>,
@@ -648,8 +547,8 @@ struct Filling {
 
 impl Filling {
     /// Adds an argument that a text of the request fills.
-    fn text(&mut self, filled: &Filled, text: &str) -> Result<(), RouteError> {
-        let Filled { argument, form } = filled;
+    fn text(&mut self, filled: &TextArgument, text: &str) -> Result<(), RequestError> {
+        let TextArgument { argument, form } = filled;
         self.put(argument, form.value(text, argument)?);
         Ok(())
     }

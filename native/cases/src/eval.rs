@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use authz_kernel::decision::{Claim, Decision, Judged, PolicyEffect, Time, Verdict};
-use authz_kernel::directories::Directories;
 use authz_kernel::hex::hex;
 use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
@@ -100,7 +99,7 @@ pub fn eval(plan: &Arc<Plan>, request: &[u8], now_ms: i64) -> Result<Vec<u8>, St
     let now = Time(now_ms);
     let world = OfflineWorld {
         plan: Arc::clone(plan),
-        directories: Directories::of(plan.model()),
+        directories: plan.fresh_directories(),
         issuers: BTreeSet::new(),
     };
     let clock = Arc::new(StepClock::new(now));

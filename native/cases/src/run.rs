@@ -6,7 +6,7 @@ use std::sync::Arc;
 use authz_bundle::source::{At, Mark};
 use authz_kernel::decision::{Outcome, Time};
 use authz_kernel::diagnostic::{Diagnostic, unknown};
-use authz_kernel::directories::{Directories, Entries, Known};
+use authz_kernel::directories::{Directories, DirectoryEntries, DirectoryState};
 use authz_kernel::model::Reports;
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
@@ -408,7 +408,7 @@ fn speaking(subject: StatedSubject, is_alone: bool) -> StatedSubject {
 
 /// The bundle's directories, with the entries that a test states.
 fn directories(test: &Test, plan: &Plan) -> Result<Directories, String> {
-    let mut directories = Directories::of(plan.model());
+    let mut directories = plan.fresh_directories();
     for (name, form) in &test.directories {
         if !plan.model().directories.contains_key(name) {
             let declared = plan.model().directories.iter();
@@ -418,9 +418,9 @@ fn directories(test: &Test, plan: &Plan) -> Result<Directories, String> {
         let known = match form {
             DirectoryForm::Stale(StaleWord::Stale) => None,
             DirectoryForm::Entries(entries) => {
-                let entries = Entries::read(entries.join("\n").as_bytes(), None);
+                let entries = DirectoryEntries::read(entries.join("\n").as_bytes(), None);
                 let entries = Arc::new(entries.map_err(|defect| defect.to_string())?);
-                Some(Known { entries, fresh_until: None })
+                Some(DirectoryState { entries, fresh_until: None })
             }
         };
         directories.set(name, known);

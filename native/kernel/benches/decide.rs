@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::{Arc, LazyLock};
 
+use authz_kernel::bundle::Bundle;
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{
     Claim, Facts, Outcome, Principal, Proof, ProofMethod, Request, Subject, Time,
 };
 use authz_kernel::history::{HistoryView, SessionHistory};
 use authz_kernel::mcp::ServerTask;
-use authz_kernel::model::Model;
 use authz_kernel::plan::Plan;
 use authz_kernel::source;
 use authz_kernel::task::{
@@ -32,7 +32,7 @@ const REQUESTS: usize = 1_000;
 /// What a session did in which nothing has happened yet.
 static NOTHING: LazyLock<SessionHistory> = LazyLock::new(SessionHistory::new);
 
-fn load(policies: usize, changed: usize) -> Model {
+fn load(policies: usize, changed: usize) -> Bundle {
     let files: BTreeMap<String, Vec<u8>> = bundle_of(policies, changed)
         .into_iter()
         .map(|(path, text)| (path, text.into_bytes()))
@@ -40,8 +40,8 @@ fn load(policies: usize, changed: usize) -> Model {
     source::load(&files, &BTreeMap::new()).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-fn compile(model: Model, previous: Option<&Plan>) -> Plan {
-    Plan::compile(model, previous).unwrap_or_else(|errors| panic!("{errors}"))
+fn compile(bundle: Bundle, previous: Option<&Plan>) -> Plan {
+    Plan::compile(bundle, previous).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 struct Ask {
@@ -205,18 +205,18 @@ fn reloads(criterion: &mut Criterion) {
         bencher.iter(|| black_box(compile(load(10_000, 10), Some(&serving))));
     });
     group.bench_function("compile", |bencher| {
-        let model = load(10_000, 10);
+        let bundle = load(10_000, 10);
         bencher.iter_batched(
-            || model.clone(),
-            |model| black_box(compile(model, Some(&serving))),
+            || bundle.clone(),
+            |bundle| black_box(compile(bundle, Some(&serving))),
             BatchSize::PerIteration,
         );
     });
     group.bench_function("compile, nothing cached", |bencher| {
-        let model = load(10_000, 10);
+        let bundle = load(10_000, 10);
         bencher.iter_batched(
-            || model.clone(),
-            |model| black_box(compile(model, None)),
+            || bundle.clone(),
+            |bundle| black_box(compile(bundle, None)),
             BatchSize::PerIteration,
         );
     });

@@ -2,6 +2,7 @@
 //!
 //! Tools read this description instead of the bundle's files, so that they cannot read them differently.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use authz_base::digest::sha256;
@@ -104,7 +105,7 @@ struct DescribedRoute<'a> {
     /// None: every host.
     host: Option<&'a str>,
     path: &'a str,
-    operation: &'a str,
+    operation: Cow<'a, str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -127,8 +128,11 @@ impl Plan {
             origin: &system.origin,
             imported: model.tools.contains_key(name),
         });
-        let routes = self.routes().declared().map(|(method, host, path, operation)| {
-            DescribedRoute { method, host, path, operation }
+        let routes = model.routes.iter().map(|route| DescribedRoute {
+            method: route.method(),
+            host: route.host.as_ref().map(|host| host.value.as_str()),
+            path: &route.path.value,
+            operation: route.operation_id(),
         });
         Description {
             policies: self.policies.iter().map(describe_policy).collect(),

@@ -1,25 +1,25 @@
-//! Directories in the bundle that is served: which ones policies read, and how each stands.
+//! Directories of a bundle: unused ones, and a summary for people.
 
+use authz_bundle::bundle::Bundle;
 use serde::Serialize;
 
 use crate::diagnostic::Diagnostics;
 use crate::model::{DirectorySource, Model};
-use crate::plan::Plan;
 use crate::policy::Placed;
 use crate::schema::Key;
 
 pub use authz_bundle::directories::*;
 
-/// Says which directories change no decision.
+/// Warns about directories that change no decision.
 pub(crate) fn check(model: &Model, policies: &[Placed], diagnostics: &mut Diagnostics) {
-    // Beside an error it would be noise.
+    // After an error, the warning would only distract.
     if diagnostics.has_errors() {
         return;
     }
     let mut readings = policies.iter().map(|placed| &placed.policy.reading);
     let is_trust_read = readings.any(|reading| reading.keys.contains(Key::Destination));
     for (name, rule) in &model.directories {
-        let is_class = model.destinations.values().any(|one| one.directories.contains(name));
+        let is_class = model.destinations.values().any(|class| class.directories.contains(name));
         if !(is_class || rule.trusted && is_trust_read) {
             diagnostics.warning(
                 &rule.at,
@@ -30,40 +30,41 @@ pub(crate) fn check(model: &Model, policies: &[Placed], diagnostics: &mut Diagno
     }
 }
 
-/// A directory of a bundle, as it is told.
+/// A directory of a bundle, as shown to people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Told<'a> {
+pub struct DirectorySummary<'a> {
     /// Its name.
     name: &'a str,
-    /// Its file in the bundle; none: it is fetched.
+    /// Its file in the bundle. `None`: the server fetches it.
     file: Option<&'a str>,
-    /// Where it is fetched from.
+    /// URL that the server fetches.
     url: Option<&'a str>,
-    /// The column of a CSV file; none: each line is an entry.
+    /// The column of a CSV file. `None`: each line is an entry.
     column: Option<&'a str>,
-    /// How old it may be; none: that makes no difference.
+    /// Age at which it is stale. `None`: never.
     max_age_seconds: Option<u64>,
-    /// How many entries it has; none: the bundle does not say.
+    /// Number of entries. `None`: the bundle does not have the entries.
     entries: Option<usize>,
-    /// What is in it is trusted.
+    /// Its entries are trusted.
     trusted: bool,
 }
 
-impl Plan {
-    /// The bundle's directories, by name.
-    pub fn directories(&self) -> impl Iterator<Item = Told<'_>> {
-        self.model().directories.iter().map(|(name, rule)| {
-            let (file, url, entries) = match &rule.from {
-                DirectorySource::File(file, entries) => (Some(&**file), None, Some(entries.len())),
-                DirectorySource::Url(url) => (None, Some(&**url), None),
+impl<'a> DirectorySummary<'a> {
+    /// The directories of a bundle, by name.
+    pub(crate) fn all(bundle: &'a Bundle) -> impl Iterator<Item = Self> {
+        let files = &bundle.tables().directories;
+        bundle.model().directories.iter().map(|(name, rule)| {
+            let (file, url) = match &rule.from {
+                DirectorySource::File(file) => (Some(&**file), None),
+                DirectorySource::Url(url) => (None, Some(&**url)),
             };
-            Told {
+            DirectorySummary {
                 name,
                 file,
                 url,
                 column: rule.column.as_deref(),
                 max_age_seconds: rule.max_age.map(|age| age.as_secs()),
-                entries,
+                entries: files.get(name).map(|entries| entries.len()),
                 trusted: rule.trusted,
             }
         })

@@ -1,4 +1,4 @@
-//! The pure kernel: a bundle's files become a [`plan::Plan`]; [`decide::decide`] judges one request under it.
+//! The pure kernel: [`plan`] compiles a bundle into a [`plan::Plan`], and [`decide::decide`] judges one request under it.
 //!
 //! No I/O, no clock, no globals, no panic. One thread, while a bundle is compiled: `stack` says why.
 //!
@@ -16,14 +16,17 @@ pub mod plan;
 mod policy;
 pub mod reach;
 pub mod schema;
+pub mod soften;
 pub mod source;
 mod stack;
 pub mod task;
 #[cfg(feature = "test-support")]
 pub mod test_support;
+mod work;
 
 pub use authz_base::{digest, hex, json, reason, rfc3339};
 use authz_base::{spelling, table};
 pub use authz_bundle::{
-    arguments, catalog, destinations, diagnostic, mcp, members, mode, model, routes,
+    arguments, bundle, canonical, catalog, destinations, diagnostic, mcp, mode, model, pause,
+    roles, routes,
 };

@@ -84,9 +84,9 @@ fn engine(folder: &Path) -> Result<Engine, Box<dyn Error>> {
     };
     let listeners = serde_json::json!([{ "name": LISTENER, "insecure_dev": true }]);
     let engine = Engine::new(settings)?;
-    let model = source::load(&files(&folder.join("bundle"))?, &BTreeMap::new())
+    let bundle = source::load(&files(&folder.join("bundle"))?, &BTreeMap::new())
         .map_err(|wrong| format!("{wrong:?}"))?;
-    let plan = Plan::compile(model, None).map_err(|wrong| format!("{wrong:?}"))?;
+    let plan = Plan::compile(bundle, None).map_err(|wrong| format!("{wrong:?}"))?;
     let trust = TrustSpec::from_json(&std::fs::read(folder.join("trust.json"))?)
         .map_err(|wrong| format!("{wrong:?}"))?;
     let trust = TrustStore::compile(&trust).map_err(|wrong| format!("{wrong:?}"))?;

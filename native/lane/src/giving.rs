@@ -13,8 +13,9 @@ use authz_kernel::decision::{Principal, Time};
 use authz_kernel::history::{
     Carrier, HistoryView, Holder, LabelOrigin, Remembering, SessionHistory,
 };
-use authz_kernel::model::{Isolation, Model};
+use authz_kernel::model::Isolation;
 use authz_kernel::reason::ReasonCode;
+use authz_kernel::roles::RoleIndex;
 use authz_kernel::task::{Party, Record, RecordKey, RecordKind, SharedSession, Task, TaskStatus};
 use authz_state::store::{Page, Query, StoreError, Survives, Transaction};
 
@@ -40,7 +41,7 @@ const PAGE: usize = 256;
 /// * `path`: the task that the given one is below, and those above it.
 /// * `read`: gives records.
 pub(crate) fn remembered_by<'a, E>(
-    model: &Model,
+    roles: &RoleIndex,
     giver: &[Principal],
     path: impl Iterator<Item = &'a Arc<Task>>,
     now: Time,
@@ -56,7 +57,7 @@ pub(crate) fn remembered_by<'a, E>(
     let (Some(agent), Some(pair)) = (Holder::Agent.key(giver), Holder::Pair.key(giver)) else {
         return Ok(labels);
     };
-    let memory = model.memory_of(spiffe_id);
+    let memory = roles.memory_of(spiffe_id);
     let agent = known_party(read(&agent)?, &agent, now);
     let pair = known_party(read(&pair)?, &pair, now);
     let shared = shared_labels(&agent, giver, session, memory, now, read)?;
@@ -84,11 +85,11 @@ pub(crate) fn agent_key(task: &Task) -> Option<RecordKey> {
 /// The giver gave the agent too many tasks, or the agent shares too many sessions.
 pub(crate) fn share(
     transaction: &mut dyn Transaction,
-    model: &Model,
+    roles: &RoleIndex,
     task: &Task,
     now: Time,
 ) -> Result<(), ChangeError> {
-    let memory = model.memory_of(task.assignee());
+    let memory = roles.memory_of(task.assignee());
     let (Some(key), Some(pair)) = (agent_key(task), Holder::Pair.key(&task.chain())) else {
         return Ok(());
     };
@@ -116,7 +117,7 @@ pub(crate) fn share(
         )));
     }
     party.shared.insert(task.id.clone(), SharedSession::of(task, &pair.id));
-    let kept_until = model.remembering(task).kept_until(task.deadline);
+    let kept_until = roles.remembering(task).kept_until(task.deadline);
     party.expires_at = party.expires_at.max(kept_until);
     transaction.put(Record::Agent(Arc::new(party)));
     Ok(())

@@ -11,9 +11,9 @@ use authz_kernel::arguments::Declared;
 use authz_kernel::decision::{Decision, Outcome, Principal, ProofMethod};
 use authz_kernel::hex::hex;
 use authz_kernel::model::Reports;
-use authz_kernel::reach::{Place, Refused as Softenable};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::is_standard;
+use authz_kernel::soften::{CallPlace, RefusedCall};
 use authz_token::{AgentFacts, AgentProof};
 
 use crate::injected::Injected;
@@ -253,12 +253,12 @@ impl Judgement {
             return;
         }
         let place = self.place();
-        let is_judged = matches!(place, Place::Judged { .. });
+        let is_judged = matches!(place, CallPlace::Judged { .. });
         // INVARIANT (a cut-off body is never let through): the missing part may say anything.
         if self.resolved.is_cut_off || (!is_judged && self.resolved.may_be_revoked) {
             return;
         }
-        let refused = Softenable {
+        let refused = RefusedCall {
             chain: &self.caller.chain,
             has_task: self.context.is_in_named_task,
             place,
@@ -269,17 +269,17 @@ impl Judgement {
     }
 
     /// The operation, or the systems, that the request was resolved to.
-    fn place(&self) -> Place<'_> {
+    fn place(&self) -> CallPlace<'_> {
         let judged = self.decision().filter(|decision| decision.is_judged);
         if let Some(tier) = judged.and(self.resolved.tier) {
-            return Place::Judged { system: self.system_id(), tier };
+            return CallPlace::Judged { system: self.system_id(), tier };
         }
         if !self.resolved.operation.is_empty() {
-            return Place::Operation(&self.resolved.operation);
+            return CallPlace::Operation(&self.resolved.operation);
         }
         match self.resolved.unknown_in.is_empty() {
-            true => Place::Systems(&self.resolved.may_be_for),
-            false => Place::Systems(std::slice::from_ref(&self.resolved.unknown_in)),
+            true => CallPlace::Systems(&self.resolved.may_be_for),
+            false => CallPlace::Systems(std::slice::from_ref(&self.resolved.unknown_in)),
         }
     }
 

@@ -3,7 +3,7 @@
 //! An HTTP status other than 200 ends the session of many clients, so a call that is refused is answered in the protocol
 //! itself. What stands in an answer is written here, and none of it is the request's but its id and revision.
 
-use authz_kernel::mcp::{Envelope, Id, Kind, VERSIONS};
+use authz_kernel::mcp::{Envelope, MessageId, MessageKind, VERSIONS};
 use authz_kernel::model::DenyAs;
 use authz_kernel::reason::{NextAction, PublicCode, ReasonCode};
 use serde_json::{Map, Value, json};
@@ -46,13 +46,16 @@ pub(crate) fn answer(judgement: &Judgement) -> Option<Answer> {
         return Some(error(judgement, message, 400, UNSUPPORTED_VERSION));
     }
     match (message.kind, deny_as) {
-        (Kind::Unread, _) => Some(error(judgement, message, 400, INVALID_REQUEST)),
-        (Kind::ToolCall | Kind::Request, _) if reason == ReasonCode::HeaderMismatch => {
+        (MessageKind::Unread, _) => Some(error(judgement, message, 400, INVALID_REQUEST)),
+        (MessageKind::ToolCall | MessageKind::Request, _)
+            if reason == ReasonCode::HeaderMismatch =>
+        {
             Some(error(judgement, message, 400, HEADER_MISMATCH))
         }
-        (_, DenyAs::Http) | (Kind::Notification | Kind::Response | Kind::Session, _) => None,
-        (Kind::ToolCall, DenyAs::ToolResult) => Some(result(judgement, message)),
-        (Kind::ToolCall | Kind::Request, _) => {
+        (_, DenyAs::Http)
+        | (MessageKind::Notification | MessageKind::Response | MessageKind::Session, _) => None,
+        (MessageKind::ToolCall, DenyAs::ToolResult) => Some(result(judgement, message)),
+        (MessageKind::ToolCall | MessageKind::Request, _) => {
             Some(error(judgement, message, 200, error_code(reason)))
         }
     }
@@ -102,7 +105,7 @@ fn error(judgement: &Judgement, message: &Envelope, status: u16, code: i32) -> A
 fn id(message: &Envelope) -> Value {
     match &message.id {
         None => Value::Null,
-        Some(Id::Text(text)) => text.clone().into(),
-        Some(Id::Number(number)) => (*number).into(),
+        Some(MessageId::Text(text)) => text.clone().into(),
+        Some(MessageId::Number(number)) => (*number).into(),
     }
 }

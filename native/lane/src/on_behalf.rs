@@ -107,7 +107,7 @@ impl Engine {
             return Ok(());
         }
         // The rule of a role does not depend on notes.
-        if plan.model().subject_rule(id).is_some() {
+        if plan.roles().subject_rule(id).is_some() {
             return Ok(());
         }
         let acting = principal_of(agent);

@@ -179,9 +179,10 @@ fn check_report(
         return Err(refused_reporter("of what it does itself an agent only adds labels"));
     }
     match &report.labels {
-        Some(labels) => {
-            caller.plan().may_carry(&permit.operation, labels).map_err(CallRefusal::input)
-        }
+        Some(labels) => caller
+            .plan()
+            .may_carry(&permit.operation, labels)
+            .map_err(|error| CallRefusal::input(error.to_string())),
         None => Ok(()),
     }
 }
@@ -287,7 +288,7 @@ fn settle(
         let labels = report.labels.as_ref().unwrap_or(&NO_LABELS);
         session.history.raise(&report.decision_id, &permit.operation, labels, now);
     }
-    let memory = plan.model().memory_of(&permit.agent);
+    let memory = plan.roles().memory_of(&permit.agent);
     let remembering = Remembering { ms: memory.ms, ..Remembering::default() };
     history::settle_remembered(transaction, permit, &reported, &session.history, remembering)?;
     transaction.put(Record::Session(Arc::new(session)));

@@ -86,8 +86,8 @@ impl Engine {
         is_dry: bool,
         wait: Wait,
     ) -> Result<Located, CallRefusal> {
-        let model = world.plan.model();
-        let after = |root: &Task| with_shown(caller, now, |shown| root.after_token(shown?, model));
+        let bundle = world.plan.bundle();
+        let after = |root: &Task| with_shown(caller, now, |shown| root.after_token(shown?, bundle));
         let Some(noted) = after(located.view().root()) else { return Ok(located) };
         if is_dry {
             return Ok(located.with_root(Arc::new(noted)));

@@ -56,7 +56,7 @@ pub(crate) fn speaker(asker: &Asker, facts: &Facts, world: &Loaded) -> Speaker {
     if relays && is_proved && !is_itself {
         return Speaker::FrontEnd;
     }
-    agent.map_or(Speaker::Agent, |agent| world.plan.model().speaker_of(agent, is_proved))
+    agent.map_or(Speaker::Agent, |agent| world.plan.roles().speaker_of(agent, is_proved))
 }
 
 /// How the caller of a keyed request is proved: by an agent's credential or a subject's token, as whom it speaks, and the

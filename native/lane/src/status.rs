@@ -169,7 +169,7 @@ impl Engine {
         let world = self.world.load();
         let modes = world.as_ref().map(|world| &world.plan.model().modes);
         let ends = || {
-            let entries = modes.into_iter().flat_map(|modes| modes.entries());
+            let entries = modes.into_iter().flat_map(|modes| modes.rules());
             entries.filter(|(_, entry)| entry.observes(now)).filter_map(|(_, entry)| entry.until)
         };
         let mut families = self.metrics.families(&Gauges {

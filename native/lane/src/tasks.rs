@@ -101,7 +101,7 @@ impl Engine {
         // `task::start` refuses an unknown template.
         let Some(known) = plan.template(template) else { return Ok(()) };
         if let Some(agent @ Principal::Agent { .. }) = chain.last()
-            && !known.is_started_by(&plan.model().roles_of(agent))
+            && !known.is_started_by(&plan.roles().roles_of(agent))
         {
             return Err(CallRefusal::new(
                 ReasonCode::NotPermitted,

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use authz_base::spiffe::{check_pattern, covers, overlap};
 use authz_kernel::decision::Time;
-use authz_kernel::directories::{Directories, Entries};
+use authz_kernel::directories::{Directories, DirectoryEntries};
 use authz_kernel::hex::hex;
-use authz_kernel::members::{check_pattern, covers, overlap};
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::{RouteError, Routed};
@@ -36,7 +36,7 @@ pub struct World {
     /// too old.
     pub directories: BTreeMap<String, Time>,
     /// Entries of each fetched directory.
-    pub fetched: BTreeMap<String, Arc<Entries>>,
+    pub fetched: BTreeMap<String, Arc<DirectoryEntries>>,
 }
 
 /// A world, checked and indexed.
@@ -350,7 +350,7 @@ impl Loaded {
             name: plan.name().to_owned(),
             revision: plan.revision().to_owned(),
             digest: hex(&plan.digest()),
-            directories: Directories::aged(plan.model(), &directories, &fetched),
+            directories: plan.aged_directories(&fetched, &directories),
             read_headers: ReadHeaders::of(plan.routes().read_headers()),
             plan,
             trust,

@@ -6,9 +6,10 @@ use std::sync::mpsc::{Sender, channel};
 
 use authz_kernel::decision::Time;
 use authz_kernel::diagnostic::{Diagnostic, Diagnostics};
-use authz_kernel::directories::Entries;
+use authz_kernel::directories::DirectoryEntries;
 use authz_kernel::model::Location;
-use authz_kernel::plan::Plan;
+use authz_kernel::pause::Pause;
+use authz_kernel::plan::{Plan, PlanCompiler};
 use authz_kernel::{catalog, hex};
 use authz_lane::Pace;
 use pyo3::exceptions::PyValueError;
@@ -38,7 +39,7 @@ impl Drop for PyPlan {
             let _disconnected = wait.recv();
             if let Some(plan) = Arc::into_inner(last) {
                 let mut pace = Pace::default();
-                plan.free_beside(&mut || pace.rest());
+                plan.free(Pause::by(&mut || pace.rest()));
             }
         });
         drop(started);
@@ -171,20 +172,16 @@ fn compile(
         rest();
         contents.insert(path.clone(), content.to_vec());
     }
-    let model = authz_cases::source::load_beside(
-        &contents,
-        vars,
-        now,
-        previous.map(Plan::model),
-        &mut rest,
-    )?;
-    Plan::compile_beside(model, previous, &mut rest)
+    let reader =
+        authz_cases::source::reader(&contents, vars).at(now).after(previous.map(Plan::bundle));
+    let bundle = reader.pausing(&mut rest).read()?;
+    PlanCompiler::new().after(previous).pausing(&mut rest).compile(bundle)
 }
 
 /// Entries of a directory that was fetched.
 #[pyclass(frozen, name = "Entries", module = "authz._native")]
 pub(crate) struct PyEntries {
-    pub(crate) entries: Arc<Entries>,
+    pub(crate) entries: Arc<DirectoryEntries>,
 }
 
 #[pymethods]
@@ -193,7 +190,7 @@ impl PyEntries {
     #[pyo3(signature = (text, column=None))]
     fn read(py: Python<'_>, text: &[u8], column: Option<&str>) -> PyResult<Self> {
         let entries = py
-            .detach(|| Entries::read(text, column))
+            .detach(|| DirectoryEntries::read(text, column))
             .map_err(|defect| PyValueError::new_err(defect.to_string()))?;
         Ok(Self { entries: Arc::new(entries) })
     }

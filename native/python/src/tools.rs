@@ -37,7 +37,7 @@ pub(crate) fn case_schema(py: Python<'_>) -> String {
 /// Computes the digests and the operations of an MCP server's tools.
 #[pyfunction]
 pub(crate) fn seal_catalog(py: Python<'_>, document: &[u8]) -> PyResult<String> {
-    py.detach(|| catalog::seal(document)).map_err(PyValueError::new_err)
+    py.detach(|| catalog::seal(document)).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 /// Lists the destinations that a prompt names, as JSON.

@@ -31,8 +31,8 @@ pub struct ArgumentSchema {
     nulls: Nulls,
 }
 
-/// What null means for an argument whose schema does not allow it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Meaning of null for an argument whose schema does not allow it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Nulls {
     /// An optional argument is absent.
     #[default]

@@ -1,4 +1,4 @@
-//! The headers of a request that repeat what its message says.
+//! The headers of a request that repeat a part of its message.
 
 use std::borrow::Cow;
 
@@ -7,10 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::message::Message;
-use super::{Endpoint, Envelope, Fault, Kind, ParameterHeader};
-use crate::routes::{is_spelling, once};
+use super::{Endpoint, Envelope, MessageKind};
+use crate::http::{RequestError, is_spelling, once};
+use crate::model::ParameterHeader;
 
-/// The revisions that are spoken, oldest first.
+/// The supported revisions, oldest first.
 pub const VERSIONS: [&str; 3] = ["2025-06-18", "2025-11-25", "2026-07-28"];
 /// The first revision that repeats method and name in headers, has no sessions, and no requests of the server's.
 const STATELESS: &str = "2026-07-28";
@@ -18,27 +19,27 @@ const STATELESS: &str = "2026-07-28";
 const VERSION: &str = "mcp-protocol-version";
 const METHOD: &str = "mcp-method";
 const NAME: &str = "mcp-name";
-/// Asks for the events of a stream after this one once more, in revisions before [`STATELESS`].
+/// Requests the events of a stream after this event again, in revisions before [`STATELESS`].
 pub(crate) const LAST_EVENT_ID: &str = "last-event-id";
-/// Names the session, in the same revisions. The server chooses it, and it is not read here.
+/// Names the session, in the same revisions. The server chooses it; Authz does not read it.
 pub(crate) const SESSION_ID: &str = "mcp-session-id";
-/// The headers that are read.
+/// The headers that Authz reads.
 pub(crate) const READ: [&str; 4] = [LAST_EVENT_ID, VERSION, METHOD, NAME];
-/// How the headers begin that repeat an argument of a call.
+/// Prefix of the headers that repeat an argument of a call.
 pub(crate) const PARAMETER: &str = "mcp-param-";
 /// The member of `_meta` that repeats the revision.
 pub(super) const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
-/// What the headers say.
-pub(super) struct Said<'a> {
+/// Headers that repeat a part of the message.
+pub(super) struct MessageHeaders<'a> {
     version: Option<&'a str>,
     method: Option<&'a str>,
     name: Option<&'a str>,
     resumes: bool,
 }
 
-impl<'a> Said<'a> {
-    pub(super) fn read(headers: &[(&str, &'a str)]) -> Result<Self, Fault> {
+impl<'a> MessageHeaders<'a> {
+    pub(super) fn read(headers: &[(&str, &'a str)]) -> Result<Self, RequestError> {
         Ok(Self {
             version: once(headers, VERSION)?,
             method: once(headers, METHOD)?,
@@ -49,33 +50,37 @@ impl<'a> Said<'a> {
 
     /// Notes the revision, which header and `_meta` must agree on.
     ///
-    /// Only `initialize` comes without: it is what agrees on a revision.
-    pub(super) fn version(
+    /// Only `initialize` has none, because client and server agree on a revision by it.
+    pub(super) fn note_version(
         &self,
         message: Option<&Message>,
         envelope: &mut Envelope,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), RequestError> {
         let in_body = message.map_or(Ok(None), |message| message.meta(META_VERSION))?;
         let in_body = match in_body {
             None => None,
             Some(Value::String(version)) => Some(version.as_str()),
-            Some(_) => return Err(Fault::mismatch("`_meta` names no revision that a header can")),
+            Some(_) => {
+                return Err(RequestError::mismatch("`_meta` names no revision that a header can"));
+            }
         };
         let method = message.and_then(|message| message.method.as_deref());
-        let Some(said) = self.version else {
+        let Some(sent) = self.version else {
             return match (in_body, method) {
                 (None, Some("initialize")) => Ok(()),
-                (None, _) => Err(Fault::unread(format!("`{VERSION}` is missing"))),
-                (Some(_), _) => Err(Fault::mismatch(format!("`{VERSION}` is in `_meta` only"))),
+                (None, _) => Err(RequestError::unread(format!("`{VERSION}` is missing"))),
+                (Some(_), _) => {
+                    Err(RequestError::mismatch(format!("`{VERSION}` is in `_meta` only")))
+                }
             };
         };
-        if in_body.is_some_and(|version| version != said) {
-            return Err(Fault::mismatch(format!("`{VERSION}` differs from `_meta`")));
+        if in_body.is_some_and(|version| version != sent) {
+            return Err(RequestError::mismatch(format!("`{VERSION}` differs from `_meta`")));
         }
-        envelope.version = VERSIONS.into_iter().find(|version| *version == said);
+        envelope.version = VERSIONS.into_iter().find(|version| *version == sent);
         let Some(version) = envelope.version else {
             envelope.unsupported = true;
-            return Err(Fault::unread(format!(
+            return Err(RequestError::unread(format!(
                 "`{VERSION}` names none of {}",
                 VERSIONS.join(", ")
             )));
@@ -84,81 +89,88 @@ impl<'a> Said<'a> {
             return Ok(());
         }
         match envelope.kind {
-            Kind::Response => Err(Fault::unread("this revision has no responses of clients")),
-            Kind::Session => Err(Fault::unread("this revision has no sessions")),
-            Kind::ToolCall | Kind::Request if in_body.is_none() => {
-                Err(Fault::mismatch(format!("`{VERSION}` is not in `_meta`")))
+            MessageKind::Response => {
+                Err(RequestError::unread("this revision has no responses of clients"))
             }
-            Kind::ToolCall | Kind::Request => self.repeats(message),
+            MessageKind::Session => Err(RequestError::unread("this revision has no sessions")),
+            MessageKind::ToolCall | MessageKind::Request if in_body.is_none() => {
+                Err(RequestError::mismatch(format!("`{VERSION}` is not in `_meta`")))
+            }
+            MessageKind::ToolCall | MessageKind::Request => self.require_repeats(message),
             _ => Ok(()),
         }
     }
 
-    /// The headers that this revision asks for.
-    fn repeats(&self, message: Option<&Message>) -> Result<(), Fault> {
+    /// Requires the headers of this revision.
+    fn require_repeats(&self, message: Option<&Message>) -> Result<(), RequestError> {
         let method = message.and_then(|message| message.method.as_deref());
         let named = matches!(method, Some("tools/call" | "resources/read" | "prompts/get"));
         if self.method.is_none() {
-            return Err(Fault::mismatch(format!("`{METHOD}` is missing")));
+            return Err(RequestError::mismatch(format!("`{METHOD}` is missing")));
         }
         if named && self.name.is_none() {
-            return Err(Fault::mismatch(format!("`{NAME}` is missing")));
+            return Err(RequestError::mismatch(format!("`{NAME}` is missing")));
         }
         Ok(())
     }
 
-    /// Refuses to resume a stream, unless the bundle says that the endpoint does.
+    /// Refuses to resume a stream, unless the bundle declares that the endpoint does.
     ///
-    /// An event id belongs to a stream of the server, and no task or session here knows of it. A caller that guesses or learns
-    /// an id would be sent the events of another caller.
-    pub(super) fn may_resume(&self, endpoint: &Endpoint) -> Result<(), Fault> {
+    /// An event id belongs to a stream of the server, and no task or session here records it. A caller that guesses or learns
+    /// an id would get the events of another caller.
+    pub(super) fn check_resume(&self, endpoint: &Endpoint) -> Result<(), RequestError> {
         if self.resumes && !endpoint.resumes_streams {
-            return Err(Fault::bad(format!(
+            return Err(RequestError::bad(format!(
                 "the system does not declare the header `{LAST_EVENT_ID}`"
             )));
         }
         Ok(())
     }
 
-    /// The headers, where they are there, say what the message says.
-    pub(super) fn is_of(&self, method: Option<&str>, name: Option<&str>) -> Result<(), Fault> {
+    /// Refuses headers that contradict the message.
+    pub(super) fn check_message(
+        &self,
+        method: Option<&str>,
+        name: Option<&str>,
+    ) -> Result<(), RequestError> {
         match (self.method, self.name) {
-            (Some(said), _) if method != Some(said) => differs(METHOD, said),
-            (_, Some(said)) if !name.is_some_and(|name| says(said, name)) => differs(NAME, said),
+            (Some(sent), _) if method != Some(sent) => differs(METHOD, sent),
+            (_, Some(sent)) if !name.is_some_and(|name| stands_for(sent, name)) => {
+                differs(NAME, sent)
+            }
             _ => Ok(()),
         }
     }
 }
 
-/// Refuses headers that repeat arguments, unless the arguments are as they say.
+/// Refuses headers that repeat arguments and differ from them.
 ///
-/// A header for an argument that is absent, or that no tool declares, is a value that the message does not have: whoever goes
-/// by headers would act on it.
+/// A header for an argument that is absent, or that no tool declares, is a value that the message lacks. A server that reads
+/// headers would act on it.
 ///
-/// Args:
-/// * `declared`: those of the tool; none where the message calls none.
-/// * `are_required`: an argument that is there must be repeated.
-pub(super) fn repeat(
+/// * `declared`: headers of the tool; empty if the message calls no tool.
+/// * `are_required`: each argument with a declared header must be repeated.
+pub(super) fn check_parameters(
     headers: &[(&str, &str)],
     declared: &[ParameterHeader],
     arguments: &Value,
     are_required: bool,
-) -> Result<(), Fault> {
-    let is_declared = |name: &str| declared.iter().any(|one| is_spelling(name, &one.name));
+) -> Result<(), RequestError> {
+    let is_declared = |name: &str| declared.iter().any(|header| is_spelling(name, &header.name));
     if headers.iter().any(|(name, _)| is_parameter(name) && !is_declared(name)) {
-        return Err(Fault::mismatch(format!("a `{PARAMETER}…` header repeats no argument")));
+        return Err(RequestError::mismatch(format!("a `{PARAMETER}…` header repeats no argument")));
     }
     for ParameterHeader { name, path } in declared {
         let argument = path.iter().try_fold(arguments, |value, member| value.get(member));
-        match (once(headers, name)?, argument.and_then(written)) {
+        match (once(headers, name)?, argument.and_then(header_text)) {
             (None, None) => {}
             (None, Some(_)) if !are_required => {}
-            (None, Some(_)) => return Err(Fault::mismatch(format!("`{name}` is missing"))),
+            (None, Some(_)) => return Err(RequestError::mismatch(format!("`{name}` is missing"))),
             (Some(_), None) => {
-                return Err(Fault::mismatch(format!("`{name}` repeats no argument")));
+                return Err(RequestError::mismatch(format!("`{name}` repeats no argument")));
             }
-            (Some(said), Some(text)) if says(said, &text) => {}
-            (Some(said), Some(_)) => return differs(name, said),
+            (Some(sent), Some(text)) if stands_for(sent, &text) => {}
+            (Some(sent), Some(_)) => return differs(name, sent),
         }
     }
     Ok(())
@@ -169,8 +181,8 @@ pub(crate) fn is_parameter(name: &str) -> bool {
     name.get(..PARAMETER.len()).is_some_and(|start| is_spelling(start, PARAMETER))
 }
 
-/// How a header writes an argument; none for one that no header can repeat.
-fn written(value: &Value) -> Option<Cow<'_, str>> {
+/// Text of an argument in a header. `None`: a header cannot repeat it.
+fn header_text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(Cow::Borrowed(text)),
         Value::Integer(number) => Some(Cow::Owned(number.to_string())),
@@ -180,18 +192,18 @@ fn written(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-fn differs(header: &str, said: &str) -> Result<(), Fault> {
-    match said.contains(',') {
+fn differs(header: &str, sent: &str) -> Result<(), RequestError> {
+    match sent.contains(',') {
         // A proxy joins headers of one name with commas.
-        true => Err(Fault::ambiguous(format!("`{header}` may hold several values"))),
-        false => Err(Fault::mismatch(format!("`{header}` differs from the message"))),
+        true => Err(RequestError::ambiguous(format!("`{header}` may hold several values"))),
+        false => Err(RequestError::mismatch(format!("`{header}` differs from the message"))),
     }
 }
 
-/// Whether the value of a header stands for a text: as it is, or as `=?base64?…?=` of its UTF-8.
-pub(super) fn says(header: &str, text: &str) -> bool {
+/// Whether the value of a header stands for a text: literally, or as `=?base64?…?=` of its UTF-8.
+pub(super) fn stands_for(header: &str, text: &str) -> bool {
     match header.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) {
-        // Written, not read: there is one right way to write a text, and any other is none.
+        // Encode instead of decode: a text has one correct encoding, and other encodings are not accepted.
         Some(encoded) => encoded == STANDARD.encode(text),
         None => header == text,
     }

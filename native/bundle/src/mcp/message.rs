@@ -3,7 +3,8 @@
 use authz_base::json::{self, Value};
 
 use super::methods::{Revisions, STATELESS, TASKS};
-use super::{Fault, Id, Kind, LONGEST_ID, LONGEST_TASK, TASK};
+use super::{LONGEST_ID, LONGEST_TASK, MessageId, MessageKind, TASK};
+use crate::http::RequestError;
 
 /// Bytes of a method.
 const LONGEST_METHOD: usize = 128;
@@ -16,7 +17,7 @@ const MEMBERS: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "erro
 #[derive(Debug)]
 pub(super) struct Message {
     /// The id of a request; none for a notification, and for a response, whose id is the server's.
-    pub(super) id: Option<Id>,
+    pub(super) id: Option<MessageId>,
     /// None for a response.
     pub(super) method: Option<String>,
     /// Those of a request or a notification; of a response its `result` or `error`.
@@ -27,17 +28,19 @@ pub(super) struct Message {
 
 impl Message {
     /// Reads the body of a `POST`.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, Fault> {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, RequestError> {
         if bytes.is_empty() {
-            return Err(Fault::unread("the body is empty"));
+            return Err(RequestError::unread("the body is empty"));
         }
         let value = json::parse(bytes, json::Limits::default())
             // Only the names of members that the protocol has stand in a message.
-            .map_err(|error| Fault::unread(format!("the body is no JSON-RPC: {}", error.what)))?;
+            .map_err(|error| {
+                RequestError::unread(format!("the body is no JSON-RPC: {}", error.what))
+            })?;
         let members = match value {
             Value::Object(members) => members,
-            Value::Array(_) => return Err(Fault::unread("the body is a batch")),
-            _ => return Err(Fault::unread("the body is no JSON object")),
+            Value::Array(_) => return Err(RequestError::unread("the body is a batch")),
+            _ => return Err(RequestError::unread("the body is no JSON object")),
         };
         let has_unknown = match known(&members, &MEMBERS) {
             Err(fault) if !fault.understood => return Err(fault),
@@ -45,7 +48,7 @@ impl Message {
         };
         let mut take = Taking(members);
         if take.out("jsonrpc") != Some(Value::String("2.0".to_owned())) {
-            return Err(Fault::unread("`jsonrpc` is not `2.0`"));
+            return Err(RequestError::unread("`jsonrpc` is not `2.0`"));
         }
         let (id, method) = (take.out("id"), take.out("method"));
         let (params, result, error) = (take.out("params"), take.out("result"), take.out("error"));
@@ -60,25 +63,27 @@ impl Message {
                 (Some(said), Some(_), None) => {
                     Ok(Self { id: None, method: None, params: vec![said], has_unknown })
                 }
-                _ => Err(Fault::unread("the message is no request, notification or response")),
+                _ => {
+                    Err(RequestError::unread("the message is no request, notification or response"))
+                }
             };
         };
         if result.is_some() || error.is_some() {
-            return Err(Fault::unread("the message is both a request and a response"));
+            return Err(RequestError::unread("the message is both a request and a response"));
         }
         let id = id.as_ref().map(self::id).transpose()?;
         let method = match method {
             Value::String(method) if is_method(&method) => method,
-            _ => return Err(Fault::unread("`method` is no name of a method")),
+            _ => return Err(RequestError::unread("`method` is no name of a method")),
         };
         // Some servers run what comes without an id, and answer nothing.
         if id.is_none() != method.starts_with("notifications/") {
-            return Err(Fault::unread("a request has an `id`, and a notification has none"));
+            return Err(RequestError::unread("a request has an `id`, and a notification has none"));
         }
         let params = match params {
             None => Vec::new(),
             Some(Value::Object(params)) => params,
-            Some(_) => return Err(Fault::unread("`params` is no object")),
+            Some(_) => return Err(RequestError::unread("`params` is no object")),
         };
         Ok(Self { id, method: Some(method), params, has_unknown })
     }
@@ -86,16 +91,16 @@ impl Message {
     /// Refuses a message with a member that the protocol does not know.
     ///
     /// INVARIANT (before what `mode` may soften): the task that the message names is read before this is asked.
-    pub(super) fn refuse_unknown(&self) -> Result<(), Fault> {
+    pub(super) fn refuse_unknown(&self) -> Result<(), RequestError> {
         if self.has_unknown { Err(stray()) } else { Ok(()) }
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> MessageKind {
         match (self.method.as_deref(), &self.id) {
-            (None, _) => Kind::Response,
-            (Some(_), None) => Kind::Notification,
-            (Some("tools/call"), Some(_)) => Kind::ToolCall,
-            (Some(_), Some(_)) => Kind::Request,
+            (None, _) => MessageKind::Response,
+            (Some(_), None) => MessageKind::Notification,
+            (Some("tools/call"), Some(_)) => MessageKind::ToolCall,
+            (Some(_), Some(_)) => MessageKind::Request,
         }
     }
 
@@ -119,35 +124,35 @@ impl Message {
     }
 
     /// A member of `_meta`.
-    pub(super) fn meta(&self, name: &str) -> Result<Option<&Value>, Fault> {
+    pub(super) fn meta(&self, name: &str) -> Result<Option<&Value>, RequestError> {
         match self.param("_meta") {
             None => Ok(None),
             Some(meta @ Value::Object(_)) => Ok(meta.get(name)),
-            Some(_) => Err(Fault::unread("`_meta` is no object")),
+            Some(_) => Err(RequestError::unread("`_meta` is no object")),
         }
     }
 
     /// The task that `_meta` names.
-    pub(super) fn task(&self) -> Result<Option<String>, Fault> {
+    pub(super) fn task(&self) -> Result<Option<String>, RequestError> {
         match self.meta(TASK)? {
             None => Ok(None),
             Some(Value::String(task)) if task.len() <= LONGEST_TASK => Ok(Some(task.clone())),
-            Some(_) => Err(Fault::unread(format!("`{TASK}` is no name of a task"))),
+            Some(_) => Err(RequestError::unread(format!("`{TASK}` is no name of a task"))),
         }
     }
 
     /// Whether a call asks to run as a task of the server.
-    pub(super) fn runs_as_task(&self) -> Result<bool, Fault> {
+    pub(super) fn runs_as_task(&self) -> Result<bool, RequestError> {
         match self.param("task") {
             None => Ok(false),
             Some(Value::Object(members)) => {
                 known(members, &["ttl"])?;
                 match members.iter().find(|(name, _)| name == "ttl") {
                     None | Some((_, Value::Integer(0..))) => Ok(true),
-                    Some(_) => Err(Fault::unread("`task.ttl` is no number of milliseconds")),
+                    Some(_) => Err(RequestError::unread("`task.ttl` is no number of milliseconds")),
                 }
             }
-            Some(_) => Err(Fault::unread("`task` is no object")),
+            Some(_) => Err(RequestError::unread("`task` is no object")),
         }
     }
 
@@ -161,7 +166,7 @@ impl Message {
         naming: &str,
         revision: Revisions,
         takes_responses: impl Fn(&str) -> bool,
-    ) -> Result<(&str, Value), Fault> {
+    ) -> Result<(&str, Value), RequestError> {
         let is_call = self.method.as_deref() == Some("tools/call");
         let mut members = vec![naming, "_meta"];
         members.extend((naming == "name").then_some("arguments"));
@@ -169,16 +174,16 @@ impl Message {
         members.extend((revision == STATELESS).then_some(RESPONSES).into_iter().flatten());
         known(&self.params, &members)?;
         let Some(name) = self.text(naming) else {
-            return Err(Fault::unread(format!("`{naming}` is missing, or no text")));
+            return Err(RequestError::unread(format!("`{naming}` is missing, or no text")));
         };
         let arguments = match self.param("arguments") {
             None => Value::Object(Vec::new()),
             Some(arguments @ Value::Object(_)) => arguments.clone(),
-            Some(_) => return Err(Fault::unread("`arguments` is no object")),
+            Some(_) => return Err(RequestError::unread("`arguments` is no object")),
         };
         let has_responses = RESPONSES.iter().any(|member| self.param(member).is_some());
         if has_responses && !takes_responses(name) {
-            return Err(Fault::bad(
+            return Err(RequestError::bad(
                 "the operation takes no `inputResponses` and no `requestState`",
             ));
         }
@@ -211,7 +216,7 @@ impl Taking {
 
 /// Refuses members that are not expected, and above all those that a reader without regard to case takes for one that is:
 /// Go's `encoding/json` does, and believes the last.
-pub(super) fn known(members: &[(String, Value)], expected: &[&str]) -> Result<(), Fault> {
+pub(super) fn known(members: &[(String, Value)], expected: &[&str]) -> Result<(), RequestError> {
     for (name, _) in members {
         if expected.contains(&name.as_str()) {
             continue;
@@ -221,22 +226,22 @@ pub(super) fn known(members: &[(String, Value)], expected: &[&str]) -> Result<()
                 || name.to_uppercase() == known.to_uppercase()
         };
         if expected.iter().any(folds) {
-            return Err(Fault::ambiguous("a member is spelled almost as one that counts"));
+            return Err(RequestError::ambiguous("a member is spelled almost as one that counts"));
         }
         return Err(stray());
     }
     Ok(())
 }
 
-fn stray() -> Fault {
-    Fault::bad("the message has a member that the protocol does not know")
+fn stray() -> RequestError {
+    RequestError::bad("the message has a member that the protocol does not know")
 }
 
-fn id(value: &Value) -> Result<Id, Fault> {
+fn id(value: &Value) -> Result<MessageId, RequestError> {
     match value {
-        Value::String(text) if text.len() <= LONGEST_ID => Ok(Id::Text(text.clone())),
-        Value::Integer(number) => Ok(Id::Number(*number)),
-        _ => Err(Fault::unread("`id` is no short text, and no integer within ±2^53")),
+        Value::String(text) if text.len() <= LONGEST_ID => Ok(MessageId::Text(text.clone())),
+        Value::Integer(number) => Ok(MessageId::Number(*number)),
+        _ => Err(RequestError::unread("`id` is no short text, and no integer within ±2^53")),
     }
 }
 

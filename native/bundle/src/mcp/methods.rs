@@ -6,7 +6,8 @@
 use authz_base::json::Value;
 
 use super::message::known;
-use super::{DELETE, Fault, GET, LONGEST_ID, RESPONSE, TASK};
+use super::{DELETE, GET, LONGEST_ID, RESPONSE, TASK};
+use crate::http::RequestError;
 
 /// Revisions, one bit each: 2025-06-18, 2025-11-25, 2026-07-28.
 pub(super) type Revisions = u8;
@@ -209,7 +210,7 @@ impl Method {
     }
 
     /// Refuses parameters that it does not have.
-    pub(super) fn check(&self, params: &[(String, Value)]) -> Result<(), Fault> {
+    pub(super) fn check(&self, params: &[(String, Value)]) -> Result<(), RequestError> {
         members(params, self.parameters, &["_meta"])?;
         let meta = params.iter().find(|(name, _)| name == "_meta");
         let Some((_, Value::Object(meta))) = meta else { return Ok(()) };
@@ -223,17 +224,20 @@ impl Method {
 }
 
 impl Parameter {
-    fn check(&self, value: &Value) -> Result<(), Fault> {
+    fn check(&self, value: &Value) -> Result<(), RequestError> {
         if self.form.fits(value)? {
             return Ok(());
         }
-        Err(Fault::unread(format!("`{}` does not have the form that the protocol says", self.name)))
+        Err(RequestError::unread(format!(
+            "`{}` does not have the form that the protocol says",
+            self.name
+        )))
     }
 }
 
 impl Form {
     /// Whether a value has the form. A member that should not be there is an error of its own.
-    fn fits(self, value: &Value) -> Result<bool, Fault> {
+    fn fits(self, value: &Value) -> Result<bool, RequestError> {
         let is_text = |value: &Value| matches!(value, Value::String(_));
         Ok(match (self, value) {
             (Self::Text, value) => is_text(value),
@@ -275,7 +279,7 @@ fn members(
     given: &[(String, Value)],
     declared: &[Parameter],
     others: &[&str],
-) -> Result<(), Fault> {
+) -> Result<(), RequestError> {
     let names: Vec<&str> =
         declared.iter().map(|parameter| parameter.name).chain(others.iter().copied()).collect();
     known(given, &names)?;
@@ -283,7 +287,7 @@ fn members(
         match given.iter().find(|(name, _)| name == parameter.name) {
             Some((_, value)) => parameter.check(value)?,
             None if parameter.is_required => {
-                return Err(Fault::unread(format!("`{}` is missing", parameter.name)));
+                return Err(RequestError::unread(format!("`{}` is missing", parameter.name)));
             }
             None => {}
         }

@@ -2,6 +2,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use authz_base::reason::ReasonCode;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 const V25: (&str, &str) = ("mcp-protocol-version", "2025-11-25");
@@ -19,14 +20,14 @@ fn endpoint() -> Endpoint {
             (name.to_owned(), tool)
         })
         .into();
-    let headers = ParameterHeader::of(&region);
+    let headers = parameter_headers(&region);
     let takes_responses = true;
     let deploy = EndpointTool { operation: "s.deploy".to_owned(), headers, takes_responses };
     tools.insert("deploy".to_owned(), deploy);
     Endpoint { system: "s".to_owned(), tools, ..Endpoint::default() }
 }
 
-fn ask(body: &str, headers: &[(&str, &str)]) -> Result<Call, RouteError> {
+fn ask(body: &str, headers: &[(&str, &str)]) -> Result<McpCall, MessageError> {
     let body = Body::Whole(body.as_bytes());
     endpoint().read(&HttpRequest { method: "POST", host: "h", path: "/mcp", headers, body })
 }
@@ -40,7 +41,7 @@ fn a_stream_is_resumed_where_the_bundle_says_so() {
         let body = Body::Whole(b"");
         let request =
             HttpRequest { method: "GET", host: "h", path: "/mcp", headers: &headers, body };
-        endpoint.read(&request).map(|call| call.operation).map_err(|error| error.reason)
+        endpoint.read(&request).map(|call| call.operation).map_err(|error| error.error.reason)
     };
     let (id, twin) = (("last-event-id", "1"), ("last_event_id", "1"));
     assert_eq!(Ok("s.mcp".to_owned()), resumed(false, &[]));
@@ -61,15 +62,15 @@ fn text(value: &json::Value) -> String {
 }
 
 /// Operation and arguments, or the reason with what kind of message it was.
-fn asked(body: &str, more: &[(&str, &str)]) -> Result<(String, String), (ReasonCode, Kind)> {
+fn asked(body: &str, more: &[(&str, &str)]) -> Result<(String, String), (ReasonCode, MessageKind)> {
     let headers: Vec<_> = [JSON, V25].iter().chain(more).copied().collect();
     match ask(body, &headers) {
         Ok(call) => Ok((call.operation, text(&call.arguments))),
-        Err(error) => Err((error.reason, error.mcp.unwrap().kind)),
+        Err(error) => Err((error.error.reason, error.envelope.kind)),
     }
 }
 
-fn ok(operation: &str, arguments: &str) -> Result<(String, String), (ReasonCode, Kind)> {
+fn ok(operation: &str, arguments: &str) -> Result<(String, String), (ReasonCode, MessageKind)> {
     Ok((operation.to_owned(), arguments.to_owned()))
 }
 
@@ -84,7 +85,7 @@ fn a_tool_is_called_by_its_name_and_with_its_arguments_as_written() {
     assert_eq!(ok("s.read", arguments), asked(&body, &[]));
     assert_eq!(ok("s.a_b", "{}"), asked(&call(r#"{"name":"a b"}"#), &[]));
     // The id of a tool's operation is no name of a tool.
-    let unknown = Err((ReasonCode::UnknownOperation, Kind::ToolCall));
+    let unknown = Err((ReasonCode::UnknownOperation, MessageKind::ToolCall));
     for name in ["a_b", "Read", "s.read", "", "mcp", "read\\u0000"] {
         assert_eq!(unknown, asked(&call(&format!(r#"{{"name":"{name}"}}"#)), &[]), "{name}");
     }
@@ -97,26 +98,26 @@ fn a_message_that_two_readers_read_differently_is_refused() {
     let naive: serde_json::Value = serde_json::from_str(twice).unwrap();
     assert_eq!("tools/call", naive["method"], "the last wins for most");
     assert!(twice.split(r#""method":""#).nth(1).unwrap().starts_with("ping"), "the first for some");
-    assert_eq!(Err((ReasonCode::BadInput, Kind::Unread)), asked(twice, &[]));
+    assert_eq!(Err((ReasonCode::BadInput, MessageKind::Unread)), asked(twice, &[]));
 
     let folded = r#"{"jsonrpc":"2.0","id":1,"method":"ping","METHOD":"tools/call"}"#;
-    assert_eq!(Err((ReasonCode::AmbiguousRequest, Kind::Unread)), asked(folded, &[]));
+    assert_eq!(Err((ReasonCode::AmbiguousRequest, MessageKind::Unread)), asked(folded, &[]));
     for member in ["Name", "NAME", "argument\u{17f}", "Arguments"] {
         let body = call(&format!(r#"{{"name":"read","{member}":"x"}}"#));
         let refused = ask(&body, &[JSON, V25]).unwrap_err();
-        assert_eq!(ReasonCode::AmbiguousRequest, refused.reason, "{member}");
-        assert!(!refused.understood);
+        assert_eq!(ReasonCode::AmbiguousRequest, refused.error.reason, "{member}");
+        assert!(!refused.error.understood);
     }
 
     let batch = format!("[{}]", call(r#"{"name":"read"}"#));
-    assert_eq!(Err((ReasonCode::BadInput, Kind::Unread)), asked(&batch, &[]));
+    assert_eq!(Err((ReasonCode::BadInput, MessageKind::Unread)), asked(&batch, &[]));
 }
 
 /// Who goes by the header believes another tool than who goes by the message.
 #[test]
 fn a_header_that_says_something_else_is_refused() {
     let body = call(r#"{"name":"a b"}"#);
-    let mismatch = Err((ReasonCode::HeaderMismatch, Kind::ToolCall));
+    let mismatch = Err((ReasonCode::HeaderMismatch, MessageKind::ToolCall));
     for header in [
         ("mcp-name", "read"),
         ("mcp-name", ""),
@@ -136,13 +137,17 @@ fn a_header_that_says_something_else_is_refused() {
         assert_eq!(ok("s.a_b", "{}"), asked(&body, &[header]), "{header:?}");
     }
     // Joined or twice, nobody knows which value somebody else reads.
-    let ambiguous = Err((ReasonCode::AmbiguousRequest, Kind::ToolCall));
+    let ambiguous = Err((ReasonCode::AmbiguousRequest, MessageKind::ToolCall));
     assert_eq!(ambiguous, asked(&body, &[("mcp-name", "a b,read")]));
     assert_eq!(ambiguous, asked(&body, &[("mcp-name", "a b"), ("mcp-name", "a b")]));
 }
 
 /// A message of a revision, as its clients send it; `params` without braces and without `_meta`.
-fn sent(version: &str, method: &str, params: &str) -> Result<(String, String), (ReasonCode, Kind)> {
+fn sent(
+    version: &str,
+    method: &str,
+    params: &str,
+) -> Result<(String, String), (ReasonCode, MessageKind)> {
     let meta = match version {
         "2026-07-28" => {
             r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"roots":{"listChanged":true}},"progressToken":7}"#
@@ -157,7 +162,7 @@ fn sent(version: &str, method: &str, params: &str) -> Result<(String, String), (
     let headers = [JSON, ("mcp-protocol-version", version), ("mcp-method", method)];
     match ask(&body, &headers) {
         Ok(call) => Ok((call.operation, text(&call.arguments))),
-        Err(error) => Err((error.reason, error.mcp.unwrap().kind)),
+        Err(error) => Err((error.error.reason, error.envelope.kind)),
     }
 }
 
@@ -230,9 +235,9 @@ fn every_method_of_the_protocol_is_listed_with_its_parameters_and_revisions() {
     ] {
         for version in every {
             let kind = if method.starts_with("notifications/") {
-                Kind::Notification
+                MessageKind::Notification
             } else {
-                Kind::Request
+                MessageKind::Request
             };
             let got = sent(version, method, params);
             if versions.contains(version) {
@@ -248,9 +253,9 @@ fn every_method_of_the_protocol_is_listed_with_its_parameters_and_revisions() {
                 assert_eq!(refused, got, "{version} {method}");
             }
             let silent = format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#);
-            if kind == Kind::Request {
+            if kind == MessageKind::Request {
                 // Without an id it asks for no answer, and some servers do it all the same.
-                assert_eq!(Err((ReasonCode::BadInput, Kind::Unread)), asked(&silent, &[]));
+                assert_eq!(Err((ReasonCode::BadInput, MessageKind::Unread)), asked(&silent, &[]));
             }
         }
     }
@@ -272,17 +277,17 @@ fn a_method_that_is_not_listed_is_refused() {
         "elicitation/create",
         "roots/list",
     ] {
-        let unknown = Err((ReasonCode::UnknownOperation, Kind::Request));
+        let unknown = Err((ReasonCode::UnknownOperation, MessageKind::Request));
         assert_eq!(unknown, sent("2025-11-25", method, ""), "{method}");
     }
     for method in ["notifications/x", "notifications/message", "notifications/tasks/status"] {
-        let unknown = Err((ReasonCode::UnknownOperation, Kind::Notification));
+        let unknown = Err((ReasonCode::UnknownOperation, MessageKind::Notification));
         assert_eq!(unknown, sent("2025-11-25", method, ""), "{method}");
     }
     let folded = sent("2025-11-25", "tools/list", r#""Cursor":"c""#);
-    assert_eq!(Err((ReasonCode::AmbiguousRequest, Kind::Request)), folded);
+    assert_eq!(Err((ReasonCode::AmbiguousRequest, MessageKind::Request)), folded);
     let null = r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":null}"#;
-    assert_eq!(Err((ReasonCode::BadInput, Kind::Unread)), asked(null, &[]));
+    assert_eq!(Err((ReasonCode::BadInput, MessageKind::Unread)), asked(null, &[]));
 }
 
 #[test]
@@ -301,7 +306,7 @@ fn what_a_client_says_in_its_own_words_is_an_argument() {
     }
     for bad in [r#""result":1"#, r#""result":null"#, r#""error":"m""#, r#""error":{"code":1}"#] {
         let body = format!(r#"{{"jsonrpc":"2.0","id":9,{bad}}}"#);
-        assert_eq!(Err((ReasonCode::BadInput, Kind::Unread)), asked(&body, &[]), "{bad}");
+        assert_eq!(Err((ReasonCode::BadInput, MessageKind::Unread)), asked(&body, &[]), "{bad}");
     }
     let meta = |meta: &str| {
         let params = format!(r#"{{"_meta":{{{meta}}}}}"#);
@@ -322,7 +327,7 @@ fn what_a_client_says_in_its_own_words_is_an_argument() {
     }
     let long = format!(r#""progressToken":"{}""#, "t".repeat(257));
     for bad in [long.as_str(), r#""io.modelcontextprotocol/logLevel":"words""#] {
-        assert_eq!(Err((ReasonCode::BadInput, Kind::Request)), meta(bad), "{bad}");
+        assert_eq!(Err((ReasonCode::BadInput, MessageKind::Request)), meta(bad), "{bad}");
     }
 }
 
@@ -362,7 +367,7 @@ fn a_header_for_an_argument_repeats_it() {
         let own = [JSON, ("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call")];
         let all: Vec<_> =
             own.iter().chain(&[("mcp-name", "deploy")]).chain(headers).copied().collect();
-        ask(&body, &all).map(|call| text(&call.arguments)).map_err(|error| error.reason)
+        ask(&body, &all).map(|call| text(&call.arguments)).map_err(|error| error.error.reason)
     };
     let all = r#"{"region":"a, b","to":{"n":42},"dry":true}"#;
     let headers =
@@ -401,11 +406,11 @@ fn a_header_for_an_argument_repeats_it() {
     // Earlier revisions do not ask for the headers; where one is there, it counts.
     let body = call(r#"{"name":"deploy","arguments":{"region":"a"}}"#);
     assert_eq!(ok("s.deploy", r#"{"region":"a"}"#), asked(&body, &[]));
-    let differs = Err((ReasonCode::HeaderMismatch, Kind::ToolCall));
+    let differs = Err((ReasonCode::HeaderMismatch, MessageKind::ToolCall));
     assert_eq!(differs, asked(&body, &[("mcp-param-region", "b")]));
     assert_eq!(differs, asked(&call(r#"{"name":"gone"}"#), &[("mcp-param-region", "b")]));
     let listed = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
-    let differs = Err((ReasonCode::HeaderMismatch, Kind::Request));
+    let differs = Err((ReasonCode::HeaderMismatch, MessageKind::Request));
     assert_eq!(differs, asked(listed, &[("mcp-param-region", "b")]));
     let request = HttpRequest {
         method: "GET",
@@ -414,13 +419,13 @@ fn a_header_for_an_argument_repeats_it() {
         headers: &[V25, ("mcp-param-region", "b")],
         body: Body::Whole(b""),
     };
-    assert_eq!(ReasonCode::HeaderMismatch, endpoint().read(&request).unwrap_err().reason);
+    assert_eq!(ReasonCode::HeaderMismatch, endpoint().read(&request).unwrap_err().error.reason);
 }
 
 #[test]
 fn headers_for_arguments_are_declared_as_clients_read_them() {
     let of = |properties: serde_json::Value| {
-        ParameterHeader::of(&serde_json::json!({"type": "object", "properties": properties}))
+        parameter_headers(&serde_json::json!({"type": "object", "properties": properties}))
     };
     let one = of(serde_json::json!({"a": {"type": "string", "x-mcp-header": "A"}}));
     assert_eq!(vec![ParameterHeader { name: "mcp-param-a".into(), path: vec!["a".into()] }], one);
@@ -453,7 +458,7 @@ fn answers_to_what_the_server_asked_are_arguments_or_refused() {
             ("mcp-method", "tools/call"),
             ("mcp-name", tool),
         ];
-        ask(&body, &headers).map(|call| text(&call.arguments)).map_err(|error| error.reason)
+        ask(&body, &headers).map(|call| text(&call.arguments)).map_err(|error| error.error.reason)
     };
     let answers = r#","inputResponses":{"a":{"action":"accept"}},"requestState":"s""#;
     let told = r#"{"inputResponses":{"a":{"action":"accept"}},"requestState":"s"}"#;
@@ -474,11 +479,11 @@ fn answers_to_what_the_server_asked_are_arguments_or_refused() {
 #[test]
 fn ids_and_methods_are_bounded() {
     let with = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"nothing"}}"#);
-    let id = |id: &str| ask(&with(id), &[JSON, V25]).unwrap_err().mcp.unwrap().id;
+    let id = |id: &str| ask(&with(id), &[JSON, V25]).unwrap_err().envelope.id;
     let longest = "é".repeat(128);
-    assert_eq!(Some(Id::Text(longest.clone())), id(&format!("\"{longest}\"")));
+    assert_eq!(Some(MessageId::Text(longest.clone())), id(&format!("\"{longest}\"")));
     assert_eq!(None, id(&format!("\"{longest}a\"")));
-    assert_eq!(Some(Id::Number(-9_007_199_254_740_992)), id("-9007199254740992"));
+    assert_eq!(Some(MessageId::Number(-9_007_199_254_740_992)), id("-9007199254740992"));
     for odd in ["9007199254740993", "-0", "1.0", "1e3", "null", "true", "[1]"] {
         assert_eq!(None, id(odd), "{odd}");
     }
@@ -486,9 +491,9 @@ fn ids_and_methods_are_bounded() {
         let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{}"}}"#, "m".repeat(length));
         asked(&body, &[]).unwrap_err()
     };
-    assert_eq!((ReasonCode::UnknownOperation, Kind::Request), method(128));
-    assert_eq!((ReasonCode::BadInput, Kind::Unread), method(129));
-    assert_eq!((ReasonCode::BadInput, Kind::Unread), method(0));
+    assert_eq!((ReasonCode::UnknownOperation, MessageKind::Request), method(128));
+    assert_eq!((ReasonCode::BadInput, MessageKind::Unread), method(129));
+    assert_eq!((ReasonCode::BadInput, MessageKind::Unread), method(0));
 }
 
 #[test]
@@ -496,24 +501,24 @@ fn a_revision_is_named_and_spoken() {
     let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
     for version in VERSIONS {
         let call = ask(list, &[JSON, ("mcp-protocol-version", version)]);
-        let envelope = call.map(|call| call.envelope).map_err(|error| *error.mcp.unwrap());
+        let envelope = call.map(|call| call.envelope).map_err(|error| *error.envelope);
         let envelope = envelope.unwrap_or_else(|envelope| envelope);
         assert_eq!((Some(version), false), (envelope.version, envelope.unsupported));
     }
     for version in ["2025-03-26", "2024-11-05", "2026-07-29", "", "2025-06-18 "] {
         let refused = ask(list, &[JSON, ("mcp-protocol-version", version)]).unwrap_err();
-        assert_eq!(ReasonCode::BadInput, refused.reason, "{version}");
-        assert!(refused.mcp.unwrap().unsupported);
-        assert!(!refused.understood, "what it means is not known");
+        assert_eq!(ReasonCode::BadInput, refused.error.reason, "{version}");
+        assert!(refused.envelope.unsupported);
+        assert!(!refused.error.understood, "what it means is not known");
     }
-    assert_eq!(ReasonCode::BadInput, ask(list, &[JSON]).unwrap_err().reason);
+    assert_eq!(ReasonCode::BadInput, ask(list, &[JSON]).unwrap_err().error.reason);
 }
 
 #[test]
 fn what_has_to_do_with_tasks_of_the_server_is_told() {
     let of = |method: &str, params: &str| {
         let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
-        let call = ask(&body, &[JSON, V25]).map_err(|error| error.reason)?;
+        let call = ask(&body, &[JSON, V25]).map_err(|error| error.error.reason)?;
         Ok((call.operation, call.envelope.server_task))
     };
     let tool =
@@ -553,7 +558,7 @@ fn what_has_to_do_with_tasks_of_the_server_is_told() {
 fn the_task_of_a_message_is_told() {
     let task = |meta: &str| {
         let body = call(&format!(r#"{{"name":"read","_meta":{meta}}}"#));
-        ask(&body, &[JSON, V25]).map(|call| call.task).map_err(|error| error.reason)
+        ask(&body, &[JSON, V25]).map(|call| call.task).map_err(|error| error.error.reason)
     };
     assert_eq!(Ok(Some("t-1".to_owned())), task(r#"{"dev.authz/task":"t-1"}"#));
     assert_eq!(Ok(None), task(r#"{"dev.authz/tasks":"t-1"}"#));
@@ -593,7 +598,7 @@ proptest! {
             let arguments = text(&call.arguments);
             let arguments: serde_json::Value = serde_json::from_str(&arguments).unwrap();
             prop_assert!(arguments.is_object());
-            if call.envelope.kind == Kind::ToolCall {
+            if call.envelope.kind == MessageKind::ToolCall {
                 prop_assert_eq!("s.read", call.operation);
                 let said = plain["params"]["arguments"].clone();
                 let said = if said.is_null() { serde_json::json!({}) } else { said };

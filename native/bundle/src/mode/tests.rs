@@ -4,12 +4,13 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::location::Location;
 
 const NOW: Time = Time(1_767_225_600_000); // 2026-01-01T00:00:00Z
 const BOT: &str = "spiffe://corp.example/ns/support/sa/bot";
 
-fn entry(word: &str) -> Entry {
-    Entry {
+fn entry(word: &str) -> ModeRule {
+    ModeRule {
         mode: if word == "observe" { Mode::Observe } else { Mode::Enforce },
         owner: "sec".to_owned(),
         until: Some(Time(NOW.0 + 1)),
@@ -38,7 +39,7 @@ fn agent(spiffe_id: &str) -> Principal {
     Principal::Agent { spiffe_id: spiffe_id.to_owned(), trust_domain: String::new() }
 }
 
-const ANY: [Target<'static>; 1] = [Target { system: "crm", tiers: TierSet::UNKNOWN }];
+const ANY: [ModeTarget<'static>; 1] = [ModeTarget { system: "crm", tiers: TierSet::UNKNOWN }];
 
 fn tiers_of(tier: Option<Tier>) -> TierSet {
     tier.map_or(TierSet::UNKNOWN, TierSet::of)
@@ -46,8 +47,8 @@ fn tiers_of(tier: Option<Tier>) -> TierSet {
 
 fn observes(modes: &Modes, who: &str, system: &str, tier: Option<Tier>) -> bool {
     let chain: Vec<Principal> = (!who.is_empty()).then(|| agent(who)).into_iter().collect();
-    let targets = [Target { system, tiers: tiers_of(tier) }];
-    let asked = Asked { chain: &chain, has_all_agents: true, targets: &targets };
+    let targets = [ModeTarget { system, tiers: tiers_of(tier) }];
+    let asked = ModeQuery { chain: &chain, has_all_agents: true, targets: &targets };
     modes.softens(&asked, ReasonCode::NotPermitted, true, NOW)
 }
 
@@ -110,7 +111,7 @@ fn what_is_softened() {
         R::AuditFull,
     ];
     let all = modes("observe", &[], &[], &[]);
-    let asked = Asked { chain: &[], has_all_agents: true, targets: &ANY };
+    let asked = ModeQuery { chain: &[], has_all_agents: true, targets: &ANY };
     for (list, expected) in [(&observed[..], true), (&never[..], false)] {
         for reason in list {
             assert_eq!(expected, all.softens(&asked, *reason, true, NOW), "{reason:?}");
@@ -199,7 +200,7 @@ fn what_stopped_early_is_observed_only_where_all_that_it_may_be_is() {
     let high = TierSet::of(Tier::High);
     let standard = TierSet::of(Tier::Standard);
     let both = standard.union(high);
-    let target = |system, tiers| Target { system, tiers };
+    let target = |system, tiers| ModeTarget { system, tiers };
     let critical = modes("observe", &[], &[], &[(Tier::Critical, "enforce")]);
     let by_high = modes("observe", &[], &[], &[(Tier::High, "enforce")]);
     let crm = modes("observe", &[("crm", "enforce")], &[], &[]);
@@ -232,7 +233,7 @@ fn what_stopped_early_is_observed_only_where_all_that_it_may_be_is() {
         ("no agent is enforced", &both_agents, vec![wiki_one], true, true),
     ] {
         for (has_all_agents, expected) in [(true, whole), (false, part)] {
-            let asked = Asked { chain: &[], has_all_agents, targets: &targets };
+            let asked = ModeQuery { chain: &[], has_all_agents, targets: &targets };
             assert_eq!(
                 expected,
                 modes.observes(&asked, NOW),
@@ -262,7 +263,7 @@ fn tiers_that_a_call_may_have() {
 #[test]
 fn ends() {
     let mut modes = modes("observe", &[], &[], &[]);
-    let asked = Asked { chain: &[], has_all_agents: true, targets: &ANY };
+    let asked = ModeQuery { chain: &[], has_all_agents: true, targets: &ANY };
     let softens = |modes: &Modes, at: i64| {
         modes.softens(&asked, ReasonCode::NotPermitted, true, Time(NOW.0 + at))
     };
@@ -328,7 +329,7 @@ fn what_is_said_of_ends_when_loading() {
         ),
     ] {
         let at = Location { file: "x.yaml".to_owned(), line: 3, column: 5 };
-        let default = Some(Entry { until: end_of(until), at, ..entry("observe") });
+        let default = Some(ModeRule { until: end_of(until), at, ..entry("observe") });
         let mut found = Diagnostics::new();
         check(&Modes { default, ..Modes::default() }, now, &mut found);
         let said = found.iter().map(|one| one.to_string().replace("warning: ", ""));
@@ -357,7 +358,7 @@ const SYSTEMS: [&str; 4] = ["crm", "wiki", "", OWN];
 
 /// What one call comes to of which everything is known: in the slowest words.
 fn slow(modes: &Modes, agents: &[&str], system: &str, tier: Option<Tier>) -> bool {
-    let mut entries: Vec<&Entry> = Vec::new();
+    let mut entries: Vec<&ModeRule> = Vec::new();
     entries.extend(modes.systems.get(system));
     entries.extend(tier.and_then(|tier| modes.tiers.get(&tier)));
     for agent in agents {
@@ -375,11 +376,11 @@ fn slow(modes: &Modes, agents: &[&str], system: &str, tier: Option<Tier>) -> boo
     system != OWN && !entries.is_empty() && entries.iter().all(|entry| entry.observes(NOW))
 }
 
-fn any_entry() -> impl Strategy<Value = Entry> {
+fn any_entry() -> impl Strategy<Value = ModeRule> {
     prop_oneof![
         4 => Just(entry("observe")),
         2 => Just(entry("enforce")),
-        1 => Just(Entry { until: Some(NOW), ..entry("observe") }),
+        1 => Just(ModeRule { until: Some(NOW), ..entry("observe") }),
     ]
 }
 
@@ -409,10 +410,10 @@ proptest! {
         known in prop::sample::subsequence(&AGENTS[..], 0..3),
         has_all_agents in any::<bool>(),
     ) {
-        let targets: Vec<Target<'_>> =
-            targets.iter().map(|(system, tiers)| Target { system, tiers: TierSet(*tiers) }).collect();
+        let targets: Vec<ModeTarget<'_>> =
+            targets.iter().map(|(system, tiers)| ModeTarget { system, tiers: TierSet(*tiers) }).collect();
         let chain: Vec<Principal> = known.iter().map(|id| agent(id)).collect();
-        let asked = Asked { chain: &chain, has_all_agents, targets: &targets };
+        let asked = ModeQuery { chain: &chain, has_all_agents, targets: &targets };
         let mut chains = vec![known.clone()];
         if !has_all_agents {
             chains.extend(AGENTS.iter().map(|one| [known.as_slice(), &[*one]].concat()));

@@ -1,16 +1,17 @@
-//! Which bodies are read, which are passed over, and which no server may be sent.
+//! Bodies of requests: which bodies are read, which are ignored, and which are refused because a server could read them.
 
 use authz_base::json::{self, Value};
-use smol_str::SmolStr;
 
-use super::{Body, HttpRequest, JsonRule, Route, RouteError, ambiguous, bad, once, unread};
+use super::{JsonRule, Route};
+use crate::http::{
+    Body, HttpRequest, RequestError, ambiguous, bad, is_type, once, require_plain, require_type,
+    unread,
+};
 
-/// The type of a body that a route reads, unless the route lists others.
-pub(crate) const JSON: &str = "application/json";
 /// Members by which some servers let a request override its own method.
 const METHOD: &str = "_method";
 
-/// A name as lenient servers compare it: without case, and without the brackets that make a list or an object of it
+/// A name in the form in which lenient servers compare it: without case, and without the brackets of a list or an object
 /// (`to[]`, `to[0]`).
 pub(super) fn folded(name: &str) -> String {
     name.split('[').next().unwrap_or_default().to_lowercase()
@@ -21,72 +22,30 @@ pub(super) fn is_method(name: &str) -> bool {
     folded(name) == METHOD
 }
 
-/// Refuses a body that its headers call anything else than JSON.
-pub fn is_json(headers: &[(&str, &str)]) -> Result<(), RouteError> {
-    is_of(headers, &[SmolStr::new_static(JSON)])
-}
-
-/// Refuses a body that its headers call anything else than one of `types`.
-///
-/// A server that takes another type for a form, as it takes none or the first of a list, reads other members than the JSON
-/// reader here: `{"memo": "&amount=5000&to=eve&x="}` is a form too.
-fn is_of(headers: &[(&str, &str)], types: &[SmolStr]) -> Result<(), RouteError> {
-    match once(headers, "content-type")? {
-        None => return unread("the body has no `content-type`"),
-        Some(kind) if !is_type(kind, types) => {
-            return unread("the body is not sent as JSON in UTF-8");
-        }
-        Some(_) => {}
-    }
-    is_plain(headers)
-}
-
-/// Whether a `content-type` is exactly one of `types`, with no parameter but that it is UTF-8.
-fn is_type(kind: &str, types: &[SmolStr]) -> bool {
-    let (media, parameter) = match kind.split_once(';') {
-        Some((media, parameter)) => (media.trim_end_matches([' ', '\t']), Some(parameter)),
-        None => (kind, None),
-    };
-    let is_utf8 = |parameter: &str| {
-        let parameter = parameter.trim_matches([' ', '\t']);
-        ["charset=utf-8", "charset=\"utf-8\""].iter().any(|own| parameter.eq_ignore_ascii_case(own))
-    };
-    types.iter().any(|known| known == media) && parameter.is_none_or(is_utf8)
-}
-
-/// Refuses a body that must be decoded before it can be read.
-fn is_plain(headers: &[(&str, &str)]) -> Result<(), RouteError> {
-    match once(headers, "content-encoding")? {
-        None => Ok(()),
-        Some(encoding) if encoding.trim().eq_ignore_ascii_case("identity") => Ok(()),
-        Some(_) => unread("the body is encoded"),
-    }
-}
-
 /// Whether the headers say that there is a body.
-fn is_announced(headers: &[(&str, &str)]) -> Result<bool, RouteError> {
+fn is_announced(headers: &[(&str, &str)]) -> Result<bool, RequestError> {
     let length = once(headers, "content-length")?;
     let chunked = once(headers, "transfer-encoding")?;
     Ok(!matches!((length.map(str::trim), chunked), (None | Some("0"), None)))
 }
 
-/// Refuses a body where none is expected.
-pub(super) fn none(request: &HttpRequest<'_>) -> Result<(), RouteError> {
+/// Refuses a body of a request that should have none.
+pub(super) fn require_none(request: &HttpRequest<'_>) -> Result<(), RequestError> {
     match request.body {
         Body::Whole(b"") => Ok(()),
-        // Whether there is one is said by the headers alone.
+        // Only the headers tell whether there is a body.
         Body::Absent if !is_announced(request.headers)? => Ok(()),
         _ => bad("the request has a body, but its route maps none"),
     }
 }
 
 impl Route {
-    /// The value of a body that the route reads; none where it is empty.
-    pub(super) fn read(
+    /// Reads the value of a body. `None`: the body is empty.
+    pub(super) fn read_body(
         &self,
         rule: &JsonRule,
         request: &HttpRequest<'_>,
-    ) -> Result<Option<Value>, RouteError> {
+    ) -> Result<Option<Value>, RequestError> {
         let bytes = match request.body {
             Body::Absent => return unread("the body was not sent along; let the proxy send it"),
             Body::Partial => return cut_off(),
@@ -100,18 +59,18 @@ impl Route {
             }
             Body::Whole(bytes) => bytes,
         };
-        is_of(request.headers, &self.content_types)?;
+        require_type(request.headers, &self.content_types)?;
         let value = parse(bytes)?;
         if rule.ignored {
-            self.is_foreign(&value)?;
+            self.check_ignored(&value)?;
         } else if rule.argument.is_some() {
-            has_no_method(&value)?;
+            check_no_method(&value)?;
         }
         Ok(Some(value))
     }
 
-    /// Refuses a body, passed over here, in which a server may find arguments of the operation or another method.
-    pub(super) fn pass_over(&self, request: &HttpRequest<'_>) -> Result<(), RouteError> {
+    /// Refuses an ignored body in which a server may find arguments of the operation or another method.
+    pub(super) fn check_ignored_body(&self, request: &HttpRequest<'_>) -> Result<(), RequestError> {
         let kind = once(request.headers, "content-type")?;
         let bytes = match request.body {
             Body::Partial => return cut_off(),
@@ -140,17 +99,17 @@ impl Route {
         if !is_json {
             return Ok(());
         }
-        is_plain(request.headers)?;
+        require_plain(request.headers)?;
         match bytes {
-            Some(bytes) => self.is_foreign(&parse(bytes)?),
+            Some(bytes) => self.check_ignored(&parse(bytes)?),
             None => unread("the body was not sent along; let the proxy send it"),
         }
     }
 
-    /// Refuses a value with a member that is named like an argument of the operation, or that overrides the method, also in the
-    /// objects of a list.
-    fn is_foreign(&self, value: &Value) -> Result<(), RouteError> {
-        has_no_method(value)?;
+    /// Refuses an ignored value with a member that is named like an argument of the operation, or that overrides the method,
+    /// also in the objects of a list.
+    fn check_ignored(&self, value: &Value) -> Result<(), RequestError> {
+        check_no_method(value)?;
         match has_member(value, &|name| self.is_like_argument(name)) {
             true => unread("an ignored member of the body is named like an argument"),
             false => Ok(()),
@@ -163,8 +122,8 @@ impl Route {
         self.names.iter().any(|known| *known == name)
     }
 
-    /// Why a member of the query or the body that the route does not know is refused.
-    pub(super) fn unknown_member<T>(&self, name: &str, part: &str) -> Result<T, RouteError> {
+    /// Refuses a member of the query or the body that the route does not know.
+    pub(super) fn unknown_member<T>(&self, name: &str, part: &str) -> Result<T, RequestError> {
         if is_method(name) {
             return overrides_method();
         }
@@ -178,12 +137,12 @@ impl Route {
 }
 
 /// Refuses a value whose members override the method.
-fn has_no_method(value: &Value) -> Result<(), RouteError> {
+fn check_no_method(value: &Value) -> Result<(), RequestError> {
     if has_member(value, &is_method) { overrides_method() } else { Ok(()) }
 }
 
-/// Whether an object, or one in a list, has a member with such a name. A server that takes one object or many reads the
-/// arguments of `[{"amount": 5}]` as those of `{"amount": 5}`. Recursion is bounded by the depth limit of the reader.
+/// Whether an object, or an object in a list, has a member with such a name. A server that takes one object or several reads
+/// the arguments of `[{"amount": 5}]` as those of `{"amount": 5}`. The depth limit of the reader bounds the recursion.
 fn has_member(value: &Value, is_named: &impl Fn(&str) -> bool) -> bool {
     match value {
         Value::Object(members) => members.iter().any(|(name, _)| is_named(name)),
@@ -192,19 +151,19 @@ fn has_member(value: &Value, is_named: &impl Fn(&str) -> bool) -> bool {
     }
 }
 
-fn overrides_method<T>() -> Result<T, RouteError> {
+fn overrides_method<T>() -> Result<T, RequestError> {
     ambiguous("a member `_method` overrides the request line")
 }
 
-pub(super) fn cut_off<T>() -> Result<T, RouteError> {
+pub(super) fn cut_off<T>() -> Result<T, RequestError> {
     unread("the body was cut off; let the proxy send all of it")
 }
 
-fn parse(bytes: &[u8]) -> Result<Value, RouteError> {
+fn parse(bytes: &[u8]) -> Result<Value, RequestError> {
     json::parse(bytes, json::Limits::default()).or_else(|error| unread(error.to_string()))
 }
 
-/// Type and subtype in lower case; none where a value is not exactly one media type.
+/// Type and subtype in lower case. `None`: the value is not exactly one media type.
 fn media(kind: &str) -> Option<(String, String)> {
     let is_token = |text: &str| {
         !text.is_empty()

@@ -1,25 +1,30 @@
-//! Turns the routes of a bundle into a table, and refuses those that could not work or could meet.
+//! Compiles the routes of a bundle into a table, and refuses routes that could not work or that overlap.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use authz_base::json::pointer_tokens;
 use smol_str::SmolStr;
 
 use super::body::{self, folded, is_listable};
-use super::host::Entry;
+use super::host::RouteFacts;
 use super::target::MOST_SEGMENTS;
 use super::{
-    BodyRule, Filled, Form, Ignore, JsonRule, Node, Route, RouteSpec, RouteTable, Scalar, Source,
-    is_host, relayed,
+    BodyRule, JsonRule, PathNode, Route, RouteTable, Scalar, TextArgument, TextForm, is_host,
+    relayed,
 };
 use crate::diagnostic::{Diagnostics, clip, unknown};
-use crate::model::{Declared, Location, Operation};
-use crate::source::{deref, properties, required};
+use crate::http::JSON;
+use crate::json_schema::{deref, properties, required};
+use crate::mcp::Endpoint;
+use crate::model::{
+    ArgumentSource, Declared, IgnoredPart, Location, Model, Operation, RouteSpec, RouteTarget,
+};
 
 /// Routes that may differ by host and headers only.
 const MOST_ALIKE: usize = 256;
 /// The methods of an MCP endpoint.
-const OF_MCP: [&str; 3] = ["POST", "GET", "DELETE"];
+const MCP_METHODS: [&str; 3] = ["POST", "GET", "DELETE"];
 /// Types of bodies that a route may list.
 const MOST_TYPES: usize = 16;
 
@@ -29,48 +34,43 @@ enum Piece<'a> {
 }
 
 impl RouteTable {
-    /// Compiles routes over operations that are sorted by id; each route's operation is among them.
+    /// Compiles the routes of a bundle.
     ///
-    /// What is wrong goes to `found`; then the table is not to be used.
-    pub fn compile(
-        specs: Vec<RouteSpec>,
-        operations: &[Operation],
-        found: &mut Diagnostics,
-    ) -> Self {
-        let mut table = Self::default();
+    /// Errors go to `found`; a table with errors must not be used.
+    pub fn compile(model: &Model, found: &mut Diagnostics) -> Self {
+        let facts = model.routes.iter().map(RouteFacts::of).collect();
+        let mut table = Self { facts, ..Self::default() };
+        let mut endpoints: HashMap<&str, Arc<Endpoint>> = HashMap::new();
         let mut places: Vec<Location> = Vec::new();
-        for (index, spec) in specs.iter().enumerate() {
-            let system = spec.operation.split_once('.').map_or("", |(system, _)| system);
-            table.entries.push(Entry {
-                system: system.into(),
-                method: spec.method.value.as_str().into(),
-                path: spec.path.value.as_str().into(),
-                operation: spec.operation.as_str().into(),
-                host: spec.host.as_ref().map(|host| host.value.as_str().into()),
-                forward_authorization: spec.forward_authorization,
-                headers: declared_headers(spec),
-                is_mcp: spec.mcp.is_some(),
-                at: spec.at.clone(),
-            });
-            let by_id = operations.binary_search_by(|o| o.id.as_str().cmp(&spec.operation));
-            let Some(operation) = by_id.ok().and_then(|i| operations.get(i)) else {
-                found.error(&spec.at, format!("unknown operation `{}`", clip(&spec.operation)), "");
+        for (index, spec) in model.routes.iter().enumerate() {
+            let id = spec.operation_id();
+            let Some(operation) = model.operation(&id) else {
+                found.error(&spec.at, format!("unknown operation `{}`", clip(&id)), "");
                 continue;
             };
             let Some(pieces) = pieces(&spec.path, found) else { continue };
-            let Some(route) = route(index, spec, &pieces, operation, found) else { continue };
-            if !is_method(&spec.method.value) {
-                let what = format!("`{}` is no method", clip(&spec.method.value));
-                found.error(&spec.method.at, what, "Write it in upper case: GET, POST, …");
-                continue;
-            }
-            let methods = match spec.mcp {
-                Some(_) => &OF_MCP[..],
-                None => &[spec.method.value.as_str()],
+            let compiler = RouteCompiler::new(spec, operation, &pieces, found);
+            let Some(route) = compiler.compile(index) else { continue };
+            let (methods, mcp) = match &spec.target {
+                RouteTarget::Operation { method, .. } if !is_method(&method.value) => {
+                    let what = format!("`{}` is no method", clip(&method.value));
+                    found.error(&method.at, what, "Write it in upper case: GET, POST, …");
+                    continue;
+                }
+                RouteTarget::Operation { method, .. } => (vec![method.value.as_str()], None),
+                RouteTarget::McpEndpoint { system } => {
+                    let endpoint = endpoints
+                        .entry(system)
+                        .or_insert_with(|| Arc::new(Endpoint::compile(model, system)));
+                    (MCP_METHODS.to_vec(), Some(Arc::clone(endpoint)))
+                }
             };
+            let route = Route { mcp, ..route };
             for method in methods {
-                if let Err((what, mend)) = table.add(method, spec, &pieces, &route, &mut places) {
-                    found.error(&spec.at, what, mend);
+                if let Err(RouteDefect { at, what, mend }) =
+                    table.add(method, spec, &pieces, &route, &mut places)
+                {
+                    found.error(&at, what, mend);
                     break;
                 }
             }
@@ -78,7 +78,10 @@ impl RouteTable {
         table
     }
 
-    /// Adds a route for one method, or says why it cannot stand.
+    /// Adds a route for one method.
+    ///
+    /// # Errors
+    /// Another route matches some of the same requests, or too many routes have its path.
     fn add(
         &mut self,
         method: &str,
@@ -86,7 +89,8 @@ impl RouteTable {
         pieces: &[Piece<'_>],
         route: &Route,
         places: &mut Vec<Location>,
-    ) -> Result<(), (String, &'static str)> {
+    ) -> Result<(), RouteDefect> {
+        let at = spec.at.clone();
         if let Some(other) = self.meets(method, pieces, route) {
             let first = places.get(other).cloned().unwrap_or_default();
             let what = format!(
@@ -96,18 +100,19 @@ impl RouteTable {
                 first.line
             );
             let mend = "Make the paths differ in a literal segment, or tell them apart by host or `headers`.";
-            return Err((what, mend));
+            return Err(RouteDefect { at, what, mend: mend.to_owned() });
         }
         if !self.insert(method, pieces, route.clone()) {
-            return Err((format!("more than {MOST_ALIKE} routes of one path"), "Use other paths."));
+            let what = format!("more than {MOST_ALIKE} routes of one path");
+            return Err(RouteDefect { at, what, mend: "Use other paths.".to_owned() });
         }
-        places.push(spec.at.clone());
+        places.push(at);
         Ok(())
     }
 
     /// A route that some request matches together with the new one.
     fn meets(&self, method: &str, pieces: &[Piece<'_>], new: &Route) -> Option<usize> {
-        let mut reached: Vec<&Node> = Vec::new();
+        let mut reached: Vec<&PathNode> = Vec::new();
         reached.extend(self.methods.get(method).and_then(|root| self.nodes.get(*root)));
         for piece in pieces {
             let mut next: Vec<usize> = Vec::new();
@@ -135,7 +140,7 @@ impl RouteTable {
         let new = self.nodes.len();
         let mut at = *self.methods.entry(method.into()).or_insert(new);
         if at == new {
-            self.nodes.push(Node::default());
+            self.nodes.push(PathNode::default());
         }
         for piece in pieces {
             let new = self.nodes.len();
@@ -145,7 +150,7 @@ impl RouteTable {
                 Piece::Param(_) => *node.any.get_or_insert(new),
             };
             if at == new {
-                self.nodes.push(Node::default());
+                self.nodes.push(PathNode::default());
             }
         }
         let Some(node) = self.nodes.get_mut(at) else { return false };
@@ -229,228 +234,280 @@ fn pieces<'a>(path: &'a Declared<String>, found: &mut Diagnostics) -> Option<Vec
     Some(out)
 }
 
-fn route(
-    index: usize,
-    spec: &RouteSpec,
-    pieces: &[Piece<'_>],
-    operation: &Operation,
-    found: &mut Diagnostics,
-) -> Option<Route> {
-    let mut clean = true;
-    let mut error = |at: &Location, what: String, mend: String| {
-        clean = false;
-        found.error(at, what, mend);
-    };
-    if let Some(host) = spec.host.as_ref().filter(|h| !is_host(&h.value)) {
-        let what = format!("`{}` is no host", clip(&host.value));
-        error(&host.at, what, "Write `host` or `host:port`, in lower case.".into());
-    }
-    let mut headers: Vec<(SmolStr, SmolStr)> = Vec::new();
-    for (name, value) in &spec.headers {
-        if !is_header(&name.value) {
-            error(&name.at, format!("`{}` is no header name", clip(&name.value)), LOWER.into());
-        } else if relayed::treatment(&name.value).is_some() {
-            error(&name.at, format!("`{}` is not for routes", name.value), RELAYED.into());
-        } else if value.is_empty()
-            || value.len() > 1024
-            || value.contains(|c: char| c.is_control() || c == ',')
-        {
-            let what =
-                format!("the value of `{}` is empty, too long, or holds a comma", name.value);
-            error(&name.at, what, "A condition is one exact value.".into());
-        }
-        headers.push((name.value.as_str().into(), value.into()));
-    }
+/// A compiler of one route: collects the parts of a request that the route accounts for, and reports defects.
+struct RouteCompiler<'a> {
+    spec: &'a RouteSpec,
+    operation: &'a Operation,
+    /// Position and name of each `{name}` segment.
+    parameters: Vec<(usize, &'a str)>,
+    headers: Vec<(SmolStr, SmolStr)>,
+    path: HashMap<&'a str, Option<TextArgument>>,
+    query: BTreeMap<SmolStr, Option<TextArgument>>,
+    header_arguments: Vec<(SmolStr, TextArgument)>,
+    json: Option<JsonRule>,
+    is_body_ignored: bool,
+    has_errors: bool,
+    found: &'a mut Diagnostics,
+}
 
-    let positions: Vec<(usize, &str)> = pieces
-        .iter()
-        .enumerate()
-        .filter_map(|(i, piece)| match piece {
-            Piece::Param(name) => Some((i, *name)),
+impl<'a> RouteCompiler<'a> {
+    fn new(
+        spec: &'a RouteSpec,
+        operation: &'a Operation,
+        pieces: &[Piece<'a>],
+        found: &'a mut Diagnostics,
+    ) -> Self {
+        let parameter = |(position, piece): (usize, &Piece<'a>)| match piece {
+            Piece::Param(name) => Some((position, *name)),
             Piece::Literal(_) => None,
-        })
-        .collect();
-    let mut path: HashMap<&str, Option<Filled>> = HashMap::new();
-    let mut query: BTreeMap<SmolStr, Option<Filled>> = BTreeMap::new();
-    let mut header_arguments: Vec<(SmolStr, Filled)> = Vec::new();
-    let mut json: Option<JsonRule> = None;
-    let mut body_ignored = false;
-
-    for (index, (argument, source)) in spec.arguments.iter().enumerate() {
-        if spec.arguments.iter().take(index).any(|(before, _)| before == argument) {
-            let what = format!("the argument `{}` is mapped twice", clip(argument));
-            error(&source.at, what, "Keep one of the two.".into());
+        };
+        Self {
+            spec,
+            operation,
+            parameters: pieces.iter().enumerate().filter_map(parameter).collect(),
+            headers: Vec::new(),
+            path: HashMap::new(),
+            query: BTreeMap::new(),
+            header_arguments: Vec::new(),
+            json: None,
+            is_body_ignored: false,
+            has_errors: false,
+            found,
         }
+    }
+
+    /// Compiles the route. `None`: it has errors, which are reported.
+    fn compile(mut self, index: usize) -> Option<Route> {
+        self.check_host();
+        self.read_conditions();
+        self.map_arguments();
+        self.ignore_parts();
+        self.check_completeness();
+        let names = argument_names(self.spec, self.operation);
+        for RouteDefect { at, what, mend } in
+            misread_members(self.spec, &names).into_iter().chain(type_defects(self.spec))
+        {
+            self.error(&at, what, mend);
+        }
+        // A route with an error is left out. The bundle is then refused, so its table is never used.
+        (!self.has_errors).then(|| self.finish(index, names))
+    }
+
+    fn error(&mut self, at: &Location, what: impl Into<String>, mend: impl Into<String>) {
+        self.has_errors = true;
+        self.found.error(at, what, mend);
+    }
+
+    fn check_host(&mut self) {
+        if let Some(host) = self.spec.host.as_ref().filter(|host| !is_host(&host.value)) {
+            let what = format!("`{}` is no host", clip(&host.value));
+            self.error(&host.at, what, "Write `host` or `host:port`, in lower case.");
+        }
+    }
+
+    /// Takes over the headers that are conditions of the route.
+    fn read_conditions(&mut self) {
+        for (name, value) in &self.spec.headers {
+            if !is_header(&name.value) {
+                let what = format!("`{}` is no header name", clip(&name.value));
+                self.error(&name.at, what, LOWER);
+            } else if relayed::treatment(&name.value).is_some() {
+                self.error(&name.at, format!("`{}` is not for routes", name.value), RELAYED);
+            } else if value.is_empty()
+                || value.len() > 1024
+                || value.contains(|c: char| c.is_control() || c == ',')
+            {
+                let what =
+                    format!("the value of `{}` is empty, too long, or holds a comma", name.value);
+                self.error(&name.at, what, "A condition is one exact value.");
+            }
+            self.headers.push((name.value.as_str().into(), value.into()));
+        }
+    }
+
+    fn map_arguments(&mut self) {
+        let spec = self.spec;
+        for (index, (argument, source)) in spec.arguments.iter().enumerate() {
+            if spec.arguments.iter().take(index).any(|(before, _)| before == argument) {
+                let what = format!("the argument `{}` is mapped twice", clip(argument));
+                self.error(&source.at, what, "Keep one of the two.");
+            }
+            self.map_argument(argument, source);
+        }
+    }
+
+    /// Maps one argument to its source.
+    fn map_argument(&mut self, argument: &str, source: &Declared<ArgumentSource>) {
+        let operation = self.operation;
         let schema = operation.input.get("properties").and_then(|p| p.get(argument));
         let Some(schema) = schema else {
             let names = properties(&operation.input).map(|name| (name, None));
             let (what, mend) = unknown("argument", argument, names);
-            error(&source.at, format!("{what} of `{}`", operation.id), mend);
-            continue;
+            return self.error(&source.at, format!("{what} of `{}`", operation.id), mend);
         };
-        let form = form(&operation.input, schema);
-        let filled = form.map(|form| Filled { argument: argument.into(), form });
-        let (taken, scalar_only) = match &source.value {
-            Source::Json(pointer) => {
-                let rule = json.get_or_insert_with(JsonRule::default);
-                let leaf = JsonRule { argument: Some(argument.clone()), ..JsonRule::default() };
-                match place(rule, pointer, leaf) {
-                    Ok(()) => (false, false),
-                    Err(what) => {
-                        error(&source.at, what, "Map or ignore each part of the body once.".into());
-                        continue;
-                    }
-                }
+        let form = text_form(&operation.input, schema);
+        let filled = form.map(|form| TextArgument { argument: argument.into(), form });
+        let is_taken = match &source.value {
+            ArgumentSource::Json(pointer) => {
+                return self.map_json(pointer, argument, &source.at);
             }
-            Source::Path(name) => {
-                if !positions.iter().any(|(_, n)| n == name) {
-                    let names = positions.iter().map(|(_, n)| (*n, None));
-                    let (what, mend) = unknown("path parameter", name, names);
-                    error(&source.at, what, mend);
-                    continue;
-                }
-                let key = positions.iter().find(|(_, n)| n == name).map_or("", |(_, n)| n);
-                (path.insert(key, filled).is_some(), true)
+            ArgumentSource::Path(name) => {
+                let Some(name) = self.parameter(name, &source.at) else { return };
+                self.path.insert(name, filled).is_some()
             }
-            Source::Query(name) => (query.insert(name.into(), filled).is_some(), false),
-            Source::Header(name) => {
-                if !is_header(name) {
-                    error(&source.at, format!("`{}` is no header name", clip(name)), LOWER.into());
-                } else if relayed::treatment(name).is_some() {
-                    error(&source.at, format!("`{name}` is not for routes"), RELAYED.into());
-                }
-                let taken = header_arguments.iter().any(|(n, ..)| n == name);
-                header_arguments.extend(filled.map(|filled| (name.into(), filled)));
-                (taken, true)
-            }
+            ArgumentSource::Query(name) => self.query.insert(name.into(), filled).is_some(),
+            ArgumentSource::Header(name) => self.map_header(name, filled, &source.at),
         };
-        if taken {
-            error(&source.at, "one part of the request fills two arguments".into(), String::new());
+        if is_taken {
+            self.error(&source.at, "one part of the request fills two arguments", "");
         }
-        let text = !matches!(source.value, Source::Json(_));
-        if text && (form.is_none() || (scalar_only && matches!(form, Some(Form::List(_))))) {
+        let is_single = !matches!(source.value, ArgumentSource::Query(_));
+        if form.is_none() || (is_single && matches!(form, Some(TextForm::List(_)))) {
             let what =
                 format!("`{}` of `{}` cannot be read from text", clip(argument), operation.id);
             let mend = "Declare it as string, integer, number or boolean; lists come from the query or the body.";
-            error(&source.at, what, mend.into());
+            self.error(&source.at, what, mend);
         }
     }
 
-    for ignore in &spec.ignore {
-        let clash = match &ignore.value {
-            Ignore::Path(name) => match positions.iter().find(|(_, n)| n == name) {
-                Some((_, name)) => path.insert(name, None).is_some(),
-                None => {
-                    let (what, mend) =
-                        unknown("path parameter", name, positions.iter().map(|(_, n)| (*n, None)));
-                    error(&ignore.at, what, mend);
-                    false
+    /// Maps an argument to a part of the body.
+    fn map_json(&mut self, pointer: &str, argument: &str, at: &Location) {
+        let rule = self.json.get_or_insert_with(JsonRule::default);
+        let leaf = JsonRule { argument: Some(argument.to_owned()), ..JsonRule::default() };
+        if let Err(what) = rule.place(pointer, leaf) {
+            self.error(at, what, "Map or ignore each part of the body once.");
+        }
+    }
+
+    /// Maps an argument to a header. True: the header fills another argument already.
+    fn map_header(&mut self, name: &str, filled: Option<TextArgument>, at: &Location) -> bool {
+        if !is_header(name) {
+            self.error(at, format!("`{}` is no header name", clip(name)), LOWER);
+        } else if relayed::treatment(name).is_some() {
+            self.error(at, format!("`{name}` is not for routes"), RELAYED);
+        }
+        let is_taken = self.header_arguments.iter().any(|(known, _)| known == name);
+        self.header_arguments.extend(filled.map(|filled| (name.into(), filled)));
+        is_taken
+    }
+
+    /// A `{name}` segment of the path. `None`: the path has none of this name, which is reported.
+    fn parameter(&mut self, name: &str, at: &Location) -> Option<&'a str> {
+        let known = self.parameters.iter().map(|(_, known)| *known).find(|known| *known == name);
+        if known.is_none() {
+            let names = self.parameters.iter().map(|(_, known)| (*known, None));
+            let (what, mend) = unknown("path parameter", name, names);
+            self.error(at, what, mend);
+        }
+        known
+    }
+
+    fn ignore_parts(&mut self) {
+        let spec = self.spec;
+        for ignore in &spec.ignore {
+            let is_taken = match &ignore.value {
+                IgnoredPart::Path(name) => self
+                    .parameter(name, &ignore.at)
+                    .is_some_and(|name| self.path.insert(name, None).is_some()),
+                IgnoredPart::Query(name) => self.query.insert(name.into(), None).is_some(),
+                IgnoredPart::Json(pointer) => {
+                    let rule = self.json.get_or_insert_with(JsonRule::default);
+                    let leaf = JsonRule { ignored: true, ..JsonRule::default() };
+                    rule.place(pointer, leaf).is_err()
                 }
+                IgnoredPart::Body => {
+                    self.is_body_ignored = true;
+                    self.json.is_some()
+                }
+            };
+            if is_taken {
+                let what = "this part of the request is an argument already, or ignored twice";
+                self.error(&ignore.at, what, "Remove one of the two.");
+            }
+        }
+    }
+
+    /// Refuses a route that leaves a part of the request or a required argument open.
+    fn check_completeness(&mut self) {
+        let (spec, operation) = (self.spec, self.operation);
+        if self.is_body_ignored && self.json.is_some() {
+            self.error(&spec.at, "the body is both ignored and read", "Remove one of the two.");
+        }
+        for (_, name) in self.parameters.clone() {
+            if !self.path.contains_key(name) {
+                let what = format!("`{{{name}}}` of the path is no argument");
+                let mend = format!("Map it, or add `{{path: {name}}}` to `ignore`.");
+                self.error(&spec.path.at, what, mend);
+            }
+        }
+        for name in required(&operation.input) {
+            if !spec.arguments.iter().any(|(argument, _)| argument == name) {
+                let what = format!(
+                    "`{}` needs the argument `{name}`, which this route does not fill",
+                    operation.id
+                );
+                self.error(&spec.at, what, "Add it to `arguments`.");
+            }
+        }
+    }
+
+    fn finish(self, index: usize, names: BTreeSet<SmolStr>) -> Route {
+        let Self { spec, operation, parameters, mut path, .. } = self;
+        Route {
+            spec: index,
+            operation: operation.id.as_str().into(),
+            mcp: None,
+            host: spec.host.as_ref().map(|host| host.value.as_str().into()),
+            headers: self.headers,
+            path: parameters.iter().map(|(at, name)| (*at, path.remove(name).flatten())).collect(),
+            query: self.query.into_iter().collect(),
+            header_arguments: self.header_arguments,
+            body: match self.json {
+                Some(rule) => BodyRule::Json(rule),
+                None if self.is_body_ignored => BodyRule::Ignored,
+                None => BodyRule::None,
             },
-            Ignore::Query(name) => query.insert(name.into(), None).is_some(),
-            Ignore::Json(pointer) => {
-                let rule = json.get_or_insert_with(JsonRule::default);
-                place(rule, pointer, JsonRule { ignored: true, ..JsonRule::default() }).is_err()
-            }
-            Ignore::Body => {
-                body_ignored = true;
-                json.is_some()
-            }
-        };
-        if clash {
-            let what = "this part of the request is an argument already, or ignored twice";
-            error(&ignore.at, what.into(), "Remove one of the two.".into());
+            content_types: match spec.content_types.as_slice() {
+                [] => vec![JSON.into()],
+                types => types.iter().map(|kind| kind.value.as_str().into()).collect(),
+            },
+            names: names.into_iter().collect(),
         }
     }
-    if body_ignored && json.is_some() {
-        error(
-            &spec.at,
-            "the body is both ignored and read".into(),
-            "Remove one of the two.".into(),
-        );
-    }
-    for (_, name) in positions.iter().filter(|(_, name)| !path.contains_key(name)) {
-        let what = format!("`{{{name}}}` of the path is no argument");
-        error(&spec.path.at, what, format!("Map it, or add `{{path: {name}}}` to `ignore`."));
-    }
-    for name in required(&operation.input) {
-        if !spec.arguments.iter().any(|(argument, _)| argument == name) {
-            let what = format!(
-                "`{}` needs the argument `{name}`, which this route does not fill",
-                operation.id
-            );
-            error(&spec.at, what, "Add it to `arguments`.".into());
-        }
-    }
-    let names = names(spec, operation);
-    for (at, what, mend) in misread(spec, &names).into_iter().chain(types(spec)) {
-        error(&at, what, mend);
-    }
-    if !clean {
-        // A route with a fault has left an error behind, so its table is never used.
-        return None;
-    }
-    let body = match json {
-        Some(rule) => BodyRule::Json(rule),
-        None if body_ignored => BodyRule::Ignored,
-        None => BodyRule::None,
-    };
-    Some(Route {
-        spec: index,
-        operation: operation.id.as_str().into(),
-        mcp: spec.mcp.clone(),
-        host: spec.host.as_ref().map(|h| h.value.as_str().into()),
-        headers,
-        path: positions.iter().map(|(i, name)| (*i, path.remove(name).flatten())).collect(),
-        query: query.into_iter().collect(),
-        header_arguments,
-        body,
-        content_types: match spec.content_types.as_slice() {
-            [] => vec![body::JSON.into()],
-            types => types.iter().map(|kind| kind.value.as_str().into()).collect(),
-        },
-        names: names.into_iter().collect(),
-    })
 }
 
-/// The headers that are conditions of a route or fill arguments.
-fn declared_headers(spec: &RouteSpec) -> Vec<SmolStr> {
-    let of_arguments = spec.arguments.iter().filter_map(|(_, source)| match &source.value {
-        Source::Header(name) => Some(name.as_str()),
-        Source::Path(_) | Source::Query(_) | Source::Json(_) => None,
-    });
-    let conditions = spec.headers.iter().map(|(name, _)| name.value.as_str());
-    conditions.chain(of_arguments).map(SmolStr::from).collect()
-}
-
-/// The names by which a lenient server may find arguments of the operation in the query or the body, folded. Of an MCP
-/// endpoint there are none: its server reads one message.
-fn names(spec: &RouteSpec, operation: &Operation) -> BTreeSet<SmolStr> {
-    if spec.mcp.is_some() {
+/// The names by which a lenient server may find arguments of the operation in the query or the body, folded. An MCP endpoint
+/// has none, because its server reads one message.
+fn argument_names(spec: &RouteSpec, operation: &Operation) -> BTreeSet<SmolStr> {
+    if spec.is_mcp() {
         return BTreeSet::new();
     }
     let sources = spec.arguments.iter().filter_map(|(_, source)| match &source.value {
-        Source::Path(name) | Source::Query(name) => Some(name.clone()),
-        Source::Json(pointer) => pointer_tokens(pointer)?.into_iter().next(),
-        Source::Header(_) => None,
+        ArgumentSource::Path(name) | ArgumentSource::Query(name) => Some(name.clone()),
+        ArgumentSource::Json(pointer) => pointer_tokens(pointer)?.into_iter().next(),
+        ArgumentSource::Header(_) => None,
     });
     let declared = properties(&operation.input).map(str::to_owned);
     declared.chain(sources).map(|name| folded(&name).into()).collect()
 }
 
-/// What is wrong with a part of a route, where, and how to mend it.
-type Defect = (Location, String, String);
+/// Defect of a part of a route.
+struct RouteDefect {
+    at: Location,
+    what: String,
+    mend: String,
+}
 
 /// Members of the query or the body that a lenient server may take for others.
-fn misread(spec: &RouteSpec, names: &BTreeSet<SmolStr>) -> Vec<Defect> {
+fn misread_members(spec: &RouteSpec, names: &BTreeSet<SmolStr>) -> Vec<RouteDefect> {
     let mut defects = Vec::new();
     // Members of the first level, and whether the route ignores them.
     let mut members: Vec<(&Location, String, bool)> = Vec::new();
     let mut mapped: Vec<Vec<String>> = Vec::new();
     for (_, source) in &spec.arguments {
         match &source.value {
-            Source::Query(name) => members.push((&source.at, name.clone(), false)),
-            Source::Json(pointer) => {
+            ArgumentSource::Query(name) => members.push((&source.at, name.clone(), false)),
+            ArgumentSource::Json(pointer) => {
                 let Some(tokens) = pointer_tokens(pointer) else { continue };
                 let is_new = mapped.iter().all(|known| known.first() != tokens.first());
                 if let Some(first) = tokens.first().filter(|_| is_new) {
@@ -458,16 +515,16 @@ fn misread(spec: &RouteSpec, names: &BTreeSet<SmolStr>) -> Vec<Defect> {
                 }
                 mapped.push(tokens);
             }
-            Source::Path(_) | Source::Header(_) => {}
+            ArgumentSource::Path(_) | ArgumentSource::Header(_) => {}
         }
     }
     for ignore in &spec.ignore {
         match &ignore.value {
-            Ignore::Query(name) => members.push((&ignore.at, name.clone(), true)),
-            Ignore::Json(pointer) => {
+            IgnoredPart::Query(name) => members.push((&ignore.at, name.clone(), true)),
+            IgnoredPart::Json(pointer) => {
                 let tokens = pointer_tokens(pointer).unwrap_or_default();
                 let Some((last, above)) = tokens.split_last() else { continue };
-                // Beside an argument, or where servers look for arguments.
+                // Beside an argument, or on the level in which servers look for arguments.
                 let is_beside = mapped
                     .iter()
                     .filter_map(|tokens| tokens.split_last())
@@ -476,20 +533,20 @@ fn misread(spec: &RouteSpec, names: &BTreeSet<SmolStr>) -> Vec<Defect> {
                     members.push((&ignore.at, last.clone(), true));
                 }
             }
-            Ignore::Path(_) | Ignore::Body => {}
+            IgnoredPart::Path(_) | IgnoredPart::Body => {}
         }
     }
     for (at, name, is_ignored) in &members {
         let shown = clip(name);
         if body::is_method(name) {
             let what = format!("servers take the member `{shown}` for the method of the request");
-            defects.push(((*at).clone(), what, "Remove it.".into()));
+            defects.push(RouteDefect { at: (*at).clone(), what, mend: "Remove it.".into() });
         } else if *is_ignored && names.contains(folded(name).as_str()) {
             let what = format!(
                 "the ignored member `{shown}` is named like an argument, and servers may read it as that"
             );
             let mend = "Map it as an argument, or remove it: requests with it are then refused.";
-            defects.push(((*at).clone(), what, mend.into()));
+            defects.push(RouteDefect { at: (*at).clone(), what, mend: mend.into() });
         }
     }
     for (index, (at, name, is_ignored)) in members.iter().enumerate() {
@@ -503,26 +560,28 @@ fn misread(spec: &RouteSpec, names: &BTreeSet<SmolStr>) -> Vec<Defect> {
                 clip(other),
                 clip(name)
             );
-            defects.push(((*at).clone(), what, "Rename one of the two.".into()));
+            let mend = "Rename one of the two.".into();
+            defects.push(RouteDefect { at: (*at).clone(), what, mend });
         }
     }
     defects
 }
 
-/// What is wrong with the types of a route's body.
-fn types(spec: &RouteSpec) -> Vec<Defect> {
+/// Defects of the types of a route's body.
+fn type_defects(spec: &RouteSpec) -> Vec<RouteDefect> {
     let mut defects = Vec::new();
     let Some(first) = spec.content_types.first() else { return defects };
-    let reads = spec.arguments.iter().any(|(_, source)| matches!(source.value, Source::Json(_)))
-        || spec.ignore.iter().any(|ignore| matches!(ignore.value, Ignore::Json(_)));
-    if spec.mcp.is_some() || !reads {
+    let reads =
+        spec.arguments.iter().any(|(_, source)| matches!(source.value, ArgumentSource::Json(_)))
+            || spec.ignore.iter().any(|ignore| matches!(ignore.value, IgnoredPart::Json(_)));
+    if spec.is_mcp() || !reads {
         let what = "`content_types` stands on a route that reads no JSON body".to_owned();
         let mend = "Remove it; the body of an MCP endpoint is `application/json`.";
-        defects.push((first.at.clone(), what, mend.to_owned()));
+        defects.push(RouteDefect { at: first.at.clone(), what, mend: mend.to_owned() });
     }
     if spec.content_types.len() > MOST_TYPES {
         let what = format!("more than {MOST_TYPES} types");
-        defects.push((first.at.clone(), what, "Remove some.".to_owned()));
+        defects.push(RouteDefect { at: first.at.clone(), what, mend: "Remove some.".to_owned() });
     }
     for (index, kind) in spec.content_types.iter().enumerate() {
         let is_twice = spec.content_types.iter().take(index).any(|one| one.value == kind.value);
@@ -532,7 +591,7 @@ fn types(spec: &RouteSpec) -> Vec<Defect> {
                 false => format!("`{}` is no JSON type", clip(&kind.value)),
             };
             let mend = "Write `application/json` or `application/…+json`, in lower case, each once and without parameters.";
-            defects.push((kind.at.clone(), what, mend.to_owned()));
+            defects.push(RouteDefect { at: kind.at.clone(), what, mend: mend.to_owned() });
         }
     }
     defects
@@ -551,27 +610,33 @@ fn is_header(name: &str) -> bool {
         && !name.starts_with("authz-")
 }
 
-/// Puts a rule at a pointer; two rules may not speak of one value, nor one of a part of the other's.
-fn place(root: &mut JsonRule, pointer: &str, leaf: JsonRule) -> Result<(), String> {
-    let Some(tokens) = pointer_tokens(pointer).filter(|t| t.len() <= 32) else {
-        return Err(format!("`{}` is no JSON pointer", clip(pointer)));
-    };
-    let mut rule = root;
-    for token in tokens {
-        if rule.argument.is_some() || rule.ignored {
-            return Err(format!("`{}` is part of a value that is mapped already", clip(pointer)));
+impl JsonRule {
+    /// Puts a rule at a pointer.
+    ///
+    /// # Errors
+    /// Another rule covers the value, or a part of it.
+    fn place(&mut self, pointer: &str, leaf: Self) -> Result<(), String> {
+        let Some(tokens) = pointer_tokens(pointer).filter(|t| t.len() <= 32) else {
+            return Err(format!("`{}` is no JSON pointer", clip(pointer)));
+        };
+        let mut rule = self;
+        for token in tokens {
+            if rule.argument.is_some() || rule.ignored {
+                let shown = clip(pointer);
+                return Err(format!("`{shown}` is part of a value that is mapped already"));
+            }
+            rule = rule.members.entry(token).or_default();
         }
-        rule = rule.members.entry(token).or_default();
+        if rule.argument.is_some() || rule.ignored || !rule.members.is_empty() {
+            return Err(format!("`{}` is mapped already, or a part of it", clip(pointer)));
+        }
+        *rule = leaf;
+        Ok(())
     }
-    if rule.argument.is_some() || rule.ignored || !rule.members.is_empty() {
-        return Err(format!("`{}` is mapped already, or a part of it", clip(pointer)));
-    }
-    *rule = leaf;
-    Ok(())
 }
 
-/// How a text becomes a value of a schema; none where it cannot.
-fn form(root: &serde_json::Value, schema: &serde_json::Value) -> Option<Form> {
+/// Form in which a text becomes a value of a schema. `None`: a text cannot become one.
+fn text_form(root: &serde_json::Value, schema: &serde_json::Value) -> Option<TextForm> {
     let schema = deref(root, schema)?;
     let word = match schema.get("type") {
         Some(serde_json::Value::String(word)) => word.as_str(),
@@ -584,21 +649,21 @@ fn form(root: &serde_json::Value, schema: &serde_json::Value) -> Option<Form> {
         }
         None => {
             let all = schema.get("enum").and_then(serde_json::Value::as_array)?;
-            return all.iter().all(serde_json::Value::is_string).then_some(Form::Text);
+            return all.iter().all(serde_json::Value::is_string).then_some(TextForm::Text);
         }
         Some(_) => return None,
     };
     match word {
-        "string" => Some(Form::Text),
-        "integer" => Some(Form::Integer),
-        "number" => Some(Form::Number),
-        "boolean" => Some(Form::Bool),
-        "array" => match form(root, schema.get("items")?)? {
-            Form::Text => Some(Form::List(Scalar::Text)),
-            Form::Integer => Some(Form::List(Scalar::Integer)),
-            Form::Number => Some(Form::List(Scalar::Number)),
-            Form::Bool => Some(Form::List(Scalar::Bool)),
-            Form::List(_) => None,
+        "string" => Some(TextForm::Text),
+        "integer" => Some(TextForm::Integer),
+        "number" => Some(TextForm::Number),
+        "boolean" => Some(TextForm::Bool),
+        "array" => match text_form(root, schema.get("items")?)? {
+            TextForm::Text => Some(TextForm::List(Scalar::Text)),
+            TextForm::Integer => Some(TextForm::List(Scalar::Integer)),
+            TextForm::Number => Some(TextForm::List(Scalar::Number)),
+            TextForm::Bool => Some(TextForm::List(Scalar::Bool)),
+            TextForm::List(_) => None,
         },
         _ => None,
     }

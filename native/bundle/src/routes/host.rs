@@ -1,17 +1,15 @@
-//! Whose host a routed request has, and what else its answer depends on.
+//! Facts about the matched route that the answer to a request depends on.
 
 use smol_str::SmolStr;
 
 use super::RouteTable;
 use crate::location::Location;
+use crate::model::{ArgumentSource, RouteSpec};
 
-/// What the bundle says of a route that the answer to its requests depends on.
+/// Facts about a route that the answer to its requests depends on.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Entry {
+pub(super) struct RouteFacts {
     pub(super) system: SmolStr,
-    pub(super) method: SmolStr,
-    pub(super) path: SmolStr,
-    pub(super) operation: SmolStr,
     pub(super) host: Option<SmolStr>,
     pub(super) forward_authorization: bool,
     /// Headers that are conditions or fill arguments.
@@ -21,13 +19,31 @@ pub(super) struct Entry {
     pub(super) at: Location,
 }
 
+impl RouteFacts {
+    pub(super) fn of(spec: &RouteSpec) -> Self {
+        let of_arguments = spec.arguments.iter().filter_map(|(_, source)| match &source.value {
+            ArgumentSource::Header(name) => Some(name.as_str()),
+            ArgumentSource::Path(_) | ArgumentSource::Query(_) | ArgumentSource::Json(_) => None,
+        });
+        let conditions = spec.headers.iter().map(|(name, _)| name.value.as_str());
+        Self {
+            system: spec.system().into(),
+            host: spec.host.as_ref().map(|host| host.value.as_str().into()),
+            forward_authorization: spec.forward_authorization,
+            headers: conditions.chain(of_arguments).map(SmolStr::from).collect(),
+            is_mcp: spec.is_mcp(),
+            at: spec.at.clone(),
+        }
+    }
+}
+
 impl RouteTable {
     /// Whether the evidence in `authorization` goes on to the upstream.
     ///
     /// Args: `route`: index of the route in the order of files and lines.
     #[must_use]
     pub fn forwards_authorization(&self, route: usize) -> bool {
-        self.entries.get(route).is_some_and(|entry| entry.forward_authorization)
+        self.facts.get(route).is_some_and(|entry| entry.forward_authorization)
     }
 
     /// Whether a request goes to its system: it has the `host` of its route, or that of the system's `origin`.
@@ -42,7 +58,7 @@ impl RouteTable {
         if is_of_origin(host, origin) {
             return true;
         }
-        let Some(pinned) = self.entries.get(route).and_then(|entry| entry.host.as_deref()) else {
+        let Some(pinned) = self.facts.get(route).and_then(|entry| entry.host.as_deref()) else {
             return false;
         };
         match port(pinned) {
@@ -52,10 +68,10 @@ impl RouteTable {
         }
     }
 
-    /// Where the first route of a system stands that requests for every host match; none: every route has a host.
+    /// Place of the first route of a system that matches requests for every host. `None`: every route has a host.
     #[must_use]
     pub fn without_host(&self, system: &str) -> Option<&Location> {
-        let mut entries = self.entries.iter();
+        let mut entries = self.facts.iter();
         entries.find(|entry| entry.system == system && entry.host.is_none()).map(|entry| &entry.at)
     }
 }
@@ -74,7 +90,7 @@ fn is_of_origin(host: &str, origin: &str) -> bool {
     is_same_name && port(authority).unwrap_or(default) == port(host).unwrap_or(default)
 }
 
-/// The port of `host:port`; the colons of an address in brackets are none.
+/// The port of `host:port`. Colons of an address in brackets do not begin a port.
 fn port(host: &str) -> Option<u16> {
     let (_, port) = host.rsplit_once(':')?;
     let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
@@ -111,9 +127,10 @@ mod tests {
 
     #[test]
     fn a_route_pins_its_host_and_the_usual_ports() {
-        let entry = |host: Option<&str>| Entry { host: host.map(Into::into), ..Entry::default() };
-        let entries = vec![entry(None), entry(Some("a.example")), entry(Some("a.example:8080"))];
-        let table = RouteTable { entries, ..RouteTable::default() };
+        let entry =
+            |host: Option<&str>| RouteFacts { host: host.map(Into::into), ..RouteFacts::default() };
+        let facts = vec![entry(None), entry(Some("a.example")), entry(Some("a.example:8080"))];
+        let table = RouteTable { facts, ..RouteTable::default() };
         for (route, host, expected) in [
             (0, "a.example", false),
             (1, "a.example", true),

@@ -1,4 +1,4 @@
-//! Which headers of a request go on to a system whose requests get a static secret.
+//! Headers of a request that go on to a system whose requests get a static secret.
 //!
 //! INVARIANT (a secret does what was judged): a header may give the holder of a secret another identity, tenant or mode, such as
 //! `sudo` (GitLab), `impersonate-user` (Kubernetes) or `content-profile` (PostgREST). The caller does not hold the secret, so it
@@ -10,7 +10,7 @@ use crate::mcp::{LAST_EVENT_ID, READ_HEADERS, SESSION_ID, is_parameter};
 /// Headers that every request may bring, sorted: how HTTP describes and negotiates a representation, makes a request conditional,
 /// frames a message, and follows it through proxies. None of them names a caller, a right or another operation.
 ///
-/// Not here, on purpose: `x-forwarded-client-cert` (an identity), `content-range` (another effect of the same body), `content-disposition` (a file name), `prefer`
+/// Left out on purpose: `x-forwarded-client-cert` (an identity), `content-range` (another effect of the same body), `content-disposition` (a file name), `prefer`
 /// (RFC 7240: servers write in another way), `cookie`, `origin`, `referer` and `baggage`.
 const STANDARD: [&str; 42] = [
     "accept",
@@ -58,11 +58,11 @@ const STANDARD: [&str; 42] = [
 ];
 /// Headers that Envoy sets for itself and for its mesh. From outside it removes them, and it lets nobody else change them.
 const OF_ENVOY: &str = "x-envoy-";
-/// Headers of credentials, and of ours. What becomes of them does not depend on the system.
+/// Headers of credentials, and of Authz. Their treatment does not depend on the system.
 const OF_EVIDENCE: [&str; 2] = ["authorization", "dpop"];
 const OURS: [&str; 2] = ["authz-", "x-authz-"];
 
-/// Whether every request may bring a header, by its name in lower case, or other rules than these say what becomes of it.
+/// Whether every request may bring a header, by its name in lower case, or another rule covers the header.
 #[must_use]
 pub fn is_standard(name: &str) -> bool {
     STANDARD.binary_search(&name).is_ok()
@@ -71,8 +71,8 @@ pub fn is_standard(name: &str) -> bool {
         || name.starts_with(OF_ENVOY)
 }
 
-/// Why a system cannot declare a header: how to write it instead; none where it can.
-pub(crate) fn refuse_header(name: &str) -> Option<&'static str> {
+/// The fix for a header that a system cannot declare. `None`: the system can declare it.
+pub fn refuse_header(name: &str) -> Option<&'static str> {
     let is_token = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
     if !(1..=128).contains(&name.len()) || !name.bytes().all(is_token) {
         return Some("Write its name in lower case: letters, digits, `-` and `_`.");
@@ -98,7 +98,7 @@ impl RouteTable {
     /// Args: `route`: index of the route in the order of files and lines.
     #[must_use]
     pub fn declares_header(&self, route: usize, name: &str) -> bool {
-        self.entries.get(route).is_some_and(|entry| {
+        self.facts.get(route).is_some_and(|entry| {
             entry.headers.iter().any(|declared| declared == name)
                 || (entry.is_mcp
                     && (name == SESSION_ID

@@ -1,9 +1,9 @@
-//! Which headers decide what a request is.
+//! Headers that decide the operation of a request or its arguments.
 
 use super::{RouteTable, relayed};
 use crate::mcp::{READ_HEADERS, is_parameter};
 
-/// Headers that say what a body is.
+/// Headers that describe the body.
 const OF_BODY: [&str; 5] =
     ["content-encoding", "content-length", "content-type", "host", "transfer-encoding"];
 
@@ -25,8 +25,8 @@ impl RouteTable {
 
     /// Whether a header, by its name in lower case, can change the operation or its arguments.
     ///
-    /// Who cannot show such a header's value to [`RouteTable::resolve`] must refuse the request: left out, it would be judged
-    /// as absent, while the upstream reads it.
+    /// A caller that cannot show the value of such a header to [`RouteTable::resolve`] must refuse the request. Otherwise the
+    /// header would be judged as absent, while the upstream reads it.
     #[must_use]
     pub fn reads_header(&self, name: &str) -> bool {
         relayed::treatment(name).is_some()

@@ -3,9 +3,9 @@
 //! INVARIANT (judged = received): a header of this list never reaches a server behind the proxy, unless it repeats what was
 //! judged. A header that asks for another operation is refused. A header that honest proxies add is removed.
 
-use super::is_spelling;
+use crate::http::is_spelling;
 
-/// What becomes of a header.
+/// Treatment of a header that servers can take for a part of the request line or the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Treatment {
     /// The request is refused.
@@ -26,9 +26,9 @@ pub enum Treatment {
 /// Headers by which some servers let a request override its own method.
 const METHODS: [&str; 4] =
     ["x-http-method-override", "x-http-method", "x-method-override", "x-original-method"];
-/// How the names of headers begin by which some servers let a request override its own path or host.
+/// Prefixes of headers by which some servers let a request override its own path or host.
 const OVERRIDING: [&str; 2] = ["x-original-", "x-rewrite-"];
-/// The names of such headers that are written down.
+/// Known names of such headers.
 const OVERRIDES: [&str; 10] = [
     "x-http-host-override",
     // Middleware of many Python servers cuts it off the path.
@@ -42,9 +42,9 @@ const OVERRIDES: [&str; 10] = [
     "x-rewrite-path",
     "x-rewrite-host",
 ];
-/// Asks for another protocol on the connection, whose messages nobody judges; `:protocol` is its form in HTTP/2 (RFC 8441).
+/// Requests another protocol on the connection, whose messages are not judged; `:protocol` is its form in HTTP/2 (RFC 8441).
 const UPGRADES: [&str; 2] = ["upgrade", ":protocol"];
-/// What proxies say of the request that they were sent: host, prefix and path from which servers build their own URLs.
+/// Headers of proxies about the request that they received: host, prefix and path from which servers build their own URLs.
 const REMOVED: [&str; 11] = [
     "forwarded",
     "x-forwarded-context",
@@ -62,11 +62,11 @@ const REMOVED: [&str; 11] = [
 const CONNECTION: &str = "connection";
 const CODING: &str = "transfer-encoding";
 
-/// Returns: what becomes of a header, by its name in lower case; none: nothing.
+/// The treatment of a header, by its name in lower case. `None`: the header has no treatment.
 #[must_use]
 pub fn treatment(name: &str) -> Option<Treatment> {
     let is_one_of = |known: &[&str]| known.iter().any(|known| is_spelling(name, known));
-    // Most names are told by their first bytes.
+    // The first bytes are enough for most names.
     match name.as_bytes() {
         [b'x', b'-' | b'_', b'f' | b'h' | b'm' | b'o' | b'r' | b's', ..] => {
             if is_one_of(&METHODS) {
@@ -89,13 +89,13 @@ pub fn treatment(name: &str) -> Option<Treatment> {
     }
 }
 
-/// The names that are written down.
+/// All names of the lists above.
 pub(super) fn names<'a>() -> impl Iterator<Item = &'a str> {
     METHODS.into_iter().chain(OVERRIDES).chain(UPGRADES).chain(REMOVED).chain([CONNECTION])
 }
 
-/// Whether a value of `connection` lists nothing but what concerns the connection alone. A header that it names is dropped by
-/// the next server (RFC 9110 §7.6.1), so that the upstream would not see it, or takes part in an upgrade.
+/// Whether a value of `connection` lists only options of the connection. The next server drops a header that it names
+/// (RFC 9110 §7.6.1), so that the upstream would not see it, or the header takes part in an upgrade.
 pub(super) fn is_plain_connection(value: &str) -> bool {
     let is_plain = |option: &str| {
         ["", "close", "keep-alive", "te"].iter().any(|known| option.eq_ignore_ascii_case(known))

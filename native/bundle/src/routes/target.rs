@@ -1,11 +1,11 @@
-//! The target of a request line, taken apart without normalising anything.
+//! The target of a request line, split without normalisation.
 
 use std::borrow::Cow;
 
 use authz_base::spelling::{self, Escape};
 use smallvec::SmallVec;
 
-use super::{RouteError, ambiguous, unread};
+use crate::http::{RequestError, ambiguous, unread};
 
 /// Bytes of a target.
 const LONGEST: usize = 16_384;
@@ -14,14 +14,14 @@ pub(super) const MOST_SEGMENTS: usize = 64;
 /// Members of a query.
 const MOST_PAIRS: usize = 256;
 
-/// A target's path and query.
-pub(super) struct Target<'a> {
+/// Path and query of a request target.
+pub(super) struct RequestTarget<'a> {
     pub(super) segments: SmallVec<[Segment<'a>; 8]>,
     pub(super) query: Option<&'a str>,
 }
 
-/// Name and value of a member of a query; no value where it has no `=`.
-type Member<'a> = (Cow<'a, str>, Option<Cow<'a, str>>);
+/// Name and value of a member of a query. A member without `=` has no value.
+type QueryMember<'a> = (Cow<'a, str>, Option<Cow<'a, str>>);
 
 /// One segment of a path, as it was sent.
 #[derive(Clone, Copy, Debug)]
@@ -31,17 +31,18 @@ pub(super) struct Segment<'a> {
 
 impl<'a> Segment<'a> {
     /// The segment, decoded once.
-    pub(super) fn decode(self) -> Result<Cow<'a, str>, RouteError> {
+    pub(super) fn decode(self) -> Result<Cow<'a, str>, RequestError> {
         decode(self.raw, false)
     }
 }
 
-/// Takes a target apart.
+/// Splits a target into path and query.
 ///
-/// Errors: `AmbiguousRequest` for every form that readers are known to disagree about: an absolute form, a fragment,
+/// # Errors
+/// `AmbiguousRequest` for every form that readers are known to disagree about: an absolute form, a fragment,
 /// an empty or dot segment, `\`, `;`, control and non-ASCII characters, a `%` that encodes a separator, a dot, a
 /// percent sign or a character that needs no encoding, and a malformed one.
-pub(super) fn split(target: &str) -> Result<Target<'_>, RouteError> {
+pub(super) fn split(target: &str) -> Result<RequestTarget<'_>, RequestError> {
     if target.len() > LONGEST {
         return unread("the target is too long");
     }
@@ -76,11 +77,11 @@ pub(super) fn split(target: &str) -> Result<Target<'_>, RouteError> {
         encodings(raw)?;
         segments.push(Segment { raw });
     }
-    Ok(Target { segments, query })
+    Ok(RequestTarget { segments, query })
 }
 
 /// The members of a query in order, decoded once; `+` is a space (WHATWG URL, form encoding).
-pub(super) fn query(query: Option<&str>) -> Result<SmallVec<[Member<'_>; 8]>, RouteError> {
+pub(super) fn query(query: Option<&str>) -> Result<SmallVec<[QueryMember<'_>; 8]>, RequestError> {
     let mut out = SmallVec::new();
     let Some(query) = query.filter(|q| !q.is_empty()) else { return Ok(out) };
     // Some readers split at `;` as well, or end at `#`.
@@ -101,7 +102,7 @@ pub(super) fn query(query: Option<&str>) -> Result<SmallVec<[Member<'_>; 8]>, Ro
     Ok(out)
 }
 
-/// The text before a character, and the text after it where it is there.
+/// The text before a character, and the text after it if the character is there.
 fn cut(text: &str, at: char) -> (&str, Option<&str>) {
     text.split_once(at).map_or((text, None), |(before, after)| (before, Some(after)))
 }
@@ -115,13 +116,13 @@ const fn is_of_path(byte: u8) -> bool {
     )
 }
 
-/// What is visible in ASCII, but for `;#\"<>` and the grave accent.
+/// Visible ASCII except `;#\"<>` and the grave accent.
 const fn is_of_query(byte: u8) -> bool {
     matches!(byte, b'!' | b'$'..=b':' | b'=' | b'?'..=b'[' | b']'..=b'_' | b'a'..=b'~')
 }
 
 /// Refuses the encodings in a path that readers decode at different times, or not at all.
-fn encodings(raw: &str) -> Result<(), RouteError> {
+fn encodings(raw: &str) -> Result<(), RequestError> {
     if !raw.contains('%') {
         return Ok(());
     }
@@ -145,8 +146,8 @@ fn encodings(raw: &str) -> Result<(), RouteError> {
     }
 }
 
-fn decode(raw: &str, form: bool) -> Result<Cow<'_, str>, RouteError> {
-    // As it stands it was looked through before: it holds no control character.
+fn decode(raw: &str, form: bool) -> Result<Cow<'_, str>, RequestError> {
+    // The caller has checked the undecoded text: it holds no control character.
     if !raw.bytes().any(|b| b == b'%' || (form && b == b'+')) {
         return Ok(Cow::Borrowed(raw));
     }

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::diagnostic::Diagnostics;
-use crate::model::{Operation, Tier};
+use crate::model::{
+    ArgumentSource, Declared, IgnoredPart, Location, Model, Operation, RouteSpec, RouteTarget, Tier,
+};
 
 fn operation(id: &str, input: serde_json::Value) -> Operation {
     let (system, name) = id.split_once('.').unwrap();
@@ -35,15 +37,16 @@ fn spec(
     method: &str,
     path: &str,
     operation: &str,
-    arguments: &[(&str, Source)],
+    arguments: &[(&str, ArgumentSource)],
 ) -> RouteSpec {
     RouteSpec {
         host: None,
-        method: said(method.to_owned(), line),
         path: said(path.to_owned(), line),
         headers: Vec::new(),
-        operation: operation.to_owned(),
-        mcp: None,
+        target: RouteTarget::Operation {
+            method: said(method.to_owned(), line),
+            id: operation.to_owned(),
+        },
         arguments: arguments
             .iter()
             .map(|(n, s)| ((*n).to_owned(), said(s.clone(), line)))
@@ -66,12 +69,13 @@ fn operations() -> Vec<Operation> {
 
 fn compile(specs: Vec<RouteSpec>) -> Result<RouteTable, String> {
     let mut found = Diagnostics::new();
-    let table = RouteTable::compile(specs, &operations(), &mut found);
+    let model = Model { routes: specs, operations: operations(), ..Model::default() };
+    let table = RouteTable::compile(&model, &mut found);
     found.finish(table).map_err(|e| e.to_string())
 }
 
-fn query(name: &str) -> Source {
-    Source::Query(name.into())
+fn query(name: &str) -> ArgumentSource {
+    ArgumentSource::Query(name.into())
 }
 
 fn table() -> RouteTable {
@@ -81,20 +85,20 @@ fn table() -> RouteTable {
         "/tickets/{id}/notes",
         "s.b",
         &[
-            ("id", Source::Path("id".into())),
-            ("note", Source::Json("/note/text".into())),
-            ("o", Source::Json("/o".into())),
-            ("q", Source::Header("x-q".into())),
+            ("id", ArgumentSource::Path("id".into())),
+            ("note", ArgumentSource::Json("/note/text".into())),
+            ("o", ArgumentSource::Json("/o".into())),
+            ("q", ArgumentSource::Header("x-q".into())),
         ],
     );
-    post.ignore.push(said(Ignore::Json("/trace".into()), 2));
+    post.ignore.push(said(IgnoredPart::Json("/trace".into()), 2));
     let get = spec(
         1,
         "GET",
         "/tickets/{id}",
         "s.a",
         &[
-            ("id", Source::Path("id".into())),
+            ("id", ArgumentSource::Path("id".into())),
             ("q", query("q")),
             ("n", query("n")),
             ("x", query("x")),
@@ -376,15 +380,15 @@ fn members_that_are_almost_arguments_are_refused_as_unread() {
 /// A body that is passed over is none in which a server looks for arguments.
 #[test]
 fn an_ignored_body_holds_no_arguments() {
-    let ignoring = |ignore: Ignore, path: &str, arguments: &[(&str, Source)]| {
+    let ignoring = |ignore: IgnoredPart, path: &str, arguments: &[(&str, ArgumentSource)]| {
         let mut route = spec(1, "POST", path, "s.a", arguments);
         route.ignore.push(said(ignore, 1));
         route
     };
     let table = compile(vec![
-        ignoring(Ignore::Body, "/a", &[("n", query("n"))]),
-        ignoring(Ignore::Body, "/b", &[]),
-        ignoring(Ignore::Json(String::new()), "/c", &[("n", query("n"))]),
+        ignoring(IgnoredPart::Body, "/a", &[("n", query("n"))]),
+        ignoring(IgnoredPart::Body, "/b", &[]),
+        ignoring(IgnoredPart::Json(String::new()), "/c", &[("n", query("n"))]),
     ])
     .unwrap();
     let ask = |path: &str, kind: Option<&str>, body| {
@@ -432,7 +436,7 @@ fn an_ignored_body_holds_no_arguments() {
 #[test]
 fn a_route_lists_the_types_of_its_body() {
     let with = |kinds: &[&str]| {
-        let mut route = spec(1, "POST", "/a", "s.a", &[("o", Source::Json("/o".into()))]);
+        let mut route = spec(1, "POST", "/a", "s.a", &[("o", ArgumentSource::Json("/o".into()))]);
         route.content_types = kinds.iter().map(|kind| said((*kind).to_owned(), 1)).collect();
         compile(vec![route])
     };
@@ -464,29 +468,29 @@ fn a_route_lists_the_types_of_its_body() {
 
 #[test]
 fn members_that_servers_mistake_for_others_are_refused_at_load() {
-    let json = |pointer: &str| Source::Json(pointer.into());
-    let ignored = |arguments: &[(&str, Source)], ignore: Ignore| {
+    let json = |pointer: &str| ArgumentSource::Json(pointer.into());
+    let ignored = |arguments: &[(&str, ArgumentSource)], ignore: IgnoredPart| {
         let mut route = spec(1, "POST", "/a", "s.a", arguments);
         route.ignore.push(said(ignore, 1));
         compile(vec![route]).map(|_| ())
     };
     for (arguments, ignore) in [
-        (&[][..], Ignore::Query("q".into())),
-        (&[("q", query("q"))], Ignore::Query("Q".into())),
-        (&[("q", query("q"))], Ignore::Query("q[]".into())),
-        (&[("q", query("search"))], Ignore::Query("search[0]".into())),
-        (&[], Ignore::Json("/note".into())),
-        (&[("q", json("/in/q"))], Ignore::Json("/in/NOTE".into())),
-        (&[("q", json("/in/q"))], Ignore::Json("/In".into())),
+        (&[][..], IgnoredPart::Query("q".into())),
+        (&[("q", query("q"))], IgnoredPart::Query("Q".into())),
+        (&[("q", query("q"))], IgnoredPart::Query("q[]".into())),
+        (&[("q", query("search"))], IgnoredPart::Query("search[0]".into())),
+        (&[], IgnoredPart::Json("/note".into())),
+        (&[("q", json("/in/q"))], IgnoredPart::Json("/in/NOTE".into())),
+        (&[("q", json("/in/q"))], IgnoredPart::Json("/In".into())),
     ] {
         let got = ignored(arguments, ignore).unwrap_err();
         assert!(got.contains("r.yaml:1:1") && got.contains("is named like an argument"), "{got}");
     }
-    for ignore in [Ignore::Query("_method".into()), Ignore::Json("/_Method".into())] {
+    for ignore in [IgnoredPart::Query("_method".into()), IgnoredPart::Json("/_Method".into())] {
         let got = ignored(&[], ignore).unwrap_err();
         assert!(got.contains("for the method of the request"), "{got}");
     }
-    for ignore in [Ignore::Query("page".into()), Ignore::Json("/meta/q".into())] {
+    for ignore in [IgnoredPart::Query("page".into()), IgnoredPart::Json("/meta/q".into())] {
         assert_eq!(Ok(()), ignored(&[("q", query("q"))], ignore.clone()), "{ignore:?}");
     }
     for arguments in [
@@ -501,7 +505,7 @@ fn members_that_servers_mistake_for_others_are_refused_at_load() {
     let both = [("q", json("/in/q")), ("id", json("/in/id")), ("n", query("n"))];
     assert!(compile(vec![spec(1, "POST", "/a", "s.a", &both)]).is_ok());
     for header in ["x-forwarded-host", "x-rewrite-url", "upgrade", "x-http-method"] {
-        let header = Source::Header(header.into());
+        let header = ArgumentSource::Header(header.into());
         let got =
             compile(vec![spec(1, "POST", "/a", "s.a", &[("q", header)])]).map(|_| ()).unwrap_err();
         assert!(got.contains("is not for routes"), "{got}");
@@ -557,7 +561,7 @@ fn hosts_and_headers_tell_routes_apart() {
 
 #[test]
 fn routes_that_cannot_work_are_refused() {
-    let id = || Source::Path("id".into());
+    let id = || ArgumentSource::Path("id".into());
     for (path, arguments, message) in [
         ("a", vec![], "the path `a` does not start with `/`"),
         ("/a//b", vec![], "`/a//b` holds an empty or dot segment, or one that ends in a dot"),
@@ -576,7 +580,7 @@ fn routes_that_cannot_work_are_refused() {
         ),
         (
             "/{id}",
-            vec![("id", id()), ("id", Source::Query("id".into()))],
+            vec![("id", id()), ("id", ArgumentSource::Query("id".into()))],
             "the argument `id` is mapped twice",
         ),
         ("/{id}", vec![("o", id())], "`o` of `s.a` cannot be read from text"),
@@ -589,19 +593,25 @@ fn routes_that_cannot_work_are_refused() {
         ),
         (
             "/a",
-            vec![("id", Source::Json("/a".into())), ("q", Source::Json("/a/b".into()))],
+            vec![
+                ("id", ArgumentSource::Json("/a".into())),
+                ("q", ArgumentSource::Json("/a/b".into())),
+            ],
             "`/a/b` is part of a value that is mapped already",
         ),
         (
             "/a",
-            vec![("id", Source::Json("/a/b".into())), ("q", Source::Json("/a".into()))],
+            vec![
+                ("id", ArgumentSource::Json("/a/b".into())),
+                ("q", ArgumentSource::Json("/a".into())),
+            ],
             "`/a` is mapped already, or a part of it",
         ),
-        ("/a", vec![("id", Source::Json("a".into()))], "`a` is no JSON pointer"),
-        ("/a", vec![("id", Source::Header("X-A".into()))], "`X-A` is no header name"),
+        ("/a", vec![("id", ArgumentSource::Json("a".into()))], "`a` is no JSON pointer"),
+        ("/a", vec![("id", ArgumentSource::Header("X-A".into()))], "`X-A` is no header name"),
         (
             "/a",
-            vec![("id", Source::Header("authorization".into()))],
+            vec![("id", ArgumentSource::Header("authorization".into()))],
             "`authorization` is no header name",
         ),
     ] {
@@ -618,7 +628,7 @@ fn pattern() -> impl Strategy<Value = Vec<String>> {
 }
 
 /// A path of a pattern, its parameters named by position, and their names.
-fn path(pattern: &[String]) -> (String, Vec<(&'static str, Source)>, Vec<String>) {
+fn path(pattern: &[String]) -> (String, Vec<(&'static str, ArgumentSource)>, Vec<String>) {
     let mut out = String::new();
     let mut names = Vec::new();
     for (i, piece) in pattern.iter().enumerate() {
@@ -636,7 +646,7 @@ fn path(pattern: &[String]) -> (String, Vec<(&'static str, Source)>, Vec<String>
 fn route_of(line: u32, pattern: &[String]) -> RouteSpec {
     let (path, arguments, names) = path(pattern);
     let mut route = spec(line, "GET", &path, "s.a", &arguments);
-    route.ignore = names.into_iter().map(|n| said(Ignore::Path(n), line)).collect();
+    route.ignore = names.into_iter().map(|n| said(IgnoredPart::Path(n), line)).collect();
     route
 }
 

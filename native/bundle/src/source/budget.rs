@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use authz_base::record::history::{Holder, MAX_EVENTS};
 
-use super::build::{Build, duration};
-use super::ids;
+use super::build::{ModelBuilder, duration};
 use super::sequence::{Reader, is_required};
 use super::types::{BudgetEntry, ScopeWord, ThenWord};
 use super::yaml::{At, Entries};
 use crate::diagnostic::clip;
+use crate::ids;
 use crate::model::{Budget, Counts, Operation, RuleScope};
 
 /// Budgets of a bundle.
@@ -22,7 +22,7 @@ const MOST_VALUES: i64 = 256;
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 
 /// Takes over `budgets`, once the operations are known.
-pub(super) fn apply(build: &mut Build<'_>, file: &str, said: &Entries<At<BudgetEntry>>) {
+pub(super) fn apply(build: &mut ModelBuilder<'_>, file: &str, said: &Entries<At<BudgetEntry>>) {
     for (name, entry) in &said.0 {
         let Some(at) = build.declare(file, "budget", name, ids::refuse) else { continue };
         if build.model.budgets.len() >= MOST_BUDGETS {

@@ -11,22 +11,25 @@ use authz_base::spiffe::check_pattern;
 
 use super::mcp::{McpFile, Pins};
 use super::types::{
-    AgentMembers, AgentObject, ApprovalWord, CollectionEntry, DenyWord, DestinationEntry, Facts,
-    IgnoreEntry, IsolatedWord, LabelEntry, LabelWord, Manifest, ModeEntry, OnBehalfWord,
+    AgentMembers, AgentObject, ApprovalWord, CollectionEntry, DenyWord, DestinationEntry,
+    FactsFile, IgnoreEntry, IsolatedWord, LabelEntry, LabelWord, Manifest, ModeEntry, OnBehalfWord,
     ReportsWord, RouteEntry, SourceEntry, SpellingWord, SubjectRule, SystemEntry, SystemWord,
     TasksWord, TierEntry,
 };
 use super::yaml::{At, Entries, Many};
-use super::{budget, classify, denials, directory, ids, mode, sequence, template};
+use super::{budget, classify, denials, directory, mode, sequence, template};
+use crate::bundle::DirectoryFiles;
 use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown};
-use crate::mcp::{self, Endpoint};
+use crate::ids;
+use crate::json_schema::{properties, required};
 use crate::model::{
-    AgentMemory, Approval, ClaimTest, Collection, Declared, DenyAs, Derive, DestinationClass,
-    DestinationKind, Distinct, Isolation, LabelKind, Location, Model, OnBehalf, Operation, Reports,
-    ResourcePattern, Spelling, SubjectMatch, System, SystemKind, Tier, TierRequirements,
+    AgentMemory, Approval, ArgumentSource, ClaimTest, Collection, Declared, DenyAs, Derive,
+    DestinationClass, DestinationKind, Distinct, IgnoredPart, Isolation, LabelKind, Location,
+    Model, OnBehalf, Operation, Reports, ResourcePattern, RouteSpec, RouteTarget, Spelling,
+    SubjectMatch, System, SystemKind, Tier, TierRequirements,
 };
-use crate::routes::{Ignore, RouteSpec, RouteTable, Source, refuse_header};
+use crate::routes::{is_host, refuse_header};
 
 /// Operations of a bundle.
 const MOST_OPERATIONS: usize = 50_000;
@@ -41,37 +44,39 @@ const MOST_ROUTES: usize = 20_000;
 /// Headers that one system declares.
 const MOST_HEADERS: usize = 64;
 
-/// A model while it is built.
-pub(super) struct Build<'a> {
+/// A model under construction.
+pub(super) struct ModelBuilder<'a> {
     pub(super) model: &'a mut Model,
     pub(super) found: &'a mut Diagnostics,
     /// Where each id was first declared, by key.
     places: BTreeMap<(&'static str, String), Location>,
-    /// Operations of tools that nobody accepted.
+    /// Entries of the directories that are files of the bundle.
+    pub(super) directory_files: DirectoryFiles,
+    /// Operations of tools that no one accepted.
     pub(super) unaccepted: BTreeSet<String>,
     /// Operations of tools that are not the ones that were accepted.
     pub(super) drifted: BTreeSet<String>,
 }
 
-impl<'a> Build<'a> {
+impl<'a> ModelBuilder<'a> {
     fn new(model: &'a mut Model, found: &'a mut Diagnostics) -> Self {
-        let (places, unaccepted, drifted) = Default::default();
-        Self { model, found, places, unaccepted, drifted }
+        let (places, directory_files, unaccepted, drifted) = Default::default();
+        Self { model, found, places, directory_files, unaccepted, drifted }
     }
 }
 
-/// What `bundle.yaml` names, and only the other files declare.
+/// Keys of `bundle.yaml` that name declarations of the other files.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
+pub(super) struct DeferredKeys {
     /// Systems of `show_reason`.
     shown: Vec<(String, Location)>,
-    tasks: template::Tasks,
+    tasks: template::TaskKeys,
 }
 
-/// Takes over `bundle.yaml`. Returns what is checked only once the other files are known.
-pub(super) fn manifest(said: Manifest, model: &mut Model, found: &mut Diagnostics) -> Pending {
+/// Takes over `bundle.yaml`. Returns the keys that are checked after the other files.
+pub(super) fn manifest(said: Manifest, model: &mut Model, found: &mut Diagnostics) -> DeferredKeys {
     let file = "bundle.yaml";
-    let mut build = Build::new(model, found);
+    let mut build = ModelBuilder::new(model, found);
     build.id(file, "bundle name", &said.name, ids::refuse);
     build.model.name = said.name.value;
     build.model.revision = match said.revision {
@@ -89,99 +94,105 @@ pub(super) fn manifest(said: Manifest, model: &mut Model, found: &mut Diagnostic
         Some(DenyWord::JsonrpcError) => DenyAs::JsonrpcError,
         Some(DenyWord::Http) => DenyAs::Http,
     };
-    Pending {
+    DeferredKeys {
         shown: said.show_reason.0.into_iter().map(|s| (s.value, s.at.within(file))).collect(),
-        tasks: template::Tasks { taskless_tier: said.taskless_tier, implicit: said.implicit_tasks },
+        tasks: template::TaskKeys {
+            taskless_tier: said.taskless_tier,
+            implicit: said.implicit_tasks,
+        },
     }
 }
 
-/// Takes over all other YAML files.
-pub(super) fn facts(
-    files: Vec<(&str, Facts)>,
-    catalogs: Vec<(&str, McpFile)>,
-    pending: Pending,
-    all: &BTreeMap<String, Vec<u8>>,
-    model: &mut Model,
-    found: &mut Diagnostics,
-) {
-    model.tiers = Tier::ALL.map(tier_default);
-    let mut build = Build::new(model, found);
-    let mut mode: Option<(&str, &At<ModeEntry>)> = None;
-    let mut counted = None;
-    for (file, facts) in &files {
-        denials::apply(&mut build, &mut counted, file, facts.denials.as_ref());
-        build.later(file, "exceptions", facts.exceptions.as_ref());
-        mode::once(&mut build, &mut mode, file, facts.mode.as_ref());
-        // Labels first: the other keys name them.
-        for (id, label) in &facts.labels.0 {
-            if let Some(at) = build.declare(file, "label", id, ids::refuse) {
+/// The YAML files of a bundle beside `bundle.yaml`.
+pub(super) struct Facts<'a> {
+    pub(super) files: Vec<(&'a str, FactsFile)>,
+    pub(super) catalogs: Vec<(&'a str, McpFile)>,
+    pub(super) deferred: DeferredKeys,
+    /// All files of the bundle, by path.
+    pub(super) all: &'a BTreeMap<String, Vec<u8>>,
+}
+
+impl Facts<'_> {
+    /// Takes over all files, in the order in which their keys refer to each other.
+    ///
+    /// Returns the entries of the directories that are files of the bundle.
+    pub(super) fn build(self, model: &mut Model, found: &mut Diagnostics) -> DirectoryFiles {
+        let Self { files, catalogs, deferred, all } = self;
+        let rules = files.iter().flat_map(|(_, facts)| &facts.classify);
+        model.classified.extend(rules.map(|rule| rule.value.r#match.value.clone()));
+        model.tiers = Tier::ALL.map(tier_default);
+        let mut build = ModelBuilder::new(model, found);
+        let mode = build.labels_and_singles(&files);
+        for (file, facts) in &files {
+            build.derived(file, &facts.labels);
+            directory::apply(&mut build, file, &facts.directories, all);
+        }
+        for (file, said) in catalogs {
+            build.mcp(file, said);
+        }
+        let mut pins = Pins::new();
+        for (file, facts) in &files {
+            build.catalog(file, &facts.catalog);
+            build.accepted(file, &facts.accepted, &mut pins);
+            build.collections(file, &facts.resources);
+            build.destinations(file, &facts.destinations);
+            build.agents(file, &facts.agents);
+            build.subjects(file, &facts.subjects);
+            build.tiers(file, &facts.tiers);
+        }
+        if let Some((file, said)) = mode {
+            mode::apply(&mut build, file, said);
+        }
+        build.bounds();
+        build.ties();
+        build.shown(deferred.shown);
+        build.model.operations.sort_by(|a, b| a.id.cmp(&b.id));
+        build.pin(pins);
+        classify::apply(&mut build, files.iter().map(|(file, facts)| (*file, &*facts.classify)));
+        build.worklist();
+        for (file, facts) in &files {
+            template::apply(&mut build, file, &facts.templates);
+        }
+        for (file, facts) in &files {
+            sequence::apply(&mut build, file, &facts.sequences);
+        }
+        for (file, facts) in &files {
+            budget::apply(&mut build, file, &facts.budgets);
+        }
+        template::tasks(&mut build, "bundle.yaml", &deferred.tasks);
+        build.routes(files.into_iter().map(|(file, facts)| (file, facts.routes)));
+        build.directory_files
+    }
+}
+
+impl ModelBuilder<'_> {
+    /// Takes over the keys that a bundle has once, and the labels, which the other keys name. Returns `mode`.
+    fn labels_and_singles<'f>(
+        &mut self,
+        files: &'f [(&str, FactsFile)],
+    ) -> Option<(&'f str, &'f At<ModeEntry>)> {
+        let mut mode = None;
+        let mut counted = None;
+        for (file, facts) in files {
+            denials::apply(self, &mut counted, file, facts.denials.as_ref());
+            self.later(file, "exceptions", facts.exceptions.as_ref());
+            mode::once(self, &mut mode, file, facts.mode.as_ref());
+            for (id, label) in &facts.labels.0 {
+                let Some(at) = self.declare(file, "label", id, ids::refuse) else { continue };
                 let value = match label.kind {
                     LabelWord::Confidentiality => LabelKind::Confidentiality,
                     LabelWord::Trust => LabelKind::Trust,
                 };
-                build.model.labels.insert(id.value.clone(), Declared { value, at });
+                self.model.labels.insert(id.value.clone(), Declared { value, at });
                 if let Some(word) = label.tier {
-                    build.model.raises.labels.insert(id.value.clone(), classify::tier(word));
+                    self.model.raises.labels.insert(id.value.clone(), classify::tier(word));
                 }
             }
         }
+        mode
     }
-    for (file, facts) in &files {
-        build.derived(file, &facts.labels);
-        directory::apply(&mut build, file, &facts.directories, all);
-    }
-    for (file, said) in catalogs {
-        build.mcp(file, said);
-    }
-    let mut pins = Pins::new();
-    for (file, facts) in &files {
-        build.catalog(file, &facts.catalog);
-        build.accepted(file, &facts.accepted, &mut pins);
-        build.collections(file, &facts.resources);
-        build.destinations(file, &facts.destinations);
-        build.agents(file, &facts.agents);
-        build.subjects(file, &facts.subjects);
-        build.tiers(file, &facts.tiers);
-    }
-    if let Some((file, said)) = mode {
-        mode::apply(&mut build, file, said);
-    }
-    build.bounds();
-    build.ties();
-    build.shown(pending.shown);
-    let mut rules = Vec::new();
-    let mut routes = Vec::new();
-    let mut templates = Vec::new();
-    let mut sequences = Vec::new();
-    let mut budgets = Vec::new();
-    for (file, facts) in files {
-        let matches = facts.classify.iter().map(|rule| rule.value.r#match.value.clone());
-        build.model.classified.extend(matches);
-        rules.push((file, facts.classify));
-        routes.push((file, facts.routes));
-        templates.push((file, facts.templates));
-        sequences.push((file, facts.sequences));
-        budgets.push((file, facts.budgets));
-    }
-    build.model.operations.sort_by(|a, b| a.id.cmp(&b.id));
-    build.pin(pins);
-    classify::apply(&mut build, &rules);
-    build.worklist();
-    for (file, said) in &templates {
-        template::apply(&mut build, file, said);
-    }
-    for (file, said) in &sequences {
-        sequence::apply(&mut build, file, said);
-    }
-    for (file, said) in &budgets {
-        budget::apply(&mut build, file, said);
-    }
-    template::tasks(&mut build, "bundle.yaml", &pending.tasks);
-    build.routes(routes);
-}
 
-impl Build<'_> {
-    /// Refuses a key of later work.
+    /// Refuses a key of a later version.
     pub(super) fn later<T>(&mut self, file: &str, key: &str, said: Option<&At<T>>) {
         if let Some(said) = said {
             let what = format!("`{key}` is not in this version");
@@ -701,8 +712,13 @@ impl Build<'_> {
         }
     }
 
-    /// Where a route leads; none where an error was found.
-    fn leads(&mut self, file: &str, at: &Location, route: &RouteEntry) -> Option<Leads> {
+    /// The target of a route. `None`: it has a defect, which is reported.
+    fn route_target(
+        &mut self,
+        file: &str,
+        at: &Location,
+        route: &RouteEntry,
+    ) -> Option<RouteTarget> {
         let (method, operation) = match (&route.method, &route.operation, &route.mcp) {
             (Some(method), Some(operation), None) => (method, operation),
             (None, None, Some(system)) if route.arguments.0.is_empty() => {
@@ -712,11 +728,7 @@ impl Build<'_> {
                         self.found.error(&ignore.at.within(file), what, "Remove it.");
                     }
                 }
-                return Some(Leads {
-                    method: Declared { value: "POST".to_owned(), at: at.clone() },
-                    operation: format!("{}.{}", system.value, mcp::OWN),
-                    mcp: Some(self.endpoint(system, file)?),
-                });
+                return self.endpoint(system, file);
             }
             _ => {
                 let what = "a route has `method` and `operation`, or `mcp` and no `arguments`";
@@ -726,34 +738,31 @@ impl Build<'_> {
                 return None;
             }
         };
-        let known = self.model.operations.binary_search_by(|o| o.id.cmp(&operation.value));
-        if known.is_err() && !self.model.splits.contains_key(&operation.value) {
+        if self.model.operation(&operation.value).is_none() {
             let names = self.model.operations.iter().map(|o| (o.id.as_str(), Some(&o.at)));
             let (what, mend) = unknown("operation", &operation.value, names);
             self.found.error(&operation.at.within(file), what, mend);
             return None;
         }
         let method = Declared { value: method.value.clone(), at: method.at.within(file) };
-        Some(Leads { method, operation: operation.value.clone(), mcp: None })
+        Some(RouteTarget::Operation { method, id: operation.value.clone() })
     }
 
-    fn routes(&mut self, files: Vec<(&str, Vec<At<RouteEntry>>)>) {
+    fn routes<'f>(&mut self, files: impl Iterator<Item = (&'f str, Vec<At<RouteEntry>>)>) {
         let mut specs = Vec::new();
         for (file, routes) in files {
             for route in routes {
                 let (at, route) = (route.at.within(file), route.value);
                 self.later(file, "forward", route.forward.as_ref());
                 let place = |at: super::Mark| at.within(file);
-                let Some(leads) = self.leads(file, &at, &route) else { continue };
+                let Some(target) = self.route_target(file, &at, &route) else { continue };
                 specs.push(RouteSpec {
                     host: route.host.map(|h| Declared { at: place(h.at), value: h.value }),
-                    method: leads.method,
                     path: Declared { at: place(route.path.at), value: route.path.value },
                     headers: (route.headers.0.into_iter())
                         .map(|(n, v)| (Declared { at: place(n.at), value: n.value }, v.value))
                         .collect(),
-                    operation: leads.operation,
-                    mcp: leads.mcp,
+                    target,
                     arguments: (route.arguments.0.into_iter())
                         .map(|(name, from)| {
                             let at = place(name.at);
@@ -775,26 +784,11 @@ impl Build<'_> {
             let what = format!("more than {MOST_ROUTES} routes");
             return self.found.error(&super::whole("bundle.yaml"), what, "Split the bundle.");
         }
-        if self.model.splits.is_empty() {
-            self.model.routes = RouteTable::compile(specs, &self.model.operations, self.found);
-            return;
-        }
-        // What a caller names may be split; the arguments that the route gathers say which case it is.
-        let mut named = self.model.operations.clone();
-        named.extend(self.model.splits.values().map(|split| split.operation.clone()));
-        named.sort_by(|a, b| a.id.cmp(&b.id));
-        self.model.routes = RouteTable::compile(specs, &named, self.found);
+        self.model.routes = specs;
     }
 }
 
-/// Where a route leads.
-struct Leads {
-    method: Declared<String>,
-    operation: String,
-    mcp: Option<Arc<Endpoint>>,
-}
-
-/// What a tier requires where the bundle says nothing.
+/// Default requirements of a tier.
 pub(super) fn tier_default(tier: Tier) -> TierRequirements {
     match tier {
         Tier::Low | Tier::Standard => TierRequirements::default(),
@@ -807,21 +801,21 @@ pub(super) fn tier_default(tier: Tier) -> TierRequirements {
     }
 }
 
-fn source(said: SourceEntry) -> Source {
+fn source(said: SourceEntry) -> ArgumentSource {
     match said {
-        SourceEntry::Path(name) => Source::Path(name),
-        SourceEntry::Query(name) => Source::Query(name),
-        SourceEntry::Header(name) => Source::Header(name),
-        SourceEntry::Json(pointer) => Source::Json(pointer),
+        SourceEntry::Path(name) => ArgumentSource::Path(name),
+        SourceEntry::Query(name) => ArgumentSource::Query(name),
+        SourceEntry::Header(name) => ArgumentSource::Header(name),
+        SourceEntry::Json(pointer) => ArgumentSource::Json(pointer),
     }
 }
 
-fn ignore(said: IgnoreEntry) -> Ignore {
+fn ignore(said: IgnoreEntry) -> IgnoredPart {
     match said {
-        IgnoreEntry::Path(name) => Ignore::Path(name),
-        IgnoreEntry::Query(name) => Ignore::Query(name),
-        IgnoreEntry::Json(pointer) => Ignore::Json(pointer),
-        IgnoreEntry::Body => Ignore::Body,
+        IgnoreEntry::Path(name) => IgnoredPart::Path(name),
+        IgnoreEntry::Query(name) => IgnoredPart::Query(name),
+        IgnoreEntry::Json(pointer) => IgnoredPart::Json(pointer),
+        IgnoreEntry::Body => IgnoredPart::Body,
     }
 }
 
@@ -832,18 +826,6 @@ const fn approval(word: ApprovalWord) -> Approval {
         ApprovalWord::Approve => Approval::Approve,
         ApprovalWord::TwoPerson => Approval::TwoPerson,
     }
-}
-
-/// The names of the properties of an object schema.
-pub(crate) fn properties(schema: &serde_json::Value) -> impl Iterator<Item = &str> + Clone {
-    let properties = schema.get("properties").and_then(serde_json::Value::as_object);
-    properties.into_iter().flat_map(|p| p.keys()).map(String::as_str)
-}
-
-/// The names that an object schema requires.
-pub(crate) fn required(schema: &serde_json::Value) -> impl Iterator<Item = &str> {
-    let required = schema.get("required").and_then(serde_json::Value::as_array);
-    required.into_iter().flatten().filter_map(serde_json::Value::as_str)
 }
 
 /// Whether two destination patterns can speak of one kind of destination.
@@ -864,7 +846,7 @@ fn is_origin(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
         return false;
     };
-    rest.len() <= 260 && crate::routes::is_host(rest)
+    rest.len() <= 260 && is_host(rest)
 }
 
 /// `30s`, `15m`, `24h`, `7d`; at most ten years.

@@ -5,23 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use authz_base::json::pointer_tokens;
 use authz_base::pattern::Glob;
 
-use super::build::Build;
-use super::ids::refuse_operation;
+use super::build::ModelBuilder;
 use super::types::{
     CaseEntry, ClassifyRule, DestinationFrom, DestinationWord, EffectWord, ResourceEntry,
     SplitEntry, TierWord, Yields,
 };
 use super::yaml::At;
-use crate::catalog::operation_name;
+use crate::built_in::operation_name;
 use crate::diagnostic::{Diagnostic, Severity, clip, unknown};
+use crate::ids::refuse_operation;
+use crate::json_schema::deref;
 use crate::model::{
     DestinationKind, DestinationRule, Effect, Location, Operation, ResourceRule, Split, Tier,
 };
 
 /// Rules times operations that are compared; beyond it a bundle is refused rather than slow.
 const MOST_COMPARISONS: usize = 50_000_000;
-/// `$ref`s followed on the way to an argument.
-const MOST_REFS: usize = 16;
 
 struct Rule<'a> {
     file: &'a str,
@@ -80,7 +79,10 @@ fn enumerated<'a>(root: &'a serde_json::Value, pointer: &str) -> BTreeSet<&'a st
 }
 
 /// Applies all rules. Operations that none matches stay unreviewed.
-pub(super) fn apply(build: &mut Build<'_>, files: &[(&str, Vec<At<ClassifyRule>>)]) {
+pub(super) fn apply<'a>(
+    build: &mut ModelBuilder<'_>,
+    files: impl Iterator<Item = (&'a str, &'a [At<ClassifyRule>])>,
+) {
     let mut exact: BTreeMap<&str, Rule<'_>> = BTreeMap::new();
     let mut globs: Vec<Rule<'_>> = Vec::new();
     for (file, rules) in files {
@@ -181,7 +183,7 @@ pub(super) fn apply(build: &mut Build<'_>, files: &[(&str, Vec<At<ClassifyRule>>
     build.model.operations = operations;
 }
 
-fn no_match(build: &mut Build<'_>, rule: &Rule<'_>, ids: &BTreeSet<String>) {
+fn no_match(build: &mut ModelBuilder<'_>, rule: &Rule<'_>, ids: &BTreeSet<String>) {
     let id = rule.rule.r#match.value.as_str();
     let (_, mend) = unknown("operation", id, ids.iter().map(|id| (id.as_str(), None)));
     let mend = if ids.is_empty() || mend.is_empty() {
@@ -192,12 +194,12 @@ fn no_match(build: &mut Build<'_>, rule: &Rule<'_>, ids: &BTreeSet<String>) {
     build.found.error(&rule.at, format!("`{}` matches no operation", clip(id)), mend);
 }
 
-fn later(build: &mut Build<'_>, rule: &Rule<'_>) {
+fn later(build: &mut ModelBuilder<'_>, rule: &Rule<'_>) {
     build.later(rule.file, "rows", rule.rule.rows.as_ref());
     build.later(rule.file, "provider", rule.rule.provider.as_ref());
 }
 
-impl Build<'_> {
+impl ModelBuilder<'_> {
     /// Gives an operation the meaning that a rule says, as far as it may count.
     fn give(&mut self, operation: &mut Operation, rule: &Rule<'_>, cases: &mut Vec<Operation>) {
         let drifted = self.drifted.contains(&operation.id);
@@ -488,20 +490,6 @@ fn is_of(root: &serde_json::Value, schema: &serde_json::Value, types: &[&str], l
                     .and_then(|items| deref(root, items))
                     .is_some_and(|items| is_of(root, items, types, false)))
     })
-}
-
-/// The schema that a local `$ref` means.
-pub(crate) fn deref<'a>(
-    root: &'a serde_json::Value,
-    mut schema: &'a serde_json::Value,
-) -> Option<&'a serde_json::Value> {
-    for _ in 0..MOST_REFS {
-        match schema.get("$ref").and_then(serde_json::Value::as_str) {
-            Some(target) => schema = root.pointer(target.strip_prefix('#')?)?,
-            None => return Some(schema),
-        }
-    }
-    None
 }
 
 pub(super) const fn effect(word: EffectWord) -> Effect {

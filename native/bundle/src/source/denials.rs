@@ -2,7 +2,7 @@
 
 use authz_base::record::history::MAX_MARKS;
 
-use super::build::Build;
+use super::build::ModelBuilder;
 use super::types::DenialsEntry;
 use super::yaml::At;
 use crate::model::Denials;
@@ -12,7 +12,7 @@ const RAISE_AFTER: u32 = 5;
 
 /// Takes over `denials`, which a bundle says once.
 pub(super) fn apply(
-    build: &mut Build<'_>,
+    build: &mut ModelBuilder<'_>,
     said_at: &mut Option<String>,
     file: &str,
     said: Option<&At<DenialsEntry>>,

@@ -1,15 +1,15 @@
-//! Named sets of destinations that others keep.
+//! Reads `directories`: destinations that another party lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::build::{Build, duration};
-use super::ids;
+use super::build::{ModelBuilder, duration};
 use super::types::DirectoryEntry;
-use super::yaml::{At, Entries as Said, Many, Mark};
-use crate::destinations::canonical;
+use super::yaml::{At, Entries, Many, Mark};
+use crate::canonical::canonical;
 use crate::diagnostic::{clip, unknown};
-use crate::directories::{Entries, MAX_DIRECTORIES};
+use crate::directories::{DirectoryEntries, MAX_DIRECTORIES};
+use crate::ids;
 use crate::model::{DestinationKind, DirectoryRule, DirectorySource};
 
 /// Bytes of a column's name.
@@ -19,11 +19,11 @@ const LONGEST_URL: usize = 2_048;
 
 /// Takes over `directories`.
 ///
-/// Args: `files`: the files of the bundle, by path.
+/// `files`: the files of the bundle, by path.
 pub(super) fn apply(
-    build: &mut Build<'_>,
+    build: &mut ModelBuilder<'_>,
     file: &str,
-    said: &Said<DirectoryEntry>,
+    said: &Entries<DirectoryEntry>,
     files: &BTreeMap<String, Vec<u8>>,
 ) {
     for (name, entry) in &said.0 {
@@ -74,7 +74,7 @@ fn line(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(0)
 }
 
-impl Build<'_> {
+impl ModelBuilder<'_> {
     /// A directory that is a file of the bundle.
     fn listed(
         &mut self,
@@ -90,7 +90,7 @@ impl Build<'_> {
             self.found.error(&place, what, "Add it.");
             return None;
         };
-        match Entries::read(bytes, column) {
+        match DirectoryEntries::read(bytes, column) {
             Ok(entries) => {
                 if entries.odd() > 0 {
                     let what = format!(
@@ -101,7 +101,8 @@ impl Build<'_> {
                     let mend = "Write one mailbox, host, IBAN, account or path each.";
                     self.found.warning(&place, what, mend);
                 }
-                Some(DirectorySource::File(path.value.clone(), Arc::new(entries)))
+                self.directory_files.insert(name.value.clone(), Arc::new(entries));
+                Some(DirectorySource::File(path.value.clone()))
             }
             Err(defect) => {
                 let at = Mark { line: line(defect.line), column: 0 }.within(&path.value);
@@ -112,18 +113,18 @@ impl Build<'_> {
         }
     }
 
-    /// A directory that is fetched. What may be asked is the configuration's to say.
+    /// A directory that the server fetches. The configuration limits which URLs it may fetch.
     ///
-    /// Args: `ages`: it says how old it may be.
+    /// `has_max_age`: the directory has `max_age`.
     fn fetched(
         &mut self,
         file: &str,
         name: &At<String>,
         url: &At<String>,
-        ages: bool,
+        has_max_age: bool,
     ) -> Option<DirectorySource> {
         let at = url.at.within(file);
-        if !ages {
+        if !has_max_age {
             let what = format!("the directory `{}` would never be too old", name.value);
             let mend = "Say how long what was fetched last may count: `max_age: 24h`.";
             self.found.error(&at, what, mend);

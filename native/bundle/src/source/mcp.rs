@@ -7,16 +7,18 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::build::Build;
-use super::ids;
+use super::build::ModelBuilder;
 use super::types::{ClassifyRule, SystemEntry};
 use super::yaml::{At, Entries};
 use crate::arguments::tame;
-use crate::catalog::{Digest, Implementation, Server, Tool, parse_digest};
+use crate::built_in;
+use crate::catalog::{Implementation, Server, ToolDescription, ToolNameError, parse_digest};
 use crate::diagnostic::{clip, unknown};
-use crate::mcp::{self, Endpoint, EndpointTool, ParameterHeader, RESPONSES};
+use crate::ids;
+use crate::mcp::{RESPONSES, parameter_headers};
 use crate::model::{
-    self, Effect, LabelKind, Location, Operation, Reports, System, SystemKind, Tier,
+    self, Effect, LabelKind, Location, Operation, Reports, RouteTarget, System, SystemKind, Tier,
+    ToolDigest,
 };
 
 /// What the name of such a file ends with.
@@ -64,9 +66,9 @@ pub(super) fn is_catalog(path: &str) -> bool {
 }
 
 /// Digests that were accepted, by id of the tool's operation.
-pub(super) type Pins = BTreeMap<String, (Digest, Location)>;
+pub(super) type Pins = BTreeMap<String, (ToolDigest, Location)>;
 
-impl Build<'_> {
+impl ModelBuilder<'_> {
     /// Takes over a catalog file.
     pub(super) fn mcp(&mut self, file: &str, said: McpFile) {
         let Some(at) = self.declare(file, "system", &said.system, ids::refuse_system) else {
@@ -87,7 +89,7 @@ impl Build<'_> {
         }
         let places: Vec<(Location, At<String>)> =
             said.tools.iter().map(|t| (t.name.at.within(file), t.digest.clone())).collect();
-        let tool = |tool: McpTool| Tool {
+        let tool = |tool: McpTool| ToolDescription {
             name: tool.name.value,
             title: tool.title,
             description: tool.description,
@@ -113,7 +115,7 @@ impl Build<'_> {
         );
         let ids = match server.operations() {
             Ok(ids) => ids,
-            Err((position, what)) => {
+            Err(ToolNameError { position, what }) => {
                 let at = places.get(position).map_or(&at, |(at, _)| at);
                 let mend =
                     "The server has to rename it: which of its tools is meant must be plain.";
@@ -154,7 +156,7 @@ impl Build<'_> {
                 abortable: false,
                 at: at.clone(),
             });
-            let headers = ParameterHeader::of(&tool.input);
+            let headers = parameter_headers(&tool.input);
             let kept = model::Tool { operation: id, digest: found, accepted: None, headers };
             tools.insert(tool.name, kept);
         }
@@ -169,14 +171,14 @@ impl Build<'_> {
         let texts = json!({"type": "object", "additionalProperties": text});
         for (name, properties, required) in [
             (
-                mcp::OWN,
+                built_in::OWN,
                 json!({"method": text, "level": text, "uri": text, "params": {}}),
                 json!([]),
             ),
-            (mcp::READ, json!({"uri": text}), json!(["uri"])),
-            (mcp::PROMPT, json!({"name": text, "arguments": texts}), json!(["name"])),
+            (built_in::READ, json!({"uri": text}), json!(["uri"])),
+            (built_in::PROMPT, json!({"name": text, "arguments": texts}), json!(["name"])),
         ] {
-            let is_own = name == mcp::OWN;
+            let is_own = name == built_in::OWN;
             self.model.operations.push(Operation {
                 id: format!("{system}.{name}"),
                 system: system.to_owned(),
@@ -262,33 +264,19 @@ impl Build<'_> {
         self.model.input_responses.insert(operation.id.clone());
     }
 
-    /// The endpoint of a system, for its routes.
-    pub(super) fn endpoint(&mut self, system: &At<String>, file: &str) -> Option<Arc<Endpoint>> {
+    /// The target of a route to the endpoint of a system. `None`: the bundle has no such MCP system, which is reported.
+    pub(super) fn endpoint(&mut self, system: &At<String>, file: &str) -> Option<RouteTarget> {
         if self.is_protocol_forgotten(&system.value) {
             let id = clip(&system.value);
             let what = format!(
                 "tools of `{id}` yield a trust label or send data out, and messages of the protocol do neither"
             );
-            let mend = format!("Classify `{id}.{}`: its `yields` and its `destination`.", mcp::OWN);
+            let mend =
+                format!("Classify `{id}.{}`: its `yields` and its `destination`.", built_in::OWN);
             self.found.warning(&system.at.within(file), what, mend);
         }
-        if let Some(tools) = self.model.tools.get(&system.value) {
-            let takes = |operation: &str| self.model.input_responses.contains(operation);
-            let built_in = |name: &str| takes(&format!("{}.{name}", system.value));
-            let tool = |(name, tool): (&String, &model::Tool)| {
-                let (operation, headers) = (tool.operation.clone(), tool.headers.clone());
-                let takes_responses = takes(&operation);
-                (name.clone(), EndpointTool { operation, headers, takes_responses })
-            };
-            return Some(Arc::new(Endpoint {
-                system: system.value.clone(),
-                tools: tools.iter().map(tool).collect(),
-                reads_take_responses: built_in(mcp::READ),
-                prompts_take_responses: built_in(mcp::PROMPT),
-                resumes_streams: self.model.systems.get(&system.value).is_some_and(|system| {
-                    system.headers.iter().any(|header| header == mcp::LAST_EVENT_ID)
-                }),
-            }));
+        if self.model.tools.contains_key(&system.value) {
+            return Some(RouteTarget::McpEndpoint { system: system.value.clone() });
         }
         let declared = self.model.systems.iter().filter(|(_, s)| s.kind == SystemKind::Mcp);
         let (what, mend) = unknown(
@@ -379,7 +367,7 @@ impl Build<'_> {
         let of_system = || self.model.operations.iter().filter(|one| one.system == system);
         of_system().any(|one| moves(&one))
             && !of_system()
-                .filter(|one| one.name == mcp::OWN)
+                .filter(|one| one.name == built_in::OWN)
                 .any(|own| own.destination.is_some() || !own.yields.1.is_empty())
     }
 

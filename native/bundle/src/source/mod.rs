@@ -1,11 +1,10 @@
-//! Reads a bundle's files into a [`Model`]: what each file may say, and what is wrong with it.
+//! Reads a bundle's files into a [`Bundle`]: the keys of each file, and their defects.
 
 mod budget;
 mod build;
 mod classify;
 mod denials;
 mod directory;
-mod ids;
 mod mcp;
 mod mode;
 mod sequence;
@@ -21,13 +20,12 @@ use authz_base::hex::hex_start;
 use authz_base::time::Time;
 use sha2::{Digest, Sha256};
 
+use crate::bundle::Bundle;
 use crate::diagnostic::{Diagnostic, Diagnostics, clip};
 use crate::model::{Location, Model, PolicyFile};
+use crate::pause::Pause;
 
 pub use build::duration;
-pub(crate) use build::{properties, required};
-pub(crate) use classify::deref;
-pub(crate) use ids::{refuse_operation, refuse_system};
 pub use yaml::{At, Many, Mark, read as read_yaml};
 
 /// Files of a bundle.
@@ -39,178 +37,213 @@ const LARGEST_BUNDLE: usize = 64 << 20;
 /// Bytes of a path.
 const LONGEST_PATH: usize = 512;
 
-/// Reads a test file of a bundle, given as path, bytes and `vars`; only the crate that runs such tests knows their form.
+/// A reader of the test files of a bundle: path, bytes and `vars`. Only the crate that runs such tests knows their form.
 pub type ReadTest = fn(&str, &[u8], &BTreeMap<String, String>) -> Result<(), Diagnostic>;
 
-/// Reads a bundle, given as its files: path relative to the bundle folder, `/`-separated, to bytes.
+/// A reader of the files of a bundle.
 ///
-/// `vars` fill `${name}` in the texts of YAML files and in Cedar files; the digest is over the files as they stand.
-///
-/// # Errors
-/// Everything that is wrong, with file, line and how to mend it. Warnings of a good bundle are in the model.
-pub fn load(
-    files: &BTreeMap<String, Vec<u8>>,
-    vars: &BTreeMap<String, String>,
+/// ```ignore
+/// let bundle = BundleReader::new(&files, &vars, read_test).at(now).after(serving.bundle()).read()?;
+/// ```
+#[derive(Debug)]
+pub struct BundleReader<'a> {
+    files: &'a BTreeMap<String, Vec<u8>>,
+    vars: &'a BTreeMap<String, String>,
     read_test: ReadTest,
-) -> Result<Model, Diagnostics> {
-    read(files, vars, None, read_test, &mut || ())
+    now: Option<Time>,
+    previous: Option<&'a Bundle>,
+    pause: Pause<'a>,
 }
 
-fn read(
-    files: &BTreeMap<String, Vec<u8>>,
-    vars: &BTreeMap<String, String>,
-    previous: Option<&Model>,
-    read_test: ReadTest,
-    rest: &mut (dyn FnMut() + Send),
-) -> Result<Model, Diagnostics> {
-    let mut found = Diagnostics::new();
-    bounds(files, &mut found);
+impl<'a> BundleReader<'a> {
+    /// A reader of files: path relative to the bundle folder, `/`-separated, to bytes.
+    ///
+    /// `vars` fill `${name}` in the texts of YAML files and in Cedar files. The digest is over the files as they are.
+    pub fn new(
+        files: &'a BTreeMap<String, Vec<u8>>,
+        vars: &'a BTreeMap<String, String>,
+        read_test: ReadTest,
+    ) -> Self {
+        Self { files, vars, read_test, now: None, previous: None, pause: Pause::default() }
+    }
+
+    /// Checks the ends of the rules of `mode` at the time of loading. Default: they are not checked.
+    #[must_use]
+    pub const fn at(mut self, now: Time) -> Self {
+        self.now = Some(now);
+        self
+    }
+
+    /// Reuses a bundle that was read before: if only policies differ, no other file is read again.
+    #[must_use]
+    pub const fn after(mut self, previous: Option<&'a Bundle>) -> Self {
+        self.previous = previous;
+        self
+    }
+
+    /// Makes a callback between pieces of work.
+    #[must_use]
+    pub fn pausing(mut self, callback: &'a mut (dyn FnMut() + Send)) -> Self {
+        self.pause = Pause::by(callback);
+        self
+    }
+
+    /// Reads the bundle.
+    ///
+    /// # Errors
+    /// All defects, with file, line and fix. Warnings of a good bundle are in its model.
+    pub fn read(mut self) -> Result<Bundle, Diagnostics> {
+        let mut found = Diagnostics::new();
+        bounds(self.files, &mut found);
+        check_vars(self.vars, &mut found);
+        if found.has_errors() {
+            return Err(found);
+        }
+        let facts = self.files.iter().filter(|(path, _)| !is_policy(path));
+        let facts_digest = digest(facts, &mut self.pause);
+        let is_same = |bundle: &&Bundle| {
+            let model = bundle.model();
+            model.facts_digest == facts_digest && model.vars == *self.vars
+        };
+        let mut bundle = match self.previous.filter(is_same) {
+            Some(previous) => self.read_policies(previous, found)?,
+            None => self.read_all(facts_digest, found)?,
+        };
+        if let Some(now) = self.now {
+            let mut found = Diagnostics::new();
+            crate::mode::check(&bundle.model().modes, now, &mut found);
+            if found.has_errors() {
+                return Err(found);
+            }
+            bundle.add_warnings(found.iter().cloned());
+        }
+        Ok(bundle)
+    }
+
+    /// Reads all files.
+    fn read_all(
+        &mut self,
+        facts_digest: [u8; 32],
+        mut found: Diagnostics,
+    ) -> Result<Bundle, Diagnostics> {
+        let digest = digest(self.files.iter(), &mut self.pause);
+        let mut model = Model { digest, facts_digest, vars: self.vars.clone(), ..Model::default() };
+        let texts = self.read_files(&mut model, &mut found);
+        let mut deferred = build::DeferredKeys::default();
+        match texts.manifest {
+            Some(manifest) => deferred = build::manifest(manifest, &mut model, &mut found),
+            None if self.files.contains_key("bundle.yaml") => {}
+            None => found.error(
+                &whole("bundle.yaml"),
+                "the bundle has no bundle.yaml",
+                "Add one that says `name: <name>`.",
+            ),
+        }
+        // A file that could not be read declares no names, so the next steps would report errors that are none.
+        if found.has_errors() {
+            return Err(found);
+        }
+        let directories = build::Facts {
+            files: texts.facts,
+            catalogs: texts.catalogs,
+            deferred,
+            all: self.files,
+        }
+        .build(&mut model, &mut found);
+        let mut bundle = Bundle::compile(model, directories, &mut found);
+        if found.has_errors() {
+            return Err(found);
+        }
+        bundle.set_read_warnings(&found);
+        Ok(bundle)
+    }
+
+    /// Reads each file by its kind. Policies and tests go to the model.
+    fn read_files(&mut self, model: &mut Model, found: &mut Diagnostics) -> FileTexts<'a> {
+        let mut texts = FileTexts::default();
+        for (path, bytes) in self.files {
+            self.pause.rest();
+            match FileKind::of(path) {
+                FileKind::Manifest => match yaml::read(path, bytes, self.vars) {
+                    Ok(read) => texts.manifest = Some(read),
+                    Err(error) => found.push(error),
+                },
+                FileKind::Facts => {
+                    match yaml::read::<Option<types::FactsFile>>(path, bytes, self.vars) {
+                        Ok(Some(read)) => texts.facts.push((path.as_str(), read)),
+                        Ok(None) => found.error(
+                            &whole(path),
+                            "the file says nothing",
+                            "Fill it, or remove it.",
+                        ),
+                        Err(error) => found.push(error),
+                    }
+                }
+                // A server's own texts may hold `${…}`, which is not a variable of the bundle.
+                FileKind::Catalog => match yaml::read_plain::<Option<mcp::McpFile>>(path, bytes) {
+                    Ok(Some(read)) => texts.catalogs.push((path.as_str(), read)),
+                    Ok(None) => {
+                        found.error(&whole(path), "the file says nothing", "Import it again.");
+                    }
+                    Err(error) => found.push(error),
+                },
+                FileKind::Policy => {
+                    model.policies.extend(policy(path, bytes, self.vars, None, found));
+                }
+                FileKind::Test => {
+                    model.tests.insert(path.clone(), bytes.clone());
+                    if let Err(error) = (self.read_test)(path, bytes, self.vars) {
+                        found.push(error);
+                    }
+                }
+                FileKind::Apart => {}
+                FileKind::Unknown(mend) => {
+                    found.error(&whole(path), "a bundle holds no files of this kind", mend);
+                }
+            }
+        }
+        texts
+    }
+
+    /// Reads only the policies, and takes over all other files of a bundle that was read before.
+    fn read_policies(
+        &mut self,
+        previous: &Bundle,
+        mut found: Diagnostics,
+    ) -> Result<Bundle, Diagnostics> {
+        let digest = digest(self.files.iter(), &mut self.pause);
+        let known = previous.model();
+        // A bundle cannot name its own digest, so this revision was not set in `bundle.yaml`.
+        let has_own_revision = known.revision != revision_of(&known.digest);
+        let revision = if has_own_revision { known.revision.clone() } else { revision_of(&digest) };
+        let mut policies = Vec::new();
+        let mut before = known.policies.iter().peekable();
+        for (path, bytes) in self.files.iter().filter(|(path, _)| is_policy(path)) {
+            self.pause.rest();
+            // Both are in the order of their paths.
+            while before.next_if(|file| file.file < *path).is_some() {}
+            let before = before.next_if(|file| file.file == *path);
+            policies.extend(policy(path, bytes, self.vars, before, &mut found));
+        }
+        found.finish(previous.with_policies(digest, revision, policies))
+    }
+}
+
+/// Contents of the YAML files of a bundle, by kind.
+#[derive(Default)]
+struct FileTexts<'a> {
+    manifest: Option<types::Manifest>,
+    facts: Vec<(&'a str, types::FactsFile)>,
+    catalogs: Vec<(&'a str, mcp::McpFile)>,
+}
+
+fn check_vars(vars: &BTreeMap<String, String>, found: &mut Diagnostics) {
     for (name, value) in vars {
         if let Some(why) = vars::refuse(name, value) {
             let what = format!("variable `{}`: {why}", clip(name));
             found.error(&whole("vars"), what, "Change it under `vars` in the configuration.");
         }
     }
-    if found.has_errors() {
-        return Err(found);
-    }
-
-    let facts = files.iter().filter(|(path, _)| !is_policy(path));
-    let facts_digest = digest(facts.inspect(|_| rest()));
-    if let Some(known) =
-        previous.filter(|one| one.facts_digest == facts_digest && one.vars == *vars)
-    {
-        return with_policies(files, known, rest, found);
-    }
-    let digest = digest(files.iter().inspect(|_| rest()));
-    let mut model = Model { digest, facts_digest, vars: vars.clone(), ..Model::default() };
-    let mut facts = Vec::new();
-    let mut catalogs = Vec::new();
-    let mut manifest = None;
-    for (path, bytes) in files {
-        rest();
-        match FileKind::of(path) {
-            FileKind::Manifest => match yaml::read(path, bytes, vars) {
-                Ok(read) => manifest = Some(read),
-                Err(error) => found.push(error),
-            },
-            FileKind::Facts => match yaml::read::<Option<types::Facts>>(path, bytes, vars) {
-                Ok(Some(read)) => facts.push((path.as_str(), read)),
-                Ok(None) => {
-                    found.error(&whole(path), "the file says nothing", "Fill it, or remove it.")
-                }
-                Err(error) => found.push(error),
-            },
-            // A server's own words may hold `${…}`, which is then none of ours.
-            FileKind::Catalog => match yaml::read_plain::<Option<mcp::McpFile>>(path, bytes) {
-                Ok(Some(read)) => catalogs.push((path.as_str(), read)),
-                Ok(None) => {
-                    found.error(&whole(path), "the file says nothing", "Import it again.");
-                }
-                Err(error) => found.push(error),
-            },
-            FileKind::Policy => policy(path, bytes, vars, None, &mut model, &mut found),
-            FileKind::Test => {
-                model.tests.insert(path.clone(), bytes.clone());
-                if let Err(error) = read_test(path, bytes, vars) {
-                    found.push(error);
-                }
-            }
-            FileKind::Apart => {}
-            FileKind::Unknown(mend) => {
-                found.error(&whole(path), "a bundle holds no files of this kind", mend);
-            }
-        }
-    }
-    let mut pending = build::Pending::default();
-    match manifest {
-        Some(manifest) => pending = build::manifest(manifest, &mut model, &mut found),
-        None if files.contains_key("bundle.yaml") => {}
-        None => found.error(
-            &whole("bundle.yaml"),
-            "the bundle has no bundle.yaml",
-            "Add one that says `name: <name>`.",
-        ),
-    }
-    // What follows would only repeat the same faults: a file that could not be read declares nothing.
-    if found.has_errors() {
-        return Err(found);
-    }
-    build::facts(facts, catalogs, pending, files, &mut model, &mut found);
-    if found.has_errors() {
-        return Err(found);
-    }
-    model.build_index();
-    model.warnings = found.iter().cloned().collect();
-    model.read_warnings = model.warnings.len();
-    Ok(model)
-}
-
-/// The same facts with other policies.
-fn with_policies(
-    files: &BTreeMap<String, Vec<u8>>,
-    known: &Model,
-    rest: &mut (dyn FnMut() + Send),
-    mut found: Diagnostics,
-) -> Result<Model, Diagnostics> {
-    let digest = digest(files.iter().inspect(|_| rest()));
-    let mut model = Model { digest, policies: Vec::new(), ..known.clone() };
-    let mut before = known.policies.iter().peekable();
-    model.warnings.truncate(known.read_warnings);
-    // No bundle can say the digest that it has itself.
-    if known.revision == revision_of(&known.digest) {
-        model.revision = revision_of(&model.digest);
-    }
-    for (path, bytes) in files.iter().filter(|(path, _)| is_policy(path)) {
-        rest();
-        // Both are in the order of their paths.
-        while before.next_if(|file| file.file < *path).is_some() {}
-        let before = before.next_if(|file| file.file == *path);
-        policy(path, bytes, &known.vars, before, &mut model, &mut found);
-    }
-    found.finish(model)
-}
-
-/// As [`load`], and holds the ends of `mode` against the time of loading.
-///
-/// Args:
-/// * `previous`: what was read before; where nothing but policies is different, nothing else is read again.
-///
-/// # Errors
-/// As [`load`]; also where an entry observes for longer than it may.
-pub fn load_at(
-    files: &BTreeMap<String, Vec<u8>>,
-    vars: &BTreeMap<String, String>,
-    now: Time,
-    previous: Option<&Model>,
-    read_test: ReadTest,
-) -> Result<Model, Diagnostics> {
-    load_beside(files, vars, now, previous, read_test, &mut || ())
-}
-
-/// As [`load_at`], while something else goes on that must not wait.
-///
-/// Args:
-/// * `rest`: called again and again; it may wait.
-///
-/// # Errors
-/// As [`load_at`].
-pub fn load_beside(
-    files: &BTreeMap<String, Vec<u8>>,
-    vars: &BTreeMap<String, String>,
-    now: Time,
-    previous: Option<&Model>,
-    read_test: ReadTest,
-    rest: &mut (dyn FnMut() + Send),
-) -> Result<Model, Diagnostics> {
-    let mut model = read(files, vars, previous, read_test, rest)?;
-    let mut found = Diagnostics::new();
-    crate::mode::check(&model.modes, now, &mut found);
-    if found.has_errors() {
-        return Err(found);
-    }
-    model.warnings.extend(found.iter().cloned());
-    Ok(model)
 }
 
 /// JSON Schema (draft 2020-12) of a bundle's YAML files, `bundle.yaml` included.
@@ -236,7 +269,7 @@ enum FileKind {
     Catalog,
     Policy,
     Test,
-    /// Data and texts for people: part of the digest, not read here.
+    /// Data, and texts for people: part of the digest, not read here.
     Apart,
     Unknown(&'static str),
 }
@@ -304,16 +337,20 @@ fn is_policy(path: &str) -> bool {
     matches!(FileKind::of(path), FileKind::Policy)
 }
 
-/// The revision of a bundle that says none.
+/// The revision of a bundle whose `bundle.yaml` sets none.
 fn revision_of(digest: &[u8; 32]) -> String {
     hex_start(digest, 6)
 }
 
-/// SHA-256 over files in the order of their paths; lengths in front, so that no two bundles share a text.
-fn digest<'a>(files: impl Iterator<Item = (&'a String, &'a Vec<u8>)>) -> [u8; 32] {
+/// SHA-256 over files in the order of their paths. Each part has its length in front, so two bundles never hash the same text.
+fn digest<'a>(
+    files: impl Iterator<Item = (&'a String, &'a Vec<u8>)>,
+    pause: &mut Pause<'_>,
+) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(b"authz bundle 1\0");
     for (path, bytes) in files {
+        pause.rest();
         for part in [path.as_bytes(), bytes] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
@@ -322,23 +359,25 @@ fn digest<'a>(files: impl Iterator<Item = (&'a String, &'a Vec<u8>)>) -> [u8; 32
     hash.finalize().into()
 }
 
-/// Args: `before`: the file as it was; a text that is still the same is shared.
+/// Reads a Cedar file. `None`: it has a defect, which is reported.
+///
+/// `before`: the same file of the previous bundle. Its text is shared if it has not changed.
 fn policy(
     path: &str,
     bytes: &[u8],
     vars: &BTreeMap<String, String>,
     before: Option<&PolicyFile>,
-    model: &mut Model,
     found: &mut Diagnostics,
-) {
+) -> Option<PolicyFile> {
     let Ok(text) = std::str::from_utf8(bytes) else {
-        return found.error(&whole(path), "not UTF-8", "Save the file as UTF-8.");
+        found.error(&whole(path), "not UTF-8", "Save the file as UTF-8.");
+        return None;
     };
     match vars::fill(text, vars) {
         Ok(text) => {
             let same = before.filter(|before| *before.text == *text);
             let text = same.map_or_else(|| Arc::from(text), |same| Arc::clone(&same.text));
-            model.policies.push(PolicyFile { file: path.to_owned(), text });
+            Some(PolicyFile { file: path.to_owned(), text })
         }
         Err(error) => {
             let before = text.get(..error.offset).unwrap_or_default();
@@ -347,6 +386,7 @@ fn policy(
             let number = |n: usize| u32::try_from(n).unwrap_or(0);
             let mark = Mark { line: number(line), column: number(column) };
             found.error(&mark.within(path), error.what, error.mend);
+            None
         }
     }
 }

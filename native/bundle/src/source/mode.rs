@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use authz_base::spiffe::check_pattern;
 
-use super::build::Build;
+use super::build::ModelBuilder;
 use super::types::{ModeEntry, ModeObject, ModeSaid, ModeWord};
 use super::yaml::{At, Entries, Mark};
 use crate::diagnostic::{clip, unknown};
-use crate::mode::{self, Entry, Mode, Modes};
-use crate::model::{Location, Tier};
+use crate::mode;
+use crate::model::{Location, Mode, ModeRule, Modes, Tier};
 
 /// Entries of `mode`.
 const MOST: usize = 1_000;
@@ -18,7 +18,7 @@ const LONGEST_OWNER: usize = 256;
 
 /// Keeps the `mode` of the bundle, and refuses a second one.
 pub(super) fn once<'a>(
-    build: &mut Build<'_>,
+    build: &mut ModelBuilder<'_>,
     kept: &mut Option<(&'a str, &'a At<ModeEntry>)>,
     file: &'a str,
     said: Option<&'a At<ModeEntry>>,
@@ -34,7 +34,7 @@ pub(super) fn once<'a>(
 }
 
 /// Takes over the `mode` of a bundle of which systems are known.
-pub(super) fn apply(build: &mut Build<'_>, file: &str, said: &At<ModeEntry>) {
+pub(super) fn apply(build: &mut ModelBuilder<'_>, file: &str, said: &At<ModeEntry>) {
     let object = match &said.value {
         ModeEntry::Word(word) => {
             let entry = entry(build, file, *word, said.at, None, None);
@@ -83,12 +83,12 @@ pub(super) fn apply(build: &mut Build<'_>, file: &str, said: &At<ModeEntry>) {
 }
 
 fn by_name<K: Ord>(
-    build: &mut Build<'_>,
+    build: &mut ModelBuilder<'_>,
     file: &str,
     object: &ModeObject,
     entries: &Entries<ModeSaid>,
-    key: impl Fn(&mut Build<'_>, &str, Location) -> Option<K>,
-) -> BTreeMap<K, Entry> {
+    key: impl Fn(&mut ModelBuilder<'_>, &str, Location) -> Option<K>,
+) -> BTreeMap<K, ModeRule> {
     let mut known = BTreeMap::new();
     for (id, said) in &entries.0 {
         let Some(key) = key(build, &id.value, id.at.within(file)) else { continue };
@@ -111,13 +111,13 @@ fn by_name<K: Ord>(
 
 /// One entry. What observes has an owner and an end.
 fn entry(
-    build: &mut Build<'_>,
+    build: &mut ModelBuilder<'_>,
     file: &str,
     word: ModeWord,
     at: Mark,
     owner: Option<&At<String>>,
     until: Option<&At<String>>,
-) -> Entry {
+) -> ModeRule {
     let place = at.within(file);
     let mode = match word {
         ModeWord::Enforce => Mode::Enforce,
@@ -150,5 +150,5 @@ fn entry(
         end
     });
     let owner = owner.map_or_else(String::new, |owner| owner.value.clone());
-    Entry { mode, owner, until: end, at: place }
+    ModeRule { mode, owner, until: end, at: place }
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 use authz_base::json::pointer_tokens;
 use authz_base::record::history::Holder;
 
-use super::build::{Build, duration, required};
-use super::classify::{deref, effect};
-use super::ids;
+use super::build::{ModelBuilder, duration};
+use super::classify::effect;
 use super::types::{CountsWord, EffectWord, ScopeWord, SequenceEntry};
 use super::yaml::{At, Entries, Many};
 use crate::diagnostic::{clip, unknown};
+use crate::ids;
+use crate::json_schema::{deref, required};
 use crate::model::{
     CorrelationKey, Event, EventOf, Glob, Operation, Reports, RuleScope, Sequence, Spelling,
 };
@@ -25,7 +26,7 @@ const MOST_EVENTS: usize = 64;
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 
 /// Takes over `sequences`, once the operations are known.
-pub(super) fn apply(build: &mut Build<'_>, file: &str, said: &Entries<At<SequenceEntry>>) {
+pub(super) fn apply(build: &mut ModelBuilder<'_>, file: &str, said: &Entries<At<SequenceEntry>>) {
     for (name, entry) in &said.0 {
         let Some(at) = build.declare(file, "sequence", name, ids::refuse) else { continue };
         if build.model.sequences.len() >= MOST_SEQUENCES {
@@ -63,7 +64,7 @@ struct Parts {
 }
 
 pub(super) struct Reader<'a, 'b> {
-    pub(super) build: &'a mut Build<'b>,
+    pub(super) build: &'a mut ModelBuilder<'b>,
     pub(super) file: &'a str,
 }
 

@@ -6,20 +6,20 @@ use std::time::Duration;
 use authz_base::record::task::{MAX_DEPTH, MAX_LITERALS, MAX_SCOPE, MAX_TEXTS, check_text};
 use authz_base::spelling::{Misspelling, check_id, check_prefix};
 
-use super::build::{Build, duration};
+use super::build::{ModelBuilder, duration};
 use super::classify::{effect, tier};
-use super::ids;
 use super::types::{
     ImplicitEntry, LimitSaid, ParamWord, ScopeSaid, SelectorSaid, TemplateEntry, TierWord,
 };
 use super::yaml::{At, Entries, Many};
 use crate::diagnostic::{clip, unknown};
-use crate::members::overlap;
+use crate::ids;
 use crate::model::{
     Declared, Effect, ImplicitRule, LimitRule, Location, Operation, ParamType, ScopeRule,
     SelectorRule, Slot, Template, Tier,
 };
 use crate::prompt;
+use authz_base::spiffe::overlap;
 
 /// Templates of a bundle.
 const MOST_TEMPLATES: usize = 1_000;
@@ -34,13 +34,13 @@ const LONGEST_PURPOSE: usize = 256;
 
 /// What `bundle.yaml` says of tasks, and the rest of the bundle must bear out.
 #[derive(Debug, Default)]
-pub(super) struct Tasks {
+pub(super) struct TaskKeys {
     pub(super) taskless_tier: Option<At<TierWord>>,
     pub(super) implicit: Option<At<ImplicitEntry>>,
 }
 
 /// Takes over what `bundle.yaml` says, once the templates are known.
-pub(super) fn tasks(build: &mut Build<'_>, file: &str, said: &Tasks) {
+pub(super) fn tasks(build: &mut ModelBuilder<'_>, file: &str, said: &TaskKeys) {
     let model = &build.model;
     let nothing =
         !model.tasks.optional && said.taskless_tier.is_none() && model.templates.is_empty();
@@ -62,7 +62,7 @@ pub(super) fn tasks(build: &mut Build<'_>, file: &str, said: &Tasks) {
 }
 
 /// Takes over which agents work without tasks, and what they may do.
-fn implicit(build: &mut Build<'_>, file: &str, said: &At<ImplicitEntry>) {
+fn implicit(build: &mut ModelBuilder<'_>, file: &str, said: &At<ImplicitEntry>) {
     let At { at, value: said } = said;
     let name = &said.template;
     let place = name.at.within(file);
@@ -121,8 +121,8 @@ fn implicit(build: &mut Build<'_>, file: &str, said: &At<ImplicitEntry>) {
 }
 
 /// Refuses a template that an agent may start which works without tasks: such an agent would choose which of the two counts.
-fn either(build: &mut Build<'_>) {
-    let Build { model, found, .. } = build;
+fn either(build: &mut ModelBuilder<'_>) {
+    let ModelBuilder { model, found, .. } = build;
     let implicit: Vec<(&String, &Declared<String>)> = model
         .roles
         .iter()
@@ -156,14 +156,14 @@ fn either(build: &mut Build<'_>) {
 }
 
 /// Takes over the templates of one file. Operations must be sorted, and have their meaning.
-pub(super) fn apply(build: &mut Build<'_>, file: &str, said: &Entries<TemplateEntry>) {
+pub(super) fn apply(build: &mut ModelBuilder<'_>, file: &str, said: &Entries<TemplateEntry>) {
     let operations = std::mem::take(&mut build.model.operations);
     read(build, file, said, &operations);
     build.model.operations = operations;
 }
 
 fn read(
-    build: &mut Build<'_>,
+    build: &mut ModelBuilder<'_>,
     file: &str,
     said: &Entries<TemplateEntry>,
     operations: &[Operation],
@@ -196,7 +196,7 @@ fn refuse_name(name: &str) -> Option<&'static str> {
 /// A template while it is read.
 struct Reading<'a, 'b> {
     file: &'a str,
-    build: &'a mut Build<'b>,
+    build: &'a mut ModelBuilder<'b>,
     /// Sorted by id.
     operations: &'a [Operation],
     params: BTreeMap<String, ParamType>,
@@ -282,7 +282,7 @@ impl<'a> Reading<'a, '_> {
                 self.error(name.at, what, "Use a directory with `trusted: true`.");
                 break;
             }
-            match prompt::one(&name.value) {
+            match prompt::read_name(&name.value) {
                 Ok(read) => {
                     names.insert(read);
                 }

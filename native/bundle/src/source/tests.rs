@@ -21,16 +21,16 @@ fn load(
     files: &BTreeMap<String, Vec<u8>>,
     vars: &BTreeMap<String, String>,
 ) -> Result<Model, Diagnostics> {
-    super::load(files, vars, accept)
+    BundleReader::new(files, vars, accept).read().map(|bundle| bundle.model().clone())
 }
 
 fn load_at(
     files: &BTreeMap<String, Vec<u8>>,
     vars: &BTreeMap<String, String>,
     now: Time,
-    previous: Option<&Model>,
-) -> Result<Model, Diagnostics> {
-    super::load_at(files, vars, now, previous, accept)
+    previous: Option<&Bundle>,
+) -> Result<Bundle, Diagnostics> {
+    BundleReader::new(files, vars, accept).at(now).after(previous).read()
 }
 
 fn read(files: &[(&str, &str)]) -> Result<Model, String> {
@@ -454,7 +454,8 @@ fn a_destination_without_a_class_for_its_absence_is_the_least_trusted() {
 fn members_of_a_role_join_from_agents_and_subjects() {
     let text = "agents: {a: ['spiffe://${domain}/x']}\nsubjects: {a: [{issuer: corp}, {issuer: corp, claim: sub, equals: me}]}";
     let model = read(&[("x.yaml", text)]).unwrap_or_default();
-    assert_eq!(vec!["a"], model.agent_roles("spiffe://a.example/x").to_vec());
+    let roles = crate::roles::RoleIndex::compile(&model);
+    assert_eq!(vec!["a"], roles.agent_roles("spiffe://a.example/x").to_vec());
     let tests: Vec<_> =
         model.roles.values().flat_map(|r| r.subjects.iter().map(|s| s.test.clone())).collect();
     assert_eq!(vec![ClaimTest::Any, ClaimTest::Equals("sub".into(), "me".into())], tests);
@@ -475,7 +476,8 @@ fn the_digest_is_over_the_files_and_not_over_the_variables() {
     assert_eq!(12, a.revision.len());
     // Moving a byte from the path to the content is another bundle.
     let of = |path: &str, text: &str| {
-        digest(BTreeMap::from([(path.to_owned(), text.as_bytes().to_vec())]).iter())
+        let files = BTreeMap::from([(path.to_owned(), text.as_bytes().to_vec())]);
+        digest(files.iter(), &mut Pause::default())
     };
     assert_ne!(of("ab", "c"), of("a", "bc"));
 }
@@ -507,9 +509,8 @@ fn other_policies_beside_the_same_facts_are_read_as_if_all_was() {
         }
         files
     };
-    let shown = |read: Result<Model, Diagnostics>| {
-        read.map(|model| format!("{:?}", Model { index: Default::default(), ..model }))
-            .map_err(|found| format!("{found:?}"))
+    let shown = |read: Result<Bundle, Diagnostics>| {
+        read.map(|bundle| format!("{:?}", bundle.model())).map_err(|found| format!("{found:?}"))
     };
     let now = Time(1_767_225_600_000);
     let before = load_at(&files(&[]), &vars, now, None);
@@ -537,16 +538,18 @@ fn other_policies_beside_the_same_facts_are_read_as_if_all_was() {
     // What is as before is kept once, and others are let run.
     let mut rests = 0;
     let files_of_one = files(&[("policies/a.cedar", Some(other))]);
-    let beside = load_beside(&files_of_one, &vars, now, Some(&before), accept, &mut || rests += 1)
-        .unwrap_or_default();
+    let mut rest = || rests += 1;
+    let reader = BundleReader::new(&files_of_one, &vars, accept).at(now).after(Some(&before));
+    let beside = reader.pausing(&mut rest).read().unwrap_or_default();
     let is_kept = |(known, one): (&PolicyFile, &PolicyFile)| Arc::ptr_eq(&known.text, &one.text);
-    let kept: Vec<bool> = before.policies.iter().zip(&beside.policies).map(is_kept).collect();
+    let kept: Vec<bool> =
+        before.model().policies.iter().zip(&beside.model().policies).map(is_kept).collect();
     assert_eq!([false, true], *kept);
     assert!(rests > files_of_one.len(), "it rests more often than {rests} times");
     // Of what has a revision of its own, too, and with other variables.
     let own = load_at(&files(&[("bundle.yaml", Some(named))]), &vars, now, None);
     let own = own.unwrap_or_default();
-    assert_eq!("r7", own.revision);
+    assert_eq!("r7", own.model().revision);
     let files = files(&[("bundle.yaml", Some(named)), ("policies/b.cedar", None)]);
     for vars in [vars, BTreeMap::from([("limit".to_owned(), "8".to_owned())])] {
         let anew = shown(load_at(&files, &vars, now, None));

@@ -76,7 +76,8 @@ pub(crate) struct ImplicitEntry {
 /// Any other YAML file of a bundle: facts. A key may stand in several files.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Facts {
+#[schemars(rename = "Facts")]
+pub(crate) struct FactsFile {
     /// Which workloads hold a role.
     #[serde(default)]
     pub(crate) agents: Entries<AgentMembers>,
@@ -940,5 +941,5 @@ pub(crate) enum AnyFile {
     /// `catalog/<system>.mcp.yaml`.
     Catalog(super::mcp::McpFile),
     /// Any other file.
-    Facts(Facts),
+    Facts(FactsFile),
 }

@@ -11,8 +11,8 @@ use crate::evaluate::{self, ContextFacts, Known};
 use crate::mcp::{self, Traffic};
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
-use crate::reach::{Place, Refused};
 use crate::schema::OWN_SYSTEM;
+use crate::soften::{CallPlace, RefusedCall};
 use crate::task::{self, SubjectProof, TaskView};
 
 /// The chain of one caller, against every operation.
@@ -58,7 +58,7 @@ impl<'a> Prospects<'a> {
             };
             located::locate(self.plan, self.facts, operation, traffic)
         };
-        let stopped = |reason| self.softens(Place::Operation(id), reason);
+        let stopped = |reason| self.softens(CallPlace::Operation(id), reason);
         match super::known(operation) {
             Err(refusal) => return stopped(refusal.reason),
             Ok(()) if self.chain.is_empty() => return stopped(ReasonCode::NoCredential),
@@ -72,16 +72,16 @@ impl<'a> Prospects<'a> {
         }
         // Some arguments may give it another tier than its own.
         prepared.tiers.iter().flatten().any(|tier| {
-            let place = Place::Judged { system: &operation.system, tier };
+            let place = CallPlace::Judged { system: &operation.system, tier };
             self.softens(place, ReasonCode::NotPermitted)
         })
     }
 
     /// Whether `mode` would let a denial through.
-    fn softens(&self, place: Place<'_>, reason: ReasonCode) -> bool {
+    fn softens(&self, place: CallPlace<'_>, reason: ReasonCode) -> bool {
         let chain = if self.chain.is_empty() { &[] } else { self.facts.chain };
         let has_task = self.facts.task.and_then(TaskView::real).is_some();
-        let refused = Refused { chain, has_task, place, reason, understood: true };
+        let refused = RefusedCall { chain, has_task, place, reason, understood: true };
         self.plan.softens(&refused, self.now)
     }
 

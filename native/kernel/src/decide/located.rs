@@ -65,7 +65,7 @@ pub(super) fn locate(
     let Some(view) = facts.task.and_then(TaskView::real) else {
         return without(plan, facts, operation, traffic);
     };
-    if view.task.kind.is_started() && plan.model().is_implicit(view.task.assignee()) {
+    if view.task.kind.is_started() && plan.roles().is_implicit(view.task.assignee()) {
         let what = "the bundle lets the agent work without tasks, and so gives it none";
         return Err(Refusal::new(ReasonCode::OutOfScope, what));
     }

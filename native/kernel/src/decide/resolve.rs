@@ -7,9 +7,10 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::arguments::Arguments;
+use crate::canonical::{CanonicalDestination, canonical};
 use crate::decision::{Decision, Facts, ReasonCode, Request, Time};
-use crate::destinations::{self, Placed};
-use crate::directories::{Directories, Query, Says};
+use crate::destinations::ClassifiedDestination;
+use crate::directories::{Directories, DirectoryAnswer, DirectoryQuery};
 use crate::evaluate::Known;
 use crate::history::{ObjectKeys, Subject};
 use crate::json::Value as Json;
@@ -23,9 +24,9 @@ use crate::task::{AgentName, HARNESS_TIER, Names, Task, TaskView, literal, names
 use super::Refusal;
 use super::split::{self, Chosen};
 
-/// Destinations of one request.
+/// JudgedDestinations of one request.
 const MAX_DESTINATIONS: usize = 256;
-/// Destinations of one request that policies can tell apart.
+/// JudgedDestinations of one request that policies can tell apart.
 const MAX_DISTINCT: usize = 16;
 
 /// What a request is about.
@@ -40,7 +41,7 @@ pub(super) struct Resolved<'a> {
     pub(super) labels: Cow<'a, [String]>,
     /// The destinations that policies can tell apart, the worst first; none where the operation has no destination
     /// rule.
-    pub(super) destinations: Destinations<'a>,
+    pub(super) destinations: JudgedDestinations<'a>,
     /// The highest tier of a call in which all destinations are trusted, as the user or a directory vouches for each; none:
     /// in no call.
     pub(super) trusted: Option<Tier>,
@@ -59,11 +60,11 @@ impl Resolved<'_> {
     }
 }
 
-/// Destinations that differ in class or host.
-pub(super) type Destinations<'a> = SmallVec<[Placed<'a>; 1]>;
+/// JudgedDestinations that differ in class or host.
+pub(super) type JudgedDestinations<'a> = SmallVec<[ClassifiedDestination<'a>; 1]>;
 
 /// The class as policies see it.
-pub(super) fn class<'a>(placed: Option<&Placed<'a>>) -> &'a str {
+pub(super) fn class<'a>(placed: Option<&ClassifiedDestination<'a>>) -> &'a str {
     placed.map(|placed| placed.class).filter(|class| !class.is_empty()).unwrap_or(NO_DESTINATION)
 }
 
@@ -91,8 +92,10 @@ pub(super) fn resolve<'a>(
     decision.resource = resource.uid();
     let traffic = plan.traffic(operation, &arguments);
     let (destinations, trusted) = match &operation.destination {
-        Some(_) if !traffic.sends && request.destinations.is_empty() => (Destinations::new(), None),
-        None if request.destinations.is_empty() => (Destinations::new(), None),
+        Some(_) if !traffic.sends && request.destinations.is_empty() => {
+            (JudgedDestinations::new(), None)
+        }
+        None if request.destinations.is_empty() => (JudgedDestinations::new(), None),
         None => {
             return Err(bad(format!(
                 "`{}` sends data nowhere, so no destination may be named",
@@ -350,44 +353,48 @@ fn distinct<'a>(
     (directories, now): (Option<&Directories>, Time),
     request: &Request<'_>,
     all: &mut Vec<String>,
-) -> Result<(Destinations<'a>, Option<Tier>), Refusal> {
+) -> Result<(JudgedDestinations<'a>, Option<Tier>), Refusal> {
     let named = named_destinations(rule, arguments, request)?;
     if named.is_empty() {
         let class = if rule.when_absent.is_empty() {
-            plan.model().least_trusted()
+            plan.destinations().least_trusted()
         } else {
             Some(rule.when_absent.as_str())
         };
-        let nowhere = Placed {
+        let nowhere = ClassifiedDestination {
             class: class.unwrap_or_default(),
             canonical: String::new(),
             host: String::new(),
         };
-        return Ok((Destinations::from_iter([nowhere]), None));
+        return Ok((JudgedDestinations::from_iter([nowhere]), None));
     }
     let model = plan.model();
     let has_directories = !model.directories.is_empty();
-    let mut distinct = Destinations::new();
+    let mut distinct = JudgedDestinations::new();
     let mut trusted = vouching.map(|_| Tier::Critical);
     for raw in named {
-        let (canonical, host) = destinations::canonical(rule.kind, raw)
-            .map_err(|error| bad(format!("a destination: {error}")))?;
-        let query = has_directories.then(|| Query::new(directories, rule.kind, &canonical, now));
+        let CanonicalDestination { text: canonical, host } =
+            canonical(rule.kind, raw).map_err(|error| bad(format!("a destination: {error}")))?;
+        let query =
+            has_directories.then(|| DirectoryQuery::new(directories, rule.kind, &canonical, now));
         let query = query.as_ref();
         // All of them, also those that policies cannot tell apart.
         trusted = trusted.and_then(|tier| {
             let vouched = vouching?.vouches((rule.kind, raw, &canonical), query)?;
             Some(tier.min(vouched))
         });
-        let mut classes = model.classes_of(rule.kind, &canonical, query);
+        let mut classes = plan.destinations().classes(rule.kind, &canonical, query);
         if let Err(place) = all.binary_search(&canonical) {
             all.insert(place, canonical.clone());
         }
         let last = classes.pop().unwrap_or_default();
         for class in classes {
-            add(&mut distinct, Placed { class, canonical: canonical.clone(), host: host.clone() })?;
+            add(
+                &mut distinct,
+                ClassifiedDestination { class, canonical: canonical.clone(), host: host.clone() },
+            )?;
         }
-        add(&mut distinct, Placed { class: last, canonical, host })?;
+        add(&mut distinct, ClassifiedDestination { class: last, canonical, host })?;
     }
     // Of two clearances of which one holds the other, the held one is the smaller: so by size, then by name.
     let clearance =
@@ -399,7 +406,10 @@ fn distinct<'a>(
 }
 
 /// Adds a destination, unless policies cannot tell it from one that is there.
-fn add<'a>(distinct: &mut Destinations<'a>, placed: Placed<'a>) -> Result<(), Refusal> {
+fn add<'a>(
+    distinct: &mut JudgedDestinations<'a>,
+    placed: ClassifiedDestination<'a>,
+) -> Result<(), Refusal> {
     if distinct.iter().any(|known| known.class == placed.class && known.host == placed.host) {
         return Ok(());
     }
@@ -488,10 +498,12 @@ impl<'a> Vouching<'a> {
     fn vouches(
         &self,
         (kind, raw, canonical): (DestinationKind, &str, &str),
-        query: Option<&Query<'_>>,
+        query: Option<&DirectoryQuery<'_>>,
     ) -> Option<Tier> {
         let mut trusted = self.plan.model().directories.iter().filter(|(_, rule)| rule.trusted);
-        if trusted.any(|(name, _)| query.is_some_and(|query| query.ask(name) == Says::Holds)) {
+        if trusted
+            .any(|(name, _)| query.is_some_and(|query| query.ask(name) == DirectoryAnswer::Listed))
+        {
             return Some(Tier::Critical);
         }
         if self.literals.is_none() && self.listed.iter().all(|listed| listed.is_empty()) {

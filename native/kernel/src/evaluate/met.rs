@@ -1,4 +1,4 @@
-//! Principals that were met, as policies of one plan know them: to make one takes longer than to find it again.
+//! Cache of the principals of one plan, in the form that policies read: making one takes longer than finding it again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use quick_cache::sync::Cache;
 
 use super::{Known, Words};
 use crate::decision::{Claim, Principal, Subject};
-use crate::model::Model;
+use crate::roles::RoleIndex;
 
 /// Most bytes of principals that are kept ready.
 const MOST_BYTES: u64 = 4 * 1024 * 1024;
 /// What a principal counts for at least, so that not too many are kept either.
 const LEAST_BYTES: u64 = 1_024;
 
-/// What is kept depends on the principal, its claims and the plan alone, so it serves as long as the plan does.
+/// A cached value depends on the principal, its claims and the plan alone, so it is valid as long as the plan.
 #[derive(Debug)]
 pub(crate) struct Met(Cache<Principal, Arc<Known>, Size>);
 
@@ -27,19 +27,19 @@ impl Default for Met {
 }
 
 impl Met {
-    /// A principal with the roles that it holds in this model.
+    /// A principal with the roles that it holds in the bundle.
     ///
-    /// Args: `words`, `model`: of the one plan that this belongs to.
+    /// `words`, `roles`: of the plan that the cache belongs to.
     pub(crate) fn principal(
         &self,
         words: &Words,
-        model: &Model,
+        roles: &RoleIndex,
         principal: &Principal,
     ) -> Arc<Known> {
         if let Some(met) = self.0.get(principal) {
             return met;
         }
-        let made = Arc::new(words.principal(principal, &model.roles_of(principal)));
+        let made = Arc::new(words.principal(principal, &roles.roles_of(principal)));
         self.0.insert(principal.clone(), Arc::clone(&made));
         made
     }
@@ -100,8 +100,8 @@ mod tests {
     fn plan(facts: &str) -> Plan {
         let files = [("bundle.yaml", "name: met\n"), ("facts.yaml", facts)];
         let files = files.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()));
-        let model = crate::source::load(&files.into(), &BTreeMap::new());
-        Plan::compile(model.map_err(|wrong| format!("{wrong:?}")).unwrap(), None).unwrap()
+        let bundle = crate::source::load(&files.into(), &BTreeMap::new());
+        Plan::compile(bundle.map_err(|wrong| format!("{wrong:?}")).unwrap(), None).unwrap()
     }
 
     /// What is found is what would be made, also of who differs in a claim only; however many are met, few are kept.
@@ -110,7 +110,7 @@ mod tests {
         let plan = plan(
             "subjects:\n  staff: { issuer: corp, claim: groups, contains: staff }\n  all: { issuer: corp }\n",
         );
-        let (words, model) = (&plan.words, plan.model());
+        let (words, roles) = (&plan.words, plan.roles());
         let met = Met::default();
         let staff = Claim::Texts(vec!["staff".to_owned()]);
         let text = Claim::Text("staff".to_owned());
@@ -124,22 +124,22 @@ mod tests {
                 // Too long to be kept.
                 user(&"x".repeat(MOST_BYTES as usize), &[("groups", staff.clone())]),
             ] {
-                let made = words.principal(&who, &model.roles_of(&who));
-                let found = met.principal(words, model, &who);
+                let made = words.principal(&who, &roles.roles_of(&who));
+                let found = met.principal(words, roles, &who);
                 assert_eq!(format!("{made:?}"), format!("{found:?}"));
-                assert_eq!(model.roles_of(&who).to_vec(), found.roles().collect::<Vec<_>>());
+                assert_eq!(roles.roles_of(&who).to_vec(), found.roles().collect::<Vec<_>>());
             }
         }
         assert_eq!(5, met.0.len());
         let most = MOST_BYTES / LEAST_BYTES;
         for number in 0..3 * most {
-            let _made = met.principal(words, model, &user(&number.to_string(), &[]));
+            let _made = met.principal(words, roles, &user(&number.to_string(), &[]));
         }
         assert!((most / 2..=most).contains(&(met.0.len() as u64)), "{}", met.0.len());
         let met = Met::default();
         for number in 0..3 * most {
             let claims = [("groups", Claim::Texts(vec![number.to_string(); 100]))];
-            let _made = met.principal(words, model, &user("carol", &claims));
+            let _made = met.principal(words, roles, &user("carol", &claims));
         }
         assert!(met.0.weight() <= MOST_BYTES && met.0.len() as u64 <= most / 2, "{}", met.0.len());
     }

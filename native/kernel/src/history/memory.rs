@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::decision::{Principal, ReasonCode, Time};
-use crate::destinations::Placed;
+use crate::destinations::ClassifiedDestination;
 use crate::digest::short;
 use crate::evaluate::syntax::{Path, Root};
 use crate::history::sequence::Named;
@@ -95,32 +95,39 @@ pub(crate) struct Memory {
     is_reported: bool,
 }
 
+/// Rules of a bundle that concern one operation.
+pub(crate) struct MemoryRules {
+    pub(crate) recall: Recall,
+    /// Context keys that the policies of the operation read.
+    pub(crate) keys: Keys,
+    /// Some resource that it may act on carries a label.
+    pub(crate) has_labels: bool,
+    /// Time for which data that it writes keeps its labels. `None`: such data has no labels.
+    pub(crate) keeping: Option<Keeping>,
+    /// Relation of the operation to the sequences.
+    pub(crate) named: Vec<Named>,
+    /// Budgets that the operation spends, by position.
+    pub(crate) budgets: Vec<u32>,
+    /// Records that keep the progress of those sequences and budgets.
+    pub(crate) holders: Holders,
+}
+
 impl Memory {
-    /// Args:
-    /// * `keys`: the context keys that its policies read.
-    /// * `labelled`: some resource that it may act on carries a label.
-    /// * `kept`: how what is written into its collection keeps labels; none: nothing that is written there has any.
-    pub(crate) fn of(
-        model: &Model,
-        recall: Recall,
-        operation: &Operation,
-        keys: Keys,
-        (labelled, kept): (bool, Option<Keeping>),
-        (named, budgets): (Vec<Named>, Vec<u32>),
-        holders: Holders,
-    ) -> Self {
+    /// Compiles the relation of an operation to the history.
+    pub(crate) fn of(model: &Model, operation: &Operation, rules: MemoryRules) -> Self {
         if operation.system == OWN_SYSTEM {
             return Self::default();
         }
+        let MemoryRules { recall, keys, has_labels, keeping, named, budgets, holders } = rules;
         let raised = model.raises.labels.values().any(|tier| *tier > operation.tier);
-        // Without a destination nothing can be in excess of what it is cleared for.
+        // A call without a destination has no labels in excess of a clearance.
         let excess = keys.contains(Key::Excess) && operation.destination.is_some();
         let ordered = keys.contains(Key::Sequences) && named.iter().any(|named| named.is_last());
         let returns =
             [Effect::Read, Effect::Execute].iter().any(|one| operation.effects.contains(one));
-        let objects = kept.is_some();
-        let brings = !operation.yields.1.is_empty() || (returns && (labelled || objects));
-        let writes = kept.filter(|_| operation.effects.contains(&Effect::Write));
+        let objects = keeping.is_some();
+        let brings = !operation.yields.1.is_empty() || (returns && (has_labels || objects));
+        let writes = keeping.filter(|_| operation.effects.contains(&Effect::Write));
         let labels = keys.contains(Key::Session) || excess || raised;
         let joins = labels && operation.destination.is_some();
         let remembers = joins || writes.is_some() || keys.contains(Key::Remembered);
@@ -412,7 +419,7 @@ impl<'a> Carried<'a> {
         self,
         model: &Model,
         operation: &Operation,
-        destinations: &[Placed<'_>],
+        destinations: &[ClassifiedDestination<'_>],
     ) -> Tier {
         if operation.system == OWN_SYSTEM {
             return operation.tier;

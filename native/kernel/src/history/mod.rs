@@ -9,8 +9,9 @@ mod sequence;
 
 pub use authz_base::record::history::*;
 pub use renewal::Renewal;
+pub(crate) use renewal::StoredRules;
 
 pub(crate) use budget::{Budgets, Spends};
 pub(crate) use check::{changed, check, recounted};
-pub(crate) use memory::{Carried, Memory, Recall};
-pub(crate) use sequence::{Sequences, Subject};
+pub(crate) use memory::{Carried, Memory, MemoryRules, Recall};
+pub(crate) use sequence::{Named, Sequences, Subject};

@@ -1,32 +1,42 @@
-//! What becomes of the progress of rules where one bundle follows another.
+//! Progress of rules when one bundle follows another.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::plan::Plan;
+use super::{Budgets, Sequences};
 
-/// What a bundle makes of the sequences and budgets of the one before, each as `sequences.NAME` or `budgets.NAME`.
+/// Sequences and budgets of a bundle compared with the bundle before, each as `sequences.NAME` or `budgets.NAME`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Renewal {
-    /// How many say what they said before: their progress goes on.
+    /// Number of rules that mean the same as before: their progress goes on.
     pub carried: usize,
-    /// Those that say something else: what live sessions did before does not count for them.
+    /// Rules that mean something else: earlier events of live sessions do not count for them.
     pub changed: Vec<String>,
-    /// Those that were not there.
+    /// New rules.
     pub added: Vec<String>,
-    /// Those that are not there any more. Their progress is kept, and counts once they are there again as they were.
+    /// Rules that the new bundle lacks. Their progress is kept, and counts again if the same rule comes back.
     pub removed: Vec<String>,
 }
 
-impl Plan {
-    /// Tells what becomes of the progress of rules where this plan follows another.
-    #[must_use]
-    pub fn renewal(&self, before: &Self) -> Renewal {
-        let (was, is) = (before.stored(), self.stored());
-        let mut renewal = Renewal::default();
-        for (name, stored) in &is {
-            match was.get(name) {
+/// Names under which the progress of each rule is stored, by `sequences.NAME` or `budgets.NAME`.
+pub(crate) struct StoredRules<'a>(BTreeMap<String, &'a str>);
+
+impl<'a> StoredRules<'a> {
+    /// The rules of one bundle.
+    pub(crate) fn of(sequences: &'a Sequences, budgets: &'a Budgets) -> Self {
+        let of = |kind: &'static str| move |(name, stored)| (format!("{kind}.{name}"), stored);
+        let sequences = sequences.stored().into_iter().map(of("sequences"));
+        Self(sequences.chain(budgets.stored().into_iter().map(of("budgets"))).collect())
+    }
+}
+
+impl Renewal {
+    /// Compares the rules of a bundle with those of the bundle before.
+    pub(crate) fn of(before: &StoredRules<'_>, after: &StoredRules<'_>) -> Self {
+        let mut renewal = Self::default();
+        for (name, stored) in &after.0 {
+            match before.0.get(name) {
                 Some(known) if known == stored => {
                     renewal.carried = renewal.carried.saturating_add(1);
                 }
@@ -34,14 +44,8 @@ impl Plan {
                 None => renewal.added.push(name.clone()),
             }
         }
-        renewal.removed = was.into_keys().filter(|name| !is.contains_key(name)).collect();
+        let removed = before.0.keys().filter(|name| !after.0.contains_key(*name));
+        renewal.removed = removed.cloned().collect();
         renewal
-    }
-
-    /// Under which name the progress of each rule is stored.
-    fn stored(&self) -> BTreeMap<String, &str> {
-        let of = |kind: &'static str| move |(name, stored)| (format!("{kind}.{name}"), stored);
-        let sequences = self.sequences.stored().into_iter().map(of("sequences"));
-        sequences.chain(self.budgets.stored().into_iter().map(of("budgets"))).collect()
     }
 }

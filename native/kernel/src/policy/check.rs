@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use authz_bundle::bundle::Bundle;
+
 use super::Placed;
 use crate::arguments::{ArgumentType, Member};
 use crate::diagnostic::{Diagnostics, unknown};
@@ -70,11 +72,11 @@ pub(crate) fn check(
     placed: &Placed,
     catalog: &Catalog<'_>,
     names: &Names,
-    model: &Model,
+    bundle: &Bundle,
     diagnostics: &mut Diagnostics,
 ) -> Option<Covered> {
     let mut own = Diagnostics::new();
-    let covered = check_all(placed, catalog, names, model, &mut own);
+    let covered = check_all(placed, catalog, names, bundle, &mut own);
     let wrong = own.has_errors();
     diagnostics.append(own);
     // The validator would only repeat what is wrong already.
@@ -85,9 +87,10 @@ fn check_all(
     placed: &Placed,
     catalog: &Catalog<'_>,
     names: &Names,
-    model: &Model,
+    bundle: &Bundle,
     diagnostics: &mut Diagnostics,
 ) -> Option<Covered> {
+    let model = bundle.model();
     let policy = &placed.policy;
     let reading = &policy.reading;
     if reading.too_large {
@@ -100,7 +103,7 @@ fn check_all(
     }
     let covered = scope(placed, catalog, diagnostics)?;
     for name in &reading.names {
-        named(placed, name, catalog, names, model, diagnostics);
+        named(placed, name, catalog, names, bundle, diagnostics);
         reached(placed, name, &covered, catalog, model, diagnostics);
     }
     keys(placed, diagnostics);
@@ -205,15 +208,16 @@ fn named(
     name: &Named,
     catalog: &Catalog<'_>,
     names: &Names,
-    model: &Model,
+    bundle: &Bundle,
     diagnostics: &mut Diagnostics,
 ) {
+    let model = bundle.model();
     let at = || placed.place(name.offset);
     let id = name.id.as_str();
     match name.kind.as_str() {
         "Action" => action(placed, name, catalog, diagnostics),
         "Agent" => {
-            if model.agent_roles(id).is_empty() {
+            if bundle.tables().roles.agent_roles(id).is_empty() {
                 diagnostics.error(
                     &at(),
                     format!("no registration under `agents` matches `Agent::\"{id}\"`, so the policy could never match"),

@@ -1,4 +1,4 @@
-//! Policies: read, checked, validated, and cached by their text.
+//! Policies: parsed, checked, validated, and cached by their text.
 
 mod annotations;
 mod check;
@@ -12,11 +12,12 @@ use crate::evaluate::syntax::{self, Lines, Parsed, Reading};
 use crate::evaluate::{Rule, Shared};
 use crate::model::{Location, PolicyFile};
 use crate::table::Table;
+use crate::work::Work;
 
 pub(crate) use check::{Catalog, Covered, Target, check};
-pub(crate) use validate::validate;
+pub(crate) use validate::{SchemaTexts, validate};
 
-/// One policy; depends on its text alone, so that a reload shares it.
+/// One policy. It depends on its text alone, so that a reload shares it.
 #[derive(Debug)]
 pub(crate) struct Policy {
     pub(crate) id: String,
@@ -59,36 +60,33 @@ impl Placed {
     }
 }
 
-/// What a plan keeps so that the next one need not parse and validate again.
+/// Parsed policies by file, so that the next plan need not parse and validate them again.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     files: Table<String, (PolicyFile, Vec<u32>)>,
 }
 
 impl Cache {
-    /// What it keeps of each file.
+    /// The files with the positions of their policies.
     pub(crate) fn into_files(self) -> impl Iterator<Item = (PolicyFile, Vec<u32>)> {
         self.files.into_values()
     }
 }
 
-/// Reads all files: parses what the previous plan did not, and checks ids and annotations.
+/// Reads all files: parses the files that the previous plan does not have, and checks ids and annotations.
 ///
-/// Args:
-/// * `previous`: the cache and the policies of the plan that serves now.
-/// * `rest`: called before each file.
+/// `previous`: the cache and the policies of the plan that serves now.
 pub(crate) fn read<'a>(
     files: &[PolicyFile],
     previous: Option<(&'a Cache, &'a [Placed])>,
-    rest: &mut (dyn FnMut() + Send),
-    diagnostics: &mut Diagnostics,
+    work: &mut Work<'_>,
 ) -> (Cache, Vec<Placed>) {
     let mut cache = Cache::default();
     let mut all: Vec<Placed> = Vec::new();
     let mut shared = Shared::default();
     let mut by_text: Option<Table<&'a str, &'a Placed>> = None;
     for file in files {
-        rest();
+        work.pause.rest();
         let first = all.len();
         let known = previous.and_then(|(cache, placed)| {
             let (old, indices) = cache.files.get(&file.file)?;
@@ -103,18 +101,18 @@ pub(crate) fn read<'a>(
             let by_text = by_text.get_or_insert_with(|| {
                 let placed = previous.map(|(_, placed)| placed).unwrap_or_default();
                 let named = |placed: &'a Placed| {
-                    rest();
+                    work.pause.rest();
                     (placed.policy.text.as_ref(), placed)
                 };
                 placed.iter().map(named).collect()
             });
             match syntax::parse(&file.file, &file.text) {
-                Err(errors) => diagnostics.append(errors),
+                Err(errors) => work.found.append(errors),
                 Ok(parsed) => {
                     for parsed in parsed {
                         match by_text.get(parsed.text.as_ref()) {
                             Some(known) => all.push(Placed { at: parsed.at, ..(*known).clone() }),
-                            None => all.extend(new(parsed, &mut shared, diagnostics)),
+                            None => all.extend(new(parsed, &mut shared, &mut work.found)),
                         }
                     }
                 }
@@ -123,7 +121,7 @@ pub(crate) fn read<'a>(
         let indices = (first..all.len()).filter_map(|index| u32::try_from(index).ok()).collect();
         cache.files.insert(file.file.clone(), (file.clone(), indices));
     }
-    unique(&all, rest, diagnostics);
+    refuse_repeated_ids(&all, work);
     (cache, all)
 }
 
@@ -149,12 +147,12 @@ fn new(parsed: Parsed, shared: &mut Shared, diagnostics: &mut Diagnostics) -> Op
     Some(Placed { policy: Arc::new(policy), at: parsed.at, validated: None })
 }
 
-fn unique(all: &[Placed], rest: &mut (dyn FnMut() + Send), diagnostics: &mut Diagnostics) {
+fn refuse_repeated_ids(all: &[Placed], work: &mut Work<'_>) {
     let mut seen: Table<&str, &Location> = Table::default();
     for placed in all {
-        rest();
+        work.pause.rest();
         if let Some(first) = seen.insert(&placed.policy.id, &placed.at) {
-            diagnostics.error(
+            work.found.error(
                 &placed.at,
                 format!("the id `{}` is also at {}:{}", placed.policy.id, first.file, first.line),
                 "Give each policy an `@id` of its own.",

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr as _;
 
+use authz_bundle::pause::Pause;
 use cedar_policy::{PolicySet, Schema, SchemaFragment, ValidationMode, Validator};
 use miette::Diagnostic as _;
 use sha2::{Digest as _, Sha256};
@@ -14,30 +15,35 @@ use sha2::{Digest as _, Sha256};
 use super::{Catalog, Covered, Placed};
 use crate::diagnostic::Diagnostics;
 use crate::table::Table;
+use crate::work::Work;
 
 /// Attributes of principal, action, resource and context may be read; those of entities found there may not.
 const LEVEL: u32 = 1;
 
-/// Validates every policy that was not found valid under the same part of the schema before.
+/// Cedar schema of a bundle, in parts.
+pub(crate) struct SchemaTexts {
+    /// Entity types and action groups.
+    pub(crate) prelude: String,
+    /// Declaration of each operation, by position.
+    pub(crate) actions: Vec<String>,
+}
+
+/// Validates each policy, unless it was valid under the same part of the schema before.
 ///
-/// Args:
-/// * `covered`: by position, what each policy's scope covers; none where a check has failed already.
-/// * `prelude`: entity types and action groups; `actions`: each operation's declaration, by position.
-/// * `rest`: called before each schema.
+/// `covered`: the operations that each policy's scope covers, by position; `None` for a policy with an error.
 pub(crate) fn validate(
     policies: &mut [Placed],
     covered: &[Option<Covered>],
     catalog: &Catalog<'_>,
-    prelude: &str,
-    actions: &[String],
-    rest: &mut (dyn FnMut() + Send),
-    diagnostics: &mut Diagnostics,
+    texts: &SchemaTexts,
+    work: &mut Work<'_>,
 ) {
+    let SchemaTexts { prelude, actions } = texts;
     let base: [u8; 32] = Sha256::digest(prelude).into();
     let digests: Vec<[u8; 32]> = actions.iter().map(|text| Sha256::digest(text).into()).collect();
     let mut parts: Table<Covered, Vec<usize>> = Table::default();
     for (index, (placed, covered)) in policies.iter().zip(covered).enumerate() {
-        rest();
+        work.pause.rest();
         if let Some(covered) = covered {
             parts.entry(widened(placed, covered, catalog)).or_default().push(index);
         }
@@ -47,7 +53,7 @@ pub(crate) fn validate(
     parts.sort_by_key(|(_, members)| members.first().copied());
     let mut shared = None;
     for (part, members) in parts {
-        rest();
+        work.pause.rest();
         let mut digest = Sha256::new();
         digest.update(base);
         let list: Vec<usize> = match part {
@@ -68,9 +74,9 @@ pub(crate) fn validate(
             continue;
         }
         let own = list.iter().filter_map(|index| actions.get(*index)).map(String::as_str);
-        let schema = schema(&mut shared, prelude, &own.collect::<String>(), rest);
-        rest();
-        for (index, valid) in judge(policies, &stale, schema, diagnostics) {
+        let schema = schema(&mut shared, prelude, &own.collect::<String>(), &mut work.pause);
+        work.pause.rest();
+        for (index, valid) in judge(policies, &stale, schema, &mut work.found) {
             if let Some(placed) = policies.get_mut(index) {
                 placed.validated = valid.then_some(digest);
             }
@@ -91,22 +97,21 @@ fn widened(placed: &Placed, covered: &Covered, catalog: &Catalog<'_>) -> Covered
 
 /// The schema of some operations.
 ///
-/// Args:
-/// * `shared`: what all of them have in common, once it was read.
+/// `shared`: the prelude, once it was read.
 fn schema(
     shared: &mut Option<SchemaFragment>,
     prelude: &str,
     actions: &str,
-    rest: &mut (dyn FnMut() + Send),
+    pause: &mut Pause<'_>,
 ) -> Result<Schema, String> {
     let read = |text: &str| SchemaFragment::from_str(text).map_err(|error| error.to_string());
     let prelude = match shared {
         Some(prelude) => prelude.clone(),
         None => shared.insert(read(prelude)?).clone(),
     };
-    rest();
+    pause.rest();
     let actions = read(actions)?;
-    rest();
+    pause.rest();
     Schema::from_schema_fragments([prelude, actions]).map_err(|error| error.to_string())
 }
 

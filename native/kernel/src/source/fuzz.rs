@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::decision::Time;
+use crate::destinations::DestinationIndex;
 use crate::json;
-use crate::mcp::{Endpoint, EndpointTool, Kind};
+use crate::mcp::{Endpoint, EndpointTool, MessageKind};
 use crate::model::DestinationKind;
 use crate::routes::{Body, HttpRequest};
 use crate::task;
@@ -175,7 +176,7 @@ pub fn message(bytes: &[u8]) {
         let request = HttpRequest { method, host: "", path: "/mcp", headers: &headers, body };
         let Ok(call) = endpoint.read(&request) else { continue };
         readable(&call.arguments);
-        if call.envelope.kind == Kind::ToolCall {
+        if call.envelope.kind == MessageKind::ToolCall {
             let Body::Whole(bytes) = request.body else { continue };
             let plain: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
             assert_eq!(
@@ -190,8 +191,7 @@ pub fn message(bytes: &[u8]) {
 /// Classifies a destination of each kind; a canonical form must be its own canonical form.
 pub fn destination(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let mut model = crate::model::Model::default();
-    model.build_index();
+    let destinations = DestinationIndex::default();
     for kind in [
         DestinationKind::Email,
         DestinationKind::UrlHost,
@@ -199,9 +199,9 @@ pub fn destination(bytes: &[u8]) {
         DestinationKind::Account,
         DestinationKind::Path,
     ] {
-        let Ok(placed) = model.classify_destination(kind, text) else { continue };
+        let Ok(placed) = destinations.classify(kind, text) else { continue };
         if kind != DestinationKind::UrlHost {
-            let again = model.classify_destination(kind, &placed.canonical);
+            let again = destinations.classify(kind, &placed.canonical);
             assert_eq!(Ok(&placed), again.as_ref(), "a canonical form changes");
         }
     }

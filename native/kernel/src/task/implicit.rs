@@ -56,7 +56,7 @@ pub fn implicit(
 ) -> Result<Option<Task>, Refused> {
     let Some(rule) = &plan.model().tasks.implicit else { return Ok(None) };
     let Some(Principal::Agent { spiffe_id, trust_domain }) = chain.last() else { return Ok(None) };
-    if !plan.model().is_implicit(spiffe_id) {
+    if !plan.roles().is_implicit(spiffe_id) {
         return Ok(None);
     }
     let Some(id) = implicit_id(chain) else { return Ok(None) };
@@ -97,7 +97,7 @@ pub fn renewed(plan: &Plan, known: &Arc<Task>) -> Result<Option<Arc<Task>>, Refu
             && rule.template == known.template
             && rule.tier_cap == known.tier_cap
     });
-    if !plan.model().is_implicit(known.assignee()) {
+    if !plan.roles().is_implicit(known.assignee()) {
         return Ok(None);
     }
     if is_same {

@@ -31,7 +31,7 @@ pub fn subject_refused<E>(
     has_subject: bool,
     has_acted: impl FnOnce() -> Result<bool, E>,
 ) -> Result<Option<Refused>, E> {
-    let (reason, what) = match (plan.model().subject_rule(agent), has_subject) {
+    let (reason, what) = match (plan.roles().subject_rule(agent), has_subject) {
         (Some(OnBehalf::Required), false) => (
             ReasonCode::NoCredential,
             "the token of the subject is missing, and the agent acts for one (`subject: required`)",
@@ -55,7 +55,7 @@ pub fn is_alone(plan: &Plan, task: &Task) -> bool {
     !task.kind.is_started()
         && task.subject.is_none()
         && !task.agents.is_empty()
-        && plan.model().subject_rule(task.assignee()) == Some(OnBehalf::Optional)
+        && plan.roles().subject_rule(task.assignee()) == Some(OnBehalf::Optional)
 }
 
 /// A session of an agent alone that what restricts the agent in another session is carried over to.
@@ -76,7 +76,7 @@ pub fn alones_of(plan: &Plan, task: &Task) -> Vec<Alone> {
         return Vec::new();
     }
     let is_optional = |agent: &&AgentName| {
-        plan.model().subject_rule(&agent.spiffe_id) == Some(OnBehalf::Optional)
+        plan.roles().subject_rule(&agent.spiffe_id) == Some(OnBehalf::Optional)
     };
     let acting = task.agents.last();
     let mut all: Vec<Alone> = Vec::new();
@@ -100,7 +100,7 @@ pub fn alones_of(plan: &Plan, task: &Task) -> Vec<Alone> {
 /// bounds it; none where the agent may not leave the subject out.
 #[must_use]
 pub fn alone_without_task(plan: &Plan, agent: AgentName) -> Option<(String, Arc<Task>)> {
-    let is_optional = plan.model().subject_rule(&agent.spiffe_id) == Some(OnBehalf::Optional);
+    let is_optional = plan.roles().subject_rule(&agent.spiffe_id) == Some(OnBehalf::Optional);
     let alone = taskless(&[agent.principal()], "").filter(|_| is_optional)?;
     Some((alone.id.clone(), Arc::new(alone)))
 }
@@ -110,7 +110,7 @@ pub fn alone_without_task(plan: &Plan, agent: AgentName) -> Option<(String, Arc<
 #[must_use]
 pub fn carrier_of(plan: &Plan, view: TaskView<'_>) -> Option<String> {
     let task = view.task;
-    let may_leave_out = || plan.model().subject_rule(task.assignee()) == Some(OnBehalf::Optional);
+    let may_leave_out = || plan.roles().subject_rule(task.assignee()) == Some(OnBehalf::Optional);
     let agent = task.agents.last().filter(|_| view.is_left_out() && may_leave_out())?;
     taskless(&[agent.principal()], "").map(|alone| alone.id)
 }
@@ -130,7 +130,7 @@ pub fn barred_alone(plan: &Plan, known: Option<&Task>, task: &Task, now: Time) -
 #[must_use]
 pub fn alone_pair(plan: &Plan, task: &Task) -> Option<RecordKey> {
     let may_leave_out = task.subject.is_some()
-        && plan.model().subject_rule(task.assignee()) == Some(OnBehalf::Optional);
+        && plan.roles().subject_rule(task.assignee()) == Some(OnBehalf::Optional);
     let agent = task.agents.last().filter(|_| may_leave_out)?;
     Holder::Pair.key(&[agent.principal()])
 }

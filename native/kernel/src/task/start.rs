@@ -238,7 +238,7 @@ pub fn extend(task: &mut Task, names: Names) {
 
 /// Refuses a task for an agent that works without tasks: it would choose by leaving the task out which bounds count.
 fn may_be_given(plan: &Plan, assignee: &AgentName) -> Result<(), Refused> {
-    if plan.model().is_implicit(&assignee.spiffe_id) {
+    if plan.roles().is_implicit(&assignee.spiffe_id) {
         let what = "the agent works without tasks (`implicit_tasks.agents`), and so is given none";
         return Err(Refused::new(ReasonCode::NotPermitted, what));
     }

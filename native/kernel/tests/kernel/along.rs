@@ -145,7 +145,7 @@ fn the_least_isolated_role_and_the_longest_memory_count() {
         &format!("\n  bots: {agents}"),
     );
     let plan = compiled("{name: a}", &facts, POLICIES).unwrap_or_else(|error| panic!("{error}"));
-    let memory = |agent: &str| plan.model().memory_of(&format!("spiffe://a.example/ns/{agent}"));
+    let memory = |agent: &str| plan.roles().memory_of(&format!("spiffe://a.example/ns/{agent}"));
     let hours = |isolated, hours: i64| AgentMemory { isolated, ms: hours * 3_600_000 };
     assert_eq!(hours(Isolation::PerTask, 2), memory("x/sa/bot"));
     assert_eq!(hours(Isolation::PerSubject, 2), memory("desk/sa/bot"));

@@ -211,7 +211,7 @@ fn a_higher_limit_keeps_what_was_spent() {
     session.apply(decision.changes(false), "d", "s.o0", NOW);
     assert_eq!("BUDGET_EXCEEDED", ask(&two, &session).reason.as_str());
     assert_eq!("PERMITTED", ask(&other, &session).reason.as_str());
-    let warned = Plan::compile(other.model().clone(), Some(&one)).unwrap();
+    let warned = Plan::compile(other.bundle().clone(), Some(&one)).unwrap();
     assert!(warned.warnings().iter().any(|one| one.to_string().contains("counts something else")));
 }
 

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
+use authz_kernel::bundle::Bundle;
 use authz_kernel::decision::{
     Claim, Decision, Facts, Principal, Proof, ProofMethod, Request, Subject, Time,
 };
+use authz_kernel::diagnostic::Diagnostics;
 use authz_kernel::history::{HistoryView, KEPT_MS, SessionHistory};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::{
@@ -222,20 +224,24 @@ pub(crate) fn model(policies: &str) -> Model {
         ..operation("mail.drop", &[], Tier::High, json!({"type": "object", "properties": {}}))
     };
     model.operations = vec![delete, get, refund, search, drop, send, status];
-    model.build_index();
     model
 }
 
 pub(crate) const PERMIT_ALL: &str = "@id(\"all\") permit(principal, action, resource);\n";
 
+/// Compiles a model that was made by hand.
+pub(crate) fn compile(model: Model, previous: Option<&Plan>) -> Result<Plan, Diagnostics> {
+    Plan::compile(Bundle::of(model)?, previous)
+}
+
 /// The plan of the support desk.
 pub(crate) fn plan(policies: &str) -> Plan {
-    Plan::compile(model(policies), None).unwrap_or_else(|errors| panic!("{errors}"))
+    compile(model(policies), None).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 /// What is wrong with policies, one line each.
 pub(crate) fn refusals(policies: &str) -> Vec<String> {
-    match Plan::compile(model(policies), None) {
+    match compile(model(policies), None) {
         Ok(_) => Vec::new(),
         Err(errors) => errors.iter().map(ToString::to_string).collect(),
     }

@@ -64,7 +64,7 @@ impl Session {
     fn call(&mut self, changes: &HistoryChanges, name: &str) -> String {
         self.calls += 1;
         let id = format!("d{}", self.calls);
-        let within = changes.within(self.plan.model(), &context(name));
+        let within = changes.within(self.plan.bundle(), &context(name));
         let changes = if name.is_empty() { changes } else { &within };
         self.history.apply(changes, &id, "s.get", Time(1_000 + self.calls));
         id

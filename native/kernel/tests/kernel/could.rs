@@ -2,12 +2,12 @@
 
 use authz_kernel::decide::Prospects;
 use authz_kernel::decision::{Facts, Principal};
-use authz_kernel::mode::{Entry, Mode};
+use authz_kernel::mode::{Mode, ModeRule};
 use authz_kernel::model::{Split, TierRequirements};
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{TaskView, taskless};
 
-use crate::common::{NOW, PERMIT_ALL, alice, bot, facts, model, plan};
+use crate::common::{NOW, PERMIT_ALL, alice, bot, compile, facts, model, plan};
 
 fn listed(plan: &Plan, chain: &[Principal]) -> Vec<String> {
     let own = taskless(chain, "");
@@ -112,7 +112,7 @@ fn a_permit_that_can_never_fire_permits_nothing() {
 fn a_tier_that_nothing_can_meet_takes_it_off_the_list() {
     let mut model = model(PERMIT_ALL);
     model.tiers[0] = TierRequirements { subject: true, ..TierRequirements::default() };
-    let plan = Plan::compile(model, None).unwrap();
+    let plan = compile(model, None).unwrap();
     let could = |chain: &[Principal]| listed(&plan, chain).contains(&"crm.get".to_owned());
     assert!(could(&[alice(), bot()]));
     assert!(!could(&[bot()]));
@@ -123,14 +123,14 @@ fn a_tier_that_nothing_can_meet_takes_it_off_the_list() {
 #[test]
 fn what_is_only_observed_is_let_through_and_so_listed() {
     let mut model = model("");
-    let entry = Entry {
+    let rule = ModeRule {
         mode: Mode::Observe,
         owner: "sec@corp.example".to_owned(),
         until: Some(authz_kernel::decision::Time(NOW.0 + 1_000)),
         at: authz_kernel::model::Location::default(),
     };
-    model.modes.systems.insert("mail".to_owned(), entry);
-    let plan = Plan::compile(model, None).unwrap();
+    model.modes.systems.insert("mail".to_owned(), rule);
+    let plan = compile(model, None).unwrap();
     let observed = ["mail.drop", "mail.send", "mail.status"];
     assert_eq!(observed.as_slice(), listed(&plan, &[bot()]));
     assert_eq!(observed.as_slice(), listed(&plan, &[]), "also for nobody");
@@ -149,7 +149,7 @@ fn a_split_operation_is_listed_with_its_cases() {
         when_absent: None,
     };
     model.splits.insert("crm.customer".to_owned(), split);
-    let plan = Plan::compile(model, None).unwrap();
+    let plan = compile(model, None).unwrap();
     assert_eq!(["crm.customer", "crm.get"].as_slice(), listed(&plan, &[bot()]));
 }
 

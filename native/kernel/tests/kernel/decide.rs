@@ -6,7 +6,7 @@ use authz_kernel::model::{Approval, Model};
 use authz_kernel::plan::Plan;
 use std::time::Duration;
 
-use crate::common::{NOW, PERMIT_ALL, alice, ask, bot, facts, model, plan, request};
+use crate::common::{NOW, PERMIT_ALL, alice, ask, bot, compile, facts, model, plan, request};
 
 fn answer(decision: &Decision) -> (Outcome, ReasonCode) {
     (decision.outcome, decision.reason)
@@ -15,7 +15,7 @@ fn answer(decision: &Decision) -> (Outcome, ReasonCode) {
 fn with(policies: &str, change: impl FnOnce(&mut Model)) -> Plan {
     let mut model = model(policies);
     change(&mut model);
-    Plan::compile(model, None).unwrap_or_else(|errors| panic!("{errors}"))
+    compile(model, None).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 #[test]

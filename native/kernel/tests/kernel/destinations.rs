@@ -7,7 +7,7 @@ use authz_kernel::model::{DestinationClass, DestinationKind, Location, Model};
 use authz_kernel::plan::Plan;
 use serde_json::json;
 
-use crate::common::{PERMIT_ALL, ask, model};
+use crate::common::{PERMIT_ALL, ask, compile, model};
 
 /// The support desk with these classes: name, patterns, clearance.
 fn with(policies: &str, classes: &[(&str, &[&str], &[&str])]) -> Model {
@@ -28,12 +28,11 @@ fn with(policies: &str, classes: &[(&str, &[&str], &[&str])]) -> Model {
             rule.when_absent.clear();
         }
     }
-    model.build_index();
     model
 }
 
 fn compiled(model: Model) -> Plan {
-    Plan::compile(model, None).unwrap_or_else(|errors| panic!("{errors}"))
+    compile(model, None).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 fn send(plan: &Plan, to: &[&str]) -> Decision {

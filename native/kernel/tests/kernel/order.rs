@@ -260,7 +260,7 @@ fn a_rule_that_was_changed_begins_anew_and_says_so() {
     assert_eq!(1, ask(&same, &session, "s.b").sequences.len());
     assert!(ask(&other, &session, "s.b").sequences.is_empty());
     let again = |plan: &Plan| {
-        let plan = Plan::compile(plan.model().clone(), Some(&before)).unwrap();
+        let plan = Plan::compile(plan.bundle().clone(), Some(&before)).unwrap();
         plan.warnings().iter().filter(|one| one.to_string().contains("begins anew")).count()
     };
     assert_eq!((0, 1), (again(&same), again(&other)));

@@ -10,7 +10,6 @@ use authz_kernel::decision::{
 };
 use authz_kernel::history::HistoryView;
 use authz_kernel::mcp::ServerTask;
-use authz_kernel::plan::Plan;
 use authz_kernel::task::{TaskView, taskless};
 use cedar_policy::{
     Authorizer, Context, Decision, Effect, Entities, EntityUid, Policy, PolicyId, PolicySet, Schema,
@@ -19,7 +18,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::json;
 
-use crate::common::{NOTHING, NOW, alice, bot, model};
+use crate::common::{NOTHING, NOW, alice, bot, compile, model};
 
 /// Policy sets, and requests for each: 10,000 cases.
 const SETS: u32 = 250;
@@ -440,7 +439,7 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
         }
         let tiers: HashMap<String, i64> =
             model.operations.iter().map(|o| (o.id.clone(), o.tier as i64)).collect();
-        let Ok(plan) = Plan::compile(model, None) else {
+        let Ok(plan) = compile(model, None) else {
             // Some combinations can never match, and are rightly refused.
             return Err(TestCaseError::reject("refused"));
         };

@@ -1,8 +1,7 @@
 //! What refuses a bundle, word for word.
 
-use crate::common::{model, operation, refusals};
+use crate::common::{compile, model, operation, refusals};
 use authz_kernel::model::{Effect, Operation, ResourceRule, Spelling, Tier};
-use authz_kernel::plan::Plan;
 
 /// Each policy is refused with exactly these lines (the file name left out).
 const REFUSED: &[(&str, &[&str])] = &[
@@ -245,14 +244,11 @@ fn a_policy_on_a_group_may_not_read_an_argument_of_two_types() {
     let mut two = model(
         "@id(\"a\") forbid(principal, action in Action::\"effect:read\", resource) when { context.input has limit && context.input.limit > 5 };",
     );
-    assert!(
-        Plan::compile(two.clone(), None).is_ok(),
-        "operations without the argument do not matter"
-    );
+    assert!(compile(two.clone(), None).is_ok(), "operations without the argument do not matter");
     let status = two.operations.iter_mut().find(|operation| operation.id == "mail.status").unwrap();
     status.input =
         serde_json::json!({"type": "object", "properties": {"limit": {"type": "string"}}}).into();
-    assert!(Plan::compile(two, None).is_err());
+    assert!(compile(two, None).is_err());
 }
 
 #[test]
@@ -262,7 +258,7 @@ fn names_that_are_ours_are_refused() {
     taken.systems.insert("authz".to_owned(), system);
     let class = taken.destinations["external"].clone();
     taken.destinations.insert("none".to_owned(), class);
-    let errors = Plan::compile(taken, None).unwrap_err().to_string();
+    let errors = compile(taken, None).unwrap_err().to_string();
     assert_eq!(
         "support.yaml:1:3: the system `authz` is this server. Use another name.\n\
          support.yaml:9:3: the destination class `none` stands for an operation without destination. Use another name.",
@@ -361,7 +357,8 @@ fn long_chains_of_attributes_are_refused() {
 fn a_short_stack_of_the_caller_hides_no_error() {
     let typo = "@id(\"a\") forbid(principal, action, resource) when { context.tier == \"x\" };";
     let model = model(typo);
-    let compile = move || Plan::compile(model, None).map(drop).map_err(|errors| errors.to_string());
+    let compile =
+        move || crate::common::compile(model, None).map(drop).map_err(|errors| errors.to_string());
     let thread = std::thread::Builder::new().stack_size(128 << 10).spawn(compile).unwrap();
     let errors = thread.join().unwrap().unwrap_err();
     assert!(errors.starts_with("policies/support.cedar:1:"), "{errors}");
@@ -384,7 +381,7 @@ fn with_orders(policies: &str) -> Vec<String> {
         }),
         ..operation("crm.del_order", &[Effect::Delete], Tier::High, input)
     });
-    match Plan::compile(model, None) {
+    match compile(model, None) {
         Ok(_) => Vec::new(),
         Err(errors) => errors
             .iter()

@@ -1,17 +1,19 @@
 //! A new bundle beside the one that serves.
 
+use authz_kernel::bundle::Bundle;
 use authz_kernel::decision::{Outcome, ReasonCode};
 use authz_kernel::format::format_policy;
 use authz_kernel::model::Model;
-use authz_kernel::plan::Plan;
+use authz_kernel::pause::Pause;
+use authz_kernel::plan::PlanCompiler;
 
-use crate::common::{PERMIT_ALL, ask, model, plan};
+use crate::common::{PERMIT_ALL, ask, compile, model, plan};
 
 const STAFF: &str = "@id(\"s\") permit(principal in Role::\"staff\", action in Action::\"system:crm\", resource);\n";
 
 #[test]
 fn a_reload_gives_what_a_first_load_gives() {
-    let first = Plan::compile(model(&format!("{PERMIT_ALL}{STAFF}")), None).unwrap();
+    let first = compile(model(&format!("{PERMIT_ALL}{STAFF}")), None).unwrap();
     let forbid = "\n\n@id(\"no\") forbid(principal, action, resource);";
     let text = format!("{STAFF}{PERMIT_ALL}{forbid}");
     let cold = plan(&text);
@@ -19,7 +21,9 @@ fn a_reload_gives_what_a_first_load_gives() {
     let shared = Model { policies: model(&text).policies, ..first.model().clone() };
     for model in [model(&text), shared] {
         let mut rests = 0;
-        let again = Plan::compile_beside(model, Some(&first), &mut || rests += 1).unwrap();
+        let mut rest = || rests += 1;
+        let compiler = PlanCompiler::new().after(Some(&first)).pausing(&mut rest);
+        let again = compiler.compile(Bundle::of(model).unwrap()).unwrap();
         let operations = again.model().operations.len();
         assert!(rests > operations, "it rests more often than {rests} times");
         for (operation, arguments) in
@@ -31,7 +35,8 @@ fn a_reload_gives_what_a_first_load_gives() {
             assert!(warm.message.contains("support.cedar:5"), "{}", warm.message);
         }
         let mut rests = 0;
-        again.free_beside(&mut || rests += 1);
+        let mut rest = || rests += 1;
+        again.free(Pause::by(&mut rest));
         assert!(rests > operations, "it rests more often than {rests} times");
     }
 }
@@ -39,30 +44,29 @@ fn a_reload_gives_what_a_first_load_gives() {
 #[test]
 fn a_change_of_the_catalog_judges_the_cached_policies_anew() {
     let reads = "@id(\"a\") permit(principal, action == Action::\"crm.search\", resource) when { context.input has limit && context.input.limit < 9 };";
-    let first = Plan::compile(model(reads), None).unwrap();
+    let first = compile(model(reads), None).unwrap();
     let mut changed = model(reads);
     let search =
         changed.operations.iter_mut().find(|operation| operation.id == "crm.search").unwrap();
     search.input =
         serde_json::json!({"type": "object", "properties": {"limit": {"type": "string"}}}).into();
-    let errors = Plan::compile(changed, Some(&first)).unwrap_err();
+    let errors = compile(changed, Some(&first)).unwrap_err();
     assert!(errors.to_string().starts_with("policies/support.cedar:1:"), "{errors}");
 }
 
 #[test]
 fn a_role_that_goes_takes_its_policies_with_it() {
-    let first = Plan::compile(model(STAFF), None).unwrap();
+    let first = compile(model(STAFF), None).unwrap();
     let mut changed = model(STAFF);
     changed.roles.remove("staff");
-    changed.build_index();
-    let errors = Plan::compile(changed, Some(&first)).unwrap_err().to_string();
+    let errors = compile(changed, Some(&first)).unwrap_err().to_string();
     assert!(errors.contains("unknown role `staff`"), "{errors}");
 }
 
 #[test]
 fn a_bad_bundle_leaves_the_one_that_serves() {
     let serving = plan(PERMIT_ALL);
-    assert!(Plan::compile(model("@id(\"x\") permit("), Some(&serving)).is_err());
+    assert!(compile(model("@id(\"x\") permit("), Some(&serving)).is_err());
     assert_eq!(Outcome::Permit, ask(&serving, "mail.status", "").outcome);
 }
 

@@ -124,7 +124,7 @@ fn files(manifest: &str, templates: &str, policies: &str) -> BTreeMap<String, Ve
 
 pub(crate) fn plan_of(manifest: &str, templates: &str, policies: &str) -> Result<Plan, String> {
     source::load(&files(manifest, templates, policies), &BTreeMap::new())
-        .and_then(|model| Plan::compile(model, None))
+        .and_then(|bundle| Plan::compile(bundle, None))
         .map_err(|errors| errors.to_string())
 }
 
@@ -1485,7 +1485,7 @@ fn a_task_remembers_the_newest_tokens_of_a_few_streams() {
 subjects:
   clerks: {issuer: corp, claim: groups, contains: desk}
 "#;
-    let model = source::load(
+    let bundle = source::load(
         &BTreeMap::from([
             ("bundle.yaml".to_owned(), b"name: a".to_vec()),
             ("facts.yaml".to_owned(), by_desk.as_bytes().to_vec()),
@@ -1505,10 +1505,10 @@ subjects:
     let begun = start(&plan, begun).unwrap();
     let has_role = |task: &Task, token: Option<&ShownToken<'_>>| {
         let chain = TaskView { task, ancestors: &[] }.chain(token);
-        model.roles_of(chain.first().unwrap()).contains(&"clerks")
+        bundle.tables().roles.roles_of(chain.first().unwrap()).contains(&"clerks")
     };
     let after = |task: &Task, token: &ShownToken<'_>| {
-        task.after_token(token, &model).unwrap_or_else(|| task.clone())
+        task.after_token(token, &bundle).unwrap_or_else(|| task.clone())
     };
 
     // A task of an earlier version tells no token that it began with.
@@ -1526,9 +1526,9 @@ subjects:
     // Nothing is kept as long as nothing is lost, but the first token of each stream.
     let mut task = begun.clone();
     task.begin_with(&shown("a", Some(1), &desk));
-    assert_eq!(None, task.after_token(&shown("a", Some(9), &desk), &model));
+    assert_eq!(None, task.after_token(&shown("a", Some(9), &desk), &bundle));
     for (number, client) in ["b", "c", "d"].into_iter().enumerate() {
-        task = task.after_token(&shown(client, Some(2), &desk), &model).unwrap();
+        task = task.after_token(&shown(client, Some(2), &desk), &bundle).unwrap();
         assert_eq!(number + 2, task.subject_tokens.len());
     }
     let more = after(&task, &shown("e", Some(3), &none));
@@ -1546,15 +1546,15 @@ subjects:
         ..shown("a", Some(1), &desk)
     };
     assert_eq!(None, task.subject_until);
-    let task = task.after_token(&until(100), &model).unwrap();
+    let task = task.after_token(&until(100), &bundle).unwrap();
     for seconds in [50, 100, 159] {
-        assert_eq!(None, task.after_token(&until(seconds), &model));
+        assert_eq!(None, task.after_token(&until(seconds), &bundle));
     }
-    let later = task.after_token(&until(160), &model).unwrap();
+    let later = task.after_token(&until(160), &bundle).unwrap();
     assert_eq!(Some(Time(160_000)), later.subject_until);
     assert_eq!(task.subject_tokens, later.subject_tokens);
     let asserted = Task { subject_proof: SubjectProof::Asserted, subject_until: None, ..task };
-    assert_eq!(None, asserted.after_token(&until(160), &model));
+    assert_eq!(None, asserted.after_token(&until(160), &bundle));
 
     // What is stored can be read again, and a record of an earlier version can be read.
     let text = serde_json::to_string(&more).unwrap();

@@ -35,7 +35,7 @@ pub(crate) fn carry(
     let Some(changes) = changes(judgement).filter(|_| !alones.is_empty()) else { return Ok(()) };
     let now = judgement.arrival.now();
     for Alone { id, counts_denials } in alones {
-        if !changes.restricts(plan.model(), *counts_denials) {
+        if !changes.restricts(plan.bundle(), *counts_denials) {
             continue;
         }
         let mut held = carrier(transaction, &located.task, id, now)?;
@@ -46,7 +46,7 @@ pub(crate) fn carry(
             operation: &judgement.resolved.operation,
             counts_denials: *counts_denials,
         };
-        let fits = held.history.carry_over(plan.model(), changes, carry, now);
+        let fits = held.history.carry_over(plan.bundle(), changes, carry, now);
         transaction.put(Record::Session(Arc::new(held)));
         let by_denials = ends && *counts_denials;
         if by_denials || !fits {

@@ -90,7 +90,7 @@ pub(super) fn shared<E>(
 ) -> Result<Option<Arc<BTreeMap<String, LabelOrigin>>>, E> {
     let Some(agent) = &recalled.agent else { return Ok(None) };
     let task = &located.task;
-    let memory = plan.model().memory_of(task.assignee());
+    let memory = plan.roles().memory_of(task.assignee());
     let mut labels = shared_labels(agent, &task.chain(), &task.session, memory, now, read)?;
     for task in located.path() {
         merge_labels(&mut labels, told_of(task));
@@ -126,7 +126,7 @@ pub(crate) fn recall(
     if !carries && !plan.recalls(operation) {
         return Ok(recalled);
     }
-    recalled.remembering = plan.model().remembering(&located.task);
+    recalled.remembering = plan.roles().remembering(&located.task);
     for (holder, key) in
         parties(plan, operation, carries, recalled.remembering, || located.task.chain())
     {
@@ -182,7 +182,7 @@ pub(crate) fn current(
     if !plan.recalls(operation) {
         return Ok(recalled);
     }
-    recalled.remembering = plan.model().remembering(&located.task);
+    recalled.remembering = plan.roles().remembering(&located.task);
     for (holder, key) in
         parties(plan, operation, false, recalled.remembering, || located.task.chain())
     {

@@ -34,7 +34,7 @@ pub(crate) fn above(
     now: Time,
 ) -> Vec<Above> {
     let all = located.ancestors.iter().filter_map(|task| {
-        let remembering = plan.model().remembering(task);
+        let remembering = plan.roles().remembering(task);
         let holder = remembering.holder?;
         let changes = changes.above(remembering, now)?;
         Some(Above { key: holder.key(&task.chain())?, holder, remembering, changes })
@@ -120,7 +120,7 @@ pub(crate) fn remember(
     let changes = reported.as_ref().or_else(|| changes(judgement));
     let context = judgement.context.recalled.context.as_ref();
     let apart =
-        changes.zip(context).map(|(changes, context)| changes.within(plan.model(), context));
+        changes.zip(context).map(|(changes, context)| changes.within(plan.bundle(), context));
     let changes = apart.as_ref().or(changes);
     let (id, operation) = (&judgement.arrival.id, &judgement.resolved.operation);
     let now = judgement.arrival.now();

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use authz_kernel::decision::{Principal, ProofMethod};
-use authz_kernel::plan::Held;
+use authz_kernel::plan::HeldRoles;
 use authz_token::{ClaimValue, PeerFacts};
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
@@ -103,11 +103,11 @@ impl Serialize for ChainMember<'_> {
 }
 
 /// The roles of a link, as far as they are written.
-struct RolesMember(Option<Held>);
+struct RolesMember(Option<HeldRoles>);
 
 impl Serialize for RolesMember {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().flat_map(Held::iter).take(MAX_ROLES))
+        serializer.collect_seq(self.0.iter().flat_map(HeldRoles::iter).take(MAX_ROLES))
     }
 }
 

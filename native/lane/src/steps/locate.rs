@@ -281,7 +281,7 @@ impl Engine {
         wait: Wait,
     ) -> Result<Option<(Located, Implied)>, CallRefusal> {
         let Some(agent) = &caller.facts.agent else { return Ok(None) };
-        if !plan.model().is_implicit(&agent.spiffe_id) {
+        if !plan.roles().is_implicit(&agent.spiffe_id) {
             return Ok(None);
         }
         let Some(id) = task::implicit_id(&caller.chain) else { return Ok(None) };

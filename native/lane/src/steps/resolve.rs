@@ -5,7 +5,7 @@ use std::sync::Arc;
 use authz_kernel::decision::{Given, Request};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::mode::may_soften;
-use authz_kernel::reach::Served;
+use authz_kernel::reach::HostSystems;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::{Body, HttpRequest, RouteError, Routed};
 use authz_kernel::task::Revocations;
@@ -283,7 +283,7 @@ fn unrouted(
         operation.asked = message.missing.as_deref().map(RequestForm::operation);
         operation.mcp = Some((**message).clone());
     } else if error.operation.is_empty() && (is_limited() || observes()) {
-        let Served { systems, has_others } = world.plan.systems_at(http.host);
+        let HostSystems { systems, has_others } = world.plan.systems_at(http.host);
         let others = has_others.then(String::new);
         operation.may_be_for = systems.into_iter().map(str::to_owned).chain(others).collect();
     }

@@ -156,7 +156,7 @@ impl Engine {
         child: &NewChild<'_>,
         caller: &ApiCaller<'_>,
     ) -> Result<Arc<Task>, ChangeError> {
-        let (model, now) = (caller.plan().model(), caller.now());
+        let (roles, now) = (caller.plan().roles(), caller.now());
         let mut parent = locate::find_in(transaction, child.order.parent)?;
         self.check_usable(&parent, &caller.identity, now)?;
         parent.task = self.claim(transaction, &parent.task, now)?;
@@ -166,14 +166,14 @@ impl Engine {
         let told = match task.is_given() {
             true => {
                 let read = |key: &RecordKey| transaction.get(key);
-                giving::remembered_by(model, &child.giver, parent.path(), now, read)?
+                giving::remembered_by(roles, &child.giver, parent.path(), now, read)?
             }
             false => BTreeMap::new(),
         };
         let task = Arc::new(Task { told: told.into(), ..task });
         touch_tasks(transaction, &parent, now);
         if task.is_given() {
-            giving::share(transaction, model, &task, now)?;
+            giving::share(transaction, roles, &task, now)?;
         }
         transaction.put(Record::Task(Arc::clone(&task)));
         if let Some(key) = &child.key {

@@ -261,16 +261,16 @@ impl Engine {
         root: &NewRoot<'_>,
         caller: &ApiCaller<'_>,
     ) -> Result<Arc<Task>, ChangeError> {
-        let (model, now) = (caller.plan().model(), caller.now());
+        let (roles, now) = (caller.plan().roles(), caller.now());
         let mut task = Arc::clone(&root.task);
         if root.is_given_by_agent {
             let read = |key: &RecordKey| transaction.get(key);
-            let told = giving::remembered_by(model, root.giver, std::iter::empty(), now, read)?;
+            let told = giving::remembered_by(roles, root.giver, std::iter::empty(), now, read)?;
             Arc::make_mut(&mut task).told = told.into();
         }
         self.admit_task(transaction, &task, now)?;
         if root.is_given_by_agent && !task.told.is_empty() {
-            giving::share(transaction, model, &task, now)?;
+            giving::share(transaction, roles, &task, now)?;
         }
         let by_agent = !root.is_by_user;
         let retention = self.keeper.settings().retention_ms;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use authz_kernel::decision::Time;
-use authz_kernel::directories::Entries;
+use authz_kernel::directories::DirectoryEntries;
 use authz_lane::World;
 use authz_lane::proto::authz::v1 as wire;
 use serde_json::json;
@@ -60,7 +60,7 @@ fn a_directory_that_is_fetched_counts_from_when_it_was() {
     let facts = FACTS.replace("file: data/friends.txt", "url: 'https://friends.example/list'");
     let plan = plan(&[("post.yaml", &facts), ("policies/post.cedar", POLICIES)]);
     let send = |fetched: Option<i64>, to: &str| {
-        let entries = Arc::new(Entries::read(b"bob@acme.example\n", None).unwrap());
+        let entries = Arc::new(DirectoryEntries::read(b"bob@acme.example\n", None).unwrap());
         let at = fetched.iter().map(|at| ("friends".to_owned(), Time(at * 1_000)));
         let world = World {
             plan: plan.clone(),

@@ -1,4 +1,4 @@
-//! Which roles a principal holds.
+//! Roles of principals.
 
 use std::collections::BTreeMap;
 
@@ -9,67 +9,79 @@ use authz_base::spiffe::{MOST_SEGMENTS, segments};
 use authz_base::table::Table;
 use smallvec::SmallVec;
 
-use crate::model::{AgentMemory, ClaimTest, Isolation, Model, OnBehalf, RoleMembers};
+use crate::model::{AgentMemory, ClaimTest, Isolation, Model, OnBehalf};
 
 /// The roles of one principal: sorted, each once.
 pub type Roles<'a> = SmallVec<[&'a str; 4]>;
 
-/// Role members, arranged for look-up.
+/// Look-up table of the roles of a bundle, by agent and by subject.
 #[derive(Clone, Debug, Default)]
-pub struct Members {
-    /// Role names; the lists below hold positions in it.
-    names: Vec<String>,
-    /// What the agents of each remember.
-    memories: Vec<AgentMemory>,
-    /// Whether the agents of each are their users' front ends too.
-    harness: Vec<bool>,
-    /// Whether the agents of each work without tasks.
-    implicit: Vec<bool>,
-    /// On whose behalf the agents of each act where no task says so.
-    subject_rules: Vec<Option<OnBehalf>>,
-    /// Whether any of them says so.
+pub struct RoleIndex {
+    /// The roles, sorted by name; the lists below hold positions in it.
+    roles: Vec<RoleRules>,
+    /// Some role has a subject rule.
     has_subject_rules: bool,
+    /// Agents of some role work without tasks.
+    has_implicit_roles: bool,
+    /// Roles of agents by SPIFFE id.
     exact: Table<String, Vec<usize>>,
     /// A tree over the segments of SPIFFE patterns; the first node is the root.
-    tree: Vec<Node>,
-    issuers: Table<String, Issuer>,
+    tree: Vec<SegmentNode>,
+    issuers: Table<String, IssuerRoles>,
 }
 
+/// Rules of one role about its agents.
+#[derive(Clone, Debug)]
+struct RoleRules {
+    name: String,
+    memory: AgentMemory,
+    is_harness: bool,
+    is_implicit: bool,
+    subject_rule: Option<OnBehalf>,
+}
+
+/// Positions of roles.
+type Positions = SmallVec<[usize; 8]>;
+
 #[derive(Clone, Debug, Default)]
-struct Node {
+struct SegmentNode {
     literal: Table<String, usize>,
     any: Option<usize>,
     roles: Vec<usize>,
 }
 
+/// Roles of the subjects of one issuer.
 #[derive(Clone, Debug, Default)]
-struct Issuer {
+struct IssuerRoles {
     every: Vec<usize>,
     equals: Table<String, Table<String, Vec<usize>>>,
     contains: Table<String, Table<String, Vec<usize>>>,
 }
 
-impl Members {
-    /// Arranges the members of a bundle's roles.
+impl RoleIndex {
+    /// Compiles the roles of a bundle.
     #[must_use]
-    pub fn compile(roles: &BTreeMap<String, RoleMembers>) -> Self {
-        let mut members = Self { tree: vec![Node::default()], ..Self::default() };
-        for (role, (name, who)) in roles.iter().enumerate() {
-            members.names.push(name.clone());
-            members.memories.push(who.memory);
-            members.harness.push(who.harness);
-            members.implicit.push(who.is_implicit);
-            members.subject_rules.push(who.subject);
-            members.has_subject_rules |= who.subject.is_some();
-            for agent in &who.agents {
+    pub fn compile(model: &Model) -> Self {
+        let mut index = Self { tree: vec![SegmentNode::default()], ..Self::default() };
+        for (role, (name, members)) in model.roles.iter().enumerate() {
+            index.roles.push(RoleRules {
+                name: name.clone(),
+                memory: members.memory,
+                is_harness: members.harness,
+                is_implicit: members.is_implicit && model.tasks.implicit.is_some(),
+                subject_rule: members.subject,
+            });
+            index.has_subject_rules |= members.subject.is_some();
+            index.has_implicit_roles |= members.is_implicit && model.tasks.implicit.is_some();
+            for agent in &members.agents {
                 if agent.value.contains('*') {
-                    members.insert(&agent.value, role);
+                    index.insert_pattern(&agent.value, role);
                 } else {
-                    members.exact.entry(agent.value.clone()).or_default().push(role);
+                    index.exact.entry(agent.value.clone()).or_default().push(role);
                 }
             }
-            for subject in &who.subjects {
-                let issuer = members.issuers.entry(subject.issuer.clone()).or_default();
+            for subject in &members.subjects {
+                let issuer = index.issuers.entry(subject.issuer.clone()).or_default();
                 let (map, claim, value) = match &subject.test {
                     ClaimTest::Any => {
                         issuer.every.push(role);
@@ -82,10 +94,10 @@ impl Members {
                 values.entry(value.clone()).or_default().push(role);
             }
         }
-        members
+        index
     }
 
-    fn insert(&mut self, pattern: &str, role: usize) {
+    fn insert_pattern(&mut self, pattern: &str, role: usize) {
         let mut at = 0;
         for segment in segments(pattern) {
             let new = self.tree.len();
@@ -97,7 +109,7 @@ impl Members {
                 literal => *node.literal.entry(literal.to_owned()).or_insert(new),
             };
             if next == new {
-                self.tree.push(Node::default());
+                self.tree.push(SegmentNode::default());
             }
             at = next;
         }
@@ -106,16 +118,16 @@ impl Members {
         }
     }
 
-    fn agent(&self, spiffe_id: &str) -> SmallVec<[usize; 8]> {
-        let mut found: SmallVec<[usize; 8]> = SmallVec::new();
+    fn positions_of_agent(&self, spiffe_id: &str) -> Positions {
+        let mut found = Positions::new();
         found.extend(self.exact.get(spiffe_id).into_iter().flatten().copied());
-        let mut reached: SmallVec<[&Node; 8]> = self.tree.first().into_iter().collect();
-        // An id with more segments than any pattern leaves the tree; the bound only keeps this true.
+        let mut reached: SmallVec<[&SegmentNode; 8]> = self.tree.first().into_iter().collect();
+        // An id with more segments than any pattern leaves the tree. The bound makes this independent of the tree.
         for (i, segment) in segments(spiffe_id).enumerate() {
             if i >= MOST_SEGMENTS || segment.is_empty() {
                 return found;
             }
-            let mut next: SmallVec<[&Node; 8]> = SmallVec::new();
+            let mut next: SmallVec<[&SegmentNode; 8]> = SmallVec::new();
             for node in reached {
                 let ways = [node.literal.get(segment).copied(), node.any].into_iter().flatten();
                 next.extend(ways.filter_map(|way| self.tree.get(way)));
@@ -129,11 +141,12 @@ impl Members {
         found
     }
 
-    fn subject(&self, subject: &Subject) -> SmallVec<[usize; 8]> {
-        let mut found = self.subject_by(subject, &subject.claims);
+    fn positions_of_subject(&self, subject: &Subject) -> Positions {
+        let mut found = self.positions_by_claims(subject, &subject.claims);
         for narrowing in &subject.narrowed {
-            let before = narrowing.from.as_ref().map(|claims| self.subject_by(subject, claims));
-            let after = self.subject_by(subject, &narrowing.to);
+            let before =
+                narrowing.from.as_ref().map(|claims| self.positions_by_claims(subject, claims));
+            let after = self.positions_by_claims(subject, &narrowing.to);
             found.retain(|role| {
                 after.contains(role) || before.as_ref().is_some_and(|had| !had.contains(role))
             });
@@ -141,13 +154,13 @@ impl Members {
         found
     }
 
-    /// The roles of a subject by some claims.
-    fn subject_by(
+    /// The roles of a subject with these claims.
+    fn positions_by_claims(
         &self,
         subject: &Subject,
         claims: &BTreeMap<String, Claim>,
-    ) -> SmallVec<[usize; 8]> {
-        let mut found: SmallVec<[usize; 8]> = SmallVec::new();
+    ) -> Positions {
+        let mut found = Positions::new();
         let Some(issuer) = self.issuers.get(&subject.issuer) else {
             return found;
         };
@@ -160,7 +173,7 @@ impl Members {
         take(&issuer.equals, "sub", &subject.sub);
         for (claim, value) in claims {
             match value {
-                // `sub` is the field, whatever a claim of that name says.
+                // `sub` is the field of the subject. A claim with that name does not count.
                 Claim::Text(_) if claim == "sub" => {}
                 Claim::Text(text) => take(&issuer.equals, claim, text),
                 Claim::Texts(texts) => texts.iter().for_each(|t| take(&issuer.contains, claim, t)),
@@ -170,30 +183,33 @@ impl Members {
         found
     }
 
-    fn name(&self, mut found: SmallVec<[usize; 8]>) -> Roles<'_> {
-        found.sort_unstable();
-        found.dedup();
-        found.iter().filter_map(|role| self.names.get(*role)).map(String::as_str).collect()
+    /// The names of roles at these positions.
+    fn names_at(&self, mut positions: Positions) -> Roles<'_> {
+        positions.sort_unstable();
+        positions.dedup();
+        let roles = positions.iter().filter_map(|role| self.roles.get(*role));
+        roles.map(|role| role.name.as_str()).collect()
     }
-}
 
-impl Model {
-    /// The roles of an agent: sorted, each once; none for an id that no registration names.
+    /// The rules of each role of an agent.
+    fn rules_of(&self, spiffe_id: &str) -> impl Iterator<Item = &RoleRules> {
+        self.positions_of_agent(spiffe_id).into_iter().filter_map(|role| self.roles.get(role))
+    }
+
+    /// The roles of an agent: sorted, each once; empty for an id that no registration names.
     #[must_use]
     pub fn agent_roles(&self, spiffe_id: &str) -> Roles<'_> {
-        self.index.members.name(self.index.members.agent(spiffe_id))
+        self.names_at(self.positions_of_agent(spiffe_id))
     }
 
-    /// What an agent remembers of tasks that ended, over all its roles. An agent without a role is not isolated.
+    /// The memory that an agent has of tasks that ended, over all its roles. An agent without a role is not isolated.
     #[must_use]
     pub fn memory_of(&self, spiffe_id: &str) -> AgentMemory {
-        let members = &self.index.members;
-        let roles = members.agent(spiffe_id);
-        let memories = roles.iter().filter_map(|role| members.memories.get(*role)).copied();
+        let memories = self.rules_of(spiffe_id).map(|role| role.memory);
         memories.reduce(AgentMemory::join).unwrap_or_default()
     }
 
-    /// Where the labels that a call in a task brings are remembered, and for how long.
+    /// The record that remembers the labels of a call in a task, and the time for which it does.
     #[must_use]
     pub fn remembering(&self, task: &Task) -> Remembering {
         let AgentMemory { isolated, ms } = self.memory_of(task.assignee());
@@ -207,49 +223,35 @@ impl Model {
         Remembering { holder, ms }
     }
 
-    /// Who says what an agent relays of a user: a harness where one of its roles says so and the user is proved, else the
-    /// agent itself.
+    /// The speaker of a user's words that an agent relays: a harness if the agent has the role of one and the user is proved,
+    /// otherwise the agent itself.
     #[must_use]
     pub fn speaker_of(&self, spiffe_id: &str, is_subject_proved: bool) -> Speaker {
-        let members = &self.index.members;
-        let is = |role: &usize| members.harness.get(*role).copied().unwrap_or(false);
-        match is_subject_proved && members.agent(spiffe_id).iter().any(is) {
+        match is_subject_proved && self.rules_of(spiffe_id).any(|role| role.is_harness) {
             true => Speaker::Harness,
             false => Speaker::Agent,
         }
     }
 
-    /// The roles whose agents are their users' front ends too, sorted.
-    pub fn harnesses(&self) -> impl Iterator<Item = &str> {
-        self.roles.iter().filter(|(_, who)| who.harness).map(|(name, _)| name.as_str())
-    }
-
-    /// Whether an agent works without tasks, as one of its roles says.
+    /// Whether an agent works without tasks, by one of its roles.
     #[must_use]
     pub fn is_implicit(&self, spiffe_id: &str) -> bool {
-        if self.tasks.implicit.is_none() {
-            return false;
-        }
-        let members = &self.index.members;
-        let is = |role: &usize| members.implicit.get(*role).copied().unwrap_or(false);
-        members.agent(spiffe_id).iter().any(is)
+        self.has_implicit_roles && self.rules_of(spiffe_id).any(|role| role.is_implicit)
     }
 
-    /// On whose behalf an agent acts where no task says so; none: no role of the agent says so.
+    /// Whether an agent names a subject in calls without a task. `None`: no role of the agent has a rule about it.
     #[must_use]
     pub fn subject_rule(&self, spiffe_id: &str) -> Option<OnBehalf> {
-        let members = &self.index.members;
-        if !members.has_subject_rules {
+        if !self.has_subject_rules {
             return None;
         }
-        let rule = |role: &usize| members.subject_rules.get(*role).copied().flatten();
-        members.agent(spiffe_id).iter().filter_map(rule).min()
+        self.rules_of(spiffe_id).filter_map(|role| role.subject_rule).min()
     }
 
-    /// The roles of a subject: sorted, each once. A claim that is one text is never searched as a list.
+    /// The roles of a subject: sorted, each once. A claim that is one text never counts as a list.
     #[must_use]
     pub fn subject_roles(&self, subject: &Subject) -> Roles<'_> {
-        self.index.members.name(self.index.members.subject(subject))
+        self.names_at(self.positions_of_subject(subject))
     }
 
     /// The roles of a principal: sorted, each once.
@@ -262,8 +264,6 @@ impl Model {
     }
 }
 
-pub use authz_base::spiffe::{check_pattern, covers, overlap};
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -272,7 +272,7 @@ mod tests {
     use crate::model::{Declared, Location, SubjectMatch};
     use authz_base::principal::Narrowing;
 
-    fn model(agents: &[(&str, &str)], subjects: &[(&str, ClaimTest)]) -> Model {
+    fn index(agents: &[(&str, &str)], subjects: &[(&str, ClaimTest)]) -> RoleIndex {
         let mut model = Model::default();
         for (role, id) in agents {
             let members = model.roles.entry((*role).to_owned()).or_default();
@@ -283,13 +283,12 @@ mod tests {
             let (issuer, at) = ("corp".to_owned(), Location::default());
             members.subjects.push(SubjectMatch { issuer, test: test.clone(), at });
         }
-        model.build_index();
-        model
+        RoleIndex::compile(&model)
     }
 
     #[test]
     fn a_star_stands_for_exactly_one_segment() {
-        let model = model(
+        let index = index(
             &[
                 ("bot", "spiffe://a.example/ns/*/sa/bot"),
                 ("any", "spiffe://a.example/ns/support/sa/*"),
@@ -297,7 +296,7 @@ mod tests {
             ],
             &[],
         );
-        let roles = |id| model.agent_roles(id).to_vec();
+        let roles = |id| index.agent_roles(id).to_vec();
         assert_eq!(vec!["any", "bot", "one"], roles("spiffe://a.example/ns/support/sa/bot"));
         assert_eq!(vec!["bot"], roles("spiffe://a.example/ns/sales/sa/bot"));
         for none in [
@@ -318,7 +317,7 @@ mod tests {
     #[test]
     fn roles_are_taken_away() {
         let contains = |value: &str| ClaimTest::Contains("groups".into(), value.into());
-        let model = model(
+        let index = index(
             &[],
             &[
                 ("staff", contains("eu")),
@@ -338,7 +337,7 @@ mod tests {
                 claims: claims(&["eu", "bosses"]),
                 narrowed,
             };
-            model.subject_roles(&subject).to_vec()
+            index.subject_roles(&subject).to_vec()
         };
         let to = |groups: &[&str]| Narrowing { from: None, to: claims(groups) };
         let lost = |from: &[&str], groups: &[&str]| Narrowing {
@@ -358,7 +357,7 @@ mod tests {
         let contains = ClaimTest::Contains("groups".into(), "staff".into());
         let equals = ClaimTest::Equals("groups".into(), "boss".into());
         let by_sub = ClaimTest::Equals("sub".into(), "alice".into());
-        let model = model(
+        let index = index(
             &[],
             &[("staff", contains), ("boss", equals), ("alice", by_sub), ("all", ClaimTest::Any)],
         );
@@ -370,7 +369,7 @@ mod tests {
                 claims,
                 narrowed: Vec::new(),
             });
-            model
+            index
                 .roles_of(&Principal::User(subject))
                 .iter()
                 .map(|r| (*r).to_owned())

@@ -1,0 +1,58 @@
+//! Destinations: where data goes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::location::Location;
+
+/// Written form of a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DestinationKind {
+    /// RFC 5321 mailbox; canonical: domain in lower case.
+    Email,
+    /// URL; canonical: the host in lower case.
+    UrlHost,
+    /// IBAN; canonical: upper case without spaces, checked.
+    Iban,
+    /// An opaque account name.
+    Account,
+    /// A `/`-separated path without dot segments.
+    Path,
+}
+
+/// A class of destinations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DestinationClass {
+    /// `*`-patterns over canonical destinations. The most specific pattern wins; a bundle with ties does not load.
+    pub patterns: Vec<String>,
+    /// Directories whose entries belong to the class.
+    pub directories: BTreeSet<String>,
+    /// Confidentiality labels that may go there.
+    pub clearance: BTreeSet<String>,
+    /// Place in the bundle.
+    pub at: Location,
+}
+
+/// A directory: destinations that another party lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryRule {
+    /// Source of the entries.
+    pub from: DirectorySource,
+    /// The column of a CSV file. Default: each line is an entry.
+    pub column: Option<String>,
+    /// Age at which the directory is stale. Default: it is never stale.
+    pub max_age: Option<Duration>,
+    /// Its entries are trusted destinations.
+    pub trusted: bool,
+    /// Place in the bundle.
+    pub at: Location,
+}
+
+/// Source of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DirectorySource {
+    /// A file of the bundle, by path.
+    File(String),
+    /// A URL that the server fetches.
+    Url(String),
+}

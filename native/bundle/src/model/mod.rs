@@ -1,0 +1,157 @@
+//! A bundle as plain typed values.
+//!
+//! `source` reads a [`Model`] from files. `tables` compiles its look-up tables, and the kernel compiles its policies.
+//! Nothing here knows YAML or Cedar, and nothing here is compiled.
+
+mod destination;
+mod history;
+mod mode;
+mod operation;
+mod resource;
+mod role;
+mod route;
+mod system;
+mod template;
+mod tier;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::built_in::is_built_in;
+use crate::diagnostic::Diagnostic;
+
+pub use crate::location::{Declared, Location};
+pub use authz_base::record::history::{Denials, MEMORY_MS};
+pub use authz_base::tier::Tier;
+pub use destination::{DestinationClass, DestinationKind, DirectoryRule, DirectorySource};
+pub use history::{Budget, CorrelationKey, Counts, Event, EventOf, Glob, RuleScope, Sequence};
+pub use mode::{Mode, ModeRule, Modes};
+pub use operation::{DestinationRule, Effect, Operation, ResourceRule, Split};
+pub use resource::{Collection, Derive, Distinct, LabelKind, Raises, ResourcePattern, Spelling};
+pub use role::{AgentMemory, ClaimTest, Isolation, OnBehalf, RoleMembers, SubjectMatch};
+pub use route::{ArgumentSource, IgnoredPart, RouteSpec, RouteTarget};
+pub use system::{DenyAs, ParameterHeader, Reports, System, SystemKind, Tool, ToolDigest};
+pub use template::{
+    ImplicitRule, LimitRule, ParamType, ScopeRule, SelectorRule, Slot, TasksRule, Template,
+};
+pub use tier::{Approval, TierRequirements};
+
+/// A whole bundle, read and checked for form.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    /// `name` of `bundle.yaml`.
+    pub name: String,
+    /// `revision` of `bundle.yaml`. Default: the first 12 hex digits of the digest.
+    pub revision: String,
+    /// SHA-256 over the files before `vars` are filled in: a bundle has the same digest everywhere.
+    pub digest: [u8; 32],
+    /// SHA-256 over the files that are not policies.
+    pub facts_digest: [u8; 32],
+    /// The Cedar files, in path order.
+    pub policies: Vec<PolicyFile>,
+    /// Systems by id.
+    pub systems: BTreeMap<String, System>,
+    /// Operations, sorted by id.
+    pub operations: Vec<Operation>,
+    /// Operations that an argument splits into several, by id; they are not among `operations`.
+    pub splits: BTreeMap<String, Split>,
+    /// Operations of MCP systems, also split ones, that take a client's answers to requests of the server.
+    pub input_responses: BTreeSet<String>,
+    /// Ids and globs that rules of `classify` match, also of proposed rules.
+    pub classified: BTreeSet<String>,
+    /// The tools of each MCP system, by their name at the server.
+    pub tools: BTreeMap<String, BTreeMap<String, Tool>>,
+    /// Declared labels.
+    pub labels: BTreeMap<String, Declared<LabelKind>>,
+    /// Labels and destination classes that raise the tier of a call.
+    pub raises: Raises,
+    /// Labels that are derived from several others, by name.
+    pub derives: BTreeMap<String, Derive>,
+    /// Declared collections and the labels of their resources.
+    pub collections: BTreeMap<String, Collection>,
+    /// Patterns over resource ids that add labels.
+    pub resource_patterns: Vec<ResourcePattern>,
+    /// Destination classes, by name.
+    pub destinations: BTreeMap<String, DestinationClass>,
+    /// Directories: destinations that another party lists, by name.
+    pub directories: BTreeMap<String, DirectoryRule>,
+    /// Roles and their members.
+    pub roles: BTreeMap<String, RoleMembers>,
+    /// Requirements of each tier, indexed by [`Tier`].
+    pub tiers: [TierRequirements; 4],
+    /// Systems whose denials may show `@reason` to the agent.
+    pub show_reason: BTreeSet<String>,
+    /// HTTP routes, in the order of files and lines.
+    pub routes: Vec<RouteSpec>,
+    /// Form of a refusal at an MCP endpoint.
+    pub deny_as: DenyAs,
+    /// Rules over the order of events, by name.
+    pub sequences: BTreeMap<String, Sequence>,
+    /// Counted limits, by name.
+    pub budgets: BTreeMap<String, Budget>,
+    /// Consequences of repeated refusals in a task. Default: no consequences.
+    pub denials: Option<Denials>,
+    /// Rules that say whether denials are enforced.
+    pub modes: Modes,
+    /// Operations that need a task.
+    pub tasks: TasksRule,
+    /// Task templates, by name.
+    pub templates: BTreeMap<String, Template>,
+    /// The bundle's own test files, by path.
+    pub tests: BTreeMap<String, Vec<u8>>,
+    /// Values of `${…}` when the bundle was read.
+    pub vars: BTreeMap<String, String>,
+    /// Warnings of the reader.
+    pub warnings: Vec<Diagnostic>,
+    /// Number of warnings, the first ones, that do not depend on the time of reading.
+    pub read_warnings: usize,
+}
+
+impl Model {
+    /// An operation by id, also one that is split.
+    #[must_use]
+    pub fn operation(&self, id: &str) -> Option<&Operation> {
+        let index = self.operations.binary_search_by(|operation| operation.id.as_str().cmp(id));
+        let whole = index.ok().and_then(|index| self.operations.get(index));
+        whole.or_else(|| self.splits.get(id).map(|split| &split.operation))
+    }
+
+    /// Whether every MCP system has the operation beside its tools.
+    #[must_use]
+    pub fn is_built_in(&self, operation: &Operation) -> bool {
+        let kind = self.systems.get(&operation.system).map(|system| system.kind);
+        kind == Some(SystemKind::Mcp) && is_built_in(&operation.name)
+    }
+
+    /// Who reports the results of an operation.
+    #[must_use]
+    pub fn reports(&self, operation: &str) -> Reports {
+        let system = operation.split_once('.').and_then(|(system, _)| self.systems.get(system));
+        system.map_or(Reports::Never, |system| system.reports)
+    }
+
+    /// Roles of harnesses, sorted.
+    pub fn harnesses(&self) -> impl Iterator<Item = &str> {
+        self.roles.iter().filter(|(_, members)| members.harness).map(|(name, _)| name.as_str())
+    }
+
+    /// The destination class with the smallest clearance. Among several, the class that matches every destination comes first,
+    /// then the first by name.
+    #[must_use]
+    pub fn least_trusted(&self) -> Option<&str> {
+        let matches_all = |class: &DestinationClass| class.patterns.iter().any(|p| p == "*");
+        self.destinations
+            .iter()
+            .min_by_key(|(name, class)| (class.clearance.len(), !matches_all(class), *name))
+            .map(|(name, _)| name.as_str())
+    }
+}
+
+/// One Cedar file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyFile {
+    /// Path relative to the bundle folder.
+    pub file: String,
+    /// Its text, `${vars}` filled in.
+    pub text: Arc<str>,
+}
