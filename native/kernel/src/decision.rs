@@ -1,4 +1,4 @@
-//! What goes into a decision and what comes out.
+//! Input and output of a decision.
 
 use std::sync::Arc;
 
@@ -15,32 +15,51 @@ pub use authz_base::time::Time;
 
 pub use crate::reason::{NextAction, PublicCode, ReasonCode, Retry};
 
-/// Who acts, proved by evidence, and what else was proved.
+/// Facts that evidence proves: the caller, its chain, its task and its history.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
     /// Name of the enforcer that asks; empty where the caller asks about itself.
     pub enforcer: &'a str,
     /// Subject first, the caller last; never empty.
     pub chain: &'a [Principal],
-    /// How the caller proved itself.
+    /// Proof of the caller.
     pub proof: Proof<'a>,
-    /// 0–100; 0 where nothing trustworthy says more.
+    /// Confidence, 0–100. Default: 0.
     pub confidence: u8,
-    /// The task that the caller acts in; `chain` is then its chain.
+    /// The task that the caller acts in. `chain` is then the chain of the task.
     pub task: Option<TaskView<'a>>,
-    /// Without a task: how it was proved on whose behalf the caller acts; none: as the chain says.
+    /// Proof of the subject of a call without a task. Default: as the chain says.
     pub subject_proof: Option<SubjectProof>,
-    /// What the task's session did before; none: it was not recalled, and what depends on it is refused.
+    /// History of the task's session. `None`: it was not recalled, and each request that depends on it is refused.
     pub history: Option<HistoryView<'a>>,
-    /// The key of the literals of tasks; none: no prompt makes a destination trusted.
+    /// Key of the literals of tasks. Default: no prompt makes a destination trusted.
     pub literal_key: Option<&'a [u8; 32]>,
-    /// What is known of the bundle's directories; none: nothing is known of any.
+    /// State of the bundle's directories. Default: every directory is stale.
     pub directories: Option<&'a Directories>,
-    /// What the task credential permits that is presented, each once; none: no such credential is presented.
+    /// Grants of the presented task credential, each for one use. Default: no task credential is presented.
     pub granted: Option<&'a [Grant<'a>]>,
 }
 
-/// One thing that a task credential permits, as it was decided when it was issued.
+impl<'a> Facts<'a> {
+    /// Facts about a chain and its proof alone: no enforcer, no task, no history, no credential.
+    #[must_use]
+    pub const fn new(chain: &'a [Principal], proof: Proof<'a>) -> Self {
+        Self {
+            enforcer: "",
+            chain,
+            proof,
+            confidence: 0,
+            task: None,
+            subject_proof: None,
+            history: None,
+            literal_key: None,
+            directories: None,
+            granted: None,
+        }
+    }
+}
+
+/// One grant of a task credential, as it was decided when the credential was issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant<'a> {
     /// Operation id.
@@ -103,23 +122,39 @@ impl ProofMethod {
     }
 }
 
-/// What is asked.
+/// One authorization request: operation, arguments, resource and destinations.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// Operation id.
     pub operation: &'a str,
     /// Arguments.
     pub arguments: Given<'a>,
-    /// Resource id; only where the operation's rule names none.
+    /// Resource id. Only for an operation whose rule reads the id from no argument.
     pub resource: Option<&'a str>,
-    /// Destinations; only where the operation's destination rule names no argument.
+    /// Destinations. Only for an operation whose rule reads the destinations from no argument.
     pub destinations: &'a [&'a str],
-    /// Labels that the enforcer says the call carries; they only raise.
+    /// Labels that the enforcer reports about the call. They only add restrictions.
     pub labels: &'a [&'a str],
     /// Obligations that the enforcer can carry out.
     pub supported_obligations: &'a [&'a str],
-    /// What it has to do with tasks of the MCP server's own.
+    /// Relation to the MCP server's own tasks.
     pub server_task: ServerTask,
+}
+
+impl<'a> Request<'a> {
+    /// A request without resource, destinations, labels and obligations.
+    #[must_use]
+    pub const fn new(operation: &'a str, arguments: Given<'a>) -> Self {
+        Self {
+            operation,
+            arguments,
+            resource: None,
+            destinations: &[],
+            labels: &[],
+            supported_obligations: &[],
+            server_task: ServerTask::None,
+        }
+    }
 }
 
 /// Arguments as they came.
@@ -143,7 +178,7 @@ impl<'a, const N: usize> From<&'a [u8; N]> for Given<'a> {
     }
 }
 
-/// The answer.
+/// Outcome of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// May be performed.

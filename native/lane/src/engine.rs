@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use authz_kernel::decision::{Given, Request};
-use authz_kernel::mcp::ServerTask;
 use authz_kernel::reason::ReasonCode;
 use authz_state::store::Store;
 use authz_state::{AuditLog, AuditSettings, AuditWriter};
@@ -243,13 +242,5 @@ pub(crate) const fn seconds(now_ms: i64) -> UnixTime {
 
 /// Request for an operation of Authz itself.
 pub(crate) const fn own(operation: &str) -> Request<'_> {
-    Request {
-        operation,
-        arguments: Given::Json(b""),
-        resource: None,
-        destinations: &[],
-        labels: &[],
-        supported_obligations: &[],
-        server_task: ServerTask::None,
-    }
+    Request::new(operation, Given::Json(b""))
 }

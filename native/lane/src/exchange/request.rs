@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use authz_kernel::decision::Request;
-use authz_kernel::mcp::ServerTask;
 use authz_kernel::task::Param;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -109,13 +108,9 @@ impl RequestedDetail {
         destinations: &'a [&'a str],
     ) -> Request<'a> {
         Request {
-            operation: &self.operation,
-            arguments: arguments.into(),
             resource: self.resource.as_deref(),
             destinations,
-            supported_obligations: &[],
-            labels: &[],
-            server_task: ServerTask::None,
+            ..Request::new(&self.operation, arguments.into())
         }
     }
 

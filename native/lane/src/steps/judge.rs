@@ -228,22 +228,12 @@ pub(crate) fn kernel_facts<'a>(
         Some(subject) => subject.acr.as_deref(),
         None => of_task().map(|subject| subject.acr.as_str()),
     };
-    Facts {
-        enforcer: arrival.asker.name(),
-        chain,
-        proof: Proof {
-            method: agent.map_or(ProofMethod::Jwt, |agent| method_of(agent.proof)),
-            // TLS proves that the peer holds the key of its certificate.
-            bound: agent.is_some_and(|agent| agent.bound || agent.certificate_digest.is_some()),
-            age: issued_at.map(|issued_at| now.saturating_sub(issued_at).max(0)),
-            acr: acr.unwrap_or_default(),
-        },
-        confidence: 0,
-        task,
-        subject_proof: None,
-        history: None,
-        literal_key: key,
-        directories: None,
-        granted: None,
-    }
+    let proof = Proof {
+        method: agent.map_or(ProofMethod::Jwt, |agent| method_of(agent.proof)),
+        // TLS proves that the peer holds the key of its certificate.
+        bound: agent.is_some_and(|agent| agent.bound || agent.certificate_digest.is_some()),
+        age: issued_at.map(|issued_at| now.saturating_sub(issued_at).max(0)),
+        acr: acr.unwrap_or_default(),
+    };
+    Facts { enforcer: arrival.asker.name(), task, literal_key: key, ..Facts::new(chain, proof) }
 }
