@@ -475,6 +475,9 @@ def test_authorizer_slow_then_dead_then_back(
         eventually(passes, what="it passes")
         before = len(upstream.seen)
         server.process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
+        # The signal is sent, not yet taken: a busy machine answers one more request.
+        state = Path(f"/proc/{server.process.pid}/stat")  # type: ignore[union-attr]
+        eventually(lambda: ") T " in state.read_text(), what="the server stands still")
         started = time.monotonic()
         assert envoy.request("GET", "/customers?q=x", caller).status == 503
         assert time.monotonic() - started < TIMEOUT + 5

@@ -372,7 +372,7 @@ impl Route {
     fn arguments(
         &self,
         request: &HttpRequest<'_>,
-        target: &target::RequestTarget<'_>,
+        target: &target::PathTarget<'_>,
     ) -> Result<Filling, RequestError> {
         let mut arguments = Filling::default();
         self.path_arguments(&target.segments, &mut arguments)?;

@@ -3,7 +3,7 @@
 //! Each crate has a test `tests/floors.rs` that lists its top-level modules, lowest first. Arrows between crates need no test:
 //! Cargo refuses a circle.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,13 +21,9 @@ pub struct Violation {
 ///
 /// Code under `#[cfg(test)]` may import any module.
 ///
-/// Args:
-/// * `source`: the crate's `src` folder.
-/// * `floors`: its top-level modules, lowest first.
-/// * `exceptions`: `(file, imported module)` of each known violation.
-///
-/// Returns: one line for each violation that is not an exception, each exception that no longer exists, and each module without
-/// a floor; empty where the imports agree with the floors.
+/// `source` is the crate's `src` folder, `floors` has its top-level modules, lowest first, and `exceptions` has
+/// `(file, imported module)` for each known violation. The result has one line for each other violation, each exception that
+/// no longer exists, and each module without a floor.
 ///
 /// # Errors
 /// A source file cannot be read.
@@ -97,6 +93,46 @@ pub fn find_calls(source: &Path, calls: &[(&str, &[&str])]) -> io::Result<Vec<St
         );
     }
     Ok(problems)
+}
+
+/// Finds types that several files of the given `src` folders declare under one name, each with these files.
+///
+/// Only types at the top level of a file count. Files below a folder `proto` are generated and are skipped.
+///
+/// # Errors
+/// A source file cannot be read.
+pub fn find_repeated_types(sources: &[PathBuf]) -> io::Result<Vec<String>> {
+    let mut declared: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in sources {
+        for path in rust_files(source)? {
+            if path.components().any(|part| part.as_os_str() == "proto") {
+                continue;
+            }
+            for name in declared_types(&fs::read_to_string(&path)?) {
+                declared.entry(name).or_default().insert(path.to_string_lossy().into_owned());
+            }
+        }
+    }
+    declared.retain(|_, files| files.len() > 1);
+    Ok(declared.into_iter().map(|(name, files)| format!("{name}: {files:?}")).collect())
+}
+
+/// The names of the types at the top level of a formatted file. A line of a Cedar schema (`type Name = {`) is not a type.
+fn declared_types(text: &str) -> Vec<String> {
+    let code = code_of(text);
+    code.lines()
+        .filter(|line| !line.ends_with("};") || !line.contains("= {"))
+        .filter_map(|line| {
+            let item = match line.strip_prefix("pub") {
+                Some(rest) if rest.starts_with('(') => rest.split_once(") ")?.1,
+                Some(rest) => rest.trim_start(),
+                None => line,
+            };
+            let kinds = ["struct ", "enum ", "trait ", "type "];
+            let name = kinds.iter().find_map(|kind| item.strip_prefix(kind))?;
+            Some(name.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect())
+        })
+        .collect()
 }
 
 /// All Rust files of a folder but those of unit tests and the crate's root, sorted.
@@ -199,6 +235,13 @@ mod tests {
     fn names(text: &str, module: &[&str]) -> Vec<String> {
         let module: Vec<String> = module.iter().map(|one| (*one).to_owned()).collect();
         imported_modules(text, &module).into_iter().collect()
+    }
+
+    #[test]
+    fn each_form_of_a_declaration_is_seen() {
+        let text = "pub struct A<T>(T);\nenum B {\n}\npub(crate) trait C {}\npub(super) type D = A<B>;\n// struct E;\n\
+                    type F = { a: Long };\n    struct G;\nfn struct_of() {}\n";
+        assert_eq!(vec!["A", "B", "C", "D"], declared_types(text));
     }
 
     #[test]

@@ -300,3 +300,12 @@ fn the_engine_takes_time_ids_and_threads_from_one_place() {
 fn imports_of_the_cases_run_down() {
     assert_floors("cases", CASES, &[]);
 }
+
+#[test]
+fn no_type_name_means_two_things() {
+    let native = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let crates = ["base", "bundle", "kernel", "token", "state", "lane", "cases", "python", "fuzz"];
+    let sources: Vec<_> = crates.iter().map(|name| native.join(name).join("src")).collect();
+    let repeated = authz_floors::find_repeated_types(&sources).unwrap();
+    assert!(repeated.is_empty(), "{}", repeated.join("\n"));
+}

@@ -25,10 +25,10 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 
 /// What is done with bytes.
-type Body = fn(&[u8]);
+type FuzzTarget = fn(&[u8]);
 
 /// All targets by name; those of the lane are named as in its list, after `call_`.
-const TARGETS: [(&str, Body); 15] = [
+const TARGETS: [(&str, FuzzTarget); 15] = [
     ("json", bundles::json_text),
     ("envoy_request", calls::envoy_request),
     ("bundle", bundles::bundle_file),

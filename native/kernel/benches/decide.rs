@@ -14,7 +14,7 @@ use std::sync::{Arc, LazyLock};
 use authz_kernel::bundle::Bundle;
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{
-    Claim, Facts, Outcome, Principal, Proof, ProofMethod, Request, Subject, Time,
+    CallerProof, Claim, Facts, Outcome, Principal, ProofMethod, Request, Subject, Time,
 };
 use authz_kernel::history::{HistoryView, SessionHistory};
 use authz_kernel::mcp::ServerTask;
@@ -160,7 +160,7 @@ fn decisions(criterion: &mut Criterion) {
                 let facts = Facts {
                     enforcer: "envoy",
                     chain: &ask.chain,
-                    proof: Proof {
+                    proof: CallerProof {
                         method: ProofMethod::JwtSvid,
                         bound: false,
                         age: Some(60),

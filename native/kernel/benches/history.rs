@@ -12,7 +12,7 @@ use std::hint::black_box;
 
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{
-    Decision, Facts, Outcome, Principal, Proof, ProofMethod, Request, Time,
+    CallerProof, Decision, Facts, Outcome, Principal, ProofMethod, Request, Time,
 };
 use authz_kernel::history::{HistoryView, SessionHistory};
 use authz_kernel::mcp::ServerTask;
@@ -93,7 +93,12 @@ impl Asker {
         let facts = Facts {
             enforcer: "envoy",
             chain: &self.chain,
-            proof: Proof { method: ProofMethod::JwtSvid, bound: false, age: Some(60), acr: "" },
+            proof: CallerProof {
+                method: ProofMethod::JwtSvid,
+                bound: false,
+                age: Some(60),
+                acr: "",
+            },
             confidence: 0,
             task: Some(TaskView { task: &self.task, ancestors: &[] }),
             subject_proof: None,

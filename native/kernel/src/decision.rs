@@ -23,7 +23,7 @@ pub struct Facts<'a> {
     /// Subject first, the caller last; never empty.
     pub chain: &'a [Principal],
     /// Proof of the caller.
-    pub proof: Proof<'a>,
+    pub proof: CallerProof<'a>,
     /// Confidence, 0–100. Default: 0.
     pub confidence: u8,
     /// The task that the caller acts in. `chain` is then the chain of the task.
@@ -43,7 +43,7 @@ pub struct Facts<'a> {
 impl<'a> Facts<'a> {
     /// Facts about a chain and its proof alone: no enforcer, no task, no history, no credential.
     #[must_use]
-    pub const fn new(chain: &'a [Principal], proof: Proof<'a>) -> Self {
+    pub const fn new(chain: &'a [Principal], proof: CallerProof<'a>) -> Self {
         Self {
             enforcer: "",
             chain,
@@ -78,7 +78,7 @@ pub struct Grant<'a> {
 
 /// How the caller proved itself.
 #[derive(Clone, Copy, Debug)]
-pub struct Proof<'a> {
+pub struct CallerProof<'a> {
     /// The method.
     pub method: ProofMethod,
     /// Bound to a key that the caller proved to hold.

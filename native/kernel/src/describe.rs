@@ -41,9 +41,9 @@ struct DescribedPolicy<'a> {
     reason: &'a str,
     /// Text as written, with annotations, without comments before it, variables filled in.
     text: &'a str,
-    principal: Scope,
-    action: Scope,
-    resource: Scope,
+    principal: PolicyScope,
+    action: PolicyScope,
+    resource: PolicyScope,
     /// It has a `when` or `unless`.
     conditional: bool,
     /// Digest of its meaning and annotations: layout and comments do not change it.
@@ -52,7 +52,7 @@ struct DescribedPolicy<'a> {
 
 /// One part of a policy's head.
 #[derive(Debug, Serialize)]
-struct Scope {
+struct PolicyScope {
     /// Cedar's text of it, for example `principal in Role::"staff"`.
     text: String,
     /// Entities that it names.
@@ -210,37 +210,39 @@ fn digest_of(policy: Policy, text: &str) -> String {
     hex(&sha256(canonical.as_bytes()))
 }
 
-fn principal_scope(policy: &Policy) -> Scope {
+fn principal_scope(policy: &Policy) -> PolicyScope {
     match policy.principal_constraint() {
-        PrincipalConstraint::Any => Scope::any("principal"),
-        PrincipalConstraint::Eq(uid) => Scope::of("principal ==", &[uid]),
-        PrincipalConstraint::In(uid) => Scope::of("principal in", &[uid]),
-        PrincipalConstraint::Is(kind) => Scope::of(&format!("principal is {kind}"), &[]),
+        PrincipalConstraint::Any => PolicyScope::any("principal"),
+        PrincipalConstraint::Eq(uid) => PolicyScope::of("principal ==", &[uid]),
+        PrincipalConstraint::In(uid) => PolicyScope::of("principal in", &[uid]),
+        PrincipalConstraint::Is(kind) => PolicyScope::of(&format!("principal is {kind}"), &[]),
         PrincipalConstraint::IsIn(kind, uid) => {
-            Scope::of(&format!("principal is {kind} in"), &[uid])
+            PolicyScope::of(&format!("principal is {kind} in"), &[uid])
         }
     }
 }
 
-fn action_scope(policy: &Policy) -> Scope {
+fn action_scope(policy: &Policy) -> PolicyScope {
     match policy.action_constraint() {
-        ActionConstraint::Any => Scope::any("action"),
-        ActionConstraint::Eq(uid) => Scope::of("action ==", &[uid]),
-        ActionConstraint::In(uids) => Scope::of("action in", &uids),
+        ActionConstraint::Any => PolicyScope::any("action"),
+        ActionConstraint::Eq(uid) => PolicyScope::of("action ==", &[uid]),
+        ActionConstraint::In(uids) => PolicyScope::of("action in", &uids),
     }
 }
 
-fn resource_scope(policy: &Policy) -> Scope {
+fn resource_scope(policy: &Policy) -> PolicyScope {
     match policy.resource_constraint() {
-        ResourceConstraint::Any => Scope::any("resource"),
-        ResourceConstraint::Eq(uid) => Scope::of("resource ==", &[uid]),
-        ResourceConstraint::In(uid) => Scope::of("resource in", &[uid]),
-        ResourceConstraint::Is(kind) => Scope::of(&format!("resource is {kind}"), &[]),
-        ResourceConstraint::IsIn(kind, uid) => Scope::of(&format!("resource is {kind} in"), &[uid]),
+        ResourceConstraint::Any => PolicyScope::any("resource"),
+        ResourceConstraint::Eq(uid) => PolicyScope::of("resource ==", &[uid]),
+        ResourceConstraint::In(uid) => PolicyScope::of("resource in", &[uid]),
+        ResourceConstraint::Is(kind) => PolicyScope::of(&format!("resource is {kind}"), &[]),
+        ResourceConstraint::IsIn(kind, uid) => {
+            PolicyScope::of(&format!("resource is {kind} in"), &[uid])
+        }
     }
 }
 
-impl Scope {
+impl PolicyScope {
     fn any(text: &str) -> Self {
         Self { text: text.to_owned(), entities: Vec::new() }
     }

@@ -170,11 +170,11 @@ pub const BUILT_IN_KINDS: [&str; 6] =
 
 /// The closed sets of names of one bundle: enumerated entity type → its members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
+pub struct SchemaNames {
     types: BTreeMap<&'static str, BTreeSet<String>>,
 }
 
-impl Names {
+impl SchemaNames {
     /// Gathers the names of a bundle.
     ///
     /// Args:

@@ -6,7 +6,7 @@ use crate::diagnostic::Diagnostics;
 
 /// Findings of a compilation so far, and pauses between its steps.
 #[derive(Debug)]
-pub(crate) struct Work<'a> {
+pub(crate) struct CompileProgress<'a> {
     pub(crate) found: Diagnostics,
     pub(crate) pause: Pause<'a>,
 }

@@ -6,7 +6,7 @@ use authz_kernel::decision::{Grant, Time};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Credential, Record, RecordKey, RecordKind, Reservation};
 use authz_state::store::Transaction;
-use authz_token::{CredentialFacts, Facts};
+use authz_token::{CredentialFacts, VerifiedFacts};
 
 use crate::keeper::{Keeper, Wait, refused};
 use crate::refusal::{CallRefusal, Step};
@@ -124,7 +124,7 @@ pub(crate) fn is_of_record(facts: &CredentialFacts, credential: &Credential) -> 
 
 /// Refuses a task credential that was issued for another system than the operation's.
 pub(crate) fn check_audience(
-    facts: &Facts,
+    facts: &VerifiedFacts,
     world: &Loaded,
     operation: &str,
 ) -> Result<(), CallRefusal> {

@@ -162,7 +162,7 @@ impl Engine {
         transport: &Transport<'_>,
     ) -> UnansweredCall {
         let message = self.check_size(request).and_then(|()| {
-            envoy::Request::read(request)
+            envoy::EnvoyRequest::read(request)
                 .map_err(|_| CallRefusal::input("the bytes are no ext_authz CheckRequest"))
         });
         let relays = envoy::Relays::of(arrival.asker.enforcer.as_deref());

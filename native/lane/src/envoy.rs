@@ -30,7 +30,7 @@ use crate::{limits, trace};
 pub(crate) use self::answer::answer;
 pub(crate) use self::evidence::agent_claim;
 pub(crate) use self::removed::Removed;
-pub(crate) use request::Request;
+pub(crate) use request::EnvoyRequest;
 #[cfg(feature = "test-support")]
 pub(crate) use request::derived::assert_same;
 
@@ -173,7 +173,7 @@ impl Relays {
 ///
 /// `relays` are the facts for which the proxy's word counts.
 pub(crate) fn of_request<'a>(
-    request: &'a Request<'a>,
+    request: &'a EnvoyRequest<'a>,
     settings: &Settings,
     relays: Relays,
 ) -> Result<ParsedRequest<'a>, CallRefusal> {

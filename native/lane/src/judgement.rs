@@ -7,7 +7,7 @@ mod verdict;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use authz_kernel::arguments::Declared;
+use authz_kernel::arguments::DeclaredMembers;
 use authz_kernel::decision::{Decision, Outcome, Principal, ProofMethod};
 use authz_kernel::hex::hex;
 use authz_kernel::model::Reports;
@@ -194,7 +194,7 @@ impl Judgement {
     /// `replace` makes the new verdict of the old one. Its second argument gives the operation's argument schema.
     fn replace_verdict<'s>(
         &'s mut self,
-        replace: impl FnOnce(CallVerdict, &dyn Fn() -> Option<&'s Declared>) -> CallVerdict,
+        replace: impl FnOnce(CallVerdict, &dyn Fn() -> Option<&'s DeclaredMembers>) -> CallVerdict,
     ) {
         let (arrival, resolved) = (&self.arrival, &self.resolved);
         let declared = || arrival.world.as_ref()?.plan.declared(&resolved.operation);

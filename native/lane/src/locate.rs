@@ -9,7 +9,7 @@ use authz_kernel::task::{
     taskless,
 };
 use authz_state::store::{StoreError, Transaction};
-use authz_token::Facts;
+use authz_token::VerifiedFacts;
 
 use crate::judgement::CallerIdentity;
 use crate::keeper::{Keeper, Wait, refused};
@@ -111,7 +111,7 @@ fn located(id: &str, read: &mut ReadTask<'_>) -> Result<Located, CallRefusal> {
 pub(crate) fn usable(
     located: &Located,
     revoked: &Revocations,
-    facts: &Facts,
+    facts: &VerifiedFacts,
     now: Time,
 ) -> Result<(), CallRefusal> {
     live(located, revoked, now)?;

@@ -172,7 +172,7 @@ impl OfflineEngine {
     #[must_use]
     pub fn check_http(&self, request: &[u8], caller: &StatedCaller) -> OfflineDecision {
         let relays = envoy::Relays { principal: false, labels: true, session: true };
-        let message = envoy::Request::read(request)
+        let message = envoy::EnvoyRequest::read(request)
             .map_err(|_| CallRefusal::input("the bytes are no ext_authz CheckRequest"));
         let request = message.as_ref().map_err(Clone::clone).and_then(|message| {
             envoy::of_request(message, &self.engine.settings, relays).map(|parsed| parsed.request)

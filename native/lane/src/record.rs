@@ -86,12 +86,12 @@ impl<'a> RecordLabels<'a> {
 }
 
 /// The loaded bundle, by its name. `None`: no bundle is loaded.
-struct Bundles<'a>(Option<(&'a str, Bundle<'a>)>);
+struct Bundles<'a>(Option<(&'a str, BundleRecord<'a>)>);
 
 impl<'a> Bundles<'a> {
     fn of(judgement: &'a Judgement) -> Self {
         Self(judgement.arrival.world.as_ref().map(|world| {
-            (world.name.as_str(), Bundle { revision: &world.revision, digest: &world.digest })
+            (world.name.as_str(), BundleRecord { revision: &world.revision, digest: &world.digest })
         }))
     }
 }
@@ -107,7 +107,7 @@ impl Serialize for Bundles<'_> {
 }
 
 #[derive(Serialize)]
-struct Bundle<'a> {
+struct BundleRecord<'a> {
     revision: &'a str,
     digest: &'a str,
 }
@@ -243,8 +243,8 @@ mod tests {
     use authz_kernel::json::Value;
     use authz_kernel::reason::ReasonCode;
     use authz_token::{
-        AgentFacts, AgentProof, ClaimValue, DerivedValue, Facts as Proved, SubjectFacts,
-        SubjectKind,
+        AgentFacts, AgentProof, ClaimValue, DerivedValue, SubjectFacts, SubjectKind,
+        VerifiedFacts as Proved,
     };
     use proptest::prelude::*;
 

@@ -7,7 +7,7 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
     AgentName, Revocation, RevocationTarget as Target, Revocations, Task, TaskSubject,
 };
-use authz_token::{AgentFacts, AgentProof, Facts, SubjectFacts};
+use authz_token::{AgentFacts, AgentProof, SubjectFacts, VerifiedFacts};
 
 use crate::judgement::Asker;
 use crate::refusal::{CallRefusal, Step};
@@ -21,7 +21,7 @@ pub(crate) fn of_asker(revoked: &Revocations, asker: &Asker) -> Result<(), CallR
 }
 
 /// Refuses a principal if the principal, its credential, its key or its issuer is revoked.
-pub(crate) fn of_callers(revoked: &Revocations, facts: &Facts) -> Result<(), CallRefusal> {
+pub(crate) fn of_callers(revoked: &Revocations, facts: &VerifiedFacts) -> Result<(), CallRefusal> {
     if revoked.is_empty() {
         return Ok(());
     }

@@ -5,7 +5,7 @@
 
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{MAX_PARTS, Part, SaidBy, Speaker};
-use authz_token::{Facts, SubjectFacts};
+use authz_token::{SubjectFacts, VerifiedFacts};
 
 use crate::judgement::Asker;
 use crate::proto::authz::v1 as wire;
@@ -13,12 +13,12 @@ use crate::refusal::{CallRefusal, Step};
 use crate::world::Loaded;
 
 /// Subject that calls itself: no agent calls, and no agent holds the proof of the subject.
-pub(crate) fn alone(facts: &Facts) -> Option<&SubjectFacts> {
+pub(crate) fn alone(facts: &VerifiedFacts) -> Option<&SubjectFacts> {
     facts.subject.as_deref().filter(|subject| facts.agent.is_none() && subject.is_alone)
 }
 
 /// True if a subject calls with nothing but a token that an agent may hold. Then the caller may be an agent.
-pub(crate) fn is_bearer_alone(asker: &Asker, facts: &Facts, world: &Loaded) -> bool {
+pub(crate) fn is_bearer_alone(asker: &Asker, facts: &VerifiedFacts, world: &Loaded) -> bool {
     facts.agent.is_none() && facts.subject.is_some() && !speaker(asker, facts, world).is_user()
 }
 
@@ -29,7 +29,7 @@ pub(crate) fn is_bearer_alone(asker: &Asker, facts: &Facts, world: &Loaded) -> b
 /// The subject is not proved (NO_CREDENTIAL).
 pub(crate) fn refuse_bearer_alone(
     asker: &Asker,
-    facts: &Facts,
+    facts: &VerifiedFacts,
     world: &Loaded,
 ) -> Result<(), CallRefusal> {
     if !is_bearer_alone(asker, facts, world) {
@@ -44,7 +44,7 @@ pub(crate) fn refuse_bearer_alone(
 }
 
 /// Whose word the prompt and the parameters of a call are.
-pub(crate) fn speaker(asker: &Asker, facts: &Facts, world: &Loaded) -> Speaker {
+pub(crate) fn speaker(asker: &Asker, facts: &VerifiedFacts, world: &Loaded) -> Speaker {
     if alone(facts).is_some() {
         return Speaker::Subject;
     }
@@ -61,7 +61,11 @@ pub(crate) fn speaker(asker: &Asker, facts: &Facts, world: &Loaded) -> Speaker {
 
 /// How the caller of a keyed request is proved: by an agent's credential or a subject's token, as whom it speaks, and the
 /// front end that relays.
-pub(crate) fn proof_of<'a>(asker: &'a Asker, facts: &Facts, world: &Loaded) -> [&'a str; 3] {
+pub(crate) fn proof_of<'a>(
+    asker: &'a Asker,
+    facts: &VerifiedFacts,
+    world: &Loaded,
+) -> [&'a str; 3] {
     let proved = if facts.agent.is_some() { "agent" } else { "subject" };
     let by = speaker(asker, facts, world);
     let front_end = if by == Speaker::FrontEnd { asker.name() } else { "" };
@@ -90,7 +94,7 @@ pub(crate) fn may_name_context(
 
 /// The context of the session that counts: a front end's word, beside the subject's token. Empty: none, and labels of all
 /// contexts count.
-pub(crate) fn context<'a>(asker: &Asker, facts: &Facts, context: &'a str) -> &'a str {
+pub(crate) fn context<'a>(asker: &Asker, facts: &VerifiedFacts, context: &'a str) -> &'a str {
     let agent = facts.agent.as_ref().map(|agent| agent.spiffe_id.as_str());
     let peer = asker.peer.as_ref().map(|peer| &*peer.spiffe_id);
     // An enforcer that calls as the agent speaks as that agent.

@@ -16,7 +16,7 @@ use authz_kernel::schema::GIVE;
 use authz_kernel::task::{
     self, Names, Param, Part, SubjectProof, Task, TaskKind, TaskStatus, read_names,
 };
-use authz_token::Facts as ProvedFacts;
+use authz_token::VerifiedFacts;
 
 use crate::api_call::ApiCaller;
 use crate::engine::{Engine, own};
@@ -162,7 +162,7 @@ impl Engine {
 }
 
 /// Whether a caller is the starter, the subject or an agent of a task, or of one above it.
-fn concerns(located: &Located, facts: &ProvedFacts) -> bool {
+fn concerns(located: &Located, facts: &VerifiedFacts) -> bool {
     let task = &located.task;
     let by_agent = facts.agent.as_ref().is_some_and(|agent| {
         task.starter == agent.spiffe_id
@@ -173,7 +173,7 @@ fn concerns(located: &Located, facts: &ProvedFacts) -> bool {
 
 /// Whether a caller may end a task without a policy. Its agent completes or aborts the task. Its subject and everybody above it
 /// may also revoke it.
-pub(crate) fn may_end(located: &Located, facts: &ProvedFacts, status: TaskStatus) -> bool {
+pub(crate) fn may_end(located: &Located, facts: &VerifiedFacts, status: TaskStatus) -> bool {
     let task = &located.task;
     let by_agent = facts.agent.as_ref().is_some_and(|agent| {
         let id = &agent.spiffe_id;
@@ -186,7 +186,7 @@ pub(crate) fn may_end(located: &Located, facts: &ProvedFacts, status: TaskStatus
 }
 
 /// Whether the caller is the task's subject itself, and not an agent that holds the subject's token.
-fn is_alone_its_subject(located: &Located, facts: &ProvedFacts) -> bool {
+fn is_alone_its_subject(located: &Located, facts: &VerifiedFacts) -> bool {
     let pair = located.task.subject.as_ref().zip(speaker::alone(facts));
     pair.is_some_and(|(subject, proved)| locate::is_subject(subject, proved))
 }

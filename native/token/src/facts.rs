@@ -338,7 +338,7 @@ impl ProofFacts {
 
 /// The verified caller: an agent, a subject, or an agent that acts for a subject.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Facts {
+pub struct VerifiedFacts {
     /// The agent, if its credential was presented.
     pub agent: Option<Arc<AgentFacts>>,
     /// The subject, if its credential was presented.
@@ -349,7 +349,7 @@ pub struct Facts {
     pub proofs: Vec<ProofFacts>,
 }
 
-impl Facts {
+impl VerifiedFacts {
     /// The facts with an agent that was proved otherwise than by a token, in place of their own.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Verification of the credentials that callers present.
 //!
-//! [`verify`] turns [`Evidence`] (tokens as received) into [`Facts`] (the verified caller), with a compiled
+//! [`verify`] turns [`Evidence`] (tokens as received) into [`VerifiedFacts`] (the verified caller), with a compiled
 //! [`TrustStore`] and the time. It does no I/O, reads no clock, holds no globals and never panics. The
 //! [`TokenCache`] changes only the time that an answer takes, never the answer.
 //!
@@ -70,8 +70,8 @@ pub use dpop::{Nonces, verify_proof};
 pub use error::{CertificateError, KeyError, KeySetError, PointError, TrustDefect, TrustError};
 pub use evidence::{Evidence, Role, Scheme};
 pub use facts::{
-    AgentFacts, AgentProof, ClaimValue, CredentialFacts, DerivedValue, Facts, KeyBinding,
-    PeerFacts, ProofFacts, SubjectFacts, SubjectKind, UnixTime,
+    AgentFacts, AgentProof, ClaimValue, CredentialFacts, DerivedValue, KeyBinding, PeerFacts,
+    ProofFacts, SubjectFacts, SubjectKind, UnixTime, VerifiedFacts,
 };
 pub use json::JsonTextError;
 pub use jwk::thumbprint;

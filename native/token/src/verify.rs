@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use crate::binding::{self, Presentation};
 use crate::cache::{CacheKey, CachedToken, TokenCache, VerifiedToken};
 use crate::evidence::{Evidence, Role, Scheme};
-use crate::facts::{CredentialFacts, Facts, ProofFacts, UnixTime};
+use crate::facts::{CredentialFacts, ProofFacts, UnixTime, VerifiedFacts};
 use crate::jws::{JwsHeader, JwsParts, check_length};
 use crate::refusal::{Refusal, RefusalReason};
 use crate::trust::TrustStore;
@@ -33,7 +33,7 @@ pub fn verify(
     trust: &TrustStore,
     cache: &TokenCache,
     now: UnixTime,
-) -> Result<Facts, Refusal> {
+) -> Result<VerifiedFacts, Refusal> {
     if evidence.is_empty() {
         return Err(Refusal::new(RefusalReason::NoCredential, "no credential was presented"));
     }
@@ -42,7 +42,7 @@ pub fn verify(
             return Err(repeated_credential().of(role));
         }
     }
-    let mut facts = Facts::default();
+    let mut facts = VerifiedFacts::default();
     let mut credential_agent = None;
     for evidence in evidence {
         let (verified, proof) = verify_one(evidence, presentation, trust, cache, now)

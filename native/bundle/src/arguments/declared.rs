@@ -6,14 +6,14 @@ use serde_json::Value as Json;
 ///
 /// References are not followed: what stands behind one counts as undeclared.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Declared {
+pub struct DeclaredMembers {
     /// By name, in order.
     members: Box<[(Box<str>, Self)]>,
     items: Option<Box<Self>>,
     texts: Box<[Box<str>]>,
 }
 
-impl Declared {
+impl DeclaredMembers {
     /// What a schema declares. Its nesting is bounded by that of the file in which it stands.
     pub(super) fn of(schema: &Json) -> Self {
         let properties = schema.get("properties").and_then(Json::as_object);
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn members_and_closed_sets() {
-        let declared = Declared::of(&json!({
+        let declared = DeclaredMembers::of(&json!({
             "type": "object",
             "properties": {
                 "z": { "enum": ["a", 1, "b"] },
@@ -81,6 +81,9 @@ mod tests {
         );
         assert!(!of("far").holds("c") && of("any").member("a").is_none());
         assert!(declared.member("type").is_none() && !declared.holds("object"));
-        assert_eq!(Declared::default(), Declared::of(&json!([{ "properties": { "a": {} } }])));
+        assert_eq!(
+            DeclaredMembers::default(),
+            DeclaredMembers::of(&json!([{ "properties": { "a": {} } }]))
+        );
     }
 }

@@ -14,11 +14,11 @@ mod unions;
 use std::sync::Arc;
 
 use authz_base::json;
-use types::Compiled;
+use types::CompiledSchema;
 
-pub use declared::Declared;
+pub use declared::DeclaredMembers;
 pub use read::write_canonical;
-pub use read::{ArgumentError, Arguments, Value};
+pub use read::{ArgumentError, ArgumentValue, Arguments};
 pub use tame::tame;
 pub use types::{ArgumentType, Member, SchemaError};
 
@@ -27,7 +27,7 @@ pub use types::{ArgumentType, Member, SchemaError};
 pub struct ArgumentSchema {
     root: std::collections::BTreeMap<String, Member>,
     checker: Option<Checker>,
-    declared: Declared,
+    declared: DeclaredMembers,
     nulls: Nulls,
 }
 
@@ -56,14 +56,14 @@ impl ArgumentSchema {
     /// [`SchemaError`] where the schema is no object schema, refers to another document, leads back to itself without
     /// going into the value, has a pattern that cannot be matched in linear time, or is larger than the limits allow.
     pub fn compile(schema: &serde_json::Value) -> Result<Self, SchemaError> {
-        let Compiled { root, checked } = types::compile(schema)?;
+        let CompiledSchema { root, checked } = types::compile(schema)?;
         let checker = if checked {
             let unions = unions::compile(schema)?;
             Some(Checker { validator: types::validator(schema)?, unions })
         } else {
             None
         };
-        Ok(Self { root, checker, declared: Declared::of(schema), nulls: Nulls::Absent })
+        Ok(Self { root, checker, declared: DeclaredMembers::of(schema), nulls: Nulls::Absent })
     }
 
     /// The same schema with another meaning of null.
@@ -82,7 +82,7 @@ impl ArgumentSchema {
     #[must_use]
     pub fn none() -> Self {
         let root = std::collections::BTreeMap::new();
-        Self { root, checker: None, declared: Declared::default(), nulls: Nulls::Absent }
+        Self { root, checker: None, declared: DeclaredMembers::default(), nulls: Nulls::Absent }
     }
 
     /// The declared arguments by name.
@@ -93,7 +93,7 @@ impl ArgumentSchema {
 
     /// What of the arguments a record may repeat.
     #[must_use]
-    pub const fn declared(&self) -> &Declared {
+    pub const fn declared(&self) -> &DeclaredMembers {
         &self.declared
     }
 

@@ -18,7 +18,7 @@ const CANONICAL_BYTES: usize = 256;
 
 /// A typed argument, as policies see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
+pub enum ArgumentValue {
     /// An integer within ±2⁵³.
     Long(i64),
     /// A number in ten-thousandths.
@@ -28,9 +28,9 @@ pub enum Value {
     /// True or false.
     Bool(bool),
     /// The items of an array.
-    Set(Vec<Value>),
+    Set(Vec<ArgumentValue>),
     /// The members of an object, sorted by name.
-    Record(Vec<(SmolStr, Value)>),
+    Record(Vec<(SmolStr, ArgumentValue)>),
     /// Present, and no more can be said: an opaque argument, or a number that a Cedar decimal cannot hold.
     Opaque,
 }
@@ -39,7 +39,7 @@ pub enum Value {
 #[derive(Clone, Debug)]
 pub struct Arguments {
     json: Arc<json::Value>,
-    values: Vec<(SmolStr, Value)>,
+    values: Vec<(SmolStr, ArgumentValue)>,
     digest: [u8; 32],
 }
 
@@ -52,7 +52,7 @@ impl Arguments {
 
     /// The typed arguments that are present, sorted by name.
     #[must_use]
-    pub fn values(&self) -> &[(SmolStr, Value)] {
+    pub fn values(&self) -> &[(SmolStr, ArgumentValue)] {
         &self.values
     }
 
@@ -196,7 +196,7 @@ fn record(
     members: &BTreeMap<String, Member>,
     nulls: Nulls,
     value: &json::Value,
-) -> Result<Vec<(SmolStr, Value)>, ArgumentError> {
+) -> Result<Vec<(SmolStr, ArgumentValue)>, ArgumentError> {
     let json::Value::Object(given) = value else {
         return Err(ArgumentError::new("", "expected an object"));
     };
@@ -227,34 +227,42 @@ fn is_absent(member: &Member, nulls: Nulls) -> bool {
     nulls == Nulls::Absent && !member.required
 }
 
-fn typed(kind: &ArgumentType, nulls: Nulls, value: &json::Value) -> Result<Value, ArgumentError> {
+fn typed(
+    kind: &ArgumentType,
+    nulls: Nulls,
+    value: &json::Value,
+) -> Result<ArgumentValue, ArgumentError> {
     let wrong = |expected: &str| Err(ArgumentError::new("", format!("expected {expected}")));
     match (kind, value) {
-        (ArgumentType::Opaque, _) => Ok(Value::Opaque),
-        (ArgumentType::Long, json::Value::Integer(number)) => Ok(Value::Long(*number)),
+        (ArgumentType::Opaque, _) => Ok(ArgumentValue::Opaque),
+        (ArgumentType::Long, json::Value::Integer(number)) => Ok(ArgumentValue::Long(*number)),
         (ArgumentType::Long, _) => wrong("an integer within ±2^53"),
         (ArgumentType::Decimal, json::Value::Integer(number)) => {
-            Ok(number.checked_mul(10_000).map_or(Value::Opaque, Value::Decimal))
+            Ok(number.checked_mul(10_000).map_or(ArgumentValue::Opaque, ArgumentValue::Decimal))
         }
         (ArgumentType::Decimal, json::Value::Decimal(text)) if is_rounded(text) => {
             wrong("a number within ±2^53, or one that a double holds exactly")
         }
-        (ArgumentType::Decimal, json::Value::Decimal(text)) => {
-            Ok(Number::parse(text).ten_thousandths().map_or(Value::Opaque, Value::Decimal))
-        }
+        (ArgumentType::Decimal, json::Value::Decimal(text)) => Ok(Number::parse(text)
+            .ten_thousandths()
+            .map_or(ArgumentValue::Opaque, ArgumentValue::Decimal)),
         (ArgumentType::Decimal, _) => wrong("a number"),
-        (ArgumentType::Text, json::Value::String(text)) => Ok(Value::Text(SmolStr::new(text))),
+        (ArgumentType::Text, json::Value::String(text)) => {
+            Ok(ArgumentValue::Text(SmolStr::new(text)))
+        }
         (ArgumentType::Text, _) => wrong("a string"),
-        (ArgumentType::Bool, json::Value::Bool(value)) => Ok(Value::Bool(*value)),
+        (ArgumentType::Bool, json::Value::Bool(value)) => Ok(ArgumentValue::Bool(*value)),
         (ArgumentType::Bool, _) => wrong("true or false"),
         (ArgumentType::Set(item), json::Value::Array(items)) => {
             let items = items.iter().enumerate().map(|(index, value)| {
                 typed(item, nulls, value).map_err(|error| error.below(&index.to_string()))
             });
-            items.collect::<Result<_, _>>().map(Value::Set)
+            items.collect::<Result<_, _>>().map(ArgumentValue::Set)
         }
         (ArgumentType::Set(_), _) => wrong("an array"),
-        (ArgumentType::Record(members), _) => record(members, nulls, value).map(Value::Record),
+        (ArgumentType::Record(members), _) => {
+            record(members, nulls, value).map(ArgumentValue::Record)
+        }
     }
 }
 

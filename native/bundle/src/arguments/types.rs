@@ -79,18 +79,18 @@ impl fmt::Display for SchemaError {
 impl std::error::Error for SchemaError {}
 
 /// A schema's members, and whether JSON Schema must check what the types do not say.
-pub(super) struct Compiled {
+pub(super) struct CompiledSchema {
     pub(super) root: BTreeMap<String, Member>,
     pub(super) checked: bool,
 }
 
 /// Works out the types of a whole schema.
-pub(super) fn compile(schema: &Json) -> Result<Compiled, SchemaError> {
+pub(super) fn compile(schema: &Json) -> Result<CompiledSchema, SchemaError> {
     let mut typing = Typing { document: schema, nodes: 0, checked: false, trail: Vec::new() };
     let shape = typing.shape(schema, "")?;
     match shape.kind {
         ArgumentType::Record(root) if !shape.nullable => {
-            Ok(Compiled { root, checked: typing.checked })
+            Ok(CompiledSchema { root, checked: typing.checked })
         }
         _ => Err(SchemaError::new(
             "",

@@ -22,7 +22,7 @@ const HERE: [&str; 8] = ["allOf", "anyOf", "else", "if", "not", "oneOf", "proper
 
 /// A schema node: where it sends a value, and the value's members or items.
 #[derive(Debug, Default)]
-struct Node {
+struct UnionNode {
     here: Vec<usize>,
     properties: BTreeMap<String, usize>,
     patterns: Vec<usize>,
@@ -35,7 +35,7 @@ struct Node {
     every: Vec<usize>,
 }
 
-impl Node {
+impl UnionNode {
     fn below(&self) -> impl Iterator<Item = usize> + '_ {
         let lists = [&self.patterns, &self.others, &self.prefix, &self.items, &self.every];
         self.properties.values().chain(lists.into_iter().flatten()).copied()
@@ -45,7 +45,7 @@ impl Node {
 /// The graph of a schema in which nesting multiplies the work.
 #[derive(Debug)]
 pub(super) struct Unions {
-    nodes: Vec<Node>,
+    nodes: Vec<UnionNode>,
     /// Every node before those to which it sends the same value.
     order: Vec<usize>,
 }
@@ -70,7 +70,7 @@ pub(super) fn compile(document: &Json) -> Result<Option<Unions>, SchemaError> {
 }
 
 /// Every node before those that it points to; none where they form a circle.
-fn sorted(nodes: &[Node], next: impl Fn(&Node) -> &[usize]) -> Result<Vec<usize>, ()> {
+fn sorted(nodes: &[UnionNode], next: impl Fn(&UnionNode) -> &[usize]) -> Result<Vec<usize>, ()> {
     let mut waits = vec![0_usize; nodes.len()];
     for to in nodes.iter().flat_map(&next) {
         if let Some(waits) = waits.get_mut(*to) {
@@ -182,7 +182,7 @@ impl Unions {
     }
 
     /// The nodes that look at one place, and how often each does.
-    fn here(&self, entered: &BTreeMap<usize, u64>) -> Vec<(&Node, u64)> {
+    fn here(&self, entered: &BTreeMap<usize, u64>) -> Vec<(&UnionNode, u64)> {
         let mut counts = vec![0_u64; self.nodes.len()];
         for (index, count) in entered {
             if let Some(slot) = counts.get_mut(*index) {
@@ -210,7 +210,10 @@ impl Unions {
 }
 
 /// The nodes that look at one member or item.
-fn step(looks: &[(&Node, u64)], below: impl Fn(&Node) -> Vec<usize>) -> BTreeMap<usize, u64> {
+fn step(
+    looks: &[(&UnionNode, u64)],
+    below: impl Fn(&UnionNode) -> Vec<usize>,
+) -> BTreeMap<usize, u64> {
     let mut next = BTreeMap::new();
     for (node, count) in looks {
         for index in below(node) {
@@ -229,7 +232,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn build(document: &'a Json) -> Result<Vec<Node>, SchemaError> {
+    fn build(document: &'a Json) -> Result<Vec<UnionNode>, SchemaError> {
         let mut builder = Self { document, known: HashMap::new(), schemas: Vec::new() };
         builder.number(document, String::new())?;
         let mut nodes = Vec::new();
@@ -275,8 +278,8 @@ impl<'a> Builder<'a> {
         Ok(named)
     }
 
-    fn node(&mut self, schema: &'a Json, at: &str) -> Result<Node, SchemaError> {
-        let mut node = Node::default();
+    fn node(&mut self, schema: &'a Json, at: &str) -> Result<UnionNode, SchemaError> {
+        let mut node = UnionNode::default();
         let Json::Object(map) = schema else { return Ok(node) };
         if !at.is_empty() && map.contains_key("$id") {
             return Err(SchemaError::new(at, "a nested `$id` would change what `$ref` means"));

@@ -12,9 +12,9 @@ use crate::location::Location;
 #[derive(Clone, Debug)]
 pub struct Sequence {
     /// Earlier events, in this order; any of the events of a step completes it. At most 16 steps.
-    pub steps: Vec<Vec<Event>>,
+    pub steps: Vec<Vec<EventPattern>>,
     /// The last event of the rule: any of these.
-    pub last: Vec<Event>,
+    pub last: Vec<EventPattern>,
     /// True: `last` requires the steps before it. False: `last` is forbidden after them.
     pub requires: bool,
     /// True: a required step counts once it is reported as done. False: it counts as soon as it is permitted.
@@ -33,8 +33,8 @@ impl Sequence {
     /// Canonical text: two rules mean the same if their texts are equal.
     #[must_use]
     pub fn canonical(&self) -> String {
-        let events = |events: &[Event]| {
-            let names: BTreeSet<String> = events.iter().map(Event::canonical).collect();
+        let events = |events: &[EventPattern]| {
+            let names: BTreeSet<String> = events.iter().map(EventPattern::canonical).collect();
             names.into_iter().collect::<Vec<_>>().join("|")
         };
         let steps: Vec<String> = self.steps.iter().map(|step| events(step)).collect();
@@ -60,7 +60,7 @@ pub struct Budget {
     /// Measure of the budget.
     pub counts: Counts,
     /// Events that count.
-    pub of: Vec<Event>,
+    pub of: Vec<EventPattern>,
     /// The limit.
     pub most: i64,
     /// Window of the count. Default: as long as the session.
@@ -77,7 +77,7 @@ impl Budget {
     /// Canonical text without the limit: two budgets count the same if their texts are equal.
     #[must_use]
     pub fn canonical(&self) -> String {
-        let names: BTreeSet<String> = self.of.iter().map(Event::canonical).collect();
+        let names: BTreeSet<String> = self.of.iter().map(EventPattern::canonical).collect();
         let names = names.into_iter().collect::<Vec<_>>().join("|");
         let within = self.within.map_or(0, |within| within.as_millis());
         let what = match &self.counts {
@@ -102,21 +102,21 @@ pub enum Counts {
 
 /// An event: an operation is permitted or denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct EventPattern {
     /// Operations of the event.
     pub of: EventOf,
     /// True: policy denies the operation.
     pub is_denied: bool,
 }
 
-impl Event {
+impl EventPattern {
     /// Whether an operation can cause the event.
     ///
     /// `is_built_in`: every MCP system has the operation beside its tools.
     #[must_use]
     pub fn matches(&self, operation: &Operation, is_built_in: bool) -> bool {
         match &self.of {
-            EventOf::Operations(Glob(glob, _)) => glob.matches(&operation.id),
+            EventOf::Operations(OperationGlob(glob, _)) => glob.matches(&operation.id),
             EventOf::Effect(effect) => !is_built_in && operation.effects.contains(effect),
             EventOf::System(system) => operation.system == *system,
         }
@@ -124,7 +124,7 @@ impl Event {
 
     fn canonical(&self) -> String {
         let of = match &self.of {
-            EventOf::Operations(Glob(_, text)) => text.clone(),
+            EventOf::Operations(OperationGlob(_, text)) => text.clone(),
             EventOf::Effect(effect) => format!("effect:{}", effect.as_str()),
             EventOf::System(system) => format!("system:{system}"),
         };
@@ -136,7 +136,7 @@ impl Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventOf {
     /// The operations that a glob matches.
-    Operations(Glob),
+    Operations(OperationGlob),
     /// All operations with an effect, except those that every MCP system has beside its tools.
     Effect(Effect),
     /// All operations of a system.
@@ -145,7 +145,7 @@ pub enum EventOf {
 
 /// A pattern over operation ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Glob(pub authz_base::pattern::Glob, pub String);
+pub struct OperationGlob(pub authz_base::pattern::Glob, pub String);
 
 /// What the events of a rule must have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]

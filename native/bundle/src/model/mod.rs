@@ -24,7 +24,9 @@ pub use crate::location::{Declared, Location};
 pub use authz_base::record::history::{Denials, MEMORY_MS};
 pub use authz_base::tier::Tier;
 pub use destination::{DestinationClass, DestinationKind, DirectoryRule, DirectorySource};
-pub use history::{Budget, CorrelationKey, Counts, Event, EventOf, Glob, RuleScope, Sequence};
+pub use history::{
+    Budget, CorrelationKey, Counts, EventOf, EventPattern, OperationGlob, RuleScope, Sequence,
+};
 pub use mode::{Mode, ModeRule, Modes};
 pub use operation::{DestinationRule, Effect, Operation, ResourceRule, Split};
 pub use resource::{Collection, Derive, Distinct, LabelKind, Raises, ResourcePattern, Spelling};

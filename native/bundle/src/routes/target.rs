@@ -15,7 +15,7 @@ pub(super) const MOST_SEGMENTS: usize = 64;
 const MOST_PAIRS: usize = 256;
 
 /// Path and query of a request target.
-pub(super) struct RequestTarget<'a> {
+pub(super) struct PathTarget<'a> {
     pub(super) segments: SmallVec<[Segment<'a>; 8]>,
     pub(super) query: Option<&'a str>,
 }
@@ -42,7 +42,7 @@ impl<'a> Segment<'a> {
 /// `AmbiguousRequest` for every form that readers are known to disagree about: an absolute form, a fragment,
 /// an empty or dot segment, `\`, `;`, control and non-ASCII characters, a `%` that encodes a separator, a dot, a
 /// percent sign or a character that needs no encoding, and a malformed one.
-pub(super) fn split(target: &str) -> Result<RequestTarget<'_>, RequestError> {
+pub(super) fn split(target: &str) -> Result<PathTarget<'_>, RequestError> {
     if target.len() > LONGEST {
         return unread("the target is too long");
     }
@@ -77,7 +77,7 @@ pub(super) fn split(target: &str) -> Result<RequestTarget<'_>, RequestError> {
         encodings(raw)?;
         segments.push(Segment { raw });
     }
-    Ok(RequestTarget { segments, query })
+    Ok(PathTarget { segments, query })
 }
 
 /// The members of a query in order, decoded once; `+` is a space (WHATWG URL, form encoding).

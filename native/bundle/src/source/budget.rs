@@ -5,7 +5,7 @@ use std::time::Duration;
 use authz_base::record::history::{Holder, MAX_EVENTS};
 
 use super::build::{ModelBuilder, duration};
-use super::sequence::{Reader, is_required};
+use super::sequence::{HistoryReader, is_required};
 use super::types::{BudgetEntry, ScopeWord, ThenWord};
 use super::yaml::{At, Entries};
 use crate::diagnostic::clip;
@@ -69,7 +69,7 @@ pub(super) fn apply(build: &mut ModelBuilder<'_>, file: &str, said: &Entries<At<
             }
             span
         });
-        let mut reader = Reader { build: &mut *build, file };
+        let mut reader = HistoryReader { build: &mut *build, file };
         let of = said.count.as_ref().or(said.of.as_ref());
         let of = of.map(|events| reader.events(events, false)).unwrap_or_default();
         if let Some(pointer) = said.sum.as_ref().or(said.distinct.as_ref()) {

@@ -104,7 +104,7 @@ pub(super) fn manifest(said: Manifest, model: &mut Model, found: &mut Diagnostic
 }
 
 /// The YAML files of a bundle beside `bundle.yaml`.
-pub(super) struct Facts<'a> {
+pub(super) struct DirectoryFacts<'a> {
     pub(super) files: Vec<(&'a str, FactsFile)>,
     pub(super) catalogs: Vec<(&'a str, McpFile)>,
     pub(super) deferred: DeferredKeys,
@@ -112,7 +112,7 @@ pub(super) struct Facts<'a> {
     pub(super) all: &'a BTreeMap<String, Vec<u8>>,
 }
 
-impl Facts<'_> {
+impl DirectoryFacts<'_> {
     /// Takes over all files, in the order in which their keys refer to each other.
     ///
     /// Returns the entries of the directories that are files of the bundle.

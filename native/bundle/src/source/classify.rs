@@ -22,7 +22,7 @@ use crate::model::{
 /// Rules times operations that are compared; beyond it a bundle is refused rather than slow.
 const MOST_COMPARISONS: usize = 50_000_000;
 
-struct Rule<'a> {
+struct OperationRule<'a> {
     file: &'a str,
     rule: &'a ClassifyRule,
     glob: Glob,
@@ -83,14 +83,14 @@ pub(super) fn apply<'a>(
     build: &mut ModelBuilder<'_>,
     files: impl Iterator<Item = (&'a str, &'a [At<ClassifyRule>])>,
 ) {
-    let mut exact: BTreeMap<&str, Rule<'_>> = BTreeMap::new();
-    let mut globs: Vec<Rule<'_>> = Vec::new();
+    let mut exact: BTreeMap<&str, OperationRule<'_>> = BTreeMap::new();
+    let mut globs: Vec<OperationRule<'_>> = Vec::new();
     for (file, rules) in files {
         // What nobody has reviewed decides about nothing.
         for rule in rules.iter().filter(|rule| !rule.value.proposed) {
             let at = rule.value.r#match.at.within(file);
             let id = rule.value.r#match.value.as_str();
-            let rule = Rule { file, rule: &rule.value, glob: Glob::new(id), at };
+            let rule = OperationRule { file, rule: &rule.value, glob: Glob::new(id), at };
             later(build, &rule);
             if !rule.glob.is_exact() {
                 globs.push(rule);
@@ -128,7 +128,7 @@ pub(super) fn apply<'a>(
             build.protocol(operation, rule.file, rule.rule);
             continue;
         }
-        let mut chosen: Option<&Rule<'_>> = None;
+        let mut chosen: Option<&OperationRule<'_>> = None;
         for (rule, seen) in globs.iter().zip(matched.iter_mut()) {
             // Whoever writes a glob thinks of tools.
             if built_in || !rule.glob.matches(&operation.id) {
@@ -183,7 +183,7 @@ pub(super) fn apply<'a>(
     build.model.operations = operations;
 }
 
-fn no_match(build: &mut ModelBuilder<'_>, rule: &Rule<'_>, ids: &BTreeSet<String>) {
+fn no_match(build: &mut ModelBuilder<'_>, rule: &OperationRule<'_>, ids: &BTreeSet<String>) {
     let id = rule.rule.r#match.value.as_str();
     let (_, mend) = unknown("operation", id, ids.iter().map(|id| (id.as_str(), None)));
     let mend = if ids.is_empty() || mend.is_empty() {
@@ -194,14 +194,19 @@ fn no_match(build: &mut ModelBuilder<'_>, rule: &Rule<'_>, ids: &BTreeSet<String
     build.found.error(&rule.at, format!("`{}` matches no operation", clip(id)), mend);
 }
 
-fn later(build: &mut ModelBuilder<'_>, rule: &Rule<'_>) {
+fn later(build: &mut ModelBuilder<'_>, rule: &OperationRule<'_>) {
     build.later(rule.file, "rows", rule.rule.rows.as_ref());
     build.later(rule.file, "provider", rule.rule.provider.as_ref());
 }
 
 impl ModelBuilder<'_> {
     /// Gives an operation the meaning that a rule says, as far as it may count.
-    fn give(&mut self, operation: &mut Operation, rule: &Rule<'_>, cases: &mut Vec<Operation>) {
+    fn give(
+        &mut self,
+        operation: &mut Operation,
+        rule: &OperationRule<'_>,
+        cases: &mut Vec<Operation>,
+    ) {
         let drifted = self.drifted.contains(&operation.id);
         // A rule about a tool that is no longer the same: what it gets wrong is for the next review.
         let before = drifted.then(|| std::mem::take(self.found));
@@ -231,7 +236,7 @@ impl ModelBuilder<'_> {
     fn split(
         &mut self,
         operation: &mut Operation,
-        rule: &Rule<'_>,
+        rule: &OperationRule<'_>,
         said: &At<SplitEntry>,
         cases: &mut Vec<Operation>,
     ) {

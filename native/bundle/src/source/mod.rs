@@ -143,7 +143,7 @@ impl<'a> BundleReader<'a> {
         if found.has_errors() {
             return Err(found);
         }
-        let directories = build::Facts {
+        let directories = build::DirectoryFacts {
             files: texts.facts,
             catalogs: texts.catalogs,
             deferred,

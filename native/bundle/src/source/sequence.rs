@@ -13,7 +13,8 @@ use crate::diagnostic::{clip, unknown};
 use crate::ids;
 use crate::json_schema::{deref, required};
 use crate::model::{
-    CorrelationKey, Event, EventOf, Glob, Operation, Reports, RuleScope, Sequence, Spelling,
+    CorrelationKey, EventOf, EventPattern, Operation, OperationGlob, Reports, RuleScope, Sequence,
+    Spelling,
 };
 
 /// Sequences of a bundle.
@@ -34,7 +35,7 @@ pub(super) fn apply(build: &mut ModelBuilder<'_>, file: &str, said: &Entries<At<
             return build.found.error(&at, what, "Remove some.");
         }
         let before = build.found.iter().count();
-        let mut reader = Reader { build: &mut *build, file };
+        let mut reader = HistoryReader { build: &mut *build, file };
         let Some(parts) = reader.parts(entry) else { continue };
         let said = &entry.value;
         let within = reader.within(said.within.as_ref(), parts.steps.len());
@@ -45,7 +46,7 @@ pub(super) fn apply(build: &mut ModelBuilder<'_>, file: &str, said: &Entries<At<
             let mend = "Say `counts: permitted`, or `scope: session`.";
             build.found.error(&at, what, mend);
         }
-        let mut reader = Reader { build: &mut *build, file };
+        let mut reader = HistoryReader { build: &mut *build, file };
         let mut sequence =
             Sequence { steps, last, requires, counts_done, within, key: None, scope, at };
         sequence.key = said.key.as_ref().and_then(|key| reader.key(key, &sequence));
@@ -57,18 +58,18 @@ pub(super) fn apply(build: &mut ModelBuilder<'_>, file: &str, said: &Entries<At<
 
 /// What comes before, and what the rule is about.
 struct Parts {
-    steps: Vec<Vec<Event>>,
-    last: Vec<Event>,
+    steps: Vec<Vec<EventPattern>>,
+    last: Vec<EventPattern>,
     requires: bool,
     counts_done: bool,
 }
 
-pub(super) struct Reader<'a, 'b> {
+pub(super) struct HistoryReader<'a, 'b> {
     pub(super) build: &'a mut ModelBuilder<'b>,
     pub(super) file: &'a str,
 }
 
-impl Reader<'_, '_> {
+impl HistoryReader<'_, '_> {
     fn parts(&mut self, entry: &At<SequenceEntry>) -> Option<Parts> {
         let said = &entry.value;
         let at = entry.at.within(self.file);
@@ -127,7 +128,7 @@ impl Reader<'_, '_> {
         };
         let mut of = |word: &At<EffectWord>| {
             let effect = effect(word.value);
-            let event = Event { of: EventOf::Effect(effect), is_denied: false };
+            let event = EventPattern { of: EventOf::Effect(effect), is_denied: false };
             self.known(&event, &format!("effect:{}", effect.as_str()), word.at.within(self.file));
             vec![event]
         };
@@ -136,7 +137,7 @@ impl Reader<'_, '_> {
     }
 
     /// Refuses events that nobody ever tells are done.
-    fn reported(&mut self, events: &[Event], at: &crate::model::Location) {
+    fn reported(&mut self, events: &[EventPattern], at: &crate::model::Location) {
         let model = &self.build.model;
         let mut named = model.operations.iter().filter(|one| {
             let built_in = model.is_built_in(one);
@@ -160,7 +161,7 @@ impl Reader<'_, '_> {
     }
 
     /// Args: `denied`: an event may be a denial.
-    pub(super) fn events(&mut self, said: &Many<At<String>>, denied: bool) -> Vec<Event> {
+    pub(super) fn events(&mut self, said: &Many<At<String>>, denied: bool) -> Vec<EventPattern> {
         if said.0.is_empty() || said.0.len() > MOST_EVENTS {
             let at = said.0.first().map(|first| first.at).unwrap_or_default().within(self.file);
             let what = format!("a step has 1 to {MOST_EVENTS} events");
@@ -169,7 +170,7 @@ impl Reader<'_, '_> {
         said.0.iter().take(MOST_EVENTS).filter_map(|text| self.event(text, denied)).collect()
     }
 
-    fn event(&mut self, said: &At<String>, denied: bool) -> Option<Event> {
+    fn event(&mut self, said: &At<String>, denied: bool) -> Option<EventPattern> {
         let at = said.at.within(self.file);
         let inner = said.value.strip_prefix("denied(").and_then(|rest| rest.strip_suffix(')'));
         if inner.is_some() && !denied {
@@ -193,14 +194,17 @@ impl Reader<'_, '_> {
                 EventOf::Effect(effect)
             }
             Some(("system", system)) => EventOf::System(system.to_owned()),
-            _ => EventOf::Operations(Glob(authz_base::pattern::Glob::new(text), text.to_owned())),
+            _ => EventOf::Operations(OperationGlob(
+                authz_base::pattern::Glob::new(text),
+                text.to_owned(),
+            )),
         };
-        let event = Event { of, is_denied: inner.is_some() };
+        let event = EventPattern { of, is_denied: inner.is_some() };
         self.known(&event, text, at).then_some(event)
     }
 
     /// Refuses an event that could never happen.
-    fn known(&mut self, event: &Event, text: &str, at: crate::model::Location) -> bool {
+    fn known(&mut self, event: &EventPattern, text: &str, at: crate::model::Location) -> bool {
         let model = &self.build.model;
         if model.operations.iter().any(|one| event.matches(one, model.is_built_in(one))) {
             return true;

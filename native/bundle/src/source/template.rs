@@ -174,7 +174,8 @@ fn read(
             let what = format!("more than {MOST_TEMPLATES} templates");
             return build.found.error(&at, what, "Join some of them: parameters tell them apart.");
         }
-        let mut reading = Reading { file, build: &mut *build, operations, params: BTreeMap::new() };
+        let mut reading =
+            TemplateReading { file, build: &mut *build, operations, params: BTreeMap::new() };
         let template = reading.template(entry, at);
         let rules: usize = build.model.templates.values().map(|t| t.scope.len()).sum();
         if rules + template.scope.len() > MOST_RULES {
@@ -194,7 +195,7 @@ fn refuse_name(name: &str) -> Option<&'static str> {
 }
 
 /// A template while it is read.
-struct Reading<'a, 'b> {
+struct TemplateReading<'a, 'b> {
     file: &'a str,
     build: &'a mut ModelBuilder<'b>,
     /// Sorted by id.
@@ -202,7 +203,7 @@ struct Reading<'a, 'b> {
     params: BTreeMap<String, ParamType>,
 }
 
-impl<'a> Reading<'a, '_> {
+impl<'a> TemplateReading<'a, '_> {
     fn error(&mut self, at: super::Mark, what: impl Into<String>, mend: impl Into<String>) {
         self.build.found.error(&at.within(self.file), what, mend);
     }

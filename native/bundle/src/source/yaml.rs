@@ -62,7 +62,7 @@ pub(crate) fn read_plain<T: DeserializeOwned>(file: &str, bytes: &[u8]) -> Resul
     T::deserialize(&node).map_err(|e| Diagnostic::error(&e.at.within(file), e.what, e.mend))
 }
 
-fn tree(file: &str, bytes: &[u8]) -> Result<Node, Diagnostic> {
+fn tree(file: &str, bytes: &[u8]) -> Result<YamlNode, Diagnostic> {
     let at = |mark: Mark| mark.within(file);
     let text = std::str::from_utf8(bytes).map_err(|e| {
         let line = bytes.iter().take(e.valid_up_to()).filter(|b| **b == b'\n').count() + 1;
@@ -136,7 +136,7 @@ fn mark(location: &serde_saphyr::Location) -> Mark {
 
 /// A value of a YAML file and its place.
 #[derive(Clone, Debug)]
-pub struct Node {
+pub struct YamlNode {
     at: Mark,
     kind: Kind,
 }
@@ -148,11 +148,11 @@ enum Kind {
     Int(i64),
     Float(f64),
     Text(String),
-    List(Vec<Node>),
-    Map(Vec<(String, Mark, Node)>),
+    List(Vec<YamlNode>),
+    Map(Vec<(String, Mark, YamlNode)>),
 }
 
-impl Node {
+impl YamlNode {
     fn fill(&mut self, with: &BTreeMap<String, String>) -> Result<(), YamlError> {
         match &mut self.kind {
             Kind::Text(text) => {
@@ -172,7 +172,7 @@ impl Node {
     }
 }
 
-impl<'de> Deserialize<'de> for Node {
+impl<'de> Deserialize<'de> for YamlNode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Kind>::deserialize(deserializer)?;
         Ok(Self { at: mark(&spanned.referenced), kind: spanned.value })
@@ -463,7 +463,7 @@ impl JsonSchema for Later {
     }
 }
 
-impl<'de> Deserializer<'de> for &Node {
+impl<'de> Deserializer<'de> for &YamlNode {
     type Error = YamlError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
@@ -474,7 +474,9 @@ impl<'de> Deserializer<'de> for &Node {
             Kind::Float(v) => visitor.visit_f64(*v),
             Kind::Text(v) => visitor.visit_str(v),
             Kind::List(items) => visitor.visit_seq(Items(items.iter())),
-            Kind::Map(members) => visitor.visit_map(Members { rest: members.iter(), value: None }),
+            Kind::Map(members) => {
+                visitor.visit_map(MapMembers { rest: members.iter(), value: None })
+            }
         }
         .map_err(|e| e.placed(self.at))
     }
@@ -526,7 +528,7 @@ impl<'de> Deserializer<'de> for &Node {
     }
 }
 
-struct Items<'a>(std::slice::Iter<'a, Node>);
+struct Items<'a>(std::slice::Iter<'a, YamlNode>);
 
 impl<'de> SeqAccess<'de> for Items<'_> {
     type Error = YamlError;
@@ -539,12 +541,12 @@ impl<'de> SeqAccess<'de> for Items<'_> {
     }
 }
 
-struct Members<'a> {
-    rest: std::slice::Iter<'a, (String, Mark, Node)>,
-    value: Option<&'a Node>,
+struct MapMembers<'a> {
+    rest: std::slice::Iter<'a, (String, Mark, YamlNode)>,
+    value: Option<&'a YamlNode>,
 }
 
-impl<'de> MapAccess<'de> for Members<'_> {
+impl<'de> MapAccess<'de> for MapMembers<'_> {
     type Error = YamlError;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(
@@ -553,7 +555,7 @@ impl<'de> MapAccess<'de> for Members<'_> {
     ) -> Result<Option<K::Value>, YamlError> {
         let Some((name, at, value)) = self.rest.next() else { return Ok(None) };
         self.value = Some(value);
-        seed.deserialize(Key { name, at: *at }).map(Some).map_err(|e| e.placed(*at))
+        seed.deserialize(NodeKey { name, at: *at }).map(Some).map_err(|e| e.placed(*at))
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, YamlError> {
@@ -565,12 +567,12 @@ impl<'de> MapAccess<'de> for Members<'_> {
 }
 
 /// A key as a value of its own.
-struct Key<'a> {
+struct NodeKey<'a> {
     name: &'a str,
     at: Mark,
 }
 
-impl<'de> Deserializer<'de> for Key<'_> {
+impl<'de> Deserializer<'de> for NodeKey<'_> {
     type Error = YamlError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
@@ -583,7 +585,7 @@ impl<'de> Deserializer<'de> for Key<'_> {
         visitor: V,
     ) -> Result<V::Value, YamlError> {
         if name == PLACED {
-            let node = Node { at: self.at, kind: Kind::Text(self.name.to_owned()) };
+            let node = YamlNode { at: self.at, kind: Kind::Text(self.name.to_owned()) };
             return visitor.visit_seq(Place { at: self.at, node: Some(&node), step: 0 });
         }
         visitor.visit_newtype_struct(self)
@@ -598,7 +600,7 @@ impl<'de> Deserializer<'de> for Key<'_> {
 /// Line, column, value.
 struct Place<'a> {
     at: Mark,
-    node: Option<&'a Node>,
+    node: Option<&'a YamlNode>,
     step: u8,
 }
 
@@ -620,37 +622,37 @@ impl<'de> SeqAccess<'de> for Place<'_> {
 
 struct Choice<'a> {
     name: &'a str,
-    value: Option<&'a Node>,
+    value: Option<&'a YamlNode>,
     at: Mark,
 }
 
 impl<'de, 'a> EnumAccess<'de> for Choice<'a> {
     type Error = YamlError;
-    type Variant = Chosen<'a>;
+    type Variant = VariantChoice<'a>;
 
     fn variant_seed<V: DeserializeSeed<'de>>(
         self,
         seed: V,
-    ) -> Result<(V::Value, Chosen<'a>), YamlError> {
-        let key = Key { name: self.name, at: self.at };
+    ) -> Result<(V::Value, VariantChoice<'a>), YamlError> {
+        let key = NodeKey { name: self.name, at: self.at };
         let value = seed.deserialize(key).map_err(|e| e.placed(self.at))?;
-        Ok((value, Chosen { name: self.name, value: self.value }))
+        Ok((value, VariantChoice { name: self.name, value: self.value }))
     }
 }
 
-struct Chosen<'a> {
+struct VariantChoice<'a> {
     name: &'a str,
-    value: Option<&'a Node>,
+    value: Option<&'a YamlNode>,
 }
 
-impl<'a> Chosen<'a> {
-    fn node(&self) -> Result<&'a Node, YamlError> {
+impl<'a> VariantChoice<'a> {
+    fn node(&self) -> Result<&'a YamlNode, YamlError> {
         let missing = || YamlError::custom(format!("`{}` needs a value", clip(self.name)));
         self.value.ok_or_else(missing)
     }
 }
 
-impl<'de> VariantAccess<'de> for Chosen<'_> {
+impl<'de> VariantAccess<'de> for VariantChoice<'_> {
     type Error = YamlError;
 
     fn unit_variant(self) -> Result<(), YamlError> {

@@ -5,11 +5,11 @@ use crate::hex::write_hex;
 use crate::model::Operation;
 use crate::schema::OWN_SYSTEM;
 
-use super::Refusal;
+use super::RequestRefusal;
 use super::resolve::Resolved;
 
 /// The grant that covers a request, and its place among all; none where no credential is presented.
-pub(super) type Covered<'a> = Option<(usize, &'a Grant<'a>)>;
+pub(super) type GrantCover<'a> = Option<(usize, &'a Grant<'a>)>;
 
 /// Finds the grant of the presented credential that is exactly what is asked, and not used up.
 ///
@@ -23,7 +23,7 @@ pub(super) fn covering<'a>(
     operation: &Operation,
     resolved: &Resolved<'_>,
     decision: &Decision,
-) -> Result<Covered<'a>, Refusal> {
+) -> Result<GrantCover<'a>, RequestRefusal> {
     // What is asked of this server is not what a credential is issued for.
     let Some(granted) = facts.granted.filter(|_| operation.system != OWN_SYSTEM) else {
         return Ok(None);
@@ -43,14 +43,14 @@ pub(super) fn covering<'a>(
     };
     let mut same = granted.iter().enumerate().filter(|(_, grant)| is_it(grant)).peekable();
     if same.peek().is_none() {
-        return Err(Refusal::new(
+        return Err(RequestRefusal::new(
             ReasonCode::OutOfScope,
             "the task credential was issued for another operation, resource, destination or arguments",
         ));
     }
     match same.find(|(_, grant)| !grant.is_redeemed) {
         Some(grant) => Ok(Some(grant)),
-        None => Err(Refusal::new(
+        None => Err(RequestRefusal::new(
             ReasonCode::UsesExhausted,
             "the task credential was used for this before",
         )),

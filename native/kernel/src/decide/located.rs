@@ -2,8 +2,8 @@
 
 use smallvec::SmallVec;
 
-use super::Refusal;
-use super::granted::Covered;
+use super::RequestRefusal;
+use super::granted::GrantCover;
 use super::resolve::Resolved;
 use crate::decision::{Facts, ReasonCode, Request, Time};
 use crate::evaluate::TaskFacts;
@@ -18,13 +18,17 @@ use crate::task::{self, Acts, Dimension, Miss, SubjectProof, Task, TaskStatus, T
 ///
 /// INVARIANT (before what `mode` may soften): this runs before the operation and its arguments are looked at, so that no
 /// defect of theirs hides that the task has ended.
-pub(super) fn standing(facts: &Facts<'_>, operation: &str, now: Time) -> Result<(), Refusal> {
+pub(super) fn standing(
+    facts: &Facts<'_>,
+    operation: &str,
+    now: Time,
+) -> Result<(), RequestRefusal> {
     // Tasks bound what agents do elsewhere, not what they ask of this server.
     if is_own(operation) {
         return Ok(());
     }
     let Some(view) = facts.task else { return Ok(()) };
-    let refuse = |reason, what: &str| Err(Refusal::new(reason, what));
+    let refuse = |reason, what: &str| Err(RequestRefusal::new(reason, what));
     let names = view.ancestors.iter().map(|task| task.id.as_str());
     if !names.eq(view.task.ancestors.iter().map(String::as_str)) {
         return refuse(ReasonCode::Unavailable, "the tasks above the task are not at hand");
@@ -58,7 +62,7 @@ pub(super) fn locate(
     facts: &Facts<'_>,
     operation: &Operation,
     traffic: Traffic,
-) -> Result<(), Refusal> {
+) -> Result<(), RequestRefusal> {
     if operation.system == OWN_SYSTEM {
         return Ok(());
     }
@@ -67,11 +71,11 @@ pub(super) fn locate(
     };
     if view.task.kind.is_started() && plan.roles().is_implicit(view.task.assignee()) {
         let what = "the bundle lets the agent work without tasks, and so gives it none";
-        return Err(Refusal::new(ReasonCode::OutOfScope, what));
+        return Err(RequestRefusal::new(ReasonCode::OutOfScope, what));
     }
     if view.path().any(|task| plan.template(&task.template).is_none()) {
         let what = format!("{}: the bundle no longer has it", Dimension::Template);
-        return Err(Refusal::new(ReasonCode::OutOfScope, what));
+        return Err(RequestRefusal::new(ReasonCode::OutOfScope, what));
     }
     Ok(())
 }
@@ -88,8 +92,8 @@ pub(super) fn server_task(
     facts: &Facts<'_>,
     request: &Request<'_>,
     operation: &Operation,
-) -> Result<(), Refusal> {
-    let refuse = |reason, what: &str| Err(Refusal::new(reason, what));
+) -> Result<(), RequestRefusal> {
+    let refuse = |reason, what: &str| Err(RequestRefusal::new(reason, what));
     let of_system =
         |call: &String| call.split_once('.').is_some_and(|(system, _)| system == operation.system);
     match (request.server_task, facts.task.and_then(TaskView::real)) {
@@ -111,9 +115,9 @@ fn without(
     facts: &Facts<'_>,
     operation: &Operation,
     traffic: Traffic,
-) -> Result<(), Refusal> {
+) -> Result<(), RequestRefusal> {
     if facts.granted.is_some() {
-        return Err(Refusal::new(ReasonCode::NoTask, "a task credential is of a task"));
+        return Err(RequestRefusal::new(ReasonCode::NoTask, "a task credential is of a task"));
     }
     let rule = &plan.model().tasks;
     if plan.only_connects(operation, traffic) {
@@ -130,9 +134,9 @@ fn without(
         }
         let what =
             format!("`{}` depends on what was done before, which is not at hand", operation.id);
-        return Err(Refusal::new(ReasonCode::StateUnavailable, what));
+        return Err(RequestRefusal::new(ReasonCode::StateUnavailable, what));
     }
-    Err(Refusal::new(ReasonCode::NoTask, format!("`{}` needs a task", operation.id)))
+    Err(RequestRefusal::new(ReasonCode::NoTask, format!("`{}` needs a task", operation.id)))
 }
 
 /// What policies may read of the task; none where it is none.
@@ -154,12 +158,16 @@ pub(super) fn subject_proof(facts: &Facts<'_>, subject: bool) -> SubjectProof {
 }
 
 /// Refuses labels that would have to be remembered, where nothing remembers.
-pub(super) fn labels(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>) -> Result<(), Refusal> {
+pub(super) fn labels(
+    plan: &Plan,
+    facts: &Facts<'_>,
+    request: &Request<'_>,
+) -> Result<(), RequestRefusal> {
     if request.labels.is_empty() || facts.task.is_some() || !plan.recall.is_read {
         return Ok(());
     }
     let what = "labels are told of the call, and what keeps them is not at hand";
-    Err(Refusal::new(ReasonCode::StateUnavailable, what))
+    Err(RequestRefusal::new(ReasonCode::StateUnavailable, what))
 }
 
 /// Refuses a request that has to do with what the task's session did before, where that was not recalled.
@@ -167,10 +175,10 @@ pub(super) fn recalled(
     facts: &Facts<'_>,
     request: &Request<'_>,
     prepared: &Prepared,
-) -> Result<(), Refusal> {
+) -> Result<(), RequestRefusal> {
     let refuse = |whose: &str| {
         let what = format!("what the {whose} did before is not at hand");
-        Err(Refusal::new(ReasonCode::StateUnavailable, what))
+        Err(RequestRefusal::new(ReasonCode::StateUnavailable, what))
     };
     let memory = &prepared.memory;
     let carries = !request.labels.is_empty();
@@ -190,21 +198,21 @@ pub(super) fn recalled(
     }
     if memory.objects && view.object.is_none() {
         let what = "what was written into the resource before is not at hand";
-        return Err(Refusal::new(ReasonCode::StateUnavailable, what));
+        return Err(RequestRefusal::new(ReasonCode::StateUnavailable, what));
     }
     Ok(())
 }
 
 /// What the task allows.
 #[derive(Debug, Default)]
-pub(super) struct Bounds<'a> {
+pub(super) struct TaskBounds<'a> {
     /// Why the request is beyond it.
     pub(super) refused: Option<(ReasonCode, String)>,
     /// Entries that it counts on.
     counted: SmallVec<[(&'a str, u32); 4]>,
 }
 
-impl Bounds<'_> {
+impl TaskBounds<'_> {
     /// Refuses the request, unless a weightier reason does so already.
     pub(super) fn refuse(&mut self, reason: ReasonCode, what: String) {
         if self.refused.as_ref().is_none_or(|(known, _)| reason < *known) {
@@ -225,9 +233,9 @@ pub(super) fn bounds<'a>(
     operation: &Operation,
     tier: Tier,
     resolved: &Resolved<'_>,
-    grant: Covered<'_>,
-) -> Bounds<'a> {
-    let mut bounds = Bounds::default();
+    grant: GrantCover<'_>,
+) -> TaskBounds<'a> {
+    let mut bounds = TaskBounds::default();
     let charged = grant.map_or(&[][..], |(_, grant)| grant.charged);
     let task = facts.task.and_then(TaskView::real);
     let Some(view) = task.filter(|_| operation.system != OWN_SYSTEM) else { return bounds };

@@ -28,7 +28,7 @@ use crate::schema::{Key, Keys, OWN_SYSTEM};
 use crate::task::SubjectProof;
 
 pub use could::Prospects;
-use granted::Covered;
+use granted::GrantCover;
 use resolve::Resolved;
 use split::Chosen;
 use verdict::Tally;
@@ -97,7 +97,7 @@ fn run(
         understood: true,
         is_judged: true,
     });
-    if let Err(Refusal { reason, message, understood }) =
+    if let Err(RequestRefusal { reason, message, understood }) =
         steps(plan, facts, request, now, traced, &mut decision)
     {
         decision.outcome = Outcome::Deny;
@@ -123,13 +123,13 @@ pub fn standing(facts: &Facts<'_>, now: Time) -> Result<(), (ReasonCode, String)
 
 /// Why a step before judging stopped.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct RequestRefusal {
     reason: ReasonCode,
     message: String,
     understood: bool,
 }
 
-impl Refusal {
+impl RequestRefusal {
     pub(crate) fn new(reason: ReasonCode, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), understood: true }
     }
@@ -140,7 +140,7 @@ impl Refusal {
     }
 }
 
-impl From<Unready> for Refusal {
+impl From<Unready> for RequestRefusal {
     fn from(unready: Unready) -> Self {
         Self::new(
             ReasonCode::Unavailable,
@@ -156,12 +156,12 @@ fn steps(
     now: Time,
     traced: bool,
     decision: &mut Decision,
-) -> Result<(), Refusal> {
+) -> Result<(), RequestRefusal> {
     if facts.chain.is_empty() {
         return Err(nobody(plan, facts, request, now, decision));
     }
     if facts.chain.len() > MAX_CHAIN {
-        return Err(Refusal::new(
+        return Err(RequestRefusal::new(
             ReasonCode::TooDeep,
             format!(
                 "the chain has {} principals, at most {MAX_CHAIN} are allowed",
@@ -186,7 +186,7 @@ fn named<'a>(
     request: &Request<'_>,
     now: Time,
     decision: &mut Decision,
-) -> Result<(&'a Operation, &'a Prepared, Resolved<'a>), Refusal> {
+) -> Result<(&'a Operation, &'a Prepared, Resolved<'a>), RequestRefusal> {
     let Chosen { operation, prepared, arguments } = split::choose(plan, request)?;
     operation.id.clone_into(&mut decision.operation);
     decision.tier = Some(operation.tier);
@@ -201,15 +201,15 @@ fn named<'a>(
 }
 
 /// Refuses an operation that nobody has looked at as it is now.
-fn known(operation: &Operation) -> Result<(), Refusal> {
+fn known(operation: &Operation) -> Result<(), RequestRefusal> {
     if !operation.reviewed {
-        return Err(Refusal::new(
+        return Err(RequestRefusal::new(
             ReasonCode::UnreviewedOperation,
             format!("`{}` has no `classify` rule, or nobody accepted its tool", operation.id),
         ));
     }
     if operation.drifted {
-        return Err(Refusal::new(
+        return Err(RequestRefusal::new(
             ReasonCode::CatalogDrift,
             format!("the tool of `{}` is not the one that was reviewed", operation.id),
         ));
@@ -218,12 +218,15 @@ fn known(operation: &Operation) -> Result<(), Refusal> {
 }
 
 /// Refuses labels that the bundle does not have.
-fn declared(plan: &Plan, request: &Request<'_>) -> Result<(), Refusal> {
+fn declared(plan: &Plan, request: &Request<'_>) -> Result<(), RequestRefusal> {
     let known = &plan.model().labels;
     if request.labels.iter().all(|label| known.contains_key(*label)) {
         return Ok(());
     }
-    Err(Refusal::unread(ReasonCode::BadInput, "`labels` has one that the bundle does not have"))
+    Err(RequestRefusal::unread(
+        ReasonCode::BadInput,
+        "`labels` has one that the bundle does not have",
+    ))
 }
 
 /// A request of nobody. It is read all the same: where it would only be noted, it must still be fit to be let through.
@@ -233,11 +236,11 @@ fn nobody(
     request: &Request<'_>,
     now: Time,
     decision: &mut Decision,
-) -> Refusal {
-    let is_fit = |refusal: &Refusal| refusal.understood && may_soften(refusal.reason);
+) -> RequestRefusal {
+    let is_fit = |refusal: &RequestRefusal| refusal.understood && may_soften(refusal.reason);
     let understood = named(plan, facts, request, now, decision).err().as_ref().is_none_or(is_fit);
-    let refusal = Refusal::new(ReasonCode::NoCredential, "nobody acts: the chain is empty");
-    Refusal { understood, ..refusal }
+    let refusal = RequestRefusal::new(ReasonCode::NoCredential, "nobody acts: the chain is empty");
+    RequestRefusal { understood, ..refusal }
 }
 
 /// Whether the arguments have one reading, whatever they are arguments of.
@@ -279,9 +282,9 @@ fn judge(
     operation: &Operation,
     prepared: &Prepared,
     resolved: &Resolved<'_>,
-    grant: Covered<'_>,
+    grant: GrantCover<'_>,
     decision: &mut Decision,
-) -> Result<(), Refusal> {
+) -> Result<(), RequestRefusal> {
     let words = &plan.words;
     let chain: smallvec::SmallVec<[Arc<Known>; 4]> =
         facts.chain.iter().map(|principal| plan.principal(principal)).collect();
@@ -374,7 +377,7 @@ fn judge(
                 continue;
             }
             let Some(placed) = plan.policies.get(index) else {
-                return Err(Refusal::new(
+                return Err(RequestRefusal::new(
                     ReasonCode::Unavailable,
                     "a slice names a policy that is not there",
                 ));

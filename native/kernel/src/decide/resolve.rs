@@ -12,7 +12,7 @@ use crate::decision::{Decision, Facts, ReasonCode, Request, Time};
 use crate::destinations::ClassifiedDestination;
 use crate::directories::{Directories, DirectoryAnswer, DirectoryQuery};
 use crate::evaluate::Known;
-use crate::history::{ObjectKeys, Subject};
+use crate::history::{EventSubject, ObjectKeys};
 use crate::json::Value as Json;
 use crate::mcp::Traffic;
 use crate::model::{DestinationKind, DestinationRule, Operation, ResourceRule, Spelling, Tier};
@@ -21,7 +21,7 @@ use crate::schema::{GIVE, Key, NO_DESTINATION, OWN_SYSTEM, START};
 use crate::spelling;
 use crate::task::{AgentName, HARNESS_TIER, Names, Task, TaskView, literal, names_of};
 
-use super::Refusal;
+use super::RequestRefusal;
 use super::split::{self, Chosen};
 
 /// JudgedDestinations of one request.
@@ -78,7 +78,7 @@ pub(super) fn resolve<'a>(
     request: &Request<'_>,
     now: Time,
     decision: &mut Decision,
-) -> Result<Resolved<'a>, Refusal> {
+) -> Result<Resolved<'a>, RequestRefusal> {
     let arguments = Arc::new(arguments);
     decision.arguments_digest = Some(arguments.digest());
     decision.arguments = Some(Arc::clone(&arguments));
@@ -128,9 +128,9 @@ pub(super) fn resolve<'a>(
 
 impl Resolved<'_> {
     /// What tells the instances of rules apart.
-    pub(super) fn subject<'b>(&'b self, task: TaskView<'b>) -> Subject<'b> {
+    pub(super) fn subject<'b>(&'b self, task: TaskView<'b>) -> EventSubject<'b> {
         let arguments = self.arguments.json();
-        Subject {
+        EventSubject {
             task: &task.task.id,
             is_started: task.task.kind.is_started(),
             inherits: task.inherits(),
@@ -143,8 +143,8 @@ impl Resolved<'_> {
     }
 }
 
-pub(super) fn bad(message: impl Into<String>) -> Refusal {
-    Refusal::new(ReasonCode::BadInput, message)
+pub(super) fn bad(message: impl Into<String>) -> RequestRefusal {
+    RequestRefusal::new(ReasonCode::BadInput, message)
 }
 
 /// What a request acts on: as policies see it, and its collection, id and labels.
@@ -158,7 +158,7 @@ fn resource<'a, 'b>(
     arguments: &Arguments,
     request: &Request<'_>,
     written: impl Iterator<Item = &'b str>,
-) -> Result<Acted<'a>, Refusal> {
+) -> Result<Acted<'a>, RequestRefusal> {
     if operation.system == OWN_SYSTEM && operation.id.starts_with(GIVE) {
         let assignee = AgentName::parse(request.resource.unwrap_or_default())
             .map_err(|why| bad(format!("the resource is not the SPIFFE id of an agent: {why}")))?;
@@ -227,7 +227,7 @@ fn resource_id(
     rule: &ResourceRule,
     arguments: &Arguments,
     request: &Request<'_>,
-) -> Result<ResourceId, Refusal> {
+) -> Result<ResourceId, RequestRefusal> {
     let text = match (rule.id.as_deref(), request.resource) {
         (Some(_), Some(given)) if !given.is_empty() => {
             return Err(bad("the arguments name the resource, so the request may not"));
@@ -256,13 +256,13 @@ fn resource_id(
 
 /// Holds that the arguments that rules and budgets tell events apart by, and the URI of `resources/read`, are in their one
 /// spelling.
-fn check_spelling(prepared: &Prepared, arguments: &Arguments) -> Result<(), Refusal> {
+fn check_spelling(prepared: &Prepared, arguments: &Arguments) -> Result<(), RequestRefusal> {
     if let Some(Json::String(uri)) =
         prepared.uri.and_then(|pointer| arguments.json().pointer(pointer))
     {
         spelling::check_uri(uri).map_err(|why| {
             let what = format!("the URI of the resource: {}", why.what);
-            Refusal::new(ReasonCode::AmbiguousRequest, what)
+            RequestRefusal::new(ReasonCode::AmbiguousRequest, what)
         })?;
     }
     for pointer in &*prepared.keys {
@@ -353,7 +353,7 @@ fn distinct<'a>(
     (directories, now): (Option<&Directories>, Time),
     request: &Request<'_>,
     all: &mut Vec<String>,
-) -> Result<(JudgedDestinations<'a>, Option<Tier>), Refusal> {
+) -> Result<(JudgedDestinations<'a>, Option<Tier>), RequestRefusal> {
     let named = named_destinations(rule, arguments, request)?;
     if named.is_empty() {
         let class = if rule.when_absent.is_empty() {
@@ -409,7 +409,7 @@ fn distinct<'a>(
 fn add<'a>(
     distinct: &mut JudgedDestinations<'a>,
     placed: ClassifiedDestination<'a>,
-) -> Result<(), Refusal> {
+) -> Result<(), RequestRefusal> {
     if distinct.iter().any(|known| known.class == placed.class && known.host == placed.host) {
         return Ok(());
     }
@@ -427,7 +427,7 @@ fn named_destinations<'a>(
     rule: &DestinationRule,
     arguments: &'a Arguments,
     request: &Request<'a>,
-) -> Result<Vec<&'a str>, Refusal> {
+) -> Result<Vec<&'a str>, RequestRefusal> {
     let mut named: Vec<&str> = Vec::new();
     if rule.from.is_empty() {
         named.extend(request.destinations);

@@ -1,6 +1,6 @@
 //! Which operation a request means, where an argument says it.
 
-use super::Refusal;
+use super::RequestRefusal;
 use super::resolve::bad;
 use crate::arguments::Arguments;
 use crate::decision::{Given, ReasonCode, Request};
@@ -16,11 +16,15 @@ pub(super) struct Chosen<'a> {
 }
 
 /// Finds the operation.
-pub(super) fn choose<'a>(plan: &'a Plan, request: &Request<'_>) -> Result<Chosen<'a>, Refusal> {
+pub(super) fn choose<'a>(
+    plan: &'a Plan,
+    request: &Request<'_>,
+) -> Result<Chosen<'a>, RequestRefusal> {
     if let Some((operation, prepared)) = plan.prepared(request.operation) {
         return Ok(Chosen { operation, prepared, arguments: None });
     }
-    let none = || Refusal::new(ReasonCode::UnknownOperation, "the catalog has no such operation");
+    let none =
+        || RequestRefusal::new(ReasonCode::UnknownOperation, "the catalog has no such operation");
     let split = plan.model().splits.get(request.operation).ok_or_else(none)?;
     // What nobody reviewed is refused before its arguments are looked at.
     super::known(&split.operation)?;
@@ -37,7 +41,7 @@ pub(super) fn read(
     plan: &Plan,
     prepared: &Prepared,
     request: &Request<'_>,
-) -> Result<Arguments, Refusal> {
+) -> Result<Arguments, RequestRefusal> {
     let arguments = read_plain(prepared, request)?;
     if let Some(named) = &prepared.case {
         let split = plan.model().splits.get(&named.of);
@@ -46,27 +50,30 @@ pub(super) fn read(
         if split.cases.get(&named.value).is_none_or(|id| id != said) {
             let on = &split.on;
             let what = format!("argument `{on}` says another operation than was named");
-            return Err(Refusal::unread(ReasonCode::BadInput, what));
+            return Err(RequestRefusal::unread(ReasonCode::BadInput, what));
         }
     }
     Ok(arguments)
 }
 
-fn read_plain(prepared: &Prepared, request: &Request<'_>) -> Result<Arguments, Refusal> {
+fn read_plain(prepared: &Prepared, request: &Request<'_>) -> Result<Arguments, RequestRefusal> {
     let schema = &prepared.arguments;
     let read = match request.arguments {
         Given::Json(bytes) => schema.read(bytes),
         Given::Read(value) => schema.take(value),
     };
-    read.map_err(|error| Refusal { understood: error.is_understood(), ..bad(error.to_string()) })
+    read.map_err(|error| RequestRefusal {
+        understood: error.is_understood(),
+        ..bad(error.to_string())
+    })
 }
 
 /// The operation that the arguments say.
-fn case<'a>(split: &'a Split, arguments: &Arguments) -> Result<&'a str, Refusal> {
+fn case<'a>(split: &'a Split, arguments: &Arguments) -> Result<&'a str, RequestRefusal> {
     match arguments.json().pointer(&split.on) {
         Some(Json::String(value)) => split.cases.get(value).map(String::as_str).ok_or_else(|| {
             let what = format!("argument `{}` says no operation of the catalog", split.on);
-            Refusal::new(ReasonCode::UnknownOperation, what)
+            RequestRefusal::new(ReasonCode::UnknownOperation, what)
         }),
         // Null for an optional argument is its absence, as everywhere.
         None | Some(Json::Null) => split.when_absent.as_deref().ok_or_else(|| {

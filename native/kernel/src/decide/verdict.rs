@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::Unmet;
-use super::located::Bounds;
+use super::located::TaskBounds;
 use crate::decision::{Decision, Judged, Outcome, PolicyEffect, ReasonCode, Verdict};
 use crate::evaluate::Known;
 use crate::model::{Location, Operation};
@@ -72,7 +72,7 @@ impl<'a> Tally<'a> {
         plan: &Plan,
         operation: &Operation,
         unmet: &Unmet,
-        bounds: &Bounds<'_>,
+        bounds: &TaskBounds<'_>,
         supported: &[&str],
         decision: &mut Decision,
     ) {

@@ -71,8 +71,8 @@ enum Scope {
 }
 
 impl Scope {
-    fn new(constraint: &PrincipalOrResourceConstraint, shared: &mut Shared) -> Self {
-        let Shared { uids, types, .. } = shared;
+    fn new(constraint: &PrincipalOrResourceConstraint, shared: &mut SharedConditions) -> Self {
+        let SharedConditions { uids, types, .. } = shared;
         match constraint {
             PrincipalOrResourceConstraint::Any => Self::Any,
             PrincipalOrResourceConstraint::Eq(EntityReference::EUID(uid)) => {
@@ -114,7 +114,7 @@ fn same(one: &EntityUID, other: &EntityUID) -> bool {
 /// Conditions and scope entities seen so far: equal ones share their memory, so that a large bundle of like policies
 /// stays in the processor's cache.
 #[derive(Debug, Default)]
-pub(crate) struct Shared {
+pub(crate) struct SharedConditions {
     bodies: HashSet<Arc<Expr>>,
     uids: HashSet<Arc<EntityUID>>,
     types: HashSet<Arc<EntityType>>,
@@ -129,7 +129,11 @@ fn share<T: Eq + std::hash::Hash>(all: &mut HashSet<Arc<T>>, one: Arc<T>) -> Arc
 }
 
 impl Rule {
-    pub(crate) fn new(policy: &Policy, reading: &syntax::Reading, shared: &mut Shared) -> Self {
+    pub(crate) fn new(
+        policy: &Policy,
+        reading: &syntax::PolicyReading,
+        shared: &mut SharedConditions,
+    ) -> Self {
         let principal = Scope::new(policy.principal_constraint().as_inner(), shared);
         let resource = Scope::new(policy.resource_constraint().as_inner(), shared);
         // INVARIANT (depth): `bare` recurses, so a policy that is too deep is not copied; it is refused at load.
@@ -240,7 +244,7 @@ pub(crate) struct Base {
 pub(crate) struct Group(Arc<Entity>);
 
 /// The entities of an enumerated type, by their ids.
-type Members = Table<String, Literal>;
+type EntityLiterals = Table<String, Literal>;
 
 /// Sets that were met, by their members: to make one takes longer than what else is read of a session.
 #[derive(Debug, Default)]
@@ -279,19 +283,19 @@ impl Sets {
 #[derive(Debug)]
 pub(crate) struct Words {
     types: Types,
-    kinds: Members,
-    classes: Members,
-    methods: Members,
-    labels: Members,
-    sequences: Members,
-    budgets: Members,
-    task_kinds: Members,
-    templates: Members,
+    kinds: EntityLiterals,
+    classes: EntityLiterals,
+    methods: EntityLiterals,
+    labels: EntityLiterals,
+    sequences: EntityLiterals,
+    budgets: EntityLiterals,
+    task_kinds: EntityLiterals,
+    templates: EntityLiterals,
     /// The task of a request without one.
     no_task: Value,
     /// The destination of a request without one; none where the bundle has no word for it.
     nowhere: Option<Value>,
-    proofs: Members,
+    proofs: EntityLiterals,
     /// The set of nothing.
     empty: Value,
     label_sets: Sets,
@@ -323,7 +327,7 @@ fn uid(kind: &EntityType, id: &str) -> EntityUID {
 /// Facts that policies may read, gathered before any is judged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ContextFacts<'a> {
-    pub(crate) input: &'a [(SmolStr, arguments::Value)],
+    pub(crate) input: &'a [(SmolStr, arguments::ArgumentValue)],
     pub(crate) tier: i64,
     pub(crate) depth: i64,
     pub(crate) chain: &'a [Arc<Known>],
@@ -420,7 +424,7 @@ pub(crate) struct TaskFacts<'a> {
 pub(crate) struct Unready(pub(crate) String);
 
 impl Words {
-    pub(crate) fn new(names: &crate::schema::Names) -> Result<Self, Unready> {
+    pub(crate) fn new(names: &crate::schema::SchemaNames) -> Result<Self, Unready> {
         let name = |text: &str| {
             Name::parse_unqualified_name(text)
                 .map_err(|error| Unready(format!("`{text}`: {error}")))
@@ -434,7 +438,7 @@ impl Words {
         };
         let no_task_kind = member(&kind("TaskKind")?, "none");
         let no_template = member(&kind("Template")?, "none");
-        let classes: Members = members("DestinationClass")?;
+        let classes: EntityLiterals = members("DestinationClass")?;
         let nowhere = classes.get(NO_DESTINATION).map(|class| {
             record([
                 ("class", class.clone().into()),
@@ -707,19 +711,19 @@ impl Words {
     }
 
     // Recursion is bounded by the depth limit of the argument reader.
-    fn value(&self, argument: &arguments::Value) -> Result<Value, Unready> {
+    fn value(&self, argument: &arguments::ArgumentValue) -> Result<Value, Unready> {
         Ok(match argument {
-            arguments::Value::Long(number) => long(*number),
-            arguments::Value::Text(string) => Literal::String(string.clone()).into(),
-            arguments::Value::Bool(value) => boolean(*value),
-            arguments::Value::Opaque => Value::empty_record(None),
-            arguments::Value::Set(items) => {
+            arguments::ArgumentValue::Long(number) => long(*number),
+            arguments::ArgumentValue::Text(string) => Literal::String(string.clone()).into(),
+            arguments::ArgumentValue::Bool(value) => boolean(*value),
+            arguments::ArgumentValue::Opaque => Value::empty_record(None),
+            arguments::ArgumentValue::Set(items) => {
                 let items =
                     items.iter().map(|item| self.value(item)).collect::<Result<Vec<_>, _>>()?;
                 Value::set(items, None)
             }
-            arguments::Value::Record(members) => self.record_of(members)?,
-            arguments::Value::Decimal(number) => {
+            arguments::ArgumentValue::Record(members) => self.record_of(members)?,
+            arguments::ArgumentValue::Decimal(number) => {
                 let sign = if *number < 0 { "-" } else { "" };
                 let (whole, part) =
                     (number.unsigned_abs() / 10_000, number.unsigned_abs() % 10_000);
@@ -728,7 +732,7 @@ impl Words {
         })
     }
 
-    fn record_of(&self, members: &[(SmolStr, arguments::Value)]) -> Result<Value, Unready> {
+    fn record_of(&self, members: &[(SmolStr, arguments::ArgumentValue)]) -> Result<Value, Unready> {
         let mut record: BTreeMap<SmolStr, Value> = BTreeMap::new();
         for (name, member) in members {
             record.insert(name.clone(), self.value(member)?);
@@ -742,11 +746,11 @@ fn agents(chain: &[Arc<Known>]) -> impl Iterator<Item = &Arc<Known>> {
     chain.iter().filter(|known| known.alone.is_some())
 }
 
-fn known(members: &Members, id: &str) -> Result<Literal, Unready> {
+fn known(members: &EntityLiterals, id: &str) -> Result<Literal, Unready> {
     members.get(id).cloned().ok_or_else(|| Unready(format!("`{id}` is not declared")))
 }
 
-fn all_known(members: &Members, ids: &[&str]) -> Result<Vec<Literal>, Unready> {
+fn all_known(members: &EntityLiterals, ids: &[&str]) -> Result<Vec<Literal>, Unready> {
     let mut all = Vec::with_capacity(ids.len());
     for id in ids {
         all.push(known(members, id)?);
@@ -944,12 +948,12 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::model::{Declared, LabelKind, Location, Model};
-    use crate::schema::Names;
+    use crate::schema::SchemaNames;
 
     /// INVARIANT (closed sets): a context with an undeclared name would be compared with nothing, and a forbid not fire.
     #[test]
     fn an_undeclared_name_fails_the_context() {
-        let names = Names::of(&Model::default(), &std::collections::BTreeSet::new());
+        let names = SchemaNames::of(&Model::default(), &std::collections::BTreeSet::new());
         let words = Words::new(&names).unwrap();
         let task =
             TaskFacts { kind: TaskKind::Root, template: "strange", purpose: "", depth: 0, age: 0 };
@@ -970,11 +974,14 @@ mod tests {
 
     /// The verdict of a policy in a store that lacks the request's entities.
     fn without_entities(text: &str) -> (Verdict, Asks) {
-        let names = Names::of(&Model::default(), &std::collections::BTreeSet::new());
+        let names = SchemaNames::of(&Model::default(), &std::collections::BTreeSet::new());
         let words = Words::new(&names).unwrap();
         let parsed = syntax::parse("a.cedar", text).unwrap().remove(0);
-        let rule =
-            Rule::new(&parsed.policy, &syntax::reading(&parsed.policy), &mut Shared::default());
+        let rule = Rule::new(
+            &parsed.policy,
+            &syntax::reading(&parsed.policy),
+            &mut SharedConditions::default(),
+        );
         let base = words.base("mail.send", [words.group("effect:export")].iter()).unwrap();
         let bot = Principal::Agent {
             spiffe_id: "spiffe://a.example/bot".to_owned(),
@@ -998,7 +1005,7 @@ mod tests {
 
     #[test]
     fn names_are_as_cedar_writes_them() {
-        let names = Names::of(&Model::default(), &std::collections::BTreeSet::new());
+        let names = SchemaNames::of(&Model::default(), &std::collections::BTreeSet::new());
         let words = Words::new(&names).unwrap();
         for id in ["", "a/b", "it's", "\"quoted\"", "back\\slash", "\u{0}\u{e9}\u{202e}"] {
             let resource = words.resource("s", "c", id, std::iter::empty());
@@ -1013,7 +1020,7 @@ mod tests {
         let declared = || Declared { value: LabelKind::Trust, at: Location::default() };
         let labels: BTreeMap<_, _> = (0..10).map(|one| (format!("l{one}"), declared())).collect();
         let model = Model { labels: labels.clone(), ..Model::default() };
-        let names = Names::of(&model, &std::collections::BTreeSet::new());
+        let names = SchemaNames::of(&model, &std::collections::BTreeSet::new());
         let words = Words::new(&names).unwrap();
         let kept = || words.label_sets.0.read().unwrap().len();
         assert_eq!(words.empty, words.label_set(std::iter::empty()));

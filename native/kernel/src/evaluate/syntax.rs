@@ -209,7 +209,7 @@ impl<'a> Lines<'a> {
 
 /// A named entity in a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Named {
+pub(crate) struct PolicyEntity {
     pub(crate) kind: String,
     pub(crate) id: String,
     /// Byte offset from the start of the policy.
@@ -227,7 +227,7 @@ pub(crate) struct Read {
 /// A name read below the keys of `context`, or of the principal or resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Path {
-    pub(crate) root: Root,
+    pub(crate) root: PathRoot,
     /// Attributes from the root on; at least one.
     pub(crate) names: Vec<String>,
     /// Byte offset from the start of the policy.
@@ -236,7 +236,7 @@ pub(crate) struct Path {
 
 /// Where a [`Path`] starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Root {
+pub(crate) enum PathRoot {
     Principal,
     Resource,
     Context,
@@ -261,7 +261,7 @@ pub(crate) enum ActionScope {
 
 /// What a policy names and reads.
 #[derive(Clone, Debug)]
-pub(crate) struct Reading {
+pub(crate) struct PolicyReading {
     pub(crate) actions: ActionScope,
     /// Context keys.
     pub(crate) keys: Keys,
@@ -284,7 +284,7 @@ pub(crate) struct Reading {
     /// Uses of `context` other than by key.
     pub(crate) whole_context: Option<usize>,
     /// Every entity named, scope included.
-    pub(crate) names: Vec<Named>,
+    pub(crate) names: Vec<PolicyEntity>,
     /// Actions named in the body.
     pub(crate) body_actions: BTreeSet<String>,
     /// The body mentions `principal`.
@@ -307,7 +307,7 @@ pub(crate) enum Asks {
     Everything,
 }
 
-impl Reading {
+impl PolicyReading {
     fn empty() -> Self {
         Self {
             actions: ActionScope::Any,
@@ -352,12 +352,12 @@ pub(crate) fn annotations(policy: &Policy) -> Vec<(String, String, usize)> {
 }
 
 /// Reads a policy through.
-pub(crate) fn reading(policy: &Policy) -> Reading {
+pub(crate) fn reading(policy: &Policy) -> PolicyReading {
     let start = policy.loc().map_or(0, |loc| loc.start());
-    let mut reading = Reading::empty();
-    let name = |uid: &EntityUID, names: &mut Vec<Named>| {
+    let mut reading = PolicyReading::empty();
+    let name = |uid: &EntityUID, names: &mut Vec<PolicyEntity>| {
         let offset = uid.loc().map_or(start, |loc| loc.start()).saturating_sub(start);
-        names.push(Named {
+        names.push(PolicyEntity {
             kind: uid.entity_type().to_string(),
             id: AsRef::<str>::as_ref(uid.eid()).to_owned(),
             offset,
@@ -411,7 +411,7 @@ fn type_of(constraint: &PrincipalOrResourceConstraint) -> Option<String> {
     }
 }
 
-fn walk(body: &Expr, start: usize, reading: &mut Reading) {
+fn walk(body: &Expr, start: usize, reading: &mut PolicyReading) {
     // A list of work instead of recursion: the depth of an expression is the author's.
     let mut work: Vec<(&Expr, usize)> = vec![(body, 0)];
     let mut nodes = 0_usize;
@@ -447,7 +447,7 @@ fn walk(body: &Expr, start: usize, reading: &mut Reading) {
                 2
             };
             if names.len() >= least {
-                reading.paths.push(Path { root: Root::Context, names, offset });
+                reading.paths.push(Path { root: PathRoot::Context, names, offset });
             }
             continue;
         }
@@ -462,7 +462,7 @@ fn walk(body: &Expr, start: usize, reading: &mut Reading) {
                 if kind == "Action" {
                     reading.body_actions.insert(id.to_owned());
                 }
-                reading.names.push(Named { kind, id: id.to_owned(), offset });
+                reading.names.push(PolicyEntity { kind, id: id.to_owned(), offset });
             }
             ExprKind::Lit(_) | ExprKind::Slot(_) | ExprKind::Unknown(_) => {}
             ExprKind::Var(Var::Principal) => {
@@ -542,8 +542,8 @@ fn context_path(expr: &Expr) -> Option<Vec<&str>> {
 /// The attribute of the principal or resource that an expression reads or tests.
 fn entity_path(below: &Expr, kind: &ExprKind, offset: usize) -> Option<Path> {
     let root = match below.expr_kind() {
-        ExprKind::Var(Var::Principal) => Root::Principal,
-        ExprKind::Var(Var::Resource) => Root::Resource,
+        ExprKind::Var(Var::Principal) => PathRoot::Principal,
+        ExprKind::Var(Var::Resource) => PathRoot::Resource,
         _ => return None,
     };
     let names = match kind {

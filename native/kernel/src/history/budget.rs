@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::decision::{ReasonCode, Time};
 use crate::digest::{sha256, short};
 use crate::hex::hex_start;
-use crate::history::sequence::Subject;
+use crate::history::sequence::EventSubject;
 use crate::history::{
     HistoryView, Holders, MAX_EVENTS, MAX_RULES, MAX_TASKS, Spending, Spent, UNSTARTED_GRAIN_MS,
 };
@@ -15,7 +15,7 @@ use crate::model::{Budget, Counts, Model, RuleScope};
 
 /// A budget, ready to be asked.
 #[derive(Clone, Debug)]
-struct Compiled {
+struct CompiledBudget {
     name: String,
     /// Under which its use is stored: of another budget of that name it is no use.
     stored: String,
@@ -29,7 +29,7 @@ struct Compiled {
 /// All budgets of a bundle.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Budgets {
-    all: Vec<Compiled>,
+    all: Vec<CompiledBudget>,
 }
 
 /// What an event would spend, and what it would exceed.
@@ -50,7 +50,7 @@ impl Budgets {
         let mut by_operation: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for (name, budget) in &model.budgets {
             let index = u32::try_from(all.len()).unwrap_or(u32::MAX);
-            all.push(Compiled::of(name, budget));
+            all.push(CompiledBudget::of(name, budget));
             for operation in &model.operations {
                 let built_in = model.is_built_in(operation);
                 if budget.of.iter().any(|event| event.matches(operation, built_in)) {
@@ -85,7 +85,7 @@ impl Budgets {
     pub(crate) fn spend(
         &self,
         named: &[u32],
-        subject: Subject<'_>,
+        subject: EventSubject<'_>,
         history: HistoryView<'_>,
         now: Time,
     ) -> Spends<'_> {
@@ -138,7 +138,7 @@ enum Short {
     Full,
 }
 
-impl Compiled {
+impl CompiledBudget {
     fn of(name: &str, budget: &Budget) -> Self {
         let digest = sha256(budget.canonical().as_bytes());
         let hash = hex_start(&digest, 8);
@@ -158,7 +158,7 @@ impl Compiled {
     /// What the event spends.
     fn spend(
         &self,
-        subject: Subject<'_>,
+        subject: EventSubject<'_>,
         history: HistoryView<'_>,
         now: Time,
     ) -> Result<Spending, Short> {
@@ -234,7 +234,7 @@ impl Compiled {
 /// INVARIANT (one key): a number and its digits are one value, and of an id all spellings are.
 ///
 /// Args: `known`: digests that count already. Under older rules of spelling a value had another digest, which it keeps.
-fn values(subject: Subject<'_>, pointer: &str, known: &BTreeSet<&String>) -> BTreeSet<String> {
+fn values(subject: EventSubject<'_>, pointer: &str, known: &BTreeSet<&String>) -> BTreeSet<String> {
     let renamed = |new: String, old: String| if known.contains(&old) { old } else { new };
     let one = |value: &Json| match (subject.id_at(pointer), value) {
         (Some(id), Json::String(text)) if id != text => {

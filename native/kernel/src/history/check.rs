@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::decision::PolicyEffect;
 use crate::diagnostic::Diagnostics;
-use crate::evaluate::syntax::{ActionScope, Reading};
+use crate::evaluate::syntax::{ActionScope, PolicyReading};
 use crate::history::{Budgets, Recall, Sequences};
 use crate::model::{Budget, Effect, LabelKind, Model, Operation};
 use crate::policy::Placed;
@@ -77,7 +77,7 @@ pub(crate) fn recounted(
 /// A rule that no policy reads changes no decision.
 fn idle(model: &Model, policies: &[Placed], diagnostics: &mut Diagnostics) {
     let readings = || policies.iter().map(|placed| &placed.policy.reading);
-    let names = |reading: &'_ Reading| {
+    let names = |reading: &'_ PolicyReading| {
         reading
             .names
             .iter()

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::decision::{Principal, ReasonCode, Time};
 use crate::destinations::ClassifiedDestination;
 use crate::digest::short;
-use crate::evaluate::syntax::{Path, Root};
-use crate::history::sequence::Named;
+use crate::evaluate::syntax::{Path, PathRoot};
+use crate::history::sequence::SequenceStep;
 use crate::history::{
     Awaited, Gathering, HistoryChanges, HistoryView, Holder, Holders, Keeping, MAX_LABELS,
     MAX_SOURCES, ObjectKeys, ObjectWriter, Remembered, Remembering, SessionHistory, Shares, count,
@@ -40,7 +40,8 @@ impl Recall {
                 && !path.names.get(1).is_some_and(other)
         });
         let of_resource = |path: &Path| {
-            path.root == Root::Resource && path.names.first().is_some_and(|name| name == "labels")
+            path.root == PathRoot::Resource
+                && path.names.first().is_some_and(|name| name == "labels")
         };
         let scopes = || model.templates.values().flat_map(|template| &template.scope);
         let asks_resource = readings().flat_map(|reading| &reading.paths).any(of_resource)
@@ -78,7 +79,7 @@ pub(crate) struct Memory {
     /// What the pair of agent and subject keeps of rules over the order of events can change how it is judged.
     inherits: bool,
     /// What it is to rules over the order of events.
-    pub(crate) named: Vec<Named>,
+    pub(crate) named: Vec<SequenceStep>,
     /// Which budgets it spends.
     pub(crate) budgets: Vec<u32>,
     /// Whose records rules and budgets that name it are kept in.
@@ -105,7 +106,7 @@ pub(crate) struct MemoryRules {
     /// Time for which data that it writes keeps its labels. `None`: such data has no labels.
     pub(crate) keeping: Option<Keeping>,
     /// Relation of the operation to the sequences.
-    pub(crate) named: Vec<Named>,
+    pub(crate) named: Vec<SequenceStep>,
     /// Budgets that the operation spends, by position.
     pub(crate) budgets: Vec<u32>,
     /// Records that keep the progress of those sequences and budgets.

@@ -14,4 +14,4 @@ pub(crate) use renewal::StoredRules;
 pub(crate) use budget::{Budgets, Spends};
 pub(crate) use check::{changed, check, recounted};
 pub(crate) use memory::{Carried, Memory, MemoryRules, Recall};
-pub(crate) use sequence::{Named, Sequences, Subject};
+pub(crate) use sequence::{EventSubject, SequenceStep, Sequences};

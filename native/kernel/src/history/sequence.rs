@@ -15,11 +15,11 @@ use crate::history::{
     PARTY_MS, Progress, RuleProgress, SessionHistory, UNSTARTED_MS, is_passed_on,
 };
 use crate::json::Value as Json;
-use crate::model::{CorrelationKey, Event, Model, Operation, RuleScope, Sequence};
+use crate::model::{CorrelationKey, EventPattern, Model, Operation, RuleScope, Sequence};
 
 /// A rule, ready to be asked.
 #[derive(Clone, Debug)]
-pub(crate) struct Compiled {
+pub(crate) struct CompiledSequence {
     pub(crate) name: String,
     /// Under which its progress is stored: of another rule of that name it is no progress.
     stored: Arc<str>,
@@ -36,7 +36,7 @@ pub(crate) struct Compiled {
 
 /// What one operation is to one rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Named {
+pub(crate) struct SequenceStep {
     rule: u32,
     /// The steps that it is where it is let through, one bit each.
     passed: u32,
@@ -48,7 +48,7 @@ pub(crate) struct Named {
     is_passed_on: bool,
 }
 
-impl Named {
+impl SequenceStep {
     pub(crate) const fn is_last(self) -> bool {
         self.last
     }
@@ -69,7 +69,7 @@ impl Named {
 
 /// What tells an event's instances apart.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Subject<'a> {
+pub(crate) struct EventSubject<'a> {
     /// Id of the task.
     pub(crate) task: &'a str,
     /// Whether somebody started the task: its end is the end of what rules and budgets without a window count.
@@ -93,19 +93,19 @@ pub(crate) type Passage = (Vec<Advance>, Vec<Enabling>);
 /// All rules of a bundle, and which of them name an operation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sequences {
-    rules: Vec<Compiled>,
+    rules: Vec<CompiledSequence>,
 }
 
 impl Sequences {
     /// Compiles the rules; gives beside them what each operation is to them, by its id.
-    pub(crate) fn of(model: &Model) -> (Self, BTreeMap<String, Vec<Named>>) {
+    pub(crate) fn of(model: &Model) -> (Self, BTreeMap<String, Vec<SequenceStep>>) {
         let mut rules = Vec::with_capacity(model.sequences.len());
-        let mut by_operation: BTreeMap<String, Vec<Named>> = BTreeMap::new();
+        let mut by_operation: BTreeMap<String, Vec<SequenceStep>> = BTreeMap::new();
         for (name, sequence) in &model.sequences {
             let rule = u32::try_from(rules.len()).unwrap_or(u32::MAX);
-            rules.push(Compiled::of(name, sequence));
+            rules.push(CompiledSequence::of(name, sequence));
             for operation in &model.operations {
-                let named = Named::of(rule, sequence, model, operation);
+                let named = SequenceStep::of(rule, sequence, model, operation);
                 if named.is_last() || named.is_step() || named.is_denied_step() {
                     by_operation.entry(operation.id.clone()).or_default().push(named);
                 }
@@ -125,7 +125,7 @@ impl Sequences {
     }
 
     /// JSON pointers to the arguments that those rules tell events apart by.
-    pub(crate) fn keys(&self, named: &[Named]) -> impl Iterator<Item = &str> {
+    pub(crate) fn keys(&self, named: &[SequenceStep]) -> impl Iterator<Item = &str> {
         let rules = named.iter().filter_map(|named| self.rule(*named));
         rules.filter_map(|rule| match &rule.key {
             Some(CorrelationKey::Argument(pointer)) => Some(pointer.as_str()),
@@ -134,15 +134,15 @@ impl Sequences {
     }
 
     /// Whose records the progress of those rules is kept in.
-    pub(crate) fn holders(&self, named: &[Named]) -> Holders {
+    pub(crate) fn holders(&self, named: &[SequenceStep]) -> Holders {
         named.iter().filter_map(|named| self.rule(*named)).map(|rule| rule.scope.holder()).collect()
     }
 
     /// The rules that the event would complete.
     pub(crate) fn completed<'a>(
         &'a self,
-        named: &[Named],
-        subject: Subject<'_>,
+        named: &[SequenceStep],
+        subject: EventSubject<'_>,
         history: HistoryView<'_>,
         now: Time,
     ) -> SmallVec<[&'a str; 8]> {
@@ -159,8 +159,8 @@ impl Sequences {
     /// The name of a rule of which its holder keeps as much as it may.
     pub(crate) fn passage(
         &self,
-        named: &[Named],
-        subject: Subject<'_>,
+        named: &[SequenceStep],
+        subject: EventSubject<'_>,
         history: HistoryView<'_>,
         now: Time,
     ) -> Result<Passage, (&str, Holder)> {
@@ -194,8 +194,8 @@ impl Sequences {
     /// every key: it is denied already, so it cannot be refused to be remembered.
     pub(crate) fn denial(
         &self,
-        named: &[Named],
-        subject: Subject<'_>,
+        named: &[SequenceStep],
+        subject: EventSubject<'_>,
         history: HistoryView<'_>,
         now: Time,
     ) -> Vec<Advance> {
@@ -216,25 +216,25 @@ impl Sequences {
             .collect()
     }
 
-    fn rule(&self, named: Named) -> Option<&Compiled> {
+    fn rule(&self, named: SequenceStep) -> Option<&CompiledSequence> {
         self.rules.get(named.rule as usize)
     }
 
     fn moved(
         &self,
-        named: &[Named],
-        steps: impl Fn(&Named) -> u32,
-    ) -> impl Iterator<Item = (&Compiled, u32)> {
+        named: &[SequenceStep],
+        steps: impl Fn(&SequenceStep) -> u32,
+    ) -> impl Iterator<Item = (&CompiledSequence, u32)> {
         let steps = named.iter().map(move |named| (*named, steps(named)));
         let moved = steps.filter(|(_, steps)| *steps != 0);
         moved.filter_map(|(named, steps)| Some((self.rule(named)?, steps)))
     }
 }
 
-impl Named {
+impl SequenceStep {
     fn of(rule: u32, sequence: &Sequence, model: &Model, operation: &Operation) -> Self {
         let built_in = model.is_built_in(operation);
-        let is = |events: &[Event], denied: bool| {
+        let is = |events: &[EventPattern], denied: bool| {
             events
                 .iter()
                 .any(|event| event.is_denied == denied && event.matches(operation, built_in))
@@ -263,7 +263,7 @@ fn bit(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }
 
-impl Subject<'_> {
+impl EventSubject<'_> {
     /// The window of a rule or a budget that has none: of a session that nobody ends, a day.
     pub(crate) fn window_ms(&self) -> Option<i64> {
         (!self.is_started).then_some(UNSTARTED_MS)
@@ -275,7 +275,7 @@ impl Subject<'_> {
     }
 }
 
-impl Compiled {
+impl CompiledSequence {
     fn of(name: &str, sequence: &Sequence) -> Self {
         let hash = hex_start(&sha256(sequence.canonical().as_bytes()), 8);
         Self {
@@ -299,7 +299,7 @@ impl Compiled {
         history.of(self.scope.holder())
     }
 
-    fn task<'a>(&self, subject: Subject<'a>) -> &'a str {
+    fn task<'a>(&self, subject: EventSubject<'a>) -> &'a str {
         match self.scope {
             RuleScope::Task => subject.task,
             RuleScope::Session | RuleScope::Agent | RuleScope::Subject => "",
@@ -309,7 +309,7 @@ impl Compiled {
     /// Which instance an event is of: by task where the rule is, and by key where it has one.
     ///
     /// INVARIANT (one key): a number and its digits are one key, and of an id all spellings are.
-    fn instance<'a>(&self, subject: Subject<'a>) -> Cow<'a, str> {
+    fn instance<'a>(&self, subject: EventSubject<'a>) -> Cow<'a, str> {
         let task = self.task(subject);
         let value = match &self.key {
             None => return Cow::Borrowed(task),
@@ -333,7 +333,7 @@ impl Compiled {
     /// Under which other instances the progress of a rule that restricts may be stored, by older rules of spelling.
     ///
     /// INVARIANT (fail closed): a rule that enables does not look at them, since another key may have been written so.
-    fn older_instances(&self, subject: Subject<'_>) -> SmallVec<[String; 2]> {
+    fn older_instances(&self, subject: EventSubject<'_>) -> SmallVec<[String; 2]> {
         let mut values: SmallVec<[String; 2]> = SmallVec::new();
         match &self.key {
             _ if self.requires => {}
@@ -370,11 +370,11 @@ impl Compiled {
     }
 
     /// How long what lies before counts.
-    fn window_ms(&self, subject: Subject<'_>) -> Option<i64> {
+    fn window_ms(&self, subject: EventSubject<'_>) -> Option<i64> {
         self.within_ms.or_else(|| subject.window_ms())
     }
 
-    fn is_completed(&self, subject: Subject<'_>, history: HistoryView<'_>, now: Time) -> bool {
+    fn is_completed(&self, subject: EventSubject<'_>, history: HistoryView<'_>, now: Time) -> bool {
         let Some(kept) = self.kept(history) else { return true };
         let known = kept.rules.get(&*self.stored);
         let oldest = before(self.window_ms(subject), now);
@@ -403,7 +403,7 @@ impl Compiled {
     fn is_inherited(
         &self,
         instance: &str,
-        subject: Subject<'_>,
+        subject: EventSubject<'_>,
         history: HistoryView<'_>,
         now: Time,
     ) -> bool {

@@ -19,14 +19,16 @@ use crate::diagnostic::Diagnostics;
 use crate::directories;
 use crate::evaluate::met::Met;
 use crate::evaluate::{Group, Unready, Words};
-use crate::history::{self, Budgets, Keeping, Memory, MemoryRules, Named, Recall, Sequences};
+use crate::history::{
+    self, Budgets, Keeping, Memory, MemoryRules, Recall, SequenceStep, Sequences,
+};
 use crate::model::{Effect, Location, Model, Operation};
 use crate::policy::{self, Cache, Catalog, Covered, Placed, SchemaTexts};
 use crate::reach::{self, Reach};
-use crate::schema::{self, GIVE, Keys, NO_DESTINATION, Names, OWN_SYSTEM};
+use crate::schema::{self, GIVE, Keys, NO_DESTINATION, OWN_SYSTEM, SchemaNames};
 use crate::stack::on_large_stack;
 use crate::table::Table;
-use crate::work::Work;
+use crate::work::CompileProgress;
 
 /// A compiler of bundles.
 ///
@@ -67,7 +69,7 @@ impl<'a> PlanCompiler<'a> {
     pub fn compile(self, bundle: Bundle) -> Result<Plan, Diagnostics> {
         let Self { previous, pause } = self;
         on_large_stack("bundle.yaml", move || {
-            let work = Work { found: Diagnostics::new(), pause };
+            let work = CompileProgress { found: Diagnostics::new(), pause };
             Compilation { bundle: &bundle, model: bundle.model(), previous, work }
                 .run()
                 .map(|parts| parts.into_plan(bundle))
@@ -80,7 +82,7 @@ struct Compilation<'a, 'p> {
     bundle: &'a Bundle,
     model: &'a Model,
     previous: Option<&'a Plan>,
-    work: Work<'p>,
+    work: CompileProgress<'p>,
 }
 
 /// Policies that were parsed.
@@ -104,7 +106,7 @@ struct HistoryRules {
     sequences: Sequences,
     budgets: Budgets,
     /// Relation of each operation to the sequences, by id.
-    named: BTreeMap<String, Vec<Named>>,
+    named: BTreeMap<String, Vec<SequenceStep>>,
     /// Budgets that each operation spends, by id.
     spent: BTreeMap<String, Vec<u32>>,
     /// Collections that agents write into, and how long written data keeps its labels.
@@ -161,7 +163,7 @@ impl<'a> Compilation<'a, '_> {
         }
         refuse_reserved_names(self.model, &mut self.work.found);
         let mut parsed = self.parse_policies();
-        let names = Names::of(self.model, &reauth_kinds(&parsed.policies));
+        let names = SchemaNames::of(self.model, &reauth_kinds(&parsed.policies));
         let own = own_operations(self.model);
         let operations = self.list_operations(&own);
         let catalog = catalog(&operations.all, &operations.groups, &operations.schemas);
@@ -259,7 +261,7 @@ impl<'a> Compilation<'a, '_> {
         &mut self,
         policies: &[Placed],
         catalog: &Catalog<'_>,
-        names: &Names,
+        names: &SchemaNames,
     ) -> Vec<Option<Covered>> {
         let check = |placed| {
             self.work.pause.rest();
@@ -271,7 +273,7 @@ impl<'a> Compilation<'a, '_> {
     /// The Cedar schema of the bundle, in parts.
     fn schema_texts(
         &mut self,
-        names: &Names,
+        names: &SchemaNames,
         catalog: &Catalog<'_>,
         operations: &Operations<'_>,
     ) -> SchemaTexts {

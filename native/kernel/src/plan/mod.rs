@@ -17,7 +17,7 @@ use authz_base::record::task::TaskView;
 use authz_bundle::bundle::{Bundle, DirectoryFiles};
 use authz_bundle::pause::Pause;
 
-use crate::arguments::{ArgumentSchema, Arguments, Declared};
+use crate::arguments::{ArgumentSchema, Arguments, DeclaredMembers};
 use crate::decision::{Principal, Time};
 use crate::destinations::DestinationIndex;
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -34,7 +34,7 @@ use crate::policy::{Cache, Placed};
 use crate::reach::Reach;
 use crate::roles::RoleIndex;
 use crate::routes::RouteTable;
-use crate::schema::{self, Names, OWN_SYSTEM};
+use crate::schema::{self, OWN_SYSTEM, SchemaNames};
 use crate::table::Table;
 
 pub(crate) use catalog::groups_of;
@@ -183,7 +183,7 @@ impl Plan {
 
     /// Arguments that the schema of an operation declares. The cases of a split operation have its schema.
     #[must_use]
-    pub fn declared(&self, id: &str) -> Option<&Declared> {
+    pub fn declared(&self, id: &str) -> Option<&DeclaredMembers> {
         let own = self.operations.get(id).or_else(|| {
             let case = self.model().splits.get(id)?.cases.values().next()?;
             self.operations.get(case)
@@ -483,7 +483,7 @@ impl Plan {
     /// The Cedar schema that the bundle's policies are validated against, in Cedar's own syntax.
     #[must_use]
     pub fn cedar_schema(&self) -> String {
-        let names = Names::of(self.model(), &reauth_kinds(&self.policies));
+        let names = SchemaNames::of(self.model(), &reauth_kinds(&self.policies));
         let all: Vec<&Operation> = self.model().operations.iter().chain(&self.own).collect();
         let groups: Vec<Vec<String>> = all.iter().map(|operation| groups_of(operation)).collect();
         let mut text = names.prelude();

@@ -8,9 +8,9 @@ use authz_bundle::bundle::Bundle;
 use super::Placed;
 use crate::arguments::{ArgumentType, Member};
 use crate::diagnostic::{Diagnostics, unknown};
-use crate::evaluate::syntax::{ActionScope, Idle, Named, Path, Root};
-use crate::model::{Event, Location, Model, Operation, Spelling};
-use crate::schema::{BUILT_IN_KINDS, GIVE, Key, Names, START, attributes, attributes_of_key};
+use crate::evaluate::syntax::{ActionScope, Idle, Path, PathRoot, PolicyEntity};
+use crate::model::{EventPattern, Location, Model, Operation, Spelling};
+use crate::schema::{BUILT_IN_KINDS, GIVE, Key, START, SchemaNames, attributes, attributes_of_key};
 use crate::spelling;
 
 /// Operations and groups, as policies name them.
@@ -71,7 +71,7 @@ impl Covered {
 pub(crate) fn check(
     placed: &Placed,
     catalog: &Catalog<'_>,
-    names: &Names,
+    names: &SchemaNames,
     bundle: &Bundle,
     diagnostics: &mut Diagnostics,
 ) -> Option<Covered> {
@@ -86,7 +86,7 @@ pub(crate) fn check(
 fn check_all(
     placed: &Placed,
     catalog: &Catalog<'_>,
-    names: &Names,
+    names: &SchemaNames,
     bundle: &Bundle,
     diagnostics: &mut Diagnostics,
 ) -> Option<Covered> {
@@ -183,7 +183,12 @@ fn offset_of(placed: &Placed, action: &str) -> usize {
     names.find(|name| name.kind == "Action" && name.id == action).map_or(0, |name| name.offset)
 }
 
-fn action(placed: &Placed, name: &Named, catalog: &Catalog<'_>, diagnostics: &mut Diagnostics) {
+fn action(
+    placed: &Placed,
+    name: &PolicyEntity,
+    catalog: &Catalog<'_>,
+    diagnostics: &mut Diagnostics,
+) {
     let id = name.id.as_str();
     if catalog.operations.contains_key(id) || catalog.groups.contains_key(id) {
         return;
@@ -205,9 +210,9 @@ fn action(placed: &Placed, name: &Named, catalog: &Catalog<'_>, diagnostics: &mu
 
 fn named(
     placed: &Placed,
-    name: &Named,
+    name: &PolicyEntity,
     catalog: &Catalog<'_>,
-    names: &Names,
+    names: &SchemaNames,
     bundle: &Bundle,
     diagnostics: &mut Diagnostics,
 ) {
@@ -263,7 +268,7 @@ fn named(
 /// Refuses a declared name that no operation in the policy's scope has to do with.
 fn reached(
     placed: &Placed,
-    name: &Named,
+    name: &PolicyEntity,
     covered: &Covered,
     catalog: &Catalog<'_>,
     model: &Model,
@@ -272,7 +277,7 @@ fn reached(
     let id = name.id.as_str();
     let any = |test: &dyn Fn(&Target<'_>) -> bool| covered.of(&catalog.targets).any(test);
     // Whether an operation in the scope is one of the events.
-    let spends = |events: &[Event]| {
+    let spends = |events: &[EventPattern]| {
         let is = |operation: &&Operation| {
             let built_in = model.is_built_in(operation);
             events.iter().any(|event| event.matches(operation, built_in))
@@ -358,14 +363,14 @@ fn path_of(
     };
     let mut names = path.names.iter().map(String::as_str);
     let known: BTreeSet<&str> = match path.root {
-        Root::Principal => {
+        PathRoot::Principal => {
             let types = match &policy.principal_type {
                 Some(kind) => vec![kind.as_str()],
                 None => vec!["User", "Service", "Agent"],
             };
             types.into_iter().flat_map(attributes).collect()
         }
-        Root::Resource => {
+        PathRoot::Resource => {
             let mut types = Vec::new();
             if covered.of(&catalog.targets).any(|target| target.collection.is_some()) {
                 types.push("Resource");
@@ -376,7 +381,7 @@ fn path_of(
             types.retain(|kind| policy.resource_type.as_ref().is_none_or(|only| only == kind));
             types.into_iter().flat_map(attributes).collect()
         }
-        Root::Context => match names.next() {
+        PathRoot::Context => match names.next() {
             Some(key) if key == Key::Input.as_str() => {
                 return member(path, covered, catalog, &mut refuse);
             }
@@ -519,7 +524,7 @@ fn keys(placed: &Placed, diagnostics: &mut Diagnostics) {
     }
 }
 
-fn stepup(placed: &Placed, names: &Names, diagnostics: &mut Diagnostics) {
+fn stepup(placed: &Placed, names: &SchemaNames, diagnostics: &mut Diagnostics) {
     let Some(kind) = &placed.policy.stepup else { return };
     let at = placed.place(placed.policy.stepup_offset);
     let known = names.members("Kind").is_some_and(|kinds| kinds.contains(kind));

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use crate::decision::PolicyEffect;
 use crate::diagnostic::Diagnostics;
-use crate::evaluate::syntax::{self, Lines, Parsed, Reading};
-use crate::evaluate::{Rule, Shared};
+use crate::evaluate::syntax::{self, Lines, Parsed, PolicyReading};
+use crate::evaluate::{Rule, SharedConditions};
 use crate::model::{Location, PolicyFile};
 use crate::table::Table;
-use crate::work::Work;
+use crate::work::CompileProgress;
 
 pub(crate) use check::{Catalog, Covered, Target, check};
 pub(crate) use validate::{SchemaTexts, validate};
@@ -29,7 +29,7 @@ pub(crate) struct Policy {
     pub(crate) obligations: Vec<String>,
     pub(crate) controls: Vec<String>,
     pub(crate) rule: Rule,
-    pub(crate) reading: Reading,
+    pub(crate) reading: PolicyReading,
     pub(crate) parsed: cedar_policy::Policy,
     /// Byte offset in the text that it was parsed from.
     start: usize,
@@ -79,11 +79,11 @@ impl Cache {
 pub(crate) fn read<'a>(
     files: &[PolicyFile],
     previous: Option<(&'a Cache, &'a [Placed])>,
-    work: &mut Work<'_>,
+    work: &mut CompileProgress<'_>,
 ) -> (Cache, Vec<Placed>) {
     let mut cache = Cache::default();
     let mut all: Vec<Placed> = Vec::new();
-    let mut shared = Shared::default();
+    let mut shared = SharedConditions::default();
     let mut by_text: Option<Table<&'a str, &'a Placed>> = None;
     for file in files {
         work.pause.rest();
@@ -125,7 +125,11 @@ pub(crate) fn read<'a>(
     (cache, all)
 }
 
-fn new(parsed: Parsed, shared: &mut Shared, diagnostics: &mut Diagnostics) -> Option<Placed> {
+fn new(
+    parsed: Parsed,
+    shared: &mut SharedConditions,
+    diagnostics: &mut Diagnostics,
+) -> Option<Placed> {
     let effect = syntax::effect(&parsed.policy);
     let notes = annotations::read(&parsed, effect, diagnostics)?;
     let reading = syntax::reading(&parsed.policy);
@@ -147,7 +151,7 @@ fn new(parsed: Parsed, shared: &mut Shared, diagnostics: &mut Diagnostics) -> Op
     Some(Placed { policy: Arc::new(policy), at: parsed.at, validated: None })
 }
 
-fn refuse_repeated_ids(all: &[Placed], work: &mut Work<'_>) {
+fn refuse_repeated_ids(all: &[Placed], work: &mut CompileProgress<'_>) {
     let mut seen: Table<&str, &Location> = Table::default();
     for placed in all {
         work.pause.rest();

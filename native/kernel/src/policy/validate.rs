@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Catalog, Covered, Placed};
 use crate::diagnostic::Diagnostics;
 use crate::table::Table;
-use crate::work::Work;
+use crate::work::CompileProgress;
 
 /// Attributes of principal, action, resource and context may be read; those of entities found there may not.
 const LEVEL: u32 = 1;
@@ -36,7 +36,7 @@ pub(crate) fn validate(
     covered: &[Option<Covered>],
     catalog: &Catalog<'_>,
     texts: &SchemaTexts,
-    work: &mut Work<'_>,
+    work: &mut CompileProgress<'_>,
 ) {
     let SchemaTexts { prelude, actions } = texts;
     let base: [u8; 32] = Sha256::digest(prelude).into();

@@ -1,6 +1,6 @@
 //! From bytes to typed arguments.
 
-use authz_kernel::arguments::{ArgumentSchema, ArgumentType, Value};
+use authz_kernel::arguments::{ArgumentSchema, ArgumentType, ArgumentValue};
 use serde_json::json;
 
 fn schema(value: serde_json::Value) -> ArgumentSchema {
@@ -54,13 +54,13 @@ fn typed_values_are_read() {
     let read = wide().read(br#"{"n": 7, "must": null, "price": 1.5, "flag": true, "level": "low", "tags": ["b", "a"],
         "address": {"city": "Oslo", "zip": null}, "map": {"x": 1}, "maybe": null, "any": [1, {"y": null}]}"#).unwrap();
     let value = |name: &str| read.values().iter().find(|(known, _)| known == name).map(|(_, v)| v);
-    assert_eq!(Some(&Value::Long(7)), value("n"));
-    assert_eq!(Some(&Value::Decimal(15_000)), value("price"));
+    assert_eq!(Some(&ArgumentValue::Long(7)), value("n"));
+    assert_eq!(Some(&ArgumentValue::Decimal(15_000)), value("price"));
     assert_eq!(None, value("must"));
     assert_eq!(None, value("maybe"));
-    assert_eq!(Some(&Value::Opaque), value("map"));
-    assert_eq!(Some(&Value::Opaque), value("any"));
-    let Some(Value::Record(address)) = value("address") else { panic!("no record") };
+    assert_eq!(Some(&ArgumentValue::Opaque), value("map"));
+    assert_eq!(Some(&ArgumentValue::Opaque), value("any"));
+    let Some(ArgumentValue::Record(address)) = value("address") else { panic!("no record") };
     assert_eq!(1, address.len());
 }
 
@@ -117,7 +117,7 @@ fn a_number_that_a_decimal_cannot_hold_is_present_and_no_more() {
         ("-2.5E-1", -2_500),
         ("922337203685477.5807", i64::MAX),
     ] {
-        assert_eq!(Value::Decimal(value), read(text), "{text}");
+        assert_eq!(ArgumentValue::Decimal(value), read(text), "{text}");
     }
     for text in [
         "0.00001",
@@ -129,7 +129,7 @@ fn a_number_that_a_decimal_cannot_hold_is_present_and_no_more() {
         "9007199254740994.0",
         "6.02214076e23",
     ] {
-        assert_eq!(Value::Opaque, read(text), "{text}");
+        assert_eq!(ArgumentValue::Opaque, read(text), "{text}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use authz_kernel::bundle::Bundle;
 use authz_kernel::decision::{
-    Claim, Decision, Facts, Principal, Proof, ProofMethod, Request, Subject, Time,
+    CallerProof, Claim, Decision, Facts, Principal, ProofMethod, Request, Subject, Time,
 };
 use authz_kernel::diagnostic::Diagnostics;
 use authz_kernel::history::{HistoryView, KEPT_MS, SessionHistory};
@@ -265,7 +265,7 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
     Facts {
         enforcer: "envoy",
         chain,
-        proof: Proof { method: ProofMethod::JwtSvid, bound: false, age: Some(60), acr: "" },
+        proof: CallerProof { method: ProofMethod::JwtSvid, bound: false, age: Some(60), acr: "" },
         confidence: 0,
         task: None,
         subject_proof: None,

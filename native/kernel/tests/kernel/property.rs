@@ -6,7 +6,7 @@ use std::str::FromStr as _;
 
 use authz_kernel::decide::{Prospects, decide_traced};
 use authz_kernel::decision::{
-    Facts, Outcome, PolicyEffect, Principal, Proof, ProofMethod, ReasonCode, Request, Verdict,
+    CallerProof, Facts, Outcome, PolicyEffect, Principal, ProofMethod, ReasonCode, Request, Verdict,
 };
 use authz_kernel::history::HistoryView;
 use authz_kernel::mcp::ServerTask;
@@ -452,7 +452,7 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
             let facts = Facts {
                 enforcer: "envoy",
                 chain: &chain,
-                proof: Proof {
+                proof: CallerProof {
                     method: ProofMethod::JwtSvid,
                     bound: ask.bound,
                     age: ask.age,

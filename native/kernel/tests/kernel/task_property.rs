@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{
-    Facts, Outcome, Principal, Proof, ProofMethod, ReasonCode, Request, Time,
+    CallerProof, Facts, Outcome, Principal, ProofMethod, ReasonCode, Request, Time,
 };
 use authz_kernel::history::HistoryView;
 use authz_kernel::mcp::ServerTask;
@@ -307,7 +307,7 @@ fn asked(
     let facts = Facts {
         enforcer: "",
         chain: &chain,
-        proof: Proof { method: ProofMethod::JwtSvid, bound: true, age: Some(0), acr: "" },
+        proof: CallerProof { method: ProofMethod::JwtSvid, bound: true, age: Some(0), acr: "" },
         confidence: 0,
         task: Some(TaskView { task, ancestors: above }),
         subject_proof: None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use authz_kernel::decide::{Prospects, decide};
 use authz_kernel::decision::{
-    Claim, Decision, Facts, Outcome, Principal, Proof, ProofMethod, ReasonCode, Request, Time,
+    CallerProof, Claim, Decision, Facts, Outcome, Principal, ProofMethod, ReasonCode, Request, Time,
 };
 use authz_kernel::history::HistoryView;
 use authz_kernel::mcp::ServerTask;
@@ -231,7 +231,7 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
     Facts {
         enforcer: "",
         chain,
-        proof: Proof { method: ProofMethod::JwtSvid, bound: true, age: Some(0), acr: "" },
+        proof: CallerProof { method: ProofMethod::JwtSvid, bound: true, age: Some(0), acr: "" },
         confidence: 0,
         task: None,
         subject_proof: None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use authz_kernel::decision::{Principal, Time};
 use authz_kernel::plan::Plan;
 use authz_kernel::task::AgentName;
-use authz_token::{AgentFacts, AgentProof, Evidence, Facts};
+use authz_token::{AgentFacts, AgentProof, Evidence, VerifiedFacts};
 use serde::Deserialize;
 
 use crate::judgement::{
@@ -104,7 +104,7 @@ impl<'m> ApiCaller<'m> {
     }
 
     /// Facts that the evidence proves.
-    pub(crate) const fn facts(&self) -> &Facts {
+    pub(crate) const fn facts(&self) -> &VerifiedFacts {
         &self.identity.facts
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use authz_kernel::reason::ReasonCode;
-use authz_token::{AgentProof, Evidence, Facts, Role, Scheme};
+use authz_token::{AgentProof, Evidence, Role, Scheme, VerifiedFacts};
 
 use crate::api_call::ApiMessage;
 use crate::api_call::caller::{
@@ -199,7 +199,7 @@ impl Engine {
         &self,
         arrival: &Arrival,
         world: &Loaded,
-        facts: &Facts,
+        facts: &VerifiedFacts,
         transport: &Transport<'_>,
     ) -> Result<(), CallRefusal> {
         match arrival.surface {
@@ -226,7 +226,7 @@ impl Engine {
         &self,
         arrival: &Arrival,
         world: &Loaded,
-        facts: &Facts,
+        facts: &VerifiedFacts,
         transport: &Transport<'_>,
     ) -> Result<(), CallRefusal> {
         if facts.proofs.is_empty() {
@@ -264,7 +264,7 @@ impl Engine {
         let peer = arrival.asker.peer.filter(|peer| peer.spiffe_id == agent.spiffe_id);
         let asker = Asker { enforcer, known, peer };
         let caller = ProvedCaller::without_evidence(Arrival { asks_itself, asker, ..arrival });
-        let facts = Facts { agent: Some(Arc::new(agent)), ..Facts::default() };
+        let facts = VerifiedFacts { agent: Some(Arc::new(agent)), ..VerifiedFacts::default() };
         let revoked = self.keeper.revocations();
         match revoked.and_then(|revoked| revoke::of_callers(&revoked, &facts)) {
             Ok(()) => {
@@ -309,11 +309,11 @@ impl Engine {
         let (identity, verified) =
             self.verify_caller(&caller.arrival, world, &evidence, Some(agent));
         let result = verified.and_then(|()| match &identity.facts {
-            Facts { credential: Some(_), .. } => {
+            VerifiedFacts { credential: Some(_), .. } => {
                 Err(CallRefusal::credential("a task credential is not exchanged for another"))
             }
-            Facts { agent: None, .. } => Err(CallRefusal::credential("no agent is known")),
-            Facts { .. } => Ok(()),
+            VerifiedFacts { agent: None, .. } => Err(CallRefusal::credential("no agent is known")),
+            VerifiedFacts { .. } => Ok(()),
         });
         ProvedCaller { identity, evidence, result, ..caller }
     }
@@ -344,7 +344,7 @@ const fn speaks_for_itself(arrival: &Arrival) -> bool {
 }
 
 /// Refuses a task credential in a request to Authz itself.
-pub(crate) fn refuse_task_credential(facts: &Facts) -> Result<(), CallRefusal> {
+pub(crate) fn refuse_task_credential(facts: &VerifiedFacts) -> Result<(), CallRefusal> {
     if facts.credential.is_none() {
         return Ok(());
     }
@@ -356,7 +356,7 @@ pub(crate) fn refuse_task_credential(facts: &Facts) -> Result<(), CallRefusal> {
 }
 
 /// Refuses proofs of possession in a call that has no HTTP request.
-pub(crate) fn refuse_proofs(facts: &Facts) -> Result<(), CallRefusal> {
+pub(crate) fn refuse_proofs(facts: &VerifiedFacts) -> Result<(), CallRefusal> {
     if facts.proofs.is_empty() {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use authz_token::{Evidence, Role, Scheme};
 use super::Relays;
 use super::headers::{AUTHORIZATION, CREDENTIAL, DPOP, Headers, SUBJECT, Sought};
 use super::request::EnvoyPeer;
-use super::request::Request;
+use super::request::EnvoyRequest;
 use crate::refusal::{CallRefusal, Step};
 use crate::request::{self, AgentClaim, Authorization, Relayed};
 use crate::settings::Settings;
@@ -86,7 +86,7 @@ pub(super) fn evidence<'a>(
 
 /// Reads the agent's credentials of a request whose other parts may be malformed.
 pub(crate) fn agent_claim<'a>(
-    request: &Request<'a>,
+    request: &EnvoyRequest<'a>,
     settings: &Settings,
     relays: Relays,
 ) -> AgentClaim<'a> {

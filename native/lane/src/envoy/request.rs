@@ -11,7 +11,7 @@ use crate::protobuf::{Malformed, each};
 
 /// Parts of a request. A part that is missing is `None`.
 #[derive(Debug, Default)]
-pub(crate) struct Request<'a> {
+pub(crate) struct EnvoyRequest<'a> {
     pub(super) http: Option<EnvoyHttp<'a>>,
     pub(super) source: Option<EnvoyPeer<'a>>,
     /// Names and values. A name may stand twice. Bounded as [`EnvoyHttp::headers`].
@@ -26,7 +26,7 @@ pub(super) struct EnvoyPeer<'a> {
     pub(super) certificate: &'a str,
 }
 
-/// `AttributeContext.HttpRequest`.
+/// `AttributeContext.EnvoyRequest`.
 #[derive(Debug, Default)]
 pub(super) struct EnvoyHttp<'a> {
     pub(super) method: &'a str,
@@ -54,7 +54,7 @@ pub(super) struct HeaderEntry<'a> {
 /// As many items as a list of most requests has at most.
 const MANY: usize = 16;
 
-impl<'a> Request<'a> {
+impl<'a> EnvoyRequest<'a> {
     /// Reads the bytes of a `CheckRequest`.
     ///
     /// # Errors
@@ -340,7 +340,7 @@ mod tests {
             (b"\x0a\x02\x00", false),
             (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", false),
         ] {
-            assert_eq!(is_read, Request::read(bytes).is_ok(), "{bytes:x?}");
+            assert_eq!(is_read, EnvoyRequest::read(bytes).is_ok(), "{bytes:x?}");
             assert_same(bytes);
         }
     }
@@ -365,7 +365,7 @@ mod tests {
             ..derived::DerivedAttributes::default()
         };
         let bytes = derived::DerivedCheck { attributes: Some(attributes) }.encode_to_vec();
-        let read = Request::read(&bytes).unwrap();
+        let read = EnvoyRequest::read(&bytes).unwrap();
         let http = read.http.unwrap();
         let kept = (http.headers.len(), http.list.len(), read.extensions.len());
         assert_eq!((limits::HEADERS + 1, limits::HEADERS + 1, limits::EXTENSIONS + 1), kept);

@@ -9,7 +9,7 @@ use authz_kernel::mcp::Envelope;
 use authz_kernel::model::Tier;
 use authz_kernel::task::{RevocationTarget, Task};
 use authz_state::Ticket;
-use authz_token::{AgentFacts, Facts};
+use authz_token::{AgentFacts, VerifiedFacts};
 use serde::Serialize;
 
 use crate::metrics::SystemId;
@@ -19,7 +19,7 @@ use crate::request_form::RequestForm;
 /// Verified identity of the caller, and the labels that its enforcer declares.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CallerIdentity {
-    pub(crate) facts: Facts,
+    pub(crate) facts: VerifiedFacts,
     /// Subject first, the caller last; empty until verified.
     pub(crate) chain: Vec<Principal>,
     /// The agent whose own credential is good, of a call that was refused before its caller was known. For the audit record

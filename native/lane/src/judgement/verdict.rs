@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use authz_kernel::arguments::Declared;
+use authz_kernel::arguments::DeclaredMembers;
 use authz_kernel::decision::{Decision, Outcome};
 use authz_kernel::reason::{PublicCode, ReasonCode};
 
@@ -52,7 +52,7 @@ impl CallVerdict {
     pub(crate) fn decided<'d>(
         self,
         decision: Box<Decision>,
-        declared: impl FnOnce() -> Option<&'d Declared>,
+        declared: impl FnOnce() -> Option<&'d DeclaredMembers>,
     ) -> Self {
         let class = decision.reason.row().public_code;
         // INVARIANT (one answer): outcome and reason code are of one class; otherwise the verdict is DENY UNAVAILABLE.
@@ -91,7 +91,7 @@ impl CallVerdict {
     pub(crate) fn refused<'d>(
         self,
         refused: CallRefusal,
-        declared: impl FnOnce() -> Option<&'d Declared>,
+        declared: impl FnOnce() -> Option<&'d DeclaredMembers>,
     ) -> Self {
         // INVARIANT (no refusal permits): a refusal never has a reason code of a permit or a step-up.
         let reason = match refused.reason.row().public_code {
@@ -178,7 +178,7 @@ impl CallVerdict {
 fn shown_message<'d>(
     reason: ReasonCode,
     message: String,
-    declared: impl FnOnce() -> Option<&'d Declared>,
+    declared: impl FnOnce() -> Option<&'d DeclaredMembers>,
 ) -> String {
     match reason {
         ReasonCode::BadInput => declared_only(&message, declared()),
@@ -189,7 +189,7 @@ fn shown_message<'d>(
 /// Replaces the undeclared names in the pointer of a message.
 ///
 /// The kernel writes "argument `<pointer>`: <what>" of arguments, and "<what> at `<pointer>`" of a text that is not JSON.
-fn declared_only(message: &str, declared: Option<&Declared>) -> String {
+fn declared_only(message: &str, declared: Option<&DeclaredMembers>) -> String {
     let of_argument = message.split_once("argument `").and_then(|(before, rest)| {
         // A name may hold the separator, `<what>` does not.
         let (pointer, what) = rest.rsplit_once("`: ")?;
@@ -207,7 +207,8 @@ fn declared_only(message: &str, declared: Option<&Declared>) -> String {
     for token in pointer.split('/').skip(1) {
         let name = token.replace("~1", "/").replace("~0", "~");
         let member = declared.and_then(|declared| declared.member(&name));
-        let item = declared.and_then(Declared::items).filter(|_| token.parse::<u32>().is_ok());
+        let item =
+            declared.and_then(DeclaredMembers::items).filter(|_| token.parse::<u32>().is_ok());
         declared = member.or(item);
         shown.push('/');
         shown.push_str(if declared.is_some() || token == "*" { token } else { UNKNOWN_MEMBER });

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use authz_kernel::decision::{Claim, Time};
 use authz_kernel::task::AgentName;
 use authz_token::{
-    AgentFacts, AgentProof, ClaimValue, CredentialFacts, DerivedValue, Facts, KeyBinding,
-    PeerFacts, SubjectFacts, SubjectKind,
+    AgentFacts, AgentProof, ClaimValue, CredentialFacts, DerivedValue, KeyBinding, PeerFacts,
+    SubjectFacts, SubjectKind, VerifiedFacts,
 };
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -184,7 +184,7 @@ impl StatedCaller {
         CallerIdentity { chain: chain_of(&facts), facts, credential, ..CallerIdentity::default() }
     }
 
-    fn facts(&self, now: i64) -> Facts {
+    fn facts(&self, now: i64) -> VerifiedFacts {
         let issued_at = now.saturating_sub(self.age);
         let agent = match (&self.credential, &self.agent) {
             (Some(credential), _) => Some(credential.agent(self.age, now)),
@@ -198,7 +198,7 @@ impl StatedCaller {
         // Beside an agent the age is that of the agent's credential.
         let subject_issued_at = if agent.is_some() { now } else { issued_at };
         let subject = self.subject.as_ref().map(|subject| subject.facts(subject_issued_at, now));
-        Facts {
+        VerifiedFacts {
             agent: agent.map(Arc::new),
             subject: subject.map(Arc::new),
             credential: self.credential.as_ref().map(|credential| Arc::new(credential.facts())),

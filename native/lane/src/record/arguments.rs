@@ -1,6 +1,6 @@
 //! The arguments of a call, as the policies could read them: texts that the schema does not list are digests.
 
-use authz_kernel::arguments::Declared;
+use authz_kernel::arguments::DeclaredMembers;
 use authz_kernel::json::{Value, push_token};
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
@@ -20,7 +20,7 @@ pub(crate) fn facts_of(judgement: &Judgement) -> serde_json::Value {
 pub(super) struct MaskedArguments<'a> {
     value: &'a Value,
     /// Schema of `value`. `None`: the catalog declares none.
-    schema: Option<&'a Declared>,
+    schema: Option<&'a DeclaredMembers>,
     depth: usize,
     notes: &'a Masking,
 }
@@ -34,7 +34,7 @@ impl<'a> MaskedArguments<'a> {
         Some(Self { value: arguments.json(), schema, depth: 0, notes })
     }
 
-    fn part(&self, value: &'a Value, schema: Option<&'a Declared>) -> Self {
+    fn part(&self, value: &'a Value, schema: Option<&'a DeclaredMembers>) -> Self {
         Self { value, schema, depth: self.depth.saturating_add(1), notes: self.notes }
     }
 }
@@ -67,7 +67,7 @@ impl Serialize for MaskedArguments<'_> {
                 Hash::of(text).serialize(serializer)
             }
             Value::Array(items) => {
-                let schema = self.schema.and_then(Declared::items);
+                let schema = self.schema.and_then(DeclaredMembers::items);
                 let mut list = serializer.serialize_seq(None)?;
                 for (index, item) in items.iter().enumerate() {
                     if notes.left.get() == 0 {

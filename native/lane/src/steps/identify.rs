@@ -5,8 +5,8 @@ use std::sync::Arc;
 use authz_kernel::decision::Principal;
 use authz_kernel::reason::ReasonCode;
 use authz_token::{
-    AgentFacts, AgentProof, Evidence, Facts, KeyBinding, Nonces, Presentation, Refusal, Role,
-    SubjectKind, UnixTime, verify, verify_relayed,
+    AgentFacts, AgentProof, Evidence, KeyBinding, Nonces, Presentation, Refusal, Role, SubjectKind,
+    UnixTime, VerifiedFacts, verify, verify_relayed,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -226,9 +226,9 @@ impl Engine {
         world: &Loaded,
         evidence: &[Evidence<'_>],
         agent: Option<&AgentFacts>,
-    ) -> Result<Facts, Refusal> {
+    ) -> Result<VerifiedFacts, Refusal> {
         if evidence.is_empty() && agent.is_some() {
-            return Ok(Facts::default());
+            return Ok(VerifiedFacts::default());
         }
         let certificate = match agent {
             Some(agent) => agent.certificate_digest,
@@ -245,7 +245,7 @@ impl Engine {
         certificate: Option<[u8; 32]>,
         world: &Loaded,
         now: UnixTime,
-    ) -> Result<Facts, Refusal> {
+    ) -> Result<VerifiedFacts, Refusal> {
         let (trust, cache) = (&world.trust, &self.tokens);
         if evidence.iter().all(|item| item.proof.is_none()) {
             let called = Presentation { certificate, ..Presentation::default() };
@@ -362,7 +362,10 @@ pub(crate) fn declared_labels(
 ///
 /// # Errors
 /// The evidence is another agent's.
-fn with_agent(facts: Facts, agent: Option<Arc<AgentFacts>>) -> Result<Facts, CallRefusal> {
+fn with_agent(
+    facts: VerifiedFacts,
+    agent: Option<Arc<AgentFacts>>,
+) -> Result<VerifiedFacts, CallRefusal> {
     let Some(agent) = agent else { return Ok(facts) };
     if facts.agent.as_ref().is_some_and(|other| other.spiffe_id != agent.spiffe_id) {
         return Err(other_agent(agent.proof));
@@ -412,7 +415,7 @@ fn claimed(token: &str, name: &str) -> Option<String> {
     Some(claims.get(name)?.as_str()?.to_owned())
 }
 
-pub(crate) fn chain_of(facts: &Facts) -> Vec<Principal> {
+pub(crate) fn chain_of(facts: &VerifiedFacts) -> Vec<Principal> {
     let mut chain = Vec::with_capacity(2);
     if let Some(subject) = &facts.subject {
         let known = subject.derived.get_or_derive(|| subject_of(subject));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use authz_kernel::decide::{decide, decide_traced};
-use authz_kernel::decision::{Facts, Outcome, Principal, Proof, ProofMethod, Request, Time};
+use authz_kernel::decision::{CallerProof, Facts, Outcome, Principal, ProofMethod, Request, Time};
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use authz_kernel::task::{Revocations, TaskView};
 use authz_token::Evidence;
@@ -212,7 +212,7 @@ impl Engine {
 /// task literals.
 pub(crate) fn kernel_facts<'a>(
     arrival: &'a Arrival,
-    proved: &'a authz_token::Facts,
+    proved: &'a authz_token::VerifiedFacts,
     chain: &'a [Principal],
     task: Option<TaskView<'a>>,
     key: Option<&'a [u8; 32]>,
@@ -228,7 +228,7 @@ pub(crate) fn kernel_facts<'a>(
         Some(subject) => subject.acr.as_deref(),
         None => of_task().map(|subject| subject.acr.as_str()),
     };
-    let proof = Proof {
+    let proof = CallerProof {
         method: agent.map_or(ProofMethod::Jwt, |agent| method_of(agent.proof)),
         // TLS proves that the peer holds the key of its certificate.
         bound: agent.is_some_and(|agent| agent.bound || agent.certificate_digest.is_some()),

@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use authz_token::mint::{Key, proof};
 use authz_token::{
-    Evidence, Facts, KeyBinding, Nonces, Presentation, Refusal, RefusalReason, Role, Scheme,
-    TokenCache, TrustStore, UnixTime, verify,
+    Evidence, KeyBinding, Nonces, Presentation, Refusal, RefusalReason, Role, Scheme, TokenCache,
+    TrustStore, UnixTime, VerifiedFacts, verify,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -55,17 +55,17 @@ fn present(
     token: &str,
     proof: Option<&str>,
     certificate: Option<[u8; 32]>,
-) -> Result<Facts, Refusal> {
+) -> Result<VerifiedFacts, Refusal> {
     let presentation = Presentation { certificate, nonce: EASY };
     let evidence = [Evidence { role, scheme, token, proof }];
     verify(&evidence, &presentation, &TRUST, &TokenCache::new(0), UnixTime(NOW))
 }
 
-fn reason(result: &Result<Facts, Refusal>) -> Option<RefusalReason> {
+fn reason(result: &Result<VerifiedFacts, Refusal>) -> Option<RefusalReason> {
     result.as_ref().err().map(|refusal| refusal.reason)
 }
 
-fn is_bound(facts: &Facts) -> bool {
+fn is_bound(facts: &VerifiedFacts) -> bool {
     let agent = facts.agent.as_ref().map(|agent| agent.bound);
     let subject = facts.subject.as_ref().map(|subject| subject.bound);
     agent.xor(subject).expect("one credential")

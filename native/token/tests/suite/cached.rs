@@ -1,7 +1,9 @@
 //! The cache changes no answer.
 
 use authz_token::mint::bundle;
-use authz_token::{Facts, Presentation, Refusal, Role, TokenCache, TrustStore, UnixTime, verify};
+use authz_token::{
+    Presentation, Refusal, Role, TokenCache, TrustStore, UnixTime, VerifiedFacts, verify,
+};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -14,7 +16,7 @@ fn ask(
     trust: &TrustStore,
     cache: &TokenCache,
     now: i64,
-) -> Result<Facts, Refusal> {
+) -> Result<VerifiedFacts, Refusal> {
     verify(&[evidence(role, token)], &Presentation::default(), trust, cache, UnixTime(now))
 }
 

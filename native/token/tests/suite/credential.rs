@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use authz_token::mint::{Key, bundle, credential, jwks};
 use authz_token::{
-    AgentProof, CredentialFacts, Facts, KeyOwner, OwnSpec, Presentation, Refusal, RefusalReason,
-    Role, SubjectProfile, TokenCache, TrustSpec, TrustStore, UnixTime, verify,
+    AgentProof, CredentialFacts, KeyOwner, OwnSpec, Presentation, Refusal, RefusalReason, Role,
+    SubjectProfile, TokenCache, TrustSpec, TrustStore, UnixTime, VerifiedFacts, verify,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ fn detail(name: &str, value: Value) -> Value {
     but(task(), "authorization_details", json!([but(detail, name, value)]))
 }
 
-fn check(token: &str) -> Result<Facts, Refusal> {
+fn check(token: &str) -> Result<VerifiedFacts, Refusal> {
     check_at(&own_spec(), &[evidence(Role::Agent, token)], NOW)
 }
 

@@ -5,9 +5,9 @@ use std::sync::LazyLock;
 
 use authz_token::mint::{Key, bundle, jwks};
 use authz_token::{
-    AgentFacts, DomainSpec, Evidence, Facts, IssuerSpec, Presentation, Refusal, RefusalReason,
-    Role, Scheme, SubjectFacts, SubjectKind, SubjectProfile, TokenCache, TrustSpec, TrustStore,
-    UnixTime, verify,
+    AgentFacts, DomainSpec, Evidence, IssuerSpec, Presentation, Refusal, RefusalReason, Role,
+    Scheme, SubjectFacts, SubjectKind, SubjectProfile, TokenCache, TrustSpec, TrustStore, UnixTime,
+    VerifiedFacts, verify,
 };
 use serde_json::{Value, json};
 
@@ -101,7 +101,7 @@ pub(crate) fn check_at(
     spec: &TrustSpec,
     evidence: &[Evidence<'_>],
     now: i64,
-) -> Result<Facts, Refusal> {
+) -> Result<VerifiedFacts, Refusal> {
     verify(evidence, &Presentation::default(), &compile(spec), &TokenCache::new(0), UnixTime(now))
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use prost::Message as _;
 
-use super::{Malformed, Request};
+use super::{EnvoyRequest, Malformed};
 use crate::limits;
 use crate::proto::envoy::config::core::v3::{HeaderMap, Metadata};
 
@@ -98,7 +98,7 @@ fn assert_map(expected: &BTreeMap<String, String>, read: &[(&str, &str)], most: 
 /// # Panics
 /// Where they do not.
 pub(crate) fn assert_same(bytes: &[u8]) {
-    let (read, expected) = match (Request::read(bytes), DerivedCheck::decode(bytes)) {
+    let (read, expected) = match (EnvoyRequest::read(bytes), DerivedCheck::decode(bytes)) {
         (Ok(read), Ok(expected)) => (read, expected.attributes.unwrap_or_default()),
         (read, expected) => {
             assert_eq!((Some(Malformed), true), (read.err(), expected.is_err()), "{bytes:x?}");
