@@ -218,7 +218,8 @@ rack:
 
 .PHONY: test-python
 test-python: setup postgresql softhsm ## every Python test but those with foreign peers; a real Envoy and PostgreSQL
-	$(PYTEST) -n $(PROCESSES) $(SHARED) -m "not peers" tests/integration
+	$(PYTEST) -n $(PROCESSES) $(SHARED) -m "not peers and not alone" tests/integration
+	$(PYTEST) -m "alone and not peers" tests/integration
 	$(PYTEST) -n 2 $(SHARED) -m "not peers" tests --ignore=tests/integration
 
 .PHONY: test-peers

@@ -22,6 +22,8 @@ from tests.support.stalled import StalledCalls
 from tests.support.surfaces import CHECK, ENVOY, LANES, decision_of, outcome, reason_name
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def people(authority: Authority) -> People:

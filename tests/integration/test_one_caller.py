@@ -27,6 +27,8 @@ from tests.support.stalled import StalledCalls
 from tests.support.surfaces import CHECK, ENVOY, decision_of, outcome, reason_name
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.alone
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path

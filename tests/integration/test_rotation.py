@@ -119,6 +119,7 @@ class Load:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 def test_no_call_fails_while_keys_rotate(
     tmp_path: Path, record_property: Any, capsys: pytest.CaptureFixture[str]
