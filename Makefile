@@ -223,8 +223,7 @@ test-python: setup postgresql softhsm ## every Python test but those with foreig
 	$(PYTEST) -n 2 $(SHARED) -m "not peers" tests --ignore=tests/integration
 
 .PHONY: test-peers
-test-peers: setup test-tools ## tests with foreign peers: SPIRE, Prometheus, MCP servers, an OAuth client, web frameworks, PostgreSQL 18
-	@$(MAKE) $(SPIRE)/spire-server || echo "make test-peers: the tests with SPIRE are left out" >&2
+test-peers: setup test-tools ## tests with foreign peers: Prometheus, MCP servers, an OAuth client, web frameworks, PostgreSQL 18; SPIRE where it was built
 	$(PYTEST) -n $(PROCESSES) $(SHARED) -m peers tests/integration
 
 .PHONY: test-integration
