@@ -538,12 +538,11 @@ def test_overloaded(
         ext_authz(config)["failure_mode_allow"] = True
 
     with server, Envoy(tmp_path / "envoy", server.port(lane), upstream.port, lenient) as envoy:
-        # The fast lane resets streams beyond its limit, which a proxy knows from the first answer of a connection on.
-        assert envoy.request("DELETE", "/customers/7", denied).status == 403
         before = len(upstream.seen)
 
         def burst() -> set[int]:
-            with ThreadPoolExecutor(64) as pool:
+            # No more at once than the streams of a connection: others are reset, which is not an answer.
+            with ThreadPoolExecutor(16) as pool:
                 asked = [
                     pool.submit(envoy.request, "DELETE", "/customers/7", denied) for _ in range(256)
                 ]
