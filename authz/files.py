@@ -128,7 +128,7 @@ def read_trusted(path: str | Path, most: int) -> bytes:
 
     Raises:
         OSError: The file cannot be read, or everybody could replace it.
-        ValueError: It is no regular file, or larger than `most`.
+        ValueError: The path is not a regular file, or is larger than `most`.
     """
     with os.fdopen(open_checked(path, strict=False), "rb") as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):

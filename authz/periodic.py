@@ -82,7 +82,7 @@ class PeriodicThread:
     def _do_round(self) -> float:
         try:
             pause = self._work()
-        except BaseException as error:  # noqa: BLE001 - a panic of the extension is no Exception
+        except BaseException as error:  # noqa: BLE001 - a panic of the extension is not an Exception
             self._failed(error)
             pause = None
         return self._interval if pause is None else pause

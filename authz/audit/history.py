@@ -118,7 +118,7 @@ def decisions(
 
     Args:
         files: Audit files, oldest first.
-        stdin: Standard input, to read after the files. None: not read.
+        stdin: Standard input, to read after the files. With None it is not read.
         within: Span of the decisions.
         damaged: Called with a diagnostic for each line that is not a record.
 

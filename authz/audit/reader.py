@@ -43,7 +43,7 @@ def read(path: Path, damaged: Callable[[Diagnostic], None]) -> Iterator[Record]:
 
     Args:
         path: The audit file, or one that was rotated away; `.gz` is unpacked on the way.
-        damaged: Told of each line that is no record, such as the last one after a crash; reading goes on.
+        damaged: Receives each line that is not a record, such as the last one after a crash; reading goes on.
 
     Yields:
         Each record, oldest first.
@@ -67,7 +67,7 @@ def read_stream(
     Args:
         stream: Lines of the audit.
         name: What it is called in messages.
-        damaged: Told of each line that is no record.
+        damaged: Receives each line that is not a record.
 
     Yields:
         Each record, oldest first.

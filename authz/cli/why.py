@@ -214,5 +214,5 @@ def _names(bundle: BundleDescription) -> dict[str, set[str]]:
 
 
 def _json(value: Mapping[str, Any]) -> None:
-    # In ASCII: a text of a record may hold what a terminal obeys, or what is no character.
+    # In ASCII: a text of a record can have control sequences of a terminal, or bytes that are not characters.
     print(json.dumps(value, indent=2))

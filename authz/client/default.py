@@ -21,7 +21,7 @@ def use(client: Authz | None) -> None:
     """Set the client of `guard` and `task`.
 
     Args:
-        client: The client. None: every guarded function refuses to run.
+        client: The client. With None every guarded function refuses to run.
     """
     global _used  # noqa: PLW0603 - one a process is the point
     _used = client

@@ -150,7 +150,7 @@ class Refused(AuthzError):  # noqa: N818 - what is raised is an answer
     Args:
         public: Part of the decision that an agent may see.
         operation: Operation id.
-        decision: The node's decision. None: it made none.
+        decision: The node's decision, or None if it made no decision.
         reason_code: Why, where no decision says it.
         message: Message for the operators of the enforcer.
     """

@@ -57,7 +57,7 @@ class TaskCredential:
     decision_id: str
     """Id of the permit."""
     key: ProofKey | None = None
-    """Key that it is bound to. None: a bearer token, or bound to the client's certificate."""
+    """Key to which the credential is bound. None for a bearer token, and for a credential that is bound to the client's certificate."""
 
     def headers(
         self, method: str, url: str, *, nonce: str = "", header: str = "authorization"
@@ -242,7 +242,7 @@ class TaskCredentials:
         Args:
             permit: A permit of a question with `wants_credential`.
             deadline: Deadline of the call.
-            who: Caller that the permit is for. None: the client itself.
+            who: Caller that gets the permit. Default: the client itself.
 
         Yields:
             Steps to perform.

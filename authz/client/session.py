@@ -25,7 +25,7 @@ class Session:
 
     Args:
         transport: Carries the calls.
-        source: Source of the client's own credential. None: its TLS certificate is its identity.
+        source: Source of the client's own credential. With None its TLS certificate is its identity.
         enforcer: The client asks about its callers, which `caller(…)` sets.
         timeout: Seconds for a question.
         retries: Further attempts of a question that was not decided.
@@ -76,7 +76,7 @@ class Session:
             given: Caller of the question. Default: that of the block.
 
         Returns:
-            The caller. None: the client itself.
+            The caller, or None for the client itself.
 
         Raises:
             Denied: An enforcer has no caller, or the caller's request contradicts itself.
@@ -97,7 +97,7 @@ class Session:
 
         Args:
             deadline: Deadline of the question.
-            who: The caller. None: the client itself.
+            who: The caller. Default: the client itself.
             subject_token: Token of the subject.
 
         Yields:

@@ -77,7 +77,7 @@ class Engine:
                 {name: entries.native for name, entries in (fetched or {}).items()},
             )
 
-    # --- decisions: requests and answers are encoded messages; a request that is no message is denied
+    # --- decisions: requests and answers are encoded messages; a malformed request is denied
 
     def check(self, request: bytes, facts: CallFacts) -> bytes:
         """Answer `authz.v1.Authorizer/Check`."""
@@ -107,7 +107,7 @@ class Engine:
             return self._native.explain(request, facts)
 
     def call(self, surface: Surface, request: bytes, facts: CallFacts) -> bytes:
-        """Answer a call that is no decision: tasks, credentials, lists, reports, revocation.
+        """Answer a call without a decision: tasks, credentials, lists, reports, revocation.
 
         Args:
             surface: The method.
@@ -167,7 +167,7 @@ class Engine:
             self._native.put_signing_key(json.dumps(record).encode())
 
     def remove_signing_key(self, kid: str) -> None:
-        """Remove a signing key. A key that is missing is no error.
+        """Remove a signing key. A missing key is not an error.
 
         Raises:
             EngineError: The store failed.

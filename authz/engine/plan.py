@@ -276,7 +276,7 @@ class PromptWord:
     text: str
     """The word."""
     kind: str
-    """`email`, `url`, `iban`, `account` or `path`; empty for a word that is no destination."""
+    """`email`, `url`, `iban`, `account` or `path`; empty for a word that is not a destination."""
     name: str
     """Canonical form of the destination."""
     why: str

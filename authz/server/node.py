@@ -83,7 +83,7 @@ class Node:
                 signal.signal(number, handler)
 
     def close(self) -> None:
-        """Refuse new calls, let calls in flight end, flush the audit, and free everything. Closing twice is no error."""
+        """Refuse new calls, let calls in flight end, flush the audit, and free everything. Closing twice is not an error."""
         if self._is_closed:
             return
         self._is_closed = True

@@ -169,7 +169,7 @@ class RuntimeState:
                 changed = self._load()
             except (KeyboardInterrupt, SystemExit):
                 raise
-            except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
+            except BaseException as error:  # noqa: BLE001 - a panic of the engine is not an Exception
                 return self._refuse(error)
             plan = self._snapshot.plan
             if plan is None:

@@ -79,7 +79,7 @@ class FolderKeys:
         self._known: dict[tuple[int, ...], FileKey] = {}
 
     def find(self) -> Sequence[SigningKey]:
-        """Read every new or changed `*.pem`, and return all keys; raises KeysError for a file that others can read, or that is no key."""
+        """Read every new or changed `*.pem`, and return all keys; raises KeysError for a file that others can read, or that does not hold a key."""
         keys: dict[tuple[int, ...], FileKey] = {}
         try:
             self._check()

@@ -51,7 +51,7 @@ class KeyPlace(Protocol):
         """Make a key in the store; raises KeysError if that fails."""
 
     def destroy(self, kid: str) -> None:
-        """Remove a key for good. A missing key is no error; raises KeysError if the key is still there."""
+        """Remove a key for good. A missing key is not an error; raises KeysError if the key is still there."""
 
     def close(self) -> None:
         """Close the store; its keys cannot be used after that."""

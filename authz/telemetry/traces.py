@@ -178,7 +178,7 @@ class TraceExport:
     ) -> "TraceExport | None":
         """Return the export that the environment asks for; `None` if it asks for none, or is not valid.
 
-        Traces are no part of a decision: an error is logged, and the node serves without them.
+        Traces do not influence decisions: an error is logged, and the node serves without them.
 
         Args:
             environment: Environment of the process.

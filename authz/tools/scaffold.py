@@ -25,7 +25,7 @@ def write_template(folder: Path, observe_until: date | None = None) -> tuple[Pat
 
     Args:
         folder: Folder to create; it must not exist, or be empty.
-        observe_until: Last day on which denials are recorded and not enforced. None: they are enforced at once.
+        observe_until: Last day on which denials are recorded and not enforced. With None they are enforced at once.
 
     Returns:
         The files that were written.

@@ -52,7 +52,7 @@ class Terminal:
         self.out.print(text, soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Say something that is no result."""
+        """Print a line that is not a result."""
         self.err.print(text)
 
     def json(self, value: object) -> None:

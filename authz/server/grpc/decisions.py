@@ -151,7 +151,7 @@ class Decisions:
                     reply = refuse(surface, "OVERLOADED")
                 else:
                     reply = judge(request, read(context, listener, default - waited))
-            except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
+            except BaseException as error:  # noqa: BLE001 - a panic of the engine is not an Exception
                 reply = denied(error, context)
             try:  # noqa: SIM105 - a context manager takes longer
                 observe(clock() - started)

@@ -1,4 +1,4 @@
-"""RPC errors: a gRPC status with `google.rpc.ErrorInfo`. Only methods that are no decision use them."""
+"""RPC errors: a gRPC status with `google.rpc.ErrorInfo`. Only methods that answer without a decision use them."""
 
 from collections.abc import Callable
 from typing import Final, NoReturn
@@ -28,7 +28,7 @@ _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def status_code(number: int) -> grpc.StatusCode:
-    """Return grpcio's name of a `google.rpc.Code`; UNKNOWN for a number that is no error code."""
+    """Return grpcio's name of a `google.rpc.Code`; UNKNOWN for a number that is not an error code."""
     return _CODES.get(number, grpc.StatusCode.UNKNOWN) if number else grpc.StatusCode.UNKNOWN
 
 
@@ -82,7 +82,7 @@ def answered(
             error = refused
         except over:
             code = "CANCELLED"
-        except BaseException as unexpected:  # noqa: BLE001 - a panic of the engine is no Exception
+        except BaseException as unexpected:  # noqa: BLE001 - a panic of the engine is not an Exception
             failed(unexpected)
             error = UnavailableError("internal error; see the server's log")
     if error is not None:

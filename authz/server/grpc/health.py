@@ -27,7 +27,7 @@ _WATCH_SECONDS: Final = 0.5
 
 
 class SideThreads:
-    """A few threads of one listener for methods that are no decision."""
+    """A few threads of one listener for methods that answer without a decision."""
 
     def __init__(self) -> None:
         threads = _STREAMS + _WATCHES + _SPARE

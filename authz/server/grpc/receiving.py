@@ -229,7 +229,7 @@ class Receiver(futures.Executor):
 
     def _has_room(self, call: _Call) -> bool:
         begun, most = len(self._receiving), self._bounds.calls
-        # Where all of them together are no more than the share of one peer, nobody's address is asked for.
+        # Where all of them together do not exceed the share of one peer, the addresses are not asked for.
         return has_share(begun, begun, most) or self._share_left(self._peer_of(call))
 
     def _share_left(self, peer: str) -> bool:

@@ -1,4 +1,4 @@
-"""Unary methods that are no decision: the engine's answer, or an RPC error with its reason code."""
+"""Unary methods that answer without a decision: the engine's answer, or an RPC error with its reason code."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ __all__ = ["CallContext", "SurfaceCalls", "UnaryService", "unary_handler"]
 
 
 class SurfaceCalls(Protocol):
-    """Answers methods that are no decision: the engine, or the issuer of credentials over it."""
+    """Answers methods without a decision: the engine, or the issuer of credentials over it."""
 
     def call(self, surface: Surface, request: bytes, facts: CallFacts) -> bytes:
         """Answer an encoded request; raises `ApiError` where it is refused."""

@@ -233,7 +233,7 @@ class _Protocol(H11Protocol):
         return cycle is None or cycle.response_complete or cycle.more_body
 
     def data_received(self, data: bytes) -> None:
-        # Before the first request there is no cycle, whatever its type says.
+        # Before the first request the cycle is None, although its type does not say so.
         cycle: Any = self.cycle
         if self._late is None and (cycle is None or cycle.response_complete):
             self._await_head()

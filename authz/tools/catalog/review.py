@@ -243,10 +243,10 @@ class Catalog:
         """Pin tools as they are now, and make their proposals rules.
 
         Args:
-            chosen: Operations, each with the rule that it gets; None: its proposal, or the rule that there is.
+            chosen: Operations, each with the rule that it gets. With None it gets its proposal, or keeps its present rule.
 
         Raises:
-            UsageError: One is no tool, or neither a rule nor a proposal says what it does.
+            UsageError: One is not a tool, or has neither a rule nor a proposal.
             BundleError: The bundle would be refused; nothing was written.
         """
         by_operation = {item.operation: item for item in self.items()}
@@ -336,7 +336,7 @@ def read_csv(text: str, items: Iterable[WorklistItem]) -> dict[str, dict[str, An
         items: The tools as they are now.
 
     Returns:
-        Accepted operations with the rule of each; None: as proposed, or as the rule that there is.
+        Accepted operations with the rule of each. None stands for its proposal, or its present rule.
 
     Raises:
         UsageError: A row is none of the worklist, or says an unknown effect or tier.

@@ -83,7 +83,7 @@ def draft(observed: Observations, names: BundleNames | None) -> Draft:
 
     Args:
         observed: The requests.
-        names: Names of the bundle. None: no bundle is given.
+        names: Names of the bundle, or None without a bundle.
     """
     writer = _Writer(names or BundleNames())
     _agents(writer, observed, given=names is not None)

@@ -66,7 +66,7 @@ class Explanation:
     would_permit: tuple[str, ...]
     """Changes that would permit it, the closest first; empty if it was permitted."""
     same_bundle: bool | None
-    """Whether the given bundle is the one that judged. None: no bundle was given."""
+    """Whether the given bundle made the decision. None without a bundle."""
 
     def document(self) -> dict[str, Any]:
         """Return the explanation as JSON values."""
@@ -137,7 +137,7 @@ def explain(
 
     Args:
         decision: The decision.
-        bundle: Description of a bundle. None: without one.
+        bundle: Description of the bundle, or None without a bundle.
         digest: Digest of that bundle.
         table: Rows of the reason codes. Default: those of this version.
 

@@ -75,7 +75,7 @@ class AgentCall:
     done: ToolResult
     """Result that the agent got."""
     judged: JudgedCall | None
-    """Audit record of the call. None: no decision was recorded."""
+    """Audit record of the call, or None if no decision was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
