@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 __all__ = ["PeriodicThread"]
 
@@ -83,6 +84,8 @@ class PeriodicThread:
         try:
             pause = self._work()
         except BaseException as error:  # noqa: BLE001 - a panic of the extension is not an Exception
-            self._failed(error)
+            # A log that cannot be written ends no thread: due secrets are removed, and keys followed, all the same.
+            with suppress(Exception):
+                self._failed(error)
             pause = None
         return self._interval if pause is None else pause

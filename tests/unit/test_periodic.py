@@ -138,3 +138,18 @@ def test_close_reports_a_round_that_does_not_end(work: Work) -> None:
 def test_a_thread_that_was_never_started_is_closed(work: Work) -> None:
     """A part whose start failed is closed all the same."""
     assert PeriodicThread("idle", work, _NEVER, work.failed).close()
+
+
+def test_a_thread_outlives_an_error_that_cannot_be_told(
+    work: Work, threads: list[PeriodicThread]
+) -> None:
+    """For example, the log's disk is full."""
+    work.raises = OSError("the work failed")
+
+    def untold(error: BaseException) -> None:
+        raise OSError("no space left") from error
+
+    thread = PeriodicThread("untold", work, 0.01, untold, starts_at_once=True)
+    thread.start()
+    threads.append(thread)
+    eventually(lambda: len(work.rounds) >= 3)
