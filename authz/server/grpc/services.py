@@ -43,13 +43,9 @@ ADMIN_REFLECTED: Final = (ADMIN, AUTHORIZER, TASKS, CREDENTIALS)
 HEALTH_NAMES: Final = (AUTHORIZER, ENVOY, ACCESS_LOG, ADMIN)
 """Services whose health can be asked for."""
 
-# Decisions, and calls that only the administration listener answers, have handlers of their own.
-_OWN_HANDLERS: Final = (Surface.CHECK, Surface.BATCH_CHECK, Surface.EXPLAIN)
-_AUTHORIZER_METHODS: Final = {
-    method: surface
-    for method, surface in METHODS[AUTHORIZER].items()
-    if surface not in _OWN_HANDLERS
-}
+# Named one by one, so that no new method is served on listeners of decisions by default. Decisions have handlers of
+# their own, and only the administration listener explains them.
+_AUTHORIZER_METHODS: Final = {name: METHODS[AUTHORIZER][name] for name in ("List", "Report")}
 _LATER_FILES: Final = (approvals_pb2,)
 
 
