@@ -1,12 +1,12 @@
 """The connection string of a PostgreSQL server that a broker makes roles on."""
 
-import ipaddress
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from authz.config.urls import loopback_host
 from authz.leases.protocol import BrokerError
 
 __all__ = ["ServerAddress"]
@@ -61,7 +61,7 @@ class ServerAddress:
         user = unquote(parts.username or "")
         database = unquote(parts.path.removeprefix("/")) or user
         mode = settings.pop("sslmode", None)
-        near = host.startswith("/") or _is_near(host)
+        near = host.startswith("/") or loopback_host(host)
         tls = settings if mode in _WITH_TLS or (mode is None and (settings or not near)) else None
         if tls is not None and "sslrootcert" not in tls:
             what = (
@@ -95,12 +95,3 @@ def _defects(scheme: str, user: str | None, settings: dict[str, str]) -> Iterato
         yield "has an sslmode that may go on without TLS; say verify-full or disable"
     if ("sslcert" in settings) != ("sslkey" in settings):
         yield "has one of sslcert and sslkey; they go together"
-
-
-def _is_near(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

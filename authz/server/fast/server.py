@@ -8,7 +8,6 @@ from authz.config import Config, Lane
 from authz.config.addresses import socket_path
 from authz.engine import Engine, FastLane
 from authz.server.fast.tls import FastTls
-from authz.server.file_limit import connections_of_each
 from authz.server.sockets import prepare, private
 from authz.server.tls_files import read_tls
 from authz.telemetry import Logger
@@ -34,7 +33,7 @@ class FastServer:
         Args:
             config: The configuration.
             engine: The engine that answers.
-            log: Receives a line when TLS files change, and if the process may not open enough files.
+            log: Receives a line when TLS files change.
 
         Raises:
             AuthzError: A listener cannot be opened.
@@ -59,7 +58,8 @@ class FastServer:
         settings = {
             "listeners": listeners,
             **config.limits.fast_lane_settings(),
-            "connections": _affordable(config, log),
+            # Lowered to the files that this process may open before the node is built.
+            "connections": config.limits.connections,
         }
         with private(shared=True):
             lane = FastLane(engine, settings)
@@ -79,16 +79,3 @@ class FastServer:
         """Drain calls in flight for at most `grace` seconds, then stop."""
         self.tls.close()
         self.lane.close(grace)
-
-
-def _affordable(config: Config, log: Logger) -> int:
-    """Return the connections of each listener, lowered to the files that the process may open."""
-    configured = config.limits.connections
-    most = connections_of_each(len(config.listeners.decisions))
-    if configured > most:
-        log.warning(
-            "the process may not open enough files for `limits.connections`: raise its limit (LimitNOFILE of systemd, ulimit -n)",
-            connections=configured,
-            instead=most,
-        )
-    return min(configured, most)
