@@ -70,9 +70,9 @@ pub struct EndpointTool {
 pub struct Envelope {
     /// The system whose endpoint it came to.
     pub system: String,
-    /// MessageKind of the message.
+    /// Kind of the message.
     pub kind: MessageKind,
-    /// MessageId of a request. Other messages have none.
+    /// Id of a request. Other messages have none.
     pub id: Option<MessageId>,
     /// The revision that the request names, if it is one of [`VERSIONS`].
     pub version: Option<&'static str>,
@@ -96,7 +96,7 @@ pub enum ServerTask {
     Follows,
 }
 
-/// MessageKind of the message of a request to an endpoint.
+/// Kind of the message of a request to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageKind {
     /// A `POST` that was not read as one message.

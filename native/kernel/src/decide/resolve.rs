@@ -24,9 +24,9 @@ use crate::task::{AgentName, HARNESS_TIER, Names, Task, TaskView, literal, names
 use super::RequestRefusal;
 use super::split::{self, Chosen};
 
-/// JudgedDestinations of one request.
+/// Destinations of one request.
 const MAX_DESTINATIONS: usize = 256;
-/// JudgedDestinations of one request that policies can tell apart.
+/// Destinations of one request that policies can tell apart.
 const MAX_DISTINCT: usize = 16;
 
 /// What a request is about.
@@ -60,7 +60,7 @@ impl Resolved<'_> {
     }
 }
 
-/// JudgedDestinations that differ in class or host.
+/// Destinations that differ in class or host.
 pub(super) type JudgedDestinations<'a> = SmallVec<[ClassifiedDestination<'a>; 1]>;
 
 /// The class as policies see it.
