@@ -35,6 +35,7 @@ _WORDS: Final = RefreshEvents(
     "a directory was fetched",
     "a directory was not fetched",
     "a directory is too old and was dropped: its entries are not trusted",
+    "a directory is too old and could not be dropped",
 )
 
 

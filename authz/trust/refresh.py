@@ -53,13 +53,16 @@ class RefreshEvents:
     failed: str
     """A document could not be fetched, or was refused."""
     dropped: str
-    """A document is too old."""
+    """A document was too old."""
+    not_dropped: str
+    """A document is too old, and is still in use because dropping it failed."""
 
 
 _KEYS: Final = RefreshEvents(
     "keys were refreshed",
     "keys were not refreshed",
     "keys are too old and were dropped: every credential of this source is refused",
+    "keys are too old and could not be dropped",
 )
 
 
@@ -104,6 +107,8 @@ class _State:
     flying: bool = False
     good: float | None = None
     dropped: bool = False
+    drop_failed: bool = False
+    """Dropping the document failed, and that was logged."""
     failures: int = 0
     error: str = ""
     asked: float | None = None
@@ -205,7 +210,10 @@ class Refresher:
 
     def _fetch(self) -> None:
         while (key := self._work.get()) is not None and not self._stop.is_set():
-            self.refresh(key)
+            try:
+                self.refresh(key)
+            except BaseException as error:  # noqa: BLE001 - the thread fetches other sources, too
+                self._log_event("error", "a refresh failed inside the server", error=repr(error))
 
     def replace(self, sources: Sequence[RemoteSource]) -> None:
         """Fetch these sources from now on. A source that stays keeps its state."""
@@ -318,15 +326,18 @@ class Refresher:
         with self._applying:
             if state is None or self._stop.is_set() or not self._too_old(state, self._clock()):
                 return
-            self._holds.drop(key)
-            state.dropped = True
-        self._log_event(
-            "error",
-            self._words.dropped,
-            source=f"{key.kind} {key.name}",
-            place=state.source.place,
-            error=state.error,
-        )
+            try:
+                self._holds.drop(key)
+            except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
+                # The caller has planned fetches, which would be lost with it. The next round drops the document again.
+                event, cause = self._words.not_dropped, repr(error)[:_MAX_ERROR]
+                is_logged, state.drop_failed = state.drop_failed, True
+            else:
+                event, cause, is_logged = self._words.dropped, state.error, False
+                state.dropped, state.drop_failed = True, False
+        if not is_logged:
+            source = f"{key.kind} {key.name}"
+            self._log_event("error", event, source=source, place=state.source.place, error=cause)
 
     def _log_event(self, level: str, event: str, **values: str) -> None:
         # A log that cannot be written must not stop the refresh.

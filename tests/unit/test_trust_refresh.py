@@ -34,6 +34,7 @@ class Holder:
     def __init__(self) -> None:
         self.documents: dict[SourceKey, str] = {}
         self.dropped: list[SourceKey] = []
+        self.refused_drops: set[SourceKey] = set()
 
     def current(self, key: SourceKey) -> str | None:
         """What it keeps."""
@@ -51,6 +52,8 @@ class Holder:
 
     def drop(self, key: SourceKey) -> None:
         """Forget it."""
+        if key in self.refused_drops:
+            raise SystemError("panic")
         self.dropped.append(key)
         del self.documents[key]
 
@@ -230,6 +233,59 @@ def test_a_machine_that_slept_drops_before_it_asks() -> None:
     assert due == [CORP]
     assert stage.holder.dropped == [CORP]
     assert stage.refresher.refresh(CORP) is RefreshOutcome.UPDATED
+
+
+def test_a_drop_that_fails_is_tried_again_and_holds_up_no_fetch() -> None:
+    """A source that was planned in the same round is still fetched. The failure is logged once."""
+    stage = Stage(CORP, MESH)
+    for key in (CORP, MESH):
+        stage.documents[key] = Document("one")
+    stage.run()
+    stage.holder.refused_drops = {CORP}
+    stage.now += 86_401
+
+    assert stage.refresher.due() == [CORP, MESH]
+    assert stage.holder.dropped == [MESH]
+    assert not next(stands for stands in stage.refresher.statuses() if stands.key == CORP).stale
+    stage.documents[CORP] = FetchError("gone")
+    for key in (CORP, MESH):
+        stage.refresher.refresh(key)
+    stage.refresher.due()
+    assert stage.log.getvalue().count("keys are too old and could not be dropped") == 1
+
+    stage.holder.refused_drops = set()
+    stage.refresher.due()
+    assert stage.holder.dropped == [MESH, CORP]
+    assert next(stands for stands in stage.refresher.statuses() if stands.key == CORP).stale
+
+
+def test_a_thread_that_fetches_outlives_an_error_of_its_listener() -> None:
+    """Readiness is told by a function that could fail; later sources need the thread."""
+    stage = Stage(CORP)
+    stage.documents[CORP] = Document("one")
+    told = []
+
+    def complete() -> None:
+        told.append(1)
+        raise SystemError("panic")
+
+    refresher = Refresher(
+        [stage.source(CORP)],
+        stage.holder,
+        make_logger(Log(), stage.log),
+        complete=complete,
+        threads=1,
+    )
+    refresher.start()
+    try:
+        eventually(lambda: told)
+        added = stage.source(MESH)
+        stage.documents[MESH] = Document("two")
+        refresher.replace([stage.source(CORP), added])
+        eventually(lambda: stage.holder.documents.get(MESH) == "two")
+        assert "a refresh failed inside the server" in stage.log.getvalue()
+    finally:
+        refresher.close()
 
 
 @pytest.mark.parametrize(("document", "outcome"), [("bad", "refused"), ("panic", "failed")])
