@@ -2,6 +2,7 @@
 
 `check_way` checks every folder on the way to a file, `open_checked` opens it after that, and the readers bound its size:
 `read_trusted` for files that others may read, `read_private` and `read_secret` for files that they may not.
+`check_trusted` is for files that a library opens itself.
 """
 
 import errno
@@ -16,12 +17,18 @@ from authz.base_errors import AuthzError
 __all__ = [
     "MAX_SECRET_BYTES",
     "PrivateFileError",
+    "check_private",
+    "check_trusted",
     "check_way",
     "open_checked",
+    "read_authorities",
     "read_private",
     "read_secret",
     "read_trusted",
+    "reason_of",
 ]
+
+_MAX_PEM_BYTES: Final = 4_194_304
 
 MAX_SECRET_BYTES: Final = 8192
 """Longest secret of `read_secret`."""
@@ -34,6 +41,11 @@ class PrivateFileError(AuthzError):
     """A private file cannot be read, or others can read it. The message names the file and nothing of its content."""
 
     exit_code = 3
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a file cannot be read: of an OSError the words of the operating system, without number and path."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def check_way(path: str | Path, *, strict: bool = True) -> Path:
@@ -119,6 +131,15 @@ def open_checked(path: str | Path, *, strict: bool = True) -> int:
     return descriptor
 
 
+def check_trusted(path: str | Path) -> None:
+    """Check a file that a library opens itself: others may read it, but not replace or write it.
+
+    Raises:
+        OSError: The file cannot be opened, or everybody could replace or write it.
+    """
+    os.close(open_checked(path, strict=False))
+
+
 def read_trusted(path: str | Path, most: int) -> bytes:
     """Read a small file that others may read, but not replace or write.
 
@@ -141,6 +162,25 @@ def read_trusted(path: str | Path, most: int) -> bytes:
     return content
 
 
+def read_authorities(path: str | Path) -> str:
+    """Read certificates of authorities, as `cadata` of `ssl.create_default_context`.
+
+    Args:
+        path: The file, PEM. Others may read it, but not replace or write it: its writer chooses the servers that are trusted.
+
+    Raises:
+        OSError: The file cannot be read, or everybody could replace or write it.
+        ValueError: It is not a regular file, is larger than 4 MiB, or holds no certificate.
+    """
+    content = read_trusted(path, _MAX_PEM_BYTES)
+    # With empty `cadata`, `ssl` would trust the authorities of the system.
+    if b"CERTIFICATE-----" not in content:
+        message = "holds no certificate in PEM"
+        raise ValueError(message)
+    # PEM files have comments, in any encoding, between the certificates.
+    return content.decode("ascii", "ignore")
+
+
 def read_private(
     path: str | Path, what: str, most: int, *, root_group: bool = False
 ) -> tuple[bytes, os.stat_result]:
@@ -159,16 +199,9 @@ def read_private(
     Raises:
         PrivateFileError: The file cannot be read, is too large, or others can read or replace it.
     """
-    try:
-        with os.fdopen(open_checked(path), "rb") as stream:
-            # Of the open file: another one may stand at the path by now.
-            status = os.fstat(stream.fileno())
-            _check_private(path, what, status, root_group=root_group)
-            content = stream.read(most + 1)
-    except OSError as error:
-        raise PrivateFileError(f"{path}: the {what} cannot be read: {error.strerror}.") from error
+    content, status = _read_private(path, what, most + 1, root_group=root_group)
     if len(content) > most:
-        raise PrivateFileError(f"{path}: the {what} is longer than {most} bytes.")
+        raise _longer(path, what, most)
     return content, status
 
 
@@ -178,30 +211,58 @@ def read_secret(path: str | Path) -> str:
     Raises:
         PrivateFileError: As of `read_private`, or the content is not one line of printable ASCII.
     """
-    content, _ = read_private(path, "secret", MAX_SECRET_BYTES + 2, root_group=True)
+    most = MAX_SECRET_BYTES + len(b"\r\n") + 1
+    content, _ = _read_private(path, "secret", most, root_group=True)
     line = content.removesuffix(b"\n").removesuffix(b"\r")
     if not line:
         raise PrivateFileError(f"{path}: the secret is empty.")
     if len(line) > MAX_SECRET_BYTES:
-        raise PrivateFileError(f"{path}: the secret is longer than {MAX_SECRET_BYTES} bytes.")
+        raise _longer(path, "secret", MAX_SECRET_BYTES)
     if any(byte not in _PRINTABLE for byte in line):
         raise PrivateFileError(f"{path}: the secret is not one line of printable ASCII.")
     return line.decode("ascii")
 
 
-def _check_private(
-    path: str | Path, what: str, status: os.stat_result, *, root_group: bool
-) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise PrivateFileError(f"{path}: the {what} is not a regular file.")
+def check_private(path: str | Path, what: str, status: os.stat_result, allowed: int) -> None:
+    """Refuse a file or folder that other users may read or replace.
+
+    Args:
+        path: The file or folder.
+        what: Its content, for the message, such as `signing key`.
+        status: Its status.
+        allowed: The widest mode that it may have, such as 0600. Only the rights of group and others are compared.
+
+    Raises:
+        PrivateFileError: It belongs to another user, or its mode gives others more rights.
+    """
     if status.st_uid not in {0, os.geteuid()}:
         owner = f"belongs to user {status.st_uid}, who could read or replace it"
         raise PrivateFileError(f"{path}: the {what} {owner}. chown it to user {os.geteuid()}.")
-    allowed = 0o640 if root_group and status.st_uid == 0 else 0o600
     mode = stat.S_IMODE(status.st_mode)
     if mode & ~allowed & 0o077:
         others = f"has mode {mode:04o}: others may read or write it"
         raise PrivateFileError(f"{path}: the {what} {others}. chmod {allowed:04o}.")
+
+
+def _read_private(
+    path: str | Path, what: str, most: int, *, root_group: bool
+) -> tuple[bytes, os.stat_result]:
+    """Read at most so many bytes, as `read_private` does."""
+    try:
+        with os.fdopen(open_checked(path), "rb") as stream:
+            # Of the open file: another one may stand at the path by now.
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise PrivateFileError(f"{path}: the {what} is not a regular file.")
+            allowed = 0o640 if root_group and status.st_uid == 0 else 0o600
+            check_private(path, what, status, allowed)
+            return stream.read(most), status
+    except OSError as error:
+        raise PrivateFileError(f"{path}: the {what} cannot be read: {error.strerror}.") from error
+
+
+def _longer(path: str | Path, what: str, most: int) -> PrivateFileError:
+    return PrivateFileError(f"{path}: the {what} is longer than {most} bytes.")
 
 
 def _parts(path: Path) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """`authz serve`: run a node."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +8,7 @@ import typer
 
 from authz.cli.options import ConfigFile, Sets, configuration, flags
 from authz.errors import ConfigError
-from authz.files import open_checked
+from authz.files import check_trusted
 from authz.model import Diagnostic
 from authz.server import Node
 from authz.telemetry import make_logger
@@ -68,6 +67,6 @@ def serve(
 def _check_place(config: Path) -> None:
     """Refuse a configuration file that other users could replace: it decides which callers the node trusts."""
     try:
-        os.close(open_checked(config, strict=False))
+        check_trusted(config)
     except OSError as error:
         raise ConfigError((Diagnostic(f"{error.strerror}.", str(config)),)) from error

@@ -8,7 +8,7 @@ import grpc
 
 from authz.config import Tls
 from authz.errors import ConfigError
-from authz.files import read_trusted
+from authz.files import read_trusted, reason_of
 from authz.model import Diagnostic
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def _pem(file: str | None, kind: bytes) -> bytes:
         # A user who could replace the file would choose the key, or the authorities.
         content = read_trusted(path, _MAX_BYTES)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        at = Diagnostic(f"cannot be read: {why}.", str(path), mend="Check the path and mode.")
+        what = f"cannot be read: {reason_of(error)}."
+        at = Diagnostic(what, str(path), mend="Check the path and mode.")
         raise ConfigError((at,)) from error
     if kind + b"-----" not in content:
         at = Diagnostic(

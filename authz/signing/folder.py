@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,11 @@ from cryptography.hazmat.primitives.serialization import (
 from authz.config import SigningAlgorithm
 from authz.engine import PrivateKey
 from authz.errors import KeysError
-from authz.files import PrivateFileError, check_way, read_private
+from authz.files import PrivateFileError, check_private, check_way, read_private
 from authz.signing.keys import SigningKey, algorithm_of, signing_jwk
 
 __all__ = ["FileKey", "FolderKeys"]
 
-_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _MAX_BYTES: Final = 16_384
 _MAX_FILES: Final = 64
 _Private = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -140,7 +138,10 @@ class FolderKeys:
 
     def _check(self) -> None:
         check_way(self._folder / "key.pem")
-        _check_folder(self._folder)
+        try:
+            check_private(self._folder, "folder of signing keys", self._folder.stat(), 0o700)
+        except PrivateFileError as error:
+            raise KeysError(str(error)) from error
 
     def _sync(self) -> None:
         descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -148,20 +149,6 @@ class FolderKeys:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that others could read or change."""
-    status = folder.stat()
-    mode = stat.S_IMODE(status.st_mode)
-    if status.st_uid not in {os.geteuid(), 0}:
-        owner = f"belongs to user {status.st_uid}, who could read or replace keys"
-        raise KeysError(
-            f"{folder}: the folder of signing keys {owner}. chown it to user {os.geteuid()}."
-        )
-    if mode & _OTHERS:
-        others = f"has mode {mode:04o}: others may read or replace keys"
-        raise KeysError(f"{folder}: the folder of signing keys {others}. chmod 0700.")
 
 
 def _read(file: Path) -> tuple[bytes, tuple[int, ...]]:

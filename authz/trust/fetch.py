@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import httpcore2
 
 from authz.config.urls import url_defect
-from authz.files import check_way
+from authz.files import read_authorities, reason_of
 from authz.trust.addresses import Reach, refusal
 
 __all__ = ["Document", "FetchError", "FetchRequest", "Fetcher", "ServerVerifier", "WebVerifier"]
@@ -66,11 +66,10 @@ class WebVerifier:
     def context(self) -> ssl.SSLContext:
         """Return the context; raises FetchError if `ca_file` cannot be read."""
         try:
-            if self.ca_file is not None:
-                check_way(self.ca_file, strict=False)
-            context = ssl.create_default_context(cafile=self.ca_file)
+            authorities = None if self.ca_file is None else read_authorities(self.ca_file)
+            context = ssl.create_default_context(cadata=authorities)
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            reason = reason_of(error)
             raise FetchError(f"`ca_file` {self.ca_file} cannot be read: {reason}") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         return context

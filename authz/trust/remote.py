@@ -9,6 +9,7 @@ from typing import Any, Final
 from authz.config import BundleProfile, BundleSource, Config, KeySource, Refresh, TrustSource
 from authz.config.urls import host_of
 from authz.errors import ConfigError
+from authz.files import reason_of
 from authz.model import Diagnostic
 from authz.trust.addresses import Reach
 from authz.trust.fetch import Document, FetchError, FetchRequest, WebVerifier
@@ -141,8 +142,7 @@ def _read(file: str) -> str:
     try:
         return read_document(file)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise FetchError(f"`bootstrap_file` {file} cannot be read: {reason}") from error
+        raise FetchError(f"`bootstrap_file` {file} cannot be read: {reason_of(error)}") from error
 
 
 def _workload(domain: str, socket: str, timeout: float) -> Callable[[CurrentDocument], Document]:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import os
+import ssl
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from authz.files import PrivateFileError, read_secret
 from authz.leases import BrokerError
 from authz.leases.postgresql.broker import scram_verifier
 from authz.leases.postgresql.dsn import ServerAddress
+from tests.support.keyserver import WebAuthority
 
 
 def secret(folder: Path, content: bytes, mode: int = 0o600) -> Path:
@@ -71,6 +73,8 @@ def test_a_secret_of_somebody_else_is_refused(tmp_path: Path) -> None:
         (b"a\x00b", "one line"),
         ("schlüssel".encode(), "one line"),
         (b"a" * 8193, "longer than 8192 bytes"),
+        (b"a" * 8193 + b"\r\n", "longer than 8192 bytes"),
+        (b"a" * 20_000, "longer than 8192 bytes"),
     ],
 )
 def test_what_is_no_line_of_printable_ascii_is_refused(
@@ -146,6 +150,70 @@ def test_a_file_of_authorities_that_is_not_there_is_told() -> None:
     dsn = "postgresql://a@db.example/b?sslrootcert=/nowhere/ca.pem"
     with pytest.raises(BrokerError, match="cannot be used"):
         ServerAddress.parse(dsn).context()
+
+
+@pytest.fixture
+def tls_files(tmp_path: Path) -> dict[str, Path]:
+    """The TLS files of a connection, by the name of their setting."""
+    authority = WebAuthority()
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes("# Wurzel für die Datenbank\n".encode("latin-1") + authority.pem)
+    leaf = authority.leaf(tmp_path)
+    key = tmp_path / "key.pem"
+    key.write_bytes(leaf.read_bytes())
+    key.chmod(0o600)
+    return {"sslrootcert": roots, "sslcert": leaf, "sslkey": key}
+
+
+def context_of(files: dict[str, Path]) -> ssl.SSLContext | None:
+    """Make the TLS context of a connection with these files."""
+    query = "&".join(f"{name}={file}" for name, file in files.items())
+    return ServerAddress.parse(f"postgresql://a@db.example/b?{query}").context()
+
+
+def test_the_tls_files_of_a_connection_are_loaded(tls_files: dict[str, Path]) -> None:
+    """Only the authorities of `sslrootcert` are trusted, whatever stands around their certificates."""
+    context = context_of(tls_files)
+    assert context is not None
+    assert len(context.get_ca_certs()) == 1
+    assert context.check_hostname
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "reason"),
+    [
+        ("sslrootcert", 0o666, "everybody can write to it"),
+        ("sslcert", 0o666, "everybody can write to it"),
+        ("sslkey", 0o666, "others may read or write it"),
+        ("sslkey", 0o644, "others may read or write it"),
+    ],
+)
+def test_tls_files_that_others_can_change_are_refused(
+    tls_files: dict[str, Path], name: str, mode: int, reason: str
+) -> None:
+    """Their writer would choose the server that the broker logs in to."""
+    tls_files[name].chmod(mode)
+    with pytest.raises(BrokerError, match=reason):
+        context_of(tls_files)
+
+
+def test_a_key_of_roots_group_may_be_used(tls_files: dict[str, Path]) -> None:
+    """Mode 0640, as Kubernetes mounts secrets and libpq accepts them."""
+    tls_files["sslkey"].chmod(0o640)
+    if os.geteuid() == 0:
+        assert context_of(tls_files) is not None
+        return
+    with pytest.raises(BrokerError, match="chmod 0600"):
+        context_of(tls_files)
+
+
+def test_an_empty_file_of_authorities_does_not_stand_for_those_of_the_system(
+    tls_files: dict[str, Path],
+) -> None:
+    """`ssl` takes an empty `cadata` for none, and then trusts every public authority."""
+    tls_files["sslrootcert"].write_bytes(b"")
+    with pytest.raises(BrokerError, match="holds no certificate"):
+        context_of(tls_files)
 
 
 def test_a_verifier_is_as_rfc_5802_computes_it() -> None:

@@ -18,6 +18,7 @@ from authz.server.tls_files import read_tls
 from authz.signing.folder import FolderKeys
 from authz.trust.fetch import FetchError, WebVerifier
 from authz.trust.sources import read_document
+from tests.support.keyserver import WebAuthority
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,6 +188,26 @@ def test_a_file_that_everybody_can_write_is_refused(way: Path) -> None:
         PermissionError, match=r"everybody can write to it \(mode 0666\); chmod o-w"
     ):
         open_checked(way, strict=False)
+
+
+def test_authorities_that_everybody_can_write_are_refused(way: Path) -> None:
+    """Their writer would choose the servers whose keys are trusted."""
+    way.write_bytes(WebAuthority().pem)
+    way.chmod(0o644)
+    assert len(WebVerifier(str(way)).context().get_ca_certs()) == 1
+    way.chmod(0o666)
+    with pytest.raises(FetchError, match=r"everybody can write to it \(mode 0666\); chmod o-w"):
+        WebVerifier(str(way)).context()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"-----BEGIN CERTIFICATE-----\n"])
+def test_a_file_without_authorities_does_not_stand_for_those_of_the_system(
+    way: Path, content: bytes
+) -> None:
+    """`ssl` takes an empty `cadata` for none, and then trusts every public authority."""
+    way.write_bytes(content)
+    with pytest.raises(FetchError, match="cannot be read"):
+        WebVerifier(str(way)).context()
 
 
 # --- sockets

@@ -7,11 +7,19 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from authz.config.urls import loopback_host
+from authz.files import (
+    PrivateFileError,
+    check_trusted,
+    read_authorities,
+    read_private,
+    reason_of,
+)
 from authz.leases.protocol import BrokerError
 
 __all__ = ["ServerAddress"]
 
 _PORT: Final = 5432
+_MAX_KEY_BYTES: Final = 65_536
 _SETTINGS: Final = frozenset({"host", "sslmode", "sslrootcert", "sslcert", "sslkey"})
 _WITH_TLS: Final = frozenset({"require", "verify-ca", "verify-full"})
 
@@ -75,11 +83,15 @@ class ServerAddress:
         if self.tls is None:
             return None
         try:
-            context = ssl.create_default_context(cafile=self.tls["sslrootcert"])
+            context = ssl.create_default_context(cadata=read_authorities(self.tls["sslrootcert"]))
             if "sslcert" in self.tls:
+                check_trusted(self.tls["sslcert"])
+                # The same rule as libpq's: the group of a file of root may read it.
+                read_private(self.tls["sslkey"], "TLS key", _MAX_KEY_BYTES, root_group=True)
                 context.load_cert_chain(self.tls["sslcert"], self.tls["sslkey"])
-        except (OSError, ssl.SSLError) as error:
-            raise BrokerError(f"a file of the connection's TLS cannot be used: {error}") from error
+        except (OSError, ValueError, PrivateFileError) as error:
+            reason = reason_of(error)
+            raise BrokerError(f"a file of the connection's TLS cannot be used: {reason}") from error
         return context
 
 
