@@ -675,6 +675,42 @@ def test_a_mark_of_a_secret_stands_where_it_is_seen() -> None:
     assert sorted(marks) == ["Config.vars", "State.dsn"]
 
 
+SPEAKS_OF_A_SECRET = re.compile(
+    r"(?:^|_)(?:password|passwd|passphrase|secret|token|key|credential|dsn|pin|cookie|bearer)s?(?:_|$)"
+)
+NO_SECRETS = {
+    "Bundle.keys": "keys of a later version, which is refused now",
+    "Config.credentials": "a section, whose fields are walked",
+    "Credentials.keys": "a section, whose fields are walked",
+    "Dpop.max_proofs_per_key": "a number",
+    "Injection.secret_file": "the path of a file, which print must show",
+    "Limits.max_token_bytes": "a number",
+    "Limits.token_cache": "a number",
+    "Pkcs11.key_label": "a name inside of the token",
+    "Pkcs11.pin_file": "the path of a file, which print must show",
+    "Pkcs11.token_label": "the name of the token",
+    "Broker.dsn_file": "the path of a file, which print must show",
+    "Tls.key_file": "the path of a file, which print must show",
+}
+
+
+def test_a_field_whose_name_speaks_of_a_secret_is_marked_or_listed() -> None:
+    """A new `password` without a mark would be printed by `config print`, in the log, and in a report."""
+    unmarked: set[str] = set()
+
+    def walk(model: type[BaseModel]) -> None:
+        for name, field in model.model_fields.items():
+            path = f"{model.__name__}.{name}"
+            is_marked = any(isinstance(mark, Secret | SecretEntries) for mark in field.metadata)
+            if SPEAKS_OF_A_SECRET.search(name) and not is_marked:
+                unmarked.add(path)
+            for inner in models_in(field.annotation):
+                walk(inner)
+
+    walk(Config)
+    assert sorted(unmarked) == sorted(NO_SECRETS), "mark the field with Secret(), or list it here"
+
+
 def models_in(annotation: Any) -> list[type[BaseModel]]:
     """Return the models inside an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
