@@ -88,7 +88,7 @@ def validate(
     terminal.line("the configuration is valid")
     if not files:
         return
-    trust = Trust.compile(trust_spec(checked, read_trust(checked).documents))
+    trust = Trust.compile(trust_spec(checked, read_trust(checked)))
     for warning in trust.warnings:
         terminal.note(f"warning: {warning}")
     terminal.line("the keys are valid")

@@ -84,8 +84,8 @@ class _Base:
     """Closes what was built, should a later step fail."""
 
     def failed(self, error: BaseException) -> None:
-        """Log an unexpected exception of a call."""
-        self.log.error("a call failed inside the server", error=repr(error), exc_info=error)
+        """Log an unexpected exception of a listener: of a call, a request or a thread of its own."""
+        self.log.error("a listener met an unexpected error", error=repr(error), exc_info=error)
 
 
 @dataclass(frozen=True, slots=True)

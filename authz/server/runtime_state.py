@@ -149,7 +149,7 @@ class RuntimeState:
                 if self._least is not None and self._snapshot.plan is not None:
                     # No bundle with a sequence was accepted until now. The files are read once more, since refused
                     # bundles were not kept.
-                    files = read_trust(self._config).documents
+                    files = read_trust(self._config)
                     documents = {**self._snapshot.documents, **files}
                     self._swap_keys(documents, None, is_first=True)
                     self._knows_sequences = True
@@ -270,11 +270,7 @@ class RuntimeState:
         own_keys = own_keys if own_keys is not None else before.own_keys
         spec = trust_spec(self._config, documents, own_keys, self._least)
         trust = Trust.compile(spec, None if is_first else before.trust)
-        if key is not None and any(
-            domain.rolled_back
-            for domain in trust.domains
-            if key == SourceKey("domain", domain.name)
-        ):
+        if key in _older_of(trust):
             at = place_of(self._config, key)
             raise TrustError((older_bundle(key, at, is_known=self._least is not None),))
         self._swap(before.plan, trust, before.directories, before.fetched)
@@ -284,7 +280,7 @@ class RuntimeState:
             trust=trust,
             trust_spec=spec,
             read_spec=spec,
-            older=_older_of(trust) if is_first else before.older - {key.name if key else ""},
+            older=_older_of(trust) if is_first else before.older - {key},
             documents=documents,
             own_keys=own_keys,
         )
@@ -350,9 +346,8 @@ class RuntimeState:
         renewed = self._renew_secrets()
         config, before = self._config, self._snapshot
         now = self._clock()
-        files = read_trust(config)
         # Fetched keys stay as they are.
-        documents = {**before.documents, **files.documents}
+        documents = {**before.documents, **read_trust(config)}
         spec = trust_spec(config, documents, before.own_keys, self._least)
         check_bundle_way(Path(config.bundle.path))
         bundle = read_folder(
@@ -416,9 +411,7 @@ class RuntimeState:
 
         The snapshot must not hold a refused bundle: other parts compile its documents for their own purposes.
         """
-        refused = [
-            SourceKey("domain", domain.name) for domain in trust.domains if domain.rolled_back
-        ]
+        refused = _older_of(trust)
         if not refused:
             return documents, spec
         before = self._snapshot.documents
@@ -444,8 +437,10 @@ class RuntimeState:
         )
 
 
-def _older_of(trust: Trust) -> frozenset[str]:
-    return frozenset(domain.name for domain in trust.domains if domain.rolled_back)
+def _older_of(trust: Trust) -> frozenset[SourceKey]:
+    return frozenset(
+        SourceKey("domain", domain.name) for domain in trust.domains if domain.rolled_back
+    )
 
 
 def _has(plan: Plan, directory: Directory) -> bool:

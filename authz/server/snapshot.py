@@ -50,7 +50,7 @@ class Snapshot:
     """Trust sources that serve, as JSON."""
     read_spec: bytes = field(default=b"", repr=False)
     """Trust sources as they were read last, bundles that were refused as older included."""
-    older: frozenset[str] = frozenset()
+    older: frozenset[SourceKey] = frozenset()
     """Trust domains whose bundle was refused as older than one that was used before."""
     documents: Mapping[SourceKey, str] = field(default_factory=dict, repr=False)
     """Keys that serve, by source."""

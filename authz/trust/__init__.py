@@ -10,7 +10,6 @@ from authz.trust.refresh import Refresher, RefreshEvents, RefreshOutcome, Source
 from authz.trust.remote import FetchDocument, RemoteSource, remote_sources
 from authz.trust.sources import (
     SourceKey,
-    TrustFiles,
     place_of,
     read_trust,
     trust_spec,
@@ -30,7 +29,6 @@ __all__ = [
     "RemoteSource",
     "SourceKey",
     "SourceStatus",
-    "TrustFiles",
     "WebVerifier",
     "place_of",
     "read_trust",

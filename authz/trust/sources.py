@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -11,12 +10,11 @@ from typing import Any, Final, NamedTuple
 from authz.config import BundleSource, Config
 from authz.config.urls import shown
 from authz.errors import TrustError
-from authz.files import read_trusted
+from authz.files import read_trusted, reason_of
 from authz.model import Diagnostic
 
 __all__ = [
     "SourceKey",
-    "TrustFiles",
     "place_of",
     "read_document",
     "read_trust",
@@ -47,18 +45,8 @@ class SourceKey(NamedTuple):
         return f"{'trust domain' if self.kind == 'domain' else self.kind} `{self.name}`"
 
 
-@dataclass(frozen=True, slots=True)
-class TrustFiles:
-    """Trust sources that are files."""
-
-    documents: Mapping[SourceKey, str]
-    """Contents of the files."""
-    paths: tuple[Path, ...]
-    """Every file that was read, to be watched."""
-
-
-def read_trust(config: Config) -> TrustFiles:
-    """Read every trust source that is a file.
+def read_trust(config: Config) -> dict[SourceKey, str]:
+    """Read every trust source that is a file, and return their contents.
 
     Raises:
         TrustError: Files cannot be read; it names each of them.
@@ -74,14 +62,12 @@ def read_trust(config: Config) -> TrustFiles:
         try:
             documents[key] = read_document(file)
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            mend = "Without keys every token of it is refused; check the path."
-            errors.append(
-                Diagnostic(f"the keys of {key} cannot be read: {reason}.", file, mend=mend)
-            )
+            what = f"the keys of {key} cannot be read: {reason_of(error)}."
+            mend = "Without keys, every token of this source is refused; check the path."
+            errors.append(Diagnostic(what, file, mend=mend))
     if errors:
         raise TrustError(tuple(errors))
-    return TrustFiles(documents, tuple(Path(file) for file in paths.values()))
+    return documents
 
 
 def trust_spec(

@@ -787,6 +787,29 @@ def test_an_earlier_bundle_that_is_refused_is_used_for_nothing(stage: Stage) -> 
     assert list(stage.sources.problems()) == []
 
 
+def test_new_keys_of_an_issuer_say_nothing_of_a_domain_with_the_same_name(tmp_path: Path) -> None:
+    """The refusal of the domain's bundle stays shown."""
+    issuer = "{issuer: 'https://idp', audience: [authz], algorithms: [ES256], jwks: {url: 'https://idp/keys'}}"
+    domains = (
+        "{a.example: {bundle: {file: keys/bundle.json}}, corp: {bundle: {file: keys/corp.json}}}"
+    )
+    text = CONFIG.replace("{a.example: {bundle: {file: keys/bundle.json}}}", domains)
+    text = text.replace("identity:", f"  issuers: {{corp: {issuer}}}\nidentity:")
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys/corp.json").write_text(bundle(5))
+    stage = Stage(tmp_path, text)
+    stage.runtime.load()
+    stage.write("keys/corp.json", bundle(4, "two"))
+    stage.runtime.reload()
+    assert any("`corp` is older than one" in problem for problem in stage.sources.problems())
+
+    keys = json.dumps({"keys": [Key.make("x").jwk("sig")]})
+    assert stage.runtime.renew(SourceKey("issuer", "corp"), keys)
+    assert any("`corp` is older than one" in problem for problem in stage.sources.problems())
+    assert stage.runtime.renew(SourceKey("domain", "corp"), bundle(6))
+    assert not any("is older than one" in problem for problem in stage.sources.problems())
+
+
 @pytest.mark.parametrize(
     "document", [bundle(4, "two"), json.dumps({"keys": [Key.make("x").jwk("jwt-svid")]})]
 )

@@ -60,10 +60,10 @@ class TrustSourceStatus:
             elif status.error:
                 yield f"the keys of {status.key} were not refreshed{reason}"
         usable = self._usable()
-        for name in sorted(self._runtime.snapshot.older):
-            serves = "one" if usable.get(SourceKey("domain", name)) else "none"
+        for key in sorted(self._runtime.snapshot.older):
+            serves = "one" if usable.get(key) else "none"
             yield (
-                f"the bundle of trust domain `{name}` is older than one that was used before, and was refused: "
+                f"the bundle of {key} is older than one that was used before, and was refused: "
                 f"{serves} serves"
             )
         yield from self._runtime.problems()
