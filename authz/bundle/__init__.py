@@ -7,7 +7,7 @@ from authz.bundle.compile import (
     compile_bundle,
     read_results,
 )
-from authz.bundle.folder import MANIFEST, read_folder
+from authz.bundle.folder import MANIFEST, read_folder, seal_folder
 
 __all__ = [
     "MANIFEST",
@@ -17,4 +17,5 @@ __all__ = [
     "compile_bundle",
     "read_folder",
     "read_results",
+    "seal_folder",
 ]

@@ -1,7 +1,7 @@
 """Reads a bundle folder by bytes: bounded, regular files only, and never half-copied.
 
-Where the folder has a `MANIFEST.sha256` (the format of `sha256sum`), exactly the files that it lists are
-loaded, and each must have its digest. Otherwise the folder is read twice and must not change in between.
+Where the folder has a `MANIFEST.sha256` (the format of `sha256sum`), the bundle is loaded only if the folder has exactly the
+listed files, each with its digest. Otherwise the folder is read twice and must not change in between.
 """
 
 import errno
@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ from typing import Final
 from authz.errors import BundleError
 from authz.model import BundleFiles, Diagnostic
 
-__all__ = ["MANIFEST", "read_folder"]
+__all__ = ["MANIFEST", "read_folder", "seal_folder"]
 
 MANIFEST: Final = "MANIFEST.sha256"
 """Name of the list of files and digests."""
 
 _SUFFIXES: Final = (".yaml", ".yml", ".cedar", ".json", ".csv")
+_MAX_BYTES: Final = 67_108_864
+_MAX_FILES: Final = 10_000
 _MAX_DEPTH: Final = 16
 _TRIES: Final = 5
 _PAUSE: Final = 0.1
@@ -64,10 +67,11 @@ class _Pace:
 def read_folder(
     folder: Path,
     *,
-    max_bytes: int = 67_108_864,
-    max_files: int = 10_000,
+    max_bytes: int = _MAX_BYTES,
+    max_files: int = _MAX_FILES,
     pause: Callable[[float], None] = time.sleep,
     served: BundleFiles | None = None,
+    require_manifest: bool = False,
 ) -> BundleFiles:
     """Read a bundle folder.
 
@@ -81,13 +85,73 @@ def read_folder(
         max_files: Most files.
         pause: Waits so many seconds, before the folder is read again and at rests.
         served: The bundle in use, if decisions are made meanwhile: reading then rests, and equal contents are kept once.
+        require_manifest: Refuse a folder without a manifest.
 
     Raises:
-        BundleError: The folder cannot be read, breaks a bound, has a link out of it, or does not stop changing.
+        BundleError: The folder cannot be read, breaks a bound, has a link out of it, does not stop changing, or is not the folder
+            that its manifest lists.
     """
     bounds = _Bounds(max_bytes, max_files)
     pace = _Pace(pause, _MOST_RESTS if served is not None else 0)
     served_files = served.files if served is not None else {}
+    root = _root(folder)
+    if os.path.lexists(root / MANIFEST):
+        return _read_sealed(folder, bounds, pace, served_files, pause)
+    if require_manifest:
+        raise _refused(
+            f"{MANIFEST} is missing, and `bundle.require_manifest` is true.",
+            folder,
+            f"Run `authz bundle seal {_shown(folder)}` where the bundle is built, and copy the manifest with it.",
+        )
+    return BundleFiles(
+        str(folder), _read_quiet(folder, root, bounds, pace, served_files, pause=pause)
+    )
+
+
+def seal_folder(folder: Path, *, pause: Callable[[float], None] = time.sleep) -> int:
+    """Write the manifest of a bundle folder, in place of an older one.
+
+    Args:
+        folder: The folder.
+        pause: Waits so many seconds, before the folder is read again.
+
+    Returns:
+        Number of listed files.
+
+    Raises:
+        BundleError: The folder cannot be read (as of `read_folder`), or a name of a file cannot stand in a manifest.
+        OSError: The manifest cannot be written.
+    """
+    root = _root(folder)
+    bounds = _Bounds(_MAX_BYTES, _MAX_FILES)
+    files = _read_quiet(folder, root, bounds, _Pace(pause, 0), {}, pause=pause)
+    for name in files:
+        if "\\" in name or name.splitlines() != [name]:
+            raise _refused(
+                f"the name {name!a} cannot stand in a manifest.", folder, "Rename the file."
+            )
+    lines = [
+        f"{hashlib.sha256(content).hexdigest()}  {name}\n"
+        for name, content in sorted(files.items())
+    ]
+    _replace(root / MANIFEST, "".join(lines).encode())
+    return len(files)
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file aside and rename it, so that no reader sees a part of it."""
+    descriptor, aside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            os.fchmod(descriptor, 0o644)
+        Path(aside).replace(file)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+def _root(folder: Path) -> Path:
     try:
         root = Path(os.path.realpath(folder, strict=True))
     except (OSError, ValueError) as error:
@@ -96,20 +160,46 @@ def read_folder(
         ) from error
     if not root.is_dir():
         raise _refused("not a folder.", folder, "Give the folder that has bundle.yaml in it.")
-    if os.path.lexists(root / MANIFEST):
-        return _by_manifest(folder, root, bounds, pace, served_files)
-    before = _read_once(folder, root, bounds, pace, served_files)
+    return root
+
+
+def _read_quiet(
+    folder: Path,
+    root: Path,
+    bounds: _Bounds,
+    pace: _Pace,
+    known: Mapping[str, bytes],
+    *,
+    pause: Callable[[float], None],
+) -> dict[str, bytes]:
+    """Read until two readings in a row are equal."""
+    before = _read_once(folder, root, bounds, pace, known)
     for _ in range(_TRIES):
         pause(_PAUSE)
         after = _read_once(folder, root, bounds, pace, before)
         if before == after:
-            return BundleFiles(str(folder), after)
+            return after
         before = after
     raise _refused(
         "the folder keeps changing while it is read.",
         folder,
-        f"Copy beside it and rename, or add {MANIFEST}.",
+        f"Copy beside it and rename, or add {MANIFEST} by `authz bundle seal`.",
     )
+
+
+def _read_sealed(
+    folder: Path,
+    bounds: _Bounds,
+    pace: _Pace,
+    known: Mapping[str, bytes],
+    pause: Callable[[float], None],
+) -> BundleFiles:
+    """Read by the manifest, and once more if folder and manifest differ: a link such as `..data` may have been replaced meanwhile."""
+    try:
+        return _by_manifest(folder, _root(folder), bounds, pace, known)
+    except BundleError:
+        pause(_PAUSE)
+    return _by_manifest(folder, _root(folder), bounds, pace, known)
 
 
 def _refused(what: str, where: Path, mend: str = "") -> BundleError:
@@ -246,44 +336,73 @@ def _by_manifest(
     pace: _Pace,
     known: Mapping[str, bytes],
 ) -> BundleFiles:
-    manifest = root / MANIFEST
-    try:
-        manifest_text = (_read_file(manifest, bounds.max_bytes) or b"").decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _refused("cannot be read.", manifest, "Write it with sha256sum.") from error
-    files: dict[str, bytes] = {}
+    digests = _read_manifest(folder, root, bounds)
+    listed: dict[str, bytes] = {}
     room = bounds.max_bytes
-    for number, line in enumerate(manifest_text.splitlines(), 1):
-        if not line.strip():
-            continue
-        match = _MANIFEST_LINE.fullmatch(line)
-        name = match[2] if match else ""
-        path = root / name
-        if match is None or "\0" in name or not _in_root(path, root, folder, name):
-            at = Diagnostic(
-                "not a line of sha256sum.", str(manifest), number, mend="Write it anew."
-            )
-            raise BundleError((at,))
-        if len(files) >= bounds.max_files:
-            raise _refused(
-                f"more than {bounds.max_files} files.", folder, "Raise bundle_max_files."
-            )
+    for name, digest in digests.items():
         try:
-            content = _read_file(path, room)
+            content = _read_file(root / name, room)
+        except FileNotFoundError as error:
+            raise _unsealed(f"`{name}`, which {MANIFEST} lists, is missing.", folder) from error
         except OSError as error:
             raise _refused(f"`{name}` cannot be read: {_reason(error)}.", folder) from error
         if content is None:
             raise _refused(
                 f"larger than {bounds.max_bytes} bytes.", folder, "Raise bundle_max_bytes."
             )
-        if hashlib.sha256(content).hexdigest() != match[1]:
-            raise _refused(
-                f"`{name}` is not the file that {MANIFEST} lists.",
-                folder,
-                "Finish copying, or write the manifest anew.",
-            )
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise _unsealed(f"`{name}` is not the file that {MANIFEST} lists.", folder)
         room -= len(content)
-        if _belongs(Path(name)):
-            files[name] = _once(content, known.get(name))
+        listed[name] = _once(content, known.get(name))
         pace.rest()
+    files = {name: content for name, content in listed.items() if _belongs(Path(name))}
+    _check_unlisted(folder, root, files, pace)
     return BundleFiles(str(folder), files)
+
+
+def _read_manifest(folder: Path, root: Path, bounds: _Bounds) -> dict[str, str]:
+    """Read the digest of each listed file."""
+    manifest = root / MANIFEST
+    try:
+        text = (_read_file(manifest, bounds.max_bytes) or b"").decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _refused("cannot be read.", manifest, "Write it with `authz bundle seal`.") from error
+    digests: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        match = _MANIFEST_LINE.fullmatch(line)
+        name = match[2] if match else ""
+        if match is None or "\0" in name or not _in_root(root / name, root, folder, name):
+            raise _wrong_line("not a line of sha256sum.", manifest, number)
+        if name in digests:
+            raise _wrong_line(f"`{name}` is listed twice.", manifest, number)
+        if len(digests) >= bounds.max_files:
+            raise _refused(
+                f"more than {bounds.max_files} files.", folder, "Raise bundle_max_files."
+            )
+        digests[name] = match[1]
+    return digests
+
+
+def _check_unlisted(folder: Path, root: Path, listed: Mapping[str, bytes], pace: _Pace) -> None:
+    """Refuse a file that the manifest does not list. Skipped, it could be the policy that forbids."""
+    try:
+        for path in _walk(folder, root, root, (root,)):
+            name = path.relative_to(root).as_posix()
+            if name not in listed:
+                raise _unsealed(f"`{name}` is not listed in {MANIFEST}.", folder)
+            pace.rest()
+    except OSError as error:
+        name = _shown(Path(os.fsdecode(error.filename))) if error.filename else "it"
+        raise _refused(f"`{name}` cannot be read: {_reason(error)}.", folder) from error
+
+
+def _unsealed(what: str, folder: Path) -> BundleError:
+    fix = "Copy the whole bundle again; after an intended change, write the manifest anew: authz bundle seal."
+    return _refused(what, folder, fix)
+
+
+def _wrong_line(what: str, manifest: Path, line: int) -> BundleError:
+    fix = "Write it anew: authz bundle seal."
+    return BundleError((Diagnostic(what, _shown(manifest), line, mend=fix),))

@@ -29,6 +29,7 @@ VERBS: Final = (
     "fmt",
     "test",
     "schema",
+    "bundle",
     "catalog",
     "eval",
     "explain",

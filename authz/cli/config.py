@@ -96,6 +96,7 @@ def validate(
         Path(checked.bundle.path),
         max_bytes=checked.limits.bundle_max_bytes,
         max_files=checked.limits.bundle_max_files,
+        require_manifest=checked.bundle.require_manifest,
     )
     compiled = compile_bundle(bundle, checked.vars, int(time.time() * 1000))
     terminal.diagnostics(compiled.plan.warnings)

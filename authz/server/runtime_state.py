@@ -355,6 +355,7 @@ class RuntimeState:
             max_bytes=config.limits.bundle_max_bytes,
             max_files=config.limits.bundle_max_files,
             served=before.bundle_files,
+            require_manifest=config.bundle.require_manifest,
         )
         if before.plan is not None and (before.bundle_files, before.read_spec) == (
             bundle,

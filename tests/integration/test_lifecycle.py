@@ -17,6 +17,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from authz.bundle import MANIFEST, seal_folder
 from authz.v1 import admin_pb2
 from tests.support.minting import DOMAIN, OTHER_DOMAIN, Authority, Key
 from tests.support.people import People, delete, envoy_search, search
@@ -111,6 +112,78 @@ def test_a_bad_bundle_changes_nothing(server: Server, people: People) -> None:
     assert reload(server).reloaded
     assert revision(server) == "desk-2"
     assert json.loads(server.http("/readyz")[1])["last_reload_refused"] == []
+
+
+def test_a_half_copied_bundle_is_never_served(authority: Authority, tmp_path: Path) -> None:
+    """With `require_manifest`: each state of a copy, file by file, is refused until the last file has arrived."""
+    place = layout(tmp_path, authority, "desk", {"bundle": {"require_manifest": True}})
+    bundle = place.folder / "bundle"
+    seal_folder(bundle)
+    following = tmp_path / "following"
+    shutil.copytree(bundle, following)
+    for edited in ("bundle.yaml", "policies/desk.cedar"):
+        (following / edited).write_text(to_two((following / edited).read_text()) + "\n")
+    (following / "policies" / "more.cedar").write_text("// one more file\n")
+    seal_folder(following)
+    names = [
+        path.relative_to(following)
+        for path in sorted(following.rglob("*"))
+        if path.is_file()
+        and (
+            not (bundle / path.relative_to(following)).exists()
+            or (bundle / path.relative_to(following)).read_bytes() != path.read_bytes()
+        )
+    ]
+    assert len(names) == 4
+    with Server(place) as server:
+        for number, name in enumerate(names, 1):
+            shutil.copy(following / name, bundle / name)
+            answer = reload(server)
+            if number == len(names):
+                assert (answer.reloaded, answer.bundle_revision) == (True, "desk-2")
+                continue
+            assert (answer.reloaded, answer.bundle_revision) == (False, "desk-1")
+            assert "MANIFEST.sha256" in answer.diagnostics[0]
+            assert revision(server) == "desk-1"
+            assert server.metric("authz_policy_reload_total", result="failure") == number
+        assert revision(server) == "desk-2"
+        (bundle / MANIFEST).unlink()
+        refused = reload(server)
+        assert not refused.reloaded
+        assert "`bundle.require_manifest` is true" in refused.diagnostics[0]
+        assert revision(server) == "desk-2"
+
+
+def test_a_config_map_is_followed_by_its_link(authority: Authority, tmp_path: Path) -> None:
+    """The layout that kubelet writes: `bundle.yaml -> ..data/bundle.yaml`, `..data -> ..1`, and a new `..data` for a change."""
+    place = layout(
+        tmp_path, authority, "desk", {"bundle": {"watch": True, "require_manifest": True}}
+    )
+    bundle = place.folder / "bundle"
+    source = tmp_path / "source"
+    bundle.rename(source)
+    bundle.mkdir()
+
+    def publish(release: str) -> None:
+        seal_folder(source)
+        shutil.copytree(source, bundle / release)
+        (bundle / "..data_tmp").symlink_to(release)
+        (bundle / "..data_tmp").rename(bundle / "..data")
+        for path in (bundle / release).iterdir():
+            if not (bundle / path.name).is_symlink():
+                (bundle / path.name).symlink_to(f"..data/{path.name}")
+
+    publish("..1")
+    with Server(place) as server:
+        assert revision(server) == "desk-1"
+        (source / "bundle.yaml").write_text(to_two((source / "bundle.yaml").read_text()))
+        publish("..2")
+        eventually(lambda: revision(server) == "desk-2", what="the new bundle serves")
+        assert server.metric("authz_policy_reload_total", result="failure") == 0
+        # The way back is the same: the link leads to the release before.
+        (bundle / "..data_tmp").symlink_to("..1")
+        (bundle / "..data_tmp").rename(bundle / "..data")
+        eventually(lambda: revision(server) == "desk-1", what="the old bundle serves")
 
 
 def test_an_odd_file_in_the_bundle_does_not_stop_the_node(server: Server, people: People) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from authz.bundle import MANIFEST, read_folder
+from authz.bundle import MANIFEST, read_folder, seal_folder
 from authz.errors import BundleError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -151,12 +153,126 @@ def test_a_folder_that_never_rests_is_refused(folder: Path) -> None:
         read_folder(folder, pause=copy_more)
 
 
-def test_a_manifest_says_exactly_what_is_loaded(folder: Path) -> None:
-    """A file that it does not list is not part of the bundle."""
-    digest = hashlib.sha256(b"name: x\n").hexdigest()
-    (folder / MANIFEST).write_text(f"{digest}  ./bundle.yaml\n")
+def test_a_manifest_lists_exactly_what_is_loaded(folder: Path) -> None:
+    """Also by the tool of coreutils, and with a file that is not part of a bundle."""
+    (folder / "README.md").write_text("x")
+    sums = subprocess.run(
+        ["sha256sum", "./bundle.yaml", "policies/a.cedar", "README.md"],
+        cwd=folder,
+        capture_output=True,
+        check=True,
+    )
+    (folder / MANIFEST).write_bytes(sums.stdout)
 
-    assert dict(read_folder(folder, pause=nothing).files) == {"bundle.yaml": b"name: x\n"}
+    files = read_folder(folder, pause=nothing, require_manifest=True).files
+    assert sorted(files) == ["bundle.yaml", "policies/a.cedar"]
+
+
+def test_a_sealed_folder_is_loaded(folder: Path) -> None:
+    """`sha256sum --check` agrees with the manifest, and a second seal with the first."""
+    (folder / "policies" / "of a space.cedar").write_text("// nothing")
+    before = read_folder(folder, pause=nothing)
+    assert seal_folder(folder, pause=nothing) == 3
+    manifest = (folder / MANIFEST).read_bytes()
+
+    assert read_folder(folder, pause=nothing, require_manifest=True) == before
+    subprocess.run(["sha256sum", "--check", "--strict", MANIFEST], cwd=folder, check=True)
+    assert seal_folder(folder, pause=nothing) == 3
+    assert (folder / MANIFEST).read_bytes() == manifest
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+def remove_policy(folder: Path) -> None:
+    """Copies half."""
+    (folder / "policies" / "a.cedar").unlink()
+
+
+def cut_policy(folder: Path) -> None:
+    """Copies half of a file."""
+    file = folder / "policies" / "a.cedar"
+    file.write_bytes(file.read_bytes()[:10])
+
+
+def change_byte(folder: Path) -> None:
+    """Changes nothing that a compiler would see."""
+    file = folder / "policies" / "a.cedar"
+    file.write_bytes(file.read_bytes().replace(b"principal,", b"principal ,"))
+
+
+def add_policy(folder: Path) -> None:
+    """Leaves a file of the bundle before."""
+    (folder / "policies" / "old.cedar").write_text("permit(principal, action, resource);")
+
+
+def new_manifest(folder: Path) -> None:
+    """Copies the manifest of the next bundle before its files."""
+    digest = hashlib.sha256(b"permit(principal, action, resource) when { true };").hexdigest()
+    manifest = (folder / MANIFEST).read_text()
+    (folder / MANIFEST).write_text(
+        manifest[: manifest.rindex("\n", 0, -1) + 1] + f"{digest}  policies/a.cedar\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            remove_policy,
+            r"`policies/a\.cedar`, which MANIFEST\.sha256 lists, is missing\. Copy the whole",
+        ),
+        (cut_policy, r"`policies/a\.cedar` is not the file that MANIFEST\.sha256 lists"),
+        (change_byte, r"`policies/a\.cedar` is not the file that MANIFEST\.sha256 lists"),
+        (add_policy, r"`policies/old\.cedar` is not listed in MANIFEST\.sha256"),
+        (new_manifest, r"`policies/a\.cedar` is not the file that MANIFEST\.sha256 lists"),
+    ],
+)
+def test_a_folder_that_differs_from_its_manifest_is_refused(
+    folder: Path, change: Callable[[Path], None], message: str
+) -> None:
+    """Missing file, half of a file, changed byte, file too many, manifest of another bundle. Without the manifest each would load."""
+    seal_folder(folder, pause=nothing)
+    change(folder)
+
+    with pytest.raises(BundleError, match=message):
+        read_folder(folder, pause=nothing)
+    (folder / MANIFEST).unlink()
+    assert "bundle.yaml" in read_folder(folder, pause=nothing).files
+
+
+def test_a_folder_without_a_manifest_is_refused_where_one_is_required(folder: Path) -> None:
+    """The manifest may be the file that was not copied yet."""
+    with pytest.raises(
+        BundleError, match=r"MANIFEST\.sha256 is missing, .* Run `authz bundle seal"
+    ):
+        read_folder(folder, pause=nothing, require_manifest=True)
+
+
+def test_a_link_that_is_replaced_while_the_manifest_is_read_is_followed(tmp_path: Path) -> None:
+    """The manifest of one bundle and the files of the next one are read once more."""
+    for name in ("1", "2"):
+        (tmp_path / f"..{name}").mkdir()
+        (tmp_path / f"..{name}" / "bundle.yaml").write_text(f"name: x{name}\n")
+        seal_folder(tmp_path / f"..{name}", pause=nothing)
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "bundle.yaml").symlink_to("..data/bundle.yaml")
+    # The manifest of 1 beside the files of 2, until the link of the manifest is replaced, too.
+    (tmp_path / MANIFEST).symlink_to(f"..2/{MANIFEST}")
+
+    def swap(_seconds: float) -> None:
+        (tmp_path / "..new").symlink_to("..2")
+        (tmp_path / "..new").rename(tmp_path / "..data")
+
+    assert read_folder(tmp_path, pause=swap).files == {"bundle.yaml": b"name: x2\n"}
+
+
+@pytest.mark.parametrize("name", ["a\nb.yaml", "a\\b.yaml", "a\x0cb.yaml", "a\u2028b.yaml"])
+def test_a_name_that_cannot_stand_in_a_manifest_is_not_sealed(folder: Path, name: str) -> None:
+    """It would be read as another name."""
+    (folder / name).write_text("a: 1\n")
+
+    with pytest.raises(BundleError, match="cannot stand in a manifest"):
+        seal_folder(folder, pause=nothing)
+    assert not (folder / MANIFEST).exists()
 
 
 @pytest.mark.parametrize(
@@ -169,6 +285,7 @@ def test_a_manifest_says_exactly_what_is_loaded(folder: Path) -> None:
         hashlib.sha256(b"").hexdigest() + "  nul\0.yaml",
         hashlib.sha256(b"").hexdigest() + "  loop.yaml",
         hashlib.sha256(b"").hexdigest() + "  " + "long" * 100 + ".yaml",
+        "\n".join([hashlib.sha256(b"name: x\n").hexdigest() + "  bundle.yaml"] * 2),
     ],
 )
 def test_a_manifest_that_does_not_hold_refuses_all(folder: Path, line: str) -> None:
