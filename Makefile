@@ -10,6 +10,8 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/authz
 # one built for up to date where its sources are newer.
 export CARGO_TARGET_DIR ?= $(CACHE)/target-$(firstword $(shell printf %s '$(CURDIR)' | cksum))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Without bytecode, each of the processes of `make test` would compile every module and rewrite every test again.
+unexport PYTHONDONTWRITEBYTECODE
 # As maturin sets them: no cargo command of ours links libpython, or looks for another Python.
 export PYO3_BUILD_EXTENSION_MODULE := 1
 export PYO3_PYTHON = $(CURDIR)/.venv/bin/python

@@ -226,7 +226,7 @@ class Domain(_Strict):
         return Backend.make(SYSTEMS[self.name], self.own, seeds)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """YAML 1.2 as far as it matters here: dates are texts, and no member stands twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002

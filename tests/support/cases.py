@@ -7,6 +7,7 @@ it) and `listener`. `tests/cases/schema.json` is their JSON Schema; a test holds
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -461,9 +462,10 @@ class Flat:
         return b"" if step.input is None else json.dumps(step.input, ensure_ascii=False).encode()
 
 
+@cache
 def read(path: Path) -> CaseFile:
-    """Reads one file."""
-    return CaseFile.model_validate(yaml.safe_load(path.read_text()))
+    """Reads one file, once in a process: six modules read all of them while their tests are collected."""
+    return CaseFile.model_validate(yaml.load(path.read_text(), yaml.CSafeLoader))
 
 
 def files() -> list[Path]:
