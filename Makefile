@@ -76,23 +76,28 @@ $(STAMPS)/deps: requirements.lock
 	@command -v cargo >/dev/null || { echo "make: needs Rust's cargo (https://rustup.rs)" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "make: needs a C compiler (Debian: gcc)" >&2; exit 1; }
 	[ -x $(PY) ] || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --require-hashes --only-binary :all: -r requirements.lock
+	$(PY) -m pip install --quiet --no-deps --require-hashes --only-binary :all: -r requirements.lock
 	@mkdir -p $(STAMPS) && touch $@
 
+# The client is a distribution of its own. The lock holds its dependencies, so only its folder goes on the path.
+$(STAMPS)/client: $(STAMPS)/deps client/pyproject.toml
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable client
+	@touch $@
+
 # `--locked` is said by pyproject.toml; `--no-deps` is not needed, since the lock holds every dependency.
-$(STAMPS)/native: $(STAMPS)/deps pyproject.toml $(NATIVE)
+$(STAMPS)/native: $(STAMPS)/deps $(STAMPS)/client pyproject.toml $(NATIVE)
 	PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin develop
 	@touch $@
 
 .PHONY: lock
 lock: $(STAMPS)/deps ## resolve requirements.lock anew (needs `uv` on PATH)
 	uv pip compile --quiet --universal --python-version 3.11 --all-extras \
-		--generate-hashes pyproject.toml --output-file requirements.lock
+		--no-emit-package authz-client --generate-hashes pyproject.toml --output-file requirements.lock
 
 .PHONY: clean
 clean: ## remove .venv and caches in the tree (the Rust target folder stays)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	find authz tests bench scripts -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find authz client tests bench scripts -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 	rm -f authz/_native*.so
 
 # --- generated code
@@ -141,6 +146,7 @@ lint-python: setup
 	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml authz._native
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/deptry authz
+	$(VENV)/bin/deptry client/src --config client/pyproject.toml
 	$(VENV)/bin/deptry bench deploy scripts tests --exclude '\.venv' --ignore DEP002,DEP004
 	$(PY) deploy/grafana/dashboard.py --check
 
@@ -382,18 +388,21 @@ serve: setup ## the server on an example bundle
 MATURIN = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin build --quiet
 PROGRAMS = cargo build --quiet --locked --release --workspace
 INSTALL = $(PY) -m pip install --quiet --no-deps --target
+CLIENT_WHEEL = $(PY) -m pip wheel --quiet --no-deps --no-build-isolation client --wheel-dir
 
 .PHONY: wheel
-wheel: setup ## build a release wheel into dist/
+wheel: setup ## build release wheels of server and client into dist/
 	rm -rf dist
 	$(MATURIN) --release --out dist
+	$(CLIENT_WHEEL) dist
 
 # A development build, so that it takes seconds: what is tested is that the wheel holds what it needs, and no profile.
 .PHONY: test-wheel
 test-wheel: setup ## build a wheel, unpack it into an empty folder and run it from there
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(MATURIN) --profile dev --out "$$folder/dist" \
+		&& $(CLIENT_WHEEL) "$$folder/dist" \
 		&& $(INSTALL) "$$folder/site" "$$folder"/dist/*.whl && cd "$$folder" && export PYTHONPATH="$$folder/site" \
-		&& $(CURDIR)/$(PY) -c 'import authz, sys; sys.exit(not authz.__file__.startswith(sys.argv[1]))' "$$folder/site" \
+		&& $(CURDIR)/$(PY) -c 'import authz, authz_client, sys; sys.exit(not all(m.__file__.startswith(sys.argv[1]) for m in (authz, authz_client)))' "$$folder/site" \
 		&& $(CURDIR)/$(PY) -m authz init bundle && $(CURDIR)/$(PY) -m authz test bundle
 
 # Profile-guided optimisation: a build that counts which branches are taken is put under load, and rustc reads the counts. Each
@@ -425,6 +434,7 @@ $(PROFILE): $(NATIVE) | setup $(GHZ)
 wheel-guided: setup $(PROFILE) ## build a release wheel into dist/, guided by a profile that it measures first
 	rm -rf dist
 	$(GUIDE) $(MATURIN) --release --target $(HOST) --out dist
+	$(CLIENT_WHEEL) dist
 
 # --- speed
 

@@ -18,8 +18,8 @@ only `authz.server.grpc.errors` writes them. A denial is not an error: Check ans
 
 from enum import IntEnum
 
-from authz.base_errors import AuthzError, UsageError
 from authz.model import Diagnostic
+from authz_client.base_errors import AuthzError, UsageError
 
 __all__ = [
     "ApiError",

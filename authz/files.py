@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from authz.base_errors import AuthzError
+from authz_client.base_errors import AuthzError
 
 __all__ = [
     "MAX_SECRET_BYTES",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from authz.v1.surfaces import Surface
+from authz.surfaces import Surface
 
 __all__ = [
     "BundleFiles",

@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc
 
-from authz.client.dpop import ProofKey
-from authz.v1 import credentials_pb2, decision_pb2, tasks_pb2
+from authz_client.dpop import ProofKey
+from authz_client.v1 import credentials_pb2, decision_pb2, tasks_pb2
 from bench.load import bundle, credentials, requests, server
 from bench.load.engines import on_each
 from bench.load.ghz import Ghz, summary

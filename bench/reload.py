@@ -11,7 +11,7 @@ from pathlib import Path
 
 import grpc
 
-from authz.v1 import admin_pb2, admin_pb2_grpc
+from authz_client.v1 import admin_pb2, admin_pb2_grpc
 from bench.load.ghz import Load, LoadError, Sample, summary
 from bench.load.matrix import Bench
 

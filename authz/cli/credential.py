@@ -10,10 +10,10 @@ from google.protobuf import json_format
 
 from authz.cli.options import ADMIN, AgentToken, Output, Server, SubjectToken, evidence
 from authz.cli.render import Terminal
-from authz.client import Authz, IssueOptions, ProofKey, TaskCredential, TokenFile
 from authz.errors import UsageError
 from authz.tools.remote import Remote
-from authz.v1 import credentials_pb2
+from authz_client import Authz, IssueOptions, ProofKey, TaskCredential, TokenFile
+from authz_client.v1 import credentials_pb2
 
 __all__ = ["register"]
 

@@ -19,7 +19,7 @@ from authz.cli.options import (
 )
 from authz.cli.render import Terminal
 from authz.tools.remote import Remote
-from authz.v1 import authorizer_pb2, decision_pb2
+from authz_client.v1 import authorizer_pb2, decision_pb2
 
 __all__ = ["register"]
 

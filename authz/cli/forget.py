@@ -7,7 +7,7 @@ import typer
 from authz.cli.options import ADMIN, Address, Output
 from authz.cli.render import Terminal
 from authz.tools.remote import Remote
-from authz.v1 import admin_pb2
+from authz_client.v1 import admin_pb2
 
 __all__ = ["register"]
 

@@ -13,7 +13,7 @@ from authz.config.load import Assignment
 from authz.engine import bundle_variables
 from authz.errors import UsageError
 from authz.model import BundleFiles
-from authz.v1 import decision_pb2
+from authz_client.v1 import decision_pb2
 
 __all__ = [
     "ADMIN",

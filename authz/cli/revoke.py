@@ -11,7 +11,7 @@ from authz.cli.options import ADMIN, Address, Output
 from authz.cli.render import Terminal
 from authz.errors import UsageError
 from authz.tools.remote import Remote
-from authz.v1 import admin_pb2
+from authz_client.v1 import admin_pb2
 
 __all__ = ["register"]
 

@@ -15,7 +15,7 @@ from authz.cli.render import Terminal
 from authz.engine import prompt_names
 from authz.errors import UsageError
 from authz.tools.remote import Remote
-from authz.v1 import tasks_pb2
+from authz_client.v1 import tasks_pb2
 
 __all__ = ["register"]
 

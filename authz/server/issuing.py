@@ -20,7 +20,7 @@ from authz.server.http.oauth.clients import OAuthClient
 from authz.server.lease_records import lease_of
 from authz.server.static_secrets import StaticSecrets
 from authz.signing import KeyRecord, KeyRing, SigningKey, mint
-from authz.v1 import credentials_pb2
+from authz_client.v1 import credentials_pb2
 
 __all__ = ["CredentialIssuer", "SigningKeyRecords", "key_families"]
 

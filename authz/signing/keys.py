@@ -10,7 +10,7 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from authz.config import SigningAlgorithm
-from authz.jose import PublicKey, public_jwk, thumbprint
+from authz_client.jose import PublicKey, public_jwk, thumbprint
 
 __all__ = ["KeyPlace", "SigningKey", "algorithm_of", "signing_jwk"]
 

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from authz.config import Pkcs11, SigningAlgorithm
 from authz.errors import KeysError
 from authz.files import PrivateFileError, read_private
-from authz.jose import PublicKey
 from authz.signing.keys import SigningKey, signing_jwk
+from authz_client.jose import PublicKey
 
 __all__ = ["TokenKeys"]
 

@@ -16,7 +16,12 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from authz.bundle import read_folder
-from authz.client import (
+from authz.config import Limits
+from authz.engine import EnforcerRules, Engine, ListenerRules, Plan, Trust, default_settings
+from authz.errors import ApiError, UsageError
+from authz.model import BundleFiles, CallFacts, Surface
+from authz.tools.keys import DevDomain
+from authz_client import (
     Authz,
     Caller,
     CheckOptions,
@@ -28,11 +33,6 @@ from authz.client import (
     acting_for,
     default,
 )
-from authz.config import Limits
-from authz.engine import EnforcerRules, Engine, ListenerRules, Plan, Trust, default_settings
-from authz.errors import ApiError, UsageError
-from authz.model import BundleFiles, CallFacts, Surface
-from authz.tools.keys import DevDomain
 
 __all__ = ["Actor", "Kernel", "Subject"]
 
@@ -272,7 +272,7 @@ class Actor:
 
     @contextmanager
     def working(self) -> Iterator[Authz]:
-        """Run code that uses `guard` and `task` of `authz.client` as this actor.
+        """Run code that uses `guard` and `task` of `authz_client` as this actor.
 
         Yields:
             The client.

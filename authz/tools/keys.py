@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from authz.errors import UsageError
-from authz.jose import dpop_proof, public_jwk, thumbprint
+from authz_client.jose import dpop_proof, public_jwk, thumbprint
 
 __all__ = ["Authority", "DevDomain", "DevProofKey"]
 

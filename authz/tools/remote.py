@@ -8,7 +8,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 
 from authz.errors import ApiError, UnavailableError, UsageError
-from authz.v1 import admin_pb2, authorizer_pb2
+from authz_client.v1 import admin_pb2, authorizer_pb2
 
 __all__ = ["Remote"]
 

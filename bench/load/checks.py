@@ -17,7 +17,7 @@ from authz.bundle import read_folder
 from authz.config import State, StateEngine
 from authz.engine import Engine, ListenerRules, Plan, Trust, default_settings
 from authz.model import CallFacts, Surface
-from authz.v1 import decision_pb2, tasks_pb2
+from authz_client.v1 import decision_pb2, tasks_pb2
 from bench.load import bundle, credentials
 
 TIMES = ("cpu", "wall")

@@ -13,7 +13,7 @@ from authz.config import Credentials, Lifetimes, SigningAlgorithm
 from authz.engine import Engine
 from authz.model import Surface
 from authz.signing import FolderKeys, SigningKey, mint
-from authz.v1 import credentials_pb2, decision_pb2
+from authz_client.v1 import credentials_pb2, decision_pb2
 from bench.load import bundle, checks, credentials
 
 ISSUER = "https://authz.bench.example"

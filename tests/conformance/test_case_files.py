@@ -15,7 +15,7 @@ from authz import _native
 from authz.engine import EnforcerRules, ListenerRules, default_settings
 from authz.model import CallFacts
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import decision_pb2, options_pb2
+from authz_client.v1 import decision_pb2, options_pb2
 from tests.support import cases
 from tests.support.cases import BUNDLES, Expect, Flat, Step, Upstream
 from tests.support.fixtures import Servers

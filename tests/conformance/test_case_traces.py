@@ -12,9 +12,9 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.rpc import error_details_pb2, status_pb2
 
-from authz.client import ProofKey
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import (
+from authz_client import ProofKey
+from authz_client.v1 import (
     admin_pb2,
     authorizer_pb2,
     credentials_pb2,

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import options_pb2
+from authz_client.v1 import options_pb2
 from tests.support.fixtures import Servers
 from tests.support.minting import ACCESS_TOKEN_DEFECTS, AGENT_DEFECTS, SUBJECT_DEFECTS, Authority
 from tests.support.people import BOT, envoy_search, search

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import (
+from authz_client.v1 import (
     admin_pb2,
     admin_pb2_grpc,
     decision_pb2,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import admin_pb2, decision_pb2, options_pb2, reason_pb2
+from authz_client.v1 import admin_pb2, decision_pb2, options_pb2, reason_pb2
 from tests.support import cases
 from tests.support.cases import Flat
 from tests.support.minting import Authority

@@ -3,7 +3,7 @@
 import pytest
 
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import decision_pb2, options_pb2
+from authz_client.v1 import decision_pb2, options_pb2
 from tests.support.fixtures import Servers
 from tests.support.minting import Authority, Key
 from tests.support.people import BOT, check, envoy_search

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from authz.v1 import decision_pb2
+from authz_client.v1 import decision_pb2
 from tests.support import cases
 from tests.support.surfaces import reason_rows
 

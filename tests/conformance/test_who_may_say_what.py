@@ -13,7 +13,7 @@ import yaml
 
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 from authz.thirdparty.envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
-from authz.v1 import decision_pb2
+from authz_client.v1 import decision_pb2
 from tests.support.fixtures import Servers
 from tests.support.minting import Authority
 from tests.support.mutual import CRM_SERVER, NO_RELAY, RELAY, Pki, call, mutual_layout

@@ -18,7 +18,7 @@ from typing import Any
 
 import grpc
 
-from authz.v1 import (
+from authz_client.v1 import (
     authorizer_pb2_grpc,
     credentials_pb2,
     credentials_pb2_grpc,

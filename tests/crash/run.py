@@ -22,7 +22,7 @@ from typing import Any
 
 import grpc
 
-from authz.v1 import credentials_pb2, credentials_pb2_grpc
+from authz_client.v1 import credentials_pb2, credentials_pb2_grpc
 from tests.crash import journal, oracle
 from tests.support.leasing import (
     ISSUER,

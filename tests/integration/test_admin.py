@@ -11,7 +11,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from authz.cli import main
-from authz.v1 import admin_pb2, authorizer_pb2, decision_pb2
+from authz_client.v1 import admin_pb2, authorizer_pb2, decision_pb2
 from tests.support.fixtures import Servers
 from tests.support.minting import Authority
 from tests.support.people import BOT, People, check

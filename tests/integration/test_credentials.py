@@ -15,7 +15,7 @@ import pytest
 from google.protobuf import json_format
 
 from authz.cli import main as command
-from authz.client import Authz, Denied, TaskCredential
+from authz_client import Authz, Denied, TaskCredential
 from tests.integration.test_revoke import revoke
 from tests.integration.test_tasks import refused
 from tests.support.issuing import (

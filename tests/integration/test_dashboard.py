@@ -16,7 +16,7 @@ import grpc
 import pytest
 import yaml
 
-from authz.v1 import admin_pb2, tasks_pb2
+from authz_client.v1 import admin_pb2, tasks_pb2
 from bench.load.ghz import Ghz, Load
 from bench.load.requests import compile_protos, write
 from tests.support.collector import Collector

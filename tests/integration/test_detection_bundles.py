@@ -12,9 +12,9 @@ import yaml
 from google.protobuf.struct_pb2 import Struct
 
 from authz.bundle import compile_bundle, read_folder
-from authz.client import ProofKey
 from authz.model import BundleFiles
-from authz.v1 import decision_pb2, tasks_pb2
+from authz_client import ProofKey
+from authz_client.v1 import decision_pb2, tasks_pb2
 from bench.detection import measure
 from bench.detection.judge import ISSUER, NOW_MS, agent
 from bench.detection.memory import with_isolation

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from authz.client import ProofKey
-from authz.v1 import credentials_pb2, decision_pb2, tasks_pb2
+from authz_client import ProofKey
+from authz_client.v1 import credentials_pb2, decision_pb2, tasks_pb2
 from tests.support.envoy import Answer, Envoy
 from tests.support.fixtures import issuing
 from tests.support.minting import Authority

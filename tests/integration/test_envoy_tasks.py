@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.v1 import decision_pb2, tasks_pb2
+from authz_client.v1 import decision_pb2, tasks_pb2
 from tests.support.cases import BUNDLES
 from tests.support.envoy import Envoy
 from tests.support.minting import Authority

@@ -13,7 +13,7 @@ from authz import _native
 from authz.engine import default_settings
 from authz.model import CallFacts
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import admin_pb2, decision_pb2, options_pb2
+from authz_client.v1 import admin_pb2, decision_pb2, options_pb2
 from tests.support.locked import locked_store
 from tests.support.minting import Authority
 from tests.support.people import BOT, People, check, delete, envoy_search, search

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from authz.client import Authz, Caller, Denied, Leased, Unavailable, caller
+from authz_client import Authz, Caller, Denied, Leased, Unavailable, caller
 from tests.support.leaks import files_under, leaks
 from tests.support.leasing import code_of, lease
 from tests.support.minting import Authority

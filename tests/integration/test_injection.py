@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from authz.v1 import decision_pb2
+from authz_client.v1 import decision_pb2
 from tests.support.envoy import Answer, Envoy, ext_authz
 from tests.support.leaks import files_under, leaks
 from tests.support.minting import Authority

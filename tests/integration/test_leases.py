@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from authz.v1 import tasks_pb2
+from authz_client.v1 import tasks_pb2
 from tests.support.leaks import files_under, leaks
 from tests.support.leasing import (
     BROKER,

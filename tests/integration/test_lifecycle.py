@@ -18,7 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authz.bundle import MANIFEST, seal_folder
-from authz.v1 import admin_pb2
+from authz_client.v1 import admin_pb2
 from tests.support.minting import DOMAIN, OTHER_DOMAIN, Authority, Key
 from tests.support.people import People, delete, envoy_search, search
 from tests.support.server import Server, command, layout

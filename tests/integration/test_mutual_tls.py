@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import decision_pb2
+from authz_client.v1 import decision_pb2
 from tests.support.minting import Authority
 from tests.support.mutual import (
     CRM_SERVER,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from authz.cli import main
-from authz.v1 import admin_pb2, decision_pb2
+from authz_client.v1 import admin_pb2, decision_pb2
 from tests.support.clerking import Clerk
 from tests.support.minting import Authority
 from tests.support.server import Server, layout

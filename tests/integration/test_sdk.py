@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from authz.client import (
+from authz_client import (
     Authz,
     Caller,
     Denied,
@@ -26,8 +26,8 @@ from authz.client import (
     caller,
     filter_tools,
 )
-from authz.client.errors import public_text, row_of
-from authz.v1 import authorizer_pb2, decision_pb2
+from authz_client.errors import public_text, row_of
+from authz_client.v1 import authorizer_pb2, decision_pb2
 from tests.support.minting import Authority
 from tests.support.mutual import CRM_SERVER, Pki, mutual_layout
 from tests.support.people import BOT, People

@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 import pytest
 
-from authz.client import Caller, Denied, acting_for, caller
-from authz.v1 import tasks_pb2
+from authz_client import Caller, Denied, acting_for, caller
+from authz_client.v1 import tasks_pb2
 from tests.support.minting import Authority
 from tests.support.node import NoAnswer, Node, decision
 from tests.support.server import Server, layout

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from authz.client import Authz
+from authz_client import Authz
 from tests.support import tools
 from tests.support.issuing import CRM, ORCH, Shop, issuing_layout
 from tests.support.mcp_guarded import GuardedServer

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from authz.client import Denied, Report
 from authz.testing import Kernel, Subject
+from authz_client import Denied, Report
 
 BUNDLE = Path(__file__).parents[1] / "cases/bundles/report"
 CLERKS_START = b"""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.client import (
+from authz_client import (
     Authz,
     Caller,
     Denied,
@@ -20,8 +20,8 @@ from authz.client import (
     task_headers,
     within_task,
 )
-from authz.client import default as process
-from authz.v1 import admin_pb2
+from authz_client import default as process
+from authz_client.v1 import admin_pb2
 from tests.support.minting import Authority
 from tests.support.server import Server, layout
 

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
-from authz.v1 import (
+from authz_client.v1 import (
     authorizer_pb2_grpc,
     decision_pb2,
     tasks_pb2,

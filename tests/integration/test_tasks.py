@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.rpc import error_details_pb2, status_pb2
 
-from authz.v1 import decision_pb2, tasks_pb2
+from authz_client.v1 import decision_pb2, tasks_pb2
 from tests.support.minting import Authority
 from tests.support.server import Server, command, layout
 from tests.support.surfaces import CHECK, LANES, decision_of, outcome, reason_name

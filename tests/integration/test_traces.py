@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import admin_pb2
+from authz_client.v1 import admin_pb2
 from tests.support.collector import Collector, attributes
 from tests.support.fixtures import Servers
 from tests.support.minting import Authority

@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import decision_pb2
+from authz_client.v1 import decision_pb2
 from tests.support.fixtures import Servers
 from tests.support.minting import Authority
 from tests.support.mutual import Pki
@@ -200,7 +200,7 @@ def test_trace_context_is_recorded(servers: Servers, people: People, lane: str) 
 
 def test_batch(servers: Servers, people: People) -> None:
     """Every item of a snapshot is a PROBE; each is judged by itself and answered in order."""
-    from authz.v1 import authorizer_pb2  # noqa: PLC0415
+    from authz_client.v1 import authorizer_pb2  # noqa: PLC0415
 
     probe = decision_pb2.MODE_PROBE
 

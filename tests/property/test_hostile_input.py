@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import authorizer_pb2, decision_pb2
+from authz_client.v1 import authorizer_pb2, decision_pb2
 from tests.support.fixtures import Servers
 from tests.support.minting import Authority
 from tests.support.people import BOT, People, check, search

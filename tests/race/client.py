@@ -18,7 +18,7 @@ from typing import Any
 
 import grpc
 
-from authz.v1 import authorizer_pb2, authorizer_pb2_grpc, decision_pb2, reason_pb2
+from authz_client.v1 import authorizer_pb2, authorizer_pb2_grpc, decision_pb2, reason_pb2
 from tests.race.oracle import REPORT, TOLD
 from tests.support.working import evidence
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from authz import engine
-from authz.v1 import tasks_pb2, tasks_pb2_grpc
+from authz_client.v1 import tasks_pb2, tasks_pb2_grpc
 from bench import machine
 from tests.race.oracle import PERMITTED, REPORT, Answer, Limit, Pair, violations
 from tests.support.cases import BUNDLES

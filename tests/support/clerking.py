@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from authz.v1 import decision_pb2, tasks_pb2
+from authz_client.v1 import decision_pb2, tasks_pb2
 from tests.support.minting import Authority
 from tests.support.server import Server
 from tests.support.surfaces import CHECK, decision_of

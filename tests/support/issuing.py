@@ -13,8 +13,8 @@ import httpx
 import jwt
 from google.protobuf.struct_pb2 import Struct
 
-from authz.client import ProofKey
-from authz.v1 import credentials_pb2, decision_pb2, tasks_pb2
+from authz_client import ProofKey
+from authz_client.v1 import credentials_pb2, decision_pb2, tasks_pb2
 from tests.support.minting import DOMAIN, Authority
 from tests.support.mutual import Pki
 from tests.support.server import Layout, Server, layout, merged

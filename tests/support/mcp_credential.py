@@ -22,7 +22,7 @@ async def _run(plan: dict[str, Any]) -> dict[str, Any]:
     from mcp import ClientSession  # noqa: PLC0415
     from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415
 
-    from authz.client import Authz, credential_auth  # noqa: PLC0415
+    from authz_client import Authz, credential_auth  # noqa: PLC0415
 
     issuer = plan["issuer"]
     async with AsyncExitStack() as stack:

@@ -13,7 +13,7 @@ import uvicorn
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
-from authz.client import Authz, Caller, Denied, caller
+from authz_client import Authz, Caller, Denied, caller
 from tests.support.issuing import verified
 from tests.support.waiting import eventually, free_port
 

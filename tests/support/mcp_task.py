@@ -11,7 +11,7 @@ from typing import Any
 
 sys.path.extend(sys.argv[1:])
 
-from authz.client import mcp_session, within_task
+from authz_client import mcp_session, within_task
 
 # Of that SDK, and not of the one that is checked here.
 fastmcp: Any = importlib.import_module("mcp.server.fastmcp")

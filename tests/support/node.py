@@ -13,8 +13,8 @@ import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from authz.client import TransportError
-from authz.v1 import (
+from authz_client import TransportError
+from authz_client.v1 import (
     authorizer_pb2,
     credentials_pb2,
     decision_pb2,
@@ -176,7 +176,7 @@ class Node:
     # --- as a transport
 
     def call(self, method: str, request: bytes, timeout: float) -> bytes:
-        """Answers as `authz.client.Transport`."""
+        """Answers as `authz_client.Transport`."""
         assert timeout > 0
         try:
             return self.answer(method, request)
@@ -184,7 +184,7 @@ class Node:
             raise TransportError(error.code.value[0], error.details, error.status()) from error
 
     async def acall(self, method: str, request: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 - part of the protocol
-        """Answers as `authz.client.Transport`."""
+        """Answers as `authz_client.Transport`."""
         return self.call(method, request, timeout)
 
     def close(self) -> None:

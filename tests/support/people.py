@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import decision_pb2
+from authz_client.v1 import decision_pb2
 from tests.support.minting import Authority
 
 BOT = "spiffe://a.example/ns/support/sa/bot"

@@ -23,7 +23,7 @@ from google.protobuf import message, message_factory
 from google.rpc import error_details_pb2, status_pb2
 
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import (
+from authz_client.v1 import (
     admin_pb2,
     authorizer_pb2,
     credentials_pb2,

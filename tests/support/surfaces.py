@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import decision_pb2, options_pb2, reason_pb2
+from authz_client.v1 import decision_pb2, options_pb2, reason_pb2
 from tests.support.cases import EvidenceItem, Flat, SubjectFixture
 from tests.support.minting import ALONE_AUDIENCE, Authority
 from tests.support.server import Server

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import grpc
 
-from authz.v1 import (
+from authz_client.v1 import (
     admin_pb2,
     admin_pb2_grpc,
     authorizer_pb2_grpc,

@@ -11,7 +11,8 @@ import grpc
 import jwt
 import pytest
 
-from authz.client import (
+from authz.errors import UsageError
+from authz_client import (
     Authz,
     Caller,
     Denied,
@@ -23,8 +24,7 @@ from authz.client import (
     caller,
     within_task,
 )
-from authz.errors import UsageError
-from authz.v1 import credentials_pb2, decision_pb2
+from authz_client.v1 import credentials_pb2, decision_pb2
 from tests.support.node import NoAnswer, Node, decision
 
 ISSUER = "https://authz.example"

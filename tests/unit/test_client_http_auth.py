@@ -18,9 +18,9 @@ import httpx2
 import jwt
 import pytest
 
-from authz.client import Leased, ProofKey, TaskCredential, credential_auth
-from authz.client import http_auth as module
 from authz.errors import UsageError
+from authz_client import Leased, ProofKey, TaskCredential, credential_auth
+from authz_client import http_auth as module
 
 NONCE_ASKED = {"www-authenticate": 'DPoP error="use_dpop_nonce"', "dpop-nonce": "n-1"}
 CRM = "https://crm.example"
@@ -406,7 +406,7 @@ def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 def test_the_client_imports_no_http_library() -> None:
     """Neither is a dependency of the SDK."""
-    code = "import sys, authz.client; print([n for n in ('httpx', 'httpx2') if n in sys.modules])"
+    code = "import sys, authz_client; print([n for n in ('httpx', 'httpx2') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"

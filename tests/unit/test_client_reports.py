@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 
-from authz.client import Authz, Denied, Report, Unavailable
 from authz.errors import UsageError
-from authz.v1 import authorizer_pb2, credentials_pb2, decision_pb2
+from authz_client import Authz, Denied, Report, Unavailable
+from authz_client.v1 import authorizer_pb2, credentials_pb2, decision_pb2
 from tests.support.node import NoAnswer, Node, decision
 
 OPEN = "open-permit"
@@ -140,7 +140,7 @@ def test_a_report_that_is_lost_changes_no_result(
     """It is logged, and counted."""
     node = Node().says("Report", answer)
     authz = client(node)
-    with caplog.at_level(logging.WARNING, "authz.client"):
+    with caplog.at_level(logging.WARNING, "authz_client"):
         assert guarded(authz, form, lambda _: "done")() == "done"
     assert authz.reports.lost == 1
     assert [OPEN in record.getMessage() for record in caplog.records] == [True]

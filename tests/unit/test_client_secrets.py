@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 
-from authz.client import Authz, Caller, Denied, Leased, Unavailable, caller
 from authz.errors import UsageError
-from authz.v1 import credentials_pb2
+from authz_client import Authz, Caller, Denied, Leased, Unavailable, caller
+from authz_client.v1 import credentials_pb2
 from tests.support.node import NoAnswer, Node, decision
 
 KEY = {"header": "x-api-key", "value": "s3cret"}

@@ -14,7 +14,8 @@ import mcp.types
 import pytest
 from mcp.server.mcpserver import Context, MCPServer
 
-from authz.client import (
+from authz.errors import UsageError
+from authz_client import (
     Authz,
     Between,
     Denied,
@@ -41,8 +42,7 @@ from authz.client import (
     task_meta,
     within_task,
 )
-from authz.errors import UsageError
-from authz.v1 import decision_pb2, tasks_pb2
+from authz_client.v1 import decision_pb2, tasks_pb2
 from tests.support.node import NoAnswer, Node
 
 BOT = "spiffe://a.example/ns/support/sa/bot"

@@ -14,8 +14,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from spiffe._proto import workload_pb2, workload_pb2_grpc
 
-from authz.client import Authz, Unavailable, WorkloadToken
 from authz.errors import UsageError
+from authz_client import Authz, Unavailable, WorkloadToken
 from tests.support.node import Node
 
 BOT = "spiffe://a.example/ns/support/sa/bot"
@@ -118,5 +118,5 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UsageError, match=r"authz-runtime\[workload\]"):
+    with pytest.raises(UsageError, match=r"authz-client\[workload\]"):
         WorkloadToken("authz")

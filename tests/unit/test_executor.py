@@ -15,7 +15,7 @@ from authz.server.grpc.executor import BoundedExecutor
 from authz.server.grpc.listener import options
 from authz.server.grpc.receiving import Bounds, Receiver
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import authorizer_pb2, decision_pb2, reason_pb2
+from authz_client.v1 import authorizer_pb2, decision_pb2, reason_pb2
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:

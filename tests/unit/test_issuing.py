@@ -17,7 +17,7 @@ from authz.server.grpc.errors import abort
 from authz.server.http.oauth.clients import OAuthClient
 from authz.server.issuing import CredentialIssuer, SigningKeyRecords
 from authz.signing import FolderKeys, KeyRecord, SigningKey
-from authz.v1 import credentials_pb2
+from authz_client.v1 import credentials_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

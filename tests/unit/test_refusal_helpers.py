@@ -16,7 +16,7 @@ from typing import Any, Final
 import grpc
 import pytest
 
-from authz.v1 import authorizer_pb2_grpc, credentials_pb2, decision_pb2
+from authz_client.v1 import authorizer_pb2_grpc, credentials_pb2, decision_pb2
 from tests.conformance import test_case_files as case_files
 from tests.conformance import test_case_traces as case_traces
 from tests.conformance import test_ext_authz as ext_authz

@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from authz.config import Credentials, Log, Pkcs11, SigningAlgorithm, SigningKeys
 from authz.errors import KeysError
-from authz.jose import thumbprint
 from authz.signing import (
     FolderKeys,
     KeyPlace,
@@ -29,6 +28,7 @@ from authz.signing import (
     mint,
 )
 from authz.telemetry import Logger, make_logger
+from authz_client.jose import thumbprint
 
 ALGORITHMS = tuple(SigningAlgorithm)
 SOFTHSM = next((one for one in Path("/usr/lib").glob("**/softhsm/libsofthsm2.so")), None)

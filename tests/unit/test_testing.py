@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from authz.client import Authz, Denied, Part, SaidBy, StepUp, Unavailable, caller, guard
 from authz.errors import BundleError, UsageError
 from authz.testing import Actor, Kernel, Subject
+from authz_client import Authz, Denied, Part, SaidBy, StepUp, Unavailable, caller, guard
 
 DESK = Path(__file__).parents[1] / "cases/bundles/desk"
 TASKS = Path(__file__).parents[1] / "cases/bundles/tasks"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from authz.v1 import admin_pb2
+from authz_client.v1 import admin_pb2
 
 __all__ = ["status_rows"]
 

@@ -19,8 +19,8 @@ from authz.server.grpc.listener import Services
 from authz.server.grpc.unary import CallContext, SurfaceCalls, UnaryService, unary_handler
 from authz.server.runtime_state import RuntimeState
 from authz.server.status.readiness import Readiness
-from authz.v1 import admin_pb2
-from authz.v1.surfaces import METHODS
+from authz.surfaces import METHODS
+from authz_client.v1 import admin_pb2
 
 __all__ = ["ADMIN", "AdminCalls", "Administration"]
 

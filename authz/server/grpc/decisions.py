@@ -19,7 +19,7 @@ from authz.server.grpc.executor import Turn
 from authz.telemetry.context import in_trace
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 from authz.thirdparty.envoy.type.v3 import http_status_pb2
-from authz.v1 import authorizer_pb2, decision_pb2, options_pb2, reason_pb2
+from authz_client.v1 import authorizer_pb2, decision_pb2, options_pb2, reason_pb2
 
 __all__ = [
     "AUTHORIZER",

@@ -20,8 +20,8 @@ from authz.server.grpc.errors import not_in_this_version, unimplemented
 from authz.server.grpc.executor import Turn
 from authz.server.grpc.listener import Services
 from authz.server.grpc.unary import CallContext, SurfaceCalls, UnaryService
-from authz.v1 import approvals_pb2
-from authz.v1.surfaces import METHODS
+from authz.surfaces import METHODS
+from authz_client.v1 import approvals_pb2
 
 __all__ = [
     "ADMIN_REFLECTED",

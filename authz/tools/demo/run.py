@@ -28,7 +28,7 @@ from authz.tools.demo.rows import AUDIENCE, BOT, CALLS, REQUESTS, DemoCall, Requ
 from authz.tools.demo.stage import Stage
 from authz.tools.demo.upstream import Upstream
 from authz.tools.keys import DevDomain, DevProofKey
-from authz.v1 import decision_pb2, reason_pb2
+from authz_client.v1 import decision_pb2, reason_pb2
 
 __all__ = ["Demo", "Row"]
 

@@ -6,7 +6,7 @@ import warnings
 
 from authz.thirdparty.envoy.service.accesslog.v3 import als_pb2 as authz_dot_thirdparty_dot_envoy_dot_service_dot_accesslog_dot_v3_dot_als__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.75.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -19,14 +19,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in authz/thirdparty/envoy/service/accesslog/v3/als_pb2_grpc.py depends on'
+        + f' but the generated code in authz/thirdparty/envoy/service/accesslog/v3/als_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class AccessLogServiceStub:
+class AccessLogServiceStub(object):
     """[#protodoc-title: gRPC access log service (ALS)]
 
     Service for streaming access logs from Envoy to an access log server.
@@ -45,7 +45,7 @@ class AccessLogServiceStub:
                 _registered_method=True)
 
 
-class AccessLogServiceServicer:
+class AccessLogServiceServicer(object):
     """[#protodoc-title: gRPC access log service (ALS)]
 
     Service for streaming access logs from Envoy to an access log server.
@@ -79,7 +79,7 @@ def add_AccessLogServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class AccessLogService:
+class AccessLogService(object):
     """[#protodoc-title: gRPC access log service (ALS)]
 
     Service for streaming access logs from Envoy to an access log server.

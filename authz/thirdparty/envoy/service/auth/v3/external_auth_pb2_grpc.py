@@ -6,7 +6,7 @@ import warnings
 
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2 as authz_dot_thirdparty_dot_envoy_dot_service_dot_auth_dot_v3_dot_external__auth__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.75.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -19,14 +19,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in authz/thirdparty/envoy/service/auth/v3/external_auth_pb2_grpc.py depends on'
+        + f' but the generated code in authz/thirdparty/envoy/service/auth/v3/external_auth_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class AuthorizationStub:
+class AuthorizationStub(object):
     """[#protodoc-title: Authorization service]
 
     The authorization service request messages used by external authorization :ref:`network filter
@@ -49,7 +49,7 @@ class AuthorizationStub:
                 _registered_method=True)
 
 
-class AuthorizationServicer:
+class AuthorizationServicer(object):
     """[#protodoc-title: Authorization service]
 
     The authorization service request messages used by external authorization :ref:`network filter
@@ -83,7 +83,7 @@ def add_AuthorizationServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class Authorization:
+class Authorization(object):
     """[#protodoc-title: Authorization service]
 
     The authorization service request messages used by external authorization :ref:`network filter

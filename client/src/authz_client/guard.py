@@ -1,0 +1,265 @@
+"""A function that runs only where its operation is permitted."""
+
+import functools
+import inspect
+import json
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast, final
+
+from authz_client.arguments import Arguments, Reading
+from authz_client.errors import Denied, denied
+from authz_client.flow import Deadline, Flow, arun, run
+from authz_client.issued import TaskCredentials
+from authz_client.obligations import Obligation, Obligations
+from authz_client.permit import Permit
+from authz_client.questions import CheckOptions, Questions
+from authz_client.report import Report, ReportResult, Reports
+from authz_client.session import Session
+
+__all__ = ["ClientParts", "Guard"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class ClientParts:
+    """The parts of one client that a guard uses."""
+
+    session: Session
+    questions: Questions
+    credentials: TaskCredentials
+    reports: Reports
+    obligations: Obligations
+
+
+@dataclass(frozen=True, slots=True)
+class _AdmittedCall:
+    """A call that may run, with the obligations and the report that follow it."""
+
+    client: ClientParts
+    permit: Permit
+    due: tuple[Obligation, ...]
+    given: dict[str, Any]
+    report: Report
+
+    def settled(self, result: Any) -> Any:
+        """Carry out the obligations on the result."""
+        try:
+            return self.client.obligations.after(self.due, result)
+        except Exception as error:
+            raise _undone(error, self.permit.operation) from error
+
+    def reporting(self, result: ReportResult) -> Flow[None]:
+        """The flow that reports the result."""
+        return self.report.flow(self.client.reports, self.permit, result)
+
+
+@final
+class Guard:
+    """Decorates functions.
+
+    Args:
+        operation: Id of the operation that the function performs.
+        arguments: As of `Authz.guard`.
+        resource: The parameter that holds the resource id; empty: none.
+        idempotency_key: The parameter that holds the key; empty: none.
+        secret: The keyword-only parameter that gets the secret of the system; empty: none.
+        report: The keyword-only parameter that gets the report; empty: none.
+        client: Returns the parts of the client that asks; called with each call of the function.
+    """
+
+    def __init__(
+        self,
+        operation: str,
+        arguments: Arguments | None,
+        resource: str,
+        *,
+        idempotency_key: str,
+        secret: str,
+        report: str,
+        client: Callable[[], ClientParts],
+    ) -> None:
+        self._operation = operation
+        self._arguments = arguments
+        self._resource = resource
+        self._key = idempotency_key
+        self._secret = secret
+        self._report = report
+        self._client = client
+
+    def decorate(self, function: Function) -> Function:
+        """Decorate a function, of either kind.
+
+        Args:
+            function: Function that performs the operation.
+
+        Returns:
+            Function that asks first.
+
+        Raises:
+            UsageError: Its parameters are no arguments of an operation.
+        """
+        given = tuple(name for name in (self._secret, self._report) if name)
+        apart = tuple(name for name in (self._resource, self._key) if name)
+        reading = Reading(function, self._arguments, apart, given)
+        if inspect.isasyncgenfunction(function):
+            wrapped = self._stream(function, reading)
+        elif _is_async(function):
+            wrapped = self._async(function, reading)
+        elif inspect.isgeneratorfunction(function):
+            wrapped = self._rows(function, reading)
+        else:
+            wrapped = self._sync(function, reading)
+        wrapped = functools.wraps(function)(wrapped)
+        if given:
+            # Whoever calls it neither gives nor sees them.
+            decorated: Any = wrapped
+            decorated.__signature__ = reading.signature
+        return cast("Function", wrapped)
+
+    def _sync(self, function: Callable[..., Any], reading: Reading) -> Callable[..., Any]:
+        def ask(*args: Any, **kwargs: Any) -> Any:
+            client = self._client()
+            outcome: ReportResult = "failed"
+            call = run(
+                self._admitting(client, reading, args, kwargs, results=True),
+                client.session.transport,
+            )
+            try:
+                result = function(*args, **kwargs, **call.given)
+                outcome = "ok"
+                return call.settled(result)
+            finally:
+                run(call.reporting(outcome), client.session.transport)
+
+        return ask
+
+    def _async(self, function: Callable[..., Any], reading: Reading) -> Callable[..., Any]:
+        async def ask(*args: Any, **kwargs: Any) -> Any:
+            client = self._client()
+            outcome: ReportResult = "failed"
+            flow = self._admitting(client, reading, args, kwargs, results=True)
+            call = await arun(flow, client.session.transport)
+            try:
+                result = await function(*args, **kwargs, **call.given)
+                outcome = "ok"
+                return call.settled(result)
+            finally:
+                await arun(call.reporting(outcome), client.session.transport)
+
+        return ask
+
+    def _rows(self, function: Callable[..., Any], reading: Reading) -> Callable[..., Any]:
+        def ask(*args: Any, **kwargs: Any) -> Any:
+            client = self._client()
+            # What comes of a generator is no result yet.
+            flow = self._admitting(client, reading, args, kwargs, results=False)
+            call = run(flow, client.session.transport)
+            return watched(call, function(*args, **kwargs, **call.given))
+
+        def watched(
+            call: _AdmittedCall, rows: Generator[Any, Any, Any]
+        ) -> Generator[Any, Any, Any]:
+            outcome: ReportResult = "failed"
+            try:
+                result = yield from rows
+            except GeneratorExit:
+                # Whoever reads it has had enough.
+                outcome = "ok"
+                raise
+            else:
+                outcome = "ok"
+                return result
+            finally:
+                run(call.reporting(outcome), call.client.session.transport)
+
+        return ask
+
+    def _stream(self, function: Callable[..., Any], reading: Reading) -> Callable[..., Any]:
+        async def ask(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            client = self._client()
+            outcome: ReportResult = "failed"
+            flow = self._admitting(client, reading, args, kwargs, results=False)
+            call = await arun(flow, client.session.transport)
+            try:
+                async with aclosing(function(*args, **kwargs, **call.given)) as items:
+                    async for item in items:
+                        yield item
+                outcome = "ok"
+            except GeneratorExit:
+                # Whoever reads it has had enough.
+                outcome = "ok"
+                raise
+            finally:
+                await arun(call.reporting(outcome), client.session.transport)
+
+        return ask
+
+    def _admitting(
+        self,
+        client: ClientParts,
+        reading: Reading,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        results: bool,
+    ) -> Flow[_AdmittedCall]:
+        """Ask, and carry out the obligations before the call."""
+        judged, apart = reading.read(args, kwargs)
+        deadline = Deadline.within(client.session.timeout)
+        asked: CheckOptions = {
+            "resource": apart.get(self._resource, ""),
+            "idempotency_key": apart.get(self._key, ""),
+            "supported_obligations": client.obligations.supported(results=results),
+        }
+        if self._secret:
+            asked["wants_credential"] = True
+        permit = yield from client.questions.checking(self._operation, judged, asked)
+        try:
+            is_same = reading.read(args, kwargs) == (judged, apart)
+            due = self._done_before(client, permit, judged, is_same=is_same)
+        except Exception:
+            # Of a permit that was kept for a secret nothing comes without it.
+            if not self._secret:
+                yield from client.reports.settling(permit, "aborted")
+            raise
+        given: dict[str, Any] = {}
+        if self._secret:
+            who = client.session.caller(self._operation, None)
+            given[self._secret] = yield from client.credentials.leasing(permit, deadline, who)
+        report = Report()
+        if self._report:
+            given[self._report] = report
+        return _AdmittedCall(client, permit, due, given, report)
+
+    def _done_before(
+        self, client: ClientParts, permit: Permit, judged: bytes, *, is_same: bool
+    ) -> tuple[Obligation, ...]:
+        """Carry out the obligations before the call; return all obligations."""
+        # INVARIANT (what is judged is what runs): another thread or task may have changed a list meanwhile.
+        if not is_same:
+            raise denied("the arguments changed while they were judged", operation=self._operation)
+        given = json.loads(judged) if permit.obligations else {}
+        due = tuple(
+            Obligation(name, self._operation, given, permit.decision_id)
+            for name in permit.obligations
+        )
+        try:
+            client.obligations.before(due)
+        except Exception as error:
+            raise _undone(error, self._operation) from error
+        return due
+
+
+def _undone(error: Exception, operation: str) -> Denied:
+    message = f"an obligation could not be done: {type(error).__name__}"
+    return denied(message, operation=operation)
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    if isinstance(function, functools.partial):
+        return _is_async(function.func)
+    called = getattr(function, "__call__", None)  # noqa: B004 - looks at the method
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
