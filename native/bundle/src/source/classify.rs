@@ -470,9 +470,7 @@ impl ModelBuilder<'_> {
 fn is_of(root: &serde_json::Value, schema: &serde_json::Value, types: &[&str], list: bool) -> bool {
     for key in ["anyOf", "oneOf"] {
         if let Some(branches) = schema.get(key).and_then(serde_json::Value::as_array) {
-            let null =
-                |s: &&serde_json::Value| s.get("type").and_then(|t| t.as_str()) != Some("null");
-            let mut branches = branches.iter().filter(null).peekable();
+            let mut branches = branches.iter().filter(|branch| !is_null(branch)).peekable();
             return branches.peek().is_some()
                 && branches.all(|branch| {
                     deref(root, branch).is_some_and(|branch| is_of(root, branch, types, list))
@@ -495,6 +493,12 @@ fn is_of(root: &serde_json::Value, schema: &serde_json::Value, types: &[&str], l
                     .and_then(|items| deref(root, items))
                     .is_some_and(|items| is_of(root, items, types, false)))
     })
+}
+
+/// The branch of an optional value, also as the catalog of an MCP server spells it after `tame`.
+fn is_null(branch: &serde_json::Value) -> bool {
+    branch.get("type").and_then(serde_json::Value::as_str) == Some("null")
+        || branch.get("const") == Some(&serde_json::Value::Null)
 }
 
 pub(super) const fn effect(word: EffectWord) -> Effect {

@@ -521,6 +521,36 @@ fn null_stands_where_the_schema_of_a_tool_allows_it() {
     assert_ne!(digest(r#"{"k":"a"}"#), digest(r#"{"k":"a","or_null":null}"#));
 }
 
+/// FastMCP and pydantic write `anyOf: [T, {type: null}]` for a parameter with the default `None`.
+#[test]
+fn an_optional_argument_names_a_resource_and_destinations() {
+    let optional = |inner: Value| json!({"anyOf": [inner, {"type": "null"}], "default": null});
+    let input = json!({"type": "object", "$defs": {"mail": {"type": "string"}}, "properties": {
+        "id": optional(json!({"type": "string"})),
+        "to": optional(json!({"$ref": "#/$defs/mail"})),
+        "cc": optional(json!({"type": "array", "items": {"type": "string"}})),
+        "odd": optional(json!({"type": "object"})),
+    }});
+    let server = server(vec![tool("read", "", input)]);
+    let rule = |resource: &str| {
+        format!(
+            "resources: {{pages: {{}}}}\naccepted: {{wiki.read: '{}'}}\nclassify: [{{match: wiki.read, effects: [read, export], tier: standard, resource: {{collection: pages, id: {resource}}}, destination: {{from: [/to, /cc], type: email}}}}]",
+            pin(&server.tools[0])
+        )
+    };
+    let plan = plan(&server, &rule("/id"));
+    let sent = |arguments: &str| {
+        let decision = ask(&plan, "wiki.read", arguments);
+        (decision.reason, decision.destination_class)
+    };
+    let external = (ReasonCode::Permitted, "external".to_owned());
+    assert_eq!(external, sent(r#"{"id":"p1","to":"eve@evil.example"}"#));
+    assert_eq!(external, sent(r#"{"id":"p1","to":null,"cc":["eve@evil.example"]}"#));
+    assert_eq!(ReasonCode::BadInput, sent(r#"{"id":"p1","cc":"eve@evil.example"}"#).0);
+    let wrong = load(&server, &rule("/odd")).err().unwrap_or_default();
+    assert!(wrong.contains("`/odd` of `wiki.read` is not declared as string"), "{wrong}");
+}
+
 #[test]
 fn answers_to_a_server_are_arguments_where_a_rule_declares_them() {
     let own = json!({"type": "object", "properties": {"requestState": {"type": "string"}}});
