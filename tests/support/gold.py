@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import yaml
 
-from authz.tools.catalog.propose import TIERS, Proposal, prefix_of, propose
+from authz.tools.catalog.propose import TIERS, Proposal, propose
 from authz.tools.catalog.tool import Listing, read_listing
+from authz.tools.catalog.words import common_prefixes
 
 FOLDER: Final = Path(__file__).parents[1] / "data" / "mcp"
 
@@ -74,7 +75,7 @@ def judged() -> Iterator[Judged]:
     """
     gold = yaml.safe_load((FOLDER / "gold.yaml").read_text())
     for system, listing in listings().items():
-        prefix = prefix_of(listing.tools)
+        prefixes = common_prefixes(listing.tools)
         assert gold[system].keys() == {tool.name for tool in listing.tools}, system
         for tool in listing.tools:
             said = gold[system][tool.name]
@@ -84,7 +85,7 @@ def judged() -> Iterator[Judged]:
                 frozenset(said["effects"]),
                 said["tier"],
                 said,
-                propose(system, tool, prefix),
+                propose(system, tool, prefixes),
             )
 
 

@@ -1,19 +1,43 @@
-"""Proposals: effects and tier of a tool, from the verb in its name, its hints and the names of its arguments.
+"""Proposals: effects and tier of a tool, from the verbs in its name, its hints and its arguments.
 
-A proposal is where a review starts. The verb alone says what a tool does; a hint (MCP `ToolAnnotations`) can raise
-what the verb says, or contradict it, and never lowers it. A tool whose name says nothing, or whose hints contradict
-its name, gets no proposal: it stays unreviewed, and is to be taken for one that executes, tier high. Descriptions are
-not read: they are written by whoever wants the tool to be used.
+A proposal is where a review starts, and never makes a tool look safer than it is. The name alone says what a tool does: a verb
+of reading must stand in it before `read` is proposed. Everything else only adds effects or raises the tier: a verb of changing in
+the description, a hint (MCP `ToolAnnotations`), an argument that removes or holds a program. A tool whose name says
+nothing, or whose hints contradict its name, gets no proposal: it stays unreviewed, and a reviewer takes it for one that
+executes, tier high.
 """
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from authz.tools.catalog.arguments import argument_types, enumerated, is_text
 from authz.tools.catalog.tool import Tool
+from authz.tools.catalog.words import (
+    ANYTHING,
+    CONTAINERS,
+    DELETE,
+    EXECUTE,
+    FOR_GOOD,
+    FORM,
+    GRANT,
+    JUDGES,
+    MESSAGES,
+    PUBLIC,
+    READ,
+    RIGHTS,
+    SECRETS,
+    SEND,
+    STRONG_WRITE,
+    VISITS,
+    WRITE,
+    described_verbs,
+    name_verbs,
+    without_prefix,
+    words_of,
+)
 
-__all__ = ["EFFECTS", "TIERS", "Proposal", "prefix_of", "propose", "words_of"]
+__all__ = ["EFFECTS", "TIERS", "Proposal", "propose"]
 
 EFFECTS: Final = ("read", "write", "delete", "export", "execute", "grant")
 """All effects, in order."""
@@ -34,61 +58,16 @@ def _set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_READ: Final = _set(
-    "browse calculate check compare compute count describe diff download enumerate explain fetch find get grep help inspect list load "
-    "lookup look peek query read retrieve scan screenshot search show snapshot summarize tail view watch whoami"
-)
-_INFORMATION: Final = _set(
-    "content contents diff history index indexes info information log logs message messages metadata schema "
-    "schemas screenshot size snapshot stat state statistics stats status summary tree usage version versions"
-)
-"""Nouns that, last in a name without a verb, are what the tool returns."""
-_COMPUTE: Final = _set("convert decode echo encode hash sleep wait")
+_COMPUTE: Final = _set("decode echo encode hash sleep wait")
 """Verbs whose result comes from the arguments alone."""
-_PUBLIC: Final = _set("date health now ping time timezone timezones version")
-"""Words for public data."""
-_WRITE: Final = _set(
-    "accept acknowledge add append apply archive assign attach cancel change checkout clear clone close comment commit "
-    "complete configure copy create define disable dismiss drag duplicate edit enable fork generate handle hover import "
-    "increment init initialize insert install label link lock log make mark modify move mute new open patch pause pin "
-    "post press push put reject rename reopen reorder replace reset resize resolve restart restore resume retry save schedule "
-    "set snooze stage star start stash stop store subscribe sync tag toggle transfer transition trigger unassign unlink "
-    "unlock unmute unpin unstar unsubscribe update upgrade upsert write emulate"
-)
-_STRONG_WRITE: Final = _set("click merge press rollback overwrite force rebase")
-"""Writes that are hard to undo."""
-_DELETE: Final = _set(
-    "delete del destroy drop erase purge remove rm trash truncate uninstall unpublish wipe"
-)
-_FOR_GOOD: Final = _set("destroy drop erase purge truncate wipe")
-_CONTAINERS: Final = _set(
-    "account bucket cluster collection database db keyspace namespace organization project repo repository schema table "
-    "tenant topic volume workspace"
-)
-_SEND: Final = _set(
-    "broadcast email export forward mail message notify pay publish reply send share sms text transmit tweet upload"
-)
-_FORM: Final = _set("fill type submit")
-"""Puts what the agent says into somebody else's page."""
-_VISITS: Final = _set("goto navigate visit")
-"""Goes where an argument says, or back."""
-_OTHERS: Final = _VISITS | {"take"}
-"""Verbs that count wherever they stand in a name."""
-_EXECUTE: Final = _set("call debug deploy eval evaluate exec execute invoke run script")
-_ANYTHING: Final = _set("bash cmd command powershell sh shell sudo terminal unsafe")
-_GRANT: Final = _set("authorize grant impersonate invite permit promote revoke")
-_RIGHTS: Final = _set(
-    "acl admin administrator collaborator collaborators credential credentials member members owner permission "
-    "permissions policy policies privilege privileges role roles token tokens"
-)
-_SECRETS: Final = _set(
-    "cookie cookies credential credentials env environment key keys password passwords secret secrets token tokens"
-)
-_JUDGES: Final = _set("approval approve review")
-"""Words for things that other people act on."""
-_MESSAGES: Final = _set("mail message messages notification sms thread tweet")
-_CODE: Final = _set("code command expression function script shell sql statement")
+_FILE_WRITERS: Final = _set("convert download extract screenshot")
+"""Verbs of reading that write a file where an argument says where."""
+_CODE: Final = _set("code command commands cypher expression function script shell sql statement")
 """Arguments that hold a program."""
+_QUERIES: Final = _set("query queries statement sql")
+"""Arguments, and last words of names, that hold a program if both do."""
+_SELECTORS: Final = _set("action command method mode op operation operation_type verb")
+"""Arguments that say what is done."""
 _REMOVING: Final = _set("archived delete deleted drop in_trash purge remove trashed")
 """Arguments that make a write a removal; also as the first part of a longer name."""
 _FILES: Final = _set("attachment attachments file files paths")
@@ -98,7 +77,9 @@ _ACCOUNTS: Final = _set(
     "account channel channel_id channelid chat chat_id iban phone phone_number user_id username"
 )
 _PATHS: Final = _set("file_path filepath filename path")
-_NOISE: Final = _set("a an the api mcp tool and or of for in on to by with all my me")
+_TARGET_PATHS: Final = _PATHS | _set(
+    "dest destination directory folder local_path output output_dir output_file output_path save_path target"
+)
 _PLURALS: Final = {"repo": "repositories", "repository": "repositories"}
 
 
@@ -146,155 +127,193 @@ class _Finding:
         self.tier = max(self.tier, tier, key=TIERS.index)
 
 
-def words_of(name: str) -> list[str]:
-    """Split a name into its words.
-
-    Args:
-        name: As `listIssues`, `list_issues`, `API-list-issues`.
-
-    Returns:
-        The words, lower case.
-    """
-    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name)
-    return [word.lower() for word in re.split(r"[^A-Za-z0-9]+", spaced) if word]
-
-
-def prefix_of(tools: Iterable[Tool]) -> str:
-    """Find the word that the name of every tool begins with, as in `browser_click`, `browser_type`.
-
-    Args:
-        tools: The tools of one server.
-
-    Returns:
-        The word; empty where there is none, or the server has one tool only.
-    """
-    first = [words[0] for tool in tools if (words := words_of(tool.name))]
-    return first[0] if len(first) > 1 and len(set(first)) == 1 else ""
-
-
-def propose(system: str, tool: Tool, prefix: str = "") -> Proposal | None:
+def propose(
+    system: str, tool: Tool, prefixes: frozenset[tuple[str, ...]] = frozenset()
+) -> Proposal | None:
     """Propose what a tool does.
 
     Args:
         system: The system that it belongs to.
         tool: The tool.
-        prefix: The word that the names of all its tools begin with: see `prefix_of`.
+        prefixes: Prefixes of the server's tool names: see `common_prefixes`.
 
     Returns:
         The proposal; None where the tool's name says nothing, or its hints contradict it.
     """
-    own = set(words_of(system))
-    words = words_of(tool.name)
-    words = words[1:] if prefix and words[:1] == [prefix] else words
-    words = [word for word in words if word not in _NOISE]
-    words = [word for word in words if word not in own] or words
+    words = without_prefix(tool.name, system, prefixes)
+    verbs = name_verbs(words)
+    described = described_verbs(tool.description or "")
+    arguments = _Arguments.of(tool)
     found = _Finding()
-    verb = _verb(words)
-    if verb is None or not _by_verb(found, verb, words, tool):
+    if not verbs or not all(_by_verb(found, verb, words, arguments) for verb in verbs):
         return None
-    _by_arguments(found, tool)
-    if not _by_hints(found, tool):
+    found.why.append(f"verb `{'`, `'.join(verbs)}`")
+    _by_nouns(found, words, verbs)
+    _by_description(found, described, words, arguments)
+    if not _by_selector(found, words, arguments):
         return None
-    destination = _destination(found, words, tool)
+    _by_arguments(found, words, arguments)
+    if not _by_hints(found, tool, arguments):
+        return None
+    destination = _destination(found, words, arguments)
     effects = tuple(effect for effect in EFFECTS if effect in found.effects)
-    resource = None if destination else _resource(system, tool)
+    resource = None if destination else _resource(system, arguments)
     return Proposal(effects, found.tier, "; ".join(found.why), resource, destination)
 
 
-def _verb(words: list[str]) -> str | None:
-    """Find the word that says what is done: the first, the last, or the most dangerous one."""
-    dangerous = (_DELETE - {"drop"}) | _GRANT | {"exec", "execute", "eval"}
-    known = _READ | _COMPUTE | _WRITE | _STRONG_WRITE | _DELETE | _SEND | _FORM | _EXECUTE | _GRANT
-    if not words:
-        return None
-    # A method of HTTP in front of a verb is how the call is made, and not what it does.
-    if words[0] == "post" and words[1:2] and words[1] in _READ:
-        return words[1]
-    candidates = [word for word in (words[0], words[-1]) if word in known]
-    candidates += [word for word in words if word in dangerous or word in _OTHERS]
-    candidates += [word for word in (words[-1], words[0]) if word in _INFORMATION]
-    return candidates[0] if candidates else None
+@dataclass(frozen=True, slots=True)
+class _Arguments:
+    """Arguments of a tool: their spelling, types and listed values by name."""
+
+    names: tuple[str, ...]
+    required: frozenset[str]
+    words: Mapping[str, list[str]]
+    spelled: Mapping[str, str]
+    types: Mapping[str, frozenset[str]]
+    formats: Mapping[str, object]
+    listed: Mapping[str, tuple[str, ...]]
+
+    @staticmethod
+    def of(tool: Tool) -> "_Arguments":
+        properties = tool.properties
+        words = {name: words_of(name) for name in properties}
+        return _Arguments(
+            names=tuple(properties),
+            required=tool.required,
+            words=words,
+            spelled={name: "_".join(parts) for name, parts in words.items()},
+            types={name: argument_types(tool.input, schema) for name, schema in properties.items()},
+            formats={name: schema.get("format") for name, schema in properties.items()},
+            listed={name: enumerated(tool.input, schema) for name, schema in properties.items()},
+        )
+
+    def spellings(self) -> set[str]:
+        return set(self.spelled.values())
+
+    def texts(self) -> list[str]:
+        """Names of arguments that may be a string or a list of strings."""
+        return [name for name in self.names if is_text(self.types[name]) or self.lists(name)]
+
+    def lists(self, name: str) -> bool:
+        return "strings" in self.types[name]
+
+    def written_file(self) -> str | None:
+        """Name of an argument that may hold the path of a file that the tool writes."""
+        endings = ("file_path", "dir_path", *_TARGET_PATHS)
+        return next((name for name in self.names if self.spelled[name].endswith(endings)), None)
+
+    def urls(self) -> list[str]:
+        """Names of arguments that hold URLs."""
+        return [
+            name
+            for name in self.texts()
+            if self.formats[name] in ("uri", "url")
+            or (self.words[name] and self.words[name][-1] in _URLS)
+        ]
 
 
-def _by_verb(found: _Finding, verb: str, words: list[str], tool: Tool) -> bool:
-    """Add what the verb says; False where it says nothing certain."""
+def _by_verb(found: _Finding, verb: str, words: Sequence[str], arguments: _Arguments) -> bool:
+    """Add what a verb says; False where it says nothing certain."""
     others = set(words) - {verb}
-    arguments = _arguments(tool)
-    drops_files = verb == "drop" and bool(arguments & (_FILES | {"data"}))
-    for_good = verb in _FOR_GOOD and bool(others & _CONTAINERS or not others)
-    message = verb in {"post", "create", "add"} and bool(others & _MESSAGES)
-    # `git_log` returns the log; `log_event` writes one.
-    informs = verb in _INFORMATION and words[-1] == verb
+    spelled = arguments.spellings()
+    drops_files = verb == "drop" and bool(spelled & (_FILES | {"data"}))
+    for_good = verb in FOR_GOOD and bool(others & CONTAINERS or not others)
+    message = verb in {"post", "create", "add"} and bool(others & MESSAGES)
     pictures = verb == "take" and bool(others & {"screenshot", "snapshot"})
-    computes = verb in _COMPUTE and not arguments & (_PATHS | _URLS | _FILES)
-    public = bool(others) and others - {"current", "local", "utc"} <= _PUBLIC
+    computes = verb in _COMPUTE and not spelled & (_PATHS | _URLS | _FILES)
+    writes_file = verb in _FILE_WRITERS and bool(spelled & _TARGET_PATHS)
+    public = bool(others) and others - {"current", "local", "utc"} <= PUBLIC
     # The first that holds counts.
     meanings: tuple[tuple[bool, tuple[str, ...], str | None], ...] = (
-        (verb in _GRANT, ("grant",), None),
-        (verb in _DELETE and not drops_files, ("delete",), "critical" if for_good else None),
-        (verb in _EXECUTE, ("execute",), "critical" if set(words) & _ANYTHING else None),
+        (verb in GRANT, ("grant",), None),
+        (verb in DELETE and not drops_files, ("delete",), "critical" if for_good else None),
+        (verb in EXECUTE, ("execute",), "critical" if set(words) & ANYTHING else None),
         (verb == "upload" or drops_files, ("export",), None),
         (verb == "export", ("read", "export"), None),
-        (verb in _SEND or message, ("export",), None),
-        (verb in _FORM, ("write", "export"), None),
-        (verb in _VISITS, ("read",) if _urls(tool) else ("write",), None),
+        (verb in SEND or message, ("export",), None),
+        (verb in FORM, ("write", "export"), None),
+        (verb in VISITS, ("read",) if arguments.urls() else ("write",), None),
         (computes, ("read",), "low"),
-        (verb in _STRONG_WRITE, ("write",), "high"),
-        (verb in _READ or informs, ("read",), "low" if public else None),
+        (writes_file, ("read", "write"), None),
+        (verb in STRONG_WRITE, ("write",), "high"),
+        (verb in READ, ("read",), "low" if public else None),
         (pictures, ("read",), None),
-        (verb in _WRITE and bool(others & _JUDGES), ("write",), "high"),
-        (verb in _WRITE, ("write",), None),
+        (verb in WRITE and bool(others & JUDGES), ("write",), "high"),
+        (verb in WRITE, ("write",), None),
     )
     meaning = next((one for one in meanings if one[0]), None)
     if meaning is None:
         return False
     for effect in meaning[1]:
         found.add(effect, meaning[2])
-    found.why.append(f"verb `{verb}`")
-    _by_nouns(found, others, verb)
     return True
 
 
-def _by_nouns(found: _Finding, others: set[str], verb: str) -> None:
+def _by_nouns(found: _Finding, words: Sequence[str], verbs: Sequence[str]) -> None:
+    others = set(words) - set(verbs)
     changes = bool(found.effects & {"write", "delete"})
-    if changes and others & _RIGHTS and "comment" not in others:
+    if changes and others & RIGHTS and "comment" not in others:
         found.add("grant", why="changes rights or credentials")
-    if "read" in found.effects and others & _SECRETS:
+    if "read" in found.effects and others & SECRETS:
         found.at_least("high")
         found.why.append("may return secrets")
-    if others & _ANYTHING and "execute" not in found.effects and verb not in _READ:
+    if others & ANYTHING and "execute" not in found.effects and found.effects - {"read"}:
         found.add("execute", why="runs commands")
-    if changes and verb not in _DELETE and others & _DELETE:
+    if changes and others & DELETE:
         found.add("delete", why="a second verb removes")
 
 
-def _arguments(tool: Tool) -> set[str]:
-    return {"_".join(words_of(name)) for name in tool.properties}
+def _by_description(
+    found: _Finding, described: Sequence[str], words: Sequence[str], arguments: _Arguments
+) -> None:
+    """Add the effects of verbs in the description that the name does not have."""
+    for verb in described:
+        added = _Finding()
+        _by_verb(added, verb, [verb, *words], arguments)
+        # A tool that changes something may be described by any verb of changing.
+        known = found.effects | ({"write"} if found.effects - {"read"} else set())
+        for effect in sorted(added.effects - known):
+            found.add(effect, why=f"the description says `{verb}`")
 
 
-def _by_arguments(found: _Finding, tool: Tool) -> None:
-    for name in tool.properties:
-        words = words_of(name)
-        if not words:
+def _by_selector(found: _Finding, words: Sequence[str], arguments: _Arguments) -> bool:
+    """Add what the values of an argument say that says what is done; False if its values are not listed."""
+    for name in arguments.names:
+        if arguments.spelled[name] not in _SELECTORS or not is_text(arguments.types[name]):
             continue
-        spelled = "_".join(words)
-        if spelled in _CODE and _takes_text(tool, name) and "delete" not in found.effects:
+        listed = arguments.listed[name]
+        if not listed and found.effects == {"read"} and arguments.spelled[name] not in _CODE:
+            return False
+        for value in listed:
+            for verb in name_verbs(words_of(value)):
+                added = _Finding()
+                _by_verb(added, verb, [verb, *words], arguments)
+                for effect in sorted(added.effects - found.effects):
+                    found.add(effect, why=f"`{verb}` is a value of `{name}`")
+    return True
+
+
+def _by_arguments(found: _Finding, words: Sequence[str], arguments: _Arguments) -> None:
+    is_query = bool(set(words[-1:]) & _QUERIES) or bool(set(words) & {"sql", "cypher"})
+    for name in arguments.names:
+        parts, spelled = arguments.words[name], arguments.spelled[name]
+        if not parts:
+            continue
+        is_code = spelled in _CODE or (is_query and spelled in _QUERIES)
+        if is_code and name in arguments.texts() and "delete" not in found.effects:
             found.add("execute", why=f"argument `{name}` holds a program")
-        removes = spelled in _REMOVING or words[0] in {"drop", "delete", "purge", "remove"}
+        removes = spelled in _REMOVING or parts[0] in {"drop", "delete", "purge", "remove"}
         if removes and "write" in found.effects:
             found.add("delete", why=f"argument `{name}` removes")
-    if _urls(tool) and found.effects & {"read", "write"}:
+    if arguments.urls() and found.effects & {"read", "write"}:
         found.add("export", why="an argument names a URL")
 
 
-def _takes_text(tool: Tool, name: str) -> bool:
-    kind = tool.properties[name].get("type")
-    return kind in {"string", None} or (isinstance(kind, list) and "string" in kind)
-
-
-def _by_hints(found: _Finding, tool: Tool) -> bool:
+def _by_hints(found: _Finding, tool: Tool, arguments: _Arguments) -> bool:
     """Raise what hints say; False where they contradict the name."""
     read_only = tool.hint("readOnlyHint")
+    if read_only is False and found.effects == {"read"} and (file := arguments.written_file()):
+        found.add("write", why=f"argument `{file}` names a file, and readOnlyHint is false")
     changes = found.effects - {"read", "export"}
     if read_only is True and changes - {"execute"}:
         return False
@@ -309,84 +328,69 @@ def _by_hints(found: _Finding, tool: Tool) -> bool:
     return True
 
 
-def _urls(tool: Tool) -> list[str]:
-    found = []
-    for name, schema in tool.properties.items():
-        words = words_of(name)
-        if not _takes_text(tool, name) and not _is_list(schema):
-            continue
-        if schema.get("format") in {"uri", "url"} or (words and words[-1] in _URLS):
-            found.append(name)
-    return found
-
-
-def _is_list(schema: Mapping[str, Any]) -> bool:
-    items = schema.get("items")
-    return (
-        schema.get("type") == "array"
-        and isinstance(items, Mapping)
-        and items.get("type") == "string"
-    )
-
-
-def _destination(found: _Finding, words: list[str], tool: Tool) -> dict[str, Any] | None:
+def _destination(
+    found: _Finding, words: Sequence[str], arguments: _Arguments
+) -> dict[str, Any] | None:
     if "export" not in found.effects:
         return None
 
     def named(names: Iterable[str]) -> list[str]:
         wanted = set(names)
-        listed = [name for name in tool.properties if "_".join(words_of(name)) in wanted]
         return [
-            name
-            for name in listed
-            if tool.properties[name].get("type") == "string" or _is_list(tool.properties[name])
+            name for name in arguments.names if arguments.spelled[name] in wanted and typed(name)
         ]
+
+    def typed(name: str) -> bool:
+        """Whether the type of the argument is one that a destination may have: see `pointer` of the bundle's reader."""
+        return arguments.types[name] <= {"string", "array", "strings"} and (
+            "string" in arguments.types[name] or arguments.lists(name)
+        )
 
     people = named(_PEOPLE)
     mail = bool(set(words) & {"mail", "email", "emails"}) or any(
-        tool.properties[name].get("format") == "email" or "email" in name.lower() for name in people
+        arguments.formats[name] == "email" or "email" in name.lower() for name in people
     )
-    for names, kind in (
+    urls = [name for name in arguments.urls() if typed(name)]
+    choices = (
         (people if mail else [], "email"),
-        (
-            [
-                name
-                for name in _urls(tool)
-                if tool.properties[name].get("type") in {"string", "array"}
-            ],
-            "url",
-        ),
+        (urls, "url"),
         (named(_ACCOUNTS) or people, "account"),
-    ):
+    )
+    for names, kind in choices:
         if names:
             return {"from": [_pointer(name) for name in names], "type": kind}
     # No argument says where: every call counts as one to the least trusted class.
     return {"type": "url"}
 
 
-def _resource(system: str, tool: Tool) -> dict[str, str] | None:
-    """Name what is acted on, where exactly one argument that must be there says it."""
-    candidates = []
-    for name in tool.properties:
-        words = words_of(name)
-        kind = tool.properties[name].get("type")
-        if name not in tool.required or kind not in {"string", "integer"} or not words:
-            continue
-        if "_".join(words) in _PATHS:
-            candidates.append((name, "files"))
-        elif (words[-1] == "path" and len(words) > 1) or (
-            words[-1] in {"id", "number", "key"} and len(words) > 1
-        ):
-            candidates.append((name, _plural(words[-2])))
-        elif words == ["id"]:
-            candidates.append((name, "objects"))
-    scoped = _arguments(tool) & _set(
+def _resource(system: str, arguments: _Arguments) -> dict[str, str] | None:
+    """Name what is acted on, where exactly one argument says it: a required one, or else an optional one."""
+    candidates = [
+        (name, collection)
+        for name in arguments.names
+        if (collection := _collection(arguments, name)) is not None
+    ]
+    required = [one for one in candidates if one[0] in arguments.required]
+    chosen = required or candidates
+    scoped = arguments.spellings() & _set(
         "owner repo repository database collection namespace project_id organization"
     )
-    if len(candidates) != 1 or scoped - {"_".join(words_of(candidates[0][0]))}:
+    if len(chosen) != 1 or scoped - {arguments.spelled[chosen[0][0]]}:
         return None
-    name, collection = candidates[0]
+    name, collection = chosen[0]
     return {"collection": f"{system}.{collection}", "id": _pointer(name)}
+
+
+def _collection(arguments: _Arguments, name: str) -> str | None:
+    """Plural of the thing that an argument names; None if it names none."""
+    parts, types = arguments.words[name], arguments.types[name]
+    if not parts or not types or not types <= {"string", "integer"}:
+        return None
+    if arguments.spelled[name] in _PATHS:
+        return "files"
+    if len(parts) > 1 and parts[-1] in {"path", "id", "number", "key"}:
+        return _plural(parts[-2])
+    return "objects" if parts == ["id"] else None
 
 
 def _plural(noun: str) -> str:

@@ -18,10 +18,11 @@ from authz.tools.catalog.files import (
     render_catalog,
     rules_path,
 )
-from authz.tools.catalog.propose import EFFECTS, TIERS, Proposal, prefix_of, propose
+from authz.tools.catalog.propose import EFFECTS, TIERS, Proposal, propose
 from authz.tools.catalog.rules import Rules, read_rules, render_rules, update_rules
 from authz.tools.catalog.splits import SplitProposal, propose_split
 from authz.tools.catalog.tool import Listing, Tool, plain
+from authz.tools.catalog.words import common_prefixes
 
 __all__ = ["Catalog", "WorklistItem", "changed", "import_listing", "read_csv", "write_csv"]
 
@@ -186,7 +187,7 @@ class Catalog:
         Returns:
             Each such tool with its proposal; None where it gets none.
         """
-        prefix = prefix_of(self.listing.tools)
+        prefixes = common_prefixes(self.listing.tools)
         rules = Rules()
         proposals = []
         for item in self.items():
@@ -195,7 +196,7 @@ class Catalog:
             if "split" in item.rule:
                 rules.classify[item.operation] = item.rule
                 continue
-            proposal = propose(self.system, item.tool, prefix)
+            proposal = propose(self.system, item.tool, prefixes)
             proposals.append((item, proposal))
             if proposal is not None:
                 rules.classify[item.operation] = proposal.rule()

@@ -3,8 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from authz.tools.catalog.propose import Proposal, propose, words_of
+from authz.tools.catalog.arguments import enumerated
+from authz.tools.catalog.propose import Proposal, propose
 from authz.tools.catalog.tool import Tool
+from authz.tools.catalog.words import words_of
 
 __all__ = ["SplitProposal", "propose_split"]
 
@@ -65,10 +67,8 @@ def propose_split(system: str, tool: Tool, on: str = "") -> SplitProposal | None
     for name, schema in tool.properties.items():
         if on and name != on:
             continue
-        values = schema.get("enum")
-        if not isinstance(values, list) or not 1 < len(values) <= _MAX_CASES:
-            continue
-        if not all(isinstance(value, str) and value for value in values):
+        values = enumerated(tool.input, schema)
+        if not 1 < len(values) <= _MAX_CASES or not all(values):
             continue
         if not on and "_".join(words_of(name)) not in _NAMES:
             continue

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from authz.errors import UsageError
+from authz.tools.catalog.arguments import schema_properties
 
 __all__ = ["Listing", "Tool", "plain", "read_listing"]
 
@@ -62,11 +63,8 @@ class Tool:
 
     @property
     def properties(self) -> dict[str, Mapping[str, Any]]:
-        """Schemas of its arguments, by name."""
-        schemas = self.input.get("properties")
-        if not isinstance(schemas, Mapping):
-            return {}
-        return {name: schema for name, schema in schemas.items() if isinstance(schema, Mapping)}
+        """Schemas of its arguments by name, also of those that only a branch of a union declares."""
+        return schema_properties(self.input)
 
     @property
     def required(self) -> frozenset[str]:
