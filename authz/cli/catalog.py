@@ -29,6 +29,7 @@ __all__ = ["register"]
 
 _DIFFERS = 2
 _MAX_FILE = 16 * 1024 * 1024
+_MAX_DIFFERENCES = 20
 
 System = Annotated[
     str,
@@ -214,7 +215,7 @@ def review(
         chosen = {}
     else:
         terminal.note("accept as shown: a   other effects or tier: e   skip: Enter   stop: q")
-        chosen = _ask(terminal, items)
+        chosen = _ask(terminal, catalog, items)
     if chosen:
         catalog.accept(chosen)
     terminal.line(f"{len(chosen)} accepted, {len(items) - len(chosen)} left")
@@ -347,21 +348,38 @@ def _worklist(terminal: Terminal, plan: Plan, system: str) -> None:
         terminal.note(f"Next: authz catalog classify {system}; authz catalog review {system}")
 
 
-def _ask(terminal: Terminal, items: list[WorklistItem]) -> dict[str, dict[str, Any] | None]:
+def _show(terminal: Terminal, catalog: Catalog, item: WorklistItem) -> None:
+    """Show a tool to its reviewer: what its server says, what changed, and its rule or proposal."""
+    terminal.line(f"  says: {plain(item.tool.description or 'nothing', 400)}")
+    terminal.line(f"  arguments: {plain(', '.join(item.tool.properties), 400) or 'none'}")
+    hints = [f"{k}={v}" for k, v in (item.tool.annotations or {}).items() if k.endswith("Hint")]
+    terminal.line(f"  hints: {plain(', '.join(hints)) or 'none'}")
+    differences = item.differences
+    for part, before, after in differences[:_MAX_DIFFERENCES]:
+        terminal.line(f"  {plain(part, 80)} before: {plain(before, 400)}")
+        terminal.line(f"  {plain(part, 80)} after:  {plain(after, 400)}")
+    if len(differences) > _MAX_DIFFERENCES:
+        terminal.line(f"  and {len(differences) - _MAX_DIFFERENCES} more differences")
+    if item.has_rule:
+        terminal.line(f"  your rule: {' '.join(item.effects)}, {item.tier}")
+        if item.state == "changed":
+            now = catalog.proposed_now(item)
+            said = f"{' '.join(now.effects)}, {now.tier} ({now.why})" if now else "nothing"
+            terminal.line(f"  would be proposed now: {plain(said)}")
+    elif item.rule:
+        terminal.line(f"  proposed: {flow(item.rule)}")
+        terminal.line(f"  because: {plain(item.why)}")
+    else:
+        terminal.line("  proposed: nothing; take it for execute, high")
+
+
+def _ask(
+    terminal: Terminal, catalog: Catalog, items: list[WorklistItem]
+) -> dict[str, dict[str, Any] | None]:
     chosen: dict[str, dict[str, Any] | None] = {}
     for number, item in enumerate(items, 1):
         terminal.line(f"\n{number}/{len(items)}  {item.operation}  ({item.state})")
-        terminal.line(f"  says: {plain(item.tool.description or 'nothing', 400)}")
-        terminal.line(f"  arguments: {plain(', '.join(item.tool.properties), 400) or 'none'}")
-        hints = [f"{k}={v}" for k, v in (item.tool.annotations or {}).items() if k.endswith("Hint")]
-        terminal.line(f"  hints: {plain(', '.join(hints)) or 'none'}")
-        if item.has_rule:
-            terminal.line(f"  your rule: {' '.join(item.effects)}, {item.tier}")
-        elif item.rule:
-            terminal.line(f"  proposed: {flow(item.rule)}")
-            terminal.line(f"  because: {plain(item.why)}")
-        else:
-            terminal.line("  proposed: nothing; take it for execute, high")
+        _show(terminal, catalog, item)
         while True:
             answer = (
                 typer.prompt("  a, e, Enter, q", default="", show_default=False).strip().lower()

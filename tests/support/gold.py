@@ -1,5 +1,6 @@
 """How far proposals agree with what people say real tools do: `python -m tests.support.gold` prints the table."""
 
+import fnmatch
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,6 +90,49 @@ def judged() -> Iterator[Judged]:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """A tool of a server that the rules were not written for."""
+
+    system: str
+    tool: str
+    only_reads: bool
+    proposal: Proposal | None
+
+    @property
+    def is_understated(self) -> bool:
+        """A tool that does more than read has a proposal that says it reads, or that its tier is `low`."""
+        said = self.proposal
+        return (
+            said is not None
+            and not self.only_reads
+            and (said.effects == ("read",) or said.tier == "low")
+        )
+
+
+def held_out() -> Iterator[HeldOut]:
+    """Propose for every tool of the held-out servers.
+
+    Yields:
+        Each with what `reads.yaml` says.
+    """
+    folder = FOLDER / "held_out"
+    reads = yaml.safe_load((folder / "reads.yaml").read_text())
+    for path in sorted(folder.glob("*.json")):
+        listing = read_listing(path.read_text())
+        prefixes = common_prefixes(listing.tools)
+        patterns = [
+            name
+            for entry in reads[path.stem]
+            for name in (entry if isinstance(entry, list) else [entry])
+        ]
+        for pattern in patterns:
+            assert fnmatch.filter([tool.name for tool in listing.tools], pattern), pattern
+        for tool in listing.tools:
+            only_reads = any(fnmatch.fnmatchcase(tool.name, pattern) for pattern in patterns)
+            yield HeldOut(path.stem, tool.name, only_reads, propose(path.stem, tool, prefixes))
+
+
 def report() -> str:
     """Write the table.
 
@@ -108,6 +152,12 @@ def report() -> str:
     places = sum(one.places_agree for one in every if one.right)
     lines.append(f"\n{right} of {len(every)} right ({right / len(every):.1%}).")
     lines.append(f"Of these, resource and destination are those of the gold list in {places}.\n")
+    others = list(held_out())
+    proposed = sum(one.proposal is not None for one in others)
+    understated = [f"{one.system} {one.tool}" for one in others if one.is_understated]
+    lines.append(
+        f"Held out: {proposed} of {len(others)} have a proposal; understated: {', '.join(understated) or 'none'}.\n"
+    )
     for one in every:
         if not one.right:
             said = one.proposal

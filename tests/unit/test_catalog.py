@@ -358,6 +358,52 @@ def test_a_review_in_a_terminal(
     assert not states["read_page"]["reviewed"]
 
 
+def test_a_review_shows_a_changed_tool_before_and_after(
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As it was accepted, also after a second change; a kept text with another digest is not shown."""
+    old = {**READ, "inputSchema": {"type": "object", "properties": {"page": {"type": "string"}}}}
+    catalog(bundle, "import-mcp", "--file", tools(tmp_path, old, DELETE))
+    catalog(bundle, "classify")
+    catalog(bundle, "accept", "--all")
+    changed: dict[str, Any] = {}
+    for word in ("Moves", "Deletes"):
+        changed = {**READ, "description": f"{word} a page.", "annotations": {"readOnlyHint": True}}
+        catalog(bundle, "import-mcp", "--file", tools(tmp_path, changed, DELETE))
+    sheet = tmp_path / "todo.csv"
+    assert catalog(bundle, "review", "--csv-out", sheet) == 0
+    row = next(csv.DictReader(io.StringIO(sheet.read_text())))
+    assert "description: Reads a page. -> Deletes a page." in row["changes"]
+
+    def review() -> str:
+        capsys.readouterr()
+        monkeypatch.setattr("typer.prompt", lambda *_, **__: "q")
+        assert catalog(bundle, "review") == 0
+        return capsys.readouterr().out
+
+    shown = review()
+    for line in (
+        "description before: Reads a page.",
+        "description after:  Deletes a page.",
+        "hint readOnlyHint before: -",
+        "hint readOnlyHint after:  true",
+        'argument page before: {"type": "string"}',
+        "argument page after:  -",
+        "your rule: read, standard",
+        "would be proposed now: nothing",
+    ):
+        assert line in shown, line
+    kept = bundle / "catalog" / "wiki.before"
+    kept.write_text(kept.read_text().replace("Reads", "Deletes"))
+    assert "before:" not in review()
+    assert catalog(bundle, "accept", "wiki.read_page") == 0
+    assert catalog(bundle, "import-mcp", "--file", tools(tmp_path, changed, DELETE)) == 0
+    assert "before:" not in review()
+
+
 def test_a_split_tool_is_reviewed_as_its_cases(bundle: Path, tmp_path: Path) -> None:
     """Each value is an operation; the pin is the tool's."""
     schema = {

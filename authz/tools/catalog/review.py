@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from authz.engine import seal_catalog
 from authz.errors import UsageError
+from authz.tools.catalog.before import before_path, compared, read_before, render_before
 from authz.tools.catalog.changes import Change, changes
 from authz.tools.catalog.edited import EditedBundle
 from authz.tools.catalog.files import (
@@ -17,6 +18,7 @@ from authz.tools.catalog.files import (
     parse_catalog,
     render_catalog,
     rules_path,
+    write_files,
 )
 from authz.tools.catalog.propose import EFFECTS, TIERS, Proposal, propose
 from authz.tools.catalog.rules import Rules, read_rules, render_rules, update_rules
@@ -35,6 +37,7 @@ _COLUMNS: Final = (
     "rule",
     "why",
     "description",
+    "changes",
 )
 # Some spreadsheets take the wide forms of these characters for them, and blanks before them for nothing.
 _FORMULA: Final = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")  # noqa: RUF001 - as spreadsheets read them
@@ -63,6 +66,13 @@ class WorklistItem:
     """Proposed rule without `match`; empty without a proposal."""
     why: str = ""
     """Reason of the proposal."""
+    before: Tool | None = None
+    """The tool as it was accepted; None if it did not change, or its earlier form is not kept."""
+
+    @property
+    def differences(self) -> list[tuple[str, str, str]]:
+        """Part, text before and text after, of each part that changed since the tool was accepted."""
+        return compared(self.before, self.tool) if self.before is not None else []
 
     @property
     def risk(self) -> tuple[int, int]:
@@ -111,8 +121,25 @@ def import_listing(bundle: EditedBundle, system: str, listing: Listing) -> list[
                 if kind == "accepted"
                 else render_rules(kind, rules)
             )
+    kept = _kept_before(bundle, system, old)
     bundle.write(files)
+    write_files(bundle.folder, {before_path(catalog_path(bundle.folder, system)): kept})
     return changes(old, listing)
+
+
+def _kept_before(bundle: EditedBundle, system: str, old: Listing) -> str:
+    """Write down the tools that are accepted as they are in the old catalog, and those that were kept already."""
+    path = before_path(catalog_path(bundle.folder, system))
+    states = [tool for tool in bundle.plan.tools() if tool["system"] == system]
+    accepted = {
+        str(tool["operation"]): str(tool["accepted"]) for tool in states if tool["accepted"]
+    }
+    by_name = {tool.name: tool for tool in old.tools}
+    kept = read_before(path, system, accepted)
+    for tool in states:
+        if tool["accepted"] == tool["digest"] and str(tool["tool"]) in by_name:
+            kept[str(tool["operation"])] = by_name[str(tool["tool"])]
+    return render_before(kept)
 
 
 class Catalog:
@@ -150,6 +177,12 @@ class Catalog:
             All tools, reviewed ones last.
         """
         by_name = {tool.name: tool for tool in self.listing.tools}
+        pins = {
+            name: str(tool["accepted"]) for name, tool in self.states.items() if tool["accepted"]
+        }
+        kept = read_before(
+            before_path(catalog_path(self.bundle.folder, self.system)), self.system, pins
+        )
         worklist = []
         for operation, state in self.states.items():
             rule = {
@@ -175,9 +208,18 @@ class Catalog:
                     tier=str(said[1]),
                     rule=rule,
                     why=self.proposed.why.get(operation, ""),
+                    before=kept.get(operation) if state["drifted"] else None,
                 )
             )
         return sorted(worklist, key=lambda i: (i.state == "reviewed", i.risk, i.operation))
+
+    def proposed_now(self, item: WorklistItem) -> Proposal | None:
+        """Propose for a tool as it is now, whether or not a rule covers it.
+
+        Args:
+            item: The tool.
+        """
+        return propose(self.system, item.tool, common_prefixes(self.listing.tools))
 
     def classify(self) -> list[tuple[WorklistItem, Proposal | None]]:
         """Write proposals for the tools that no rule speaks of, in place of earlier proposals.
@@ -324,6 +366,7 @@ def write_csv(items: Iterable[WorklistItem]) -> str:
             "" if item.has_rule else flow(item.rule),
             item.why,
             plain(item.tool.description or ""),
+            "; ".join(f"{part}: {plain(a)} -> {plain(b)}" for part, a, b in item.differences),
         )
         writer.writerow([_cell(text) for text in row])
     return stream.getvalue()
