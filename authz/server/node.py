@@ -13,6 +13,7 @@ from authz.engine import build_profile
 from authz.server.build import build_node
 from authz.server.runtime_state import RuntimeState
 from authz.server.service import close_all, drain_all, start_all
+from authz.server.service_manager import READY, STOPPING, notify
 from authz.telemetry import Logger
 
 __all__ = ["Node"]
@@ -57,6 +58,7 @@ class Node:
         self._log_listeners()
         self._log_changes()
         self._log.info("ready", version=__version__, build_profile=build_profile())
+        notify(READY)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. SIGHUP loads bundle and keys again.
@@ -89,6 +91,7 @@ class Node:
         self._is_closed = True
         grace = self._config.shutdown_grace_period
         self._log.info("stopping", grace_seconds=grace)
+        notify(STOPPING)
         drain_all(self._parts.services, grace, self._log)
         close_all(self._parts.services, self._log)
         self._log.info("stopped")

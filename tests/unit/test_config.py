@@ -600,6 +600,13 @@ def test_a_key_of_an_earlier_version_says_what_to_do(tmp_path: Path) -> None:
     assert refusals(tmp_path, GOOD, variable) == [f"AUTHZ_LIMITS_PROCESSOR: {said}"]
 
 
+def test_the_variables_of_the_command_are_no_keys(tmp_path: Path) -> None:
+    """`authz serve` starts where they are set for `authz status` and `authz task`, for example in a container."""
+    env = dict.fromkeys(("AUTHZ_ADMIN", "AUTHZ_SERVER"), "unix:///run/authz/x.sock")
+
+    assert read(tmp_path, GOOD, env | {"AUTHZ_CONFIG": "x"}) == read(tmp_path, GOOD)
+
+
 def test_the_variables_that_kubernetes_sets_are_no_keys(tmp_path: Path) -> None:
     """It sets them in every pod beside a service named `authz`."""
     env = {

@@ -1,0 +1,175 @@
+"""The pages of docs/operate: each block of commands runs as printed, or says why it does not."""
+
+import json
+import math
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from tests.support.host import ROOT, SYSTEMD, Host
+from tests.support.readme import blocks, matches
+from tests.support.tools import find
+
+PAGES: Final = sorted((ROOT / "docs" / "operate").glob("*.md"))
+# PR_SET_NO_NEW_PRIVS and PR_SET_MDWE are `NoNewPrivileges` and `MemoryDenyWriteExecute` of the unit. A kernel before 6.3 has no MDWE.
+CONFINED: Final = """
+import ctypes, os, sys
+prctl = ctypes.CDLL(None).prctl
+assert prctl(38, 1, 0, 0, 0) == 0
+prctl(65, 1, 0, 0, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+_FENCE: Final = re.compile(r"^(?P<before>.*)\n```(?:sh|console|bash)\n", re.MULTILINE)
+_REASON: Final = re.compile(r"<!-- not run: \S.{10,} -->")
+
+
+def page(name: str) -> Path:
+    """A page."""
+    return ROOT / "docs" / "operate" / f"{name}.md"
+
+
+def run_page(host: Host, name: str) -> list[str]:
+    """Run the blocks of a page in order; return what each printed."""
+    printed = []
+    for block in blocks(page(name).read_text()):
+        printed.append(host.run(block.commands))
+        if block.output is not None:
+            assert matches(block.output, printed[-1]), f"{name}:{block.line}\n{printed[-1]}"
+    assert printed, f"{name} runs nothing"
+    return printed
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_each_block_runs_or_says_why_not(
+    path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """No block is passed over in silence."""
+    marks = [match["before"] for match in _FENCE.finditer(path.read_text())]
+    assert [mark for mark in marks if mark != "<!-- run -->" and not _REASON.fullmatch(mark)] == []
+    record_property("not run", sum(mark != "<!-- run -->" for mark in marks))
+
+
+@pytest.fixture
+def host() -> Any:
+    """A machine with Authz installed; the service does not run yet."""
+    with Host() as made:
+        made.install()
+        yield made
+
+
+def test_systemd_page(host: Host) -> None:
+    """Check, start, look, reload: as printed."""
+    find("systemd-analyze")
+    host.path("/run/authz").chmod(0o750)
+    status, verified = run_page(host, "systemd")[1:3]
+    assert re.search(r"ready\W+yes", status)
+    exposure = re.search(r"Overall exposure level for authz.service: (\d+\.\d)", verified)
+    assert exposure is not None
+    assert float(exposure[1]) <= 1.5
+
+
+def test_the_drop_in_with_tls_fits_the_unit_and_the_configuration(host: Host) -> None:
+    """Systemd reads it, and its variables are a listener with mutual TLS."""
+    find("systemd-analyze")
+    drop_in = SYSTEMD / "tls.conf"
+    folder = host.path("/etc/systemd/system/authz.service.d")
+    folder.mkdir()
+    shutil.copy(drop_in, folder)
+    host.run("systemd-analyze verify --man=no /etc/systemd/system/authz.service")
+    variables = re.findall(r"(?m)^Environment=(.*)$", drop_in.read_text())
+    assert len(variables) == 4
+    exports = " ".join(
+        variable.replace("%d", "/run/credentials/authz.service") for variable in variables
+    )
+    host.run(f"env {exports} authz config validate")
+    with pytest.raises(AssertionError, match="has a key without a certificate"):
+        host.run(f"env {' '.join(exports.split()[:2])} authz config validate")
+
+
+def test_the_node_tells_its_service_manager(host: Host) -> None:
+    """Ready when every listener is open, and when it stops; without new rights, and without memory that is both written and run."""
+    place = host.folder / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(place))
+        manager.settimeout(60)
+        node = subprocess.Popen(
+            [sys.executable, "-c", CONFINED, str(Path(sys.executable).with_name("authz")), "serve"],
+            env={**host.environment, "NOTIFY_SOCKET": str(place)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert manager.recv(64) == b"READY=1"
+            assert re.search(r"ready\W+yes", host.authz("status"))
+            node.send_signal(signal.SIGTERM)
+            assert manager.recv(64) == b"STOPPING=1"
+            _, log = node.communicate(timeout=60)
+        finally:
+            node.kill()
+    assert node.returncode == 0, log
+
+
+def test_bundles_page(host: Host) -> None:
+    """Seal, publish by a link, and go back: the node serves what the link leads to."""
+    bundle = host.path("/srv/authz/bundle")
+    host.run("systemctl start authz")
+    (bundle / "bundle.yaml").write_text(
+        re.sub(r"(?m)^revision:.*$", "", (bundle / "bundle.yaml").read_text()) + "revision: r43\n"
+    )
+    printed = run_page(host, "bundles")
+    assert "MANIFEST.sha256:" in printed[0]
+    assert "quickstart r43" in printed[2]
+    assert "quickstart r43" not in printed[3]
+    assert host.path("/srv/authz/current").readlink() == Path("releases/42")
+
+
+def test_runbook_page(host: Host) -> None:
+    """The first look works on a node that is well."""
+    host.run("systemctl start authz")
+    run_page(host, "runbook")
+
+
+def test_each_alert_has_a_section_and_each_section_an_alert() -> None:
+    """By its `runbook_url`, in the order of severity that the file has."""
+    rules: dict[str, Any] = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())
+    alerts = {
+        rule["alert"]: rule["annotations"]["runbook_url"]
+        for group in rules["groups"]
+        for rule in group["rules"]
+    }
+    sections = re.findall(r"(?m)^## (Authz\w+)$", page("runbook").read_text())
+    assert sorted(sections) == sorted(alerts)
+    assert alerts == {name: f"docs/operate/runbook.md#{name.lower()}" for name in alerts}
+
+
+def test_sizing_has_the_figures_that_were_measured() -> None:
+    """Processor time and memory, rounded up, of the committed results."""
+    text = page("sizing").read_text()
+    rows = json.loads((ROOT / "bench/results/load.json").read_text())["rows"]
+
+    def worst(key: str, **of: object) -> float:
+        busy = [row for row in rows if row["rate"] == 0 and row["concurrency"] in {16, 64}]
+        return float(max(row[key] for row in busy if of.items() <= row.items()))
+
+    for lane in ("python", "fast"):
+        check, proxy = (
+            math.ceil(worst("server_cpu_us", lane=lane, surface=surface) / 10) * 10
+            for surface in ("check", "ext_authz")
+        )
+        assert f"| {lane.capitalize()} lane | {check} µs | {proxy} µs |".lower() in text.lower()
+    for policies in (1000, 10000):
+        memory = math.ceil(worst("rss_mb", policies=policies) / 10) * 10
+        assert f"| a node with {policies:,} policies | {memory} MiB |" in text
+    tasks = json.loads((ROOT / "bench/results/tasks.json").read_text())["memory_mb"]
+    assert f"| 100,000 tasks of three scope entries | {math.ceil(tasks / 10) * 10} MB |" in text
+    sessions = json.loads((ROOT / "bench/results/history.json").read_text())["memory_mb"]
+    assert f"| 100,000 sessions with four labels | {round(sessions, -1):.0f} MB |" in text
