@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Info, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Info,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -130,6 +137,7 @@ class Metrics:
         self.registry = CollectorRegistry(auto_describe=False)
         self._calls = _Calls()
         self.registry.register(self._calls)
+        ProcessCollector(registry=self.registry)
         self._reloads = Counter(
             "authz_policy_reload_total",
             "Loads of bundle and trust, by result.",

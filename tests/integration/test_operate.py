@@ -136,6 +136,13 @@ def test_runbook_page(host: Host) -> None:
     """The first look works on a node that is well."""
     host.run("systemctl start authz")
     run_page(host, "runbook")
+    # The metrics of the pages are there.
+    shown = host.run("curl --silent http://127.0.0.1:8282/metrics")
+    for name in ("runbook", "sizing"):
+        for metric in re.findall(r"\b(?:authz|process)_[a-z_]+\b", page(name).read_text()):
+            assert re.search(rf"(?m)^# TYPE {metric.removesuffix('_info')}\b|^{metric}\b", shown), (
+                metric
+            )
 
 
 def test_each_alert_has_a_section_and_each_section_an_alert() -> None:
