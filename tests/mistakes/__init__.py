@@ -1,0 +1,1 @@
+"""Mistakes in bundles, and whether `authz check` names them."""
