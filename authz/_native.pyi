@@ -36,7 +36,7 @@ class BundleError(ValueError):
     """Authz refused a bundle."""
 
     diagnostics: str
-    """JSON array of `{severity, file, line, column, what, mend}`."""
+    """JSON array of `{severity, file, line, column, what, mend, code}`; `code` is missing where it is empty."""
 
 class TrustError(ValueError):
     """Authz refused trust sources; the text names each source and its fix."""
@@ -106,6 +106,16 @@ class Plan:
 
         Returns:
             JSON object: carried (a count), changed, added, removed (names, each with its kind).
+        """
+
+    def lint(self, issuers: set[str] | None = None) -> str:
+        """Finds parts that can have no effect, or that nobody can ever use.
+
+        Args:
+            issuers: Aliases of the issuers of the configuration. `None`: not known.
+
+        Returns:
+            JSON array, as `BundleError.diagnostics`.
         """
 
     def describe(self) -> str:

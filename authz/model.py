@@ -50,6 +50,8 @@ class Diagnostic:
     """Fix; may be empty."""
     severity: Severity = Severity.ERROR
     """Error or warning."""
+    code: str = ""
+    """Name of the check that found it, for example `no-rule`; may be empty."""
 
     def __str__(self) -> str:
         """`file:line:column: what. mend`; not every part ends its own sentence."""

@@ -1,5 +1,6 @@
-"""The bundle: `folder` reads its files, `compile` makes a plan of them that has passed the bundle's own tests."""
+"""The bundle: `folder` reads its files, `check` looks for mistakes, `compile` makes a plan that has passed the bundle's own tests."""
 
+from authz.bundle.check import CheckedBundle, CheckFacts, check_bundle, with_stand_ins
 from authz.bundle.compile import (
     CompiledBundle,
     TestFailure,
@@ -11,11 +12,15 @@ from authz.bundle.folder import MANIFEST, read_folder, seal_folder
 
 __all__ = [
     "MANIFEST",
+    "CheckFacts",
+    "CheckedBundle",
     "CompiledBundle",
     "TestFailure",
     "TestResults",
+    "check_bundle",
     "compile_bundle",
     "read_folder",
     "read_results",
     "seal_folder",
+    "with_stand_ins",
 ]

@@ -2,12 +2,13 @@
 
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from authz.bundle import read_folder
-from authz.cli.options import BundleFolder, Vars, offline_variables
+from authz.bundle import CheckFacts, check_bundle, read_folder
+from authz.cli.options import BundleFolder, ConfigFile, Vars, configuration, variables
 from authz.cli.render import CommandExit, Terminal
 from authz.engine import Plan
 
@@ -25,14 +26,32 @@ def register(app: typer.Typer) -> None:
 def check(
     *,
     folder: BundleFolder,
+    config: ConfigFile = None,
     var: Vars = None,
     strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
 ) -> None:
-    """Compile a bundle and print every error and warning. Exit code 3 if it is not valid."""
+    """Compile a bundle and print every error and warning. Exit code 3 if it is not valid.
+
+    With --config, the variables and the issuers that the bundle names are looked up in that configuration.
+    """
     terminal = Terminal()
-    bundle = read_folder(folder)
-    plan = Plan.compile(bundle, offline_variables(bundle, var, terminal.note))
-    terminal.diagnostics(plan.warnings)
+    checked = check_bundle(read_folder(folder), _facts(config, var), terminal.note)
+    terminal.diagnostics(checked.warnings)
+    _print_summary(terminal, checked.plan)
+    if strict and checked.warnings:
+        raise CommandExit(_REFUSED)
+
+
+def _facts(config: Path | None, var: list[str] | None) -> CheckFacts:
+    given = variables(var)
+    if config is None:
+        return CheckFacts(given)
+    loaded = configuration(config, None)
+    return CheckFacts({**loaded.vars, **given}, tuple(loaded.trust.issuers), is_complete=True)
+
+
+def _print_summary(terminal: Terminal, plan: Plan) -> None:
+    """Print what the bundle has, and which refusals `mode` does not soften."""
     terminal.line(
         f"{plan.name} {plan.revision} {plan.digest[:12]}: {plan.policy_count} policies, "
         f"{plan.operation_count} operations of {len(plan.systems)} systems"
@@ -48,5 +67,3 @@ def check(
         terminal.line(
             f"enforced where the agent or its task is not known, since it may be: {shown}"
         )
-    if strict and plan.warnings:
-        raise CommandExit(_REFUSED)

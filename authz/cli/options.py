@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from authz.bundle import with_stand_ins
 from authz.config import Config, Loaded, load_with_origins, parse_assignment
 from authz.config.load import Assignment
-from authz.engine import bundle_variables
 from authz.errors import UsageError
 from authz.model import BundleFiles
 from authz_client.v1 import decision_pb2
@@ -157,8 +157,6 @@ def offline_variables(
 ) -> dict[str, str]:
     """Read `--var`, and use a stand-in for each variable that was not given.
 
-    A node refuses a bundle if a variable has no value. A command that only reads the bundle does not need the value.
-
     Args:
         bundle: The bundle's files.
         given: Values as given.
@@ -170,14 +168,7 @@ def offline_variables(
     Raises:
         UsageError: A value is not NAME=VALUE.
     """
-    values = variables(given)
-    for name in bundle_variables(bundle):
-        if name not in values:
-            values[name] = f"{name.lower().replace('_', '-')}.example"
-            note(
-                f"${{{name}}} has no value; here it is {values[name]}. Give --var {name}=VALUE to change it"
-            )
-    return values
+    return with_stand_ins(bundle, variables(given), note)
 
 
 def variables(given: Sequence[str] | None) -> dict[str, str]:

@@ -64,6 +64,7 @@ def diagnostics_of(text: str) -> tuple[Diagnostic, ...]:
             column=int(item.get("column") or 0),
             mend=str(item.get("mend", "")),
             severity=Severity(item.get("severity", "error")),
+            code=str(item.get("code", "")),
         )
         for item in items[:_MAX_SHOWN]
     )

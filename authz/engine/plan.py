@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -132,6 +132,17 @@ class Plan:
     def warnings(self) -> tuple[Diagnostic, ...]:
         """Errors that do not refuse the bundle."""
         return diagnostics_of(self.native.warnings)
+
+    def lint(self, issuers: Collection[str] | None = None) -> tuple[Diagnostic, ...]:
+        """Find parts of the bundle that can have no effect, or that nobody can ever use.
+
+        Args:
+            issuers: Aliases of the issuers of the configuration. `None`: not known, so aliases are not looked up.
+
+        Returns:
+            Warnings, each with the code of its check.
+        """
+        return diagnostics_of(self.native.lint(None if issuers is None else set(issuers)))
 
     @property
     def directories(self) -> tuple[Directory, ...]:

@@ -63,7 +63,9 @@ class Terminal:
         """Print defects, one a line."""
         for diagnostic in found:
             error = diagnostic.severity is Severity.ERROR
-            kind = Text("error: " if error else "warning: ", style="red" if error else "yellow")
+            name = "error" if error else "warning"
+            code = f"[{diagnostic.code}]" if diagnostic.code and not error else ""
+            kind = Text(f"{name}{code}: ", style="red" if error else "yellow")
             self.err.print(kind + Text(str(diagnostic)))
 
     def error(self, error: AuthzError) -> None:

@@ -24,6 +24,9 @@ pub struct Diagnostic {
     pub what: String,
     /// How to mend it, in sentences; may be empty.
     pub mend: String,
+    /// Name of the check, for the warnings of `authz check`; otherwise empty.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub code: &'static str,
 }
 
 /// What follows from a diagnostic.
@@ -62,7 +65,15 @@ impl Diagnostic {
             severity,
             what: what.into(),
             mend: mend.into(),
+            code: "",
         }
+    }
+
+    /// Names the check that made the diagnostic.
+    #[must_use]
+    pub const fn with_code(mut self, code: &'static str) -> Self {
+        self.code = code;
+        self
     }
 }
 
@@ -74,7 +85,10 @@ impl fmt::Display for Diagnostic {
             (line, column) => write!(f, "{}:{line}:{column}: ", self.file)?,
         }
         if self.severity == Severity::Warning {
-            f.write_str("warning: ")?;
+            match self.code {
+                "" => f.write_str("warning: ")?,
+                code => write!(f, "warning[{code}]: ")?,
+            }
         }
         f.write_str(&self.what)?;
         if self.mend.is_empty() { Ok(()) } else { write!(f, ". {}", self.mend) }

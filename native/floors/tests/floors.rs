@@ -86,6 +86,8 @@ const KERNEL: &[&str] = &[
     "soften",
     "task",
     "decide",
+    "examples",
+    "lint",
     "source",
     "test_support",
 ];

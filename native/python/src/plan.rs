@@ -1,12 +1,13 @@
 //! Compiled bundles and fetched directories.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
 use authz_kernel::decision::Time;
 use authz_kernel::diagnostic::{Diagnostic, Diagnostics};
 use authz_kernel::directories::DirectoryEntries;
+use authz_kernel::lint::LintFacts;
 use authz_kernel::model::Location;
 use authz_kernel::pause::Pause;
 use authz_kernel::plan::{Plan, PlanCompiler};
@@ -105,6 +106,12 @@ impl PyPlan {
     #[getter]
     fn warnings(&self) -> PyResult<String> {
         json_text(&self.plan.warnings())
+    }
+
+    #[pyo3(signature = (issuers=None))]
+    fn lint(&self, py: Python<'_>, issuers: Option<BTreeSet<String>>) -> PyResult<String> {
+        let facts = LintFacts { issuers };
+        detach_json(py, || self.plan.lint(&facts))
     }
 
     fn describe(&self, py: Python<'_>) -> PyResult<String> {

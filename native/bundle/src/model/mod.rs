@@ -7,6 +7,7 @@ mod destination;
 mod history;
 mod mode;
 mod operation;
+mod places;
 mod resource;
 mod role;
 mod route;
@@ -29,6 +30,7 @@ pub use history::{
 };
 pub use mode::{Mode, ModeRule, Modes};
 pub use operation::{DestinationRule, Effect, Operation, ResourceRule, Split};
+pub use places::{Places, ScopePlace};
 pub use resource::{Collection, Derive, Distinct, LabelKind, Raises, ResourcePattern, Spelling};
 pub use role::{AgentMemory, ClaimTest, Isolation, OnBehalf, RoleMembers, SubjectMatch};
 pub use route::{ArgumentSource, IgnoredPart, RouteSpec, RouteTarget};
@@ -103,6 +105,8 @@ pub struct Model {
     pub tests: BTreeMap<String, Vec<u8>>,
     /// Values of `${…}` when the bundle was read.
     pub vars: BTreeMap<String, String>,
+    /// Places of parts whose own type has none.
+    pub places: Places,
     /// Warnings of the reader.
     pub warnings: Vec<Diagnostic>,
     /// Number of warnings, the first ones, that do not depend on the time of reading.

@@ -86,6 +86,9 @@ pub(super) fn manifest(said: Manifest, model: &mut Model, found: &mut Diagnostic
         }
         None => super::revision_of(&build.model.digest),
     };
+    let place = |at: super::Mark| at.within(file);
+    build.model.places.tasks = said.tasks.as_ref().map(|word| place(word.at));
+    build.model.places.implicit = said.implicit_tasks.as_ref().map(|said| place(said.at));
     let word = said.tasks.map(|word| word.value);
     build.model.tasks.optional = word == Some(TasksWord::Optional);
     build.later(file, "sequence", said.sequence.as_ref());
@@ -650,9 +653,8 @@ impl ModelBuilder<'_> {
                 self.found.error(&id.at.within(file), what, mend);
                 continue;
             };
-            if self.declare(file, "tier", id, ids::refuse).is_none() {
-                continue;
-            }
+            let Some(at) = self.declare(file, "tier", id, ids::refuse) else { continue };
+            self.model.places.tiers.extend(Tier::ALL.get(index).map(|tier| (*tier, at)));
             let max_age = entry.max_age.as_ref().and_then(|text| {
                 let duration = duration(&text.value);
                 if duration.is_none() {

@@ -309,6 +309,7 @@ impl ModelBuilder<'_> {
         };
         operation.abortable = said.abortable;
         operation.reviewed = true;
+        self.model.places.meanings.insert(operation.id.clone(), at.clone());
         if let Some(yields) = said.yields {
             operation.yields = self.yields(file, yields);
         }

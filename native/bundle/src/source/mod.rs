@@ -385,7 +385,8 @@ fn policy(
             let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
             let number = |n: usize| u32::try_from(n).unwrap_or(0);
             let mark = Mark { line: number(line), column: number(column) };
-            found.error(&mark.within(path), error.what, error.mend);
+            let at = mark.within(path);
+            found.push(Diagnostic::error(&at, error.what, error.mend).with_code(error.code));
             None
         }
     }

@@ -15,8 +15,8 @@ use super::yaml::{At, Entries, Many};
 use crate::diagnostic::{clip, unknown};
 use crate::ids;
 use crate::model::{
-    Declared, Effect, ImplicitRule, LimitRule, Location, Operation, ParamType, ScopeRule,
-    SelectorRule, Slot, Template, Tier,
+    Declared, Effect, ImplicitRule, LimitRule, Location, Operation, ParamType, ScopePlace,
+    ScopeRule, SelectorRule, Slot, Template, Tier,
 };
 use crate::prompt;
 use authz_base::spiffe::overlap;
@@ -174,9 +174,19 @@ fn read(
             let what = format!("more than {MOST_TEMPLATES} templates");
             return build.found.error(&at, what, "Join some of them: parameters tell them apart.");
         }
-        let mut reading =
-            TemplateReading { file, build: &mut *build, operations, params: BTreeMap::new() };
+        let mut reading = TemplateReading {
+            file,
+            build: &mut *build,
+            operations,
+            params: BTreeMap::new(),
+            entries: Vec::new(),
+        };
         let template = reading.template(entry, at);
+        let entries = std::mem::take(&mut reading.entries);
+        if let Some(cap) = &entry.tier_cap {
+            build.model.places.tier_caps.insert(id.value.clone(), cap.at.within(file));
+        }
+        build.model.places.scopes.insert(id.value.clone(), entries);
         let rules: usize = build.model.templates.values().map(|t| t.scope.len()).sum();
         if rules + template.scope.len() > MOST_RULES {
             let what = format!("the scopes of all templates have more than {MOST_RULES} entries");
@@ -201,6 +211,8 @@ struct TemplateReading<'a, 'b> {
     /// Sorted by id.
     operations: &'a [Operation],
     params: BTreeMap<String, ParamType>,
+    /// Entries of the scope that were read so far.
+    entries: Vec<ScopePlace>,
 }
 
 impl<'a> TemplateReading<'a, '_> {
@@ -391,6 +403,7 @@ impl<'a> TemplateReading<'a, '_> {
             .all(|one| self.build.model.collections.contains_key(one));
         let all: &'a [Operation] = self.operations;
         let mut reached = false;
+        let first = scope.len();
         for index in operations {
             let Some(operation) = all.get(index) else { continue };
             let collection = operation.resource.as_ref().map(|rule| rule.collection.as_str());
@@ -423,6 +436,8 @@ impl<'a> TemplateReading<'a, '_> {
                 uses: said.uses.as_ref().map(|uses| uses.value),
             });
         }
+        let allowed = scope.iter().skip(first).map(|rule| rule.operation.clone()).collect();
+        self.entries.push(ScopePlace { operations: allowed, at: at.within(self.file) });
         let known = said
             .system
             .as_ref()

@@ -15,16 +15,20 @@ pub(crate) struct VarError {
     pub(crate) offset: usize,
     pub(crate) what: String,
     pub(crate) mend: String,
+    /// Code of the diagnostic; empty where it has none.
+    pub(crate) code: &'static str,
 }
+
+/// Code of the error that a variable has no value.
+pub(crate) const UNKNOWN: &str = "unknown-variable";
 
 /// Replaces each `${name}` by the value of the variable; `$${` stands for a plain `${`.
 pub(crate) fn fill(text: &str, vars: &BTreeMap<String, String>) -> Result<String, VarError> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
-        let fail = |what: String, mend: String| {
-            Err(VarError { offset: text.len() - rest.len() + before.len(), what, mend })
-        };
+        let offset = text.len() - rest.len() + before.len();
+        let fail = |what: String, mend: String| Err(VarError { offset, what, mend, code: "" });
         if let Some(plain) = before.strip_suffix('$') {
             out.push_str(plain);
             out.push_str("${");
@@ -40,7 +44,8 @@ pub(crate) fn fill(text: &str, vars: &BTreeMap<String, String>) -> Result<String
                 vars.keys().map(|name| (name.as_str(), None)).collect();
             let (what, mend) = unknown("variable", name, declared);
             let mend = format!("{mend} Variables are set under `vars` in the configuration.");
-            return fail(what, mend.trim_start().to_owned());
+            let mend = mend.trim_start().to_owned();
+            return Err(VarError { offset, what, mend, code: UNKNOWN });
         };
         out.push_str(value);
         if out.len() > LONGEST {

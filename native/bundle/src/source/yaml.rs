@@ -50,7 +50,7 @@ pub fn read<T: DeserializeOwned>(
 ) -> Result<T, Diagnostic> {
     let mut node = tree(file, bytes)?;
     let at = |mark: Mark| mark.within(file);
-    node.fill(vars).map_err(|e| Diagnostic::error(&at(e.at), e.what, e.mend))?;
+    node.fill(vars).map_err(|e| Diagnostic::error(&at(e.at), e.what, e.mend).with_code(e.code))?;
     T::deserialize(&node).map_err(|e| Diagnostic::error(&at(e.at), e.what, e.mend))
 }
 
@@ -161,6 +161,7 @@ impl YamlNode {
                         at: self.at,
                         what: e.what,
                         mend: e.mend,
+                        code: e.code,
                     })?;
                 }
                 Ok(())
@@ -237,6 +238,8 @@ pub struct YamlError {
     at: Mark,
     what: String,
     mend: String,
+    /// Code of the diagnostic; empty where it has none.
+    code: &'static str,
 }
 
 impl YamlError {
@@ -258,7 +261,7 @@ impl std::error::Error for YamlError {}
 
 impl de::Error for YamlError {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self { at: Mark::default(), what: message.to_string(), mend: String::new() }
+        Self { at: Mark::default(), what: message.to_string(), mend: String::new(), code: "" }
     }
 
     fn invalid_type(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
@@ -298,7 +301,7 @@ impl YamlError {
             None => String::new(),
         };
         let what = format!("unknown {kind} `{}`; known: {}", clip(name), expected.join(", "));
-        Self { at: Mark::default(), what, mend }
+        Self { at: Mark::default(), what, mend, code: "" }
     }
 }
 

@@ -3,35 +3,46 @@
 use std::sync::Arc;
 
 use authz_base::principal::MAX_CHAIN;
+use smallvec::SmallVec;
 
-use super::{caller_facts, has_subject, located, requirements, satisfied};
+use super::{UNPROVED_SUBJECT, caller_facts, has_subject, located, requirements, satisfied};
 use crate::decision::{Facts, PolicyEffect, ReasonCode, Time};
 use crate::evaluate::could::{Could, Prospect, said};
 use crate::evaluate::{self, ContextFacts, Known};
 use crate::mcp::{self, Traffic};
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
-use crate::schema::OWN_SYSTEM;
+use crate::policy::Placed;
+use crate::schema::{Key, Keys, OWN_SYSTEM};
 use crate::soften::{CallPlace, RefusedCall};
 use crate::task::{self, SubjectProof, TaskView};
 
 /// The chain of one caller, against every operation.
 #[derive(Debug)]
-pub struct Prospects<'a> {
-    plan: &'a Plan,
-    facts: &'a Facts<'a>,
-    now: Time,
-    chain: Vec<Arc<Known>>,
+pub struct Prospects<'p, 'f> {
+    pub(super) plan: &'p Plan,
+    pub(super) facts: &'f Facts<'f>,
+    pub(super) now: Time,
+    pub(super) chain: Vec<Arc<Known>>,
+    /// Context keys that count as unknown although the facts tell them.
+    open: Keys,
 }
 
-impl<'a> Prospects<'a> {
+impl<'p, 'f> Prospects<'p, 'f> {
     /// Prepares to judge every operation for one chain. Where the chain is empty, only what is merely observed could be
     /// permitted.
     #[must_use]
-    pub fn new(plan: &'a Plan, facts: &'a Facts<'a>, now: Time) -> Self {
+    pub fn new(plan: &'p Plan, facts: &'f Facts<'f>, now: Time) -> Self {
         let chain = if facts.chain.len() > MAX_CHAIN { &[] } else { facts.chain };
         let chain = chain.iter().map(|principal| plan.principal(principal)).collect();
-        Self { plan, facts, now, chain }
+        Self { plan, facts, now, chain, open: Keys::default() }
+    }
+
+    /// Prepares to judge every operation for one chain in any task, at any time, with any proof.
+    pub(crate) fn anyhow(plan: &'p Plan, facts: &'f Facts<'f>) -> Self {
+        let mut open = Keys::default();
+        Key::ALL.into_iter().for_each(|key| open.insert(key));
+        Self { open, ..Self::new(plan, facts, Time(0)) }
     }
 
     /// Whether the operation could be permitted, with some arguments and after some step-up.
@@ -99,16 +110,39 @@ impl<'a> Prospects<'a> {
 
     /// Whether nothing stands against the operation, whatever its arguments.
     fn is_open(&self, operation: &Operation, prepared: &Prepared) -> bool {
-        let (plan, facts, chain) = (self.plan, self.facts, self.chain.as_slice());
+        self.hopeless(operation).is_empty()
+            && self.weigh(operation, prepared).is_some_and(|weighed| weighed.is_open())
+    }
+
+    /// Requirements of the operation's own tier that nothing lifts.
+    pub(crate) fn hopeless(&self, operation: &Operation) -> Vec<&'static str> {
+        let facts = self.facts;
+        let mut hopeless = requirements(self.plan, facts, operation.tier).hopeless;
         let proof = located::subject_proof(facts, has_subject(facts));
-        let hopeless = !requirements(plan, facts, operation.tier).hopeless.is_empty();
-        if hopeless || (operation.tier >= Tier::High && proof == SubjectProof::Asserted) {
-            return false;
+        if operation.tier >= Tier::High && proof == SubjectProof::Asserted {
+            hopeless.push(UNPROVED_SUBJECT);
         }
+        hopeless
+    }
+
+    /// Context keys that count as unknown although they are known before a request.
+    fn open_keys(&self, operation: &Operation) -> Keys {
+        let mut open = self.open;
+        if self.plan.may_raise(operation) {
+            open.insert(Key::Tier);
+        }
+        open
+    }
+
+    /// Results of all rules of an operation, before its arguments are known. `None`: the facts have no form that policies can
+    /// read.
+    pub(crate) fn weigh(&self, operation: &Operation, prepared: &Prepared) -> Option<Weighed<'p>> {
+        let (plan, facts, chain) = (self.plan, self.facts, self.chain.as_slice());
         let words = &plan.words;
         let satisfied = satisfied(plan, facts, operation.tier);
+        let open = self.open_keys(operation);
         let context = words.context(
-            said(prepared.slice.keys),
+            said(prepared.slice.keys, open),
             &ContextFacts {
                 tier: i64::from(operation.tier as u8),
                 satisfied: &satisfied,
@@ -118,31 +152,83 @@ impl<'a> Prospects<'a> {
         let collection = operation.resource.as_ref().map(|rule| rule.collection.as_str());
         let aim = words.aim(&operation.system, collection);
         let system = words.system(&operation.system);
-        let store = prepared.slice.store;
-        let (Ok(context), Ok(entities)) =
-            (context, evaluate::store(store, &prepared.base, chain, &system))
-        else {
-            return false;
-        };
-        let prospect = Prospect::new(words, &prepared.base, chain, &aim, &context, &entities)
-            .with_tier_open(plan.may_raise(operation));
-        let mut permitted = vec![false; chain.len()];
+        let context = context.ok()?;
+        let entities =
+            evaluate::store(prepared.slice.store, &prepared.base, chain, &system).ok()?;
+        let prospect =
+            Prospect::new(words, &prepared.base, chain, &aim, &context, &entities).with_open(open);
+        let mut weighed = Weighed::new(chain.len());
         for (index, rule) in prepared.slice.policies() {
-            let Some(placed) = plan.policies.get(index) else { return false };
-            // What a step-up lifts stands against nothing.
-            if rule.effect == PolicyEffect::Forbid && placed.policy.stepup.is_some() {
-                continue;
-            }
-            for (position, permitted) in permitted.iter_mut().enumerate() {
-                match (rule.effect, prospect.judge(rule, position)) {
-                    (PolicyEffect::Permit, Could::Perhaps | Could::Always) => *permitted = true,
-                    (PolicyEffect::Forbid, Could::Always) => return false,
-                    (PolicyEffect::Permit, Could::Never)
-                    | (PolicyEffect::Forbid, Could::Never | Could::Perhaps) => {}
-                }
+            weighed.count(plan.policies.get(index)?, rule.effect, |position| {
+                prospect.judge(rule, position)
+            });
+        }
+        Some(weighed)
+    }
+}
+
+/// Results of the rules of one operation, before its arguments are known.
+pub(crate) struct Weighed<'a> {
+    /// The best permit of each principal.
+    permitted: SmallVec<[Could; 4]>,
+    /// Permits that could fire for a principal.
+    pub(crate) permits: SmallVec<[(&'a Placed, Could); 4]>,
+    /// Forbids that could fire for a principal and that nothing lifts.
+    pub(crate) forbids: SmallVec<[(&'a Placed, Could); 4]>,
+    /// Forbids that could fire for a principal and that a step-up lifts.
+    pub(crate) stepups: SmallVec<[(&'a Placed, Could); 4]>,
+}
+
+impl<'a> Weighed<'a> {
+    fn new(principals: usize) -> Self {
+        Self {
+            permitted: SmallVec::from_elem(Could::Never, principals),
+            permits: SmallVec::new(),
+            forbids: SmallVec::new(),
+            stepups: SmallVec::new(),
+        }
+    }
+
+    fn count(&mut self, placed: &'a Placed, effect: PolicyEffect, judge: impl Fn(usize) -> Could) {
+        let mut worst = Could::Never;
+        for (position, permitted) in self.permitted.iter_mut().enumerate() {
+            let result = judge(position);
+            worst = worst.max(result);
+            if effect == PolicyEffect::Permit {
+                *permitted = result.max(*permitted);
             }
         }
-        permitted.into_iter().all(|permitted| permitted)
+        if worst == Could::Never {
+            return;
+        }
+        let list = match (effect, &placed.policy.stepup) {
+            (PolicyEffect::Permit, _) => &mut self.permits,
+            (PolicyEffect::Forbid, Some(_)) => &mut self.stepups,
+            (PolicyEffect::Forbid, None) => &mut self.forbids,
+        };
+        list.push((placed, worst));
+    }
+
+    /// Positions of the principals for whom no permit could fire.
+    pub(crate) fn without_permit(&self) -> impl Iterator<Item = usize> {
+        let all = self.permitted.iter().enumerate();
+        all.filter(|(_, best)| **best == Could::Never).map(|(position, _)| position)
+    }
+
+    /// Whether a permit fires for every principal whatever the arguments.
+    pub(crate) fn is_surely_permitted(&self) -> bool {
+        self.permitted.iter().all(|best| *best == Could::Always)
+    }
+
+    /// Forbids that fire whatever the arguments, and that nothing lifts.
+    pub(crate) fn certain_forbids(&self) -> impl Iterator<Item = &'a Placed> {
+        let certain = self.forbids.iter().filter(|(_, could)| *could == Could::Always);
+        certain.map(|(placed, _)| *placed)
+    }
+
+    /// Whether nothing stands against the operation. What a step-up lifts stands against nothing.
+    pub(crate) fn is_open(&self) -> bool {
+        self.without_permit().next().is_none() && self.certain_forbids().next().is_none()
     }
 }
 

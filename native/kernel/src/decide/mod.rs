@@ -28,6 +28,7 @@ use crate::schema::{Key, Keys, OWN_SYSTEM};
 use crate::task::SubjectProof;
 
 pub use could::Prospects;
+pub(crate) use could::Weighed;
 use granted::GrantCover;
 use resolve::Resolved;
 use split::Chosen;
@@ -35,6 +36,9 @@ use verdict::Tally;
 
 /// Age of a credential that does not say when it was issued: as old as can be, without overflow in policies.
 const AGELESS: i64 = 1 << 53;
+
+/// Requirement of high tiers.
+const UNPROVED_SUBJECT: &str = "a subject that is proved, not asserted";
 
 /// Decides a request.
 ///
@@ -391,7 +395,7 @@ fn judge(
     }
     let mut requirements = requirements(plan, facts, tier);
     if tier >= Tier::High && located::subject_proof(facts, subject) == SubjectProof::Asserted {
-        requirements.hopeless.push("a subject that is proved, not asserted");
+        requirements.hopeless.push(UNPROVED_SUBJECT);
     }
     decision.redeems = grant.map(|(index, _)| index);
     let mut bounds = located::bounds(plan, facts, operation, tier, resolved, grant);
@@ -509,7 +513,7 @@ pub(crate) struct Unmet {
     /// Those that a step-up can supply.
     kinds: Vec<&'static str>,
     /// Those that none can.
-    hopeless: Vec<&'static str>,
+    pub(crate) hopeless: Vec<&'static str>,
 }
 
 fn requirements(plan: &Plan, facts: &Facts<'_>, tier: Tier) -> Unmet {

@@ -58,8 +58,8 @@ pub(crate) struct Prospect<'a> {
     chain: &'a [Arc<Known>],
     aim: &'a Aim,
     evaluators: SmallVec<[Evaluator<'a>; 4]>,
-    /// The tier may be higher than the operation's own.
-    is_tier_open: bool,
+    /// Context keys that count as unknown, although they are known before a request is made.
+    open: Keys,
 }
 
 impl<'a> Prospect<'a> {
@@ -93,12 +93,12 @@ impl<'a> Prospect<'a> {
                 Evaluator::new(request, entities, Extensions::all_available())
             })
             .collect();
-        Self { words, chain, aim, evaluators, is_tier_open: false }
+        Self { words, chain, aim, evaluators, open: Keys::default() }
     }
 
-    /// Says whether something may raise the tier above the operation's own.
-    pub(crate) fn with_tier_open(self, is_tier_open: bool) -> Self {
-        Self { is_tier_open, ..self }
+    /// Takes these context keys for unknown, too. For example, the tier where something may raise it.
+    pub(crate) fn with_open(self, open: Keys) -> Self {
+        Self { open, ..self }
     }
 
     /// Judges a rule for the principal at `index`.
@@ -147,12 +147,11 @@ impl<'a> Prospect<'a> {
     }
 
     fn body(&self, rule: &Rule, body: &Expr, evaluator: &Evaluator<'_>) -> Could {
-        let is_tier_open = self.is_tier_open && rule.keys.contains(Key::Tier);
-        let is_read = |key: &Key| !key.is_known_before_request() && rule.keys.contains(*key);
-        let unsaid = is_tier_open || Key::ALL.iter().any(is_read);
+        let is_unsaid = |key: &Key| is_unsaid(*key, self.open) && rule.keys.contains(*key);
+        let unsaid = Key::ALL.iter().any(is_unsaid);
         let slots = SlotEnv::new();
         let value = if unsaid {
-            let mut unknown = |expr: &Expr| unknown(expr, is_tier_open);
+            let mut unknown = |expr: &Expr| unknown(expr, self.open);
             evaluator.partial_interpret(&super::syntax::bare(body, &mut unknown), &slots)
         } else {
             evaluator.partial_interpret(body, &slots)
@@ -176,11 +175,16 @@ impl<'a> Prospect<'a> {
     }
 }
 
+/// Whether the value of a context key is not known.
+const fn is_unsaid(key: Key, open: Keys) -> bool {
+    !key.is_known_before_request() || open.contains(key)
+}
+
 /// Keys of the context with a value that is known.
-pub(crate) fn said(keys: Keys) -> Keys {
+pub(crate) fn said(keys: Keys, open: Keys) -> Keys {
     let mut said = Keys::default();
     for key in Key::ALL {
-        if keys.contains(key) && key.is_known_before_request() {
+        if keys.contains(key) && !is_unsaid(key, open) {
             said.insert(key);
         }
     }
@@ -188,12 +192,9 @@ pub(crate) fn said(keys: Keys) -> Keys {
 }
 
 /// What stands for an expression that reads the context.
-fn unknown(expr: &Expr, is_tier_open: bool) -> Option<Expr> {
+fn unknown(expr: &Expr, open: Keys) -> Option<Expr> {
     let is_context = |expr: &Expr| matches!(expr.expr_kind(), ExprKind::Var(Var::Context));
-    let is_unsaid = |name: &str| {
-        (is_tier_open && name == Key::Tier.as_str())
-            || Key::parse(name).is_some_and(|key| !key.is_known_before_request())
-    };
+    let is_unsaid = |name: &str| Key::parse(name).is_some_and(|key| is_unsaid(key, open));
     let stands = |name: &str| Expr::unknown(Unknown::new_untyped(name.to_owned()));
     match expr.expr_kind() {
         ExprKind::GetAttr { expr: of, attr } if is_context(of) => {

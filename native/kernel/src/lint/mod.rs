@@ -1,0 +1,30 @@
+//! Warnings about a bundle that compiles: parts of it that can have no effect, or that nobody can ever use.
+//!
+//! They are for `authz check`. A node that loads a bundle does not look for them: they cost up to a second.
+//! [`access`] finds what nobody can do, [`unused`] what nothing reads. Each warning has the code of its check.
+
+mod access;
+mod unused;
+
+use std::collections::BTreeSet;
+
+use crate::diagnostic::Diagnostics;
+use crate::plan::Plan;
+
+/// Facts of a configuration that warnings depend on.
+#[derive(Clone, Debug, Default)]
+pub struct LintFacts {
+    /// Aliases of the issuers that the node trusts. `None`: not known, so no alias is looked up.
+    pub issuers: Option<BTreeSet<String>>,
+}
+
+impl Plan {
+    /// Warnings about parts that can have no effect, or that nobody can ever use.
+    #[must_use]
+    pub fn lint(&self, facts: &LintFacts) -> Diagnostics {
+        let mut found = Diagnostics::new();
+        access::check(self, &mut found);
+        unused::check(self, facts, &mut found);
+        found
+    }
+}

@@ -1,0 +1,132 @@
+//! Roles, labels and collections that have no effect, and issuers that the configuration lacks.
+
+use std::collections::BTreeSet;
+
+use super::LintFacts;
+use crate::diagnostic::{Diagnostic, Diagnostics, unknown};
+use crate::model::{AgentMemory, Location, Model, RoleMembers};
+use crate::plan::Plan;
+
+pub(super) fn check(plan: &Plan, facts: &LintFacts, found: &mut Diagnostics) {
+    let model = plan.model();
+    roles(plan, found);
+    collections(model, found);
+    labels(model, found);
+    if let Some(issuers) = &facts.issuers {
+        unknown_issuers(model, issuers, found);
+    }
+}
+
+fn warn(found: &mut Diagnostics, code: &'static str, at: &Location, what: String, fix: String) {
+    found.push(Diagnostic::warning(at, what, fix).with_code(code));
+}
+
+/// Roles that no policy names, and that have no other effect.
+fn roles(plan: &Plan, found: &mut Diagnostics) {
+    let model = plan.model();
+    let names = plan.policies.iter().flat_map(|placed| &placed.policy.reading.names);
+    let mut named: BTreeSet<&str> = names
+        .filter_map(|name| match name.kind.as_str() {
+            "Role" => Some(name.id.as_str()),
+            "Kind" => name.id.strip_prefix("approve:"),
+            _ => None,
+        })
+        .collect();
+    let stepups = plan.policies.iter().filter_map(|placed| placed.policy.stepup.as_deref());
+    named.extend(stepups.filter_map(|kind| kind.strip_prefix("approve:")));
+    named.extend(model.templates.values().flat_map(|one| &one.starters).map(String::as_str));
+    named.extend(model.modes.agents.keys().map(String::as_str));
+    let unused = model
+        .roles
+        .iter()
+        .filter(|(name, members)| !named.contains(name.as_str()) && !has_settings(members));
+    for (name, members) in unused {
+        let (code, whose) = match members.agents.is_empty() {
+            true => ("unused-role", "people"),
+            false => ("unused-agents", "agents"),
+        };
+        let what = format!("no policy names the role `{name}`, so it gives its {whose} nothing");
+        let fix = format!(
+            "Name it in a policy, for example `permit (principal in Role::\"{name}\", …)`, or remove it."
+        );
+        warn(found, code, &members.at, what, fix);
+    }
+}
+
+/// Whether a role does something beside being named by policies.
+fn has_settings(members: &RoleMembers) -> bool {
+    members.harness
+        || members.is_implicit
+        || members.subject.is_some()
+        || members.memory != AgentMemory::default()
+}
+
+/// Collections that no operation acts on.
+fn collections(model: &Model, found: &mut Diagnostics) {
+    let rules = model.operations.iter().filter_map(|operation| operation.resource.as_ref());
+    let used: BTreeSet<&str> = rules.map(|rule| rule.collection.as_str()).collect();
+    for (name, collection) in &model.collections {
+        if used.contains(name.as_str()) {
+            continue;
+        }
+        let what = format!(
+            "no operation acts on the collection `{name}`, so its labels and policies never apply"
+        );
+        let fix = format!(
+            "Add `resource: {{collection: {name}, id: /ARGUMENT}}` to the `classify` rules of the operations that act on it, or \
+             remove it."
+        );
+        warn(found, "unused-collection", &collection.at, what, fix);
+    }
+}
+
+/// Labels that no data of the bundle carries.
+fn labels(model: &Model, found: &mut Diagnostics) {
+    let operations = model.operations.iter();
+    let mut brought: BTreeSet<&str> = operations
+        .flat_map(|one| one.yields.0.iter().chain(&one.yields.1))
+        .map(String::as_str)
+        .collect();
+    brought.extend(model.collections.values().flat_map(|one| &one.labels).map(String::as_str));
+    brought.extend(model.resource_patterns.iter().flat_map(|one| &one.labels).map(String::as_str));
+    // A derived label needs the label that it is derived from, which may be derived itself.
+    for _ in 0..model.derives.len() {
+        let derived = model.derives.iter().filter(|(_, rule)| brought.contains(rule.from.as_str()));
+        let derived: Vec<&str> = derived.map(|(name, _)| name.as_str()).collect();
+        brought.extend(derived);
+    }
+    for (name, label) in model.labels.iter().filter(|(name, _)| !brought.contains(name.as_str())) {
+        let (what, fix) = match model.derives.get(name) {
+            Some(rule) => (
+                format!("the label `{name}` is derived from `{}`, which nothing brings", rule.from),
+                format!(
+                    "Add `{}` to the `yields` of an operation, or to the labels of a collection.",
+                    rule.from
+                ),
+            ),
+            None => (
+                format!(
+                    "no operation and no collection brings the label `{name}`, so no data ever carries it"
+                ),
+                format!(
+                    "Add it to the `yields` of an operation, for example `yields: [{name}]`, or to the labels of a collection."
+                ),
+            ),
+        };
+        warn(found, "unyielded-label", &label.at, what, fix);
+    }
+}
+
+/// Roles of people of an issuer that the node does not trust.
+fn unknown_issuers(model: &Model, issuers: &BTreeSet<String>, found: &mut Diagnostics) {
+    for (role, members) in &model.roles {
+        for member in members.subjects.iter().filter(|one| !issuers.contains(&one.issuer)) {
+            let declared = issuers.iter().map(|issuer| (issuer.as_str(), None));
+            let (what, fix) = unknown("issuer", &member.issuer, declared);
+            let what = format!("{what}: nobody gets the role `{role}` here");
+            let fix =
+                format!("{fix} Issuers are declared under `trust.issuers` of the configuration.");
+            warn(found, "unknown-issuer", &member.at, what, fix.trim_start().to_owned());
+        }
+    }
+}
