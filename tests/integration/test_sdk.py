@@ -353,7 +353,7 @@ def test_the_task_travels_with_the_older_mcp_library() -> None:
     """By the same hook as with the newer one."""
     python = mcp_peers() / "python/bin/python"
     root = Path(__file__).parents[2]
-    folders = [str(root), sysconfig.get_path("purelib")]
+    folders = [str(root / "client/src"), sysconfig.get_path("purelib")]
     script = root / "tests/support/mcp_task.py"
     done = subprocess.run(
         [python, script, *folders], capture_output=True, text=True, check=False, timeout=50

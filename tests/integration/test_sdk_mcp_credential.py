@@ -70,7 +70,12 @@ class Site:
             **more,
         }
         done = subprocess.run(
-            [python, ROOT / "tests/support/mcp_credential.py", ROOT, sysconfig.get_path("purelib")],
+            [
+                python,
+                ROOT / "tests/support/mcp_credential.py",
+                ROOT / "client/src",
+                sysconfig.get_path("purelib"),
+            ],
             input=json.dumps(plan),
             capture_output=True,
             text=True,

@@ -1,6 +1,6 @@
 """An agent on the official MCP SDK, of either major version, that shows a task credential with each request.
 
-Run by the interpreter whose SDK is meant: `python mcp_credential.py FOLDER… < plan.json`, where the folders hold `authz` and its
+Run by the interpreter whose SDK is meant: `python mcp_credential.py FOLDER… < plan.json`, where the folders hold `authz_client` and its
 dependencies. A plan is `{hidden, node, issuer, svid, task, operation, arguments, bound, header, url, calls: [[tool, arguments],
 …], fetch: [URL, …], revoke}`. The answer is `{library, calls: [{is_error, text}], fetched: [status, …]}`, or `{failed}`.
 """
@@ -22,7 +22,7 @@ async def _run(plan: dict[str, Any]) -> dict[str, Any]:
     from mcp import ClientSession  # noqa: PLC0415
     from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415
 
-    from authz_client import Authz, credential_auth  # noqa: PLC0415
+    from authz_client import Authz  # noqa: PLC0415
 
     issuer = plan["issuer"]
     async with AsyncExitStack() as stack:
@@ -32,8 +32,10 @@ async def _run(plan: dict[str, Any]) -> dict[str, Any]:
         credential: Any = await authz.credentials.aissue(
             plan["operation"], plan["arguments"], task=plan["task"], bound=plan["bound"]
         )
-        auth = credential_auth(credential, header=plan["header"])
-        library: Any = import_module("httpx" if version("mcp").startswith("1.") else "httpx2")
+        name = "httpx" if version("mcp").startswith("1.") else "httpx2"
+        library: Any = import_module(name)
+        integration: Any = import_module(f"authz_client.integrations.{name}")
+        auth = integration.credential_auth(credential, header=plan["header"])
         http = await stack.enter_async_context(library.AsyncClient(auth=auth, timeout=60))
         transport = streamable_http_client(plan["url"], http_client=http)
         streams = await stack.enter_async_context(transport)

@@ -11,7 +11,8 @@ from typing import Any
 
 sys.path.extend(sys.argv[1:])
 
-from authz_client import mcp_session, within_task
+from authz_client import within_task
+from authz_client.integrations.mcp import mcp_session
 
 # Of that SDK, and not of the one that is checked here.
 fastmcp: Any = importlib.import_module("mcp.server.fastmcp")

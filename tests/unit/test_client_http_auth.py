@@ -19,9 +19,12 @@ import jwt
 import pytest
 
 from authz.errors import UsageError
-from authz_client import Leased, ProofKey, TaskCredential, credential_auth
-from authz_client import http_auth as module
+from authz_client import Leased, ProofKey, TaskCredential
+from authz_client.integrations import _http as module
+from authz_client.integrations import httpx as for_httpx
+from authz_client.integrations import httpx2 as for_httpx2
 
+INTEGRATIONS: dict[Any, Any] = {httpx: for_httpx, httpx2: for_httpx2}
 NONCE_ASKED = {"www-authenticate": 'DPoP error="use_dpop_nonce"', "dpop-nonce": "n-1"}
 CRM = "https://crm.example"
 OTHER = "https://other.example"
@@ -69,6 +72,10 @@ class Client:
     kind: str
     seen: list[Seen] = field(default_factory=list)
 
+    def auth(self, credential: TaskCredential, **options: Any) -> Any:
+        """The handler for this library."""
+        return INTEGRATIONS[self.library].credential_auth(credential, **options)
+
     def answer(self, request: Any, script: Callable[[Seen], Any] | None) -> Any:
         """Notes a request, and answers as the script says, which returns status and headers."""
         raw = {name.decode().lower(): value.decode() for name, value in request.headers.raw}
@@ -115,7 +122,7 @@ def in_turn(*answers: Any) -> Callable[[Seen], Any]:
 def test_each_request_has_a_proof_of_its_own(client: Client) -> None:
     """For its method and URL, and for this token."""
     client.run(
-        credential_auth(credential(ProofKey())),
+        client.auth(credential(ProofKey())),
         ("POST", f"{CRM}/search?q=x"),
         ("GET", f"{CRM}/other"),
     )
@@ -136,7 +143,7 @@ def test_each_request_has_a_proof_of_its_own(client: Client) -> None:
 def test_a_bearer_credential_has_no_proof_and_leaves_the_other_token(client: Client) -> None:
     """In the header that is asked for."""
     client.run(
-        credential_auth(credential(), header="authz-credential"),
+        client.auth(credential(), header="authz-credential"),
         ("GET", CRM),
         headers={"authorization": "Bearer own"},
     )
@@ -159,7 +166,7 @@ def test_what_is_read_of_a_request_is_what_is_sent(client: Client) -> None:
         hook(request)
 
     client.run(
-        credential_auth(credential(ProofKey())),
+        client.auth(credential(ProofKey())),
         ("GET", CRM),
         headers={"authorization": "Bearer default"},
         event_hooks={"request": [hook if client.kind == "sync" else awaited]},
@@ -186,7 +193,7 @@ def test_what_is_read_of_a_request_is_what_is_sent(client: Client) -> None:
 
 def test_a_nonce_of_the_server_is_used_with_one_more_try(client: Client) -> None:
     """RFC 9449 §9, and kept for the next request."""
-    auth = credential_auth(credential(ProofKey()))
+    auth = client.auth(credential(ProofKey()))
     answers = client.run(auth, ("POST", CRM), ("GET", CRM), script=in_turn((401, NONCE_ASKED)))
 
     nonces = [claims(one.raw["dpop"]).get("nonce") for one in client.seen]
@@ -196,7 +203,7 @@ def test_a_nonce_of_the_server_is_used_with_one_more_try(client: Client) -> None
 
 def test_a_nonce_that_comes_with_an_answer_is_the_next_one(client: Client) -> None:
     """RFC 9449 §8.2; nothing is sent again for it."""
-    auth = credential_auth(credential(ProofKey()))
+    auth = client.auth(credential(ProofKey()))
     client.run(auth, ("GET", CRM), ("GET", CRM), script=in_turn((200, {"dpop-nonce": "n-2"})))
 
     assert [claims(one.raw["dpop"]).get("nonce") for one in client.seen] == [None, "n-2"]
@@ -215,7 +222,7 @@ def test_a_refusal_is_not_tried_again_without_end(
     client: Client, answers: list[Any], sent: int
 ) -> None:
     """Only one that asks for a nonce, and once; the client gets the last answer."""
-    auth = credential_auth(credential(ProofKey()))
+    auth = client.auth(credential(ProofKey()))
     (answer,) = client.run(auth, ("GET", CRM), script=in_turn(*answers))
 
     assert len(client.seen) == sent
@@ -224,7 +231,7 @@ def test_a_refusal_is_not_tried_again_without_end(
 
 def test_without_a_key_no_nonce_is_answered(client: Client) -> None:
     """There is no proof that it could stand in."""
-    client.run(credential_auth(credential()), ("GET", CRM), script=in_turn((401, NONCE_ASKED)))
+    client.run(client.auth(credential()), ("GET", CRM), script=in_turn((401, NONCE_ASKED)))
 
     assert len(client.seen) == 1
 
@@ -253,7 +260,7 @@ def test_no_redirect_carries_the_credential_to_another_origin(
     client: Client, header: Any, to: str, *, bound: bool
 ) -> None:
     """Neither token nor proof, in either header; the answer of the other origin is the answer."""
-    auth = credential_auth(credential(ProofKey() if bound else None), header=header)
+    auth = client.auth(credential(ProofKey() if bound else None), header=header)
     (answer,) = client.run(
         auth, ("POST", f"{CRM}/start"), script=redirects(to), follow_redirects=True
     )
@@ -289,7 +296,7 @@ def test_after_a_redirect_within_the_origin_there_is_a_proof_of_the_new_place(
     client: Client, status: int, method: str
 ) -> None:
     """Such as from `/mcp` to `/mcp/`; the redirected request itself has nothing."""
-    auth = credential_auth(credential(ProofKey()))
+    auth = client.auth(credential(ProofKey()))
     (answer,) = client.run(
         auth, ("POST", f"{CRM}/start"), script=redirects("/there", status), follow_redirects=True
     )
@@ -308,7 +315,7 @@ def test_a_nonce_may_be_asked_for_at_the_new_place(client: Client) -> None:
             return 307, {"location": "/there"}
         return 401, NONCE_ASKED if one.carries else {"www-authenticate": "DPoP"}
 
-    auth = credential_auth(credential(ProofKey()))
+    auth = client.auth(credential(ProofKey()))
     client.run(auth, ("GET", f"{CRM}/start"), script=script, follow_redirects=True)
 
     proofs = [claims(one.raw["dpop"]) if one.carries else None for one in client.seen]
@@ -322,7 +329,7 @@ def test_a_way_back_over_another_origin_is_not_trusted(client: Client) -> None:
         places = {f"{CRM}/start": f"{OTHER}/", f"{OTHER}/": f"{CRM}/delete"}
         return (307, {"location": places[one.url]}) if one.url in places else (401, NONCE_ASKED)
 
-    auth = credential_auth(credential(ProofKey()))
+    auth = client.auth(credential(ProofKey()))
     client.run(auth, ("GET", f"{CRM}/start"), script=script, follow_redirects=True)
 
     assert [bool(one.carries) for one in client.seen] == [True, False, False]
@@ -332,7 +339,7 @@ def test_a_way_back_over_another_origin_is_not_trusted(client: Client) -> None:
 
 def test_a_request_to_another_origin_is_not_sent(client: Client) -> None:
     """Also not one that follows a redirect by hand; the error names both."""
-    auth = credential_auth(credential(ProofKey()))
+    auth = client.auth(credential(ProofKey()))
     client.run(auth, ("GET", f"{CRM}/a"))
 
     with pytest.raises(UsageError, match=rf"for {CRM}; it is not shown to {OTHER}"):
@@ -345,7 +352,7 @@ def test_a_request_to_another_origin_is_not_sent(client: Client) -> None:
 @pytest.mark.parametrize("origin", [CRM, f"{CRM}/", "https://CRM.example:443"])
 def test_the_origin_can_be_said(client: Client, origin: str) -> None:
     """Then the first request does not decide."""
-    auth = credential_auth(credential(), origin=origin)
+    auth = client.auth(credential(), origin=origin)
 
     with pytest.raises(UsageError, match="not shown"):
         client.run(auth, ("GET", OTHER))
@@ -360,48 +367,38 @@ def test_the_origin_can_be_said(client: Client, origin: str) -> None:
     "origin",
     ["", "crm.example", "ftp://crm.example", "https://", f"{CRM}/a", "https://u@crm.example"],
 )
-def test_an_origin_has_a_form(origin: str) -> None:
+def test_an_origin_has_a_form(client: Client, origin: str) -> None:
     """The message shows one."""
     with pytest.raises(UsageError, match=r"https://crm\.example$"):
-        credential_auth(credential(), origin=origin)
+        client.auth(credential(), origin=origin)
 
 
-def test_a_leased_secret_is_no_token() -> None:
+def test_a_leased_secret_is_no_token(client: Client) -> None:
     """Said when the handler is made, and without the secret."""
     lease = Leased("l-1", {"password": "secret words"}, time.time() + 60, "dwh.read", "d-1")
 
     with pytest.raises(UsageError, match="takes a TaskCredential, not Leased") as told:
-        credential_auth(cast("Any", lease))
+        client.auth(cast("Any", lease))
     assert "secret words" not in str(told.value)
 
 
-@pytest.mark.parametrize("present", [("httpx",), ("httpx2",), ("httpx", "httpx2")])
-def test_one_library_is_enough(monkeypatch: pytest.MonkeyPatch, present: tuple[str, ...]) -> None:
-    """The handler is of each that is installed, and nothing else is imported."""
-    without(monkeypatch, *{"httpx", "httpx2"} - set(present))
-
-    auth = credential_auth(credential())
-
-    kinds = {name: isinstance(auth, library.Auth) for name, library in LIBRARIES.items()}
-    assert kinds == {name: name in present for name in LIBRARIES}
+@pytest.mark.parametrize("library", [httpx, httpx2])
+def test_a_handler_is_of_its_library(library: Any) -> None:
+    """Type checkers and the library's own check accept it."""
+    made = INTEGRATIONS[library].credential_auth(credential())
+    assert isinstance(made, library.Auth)
 
 
-def test_without_a_library_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what for."""
-    without(monkeypatch, "httpx", "httpx2")
-
-    with pytest.raises(UsageError, match="needs an HTTP client: pip install httpx, or httpx2"):
-        credential_auth(credential())
-
-
-LIBRARIES = {"httpx": httpx, "httpx2": httpx2}
-
-
-def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """Lets imports of these libraries fail."""
-    for name in names:
-        monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(module, "_auth_class", module._auth_class.__wrapped__)
+@pytest.mark.parametrize("name", ["httpx", "httpx2"])
+def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The other one is enough for its own module."""
+    other = {"httpx": "httpx2", "httpx2": "httpx"}[name]
+    monkeypatch.setitem(sys.modules, name, None)
+    for module_name in (name, other):
+        monkeypatch.delitem(sys.modules, f"authz_client.integrations.{module_name}")
+    with pytest.raises(ImportError, match=rf"\b{name}\b"):
+        importlib.import_module(f"authz_client.integrations.{name}")
+    importlib.import_module(f"authz_client.integrations.{other}")
 
 
 def test_the_client_imports_no_http_library() -> None:

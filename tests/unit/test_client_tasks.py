@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import httpx
+import httpx2
 import mcp.types
 import pytest
 from mcp.server.mcpserver import Context, MCPServer
@@ -29,19 +30,18 @@ from authz_client import (
     TaskOptions,
     TransportError,
     Unavailable,
-    async_event_hooks,
     current_task,
     default,
-    event_hooks,
     filter_tools,
-    grpc_aio_interceptors,
-    grpc_interceptors,
-    mcp_session,
     outgoing_task,
     task_headers,
     task_meta,
     within_task,
 )
+from authz_client.integrations import httpx as for_httpx
+from authz_client.integrations import httpx2 as for_httpx2
+from authz_client.integrations.grpc import aio_client_interceptors, client_interceptors
+from authz_client.integrations.mcp import mcp_session
 from authz_client.v1 import decision_pb2, tasks_pb2
 from tests.support.node import NoAnswer, Node
 
@@ -426,24 +426,26 @@ def test_the_task_of_the_process_client() -> None:
 # --- what travels
 
 
-def test_httpx_carries_the_task() -> None:
-    """Httpx carries the task."""
+@pytest.mark.parametrize(("library", "hooks"), [(httpx, for_httpx), (httpx2, for_httpx2)])
+def test_http_requests_carry_the_task(library: Any, hooks: Any) -> None:
+    """Of the block that they are made in, unless they name one."""
     seen: list[str | None] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: Any) -> Any:
         seen.append(request.headers.get("authz-task"))
-        return httpx.Response(200)
+        return library.Response(200)
 
-    transport = httpx.MockTransport(answer)
-    with httpx.Client(transport=transport, event_hooks=event_hooks()) as http:
+    transport = library.MockTransport(answer)
+    with library.Client(transport=transport, event_hooks=hooks.event_hooks()) as http:
         http.get("http://crm.example/")
         with within_task("task-1"):
             http.get("http://crm.example/")
             http.get("http://crm.example/", headers={"Authz-Task": "other"})
 
     async def main() -> None:
-        hooks = async_event_hooks()
-        async with httpx.AsyncClient(transport=transport, event_hooks=hooks) as http:
+        async with library.AsyncClient(
+            transport=transport, event_hooks=hooks.async_event_hooks()
+        ) as http:
             with within_task("task-2"):
                 await http.get("http://crm.example/")
             await http.get("http://crm.example/")
@@ -537,7 +539,7 @@ def echo() -> Iterator[str]:
 def test_grpc_carries_the_task(echo: str) -> None:
     """Grpc carries the task."""
     with grpc.insecure_channel(echo) as plain:
-        channel = grpc.intercept_channel(plain, *grpc_interceptors())
+        channel = grpc.intercept_channel(plain, *client_interceptors())
 
         def ask(metadata: Any = None) -> list[bytes]:
             unary: Any = channel.unary_unary(f"/{ECHO}/UU")
@@ -576,7 +578,7 @@ def test_grpc_aio_carries_the_task(echo: str) -> None:
         ]
 
     async def main() -> None:
-        hooks = grpc_aio_interceptors()
+        hooks = aio_client_interceptors()
         async with grpc.aio.insecure_channel(echo, interceptors=hooks) as channel:
             assert await ask(channel) == [b""] * 4
             with within_task("task-1"):

@@ -14,6 +14,7 @@ Nothing runs that was not permitted: a refusal raises `Denied`, `StepUp` or `Una
 
 Modules, each of which imports only those below it:
 
+    integrations                   code for httpx, httpx2, gRPC and MCP
     default                        the client of the whole process
     client                         `Authz`: passes each call to the part that performs it
     guard                          functions that run only where they are permitted
@@ -56,7 +57,6 @@ from authz_client.errors import (
     TransportError,
     Unavailable,
 )
-from authz_client.http_auth import credential_auth
 from authz_client.issued import (
     IssueOptions,
     Leased,
@@ -65,15 +65,7 @@ from authz_client.issued import (
 )
 from authz_client.obligations import Obligation, Obligations
 from authz_client.permit import Permit
-from authz_client.propagate import (
-    async_event_hooks,
-    event_hooks,
-    grpc_aio_interceptors,
-    grpc_interceptors,
-    mcp_session,
-    task_headers,
-    task_meta,
-)
+from authz_client.propagate import task_headers, task_meta
 from authz_client.questions import CheckOptions
 from authz_client.report import Report, Reports
 from authz_client.tasks import (
@@ -138,16 +130,10 @@ __all__ = [
     "Unavailable",
     "WorkloadToken",
     "acting_for",
-    "async_event_hooks",
     "caller",
-    "credential_auth",
     "current_task",
-    "event_hooks",
     "filter_tools",
-    "grpc_aio_interceptors",
-    "grpc_interceptors",
     "guard",
-    "mcp_session",
     "outgoing_task",
     "task",
     "task_headers",

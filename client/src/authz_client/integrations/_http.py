@@ -1,21 +1,16 @@
-"""Authentication of HTTP clients by a task credential, for `httpx` and for `httpx2`.
+"""Part that the integrations of `httpx` and `httpx2` share. It imports neither: both have requests of the same form."""
 
-The MCP SDK sends its requests with `httpx` up to its version 1 and with `httpx2` from version 2 on. Both libraries accept only
-instances of their own `Auth` class, so the class made here derives from each one that is installed.
-"""
-
-import importlib
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from authz_client.base_errors import UsageError
+from authz_client.context import TASK_HEADER, outgoing_task
 from authz_client.issued import TaskCredential
 
-__all__ = ["credential_auth"]
+__all__ = ["CredentialExchange", "name_task"]
 
-_LIBRARIES: Final = ("httpx", "httpx2")
 _USE_NONCE: Final = "use_dpop_nonce"
 _UNAUTHORIZED: Final = 401
 _READING: Final = (
@@ -33,52 +28,43 @@ _READING: Final = (
 )
 
 
-def credential_auth(
-    credential: TaskCredential,
-    *,
-    header: Literal["authorization", "authz-credential"] = "authorization",
-    origin: str | None = None,
-) -> Any:
-    """Make an authentication handler that shows a task credential with each request, with a new proof each time.
-
-    It works with the synchronous and asynchronous clients of `httpx` and `httpx2`. A server that asks for a nonce
-    (RFC 9449 §9) gets it in one more try. If the client follows a redirect within the origin, and the server answers 401 there,
-    the credential is shown once more with a proof for the new URL. A redirected request itself never carries the credential.
+def name_task(request: Any) -> None:
+    """Name the current task in a request of either library, unless the request names one.
 
     Args:
-        credential: Credential to show.
-        header: `authorization`, or `authz-credential` if `authorization` holds another token.
-        origin: Only origin that may see the credential, such as `https://crm.example`. Default: the origin of the first request.
-
-    Returns:
-        An instance of `httpx.Auth`, `httpx2.Auth` or both: `httpx.Client(auth=credential_auth(credential))`. A request to
-        another origin than `origin` raises `UsageError` and is not sent.
-
-    Raises:
-        UsageError: `credential` is not a task credential, `origin` is not an origin, or neither `httpx` nor `httpx2` is
-            installed.
+        request: The request.
     """
-    if not isinstance(credential, TaskCredential):
-        raise UsageError(
-            f"credential_auth takes a TaskCredential, not {type(credential).__name__}: "
-            "a leased secret is shown in the way of the system that it is for"
-        )
-    return _auth_class()(_Presenter(credential, header, origin))
+    task = outgoing_task()
+    if task is not None and TASK_HEADER not in request.headers:
+        request.headers[TASK_HEADER] = task
 
 
-class _Presenter:
+class CredentialExchange:
     """Shows one credential to one origin, and keeps the nonce that the origin asked for.
 
     One instance may serve several threads: the origin is set once, and a nonce is replaced as a whole.
+
+    Args:
+        credential: Credential to show.
+        header: Header that shows it.
+        origin: Only origin that may see it. Default: that of the first request.
+
+    Raises:
+        UsageError: `credential` is not a task credential, or `origin` is not an origin.
     """
 
     def __init__(self, credential: TaskCredential, header: str, origin: str | None) -> None:
+        if not isinstance(credential, TaskCredential):
+            raise UsageError(
+                f"credential_auth takes a TaskCredential, not {type(credential).__name__}: "
+                "a leased secret is shown in the way of the system that it is for"
+            )
         self._credential = credential
         self._header = header
         self._origins = [] if origin is None else [_checked(origin)]
         self._nonce = ""
 
-    def exchange(self, request: Any) -> Generator[Any, Any, None]:
+    def requests(self, request: Any) -> Generator[Any, Any, None]:
         """Send a request; repeat it at most twice: for a nonce, and for a place that a redirect led to.
 
         Args:
@@ -189,46 +175,3 @@ def _reading(name: str) -> Callable[..., Any]:
         return getattr(self.with_credential(), name)(*args, **named)
 
     return read
-
-
-@cache
-def _auth_class() -> type[Any]:
-    """Make the class of handlers, which both clients accept where both libraries are installed.
-
-    Raises:
-        UsageError: Neither is installed.
-    """
-    bases = []
-    for name in _LIBRARIES:
-        try:
-            bases.append(importlib.import_module(name).Auth)
-        except ImportError:
-            continue
-    if not bases:
-        raise UsageError("credential_auth needs an HTTP client: pip install httpx, or httpx2")
-
-    class CredentialAuth(*dict.fromkeys(bases)):  # type: ignore[misc]
-        """Handler whose flows are its own: those of the libraries expect requests of one library."""
-
-        def __init__(self, presenter: _Presenter) -> None:
-            self._presenter = presenter
-
-        def auth_flow(self, request: Any) -> Generator[Any, Any, None]:
-            return self._presenter.exchange(request)
-
-        def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
-            return self._presenter.exchange(request)
-
-        async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
-            exchange = self._presenter.exchange(request)
-            try:
-                sent = next(exchange)
-                while True:
-                    response = yield sent
-                    sent = exchange.send(response)
-            except StopIteration:
-                return
-            finally:
-                exchange.close()
-
-    return CredentialAuth
