@@ -76,7 +76,8 @@ def read_folder(
     """Read a bundle folder.
 
     A bundle consists of YAML, Cedar, JSON and CSV files; hidden files and folders do not belong to it. Under `policies/` every file belongs
-    to it but backup copies of editors (`…~`), and under `data/` text files (`.txt`), too. A symbolic link may point to any place inside
+    to it but backup copies of editors (`…~`), and so does every file at the top whose name begins with `policy.` or has `.ced` in it; under
+    `data/` text files (`.txt`) belong to it, too. A symbolic link may point to any place inside
     the folder (as in a mounted ConfigMap), but not out of it.
 
     Args:
@@ -266,7 +267,8 @@ def _walk(folder: Path, root: Path, at: Path, above: tuple[Path, ...]) -> Iterat
 
 def _belongs(name: Path) -> bool:
     """Return whether a file belongs to the bundle. A policy with a misspelt name must be refused, not skipped."""
-    if name.parts[0] == "policies":
+    top = name.name.lower() if len(name.parts) == 1 else ""
+    if name.parts[0] == "policies" or top.startswith("policy.") or ".ced" in top:
         return not name.name.endswith("~")
     return name.suffix in _SUFFIXES or (name.parts[0] == "data" and name.suffix == ".txt")
 

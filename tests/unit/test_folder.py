@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from authz.bundle import MANIFEST, read_folder, seal_folder
+from authz.engine import Plan
 from authz.errors import BundleError
 
 if TYPE_CHECKING:
@@ -37,8 +38,17 @@ def test_only_what_belongs_to_a_bundle_is_read(folder: Path) -> None:
     (folder / ".git" / "x.yaml").write_text("x")
     (folder / "README.md").write_text("x")
     (folder / "policies" / "a.cedar~").write_text("x")
+    (folder / "policy.cedar~").write_text("x")
 
     assert sorted(read_folder(folder, pause=nothing).files) == ["bundle.yaml", "policies/a.cedar"]
+
+
+@pytest.mark.parametrize("name", ["policy.ceder", "policy.cedar.txt", "Policy.cedar", "desk.cedr"])
+def test_a_policy_with_a_misspelt_name_is_refused(folder: Path, name: str) -> None:
+    """Also beside `bundle.yaml`: a forbid that is not read would permit."""
+    (folder / name).write_text("forbid (principal, action, resource);")
+    with pytest.raises(BundleError, match=rf"{name}: a bundle holds no files of this kind"):
+        Plan.compile(read_folder(folder, pause=nothing), {})
 
 
 def test_a_link_out_of_the_bundle_is_refused(folder: Path) -> None:

@@ -55,8 +55,8 @@ def catalog_path(bundle: Path, system: str) -> Path:
         raise UsageError(
             f"`{plain(system, 80)}` cannot name a system: lower-case letters, digits, `_` and `-`"
         )
-    if not (bundle / "bundle.yaml").is_file():
-        raise UsageError(f"{bundle} is no bundle: it has no bundle.yaml; say --bundle FOLDER")
+    if not any(bundle.glob("*.yaml")):
+        raise UsageError(f"{bundle} is not a bundle: it has no bundle.yaml; say --bundle FOLDER")
     return bundle / "catalog" / f"{system}.mcp.yaml"
 
 

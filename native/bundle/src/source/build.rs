@@ -65,17 +65,23 @@ impl<'a> ModelBuilder<'a> {
     }
 }
 
-/// Keys of `bundle.yaml` that name declarations of the other files.
+/// Settings of the bundle that name declarations of its files.
 #[derive(Debug, Default)]
 pub(super) struct DeferredKeys {
+    /// File that has the settings.
+    file: String,
     /// Systems of `show_reason`.
     shown: Vec<(String, Location)>,
     tasks: template::TaskKeys,
 }
 
-/// Takes over `bundle.yaml`. Returns the keys that are checked after the other files.
-pub(super) fn manifest(said: Manifest, model: &mut Model, found: &mut Diagnostics) -> DeferredKeys {
-    let file = "bundle.yaml";
+/// Takes over name and settings of the bundle. Returns the keys that are checked after the files' other keys.
+pub(super) fn manifest(
+    file: &str,
+    said: Manifest,
+    model: &mut Model,
+    found: &mut Diagnostics,
+) -> DeferredKeys {
     let mut build = ModelBuilder::new(model, found);
     build.id(file, "bundle name", &said.name, ids::refuse);
     build.model.name = said.name.value;
@@ -98,6 +104,7 @@ pub(super) fn manifest(said: Manifest, model: &mut Model, found: &mut Diagnostic
         Some(DenyWord::Http) => DenyAs::Http,
     };
     DeferredKeys {
+        file: file.to_owned(),
         shown: said.show_reason.0.into_iter().map(|s| (s.value, s.at.within(file))).collect(),
         tasks: template::TaskKeys {
             taskless_tier: said.taskless_tier,
@@ -120,7 +127,8 @@ impl DirectoryFacts<'_> {
     ///
     /// Returns the entries of the directories that are files of the bundle.
     pub(super) fn build(self, model: &mut Model, found: &mut Diagnostics) -> DirectoryFiles {
-        let Self { files, catalogs, deferred, all } = self;
+        let Self { mut files, catalogs, deferred, all } = self;
+        files.iter_mut().for_each(|(_, facts)| rules_of_operations(facts));
         let rules = files.iter().flat_map(|(_, facts)| &facts.classify);
         model.classified.extend(rules.map(|rule| rule.value.r#match.value.clone()));
         model.tiers = Tier::ALL.map(tier_default);
@@ -162,9 +170,30 @@ impl DirectoryFacts<'_> {
         for (file, facts) in &files {
             budget::apply(&mut build, file, &facts.budgets);
         }
-        template::tasks(&mut build, "bundle.yaml", &deferred.tasks);
+        template::tasks(&mut build, &deferred.file, &deferred.tasks);
         build.routes(files.into_iter().map(|(file, facts)| (file, facts.routes)));
         build.directory_files
+    }
+}
+
+/// Moves the meaning that stands beside the schemas of operations to the rules of `classify`.
+///
+/// An operation that has both then has two exact rules, which is refused with both places.
+fn rules_of_operations(facts: &mut FactsFile) {
+    for (system, entry) in &mut facts.catalog.0 {
+        // Operations of an MCP server do not stand here; the entry is refused.
+        if entry.kind.value == SystemWord::Mcp {
+            continue;
+        }
+        for (name, operation) in &mut entry.operations.0 {
+            let id = format!("{}.{}", system.value, name.value);
+            // An id that no operation can have is refused where the operation is declared.
+            if ids::refuse_operation(&id).is_some() {
+                continue;
+            }
+            let rule = operation.take_rule(At { value: id, at: name.at });
+            facts.classify.extend(rule.map(|value| At { value, at: name.at }));
+        }
     }
 }
 

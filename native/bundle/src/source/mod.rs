@@ -36,6 +36,10 @@ const LARGEST_FILE: usize = 4 << 20;
 const LARGEST_BUNDLE: usize = 64 << 20;
 /// Bytes of a path.
 const LONGEST_PATH: usize = 512;
+/// The file that has name and settings of the bundle, and nothing else.
+const MANIFEST: &str = "bundle.yaml";
+/// The one policy file that may stand beside the YAML files.
+const POLICY: &str = "policy.cedar";
 
 /// A reader of the test files of a bundle: path, bytes and `vars`. Only the crate that runs such tests knows their form.
 pub type ReadTest = fn(&str, &[u8], &BTreeMap<String, String>) -> Result<(), Diagnostic>;
@@ -128,11 +132,14 @@ impl<'a> BundleReader<'a> {
     ) -> Result<Bundle, Diagnostics> {
         let digest = digest(self.files.iter(), &mut self.pause);
         let mut model = Model { digest, facts_digest, vars: self.vars.clone(), ..Model::default() };
-        let texts = self.read_files(&mut model, &mut found);
+        let mut texts = self.read_files(&mut model, &mut found);
         let mut deferred = build::DeferredKeys::default();
-        match texts.manifest {
-            Some(manifest) => deferred = build::manifest(manifest, &mut model, &mut found),
-            None if self.files.contains_key("bundle.yaml") => {}
+        match manifest(&mut texts, &mut found) {
+            Some((file, said)) => {
+                deferred = build::manifest(&file, said, &mut model, &mut found);
+            }
+            // A file that could not be read may have the settings.
+            None if found.has_errors() => {}
             None => found.error(
                 &whole("bundle.yaml"),
                 "the bundle has no bundle.yaml",
@@ -237,6 +244,28 @@ struct FileTexts<'a> {
     catalogs: Vec<(&'a str, mcp::McpFile)>,
 }
 
+/// Takes name and settings of the bundle, and the file that has them: `bundle.yaml`, or the key `bundle` of another file.
+fn manifest(
+    texts: &mut FileTexts<'_>,
+    found: &mut Diagnostics,
+) -> Option<(String, types::Manifest)> {
+    let mut kept = texts.manifest.take().map(|said| (whole(MANIFEST), said));
+    for (file, facts) in &mut texts.facts {
+        let Some(said) = facts.bundle.take() else { continue };
+        let at = said.at.within(file);
+        match &kept {
+            None => kept = Some((at, said.value)),
+            Some((first, _)) => {
+                let line = if first.line == 0 { String::new() } else { format!(":{}", first.line) };
+                let what =
+                    format!("the bundle has its settings twice; first in {}{line}", first.file);
+                found.error(&at, what, "Keep one of the two.");
+            }
+        }
+    }
+    kept.map(|(at, said)| (at.file, said))
+}
+
 fn check_vars(vars: &BTreeMap<String, String>, found: &mut Diagnostics) {
     for (name, value) in vars {
         if let Some(why) = vars::refuse(name, value) {
@@ -279,9 +308,11 @@ impl FileKind {
         let folder = path.split_once('/').map_or("", |(folder, _)| folder);
         let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
         match (folder, extension) {
-            _ if path == "bundle.yaml" => Self::Manifest,
+            _ if path == MANIFEST => Self::Manifest,
+            _ if path == POLICY => Self::Policy,
             ("data", _) | (_, "md") => Self::Apart,
             ("policies", "cedar") => Self::Policy,
+            ("", "cedar") => Self::Unknown("Call it policy.cedar, or move it under policies/."),
             (_, "cedar") => Self::Unknown("Move it under policies/."),
             ("tests", "yaml") => Self::Test,
             ("policies", _) => Self::Unknown("policies/ holds *.cedar only."),
@@ -289,7 +320,7 @@ impl FileKind {
             (_, "yaml") if mcp::is_catalog(path) => Self::Catalog,
             (_, "yaml") => Self::Facts,
             _ => Self::Unknown(
-                "It may hold bundle.yaml, policies/**/*.cedar, tests/**/*.yaml, other *.yaml, *.md, and anything \
+                "It may hold bundle.yaml, policy.cedar, policies/**/*.cedar, tests/**/*.yaml, other *.yaml, *.md, and anything \
                  under data/.",
             ),
         }

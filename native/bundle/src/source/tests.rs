@@ -55,7 +55,7 @@ fn each_fault_of_a_key_has_its_message() {
     for (text, message) in [
         (
             "clasify: []",
-            "x.yaml:1:1: unknown key `clasify`; known: agents, subjects, catalog, classify, accepted, resources, directories, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, routes, mode. Did you mean `classify`?",
+            "x.yaml:1:1: unknown key `clasify`; known: agents, subjects, catalog, classify, accepted, resources, directories, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, routes, mode, bundle. Did you mean `classify`?",
         ),
         (
             "labels: {pii: {kind: trust}}",
@@ -299,7 +299,7 @@ fn each_fault_of_a_key_has_its_message() {
         ),
         (
             "a: &a [1]\nb: *a",
-            "x.yaml:1:1: unknown key `a`; known: agents, subjects, catalog, classify, accepted, resources, directories, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, routes, mode",
+            "x.yaml:1:1: unknown key `a`; known: agents, subjects, catalog, classify, accepted, resources, directories, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, routes, mode, bundle",
         ),
         ("", "x.yaml: the file says nothing. Fill it, or remove it."),
     ] {
@@ -359,11 +359,18 @@ fn each_fault_of_a_file_has_its_message() {
             "policies/a.txt",
             "policies/a.txt: a bundle holds no files of this kind. policies/ holds *.cedar only.",
         ),
-        ("a.cedar", "a.cedar: a bundle holds no files of this kind. Move it under policies/."),
+        (
+            "a.cedar",
+            "a.cedar: a bundle holds no files of this kind. Call it policy.cedar, or move it under policies/.",
+        ),
+        (
+            "x/policy.cedar",
+            "x/policy.cedar: a bundle holds no files of this kind. Move it under policies/.",
+        ),
         ("a.yml", "a.yml: a bundle holds no files of this kind. Rename it to *.yaml."),
         (
             "a.csv",
-            "a.csv: a bundle holds no files of this kind. It may hold bundle.yaml, policies/**/*.cedar, tests/**/*.yaml, other *.yaml, *.md, and anything under data/.",
+            "a.csv: a bundle holds no files of this kind. It may hold bundle.yaml, policy.cedar, policies/**/*.cedar, tests/**/*.yaml, other *.yaml, *.md, and anything under data/.",
         ),
         ("catalog/x.mcp.yaml", "catalog/x.mcp.yaml: the file says nothing. Import it again."),
         ("../a.yaml", "../a.yaml: not a plain path within the bundle. Rename the file."),
@@ -555,6 +562,119 @@ fn other_policies_beside_the_same_facts_are_read_as_if_all_was() {
         let anew = shown(load_at(&files, &vars, now, None));
         assert!(anew.as_ref().is_ok_and(|model| model.contains("\"r7\"")));
         assert_eq!(anew, shown(load_at(&files, &vars, now, Some(&own))));
+    }
+}
+
+#[test]
+fn the_meaning_of_an_operation_may_stand_beside_its_schema() {
+    let rest = "
+labels: {pii: {kind: confidentiality}}
+resources: {customers: {}}
+destinations: {external: {match: '*', clearance: []}}
+";
+    let apart = format!(
+        "{rest}
+catalog:
+  crm:
+    kind: http
+    operations:
+      get: {{input: {{type: object, properties: {{id: {{type: string}}}}}}}}
+      mail: {{input: {{type: object, properties: {{to: {{type: string}}}}}}}}
+      act: {{input: {{type: object, properties: {{do: {{type: string, enum: [look, drop]}}}}, required: [do]}}}}
+classify:
+  - {{match: crm.get, effects: [read], tier: low, yields: [pii], resource: {{collection: customers, id: /id}}}}
+  - {{match: crm.mail, effects: [export], abortable: true, destination: {{from: [/to], type: email}}}}
+  - {{match: crm.act, split: {{on: /do, cases: {{look: {{effects: [read]}}, drop: {{effects: [delete]}}}}}}}}
+"
+    );
+    let beside = format!(
+        "{rest}
+catalog:
+  crm:
+    kind: http
+    operations:
+      get: {{effects: [read], tier: low, yields: [pii], resource: {{collection: customers, id: /id}}, input: {{type: object, properties: {{id: {{type: string}}}}}}}}
+      mail: {{effects: [export], abortable: true, destination: {{from: [/to], type: email}}, input: {{type: object, properties: {{to: {{type: string}}}}}}}}
+      act: {{split: {{on: /do, cases: {{look: {{effects: [read]}}, drop: {{effects: [delete]}}}}}}, input: {{type: object, properties: {{do: {{type: string, enum: [look, drop]}}}}, required: [do]}}}}
+"
+    );
+    let meaning = |text: &str| {
+        let mut model = read(&[("x.yaml", text)]).unwrap_or_default();
+        model.operations.iter_mut().for_each(|operation| operation.at = whole("x.yaml"));
+        for split in model.splits.values_mut() {
+            split.operation.at = whole("x.yaml");
+        }
+        format!("{:?} {:?} {:?}", model.operations, model.splits, model.classified)
+    };
+    assert!(meaning(&apart).contains("crm.act.drop"));
+    assert_eq!(meaning(&apart), meaning(&beside));
+
+    let get = "{type: object, properties: {id: {type: string}}}";
+    for (operation, more, message) in [
+        ("{}", "", "loaded with"),
+        (
+            "{effects: [read]}",
+            ", classify: [{match: crm2.get, effects: [write]}]",
+            "x.yaml:1:44: `crm2.get` is classified twice; first in x.yaml:1.",
+        ),
+        ("{tier: low}", "", "x.yaml:1:44: `effects` is missing. Say what the operation does: read"),
+        ("{abortable: false}", "", "x.yaml:1:44: `effects` is missing."),
+        ("{effects: []}", "", "x.yaml:1:59: `effects` is empty."),
+        ("{effects: [read], yields: [secret]}", "", "x.yaml:1:76: unknown label `secret`"),
+        ("{effects: [export]}", "", "x.yaml:1:44: `crm2.get` exports, but has no destination."),
+        ("{effects: [read], rows: 1}", "", "x.yaml:1:67: unknown key `rows`"),
+    ] {
+        let operation = operation.replace('}', &format!(", input: {get}}}")).replace("{,", "{");
+        let text = format!(
+            "{{catalog: {{crm2: {{kind: http, operations: {{get: {operation}}}}}}}{more}}}"
+        );
+        let shown = about(&text);
+        assert!(shown.starts_with(message), "{text}: {shown}");
+    }
+}
+
+#[test]
+fn the_settings_of_a_bundle_stand_in_one_file() {
+    let base = ("base.yaml", BASE);
+    let vars = BTreeMap::new();
+    let files = |files: &[(&str, &str)]| -> BTreeMap<String, Vec<u8>> {
+        files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect()
+    };
+    let people = ("people.yaml", "bundle: {name: desk, tasks: optional, show_reason: crm}");
+    let policy = ("policy.cedar", "permit (principal, action, resource);");
+    let model = load(&files(&[base, people, policy]), &vars).unwrap_or_default();
+    assert_eq!(("desk", true), (model.name.as_str(), model.tasks.optional));
+    assert_eq!(vec!["policy.cedar"], model.policies.iter().map(|p| &*p.file).collect::<Vec<_>>());
+
+    for (more, message) in [
+        (
+            vec![people, ("bundle.yaml", "name: other")],
+            "people.yaml:1:9: the bundle has its settings twice; first in bundle.yaml. Keep one of the two.",
+        ),
+        (
+            vec![people, ("systems.yaml", "bundle: {name: desk}")],
+            "systems.yaml:1:9: the bundle has its settings twice; first in people.yaml:1. Keep one of the two.",
+        ),
+        (
+            vec![("people.yaml", "bundle: {tasks: optional}")],
+            "people.yaml:1:9: `name` is missing. Add it.",
+        ),
+        (
+            vec![("people.yaml", "bundle: {name: desk, tasks: optional, show_reason: cmr}")],
+            "people.yaml:1:52: unknown system `cmr`; declared: crm (base.yaml:3). Did you mean `crm`?",
+        ),
+        (
+            vec![("people.yaml", "bundle: {name: desk, taskless_tier: low, tasks: optional}")],
+            "people.yaml:1:37: `taskless_tier` says nothing beside `tasks: optional`. Remove one of the two.",
+        ),
+        (
+            Vec::new(),
+            "bundle.yaml: the bundle has no bundle.yaml. Add one that says `name: <name>`.",
+        ),
+    ] {
+        let more: Vec<_> = more.into_iter().chain([base]).collect();
+        let shown = load(&files(&more), &vars).map(|_| ()).map_err(|found| found.to_string());
+        assert_eq!(Err(message.to_owned()), shown);
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use super::yaml::{At, Entries, Later, Many};
 use crate::model::RuleScope;
 
-/// `bundle.yaml`: what the bundle is called, and how it is applied.
+/// Name and settings of the bundle: the content of `bundle.yaml`, or of the key `bundle` in another file.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Manifest {
@@ -126,6 +126,8 @@ pub(crate) struct FactsFile {
     pub(crate) routes: Vec<At<RouteEntry>>,
     /// Whether denials are enforced; default: `enforce`.
     pub(crate) mode: Option<At<ModeEntry>>,
+    /// Name and settings of the bundle, where it has no `bundle.yaml`.
+    pub(crate) bundle: Option<At<Manifest>>,
 }
 
 /// The workloads of a role: a list of SPIFFE ids and patterns, or a mapping with `match`.
@@ -235,7 +237,7 @@ pub(crate) enum SystemWord {
     Mcp,
 }
 
-/// An operation, as its system describes it.
+/// An operation: the schema of its arguments and, unless a rule of `classify` has it, its meaning.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OperationEntry {
@@ -244,8 +246,52 @@ pub(crate) struct OperationEntry {
     pub(crate) description: Option<String>,
     /// JSON Schema of its arguments, an object; default: no arguments.
     pub(crate) input: Option<At<serde_json::Value>>,
+    /// Effects of the operation: at least one. Required with the other keys of its meaning, which follow.
+    pub(crate) effects: Option<At<Vec<At<EffectWord>>>>,
+    /// Possible damage of a call; default by its effects.
+    pub(crate) tier: Option<At<TierWord>>,
+    /// Labels of its results.
+    pub(crate) yields: Option<Yields>,
+    /// Resource that a call acts on.
+    pub(crate) resource: Option<ResourceEntry>,
+    /// Recipient of the data.
+    pub(crate) destination: Option<At<DestinationFrom>>,
+    /// A failed call has no effect. Default: false.
+    pub(crate) abortable: Option<bool>,
+    /// One operation per value of an argument.
+    pub(crate) split: Option<At<SplitEntry>>,
     /// Not in this version.
     pub(crate) provider: Option<At<Later>>,
+}
+
+impl OperationEntry {
+    /// Moves the meaning out of the entry, as the rule that `classify` would have for the operation.
+    ///
+    /// Args: `id`: operation id, at the place of the operation's name.
+    pub(crate) fn take_rule(&mut self, id: At<String>) -> Option<ClassifyRule> {
+        let rule = ClassifyRule {
+            r#match: id,
+            effects: self.effects.take(),
+            tier: self.tier.take(),
+            yields: self.yields.take(),
+            resource: self.resource.take(),
+            destination: self.destination.take(),
+            input_responses: None,
+            abortable: self.abortable.is_some_and(|abortable| abortable),
+            proposed: false,
+            split: self.split.take(),
+            rows: None,
+            provider: None,
+        };
+        let has_meaning = rule.effects.is_some()
+            || rule.tier.is_some()
+            || rule.yields.is_some()
+            || rule.resource.is_some()
+            || rule.destination.is_some()
+            || rule.split.is_some()
+            || self.abortable.is_some();
+        has_meaning.then_some(rule)
+    }
 }
 
 /// What the operations of an id or a glob mean.
