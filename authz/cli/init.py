@@ -27,15 +27,26 @@ def init(
     enforce: Annotated[
         bool, typer.Option("--enforce", help="Enforce denials from the start.")
     ] = False,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Write a larger bundle: tasks, routes, resources, tiers, sequences and budgets, too.",
+        ),
+    ] = False,
 ) -> None:
-    """Write a bundle to start from. For 30 days it observes: denials are recorded and not enforced."""
+    """Write a bundle to start from: people, systems, a policy and their tests. For 30 days it observes: denials are recorded and not enforced."""
     terminal = Terminal()
     until = None if enforce else datetime.now(UTC).date() + timedelta(days=_OBSERVED_DAYS)
-    for file in write_template(folder, until):
+    written = write_template(folder, until, full=full)
+    for file in sorted(written):
         terminal.line(str(file))
     if until is not None:
         terminal.note(
             f"The bundle observes until {until}: denials are recorded, and the calls pass. Write its owner into "
-            f"{folder}/mode.yaml. `authz init --enforce` enforces from the start."
+            f"{written[0]}. `authz init --enforce` enforces from the start."
         )
-    terminal.note(f"Next: authz check {folder}; authz test {folder}")
+    terminal.note(
+        f"Next: authz check {folder}   find mistakes, each with file, line and fix\n"
+        f"      authz test {folder}    run the bundle's own tests"
+    )

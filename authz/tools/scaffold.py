@@ -5,47 +5,53 @@ from datetime import date
 from importlib.abc import Traversable
 from importlib.resources import files
 from pathlib import Path
+from typing import Final
 
 from authz.errors import UsageError
 
 __all__ = ["write_template"]
 
-_MODE = """\
+_SETTINGS: Final = "people.yaml"
+_MODE: Final = """\
 # Whether denials are enforced. `observe`: every decision is made and recorded, but the call goes through.
 # See what would be held: authz why --observed. Then say `mode: enforce`, or remove this file.
 mode:
   default: observe
-  owner: you@corp.example      # who is asked about it: put a team here
+  owner: you@corp.example      # who answers for it: write your team here
   until: {until}            # from then on it is enforced; at most 90 days ahead
 """
 
 
-def write_template(folder: Path, observe_until: date | None = None) -> tuple[Path, ...]:
-    """Copy the template.
+def write_template(
+    folder: Path, observe_until: date | None = None, *, full: bool = False
+) -> tuple[Path, ...]:
+    """Copy a template.
 
     Args:
         folder: Folder to create; it must not exist, or be empty.
         observe_until: Last day on which denials are recorded and not enforced. With None they are enforced at once.
+        full: Write the bundle that has every kind of rule, instead of the small one.
 
     Returns:
-        The files that were written.
+        The files that were written. The first one holds `mode`, if the bundle observes.
 
     Raises:
         UsageError: The folder has something in it.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not empty; name a new folder")
-    written = []
-    for name, content in _walk(files("authz.tools") / "templates" / "init", ""):
+    template = files("authz.tools") / "templates" / ("full" if full else "first")
+    contents = dict(_walk(template, ""))
+    if observe_until is not None:
+        mode = _MODE.format(until=observe_until.isoformat()).encode()
+        place = "mode.yaml" if full else _SETTINGS
+        contents = {place: b"", **contents}
+        contents[place] += b"\n" + mode if contents[place] else mode
+    for name, content in contents.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
-        written.append(target)
-    if observe_until is not None:
-        target = folder / "mode.yaml"
-        target.write_text(_MODE.format(until=observe_until.isoformat()))
-        written.append(target)
-    return tuple(written)
+    return tuple(folder / name for name in contents)
 
 
 def _walk(at: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:

@@ -30,9 +30,9 @@ def run(*arguments: str | Path) -> int:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """What `authz init` writes."""
+    """The bundle that `authz init --full` writes."""
     folder = tmp_path / "bundle"
-    assert run("init", folder) == 0
+    assert run("init", "--full", folder) == 0
     return folder
 
 
@@ -91,29 +91,39 @@ def test_a_missing_bundle_is_3(tmp_path: Path) -> None:
     assert run("check", tmp_path / "none") == 3
 
 
-def test_the_template_is_well(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("size", [(), ("--full",)], ids=["small", "full"])
+def test_the_template_is_well(
+    tmp_path: Path, size: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     """It compiles without a warning, its tests pass, it is formatted."""
-    assert run("check", "--strict", bundle) == 0
-    assert run("test", bundle) == 0
-    assert run("fmt", "--check", bundle) == 0
+    folder = tmp_path / "bundle"
+    assert run("init", *size, folder) == 0
+    assert run("check", "--strict", folder) == 0
+    assert run("test", folder) == 0
+    assert run("fmt", "--check", folder) == 0
     assert " 0 failed" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("size", "place"), [((), "people.yaml"), (("--full",), "mode.yaml")], ids=["small", "full"]
+)
 def test_init_observes_for_30_days_and_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, size: tuple[str, ...], place: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The owner is to be edited; `--enforce` leaves it out."""
     until = datetime.now(UTC).date() + timedelta(days=30)
 
-    assert run("init", tmp_path / "observed") == 0
-    assert f"observes until {until}" in capsys.readouterr().err
-    assert f"until: {until}" in (tmp_path / "observed" / "mode.yaml").read_text()
+    assert run("init", *size, tmp_path / "observed") == 0
+    shown = capsys.readouterr().err
+    assert f"observes until {until}" in shown
+    assert f"into {tmp_path / 'observed' / place}." in shown
+    assert f"until: {until}" in (tmp_path / "observed" / place).read_text()
     assert run("check", tmp_path / "observed") == 0
     said = capsys.readouterr().out
     assert "observe: everything else, until " in said
     assert "stops early" not in said, "no tier is enforced while it observes"
-    assert run("init", "--enforce", tmp_path / "enforced") == 0
-    assert not (tmp_path / "enforced" / "mode.yaml").exists()
+    assert run("init", *size, "--enforce", tmp_path / "enforced") == 0
+    assert not any("mode:" in file.read_text() for file in (tmp_path / "enforced").glob("*.yaml"))
     assert run("check", tmp_path / "enforced") == 0
     assert "observe:" not in capsys.readouterr().out
 
@@ -123,7 +133,7 @@ def test_check_tells_which_requests_are_enforced_where_they_stop_early(
 ) -> None:
     """By system, with the operations and the tiers that they could have had; and the agents that they could be of."""
     folder = tmp_path / "observed"
-    assert run("init", folder) == 0
+    assert run("init", "--full", folder) == 0
     mode = folder / "mode.yaml"
     rest = (
         "  tiers: {critical: enforce}\n"

@@ -5,6 +5,7 @@ import http.client
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -24,19 +25,28 @@ from authz.tools.demo.envoy import (
     loopback,
 )
 from authz.tools.demo.node import NodeProcess
-from authz.tools.demo.rows import AUDIENCE, BOT, CALLS, REQUESTS, DemoCall, Request, Tokens
+from authz.tools.demo.rows import (
+    AUDIENCE,
+    BOT,
+    CALLS,
+    HEADLINES,
+    REQUESTS,
+    DemoCall,
+    Headline,
+    Request,
+    Tokens,
+)
 from authz.tools.demo.stage import Stage
 from authz.tools.demo.upstream import Upstream
 from authz.tools.keys import DevDomain, DevProofKey
 from authz_client.v1 import decision_pb2, reason_pb2
 
-__all__ = ["Demo", "Row"]
+__all__ = ["Demo", "HeadlineRow", "Row"]
 
 _DOMAIN: Final = "dev.example"
 _ISSUER: Final = "https://idp.dev.example"
 _HOST: Final = "crm.example"
 _CHECK: Final = "/authz.v1.Authorizer/Check"
-_MISSING: Final = "(Envoy is missing)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,16 @@ class Row:
         return self.expected == self.got
 
 
+@dataclass(frozen=True, slots=True)
+class HeadlineRow:
+    """A call of the short table, and its result."""
+
+    headline: Headline
+    """The call."""
+    row: Row | None
+    """Its result; None if it needs Envoy, which is not installed."""
+
+
 class Demo(Stage):
     """The demo's node, Envoy and upstream; a context manager.
 
@@ -84,33 +104,58 @@ class Demo(Stage):
         self._make_folder(undo, "demo")
         self._say(f"a throw-away trust domain {_DOMAIN} in {self.folder}")
         self._domain.publish(self.folder)
-        bundle = undo.enter_context(as_file(files("authz.tools") / "templates" / "init"))
+        bundle = undo.enter_context(as_file(files("authz.tools") / "templates" / "full"))
         config = self.folder / "config.yaml"
         config.write_text(_config(self.folder, bundle))
         self._say("the node: authz serve")
+        program = find_envoy()
+        if program is not None:
+            self._say("an API, and Envoy in front of it")
+        # Both start at once: Envoy needs the node only when a request comes.
+        with ThreadPoolExecutor(2) as pool:
+            starts = [pool.submit(self._start_node, config, undo)]
+            if program is not None:
+                starts.append(pool.submit(self._start_envoy, program, undo))
+        for start in starts:
+            start.result()
+
+    def _start_node(self, config: Path, undo: ExitStack) -> None:
         node = NodeProcess(config, self.folder / "node.log")
         undo.callback(node.close)
         self.profile, self.addresses = node.profile, node.addresses
-        program = find_envoy()
-        if program is not None:
-            self._say("an upstream, and Envoy before it")
-            upstream = Upstream()
-            undo.callback(upstream.close)
-            clusters = (
-                authz_cluster(self.folder / "run" / "envoy.sock"),
-                cluster("upstream", loopback(upstream.port)),
-            )
-            listening = bootstrap("demo", [ask_authz()], {"/": "upstream"}, clusters)
-            self.envoy = Envoy(program, self.folder, listening)
-            undo.callback(self.envoy.close)
+
+    def _start_envoy(self, program: Path, undo: ExitStack) -> None:
+        upstream = Upstream()
+        undo.callback(upstream.close)
+        clusters = (
+            authz_cluster(self.folder / "run" / "envoy.sock"),
+            cluster("upstream", loopback(upstream.port)),
+        )
+        listening = bootstrap("demo", [ask_authz()], {"/": "upstream"}, clusters)
+        self.envoy = Envoy(program, self.folder, listening)
+        undo.callback(self.envoy.close)
 
     # --- asking
 
-    def rows(self) -> Iterator[Row]:
-        """Ask everything.
+    def headlines(self) -> Iterator[HeadlineRow]:
+        """Make the calls of the short table.
 
         Yields:
-            What came of each call.
+            Each call and its result.
+        """
+        with grpc.insecure_channel(self.addresses["main"]) as channel:
+            for headline in HEADLINES:
+                if isinstance(headline.call, DemoCall):
+                    row: Row | None = self._call(channel, "gRPC", headline.call)
+                else:
+                    row = self._request(self.envoy.port, headline.call) if self.envoy else None
+                yield HeadlineRow(headline, row)
+
+    def rows(self) -> Iterator[Row]:
+        """Make every call, on both lanes and through Envoy if it is installed.
+
+        Yields:
+            The result of each call.
         """
         for lane, listener in (("gRPC", "main"), ("gRPC, fast lane", "fast")):
             with grpc.insecure_channel(self.addresses[listener]) as channel:
@@ -118,14 +163,10 @@ class Demo(Stage):
                 self._call(channel, lane, CALLS[0])
                 for call in CALLS:
                     yield self._call(channel, lane, call)
-        if self.envoy is None:
-            yield Row(
-                "Envoy", "", "", "Envoy runs", _MISSING, 0.0, 'pip install "authz-runtime[demo]"'
-            )
-            return
-        self._request(self.envoy.port, REQUESTS[0])
-        for request in REQUESTS:
-            yield self._request(self.envoy.port, request)
+        if self.envoy is not None:
+            self._request(self.envoy.port, REQUESTS[0])
+            for request in REQUESTS:
+                yield self._request(self.envoy.port, request)
 
     def _call(self, channel: grpc.Channel, lane: str, call: DemoCall) -> Row:
         agent, subject = call.tokens.make(self._domain, self._forger, self._key)
