@@ -23,7 +23,13 @@ from authz.model import Diagnostic, Severity
 
 __all__ = ["OUTCOME_STYLES", "CommandExit", "Terminal"]
 
-OUTCOME_STYLES: Final = {"PERMIT": "green", "STEP_UP": "yellow", "DENY": "red"}
+OUTCOME_STYLES: Final = {
+    "PERMIT": "green",
+    "STEP_UP": "yellow",
+    "DENY": "red",
+    "ok": "green",
+    "WRONG": "bold red",
+}
 
 
 class CommandExit(Exception):  # noqa: N818 - a result, not an error

@@ -1,5 +1,5 @@
-"""`authz demo`: a throw-away trust domain, a real node, a real Envoy, real calls, one table."""
+"""`authz demo`: calls to a node and an Envoy in a temporary trust domain, in one table."""
 
-from authz.tools.demo.run import Demo, Row
+from authz.tools.demo.run import Demo, HeadlineRow, Row
 
-__all__ = ["Demo", "Row"]
+__all__ = ["Demo", "HeadlineRow", "Row"]

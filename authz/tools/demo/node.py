@@ -1,4 +1,4 @@
-"""The demo's own node: a real `authz serve`, in a process of its own."""
+"""The demo's own node: an `authz serve` in a process of its own."""
 
 import json
 import subprocess

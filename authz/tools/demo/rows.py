@@ -7,7 +7,17 @@ from typing import Final
 
 from authz.tools.keys import DevDomain, DevProofKey
 
-__all__ = ["AUDIENCE", "BOT", "CALLS", "REQUESTS", "DemoCall", "Request", "Tokens"]
+__all__ = [
+    "AUDIENCE",
+    "BOT",
+    "CALLS",
+    "HEADLINES",
+    "REQUESTS",
+    "DemoCall",
+    "Headline",
+    "Request",
+    "Tokens",
+]
 
 AUDIENCE: Final = "authz"
 """Our own `aud`, and that of subject tokens."""
@@ -105,6 +115,18 @@ class Request:
     """Point that the call shows."""
 
 
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """A call of the short table."""
+
+    tried: str
+    """What the agent tries, in words."""
+    call: DemoCall | Request
+    """The call."""
+    why: str
+    """Why the expected result is right."""
+
+
 _SEARCH: Final = ("crm.search", '{"query": "smith"}')
 _MAIL: Final = '{"to": ["%s"], "subject": "Re", "body": "hi"}'
 _QUERY: Final = "/customers?q=smith"
@@ -196,3 +218,55 @@ REQUESTS: Final = (
     Request("GET", _QUERY, 401, Tokens.NONE, note="no credential"),
 )
 """Sent through Envoy."""
+
+HEADLINES: Final = (
+    Headline(
+        "search customers for Alice of staff",
+        DemoCall(*_SEARCH, "PERMIT", "PERMITTED"),
+        "both she and the agent may",
+    ),
+    Headline(
+        "mail a colleague",
+        DemoCall(
+            "gmail.send_email", _MAIL % "bob@corp.example", "PERMIT", "PERMITTED", Tokens.BOUND
+        ),
+        "the mail stays in the company",
+    ),
+    Headline(
+        "mail a stranger",
+        DemoCall(
+            "gmail.send_email",
+            _MAIL % "eve@evil.example",
+            "STEP_UP",
+            "APPROVAL_REQUIRED",
+            Tokens.BOUND,
+        ),
+        "held until a person approves it",
+    ),
+    Headline(
+        "refund 101",
+        DemoCall("crm.refund", '{"id": "42", "amount": 101}', "DENY", "FORBIDDEN", Tokens.BOUND),
+        "a policy permits 100 at most",
+    ),
+    Headline(
+        "search customers for a guest",
+        DemoCall(*_SEARCH, "DENY", "CHAIN_NOT_PERMITTED", Tokens.GUEST),
+        "the guest may not, so the agent may not",
+    ),
+    Headline(
+        "search with a forged identity",
+        DemoCall(*_SEARCH, "DENY", "BAD_CREDENTIAL", Tokens.KEY),
+        "no trusted key signed its SVID",
+    ),
+    Headline(
+        "GET /customers through Envoy",
+        Request("GET", _QUERY, 200),
+        "Envoy asked Authz; the API answered",
+    ),
+    Headline(
+        "DELETE /customers/42 through Envoy",
+        Request("DELETE", "/customers/42", 403, Tokens.BOUND),
+        "Envoy did not call the API",
+    ),
+)
+"""The short table: calls over gRPC, then requests through Envoy."""

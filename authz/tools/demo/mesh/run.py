@@ -43,6 +43,18 @@ _POLICY: Final = "mail-stays-inside"
 _HARMLESS: Final = ("files.read_file", {"path": "orders/7.txt"})
 _OBSERVED_DAYS: Final = 30
 _PATIENCE: Final = 30.0
+_CALL: Final = """\
+import asyncio, json, sys
+from mcp import Client
+
+async def main(tool, arguments):
+    system, _, name = tool.partition(".")
+    async with Client("{base}/" + system + "/mcp") as client:
+        result = await client.call_tool(name, json.loads(arguments))
+    print("error:" if result.is_error else "answer:", *(part.text for part in result.content))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
 _RECORDED: Final = 2.0
 
 
@@ -207,6 +219,35 @@ class Mesh(Stage):
             [],
             {"/": "gateway"},
             [cluster("gateway", loopback(gateway), transport_socket=mutual)],
+        )
+
+    def paste(self) -> str:
+        """Write lines to try while everything runs.
+
+        Returns:
+            Commands, with comments.
+
+        Raises:
+            UnavailableError: The mesh does not run.
+        """
+        if self._sidecar is None:
+            raise UnavailableError("the mesh does not run")
+        base = f"http://127.0.0.1:{self._sidecar.port}"
+        (self.folder / "call.py").write_text(_CALL.format(base=base))
+        call = f"{sys.executable} call.py"
+        stranger = '{"to": "eve@evil.example", "subject": "hi", "body": "hi"}'
+        endpoints = "\n".join(f"#   {base}/{system}/mcp" for system in SYSTEMS)
+        return "\n".join(
+            (
+                f"# The MCP servers, through the agent's sidecar; any MCP client may call them:\n{endpoints}",
+                f"cd {self.folder}",
+                f"{call} files.read_file '{json.dumps(_HARMLESS[1])}'",
+                f"{call} mail.send_message '{stranger}'",
+                "authz why --log audit.jsonl      # the calls that were held, and the policy that held them",
+                "tail -n 1 audit.jsonl            # the last decision, in full",
+                f"authz status --admin unix://{self.folder}/run/admin.sock",
+                "# Change bundle/policies/office.cedar or bundle/mode.yaml: the node loads the bundle at once.",
+            )
         )
 
     # --- the node
