@@ -1,7 +1,7 @@
-"""Writes the figures of `README.md` and `bench/detection/README.md` from `bench/results/*.json`.
+"""Writes the figures of `docs/explanation/performance.md`, `README.md` and `bench/detection/README.md` from `bench/results/*.json`.
 
 python -m bench.table            writes them
-python -m bench.table --check    fails if a README says anything else
+python -m bench.table --check    fails if a page has other figures
 """
 
 import argparse
@@ -17,14 +17,16 @@ from bench.machine import RELEASED
 BEGIN = "<!-- bench: written by `python -m bench.table` -->"
 END = "<!-- /bench -->"
 ROOT = Path(__file__).resolve().parent.parent
+PERFORMANCE = ROOT / "docs" / "explanation" / "performance.md"
+"""Page of all figures."""
 
 
 class TableError(RuntimeError):
-    """The results are none to publish, or the README has no place for them."""
+    """The results cannot be published, or a page has no place for them."""
 
 
 def render(limits: list[dict[str, Any]], measured: check.Results) -> str:
-    """Returns the table, without markers.
+    """Returns the tables of the performance page, without markers.
 
     Args:
         limits: of `check.thresholds`.
@@ -65,6 +67,27 @@ def render(limits: list[dict[str, Any]], measured: check.Results) -> str:
     if "history" in measured:
         lines += ["", *_history(measured["history"])]
     return "\n".join(lines) + "\n"
+
+
+def render_line(measured: check.Results) -> str:
+    """Returns the one line of the README, without markers.
+
+    Raises:
+        TableError: The results have no rows of the fast lane.
+    """
+    load = measured["load"]
+    rows = {
+        row["concurrency"]: row
+        for row in load["rows"]
+        if (row["lane"], row["surface"], row["policies"]) == ("fast", "check", 1_000)
+    }
+    if not {1, 64} <= rows.keys():
+        raise TableError("bench/results/load.json has no rows of the fast lane")
+    machine = load["machine"]
+    return (
+        f"**Speed**: {rows[64]['rps']:,.0f} decisions a second over gRPC, and {rows[1]['p50_ms']:.2f} ms for one caller (p50), on "
+        f"{machine['cores']} cores that the load generator shares: [all figures](docs/explanation/performance.md).\n"
+    )
 
 
 _SHOWN = (1_000,)
@@ -158,7 +181,7 @@ def replaced(text: str, table: str) -> str:
         TableError: not exactly one pair of markers.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(END) < text.index(BEGIN):
-        raise TableError(f"a README needs the lines {BEGIN} and {END} once, in this order")
+        raise TableError(f"a page needs the lines {BEGIN} and {END} once, in this order")
     before, _, rest = text.partition(BEGIN)
     return f"{before}{BEGIN}\n{table}{END}{rest.partition(END)[2]}"
 
@@ -167,36 +190,39 @@ def main() -> int:
     """Writes or checks the tables.
 
     Returns:
-        Exit status: 1 where a README differs or there is nothing to publish.
+        Exit status: 1 if a page differs or there is nothing to publish.
     """
     parser = argparse.ArgumentParser(prog="python -m bench.table", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, fail on a difference")
     arguments = parser.parse_args()
     try:
-        written = list(_readmes())
+        written = list(_pages())
     except TableError as error:
         print(f"bench.table: {error}", file=sys.stderr)
         return 1
-    for readme, text, wanted in written:
+    for page, text, wanted in written:
         if not arguments.check:
-            readme.write_text(wanted)
+            page.write_text(wanted)
         elif wanted != text:
-            name = readme.relative_to(ROOT)
+            name = page.relative_to(ROOT)
             print(f"bench.table: {name} differs; run `python -m bench.table`", file=sys.stderr)
             return 1
     return 0
 
 
-def _readmes() -> Iterator[tuple[Path, str, str]]:
-    """Yields each README, what it says, and what it should say."""
+def _pages() -> Iterator[tuple[Path, str, str]]:
+    """Yields each page with figures, its text, and its text with the measured figures."""
     measured = check.results(ROOT / "bench" / "results")
-    tables = {ROOT / "README.md": render(check.thresholds(ROOT / "bench"), measured)}
+    tables = {
+        PERFORMANCE: render(check.thresholds(ROOT / "bench"), measured),
+        ROOT / "README.md": render_line(measured),
+    }
     if "detection" in measured:
         lines = figures.section(measured["detection"])
         tables[ROOT / "bench" / "detection" / "README.md"] = "\n".join(lines) + "\n"
-    for readme, table in tables.items():
-        text = readme.read_text()
-        yield readme, text, replaced(text, table)
+    for page, table in tables.items():
+        text = page.read_text()
+        yield page, text, replaced(text, table)
 
 
 if __name__ == "__main__":

@@ -316,13 +316,34 @@ def test_a_development_build_is_not_published() -> None:
         table.render([], _load(1.0, "dev"))
 
 
-def test_the_readme_says_what_was_measured() -> None:
-    """The table is written from the results, never by hand."""
+def test_the_pages_have_the_measured_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The figures are written from the results, never by hand."""
     results = check.results(ROOT / "bench" / "results")
     if "load" not in results:
         pytest.skip("nothing measured yet")
-    text = (ROOT / "README.md").read_text()
+    text = table.PERFORMANCE.read_text()
     assert table.replaced(text, table.render(check.thresholds(ROOT / "bench"), results)) == text
+    text = (ROOT / "README.md").read_text()
+    line = table.render_line(results)
+    assert table.replaced(text, line) == text
+    assert line.count("\n") == 1
+    monkeypatch.setattr("sys.argv", ["table", "--check"])
+    assert table.main() == 0, capsys.readouterr().err
+
+
+def test_the_line_of_the_readme_has_the_fast_lane_of_a_thousand_policies() -> None:
+    """Other rows are not in it, and without those rows there is no line."""
+    measured = _load(1.0)
+    row = {"lane": "fast", "surface": "check", "policies": 1_000, "rps": 12_345.6, "p50_ms": 0.147}
+    others = [{**row, "concurrency": 64, "rps": 1.0, "lane": "python"}]
+    measured["load"]["machine"]["cores"] = 2
+    measured["load"]["rows"] = [{**row, "concurrency": 1}, *others]
+    with pytest.raises(table.TableError, match="no rows of the fast lane"):
+        table.render_line(measured)
+    measured["load"]["rows"].append({**row, "concurrency": 64})
+    assert "12,346 decisions a second over gRPC, and 0.15 ms" in table.render_line(measured)
 
 
 def test_every_threshold_can_be_measured() -> None:
