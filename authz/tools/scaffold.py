@@ -13,8 +13,8 @@ __all__ = ["write_template"]
 
 _SETTINGS: Final = "people.yaml"
 _MODE: Final = """\
-# Whether denials are enforced. `observe`: every decision is made and recorded, but the call goes through.
-# See what would be held: authz why --observed. Then say `mode: enforce`, or remove this file.
+# Whether denials are enforced. `observe`: each decision is made and recorded, and the call passes.
+# `authz why --observed` lists the calls that would be held. Then write `mode: enforce`.
 mode:
   default: observe
   owner: you@corp.example      # who answers for it: write your team here
