@@ -108,5 +108,5 @@ def copy_tree(root: Path, target: Path) -> None:
             (environment / path.name).symlink_to(path)
     stamps = environment / ".stamps"
     stamps.mkdir()
-    for name in ("deps", "native"):
+    for name in ("deps", "client", "native"):
         (stamps / name).touch()
