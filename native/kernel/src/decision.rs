@@ -40,25 +40,6 @@ pub struct Facts<'a> {
     pub granted: Option<&'a [Grant<'a>]>,
 }
 
-impl<'a> Facts<'a> {
-    /// Facts about a chain and its proof alone: no enforcer, no task, no history, no credential.
-    #[must_use]
-    pub const fn new(chain: &'a [Principal], proof: CallerProof<'a>) -> Self {
-        Self {
-            enforcer: "",
-            chain,
-            proof,
-            confidence: 0,
-            task: None,
-            subject_proof: None,
-            history: None,
-            literal_key: None,
-            directories: None,
-            granted: None,
-        }
-    }
-}
-
 /// One grant of a task credential, as it was decided when the credential was issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant<'a> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use authz_base::principal::MAX_CHAIN;
 use smallvec::SmallVec;
 
-use super::{UNPROVED_SUBJECT, caller_facts, has_subject, located, requirements, satisfied};
+use super::{UNPROVED_SUBJECT, caller_facts, has_subject, located, requirements};
 use crate::decision::{Facts, PolicyEffect, ReasonCode, Time};
 use crate::evaluate::could::{Could, Prospect, said};
 use crate::evaluate::{self, ContextFacts, Known};
@@ -139,16 +139,12 @@ impl<'p, 'f> Prospects<'p, 'f> {
     pub(crate) fn weigh(&self, operation: &Operation, prepared: &Prepared) -> Option<Weighed<'p>> {
         let (plan, facts, chain) = (self.plan, self.facts, self.chain.as_slice());
         let words = &plan.words;
-        let satisfied = satisfied(plan, facts, operation.tier);
+        let known = ContextFacts {
+            tier: i64::from(operation.tier as u8),
+            ..ContextFacts::before_request(caller_facts(facts, chain, self.now))
+        };
         let open = self.open_keys(operation);
-        let context = words.context(
-            said(prepared.slice.keys, open),
-            &ContextFacts {
-                tier: i64::from(operation.tier as u8),
-                satisfied: &satisfied,
-                ..caller_facts(facts, chain, self.now)
-            },
-        );
+        let context = words.context(said(prepared.slice.keys, open), &known);
         let collection = operation.resource.as_ref().map(|rule| rule.collection.as_str());
         let aim = words.aim(&operation.system, collection);
         let system = words.system(&operation.system);

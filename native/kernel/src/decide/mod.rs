@@ -17,7 +17,7 @@ use authz_base::principal::MAX_CHAIN;
 use crate::decision::{
     Decision, Facts, Given, Outcome, Principal, ProofMethod, ReasonCode, Request, Time, Verdict,
 };
-use crate::evaluate::{ContextFacts, Judge, Known, StoreFacts, Unready};
+use crate::evaluate::{CallerFacts, ContextFacts, Judge, Known, StoreFacts, Unready};
 use crate::history::{Carried, HistoryChanges, Holder, MAX_ENTRIES, Run, SessionHistory, Spends};
 use crate::json;
 use crate::mcp::{ServerTask, Traffic};
@@ -258,9 +258,9 @@ fn is_readable(request: &Request<'_>) -> bool {
 }
 
 /// Facts that policies read of the caller, its task and the time: those that are known before a request is made.
-fn caller_facts<'a>(facts: &Facts<'a>, chain: &'a [Arc<Known>], now: Time) -> ContextFacts<'a> {
+fn caller_facts<'a>(facts: &Facts<'a>, chain: &'a [Arc<Known>], now: Time) -> CallerFacts<'a> {
     let subject = has_subject(facts);
-    ContextFacts {
+    CallerFacts {
         depth: i64::try_from(chain.len()).unwrap_or(i64::MAX),
         chain,
         subject,
@@ -272,7 +272,6 @@ fn caller_facts<'a>(facts: &Facts<'a>, chain: &'a [Arc<Known>], now: Time) -> Co
         age: facts.proof.age.map_or(AGELESS, |age| age.clamp(0, AGELESS)),
         acr: facts.proof.acr,
         time: now.0,
-        ..ContextFacts::EMPTY
     }
 }
 
@@ -331,7 +330,9 @@ fn judge(
     };
     let of_worst = worst.map_or_else(Vec::new, |placed| excess(placed.class));
     let of_others: Vec<Vec<&str>> = others.iter().map(|placed| excess(placed.class)).collect();
+    // Every fact is listed, so that a new one does not compile until it has a value here.
     let seen = ContextFacts {
+        caller: caller_facts(facts, &chain, now),
         input: resolved.arguments.values(),
         tier: i64::from(tier as u8),
         confidence: i64::from(facts.confidence.min(100)),
@@ -346,7 +347,6 @@ fn judge(
         remembered: &remembered,
         sequences: &completed,
         budgets: &spends.exceeded,
-        ..caller_facts(facts, &chain, now)
     };
     let asks = prepared.slice.store;
     let store = StoreFacts::new(asks, &prepared.base, &chain, &resolved.resource);

@@ -324,11 +324,12 @@ fn uid(kind: &EntityType, id: &str) -> EntityUID {
     EntityUID::from_components(kind.clone(), Eid::new(id), None)
 }
 
-/// Facts that policies may read, gathered before any is judged.
+/// Facts that policies may read of the caller, its task and the time: those that are known before a request is made.
+///
+/// INVARIANT (no forgotten fact): neither this nor [`ContextFacts`] has a default. A fact that nobody fills would look as if
+/// the request brought nothing, and a forbid that reads it would not fire.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ContextFacts<'a> {
-    pub(crate) input: &'a [(SmolStr, arguments::ArgumentValue)],
-    pub(crate) tier: i64,
+pub(crate) struct CallerFacts<'a> {
     pub(crate) depth: i64,
     pub(crate) chain: &'a [Arc<Known>],
     pub(crate) subject: bool,
@@ -336,18 +337,26 @@ pub(crate) struct ContextFacts<'a> {
     /// How it was proved on whose behalf the caller acts.
     pub(crate) subject_proof: SubjectProof,
     pub(crate) enforcer: &'a str,
+    pub(crate) method: &'static str,
+    pub(crate) bound: bool,
+    pub(crate) age: i64,
+    pub(crate) acr: &'a str,
+    pub(crate) time: i64,
+}
+
+/// Facts that policies may read, gathered before any is judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ContextFacts<'a> {
+    pub(crate) caller: CallerFacts<'a>,
+    pub(crate) input: &'a [(SmolStr, arguments::ArgumentValue)],
+    pub(crate) tier: i64,
     pub(crate) confidence: i64,
     pub(crate) class: &'a str,
     pub(crate) host: &'a str,
     pub(crate) destination: bool,
     pub(crate) trusted: bool,
-    pub(crate) method: &'static str,
-    pub(crate) bound: bool,
-    pub(crate) age: i64,
-    pub(crate) acr: &'a str,
     pub(crate) satisfied: &'a [String],
-    pub(crate) time: i64,
-    /// What the session did before; none: nothing.
+    /// History of the session. `None`: the session did nothing before.
     pub(crate) session: Option<&'a SessionHistory>,
     /// Labels beside the session's that count where data goes out: remembered ones, and labels that are told of the call.
     pub(crate) along: &'a [&'a str],
@@ -361,35 +370,28 @@ pub(crate) struct ContextFacts<'a> {
     pub(crate) budgets: &'a [&'a str],
 }
 
-impl ContextFacts<'static> {
-    /// Facts of a request that brings nothing.
-    pub(crate) const EMPTY: Self = Self {
-        input: &[],
-        tier: 0,
-        depth: 0,
-        chain: &[],
-        subject: false,
-        task: None,
-        subject_proof: SubjectProof::Itself,
-        enforcer: "",
-        confidence: 0,
-        class: NO_DESTINATION,
-        host: "",
-        destination: false,
-        trusted: false,
-        method: "none",
-        bound: false,
-        age: 0,
-        acr: "",
-        satisfied: &[],
-        time: 0,
-        session: None,
-        along: &[],
-        excess: &[],
-        remembered: &[],
-        sequences: &[],
-        budgets: &[],
-    };
+impl<'a> ContextFacts<'a> {
+    /// Facts before a request is made: its own have the values of a request that brings nothing. No policy that reads one of
+    /// them may be judged by these facts.
+    pub(crate) const fn before_request(caller: CallerFacts<'a>) -> Self {
+        Self {
+            caller,
+            input: &[],
+            tier: 0,
+            confidence: 0,
+            class: NO_DESTINATION,
+            host: "",
+            destination: false,
+            trusted: false,
+            satisfied: &[],
+            session: None,
+            along: &[],
+            remembered: &[],
+            excess: &[],
+            sequences: &[],
+            budgets: &[],
+        }
+    }
 }
 
 impl ContextFacts<'_> {
@@ -593,6 +595,7 @@ impl Words {
 
     /// The context, of only the keys that the slice reads.
     pub(crate) fn context(&self, keys: Keys, facts: &ContextFacts<'_>) -> Result<Context, Unready> {
+        let caller = &facts.caller;
         let mut map: BTreeMap<SmolStr, Value> = BTreeMap::new();
         for key in Key::ALL {
             if !keys.contains(key) {
@@ -601,7 +604,7 @@ impl Words {
             let value = match key {
                 Key::Input => self.record_of(facts.input)?,
                 Key::Tier => long(facts.tier),
-                Key::Task => match &facts.task {
+                Key::Task => match &caller.task {
                     None => self.no_task.clone(),
                     Some(task) => record([
                         ("kind", known(&self.task_kinds, task.kind.as_str())?.into()),
@@ -611,9 +614,9 @@ impl Words {
                         ("age", long(task.age)),
                     ]),
                 },
-                Key::SubjectProof => known(&self.proofs, facts.subject_proof.as_str())?.into(),
+                Key::SubjectProof => known(&self.proofs, caller.subject_proof.as_str())?.into(),
                 Key::Chain => {
-                    let agents: SmallVec<[&Arc<Known>; 4]> = agents(facts.chain).collect();
+                    let agents: SmallVec<[&Arc<Known>; 4]> = agents(caller.chain).collect();
                     let alone = match agents.as_slice() {
                         [agent] => agent.alone.clone(),
                         _ => None,
@@ -623,27 +626,27 @@ impl Words {
                         self.set(uids.collect())
                     };
                     record([
-                        ("depth", long(facts.depth)),
+                        ("depth", long(caller.depth)),
                         ("agents", alone.unwrap_or_else(several)),
-                        ("subject", boolean(facts.subject)),
+                        ("subject", boolean(caller.subject)),
                     ])
                 }
-                Key::Enforcer => text(facts.enforcer),
+                Key::Enforcer => text(caller.enforcer),
                 Key::Confidence => long(facts.confidence),
                 Key::Destination => {
                     self.destination(facts.class, facts.host, facts.destination, facts.trusted)?
                 }
                 Key::Proof => record([
-                    ("method", known(&self.methods, facts.method)?.into()),
-                    ("bound", boolean(facts.bound)),
-                    ("age", long(facts.age)),
-                    ("acr", text(facts.acr)),
+                    ("method", known(&self.methods, caller.method)?.into()),
+                    ("bound", boolean(caller.bound)),
+                    ("age", long(caller.age)),
+                    ("acr", text(caller.acr)),
                 ]),
                 Key::Satisfied => {
                     let kinds = facts.satisfied.iter().filter_map(|kind| self.kinds.get(kind));
                     self.set(kinds.cloned().collect())
                 }
-                Key::Time => call(&self.datetime, &[text(&rfc3339::millis(facts.time))])?,
+                Key::Time => call(&self.datetime, &[text(&rfc3339::millis(caller.time))])?,
                 Key::Session => record([
                     ("labels", self.label_set(facts.carried())),
                     ("sources", long(facts.sources())),
@@ -950,6 +953,24 @@ mod tests {
     use crate::model::{Declared, LabelKind, Location, Model};
     use crate::schema::SchemaNames;
 
+    const NOBODY: CallerFacts<'static> = CallerFacts {
+        depth: 0,
+        chain: &[],
+        subject: false,
+        task: None,
+        subject_proof: SubjectProof::Itself,
+        enforcer: "",
+        method: "none",
+        bound: false,
+        age: 0,
+        acr: "",
+        time: 0,
+    };
+
+    const fn before(caller: CallerFacts<'_>) -> ContextFacts<'_> {
+        ContextFacts::before_request(caller)
+    }
+
     /// INVARIANT (closed sets): a context with an undeclared name would be compared with nothing, and a forbid not fire.
     #[test]
     fn an_undeclared_name_fails_the_context() {
@@ -958,15 +979,15 @@ mod tests {
         let task =
             TaskFacts { kind: TaskKind::Root, template: "strange", purpose: "", depth: 0, age: 0 };
         for (key, facts) in [
-            (Key::Task, ContextFacts { task: Some(task), ..ContextFacts::EMPTY }),
-            (Key::Destination, ContextFacts { class: "strange", ..ContextFacts::EMPTY }),
-            (Key::Proof, ContextFacts { method: "strange", ..ContextFacts::EMPTY }),
-            (Key::Sequences, ContextFacts { sequences: &["strange"], ..ContextFacts::EMPTY }),
-            (Key::Budgets, ContextFacts { budgets: &["strange"], ..ContextFacts::EMPTY }),
+            (Key::Task, before(CallerFacts { task: Some(task), ..NOBODY })),
+            (Key::Destination, ContextFacts { class: "strange", ..before(NOBODY) }),
+            (Key::Proof, before(CallerFacts { method: "strange", ..NOBODY })),
+            (Key::Sequences, ContextFacts { sequences: &["strange"], ..before(NOBODY) }),
+            (Key::Budgets, ContextFacts { budgets: &["strange"], ..before(NOBODY) }),
         ] {
             let mut keys = Keys::default();
             keys.insert(key);
-            assert!(words.context(keys, &ContextFacts::EMPTY).is_ok(), "{key:?}");
+            assert!(words.context(keys, &before(NOBODY)).is_ok(), "{key:?}");
             let error = words.context(keys, &facts).unwrap_err();
             assert_eq!(Unready("`strange` is not declared".to_owned()), error, "{key:?}");
         }
@@ -990,7 +1011,7 @@ mod tests {
         let chain = [Arc::new(words.principal(&bot, &[]))];
         let system = words.system("authz");
         let facts = StoreFacts::new(Asks::Nothing, &base, &chain, &system);
-        let judge = Judge::new(&words, Keys::default(), &facts, ContextFacts::EMPTY);
+        let judge = Judge::new(&words, Keys::default(), &facts, before(NOBODY));
         (judge.judge(&rule, 0).unwrap(), rule.store)
     }
 

@@ -206,7 +206,8 @@ impl Engine {
     }
 }
 
-/// The facts of a call as policies read them. Nothing raises confidence in this version.
+/// The facts of a call as policies read them: those of its caller. History, directories and grants are not recalled.
+/// Nothing raises confidence in this version.
 ///
 /// `proved` is what the evidence of the call proves, `task` the task of the chain, and `key` the key of the fingerprints of
 /// task literals.
@@ -235,5 +236,17 @@ pub(crate) fn kernel_facts<'a>(
         age: issued_at.map(|issued_at| now.saturating_sub(issued_at).max(0)),
         acr: acr.unwrap_or_default(),
     };
-    Facts { enforcer: arrival.asker.name(), task, literal_key: key, ..Facts::new(chain, proof) }
+    // INVARIANT (no forgotten fact): every fact is listed, so that a new one does not compile until it has a value here.
+    Facts {
+        enforcer: arrival.asker.name(),
+        chain,
+        proof,
+        confidence: 0,
+        task,
+        subject_proof: None,
+        history: None,
+        literal_key: key,
+        directories: None,
+        granted: None,
+    }
 }
