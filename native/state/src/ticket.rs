@@ -53,6 +53,13 @@ pub struct Ticket {
 }
 
 impl Ticket {
+    /// The ticket of a write whose outcome is known.
+    pub fn settled(outcome: Result<(), AuditError>) -> Self {
+        let (settle, ticket) = pair();
+        settle.settle(outcome);
+        ticket
+    }
+
     /// Blocks until the line is synced, fails, or `deadline` passes.
     ///
     /// # Errors

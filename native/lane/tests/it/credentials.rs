@@ -233,7 +233,7 @@ fn a_permit_is_kept_for_a_credential() {
     assert_eq!("BAD_INPUT", code(&plain.check(&wanting(search()))));
 }
 
-fn issue_of(decision: &str, by: &str) -> wire::IssueRequest {
+pub fn issue_of(decision: &str, by: &str) -> wire::IssueRequest {
     wire::IssueRequest {
         evidence: vec![agent(by)],
         decision_id: decision.to_owned(),

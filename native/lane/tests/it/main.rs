@@ -19,6 +19,7 @@ mod early;
 mod envoy;
 mod exchange;
 mod fast;
+mod faulty;
 mod giving;
 mod history;
 mod injection;

@@ -1,17 +1,13 @@
 //! Tasks: how they come to be, what is permitted in them, and how they end.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use authz_kernel::task::{Record, RecordKey, Revocations};
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::proto::authz::v1::admin_revoke_request::Target;
 use authz_lane::{ApiError, Engine, Surface, Transport, World};
-use authz_state::store::{
-    Commit, MemoryStore, Page, Query, Store, StoreError, StoreHealth, Survives, Work,
-};
+use authz_state::store::{MemoryStore, Store};
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -809,117 +805,6 @@ fn a_restart_keeps_everything() {
     assert_eq!("TASK_ENDED", code(&served.check(&searching(&done.id, BOT))));
     assert_eq!("PERMITTED", code(&served.check(&deleting(&task.id, BOT, "7"))));
     assert_eq!("USES_EXHAUSTED", code(&served.check(&deleting(&task.id, BOT, "7"))));
-}
-
-/// A store that fails as it is told.
-#[derive(Debug)]
-struct Faulty {
-    inner: MemoryStore,
-    fault: AtomicU8,
-    staleness: Mutex<Duration>,
-}
-
-impl Faulty {
-    fn fail(&self) -> Result<(), StoreError> {
-        match self.fault.load(Ordering::SeqCst) {
-            1 => Err(StoreError::unavailable("told to")),
-            2 => Err(StoreError::Slow),
-            3 => Err(StoreError::Full("told to".to_owned())),
-            4 => panic!("told to"),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Store for Faulty {
-    fn is_remote(&self) -> bool {
-        false
-    }
-    fn may_wait(&self, key: &RecordKey) -> bool {
-        self.inner.may_wait(key)
-    }
-    fn peek(&self, key: &RecordKey, until: Instant) -> Result<Option<Record>, StoreError> {
-        self.inner.peek(key, until)
-    }
-    fn find(&self, query: &Query, page: &Page, until: Instant) -> Result<Vec<Record>, StoreError> {
-        self.inner.find(query, page, until)
-    }
-    fn transact(
-        &self,
-        locks: &[RecordKey],
-        survives: Survives,
-        until: Instant,
-        work: &mut Work<'_>,
-    ) -> Result<Commit, StoreError> {
-        self.fail()?;
-        self.inner.transact(locks, survives, until, work)
-    }
-    fn revocations(&self) -> Arc<Revocations> {
-        self.inner.revocations()
-    }
-    fn staleness(&self) -> Duration {
-        *self.staleness.lock().unwrap()
-    }
-    fn secret(&self) -> [u8; 32] {
-        self.inner.secret()
-    }
-    fn health(&self) -> StoreHealth {
-        self.inner.health()
-    }
-    fn close(&self) {
-        self.inner.close();
-    }
-}
-
-/// Every failure of the store denies with its own code, changes nothing, and ends with the failure; what reads no state is
-/// answered meanwhile, unless revocations may have been missed.
-#[test]
-fn store_failures() {
-    let store = Arc::new(Faulty {
-        inner: MemoryStore::new([7; 32]),
-        fault: AtomicU8::new(0),
-        staleness: Mutex::new(Duration::ZERO),
-    });
-    let audit = folder().join("audit.jsonl");
-    let engine = Engine::with_store(settings(&audit, &json!({})), Arc::clone(&store) as _).unwrap();
-    let served = Served { engine: Arc::new(engine), audit };
-    served.engine.load(world_of(REQUIRED)).unwrap();
-    let task = alices(&served);
-    let delete = || served.check(&deleting(&task.id, BOT, "7"));
-    for (fault, expected) in
-        [(1, "STATE_UNAVAILABLE"), (2, "STORE_SLOW"), (3, "OVERLOADED"), (4, "UNAVAILABLE")]
-    {
-        store.fault.store(fault, Ordering::SeqCst);
-        for _ in 0..3 {
-            let decision = delete();
-            assert_eq!(wire::Outcome::Deny as i32, decision.outcome);
-            if fault == 4 {
-                assert_eq!(wire::PublicCode::Unavailable as i32, decision.public_code);
-            } else {
-                assert_eq!(expected, code(&decision));
-            }
-        }
-        assert_eq!(Err(expected), start(&served, &starting(vec![agent(BOT)])).map(drop));
-        let by = vec![agent(BOT)];
-        assert_eq!(Err(expected), end(&served, &task.id, by, wire::TaskStatus::Completed));
-        assert_eq!(
-            "PERMITTED",
-            code(&served.check(&searching(&task.id, BOT))),
-            "it reads no state"
-        );
-    }
-    store.fault.store(0, Ordering::SeqCst);
-    *store.staleness.lock().unwrap() = Duration::from_secs(5);
-    for request in [searching(&task.id, BOT), deleting(&task.id, BOT, "7")] {
-        assert_eq!("STATE_UNAVAILABLE", code(&served.check(&request)));
-    }
-    assert!(!served.engine.is_ready() && !served.engine.status().ready);
-    *store.staleness.lock().unwrap() = Duration::ZERO;
-    assert!(served.engine.is_ready());
-    assert_eq!(
-        ["PERMITTED", "PERMITTED", "USES_EXHAUSTED"],
-        [delete(), delete(), delete()].each_ref().map(code)
-    );
 }
 
 /// How many of the calls that so many threads make at once are permitted.

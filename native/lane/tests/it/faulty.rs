@@ -1,0 +1,180 @@
+//! A store that fails as it is told, and calls that are refused for it.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use authz_kernel::task::{Credential, Record, RecordKey, Revocations};
+use authz_lane::proto::authz::v1 as wire;
+use authz_lane::{Engine, Surface, World};
+use authz_state::store::{
+    Commit, MemoryStore, Page, Query, Store, StoreError, StoreHealth, Survives, Work,
+};
+use authz_state::{AuditError, Ticket};
+use authz_token::mint::{Key, proof};
+use serde_json::{Value, json};
+
+use crate::credentials::{Issuing, issue_of, issuing};
+use crate::support::*;
+use crate::tasks::{
+    REQUIRED, TWO, agent, alices, call, delegate, delegating, deleting, end, get, searching, start,
+    starting, world_of,
+};
+
+const ISSUER: &str = "https://authz.example";
+
+/// Failure of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    Unavailable,
+    Slow,
+    Full,
+    Panic,
+    /// The change is made, and does not become durable.
+    LostCommit,
+    /// The view of revocations becomes too old while the transaction waits for its locks.
+    Stale,
+}
+
+/// A store that fails as it is told.
+#[derive(Debug)]
+struct Faulty {
+    inner: MemoryStore,
+    fault: Mutex<Fault>,
+    staleness: Mutex<Duration>,
+}
+
+impl Faulty {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            inner: MemoryStore::new([7; 32]),
+            fault: Mutex::new(Fault::None),
+            staleness: Mutex::new(Duration::ZERO),
+        })
+    }
+
+    fn set(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = fault;
+        self.set_staleness(Duration::ZERO);
+    }
+
+    fn set_staleness(&self, staleness: Duration) {
+        *self.staleness.lock().unwrap() = staleness;
+    }
+
+    fn serve(self: &Arc<Self>, world: World) -> Served {
+        let audit = folder().join("audit.jsonl");
+        let settings = settings(&audit, &json!({}));
+        let engine = Engine::with_store(settings, Arc::clone(self) as _).unwrap();
+        engine.load(world).unwrap();
+        Served { engine: Arc::new(engine), audit }
+    }
+
+    /// An engine that issues credentials.
+    fn issue(self: &Arc<Self>, credentials: &Value) -> Issuing {
+        let served = self.serve(world_of(REQUIRED));
+        let made = Issuing { served, store: Arc::clone(self) as _ };
+        made.load(REQUIRED, credentials);
+        made
+    }
+}
+
+impl Store for Faulty {
+    fn is_remote(&self) -> bool {
+        false
+    }
+    fn may_wait(&self, key: &RecordKey) -> bool {
+        self.inner.may_wait(key)
+    }
+    fn peek(&self, key: &RecordKey, until: Instant) -> Result<Option<Record>, StoreError> {
+        self.inner.peek(key, until)
+    }
+    fn find(&self, query: &Query, page: &Page, until: Instant) -> Result<Vec<Record>, StoreError> {
+        self.inner.find(query, page, until)
+    }
+    fn transact(
+        &self,
+        locks: &[RecordKey],
+        survives: Survives,
+        until: Instant,
+        work: &mut Work<'_>,
+    ) -> Result<Commit, StoreError> {
+        let fault = *self.fault.lock().unwrap();
+        match fault {
+            Fault::None | Fault::LostCommit => {}
+            Fault::Unavailable => return Err(StoreError::unavailable("told to")),
+            Fault::Slow => return Err(StoreError::Slow),
+            Fault::Full => return Err(StoreError::Full("told to".to_owned())),
+            Fault::Panic => panic!("told to"),
+            Fault::Stale => self.set_staleness(Duration::from_secs(5)),
+        }
+        let commit = self.inner.transact(locks, survives, until, work)?;
+        match fault {
+            Fault::LostCommit => Ok(Commit::Pending(Ticket::settled(Err(AuditError::Failed)))),
+            _ => Ok(commit),
+        }
+    }
+    fn revocations(&self) -> Arc<Revocations> {
+        self.inner.revocations()
+    }
+    fn staleness(&self) -> Duration {
+        *self.staleness.lock().unwrap()
+    }
+    fn secret(&self) -> [u8; 32] {
+        self.inner.secret()
+    }
+    fn health(&self) -> StoreHealth {
+        self.inner.health()
+    }
+    fn close(&self) {
+        self.inner.close();
+    }
+}
+
+/// Every failure of the store denies with its own code, changes nothing, and ends with the failure. A call that reads no state
+/// is answered meanwhile, unless revocations may have been missed.
+#[test]
+fn store_failures() {
+    let store = Faulty::new();
+    let served = store.serve(world_of(REQUIRED));
+    let task = alices(&served);
+    let delete = || served.check(&deleting(&task.id, BOT, "7"));
+    for (fault, expected) in [
+        (Fault::Unavailable, "STATE_UNAVAILABLE"),
+        (Fault::Slow, "STORE_SLOW"),
+        (Fault::Full, "OVERLOADED"),
+        (Fault::Panic, "UNAVAILABLE"),
+    ] {
+        store.set(fault);
+        for _ in 0..3 {
+            let decision = delete();
+            assert_eq!(wire::Outcome::Deny as i32, decision.outcome);
+            if fault == Fault::Panic {
+                assert_eq!(wire::PublicCode::Unavailable as i32, decision.public_code);
+            } else {
+                assert_eq!(expected, code(&decision));
+            }
+        }
+        assert_eq!(Err(expected), start(&served, &starting(vec![agent(BOT)])).map(drop));
+        let by = vec![agent(BOT)];
+        assert_eq!(Err(expected), end(&served, &task.id, by, wire::TaskStatus::Completed));
+        assert_eq!(
+            "PERMITTED",
+            code(&served.check(&searching(&task.id, BOT))),
+            "it reads no state"
+        );
+    }
+    store.set(Fault::None);
+    store.set_staleness(Duration::from_secs(5));
+    for request in [searching(&task.id, BOT), deleting(&task.id, BOT, "7")] {
+        assert_eq!("STATE_UNAVAILABLE", code(&served.check(&request)));
+    }
+    assert!(!served.engine.is_ready() && !served.engine.status().ready);
+    store.set_staleness(Duration::ZERO);
+    assert!(served.engine.is_ready());
+    assert_eq!(
+        ["PERMITTED", "PERMITTED", "USES_EXHAUSTED"],
+        [delete(), delete(), delete()].each_ref().map(code)
+    );
+}
+
