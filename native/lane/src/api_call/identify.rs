@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use authz_kernel::reason::ReasonCode;
+use authz_state::store::Commit;
 use authz_token::{AgentProof, Evidence, Role, Scheme, VerifiedFacts};
 
 use crate::api_call::ApiMessage;
@@ -241,10 +242,10 @@ impl Engine {
             None => Err(NoProvedRequest::NoUrl),
         };
         let wait = self.wait_of(transport);
-        // Not awaited: a change of the call is durable only after its proofs. After a crash, the proof of a call that only reads
-        // may be used again.
-        drop(self.take_proofs(&facts.proofs, arrival.now(), world, &request, false, wait)?);
-        Ok(())
+        let taken = self.take_proofs(&facts.proofs, arrival.now(), world, &request, false, wait)?;
+        // INVARIANT (once): the call is answered once its proofs are durably used. A call that only reads, or that finds its
+        // change made already, writes nothing after them that could be waited for instead.
+        self.keeper.kept(taken.map_or(Commit::Done, Commit::Pending), wait)
     }
 
     /// Identifies a client that the server has authenticated: an enforcer, or an agent that asks for itself.

@@ -178,3 +178,37 @@ fn store_failures() {
     );
 }
 
+/// A call that only reads is answered once the use of its proof is durable: after a crash, nobody may bring the proof again.
+#[test]
+fn a_read_waits_for_its_proof() {
+    let store = Faulty::new();
+    let world = World { credentials: Some(issuing(&json!({}))), ..world_of(REQUIRED) };
+    let served = store.serve(world);
+    let task = alices(&served);
+    let key = Key::es256("");
+    let token = svid_of(&json!({"cnf": {"jkt": key.thumbprint()}}));
+    let shown = |method: &str| {
+        let uri = format!("{ISSUER}/authz.v1.Tasks/{method}");
+        let claims = proof("POST", &uri, now(), &uuid::Uuid::now_v7().to_string(), Some(&token));
+        vec![wire::Evidence {
+            scheme: wire::EvidenceScheme::Dpop as i32,
+            proof: key.sign_proof(&claims.to_string()),
+            ..evidence(wire::EvidenceRole::Agent, token.clone())
+        }]
+    };
+    let list = |by: Vec<wire::Evidence>| {
+        let request = wire::TasksListRequest { evidence: by, ..Default::default() };
+        let answer = call::<wire::TasksListResponse>(&served, Surface::TaskList, &request);
+        answer.map(|answer| answer.tasks.len())
+    };
+    let read = |by: Vec<wire::Evidence>| get(&served, &task.id, by).map(|read| read.id);
+    assert_eq!((Ok(task.id.clone()), Ok(1)), (read(shown("Get")), list(shown("List"))));
+    store.set(Fault::LostCommit);
+    let lost = "STATE_UNAVAILABLE";
+    assert_eq!((Err(lost), Err(lost)), (read(shown("Get")), list(shown("List"))));
+    store.set(Fault::None);
+    let again = shown("Get");
+    assert_eq!(Ok(task.id.clone()), read(again.clone()));
+    assert_eq!(Err("REPLAYED"), read(again));
+}
+
