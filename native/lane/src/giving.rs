@@ -17,7 +17,7 @@ use authz_kernel::model::Isolation;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::roles::RoleIndex;
 use authz_kernel::task::{Party, Record, RecordKey, RecordKind, SharedSession, Task, TaskStatus};
-use authz_state::store::{Page, Query, StoreError, Survives, Transaction};
+use authz_state::store::{Commit, Page, Query, StoreError, Survives, Transaction};
 
 use crate::engine::Engine;
 use crate::history::{counted_in, known_party, merge_labels, session, shared_labels, told_of};
@@ -234,15 +234,18 @@ impl Engine {
         Ok(used)
     }
 
-    /// Counts a task that was given to its agent against the agent's share, once a call in it is decided.
+    /// Counts a task that was given to its agent against the agent's share, once the agent uses it.
+    ///
+    /// Returns the task as it is used now, and the commit of this change. After a crash before the commit is durable, the agent
+    /// may decline the task although it used it.
     pub(crate) fn note_use(
         &self,
         located: Located,
         now: Time,
         wait: Wait,
-    ) -> Result<Located, CallRefusal> {
+    ) -> Result<(Located, Commit), CallRefusal> {
         if !located.task.unused {
-            return Ok(located);
+            return Ok((located, Commit::Done));
         }
         let key = RecordKey::new(RecordKind::Task, &located.task.id);
         let mut locks = vec![RecordKey::new(RecordKind::Session, &located.task.session)];
@@ -259,14 +262,14 @@ impl Engine {
             }
             Ok(current.is_some() && task.unused)
         };
-        // Not awaited: the call's own change is durable no earlier, and a crash only lets the task count as unused again.
-        drop(self.keeper.transact(&locks, Survives::Crash, wait, &mut work)?);
+        let commit = self.keeper.transact(&locks, Survives::Crash, wait, &mut work)?;
         if let Some(refused) = refused {
             return Err(refused);
         }
-        Ok(match current {
+        let located = match current {
             Some(task) => Located { task, ..located },
             None => located,
-        })
+        };
+        Ok((located, commit))
     }
 }

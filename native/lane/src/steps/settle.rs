@@ -103,8 +103,10 @@ impl Engine {
         if let Some(unnoted) = unnoted {
             drop(self.note_token(&record.caller, now, world, unnoted, false, wait)?);
         }
-        let located = Some(self.note_use(found, now, wait)?);
-        Ok(CallTask { located, unnoted: None, ..task })
+        let (used, commit) = self.note_use(found, now, wait)?;
+        // Not awaited: a change of the call is durable no earlier, and a permit without a change brings nothing that counts.
+        drop(commit);
+        Ok(CallTask { located: Some(used), unnoted: None, ..task })
     }
 
     /// Writes what the verdict changes, in one transaction with its record.

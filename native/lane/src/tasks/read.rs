@@ -110,7 +110,11 @@ impl Engine {
         let is_own = caller.is_agent(located.task.assignee());
         let is_live = located.task.status_at(now) == TaskStatus::Active;
         let located = match is_own && is_live {
-            true => self.note_use(located, now, caller.wait)?,
+            true => {
+                let (used, commit) = self.note_use(located, now, caller.wait)?;
+                self.keeper.kept(commit, caller.wait)?;
+                used
+            }
             false => located,
         };
         let is_kept_back = is_own && located.task.unused;

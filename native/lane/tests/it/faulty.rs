@@ -212,3 +212,18 @@ fn a_read_waits_for_its_proof() {
     assert_eq!(Err("REPLAYED"), read(again));
 }
 
+/// An agent reads the parameters of a given task only once its use of the task is durable: after a crash, it could decline the
+/// task, and nothing that it read would count.
+#[test]
+fn a_read_waits_for_the_use_of_the_task() {
+    let store = Faulty::new();
+    let served = store.serve(world_of(REQUIRED));
+    let root = alices(&served);
+    let read = |task: &wire::Task| get(&served, &task.id, vec![agent(TWO)]);
+    let [given, lost] = [(); 2].map(|()| delegate(&served, &delegating(&root, BOT, TWO)).unwrap());
+    assert!(given.params.is_some());
+    assert_eq!(given.params, read(&given).unwrap().params);
+    store.set(Fault::LostCommit);
+    assert_eq!(Err("STATE_UNAVAILABLE"), read(&lost).map(drop));
+}
+
