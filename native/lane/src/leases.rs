@@ -163,8 +163,11 @@ impl Engine {
         let mut changed = Ok(false);
         self.write_for_host(&lock, &mut |transaction| {
             let now = Time(self.clock.now_ms());
-            let revoked = self.keeper.store().revocations();
-            changed = change_lease(transaction, &change, &revoked, now)?;
+            // Read once the lock is held, so that a view that grew old in the wait makes no lease live.
+            changed = match self.keeper.revocations() {
+                Ok(revoked) => change_lease(transaction, &change, &revoked, now)?,
+                Err(refused) => Err(refused),
+            };
             Ok(matches!(changed, Ok(true)))
         })?;
         changed.map_err(store_error)

@@ -191,8 +191,11 @@ impl Engine {
         let locks = [RecordKey::new(RecordKind::Session, &token.credential.session)];
         let mut live = Err(CallRefusal::credential("the store told nothing"));
         let mut work = |transaction: &mut dyn Transaction| {
-            let revoked = self.keeper.store().revocations();
-            live = live_in(transaction, token, &revoked, caller.now());
+            // Read once the locks are held, so that a view that grew old in the wait is refused.
+            live = self
+                .keeper
+                .revocations()
+                .and_then(|revoked| live_in(transaction, token, &revoked, caller.now()));
             Ok(false)
         };
         let commit = self.keeper.transact(&locks, Survives::Crash, caller.wait, &mut work)?;

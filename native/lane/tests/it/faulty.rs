@@ -227,3 +227,39 @@ fn a_read_waits_for_the_use_of_the_task() {
     assert_eq!(Err("STATE_UNAVAILABLE"), read(&lost).map(drop));
 }
 
+/// A token is called active, and a lease live, by no view of revocations that became too old while the call waited.
+#[test]
+fn a_stale_view_activates_nothing() {
+    let store = Faulty::new();
+    let issuing = store.issue(&json!({}));
+    let task = alices(&issuing.served);
+    let (token, _) = issuing.token(&task.id, BOT);
+    assert!(issuing.is_active(&token, BOT));
+    let introspect = || {
+        let request = wire::IntrospectRequest { evidence: vec![agent(BOT)], token: token.clone() };
+        let request = prost::Message::encode_to_vec(&request);
+        issuing
+            .ask(Surface::CredentialIntrospect, "dev", request)
+            .map(|told| told["active"].clone())
+    };
+    store.set(Fault::Stale);
+    assert_eq!(Err("STATE_UNAVAILABLE"), introspect());
+    store.set(Fault::None);
+    assert_eq!(Ok(json!(true)), introspect());
+
+    let store = Faulty::new();
+    let issuing = store.issue(&json!({"leases": {"crm": "warehouse"}}));
+    let task = alices(&issuing.served);
+    let permit = issuing.permit(deleting(&task.id, BOT, "7"));
+    let mut lease = issuing.issue(&issue_of(&permit, BOT)).unwrap()["lease"].clone();
+    lease["state"] = json!("live");
+    let put = || {
+        let before = json!({"state": "wanted", "attempts": 0}).to_string();
+        issuing.served.engine.put_lease(lease.to_string().as_bytes(), before.as_bytes())
+    };
+    store.set(Fault::Stale);
+    assert!(put().unwrap_err().to_string().contains("revocation_staleness"));
+    store.set(Fault::None);
+    assert!(put().unwrap());
+}
+
