@@ -34,6 +34,7 @@ use crate::revoke;
 use crate::settings::Surface;
 use crate::tasks::{END, may_end};
 use crate::transport::{ApiError, Transport};
+use crate::world::Enforcer;
 
 /// A request about a token.
 #[derive(Debug)]
@@ -304,12 +305,13 @@ impl IssuedToken {
 
 /// Whether a caller may introspect a token: the owner, the token's agent, and an enforcer that asks about all its operations.
 fn may_introspect(credential: &Credential, caller: &ApiCaller<'_>) -> bool {
-    let may_ask = |operation: &str| {
-        let enforcer = caller.asker().enforcer.as_ref();
-        enforcer.is_some_and(|enforcer| enforcer.may_ask(operation))
+    let may_ask = |enforcer: &Arc<Enforcer>| {
+        // A credential without operations is for nobody's system.
+        !credential.details.is_empty()
+            && credential.details.iter().all(|detail| enforcer.may_ask(&detail.operation))
     };
     caller.is_owner
-        || credential.details.iter().all(|detail| may_ask(&detail.operation))
+        || caller.asker().enforcer.as_ref().is_some_and(may_ask)
         || caller.is_agent(&credential.agent)
 }
 

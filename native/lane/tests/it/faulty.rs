@@ -263,3 +263,18 @@ fn a_stale_view_activates_nothing() {
     assert!(put().unwrap());
 }
 
+/// An enforcer learns nothing of a credential that names no operation: it may ask about none of it.
+#[test]
+fn a_credential_of_no_operation_is_no_enforcers() {
+    let store = Faulty::new();
+    let issuing = store.issue(&json!({}));
+    let task = alices(&issuing.served);
+    let (token, claims) = issuing.token(&task.id, BOT);
+    let by_enforcer = |name: &str| issuing.known(name, &token, Vec::new())["active"] == true;
+    assert_eq!((true, false), (by_enforcer("crm"), by_enforcer("wiki")));
+    let kept = issuing.credential(claims["jti"].as_str().unwrap());
+    let empty = Credential { details: Vec::new(), ..Credential::clone(&kept) };
+    issuing.put(Record::Credential(Arc::new(empty)));
+    assert_eq!((false, false), (by_enforcer("crm"), by_enforcer("wiki")));
+    assert!(issuing.is_active(&token, BOT), "its agent learns it");
+}
