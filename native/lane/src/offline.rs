@@ -315,6 +315,12 @@ impl OfflineEngine {
         begun
     }
 
+    /// The engine, for tests of this crate alone.
+    #[cfg(test)]
+    pub(crate) const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     fn transport(&self) -> Transport<'static> {
         Transport { received: self.engine.clock.monotonic(), ..Transport::by(LISTENER) }
     }

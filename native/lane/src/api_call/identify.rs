@@ -6,10 +6,10 @@ use authz_kernel::reason::ReasonCode;
 use authz_state::store::Commit;
 use authz_token::{AgentProof, Evidence, Role, Scheme, VerifiedFacts};
 
-use crate::api_call::ApiMessage;
 use crate::api_call::caller::{
     ApiCaller, CallerEvidence, ExchangeTokens, HttpClient, RefusedCaller,
 };
+use crate::api_call::{ApiMessage, check_admin};
 use crate::engine::Engine;
 use crate::judgement::{Arrival, Asker, CallerIdentity, EnforcerProof};
 use crate::proofs::{NoProvedRequest, ProvedRequest};
@@ -87,13 +87,11 @@ impl Engine {
         };
         let proved = match message.evidence() {
             CallerEvidence::Message(list) => self.prove_message(arrival, &world, list, transport),
-            CallerEvidence::Client(client) => self.prove_client(arrival, &world, client),
+            CallerEvidence::Client(client) => self.prove_client(arrival, &world, client, transport),
             CallerEvidence::Exchange(tokens) => {
                 self.prove_exchange(arrival, &world, tokens, transport)
             }
-            CallerEvidence::Socket => {
-                ProvedCaller { is_owner: true, ..ProvedCaller::without_evidence(arrival) }
-            }
+            CallerEvidence::Socket => prove_owner(arrival, &world, transport),
         };
         let ProvedCaller { arrival, identity, evidence, is_owner, result } = proved;
         match result {
@@ -254,8 +252,10 @@ impl Engine {
         arrival: Arrival,
         world: &Loaded,
         client: &HttpClient,
+        transport: &Transport<'_>,
     ) -> ProvedCaller<'m> {
-        let agent = match client.agent() {
+        let message = "clients are taken from the server's word at the token endpoints alone";
+        let agent = match check_http(world, transport, message).and_then(|()| client.agent()) {
             Ok(agent) => agent,
             Err(refused) => return ProvedCaller::without_evidence(arrival).refused(refused),
         };
@@ -320,15 +320,33 @@ impl Engine {
     }
 }
 
+/// Identifies the owner of an administration socket.
+///
+/// INVARIANT (owner): the listener is checked here, where the ownership comes from, and not only by the kind of the message.
+fn prove_owner<'m>(
+    arrival: Arrival,
+    world: &Loaded,
+    transport: &Transport<'_>,
+) -> ProvedCaller<'m> {
+    let caller = ProvedCaller::without_evidence(arrival);
+    let message = "only an administration listener proves the owner of its socket";
+    match check_admin(world.way(transport.listener), message) {
+        Ok(()) => ProvedCaller { is_owner: true, ..caller },
+        Err(refused) => caller.refused(refused),
+    }
+}
+
+/// Refuses a client that another listener than a token endpoint names. Nobody authenticated it there.
+fn check_http(world: &Loaded, transport: &Transport<'_>, message: &str) -> Result<(), CallRefusal> {
+    if world.way(transport.listener).is_some_and(|way| way.http) {
+        return Ok(());
+    }
+    Err(CallRefusal::new(ReasonCode::EnforcerRefused, Step::Identify, message))
+}
+
 /// Refuses an exchange at another listener than the token endpoint, or where no credentials are issued.
 fn check_exchange(world: &Loaded, transport: &Transport<'_>) -> Result<(), CallRefusal> {
-    if !world.way(transport.listener).is_some_and(|way| way.http) {
-        return Err(CallRefusal::new(
-            ReasonCode::EnforcerRefused,
-            Step::Identify,
-            "tokens are exchanged at the token endpoint",
-        ));
-    }
+    check_http(world, transport, "tokens are exchanged at the token endpoint")?;
     match &world.credentials {
         Some(_) => Ok(()),
         None => Err(CallRefusal::input("no credentials are issued here")),
@@ -366,4 +384,64 @@ pub(crate) fn refuse_proofs(facts: &VerifiedFacts) -> Result<(), CallRefusal> {
         Step::Identify,
         "a proof is of an HTTP request, and this call tells of none",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use authz_kernel::directories::Directories;
+    use authz_kernel::plan::Plan;
+    use authz_kernel::source;
+
+    use super::*;
+    use crate::SystemClock;
+    use crate::offline::{OfflineEngine, OfflineWorld};
+
+    /// An engine with one listener: neither an administration listener nor a token endpoint.
+    fn offline() -> OfflineEngine {
+        let files = BTreeMap::from([("bundle.yaml".to_owned(), b"{name: desk}".to_vec())]);
+        let model = source::load(&files, &BTreeMap::new()).unwrap();
+        let world = OfflineWorld {
+            plan: Arc::new(Plan::compile(model, None).unwrap()),
+            directories: Directories::default(),
+            issuers: BTreeSet::new(),
+        };
+        OfflineEngine::new(world, Arc::new(SystemClock)).unwrap()
+    }
+
+    fn reason_at(
+        listener: &str,
+        prove: impl FnOnce(&Engine, Arrival, &Loaded, &Transport<'_>) -> (bool, Result<(), CallRefusal>),
+    ) -> (bool, Result<(), ReasonCode>) {
+        let offline = offline();
+        let engine = offline.engine();
+        let (transport, world) = (Transport::by(listener), engine.world().unwrap());
+        let arrival = engine.arrival(Surface::Revoke, Some(Arc::clone(&world)), &transport);
+        let (is_owner, result) = prove(engine, arrival, &world, &transport);
+        (is_owner, result.map_err(|refused| refused.reason))
+    }
+
+    /// Whatever its message says of itself, a caller owns no socket that is not an administration listener's, and the name of a
+    /// client counts at token endpoints alone.
+    #[test]
+    fn each_identity_is_of_its_listener() {
+        for listener in ["offline", "unknown"] {
+            let owner = reason_at(listener, |_, arrival, world, transport| {
+                let caller = prove_owner(arrival, world, transport);
+                (caller.is_owner, caller.result)
+            });
+            assert_eq!((false, Err(ReasonCode::EnforcerRefused)), owner);
+            let client = r#"{"spiffe_id": "spiffe://a.example/bot", "how": "x509_svid"}"#;
+            let client: HttpClient = serde_json::from_str(client).unwrap();
+            let named = reason_at(listener, |engine, arrival, world, transport| {
+                let caller = engine.prove_client(arrival, world, &client, transport);
+                assert!(caller.identity.facts.agent.is_none());
+                (caller.is_owner, caller.result)
+            });
+            assert_eq!((false, Err(ReasonCode::EnforcerRefused)), named);
+        }
+    }
 }
