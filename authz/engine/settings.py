@@ -63,6 +63,8 @@ class ListenerRules:
     """The administration listener."""
     http: bool = False
     """The listener of credentials over HTTP, which has authenticated the client itself."""
+    surfaces: tuple[str, ...] | None = None
+    """Surfaces that are answered here. `None`: all that the other fields allow."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,23 @@ from __future__ import annotations
 import copy
 import json
 import re
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from authz.config import Config, load, parse_assignment
-from authz.engine import Engine, FastLane, Plan, Trust, engine_settings
+from authz.engine import (
+    EnforcerRules,
+    Engine,
+    FastLane,
+    ListenerRules,
+    PeerRules,
+    Plan,
+    Trust,
+    engine_settings,
+)
+from authz.engine.native_errors import engine_errors
 from authz.errors import ConfigError, EngineError
 from authz.model import BundleFiles, Surface
 from authz.telemetry.traces import TraceSettings
@@ -155,3 +166,39 @@ def test_every_setting_of_credentials_is_given(tmp_path: Path, section: str) -> 
         engine.load(plan, trust, [], [], settings)
     engine.close()
     assert names == names_of(str(refusal.value))
+
+
+LISTENER = ListenerRules("main", enforcer=EnforcerRules("tools", asks=("system:*",)))
+PEER = PeerRules("tools", "spiffe://a.example/tools", ("system:*",))
+
+
+@pytest.mark.parametrize("kind", ["listener", "enforcer", "peer"])
+def test_every_rule_of_a_listener_is_given(tmp_path: Path, kind: str) -> None:
+    """A rule that is lost could open a listener: without `mutual`, callers need no certificate."""
+    engine = Engine(engine_settings(read(tmp_path)))
+    plan = Plan.compile(BundleFiles("bundle", {"bundle.yaml": b"name: empty\n"}), {})
+    trust = Trust.compile(json.dumps({"audiences": [], "domains": {}, "issuers": {}}).encode())
+    listener, peer = asdict(LISTENER), asdict(PEER)
+    rules: dict[str, Any] = {
+        "listener": listener,
+        "enforcer": listener["enforcer"],
+        "peer": peer,
+    }[kind]
+    complete = dict(rules)
+
+    def load() -> None:
+        listeners, peers = json.dumps([listener]).encode(), json.dumps([peer]).encode()
+        with engine_errors():
+            engine.native.load(plan.native, trust.native, listeners, peers, None, {}, {})
+
+    load()
+    for name, value in complete.items():
+        del rules[name]
+        with pytest.raises(EngineError, match=f"missing field `{name}`"):
+            load()
+        rules[name] = value
+    rules["no_such_rule"] = 0
+    with pytest.raises(EngineError, match="no_such_rule") as refusal:
+        load()
+    assert set(complete) == names_of(str(refusal.value))
+    engine.close()

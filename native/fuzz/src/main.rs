@@ -17,7 +17,7 @@ use std::sync::{Arc, LazyLock};
 use authz_cases::fuzz as cases;
 use authz_kernel::plan::Plan;
 use authz_kernel::source::{self, fuzz as bundles};
-use authz_lane::{Listener, fuzz as calls};
+use authz_lane::fuzz as calls;
 use authz_token::fuzz as tokens;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -63,8 +63,7 @@ static SERVED: LazyLock<support::Served> = LazyLock::new(|| {
     // The fewest lines: of refusals by the million, the audit file holds sums.
     let served = support::unloaded(&json!({"audit_unverified_refusals": 1}));
     let mut world = support::world();
-    let more = json!([{"name": "http", "http": true}]).to_string();
-    world.listeners.extend(Listener::list_from_json(more.as_bytes()).expect("listeners"));
+    world.listeners.extend(support::listeners_of(&json!([{"name": "http", "http": true}])));
     served.engine.load(world).expect("the world loads");
     served
 });

@@ -82,7 +82,10 @@ fn engine(folder: &Path) -> Result<Engine, Box<dyn Error>> {
         token_cache_size: 10_000,
         ..Settings::offline()
     };
-    let listeners = serde_json::json!([{ "name": LISTENER, "insecure_dev": true }]);
+    let listeners = serde_json::json!([{
+        "name": LISTENER, "enforcer": null, "insecure_dev": true, "mutual": false, "admin": false, "http": false,
+        "surfaces": null,
+    }]);
     let engine = Engine::new(settings)?;
     let bundle = source::load(&files(&folder.join("bundle"))?, &BTreeMap::new())
         .map_err(|wrong| format!("{wrong:?}"))?;

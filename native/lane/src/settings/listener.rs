@@ -1,6 +1,9 @@
-//! Listeners and enforcers. A member that is missing gives a caller nothing.
+//! Listeners and enforcers.
+//!
+//! INVARIANT (every member is given): no member has a default. A listener that lost `mutual` would take callers without a
+//! certificate, one that lost `surfaces` would answer every surface, and an enforcer that lost `uids` would be any process.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::surface::Surface;
 use crate::error::EngineError;
@@ -11,23 +14,19 @@ use crate::error::EngineError;
 pub struct Listener {
     /// Name of the listener. Each call names its listener.
     pub name: String,
-    /// Enforcer that each caller is. Default: callers ask about themselves.
-    #[serde(default)]
+    /// Enforcer that each caller is. `None`: callers ask about themselves.
+    #[serde(deserialize_with = "given")]
     pub enforcer: Option<EnforcerSpec>,
     /// Each caller is an enforcer for all systems. For development only.
-    #[serde(default)]
     pub insecure_dev: bool,
     /// Each caller shows a certificate (X.509-SVID), which proves its identity. A caller without one is refused.
-    #[serde(default)]
     pub mutual: bool,
     /// Administration is answered here.
-    #[serde(default)]
     pub admin: bool,
     /// Callers are clients of token endpoints. The server has authenticated them, and its word counts.
-    #[serde(default)]
     pub http: bool,
-    /// Surfaces that are answered here. Default: all that the other members allow.
-    #[serde(default)]
+    /// Surfaces that are answered here. `None`: all that the other members allow.
+    #[serde(deserialize_with = "given")]
     pub surfaces: Option<Vec<Surface>>,
 }
 
@@ -50,13 +49,11 @@ pub struct EnforcerSpec {
     /// Systems that it asks about: `system:crm`, or `system:*` for all.
     pub asks: Vec<String>,
     /// Facts about agents that count on its word.
-    #[serde(default)]
     pub relays: Vec<Relay>,
-    /// Way by which it reports results of permits. Default: it reports none.
-    #[serde(default)]
+    /// Way by which it reports results of permits. `None`: it reports none.
+    #[serde(deserialize_with = "given")]
     pub reports: Option<ReportWay>,
     /// Users that its processes run as. Empty: each user that can open the socket.
-    #[serde(default)]
     pub uids: Vec<u32>,
 }
 
@@ -95,10 +92,9 @@ pub struct PeerSpec {
     /// As [`EnforcerSpec::asks`].
     pub asks: Vec<String>,
     /// As [`EnforcerSpec::relays`].
-    #[serde(default)]
     pub relays: Vec<Relay>,
     /// As [`EnforcerSpec::reports`].
-    #[serde(default)]
+    #[serde(deserialize_with = "given")]
     pub reports: Option<ReportWay>,
 }
 
@@ -110,6 +106,15 @@ impl PeerSpec {
     pub fn list_from_json(text: &[u8]) -> Result<Vec<Self>, EngineError> {
         serde_json::from_slice(text).map_err(EngineError::json("enforcers"))
     }
+}
+
+/// Reads a value that may be null and may not be missing.
+fn given<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(deserializer)
 }
 
 /// Name of the enforcer of an `insecure_dev` listener.

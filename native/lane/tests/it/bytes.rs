@@ -2,7 +2,7 @@
 
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::proto::envoy::service::auth::v3 as ext;
-use authz_lane::{Engine, Listener, Transport, fuzz};
+use authz_lane::{Engine, Transport, fuzz};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
@@ -16,8 +16,7 @@ use crate::support::*;
 static SERVED: LazyLock<Served> = LazyLock::new(|| {
     let served = unloaded(&json!({}));
     let mut world = world();
-    let more = json!([{"name": "http", "http": true}]).to_string();
-    world.listeners.extend(Listener::list_from_json(more.as_bytes()).unwrap());
+    world.listeners.extend(listeners_of(&json!([{"name": "http", "http": true}])));
     world.credentials = Some(credentials::issuing(&json!({})));
     served.engine.load(world).unwrap();
     served

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::proto::envoy::config::core::v3::Metadata;
 use authz_lane::proto::envoy::service::auth::v3 as ext;
-use authz_lane::{Listener, PeerSpec, Transport, World};
+use authz_lane::{Transport, World};
 use prost::Message;
 use prost_types::value::Kind;
 use prost_types::{Struct, Value as Proto};
@@ -51,8 +51,8 @@ fn world_with(relays: &Value, peers: &Value) -> World {
             ("work.yaml", FACTS),
             ("policies/work.cedar", POLICIES),
         ]),
-        listeners: Listener::list_from_json(listeners.to_string().as_bytes()).unwrap(),
-        peers: PeerSpec::list_from_json(peers.to_string().as_bytes()).unwrap(),
+        listeners: listeners_of(&listeners),
+        peers: peers_of(&peers),
         ..world()
     }
 }
@@ -252,7 +252,7 @@ fn a_front_end_that_names_contexts_is_no_agent() {
     let open = json!([
         {"name": "portal", "enforcer": {"name": "portal", "asks": ["system:*"], "relays": ["session"]}},
     ]);
-    let listeners = Listener::list_from_json(open.to_string().as_bytes()).unwrap();
+    let listeners = listeners_of(&open);
     let world = World { listeners, ..world_with(&json!(["session"]), &json!([])) };
     let error = unloaded(&json!({})).engine.load(world).unwrap_err().to_string();
     assert!(error.contains("give its `uids`"), "{error}");

@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use authz_kernel::decision::Time;
 use authz_kernel::task::{Binding, Credential, Record, RecordKey, RecordKind, Reservation};
 use authz_lane::proto::authz::v1 as wire;
-use authz_lane::{
-    CredentialSettings, Engine, Listener, PeerChain, Settings, Surface, Transport, World,
-};
+use authz_lane::{CredentialSettings, Engine, PeerChain, Settings, Surface, Transport, World};
 use authz_state::store::{MemoryStore, Page, Query, Store, Survives, Transaction};
 use authz_token::mint::{Key, proof};
 use base64::Engine as _;
@@ -93,7 +91,7 @@ impl Issuing {
         let world = World {
             credentials: Some(issuing(credentials)),
             trust: peers::trust(),
-            listeners: Listener::list_from_json(listeners.to_string().as_bytes()).unwrap(),
+            listeners: listeners_of(&listeners),
             ..world_with(bundle, more)
         };
         self.served.engine.load(world).unwrap();

@@ -3,7 +3,7 @@
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::proto::authz::v1::admin_revoke_request::Target;
 use authz_lane::proto::envoy::service::auth::v3 as ext;
-use authz_lane::{Listener, Surface, Transport, World};
+use authz_lane::{Surface, Transport, World};
 use proptest::prelude::*;
 use prost::Message;
 use serde_json::json;
@@ -73,11 +73,7 @@ fn world_of(mode: &str) -> World {
         {"name": "admin", "admin": true},
     ]);
     let files: Vec<(&str, &str)> = FILES.into_iter().chain([("mode.yaml", mode)]).collect();
-    World {
-        plan: plan(&files),
-        listeners: Listener::list_from_json(listeners.to_string().as_bytes()).unwrap(),
-        ..world()
-    }
+    World { plan: plan(&files), listeners: listeners_of(&listeners), ..world() }
 }
 
 fn served_by(mode: &str) -> Served {

@@ -1,7 +1,7 @@
 //! What a session did before: exact under many callers at once, and there after a restart.
 
 use authz_lane::proto::authz::v1 as wire;
-use authz_lane::{Listener, Surface, World};
+use authz_lane::{Surface, World};
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -232,7 +232,7 @@ fn reading(extra: &Value) -> Served {
         {"name": "admin", "admin": true},
         {"name": "sdk", "enforcer": {"name": "sdk", "asks": ["system:*"], "reports": "sdk"}},
     ]);
-    let listeners = Listener::list_from_json(listeners.to_string().as_bytes()).unwrap();
+    let listeners = listeners_of(&listeners);
     served.engine.load(World { plan: plan(&more), listeners, ..world_of(REQUIRED) }).unwrap();
     served
 }

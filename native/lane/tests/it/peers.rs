@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::proto::envoy::service::auth::v3 as ext;
 use authz_lane::proto::envoy::service::auth::v3::attribute_context as attributes;
-use authz_lane::{Engine, Listener, PeerChain, PeerSpec, Transport, World};
+use authz_lane::{Engine, PeerChain, Transport, World};
 use authz_token::mint::x509::{Signer, bundle as authorities};
 use authz_token::mint::{Key, jwks};
 use authz_token::{TrustSpec, TrustStore};
@@ -58,8 +58,8 @@ fn world_of(peers: &Value) -> World {
     ]);
     World {
         trust: trust(),
-        listeners: Listener::list_from_json(listeners.to_string().as_bytes()).unwrap(),
-        peers: PeerSpec::list_from_json(peers.to_string().as_bytes()).unwrap(),
+        listeners: listeners_of(&listeners),
+        peers: peers_of(&peers),
         ..world()
     }
 }

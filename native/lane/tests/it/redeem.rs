@@ -8,7 +8,7 @@ use authz_lane::proto::authz::v1 as wire;
 use authz_lane::proto::authz::v1::admin_revoke_request::Target;
 use authz_lane::proto::envoy::service::auth::v3 as ext;
 use authz_lane::proto::envoy::service::auth::v3::check_response::HttpResponse;
-use authz_lane::{Engine, Listener, PeerChain, Surface, Transport, World};
+use authz_lane::{Engine, PeerChain, Surface, Transport, World};
 use authz_state::store::{MemoryStore, Page, Query, Store, Survives};
 use authz_token::mint::x509::{Signer, bundle as authorities};
 use authz_token::mint::{Key, jwks, proof};
@@ -62,7 +62,7 @@ fn served_world(more: &[(&str, &str)], dpop: &Value) -> World {
     World {
         trust: trust(),
         credentials: Some(credential_settings(&settings)),
-        listeners: Listener::list_from_json(listeners.to_string().as_bytes()).unwrap(),
+        listeners: listeners_of(&listeners),
         ..world_with(REQUIRED, more)
     }
 }

@@ -182,9 +182,7 @@ impl<'a> Walk<'a> {
         let engine = Engine::with_parts(settings, parts).unwrap();
         let mut world = shop_world(REQUIRED, TEMPLATES, "sdk");
         let http = json!([{"name": "http", "http": true}]);
-        world
-            .listeners
-            .extend(authz_lane::Listener::list_from_json(http.to_string().as_bytes()).unwrap());
+        world.listeners.extend(listeners_of(&http));
         let credentials_settings = Some(issuing(&json!({})));
         engine
             .load(World { credentials: credentials_settings, trust: peers::trust(), ..world })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use authz_lane::proto::authz::v1 as wire;
-use authz_lane::{Listener, Surface, Transport, World};
+use authz_lane::{Surface, Transport, World};
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -96,7 +96,7 @@ pub(crate) fn shop_world(bundle: &str, templates: &str, reports: &str) -> World 
         {"name": "gate", "enforcer": {"name": "gate", "asks": ["system:*"], "reports": "access_log"}},
         {"name": "gate2", "enforcer": {"name": "gate2", "asks": ["system:*"], "reports": "access_log"}},
     ]);
-    let listeners = Listener::list_from_json(listeners.to_string().as_bytes()).unwrap();
+    let listeners = listeners_of(&listeners);
     World { plan: plan(&more), listeners, ..world_of(REQUIRED) }
 }
 

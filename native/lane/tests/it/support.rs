@@ -12,7 +12,7 @@ use authz_lane::proto::authz::v1 as wire;
 use authz_lane::proto::envoy::config::core::v3::{HeaderMap, HeaderValue};
 use authz_lane::proto::envoy::service::auth::v3 as ext;
 use authz_lane::proto::envoy::service::auth::v3::attribute_context as attributes;
-use authz_lane::{CredentialSettings, Engine, Listener, Settings, Transport, World};
+use authz_lane::{CredentialSettings, Engine, Listener, PeerSpec, Settings, Transport, World};
 use authz_token::mint::{Key, bundle, jwks};
 use authz_token::{TrustSpec, TrustStore};
 use prost::Message;
@@ -287,6 +287,38 @@ pub fn unloaded(extra: &Value) -> Served {
     Served { engine: Arc::new(engine), audit }
 }
 
+/// Sets members of a JSON object that it does not have.
+fn complete(json: &mut Value, defaults: &Value) {
+    let mut whole = defaults.clone();
+    merge(&mut whole, json);
+    *json = whole;
+}
+
+/// Listeners, with the least members that each needs. The engine itself has no defaults.
+pub fn listeners_of(list: &Value) -> Vec<Listener> {
+    let mut list = list.clone();
+    for listener in list.as_array_mut().unwrap() {
+        let defaults = json!({
+            "enforcer": null, "insecure_dev": false, "mutual": false, "admin": false, "http": false, "surfaces": null,
+        });
+        complete(listener, &defaults);
+        if listener["enforcer"].is_object() {
+            let defaults = json!({"relays": [], "reports": null, "uids": []});
+            complete(&mut listener["enforcer"], &defaults);
+        }
+    }
+    Listener::list_from_json(list.to_string().as_bytes()).unwrap()
+}
+
+/// Enforcers that are known by their certificates, as [`listeners_of`].
+pub fn peers_of(list: &Value) -> Vec<PeerSpec> {
+    let mut list = list.clone();
+    for peer in list.as_array_mut().unwrap() {
+        complete(peer, &json!({"relays": [], "reports": null}));
+    }
+    PeerSpec::list_from_json(list.to_string().as_bytes()).unwrap()
+}
+
 pub fn world() -> World {
     let listeners = json!([
         {"name": "dev", "insecure_dev": true},
@@ -298,7 +330,7 @@ pub fn world() -> World {
     World {
         plan: Arc::clone(&PLAN),
         trust: Arc::clone(&TRUST),
-        listeners: Listener::list_from_json(listeners.to_string().as_bytes()).unwrap(),
+        listeners: listeners_of(&listeners),
         peers: Vec::new(),
         credentials: None,
         directories: BTreeMap::new(),

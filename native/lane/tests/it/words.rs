@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use authz_lane::proto::authz::v1 as wire;
-use authz_lane::{Listener, PeerChain, PeerSpec, Surface, Transport, World};
+use authz_lane::{PeerChain, Surface, Transport, World};
 use authz_token::mint::{Key, jwks, proof};
 use authz_token::{TrustSpec, TrustStore};
 use prost::Message;
@@ -83,8 +83,8 @@ fn world_with(peer: &str, agents: &str) -> World {
             ("policies/all.cedar", POLICIES),
         ]),
         trust: trust(),
-        listeners: Listener::list_from_json(listeners.to_string().as_bytes()).unwrap(),
-        peers: PeerSpec::list_from_json(peers.to_string().as_bytes()).unwrap(),
+        listeners: listeners_of(&listeners),
+        peers: peers_of(&peers),
         ..world()
     }
 }
