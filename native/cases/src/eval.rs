@@ -170,7 +170,8 @@ fn recorded_subject(subject: &StatedSubject) -> TaskSubject {
 
 impl EvalCaller {
     fn stated(&self, enforcer: &str) -> Result<StatedCaller, String> {
-        let subject = self.subject.as_ref().map(EvalSubject::stated).transpose()?;
+        let is_alone = self.agent.is_none();
+        let subject = self.subject.as_ref().map(|subject| subject.stated(is_alone)).transpose()?;
         let agent = match &self.agent {
             Some(agent) => {
                 let id = SpiffeId::parse(agent)
@@ -190,7 +191,8 @@ impl EvalCaller {
 }
 
 impl EvalSubject {
-    fn stated(&self) -> Result<StatedSubject, String> {
+    /// Args: `is_alone`: no agent acts for the subject, so no agent holds what proves it.
+    fn stated(&self, is_alone: bool) -> Result<StatedSubject, String> {
         let mut claims = BTreeMap::new();
         for (name, value) in &self.claims {
             claims.insert(name.clone(), claim(name, value)?);
@@ -201,7 +203,7 @@ impl EvalSubject {
             kind: self.kind,
             claims,
             acr: self.acr.clone(),
-            is_alone: false,
+            is_alone,
         })
     }
 }

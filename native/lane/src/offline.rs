@@ -48,15 +48,15 @@ use crate::engine::{Engine, EngineParts};
 use crate::envoy;
 use crate::error::EngineError;
 use crate::history;
-use crate::judgement::{Arrival, Asker, CallerIdentity, Judgement, name_of};
+use crate::judgement::{Arrival, Asker, Judgement, name_of};
 use crate::proto::authz::v1 as wire;
 use crate::refusal::CallRefusal;
 use crate::report::{OutcomeReport, Reporter};
 use crate::request::{self, AgentClaim, CallRequest};
 use crate::settings::{CredentialSettings, DpopSettings, Lifetimes, Listener, Settings, Surface};
 use crate::steps::admit::{self, AdmittedCall};
-use crate::steps::identify::{IdentifiedCall, declared_labels};
-use crate::steps::{self, Call, EndedCall, Staged};
+use crate::steps::identify::{IdentifiedCall, check_proved, check_statements};
+use crate::steps::{self, Call, Staged};
 use crate::transport::{ApiError, Transport};
 use crate::world::{Loaded, World};
 
@@ -383,26 +383,24 @@ impl OfflineEngine {
     }
 }
 
-/// The stage of a call whose caller is stated, in place of [`identify`](fn@crate::steps::identify).
+/// The stage of a call whose caller is stated, in place of [`identify`](fn@crate::steps::identify). It makes every check of
+/// that stage but the verification of evidence.
 ///
 /// # Errors
-/// The call as refused: the enforcer states labels that no call carries.
+/// The call as refused: its enforcer states what it may not, or the caller is not enough for the call.
 fn stated<'a>(
     call: &Call<'_, 'a>,
     admitted: AdmittedCall,
     caller: &StatedCaller,
 ) -> Staged<'a, IdentifiedCall<'a>> {
-    let AdmittedCall { arrival, world } = &admitted;
-    let labels = declared_labels(&arrival.asker, &call.request.labels, world, call.explain);
-    match labels {
-        Ok(declared_labels) => {
-            let identity = caller.identity(arrival.now());
-            let caller = CallerIdentity { declared_labels, ..identity };
-            Ok(IdentifiedCall { admitted, caller, evidence: Vec::new(), unproved: None })
-        }
-        Err(refused) => {
-            Err(EndedCall::refused(Judgement::of(admitted.arrival), Vec::new(), refused))
-        }
+    let mut identity = caller.identity(admitted.arrival.now());
+    let known = check_statements(call, &admitted, &mut identity)
+        .and_then(|()| check_proved(call, &admitted, &identity.facts, Ok(())));
+    let identified =
+        |unproved| IdentifiedCall { admitted, caller: identity, evidence: Vec::new(), unproved };
+    match known {
+        Ok(unproved) => Ok(identified(unproved)),
+        Err(refused) => Err(identified(None).refuse(refused)),
     }
 }
 

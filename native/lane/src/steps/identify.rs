@@ -55,6 +55,13 @@ impl<'a> IdentifiedCall<'a> {
         caller.chain = chain.unwrap_or(caller.chain);
         (Judgement::unjudged(admitted.arrival, caller, resolved, context), evidence)
     }
+
+    /// Ends the call with a refusal, before its operation is resolved.
+    pub(crate) fn refuse(self, refused: CallRefusal) -> EndedCall<'a> {
+        let (resolved, context) = (ResolvedOperation::default(), TaskContext::default());
+        let (record, evidence) = self.into_record(resolved, context, None);
+        EndedCall::refused(record, evidence, refused)
+    }
 }
 
 /// Identifies the agent and the subject of a call by its evidence, and the labels that its enforcer says it carries.
@@ -77,11 +84,7 @@ pub fn identify<'a>(
     let known = |unproved| IdentifiedCall { admitted, caller, evidence, unproved };
     match identified {
         Ok(unproved) => Ok(known(unproved)),
-        Err(refused) => {
-            let (record, evidence) =
-                known(None).into_record(ResolvedOperation::default(), TaskContext::default(), None);
-            Err(EndedCall::refused(record, evidence, refused))
-        }
+        Err(refused) => Err(known(None).refuse(refused)),
     }
 }
 
@@ -101,13 +104,44 @@ fn identify_caller<'a>(
     if arrival.asks_itself && ask.sent.is_some() {
         return Err(CallRefusal::input("only an enforcer gives `http_method` and `http_uri`"));
     }
-    caller.declared_labels = declared_labels(&arrival.asker, &ask.labels, world, call.explain)?;
-    speaker::may_name_context(&arrival.asker, ask.session_context, call.explain)?;
+    check_statements(call, admitted, caller)?;
     let (verified, known) = engine.verify_caller(arrival, world, evidence, agent);
     let declared_labels = std::mem::take(&mut caller.declared_labels);
     *caller = CallerIdentity { declared_labels, ..verified };
-    let facts = &caller.facts;
-    let known = match (known, ask.agentless) {
+    let unproved = check_proved(call, admitted, &caller.facts, known)?;
+    engine.in_time(call.transport, Step::Resolve)?;
+    Ok(unproved)
+}
+
+/// Checks what an enforcer says of a call besides its evidence: its labels, which `caller` gets, and the context of its session.
+///
+/// # Errors
+/// The caller may not say it (ENFORCER_REFUSED).
+pub(crate) fn check_statements(
+    call: &Call<'_, '_>,
+    AdmittedCall { arrival, world }: &AdmittedCall,
+    caller: &mut CallerIdentity,
+) -> Result<(), CallRefusal> {
+    let ask = call.request;
+    caller.declared_labels = declared_labels(&arrival.asker, &ask.labels, world, call.explain)?;
+    speaker::may_name_context(&arrival.asker, ask.session_context, call.explain)
+}
+
+/// Checks that the proved facts are enough for the call.
+///
+/// `verified` is the result of their verification. Returns the refusal of a caller without evidence, in a bundle in which some
+/// `mode` observes.
+///
+/// # Errors
+/// No agent is proved where one is needed, or nothing but a token that an agent may hold proves the subject (NO_CREDENTIAL).
+pub(crate) fn check_proved(
+    call: &Call<'_, '_>,
+    AdmittedCall { arrival, world }: &AdmittedCall,
+    facts: &VerifiedFacts,
+    verified: Result<(), CallRefusal>,
+) -> Result<Option<CallRefusal>, CallRefusal> {
+    let ask = call.request;
+    let known = match (verified, ask.agentless) {
         (Ok(()), None) => speaker::refuse_bearer_alone(&arrival.asker, facts, world),
         (Ok(()), Some(message)) if facts.agent.is_none() => {
             Err(CallRefusal::new(ReasonCode::NoCredential, Step::Identify, message))
@@ -117,21 +151,19 @@ fn identify_caller<'a>(
         }
         (known, _) => known,
     };
-    let unproved = match known {
+    match known {
         Ok(()) if ask.has_credential && facts.credential.is_none() => {
-            return Err(CallRefusal::credential("`authz-credential` holds no task credential"));
+            Err(CallRefusal::credential("`authz-credential` holds no task credential"))
         }
-        Ok(()) => None,
+        Ok(()) => Ok(None),
         Err(refused)
             if refused.reason == ReasonCode::NoCredential
                 && world.plan.model().modes.any_observes(arrival.now()) =>
         {
-            Some(refused)
+            Ok(Some(refused))
         }
-        Err(refused) => return Err(refused),
-    };
-    engine.in_time(call.transport, Step::Resolve)?;
-    Ok(unproved)
+        Err(refused) => Err(refused),
+    }
 }
 
 /// The agent that is known without evidence of the request: by its own TLS certificate, or on the word of a trusted proxy.
@@ -337,7 +369,7 @@ impl Engine {
 ///
 /// # Errors
 /// The caller may not say labels (ENFORCER_REFUSED).
-pub(crate) fn declared_labels(
+fn declared_labels(
     asker: &Asker,
     labels: &[&str],
     world: &Loaded,

@@ -27,6 +27,7 @@ mod left_out;
 mod mcp;
 mod objects;
 mod observe;
+mod offline;
 mod own;
 mod peers;
 mod redeem;
