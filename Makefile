@@ -81,7 +81,7 @@ $(STAMPS)/deps: requirements.lock
 
 # The client is a distribution of its own. The lock holds its dependencies, so only its folder goes on the path.
 $(STAMPS)/client: $(STAMPS)/deps client/pyproject.toml
-	$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable client
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable ./client
 	@touch $@
 
 # `--locked` is said by pyproject.toml; `--no-deps` is not needed, since the lock holds every dependency.
@@ -388,7 +388,7 @@ serve: setup ## the server on an example bundle
 MATURIN = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin build --quiet
 PROGRAMS = cargo build --quiet --locked --release --workspace
 INSTALL = $(PY) -m pip install --quiet --no-deps --target
-CLIENT_WHEEL = $(PY) -m pip wheel --quiet --no-deps --no-build-isolation client --wheel-dir
+CLIENT_WHEEL = $(PY) -m pip wheel --quiet --no-deps --no-build-isolation ./client --wheel-dir
 
 .PHONY: wheel
 wheel: setup ## build release wheels of server and client into dist/

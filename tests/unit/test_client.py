@@ -18,8 +18,6 @@ from typing import Any
 import grpc
 import pytest
 
-from authz.engine import reason_table
-from authz.errors import UsageError
 from authz_client import (
     Authz,
     Caller,
@@ -38,11 +36,13 @@ from authz_client import (
     filter_tools,
     within_task,
 )
+from authz_client.base_errors import UsageError
 from authz_client.errors import public_text, row_of
 from authz_client.v1 import authorizer_pb2, decision_pb2, options_pb2
 from tests.support.node import NoAnswer, Node, decision
+from tests.support.reasons import reason_rows
 
-ROWS = {row["name"]: row for row in reason_table()}
+ROWS = reason_rows()
 REFUSALS = [name for name, row in ROWS.items() if row["public_code"] != "PERMIT"]
 
 

@@ -11,7 +11,6 @@ import grpc
 import jwt
 import pytest
 
-from authz.errors import UsageError
 from authz_client import (
     Authz,
     Caller,
@@ -24,6 +23,7 @@ from authz_client import (
     caller,
     within_task,
 )
+from authz_client.base_errors import UsageError
 from authz_client.v1 import credentials_pb2, decision_pb2
 from tests.support.node import NoAnswer, Node, decision
 

@@ -12,8 +12,8 @@ import grpc.aio
 import jwt
 import pytest
 
-from authz.errors import UsageError
 from authz_client import ProofKey, TaskCredential, TokenFile, Unavailable, within_task
+from authz_client.base_errors import UsageError
 from authz_client.integrations.grpc import aio_client_interceptors, client_interceptors
 
 ORIGIN = "https://crm.example"

@@ -18,8 +18,8 @@ import httpx2
 import jwt
 import pytest
 
-from authz.errors import UsageError
 from authz_client import Leased, ProofKey, TaskCredential
+from authz_client.base_errors import UsageError
 from authz_client.integrations import _http as module
 from authz_client.integrations import httpx as for_httpx
 from authz_client.integrations import httpx2 as for_httpx2

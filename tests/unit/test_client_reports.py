@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
-from authz.errors import UsageError
 from authz_client import Authz, Denied, Report, Unavailable
+from authz_client.base_errors import UsageError
 from authz_client.v1 import authorizer_pb2, credentials_pb2, decision_pb2
 from tests.support.node import NoAnswer, Node, decision
 

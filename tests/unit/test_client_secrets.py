@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
-from authz.errors import UsageError
 from authz_client import Authz, Caller, Denied, Leased, Unavailable, caller
+from authz_client.base_errors import UsageError
 from authz_client.v1 import credentials_pb2
 from tests.support.node import NoAnswer, Node, decision
 

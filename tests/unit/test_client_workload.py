@@ -14,8 +14,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from spiffe._proto import workload_pb2, workload_pb2_grpc
 
-from authz.errors import UsageError
 from authz_client import Authz, Unavailable, WorkloadToken
+from authz_client.base_errors import UsageError
 from tests.support.node import Node
 
 BOT = "spiffe://a.example/ns/support/sa/bot"
