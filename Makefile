@@ -116,6 +116,14 @@ reference: setup ## write the pages of docs/reference that follow from the code:
 	$(PY) -m authz.cli.reference docs/reference
 	$(CARGO) test --quiet --locked --workspace --test kernel -- reference::
 
+# Warnings are errors, so the output is not quiet: mkdocs counts no warning that it does not print.
+SITE := $(CACHE)/site-$(firstword $(shell printf %s '$(CURDIR)' | cksum))
+.PHONY: docs
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(STAMPS)/deps ## write the documentation as a site, into a folder outside the tree
+	$(PY) -m mkdocs build --strict --site-dir $(SITE)
+	@echo "make docs: $(SITE)/index.html"
+
 # A peer, apart from our workspace: it pins another version of Cedar.
 .PHONY: mcp-types
 mcp-types: $(STAMPS)/deps ## write anew what Cedar's own generator makes of the tools in tests/data/mcp (minutes)
@@ -224,6 +232,15 @@ rack:
 				apt-get -qq install --yes --no-install-recommends puma ruby-rack >/dev/null; } \
 		|| echo "make test: Rack is not installed (Debian: puma, ruby-rack); its tests are left out" >&2
 
+# A browser without windows, which reads the site of the documentation.
+.PHONY: chromium
+chromium:
+	@command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update \
+			&& DEBIAN_FRONTEND=noninteractive \
+				apt-get -qq install --yes --no-install-recommends chromium-headless-shell >/dev/null; } \
+		|| echo "make test: Chromium is not installed (Debian: chromium-headless-shell); the tests of the site are left out" >&2
+
 .PHONY: test-python
 test-python: setup postgresql softhsm ## every Python test but those with foreign peers; a real Envoy and PostgreSQL
 	$(PYTEST) -n $(PROCESSES) $(SHARED) -m "not peers and not alone" tests/integration
@@ -231,7 +248,7 @@ test-python: setup postgresql softhsm ## every Python test but those with foreig
 	$(PYTEST) -n 2 $(SHARED) -m "not peers" tests --ignore=tests/integration
 
 .PHONY: test-peers
-test-peers: setup test-tools ## tests with foreign peers: Prometheus, MCP servers, an OAuth client, web frameworks, PostgreSQL 18; SPIRE where it was built
+test-peers: setup test-tools ## tests with foreign peers: Prometheus, MCP servers, an OAuth client, web frameworks, PostgreSQL 18, a browser; SPIRE where it was built
 	$(PYTEST) -n $(PROCESSES) $(SHARED) -m peers tests/integration
 
 .PHONY: test-integration
@@ -253,7 +270,7 @@ $(SPIRE)/spire-server:
 
 # A test whose tool cannot be had here is left out; the report says so.
 .PHONY: test-tools
-test-tools: postgresql softhsm rack ## the load generator, Prometheus, MCP servers, an OAuth client, web frameworks and PostgreSQL 18, for the tests that need them
+test-tools: postgresql softhsm rack chromium ## the load generator, Prometheus, MCP servers, an OAuth client, web frameworks, PostgreSQL 18 and a browser, for the tests that need them
 	@$(MAKE) $(GHZ) || echo "make test: the test of the dashboard's queries is left out" >&2
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || $(MAKE) $(PROMETHEUS) \
 		|| echo "make test: the tests of dashboard and alerts are left out" >&2

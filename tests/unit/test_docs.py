@@ -19,6 +19,12 @@ from authz.cli import main
 
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Pages elsewhere in the repository, whose links are checked, too.
+OTHER_PAGES: Final = sorted(
+    page
+    for folder in ("bench", "client", "deploy", "examples", "tests")
+    for page in (ROOT / folder).rglob("*.md")
+)
 # Examples of files that are another program's, or a section of the configuration.
 OTHER_FILES: Final = frozenset({"access_log", "keys"})
 LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
@@ -46,7 +52,7 @@ def _anchors(page: Path) -> frozenset[str]:
     return frozenset(found)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=_name)
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=_name)
 def test_links_lead_somewhere(page: Path) -> None:
     """To a file that is there, and to a heading that it has."""
     broken = []
