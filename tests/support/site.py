@@ -116,8 +116,14 @@ def visit(folder: Path) -> Visits:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         page = browser.new_page()
         page.on("request", lambda request: _note_request(visits, request.url))
+        # Chromium stops requests of the page that it leaves; a request that is answered with an error has a response.
         page.on(
-            "requestfailed", lambda request: visits.complaints.append(f"{page.url}: {request.url}")
+            "requestfailed",
+            lambda request: (
+                visits.complaints.append(f"{page.url}: {request.url}: {request.failure}")
+                if request.failure != "net::ERR_ABORTED"
+                else None
+            ),
         )
         page.on(
             "response",

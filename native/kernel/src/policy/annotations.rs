@@ -4,8 +4,8 @@ use crate::decision::PolicyEffect;
 use crate::diagnostic::{Diagnostics, nearest};
 use crate::evaluate::syntax::{self, Lines, Parsed};
 use crate::model::Location;
+use crate::schema::ANNOTATIONS;
 
-const KNOWN: [&str; 6] = ["id", "reason", "stepup", "obligation", "control", "covers"];
 /// Characters of an id, obligation or control.
 const MAX_NAME: usize = 128;
 /// Characters of a reason.
@@ -90,9 +90,9 @@ pub(super) fn read(
             },
             "covers" => refuse("`@covers` is not in this version".to_owned(), "Remove it."),
             other => {
-                let mend = match nearest(other, KNOWN) {
+                let mend = match nearest(other, ANNOTATIONS) {
                     Some(near) => format!("Did you mean `@{near}`?"),
-                    None => format!("Known are @{}.", KNOWN.join(", @")),
+                    None => format!("Known are @{}.", ANNOTATIONS.join(", @")),
                 };
                 refuse(format!("unknown annotation `@{}`", crate::diagnostic::clip(other)), &mend);
             }
