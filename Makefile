@@ -120,8 +120,9 @@ reference: setup ## write the pages of docs/reference that follow from the code:
 SITE := $(CACHE)/site-$(firstword $(shell printf %s '$(CURDIR)' | cksum))
 .PHONY: docs
 docs: export NO_MKDOCS_2_WARNING := 1
-docs: $(STAMPS)/deps ## write the documentation as a site, into a folder outside the tree
+docs: setup ## write the documentation as a site, into a folder outside the tree; list the examples that no test runs
 	$(PY) -m mkdocs build --strict --site-dir $(SITE)
+	@$(PY) -m tests.support.doc_blocks
 	@echo "make docs: $(SITE)/index.html"
 
 # A peer, apart from our workspace: it pins another version of Cedar.

@@ -1,16 +1,15 @@
-"""The README's commands work as printed, in a copy of the tree."""
+"""Commands of the README and of the documentation work as printed, in a copy of the tree."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.readme import Block, blocks, copy_tree, matches
+from tests.support.readme import Block, blocks, copy_tree, matches, run_page
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+# tests/integration/test_tasks_guide.py runs this guide.
+WITH_NODE = {ROOT / "docs/guides/tasks.md"}
 
 
 def test_marks() -> None:
@@ -40,27 +39,21 @@ def test_output_is_compared_but_for_ids_and_times() -> None:
 @pytest.mark.timeout(240)
 def test_readme(tmp_path: Path) -> None:
     """Each block in order, in one copy; what is printed is what the file says."""
-    found = blocks(README.read_text())
-    assert found, "the README marks no commands"
     clone = tmp_path / "authz"
     copy_tree(ROOT, clone)
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "COLUMNS": "120",
-        "NO_COLOR": "1",
-    }
-    for block in found:
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", block.commands],
-            cwd=clone,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
-        where = f"README.md:{block.line}"
-        assert done.returncode == 0, f"{where}\n{done.stdout}\n{done.stderr}"
-        if block.output is not None:
-            assert matches(block.output, done.stdout), f"{where}\n{done.stdout}"
+    assert run_page(README, clone), "the README marks no commands"
+
+
+def _pages() -> list[Path]:
+    """Pages of the documentation with commands to run, but for those whose commands need a node."""
+    pages = (page for page in sorted((ROOT / "docs").rglob("*.md")) if blocks(page.read_text()))
+    return [page for page in pages if page not in WITH_NODE]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", _pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_of_a_page(page: Path, tmp_path: Path) -> None:
+    """As those of the README."""
+    clone = tmp_path / "authz"
+    copy_tree(ROOT, clone)
+    assert run_page(page, clone)

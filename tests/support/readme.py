@@ -4,9 +4,11 @@ A fence ```sh after a line `<!-- run -->` is run; a fence after `<!-- output -->
 In expected output `…` stands for anything within a line, and a line `…` for any lines.
 """
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,3 +112,41 @@ def copy_tree(root: Path, target: Path) -> None:
     stamps.mkdir()
     for name in ("deps", "client", "native"):
         (stamps / name).touch()
+
+
+def run_page(page: Path, clone: Path, *, within_s: int = 200) -> int:
+    """Runs the blocks of a page in order, in a copy of the tree, and compares what they print.
+
+    Args:
+        page: The page.
+        clone: Folder of the copy, made by `copy_tree`.
+        within_s: Longest time of a block, in seconds.
+
+    Returns:
+        The number of blocks.
+
+    Raises:
+        AssertionError: A block fails, or prints something else.
+    """
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "COLUMNS": "120",
+        "NO_COLOR": "1",
+    }
+    found = blocks(page.read_text())
+    for block in found:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block.commands],
+            cwd=clone,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=within_s,
+            check=False,
+        )
+        where = f"{page.name}:{block.line}"
+        assert done.returncode == 0, f"{where}\n{done.stdout}\n{done.stderr}"
+        if block.output is not None:
+            assert matches(block.output, done.stdout), f"{where}\n{done.stdout}"
+    return len(found)
