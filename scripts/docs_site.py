@@ -45,6 +45,7 @@ TOP: Final = {
 }
 
 _LINK: Final = re.compile(r"(\]\()([^)\s]+)(\))")
+_IMAGE: Final = re.compile(r'(<img [^>]*src=")([^"]+)(")')
 _FENCE: Final = re.compile(r"(^ *```.*?^ *```)", re.MULTILINE | re.DOTALL)
 _TITLE: Final = re.compile(r"^# (.+)$", re.MULTILINE)
 _LANGUAGES: Final = {".mjs": "js", ".py": "python", ".sh": "sh", ".toml": "toml", ".yaml": "yaml"}
@@ -190,7 +191,9 @@ def _each_link(text: str, change: Callable[[str], str]) -> str:
             parts.append(block)
             continue
         # A link's text may be a span of code, so only targets are looked at: none holds a backtick.
-        parts.append(_LINK.sub(lambda link: link[1] + change(link[2]) + link[3], block))
+        for target in (_LINK, _IMAGE):
+            block = target.sub(lambda link: link[1] + change(link[2]) + link[3], block)  # noqa: PLW2901
+        parts.append(block)
     return "".join(parts)
 
 
