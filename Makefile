@@ -49,6 +49,8 @@ CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 SPIRE_VERSION := v1.13.3
 SPIRE := $(CACHE)/spire-$(SPIRE_VERSION)
 PROMETHEUS := $(CACHE)/prometheus/usr/bin/prometheus
+HELM_VERSION := v3.19.0
+HELM := $(CACHE)/helm-$(HELM_VERSION)/helm
 
 # The first interpreter that runs, is new enough and can make a virtual environment.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -249,7 +251,7 @@ test-python: setup postgresql softhsm ## every Python test but those with foreig
 	$(PYTEST) -n 2 $(SHARED) -m "not peers" tests --ignore=tests/integration
 
 .PHONY: test-peers
-test-peers: setup test-tools ## tests with foreign peers: Prometheus, MCP servers, an OAuth client, web frameworks, PostgreSQL 18, a browser; SPIRE where it was built
+test-peers: setup test-tools ## tests with foreign peers: Prometheus, Helm, MCP servers, an OAuth client, web frameworks, PostgreSQL 18, a browser; SPIRE where it was built
 	$(PYTEST) -n $(PROCESSES) $(SHARED) -m peers tests/integration
 
 .PHONY: test-integration
@@ -271,10 +273,11 @@ $(SPIRE)/spire-server:
 
 # A test whose tool cannot be had here is left out; the report says so.
 .PHONY: test-tools
-test-tools: postgresql softhsm rack chromium ## the load generator, Prometheus, MCP servers, an OAuth client, web frameworks, PostgreSQL 18 and a browser, for the tests that need them
+test-tools: postgresql softhsm rack chromium ## the load generator, Prometheus, Helm, MCP servers, an OAuth client, web frameworks, PostgreSQL 18 and a browser, for the tests that need them
 	@$(MAKE) $(GHZ) || echo "make test: the test of the dashboard's queries is left out" >&2
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || $(MAKE) $(PROMETHEUS) \
 		|| echo "make test: the tests of dashboard and alerts are left out" >&2
+	@$(MAKE) $(HELM) || echo "make test: the tests of the Helm chart are left out" >&2
 	@$(MAKE) $(MCP_PEERS)/done || echo "make test: the tests with MCP servers are left out" >&2
 	@$(MAKE) $(OAUTH_PEER)/done || echo "make test: the tests with another OAuth client are left out" >&2
 	@$(MAKE) $(FRAMEWORKS)/done || echo "make test: the tests with Express and Flask are left out" >&2
@@ -311,6 +314,14 @@ $(MCP_PEERS)/done: $(STAMPS)/deps
 	$(@D)/python/bin/python -m pip install --quiet --only-binary :all: $(MCP_SDK)
 	npm install --prefix $(@D)/npm --silent --no-audit --no-fund --ignore-scripts $(MCP_NPM)
 	@touch $@
+
+$(HELM):
+	@command -v go >/dev/null || { echo "make: needs Go, to build Helm" >&2; exit 1; }
+	GOBIN=$(@D) go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+
+.PHONY: manifests
+manifests: $(STAMPS)/deps $(HELM) ## write deploy/kubernetes/ from the Helm chart
+	$(PY) -m tests.support.chart
 
 # Debian's, unpacked beside the other tools: nothing is installed, and nothing started.
 $(PROMETHEUS):

@@ -15,8 +15,10 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from authz.tools.demo.envoy import find_envoy
 from tests.support.host import ROOT, SYSTEMD, Host
 from tests.support.readme import blocks, matches
+from tests.support.svid import Signer
 from tests.support.tools import find
 
 PAGES: Final = sorted((ROOT / "docs" / "operate").glob("*.md"))
@@ -143,6 +145,42 @@ def test_runbook_page(host: Host) -> None:
             assert re.search(rf"(?m)^# TYPE {metric.removesuffix('_info')}\b|^{metric}\b", shown), (
                 metric
             )
+
+
+@pytest.mark.peers
+def test_kubernetes_page(host: Host) -> None:
+    """What is installed is rendered as printed."""
+    tools = find("helm").parent
+    host.environment["PATH"] += f":{tools}"
+    run_page(host, "kubernetes")
+    assert "kind: StatefulSet" in host.path("/srv/authz/rendered.yaml").read_text()
+
+
+@pytest.mark.envoy
+def test_envoy_page(host: Host) -> None:
+    """Envoy takes the shipped files, also with each of the other clusters."""
+    envoy = find_envoy()
+    if envoy is None:
+        pytest.skip("Envoy is not installed")
+    host.path("/bin/envoy").symlink_to(envoy)
+    run_page(host, "envoy")
+    files = host.path("/etc/envoy/tls")
+    files.mkdir(parents=True)
+    authority = Signer.authority("example.org")
+    svid = authority.svid("spiffe://example.org/ns/gateways/sa/gateway")
+    (files / "tls.crt").write_bytes(svid.pem)
+    (files / "tls.key").write_bytes(svid.key_pem)
+    (files / "ca.crt").write_bytes(authority.pem)
+    for template in ("envoy", "mcp"):
+        for cluster in ("authz-sidecar", "authz-gateway"):
+            config = yaml.safe_load((ROOT / f"deploy/envoy/{template}.yaml").read_text())
+            clusters = config["static_resources"]["clusters"]
+            (place,) = (n for n, one in enumerate(clusters) if one["name"] == "authz")
+            clusters[place] = yaml.safe_load((ROOT / f"deploy/envoy/{cluster}.yaml").read_text())
+            host.path("/etc/envoy.yaml").write_text(
+                yaml.safe_dump(config).replace("/etc/envoy/", f"{host.path('/etc/envoy')}/")
+            )
+            host.run("envoy --mode validate --config-path /etc/envoy.yaml")
 
 
 def test_each_alert_has_a_section_and_each_section_an_alert() -> None:

@@ -17,7 +17,7 @@ def find(name: str) -> Path:
     on_path = shutil.which(name)
     if on_path is not None:
         return Path(on_path)
-    for pattern in ("prometheus/usr/bin", "ghz-*"):
+    for pattern in ("prometheus/usr/bin", "ghz-*", "helm-*"):
         for folder in sorted(_cache().glob(pattern), reverse=True):
             if (folder / name).exists():
                 return folder / name
