@@ -319,6 +319,15 @@ def caller(who: Caller) -> Iterator[None]:
         _caller.set(before)
 
 
+def set_caller(who: Caller) -> None:
+    """Ask about a caller until the context ends, for code that runs in a copy of the context.
+
+    Args:
+        who: The caller.
+    """
+    _caller.set(who)
+
+
 def current_caller() -> "Caller | None":
     """Return the caller that the code works for.
 

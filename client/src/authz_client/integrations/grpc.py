@@ -14,9 +14,20 @@ import grpc.aio
 from authz_client.base_errors import UsageError
 from authz_client.context import TASK_HEADER, outgoing_task
 from authz_client.credentials import Credentials, TokenSource, source_of
+from authz_client.integrations._grpc_server import (
+    GuardedMethod,
+    aio_server_interceptor,
+    server_interceptor,
+)
 from authz_client.issued import TaskCredential
 
-__all__ = ["aio_client_interceptors", "client_interceptors"]
+__all__ = [
+    "GuardedMethod",
+    "aio_client_interceptors",
+    "aio_server_interceptor",
+    "client_interceptors",
+    "server_interceptor",
+]
 
 _AUTHORIZATION: Final = "authorization"
 _HTTP_METHOD: Final = "POST"  # of every gRPC call
