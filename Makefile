@@ -114,7 +114,7 @@ proto-check: $(STAMPS)/deps ## fail if generated files differ from what proto/ g
 
 .PHONY: reference
 reference: export AUTHZ_WRITE_REFERENCE := 1
-reference: setup ## write the pages of docs/reference that follow from the code: cli.md, config.md, policies.md
+reference: setup ## write the pages of docs/reference that follow from the code: cli.md, and tables of configuration/ and policies.md
 	$(PY) -m authz.cli.reference docs/reference
 	$(CARGO) test --quiet --locked --workspace --test kernel -- reference::
 

@@ -35,6 +35,8 @@ _BLOCK: Final = re.compile(
     r"^(?: *<!-- (?P<mark>run|output|not run: [^\n]*?) -->\n\s*)?(?P<indent> *)```(?P<language>\w*)\n(?P<body>.*?)^ *```",
     re.MULTILINE | re.DOTALL,
 )
+# `directories` is a key of both the bundle and the configuration.
+_CONFIG_PAGES: Final = "docs/reference/configuration/"
 _MANIFEST: Final = frozenset(
     {"implicit_tasks", "mcp", "name", "revision", "show_reason", "taskless_tier", "tasks"}
 )
@@ -112,15 +114,20 @@ def _check_yaml(block: DocBlock, page: Iterable[DocBlock]) -> list[str]:
         return ["the block is no mapping"]
     if "tests" in value or "fixtures" in value:
         return _check_bundle([*_facts(page)], [], tests=value)
-    if set(value) <= _bundle_keys():
+    if _is_of_bundle(value) and not block.page.startswith(_CONFIG_PAGES):
         return _check_bundle([value], [])
     return _check_config(value)
+
+
+def _is_of_bundle(value: Mapping[str, Any]) -> bool:
+    """True for facts of a bundle. `bundle` is a key of the configuration, too, which names no bundle."""
+    return set(value) <= _bundle_keys() and "path" not in value.get("bundle", {})
 
 
 @cache
 def _bundle_keys() -> frozenset[str]:
     base = _base_facts()
-    return frozenset(base) | _MANIFEST | {"denials", "directories", "mode", "accepted"}
+    return frozenset(base) | _MANIFEST | {"accepted", "bundle", "denials", "mode"}
 
 
 def _facts(page: Iterable[DocBlock]) -> Iterator[dict[str, Any]]:
@@ -128,7 +135,7 @@ def _facts(page: Iterable[DocBlock]) -> Iterator[dict[str, Any]]:
     for block in page:
         if block.language == "yaml" and not block.mark.startswith("not run"):
             value = _parsed(block.text)
-            if isinstance(value, dict) and set(value) <= _bundle_keys():
+            if isinstance(value, dict) and _is_of_bundle(value):
                 yield value
 
 
@@ -155,6 +162,15 @@ def _overlaid(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
             facts[key] = [*value, *(rule for rule in facts[key] if _rule_name(rule) not in names)]
         else:
             facts[key] = value
+    # An operation of an example may say its effects itself; then no rule may say them, too.
+    said = {
+        f"{system}.{name}"
+        for system, entry in over.get("catalog", {}).items()
+        for name, operation in entry.get("operations", {}).items()
+        if "effects" in operation
+    }
+    if said:
+        facts["classify"] = [rule for rule in facts["classify"] if rule["match"] not in said]
     return facts
 
 
@@ -187,7 +203,8 @@ def _check_bundle(
     for example in examples:
         manifest |= {key: value for key, value in example.items() if key in _MANIFEST}
         facts = _overlaid(facts, {k: v for k, v in example.items() if k not in _MANIFEST})
-    files["bundle.yaml"] = yaml.safe_dump(manifest).encode()
+    if "bundle" not in facts:
+        files["bundle.yaml"] = yaml.safe_dump(manifest).encode()
     files["facts.yaml"] = yaml.safe_dump(facts, sort_keys=False).encode()
     for catalog in sorted((ROOT / "tests/data/docs/catalog").iterdir()):
         system = catalog.name.partition(".")[0]

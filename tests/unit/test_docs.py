@@ -115,7 +115,7 @@ def test_examples_of_yaml_have_the_form_that_is_read(capsys: pytest.CaptureFixtu
 def _options() -> dict[str, str]:
     """Section of each verb in the reference of the command, which is generated."""
     text = (ROOT / "docs/reference/cli.md").read_text()
-    parts = re.split(r"^## `authz ([a-z -]+)`$", text, flags=re.MULTILINE)
+    parts = re.split(r"^### `authz ([a-z -]+)`$", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
