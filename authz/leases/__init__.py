@@ -1,10 +1,14 @@
 """Leases: secrets of systems that accept no tokens, made for one task and removed when the task ends.
 
-In the order of a lease's life: `manager` keeps the records and decides which lease is due, `protocol` is the interface of a
-broker, and `postgresql` is the broker that makes login roles. A broker never imports `manager`.
+`manager` has the life of a lease: it makes the secret of a committed record (`lease`). `due` remembers which leases have ended,
+`removal` stops and removes their secrets on the threads of `pools`, and `orphans` finds secrets without a lease. `counts` has the
+counters and errors of each broker, which `status` shows. `pauses` are the times between attempts.
+
+`protocol` is the interface of a broker, and `postgresql` is the broker that makes login roles. A broker imports `protocol` alone.
 """
 
-from authz.leases.manager import Lease, LeaseManager, LeaseState, LeaseStore
+from authz.leases.lease import Lease, LeaseState, LeaseStore
+from authz.leases.manager import LeaseManager
 from authz.leases.postgresql import PostgresqlBroker
 from authz.leases.protocol import (
     BrokerError,

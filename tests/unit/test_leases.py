@@ -363,7 +363,7 @@ def test_whoever_ends_another_task_does_not_wait_for_a_broker_that_hangs_or_fail
     site.leases.ended(9)
     assert time.monotonic() - started < 5, "the broker hangs for 10 s"
     free.set()
-    eventually(lambda: site.broker.ends == 1 and not site.leases._running)
+    eventually(lambda: site.broker.ends == 1 and not site.leases._removal._running)
     started = time.monotonic()
     free.clear()
     site.make(2)
@@ -398,7 +398,7 @@ def test_an_overdue_lease_is_a_problem_of_the_node(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Readiness says which broker, how long, and why."""
-    monkeypatch.setattr("authz.leases.manager._ALARM_SECONDS", 0.0)
+    monkeypatch.setattr("authz.leases.status._ALARM_SECONDS", 0.0)
     site.make()
     site.store.ended.add("session-1")
     site.broker.refuses = lambda what: BrokerError("refused: x") if what == "end" else None
@@ -467,7 +467,7 @@ def test_a_lease_that_gives_no_access_any_more_is_told_apart(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever is on call sees whether somebody may still get in."""
-    monkeypatch.setattr("authz.leases.manager._ALARM_SECONDS", 0.0)
+    monkeypatch.setattr("authz.leases.status._ALARM_SECONDS", 0.0)
     for number in (1, 2):
         site.make(number)
         site.store.ended.add(f"session-{number}")
@@ -539,7 +539,7 @@ def test_a_lease_that_nobody_can_be_making_any_more_is_taken_back(
     site.broker.secrets.add("session-1/lease")
     assert site.leases.end_due(1)
     assert site.broker.secrets
-    monkeypatch.setattr("authz.leases.manager._WANTED_SECONDS", 0.0)
+    monkeypatch.setattr("authz.leases.due._WANTED_SECONDS", 0.0)
     time.sleep(0.01)
     assert site.leases.end_due(1)
     assert not site.broker.secrets
