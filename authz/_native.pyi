@@ -25,11 +25,14 @@ __all__ = [
     "bundle_schema",
     "bundle_variables",
     "case_schema",
+    "effect_table",
     "format_policy",
     "is_usable_key",
+    "parse_dsn",
     "prompt_names",
     "reason_table",
     "seal_catalog",
+    "spiffe_covers",
 ]
 
 class BundleError(ValueError):
@@ -590,5 +593,25 @@ def is_usable_key(jwk: str) -> bool:
     A key for which anybody can sign is not usable.
     """
 
+def effect_table() -> str:
+    """Returns a JSON object: `effects`, pairs of an effect and its default tier, in order; `tiers`, the lowest first."""
+
+def parse_dsn(dsn: str) -> str:
+    """Reads a connection string of PostgreSQL by the rules of the store.
+
+    Args:
+        dsn: `postgresql://…` or `key=value …`.
+
+    Returns:
+        JSON object with the password: `hosts`, `ports`, `user`, `password`, `database`, `tls` (null, or `roots`, `certificate`
+        and `key`, which are paths) and `others`, names of further settings.
+
+    Raises:
+        ValueError: The string is not valid. The text goes on after "the connection string", and holds no password.
+    """
+
 def reason_table() -> bytes:
     """Returns a JSON array of `{name, number, public_code, next_action, retry, grpc_code, http_status, title, mend}`."""
+
+def spiffe_covers(pattern: str, id: str) -> bool:
+    """Tells whether a pattern of SPIFFE ids, or an id, covers an id or a narrower pattern."""

@@ -1,11 +1,13 @@
 """The engine: the only package that imports the extension `authz._native`.
 
 `settings` turns the configuration into the engine's settings, `plan` is a compiled bundle, `trust` a compiled key set, and
-`engine` decides with both. `fast_lane` is the Rust server over the same engine. `tables` are facts about the extension itself.
+`engine` decides with both. `fast_lane` is the Rust server over the same engine. `tables` are facts about the extension itself,
+and `database` reads connection strings as the store does.
 
 Values cross as bytes or scalars. Errors of the extension become errors of `authz.errors` (`native_errors`).
 """
 
+from authz.engine.database import DatabaseAddress, DatabaseTls
 from authz.engine.description import (
     BundleDescription,
     OperationDescription,
@@ -25,6 +27,7 @@ from authz.engine.plan import (
     format_policy,
     prompt_names,
     seal_catalog,
+    spiffe_covers,
 )
 from authz.engine.settings import (
     EnforcerRules,
@@ -36,7 +39,7 @@ from authz.engine.settings import (
     node_name,
     peer_rules,
 )
-from authz.engine.tables import build_profile, reason_table
+from authz.engine.tables import EffectTable, build_profile, effect_table, reason_table
 from authz.engine.trust import (
     PrivateKey,
     Trust,
@@ -48,7 +51,10 @@ from authz.engine.trust import (
 
 __all__ = [
     "BundleDescription",
+    "DatabaseAddress",
+    "DatabaseTls",
     "DirectoryEntries",
+    "EffectTable",
     "EnforcerRules",
     "Engine",
     "FastLane",
@@ -70,6 +76,7 @@ __all__ = [
     "bundle_variables",
     "case_schema",
     "default_settings",
+    "effect_table",
     "engine_settings",
     "format_policy",
     "is_usable_key",
@@ -79,4 +86,5 @@ __all__ = [
     "prompt_names",
     "reason_table",
     "seal_catalog",
+    "spiffe_covers",
 ]

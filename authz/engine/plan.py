@@ -31,6 +31,7 @@ __all__ = [
     "format_policy",
     "prompt_names",
     "seal_catalog",
+    "spiffe_covers",
 ]
 
 _MAX_RULES: Final = 100
@@ -354,3 +355,8 @@ def seal_catalog(document: Mapping[str, Any]) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the tools cannot be read: {error}") from error
     return sealed
+
+
+def spiffe_covers(pattern: str, spiffe_id: str) -> bool:
+    """Return whether a pattern of SPIFFE ids covers an id, as a role's entry covers its agents."""
+    return _native.spiffe_covers(pattern, spiffe_id)

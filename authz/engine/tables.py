@@ -1,11 +1,36 @@
-"""Facts about the extension: how it was built, and its table of reason codes."""
+"""Tables of the extension: its build, its reason codes, and the effects of operations."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from authz import _native
 
-__all__ = ["build_profile", "reason_table"]
+__all__ = ["EffectTable", "build_profile", "effect_table", "reason_table"]
+
+
+@dataclass(frozen=True, slots=True)
+class EffectTable:
+    """Effects and tiers of operations, as bundles name them."""
+
+    default_tiers: Mapping[str, str]
+    """Effects in order; each has the tier of an operation whose rule names none."""
+    tiers: tuple[str, ...]
+    """Tiers, the lowest first."""
+
+    @property
+    def effects(self) -> tuple[str, ...]:
+        """Effects in order."""
+        return tuple(self.default_tiers)
+
+
+@cache
+def effect_table() -> EffectTable:
+    """Return the effects and tiers of operations."""
+    table = json.loads(_native.effect_table())
+    return EffectTable(dict(table["effects"]), tuple(table["tiers"]))
 
 
 def build_profile() -> str:

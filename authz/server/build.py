@@ -45,6 +45,7 @@ from authz.server.status.readiness import Readiness, StatusPart
 from authz.server.status.readiness_log import ReadinessLog
 from authz.server.status.trust_sources import TrustSourceStatus
 from authz.server.sweep import Sweep
+from authz.server.tls_files import check_database_files
 from authz.server.trust_sequences import TrustSequences
 from authz.signing import KeyRing, key_place
 from authz.telemetry import Logger, Metrics, TraceExport
@@ -222,6 +223,7 @@ def _build_traces(base: _Base) -> TraceExport | None:
 
 def _build_engine(base: _Base, traces: TraceExport | None) -> Engine:
     _make_audit_folder(base.config.audit.path)
+    check_database_files(base.config.state.dsn)
     trace = traces.settings.engine() if traces is not None else None
     engine = Engine(engine_settings(base.config, trace=trace))
     base.undo.callback(engine.close)

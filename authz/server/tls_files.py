@@ -1,4 +1,4 @@
-"""TLS files of a listener, and credentials of grpcio that follow them."""
+"""TLS files of a listener, with credentials of grpcio that follow them, and those of the database."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Final, cast
 import grpc
 
 from authz.config import Tls
+from authz.engine import DatabaseAddress
 from authz.errors import ConfigError
-from authz.files import read_trusted, reason_of
+from authz.files import PrivateFileError, read_trusted, reason_of
 from authz.model import Diagnostic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["TlsFiles", "credentials", "read_tls"]
+__all__ = ["TlsFiles", "check_database_files", "credentials", "read_tls"]
 
 
 _MAX_BYTES: Final = 4 * 1024 * 1024
@@ -84,6 +85,28 @@ def credentials(tls: Tls) -> grpc.ServerCredentials:
         cast("Callable[[], grpc.ServerCertificateConfiguration]", fetch),
         require_client_authentication=first.client_ca is not None,
     )
+
+
+def check_database_files(dsn: str | None) -> None:
+    """Refuse TLS files of the database that other users could replace: their writer chooses the server that is trusted.
+
+    Raises:
+        ConfigError: The connection string is not valid, or a file cannot be used.
+    """
+    if dsn is None:
+        return
+    fix = "Give another `state.dsn`; docs/reference/state.md has its rules."
+    try:
+        tls = DatabaseAddress.parse(dsn).tls
+    except ValueError as error:
+        what = f"the connection string of the database {error}."
+        raise ConfigError((Diagnostic(what, mend=fix),)) from error
+    try:
+        if tls is not None:
+            tls.check()
+    except (OSError, ValueError, PrivateFileError) as error:
+        what = f"a TLS file of the database cannot be used: {reason_of(error)}."
+        raise ConfigError((Diagnostic(what, mend=fix),)) from error
 
 
 def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:

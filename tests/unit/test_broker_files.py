@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from authz.errors import ConfigError
 from authz.files import PrivateFileError, read_secret
 from authz.leases import BrokerError
 from authz.leases.postgresql.broker import scram_verifier
-from authz.leases.postgresql.dsn import ServerAddress
+from authz.leases.postgresql.server_address import ServerAddress
+from authz.server.tls_files import check_database_files
 from tests.support.keyserver import WebAuthority
 
 
@@ -105,6 +107,13 @@ def test_an_address_is_read_whole() -> None:
     assert "p/w" not in repr(address)
 
 
+def test_an_address_in_the_form_of_libpq_is_read() -> None:
+    """The same rules as for the store's own database."""
+    address = ServerAddress.parse("host=localhost port=5433 user=bro@ker password='p/w' dbname=b")
+    assert (address.host, address.port, address.user) == ("localhost", 5433, "bro@ker")
+    assert (address.password, address.database, address.tls) == ("p/w", "b", None)
+
+
 def test_an_address_may_be_a_socket() -> None:
     """Its folder is no part of a URL's host."""
     address = ServerAddress.parse("postgresql://broker@/warehouse?host=/run/postgresql")
@@ -119,8 +128,7 @@ def test_the_database_is_called_like_the_user_where_none_is_named() -> None:
 @pytest.mark.parametrize(
     ("dsn", "said"),
     [
-        ("mysql://a@localhost/b", "does not begin with postgresql://"),
-        ("host=localhost user=a", "does not begin with postgresql://"),
+        ("mysql://a@localhost/b", "is neither postgresql://"),
         ("postgresql://localhost/b", "names no user"),
         ("postgresql://a@/b", "names no host"),
         ("postgresql://a@db.example/b", "needs sslrootcert"),
@@ -129,9 +137,11 @@ def test_the_database_is_called_like_the_user_where_none_is_named() -> None:
         ("postgresql://a@db.example/b?sslmode=prefer", "may go on without TLS"),
         ("postgresql://a@db.example/b?sslmode=allow", "may go on without TLS"),
         ("postgresql://a@localhost/b?sslcert=x", "go together"),
-        ("postgresql://a@localhost/b?options=-c%20x", "`options`, which is not known here"),
-        ("postgresql://a@localhost:port/b", "is no URL"),
-        ("postgresql://a@[::1/b", "is no URL"),
+        ("postgresql://a@localhost/b?sslmode=disable&sslkey=x", "go together"),
+        ("postgresql://a@localhost/b?options=-c%20x", "`options`, which a broker does not have"),
+        ("postgresql://a@localhost:port/b", "is not valid"),
+        ("postgresql://a@[::1/b", "is not valid"),
+        ("postgresql://a@localhost,127.0.0.1/b", "names several hosts"),
     ],
 )
 def test_an_address_that_says_too_little_is_refused(dsn: str, said: str) -> None:
@@ -195,6 +205,26 @@ def test_tls_files_that_others_can_change_are_refused(
     tls_files[name].chmod(mode)
     with pytest.raises(BrokerError, match=reason):
         context_of(tls_files)
+
+
+def test_tls_files_of_the_store_are_checked_as_those_of_a_broker(
+    tls_files: dict[str, Path],
+) -> None:
+    """The node does not start with files that other users could replace."""
+    pairs = " ".join(f"{name}={file}" for name, file in tls_files.items())
+    dsn = f"host=db.example user=a {pairs}"
+    check_database_files(None)
+    check_database_files("host=/run/postgresql user=a")
+    check_database_files(dsn)
+    for file in tls_files.values():
+        mode = file.stat().st_mode
+        file.chmod(0o666)
+        with pytest.raises(ConfigError, match="a TLS file of the database cannot be used"):
+            check_database_files(dsn)
+        file.chmod(mode)
+    with pytest.raises(ConfigError, match="connection string of the database names no host") as no:
+        check_database_files("user=a password=hunter2")
+    assert "hunter2" not in str(no.value)
 
 
 def test_a_key_of_roots_group_may_be_used(tls_files: dict[str, Path]) -> None:

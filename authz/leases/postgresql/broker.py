@@ -28,9 +28,9 @@ from authz.leases.postgresql.connections import (
     error_text,
     run_statement,
 )
-from authz.leases.postgresql.dsn import ServerAddress
 from authz.leases.postgresql.role_grants import COMMENTS, IS_LEASED, MARK, PREFIX, RoleGrants
 from authz.leases.postgresql.role_removal import RoleRemoval, roll_back_prepared
+from authz.leases.postgresql.server_address import ServerAddress
 from authz.leases.postgresql.server_inspection import (
     MINIMUM_VERSION,
     ServerInspection,

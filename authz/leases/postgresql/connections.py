@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar
 
-from authz.leases.postgresql.dsn import ServerAddress
+from authz.leases.postgresql.server_address import ServerAddress
 from authz.leases.protocol import BrokerError, UnreachableError
 
 __all__ = ["BrokerLoop", "ServerConnections", "error_text", "run_statement"]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
 
-from authz.engine import BundleDescription
+from authz.engine import BundleDescription, spiffe_covers
 
 __all__ = ["BundleNames", "overlap"]
 
@@ -50,12 +50,7 @@ class BundleNames:
 
     def has_role(self, agent: str) -> bool:
         """Return whether an id or a pattern of some role names an agent."""
-        parts = agent.split("/")
-        return any(
-            len(pattern) == len(parts)
-            and all(word in {"*", part} for word, part in zip(pattern, parts, strict=True))
-            for pattern in (text.split("/") for text in self.agents)
-        )
+        return any(spiffe_covers(pattern, agent) for pattern in self.agents)
 
     def system_of(self, host: str) -> str:
         """Return the system that is served at a host, with or without its port; empty where no `origin` is there."""

@@ -33,8 +33,8 @@ mod native {
     use crate::plan::{PyEntries, PyPlan};
     #[pymodule_export]
     use crate::tools::{
-        build_profile, bundle_schema, bundle_variables, case_schema, format_policy, prompt_names,
-        reason_table, seal_catalog,
+        build_profile, bundle_schema, bundle_variables, case_schema, effect_table, format_policy,
+        parse_dsn, prompt_names, reason_table, seal_catalog, spiffe_covers,
     };
     #[pymodule_export]
     use crate::trust::PyTrust;

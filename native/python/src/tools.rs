@@ -1,11 +1,13 @@
 //! Functions for the commands that write and review bundles, and the build's own facts.
 
+use authz_kernel::model::{Effect, Tier};
 use authz_kernel::{catalog, format, source, task};
+use authz_state::store::DatabaseAddress;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::convert::{Files, detach, detach_json};
+use crate::convert::{Files, detach, detach_json, json_text};
 
 /// Lays out a Cedar file.
 #[pyfunction]
@@ -50,6 +52,30 @@ pub(crate) fn prompt_names(py: Python<'_>, prompt: &str) -> PyResult<String> {
 #[pyfunction]
 pub(crate) const fn build_profile() -> &'static str {
     authz_lane::build_profile()
+}
+
+/// Lists all effects with their default tiers, and all tiers, each in order, as JSON.
+#[pyfunction]
+pub(crate) fn effect_table(py: Python<'_>) -> PyResult<String> {
+    detach_json(py, || {
+        let effects = Effect::ALL.map(|effect| (effect.as_str(), effect.default_tier().as_str()));
+        serde_json::json!({ "effects": effects, "tiers": Tier::ALL.map(Tier::as_str) })
+    })
+}
+
+/// Tells whether a pattern of SPIFFE ids, or an id, covers an id or a narrower pattern.
+#[pyfunction]
+pub(crate) fn spiffe_covers(pattern: &str, id: &str) -> bool {
+    authz_base::spiffe::covers(pattern, id)
+}
+
+/// Reads the connection string of a PostgreSQL server, as JSON with the password.
+#[pyfunction]
+pub(crate) fn parse_dsn(py: Python<'_>, dsn: &str) -> PyResult<String> {
+    let address = py
+        .detach(|| DatabaseAddress::parse(dsn))
+        .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    json_text(&address)
 }
 
 /// Lists every reason code with its row, as JSON.

@@ -87,6 +87,16 @@ impl Effect {
             Self::Grant => "grant",
         }
     }
+
+    /// The tier of an operation with this effect whose rule names none. Of several effects the highest tier counts.
+    #[must_use]
+    pub const fn default_tier(self) -> Tier {
+        match self {
+            Self::Read | Self::Write => Tier::Standard,
+            Self::Delete | Self::Export | Self::Execute => Tier::High,
+            Self::Grant => Tier::Critical,
+        }
+    }
 }
 
 /// Rule that finds the resource of a call.

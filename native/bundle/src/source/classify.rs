@@ -304,7 +304,7 @@ impl ModelBuilder<'_> {
         operation.tier = match said.tier {
             Some(word) => tier(word.value),
             None => {
-                operation.effects.iter().map(|e| default_tier(*e)).max().unwrap_or(Tier::Critical)
+                operation.effects.iter().map(|e| e.default_tier()).max().unwrap_or(Tier::Critical)
             }
         };
         operation.abortable = said.abortable;
@@ -519,14 +519,5 @@ pub(super) const fn tier(word: TierWord) -> Tier {
         TierWord::Standard => Tier::Standard,
         TierWord::High => Tier::High,
         TierWord::Critical => Tier::Critical,
-    }
-}
-
-/// The tier of an effect where a rule names none; of several effects the highest counts. `low` is only ever said.
-const fn default_tier(effect: Effect) -> Tier {
-    match effect {
-        Effect::Read | Effect::Write => Tier::Standard,
-        Effect::Delete | Effect::Export | Effect::Execute => Tier::High,
-        Effect::Grant => Tier::Critical,
     }
 }

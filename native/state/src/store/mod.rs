@@ -24,7 +24,7 @@ pub use self::embedded::{EmbeddedSettings, EmbeddedStore};
 pub use self::error::{StoreError, StoreFault, StoreOpenError};
 pub use self::memory::MemoryStore;
 pub use self::outbox::{AuditSink, audit_sink};
-pub use self::postgres::{PostgresSettings, PostgresStore};
+pub use self::postgres::{DatabaseAddress, DatabaseTls, DsnError, PostgresSettings, PostgresStore};
 use crate::ticket::Ticket;
 
 /// Failure that a committed change must survive.

@@ -25,7 +25,8 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
-use self::dsn::{Address, DsnError};
+use self::dsn::Address;
+pub use self::dsn::{DatabaseAddress, DatabaseTls, DsnError};
 use self::node::{Node, NotFollowedError};
 use self::open::OpenTransaction;
 use self::pool::Pool;
