@@ -20,6 +20,7 @@ __all__ = [
     "RuleChanges",
     "Severity",
     "Surface",
+    "system_of",
 ]
 
 
@@ -219,3 +220,8 @@ class Reloaded:
     """The new bundle or keys were refused."""
     rules: RuleChanges = field(default_factory=RuleChanges)
     """Changes of its rules; empty if it was refused."""
+
+
+def system_of(operation: str) -> str:
+    """Return the system of an operation: its id is `<system>.<name>`, and the first dot splits it."""
+    return operation.partition(".")[0]

@@ -16,7 +16,10 @@ from pydantic.json_schema import WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 __all__ = [
+    "ENTRY_NAME",
     "LATER",
+    "SYSTEM_ID",
+    "TRUST_DOMAIN",
     "Address",
     "Duration",
     "FilePath",
@@ -34,6 +37,12 @@ __all__ = [
 
 LATER: Final = "x-not-in-this-version"
 """Mark of a key of a later version: the schema has it, and a configuration that uses it is refused."""
+ENTRY_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+"""Name of an entry that the configuration chooses."""
+SYSTEM_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,255}")
+"""Id of a system, as in the bundle."""
+TRUST_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
+"""A SPIFFE trust domain."""
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)")
 
@@ -69,11 +78,11 @@ Address = Annotated[
     str, StringConstraints(min_length=1), WithJsonSchema({"type": "string", "format": "address"})
 ]
 """`host:port`, `[::1]:port`, or `unix:///path`."""
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+Name = Annotated[str, StringConstraints(pattern=f"^{ENTRY_NAME.pattern}$")]
 """A name of an entry: lower case."""
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 """A text that is not empty."""
-SystemId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,255}$")]
+SystemId = Annotated[str, StringConstraints(pattern=f"^{SYSTEM_ID.pattern}$")]
 """Id of a system, as in the bundle."""
 Identifier = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f.]{1,63}$")]
 """A name in PostgreSQL, as stored: unquoted, case-sensitive, without a dot."""

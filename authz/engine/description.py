@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from authz.model import system_of
+
 __all__ = [
     "BundleDescription",
     "DeclaredName",
@@ -142,7 +144,7 @@ class BundleDescription:
     def policies_about(self, operation: str) -> list[PolicyDescription]:
         """Return the policies whose head covers an operation, in their order."""
         described = self.operations.get(operation)
-        system = operation.partition(".")[0]
+        system = system_of(operation)
         groups = described.groups if described is not None else frozenset({f"system:{system}"})
         return [one for one in self.policies.values() if one.covers(operation, groups)]
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from authz.model import system_of
 from authz.periodic import PeriodicThread
 from authz.telemetry.log import Logger
 
@@ -302,7 +303,7 @@ def _readable(span: Mapping[str, Any], resource: "Resource") -> "ReadableSpan":
         "authz.reason_code": span["reason_code"],
         "authz.operation": operation,
         "authz.task": span["task"],
-        "authz.system": operation.partition(".")[0],
+        "authz.system": system_of(operation),
         "authz.bundle.revision": span["bundle_revision"],
         "authz.enforcer": span["enforcer"],
         "authz.listener": span["listener"],

@@ -10,6 +10,8 @@ from pydantic import Field
 from authz.config.document import Path
 from authz.config.findings import Finding
 from authz.config.types import (
+    ENTRY_NAME,
+    SYSTEM_ID,
     Duration,
     FilePath,
     HeaderName,
@@ -18,6 +20,7 @@ from authz.config.types import (
     Strict,
     SystemId,
 )
+from authz.model import system_of
 
 __all__ = [
     "Broker",
@@ -114,9 +117,7 @@ class Injection(Strict):
     """File with the value of the header. Only its owner may read it, or root's group. It is read again when it changes."""
 
 
-_SYSTEM: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,255}")
-_OPERATION: Final = re.compile(r"[a-z0-9][a-z0-9_-]*\.[A-Za-z0-9_][A-Za-z0-9._/-]*")
-_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_OPERATION: Final = re.compile(rf"{SYSTEM_ID.pattern}\.[A-Za-z0-9_][A-Za-z0-9._/-]*")
 _MAX_OPERATION: Final = 256
 _MAX_IDENTIFIER: Final = 63
 _MAX_DASHES: Final = 6
@@ -205,13 +206,13 @@ def _connections(path: Path, broker: Broker) -> Iterator[Finding]:
 
 
 def _name(path: Path, name: str) -> Iterator[Finding]:
-    if not _NAME.fullmatch(name):
+    if not ENTRY_NAME.fullmatch(name):
         what = f"`{name}` is no name of a broker or injection."
         yield Finding(path, what, "Lower-case letters, digits, `_` and `-`, a letter first.")
 
 
 def _system(path: Path, system: str) -> Iterator[Finding]:
-    if not _SYSTEM.fullmatch(system):
+    if not SYSTEM_ID.fullmatch(system):
         what = f"`{system}` is no system."
         yield Finding(path, what, "Say the system's id, as in the bundle.")
 
@@ -226,7 +227,7 @@ def _twice(path: Path, system: str, name: str, served: dict[str, str]) -> Iterat
 def _operation(path: Path, system: str, operation: str) -> Iterator[Finding]:
     if not _OPERATION.fullmatch(operation) or len(operation) > _MAX_OPERATION:
         yield Finding(path, f"`{operation}` is no operation.", f"Say `{system}.<name>`.")
-    elif operation.partition(".")[0] != system:
+    elif system_of(operation) != system:
         what = f"`{operation}` is no operation of `{system}`, so no lease would ever have these grants."
         yield Finding(path, what, f"Move it to its own system, or say `{system}.<name>`.")
 

@@ -1,9 +1,8 @@
 """`credentials`: task credentials that this node issues."""
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -11,7 +10,7 @@ from authz.config.document import Path  # noqa: TC001 - beside models, annotatio
 from authz.config.findings import Finding
 from authz.config.sections.brokers import Broker, Injection, broker_findings
 from authz.config.sections.trust import Identity, Trust
-from authz.config.types import Duration, FilePath, Strict, Text
+from authz.config.types import SYSTEM_ID, Duration, FilePath, Strict, Text
 from authz.config.urls import url_defect
 
 __all__ = [
@@ -23,8 +22,6 @@ __all__ = [
     "SigningKeys",
     "credential_findings",
 ]
-
-_SYSTEM: Final = re.compile(r"system:(\*|[A-Za-z0-9_-]{1,128})")
 
 
 class SigningAlgorithm(StrEnum):
@@ -181,7 +178,7 @@ def _audiences(audiences: Mapping[str, str], own: Collection[str]) -> Iterator[F
     seen: dict[str, str] = {}
     for system, audience in audiences.items():
         path: Path = ("credentials", "audiences", system)
-        if not _SYSTEM.fullmatch(f"system:{system}") or system == "*":
+        if not SYSTEM_ID.fullmatch(system):
             yield Finding(
                 path, f"`{system}` is no id of a system.", "Write it as the catalog does."
             )

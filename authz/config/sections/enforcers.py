@@ -12,12 +12,11 @@ from authz.config.addresses import host_and_port
 from authz.config.document import Path
 from authz.config.findings import Finding
 from authz.config.sections.listeners import DecisionListener, Lane
-from authz.config.types import Name, Strict, Text
+from authz.config.types import SYSTEM_ID, TRUST_DOMAIN, Name, Strict, Text
 
 __all__ = ["Enforcer", "Relay", "ReportWay", "enforcer_findings"]
 
-_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
-_SYSTEM: Final = re.compile(r"system:(\*|[A-Za-z0-9_-]{1,128})")
+_ASKS: Final = re.compile(rf"system:(?:\*|{SYSTEM_ID.pattern})")
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9._-]+")
 _MOST_SEGMENTS: Final = 32
 _MAX_PATTERN: Final = 2048
@@ -150,7 +149,7 @@ def _match(
     if (
         not pattern.startswith("spiffe://")
         or not slash
-        or not _DOMAIN.fullmatch(domain)
+        or not TRUST_DOMAIN.fullmatch(domain)
         or not is_plain
         or len(segments) >= _MOST_SEGMENTS
         or len(pattern) > _MAX_PATTERN
@@ -284,7 +283,7 @@ def _asks(path: Path, enforcer: Enforcer) -> Iterator[Finding]:
             'Add asks: ["system:crm"], or ["system:*"] for all.',
         )
     for index, asked in enumerate(enforcer.asks):
-        if not _SYSTEM.fullmatch(asked):
+        if not _ASKS.fullmatch(asked):
             yield Finding(
                 (*path, "asks", index),
                 f"`{asked}` names no system.",

@@ -19,7 +19,7 @@ from authz.config.sections.sources import (
     several_sources,
     web_findings,
 )
-from authz.config.types import Address, Duration, FilePath, Strict, Text
+from authz.config.types import TRUST_DOMAIN, Address, Duration, FilePath, Strict, Text
 
 __all__ = [
     "BundleProfile",
@@ -40,7 +40,6 @@ _ALGORITHMS: Final = (
 _SPIFFE_ID: Final = re.compile(
     r"spiffe://([a-z0-9._-]{1,255})(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+)+"
 )
-_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 _ALIAS: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -155,7 +154,7 @@ class Identity(Strict):
 def trust_findings(trust: Trust, identity: Identity) -> Iterator[Finding]:
     """Yield errors of `trust` that the types cannot express."""
     for name in trust.domains:
-        if not _DOMAIN.fullmatch(name):
+        if not TRUST_DOMAIN.fullmatch(name):
             yield Finding(
                 ("trust", "domains", name),
                 f"`{name}` is no SPIFFE trust domain.",

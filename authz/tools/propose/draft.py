@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from authz.model import system_of
 from authz.tools.catalog.files import flow
 from authz.tools.catalog.propose import propose
 from authz.tools.catalog.tool import Tool, plain
@@ -383,7 +384,7 @@ def _unreviewed(writer: _Writer, observed: Observations) -> None:
         return
     writer.hand("In the catalog, and nobody reviewed them as they are:")
     for (code, operation), missing in listed:
-        system = operation.partition(".")[0]
+        system = system_of(operation)
         tools = system in writer.names.tools
         how = f"authz catalog review {system}" if tools else "write a `classify` rule"
         writer.hand(f"  {operation}: {code}, {_when(missing.count)}{_by(missing.callers)}: {how}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from authz.audit import ChainLink, RecordedDecision, UnresolvedRequest
+from authz.model import system_of
 
 __all__ = [
     "BoundedEntries",
@@ -226,7 +227,7 @@ class Observations:
     def _add_request(self, decision: RecordedDecision) -> None:
         caller = decision.agent
         if _OPERATION.fullmatch(decision.operation) and len(self.systems) < MOST:
-            self.systems.add(decision.operation.partition(".")[0])
+            self.systems.add(system_of(decision.operation))
         if decision.unresolved is not None and not decision.chain:
             self._add_stranger(decision.unresolved, decision.at)
         elif decision.unresolved is not None:

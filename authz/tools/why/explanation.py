@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from authz.audit import ChainLink, RecordedDecision
 from authz.engine import BundleDescription, PolicyDescription, reason_table
+from authz.model import system_of
 
 __all__ = ["STEPS", "ClosestPermit", "Explanation", "explain"]
 
@@ -227,7 +228,7 @@ def _would_permit(
     elif decision.outcome == "STEP_UP":
         changes.append(f"to show first: {', '.join(decision.kinds)}")
     changes.append(str(row.get("mend", "")))
-    system = decision.operation.partition(".")[0]
+    system = system_of(decision.operation)
     return [what.replace("SYSTEM", system) for what in changes if what]
 
 
