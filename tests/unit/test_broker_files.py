@@ -12,7 +12,7 @@ import pytest
 from authz.errors import ConfigError
 from authz.files import PrivateFileError, read_secret
 from authz.leases import BrokerError
-from authz.leases.postgresql.broker import scram_verifier
+from authz.leases.postgresql.scram import scram_verifier
 from authz.leases.postgresql.server_address import ServerAddress
 from authz.server.tls_files import check_database_files
 from tests.support.keyserver import WebAuthority

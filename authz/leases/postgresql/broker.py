@@ -4,38 +4,26 @@ No text of a caller is part of a statement: names come from the configuration, t
 server itself quotes them. The password reaches the server as a SCRAM verifier, so that no log of statements holds it.
 """
 
-import asyncio
-import base64
-import hashlib
-import hmac
 import importlib.util
-import json
-import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from threading import Event
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from authz.config import Broker, Grant, Privilege
+from authz.config import Broker
 from authz.errors import ConfigError
 from authz.files import PrivateFileError, read_secret
-from authz.leases.postgresql.connections import (
-    BrokerLoop,
-    ServerConnections,
-    error_text,
-    run_statement,
-)
-from authz.leases.postgresql.role_grants import COMMENTS, IS_LEASED, MARK, PREFIX, RoleGrants
-from authz.leases.postgresql.role_removal import RoleRemoval, roll_back_prepared
+from authz.leases.postgresql.connections import BrokerLoop, ServerConnections, error_text
+from authz.leases.postgresql.retries import server_errors
+from authz.leases.postgresql.role_creation import RoleCreation
+from authz.leases.postgresql.role_end import RoleEnd
+from authz.leases.postgresql.role_grants import MARK, PREFIX
+from authz.leases.postgresql.role_marks import RoleMarks
 from authz.leases.postgresql.server_address import ServerAddress
-from authz.leases.postgresql.server_inspection import (
-    MINIMUM_VERSION,
-    ServerInspection,
-    creation_rights,
-)
+from authz.leases.postgresql.server_inspection import ServerInspection
+from authz.leases.postgresql.stopped_roles import StoppedRoles
 from authz.leases.protocol import (
     BrokerError,
     LeaseOrder,
@@ -45,64 +33,9 @@ from authz.leases.protocol import (
 )
 from authz.model import Diagnostic
 
-__all__ = ["PostgresqlBroker", "scram_verifier"]
+__all__ = ["PostgresqlBroker"]
 
 _T = TypeVar("_T")
-
-_NAME_DIGITS: Final = 40
-_HOLDER_DIGITS: Final = 16
-_PASSWORD_BYTES: Final = 32
-_SCRAM_ITERATIONS: Final = 4096
-_PAGE: Final = 1000
-_ROLES_AT_ONCE: Final = 50
-_FEWEST_TOGETHER: Final = 2
-_MAX_SHOWN: Final = 300
-_TRIES: Final = 20
-_SET_OPTION_SINCE: Final = 16
-_PAUSE: Final = 0.01
-# A backend that had passed the log-in check when the log-in ended is seen a moment later.
-_QUIET_LOOKS: Final = 3
-_FIND_ROLE: Final = """
-SELECT r.oid, pg_catalog.shobj_description(r.oid, 'pg_authid') AS mark,
-       r.rolcanlogin OR r.rolconnlimit <> 0 AS is_open, pg_catalog.pg_has_role(r.oid, 'USAGE') AS is_ours
-FROM pg_catalog.pg_roles r WHERE r.rolname = $1
-"""
-_FIND_MARKED: Final = f"""
-SELECT r.rolname AS name, d.description AS mark FROM pg_catalog.pg_roles r JOIN {COMMENTS}
-WHERE {IS_LEASED} AND r.rolname > $1 ORDER BY r.rolname LIMIT $2
-"""  # noqa: S608 - constants
-# What depends on a role, in whichever database: objects of its own, privileges that it was granted, prepared transactions.
-_FIND_DATABASES: Final = """
-SELECT d.datname AS name
-FROM pg_catalog.pg_shdepend s JOIN pg_catalog.pg_database d ON d.oid = s.dbid
-WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY ($1::pg_catalog.oid[])
-UNION
-SELECT p.database FROM pg_catalog.pg_prepared_xacts p JOIN pg_catalog.pg_roles r ON r.rolname = p.owner
-WHERE r.oid = ANY ($1::pg_catalog.oid[])
-"""
-_FIND_ROLES: Final = """
-SELECT r.rolname AS name, r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = ANY ($1::pg_catalog.name[])
-"""
-_FIND_OWNERS: Final = """
-SELECT DISTINCT s.refobjid AS oid FROM pg_catalog.pg_shdepend s
-WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY ($1::pg_catalog.oid[])
-"""
-_FIND_PREPARED: Final = (
-    "SELECT DISTINCT p.database AS name FROM pg_catalog.pg_prepared_xacts p WHERE p.owner = $1"
-)
-_END_SESSIONS: Final = """
-SELECT pg_catalog.count(pg_catalog.pg_terminate_backend(a.pid)) FROM pg_catalog.pg_stat_activity a WHERE a.usesysid = $1
-"""
-_ROOM: Final = f"""
-SELECT pg_catalog.current_setting('max_connections')::pg_catalog.int4
-     - pg_catalog.current_setting('superuser_reserved_connections')::pg_catalog.int4
-     - COALESCE(pg_catalog.current_setting('reserved_connections', true), '0')::pg_catalog.int4 AS usable,
-  (SELECT COALESCE(pg_catalog.sum(r.rolconnlimit), 0)::pg_catalog.int8
-   FROM pg_catalog.pg_roles r JOIN {COMMENTS} WHERE {IS_LEASED} AND r.rolconnlimit > 0) AS leased,
-  (SELECT COALESCE(pg_catalog.sum(r.rolconnlimit), 0)::pg_catalog.int8
-   FROM pg_catalog.pg_roles r JOIN {COMMENTS} WHERE {IS_LEASED} AND r.rolconnlimit > 0
-     AND pg_catalog.strpos(d.description, $1) > 0) AS held
-"""  # noqa: S608 - constants
 
 
 class PostgresqlBroker:
@@ -123,7 +56,7 @@ class PostgresqlBroker:
             raise ConfigError((Diagnostic(what, mend="pip install 'authz-runtime[postgresql]'."),))
         self.name = name
         self._settings = settings
-        self._owner = owner
+        self._marks = RoleMarks(owner, name)
         self._grants = {
             operation: grants
             for system in settings.systems.values()
@@ -131,10 +64,9 @@ class PostgresqlBroker:
         }
         self._loop = BrokerLoop(f"authz-broker-{name}")
         self._connections = ServerConnections(settings.timeout, PREFIX, MARK)
-        # Holders of leases whose roles are being made. Only the loop's thread uses it.
-        self._making: dict[str, str] = {}
-        # Roles of ended leases that own objects on which others depend, and the objects. Only the loop's thread uses it.
-        self._leftovers: dict[str, Sequence[str]] = {}
+        self._creation = RoleCreation(settings, self._marks, self._connections)
+        self._role_end = RoleEnd(self._marks, self._connections)
+        self._stopped = StoppedRoles(self._marks, self._connections, self._role_end)
 
     def serves(self, operation: str) -> bool:
         """Return whether an operation has grants."""
@@ -142,8 +74,7 @@ class PostgresqlBroker:
 
     def name_of(self, lease: str) -> str:
         """Return the name of a lease's role."""
-        digest = hashlib.sha256(f"{self._owner}\0{self.name}\0{lease}".encode()).hexdigest()
-        return PREFIX + digest[:_NAME_DIGITS]
+        return self._marks.name_of(lease)
 
     def make(self, order: LeaseOrder, within: float) -> Mapping[str, str]:
         """Make the role of a lease.
@@ -164,7 +95,9 @@ class PostgresqlBroker:
             raise NothingMadeError(f"broker `{self.name}` grants nothing for this operation")
         begun = Event()
         try:
-            return self._run(within, lambda address: self._make(address, order, grants, begun))
+            return self._run(
+                within, lambda address: self._creation.make(address, order, grants, begun)
+            )
         except BrokerError as error:
             if begun.is_set():
                 raise
@@ -181,7 +114,7 @@ class PostgresqlBroker:
             UnreachableError: The server does not let the broker in.
             BrokerError: The role may still be in use.
         """
-        self._run(within, lambda address: self._stop(address, lease))
+        self._run(within, lambda address: self._role_end.stop(address, lease))
 
     def end(self, lease: str, within: float) -> None:
         """Remove the role of a lease: its log-in, its sessions, the objects that it owns, and the role itself.
@@ -204,7 +137,7 @@ class PostgresqlBroker:
         """Remove a role; return whether it is gone. A role on whose objects others depend is not."""
         self.stop(lease, within)
         try:
-            return self._run(within, lambda address: self._remove(address, lease))
+            return self._run(within, lambda address: self._stopped.remove(address, lease))
         except BrokerError as error:
             # Also if no connection is left for the removal: the kept connection has just ended the access.
             raise NotRemovedError(f"{error}; its access has ended") from error
@@ -223,7 +156,7 @@ class PostgresqlBroker:
             BrokerError: The roles cannot be listed, or one of them may still exist.
         """
         until = time.monotonic() + within
-        marked = self._run(within, self._marked)
+        marked = self._run(within, self._stopped.list_marked)
         if not marked:
             return 0
         # Read after the roles were listed: the record of a lease is committed before its role is made.
@@ -232,10 +165,10 @@ class PostgresqlBroker:
         ended = 0
         failure: BrokerError | None = None
         # Roles that were left before come last: they may take all of the time, and give no access.
-        for lease, role in sorted(orphans.items(), key=lambda pair: pair[1] in self._leftovers):
+        for lease, role in sorted(orphans.items(), key=lambda pair: self._stopped.is_left(pair[1])):
             if (left := until - time.monotonic()) <= 0:
                 break
-            was_left = role in self._leftovers
+            was_left = self._stopped.is_left(role)
             try:
                 is_gone = self._end(lease, left)
                 ended += is_gone or not was_left
@@ -243,7 +176,7 @@ class PostgresqlBroker:
                 raise
             except BrokerError as error:
                 failure = error
-        self._run(within, self._drop_together)
+        self._run(within, self._stopped.drop_together)
         if failure is not None:
             raise failure
         return ended
@@ -266,272 +199,6 @@ class PostgresqlBroker:
         """Close the kept connection; roles stay as they are."""
         self._loop.close(self._connections.close)
 
-    # --- making
-
-    async def _make(
-        self, address: ServerAddress, order: LeaseOrder, grants: Sequence[Grant], begun: Event
-    ) -> Mapping[str, str]:
-        role, password = self.name_of(order.lease), secrets.token_urlsafe(_PASSWORD_BYTES)
-        verifier = scram_verifier(password)
-        there = _by_database(grants, address.database)
-        elsewhere = there.keys() - {address.database}
-        with self._being_made(order):
-            # What cannot be ended is not made.
-            await self._connections.keep(address)
-            async with self._connections.opened(address, address.database) as main:
-                await self._check_server(main, order)
-                begun.set()
-                await _repeat(partial(self._create, main, address, order, verifier, there))
-                for name in elsewhere:
-                    async with self._connections.opened(address, name) as other:
-                        await _repeat(
-                            partial(self._grant_elsewhere, other, role, name, there[name])
-                        )
-                if elsewhere:
-                    # Not before it has all its grants. Where it was stopped meanwhile, its password is gone for good.
-                    await run_statement(main, "ALTER ROLE %I LOGIN", role)
-        return {
-            "username": role,
-            "password": password,
-            "host": address.host,
-            "port": str(address.port),
-            "database": address.database,
-        }
-
-    @contextmanager
-    def _being_made(self, order: LeaseOrder) -> Iterator[None]:
-        self._making[order.lease] = order.holder
-        try:
-            yield
-        finally:
-            del self._making[order.lease]
-
-    async def _check_server(self, main: Any, order: LeaseOrder) -> None:
-        version = main.get_server_version().major
-        if version < MINIMUM_VERSION:
-            raise NothingMadeError(
-                f"PostgreSQL {version} is too old: leases need {MINIMUM_VERSION} or newer"
-            )
-        row = await main.fetchrow(_ROOM, f'"holder": "{_digest_of(order.holder)}"')
-        most, each = self._most_connections(row["usable"]), self._settings.connections
-        others = [holder for lease, holder in self._making.items() if lease != order.lease]
-        free = most - row["leased"] - each * len(others)
-        if each > free:
-            raise NothingMadeError(
-                f"leases may hold {most} connections in all, and too few of them are left; see `max_connections`"
-            )
-        held = row["held"] + each * others.count(order.holder)
-        # What the others leave is shared: an agent has at most as much of it as stays free.
-        if held and held + each > free - each:
-            raise NothingMadeError(
-                f"leases may hold {most} connections in all, and the agent's have their share; see `max_connections`"
-            )
-
-    def _most_connections(self, usable: int) -> int:
-        most = self._settings.max_connections
-        return most if most is not None else usable // 2
-
-    async def _create(
-        self,
-        main: Any,
-        address: ServerAddress,
-        order: LeaseOrder,
-        verifier: str,
-        grants: Mapping[str, Sequence[Grant]],
-    ) -> None:
-        role = self.name_of(order.lease)
-        until = datetime.fromtimestamp(order.expires_at, UTC).isoformat()
-        async with main.transaction():
-            await run_statement(
-                main,
-                "CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS"
-                " CONNECTION LIMIT %s PASSWORD %L VALID UNTIL %L",
-                role,
-                str(self._settings.connections),
-                verifier,
-                until,
-            )
-            mark = self._mark(order.lease, order.holder)
-            await run_statement(main, "COMMENT ON ROLE %I IS %L", role, mark)
-            # A member may end its sessions and drop what it owns: from the start, so that stopping it needs no lock.
-            await _join(main, role)
-            await self._grant(main, role, address.database, grants.get(address.database, ()))
-            if not grants.keys() - {address.database}:
-                await run_statement(main, "ALTER ROLE %I LOGIN", role)
-
-    async def _grant_elsewhere(
-        self, there: Any, role: str, database: str, grants: Sequence[Grant]
-    ) -> None:
-        async with there.transaction():
-            await self._grant(there, role, database, grants)
-
-    async def _grant(self, there: Any, role: str, database: str, grants: Sequence[Grant]) -> None:
-        has_temporary = self._settings.temporary_tables
-        await RoleGrants(there, role, database, has_temporary).run(grants)
-        schemas = [
-            schema
-            for grant in grants
-            if Privilege.CREATE in grant.privileges
-            for schema in grant.schemas
-        ]
-        rights = await creation_rights(there, role, has_temporary=has_temporary, schemas=schemas)
-        for right, remedy in rights:
-            raise NothingMadeError(f"its roles could {right}, as PUBLIC may: {remedy}")
-
-    def _mark(self, lease: str, holder: str = "") -> str:
-        mark = {"authz": self._owner, "broker": self.name, "lease": lease}
-        return json.dumps({**mark, "holder": _digest_of(holder)} if holder else mark)
-
-    # --- taking back
-
-    async def _find(self, main: Any, lease: str) -> Any:
-        """Return the row of a lease's role, or None where there is no such role."""
-        role = self.name_of(lease)
-        found = await main.fetchrow(_FIND_ROLE, role)
-        if found is not None and self._lease_of(role, found["mark"] or "") != lease:
-            raise BrokerError(f"role `{role}` does not bear our mark, and is left alone")
-        return found
-
-    async def _find_made(self, address: ServerAddress, lease: str) -> Any:
-        """Return the row of a lease's role as soon as nobody is making it any more."""
-        role = self.name_of(lease)
-        while True:
-            async with self._connections.kept(address) as kept:
-                found = await self._find(kept, lease)
-                if found is None and await _is_free(kept, role):
-                    return None
-                if found is not None:
-                    if not found["is_ours"]:
-                        await _join(kept, role)
-                    return found
-            await asyncio.sleep(_PAUSE)
-
-    async def _stop(self, address: ServerAddress, lease: str) -> Any:
-        """End access. Returns the row of the role, or None where there is no such role."""
-        role = self.name_of(lease)
-        found = await self._find_made(address, lease)
-        if found is None:
-            return None
-        is_open, quiet = found["is_open"], 0
-        while is_open or quiet < _QUIET_LOOKS:
-            async with self._connections.kept(address) as kept:
-                # Sessions first, which waits for nothing: one of them may hold the lock that the next statement needs.
-                sessions = await kept.fetchval(_END_SESSIONS, found["oid"])
-                if is_open:
-                    is_open = not await _close(kept, role)
-                prepared = await kept.fetch(_FIND_PREPARED, role) if is_open else ()
-            for row in prepared:
-                async with self._connections.opened(address, row["name"]) as there:
-                    await roll_back_prepared(there, role)
-            quiet = 0 if sessions or is_open else quiet + 1
-            if is_open or quiet < _QUIET_LOOKS:
-                await asyncio.sleep(_PAUSE)
-        return found
-
-    async def _remove(self, address: ServerAddress, lease: str) -> bool:
-        """Remove a stopped role; returns whether it is gone, which a role that others depend on is not."""
-        from asyncpg.exceptions import UndefinedObjectError  # noqa: PLC0415 - an extra
-
-        async with self._connections.opened(address, address.database) as main:
-            try:
-                return await _repeat(partial(self._remove_by, main, address, lease))
-            except UndefinedObjectError:
-                # Another node removes it, too.
-                if await self._find(main, lease) is None:
-                    return True
-                raise
-
-    async def _remove_by(self, main: Any, address: ServerAddress, lease: str) -> bool:
-        role = self.name_of(lease)
-        found = await self._find(main, lease)
-        if found is None:
-            self._leftovers.pop(role, None)
-            return True
-        if await main.fetchval(_END_SESSIONS, found["oid"]):
-            await self._stop(address, lease)
-        errors: tuple[type[Exception], ...] = (BrokerError, *_server_errors())
-        kept: list[str] = []
-        failure: Exception | None = None
-        for database in await self._databases_of(main, address, [found["oid"]]):
-            try:
-                names = await self._remove_from(main, address, database, role, found["oid"])
-            except errors as error:
-                # The rights that it has in the other databases end all the same.
-                failure = failure or error
-            else:
-                kept += [f"{name} in database `{database}`" for name in names]
-        if failure is not None:
-            raise failure
-        if kept:
-            self._leftovers[role] = kept
-            return False
-        await run_statement(main, "DROP ROLE %I", role)
-        self._leftovers.pop(role, None)
-        return True
-
-    async def _databases_of(
-        self, main: Any, address: ServerAddress, roles: Sequence[int]
-    ) -> list[str]:
-        """List the databases that hold something of roles, after the broker's own."""
-        rows = await main.fetch(_FIND_DATABASES, roles)
-        return [address.database, *sorted({row["name"] for row in rows} - {address.database})]
-
-    async def _remove_from(
-        self, main: Any, address: ServerAddress, database: str, role: str, oid: int
-    ) -> Sequence[str]:
-        if database == address.database:
-            return await RoleRemoval(main, role, oid).run()
-        async with self._connections.opened(address, database) as there:
-            return await RoleRemoval(there, role, oid).run()
-
-    async def _drop_together(self, address: ServerAddress) -> None:
-        """Drop roles that are kept only because of each other."""
-        roles = sorted(self._leftovers)[:_ROLES_AT_ONCE]
-        if len(roles) < _FEWEST_TOGETHER:
-            return
-        async with self._connections.opened(address, address.database) as main:
-            rows = await main.fetch(_FIND_ROLES, roles)
-            oids = {row["name"]: row["oid"] for row in rows}
-            for database in await self._databases_of(main, address, list(oids.values())):
-                async with self._connections.opened(address, database) as there:
-                    places = ", ".join("%I" for _ in oids)
-                    with suppress(*_server_errors()):
-                        await run_statement(there, f"DROP OWNED BY {places}", *oids)
-            left = {row["oid"] for row in await main.fetch(_FIND_OWNERS, list(oids.values()))}
-            dropped = [name for name, oid in oids.items() if oid not in left]
-            for name in dropped:
-                with suppress(*_server_errors()):
-                    await run_statement(main, "DROP ROLE %I", name)
-                    del self._leftovers[name]
-
-    async def _marked(self, address: ServerAddress) -> dict[str, str]:
-        """Find all roles of ours; returns their leases by their names."""
-        leases: dict[str, str] = {}
-        last = ""
-        await self._connections.keep(address)
-        async with self._connections.opened(address, address.database) as main:
-            while rows := await main.fetch(_FIND_MARKED, last, _PAGE):
-                for row in rows:
-                    lease = self._lease_of(row["name"], row["mark"])
-                    if lease is not None:
-                        leases[row["name"]] = lease
-                last = rows[-1]["name"]
-        self._leftovers = {role: kept for role, kept in self._leftovers.items() if role in leases}
-        return leases
-
-    def _lease_of(self, role: str, mark: str) -> str | None:
-        """Return the lease in the comment of a role; `None` for a role of another deployment."""
-        try:
-            fields = json.loads(mark)
-            lease = str(fields["lease"])
-            is_ours = (fields["authz"], fields["broker"]) == (self._owner, self.name)
-        except (ValueError, LookupError, TypeError, RecursionError):
-            return None
-        # A user who can write a comment cannot have another role dropped: the name follows from the lease.
-        return lease if is_ours and role == self.name_of(lease) else None
-
-    # --- how the server stands
-
     async def _inspect(self, address: ServerAddress) -> tuple[str, ...]:
         def opened(database: str) -> AbstractAsyncContextManager[Any]:
             return self._connections.opened(address, database)
@@ -546,15 +213,11 @@ class PostgresqlBroker:
                 main, opened, databases | {address.database}, self._settings.temporary_tables
             )
             problems = await inspection.run()
-            most = self._most_connections((await main.fetchrow(_ROOM, ""))["usable"])
+            most = await self._creation.room(main)
         if most < self._settings.connections:
             problems.append(f"leases may hold {most} connections in all: too few for one of them")
-        if self._leftovers:
-            names = ", ".join(name for kept in self._leftovers.values() for name in kept[:1])
-            problems.append(
-                f"{len(self._leftovers)} roles of ended leases own objects that others depend on; they go with"
-                f" DROP … CASCADE of these objects: {names[:_MAX_SHOWN]}"
-            )
+        if kept := self._stopped.problem():
+            problems.append(kept)
         return tuple(f"broker `{self.name}`: {problem}" for problem in problems)
 
     # --- calls
@@ -571,111 +234,6 @@ class PostgresqlBroker:
             raise BrokerError(f"broker `{self.name}` took longer than {limit:.3g} s") from error
         except BrokerError as error:
             raise type(error)(f"broker `{self.name}`: {error}") from error
-        except _server_errors() as error:
+        except server_errors() as error:
             message = f"broker `{self.name}`: {error_text(error, address)}"
             raise BrokerError(message) from error
-
-
-def _server_errors() -> tuple[type[Exception], ...]:
-    from asyncpg import InterfaceError, PostgresError  # noqa: PLC0415 - an extra
-
-    return PostgresError, InterfaceError, OSError
-
-
-async def _repeat(work: Callable[[], Awaitable[_T]]) -> _T:
-    """Do it again where another transaction changed the same row of a catalog: PostgreSQL does not wait its turn there."""
-    from asyncpg.exceptions import (  # noqa: PLC0415 - an extra
-        DeadlockDetectedError,
-        DependentObjectsStillExistError,
-        InternalServerError,
-        SerializationError,
-    )
-
-    # The last is of a lease that grants something of its own to a role which is being dropped.
-    errors = (
-        DeadlockDetectedError,
-        InternalServerError,
-        SerializationError,
-        DependentObjectsStillExistError,
-    )
-    for _ in range(_TRIES - 1):
-        try:
-            return await work()
-        except errors:
-            await asyncio.sleep(_PAUSE * (1 + secrets.randbelow(4)))
-    return await work()
-
-
-async def _join(connection: Any, role: str) -> None:
-    """Make the broker's own role a member of a leased one."""
-    has_options = connection.get_server_version().major >= _SET_OPTION_SINCE
-    options = " WITH INHERIT TRUE, SET TRUE" if has_options else ""
-    await run_statement(connection, f"GRANT %I TO CURRENT_USER{options}", role)
-
-
-async def _is_free(connection: Any, role: str) -> bool:
-    """Tell whether a role is neither there nor in a transaction that is still open: its name can be taken."""
-    from asyncpg.exceptions import (  # noqa: PLC0415 - an extra
-        DuplicateObjectError,
-        LockNotAvailableError,
-        UniqueViolationError,
-    )
-
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
-        await run_statement(connection, "CREATE ROLE %I NOLOGIN", role)
-    except (DuplicateObjectError, LockNotAvailableError, UniqueViolationError):
-        return False
-    finally:
-        await transaction.rollback()
-    return True
-
-
-async def _close(connection: Any, role: str) -> bool:
-    """Try to end the log-in of a role; returns whether it has ended."""
-    from asyncpg.exceptions import (  # noqa: PLC0415 - an extra
-        DeadlockDetectedError,
-        InternalServerError,
-        LockNotAvailableError,
-        UndefinedObjectError,
-    )
-
-    try:
-        await run_statement(
-            connection,
-            "ALTER ROLE %I NOLOGIN PASSWORD NULL CONNECTION LIMIT 0 VALID UNTIL '-infinity'",
-            role,
-        )
-    except (DeadlockDetectedError, InternalServerError, LockNotAvailableError):
-        # The role may change its own password, in a transaction that it leaves open or does again and again.
-        return False
-    except UndefinedObjectError:
-        return True
-    return True
-
-
-def _digest_of(holder: str) -> str:
-    return hashlib.sha256(holder.encode()).hexdigest()[:_HOLDER_DIGITS]
-
-
-def _by_database(grants: Iterable[Grant], main: str) -> dict[str, list[Grant]]:
-    sorted_grants: dict[str, list[Grant]] = {}
-    for grant in grants:
-        sorted_grants.setdefault(grant.database or main, []).append(grant)
-    return sorted_grants
-
-
-def scram_verifier(password: str, salt: bytes | None = None) -> str:
-    """Return the form of a password that PostgreSQL stores (RFC 5803).
-
-    Args:
-        password: The password.
-        salt: Salt. Default: random.
-    """
-    salt = salt if salt is not None else secrets.token_bytes(16)
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, _SCRAM_ITERATIONS)
-    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
-    server = hmac.digest(salted, b"Server Key", "sha256")
-    words = [base64.b64encode(part).decode() for part in (salt, stored, server)]
-    return f"SCRAM-SHA-256${_SCRAM_ITERATIONS}:{words[0]}${words[1]}:{words[2]}"
