@@ -41,6 +41,7 @@ class GrpcCode(IntEnum):
     """Canonical codes (`google.rpc.Code`) of the errors below."""
 
     INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
     PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8

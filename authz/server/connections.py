@@ -23,7 +23,7 @@ from typing import Final
 from authz.config.addresses import host_and_port, socket_path
 from authz.model import MetricFamily, MetricKind
 from authz.periodic import PeriodicThread
-from authz.server.grpc.receiving import has_share, peer_of_address
+from authz.server.grpc.peers import has_share, peer_of_address
 
 __all__ = ["ConnectionLimit", "ConnectionLimiter", "connection_families"]
 

@@ -10,7 +10,8 @@ import grpc
 import pytest
 
 from authz.server.grpc.decisions import AUTHORIZER
-from authz.server.grpc.receiving import Bounds, has_share, peer_of_address
+from authz.server.grpc.peers import has_share, peer_of_address
+from authz.server.grpc.receiving import Bounds
 from tests.support.stalled import StalledCalls
 from tests.support.waiting import eventually
 from tests.unit.test_executor import Server
