@@ -40,6 +40,7 @@ def check(
     _print_summary(terminal, checked.plan)
     if strict and checked.warnings:
         raise CommandExit(_REFUSED)
+    terminal.hint(f"Next: authz test {folder}")
 
 
 def _facts(config: Path | None, var: list[str] | None) -> CheckFacts:

@@ -18,6 +18,7 @@ from authz.cli.options import (
     read_text,
 )
 from authz.cli.render import Terminal
+from authz.errors import ApiError, UsageError
 from authz.tools.remote import Remote
 from authz_client.v1 import authorizer_pb2, decision_pb2
 
@@ -54,5 +55,13 @@ def explain(
         )
     )
     authorization = f"Bearer {read_text(token)}" if token is not None else None
-    answer = Remote(address).explain(request, authorization)
+    try:
+        answer = Remote(address).explain(request, authorization)
+    except ApiError as error:
+        if token is None and error.reason == "NO_CREDENTIAL":
+            raise UsageError(
+                "the node wants to know who asks: give your own token (--token FILE), and let a policy permit you "
+                '`Action::"authz.explain"`'
+            ) from error
+        raise
     Terminal().json(json_format.MessageToDict(answer.decision, preserving_proto_field_name=True))

@@ -14,6 +14,7 @@ from authz.errors import UsageError
 from authz.signing import FolderKeys
 from authz.tools.keys import DevDomain
 from authz.tools.remote import Remote
+from authz.tools.scaffold import write_dev_config
 
 __all__ = ["register"]
 
@@ -44,10 +45,26 @@ def make(
     folder: KeyFolder,
     domain: Annotated[str, typer.Option(help="SPIFFE trust domain.")] = "dev.example",
     issuer: Annotated[str, typer.Option(help="`iss` of subject tokens.")] = _ISSUER,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write config.yaml, which serves this bundle on loopback with these keys.",
+            file_okay=False,
+        ),
+    ] = None,
 ) -> None:
     """Make keys of a trust domain and an issuer for development (bundle.json, jwks.json), unless the folder has them. Never use them in production."""
+    terminal = Terminal()
     made = DevDomain.open(folder, domain, issuer)
-    Terminal().line(f"{folder}: trust domain {made.domain}, issuer {made.issuer}")
+    terminal.line(f"{folder}: trust domain {made.domain}, issuer {made.issuer}")
+    if bundle is not None:
+        config = write_dev_config(folder, bundle, made.domain, made.issuer)
+        terminal.line(str(config))
+        terminal.note(
+            f"Next: authz serve --config {config}\n"
+            f"      authz keys token {folder} --agent /ns/support/sa/bot           an agent's token\n"
+            f"      authz keys token {folder} --subject alice --group employees    its user's token"
+        )
 
 
 def token(

@@ -52,3 +52,6 @@ def run_tests(
         )
     terminal.line(f"{tests.passed} passed, {tests.failed} failed, {tests.skipped} skipped")
     tests.check()
+    terminal.hint(
+        f"Next: authz keys make dev --bundle {folder}; authz serve --config dev/config.yaml"
+    )

@@ -1,5 +1,7 @@
-"""`authz init`: a bundle that a newcomer can edit."""
+"""Files to start from: a bundle that a newcomer can edit, and a configuration for development."""
 
+import json
+import os
 from collections.abc import Iterator
 from datetime import date
 from importlib.abc import Traversable
@@ -9,7 +11,7 @@ from typing import Final
 
 from authz.errors import UsageError
 
-__all__ = ["write_template"]
+__all__ = ["write_dev_config", "write_template"]
 
 _SETTINGS: Final = "people.yaml"
 _MODE: Final = """\
@@ -52,6 +54,36 @@ def write_template(
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
     return tuple(folder / name for name in contents)
+
+
+def write_dev_config(folder: Path, bundle: Path, domain: str, issuer: str) -> Path:
+    """Write the configuration of a node for development beside its keys.
+
+    Args:
+        folder: Folder of the keys, as `authz keys make` writes it.
+        bundle: Folder of the bundle.
+        domain: SPIFFE trust domain of the keys.
+        issuer: `iss` of subject tokens, which the bundle calls `corp`.
+
+    Returns:
+        The file.
+
+    Raises:
+        UsageError: The bundle is not a folder, or the file exists.
+    """
+    if not bundle.is_dir():
+        raise UsageError(f"{bundle} is not a folder; write a bundle: authz init {bundle}")
+    target = folder / "config.yaml"
+    text = (files("authz.tools") / "templates" / "dev" / "config.yaml").read_text()
+    values = {"bundle": os.path.relpath(bundle.resolve(), folder.resolve())}
+    for name, value in {**values, "domain": domain, "issuer": issuer}.items():
+        text = text.replace(f"@{name}@", json.dumps(value))
+    try:
+        with target.open("x") as stream:
+            stream.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{target} exists; remove it, or name another folder") from error
+    return target
 
 
 def _walk(at: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:

@@ -61,6 +61,11 @@ class Terminal:
         """Print a line that is not a result."""
         self.err.print(text)
 
+    def hint(self, text: str) -> None:
+        """Print a next step for a person; programs that read the output do not get it."""
+        if self.err.is_terminal:
+            self.err.print(Text(text, style="dim"))
+
     def json(self, value: object) -> None:
         """Print a value as JSON."""
         print(json.dumps(value, indent=2, ensure_ascii=False))
