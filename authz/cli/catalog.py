@@ -1,5 +1,6 @@
 """`authz catalog …`: from the `tools/list` of an MCP server to reviewed operations."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +9,6 @@ import typer
 from authz.bundle import read_folder
 from authz.cli.options import Vars, offline_variables
 from authz.cli.render import CommandExit, Terminal
-from authz.engine import Plan
 from authz.errors import UsageError
 from authz.tools.catalog.changes import Change, changes
 from authz.tools.catalog.edited import EditedBundle
@@ -124,7 +124,7 @@ def import_mcp(
         f"{path}: {len(listing.tools)} tools of "
         f"{plain(listing.name, 80)} {plain(listing.version, 40)}"
     )
-    _worklist(terminal, edited.plan, system)
+    _worklist(terminal, edited, system)
 
 
 def classify(*, system: System, bundle: BundleOption = Path(), var: Vars = None) -> None:
@@ -147,7 +147,7 @@ def classify(*, system: System, bundle: BundleOption = Path(), var: Vars = None)
         )
     proposed = sum(1 for _, proposal in proposals if proposal)
     terminal.line(f"{proposed} of {len(proposals)} tools without a rule have a proposal")
-    terminal.note(f"Next: authz catalog split {system}; authz catalog review {system}")
+    _next(terminal, bundle, f"split {system}", f"review {system}")
 
 
 def split(
@@ -254,7 +254,7 @@ def accept(
         catalog.accept(chosen)
     for operation in sorted(chosen):
         terminal.line(f"accepted {operation}")
-    _worklist(terminal, catalog.bundle.plan, system)
+    _worklist(terminal, catalog.bundle, system)
 
 
 def diff(
@@ -337,15 +337,21 @@ def _changes(terminal: Terminal, differences: list[Change]) -> None:
         terminal.line(f"{change.kind} {plain(change.tool, 128)}{what}")
 
 
-def _worklist(terminal: Terminal, plan: Plan, system: str) -> None:
-    tools = [tool for tool in plan.tools() if tool["system"] == system]
+def _next(terminal: Terminal, bundle: Path, *verbs: str) -> None:
+    """Name the next commands, for the same bundle."""
+    more = "" if bundle == Path() else f" -b {shlex.quote(str(bundle))}"
+    terminal.note("Next: " + "; ".join(f"authz catalog {verb}{more}" for verb in verbs))
+
+
+def _worklist(terminal: Terminal, bundle: EditedBundle, system: str) -> None:
+    tools = [tool for tool in bundle.plan.tools() if tool["system"] == system]
     changed_since = sum(1 for tool in tools if tool["drifted"])
     left = sum(1 for tool in tools if not tool["reviewed"] and not tool["drifted"])
     terminal.line(
         f"{len(tools) - left - changed_since} reviewed, {left} not reviewed, {changed_since} changed since review"
     )
     if left or changed_since:
-        terminal.note(f"Next: authz catalog classify {system}; authz catalog review {system}")
+        _next(terminal, bundle.folder, f"classify {system}", f"review {system}")
 
 
 def _show(terminal: Terminal, catalog: Catalog, item: WorklistItem) -> None:
