@@ -170,7 +170,9 @@ def _called(call: "AgentCall") -> tuple[str, ...]:
         call.done.tool,
         ", ".join(map(str, call.done.arguments.values())),
         "an error" if call.done.held else "an answer",
-        "nobody could" if judged is None else judged.outcome + (", only noted" if observed else ""),
+        "the node is down"
+        if judged is None
+        else judged.outcome + (", only recorded" if observed else ""),
         "" if judged is None or judged.outcome == "PERMIT" else judged.policies or judged.reason,
     )
 

@@ -39,7 +39,7 @@ def test_an_agent_that_knows_nothing_is_observed_then_held(tmp_path: Path) -> No
         assert "Everything keeps running" in notes, notes + text
         assert "WRONG" not in text
         assert re.search(r"^(\d+) of \1 steps as expected$", text, re.MULTILINE)
-        assert "STEP_UP, only noted" in text
+        assert "STEP_UP, only recorded" in text
         assert "mail-stays-inside" in text
         lines = text.splitlines()
         folder = next(line for line in lines if line.startswith("cd "))

@@ -40,7 +40,9 @@ def test_every_listener_is_on_this_machine(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     assert run("keys", "make", tmp_path / "dev", "--bundle", tmp_path / "bundle") == 0
     config = load_with_origins(tmp_path / "dev" / "config.yaml", {}, working_folder=tmp_path).config
-    listeners = [config.listeners.main, config.listeners.admin, config.listeners.metrics]
+    named = config.listeners
+    assert named.http is None
+    listeners = [*named.decisions.values(), named.admin, named.metrics]
     addresses = [str(listener.address) for listener in listeners if listener is not None]
     assert len(addresses) == 3
     assert all(address.startswith(("127.0.0.1:", "unix:")) for address in addresses)
