@@ -19,7 +19,7 @@ from tests.support.people import People
 from tests.support.reasons import VARIABLE, write_reason_rows
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.peers  # they install packages
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(400)]  # they install packages
 
 # The extra `workload` needs a newer grpcio than the client itself, and `mcp` is no extra: their tests run elsewhere.
 ELSEWHERE = {"test_client_workload.py", "test_client_mcp.py"}
@@ -40,7 +40,7 @@ class Environment:
         """Runs the interpreter; returns what it prints."""
         done = subprocess.run(
             [self.folder / "bin/python", *arguments],
-            capture_output=True, text=True, check=False, timeout=110, cwd=ROOT,
+            capture_output=True, text=True, check=False, timeout=300, cwd=ROOT,
             env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], **variables, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

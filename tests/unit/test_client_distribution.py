@@ -1,11 +1,16 @@
 """The distribution `authz-client`: its version and its licence, and that it runs on every operating system."""
 
+import re
 import subprocess
 import sys
 import tomllib
 from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from tests.support.node import Node, decision
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +42,28 @@ for module in pkgutil.walk_packages(authz_client.__path__, "authz_client."):
         imported += 1
 print(imported)
 """
+
+
+def test_the_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its example runs as printed, with both answers."""
+    (block,) = re.findall(
+        r"^```python\n(.*?)^```$", (ROOT / "client/README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    token = tmp_path / "svid.jwt"
+    token.write_text("svid")
+    node = Node().says("Check", decision("PERMITTED"), decision("FORBIDDEN"))
+    with node.served(f"unix:{tmp_path}/a.sock"):
+        code = block.replace("unix:///run/authz/authz.sock", f"unix://{tmp_path}/a.sock")
+        code = code.replace("/run/spiffe/svid.jwt", str(token)).replace(
+            "credentials=", "timeout=20, credentials="
+        )
+        for _ in range(2):
+            names: dict[str, Any] = {}
+            exec(compile(code, "README.md", "exec"), names)
+            names["authz"].close()
+    permitted, refused = capsys.readouterr().out.splitlines()
+    assert permitted == "['ticket about printers']"
+    assert refused.startswith("The operation may not be performed.")
 
 
 def project(folder: Path) -> dict[str, Any]:
