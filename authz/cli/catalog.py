@@ -9,20 +9,14 @@ import typer
 from authz.bundle import read_folder
 from authz.cli.options import Vars, offline_variables
 from authz.cli.render import CommandExit, Terminal
+from authz.engine import effect_table
 from authz.errors import UsageError
 from authz.tools.catalog.changes import Change, changes
 from authz.tools.catalog.edited import EditedBundle
 from authz.tools.catalog.fetch import ListingSource, fetch_listing
 from authz.tools.catalog.files import catalog_path, flow, read_catalog
-from authz.tools.catalog.propose import TIERS
-from authz.tools.catalog.review import (
-    Catalog,
-    WorklistItem,
-    changed,
-    import_listing,
-    read_csv,
-    write_csv,
-)
+from authz.tools.catalog.review import Catalog, WorklistItem, changed, import_listing
+from authz.tools.catalog.sheet import read_csv, write_csv
 from authz.tools.catalog.tool import Listing, plain, read_listing
 
 __all__ = ["register"]
@@ -238,8 +232,9 @@ def accept(
     terminal = Terminal()
     if every == bool(operations):
         raise UsageError("name operations, or give --all")
-    if most not in TIERS:
-        raise UsageError(f"--max-tier {plain(most)}: {', '.join(TIERS)}")
+    table = effect_table()
+    if most not in table.tiers:
+        raise UsageError(f"--max-tier {plain(most)}: {', '.join(table.tiers)}")
     catalog = _catalog(bundle, system, var)
     chosen: dict[str, dict[str, Any] | None] = dict.fromkeys(operations or ())
     if every:
@@ -248,7 +243,7 @@ def accept(
             for item in catalog.items()
             if item.state != "reviewed"
             and (item.has_rule or item.rule)
-            and TIERS.index(item.tier) <= TIERS.index(most)
+            and table.rank(item.tier) <= table.rank(most)
         }
     if chosen:
         catalog.accept(chosen)

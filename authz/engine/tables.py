@@ -1,7 +1,7 @@
 """Tables of the extension: its build, its reason codes, and the effects of operations."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,6 +19,14 @@ class EffectTable:
     """Effects in order; each has the tier of an operation whose rule names none."""
     tiers: tuple[str, ...]
     """Tiers, the lowest first."""
+
+    def rank(self, tier: str) -> int:
+        """Return the position of a tier, the lowest first; raises ValueError for another word."""
+        return self.tiers.index(tier)
+
+    def in_order(self, effects: Collection[str]) -> tuple[str, ...]:
+        """Return the effects among these words, in order."""
+        return tuple(effect for effect in self.default_tiers if effect in effects)
 
     @property
     def effects(self) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import yaml
 
-from authz.tools.catalog.propose import TIERS, Proposal, propose
+from authz.engine import effect_table
+from authz.tools.catalog.propose import Proposal, propose
 from authz.tools.catalog.tool import Listing, read_listing
 from authz.tools.catalog.words import common_prefixes
 
@@ -43,7 +44,7 @@ class Judged:
         said = self.proposal
         return said is not None and (
             bool(self.effects - set(said.effects))
-            or TIERS.index(said.tier) < TIERS.index(self.tier)
+            or effect_table().rank(said.tier) < effect_table().rank(self.tier)
         )
 
     @property

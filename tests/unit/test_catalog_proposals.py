@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.tools.catalog.propose import TIERS, Proposal, propose
+from authz.engine import effect_table
+from authz.tools.catalog.propose import Proposal, propose
 from authz.tools.catalog.splits import propose_split
 from authz.tools.catalog.tool import Tool
 from authz.tools.catalog.words import common_prefixes
@@ -62,7 +63,7 @@ def _at_least(raised: Proposal | None, plain: Proposal | None) -> bool:
     return (
         plain is not None
         and set(plain.effects) <= set(raised.effects)
-        and TIERS.index(plain.tier) <= TIERS.index(raised.tier)
+        and effect_table().rank(plain.tier) <= effect_table().rank(raised.tier)
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from authz.engine import effect_table
 from authz.tools.catalog.arguments import argument_types, enumerated, is_text
 from authz.tools.catalog.tool import Tool
 from authz.tools.catalog.words import (
@@ -37,21 +38,7 @@ from authz.tools.catalog.words import (
     words_of,
 )
 
-__all__ = ["EFFECTS", "TIERS", "Proposal", "propose"]
-
-EFFECTS: Final = ("read", "write", "delete", "export", "execute", "grant")
-"""All effects, in order."""
-TIERS: Final = ("low", "standard", "high", "critical")
-"""All tiers, in order."""
-
-_DEFAULT_TIER: Final = {
-    "read": "standard",
-    "write": "standard",
-    "delete": "high",
-    "export": "high",
-    "execute": "high",
-    "grant": "critical",
-}
+__all__ = ["Proposal", "propose"]
 
 
 def _set(text: str) -> frozenset[str]:
@@ -88,9 +75,9 @@ class Proposal:
     """Probable effects and tier of a tool."""
 
     effects: tuple[str, ...]
-    """In the order of `EFFECTS`."""
+    """Effects, in their order."""
     tier: str
-    """One of `TIERS`."""
+    """The tier."""
     why: str
     """Reason of the proposal."""
     resource: Mapping[str, str] | None = None
@@ -115,16 +102,16 @@ class Proposal:
 @dataclass(slots=True)
 class _Finding:
     effects: set[str] = field(default_factory=set)
-    tier: str = "low"
+    tier: str = field(default_factory=lambda: effect_table().tiers[0])
     why: list[str] = field(default_factory=list)
 
     def add(self, effect: str, tier: str | None = None, why: str = "") -> None:
         self.effects.add(effect)
-        self.at_least(tier or _DEFAULT_TIER[effect])
+        self.at_least(tier or effect_table().default_tiers[effect])
         self.why += [why] if why else []
 
     def at_least(self, tier: str) -> None:
-        self.tier = max(self.tier, tier, key=TIERS.index)
+        self.tier = max(self.tier, tier, key=effect_table().rank)
 
 
 def propose(
@@ -156,7 +143,7 @@ def propose(
     if not _by_hints(found, tool, arguments):
         return None
     destination = _destination(found, words, arguments)
-    effects = tuple(effect for effect in EFFECTS if effect in found.effects)
+    effects = effect_table().in_order(found.effects)
     resource = None if destination else _resource(system, arguments)
     return Proposal(effects, found.tier, "; ".join(found.why), resource, destination)
 

@@ -1,47 +1,28 @@
 """Review of imported tools: the worklist, and the files that accepting writes."""
 
-import csv
-import io
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
-from authz.engine import seal_catalog
+from authz.engine import effect_table, seal_catalog
 from authz.errors import UsageError
 from authz.tools.catalog.before import before_path, compared, read_before, render_before
 from authz.tools.catalog.changes import Change, changes
 from authz.tools.catalog.edited import EditedBundle
 from authz.tools.catalog.files import (
     catalog_path,
-    flow,
     parse_catalog,
     render_catalog,
     rules_path,
     write_files,
 )
-from authz.tools.catalog.propose import EFFECTS, TIERS, Proposal, propose
+from authz.tools.catalog.propose import Proposal, propose
 from authz.tools.catalog.rules import Rules, read_rules, render_rules, update_rules
 from authz.tools.catalog.splits import SplitProposal, propose_split
 from authz.tools.catalog.tool import Listing, Tool, plain
 from authz.tools.catalog.words import common_prefixes
 
-__all__ = ["Catalog", "WorklistItem", "changed", "import_listing", "read_csv", "write_csv"]
-
-_COLUMNS: Final = (
-    "decision",
-    "operation",
-    "state",
-    "effects",
-    "tier",
-    "rule",
-    "why",
-    "description",
-    "changes",
-)
-# Some spreadsheets take the wide forms of these characters for them, and blanks before them for nothing.
-_FORMULA: Final = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")  # noqa: RUF001 - as spreadsheets read them
-_MAX_ROWS: Final = 10_000
+__all__ = ["Catalog", "WorklistItem", "changed", "import_listing"]
 
 
 @dataclass(slots=True)
@@ -77,7 +58,7 @@ class WorklistItem:
     @property
     def risk(self) -> tuple[int, int]:
         """Order on the worklist: the highest tier first; within a tier, tools without a rule or proposal first."""
-        return (-TIERS.index(self.tier), bool(self.effects))
+        return (-effect_table().rank(self.tier), bool(self.effects))
 
 
 def import_listing(bundle: EditedBundle, system: str, listing: Listing) -> list[Change]:
@@ -261,9 +242,9 @@ class Catalog:
         """
         by_operation = {item.operation: item for item in self.items()}
         if operation and operation not in by_operation:
-            raise UsageError(f"`{plain(operation)}` is no tool of `{self.system}`")
+            raise UsageError(f"`{self.system}` has no tool `{plain(operation)}`")
         if operation and by_operation[operation].has_rule:
-            raise UsageError(f"a rule speaks of `{operation}` already: write `split` there")
+            raise UsageError(f"`{operation}` has a rule already: write `split` there")
         proposals = []
         for item in by_operation.values():
             if item.has_rule or (operation and item.operation != operation):
@@ -297,13 +278,13 @@ class Catalog:
         for operation, given in chosen.items():
             item = by_operation.get(operation)
             if item is None:
-                raise UsageError(f"`{plain(operation)}` is no tool of `{self.system}`")
+                raise UsageError(f"`{self.system}` has no tool `{plain(operation)}`")
             if given is None and not item.has_rule and not item.rule:
                 raise UsageError(
-                    f"nothing says what `{operation}` does: review it, or write a `classify` rule"
+                    f"`{operation}` has neither a rule nor a proposal: review it, or write a `classify` rule"
                 )
             if given is not None and item.has_rule and operation not in accepted.classify:
-                raise UsageError(f"a rule of yours speaks of `{operation}`: change it there")
+                raise UsageError(f"`{operation}` has a rule in another file: change it there")
             if given is not None:
                 accepted.classify[operation] = dict(given)
             elif not item.has_rule:
@@ -344,79 +325,6 @@ class Catalog:
             rules.destinations = rules.destinations or {"external": {"match": "*", "clearance": []}}
 
 
-def write_csv(items: Iterable[WorklistItem]) -> str:
-    """Write the worklist as CSV, for a spreadsheet.
-
-    Args:
-        items: The tools.
-
-    Returns:
-        The text; the column `decision` is to be filled with `accept`.
-    """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for item in items:
-        row = (
-            "",
-            item.operation,
-            item.state,
-            " ".join(item.effects),
-            item.tier,
-            "" if item.has_rule else flow(item.rule),
-            item.why,
-            plain(item.tool.description or ""),
-            "; ".join(f"{part}: {plain(a)} -> {plain(b)}" for part, a, b in item.differences),
-        )
-        writer.writerow([_cell(text) for text in row])
-    return stream.getvalue()
-
-
-def read_csv(text: str, items: Iterable[WorklistItem]) -> dict[str, dict[str, Any] | None]:
-    """Read what a reviewer decided.
-
-    Args:
-        text: The CSV that `write_csv` wrote, with `accept` in the column `decision`, effects and tiers as changed.
-        items: The tools as they are now.
-
-    Returns:
-        Accepted operations with the rule of each. None stands for its proposal, or its present rule.
-
-    Raises:
-        UsageError: A row is none of the worklist, or says an unknown effect or tier.
-    """
-    by_operation = {item.operation: item for item in items}
-    chosen: dict[str, dict[str, Any] | None] = {}
-    reader = csv.DictReader(io.StringIO(text))
-    if reader.fieldnames is None or not {"decision", "operation", "effects", "tier"} <= set(
-        reader.fieldnames
-    ):
-        raise UsageError("the CSV needs the columns decision, operation, effects and tier")
-    for number, row in enumerate(reader, 2):
-        if number > _MAX_ROWS:
-            raise UsageError(f"more than {_MAX_ROWS} rows")
-        decision = (row["decision"] or "").strip().lower()
-        operation = (row["operation"] or "").strip()
-        if decision in {"", "skip"}:
-            continue
-        if decision != "accept":
-            raise UsageError(
-                f"row {number}: `{plain(decision)}` is no decision: accept, skip or empty"
-            )
-        item = by_operation.get(operation)
-        if item is None or operation in chosen:
-            raise UsageError(
-                f"row {number}: `{plain(operation)}` is no tool of the worklist, or twice"
-            )
-        chosen[operation] = changed(
-            item,
-            (row["effects"] or "").replace(",", " ").split(),
-            (row["tier"] or "").strip(),
-            f"row {number}",
-        )
-    return chosen
-
-
 def changed(
     item: WorklistItem, effects: Iterable[str], tier: str, where: str
 ) -> dict[str, Any] | None:
@@ -434,18 +342,20 @@ def changed(
     Raises:
         UsageError: An unknown effect or tier, or none.
     """
-    chosen = set(effects)
-    if unknown := chosen - set(EFFECTS):
-        raise UsageError(f"{where}: `{plain(min(unknown))}` is no effect: {', '.join(EFFECTS)}")
+    table, chosen = effect_table(), set(effects)
+    listed = ", ".join(table.effects)
+    if unknown := chosen - set(table.effects):
+        raise UsageError(f"{where}: unknown effect `{plain(min(unknown))}`. Effects: {listed}")
     if not chosen:
-        raise UsageError(f"{where}: say what `{item.operation}` does: {', '.join(EFFECTS)}")
-    if tier not in TIERS:
-        raise UsageError(f"{where}: `{plain(tier)}` is no tier: {', '.join(TIERS)}")
+        raise UsageError(f"{where}: `{item.operation}` has no effects. Give some of: {listed}")
+    if tier not in table.tiers:
+        tiers = ", ".join(table.tiers)
+        raise UsageError(f"{where}: unknown tier `{plain(tier)}`. Tiers: {tiers}")
     if chosen == set(item.effects) and tier == item.tier and (item.has_rule or item.rule):
         return None
     rule = {key: value for key, value in item.rule.items() if key in {"resource", "destination"}}
     reviewed: dict[str, Any] = {
-        "effects": [e for e in EFFECTS if e in chosen],
+        "effects": list(table.in_order(chosen)),
         "tier": tier,
         **rule,
     }
@@ -463,8 +373,9 @@ def _said(rule: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
         rules = list(split.get("cases", {}).values())
     effects = {effect for one in rules for effect in one.get("effects", ())}
     tiers = [str(one.get("tier", "high")) for one in rules] or ["high"]
-    tier = max((tier for tier in tiers if tier in TIERS), key=TIERS.index, default="high")
-    return tuple(effect for effect in EFFECTS if effect in effects), tier
+    table = effect_table()
+    tier = max((tier for tier in tiers if tier in table.tiers), key=table.rank, default="high")
+    return table.in_order(effects), tier
 
 
 def _named(rules: Iterable[Mapping[str, Any]], key: str, member: str) -> Iterable[str]:
@@ -473,8 +384,3 @@ def _named(rules: Iterable[Mapping[str, Any]], key: str, member: str) -> Iterabl
         for one in (rule, *(split.get("cases") or {}).values()):
             if isinstance(said := one.get(key), Mapping) and member in said:
                 yield str(said[member])
-
-
-def _cell(text: str) -> str:
-    """Keep a spreadsheet from reading a stranger's text as a formula."""
-    return f"'{text}" if _FORMULA.match(text) else text

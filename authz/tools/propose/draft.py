@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from authz.engine import effect_table
 from authz.model import system_of
 from authz.tools.catalog.files import flow
 from authz.tools.catalog.propose import propose
@@ -25,12 +26,12 @@ _SHOWN: Final = 8
 _KEYS: Final = ("agents", "subjects", "catalog", "classify", "routes")
 _GENERIC: Final = frozenset({"api", "www", "localhost", "app", "svc", "authz"})
 _BY_METHOD: Final = {
-    "GET": ("read", "standard"),
-    "HEAD": ("read", "standard"),
-    "OPTIONS": ("read", "standard"),
-    "PUT": ("write", "standard"),
-    "PATCH": ("write", "standard"),
-    "DELETE": ("delete", "high"),
+    "GET": "read",
+    "HEAD": "read",
+    "OPTIONS": "read",
+    "PUT": "write",
+    "PATCH": "write",
+    "DELETE": "delete",
 }
 _SIMPLE: Final = frozenset({"read", "write", "delete", "execute", "grant"})
 
@@ -366,12 +367,12 @@ def _operation(form: Form, comment: str) -> _Operation:
         hints.append("its query had members with other names")
     if form.request.body:
         hints.append("it had a body: map its members, `{json: /x}`, or say `ignore: [body]`")
-    effect, tier = _BY_METHOD.get(form.method, ("execute", "high"))
+    effect = _BY_METHOD.get(form.method, "execute")
     return _Operation(
         name=name,
         comment=f"{form.method} {form.host}{form.path}: {comment}",
         entry={"input": schema} if arguments else {},
-        rule={"effects": [effect], "tier": tier},
+        rule={"effects": [effect], "tier": effect_table().default_tiers[effect]},
         why=f"method {form.method}",
         route=route,
         route_comment="; ".join([comment, *hints]),

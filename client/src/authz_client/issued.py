@@ -227,10 +227,9 @@ class TaskCredentials:
         answer = yield from self._issued(request, key, deadline, issue.get("subject_token"))
         if answer.dpop_nonce:
             self._nonce = answer.dpop_nonce
-        ends = answer.expires_at.seconds + answer.expires_at.nanos / 1e9
         if answer.WhichOneof("credential") == "lease":
-            lease = answer.lease
-            return Leased(lease.id, dict(lease.parts), ends, operation, permit.decision_id)
+            return _leased(answer, permit)
+        ends = _end_of(answer)
         kind = "DPoP" if key is not None else "Bearer"
         if not answer.token or answer.token_type != kind or ends <= time.time():
             raise Unavailable.of("the answer is not the credential that was asked for", operation)
@@ -257,9 +256,7 @@ class TaskCredentials:
         answer = yield from self._issued(request, None, deadline, None, who)
         if answer.WhichOneof("credential") != "lease" or not answer.lease.parts:
             raise Unavailable.of("the answer is no leased secret", permit.operation)
-        ends = answer.expires_at.seconds + answer.expires_at.nanos / 1e9
-        lease = answer.lease
-        return Leased(lease.id, dict(lease.parts), ends, permit.operation, permit.decision_id)
+        return _leased(answer, permit)
 
     def _issued(
         self,
@@ -271,7 +268,7 @@ class TaskCredentials:
     ) -> Flow[credentials_pb2.IssueResponse]:
         """Ask until there is an answer; each time with a proof of its own."""
         session = self._session
-        attempts = session.attempts(deadline.left())
+        attempts = session.attempts_until(deadline)
         renewed, first = False, None
         while True:
             del request.evidence[:]
@@ -309,3 +306,15 @@ class TaskCredentials:
             attempts,
             "",
         )
+
+
+def _leased(answer: credentials_pb2.IssueResponse, permit: Permit) -> Leased:
+    lease = answer.lease
+    return Leased(
+        lease.id, dict(lease.parts), _end_of(answer), permit.operation, permit.decision_id
+    )
+
+
+def _end_of(answer: credentials_pb2.IssueResponse) -> float:
+    """Return the Unix time at which the credential of an answer ends."""
+    return answer.expires_at.seconds + answer.expires_at.nanos / 1e9
