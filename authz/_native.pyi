@@ -39,7 +39,7 @@ class BundleError(ValueError):
     """Authz refused a bundle."""
 
     diagnostics: str
-    """JSON array of `{severity, file, line, column, what, mend, code}`; `code` is missing where it is empty."""
+    """JSON array of `{severity, file, line, column, what, fix, code}`; `code` is missing where it is empty."""
 
 class TrustError(ValueError):
     """Authz refused trust sources; the text names each source and its fix."""
@@ -73,8 +73,8 @@ class Plan:
     """JSON array of `mode`'s entries that observe: scope, name, owner, until_ms."""
     harnesses: list[str]
     """Roles of agents that relay their users' prompts."""
-    directories: str
-    """JSON array of the bundle's directories: name, file or url, column, max_age_seconds, entries, trusted."""
+    recipient_lists: str
+    """JSON array of the bundle's recipient lists: name, file or url, column, max_age_seconds, entries, trusted."""
     operation_count: int
     policy_count: int
     systems: list[str]
@@ -168,18 +168,18 @@ class Plan:
 
 @final
 class Entries:
-    """Entries of a directory that was fetched. Immutable; holds only digests of them."""
+    """Entries of a recipient list that was fetched. Immutable; holds only digests of them."""
 
     @staticmethod
     def read(text: bytes, column: str | None = None) -> Entries:
-        """Reads a directory.
+        """Reads a recipient list.
 
         Args:
             text: UTF-8.
             column: Column of a CSV file with a header. Default: each line is an entry.
 
         Raises:
-            ValueError: The text is not a directory. The message quotes nothing of it.
+            ValueError: The text is not a recipient list. The message quotes nothing of it.
         """
 
     def __len__(self) -> int: ...
@@ -285,7 +285,7 @@ class Engine:
         listeners: bytes,
         peers: bytes,
         credentials: bytes | None = None,
-        directories: Mapping[str, int] = ...,
+        recipient_lists: Mapping[str, int] = ...,
         fetched: Mapping[str, Entries] = ...,
     ) -> None:
         """Replaces plan, trust, listeners and enforcers at once. A running call keeps the snapshot that it began with.
@@ -297,11 +297,11 @@ class Engine:
                 reports: null | "sdk" | "access_log"} | null, mutual, insecure_dev, admin, http, surfaces: null | ["check", "batch_check", "ext_authz", "explain"]}`.
             peers: JSON array of `{name, match, asks, relays, reports}`: enforcers that present a certificate.
             credentials: JSON object `{issuer, audiences: {system: audience}, lifetime: {low, standard, high, critical},
-                dpop: {window, max_proofs_per_key, require_nonce}, injections: {system: {header, value}}, leases:
+                dpop: {window, max_proofs_per_key, require_nonce}, static_secrets: {system: {header, value}}, leases:
                 {system: broker}}`, times in seconds. Default: Authz issues no credentials.
-            directories: Time at which the file of each directory was changed, or the directory was fetched, by name, in
-                milliseconds since 1970. A directory with a `max_age` and without a time counts as too old.
-            fetched: Entries of each directory that is fetched, by name. Authz knows no entry of a directory that is missing here.
+            recipient_lists: Time at which the file of each recipient list was changed, or the recipient list was fetched, by name, in
+                milliseconds since 1970. A recipient list with a `max_age` and without a time counts as too old.
+            fetched: Entries of each recipient list that is fetched, by name. Authz knows no entry of a recipient list that is missing here.
 
         Raises:
             EngineError: A listener, an enforcer or a setting of credentials is not valid.
@@ -611,7 +611,7 @@ def parse_dsn(dsn: str) -> str:
     """
 
 def reason_table() -> bytes:
-    """Returns a JSON array of `{name, number, public_code, next_action, retry, grpc_code, http_status, title, mend}`."""
+    """Returns a JSON array of `{name, number, public_code, next_action, retry, grpc_code, http_status, title, fix}`."""
 
 def spiffe_covers(pattern: str, id: str) -> bool:
     """Tells whether a pattern of SPIFFE ids, or an id, covers an id or a narrower pattern."""

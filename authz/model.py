@@ -47,7 +47,7 @@ class Diagnostic:
     """From 1; 0 where unknown."""
     column: int = 0
     """From 1; 0 where unknown."""
-    mend: str = ""
+    fix: str = ""
     """Fix; may be empty."""
     severity: Severity = Severity.ERROR
     """Error or warning."""
@@ -55,12 +55,12 @@ class Diagnostic:
     """Name of the check that found it, for example `no-rule`; may be empty."""
 
     def __str__(self) -> str:
-        """`file:line:column: what. mend`; not every part ends its own sentence."""
+        """`file:line:column: what. fix`; not every part ends its own sentence."""
         where = self.file
         if where and self.line:
             where += f":{self.line}" + (f":{self.column}" if self.column else "")
         what = self.what if not self.what or self.what.endswith(_CLOSING) else self.what + "."
-        text = " ".join(part for part in (what, self.mend) if part)
+        text = " ".join(part for part in (what, self.fix) if part)
         return f"{where}: {text}" if where else text
 
 
@@ -119,21 +119,21 @@ class MetricFamily:
 
 
 @dataclass(frozen=True, slots=True)
-class Directory:
+class RecipientList:
     """A named set of destinations that a bundle refers to and others maintain."""
 
     name: str
-    """Name of the directory."""
+    """Name of the recipient list."""
     file: str
-    """File in the bundle; empty if the directory is fetched."""
+    """File in the bundle; empty if the recipient list is fetched."""
     url: str
-    """URL; empty if the directory is a file."""
+    """URL; empty if the recipient list is a file."""
     column: str | None
     """Column of a CSV file. `None`: each line is an entry."""
     max_age: float | None
-    """Seconds after which the directory is stale. `None`: it never is."""
+    """Seconds after which the recipient list is stale. `None`: it never is."""
     entries: int | None
-    """Number of entries of the file. `None`: the directory is fetched."""
+    """Number of entries of the file. `None`: the recipient list is fetched."""
     trusted: bool
     """Its destinations are trusted."""
 

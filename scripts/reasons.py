@@ -51,7 +51,7 @@ class Row:
     grpc_code: int
     http_status: int
     title: str
-    mend: str
+    fix: str
 
     @property
     def cells(self) -> tuple[str, str, str, str, str]:
@@ -151,7 +151,7 @@ def _row(code: Value, row: Any, columns: dict[str, Enum]) -> Row:
         row.grpc_code,
         row.http_status,
         row.title,
-        row.mend,
+        row.fix,
     )
 
 
@@ -211,8 +211,8 @@ def _rust_rows(codes: Enum) -> Iterator[str]:
             pub http_status: u16,
             /// One sentence: what happened.
             pub title: &'static str,
-            /// One sentence: how to mend it.
-            pub mend: &'static str,
+            /// One sentence: how to fix it.
+            pub fix: &'static str,
         }
 
         impl ReasonCode {
@@ -228,7 +228,7 @@ def _rust_rows(codes: Enum) -> Iterator[str]:
             grpc_code: {row.grpc_code},
             http_status: {row.http_status},
             title: {_rust_string(row.title)},
-            mend: {_rust_string(row.mend)},
+            fix: {_rust_string(row.fix)},
         }},"""
     yield "}}}\n"
 
@@ -273,6 +273,6 @@ def _section(code: Value, row: Row) -> Iterator[str]:
     public_code, next_action, retry, grpc_code, http_status = row.cells
     yield f"\n## {code.name}\n"
     yield f"{row.title}\n"
-    yield f"**How to mend it.** {row.mend}\n"
+    yield f"**How to fix it.** {row.fix}\n"
     yield f"The agent sees {public_code}, next action {next_action}, retry {retry}."
     yield f"gRPC status {grpc_code}, HTTP status {http_status}."

@@ -74,8 +74,8 @@ def read_stream(
     """
 
     def defect(number: int, what: str) -> None:
-        mend = "The records around it are unaffected."
-        damaged(Diagnostic(what, name, number, mend=mend, severity=Severity.WARNING))
+        fix = "The records around it are unaffected."
+        damaged(Diagnostic(what, name, number, fix=fix, severity=Severity.WARNING))
 
     number = 0
     while line := stream.readline(_MAX_LINE + 1):

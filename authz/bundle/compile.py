@@ -38,7 +38,7 @@ class TestFailure:
             return Diagnostic(self.message)
         what = f"test `{self.test}`, step {self.step}: expected {self.expected}; got {self.actual}."
         cause = f" {self.message[:1].upper()}{self.message[1:]}." if self.message else ""
-        return Diagnostic(what + cause, self.file, self.line, mend="Mend the policy, or the test.")
+        return Diagnostic(what + cause, self.file, self.line, fix="Fix the policy, or the test.")
 
 
 @dataclass(frozen=True, slots=True)

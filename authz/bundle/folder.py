@@ -203,8 +203,8 @@ def _read_sealed(
     return _by_manifest(folder, _root(folder), bounds, pace, known)
 
 
-def _refused(what: str, where: Path, mend: str = "") -> BundleError:
-    return BundleError((Diagnostic(what, _shown(where), mend=mend),))
+def _refused(what: str, where: Path, fix: str = "") -> BundleError:
+    return BundleError((Diagnostic(what, _shown(where), fix=fix),))
 
 
 def _shown(path: Path) -> str:
@@ -407,4 +407,4 @@ def _unsealed(what: str, folder: Path) -> BundleError:
 
 def _wrong_line(what: str, manifest: Path, line: int) -> BundleError:
     fix = "Write it anew: authz bundle seal."
-    return BundleError((Diagnostic(what, _shown(manifest), line, mend=fix),))
+    return BundleError((Diagnostic(what, _shown(manifest), line, fix=fix),))

@@ -21,8 +21,8 @@ from authz.config.sections.brokers import (
     BrokeredSystem,
     BrokerKind,
     Grant,
-    Injection,
     Privilege,
+    StaticSecret,
 )
 from authz.config.sections.bundle import Bundle
 from authz.config.sections.credentials import (
@@ -33,7 +33,6 @@ from authz.config.sections.credentials import (
     SigningAlgorithm,
     SigningKeys,
 )
-from authz.config.sections.directories import Directories, DirectoryRefresh
 from authz.config.sections.enforcers import Enforcer, Relay
 from authz.config.sections.limits import Limits
 from authz.config.sections.listeners import (
@@ -46,6 +45,7 @@ from authz.config.sections.listeners import (
     Tls,
 )
 from authz.config.sections.log import Log, LogFormat, LogLevel
+from authz.config.sections.recipient_lists import RecipientListRefresh, RecipientLists
 from authz.config.sections.sources import Refresh, TrustSource
 from authz.config.sections.state import State, StateEngine
 from authz.config.sections.trust import (
@@ -69,14 +69,11 @@ __all__ = [
     "Config",
     "Credentials",
     "DecisionListener",
-    "Directories",
-    "DirectoryRefresh",
     "Dpop",
     "Enforcer",
     "Grant",
     "HttpApiListener",
     "Identity",
-    "Injection",
     "Issuer",
     "KeySource",
     "Lane",
@@ -91,12 +88,15 @@ __all__ = [
     "MetricsListener",
     "Pkcs11",
     "Privilege",
+    "RecipientListRefresh",
+    "RecipientLists",
     "Refresh",
     "Relay",
     "SigningAlgorithm",
     "SigningKeys",
     "State",
     "StateEngine",
+    "StaticSecret",
     "Tls",
     "Trust",
     "TrustDomain",

@@ -59,9 +59,9 @@ class _Reader:
         self.lines: dict[Path, int] = {}
         self._nodes = 0
 
-    def refuse(self, node: yaml.Node, what: str, mend: str) -> ConfigError:
+    def refuse(self, node: yaml.Node, what: str, fix: str) -> ConfigError:
         mark = node.start_mark
-        at = Diagnostic(what, self.file, mark.line + 1, mark.column + 1, mend)
+        at = Diagnostic(what, self.file, mark.line + 1, mark.column + 1, fix)
         return ConfigError((at,))
 
     def value(self, node: yaml.Node, path: Path) -> Value:
@@ -130,7 +130,7 @@ def parse(text: str, file: str) -> Document:
         mark = getattr(error, "problem_mark", None)
         problem = str(getattr(error, "problem", None) or "not YAML")
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        at = Diagnostic(f"not YAML: {problem}.", file, line, column, "Mend the syntax.")
+        at = Diagnostic(f"not YAML: {problem}.", file, line, column, "Fix the syntax.")
         raise ConfigError((at,)) from error
     if node is None:
         return Document(file=file)
@@ -158,6 +158,6 @@ def scalar(text: str, where: str) -> Value:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        at = Diagnostic("the value is not YAML.", where, mend="Quote it, or mend it.")
+        at = Diagnostic("the value is not YAML.", where, fix="Quote it, or fix it.")
         raise ConfigError((at,)) from error
     return None if node is None else reader.value(node, ())

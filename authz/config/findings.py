@@ -15,5 +15,5 @@ class Finding:
     """The key."""
     what: str
     """The error and its consequence."""
-    mend: str
+    fix: str
     """The fix."""

@@ -219,7 +219,7 @@ def parse_assignment(text: str) -> Assignment:
         ConfigError: It is none.
     """
     where = f"--set {text.split('=', 1)[0]}"
-    mend = "Write `--set key.name=value`."
+    fix = "Write `--set key.name=value`."
     path: list[str] = []
     at = 0
     while match := _SEGMENT.match(text, at):
@@ -230,7 +230,7 @@ def parse_assignment(text: str) -> Assignment:
         if at >= len(text) or text[at] != ".":
             break
         at += 1
-    raise ConfigError((Diagnostic("not an assignment.", where, mend=mend),))
+    raise ConfigError((Diagnostic("not an assignment.", where, fix=fix),))
 
 
 def environment_name(path: Path) -> str:
@@ -325,14 +325,14 @@ def _read(file: FolderPath) -> Document:
         with file.open("rb") as stream:
             content = stream.read(_MAX_FILE_BYTES + 1)
         if len(content) > _MAX_FILE_BYTES:
-            at = Diagnostic("larger than 4 MiB.", str(file), mend="Give the configuration file.")
+            at = Diagnostic("larger than 4 MiB.", str(file), fix="Give the configuration file.")
             raise ConfigError((at,))
         return parse(content.decode(), str(file))
     except OSError as error:
-        at = Diagnostic(f"cannot be read: {error.strerror}.", str(file), mend="Check `--config`.")
+        at = Diagnostic(f"cannot be read: {error.strerror}.", str(file), fix="Check `--config`.")
         raise ConfigError((at,)) from error
     except UnicodeDecodeError as error:
-        at = Diagnostic("not UTF-8.", str(file), mend="Save it as UTF-8.")
+        at = Diagnostic("not UTF-8.", str(file), fix="Save it as UTF-8.")
         raise ConfigError((at,)) from error
 
 
@@ -348,20 +348,20 @@ def _from_environment(
             found.append(Assignment(paths[0], environment[name], name))
         elif paths:
             several = " or ".join(f"`{spell(path)}`" for path in paths)
-            mend = "Set it in the file or by `--set`."
-            defects.append(Diagnostic(f"may mean {several}.", name, mend=mend))
+            fix = "Set it in the file or by `--set`."
+            defects.append(Diagnostic(f"may mean {several}.", name, fix=fix))
         else:
             removed = {environment_name(path): path for path in _REMOVED}.get(name)
             if removed is not None:
                 what = f"`{spell(removed)}` is not a key of this version any more."
-                defects.append(Diagnostic(what, name, mend=_REMOVED[removed]))
+                defects.append(Diagnostic(what, name, fix=_REMOVED[removed]))
                 continue
             known = [environment_name(key) for key in shape.every() if 0 not in key]
             near = difflib.get_close_matches(name, known, 1)
-            mend = (
+            fix = (
                 f"Did you mean `{near[0]}`?" if near else "Unset it, or see `authz config schema`."
             )
-            defects.append(Diagnostic("names no key of the configuration.", name, mend=mend))
+            defects.append(Diagnostic("names no key of the configuration.", name, fix=fix))
     return found
 
 
@@ -406,7 +406,7 @@ def _later_keys(tree: _Tree, shape: _Shape) -> Iterator[Diagnostic]:
     for path in walk(tree.value, ()):
         file, line = tree.origin(path)
         what = f"`{spell(path)}` is not in this version."
-        yield Diagnostic(what, file, line, mend="Remove it; without it, this version is safe.")
+        yield Diagnostic(what, file, line, fix="Remove it; without it, this version is safe.")
 
 
 def _explain(error: ErrorDetails, tree: _Tree, shape: _Shape) -> Diagnostic:
@@ -417,28 +417,28 @@ def _explain(error: ErrorDetails, tree: _Tree, shape: _Shape) -> Diagnostic:
     parent, last = path[:-1], path[-1] if path else ""
     if kind == "extra_forbidden" and path in _REMOVED:
         what = f"`{spell(path)}` is not a key of this version any more."
-        return Diagnostic(what, file, line, mend=_REMOVED[path])
+        return Diagnostic(what, file, line, fix=_REMOVED[path])
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(str(last), shape.names(parent), 1, 0.6)
         under = f" under `{spell(parent)}`" if parent else ""
         known = ", ".join(sorted(shape.names(parent)))
-        mend = f"Did you mean `{near[0]}`?" if near else f"Known: {known}."
-        return Diagnostic(f"unknown key `{last}`{under}.", file, line, mend=mend)
+        fix = f"Did you mean `{near[0]}`?" if near else f"Known: {known}."
+        return Diagnostic(f"unknown key `{last}`{under}.", file, line, fix=fix)
     if kind == "missing":
         node = shape.at(path)
         options = shape.options(node) if node is not None else ()
         said_of = [str(option.get("description", "")) for option in options]
         meaning = next((text for text in said_of if text), "")
-        mend = f"Add `{last}`: {meaning[:1].lower()}{meaning[1:]}" if meaning else f"Add `{last}`."
+        fix = f"Add `{last}`: {meaning[:1].lower()}{meaning[1:]}" if meaning else f"Add `{last}`."
         under = f"`{spell(parent)}` has no `{last}`." if parent else f"`{last}` is missing."
-        return Diagnostic(under, file, line, mend=mend)
+        return Diagnostic(under, file, line, fix=fix)
     said = (said[:1].lower() + said[1:]).replace("input should be", "it must be")
-    return Diagnostic(f"`{spell(path)}`: {said}.", file, line, mend="See `authz config schema`.")
+    return Diagnostic(f"`{spell(path)}`: {said}.", file, line, fix="See `authz config schema`.")
 
 
 def _place(finding: Finding, tree: _Tree) -> Diagnostic:
     file, line = tree.origin(finding.path)
-    return Diagnostic(finding.what, file, line, mend=finding.mend)
+    return Diagnostic(finding.what, file, line, fix=finding.fix)
 
 
 def _sorted(defects: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:

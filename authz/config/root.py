@@ -9,11 +9,11 @@ from authz.config.findings import Finding
 from authz.config.sections.audit import Audit
 from authz.config.sections.bundle import Bundle
 from authz.config.sections.credentials import Credentials, credential_findings
-from authz.config.sections.directories import Directories, directory_findings
 from authz.config.sections.enforcers import Enforcer, enforcer_findings
 from authz.config.sections.limits import Envoy, Limits, limit_findings
 from authz.config.sections.listeners import Listeners, listener_findings
 from authz.config.sections.log import Log
+from authz.config.sections.recipient_lists import RecipientLists, recipient_list_findings
 from authz.config.sections.state import State, state_findings
 from authz.config.sections.trust import Identity, Trust, trust_findings
 from authz.config.types import Duration, SecretEntries, Strict, later
@@ -38,8 +38,8 @@ class Config(Strict):
     """Addresses that are served."""
     vars: Annotated[dict[str, str], SecretEntries()] = Field(default_factory=dict, max_length=1000)
     """Values of `${…}` in the bundle."""
-    directories: Directories = Directories()
-    """Fetches of the directories that a bundle names by URL."""
+    recipient_lists: RecipientLists = RecipientLists()
+    """Fetches of the recipient lists that a bundle names by URL."""
     audit: Audit = Audit()
     """The record of every decision."""
     limits: Limits = Limits()
@@ -75,7 +75,7 @@ def findings(config: Config) -> Iterator[Finding]:
     """Yield every error of a configuration that the types cannot express."""
     trust, identity, listeners = config.trust, config.identity, config.listeners
     yield from trust_findings(trust, identity)
-    yield from directory_findings(config.directories)
+    yield from recipient_list_findings(config.recipient_lists)
     yield from listener_findings(
         listeners,
         has_domains=bool(trust.domains),

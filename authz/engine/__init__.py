@@ -17,9 +17,9 @@ from authz.engine.description import (
 from authz.engine.engine import Engine
 from authz.engine.fast_lane import FastLane
 from authz.engine.plan import (
-    DirectoryEntries,
     Plan,
     PromptWord,
+    RecipientListEntries,
     TestReport,
     bundle_schema,
     bundle_variables,
@@ -53,7 +53,6 @@ __all__ = [
     "BundleDescription",
     "DatabaseAddress",
     "DatabaseTls",
-    "DirectoryEntries",
     "EffectTable",
     "EnforcerRules",
     "Engine",
@@ -66,6 +65,7 @@ __all__ = [
     "PolicyScope",
     "PrivateKey",
     "PromptWord",
+    "RecipientListEntries",
     "TestReport",
     "Trust",
     "TrustedDomain",

@@ -7,7 +7,7 @@ from typing import Any, Final, final
 
 from authz import _native
 from authz.engine.native_errors import api_errors, engine_errors
-from authz.engine.plan import DirectoryEntries, Plan
+from authz.engine.plan import Plan, RecipientListEntries
 from authz.engine.settings import ListenerRules, PeerRules
 from authz.engine.trust import Trust
 from authz.errors import ApiError
@@ -48,8 +48,8 @@ class Engine:
         peers: Sequence[PeerRules],
         credentials: Mapping[str, Any] | None = None,
         *,
-        directories: Mapping[str, float] | None = None,
-        fetched: Mapping[str, DirectoryEntries] | None = None,
+        recipient_lists: Mapping[str, float] | None = None,
+        fetched: Mapping[str, RecipientListEntries] | None = None,
     ) -> None:
         """Replace bundle, keys and rules at once. Decisions in flight keep the ones before.
 
@@ -59,9 +59,9 @@ class Engine:
             listeners: Rules of every listener.
             peers: Rules of every enforcer that shows a certificate.
             credentials: How task credentials are issued, as the engine's JSON. `None`: none are issued.
-            directories: Unix time at which the file of each directory changed, or it was fetched. A directory with
+            recipient_lists: Unix time at which the file of each recipient list changed, or it was fetched. A recipient list with
                 `max_age` that is missing here is stale.
-            fetched: Entries of each directory that is fetched. A directory that is missing here has no entries.
+            fetched: Entries of each recipient list that is fetched. A recipient list that is missing here has no entries.
 
         Raises:
             EngineError: A rule or a setting of credentials is not valid; nothing changed.
@@ -73,7 +73,7 @@ class Engine:
                 json.dumps([asdict(rules) for rules in listeners]).encode(),
                 json.dumps([asdict(rules) for rules in peers]).encode(),
                 json.dumps(credentials).encode() if credentials is not None else None,
-                {name: int(at * 1000) for name, at in (directories or {}).items()},
+                {name: int(at * 1000) for name, at in (recipient_lists or {}).items()},
                 {name: entries.native for name, entries in (fetched or {}).items()},
             )
 

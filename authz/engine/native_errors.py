@@ -62,7 +62,7 @@ def diagnostics_of(text: str) -> tuple[Diagnostic, ...]:
             file=str(item.get("file", "")),
             line=int(item.get("line") or 0),
             column=int(item.get("column") or 0),
-            mend=str(item.get("mend", "")),
+            fix=str(item.get("fix", "")),
             severity=Severity(item.get("severity", "error")),
             code=str(item.get("code", "")),
         )

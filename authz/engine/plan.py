@@ -13,17 +13,17 @@ from authz.errors import BundleError, UsageError
 from authz.model import (
     BundleFiles,
     Diagnostic,
-    Directory,
     EarlyStop,
     EarlyStops,
     Observing,
+    RecipientList,
     RuleChanges,
 )
 
 __all__ = [
-    "DirectoryEntries",
     "Plan",
     "PromptWord",
+    "RecipientListEntries",
     "TestReport",
     "bundle_schema",
     "bundle_variables",
@@ -38,8 +38,8 @@ _MAX_RULES: Final = 100
 
 
 @final
-class DirectoryEntries:
-    """Destinations of a directory that was fetched."""
+class RecipientListEntries:
+    """Destinations of a recipient list that was fetched."""
 
     __slots__ = ("native",)
 
@@ -47,8 +47,8 @@ class DirectoryEntries:
         self.native = native
 
     @staticmethod
-    def read(text: str, column: str | None) -> "DirectoryEntries":
-        """Read a directory.
+    def read(text: str, column: str | None) -> "RecipientListEntries":
+        """Read a recipient list.
 
         Args:
             text: The fetched document.
@@ -58,7 +58,7 @@ class DirectoryEntries:
             BundleError: One entry is not valid. Then no entry of the document is used.
         """
         try:
-            return DirectoryEntries(_native.Entries.read(text.encode(), column))
+            return RecipientListEntries(_native.Entries.read(text.encode(), column))
         except ValueError as error:
             raise BundleError((Diagnostic(f"what was fetched is refused: {error}"),)) from error
 
@@ -146,10 +146,10 @@ class Plan:
         return diagnostics_of(self.native.lint(None if issuers is None else set(issuers)))
 
     @property
-    def directories(self) -> tuple[Directory, ...]:
+    def recipient_lists(self) -> tuple[RecipientList, ...]:
         """Named sets of destinations that others maintain."""
         return tuple(
-            Directory(
+            RecipientList(
                 name=str(entry["name"]),
                 file=str(entry["file"] or ""),
                 url=str(entry["url"] or ""),
@@ -158,7 +158,7 @@ class Plan:
                 entries=entry["entries"],
                 trusted=bool(entry["trusted"]),
             )
-            for entry in json.loads(self.native.directories)
+            for entry in json.loads(self.native.recipient_lists)
         )
 
     @property

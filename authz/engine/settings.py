@@ -95,7 +95,7 @@ def engine_settings(config: Config, *, trace: Mapping[str, Any] | None = None) -
     """
     if config.audit.path is None:
         what = "`audit.path` is missing. Decisions would leave no record."
-        raise ConfigError((Diagnostic(what, mend="Add audit: {path: ...}, or --audit-path."),))
+        raise ConfigError((Diagnostic(what, fix="Add audit: {path: ...}, or --audit-path."),))
     return {
         "audit_path": config.audit.path,
         **config.audit.engine_settings(),

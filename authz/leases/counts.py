@@ -110,9 +110,9 @@ class CountsOfBrokers:
             counts.last_error = text
             if isinstance(error, UnreachableError):
                 counts.failures_in_a_row += 1
-                excess = counts.failures_in_a_row - _FAILURES_BEFORE_PAUSE + 1
-                if excess > 0:
-                    counts.paused_until = time.monotonic() + backoff(excess)
+                uncleared_labels = counts.failures_in_a_row - _FAILURES_BEFORE_PAUSE + 1
+                if uncleared_labels > 0:
+                    counts.paused_until = time.monotonic() + backoff(uncleared_labels)
             is_new, counts.is_failure_logged = not counts.is_failure_logged, True
         if is_new:
             self._log.error(

@@ -1,8 +1,8 @@
 """The server: one node, from its configuration to its end.
 
 `node` runs a node: its services start, wait for signals and stop. `build` makes the parts: `runtime_state` (bundle, keys and
-directories that serve) over the engine, `grpc`, `fast` and `http` (listeners), `issuing` with `lease_records` and
-`static_secrets` (credentials), `directory_fetch`, `file_watch`, `sweep` and `connections` (in the background), and `status`
+recipient lists that serve) over the engine, `grpc`, `fast` and `http` (listeners), `issuing` with `lease_records` and
+`static_secrets` (credentials), `recipient_list_fetch`, `file_watch`, `sweep` and `connections` (in the background), and `status`
 (reports). None of them imports `build` or `node`.
 """
 

@@ -27,7 +27,6 @@ from authz.errors import ConfigError
 from authz.leases import LeaseManager
 from authz.model import Diagnostic
 from authz.server.connections import ConnectionLimit, ConnectionLimiter, connection_families
-from authz.server.directory_fetch import DirectoryFetcher
 from authz.server.fast.server import FastServer
 from authz.server.file_limit import connections_of_each
 from authz.server.file_watch import FileWatch
@@ -36,13 +35,14 @@ from authz.server.http.listeners import HttpContext, open_http_listeners
 from authz.server.http.server import WebServer
 from authz.server.issuing import CredentialIssuer, SigningKeyRecords, key_families
 from authz.server.lease_records import EngineLeases, brokers_of
+from authz.server.recipient_list_fetch import RecipientListFetcher
 from authz.server.runtime_state import RuntimeState
 from authz.server.service import Service
 from authz.server.static_secrets import StaticSecrets
-from authz.server.status.directories import DirectoryStatus
 from authz.server.status.mode_reminder import ModeReminder
 from authz.server.status.readiness import Readiness, StatusPart
 from authz.server.status.readiness_log import ReadinessLog
+from authz.server.status.recipient_lists import RecipientListStatus
 from authz.server.status.trust_sources import TrustSourceStatus
 from authz.server.sweep import Sweep
 from authz.server.tls_files import check_database_files
@@ -99,7 +99,7 @@ class _Secrets:
     @property
     def parts(self) -> dict[str, StatusPart]:
         """Parts that readiness shows, by name."""
-        parts = {"injections": self.static, "leases": self.leases}
+        parts = {"static_secrets": self.static, "leases": self.leases}
         return {name: part for name, part in parts.items() if part is not None}
 
 
@@ -138,10 +138,10 @@ def _build(base: _Base) -> NodeParts:
     undo.callback(refresher.close)
     sources = TrustSourceStatus(config, runtime, refresher)
     metrics.pull(sources.families)
-    fetch = DirectoryFetcher(config.directories, runtime, Fetcher().get, log)
+    fetch = RecipientListFetcher(config.recipient_lists, runtime, Fetcher().get, log)
     undo.callback(fetch.close)
-    directories = DirectoryStatus(runtime, fetched=fetch.statuses)
-    metrics.pull(directories.families)
+    recipient_lists = RecipientListStatus(runtime, fetched=fetch.statuses)
+    metrics.pull(recipient_lists.families)
     readiness = Readiness(
         __version__,
         build_profile(),
@@ -150,7 +150,7 @@ def _build(base: _Base) -> NodeParts:
         engine=engine.status,
         insecure=_insecure_listeners(config),
         started_at=time.time(),
-        more={**secrets.parts, "directories": directories},
+        more={**secrets.parts, "recipient_lists": recipient_lists},
         files={"bundle": config.bundle.path, "audit": str(config.audit.path)},
         listeners={name: listener.address for name, listener in _listeners(config).items()},
         keys=keys,
@@ -184,7 +184,7 @@ def _build(base: _Base) -> NodeParts:
         Service("probes", lambda: grpc.probes.start(show_readiness), close=grpc.probes.close),
         # Reports the node as serving once every source of keys was fetched.
         Service("refresher", refresher.start, close=refresher.close),
-        Service("directory fetch", fetch.start, close=fetch.close),
+        Service("recipient list fetch", fetch.start, close=fetch.close),
         Service("sweep", sweep.start, close=sweep.close),
         *_optional("signing keys", keys),
         *_optional("leases", secrets.leases),
@@ -235,7 +235,7 @@ def _build_secrets(base: _Base, engine: Engine) -> _Secrets:
     config = base.config
     if config.credentials is None:
         return _Secrets()
-    static = StaticSecrets(config.credentials.injections, base.log)
+    static = StaticSecrets(config.credentials.static_secrets, base.log)
     base.metrics.pull(static.families)
     leases = LeaseManager(
         brokers_of(config.credentials),
@@ -386,5 +386,5 @@ def _make_audit_folder(audit: str | None) -> None:
         Path(audit).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         what = f"the folder of `audit.path` cannot be made: {error.strerror}."
-        at = Diagnostic(what, audit, mend="Decisions would leave no record; name another path.")
+        at = Diagnostic(what, audit, fix="Decisions would leave no record; name another path.")
         raise ConfigError((at,)) from error

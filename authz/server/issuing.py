@@ -60,8 +60,8 @@ class CredentialIssuer:
             issued = self._ask(surface, request, facts)
             if "lease" in issued:
                 return self._leased(issued, until)
-            if "injection" in issued:
-                return self._injected(issued)
+            if "static_secret" in issued:
+                return self._with_static_secret(issued)
             return self._issued(issued)
         if surface is Surface.CREDENTIAL_INTROSPECT:
             return _introspection(self._ask(surface, request, facts))
@@ -114,16 +114,16 @@ class CredentialIssuer:
         parts = self.leases.make(lease, max(0.0, until - time.monotonic() - _MARGIN))
         return _secret(lease.id, parts, issued)
 
-    def _injected(self, issued: Mapping[str, Any]) -> bytes:
+    def _with_static_secret(self, issued: Mapping[str, Any]) -> bytes:
         """Return a static secret to the enforcer that holds the permit."""
-        injection = issued["injection"]
+        static_secret = issued["static_secret"]
         secrets = self.secrets.by_system() if self.secrets is not None else {}
-        parts = secrets.get(str(injection["system"]), {})
+        parts = secrets.get(str(static_secret["system"]), {})
         if any(value is None for value in parts.values()) or not parts:
             what = "the secret that the system is reached with cannot be read"
             raise ApiError("UNAVAILABLE", GrpcCode.UNAVAILABLE, what)
         return _secret(
-            str(injection["lease"]), {k: v for k, v in parts.items() if v is not None}, issued
+            str(static_secret["lease"]), {k: v for k, v in parts.items() if v is not None}, issued
         )
 
     def _issued(self, issued: Mapping[str, Any]) -> bytes:

@@ -23,7 +23,7 @@ def diagnostics_of(error: BaseException) -> tuple[Diagnostic, ...]:
     # The API takes UTF-8 only, and the name of a file may be none.
     text = f"{type(error).__name__}: {error}".encode(errors="backslashreplace").decode()
     what = f"the reload failed inside the server: {text[:_MAX_TEXT].removesuffix(': ')}."
-    return (Diagnostic(what, mend="See the log."),)
+    return (Diagnostic(what, fix="See the log."),)
 
 
 def older_bundle(key: SourceKey, place: str, *, is_known: bool) -> Diagnostic:
@@ -38,16 +38,16 @@ def older_bundle(key: SourceKey, place: str, *, is_known: bool) -> Diagnostic:
         what = (
             f"whether the bundle of {key} is older than one that was used before is not known yet."
         )
-        mend = "It is tried again once the store of tasks can be read."
-        return Diagnostic(what, place, mend=mend)
+        fix = "It is tried again once the store of tasks can be read."
+        return Diagnostic(what, place, fix=fix)
     what = (
         f"the bundle of {key} has a lower `spiffe_sequence` than one that was used before, or none."
     )
-    mend = (
+    fix = (
         "The bundle that serves stays in use. If the publisher started to count anew, raise "
         f"`trust.domains.{key.name}.bundle.sequence_epoch` and restart."
     )
-    return Diagnostic(what, place, mend=mend)
+    return Diagnostic(what, place, fix=fix)
 
 
 def check_bundle_way(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The state that serves: it loads bundle, keys and directories, and replaces them whole or not at all.
+"""The state that serves: it loads bundle, keys and recipient lists, and replaces them whole or not at all.
 
 INVARIANT (one snapshot): the engine is given a new state first, and `snapshot` is replaced only after the engine took it. So
 the snapshot never shows a bundle or a key that does not serve.
@@ -14,12 +14,12 @@ from typing import Any, Final, Protocol
 
 from authz.bundle import CompiledBundle, compile_bundle, read_folder
 from authz.config import Config
-from authz.engine import DirectoryEntries, ListenerRules, PeerRules, Plan, Trust
+from authz.engine import ListenerRules, PeerRules, Plan, RecipientListEntries, Trust
 from authz.errors import AuthzError, EngineError, TrustError
-from authz.model import Directory, Reloaded
-from authz.server.directory_ages import DirectoryAges
+from authz.model import RecipientList, Reloaded
+from authz.server.recipient_list_ages import RecipientListAges
 from authz.server.refusals import check_bundle_way, diagnostics_of, older_bundle
-from authz.server.snapshot import FetchedDirectory, Snapshot
+from authz.server.snapshot import FetchedRecipientList, Snapshot
 from authz.server.static_secrets import StaticSecrets, credential_settings
 from authz.server.trust_sequences import TrustSequences
 from authz.telemetry import Logger, Metrics
@@ -41,8 +41,8 @@ class LoadTarget(Protocol):
         peers: Sequence[PeerRules],
         credentials: Mapping[str, Any] | None = None,
         *,
-        directories: Mapping[str, float] | None = None,
-        fetched: Mapping[str, DirectoryEntries] | None = None,
+        recipient_lists: Mapping[str, float] | None = None,
+        fetched: Mapping[str, RecipientListEntries] | None = None,
     ) -> None:
         """Replace bundle, keys and rules at once."""
 
@@ -89,7 +89,7 @@ class RuntimeState:
         self._clock = clock
         self._lock = threading.Lock()
         self._snapshot = Snapshot()
-        self._ages = DirectoryAges(Path(config.bundle.path))
+        self._ages = RecipientListAges(Path(config.bundle.path))
         self._followers: list[Callable[[Plan], object]] = []
 
     @property
@@ -214,11 +214,13 @@ class RuntimeState:
             else:
                 self._swap_keys(self._snapshot.documents, None, own_keys)
 
-    def put_directory(self, directory: Directory, digest: bytes, entries: DirectoryEntries) -> bool:
-        """Replace the entries of a directory by fetched ones.
+    def put_recipient_list(
+        self, recipient_list: RecipientList, digest: bytes, entries: RecipientListEntries
+    ) -> bool:
+        """Replace the entries of a recipient list by fetched ones.
 
         Args:
-            directory: The directory, of the bundle for which it was fetched. Nothing happens if the bundle that serves names
+            recipient_list: The recipient list, of the bundle for which it was fetched. Nothing happens if the bundle that serves names
                 another URL or column.
             digest: SHA-256 of the fetched document.
             entries: The entries.
@@ -228,33 +230,33 @@ class RuntimeState:
         """
         with self._lock:
             before = self._snapshot
-            if before.plan is None or not _has(before.plan, directory):
+            if before.plan is None or not _has(before.plan, recipient_list):
                 return False
-            url, column = directory.url, directory.column
-            new = FetchedDirectory(url, column, digest, entries, self._clock())
-            replaced = before.fetched.get(directory.name)
-            self._swap_fetched({**before.fetched, directory.name: new})
+            url, column = recipient_list.url, recipient_list.column
+            new = FetchedRecipientList(url, column, digest, entries, self._clock())
+            replaced = before.fetched.get(recipient_list.name)
+            self._swap_fetched({**before.fetched, recipient_list.name: new})
             return replaced is None or replaced.digest != digest
 
-    def drop_directory(self, directory: Directory) -> None:
-        """Remove the entries of a directory that was fetched for a bundle."""
+    def drop_recipient_list(self, recipient_list: RecipientList) -> None:
+        """Remove the entries of a recipient list that was fetched for a bundle."""
         with self._lock:
             fetched = dict(self._snapshot.fetched)
-            dropped = fetched.get(directory.name)
-            if dropped is not None and dropped.is_of(directory):
-                del fetched[directory.name]
+            dropped = fetched.get(recipient_list.name)
+            if dropped is not None and dropped.is_of(recipient_list):
+                del fetched[recipient_list.name]
                 self._swap_fetched(fetched)
 
-    def _swap_fetched(self, fetched: Mapping[str, FetchedDirectory]) -> None:
+    def _swap_fetched(self, fetched: Mapping[str, FetchedRecipientList]) -> None:
         before = self._snapshot
         if before.plan is None or before.trust is None:
             raise EngineError("no bundle is loaded")
-        directories = {
-            name: at for name, at in before.directories.items() if name not in before.fetched
+        recipient_lists = {
+            name: at for name, at in before.recipient_lists.items() if name not in before.fetched
         }
-        directories |= {name: directory.at for name, directory in fetched.items()}
-        self._swap(before.plan, before.trust, directories, fetched)
-        self._snapshot = replace(before, directories=directories, fetched=fetched)
+        recipient_lists |= {name: recipient_list.at for name, recipient_list in fetched.items()}
+        self._swap(before.plan, before.trust, recipient_lists, fetched)
+        self._snapshot = replace(before, recipient_lists=recipient_lists, fetched=fetched)
 
     def _swap_keys(
         self,
@@ -273,7 +275,7 @@ class RuntimeState:
         if key in _older_of(trust):
             at = place_of(self._config, key)
             raise TrustError((older_bundle(key, at, is_known=self._least is not None),))
-        self._swap(before.plan, trust, before.directories, before.fetched)
+        self._swap(before.plan, trust, before.recipient_lists, before.fetched)
         documents, spec = self._in_use(documents, spec, trust, own_keys)
         self._snapshot = replace(
             before,
@@ -311,8 +313,8 @@ class RuntimeState:
         self,
         plan: Plan,
         trust: Trust,
-        directories: Mapping[str, float],
-        fetched: Mapping[str, FetchedDirectory],
+        recipient_lists: Mapping[str, float],
+        fetched: Mapping[str, FetchedRecipientList],
     ) -> None:
         settings, credentials = self._config.credentials, None
         if settings is not None and self._secrets is not None:
@@ -323,8 +325,8 @@ class RuntimeState:
             self._rules,
             self._peers,
             credentials,
-            directories=directories,
-            fetched={name: directory.entries for name, directory in fetched.items()},
+            recipient_lists=recipient_lists,
+            fetched={name: recipient_list.entries for name, recipient_list in fetched.items()},
         )
         self._has_new_secrets = False
 
@@ -337,7 +339,7 @@ class RuntimeState:
         snapshot = self._snapshot
         if not self._has_new_secrets or snapshot.plan is None or snapshot.trust is None:
             return False
-        self._swap(snapshot.plan, snapshot.trust, snapshot.directories, snapshot.fetched)
+        self._swap(snapshot.plan, snapshot.trust, snapshot.recipient_lists, snapshot.fetched)
         with suppress(Exception):
             self._log.info("static secrets were read again")
         return True
@@ -361,20 +363,20 @@ class RuntimeState:
             bundle,
             spec,
         ):
-            changed = self._ages.read(before.plan.directories, before.fetched, now)
-            if before.trust is not None and changed != before.directories:
+            changed = self._ages.read(before.plan.recipient_lists, before.fetched, now)
+            if before.trust is not None and changed != before.recipient_lists:
                 self._swap(before.plan, before.trust, changed, before.fetched)
-            self._snapshot = replace(before, refused=(), files_read_at=now, directories=changed)
+            self._snapshot = replace(before, refused=(), files_read_at=now, recipient_lists=changed)
             self._metrics.reloaded("unchanged")
             return renewed
         trust = Trust.compile(spec, before.trust)
         compiled = compile_bundle(bundle, config.vars, int(now * 1000), before.plan)
         fetched = {
-            directory.name: known
-            for directory in compiled.plan.directories
-            if (known := before.fetched.get(directory.name)) and known.is_of(directory)
+            recipient_list.name: known
+            for recipient_list in compiled.plan.recipient_lists
+            if (known := before.fetched.get(recipient_list.name)) and known.is_of(recipient_list)
         }
-        changed = self._ages.read(compiled.plan.directories, fetched, now)
+        changed = self._ages.read(compiled.plan.recipient_lists, fetched, now)
         self._swap(compiled.plan, trust, changed, fetched)
         in_use, used = self._in_use(documents, spec, trust, before.own_keys)
         self._snapshot = Snapshot(
@@ -388,7 +390,7 @@ class RuntimeState:
             older=_older_of(trust),
             documents=in_use,
             files_read_at=now,
-            directories=changed,
+            recipient_lists=changed,
             fetched=fetched,
             own_keys=before.own_keys,
         )
@@ -444,8 +446,9 @@ def _older_of(trust: Trust) -> frozenset[SourceKey]:
     )
 
 
-def _has(plan: Plan, directory: Directory) -> bool:
+def _has(plan: Plan, recipient_list: RecipientList) -> bool:
     return any(
-        (own.name, own.url, own.column) == (directory.name, directory.url, directory.column)
-        for own in plan.directories
+        (own.name, own.url, own.column)
+        == (recipient_list.name, recipient_list.url, recipient_list.column)
+        for own in plan.recipient_lists
     )

@@ -1,18 +1,18 @@
-"""The snapshot: bundle, keys and directories that serve, as one immutable value."""
+"""The snapshot: bundle, keys and recipient lists that serve, as one immutable value."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from authz.engine import DirectoryEntries, Plan, Trust
-from authz.model import BundleFiles, Diagnostic, Directory, RuleChanges
+from authz.engine import Plan, RecipientListEntries, Trust
+from authz.model import BundleFiles, Diagnostic, RecipientList, RuleChanges
 from authz.trust import SourceKey
 
-__all__ = ["FetchedDirectory", "Snapshot"]
+__all__ = ["FetchedRecipientList", "Snapshot"]
 
 
 @dataclass(frozen=True, slots=True)
-class FetchedDirectory:
-    """The last fetched version of a directory."""
+class FetchedRecipientList:
+    """The last fetched version of a recipient list."""
 
     url: str
     """URL that it was fetched from."""
@@ -20,19 +20,19 @@ class FetchedDirectory:
     """Column of a CSV file that was read."""
     digest: bytes
     """SHA-256 of the fetched document."""
-    entries: DirectoryEntries
+    entries: RecipientListEntries
     """Its entries."""
     at: float
     """Unix time of the fetch."""
 
-    def is_of(self, directory: Directory) -> bool:
+    def is_of(self, recipient_list: RecipientList) -> bool:
         """Return whether this was fetched for the same URL and column as a bundle names."""
-        return (self.url, self.column) == (directory.url, directory.column)
+        return (self.url, self.column) == (recipient_list.url, recipient_list.column)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Immutable snapshot of the loaded bundle, keys and directories. It is replaced whole."""
+    """Immutable snapshot of the loaded bundle, keys and recipient lists. It is replaced whole."""
 
     plan: Plan | None = None
     """The bundle that serves. `None`: no bundle was loaded yet."""
@@ -56,9 +56,9 @@ class Snapshot:
     """Keys that serve, by source."""
     files_read_at: float = 0.0
     """Unix time at which trust sources that are files were last read."""
-    directories: Mapping[str, float] = field(default_factory=dict, repr=False)
-    """Unix time at which the file of each directory changed, or it was fetched, as the engine has it."""
-    fetched: Mapping[str, FetchedDirectory] = field(default_factory=dict, repr=False)
-    """Directories that were fetched, by name."""
+    recipient_lists: Mapping[str, float] = field(default_factory=dict, repr=False)
+    """Unix time at which the file of each recipient list changed, or it was fetched, as the engine has it."""
+    fetched: Mapping[str, FetchedRecipientList] = field(default_factory=dict, repr=False)
+    """Recipient lists that were fetched, by name."""
     own_keys: str | None = field(default=None, repr=False)
     """JWKS of this node's task credentials. `None`: none are issued."""

@@ -105,5 +105,5 @@ def private(*, shared: bool) -> Iterator[None]:
         os.umask(before)
 
 
-def _refused(what: str, where: Path, mend: str) -> ConfigError:
-    return ConfigError((Diagnostic(what, str(where), mend=mend),))
+def _refused(what: str, where: Path, fix: str) -> ConfigError:
+    return ConfigError((Diagnostic(what, str(where), fix=fix),))

@@ -1,11 +1,11 @@
-"""Static secrets (`credentials.injections`), read from their files."""
+"""Static secrets (`credentials.static_secrets`), read from their files."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from authz.config import Credentials, Injection
+from authz.config import Credentials, StaticSecret
 from authz.files import PrivateFileError, read_secret
 from authz.model import MetricFamily, MetricKind
 from authz.telemetry import Logger
@@ -21,7 +21,7 @@ class StaticSecrets:
         log: Receives a line when a secret cannot be read, and when it can again.
     """
 
-    def __init__(self, settings: Mapping[str, Injection], log: Logger) -> None:
+    def __init__(self, settings: Mapping[str, StaticSecret], log: Logger) -> None:
         self._settings = dict(settings)
         self._log = log
         self._secrets: dict[str, str | None] = {}
@@ -31,7 +31,7 @@ class StaticSecrets:
     @property
     def files(self) -> tuple[Path, ...]:
         """Files that hold static secrets."""
-        return tuple(Path(injection.secret_file) for injection in self._settings.values())
+        return tuple(Path(static_secret.secret_file) for static_secret in self._settings.values())
 
     def refresh(self) -> bool:
         """Read the secrets again; return whether any of them changed.
@@ -39,10 +39,10 @@ class StaticSecrets:
         A secret that cannot be read any more is missing; its value from before is not used.
         """
         digest = hashlib.sha256()
-        for name, injection in self._settings.items():
+        for name, static_secret in self._settings.items():
             value, error = None, ""
             try:
-                value = read_secret(injection.secret_file)
+                value = read_secret(static_secret.secret_file)
             except PrivateFileError as refusal:
                 error = str(refusal)
             self._secrets[name] = value
@@ -57,22 +57,22 @@ class StaticSecrets:
             self._errors[name] = error
         if error and error != before:
             what = "a static secret cannot be read: its systems cannot be reached"
-            self._log.error(what, injection=name, error=error)
+            self._log.error(what, static_secret=name, error=error)
         if before and not error:
-            self._log.info("a static secret can be read again", injection=name)
+            self._log.info("a static secret can be read again", static_secret=name)
 
     def by_system(self) -> dict[str, dict[str, str | None]]:
         """Return `header` and `value` for each system; the value is `None` if it cannot be read."""
         return {
-            system: {"header": injection.header, "value": self._secrets.get(name)}
-            for name, injection in self._settings.items()
-            for system in injection.systems
+            system: {"header": static_secret.header, "value": self._secrets.get(name)}
+            for name, static_secret in self._settings.items()
+            for system in static_secret.systems
         }
 
     def problems(self) -> tuple[str, ...]:
         """Return one line for each secret that cannot be read."""
         return tuple(
-            f"the secret of injection `{name}` cannot be read ({error})"
+            f"the secret of static secret `{name}` cannot be read ({error})"
             for name, error in sorted(self._errors.items())
         )
 
@@ -80,30 +80,34 @@ class StaticSecrets:
         """Return each secret as JSON values, without its value."""
         return [
             {
-                "injection": name,
-                "systems": list(injection.systems),
-                "header": injection.header,
-                "from": injection.secret_file,
+                "static_secret": name,
+                "systems": list(static_secret.systems),
+                "header": static_secret.header,
+                "from": static_secret.secret_file,
                 "readable": self._secrets.get(name) is not None,
                 "error": self._errors.get(name, ""),
             }
-            for name, injection in self._settings.items()
+            for name, static_secret in self._settings.items()
         ]
 
     def families(self) -> Iterator[MetricFamily]:
         """Yield every metric; labels are names of the configuration."""
-        name = "authz_injection_readable"
+        name = "authz_static_secret_readable"
         yield MetricFamily(
             name,
-            "1 where the standing secret of an injection can be read, else 0: then its systems are out of reach.",
+            "1 where the standing secret of an static secret can be read, else 0: then its systems are out of reach.",
             MetricKind.GAUGE,
             tuple(
-                (name, {"injection": injection}, float(self._secrets.get(injection) is not None))
-                for injection in self._settings
+                (
+                    name,
+                    {"static_secret": static_secret},
+                    float(self._secrets.get(static_secret) is not None),
+                )
+                for static_secret in self._settings
             ),
         )
 
 
-def credential_settings(settings: Credentials, injections: StaticSecrets) -> dict[str, Any]:
+def credential_settings(settings: Credentials, static_secrets: StaticSecrets) -> dict[str, Any]:
     """Return the engine's settings of task credentials, as its JSON. They hold secrets."""
-    return {**settings.engine_settings(), "injections": injections.by_system()}
+    return {**settings.engine_settings(), "static_secrets": static_secrets.by_system()}

@@ -100,13 +100,13 @@ def check_database_files(dsn: str | None) -> None:
         tls = DatabaseAddress.parse(dsn).tls
     except ValueError as error:
         what = f"the connection string of the database {error}."
-        raise ConfigError((Diagnostic(what, mend=fix),)) from error
+        raise ConfigError((Diagnostic(what, fix=fix),)) from error
     try:
         if tls is not None:
             tls.check()
     except (OSError, ValueError, PrivateFileError) as error:
         what = f"a TLS file of the database cannot be used: {reason_of(error)}."
-        raise ConfigError((Diagnostic(what, mend=fix),)) from error
+        raise ConfigError((Diagnostic(what, fix=fix),)) from error
 
 
 def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
@@ -122,11 +122,9 @@ def _pem(file: str | None, kind: bytes) -> bytes:
         content = read_trusted(path, _MAX_BYTES)
     except (OSError, ValueError) as error:
         what = f"cannot be read: {reason_of(error)}."
-        at = Diagnostic(what, str(path), mend="Check the path and mode.")
+        at = Diagnostic(what, str(path), fix="Check the path and mode.")
         raise ConfigError((at,)) from error
     if kind + b"-----" not in content:
-        at = Diagnostic(
-            f"has no {kind.decode().lower()} in it.", str(path), mend="Give a PEM file."
-        )
+        at = Diagnostic(f"has no {kind.decode().lower()} in it.", str(path), fix="Give a PEM file.")
         raise ConfigError((at,))
     return content

@@ -162,16 +162,16 @@ def _read(file: Path) -> tuple[bytes, tuple[int, ...]]:
 
 
 def _parse(file: Path, content: bytes) -> FileKey:
-    mend = "Give PKCS#8 in PEM, without a passphrase, of a P-256 or Ed25519 key."
+    fix = "Give PKCS#8 in PEM, without a passphrase, of a P-256 or Ed25519 key."
     try:
         private = load_pem_private_key(content, None)
     except (ValueError, TypeError) as error:
-        raise KeysError(f"{file}: is no private key that can be read. {mend}") from error
+        raise KeysError(f"{file}: is no private key that can be read. {fix}") from error
     if algorithm_of(private) is None or not isinstance(
         private, (ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)
     ):
-        raise KeysError(f"{file}: is a key of another kind. {mend}")
+        raise KeysError(f"{file}: is a key of another kind. {fix}")
     try:
         return FileKey.of(private)
     except KeysError as error:
-        raise KeysError(f"{file}: {error} {mend}") from error
+        raise KeysError(f"{file}: {error} {fix}") from error

@@ -194,7 +194,7 @@ class TraceExport:
         except ImportError as error:
             log.warning(
                 "no traces: OTEL_* asks for them, but a package is missing",
-                mend='pip install "authz-runtime[otel]"',
+                fix='pip install "authz-runtime[otel]"',
                 error=str(error),
             )
         except Exception as error:  # noqa: BLE001 - an exporter may raise anything

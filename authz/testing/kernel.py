@@ -246,8 +246,10 @@ class Kernel:
         )
         trust = Trust.compile(json.dumps(spec).encode())
         # As if their files had just been changed.
-        directories = {directory.name: time.time() for directory in self.plan.directories}
-        self._engine.load(self.plan, trust, [listener], [], directories=directories)
+        recipient_lists = {
+            recipient_list.name: time.time() for recipient_list in self.plan.recipient_lists
+        }
+        self._engine.load(self.plan, trust, [listener], [], recipient_lists=recipient_lists)
 
 
 @final

@@ -1,4 +1,4 @@
-"""Keeps fetched keys and directories fresh: one thread plans, and a few fetch.
+"""Keeps fetched keys and recipient lists fresh: one thread plans, and a few fetch.
 
 A source is fetched again after the time that it names, within the configured bounds. A token that names an unknown key causes a
 fetch at once, at most once a minute. A source that fails is tried again after growing, random pauses. A document that is
@@ -67,7 +67,7 @@ _KEYS: Final = RefreshEvents(
 
 
 class DocumentHolder(Protocol):
-    """Holds the documents in use: keys or directories."""
+    """Holds the documents in use: keys or recipient lists."""
 
     def current(self, key: SourceKey) -> str | None:
         """Return the document of a source that is in use; `None` where there never was one."""

@@ -148,7 +148,7 @@ def _read(file: str) -> str:
 def _workload(domain: str, socket: str, timeout: float) -> Callable[[CurrentDocument], Document]:
     if not has_workload_api():
         what = f"`workload_api` of trust domain `{domain}` needs the extra `workload`."
-        raise ConfigError((Diagnostic(what, mend="pip install 'authz-runtime[workload]'."),))
+        raise ConfigError((Diagnostic(what, fix="pip install 'authz-runtime[workload]'."),))
     # The agent of this machine is asked as often as the configuration allows, since that costs nothing.
     return lambda _: Document(workload_bundle(socket, domain, timeout), 0.0)
 

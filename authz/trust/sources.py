@@ -34,11 +34,11 @@ class SourceKey(NamedTuple):
     """Identity of a source."""
 
     kind: str
-    """`domain` or `issuer` for keys, or `directory`."""
+    """`domain` or `issuer` for keys, or `recipient_list`."""
     name: str
-    """Trust domain, alias of the issuer, or name of the directory."""
+    """Trust domain, alias of the issuer, or name of the recipient list."""
     of: str = ""
-    """Distinguishes directories that had the name one after the other."""
+    """Distinguishes recipient lists that had the name one after the other."""
 
     def __str__(self) -> str:
         """Return the source as it stands in messages."""
@@ -63,8 +63,8 @@ def read_trust(config: Config) -> dict[SourceKey, str]:
             documents[key] = read_document(file)
         except (OSError, ValueError) as error:
             what = f"the keys of {key} cannot be read: {reason_of(error)}."
-            mend = "Without keys, every token of this source is refused; check the path."
-            errors.append(Diagnostic(what, file, mend=mend))
+            fix = "Without keys, every token of this source is refused; check the path."
+            errors.append(Diagnostic(what, file, fix=fix))
     if errors:
         raise TrustError(tuple(errors))
     return documents

@@ -201,7 +201,7 @@ class Domain(_Strict):
         own: the organisation's domain of addresses and hosts.
         users: by name.
         params: what each task is given, and what it means.
-        directories: whom the organisation knows, from a source that no agent writes.
+        recipient_lists: recipients that the organisation knows, from a source that no agent writes.
         places: which places hold what, as an owner of the data would say it.
     """
 
@@ -210,7 +210,7 @@ class Domain(_Strict):
     own: Text
     users: dict[str, User]
     params: dict[str, Text]
-    directories: dict[str, list[str]]
+    recipient_lists: dict[str, list[str]]
     places: dict[str, Text]
 
     def backend(self, seed: Seed | None = None) -> Backend:

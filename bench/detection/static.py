@@ -11,7 +11,7 @@ import yaml
 from authz.model import BundleFiles
 from bench.detection.world import CorpusError
 
-HISTORY: Final = frozenset({"budgets", "excess", "sequences", "session"})
+HISTORY: Final = frozenset({"budgets", "sequences", "session", "uncleared_labels"})
 """Members of `context` that say what was done before."""
 _KEYS: Final = ("budgets", "denials", "sequences")
 _OF_LABELS: Final = ("derive", "tier")

@@ -21,7 +21,7 @@ _HOUR = 3600.0
 _LIFETIMES = Lifetimes(low=_HOUR, standard=_HOUR, high=_HOUR, critical=_HOUR)
 SETTINGS = {
     **Credentials(issuer=ISSUER, lifetime=_LIFETIMES).engine_settings(),
-    "injections": {},
+    "static_secrets": {},
 }
 
 

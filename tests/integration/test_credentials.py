@@ -210,7 +210,7 @@ def test_private_keys_are_for_their_owner_only(shop: Shop) -> None:
 def test_a_server_whose_keys_others_can_read_does_not_start(
     authority: Authority, pki: Pki, tmp_path: Path
 ) -> None:
-    """It says which, and how to mend it."""
+    """It says which, and how to fix it."""
     (tmp_path / "keys").mkdir(mode=0o755)
     server = Server(issuing_layout(tmp_path, authority, pki))
     server.spawn()

@@ -40,7 +40,7 @@ def site(authority: Authority, tmp_path: Path) -> Iterator[Site]:
         "credentials": {
             "issuer": "https://authz.example",
             "keys": {"folder": str(tmp_path / "keys")},
-            "injections": {
+            "static_secrets": {
                 "legacy": {"systems": ["desk"], "header": "x-key", "secret_file": str(secret)}
             },
         },
@@ -96,7 +96,9 @@ def test_without_the_secret_nothing_runs(site: Site) -> None:
 
     site.secret.unlink()
     os.kill(site.server.pid, signal.SIGHUP)
-    eventually(lambda: site.server.metric("authz_injection_readable", injection="legacy") == 0)
+    eventually(
+        lambda: site.server.metric("authz_static_secret_readable", static_secret="legacy") == 0
+    )
     task = site.crew.start(site.server)
     who = Caller(agent_token=site.crew.tokens[PLANNER], task=task)
     with caller(who), pytest.raises(Unavailable):

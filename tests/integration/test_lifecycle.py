@@ -372,7 +372,7 @@ def test_kill_during_load(server: Server, people: People) -> None:
             one.result()
     recorded = {record["decision_id"] for record in server.records()}
     assert [name for name in journal if name not in recorded] == []
-    # A new start goes on where the file ends, and mends a line that was cut.
+    # A new start goes on where the file ends, and fixes a line that was cut.
     server.start()
     decision = decision_of(server.call("main", CHECK, delete(people.bot, people.boss)))
     assert server.record(decision.decision_id)

@@ -1,4 +1,4 @@
-"""What `authz serve` does not start with: each says what, where, and how to mend it."""
+"""What `authz serve` does not start with: each says what, where, and how to fix it."""
 
 import subprocess
 from collections.abc import Mapping
@@ -109,7 +109,7 @@ def test_refused(name: str, authority: Authority, tmp_path: Path) -> None:
 
 
 def test_several_defects_are_told_at_once(authority: Authority, tmp_path: Path) -> None:
-    """Mending one at a time would take all day."""
+    """Fix one at a time would take all day."""
     change = {
         "trust": {"issuers": {"corp": {"audience": None}, "machines": {"algorithms": None}}},
         "listeners": {"main": {"insecure_dev": False}},

@@ -118,7 +118,7 @@ RECIPES: Final = (
         rust=(
             "policies_read_the_number_of_destinations",
             "ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors",
-            "each_mistake_is_refused_with_its_place_and_its_mending",
+            "each_mistake_is_refused_with_its_place_and_its_fix",
         ),
         python=("tests/golden/test_golden.py::test_golden[bundle/policy-types]",),
     ),

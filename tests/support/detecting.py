@@ -18,7 +18,7 @@ unless { context.task.template == Template::"none" };
 @id("people-may") permit(principal in Role::"employee", action, resource);
 """
 NO_DATA_OUT: Final = """
-@id("no-data-out") forbid(principal, action, resource) when { !context.excess.isEmpty() };
+@id("no-data-out") forbid(principal, action, resource) when { !context.uncleared_labels.isEmpty() };
 """
 FACTS: Final[dict[str, Any]] = {
     "agents": {"assistant": ["spiffe://tidewater.example/agents/assistant"]},

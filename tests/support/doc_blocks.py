@@ -27,7 +27,7 @@ from authz.model import BundleFiles
 ROOT: Final = Path(__file__).parents[2]
 LANGUAGES: Final = frozenset({"cedar", "console", "python", "sh", "yaml"})
 PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-VARIABLES: Final = {"trust_domain": "dev.example", "directories": "https://people.corp.example"}
+VARIABLES: Final = {"trust_domain": "dev.example", "recipient_lists": "https://people.corp.example"}
 # Pages whose Python runs in a test of its own.
 RUN_PYTHON: Final = frozenset({"docs/guides/sdk.md"})
 
@@ -35,7 +35,7 @@ _BLOCK: Final = re.compile(
     r"^(?: *<!-- (?P<mark>run|output|not run: [^\n]*?) -->\n\s*)?(?P<indent> *)```(?P<language>\w*)\n(?P<body>.*?)^ *```",
     re.MULTILINE | re.DOTALL,
 )
-# `directories` is a key of both the bundle and the configuration.
+# `recipient_lists` is a key of both the bundle and the configuration.
 _CONFIG_PAGES: Final = "docs/reference/configuration/"
 _MANIFEST: Final = frozenset(
     {"implicit_tasks", "mcp", "name", "revision", "show_reason", "taskless_tier", "tasks"}
@@ -212,7 +212,7 @@ def _check_bundle(
             files[f"catalog/{catalog.name}"] = catalog.read_bytes()
     files["policies/more.cedar"] = _MORE_POLICIES.read_bytes()
     files["policies/readers.cedar"] = _readers(facts).encode()
-    for name in re.findall(r"data/[\w.]+", str(facts.get("directories", {}))):
+    for name in re.findall(r"data/[\w.]+", str(facts.get("recipient_lists", {}))):
         files[name] = b"email\nbob@corp.example\n"
     for number, policy in enumerate(policies):
         # The bundle may have a policy of the same id already.

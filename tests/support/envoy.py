@@ -185,7 +185,7 @@ class Envoy:
     ) -> Answer:
         """Sends one HTTP/1.1 request, its target and headers byte for byte as given.
 
-        Written on a socket because every HTTP library would mend what these tests break.
+        Written on a socket because every HTTP library would fix what these tests break.
         """
         given = headers or []
         names = {name.lower() for name, _ in given}

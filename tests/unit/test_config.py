@@ -1,4 +1,4 @@
-"""The configuration: every refusal says what, where and how to mend."""
+"""The configuration: every refusal says what, where and how to fix."""
 
 from __future__ import annotations
 
@@ -290,14 +290,14 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
         (
             "bundle: {path: bundle}",
             "bundle: {path: [}",
-            "config.yaml:1:17: not YAML: expected the node content, but found '}'. Mend the syntax.",
+            "config.yaml:1:17: not YAML: expected the node content, but found '}'. Fix the syntax.",
         ),
     ],
 )
 def test_what_is_refused_and_how_it_is_said(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
-    """One defect, one message: file, line, what follows from it, how to mend it."""
+    """One defect, one message: file, line, what follows from it, how to fix it."""
     assert refusals(tmp_path, change(old, new)) == [message]
 
 
@@ -653,13 +653,13 @@ def test_a_field_that_is_marked_as_secret_is_hidden_whatever_its_name(tmp_path: 
     credentials = (
         "credentials:\n"
         "  issuer: https://a.example\n"
-        "  injections: {erp: {systems: [erp], header: x-api-key, secret_file: /s/key}}\n"
+        "  static_secrets: {erp: {systems: [erp], header: x-api-key, secret_file: /s/key}}\n"
     )
     sets = ("state.engine=postgresql", f"state.dsn={dsn}")
     shown: Any = redacted(read(tmp_path, GOOD + credentials, sets=sets))
     assert "hunter2" not in str(shown)
     assert shown["state"]["dsn"] == REDACTED
-    assert shown["credentials"]["injections"]["erp"]["secret_file"] == "/s/key"
+    assert shown["credentials"]["static_secrets"]["erp"]["secret_file"] == "/s/key"
 
 
 def test_a_mark_of_a_secret_stands_where_it_is_seen() -> None:
@@ -672,7 +672,7 @@ def test_a_mark_of_a_secret_stands_where_it_is_seen() -> None:
             return
         seen.add(model)
         for name, field in model.model_fields.items():
-            assert "Secret" not in str(field.annotation), f"{model.__name__}.{name}"
+            assert "Secret(" not in str(field.annotation), f"{model.__name__}.{name}"
             if any(isinstance(mark, Secret | SecretEntries) for mark in field.metadata):
                 marks.append(f"{model.__name__}.{name}")
             for inner in models_in(field.annotation):
@@ -689,8 +689,9 @@ NO_SECRETS = {
     "Bundle.keys": "keys of a later version, which is refused now",
     "Config.credentials": "a section, whose fields are walked",
     "Credentials.keys": "a section, whose fields are walked",
+    "Credentials.static_secrets": "a section, whose fields are walked",
     "Dpop.max_proofs_per_key": "a number",
-    "Injection.secret_file": "the path of a file, which print must show",
+    "StaticSecret.secret_file": "the path of a file, which print must show",
     "Limits.max_token_bytes": "a number",
     "Limits.token_cache": "a number",
     "Pkcs11.key_label": "a name inside of the token",
@@ -771,19 +772,19 @@ JWKS = "{file: keys/jwks.json}"
 SPIFFE = "url: 'https://a.example/b', profile: https_spiffe"
 
 
-def test_how_directories_are_fetched(tmp_path: Path) -> None:
+def test_how_recipient_lists_are_fetched(tmp_path: Path) -> None:
     """By default from public addresses alone."""
-    told = read(tmp_path, GOOD).directories
+    told = read(tmp_path, GOOD).recipient_lists
     assert (told.allow_private, told.allow_networks, told.ca_file) == (False, (), None)
-    said = "directories: {allow_networks: [10.1.0.0/16], refresh: {min: 5s, max: 10s}}\n"
-    assert read(tmp_path, GOOD + said).directories.allow_networks == ("10.1.0.0/16",)
+    said = "recipient_lists: {allow_networks: [10.1.0.0/16], refresh: {min: 5s, max: 10s}}\n"
+    assert read(tmp_path, GOOD + said).recipient_lists.allow_networks == ("10.1.0.0/16",)
     for wrong, what in [
         ("{allow_networks: [10.1.2.3/16]}", "`10.1.2.3/16` is no network."),
         ("{refresh: {min: 2h}}", "`refresh.min` is longer than `refresh.max`. Swap them."),
         ("{insecure_dev: true}", "unknown key `insecure_dev`"),
     ]:
         with pytest.raises(ConfigError) as refused:
-            read(tmp_path, f"{GOOD}directories: {wrong}\n")
+            read(tmp_path, f"{GOOD}recipient_lists: {wrong}\n")
         assert what in str(refused.value)
 
 
@@ -1001,7 +1002,7 @@ def test_a_source_of_keys_is_taken(tmp_path: Path, old: str, new: str) -> None:
 def test_a_source_of_keys_that_is_half_said_is_refused(
     tmp_path: Path, old: str, new: str, message: str | None
 ) -> None:
-    """Where it stands, and how to mend it."""
+    """Where it stands, and how to fix it."""
     if message is None:
         text = change(old, new).replace("      jwks: {file: keys/jwks.json}\n", "")
         message = (

@@ -1,4 +1,4 @@
-"""Brokers and injections in the configuration: every refusal says what and how to mend."""
+"""Brokers and static secrets in the configuration: every refusal says what and how to fix."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from authz.config import Broker, Injection
+from authz.config import Broker, StaticSecret
 from authz.config.sections.brokers import broker_findings
 
 GRANT: dict[str, Any] = {"privileges": ["SELECT"], "tables": ["sales.orders"]}
@@ -24,23 +24,23 @@ def broker(
     return Broker.model_validate_json(json.dumps(whole))
 
 
-def injection(header: str = "x-api-key", *systems: str) -> Injection:
-    """Makes an injection."""
+def static_secret(header: str = "x-api-key", *systems: str) -> StaticSecret:
+    """Makes an static secret."""
     whole = {"systems": systems or ("erp",), "header": header, "secret_file": "key"}
-    return Injection.model_validate_json(json.dumps(whole))
+    return StaticSecret.model_validate_json(json.dumps(whole))
 
 
 def said(
-    brokers: dict[str, Broker] | None = None, injections: dict[str, Injection] | None = None
+    brokers: dict[str, Broker] | None = None, static_secrets: dict[str, StaticSecret] | None = None
 ) -> list[str]:
     """Returns what is found."""
-    found = broker_findings(("credentials",), brokers or {}, injections or {})
+    found = broker_findings(("credentials",), brokers or {}, static_secrets or {})
     return [finding.what for finding in found]
 
 
 def test_what_is_well_is_not_told() -> None:
     """Each kind of grant, and both kinds of secrets."""
-    assert said({"warehouse": broker()}, {"legacy": injection()}) == []
+    assert said({"warehouse": broker()}, {"legacy": static_secret()}) == []
     for grant in (
         {"privileges": ["SELECT", "UPDATE"], "tables": ["a.b"], "columns": ["c"]},
         {"privileges": ["DELETE", "TRUNCATE"], "tables": ["a.*"]},
@@ -102,11 +102,13 @@ def test_a_grant_of_another_shape_is_refused(grant: dict[str, Any]) -> None:
 
 
 def test_a_system_has_its_secrets_from_one_place() -> None:
-    """Two brokers, two injections, or one of each."""
+    """Two brokers, two static secrets, or one of each."""
     twice = "the secrets of `dwh` come from `one` and from `two`."
     assert said({"one": broker(), "two": broker()}) == [twice]
-    assert said({"one": broker()}, {"two": injection("x-key", "dwh")}) == [twice]
-    assert said({}, {"one": injection("x-a", "dwh"), "two": injection("x-b", "dwh")}) == [twice]
+    assert said({"one": broker()}, {"two": static_secret("x-key", "dwh")}) == [twice]
+    assert said({}, {"one": static_secret("x-a", "dwh"), "two": static_secret("x-b", "dwh")}) == [
+        twice
+    ]
 
 
 def test_grants_stand_with_the_operation_that_they_are_for() -> None:
@@ -123,8 +125,10 @@ def test_grants_stand_with_the_operation_that_they_are_for() -> None:
 
 def test_names_are_names() -> None:
     """They stand in metrics and comments."""
-    assert said({"Ware house": broker()}) == ["`Ware house` is no name of a broker or injection."]
-    assert said({}, {"": injection()}) == ["`` is no name of a broker or injection."]
+    assert said({"Ware house": broker()}) == [
+        "`Ware house` is no name of a broker or static secret."
+    ]
+    assert said({}, {"": static_secret()}) == ["`` is no name of a broker or static secret."]
 
 
 def test_what_a_lease_made_is_given_to_nobody() -> None:
@@ -132,7 +136,7 @@ def test_what_a_lease_made_is_given_to_nobody() -> None:
     found = broker_findings(("credentials",), {"warehouse": broker(reassign_to="keeper")}, {})
     (finding,) = found
     assert finding.what.startswith("`reassign_to` is not valid any more")
-    assert "grant `INSERT` on a table" in str(finding.mend)
+    assert "grant `INSERT` on a table" in str(finding.fix)
 
 
 @pytest.mark.parametrize("privilege", ["TRIGGER", "REFERENCES"])
@@ -175,7 +179,7 @@ def test_all_leases_together_may_hold_the_connections_of_one() -> None:
 )
 def test_a_header_with_another_meaning_carries_no_secret(header: str) -> None:
     """It would change where the request goes, or who we say that asks."""
-    assert said({}, {"legacy": injection(header)}) == [
+    assert said({}, {"legacy": static_secret(header)}) == [
         f"the header `{header}` cannot carry a secret: it has another meaning on the way."
     ]
 
@@ -184,4 +188,4 @@ def test_a_header_with_another_meaning_carries_no_secret(header: str) -> None:
 def test_what_is_no_header_is_refused(header: str) -> None:
     """Lower case, as HTTP/2 has them, and never a pseudo-header."""
     with pytest.raises(ValidationError):
-        injection(header)
+        static_secret(header)

@@ -160,10 +160,10 @@ def test_an_engine_that_contradicts_itself_is_found(monkeypatch: pytest.MonkeyPa
 
 
 SPLIT = """// permit(principal, action, resource) when { context.session };
-@id("a;b") permit(principal, action, resource); // context.excess;
+@id("a;b") permit(principal, action, resource); // context.uncleared_labels;
 @id("permit") @reason("; \\" context.budgets ;")
 forbid(principal, action, resource)
-when { context /* no comment in Cedar */ . /**/ excess.isEmpty() };
+when { context /* no comment in Cedar */ . /**/ uncleared_labels.isEmpty() };
 """
 
 
@@ -174,7 +174,12 @@ def test_policies_are_told_apart_by_what_they_read() -> None:
     assert "".join(policies) == SPLIT.replace("/* no comment in Cedar */", "").replace("/**/", "")
     for text in ('context["sequences"]', "context has session.labels", "context.budgets"):
         assert reads_history(f"forbid(principal, action, resource) when {{ {text} }};")
-    for text in ("context.input.session", "resource.excess", "context.tier", '"context.session"'):
+    for text in (
+        "context.input.session",
+        "resource.uncleared_labels",
+        "context.tier",
+        '"context.session"',
+    ):
         assert not reads_history(f"forbid(principal, action, resource) when {{ {text} }};")
 
 

@@ -26,7 +26,7 @@ CONCEPTS: Final = {
     "system": {"catalog", "kind", "system"},
     "operation": {"operations", "input"},
     "effect": {"effects", "effect"},
-    "label": {"labels", "yields", "excess", "uncleared_labels"},
+    "label": {"labels", "yields", "uncleared_labels"},
     "destination": {
         *("destinations", "match", "clearance", "from", "type"),
         *("destination", "destination.class", "DestinationClass"),

@@ -6,7 +6,7 @@ from authz.model import Diagnostic
 
 
 @pytest.mark.parametrize(
-    ("what", "mend", "text"),
+    ("what", "fix", "text"),
     [
         ("no such role `bott`", "Did you mean `bot`?", "no such role `bott`. Did you mean `bot`?"),
         ("no such role `bott`.", "Did you mean `bot`?", "no such role `bott`. Did you mean `bot`?"),
@@ -14,13 +14,13 @@ from authz.model import Diagnostic
         ("what is that?", "Remove it.", "what is that? Remove it."),
         ("`a`, `b`…", "Shorten it.", "`a`, `b`… Shorten it."),
         ("not UTF-8", "", "not UTF-8."),
-        ("", "Mend it.", "Mend it."),
+        ("", "Fix it.", "Fix it."),
         ("", "", ""),
     ],
 )
-def test_a_defect_is_told_in_sentences(what: str, mend: str, text: str) -> None:
+def test_a_defect_is_told_in_sentences(what: str, fix: str, text: str) -> None:
     """What is wrong ends with a full stop, whoever wrote it."""
-    assert str(Diagnostic(what, mend=mend)) == text
+    assert str(Diagnostic(what, fix=fix)) == text
 
 
 def test_a_defect_is_told_with_its_place() -> None:

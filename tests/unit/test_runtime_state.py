@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from authz.config import Config, Log, load
-from authz.engine import DirectoryEntries, listener_rules, peer_rules
+from authz.engine import RecipientListEntries, listener_rules, peer_rules
 from authz.errors import BundleError, EngineError, TrustError
 from authz.model import RuleChanges
 from authz.server.runtime_state import RuntimeState
 from authz.server.static_secrets import StaticSecrets
-from authz.server.status.directories import DirectoryStatus
 from authz.server.status.mode_reminder import ModeReminder
 from authz.server.status.readiness import Readiness
+from authz.server.status.recipient_lists import RecipientListStatus
 from authz.server.status.trust_sources import TrustSourceStatus
 from authz.server.trust_sequences import TrustSequences
 from authz.telemetry import Metrics, make_logger
@@ -60,7 +60,7 @@ class Engine:
         self.loaded: list[tuple[Plan, Trust, Sequence[ListenerRules]]] = []
         self.peers: list[tuple[PeerRules, ...]] = []
         self.credentials: list[Mapping[str, Any] | None] = []
-        self.directories: list[dict[str, float]] = []
+        self.recipient_lists: list[dict[str, float]] = []
         self.fetched: list[dict[str, int]] = []
         self.raises: Exception | None = None
         self.sequences: dict[str, dict[str, int]] = {}
@@ -92,14 +92,14 @@ class Engine:
         peers: Sequence[PeerRules],
         credentials: Mapping[str, Any] | None = None,
         *,
-        directories: Mapping[str, float] | None = None,
-        fetched: Mapping[str, DirectoryEntries] | None = None,
+        recipient_lists: Mapping[str, float] | None = None,
+        fetched: Mapping[str, RecipientListEntries] | None = None,
     ) -> None:
         """Keep it."""
         if self.raises is not None:
             raise self.raises
         self.credentials.append(credentials)
-        self.directories.append(dict(directories or {}))
+        self.recipient_lists.append(dict(recipient_lists or {}))
         self.fetched.append({name: len(entries) for name, entries in (fetched or {}).items()})
         self.loaded.append((plan, trust, listeners))
         self.peers.append(tuple(peers))
@@ -127,15 +127,15 @@ class Stage:
         self.config: Config = load(folder / "config.yaml", {}, working_folder=folder)
         self.now = 1000.0
         issuing = self.config.credentials
-        self.injections = (
-            StaticSecrets(issuing.injections, self.logger) if issuing is not None else None
+        self.static_secrets = (
+            StaticSecrets(issuing.static_secrets, self.logger) if issuing is not None else None
         )
         self.runtime = RuntimeState(
             self.config,
             self.engine,
             listener_rules(self.config),
             peers=peer_rules(self.config),
-            secrets=self.injections,
+            secrets=self.static_secrets,
             sequences=TrustSequences(self.config, self.engine, self.logger),
             metrics=self.metrics,
             log=self.logger,
@@ -189,75 +189,75 @@ def test_a_good_change_is_swapped_in_with_everything(stage: Stage) -> None:
     assert stage.reloads("success") == 2
 
 
-DIRECTORIES = """
-directories:
+RECIPIENT_LISTS = """
+recipient_lists:
   customers: {file: data/customers.csv, column: email, max_age: 1h}
   leavers: {file: data/leavers.txt, trusted: false}
 destinations:
-  customer: {directory: customers, clearance: []}
-  leaver: {directory: leavers, clearance: []}
+  customer: {recipient_list: customers, clearance: []}
+  leaver: {recipient_list: leavers, clearance: []}
   external: {match: "*", clearance: []}
 """
 
 
-def with_directories(stage: Stage, changed: float) -> DirectoryStatus:
-    """Give the bundle two directories, whose files were changed at that time."""
+def with_recipient_lists(stage: Stage, changed: float) -> RecipientListStatus:
+    """Give the bundle two recipient lists, whose files were changed at that time."""
     for name, text in {
         "bundle/data/customers.csv": "email\nbob@customer.example\n",
         "bundle/data/leavers.txt": "old@corp.example\neve@corp.example\n",
-        "bundle/directories.yaml": DIRECTORIES,
+        "bundle/recipient_lists.yaml": RECIPIENT_LISTS,
     }.items():
         stage.write(name, text)
         os.utime(stage.folder / name, (changed, changed))
     assert not stage.runtime.reload().failed
-    return DirectoryStatus(stage.runtime, lambda: stage.now)
+    return RecipientListStatus(stage.runtime, lambda: stage.now)
 
 
-def test_the_engine_is_told_when_the_files_of_directories_were_changed(stage: Stage) -> None:
+def test_the_engine_is_told_when_the_files_of_recipient_lists_were_changed(stage: Stage) -> None:
     """Writing one anew makes it fresh, even where it says the same."""
     stage.now = 5000.0
-    told = with_directories(stage, 2000.0)
-    assert stage.engine.directories[-1] == {"customers": 2000.0, "leavers": 2000.0}
+    told = with_recipient_lists(stage, 2000.0)
+    assert stage.engine.recipient_lists[-1] == {"customers": 2000.0, "leavers": 2000.0}
     assert list(told.problems()) == []
 
     stage.now = 6000.0
     assert list(told.problems()) == [
-        "the directory `customers` is too old, and trusts nothing: data/customers.csv was changed 4000 s ago"
+        "the recipient list `customers` is too old, and trusts nothing: data/customers.csv was changed 4000 s ago"
     ]
-    swaps = len(stage.engine.directories)
+    swaps = len(stage.engine.recipient_lists)
     assert not stage.runtime.reload().changed
-    assert len(stage.engine.directories) == swaps
+    assert len(stage.engine.recipient_lists) == swaps
 
     # A clock that goes wrong makes nothing fresh for longer.
     os.utime(stage.folder / "bundle/data/customers.csv", (9000.0, 9000.0))
     assert not stage.runtime.reload().changed
-    assert stage.engine.directories[-1] == {"customers": 6000.0, "leavers": 2000.0}
+    assert stage.engine.recipient_lists[-1] == {"customers": 6000.0, "leavers": 2000.0}
     assert list(told.problems()) == []
 
 
 def test_a_file_from_the_future_grows_old_from_when_it_was_first_seen(stage: Stage) -> None:
     """No reload renews it; a file that is written anew is another."""
     stage.now = 5000.0
-    with_directories(stage, 9000.0)
-    assert stage.engine.directories[-1] == {"customers": 5000.0, "leavers": 5000.0}
+    with_recipient_lists(stage, 9000.0)
+    assert stage.engine.recipient_lists[-1] == {"customers": 5000.0, "leavers": 5000.0}
     stage.now = 6000.0
     stage.runtime.reload()
-    assert stage.engine.directories[-1] == {"customers": 5000.0, "leavers": 5000.0}
+    assert stage.engine.recipient_lists[-1] == {"customers": 5000.0, "leavers": 5000.0}
     stage.write("bundle/bundle.yaml", "name: test\ntasks: optional\nrevision: two\n")
     assert stage.runtime.reload().changed
-    assert stage.engine.directories[-1] == {"customers": 5000.0, "leavers": 5000.0}
+    assert stage.engine.recipient_lists[-1] == {"customers": 5000.0, "leavers": 5000.0}
     os.utime(stage.folder / "bundle/data/customers.csv", (9500.0, 9500.0))
     stage.runtime.reload()
-    assert stage.engine.directories[-1] == {"customers": 6000.0, "leavers": 5000.0}
+    assert stage.engine.recipient_lists[-1] == {"customers": 6000.0, "leavers": 5000.0}
     stage.now = 9200.0
     stage.runtime.reload()
-    assert stage.engine.directories[-1] == {"customers": 6000.0, "leavers": 5000.0}
+    assert stage.engine.recipient_lists[-1] == {"customers": 6000.0, "leavers": 5000.0}
 
 
-def test_readiness_and_metrics_tell_how_directories_stand(stage: Stage) -> None:
+def test_readiness_and_metrics_tell_how_recipient_lists_stand(stage: Stage) -> None:
     """The node stays ready: all that does not depend on them is decided."""
     stage.now = 9000.0
-    told = with_directories(stage, 2000.0)
+    told = with_recipient_lists(stage, 2000.0)
     assert told.detail() == [
         {
             "name": "customers",
@@ -281,9 +281,12 @@ def test_readiness_and_metrics_tell_how_directories_stand(stage: Stage) -> None:
         },
     ]
     samples = {family.name: list(family.samples) for family in told.families()}
-    assert [value for _, _, value in samples["authz_directory_fresh"]] == [0.0, 1.0]
-    assert [value for _, _, value in samples["authz_directory_entries"]] == [1.0, 2.0]
-    assert [value for _, _, value in samples["authz_directory_age_seconds"]] == [7000.0, 7000.0]
+    assert [value for _, _, value in samples["authz_recipient_list_fresh"]] == [0.0, 1.0]
+    assert [value for _, _, value in samples["authz_recipient_list_entries"]] == [1.0, 2.0]
+    assert [value for _, _, value in samples["authz_recipient_list_age_seconds"]] == [
+        7000.0,
+        7000.0,
+    ]
     readiness = Readiness(
         "1",
         "debug",
@@ -292,15 +295,15 @@ def test_readiness_and_metrics_tell_how_directories_stand(stage: Stage) -> None:
         engine=lambda: {"ready": True, "problems": []},
         insecure=[],
         started_at=0.0,
-        more={"directories": told},
+        more={"recipient_lists": told},
     )
     readiness.serving()
     report = readiness.report()
     assert report.ready
-    assert "the directory `customers` is too old" in report.problems[0]
+    assert "the recipient list `customers` is too old" in report.problems[0]
 
 
-BY_URL = DIRECTORIES.replace("file: data/customers.csv", "url: 'https://people.example/c'")
+BY_URL = RECIPIENT_LISTS.replace("file: data/customers.csv", "url: 'https://people.example/c'")
 
 
 def test_what_was_fetched_counts_for_the_bundle_that_it_was_fetched_for(stage: Stage) -> None:
@@ -308,76 +311,80 @@ def test_what_was_fetched_counts_for_the_bundle_that_it_was_fetched_for(stage: S
     stage.now = 5000.0
     followed: list[Plan] = []
     stage.runtime.follow(followed.append)
-    told = with_directories(stage, 2000.0)
-    stage.write("bundle/directories.yaml", BY_URL)
+    told = with_recipient_lists(stage, 2000.0)
+    stage.write("bundle/recipient_lists.yaml", BY_URL)
     assert not stage.runtime.reload().failed
     plan = followed[-1]
-    directory = next(one for one in plan.directories if one.url)
-    assert (directory.url, directory.column, directory.max_age) == (
+    recipient_list = next(one for one in plan.recipient_lists if one.url)
+    assert (recipient_list.url, recipient_list.column, recipient_list.max_age) == (
         "https://people.example/c",
         "email",
         3600,
     )
-    assert stage.engine.directories[-1] == {"leavers": 2000.0}
+    assert stage.engine.recipient_lists[-1] == {"leavers": 2000.0}
     assert list(told.problems()) == [
-        "the directory `customers` is too old, and trusts nothing: it was not fetched"
+        "the recipient list `customers` is too old, and trusts nothing: it was not fetched"
     ]
 
-    entries = DirectoryEntries.read("email\na@x.example\nb@x.example\n", "email")
-    assert stage.runtime.put_directory(directory, b"1", entries)
-    assert stage.engine.directories[-1] == {"customers": 5000.0, "leavers": 2000.0}
+    entries = RecipientListEntries.read("email\na@x.example\nb@x.example\n", "email")
+    assert stage.runtime.put_recipient_list(recipient_list, b"1", entries)
+    assert stage.engine.recipient_lists[-1] == {"customers": 5000.0, "leavers": 2000.0}
     assert stage.engine.fetched[-1] == {"customers": 2}
     assert list(told.problems()) == []
     stage.now = 6000.0
-    assert not stage.runtime.put_directory(directory, b"1", entries), "it says the same"
-    assert stage.engine.directories[-1]["customers"] == 6000.0, "and is known to"
+    assert not stage.runtime.put_recipient_list(recipient_list, b"1", entries), "it says the same"
+    assert stage.engine.recipient_lists[-1]["customers"] == 6000.0, "and is known to"
 
     stage.write("bundle/bundle.yaml", "name: test\ntasks: optional\nrevision: two\n")
     assert stage.runtime.reload().changed
     assert stage.engine.fetched[-1] == {"customers": 2}
-    assert stage.engine.directories[-1]["customers"] == 6000.0
+    assert stage.engine.recipient_lists[-1]["customers"] == 6000.0
     stage.now = 9700.0
     assert "it was fetched 3700 s ago" in next(iter(told.problems()))
 
-    stage.write("bundle/directories.yaml", BY_URL.replace("column: email, ", ""))
+    stage.write("bundle/recipient_lists.yaml", BY_URL.replace("column: email, ", ""))
     assert stage.runtime.reload().changed
     assert stage.engine.fetched[-1] == {}
-    assert stage.engine.directories[-1] == {"leavers": 2000.0}
-    assert not stage.runtime.put_directory(directory, b"2", entries), "it was fetched for another"
+    assert stage.engine.recipient_lists[-1] == {"leavers": 2000.0}
+    assert not stage.runtime.put_recipient_list(recipient_list, b"2", entries), (
+        "it was fetched for another"
+    )
     assert stage.engine.fetched[-1] == {}
 
 
 def test_what_was_fetched_may_be_dropped(stage: Stage) -> None:
     """Then nothing is known."""
-    with_directories(stage, 2000.0)
-    stage.write("bundle/directories.yaml", BY_URL)
+    with_recipient_lists(stage, 2000.0)
+    stage.write("bundle/recipient_lists.yaml", BY_URL)
     stage.runtime.reload()
     assert stage.runtime.snapshot.plan is not None
-    directory = next(one for one in stage.runtime.snapshot.plan.directories if one.url)
-    stage.runtime.put_directory(directory, b"1", DirectoryEntries.read("email\n", "email"))
-    stage.runtime.drop_directory(directory)
+    recipient_list = next(one for one in stage.runtime.snapshot.plan.recipient_lists if one.url)
+    stage.runtime.put_recipient_list(
+        recipient_list, b"1", RecipientListEntries.read("email\n", "email")
+    )
+    stage.runtime.drop_recipient_list(recipient_list)
     assert stage.engine.fetched[-1] == {}
-    assert "customers" not in stage.engine.directories[-1]
+    assert "customers" not in stage.engine.recipient_lists[-1]
 
 
 def test_what_cannot_be_read_whole_is_refused() -> None:
     """And nothing of it is repeated."""
     with pytest.raises(BundleError) as refused:
-        DirectoryEntries.read("email\nbob@customer.example,1\n", "email")
+        RecipientListEntries.read("email\nbob@customer.example,1\n", "email")
     assert "line 2: 2 fields, where the header has 1" in str(refused.value)
     assert "bob" not in str(refused.value)
 
 
-def test_a_directory_that_cannot_be_read_whole_refuses_the_bundle(stage: Stage) -> None:
+def test_a_recipient_list_that_cannot_be_read_whole_refuses_the_bundle(stage: Stage) -> None:
     """Half of it would trust half of what it should."""
-    with_directories(stage, 2000.0)
+    with_recipient_lists(stage, 2000.0)
     stage.write("bundle/data/customers.csv", "email\nbob@customer.example,1\n")
 
     outcome = stage.runtime.reload()
 
     assert outcome.failed
     assert str(outcome.diagnostics[0]).startswith(
-        "data/customers.csv:2: the directory `customers`: 2 fields, where the header has 1."
+        "data/customers.csv:2: the recipient list `customers`: 2 fields, where the header has 1."
     )
 
 
@@ -556,7 +563,7 @@ def test_a_world_that_serves_is_said_to_serve_though_telling_failed(
     assert len(stage.engine.loaded) == 2
 
 
-def test_after_a_refusal_the_mended_one_is_swapped_in(stage: Stage) -> None:
+def test_after_a_refusal_the_fixed_one_is_swapped_in(stage: Stage) -> None:
     """And the refusal is forgotten."""
     stage.write("bundle/policies/p.cedar", "permit(")
     assert stage.runtime.reload().failed
@@ -1046,7 +1053,7 @@ credentials:
       kind: postgresql
       dsn_file: dsn
       systems: {dwh: {operations: {dwh.read: [{privileges: [SELECT], tables: [sales.orders]}]}}}
-  injections:
+  static_secrets:
     legacy: {systems: [crm, erp], header: x-api-key, secret_file: secret}
 """
 )
@@ -1075,8 +1082,8 @@ def value(stage: Stage) -> str | None:
     """What the engine was told last of the secret."""
     told = stage.engine.credentials[-1]
     assert told is not None
-    assert told["injections"]["crm"] == told["injections"]["erp"]
-    found: str | None = told["injections"]["crm"]["value"]
+    assert told["static_secrets"]["crm"] == told["static_secrets"]["erp"]
+    found: str | None = told["static_secrets"]["crm"]["value"]
     return found
 
 
@@ -1088,7 +1095,7 @@ def test_the_engine_is_told_of_task_credentials_with_everything_else(injecting: 
         "audiences": {},
         "lifetime": {"low": 900, "standard": 300, "high": 30, "critical": 60},
         "dpop": {"window": 60, "max_proofs_per_key": 4096, "require_nonce": False},
-        "injections": {
+        "static_secrets": {
             system: {"header": "x-api-key", "value": SECRET} for system in ("crm", "erp")
         },
         "leases": {"dwh": "warehouse"},
@@ -1116,13 +1123,13 @@ def test_a_secret_that_cannot_be_read_is_none(injecting: Stage, spoil: str | Non
     write_secret(injecting, spoil)
     injecting.runtime.reload()
     assert value(injecting) is None
-    assert injecting.injections is not None
-    (problem,) = injecting.injections.problems()
+    assert injecting.static_secrets is not None
+    (problem,) = injecting.static_secrets.problems()
     assert "secret" in problem
     write_secret(injecting, "another-key")
     injecting.runtime.reload()
     assert value(injecting) == "another-key"
-    assert injecting.injections.problems() == ()
+    assert injecting.static_secrets.problems() == ()
 
 
 def test_a_secret_that_others_can_read_is_none(injecting: Stage) -> None:
@@ -1162,12 +1169,12 @@ def test_no_secret_is_shown(injecting: Stage) -> None:
     """Neither in the log, nor in what tells how the node stands."""
     write_secret(injecting, "another-key")
     injecting.runtime.reload()
-    assert injecting.injections is not None
+    assert injecting.static_secrets is not None
     shown = (
         injecting.log.getvalue(),
         repr(injecting.runtime.snapshot),
-        repr(injecting.injections.detail()),
-        repr(list(injecting.injections.families())),
+        repr(injecting.static_secrets.detail()),
+        repr(list(injecting.static_secrets.families())),
     )
     for text in shown:
         assert SECRET not in text

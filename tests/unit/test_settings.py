@@ -155,7 +155,7 @@ def test_every_setting_of_credentials_is_given(tmp_path: Path, section: str) -> 
     file.write_text(CONFIG + CREDENTIALS)
     config = load(file, {}, working_folder=tmp_path)
     assert config.credentials is not None
-    settings = {**config.credentials.engine_settings(), "injections": {}}
+    settings = {**config.credentials.engine_settings(), "static_secrets": {}}
     given = settings[section] if section else settings
     names = set(given)
     given["no_such_setting"] = 0

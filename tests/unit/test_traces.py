@@ -128,7 +128,7 @@ def test_without_the_extra_the_node_says_what_to_install(monkeypatch: pytest.Mon
         assert TraceExport.from_environment(PLACE, "1", log) is None
     (line,) = lines(stream)
     assert line["level"] == "warning"
-    assert line["mend"] == 'pip install "authz-runtime[otel]"'
+    assert line["fix"] == 'pip install "authz-runtime[otel]"'
 
 
 def test_variables_that_the_exporter_refuses_are_said(monkeypatch: pytest.MonkeyPatch) -> None:

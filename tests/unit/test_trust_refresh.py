@@ -121,7 +121,7 @@ def test_sources_come_and_go() -> None:
     for key in (CORP, MESH):
         stage.documents[key] = Document("one")
     stage.run()
-    other = SourceKey("directory", "customers", "another")
+    other = SourceKey("recipient_list", "customers", "another")
     stage.documents[other] = Document("two")
     stays, _ = (stage.source(key) for key in (CORP, MESH))
     stage.refresher.replace([stays, stage.source(other)])

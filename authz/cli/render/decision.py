@@ -26,7 +26,7 @@ def print_decision(terminal: Terminal, decision: Mapping[str, Any]) -> None:
         ("policy_ids", "because of"),
         ("obligations", "obligations"),
         ("controls", "controls"),
-        ("excess", "not cleared for"),
+        ("uncleared_labels", "not cleared for"),
         ("sequences", "would complete"),
         ("budgets", "would exceed"),
     ):

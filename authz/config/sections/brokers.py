@@ -1,4 +1,4 @@
-"""`credentials.brokers` and `credentials.injections`: secrets of systems that accept no tokens."""
+"""`credentials.brokers` and `credentials.static_secrets`: secrets of systems that accept no tokens."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,8 +27,8 @@ __all__ = [
     "BrokerKind",
     "BrokeredSystem",
     "Grant",
-    "Injection",
     "Privilege",
+    "StaticSecret",
     "broker_findings",
 ]
 
@@ -106,7 +106,7 @@ class Broker(Strict):
     """Longest time to make or remove one secret. A removal that is not finished by then is tried again."""
 
 
-class Injection(Strict):
+class StaticSecret(Strict):
     """A static secret that requests get on permit. No agent ever holds it."""
 
     systems: tuple[SystemId, ...] = Field(min_length=1, max_length=1000)
@@ -160,14 +160,14 @@ _RESERVED_PREFIXES: Final = ("authz-", "x-authz-", "x-envoy-", "x-forwarded-")
 
 
 def broker_findings(
-    path: Path, brokers: Mapping[str, Broker], injections: Mapping[str, Injection]
+    path: Path, brokers: Mapping[str, Broker], static_secrets: Mapping[str, StaticSecret]
 ) -> Iterator[Finding]:
-    """Find every defect of brokers and injections that the types cannot say.
+    """Find every defect of brokers and static secrets that the types cannot say.
 
     Args:
         path: Where they stand: the section that holds both.
         brokers: `brokers`.
-        injections: `injections`.
+        static_secrets: `static_secrets`.
 
     Yields:
         Each defect.
@@ -190,12 +190,12 @@ def broker_findings(
             remedy = "Remove it. To keep results, grant `INSERT` on a table that exists."
             yield Finding((*here, "reassign_to"), what, remedy)
         yield from _connections(here, broker)
-    for name, injection in injections.items():
-        here = (*path, "injections", name)
+    for name, static_secret in static_secrets.items():
+        here = (*path, "static_secrets", name)
         yield from _name(here, name)
-        for index, system in enumerate(injection.systems):
+        for index, system in enumerate(static_secret.systems):
             yield from _twice((*here, "systems", index), system, name, served)
-        yield from _header((*here, "header"), injection.header)
+        yield from _header((*here, "header"), static_secret.header)
 
 
 def _connections(path: Path, broker: Broker) -> Iterator[Finding]:
@@ -207,7 +207,7 @@ def _connections(path: Path, broker: Broker) -> Iterator[Finding]:
 
 def _name(path: Path, name: str) -> Iterator[Finding]:
     if not ENTRY_NAME.fullmatch(name):
-        what = f"`{name}` is no name of a broker or injection."
+        what = f"`{name}` is no name of a broker or static secret."
         yield Finding(path, what, "Lower-case letters, digits, `_` and `-`, a letter first.")
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from authz.config.document import Path  # noqa: TC001 - beside models, annotations are read
 from authz.config.findings import Finding
-from authz.config.sections.brokers import Broker, Injection, broker_findings
+from authz.config.sections.brokers import Broker, StaticSecret, broker_findings
 from authz.config.sections.trust import Identity, Trust
 from authz.config.types import SYSTEM_ID, Duration, FilePath, Strict, Text
 from authz.config.urls import url_defect
@@ -104,7 +104,7 @@ class Credentials(Strict):
     """Proofs of possession by DPoP."""
     brokers: dict[str, Broker] = Field(default_factory=dict, max_length=64)
     """Brokers that make secrets for systems that accept no tokens, one for each lease."""
-    injections: dict[str, Injection] = Field(default_factory=dict, max_length=64)
+    static_secrets: dict[str, StaticSecret] = Field(default_factory=dict, max_length=64)
     """Static secrets of systems that accept no tokens. Requests get them on permit, agents never."""
 
     def engine_settings(self) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def credential_findings(
             "Add trust.domains.",
         )
     yield from _audiences(credentials.audiences, identity.audiences)
-    yield from broker_findings(("credentials",), credentials.brokers, credentials.injections)
+    yield from broker_findings(("credentials",), credentials.brokers, credentials.static_secrets)
     keys = credentials.keys
     if keys.pkcs11 is not None and keys.folder is not None:
         yield Finding(

@@ -1,4 +1,4 @@
-"""Sources that are fetched: where from, and how often. Used by `trust` and `directories`."""
+"""Sources that are fetched: where from, and how often. Used by `trust` and `recipient_lists`."""
 
 import ipaddress
 from collections.abc import Iterator, Sequence

@@ -53,7 +53,7 @@ class PostgresqlBroker:
     def __init__(self, name: str, settings: Broker, owner: str) -> None:
         if importlib.util.find_spec("asyncpg") is None:
             what = f"`credentials.brokers.{name}` needs the extra `postgresql`."
-            raise ConfigError((Diagnostic(what, mend="pip install 'authz-runtime[postgresql]'."),))
+            raise ConfigError((Diagnostic(what, fix="pip install 'authz-runtime[postgresql]'."),))
         self.name = name
         self._settings = settings
         self._marks = RoleMarks(owner, name)

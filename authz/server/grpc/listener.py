@@ -121,7 +121,7 @@ class GrpcListener:
                     port = server.add_insecure_port(target)
         except RuntimeError as error:
             what = f"listener `{name}` cannot be bound to {listener.address}."
-            at = Diagnostic(what, mend="Is another process using it?")
+            at = Diagnostic(what, fix="Is another process using it?")
             raise ConfigError((at,)) from error
         bound = (
             listener.address

@@ -305,7 +305,7 @@ def _load(context: ssl.SSLContext, tls: Tls, files: TlsFiles) -> None:
             context.verify_mode = ssl.CERT_OPTIONAL
     except (OSError, ValueError) as error:
         at = Diagnostic(
-            f"TLS cannot be served: {error}.", mend="Give a certificate with its own key, in PEM."
+            f"TLS cannot be served: {error}.", fix="Give a certificate with its own key, in PEM."
         )
         raise ConfigError((at,)) from error
 
@@ -333,7 +333,7 @@ def _bind(name: str, address: str) -> socket.socket:
             bound.close()
         at = Diagnostic(
             f"listener `{name}` cannot be bound to {address}: {error.strerror}.",
-            mend="Is another process using it?",
+            fix="Is another process using it?",
         )
         raise ConfigError((at,)) from error
     return bound

@@ -65,7 +65,7 @@ _ACCOUNTS: Final = _set(
 )
 _PATHS: Final = _set("file_path filepath filename path")
 _TARGET_PATHS: Final = _PATHS | _set(
-    "dest destination directory folder local_path output output_dir output_file output_path save_path target"
+    "dest destination recipient list folder local_path output output_dir output_file output_path save_path target"
 )
 _PLURALS: Final = {"repo": "repositories", "repository": "repositories"}
 

@@ -227,7 +227,7 @@ def _would_permit(
             changes.append(without if given else "--bundle FOLDER tells which permits came closest")
     elif decision.outcome == "STEP_UP":
         changes.append(f"to show first: {', '.join(decision.kinds)}")
-    changes.append(str(row.get("mend", "")))
+    changes.append(str(row.get("fix", "")))
     system = system_of(decision.operation)
     return [what.replace("SYSTEM", system) for what in changes if what]
 

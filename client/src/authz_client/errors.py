@@ -94,7 +94,7 @@ _WHAT: Final = {
 _ACT: Final = {
     NextAction.NONE: "",
     NextAction.START_TASK: "Start a task that covers it.",
-    NextAction.NARROW: "Ask for less, or mend the request.",
+    NextAction.NARROW: "Ask for less, or fix the request.",
     NextAction.CONFIRM: "The user must confirm it.",
     NextAction.APPROVE: "Another person must approve it.",
     NextAction.REAUTH: "Authenticate again.",

@@ -401,8 +401,8 @@ pub struct ReasonRow {
     pub http_status: u16,
     /// One sentence: what happened.
     pub title: &'static str,
-    /// One sentence: how to mend it.
-    pub mend: &'static str,
+    /// One sentence: how to fix it.
+    pub fix: &'static str,
 }
 
 impl ReasonCode {
@@ -417,7 +417,7 @@ impl ReasonCode {
                 grpc_code: 0,
                 http_status: 200,
                 title: "Every check permits the operation.",
-                mend: "Nothing to fix.",
+                fix: "Nothing to fix.",
             },
             Self::NoCredential => &ReasonRow {
                 public_code: PublicCode::Unauthenticated,
@@ -426,7 +426,7 @@ impl ReasonCode {
                 grpc_code: 16,
                 http_status: 401,
                 title: "The request carries no credential of the caller.",
-                mend: "Send the workload's JWT-SVID, or a subject token, as \
+                fix: "Send the workload's JWT-SVID, or a subject token, as \
                       evidence.",
             },
             Self::BadCredential => &ReasonRow {
@@ -437,7 +437,7 @@ impl ReasonCode {
                 http_status: 401,
                 title: "A presented credential is malformed, badly signed, or breaks \
                       its profile.",
-                mend: "Fetch a fresh credential from its issuer; `authz explain` \
+                fix: "Fetch a fresh credential from its issuer; `authz explain` \
                       names the rule that it breaks.",
             },
             Self::ExpiredCredential => &ReasonRow {
@@ -447,7 +447,7 @@ impl ReasonCode {
                 grpc_code: 16,
                 http_status: 401,
                 title: "A presented credential is past its `exp`, or not yet valid.",
-                mend: "Fetch a fresh credential, and check both clocks.",
+                fix: "Fetch a fresh credential, and check both clocks.",
             },
             Self::WrongAudience => &ReasonRow {
                 public_code: PublicCode::Unauthenticated,
@@ -456,7 +456,7 @@ impl ReasonCode {
                 grpc_code: 16,
                 http_status: 401,
                 title: "A presented credential was issued for another audience.",
-                mend: "Ask for a token whose `aud` is one of `identity.audiences`, \
+                fix: "Ask for a token whose `aud` is one of `identity.audiences`, \
                       or of the issuer's `audience`.",
             },
             Self::UntrustedIssuer => &ReasonRow {
@@ -467,7 +467,7 @@ impl ReasonCode {
                 http_status: 401,
                 title: "No trust domain or issuer in the configuration vouches for a \
                       presented credential.",
-                mend: "Add the trust domain or issuer under `trust`, or refresh its \
+                fix: "Add the trust domain or issuer under `trust`, or refresh its \
                       keys.",
             },
             Self::UnboundCredential => &ReasonRow {
@@ -478,7 +478,7 @@ impl ReasonCode {
                 http_status: 401,
                 title: "A credential that is bound to a key came without a proof of \
                       that key.",
-                mend: "Send the proof with the credential, under the scheme that it \
+                fix: "Send the proof with the credential, under the scheme that it \
                       asks for.",
             },
             Self::BadProof => &ReasonRow {
@@ -488,7 +488,7 @@ impl ReasonCode {
                 grpc_code: 16,
                 http_status: 401,
                 title: "The proof of possession is not valid for this request.",
-                mend: "Make a new proof for this method, target and token.",
+                fix: "Make a new proof for this method, target and token.",
             },
             Self::Replayed => &ReasonRow {
                 public_code: PublicCode::Unauthenticated,
@@ -497,7 +497,7 @@ impl ReasonCode {
                 grpc_code: 16,
                 http_status: 401,
                 title: "The proof of possession was used before.",
-                mend: "Make a new proof for each request.",
+                fix: "Make a new proof for each request.",
             },
             Self::Revoked => &ReasonRow {
                 public_code: PublicCode::Unauthenticated,
@@ -507,7 +507,7 @@ impl ReasonCode {
                 http_status: 401,
                 title: "The credential, agent, session, task, key, system or issuer \
                       has been revoked.",
-                mend: "Ask the security team why; a new credential is needed.",
+                fix: "Ask the security team why; a new credential is needed.",
             },
             Self::EnforcerRefused => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -517,7 +517,7 @@ impl ReasonCode {
                 http_status: 403,
                 title: "The caller is not an enforcer for this system, or cannot \
                       carry out an obligation of the permit.",
-                mend: "List it under `enforcers` with `asks` for the system, or let \
+                fix: "List it under `enforcers` with `asks` for the system, or let \
                       it support the obligation.",
             },
             Self::NoRoute => &ReasonRow {
@@ -527,7 +527,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "No route of the bundle matches the HTTP request.",
-                mend: "Add a route for the method, host and path.",
+                fix: "Add a route for the method, host and path.",
             },
             Self::AmbiguousRequest => &ReasonRow {
                 public_code: PublicCode::Invalid,
@@ -536,7 +536,7 @@ impl ReasonCode {
                 grpc_code: 3,
                 http_status: 400,
                 title: "The HTTP request can be read in more than one way.",
-                mend: "Send a path without `//`, dot segments, encoded separators, \
+                fix: "Send a path without `//`, dot segments, encoded separators, \
                       backslashes or control characters, and each header once.",
             },
             Self::HeaderMismatch => &ReasonRow {
@@ -546,7 +546,7 @@ impl ReasonCode {
                 grpc_code: 3,
                 http_status: 400,
                 title: "A header and the body contradict each other.",
-                mend: "Send the same method and name in header and body.",
+                fix: "Send the same method and name in header and body.",
             },
             Self::UnknownOperation => &ReasonRow {
                 public_code: PublicCode::Invalid,
@@ -555,7 +555,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "The operation is not in the catalog.",
-                mend: "Add the operation to the catalog, or correct its id.",
+                fix: "Add the operation to the catalog, or correct its id.",
             },
             Self::UnreviewedOperation => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -565,7 +565,7 @@ impl ReasonCode {
                 http_status: 403,
                 title: "The operation is in the catalog, but no reviewed rule \
                       classifies it.",
-                mend: "Add a `classify` rule with its effects and tier.",
+                fix: "Add a `classify` rule with its effects and tier.",
             },
             Self::CatalogDrift => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -575,7 +575,7 @@ impl ReasonCode {
                 http_status: 403,
                 title: "The operation's description differs from the one that was \
                       reviewed.",
-                mend: "Review and accept the changed catalog.",
+                fix: "Review and accept the changed catalog.",
             },
             Self::BadInput => &ReasonRow {
                 public_code: PublicCode::Invalid,
@@ -584,7 +584,7 @@ impl ReasonCode {
                 grpc_code: 3,
                 http_status: 400,
                 title: "The arguments or the request do not have the declared form.",
-                mend: "Send arguments that match the operation's schema; `authz \
+                fix: "Send arguments that match the operation's schema; `authz \
                       explain` names the member.",
             },
             Self::NeedsProvider => &ReasonRow {
@@ -594,7 +594,7 @@ impl ReasonCode {
                 grpc_code: 14,
                 http_status: 503,
                 title: "The operation needs data that this listener cannot fetch.",
-                mend: "Ask on the main listener.",
+                fix: "Ask on the main listener.",
             },
             Self::NoTask => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -603,7 +603,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "The operation needs a task, and the request names none.",
-                mend: "Start a task that covers the operation.",
+                fix: "Start a task that covers the operation.",
             },
             Self::UnknownTask => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -612,7 +612,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "The task does not exist.",
-                mend: "Start a task, or correct its id.",
+                fix: "Start a task, or correct its id.",
             },
             Self::TaskEnded => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -621,7 +621,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "The task has ended.",
-                mend: "Start a new task.",
+                fix: "Start a new task.",
             },
             Self::NotAssignee => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -630,7 +630,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "The caller is not the agent that the task was given to.",
-                mend: "Ask for a task of its own, by delegation.",
+                fix: "Ask for a task of its own, by delegation.",
             },
             Self::TaskConflict => &ReasonRow {
                 public_code: PublicCode::Invalid,
@@ -639,7 +639,7 @@ impl ReasonCode {
                 grpc_code: 3,
                 http_status: 400,
                 title: "Two places of the request name different tasks.",
-                mend: "Name the task once.",
+                fix: "Name the task once.",
             },
             Self::IdempotencyConflict => &ReasonRow {
                 public_code: PublicCode::Invalid,
@@ -648,7 +648,7 @@ impl ReasonCode {
                 grpc_code: 10,
                 http_status: 409,
                 title: "The idempotency key was used for another request.",
-                mend: "Use a new key for each request.",
+                fix: "Use a new key for each request.",
             },
             Self::PolicyError => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -658,7 +658,7 @@ impl ReasonCode {
                 http_status: 403,
                 title: "A forbid policy failed while it was evaluated, so it counts \
                       as fired.",
-                mend: "Fix the policy; `authz explain` gives its file and line.",
+                fix: "Fix the policy; `authz explain` gives its file and line.",
             },
             Self::Forbidden => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -667,7 +667,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "A forbid policy fired.",
-                mend: "See the policy's reason; `authz explain` gives its file and \
+                fix: "See the policy's reason; `authz explain` gives its file and \
                       line.",
             },
             Self::OutOfScope => &ReasonRow {
@@ -678,7 +678,7 @@ impl ReasonCode {
                 http_status: 403,
                 title: "The task's scope, or the credential's, does not cover the \
                       operation.",
-                mend: "Request only operations that the task covers, or start \
+                fix: "Request only operations that the task covers, or start \
                       another task.",
             },
             Self::UsesExhausted => &ReasonRow {
@@ -688,7 +688,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "The task has no uses of the operation left.",
-                mend: "Start another task.",
+                fix: "Start another task.",
             },
             Self::TooDeep => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -697,7 +697,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "The chain of delegation is too long.",
-                mend: "Delegate less deeply.",
+                fix: "Delegate less deeply.",
             },
             Self::ChainNotPermitted => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -707,7 +707,7 @@ impl ReasonCode {
                 http_status: 403,
                 title: "A principal of the chain other than the caller has no \
                       permit.",
-                mend: "Add a permit for that principal; `authz explain` names it.",
+                fix: "Add a permit for that principal; `authz explain` names it.",
             },
             Self::NotPermitted => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -716,7 +716,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "No permit policy fired for the caller.",
-                mend: "Add a permit, or give the caller a role that has one.",
+                fix: "Add a permit, or give the caller a role that has one.",
             },
             Self::TierRequirement => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -726,7 +726,7 @@ impl ReasonCode {
                 http_status: 403,
                 title: "The operation's tier has a requirement that no step-up can \
                       meet.",
-                mend: "See `tiers` in the bundle.",
+                fix: "See `tiers` in the bundle.",
             },
             Self::BudgetExceeded => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -735,7 +735,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "A budget would be exceeded.",
-                mend: "Ask for less, or start another task.",
+                fix: "Ask for less, or start another task.",
             },
             Self::WindowFull => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -744,7 +744,7 @@ impl ReasonCode {
                 grpc_code: 8,
                 http_status: 429,
                 title: "A counter is full.",
-                mend: "Wait for the window to move on.",
+                fix: "Wait for the window to move on.",
             },
             Self::ExceptionExpired => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -753,7 +753,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "The exception that allowed this has expired.",
-                mend: "Its owner must renew it, with a reason and a date.",
+                fix: "Its owner must renew it, with a reason and a date.",
             },
             Self::ConfirmRequired => &ReasonRow {
                 public_code: PublicCode::StepUp,
@@ -762,7 +762,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "The subject must confirm the operation first.",
-                mend: "Let the subject confirm.",
+                fix: "Let the subject confirm.",
             },
             Self::ApprovalRequired => &ReasonRow {
                 public_code: PublicCode::StepUp,
@@ -771,7 +771,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "Another person must approve the operation first.",
-                mend: "Let an approver decide.",
+                fix: "Let an approver decide.",
             },
             Self::ReauthRequired => &ReasonRow {
                 public_code: PublicCode::StepUp,
@@ -780,7 +780,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "The subject must authenticate again, or more strongly.",
-                mend: "Fetch a subject token with the wanted `acr`.",
+                fix: "Fetch a subject token with the wanted `acr`.",
             },
             Self::ProofRequired => &ReasonRow {
                 public_code: PublicCode::StepUp,
@@ -789,7 +789,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "The tier asks for a fresher, bound or more confident proof.",
-                mend: "Send a fresh credential, a bound one, or the confidence that \
+                fix: "Send a fresh credential, a bound one, or the confidence that \
                       the tier asks for.",
             },
             Self::ApprovalMismatch => &ReasonRow {
@@ -799,7 +799,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "The approval does not belong to this request.",
-                mend: "Ask for an approval of exactly this request.",
+                fix: "Ask for an approval of exactly this request.",
             },
             Self::ApprovalExpired => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -808,7 +808,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "The approval has expired.",
-                mend: "Ask for a new approval.",
+                fix: "Ask for a new approval.",
             },
             Self::ApprovalRejected => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -817,7 +817,7 @@ impl ReasonCode {
                 grpc_code: 7,
                 http_status: 403,
                 title: "The approver rejected the request.",
-                mend: "Nothing; ask the approver.",
+                fix: "Nothing; ask the approver.",
             },
             Self::ApproverBusy => &ReasonRow {
                 public_code: PublicCode::Denied,
@@ -826,7 +826,7 @@ impl ReasonCode {
                 grpc_code: 8,
                 http_status: 429,
                 title: "Too many approvals are open.",
-                mend: "Wait until some are decided.",
+                fix: "Wait until some are decided.",
             },
             Self::Unavailable => &ReasonRow {
                 public_code: PublicCode::Unavailable,
@@ -835,7 +835,7 @@ impl ReasonCode {
                 grpc_code: 14,
                 http_status: 503,
                 title: "The decision could not be made.",
-                mend: "Read the server's log and `/readyz`.",
+                fix: "Read the server's log and `/readyz`.",
             },
             Self::StateUnavailable => &ReasonRow {
                 public_code: PublicCode::Unavailable,
@@ -844,7 +844,7 @@ impl ReasonCode {
                 grpc_code: 14,
                 http_status: 503,
                 title: "The store of tasks and sessions cannot be reached.",
-                mend: "See `/readyz`; the store must come back.",
+                fix: "See `/readyz`; the store must come back.",
             },
             Self::StoreSlow => &ReasonRow {
                 public_code: PublicCode::Unavailable,
@@ -853,7 +853,7 @@ impl ReasonCode {
                 grpc_code: 14,
                 http_status: 503,
                 title: "The store did not answer before the deadline.",
-                mend: "See the store's latency; allow a longer deadline.",
+                fix: "See the store's latency; allow a longer deadline.",
             },
             Self::Deadline => &ReasonRow {
                 public_code: PublicCode::Unavailable,
@@ -862,7 +862,7 @@ impl ReasonCode {
                 grpc_code: 4,
                 http_status: 503,
                 title: "The caller's deadline passed before the decision was made.",
-                mend: "Allow more time, or see why the server is slow.",
+                fix: "Allow more time, or see why the server is slow.",
             },
             Self::Overloaded => &ReasonRow {
                 public_code: PublicCode::Unavailable,
@@ -871,7 +871,7 @@ impl ReasonCode {
                 grpc_code: 8,
                 http_status: 429,
                 title: "The server has too many requests.",
-                mend: "Slow down, or add servers.",
+                fix: "Slow down, or add servers.",
             },
             Self::AuditFull => &ReasonRow {
                 public_code: PublicCode::Unavailable,
@@ -881,7 +881,7 @@ impl ReasonCode {
                 http_status: 503,
                 title: "The audit record could not be written, so nothing is \
                       permitted.",
-                mend: "Free the disk, or fix the audit path; see `/readyz`.",
+                fix: "Free the disk, or fix the audit path; see `/readyz`.",
             },
         }
     }

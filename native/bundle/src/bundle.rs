@@ -8,13 +8,13 @@ use authz_base::record::Declarations;
 
 use crate::destinations::DestinationIndex;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::directories::{Directories, DirectoryEntries};
 use crate::model::{LabelKind, Model, PolicyFile};
+use crate::recipient_lists::{RecipientListEntries, RecipientLists};
 use crate::roles::RoleIndex;
 use crate::routes::RouteTable;
 
-/// Entries of the directories that are files of a bundle, by name.
-pub type DirectoryFiles = BTreeMap<String, Arc<DirectoryEntries>>;
+/// Entries of the recipient lists that are files of a bundle, by name.
+pub type RecipientListFiles = BTreeMap<String, Arc<RecipientListEntries>>;
 
 /// A bundle that was read and checked.
 #[derive(Clone, Debug, Default)]
@@ -34,40 +34,44 @@ pub struct Tables {
     pub destinations: DestinationIndex,
     /// Operations by HTTP request.
     pub routes: RouteTable,
-    /// Entries of the directories that are files of the bundle.
-    pub directories: DirectoryFiles,
+    /// Entries of the recipient lists that are files of the bundle.
+    pub recipient_lists: RecipientListFiles,
 }
 
 impl Tables {
     /// Compiles the look-up tables of a model. Errors go to `found`; tables with errors must not be used.
-    fn compile(model: &Model, directories: DirectoryFiles, found: &mut Diagnostics) -> Self {
+    fn compile(
+        model: &Model,
+        recipient_lists: RecipientListFiles,
+        found: &mut Diagnostics,
+    ) -> Self {
         Self {
             roles: RoleIndex::compile(model),
             destinations: DestinationIndex::compile(model),
             routes: RouteTable::compile(model, found),
-            directories,
+            recipient_lists,
         }
     }
 }
 
 impl Bundle {
-    /// Compiles a model that was not read from files. Its directories have no entries.
+    /// Compiles a model that was not read from files. Its recipient lists have no entries.
     ///
     /// # Errors
     /// Routes that could not work or that overlap.
     pub fn of(model: Model) -> Result<Self, Diagnostics> {
         let mut found = Diagnostics::new();
-        let bundle = Self::compile(model, DirectoryFiles::new(), &mut found);
+        let bundle = Self::compile(model, RecipientListFiles::new(), &mut found);
         found.finish(bundle)
     }
 
     /// Compiles a model. Errors go to `found`; a bundle with errors must not be used.
     pub(crate) fn compile(
         model: Model,
-        directories: DirectoryFiles,
+        recipient_lists: RecipientListFiles,
         found: &mut Diagnostics,
     ) -> Self {
-        let tables = Arc::new(Tables::compile(&model, directories, found));
+        let tables = Arc::new(Tables::compile(&model, recipient_lists, found));
         Self { model, tables }
     }
 
@@ -108,10 +112,10 @@ impl Bundle {
         &self.tables
     }
 
-    /// Its directories that are files, all of them fresh.
+    /// Its recipient lists that are files, all of them fresh.
     #[must_use]
-    pub fn fresh_directories(&self) -> Directories {
-        Directories::of_files(&self.tables.directories)
+    pub fn fresh_recipient_lists(&self) -> RecipientLists {
+        RecipientLists::of_files(&self.tables.recipient_lists)
     }
 
     /// Separates the model from the tables.

@@ -1,4 +1,4 @@
-//! Destination classes: the class that a pattern or a directory gives a destination.
+//! Destination classes: the class that a pattern or a recipient list gives a destination.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,8 +7,8 @@ use authz_base::table::Table;
 use smallvec::SmallVec;
 
 use crate::canonical::{DestinationError, canonical};
-use crate::directories::{DirectoryAnswer, DirectoryQuery};
 use crate::model::{DestinationClass, DestinationKind, Model};
+use crate::recipient_lists::{RecipientListAnswer, RecipientListQuery};
 
 /// A destination and its class.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,9 +28,9 @@ pub struct DestinationIndex {
     folded: Patterns,
     /// Patterns as written, for the other kinds.
     literal: Patterns,
-    /// Classes that take members from directories, by name.
-    by_directory: BTreeMap<String, BTreeSet<String>>,
-    /// The class of a destination that no pattern and no directory covers.
+    /// Classes that take members from recipient lists, by name.
+    by_recipient_list: BTreeMap<String, BTreeSet<String>>,
+    /// The class of a destination that no pattern and no recipient list covers.
     least_trusted: Option<String>,
 }
 
@@ -50,12 +50,13 @@ impl DestinationIndex {
     #[must_use]
     pub fn compile(model: &Model) -> Self {
         let classes = &model.destinations;
-        let from_directories = classes.iter().filter(|(_, class)| !class.directories.is_empty());
+        let from_recipient_lists =
+            classes.iter().filter(|(_, class)| !class.recipient_lists.is_empty());
         Self {
             folded: Patterns::compile(classes, str::to_ascii_lowercase),
             literal: Patterns::compile(classes, str::to_owned),
-            by_directory: from_directories
-                .map(|(name, class)| (name.clone(), class.directories.clone()))
+            by_recipient_list: from_recipient_lists
+                .map(|(name, class)| (name.clone(), class.recipient_lists.clone()))
                 .collect(),
             least_trusted: model.least_trusted().map(str::to_owned),
         }
@@ -87,13 +88,13 @@ impl DestinationIndex {
         Ok(ClassifiedDestination { class, canonical: destination.text, host: destination.host })
     }
 
-    /// The classes of a destination, with those that it may have because a directory is stale. At least one, unless the bundle
-    /// declares no class. An exact pattern takes precedence over directories, and directories over other patterns.
+    /// The classes of a destination, with those that it may have because a recipient list is stale. At least one, unless the bundle
+    /// declares no class. An exact pattern takes precedence over recipient lists, and recipient lists over other patterns.
     pub fn classes(
         &self,
         kind: DestinationKind,
         canonical: &str,
-        query: Option<&DirectoryQuery<'_>>,
+        query: Option<&RecipientListQuery<'_>>,
     ) -> SmallVec<[&str; 1]> {
         let by_pattern = self.by_pattern(kind, canonical);
         let (Some(query), None | Some((_, false))) = (query, by_pattern) else {
@@ -102,10 +103,10 @@ impl DestinationIndex {
         };
         let mut classes = SmallVec::new();
         let mut is_listed = false;
-        for (class, directories) in &self.by_directory {
-            let answers = || directories.iter().map(|directory| query.ask(directory));
-            is_listed |= answers().any(|answer| answer == DirectoryAnswer::Listed);
-            if answers().any(|answer| answer != DirectoryAnswer::NotListed) {
+        for (class, recipient_lists) in &self.by_recipient_list {
+            let answers = || recipient_lists.iter().map(|recipient_list| query.ask(recipient_list));
+            is_listed |= answers().any(|answer| answer == RecipientListAnswer::Listed);
+            if answers().any(|answer| answer != RecipientListAnswer::NotListed) {
                 classes.push(class.as_str());
             }
         }
@@ -204,7 +205,7 @@ mod tests {
             let texts = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
             let class = DestinationClass {
                 patterns: texts(patterns),
-                directories: BTreeSet::new(),
+                recipient_lists: BTreeSet::new(),
                 clearance: texts(clearance).into_iter().collect(),
                 at: Location::default(),
             };

@@ -1,4 +1,4 @@
-//! What is wrong with a bundle, where, and how to mend it.
+//! What is wrong with a bundle, where, and how to fix it.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::location::Location;
 
-/// How many diagnostics are kept; a bundle with more has one cause or needs mending in steps.
+/// How many diagnostics are kept; a bundle with more has one cause or needs fix in steps.
 const MOST: usize = 100;
 
 /// One thing that is wrong.
@@ -22,8 +22,8 @@ pub struct Diagnostic {
     pub severity: Severity,
     /// What is wrong: no full stop, names in backticks.
     pub what: String,
-    /// How to mend it, in sentences; may be empty.
-    pub mend: String,
+    /// How to fix it, in sentences; may be empty.
+    pub fix: String,
     /// Name of the check, for the warnings of `authz check`; otherwise empty.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub code: &'static str,
@@ -42,21 +42,21 @@ pub enum Severity {
 impl Diagnostic {
     /// An error at a place.
     #[must_use]
-    pub fn error(at: &Location, what: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self::new(at, Severity::Error, what, mend)
+    pub fn error(at: &Location, what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(at, Severity::Error, what, fix)
     }
 
     /// A warning at a place.
     #[must_use]
-    pub fn warning(at: &Location, what: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self::new(at, Severity::Warning, what, mend)
+    pub fn warning(at: &Location, what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(at, Severity::Warning, what, fix)
     }
 
     fn new(
         at: &Location,
         severity: Severity,
         what: impl Into<String>,
-        mend: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
         Self {
             file: at.file.clone(),
@@ -64,7 +64,7 @@ impl Diagnostic {
             column: at.column,
             severity,
             what: what.into(),
-            mend: mend.into(),
+            fix: fix.into(),
             code: "",
         }
     }
@@ -91,7 +91,7 @@ impl fmt::Display for Diagnostic {
             }
         }
         f.write_str(&self.what)?;
-        if self.mend.is_empty() { Ok(()) } else { write!(f, ". {}", self.mend) }
+        if self.fix.is_empty() { Ok(()) } else { write!(f, ". {}", self.fix) }
     }
 }
 
@@ -130,13 +130,13 @@ impl Diagnostics {
     }
 
     /// Adds an error at a place.
-    pub fn error(&mut self, at: &Location, what: impl Into<String>, mend: impl Into<String>) {
-        self.push(Diagnostic::error(at, what, mend));
+    pub fn error(&mut self, at: &Location, what: impl Into<String>, fix: impl Into<String>) {
+        self.push(Diagnostic::error(at, what, fix));
     }
 
     /// Adds a warning at a place.
-    pub fn warning(&mut self, at: &Location, what: impl Into<String>, mend: impl Into<String>) {
-        self.push(Diagnostic::warning(at, what, mend));
+    pub fn warning(&mut self, at: &Location, what: impl Into<String>, fix: impl Into<String>) {
+        self.push(Diagnostic::warning(at, what, fix));
     }
 
     /// Adds all of another list.
@@ -214,7 +214,7 @@ impl std::error::Error for Diagnostics {}
 /// The text for a name that is not declared: what there is, and which of it was probably meant.
 ///
 /// Args: the word for the kind of thing (`sequence`), the name, and the declared names with their places.
-/// Returns `what` and `mend` of a diagnostic: ``unknown sequence `x`; declared: a (support.yaml:31)``.
+/// Returns `what` and `fix` of a diagnostic: ``unknown sequence `x`; declared: a (support.yaml:31)``.
 pub fn unknown<'a>(
     kind: &str,
     name: &str,
@@ -236,12 +236,12 @@ pub fn unknown<'a>(
     if declared.len() > SHOWN {
         what.push_str(&format!(" and {} more", declared.len() - SHOWN));
     }
-    let mend = match near {
+    let fix = match near {
         Some(near) => format!("Did you mean `{}`?", clip(near)),
         None if declared.is_empty() => format!("No {kind} is declared."),
         None => String::new(),
     };
-    (what, mend)
+    (what, fix)
 }
 
 /// How many declared names a message lists.
@@ -306,23 +306,23 @@ mod tests {
     }
 
     #[test]
-    fn a_message_says_what_where_and_how_to_mend() {
+    fn a_message_says_what_where_and_how_to_fix() {
         let place = Location { file: "policies/support.cedar".into(), line: 17, column: 44 };
         let declared = at(31);
-        let (what, mend) =
+        let (what, fix) =
             unknown("sequence", "search-then-delte", [("search-then-delete", Some(&declared))]);
         assert_eq!(
             "policies/support.cedar:17:44: unknown sequence `search-then-delte`; declared: search-then-delete \
              (support.yaml:31). Did you mean `search-then-delete`?",
-            Diagnostic::error(&place, what, mend).to_string()
+            Diagnostic::error(&place, what, fix).to_string()
         );
     }
 
     #[test]
     fn a_name_that_resembles_none_gets_no_guess() {
-        let (what, mend) = unknown("label", "zebra", [("pii", None), ("untrusted", None)]);
+        let (what, fix) = unknown("label", "zebra", [("pii", None), ("untrusted", None)]);
         assert_eq!("unknown label `zebra`; declared: pii, untrusted", what);
-        assert_eq!("", mend);
+        assert_eq!("", fix);
         assert_eq!("No label is declared.", unknown("label", "x", []).1);
     }
 

@@ -6,7 +6,7 @@
 //! - [`bundle`] compiles the look-up tables of a model: [`roles`] of principals, classes of [`destinations`], [`routes`].
 //!
 //! Parts that these need: [`catalog`] (tools of MCP servers), [`arguments`] (schemas of operations), [`mode`] (rules of
-//! `mode`), [`http`] and [`mcp`] (requests), [`directories`], [`canonical`] and [`prompt`] (written forms of destinations).
+//! `mode`), [`http`] and [`mcp`] (requests), [`recipient_lists`], [`canonical`] and [`prompt`] (written forms of destinations).
 //! [`location`] and [`diagnostic`] are for messages.
 //!
 //! No I/O, no clock, no globals, no panic. The crate depends on `authz-base` alone; no crate above names YAML or the checker
@@ -19,7 +19,6 @@ pub mod canonical;
 pub mod catalog;
 pub mod destinations;
 pub mod diagnostic;
-pub mod directories;
 pub mod http;
 mod ids;
 mod json_schema;
@@ -29,6 +28,7 @@ pub mod mode;
 pub mod model;
 pub mod pause;
 pub mod prompt;
+pub mod recipient_lists;
 pub mod roles;
 pub mod routes;
 pub mod source;

@@ -347,8 +347,8 @@ pub fn check(modes: &Modes, now: Time, found: &mut Diagnostics) {
             found.error(&rule.at, what, format!("Say `until: {last}`, or earlier."));
         } else if until <= now {
             let what = format!("{scope} observed until {end}; it is enforced now");
-            let mend = "Say `enforce`, or name a new end.";
-            found.warning(&rule.at, what, mend);
+            let fix = "Say `enforce`, or name a new end.";
+            found.warning(&rule.at, what, fix);
         } else if until.0.saturating_sub(now.0) <= WARNED_DAYS * DAY_MS {
             let left = TimeDelta::milliseconds(until.0.saturating_sub(now.0));
             let left = match left.num_days() {
@@ -359,9 +359,9 @@ pub fn check(modes: &Modes, now: Time, found: &mut Diagnostics) {
             let what = format!(
                 "{scope} observes until {end}, {left} from now; from then on it is enforced"
             );
-            let mend =
+            let fix =
                 format!("Look through `authz why --observed` first, and tell {}.", rule.owner);
-            found.warning(&rule.at, what, mend);
+            found.warning(&rule.at, what, fix);
         }
     }
 }

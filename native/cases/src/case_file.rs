@@ -99,10 +99,10 @@ pub(crate) struct Test {
     /// Name of the enforcer that asks; default: none, the caller asks about itself.
     #[serde(default)]
     pub(crate) enforcer: String,
-    /// Who is in directories, by name: a list of entries, or `stale`. Default: as the bundle's files say, and fresh. A
-    /// server's directories are what they are: there such a test does not run.
+    /// Who is in recipient lists, by name: a list of entries, or `stale`. Default: as the bundle's files say, and fresh. A
+    /// server's recipient lists are what they are: there such a test does not run.
     #[serde(default)]
-    pub(crate) directories: BTreeMap<String, DirectoryForm>,
+    pub(crate) recipient_lists: BTreeMap<String, RecipientListForm>,
     /// The task that a trace begins with; its steps are on it, each by the agent that has their task.
     pub(crate) task: Option<At<StartForm>>,
     /// The steps of a trace, in order.
@@ -128,18 +128,18 @@ pub(crate) struct Test {
     pub(crate) expect: Option<Expect>,
 }
 
-/// Who is in a directory.
+/// Who is in a recipient list.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-#[schemars(rename = "DirectorySaid")]
-pub(crate) enum DirectoryForm {
+#[schemars(rename = "RecipientListSaid")]
+pub(crate) enum RecipientListForm {
     /// These are.
     Entries(Vec<String>),
     /// Nobody knows.
     Stale(StaleWord),
 }
 
-/// A directory is too old.
+/// A recipient list is too old.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum StaleWord {

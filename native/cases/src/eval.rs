@@ -99,7 +99,7 @@ pub fn eval(plan: &Arc<Plan>, request: &[u8], now_ms: i64) -> Result<Vec<u8>, St
     let now = Time(now_ms);
     let world = OfflineWorld {
         plan: Arc::clone(plan),
-        directories: plan.fresh_directories(),
+        recipient_lists: plan.fresh_recipient_lists(),
         issuers: BTreeSet::new(),
     };
     let clock = Arc::new(StepClock::new(now));
@@ -246,7 +246,7 @@ fn rendered(answer: &OfflineDecision) -> Value {
         "tier": text(|decision| decision.tier.map_or("", Tier::as_str)),
         "resource": text(|decision| &decision.resource),
         "destination_class": text(|decision| &decision.destination_class),
-        "excess": list(|decision| &decision.excess),
+        "uncleared_labels": list(|decision| &decision.uncleared_labels),
         "sequences": list(|decision| &decision.sequences),
         "budgets": list(|decision| &decision.budgets),
         "arguments_digest": digest.map(|digest| hex(&digest)),

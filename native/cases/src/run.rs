@@ -6,10 +6,10 @@ use std::sync::Arc;
 use authz_bundle::source::{At, Mark};
 use authz_kernel::decision::{Outcome, Time};
 use authz_kernel::diagnostic::{Diagnostic, unknown};
-use authz_kernel::directories::{Directories, DirectoryEntries, DirectoryState};
 use authz_kernel::model::Reports;
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
+use authz_kernel::recipient_lists::{RecipientListEntries, RecipientListState, RecipientLists};
 use authz_kernel::task::AgentName;
 use authz_lane::offline::{
     OfflineEngine, OfflineWorld, StatedCaller, StatedCredential, StatedSubject,
@@ -18,7 +18,7 @@ use authz_lane::proto::authz::v1 as wire;
 
 use crate::callers::milliseconds;
 use crate::case_file::{
-    CaseFile, DelegateForm, DirectoryForm, EndForm, ExtendForm, IssueForm, OK, ReportForm,
+    CaseFile, DelegateForm, EndForm, ExtendForm, IssueForm, OK, RecipientListForm, ReportForm,
     SpeakerWord, StaleWord, StartForm, Test,
 };
 use crate::check::parse;
@@ -153,7 +153,7 @@ struct TestRun<'a> {
 
 impl<'a> TestRun<'a> {
     /// # Errors
-    /// A directory of the test is not in the bundle, or an alias of an issuer is not valid.
+    /// A recipient list of the test is not in the bundle, or an alias of an issuer is not valid.
     fn new(
         cases: &'a CaseFile,
         file: &'a str,
@@ -164,7 +164,7 @@ impl<'a> TestRun<'a> {
         let clock = Arc::new(StepClock::new(now));
         let world = OfflineWorld {
             plan: Arc::clone(plan),
-            directories: directories(test, plan)?,
+            recipient_lists: recipient_lists(test, plan)?,
             issuers: asserted_issuers(cases, file, test),
         };
         let of_engine = Arc::clone(&clock);
@@ -406,26 +406,26 @@ fn speaking(subject: StatedSubject, is_alone: bool) -> StatedSubject {
     StatedSubject { is_alone, ..subject }
 }
 
-/// The bundle's directories, with the entries that a test states.
-fn directories(test: &Test, plan: &Plan) -> Result<Directories, String> {
-    let mut directories = plan.fresh_directories();
-    for (name, form) in &test.directories {
-        if !plan.model().directories.contains_key(name) {
-            let declared = plan.model().directories.iter();
+/// The bundle's recipient lists, with the entries that a test states.
+fn recipient_lists(test: &Test, plan: &Plan) -> Result<RecipientLists, String> {
+    let mut recipient_lists = plan.fresh_recipient_lists();
+    for (name, form) in &test.recipient_lists {
+        if !plan.model().recipient_lists.contains_key(name) {
+            let declared = plan.model().recipient_lists.iter();
             let declared = declared.map(|(name, rule)| (name.as_str(), Some(&rule.at)));
-            return Err(unknown("directory", name, declared).0);
+            return Err(unknown("recipient list", name, declared).0);
         }
         let known = match form {
-            DirectoryForm::Stale(StaleWord::Stale) => None,
-            DirectoryForm::Entries(entries) => {
-                let entries = DirectoryEntries::read(entries.join("\n").as_bytes(), None);
+            RecipientListForm::Stale(StaleWord::Stale) => None,
+            RecipientListForm::Entries(entries) => {
+                let entries = RecipientListEntries::read(entries.join("\n").as_bytes(), None);
                 let entries = Arc::new(entries.map_err(|defect| defect.to_string())?);
-                Some(DirectoryState { entries, fresh_until: None })
+                Some(RecipientListState { entries, fresh_until: None })
             }
         };
-        directories.set(name, known);
+        recipient_lists.set(name, known);
     }
-    Ok(directories)
+    Ok(recipient_lists)
 }
 
 /// Aliases of the issuers whose subjects an agent asserts in a test.

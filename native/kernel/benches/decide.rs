@@ -171,7 +171,7 @@ fn decisions(criterion: &mut Criterion) {
                     subject_proof: None,
                     history: view.map(|_| HistoryView::new(&NOTHING)),
                     literal_key: None,
-                    directories: None,
+                    recipient_lists: None,
                     granted: None,
                 };
                 let request = Request {

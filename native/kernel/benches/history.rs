@@ -104,7 +104,7 @@ impl Asker {
             subject_proof: None,
             history: Some(HistoryView::new(session)),
             literal_key: None,
-            directories: None,
+            recipient_lists: None,
             granted: None,
         };
         let request = Request {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use authz_base::record::history::{Event, HistoryChanges, HistoryView, RuleEffect, effects};
 use authz_base::record::task::{SubjectProof, TaskView};
-use authz_bundle::directories::Directories;
+use authz_bundle::recipient_lists::RecipientLists;
 
 use crate::arguments::Arguments;
 use crate::json;
@@ -34,8 +34,8 @@ pub struct Facts<'a> {
     pub history: Option<HistoryView<'a>>,
     /// Key of the literals of tasks. Default: no prompt makes a destination trusted.
     pub literal_key: Option<&'a [u8; 32]>,
-    /// State of the bundle's directories. Default: every directory is stale.
-    pub directories: Option<&'a Directories>,
+    /// State of the bundle's recipient lists. Default: every recipient list is stale.
+    pub recipient_lists: Option<&'a RecipientLists>,
     /// Grants of the presented task credential, each for one use. Default: no task credential is presented.
     pub granted: Option<&'a [Grant<'a>]>,
 }
@@ -222,7 +222,7 @@ pub struct Decision {
     /// Which of [`Facts::granted`] covers the request: a PERMIT uses it up, and counts on no entry anew.
     pub redeems: Option<usize>,
     /// Confidentiality labels that some destination is not cleared for, sorted.
-    pub excess: Vec<String>,
+    pub uncleared_labels: Vec<String>,
     /// Rules over the order of events that the call would complete, sorted.
     pub sequences: Vec<String>,
     /// Budgets that the call would exceed, sorted.

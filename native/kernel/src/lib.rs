@@ -8,7 +8,6 @@
 pub mod decide;
 pub mod decision;
 pub mod describe;
-pub mod directories;
 mod evaluate;
 pub mod examples;
 pub mod format;
@@ -17,6 +16,7 @@ pub mod lint;
 pub mod plan;
 mod policy;
 pub mod reach;
+pub mod recipient_lists;
 pub mod schema;
 pub mod soften;
 pub mod source;

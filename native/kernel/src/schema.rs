@@ -94,7 +94,7 @@ context_keys! {
     /// History of the session: labels that it carries, number of collections and systems that labelled data came from, and number of permitted calls.
     Session = "session", "SessionFacts", Request;
     /// Labels carried by the call that the destination is not cleared for.
-    Excess = "excess", "Set<Label>", Request;
+    UnclearedLabels = "uncleared_labels", "Set<Label>", Request;
     /// Sequences that the call would complete.
     Sequences = "sequences", "Set<Sequence>", Request;
     /// Budgets that the call would exceed.

@@ -99,7 +99,7 @@ fn engine(folder: &Path) -> Result<Engine, Box<dyn Error>> {
         listeners: Listener::list_from_json(listeners.to_string().as_bytes())?,
         peers: Vec::new(),
         credentials: None,
-        directories: BTreeMap::new(),
+        recipient_lists: BTreeMap::new(),
         fetched: BTreeMap::new(),
     })?;
     Ok(engine)

@@ -92,7 +92,7 @@ impl ParsedRequest<'_> {
             (false, false) => &[AUTHORIZATION, DPOP],
         };
         let mut names = std::mem::take(&mut self.remove);
-        if judgement.injected().is_some() {
+        if judgement.secret_header().is_some() {
             self.add_undeclared(judgement, &mut names);
         }
         Removed { names, evidence }

@@ -30,11 +30,11 @@ pub enum EngineError {
         source: EnforcerError,
     },
     /// The header credential of a system is not valid.
-    Injection {
+    StaticSecret {
         /// Id of the system.
         system: String,
         /// Its defect.
-        source: InjectionError,
+        source: StaticSecretError,
     },
     /// The audit file cannot be opened.
     Audit(OpenError),
@@ -83,8 +83,8 @@ impl fmt::Display for EngineError {
             Self::Encode(source) => source.fmt(f),
             Self::Invalid(message) | Self::Refused(message) => f.write_str(message),
             Self::Enforcer { place, source } => write!(f, "{place}: {source}"),
-            Self::Injection { system, source } => {
-                write!(f, "credentials: injection of system `{system}`: {source}")
+            Self::StaticSecret { system, source } => {
+                write!(f, "credentials: static secret of system `{system}`: {source}")
             }
             Self::Audit(source) => source.fmt(f),
             Self::Store(source) => source.fmt(f),
@@ -106,7 +106,7 @@ impl Error for EngineError {
             Self::Json { source, .. } | Self::Encode(source) => Some(source),
             Self::Invalid(_) | Self::Refused(_) => None,
             Self::Enforcer { source, .. } => Some(source),
-            Self::Injection { source, .. } => Some(source),
+            Self::StaticSecret { source, .. } => Some(source),
             Self::Audit(source) => Some(source),
             Self::Store(source) => Some(source),
             Self::Randomness(source) => Some(source),
@@ -147,7 +147,7 @@ impl Error for EnforcerError {}
 /// Defect of a header credential, as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum InjectionError {
+pub enum StaticSecretError {
     /// `header` is not a name.
     Name,
     /// `header` has too many dashes.
@@ -156,7 +156,7 @@ pub enum InjectionError {
     Value,
 }
 
-impl fmt::Display for InjectionError {
+impl fmt::Display for StaticSecretError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Name => "`header` is no lower-case name of a header",
@@ -166,7 +166,7 @@ impl fmt::Display for InjectionError {
     }
 }
 
-impl Error for InjectionError {}
+impl Error for StaticSecretError {}
 
 /// Defect of the TLS files of a listener.
 #[derive(Debug)]

@@ -140,8 +140,8 @@ impl Engine {
                 let message = "there is no such operation";
                 return Err(CallRefusal::new(ReasonCode::UnknownOperation, Step::Resolve, message));
             }
-            let is_secret =
-                settings.leases.contains_key(system) || settings.injections.contains_key(system);
+            let is_secret = settings.leases.contains_key(system)
+                || settings.static_secrets.contains_key(system);
             if is_secret {
                 let message = "the system knows no tokens, so none is issued for it";
                 return Err(CallRefusal::new(ReasonCode::WrongAudience, Step::Resolve, message));

@@ -16,8 +16,8 @@ use authz_kernel::routes::is_standard;
 use authz_kernel::soften::{CallPlace, RefusedCall};
 use authz_token::{AgentFacts, AgentProof};
 
-use crate::injected::Injected;
 use crate::refusal::{CallRefusal, Step};
+use crate::secret_header::SecretHeader;
 use crate::settings::{ReportWay, Surface};
 use crate::transport::ApiError;
 use crate::world::Loaded;
@@ -340,11 +340,11 @@ impl Judgement {
     }
 
     /// The header credential of the system, if the proxy that asks adds it to the request.
-    pub(crate) fn injected(&self) -> Option<&Injected> {
+    pub(crate) fn secret_header(&self) -> Option<&SecretHeader> {
         if self.arrival.surface != Surface::ExtAuthz {
             return None;
         }
-        self.arrival.world.as_ref().and_then(|world| world.injected(self.system_id()))
+        self.arrival.world.as_ref().and_then(|world| world.secret_header(self.system_id()))
     }
 
     /// Whether a header of a request, by its name in lower case, goes on to a system whose requests get a secret.
@@ -363,7 +363,7 @@ impl Judgement {
 
     /// Whether the header credential of the system cannot be read.
     pub(crate) fn lacks_secret(&self) -> bool {
-        self.injected().is_some_and(|injected| injected.value().is_none())
+        self.secret_header().is_some_and(|secret_header| secret_header.value().is_none())
     }
 
     /// Whether the request was read whole, in the only way it can be read.

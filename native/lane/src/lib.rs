@@ -40,7 +40,6 @@ mod giving;
 mod header_name;
 mod history;
 mod host;
-mod injected;
 mod judgement;
 mod keeper;
 mod leases;
@@ -70,6 +69,7 @@ mod report;
 mod request;
 mod request_form;
 mod revoke;
+mod secret_header;
 mod sequences;
 pub mod settings;
 mod shown;
@@ -92,12 +92,12 @@ mod world;
 pub use build::build_profile;
 pub use clock::{Clock, SystemClock};
 pub use engine::{Engine, EngineParts};
-pub use error::{EnforcerError, EngineError, InjectionError, PemError, TlsError};
+pub use error::{EnforcerError, EngineError, PemError, StaticSecretError, TlsError};
 pub use fast::{FastLane, FastListener, FastSettings, FastTls};
 pub use pace::Pace;
 pub use settings::{
-    CredentialSettings, DpopSettings, EnforcerSpec, Injection, Lane, Lifetimes, Listener, PeerSpec,
-    Relay, ReportWay, Secret, Settings, StateEngine, StateSettings, Surface, TraceSettings,
+    CredentialSettings, DpopSettings, EnforcerSpec, Lane, Lifetimes, Listener, PeerSpec, Relay,
+    ReportWay, Secret, Settings, StateEngine, StateSettings, StaticSecret, Surface, TraceSettings,
 };
 pub use status::Status;
 pub use sweep::Swept;

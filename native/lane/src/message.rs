@@ -33,7 +33,7 @@ pub fn reason_table() -> Vec<u8> {
                 "grpc_code": row.grpc_code,
                 "http_status": row.http_status,
                 "title": row.title,
-                "mend": row.mend,
+                "fix": row.fix,
                 "public_message": public_message(reason),
             })
         })
@@ -58,7 +58,7 @@ const fn act(action: NextAction) -> &'static str {
     match action {
         NextAction::None => "",
         NextAction::StartTask => "Start a task that covers it.",
-        NextAction::Narrow => "Ask for less, or mend the request.",
+        NextAction::Narrow => "Ask for less, or fix the request.",
         NextAction::Confirm => "The user must confirm it.",
         NextAction::Approve => "Another person must approve it.",
         NextAction::Reauth => "Authenticate again.",

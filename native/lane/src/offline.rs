@@ -33,10 +33,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use authz_kernel::decision::{Decision, Outcome, Time};
-use authz_kernel::directories::Directories;
 use authz_kernel::history::HistoryChanges;
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
+use authz_kernel::recipient_lists::RecipientLists;
 use authz_kernel::task::{Record, RecordKey, RecordKind, Task};
 use authz_state::store::{MemoryStore, Survives, Transaction};
 use authz_state::{AuditError, AuditHealth, AuditLog, Durability, Ticket};
@@ -74,8 +74,8 @@ pub const SECRET: [u8; 32] = [0; 32];
 pub struct OfflineWorld {
     /// The bundle.
     pub plan: Arc<Plan>,
-    /// Entries of the bundle's directories.
-    pub directories: Directories,
+    /// Entries of the bundle's recipient lists.
+    pub recipient_lists: RecipientLists,
     /// Aliases of the issuers whose subjects an agent may assert.
     pub issuers: BTreeSet<String>,
 }
@@ -406,7 +406,7 @@ fn stated<'a>(
 
 /// The snapshot that the engine decides by.
 fn loaded(world: OfflineWorld, engine: &Engine) -> Result<Loaded, EngineError> {
-    let OfflineWorld { plan, directories, issuers } = world;
+    let OfflineWorld { plan, recipient_lists, issuers } = world;
     let trust = TrustStore::compile(&trust_of(issuers)).map_err(|errors| {
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         EngineError::Invalid(texts.join("\n"))
@@ -425,7 +425,7 @@ fn loaded(world: OfflineWorld, engine: &Engine) -> Result<Loaded, EngineError> {
         audiences: BTreeMap::new(),
         lifetime: Lifetimes::default(),
         dpop: DpopSettings::default(),
-        injections: BTreeMap::new(),
+        static_secrets: BTreeMap::new(),
         leases: BTreeMap::new(),
     };
     let world = World {
@@ -434,11 +434,11 @@ fn loaded(world: OfflineWorld, engine: &Engine) -> Result<Loaded, EngineError> {
         listeners: vec![listener],
         peers: Vec::new(),
         credentials: Some(credentials),
-        directories: BTreeMap::new(),
+        recipient_lists: BTreeMap::new(),
         fetched: BTreeMap::new(),
     };
     let mut loaded = Loaded::new(world, &engine.metrics)?;
-    loaded.directories = directories;
+    loaded.recipient_lists = recipient_lists;
     Ok(loaded)
 }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::error::EngineError;
 
-pub use self::credentials::{CredentialSettings, DpopSettings, Injection, Lifetimes};
+pub use self::credentials::{CredentialSettings, DpopSettings, Lifetimes, StaticSecret};
 pub use self::lane::Lane;
 pub use self::listener::{EnforcerSpec, INSECURE_DEV, Listener, PeerSpec, Relay, ReportWay};
 pub use self::surface::Surface;

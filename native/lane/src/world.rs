@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use authz_base::spiffe::{check_pattern, covers, overlap};
 use authz_kernel::decision::Time;
-use authz_kernel::directories::{Directories, DirectoryEntries};
 use authz_kernel::hex::hex;
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
+use authz_kernel::recipient_lists::{RecipientListEntries, RecipientLists};
 use authz_kernel::routes::{RouteError, Routed};
 use authz_token::TrustStore;
 
 use crate::error::{EnforcerError, EngineError};
-use crate::injected::Injected;
 use crate::metrics::{Metrics, SystemId};
+use crate::secret_header::SecretHeader;
 use crate::settings::{
     CredentialSettings, DpopSettings, INSECURE_DEV, Listener, PeerSpec, Relay, ReportWay, Surface,
 };
@@ -32,11 +32,11 @@ pub struct World {
     pub peers: Vec<PeerSpec>,
     /// Settings of task credentials. `None`: no credentials are issued.
     pub credentials: Option<CredentialSettings>,
-    /// Time at which the file of each directory was last changed, or the directory fetched. A directory without a time counts as
+    /// Time at which the file of each recipient list was last changed, or the recipient list fetched. A recipient list without a time counts as
     /// too old.
-    pub directories: BTreeMap<String, Time>,
-    /// Entries of each fetched directory.
-    pub fetched: BTreeMap<String, Arc<DirectoryEntries>>,
+    pub recipient_lists: BTreeMap<String, Time>,
+    /// Entries of each fetched recipient list.
+    pub fetched: BTreeMap<String, Arc<RecipientListEntries>>,
 }
 
 /// A world, checked and indexed.
@@ -54,8 +54,8 @@ pub(crate) struct Loaded {
     /// Systems that an enforcer asks about and the bundle does not have.
     pub(crate) unknown_systems: Vec<String>,
     pub(crate) credentials: Option<CredentialSettings>,
-    injections: BTreeMap<String, Injected>,
-    pub(crate) directories: Directories,
+    static_secrets: BTreeMap<String, SecretHeader>,
+    pub(crate) recipient_lists: RecipientLists,
 }
 
 /// A listener, checked.
@@ -320,7 +320,7 @@ impl ReadHeaders {
 
 impl Loaded {
     pub(crate) fn new(world: World, metrics: &Metrics) -> Result<Self, EngineError> {
-        let World { plan, trust, listeners, peers, credentials, directories, fetched } = world;
+        let World { plan, trust, listeners, peers, credentials, recipient_lists, fetched } = world;
         credentials.as_ref().map_or(Ok(()), CredentialSettings::check)?;
         let systems: BTreeMap<String, SystemId> =
             plan.systems().keys().map(|system| (system.clone(), metrics.system(system))).collect();
@@ -350,7 +350,7 @@ impl Loaded {
             name: plan.name().to_owned(),
             revision: plan.revision().to_owned(),
             digest: hex(&plan.digest()),
-            directories: plan.aged_directories(&fetched, &directories),
+            recipient_lists: plan.aged_recipient_lists(&fetched, &recipient_lists),
             read_headers: ReadHeaders::of(plan.routes().read_headers()),
             plan,
             trust,
@@ -358,7 +358,7 @@ impl Loaded {
             peers,
             systems,
             unknown_systems: unknown_systems.into_iter().collect(),
-            injections: credentials.as_ref().map_or_else(BTreeMap::new, injections),
+            static_secrets: credentials.as_ref().map_or_else(BTreeMap::new, static_secrets),
             credentials,
         })
     }
@@ -405,7 +405,7 @@ impl Loaded {
     /// `NoRoute` if the request's host is neither that of its route nor that of the system's origin.
     pub(crate) fn at_system(&self, routed: Routed, host: &str) -> Result<Routed, RouteError> {
         let system = routed.operation.split_once('.').map_or("", |(system, _)| system);
-        if self.injections.is_empty() || !self.injections.contains_key(system) {
+        if self.static_secrets.is_empty() || !self.static_secrets.contains_key(system) {
             return Ok(routed);
         }
         let origin = self.plan.systems().get(system).map_or("", |system| system.origin.as_str());
@@ -419,8 +419,8 @@ impl Loaded {
     }
 
     /// Header credential of a system, if it has one.
-    pub(crate) fn injected(&self, system: &str) -> Option<&Injected> {
-        self.injections.get(system)
+    pub(crate) fn secret_header(&self, system: &str) -> Option<&SecretHeader> {
+        self.static_secrets.get(system)
     }
 }
 
@@ -430,13 +430,13 @@ const TOKEN_ENDPOINTS: [Surface; 3] =
 
 /// Refuses a secret that requests to a host of the caller's choice would get.
 fn refuse_any_host(settings: &CredentialSettings, plan: &Plan) -> Result<(), EngineError> {
-    for system in settings.injections.keys() {
+    for system in settings.static_secrets.keys() {
         if plan.systems().get(system).is_none_or(|system| !system.origin.is_empty()) {
             continue;
         }
         if let Some(at) = plan.routes().without_host(system) {
             return Err(EngineError::Invalid(format!(
-                "{}:{}: the route is for every host, and its system `{system}` has an injected secret, which a host of the \
+                "{}:{}: the route is for every host, and its system `{system}` has a static secret, which a host of the \
                  caller's choice would get; add `host` to the route, or `origin` to the system in `catalog`",
                 at.file, at.line
             )));
@@ -445,9 +445,9 @@ fn refuse_any_host(settings: &CredentialSettings, plan: &Plan) -> Result<(), Eng
     Ok(())
 }
 
-fn injections(credentials: &CredentialSettings) -> BTreeMap<String, Injected> {
-    let all = credentials.injections.iter();
-    all.map(|(system, injection)| (system.clone(), Injected::new(injection))).collect()
+fn static_secrets(credentials: &CredentialSettings) -> BTreeMap<String, SecretHeader> {
+    let all = credentials.static_secrets.iter();
+    all.map(|(system, static_secret)| (system.clone(), SecretHeader::new(static_secret))).collect()
 }
 
 fn way(listener: Listener) -> Result<Way, EngineError> {

@@ -35,7 +35,7 @@ impl PyEngine {
         Ok(Self { engine: Arc::new(engine) })
     }
 
-    #[pyo3(signature = (plan, trust, listeners, peers, credentials=None, directories=BTreeMap::new(), fetched=BTreeMap::new()))]
+    #[pyo3(signature = (plan, trust, listeners, peers, credentials=None, recipient_lists=BTreeMap::new(), fetched=BTreeMap::new()))]
     #[expect(clippy::too_many_arguments, reason = "they are the keyword arguments of Python")]
     fn load(
         &self,
@@ -45,21 +45,24 @@ impl PyEngine {
         listeners: &[u8],
         peers: &[u8],
         credentials: Option<&[u8]>,
-        directories: BTreeMap<String, i64>,
+        recipient_lists: BTreeMap<String, i64>,
         fetched: BTreeMap<String, Py<PyEntries>>,
     ) -> PyResult<()> {
         let fetched = fetched
             .into_iter()
             .map(|(name, entries)| (name, Arc::clone(&entries.get().entries)))
             .collect();
-        let directories =
-            directories.into_iter().map(|(name, changed_ms)| (name, Time(changed_ms))).collect();
+        let recipient_lists = recipient_lists
+            .into_iter()
+            .map(|(name, changed_ms)| (name, Time(changed_ms)))
+            .collect();
         let (plan, trust) = (Arc::clone(&plan.plan), Arc::clone(&trust.store));
         detach(py, || {
             let listeners = Listener::list_from_json(listeners)?;
             let peers = PeerSpec::list_from_json(peers)?;
             let credentials = credentials.map(CredentialSettings::from_json).transpose()?;
-            let world = World { plan, trust, listeners, peers, credentials, directories, fetched };
+            let world =
+                World { plan, trust, listeners, peers, credentials, recipient_lists, fetched };
             self.engine.load(world)
         })
     }

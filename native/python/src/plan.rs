@@ -1,4 +1,4 @@
-//! Compiled bundles and fetched directories.
+//! Compiled bundles and fetched recipient lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::mpsc::{Sender, channel};
 
 use authz_kernel::decision::Time;
 use authz_kernel::diagnostic::{Diagnostic, Diagnostics};
-use authz_kernel::directories::DirectoryEntries;
 use authz_kernel::lint::LintFacts;
 use authz_kernel::model::Location;
 use authz_kernel::pause::Pause;
 use authz_kernel::plan::{Plan, PlanCompiler};
+use authz_kernel::recipient_lists::RecipientListEntries;
 use authz_kernel::{catalog, hex};
 use authz_lane::Pace;
 use pyo3::exceptions::PyValueError;
@@ -137,8 +137,8 @@ impl PyPlan {
     }
 
     #[getter]
-    fn directories(&self) -> PyResult<String> {
-        json_text(&self.plan.directories().collect::<Vec<_>>())
+    fn recipient_lists(&self) -> PyResult<String> {
+        json_text(&self.plan.recipient_lists().collect::<Vec<_>>())
     }
 
     fn renewal(&self, py: Python<'_>, before: &Self) -> PyResult<String> {
@@ -185,10 +185,10 @@ fn compile(
     PlanCompiler::new().after(previous).pausing(&mut rest).compile(bundle)
 }
 
-/// Entries of a directory that was fetched.
+/// Entries of a recipient list that was fetched.
 #[pyclass(frozen, name = "Entries", module = "authz._native")]
 pub(crate) struct PyEntries {
-    pub(crate) entries: Arc<DirectoryEntries>,
+    pub(crate) entries: Arc<RecipientListEntries>,
 }
 
 #[pymethods]
@@ -197,7 +197,7 @@ impl PyEntries {
     #[pyo3(signature = (text, column=None))]
     fn read(py: Python<'_>, text: &[u8], column: Option<&str>) -> PyResult<Self> {
         let entries = py
-            .detach(|| DirectoryEntries::read(text, column))
+            .detach(|| RecipientListEntries::read(text, column))
             .map_err(|defect| PyValueError::new_err(defect.to_string()))?;
         Ok(Self { entries: Arc::new(entries) })
     }

@@ -26,19 +26,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61uthz/v1/options.proto\x12\x08\x61uthz.v1\x1a google/protobuf/descriptor.proto\"\xc6\x01\n\tReasonRow\x12)\n\x0bpublic_code\x18\x01 \x01(\x0e\x32\x14.authz.v1.PublicCode\x12)\n\x0bnext_action\x18\x02 \x01(\x0e\x32\x14.authz.v1.NextAction\x12\x1e\n\x05retry\x18\x03 \x01(\x0e\x32\x0f.authz.v1.Retry\x12\x11\n\tgrpc_code\x18\x04 \x01(\x05\x12\x13\n\x0bhttp_status\x18\x05 \x01(\x05\x12\r\n\x05title\x18\x06 \x01(\t\x12\x0c\n\x04mend\x18\x07 \x01(\t*\xc9\x01\n\nPublicCode\x12\x1b\n\x17PUBLIC_CODE_UNSPECIFIED\x10\x00\x12\x16\n\x12PUBLIC_CODE_PERMIT\x10\x01\x12\x17\n\x13PUBLIC_CODE_STEP_UP\x10\x02\x12\x16\n\x12PUBLIC_CODE_DENIED\x10\x03\x12\x1f\n\x1bPUBLIC_CODE_UNAUTHENTICATED\x10\x04\x12\x17\n\x13PUBLIC_CODE_INVALID\x10\x05\x12\x1b\n\x17PUBLIC_CODE_UNAVAILABLE\x10\x06*\xdc\x01\n\nNextAction\x12\x1b\n\x17NEXT_ACTION_UNSPECIFIED\x10\x00\x12\x14\n\x10NEXT_ACTION_NONE\x10\x01\x12\x1a\n\x16NEXT_ACTION_START_TASK\x10\x02\x12\x16\n\x12NEXT_ACTION_NARROW\x10\x03\x12\x17\n\x13NEXT_ACTION_CONFIRM\x10\x04\x12\x17\n\x13NEXT_ACTION_APPROVE\x10\x05\x12\x16\n\x12NEXT_ACTION_REAUTH\x10\x06\x12\x1d\n\x19NEXT_ACTION_CONTACT_OWNER\x10\x07*X\n\x05Retry\x12\x15\n\x11RETRY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bRETRY_NEVER\x10\x01\x12\x0f\n\x0bRETRY_LATER\x10\x02\x12\x16\n\x12RETRY_AFTER_CHANGE\x10\x03:1\n\x07surface\x12\x1e.google.protobuf.MethodOptions\x18\xba\x8e\x03 \x01(\t:H\n\x06reason\x12!.google.protobuf.EnumValueOptions\x18\xb9\x8e\x03 \x01(\x0b\x32\x13.authz.v1.ReasonRowb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61uthz/v1/options.proto\x12\x08\x61uthz.v1\x1a google/protobuf/descriptor.proto\"\xc5\x01\n\tReasonRow\x12)\n\x0bpublic_code\x18\x01 \x01(\x0e\x32\x14.authz.v1.PublicCode\x12)\n\x0bnext_action\x18\x02 \x01(\x0e\x32\x14.authz.v1.NextAction\x12\x1e\n\x05retry\x18\x03 \x01(\x0e\x32\x0f.authz.v1.Retry\x12\x11\n\tgrpc_code\x18\x04 \x01(\x05\x12\x13\n\x0bhttp_status\x18\x05 \x01(\x05\x12\r\n\x05title\x18\x06 \x01(\t\x12\x0b\n\x03\x66ix\x18\x07 \x01(\t*\xc9\x01\n\nPublicCode\x12\x1b\n\x17PUBLIC_CODE_UNSPECIFIED\x10\x00\x12\x16\n\x12PUBLIC_CODE_PERMIT\x10\x01\x12\x17\n\x13PUBLIC_CODE_STEP_UP\x10\x02\x12\x16\n\x12PUBLIC_CODE_DENIED\x10\x03\x12\x1f\n\x1bPUBLIC_CODE_UNAUTHENTICATED\x10\x04\x12\x17\n\x13PUBLIC_CODE_INVALID\x10\x05\x12\x1b\n\x17PUBLIC_CODE_UNAVAILABLE\x10\x06*\xdc\x01\n\nNextAction\x12\x1b\n\x17NEXT_ACTION_UNSPECIFIED\x10\x00\x12\x14\n\x10NEXT_ACTION_NONE\x10\x01\x12\x1a\n\x16NEXT_ACTION_START_TASK\x10\x02\x12\x16\n\x12NEXT_ACTION_NARROW\x10\x03\x12\x17\n\x13NEXT_ACTION_CONFIRM\x10\x04\x12\x17\n\x13NEXT_ACTION_APPROVE\x10\x05\x12\x16\n\x12NEXT_ACTION_REAUTH\x10\x06\x12\x1d\n\x19NEXT_ACTION_CONTACT_OWNER\x10\x07*X\n\x05Retry\x12\x15\n\x11RETRY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bRETRY_NEVER\x10\x01\x12\x0f\n\x0bRETRY_LATER\x10\x02\x12\x16\n\x12RETRY_AFTER_CHANGE\x10\x03:1\n\x07surface\x12\x1e.google.protobuf.MethodOptions\x18\xba\x8e\x03 \x01(\t:H\n\x06reason\x12!.google.protobuf.EnumValueOptions\x18\xb9\x8e\x03 \x01(\x0b\x32\x13.authz.v1.ReasonRowb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'authz_client.v1.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PUBLICCODE']._serialized_start=272
-  _globals['_PUBLICCODE']._serialized_end=473
-  _globals['_NEXTACTION']._serialized_start=476
-  _globals['_NEXTACTION']._serialized_end=696
-  _globals['_RETRY']._serialized_start=698
-  _globals['_RETRY']._serialized_end=786
+  _globals['_PUBLICCODE']._serialized_start=271
+  _globals['_PUBLICCODE']._serialized_end=472
+  _globals['_NEXTACTION']._serialized_start=475
+  _globals['_NEXTACTION']._serialized_end=695
+  _globals['_RETRY']._serialized_start=697
+  _globals['_RETRY']._serialized_end=785
   _globals['_REASONROW']._serialized_start=71
-  _globals['_REASONROW']._serialized_end=269
+  _globals['_REASONROW']._serialized_end=268
 # @@protoc_insertion_point(module_scope)

@@ -146,7 +146,7 @@ class ReasonRow(_message.Message):
     GRPC_CODE_FIELD_NUMBER: _builtins.int
     HTTP_STATUS_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
-    MEND_FIELD_NUMBER: _builtins.int
+    FIX_FIELD_NUMBER: _builtins.int
     public_code: Global___PublicCode.ValueType
     """Result that the agent sees."""
     next_action: Global___NextAction.ValueType
@@ -159,7 +159,7 @@ class ReasonRow(_message.Message):
     """HTTP status of a denial over ext_authz and HTTP."""
     title: _builtins.str
     """One sentence that describes the reason."""
-    mend: _builtins.str
+    fix: _builtins.str
     """One sentence that describes the fix."""
     def __init__(
         self,
@@ -170,11 +170,11 @@ class ReasonRow(_message.Message):
         grpc_code: _builtins.int = ...,
         http_status: _builtins.int = ...,
         title: _builtins.str = ...,
-        mend: _builtins.str = ...,
+        fix: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grpc_code", b"grpc_code", "http_status", b"http_status", "mend", b"mend", "next_action", b"next_action", "public_code", b"public_code", "retry", b"retry", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fix", b"fix", "grpc_code", b"grpc_code", "http_status", b"http_status", "next_action", b"next_action", "public_code", b"public_code", "retry", b"retry", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

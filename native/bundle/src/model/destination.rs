@@ -25,22 +25,22 @@ pub enum DestinationKind {
 pub struct DestinationClass {
     /// `*`-patterns over canonical destinations. The most specific pattern wins; a bundle with ties does not load.
     pub patterns: Vec<String>,
-    /// Directories whose entries belong to the class.
-    pub directories: BTreeSet<String>,
+    /// Recipient lists whose entries belong to the class.
+    pub recipient_lists: BTreeSet<String>,
     /// Confidentiality labels that may go there.
     pub clearance: BTreeSet<String>,
     /// Place in the bundle.
     pub at: Location,
 }
 
-/// A directory: destinations that another party lists.
+/// A recipient list: destinations that another party lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DirectoryRule {
+pub struct RecipientListRule {
     /// Source of the entries.
-    pub from: DirectorySource,
+    pub from: RecipientListSource,
     /// The column of a CSV file. Default: each line is an entry.
     pub column: Option<String>,
-    /// Age at which the directory is stale. Default: it is never stale.
+    /// Age at which the recipient list is stale. Default: it is never stale.
     pub max_age: Option<Duration>,
     /// Its entries are trusted destinations.
     pub trusted: bool,
@@ -48,9 +48,9 @@ pub struct DirectoryRule {
     pub at: Location,
 }
 
-/// Source of a directory.
+/// Source of a recipient list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DirectorySource {
+pub enum RecipientListSource {
     /// A file of the bundle, by path.
     File(String),
     /// A URL that the server fetches.

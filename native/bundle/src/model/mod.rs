@@ -24,7 +24,7 @@ use crate::diagnostic::Diagnostic;
 pub use crate::location::{Declared, Location};
 pub use authz_base::record::history::{Denials, MEMORY_MS};
 pub use authz_base::tier::Tier;
-pub use destination::{DestinationClass, DestinationKind, DirectoryRule, DirectorySource};
+pub use destination::{DestinationClass, DestinationKind, RecipientListRule, RecipientListSource};
 pub use history::{
     Budget, CorrelationKey, Counts, EventOf, EventPattern, OperationGlob, RuleScope, Sequence,
 };
@@ -77,8 +77,8 @@ pub struct Model {
     pub resource_patterns: Vec<ResourcePattern>,
     /// Destination classes, by name.
     pub destinations: BTreeMap<String, DestinationClass>,
-    /// Directories: destinations that another party lists, by name.
-    pub directories: BTreeMap<String, DirectoryRule>,
+    /// RecipientLists: destinations that another party lists, by name.
+    pub recipient_lists: BTreeMap<String, RecipientListRule>,
     /// Roles and their members.
     pub roles: BTreeMap<String, RoleMembers>,
     /// Requirements of each tier, indexed by [`Tier`].

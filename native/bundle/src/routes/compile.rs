@@ -67,10 +67,10 @@ impl RouteTable {
             };
             let route = Route { mcp, ..route };
             for method in methods {
-                if let Err(RouteDefect { at, what, mend }) =
+                if let Err(RouteDefect { at, what, fix }) =
                     table.add(method, spec, &pieces, &route, &mut places)
                 {
-                    found.error(&at, what, mend);
+                    found.error(&at, what, fix);
                     break;
                 }
             }
@@ -99,12 +99,12 @@ impl RouteTable {
                 first.file,
                 first.line
             );
-            let mend = "Make the paths differ in a literal segment, or tell them apart by host or `headers`.";
-            return Err(RouteDefect { at, what, mend: mend.to_owned() });
+            let fix = "Make the paths differ in a literal segment, or tell them apart by host or `headers`.";
+            return Err(RouteDefect { at, what, fix: fix.to_owned() });
         }
         if !self.insert(method, pieces, route.clone()) {
             let what = format!("more than {MOST_ALIKE} routes of one path");
-            return Err(RouteDefect { at, what, mend: "Use other paths.".to_owned() });
+            return Err(RouteDefect { at, what, fix: "Use other paths.".to_owned() });
         }
         places.push(at);
         Ok(())
@@ -183,8 +183,8 @@ fn is_method(method: &str) -> bool {
 }
 
 fn pieces<'a>(path: &'a Declared<String>, found: &mut Diagnostics) -> Option<Vec<Piece<'a>>> {
-    let mut fail = |what: String, mend: &str| {
-        found.error(&path.at, what, mend);
+    let mut fail = |what: String, fix: &str| {
+        found.error(&path.at, what, fix);
         None
     };
     let text = clip(&path.value);
@@ -222,8 +222,8 @@ fn pieces<'a>(path: &'a Declared<String>, found: &mut Diagnostics) -> Option<Vec
                 );
             }
             None if !part.bytes().all(plain) => {
-                let mend = "A segment is literal, or a whole `{name}`; nothing is encoded.";
-                return fail(format!("bad segment in `{text}`"), mend);
+                let fix = "A segment is literal, or a whole `{name}`; nothing is encoded.";
+                return fail(format!("bad segment in `{text}`"), fix);
             }
             None => out.push(Piece::Literal(part)),
         }
@@ -284,18 +284,18 @@ impl<'a> RouteCompiler<'a> {
         self.ignore_parts();
         self.check_completeness();
         let names = argument_names(self.spec, self.operation);
-        for RouteDefect { at, what, mend } in
+        for RouteDefect { at, what, fix } in
             misread_members(self.spec, &names).into_iter().chain(type_defects(self.spec))
         {
-            self.error(&at, what, mend);
+            self.error(&at, what, fix);
         }
         // A route with an error is left out. The bundle is then refused, so its table is never used.
         (!self.has_errors).then(|| self.finish(index, names))
     }
 
-    fn error(&mut self, at: &Location, what: impl Into<String>, mend: impl Into<String>) {
+    fn error(&mut self, at: &Location, what: impl Into<String>, fix: impl Into<String>) {
         self.has_errors = true;
-        self.found.error(at, what, mend);
+        self.found.error(at, what, fix);
     }
 
     fn check_host(&mut self) {
@@ -342,8 +342,8 @@ impl<'a> RouteCompiler<'a> {
         let schema = operation.input.get("properties").and_then(|p| p.get(argument));
         let Some(schema) = schema else {
             let names = properties(&operation.input).map(|name| (name, None));
-            let (what, mend) = unknown("argument", argument, names);
-            return self.error(&source.at, format!("{what} of `{}`", operation.id), mend);
+            let (what, fix) = unknown("argument", argument, names);
+            return self.error(&source.at, format!("{what} of `{}`", operation.id), fix);
         };
         let form = text_form(&operation.input, schema);
         let filled = form.map(|form| TextArgument { argument: argument.into(), form });
@@ -365,8 +365,8 @@ impl<'a> RouteCompiler<'a> {
         if form.is_none() || (is_single && matches!(form, Some(TextForm::List(_)))) {
             let what =
                 format!("`{}` of `{}` cannot be read from text", clip(argument), operation.id);
-            let mend = "Declare it as string, integer, number or boolean; lists come from the query or the body.";
-            self.error(&source.at, what, mend);
+            let fix = "Declare it as string, integer, number or boolean; lists come from the query or the body.";
+            self.error(&source.at, what, fix);
         }
     }
 
@@ -396,8 +396,8 @@ impl<'a> RouteCompiler<'a> {
         let known = self.parameters.iter().map(|(_, known)| *known).find(|known| *known == name);
         if known.is_none() {
             let names = self.parameters.iter().map(|(_, known)| (*known, None));
-            let (what, mend) = unknown("path parameter", name, names);
-            self.error(at, what, mend);
+            let (what, fix) = unknown("path parameter", name, names);
+            self.error(at, what, fix);
         }
         known
     }
@@ -436,8 +436,8 @@ impl<'a> RouteCompiler<'a> {
         for (_, name) in self.parameters.clone() {
             if !self.path.contains_key(name) {
                 let what = format!("`{{{name}}}` of the path is no argument");
-                let mend = format!("Map it, or add `{{path: {name}}}` to `ignore`.");
-                self.error(&spec.path.at, what, mend);
+                let fix = format!("Map it, or add `{{path: {name}}}` to `ignore`.");
+                self.error(&spec.path.at, what, fix);
             }
         }
         for name in required(&operation.input) {
@@ -495,7 +495,7 @@ fn argument_names(spec: &RouteSpec, operation: &Operation) -> BTreeSet<SmolStr> 
 struct RouteDefect {
     at: Location,
     what: String,
-    mend: String,
+    fix: String,
 }
 
 /// Members of the query or the body that a lenient server may take for others.
@@ -540,13 +540,13 @@ fn misread_members(spec: &RouteSpec, names: &BTreeSet<SmolStr>) -> Vec<RouteDefe
         let shown = clip(name);
         if body::is_method(name) {
             let what = format!("servers take the member `{shown}` for the method of the request");
-            defects.push(RouteDefect { at: (*at).clone(), what, mend: "Remove it.".into() });
+            defects.push(RouteDefect { at: (*at).clone(), what, fix: "Remove it.".into() });
         } else if *is_ignored && names.contains(folded(name).as_str()) {
             let what = format!(
                 "the ignored member `{shown}` is named like an argument, and servers may read it as that"
             );
-            let mend = "Map it as an argument, or remove it: requests with it are then refused.";
-            defects.push(RouteDefect { at: (*at).clone(), what, mend: mend.into() });
+            let fix = "Map it as an argument, or remove it: requests with it are then refused.";
+            defects.push(RouteDefect { at: (*at).clone(), what, fix: fix.into() });
         }
     }
     for (index, (at, name, is_ignored)) in members.iter().enumerate() {
@@ -560,8 +560,8 @@ fn misread_members(spec: &RouteSpec, names: &BTreeSet<SmolStr>) -> Vec<RouteDefe
                 clip(other),
                 clip(name)
             );
-            let mend = "Rename one of the two.".into();
-            defects.push(RouteDefect { at: (*at).clone(), what, mend });
+            let fix = "Rename one of the two.".into();
+            defects.push(RouteDefect { at: (*at).clone(), what, fix });
         }
     }
     defects
@@ -576,12 +576,12 @@ fn type_defects(spec: &RouteSpec) -> Vec<RouteDefect> {
             || spec.ignore.iter().any(|ignore| matches!(ignore.value, IgnoredPart::Json(_)));
     if spec.is_mcp() || !reads {
         let what = "`content_types` stands on a route that reads no JSON body".to_owned();
-        let mend = "Remove it; the body of an MCP endpoint is `application/json`.";
-        defects.push(RouteDefect { at: first.at.clone(), what, mend: mend.to_owned() });
+        let fix = "Remove it; the body of an MCP endpoint is `application/json`.";
+        defects.push(RouteDefect { at: first.at.clone(), what, fix: fix.to_owned() });
     }
     if spec.content_types.len() > MOST_TYPES {
         let what = format!("more than {MOST_TYPES} types");
-        defects.push(RouteDefect { at: first.at.clone(), what, mend: "Remove some.".to_owned() });
+        defects.push(RouteDefect { at: first.at.clone(), what, fix: "Remove some.".to_owned() });
     }
     for (index, kind) in spec.content_types.iter().enumerate() {
         let is_twice = spec.content_types.iter().take(index).any(|one| one.value == kind.value);
@@ -590,8 +590,8 @@ fn type_defects(spec: &RouteSpec) -> Vec<RouteDefect> {
                 true => format!("the type `{}` stands twice", clip(&kind.value)),
                 false => format!("`{}` is no JSON type", clip(&kind.value)),
             };
-            let mend = "Write `application/json` or `application/…+json`, in lower case, each once and without parameters.";
-            defects.push(RouteDefect { at: kind.at.clone(), what, mend: mend.to_owned() });
+            let fix = "Write `application/json` or `application/…+json`, in lower case, each once and without parameters.";
+            defects.push(RouteDefect { at: kind.at.clone(), what, fix: fix.to_owned() });
         }
     }
     defects

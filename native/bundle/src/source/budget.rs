@@ -31,8 +31,8 @@ pub(super) fn apply(build: &mut ModelBuilder<'_>, file: &str, said: &Entries<At<
         }
         let before = build.found.iter().count();
         let said = &entry.value;
-        let mut refuse = |what: &str, mend: &str| {
-            build.found.error(&entry.at.within(file), what.to_owned(), mend.to_owned());
+        let mut refuse = |what: &str, fix: &str| {
+            build.found.error(&entry.at.within(file), what.to_owned(), fix.to_owned());
         };
         let counts = match (&said.count, &said.sum, &said.distinct, &said.of) {
             (Some(_), None, None, None) => Counts::Count,

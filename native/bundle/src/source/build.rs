@@ -17,8 +17,8 @@ use super::types::{
     TasksWord, TierEntry,
 };
 use super::yaml::{At, Entries, Many};
-use super::{budget, classify, denials, directory, mode, sequence, template};
-use crate::bundle::DirectoryFiles;
+use super::{budget, classify, denials, mode, recipient_list, sequence, template};
+use crate::bundle::RecipientListFiles;
 use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown};
 use crate::ids;
@@ -50,8 +50,8 @@ pub(super) struct ModelBuilder<'a> {
     pub(super) found: &'a mut Diagnostics,
     /// Where each id was first declared, by key.
     places: BTreeMap<(&'static str, String), Location>,
-    /// Entries of the directories that are files of the bundle.
-    pub(super) directory_files: DirectoryFiles,
+    /// Entries of the recipient lists that are files of the bundle.
+    pub(super) recipient_list_files: RecipientListFiles,
     /// Operations of tools that no one accepted.
     pub(super) unaccepted: BTreeSet<String>,
     /// Operations of tools that are not the ones that were accepted.
@@ -60,8 +60,8 @@ pub(super) struct ModelBuilder<'a> {
 
 impl<'a> ModelBuilder<'a> {
     fn new(model: &'a mut Model, found: &'a mut Diagnostics) -> Self {
-        let (places, directory_files, unaccepted, drifted) = Default::default();
-        Self { model, found, places, directory_files, unaccepted, drifted }
+        let (places, recipient_list_files, unaccepted, drifted) = Default::default();
+        Self { model, found, places, recipient_list_files, unaccepted, drifted }
     }
 }
 
@@ -114,7 +114,7 @@ pub(super) fn manifest(
 }
 
 /// The YAML files of a bundle beside `bundle.yaml`.
-pub(super) struct DirectoryFacts<'a> {
+pub(super) struct RecipientListFacts<'a> {
     pub(super) files: Vec<(&'a str, FactsFile)>,
     pub(super) catalogs: Vec<(&'a str, McpFile)>,
     pub(super) deferred: DeferredKeys,
@@ -122,11 +122,11 @@ pub(super) struct DirectoryFacts<'a> {
     pub(super) all: &'a BTreeMap<String, Vec<u8>>,
 }
 
-impl DirectoryFacts<'_> {
+impl RecipientListFacts<'_> {
     /// Takes over all files, in the order in which their keys refer to each other.
     ///
-    /// Returns the entries of the directories that are files of the bundle.
-    pub(super) fn build(self, model: &mut Model, found: &mut Diagnostics) -> DirectoryFiles {
+    /// Returns the entries of the recipient lists that are files of the bundle.
+    pub(super) fn build(self, model: &mut Model, found: &mut Diagnostics) -> RecipientListFiles {
         let Self { mut files, catalogs, deferred, all } = self;
         files.iter_mut().for_each(|(_, facts)| rules_of_operations(facts));
         let rules = files.iter().flat_map(|(_, facts)| &facts.classify);
@@ -136,7 +136,7 @@ impl DirectoryFacts<'_> {
         let mode = build.labels_and_singles(&files);
         for (file, facts) in &files {
             build.derived(file, &facts.labels);
-            directory::apply(&mut build, file, &facts.directories, all);
+            recipient_list::apply(&mut build, file, &facts.recipient_lists, all);
         }
         for (file, said) in catalogs {
             build.mcp(file, said);
@@ -172,7 +172,7 @@ impl DirectoryFacts<'_> {
         }
         template::tasks(&mut build, &deferred.file, &deferred.tasks);
         build.routes(files.into_iter().map(|(file, facts)| (file, facts.routes)));
-        build.directory_files
+        build.recipient_list_files
     }
 }
 
@@ -378,9 +378,8 @@ impl ModelBuilder<'_> {
     pub(super) fn origin(&mut self, file: &str, origin: &At<String>) {
         if !origin.value.is_empty() && !is_origin(&origin.value) {
             let what = format!("`{}` is no origin", clip(&origin.value));
-            let mend =
-                "Write `https://host` or `https://host:port`, in lower case, without a path.";
-            self.found.error(&origin.at.within(file), what, mend);
+            let fix = "Write `https://host` or `https://host:port`, in lower case, without a path.";
+            self.found.error(&origin.at.within(file), what, fix);
         }
     }
 
@@ -409,15 +408,15 @@ impl ModelBuilder<'_> {
         let object = input.value.get("type").and_then(serde_json::Value::as_str) == Some("object");
         if !object {
             let what = format!("the input of `{id}` is no object schema");
-            let mend = "Write `input: {type: object, properties: {…}}`.";
-            self.found.error(&input.at.within(file), what, mend);
+            let fix = "Write `input: {type: object, properties: {…}}`.";
+            self.found.error(&input.at.within(file), what, fix);
         }
         for name in required(&input.value) {
             let declared = properties(&input.value);
             if !declared.clone().any(|n| n == name) {
-                let (what, mend) = unknown("argument", name, declared.map(|n| (n, None)));
+                let (what, fix) = unknown("argument", name, declared.map(|n| (n, None)));
                 let what = format!("`required` of `{id}`: {what}");
-                self.found.error(&input.at.within(file), what, mend);
+                self.found.error(&input.at.within(file), what, fix);
             }
         }
     }
@@ -444,8 +443,8 @@ impl ModelBuilder<'_> {
                 let place = pattern.r#match.at.within(file);
                 if !segments.iter().enumerate().all(fine) {
                     let what = format!("bad pattern `{}`", clip(&pattern.r#match.value));
-                    let mend = "`*` stands for one whole segment between `/`, a last `**` for any number of them.";
-                    self.found.error(&place, what, mend);
+                    let fix = "`*` stands for one whole segment between `/`, a last `**` for any number of them.";
+                    self.found.error(&place, what, fix);
                 } else if let Err(why) = spelling::check_id(&pattern.r#match.value) {
                     let what =
                         format!("bad pattern `{}`: {}", clip(&pattern.r#match.value), why.what);
@@ -483,18 +482,18 @@ impl ModelBuilder<'_> {
             let Some(at) = self.declare(file, "destination class", id, ids::refuse) else {
                 continue;
             };
-            let directories = self.directories(file, &entry.directory);
-            if entry.r#match.0.is_empty() && entry.directory.0.is_empty() {
+            let recipient_lists = self.recipient_lists(file, &entry.recipient_list);
+            if entry.r#match.0.is_empty() && entry.recipient_list.0.is_empty() {
                 let what = format!("destination class `{}` matches nothing", id.value);
-                self.found.error(&at, what, "Add `match: …` or `directory: …`.");
+                self.found.error(&at, what, "Add `match: …` or `recipient_list: …`.");
             }
             for pattern in &entry.r#match.0 {
                 let odd = |b: u8| !b.is_ascii_graphic();
                 let text = &pattern.value;
                 if text.is_empty() || text.len() > 256 || text.bytes().any(odd) {
                     let what = format!("bad destination pattern `{}`", clip(text));
-                    let mend = "Use 1 to 256 printable ASCII characters; `*` stands for any.";
-                    self.found.error(&pattern.at.within(file), what, mend);
+                    let fix = "Use 1 to 256 printable ASCII characters; `*` stands for any.";
+                    self.found.error(&pattern.at.within(file), what, fix);
                 }
                 let key = ("destination pattern", text.to_ascii_lowercase());
                 let at = pattern.at.within(file);
@@ -514,13 +513,13 @@ impl ModelBuilder<'_> {
                 let trust = self.model.labels.get(&label.value).map(|l| l.value);
                 if trust == Some(LabelKind::Trust) {
                     let what = format!("`{}` is a trust label", clip(&label.value));
-                    let mend = "A clearance lists confidentiality labels.";
-                    self.found.error(&label.at.within(file), what, mend);
+                    let fix = "A clearance lists confidentiality labels.";
+                    self.found.error(&label.at.within(file), what, fix);
                 }
             }
             let clearance = self.labels(file, &entry.clearance);
             let patterns = entry.r#match.0.iter().map(|p| p.value.clone()).collect();
-            let class = DestinationClass { patterns, directories, clearance, at };
+            let class = DestinationClass { patterns, recipient_lists, clearance, at };
             self.model.destinations.insert(id.value.clone(), class);
             if let Some(word) = entry.tier {
                 self.model.raises.classes.insert(id.value.clone(), classify::tier(word));
@@ -596,8 +595,8 @@ impl ModelBuilder<'_> {
             for id in list {
                 if let Err(why) = check_pattern(&id.value) {
                     let what = format!("bad SPIFFE id `{}`: {why}", clip(&id.value));
-                    let mend = "Write `spiffe://trust.domain/ns/*/sa/name`.";
-                    self.found.error(&id.at.within(file), what, mend);
+                    let fix = "Write `spiffe://trust.domain/ns/*/sa/name`.";
+                    self.found.error(&id.at.within(file), what, fix);
                 }
             }
             let roles = self.model.roles.entry(role.value.clone()).or_default();
@@ -659,8 +658,8 @@ impl ModelBuilder<'_> {
                     }
                     _ => {
                         let what = "a condition has `claim` with either `contains` or `equals`, or none of them";
-                        let mend = "Write `{issuer: corp, claim: groups, contains: staff}`.";
-                        self.found.error(&at, what, mend);
+                        let fix = "Write `{issuer: corp, claim: groups, contains: staff}`.";
+                        self.found.error(&at, what, fix);
                         continue;
                     }
                 };
@@ -678,8 +677,8 @@ impl ModelBuilder<'_> {
         for (id, entry) in &said.0 {
             let names = Tier::ALL.map(|tier| (tier.as_str(), None));
             let Some(index) = Tier::ALL.iter().position(|tier| tier.as_str() == id.value) else {
-                let (what, mend) = unknown("tier", &id.value, names);
-                self.found.error(&id.at.within(file), what, mend);
+                let (what, fix) = unknown("tier", &id.value, names);
+                self.found.error(&id.at.within(file), what, fix);
                 continue;
             };
             let Some(at) = self.declare(file, "tier", id, ids::refuse) else { continue };
@@ -688,9 +687,9 @@ impl ModelBuilder<'_> {
                 let duration = duration(&text.value);
                 if duration.is_none() {
                     let what = format!("`{}` is no duration", clip(&text.value));
-                    let mend =
+                    let fix =
                         "Write a whole number and a unit: 30s, 15m, 24h or 7d, at most 3650d.";
-                    self.found.error(&text.at.within(file), what, mend);
+                    self.found.error(&text.at.within(file), what, fix);
                 }
                 duration
             });
@@ -736,8 +735,8 @@ impl ModelBuilder<'_> {
         for (system, at) in systems {
             if !self.model.systems.contains_key(&system) {
                 let declared = self.model.systems.iter().map(|(n, s)| (n.as_str(), Some(&s.at)));
-                let (what, mend) = unknown("system", &system, declared);
-                self.found.error(&at, what, mend);
+                let (what, fix) = unknown("system", &system, declared);
+                self.found.error(&at, what, fix);
             }
             self.model.show_reason.insert(system);
         }
@@ -763,16 +762,16 @@ impl ModelBuilder<'_> {
             }
             _ => {
                 let what = "a route has `method` and `operation`, or `mcp` and no `arguments`";
-                let mend =
+                let fix =
                     "Write `{method: GET, path: …, operation: …}` or `{path: …, mcp: system}`.";
-                self.found.error(at, what, mend);
+                self.found.error(at, what, fix);
                 return None;
             }
         };
         if self.model.operation(&operation.value).is_none() {
             let names = self.model.operations.iter().map(|o| (o.id.as_str(), Some(&o.at)));
-            let (what, mend) = unknown("operation", &operation.value, names);
-            self.found.error(&operation.at.within(file), what, mend);
+            let (what, fix) = unknown("operation", &operation.value, names);
+            self.found.error(&operation.at.within(file), what, fix);
             return None;
         }
         let method = Declared { value: method.value.clone(), at: method.at.within(file) };

@@ -150,11 +150,11 @@ pub(super) fn apply<'a>(
                         first.at.file,
                         first.at.line
                     );
-                    let mend = format!(
+                    let fix = format!(
                         "Globs of two files have no order: classify `{}` by its exact id.",
                         operation.id
                     );
-                    build.found.error(&rule.at, what, mend);
+                    build.found.error(&rule.at, what, fix);
                 }
                 Some(_) => {}
             }
@@ -185,13 +185,13 @@ pub(super) fn apply<'a>(
 
 fn no_match(build: &mut ModelBuilder<'_>, rule: &OperationRule<'_>, ids: &BTreeSet<String>) {
     let id = rule.rule.r#match.value.as_str();
-    let (_, mend) = unknown("operation", id, ids.iter().map(|id| (id.as_str(), None)));
-    let mend = if ids.is_empty() || mend.is_empty() {
+    let (_, fix) = unknown("operation", id, ids.iter().map(|id| (id.as_str(), None)));
+    let fix = if ids.is_empty() || fix.is_empty() {
         "Correct the id, or add the operation to the catalog.".to_owned()
     } else {
-        mend
+        fix
     };
-    build.found.error(&rule.at, format!("`{}` matches no operation", clip(id)), mend);
+    build.found.error(&rule.at, format!("`{}` matches no operation", clip(id)), fix);
 }
 
 fn later(build: &mut ModelBuilder<'_>, rule: &OperationRule<'_>) {
@@ -248,8 +248,8 @@ impl ModelBuilder<'_> {
             let at = value.at.within(file);
             if !values.is_empty() && !values.contains(value.value.as_str()) {
                 let names = values.iter().map(|name| (*name, None));
-                let (what, mend) = unknown("value", &value.value, names);
-                self.found.error(&at, what, mend);
+                let (what, fix) = unknown("value", &value.value, names);
+                self.found.error(&at, what, fix);
                 continue;
             }
             let id = format!("{}.{}", operation.id, operation_name(&value.value));
@@ -272,15 +272,15 @@ impl ModelBuilder<'_> {
         let left: Vec<&str> = values.into_iter().filter(|v| !by_value.contains_key(*v)).collect();
         if !left.is_empty() && !by_value.is_empty() {
             let what = format!("`{}` has no case for {}", operation.id, clip(&left.join(", ")));
-            let mend = "Such requests are refused. Add the cases, unless that is meant.";
-            self.found.warning(&said.at.within(file), what, mend);
+            let fix = "Such requests are refused. Add the cases, unless that is meant.";
+            self.found.warning(&said.at.within(file), what, fix);
         }
         let when_absent = entry.when_absent.as_ref().and_then(|value| {
             let known = by_value.get(&value.value).cloned();
             if known.is_none() {
                 let names = by_value.keys().map(|name| (name.as_str(), None));
-                let (what, mend) = unknown("case", &value.value, names);
-                self.found.error(&value.at.within(file), what, mend);
+                let (what, fix) = unknown("case", &value.value, names);
+                self.found.error(&value.at.within(file), what, fix);
             }
             known
         });
@@ -320,8 +320,8 @@ impl ModelBuilder<'_> {
             Some(from) => operation.destination = self.destination(file, operation, from),
             None if operation.effects.contains(&Effect::Export) => {
                 let what = format!("`{}` exports, but has no destination", operation.id);
-                let mend = "Add `destination: {from: [/argument], type: …}`.";
-                self.found.error(at, what, mend);
+                let fix = "Add `destination: {from: [/argument], type: …}`.";
+                self.found.error(at, what, fix);
             }
             None => {}
         }
@@ -358,8 +358,8 @@ impl ModelBuilder<'_> {
     ) -> Option<ResourceRule> {
         if !self.model.collections.contains_key(&said.collection.value) {
             let declared = self.model.collections.iter().map(|(n, c)| (n.as_str(), Some(&c.at)));
-            let (what, mend) = unknown("collection", &said.collection.value, declared);
-            self.found.error(&said.collection.at.within(file), what, mend);
+            let (what, fix) = unknown("collection", &said.collection.value, declared);
+            self.found.error(&said.collection.at.within(file), what, fix);
             return None;
         }
         if let Some(id) = &said.id {
@@ -386,16 +386,16 @@ impl ModelBuilder<'_> {
             Some(class) if declared.contains_key(&class.value) => class.value.clone(),
             Some(class) => {
                 let declared = declared.iter().map(|(n, c)| (n.as_str(), Some(&c.at)));
-                let (what, mend) = unknown("destination class", &class.value, declared);
-                self.found.error(&class.at.within(file), what, mend);
+                let (what, fix) = unknown("destination class", &class.value, declared);
+                self.found.error(&class.at.within(file), what, fix);
                 return None;
             }
             None => match self.model.least_trusted() {
                 Some(class) => class.to_owned(),
                 None => {
-                    let mend = "Declare at least `destinations: {external: {match: \"*\", clearance: []}}`.";
+                    let fix = "Declare at least `destinations: {external: {match: \"*\", clearance: []}}`.";
                     let at = said.at.within(file);
-                    self.found.error(&at, "the bundle declares no destination class", mend);
+                    self.found.error(&at, "the bundle declares no destination class", fix);
                     return None;
                 }
             },
@@ -434,20 +434,20 @@ impl ModelBuilder<'_> {
             schema = properties.and_then(|p| p.get(token));
             if schema.is_none() {
                 let names = properties.into_iter().flatten().map(|(name, _)| (name.as_str(), None));
-                let (what, mend) = unknown("argument", token, names);
+                let (what, fix) = unknown("argument", token, names);
                 let what = format!("`{text}` names no argument of `{}`: {what}", operation.id);
-                return self.found.error(&at, what, mend);
+                return self.found.error(&at, what, fix);
             }
         }
         let resolved = schema.and_then(|s| deref(&operation.input, s));
         if !resolved.is_some_and(|s| is_of(&operation.input, s, types, list)) {
             let wanted = types.join(" or ");
             let what = format!("`{text}` of `{}` is not declared as {wanted}", operation.id);
-            let mend = format!(
+            let fix = format!(
                 "Give the argument `type: {}` in the catalog.",
                 types.first().unwrap_or(&"string")
             );
-            self.found.error(&at, what, mend);
+            self.found.error(&at, what, fix);
         }
     }
 
@@ -459,8 +459,8 @@ impl ModelBuilder<'_> {
                 out.insert(label.value.clone());
             } else {
                 let declared = self.model.labels.iter().map(|(n, l)| (n.as_str(), Some(&l.at)));
-                let (what, mend) = unknown("label", &label.value, declared);
-                self.found.error(&label.at.within(file), what, mend);
+                let (what, fix) = unknown("label", &label.value, declared);
+                self.found.error(&label.at.within(file), what, fix);
             }
         }
         out

@@ -80,8 +80,8 @@ impl ModelBuilder<'_> {
                 "the file speaks of `{}`, not of the system it is called after",
                 clip(&system)
             );
-            let mend = format!("Call it catalog/{system}{ENDING}.");
-            self.found.error(&at, what, mend);
+            let fix = format!("Call it catalog/{system}{ENDING}.");
+            self.found.error(&at, what, fix);
         }
         let origin = said.origin.as_ref().map_or("", |origin| &origin.value);
         if let Some(origin) = &said.origin {
@@ -117,9 +117,8 @@ impl ModelBuilder<'_> {
             Ok(ids) => ids,
             Err(ToolNameError { position, what }) => {
                 let at = places.get(position).map_or(&at, |(at, _)| at);
-                let mend =
-                    "The server has to rename it: which of its tools is meant must be plain.";
-                return self.found.error(at, what, mend);
+                let fix = "The server has to rename it: which of its tools is meant must be plain.";
+                return self.found.error(at, what, fix);
             }
         };
         if parse_digest(&said.digest.value) != Some(server.digest()) {
@@ -212,8 +211,8 @@ impl ModelBuilder<'_> {
         let is_nothing = rule.yields.is_none() && rule.destination.is_none();
         if is_more || is_nothing {
             let what = format!("`{}` reads at tier low, as the protocol says", operation.id);
-            let mend = "Say its `yields` and its `destination`, and nothing else of it.";
-            return self.found.error(&at, what, mend);
+            let fix = "Say its `yields` and its `destination`, and nothing else of it.";
+            return self.found.error(&at, what, fix);
         }
         if let Some(yields) = &rule.yields {
             operation.yields = self.yields(file, yields);
@@ -240,9 +239,9 @@ impl ModelBuilder<'_> {
         }
         if !said.value.is_object() {
             let what = "`input_responses` is no map of JSON Schemas";
-            let mend =
+            let fix =
                 "Write `{key: {type: object, properties: {…}}}`, or `{}` for `requestState` alone.";
-            return self.found.error(&at, what, mend);
+            return self.found.error(&at, what, fix);
         }
         let (answers, opened) = tame(&json!({"type": "object", "properties": said.value}));
         for what in opened {
@@ -271,26 +270,26 @@ impl ModelBuilder<'_> {
             let what = format!(
                 "tools of `{id}` yield a trust label or send data out, and messages of the protocol do neither"
             );
-            let mend =
+            let fix =
                 format!("Classify `{id}.{}`: its `yields` and its `destination`.", built_in::OWN);
-            self.found.warning(&system.at.within(file), what, mend);
+            self.found.warning(&system.at.within(file), what, fix);
         }
         if self.model.tools.contains_key(&system.value) {
             return Some(RouteTarget::McpEndpoint { system: system.value.clone() });
         }
         let declared = self.model.systems.iter().filter(|(_, s)| s.kind == SystemKind::Mcp);
-        let (what, mend) = unknown(
+        let (what, fix) = unknown(
             "MCP system",
             &system.value,
             declared.map(|(name, system)| (name.as_str(), Some(&system.at))),
         );
-        self.found.error(&system.at.within(file), what, mend);
+        self.found.error(&system.at.within(file), what, fix);
         None
     }
 
     fn edited(&mut self, at: &Location, system: &str) {
-        let mend = format!("The file is generated: run `authz catalog import-mcp {system}` again.");
-        self.found.error(at, "the digest is not that of what the file says", mend);
+        let fix = format!("The file is generated: run `authz catalog import-mcp {system}` again.");
+        self.found.error(at, "the digest is not that of what the file says", fix);
     }
 
     /// An entry under `catalog` for a system of which there is a catalog file: it may say where the server is, and which headers it takes.
@@ -315,8 +314,8 @@ impl ModelBuilder<'_> {
             }
             _ => {
                 let what = format!("there is no catalog/{}{ENDING}", clip(&id.value));
-                let mend = format!("Run `authz catalog import-mcp {}`.", clip(&id.value));
-                self.found.error(&at, what, mend);
+                let fix = format!("Run `authz catalog import-mcp {}`.", clip(&id.value));
+                self.found.error(&at, what, fix);
             }
         }
     }
@@ -331,8 +330,8 @@ impl ModelBuilder<'_> {
                 Some(digest) => drop(pins.insert(id.value.clone(), (digest, at))),
                 None => {
                     let what = format!("`{}` is no digest", clip(&digest.value));
-                    let mend = "Run `authz catalog accept`, which writes it.";
-                    self.found.error(&digest.at.within(file), what, mend);
+                    let fix = "Run `authz catalog accept`, which writes it.";
+                    self.found.error(&digest.at.within(file), what, fix);
                 }
             }
         }
@@ -391,8 +390,8 @@ impl ModelBuilder<'_> {
             }
             let what =
                 format!("`{id}`: {} of {all} operations, refused until then", counts.join(", "));
-            let mend = format!("Run `authz catalog review {id}`.");
-            self.found.warning(&system.at, what, mend);
+            let fix = format!("Run `authz catalog review {id}`.");
+            self.found.warning(&system.at, what, fix);
         }
     }
 }

@@ -4,9 +4,9 @@ mod budget;
 mod build;
 mod classify;
 mod denials;
-mod directory;
 mod mcp;
 mod mode;
+mod recipient_list;
 mod sequence;
 mod template;
 mod types;
@@ -150,14 +150,14 @@ impl<'a> BundleReader<'a> {
         if found.has_errors() {
             return Err(found);
         }
-        let directories = build::DirectoryFacts {
+        let recipient_lists = build::RecipientListFacts {
             files: texts.facts,
             catalogs: texts.catalogs,
             deferred,
             all: self.files,
         }
         .build(&mut model, &mut found);
-        let mut bundle = Bundle::compile(model, directories, &mut found);
+        let mut bundle = Bundle::compile(model, recipient_lists, &mut found);
         if found.has_errors() {
             return Err(found);
         }
@@ -204,8 +204,8 @@ impl<'a> BundleReader<'a> {
                     }
                 }
                 FileKind::Apart => {}
-                FileKind::Unknown(mend) => {
-                    found.error(&whole(path), "a bundle holds no files of this kind", mend);
+                FileKind::Unknown(fix) => {
+                    found.error(&whole(path), "a bundle holds no files of this kind", fix);
                 }
             }
         }
@@ -417,7 +417,7 @@ fn policy(
             let number = |n: usize| u32::try_from(n).unwrap_or(0);
             let mark = Mark { line: number(line), column: number(column) };
             let at = mark.within(path);
-            found.push(Diagnostic::error(&at, error.what, error.mend).with_code(error.code));
+            found.push(Diagnostic::error(&at, error.what, error.fix).with_code(error.code));
             None
         }
     }

@@ -58,8 +58,8 @@ pub(super) fn apply(build: &mut ModelBuilder<'_>, file: &str, said: &At<ModeEntr
         if build.model.systems.contains_key(id) {
             return Some(id.to_owned());
         }
-        let (what, mend) = unknown("system", id, declared);
-        build.found.error(&at, what, mend);
+        let (what, fix) = unknown("system", id, declared);
+        build.found.error(&at, what, fix);
         None
     });
     let agents = by_name(build, file, object, &object.agents, |build, id, at| {
@@ -74,8 +74,8 @@ pub(super) fn apply(build: &mut ModelBuilder<'_>, file: &str, said: &At<ModeEntr
         let tier = Tier::ALL.into_iter().find(|tier| tier.as_str() == id);
         if tier.is_none() {
             let names = Tier::ALL.map(|tier| (tier.as_str(), None));
-            let (what, mend) = unknown("tier", id, names);
-            build.found.error(&at, what, mend);
+            let (what, fix) = unknown("tier", id, names);
+            build.found.error(&at, what, fix);
         }
         tier
     });
@@ -124,12 +124,12 @@ fn entry(
         ModeWord::Observe => Mode::Observe,
     };
     if mode == Mode::Observe && owner.is_none() {
-        let mend = "Add `owner: team@corp.example`: who is asked about it.";
-        build.found.error(&place, "`observe` without an owner", mend);
+        let fix = "Add `owner: team@corp.example`: who is asked about it.";
+        build.found.error(&place, "`observe` without an owner", fix);
     }
     if mode == Mode::Observe && until.is_none() {
-        let mend = format!("Add `until: 2027-01-31`, at most {} days ahead.", mode::MOST_DAYS);
-        build.found.error(&place, "`observe` without an end", mend);
+        let fix = format!("Add `until: 2027-01-31`, at most {} days ahead.", mode::MOST_DAYS);
+        build.found.error(&place, "`observe` without an end", fix);
     }
     let fine = |owner: &str| {
         !owner.trim().is_empty()
@@ -144,8 +144,8 @@ fn entry(
         let end = mode::end_of(&until.value);
         if end.is_none() {
             let what = format!("`{}` is no end", clip(&until.value));
-            let mend = "Write a date, `2027-01-31`, or a moment, `2027-01-31T18:00:00Z`.";
-            build.found.error(&until.at.within(file), what, mend);
+            let fix = "Write a date, `2027-01-31`, or a moment, `2027-01-31T18:00:00Z`.";
+            build.found.error(&until.at.within(file), what, fix);
         }
         end
     });

@@ -43,8 +43,8 @@ pub(super) fn apply(build: &mut ModelBuilder<'_>, file: &str, said: &Entries<At<
         let Parts { steps, last, requires, counts_done } = parts;
         if counts_done && scope.holder() != Holder::Session {
             let what = "that an event of all sessions is done is not in this version";
-            let mend = "Say `counts: permitted`, or `scope: session`.";
-            build.found.error(&at, what, mend);
+            let fix = "Say `counts: permitted`, or `scope: session`.";
+            build.found.error(&at, what, fix);
         }
         let mut reader = HistoryReader { build: &mut *build, file };
         let mut sequence =
@@ -83,8 +83,8 @@ impl HistoryReader<'_, '_> {
             == (said.before.is_some(), said.after.is_some(), said.forbid.is_some());
         if forms.into_iter().filter(|said| *said).count() != 1 || !pairs {
             let what = "a sequence is one of `require` and `before`, `never` and `after`, `order` and `forbid`, `switch`";
-            let mend = "Write for instance `{never: mail.send, after: crm.get}`.";
-            self.build.found.error(&at, what, mend);
+            let fix = "Write for instance `{never: mail.send, after: crm.get}`.";
+            self.build.found.error(&at, what, fix);
             return None;
         }
         if let Some(counts) = &said.counts
@@ -122,8 +122,8 @@ impl HistoryReader<'_, '_> {
         let [from, to] = switch.effect.value.as_slice() else {
             let what =
                 "`switch` has two effects: the one before, and the one that must not follow it";
-            let mend = "Write `switch: {effect: [read, delete]}`.";
-            self.build.found.error(&switch.effect.at.within(self.file), what, mend);
+            let fix = "Write `switch: {effect: [read, delete]}`.";
+            self.build.found.error(&switch.effect.at.within(self.file), what, fix);
             return None;
         };
         let mut of = |word: &At<EffectWord>| {
@@ -152,12 +152,12 @@ impl HistoryReader<'_, '_> {
             "nobody reports that `{}` is done, so what it is required for would never be permitted",
             first.id
         );
-        let mend = format!(
+        let fix = format!(
             "Say `counts: permitted`: it counts as soon as it is permitted. Or say who reports: `catalog: {{{}: \
              {{reports: sdk, …}}}}`, or `access_log`.",
             first.system
         );
-        self.build.found.error(at, what, mend);
+        self.build.found.error(at, what, fix);
     }
 
     /// Args: `denied`: an event may be a denial.
@@ -187,8 +187,8 @@ impl HistoryReader<'_, '_> {
                 let names = crate::model::Effect::ALL.map(|effect| (effect.as_str(), None));
                 let known = crate::model::Effect::ALL.into_iter().find(|one| one.as_str() == word);
                 let Some(effect) = known else {
-                    let (what, mend) = unknown("effect", word, names);
-                    self.build.found.error(&at, what, mend);
+                    let (what, fix) = unknown("effect", word, names);
+                    self.build.found.error(&at, what, fix);
                     return None;
                 };
                 EventOf::Effect(effect)
@@ -212,9 +212,9 @@ impl HistoryReader<'_, '_> {
         let mut names: Vec<(&str, Option<&crate::model::Location>)> =
             model.operations.iter().map(|one| (one.id.as_str(), Some(&one.at))).collect();
         names.truncate(10_000);
-        let (what, mend) = unknown("operation", text, names);
+        let (what, fix) = unknown("operation", text, names);
         let what = format!("{what}: no operation is such an event");
-        self.build.found.error(&at, what, mend);
+        self.build.found.error(&at, what, fix);
         false
     }
 
@@ -250,8 +250,8 @@ impl HistoryReader<'_, '_> {
                 return Some(CorrelationKey::Resource);
             };
             let what = format!("`{}` acts on no resource, so the rule cannot go by it", other.id);
-            let mend = "Give it a `resource` in `classify`, or name fewer operations.";
-            self.build.found.error(&at, what, mend);
+            let fix = "Give it a `resource` in `classify`, or name fewer operations.";
+            self.build.found.error(&at, what, fix);
             return None;
         }
         for operation in &named {
@@ -272,8 +272,8 @@ impl HistoryReader<'_, '_> {
                     clip(&said.value),
                     operation.id
                 );
-                let mend = "Go by an argument that is `required`, or by `resource`.";
-                self.build.found.error(&at, what, mend);
+                let fix = "Go by an argument that is `required`, or by `resource`.";
+                self.build.found.error(&at, what, fix);
                 return None;
             }
         }
@@ -292,8 +292,8 @@ impl HistoryReader<'_, '_> {
                 folded.id,
                 exact.id
             );
-            let mend = "Give both collections the same `spelling`, or make it the id of a resource of both operations.";
-            self.build.found.error(&at, what, mend);
+            let fix = "Give both collections the same `spelling`, or make it the id of a resource of both operations.";
+            self.build.found.error(&at, what, fix);
             return None;
         }
         Some(CorrelationKey::Argument(said.value.clone()))

@@ -46,8 +46,8 @@ pub(super) fn tasks(build: &mut ModelBuilder<'_>, file: &str, said: &TaskKeys) {
         !model.tasks.optional && said.taskless_tier.is_none() && model.templates.is_empty();
     if nothing && !build.found.has_errors() {
         let what = "every operation needs a task, and there is no template to start one from";
-        let mend = "Add `templates`, or say `tasks: optional`.";
-        build.found.warning(&super::whole(file), what, mend);
+        let fix = "Add `templates`, or say `tasks: optional`.";
+        build.found.warning(&super::whole(file), what, fix);
     }
     if let Some(said) = &said.taskless_tier {
         if build.model.tasks.optional {
@@ -72,8 +72,8 @@ fn implicit(build: &mut ModelBuilder<'_>, file: &str, said: &At<ImplicitEntry>) 
     match build.model.templates.get(&name.value) {
         None => {
             let declared = build.model.templates.iter().map(|(n, t)| (n.as_str(), Some(&t.at)));
-            let (what, mend) = unknown("template", &name.value, declared);
-            build.found.error(&place, what, mend);
+            let (what, fix) = unknown("template", &name.value, declared);
+            build.found.error(&place, what, fix);
         }
         Some(template) => {
             rule.template_digest = template.digest();
@@ -91,18 +91,18 @@ fn implicit(build: &mut ModelBuilder<'_>, file: &str, said: &At<ImplicitEntry>) 
                     clip(&name.value),
                     counted.operation
                 );
-                let mend = format!(
+                let fix = format!(
                     "Remove `uses` there, and write a budget: `budgets: {{NAME: {{count: {}, most: N, within: 24h}}}}`.",
                     counted.operation
                 );
-                build.found.error(&place, what, mend);
+                build.found.error(&place, what, fix);
             }
         }
     }
     let Some(agents) = said.agents.as_ref().filter(|agents| !agents.0.is_empty()) else {
         let what = "`implicit_tasks` does not say which agents work without tasks";
-        let mend = "Add `agents: [ROLE]`. An agent of such a role is given no task; any other agent needs one.";
-        return build.found.error(&at.within(file), what, mend);
+        let fix = "Add `agents: [ROLE]`. An agent of such a role is given no task; any other agent needs one.";
+        return build.found.error(&at.within(file), what, fix);
     };
     for role in &agents.0 {
         if let Some(members) = build.model.roles.get_mut(&role.value)
@@ -113,8 +113,8 @@ fn implicit(build: &mut ModelBuilder<'_>, file: &str, said: &At<ImplicitEntry>) 
         }
         let of_agents = build.model.roles.iter().filter(|(_, known)| !known.agents.is_empty());
         let declared = of_agents.map(|(name, known)| (name.as_str(), Some(&known.at)));
-        let (what, mend) = unknown("role of agents", &role.value, declared);
-        build.found.error(&role.at.within(file), what, mend);
+        let (what, fix) = unknown("role of agents", &role.value, declared);
+        build.found.error(&role.at.within(file), what, fix);
     }
     build.model.tasks.implicit = Some(rule);
     either(build);
@@ -146,11 +146,11 @@ fn either(build: &mut ModelBuilder<'_>) {
                  ({}:{}) of role `{role}`, which `implicit_tasks.agents` of bundle.yaml names",
                 agent.value, agent.at.file, agent.at.line
             );
-            let mend = format!(
+            let fix = format!(
                 "Remove `{starter}` from `starters`, or `{role}` from `implicit_tasks.agents`, or let their patterns \
                  name different agents."
             );
-            found.error(&template.at, what, mend);
+            found.error(&template.at, what, fix);
         }
     }
 }
@@ -216,8 +216,8 @@ struct TemplateReading<'a, 'b> {
 }
 
 impl<'a> TemplateReading<'a, '_> {
-    fn error(&mut self, at: super::Mark, what: impl Into<String>, mend: impl Into<String>) {
-        self.build.found.error(&at.within(self.file), what, mend);
+    fn error(&mut self, at: super::Mark, what: impl Into<String>, fix: impl Into<String>) {
+        self.build.found.error(&at.within(self.file), what, fix);
     }
 
     fn template(&mut self, said: &TemplateEntry, at: Location) -> Template {
@@ -235,8 +235,8 @@ impl<'a> TemplateReading<'a, '_> {
             Some(said) => {
                 let span = self.span("idle_timeout", said, LONGEST);
                 if span > deadline {
-                    let mend = "Make it shorter, or remove it.";
-                    self.error(said.at, "`idle_timeout` is longer than `deadline`", mend);
+                    let fix = "Make it shorter, or remove it.";
+                    self.error(said.at, "`idle_timeout` is longer than `deadline`", fix);
                 }
                 Some(span)
             }
@@ -252,8 +252,8 @@ impl<'a> TemplateReading<'a, '_> {
             if roles.get(&role.value).is_none_or(|members| members.agents.is_empty()) {
                 let agents = roles.iter().filter(|(_, members)| !members.agents.is_empty());
                 let declared = agents.map(|(name, members)| (name.as_str(), Some(&members.at)));
-                let (what, mend) = unknown("role of agents", &role.value, declared);
-                self.error(role.at, what, mend);
+                let (what, fix) = unknown("role of agents", &role.value, declared);
+                self.error(role.at, what, fix);
             }
             starters.insert(role.value.clone());
         }
@@ -267,8 +267,8 @@ impl<'a> TemplateReading<'a, '_> {
             }
         }
         if said.scope.is_empty() {
-            let mend = "Add `{operation: …}` to `scope`.";
-            self.build.found.error(&at, "the tasks of this template may do nothing", mend);
+            let fix = "Add `{operation: …}` to `scope`.";
+            self.build.found.error(&at, "the tasks of this template may do nothing", fix);
         }
         let names = self.names(&said.names.0);
         // Stable: entries of one operation keep their order.
@@ -292,7 +292,7 @@ impl<'a> TemplateReading<'a, '_> {
         for name in said {
             if names.len() >= MAX_LITERALS {
                 let what = format!("more than {MAX_LITERALS} `names`");
-                self.error(name.at, what, "Use a directory with `trusted: true`.");
+                self.error(name.at, what, "Use a recipient list with `trusted: true`.");
                 break;
             }
             match prompt::read_name(&name.value) {
@@ -301,8 +301,8 @@ impl<'a> TemplateReading<'a, '_> {
                 }
                 Err(why) => {
                     let what = format!("`{}` names no destination: {why}", clip(&name.value));
-                    let mend = "Write `a@x.example`, `https://x.example/folder`, an IBAN, `/folder/file` or `#account`.";
-                    self.error(name.at, what, mend);
+                    let fix = "Write `a@x.example`, `https://x.example/folder`, an IBAN, `/folder/file` or `#account`.";
+                    self.error(name.at, what, fix);
                 }
             }
         }
@@ -317,8 +317,8 @@ impl<'a> TemplateReading<'a, '_> {
                 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
             if !fine {
                 let what = format!("bad parameter `{}`", clip(text));
-                let mend = "Use letters, digits and `_`, a letter first, at most 64.";
-                self.error(name.at, what, mend);
+                let fix = "Use letters, digits and `_`, a letter first, at most 64.";
+                self.error(name.at, what, fix);
             }
             let kind = match word {
                 ParamWord::String => ParamType::String,
@@ -342,8 +342,8 @@ impl<'a> TemplateReading<'a, '_> {
             }
             None => {
                 let what = format!("`{}` is no duration", clip(&said.value));
-                let mend = "Write a whole number and a unit: 30s, 15m or 2h, at most 24h.";
-                self.error(said.at, what, mend);
+                let fix = "Write a whole number and a unit: 30s, 15m or 2h, at most 24h.";
+                self.error(said.at, what, fix);
                 longest
             }
         }
@@ -358,8 +358,8 @@ impl<'a> TemplateReading<'a, '_> {
             return self.error(at, what, "Say what the task may call.");
         }
         if let Some(effects) = said.effects.as_ref().filter(|_| said.system.is_none()) {
-            let mend = "Remove it: the operations are named.";
-            self.error(effects.at, "`effects` goes with `system`", mend);
+            let fix = "Remove it: the operations are named.";
+            self.error(effects.at, "`effects` goes with `system`", fix);
         }
         let operations = match (&said.system, &said.operation, &said.operations) {
             (Some(system), ..) => self.of_system(system, said),
@@ -453,8 +453,8 @@ impl<'a> TemplateReading<'a, '_> {
         let model = &self.build.model;
         if !model.systems.contains_key(&system.value) {
             let declared = model.systems.iter().map(|(name, s)| (name.as_str(), Some(&s.at)));
-            let (what, mend) = unknown("system", &system.value, declared);
-            self.error(system.at, what, mend);
+            let (what, fix) = unknown("system", &system.value, declared);
+            self.error(system.at, what, fix);
             return Vec::new();
         }
         let effects: Option<BTreeSet<Effect>> =
@@ -483,8 +483,8 @@ impl<'a> TemplateReading<'a, '_> {
             return vec![index];
         }
         let declared = all.iter().map(|o| (o.id.as_str(), Some(&o.at)));
-        let (what, mend) = unknown("operation", &id.value, declared);
-        self.error(id.at, what, mend);
+        let (what, fix) = unknown("operation", &id.value, declared);
+        self.error(id.at, what, fix);
         Vec::new()
     }
 
@@ -493,8 +493,8 @@ impl<'a> TemplateReading<'a, '_> {
             let declared = &self.build.model.collections;
             if !declared.contains_key(&collection.value) {
                 let declared = declared.iter().map(|(name, c)| (name.as_str(), Some(&c.at)));
-                let (what, mend) = unknown("collection", &collection.value, declared);
-                self.error(collection.at, what, mend);
+                let (what, fix) = unknown("collection", &collection.value, declared);
+                self.error(collection.at, what, fix);
             }
         }
         let names = |list: &Many<At<String>>| list.0.iter().map(|one| one.value.clone()).collect();
@@ -517,8 +517,8 @@ impl<'a> TemplateReading<'a, '_> {
             LimitSaid::Range(range) => match range.as_slice() {
                 [least, most] if least <= most => Some(LimitRule::Range(*least, *most)),
                 _ => {
-                    let mend = "Write `range: [1, 100]`, the smaller number first.";
-                    self.error(said.at, "a range is two whole numbers", mend);
+                    let fix = "Write `range: [1, 100]`, the smaller number first.";
+                    self.error(said.at, "a range is two whole numbers", fix);
                     None
                 }
             },
@@ -562,9 +562,9 @@ impl<'a> TemplateReading<'a, '_> {
         };
         if !self.params.contains_key(name) {
             let declared: Vec<String> = self.params.keys().cloned().collect();
-            let (what, mend) =
+            let (what, fix) =
                 unknown("parameter", name, declared.iter().map(|name| (name.as_str(), None)));
-            self.error(text.at, what, mend);
+            self.error(text.at, what, fix);
             return None;
         }
         Some(Slot::Param(name.to_owned()))

@@ -55,7 +55,7 @@ fn each_fault_of_a_key_has_its_message() {
     for (text, message) in [
         (
             "clasify: []",
-            "x.yaml:1:1: unknown key `clasify`; known: agents, subjects, catalog, classify, accepted, resources, directories, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, routes, mode, bundle. Did you mean `classify`?",
+            "x.yaml:1:1: unknown key `clasify`; known: agents, subjects, catalog, classify, accepted, resources, recipient_lists, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, routes, mode, bundle. Did you mean `classify`?",
         ),
         (
             "labels: {pii: {kind: trust}}",
@@ -98,20 +98,20 @@ fn each_fault_of_a_key_has_its_message() {
         ),
         ("exceptions: {}", "x.yaml:1:13: `exceptions` is not in this version. Remove it."),
         (
-            "directories: {a: {}, b: {file: data/b.csv, url: https://b.example}, c: {file: data/c.csv}}",
-            "x.yaml:1:15: the directory `a` comes from nowhere. Add `file: data/<name>.csv`, or `url: https://…`.\nx.yaml:1:49: the directory `b` comes from two places. Remove `file` or `url`.\nx.yaml:1:79: the bundle has no file `data/c.csv` under data/. Add it.",
+            "recipient_lists: {a: {}, b: {file: data/b.csv, url: https://b.example}, c: {file: data/c.csv}}",
+            "x.yaml:1:15: the recipient list `a` comes from nowhere. Add `file: data/<name>.csv`, or `url: https://…`.\nx.yaml:1:49: the recipient list `b` comes from two places. Remove `file` or `url`.\nx.yaml:1:79: the bundle has no file `data/c.csv` under data/. Add it.",
         ),
         (
-            "directories: {a: {url: https://a.example}, b: {url: http://b.example/x, max_age: 1h}, c: {url: 'https://me:pw@c.example', max_age: 1h}}",
-            "x.yaml:1:24: the directory `a` would never be too old. Say how long what was fetched last may count: `max_age: 24h`.\nx.yaml:1:53: what the directory `b` has as `url` is no https URL. Write `https://host/path`, without a user or a fragment.\nx.yaml:1:96: what the directory `c` has as `url` is no https URL. Write `https://host/path`, without a user or a fragment.",
+            "recipient_lists: {a: {url: https://a.example}, b: {url: http://b.example/x, max_age: 1h}, c: {url: 'https://me:pw@c.example', max_age: 1h}}",
+            "x.yaml:1:24: the recipient list `a` would never be too old. Say how long what was fetched last may count: `max_age: 24h`.\nx.yaml:1:53: what the recipient list `b` has as `url` is no https URL. Write `https://host/path`, without a user or a fragment.\nx.yaml:1:96: what the recipient list `c` has as `url` is no https URL. Write `https://host/path`, without a user or a fragment.",
         ),
         (
-            "directories: {a: {file: base.yaml, column: '', max_age: soon}}",
+            "recipient_lists: {a: {file: base.yaml, column: '', max_age: soon}}",
             "x.yaml:1:25: the bundle has no file `base.yaml` under data/. Add it.\nx.yaml:1:44: `` is no name of a column. Write 1 to 256 bytes.\nx.yaml:1:57: `soon` is no duration. Write 30s, 15m, 24h or 7d.",
         ),
         (
-            "destinations: {a: {directory: customers, clearance: []}}",
-            "x.yaml:1:31: unknown directory `customers`. No directory is declared.",
+            "destinations: {a: {recipient_list: customers, clearance: []}}",
+            "x.yaml:1:36: unknown recipient list `customers`. No recipient list is declared.",
         ),
         (
             "mode: observe",
@@ -299,7 +299,7 @@ fn each_fault_of_a_key_has_its_message() {
         ),
         (
             "a: &a [1]\nb: *a",
-            "x.yaml:1:1: unknown key `a`; known: agents, subjects, catalog, classify, accepted, resources, directories, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, routes, mode, bundle",
+            "x.yaml:1:1: unknown key `a`; known: agents, subjects, catalog, classify, accepted, resources, recipient_lists, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, routes, mode, bundle",
         ),
         ("", "x.yaml: the file says nothing. Fill it, or remove it."),
     ] {
@@ -681,9 +681,15 @@ fn the_settings_of_a_bundle_stand_in_one_file() {
 #[test]
 fn the_schemas_name_every_key() {
     let schema = bundle_schema();
-    for key in
-        ["agents", "directories", "implicit_tasks", "when_absent", "max_age", "ignore", "derive"]
-    {
+    for key in [
+        "agents",
+        "recipient_lists",
+        "implicit_tasks",
+        "when_absent",
+        "max_age",
+        "ignore",
+        "derive",
+    ] {
         assert!(schema.contains(&format!("\"{key}\"")), "{key}");
     }
     assert!(serde_json::from_str::<serde_json::Value>(&schema).is_ok());

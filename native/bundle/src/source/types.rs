@@ -98,7 +98,7 @@ pub(crate) struct FactsFile {
     pub(crate) resources: Entries<CollectionEntry>,
     /// Named sets of destinations that others keep, by name.
     #[serde(default)]
-    pub(crate) directories: Entries<DirectoryEntry>,
+    pub(crate) recipient_lists: Entries<RecipientListEntry>,
     /// Classes of destinations, by name.
     #[serde(default)]
     pub(crate) destinations: Entries<DestinationEntry>,
@@ -500,9 +500,9 @@ pub(crate) struct DestinationEntry {
     pub(crate) clearance: Vec<At<String>>,
     /// What sends data there is at least of this tier; default: its own.
     pub(crate) tier: Option<TierWord>,
-    /// What is in one of these directories is of the class, too; an exact `match` of another goes before.
+    /// What is in one of these recipient lists is of the class, too; an exact `match` of another goes before.
     #[serde(default)]
-    pub(crate) directory: Many<At<String>>,
+    pub(crate) recipient_list: Many<At<String>>,
 }
 
 /// What follows where a task is refused again and again: each time another call, since something was last permitted.
@@ -518,7 +518,7 @@ pub(crate) struct DenialsEntry {
 /// A named set of destinations that others keep.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct DirectoryEntry {
+pub(crate) struct RecipientListEntry {
     /// A file of the bundle, under `data/`.
     pub(crate) file: Option<At<String>>,
     /// Instead: an https URL that it is fetched from, again and again.

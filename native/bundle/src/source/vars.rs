@@ -14,7 +14,7 @@ pub(crate) struct VarError {
     /// Byte offset of the `$` in the text.
     pub(crate) offset: usize,
     pub(crate) what: String,
-    pub(crate) mend: String,
+    pub(crate) fix: String,
     /// Code of the diagnostic; empty where it has none.
     pub(crate) code: &'static str,
 }
@@ -28,7 +28,7 @@ pub(crate) fn fill(text: &str, vars: &BTreeMap<String, String>) -> Result<String
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
         let offset = text.len() - rest.len() + before.len();
-        let fail = |what: String, mend: String| Err(VarError { offset, what, mend, code: "" });
+        let fail = |what: String, fix: String| Err(VarError { offset, what, fix, code: "" });
         if let Some(plain) = before.strip_suffix('$') {
             out.push_str(plain);
             out.push_str("${");
@@ -42,10 +42,10 @@ pub(crate) fn fill(text: &str, vars: &BTreeMap<String, String>) -> Result<String
         let Some(value) = vars.get(name) else {
             let declared: Vec<(&str, Option<&Location>)> =
                 vars.keys().map(|name| (name.as_str(), None)).collect();
-            let (what, mend) = unknown("variable", name, declared);
-            let mend = format!("{mend} Variables are set under `vars` in the configuration.");
-            let mend = mend.trim_start().to_owned();
-            return Err(VarError { offset, what, mend, code: UNKNOWN });
+            let (what, fix) = unknown("variable", name, declared);
+            let fix = format!("{fix} Variables are set under `vars` in the configuration.");
+            let fix = fix.trim_start().to_owned();
+            return Err(VarError { offset, what, fix, code: UNKNOWN });
         };
         out.push_str(value);
         if out.len() > LONGEST {

@@ -50,8 +50,8 @@ pub fn read<T: DeserializeOwned>(
 ) -> Result<T, Diagnostic> {
     let mut node = tree(file, bytes)?;
     let at = |mark: Mark| mark.within(file);
-    node.fill(vars).map_err(|e| Diagnostic::error(&at(e.at), e.what, e.mend).with_code(e.code))?;
-    T::deserialize(&node).map_err(|e| Diagnostic::error(&at(e.at), e.what, e.mend))
+    node.fill(vars).map_err(|e| Diagnostic::error(&at(e.at), e.what, e.fix).with_code(e.code))?;
+    T::deserialize(&node).map_err(|e| Diagnostic::error(&at(e.at), e.what, e.fix))
 }
 
 /// Reads one YAML document into a typed value, `${…}` kept as it is.
@@ -59,7 +59,7 @@ pub fn read<T: DeserializeOwned>(
 /// Errors: the first thing that is wrong, with its place.
 pub(crate) fn read_plain<T: DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<T, Diagnostic> {
     let node = tree(file, bytes)?;
-    T::deserialize(&node).map_err(|e| Diagnostic::error(&e.at.within(file), e.what, e.mend))
+    T::deserialize(&node).map_err(|e| Diagnostic::error(&e.at.within(file), e.what, e.fix))
 }
 
 fn tree(file: &str, bytes: &[u8]) -> Result<YamlNode, Diagnostic> {
@@ -70,8 +70,8 @@ fn tree(file: &str, bytes: &[u8]) -> Result<YamlNode, Diagnostic> {
         Diagnostic::error(&at(mark), "not UTF-8", "Save the file as UTF-8.")
     })?;
     serde_saphyr::from_str_with_options(text, options()).map_err(|e| {
-        let (mark, what, mend) = explain(&e);
-        Diagnostic::error(&at(mark), what, mend)
+        let (mark, what, fix) = explain(&e);
+        Diagnostic::error(&at(mark), what, fix)
     })
 }
 
@@ -124,7 +124,7 @@ fn explain(error: &serde_saphyr::Error) -> (Mark, String, &'static str) {
             let line = text.lines().next().unwrap_or_default();
             // The place stands in front of the message already.
             let line = line.split(" at line ").next().unwrap_or(line);
-            (mark, format!("not YAML: {}", line.trim_end_matches('.')), "Mend the syntax.")
+            (mark, format!("not YAML: {}", line.trim_end_matches('.')), "Fix the syntax.")
         }
     }
 }
@@ -160,7 +160,7 @@ impl YamlNode {
                     *text = vars::fill(text, with).map_err(|e| YamlError {
                         at: self.at,
                         what: e.what,
-                        mend: e.mend,
+                        fix: e.fix,
                         code: e.code,
                     })?;
                 }
@@ -237,7 +237,7 @@ impl<'de> Deserialize<'de> for Kind {
 pub struct YamlError {
     at: Mark,
     what: String,
-    mend: String,
+    fix: String,
     /// Code of the diagnostic; empty where it has none.
     code: &'static str,
 }
@@ -261,7 +261,7 @@ impl std::error::Error for YamlError {}
 
 impl de::Error for YamlError {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self { at: Mark::default(), what: message.to_string(), mend: String::new(), code: "" }
+        Self { at: Mark::default(), what: message.to_string(), fix: String::new(), code: "" }
     }
 
     fn invalid_type(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
@@ -276,7 +276,7 @@ impl de::Error for YamlError {
             _ => "something else",
         };
         Self {
-            mend: "`authz schema` gives the form of every file.".to_owned(),
+            fix: "`authz schema` gives the form of every file.".to_owned(),
             ..Self::custom(format!("expected {expected}, found {found}"))
         }
     }
@@ -290,18 +290,18 @@ impl de::Error for YamlError {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self { mend: "Add it.".to_owned(), ..Self::custom(format!("`{field}` is missing")) }
+        Self { fix: "Add it.".to_owned(), ..Self::custom(format!("`{field}` is missing")) }
     }
 }
 
 impl YamlError {
     fn unknown(kind: &str, name: &str, expected: &[&str]) -> Self {
-        let mend = match nearest(name, expected.iter().copied()) {
+        let fix = match nearest(name, expected.iter().copied()) {
             Some(near) => format!("Did you mean `{near}`?"),
             None => String::new(),
         };
         let what = format!("unknown {kind} `{}`; known: {}", clip(name), expected.join(", "));
-        Self { at: Mark::default(), what, mend, code: "" }
+        Self { at: Mark::default(), what, fix, code: "" }
     }
 }
 

@@ -10,7 +10,7 @@ const FACTS: &str = include_str!("../../../kernel/tests/facts/report.yaml");
 const MAY: &str = r#"
 @id("may") permit(principal in Role::"bots", action, resource);
 @id("flow") @stepup("approve") forbid(principal, action, resource)
-when { !context.excess.isEmpty() } unless { context.satisfied.contains(Kind::"approve") };
+when { !context.uncleared_labels.isEmpty() } unless { context.satisfied.contains(Kind::"approve") };
 @id("order") forbid(principal, action, resource) when { context.sequences.contains(Sequence::"look-first") };
 @id("after") forbid(principal, action, resource) when { context.sequences.contains(Sequence::"looked") };
 @id("trust") forbid(principal, action == Action::"crm.delete", resource)

@@ -91,7 +91,7 @@ fn run(
         shown_reason: None,
         charges: Vec::new(),
         redeems: None,
-        excess: Vec::new(),
+        uncleared_labels: Vec::new(),
         sequences: Vec::new(),
         budgets: Vec::new(),
         passage: HistoryChanges::default(),
@@ -308,7 +308,7 @@ fn judge(
     decision.tier = Some(tier);
     let satisfied = satisfied(plan, facts, tier);
     let keys = prepared.slice.keys;
-    let excess = |class: &str| carried.excess(plan.model(), class);
+    let uncleared_labels = |class: &str| carried.uncleared_labels(plan.model(), class);
     let subject = has_subject(facts);
     let (worst, others) = match resolved.destinations.split_first() {
         Some((worst, others)) => (Some(worst), others),
@@ -328,8 +328,9 @@ fn judge(
         }
         _ => Spends::default(),
     };
-    let of_worst = worst.map_or_else(Vec::new, |placed| excess(placed.class));
-    let of_others: Vec<Vec<&str>> = others.iter().map(|placed| excess(placed.class)).collect();
+    let of_worst = worst.map_or_else(Vec::new, |placed| uncleared_labels(placed.class));
+    let of_others: Vec<Vec<&str>> =
+        others.iter().map(|placed| uncleared_labels(placed.class)).collect();
     // Every fact is listed, so that a new one does not compile until it has a value here.
     let seen = ContextFacts {
         caller: caller_facts(facts, &chain, now),
@@ -343,7 +344,7 @@ fn judge(
         satisfied: &satisfied,
         session: facts.history.map(|view| view.session),
         along: &along,
-        excess: &of_worst,
+        uncleared_labels: &of_worst,
         remembered: &remembered,
         sequences: &completed,
         budgets: &spends.exceeded,
@@ -353,19 +354,20 @@ fn judge(
     let judge = |seen| Judge::new(words, keys, &store, seen);
     let first = judge(seen);
     // What reads the destination is judged for each; the rest once.
-    let by_destination = |keys: Keys| keys.contains(Key::Destination) || keys.contains(Key::Excess);
+    let by_destination =
+        |keys: Keys| keys.contains(Key::Destination) || keys.contains(Key::UnclearedLabels);
     let others = others.iter().zip(&of_others).filter(|_| by_destination(keys));
     let elsewhere: Vec<Judge<'_>> = others
-        .map(|(placed, excess)| {
+        .map(|(placed, uncleared_labels)| {
             let (class, host) = (resolve::class(Some(placed)), placed.host.as_str());
-            judge(ContextFacts { class, host, excess, ..seen })
+            judge(ContextFacts { class, host, uncleared_labels, ..seen })
         })
         .collect();
-    let mut all_excess: Vec<&str> =
+    let mut all_uncleared_labels: Vec<&str> =
         of_worst.iter().chain(of_others.iter().flatten()).copied().collect();
-    all_excess.sort_unstable();
-    all_excess.dedup();
-    decision.excess = all_excess.into_iter().map(str::to_owned).collect();
+    all_uncleared_labels.sort_unstable();
+    all_uncleared_labels.dedup();
+    decision.uncleared_labels = all_uncleared_labels.into_iter().map(str::to_owned).collect();
     let mut tally = Tally::new(&chain);
     for (index, rule) in prepared.slice.policies() {
         let times = if rule.per_principal { chain.len() } else { 1 };

@@ -10,13 +10,13 @@ use crate::arguments::Arguments;
 use crate::canonical::{CanonicalDestination, canonical};
 use crate::decision::{Decision, Facts, ReasonCode, Request, Time};
 use crate::destinations::ClassifiedDestination;
-use crate::directories::{Directories, DirectoryAnswer, DirectoryQuery};
 use crate::evaluate::Known;
 use crate::history::{EventSubject, ObjectKeys};
 use crate::json::Value as Json;
 use crate::mcp::Traffic;
 use crate::model::{DestinationKind, DestinationRule, Operation, ResourceRule, Spelling, Tier};
 use crate::plan::{Plan, Prepared};
+use crate::recipient_lists::{RecipientListAnswer, RecipientListQuery, RecipientLists};
 use crate::schema::{GIVE, Key, NO_DESTINATION, OWN_SYSTEM, START};
 use crate::spelling;
 use crate::task::{AgentName, HARNESS_TIER, Names, Task, TaskView, literal, names_of};
@@ -42,7 +42,7 @@ pub(super) struct Resolved<'a> {
     /// The destinations that policies can tell apart, the worst first; none where the operation has no destination
     /// rule.
     pub(super) destinations: JudgedDestinations<'a>,
-    /// The highest tier of a call in which all destinations are trusted, as the user or a directory vouches for each; none:
+    /// The highest tier of a call in which all destinations are trusted, as the user or a recipient list vouches for each; none:
     /// in no call.
     pub(super) trusted: Option<Tier>,
     /// What the call moves between client and server.
@@ -105,7 +105,7 @@ pub(super) fn resolve<'a>(
         Some(rule) => {
             let read = prepared.slice.keys.contains(Key::Destination);
             let vouching = read.then(|| Vouching::of(plan, facts)).flatten();
-            let known = (facts.directories, now);
+            let known = (facts.recipient_lists, now);
             let all = &mut decision.destinations;
             distinct(plan, rule, &arguments, vouching, known, request, all)?
         }
@@ -350,7 +350,7 @@ fn distinct<'a>(
     rule: &'a DestinationRule,
     arguments: &Arguments,
     vouching: Option<Vouching<'_>>,
-    (directories, now): (Option<&Directories>, Time),
+    (recipient_lists, now): (Option<&RecipientLists>, Time),
     request: &Request<'_>,
     all: &mut Vec<String>,
 ) -> Result<(JudgedDestinations<'a>, Option<Tier>), RequestRefusal> {
@@ -369,14 +369,14 @@ fn distinct<'a>(
         return Ok((JudgedDestinations::from_iter([nowhere]), None));
     }
     let model = plan.model();
-    let has_directories = !model.directories.is_empty();
+    let has_recipient_lists = !model.recipient_lists.is_empty();
     let mut distinct = JudgedDestinations::new();
     let mut trusted = vouching.map(|_| Tier::Critical);
     for raw in named {
         let CanonicalDestination { text: canonical, host } =
             canonical(rule.kind, raw).map_err(|error| bad(format!("a destination: {error}")))?;
-        let query =
-            has_directories.then(|| DirectoryQuery::new(directories, rule.kind, &canonical, now));
+        let query = has_recipient_lists
+            .then(|| RecipientListQuery::new(recipient_lists, rule.kind, &canonical, now));
         let query = query.as_ref();
         // All of them, also those that policies cannot tell apart.
         trusted = trusted.and_then(|tier| {
@@ -464,7 +464,7 @@ fn named_destinations<'a>(
     Ok(named)
 }
 
-/// What vouches for destinations: the user, the task's template, or directories that are trusted.
+/// What vouches for destinations: the user, the task's template, or recipient lists that are trusted.
 #[derive(Clone, Copy)]
 struct Vouching<'a> {
     literals: Option<Literals<'a>>,
@@ -487,7 +487,7 @@ impl<'a> Vouching<'a> {
             None => [&NONE, &NONE],
         };
         let is_any = literals.is_some()
-            || !plan.model().directories.is_empty()
+            || !plan.model().recipient_lists.is_empty()
             || listed.iter().any(|names| !names.is_empty());
         is_any.then_some(Self { literals, listed, plan })
     }
@@ -498,12 +498,12 @@ impl<'a> Vouching<'a> {
     fn vouches(
         &self,
         (kind, raw, canonical): (DestinationKind, &str, &str),
-        query: Option<&DirectoryQuery<'_>>,
+        query: Option<&RecipientListQuery<'_>>,
     ) -> Option<Tier> {
-        let mut trusted = self.plan.model().directories.iter().filter(|(_, rule)| rule.trusted);
-        if trusted
-            .any(|(name, _)| query.is_some_and(|query| query.ask(name) == DirectoryAnswer::Listed))
-        {
+        let mut trusted = self.plan.model().recipient_lists.iter().filter(|(_, rule)| rule.trusted);
+        if trusted.any(|(name, _)| {
+            query.is_some_and(|query| query.ask(name) == RecipientListAnswer::Listed)
+        }) {
             return Some(Tier::Critical);
         }
         if self.literals.is_none() && self.listed.iter().all(|listed| listed.is_empty()) {

@@ -363,7 +363,7 @@ pub(crate) struct ContextFacts<'a> {
     /// Labels that the agent remembers of other tasks.
     pub(crate) remembered: &'a [&'a str],
     /// Labels that the destination is not cleared for.
-    pub(crate) excess: &'a [&'a str],
+    pub(crate) uncleared_labels: &'a [&'a str],
     /// Rules over the order of events that this one would complete.
     pub(crate) sequences: &'a [&'a str],
     /// Budgets that this event would exceed.
@@ -387,7 +387,7 @@ impl<'a> ContextFacts<'a> {
             session: None,
             along: &[],
             remembered: &[],
-            excess: &[],
+            uncleared_labels: &[],
             sequences: &[],
             budgets: &[],
         }
@@ -652,7 +652,7 @@ impl Words {
                     ("sources", long(facts.sources())),
                     ("calls", long(facts.calls())),
                 ]),
-                Key::Excess => self.label_set(facts.excess.iter().copied()),
+                Key::UnclearedLabels => self.label_set(facts.uncleared_labels.iter().copied()),
                 Key::Remembered => self.label_set(facts.remembered.iter().copied()),
                 Key::Sequences => self.sequence_sets.of(facts.sequences, || {
                     Ok((self.set(all_known(&self.sequences, facts.sequences)?), true))

@@ -54,15 +54,15 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Parsed>, Diagnostics> 
             let label = error.labels().and_then(|mut labels| labels.next());
             let offset = label.as_ref().map(|label| label.offset());
             let expected = label.as_ref().and_then(|label| label.label()?.strip_prefix("expected"));
-            let mend = match (error.help(), expected) {
+            let fix = match (error.help(), expected) {
                 (Some(help), _) => format!("{help}."),
                 (None, Some(expected)) => format!("Expected{expected}."),
-                (None, None) => "Mend the syntax.".to_owned(),
+                (None, None) => "Fix the syntax.".to_owned(),
             };
             all.push(Diagnostic::error(
                 &lines.at(file, offset.unwrap_or(0)),
                 error.to_string(),
-                mend,
+                fix,
             ));
         }
         all

@@ -121,7 +121,8 @@ fn idle(model: &Model, policies: &[Placed], diagnostics: &mut Diagnostics) {
 /// A forbid on flow must not be limited to some effects: what has a destination carries data out, whatever it is for.
 fn narrow(placed: &Placed, diagnostics: &mut Diagnostics) {
     let reading = &placed.policy.reading;
-    if placed.policy.effect != PolicyEffect::Forbid || !reading.keys.contains(Key::Excess) {
+    if placed.policy.effect != PolicyEffect::Forbid || !reading.keys.contains(Key::UnclearedLabels)
+    {
         return;
     }
     let of_effect = |id: &&String| id.starts_with("effect:");
@@ -137,17 +138,17 @@ fn narrow(placed: &Placed, diagnostics: &mut Diagnostics) {
     diagnostics.error(
         &at,
         format!(
-            "the forbid reads `context.excess`, but speaks of `{effect}` only: any operation with a destination \
+            "the forbid reads `context.uncleared_labels`, but speaks of `{effect}` only: any operation with a destination \
              carries data out, also one that reads"
         ),
-        "Write `action` alone: `excess` is empty where an operation has no destination.",
+        "Write `action` alone: `uncleared_labels` is empty where an operation has no destination.",
     );
 }
 
 /// A label that nothing reads changes no decision.
 fn unread(model: &Model, policies: &[Placed], diagnostics: &mut Diagnostics) {
     let readings = || policies.iter().map(|placed| &placed.policy.reading);
-    let flows = readings().any(|reading| reading.keys.contains(Key::Excess));
+    let flows = readings().any(|reading| reading.keys.contains(Key::UnclearedLabels));
     let named: BTreeSet<&str> = readings()
         .flat_map(|reading| &reading.names)
         .filter(|name| name.kind == "Label")
@@ -184,7 +185,7 @@ fn unkept(model: &Model, recall: Recall, diagnostics: &mut Diagnostics) {
     for (name, collection) in &model.collections {
         let Some(at) = &collection.keeps_at else { continue };
         let name = name.as_str();
-        let (why, mend) = if !written.contains(name) {
+        let (why, fix) = if !written.contains(name) {
             (
                 "no operation with the effect `write` acts on it",
                 "Classify one that does, with its `resource`, or remove it.",
@@ -205,6 +206,6 @@ fn unkept(model: &Model, recall: Recall, diagnostics: &mut Diagnostics) {
             continue;
         };
         let what = format!("`keeps_written` of the collection `{name}` changes nothing: {why}");
-        diagnostics.warning(at, what, mend);
+        diagnostics.warning(at, what, fix);
     }
 }

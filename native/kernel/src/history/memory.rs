@@ -46,7 +46,7 @@ impl Recall {
         let scopes = || model.templates.values().flat_map(|template| &template.scope);
         let asks_resource = readings().flat_map(|reading| &reading.paths).any(of_resource)
             || scopes().any(|rule| rule.resources.label_ceiling.is_some());
-        let flows = [Key::Session, Key::Excess, Key::Remembered].into_iter().any(reads);
+        let flows = [Key::Session, Key::UnclearedLabels, Key::Remembered].into_iter().any(reads);
         let carried = flows || !model.raises.labels.is_empty();
         let follows_labels = carried || asks_resource;
         let counts = !model.budgets.is_empty() || model.denials.is_some();
@@ -121,15 +121,16 @@ impl Memory {
         }
         let MemoryRules { recall, keys, has_labels, keeping, named, budgets, holders } = rules;
         let raised = model.raises.labels.values().any(|tier| *tier > operation.tier);
-        // A call without a destination has no labels in excess of a clearance.
-        let excess = keys.contains(Key::Excess) && operation.destination.is_some();
+        // A call without a destination has no labels in uncleared labels of a clearance.
+        let uncleared_labels =
+            keys.contains(Key::UnclearedLabels) && operation.destination.is_some();
         let ordered = keys.contains(Key::Sequences) && named.iter().any(|named| named.is_last());
         let returns =
             [Effect::Read, Effect::Execute].iter().any(|one| operation.effects.contains(one));
         let objects = keeping.is_some();
         let brings = !operation.yields.1.is_empty() || (returns && (has_labels || objects));
         let writes = keeping.filter(|_| operation.effects.contains(&Effect::Write));
-        let labels = keys.contains(Key::Session) || excess || raised;
+        let labels = keys.contains(Key::Session) || uncleared_labels || raised;
         let joins = labels && operation.destination.is_some();
         let remembers = joins || writes.is_some() || keys.contains(Key::Remembered);
         Self {
@@ -435,7 +436,7 @@ impl<'a> Carried<'a> {
     }
 
     /// Confidentiality labels that a destination is not cleared for. A label that the bundle does not have may be one.
-    pub(crate) fn excess(self, model: &Model, class: &str) -> Vec<&'a str> {
+    pub(crate) fn uncleared_labels(self, model: &Model, class: &str) -> Vec<&'a str> {
         let cleared = model.destinations.get(class).map(|class| &class.clearance);
         let is_confidential = |label: &str| {
             model.labels.get(label).is_none_or(|label| label.value == LabelKind::Confidentiality)

@@ -79,7 +79,7 @@ impl<'a> Access<'a> {
             subject_proof: None,
             history: None,
             literal_key: None,
-            directories: None,
+            recipient_lists: None,
             granted: None,
         };
         let (operation, prepared) = self.plan.prepared(id)?;

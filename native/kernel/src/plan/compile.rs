@@ -16,7 +16,6 @@ use super::{Case, Plan, Prepared};
 use crate::arguments::{ArgumentSchema, Nulls};
 use crate::decision::PolicyEffect;
 use crate::diagnostic::Diagnostics;
-use crate::directories;
 use crate::evaluate::met::Met;
 use crate::evaluate::{Group, Unready, Words};
 use crate::history::{
@@ -25,6 +24,7 @@ use crate::history::{
 use crate::model::{Effect, Location, Model, Operation};
 use crate::policy::{self, Cache, Catalog, Covered, Placed, SchemaTexts};
 use crate::reach::{self, Reach};
+use crate::recipient_lists;
 use crate::schema::{self, GIVE, Keys, NO_DESTINATION, OWN_SYSTEM, SchemaNames};
 use crate::stack::on_large_stack;
 use crate::table::Table;
@@ -323,7 +323,7 @@ impl<'a> Compilation<'a, '_> {
         let sequences = before.map(|plan| &plan.sequences);
         history::changed(model, sequences, &history.sequences, found);
         history::check(model, policies, history.recall, found);
-        directories::check(model, policies, found);
+        recipient_lists::check(model, policies, found);
         warn_ungiven_templates(model, policies, covered, catalog, found);
         self.work.pause.rest();
     }

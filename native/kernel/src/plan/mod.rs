@@ -14,14 +14,13 @@ use std::sync::Arc;
 
 use authz_base::record::Session;
 use authz_base::record::task::TaskView;
-use authz_bundle::bundle::{Bundle, DirectoryFiles};
+use authz_bundle::bundle::{Bundle, RecipientListFiles};
 use authz_bundle::pause::Pause;
 
 use crate::arguments::{ArgumentSchema, Arguments, DeclaredMembers};
 use crate::decision::{Principal, Time};
 use crate::destinations::DestinationIndex;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::directories::{Directories, DirectorySummary};
 use crate::evaluate::met::Met;
 use crate::evaluate::{Base, Known, Words};
 use crate::history::{
@@ -32,6 +31,7 @@ use crate::mode::TierSet;
 use crate::model::{Effect, Model, Operation, System, Template};
 use crate::policy::{Cache, Placed};
 use crate::reach::Reach;
+use crate::recipient_lists::{RecipientListSummary, RecipientLists};
 use crate::roles::RoleIndex;
 use crate::routes::RouteTable;
 use crate::schema::{self, OWN_SYSTEM, SchemaNames};
@@ -429,26 +429,26 @@ impl Plan {
         &self.bundle.tables().destinations
     }
 
-    /// The bundle's directories that are files, all of them fresh.
+    /// The bundle's recipient lists that are files, all of them fresh.
     #[must_use]
-    pub fn fresh_directories(&self) -> Directories {
-        self.bundle.fresh_directories()
+    pub fn fresh_recipient_lists(&self) -> RecipientLists {
+        self.bundle.fresh_recipient_lists()
     }
 
-    /// The bundle's directories at their age; see [`Directories::aged`].
+    /// The bundle's recipient lists at their age; see [`RecipientLists::aged`].
     #[must_use]
-    pub fn aged_directories(
+    pub fn aged_recipient_lists(
         &self,
-        fetched: &DirectoryFiles,
+        fetched: &RecipientListFiles,
         as_of: &BTreeMap<String, Time>,
-    ) -> Directories {
-        let files = &self.bundle.tables().directories;
-        Directories::aged(self.model(), files, fetched, as_of)
+    ) -> RecipientLists {
+        let files = &self.bundle.tables().recipient_lists;
+        RecipientLists::aged(self.model(), files, fetched, as_of)
     }
 
-    /// The bundle's directories, as shown to people, by name.
-    pub fn directories(&self) -> impl Iterator<Item = DirectorySummary<'_>> {
-        DirectorySummary::all(&self.bundle)
+    /// The bundle's recipient lists, as shown to people, by name.
+    pub fn recipient_lists(&self) -> impl Iterator<Item = RecipientListSummary<'_>> {
+        RecipientListSummary::all(&self.bundle)
     }
 
     /// Compares the progress of this plan's rules with that of a plan before.

@@ -40,7 +40,7 @@ pub(super) fn read(
         controls: Vec::new(),
     };
     for (name, value, offset) in syntax::annotations(&parsed.policy) {
-        let mut refuse = |what: String, mend: &str| {
+        let mut refuse = |what: String, fix: &str| {
             let (line, column) = lines.position(offset);
             let column = if line == 1 {
                 parsed.at.column.saturating_add(column).saturating_sub(1)
@@ -48,7 +48,7 @@ pub(super) fn read(
                 column
             };
             let line = parsed.at.line.saturating_add(line).saturating_sub(1);
-            diagnostics.error(&Location { file: parsed.at.file.clone(), line, column }, what, mend);
+            diagnostics.error(&Location { file: parsed.at.file.clone(), line, column }, what, fix);
             wrong = true;
         };
         match name.as_str() {
@@ -90,11 +90,11 @@ pub(super) fn read(
             },
             "covers" => refuse("`@covers` is not in this version".to_owned(), "Remove it."),
             other => {
-                let mend = match nearest(other, ANNOTATIONS) {
+                let fix = match nearest(other, ANNOTATIONS) {
                     Some(near) => format!("Did you mean `@{near}`?"),
                     None => format!("Known are @{}.", ANNOTATIONS.join(", @")),
                 };
-                refuse(format!("unknown annotation `@{}`", crate::diagnostic::clip(other)), &mend);
+                refuse(format!("unknown annotation `@{}`", crate::diagnostic::clip(other)), &fix);
             }
         }
     }

@@ -125,11 +125,11 @@ fn check_all(
                     .collect(),
             };
             let declared = declared.into_iter().map(|name| (name, None));
-            let (what, mend) = unknown("argument", &input.name, declared);
+            let (what, fix) = unknown("argument", &input.name, declared);
             let what = format!(
                 "{what}: no operation in the policy's scope has it, so the policy could never match"
             );
-            diagnostics.error(&placed.place(input.offset), what, mend);
+            diagnostics.error(&placed.place(input.offset), what, fix);
         }
     }
     for path in &reading.paths {
@@ -194,7 +194,7 @@ fn action(
         return;
     }
     let of_template = [START, GIVE].into_iter().find(|prefix| id.starts_with(prefix));
-    let (what, mend) = if let Some(prefix) = of_template {
+    let (what, fix) = if let Some(prefix) = of_template {
         let starts = catalog.operations.keys().copied().filter(|id| id.starts_with(prefix));
         let declared: BTreeSet<&str> = starts.collect();
         unknown("template", id, declared.into_iter().map(|id| (id, None)))
@@ -205,7 +205,7 @@ fn action(
         declared.sort_unstable();
         unknown("operation", id, declared.into_iter().map(|id| (id, None)))
     };
-    diagnostics.error(&placed.place(name.offset), what, mend);
+    diagnostics.error(&placed.place(name.offset), what, fix);
 }
 
 fn named(
@@ -246,8 +246,8 @@ fn named(
             if !model.collections.contains_key(collection) {
                 let declared =
                     model.collections.iter().map(|(name, c)| (name.as_str(), Some(&c.at)));
-                let (what, mend) = unknown("collection", collection, declared);
-                diagnostics.error(&at(), what, mend);
+                let (what, fix) = unknown("collection", collection, declared);
+                diagnostics.error(&at(), what, fix);
             }
         }
         kind => {
@@ -259,8 +259,8 @@ fn named(
             let declared = members
                 .iter()
                 .map(|member| (member.as_str(), places.get(member.as_str()).copied()));
-            let (what, mend) = unknown(word(kind), id, declared);
-            diagnostics.error(&at(), what, mend);
+            let (what, fix) = unknown(word(kind), id, declared);
+            diagnostics.error(&at(), what, fix);
         }
     }
 }
@@ -310,8 +310,8 @@ fn reached(
                 let what = format!(
                     "`Resource::\"{id}\"` could never match: ids in `{collection}` are compared without case"
                 );
-                let mend = format!("Write `Resource::\"{collection}/{key}\"`.");
-                diagnostics.error(&placed.place(name.offset), what, mend);
+                let fix = format!("Write `Resource::\"{collection}/{key}\"`.");
+                diagnostics.error(&placed.place(name.offset), what, fix);
                 return;
             }
             let acts = any(&|target| target.collection == Some(collection));
@@ -356,10 +356,10 @@ fn path_of(
 ) {
     let policy = &placed.policy.reading;
     let mut refuse = |kind: &str, name: &str, declared: BTreeSet<&str>| {
-        let (what, mend) = unknown(kind, name, declared.into_iter().map(|name| (name, None)));
+        let (what, fix) = unknown(kind, name, declared.into_iter().map(|name| (name, None)));
         let what =
             format!("{what}: nothing in the policy's scope has it, so this could never match");
-        diagnostics.error(&placed.place(path.offset), what, mend);
+        diagnostics.error(&placed.place(path.offset), what, fix);
     };
     let mut names = path.names.iter().map(String::as_str);
     let known: BTreeSet<&str> = match path.root {
@@ -429,7 +429,7 @@ fn member(
 fn idle(placed: &Placed, diagnostics: &mut Diagnostics) {
     let reading = &placed.policy.reading;
     for (idle, offset) in &reading.idle {
-        let (what, mend) = match idle {
+        let (what, fix) = match idle {
             Idle::Range { key, from, to, outcome } => (
                 format!(
                     "`context.{key}` is a number from {from} to {to}, so this comparison is always {outcome}"
@@ -442,7 +442,7 @@ fn idle(placed: &Placed, diagnostics: &mut Diagnostics) {
                 "Write the host in lower case.",
             ),
         };
-        diagnostics.error(&placed.place(*offset), what, mend);
+        diagnostics.error(&placed.place(*offset), what, fix);
     }
     if let Some(offset) = reading.tags {
         diagnostics.error(
@@ -517,8 +517,8 @@ fn keys(placed: &Placed, diagnostics: &mut Diagnostics) {
             None => {
                 let now =
                     Key::ALL.iter().filter(|key| !key.is_later()).map(|key| (key.as_str(), None));
-                let (what, mend) = unknown("context key", &read.name, now);
-                diagnostics.error(&placed.place(read.offset), what, mend);
+                let (what, fix) = unknown("context key", &read.name, now);
+                diagnostics.error(&placed.place(read.offset), what, fix);
             }
         }
     }
@@ -530,12 +530,12 @@ fn stepup(placed: &Placed, names: &SchemaNames, diagnostics: &mut Diagnostics) {
     let known = names.members("Kind").is_some_and(|kinds| kinds.contains(kind));
     if !known {
         let declared = names.members("Kind").into_iter().flatten();
-        let (what, mut mend) =
+        let (what, mut fix) =
             unknown("step-up kind", kind, declared.map(|kind| (kind.as_str(), None)));
-        if mend.is_empty() {
-            mend = format!("Known are {}, approve:ROLE and reauth:ACR.", BUILT_IN_KINDS.join(", "));
+        if fix.is_empty() {
+            fix = format!("Known are {}, approve:ROLE and reauth:ACR.", BUILT_IN_KINDS.join(", "));
         }
-        diagnostics.error(&at, what, mend);
+        diagnostics.error(&at, what, fix);
     } else if !placed.policy.reading.lifted_by.contains(kind) {
         diagnostics.error(
             &at,

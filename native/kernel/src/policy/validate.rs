@@ -147,18 +147,18 @@ fn judge(
         }
     }
     let result = Validator::new(schema).validate_with_level(&set, ValidationMode::Strict, LEVEL);
-    let mut refuse = |id: &str, offset: Option<usize>, what: String, mend: String| {
+    let mut refuse = |id: &str, offset: Option<usize>, what: String, fix: String| {
         let found = positions.get(id).and_then(|index| Some((*index, policies.get(*index)?)));
         match found {
             Some((index, placed)) => {
                 let offset =
                     offset.unwrap_or(placed.policy.start).saturating_sub(placed.policy.start);
-                diagnostics.error(&placed.place(offset), what, mend);
+                diagnostics.error(&placed.place(offset), what, fix);
                 valid.insert(index, false);
             }
             // An error that names no policy of ours refuses them all.
             None => {
-                diagnostics.error(&at, what, mend);
+                diagnostics.error(&at, what, fix);
                 valid.values_mut().for_each(|valid| *valid = false);
             }
         }
@@ -166,22 +166,22 @@ fn judge(
     for error in result.validation_errors() {
         let offset =
             error.labels().and_then(|mut labels| labels.next()).map(|label| label.offset());
-        let mend = error.help().map_or_else(
-            || "Mend the policy, or the declaration that it reads.".to_owned(),
+        let fix = error.help().map_or_else(
+            || "Fix the policy, or the declaration that it reads.".to_owned(),
             |help| format!("{help}."),
         );
-        refuse(error.policy_id().as_ref(), offset, error.to_string(), mend);
+        refuse(error.policy_id().as_ref(), offset, error.to_string(), fix);
     }
     for warning in result.validation_warnings() {
         let offset =
             warning.labels().and_then(|mut labels| labels.next()).map(|label| label.offset());
         let help = warning.help().map(|help| format!("{help}.")).unwrap_or_default();
-        let mend = if help.is_empty() {
-            "A warning refuses the bundle too: mend the policy.".to_owned()
+        let fix = if help.is_empty() {
+            "A warning refuses the bundle too: fix the policy.".to_owned()
         } else {
             help
         };
-        refuse(warning.policy_id().as_ref(), offset, warning.to_string(), mend);
+        refuse(warning.policy_id().as_ref(), offset, warning.to_string(), fix);
     }
     valid.into_iter().collect()
 }

@@ -25,7 +25,7 @@ tiers: {high: {bound: false}}
 templates: {desk: {purpose: work, deadline: 24h, idle_timeout: 1h, tier_cap: high, scope: [{system: s}]}}
 ";
 const POLICIES: &str = "@id(\"may\") permit(principal, action, resource);
-@id(\"out\") forbid(principal, action, resource) when { !context.excess.isEmpty() };
+@id(\"out\") forbid(principal, action, resource) when { !context.uncleared_labels.isEmpty() };
 @id(\"who\") forbid(principal, action, resource) when { context.session.labels.contains(Label::\"untrusted\") };";
 const EVE: &str = "{\"to\": \"eve@evil.example\"}";
 const ANN: &str = "{\"to\": \"ann@corp.example\"}";
@@ -77,7 +77,7 @@ fn remembered_labels_count_where_data_goes_out() {
     let tier = |call: &str| ask(&plan, call, ANN, &["secret"], none).tier;
     assert_eq!(Some(Tier::High), tier("s.send"));
     assert_eq!(Some(Tier::Low), ask(&plan, "s.note", "{}", &["secret"], none).tier);
-    assert_eq!(vec!["pii".to_owned()], ask(&plan, "s.send", EVE, &["pii"], none).excess);
+    assert_eq!(vec!["pii".to_owned()], ask(&plan, "s.send", EVE, &["pii"], none).uncleared_labels);
 }
 
 #[test]
@@ -211,7 +211,10 @@ fn what_is_told_of_a_call_is_carried() {
         decided_by(&plan, &Request { labels, ..request(call, input) }, view, kind)
     };
     let sent = told("s.send", EVE, &["pii"], Some(view), Root);
-    assert_eq!(("FORBIDDEN", &["pii".to_owned()][..]), (sent.reason.as_str(), &*sent.excess));
+    assert_eq!(
+        ("FORBIDDEN", &["pii".to_owned()][..]),
+        (sent.reason.as_str(), &*sent.uncleared_labels)
+    );
     assert_eq!("PERMITTED", told("s.send", ANN, &["pii"], Some(view), Root).reason.as_str());
     let blamed = told("s.note", "{}", &["untrusted"], Some(view), Root);
     assert_eq!("FORBIDDEN", blamed.reason.as_str());

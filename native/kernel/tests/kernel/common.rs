@@ -103,7 +103,7 @@ pub(crate) fn model(policies: &str) -> Model {
             class.to_owned(),
             DestinationClass {
                 patterns: patterns.iter().map(|p| (*p).to_owned()).collect(),
-                directories: BTreeSet::new(),
+                recipient_lists: BTreeSet::new(),
                 clearance: set(clearance),
                 at: at(9),
             },
@@ -271,7 +271,7 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
         subject_proof: None,
         history: Some(HistoryView::new(&NOTHING)),
         literal_key: None,
-        directories: None,
+        recipient_lists: None,
         granted: None,
     }
 }

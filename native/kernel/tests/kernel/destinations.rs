@@ -17,7 +17,7 @@ fn with(policies: &str, classes: &[(&str, &[&str], &[&str])]) -> Model {
     for (name, patterns, clearance) in classes {
         let class = DestinationClass {
             patterns: texts(patterns),
-            directories: BTreeSet::new(),
+            recipient_lists: BTreeSet::new(),
             clearance: texts(clearance).into_iter().collect::<BTreeSet<_>>(),
             at: Location::default(),
         };

@@ -207,8 +207,7 @@ fn what_was_not_recalled_is_refused() {
 
 #[test]
 fn a_label_that_the_bundle_does_not_have_may_be_confidential() {
-    let flow =
-        "@id(\"flow\") forbid(principal, action, resource) when { !context.excess.isEmpty() };";
+    let flow = "@id(\"flow\") forbid(principal, action, resource) when { !context.uncleared_labels.isEmpty() };";
     let plan = compiled("{name: a}", FACTS, &format!("{MAY}\n{flow}")).unwrap();
     let mut session = SessionHistory::new();
     session.apply(&labels(&["untrusted"]), "d", "crm.get", NOW);
@@ -221,18 +220,18 @@ fn a_label_that_the_bundle_does_not_have_may_be_confidential() {
     let decision = send(&session);
     assert_eq!(
         (Outcome::Deny, ["of-another-revision".to_owned()].as_slice()),
-        (decision.outcome, decision.excess.as_slice())
+        (decision.outcome, decision.uncleared_labels.as_slice())
     );
 }
 
 #[test]
 fn what_depends_on_the_past_is_not_stateless() {
     let session = "@id(\"s\") forbid(principal, action == Action::\"crm.status\", resource) when { context.session.sources >= 1 };";
-    let flow = "@id(\"f\") forbid(principal, action, resource) when { !context.excess.isEmpty() };";
+    let flow = "@id(\"f\") forbid(principal, action, resource) when { !context.uncleared_labels.isEmpty() };";
     for (facts, policy, stateless) in [
         (FACTS.to_owned(), "", true),
         (FACTS.to_owned(), session, false),
-        // Without a destination nothing is in excess.
+        // Without a destination nothing is in uncleared labels.
         (FACTS.to_owned(), flow, true),
         (
             FACTS.replace(
@@ -252,8 +251,7 @@ fn what_depends_on_the_past_is_not_stateless() {
 
 #[test]
 fn where_tasks_are_optional_what_must_be_remembered_is_at_hand() {
-    let flow =
-        "@id(\"flow\") forbid(principal, action, resource) when { !context.excess.isEmpty() };";
+    let flow = "@id(\"flow\") forbid(principal, action, resource) when { !context.uncleared_labels.isEmpty() };";
     let (none, told): (&[&str], &[&str]) = (&[], &["pii"]);
     for (policy, call, labels, is_recalled) in [
         ("", "crm.get", none, false),
@@ -356,11 +354,11 @@ fn what_is_done_without_a_task_is_remembered_by_its_chain_for_a_while() {
 
 #[test]
 fn a_flow_rule_with_a_hole_is_refused() {
-    let narrow = "@id(\"flow\")\nforbid(principal, action in Action::\"effect:export\", resource) when { !context.excess.isEmpty() };";
+    let narrow = "@id(\"flow\")\nforbid(principal, action in Action::\"effect:export\", resource) when { !context.uncleared_labels.isEmpty() };";
     let error = compiled("{name: a}", FACTS, &format!("{MAY}\n{narrow}")).unwrap_err();
     assert_eq!(
-        "policies/a.cedar:3:29: the forbid reads `context.excess`, but speaks of `effect:export` only: any operation with \
-         a destination carries data out, also one that reads. Write `action` alone: `excess` is empty where an operation \
+        "policies/a.cedar:3:29: the forbid reads `context.uncleared_labels`, but speaks of `effect:export` only: any operation with \
+         a destination carries data out, also one that reads. Write `action` alone: `uncleared_labels` is empty where an operation \
          has no destination.",
         error
     );
@@ -377,8 +375,7 @@ fn a_label_that_nothing_reads_is_warned_of() {
             .count()
     };
     assert_eq!(2, warned(MAY));
-    let flow =
-        "@id(\"flow\") forbid(principal, action, resource) when { !context.excess.isEmpty() };";
+    let flow = "@id(\"flow\") forbid(principal, action, resource) when { !context.uncleared_labels.isEmpty() };";
     assert_eq!(1, warned(&format!("{MAY}\n{flow}")), "a clearance is about confidentiality only");
     let named = "@id(\"n\") forbid(principal, action, resource) when { context.session.labels.contains(Label::\"untrusted\") };";
     assert_eq!(0, warned(&format!("{MAY}\n{flow}\n{named}")));

@@ -435,7 +435,7 @@ fn what_every_server_has_is_named_by_its_exact_id_or_not_at_all() {
 fn a_rule_for_the_protocol_says_what_it_yields_and_where_it_sends() {
     let server = server(vec![tool("read", "", page(json!({})))]);
     let labels = "labels: {untrusted: {kind: trust, description: d}}\n";
-    let mend = "`wiki.mcp` reads at tier low, as the protocol says. Say its `yields` and its `destination`, and nothing else of it.";
+    let fix = "`wiki.mcp` reads at tier low, as the protocol says. Say its `yields` and its `destination`, and nothing else of it.";
     for rule in [
         "{match: wiki.mcp}",
         "{match: wiki.mcp, effects: [read]}",
@@ -445,7 +445,7 @@ fn a_rule_for_the_protocol_says_what_it_yields_and_where_it_sends() {
         "{match: wiki.mcp, yields: [untrusted], split: {on: /method, cases: {}}}",
     ] {
         let facts = format!("{labels}classify: [{rule}]");
-        assert_eq!(format!("facts.yaml:6:20: {mend}"), errors(&server, &facts), "{rule}");
+        assert_eq!(format!("facts.yaml:6:20: {fix}"), errors(&server, &facts), "{rule}");
     }
     let rule = "{match: wiki.mcp, yields: [untrusted], destination: {type: account, when_absent: external}}";
     let plan = plan(&server, &format!("{labels}classify: [{rule}]"));

@@ -358,7 +358,7 @@ impl Oracle {
             "destination": {"class": of("DestinationClass", class), "trusted": false, "host": host, "present": operation == "mail.send"},
             "proof": {"method": of("ProofMethod", "jwt-svid"), "bound": ask.bound, "age": ask.age.unwrap_or(1 << 53), "acr": if ask.strong { "strong" } else { "" }},
             "satisfied": satisfied, "time": "2026-11-25T00:00:00Z",
-            "session": {"labels": [], "sources": 0, "calls": 0}, "excess": [], "remembered": [], "sequences": [], "budgets": [],
+            "session": {"labels": [], "sources": 0, "calls": 0}, "uncleared_labels": [], "remembered": [], "sequences": [], "budgets": [],
             "exception": {"active": false},
         });
         let context = Context::from_json_value(context, Some((&self.schema, &action))).unwrap();
@@ -463,7 +463,7 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
                 subject_proof: None,
                 history: Some(HistoryView { agent: Some(&NOTHING), ..HistoryView::new(&NOTHING) }),
                 literal_key: None,
-                directories: None,
+                recipient_lists: None,
                 granted: None,
             };
             let request = Request {

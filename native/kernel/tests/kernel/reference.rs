@@ -132,7 +132,7 @@ const ATTRIBUTES: &[(&str, &str, &str)] = &[
     (
         "DestinationFacts",
         "trusted",
-        "True if *every* destination was [named by the user](prompt.md), is in `names` of the template, or is in a trusted and fresh [directory](bundle/directories.md). It says that the recipient is intended or known, not that it may see the data.",
+        "True if *every* destination was [named by the user](prompt.md), is in `names` of the template, or is in a trusted and fresh [recipient list](bundle/recipient_lists.md). It says that the recipient is intended or known, not that it may see the data.",
     ),
     (
         "DestinationFacts",

@@ -173,7 +173,7 @@ const REFUSED: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn each_mistake_is_refused_with_its_place_and_its_mending() {
+fn each_mistake_is_refused_with_its_place_and_its_fix() {
     let mut wrong = Vec::new();
     for (policies, expected) in REFUSED {
         let expected: Vec<String> =

@@ -313,7 +313,7 @@ fn asked(
         subject_proof: None,
         history: Some(HistoryView::new(&NOTHING)),
         literal_key: None,
-        directories: None,
+        recipient_lists: None,
         granted: None,
     };
     let text = ask.arguments.to_string();

@@ -237,7 +237,7 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
         subject_proof: None,
         history: Some(HistoryView::new(&NOTHING)),
         literal_key: None,
-        directories: None,
+        recipient_lists: None,
         granted: None,
     }
 }

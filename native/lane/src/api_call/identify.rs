@@ -392,8 +392,8 @@ mod tests {
 
     use std::collections::{BTreeMap, BTreeSet};
 
-    use authz_kernel::directories::Directories;
     use authz_kernel::plan::Plan;
+    use authz_kernel::recipient_lists::RecipientLists;
     use authz_kernel::source;
 
     use super::*;
@@ -406,7 +406,7 @@ mod tests {
         let model = source::load(&files, &BTreeMap::new()).unwrap();
         let world = OfflineWorld {
             plan: Arc::new(Plan::compile(model, None).unwrap()),
-            directories: Directories::default(),
+            recipient_lists: RecipientLists::default(),
             issuers: BTreeSet::new(),
         };
         OfflineEngine::new(world, Arc::new(SystemClock)).unwrap()

@@ -166,9 +166,9 @@ impl Engine {
                 "the permit is for a system of another audience",
             ));
         }
-        let injection = settings.injections.get(system);
-        check_holder(caller, permit, injection.is_some())?;
-        if injection.is_some_and(|injection| injection.value.is_none()) {
+        let static_secret = settings.static_secrets.get(system);
+        check_holder(caller, permit, static_secret.is_some())?;
+        if static_secret.is_some_and(|static_secret| static_secret.value.is_none()) {
             let message = "the secret that the system is reached with cannot be read";
             return Err(CallRefusal::new(ReasonCode::Unavailable, Step::Judge, message));
         }
@@ -250,7 +250,7 @@ fn form_of(
     caller: &ApiCaller<'_>,
 ) -> Result<CredentialForm, ApiRefusal> {
     let system = system_of(&permit.operation).unwrap_or_default();
-    if settings.injections.contains_key(system) {
+    if settings.static_secrets.contains_key(system) {
         return Ok(CredentialForm::HeaderCredential);
     }
     if let Some(broker) = settings.leases.get(system) {
@@ -405,8 +405,8 @@ fn write_credential(
             (issued.report_until, answer)
         }
         CredentialForm::HeaderCredential => {
-            let injection = json!({"system": system, "lease": id});
-            let answer = json!({"injection": injection, "expires_at": expires_at});
+            let static_secret = json!({"system": system, "lease": id});
+            let answer = json!({"static_secret": static_secret, "expires_at": expires_at});
             (issued.report_until, answer)
         }
     };

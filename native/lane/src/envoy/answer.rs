@@ -113,23 +113,25 @@ fn forward(passage: CallPassage<'_>, names: &[Cow<'_, str>], removed: &Removed) 
         .map(|(principal, name)| (matches!(principal, Principal::Agent { .. }), name.as_ref()));
     let subject = chain.clone().find_map(|(is_agent, name)| (!is_agent).then_some(name));
     let agent = chain.rfind(|(is_agent, _)| *is_agent).map(|(_, name)| name);
-    let injected = judgement.injected();
+    let secret_header = judgement.secret_header();
     // Only a permit gets the secret: `mode` also lets unauthenticated callers through, and they never receive a secret.
     let secret = match passage {
-        CallPassage::Permitted(_) => injected.and_then(|injected| injected.value()),
+        CallPassage::Permitted(_) => secret_header.and_then(|secret_header| secret_header.value()),
         CallPassage::Softened(_) => None,
     };
     let ours =
         [(DECISION_ID, Some(judgement.arrival.id.as_str())), (AGENT, agent), (SUBJECT, subject)];
-    let set = ours.into_iter().chain(injected.map(|injected| (injected.header(), secret)));
+    let set =
+        ours.into_iter().chain(secret_header.map(|secret_header| (secret_header.header(), secret)));
     let headers = set.clone().filter_map(|(name, value)| Some(set_header(name, value?))).collect();
     // Envoy removes last: a name that is set must not be removed. One of ours that is not must be.
     let is_set = |name: &str| set.clone().any(|(known, value)| known == name && value.is_some());
     let is_ours = |name: &str| ours.iter().any(|(known, _)| *known == name);
     let absent = ours.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name);
     let asked = removed.names().filter(|name| !is_ours(name));
-    let of_secret = injected.into_iter().flat_map(|injected| {
-        std::iter::once(injected.header()).chain(injected.twins().iter().map(String::as_str))
+    let of_secret = secret_header.into_iter().flat_map(|secret_header| {
+        std::iter::once(secret_header.header())
+            .chain(secret_header.twins().iter().map(String::as_str))
     });
     let not_set = absent.chain(asked).chain(of_secret).filter(|name| !is_set(name));
     // No permit sets any of these: the configuration refuses secrets under our names.

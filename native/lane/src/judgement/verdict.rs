@@ -247,7 +247,7 @@ pub(crate) fn decision_of(outcome: Outcome, reason: ReasonCode) -> Decision {
         message: "the kernel's message".to_owned(),
         shown_reason: None,
         charges: Vec::new(),
-        excess: Vec::new(),
+        uncleared_labels: Vec::new(),
         sequences: Vec::new(),
         budgets: Vec::new(),
         passage: authz_kernel::history::HistoryChanges::NONE,

@@ -23,7 +23,7 @@ pub struct ReasonRow {
     pub title: ::prost::alloc::string::String,
     /// One sentence that describes the fix.
     #[prost(string, tag = "7")]
-    pub mend: ::prost::alloc::string::String,
+    pub fix: ::prost::alloc::string::String,
 }
 /// Result of a decision that an agent may see. Each (public_code, next_action, retry) has one fixed text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -56,7 +56,7 @@ pub(super) struct Input<'a> {
     labels: &'a [String],
     /// Labels that the destination is not cleared for.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    excess: &'a [String],
+    uncleared_labels: &'a [String],
     /// Rules over the order of events that the call would complete.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     sequences: &'a [String],
@@ -111,7 +111,7 @@ impl<'a> Input<'a> {
             resource,
             destination_class: decision.map_or("", |decision| decision.destination_class.as_str()),
             labels: &judgement.caller.declared_labels,
-            excess: decision.map_or(&[], |decision| decision.excess.as_slice()),
+            uncleared_labels: decision.map_or(&[], |decision| decision.uncleared_labels.as_slice()),
             sequences: decision.map_or(&[], |decision| decision.sequences.as_slice()),
             budgets: decision.map_or(&[], |decision| decision.budgets.as_slice()),
             session: SessionNote::of(judgement),

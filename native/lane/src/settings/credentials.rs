@@ -6,7 +6,7 @@ use authz_kernel::model::Tier;
 use serde::Deserialize;
 
 use super::{Secret, required};
-use crate::error::{EngineError, InjectionError};
+use crate::error::{EngineError, StaticSecretError};
 use crate::header_name::is_name_byte;
 
 /// Settings of task credentials.
@@ -22,7 +22,7 @@ pub struct CredentialSettings {
     /// Proofs of possession (RFC 9449).
     pub dpop: DpopSettings,
     /// Header credential of each system that has one.
-    pub injections: BTreeMap<String, Injection>,
+    pub static_secrets: BTreeMap<String, StaticSecret>,
     /// Broker of each system whose secrets are leased.
     pub leases: BTreeMap<String, String>,
 }
@@ -40,18 +40,18 @@ impl CredentialSettings {
     }
 
     pub(crate) fn check(&self) -> Result<(), EngineError> {
-        for (system, injection) in &self.injections {
-            injection
+        for (system, static_secret) in &self.static_secrets {
+            static_secret
                 .check()
-                .map_err(|source| EngineError::Injection { system: system.clone(), source })?;
+                .map_err(|source| EngineError::StaticSecret { system: system.clone(), source })?;
         }
         Ok(())
     }
 
     /// Systems that the settings name.
     pub(crate) fn systems(&self) -> BTreeSet<&str> {
-        let Self { audiences, injections, leases, .. } = self;
-        let all = audiences.keys().chain(injections.keys()).chain(leases.keys());
+        let Self { audiences, static_secrets, leases, .. } = self;
+        let all = audiences.keys().chain(static_secrets.keys()).chain(leases.keys());
         all.map(String::as_str).collect()
     }
 
@@ -118,7 +118,7 @@ impl Default for DpopSettings {
 /// Header credential: a header that carries the static secret of a system without tokens.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Injection {
+pub struct StaticSecret {
     /// Name of the header, in lower case.
     pub header: String,
     /// Value of the header. `null`: the secret cannot be read, and no request is let through to the system.
@@ -126,7 +126,7 @@ pub struct Injection {
     pub value: Option<Secret>,
 }
 
-impl Injection {
+impl StaticSecret {
     /// Most dashes in the name of a header.
     const DASHES: usize = 6;
     const LONGEST_NAME: usize = 128;
@@ -134,21 +134,21 @@ impl Injection {
 
     // INVARIANT (one header): a line's end in the value would begin another header, and each dash of the name doubles the
     // spellings that are removed from a request.
-    fn check(&self) -> Result<(), InjectionError> {
+    fn check(&self) -> Result<(), StaticSecretError> {
         let name = self.header.as_bytes();
         if name.is_empty()
             || name.len() > Self::LONGEST_NAME
             || !name.iter().all(|byte| is_name_byte(*byte))
         {
-            return Err(InjectionError::Name);
+            return Err(StaticSecretError::Name);
         }
         if name.iter().filter(|byte| matches!(byte, b'-' | b'_')).count() > Self::DASHES {
-            return Err(InjectionError::Dashes);
+            return Err(StaticSecretError::Dashes);
         }
         let is_line = |value: &Secret| {
             (1..=Self::LONGEST_VALUE).contains(&value.0.len())
                 && value.0.bytes().all(|byte| (0x20..0x7f).contains(&byte))
         };
-        if self.value.as_ref().is_none_or(is_line) { Ok(()) } else { Err(InjectionError::Value) }
+        if self.value.as_ref().is_none_or(is_line) { Ok(()) } else { Err(StaticSecretError::Value) }
     }
 }

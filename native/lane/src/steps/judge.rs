@@ -162,7 +162,7 @@ impl<'r> PolicyQuery<'r> {
         let facts = Facts {
             granted: granted.as_deref(),
             history: record.context.recalled.view(),
-            directories: Some(&self.world.directories),
+            recipient_lists: Some(&self.world.recipient_lists),
             ..kernel_facts(
                 &record.arrival,
                 &record.caller.facts,
@@ -206,7 +206,7 @@ impl Engine {
     }
 }
 
-/// The facts of a call as policies read them: those of its caller. History, directories and grants are not recalled.
+/// The facts of a call as policies read them: those of its caller. History, recipient lists and grants are not recalled.
 /// Nothing raises confidence in this version.
 ///
 /// `proved` is what the evidence of the call proves, `task` the task of the chain, and `key` the key of the fingerprints of
@@ -246,7 +246,7 @@ pub(crate) fn kernel_facts<'a>(
         subject_proof: None,
         history: None,
         literal_key: key,
-        directories: None,
+        recipient_lists: None,
         granted: None,
     }
 }

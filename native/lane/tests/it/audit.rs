@@ -227,7 +227,7 @@ fn invented_names_are_not_repeated() {
     assert_eq!(15, records.len());
     assert!(!text.contains(SECRET), "{text}");
     assert!(answers.iter().all(|answer| !answer.contains(SECRET)), "{answers:?}");
-    // What the schema declares is named, for whoever has to mend the request.
+    // What the schema declares is named, for whoever has to fix the request.
     let message = records[14]["result"]["message"].as_str().unwrap();
     assert!(message.contains("`/limit`"), "{message}");
     assert!(named.message.is_empty() || named.message.contains("`/limit`"), "{}", named.message);

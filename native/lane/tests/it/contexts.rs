@@ -35,7 +35,7 @@ const POLICIES: &str = r#"
 @id("web") permit(principal, action in Action::"system:web", resource);
 @id("strangers") forbid(principal, action in [Action::"web.pay", Action::"web.send"], resource)
 when { context.session.labels.contains(Label::"untrusted") };
-@id("out") forbid(principal, action, resource) when { !context.excess.isEmpty() };
+@id("out") forbid(principal, action, resource) when { !context.uncleared_labels.isEmpty() };
 "#;
 const UID: u32 = 4_711;
 

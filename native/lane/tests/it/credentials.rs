@@ -823,11 +823,11 @@ fn lease_of_a_revoked_system() {
 
 /// A secret that no agent may see is given to the enforcer that asked.
 #[test]
-fn injected_instead() {
+fn static_secret_instead() {
     let issuing = Issuing::new();
     issuing.load(
         REQUIRED,
-        &json!({"injections": {"crm": {"header": "x-api-key", "value": "s3cret"}}}),
+        &json!({"static_secrets": {"crm": {"header": "x-api-key", "value": "s3cret"}}}),
     );
     let task = alices(&issuing.served);
     let by = Transport::by("crm");
@@ -836,14 +836,17 @@ fn injected_instead() {
     assert_eq!(Err("ENFORCER_REFUSED"), issuing.issue(&issue_of(&decision, BOT)));
     assert_eq!(Err("ENFORCER_REFUSED"), issuing.issue_by(&Transport::by("dev"), &own));
     // Without it the permit stays, for when it is back.
-    issuing.load(REQUIRED, &json!({"injections": {"crm": {"header": "x-api-key", "value": null}}}));
+    issuing.load(
+        REQUIRED,
+        &json!({"static_secrets": {"crm": {"header": "x-api-key", "value": null}}}),
+    );
     assert_eq!(Err("UNAVAILABLE"), issuing.issue_by(&by, &own));
     issuing.load(
         REQUIRED,
-        &json!({"injections": {"crm": {"header": "x-api-key", "value": "s3cret"}}}),
+        &json!({"static_secrets": {"crm": {"header": "x-api-key", "value": "s3cret"}}}),
     );
     let issued = issuing.issue_by(&by, &own).unwrap();
-    assert_eq!(json!("crm"), issued["injection"]["system"]);
+    assert_eq!(json!("crm"), issued["static_secret"]["system"]);
     assert!(!issued.to_string().contains("s3cret"));
     assert_eq!(Err("USES_EXHAUSTED"), issuing.issue_by(&by, &own));
     assert!(issuing.reservations().pop().unwrap().redeemed);

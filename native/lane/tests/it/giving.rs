@@ -35,7 +35,7 @@ templates:
 const MAIL_POLICIES: &str = r#"
 @id("mail") permit(principal, action in Action::"system:mail", resource);
 @id("posts") permit(principal, action in [Action::"task:post", Action::"task:letter"], resource);
-@id("no-data-out") forbid(principal, action, resource) when { !context.excess.isEmpty() };
+@id("no-data-out") forbid(principal, action, resource) when { !context.uncleared_labels.isEmpty() };
 "#;
 
 fn kept_in(store: &Arc<dyn Store>, world: World, extra: &Value) -> Served {

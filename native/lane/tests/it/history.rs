@@ -213,7 +213,7 @@ classify:
   - {match: hr.find, effects: [read], tier: low, yields: {minimum: [], maximum: [vip]}}
 ";
 const FLOW: &str = r#"@id("mail") permit(principal, action in [Action::"system:mail", Action::"system:hr"], resource);
-@id("no-data-out") forbid(principal, action, resource) when { !context.excess.isEmpty() };
+@id("no-data-out") forbid(principal, action, resource) when { !context.uncleared_labels.isEmpty() };
 @id("staff-starts") permit(principal in Role::"staff", action == Action::"task:desk", resource);
 @id("bots-start") permit(principal in Role::"bot", action == Action::"task:desk", resource);"#;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use authz_kernel::directories::Directories;
+use authz_kernel::recipient_lists::RecipientLists;
 use authz_kernel::task::AgentName;
 use authz_lane::SystemClock;
 use authz_lane::offline::{OfflineEngine, OfflineWorld, StatedCaller, StatedSubject};
@@ -16,7 +16,7 @@ use crate::support::*;
 fn offline() -> OfflineEngine {
     let world = OfflineWorld {
         plan: plan(&[]),
-        directories: Directories::default(),
+        recipient_lists: RecipientLists::default(),
         issuers: BTreeSet::from(["corp".to_owned()]),
     };
     OfflineEngine::new(world, Arc::new(SystemClock)).unwrap()

@@ -269,7 +269,7 @@ pub fn settings(audit: &std::path::Path, extra: &Value) -> Settings {
 /// JSON of settings of credentials.
 pub fn credentials_json(changes: &Value) -> String {
     let mut settings = json!({
-        "issuer": "https://authz.example", "audiences": {}, "injections": {}, "leases": {},
+        "issuer": "https://authz.example", "audiences": {}, "static_secrets": {}, "leases": {},
         "lifetime": {"low": 900, "standard": 300, "high": 120, "critical": 60},
         "dpop": {"window": 60, "max_proofs_per_key": 4_096, "require_nonce": false},
     });
@@ -333,7 +333,7 @@ pub fn world() -> World {
         listeners: listeners_of(&listeners),
         peers: Vec::new(),
         credentials: None,
-        directories: BTreeMap::new(),
+        recipient_lists: BTreeMap::new(),
         fetched: BTreeMap::new(),
     }
 }

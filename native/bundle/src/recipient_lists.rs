@@ -1,6 +1,6 @@
-//! Directories: destinations that another party lists, for example customers, colleagues or payees.
+//! RecipientLists: destinations that another party lists, for example customers, colleagues or payees.
 //!
-//! The entries of a directory count while the directory is fresh. If a directory is stale or was never read, Authz stops
+//! The entries of a recipient list count while the recipient list is fresh. If a recipient list is stale or was never read, Authz stops
 //! treating its entries as trusted. It evaluates each destination both as listed and as not listed, and the stricter result
 //! wins.
 
@@ -12,13 +12,13 @@ use authz_base::time::Time;
 use sha2::{Digest, Sha256};
 
 use crate::canonical::canonical;
-use crate::model::{DestinationKind, DirectoryRule, DirectorySource, Model};
+use crate::model::{DestinationKind, Model, RecipientListRule, RecipientListSource};
 
-/// Directories of a bundle.
-pub const MAX_DIRECTORIES: usize = 32;
-/// Entries of one directory.
+/// Recipient lists of a bundle.
+pub const MAX_RECIPIENT_LISTS: usize = 32;
+/// Entries of one recipient list.
 pub const MAX_ENTRIES: usize = 1_000_000;
-/// Bytes of one directory.
+/// Bytes of one recipient list.
 pub const MAX_BYTES: usize = 64 << 20;
 /// Bytes of one entry.
 const LONGEST: usize = 4_096;
@@ -27,31 +27,31 @@ const DIGEST_BYTES: usize = 16;
 
 type EntryDigest = [u8; DIGEST_BYTES];
 
-/// Entries of a directory. Only their digests are kept, so the memory of the process does not show the entries.
+/// Entries of a recipient list. Only their digests are kept, so the memory of the process does not show the entries.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct DirectoryEntries {
+pub struct RecipientListEntries {
     // INVARIANT (sorted): in ascending order, each once.
     digests: Box<[EntryDigest]>,
     count: usize,
     odd: usize,
 }
 
-impl fmt::Debug for DirectoryEntries {
+impl fmt::Debug for RecipientListEntries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DirectoryEntries").field("count", &self.count).finish_non_exhaustive()
+        f.debug_struct("RecipientListEntries").field("count", &self.count).finish_non_exhaustive()
     }
 }
 
-/// A directory that cannot be read.
+/// A recipient list that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DirectoryError {
+pub struct RecipientListError {
     /// The defect; never holds an entry.
     pub what: String,
     /// The line, from 1; 0: the whole file.
     pub line: usize,
 }
 
-impl fmt::Display for DirectoryError {
+impl fmt::Display for RecipientListError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
             0 => f.write_str(&self.what),
@@ -60,17 +60,17 @@ impl fmt::Display for DirectoryError {
     }
 }
 
-impl std::error::Error for DirectoryError {}
+impl std::error::Error for RecipientListError {}
 
-impl DirectoryEntries {
-    /// Reads a directory.
+impl RecipientListEntries {
+    /// Reads a recipient list.
     ///
     /// `column`: column of a CSV file (RFC 4180, commas, with a header). Default: each line is an entry.
     ///
     /// # Errors
-    /// Some part of the directory cannot be read; then no entry counts.
-    pub fn read(bytes: &[u8], column: Option<&str>) -> Result<Self, DirectoryError> {
-        let whole = |what: String| DirectoryError { what, line: 0 };
+    /// Some part of the recipient list cannot be read; then no entry counts.
+    pub fn read(bytes: &[u8], column: Option<&str>) -> Result<Self, RecipientListError> {
+        let whole = |what: String| RecipientListError { what, line: 0 };
         if bytes.len() > MAX_BYTES {
             return Err(whole(format!("it is larger than {} MiB", MAX_BYTES >> 20)));
         }
@@ -96,7 +96,7 @@ impl DirectoryEntries {
         self.count
     }
 
-    /// Whether the directory has no entries.
+    /// Whether the recipient list has no entries.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.count == 0
@@ -121,13 +121,16 @@ struct EntryCollector {
 }
 
 impl EntryCollector {
-    fn take(&mut self, raw: &str, line: usize) -> Result<(), DirectoryError> {
+    fn take(&mut self, raw: &str, line: usize) -> Result<(), RecipientListError> {
         let raw = raw.trim();
         if raw.is_empty() {
             return Ok(());
         }
         if self.count >= MAX_ENTRIES {
-            return Err(DirectoryError { what: format!("more than {MAX_ENTRIES} entries"), line });
+            return Err(RecipientListError {
+                what: format!("more than {MAX_ENTRIES} entries"),
+                line,
+            });
         }
         self.count = self.count.saturating_add(1);
         let before = self.digests.len();
@@ -181,27 +184,36 @@ fn digest(kind: DestinationKind, canonical: &str) -> EntryDigest {
 }
 
 /// Takes one column of a CSV file.
-fn csv(text: &str, column: &str, found: &mut EntryCollector) -> Result<(), DirectoryError> {
+fn csv(text: &str, column: &str, found: &mut EntryCollector) -> Result<(), RecipientListError> {
     let mut rows = Rows { rest: text, line: 1 };
     let Some((_, header)) = rows.next_row()? else {
-        return Err(DirectoryError { what: "it is empty, and has no header".to_owned(), line: 0 });
+        return Err(RecipientListError {
+            what: "it is empty, and has no header".to_owned(),
+            line: 0,
+        });
     };
     let mut places = header.iter().enumerate().filter(|(_, name)| name.trim() == column);
     let (place, twice) = (places.next().map(|(place, _)| place), places.next().is_some());
     let place = match place {
         Some(place) if !twice => place,
         Some(_) => {
-            return Err(DirectoryError { what: format!("it has two columns `{column}`"), line: 1 });
+            return Err(RecipientListError {
+                what: format!("it has two columns `{column}`"),
+                line: 1,
+            });
         }
         None => {
-            return Err(DirectoryError { what: format!("it has no column `{column}`"), line: 1 });
+            return Err(RecipientListError {
+                what: format!("it has no column `{column}`"),
+                line: 1,
+            });
         }
     };
     let width = header.len();
     while let Some((line, row)) = rows.next_row()? {
         if row.len() != width {
             let what = format!("{} fields, where the header has {width}", row.len());
-            return Err(DirectoryError { what, line });
+            return Err(RecipientListError { what, line });
         }
         found.take(row.get(place).map_or("", String::as_str), line)?;
     }
@@ -219,7 +231,7 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     /// The next row, and the line that it begins at.
-    fn next_row(&mut self) -> Result<Option<(usize, Vec<String>)>, DirectoryError> {
+    fn next_row(&mut self) -> Result<Option<(usize, Vec<String>)>, RecipientListError> {
         while let Some(rest) =
             self.rest.strip_prefix("\r\n").or_else(|| self.rest.strip_prefix('\n'))
         {
@@ -233,7 +245,7 @@ impl Rows<'_> {
         loop {
             if row.len() >= WIDEST {
                 let what = format!("more than {WIDEST} fields");
-                return Err(DirectoryError { what, line: begin });
+                return Err(RecipientListError { what, line: begin });
             }
             let (field, goes_on) = self.field()?;
             row.push(field);
@@ -244,7 +256,7 @@ impl Rows<'_> {
     }
 
     /// The next field, and whether another follows in the row.
-    fn field(&mut self) -> Result<(String, bool), DirectoryError> {
+    fn field(&mut self) -> Result<(String, bool), RecipientListError> {
         let mut field = String::new();
         if let Some(rest) = self.rest.strip_prefix('"') {
             self.rest = rest;
@@ -252,7 +264,7 @@ impl Rows<'_> {
             loop {
                 let Some((part, rest)) = self.rest.split_once('"') else {
                     let what = "a quotation mark that is never closed".to_owned();
-                    return Err(DirectoryError { what, line: begin });
+                    return Err(RecipientListError { what, line: begin });
                 };
                 self.line = self.line.saturating_add(part.matches('\n').count());
                 field.push_str(part);
@@ -269,7 +281,7 @@ impl Rows<'_> {
             if part.contains('"') {
                 let what =
                     "a quotation mark within a field that does not begin with one".to_owned();
-                return Err(DirectoryError { what, line: self.line });
+                return Err(RecipientListError { what, line: self.line });
             }
             field.push_str(part);
         }
@@ -286,59 +298,59 @@ impl Rows<'_> {
             None if self.rest.is_empty() || self.rest == "\r" => self.rest = "",
             None => {
                 let what = "something stands after a closed quotation mark".to_owned();
-                return Err(DirectoryError { what, line: self.line });
+                return Err(RecipientListError { what, line: self.line });
             }
         }
         Ok((field, false))
     }
 }
 
-/// State of one directory.
+/// State of one recipient list.
 #[derive(Clone, Debug)]
-pub struct DirectoryState {
+pub struct RecipientListState {
     /// Its entries.
-    pub entries: Arc<DirectoryEntries>,
+    pub entries: Arc<RecipientListEntries>,
     /// Time from which it is stale. `None`: never.
     pub fresh_until: Option<Time>,
 }
 
-/// The directories whose state is known, by name.
+/// The recipient lists whose state is known, by name.
 #[derive(Clone, Debug, Default)]
-pub struct Directories(BTreeMap<String, DirectoryState>);
+pub struct RecipientLists(BTreeMap<String, RecipientListState>);
 
-impl Directories {
-    /// Directories in these states.
+impl RecipientLists {
+    /// Recipient lists in these states.
     #[must_use]
-    pub const fn new(known: BTreeMap<String, DirectoryState>) -> Self {
+    pub const fn new(known: BTreeMap<String, RecipientListState>) -> Self {
         Self(known)
     }
 
-    /// The directories that are files of the bundle, all of them fresh. The state of the other directories is unknown.
+    /// The recipient lists that are files of the bundle, all of them fresh. The state of the other recipient lists is unknown.
     #[must_use]
-    pub fn of_files(files: &BTreeMap<String, Arc<DirectoryEntries>>) -> Self {
-        let fresh = |(name, entries): (&String, &Arc<DirectoryEntries>)| {
-            let state = DirectoryState { entries: Arc::clone(entries), fresh_until: None };
+    pub fn of_files(files: &BTreeMap<String, Arc<RecipientListEntries>>) -> Self {
+        let fresh = |(name, entries): (&String, &Arc<RecipientListEntries>)| {
+            let state = RecipientListState { entries: Arc::clone(entries), fresh_until: None };
             (name.clone(), state)
         };
         Self(files.iter().map(fresh).collect())
     }
 
-    /// The directories of a bundle at their age.
+    /// The recipient lists of a bundle at their age.
     ///
-    /// * `files`: entries of the directories that are files of the bundle, by name.
-    /// * `fetched`: entries of the directories that were fetched, by name. The state of a directory in neither is unknown.
-    /// * `as_of`: time of each directory that can become stale. A directory without a time is stale.
+    /// * `files`: entries of the recipient lists that are files of the bundle, by name.
+    /// * `fetched`: entries of the recipient lists that were fetched, by name. The state of a recipient list in neither is unknown.
+    /// * `as_of`: time of each recipient list that can become stale. A recipient list without a time is stale.
     #[must_use]
     pub fn aged(
         model: &Model,
-        files: &BTreeMap<String, Arc<DirectoryEntries>>,
-        fetched: &BTreeMap<String, Arc<DirectoryEntries>>,
+        files: &BTreeMap<String, Arc<RecipientListEntries>>,
+        fetched: &BTreeMap<String, Arc<RecipientListEntries>>,
         as_of: &BTreeMap<String, Time>,
     ) -> Self {
-        let state = |(name, rule): (&String, &DirectoryRule)| {
+        let state = |(name, rule): (&String, &RecipientListRule)| {
             let entries = match &rule.from {
-                DirectorySource::File(_) => files.get(name)?,
-                DirectorySource::Url(_) => fetched.get(name)?,
+                RecipientListSource::File(_) => files.get(name)?,
+                RecipientListSource::Url(_) => fetched.get(name)?,
             };
             let fresh_until = match rule.max_age {
                 None => None,
@@ -347,65 +359,66 @@ impl Directories {
                     Some(Time(as_of.get(name)?.0.saturating_add(age)))
                 }
             };
-            Some((name.clone(), DirectoryState { entries: Arc::clone(entries), fresh_until }))
+            Some((name.clone(), RecipientListState { entries: Arc::clone(entries), fresh_until }))
         };
-        Self(model.directories.iter().filter_map(state).collect())
+        Self(model.recipient_lists.iter().filter_map(state).collect())
     }
 
-    /// Replaces the state of one directory. `None`: its state is unknown.
-    pub fn set(&mut self, name: &str, state: Option<DirectoryState>) {
+    /// Replaces the state of one recipient list. `None`: its state is unknown.
+    pub fn set(&mut self, name: &str, state: Option<RecipientListState>) {
         match state {
             Some(state) => self.0.insert(name.to_owned(), state),
             None => self.0.remove(name),
         };
     }
 
-    fn fresh(&self, name: &str, now: Time) -> Option<&DirectoryEntries> {
+    fn fresh(&self, name: &str, now: Time) -> Option<&RecipientListEntries> {
         let state = self.0.get(name)?;
         state.fresh_until.is_none_or(|until| now < until).then_some(&*state.entries)
     }
 }
 
-/// Answer of a directory about one destination.
+/// Answer of a recipient list about one destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DirectoryAnswer {
-    /// The directory lists the destination.
+pub enum RecipientListAnswer {
+    /// The recipient list lists the destination.
     Listed,
-    /// The directory does not list it.
+    /// The recipient list does not list it.
     NotListed,
-    /// The entries of the directory are unknown, or too old.
+    /// The entries of the recipient list are unknown, or too old.
     Stale,
 }
 
 /// A question about one destination.
 #[derive(Clone, Copy)]
-pub struct DirectoryQuery<'a> {
-    directories: Option<&'a Directories>,
+pub struct RecipientListQuery<'a> {
+    recipient_lists: Option<&'a RecipientLists>,
     digest: EntryDigest,
     now: Time,
 }
 
-impl<'a> DirectoryQuery<'a> {
+impl<'a> RecipientListQuery<'a> {
     /// A question about a destination in the canonical form of its kind.
     ///
-    /// `directories`: `None` if the state of no directory is known.
+    /// `recipient_lists`: `None` if the state of no recipient list is known.
     #[must_use]
     pub fn new(
-        directories: Option<&'a Directories>,
+        recipient_lists: Option<&'a RecipientLists>,
         kind: DestinationKind,
         canonical: &str,
         now: Time,
     ) -> Self {
-        Self { directories, digest: digest(kind, canonical), now }
+        Self { recipient_lists, digest: digest(kind, canonical), now }
     }
 
-    /// Asks one directory, by name.
+    /// Asks one recipient list, by name.
     #[must_use]
-    pub fn ask(&self, name: &str) -> DirectoryAnswer {
-        match self.directories.and_then(|directories| directories.fresh(name, self.now)) {
-            None => DirectoryAnswer::Stale,
-            Some(entries) if entries.contains(&self.digest) => DirectoryAnswer::Listed,
-            Some(_) => DirectoryAnswer::NotListed,
+    pub fn ask(&self, name: &str) -> RecipientListAnswer {
+        match self.recipient_lists.and_then(|recipient_lists| recipient_lists.fresh(name, self.now))
+        {
+            None => RecipientListAnswer::Stale,
+            Some(entries) if entries.contains(&self.digest) => RecipientListAnswer::Listed,
+            Some(_) => RecipientListAnswer::NotListed,
         }
     }
 }
@@ -415,7 +428,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    fn holds(entries: &DirectoryEntries, kind: DestinationKind, raw: &str) -> bool {
+    fn holds(entries: &RecipientListEntries, kind: DestinationKind, raw: &str) -> bool {
         entries.contains(&digest(kind, &canonical(kind, raw).unwrap().text))
     }
 
@@ -424,7 +437,7 @@ mod tests {
         let text = "\u{feff} Bob@ACME.example \r\n\nhttps://Pay.acme.example/in?x\nshop.example\n\
                     gb82 west 1234 5698 7654 32\nacct-7\n/exports/a\n@channel\n\
                     Bob <bob@evil.example>\n";
-        let entries = DirectoryEntries::read(text.as_bytes(), None).unwrap();
+        let entries = RecipientListEntries::read(text.as_bytes(), None).unwrap();
         assert_eq!((8, 1), (entries.len(), entries.odd()));
         for (kind, raw) in [
             (DestinationKind::Email, "bob@acme.example"),
@@ -454,12 +467,12 @@ mod tests {
     #[test]
     fn a_column_is_read_as_rfc_4180_says() {
         let text = "name,\"email\",note\r\n\"A, \"\"B\"\"\nC\",a@x.example,\"\"\n\n,\"b@x.example\",x\r\n,,\nz,c@x.example,\r";
-        let entries = DirectoryEntries::read(text.as_bytes(), Some("email")).unwrap();
+        let entries = RecipientListEntries::read(text.as_bytes(), Some("email")).unwrap();
         assert_eq!((3, 0), (entries.len(), entries.odd()));
         for raw in ["a@x.example", "b@x.example", "c@x.example"] {
             assert!(holds(&entries, DestinationKind::Email, raw), "{raw}");
         }
-        assert_eq!(0, DirectoryEntries::read(b"email", Some("email")).unwrap().len());
+        assert_eq!(0, RecipientListEntries::read(b"email", Some("email")).unwrap().len());
     }
 
     #[test]
@@ -476,31 +489,31 @@ mod tests {
             ("email\na\"b\"", Some("email"), 2, "within a field"),
             (&many, None, MAX_ENTRIES + 1, "more than 1000000 entries"),
         ] {
-            let defect = DirectoryEntries::read(text.as_bytes(), column).unwrap_err();
+            let defect = RecipientListEntries::read(text.as_bytes(), column).unwrap_err();
             assert_eq!(line, defect.line, "{defect}");
             assert!(defect.what.contains(what), "{defect}");
         }
-        assert!(DirectoryEntries::read(b"a\xff", None).unwrap_err().what.contains("UTF-8"));
+        assert!(RecipientListEntries::read(b"a\xff", None).unwrap_err().what.contains("UTF-8"));
     }
 
     #[test]
     fn what_is_too_old_or_unknown_says_nothing() {
-        let entries = Arc::new(DirectoryEntries::read(b"a@x.example", None).unwrap());
-        let known = |fresh_until| DirectoryState { entries: Arc::clone(&entries), fresh_until };
+        let entries = Arc::new(RecipientListEntries::read(b"a@x.example", None).unwrap());
+        let known = |fresh_until| RecipientListState { entries: Arc::clone(&entries), fresh_until };
         let all = BTreeMap::from([
             ("old".to_owned(), known(Some(Time(10)))),
             ("kept".to_owned(), known(None)),
         ]);
-        let all = Directories::new(all);
+        let all = RecipientLists::new(all);
         let ask = |raw: &str, name: &str, now| {
-            DirectoryQuery::new(Some(&all), DestinationKind::Email, raw, Time(now)).ask(name)
+            RecipientListQuery::new(Some(&all), DestinationKind::Email, raw, Time(now)).ask(name)
         };
-        assert_eq!(DirectoryAnswer::Listed, ask("a@x.example", "old", 9));
-        assert_eq!(DirectoryAnswer::Stale, ask("a@x.example", "old", 10));
-        assert_eq!(DirectoryAnswer::Listed, ask("a@x.example", "kept", i64::MAX));
-        assert_eq!(DirectoryAnswer::NotListed, ask("b@x.example", "kept", 0));
-        assert_eq!(DirectoryAnswer::Stale, ask("a@x.example", "other", 0));
-        let nothing = DirectoryQuery::new(None, DestinationKind::Email, "a@x.example", Time(0));
-        assert_eq!(DirectoryAnswer::Stale, nothing.ask("kept"));
+        assert_eq!(RecipientListAnswer::Listed, ask("a@x.example", "old", 9));
+        assert_eq!(RecipientListAnswer::Stale, ask("a@x.example", "old", 10));
+        assert_eq!(RecipientListAnswer::Listed, ask("a@x.example", "kept", i64::MAX));
+        assert_eq!(RecipientListAnswer::NotListed, ask("b@x.example", "kept", 0));
+        assert_eq!(RecipientListAnswer::Stale, ask("a@x.example", "other", 0));
+        let nothing = RecipientListQuery::new(None, DestinationKind::Email, "a@x.example", Time(0));
+        assert_eq!(RecipientListAnswer::Stale, nothing.ask("kept"));
     }
 }

@@ -1,16 +1,16 @@
-//! Directories of a bundle: unused ones, and a summary for people.
+//! Recipient lists of a bundle: unused ones, and a summary for people.
 
 use authz_bundle::bundle::Bundle;
 use serde::Serialize;
 
 use crate::diagnostic::Diagnostics;
-use crate::model::{DirectorySource, Model};
+use crate::model::{Model, RecipientListSource};
 use crate::policy::Placed;
 use crate::schema::Key;
 
-pub use authz_bundle::directories::*;
+pub use authz_bundle::recipient_lists::*;
 
-/// Warns about directories that change no decision.
+/// Warns about recipient lists that change no decision.
 pub(crate) fn check(model: &Model, policies: &[Placed], diagnostics: &mut Diagnostics) {
     // After an error, the warning would only distract.
     if diagnostics.has_errors() {
@@ -18,21 +18,22 @@ pub(crate) fn check(model: &Model, policies: &[Placed], diagnostics: &mut Diagno
     }
     let mut readings = policies.iter().map(|placed| &placed.policy.reading);
     let is_trust_read = readings.any(|reading| reading.keys.contains(Key::Destination));
-    for (name, rule) in &model.directories {
-        let is_class = model.destinations.values().any(|class| class.directories.contains(name));
+    for (name, rule) in &model.recipient_lists {
+        let is_class =
+            model.destinations.values().any(|class| class.recipient_lists.contains(name));
         if !(is_class || rule.trusted && is_trust_read) {
             diagnostics.warning(
                 &rule.at,
-                format!("nothing reads the directory `{name}`: it changes no decision"),
+                format!("nothing reads the recipient list `{name}`: it changes no decision"),
                 "Name it in `destinations`, let a policy read `context.destination.trusted`, or remove it.",
             );
         }
     }
 }
 
-/// A directory of a bundle, as shown to people.
+/// A recipient list of a bundle, as shown to people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct DirectorySummary<'a> {
+pub struct RecipientListSummary<'a> {
     /// Its name.
     name: &'a str,
     /// Its file in the bundle. `None`: the server fetches it.
@@ -49,16 +50,16 @@ pub struct DirectorySummary<'a> {
     trusted: bool,
 }
 
-impl<'a> DirectorySummary<'a> {
-    /// The directories of a bundle, by name.
+impl<'a> RecipientListSummary<'a> {
+    /// The recipient lists of a bundle, by name.
     pub(crate) fn all(bundle: &'a Bundle) -> impl Iterator<Item = Self> {
-        let files = &bundle.tables().directories;
-        bundle.model().directories.iter().map(|(name, rule)| {
+        let files = &bundle.tables().recipient_lists;
+        bundle.model().recipient_lists.iter().map(|(name, rule)| {
             let (file, url) = match &rule.from {
-                DirectorySource::File(file) => (Some(&**file), None),
-                DirectorySource::Url(url) => (None, Some(&**url)),
+                RecipientListSource::File(file) => (Some(&**file), None),
+                RecipientListSource::Url(url) => (None, Some(&**url)),
             };
-            DirectorySummary {
+            RecipientListSummary {
                 name,
                 file,
                 url,

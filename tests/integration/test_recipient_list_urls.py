@@ -1,4 +1,4 @@
-"""Directories that a bundle names by URL, fetched by a real server from a real web server."""
+"""Recipient lists that a bundle names by URL, fetched by a real server from a real web server."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +38,8 @@ class Scene:
         assert reason_name(read) == "PERMITTED"
 
     def stands(self) -> dict[str, Any]:
-        """How the directory stands, as readiness tells it."""
-        listed = self.server.readiness()["directories"]
+        """How the recipient list stands, as readiness tells it."""
+        listed = self.server.readiness()["recipient_lists"]
         found: dict[str, Any] = next(one for one in listed if one["name"] == "customers")
         return found
 
@@ -55,7 +55,7 @@ def scene(
     running, ca_file = web
     running.answers[PATH] = Answer(CUSTOMERS)
     changes = {
-        "directories": {"ca_file": str(ca_file), "refresh": QUICK, **settings},
+        "recipient_lists": {"ca_file": str(ca_file), "refresh": QUICK, **settings},
         "vars": {"trust_domain": DOMAIN, "people": running.url()},
     }
     place = layout(folder, authority, "history", changes)
@@ -73,7 +73,7 @@ def test_who_is_in_it_is_fetched_again_and_again(
     """A change counts; what is bad or cannot be had leaves the one before, until that is too old."""
     made = scene(web, authority, tmp_path / "node", allow_private=True)
     with made.server as server:
-        eventually(lambda: made.stands()["fresh"], what="the directory is fetched")
+        eventually(lambda: made.stands()["fresh"], what="the recipient list is fetched")
         assert made.stands() | {"age_seconds": 0} == {
             "name": "customers",
             "from": made.web.url("/customers.csv"),
@@ -97,15 +97,15 @@ def test_who_is_in_it_is_fetched_again_and_again(
         made.web.answers[PATH] = Answer("email\nmallory@evil.example,x\n")
         eventually(lambda: "2 fields" in made.stands()["error"], what="half of a row is refused")
         assert made.sends("eve@customer.example") == "PERMITTED", "the one before counts"
-        assert server.metric("authz_directory_refresh_total", result="refused") > 0
-        assert server.metric("authz_directory_fresh", directory="customers") == 1
-        assert "the directory `customers` was not refreshed (" in made.problems()
+        assert server.metric("authz_recipient_list_refresh_total", result="refused") > 0
+        assert server.metric("authz_recipient_list_fresh", recipient_list="customers") == 1
+        assert "the recipient list `customers` was not refreshed (" in made.problems()
 
         made.web.answers[PATH] = Answer("nothing", 302, {"location": made.web.url("/elsewhere")})
         eventually(lambda: not made.stands()["fresh"], what="it is too old")
         for lane in LANES:
             assert made.sends("eve@customer.example", lane) == "APPROVAL_REQUIRED"
-        assert "the directory `customers` is too old, and trusts nothing" in made.problems()
+        assert "the recipient list `customers` is too old, and trusts nothing" in made.problems()
         assert server.http("/readyz")[0] == 200
         assert "/elsewhere" not in made.web.asked
 

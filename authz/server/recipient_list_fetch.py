@@ -1,4 +1,4 @@
-"""Fetches the directories that the bundle names by URL, and keeps them fresh.
+"""Fetches the recipient lists that the bundle names by URL, and keeps them fresh.
 
 The bundle names the URLs; the configuration limits the addresses that may be asked.
 """
@@ -7,11 +7,11 @@ import hashlib
 import ipaddress
 from typing import Final
 
-from authz.config import Directories as Settings
+from authz.config import RecipientLists as Settings
 from authz.config import Refresh
 from authz.config.urls import shown
-from authz.engine import DirectoryEntries, Plan
-from authz.model import Directory
+from authz.engine import Plan, RecipientListEntries
+from authz.model import RecipientList
 from authz.server.runtime_state import RuntimeState
 from authz.telemetry import Logger
 from authz.trust import (
@@ -27,24 +27,24 @@ from authz.trust import (
     WebVerifier,
 )
 
-__all__ = ["DirectoryFetcher"]
+__all__ = ["RecipientListFetcher"]
 
 _MAX_BYTES: Final = 64 << 20
 _THREADS: Final = 2
 _WORDS: Final = RefreshEvents(
-    "a directory was fetched",
-    "a directory was not fetched",
-    "a directory is too old and was dropped: its entries are not trusted",
-    "a directory is too old and could not be dropped",
+    "a recipient list was fetched",
+    "a recipient list was not fetched",
+    "a recipient list is too old and was dropped: its entries are not trusted",
+    "a recipient list is too old and could not be dropped",
 )
 
 
-class DirectoryFetcher:
-    """Fetches the directories of the bundle that serves.
+class RecipientListFetcher:
+    """Fetches the recipient lists of the bundle that serves.
 
     Args:
         settings: Addresses that may be asked, and how often.
-        runtime: Receives fetched directories.
+        runtime: Receives fetched recipient lists.
         get: Fetches a document.
         log: Receives the result of each fetch.
     """
@@ -55,7 +55,7 @@ class DirectoryFetcher:
         self._settings = settings
         self._runtime = runtime
         self._get = get
-        self._directories: dict[SourceKey, Directory] = {}
+        self._recipient_lists: dict[SourceKey, RecipientList] = {}
         self._refresher = Refresher((), self, log, words=_WORDS, threads=_THREADS)
         runtime.follow(self._follow)
 
@@ -68,21 +68,23 @@ class DirectoryFetcher:
         self._refresher.close()
 
     def statuses(self) -> dict[str, SourceStatus]:
-        """Return the status of each directory that is fetched, by name."""
+        """Return the status of each recipient list that is fetched, by name."""
         return {status.key.name: status for status in self._refresher.statuses()}
 
     def _follow(self, plan: Plan) -> None:
-        directories = {
-            _key(directory): directory for directory in plan.directories if directory.url
+        recipient_lists = {
+            _key(recipient_list): recipient_list
+            for recipient_list in plan.recipient_lists
+            if recipient_list.url
         }
-        self._directories = directories
-        self._refresher.replace([self._source(*item) for item in directories.items()])
+        self._recipient_lists = recipient_lists
+        self._refresher.replace([self._source(*item) for item in recipient_lists.items()])
 
-    def _source(self, key: SourceKey, directory: Directory) -> RemoteSource:
+    def _source(self, key: SourceKey, recipient_list: RecipientList) -> RemoteSource:
         settings = self._settings
         networks = tuple(ipaddress.ip_network(network) for network in settings.allow_networks)
         request = FetchRequest(
-            directory.url,
+            recipient_list.url,
             Reach(private=settings.allow_private, networks=networks),
             WebVerifier(settings.ca_file),
             settings.refresh.timeout,
@@ -93,11 +95,11 @@ class DirectoryFetcher:
         def fetch(_: object) -> Document:
             return self._get(request)
 
-        return RemoteSource(key, shown(directory.url), self._refresh(directory), fetch)
+        return RemoteSource(key, shown(recipient_list.url), self._refresh(recipient_list), fetch)
 
-    def _refresh(self, directory: Directory) -> Refresh:
-        bounds, age = self._settings.refresh, directory.max_age or 0.0
-        # Fetched only once in `max_age`, a directory would be stale for a while after each failure.
+    def _refresh(self, recipient_list: RecipientList) -> Refresh:
+        bounds, age = self._settings.refresh, recipient_list.max_age or 0.0
+        # Fetched only once in `max_age`, a recipient list would be stale for a while after each failure.
         longest = max(bounds.min, min(bounds.max, age / 2))
         return Refresh.model_construct(
             min=bounds.min, max=longest, max_staleness=age, timeout=bounds.timeout
@@ -109,30 +111,32 @@ class DirectoryFetcher:
         """Return `None`: fetched documents are not kept."""
 
     def renew(self, key: SourceKey, document: str) -> bool:
-        """Replace the entries of a directory by those of a fetched document; return whether they changed.
+        """Replace the entries of a recipient list by those of a fetched document; return whether they changed.
 
         Raises:
             BundleError: One entry is not valid. The entries before stay in use.
         """
-        directory = self._directories.get(key)
-        if directory is None:
+        recipient_list = self._recipient_lists.get(key)
+        if recipient_list is None:
             return False
         digest = hashlib.sha256(document.encode()).digest()
-        before = self._runtime.snapshot.fetched.get(directory.name)
-        if before is not None and before.is_of(directory) and before.digest == digest:
+        before = self._runtime.snapshot.fetched.get(recipient_list.name)
+        if before is not None and before.is_of(recipient_list) and before.digest == digest:
             entries = before.entries
         else:
-            entries = DirectoryEntries.read(document, directory.column)
-        return self._runtime.put_directory(directory, digest, entries)
+            entries = RecipientListEntries.read(document, recipient_list.column)
+        return self._runtime.put_recipient_list(recipient_list, digest, entries)
 
     def drop(self, key: SourceKey) -> None:
-        """Remove the entries of a directory."""
-        directory = self._directories.get(key)
-        if directory is not None:
-            self._runtime.drop_directory(directory)
+        """Remove the entries of a recipient list."""
+        recipient_list = self._recipient_lists.get(key)
+        if recipient_list is not None:
+            self._runtime.drop_recipient_list(recipient_list)
 
 
-def _key(directory: Directory) -> SourceKey:
+def _key(recipient_list: RecipientList) -> SourceKey:
     return SourceKey(
-        "directory", directory.name, f"{directory.max_age} {directory.column} {directory.url}"
+        "recipient_list",
+        recipient_list.name,
+        f"{recipient_list.max_age} {recipient_list.column} {recipient_list.url}",
     )

@@ -1,35 +1,35 @@
-//! Reads `directories`: destinations that another party lists.
+//! Reads `recipient_lists`: destinations that another party lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::build::{ModelBuilder, duration};
-use super::types::DirectoryEntry;
+use super::types::RecipientListEntry;
 use super::yaml::{At, Entries, Many, Mark};
 use crate::canonical::canonical;
 use crate::diagnostic::{clip, unknown};
-use crate::directories::{DirectoryEntries, MAX_DIRECTORIES};
 use crate::ids;
-use crate::model::{DestinationKind, DirectoryRule, DirectorySource};
+use crate::model::{DestinationKind, RecipientListRule, RecipientListSource};
+use crate::recipient_lists::{MAX_RECIPIENT_LISTS, RecipientListEntries};
 
 /// Bytes of a column's name.
 const LONGEST_COLUMN: usize = 256;
 /// Bytes of a URL.
 const LONGEST_URL: usize = 2_048;
 
-/// Takes over `directories`.
+/// Takes over `recipient_lists`.
 ///
 /// `files`: the files of the bundle, by path.
 pub(super) fn apply(
     build: &mut ModelBuilder<'_>,
     file: &str,
-    said: &Entries<DirectoryEntry>,
+    said: &Entries<RecipientListEntry>,
     files: &BTreeMap<String, Vec<u8>>,
 ) {
     for (name, entry) in &said.0 {
-        let Some(at) = build.declare(file, "directory", name, ids::refuse) else { continue };
-        if build.model.directories.len() >= MAX_DIRECTORIES {
-            let what = format!("more than {MAX_DIRECTORIES} directories");
+        let Some(at) = build.declare(file, "recipient list", name, ids::refuse) else { continue };
+        if build.model.recipient_lists.len() >= MAX_RECIPIENT_LISTS {
+            let what = format!("more than {MAX_RECIPIENT_LISTS} recipient lists");
             return build.found.error(&at, what, "Join some of them.");
         }
         let column = entry.column.as_ref().and_then(|column| {
@@ -52,12 +52,12 @@ pub(super) fn apply(
             (Some(path), None) => build.listed(file, name, path, column, files),
             (None, Some(url)) => build.fetched(file, name, url, entry.max_age.is_some()),
             (None, None) => {
-                let what = format!("the directory `{}` comes from nowhere", name.value);
+                let what = format!("the recipient list `{}` comes from nowhere", name.value);
                 build.found.error(&at, what, "Add `file: data/<name>.csv`, or `url: https://…`.");
                 None
             }
             (Some(_), Some(url)) => {
-                let what = format!("the directory `{}` comes from two places", name.value);
+                let what = format!("the recipient list `{}` comes from two places", name.value);
                 build.found.error(&url.at.within(file), what, "Remove `file` or `url`.");
                 None
             }
@@ -65,8 +65,8 @@ pub(super) fn apply(
         let Some(from) = from else { continue };
         let trusted = entry.trusted.unwrap_or(true);
         let column = column.map(str::to_owned);
-        let rule = DirectoryRule { from, column, max_age, trusted, at };
-        build.model.directories.insert(name.value.clone(), rule);
+        let rule = RecipientListRule { from, column, max_age, trusted, at };
+        build.model.recipient_lists.insert(name.value.clone(), rule);
     }
 }
 
@@ -75,7 +75,7 @@ fn line(number: usize) -> u32 {
 }
 
 impl ModelBuilder<'_> {
-    /// A directory that is a file of the bundle.
+    /// A recipient list that is a file of the bundle.
     fn listed(
         &mut self,
         file: &str,
@@ -83,14 +83,14 @@ impl ModelBuilder<'_> {
         path: &At<String>,
         column: Option<&str>,
         files: &BTreeMap<String, Vec<u8>>,
-    ) -> Option<DirectorySource> {
+    ) -> Option<RecipientListSource> {
         let place = path.at.within(file);
         let Some(bytes) = files.get(&path.value).filter(|_| path.value.starts_with("data/")) else {
             let what = format!("the bundle has no file `{}` under data/", clip(&path.value));
             self.found.error(&place, what, "Add it.");
             return None;
         };
-        match DirectoryEntries::read(bytes, column) {
+        match RecipientListEntries::read(bytes, column) {
             Ok(entries) => {
                 if entries.odd() > 0 {
                     let what = format!(
@@ -98,36 +98,36 @@ impl ModelBuilder<'_> {
                         entries.odd(),
                         clip(&path.value)
                     );
-                    let mend = "Write one mailbox, host, IBAN, account or path each.";
-                    self.found.warning(&place, what, mend);
+                    let fix = "Write one mailbox, host, IBAN, account or path each.";
+                    self.found.warning(&place, what, fix);
                 }
-                self.directory_files.insert(name.value.clone(), Arc::new(entries));
-                Some(DirectorySource::File(path.value.clone()))
+                self.recipient_list_files.insert(name.value.clone(), Arc::new(entries));
+                Some(RecipientListSource::File(path.value.clone()))
             }
             Err(defect) => {
                 let at = Mark { line: line(defect.line), column: 0 }.within(&path.value);
-                let what = format!("the directory `{}`: {}", name.value, defect.what);
-                self.found.error(&at, what, "Mend the file.");
+                let what = format!("the recipient list `{}`: {}", name.value, defect.what);
+                self.found.error(&at, what, "Fix the file.");
                 None
             }
         }
     }
 
-    /// A directory that the server fetches. The configuration limits which URLs it may fetch.
+    /// A recipient list that the server fetches. The configuration limits which URLs it may fetch.
     ///
-    /// `has_max_age`: the directory has `max_age`.
+    /// `has_max_age`: the recipient list has `max_age`.
     fn fetched(
         &mut self,
         file: &str,
         name: &At<String>,
         url: &At<String>,
         has_max_age: bool,
-    ) -> Option<DirectorySource> {
+    ) -> Option<RecipientListSource> {
         let at = url.at.within(file);
         if !has_max_age {
-            let what = format!("the directory `{}` would never be too old", name.value);
-            let mend = "Say how long what was fetched last may count: `max_age: 24h`.";
-            self.found.error(&at, what, mend);
+            let what = format!("the recipient list `{}` would never be too old", name.value);
+            let fix = "Say how long what was fetched last may count: `max_age: 24h`.";
+            self.found.error(&at, what, fix);
             return None;
         }
         let is_host = canonical(DestinationKind::UrlHost, &url.value).is_ok();
@@ -136,26 +136,31 @@ impl ModelBuilder<'_> {
             && !url.value.contains(['@', '#']);
         if !(is_host && is_url && url.value.starts_with("https://")) {
             // It may hold a password.
-            let what = format!("what the directory `{}` has as `url` is no https URL", name.value);
-            let mend = "Write `https://host/path`, without a user or a fragment.";
-            self.found.error(&at, what, mend);
+            let what =
+                format!("what the recipient list `{}` has as `url` is no https URL", name.value);
+            let fix = "Write `https://host/path`, without a user or a fragment.";
+            self.found.error(&at, what, fix);
             return None;
         }
-        Some(DirectorySource::Url(url.value.clone()))
+        Some(RecipientListSource::Url(url.value.clone()))
     }
 
-    /// The directories of a destination class, once all are known.
-    pub(super) fn directories(&mut self, file: &str, said: &Many<At<String>>) -> BTreeSet<String> {
+    /// The recipient lists of a destination class, once all are known.
+    pub(super) fn recipient_lists(
+        &mut self,
+        file: &str,
+        said: &Many<At<String>>,
+    ) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         for name in &said.0 {
-            if self.model.directories.contains_key(&name.value) {
+            if self.model.recipient_lists.contains_key(&name.value) {
                 found.insert(name.value.clone());
                 continue;
             }
-            let declared = self.model.directories.iter();
+            let declared = self.model.recipient_lists.iter();
             let declared = declared.map(|(name, rule)| (name.as_str(), Some(&rule.at)));
-            let (what, mend) = unknown("directory", &name.value, declared);
-            self.found.error(&name.at.within(file), what, mend);
+            let (what, fix) = unknown("recipient list", &name.value, declared);
+            self.found.error(&name.at.within(file), what, fix);
         }
         found
     }

@@ -96,7 +96,7 @@ def site(authority: Authority, upstream: Upstream, tmp_path: Path) -> Iterator[S
         "bundle": {"watch": True},
         "credentials": {
             "issuer": "https://authz.example",
-            "injections": {
+            "static_secrets": {
                 "legacy": {"systems": ["crm"], "header": HEADER, "secret_file": str(secret)}
             },
         },
@@ -233,9 +233,9 @@ def test_a_secret_that_is_gone_ends_permits_until_it_is_back(
     assert site.get(lane, people, "/nowhere").status == 403
     assert len(upstream.seen) == before
     readiness = site.server.readiness()
-    assert any("the secret of injection `legacy`" in said for said in readiness["problems"])
+    assert any("the secret of static secret `legacy`" in said for said in readiness["problems"])
     assert readiness["ready"]
-    assert site.server.metric("authz_injection_readable", injection="legacy") == 0
+    assert site.server.metric("authz_static_secret_readable", static_secret="legacy") == 0
     # Whoever asks over our own API forwards nothing, and is answered.
     reply = site.server.call("main", "authz.v1.Authorizer/Check", search(people.bot, people.alice))
     decision = decision_pb2.CheckResponse.FromString(reply).decision

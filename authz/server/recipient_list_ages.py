@@ -1,14 +1,14 @@
-"""Ages of the directories of a bundle: when each last changed."""
+"""Ages of the recipient lists of a bundle: when each last changed."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from authz.model import Directory
-from authz.server.snapshot import FetchedDirectory
+from authz.model import RecipientList
+from authz.server.snapshot import FetchedRecipientList
 
-__all__ = ["DirectoryAges"]
+__all__ = ["RecipientListAges"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class _FileAge:
     """Modification time that counts."""
 
 
-class DirectoryAges:
-    """Reads when the file of each directory was modified.
+class RecipientListAges:
+    """Reads when the file of each recipient list was modified.
 
     A modification time in the future counts as the time at which it was first seen. It is remembered, so that a reload does
     not make the file younger.
@@ -35,25 +35,25 @@ class DirectoryAges:
 
     def read(
         self,
-        directories: Iterable[Directory],
-        fetched: Mapping[str, FetchedDirectory],
+        recipient_lists: Iterable[RecipientList],
+        fetched: Mapping[str, FetchedRecipientList],
         now: float,
     ) -> dict[str, float]:
-        """Return the Unix time at which each directory changed or was fetched.
+        """Return the Unix time at which each recipient list changed or was fetched.
 
-        A directory whose file is missing, or that was not fetched, is left out.
+        A recipient list whose file is missing, or that was not fetched, is left out.
         """
-        changed = {name: directory.at for name, directory in fetched.items()}
+        changed = {name: recipient_list.at for name, recipient_list in fetched.items()}
         files: dict[str, _FileAge] = {}
-        for directory in directories:
-            if directory.url:
+        for recipient_list in recipient_lists:
+            if recipient_list.url:
                 continue
             with suppress(OSError, ValueError):
-                modified = (self._folder / directory.file).stat().st_mtime
-                before = self._files.get(directory.file)
+                modified = (self._folder / recipient_list.file).stat().st_mtime
+                before = self._files.get(recipient_list.file)
                 is_same = before is not None and before.modified == modified
                 counted = before.counted if before and is_same else min(modified, now)
-                changed[directory.name] = counted
-                files[directory.file] = _FileAge(modified, counted)
+                changed[recipient_list.name] = counted
+                files[recipient_list.file] = _FileAge(modified, counted)
         self._files = files
         return changed

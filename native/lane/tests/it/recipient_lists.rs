@@ -1,10 +1,10 @@
-//! Directories: who is in one is known for as long as its file is fresh.
+//! RecipientLists: who is in one is known for as long as its file is fresh.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use authz_kernel::decision::Time;
-use authz_kernel::directories::DirectoryEntries;
+use authz_kernel::recipient_lists::RecipientListEntries;
 use authz_lane::World;
 use authz_lane::proto::authz::v1 as wire;
 use serde_json::json;
@@ -18,8 +18,8 @@ catalog:
     origin: https://post.example
     operations: {send: {input: {type: object, properties: {to: {type: string}}, required: [to]}}}
 classify: [{match: post.send, effects: [export], tier: low, destination: {from: [/to], type: email}}]
-directories: {friends: {file: data/friends.txt, max_age: 1h}}
-destinations: {friend: {directory: friends, clearance: []}, other: {match: '*', clearance: []}}
+recipient_lists: {friends: {file: data/friends.txt, max_age: 1h}}
+destinations: {friend: {recipient_list: friends, clearance: []}, other: {match: '*', clearance: []}}
 ";
 const POLICIES: &str = r#"
 @id("bots-post") permit(principal in Role::"bot", action == Action::"post.send", resource);
@@ -29,7 +29,7 @@ when { !context.destination.trusted || context.destination.class != DestinationC
 "#;
 
 #[test]
-fn a_directory_counts_while_it_is_fresh() {
+fn a_recipient_list_counts_while_it_is_fresh() {
     let served = unloaded(&json!({}));
     let more = [
         ("post.yaml", FACTS),
@@ -38,9 +38,9 @@ fn a_directory_counts_while_it_is_fresh() {
     ];
     let plan = plan(&more);
     let send = |changed: Option<i64>, to: &str| {
-        let directories: BTreeMap<String, Time> =
+        let recipient_lists: BTreeMap<String, Time> =
             changed.map(|at| ("friends".to_owned(), Time(at * 1_000))).into_iter().collect();
-        served.engine.load(World { plan: plan.clone(), directories, ..world() }).unwrap();
+        served.engine.load(World { plan: plan.clone(), recipient_lists, ..world() }).unwrap();
         code(&served.check(&wire::CheckRequest {
             operation: "post.send".to_owned(),
             arguments_json: json!({"to": to}).to_string().into_bytes(),
@@ -55,16 +55,16 @@ fn a_directory_counts_while_it_is_fresh() {
 }
 
 #[test]
-fn a_directory_that_is_fetched_counts_from_when_it_was() {
+fn a_recipient_list_that_is_fetched_counts_from_when_it_was() {
     let served = unloaded(&json!({}));
     let facts = FACTS.replace("file: data/friends.txt", "url: 'https://friends.example/list'");
     let plan = plan(&[("post.yaml", &facts), ("policies/post.cedar", POLICIES)]);
     let send = |fetched: Option<i64>, to: &str| {
-        let entries = Arc::new(DirectoryEntries::read(b"bob@acme.example\n", None).unwrap());
+        let entries = Arc::new(RecipientListEntries::read(b"bob@acme.example\n", None).unwrap());
         let at = fetched.iter().map(|at| ("friends".to_owned(), Time(at * 1_000)));
         let world = World {
             plan: plan.clone(),
-            directories: at.collect(),
+            recipient_lists: at.collect(),
             fetched: fetched.map(|_| ("friends".to_owned(), entries)).into_iter().collect(),
             ..world()
         };

@@ -17,12 +17,12 @@ const KEY: &str = "s3cret-key-of-the-crm";
 const PINNED: &str = "routes: [{host: inner.example, method: PUT, path: /find, operation: crm.search, arguments: {query: {query: q}}}]\n";
 const OBSERVED: &str = "mode: {default: observe, owner: sec, until: 2999-01-01}";
 
-fn credentials(injections: &Value) -> CredentialSettings {
-    credential_settings(&json!({"injections": injections}))
+fn credentials(static_secrets: &Value) -> CredentialSettings {
+    credential_settings(&json!({"static_secrets": static_secrets}))
 }
 
-fn load(served: &Served, injections: &Value, more: &[(&str, &str)]) {
-    let credentials = Some(credentials(injections));
+fn load(served: &Served, static_secrets: &Value, more: &[(&str, &str)]) {
+    let credentials = Some(credentials(static_secrets));
     served.engine.load(World { plan: plan(more), credentials, ..world() }).unwrap();
 }
 
@@ -340,9 +340,9 @@ fn refused() {
         json!({"header": "x-api-key", "value": "a".repeat(8193)}),
         json!({"header": "x-api-key", "value": "a", "more": 1}),
     ];
-    for injection in cases {
-        let settings = credentials_json(&json!({"injections": {"crm": injection}}));
+    for static_secret in cases {
+        let settings = credentials_json(&json!({"static_secrets": {"crm": static_secret}}));
         let read = CredentialSettings::from_json(settings.as_bytes());
-        assert!(read.is_err(), "{injection}");
+        assert!(read.is_err(), "{static_secret}");
     }
 }

@@ -1,22 +1,22 @@
 //! Header credential of a system without tokens: requests receive the secret when they are let through, agents never do.
 
 use crate::header_name::spellings;
-use crate::settings::{Injection, Secret};
+use crate::settings::{Secret, StaticSecret};
 
 /// The header that carries it.
 #[derive(Debug)]
-pub(crate) struct Injected {
+pub(crate) struct SecretHeader {
     header: String,
     /// The name as a server spells it that takes `_` for `-`: what an agent sends under one would be the same header there.
     twins: Vec<String>,
     value: Option<Secret>,
 }
 
-impl Injected {
-    pub(crate) fn new(injection: &Injection) -> Self {
-        let mut twins = spellings(&injection.header.replace('_', "-"));
-        twins.retain(|name| *name != injection.header);
-        Self { header: injection.header.clone(), twins, value: injection.value.clone() }
+impl SecretHeader {
+    pub(crate) fn new(static_secret: &StaticSecret) -> Self {
+        let mut twins = spellings(&static_secret.header.replace('_', "-"));
+        twins.retain(|name| *name != static_secret.header);
+        Self { header: static_secret.header.clone(), twins, value: static_secret.value.clone() }
     }
 
     /// The header's name.
