@@ -31,6 +31,7 @@ VERBS: Final = (
     "schema",
     "bundle",
     "catalog",
+    "mcp",
     "eval",
     "explain",
     "propose",

@@ -1,25 +1,36 @@
 """A client on the official MCP SDK, of either major version: reads what to do on standard input, writes what came of it.
 
 Run by the interpreter whose SDK is meant: `python mcp_client.py < plan.json`. A plan is `{url, headers, modern, calls: [[tool,
-arguments], …]}`; the answer is `{version, tools, calls: [{is_error, text, meta} or {code}]}`, or `{failed}`.
+arguments], …]}`, or has a `command` instead of URL and headers; the tool `kill` kills
+the process `pid`; the answer is `{version, tools, calls: [{is_error, text, meta} or {code}]}`, or `{failed}`.
 """
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from contextlib import AsyncExitStack
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-from mcp import ClientSession
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 
-async def _connect(stack: AsyncExitStack, plan: dict[str, Any]) -> Any:
+async def _transport(stack: AsyncExitStack, plan: dict[str, Any]) -> Any:
+    if "command" in plan:
+        run, *arguments = plan["command"]
+        return stdio_client(StdioServerParameters(command=run, args=arguments))
     library: Any = import_module("httpx" if version("mcp").startswith("1.") else "httpx2")
     http = await stack.enter_async_context(library.AsyncClient(headers=plan["headers"], timeout=60))
-    transport = streamable_http_client(plan["url"], http_client=http)
+    return streamable_http_client(plan["url"], http_client=http)
+
+
+async def _connect(stack: AsyncExitStack, plan: dict[str, Any]) -> Any:
+    transport = await _transport(stack, plan)
     if plan.get("modern"):
         from mcp.client.client import Client  # noqa: PLC0415 - of the newer SDK only
 
@@ -31,6 +42,10 @@ async def _connect(stack: AsyncExitStack, plan: dict[str, Any]) -> Any:
 
 
 async def _call(session: Any, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    if tool == "kill":
+        os.kill(arguments["pid"], signal.SIGKILL)
+        await asyncio.sleep(0.2)
+        return {}
     try:
         result = await session.call_tool(tool, arguments)
     except Exception as error:  # noqa: BLE001 - either SDK's own

@@ -22,7 +22,7 @@ from authz.tools.catalog.tool import Listing, plain
 if TYPE_CHECKING:
     from mcp import ClientSession
 
-__all__ = ["ListingSource", "fetch_listing"]
+__all__ = ["ListingSource", "fetch_listing", "given_headers"]
 
 _MAX_PAGES: Final = 200
 _MAX_BYTES: Final = 8 * 1024 * 1024
@@ -161,7 +161,7 @@ async def _http(source: ListingSource) -> "AsyncIterator[ClientSession]":
             "--url: write https://host/path (http only on this machine), without a password"
         )
     async with (
-        _http_client(_headers(source.headers)) as client,
+        _http_client(given_headers(source.headers)) as client,
         streamable_http_client(source.url, http_client=client) as streams,
         ClientSession(streams[0], streams[1]) as session,
     ):
@@ -192,7 +192,15 @@ def _environment(given: Sequence[str]) -> dict[str, str]:
     return variables
 
 
-def _headers(given: Sequence[str]) -> dict[str, str]:
+def given_headers(given: Sequence[str]) -> dict[str, str]:
+    """Read headers of the command line.
+
+    Args:
+        given: `NAME=VALUE`, or `NAME=env:VARIABLE`.
+
+    Raises:
+        UsageError: One has another form, or its variable is not set.
+    """
     headers = {}
     for text in given:
         name, equals, value = text.partition("=")

@@ -32,6 +32,7 @@ __all__ = [
     "Unavailable",
     "denied",
     "public_text",
+    "public_text_of",
     "refusal_of",
     "refusal_of_rpc",
     "row_of",
@@ -182,10 +183,24 @@ class Refused(AuthzError):  # noqa: N818 - what is raised is an answer
             word = _word(descriptor, decision.reason_code, "REASON_CODE_")
             self.reason_code = "" if word == "UNSPECIFIED" else word
         self.reason = self.reason_code or self.public_code.value
+        self.shown_reason: str = decision.shown_reason if decision is not None else ""
+        """Reason of the policy, if the bundle shows reasons of the system to agents."""
         text = public_text(public)
-        if decision is not None and decision.shown_reason:
-            text = f"{text} {decision.shown_reason}"
+        if self.shown_reason:
+            text = f"{text} {self.shown_reason}"
         super().__init__(f"{text} (decision {self.decision_id})" if self.decision_id else text)
+
+
+def public_text_of(refused: Refused) -> str:
+    """Give the fixed text of a refusal, without the decision's id and the policy's reason.
+
+    Args:
+        refused: The refusal.
+
+    Returns:
+        One to three sentences.
+    """
+    return public_text(Public(refused.public_code, refused.next_action, refused.retry))
 
 
 class Denied(Refused):

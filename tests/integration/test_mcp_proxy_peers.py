@@ -1,0 +1,198 @@
+"""`authz mcp` between real MCP clients of both SDK lines and real servers."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import tools
+from tests.support.minting import Authority
+from tests.support.people import BOT
+from tests.support.server import Server, command, layout
+
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(240)]
+
+SUPPORT = Path(__file__).parents[1] / "support"
+SDKS = ("1.x", "2.x", "2.x, stateless")
+FACTS = """
+agents: {bot: ["spiffe://${trust_domain}/ns/support/sa/*"]}
+destinations: {external: {match: "*", clearance: []}}
+tiers: {high: {bound: false}, critical: {bound: false, approval: none}}
+"""
+PERMITTED = {
+    "time": "time.get_current_time",
+    "git": "git.git_log",
+    "filesystem": "filesystem.list_directory",
+    "memory": "memory.read_graph",
+    "everything": "everything.echo",
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """Authz with a bundle for all servers."""
+
+    server: Server
+    token: Path
+    runs: dict[str, list[str]]
+    calls: dict[str, list[tuple[str, dict[str, Any]]]]
+    peers: Path
+
+    def guarded(self, system: str, *extra: str) -> list[str]:
+        """Gives the command of a guarded server."""
+        address = self.server.address("main")
+        own = ["--system", system, "--server", address, "--agent-token", str(self.token)]
+        return [*command(), "mcp", *own, *extra, "--", *self.runs[system]]
+
+    def client(self, sdk: str, run: list[str], calls: list[Any]) -> dict[str, Any]:
+        """Runs a client of an SDK."""
+        python = self.peers / "python/bin/python" if sdk == "1.x" else Path(sys.executable)
+        plan = {"command": run, "modern": sdk.endswith("stateless"), "calls": calls}
+        done = subprocess.run(
+            [str(python), str(SUPPORT / "mcp_client.py")],
+            input=json.dumps(plan),
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.stdout, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        assert "failed" not in found, (found, done.stderr)
+        return found
+
+
+def authz(*arguments: str) -> None:
+    """Runs the command."""
+    done = subprocess.run(
+        [*command(), *arguments], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def site(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Imports and reviews the tools of each server as an operator would, and starts Authz."""
+    peers = tools.mcp_peers()
+    folder = tmp_path_factory.mktemp("mcp")
+    files = folder / "files"
+    files.mkdir()
+    (files / "note.txt").write_text("hello")
+    for words in (
+        ["init", "-q"],
+        [
+            "-c",
+            "user.name=a",
+            "-c",
+            "user.email=a@a.example",
+            "commit",
+            "-q",
+            "--allow-empty",
+            "-m",
+            "first",
+        ],
+    ):
+        subprocess.run(["git", "-C", str(files), *words], check=True)
+    npm = peers / "npm/node_modules/@modelcontextprotocol"
+    python = str(peers / "python/bin/python")
+    runs = {
+        "time": [python, "-m", "mcp_server_time"],
+        "git": [python, "-m", "mcp_server_git"],
+        "filesystem": ["node", str(npm / "server-filesystem/dist/index.js"), str(files)],
+        "memory": [
+            *("env", f"MEMORY_FILE_PATH={folder / 'memory.jsonl'}"),
+            *("node", str(npm / "server-memory/dist/index.js")),
+        ],
+        "everything": ["node", str(npm / "server-everything/dist/index.js"), "stdio"],
+    }
+    calls: dict[str, list[tuple[str, dict[str, Any]]]] = {
+        "time": [
+            ("get_current_time", {"timezone": "UTC"}),
+            ("convert_time", {"source_timezone": "UTC", "time": "10:00", "target_timezone": "UTC"}),
+        ],
+        "git": [
+            ("git_log", {"repo_path": str(files)}),
+            ("git_commit", {"repo_path": str(files), "message": "no"}),
+        ],
+        "filesystem": [
+            ("list_directory", {"path": str(files)}),
+            ("write_file", {"path": str(files / "new.txt"), "content": "no"}),
+        ],
+        "memory": [
+            ("read_graph", {}),
+            ("delete_entities", {"entityNames": ["a"]}),
+        ],
+        "everything": [("echo", {"message": "canary"}), ("get-env", {})],
+    }
+    bundle = folder / "bundle"
+    (bundle / "policies").mkdir(parents=True)
+    (bundle / "bundle.yaml").write_text("{name: mcp, tasks: optional}\n")
+    (bundle / "facts.yaml").write_text(FACTS)
+    policy = bundle / "policies/all.cedar"
+    policy.write_text("")
+    for name, run in runs.items():
+        where = ["--bundle", str(bundle)]
+        authz("catalog", "import-mcp", name, "--stdio", " ".join(run), *where)
+        authz("catalog", "classify", name, *where)
+        authz("catalog", "accept", name, "--all", *where)
+    # `git_log` is a noun, so nothing is proposed for it.
+    with (bundle / "facts.yaml").open("a") as facts:
+        facts.write("classify: [{match: git.git_log, effects: [read], tier: standard}]\n")
+    authz("catalog", "accept", "git", "git.git_log", "--bundle", str(bundle))
+    actions = [*PERMITTED.values(), *(f"{name}.mcp" for name in runs)]
+    listed = ", ".join(f'Action::"{action}"' for action in actions)
+    policy.write_text(
+        f'@id("bot") permit(principal in Role::"bot", action in [{listed}], resource);'
+    )
+    token = folder / "svid.jwt"
+    token.write_text(authority.agent(BOT))
+    with Server(layout(folder / "server", authority, bundle)) as server:
+        yield Site(server, token, runs, calls, peers)
+
+
+@pytest.mark.parametrize("system", sorted(PERMITTED))
+@pytest.mark.parametrize("sdk", SDKS)
+def test_a_client_lists_calls_and_survives_a_denial(site: Site, sdk: str, system: str) -> None:
+    """Only the permitted tool is listed; a denied call and an unknown tool are results, and the session goes on."""
+    permitted, denied = site.calls[system]
+    calls = [permitted, denied, ("no_such_tool", {}), permitted]
+    done = site.client(sdk, site.guarded(system), calls)
+    assert done["tools"] == [permitted[0]]
+    first, refused, unknown, last = done["calls"]
+    assert first["is_error"] is False
+    assert last["is_error"] is False
+    assert refused["is_error"] is True
+    assert refused["text"].startswith("The operation may not be performed.")
+    assert refused["meta"]["dev.authz/decision"]["public_code"] == "DENIED"
+    assert unknown["is_error"] is True
+    assert unknown["meta"]["dev.authz/decision"]["public_code"] == "INVALID"
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_a_client_outlives_authz(
+    site: Site, sdk: str, tmp_path: Path, authority: Authority
+) -> None:
+    """Without Authz nothing is listed or called, and the client learns it without losing its session."""
+    place = layout(tmp_path / "other", authority, site.server.place.folder / "bundle")
+    with Server(place) as other:
+        own = [
+            "--system",
+            "time",
+            "--server",
+            other.address("main"),
+            "--agent-token",
+            str(site.token),
+        ]
+        run = [*command(), "mcp", *own, "--", *site.runs["time"]]
+        # The client's second call reaches a node that was killed by the first: see `mcp_client.py`.
+        permitted = site.calls["time"][0]
+        done = site.client(sdk, run, [permitted, ["kill", {"pid": other.pid}], permitted])
+    first, _, second = done["calls"]
+    assert first["is_error"] is False
+    assert second["is_error"] is True
+    assert second["meta"]["dev.authz/decision"]["public_code"] == "UNAVAILABLE"
