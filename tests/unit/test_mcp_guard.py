@@ -1,0 +1,429 @@
+"""The guard of an MCP session: what is judged is what is sent, and nothing passes that was not permitted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.engine import seal_catalog
+from authz.mcp.guard import Identity, McpGuard, Passed
+from authz.mcp.messages import MessageError, elements, members, read_message
+from authz.mcp.questions import question_of
+from authz.testing import Kernel
+from authz.tools.catalog.files import render_catalog
+from authz.tools.catalog.tool import Listing
+from authz_client import Authz, Permit, Unavailable
+from authz_client.errors import TransportError
+from authz_client.mcp_answers import tool_operation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BOT = "spiffe://a.example/bot"
+PAGE = {"type": "object", "properties": {"page": {"type": "string"}, "n": {"type": "number"}}}
+TOOLS: list[dict[str, Any]] = [
+    {"name": "read", "inputSchema": PAGE},
+    {"name": "delete", "inputSchema": PAGE},
+    {"name": "approve", "inputSchema": PAGE},
+    {"name": "a b", "inputSchema": PAGE},
+]
+FACTS = """
+agents: {{bot: ["spiffe://a.example/bot"]}}
+destinations: {{external: {{match: "*", clearance: []}}}}
+classify:
+  - {{match: wiki.read, effects: [read], tier: standard}}
+  - {{match: wiki.a_b, effects: [read], tier: standard}}
+  - {{match: wiki.delete, effects: [delete], tier: standard}}
+  - {{match: wiki.approve, effects: [write], tier: standard}}
+  - {{match: wiki.resources.read, effects: [read], tier: standard}}
+accepted: {{{pins}}}
+"""
+POLICY = """
+@id("bot") permit(principal in Role::"bot",
+  action in [Action::"wiki.read", Action::"wiki.approve", Action::"wiki.mcp", Action::"wiki.resources.read"], resource);
+@id("secret") forbid(principal, action == Action::"wiki.resources.read", resource)
+  when { context.input.uri like "wiki://secret*" };
+@id("no-completion") forbid(principal, action == Action::"wiki.mcp", resource)
+  when { context.input has method && context.input.method == "completion/complete" };
+@id("no-answer") forbid(principal, action == Action::"wiki.mcp", resource)
+  when { context.input has method && context.input.method == "response" && context.input has params };
+@id("person") @stepup("approve") forbid(principal, action == Action::"wiki.approve", resource)
+  unless { context.satisfied.contains(Kind::"approve") };
+"""
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """A bundle with a catalog of four tools."""
+    folder: Path = tmp_path_factory.mktemp("bundle")
+    (folder / "policies").mkdir()
+    (folder / "catalog").mkdir()
+    listing = Listing.of(TOOLS)
+    document = {
+        "system": "wiki",
+        "server": {"name": "unknown", "version": ""},
+        "tools": [tool.document() for tool in listing.tools],
+    }
+    sealed = seal_catalog(document)["tools"]
+    pins = ", ".join(f'{tool["operation"]}: "{tool["digest"]}"' for tool in sealed)
+    (folder / "bundle.yaml").write_text("name: test\ntasks: optional\n")
+    (folder / "facts.yaml").write_text(FACTS.format(pins=pins))
+    (folder / "policies" / "all.cedar").write_text(POLICY)
+    (folder / "catalog" / "wiki.mcp.yaml").write_text(render_catalog("wiki", listing))
+    with Kernel.load(str(folder)) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def guard(kernel: Kernel) -> McpGuard:
+    """A guard of a new session."""
+    return McpGuard(kernel.act(BOT).client, "wiki", Identity())
+
+
+def sent(guard: McpGuard, text: str) -> Passed:
+    """Pass a message of the client."""
+    return asyncio.run(guard.from_client(text.encode()))
+
+
+def received(guard: McpGuard, text: str) -> Passed:
+    """Pass a message of the server."""
+    return asyncio.run(guard.from_server(text.encode()))
+
+
+def call(name: str, arguments: str = "{}", more: str = "", request_id: str = "1") -> str:
+    """A call of a tool."""
+    params = f'{{"name":{json.dumps(name)},"arguments":{arguments}{more}}}'
+    return f'{{"jsonrpc":"2.0","id":{request_id},"method":"tools/call","params":{params}}}'
+
+
+def request(method: str, params: str = "{}", request_id: str = "1") -> str:
+    """Any request."""
+    return f'{{"jsonrpc":"2.0","id":{request_id},"method":"{method}","params":{params}}}'
+
+
+def answered(passed: Passed) -> dict[str, Any]:
+    """The answer to the client; nothing went to the server."""
+    assert passed.to_server is None
+    assert passed.to_client is not None
+    answer: dict[str, Any] = json.loads(passed.to_client)
+    return answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        call("read"),
+        call("read", '{ "page" : "a\\u00e9\\ud83d\\ude00", "n": 1.50e0 }'),
+        '  {"params":{"arguments":{"page":"é\u2028"},"name":"read","_meta":{"x":[1, 2]}},"method":"tools/call","id":"a","jsonrpc":"2.0", "later": {"b":1}}  ',
+        request("tools/list"),
+        request(
+            "initialize",
+            '{"protocolVersion":"2025-06-18","capabilities":{"new":{}},"clientInfo":{"name":"x"}}',
+        ),
+        request("resources/read", '{"uri":"wiki://page/1"}'),
+        '{"jsonrpc":"2.0","method":"notifications/initialized"}',
+        '{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}',
+    ],
+)
+def test_a_permitted_message_is_sent_as_it_came(guard: McpGuard, text: str) -> None:
+    """Byte for byte, but for blanks around it."""
+    assert sent(guard, text) == Passed(to_server=text.strip())
+
+
+@pytest.mark.parametrize("name", ["delete", "unmapped", "a b", "tool.mcp", "mcp", ""])
+def test_a_tool_that_is_not_permitted_is_a_result_that_the_model_reads(
+    guard: McpGuard, name: str
+) -> None:
+    """Also a tool that the catalog does not have."""
+    answer = answered(sent(guard, call(name, request_id='"x"')))
+    assert answer["id"] == "x"
+    assert answer["result"]["isError"] is True
+    decision = answer["result"]["_meta"]["dev.authz/decision"]
+    assert decision["public_code"] == ("DENIED" if name in {"delete", "a b"} else "INVALID")
+    assert answer["result"]["content"][0]["text"]
+    assert "resultType" not in answer["result"]
+
+
+def test_the_newest_revision_has_a_type_of_result(guard: McpGuard) -> None:
+    """Only there."""
+    meta = ',"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}'
+    assert answered(sent(guard, call("delete", more=meta)))["result"]["resultType"] == "complete"
+
+
+def test_a_step_up_has_the_id_of_its_request(guard: McpGuard) -> None:
+    """The text says that a person must approve."""
+    result = answered(sent(guard, call("approve")))["result"]
+    assert result["_meta"]["dev.authz/decision"]["public_code"] == "STEP_UP"
+    assert "must approve" in result["content"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("{", -32700),
+        ("[" * 100_000, -32700),
+        ('{"jsonrpc":"2.0","id":1,"method":"ping","id":2}', -32700),
+        (call("read", '{"page":"a","page":"b"}'), -32700),
+        (call("read", '{"n":NaN}'), -32700),
+        (f"[{call('read')}]", -32600),
+        ('{"jsonrpc":"2.0","id":1,"Method":"ping","method":"ping"}', -32600),
+        ('{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}', -32600),
+        ('{"jsonrpc":"2.0","id":null,"method":"ping"}', -32600),
+        ('{"jsonrpc":"2.0","id":1.5,"method":"ping"}', -32600),
+        ('{"jsonrpc":"2.0","id":true,"method":"ping"}', -32600),
+        ('{"jsonrpc":"1.0","id":1,"method":"ping"}', -32600),
+        ('{"jsonrpc":"2.0","id":1,\r"method":"ping"}', -32600),
+        ('{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}', -32600),
+        ('{"id":1,"method":"ping"}', -32600),
+        (call("read", more=',"Name":"delete"'), -32600),
+        (call("read", more=',"args":{}'), -32602),
+        (call("read", "null"), -32602),
+        (call("read", more=',"task":1'), -32602),
+        (request("tools/call", '{"arguments":{}}'), -32602),
+        (request("resources/read", '{"uri":7}'), -32602),
+        (request("tools/future"), -32601),
+        (request("notifications/initialized"), -32601),
+        (request("completion/complete", '{"ref":{"type":"ref/prompt","name":"a"}}'), -32003),
+        (request("resources/read", '{"uri":"wiki://secret/1"}'), -32003),
+        (request("prompts/get", '{"name":"a"}'), -32003),
+        (request("ping", '{"_meta":{"dev.authz/task":7}}'), -32003),
+    ],
+)
+def test_a_message_that_means_two_things_or_is_not_permitted_is_an_error(
+    guard: McpGuard, text: str, code: int
+) -> None:
+    """None of it reaches the server, and the session goes on."""
+    assert answered(sent(guard, text))["error"]["code"] == code
+    assert sent(guard, call("read")).to_server is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"jsonrpc":"2.0","method":"notifications/future"}',
+        '{"jsonrpc":"2.0","method":"tools/call","params":{"name":"read"}}',
+        '{"jsonrpc":"2.0","id":5,"result":{}}',
+    ],
+)
+def test_what_expects_no_answer_gets_none(guard: McpGuard, text: str) -> None:
+    """A call without an id is not a request; a response answers a request of the server or nothing."""
+    assert sent(guard, text) == Passed()
+
+
+def test_an_id_waits_for_one_answer(guard: McpGuard) -> None:
+    """A second request with it is refused, and the refusal does not answer the first."""
+    assert sent(guard, call("read")).to_server
+    assert answered(sent(guard, call("delete")))["id"] is None
+    result = '{"jsonrpc":"2.0","id":1,"result":{"content":[],"extra":1}}'
+    assert received(guard, '{"jsonrpc":"2.0","id":"1","result":{}}') == Passed()
+    assert received(guard, result) == Passed(to_client=result)
+    assert received(guard, result) == Passed()
+
+
+def test_a_list_has_only_what_could_be_permitted_as_the_server_wrote_it(guard: McpGuard) -> None:
+    """Members that no SDK knows survive."""
+    assert sent(guard, request("tools/list")).to_server
+    kept = '{"name": "read", "inputSchema":{"type":"object"}, "new": 1.50}'
+    tools = f'[{{"name":"delete"}} , {kept},{{"name":"unmapped"}},{{"name":7}},7]'
+    answer = f'{{"id":1,"result":{{"nextCursor":"c", "tools": {tools},"x":[]}},"jsonrpc":"2.0"}}'
+    expected = f'{{"id":1,"result":{{"nextCursor":"c", "tools": [{kept}],"x":[]}},"jsonrpc":"2.0"}}'
+    assert received(guard, answer) == Passed(to_client=expected)
+
+
+@pytest.mark.parametrize("result", ["{}", '{"tools":{}}', "[]", "7"])
+def test_a_list_without_tools_is_an_error(guard: McpGuard, result: str) -> None:
+    """The client learns it, and nothing else of it."""
+    assert sent(guard, request("tools/list")).to_server
+    answer = received(guard, f'{{"jsonrpc":"2.0","id":1,"result":{result}}}')
+    assert answered(answer)["error"]["code"] == -32000
+
+
+def test_a_request_of_the_server_gets_one_answer_of_the_client(guard: McpGuard) -> None:
+    """An answer that policy refuses is an error for the server, so that it does not wait."""
+    for request_id in (5, 6):
+        asked = request("sampling/createMessage", '{"messages":[]}', str(request_id))
+        assert received(guard, asked) == Passed(to_client=asked)
+    empty = '{"jsonrpc":"2.0","id":5,"result":{}}'
+    assert sent(guard, empty) == Passed(to_server=empty)
+    assert sent(guard, empty) == Passed()
+    refused = sent(guard, '{"jsonrpc":"2.0","id":6,"result":{"content":"secret"}}')
+    assert refused.to_client is None
+    assert refused.to_server is not None
+    assert json.loads(refused.to_server)["error"]["code"] == -32003
+    assert "secret" not in refused.to_server
+
+
+def test_messages_of_the_server_pass_and_other_lines_are_dropped(guard: McpGuard) -> None:
+    """Some servers print to standard output."""
+    told = '{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"\u2028"}}'
+    assert received(guard, told) == Passed(to_client=told)
+    assert received(guard, "Server running on stdio") == Passed()
+
+
+def test_a_task_is_named_once(kernel: Kernel) -> None:
+    """By the command or by the message."""
+    guard = McpGuard(kernel.act(BOT).client, "wiki", Identity(task="t1"))
+    other = ',"_meta":{"dev.authz/task":"t2"}'
+    decision = answered(sent(guard, call("read", more=other)))["result"]["_meta"]
+    assert decision["dev.authz/decision"]["decision_id"] == ""
+
+
+class _Down:
+    """A node that cannot be reached."""
+
+    def call(self, method: str, request: bytes, timeout: float) -> bytes:
+        raise TransportError(14, f"{method} {len(request)} {timeout}")
+
+    async def acall(self, method: str, request: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 - part of the protocol
+        return self.call(method, request, timeout)
+
+    def close(self) -> None:
+        """Has nothing open."""
+
+    async def aclose(self) -> None:
+        """Has nothing open."""
+
+
+class _Odd(_Down):
+    async def acall(self, method: str, request: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 - part of the protocol
+        raise RuntimeError(f"{method} {len(request)} {timeout}")
+
+
+@pytest.mark.parametrize("node", [_Down(), _Odd()])
+def test_without_authz_nothing_passes(node: _Down) -> None:
+    """No call, no list, no message of the protocol; the client keeps its session."""
+    guard = McpGuard(Authz(transport=node, credentials="x", timeout=0.2), "wiki", Identity())
+    result = answered(sent(guard, call("read")))["result"]
+    assert result["_meta"]["dev.authz/decision"]["public_code"] == "UNAVAILABLE"
+    assert answered(sent(guard, request("tools/list")))["error"]["code"] == -32003
+    assert answered(sent(guard, request("resources/read", '{"uri":"a:b"}')))["error"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ('"result":{"content":[]}', "ok"),
+        ('"result":{"content":[],"isError":false}', "ok"),
+        ('"result":{"content":[],"isError":true}', "failed"),
+        ('"error":{"code":-1,"message":"m"}', "failed"),
+        ('"result":7', "failed"),
+    ],
+)
+def test_the_outcome_of_a_call_is_reported(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, answer: str, expected: str
+) -> None:
+    """A lost report does not hold the result back."""
+    client = kernel.act(BOT).client
+    reported: list[str] = []
+
+    async def report(permit: Permit, result: str) -> None:
+        assert permit.operation == "wiki.read"
+        reported.append(result)
+        raise Unavailable.of("lost")
+
+    async def check(operation: str, *_: object, **__: object) -> Permit:
+        return Permit("d", operation, (), True, "r", (), "")
+
+    monkeypatch.setattr(client, "areport", report)
+    monkeypatch.setattr(client, "acheck", check)
+    guard = McpGuard(client, "wiki", Identity())
+    assert sent(guard, call("read")).to_server
+    text = f'{{"jsonrpc":"2.0","id":1,{answer}}}'
+    assert received(guard, text) == Passed(to_client=text)
+    assert reported == [expected]
+
+
+def test_unanswered_requests_are_answered_at_the_end(guard: McpGuard) -> None:
+    """So that the client does not wait for a server that is gone."""
+    assert sent(guard, call("read", request_id='"q"')).to_server
+    (left,) = guard.left_unanswered("gone")
+    assert json.loads(left) == {
+        "jsonrpc": "2.0",
+        "id": "q",
+        "error": {"code": -32000, "message": "gone"},
+    }
+    assert guard.left_unanswered("gone") == []
+
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(
+    arguments=st.dictionaries(st.text(), _JSON, max_size=4),
+    indent=st.sampled_from([None, 1]),
+    plain=st.booleans(),
+)
+def test_the_judged_arguments_are_the_sent_arguments(
+    arguments: dict[str, Any], indent: int | None, *, plain: bool
+) -> None:
+    """The same characters, whatever they are."""
+    text = json.dumps(arguments, ensure_ascii=plain, indent=indent).replace("\n", " ")
+    try:
+        message = read_message(call("read", text).encode("utf-8", "surrogatepass"))
+    except MessageError:
+        with pytest.raises(UnicodeDecodeError):
+            text.encode("utf-8", "surrogatepass").decode()
+        return
+    question = question_of("wiki", message)
+    assert question is not None
+    assert question.arguments == text.encode()
+
+
+@given(st.binary(max_size=80))
+def test_no_bytes_make_the_reader_fail(line: bytes) -> None:
+    """They are a message, or a `MessageError`."""
+    try:
+        message = read_message(line)
+    except MessageError:
+        return
+    assert json.loads(message.text) == message.value
+
+
+@given(st.lists(_JSON, max_size=4))
+def test_parts_are_found(values: list[Any]) -> None:
+    """As `json` reads them."""
+    text = f' {{"a" : {json.dumps(values, indent=1)} , "b":1}}'
+    begin, end = members(text)["a"]
+    assert json.loads(text[begin:end]) == values
+    assert [json.loads(text[first:last]) for first, last in elements(text, begin)] == values
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        "read",
+        "a b",
+        "mcp",
+        "resources.read",
+        "prompts.get",
+        ".x",
+        "-x",
+        "/x",
+        "_x",
+        "ä",
+        "a.b/c-d",
+        "Mcp",
+    ],
+)
+def test_a_tool_has_the_operation_that_its_catalog_says(tool: str) -> None:
+    """The client and the engine spell it alike."""
+    document = {
+        "system": "s",
+        "server": {"name": "", "version": ""},
+        "tools": [{"name": tool, "input": {"type": "object"}}],
+    }
+    assert seal_catalog(document)["tools"][0]["operation"] == tool_operation("s", tool)
