@@ -16,9 +16,10 @@ pub trait Clock: TimeSource {
     /// Random bits for the ids of traces and spans; none if the system has no randomness.
     fn random(&self) -> Option<u64>;
 
-    /// Wall-clock time in milliseconds since 1970.
+    /// Wall-clock time in milliseconds since 1970. Zero: the clock is set before 1970, and no call is admitted.
     fn now_ms(&self) -> i64 {
-        i64::try_from(self.since_1970().as_millis()).unwrap_or(0)
+        // A time that has no number is after every expiry.
+        i64::try_from(self.since_1970().as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Time that has passed since a monotonic time.

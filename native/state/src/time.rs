@@ -33,6 +33,12 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
+/// True once a wall-clock time is reached, and where the clock is set before 1970 and so cannot tell.
+pub(crate) fn is_reached(time_ms: i64) -> bool {
+    let now_ms = wall_clock_ms();
+    now_ms <= 0 || time_ms <= now_ms
+}
+
 /// Wall-clock time of the operating system in milliseconds since 1970; negative before.
 pub(crate) fn wall_clock_ms() -> i64 {
     let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);

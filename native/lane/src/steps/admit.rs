@@ -141,6 +141,7 @@ impl Engine {
         };
         self.in_time(transport, Step::Identify)?;
         // The clock is checked before any expiry, the caller's certificate included.
+        check_set(arrival.now_ms)?;
         self.keeper.check_clock()?;
         if let Some(refused) = &arrival.stranger {
             return Err(refused.clone());
@@ -161,4 +162,16 @@ impl Engine {
             Some(_) => Ok(world),
         }
     }
+}
+
+/// Refuses while the clock of this node is set before 1970: it reads as 1970, when nothing that has an end is over.
+fn check_set(now_ms: i64) -> Result<(), CallRefusal> {
+    if now_ms > 0 {
+        return Ok(());
+    }
+    Err(CallRefusal::new(
+        ReasonCode::StateUnavailable,
+        Step::Identify,
+        "the clock of this node is set before 1970: set it",
+    ))
 }

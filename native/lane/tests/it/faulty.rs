@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use authz_kernel::task::{Credential, Record, RecordKey, Revocations};
 use authz_lane::proto::authz::v1 as wire;
-use authz_lane::{Engine, Surface, World};
+use authz_lane::{Clock, Engine, EngineParts, Surface, SystemClock, World};
 use authz_state::store::{
     Commit, MemoryStore, Page, Query, Store, StoreError, StoreHealth, Survives, Work,
 };
-use authz_state::{AuditError, Ticket};
+use authz_state::{AuditError, MemoryAudit, Ticket, TimeSource};
 use authz_token::mint::{Key, proof};
 use serde_json::{Value, json};
 
@@ -277,4 +277,52 @@ fn a_credential_of_no_operation_is_no_enforcers() {
     issuing.put(Record::Credential(Arc::new(empty)));
     assert_eq!((false, false), (by_enforcer("crm"), by_enforcer("wiki")));
     assert!(issuing.is_active(&token, BOT), "its agent learns it");
+}
+
+/// A clock that is set before 1970.
+#[derive(Debug)]
+struct UnsetClock;
+
+impl TimeSource for UnsetClock {
+    fn since_1970(&self) -> Duration {
+        Duration::ZERO
+    }
+    fn monotonic(&self) -> Instant {
+        SystemClock.monotonic()
+    }
+}
+
+impl Clock for UnsetClock {
+    fn sleep(&self, time: Duration) {
+        SystemClock.sleep(time);
+    }
+    fn new_id(&self) -> String {
+        SystemClock.new_id()
+    }
+    fn random(&self) -> Option<u64> {
+        SystemClock.random()
+    }
+}
+
+/// Where the clock is set before 1970, no credential would ever be over: nothing is answered.
+#[test]
+fn a_clock_before_1970_permits_nothing() {
+    let audit = folder().join("audit.jsonl");
+    let parts = EngineParts {
+        store: Faulty::new() as _,
+        audit: Arc::new(MemoryAudit::new(1 << 20)),
+        clock: Arc::new(UnsetClock),
+    };
+    let engine = Engine::with_parts(settings(&audit, &json!({})), parts).unwrap();
+    engine.load(world_of("{name: desk, tasks: optional}")).unwrap();
+    let served = Served { engine: Arc::new(engine), audit };
+    let expired = svid_with(BOT, "authz", now() - 10_000);
+    let ask = |token: String| {
+        let evidence = vec![evidence(wire::EvidenceRole::Agent, token)];
+        let decision = served.check(&wire::CheckRequest { evidence: evidence.clone(), ..search() });
+        (code(&decision), start(&served, &starting(evidence)).map(drop))
+    };
+    let refused = "STATE_UNAVAILABLE";
+    assert_eq!((refused, Err(refused)), ask(expired));
+    assert_eq!((refused, Err(refused)), ask(svid()));
 }

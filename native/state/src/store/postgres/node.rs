@@ -18,7 +18,7 @@ use super::sql::{Connection, News, Trouble};
 use crate::store::outbox::{Exporter, OutboxLine, SentLine, sent_bytes};
 use crate::store::ready::Ready;
 use crate::store::{StoreError, StoreHealth};
-use crate::time::{now, wall_clock_ms};
+use crate::time::{is_reached, now};
 
 /// Time for a server to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -177,7 +177,7 @@ impl Node {
             return None;
         }
         let record = self.lock().ready.get(&key.id)?;
-        let is_over = record.due().is_some_and(|due| due <= wall_clock_ms());
+        let is_over = record.due().is_some_and(is_reached);
         (!is_over).then_some(record)
     }
 
