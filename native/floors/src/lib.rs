@@ -34,7 +34,7 @@ pub fn check(
 ) -> io::Result<Vec<String>> {
     let mut problems = Vec::new();
     let mut violations = BTreeSet::new();
-    for path in rust_files(source)? {
+    for path in modules(source)? {
         let file = path.strip_prefix(source).unwrap_or(&path).to_string_lossy().into_owned();
         let module = module_path(&file);
         let Some(own) = module.first() else { continue };
@@ -135,7 +135,14 @@ fn declared_types(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// All Rust files of a folder but those of unit tests and the crate's root, sorted.
+/// The files of the modules below the root of a crate. The root itself stands on no floor.
+fn modules(source: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = rust_files(source)?;
+    files.retain(|path| *path != source.join("lib.rs"));
+    Ok(files)
+}
+
+/// All Rust files of a folder but those of unit tests, sorted.
 fn rust_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -143,10 +150,9 @@ fn rust_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
         for entry in fs::read_dir(&next)? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let is_root = next == folder && name == "lib.rs";
             if path.is_dir() {
                 folders.push(path);
-            } else if name.ends_with(".rs") && name != "tests.rs" && !is_root {
+            } else if name.ends_with(".rs") && name != "tests.rs" {
                 files.push(path);
             }
         }

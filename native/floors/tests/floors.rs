@@ -272,6 +272,27 @@ fn the_stores_take_time_and_threads_from_one_place() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
+/// A call in the root of a crate counts as one in its modules.
+#[test]
+fn calls_are_found_in_every_file() {
+    let source = std::env::temp_dir().join(format!("authz-floors-{}", std::process::id()));
+    std::fs::create_dir_all(source.join("deep")).unwrap();
+    for (file, text) in [
+        ("lib.rs", "fn root() { Instant::now(); }"),
+        ("deep/one.rs", "fn one() { Instant::now(); }"),
+        ("clock.rs", "fn now() { Instant::now(); }"),
+        ("free.rs", "#[cfg(test)]\nmod tests { fn one() { Instant::now(); } }"),
+    ] {
+        std::fs::write(source.join(file), text).unwrap();
+    }
+    let problems = authz_floors::find_calls(&source, &[("Instant::now", &["clock.rs"])]);
+    std::fs::remove_dir_all(&source).unwrap();
+    assert_eq!(
+        vec!["deep/one.rs: `Instant::now`".to_owned(), "lib.rs: `Instant::now`".to_owned()],
+        problems.unwrap()
+    );
+}
+
 /// Calls by which the engine gets time, threads, ids and random numbers, and the files that may make them. Everything else
 /// takes them from its `Clock`, or from `threads`, so that a test can choose them.
 const LANE_CALLS: &[(&str, &[&str])] = &[
