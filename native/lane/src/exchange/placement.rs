@@ -19,7 +19,6 @@ use crate::keeper::ChangeError;
 use crate::locate::{self, Located};
 use crate::refusal::{CallRefusal, Step};
 use crate::request::check_id;
-use crate::shown;
 use crate::tasks::{is_by_user, kernel_refused};
 
 /// Most parameters of a new task.
@@ -159,24 +158,8 @@ impl Engine {
             id: self.clock.new_id(),
             session: self.clock.new_id(),
         };
-        let task = self.make_exchange_root(root, caller).with_record(&record)?;
+        let task = self.begin_task(root, caller.chain(), caller).with_record(&record)?;
         Ok((Placement::Root(task), record))
-    }
-
-    /// Makes a new root that its own agent starts.
-    fn make_exchange_root(
-        &self,
-        root: Root<'_>,
-        caller: &ApiCaller<'_>,
-    ) -> Result<Arc<Task>, CallRefusal> {
-        let (plan, now, wait) = (caller.plan(), caller.now(), caller.wait);
-        let mut task = task::start(plan, root).map_err(kernel_refused)?;
-        shown::begin(&caller.identity, now, &mut task);
-        task.by_user = is_by_user(caller);
-        let located = Located { task: Arc::new(task), ancestors: Vec::new() };
-        self.check_left_out(now, plan, &located, wait)?;
-        self.note_subject(&caller.identity, now, plan, wait)?;
-        Ok(located.task)
     }
 
     /// The task of an exchange as a transaction reads or begins it, and its kind if it is new.

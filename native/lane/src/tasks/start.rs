@@ -187,7 +187,6 @@ impl Engine {
         names: Names,
         caller: &ApiCaller<'_>,
     ) -> Result<Arc<Task>, CallRefusal> {
-        let (plan, now, wait) = (caller.plan(), caller.now(), caller.wait);
         let root = Root {
             template: order.template,
             params: &order.params,
@@ -200,14 +199,25 @@ impl Engine {
             deadline: order.deadline,
             tier_cap: None,
             names,
-            now,
+            now: caller.now(),
             id: self.clock.new_id(),
             session: self.clock.new_id(),
         };
+        self.begin_task(root, &starter.chain, caller)
+    }
+
+    /// Makes the task of a new root, and checks that its agent may get it of `giver`, a chain. Nothing is written yet.
+    pub(crate) fn begin_task(
+        &self,
+        root: Root<'_>,
+        giver: &[Principal],
+        caller: &ApiCaller<'_>,
+    ) -> Result<Arc<Task>, CallRefusal> {
+        let (plan, now, wait) = (caller.plan(), caller.now(), caller.wait);
         let mut task = task::start(plan, root).map_err(kernel_refused)?;
         shown::begin(&caller.identity, now, &mut task);
         task.by_user = is_by_user(caller);
-        self.check_giving(caller, &task, &starter.chain)?;
+        self.check_giving(caller, &task, giver)?;
         let located = Located { task: Arc::new(task), ancestors: Vec::new() };
         self.check_left_out(now, plan, &located, wait)?;
         self.note_subject(&caller.identity, now, plan, wait)?;
