@@ -1,13 +1,13 @@
 //! Operations of a bundle and of Authz, and the names under which policies know them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::arguments::ArgumentSchema;
+use crate::arguments::{ArgumentSchema, Member};
 use crate::mcp;
 use crate::model::{Effect, Location, Model, Operation, ParamType, SystemKind, Template, Tier};
-use crate::policy::{Catalog, Placed, Target};
-use crate::schema::{GIVE, GIVE_GROUP, OWN_OPERATIONS, OWN_SYSTEM, START};
+use crate::policy::{Catalog, Placed, SchemaTexts, Target};
+use crate::schema::{self, GIVE, GIVE_GROUP, OWN_OPERATIONS, OWN_SYSTEM, START, SchemaNames};
 
 /// Authz's own operations, with those that start and give the tasks of each template.
 pub(super) fn own_operations(model: &Model) -> Vec<Operation> {
@@ -134,6 +134,22 @@ pub(super) fn catalog<'a>(
     let names = catalog.inputs.iter().flat_map(|input| input.keys());
     catalog.arguments = names.map(String::as_str).collect();
     catalog
+}
+
+/// The Cedar schema of a bundle.
+///
+/// `operations` are all operations, each with the members of its arguments, and `groups` the action groups of each.
+pub(super) fn schema_texts<'a>(
+    names: &SchemaNames,
+    groups: &[Vec<String>],
+    operations: impl Iterator<Item = (&'a Operation, &'a BTreeMap<String, Member>)>,
+) -> SchemaTexts {
+    let mut prelude = names.prelude();
+    all_groups(groups).into_iter().for_each(|group| prelude.push_str(&schema::group(group)));
+    let actions = operations.zip(groups).map(|((operation, input), groups)| {
+        schema::action(&operation.id, groups, resource_type(operation), input)
+    });
+    SchemaTexts { prelude, actions: actions.collect() }
 }
 
 /// Whether an operation names a resource of an MCP server by its URI: `resources/read`, and a subscription.

@@ -7,7 +7,7 @@ use authz_bundle::bundle::Bundle;
 use authz_bundle::pause::Pause;
 
 use super::catalog::{
-    all_groups, catalog, groups_of, is_of_mcp, own_operations, reauth_kinds, resource_type,
+    all_groups, catalog, groups_of, is_of_mcp, own_operations, reauth_kinds, schema_texts,
     takes_uri,
 };
 use super::labels::CollectionLabels;
@@ -25,7 +25,7 @@ use crate::model::{Effect, Location, Model, Operation};
 use crate::policy::{self, Cache, Catalog, Covered, Placed, SchemaTexts};
 use crate::reach::{self, Reach};
 use crate::recipient_lists;
-use crate::schema::{self, GIVE, Keys, NO_DESTINATION, OWN_SYSTEM, SchemaNames};
+use crate::schema::{GIVE, Keys, NO_DESTINATION, OWN_SYSTEM, SchemaNames};
 use crate::stack::on_large_stack;
 use crate::table::Table;
 use crate::work::CompileProgress;
@@ -277,17 +277,8 @@ impl<'a> Compilation<'a, '_> {
         catalog: &Catalog<'_>,
         operations: &Operations<'_>,
     ) -> SchemaTexts {
-        let mut prelude = names.prelude();
-        for group in catalog.groups.keys() {
-            prelude.push_str(&schema::group(group));
-        }
-        let Operations { all, groups, .. } = operations;
-        let action = |((operation, groups), input): ((&&Operation, &Vec<String>), _)| {
-            self.work.pause.rest();
-            schema::action(&operation.id, groups, resource_type(operation), input)
-        };
-        let actions = all.iter().zip(groups).zip(catalog.inputs.iter().copied()).map(action);
-        SchemaTexts { prelude, actions: actions.collect() }
+        let all = operations.all.iter().copied().zip(catalog.inputs.iter().copied());
+        schema_texts(names, &operations.groups, all.inspect(|_| self.work.pause.rest()))
     }
 
     /// The diagnostics so far, with the error that Cedar's vocabulary cannot be made.

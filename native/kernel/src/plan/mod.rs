@@ -29,16 +29,16 @@ use crate::history::{
 use crate::mcp::Traffic;
 use crate::mode::TierSet;
 use crate::model::{Effect, Model, Operation, System, Template};
-use crate::policy::{Cache, Placed};
+use crate::policy::{Cache, Placed, SchemaTexts};
 use crate::reach::Reach;
 use crate::recipient_lists::{RecipientListSummary, RecipientLists};
 use crate::roles::RoleIndex;
 use crate::routes::RouteTable;
-use crate::schema::{self, OWN_SYSTEM, SchemaNames};
+use crate::schema::{OWN_SYSTEM, SchemaNames};
 use crate::table::Table;
 
 pub(crate) use catalog::groups_of;
-use catalog::{all_groups, reauth_kinds, resource_type};
+use catalog::{reauth_kinds, schema_texts};
 use labels::CollectionLabels;
 use slices::Slice;
 
@@ -484,24 +484,14 @@ impl Plan {
     #[must_use]
     pub fn cedar_schema(&self) -> String {
         let names = SchemaNames::of(self.model(), &reauth_kinds(&self.policies));
-        let all: Vec<&Operation> = self.model().operations.iter().chain(&self.own).collect();
-        let groups: Vec<Vec<String>> = all.iter().map(|operation| groups_of(operation)).collect();
-        let mut text = names.prelude();
-        for group in all_groups(&groups) {
-            text.push_str(&schema::group(group));
-        }
-        for (operation, groups) in all.iter().zip(&groups) {
-            if let Some(prepared) = self.operations.get(&operation.id) {
-                let members = prepared.arguments.members();
-                text.push_str(&schema::action(
-                    &operation.id,
-                    groups,
-                    resource_type(operation),
-                    members,
-                ));
-            }
-        }
-        text
+        let all = self.model().operations.iter().chain(&self.own);
+        let all = all.filter_map(|operation| {
+            Some((operation, self.operations.get(&operation.id)?.arguments.members()))
+        });
+        let groups: Vec<Vec<String>> =
+            all.clone().map(|(operation, _)| groups_of(operation)).collect();
+        let SchemaTexts { prelude, actions } = schema_texts(&names, &groups, all);
+        prelude + &actions.concat()
     }
 
     /// How many policies there are.
