@@ -90,19 +90,16 @@ impl Engine {
         admitted: AdmittedCall,
         transport: &'c Transport<'c>,
     ) -> Result<ListCall<'c>, CallRefusal> {
-        let check = wire::CheckRequest {
-            evidence: message.evidence.clone(),
-            task: message.task.clone(),
-            ..wire::CheckRequest::default()
-        };
-        let mut ask = request::read_check(&check, &self.settings)?;
+        let mut evidence = request::read_evidence(&message.evidence, &self.settings)?;
+        check_id("task", &message.task)?;
+        let task = Some(message.task.as_str()).filter(|task| !task.is_empty());
         let AdmittedCall { arrival, world } = &admitted;
         let peer = arrival.asker.peer.as_ref().filter(|_| arrival.asks_itself);
         let agent = peer.map(|peer| peer.agent(AgentProof::X509Svid));
         if arrival.asks_itself {
-            self.add_own_authorization(&mut ask.evidence, transport, world, agent.is_some())?;
+            self.add_own_authorization(&mut evidence, transport, world, agent.is_some())?;
         }
-        let (mut identity, verified) = self.verify_caller(arrival, world, &ask.evidence, agent);
+        let (mut identity, verified) = self.verify_caller(arrival, world, &evidence, agent);
         let verified = verified.and_then(|()| {
             refuse_task_credential(&identity.facts)?;
             refuse_proofs(&identity.facts)?;
@@ -118,7 +115,7 @@ impl Engine {
             }
             verified => verified?,
         }
-        let located = self.locate_list(ask.task, &admitted, &identity, transport)?;
+        let located = self.locate_list(task, &admitted, &identity, transport)?;
         if let Some(located) = &located {
             identity.chain = shown::chain_in(&identity, admitted.arrival.now(), located);
         }

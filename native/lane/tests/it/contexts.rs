@@ -52,7 +52,7 @@ fn world_with(relays: &Value, peers: &Value) -> World {
             ("policies/work.cedar", POLICIES),
         ]),
         listeners: listeners_of(&listeners),
-        peers: peers_of(&peers),
+        peers: peers_of(peers),
         ..world()
     }
 }

@@ -59,7 +59,7 @@ fn world_of(peers: &Value) -> World {
     World {
         trust: trust(),
         listeners: listeners_of(&listeners),
-        peers: peers_of(&peers),
+        peers: peers_of(peers),
         ..world()
     }
 }
