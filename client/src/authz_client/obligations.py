@@ -82,19 +82,6 @@ class Obligations:
             name for name, handler in self._handlers.items() if results or handler.after is None
         )
 
-    def missing(self, names: Iterable[str], *, results: bool = True) -> tuple[str, ...]:
-        """Find the obligations that nothing here can do.
-
-        Args:
-            names: Those of a permit.
-            results: The operation returns a result that handlers can work on.
-
-        Returns:
-            Names.
-        """
-        supported = self.supported(results=results)
-        return tuple(name for name in names if name not in supported)
-
     def before(self, obligations: Iterable[Obligation]) -> None:
         """Carry out the obligations that are due before the operation.
 

@@ -152,12 +152,6 @@ impl RouteError {
     pub fn new(reason: ReasonCode, message: impl Into<String>) -> Self {
         RequestError::new(reason, message).into()
     }
-
-    /// A request that was not read completely, or that has several meanings.
-    #[must_use]
-    pub fn unread(reason: ReasonCode, message: impl Into<String>) -> Self {
-        Self { understood: false, ..Self::new(reason, message) }
-    }
 }
 
 impl From<RequestError> for RouteError {

@@ -24,8 +24,6 @@ const WAITING: usize = 64;
 pub(crate) struct Keeper {
     store: Arc<dyn Store>,
     settings: StateSettings,
-    /// True if the store writes committed audit lines itself.
-    has_outbox: bool,
     waiting: Semaphore,
 }
 
@@ -69,24 +67,18 @@ impl Keeper {
 
     /// Keeper of an open store.
     pub(crate) fn with(settings: StateSettings, store: Arc<dyn Store>) -> Self {
-        let has_outbox = settings.engine != StateEngine::Memory;
-        Self { store, settings, has_outbox, waiting: Semaphore::new(WAITING) }
+        Self { store, settings, waiting: Semaphore::new(WAITING) }
     }
 
     pub(crate) const fn settings(&self) -> &StateSettings {
         &self.settings
     }
 
-    /// True if audit lines go with the transaction. Otherwise the caller writes them.
-    pub(crate) const fn has_outbox(&self) -> bool {
-        self.has_outbox
-    }
-
     pub(crate) fn store(&self) -> &dyn Store {
         &*self.store
     }
 
-    /// True if the records outlive the process.
+    /// True if the records outlive the process. Such a store writes the audit lines of its transactions itself.
     pub(crate) fn is_lasting(&self) -> bool {
         self.settings.engine != StateEngine::Memory
     }

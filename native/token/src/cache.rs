@@ -25,7 +25,7 @@ pub(crate) enum VerifiedToken {
     Credential(Arc<CredentialFacts>, Arc<AgentFacts>),
 }
 
-/// VerifiedToken token: its facts, and the values that are checked at each presentation.
+/// A verified token: its facts, and the values that are checked at each presentation.
 #[derive(Clone, Debug)]
 pub(crate) struct CachedToken {
     pub(crate) verified: VerifiedToken,

@@ -114,7 +114,7 @@ pub(super) fn manifest(
 }
 
 /// The YAML files of a bundle beside `bundle.yaml`.
-pub(super) struct RecipientListFacts<'a> {
+pub(super) struct BundleFacts<'a> {
     pub(super) files: Vec<(&'a str, FactsFile)>,
     pub(super) catalogs: Vec<(&'a str, McpFile)>,
     pub(super) deferred: DeferredKeys,
@@ -122,7 +122,7 @@ pub(super) struct RecipientListFacts<'a> {
     pub(super) all: &'a BTreeMap<String, Vec<u8>>,
 }
 
-impl RecipientListFacts<'_> {
+impl BundleFacts<'_> {
     /// Takes over all files, in the order in which their keys refer to each other.
     ///
     /// Returns the entries of the recipient lists that are files of the bundle.

@@ -150,7 +150,7 @@ impl<'a> BundleReader<'a> {
         if found.has_errors() {
             return Err(found);
         }
-        let recipient_lists = build::RecipientListFacts {
+        let recipient_lists = build::BundleFacts {
             files: texts.facts,
             catalogs: texts.catalogs,
             deferred,

@@ -266,7 +266,7 @@ impl Engine {
         line: Vec<u8>,
         survives: Survives,
     ) -> Result<KeptRecord, AuditError> {
-        if self.keeper.has_outbox() {
+        if self.keeper.is_lasting() {
             // The outbox takes any number of lines, but a call whose record cannot be read later is not permitted.
             if !self.audit.is_writable() {
                 return Err(AuditError::Failed);

@@ -56,12 +56,7 @@ fn world_of(peers: &Value) -> World {
         {"name": "socket", "enforcer": {"name": "envoy", "asks": ["system:*"], "relays": ["principal"]}},
         {"name": "dev", "insecure_dev": true},
     ]);
-    World {
-        trust: trust(),
-        listeners: listeners_of(&listeners),
-        peers: peers_of(peers),
-        ..world()
-    }
+    World { trust: trust(), listeners: listeners_of(&listeners), peers: peers_of(peers), ..world() }
 }
 
 fn mutual() -> Served {

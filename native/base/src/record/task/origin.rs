@@ -90,11 +90,6 @@ impl Bar {
         Self { denied_at: Some(now), ended_before: Some(now) }
     }
 
-    /// Lets the agent begin new tasks.
-    pub const fn lift(&mut self) {
-        self.denied_at = None;
-    }
-
     /// Returns whether the bar refuses every call of the agent in a task.
     #[must_use]
     pub fn holds_in(self, task: TaskView<'_>) -> bool {

@@ -24,7 +24,7 @@ const MAX_CHANGES: usize = 1000;
 /// Age from which a transaction is not shared any further.
 const MAX_AGE: Duration = Duration::from_millis(20);
 
-/// OpenTransaction transaction. Its drop rolls it back, and tells its members that no record changed.
+/// An open transaction. Its drop rolls it back, and tells its members that no record changed.
 pub(super) struct OpenTransaction {
     pub(super) lease: PooledConnection,
     pub(super) connection: Arc<Connection>,
