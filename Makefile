@@ -432,7 +432,8 @@ test-wheel: setup ## build a wheel, unpack it into an empty folder and run it fr
 		&& $(CLIENT_WHEEL) "$$folder/dist" \
 		&& $(INSTALL) "$$folder/site" "$$folder"/dist/*.whl && cd "$$folder" && export PYTHONPATH="$$folder/site" \
 		&& $(CURDIR)/$(PY) -c 'import authz, authz_client, sys; sys.exit(not all(m.__file__.startswith(sys.argv[1]) for m in (authz, authz_client)))' "$$folder/site" \
-		&& $(CURDIR)/$(PY) -m authz init bundle && $(CURDIR)/$(PY) -m authz test bundle
+		&& $(CURDIR)/$(PY) -m authz demo && $(CURDIR)/$(PY) -m authz init bundle \
+		&& $(CURDIR)/$(PY) -m authz check bundle && $(CURDIR)/$(PY) -m authz test bundle
 
 # Profile-guided optimisation: a build that counts which branches are taken is put under load, and rustc reads the counts. Each
 # of the two builds has flags of its own, so it has a target folder of its own, and names its target: build scripts and procedural

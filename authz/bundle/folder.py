@@ -157,7 +157,9 @@ def _root(folder: Path) -> Path:
         root = Path(os.path.realpath(folder, strict=True))
     except (OSError, ValueError) as error:
         raise _refused(
-            f"the folder cannot be read: {_reason(error)}.", folder, "Check bundle.path."
+            f"the folder cannot be read: {_reason(error)}.",
+            folder,
+            "Check the path; `authz init` writes a new bundle.",
         ) from error
     if not root.is_dir():
         raise _refused("not a folder.", folder, "Give the folder that has bundle.yaml in it.")

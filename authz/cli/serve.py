@@ -1,5 +1,6 @@
 """`authz serve`: run a node."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +8,7 @@ from typing import Annotated
 import typer
 
 from authz.cli.options import ConfigFile, Sets, configuration, flags
-from authz.errors import ConfigError
+from authz.errors import ConfigError, UsageError
 from authz.files import check_trusted
 from authz.model import Diagnostic
 from authz.server import Node
@@ -57,11 +58,21 @@ def serve(
         log__format=log_format,
         shutdown_grace_period=shutdown_grace_period,
     )
+    if config is None and not named and not sets and not _has_variables():
+        raise UsageError(
+            "serve needs a configuration: --config FILE. For development, "
+            "`authz keys make dev --bundle BUNDLE` writes dev/config.yaml"
+        )
     settings = configuration(config, sets, named)
     if config is not None:
         _check_place(config)
     log = make_logger(settings.log, sys.stderr)
     Node(settings, log).run()
+
+
+def _has_variables() -> bool:
+    """Return whether the environment sets keys of the configuration."""
+    return any(name.startswith("AUTHZ_") for name in os.environ)
 
 
 def _check_place(config: Path) -> None:

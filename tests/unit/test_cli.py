@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -183,6 +184,19 @@ def test_init_leaves_a_folder_with_something_in_it_alone(tmp_path: Path) -> None
 
     assert run("init", tmp_path) == 1
     assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_serve_without_a_configuration_says_where_one_comes_from(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A variable is a part of one, so that the message then is about the rest."""
+    for name in [name for name in os.environ if name.startswith("AUTHZ_")]:
+        monkeypatch.delenv(name)
+    assert run("serve") == 1
+    assert "`authz keys make dev --bundle BUNDLE` writes" in capsys.readouterr().err
+    monkeypatch.setenv("AUTHZ_LOG__LEVEL", "info")
+    assert run("serve") == 3
+    assert "`bundle` is missing" in capsys.readouterr().err
 
 
 def test_a_refused_bundle_is_3_with_file_and_line(
