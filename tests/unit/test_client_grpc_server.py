@@ -22,7 +22,7 @@ from authz_client.integrations.grpc import (
     aio_server_interceptor,
     server_interceptor,
 )
-from authz_client.v1 import authorizer_pb2, decision_pb2
+from authz_client.v1 import authorizer_pb2, authorizer_pb2_grpc, decision_pb2
 from tests.support.node import NoAnswer, Node, decision
 
 Request = authorizer_pb2.ListRequest
@@ -180,21 +180,27 @@ def served(kind: str, methods: Any, origin: str = "") -> Iterator[Site]:
     node = Node()
     authz = Authz(transport=node, enforcer=True, timeout=20, retries=0)
     crm = Crm(authz)
+
+    def register(server: Any) -> None:
+        server.add_generic_rpc_handlers((crm.handlers(kind),))
+
     with (
-        kinds_of_server(kind, crm, authz, methods, origin) as port,
+        running(kind, register, authz, methods, origin) as port,
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         yield Site(node, crm, channel)
 
 
 @contextmanager
-def kinds_of_server(kind: str, crm: Crm, authz: Authz, methods: Any, origin: str) -> Iterator[int]:
+def running(
+    kind: str, register: Callable[[Any], None], authz: Authz, methods: Any, origin: str
+) -> Iterator[int]:
     """Runs a server; yields its port."""
     if kind == "threads":
         with futures.ThreadPoolExecutor(4) as executor:
             interceptor = server_interceptor(authz, methods, origin=origin)
             server = grpc.server(executor, interceptors=[interceptor])
-            server.add_generic_rpc_handlers((crm.handlers(kind),))
+            register(server)
             port = server.add_insecure_port("127.0.0.1:0")
             server.start()
             yield port
@@ -205,7 +211,7 @@ def kinds_of_server(kind: str, crm: Crm, authz: Authz, methods: Any, origin: str
     async def main() -> None:
         interceptor = aio_server_interceptor(authz, methods, origin=origin)
         server = grpc.aio.server(futures.ThreadPoolExecutor(4), interceptors=[interceptor])
-        server.add_generic_rpc_handlers((crm.handlers(kind),))
+        register(server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         loop, done = asyncio.get_running_loop(), asyncio.Event()
@@ -403,6 +409,48 @@ def test_proofs_and_own_arguments(kind: str) -> None:
         site.node.says("Check", answer)
         error = site.refused("Get", metadata=proved)
         assert dict(error.trailing_metadata())["dpop-nonce"] == "n-1"
+
+
+class Listing(authorizer_pb2_grpc.AuthorizerServicer):
+    """A servicer of generated code, which registers its methods in a second way beside generic handlers."""
+
+    def List(self, request: Any, context: Any) -> Any:  # noqa: N802 - of the proto
+        """Answers."""
+        del context
+        return Answer(operations=[request.system])
+
+
+@pytest.mark.parametrize("kind", ["threads", "functions"])
+def test_methods_of_generated_code_are_guarded(kind: str) -> None:
+    """Listed ones ask first; the others are refused."""
+    node = Node()
+    authz = Authz(transport=node, enforcer=True, timeout=20, retries=0)
+    methods = {"/authz.v1.Authorizer/List": "crm.list"}
+
+    servicer: Any = Listing
+
+    def register(server: Any) -> None:
+        authorizer_pb2_grpc.add_AuthorizerServicer_to_server(servicer(), server)
+
+    with (
+        running(kind, register, authz, methods, "") as port,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        stub = authorizer_pb2_grpc.AuthorizerStub(channel)
+        answer = stub.List(Request(system="x"), metadata=CALLER, timeout=20)
+        assert list(answer.operations) == ["x"]
+        assert [one.operation for one in node.requests("Check")] == ["crm.list"]
+        node.says("Check", decision("FORBIDDEN"))
+        ask: Any
+        for ask in (
+            lambda: stub.List(Request(), metadata=CALLER, timeout=20),
+            lambda: stub.Check(decision_pb2.CheckRequest(), metadata=CALLER, timeout=20),
+        ):
+            with pytest.raises(grpc.RpcError) as raised:
+                ask()
+            error: Any = raised.value
+            assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert len(node.requests("Check")) == 2
 
 
 @pytest.mark.parametrize("make", [server_interceptor, aio_server_interceptor])

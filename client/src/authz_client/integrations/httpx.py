@@ -8,7 +8,11 @@ httpx.Client(auth=credential_auth(credential), event_hooks=event_hooks())
 from collections.abc import Awaitable, Callable, Generator
 from typing import Literal
 
-import httpx
+try:
+    import httpx
+except ModuleNotFoundError as error:
+    message = f"{__name__} needs the library httpx: pip install 'authz-client[httpx]'"
+    raise ModuleNotFoundError(message, name="httpx") from error
 
 from authz_client.integrations._http import CredentialExchange, name_task
 from authz_client.issued import TaskCredential

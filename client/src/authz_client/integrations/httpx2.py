@@ -8,7 +8,11 @@ httpx2.Client(auth=credential_auth(credential), event_hooks=event_hooks())
 from collections.abc import Awaitable, Callable, Generator
 from typing import Literal
 
-import httpx2
+try:
+    import httpx2
+except ModuleNotFoundError as error:
+    message = f"{__name__} needs the library httpx2: pip install 'authz-client[httpx2]'"
+    raise ModuleNotFoundError(message, name="httpx2") from error
 
 from authz_client.integrations._http import CredentialExchange, name_task
 from authz_client.issued import TaskCredential
