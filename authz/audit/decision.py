@@ -203,7 +203,7 @@ def _unresolved(value: object) -> UnresolvedRequest | None:
 
 
 def _enforcer(value: object) -> str:
-    """Its name, or the name within what a later version says of it."""
+    """Return the name of an entry: the text itself, or the member `name` of a later version's object."""
     if isinstance(value, dict):
         return _text(value, "name")
     return value[:_MAX_TEXT] if isinstance(value, str) else ""

@@ -17,7 +17,7 @@ _MAX_LINE: Final = 1_048_576
 
 
 class Lines(Protocol):
-    """What can be read line by line."""
+    """A stream that is read line by line."""
 
     def readline(self, size: int, /) -> bytes:
         """Read a line, but no more than `size` bytes."""
@@ -55,18 +55,18 @@ def read(path: Path, damaged: Callable[[Diagnostic], None]) -> Iterator[Record]:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             yield from read_stream(stream, str(path), damaged)
     except (OSError, EOFError, zlib.error) as error:
-        what = getattr(error, "strerror", None) or "it is no whole gzip file"
+        what = getattr(error, "strerror", None) or "it is not a complete gzip file"
         raise UnavailableError(f"{path} cannot be read: {what}") from error
 
 
 def read_stream(
     stream: Lines, name: str, damaged: Callable[[Diagnostic], None]
 ) -> Iterator[Record]:
-    """Read every record of what is open.
+    """Read every record of an open stream.
 
     Args:
         stream: Lines of the audit.
-        name: What it is called in messages.
+        name: Name of the stream in messages.
         damaged: Receives each line that is not a record.
 
     Yields:

@@ -210,7 +210,7 @@ def _refused(what: str, where: Path, fix: str = "") -> BundleError:
 
 
 def _shown(path: Path) -> str:
-    """Return a path as text for messages, whatever its bytes are."""
+    """Return a path as text for messages; bytes that are not UTF-8 are escaped."""
     try:
         return os.fsencode(path).decode(errors="backslashreplace")
     except UnicodeEncodeError:

@@ -227,7 +227,7 @@ def names(
     prompt: Annotated[str, typer.Argument(help="Prompt of the user; `-` for standard input.")],
     output: Output = "text",
 ) -> None:
-    """Show which destinations a prompt names, and why other words of it name none.
+    """Show which destinations a prompt names, and why its other words name none.
 
     It reads the prompt as the server does, without a server.
     """

@@ -80,7 +80,7 @@ def why(
     var: Vars = None,
     output: Output = "text",
 ) -> None:
-    """Explain one decision and what would permit it; without an id, count the refused decisions by what they have in common."""
+    """Explain one decision and what would permit it; without an id, count the refused decisions by their common properties."""
     if output not in {"text", "json"}:
         raise UsageError(f"--output {plain(output, 40)}: text or json")
     _known_code(code)
@@ -141,7 +141,7 @@ def _find(
 
 
 def _made(decision_id: str) -> str:
-    """A minute before a UUIDv7 was made; empty for what is none."""
+    """Return a minute before the time in a UUIDv7; empty for any other text."""
     try:
         parsed = uuid.UUID(decision_id)
     except ValueError:

@@ -39,7 +39,7 @@ _NOT_KEYS: Final = frozenset({"AUTHZ_CONFIG", "AUTHZ_ADMIN", "AUTHZ_SERVER"})
 _REMOVED: Final[Mapping[Path, str]] = {
     ("limits", "processor"): "Remove it: Authz no longer binds threads to a processor."
 }
-"""Keys of earlier versions, and what to do with a configuration that has one."""
+"""Keys of earlier versions, each with the fix for a configuration that has it."""
 # Kubernetes sets these in every pod of a namespace that has a service named `authz` or `authz-…`.
 _SERVICE_LINK: Final = re.compile(
     r"AUTHZ_(.*_)?(SERVICE_(HOST|PORT(_.*)?)|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)"
@@ -67,7 +67,7 @@ class _Tree:
     where: dict[Path, tuple[str, int]] = field(default_factory=dict)
 
     def origin(self, path: Path) -> tuple[str, int]:
-        """File (or flag) and line of a path, or of what is nearest above it."""
+        """File (or flag) and line of a path, or of the nearest key above it."""
         for end in range(len(path), -1, -1):
             if found := self.where.get(path[:end]):
                 return found
@@ -295,7 +295,7 @@ def load_with_origins(
     tree = _Tree(
         document.value,
         {
-            # What is missing at the top has no line of its own.
+            # A key that is missing at the top has no line of its own.
             **({(): (document.file, 1)} if document.file else {}),
             **{path: (document.file, line) for path, line in document.lines.items()},
         },
@@ -411,7 +411,7 @@ def _later_keys(tree: _Tree, shape: _Shape) -> Iterator[Diagnostic]:
 
 def _explain(error: ErrorDetails, tree: _Tree, shape: _Shape) -> Diagnostic:
     path: Path = tuple(error["loc"])
-    # A loc may end in a name of pydantic's own, such as `[key]`; what stands in the tree is what counts.
+    # A loc may end in a name of pydantic's own, such as `[key]`; only the keys of the tree count.
     file, line = tree.origin(path)
     kind, said = error["type"], error["msg"]
     parent, last = path[:-1], path[-1] if path else ""

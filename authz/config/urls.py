@@ -22,11 +22,11 @@ def url_defect(url: str, *, plain: bool = False) -> str | None:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        return "is no URL"
+        return "is not a URL"
     if len(url) > _MAX_BYTES or not url.isascii() or any(c <= " " or c in _NEVER for c in url):
-        defect = "is no URL"
+        defect = "is not a URL"
     elif not host or port == 0:
-        defect = "is no URL with a host"
+        defect = "is not a URL with a host"
     elif "@" in parts.netloc:
         defect = "carries a user or password"
     elif "#" in url:

@@ -60,7 +60,7 @@ class SecretBroker(Protocol):
         """Return whether an operation has grants."""
 
     def name_of(self, lease: str) -> str:
-        """Return the name of the secret in the system, such as the role's. It follows from the lease's id alone, and is no secret."""
+        """Return the name of the secret in the system, such as the role's. It follows from the lease's id alone, and may be shown."""
 
     def make(self, order: LeaseOrder, within: float) -> Mapping[str, str]:
         """Make the secret of a lease.
@@ -80,7 +80,7 @@ class SecretBroker(Protocol):
     def stop(self, lease: str, within: float) -> None:
         """End the access of a secret: it opens no new session, and sessions that it opened are closed.
 
-        No action of a holder of any secret can delay this. A secret that does not exist is no error.
+        No action of a holder of any secret can delay this. Succeeds for a secret that does not exist.
 
         Args:
             lease: Id of the lease.
@@ -92,7 +92,7 @@ class SecretBroker(Protocol):
         """
 
     def end(self, lease: str, within: float) -> None:
-        """Stop a secret, then remove it with everything that it created. A secret that does not exist is no error.
+        """Stop a secret, then remove it with everything that it created. Succeeds for a secret that does not exist.
 
         Args:
             lease: Id of the lease.

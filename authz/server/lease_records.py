@@ -10,7 +10,7 @@ __all__ = ["EngineLeases", "brokers_of", "lease_of"]
 
 
 class LeaseCalls(Protocol):
-    """The part of the engine that keeps leases."""
+    """The part of the engine that stores leases."""
 
     def leases(
         self, *, broker: str | None = None, session: str | None = None
@@ -32,7 +32,7 @@ class EngineLeases:
         self._engine = engine
 
     def leases(self, session: str | None = None) -> Iterator[Lease]:
-        """Yield leases, with the current state of their tasks. `session`: only leases of this session."""
+        """Yield leases with the current state of their tasks. `session`: only leases of this session."""
         return (lease_of(record) for record in self._engine.leases(session=session))
 
     def put_lease(self, lease: Lease, before: Lease) -> bool:
@@ -58,14 +58,7 @@ class EngineLeases:
 
 
 def lease_of(record: Mapping[str, Any]) -> Lease:
-    """Read a record.
-
-    Args:
-        record: As the engine gives it.
-
-    Returns:
-        The lease.
-    """
+    """Return the lease in a record of the engine."""
     next_try = record.get("next_try")
     return Lease(
         id=str(record["id"]),
@@ -83,17 +76,7 @@ def lease_of(record: Mapping[str, Any]) -> Lease:
 
 
 def brokers_of(settings: Credentials) -> dict[str, SecretBroker]:
-    """Make the brokers.
-
-    Args:
-        settings: The configuration.
-
-    Returns:
-        Each by its name.
-
-    Raises:
-        ConfigError: One of them needs an extra that is not installed.
-    """
+    """Make the configured brokers, by name; raises ConfigError if one needs an extra that is not installed."""
     return {
         name: PostgresqlBroker(name, broker, settings.issuer)
         for name, broker in settings.brokers.items()

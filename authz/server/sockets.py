@@ -42,7 +42,9 @@ def prepare(path: Path, listener: str) -> None:
         return
     if not path.is_socket():
         raise _refused(
-            f"the address of listener `{listener}` is a file that is no socket.", path, "Move it."
+            f"the address of listener `{listener}` is a file that is not a socket.",
+            path,
+            "Move it.",
         )
     if (owner := path.lstat().st_uid) not in {os.geteuid(), 0}:
         raise _refused(
@@ -57,7 +59,7 @@ def prepare(path: Path, listener: str) -> None:
             return
         except OSError as error:
             what = f"the socket of listener `{listener}` cannot be tried: {error.strerror}."
-            raise _refused(what, path, "Stop whatever serves it.") from error
+            raise _refused(what, path, "Stop the process that serves it.") from error
     raise _refused(
         f"another process serves listener `{listener}`.", path, "Stop it, or use another path."
     )

@@ -166,7 +166,7 @@ def _parse(file: Path, content: bytes) -> FileKey:
     try:
         private = load_pem_private_key(content, None)
     except (ValueError, TypeError) as error:
-        raise KeysError(f"{file}: is no private key that can be read. {fix}") from error
+        raise KeysError(f"{file}: does not hold a readable private key. {fix}") from error
     if algorithm_of(private) is None or not isinstance(
         private, (ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)
     ):

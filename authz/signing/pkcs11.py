@@ -68,14 +68,7 @@ class TokenKeys:
             pass
 
     def find(self) -> Sequence[SigningKey]:
-        """Find the keys of our label.
-
-        Returns:
-            Those that can sign.
-
-        Raises:
-            KeysError: The token cannot be read, or holds a half of a key only.
-        """
+        """Return the keys of our label; raises KeysError if the token cannot be read, or holds only half of a key."""
         with self._open() as session:
             return self._find(session)
 
@@ -83,7 +76,7 @@ class TokenKeys:
         """Make a key in the token; nothing can take its private half out.
 
         Args:
-            algorithm: What it is for.
+            algorithm: Signature algorithm of the key.
 
         Returns:
             The key.
@@ -118,7 +111,7 @@ class TokenKeys:
         """Remove both halves of a key.
 
         Args:
-            kid: Its name.
+            kid: RFC 7638 thumbprint of the key.
 
         Raises:
             KeysError: The token refuses.
@@ -214,7 +207,7 @@ class TokenKeys:
 
     @staticmethod
     def _try(public: PublicKey, signature: bytes, kid: str) -> None:
-        """Refuse a pair whose halves do not belong together: nothing that it signs would be believed."""
+        """Refuse a pair whose halves do not belong together: no verifier would accept its signatures."""
         try:
             if isinstance(public, ed25519.Ed25519PublicKey):
                 public.verify(signature, _TRIAL)

@@ -18,7 +18,7 @@ __all__ = ["Logger", "make_logger"]
 Logger = structlog.typing.FilteringBoundLogger
 """What is handed on."""
 
-# Whatever looks like a compact JWS is hidden: no log line may ever carry a usable token.
+# Every text in the form of a compact JWS is hidden: no log line may ever carry a usable token.
 _TOKEN: Final = re.compile(r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]*")
 
 

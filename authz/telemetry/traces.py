@@ -231,7 +231,7 @@ class TraceExport:
         try:
             sent = self._exporter.export([_readable(span, self._resource) for span in batch])
             well = sent.name == "SUCCESS"
-        except Exception as failed:  # noqa: BLE001 - the thread outlives whatever an exporter does
+        except Exception as failed:  # noqa: BLE001 - the thread outlives every error of an exporter
             well, error = False, repr(failed)
         if well:
             self.exported += len(batch)
@@ -247,7 +247,7 @@ class TraceExport:
 
 
 def _make(settings: TraceSettings) -> "SpanExporter":
-    # Its own warnings are neither in our form nor bounded; `_send` tells what became of a batch.
+    # Its own warnings are neither in our form nor bounded; `_send` logs the result of a batch.
     library = logging.getLogger("opentelemetry")
     library.addHandler(logging.NullHandler())
     library.propagate = False

@@ -155,7 +155,7 @@ class Kernel:
             The actor.
 
         Raises:
-            UsageError: Nobody is named, or the agent is no SPIFFE id.
+            UsageError: Neither agent nor subject is given, or the agent is not a SPIFFE id.
         """
         if agent is None and subject is None:
             raise UsageError("name an agent, a subject or both")
@@ -181,7 +181,7 @@ class Kernel:
     def _svid(self, agent: str) -> str:
         parts = urlsplit(agent)
         if parts.scheme != "spiffe" or not parts.netloc or not parts.path.strip("/"):
-            raise UsageError(f"`{agent}` is no SPIFFE id: spiffe://<trust domain>/<path>")
+            raise UsageError(f"`{agent}` is not a SPIFFE id: spiffe://<trust domain>/<path>")
         with self._lock:
             keys = self._domains.get(parts.netloc)
             if keys is None:
@@ -254,7 +254,7 @@ class Kernel:
 
 @final
 class Actor:
-    """Somebody who acts: asks, and asserts what must come of it.
+    """A caller in a test: it asks, and asserts the answers.
 
     Args:
         kernel: Kernel that decides.

@@ -56,7 +56,7 @@ class Remote:
         """Ask `authz.v1.Admin/Reload`.
 
         Returns:
-            What came of it.
+            Its result.
 
         Raises:
             UnavailableError: It cannot be reached.
@@ -137,7 +137,7 @@ class Remote:
 
         Args:
             request: Request to explain.
-            authorization: `Bearer …` of whoever asks.
+            authorization: `Bearer …` of the caller.
 
         Returns:
             The decision with its detail.
@@ -187,7 +187,7 @@ class Remote:
 
 
 def _refused(error: grpc.RpcError, address: str) -> ApiError | UnavailableError:
-    # What a call raises is an RpcError and a Call at once, which the stubs cannot say.
+    # The error of a call is an RpcError and a Call at once, which the stubs cannot express.
     call = cast("grpc.Call", error)
     code, said = call.code(), call.details() or ""
     for key, value in call.trailing_metadata() or ():

@@ -181,5 +181,5 @@ def read_object(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise FetchError("the answer is not JSON") from error
     if not isinstance(value, dict):
-        raise FetchError("the answer is no JSON object")
+        raise FetchError("the answer is not a JSON object")
     return value

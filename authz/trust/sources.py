@@ -1,4 +1,4 @@
-"""Whose keys are believed, as one specification that the engine compiles; and those of them that lie in files."""
+"""Trust sources: their specification for the engine, and those that are files."""
 
 import json
 import math
@@ -161,7 +161,7 @@ def read_document(path: str | Path) -> str:
 
     Raises:
         OSError: The file cannot be read, or everybody could replace it.
-        ValueError: It is no regular file, larger than 1 MiB, or not UTF-8.
+        ValueError: The path is not a regular file, is larger than 1 MiB, or is not UTF-8.
     """
     content = read_trusted(path, _MAX_BYTES)
     try:

@@ -62,7 +62,7 @@ class SpiffeVerifier:
             names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
             uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
-            raise FetchError("its certificate is no X.509-SVID") from error
+            raise FetchError("its certificate is not an X.509-SVID") from error
         if uris != [self.spiffe_id]:
             shown = ", ".join(uris)[:_MAX_TEXT] or "nobody"
             raise FetchError(f"it is {shown}, not {self.spiffe_id}")
@@ -100,7 +100,7 @@ def _is_forgeable(der: bytes) -> bool:
     try:
         key = x509.load_der_x509_certificate(der).public_key()
     except (ValueError, UnsupportedAlgorithm):
-        # The TLS library refuses an entry that is no certificate.
+        # The TLS library refuses an entry that is not a certificate.
         return False
     return isinstance(key, ed25519.Ed25519PublicKey) and not is_usable_key(_jwk(key))
 

@@ -111,7 +111,7 @@ def _parsed(text: str) -> Any:
 def _check_yaml(block: DocBlock, page: Iterable[DocBlock]) -> list[str]:
     value = _parsed(block.text)
     if not isinstance(value, dict):
-        return ["the block is no mapping"]
+        return ["the block is not a mapping"]
     if "tests" in value or "fixtures" in value:
         return _check_bundle([*_facts(page)], [], tests=value)
     if _is_of_bundle(value) and not block.page.startswith(_CONFIG_PAGES):

@@ -87,21 +87,21 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
         (
             "    corp:",
             "    'corp/x':",
-            "config.yaml:6: `corp/x` is no alias of an issuer. Use letters, digits, dots, dashes and underscores.",
+            "config.yaml:6: `corp/x` is not a valid alias of an issuer. Use letters, digits, dots, dashes and underscores.",
         ),
         (
             "      algorithms: [ES256]\n",
             "",
             (
                 "config.yaml:6: issuer `corp` has no algorithms. The token itself would choose. "
-                "Add algorithms: [ES256], or what the issuer signs with."
+                "Add algorithms: [ES256], or the algorithms that the issuer signs with."
             ),
         ),
         (
             "[ES256]",
             "[none]",
             (
-                "config.yaml:9: `none` is no signature algorithm that is accepted. Use one of RS256, RS384, RS512, "
+                "config.yaml:9: `none` is not an accepted signature algorithm. Use one of RS256, RS384, RS512, "
                 "PS256, PS384, PS512, ES256, ES384, ES512, EdDSA."
             ),
         ),
@@ -166,8 +166,8 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
             "listener: sidecar",
             "listener: main",
             (
-                "config.yaml:16: enforcer `envoy` is bound to `main`, which is not a unix socket. Whoever reaches the "
-                "port would be that enforcer. Use a unix-socket listener, the mode of whose folder says who may open it; "
+                "config.yaml:16: enforcer `envoy` is bound to `main`, which is not a unix socket. Any caller that reaches the "
+                "port would be this enforcer. Use a unix-socket listener, the mode of whose folder says who may open it; "
                 "or match: its SPIFFE id."
             ),
         ),
@@ -351,12 +351,12 @@ def test_an_access_log_comes_by_the_python_lane(tmp_path: Path) -> None:
 
     by_certificate, by_socket = refusals(tmp_path, text)
     assert by_certificate == (
-        "config.yaml:9: enforcer `mesh` reports by access log, which the fast lane does not take. What it is permitted would "
-        "be spent, whatever came of it. Let it log to a listener of the Python lane."
+        "config.yaml:9: enforcer `mesh` reports by access log, which the fast lane does not take. Each of its permits would "
+        "count as used, even if the call failed. Let it log to a listener of the Python lane."
     )
     assert by_socket == (
-        "config.yaml:11: enforcer `envoy` reports by access log, which the fast lane does not take. What it is permitted would "
-        "be spent, whatever came of it. Let it log to a listener of the Python lane, on which it then also asks."
+        "config.yaml:11: enforcer `envoy` reports by access log, which the fast lane does not take. Each of its permits would "
+        "count as used, even if the call failed. Let it log to a listener of the Python lane, on which it then also asks."
     )
     # With another listener for its certificate, it can.
     more = (
@@ -405,7 +405,7 @@ TIE = (
             "ns/*/sa/gateway",
             "ns/mesh*/sa/gateway",
             (
-                "config.yaml:9: `spiffe://a.example/ns/mesh*/sa/gateway` is no SPIFFE id and no pattern of one. Nobody could "
+                "config.yaml:9: `spiffe://a.example/ns/mesh*/sa/gateway` is neither a SPIFFE id nor a pattern of SPIFFE ids. No caller could "
                 "be enforcer `mesh`. Write `spiffe://trust.domain/ns/tools/sa/crm`; `*` stands for one whole segment of the "
                 "path."
             ),
@@ -414,7 +414,7 @@ TIE = (
             "spiffe://a.example/ns/*/sa/gateway",
             "spiffe://*/ns/mesh/sa/gateway",
             (
-                "config.yaml:9: `spiffe://*/ns/mesh/sa/gateway` is no SPIFFE id and no pattern of one. Nobody could be "
+                "config.yaml:9: `spiffe://*/ns/mesh/sa/gateway` is neither a SPIFFE id nor a pattern of SPIFFE ids. No caller could be "
                 "enforcer `mesh`. Write `spiffe://trust.domain/ns/tools/sa/crm`; `*` stands for one whole segment of the "
                 "path."
             ),
@@ -423,7 +423,7 @@ TIE = (
             ", client_ca_file: ca",
             "",
             (
-                "config.yaml:8: enforcer `crm` is known by its certificate, but no listener asks for one. Nobody could be it. "
+                "config.yaml:8: enforcer `crm` is known by its certificate, but no listener asks for one. No caller could be it. "
                 "Give a listener tls: {client_ca_file: ...}."
             ),
         ),
@@ -431,7 +431,7 @@ TIE = (
             '{name: mesh, match: "spiffe://a.example/ns/*/sa/gateway",',
             '{name: mesh, match: "spiffe://a.example/ns/mesh/sa/gateway", listener: sidecar,',
             (
-                "config.yaml:9: enforcer `mesh` has both `match` and `listener`. Whoever opens the socket would be it without "
+                "config.yaml:9: enforcer `mesh` has both `match` and `listener`. Any process that opens the socket would be this enforcer without "
                 "a certificate. Keep one; for both ways in, give the other an entry and a name of its own."
             ),
         ),
@@ -439,7 +439,7 @@ TIE = (
             '{name: mesh, match: "spiffe://a.example/ns/*/sa/gateway",',
             "{name: mesh,",
             (
-                "config.yaml:9: enforcer `mesh` has neither `match` nor `listener`. Nobody could be it. Add match: the SPIFFE "
+                "config.yaml:9: enforcer `mesh` has neither `match` nor `listener`. No caller could be this enforcer. Add match: the SPIFFE "
                 "id of a TLS peer; or listener: the name of a unix-socket listener."
             ),
         ),
@@ -447,8 +447,8 @@ TIE = (
             'asks: ["system:wiki"]',
             'asks: ["system:wiki"], relays: [principal, task]',
             (
-                "config.yaml:10: enforcer `tools` relays `task`, which is not in this version. Remove it; without it, what the "
-                "enforcer says of it is not believed."
+                "config.yaml:10: enforcer `tools` relays `task`, which is not in this version. Remove it; without it, Authz "
+                "does not believe these statements of the enforcer."
             ),
         ),
         (
@@ -456,7 +456,7 @@ TIE = (
             'asks: ["system:wiki"], relays: [confidence]',
             (
                 "config.yaml:10: enforcer `tools` relays `confidence`, which is not in this version. Remove it; without it, "
-                "what the enforcer says of it is not believed."
+                "Authz does not believe these statements of the enforcer."
             ),
         ),
         (
@@ -511,7 +511,7 @@ def test_an_audience_that_agents_get_proves_no_subject(tmp_path: Path, audience:
         (
             "",
             "relays: [prompt]",
-            "is whoever opens a socket. An agent that may open it could speak for its user.",
+            "any process that opens its socket counts as this enforcer. An agent that may open it could speak for its user.",
         ),
         (
             "",
@@ -523,7 +523,7 @@ def test_an_audience_that_agents_get_proves_no_subject(tmp_path: Path, audience:
             "relays: [prompt]",
             "Add uids: [...], the users that the front end runs as",
         ),
-        (", lane: fast", "relays: [prompt], uids: [-1]", "`-1` is no user id."),
+        (", lane: fast", "relays: [prompt], uids: [-1]", "`-1` is not a user id."),
     ],
 )
 def test_a_front_end_behind_a_socket_is_known_by_its_user(
@@ -779,7 +779,7 @@ def test_how_recipient_lists_are_fetched(tmp_path: Path) -> None:
     said = "recipient_lists: {allow_networks: [10.1.0.0/16], refresh: {min: 5s, max: 10s}}\n"
     assert read(tmp_path, GOOD + said).recipient_lists.allow_networks == ("10.1.0.0/16",)
     for wrong, what in [
-        ("{allow_networks: [10.1.2.3/16]}", "`10.1.2.3/16` is no network."),
+        ("{allow_networks: [10.1.2.3/16]}", "`10.1.2.3/16` is not a network."),
         ("{refresh: {min: 2h}}", "`refresh.min` is longer than `refresh.max`. Swap them."),
         ("{insecure_dev: true}", "unknown key `insecure_dev`"),
     ]:
@@ -835,7 +835,7 @@ def test_a_source_of_keys_is_taken(tmp_path: Path, old: str, new: str) -> None:
             JWKS,
             "{discovery: false}",
             (
-                "config.yaml:10: issuer `corp` has no keys: every token of it would be refused. "
+                "config.yaml:10: issuer `corp` has no keys: every token of this issuer would be refused. "
                 "Give file, url or discovery: true."
             ),
         ),
@@ -883,7 +883,7 @@ def test_a_source_of_keys_is_taken(tmp_path: Path, old: str, new: str) -> None:
         (
             JWKS,
             "{allow_networks: [10.1.2.3/16]}",
-            "config.yaml:10: `10.1.2.3/16` is no network. Write it as `10.1.0.0/16`, without bits of a host.",
+            "config.yaml:10: `10.1.2.3/16` is not a network. Write it as `10.1.0.0/16`, without bits of a host.",
         ),
         (
             JWKS,
@@ -907,7 +907,7 @@ def test_a_source_of_keys_is_taken(tmp_path: Path, old: str, new: str) -> None:
             BUNDLE,
             "{}",
             (
-                "config.yaml:4: trust domain `a.example` has no bundle: every credential of it would be refused. "
+                "config.yaml:4: trust domain `a.example` has no bundle: every credential of this domain would be refused. "
                 "Give one of file, url, workload_api."
             ),
         ),
@@ -940,7 +940,7 @@ def test_a_source_of_keys_is_taken(tmp_path: Path, old: str, new: str) -> None:
             BUNDLE,
             f"{{{SPIFFE}, endpoint_spiffe_id: 'spiffe://a.example'}}",
             (
-                "config.yaml:4: `spiffe://a.example` is no SPIFFE ID of a workload. "
+                "config.yaml:4: `spiffe://a.example` is not the SPIFFE ID of a workload. "
                 "Write spiffe://<trust domain>/<path>."
             ),
         ),
@@ -1006,7 +1006,7 @@ def test_a_source_of_keys_that_is_half_said_is_refused(
     if message is None:
         text = change(old, new).replace("      jwks: {file: keys/jwks.json}\n", "")
         message = (
-            "config.yaml:7: issuer `corp` has neither `jwks.file` nor `jwks.url`, and its `issuer` is no URL with a "
+            "config.yaml:7: issuer `corp` has neither `jwks.file` nor `jwks.url`, and its `issuer` is not a URL with a "
             "host, so that its keys cannot be discovered. Give jwks: {file: ...} or {url: ...}."
         )
     else:
@@ -1052,7 +1052,7 @@ def test_without_credentials_there_are_none(tmp_path: Path) -> None:
         ("{issuer: 'https://authz.example?x=1'}", "the issuer of task credentials has a query."),
         ("{issuer: 'https://authz.example#x'}", "the issuer of task credentials has a fragment."),
         ("{issuer: 'https://u:p@authz.example'}", "the issuer of task credentials carries a user"),
-        ("{issuer: authz}", "the issuer of task credentials is no URL with a host."),
+        ("{issuer: authz}", "the issuer of task credentials is not a URL with a host."),
         ("{issuer: 'https://idp.example'}", "issuer `corp` has the same `iss` as our own"),
         (
             "{issuer: 'https://a.example', audiences: {crm: authz}}",
@@ -1062,8 +1062,8 @@ def test_without_credentials_there_are_none(tmp_path: Path) -> None:
             "{issuer: 'https://a.example', audiences: {crm: x, erp: x}}",
             "systems `crm` and `erp` have one audience.",
         ),
-        ("{issuer: 'https://a.example', audiences: {'*': x}}", "`*` is no id of a system."),
-        ("{issuer: 'https://a.example', audiences: {a.b: x}}", "`a.b` is no id of a system."),
+        ("{issuer: 'https://a.example', audiences: {'*': x}}", "`*` is not the id of a system."),
+        ("{issuer: 'https://a.example', audiences: {a.b: x}}", "`a.b` is not the id of a system."),
         ("{issuer: 'https://a.example', lifetime: {high: 0s}}", "`credentials.lifetime.high`: "),
         ("{issuer: 'https://a.example', lifetime: {lowest: 1m}}", "unknown key `lowest`"),
         (

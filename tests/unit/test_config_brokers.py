@@ -58,15 +58,15 @@ def test_what_is_well_is_not_told() -> None:
             {"privileges": ["USAGE"], "sequences": ["a.b"], "schemas": ["a"]},
             "a grant is of one of `tables`, `sequences`, `schemas`.",
         ),
-        ({"privileges": ["USAGE"], "tables": ["a.b"]}, "`USAGE` is no privilege on tables."),
+        ({"privileges": ["USAGE"], "tables": ["a.b"]}, "`USAGE` is not a privilege on tables."),
         (
             {"privileges": ["CREATE"], "sequences": ["a.b"]},
-            "`CREATE` is no privilege on sequences.",
+            "`CREATE` is not a privilege on sequences.",
         ),
-        ({"privileges": ["SELECT"], "schemas": ["a"]}, "`SELECT` is no privilege on schemas."),
+        ({"privileges": ["SELECT"], "schemas": ["a"]}, "`SELECT` is not a privilege on schemas."),
         (
             {"privileges": ["DELETE"], "tables": ["a.b"], "columns": ["c"]},
-            "`DELETE` is no privilege on columns.",
+            "`DELETE` is not a privilege on columns.",
         ),
         (
             {"privileges": ["SELECT"], "tables": ["a.*"], "columns": ["c"]},
@@ -114,21 +114,23 @@ def test_a_system_has_its_secrets_from_one_place() -> None:
 def test_grants_stand_with_the_operation_that_they_are_for() -> None:
     """Elsewhere no lease would have them."""
     assert said({"warehouse": broker(operation="crm.read")}) == [
-        "`crm.read` is no operation of `dwh`, so no lease would ever have these grants."
+        "`crm.read` is not an operation of `dwh`, so no lease would ever have these grants."
     ]
-    assert said({"warehouse": broker(operation="dwh")}) == ["`dwh` is no operation."]
+    assert said({"warehouse": broker(operation="dwh")}) == ["`dwh` is not the id of an operation."]
     assert said({"warehouse": broker(system="D", operation="D.read")}) == [
-        "`D` is no system.",
-        "`D.read` is no operation.",
+        "`D` is not the id of a system.",
+        "`D.read` is not the id of an operation.",
     ]
 
 
 def test_names_are_names() -> None:
     """They stand in metrics and comments."""
     assert said({"Ware house": broker()}) == [
-        "`Ware house` is no name of a broker or static secret."
+        "`Ware house` is not a valid name of a broker or static secret."
     ]
-    assert said({}, {"": static_secret()}) == ["`` is no name of a broker or static secret."]
+    assert said({}, {"": static_secret()}) == [
+        "`` is not a valid name of a broker or static secret."
+    ]
 
 
 def test_what_a_lease_made_is_given_to_nobody() -> None:
@@ -152,7 +154,7 @@ def test_a_lease_creates_nothing_where_others_look_names_up() -> None:
     """Their queries would call its functions (CVE-2018-1058)."""
     grant = {"privileges": ["USAGE", "CREATE"], "schemas": ["public", "scratch"]}
     assert said({"warehouse": broker(grant)}) == [
-        "`CREATE` on schema `public` would let a lease replace what others look up there."
+        "`CREATE` on schema `public` would let a lease replace objects that other roles look up there."
     ]
 
 

@@ -200,8 +200,8 @@ def test_a_key_of_another_user_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no private key that can be read"),
-        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "no private key"),
+        (b"", "does not hold a readable private key"),
+        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "readable private key"),
         (b"x" * 20_000, "longer than"),
     ],
 )

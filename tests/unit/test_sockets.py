@@ -75,7 +75,7 @@ def test_a_file_is_never_deleted(tmp_path: Path) -> None:
     path = tmp_path / "authz.sock"
     path.write_text("precious")
 
-    with pytest.raises(ConfigError, match="a file that is no socket"):
+    with pytest.raises(ConfigError, match="a file that is not a socket"):
         prepare(path, "sidecar")
 
     assert path.read_text() == "precious"

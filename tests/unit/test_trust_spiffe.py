@@ -73,7 +73,7 @@ def test_an_endpoint_is_known_by_its_spiffe_id(ca: WebAuthority, tmp_path: Path)
         ((ENDPOINT.upper(),), "not"),
         ((ENDPOINT, "spiffe://a.example/two"), "it is .*, spiffe://a.example/two, not"),
         (("localhost",), "it is nobody, not"),
-        ((), "no X.509-SVID"),
+        ((), "not an X.509-SVID"),
     ],
 )
 def test_another_workload_of_the_same_domain_is_refused(

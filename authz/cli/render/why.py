@@ -84,7 +84,7 @@ def _principal(id_: str, roles: tuple[str, ...] | None) -> str:
 
 
 def print_groups(terminal: Terminal, groups: Groups, changes: Iterable[Mapping[str, Any]]) -> None:
-    """Print refused decisions by what they have in common, and how the bundle changed meanwhile."""
+    """Print groups of refused decisions, and how the bundle changed meanwhile."""
     listed = groups.sorted()
     total = sum(group.times for _, group in listed) + groups.left_out
     if listed:

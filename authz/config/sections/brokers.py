@@ -130,14 +130,14 @@ _TABLES: Final = frozenset(
         Privilege.TRUNCATE,
     }
 )
-# They put what a lease made (a trigger, a foreign key with triggers behind it) into the sessions of whoever writes the table.
+# They put code of a lease (a trigger, a foreign key with triggers behind it) into the sessions of other roles that write the table.
 _CODE_FOR_OTHERS: Final = frozenset({Privilege.TRIGGER, Privilege.REFERENCES})
 # Other roles look up functions and tables there by their bare names.
 _SHARED_SCHEMAS: Final = frozenset({"public", "pg_catalog", "information_schema"})
 _SEQUENCES: Final = frozenset({Privilege.USAGE, Privilege.SELECT, Privilege.UPDATE})
 _SCHEMAS: Final = frozenset({Privilege.USAGE, Privilege.CREATE})
 _COLUMNS: Final = frozenset({Privilege.SELECT, Privilege.INSERT, Privilege.UPDATE})
-# What frames a message, says where it goes, or is ours: an upstream would take it for something else than a key.
+# Headers that frame a message, say where it goes, or are Authz's own: an upstream would not read a key from them.
 _RESERVED: Final = frozenset(
     [
         "connection",
@@ -186,7 +186,7 @@ def broker_findings(
                 for index, grant in enumerate(grants):
                     yield from _grant((*inner, index), grant)
         if broker.reassign_to is not None:
-            what = "`reassign_to` is not valid any more: what a lease made would run with the rights of its new owner."
+            what = "`reassign_to` is not valid any more: the objects of a lease would run with the rights of their new owner."
             remedy = "Remove it. To keep results, grant `INSERT` on a table that exists."
             yield Finding((*here, "reassign_to"), what, remedy)
         yield from _connections(here, broker)
@@ -207,13 +207,13 @@ def _connections(path: Path, broker: Broker) -> Iterator[Finding]:
 
 def _name(path: Path, name: str) -> Iterator[Finding]:
     if not ENTRY_NAME.fullmatch(name):
-        what = f"`{name}` is no name of a broker or static secret."
+        what = f"`{name}` is not a valid name of a broker or static secret."
         yield Finding(path, what, "Lower-case letters, digits, `_` and `-`, a letter first.")
 
 
 def _system(path: Path, system: str) -> Iterator[Finding]:
     if not SYSTEM_ID.fullmatch(system):
-        what = f"`{system}` is no system."
+        what = f"`{system}` is not the id of a system."
         yield Finding(path, what, "Say the system's id, as in the bundle.")
 
 
@@ -226,9 +226,11 @@ def _twice(path: Path, system: str, name: str, served: dict[str, str]) -> Iterat
 
 def _operation(path: Path, system: str, operation: str) -> Iterator[Finding]:
     if not _OPERATION.fullmatch(operation) or len(operation) > _MAX_OPERATION:
-        yield Finding(path, f"`{operation}` is no operation.", f"Say `{system}.<name>`.")
+        yield Finding(
+            path, f"`{operation}` is not the id of an operation.", f"Say `{system}.<name>`."
+        )
     elif system_of(operation) != system:
-        what = f"`{operation}` is no operation of `{system}`, so no lease would ever have these grants."
+        what = f"`{operation}` is not an operation of `{system}`, so no lease would ever have these grants."
         yield Finding(path, what, f"Move it to its own system, or say `{system}.<name>`.")
 
 
@@ -256,11 +258,11 @@ def _grant(path: Path, grant: Grant) -> Iterator[Finding]:
             yield Finding((*path, "privileges"), what, f"Remove `{privilege}`.")
         elif privilege not in allowed:
             of = "columns" if grant.columns else kind
-            what = f"`{privilege}` is no privilege on {of}."
+            what = f"`{privilege}` is not a privilege on {of}."
             yield Finding((*path, "privileges"), what, f"One of {', '.join(sorted(allowed))}.")
     if Privilege.CREATE in grant.privileges:
         for schema in _SHARED_SCHEMAS.intersection(grant.schemas):
-            what = f"`CREATE` on schema `{schema}` would let a lease replace what others look up there."
+            what = f"`CREATE` on schema `{schema}` would let a lease replace objects that other roles look up there."
             yield Finding((*path, "schemas"), what, "Name a schema that holds nothing else.")
     words = [word for name in objects for word in (name.split(".") if "." in name else [name])]
     database = (grant.database,) if grant.database is not None else ()

@@ -180,7 +180,7 @@ def _audiences(audiences: Mapping[str, str], own: Collection[str]) -> Iterator[F
         path: Path = ("credentials", "audiences", system)
         if not SYSTEM_ID.fullmatch(system):
             yield Finding(
-                path, f"`{system}` is no id of a system.", "Write it as the catalog does."
+                path, f"`{system}` is not the id of a system.", "Write it as the catalog does."
             )
         elif audience in own:
             yield Finding(

@@ -95,7 +95,7 @@ def enforcer_findings(
             if enforcer.listener is not None:
                 yield Finding(
                     path,
-                    f"enforcer `{enforcer.name}` has both `match` and `listener`. Whoever opens the socket would be it "
+                    f"enforcer `{enforcer.name}` has both `match` and `listener`. Any process that opens the socket would be this enforcer "
                     "without a certificate.",
                     "Keep one; for both ways in, give the other an entry and a name of its own.",
                 )
@@ -103,7 +103,7 @@ def enforcer_findings(
         if enforcer.listener is None:
             yield Finding(
                 path,
-                f"enforcer `{enforcer.name}` has neither `match` nor `listener`. Nobody could be it.",
+                f"enforcer `{enforcer.name}` has neither `match` nor `listener`. No caller could be this enforcer.",
                 "Add match: the SPIFFE id of a TLS peer; or listener: the name of a unix-socket listener.",
             )
             continue
@@ -119,7 +119,7 @@ def enforcer_findings(
             yield Finding(
                 (*path, "listener"),
                 f"enforcer `{enforcer.name}` is bound to `{enforcer.listener}`, which is not a unix socket. "
-                "Whoever reaches the port would be that enforcer.",
+                "Any caller that reaches the port would be this enforcer.",
                 "Use a unix-socket listener, the mode of whose folder says who may open it; or match: its SPIFFE id.",
             )
         elif enforcer.listener in taken:
@@ -156,7 +156,7 @@ def _match(
     ):
         yield Finding(
             at,
-            f"`{pattern}` is no SPIFFE id and no pattern of one. Nobody could be enforcer `{name}`.",
+            f"`{pattern}` is neither a SPIFFE id nor a pattern of SPIFFE ids. No caller could be enforcer `{name}`.",
             "Write `spiffe://trust.domain/ns/tools/sa/crm`; `*` stands for one whole segment of the path.",
         )
     elif domain not in domains:
@@ -169,7 +169,7 @@ def _match(
     if not any(listener.is_mutual for listener in decisions.values()):
         yield Finding(
             at,
-            f"enforcer `{name}` is known by its certificate, but no listener asks for one. Nobody could be it.",
+            f"enforcer `{name}` is known by its certificate, but no listener asks for one. No caller could be it.",
             "Give a listener tls: {client_ca_file: ...}.",
         )
 
@@ -209,7 +209,7 @@ def _relays(path: Path, enforcer: Enforcer, domains: Collection[str]) -> Iterato
             yield Finding(
                 (*path, "relays", index),
                 f"enforcer `{enforcer.name}` relays `{relay}`, which is not in this version.",
-                "Remove it; without it, what the enforcer says of it is not believed.",
+                "Remove it; without it, Authz does not believe these statements of the enforcer.",
             )
     if Relay.PRINCIPAL in enforcer.relays and not domains:
         yield Finding(
@@ -230,7 +230,7 @@ def _uids(
     if is_socket and spoken is not None and not enforcer.uids:
         yield Finding(
             (*path, "relays"),
-            f"enforcer `{enforcer.name}` relays {spoken}, and is whoever opens a socket. An agent that may open it could speak "
+            f"enforcer `{enforcer.name}` relays {spoken}, and any process that opens its socket counts as this enforcer. An agent that may open it could speak "
             "for its user.",
             "Add uids: [...], the users that the front end runs as; or match: its SPIFFE id.",
         )
@@ -252,7 +252,7 @@ def _uids(
         )
     for uid in enforcer.uids:
         if not 0 <= uid < 2**32 - 1:
-            yield Finding(at, f"`{uid}` is no user id.", "Give the number that `id -u` prints.")
+            yield Finding(at, f"`{uid}` is not a user id.", "Give the number that `id -u` prints.")
 
 
 def _reports(
@@ -268,8 +268,8 @@ def _reports(
     if ways and all(listener.lane is Lane.FAST for listener in ways):
         yield Finding(
             (*path, "reports"),
-            f"enforcer `{enforcer.name}` reports by access log, which the fast lane does not take. What it is permitted would "
-            "be spent, whatever came of it.",
+            f"enforcer `{enforcer.name}` reports by access log, which the fast lane does not take. Each of its permits would "
+            "count as used, even if the call failed.",
             "Let it log to a listener of the Python lane"
             + ("." if enforcer.match is not None else ", on which it then also asks."),
         )

@@ -131,14 +131,16 @@ def listener_findings(
     for name, listener in listeners.decisions.items():
         path: Path = ("listeners", name)
         if not _LISTENER.fullmatch(name):
-            yield Finding(path, f"`{name}` is no name of a listener.", "Use lower-case letters.")
+            yield Finding(
+                path, f"`{name}` is not a valid name of a listener.", "Use lower-case letters."
+            )
         yield from _decision_listener(path, name, listener, has_domains=has_domains)
     if listeners.admin is not None:
         served_listeners["admin"] = listeners.admin
         if socket_path(listeners.admin.address) is None:
             yield Finding(
                 ("listeners", "admin", "address"),
-                "the `admin` listener is not a unix socket: whoever reaches it could reload.",
+                "the `admin` listener is not a unix socket: any caller that reaches it could reload.",
                 "Use `unix:///run/authz/admin.sock`.",
             )
     if listeners.metrics is not None:
@@ -177,7 +179,7 @@ def _address(path: Path, name: str, address: str) -> Iterator[Finding]:
     elif host_and_port(address) is None:
         yield Finding(
             path,
-            f"`{address}` is no address.",
+            f"`{address}` is not a valid address.",
             "Use `host:port`, `[::1]:port` or `unix:///path`.",
         )
 

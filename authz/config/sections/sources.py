@@ -136,7 +136,7 @@ def network_findings(path: Path, networks: Sequence[str]) -> Iterator[Finding]:
         except ValueError:
             yield Finding(
                 (*path, "allow_networks", index),
-                f"`{network}` is no network.",
+                f"`{network}` is not a network.",
                 "Write it as `10.1.0.0/16`, without bits of a host.",
             )
 

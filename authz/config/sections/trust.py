@@ -157,7 +157,7 @@ def trust_findings(trust: Trust, identity: Identity) -> Iterator[Finding]:
         if not TRUST_DOMAIN.fullmatch(name):
             yield Finding(
                 ("trust", "domains", name),
-                f"`{name}` is no SPIFFE trust domain.",
+                f"`{name}` is not a SPIFFE trust domain.",
                 "Use lower-case letters, digits, dots, dashes and underscores, without `spiffe://`.",
             )
     yield from interval_findings(("trust", "refresh"), "`trust.refresh`", trust.refresh)
@@ -174,7 +174,7 @@ def trust_findings(trust: Trust, identity: Identity) -> Iterator[Finding]:
         if not _ALIAS.fullmatch(alias):
             yield Finding(
                 ("trust", "issuers", alias),
-                f"`{alias}` is no alias of an issuer.",
+                f"`{alias}` is not a valid alias of an issuer.",
                 "Use letters, digits, dots, dashes and underscores.",
             )
         yield from _issuer(("trust", "issuers", alias), alias, issuer)
@@ -200,13 +200,13 @@ def _issuer(path: Path, alias: str, issuer: Issuer) -> Iterator[Finding]:
         yield Finding(
             path,
             f"issuer `{alias}` has no algorithms. The token itself would choose.",
-            "Add algorithms: [ES256], or what the issuer signs with.",
+            "Add algorithms: [ES256], or the algorithms that the issuer signs with.",
         )
     for index, algorithm in enumerate(issuer.algorithms):
         if algorithm not in _ALGORITHMS:
             yield Finding(
                 (*path, "algorithms", index),
-                f"`{algorithm}` is no signature algorithm that is accepted.",
+                f"`{algorithm}` is not an accepted signature algorithm.",
                 f"Use one of {', '.join(_ALGORITHMS)}.",
             )
 
@@ -235,7 +235,7 @@ def _keys(path: Path, alias: str, issuer: Issuer, refresh: Refresh) -> Iterator[
     elif not given and source.discovery is False:
         yield Finding(
             path,
-            f"{of} has no keys: every token of it would be refused.",
+            f"{of} has no keys: every token of this issuer would be refused.",
             "Give file, url or discovery: true.",
         )
     elif given == ["file"]:
@@ -256,7 +256,7 @@ def _bundle(path: Path, name: str, source: BundleSource, trust: Trust) -> Iterat
     if not given:
         yield Finding(
             path,
-            f"{of} has no bundle: every credential of it would be refused.",
+            f"{of} has no bundle: every credential of this domain would be refused.",
             "Give one of file, url, workload_api.",
         )
         return
@@ -322,7 +322,7 @@ def _endpoint_id(
     if spiffe_id is None:
         yield Finding(
             (*path, "endpoint_spiffe_id"),
-            f"`{endpoint}` is no SPIFFE ID of a workload.",
+            f"`{endpoint}` is not the SPIFFE ID of a workload.",
             "Write spiffe://<trust domain>/<path>.",
         )
     elif spiffe_id[1] == name:

@@ -157,7 +157,7 @@ class ServerConnections:
                 is_answered = _is_answer(error)
                 raise
             finally:
-                # After a time-out nobody knows what the server still does on it.
+                # After a time-out the server may still run the statement on this connection.
                 if not is_answered:
                     self._drop()
 
@@ -179,7 +179,7 @@ class ServerConnections:
             try:
                 async with asyncio.timeout(_PROBE_SECONDS):
                     await kept.fetchval("SELECT 1")
-            except Exception:  # noqa: BLE001 - whatever it is, the next connection will tell
+            except Exception:  # noqa: BLE001 - a lasting error comes back with the next connection
                 self._drop()
             else:
                 return kept
@@ -225,7 +225,7 @@ class ServerConnections:
             connection.terminate()
             await asyncio.wait({guard}, timeout=_GRACE_SECONDS)
             if not guard.cancel():
-                # Whatever it failed with, the work itself tells.
+                # The work itself raises the error.
                 guard.exception()
 
     async def _end_blockers(
@@ -299,6 +299,6 @@ async def run_statement(connection: Any, statement: str, *values: str) -> None:
     Args:
         connection: To the server.
         statement: The statement, with `%I` for names and `%L` for literals.
-        values: What stands at its places.
+        values: Values of the places, in order.
     """
     await connection.execute(await connection.fetchval(_FORMAT, statement, list(values)))

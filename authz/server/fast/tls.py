@@ -78,7 +78,7 @@ class FastTls:
         name = "authz_fast_tls_reloads"
         yield MetricFamily(
             name,
-            "Times that changed TLS files of a listener of the fast lane were read, by what came of it.",
+            "Times that changed TLS files of a listener of the fast lane were read, by result.",
             MetricKind.COUNTER,
             tuple(
                 (f"{name}_total", {"listener": listener, "result": result}, float(count))

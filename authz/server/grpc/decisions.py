@@ -1,4 +1,4 @@
-"""The methods that answer with a decision. Whatever happens, the RPC status is OK and the answer is a decision.
+"""The methods that answer with a decision: also after an error, the RPC status is OK and the answer is a decision.
 
 An Envoy with `failure_mode_allow` turns every RPC error into a permit. So nothing here aborts: a full queue,
 a passed deadline, a message that is too large, an exception, even a panic of the engine, all answer a denial.

@@ -61,7 +61,7 @@ def answered(
     failed: Callable[[BaseException], object],
     over: tuple[type[BaseException], ...] = (),
 ) -> bytes:
-    """Answer a call, or end it with an error, whatever happens.
+    """Answer a call, or end it with an error; no exception leaves this function.
 
     Args:
         answer: Returns the encoded response; raises `AuthzError` to refuse.

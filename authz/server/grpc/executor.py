@@ -122,9 +122,7 @@ class BoundedExecutor(futures.Executor):
 
     # --- for grpcio
 
-    def submit(  # grpcio needs only `add_done_callback` of what comes back
-        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
-    ) -> futures.Future[Any]:
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> futures.Future[Any]:
         """Queue a call, or shed it; return the part of a future that grpcio uses.
 
         Args:

@@ -45,7 +45,7 @@ def options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-        # What a call may send before it is received stays at 64 KiB; a fast sender would be granted megabytes.
+        # A call may send 64 KiB before it is received; without this option, a fast sender would be granted megabytes.
         ("grpc.http2.bdp_probe", 0),
         # A compressed call ends as UNIMPLEMENTED (gRPC's compression specification) before anything is unpacked: a message of
         # 4 KiB would unpack to 4 MiB.
@@ -53,7 +53,7 @@ def options(limits: Limits) -> list[tuple[str, int]]:
         # By default the transport resets streams at random where a caller's finished calls are not yet taken down, and a reset is
         # an error to Envoy, not a denial.
         ("grpc.http.overload_protection", 0),
-        # What comes between two looks of `authz.server.connections`, which enforces the bounds themselves.
+        # Bounds the connections that arrive between two looks of `authz.server.connections`, which enforces the real bounds.
         ("grpc.max_allowed_incoming_connections", limits.connections + _MORE_CONNECTIONS),
         # TLS handshake, preface and the peer's settings together.
         ("grpc.server_handshake_timeout_ms", round(limits.handshake_timeout * 1000)),
@@ -98,7 +98,7 @@ class GrpcListener:
             ConfigError: The address cannot be bound.
         """
         server = grpc.server(
-            # grpcio asks no more of it than `submit`.
+            # grpcio uses only `submit` of it.
             cast("futures.ThreadPoolExecutor", executor),
             options=options(limits),
             maximum_concurrent_rpcs=limits.threads + limits.queue + _SHED_QUEUE,

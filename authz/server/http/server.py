@@ -158,7 +158,7 @@ class WebServer:
             try:
                 files = await asyncio.to_thread(read_tls, self._settings.tls)
                 if files != self._files:
-                    # Check the pair first: a mismatch would otherwise leave half of it in place.
+                    # Check the pair first: a mismatch would otherwise leave half of the pair in place.
                     _context(self._settings.tls, files)
                     _load(self._context, self._settings.tls, files)
                     self._files = files

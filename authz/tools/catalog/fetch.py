@@ -58,7 +58,7 @@ def fetch_listing(source: ListingSource) -> Listing:
         The listing.
 
     Raises:
-        UsageError: The source cannot be used, or says what is no tool.
+        UsageError: The source cannot be used, or lists an entry that is not a tool.
         UnavailableError: The server does not answer, or not in time.
     """
     try:

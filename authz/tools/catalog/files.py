@@ -49,7 +49,7 @@ def catalog_path(bundle: Path, system: str) -> Path:
         The path.
 
     Raises:
-        UsageError: The system has no name that a system can have, or the folder is no bundle.
+        UsageError: The system's name is not valid, or the folder is not a bundle.
     """
     if not _SYSTEM.fullmatch(system) or system == "authz":
         raise UsageError(
@@ -120,7 +120,7 @@ def parse_catalog(path: Path, text: str) -> Listing:
     except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read; import it again") from error
     if not isinstance(value, dict):
-        raise UsageError(f"{path} is no catalog; import it again")
+        raise UsageError(f"{path} is not a catalog; import it again")
     return Listing.of(value.get("tools"), value.get("server"), value.get("origin"))
 
 

@@ -232,13 +232,13 @@ class Catalog:
 
         Args:
             operation: The one; empty: each that no rule speaks of.
-            on: The argument; empty: one that looks like it.
+            on: The argument. Empty: an argument that looks like the one that says what the tool does.
 
         Returns:
-            What was proposed, by operation.
+            The proposals, by operation.
 
         Raises:
-            UsageError: The operation is none, a rule speaks of it, or no argument lists what it does.
+            UsageError: The operation is unknown, it has a rule, or no argument lists its effects.
         """
         by_operation = {item.operation: item for item in self.items()}
         if operation and operation not in by_operation:
@@ -292,7 +292,7 @@ class Catalog:
             accepted.accepted[operation] = item.digest
             proposed.classify.pop(operation, None)
         for operation in [*accepted.accepted]:
-            # What the server no longer has takes its pin and its rule with it.
+            # A tool that the server no longer has loses its pin and its rule.
             if operation not in by_operation:
                 accepted.accepted.pop(operation)
                 accepted.classify.pop(operation, None)
@@ -337,7 +337,7 @@ def changed(
         where: Place of the review, for messages.
 
     Returns:
-        The rule; None where it says what is proposed, or what a rule says already.
+        The rule; None where it equals the proposal, or the present rule.
 
     Raises:
         UsageError: An unknown effect or tier, or none.

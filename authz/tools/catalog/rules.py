@@ -82,7 +82,7 @@ def read_rules(path: Path, text: str) -> Rules:
     for key in ("accepted", "resources", "destinations"):
         section = document.get(key) or {}
         if not isinstance(section, dict):
-            raise UsageError(f"{path}: `{key}` is no mapping")
+            raise UsageError(f"{path}: `{key}` is not a mapping")
         getattr(rules, key).update(section)
     return rules
 

@@ -59,10 +59,10 @@ def propose_split(system: str, tool: Tool, on: str = "") -> SplitProposal | None
     Args:
         system: The system that it belongs to.
         tool: The tool.
-        on: The argument; empty: one whose values are what is done.
+        on: The argument. Empty: an argument whose values are verbs.
 
     Returns:
-        The split; None where no argument, or not the one named, lists texts of which two or more do different things.
+        The split; None where no argument (or not the given one) lists texts of which two or more have different effects.
     """
     for name, schema in tool.properties.items():
         if on and name != on:

@@ -56,7 +56,7 @@ class Tool:
             name: Its name, as `readOnlyHint`.
 
         Returns:
-            What it says; None where it says nothing, or no boolean.
+            The hint; None where it is missing or not a boolean.
         """
         value = (self.annotations or {}).get(name)
         return value if isinstance(value, bool) else None
@@ -88,7 +88,7 @@ class Tool:
             UsageError: It has no name, or a member of another type than MCP says.
         """
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-            raise UsageError(f"{where} is no tool: {_LISTED}")
+            raise UsageError(f"{where} is not a tool: {_LISTED}")
         at = f"tool `{plain(value['name'], 80)}`"
         value = dict(value)
         value["input"] = value.get("inputSchema", value.get("input"))
@@ -141,7 +141,7 @@ class Listing:
             The listing.
 
         Raises:
-            UsageError: It is no list of tools, or too large.
+            UsageError: The document is not a list of tools, or is too large.
         """
         if not isinstance(tools, list):
             raise UsageError(f"there is no list of tools: {_LISTED}")
@@ -173,11 +173,11 @@ def read_listing(text: str) -> Listing:
         The listing.
 
     Raises:
-        UsageError: It is no such JSON.
+        UsageError: The text is not such JSON.
     """
 
     def refuse(constant: str) -> float:
-        raise ValueError(f"{constant} is no number of JSON")
+        raise ValueError(f"{constant} is not a JSON number")
 
     try:
         value = json.loads(text, parse_constant=refuse)

@@ -307,7 +307,7 @@ def _meaning(system: str, name: str) -> tuple[dict[str, Any], str]:
 
 def _requests(writer: _Writer, observed: Observations, systems: _Systems) -> None:
     written: list[Form] = []
-    # Where two could match one request, the one with ids is written: it matches what the other does.
+    # Of two routes that match one request, the one with ids is written: it also matches the requests of the other.
     wide = sorted(forms(observed.requests.entries), key=lambda form: -len(form.names))
     for form in wide:
         comment = f"{_when(form.request.count)}"
@@ -399,7 +399,7 @@ def _strange(writer: _Writer, observed: Observations) -> None:
     if not listed:
         return
     writer.hand(
-        "Asked for by callers of whom nothing was verified, and so not proposed.",
+        "Requested by callers without a verified identity, and so not proposed.",
         "Give those that you know an identity, and propose again.",
     )
     for asked, count in listed:

@@ -236,8 +236,8 @@ def _missing_permits(decision: RecordedDecision) -> list[str]:
     permits = []
     for link in decision.unpermitted:
         roles = " or ".join(f'Role::"{role}"' for role in link.roles or ())
-        whom = f"for {roles}, which it holds" if roles else "for a role that the bundle gives it"
+        holder = f"for {roles}, which it holds" if roles else "for a role that the bundle gives it"
         permits.append(
-            f'a permit for {link.kind}::"{link.id}" on Action::"{decision.operation}", {whom}'
+            f'a permit for {link.kind}::"{link.id}" on Action::"{decision.operation}", {holder}'
         )
     return permits

@@ -129,7 +129,7 @@ class Groups:
         """List the groups.
 
         Returns:
-            The largest first; equals by what they have in common.
+            The largest first; groups of one size in the order of their common properties.
         """
         return sorted(self.groups.items(), key=lambda item: (-item[1].times, item[0]))
 

@@ -36,7 +36,7 @@ def encoded(arguments: Mapping[str, Any] | bytes | None) -> bytes:
         plain = dict(arguments or {})
         return json.dumps(plain, ensure_ascii=False, allow_nan=False, default=_plain).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"the arguments are no JSON: {error}") from error
+        raise UsageError(f"the arguments cannot be written as JSON: {error}") from error
 
 
 def _plain(value: object) -> object:
@@ -58,7 +58,7 @@ class Reading:
     Args:
         function: The function.
         arguments: As given to the guard.
-        apart: The parameters that are no arguments of the operation.
+        apart: The parameters that are not arguments of the operation.
         given: Parameters that the guard gives, not the caller of the function.
 
     Raises:
@@ -95,7 +95,7 @@ class Reading:
             kwargs: Its arguments by name.
 
         Returns:
-            The operation's arguments as JSON, and what the parameters hold that are none.
+            The operation's arguments as JSON, and the values of the other parameters.
 
         Raises:
             UsageError: They have no form in JSON.

@@ -36,7 +36,7 @@ _BAGGAGE: Final = "authz.task"
 
 @dataclass(frozen=True, slots=True)
 class _Working:
-    """The task that the code works on, and the one that it hands on."""
+    """The task that the code works on, and the task that it passes to others."""
 
     acting: str
     outgoing: str
@@ -109,7 +109,7 @@ def enter(acting: str, outgoing: str) -> "_Working | None":
         outgoing: The task that calls to others carry.
 
     Returns:
-        What was before.
+        The value before.
     """
     before = _working.get()
     _working.set(_Working(acting, outgoing))
@@ -166,7 +166,7 @@ class Caller:
     scheme: decision_pb2.EvidenceScheme.ValueType = decision_pb2.EVIDENCE_SCHEME_BEARER
     """How the agent's credential was presented."""
     proof: str = ""
-    """Proof of possession, which goes with whichever credential came by the scheme DPoP."""
+    """Proof of possession of the credential that was shown by the scheme DPoP."""
     credential_token: str | None = None
     """The task credential, where it came in a header of its own."""
     credential_scheme: decision_pb2.EvidenceScheme.ValueType = decision_pb2.EVIDENCE_SCHEME_BEARER

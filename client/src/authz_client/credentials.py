@@ -275,4 +275,4 @@ def source_of(credentials: Credentials) -> TokenSource:
         return TokenFile(credentials)
     if callable(credentials):
         return _Function(credentials)
-    raise UsageError(f"credentials are no text, path, function or source: {type(credentials)}")
+    raise UsageError(f"credentials must be a text, path, function or source: {type(credentials)}")

@@ -50,11 +50,11 @@ class ProofKey:
         try:
             private = load_pem_private_key(file.read_bytes(), None)
         except (ValueError, TypeError) as error:
-            raise UsageError(f"{file} is no private key in PEM") from error
+            raise UsageError(f"{file} is not a private key in PEM") from error
         if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(
             private.curve, ec.SECP256R1
         ):
-            raise UsageError(f"{file} is no P-256 key")
+            raise UsageError(f"{file} is not a P-256 key")
         return ProofKey(private)
 
     def __repr__(self) -> str:

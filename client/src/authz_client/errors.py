@@ -289,7 +289,7 @@ def _info(status: bytes) -> tuple[str, str]:
         for detail in status_pb2.Status.FromString(status).details:
             if detail.Unpack(info):
                 return str(info.reason), str(info.metadata.get("dpop_nonce", ""))
-    except Exception:  # noqa: BLE001 - whoever answered is no server of ours; the code remains
+    except Exception:  # noqa: BLE001 - another server than Authz answered; the code remains
         return "", ""
     return "", ""
 
@@ -322,7 +322,7 @@ def row_of(reason_code: str) -> Public:
         reason_code: Its name.
 
     Returns:
-        What an agent may see; of a code that is not known, a denial that nothing helps against.
+        The part of a denial that an agent may see. An unknown code is a denial without a next action.
     """
     value = reason_pb2.ReasonCode.DESCRIPTOR.values_by_name.get(f"REASON_CODE_{reason_code}")
     row = value.GetOptions().Extensions[options_pb2.reason] if value is not None else None

@@ -133,7 +133,7 @@ def asking(method: str, request: bytes, attempts: Attempts) -> Flow[bytes]:
         attempts: How often.
 
     Yields:
-        What is needed.
+        The call, or the pause.
 
     Returns:
         The encoded answer.
@@ -164,7 +164,7 @@ def run(flow: Flow[Result], transport: Transport) -> Result:
         transport: Carries its calls.
 
     Returns:
-        What the flow returns.
+        The result of the flow.
     """
 
     def perform(step: Step) -> object:
@@ -182,7 +182,7 @@ def run(flow: Flow[Result], transport: Transport) -> Result:
         while True:
             try:
                 done = perform(step)
-            except Exception as error:  # noqa: BLE001 - the flow says what it means
+            except Exception as error:  # noqa: BLE001 - the flow interprets the error
                 step = flow.throw(error)
             else:
                 step = flow.send(done)
@@ -199,7 +199,7 @@ async def arun(flow: Flow[Result], transport: Transport) -> Result:
         transport: Carries its calls.
 
     Returns:
-        What the flow returns.
+        The result of the flow.
     """
 
     async def perform(step: Step) -> object:
@@ -217,7 +217,7 @@ async def arun(flow: Flow[Result], transport: Transport) -> Result:
         while True:
             try:
                 done = await perform(step)
-            except Exception as error:  # noqa: BLE001 - the flow says what it means
+            except Exception as error:  # noqa: BLE001 - the flow interprets the error
                 step = flow.throw(error)
             else:
                 step = flow.send(done)

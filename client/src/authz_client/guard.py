@@ -99,7 +99,7 @@ class Guard:
             Function that asks first.
 
         Raises:
-            UsageError: Its parameters are no arguments of an operation.
+            UsageError: Its parameters cannot be the arguments of an operation.
         """
         given = tuple(name for name in (self._secret, self._report) if name)
         apart = tuple(name for name in (self._resource, self._key) if name)
@@ -114,7 +114,7 @@ class Guard:
             wrapped = self._sync(function, reading)
         wrapped = functools.wraps(function)(wrapped)
         if given:
-            # Whoever calls it neither gives nor sees them.
+            # The caller neither gives nor sees these parameters.
             decorated: Any = wrapped
             decorated.__signature__ = reading.signature
         return cast("Function", wrapped)
@@ -154,7 +154,7 @@ class Guard:
     def _rows(self, function: Callable[..., Any], reading: Reading) -> Callable[..., Any]:
         def ask(*args: Any, **kwargs: Any) -> Any:
             client = self._client()
-            # What comes of a generator is no result yet.
+            # The generator object itself is not the result of the operation.
             flow = self._admitting(client, reading, args, kwargs, results=False)
             call = run(flow, client.session.transport)
             return watched(call, function(*args, **kwargs, **call.given))
@@ -166,7 +166,7 @@ class Guard:
             try:
                 result = yield from rows
             except GeneratorExit:
-                # Whoever reads it has had enough.
+                # The reader stopped early, which is no failure of the operation.
                 outcome = "ok"
                 raise
             else:
@@ -189,7 +189,7 @@ class Guard:
                         yield item
                 outcome = "ok"
             except GeneratorExit:
-                # Whoever reads it has had enough.
+                # The reader stopped early, which is no failure of the operation.
                 outcome = "ok"
                 raise
             finally:
@@ -221,7 +221,7 @@ class Guard:
             is_same = reading.read(args, kwargs) == (judged, apart)
             due = self._done_before(client, permit, judged, is_same=is_same)
         except Exception:
-            # Of a permit that was kept for a secret nothing comes without it.
+            # A permit for a secret counts only once the secret is issued, so there is nothing to abort.
             if not self._secret:
                 yield from client.reports.settling(permit, "aborted")
             raise

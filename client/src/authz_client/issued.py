@@ -255,7 +255,7 @@ class TaskCredentials:
         request = credentials_pb2.IssueRequest(decision_id=permit.decision_id)
         answer = yield from self._issued(request, None, deadline, None, who)
         if answer.WhichOneof("credential") != "lease" or not answer.lease.parts:
-            raise Unavailable.of("the answer is no leased secret", permit.operation)
+            raise Unavailable.of("the answer is not a leased secret", permit.operation)
         return _leased(answer, permit)
 
     def _issued(
@@ -287,7 +287,7 @@ class TaskCredentials:
                     continue
                 pause = attempts.pause() if undecided(error) else None
                 if pause is None:
-                    # That a permit is used up by an attempt that failed is no denial.
+                    # A permit that a failed attempt used up must not look like a denial.
                     raise refusal_of_rpc(first or error, "") from error
                 first = first or error
             yield pause

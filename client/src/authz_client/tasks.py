@@ -576,7 +576,7 @@ def _params(params: Mapping[str, Any] | None) -> Struct | None:
     try:
         made.update(dict(params))
     except (TypeError, ValueError) as error:
-        raise UsageError(f"the parameters are no JSON: {error}") from error
+        raise UsageError(f"the parameters cannot be written as JSON: {error}") from error
     return made
 
 

@@ -17,7 +17,7 @@ def filter_tools(
 ) -> list[Tool]:
     """Keep the tools of an MCP `tools/list` that could be permitted.
 
-    What is left is no promise: each call is still judged. A tool that the catalog does not have is left out.
+    The listing promises nothing: each call is still judged. A tool that the catalog does not have is left out.
 
     Args:
         tools: Tools of the MCP library, or their JSON.

@@ -58,10 +58,10 @@ class Transport(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of what belongs to no event loop."""
+        """Close the connections that belong to no event loop."""
 
     async def aclose(self) -> None:
-        """Let go of everything."""
+        """Close all connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Tls:
         """Read the files.
 
         Returns:
-            What a channel needs.
+            The settings of a channel.
 
         Raises:
             Unavailable: One cannot be read.
@@ -158,7 +158,7 @@ class GrpcTransport:
         if tls is not None and tls.server_name is not None:
             self._options.append(("grpc.ssl_target_name_override", tls.server_name))
         elif self._target.startswith("unix:"):
-            # grpcio would send the socket's path, which is no authority to an HTTP/2 server that looks at it.
+            # grpcio would send the socket's path, which HTTP/2 servers that check the authority refuse.
             self._options.append(("grpc.default_authority", "localhost"))
         self._lock = threading.Lock()
         self._sync: _Open[grpc.Channel] | None = None
@@ -187,7 +187,7 @@ class GrpcTransport:
         try:
             answer: bytes = send(request, timeout=timeout)
         except grpc.RpcError as error:
-            # What a call raises is an RpcError and a Call at once, which the stubs cannot say.
+            # The error of a call is an RpcError and a Call at once, which the stubs cannot express.
             call = cast("grpc.Call", error)
             raise _failed(call.code(), call.details(), call.trailing_metadata()) from error
         except ValueError as error:

@@ -61,19 +61,19 @@ class Defect(Enum):
 
     # --- the form
     NO_FORM = _Text(_REQUEST, "the body is not application/x-www-form-urlencoded")
-    MALFORMED_FORM = _Text(_REQUEST, "the body is no form that can be read")
+    MALFORMED_FORM = _Text(_REQUEST, "the body is not a valid form")
     LARGE_BODY = _Text(_REQUEST, "the body is too large", 413)
     LATE_BODY = _Text(_REQUEST, "the body did not come in time", 408)
-    DUPLICATE = _Text(_REQUEST, "the parameter NAME is there twice")
-    DUPLICATE_TARGET = _Text(_TARGET, "the parameter NAME is there twice")
+    DUPLICATE = _Text(_REQUEST, "the parameter NAME is given twice")
+    DUPLICATE_TARGET = _Text(_TARGET, "the parameter NAME is given twice")
     MISSING = _Text(_REQUEST, "the parameter NAME is missing")
     # --- the client
     HEADER_AUTHENTICATION = _Text(
         _CLIENT, "clients authenticate by X.509-SVID or by an assertion, not by this header", 401
     )
-    SECRET = _Text(_CLIENT, "there are no client secrets", 401)
+    SECRET = _Text(_CLIENT, "client secrets are not supported", 401)
     HALF_ASSERTION = _Text(_REQUEST, "client_assertion and client_assertion_type belong together")
-    TWO_CLIENTS = _Text(_CLIENT, "certificate and assertion are of two clients", 401)
+    TWO_CLIENTS = _Text(_CLIENT, "certificate and assertion name different clients", 401)
     NO_CLIENT_ID = _Text(
         _REQUEST, "the parameter client_id is missing; RFC 8705 needs it beside a certificate"
     )
@@ -81,16 +81,16 @@ class Defect(Enum):
         _CLIENT, "no client authentication: show an X.509-SVID, or send a JWT-SVID", 401
     )
     OTHER_CLIENT_ID = _Text(_CLIENT, "client_id is not the client that authenticated", 401)
-    CERTIFICATE = _Text(_CLIENT, "the certificate is no X.509-SVID of a trusted domain", 401)
-    ASSERTION_TYPE = _Text(_CLIENT, "client_assertion_type is not one that is accepted", 401)
+    CERTIFICATE = _Text(_CLIENT, "the certificate is not an X.509-SVID of a trusted domain", 401)
+    ASSERTION_TYPE = _Text(_CLIENT, "client_assertion_type is not supported", 401)
     ASSERTION = _Text(_CLIENT, "the assertion is not valid for this server", 401)
     ASSERTION_AUDIENCES = _Text(
-        _CLIENT, "the assertion is for several audiences, who could use it here", 401
+        _CLIENT, "the assertion has several audiences, each of which could use it here", 401
     )
     ASSERTION_LIFE = _Text(_CLIENT, "the assertion lives longer than an hour", 401)
     ASSERTION_ISSUER = _Text(_CLIENT, "iss of the assertion is not its sub (RFC 7523 §3)", 401)
     ASSERTION_JTI = _Text(
-        _CLIENT, "the assertion has no jti, by which it could be taken once only", 401
+        _CLIENT, "the assertion has no jti, without which it could be used again", 401
     )
     ASSERTION_USED = _Text(_CLIENT, "the assertion was used before", 401)
     ASSERTION_AUDIENCE = _Text(_CLIENT, "the assertion is not for the issuer", 401)
@@ -110,18 +110,18 @@ class Defect(Enum):
         f"requested_token_type is neither {_TOKEN_TYPE}:jwt nor {_TOKEN_TYPE}:access_token",
     )
     HALF_ACTOR = _Text(_REQUEST, "actor_token and actor_token_type belong together")
-    SCOPE = _Text("invalid_scope", "there are no scopes; send authorization_details")
-    RESOURCE = _Text(_TARGET, "resource is no absolute URI without fragment")
+    SCOPE = _Text("invalid_scope", "scopes are not supported; send authorization_details")
+    RESOURCE = _Text(_TARGET, "resource is not an absolute URI without a fragment")
     AUDIENCES = _Text(_TARGET, "audience and resource differ; a credential is for one audience")
-    LIFETIME = _Text(_REQUEST, "requested_lifetime is no number of seconds from 1 to 86400")
+    LIFETIME = _Text(_REQUEST, "requested_lifetime is not a number of seconds from 1 to 86400")
     WITH_TASK = _Text(_REQUEST, "the parameter NAME goes with a new task, not with task")
     NO_TASK = _Text(_REQUEST, "one of the parameters task, template and parent is needed")
     PROMPT_OF_CHILD = _Text(
         _REQUEST, "prompt goes with a new root task; a child has the prompt of its parent"
     )
-    PARAMS = _Text(_REQUEST, "template_params is no JSON object that can be read")
+    PARAMS = _Text(_REQUEST, "template_params is not a valid JSON object")
     # --- authorization details
-    DETAILS = _Text(_DETAILS, "authorization_details is no JSON array of 1 to 16 objects")
+    DETAILS = _Text(_DETAILS, "authorization_details is not a JSON array of 1 to 16 objects")
     DETAIL_TYPE = _Text(_DETAILS, "an authorization detail is not of the type authz_task")
     DETAIL_MEMBER = _Text(_DETAILS, "an authorization detail has the unknown member NAME")
     DETAIL_VALUE = _Text(

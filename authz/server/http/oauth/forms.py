@@ -129,7 +129,7 @@ def _parsed(text: str, defect: Defect) -> Any:
     def pairs(members: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(members)
         if len(value) != len(members):
-            message = "a member is there twice"
+            message = "a member is given twice"
             raise ValueError(message)
         return value
 
@@ -141,7 +141,7 @@ def _parsed(text: str, defect: Defect) -> Any:
         return read
 
     def never(number: str) -> float:
-        message = f"{number} is no JSON"
+        message = f"{number} is not a JSON number"
         raise ValueError(message)
 
     try:

@@ -44,7 +44,7 @@ def client_interceptors(
     """Make interceptors of a `grpc.Channel`: they name the current task in each call, and show a credential.
 
     A call that already names a task, or has `authorization`, keeps its own. Use a channel with TLS, or one that stays on the
-    machine: whoever reads a bearer token can use it.
+    machine: anyone who reads a bearer token can use it.
 
     Args:
         credentials: The agent's credential, as `Authz` takes it, or a task credential. Default: none is shown.
