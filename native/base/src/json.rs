@@ -51,7 +51,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// The member of an object; none where this is no object or has no such member.
+    /// The member of an object. `None` if the value is not an object, or has no member of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Self> {
         match self {

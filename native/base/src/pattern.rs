@@ -1,6 +1,6 @@
 //! Patterns with `*`: over whole texts, and over whole segments of `/`-separated texts.
 //!
-//! There are no regular expressions in a bundle: each pattern here can be compared with another, and matches in time
+//! A bundle has no regular expressions: each pattern here can be compared with another, and matches in time
 //! proportional to the text.
 
 /// A pattern over a whole text; `*` stands for any characters, also none.

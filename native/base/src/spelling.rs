@@ -13,7 +13,7 @@ use crate::host::is_host;
 
 /// Bytes of an id.
 pub const MAX_ID: usize = 1_024;
-/// Bytes of a URI that is no id.
+/// Most bytes of a URI that is not an id.
 const MAX_URI: usize = 4_096;
 
 /// Why a text is not in the one spelling, and how to write it.
@@ -211,7 +211,7 @@ pub enum Escape {
     Separator,
     /// It needs no encoding (RFC 3986 §2.3), so that the encoded form is a second spelling.
     Needless,
-    /// There is no other way to write it.
+    /// The only way to write it.
     Needed,
 }
 
@@ -415,7 +415,7 @@ fn check_port(port: &str, default: Option<u16>) -> Result<(), Misspelling> {
     if is_one { Ok(()) } else { Err(PORT) }
 }
 
-/// The path of a URI. A slash at the end is a matter of what it is the path of.
+/// Checks the path of a URI. The caller decides whether a slash at the end is allowed.
 fn check_path(path: &str) -> Result<(), Misspelling> {
     let body = path.strip_prefix('/').unwrap_or(path);
     let body = body.strip_suffix('/').unwrap_or(body);
@@ -484,7 +484,7 @@ pub fn covers_spelled(prefix: &str, text: &str) -> bool {
         Some(body) => (body, true),
         None => (prefix, false),
     };
-    // A scheme alone is no prefix.
+    // A scheme alone is not a prefix.
     if is_uri && body.ends_with(":/") {
         return false;
     }
@@ -511,7 +511,7 @@ pub fn fold(id: &str) -> Cow<'_, str> {
     if folded == id { Cow::Borrowed(id) } else { Cow::Owned(folded) }
 }
 
-/// Small letters of the capital letters, which is how `ß` becomes `ss`; the dotless `ı` is no form of `i`.
+/// Small letters of the capital letters, which is how `ß` becomes `ss`; the dotless `ı` is not a form of `i`.
 fn fold_char(c: char) -> impl Iterator<Item = char> {
     let small = c.to_lowercase();
     let is_dotless = c == '\u{131}';

@@ -267,7 +267,7 @@ pub fn nearest<'a>(name: &str, declared: impl IntoIterator<Item = &'a str>) -> O
         .map(|(_, d)| d)
 }
 
-/// The name, cut to what fits in a message.
+/// The name, cut to the length that fits in a message.
 #[must_use]
 pub fn clip(name: &str) -> &str {
     match name.char_indices().nth(80) {

@@ -175,7 +175,7 @@ pub fn names(texts: &[&str], values: &[&str], most: usize) -> BTreeSet<String> {
     names
 }
 
-/// Reads a value that stands by itself, such as a parameter: as one word it is no prose.
+/// Reads a value that stands by itself, such as a parameter. If it is one word, it is read as a name, not as prose.
 fn value(text: &str) -> Vec<Reading> {
     if text.contains(char::is_whitespace) {
         return read(text);
@@ -274,7 +274,7 @@ fn read_within(prompt: &str, most: usize) -> Vec<Reading> {
 const NEGATED: &str = "its sentence has a negation";
 const QUOTED: &str = "it is quoted";
 
-/// A word with what surrounds it.
+/// A word and its surroundings.
 struct Word<'a> {
     text: &'a str,
     /// It begins a line after an empty one.
@@ -367,7 +367,7 @@ fn negate(words: &mut [Word<'_>]) {
 
 fn is_negation(word: &str) -> bool {
     let plain = plain(word);
-    // "No, write to Bob": an answer, and no negation of what follows.
+    // "No, write to Bob": an answer, not a negation of the next words.
     let is_answer = plain == "no" && !word.ends_with(char::is_alphabetic);
     !is_answer && (NEGATIONS.contains(&plain.as_str()))
 }
@@ -406,7 +406,7 @@ fn is_span(word: &str) -> bool {
 
 /// Reads one word.
 ///
-/// Args: `is_explicit`: the word is no prose, so that `heron/sdk` is a path and `lou-field` an account.
+/// Args: `is_explicit`: the word is not prose, so that `heron/sdk` is a path and `lou-field` an account.
 fn read_word(word: &str, is_explicit: bool, found: &mut Vec<Reading>) {
     let bare = bare(word);
     if bare.is_empty() {
@@ -701,7 +701,7 @@ mod tests {
         assert_eq!(MOST_SEGMENTS, names_of(DestinationKind::UrlHost, &deep, "").len());
     }
 
-    /// Between backticks, and as a value of its own, a word is no prose.
+    /// Between backticks, and as a value of its own, a word is not prose.
     #[test]
     fn a_code_span_is_meant_as_it_is_written() {
         let named = |prompt: &str| names(&[prompt], &[], 16);

@@ -15,7 +15,7 @@ pub(crate) enum StepResult {
     Passed,
     /// Only a server can answer the step.
     Skipped,
-    /// The answer differs from what is expected, in the same fields.
+    /// A field of the answer has another value than the expected one.
     Differs {
         expected: Vec<String>,
         actual: Vec<String>,

@@ -210,7 +210,7 @@ pub struct Decision {
     pub arguments_digest: Option<[u8; 32]>,
     /// The arguments themselves; none where they could not be read.
     pub arguments: Option<Arc<Arguments>>,
-    /// Principals for whom no permit fired, in the order of the chain. Empty unless that is why the request is denied.
+    /// Principals without a permit that fired, in the order of the chain. Empty unless the request is denied for lack of one.
     pub without_permit: Vec<PrincipalName>,
     /// What happened, for the enforcer's detail, Explain and the log: one line, no argument values.
     pub message: String,
@@ -245,7 +245,7 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// What the answer changes in the history of its session: what is let through changes it, whatever else does not.
+    /// Changes of the answer in the history of its session. Only a request that is let through changes it.
     ///
     /// Args:
     /// * `is_let_through`: although it is not permitted, as where denials are only observed.

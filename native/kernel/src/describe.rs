@@ -204,7 +204,7 @@ fn describe_policy(placed: &Placed) -> DescribedPolicy<'_> {
     }
 }
 
-/// Digest of Cedar's JSON form, in which layout and comments are gone; of the text where there is no such form.
+/// Digest of Cedar's JSON form, which has no layout and no comments. A policy without such a form is digested as text.
 fn digest_of(policy: Policy, text: &str) -> String {
     let canonical = policy.to_json().map_or_else(|_| text.to_owned(), |json| json.to_string());
     hex(&sha256(canonical.as_bytes()))

@@ -13,7 +13,7 @@ use crate::stack::on_large_stack;
 /// * `file`: the path for messages; `text`: the policies.
 ///
 /// # Errors
-/// Diagnostics where the text is no Cedar, or where the result would mean something else.
+/// Diagnostics if the text is not valid Cedar, or if the result would have another meaning.
 pub fn format_policy(file: &str, text: &str) -> Result<String, Diagnostics> {
     on_large_stack(file, || format_here(file, text))?
 }

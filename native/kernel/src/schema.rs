@@ -285,7 +285,7 @@ pub fn group(name: &str) -> String {
 /// Declares an operation's action.
 ///
 /// Args:
-/// * `id`: the operation id; `groups`: its action groups; `resource`: the type of what it acts on; `input`: its arguments.
+/// * `id`: the operation id; `groups`: its action groups; `resource`: the type of its resource; `input`: its arguments.
 #[must_use]
 pub fn action(
     id: &str,

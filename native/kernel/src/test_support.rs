@@ -1,6 +1,6 @@
 //! Bundles of any size, for benchmarks.
 //!
-//! Each decision judges sixteen policies whatever the size: eight forbids on every action, and eight policies of the
+//! Each decision judges sixteen policies, for every size: eight forbids on every action, and eight policies of the
 //! operation; four of the sixteen read `principal`. Operations grow with policies. The load test writes the same shape.
 
 use std::collections::BTreeMap;
@@ -61,7 +61,7 @@ pub const fn operations_of(policies: usize) -> usize {
 /// The files of a bundle, path to text.
 ///
 /// Args:
-/// * `policies`: how many in all; what is no whole operation is left out.
+/// * `policies`: number of policies, rounded down to whole operations.
 /// * `changed`: in how many operations one policy differs from the bundle with `changed` 0.
 #[must_use]
 pub fn bundle_of(policies: usize, changed: usize) -> BTreeMap<String, String> {

@@ -188,7 +188,7 @@ fn decision_id(common: &AccessLogCommon) -> Result<&str, LogEntry> {
 /// * Done: the upstream answered (`response_code_details`, `via_upstream`) with 2xx, 303 or 304 (RFC 9110 §15.4.4, §15.4.5),
 ///   and nothing cut the answer off (`response_flags`). Other redirections say that it is to be done elsewhere.
 /// * Failed: it answered so with 4xx or 5xx, at the first attempt (`upstream_request_attempt_count`); but not with 502, 503
-///   or 504, which are what a proxy between says of a server that it lost (RFC 9110 §15.6.3 to §15.6.5).
+///   or 504, by which a proxy in between says that it lost the server (RFC 9110 §15.6.3 to §15.6.5).
 /// * Aborted: the proxy answered by itself, and had sent nothing ([`was_never_sent`]).
 /// * Unreported: anything else. A reset, a time-out, a client that left: the upstream may have done it.
 fn event_of(common: &AccessLogCommon, response: &HttpResponseProperties) -> Event {
@@ -211,7 +211,7 @@ fn event_of(common: &AccessLogCommon, response: &HttpResponseProperties) -> Even
 }
 
 /// Whether no byte of the request went to any upstream: none was sent (`time_to_first_upstream_tx_byte`, of the last attempt;
-/// `upstream_wire_bytes_sent`, of all), and there was no second attempt (`upstream_request_attempt_count`).
+/// `upstream_wire_bytes_sent`, of all), in the only attempt (`upstream_request_attempt_count`).
 fn was_never_sent(common: &AccessLogCommon) -> bool {
     common.time_to_first_upstream_tx_byte.is_none()
         && common.time_to_first_upstream_rx_byte.is_none()

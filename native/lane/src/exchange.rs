@@ -107,7 +107,7 @@ impl Engine {
         self.settle_exchange(&exchange, &record)
     }
 
-    /// Proves the key that the credential is to be bound to. The proofs are taken, whatever the outcome of the exchange.
+    /// Proves the key that the credential is to be bound to. The proofs are taken, also if the exchange is refused later.
     fn prove_exchange_key(
         &self,
         request: &ExchangeRequest,

@@ -218,7 +218,7 @@ fn agent(id: &str) -> Result<Principal, CallRefusal> {
     Ok(name.principal())
 }
 
-/// The records of an agent and a subject, which may be a person or a service, and of what the agent does for it without a task.
+/// The records of an agent and a subject (a person or a service), and of the agent's calls for it without a task.
 fn pairs(agent: &Principal, subject: &str) -> Result<Vec<RecordKey>, CallRefusal> {
     let records = |chain: &[Principal]| {
         let session =

@@ -30,7 +30,7 @@ pub const BODIES: [(&str, FuzzBody); 8] = [
 /// An `authz.v1.CheckRequest`.
 ///
 /// # Panics
-/// Where the answer is no decision, or a permit: the corpus holds no valid credential.
+/// The answer is a permit, or not a decision. The corpus holds no valid credential, so nothing may be permitted.
 pub fn check(engine: &Engine, bytes: &[u8]) {
     for listener in ["dev", "own"] {
         let answer = engine.check(bytes, &Transport::by(listener));
@@ -133,7 +133,7 @@ pub fn credentials(engine: &Engine, bytes: &[u8]) {
 /// A message of Envoy's access log, and the same bytes as its one entry.
 ///
 /// # Panics
-/// Where whoever reports by access log is refused, or another is heard.
+/// An enforcer that reports by access log is refused, or another caller is accepted.
 pub fn access_log(engine: &Engine, bytes: &[u8]) {
     let (mut entries, mut message) = (Vec::new(), Vec::new());
     prost::encoding::bytes::encode(1, &bytes.to_vec(), &mut entries);

@@ -49,7 +49,7 @@ pub(crate) struct PolicyAnswer {
 /// Verdict of a call that no policy judges.
 #[derive(Debug)]
 pub(crate) enum ApiVerdict {
-    /// The call is permitted. There is no [`Permit`] in it. The text is the message of the record.
+    /// The call is granted, without a [`Permit`] of an operation. The text is the message of the record.
     Granted(String),
     Denied(ApiDenial),
 }

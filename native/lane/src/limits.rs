@@ -34,5 +34,5 @@ pub(crate) const EXTENSIONS: usize = 256;
 pub(crate) const REASON: usize = 1_024;
 /// Bytes of the name of the person who revokes.
 pub(crate) const REVOKED_BY: usize = 256;
-/// Bytes of what is revoked.
+/// Bytes of the name that a revocation is of.
 pub(crate) const REVOKED: usize = 2_048;

@@ -86,8 +86,8 @@ impl<'a> ProvedRequest<'a> {
 }
 
 impl Engine {
-    /// Checks that the proofs of a call are of its request, and takes them: no later call may bring them again, whatever the
-    /// outcome of this one.
+    /// Checks that the proofs of a call are of its request, and takes them: no later call may bring them again, also if this
+    /// call is refused.
     ///
     /// `is_dry` says that the call changes nothing, so its proofs are not taken.
     ///

@@ -4,7 +4,7 @@
 
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-/// Bytes that are no message of the kind that is read.
+/// Error for bytes that are not a message of the expected kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 

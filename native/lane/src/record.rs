@@ -126,7 +126,7 @@ struct ResultMember<'a> {
     policies: &'a [String],
     /// `file:line` of each of those.
     policies_at: PolicyPlaces<'a>,
-    /// Principals for whom no permit fired. Only where that is why the request was denied.
+    /// Principals without a permit. Empty unless the request was denied for lack of one.
     #[serde(skip_serializing_if = "<[PrincipalName]>::is_empty")]
     without_permit: &'a [PrincipalName],
     controls: &'a [String],
@@ -185,8 +185,8 @@ impl TimerMember {
 
 /// Record of a decision, without a line feed.
 ///
-/// `evidence` keeps tokens out of the record, in whichever field they stand. `instead_of` is the outcome of a record of the same
-/// decision that this record replaces.
+/// `evidence` has the tokens that must not appear in any field of the record. `instead_of` is the outcome of a record of the
+/// same decision that this record replaces.
 pub(crate) fn line(
     judgement: &Judgement,
     evidence: &[Evidence<'_>],

@@ -43,8 +43,8 @@ impl Engine {
         to_json(&known.collect::<BTreeMap<&str, Newness>>())
     }
 
-    /// Notes bundles that are used, given as [`Engine::trust_sequences`] gives them. What is older than what is known of its
-    /// domain changes nothing.
+    /// Notes bundles that are used, given as [`Engine::trust_sequences`] gives them. A bundle that is older
+    /// than the known one of its domain changes nothing.
     ///
     /// # Errors
     /// They cannot be read, or the store failed, or knows of too many domains.

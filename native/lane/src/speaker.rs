@@ -59,8 +59,8 @@ pub(crate) fn speaker(asker: &Asker, facts: &VerifiedFacts, world: &Loaded) -> S
     agent.map_or(Speaker::Agent, |agent| world.plan.roles().speaker_of(agent, is_proved))
 }
 
-/// How the caller of a keyed request is proved: by an agent's credential or a subject's token, as whom it speaks, and the
-/// front end that relays.
+/// Proof of the caller of a keyed request, in three texts: the kind of credential (agent's or subject's), the speaker of the
+/// prompt, and the front end that relays.
 pub(crate) fn proof_of<'a>(
     asker: &'a Asker,
     facts: &VerifiedFacts,

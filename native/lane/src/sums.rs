@@ -74,7 +74,7 @@ impl Sums {
         let row = if table.rows.len() < MAX_ROWS || table.rows.contains_key(&row) {
             row
         } else {
-            // There are no more codes than rows of this kind, so these are bounded too.
+            // One row for each reason code, so the number of these rows is bounded, too.
             Row { listener: String::new(), peer: String::new(), reason: row.reason }
         };
         let (written, sum) = table.rows.entry(row).or_default();
@@ -200,7 +200,7 @@ mod tests {
         assert!(!sums.take(of("a", ReasonCode::NoCredential), MINUTE_MS));
     }
 
-    /// A clock that is set back ends a minute, too; what could not be written is added to what comes.
+    /// A clock that is set back ends a minute, too. Sums that could not be written are added to the next ones.
     #[test]
     fn nothing_is_lost() {
         let sums = Sums::new(0);

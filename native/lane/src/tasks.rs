@@ -148,7 +148,8 @@ impl Engine {
     /// Finds the task that a call is about.
     ///
     /// # Errors
-    /// There is no such task, or it is the session of an agent without tasks, which only its subject and the owner see.
+    /// The task does not exist, or is the session of an agent that works without tasks, which only its subject and the owner
+    /// see.
     fn find_visible_task(&self, id: &str, caller: &ApiCaller<'_>) -> Result<Located, CallRefusal> {
         let located = locate::find(&self.keeper, id, caller.wait)?;
         let is_hidden = located.task.kind == TaskKind::Implicit

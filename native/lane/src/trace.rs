@@ -199,8 +199,8 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The ids of a decision: those of our own span if the decision is sampled, otherwise the caller's. If the system has no
-/// randomness, there is no span.
+/// The ids of a decision: those of our own span if the decision is sampled, otherwise the caller's. Without
+/// randomness of the system, no span is made.
 pub(crate) fn ids(
     tracing: Option<&Tracing>,
     clock: &dyn Clock,

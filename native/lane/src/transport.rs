@@ -78,7 +78,7 @@ impl<'a> Transport<'a> {
 /// authority signed it.
 #[derive(Clone, Copy, Debug)]
 pub enum PeerChain<'a> {
-    /// The peer showed no certificate, or there is no TLS.
+    /// The peer showed no certificate, or the connection has no TLS.
     None,
     /// In DER, the peer's own first.
     Der(&'a [&'a [u8]]),

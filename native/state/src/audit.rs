@@ -120,8 +120,8 @@ struct QueuedLine {
     best_effort: bool,
 }
 
-/// Lines that stand one after another as they are written. Whoever submits a line copies it here, and so frees its memory
-/// on the thread that asked for it.
+/// Lines in the order in which they are written, their bytes one after another. The submitting thread copies its line into
+/// this buffer, so that it frees the memory that it allocated itself.
 #[derive(Default)]
 struct LineBatch {
     // INVARIANT (whole): as long as `lines` together.
@@ -270,7 +270,7 @@ impl AuditWriter {
     /// thread.
     ///
     /// # Errors
-    /// [`OpenError`] where the path is no regular file, cannot be written, or has another writer.
+    /// [`OpenError`] if the path is not a regular file, cannot be written, or has another writer.
     pub fn open(settings: AuditSettings) -> Result<Self, OpenError> {
         let fail = |source| OpenError { path: settings.path.clone(), source };
         let (medium, torn) = FileMedium::open(&settings.path).map_err(fail)?;
@@ -426,8 +426,7 @@ impl Loop {
                 self.spare = batch;
             }
             let sync_due = last_sync.elapsed() >= self.shared.settings.sync_interval;
-            // Looked at before every write, not once in a while: what is written to a file that nobody has any more is
-            // no record.
+            // Checked before every write, because a line in a deleted file is lost.
             if (sync_due || !lines.is_empty()) && !failed && !self.medium.is_current() {
                 // A rotation moved the file away: what was written there is synced before it is let go.
                 failed = self.note(|medium| medium.sync().and_then(|()| medium.recover())).is_err();
@@ -620,7 +619,7 @@ mod tests {
 
     use super::*;
 
-    /// A disk in memory that fails when told to, leaving half of what was to be written.
+    /// A disk in memory that fails on demand, and then has only the first half of the write.
     #[derive(Clone, Default)]
     struct Disk {
         bytes: Arc<Mutex<Vec<u8>>>,

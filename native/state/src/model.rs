@@ -192,7 +192,7 @@ mod locks {
         });
     }
 
-    /// Everybody gets the keys, never two the same, whatever keys they have in common; one who gives up is in nobody's way.
+    /// Every thread gets its keys, no two threads hold one key, and a thread that gives up blocks no other.
     #[test]
     fn threads_of_several_keys() {
         in_random_orders(20_000, || {

@@ -101,7 +101,7 @@ pub(crate) fn read(
     }
     let subject = required(claims, "sub", MAX_TEXT_BYTES)?;
     let actors = actors(claims)?;
-    // The outermost actor acts, or the subject itself if there is no actor.
+    // The outermost actor acts; without an actor, the subject itself.
     if actors.first().map_or(subject, String::as_str) != agent {
         return Err(Refusal::bad("`client_id` is not the agent that acts, by `act` or `sub`"));
     }

@@ -99,7 +99,7 @@ pub(crate) fn verify(
         return Err(bad("its signature is not valid"));
     }
 
-    // INVARIANT (signed): from here on the claims are the word of whoever holds the key.
+    // INVARIANT (signed): from here on the claims are signed by the holder of the key.
     let payload = parts.payload().map_err(of_proof)?;
     let claims = claims::read(&payload).map_err(of_proof)?;
     if let Some(token) = context.token {

@@ -287,7 +287,7 @@ pub struct CredentialFacts {
     pub audience: String,
     /// `client_id`: the SPIFFE ID of the agent that acts.
     pub agent: String,
-    /// `sub`: the subject, `<issuer alias>/<sub>`; the first agent's SPIFFE ID if there is no subject.
+    /// `sub`: the subject, `<issuer alias>/<sub>`; without a subject, the first agent's SPIFFE ID.
     pub subject: String,
     /// `act`: the agents that act for `subject`, the one that acts now first (RFC 8693 §4.1).
     pub actors: Vec<String>,
@@ -321,7 +321,7 @@ pub struct ProofFacts {
     /// The last second in which it is accepted, in seconds since 1970. Until then the caller must recognise a
     /// second use.
     pub expires_at: i64,
-    /// Principal with whose credential the proof was presented; the agent if there was no credential.
+    /// Principal with whose credential the proof was presented; without a credential, the agent.
     pub role: Role,
 }
 

@@ -80,7 +80,7 @@ impl KeySet {
     /// Keys of another use or an unknown type are left out, and so are those that are malformed or
     /// outside the supported sizes (RFC 7517 §5). Of usable keys with one `kid`, the first counts where
     /// all are the same key for the same algorithms; otherwise none of them counts, because a `kid`
-    /// names one key (RFC 7517 §4.5). The set as a whole is an error where it is no JWK set, or
+    /// names one key (RFC 7517 §4.5). The set as a whole is an error if it is not a JWK set, or
     /// publishes a private key.
     pub(crate) fn read(
         text: &str,

@@ -30,7 +30,7 @@ pub struct TrustSpec {
     /// Issuers of subject tokens by alias: letters, digits, `.`, `_`, `-`, at most 64 bytes.
     #[serde(default)]
     pub issuers: BTreeMap<String, IssuerSpec>,
-    /// The issuer of task credentials: Authz itself. Default: there are no task credentials.
+    /// The issuer of task credentials: Authz itself. Default: no task credentials are accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own: Option<OwnSpec>,
 }

@@ -133,8 +133,8 @@ fn kept_claims(
     Ok(kept)
 }
 
-/// Refuses a token in which an actor acts for its subject already (RFC 8693 §4.1): taken for the
-/// subject's own, it would hide the actor, whom Authz did not verify.
+/// Refuses a token in which an actor acts for its subject already (RFC 8693 §4.1). Taken for the
+/// subject's own token, it would hide an actor that Authz did not verify.
 fn refuse_delegation(claims: &JsonObject<'_>) -> Result<(), Refusal> {
     if claims.get("act").is_some() {
         return Err(Refusal::bad("the token has `act`; delegated tokens are not in this version"));

@@ -131,9 +131,9 @@ impl TrustStore {
     ///
     /// A bundle whose `spiffe_sequence` is lower than that of the same domain in `previous`, or gone,
     /// is refused: the domain keeps its previous bundle, and a warning and its status say so
-    /// (SPIFFE Trust Domain and Bundle §4.1.1). Where it is lower than [`DomainSpec::min_sequence`] and
-    /// there is no previous bundle, the domain has no keys. One with the same number and another content is
-    /// taken, with a warning: publishers forget to count. The store's revision is that of the bundles in use.
+    /// (SPIFFE Trust Domain and Bundle §4.1.1). If it is lower than [`DomainSpec::min_sequence`] and
+    /// the domain has no previous bundle, the domain gets no keys. A bundle with the same number and another
+    /// content is taken, with a warning: publishers forget to count. The store's revision is that of the bundles in use.
     ///
     /// # Errors
     /// All defects of the specification, at least one.
@@ -253,7 +253,7 @@ impl TrustStore {
             .collect()
     }
 
-    /// State of our own keys. `None` if there are no task credentials.
+    /// State of Authz's own keys. `None` if no task credentials are accepted.
     #[must_use]
     pub fn own(&self) -> Option<OwnStatus> {
         self.own.as_ref().map(|own| OwnStatus {
@@ -393,7 +393,7 @@ impl Compiler {
         let mut warn = |what: &str| {
             self.warnings.push(TrustWarning { place: place.clone(), what: what.to_owned() });
         };
-        // An empty bundle takes every key away, so whatever its sequence, it is believed.
+        // An empty bundle takes every key away. That is never a way in, so its sequence is not checked.
         if new < old && !keys.is_empty() {
             rolled_back = true;
             match previous {

@@ -138,7 +138,7 @@ impl Revocations {
         self.by_target.len()
     }
 
-    /// Returns whether there is no revocation.
+    /// Returns whether nothing is revoked.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_target.is_empty()

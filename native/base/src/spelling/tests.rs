@@ -339,7 +339,7 @@ proptest! {
         if is_spelled {
             prop_assert_eq!(covers_slowly(&prefix, &text), covers(&prefix, &text), "{:?} {:?}", prefix, text);
         } else if covers(&prefix, &text) {
-            // What is no id may still lie under a prefix, where only its end differs.
+            // A text that is not an id may still lie under a prefix, if only its end is wrong.
             prop_assert!(covers_slowly(&prefix, &text), "{:?} {:?}", prefix, text);
         }
     }

@@ -53,7 +53,7 @@ impl ArgumentSchema {
     /// Compiles an object schema.
     ///
     /// # Errors
-    /// [`SchemaError`] where the schema is no object schema, refers to another document, leads back to itself without
+    /// [`SchemaError`] if the schema is not an object schema, refers to another document, leads back to itself without
     /// going into the value, has a pattern that cannot be matched in linear time, or is larger than the limits allow.
     pub fn compile(schema: &serde_json::Value) -> Result<Self, SchemaError> {
         let CompiledSchema { root, checked } = types::compile(schema)?;
@@ -100,7 +100,7 @@ impl ArgumentSchema {
     /// Reads one JSON object.
     ///
     /// # Errors
-    /// [`ArgumentError`] with a JSON pointer and no value, where the bytes are no strict JSON object or do not have
+    /// [`ArgumentError`] with a JSON pointer and no value, if the bytes are not a strict JSON object, do not have
     /// the declared form, or nest so deep in unions that checking them would take too long.
     pub fn read(&self, bytes: &[u8]) -> Result<Arguments, ArgumentError> {
         let value = Arc::new(read::parse(&self.root, bytes)?);
@@ -110,7 +110,7 @@ impl ArgumentSchema {
     /// Takes a value that was read before.
     ///
     /// # Errors
-    /// [`ArgumentError`] where it is no object of the declared form, or nests so deep in unions that checking it would
+    /// [`ArgumentError`] if it is not an object of the declared form, or nests so deep in unions that checking it would
     /// take too long.
     pub fn take(&self, value: &Arc<json::Value>) -> Result<Arguments, ArgumentError> {
         read::read(&self.root, self.checker.as_ref(), self.nulls, value)

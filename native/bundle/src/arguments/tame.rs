@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 24;
 const MAX_SCHEMAS: usize = 1500;
 /// Arguments that are known by name only, each of which counts twice.
 const MAX_NAMES: usize = 800;
-/// Repairs of what the compiler refuses.
+/// Most repairs of one schema that the compiler refuses.
 const MAX_REPAIRS: usize = 64;
 /// Branches of a union at the root that are looked through.
 const MAX_BRANCHES: usize = 64;
@@ -51,7 +51,8 @@ const DRAFTS: [&str; 5] = [
 
 /// Makes any JSON value an input schema that [`ArgumentSchema::compile`] takes.
 ///
-/// Returns the schema, the same where it compiles as it is but for what has no meaning, and what had to be opened.
+/// Returns the schema and the places that had to be opened. A schema that compiles is unchanged, except that members without a
+/// meaning are removed.
 #[must_use]
 pub fn tame(schema: &Json) -> (Json, Vec<String>) {
     let mut taming =

@@ -31,7 +31,7 @@ struct UnionNode {
     prefix: Vec<usize>,
     /// `items`, `additionalItems`: items after the prefix.
     items: Vec<usize>,
-    /// `contains`, and whatever else looks at every item or member.
+    /// `contains`, and the other keywords that look at every item or member.
     every: Vec<usize>,
 }
 

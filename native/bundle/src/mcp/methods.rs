@@ -185,7 +185,7 @@ const METHODS: &[Method] = &[
     notification("notifications/roots/list_changed", STATEFUL, &[]),
 ];
 
-/// Members of `_meta` that the protocol names. Others may stand there: they count as what the client says.
+/// Members of `_meta` that the protocol names. Others may stand there: they count as arguments of the client.
 const META: &[Parameter] = &[
     may("progressToken", Form::Key),
     may(super::headers::META_VERSION, Form::Text),
@@ -298,7 +298,7 @@ fn members(
 /// Arguments of the operation that stands for the protocol: `method`; `level` and `uri` where the method has them; and as
 /// `params` everything else that the client says in words of its own.
 ///
-/// Left out is what only refers to other messages or comes of a fixed list: it carries nothing that a session has read.
+/// References to other messages, and values of fixed lists, are left out: they carry nothing that a session has read.
 pub(super) fn arguments(method: &str, params: &[(String, Value)]) -> Value {
     let mut arguments = vec![("method".to_owned(), Value::String(method.to_owned()))];
     let mut rest = Vec::new();
@@ -337,7 +337,7 @@ fn is_reference(name: &str, value: &Value) -> bool {
     }
 }
 
-/// Names of capabilities of clients, and of what a subscription asks for.
+/// Names of capabilities of clients, and of the kinds of subscriptions.
 const FIXED: [&str; 19] = [
     "cancel",
     "context",
@@ -388,8 +388,8 @@ impl Traffic {
     /// The least that a message moves.
     pub const LEAST: Self = Self { connects: true, brings: false, sends: false };
 
-    /// Reads it off the arguments of the operation that stands for the protocol. A method that is not known moves data both
-    /// ways: whoever names the operation itself may say any.
+    /// Reads it off the arguments of the operation that stands for the protocol. An unknown method moves data both ways: a
+    /// caller that names the operation itself may state any method.
     pub fn of(given: &Value) -> Self {
         let Some(Value::String(method)) = given.get("method") else { return Self::OPERATION };
         let (connects, brings) = match (method.as_str(), find(method)) {

@@ -61,7 +61,7 @@ fn text(value: &json::Value) -> String {
     text
 }
 
-/// Operation and arguments, or the reason with what kind of message it was.
+/// Operation and arguments; or the reason of the refusal, and the kind of the message.
 fn asked(body: &str, more: &[(&str, &str)]) -> Result<(String, String), (ReasonCode, MessageKind)> {
     let headers: Vec<_> = [JSON, V25].iter().chain(more).copied().collect();
     match ask(body, &headers) {
@@ -84,7 +84,7 @@ fn a_tool_is_called_by_its_name_and_with_its_arguments_as_written() {
     let body = call(&format!(r#"{{"name":"read","arguments":{arguments},"_meta":{{"x":1}}}}"#));
     assert_eq!(ok("s.read", arguments), asked(&body, &[]));
     assert_eq!(ok("s.a_b", "{}"), asked(&call(r#"{"name":"a b"}"#), &[]));
-    // The id of a tool's operation is no name of a tool.
+    // The id of a tool's operation is not the name of a tool.
     let unknown = Err((ReasonCode::UnknownOperation, MessageKind::ToolCall));
     for name in ["a_b", "Read", "s.read", "", "mcp", "read\\u0000"] {
         assert_eq!(unknown, asked(&call(&format!(r#"{{"name":"{name}"}}"#)), &[]), "{name}");
@@ -358,7 +358,7 @@ fn what_a_message_moves_is_read_off_its_arguments() {
     }
 }
 
-/// Whoever stands between goes by the header, the server by the message.
+/// A proxy in between reads the header, and the server reads the message.
 #[test]
 fn a_header_for_an_argument_repeats_it() {
     let stateless = |arguments: &str, headers: &[(&str, &str)]| {
@@ -590,7 +590,7 @@ fn messages() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Whatever is read is a JSON object for a known operation, and the same when read by a plain reader.
+    /// A message that is read gives a JSON object for a known operation, and a plain reader gives the same.
     #[test]
     fn random_messages_are_refused_or_read_as_everybody_reads_them(body in messages()) {
         if let Ok(call) = ask(&body, &[JSON, V25]) {

@@ -122,7 +122,7 @@ fn what_is_softened() {
     assert_eq!(ReasonCode::ALL.len(), placed, "each code stands in one list");
 }
 
-/// A failure of ours is none of policy's, whatever code it has.
+/// A failure of Authz is not a denial by policy, for every reason code.
 #[test]
 fn no_failure_of_ours_is_softened() {
     for reason in ReasonCode::ALL {

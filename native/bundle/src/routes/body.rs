@@ -87,7 +87,7 @@ impl Route {
         if main == "multipart" || sub == "x-www-form-urlencoded" {
             return unread("the body is a form, and servers read arguments from forms");
         }
-        // Many servers parse a body as JSON whatever its type.
+        // Many servers parse a body as JSON, also if it has another content type.
         let is_like_json = bytes.is_some_and(|bytes| {
             let first = bytes.trim_ascii_start().strip_prefix(b"\xef\xbb\xbf".as_slice());
             let first = first.unwrap_or(bytes).trim_ascii_start().first();

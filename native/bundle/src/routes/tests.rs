@@ -344,7 +344,7 @@ fn a_header_that_stands_twice_or_overrides_the_request_line_is_ambiguous() {
     assert!(ask("POST", "/tickets/1/notes", &other, Body::Whole(b"{\"o\":{}}")).is_ok());
 }
 
-/// A member that a lenient server reads as an argument, or as the method, is refused whatever `mode` is.
+/// A member that a lenient server reads as an argument, or as the method, is refused in every `mode`.
 #[test]
 fn members_that_are_almost_arguments_are_refused_as_unread() {
     let error = |method: &str, path: &str, headers: &[(&str, &str)], body| {

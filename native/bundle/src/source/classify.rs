@@ -130,7 +130,7 @@ pub(super) fn apply<'a>(
         }
         let mut chosen: Option<&OperationRule<'_>> = None;
         for (rule, seen) in globs.iter().zip(matched.iter_mut()) {
-            // Whoever writes a glob thinks of tools.
+            // The author of a glob means tools, not the operations of the protocol.
             if built_in || !rule.glob.matches(&operation.id) {
                 continue;
             }

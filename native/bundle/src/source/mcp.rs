@@ -222,7 +222,7 @@ impl ModelBuilder<'_> {
         }
     }
 
-    /// Adds to the arguments of an operation the answers that a client gives to what the server asked for during a call.
+    /// Adds to the arguments of an operation the client's answers to requests that the server makes during a call.
     ///
     /// Args: `said`: JSON Schema of each answer, by its key in `inputResponses`.
     pub(super) fn input_responses(

@@ -1,4 +1,4 @@
-//! Reads `mode`: which denials are only noted, by whom and until when.
+//! Reads `mode`: which denials are only noted, for which agents, and until when.
 
 use std::collections::BTreeMap;
 

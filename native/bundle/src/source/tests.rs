@@ -553,7 +553,7 @@ fn other_policies_beside_the_same_facts_are_read_as_if_all_was() {
         before.model().policies.iter().zip(&beside.model().policies).map(is_kept).collect();
     assert_eq!([false, true], *kept);
     assert!(rests > files_of_one.len(), "it rests more often than {rests} times");
-    // Of what has a revision of its own, too, and with other variables.
+    // Unchanged parts are kept also of a bundle with a revision of its own, and with other variables.
     let own = load_at(&files(&[("bundle.yaml", Some(named))]), &vars, now, None);
     let own = own.unwrap_or_default();
     assert_eq!("r7", own.model().revision);

@@ -1,4 +1,4 @@
-//! The task credential of a request: whether what it was issued for is what is asked.
+//! The task credential of a request: whether it was issued for this request.
 
 use crate::decision::{Decision, Facts, Grant, ReasonCode};
 use crate::hex::write_hex;

@@ -170,7 +170,7 @@ pub(super) fn labels(
     Err(RequestRefusal::new(ReasonCode::StateUnavailable, what))
 }
 
-/// Refuses a request that has to do with what the task's session did before, where that was not recalled.
+/// Refuses a request that depends on the history of the task's session, if the history was not recalled.
 pub(super) fn recalled(
     facts: &Facts<'_>,
     request: &Request<'_>,

@@ -45,7 +45,8 @@ const UNPROVED_SUBJECT: &str = "a subject that is proved, not asserted";
 /// Args:
 /// * `facts`: what evidence proved; `now`: the time, never read from a clock.
 ///
-/// Returns a decision in every case; whatever fails denies with its own reason. It is large, and stays where it is made.
+/// Returns a decision in every case: each failure denies with a reason of its own. A decision is large, so callers do not move
+/// it.
 #[must_use]
 pub fn decide(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time) -> Box<Decision> {
     run(plan, facts, request, now, false)
@@ -69,7 +70,7 @@ fn run(
     now: Time,
     traced: bool,
 ) -> Box<Decision> {
-    // Within a session time never goes back, whichever node decides.
+    // Within a session time never goes back, also if nodes with different clocks decide.
     let now = facts.history.map_or(now, |view| view.now(now));
     let mut decision = Box::new(Decision {
         outcome: Outcome::Deny,
@@ -247,7 +248,7 @@ fn nobody(
     RequestRefusal { understood, ..refusal }
 }
 
-/// Whether the arguments have one reading, whatever they are arguments of.
+/// Whether the arguments have one reading, for any operation.
 fn is_readable(request: &Request<'_>) -> bool {
     match request.arguments {
         Given::Read(_) => true,

@@ -214,7 +214,7 @@ impl ResourceId {
         if key != text {
             older.push(text.to_owned());
         }
-        // A leading slash was no part of an id.
+        // A leading slash is not a part of an id.
         if let Some(rest) = text.strip_prefix('/') {
             older.push(rest.to_owned());
         }
@@ -290,7 +290,7 @@ fn named(collection: &str, id: &str) -> String {
     }
 }
 
-/// Whether a text is what [`named`] writes.
+/// Whether a text is the one that [`named`] writes.
 fn is_named(collection: &str, id: &str, name: &str) -> bool {
     match name.strip_prefix(collection) {
         Some("") => id.is_empty(),

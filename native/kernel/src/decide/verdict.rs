@@ -1,4 +1,4 @@
-//! From what came of each policy to the answer.
+//! From the results of all policies to the answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -145,7 +145,7 @@ impl<'a> Tally<'a> {
         answer(plan, operation, Outcome::Permit, ReasonCode::Permitted, &self.permits, decision);
     }
 
-    /// Principals for whom no permit fired.
+    /// Principals without a permit that fired.
     fn without_permit(&self) -> impl Iterator<Item = &Known> {
         let all = self.chain.iter().zip(&self.permitted);
         all.filter(|(_, permitted)| !**permitted).map(|(known, _)| known.as_ref())

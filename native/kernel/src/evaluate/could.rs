@@ -1,6 +1,6 @@
-//! What a policy could do, before anybody says with which arguments: evaluated as far as principal, task and time go.
+//! Possible results of a policy before the arguments are known: evaluated as far as principal, task and time decide.
 //!
-//! INVARIANT (over, never under): what is not known here counts as whatever would let the operation be permitted.
+//! INVARIANT (over, never under): an unknown value counts as the one that lets the operation be permitted.
 
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ pub(crate) struct Prospect<'a> {
 
 impl<'a> Prospect<'a> {
     /// Args:
-    /// * `context`: with any values for what the request says.
+    /// * `context`: the context, with any values for keys that the request gives.
     pub(crate) fn new(
         words: &'a Words,
         base: &Base,

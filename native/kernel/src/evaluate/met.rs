@@ -104,7 +104,7 @@ mod tests {
         Plan::compile(bundle.map_err(|wrong| format!("{wrong:?}")).unwrap(), None).unwrap()
     }
 
-    /// What is found is what would be made, also of who differs in a claim only; however many are met, few are kept.
+    /// A cached value equals a new one, also for principals that differ in one claim only; and the cache is bounded.
     #[test]
     fn found_is_made() {
         let plan = plan(

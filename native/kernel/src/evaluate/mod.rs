@@ -1,7 +1,7 @@
-//! Cedar policies, one by one: the only module that names `cedar_policy_core`, which is no stable API.
+//! Cedar policies, one by one: the only module that names `cedar_policy_core`, whose API is not stable.
 //!
 //! A decision needs to know of each policy whether it fired, did not, or failed; `Authorizer::is_authorized` answers
-//! one question about all and skips what failed. So each policy is cut at load into scope and body: the action part of
+//! one question about all and skips failed ones. So each policy is cut at load into scope and body: the action part of
 //! the scope is proved by the slice that it stands in, the rest is compared here, and the core's evaluator interprets the
 //! body. A property test compares the outcome with that of `Authorizer`.
 
@@ -246,7 +246,7 @@ pub(crate) struct Group(Arc<Entity>);
 /// The entities of an enumerated type, by their ids.
 type EntityLiterals = Table<String, Literal>;
 
-/// Sets that were met, by their members: to make one takes longer than what else is read of a session.
+/// Cache of sets, by their members. Making a set takes longer than reading the rest of a session.
 #[derive(Debug, Default)]
 struct Sets(RwLock<HashMap<String, Value>>);
 
@@ -1035,7 +1035,7 @@ mod tests {
         assert_eq!("Resource::\"c/a\"", words.resource("s", "c", "a", std::iter::empty()).uid());
     }
 
-    /// What is kept ready is what would be made, and never more than the bound; what the bundle does not know is not kept.
+    /// A cached set equals a new one, the cache is bounded, and sets with names that the bundle lacks are not cached.
     #[test]
     fn sets_of_labels_are_kept_ready() {
         let declared = || Declared { value: LabelKind::Trust, at: Location::default() };

@@ -275,7 +275,7 @@ pub(crate) struct PolicyReading {
     pub(crate) tags: Option<usize>,
     /// Comparisons whose outcome no request changes.
     pub(crate) idle: Vec<(Idle, usize)>,
-    /// A condition that keeps the policy from firing whatever the request.
+    /// A condition that keeps the policy from firing for every request.
     pub(crate) never: Option<usize>,
     /// The type that the scope gives the principal.
     pub(crate) principal_type: Option<String>,
@@ -495,7 +495,7 @@ fn walk(body: &Expr, start: usize, reading: &mut PolicyReading) {
                 reading.store = reading.store.max(Asks::Resource);
                 reading.paths.extend(entity_path(expr, kind, offset));
             }
-            // What is left below an attribute is no plain path in `context`, so it may be an entity.
+            // The expression below an attribute is not a plain path in `context`, so it may be an entity.
             kind @ (ExprKind::GetAttr { expr, .. }
             | ExprKind::HasAttr { expr, .. }
             | ExprKind::ExtHasAttr { expr, .. }) => {

@@ -17,7 +17,7 @@ use crate::model::{Budget, Counts, Model, RuleScope};
 #[derive(Clone, Debug)]
 struct CompiledBudget {
     name: String,
-    /// Under which its use is stored: of another budget of that name it is no use.
+    /// Name under which its use is stored. A changed budget with the same name has another one, and begins anew.
     stored: String,
     counts: Counts,
     most: i64,
@@ -37,7 +37,7 @@ pub(crate) struct Budgets {
 pub(crate) struct Spends<'a> {
     /// Budgets that it would exceed, by name.
     pub(crate) exceeded: Vec<&'a str>,
-    /// Why it is refused, whatever policy says.
+    /// Reason of a refusal that no policy can overrule.
     pub(crate) refused: Option<(ReasonCode, String)>,
     /// What a permit spends.
     pub(crate) spends: Vec<Spending>,
@@ -100,7 +100,7 @@ impl Budgets {
                         all.refuse(ReasonCode::BudgetExceeded, what);
                     }
                 }
-                // Whatever policy said of it, nothing would be spent.
+                // A permit by policy would spend nothing, so the request is refused.
                 Err(Short::Uncounted) => {
                     all.exceeded.push(&budget.name);
                     let what = format!("the budget `{}` counts no amount of the kind", budget.name);
@@ -132,7 +132,7 @@ impl Spends<'_> {
 enum Short {
     /// More would be spent than there is.
     Exceeded,
-    /// The argument is no amount that can be spent: it is below nothing, or no whole number.
+    /// The argument is not an amount that can be spent: it is negative, or not an integer.
     Uncounted,
     /// The record keeps as much as it may.
     Full,

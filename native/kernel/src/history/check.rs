@@ -118,7 +118,8 @@ fn idle(model: &Model, policies: &[Placed], diagnostics: &mut Diagnostics) {
     }
 }
 
-/// A forbid on flow must not be limited to some effects: what has a destination carries data out, whatever it is for.
+/// A forbid on flow must not be limited to some effects: an operation with a destination carries data out, also if its effect
+/// is, for example, `read`.
 fn narrow(placed: &Placed, diagnostics: &mut Diagnostics) {
     let reading = &placed.policy.reading;
     if placed.policy.effect != PolicyEffect::Forbid || !reading.keys.contains(Key::UnclearedLabels)

@@ -23,9 +23,9 @@ pub(crate) struct Recall {
     pub(crate) is_read: bool,
     /// Some policy reads how many calls there were.
     pub(crate) counts_calls: bool,
-    /// Something depends on which labels are carried, or on those of what is acted on.
+    /// Some rule depends on the carried labels, or on those of the resource.
     pub(crate) follows_labels: bool,
-    /// Some policy, scope or tier depends on the labels of what is acted on.
+    /// Some policy, scope or tier depends on the labels of the resource.
     pub(crate) asks_resource: bool,
 }
 
@@ -33,7 +33,7 @@ impl Recall {
     pub(crate) fn of(model: &Model, policies: &[PlacedPolicy]) -> Self {
         let readings = || policies.iter().map(|placed| &placed.policy.reading);
         let reads = |key: Key| readings().any(|reading| reading.keys.contains(key));
-        // Whatever is no plain read of another member may be one of the calls.
+        // An expression that is not a plain read of another member may read `calls`.
         let other = |name: &String| matches!(name.as_str(), "labels" | "sources");
         let counts_calls = readings().flat_map(|reading| &reading.paths).any(|path| {
             path.names.first().is_some_and(|key| key == Key::Session.as_str())
@@ -70,7 +70,7 @@ pub(crate) struct Memory {
     pub(crate) marks: bool,
     /// Whether it carries data out, and the labels of that matter.
     pub(crate) joins: bool,
-    /// Whether labels that its agent remembers of other tasks count: in what goes out, in what is written, or in a policy.
+    /// Whether labels that its agent remembers of other tasks count: where data goes out or is written, or in a policy.
     pub(crate) remembers: bool,
     /// Whether it can bring labels.
     brings: bool,
@@ -172,7 +172,7 @@ impl Memory {
         !self.reads && !self.changes && !self.marks
     }
 
-    /// Whether the operation has to do with what a record keeps that outlives the session.
+    /// Whether the operation depends on a record that outlives the session.
     pub(crate) fn recalls(&self, holder: Holder, remembering: Remembering) -> bool {
         let is_read = self.remembers && matches!(holder, Holder::Agent | Holder::Pair);
         let is_written = self.brings && remembering.holder == Some(holder);
@@ -186,13 +186,13 @@ impl Memory {
         self.holders.contains(holder)
     }
 
-    /// What letting the call through changes.
+    /// Changes of the history if the call is let through.
     ///
     /// Args:
-    /// * `labels`: of what it acts on; `told`: by the enforcer, of the call.
+    /// * `labels`: labels of the resource; `told`: labels of the call that the enforcer states.
     ///
     /// # Errors
-    /// The session keeps as much as it may: what could not be remembered is not let through.
+    /// The history is full. A call that could not be remembered is not let through.
     pub(crate) fn passage(
         &self,
         operation: &Operation,
@@ -236,7 +236,7 @@ impl Memory {
         {
             return Ok(none);
         }
-        // What is told of a call that reads may be of what it reads.
+        // A label that the enforcer states of a reading call may be of the data that is read.
         let own = labels.iter().map(String::as_str).chain(told.iter().copied());
         let own = own.filter(|_| self.returns);
         let sure: BTreeSet<&str> = least.iter().map(String::as_str).chain(own).collect();
@@ -279,7 +279,7 @@ impl Memory {
         }
         let remembered = match record {
             Some(record) => {
-                // A derived label that the session has is brought again by what it is derived from.
+                // A derived label that the session has is brought again by the labels that it is derived from.
                 let rules = model.derives.iter().filter(|(_, rule)| brought(&rule.from));
                 let again = rules.map(|(label, _)| label.as_str());
                 let again = again.filter(|label| session.labels.contains_key(*label));
@@ -333,7 +333,7 @@ impl Memory {
         let (Some(keeping), Some(collection)) = (self.writes, collection) else { return Ok(()) };
         let missing = || (ReasonCode::StateUnavailable, "the object is not at hand".to_owned());
         let object = view.object.ok_or_else(missing)?;
-        // What it has of its own the resource's labels say, whoever writes it.
+        // The resource's own labels count anyway, for every writer.
         let is_own = |label: &&String| carried.resource.contains(label);
         let joining = passage.joining().filter(|label| !is_own(label));
         let brought = joining.chain(&operation.yields.1).cloned();
@@ -388,8 +388,8 @@ fn is_young(record: &SessionHistory, label: &str, remembering: Remembering, now:
     record.labels.get(label).is_some_and(|origin| origin.at.0 > since)
 }
 
-/// The labels that a call would carry: those of its session, those of what it acts on, and, where it carries data out,
-/// those that its agent brings along.
+/// The labels that a call would carry: those of its session, those of its resource, and, where it carries data out, those
+/// that its agent brings along.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Carried<'a> {
     session: Option<&'a SessionHistory>,
@@ -410,7 +410,7 @@ impl<'a> Carried<'a> {
         self.by_writer().chain(self.resource.iter().map(String::as_str))
     }
 
-    /// Those that the caller carries, whatever it acts on.
+    /// Labels that the caller carries, without those of the resource.
     fn by_writer(self) -> impl Iterator<Item = &'a str> {
         let session = self.session.into_iter().flat_map(SessionHistory::carried);
         session.map(|(label, _)| label).chain(self.along.iter().copied())

@@ -21,7 +21,7 @@ use crate::model::{CorrelationKey, EventPattern, Model, Operation, RuleScope, Se
 #[derive(Clone, Debug)]
 pub(crate) struct CompiledSequence {
     pub(crate) name: String,
-    /// Under which its progress is stored: of another rule of that name it is no progress.
+    /// Name under which its progress is stored. A changed rule with the same name has another one, and begins anew.
     stored: Arc<str>,
     /// How many steps come before.
     steps: u32,

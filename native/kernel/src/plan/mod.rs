@@ -253,7 +253,7 @@ impl Plan {
             && !task.is_some_and(counted)
     }
 
-    /// Whether an operation has to do with what its session did before, or does so later: then that must be recalled.
+    /// Whether an operation depends on the history of its session, or changes it. Then the history must be recalled.
     #[must_use]
     pub fn recalls(&self, id: &str) -> bool {
         let one = |id: &str| self.prepared(id).is_some_and(|(_, own)| own.memory.is_recalled());
@@ -263,7 +263,7 @@ impl Plan {
         }
     }
 
-    /// Whether an operation has to do with what one holder's record keeps.
+    /// Whether an operation depends on the record of one holder.
     #[must_use]
     pub fn recalls_of(&self, id: &str, holder: Holder, remembering: Remembering) -> bool {
         self.any_case(id, |memory| memory.recalls(holder, remembering))
@@ -314,7 +314,8 @@ impl Plan {
         is_lifted || session.history != before
     }
 
-    /// What a task of an agent without a subject did, with what was carried over to the session of the agent alone.
+    /// History of a task of an agent without a subject, together with the history that was carried over to the session of the
+    /// agent alone.
     ///
     /// Args:
     /// * `known`: the history of the agent alone; `from`, `to`: ids of its session, and of the task.
@@ -354,7 +355,7 @@ impl Plan {
             && self.prepared(&operation.id).is_some_and(|(_, own)| !own.memory.is_named())
     }
 
-    /// Whether an operation without a task has to do with what its caller did so before, or does so later.
+    /// Whether an operation without a task depends on the history of its caller without tasks, or changes it.
     ///
     /// Args:
     /// * `carries`: labels are told of the call.

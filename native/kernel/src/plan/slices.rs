@@ -45,7 +45,7 @@ pub(super) struct ScopedPolicies<'a> {
     pub(super) catalog: &'a Catalog<'a>,
 }
 
-/// Rules of a part of a slice, with a summary of what they read.
+/// Rules of a part of a slice, and a summary of the facts that they read.
 struct SlicePart {
     list: Arc<[(u32, Rule)]>,
     keys: Keys,

@@ -62,8 +62,8 @@ pub fn task(bytes: &[u8], plan: &crate::plan::Plan) {
     assert_eq!(Ok(&root.scope), child.as_ref(), "a scope does not hold itself");
 }
 
-/// Reads the bytes as JSON. What is read is what `serde_json` reads, and comes out the same when written and read again; what
-/// is no JSON is none for `serde_json`.
+/// Reads the bytes as JSON. The value equals the one that `serde_json` reads, and is the same after it is written and read
+/// again. Bytes that are refused as JSON are refused by `serde_json`, too.
 pub fn json_text(bytes: &[u8]) {
     let plain = serde_json::from_slice::<serde_json::Value>(bytes);
     let value = match (json::parse(bytes, json::Limits::default()), &plain) {
@@ -146,7 +146,7 @@ pub fn request(bytes: &[u8], table: &crate::routes::RouteTable) {
     }
 }
 
-/// Arguments that were read are what a reader of their text reads: one object, in which no name stands twice.
+/// Checks that arguments are equal to a plain reading of their text: one object, in which no name stands twice.
 fn readable(arguments: &json::Value) {
     let mut text = String::new();
     arguments.write(&mut text);

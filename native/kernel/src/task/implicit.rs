@@ -1,6 +1,6 @@
 //! The session of an agent that works without tasks: one for each pair of agent and subject, so that nothing that a caller
-//! sends chooses, leaves or resets it. It is bounded as a task of the bundle's template would be, but it is no task: nobody
-//! starts, extends or delegates it.
+//! sends chooses, leaves or resets it. It has the bounds of a task of the bundle's template, but it cannot be started,
+//! extended or delegated.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Keyed hashes of names: nobody reads a prompt from what is kept of it.
+//! Keyed hashes of names. The store keeps these of a prompt, so that nobody can read the prompt there.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::hex::hex_start;
 /// Bytes of one hash that are kept.
 const KEPT: usize = 16;
 
-/// The keyed hashes of what texts, and values that stand by themselves, name; at most 256.
+/// The keyed hashes of the names in texts and in values that stand by themselves; at most 256.
 pub(super) fn literals(texts: &[&str], values: &[&str], key: &[u8; 32]) -> BTreeSet<Literal> {
     prompt::names(texts, values, MAX_LITERALS).iter().map(|name| literal(name, key)).collect()
 }

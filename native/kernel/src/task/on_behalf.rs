@@ -96,8 +96,8 @@ pub fn alones_of(plan: &Plan, task: &Task) -> Vec<Alone> {
     all
 }
 
-/// The session of an agent alone that what restricts the agent's calls for a subject without a task is carried over to, as what
-/// bounds it; none where the agent may not leave the subject out.
+/// The session of an agent alone. Rules and denials that restrict the agent's calls for a subject without a task are carried over
+/// to it. `None` if the agent may not leave the subject out.
 #[must_use]
 pub fn alone_without_task(plan: &Plan, agent: AgentName) -> Option<(String, Arc<Task>)> {
     let is_optional = plan.roles().subject_rule(&agent.spiffe_id) == Some(OnBehalf::Optional);

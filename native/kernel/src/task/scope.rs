@@ -55,7 +55,8 @@ impl fmt::Display for Dimension<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Acts<'a> {
     pub(crate) operation: &'a str,
-    /// Where it only speaks the protocol of a system: the system. Whoever may call anything of it may.
+    /// System whose protocol the request speaks, without calling an operation. A scope with any operation of the system allows
+    /// it.
     pub(crate) greets: Option<&'a str>,
     /// None: it acts on the system itself.
     pub(crate) collection: Option<&'a str>,
@@ -118,9 +119,9 @@ fn own(task: &Task, position: usize, charged: &[(String, u32)]) -> u64 {
     charged.iter().filter(is_it).count() as u64
 }
 
-/// Whether the scope could allow an operation with some arguments: an entry for what it acts on has uses left.
+/// Whether the scope could allow an operation with some arguments: an entry for its resource has uses left.
 ///
-/// Args: `greets`: it only speaks the protocol of its system.
+/// Args: `greets`: the operation only speaks the protocol of its system.
 pub(crate) fn could(task: &Task, operation: &Operation, greets: bool) -> bool {
     let (first, entries) = task.entries(&operation.id);
     let collection = operation.resource.as_ref().map(|rule| &rule.collection);

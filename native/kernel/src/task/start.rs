@@ -21,7 +21,7 @@ const MOST_ARGUMENTS: usize = 32;
 /// Bytes of all texts of a scope that is asked for.
 const LARGEST_SCOPE: usize = 64 << 10;
 
-/// A root task that is asked for. Who may ask is for policy to say, and for whoever calls this to ask.
+/// A root task that a request asks for. The caller of this module asks policy whether it may be started.
 #[derive(Clone, Debug)]
 pub struct Root<'a> {
     /// Template in the bundle.
@@ -81,7 +81,7 @@ pub struct Child<'a> {
 pub struct Refused {
     /// Why.
     pub reason: ReasonCode,
-    /// The same in words, one line; of what was asked only names.
+    /// One line about the reason. It has names from the request, and no values.
     pub message: String,
 }
 
@@ -118,8 +118,8 @@ impl Refused {
 /// Starts a root task.
 ///
 /// # Errors
-/// The template or a parameter is not as the bundle says (BAD_INPUT); or more is asked than the template gives
-/// (OUT_OF_SCOPE, which names in what); or the agent works without tasks (NOT_PERMITTED).
+/// The template or a parameter is not as the bundle says (BAD_INPUT); or the request exceeds the template (OUT_OF_SCOPE, which
+/// names the part that exceeds it); or the agent works without tasks (NOT_PERMITTED).
 pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
     if root.kind.is_started() {
         may_be_given(plan, &root.assignee)?;
@@ -161,8 +161,8 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
 ///
 /// # Errors
 /// The parent has ended (TASK_ENDED); the child would be too deep (TOO_DEEP); the template or a parameter is not as
-/// the bundle says (BAD_INPUT); more is asked than the parent may (OUT_OF_SCOPE, which names in what); the agent works
-/// without tasks (NOT_PERMITTED); or the parent is no task (UNKNOWN_TASK).
+/// the bundle says (BAD_INPUT); the request exceeds the parent (OUT_OF_SCOPE, which names the part that exceeds it); the
+/// agent works without tasks (NOT_PERMITTED); or the parent is not a task (UNKNOWN_TASK).
 pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Refused> {
     if parent.status_at(child.now) != TaskStatus::Active {
         return Err(Refused::new(ReasonCode::TaskEnded, "the parent has ended"));
@@ -452,7 +452,7 @@ fn bounded(asked: &[ScopeEntry]) -> Result<(), Refused> {
     Ok(())
 }
 
-/// When a task ends: as asked, where that is no later than it may.
+/// Time at which a task ends: the requested one, if it is not too late.
 fn ends(asked: Option<Time>, now: Time, last: Time) -> Result<Time, Refused> {
     match asked {
         None => Ok(last),

@@ -424,8 +424,8 @@ mod tests {
         (is_owner, result.map_err(|refused| refused.reason))
     }
 
-    /// Whatever its message says of itself, a caller owns no socket that is not an administration listener's, and the name of a
-    /// client counts at token endpoints alone.
+    /// A message of the owner proves its caller at administration listeners alone, and the name of a client counts at token
+    /// endpoints alone.
     #[test]
     fn each_identity_is_of_its_listener() {
         for listener in ["offline", "unknown"] {

@@ -26,8 +26,8 @@ const AGENT: &str = "x-authz-agent";
 const SUBJECT: &str = "x-authz-subject";
 const DECISION_ID: &str = "x-authz-decision-id";
 
-/// The answer to Envoy, encoded. `removed` lists the inbound headers that a permit takes out, besides those that every permit
-/// does; `nonce` is what a proof must bring.
+/// The answer to Envoy, encoded. `removed` lists the inbound headers that a permit removes besides those that every permit
+/// removes; `nonce` is the nonce of the next proof.
 ///
 /// An empty `CheckResponse` permits, so this is the only place where one is made, and its status is a denial's unless a
 /// [`CallPassage`] is at hand.
@@ -143,7 +143,8 @@ fn forward(passage: CallPassage<'_>, names: &[Cow<'_, str>], removed: &Removed) 
     }
 }
 
-/// A header that replaces every header of its name, whichever of the two fields the proxy's version reads.
+/// A header that replaces every header of its name. It sets both fields that say so, because each is read by some versions of
+/// the proxy.
 #[expect(deprecated, reason = "proxies up to 1.36 read only `append`")]
 fn set_header(name: &str, value: &str) -> HeaderValueOption {
     HeaderValueOption {

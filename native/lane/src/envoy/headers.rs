@@ -168,7 +168,7 @@ impl<'a> Headers<'a> {
     }
 }
 
-/// Names and values of a list of headers; the names alone of those that are no text go to `unusable`.
+/// Names and values of a list of headers. `unusable` gets the names of headers whose value is not a text.
 pub(super) fn texts<'a>(
     list: &[HeaderEntry<'a>],
     unusable: &mut Vec<&'a str>,

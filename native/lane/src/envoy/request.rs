@@ -58,8 +58,7 @@ impl<'a> EnvoyRequest<'a> {
     /// Reads the bytes of a `CheckRequest`.
     ///
     /// # Errors
-    /// [`Malformed`] where they are none: a field is cut short, has another type than it is declared with, or is a text that is
-    /// no UTF-8.
+    /// [`Malformed`] if a field is cut short, has another type than the declared one, or is a text that is not UTF-8.
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut request = Self::default();
         each(bytes, |tag, value| match tag {
@@ -291,7 +290,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(1_024), failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// What is read in place is what `prost` reads, of whole messages, of two that are merged, and of broken ones.
+        /// The reader in place gives the same fields as `prost`, for whole messages, merged ones and broken ones.
         #[test]
         fn as_prost_reads_it(
             (one, two) in (check(), check()),

@@ -34,7 +34,7 @@ pub(super) struct JudgedDetails {
     /// Record of each detail that was judged.
     pub(super) records: Vec<Judgement>,
     pub(super) permitted: Vec<PermittedDetail>,
-    /// The task, with what the details are charged.
+    /// The task, with the charges of the details.
     pub(super) located: Located,
     /// Refusal of the whole exchange if one detail is not permitted, or failure of the store.
     pub(super) result: Result<(), ChangeError>,

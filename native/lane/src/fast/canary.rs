@@ -67,7 +67,7 @@ struct Flock {
 struct SentCanary {
     at: Instant,
     comes_back: Receiver<Instant>,
-    /// The canary itself, where there was no way in.
+    /// The canary itself, if it could not be sent.
     _kept: Option<Canary>,
 }
 

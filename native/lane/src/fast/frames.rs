@@ -89,7 +89,7 @@ impl Frames {
     }
 }
 
-/// Takes at most `count` octets from the start of `octets`. Returns `None` if there are no octets.
+/// Takes at most `count` octets from the start of `octets`. Returns `None` if `octets` is empty.
 fn take<'a>(octets: &mut &'a mut [u8], count: usize) -> Option<&'a mut [u8]> {
     if octets.is_empty() {
         return None;

@@ -1,4 +1,4 @@
-//! Begins the sessions of tasks, with what earlier tasks of the agent for the subject left.
+//! Begins the sessions of tasks, with the denials and rules that earlier tasks of the agent for the subject left.
 
 use std::sync::Arc;
 
@@ -67,8 +67,9 @@ pub(crate) fn inherit_from_giver<E>(
     Ok(())
 }
 
-/// Begins a child in the session of its tree, with what earlier tasks of the agent above it for its subject left. An agent that
-/// denials bar does not delegate from its own tasks, and gets no task by delegation. The records of both pairs are locked.
+/// Begins a child in the session of its tree, with the denials and rules that earlier tasks of the agent above it left for the
+/// subject. An agent that denials bar does not delegate from its own tasks, and gets no task by delegation. The records of both
+/// pairs are locked.
 pub(crate) fn begin_child(
     transaction: &mut dyn Transaction,
     parent: &Located,
@@ -96,7 +97,8 @@ pub(crate) fn pairs_of_child(parent: &Task, child: &Task) -> impl Iterator<Item 
     [parent, child].map(|task| Holder::Pair.key(&task.chain())).into_iter().flatten()
 }
 
-/// Begins the session of a root task, with what earlier tasks of its agent for its subject left. The pair's record is locked.
+/// Begins the session of a root task, with the denials and rules that earlier tasks of its agent left for its subject. The
+/// pair's record is locked.
 ///
 /// `by_agent` is true if an agent starts the task: only a subject alone or a front end begins anew after denials.
 pub(crate) fn begin(
@@ -138,7 +140,8 @@ pub(super) fn begun(task: &Task, pair: Option<&Party>, now: Time, retention_ms: 
     }
 }
 
-/// Session of an agent alone that begins now, with what was carried over to the stored session of the same id, `known`.
+/// Session of an agent alone that begins now. It keeps the history that was carried over to the stored session of the same
+/// id, `known`.
 pub(super) fn with_carried(
     plan: &Plan,
     mut session: Session,

@@ -66,7 +66,7 @@ fn keep_for_next(
     let pairs = pair_keys(&task.chain());
     let alone = alone_pair(plan, task);
     for (index, key) in pairs.iter().chain(&alone).enumerate() {
-        // The agent that leaves the subject out begins with what its tasks for a subject left, too.
+        // An agent without its subject also begins with the history that its tasks for a subject left.
         let is_acting = index.saturating_add(1) >= pairs.len();
         if !is_acting && !changes.passes_rules_on() {
             continue;

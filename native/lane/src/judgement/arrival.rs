@@ -68,7 +68,7 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
-    /// Name of the enforcer in policies and records; empty if the caller is no enforcer.
+    /// Name of the enforcer in policies and records; empty if the caller is not an enforcer.
     pub(crate) fn name(&self) -> &str {
         self.enforcer.as_ref().map_or("", |enforcer| enforcer.name.as_str())
     }

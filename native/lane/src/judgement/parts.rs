@@ -70,7 +70,7 @@ pub(crate) struct TaskContext {
     pub(crate) recalled: Recalled,
 }
 
-/// Effects of a verdict on what is stored.
+/// Effects of a verdict on stored records.
 #[derive(Debug, Default)]
 pub(crate) struct Settlement {
     /// The encoded answer to the same request under the same idempotency key, which this answer repeats.

@@ -209,7 +209,7 @@ impl Engine {
 /// The facts of a call as policies read them: those of its caller. History, recipient lists and grants are not recalled.
 /// Nothing raises confidence in this version.
 ///
-/// `proved` is what the evidence of the call proves, `task` the task of the chain, and `key` the key of the fingerprints of
+/// `proved` has the facts that the evidence proves, `task` is the task of the chain, and `key` the key of the fingerprints of
 /// task literals.
 pub(crate) fn kernel_facts<'a>(
     arrival: &'a Arrival,

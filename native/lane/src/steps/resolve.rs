@@ -197,7 +197,8 @@ fn match_request(
     Ok(matched)
 }
 
-/// Refuses headers that a route reads and that are no text, or that some servers take for a header that a route reads.
+/// Refuses headers that a route reads and whose value is not a text, and headers that some servers take for one that a route
+/// reads.
 fn check_header_names<'h>(
     world: &Loaded,
     names: impl Iterator<Item = &'h str>,

@@ -6,7 +6,7 @@ use super::StoreError;
 
 /// Longest id of a record, in bytes. A longer one is never found.
 pub const MAX_ID_BYTES: usize = 1024;
-/// Most records that a query gives at once, whatever its page asks for.
+/// Most records that a query returns at once. A larger page is cut to it.
 pub const MAX_PAGE: usize = 10_000;
 
 /// Bounds of a store. It refuses a change beyond them with [`StoreError::Full`].

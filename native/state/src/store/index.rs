@@ -1,7 +1,7 @@
-//! Records in memory, with what queries need to find them.
+//! Records in memory, and the indexes by which queries find them.
 //!
-//! A task, or what is remembered of a session, takes several times the room of its JSON text. So all but those used of late
-//! are kept as text; and what is remembered is left to the disk, but for what changed last.
+//! A task or a history takes several times the memory of its JSON text. So only recently used ones are kept as values, and
+//! the others as text. Of histories, memory holds those that changed last, and the disk holds the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -266,7 +266,7 @@ impl RecordIndex {
         Some((one.commit, one.text.clone()))
     }
 
-    /// Form in which a record is kept. `None` if there is no such record.
+    /// Form in which a record is kept. `None` if the record does not exist.
     pub(crate) fn known(&self, key: &RecordKey) -> IndexRow {
         let Some(texts) = self.texts(key.kind) else {
             return IndexRow { is_kept: self.has(key), cold: None };
@@ -355,7 +355,7 @@ impl RecordIndex {
     /// Brings back what [`Index::set`] returned; what was cold is given as text.
     pub(crate) fn restore(&mut self, key: &RecordKey, before: Option<HeldRecord>) {
         match before {
-            // INVARIANT (undo): no commit takes what is cold for what it undoes.
+            // INVARIANT (undo): no commit undoes to a cold record; the caller gives its text.
             None | Some(HeldRecord::Cold(..)) => {
                 self.set(key, None, 0);
             }
@@ -636,7 +636,7 @@ mod tests {
     }
 
     proptest! {
-        /// Those that changed last stay, whatever changed how often, went, or came back; nothing goes that the disk has not.
+        /// The records that changed last stay in memory, and no record leaves memory before the disk has it.
         #[test]
         fn what_changed_longest_ago_is_left_to_the_disk(
             steps in prop::collection::vec((0..8_usize, 0..6_u8), 1..120),

@@ -125,8 +125,8 @@ pub(crate) struct KeyGuard<B = ()> {
 }
 
 impl<B> KeyGuard<B> {
-    /// Hands the keys on to whoever is next, with what is unfinished; gives both back where nobody waits for exactly them,
-    /// or somebody who came earlier wants some of them.
+    /// Hands the keys and the unfinished work on to the next waiter. Gives both back if no waiter wants exactly these keys, or
+    /// if an earlier waiter wants some of them.
     pub(crate) fn hand_on(mut self, unfinished: B) -> Result<(), (Self, B)> {
         let locks = Arc::clone(&self.locks);
         let mut state = locks.lock();

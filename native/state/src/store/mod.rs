@@ -164,8 +164,9 @@ pub trait Store: Send + Sync + fmt::Debug {
         deadline: Instant,
     ) -> Result<Vec<Record>, StoreError>;
 
-    /// Runs `work` in one transaction that holds the locks of `locks`, taken in their order whatever order they are given
-    /// in. `work` runs at most once. Before it runs, [`Store::revocations`] has all revocations that any node committed.
+    /// Runs `work` in one transaction that holds `locks`. The locks are taken in the order of their keys, so that no two
+    /// transactions wait for each other. `work` runs at most once. Before it runs, [`Store::revocations`] has all revocations
+    /// that any node committed.
     ///
     /// # Errors
     /// No record changed, except after [`StoreError::Slow`] and [`StoreError::Unknown`], after which that is not known.

@@ -32,7 +32,7 @@ const PACE: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_millis(200);
 /// A sync that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Most bytes whose room is kept for what comes next.
+/// Most bytes of memory that an empty batch keeps for later lines.
 const KEPT_ROOM: usize = 4 * 1024 * 1024;
 
 /// A line that stands in the outbox.
@@ -53,8 +53,8 @@ pub(crate) struct SentLine {
 /// Told of lines that are synced, in the order in which they came.
 pub(crate) type Synced = Box<dyn Fn(&[SentLine]) + Send>;
 
-/// Lines, whose bytes stand one after the other: so whoever commits frees what it took, which costs less than where another
-/// thread does.
+/// Lines, their bytes one after another. The committing thread copies its line into this buffer and frees its own memory,
+/// which costs less than freeing it on another thread.
 #[derive(Debug, Default)]
 struct OutboxBatch {
     lines: Vec<SentLine>,
@@ -179,7 +179,7 @@ impl OutboxBatch {
         self.done.0 == self.lines.len()
     }
 
-    /// Empty, with the room of what it held, unless that was much.
+    /// Removes all lines. The batch keeps its memory, up to a bound.
     fn clear(&mut self) {
         self.lines.clear();
         self.bytes.clear();
@@ -232,8 +232,8 @@ mod tests {
 
     use super::*;
 
-    /// Lines of whatever length reach the sink in their order, and are said to be synced once, in their order; those that
-    /// it refuses come again, before what came later.
+    /// Lines of any length reach the sink in their order, and each is reported as synced once. Lines that the sink refuses
+    /// are sent again, before later ones.
     #[test]
     fn in_order_and_once() {
         let got = Arc::new(Mutex::new(Vec::new()));
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(expected.iter().map(|(_, size)| *size).collect::<Vec<_>>(), sizes);
     }
 
-    /// Room of what was much goes back.
+    /// A batch frees the memory of large contents.
     #[test]
     fn room() {
         let mut batch = OutboxBatch::default();

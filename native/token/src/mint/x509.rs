@@ -76,9 +76,9 @@ impl Signer {
         params.signed_by(&key, &self.issuer).expect("a certificate").der().to_vec()
     }
 
-    /// Signs an X.509-SVID for an Ed25519 public key, whoever holds its private half, if anybody does.
+    /// Signs an X.509-SVID for an Ed25519 public key. Its private half is not needed.
     ///
-    /// The certificate in DER.
+    /// Returns the certificate in DER.
     #[must_use]
     pub fn leaf_of_ed25519(&self, id: &str, octets: &[u8; 32]) -> Vec<u8> {
         self.sign_for_ed25519(&leaf_params(id), octets)

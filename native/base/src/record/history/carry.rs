@@ -11,7 +11,7 @@ use crate::time::Time;
 /// Time for which a label that was carried over is kept, in milliseconds: as long as the session that brought it can last.
 const LABELS_MS: i64 = 7 * 24 * 3_600 * 1_000;
 
-/// Where something is carried from, and to: ids of the two sessions, which are those of what bounds them.
+/// A history that is carried over from one session to another. Names of instances of rules begin with the session's id.
 #[derive(Clone, Copy, Debug)]
 pub struct Carry<'a> {
     /// The session of the agent and a subject.
@@ -168,7 +168,7 @@ impl SessionHistory {
     }
 }
 
-/// The instance of a rule in the other session: a rule of one task counts there for what bounds that session.
+/// The instance of a rule in the other session: the session's id at its begin is replaced.
 fn renamed(instance: &str, from: &str, to: &str) -> String {
     match instance.strip_prefix(from) {
         Some(key) => format!("{to}{key}"),

@@ -27,7 +27,7 @@ const OTHERS: &str = "given";
 /// Consequence of repeated denials of different calls in a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Denials {
-    /// After so many the tier of what it asks for next is raised by one.
+    /// Number of denials after which the tier of the next request is raised by one.
     pub raise_after: u32,
     /// After so many it ends.
     pub end_after: Option<u32>,

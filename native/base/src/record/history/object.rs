@@ -20,8 +20,8 @@ use crate::time::Time;
 
 /// Objects of one collection that keep labels. A single writer may have a third of them.
 pub const MAX_OBJECTS: u32 = 30_000;
-/// Objects of all collections of a bundle whose labels are kept apart. Each collection has its share, so that none takes the
-/// room of another, whoever writes there.
+/// Most objects of all collections of a bundle whose labels are kept apart. Each collection has its share, so that writers of
+/// one collection take no room of another.
 pub const MAX_OBJECTS_IN_ALL: u32 = 200_000;
 /// Default time for which a written object keeps its labels, in milliseconds: 30 days.
 pub const KEPT_MS: i64 = 30 * DAY_MS;

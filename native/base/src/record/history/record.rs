@@ -176,7 +176,7 @@ pub struct Spending {
     /// True if it counts within a window.
     #[serde(default, rename = "windowed")]
     pub is_windowed: bool,
-    /// Within the window it counts together with what is spent at about the same time, in milliseconds; none: by itself.
+    /// Time in milliseconds within which entries of the window count together. `None`: each entry counts by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grain_ms: Option<i64>,
     /// It sums up an amount, which may turn out to be less.
@@ -319,7 +319,7 @@ pub struct HistoryChanges {
     pub remembered: Option<Remembered>,
     /// In the run of denials of the task.
     pub run: Option<RunChange>,
-    /// Labels that what is written keeps, whoever reads it.
+    /// Labels that the written object keeps for all readers.
     pub written: Option<ObjectWrite>,
     /// The permit whose outcome will be reported.
     pub awaited: Awaited,
@@ -581,7 +581,7 @@ impl SessionHistory {
             }
             rule.set(&advance.instance, advance.progress);
         }
-        // What outlives the session is spent at once, whatever comes of it.
+        // Records that outlive the session are charged at once, before the result is known.
         let is_reserved = holder == Holder::Session && changes.is_open();
         let own = changes.spends.iter().filter(|spending| spending.holder == holder);
         for spending in own.filter(|_| !is_reserved) {

@@ -89,7 +89,7 @@ pub struct Effects {
     pub spends: SpendEffect,
 }
 
-/// The table of what an answer changes, and what comes of it.
+/// The table of the changes of an answer, and of their results.
 #[must_use]
 pub const fn effects(event: Event) -> Effects {
     use RuleEffect::{See, SeeDenial, SeeIfPermittedCounts};
@@ -254,7 +254,7 @@ pub struct Reported<'a> {
     pub event: Event,
     /// The operation.
     pub operation: &'a str,
-    /// Labels that its results carry; none: whoever tells cannot see them, so all stay that the results may carry.
+    /// Labels that its results carry. `None`: the reporter cannot see them, so all labels that the results may carry stay.
     pub labels: Option<&'a BTreeSet<String>>,
     /// Spent amounts of budgets that sum up, by name.
     pub actuals: &'a BTreeMap<String, i64>,
@@ -359,7 +359,7 @@ impl SessionHistory {
         });
         let OpenPermit { operation, at, labels, source, gathered, enables, spends, apart, .. } =
             pending;
-        // What is told to be there is there, whatever else failed.
+        // A reported label counts, also where the call failed.
         let mut kept: BTreeSet<&String> = report.labels.into_iter().flatten().collect();
         let all_came = report.labels.is_none() || effects.labels == LabelEffect::KeepMaximum;
         if all_came {
@@ -367,7 +367,7 @@ impl SessionHistory {
         }
         let contexts_of = |label: &str| Apart::contexts_of(apart.as_ref(), label);
         let by = (decision_id, operation.as_str(), at);
-        // A label that the session had already is not among those that were awaited, but counts for what it came from.
+        // A label that the session had already is not awaited, but its new source counts.
         let brings = all_came || !kept.is_empty();
         for (label, one) in gathered {
             let contexts = contexts_of(&label);
@@ -404,8 +404,8 @@ impl SessionHistory {
         self.latest = Some(now);
     }
 
-    /// Takes over what came of a permit in a record that outlives the session. A report lowers what the results may have
-    /// carried to what they carried; without a report all of it stays.
+    /// Takes the result of a permit over into a record that outlives the session. A report lowers the labels that the results
+    /// may carry to those that they carry. Without a report, all stay.
     ///
     /// `session` is the history of the session after the report, `permitted_at` the time of the permit, and `remembering`
     /// has the time for which labels count. Returns whether the record changed.
@@ -458,7 +458,7 @@ impl SessionHistory {
         }
     }
 
-    /// Adds labels to those that are carried, whatever comes of a permit.
+    /// Adds labels to the carried ones. They stay, also if the permitted call fails.
     pub fn raise(
         &mut self,
         decision_id: &str,

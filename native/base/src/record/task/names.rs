@@ -66,7 +66,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// Returns whether there are no names and no claims.
+    /// Returns whether neither a name nor a claim is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.user.is_empty() && self.harness.is_empty() && self.claimed.is_empty()

@@ -88,7 +88,7 @@ fn owned(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Asserts that a map was read as `prost` reads it, or is longer than what is kept.
+/// Asserts that a map was read as `prost` reads it, or has more entries than are kept.
 fn assert_map(expected: &BTreeMap<String, String>, read: &[(&str, &str)], most: usize) {
     assert!(read.len() > most || *expected == owned(read), "{expected:?} {read:?}");
 }

@@ -88,7 +88,7 @@ struct Charged {
     has_too_few_locks: bool,
 }
 
-/// Judges a call anew, on what a transaction reads.
+/// Judges a call again, on the records that a transaction reads.
 fn judge_again(
     engine: &Engine,
     judgement: &mut Judgement,

@@ -26,15 +26,15 @@ const DIGEST_BYTES: usize = 16;
 const HEAD_BYTES: usize = 8 + 8 + 8 + 8;
 /// The same, and its digest.
 const HEADER_BYTES: usize = HEAD_BYTES + DIGEST_BYTES;
-/// Length of what follows, digest.
+/// Header of a frame: length of its payload, and digest.
 const FRAME_BYTES: usize = 4 + DIGEST_BYTES;
-/// A file that is begun anew keeps this much of its room: what is written over costs less than what grows.
+/// Bytes that a file keeps allocated when it is begun anew: overwriting costs less than growing.
 const KEPT_BYTES: u64 = 16 * 1024 * 1024;
 /// Room of a piece of a log.
 const PIECE_BYTES: usize = 1024 * 1024;
 /// A piece takes no more frames where less room than this is left; what is larger makes it grow.
 const ROOM_BYTES: usize = 64 * 1024;
-/// Most pieces whose room is kept for what comes next.
+/// Most empty pieces whose memory is kept for later frames.
 const MAX_SPARE: usize = 16;
 
 /// Content of the files.
@@ -48,7 +48,7 @@ pub(super) struct Replayed {
 
 /// Frames that the SQLite file may not have, as they stand in the journal.
 ///
-/// To take them as they are costs those who commit nothing; to put together what they change is left to whoever moves them.
+/// A commit only appends its frame, which costs it nothing more. The checkpoint combines the changes of all frames.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FrameLog {
     /// Pieces that take nothing more. Each holds whole frames.
@@ -102,7 +102,7 @@ impl FrameLog {
         Ok(all)
     }
 
-    /// Empty, with the room of what it held, but for what was much.
+    /// The same log without frames. It keeps the memory of its pieces, except of large ones.
     pub(super) fn emptied(self) -> Self {
         let mut spare = self.spare;
         let used = self.full.into_iter().chain([self.last]);
@@ -182,7 +182,7 @@ impl Journal {
         let mut last = None;
         for (generation, before, batch, count) in found {
             if generation > done {
-                // What was copied back from a backup must not be continued by what came after it was made.
+                // A file that was restored from a backup must not be continued by a journal that is younger than the backup.
                 let is_next = generation == replayed.generation.saturating_add(1);
                 if !is_next {
                     return Err(JournalError::Generation { journal: generation, file: done });
@@ -332,7 +332,7 @@ impl LogFile {
     }
 }
 
-/// Of what stands at that place.
+/// Digest of a payload at its place in the file.
 fn digest(salt: u64, number: u64, payload: &[u8]) -> [u8; DIGEST_BYTES] {
     XxHash3_128::oneshot_with_seed(salt.wrapping_add(number), payload).to_le_bytes()
 }

@@ -2,8 +2,8 @@
 //!
 //! Of sessions, agents and subjects memory holds those that changed last; of the others it knows where they are.
 //!
-//! A commit changes memory at once and is durable once it is appended to the journal: by whoever commits, or by the
-//! writer's thread, many at a time. What the journal holds is moved to the SQLite file beside that, about once a second.
+//! A commit changes memory at once and is durable once it is appended to the journal: by the committing thread, or by the
+//! writer's thread, many at a time. About once a second, the writer moves the journal's changes to the SQLite file.
 //! Where the journal cannot be written, all that waits is undone in memory, and nothing is changed until it and the file
 //! can be written again.
 

@@ -337,7 +337,7 @@ pub(super) struct Pen {
     journal: Journal,
     /// Changes of the journal that the file may lack.
     pending: PendingLog,
-    /// Empty, with room for what comes after what is pending.
+    /// An empty log, whose memory is reused for the changes after `pending`.
     spare: FrameLog,
     /// From when on the next checkpoint is waited for.
     since: Instant,
@@ -459,7 +459,7 @@ impl Pen {
 }
 
 impl WriterShared {
-    /// Undoes in memory whatever is not on the disk, and refuses changes from now on.
+    /// Undoes in memory all changes that are not on the disk, and refuses changes from now on.
     ///
     /// `lines` is the number of lines of the items and of their bytes; `last_line` the last committed line.
     fn fail(&self, mut items: Vec<Item>, lines: (usize, usize), last_line: i64, why: String) {
@@ -759,7 +759,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The file does not have something, or may not: the next checkpoint tries it again, with what came since.
+    /// Keeps changes that the file lacks or may lack: the next checkpoint writes them again, with the changes since.
     fn keep(&mut self, pen: &mut Pen, kept: Arc<PendingLog>, why: String) {
         self.is_failing = true;
         pen.since = now();

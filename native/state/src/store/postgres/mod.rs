@@ -311,7 +311,7 @@ impl PostgresStore {
         work: &mut Work<'_>,
     ) -> Result<Commit, StoreError> {
         self.node.check_fresh()?;
-        // Within this node, whoever waits for a key waits without a connection, and may go on where another stopped.
+        // Within this node, a caller waits for a key without a connection, and may continue the transaction of another caller.
         let (guard, open) = loop {
             let (guard, unfinished) = self.locks.acquire(locks, deadline)?;
             let hurries = deadline.saturating_duration_since(now()) < HURRY;
@@ -347,7 +347,7 @@ impl PostgresStore {
                 self.pass_on(guard, open);
                 Err(error)
             }
-            // What was read is committed, so it is durable, but for what those before did in this transaction.
+            // All records that were read are committed, and so durable, except changes of earlier members of this transaction.
             Ok(false) if gave_up || open.members.is_empty() => {
                 self.pass_on(guard, open);
                 Ok(Commit::Done)
@@ -445,7 +445,7 @@ impl PostgresStore {
     /// Ends one's part in a transaction without having changed anything.
     fn pass_on(&self, guard: KeyGuard<OpenTransaction>, open: OpenTransaction) {
         if open.is_broken {
-            // Whoever changed something before is told so, and the connection is closed.
+            // The drop tells the members that changed records before, and closes the connection.
             return;
         }
         if let Some((guard, open)) = self.hand_on(guard, open) {
@@ -547,7 +547,7 @@ impl Store for PostgresStore {
     fn transact(
         &self,
         locks: &[RecordKey],
-        // Whatever the database commits survives both.
+        // A commit of the database survives both a crash and a loss of power.
         _survives: Survives,
         deadline: Instant,
         work: &mut Work<'_>,
@@ -657,7 +657,7 @@ impl Transaction for PostgresTransaction<'_> {
         }
         let mut changes = self.open.changes.clone();
         changes.extend(self.changes.clone());
-        // So many at most are hidden by what this transaction changed.
+        // The changes of this transaction hide at most as many rows.
         let most = rows(query::most(page).saturating_add(changes.len()));
         let connection = Arc::clone(&self.open.connection);
         let (of_task, after) = (query.clone(), page.after.clone());

@@ -49,7 +49,7 @@ pub(super) struct FeedCursor {
 struct NodeState {
     cursor: Option<FeedCursor>,
     sessions: u64,
-    /// From when on what is known was true.
+    /// Time from which on the known state was current.
     fresh: Option<Instant>,
     /// The database's clock, as it was last read.
     clock: Option<DatabaseClock>,
@@ -77,7 +77,7 @@ struct Outbox {
     bytes: usize,
 }
 
-/// Shared by those who ask and by what follows the others.
+/// State of this node, shared by its callers and by the follower of other nodes' changes.
 pub(super) struct Node {
     state: Mutex<NodeState>,
     followed: Condvar,

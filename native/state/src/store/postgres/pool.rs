@@ -83,7 +83,7 @@ impl Pool {
             };
         };
         drop(state);
-        // From here on the place is given back by the lease, whatever happens.
+        // From here on the drop of the lease gives the place back, also after an error.
         let pool = Arc::clone(self);
         let mut lease = PooledConnection { pool, connection: None, generation, is_back: false };
         let address = self.address.clone();

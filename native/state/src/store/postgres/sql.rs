@@ -15,7 +15,7 @@ use crate::store::{MAX_ID_BYTES, Query, StoreError, StoreFault, codec};
 
 /// Each brings the schema one version further; none is ever changed.
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
-/// Held by whoever migrates: `authzmig`.
+/// Advisory lock of a migration: `authzmig`.
 const MIGRATION_LOCK: i64 = 0x6175_7468_7a6d_6967;
 /// A transaction of ours that lies idle is ended by the server: its node stands still.
 const IDLE: &str = "10s";
@@ -640,7 +640,7 @@ fn news_of(rows: &[Row]) -> Result<News, Trouble> {
         news.snapshot = get(row, 0)?;
         let number: Option<i16> = get(row, 1)?;
         let (Some(number), Some(id)) = (number, get::<Option<String>>(row, 2)?) else { continue };
-        // What a newer version announces of kinds of its own is no news for this one.
+        // A newer version announces changes of kinds that this one does not know. They do not concern it.
         let Some(kind) = RecordKind::from_number(number) else { continue };
         let key = RecordKey::new(kind, id);
         let body: Option<&str> = get(row, 3)?;
