@@ -32,6 +32,9 @@ MCP_SDK := mcp==1.30.0 mcp-server-time==2026.10.10 mcp-server-git==2026.10.10
 MCP_NPM := @modelcontextprotocol/server-everything@2026.8.31 @modelcontextprotocol/server-filesystem@2026.8.31 \
 	@modelcontextprotocol/server-memory@2026.8.31
 MCP_PEERS := $(CACHE)/mcp-peers-1
+# Another library for MCP servers, with what the client needs beside it.
+FASTMCP_PYPI := fastmcp==4.2.3
+FASTMCP := $(CACHE)/fastmcp-1
 # An OAuth client that is not ours.
 OAUTH_NPM := oauth4webapi@3.8.8
 OAUTH_PEER := $(CACHE)/oauth-peer-1
@@ -279,9 +282,15 @@ test-tools: postgresql softhsm rack chromium ## the load generator, Prometheus, 
 		|| echo "make test: the tests of dashboard and alerts are left out" >&2
 	@$(MAKE) $(HELM) || echo "make test: the tests of the Helm chart are left out" >&2
 	@$(MAKE) $(MCP_PEERS)/done || echo "make test: the tests with MCP servers are left out" >&2
+	@$(MAKE) $(FASTMCP)/done || echo "make test: the tests with FastMCP are left out" >&2
 	@$(MAKE) $(OAUTH_PEER)/done || echo "make test: the tests with another OAuth client are left out" >&2
 	@$(MAKE) $(FRAMEWORKS)/done || echo "make test: the tests with Express and Flask are left out" >&2
 	@$(MAKE) $(POSTGRESQL_18)/done || echo "make test: the tests with PostgreSQL 18 are left out" >&2
+
+$(FASTMCP)/done: $(STAMPS)/deps
+	rm -rf $(@D) && $(PY) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet $(FASTMCP_PYPI) ./client
+	@touch $@
 
 $(OAUTH_PEER)/done:
 	@command -v npm >/dev/null && command -v node >/dev/null \

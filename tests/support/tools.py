@@ -32,6 +32,13 @@ def mcp_peers() -> Path:
     pytest.skip("MCP servers or node are not there; run: make test-tools")
 
 
+def fastmcp_python() -> Path:
+    """Finds the interpreter that has FastMCP, or leaves the test out, as `find` does."""
+    for done in sorted(_cache().glob("fastmcp-*/done"), reverse=True):
+        return done.parent / "bin/python"
+    pytest.skip("FastMCP is not there; run: make test-tools")
+
+
 def frameworks() -> Path | None:
     """Finds the folder with the web frameworks of npm and PyPI; None where they are not installed."""
     found = sorted(_cache().glob("frameworks-*/done"), reverse=True)

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast, final
 
 from authz_client.arguments import Arguments, Reading
+from authz_client.base_errors import UsageError
 from authz_client.errors import Denied, denied
 from authz_client.flow import Deadline, Flow, arun, run
 from authz_client.issued import TaskCredentials
 from authz_client.obligations import Obligation, Obligations
 from authz_client.permit import Permit
 from authz_client.questions import CheckOptions, Questions
+from authz_client.registered import is_tool
 from authz_client.report import Report, ReportResult, Reports
 from authz_client.session import Session
 
@@ -99,8 +101,13 @@ class Guard:
             Function that asks first.
 
         Raises:
-            UsageError: Its parameters cannot be the arguments of an operation.
+            UsageError: Its parameters cannot be the arguments of an operation, or it is a tool already.
         """
+        if is_tool(function):
+            name = getattr(function, "__qualname__", type(function).__name__)
+            raise UsageError(
+                f"{name} is a tool already, and the tool would run without a check: write @guard below @tool"
+            )
         given = tuple(name for name in (self._secret, self._report) if name)
         apart = tuple(name for name in (self._resource, self._key) if name)
         reading = Reading(function, self._arguments, apart, given)

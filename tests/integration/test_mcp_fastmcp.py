@@ -1,0 +1,180 @@
+"""The middleware for FastMCP: each tool is guarded, also one that nobody named."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import tools
+from tests.support.minting import Authority
+from tests.support.people import BOT
+from tests.support.server import Server, command, layout
+from tests.support.waiting import eventually, free_port
+
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(120)]
+
+ROOT = Path(__file__).parents[2]
+SERVER = ROOT / "tests/support/fastmcp_server.py"
+CLIENT = ROOT / "tests/support/mcp_client.py"
+FACTS = """
+agents: {bot: ["spiffe://${trust_domain}/ns/support/sa/*"]}
+destinations: {external: {match: "*", clearance: []}}
+"""
+RULES = """classify:
+  - {match: crm.read, effects: [read], tier: standard}
+  - {match: crm.broken, effects: [read], tier: standard}
+  - {match: crm.delete, effects: [delete], tier: standard}
+  - {match: crm.resources.read, effects: [read], tier: standard}
+"""
+POLICY = """
+@id("bot") permit(principal in Role::"bot",
+  action in [Action::"crm.read", Action::"crm.broken"], resource);
+@id("no-42") forbid(principal, action == Action::"crm.read", resource)
+  when { context.input has page && context.input.page == "42" };
+"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A node, a FastMCP server that asks it, and its output."""
+
+    node: Server
+    port: int
+    token: str
+    output: Path
+
+    def client(self, calls: list[Any], **headers: str) -> dict[str, Any]:
+        """Runs a client of the newest SDK."""
+        plan = {"url": f"http://127.0.0.1:{self.port}/mcp", "headers": headers, "calls": calls}
+        done = subprocess.run(
+            [sys.executable, str(CLIENT)],
+            input=json.dumps(plan),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stdout, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def ran(self) -> str:
+        """Tools that ran."""
+        return self.output.read_text()
+
+
+def _listens(port: int) -> bool:
+    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    return True
+
+
+def run(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the server's program to its end."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "client/src")}
+    return subprocess.run(
+        [str(python), str(SERVER), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    """The interpreter that has FastMCP."""
+    return tools.fastmcp_python()
+
+
+@pytest.fixture(scope="module")
+def site(
+    python: Path, authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """Imports the tools from the bare server, and starts node and guarded server."""
+    folder = tmp_path_factory.mktemp("fastmcp")
+    bundle = folder / "bundle"
+    (bundle / "policies").mkdir(parents=True)
+    (bundle / "bundle.yaml").write_text("{name: crm, tasks: optional}\n")
+    (bundle / "facts.yaml").write_text(FACTS)
+    path = f"PYTHONPATH={ROOT / 'client/src'}"
+    importing = ["--stdio", f"{python} {SERVER} bare", "--env", path, "--bundle", str(bundle)]
+    accepting = ["accept", "crm", "--all", "--bundle", str(bundle)]
+    for words in (["import-mcp", "crm", *importing], accepting):
+        done = subprocess.run(
+            [*command(), "catalog", *words], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        (bundle / "facts.yaml").write_text(FACTS + RULES)
+        (bundle / "policies/all.cedar").write_text(POLICY)
+    port, output = free_port(), folder / "output"
+    with ExitStack() as stack:
+        node = stack.enter_context(Server(layout(folder / "node", authority, bundle)))
+        with output.open("w") as stream:
+            process = subprocess.Popen(
+                [str(python), str(SERVER), str(port), node.address("crm-only")],
+                env={**os.environ, "PYTHONPATH": str(ROOT / "client/src")},
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+        stack.callback(process.wait, 10)
+        stack.callback(process.kill)
+        eventually(partial(_listens, port), what="the server listens")
+        yield Site(node, port, authority.agent(BOT), output)
+
+
+def test_every_tool_is_guarded(site: Site) -> None:
+    """Listed and run is what is permitted; the others are results that the model reads, and nothing of them ran."""
+    calls = [
+        ("read", {"page": "a", "most": None}),
+        ("read", {"page": "42"}),
+        ("delete", {"page": "a"}),
+        ("later", {"page": "a"}),
+        ("broken", {"page": "a"}),
+        ("read", {"page": "b"}),
+    ]
+    done = site.client(calls, authorization=f"Bearer {site.token}")
+    assert done["tools"] == ["broken", "read"]
+    answers = [(one["is_error"], one["text"].split(".")[0]) for one in done["calls"]]
+    assert answers[0] == (False, "page a")
+    assert answers[1] == (True, "The operation may not be performed")
+    assert answers[2] == (True, "The operation may not be performed")
+    assert answers[3] == (True, "The request cannot be judged as it stands")
+    assert answers[4][0] is True
+    assert "performed" not in answers[4][1]
+    assert answers[5] == (False, "page b")
+    decision = done["calls"][2]["meta"]["dev.authz/decision"]
+    assert decision["public_code"] == "DENIED"
+    assert decision["decision_id"]
+    ran = site.ran()
+    assert "ran read a None" in ran
+    assert "ran read b None" in ran
+    for name in ("read 42", "delete", "later"):
+        assert f"ran {name}" not in ran
+
+
+@pytest.mark.parametrize("authorization", [{}, {"authorization": "Bearer x.y.z"}])
+def test_a_caller_that_nothing_proves_gets_nothing(
+    site: Site, authorization: dict[str, str]
+) -> None:
+    """No list, no call."""
+    done = site.client([("read", {"page": "c"})], **authorization)
+    assert "failed" in done
+    assert "ran read c" not in site.ran()
+
+
+def test_a_guard_around_a_tool_is_an_error(python: Path) -> None:
+    """FastMCP would run the function that it registered, without the guard."""
+    done = run(python, "wrong-order")
+    assert "read is a tool already, and the tool would run without a check" in done.stdout, (
+        done.stderr
+    )

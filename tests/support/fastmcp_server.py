@@ -1,0 +1,74 @@
+"""A FastMCP server: `python fastmcp_server.py bare` on stdio and unguarded, or `… PORT AUTHZ` over HTTP and guarded by Authz.
+
+Run by an interpreter that has FastMCP. It prints the tools that ran.
+"""
+
+import sys
+
+from fastmcp import FastMCP
+
+from authz_client import Authz, guard
+from authz_client.base_errors import UsageError
+from authz_client.integrations.fastmcp import AuthzMiddleware
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _server(authz: str) -> FastMCP:
+    made = FastMCP("crm")
+    if authz:
+        client = Authz(authz, enforcer=True, timeout=5)
+        made.add_middleware(AuthzMiddleware(client, "crm"))
+
+    def read(page: str, most: int | None = None) -> str:
+        """Read a page."""
+        _say(f"ran read {page} {most}")
+        return f"page {page}"
+
+    def delete(page: str) -> str:
+        """Delete a page."""
+        _say(f"ran delete {page}")
+        return "deleted"
+
+    def broken(page: str) -> str:
+        """Read a page, and fail."""
+        raise ValueError(page)
+
+    def later(page: str) -> str:
+        """Is not in the catalog."""
+        _say(f"ran later {page}")
+        return page
+
+    def page(page: str) -> str:
+        _say(f"ran page {page}")
+        return f"page {page}"
+
+    for tool in (read, delete, broken, *([later] if authz else [])):
+        made.tool(tool)
+    made.resource("crm://page/{page}")(page)
+    return made
+
+
+def _wrong_order() -> str:
+    def read(page: str) -> str:
+        return page
+
+    try:
+        guard("crm.read")(FastMCP("wrong").tool(read))
+    except UsageError as error:
+        return str(error)
+    return "not told"
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "bare":
+        _server("").run(transport="stdio", show_banner=False)
+    elif sys.argv[1] == "wrong-order":
+        _say(_wrong_order())
+    else:
+        _server(sys.argv[2]).run(
+            transport="http", port=int(sys.argv[1]), show_banner=False, log_level="error"
+        )
