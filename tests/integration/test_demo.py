@@ -1,9 +1,8 @@
 """The demo: what it prints, and its exit code."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -14,6 +13,7 @@ from authz.cli import main
 from authz.tools.demo import HeadlineRow, Row
 from authz.tools.demo.envoy import find_envoy
 from authz.tools.demo.rows import HEADLINES
+from tests.support.demo import kept, outputs
 
 
 def run(*arguments: str) -> int:
@@ -27,20 +27,19 @@ def run(*arguments: str) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(find_envoy() is None, reason="Envoy is missing")
-def test_the_demo_shows_eight_calls_as_expected() -> None:
-    """Plain where the output is not a terminal."""
-    done = subprocess.run(
-        [sys.executable, "-m", "authz", "demo"],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 of 8 calls as expected, in " in done.stdout
-    assert "\x1b" not in done.stdout
-    assert done.stdout.count("│ ok │") == len(HEADLINES) == 8
-    assert "Next: authz demo --all" in done.stderr
+def test_the_demo_shows_eight_calls_as_expected(tmp_path: Path) -> None:
+    """Plain where the output is not a terminal; with `--keep`, the printed commands work until it is interrupted."""
+    with kept(tmp_path, "--keep") as demo:
+        text, notes = demo
+        assert "8 of 8 calls as expected, in " in text, text + notes
+        assert "\x1b" not in text
+        assert text.count("│ ok │") == len(HEADLINES) == 8
+        assert outputs(text, " ask.py ") == [
+            "PERMIT\n",
+            "StepUp APPROVAL_REQUIRED ask-before-mail-leaves no-customer-data-out\n",
+        ]
+        (page,) = outputs(text, "curl -i ")
+        assert page.startswith("HTTP/1.1 200 OK")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,21 @@ _DOMAIN: Final = "dev.example"
 _ISSUER: Final = "https://idp.dev.example"
 _HOST: Final = "crm.example"
 _CHECK: Final = "/authz.v1.Authorizer/Check"
+# A tool server that asks about its caller, with the SDK.
+_ASK: Final = """\
+import json, sys
+from authz_client import Authz, Caller, Refused, caller
+
+agent, subject = (open(name).read() for name in ("agent.jwt", "subject.jwt"))
+authz = Authz("{main}", enforcer=True)
+operation, arguments = sys.argv[1:]
+with caller(Caller(agent_token=agent, subject_token=subject)):
+    try:
+        authz.check(operation, json.loads(arguments))
+        print("PERMIT")
+    except Refused as refused:
+        print(type(refused).__name__, refused.reason_code, *refused.policy_ids)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +262,7 @@ class Demo(Stage):
         """Write lines to paste, with tokens that are good for an hour.
 
         Returns:
-            Lines for grpcurl, ghz and curl.
+            Lines for the SDK, grpcurl, ghz and curl.
         """
         agent, subject = Tokens.GOOD.make(self._domain, self._forger)
         if agent is None or subject is None:
@@ -266,9 +282,13 @@ class Demo(Stage):
         (self.folder / "agent.jwt").write_text(agent)
         (self.folder / "subject.jwt").write_text(subject)
         main, metrics = self.addresses["main"], self.addresses["metrics"]
+        (self.folder / "ask.py").write_text(_ASK.format(main=main))
+        mail = '{"to": ["eve@evil.example"], "subject": "Re", "body": "hi"}'
         lines = [
             f"# {BOT} of {_DOMAIN}, audience {AUDIENCE}, for alice of staff; good for an hour",
             f"cd {self.folder}",
+            f'{sys.executable} ask.py crm.search \'{{"query": "smith"}}\'',
+            f"{sys.executable} ask.py gmail.send_email '{mail}'",
             f"grpcurl -plaintext -d @ {main} authz.v1.Authorizer/Check < request.json",
             f"ghz --insecure --call authz.v1.Authorizer.Check -D request.json -c 16 -n 10000 {main}",
             f"curl -s http://{metrics}/readyz",
@@ -277,7 +297,7 @@ class Demo(Stage):
         ]
         if self.envoy is not None:
             lines.insert(
-                4,
+                6,
                 f'curl -i -H "host: {_HOST}" -H "authorization: Bearer $(cat agent.jwt)" '
                 f'-H "authz-subject: $(cat subject.jwt)" '
                 f'"http://127.0.0.1:{self.envoy.port}/customers?q=smith"',
