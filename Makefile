@@ -54,6 +54,12 @@ SPIRE := $(CACHE)/spire-$(SPIRE_VERSION)
 PROMETHEUS := $(CACHE)/prometheus/usr/bin/prometheus
 HELM_VERSION := v3.19.0
 HELM := $(CACHE)/helm-$(HELM_VERSION)/helm
+# Bases of the container that are made of Debian's packages, since no registry of images is needed for a test.
+CONTAINER := $(CACHE)/container-1
+CYCLONEDX_VERSION := 7.5.0
+CYCLONEDX := $(CACHE)/cyclonedx-$(CYCLONEDX_VERSION)
+CARGO_CYCLONEDX_VERSION := 0.5.7
+CARGO_CYCLONEDX := $(CACHE)/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)
 
 # The first interpreter that runs, is new enough and can make a virtual environment.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -254,7 +260,7 @@ test-python: setup postgresql softhsm ## every Python test but those with foreig
 	$(PYTEST) -n 2 $(SHARED) -m "not peers" tests --ignore=tests/integration
 
 .PHONY: test-peers
-test-peers: setup test-tools ## tests with foreign peers: Prometheus, Helm, MCP servers, an OAuth client, web frameworks, PostgreSQL 18, a browser; SPIRE where it was built
+test-peers: setup test-tools ## tests with foreign peers: Prometheus, Helm, the container, MCP servers, an OAuth client, web frameworks, PostgreSQL 18, a browser; SPIRE where it was built
 	$(PYTEST) -n $(PROCESSES) $(SHARED) -m peers tests/integration
 
 .PHONY: test-integration
@@ -276,10 +282,11 @@ $(SPIRE)/spire-server:
 
 # A test whose tool cannot be had here is left out; the report says so.
 .PHONY: test-tools
-test-tools: postgresql softhsm rack chromium ## the load generator, Prometheus, Helm, MCP servers, an OAuth client, web frameworks, PostgreSQL 18 and a browser, for the tests that need them
+test-tools: postgresql softhsm rack chromium ## the load generator, Prometheus, Helm, the container, MCP servers, an OAuth client, web frameworks, PostgreSQL 18 and a browser, for the tests that need them
 	@$(MAKE) $(GHZ) || echo "make test: the test of the dashboard's queries is left out" >&2
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || $(MAKE) $(PROMETHEUS) \
 		|| echo "make test: the tests of dashboard and alerts are left out" >&2
+	@$(MAKE) $(CONTAINER)/done || echo "make test: the tests of the container are left out" >&2
 	@$(MAKE) $(HELM) || echo "make test: the tests of the Helm chart are left out" >&2
 	@$(MAKE) $(MCP_PEERS)/done || echo "make test: the tests with MCP servers are left out" >&2
 	@$(MAKE) $(FASTMCP)/done || echo "make test: the tests with FastMCP are left out" >&2
@@ -322,6 +329,19 @@ $(MCP_PEERS)/done: $(STAMPS)/deps
 	rm -rf $(@D) && mkdir -p $(@D)/npm && $(PY) -m venv $(@D)/python
 	$(@D)/python/bin/python -m pip install --quiet --only-binary :all: $(MCP_SDK)
 	npm install --prefix $(@D)/npm --silent --no-audit --no-fund --ignore-scripts $(MCP_NPM)
+	@touch $@
+
+# The bases: Python without a shell, and the same with a shell and pip.
+$(CONTAINER)/done: requirements.lock pyproject.toml client/pyproject.toml | $(STAMPS)/deps
+	@[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "make: needs root and Debian's packages, to build a container" >&2; exit 1; }
+	command -v buildah mmdebstrap runc >/dev/null || { apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+		apt-get -qq install --yes --no-install-recommends buildah mmdebstrap runc >/dev/null; }
+	rm -rf $(@D) && mkdir -p $(@D)/build/usr/lib/python3/dist-packages $(@D)/build/usr/bin
+	mmdebstrap --quiet --variant=extract --include=python3,libstdc++6 bookworm $(@D)/runtime.tar
+	mmdebstrap --quiet --variant=extract --include=python3,dash,coreutils bookworm $(@D)/build.tar
+	cp -r $$($(PY) -c 'import pip, pathlib; print(pathlib.Path(pip.__file__).parent)') $(@D)/build/usr/lib/python3/dist-packages
+	tar --append --owner=0 --group=0 --file=$(@D)/build.tar --directory=$(@D)/build . && rm -rf $(@D)/build
+	$(PY) scripts/container_dist.py $(@D)/wheels
 	@touch $@
 
 $(HELM):
@@ -443,6 +463,39 @@ test-wheel: setup ## build a wheel, unpack it into an empty folder and run it fr
 		&& $(CURDIR)/$(PY) -c 'import authz, authz_client, sys; sys.exit(not all(m.__file__.startswith(sys.argv[1]) for m in (authz, authz_client)))' "$$folder/site" \
 		&& $(CURDIR)/$(PY) -m authz demo && $(CURDIR)/$(PY) -m authz init bundle \
 		&& $(CURDIR)/$(PY) -m authz check bundle && $(CURDIR)/$(PY) -m authz test bundle
+
+# BUILD and RUNTIME name the base images by digest: deploy/container/Containerfile.
+.PHONY: container
+container: wheel ## build the container of a release (BUILD=IMAGE@sha256:… RUNTIME=IMAGE@sha256:…; needs buildah)
+	@command -v buildah >/dev/null || { echo "make: needs buildah (Debian: buildah)" >&2; exit 1; }
+	@[[ "$(BUILD)$(RUNTIME)" == *@sha256:*@sha256:* ]] || { echo "make: give both base images by digest: BUILD=IMAGE@sha256:… RUNTIME=IMAGE@sha256:…" >&2; exit 1; }
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PY) -m flit_core.wheel client --outdir "$$folder/own" \
+		&& $(PY) scripts/container_dist.py "$$folder/dist" dist/*.whl "$$folder"/own/*.whl \
+		&& cp deploy/container/* "$$folder" \
+		&& buildah bud --build-arg BUILD=$(BUILD) --build-arg RUNTIME=$(RUNTIME) --tag authz:$(or $(TAG),latest) "$$folder"
+
+# Of the Python packages as the container has them, and of the crates that are compiled into the extension.
+.PHONY: sbom
+sbom: SBOM = $(CURDIR)/dist
+sbom: $(STAMPS)/deps $(CYCLONEDX)/done $(CARGO_CYCLONEDX)/bin/cargo-cyclonedx ## write the bills of materials (CycloneDX) into dist/; builds their tools first, minutes
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"; find $(CURDIR)/native -name authz.cdx.json -delete' EXIT \
+		&& $(PY) scripts/container_dist.py "$$folder/dist" && $(PY) -m venv --without-pip "$$folder/env" \
+		&& $(PY) -m pip --python "$$folder/env/bin/python" install --quiet --no-deps --no-index "$$folder"/dist/*.whl \
+		&& mkdir -p $(SBOM) && $(CYCLONEDX)/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \
+			--output-file $(SBOM)/authz-python.cdx.json "$$folder/env/bin/python" \
+		&& cd native && PATH=$(CARGO_CYCLONEDX)/bin:$$PATH cargo cyclonedx --quiet --format json --spec-version 1.5 \
+			--manifest-path python/Cargo.toml --override-filename authz.cdx \
+		&& mv python/authz.cdx.json $(SBOM)/authz-rust.cdx.json
+
+$(CYCLONEDX)/done: | $(STAMPS)/deps
+	rm -rf $(@D) && $(PY) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --only-binary :all: cyclonedx-bom==$(CYCLONEDX_VERSION)
+	@touch $@
+
+$(CARGO_CYCLONEDX)/bin/cargo-cyclonedx:
+	CARGO_TARGET_DIR=$(CACHE)/cargo-cyclonedx-build cargo install --quiet --locked --debug \
+		--root $(CARGO_CYCLONEDX) cargo-cyclonedx@$(CARGO_CYCLONEDX_VERSION)
+	rm -rf $(CACHE)/cargo-cyclonedx-build
 
 # Profile-guided optimisation: a build that counts which branches are taken is put under load, and rustc reads the counts. Each
 # of the two builds has flags of its own, so it has a target folder of its own, and names its target: build scripts and procedural

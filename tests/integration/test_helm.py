@@ -225,13 +225,6 @@ def test_values_that_would_decide_wrongly_are_refused(
     assert re.search(message, done.stderr), done.stderr
 
 
-def test_files_that_are_no_bundle_are_refused() -> None:
-    """Without its first file."""
-    alone = ("--values", str(CHART / "ci/statefulset.yaml"), "--set", r"bundle.files.a\.yaml=x")
-    done = helm("template", "authz", str(CHART), *alone)
-    assert "bundle.files has no bundle.yaml" in done.stderr
-
-
 def test_a_change_of_the_bundle_restarts_nothing_and_one_of_the_configuration_does() -> None:
     """The node follows the ConfigMap of the bundle while it serves."""
 

@@ -48,9 +48,6 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- else if not (or .Values.bundle.files .Values.bundle.volume) -}}
 {{- fail "no bundle: set bundle.files (`authz bundle values FOLDER` prints it) or bundle.volume." -}}
 {{- end -}}
-{{- if and .Values.bundle.files (not (hasKey .Values.bundle.files "bundle.yaml")) -}}
-{{- fail "bundle.files has no bundle.yaml. `authz bundle values FOLDER` prints all files of a bundle." -}}
-{{- end -}}
 {{- $size := 0 -}}
 {{- range $name, $content := .Values.bundle.files -}}
 {{- $size = add $size (len $content) -}}
