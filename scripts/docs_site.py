@@ -27,7 +27,20 @@ SECTIONS: Final = (
     ("Start", "start", ("installation.md", "quickstart.md", "first-policy.md")),
     ("Concepts", "concepts", ("overview.md", "decisions.md", "tasks.md", "history.md")),
     ("Guides", "guides", ("adopt.md", "tasks.md", "sdk.md", "credentials.md")),
-    ("Cookbook", "cookbook", ()),
+    (
+        "Cookbook",
+        "cookbook",
+        (
+            "read-only-agent.md",
+            "customer-data-stays.md",
+            "strangers-text.md",
+            "ask-before-delete.md",
+            "one-tenant.md",
+            "writes-per-task.md",
+            "search-helper.md",
+            "lent-api-key.md",
+        ),
+    ),
     ("Operate", "operate", ()),
     (
         "Reference",

@@ -32,7 +32,7 @@ VARIABLES: Final = {"trust_domain": "dev.example", "recipient_lists": "https://p
 RUN_PYTHON: Final = frozenset({"docs/guides/sdk.md"})
 
 _BLOCK: Final = re.compile(
-    r"^(?: *<!-- (?P<mark>run|output|not run: [^\n]*?) -->\n\s*)?(?P<indent> *)```(?P<language>\w*)\n(?P<body>.*?)^ *```",
+    r"^(?: *<!-- (?P<mark>run|output|from: [^\n]*?|not run: [^\n]*?) -->\n\s*)?(?P<indent> *)```(?P<language>\w*)\n(?P<body>.*?)^ *```",
     re.MULTILINE | re.DOTALL,
 )
 # `recipient_lists` is a key of both the bundle and the configuration.
@@ -58,7 +58,7 @@ class DocBlock:
     """Line of the fence."""
     language: str
     mark: str
-    """Mark on the line before: `run`, `output`, `not run: WHY`, or nothing."""
+    """Mark on the line before: `run`, `output`, `from: FILE`, `not run: WHY`, or nothing."""
     text: str
 
     @property
@@ -93,6 +93,10 @@ def check(block: DocBlock, page: Iterable[DocBlock]) -> list[str]:
     Returns:
         Defects; empty if there are none.
     """
+    if block.mark.startswith("from: "):
+        file = ROOT / block.mark.removeprefix("from: ")
+        stands = file.is_file() and block.text.strip("\n") in file.read_text()
+        return [] if stands else [f"the text does not stand in {file}"]
     match block.language:
         case "cedar":
             return _check_bundle([*_facts(page)], [block.text])
@@ -134,7 +138,7 @@ def _facts(page: Iterable[DocBlock]) -> Iterator[dict[str, Any]]:
     """Facts of a bundle that the YAML blocks of a page declare."""
     for block in page:
         if block.language == "yaml" and not block.mark.startswith("not run"):
-            value = _parsed(block.text)
+            value = None if block.mark.startswith("from: ") else _parsed(block.text)
             if isinstance(value, dict) and _is_of_bundle(value):
                 yield value
 
