@@ -9,7 +9,6 @@ from typing import Final
 
 import pytest
 
-
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Pages elsewhere in the repository, whose links are checked, too.
