@@ -123,8 +123,9 @@ proto-check: $(STAMPS)/deps ## fail if generated files differ from what proto/ g
 
 .PHONY: reference
 reference: export AUTHZ_WRITE_REFERENCE := 1
-reference: setup ## write the pages of docs/reference that follow from the code: cli.md, and tables of configuration/ and policies.md
+reference: setup ## write the pages of docs/reference that follow from the code: cli.md, sdk-api.md, and tables of configuration/ and policies.md
 	$(PY) -m authz.cli.reference docs/reference
+	$(PY) scripts/sdk_page.py
 	$(CARGO) test --quiet --locked --workspace --test kernel -- reference::
 
 # Warnings are errors, so the output is not quiet: mkdocs counts no warning that it does not print.

@@ -1,4 +1,4 @@
-"""Generates all that follows from `proto/`: Python and Rust code, the tables of reason codes and of surfaces, a page.
+"""Generates all that follows from `proto/`: Python and Rust code, the tables of reason codes and of surfaces, two pages.
 
 Run by `make proto`, `make proto-check` and `make lint`:
 
@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import grpc_page
 import grpc_tools
 import reasons
 import surfaces
@@ -38,6 +39,7 @@ FILES = (
     "authz/surfaces.py",
     "native/base/src/reason.rs",
     "native/lane/src/settings/surface.rs",
+    "docs/reference/grpc.md",
     "docs/reference/reason-codes.md",
     "proto/baseline.binpb",
 )
@@ -102,6 +104,9 @@ def generate(out: Path) -> None:
         cwd=ROOT / "native")  # fmt: skip
     generate_reasons(out, descriptors.read_bytes())
     generate_surfaces(out, descriptors.read_bytes())
+    (out / "docs/reference/grpc.md").write_text(
+        f"<!-- {HEADER} -->\n{grpc_page.page(descriptors.read_bytes())}"
+    )
     descriptors.unlink()
 
     (out / "proto").mkdir()

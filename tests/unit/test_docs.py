@@ -2,12 +2,21 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
+from urllib.parse import urlsplit
 
 import pytest
+
+from authz.server.http import observation
+from authz.server.http.oauth.metadata import OAuthUrls
+
+if TYPE_CHECKING:
+    from authz.server.status.readiness import Readiness
 
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -105,3 +114,25 @@ def test_commands_and_options_exist(page: Path) -> None:
         options = {word.partition("=")[0] for word in words if re.match("--[a-z]", word)}
         wrong += [f"{verb} {one}" for one in sorted(options) if f"`{one}`" not in section]
     assert wrong == []
+
+
+def test_the_page_of_the_sdk_is_that_of_its_sources() -> None:
+    """And names everything that the package exports."""
+    pytest.importorskip("griffe")
+    command = [sys.executable, str(ROOT / "scripts/sdk_page.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_page_of_http_lists_every_endpoint() -> None:
+    """Of both listeners, with its method."""
+    text = (ROOT / "docs/reference/http.md").read_text()
+    listed = set(re.findall(r"^\| `([A-Z]+ /[\w./-]+)` \|", text, re.MULTILINE))
+    urls = OAuthUrls("https://authz.example")
+    metrics = observation.endpoints(lambda: b"", cast("Readiness", None))
+    served = {f"{endpoint.method} {endpoint.path}" for endpoint in metrics}
+    served |= {f"GET {urlsplit(url).path}" for url in (urls.metadata, urls.jwks)}
+    served |= {
+        f"POST {urlsplit(url).path}" for url in (urls.token, urls.introspection, urls.revocation)
+    }
+    assert listed == served
