@@ -14,6 +14,7 @@ import typer.main
 
 from authz.cli import VERBS, application, main
 from authz.cli.reference import cli_reference, config_pages
+from authz.cli.render import Terminal
 from authz.tools.keys import DevDomain
 
 ROOT = Path(__file__).parents[2]
@@ -184,6 +185,17 @@ def test_init_leaves_a_folder_with_something_in_it_alone(tmp_path: Path) -> None
 
     assert run("init", tmp_path) == 1
     assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_hints_are_for_people(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A program that reads the output gets none."""
+    Terminal().hint("Next: authz test")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    Terminal().hint("Next: authz test")
+    assert "Next: authz test" in capsys.readouterr().err
 
 
 def test_serve_without_a_configuration_says_where_one_comes_from(
