@@ -6,9 +6,11 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +19,11 @@ import yaml
 
 from authz.tools.demo.envoy import find_envoy
 from tests.support.host import ROOT, SYSTEMD, Host
+from tests.support.postgres import Postgres, programs
 from tests.support.readme import blocks, matches
 from tests.support.svid import Signer
 from tests.support.tools import find
+from tests.support.waiting import eventually
 
 PAGES: Final = sorted((ROOT / "docs" / "operate").glob("*.md"))
 # PR_SET_NO_NEW_PRIVS and PR_SET_MDWE are `NoNewPrivileges` and `MemoryDenyWriteExecute` of the unit. A kernel before 6.3 has no MDWE.
@@ -37,6 +41,11 @@ _REASON: Final = re.compile(r"<!-- not run: \S.{10,} -->")
 def page(name: str) -> Path:
     """A page."""
     return ROOT / "docs" / "operate" / f"{name}.md"
+
+
+def section(name: str, heading: str) -> str:
+    """The text of a section of a page."""
+    return page(name).read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
 
 def run_page(host: Host, name: str) -> list[str]:
@@ -181,6 +190,75 @@ def test_envoy_page(host: Host) -> None:
                 yaml.safe_dump(config).replace("/etc/envoy/", f"{host.path('/etc/envoy')}/")
             )
             host.run("envoy --mode validate --config-path /etc/envoy.yaml")
+
+
+def revoke(host: Host, agent: str) -> None:
+    """Change the state."""
+    host.authz("revoke", "agent", f"spiffe://example.org/ns/x/sa/{agent}", "--reason", "test")
+
+
+def revocations(host: Host) -> int:
+    """Number of revocations that the node knows."""
+    found = re.search(r"(\d+) revocations", host.authz("status"))
+    assert found is not None
+    return int(found[1])
+
+
+def stored(state: Path) -> int:
+    """Number of the revocations of the test in the file of an embedded store."""
+    with closing(sqlite3.connect(f"file:{state}?mode=ro", uri=True)) as connection:
+        query = "SELECT count(*) FROM records WHERE id LIKE '%/ns/x/sa/%'"
+        return int(connection.execute(query).fetchone()[0])
+
+
+def test_backup_page_of_the_embedded_store(host: Host) -> None:
+    """What was there at the backup is there again, and what came later is not, as the page warns."""
+    exact, running, restore, restore_copy = blocks(section("backup", "Embedded store"))
+    host.run("systemctl start authz")
+    revoke(host, "one")
+    host.run(exact.commands)
+    assert revocations(host) == 1
+    revoke(host, "two")
+    # A commit is in the file about a second later.
+    state = host.path("/var/lib/authz/state/state.db")
+    eventually(lambda: stored(state) == 2, what="the store is written")
+    host.run(running.commands)
+    revoke(host, "three")
+    assert revocations(host) == 3
+    assert "1 revocations" in host.run(restore.commands)
+    host.run(restore_copy.commands)
+    assert revocations(host) == 2
+    for block in blocks(section("backup", "Audit")):
+        assert int(host.run(block.commands).split()[0]) >= 3
+
+
+@pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed")
+def test_backup_page_of_postgresql() -> None:
+    """A dump of a working database, restored under a stopped node."""
+    dump, restore = blocks(section("backup", "PostgreSQL"))
+    with Postgres() as database, Host() as host:
+        host.install(state={"engine": "postgresql"})
+        host.environment["AUTHZ_STATE_DSN"] = database.dsn
+        host.run("systemctl start authz")
+        revoke(host, "one")
+        host.run(dump.commands)
+        revoke(host, "two")
+        assert revocations(host) == 2
+        host.run(restore.commands)
+        assert revocations(host) == 1
+
+
+def test_upgrade_page(host: Host) -> None:
+    """The checks before an upgrade, and the message of an older version on a newer store."""
+    run_page(host, "upgrade")
+    host.run("systemctl start authz")
+    host.run("systemctl stop authz")
+    host.run("sqlite3 /var/lib/authz/state/state.db 'PRAGMA user_version = 99'")
+    with pytest.raises(AssertionError) as refused:
+        host.run("systemctl start authz")
+    (message,) = re.findall(r"error: .*newer.*", str(refused.value))
+    (shown,) = re.findall(r"(?m)^error: .*$", section("upgrade", "Go back"))
+    assert message.replace(str(host.folder), "") == shown
 
 
 def test_each_alert_has_a_section_and_each_section_an_alert() -> None:

@@ -127,7 +127,7 @@ class Host:
     def _placed(self, text: str) -> str:
         for name in _FOLDERS:
             # A path that is placed already stays.
-            text = re.sub(rf"(?<![\w.-]){name}/", f"{self.path(name)}/", text)
+            text = re.sub(rf"(?<![\w.-]){name}(?![\w.-])", str(self.path(name)), text)
         return text.replace("127.0.0.1:8282", self.metrics)
 
     def close(self) -> None:
