@@ -377,8 +377,8 @@ fn with_parts(page: &str, parts: &BTreeMap<&str, String>) -> String {
     let mut rest = page;
     let mut names = BTreeSet::new();
     while let Some((before, after)) = rest.split_once("<!-- generated: ") {
-        let (name, after) = after.split_once(" -->").expect("a mark ends with ` -->`");
-        let (_, after) = after.split_once("<!-- /generated -->").expect("a part has an end");
+        let (name, after) = after.split_once(" -->").unwrap();
+        let (_, after) = after.split_once("<!-- /generated -->").unwrap();
         let part = parts.get(name).unwrap_or_else(|| panic!("no part is called `{name}`"));
         let _ =
             write!(written, "{before}<!-- generated: {name} -->\n\n{part}\n<!-- /generated -->");
