@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from tests.support.site import ROOT, Visits, build, search, visit
 
-pytestmark = [pytest.mark.peers, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.peers, pytest.mark.slow, pytest.mark.timeout(600)]
 
 # Elements of a page's structure. Blocks of code are counted as `pre`.
 STRUCTURE: Final = ("h1", "h2", "h3", "h4", "li", "ol", "ul", "pre", "table", "tr", "td", "th")
