@@ -435,7 +435,7 @@ demo: setup ## a throw-away trust domain, real calls over gRPC and Envoy, one ta
 
 .PHONY: demo-mesh
 demo-mesh: setup ## MCP servers behind a gateway and an agent that knows nothing: observed, enforced, the node killed
-	$(VENV)/bin/authz demo --mesh
+	DEMO_MCP_1=$(wildcard $(MCP_PEERS)/python/bin/python) $(VENV)/bin/authz demo --mesh
 
 .PHONY: serve
 serve: setup ## the server on an example bundle

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +45,7 @@ class Site:
     token: str
     folder: Path
     peers: Path
+    server: Server
 
     def run(self, sdk: str, lane: str, system: str, calls: list[tuple[str, Any]]) -> dict[str, Any]:
         """Runs a client against a system."""
@@ -146,7 +148,7 @@ def site(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iter
             )
             for lane in LANES
         }
-        yield Site(envoys, bridges, authority.agent(BOT), files, peers)
+        yield Site(envoys, bridges, authority.agent(BOT), files, peers, server)
 
 
 def _listens(port: int) -> bool:
@@ -288,3 +290,36 @@ def test_a_message_beyond_the_bound_is_refused_by_the_proxy(site: Site, lane: st
     before = len(site.bridges["time"].seen)
     assert site.post(lane, CALL + " " * 300_000).status == 413
     assert len(site.bridges["time"].seen) == before
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("sdk", ["1.x", "newest", "newest, stateless"])
+def test_a_session_outlives_a_restart_of_authz(site: Site, sdk: str, tmp_path: Path) -> None:
+    """While Authz is down a call is an error of its own; then the same session goes on."""
+    permitted, _, _ = calls_of(site, "time")
+
+    def pause(name: str) -> tuple[str, dict[str, str]]:
+        return ("wait", {"ready": str(tmp_path / name), "until": str(tmp_path / f"{name}.done")})
+
+    def wait_for(name: str) -> None:
+        eventually((tmp_path / name).exists, what=f"the client is at {name}")
+
+    with ThreadPoolExecutor(1) as pool:
+        calls = [permitted, pause("stop"), permitted, permitted, pause("start"), permitted]
+        running = pool.submit(site.run, sdk, "main", "time", calls)
+        wait_for("stop")
+        process = site.server.process
+        assert process is not None
+        process.kill()
+        process.wait(10)
+        (tmp_path / "stop.done").touch()
+        wait_for("start")
+        site.server.start()
+        (tmp_path / "start.done").touch()
+        done = running.result(60)
+    assert "failed" not in done, done
+    first, _, second, third, _, last = done["calls"]
+    assert first["is_error"] is False
+    assert second["code"] == third["code"] == -32003
+    assert "No decision could be made" in second["what"]
+    assert last["is_error"] is False

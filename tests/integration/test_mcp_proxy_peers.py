@@ -1,10 +1,13 @@
 """`authz mcp` between real MCP clients of both SDK lines and real servers."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from tests.support import tools
 from tests.support.minting import Authority
 from tests.support.people import BOT
 from tests.support.server import Server, command, layout
+from tests.support.waiting import eventually, free_port
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(240)]
 
@@ -171,6 +175,61 @@ def test_a_client_lists_calls_and_survives_a_denial(site: Site, sdk: str, system
     assert refused["meta"]["dev.authz/decision"]["public_code"] == "DENIED"
     assert unknown["is_error"] is True
     assert unknown["meta"]["dev.authz/decision"]["public_code"] == "INVALID"
+
+
+@pytest.fixture(scope="module")
+def endpoint(site: Site) -> Iterator[str]:
+    """A real server over HTTP."""
+    port = free_port()
+    process = subprocess.Popen(
+        [*site.runs["everything"][:-1], "streamableHttp"],
+        env={**os.environ, "PORT": str(port)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        eventually(partial(_listens, port), what="the server listens")
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def _listens(port: int) -> bool:
+    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    return True
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_an_endpoint_is_guarded_from_the_client_s_side(site: Site, sdk: str, endpoint: str) -> None:
+    """As a command is."""
+    permitted, denied = site.calls["everything"]
+    run = [*site.guarded("everything", "--url", endpoint)]
+    run = run[: run.index("--")]
+    done = site.client(sdk, run, [permitted, denied, permitted])
+    assert done["tools"] == ["echo"]
+    first, refused, last = done["calls"]
+    assert "canary" in first["text"]
+    assert refused["is_error"] is True
+    assert refused["meta"]["dev.authz/decision"]["public_code"] == "DENIED"
+    assert last["is_error"] is False
+
+
+def test_an_endpoint_that_is_not_there_is_an_error(site: Site) -> None:
+    """Of the request, and not the end of the guard."""
+    run = site.guarded("everything", "--url", f"http://127.0.0.1:{free_port()}/mcp")
+    message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
+    done = subprocess.run(
+        run[: run.index("--")],
+        input=json.dumps(message),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    answer = json.loads(done.stdout)
+    assert (answer["id"], answer["error"]["code"]) == (1, -32000)
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("sdk", SDKS)

@@ -46,9 +46,13 @@ class Answer:
 
 def ext_authz(config: dict[str, Any]) -> dict[str, Any]:
     """Returns the ext_authz filter's part of a configuration, to be changed in place."""
-    manager = _manager(config)
-    part: dict[str, Any] = manager["http_filters"][0]["typed_config"]
-    return part
+    (part,) = [
+        each["typed_config"]
+        for each in _manager(config)["http_filters"]
+        if each["name"] == "envoy.filters.http.ext_authz"
+    ]
+    found: dict[str, Any] = part
+    return found
 
 
 def access_log(config: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 Run by the interpreter whose SDK is meant: `python mcp_client.py < plan.json`. A plan is `{url, headers, modern, calls: [[tool,
 arguments], …]}`, or has a `command` instead of URL and headers; the tool `kill` kills
-the process `pid`; the answer is `{version, tools, calls: [{is_error, text, meta} or {code}]}`, or `{failed}`.
+the process `pid`, and `wait` makes the file `ready` and waits for the file `until`; the answer is `{version, tools, calls: [{is_error, text, meta} or {code}]}`, or `{failed}`.
 """
 
 import asyncio
@@ -10,9 +10,11 @@ import json
 import os
 import signal
 import sys
+import time
 from contextlib import AsyncExitStack
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from mcp import ClientSession, StdioServerParameters
@@ -41,10 +43,19 @@ async def _connect(stack: AsyncExitStack, plan: dict[str, Any]) -> Any:
     return session
 
 
+def _wait(ready: Path, until: Path) -> None:
+    ready.touch()
+    while not until.exists():
+        time.sleep(0.05)
+
+
 async def _call(session: Any, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
     if tool == "kill":
         os.kill(arguments["pid"], signal.SIGKILL)
         await asyncio.sleep(0.2)
+        return {}
+    if tool == "wait":
+        await asyncio.to_thread(_wait, Path(arguments["ready"]), Path(arguments["until"]))
         return {}
     try:
         result = await session.call_tool(tool, arguments)

@@ -32,6 +32,12 @@ def mcp_peers() -> Path:
     pytest.skip("MCP servers or node are not there; run: make test-tools")
 
 
+def first_mcp_line() -> Path | None:
+    """Finds the interpreter that has version 1 of the MCP SDK; None where it is not installed."""
+    found = sorted(_cache().glob("mcp-peers-*/done"), reverse=True)
+    return found[0].parent / "python/bin/python" if found else None
+
+
 def fastmcp_python() -> Path:
     """Finds the interpreter that has FastMCP, or leaves the test out, as `find` does."""
     for done in sorted(_cache().glob("fastmcp-*/done"), reverse=True):

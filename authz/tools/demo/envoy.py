@@ -21,10 +21,14 @@ __all__ = [
     "cluster",
     "find_envoy",
     "loopback",
+    "remember_mcp_id",
+    "survivable_mcp_answers",
     "transport",
 ]
 
 _START: Final = 20.0
+_MCP: Final = "authz.mcp"
+"""Namespace of the metadata of MCP messages."""
 _TYPE: Final = "type.googleapis.com/envoy.extensions"
 
 
@@ -189,11 +193,82 @@ def ask_authz() -> dict[str, Any]:
     }
 
 
+def remember_mcp_id() -> dict[str, Any]:
+    """Write the filter that remembers the id of an MCP message, for `survivable_mcp_answers`; it decides nothing.
+
+    Returns:
+        Envoy's `HttpFilter`.
+    """
+    rules = [
+        {
+            "selectors": [{"key": key}],
+            "on_present": {"metadata_namespace": _MCP, "key": key},
+        }
+        for key in ("id", "method")
+    ]
+    return {
+        "name": "envoy.filters.http.json_to_metadata",
+        "typed_config": {
+            "@type": f"{_TYPE}.filters.http.json_to_metadata.v3.JsonToMetadata",
+            "request_rules": {"rules": rules},
+        },
+    }
+
+
+def survivable_mcp_answers() -> dict[str, Any]:
+    """Write answers in place of the status 503, which ends the session of many MCP clients, as deploy/envoy/mcp.yaml has them.
+
+    Returns:
+        Envoy's `LocalReplyConfig`.
+    """
+
+    def if_present(key: str) -> dict[str, Any]:
+        status = {"default_value": 503, "runtime_key": "authz.mcp.unavailable"}
+        matcher = {"filter": _MCP, "path": [{"key": key}], "value": {"present_match": True}}
+        filters = [
+            {"status_code_filter": {"comparison": {"op": "EQ", "value": status}}},
+            {"response_flag_filter": {"flags": ["UAEX"]}},
+            {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}},
+        ]
+        return {"and_filter": {"filters": filters}}
+
+    decision = {
+        "decision_id": "",
+        "public_code": "UNAVAILABLE",
+        "next_action": "NONE",
+        "retry": "LATER",
+    }
+    error = {
+        "code": -32003,
+        "message": "No decision could be made, so the operation may not be performed. The same request may pass later.",
+        "data": {"dev.authz/decision": decision},
+    }
+    answer = {"jsonrpc": "2.0", "id": f"%DYNAMIC_METADATA({_MCP}:id)%", "error": error}
+    return {
+        "mappers": [
+            {
+                "filter": if_present("id"),
+                "status_code": 200,
+                "body_format_override": {
+                    "content_type": "application/json",
+                    "json_format": answer,
+                },
+            },
+            {
+                "filter": if_present("method"),
+                "status_code": 202,
+                "body": {"inline_string": ""},
+            },
+        ]
+    }
+
+
 def bootstrap(
     listener: str,
     filters: Sequence[dict[str, Any]],
     routes: Mapping[str, str],
     clusters: Sequence[dict[str, Any]],
+    local_replies: Mapping[str, Any] | None = None,
     **more: object,
 ) -> dict[str, Any]:
     """Write the configuration of an Envoy with one listener on a free port.
@@ -203,6 +278,7 @@ def bootstrap(
         filters: HTTP filters before the router.
         routes: Cluster by path prefix.
         clusters: Clusters that requests go to.
+        local_replies: Envoy's `LocalReplyConfig`. Default: its own answers.
         more: Further keys of the filter chain, such as `transport_socket`.
 
     Returns:
@@ -218,6 +294,7 @@ def bootstrap(
         "normalize_path": False,
         "merge_slashes": False,
         "http_filters": [*filters, router],
+        **({"local_reply_config": dict(local_replies)} if local_replies else {}),
         "route_config": {
             "virtual_hosts": [
                 {

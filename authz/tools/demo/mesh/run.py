@@ -26,9 +26,12 @@ from authz.tools.demo.envoy import (
     cluster,
     find_envoy,
     loopback,
+    remember_mcp_id,
+    survivable_mcp_answers,
     transport,
 )
 from authz.tools.demo.mesh.agent import Agent, ToolResult
+from authz.tools.demo.mesh.first_line import first_line_agent
 from authz.tools.demo.mesh.servers import HIJACKER, SYSTEMS, ToolServers, mcp_is_here
 from authz.tools.demo.node import NodeProcess
 from authz.tools.demo.stage import Stage
@@ -202,12 +205,13 @@ class Mesh(Stage):
         certificate, key = self._authority.svid(_GATEWAY)
         return bootstrap(
             "gateway",
-            [ask_authz()],
+            [remember_mcp_id(), ask_authz()],
             {f"/{system}/": system for system in SYSTEMS},
             [
                 authz_cluster(self.folder / "run" / "gateway.sock"),
                 *(cluster(name, loopback(port)) for name, port in self.servers.ports.items()),
             ],
+            survivable_mcp_answers(),
             transport_socket=transport("Downstream", certificate, key, self._authority.pem),
         )
 
@@ -358,37 +362,41 @@ class Mesh(Stage):
         yield Step("the agent's session lives: its next call", "permitted", _word(after.done))
 
     async def _killed(self, base: str, watch: Callable[[AgentCall], None]) -> AsyncIterator[Step]:
-        async with Agent(base, ("files",)) as agent:
+        """Kill the node and start it again, while agents of both lines of the SDK keep their sessions."""
+        async with Agent(base, ("files",)) as agent, first_line_agent(base) as older:
             await asyncio.to_thread(self._kill)
             calls = self.servers.calls["files.read_file"]
             refused = await agent.call(*_HARMLESS)
             watch(AgentCall(refused, None))
+            older_refused = await older.call() if older is not None else ""
             reached = self.servers.calls["files.read_file"] - calls
             yield Step(
                 "kill -9 of the node: the next call",
                 "held, the server was not reached",
                 f"{_word(refused)}, the server was {'reached' if reached else 'not reached'}",
             )
-        started = time.perf_counter()
-        await asyncio.to_thread(self._serve)
-        back = await self._again(base)
-        took = (time.perf_counter() - started) * 1000
-        yield Step(
-            "the node is started again: the next call",
-            "permitted",
-            _word((await self._told(back, watch)).done),
-            took,
-        )
+            started = time.perf_counter()
+            await asyncio.to_thread(self._serve)
+            back = await self._again(agent)
+            took = (time.perf_counter() - started) * 1000
+            yield Step(
+                "the node is started again: the next call of the same session",
+                "permitted",
+                _word((await self._told(back, watch)).done),
+                took,
+            )
+            if older is not None:
+                yield Step(
+                    "a session of version 1 of the MCP SDK, over the same restart",
+                    "held, then permitted",
+                    f"{older_refused}, then {await older.call()}",
+                )
 
-    async def _again(self, base: str) -> ToolResult:
-        """Call until it is permitted, each time in a new session."""
+    async def _again(self, agent: Agent) -> ToolResult:
+        """Call until it is permitted, in the same session."""
         deadline = time.monotonic() + _PATIENCE
         while True:
-            try:
-                async with Agent(base, ("files",)) as agent:
-                    done = await agent.call(*_HARMLESS)
-            except UnavailableError as error:
-                done = ToolResult(*_HARMLESS, True, str(error))
+            done = await agent.call(*_HARMLESS)
             if not done.held or time.monotonic() > deadline:
                 return done
             await asyncio.sleep(0.02)
