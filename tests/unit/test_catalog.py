@@ -26,6 +26,7 @@ from tests.support import gold
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+NOW_MS = 1_764_000_000_000
 PAGES = Path(__file__).parents[1] / "support" / "mcp_pages.py"
 NOBODY = {"agent": "spiffe://a.example/bot"}
 
@@ -67,7 +68,7 @@ def reason(bundle: Path, operation: str, arguments: dict[str, Any] | None = None
     """Judge one request offline."""
     plan = Plan.compile(read_folder(bundle), {})
     asked = {"as": NOBODY, "call": operation, "input": arguments or {}}
-    return str(plan.eval(asked, 0)["reason_code"])
+    return str(plan.eval(asked, NOW_MS)["reason_code"])
 
 
 READ = {"name": "read_page", "description": "Reads a page."}
@@ -500,7 +501,7 @@ def test_a_catalog_that_would_unfold_is_refused(bundle: Path, tmp_path: Path) ->
     ("text", "message"),
     [
         ("", "not JSON"),
-        ("[1]", "no tool"),
+        ("[1]", "not a tool"),
         ("{}", "no list of tools"),
         ('{"tools": [], "nextCursor": "2"}', "one page"),
         ('[{"name": "a"}]', "`inputSchema` is missing"),
