@@ -6,7 +6,7 @@ part imports this module.
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,91 +116,154 @@ def build_node(config: Config, log: Logger) -> NodeParts:
 
 
 def _build(base: _Base) -> NodeParts:
-    config, log, metrics, undo = base.config, base.log, base.metrics, base.undo
+    core = _build_core(base)
+
+    def show_readiness() -> None:
+        core.grpc.health.serving(on=readiness.is_ready())
+
+    refreshes = _build_refreshes(base, core, show_readiness)
+    readiness = _build_readiness(base, core, refreshes)
+    edges = _open_edges(base, core, readiness)
+    return NodeParts(
+        config=base.config,
+        services=tuple(_services(base, core, refreshes, readiness, edges)),
+        runtime=core.runtime,
+        grpc=core.grpc,
+        addresses=edges.addresses,
+        mode_reminder=ModeReminder(lambda: core.runtime.snapshot.plan, base.log, time.time),
+        readiness_log=ReadinessLog(readiness.report, base.log),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """The parts that decide, and the threads of the Python lane."""
+
+    traces: TraceExport | None
+    engine: Engine
+    secrets: _Secrets
+    runtime: RuntimeState
+    keys: KeyRing | None
+    grpc: GrpcServer
+
+
+def _build_core(base: _Base) -> _Core:
     traces = _build_traces(base)
     engine = _build_engine(base, traces)
     secrets = _build_secrets(base, engine)
     runtime = _build_runtime(base, engine, secrets)
     keys = _build_keys(base, engine, runtime)
-    grpc = GrpcServer(config, engine, metrics, base.failed, undo)
-    metrics.pull(grpc.families)
+    grpc = GrpcServer(base.config, engine, base.metrics, base.failed, base.undo)
+    base.metrics.pull(grpc.families)
+    return _Core(traces, engine, secrets, runtime, keys, grpc)
 
-    def show_readiness() -> None:
-        grpc.health.serving(on=readiness.is_ready())
 
-    refresher = Refresher(
-        remote_sources(config, Fetcher().get),
-        runtime,
-        log,
-        unknown=lambda: _unknown_keys(engine, keys),
+@dataclass(frozen=True, slots=True)
+class _Refreshes:
+    """The parts that fetch keys and recipient lists."""
+
+    keys: Refresher
+    lists: RecipientListFetcher
+    show_readiness: Callable[[], None]
+    """Shows health checks whether the node is ready."""
+
+
+def _build_refreshes(base: _Base, core: _Core, show_readiness: Callable[[], None]) -> _Refreshes:
+    keys = Refresher(
+        remote_sources(base.config, Fetcher().get),
+        core.runtime,
+        base.log,
+        unknown=lambda: _unknown_keys(core.engine, core.keys),
+        # The node is ready once every source of keys was fetched.
         complete=show_readiness,
     )
-    undo.callback(refresher.close)
-    sources = TrustSourceStatus(config, runtime, refresher)
-    metrics.pull(sources.families)
-    fetch = RecipientListFetcher(config.recipient_lists, runtime, Fetcher().get, log)
-    undo.callback(fetch.close)
-    recipient_lists = RecipientListStatus(runtime, fetched=fetch.statuses)
-    metrics.pull(recipient_lists.families)
-    readiness = Readiness(
+    base.undo.callback(keys.close)
+    lists = RecipientListFetcher(base.config.recipient_lists, core.runtime, Fetcher().get, base.log)
+    base.undo.callback(lists.close)
+    return _Refreshes(keys, lists, show_readiness)
+
+
+def _build_readiness(base: _Base, core: _Core, refreshes: _Refreshes) -> Readiness:
+    config = base.config
+    sources = TrustSourceStatus(config, core.runtime, refreshes.keys)
+    base.metrics.pull(sources.families)
+    recipient_lists = RecipientListStatus(core.runtime, fetched=refreshes.lists.statuses)
+    base.metrics.pull(recipient_lists.families)
+    return Readiness(
         __version__,
         build_profile(),
-        runtime=runtime,
+        runtime=core.runtime,
         sources=sources,
-        engine=engine.status,
+        engine=core.engine.status,
         insecure=_insecure_listeners(config),
         started_at=time.time(),
-        more={**secrets.parts, "recipient_lists": recipient_lists},
+        more={**core.secrets.parts, "recipient_lists": recipient_lists},
         files={"bundle": config.bundle.path, "audit": str(config.audit.path)},
         listeners={name: listener.address for name, listener in _listeners(config).items()},
-        keys=keys,
-        late=grpc.probes.problems,
+        keys=core.keys,
+        late=core.grpc.probes.problems,
     )
 
-    issuer = None
-    if keys is not None:
-        issuer = CredentialIssuer(engine, keys.active, secrets.leases, secrets.static)
+
+@dataclass(frozen=True, slots=True)
+class _Edges:
+    """The parts that callers reach. They answer no call before their services start."""
+
+    fast: FastServer | None
+    http: Sequence[WebServer]
+    connections: ConnectionLimiter
+    addresses: Mapping[str, str]
+    """Bound addresses, by listener."""
+
+
+def _open_edges(base: _Base, core: _Core, readiness: Readiness) -> _Edges:
+    """Bind every listener, and load bundle and keys before the fast lane needs them."""
+    secrets, grpc, issuer = core.secrets, core.grpc, None
+    if core.keys is not None:
+        issuer = CredentialIssuer(core.engine, core.keys.active, secrets.leases, secrets.static)
     task_ended = secrets.leases.ended if secrets.leases is not None else None
-    grpc.bind(runtime=runtime, readiness=readiness, issuer=issuer, task_ended=task_ended)
-    runtime.load()
-    fast = _open_fast_lane(base, engine, readiness)
+    grpc.bind(runtime=core.runtime, readiness=readiness, issuer=issuer, task_ended=task_ended)
+    core.runtime.load()
+    fast = _open_fast_lane(base, core.engine, readiness)
     http = open_http_listeners(
-        HttpContext(config, runtime, readiness, metrics, base.failed, keys, issuer),
-        lambda server: undo.callback(server.close),
-    )
-    connections = _build_connections(base, grpc, http)
-    sweep = Sweep(lambda: _sweep(runtime, engine), log)
-    watch = FileWatch(runtime.watched, runtime.reload, log) if config.bundle.watch else None
-    services = (
-        Service("socket files", close=lambda: _remove_sockets(config)),
-        *(Service(f"http {server.name}", server.start, close=server.close) for server in http),
-        Service("engine", close=engine.close),
-        *_trace_services(traces, engine),
-        Service("threads", close=grpc.close_threads),
-        Service("connections", connections.start, close=connections.close),
-        Service("grpc", grpc.start, grpc.drain, grpc.close),
-        *_fast_services(fast, config.shutdown_grace_period),
-        Service("readiness", readiness.serving, lambda _: readiness.stopping()),
-        Service("probes", lambda: grpc.probes.start(show_readiness), close=grpc.probes.close),
-        # Reports the node as serving once every source of keys was fetched.
-        Service("refresher", refresher.start, close=refresher.close),
-        Service("recipient list fetch", fetch.start, close=fetch.close),
-        Service("sweep", sweep.start, close=sweep.close),
-        *_optional("signing keys", keys),
-        *_optional("leases", secrets.leases),
-        *_optional("file watch", watch),
+        HttpContext(
+            base.config, core.runtime, readiness, base.metrics, base.failed, core.keys, issuer
+        ),
+        lambda server: base.undo.callback(server.close),
     )
     addresses = {**grpc.addresses(), **(fast.addresses if fast is not None else {})}
     addresses.update((server.name, server.address) for server in http)
-    return NodeParts(
-        config=config,
-        services=services,
-        runtime=runtime,
-        grpc=grpc,
-        addresses=addresses,
-        mode_reminder=ModeReminder(lambda: runtime.snapshot.plan, log, time.time),
-        readiness_log=ReadinessLog(readiness.report, log),
+    return _Edges(fast, http, _build_connections(base, grpc, http), addresses)
+
+
+def _services(
+    base: _Base, core: _Core, refreshes: _Refreshes, readiness: Readiness, edges: _Edges
+) -> Iterator[Service]:
+    """Yield everything that runs, in the order of the start."""
+    config, grpc, runtime = base.config, core.grpc, core.runtime
+    yield Service("socket files", close=lambda: _remove_sockets(config))
+    for server in edges.http:
+        yield Service(f"http {server.name}", server.start, close=server.close)
+    yield Service("engine", close=core.engine.close)
+    yield from _trace_services(core.traces, core.engine)
+    yield Service("threads", close=grpc.close_threads)
+    yield Service("connections", edges.connections.start, close=edges.connections.close)
+    yield Service("grpc", grpc.start, grpc.drain, grpc.close)
+    yield from _fast_services(edges.fast, config.shutdown_grace_period)
+    yield Service("readiness", readiness.serving, lambda _: readiness.stopping())
+    yield Service(
+        "probes", lambda: grpc.probes.start(refreshes.show_readiness), close=grpc.probes.close
     )
+    # Reports the node as serving once every source of keys was fetched.
+    yield Service("refresher", refreshes.keys.start, close=refreshes.keys.close)
+    yield Service("recipient list fetch", refreshes.lists.start, close=refreshes.lists.close)
+    sweep = Sweep(lambda: _sweep(runtime, core.engine), base.log)
+    yield Service("sweep", sweep.start, close=sweep.close)
+    yield from _optional("signing keys", core.keys)
+    yield from _optional("leases", core.secrets.leases)
+    if config.bundle.watch:
+        watch = FileWatch(runtime.watched, runtime.reload, base.log)
+        yield Service("file watch", watch.start, close=watch.close)
 
 
 def _build_traces(base: _Base) -> TraceExport | None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -16,7 +16,7 @@ from authz.bundle import CompiledBundle, compile_bundle, read_folder
 from authz.config import Config
 from authz.engine import ListenerRules, PeerRules, Plan, RecipientListEntries, Trust
 from authz.errors import AuthzError, EngineError, TrustError
-from authz.model import RecipientList, Reloaded
+from authz.model import BundleFiles, RecipientList, Reloaded
 from authz.server.recipient_list_ages import RecipientListAges
 from authz.server.refusals import check_bundle_way, diagnostics_of, older_bundle
 from authz.server.snapshot import FetchedRecipientList, Snapshot
@@ -45,6 +45,17 @@ class LoadTarget(Protocol):
         fetched: Mapping[str, RecipientListEntries] | None = None,
     ) -> None:
         """Replace bundle, keys and rules at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """Files of a load, as they were read."""
+
+    bundle: BundleFiles
+    documents: Mapping[SourceKey, str]
+    """Keys by trust source, of fetched sources too."""
+    spec: bytes
+    """Trust sources, as JSON of the engine."""
 
 
 class RuntimeState:
@@ -346,8 +357,16 @@ class RuntimeState:
 
     def _load(self) -> bool:
         renewed = self._renew_secrets()
+        now, read = self._clock(), self._read()
+        if self._is_served(read):
+            self._keep(now)
+            return renewed
+        self._replace(read, now)
+        return True
+
+    def _read(self) -> _Sources:
+        """Read the bundle and the trust sources that are files."""
         config, before = self._config, self._snapshot
-        now = self._clock()
         # Fetched keys stay as they are.
         documents = {**before.documents, **read_trust(config)}
         spec = trust_spec(config, documents, before.own_keys, self._least)
@@ -359,34 +378,46 @@ class RuntimeState:
             served=before.bundle_files,
             require_manifest=config.bundle.require_manifest,
         )
-        if before.plan is not None and (before.bundle_files, before.read_spec) == (
-            bundle,
-            spec,
-        ):
-            changed = self._ages.read(before.plan.recipient_lists, before.fetched, now)
-            if before.trust is not None and changed != before.recipient_lists:
-                self._swap(before.plan, before.trust, changed, before.fetched)
-            self._snapshot = replace(before, refused=(), files_read_at=now, recipient_lists=changed)
-            self._metrics.reloaded("unchanged")
-            return renewed
-        trust = Trust.compile(spec, before.trust)
-        compiled = compile_bundle(bundle, config.vars, int(now * 1000), before.plan)
+        return _Sources(bundle, documents, spec)
+
+    def _is_served(self, read: _Sources) -> bool:
+        before = self._snapshot
+        served = (before.bundle_files, before.read_spec)
+        return before.plan is not None and served == (read.bundle, read.spec)
+
+    def _keep(self, now: float) -> None:
+        """Keep bundle and keys; the files of recipient lists may be newer."""
+        before = self._snapshot
+        if before.plan is None:
+            raise EngineError("no bundle is loaded")
+        changed = self._ages.read(before.plan.recipient_lists, before.fetched, now)
+        if before.trust is not None and changed != before.recipient_lists:
+            self._swap(before.plan, before.trust, changed, before.fetched)
+        self._snapshot = replace(before, refused=(), files_read_at=now, recipient_lists=changed)
+        self._metrics.reloaded("unchanged")
+
+    def _replace(self, read: _Sources, now: float) -> None:
+        """Compile bundle and keys, and serve them. Recipient lists that were fetched stay."""
+        before = self._snapshot
+        trust = Trust.compile(read.spec, before.trust)
+        compiled = compile_bundle(read.bundle, self._config.vars, int(now * 1000), before.plan)
+        plan = compiled.plan
         fetched = {
             recipient_list.name: known
-            for recipient_list in compiled.plan.recipient_lists
+            for recipient_list in plan.recipient_lists
             if (known := before.fetched.get(recipient_list.name)) and known.is_of(recipient_list)
         }
-        changed = self._ages.read(compiled.plan.recipient_lists, fetched, now)
-        self._swap(compiled.plan, trust, changed, fetched)
-        in_use, used = self._in_use(documents, spec, trust, before.own_keys)
+        changed = self._ages.read(plan.recipient_lists, fetched, now)
+        self._swap(plan, trust, changed, fetched)
+        in_use, used = self._in_use(read.documents, read.spec, trust, before.own_keys)
         self._snapshot = Snapshot(
-            plan=compiled.plan,
+            plan=plan,
             trust=trust,
             loaded_at=now,
-            rules=compiled.plan.rule_changes(before.plan),
-            bundle_files=bundle,
+            rules=plan.rule_changes(before.plan),
+            bundle_files=read.bundle,
             trust_spec=used,
-            read_spec=spec,
+            read_spec=read.spec,
             older=_older_of(trust),
             documents=in_use,
             files_read_at=now,
@@ -395,13 +426,12 @@ class RuntimeState:
             own_keys=before.own_keys,
         )
         for follower in self._followers:
-            follower(compiled.plan)
+            follower(plan)
         if self._sequences is not None:
             self._sequences.note(trust)
         # The load succeeded: a log that cannot be written must not make it fail.
         with suppress(Exception):
             self._log_load(compiled, trust, now)
-        return True
 
     def _in_use(
         self,

@@ -92,43 +92,58 @@ def enforcer_findings(
             yield from _match(path, enforcer.name, enforcer.match, decisions, domains)
             yield from _ties(path, enforcer.name, enforcer.match, patterns)
             patterns.setdefault(enforcer.match, enforcer.name)
-            if enforcer.listener is not None:
-                yield Finding(
-                    path,
-                    f"enforcer `{enforcer.name}` has both `match` and `listener`. Any process that opens the socket would be this enforcer "
-                    "without a certificate.",
-                    "Keep one; for both ways in, give the other an entry and a name of its own.",
-                )
-            continue
-        if enforcer.listener is None:
+        yield from _listener(path, enforcer, decisions, taken)
+
+
+def _listener(
+    path: Path,
+    enforcer: Enforcer,
+    decisions: Mapping[str, DecisionListener],
+    taken: dict[str, str],
+) -> Iterator[Finding]:
+    """Yield errors of the socket that an enforcer is known by. `taken`: enforcers by the listener of each."""
+    name = enforcer.listener
+    if enforcer.match is not None:
+        if name is not None:
             yield Finding(
                 path,
-                f"enforcer `{enforcer.name}` has neither `match` nor `listener`. No caller could be this enforcer.",
-                "Add match: the SPIFFE id of a TLS peer; or listener: the name of a unix-socket listener.",
+                f"enforcer `{enforcer.name}` has both `match` and `listener`. Any process that opens the socket would be this "
+                "enforcer without a certificate.",
+                "Keep one; for both ways in, give the other an entry and a name of its own.",
             )
-            continue
-        listener = decisions.get(enforcer.listener)
-        if listener is None:
-            declared = ", ".join(sorted(decisions)) or "none"
-            yield Finding(
-                (*path, "listener"),
-                f"enforcer `{enforcer.name}` names listener `{enforcer.listener}`, which does not exist.",
-                f"Declared: {declared}.",
-            )
-        elif host_and_port(listener.address) is not None:
-            yield Finding(
-                (*path, "listener"),
-                f"enforcer `{enforcer.name}` is bound to `{enforcer.listener}`, which is not a unix socket. "
-                "Any caller that reaches the port would be this enforcer.",
-                "Use a unix-socket listener, the mode of whose folder says who may open it; or match: its SPIFFE id.",
-            )
-        elif enforcer.listener in taken:
-            yield Finding(
-                (*path, "listener"),
-                f"enforcers `{taken[enforcer.listener]}` and `{enforcer.name}` share a listener.",
-                "Give each its own socket.",
-            )
-        taken[enforcer.listener] = enforcer.name
+    elif name is None:
+        yield Finding(
+            path,
+            f"enforcer `{enforcer.name}` has neither `match` nor `listener`. No caller could be this enforcer.",
+            "Add match: the SPIFFE id of a TLS peer; or listener: the name of a unix-socket listener.",
+        )
+    else:
+        yield from _socket((*path, "listener"), enforcer.name, name, decisions, taken.get(name))
+        taken[name] = enforcer.name
+
+
+def _socket(
+    path: Path,
+    enforcer: str,
+    name: str,
+    decisions: Mapping[str, DecisionListener],
+    other: str | None,
+) -> Iterator[Finding]:
+    listener = decisions.get(name)
+    if listener is None:
+        declared = ", ".join(sorted(decisions)) or "none"
+        what = f"enforcer `{enforcer}` names listener `{name}`, which does not exist."
+        yield Finding(path, what, f"Declared: {declared}.")
+    elif host_and_port(listener.address) is not None:
+        yield Finding(
+            path,
+            f"enforcer `{enforcer}` is bound to `{name}`, which is not a unix socket. "
+            "Any caller that reaches the port would be this enforcer.",
+            "Use a unix-socket listener, the mode of whose folder says who may open it; or match: its SPIFFE id.",
+        )
+    elif other is not None:
+        what = f"enforcers `{other}` and `{enforcer}` share a listener."
+        yield Finding(path, what, "Give each its own socket.")
 
 
 def _match(
