@@ -5,7 +5,7 @@ before it, which says why: `<!-- not run: WHY -->`. Blocks with `<!-- run -->` a
 """
 
 import ast
-import importlib
+import importlib.util
 import re
 import sys
 import tempfile
@@ -285,16 +285,31 @@ def missing_imports(block: DocBlock) -> list[str]:
     Returns:
         Defects; empty if there are none.
     """
-    defects = []
-    for node in ast.walk(ast.parse(block.text)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("authz"):
-            module = importlib.import_module(node.module or "")
-            defects += [
-                f"`{node.module}` has no `{name.name}`"
-                for name in node.names
-                if not hasattr(module, name.name)
-            ]
-    return defects
+    return [
+        f"`{node.module}` has no `{name.name}`"
+        for node in ast.walk(ast.parse(block.text))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("authz")
+        for name in node.names
+        if name.name not in _names_of(node.module)
+    ]
+
+
+@cache
+def _names_of(module: str) -> frozenset[str]:
+    """Names of a module, read and not imported: it may need a library that is not installed."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return frozenset()
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(Path(spec.origin).read_text())):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                names.add(node.name)
+            case ast.ImportFrom() | ast.Import():
+                names |= {one.asname or one.name for one in node.names}
+            case ast.Name(ctx=ast.Store()):
+                names.add(node.id)
+    return frozenset(names)
 
 
 def counts() -> tuple[int, dict[str, str]]:
