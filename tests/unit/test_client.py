@@ -378,7 +378,7 @@ def test_what_is_no_argument_is_refused() -> None:
     body = Body()
     guarded = guarded_by(authz.guard, "crm.get", body)
     for value in (object(), float("nan"), {"a": {1, 2}}):
-        with pytest.raises(UsageError, match="no JSON"):
+        with pytest.raises(UsageError, match="written as JSON"):
             guarded(value)
     with pytest.raises(TypeError):
         guarded()

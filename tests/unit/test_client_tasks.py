@@ -380,7 +380,7 @@ def test_a_block_is_entered_once() -> None:
 def test_wrong_options() -> None:
     """Wrong options."""
     authz = client(Node())
-    with pytest.raises(UsageError, match="no JSON"):
+    with pytest.raises(UsageError, match="written as JSON"):
         authz.task("t", params={"a": object()})
 
 

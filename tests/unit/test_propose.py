@@ -181,7 +181,7 @@ def test_missing_permits_are_comments_until_taken_over() -> None:
     reviewed = {"proposed.yaml": text.encode(), "policies/proposed.cedar": uncommented(policies)}
     plan = Plan.compile(BundleFiles("", {**files.files, **reviewed}), VARIABLES)
     request = {"as": {"agent": MAILER}, "call": "crm.get", "input": {"id": "7"}}
-    assert plan.eval(request, 0)["outcome"] == "PERMIT", "it is what was asked for"
+    assert plan.eval(request, 1)["outcome"] == "PERMIT", "it is what was asked for"
 
 
 def uncommented(policies: str) -> bytes:
@@ -218,9 +218,9 @@ def test_nothing_permits_before_it_is_reviewed() -> None:
     }
     for operation, arguments in inputs.items():
         request = {"as": who, "call": operation, "input": arguments}
-        assert after.eval(request, 0)["outcome"] == "DENY"
-        assert before.eval(request, 0)["reason_code"] == after.eval(request, 0)["reason_code"]
-    unreviewed = after.eval({"as": who, "call": "jira.read_all", "input": {}}, 0)
+        assert after.eval(request, 1)["outcome"] == "DENY"
+        assert before.eval(request, 1)["reason_code"] == after.eval(request, 1)["reason_code"]
+    unreviewed = after.eval({"as": who, "call": "jira.read_all", "input": {}}, 1)
     assert (unreviewed["outcome"], unreviewed["reason_code"]) == ("DENY", "UNREVIEWED_OPERATION")
 
 

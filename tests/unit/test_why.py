@@ -64,7 +64,7 @@ def test_policies_stand_where_the_engine_says(name: str) -> None:
         "a.read",
     ):
         request = {"as": {"agent": BOT}, "call": operation, "input": {"id": "1"}}
-        for judged in plan.eval(request, 0)["trace"]:
+        for judged in plan.eval(request, 1)["trace"]:
             policy = policies[judged["policy_id"]]
             seen.add(policy.id)
             assert (policy.file, policy.line) == (judged["file"], judged["line"])
