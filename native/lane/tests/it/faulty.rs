@@ -316,7 +316,7 @@ fn a_clock_before_1970_permits_nothing() {
     let engine = Engine::with_parts(settings(&audit, &json!({})), parts).unwrap();
     engine.load(world_of("{name: desk, tasks: optional}")).unwrap();
     let served = Served { engine: Arc::new(engine), audit };
-    let expired = svid_with(BOT, "authz", now() - 10_000);
+    let expired = svid_without_iat(now() - 10_000);
     let ask = |token: String| {
         let evidence = vec![evidence(wire::EvidenceRole::Agent, token)];
         let decision = served.check(&wire::CheckRequest { evidence: evidence.clone(), ..search() });

@@ -142,6 +142,11 @@ pub fn svid_with(sub: &str, aud: &str, exp: i64) -> String {
     KEYS.domain.sign(&json!({"sub": sub, "aud": [aud], "exp": exp, "iat": exp - 300}).to_string())
 }
 
+/// A JWT-SVID of the bot that does not say when it was issued.
+pub fn svid_without_iat(exp: i64) -> String {
+    KEYS.domain.sign(&json!({"sub": BOT, "aud": ["authz"], "exp": exp}).to_string())
+}
+
 /// A JWT-SVID of the bot with more claims.
 pub fn svid_of(more: &Value) -> String {
     let mut claims = json!({"sub": BOT, "aud": ["authz"], "exp": now() + 300, "iat": now()});
