@@ -47,6 +47,9 @@ def test_the_image_runs_as_nobody_and_has_no_shell(image: Image) -> None:
         or (status.st_mode & stat.S_IWOTH and not path.is_symlink())
     ]
     assert changeable == []
+    data = (image.root / "var/lib/authz").stat()
+    assert (data.st_uid, data.st_gid, stat.S_IMODE(data.st_mode)) == (USER, USER, 0o700)
+    assert (image.root / "var/lib").stat().st_uid == 0
 
 
 def test_demo(image: Image) -> None:
