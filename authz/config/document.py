@@ -89,8 +89,8 @@ class _Reader:
             if key in found:
                 raise self.refuse(
                     key_node,
-                    f"`{spell((*path, key))}` is said twice.",
-                    "Keep one; which of them counts would depend on the reader.",
+                    f"`{spell((*path, key))}` is given twice.",
+                    "Keep one: parsers differ in which of the two counts.",
                 )
             self.lines[(*path, key)] = key_node.start_mark.line + 1
             found[key] = self.value(value_node, (*path, key))
@@ -121,7 +121,7 @@ def parse(text: str, file: str) -> Document:
         The tree with its lines.
 
     Raises:
-        ConfigError: Not YAML, not a mapping, a key said twice, or too large.
+        ConfigError: Not YAML, not a mapping, a key given twice, or too large.
     """
     reader = _Reader(file)
     try:

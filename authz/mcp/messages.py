@@ -89,7 +89,7 @@ class Message:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a member stands twice in one object")
+        raise ValueError("a member occurs twice in one object")
     return found
 
 

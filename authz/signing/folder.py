@@ -86,7 +86,7 @@ class FolderKeys:
             raise KeysError(f"{self._folder}: cannot be read: {error.strerror}.") from error
         if len(files) > _MAX_FILES:
             what = f"{self._folder}: has more than {_MAX_FILES} keys."
-            raise KeysError(f"{what} Remove those that sign no longer.")
+            raise KeysError(f"{what} Remove keys that no longer sign.")
         for file in files:
             content, version = _read(file)
             keys[version] = self._known.get(version) or _parse(file, content)

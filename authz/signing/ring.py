@@ -367,7 +367,7 @@ class KeyRing:
         last = now + self._longest
         if record.expires_at > last:
             self._put(replace(record, expires_at=last), known)
-            self._log.info("a signing key signs no longer", kid=record.kid)
+            self._log.info("a signing key no longer signs", kid=record.kid)
 
     def _publish_ring(
         self, own: dict[str, SigningKey], known: dict[str, KeyRecord], problems: tuple[str, ...]

@@ -173,7 +173,7 @@ def read_object(text: str) -> dict[str, Any]:
     def pairs(listed: list[tuple[str, Any]]) -> dict[str, Any]:
         members = dict(listed)
         if len(members) != len(listed):
-            raise FetchError("a member stands twice")
+            raise FetchError("a member occurs twice")
         return members
 
     try:

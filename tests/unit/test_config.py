@@ -247,7 +247,7 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
             "audit: {path: audit.jsonl}",
             "state: {dsn: x}",
             (
-                "config.yaml:17: `state.dsn` is given, but `state.engine` is `embedded`: tasks would not be shared. Say "
+                "config.yaml:17: `state.dsn` is given, but `state.engine` is `embedded`: tasks would not be shared. Write "
                 "`engine: postgresql`, or remove `dsn`."
             ),
         ),
@@ -255,7 +255,7 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
             "audit: {path: audit.jsonl}",
             "state: {engine: memory, path: x}",
             (
-                "config.yaml:17: `state.path` is given, but `state.engine` is `memory`. Say `engine: embedded`, or remove "
+                "config.yaml:17: `state.path` is given, but `state.engine` is `memory`. Write `engine: embedded`, or remove "
                 "`path`."
             ),
         ),
@@ -270,7 +270,7 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
         (
             "audit: {path: audit.jsonl}",
             "identity: {audiences: [b]}",
-            "config.yaml:17:1: `identity` is said twice. Keep one; which of them counts would depend on the reader.",
+            "config.yaml:17:1: `identity` is given twice. Keep one: parsers differ in which of the two counts.",
         ),
         (
             "bundle: {path: bundle}",
@@ -916,7 +916,7 @@ def test_a_source_of_keys_is_taken(tmp_path: Path, old: str, new: str) -> None:
             "{url: 'https://a.example/b', endpoint_spiffe_id: 'spiffe://a.example/s'}",
             (
                 "config.yaml:4: trust domain `a.example` has `endpoint_spiffe_id`, which the profile `https_web` does not "
-                "look at. Say profile: https_spiffe, or remove endpoint_spiffe_id."
+                "look at. Write profile: https_spiffe, or remove endpoint_spiffe_id."
             ),
         ),
         (

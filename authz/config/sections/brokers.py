@@ -214,7 +214,7 @@ def _name(path: Path, name: str) -> Iterator[Finding]:
 def _system(path: Path, system: str) -> Iterator[Finding]:
     if not SYSTEM_ID.fullmatch(system):
         what = f"`{system}` is not the id of a system."
-        yield Finding(path, what, "Say the system's id, as in the bundle.")
+        yield Finding(path, what, "Write the system's id, as in the bundle.")
 
 
 def _twice(path: Path, system: str, name: str, served: dict[str, str]) -> Iterator[Finding]:
@@ -227,11 +227,11 @@ def _twice(path: Path, system: str, name: str, served: dict[str, str]) -> Iterat
 def _operation(path: Path, system: str, operation: str) -> Iterator[Finding]:
     if not _OPERATION.fullmatch(operation) or len(operation) > _MAX_OPERATION:
         yield Finding(
-            path, f"`{operation}` is not the id of an operation.", f"Say `{system}.<name>`."
+            path, f"`{operation}` is not the id of an operation.", f"Write `{system}.<name>`."
         )
     elif system_of(operation) != system:
         what = f"`{operation}` is not an operation of `{system}`, so no lease would ever have these grants."
-        yield Finding(path, what, f"Move it to its own system, or say `{system}.<name>`.")
+        yield Finding(path, what, f"Move it to its own system, or write `{system}.<name>`.")
 
 
 def _grant(path: Path, grant: Grant) -> Iterator[Finding]:
@@ -274,7 +274,7 @@ def _identifiers(path: Path, names: Sequence[str]) -> Iterator[Finding]:
         # PostgreSQL would cut it off, and take another object's name for it.
         if len(name.encode()) > _MAX_IDENTIFIER:
             what = f"`{name}` is longer than the {_MAX_IDENTIFIER} bytes that PostgreSQL keeps of a name."
-            yield Finding(path, what, "Say the name as PostgreSQL has it.")
+            yield Finding(path, what, "Write the name as PostgreSQL stores it.")
 
 
 def _header(path: Path, header: str) -> Iterator[Finding]:
@@ -282,7 +282,7 @@ def _header(path: Path, header: str) -> Iterator[Finding]:
     name = header.replace("_", "-")
     if name in _RESERVED or name.startswith(_RESERVED_PREFIXES):
         what = f"the header `{header}` cannot carry a secret: it has another meaning on the way."
-        yield Finding(path, what, "Say the header that the system reads its key from.")
+        yield Finding(path, what, "Name the header that the system reads its key from.")
     elif sum(header.count(sign) for sign in "-_") > _MAX_DASHES:
         what = f"the header `{header}` has more than {_MAX_DASHES} `-`: servers that take `_` for it have too many names for it."
         yield Finding(path, what, "Let the system read its key from a shorter one.")

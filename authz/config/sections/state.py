@@ -78,11 +78,11 @@ def state_findings(state: State) -> Iterator[Finding]:
         yield Finding(
             ("state", "dsn"),
             f"`state.dsn` is given, but `state.engine` is `{state.engine}`: tasks would not be shared.",
-            "Say `engine: postgresql`, or remove `dsn`.",
+            "Write `engine: postgresql`, or remove `dsn`.",
         )
     if state.engine is not StateEngine.EMBEDDED and state.path is not None:
         yield Finding(
             ("state", "path"),
             f"`state.path` is given, but `state.engine` is `{state.engine}`.",
-            "Say `engine: embedded`, or remove `path`.",
+            "Write `engine: embedded`, or remove `path`.",
         )

@@ -293,7 +293,7 @@ def _endpoint(path: Path, name: str, source: BundleSource, trust: Trust) -> Iter
                 yield Finding(
                     (*path, key),
                     f"{of} has `{key}`, which the profile `https_web` does not look at.",
-                    f"Say profile: https_spiffe, or remove {key}.",
+                    f"Write profile: https_spiffe, or remove {key}.",
                 )
         return
     for key in ("ca_file", "insecure_dev"):

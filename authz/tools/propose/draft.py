@@ -135,7 +135,7 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _by(callers: set[str]) -> str:
-    return f"; asked by {_some(callers)}" if callers else "; by nobody known"
+    return f"; asked by {_some(callers)}" if callers else "; by callers without a verified identity"
 
 
 def _head(observed: Observations, *, given: bool) -> str:
