@@ -21,10 +21,12 @@ from tests.support.reasons import VARIABLE, write_reason_rows
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(400)]  # they install packages
 
-# The extra `workload` needs a newer grpcio than the client itself, and `mcp` is no extra: their tests run elsewhere.
-ELSEWHERE = {"test_client_workload.py", "test_client_mcp.py"}
+# Tests that need the library of another extra run elsewhere: SPIFFE's needs a newer grpcio than the client itself.
+ELSEWHERE = re.compile(r"^(from|import) (fastmcp|mcp|spiffe)\b", re.MULTILINE)
 TESTS = sorted(
-    path for path in (ROOT / "tests/unit").glob("test_client*.py") if path.name not in ELSEWHERE
+    path
+    for path in (ROOT / "tests/unit").glob("test_client*.py")
+    if not ELSEWHERE.search(path.read_text())
 )
 EXTRAS = ("httpx", "httpx2")
 TOOLS = ("pytest==9.0.2", "pytest-timeout==2.4.0")

@@ -210,7 +210,8 @@ def running(
 
     async def main() -> None:
         interceptor = aio_server_interceptor(authz, methods, origin=origin)
-        server = grpc.aio.server(futures.ThreadPoolExecutor(4), interceptors=[interceptor])
+        executor = futures.ThreadPoolExecutor(4)
+        server = grpc.aio.server(executor, interceptors=[interceptor])
         register(server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
@@ -218,6 +219,8 @@ def running(
         ready.set_result((port, partial(loop.call_soon_threadsafe, done.set)))
         await done.wait()
         await server.stop(None)
+        # Its threads hand the ends of streams to this loop.
+        await asyncio.to_thread(executor.shutdown)
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()
