@@ -9,7 +9,7 @@ __all__ = ["METHODS", "Surface"]
 
 
 class Surface(StrEnum):
-    """Call that the engine answers, whichever listener it came by."""
+    """Kind of call that the engine answers. Each listener answers some of them."""
 
     REVOKE = "revoke"
     """`authz.v1.Admin/Revoke`. Revokes a target (the kill switch), or lifts a revocation."""
