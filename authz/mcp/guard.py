@@ -149,7 +149,7 @@ class McpGuard:
             return self._refused(message, refused)
         if message.kind is Kind.REQUEST and message.id is not None:
             # The result of a call that runs as a task of the server comes later, by another message.
-            reported = permit if is_tool_call(message) and "task" not in message.params else None
+            reported = permit if "task" not in message.params else None
             waiting = _Waiting(message.method, message.id_text, task, reported)
             self._session.of_client[message.id] = waiting
         return Passed(to_server=message.text)

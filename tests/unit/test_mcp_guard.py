@@ -18,6 +18,7 @@ from authz.testing import Kernel
 from authz.tools.catalog.files import render_catalog
 from authz.tools.catalog.tool import Listing
 from authz_client import Authz, Permit, Unavailable
+from authz_client.context import current_subject
 from authz_client.errors import TransportError
 from authz_client.mcp_answers import tool_operation
 
@@ -337,6 +338,62 @@ def test_the_outcome_of_a_call_is_reported(
     text = f'{{"jsonrpc":"2.0","id":1,{answer}}}'
     assert received(guard, text) == Passed(to_client=text)
     assert reported == [expected]
+
+
+class _Token:
+    """A token source."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def token(self, timeout: float) -> str:
+        return f"{self.text} {timeout}"
+
+    async def atoken(self, timeout: float) -> str:  # noqa: ASYNC109 - part of the protocol
+        return self.token(timeout)
+
+
+@pytest.mark.parametrize("is_enforcer", [True, False])
+def test_each_question_names_agent_subject_and_task(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, *, is_enforcer: bool
+) -> None:
+    """An enforcer asks about the agent; an agent asks for itself, on behalf of the subject."""
+    client = kernel.act(BOT).client
+    asked: list[Any] = []
+
+    async def check(operation: str, _: bytes, **said: Any) -> Permit:
+        asked.append((operation, said, current_subject()))
+        return Permit("d", operation, (), True, "r", (), "")
+
+    async def listed(system: str, **said: Any) -> tuple[str, ...]:
+        asked.append((system, said, current_subject()))
+        return ()
+
+    reports: list[str] = []
+
+    async def report(permit: Permit, result: str) -> None:
+        reports.append(f"{permit.operation} {result}")
+
+    monkeypatch.setattr(client, "acheck", check)
+    monkeypatch.setattr(client, "alist", listed)
+    monkeypatch.setattr(client, "areport", report)
+    agent = _Token("agent") if is_enforcer else None
+    guard = McpGuard(client, "wiki", Identity("t1", agent, _Token("subject"), 2.0))
+    assert sent(guard, request("resources/read", '{"uri":"a:b"}')).to_server
+    assert received(guard, '{"jsonrpc":"2.0","id":1,"result":{}}').to_client
+    assert sent(guard, request("tools/list")).to_server
+    assert received(guard, '{"jsonrpc":"2.0","id":1,"result":{"tools":[]}}').to_client
+    assert [one[0] for one in asked] == ["wiki.resources.read", "wiki.mcp", "wiki"]
+    assert reports == ["wiki.resources.read ok", "wiki.mcp ok"]
+    for _, said, subject in asked:
+        assert said["task"] == "t1"
+        who = said.get("caller")
+        if is_enforcer:
+            assert (who.agent_token, who.subject_token) == ("agent 2.0", "subject 2.0")
+            assert subject is None
+        else:
+            assert who is None
+            assert subject == "subject 2.0"
 
 
 def test_unanswered_requests_are_answered_at_the_end(guard: McpGuard) -> None:
