@@ -6,18 +6,20 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from authz.bundle import seal_folder
 from tests.support.chart import of_kind, pod, project, projected, render
 from tests.support.container import USER, Image, Mount, Running, built
+from tests.support.postgres import Postgres, programs
 from tests.support.server import command
 from tests.support.svid import Signer
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, free_port
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(600)]
 
@@ -85,6 +87,8 @@ class Kubelet:
                 project(place, files, mode)
                 for path in (place, *place.rglob("*")):
                     os.chown(path, 0, group, follow_symlinks=False)
+            elif "csi" in volume or "configMap" in volume:
+                place.mkdir()
             else:
                 place.mkdir()
                 # A `tmpfs` is sticky, a folder of the disk is not.
@@ -108,15 +112,31 @@ class Kubelet:
     def prepare(self, image: Image) -> None:
         """Run the containers that end before the others start."""
         for container in self.spec["initContainers"]:
+            if container.get("restartPolicy") == "Always":
+                continue
             done = image.run(*container["command"], mounts=self.mounts(container))
             assert done.returncode == 0, done.stderr
 
-    def start(self, image: Image) -> Any:
-        """Run the container of Authz."""
-        (container,) = self.spec["containers"]
+    def start(
+        self, image: Image, own: dict[str, str] | None = None, *, has_network: bool = False
+    ) -> Any:
+        """Run the container of Authz.
+
+        Args:
+            image: The image.
+            own: Variables of the test, in place of those of the pod.
+            has_network: The container has the network of the host.
+        """
+        everything = [*self.spec["initContainers"], *self.spec["containers"]]
+        (container,) = (one for one in everything if one["name"] == "authz")
         environment = {entry["name"]: entry.get("value", "authz-0") for entry in container["env"]}
-        words = [*image.config["Entrypoint"], *container["args"]]
-        return image.running(*words, mounts=self.mounts(container), environment=environment)
+        return image.running(
+            *image.config["Entrypoint"],
+            *container["args"],
+            mounts=self.mounts(container),
+            environment=environment | (own or {}),
+            has_network=has_network,
+        )
 
 
 @pytest.fixture
@@ -130,12 +150,15 @@ def secrets() -> dict[str, dict[str, bytes]]:
 @pytest.fixture
 def rendered(tmp_path: Path) -> str:
     """The example of one node, with keys of a trust domain."""
+    return with_keys("statefulset", tmp_path)
+
+
+def with_keys(example: str, tmp_path: Path) -> str:
+    """An example, with keys of a trust domain."""
     keys = tmp_path / "keys"
     make = [*command(), "keys", "make", str(keys), "--domain", "example.org"]
     subprocess.run(make, check=True, capture_output=True)
-    done = render(
-        "statefulset", "--set-file", rf"trust.files.example\.org\.json={keys}/bundle.json"
-    )
+    done = render(example, "--set-file", rf"trust.files.example\.org\.json={keys}/bundle.json")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -181,6 +204,41 @@ def test_a_rendered_pod_serves_and_follows_its_bundle(
         eventually(lambda: is_ready(node), what="the node is ready again", within=90)
 
 
+def has_database(node: Running) -> bool:
+    """Whether the node keeps its state in PostgreSQL."""
+    return "postgresql, kept" in status(node)
+
+
+@pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed")
+@pytest.mark.parametrize("example", ["deployment", "daemonset", "sidecar"])
+def test_rendered_pods_share_a_database(
+    example: str, image: Image, secrets: dict[str, dict[str, bytes]], tmp_path: Path
+) -> None:
+    """Two pods, each with volumes on a disk that is open to everybody: what is revoked at one is known to the other."""
+    rendered = with_keys(example, tmp_path)
+    secrets["crm"] = {"token": b"secret"}
+    with Postgres() as database, ExitStack() as pods:
+        nodes = []
+        for number in range(2):
+            kubelet = Kubelet(rendered, tmp_path / f"volumes-{number}", secrets)
+            kubelet.prepare(image)
+            own = {
+                "AUTHZ_NODE": f"authz-{number}",
+                "AUTHZ_STATE_DSN": database.dsn,
+                "AUTHZ_LISTENERS_METRICS_ADDRESS": f"127.0.0.1:{free_port()}",
+            }
+            if example != "sidecar":
+                own["AUTHZ_LISTENERS_MAIN_ADDRESS"] = f"127.0.0.1:{free_port()}"
+            nodes.append(pods.enter_context(kubelet.start(image, own, has_network=True)))
+        for node in nodes:
+            eventually(partial(has_database, node), what="the node keeps its state", within=90)
+        agent = "spiffe://example.org/ns/bots/sa/a"
+        revoked = nodes[0].exec("authz", "revoke", "agent", agent, "--reason", "test")
+        assert revoked.returncode == 0, revoked.stderr
+        eventually(lambda: "1 revocations" in status(nodes[1]), what="the other pod knows it")
+        assert [node.stop() for node in nodes] == [0, 0]
+
+
 def test_a_plain_config_map_volume_is_refused(
     image: Image, rendered: str, secrets: dict[str, dict[str, bytes]], tmp_path: Path
 ) -> None:
@@ -200,9 +258,3 @@ def test_the_container_has_the_extras_that_the_pages_name(image: Image) -> None:
         "/opt/authz/bin/python", "-c", "import spiffe, asyncpg, pkcs11, opentelemetry.sdk"
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_values_name_no_image_by_a_moving_tag(rendered: str) -> None:
-    """The version of the chart is the version of the image."""
-    assert yaml.safe_load(rendered.split("---")[1]) is not None
-    assert {one["image"] for one in pod(rendered)["containers"]} == {"authz:0.1.0"}

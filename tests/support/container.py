@@ -11,7 +11,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +51,6 @@ class Image:
     config: Mapping[str, Any]
     """Its configuration, as in the image specification of OCI."""
     _folder: Path
-    _running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
     def run(
         self,
@@ -69,9 +68,17 @@ class Image:
         *arguments: str,
         mounts: Sequence[Mount] = (),
         environment: Mapping[str, str] | None = None,
+        has_network: bool = False,
     ) -> Iterator["Running"]:
-        """Run a command in a container of its own until the end of the block."""
-        name, bundle = self._bundle(arguments, mounts, environment or {})
+        """Run a command in a container of its own until the end of the block.
+
+        Args:
+            arguments: The command.
+            mounts: Folders.
+            environment: Variables, beside those of the image.
+            has_network: The container has the network of the host, for example to reach a database of the test.
+        """
+        name, bundle = self._bundle(arguments, mounts, environment or {}, has_network=has_network)
         log = (bundle / "log").open("w")
         process = subprocess.Popen(
             [*self._command(), "run", "--bundle", str(bundle), name], stdout=log, stderr=log
@@ -88,9 +95,14 @@ class Image:
         return self._runc("exec", name, *arguments, timeout=60)
 
     def _bundle(
-        self, arguments: Sequence[str], mounts: Sequence[Mount], environment: Mapping[str, str]
+        self,
+        arguments: Sequence[str],
+        mounts: Sequence[Mount],
+        environment: Mapping[str, str],
+        *,
+        has_network: bool = False,
     ) -> tuple[str, Path]:
-        """Write the configuration of a container: read-only root, no right, no network but loopback."""
+        """Write the configuration of a container: read-only root, no right, no network but loopback of its own."""
         name = f"authz-{uuid.uuid4().hex[:12]}"
         bundle = self._folder / name
         bundle.mkdir()
@@ -125,7 +137,11 @@ class Image:
                     for mount in mounts
                 ),
             ],
-            "linux": {"namespaces": [{"type": kind} for kind in _NAMESPACES]},
+            "linux": {
+                "namespaces": [
+                    {"type": kind} for kind in _NAMESPACES if kind != "network" or not has_network
+                ]
+            },
         }
         (bundle / "config.json").write_text(json.dumps(specification))
         return name, bundle
