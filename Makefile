@@ -335,7 +335,7 @@ $(MCP_PEERS)/done: $(STAMPS)/deps
 # The bases: Python without a shell, and the same with a shell and pip.
 $(CONTAINER)/done: requirements.lock pyproject.toml client/pyproject.toml | $(STAMPS)/deps
 	@[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "make: needs root and Debian's packages, to build a container" >&2; exit 1; }
-	command -v buildah mmdebstrap runc >/dev/null || { apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+	command -v buildah >/dev/null && command -v mmdebstrap >/dev/null && command -v runc >/dev/null || { apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
 		apt-get -qq install --yes --no-install-recommends buildah mmdebstrap runc >/dev/null; }
 	rm -rf $(@D) && mkdir -p $(@D)/build/usr/lib/python3/dist-packages $(@D)/build/usr/bin
 	mmdebstrap --quiet --variant=extract --include=python3,libstdc++6 bookworm $(@D)/runtime.tar

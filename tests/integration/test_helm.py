@@ -11,6 +11,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from authz import __version__
 from authz.bundle import MANIFEST, read_folder
 from tests.support.chart import (
     CHART,
@@ -59,6 +60,11 @@ def test_each_resource_has_the_form_of_kubernetes(example: str, version: str) ->
         kubernetes_validate.validate(resource, version, strict=True)
         checked += 1
     assert checked >= 6
+
+
+def test_the_chart_has_the_version_of_the_server() -> None:
+    """It is the tag of the image."""
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == __version__
 
 
 @EXAMPLE

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from authz import __version__
+
 ROOT: Final = Path(__file__).parents[2]
-VERSION: Final = "0.1.0"
 
 
 def pack(folder: Path) -> list[Path]:
@@ -26,7 +27,7 @@ def pack(folder: Path) -> list[Path]:
 def _wheel(folder: Path, project: Path, source: Path, package: str, tag: str) -> Path:
     settings = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     name = str(settings["name"]).replace("-", "_")
-    info = f"{name}-{VERSION}.dist-info"
+    info = f"{name}-{__version__}.dist-info"
     files = {
         path.relative_to(source).as_posix(): path.read_bytes()
         for path in sorted((source / package).rglob("*"))
@@ -40,7 +41,7 @@ def _wheel(folder: Path, project: Path, source: Path, package: str, tag: str) ->
         f"{path},{_digest(content)},{len(content)}\n" for path, content in files.items()
     )
     files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
-    wheel = folder / f"{name}-{VERSION}-{tag}.whl"
+    wheel = folder / f"{name}-{__version__}-{tag}.whl"
     # Stored, not packed: nobody sends it anywhere.
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_STORED) as archive:
         for path, content in files.items():
@@ -49,7 +50,7 @@ def _wheel(folder: Path, project: Path, source: Path, package: str, tag: str) ->
 
 
 def _metadata(settings: dict[str, Any]) -> Iterator[str]:
-    yield from ("Metadata-Version: 2.1", f"Name: {settings['name']}", f"Version: {VERSION}")
+    yield from ("Metadata-Version: 2.1", f"Name: {settings['name']}", f"Version: {__version__}")
     yield from (f"Requires-Dist: {one}" for one in settings["dependencies"])
     for extra, wanted in settings.get("optional-dependencies", {}).items():
         yield f"Provides-Extra: {extra}"
