@@ -5,6 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 import grpc
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
 
 from authz.config import Tls
 from authz.engine import DatabaseAddress
@@ -53,11 +61,41 @@ def read_tls(tls: Tls) -> TlsFiles:
     Raises:
         ConfigError: A file cannot be read, or is not PEM.
     """
+    certificate, key = _pem(tls.cert_file, b"CERTIFICATE"), _pem(tls.key_file, b"PRIVATE KEY")
+    _check_pair(tls, certificate, key)
+    client_ca = tls.client_ca_file
     return TlsFiles(
-        _pem(tls.cert_file, b"CERTIFICATE"),
-        _pem(tls.key_file, b"PRIVATE KEY"),
-        _pem(tls.client_ca_file, b"CERTIFICATE") if tls.client_ca_file is not None else None,
+        certificate, key, _pem(client_ca, b"CERTIFICATE") if client_ca is not None else None
     )
+
+
+def _check_pair(tls: Tls, certificate: bytes, key: bytes) -> None:
+    """Refuse a key that is not that of the certificate: no handshake would succeed, and OpenSSL would not say why.
+
+    A rotation that replaced only one of the two files is refused, too, so that the pair before stays in use.
+    """
+    try:
+        leaf = x509.load_pem_x509_certificate(certificate)
+        of_certificate = _public(leaf.public_key())
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        what = "has a certificate that cannot be read."
+        at = Diagnostic(what, str(tls.cert_file), fix="Give the certificate of the listener, PEM.")
+        raise ConfigError((at,)) from error
+    try:
+        of_key = _public(load_pem_private_key(key, None).public_key())
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        what = "has a private key that cannot be read."
+        at = Diagnostic(what, str(tls.key_file), fix="Give the key without a passphrase, PEM.")
+        raise ConfigError((at,)) from error
+    if of_key != of_certificate:
+        subject = leaf.subject.rfc4514_string() or f"serial number {leaf.serial_number:x}"
+        what = f"is the key of another certificate than that of `{subject}` in {tls.cert_file}."
+        fix = "Give the key for which the certificate was issued, and the leaf first in the chain."
+        raise ConfigError((Diagnostic(what, str(tls.key_file), fix=fix),))
+
+
+def _public(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def credentials(tls: Tls) -> grpc.ServerCredentials:
