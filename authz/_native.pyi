@@ -39,7 +39,8 @@ class BundleError(ValueError):
     """Authz refused a bundle."""
 
     diagnostics: str
-    """JSON array of `{severity, file, line, column, what, fix, code}`; `code` is missing where it is empty."""
+    """JSON array of `{severity, file, line, column, what, fix, code}`; `code` and `replacement` (`{old, new}`)
+    are missing where they are empty."""
 
 class TrustError(ValueError):
     """Authz refused trust sources; the text names each source and its fix."""
@@ -109,6 +110,30 @@ class Plan:
 
         Returns:
             JSON object: carried (a count), changed, added, removed (names, each with its kind).
+        """
+
+    def cedar_schema(self) -> str:
+        """Writes the Cedar schema of the bundle in Cedar's own syntax."""
+
+    def cedar_schema_json(self) -> str:
+        """Writes the Cedar schema of the bundle in Cedar's JSON form.
+
+        Raises:
+            ValueError: Cedar cannot write it.
+        """
+
+    def can(self, query_json: bytes, now_ms: int) -> bytes:
+        """Tells the best outcome of each operation, for example principals.
+
+        Args:
+            query_json: JSON object of agents, subject_roles, subjects and template, each optional.
+            now_ms: Milliseconds since 1970.
+
+        Returns:
+            JSON object of chains, each with agent, subject and rows.
+
+        Raises:
+            BundleError: The query cannot be answered.
         """
 
     def lint(self, issuers: set[str] | None = None) -> str:

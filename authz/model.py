@@ -53,6 +53,10 @@ class Diagnostic:
     """Error or warning."""
     code: str = ""
     """Name of the check that found it, for example `no-rule`; may be empty."""
+    replacement: tuple[str, str] | None = None
+    """A word at the place, and the word that was probably meant."""
+    source: str = field(default="", compare=False)
+    """The line of the file, for a code frame; empty where it is not known. A file with secrets has none."""
 
     def __str__(self) -> str:
         """`file:line:column: what. fix`; not every part ends its own sentence."""

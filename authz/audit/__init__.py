@@ -1,6 +1,6 @@
 """Reads the audit: JSON lines, one record a decision."""
 
-from authz.audit.decision import ChainLink, RecordedDecision, UnresolvedRequest
+from authz.audit.decision import ChainLink, RecordedDecision, RecordedRule, UnresolvedRequest
 from authz.audit.history import Span, decisions, rotated, span
 from authz.audit.reader import Lines, Record, read, read_stream
 
@@ -9,6 +9,7 @@ __all__ = [
     "Lines",
     "Record",
     "RecordedDecision",
+    "RecordedRule",
     "Span",
     "UnresolvedRequest",
     "decisions",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["ChainLink", "RecordedDecision", "UnresolvedRequest", "read_decision"]
+__all__ = ["ChainLink", "RecordedDecision", "RecordedRule", "UnresolvedRequest", "read_decision"]
 
 _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _MAX_TEXT: Final = 4_096
@@ -46,6 +46,22 @@ class UnresolvedRequest:
     """Names of the query parameters."""
     body: bool = False
     """It had a body."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRule:
+    """A rule that determined an outcome."""
+
+    kind: str
+    """Kind, for example `policy` or `tier_cap`."""
+    name: str
+    """Name within its kind."""
+    at: str
+    """`file:line`; empty for a default and for a check of Authz."""
+
+    def __str__(self) -> str:
+        kind = self.kind.replace("_", " ")
+        return f"{kind} {self.name} ({self.at})" if self.at else f"{kind} {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +122,8 @@ class RecordedDecision:
     """Message for people; programs must not read it."""
     trace_id: str
     """Trace id."""
+    rules: tuple[RecordedRule, ...] = ()
+    """Rules that determined a denial or a step-up, policies included; empty where the record does not tell."""
     without_permit: tuple[tuple[str, str], ...] = ()
     """Kind and id of each principal that no permit fired for; empty where the record does not tell."""
     times: int = 1
@@ -169,6 +187,11 @@ def read_decision(fields: Mapping[str, Any]) -> RecordedDecision:
         places=_texts(result, "policies_at"),
         message=_text(result, "message"),
         trace_id=_text(fields, "trace_id"),
+        rules=tuple(
+            RecordedRule(_text(item, "kind"), _text(item, "name"), _place(item))
+            for item in _list(result, "rules")
+            if isinstance(item, dict)
+        ),
         without_permit=tuple(
             (_text(item, "kind"), _text(item, "id"))
             for item in _list(result, "without_permit")
@@ -177,6 +200,11 @@ def read_decision(fields: Mapping[str, Any]) -> RecordedDecision:
         times=_times(fields),
         is_sum="sum" in fields,
     )
+
+
+def _place(rule: Mapping[str, Any]) -> str:
+    file, line = _text(rule, "file"), rule.get("line")
+    return f"{file}:{line}" if file and isinstance(line, int) else file
 
 
 def _times(fields: Mapping[str, Any]) -> int:

@@ -8,6 +8,7 @@ from authz.bundle.compile import (
     compile_bundle,
     read_results,
 )
+from authz.bundle.corrections import corrected, differences, write_corrections
 from authz.bundle.folder import MANIFEST, read_folder, seal_folder
 
 __all__ = [
@@ -19,8 +20,11 @@ __all__ = [
     "TestResults",
     "check_bundle",
     "compile_bundle",
+    "corrected",
+    "differences",
     "read_folder",
     "read_results",
     "seal_folder",
     "with_stand_ins",
+    "write_corrections",
 ]

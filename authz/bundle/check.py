@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from authz.engine import Plan, bundle_variables
+from authz.engine import Plan, bundle_variables, with_sources
 from authz.errors import BundleError
 from authz.model import BundleFiles, Diagnostic, Severity
 
@@ -59,7 +59,7 @@ def check_bundle(
     found += plan.warnings
     found += plan.lint(facts.issuers)
     found.sort(key=lambda one: (one.file, one.line, one.column))
-    return CheckedBundle(plan, tuple(found))
+    return CheckedBundle(plan, with_sources(found, bundle.files))
 
 
 def with_stand_ins(

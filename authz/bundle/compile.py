@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from authz.engine import Plan, TestReport
+from authz.engine import Plan, TestReport, with_sources
 from authz.errors import BundleTestError
 from authz.model import BundleFiles, Diagnostic
 
@@ -61,11 +61,16 @@ class TestResults:
         """Number of failures."""
         return len(self.failures) + self.omitted
 
-    def check(self) -> None:
-        """Raise BundleTestError if a test failed."""
+    def check(self, files: Mapping[str, bytes]) -> None:
+        """Raise BundleTestError if a test failed.
+
+        Args:
+            files: Contents of the bundle's files, for the lines that the failures are about.
+        """
         if self.failed:
             more = (Diagnostic(f"{self.omitted} more failures."),) if self.omitted else ()
-            raise BundleTestError((*(failure.diagnostic() for failure in self.failures), *more))
+            failures = with_sources((failure.diagnostic() for failure in self.failures), files)
+            raise BundleTestError((*failures, *more))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ def compile_bundle(
     """
     plan = Plan.compile(bundle, variables, previous, now_ms=now_ms)
     tests = read_results(plan.test(bundle, now_ms))
-    tests.check()
+    tests.check(bundle.files)
     return CompiledBundle(plan, tests)
 
 

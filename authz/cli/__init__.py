@@ -32,6 +32,7 @@ VERBS: Final = (
     "bundle",
     "catalog",
     "mcp",
+    "can",
     "eval",
     "explain",
     "propose",

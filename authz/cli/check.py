@@ -7,15 +7,26 @@ from typing import Annotated, Final
 
 import typer
 
-from authz.bundle import CheckFacts, check_bundle, read_folder
+from authz.bundle import (
+    MANIFEST,
+    CheckFacts,
+    check_bundle,
+    corrected,
+    differences,
+    read_folder,
+    write_corrections,
+)
 from authz.cli.options import BundleFolder, ConfigFile, Vars, configuration, variables
 from authz.cli.render import CommandExit, Terminal
 from authz.engine import Plan
+from authz.errors import BundleError, UsageError
+from authz.model import BundleFiles
 
 __all__ = ["register"]
 
 _REFUSED: Final = 3
 _SHOWN_AGENTS: Final = 3
+_ROUNDS: Final = 8
 
 
 def register(app: typer.Typer) -> None:
@@ -29,18 +40,52 @@ def check(
     config: ConfigFile = None,
     var: Vars = None,
     strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--fix",
+            help="Correct misspelt names that have a likely spelling, in the files of the bundle. Prints the difference.",
+        ),
+    ] = False,
 ) -> None:
     """Compile a bundle and print every error and warning. Exit code 3 if it is not valid.
 
     With --config, the variables and the issuers that the bundle names are looked up in that configuration.
     """
     terminal = Terminal()
-    checked = check_bundle(read_folder(folder), _facts(config, var), terminal.note)
+    facts = _facts(config, var)
+    if fix:
+        _correct(terminal, folder, facts)
+    checked = check_bundle(read_folder(folder), facts, terminal.note)
     terminal.diagnostics(checked.warnings)
     _print_summary(terminal, checked.plan)
     if strict and checked.warnings:
         raise CommandExit(_REFUSED)
     terminal.hint(f"Next: authz test {folder}")
+
+
+def _correct(terminal: Terminal, folder: Path, facts: CheckFacts) -> None:
+    """Correct misspelt names. A corrected name may let the next check find another one, so there are several rounds."""
+    if (folder / MANIFEST).exists():
+        raise UsageError(
+            f"{folder / MANIFEST} seals the bundle; correct its source, and seal it again"
+        )
+    bundle = first = read_folder(folder)
+    for _ in range(_ROUNDS):
+        try:
+            found = check_bundle(bundle, facts).warnings
+        except BundleError as error:
+            found = error.diagnostics
+        changed = corrected(bundle.files, found)
+        if not changed:
+            break
+        bundle = BundleFiles(bundle.root, {**bundle.files, **changed})
+    changes = {
+        path: content for path, content in bundle.files.items() if content != first.files[path]
+    }
+    write_corrections(folder, changes)
+    for line in differences(first.files, changes):
+        terminal.line(line)
 
 
 def _facts(config: Path | None, var: list[str] | None) -> CheckFacts:

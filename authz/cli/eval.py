@@ -1,6 +1,5 @@
 """`authz eval`: judge one request offline."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -8,7 +7,14 @@ from typing import Annotated, Any, Final
 import typer
 
 from authz.bundle import read_folder
-from authz.cli.options import Arguments, Output, Vars, json_object, offline_variables
+from authz.cli.options import (
+    Arguments,
+    Output,
+    Vars,
+    json_object,
+    named_values,
+    offline_variables,
+)
 from authz.cli.render import CommandExit, Terminal, print_decision
 from authz.engine import Plan
 from authz.errors import BundleError, UsageError
@@ -67,7 +73,11 @@ def evaluate(
     if task is not None:
         if agent is None:
             raise UsageError("--task requires --agent")
-        request["task"] = {"template": task, "params": _pairs("--param", param), "prompt": prompt}
+        request["task"] = {
+            "template": task,
+            "params": named_values("--param", param),
+            "prompt": prompt,
+        }
     elif param or prompt:
         raise UsageError("--param and --prompt require --task")
     terminal = Terminal()
@@ -104,19 +114,6 @@ def _who(
             "issuer": alias,
             "sub": sub,
             "kind": "service" if service else "user",
-            "claims": _pairs("--claim", claim),
+            "claims": named_values("--claim", claim),
         }
     return who
-
-
-def _pairs(flag: str, given: list[str] | None) -> dict[str, Any]:
-    pairs: dict[str, Any] = {}
-    for text in given or ():
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"{flag} {text}: write NAME=JSON")
-        try:
-            pairs[name] = json.loads(value)
-        except ValueError:
-            pairs[name] = value
-    return pairs

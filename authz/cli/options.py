@@ -32,6 +32,7 @@ __all__ = [
     "flags",
     "json_object",
     "loaded",
+    "named_values",
     "offline_variables",
     "read_text",
     "variables",
@@ -169,6 +170,31 @@ def offline_variables(
         UsageError: A value is not NAME=VALUE.
     """
     return with_stand_ins(bundle, variables(given), note)
+
+
+def named_values(flag: str, given: Sequence[str] | None) -> dict[str, Any]:
+    """Read options of the form NAME=JSON. A value that is not JSON is a string.
+
+    Args:
+        flag: Name of the option, for messages.
+        given: Values as given.
+
+    Returns:
+        Values by name.
+
+    Raises:
+        UsageError: A value is not NAME=JSON.
+    """
+    pairs: dict[str, Any] = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"{flag} {text}: write NAME=JSON")
+        try:
+            pairs[name] = json.loads(value)
+        except ValueError:
+            pairs[name] = value
+    return pairs
 
 
 def variables(given: Sequence[str] | None) -> dict[str, str]:

@@ -3,21 +3,24 @@
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 
 from authz.cli.options import ADMIN, AgentToken, Output, Server, SubjectToken, evidence
-from authz.cli.render import Terminal
+from authz.cli.render import Terminal, print_task_tree
 from authz.engine import prompt_names
-from authz.errors import UsageError
+from authz.errors import ApiError, UsageError
 from authz.tools.remote import Remote
 from authz_client.v1 import tasks_pb2
 
 __all__ = ["register"]
+
+_MOST_RELATIVES: Final = 1_000
 
 
 class EndStatus(StrEnum):
@@ -161,10 +164,21 @@ def get(
     server: Server = ADMIN,
     output: Output = "text",
 ) -> None:
-    """Show one task."""
-    request = tasks_pb2.GetRequest(evidence=evidence(agent_token, subject_token), task=task)
-    answer = Remote(server).task("Get", request, tasks_pb2.GetResponse())
-    _show([answer.task], output)
+    """Show one task, in the tree of its session: its scope, and the tasks above and below it that the caller may see."""
+    shown, remote = evidence(agent_token, subject_token), Remote(server)
+    request = tasks_pb2.GetRequest(evidence=shown, task=task)
+    answer = remote.task("Get", request, tasks_pb2.GetResponse())
+    if output == "json":
+        _show([answer.task], output)
+        return
+    asked = tasks_pb2.TasksListRequest(
+        evidence=shown, session=answer.task.session, page_size=_MOST_RELATIVES
+    )
+    relatives: list[tasks_pb2.Task] = []
+    # A caller that sees the task may still not list its session.
+    with suppress(ApiError):
+        relatives.extend(remote.task("List", asked, tasks_pb2.TasksListResponse()).tasks)
+    print_task_tree(Terminal(), answer.task, relatives)
 
 
 def list_(

@@ -51,7 +51,7 @@ def run_tests(
             ],
         )
     terminal.line(f"{tests.passed} passed, {tests.failed} failed, {tests.skipped} skipped")
-    tests.check()
+    tests.check(bundle.files)
     terminal.hint(
         f"Next: authz keys make dev --bundle {folder}; authz serve --config dev/config.yaml"
     )

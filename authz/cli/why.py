@@ -23,7 +23,7 @@ from authz.cli.decision_log import (
     read_bundle,
 )
 from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets, Vars
-from authz.cli.render import Terminal, print_groups, print_why
+from authz.cli.render import Terminal, groups_page, print_groups, print_why, why_page
 from authz.engine import BundleDescription, Plan, reason_table
 from authz.errors import UsageError
 from authz.tools.catalog.tool import plain
@@ -79,10 +79,15 @@ def why(
     address: Address = ADMIN,
     var: Vars = None,
     output: Output = "text",
+    html: Annotated[
+        bool, typer.Option("--html", help="Print a page to send: one HTML file without scripts.")
+    ] = False,
 ) -> None:
     """Explain one decision and what would permit it; without an id, count the refused decisions by their common properties."""
     if output not in {"text", "json"}:
         raise UsageError(f"--output {plain(output, 40)}: text or json")
+    if html and output == "json":
+        raise UsageError("give --html or --output json, not both")
     _known_code(code)
     terminal = Terminal()
     within = span(since, until, time.time())
@@ -91,7 +96,9 @@ def why(
     if decision_id:
         found = _find(terminal, source, decision_id, within)
         explanation = _explain(terminal, source, found, folders, var)
-        if output == "json":
+        if html:
+            print(why_page(explanation), end="")
+        elif output == "json":
             _json(explanation.document())
         else:
             print_why(terminal, explanation)
@@ -108,7 +115,10 @@ def why(
         if kept:
             groups.add(decision)
     changes = _bundles(terminal, source, folders, var) if len(folders) > 1 else []
-    if output == "json":
+    if html:
+        span_text = f"{within.since or 'the beginning'} to {within.until or 'now'}, {source.name}"
+        print(groups_page(groups, changes, observed=observed, within=span_text), end="")
+    elif output == "json":
         _json({**groups.document(), "bundles": changes})
     else:
         print_groups(terminal, groups, changes)

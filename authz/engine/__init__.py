@@ -16,6 +16,7 @@ from authz.engine.description import (
 )
 from authz.engine.engine import Engine
 from authz.engine.fast_lane import FastLane
+from authz.engine.native_errors import with_sources
 from authz.engine.plan import (
     Plan,
     PromptWord,
@@ -87,4 +88,5 @@ __all__ = [
     "reason_table",
     "seal_catalog",
     "spiffe_covers",
+    "with_sources",
 ]

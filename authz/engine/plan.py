@@ -106,7 +106,7 @@ class Plan:
         """
         before = previous.native if previous is not None else None
         now = now_ms if now_ms is not None else int(time.time() * 1000)
-        with bundle_errors():
+        with bundle_errors(bundle.files):
             return Plan(_native.Plan.compile(dict(bundle.files), dict(variables), now, before))
 
     @property
@@ -133,6 +133,14 @@ class Plan:
     def warnings(self) -> tuple[Diagnostic, ...]:
         """Errors that do not refuse the bundle."""
         return diagnostics_of(self.native.warnings)
+
+    def cedar_schema(self, *, as_json: bool = False) -> str:
+        """Return the Cedar schema under which the policies were validated.
+
+        Args:
+            as_json: In Cedar's JSON form. Default: in Cedar's own syntax.
+        """
+        return self.native.cedar_schema_json() if as_json else self.native.cedar_schema()
 
     def lint(self, issuers: Collection[str] | None = None) -> tuple[Diagnostic, ...]:
         """Find parts of the bundle that can have no effect, or that nobody can ever use.
@@ -258,7 +266,7 @@ class Plan:
             for name, content in bundle.files.items()
             if name.startswith("tests/") and name.endswith((".yaml", ".yml"))
         }
-        with bundle_errors():
+        with bundle_errors(bundle.files):
             return TestReport(json.loads(self.native.test(cases, now_ms)))
 
     def eval(self, request: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
@@ -279,6 +287,24 @@ class Plan:
                 self.native.eval(json.dumps(request).encode(), now_ms)
             )
             return decision
+
+    def can(self, query: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
+        """Return the best outcome of each operation, for example principals.
+
+        Args:
+            query: `agents` (roles or SPIFFE ids), `subject_roles`, `subjects` (`{issuer, sub, kind, claims}`) and `template`,
+                each optional. Default: one principal of each role.
+            now_ms: Unix time in milliseconds.
+
+        Returns:
+            `chains`, each with `agent`, `subject` and `rows`.
+
+        Raises:
+            BundleError: The query names a role or a template that the bundle lacks, or it has too many chains.
+        """
+        with bundle_errors():
+            table: dict[str, Any] = json.loads(self.native.can(json.dumps(query).encode(), now_ms))
+            return table
 
 
 @dataclass(frozen=True, slots=True)

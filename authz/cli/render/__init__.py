@@ -1,18 +1,27 @@
 """Prints results: the terminal, and the tables and texts that are more than a few lines.
 
-`terminal` knows how to print; `decision`, `status` and `why` each know one kind of result.
+`terminal` knows how to print, `page` how to write HTML; `can`, `decision`, `status` and `why` each know one kind of result.
 """
 
+from authz.cli.render.can import can_page, print_can
 from authz.cli.render.decision import print_decision
+from authz.cli.render.page import Page
 from authz.cli.render.status import status_rows
+from authz.cli.render.task import print_task_tree
 from authz.cli.render.terminal import CommandExit, Terminal
-from authz.cli.render.why import print_groups, print_why
+from authz.cli.render.why import groups_page, print_groups, print_why, why_page
 
 __all__ = [
     "CommandExit",
+    "Page",
     "Terminal",
+    "can_page",
+    "groups_page",
+    "print_can",
     "print_decision",
     "print_groups",
+    "print_task_tree",
     "print_why",
     "status_rows",
+    "why_page",
 ]

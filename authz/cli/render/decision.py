@@ -21,9 +21,12 @@ def print_decision(terminal: Terminal, decision: Mapping[str, Any]) -> None:
     terminal.out.print(head)
     if message := decision.get("message"):
         terminal.line(f"  {message}")
+    if rules := decision.get("rules"):
+        terminal.line("  because of:")
+    for rule in rules or ():
+        terminal.line(f"    {_rule(rule)}")
     for name, label in (
         ("step_up_kinds", "show first"),
-        ("policy_ids", "because of"),
         ("obligations", "obligations"),
         ("controls", "controls"),
         ("uncleared_labels", "not cleared for"),
@@ -52,3 +55,8 @@ def print_decision(terminal: Terminal, decision: Mapping[str, Any]) -> None:
                 for judged in trace
             ],
         )
+
+
+def _rule(rule: Mapping[str, Any]) -> str:
+    place = f" ({rule['file']}:{rule['line']})" if rule["file"] else ""
+    return f"{str(rule['kind']).replace('_', ' ')} {rule['name']}{place}"

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from authz.cli.render.frame import frame
 from authz.errors import (
     ApiError,
     AuthzError,
@@ -78,6 +79,8 @@ class Terminal:
             code = f"[{diagnostic.code}]" if diagnostic.code and not error else ""
             kind = Text(f"{name}{code}: ", style="red" if error else "yellow")
             self.err.print(kind + Text(str(diagnostic)))
+            for line in frame(diagnostic):
+                self.err.print(Text(line, style="dim"))
 
     def error(self, error: AuthzError) -> None:
         """Print why the command ends."""

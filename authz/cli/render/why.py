@@ -4,14 +4,16 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from authz.cli.render.page import Page
 from authz.cli.render.terminal import Terminal
 from authz.tools.catalog.tool import plain
 from authz.tools.why import Explanation, Groups
 
-__all__ = ["print_groups", "print_why"]
+__all__ = ["groups_page", "print_groups", "print_why", "why_page"]
 
 
 _ROWS: Final = 50
+_PAGE_ROWS: Final = 1_000
 
 _SOURCE_LINES: Final = 20
 
@@ -28,6 +30,8 @@ def print_why(terminal: Terminal, explanation: Explanation) -> None:
     for name, value in _facts(explanation):
         if value:
             terminal.line(f"  {name}: {plain(value, 1_000)}")
+    for rule in _other_rules(explanation):
+        terminal.line(f"  because of: {plain(rule, 500)}")
     for id_, at, reason in explanation.policies:
         said = f": {plain(reason, 300)}" if reason else ""
         terminal.line(f"  policy: {plain(id_, 200)} ({plain(at, 300)}){said}")
@@ -36,6 +40,101 @@ def print_why(terminal: Terminal, explanation: Explanation) -> None:
     if explanation.same_bundle is False:
         terminal.line("  the given bundle is not the one that judged, so it may differ")
     _help(terminal, explanation)
+
+
+def _other_rules(explanation: Explanation) -> list[str]:
+    """Rules beside policies, which have lines of their own."""
+    return [str(rule) for rule in explanation.decision.rules if rule.kind != "policy"]
+
+
+def why_page(explanation: Explanation) -> str:
+    """Render the explanation of one decision as a page."""
+    decision = explanation.decision
+    page = Page(f"Decision {decision.decision_id}", decision.at)
+    softened = "" if decision.enforced else " (mode: observe let it through)"
+    page.outcome(decision.outcome, f"{decision.code}{softened}")
+    if decision.message:
+        page.line(decision.message)
+    page.facts(_facts(explanation))
+    policies = [f"policy {id_} ({at}): {reason}" for id_, at, reason in explanation.policies]
+    if policies or decision.rules:
+        page.heading("Rules that made this answer")
+        page.items([*_other_rules(explanation), *policies])
+    page.source(explanation.source.splitlines()[:_SOURCE_LINES])
+    if explanation.same_bundle is False:
+        page.note("The given bundle is not the one that judged, so it may differ.")
+    if explanation.permits:
+        page.heading("Permits that came closest")
+        page.table(
+            ("permit", "where", "principal", "why it did not fire"),
+            [
+                (p.policy.id, f"{p.policy.file}:{p.policy.line}", p.principal, p.lacks)
+                for p in explanation.permits
+            ],
+        )
+    if explanation.would_permit:
+        page.heading("What would permit it")
+        page.items(explanation.would_permit)
+    return page.render()
+
+
+def groups_page(
+    groups: Groups, changes: Iterable[Mapping[str, Any]], *, observed: bool, within: str
+) -> str:
+    """Render refused decisions, by what they have in common, as a page.
+
+    Args:
+        groups: The groups.
+        changes: Changes of the bundle meanwhile.
+        observed: Only decisions that `mode: observe` let through were counted.
+        within: The span of time, in words.
+    """
+    listed = groups.sorted()
+    total = sum(group.times for _, group in listed) + groups.left_out
+    title = "Calls that mode: observe let through" if observed else "Refused calls"
+    page = Page(title, within)
+    page.line(f"{total} of {groups.decisions} decisions, in {len(listed)} kinds.")
+    if observed:
+        page.note("Each of these calls would be refused once the bundle says `mode: enforce`.")
+    page.table(
+        (
+            "times",
+            "observed",
+            "code",
+            "operation",
+            "policy",
+            "agent",
+            "revision",
+            "first",
+            "last",
+            "example",
+        ),
+        [
+            (
+                str(group.times),
+                str(group.observed),
+                key.code,
+                key.operation,
+                ", ".join(key.policies),
+                key.agent or "nobody",
+                key.revision,
+                _short(group.first),
+                _short(group.last),
+                group.sample,
+            )
+            for key, group in listed[:_PAGE_ROWS]
+        ],
+    )
+    if len(listed) > _PAGE_ROWS:
+        page.note(f"and {len(listed) - _PAGE_ROWS} more kinds; --output json tells all")
+    if groups.left_out:
+        page.note(
+            f"{groups.left_out} decisions are of kinds that are not listed: there were too many."
+        )
+    for change in changes:
+        page.heading(f"Bundle {change['from']} → {change['to']}")
+        page.source(json.dumps(change, indent=2, ensure_ascii=False).splitlines()[:200])
+    return page.render()
 
 
 def _help(terminal: Terminal, explanation: Explanation) -> None:

@@ -111,6 +111,9 @@ class Explanation:
                 "digest": decision.digest,
             },
             "same_bundle": self.same_bundle,
+            "rules": [
+                {"kind": rule.kind, "name": rule.name, "at": rule.at} for rule in decision.rules
+            ],
             "policies": [
                 {"id": id_, "at": at, "reason": reason} for id_, at, reason in self.policies
             ],

@@ -1,6 +1,7 @@
 //! What is wrong with a bundle, where, and how to fix it.
 
 use std::fmt;
+use std::ops::Deref;
 
 use serde::Serialize;
 
@@ -24,9 +25,72 @@ pub struct Diagnostic {
     pub what: String,
     /// How to fix it, in sentences; may be empty.
     pub fix: String,
+    /// The word that was probably meant, in place of a misspelt one at the diagnostic's place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<Replacement>,
     /// Name of the check, for the warnings of `authz check`; otherwise empty.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub code: &'static str,
+}
+
+/// A word, and the word that was probably meant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Replacement {
+    /// The word in the file.
+    pub old: String,
+    /// The word that was probably meant.
+    pub new: String,
+}
+
+/// How to fix a defect: a text, and the replacement that `authz check --fix` makes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Advice {
+    text: String,
+    replacement: Option<Replacement>,
+}
+
+impl Advice {
+    /// Whether a word was found that was probably meant.
+    #[must_use]
+    pub const fn is_guess(&self) -> bool {
+        self.replacement.is_some()
+    }
+
+    /// Adds a sentence.
+    #[must_use]
+    pub fn and(mut self, sentence: &str) -> Self {
+        if !self.text.is_empty() {
+            self.text.push(' ');
+        }
+        self.text.push_str(sentence);
+        self
+    }
+}
+
+impl From<String> for Advice {
+    fn from(text: String) -> Self {
+        Self { text, replacement: None }
+    }
+}
+
+impl From<&str> for Advice {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl Deref for Advice {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 /// What follows from a diagnostic.
@@ -42,13 +106,13 @@ pub enum Severity {
 impl Diagnostic {
     /// An error at a place.
     #[must_use]
-    pub fn error(at: &Location, what: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub fn error(at: &Location, what: impl Into<String>, fix: impl Into<Advice>) -> Self {
         Self::new(at, Severity::Error, what, fix)
     }
 
     /// A warning at a place.
     #[must_use]
-    pub fn warning(at: &Location, what: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub fn warning(at: &Location, what: impl Into<String>, fix: impl Into<Advice>) -> Self {
         Self::new(at, Severity::Warning, what, fix)
     }
 
@@ -56,15 +120,17 @@ impl Diagnostic {
         at: &Location,
         severity: Severity,
         what: impl Into<String>,
-        fix: impl Into<String>,
+        fix: impl Into<Advice>,
     ) -> Self {
+        let Advice { text, replacement } = fix.into();
         Self {
             file: at.file.clone(),
             line: at.line,
             column: at.column,
             severity,
             what: what.into(),
-            fix: fix.into(),
+            fix: text,
+            replacement,
             code: "",
         }
     }
@@ -130,12 +196,12 @@ impl Diagnostics {
     }
 
     /// Adds an error at a place.
-    pub fn error(&mut self, at: &Location, what: impl Into<String>, fix: impl Into<String>) {
+    pub fn error(&mut self, at: &Location, what: impl Into<String>, fix: impl Into<Advice>) {
         self.push(Diagnostic::error(at, what, fix));
     }
 
     /// Adds a warning at a place.
-    pub fn warning(&mut self, at: &Location, what: impl Into<String>, fix: impl Into<String>) {
+    pub fn warning(&mut self, at: &Location, what: impl Into<String>, fix: impl Into<Advice>) {
         self.push(Diagnostic::warning(at, what, fix));
     }
 
@@ -219,7 +285,7 @@ pub fn unknown<'a>(
     kind: &str,
     name: &str,
     declared: impl IntoIterator<Item = (&'a str, Option<&'a Location>)>,
-) -> (String, String) {
+) -> (String, Advice) {
     let declared: Vec<(&str, Option<&Location>)> = declared.into_iter().collect();
     let mut what = format!("unknown {kind} `{}`", clip(name));
     let near = nearest(name, declared.iter().map(|(n, _)| *n));
@@ -237,11 +303,20 @@ pub fn unknown<'a>(
         what.push_str(&format!(" and {} more", declared.len() - SHOWN));
     }
     let fix = match near {
-        Some(near) => format!("Did you mean `{}`?", clip(near)),
-        None if declared.is_empty() => format!("No {kind} is declared."),
-        None => String::new(),
+        Some(near) => meant(name, near),
+        None if declared.is_empty() => format!("No {kind} is declared.").into(),
+        None => "Write one of the declared names, or declare this one.".into(),
     };
     (what, fix)
+}
+
+/// The advice to write another word.
+#[must_use]
+pub fn meant(old: &str, new: &str) -> Advice {
+    Advice {
+        text: format!("Did you mean `{}`?", clip(new)),
+        replacement: Some(Replacement { old: old.to_owned(), new: new.to_owned() }),
+    }
 }
 
 /// How many declared names a message lists.
@@ -322,8 +397,8 @@ mod tests {
     fn a_name_that_resembles_none_gets_no_guess() {
         let (what, fix) = unknown("label", "zebra", [("pii", None), ("untrusted", None)]);
         assert_eq!("unknown label `zebra`; declared: pii, untrusted", what);
-        assert_eq!("", fix);
-        assert_eq!("No label is declared.", unknown("label", "x", []).1);
+        assert_eq!("Write one of the declared names, or declare this one.", &*fix);
+        assert_eq!("No label is declared.", &*unknown("label", "x", []).1);
     }
 
     #[test]

@@ -208,6 +208,34 @@ impl Modes {
         query.targets.iter().all(tiers)
     }
 
+    /// The first entry that observes a call: one of its agents, then of its tier, its system, the default.
+    #[must_use]
+    pub fn rule_for(
+        &self,
+        system: &str,
+        tier: Option<Tier>,
+        chain: &[Principal],
+        now: Time,
+    ) -> Option<(ModeScope<'_>, &ModeRule)> {
+        let concerns = |scope: ModeScope<'_>| match scope {
+            ModeScope::Default => true,
+            ModeScope::System(name) => name == system,
+            ModeScope::Tier(one) => tier == Some(one),
+            ModeScope::Agent(pattern) => chain.iter().any(|principal| match principal {
+                Principal::Agent { spiffe_id, .. } => covers(pattern, spiffe_id),
+                Principal::User(_) | Principal::Service(_) => false,
+            }),
+        };
+        let rank = |scope: ModeScope<'_>| match scope {
+            ModeScope::Agent(_) => 0,
+            ModeScope::Tier(_) => 1,
+            ModeScope::System(_) => 2,
+            ModeScope::Default => 3,
+        };
+        let rules = self.rules().filter(|(scope, rule)| concerns(*scope) && rule.observes(now));
+        rules.min_by_key(|(scope, _)| rank(*scope))
+    }
+
     /// Whether a call of one system and tier, by agents that these rules cover, is observed.
     fn observes_one(
         &self,

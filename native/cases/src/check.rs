@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use authz_bundle::source::{At, Mark, read_yaml};
 use authz_kernel::diagnostic::{Diagnostic, clip, unknown};
+use authz_kernel::reason::ReasonCode;
 
 use crate::callers::milliseconds;
 use crate::case_file::{CaseFile, CaseStep, Expect, OK, Test};
@@ -103,7 +104,7 @@ impl CaseFile {
             if let Some(name) = &task.value.name {
                 let problem = "the task of a trace has no name of its own";
                 let fix = format!("It is called `{OWN_TASK}`.");
-                return Err(Diagnostic::error(&name.at.within(file), problem, &fix));
+                return Err(Diagnostic::error(&name.at.within(file), problem, fix.as_str()));
             }
             self.start_parties(file, &task.value, form.caller(), task.at)?;
             tasks.insert(OWN_TASK);
@@ -195,8 +196,27 @@ impl TestStep<'_> {
             }
             Expect::Object(fields) => fields.outcome.is_none() && fields.code.is_some(),
         };
+        let code = match self.expect {
+            Expect::Object(fields) => fields.code.as_deref(),
+            Expect::Code(code) if !is_call => Some(code.as_str()),
+            Expect::Code(_) | Expect::Outcome(_) => None,
+        };
+        if let Some(code) = code.filter(|code| *code != OK && ReasonCode::from_name(code).is_none())
+        {
+            let codes = ReasonCode::ALL.map(|code| (code.as_str(), None));
+            let (problem, fix) = unknown("reason code", code, codes);
+            return Err(Diagnostic::error(&at, problem, fix));
+        }
         if fits {
             return Ok(());
+        }
+        if let Expect::Code(code) = self.expect
+            && is_call
+        {
+            let words = ["PERMIT", "STEP_UP", "DENY"];
+            let (problem, fix) = unknown("outcome", code, words.map(|word| (word, None)));
+            let fix = if fix.is_guess() { fix } else { "Write PERMIT, STEP_UP or DENY.".into() };
+            return Err(Diagnostic::error(&at, problem, fix));
         }
         let (problem, fix) = match is_call {
             true => ("a call has an outcome", "Write PERMIT, STEP_UP, DENY, or `{outcome: …}`."),

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use authz_kernel::decision::{Claim, Decision, Judged, PolicyEffect, Time, Verdict};
+use authz_kernel::decision::{
+    Claim, Decision, Judged, PolicyEffect, Principal, Subject, Time, Verdict,
+};
 use authz_kernel::hex::hex;
 use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
@@ -68,7 +70,7 @@ struct EvalCaller {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct EvalSubject {
+pub(crate) struct EvalSubject {
     issuer: String,
     sub: String,
     #[serde(default)]
@@ -191,6 +193,16 @@ impl EvalCaller {
 }
 
 impl EvalSubject {
+    /// The person or service, as a principal.
+    pub(crate) fn principal(&self) -> Result<Principal, String> {
+        let StatedSubject { issuer, sub, kind, claims, .. } = self.stated(false)?;
+        let subject = Arc::new(Subject { issuer, sub, claims, ..Subject::default() });
+        Ok(match kind {
+            SubjectKind::User => Principal::User(subject),
+            SubjectKind::Service => Principal::Service(subject),
+        })
+    }
+
     /// Args: `is_alone`: no agent acts for the subject, so no agent holds what proves it.
     fn stated(&self, is_alone: bool) -> Result<StatedSubject, String> {
         let mut claims = BTreeMap::new();
@@ -239,6 +251,7 @@ fn rendered(answer: &OfflineDecision) -> Value {
         "retry": row.retry.as_str(),
         "message": answer.message,
         "step_up_kinds": list(|decision| &decision.kinds),
+        "rules": answer.rules,
         "policy_ids": list(|decision| &decision.policies),
         "controls": list(|decision| &decision.controls),
         "obligations": list(|decision| &decision.obligations),

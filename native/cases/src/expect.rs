@@ -88,7 +88,20 @@ impl Expect {
             }
             Self::Object(fields) => fields.compare(answer),
         };
-        StepResult::of(expected, actual, answer.message.clone())
+        StepResult::of(expected, actual, explained(answer))
+    }
+}
+
+/// The message of an answer, with the rules that made it unless the message names their places.
+fn explained(answer: &OfflineDecision) -> String {
+    let rules = answer.rules.iter().filter(|rule| {
+        let place = format!("{}:{}", rule.at.file, rule.at.line);
+        !rule.at.file.is_empty() && !answer.message.contains(&place)
+    });
+    let rules: Vec<String> = rules.map(ToString::to_string).collect();
+    match rules.is_empty() {
+        true => answer.message.clone(),
+        false => format!("{}; by {}", answer.message, rules.join(", ")),
     }
 }
 

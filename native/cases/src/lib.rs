@@ -5,11 +5,12 @@
 //! to a caller that the test states (`callers`). `expect` compares the answer. The same files run over every surface of a server
 //! too, in `tests/conformance`.
 //!
-//! [`eval()`] judges one request on stated facts, for `authz eval`.
+//! [`eval()`] judges one request on stated facts, for `authz eval`. [`can()`] tells who can do what, for `authz can`.
 //!
 //! A module imports only modules that stand before it in `native/floors/tests/floors.rs`.
 
 mod callers;
+mod can;
 mod case_file;
 mod check;
 mod clock;
@@ -23,6 +24,7 @@ mod run;
 pub mod source;
 mod steps;
 
+pub use can::can;
 pub use case_file::{CaseFile, case_schema};
 pub use check::parse;
 pub use eval::eval;

@@ -212,6 +212,7 @@ const CASES: &[&str] = &[
     "source",
     "clock",
     "eval",
+    "can",
     "report",
     "expect",
     "messages",

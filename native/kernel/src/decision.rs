@@ -1,10 +1,13 @@
 //! Input and output of a decision.
 
+use std::fmt;
 use std::sync::Arc;
 
 use authz_base::record::history::{Event, HistoryChanges, HistoryView, RuleEffect, effects};
 use authz_base::record::task::{SubjectProof, TaskView};
 use authz_bundle::recipient_lists::RecipientLists;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
 use crate::arguments::Arguments;
 use crate::json;
@@ -192,6 +195,8 @@ pub struct Decision {
     pub policies: Vec<String>,
     /// Where each of those stands, in their order.
     pub places: Vec<Location>,
+    /// Rules beside those policies that determined the outcome, for example the cap of a task. Empty on PERMIT.
+    pub rules: Vec<DecidingRule>,
     /// `@control` values of those, sorted.
     pub controls: Vec<String>,
     /// `@obligation` values of all fired permits, sorted; only on PERMIT.
@@ -245,6 +250,17 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// All rules that determined the outcome: policies first. A denial or a step-up has at least one.
+    pub fn all_rules(&self) -> impl Iterator<Item = DecidingRule> + '_ {
+        let policies = self.policies.iter().zip(&self.places);
+        let policies = policies.map(|(id, at)| DecidingRule {
+            kind: RuleKind::Policy,
+            name: id.clone(),
+            at: at.clone(),
+        });
+        policies.chain(self.rules.iter().cloned())
+    }
+
     /// Changes of the answer in the history of its session. Only a request that is let through changes it.
     ///
     /// Args:
@@ -261,6 +277,112 @@ impl Decision {
             RuleEffect::See | RuleEffect::SeeIfPermittedCounts => &self.passage,
             RuleEffect::SeeDenial => &self.denial,
             RuleEffect::None => &NO_CHANGES,
+        }
+    }
+}
+
+/// A rule of the bundle, or a check of Authz, that determined an outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecidingRule {
+    /// Kind of the rule.
+    pub kind: RuleKind,
+    /// Name of the rule within its kind, for example the `@id` of a policy or the name of a template.
+    pub name: String,
+    /// Place in the bundle; without a file where the rule is a default or a check of Authz.
+    pub at: Location,
+}
+
+impl DecidingRule {
+    /// The rule's name and place, without its kind.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        match self.at.file.as_str() {
+            "" => format!("`{}`", self.name),
+            file => format!("`{}` ({file}:{})", self.name, self.at.line),
+        }
+    }
+
+    /// A check of Authz that refused a call, by its name.
+    #[must_use]
+    pub fn check(name: &str) -> Self {
+        Self { kind: RuleKind::Check, name: name.to_owned(), at: Location::default() }
+    }
+}
+
+impl fmt::Display for DecidingRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} `{}`", self.kind.as_str(), self.name)?;
+        match (self.at.file.as_str(), self.at.line) {
+            ("", _) => Ok(()),
+            (file, 0) => write!(f, " ({file})"),
+            (file, line) => write!(f, " ({file}:{line})"),
+        }
+    }
+}
+
+impl Serialize for DecidingRule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(4))?;
+        map.serialize_entry("kind", self.kind.as_str())?;
+        map.serialize_entry("name", &self.name)?;
+        map.serialize_entry("file", &self.at.file)?;
+        map.serialize_entry("line", &self.at.line)?;
+        map.end()
+    }
+}
+
+/// Kinds of rules that determine an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleKind {
+    /// A Cedar policy; its name is its `@id`.
+    Policy,
+    /// No permit fired, which denies; the name is the operation's id.
+    DefaultDeny,
+    /// A requirement of a tier; the name is the tier.
+    TierRequirement,
+    /// What gave the call its tier: an operation, a destination class, a label, or `denials`.
+    Tier,
+    /// The highest tier of a task; the name is the template's, or `implicit_tasks`.
+    TierCap,
+    /// The scope of a task; the name is the template's.
+    Scope,
+    /// Uses of an entry of a scope; the name is the template's.
+    Uses,
+    /// A budget.
+    Budget,
+    /// A rule over the order of events.
+    Sequence,
+    /// `tasks` or `implicit_tasks` of `bundle.yaml`.
+    Tasks,
+    /// The catalog: an operation that it lacks, or a tool that nobody reviewed as it is.
+    Catalog,
+    /// The argument schema of an operation.
+    Input,
+    /// An entry of `mode` that lets a refused call through.
+    Mode,
+    /// A check of Authz itself, for example of a credential.
+    Check,
+}
+
+impl RuleKind {
+    /// The word in audit records and answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::DefaultDeny => "default_deny",
+            Self::TierRequirement => "tier_requirement",
+            Self::Tier => "tier",
+            Self::TierCap => "tier_cap",
+            Self::Scope => "scope",
+            Self::Uses => "uses",
+            Self::Budget => "budget",
+            Self::Sequence => "sequence",
+            Self::Tasks => "tasks",
+            Self::Catalog => "catalog",
+            Self::Input => "input",
+            Self::Mode => "mode",
+            Self::Check => "check",
         }
     }
 }

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use smallvec::SmallVec;
 
-use crate::decision::{Principal, ReasonCode, Time};
-use crate::mode::{ModeQuery, ModeTarget, TierSet};
+use crate::decision::{DecidingRule, Principal, ReasonCode, RuleKind, Time};
+use crate::mode::{ModeQuery, ModeScope, ModeTarget, TierSet};
 use crate::model::Tier;
 use crate::plan::Plan;
 use crate::reach::HostSystems;
@@ -88,6 +88,28 @@ impl Plan {
         let has_all_agents = has_agent && (is_judged || has_task || !self.delegates());
         let query = ModeQuery { chain, has_all_agents, targets: &targets };
         self.model().modes.softens(&query, reason, understood, now)
+    }
+
+    /// The entry of `mode` that lets a refused call through: the most specific one about the call.
+    #[must_use]
+    pub fn mode_rule(
+        &self,
+        chain: &[Principal],
+        place: CallPlace<'_>,
+        now: Time,
+    ) -> Option<DecidingRule> {
+        let modes = &self.model().modes;
+        let (system, tier) = match place {
+            CallPlace::Judged { system, tier } => (system, Some(tier)),
+            CallPlace::Operation(id) => (id.split_once('.').map_or("", |(system, _)| system), None),
+            CallPlace::Systems(systems) => (systems.first().map_or("", String::as_str), None),
+        };
+        let (scope, rule) = modes.rule_for(system, tier, chain, now)?;
+        let name = match scope {
+            ModeScope::Default => "default".to_owned(),
+            scope => format!("{} {}", scope.kind(), scope.name()),
+        };
+        Some(DecidingRule { kind: RuleKind::Mode, name, at: rule.at.clone() })
     }
 
     /// Whether an agent may hand on a part of its task to another.

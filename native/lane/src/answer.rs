@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use authz_kernel::decision::{Judged, Outcome, PolicyEffect, Verdict};
+use authz_kernel::decision::{DecidingRule, Judged, Outcome, PolicyEffect, Verdict};
 use authz_kernel::history::SessionHistory;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
@@ -125,7 +125,13 @@ pub(crate) fn detail(judgement: &Judgement, facts_json: Vec<u8>) -> wire::Detail
         label_origins: label_origins(judgement),
         destination_class: decision
             .map_or_else(String::new, |decision| decision.destination_class.clone()),
+        rules: judgement.rules().into_iter().map(deciding_rule).collect(),
     }
+}
+
+fn deciding_rule(rule: DecidingRule) -> wire::DecidingRule {
+    let DecidingRule { kind, name, at } = rule;
+    wire::DecidingRule { kind: kind.as_str().to_owned(), name, file: at.file, line: at.line }
 }
 
 /// The decision that brought each label that counts: those that the task's session carries, that its agent remembers of other

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use authz_kernel::arguments::DeclaredMembers;
-use authz_kernel::decision::{Decision, Outcome, Principal, ProofMethod};
+use authz_kernel::decision::{DecidingRule, Decision, Outcome, Principal, ProofMethod};
 use authz_kernel::hex::hex;
 use authz_kernel::model::Reports;
 use authz_kernel::reason::ReasonCode;
@@ -266,6 +266,25 @@ impl Judgement {
             understood: self.understood(),
         };
         self.is_softened = world.plan.softens(&refused, self.arrival.now());
+    }
+
+    /// Rules that determined a denial or a step-up: those of the kernel's decision, or the step that refused. Behind them the entry
+    /// of `mode` that lets the call through. Empty for a permit.
+    pub(crate) fn rules(&self) -> Vec<DecidingRule> {
+        if self.outcome() == Outcome::Permit {
+            return Vec::new();
+        }
+        let decided = self.decision().into_iter().flat_map(Decision::all_rules);
+        let mut rules: Vec<DecidingRule> = decided.collect();
+        if rules.is_empty() {
+            rules.push(DecidingRule::check(self.step().as_str()));
+        }
+        let world = self.arrival.world.as_ref().filter(|_| self.softened().is_some());
+        let now = self.arrival.now();
+        rules.extend(
+            world.and_then(|world| world.plan.mode_rule(&self.caller.chain, self.place(), now)),
+        );
+        rules
     }
 
     /// The operation, or the systems, that the request was resolved to.

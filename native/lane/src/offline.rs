@@ -32,7 +32,7 @@ mod caller;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use authz_kernel::decision::{Decision, Outcome, Time};
+use authz_kernel::decision::{DecidingRule, Decision, Outcome, Time};
 use authz_kernel::history::HistoryChanges;
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
@@ -95,6 +95,8 @@ pub struct OfflineDecision {
     pub is_enforced: bool,
     /// Names of the caller's principals, the subject first.
     pub chain: Vec<String>,
+    /// Rules that determined a denial or a step-up, and the entry of `mode` that lets it through.
+    pub rules: Vec<DecidingRule>,
     /// The kernel's decision; none where a stage refused the call without it.
     pub decision: Option<Decision>,
 }
@@ -108,6 +110,7 @@ impl OfflineDecision {
             message: record.message().to_owned(),
             is_enforced: record.softened().is_none(),
             chain: record.caller.chain.iter().map(|one| name_of(one).into_owned()).collect(),
+            rules: record.rules(),
             decision: record.decision().cloned(),
         }
     }

@@ -13,7 +13,7 @@ mod sum;
 use std::borrow::Cow;
 use std::cell::RefCell;
 
-use authz_kernel::decision::{Outcome, PrincipalName};
+use authz_kernel::decision::{DecidingRule, Outcome, PrincipalName};
 use authz_kernel::model::{Location, Tier};
 use authz_kernel::rfc3339;
 use authz_token::Evidence;
@@ -126,6 +126,9 @@ struct ResultMember<'a> {
     policies: &'a [String],
     /// `file:line` of each of those.
     policies_at: PolicyPlaces<'a>,
+    /// Rules that determined a denial or a step-up, policies included.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rules: Vec<DecidingRule>,
     /// Principals without a permit. Empty unless the request was denied for lack of one.
     #[serde(skip_serializing_if = "<[PrincipalName]>::is_empty")]
     without_permit: &'a [PrincipalName],
@@ -156,6 +159,7 @@ impl<'a> ResultMember<'a> {
             step_up_kinds: standing.map_or(&[], |decision| decision.kinds.as_slice()),
             policies: standing.map_or(&[], |decision| decision.policies.as_slice()),
             policies_at: PolicyPlaces(standing.map_or(&[], |decision| decision.places.as_slice())),
+            rules: judgement.rules(),
             without_permit: standing.map_or(&[], |decision| decision.without_permit.as_slice()),
             controls: standing.map_or(&[], |decision| decision.controls.as_slice()),
             obligations: standing.map_or(&[], |decision| decision.obligations.as_slice()),

@@ -88,6 +88,21 @@ impl PyPlan {
         Ok(PyBytes::new(py, &answer))
     }
 
+    fn can<'py>(
+        &self,
+        py: Python<'py>,
+        query_json: &[u8],
+        now_ms: i64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let answer = detach(py, || {
+            authz_cases::can(&self.plan, query_json, now_ms).map_err(|problem| {
+                let location = Location { file: "query".to_owned(), ..Location::default() };
+                Diagnostics::from(Diagnostic::error(&location, problem, ""))
+            })
+        })?;
+        Ok(PyBytes::new(py, &answer))
+    }
+
     #[getter]
     fn name(&self) -> &str {
         self.plan.name()
@@ -106,6 +121,14 @@ impl PyPlan {
     #[getter]
     fn warnings(&self) -> PyResult<String> {
         json_text(&self.plan.warnings())
+    }
+
+    fn cedar_schema(&self, py: Python<'_>) -> String {
+        py.detach(|| self.plan.cedar_schema())
+    }
+
+    fn cedar_schema_json(&self, py: Python<'_>) -> PyResult<String> {
+        py.detach(|| self.plan.cedar_schema_json()).map_err(PyValueError::new_err)
     }
 
     #[pyo3(signature = (issuers=None))]

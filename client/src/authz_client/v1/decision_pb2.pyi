@@ -630,6 +630,7 @@ class Detail(_message.Message):
     FACTS_JSON_FIELD_NUMBER: _builtins.int
     LABEL_ORIGINS_FIELD_NUMBER: _builtins.int
     DESTINATION_CLASS_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     enforcer: _builtins.str
     """The enforcer that asked."""
     step: _builtins.str
@@ -650,6 +651,10 @@ class Detail(_message.Message):
     def label_origins(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The earlier decision that brought each label."""
 
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecidingRule]:
+        """Rules that determined a denial or a step-up: policies, and rules that are not Cedar. Empty for a permit."""
+
     def __init__(
         self,
         *,
@@ -660,14 +665,51 @@ class Detail(_message.Message):
         facts_json: _builtins.bytes = ...,
         label_origins: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         destination_class: _builtins.str = ...,
+        rules: _abc.Iterable[Global___DecidingRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "destination_class", b"destination_class", "enforcer", b"enforcer", "facts_json", b"facts_json", "label_origins", b"label_origins", "policies", b"policies", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "destination_class", b"destination_class", "enforcer", b"enforcer", "facts_json", b"facts_json", "label_origins", b"label_origins", "policies", b"policies", "rules", b"rules", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Detail: _TypeAlias = Detail  # noqa: Y015
+
+@_typing.final
+class DecidingRule(_message.Message):
+    """A rule of the bundle, or a check of Authz, that determined an outcome."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """`policy`, `default_deny`, `tier_requirement`, `tier`, `tier_cap`, `scope`, `uses`, `budget`, `sequence`, `tasks`, `catalog`,
+    `input`, `mode` or `check`.
+    """
+    name: _builtins.str
+    """Name within its kind, for example the `@id` of a policy or the name of a template."""
+    file: _builtins.str
+    """File in the bundle; empty for a default and for a check of Authz."""
+    line: _builtins.int
+    """Line, from 1; 0 where there is no file."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        name: _builtins.str = ...,
+        file: _builtins.str = ...,
+        line: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "kind", b"kind", "line", b"line", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecidingRule: _TypeAlias = DecidingRule  # noqa: Y015
 
 @_typing.final
 class JudgedPolicy(_message.Message):

@@ -19,6 +19,8 @@ pub struct Places {
     pub scopes: BTreeMap<String, Vec<ScopePlace>>,
     /// `tasks` of `bundle.yaml`.
     pub tasks: Option<Location>,
+    /// `denials`.
+    pub denials: Option<Location>,
     /// `implicit_tasks` of `bundle.yaml`.
     pub implicit: Option<Location>,
 }

@@ -13,7 +13,7 @@ use super::{
     BodyRule, JsonRule, PathNode, Route, RouteTable, Scalar, TextArgument, TextForm, is_host,
     relayed,
 };
-use crate::diagnostic::{Diagnostics, clip, unknown};
+use crate::diagnostic::{Advice, Diagnostics, clip, unknown};
 use crate::http::JSON;
 use crate::json_schema::{deref, properties, required};
 use crate::mcp::Endpoint;
@@ -293,7 +293,7 @@ impl<'a> RouteCompiler<'a> {
         (!self.has_errors).then(|| self.finish(index, names))
     }
 
-    fn error(&mut self, at: &Location, what: impl Into<String>, fix: impl Into<String>) {
+    fn error(&mut self, at: &Location, what: impl Into<String>, fix: impl Into<Advice>) {
         self.has_errors = true;
         self.found.error(at, what, fix);
     }

@@ -22,7 +22,7 @@ use crate::bundle::RecipientListFiles;
 use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown};
 use crate::ids;
-use crate::json_schema::{properties, required};
+use crate::json_schema::{misformed, properties, required};
 use crate::model::{
     AgentMemory, Approval, ArgumentSource, ClaimTest, Collection, Declared, DenyAs, Derive,
     DestinationClass, DestinationKind, Distinct, IgnoredPart, Isolation, LabelKind, Location,
@@ -409,6 +409,11 @@ impl ModelBuilder<'_> {
         if !object {
             let what = format!("the input of `{id}` is no object schema");
             let fix = "Write `input: {type: object, properties: {…}}`.";
+            self.found.error(&input.at.within(file), what, fix);
+        }
+        if let Some((pointer, problem)) = misformed(&input.value) {
+            let what = format!("the input of `{id}`: `{pointer}` {problem}");
+            let fix = "Write it as JSON Schema has it, for example `{type: object, properties: {id: {type: string}}, required: [id]}`.";
             self.found.error(&input.at.within(file), what, fix);
         }
         for name in required(&input.value) {

@@ -186,8 +186,8 @@ pub(super) fn apply<'a>(
 fn no_match(build: &mut ModelBuilder<'_>, rule: &OperationRule<'_>, ids: &BTreeSet<String>) {
     let id = rule.rule.r#match.value.as_str();
     let (_, fix) = unknown("operation", id, ids.iter().map(|id| (id.as_str(), None)));
-    let fix = if ids.is_empty() || fix.is_empty() {
-        "Correct the id, or add the operation to the catalog.".to_owned()
+    let fix = if ids.is_empty() || !fix.is_guess() {
+        "Correct the id, or add the operation to the catalog.".into()
     } else {
         fix
     };

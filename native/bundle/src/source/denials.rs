@@ -34,5 +34,6 @@ pub(super) fn apply(
     };
     let raise_after = bounded(said.value.raise_after.as_ref()).unwrap_or(RAISE_AFTER);
     let end_after = bounded(said.value.end_after.as_ref());
+    build.model.places.denials = Some(said.at.within(file));
     build.model.denials = Some(Denials { raise_after, end_after });
 }

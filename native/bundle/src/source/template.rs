@@ -12,7 +12,7 @@ use super::types::{
     ImplicitEntry, LimitSaid, ParamWord, ScopeSaid, SelectorSaid, TemplateEntry, TierWord,
 };
 use super::yaml::{At, Entries, Many};
-use crate::diagnostic::{clip, unknown};
+use crate::diagnostic::{Advice, clip, unknown};
 use crate::ids;
 use crate::model::{
     Declared, Effect, ImplicitRule, LimitRule, Location, Operation, ParamType, ScopePlace,
@@ -216,7 +216,7 @@ struct TemplateReading<'a, 'b> {
 }
 
 impl<'a> TemplateReading<'a, '_> {
-    fn error(&mut self, at: super::Mark, what: impl Into<String>, fix: impl Into<String>) {
+    fn error(&mut self, at: super::Mark, what: impl Into<String>, fix: impl Into<Advice>) {
         self.build.found.error(&at.within(self.file), what, fix);
     }
 

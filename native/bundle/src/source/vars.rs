@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::diagnostic::unknown;
+use crate::diagnostic::{Advice, unknown};
 use crate::location::Location;
 
 /// A text after filling in may not be longer.
@@ -14,7 +14,7 @@ pub(crate) struct VarError {
     /// Byte offset of the `$` in the text.
     pub(crate) offset: usize,
     pub(crate) what: String,
-    pub(crate) fix: String,
+    pub(crate) fix: Advice,
     /// Code of the diagnostic; empty where it has none.
     pub(crate) code: &'static str,
 }
@@ -28,7 +28,8 @@ pub(crate) fn fill(text: &str, vars: &BTreeMap<String, String>) -> Result<String
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
         let offset = text.len() - rest.len() + before.len();
-        let fail = |what: String, fix: String| Err(VarError { offset, what, fix, code: "" });
+        let fail =
+            |what: String, fix: String| Err(VarError { offset, what, fix: fix.into(), code: "" });
         if let Some(plain) = before.strip_suffix('$') {
             out.push_str(plain);
             out.push_str("${");
@@ -43,8 +44,7 @@ pub(crate) fn fill(text: &str, vars: &BTreeMap<String, String>) -> Result<String
             let declared: Vec<(&str, Option<&Location>)> =
                 vars.keys().map(|name| (name.as_str(), None)).collect();
             let (what, fix) = unknown("variable", name, declared);
-            let fix = format!("{fix} Variables are set under `vars` in the configuration.");
-            let fix = fix.trim_start().to_owned();
+            let fix = fix.and("Variables are set under `vars` in the configuration.");
             return Err(VarError { offset, what, fix, code: UNKNOWN });
         };
         out.push_str(value);

@@ -16,7 +16,7 @@ use serde::{Deserialize, forward_to_deserialize_any};
 use serde_saphyr::Spanned;
 
 use super::vars;
-use crate::diagnostic::{Diagnostic, clip, nearest};
+use crate::diagnostic::{Advice, Diagnostic, clip, meant, nearest};
 use crate::location::Location;
 
 /// Mappings and lists within each other, also in JSON Schemas.
@@ -101,6 +101,26 @@ fn options() -> serde_saphyr::Options {
     }
 }
 
+/// How to fix a syntax error, for what the parser says of it.
+fn syntax_advice(said: &str) -> &'static str {
+    let has = |word: &str| said.contains(word);
+    if has("tab") {
+        "Indent with spaces."
+    } else if has("multiline text") || has("simple key") {
+        "A key ends with `:`."
+    } else if has("placement of ':'") || has("mapping values") {
+        "Write a text that holds `: ` in quotes, and close `[` and `{`."
+    } else if has("flow") || has("','") || has("',' or") {
+        "Put a comma between items, and close `[` with `]`, `{` with `}`."
+    } else if has("block") || has("indent") {
+        "Check the indentation of this line and of the one before it; a key ends with `:`, an item begins with `- `."
+    } else if has("alias") || has("anchor") {
+        "Write the value itself, or declare `&name` before `*name`."
+    } else {
+        "Correct the syntax of this line, or of the one before it."
+    }
+}
+
 fn explain(error: &serde_saphyr::Error) -> (Mark, String, &'static str) {
     let error = error.without_snippet();
     let mark = error.location().map(|l| mark(&l)).unwrap_or_default();
@@ -124,7 +144,7 @@ fn explain(error: &serde_saphyr::Error) -> (Mark, String, &'static str) {
             let line = text.lines().next().unwrap_or_default();
             // The place stands in front of the message already.
             let line = line.split(" at line ").next().unwrap_or(line);
-            (mark, format!("not YAML: {}", line.trim_end_matches('.')), "Fix the syntax.")
+            (mark, format!("not YAML: {}", line.trim_end_matches('.')), syntax_advice(line))
         }
     }
 }
@@ -162,6 +182,7 @@ impl YamlNode {
                         what: e.what,
                         fix: e.fix,
                         code: e.code,
+                        is_of_form: false,
                     })?;
                 }
                 Ok(())
@@ -237,9 +258,11 @@ impl<'de> Deserialize<'de> for Kind {
 pub struct YamlError {
     at: Mark,
     what: String,
-    fix: String,
+    fix: Advice,
     /// Code of the diagnostic; empty where it has none.
     code: &'static str,
+    /// The value has another form than its key takes, so the key is named.
+    is_of_form: bool,
 }
 
 impl YamlError {
@@ -261,7 +284,13 @@ impl std::error::Error for YamlError {}
 
 impl de::Error for YamlError {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self { at: Mark::default(), what: message.to_string(), fix: String::new(), code: "" }
+        Self {
+            at: Mark::default(),
+            what: message.to_string(),
+            fix: Advice::default(),
+            code: "",
+            is_of_form: false,
+        }
     }
 
     fn invalid_type(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
@@ -275,9 +304,44 @@ impl de::Error for YamlError {
             de::Unexpected::Unit | de::Unexpected::Option => "nothing",
             _ => "something else",
         };
+        let expected = form(&expected.to_string());
+        let advice = match (expected.as_str(), found) {
+            (A_TEXT, "true or false") => "Write the value in quotes, or correct it.".to_owned(),
+            (A_TEXT, "a number") => {
+                "Write the value in quotes; a span of time has a unit, as in 30s, 15m, 1h or 8h."
+                    .to_owned()
+            }
+            (A_TEXT, "a list" | "a mapping") => "Write one value.".to_owned(),
+            (number, _) if number.starts_with(A_NUMBER) => {
+                "Write digits, without quotes and without a unit.".to_owned()
+            }
+            ("true or false", _) => "Write true or false.".to_owned(),
+            (A_LIST, _) => "Write `[one, two]`, or one item a line with `- ` before it.".to_owned(),
+            (_, "nothing") => "Write `{}` where it has no members, or remove the key.".to_owned(),
+            (A_MAPPING, _) => {
+                "Write `{name: value}`, or one `name: value` a line, indented below the key."
+                    .to_owned()
+            }
+            _ => "`authz schema` gives the form of every file.".to_owned(),
+        };
         Self {
-            fix: "`authz schema` gives the form of every file.".to_owned(),
+            fix: advice.into(),
+            is_of_form: true,
             ..Self::custom(format!("expected {expected}, found {found}"))
+        }
+    }
+
+    fn invalid_value(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        let found = match unexpected {
+            de::Unexpected::Signed(number) => number.to_string(),
+            de::Unexpected::Unsigned(number) => number.to_string(),
+            other => other.to_string(),
+        };
+        let expected = form(&expected.to_string());
+        Self {
+            fix: "Write another value.".into(),
+            is_of_form: true,
+            ..Self::custom(format!("`{}` is not valid here: expected {expected}", clip(&found)))
         }
     }
 
@@ -290,18 +354,47 @@ impl de::Error for YamlError {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self { fix: "Add it.".to_owned(), ..Self::custom(format!("`{field}` is missing")) }
+        Self { fix: "Add it.".into(), ..Self::custom(format!("`{field}` is missing")) }
     }
 }
 
+const A_TEXT: &str = "a text";
+const A_NUMBER: &str = "a whole number";
+const A_LIST: &str = "a list";
+const A_MAPPING: &str = "a mapping";
+
+/// The word for a form of values, for what serde calls it.
+fn form(expected: &str) -> String {
+    let word = match expected {
+        "a string" | "a borrowed string" => A_TEXT,
+        "a sequence" => A_LIST,
+        "a map" => A_MAPPING,
+        "a boolean" => "true or false",
+        "u8" => "a whole number from 0 to 255",
+        "u16" | "u32" | "u64" | "i32" | "i64" | "usize" => A_NUMBER,
+        other if other.starts_with("struct ") => A_MAPPING,
+        other => other,
+    };
+    word.to_owned()
+}
+
 impl YamlError {
+    /// Names the key whose value has another form than the key takes.
+    fn of_key(mut self, name: &str) -> Self {
+        if std::mem::take(&mut self.is_of_form) {
+            self.what = format!("`{}`: {}", clip(name), self.what);
+        }
+        self
+    }
+
     fn unknown(kind: &str, name: &str, expected: &[&str]) -> Self {
         let fix = match nearest(name, expected.iter().copied()) {
-            Some(near) => format!("Did you mean `{near}`?"),
-            None => String::new(),
+            Some(near) => meant(name, near),
+            None if kind == "value" => format!("Write one of: {}.", expected.join(", ")).into(),
+            None => "Remove it, or write one of the known keys.".into(),
         };
         let what = format!("unknown {kind} `{}`; known: {}", clip(name), expected.join(", "));
-        Self { at: Mark::default(), what, fix, code: "" }
+        Self { at: Mark::default(), what, fix, code: "", is_of_form: false }
     }
 }
 
@@ -509,7 +602,7 @@ impl<'de> Deserializer<'de> for &YamlNode {
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        words: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, YamlError> {
         match &self.kind {
@@ -520,7 +613,11 @@ impl<'de> Deserializer<'de> for &YamlNode {
                 }
                 _ => Err(de::Error::custom("expected a mapping with exactly one key")),
             },
-            _ => Err(de::Error::custom("expected a word, or a mapping with one key")),
+            _ => Err(YamlError {
+                fix: format!("Write one of: {}.", words.join(", ")).into(),
+                is_of_form: true,
+                ..YamlError::custom(format!("expected one of {}", words.join(", ")))
+            }),
         }
         .map_err(|e| e.placed(self.at))
     }
@@ -546,7 +643,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
 
 struct MapMembers<'a> {
     rest: std::slice::Iter<'a, (String, Mark, YamlNode)>,
-    value: Option<&'a YamlNode>,
+    value: Option<(&'a str, &'a YamlNode)>,
 }
 
 impl<'de> MapAccess<'de> for MapMembers<'_> {
@@ -557,13 +654,13 @@ impl<'de> MapAccess<'de> for MapMembers<'_> {
         seed: K,
     ) -> Result<Option<K::Value>, YamlError> {
         let Some((name, at, value)) = self.rest.next() else { return Ok(None) };
-        self.value = Some(value);
+        self.value = Some((name, value));
         seed.deserialize(NodeKey { name, at: *at }).map(Some).map_err(|e| e.placed(*at))
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, YamlError> {
         match self.value.take() {
-            Some(node) => seed.deserialize(node),
+            Some((name, node)) => seed.deserialize(node).map_err(|error| error.of_key(name)),
             None => Err(de::Error::custom("a key without a value")),
         }
     }

@@ -25,7 +25,9 @@ pub struct Prospects<'p, 'f> {
     pub(super) now: Time,
     pub(super) chain: Vec<Arc<Known>>,
     /// Context keys that count as unknown although the facts tell them.
-    open: Keys,
+    pub(super) open: Keys,
+    /// Facts that the operation alone tells count as known: its collection, and the history that it cannot have.
+    pub(super) is_precise: bool,
 }
 
 impl<'p, 'f> Prospects<'p, 'f> {
@@ -35,13 +37,15 @@ impl<'p, 'f> Prospects<'p, 'f> {
     pub fn new(plan: &'p Plan, facts: &'f Facts<'f>, now: Time) -> Self {
         let chain = if facts.chain.len() > MAX_CHAIN { &[] } else { facts.chain };
         let chain = chain.iter().map(|principal| plan.principal(principal)).collect();
-        Self { plan, facts, now, chain, open: Keys::default() }
+        Self { plan, facts, now, chain, open: Keys::default(), is_precise: false }
     }
 
-    /// Prepares to judge every operation for one chain in any task, at any time, with any proof.
+    /// Prepares to judge every operation for one chain in any task, at any time, with any proof. A condition on the resource's
+    /// collection counts as one that may hold: whoever writes it means to take some operations from everybody.
     pub(crate) fn anyhow(plan: &'p Plan, facts: &'f Facts<'f>) -> Self {
         let mut open = Keys::default();
-        Key::ALL.into_iter().for_each(|key| open.insert(key));
+        let told = Key::ALL.into_iter().filter(|key| key.is_known_before_request());
+        told.for_each(|key| open.insert(key));
         Self { open, ..Self::new(plan, facts, Time(0)) }
     }
 
@@ -89,7 +93,7 @@ impl<'p, 'f> Prospects<'p, 'f> {
     }
 
     /// Whether `mode` would let a denial through.
-    fn softens(&self, place: CallPlace<'_>, reason: ReasonCode) -> bool {
+    pub(super) fn softens(&self, place: CallPlace<'_>, reason: ReasonCode) -> bool {
         let chain = if self.chain.is_empty() { &[] } else { self.facts.chain };
         let has_task = self.facts.task.and_then(TaskView::real).is_some();
         let refused = RefusedCall { chain, has_task, place, reason, understood: true };
@@ -125,13 +129,23 @@ impl<'p, 'f> Prospects<'p, 'f> {
         hopeless
     }
 
-    /// Context keys that count as unknown although they are known before a request.
-    fn open_keys(&self, operation: &Operation) -> Keys {
-        let mut open = self.open;
+    /// Context keys with a value that is not known.
+    fn unsaid_keys(&self, operation: &Operation, prepared: &Prepared) -> Keys {
+        let memory = &prepared.memory;
+        // What an operation can never have is empty, as in `ContextFacts::before_request`.
+        let is_never = |key: Key| match key {
+            Key::Destination | Key::UnclearedLabels => operation.destination.is_none(),
+            Key::Sequences => memory.named.is_empty(),
+            Key::Budgets => memory.budgets.is_empty(),
+            _ => false,
+        };
+        let mut unsaid = self.open;
+        let before = Key::ALL.into_iter().filter(|key| !key.is_known_before_request());
+        before.filter(|key| !self.is_precise || !is_never(*key)).for_each(|key| unsaid.insert(key));
         if self.plan.may_raise(operation) {
-            open.insert(Key::Tier);
+            unsaid.insert(Key::Tier);
         }
-        open
+        unsaid
     }
 
     /// Results of all rules of an operation, before its arguments are known. `None`: the facts have no form that policies can
@@ -143,16 +157,17 @@ impl<'p, 'f> Prospects<'p, 'f> {
             tier: i64::from(operation.tier as u8),
             ..ContextFacts::before_request(caller_facts(facts, chain, self.now))
         };
-        let open = self.open_keys(operation);
-        let context = words.context(said(prepared.slice.keys, open), &known);
+        let unsaid = self.unsaid_keys(operation, prepared);
+        let context = words.context(said(prepared.slice.keys, unsaid), &known);
         let collection = operation.resource.as_ref().map(|rule| rule.collection.as_str());
         let aim = words.aim(&operation.system, collection);
         let system = words.system(&operation.system);
         let context = context.ok()?;
         let entities =
             evaluate::store(prepared.slice.store, &prepared.base, chain, &system).ok()?;
-        let prospect =
-            Prospect::new(words, &prepared.base, chain, &aim, &context, &entities).with_open(open);
+        let prospect = Prospect::new(words, &prepared.base, chain, &aim, &context, &entities)
+            .with_unsaid(unsaid)
+            .with_precision(self.is_precise);
         let mut weighed = Weighed::new(chain.len());
         for (index, rule) in prepared.slice.policies() {
             weighed.count(plan.policies.get(index)?, rule.effect, |position| {

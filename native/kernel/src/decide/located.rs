@@ -2,17 +2,17 @@
 
 use smallvec::SmallVec;
 
-use super::RequestRefusal;
 use super::granted::GrantCover;
 use super::resolve::Resolved;
-use crate::decision::{Facts, ReasonCode, Request, Time};
+use super::{RequestRefusal, TierFacts, rules};
+use crate::decision::{DecidingRule, Facts, ReasonCode, Request, RuleKind, Time};
 use crate::evaluate::TaskFacts;
 use crate::history::Holder;
 use crate::mcp::{self, ServerTask, Traffic};
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
 use crate::schema::{GIVE, OWN_SYSTEM, START};
-use crate::task::{self, Acts, Dimension, Miss, SubjectProof, Task, TaskStatus, TaskView};
+use crate::task::{self, Acts, Dimension, Miss, SubjectProof, TaskStatus, TaskView};
 
 /// Refuses a task in which nothing may be done now, or not by the caller.
 ///
@@ -207,16 +207,30 @@ pub(super) fn recalled(
 #[derive(Debug, Default)]
 pub(super) struct TaskBounds<'a> {
     /// Why the request is beyond it.
-    pub(super) refused: Option<(ReasonCode, String)>,
+    pub(super) refused: Option<BoundRefusal>,
     /// Entries that it counts on.
     counted: SmallVec<[(&'a str, u32); 4]>,
 }
 
+/// Refusal by a bound of the task or of its history.
+#[derive(Debug)]
+pub(super) struct BoundRefusal {
+    pub(super) reason: ReasonCode,
+    pub(super) message: String,
+    pub(super) rules: Vec<DecidingRule>,
+}
+
+impl BoundRefusal {
+    pub(super) fn new(reason: ReasonCode, message: String, rule: DecidingRule) -> Self {
+        Self { reason, message, rules: vec![rule] }
+    }
+}
+
 impl TaskBounds<'_> {
     /// Refuses the request, unless a weightier reason does so already.
-    pub(super) fn refuse(&mut self, reason: ReasonCode, what: String) {
-        if self.refused.as_ref().is_none_or(|(known, _)| reason < *known) {
-            self.refused = Some((reason, what));
+    pub(super) fn refuse(&mut self, refusal: BoundRefusal) {
+        if self.refused.as_ref().is_none_or(|known| refusal.reason < known.reason) {
+            self.refused = Some(refusal);
         }
     }
 
@@ -231,7 +245,7 @@ pub(super) fn bounds<'a>(
     plan: &Plan,
     facts: &Facts<'a>,
     operation: &Operation,
-    tier: Tier,
+    tier: TierFacts<'_>,
     resolved: &Resolved<'_>,
     grant: GrantCover<'_>,
 ) -> TaskBounds<'a> {
@@ -248,28 +262,38 @@ pub(super) fn bounds<'a>(
         labels: &resolved.labels,
         arguments: resolved.arguments.json(),
     };
-    let mut refusals: SmallVec<[(ReasonCode, String); 2]> = SmallVec::new();
-    let mut refuse = |reason: ReasonCode, task: &Task, what: String| {
-        let whose = if task.id == view.task.id { "the task" } else { "a task above it" };
-        refusals.push((reason, format!("{what}: beyond what {whose} allows")));
-    };
     for task in view.path() {
-        if tier > task.tier_cap {
-            refuse(ReasonCode::OutOfScope, task, Dimension::TierCap.to_string());
+        let whose = if task.id == view.task.id { "the task" } else { "a task above it" };
+        let beyond = |what: String| format!("{what}: beyond what {whose} allows");
+        if tier.tier > task.tier_cap {
+            let origin = rules::tier_origin(plan, operation, tier);
+            let cap = rules::tier_cap(plan, task);
+            let what = format!(
+                "{}: tier {} of {} is above {} of {}",
+                Dimension::TierCap,
+                tier.tier.as_str(),
+                origin.subject(),
+                task.tier_cap.as_str(),
+                cap.subject()
+            );
+            let mut refusal = BoundRefusal::new(ReasonCode::OutOfScope, beyond(what), cap);
+            refusal.rules.push(origin);
+            bounds.refuse(refusal);
         }
+        let refuse = |reason, kind, dimension: Dimension<'_>| {
+            let rule = rules::scope(plan, kind, task, &operation.id);
+            BoundRefusal::new(reason, beyond(dimension.to_string()), rule)
+        };
         match task::fit(task, &acts, charged) {
             Ok(None) => {}
             Ok(Some(entry)) => bounds.counted.push((&task.id, entry)),
             Err(Miss::Beyond(dimension)) => {
-                refuse(ReasonCode::OutOfScope, task, dimension.to_string());
+                bounds.refuse(refuse(ReasonCode::OutOfScope, RuleKind::Scope, dimension));
             }
             Err(Miss::Exhausted) => {
-                refuse(ReasonCode::UsesExhausted, task, Dimension::Uses.to_string());
+                bounds.refuse(refuse(ReasonCode::UsesExhausted, RuleKind::Uses, Dimension::Uses));
             }
         }
-    }
-    for (reason, what) in refusals {
-        bounds.refuse(reason, what);
     }
     bounds
 }

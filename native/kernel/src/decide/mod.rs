@@ -6,7 +6,9 @@
 mod could;
 mod granted;
 mod located;
+mod outlook;
 mod resolve;
+mod rules;
 mod split;
 mod verdict;
 
@@ -17,6 +19,7 @@ use authz_base::principal::MAX_CHAIN;
 use crate::decision::{
     Decision, Facts, Given, Outcome, Principal, ProofMethod, ReasonCode, Request, Time, Verdict,
 };
+use crate::destinations::ClassifiedDestination;
 use crate::evaluate::{CallerFacts, ContextFacts, Judge, Known, StoreFacts, Unready};
 use crate::history::{Carried, HistoryChanges, Holder, MAX_ENTRIES, Run, SessionHistory, Spends};
 use crate::json;
@@ -30,9 +33,19 @@ use crate::task::SubjectProof;
 pub use could::Prospects;
 pub(crate) use could::Weighed;
 use granted::GrantCover;
+use located::BoundRefusal;
+pub use outlook::{Outlook, OutlookCondition};
 use resolve::Resolved;
 use split::Chosen;
-use verdict::Tally;
+use verdict::{StatedRules, Tally};
+
+/// The effective tier of a call, and the facts that may have raised it.
+#[derive(Clone, Copy, Debug)]
+struct TierFacts<'a> {
+    tier: Tier,
+    destinations: &'a [ClassifiedDestination<'a>],
+    carried: Carried<'a>,
+}
 
 /// Age of a credential that does not say when it was issued: as old as can be, without overflow in policies.
 const AGELESS: i64 = 1 << 53;
@@ -78,6 +91,7 @@ fn run(
         kinds: Vec::new(),
         policies: Vec::new(),
         places: Vec::new(),
+        rules: Vec::new(),
         controls: Vec::new(),
         obligations: Vec::new(),
         operation: String::new(),
@@ -111,6 +125,7 @@ fn run(
         let read = decision.arguments_digest.is_some();
         decision.understood = understood && (read || is_readable(request));
         decision.is_judged = false;
+        decision.rules = vec![rules::of_refusal(plan, facts, request, reason)];
     }
     decision.server_call =
         request.server_task == ServerTask::Begins && decision.outcome == Outcome::Permit;
@@ -401,7 +416,8 @@ fn judge(
         requirements.hopeless.push(UNPROVED_SUBJECT);
     }
     decision.redeems = grant.map(|(index, _)| index);
-    let mut bounds = located::bounds(plan, facts, operation, tier, resolved, grant);
+    let tier_facts = TierFacts { tier, destinations: &resolved.destinations, carried };
+    let mut bounds = located::bounds(plan, facts, operation, tier_facts, resolved, grant);
     decision.sequences = completed.iter().map(|name| (*name).to_owned()).collect();
     decision.budgets = spends.exceeded.iter().map(|name| (*name).to_owned()).collect();
     let memory = &prepared.memory;
@@ -415,8 +431,9 @@ fn judge(
         let advances = sequences.passage(&memory.named, subject, view, now);
         // What a credential was issued for was counted by the permit that it was issued of.
         let is_redeemed = decision.redeems.is_some();
-        if let Some((reason, what)) = spends.refused.filter(|_| !is_redeemed) {
-            bounds.refuse(reason, what);
+        if let Some(refused) = spends.refused.filter(|_| !is_redeemed) {
+            let rule = rules::budget(plan, refused.budget);
+            bounds.refuse(BoundRefusal::new(refused.reason, refused.message, rule));
         }
         let spends = if is_redeemed { Vec::new() } else { spends.spends };
         match (passage, advances) {
@@ -432,7 +449,7 @@ fn judge(
                 let all = (carried, remembered.as_slice());
                 let written = memory.write(&mut passage, operation, acts, all, seen, chain);
                 if let Err((reason, what)) = written {
-                    bounds.refuse(reason, what);
+                    bounds.refuse(BoundRefusal::new(reason, what, rules::check("history")));
                 }
                 let holders = [Holder::Session, Holder::Agent, Holder::Subject, Holder::Pair];
                 let is_full = |holder: &Holder| {
@@ -444,22 +461,27 @@ fn judge(
                 };
                 if let Some(holder) = holders.into_iter().find(is_full) {
                     let what = format!("the {} keeps as much as it may", holder.as_str());
-                    bounds.refuse(ReasonCode::WindowFull, what);
+                    let rule = rules::check("history");
+                    bounds.refuse(BoundRefusal::new(ReasonCode::WindowFull, what, rule));
                 }
                 decision.passage = passage;
             }
-            (Err((reason, what)), _) => bounds.refuse(reason, what),
+            (Err((reason, what)), _) => {
+                bounds.refuse(BoundRefusal::new(reason, what, rules::check("history")));
+            }
             (Ok(_), Err((rule, holder))) => {
                 let whose = holder.as_str();
                 let what = format!("the {whose} keeps as much of the sequence `{rule}` as it may");
-                bounds.refuse(ReasonCode::WindowFull, what);
+                let rule = rules::sequence(plan, rule);
+                bounds.refuse(BoundRefusal::new(ReasonCode::WindowFull, what, rule));
             }
         }
         let advances = sequences.denial(&memory.named, subject, view, now);
         let run = run.and_then(|run| run.denied(&operation.id, decision.arguments_digest));
         decision.denial = HistoryChanges { advances, run, ..HistoryChanges::NONE };
     }
-    tally.settle(plan, operation, &requirements, &bounds, request.supported_obligations, decision);
+    let stated = StatedRules { plan, operation, tier: tier_facts };
+    tally.settle(stated, &requirements, &bounds, request.supported_obligations, decision);
     if decision.outcome == Outcome::Permit && decision.redeems.is_none() {
         decision.charges = bounds.charges();
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::Unmet;
 use super::located::TaskBounds;
-use crate::decision::{Decision, Judged, Outcome, PolicyEffect, ReasonCode, Verdict};
+use super::{TierFacts, Unmet, rules};
+use crate::decision::{DecidingRule, Decision, Judged, Outcome, PolicyEffect, ReasonCode, Verdict};
 use crate::evaluate::Known;
 use crate::model::{Location, Operation};
 use crate::plan::Plan;
@@ -69,8 +69,7 @@ impl<'a> Tally<'a> {
     /// Writes the answer.
     pub(super) fn settle(
         self,
-        plan: &Plan,
-        operation: &Operation,
+        stated: StatedRules<'_>,
         unmet: &Unmet,
         bounds: &TaskBounds<'_>,
         supported: &[&str],
@@ -84,7 +83,7 @@ impl<'a> Tally<'a> {
         if !self.forbids.is_empty() {
             denials.push(ReasonCode::Forbidden);
         }
-        denials.extend(bounds.refused.as_ref().map(|(reason, _)| *reason));
+        denials.extend(bounds.refused.as_ref().map(|refused| refused.reason));
         for (index, permitted) in self.permitted.iter().enumerate() {
             if !permitted {
                 let caller = index == caller;
@@ -107,11 +106,17 @@ impl<'a> Tally<'a> {
             if matches!(reason, ReasonCode::NotPermitted | ReasonCode::ChainNotPermitted) {
                 decision.without_permit = self.without_permit().map(Known::name).collect();
             }
-            decision.message = match &bounds.refused {
-                Some((of_task, why)) if *of_task == reason => why.clone(),
-                _ => self.why(reason, unmet),
-            };
-            return answer(plan, operation, Outcome::Deny, reason, &determining, decision);
+            match &bounds.refused {
+                Some(refused) if refused.reason == reason => {
+                    decision.message.clone_from(&refused.message);
+                    decision.rules.clone_from(&refused.rules);
+                }
+                _ => {
+                    decision.message = self.why(reason, unmet);
+                    decision.rules = stated.of_denial(reason);
+                }
+            }
+            return answer(stated, Outcome::Deny, reason, &determining, decision);
         }
         let obligations: BTreeSet<&str> = self
             .permits
@@ -124,25 +129,22 @@ impl<'a> Tally<'a> {
             decision.message = format!("the enforcer cannot carry out the obligation `{missing}`");
             let bound = |placed: &&&Placed| placed.policy.obligations.iter().any(|o| o == missing);
             let determining: Vec<&Placed> = self.permits.iter().filter(bound).copied().collect();
-            return answer(
-                plan,
-                operation,
-                Outcome::Deny,
-                ReasonCode::EnforcerRefused,
-                &determining,
-                decision,
-            );
+            let reason = ReasonCode::EnforcerRefused;
+            return answer(stated, Outcome::Deny, reason, &determining, decision);
         }
         let lifted = self.stepups.iter().filter_map(|placed| placed.policy.stepup.as_deref());
         let kinds: BTreeSet<&str> = lifted.chain(unmet.kinds.iter().copied()).collect();
         if let Some(reason) = kinds.iter().map(|kind| reason_of(kind)).min() {
             decision.message = format!("step-up needed: {}", join(kinds.iter().copied()));
             decision.kinds = kinds.into_iter().map(str::to_owned).collect();
-            return answer(plan, operation, Outcome::StepUp, reason, &self.stepups, decision);
+            if !unmet.kinds.is_empty() {
+                decision.rules = stated.of_tier();
+            }
+            return answer(stated, Outcome::StepUp, reason, &self.stepups, decision);
         }
         decision.obligations = obligations.into_iter().map(str::to_owned).collect();
         "a permit fired for every principal, and no forbid".clone_into(&mut decision.message);
-        answer(plan, operation, Outcome::Permit, ReasonCode::Permitted, &self.permits, decision);
+        answer(stated, Outcome::Permit, ReasonCode::Permitted, &self.permits, decision);
     }
 
     /// Principals without a permit that fired.
@@ -183,9 +185,36 @@ impl<'a> Tally<'a> {
     }
 }
 
+/// Rules beside policies that may determine the outcome.
+#[derive(Clone, Copy)]
+pub(super) struct StatedRules<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) operation: &'a Operation,
+    pub(super) tier: TierFacts<'a>,
+}
+
+impl StatedRules<'_> {
+    /// The requirements of the tier, and what gave the call its tier.
+    fn of_tier(self) -> Vec<DecidingRule> {
+        vec![
+            rules::tier_requirement(self.plan, self.tier.tier),
+            rules::tier_origin(self.plan, self.operation, self.tier),
+        ]
+    }
+
+    fn of_denial(self, reason: ReasonCode) -> Vec<DecidingRule> {
+        match reason {
+            ReasonCode::TierRequirement => self.of_tier(),
+            ReasonCode::NotPermitted | ReasonCode::ChainNotPermitted => {
+                vec![rules::default_deny(self.plan, self.operation)]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
 fn answer(
-    plan: &Plan,
-    operation: &Operation,
+    StatedRules { plan, operation, .. }: StatedRules<'_>,
     outcome: Outcome,
     reason: ReasonCode,
     determining: &[&Placed],
@@ -208,7 +237,7 @@ fn answer(
     }
 }
 
-fn reason_of(kind: &str) -> ReasonCode {
+pub(super) fn reason_of(kind: &str) -> ReasonCode {
     match kind {
         "confirm" => ReasonCode::ConfirmRequired,
         "approve" | "two_person" => ReasonCode::ApprovalRequired,

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use cedar_policy_core::ast::{
-    Context, EntityUID, EntityUIDEntry, Expr, ExprKind, Literal, PartialValue, Request, SlotEnv,
-    UnaryOp, Unknown, Value, ValueKind, Var,
+    BinaryOp, Context, EntityUID, EntityUIDEntry, Expr, ExprKind, Literal, PartialValue, Request,
+    SlotEnv, UnaryOp, Unknown, Value, ValueKind, Var,
 };
 use cedar_policy_core::entities::Entities;
 use cedar_policy_core::evaluator::Evaluator;
@@ -58,8 +58,10 @@ pub(crate) struct Prospect<'a> {
     chain: &'a [Arc<Known>],
     aim: &'a Aim,
     evaluators: SmallVec<[Evaluator<'a>; 4]>,
-    /// Context keys that count as unknown, although they are known before a request is made.
-    open: Keys,
+    /// Context keys with a value that is not known.
+    unsaid: Keys,
+    /// The collection of the resource counts as known, where a condition tests it.
+    is_precise: bool,
 }
 
 impl<'a> Prospect<'a> {
@@ -93,12 +95,17 @@ impl<'a> Prospect<'a> {
                 Evaluator::new(request, entities, Extensions::all_available())
             })
             .collect();
-        Self { words, chain, aim, evaluators, open: Keys::default() }
+        Self { words, chain, aim, evaluators, unsaid: Keys::default(), is_precise: false }
     }
 
-    /// Takes these context keys for unknown, too. For example, the tier where something may raise it.
-    pub(crate) fn with_open(self, open: Keys) -> Self {
-        Self { open, ..self }
+    /// Takes these context keys for unknown.
+    pub(crate) fn with_unsaid(self, unsaid: Keys) -> Self {
+        Self { unsaid, ..self }
+    }
+
+    /// Takes for known what a condition asks of the resource's collection and system.
+    pub(crate) fn with_precision(self, is_precise: bool) -> Self {
+        Self { is_precise, ..self }
     }
 
     /// Judges a rule for the principal at `index`.
@@ -146,13 +153,31 @@ impl<'a> Prospect<'a> {
         }
     }
 
+    /// The result of `resource in Collection::"…"` and of `resource in System::"…"`.
+    fn of_collection(&self, expr: &Expr) -> Option<Expr> {
+        let ExprKind::BinaryApp { op: BinaryOp::In, arg1, arg2 } = expr.expr_kind() else {
+            return None;
+        };
+        let ExprKind::Lit(Literal::EntityUID(uid)) = arg2.expr_kind() else { return None };
+        let types = &self.words.types;
+        let is_group = [&types.collection, &types.system].contains(&uid.entity_type());
+        let is_resource = matches!(arg1.expr_kind(), ExprKind::Var(Var::Resource));
+        let is_within =
+            Some(uid.as_ref()) == self.aim.collection.as_ref() || **uid == *self.aim.system.uid;
+        (is_resource && is_group).then(|| Expr::val(is_within))
+    }
+
     fn body(&self, rule: &Rule, body: &Expr, evaluator: &Evaluator<'_>) -> Could {
-        let is_unsaid = |key: &Key| is_unsaid(*key, self.open) && rule.keys.contains(*key);
-        let unsaid = Key::ALL.iter().any(is_unsaid);
+        let asks_collection = self.is_precise && self.aim.collection.is_some();
+        let unsaid =
+            Key::ALL.iter().any(|key| self.unsaid.contains(*key) && rule.keys.contains(*key));
         let slots = SlotEnv::new();
-        let value = if unsaid {
-            let mut unknown = |expr: &Expr| unknown(expr, self.open);
-            evaluator.partial_interpret(&super::syntax::bare(body, &mut unknown), &slots)
+        let value = if unsaid || asks_collection {
+            let mut replace = |expr: &Expr| {
+                let known = if asks_collection { self.of_collection(expr) } else { None };
+                known.or_else(|| unknown(expr, self.unsaid))
+            };
+            evaluator.partial_interpret(&super::syntax::bare(body, &mut replace), &slots)
         } else {
             evaluator.partial_interpret(body, &slots)
         };
@@ -175,16 +200,11 @@ impl<'a> Prospect<'a> {
     }
 }
 
-/// Whether the value of a context key is not known.
-const fn is_unsaid(key: Key, open: Keys) -> bool {
-    !key.is_known_before_request() || open.contains(key)
-}
-
 /// Keys of the context with a value that is known.
-pub(crate) fn said(keys: Keys, open: Keys) -> Keys {
+pub(crate) fn said(keys: Keys, unsaid: Keys) -> Keys {
     let mut said = Keys::default();
     for key in Key::ALL {
-        if keys.contains(key) && !is_unsaid(key, open) {
+        if keys.contains(key) && !unsaid.contains(key) {
             said.insert(key);
         }
     }
@@ -192,9 +212,9 @@ pub(crate) fn said(keys: Keys, open: Keys) -> Keys {
 }
 
 /// What stands for an expression that reads the context.
-fn unknown(expr: &Expr, open: Keys) -> Option<Expr> {
+fn unknown(expr: &Expr, unsaid: Keys) -> Option<Expr> {
     let is_context = |expr: &Expr| matches!(expr.expr_kind(), ExprKind::Var(Var::Context));
-    let is_unsaid = |name: &str| Key::parse(name).is_some_and(|key| is_unsaid(key, open));
+    let is_unsaid = |name: &str| Key::parse(name).is_some_and(|key| unsaid.contains(key));
     let stands = |name: &str| Expr::unknown(Unknown::new_untyped(name.to_owned()));
     match expr.expr_kind() {
         ExprKind::GetAttr { expr: of, attr } if is_context(of) => {

@@ -38,9 +38,17 @@ pub(crate) struct Spends<'a> {
     /// Budgets that it would exceed, by name.
     pub(crate) exceeded: Vec<&'a str>,
     /// Reason of a refusal that no policy can overrule.
-    pub(crate) refused: Option<(ReasonCode, String)>,
+    pub(crate) refused: Option<BudgetRefusal<'a>>,
     /// What a permit spends.
     pub(crate) spends: Vec<Spending>,
+}
+
+/// Refusal of an event by a budget.
+#[derive(Debug)]
+pub(crate) struct BudgetRefusal<'a> {
+    pub(crate) budget: &'a str,
+    pub(crate) reason: ReasonCode,
+    pub(crate) message: String,
 }
 
 impl Budgets {
@@ -97,14 +105,14 @@ impl Budgets {
                     all.exceeded.push(&budget.name);
                     if budget.denies {
                         let what = format!("the budget `{}` would be exceeded", budget.name);
-                        all.refuse(ReasonCode::BudgetExceeded, what);
+                        all.refuse(&budget.name, ReasonCode::BudgetExceeded, what);
                     }
                 }
                 // A permit by policy would spend nothing, so the request is refused.
                 Err(Short::Uncounted) => {
                     all.exceeded.push(&budget.name);
                     let what = format!("the budget `{}` counts no amount of the kind", budget.name);
-                    all.refuse(ReasonCode::BudgetExceeded, what);
+                    all.refuse(&budget.name, ReasonCode::BudgetExceeded, what);
                 }
                 Err(Short::Full) => {
                     let what = format!(
@@ -112,7 +120,7 @@ impl Budgets {
                         budget.scope.holder().as_str(),
                         budget.name
                     );
-                    all.refuse(ReasonCode::WindowFull, what);
+                    all.refuse(&budget.name, ReasonCode::WindowFull, what);
                 }
             }
         }
@@ -120,10 +128,10 @@ impl Budgets {
     }
 }
 
-impl Spends<'_> {
-    fn refuse(&mut self, reason: ReasonCode, what: String) {
-        if self.refused.as_ref().is_none_or(|(known, _)| reason < *known) {
-            self.refused = Some((reason, what));
+impl<'a> Spends<'a> {
+    fn refuse(&mut self, budget: &'a str, reason: ReasonCode, message: String) {
+        if self.refused.as_ref().is_none_or(|known| reason < known.reason) {
+            self.refused = Some(BudgetRefusal { budget, reason, message });
         }
     }
 }

@@ -406,7 +406,7 @@ impl<'a> Carried<'a> {
         Self { session: history.map(|view| view.session), resource, along }
     }
 
-    fn labels(self) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn labels(self) -> impl Iterator<Item = &'a str> {
         self.by_writer().chain(self.resource.iter().map(String::as_str))
     }
 

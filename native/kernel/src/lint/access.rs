@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use crate::decide::{Prospects, Weighed};
 use crate::decision::{CallerProof, Facts, PolicyEffect, Principal, ProofMethod};
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::evaluate::syntax::ActionScope;
 use crate::examples::{ExamplePrincipal, example_agents, example_subjects, versatile_subjects};
 use crate::model::{Location, Model, OnBehalf, Operation, Template, Tier};
 use crate::plan::Plan;
@@ -222,6 +223,10 @@ impl<'a> Access<'a> {
             let weighed = self.weigh(std::slice::from_ref(&agent.principal), id)?;
             if weighed.without_permit().next().is_none() {
                 is_agent_permitted = true;
+                // Whoever forbids a whole effect means to.
+                if weighed.certain_forbids().any(is_of_effect) {
+                    return None;
+                }
                 let certain = weighed.certain_forbids();
                 forbids.extend(certain.map(|placed| {
                     (placed.policy.id.clone(), placed.at.file.clone(), placed.at.line)
@@ -366,6 +371,14 @@ impl<'a> Access<'a> {
         let permits = self.plan.policies.iter().filter(|placed| is_permit(placed));
         let mut names = permits.flat_map(|placed| &placed.policy.reading.names);
         names.find(|name| name.kind == "Role").map_or("ROLE", |name| name.id.as_str())
+    }
+}
+
+/// Whether the scope of a policy names an effect.
+fn is_of_effect(placed: &Placed) -> bool {
+    match &placed.policy.reading.actions {
+        ActionScope::Of(ids) => ids.iter().any(|id| id.starts_with("effect:")),
+        ActionScope::Any => false,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::LintFacts;
-use crate::diagnostic::{Diagnostic, Diagnostics, unknown};
+use crate::diagnostic::{Advice, Diagnostic, Diagnostics, unknown};
 use crate::model::{AgentMemory, Location, Model, RoleMembers};
 use crate::plan::Plan;
 
@@ -17,7 +17,13 @@ pub(super) fn check(plan: &Plan, facts: &LintFacts, found: &mut Diagnostics) {
     }
 }
 
-fn warn(found: &mut Diagnostics, code: &'static str, at: &Location, what: String, fix: String) {
+fn warn(
+    found: &mut Diagnostics,
+    code: &'static str,
+    at: &Location,
+    what: String,
+    fix: impl Into<Advice>,
+) {
     found.push(Diagnostic::warning(at, what, fix).with_code(code));
 }
 
@@ -124,9 +130,8 @@ fn unknown_issuers(model: &Model, issuers: &BTreeSet<String>, found: &mut Diagno
             let declared = issuers.iter().map(|issuer| (issuer.as_str(), None));
             let (what, fix) = unknown("issuer", &member.issuer, declared);
             let what = format!("{what}: nobody gets the role `{role}` here");
-            let fix =
-                format!("{fix} Issuers are declared under `trust.issuers` of the configuration.");
-            warn(found, "unknown-issuer", &member.at, what, fix.trim_start().to_owned());
+            let fix = fix.and("Issuers are declared under `trust.issuers` of the configuration.");
+            warn(found, "unknown-issuer", &member.at, what, fix);
         }
     }
 }

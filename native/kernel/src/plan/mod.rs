@@ -5,6 +5,7 @@
 mod catalog;
 mod compile;
 mod labels;
+mod schema_text;
 mod slices;
 
 use std::borrow::Cow;

@@ -106,7 +106,7 @@ fn check_all(
         named(placed, name, catalog, names, bundle, diagnostics);
         reached(placed, name, &covered, catalog, model, diagnostics);
     }
-    keys(placed, diagnostics);
+    keys(placed, catalog, diagnostics);
     for input in &reading.inputs {
         let exists = match &covered {
             Covered::All => catalog.arguments.contains(input.name.as_str()),
@@ -497,7 +497,7 @@ fn places<'a>(kind: &str, model: &'a Model) -> HashMap<&'a str, &'a Location> {
     }
 }
 
-fn keys(placed: &Placed, diagnostics: &mut Diagnostics) {
+fn keys(placed: &Placed, catalog: &Catalog<'_>, diagnostics: &mut Diagnostics) {
     let reading = &placed.policy.reading;
     if let Some(offset) = reading.whole_context {
         diagnostics.error(
@@ -517,7 +517,14 @@ fn keys(placed: &Placed, diagnostics: &mut Diagnostics) {
             None => {
                 let now =
                     Key::ALL.iter().filter(|key| !key.is_later()).map(|key| (key.as_str(), None));
-                let (what, fix) = unknown("context key", &read.name, now);
+                let (what, mut fix) = unknown("context key", &read.name, now);
+                if catalog.arguments.contains(read.name.as_str()) {
+                    fix = format!(
+                        "Arguments are below `input`: write `context.input.{}`.",
+                        read.name
+                    )
+                    .into();
+                }
                 diagnostics.error(&placed.place(read.offset), what, fix);
             }
         }
@@ -532,8 +539,9 @@ fn stepup(placed: &Placed, names: &SchemaNames, diagnostics: &mut Diagnostics) {
         let declared = names.members("Kind").into_iter().flatten();
         let (what, mut fix) =
             unknown("step-up kind", kind, declared.map(|kind| (kind.as_str(), None)));
-        if fix.is_empty() {
-            fix = format!("Known are {}, approve:ROLE and reauth:ACR.", BUILT_IN_KINDS.join(", "));
+        if !fix.is_guess() {
+            fix = format!("Known are {}, approve:ROLE and reauth:ACR.", BUILT_IN_KINDS.join(", "))
+                .into();
         }
         diagnostics.error(&at, what, fix);
     } else if !placed.policy.reading.lifted_by.contains(kind) {

@@ -234,6 +234,7 @@ pub(crate) fn decision_of(outcome: Outcome, reason: ReasonCode) -> Decision {
         kinds: Vec::new(),
         policies: Vec::new(),
         places: Vec::new(),
+        rules: Vec::new(),
         without_permit: Vec::new(),
         controls: Vec::new(),
         obligations: Vec::new(),

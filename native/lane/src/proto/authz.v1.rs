@@ -824,6 +824,26 @@ pub struct Detail {
     /// Class of the worst destination.
     #[prost(string, tag = "7")]
     pub destination_class: ::prost::alloc::string::String,
+    /// Rules that determined a denial or a step-up: policies, and rules that are not Cedar. Empty for a permit.
+    #[prost(message, repeated, tag = "8")]
+    pub rules: ::prost::alloc::vec::Vec<DecidingRule>,
+}
+/// A rule of the bundle, or a check of Authz, that determined an outcome.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DecidingRule {
+    /// `policy`, `default_deny`, `tier_requirement`, `tier`, `tier_cap`, `scope`, `uses`, `budget`, `sequence`, `tasks`, `catalog`,
+    /// `input`, `mode` or `check`.
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    /// Name within its kind, for example the `@id` of a policy or the name of a template.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// File in the bundle; empty for a default and for a check of Authz.
+    #[prost(string, tag = "3")]
+    pub file: ::prost::alloc::string::String,
+    /// Line, from 1; 0 where there is no file.
+    #[prost(uint32, tag = "4")]
+    pub line: u32,
 }
 /// One policy judged for one principal.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

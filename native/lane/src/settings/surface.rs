@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 
-/// Kind of call that the engine answers. Each listener answers some of them.
+/// Call that the engine answers, whichever listener it came by.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum Surface {
