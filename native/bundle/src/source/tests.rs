@@ -72,7 +72,7 @@ fn each_fault_of_a_key_has_its_message() {
         ("labels: {a: {}}", "x.yaml:1:13: `kind` is missing. Add it."),
         (
             "labels: [a]",
-            "x.yaml:1:9: expected a mapping, found a list. `authz schema` gives the form of every file.",
+            "x.yaml:1:9: `labels`: expected a mapping, found a list. Write `{name: value}`, or one `name: value` a line, indented below the key.",
         ),
         (
             "labels: {a: {kind: trust}, a: {kind: trust}}",
@@ -99,15 +99,15 @@ fn each_fault_of_a_key_has_its_message() {
         ("exceptions: {}", "x.yaml:1:13: `exceptions` is not in this version. Remove it."),
         (
             "recipient_lists: {a: {}, b: {file: data/b.csv, url: https://b.example}, c: {file: data/c.csv}}",
-            "x.yaml:1:15: the recipient list `a` comes from nowhere. Add `file: data/<name>.csv`, or `url: https://…`.\nx.yaml:1:49: the recipient list `b` comes from two places. Remove `file` or `url`.\nx.yaml:1:79: the bundle has no file `data/c.csv` under data/. Add it.",
+            "x.yaml:1:19: the recipient list `a` comes from nowhere. Add `file: data/<name>.csv`, or `url: https://…`.\nx.yaml:1:53: the recipient list `b` comes from two places. Remove `file` or `url`.\nx.yaml:1:83: the bundle has no file `data/c.csv` under data/. Add it.",
         ),
         (
             "recipient_lists: {a: {url: https://a.example}, b: {url: http://b.example/x, max_age: 1h}, c: {url: 'https://me:pw@c.example', max_age: 1h}}",
-            "x.yaml:1:24: the recipient list `a` would never be too old. Say how long what was fetched last may count: `max_age: 24h`.\nx.yaml:1:53: what the recipient list `b` has as `url` is no https URL. Write `https://host/path`, without a user or a fragment.\nx.yaml:1:96: what the recipient list `c` has as `url` is no https URL. Write `https://host/path`, without a user or a fragment.",
+            "x.yaml:1:28: the recipient list `a` would never be too old. Say how long what was fetched last may count: `max_age: 24h`.\nx.yaml:1:57: what the recipient list `b` has as `url` is no https URL. Write `https://host/path`, without a user or a fragment.\nx.yaml:1:100: what the recipient list `c` has as `url` is no https URL. Write `https://host/path`, without a user or a fragment.",
         ),
         (
             "recipient_lists: {a: {file: base.yaml, column: '', max_age: soon}}",
-            "x.yaml:1:25: the bundle has no file `base.yaml` under data/. Add it.\nx.yaml:1:44: `` is no name of a column. Write 1 to 256 bytes.\nx.yaml:1:57: `soon` is no duration. Write 30s, 15m, 24h or 7d.",
+            "x.yaml:1:29: the bundle has no file `base.yaml` under data/. Add it.\nx.yaml:1:48: `` is no name of a column. Write 1 to 256 bytes.\nx.yaml:1:61: `soon` is no duration. Write 30s, 15m, 24h or 7d.",
         ),
         (
             "destinations: {a: {recipient_list: customers, clearance: []}}",
@@ -299,7 +299,7 @@ fn each_fault_of_a_key_has_its_message() {
         ),
         (
             "a: &a [1]\nb: *a",
-            "x.yaml:1:1: unknown key `a`; known: agents, subjects, catalog, classify, accepted, resources, recipient_lists, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, routes, mode, bundle",
+            "x.yaml:1:1: unknown key `a`; known: agents, subjects, catalog, classify, accepted, resources, recipient_lists, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, routes, mode, bundle. Remove it, or write one of the known keys.",
         ),
         ("", "x.yaml: the file says nothing. Fill it, or remove it."),
     ] {
@@ -384,7 +384,7 @@ fn each_fault_of_a_file_has_its_message() {
         none
     );
     let cedar = read(&[("policies/a.cedar", "// ok\n  ${nope}")]).map(|_| ());
-    assert_eq!(Err("policies/a.cedar:2:3: unknown variable `nope`; declared: domain. Variables are set under `vars` in the configuration.".to_owned()), cedar);
+    assert_eq!(Err("policies/a.cedar:2:3: unknown variable `nope`; declared: domain. Write one of the declared names, or declare this one. Variables are set under `vars` in the configuration.".to_owned()), cedar);
 }
 
 #[test]

@@ -390,7 +390,7 @@ impl YamlError {
     fn unknown(kind: &str, name: &str, expected: &[&str]) -> Self {
         let fix = match nearest(name, expected.iter().copied()) {
             Some(near) => meant(name, near),
-            None if kind == "value" => format!("Write one of: {}.", expected.join(", ")).into(),
+            None if kind == "value" => "Write one of the known values.".into(),
             None => "Remove it, or write one of the known keys.".into(),
         };
         let what = format!("unknown {kind} `{}`; known: {}", clip(name), expected.join(", "));
@@ -614,7 +614,7 @@ impl<'de> Deserializer<'de> for &YamlNode {
                 _ => Err(de::Error::custom("expected a mapping with exactly one key")),
             },
             _ => Err(YamlError {
-                fix: format!("Write one of: {}.", words.join(", ")).into(),
+                fix: "Write one of these words.".into(),
                 is_of_form: true,
                 ..YamlError::custom(format!("expected one of {}", words.join(", ")))
             }),

@@ -161,7 +161,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     (
         "@id(\"a\") forbid(principal, action in Action::\"system:mail\", resource) when { context.input has amount };",
         &[
-            "1:78: unknown argument `amount`; declared: body, cc, to: no operation in the policy's scope has it, so the policy could never match",
+            "1:78: unknown argument `amount`; declared: body, cc, to: no operation in the policy's scope has it, so the policy could never match. Write one of the declared names, or declare this one.",
         ],
     ),
     (
@@ -430,11 +430,11 @@ const NEVER: &[(&str, &str)] = &[
     ),
     (
         "principal, action, resource) when { context.tier > 2 || principal has teem };",
-        "?: unknown attribute `teem`; declared: issuer, spiffe_id, sub, trust_domain: nothing in the policy's scope has it, so this could never match",
+        "?: unknown attribute `teem`; declared: issuer, spiffe_id, sub, trust_domain: nothing in the policy's scope has it, so this could never match. Write one of the declared names, or declare this one.",
     ),
     (
         "principal is User, action, resource) when { context.tier > 2 || principal has spiffe_id };",
-        "?: unknown attribute `spiffe_id`; declared: issuer, sub: nothing in the policy's scope has it, so this could never match",
+        "?: unknown attribute `spiffe_id`; declared: issuer, sub: nothing in the policy's scope has it, so this could never match. Write one of the declared names, or declare this one.",
     ),
     (
         "principal, action == Action::\"mail.status\", resource) when { context.tier > 2 || resource has labels };",

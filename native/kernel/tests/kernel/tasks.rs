@@ -1132,7 +1132,7 @@ fn each_fault_of_a_template_has_its_message() {
         ),
         (
             "{purpose: p, deadline: 1h, starters: [staff], scope: [{operation: crm.get}]}",
-            "templates.yaml:2:44: unknown role of agents `staff`; declared: desk (facts.yaml:3)",
+            "templates.yaml:2:44: unknown role of agents `staff`; declared: desk (facts.yaml:3). Write one of the declared names, or declare this one.",
         ),
         (
             "{purpose: p, deadline: 1h, params: {1c: String}, scope: [{operation: crm.get}]}",
@@ -1140,11 +1140,11 @@ fn each_fault_of_a_template_has_its_message() {
         ),
         (
             "{purpose: p, deadline: 1h, params: {c: Float}, scope: [{operation: crm.get}]}",
-            "templates.yaml:2:45: unknown value `Float`; known: String, Long, Bool",
+            "templates.yaml:2:45: unknown value `Float`; known: String, Long, Bool. Write one of the known values.",
         ),
         (
             "{purpose: p, deadline: 1h, labels: [pii], scope: [{operation: crm.get}]}",
-            "templates.yaml:2:33: unknown key `labels`; known: purpose, params, deadline, idle_timeout, max_depth, tier_cap, starters, scope, names",
+            "templates.yaml:2:33: unknown key `labels`; known: purpose, params, deadline, idle_timeout, max_depth, tier_cap, starters, scope, names. Remove it, or write one of the known keys.",
         ),
     ] {
         check(text, expected, about(text));
@@ -1251,7 +1251,7 @@ fn each_fault_of_a_template_has_its_message() {
         ),
         (
             "{operation: crm.refund, arguments: {/id: {like: x}}}",
-            "templates.yaml:2:104: unknown value `like`; known: one_of, range, prefix",
+            "templates.yaml:2:104: unknown value `like`; known: one_of, range, prefix. Write one of the known values.",
         ),
         (
             "{operation: mail.send, arguments: {/text: {prefix: ''}}}",
@@ -1288,7 +1288,7 @@ fn each_fault_of_a_template_has_its_message() {
         ),
         (
             "{name: a, implicit_tasks: {agents: [staff], template: look}}",
-            "bundle.yaml:1:37: unknown role of agents `staff`; declared: desk (facts.yaml:3), loner (templates.yaml:28), twin (templates.yaml:29)",
+            "bundle.yaml:1:37: unknown role of agents `staff`; declared: desk (facts.yaml:3), loner (templates.yaml:28), twin (templates.yaml:29). Write one of the declared names, or declare this one.",
         ),
         (
             "{name: a, implicit_tasks: {agents: [desk], template: look}}",
