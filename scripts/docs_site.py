@@ -45,7 +45,7 @@ SECTIONS: Final = (
     (
         "Reference",
         "reference",
-        ("policies.md", "bundle", "configuration", "cli.md", "reason-codes.md"),
+        ("glossary.md", "policies.md", "bundle", "configuration", "cli.md", "reason-codes.md"),
     ),
     ("Explanation", "explanation", ()),
     ("Contributing", "contributing", ("architecture.md",)),
