@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -322,3 +324,20 @@ def test_a_proof_key_needs_the_issuer_and_the_other_way_round(
 
     assert run("credential", "issue", "crm.get", *told, *given) == 1
     assert "--proof-key and --issuer belong together" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "position", "expected"), [("authz ca", "1", "can"), ("authz task ge", "2", "get")]
+)
+def test_a_shell_completes_verbs(words: str, position: str, expected: str) -> None:
+    """As the script asks that `authz --show-completion bash` prints."""
+    command = [sys.executable, "-c", "from authz.cli import main; main()"]
+    asked = {"_AUTHZ_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": position}
+    done = subprocess.run(
+        command, env={**os.environ, **asked}, capture_output=True, text=True, check=False
+    )
+    assert expected in done.stdout.split()
+    shown = subprocess.run(
+        [*command, "--show-completion", "bash"], capture_output=True, text=True, check=False
+    )
+    assert "_AUTHZ_COMPLETE=complete_bash" in shown.stdout

@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 
-/// Call that the engine answers, whichever listener it came by.
+/// Kind of call that the engine answers. Each listener answers some of them.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum Surface {
