@@ -27,7 +27,7 @@ pub struct Diagnostic {
     pub fix: String,
     /// The word that was probably meant, in place of a misspelt one at the diagnostic's place.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub replacement: Option<Replacement>,
+    pub replacement: Option<Box<Replacement>>,
     /// Name of the check, for the warnings of `authz check`; otherwise empty.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub code: &'static str,
@@ -46,7 +46,7 @@ pub struct Replacement {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Advice {
     text: String,
-    replacement: Option<Replacement>,
+    replacement: Option<Box<Replacement>>,
 }
 
 impl Advice {
@@ -315,7 +315,7 @@ pub fn unknown<'a>(
 pub fn meant(old: &str, new: &str) -> Advice {
     Advice {
         text: format!("Did you mean `{}`?", clip(new)),
-        replacement: Some(Replacement { old: old.to_owned(), new: new.to_owned() }),
+        replacement: Some(Box::new(Replacement { old: old.to_owned(), new: new.to_owned() })),
     }
 }
 
