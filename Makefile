@@ -56,6 +56,7 @@ HELM_VERSION := v3.19.0
 HELM := $(CACHE)/helm-$(HELM_VERSION)/helm
 # Bases of the container that are made of Debian's packages, since no registry of images is needed for a test.
 CONTAINER := $(CACHE)/container-1
+WHEEL_TOOLS := $(CACHE)/wheel-tools-1
 CYCLONEDX_VERSION := 7.5.0
 CYCLONEDX := $(CACHE)/cyclonedx-$(CYCLONEDX_VERSION)
 CARGO_CYCLONEDX_VERSION := 0.5.7
@@ -262,7 +263,7 @@ test-python: setup postgresql softhsm ## every Python test but those with foreig
 
 .PHONY: test-peers
 test-peers: setup test-tools ## tests with foreign peers: Prometheus, Helm, the container, MCP servers, an OAuth client, web frameworks, PostgreSQL 18, a browser; SPIRE where it was built
-	$(PYTEST) -n $(PROCESSES) $(SHARED) -m peers tests/integration
+	$(PYTEST) -n $(PROCESSES) $(SHARED) -m "peers and not wheel" tests/integration
 
 .PHONY: test-integration
 test-integration: setup test-tools ## only the tests that start servers and Envoy
@@ -448,22 +449,52 @@ MATURIN = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin build --quiet
 PROGRAMS = cargo build --quiet --locked --release --workspace
 INSTALL = $(PY) -m pip install --quiet --no-deps --target
 CLIENT_WHEEL = $(PY) -m pip wheel --quiet --no-deps --no-build-isolation ./client --wheel-dir
+# zig links against the glibc of 2018 (Debian 10, RHEL 8, Ubuntu 18.10), whichever this machine has. maturin looks for newer symbols and
+# for libraries that not every system has, and fails where it finds any.
+PORTABLE = CARGO_ZIGBUILD_PYTHON_PATH=$(WHEEL_TOOLS)/bin/python $(MATURIN) --zig --compatibility manylinux_2_28 --auditwheel check
+WHEELS = $(CARGO_TARGET_DIR)/test-wheel
+
+$(WHEEL_TOOLS)/done: scripts/wheel_tools.txt | $(STAMPS)/deps
+	rm -rf $(@D) && $(PY) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --no-deps --require-hashes --only-binary :all: -r scripts/wheel_tools.txt
+	@touch $@
 
 .PHONY: wheel
-wheel: setup ## build release wheels of server and client into dist/
-	rm -rf dist
+wheel: $(STAMPS)/deps $(WHEEL_TOOLS)/done ## build release wheels of server and client into dist/, for this processor and glibc 2.28 or newer
+	rm -f dist/*.whl
+	$(PORTABLE) --release --target $(HOST) --out dist
+	$(CLIENT_WHEEL) dist
+	$(WHEEL_TOOLS)/bin/auditwheel show dist/authz_runtime-*.whl
+
+# Apart from the others, so that `pip install dist/*.whl` finds none of a foreign processor.
+.PHONY: wheel-aarch64
+wheel-aarch64: $(STAMPS)/deps $(WHEEL_TOOLS)/done ## build the server's release wheel for 64-bit Arm into dist/aarch64/; nothing runs it here
+	@[ -d "$$(rustc --print target-libdir --target aarch64-unknown-linux-gnu)" ] \
+		|| { echo "make: needs Rust's target: rustup target add aarch64-unknown-linux-gnu" >&2; exit 1; }
+	rm -rf dist/aarch64
+	$(PORTABLE) --release --target aarch64-unknown-linux-gnu --out dist/aarch64
+	$(WHEEL_TOOLS)/bin/auditwheel show dist/aarch64/*.whl
+
+# For this machine alone. It shares a target folder with the programs of `bench-build`.
+.PHONY: wheel-host
+wheel-host: setup
+	rm -f dist/*.whl
 	$(MATURIN) --release --out dist
 	$(CLIENT_WHEEL) dist
 
-# A development build, so that it takes seconds: what is tested is that the wheel holds what it needs, and no profile.
+# Without optimisation, since the tests look at the content of a wheel, not at its speed. The target folder of `make wheel` is
+# another one than that of `make setup`, so every crate compiles once more.
+.PHONY: wheel-unoptimised
+wheel-unoptimised: export CARGO_PROFILE_DEV_OPT_LEVEL := 0
+wheel-unoptimised: setup $(WHEEL_TOOLS)/done
+	rm -rf $(WHEELS)
+	$(PORTABLE) --profile dev --target $(HOST) --out $(WHEELS)
+	$(CLIENT_WHEEL) $(WHEELS)
+
 .PHONY: test-wheel
-test-wheel: setup ## build a wheel, unpack it into an empty folder and run it from there
-	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(MATURIN) --profile dev --out "$$folder/dist" \
-		&& $(CLIENT_WHEEL) "$$folder/dist" \
-		&& $(INSTALL) "$$folder/site" "$$folder"/dist/*.whl && cd "$$folder" && export PYTHONPATH="$$folder/site" \
-		&& $(CURDIR)/$(PY) -c 'import authz, authz_client, sys; sys.exit(not all(m.__file__.startswith(sys.argv[1]) for m in (authz, authz_client)))' "$$folder/site" \
-		&& $(CURDIR)/$(PY) -m authz demo && $(CURDIR)/$(PY) -m authz init bundle \
-		&& $(CURDIR)/$(PY) -m authz check bundle && $(CURDIR)/$(PY) -m authz test bundle
+test-wheel: export AUTHZ_AUDITWHEEL := $(WHEEL_TOOLS)/bin/auditwheel
+test-wheel: $(if $(filter command line,$(origin WHEELS)),setup $(WHEEL_TOOLS)/done,wheel-unoptimised) ## build wheels as `make wheel` does, but not optimised; install and use them beside Python alone (WHEELS=dist: test those)
+	AUTHZ_WHEELS=$(abspath $(WHEELS)) $(PYTEST) tests/integration/test_wheel.py
 
 # BUILD and RUNTIME name the base images by digest: deploy/container/Containerfile.
 .PHONY: container
@@ -524,8 +555,8 @@ $(PROFILE): $(NATIVE) | setup $(GHZ)
 	$(LLVM_PROFDATA) merge --output $@ $(COUNTING)/counts
 
 .PHONY: wheel-guided
-wheel-guided: setup $(PROFILE) ## build a release wheel into dist/, guided by a profile that it measures first
-	rm -rf dist
+wheel-guided: setup $(PROFILE) ## build a release wheel for this machine into dist/, guided by a profile that it measures first
+	rm -f dist/*.whl
 	$(GUIDE) $(MATURIN) --release --target $(HOST) --out dist
 	$(CLIENT_WHEEL) dist
 
@@ -537,7 +568,7 @@ MEASURED := wheel-guided
 MEASURE = $(GUIDE) $(PROGRAMS) --target $(HOST)
 EXAMPLES = $(GUIDING)/$(HOST)/release/examples
 else
-MEASURED := wheel
+MEASURED := wheel-host
 MEASURE = $(PROGRAMS)
 EXAMPLES = $(CARGO_TARGET_DIR)/release/examples
 endif
