@@ -291,7 +291,7 @@ def test_a_certificate_with_another_key_is_refused_at_the_start(pki: Pki) -> Non
     write(pki.folder, "other", certificate("other", pki.root))
     tls = Tls(cert_file=pki.tls["cert_file"], key_file=str(pki.folder / "other.key"))
 
-    with pytest.raises(ConfigError, match="TLS cannot be served"):
+    with pytest.raises(ConfigError, match="the key of another certificate"):
         WebServer(WebSettings("http", "127.0.0.1:0", tls), tell)
 
 

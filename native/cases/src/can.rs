@@ -46,13 +46,13 @@ struct CanTable<'a> {
 /// The outlook of every operation for one chain.
 #[derive(Serialize)]
 struct ChainRows<'a> {
-    agent: Option<ChainMember>,
-    subject: Option<ChainMember>,
+    agent: Option<ListedPrincipal>,
+    subject: Option<ListedPrincipal>,
     rows: Vec<CanRow<'a>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct ChainMember {
+struct ListedPrincipal {
     /// The role that was asked for; empty where a principal was.
     role: String,
     /// SPIFFE id, or `<issuer alias>/<sub>`.
@@ -87,7 +87,7 @@ struct ConditionRow {
 
 /// A principal of the table.
 #[derive(Clone)]
-struct Member {
+struct CanPrincipal {
     role: String,
     principal: Principal,
 }
@@ -101,7 +101,7 @@ struct Member {
 pub fn can(plan: &Plan, query: &[u8], now_ms: i64) -> Result<Vec<u8>, String> {
     let query: CanQuery = serde_json::from_slice(query).map_err(|error| error.to_string())?;
     let model = plan.model();
-    let table = Table { plan, now: Time(now_ms), template: query.template.as_deref() };
+    let table = CanTableBuilder { plan, now: Time(now_ms), template: query.template.as_deref() };
     if let Some(template) = table.template.filter(|name| !model.templates.contains_key(*name)) {
         return Err(unknown("template", template, model.templates.keys()));
     }
@@ -134,7 +134,7 @@ fn unknown<'a>(kind: &str, name: &str, declared: impl Iterator<Item = &'a String
 }
 
 impl CanQuery {
-    fn agents(&self, model: &Model) -> Result<Vec<Member>, String> {
+    fn agents(&self, model: &Model) -> Result<Vec<CanPrincipal>, String> {
         let examples = example_agents(model);
         if self.agents.is_empty() {
             return Ok(one_of_each_role(examples));
@@ -144,16 +144,19 @@ impl CanQuery {
                 let roles = model.roles.iter().filter(|(_, members)| !members.agents.is_empty());
                 let example = examples.iter().find(|one| one.role == *name);
                 return example
-                    .map(|one| Member { role: one.role.clone(), principal: one.principal.clone() })
+                    .map(|one| CanPrincipal {
+                        role: one.role.clone(),
+                        principal: one.principal.clone(),
+                    })
                     .ok_or_else(|| unknown("role of agents", name, roles.map(|(name, _)| name)));
             }
             let name = AgentName::parse(name).map_err(|error| format!("`{name}`: {error}"))?;
-            Ok(Member { role: String::new(), principal: name.principal() })
+            Ok(CanPrincipal { role: String::new(), principal: name.principal() })
         };
         self.agents.iter().map(member).collect()
     }
 
-    fn subjects(&self, model: &Model) -> Result<Vec<Member>, String> {
+    fn subjects(&self, model: &Model) -> Result<Vec<CanPrincipal>, String> {
         let examples = example_subjects(model);
         if self.subjects.is_empty() && self.subject_roles.is_empty() {
             return Ok(one_of_each_role(examples));
@@ -164,28 +167,28 @@ impl CanQuery {
             let roles = model.roles.iter().filter(|(_, members)| !members.subjects.is_empty());
             let example = example
                 .ok_or_else(|| unknown("role of people", name, roles.map(|(name, _)| name)))?;
-            members.push(Member { role: name.clone(), principal: example.principal.clone() });
+            members.push(CanPrincipal { role: name.clone(), principal: example.principal.clone() });
         }
         for subject in &self.subjects {
             let principal = subject.principal()?;
-            members.push(Member { role: String::new(), principal });
+            members.push(CanPrincipal { role: String::new(), principal });
         }
         Ok(members)
     }
 }
 
-fn one_of_each_role(examples: Vec<ExamplePrincipal>) -> Vec<Member> {
-    let mut members: Vec<Member> = Vec::new();
+fn one_of_each_role(examples: Vec<ExamplePrincipal>) -> Vec<CanPrincipal> {
+    let mut members: Vec<CanPrincipal> = Vec::new();
     for ExamplePrincipal { role, principal } in examples {
         if members.last().is_none_or(|last| last.role != role) {
-            members.push(Member { role, principal });
+            members.push(CanPrincipal { role, principal });
         }
     }
     members
 }
 
 /// Whether an agent may act on nobody's behalf.
-fn acts_alone(model: &Model, agent: &Member) -> bool {
+fn acts_alone(model: &Model, agent: &CanPrincipal) -> bool {
     let members = model.roles.get(&agent.role);
     members.is_none_or(|members| members.subject != Some(OnBehalf::Required))
 }
@@ -199,14 +202,14 @@ fn name_of(principal: &Principal) -> String {
     }
 }
 
-struct Table<'a> {
+struct CanTableBuilder<'a> {
     plan: &'a Plan,
     now: Time,
     template: Option<&'a str>,
 }
 
-impl<'a> Table<'a> {
-    fn rows(&self, agent: Option<&Member>, subject: Option<&Member>) -> ChainRows<'a> {
+impl<'a> CanTableBuilder<'a> {
+    fn rows(&self, agent: Option<&CanPrincipal>, subject: Option<&CanPrincipal>) -> ChainRows<'a> {
         let members = subject.into_iter().chain(agent);
         let chain: Vec<Principal> = members.map(|member| member.principal.clone()).collect();
         let tasks = agent.map_or_else(Vec::new, |_| self.tasks(&chain));
@@ -223,7 +226,7 @@ impl<'a> Table<'a> {
             }
             rows.extend(self.row(operation, &chain, &views, is_start));
         }
-        let member = |member: &Member| ChainMember {
+        let member = |member: &CanPrincipal| ListedPrincipal {
             role: member.role.clone(),
             id: name_of(&member.principal),
         };
