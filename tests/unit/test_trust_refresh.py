@@ -519,7 +519,7 @@ def test_an_issuer_is_discovered(tmp_path: Path, jwks: str) -> None:
         ({"jwks_uri": "https://keys.example/k"}, "another issuer: none"),
         ({"issuer": ISSUER}, "has no `jwks_uri`"),
         ({"issuer": ISSUER, "jwks_uri": 7}, "has no `jwks_uri`"),
-        ([], "no JSON object"),
+        ([], "not a JSON object"),
         (
             '{"issuer": "x", "issuer": "' + ISSUER + '", "jwks_uri": "https://keys.example/k"}',
             "twice",

@@ -144,7 +144,7 @@ struct TlsSettings {
 }
 
 /// A connection string, read and checked.
-struct Parsed {
+struct ParsedDsn {
     config: Config,
     tls: Option<DatabaseTls>,
     /// Names of all settings but those of TLS.
@@ -153,7 +153,7 @@ struct Parsed {
 
 /// Reads a connection string: `postgresql://…` or `key=value …`. A host other than a socket and this machine is reached
 /// over TLS, with its name verified, unless the string has `sslmode=disable`.
-fn parse(dsn: &str) -> Result<Parsed, DsnError> {
+fn parse(dsn: &str) -> Result<ParsedDsn, DsnError> {
     let mut settings = TlsSettings::default();
     let mut names = Vec::new();
     let rest = if dsn.starts_with("postgres://") || dsn.starts_with("postgresql://") {
@@ -172,7 +172,7 @@ fn parse(dsn: &str) -> Result<Parsed, DsnError> {
         }
     });
     let is_near = is_near && config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback);
-    Ok(Parsed { config, tls: settings.resolve(is_near)?, names })
+    Ok(ParsedDsn { config, tls: settings.resolve(is_near)?, names })
 }
 
 impl DatabaseAddress {
@@ -182,7 +182,7 @@ impl DatabaseAddress {
     ///
     /// The string is not valid, or needs TLS files that it does not name. The error holds nothing of the password.
     pub fn parse(dsn: &str) -> Result<Self, DsnError> {
-        let Parsed { config, tls, mut names } = parse(dsn)?;
+        let ParsedDsn { config, tls, mut names } = parse(dsn)?;
         names.retain(|name| !["host", "port", "user", "password", "dbname"].contains(&&**name));
         names.sort();
         let hosts = config.get_hosts().iter().map(|host| match host {
@@ -205,7 +205,7 @@ impl DatabaseAddress {
 impl Address {
     /// Reads a connection string, and loads the files of its TLS connection.
     pub(super) fn parse(dsn: &str) -> Result<Self, DsnError> {
-        let Parsed { mut config, tls, .. } = parse(dsn)?;
+        let ParsedDsn { mut config, tls, .. } = parse(dsn)?;
         let tls = tls.as_ref().map(connector).transpose()?;
         config
             .ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable })
