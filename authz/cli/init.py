@@ -49,5 +49,6 @@ def init(
     terminal.note(
         f"Next: authz check {folder}   find mistakes, each with file, line and fix\n"
         f"      authz test {folder}    run the bundle's own tests\n"
+        f"      authz can {folder}     show who can do what\n"
         f"      authz keys make dev --bundle {folder}   keys and a configuration to serve it here"
     )

@@ -140,3 +140,19 @@ def test_the_table_fits_80_columns() -> None:
     assert all(len(line) <= 80 for line in text.splitlines() if "│" in line)
     for one in answer["chains"][0]["rows"]:
         assert one["operation"] in text
+
+
+def test_a_caller_without_a_task_is_remembered_where_tasks_are_optional(tmp_path: Path) -> None:
+    """The first bundle has labels and optional tasks; its history is not known, and refuses nothing."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["init", "--enforce", str(tmp_path / "first")])
+    for chain in table(tmp_path / "first")["chains"]:
+        told = {r["operation"]: (r["outcome"], r["reason_code"]) for r in chain["rows"]}
+        assert "STATE_UNAVAILABLE" not in {reason for _, reason in told.values()}
+        assert told["crm.search"] == ("PERMIT", "PERMITTED")
+        assert told["crm.delete"] == ("STEP_UP", "APPROVAL_REQUIRED")
+        send = row(chain, "mail.send")
+        assert {one["rule"]["name"]: one["outcome"] for one in send["conditions"]} == {
+            "ask-before-mail-leaves": "STEP_UP",
+            "customer-data-stays": "DENY",
+        }

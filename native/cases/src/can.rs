@@ -212,7 +212,7 @@ impl<'a> CanTableBuilder<'a> {
     fn rows(&self, agent: Option<&CanPrincipal>, subject: Option<&CanPrincipal>) -> ChainRows<'a> {
         let members = subject.into_iter().chain(agent);
         let chain: Vec<Principal> = members.map(|member| member.principal.clone()).collect();
-        let tasks = agent.map_or_else(Vec::new, |_| self.tasks(&chain));
+        let tasks = self.tasks(&chain);
         let views: Vec<Option<TaskView<'_>>> = match tasks.is_empty() {
             true => vec![None],
             false => tasks.iter().map(|task| Some(TaskView { task, ancestors: &[] })).collect(),
@@ -307,6 +307,12 @@ impl<'a> CanTableBuilder<'a> {
     fn tasks(&self, chain: &[Principal]) -> Vec<Task> {
         if let Ok(Some(task)) = task::implicit(self.plan, chain, "", self.now) {
             return vec![task];
+        }
+        // Authz remembers the calls of a caller without a task as those of a task.
+        if self.plan.model().tasks.optional
+            && let Some(alone) = task::taskless(chain, "")
+        {
+            return vec![alone];
         }
         let templates = self.plan.model().templates.iter();
         let asked = templates.filter(|(name, _)| self.template.is_none_or(|only| only == *name));

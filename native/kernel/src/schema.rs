@@ -135,6 +135,12 @@ impl Keys {
         self.0 |= 1 << key as u8;
     }
 
+    /// The set without a key.
+    #[must_use]
+    pub const fn without(self, key: Key) -> Self {
+        Self(self.0 & !(1 << key as u8))
+    }
+
     /// True where the key is in the set.
     #[must_use]
     pub const fn contains(self, key: Key) -> bool {

@@ -158,21 +158,28 @@ impl<'p, 'f> Prospects<'p, 'f> {
             ..ContextFacts::before_request(caller_facts(facts, chain, self.now))
         };
         let unsaid = self.unsaid_keys(operation, prepared);
-        let context = words.context(said(prepared.slice.keys, unsaid), &known);
+        // For people, nobody has stepped up yet: a rule that only a step-up lifts fires.
+        let unsaid_of_stepups =
+            if self.is_precise { unsaid.without(Key::Satisfied) } else { unsaid };
+        let context = |unsaid| words.context(said(prepared.slice.keys, unsaid), &known).ok();
         let collection = operation.resource.as_ref().map(|rule| rule.collection.as_str());
         let aim = words.aim(&operation.system, collection);
         let system = words.system(&operation.system);
-        let context = context.ok()?;
+        let (context, context_of_stepups) = (context(unsaid)?, context(unsaid_of_stepups)?);
         let entities =
             evaluate::store(prepared.slice.store, &prepared.base, chain, &system).ok()?;
-        let prospect = Prospect::new(words, &prepared.base, chain, &aim, &context, &entities)
-            .with_unsaid(unsaid)
-            .with_precision(self.is_precise);
+        let prospect = |context, unsaid| {
+            Prospect::new(words, &prepared.base, chain, &aim, context, &entities)
+                .with_unsaid(unsaid)
+                .with_precision(self.is_precise)
+        };
+        let plain = prospect(&context, unsaid);
+        let of_stepups = prospect(&context_of_stepups, unsaid_of_stepups);
         let mut weighed = Weighed::new(chain.len());
         for (index, rule) in prepared.slice.policies() {
-            weighed.count(plan.policies.get(index)?, rule.effect, |position| {
-                prospect.judge(rule, position)
-            });
+            let placed = plan.policies.get(index)?;
+            let prospect = if placed.policy.stepup.is_some() { &of_stepups } else { &plain };
+            weighed.count(placed, rule.effect, |position| prospect.judge(rule, position));
         }
         Some(weighed)
     }
