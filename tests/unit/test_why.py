@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -359,7 +360,7 @@ def test_no_record_writes_to_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Escapes, line breaks and half characters of a record stay out of it."""
-    evil = "x\x1b[2J\u202ey\n  policy: forged (a:1)\ud800"
+    evil = "x\x1b[2J\u202ey\n  policy: forged (a:1)\ud800<script>alert(1)</script>"
     said = record(
         1,
         "NOT_PERMITTED",
@@ -381,6 +382,39 @@ def test_no_record_writes_to_the_terminal(
     out = capsys.readouterr().out
     assert not {"\x1b", "\u202e", "\ud800"} & set(out)
     assert "\n  policy: forged" not in out
+    for arguments in (("why", ID), ("why",)):
+        assert run(*arguments, "--log", log, "-b", DESK, "--html") == 0
+    out = capsys.readouterr().out
+    assert not {"\x1b", "\u202e", "\ud800"} & set(out)
+    assert "<script" not in out.lower()
+    assert "&lt;script&gt;" in out
+
+
+def test_a_page_to_send_tells_of_one_decision(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One file that loads nothing: code, operation, caller and what would permit it."""
+    log = write(tmp_path / "audit", [record(1, "NOT_PERMITTED", operation="crm.get")])
+    assert run("why", ID, "--log", log, "-b", DESK, "--html") == 0
+    page = capsys.readouterr().out
+    assert page.startswith("<!doctype html>")
+    assert page.rstrip().endswith("</html>")
+    for part in ("NOT_PERMITTED", "crm.get", ID):
+        assert part in page
+    assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//|@import|url\(", page)
+
+
+def test_a_page_to_send_lists_what_observing_let_through(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report of the calls that would be refused, with the times of each kind."""
+    records = [record(n, "FORBIDDEN", operation="crm.delete", policies=["old"]) for n in (1, 2)]
+    log = write(tmp_path / "audit", [*records, record(3, "NO_ROUTE", enforced=True)])
+    assert run("why", "--observed", "--log", log, "-b", DESK, "--html") == 0
+    page = capsys.readouterr().out
+    assert "crm.delete" in page
+    assert "old" in page
+    assert "NO_ROUTE" not in page
 
 
 @pytest.mark.parametrize(
@@ -389,6 +423,7 @@ def test_no_record_writes_to_the_terminal(
         (("nope", "--log", "LOG"), "no record of nope in"),
         (("--log", "LOG", "--code", "FORBIDEN"), "did you mean FORBIDDEN?"),
         (("--log", "LOG", "-o", "xml"), "text or json"),
+        (("--log", "LOG", "-o", "json", "--html"), "not both"),
         (("--log", "/nowhere"), "cannot be read"),
         (("--admin", "unix:///nowhere.sock"), "cannot be reached"),
     ],
