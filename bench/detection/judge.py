@@ -31,10 +31,10 @@ _DECISIONS: Final[Mapping[str, Decision]] = {
     "DENY": "deny",
     "STEP_UP": "step_up",
 }
-# Nothing is so, so that the engine says what is.
+# No decision here has these values (the record of a simulated decision is never refused), so the engine prints the real ones.
 _ASKED: Final = {
     "outcome": "PERMIT",
-    "code": "?",
+    "code": "AUDIT_FULL",
     "tier": "?",
     "destination_class": "?",
     "kinds": ["?"],

@@ -83,7 +83,7 @@ def test_propose_reads_what_a_server_wrote(
     assert '{method: GET, host: crm.example, path: "/invoices/{id}"' in text
     assert "4711" not in text
     assert "# GET crm.example/invoices/{id}: 2 times" in text
-    assert "nothing was verified" in text
+    assert "callers without a verified identity" in text
     assert "#   GET crm.example/invoices/{digits}: 2 times" in text
     policies = (folder / "policies" / "proposed.cedar").read_text()
     assert 'Action::"crm.get"' in policies
