@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,13 @@ def containers(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield container
 
 
+@pytest.fixture
+def machine() -> Iterator[Path]:
+    """A folder that stands for a machine, with a name so short that sockets fit into it."""
+    with tempfile.TemporaryDirectory(prefix="m-") as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of a trust domain."""
@@ -151,17 +159,17 @@ def validate(config: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 @EXAMPLE
 def test_the_configuration_loads_with_bundle_and_keys(
-    example: str, keys: Path, tmp_path: Path
+    example: str, keys: Path, machine: Path
 ) -> None:
     """Authz reads the rendered volumes: the manifest that Helm computes is right, and the bundle's own tests pass."""
     config = lay_out(
-        rendered(example, "--set-file", rf"trust.files.example\.org\.json={keys}"), tmp_path
+        rendered(example, "--set-file", rf"trust.files.example\.org\.json={keys}"), machine
     )
     done = validate(config, "--files")
     assert done.returncode == 0, done.stderr
     assert "the bundle is valid: example r1, 1 tests" in done.stdout
     # And it is the manifest that counts.
-    (bundle,) = tmp_path.glob("etc/authz/bundle/..1")
+    (bundle,) = machine.glob("etc/authz/bundle/..1")
     (bundle / "policies/bot.cedar").write_text("// half")
     refused = validate(config, "--files")
     assert refused.returncode == 3

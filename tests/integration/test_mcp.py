@@ -286,9 +286,12 @@ def test_what_has_two_meanings_or_none_reaches_no_server(
 
 @pytest.mark.parametrize("lane", LANES)
 def test_a_message_beyond_the_bound_is_refused_by_the_proxy(site: Site, lane: str) -> None:
-    """A body that Envoy would have to cut off is refused as a whole."""
+    """A body that Envoy would have to cut off is refused as a whole.
+
+    Envoy answers 413. It cuts off a body that a filter before `ext_authz` has buffered, and says so; Authz then answers 400.
+    """
     before = len(site.bridges["time"].seen)
-    assert site.post(lane, CALL + " " * 300_000).status == 413
+    assert site.post(lane, CALL + " " * 300_000).status in {400, 413}
     assert len(site.bridges["time"].seen) == before
 
 
