@@ -330,7 +330,8 @@ def _log_refusal(method: str, refused: Refused) -> None:
 
 
 def _response(id_text: str, **outcome: dict[str, Any]) -> str:
-    body = json.dumps(outcome, ensure_ascii=False, separators=(",", ":"))
+    # In ASCII: a text may quote half of a character, which JSON can write and UTF-8 cannot.
+    body = json.dumps(outcome, separators=(",", ":"))
     return f'{{"jsonrpc":"2.0","id":{id_text},{body[1:]}'
 
 

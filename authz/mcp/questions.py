@@ -102,7 +102,7 @@ def question_of(system: str, message: Message) -> Question | None:
     ):
         return None
     arguments = _protocol_arguments(method, message)
-    return Question(f"{system}.mcp", json.dumps(arguments, ensure_ascii=False).encode())
+    return Question(f"{system}.mcp", json.dumps(arguments).encode())
 
 
 def _call(system: str, message: Message) -> Question:

@@ -204,6 +204,21 @@ def test_a_message_that_means_two_things_or_is_not_permitted_is_an_error(
     assert sent(guard, call("read")).to_server is not None
 
 
+def test_half_a_character_ends_no_session(guard: McpGuard) -> None:
+    """JSON can write half of a character, UTF-8 cannot: the message is refused, and the next one is judged as ever."""
+    for text in (
+        request("ping", r'{"said": "\ud800"}'),
+        call("read", more=r', "\ud800": 1'),
+        request(r"\ud800"),
+        call("read", r'{"page": "\ud800"}'),
+    ):
+        told = sent(guard, text)
+        assert told.to_server is None
+        assert told.to_client is not None
+        told.to_client.encode()
+    assert sent(guard, call("read", '{"page": "x"}', request_id="9")).to_server is not None
+
+
 @pytest.mark.parametrize(
     "text",
     [
