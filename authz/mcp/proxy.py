@@ -150,8 +150,7 @@ class _Lines:
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         room = threading.Semaphore(_READ_AHEAD)
-        end = object()
-        ended: list[object] = []
+        ended = threading.Event()
 
         def put(line: bytes | None) -> None:
             room.acquire()
@@ -160,7 +159,7 @@ class _Lines:
         def read() -> None:
             with contextlib.suppress(OSError, RuntimeError):
                 _split(self._source, put)
-            ended.append(end)
+            ended.set()
             with contextlib.suppress(RuntimeError):
                 put(b"")
 
@@ -169,7 +168,7 @@ class _Lines:
             line = await queue.get()
             room.release()
             if line is not None and not line.strip():
-                if ended and queue.empty():
+                if ended.is_set() and queue.empty():
                     return
                 continue
             yield line
