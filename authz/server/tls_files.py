@@ -55,34 +55,45 @@ class TlsFiles:
         return "TlsFiles(...)"
 
 
-def read_tls(tls: Tls) -> TlsFiles:
+def read_tls(tls: Tls, checked: TlsFiles | None = None) -> TlsFiles:
     """Read the TLS files of one listener; certificate and key are configured.
 
+    Args:
+        tls: Their paths.
+        checked: Contents that were checked before, for example those in use: they are not checked again.
+
     Raises:
-        ConfigError: A file cannot be read, or is not PEM.
+        ConfigError: A file cannot be read, or is not PEM, or the key is not that of the certificate.
     """
-    certificate, key = _pem(tls.cert_file, b"CERTIFICATE"), _pem(tls.key_file, b"PRIVATE KEY")
-    _check_pair(tls, certificate, key)
+    files = _read(tls)
+    if files != checked:
+        _check_pair(tls, files)
+    return files
+
+
+def _read(tls: Tls) -> TlsFiles:
     client_ca = tls.client_ca_file
     return TlsFiles(
-        certificate, key, _pem(client_ca, b"CERTIFICATE") if client_ca is not None else None
+        _pem(tls.cert_file, b"CERTIFICATE"),
+        _pem(tls.key_file, b"PRIVATE KEY"),
+        _pem(client_ca, b"CERTIFICATE") if client_ca is not None else None,
     )
 
 
-def _check_pair(tls: Tls, certificate: bytes, key: bytes) -> None:
+def _check_pair(tls: Tls, files: TlsFiles) -> None:
     """Refuse a key that is not that of the certificate: no handshake would succeed, and OpenSSL would not say why.
 
     A rotation that replaced only one of the two files is refused, too, so that the pair before stays in use.
     """
     try:
-        leaf = x509.load_pem_x509_certificate(certificate)
+        leaf = x509.load_pem_x509_certificate(files.certificate)
         of_certificate = _public(leaf.public_key())
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         what = "has a certificate that cannot be read."
         at = Diagnostic(what, str(tls.cert_file), fix="Give the certificate of the listener, PEM.")
         raise ConfigError((at,)) from error
     try:
-        of_key = _public(load_pem_private_key(key, None).public_key())
+        of_key = _public(load_pem_private_key(files.key, None).public_key())
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         what = "has a private key that cannot be read."
         at = Diagnostic(what, str(tls.key_file), fix="Give the key without a passphrase, PEM.")
@@ -104,19 +115,26 @@ def credentials(tls: Tls) -> grpc.ServerCredentials:
     Raises:
         ConfigError: A file cannot be read now. Files that become unreadable later leave the ones before in use.
     """
-    serving = [read_tls(tls)]
+    first = serving = read_tls(tls)
+    refused: TlsFiles | None = None
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
+        # grpcio calls this before each handshake, so contents are checked once: loading an RSA key takes 50 ms and more.
+        nonlocal serving, refused
         try:
-            now = read_tls(tls)
+            now = _read(tls)
         except ConfigError:
             return None
-        if now == serving[0]:
+        if now in (serving, refused):
             return None
-        serving[0] = now
+        try:
+            _check_pair(tls, now)
+        except ConfigError:
+            refused = now
+            return None
+        serving = now
         return _configuration(now)
 
-    first = serving[0]
     return grpc.dynamic_ssl_server_credentials(
         _configuration(first),
         # The stub lacks `None`, which means no change.

@@ -91,7 +91,7 @@ class FastTls:
 
     def _look_at(self, name: str) -> None:
         try:
-            files = read_tls(self._listeners[name])
+            files = read_tls(self._listeners[name], self._serving[name])
             if files == self._serving[name]:
                 self._refusals[name] = 0
                 self._log_change(name, "")

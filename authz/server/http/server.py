@@ -156,7 +156,7 @@ class WebServer:
         while True:
             await asyncio.sleep(_RELOAD)
             try:
-                files = await asyncio.to_thread(read_tls, self._settings.tls)
+                files = await asyncio.to_thread(read_tls, self._settings.tls, self._files)
                 if files != self._files:
                     # Check the pair first: a mismatch would otherwise leave half of the pair in place.
                     _context(self._settings.tls, files)
