@@ -73,7 +73,7 @@ def with_sources(
 
 
 def _with_source(diagnostic: Diagnostic, content: bytes | None) -> Diagnostic:
-    # Lines of a directory may be personal data, which a log should not get.
+    # Lines of a recipient list may be personal data, which a log should not get.
     if content is None or not diagnostic.line or not diagnostic.file.endswith(_SHOWN_FILES):
         return diagnostic
     lines = content.split(b"\n", diagnostic.line)

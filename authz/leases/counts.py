@@ -110,9 +110,9 @@ class CountsOfBrokers:
             counts.last_error = text
             if isinstance(error, UnreachableError):
                 counts.failures_in_a_row += 1
-                uncleared_labels = counts.failures_in_a_row - _FAILURES_BEFORE_PAUSE + 1
-                if uncleared_labels > 0:
-                    counts.paused_until = time.monotonic() + backoff(uncleared_labels)
+                failures_to_pause_for = counts.failures_in_a_row - _FAILURES_BEFORE_PAUSE + 1
+                if failures_to_pause_for > 0:
+                    counts.paused_until = time.monotonic() + backoff(failures_to_pause_for)
             is_new, counts.is_failure_logged = not counts.is_failure_logged, True
         if is_new:
             self._log.error(

@@ -89,7 +89,7 @@ class LeaseManager:
         error = ""
         try:
             self._removal.begin()
-        except BaseException as failure:  # noqa: BLE001 - a panic of the engine is no Exception
+        except BaseException as failure:  # noqa: BLE001 - a panic of the engine is not an Exception
             error = error_text(failure)
         self._log_store(error)
         self._orphans.begin()

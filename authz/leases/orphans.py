@@ -60,7 +60,7 @@ class OrphanRemoval:
         try:
             removed = self._brokers[broker].end_orphans(self._recorded, LONGEST)
             self._counts.inspected(broker, self._brokers[broker].inspect(LONGEST))
-        except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
+        except BaseException as error:  # noqa: BLE001 - a panic of the engine is not an Exception
             failure = error_text(error)
         self._counts.orphans_removed(broker, removed)
         failures = self._counts.orphan_search_ended(broker, failure)

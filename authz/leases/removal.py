@@ -164,7 +164,7 @@ class LeaseRemoval:
             self._due.stopped(lease)
             ending.stopped.set_result(True)
             self._pools.remove(lease.broker, partial(self._end, claim, ending))
-        except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
+        except BaseException as error:  # noqa: BLE001 - a panic of the engine is not an Exception
             self._failed(lease, claim, error)
             self._finish(lease, ending, is_ended=False)
 
@@ -191,7 +191,7 @@ class LeaseRemoval:
             self._due.removed(claim)
             self._counts.removal_succeeded(claim.broker)
             is_ended = True
-        except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
+        except BaseException as error:  # noqa: BLE001 - a panic of the engine is not an Exception
             self._failed(claim, claim, error)
         finally:
             self._finish(claim, ending, is_ended=is_ended)

@@ -72,7 +72,7 @@ class StaticSecrets:
     def problems(self) -> tuple[str, ...]:
         """Return one line for each secret that cannot be read."""
         return tuple(
-            f"the secret of static secret `{name}` cannot be read ({error})"
+            f"the static secret `{name}` cannot be read ({error})"
             for name, error in sorted(self._errors.items())
         )
 
@@ -95,7 +95,7 @@ class StaticSecrets:
         name = "authz_static_secret_readable"
         yield MetricFamily(
             name,
-            "1 where the standing secret of an static secret can be read, else 0: then its systems are out of reach.",
+            "1 where a static secret can be read, else 0: then its systems are out of reach.",
             MetricKind.GAUGE,
             tuple(
                 (

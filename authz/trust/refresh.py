@@ -53,7 +53,7 @@ class RefreshEvents:
     failed: str
     """A document could not be fetched, or was refused."""
     dropped: str
-    """A document was too old."""
+    """A document was too old, and was dropped."""
     not_dropped: str
     """A document is too old, and is still in use because dropping it failed."""
 
@@ -271,7 +271,7 @@ class Refresher:
             error = str(failed)
         except (TrustError, BundleError) as refusal:
             outcome, error = RefreshOutcome.REFUSED, str(refusal)
-        except BaseException as failed:  # noqa: BLE001 - a panic of the engine is no Exception
+        except BaseException as failed:  # noqa: BLE001 - a panic of the engine is not an Exception
             error = f"it failed inside the server: {failed!r}"
         self._settle(state, outcome, error[:_MAX_ERROR], fresh_for)
         return outcome
@@ -328,7 +328,7 @@ class Refresher:
                 return
             try:
                 self._holds.drop(key)
-            except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
+            except BaseException as error:  # noqa: BLE001 - a panic of the engine is not an Exception
                 # The caller has planned fetches, which would be lost with it. The next round drops the document again.
                 event, cause = self._words.not_dropped, repr(error)[:_MAX_ERROR]
                 is_logged, state.drop_failed = state.drop_failed, True

@@ -233,7 +233,9 @@ def test_a_secret_that_is_gone_ends_permits_until_it_is_back(
     assert site.get(lane, people, "/nowhere").status == 403
     assert len(upstream.seen) == before
     readiness = site.server.readiness()
-    assert any("the secret of static secret `legacy`" in said for said in readiness["problems"])
+    assert any(
+        "the static secret `legacy` cannot be read" in said for said in readiness["problems"]
+    )
     assert readiness["ready"]
     assert site.server.metric("authz_static_secret_readable", static_secret="legacy") == 0
     # Whoever asks over our own API forwards nothing, and is answered.

@@ -25,7 +25,7 @@ def broker(
 
 
 def static_secret(header: str = "x-api-key", *systems: str) -> StaticSecret:
-    """Makes an static secret."""
+    """Makes a static secret."""
     whole = {"systems": systems or ("erp",), "header": header, "secret_file": "key"}
     return StaticSecret.model_validate_json(json.dumps(whole))
 
