@@ -41,7 +41,7 @@ impl<'p, 'f> Prospects<'p, 'f> {
     }
 
     /// Prepares to judge every operation for one chain in any task, at any time, with any proof. A condition on the resource's
-    /// collection counts as one that may hold: whoever writes it means to take some operations from everybody.
+    /// collection counts as one that may hold: its author intends to take some operations from everybody.
     pub(crate) fn anyhow(plan: &'p Plan, facts: &'f Facts<'f>) -> Self {
         let mut open = Keys::default();
         let told = Key::ALL.into_iter().filter(|key| key.is_known_before_request());
@@ -158,14 +158,20 @@ impl<'p, 'f> Prospects<'p, 'f> {
             ..ContextFacts::before_request(caller_facts(facts, chain, self.now))
         };
         let unsaid = self.unsaid_keys(operation, prepared);
-        // For people, nobody has stepped up yet: a rule that only a step-up lifts fires.
-        let unsaid_of_stepups =
-            if self.is_precise { unsaid.without(Key::Satisfied) } else { unsaid };
         let context = |unsaid| words.context(said(prepared.slice.keys, unsaid), &known).ok();
         let collection = operation.resource.as_ref().map(|rule| rule.collection.as_str());
         let aim = words.aim(&operation.system, collection);
         let system = words.system(&operation.system);
-        let (context, context_of_stepups) = (context(unsaid)?, context(unsaid_of_stepups)?);
+        // In an outlook nobody has stepped up yet, so a rule that only a step-up lifts fires. A list is of what could be
+        // permitted after any step-up, so it judges none of these rules.
+        let of_stepups = match self.is_precise {
+            true => {
+                let unsaid = unsaid.without(Key::Satisfied);
+                Some((context(unsaid)?, unsaid))
+            }
+            false => None,
+        };
+        let context = context(unsaid)?;
         let entities =
             evaluate::store(prepared.slice.store, &prepared.base, chain, &system).ok()?;
         let prospect = |context, unsaid| {
@@ -174,11 +180,16 @@ impl<'p, 'f> Prospects<'p, 'f> {
                 .with_precision(self.is_precise)
         };
         let plain = prospect(&context, unsaid);
-        let of_stepups = prospect(&context_of_stepups, unsaid_of_stepups);
+        let of_stepups = of_stepups.as_ref().map(|(context, unsaid)| prospect(context, *unsaid));
         let mut weighed = Weighed::new(chain.len());
         for (index, rule) in prepared.slice.policies() {
             let placed = plan.policies.get(index)?;
-            let prospect = if placed.policy.stepup.is_some() { &of_stepups } else { &plain };
+            let is_lifted = rule.effect == PolicyEffect::Forbid && placed.policy.stepup.is_some();
+            let prospect = match (&of_stepups, is_lifted) {
+                (None, true) => continue,
+                (Some(of_stepups), true) => of_stepups,
+                (_, false) => &plain,
+            };
             weighed.count(placed, rule.effect, |position| prospect.judge(rule, position));
         }
         Some(weighed)
