@@ -246,3 +246,15 @@ impl From<CallRefusal> for ChangeError {
         Self::Refused(refused)
     }
 }
+
+/// Refuses while the clock of this node is set before 1970: it reads as 1970, when nothing that has an end is over.
+pub(crate) fn check_set(now_ms: i64) -> Result<(), CallRefusal> {
+    if now_ms > 0 {
+        return Ok(());
+    }
+    Err(CallRefusal::new(
+        ReasonCode::StateUnavailable,
+        Step::Identify,
+        "the clock of this node is set before 1970: set it",
+    ))
+}

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::host::{read_json, store_error, to_json};
-use crate::keeper::Wait;
+use crate::keeper::{Wait, check_set};
 use crate::locate::{self, Located};
 use crate::permits;
 use crate::refusal::CallRefusal;
@@ -164,7 +164,9 @@ impl Engine {
         self.write_for_host(&lock, &mut |transaction| {
             let now = Time(self.clock.now_ms());
             // Read once the lock is held, so that a view that grew old in the wait makes no lease live.
-            changed = match self.keeper.revocations() {
+            let is_live = change.lease.state == LeaseState::Live;
+            let is_set = if is_live { check_set(now.0) } else { Ok(()) };
+            changed = match is_set.and_then(|()| self.keeper.revocations()) {
                 Ok(revoked) => change_lease(transaction, &change, &revoked, now)?,
                 Err(refused) => Err(refused),
             };

@@ -9,6 +9,7 @@ use crate::engine::{Engine, seconds};
 use crate::judgement::{
     Arrival, Asker, CallerIdentity, EnforcerProof, Judgement, ResolvedOperation, TaskContext,
 };
+use crate::keeper::check_set;
 use crate::refusal::{CallRefusal, Step};
 use crate::request::AgentClaim;
 use crate::settings::Surface;
@@ -162,16 +163,4 @@ impl Engine {
             Some(_) => Ok(world),
         }
     }
-}
-
-/// Refuses while the clock of this node is set before 1970: it reads as 1970, when nothing that has an end is over.
-fn check_set(now_ms: i64) -> Result<(), CallRefusal> {
-    if now_ms > 0 {
-        return Ok(());
-    }
-    Err(CallRefusal::new(
-        ReasonCode::StateUnavailable,
-        Step::Identify,
-        "the clock of this node is set before 1970: set it",
-    ))
 }

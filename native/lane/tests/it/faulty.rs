@@ -325,4 +325,14 @@ fn a_clock_before_1970_permits_nothing() {
     let refused = "STATE_UNAVAILABLE";
     assert_eq!((refused, Err(refused)), ask(expired));
     assert_eq!((refused, Err(refused)), ask(svid()));
+
+    // Nor does a lease become live, whose end would not be over either.
+    let issuing = Faulty::new().issue(&json!({"leases": {"crm": "warehouse"}}));
+    let task = alices(&issuing.served);
+    let permit = issuing.permit(deleting(&task.id, BOT, "7"));
+    let mut lease = issuing.issue(&issue_of(&permit, BOT)).unwrap()["lease"].clone();
+    lease["state"] = json!("live");
+    let before = json!({"state": "wanted", "attempts": 0}).to_string();
+    let put = served.engine.put_lease(lease.to_string().as_bytes(), before.as_bytes());
+    assert!(put.unwrap_err().to_string().contains("before 1970"));
 }
