@@ -3,8 +3,9 @@
 //! INVARIANT (every member is given): no member has a default. A listener that lost `mutual` would take callers without a
 //! certificate, one that lost `surfaces` would answer every surface, and an enforcer that lost `uids` would be any process.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
+use super::required;
 use super::surface::Surface;
 use crate::error::EngineError;
 
@@ -15,7 +16,7 @@ pub struct Listener {
     /// Name of the listener. Each call names its listener.
     pub name: String,
     /// Enforcer that each caller is. `None`: callers ask about themselves.
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "required")]
     pub enforcer: Option<EnforcerSpec>,
     /// Each caller is an enforcer for all systems. For development only.
     pub insecure_dev: bool,
@@ -26,7 +27,7 @@ pub struct Listener {
     /// Callers are clients of token endpoints. The server has authenticated them, and its word counts.
     pub http: bool,
     /// Surfaces that are answered here. `None`: all that the other members allow.
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "required")]
     pub surfaces: Option<Vec<Surface>>,
 }
 
@@ -51,7 +52,7 @@ pub struct EnforcerSpec {
     /// Facts about agents that count on its word.
     pub relays: Vec<Relay>,
     /// Way by which it reports results of permits. `None`: it reports none.
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "required")]
     pub reports: Option<ReportWay>,
     /// Users that its processes run as. Empty: each user that can open the socket.
     pub uids: Vec<u32>,
@@ -94,7 +95,7 @@ pub struct PeerSpec {
     /// As [`EnforcerSpec::relays`].
     pub relays: Vec<Relay>,
     /// As [`EnforcerSpec::reports`].
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "required")]
     pub reports: Option<ReportWay>,
 }
 
@@ -106,15 +107,6 @@ impl PeerSpec {
     pub fn list_from_json(text: &[u8]) -> Result<Vec<Self>, EngineError> {
         serde_json::from_slice(text).map_err(EngineError::json("enforcers"))
     }
-}
-
-/// Reads a value that may be null and may not be missing.
-fn given<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    Option::deserialize(deserializer)
 }
 
 /// Name of the enforcer of an `insecure_dev` listener.

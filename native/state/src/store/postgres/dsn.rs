@@ -242,7 +242,8 @@ fn connector(files: &DatabaseTls) -> Result<MakeRustlsConnect, DsnError> {
                 .with_client_auth_cert(certificates(certificate)?, secret)
                 .map_err(|error| refused(certificate, error))?
         }
-        _ => builder.with_no_client_auth(),
+        (None, None) => builder.with_no_client_auth(),
+        _ => return Err(DsnError::Unpaired),
     };
     Ok(MakeRustlsConnect::new(config))
 }
