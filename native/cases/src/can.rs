@@ -108,21 +108,18 @@ pub fn can(plan: &Plan, query: &[u8], now_ms: i64) -> Result<Vec<u8>, String> {
     let agents = query.agents(model)?;
     let subjects = query.subjects(model)?;
     let is_narrowed = !query.subjects.is_empty() || !query.subject_roles.is_empty();
-    let mut chains = Vec::new();
+    let mut pairs: Vec<(Option<&CanPrincipal>, Option<&CanPrincipal>)> = Vec::new();
     for agent in &agents {
-        let alone = [None].into_iter().filter(|_| !is_narrowed && acts_alone(model, agent));
-        for subject in subjects.iter().map(Some).chain(alone) {
-            if chains.len() >= MOST_CHAINS {
-                return Err(format!(
-                    "more than {MOST_CHAINS} pairs of agent and subject; name one with --agent or --subject"
-                ));
-            }
-            chains.push(table.rows(Some(agent), subject));
-        }
+        let alone = [None].into_iter().filter(|_| !is_narrowed && acts_alone(plan, agent));
+        pairs.extend(subjects.iter().map(Some).chain(alone).map(|subject| (Some(agent), subject)));
     }
-    for subject in subjects.iter().filter(|_| query.agents.is_empty()) {
-        chains.push(table.rows(None, Some(subject)));
+    pairs.extend(subjects.iter().filter(|_| query.agents.is_empty()).map(|one| (None, Some(one))));
+    if pairs.len() > MOST_CHAINS {
+        return Err(format!(
+            "more than {MOST_CHAINS} pairs of agent and subject; name one with --agent or --subject"
+        ));
     }
+    let chains = pairs.into_iter().map(|(agent, subject)| table.rows(agent, subject)).collect();
     let table = CanTable { chains };
     serde_json::to_vec(&table).map_err(|error| error.to_string())
 }
@@ -188,9 +185,13 @@ fn one_of_each_role(examples: Vec<ExamplePrincipal>) -> Vec<CanPrincipal> {
 }
 
 /// Whether an agent may act on nobody's behalf.
-fn acts_alone(model: &Model, agent: &CanPrincipal) -> bool {
-    let members = model.roles.get(&agent.role);
-    members.is_none_or(|members| members.subject != Some(OnBehalf::Required))
+fn acts_alone(plan: &Plan, agent: &CanPrincipal) -> bool {
+    match &agent.principal {
+        Principal::Agent { spiffe_id, .. } => {
+            plan.roles().subject_rule(spiffe_id) != Some(OnBehalf::Required)
+        }
+        Principal::User(_) | Principal::Service(_) => true,
+    }
 }
 
 fn name_of(principal: &Principal) -> String {
@@ -262,7 +263,7 @@ impl<'a> CanTableBuilder<'a> {
             Some((prospects.outlook(&operation.id)?, template.to_owned()))
         });
         let (outlook, template) = outlooks.min_by_key(|(outlook, _)| rank(outlook))?;
-        // Nobody may start it by the template's own word.
+        // The template lets this caller start no task.
         let is_open = |name: &str, template: &Template| self.starts(chain, name, template);
         let name = operation.id.strip_prefix(authz_kernel::schema::START).unwrap_or_default();
         let template_of_start = self.plan.template(name);

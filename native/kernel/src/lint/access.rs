@@ -214,7 +214,7 @@ impl<'a> Access<'a> {
                 return None;
             }
         }
-        let mut is_agent_permitted = false;
+        let (mut is_agent_permitted, mut is_agent_free) = (false, false);
         let mut forbids: Vec<(String, String, u32)> = Vec::new();
         for agent in &agents {
             if self.judged >= MOST_JUDGED {
@@ -223,10 +223,11 @@ impl<'a> Access<'a> {
             let weighed = self.weigh(std::slice::from_ref(&agent.principal), id)?;
             if weighed.without_permit().next().is_none() {
                 is_agent_permitted = true;
-                // Whoever forbids a whole effect means to.
+                // A forbid of a whole effect is intended, so nothing is warned about.
                 if weighed.certain_forbids().any(is_of_effect) {
                     return None;
                 }
+                is_agent_free |= weighed.certain_forbids().next().is_none();
                 let certain = weighed.certain_forbids();
                 forbids.extend(certain.map(|placed| {
                     (placed.policy.id.clone(), placed.at.file.clone(), placed.at.line)
@@ -241,7 +242,7 @@ impl<'a> Access<'a> {
                 }
             }
         }
-        match forbids.into_iter().next() {
+        match forbids.into_iter().next().filter(|_| !is_agent_free) {
             Some((policy, file, line)) => Some(Cause::Forbidden(policy, file, line)),
             None if is_agent_permitted => Some(Cause::NoPermitForPeople),
             None => Some(Cause::NoPermitForAgents),
