@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::location::Location;
 
-/// How many diagnostics are kept; a bundle with more has one cause or needs fix in steps.
+/// How many diagnostics are kept; a bundle with more has one cause or needs to be fixed in steps.
 const MOST: usize = 100;
 
 /// One thing that is wrong.

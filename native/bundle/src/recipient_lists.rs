@@ -1,4 +1,4 @@
-//! RecipientLists: destinations that another party lists, for example customers, colleagues or payees.
+//! Recipient lists: destinations that another party lists, for example customers, colleagues or payees.
 //!
 //! The entries of a recipient list count while the recipient list is fresh. If a recipient list is stale or was never read, Authz stops
 //! treating its entries as trusted. It evaluates each destination both as listed and as not listed, and the stricter result

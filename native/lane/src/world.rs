@@ -32,8 +32,8 @@ pub struct World {
     pub peers: Vec<PeerSpec>,
     /// Settings of task credentials. `None`: no credentials are issued.
     pub credentials: Option<CredentialSettings>,
-    /// Time at which the file of each recipient list was last changed, or the recipient list fetched. A recipient list without a time counts as
-    /// too old.
+    /// Time at which the file of each recipient list last changed, or at which the list was fetched. A list without a time
+    /// counts as too old.
     pub recipient_lists: BTreeMap<String, Time>,
     /// Entries of each fetched recipient list.
     pub fetched: BTreeMap<String, Arc<RecipientListEntries>>,

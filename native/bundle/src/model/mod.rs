@@ -77,7 +77,7 @@ pub struct Model {
     pub resource_patterns: Vec<ResourcePattern>,
     /// Destination classes, by name.
     pub destinations: BTreeMap<String, DestinationClass>,
-    /// RecipientLists: destinations that another party lists, by name.
+    /// Recipient lists: destinations that another party lists, by name.
     pub recipient_lists: BTreeMap<String, RecipientListRule>,
     /// Roles and their members.
     pub roles: BTreeMap<String, RoleMembers>,

@@ -121,7 +121,7 @@ impl Memory {
         }
         let MemoryRules { recall, keys, has_labels, keeping, named, budgets, holders } = rules;
         let raised = model.raises.labels.values().any(|tier| *tier > operation.tier);
-        // A call without a destination has no labels in uncleared labels of a clearance.
+        // A call without a destination has no uncleared labels.
         let uncleared_labels =
             keys.contains(Key::UnclearedLabels) && operation.destination.is_some();
         let ordered = keys.contains(Key::Sequences) && named.iter().any(|named| named.is_last());

@@ -231,7 +231,7 @@ fn what_depends_on_the_past_is_not_stateless() {
     for (facts, policy, stateless) in [
         (FACTS.to_owned(), "", true),
         (FACTS.to_owned(), session, false),
-        // Without a destination nothing is in uncleared labels.
+        // Without a destination there are no uncleared labels.
         (FACTS.to_owned(), flow, true),
         (
             FACTS.replace(

@@ -104,7 +104,7 @@ impl Engine {
             drop(self.note_token(&record.caller, now, world, unnoted, false, wait)?);
         }
         let (used, commit) = self.note_use(found, now, wait)?;
-        // Not awaited: a change of the call is durable no earlier, and a permit without a change brings nothing that counts.
+        // Not awaited: a change of the call is durable no earlier, and a permit without a change writes nothing that must outlive a crash.
         drop(commit);
         Ok(CallTask { located: Some(used), unnoted: None, ..task })
     }

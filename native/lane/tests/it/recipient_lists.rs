@@ -1,4 +1,4 @@
-//! RecipientLists: who is in one is known for as long as its file is fresh.
+//! Recipient lists: their entries count for as long as the file is fresh.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
