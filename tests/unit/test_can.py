@@ -156,3 +156,22 @@ def test_a_caller_without_a_task_is_remembered_where_tasks_are_optional(tmp_path
             "ask-before-mail-leaves": "STEP_UP",
             "customer-data-stays": "DENY",
         }
+
+
+@pytest.mark.parametrize(
+    "agent", ["support-agent", "spiffe://dev.example/ns/support/sa/bot"], ids=["role", "id"]
+)
+def test_an_agent_that_needs_a_subject_never_acts_alone(agent: str, tmp_path: Path) -> None:
+    """Named by its role, or by its id."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["init", "--enforce", str(tmp_path / "first")])
+    people = tmp_path / "first" / "people.yaml"
+    open_rule = 'support-agent: ["spiffe://${trust_domain}/ns/support/sa/*"]'
+    strict = (
+        'support-agent: {match: ["spiffe://${trust_domain}/ns/support/sa/*"], subject: required}'
+    )
+    assert open_rule in people.read_text()
+    people.write_text(people.read_text().replace(open_rule, strict))
+    chains = table(tmp_path / "first", agents=[agent])["chains"]
+    assert chains
+    assert all(chain["subject"] for chain in chains)
