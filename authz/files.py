@@ -8,6 +8,7 @@
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -289,6 +290,31 @@ def _check_folder(folder: Path, ours: set[int], groups: set[int], *, strict: boo
             "chmod go-w it, or use another folder"
         )
     return is_sticky
+
+
+def replace_file(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write a file aside, flush it to the disk and rename it, so that no reader sees a part of it, also after a crash.
+
+    Args:
+        path: The file; its folder exists.
+        content: New content.
+        mode: Mode of the file.
+
+    Raises:
+        OSError: It cannot be written; then the file stays as it was.
+    """
+    # Hidden, so that a bundle that is being watched does not read it.
+    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=".authz-")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            os.fchmod(descriptor, mode)
+            stream.flush()
+            os.fsync(descriptor)
+        Path(aside).replace(path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
 
 
 def _refused(what: str) -> OSError:

@@ -4,12 +4,12 @@ Only that word changes, so comments and layout stay.
 """
 
 import difflib
-import os
-import tempfile
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from authz.errors import UsageError
+from authz.files import replace_file
 from authz.model import Diagnostic
 
 __all__ = ["corrected", "differences", "write_corrections"]
@@ -27,7 +27,9 @@ def corrected(files: Mapping[str, bytes], diagnostics: Iterable[Diagnostic]) -> 
     """
     changed: dict[str, bytes] = {}
     # From the end of a line to its beginning, so that a correction moves no place that is still needed.
-    ordered = sorted(diagnostics, key=lambda one: (one.file, one.line, -one.column))
+    # Two diagnostics about one word correct it once: a second correction would reach the next word like it.
+    places = {(one.file, one.line, -one.column, one.replacement): one for one in diagnostics}
+    ordered = [places[place] for place in sorted(places, key=lambda place: place[:3])]
     for diagnostic in ordered:
         content = changed.get(diagnostic.file, files.get(diagnostic.file))
         if content is None or diagnostic.replacement is None or diagnostic.line < 1:
@@ -40,7 +42,10 @@ def corrected(files: Mapping[str, bytes], diagnostics: Iterable[Diagnostic]) -> 
 
 def _with_word(content: bytes, line: int, column: int, old: str, new: str) -> bytes | None:
     """Replace the first whole word at or after a place on its line. None where the line does not have it."""
-    lines = content.decode().split("\n") if _is_text(content) else []
+    try:
+        lines = content.decode().split("\n")
+    except UnicodeDecodeError:
+        return None
     if len(lines) < line:
         return None
     text = lines[line - 1]
@@ -57,14 +62,6 @@ def _with_word(content: bytes, line: int, column: int, old: str, new: str) -> by
 def _joins(text: str, index: int) -> bool:
     """Return whether the character at an index would belong to the same word."""
     return 0 <= index < len(text) and (text[index].isalnum() or text[index] in "_-")
-
-
-def _is_text(content: bytes) -> bool:
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def differences(before: Mapping[str, bytes], changed: Mapping[str, bytes]) -> Iterator[str]:
@@ -89,12 +86,4 @@ def write_corrections(folder: Path, changed: Mapping[str, bytes]) -> None:
         target = folder / path
         if target.is_symlink():
             raise UsageError(f"{target} is a symbolic link; correct the file that it leads to")
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".authz-")
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-            Path(name).chmod(target.stat().st_mode & 0o7777)
-            Path(name).replace(target)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise
+        replace_file(target, content, stat.S_IMODE(target.stat().st_mode))

@@ -9,7 +9,6 @@ import hashlib
 import os
 import re
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.errors import BundleError
+from authz.files import replace_file
 from authz.model import BundleFiles, Diagnostic
 
 __all__ = ["MANIFEST", "read_folder", "seal_folder"]
@@ -135,21 +135,8 @@ def seal_folder(folder: Path, *, pause: Callable[[float], None] = time.sleep) ->
         f"{hashlib.sha256(content).hexdigest()}  {name}\n"
         for name, content in sorted(files.items())
     ]
-    _replace(root / MANIFEST, "".join(lines).encode())
+    replace_file(root / MANIFEST, "".join(lines).encode())
     return len(files)
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Write a file aside and rename it, so that no reader sees a part of it."""
-    descriptor, aside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            os.fchmod(descriptor, 0o644)
-        Path(aside).replace(file)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
 
 
 def _root(folder: Path) -> Path:

@@ -90,3 +90,11 @@ def test_two_words_of_one_line_are_both_corrected() -> None:
         Diagnostic("y", "f.yaml", 1, 9, replacement=("secrt", "secret")),
     ]
     assert corrected({"f.yaml": line}, found) == {"f.yaml": b"a: [personal, secret]"}
+
+
+def test_two_diagnostics_about_one_word_correct_it_once() -> None:
+    """A second correction would reach the next word like it, which may be meant."""
+    one = Diagnostic("unknown", "a.yaml", 1, 1, replacement=("stafff", "staff"))
+    other = Diagnostic("no such role", "a.yaml", 1, 1, replacement=("stafff", "staff"))
+    changed = corrected({"a.yaml": b"stafff stafff"}, [one, other])
+    assert changed == {"a.yaml": b"staff stafff"}

@@ -1,9 +1,7 @@
 """The files of a catalog: written whole or not at all, and never over what somebody wrote by hand."""
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +10,7 @@ import yaml
 
 from authz.engine import seal_catalog
 from authz.errors import UsageError
+from authz.files import replace_file
 from authz.tools.catalog.tool import Listing, plain
 
 __all__ = [
@@ -175,18 +174,7 @@ def write_files(bundle: Path, files: Mapping[Path, str]) -> None:
         if not text:
             path.unlink(missing_ok=True)
             continue
-        # Hidden, so that a bundle that is being watched does not read it.
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        replace_file(path, text.encode())
 
 
 def _json(value: object, indent: int = 0) -> str:
