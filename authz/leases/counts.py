@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from authz.leases.lease import MAX_ERROR
+from authz.leases.lease import error_text
 from authz.leases.pauses import backoff
 from authz.leases.protocol import UnreachableError
 from authz.telemetry import Logger
@@ -103,7 +103,7 @@ class CountsOfBrokers:
 
         Only a broker that cannot reach its system pauses: a failure of one lease must not delay others.
         """
-        text = str(error)[:MAX_ERROR]
+        text = error_text(error)
         with self._lock:
             counts = self._counts[broker]
             counts.not_ended += 1

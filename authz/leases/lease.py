@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
-__all__ = ["MAX_ERROR", "Lease", "LeaseState", "LeaseStore", "error_text"]
+__all__ = ["Lease", "LeaseState", "LeaseStore", "error_text"]
 
-MAX_ERROR: Final = 300
+_MAX_ERROR: Final = 300
 """Most characters of an error in a record, the log or a status."""
 
 
@@ -76,5 +76,5 @@ class LeaseStore(Protocol):
 
 
 def error_text(error: BaseException) -> str:
-    """Return the text of an error in at most `MAX_ERROR` characters; of one without a text, its type."""
-    return str(error)[:MAX_ERROR] or type(error).__name__
+    """Return the text of an error in at most 300 characters; of one without a text, its type."""
+    return str(error)[:_MAX_ERROR] or type(error).__name__

@@ -12,7 +12,7 @@ from typing import Any, Final
 from authz.errors import ApiError, AuthzError, GrpcCode
 from authz.leases.counts import CountsOfBrokers
 from authz.leases.due import DueLeases
-from authz.leases.lease import MAX_ERROR, Lease, LeaseState, LeaseStore, error_text
+from authz.leases.lease import Lease, LeaseState, LeaseStore, error_text
 from authz.leases.orphans import OrphanRemoval
 from authz.leases.pools import BrokerPools
 from authz.leases.protocol import BrokerError, LeaseOrder, NothingMadeError, SecretBroker
@@ -126,7 +126,7 @@ class LeaseManager:
             live = replace(lease, name=broker.name_of(lease.id), state=LeaseState.LIVE)
             is_live = self._store.put_lease(live, lease)
         except BrokerError as error:
-            self._counts.not_made(lease.broker, str(error)[:MAX_ERROR])
+            self._counts.not_made(lease.broker, error_text(error))
             self._give_up(lease, may_exist=not isinstance(error, NothingMadeError))
             # An agent must not learn how the system is set up.
             what = f"broker `{lease.broker}` cannot make a secret now; the node's log says why"

@@ -16,7 +16,7 @@ from typing import Final
 from authz.errors import AuthzError
 from authz.leases.counts import CountsOfBrokers
 from authz.leases.due import DueLeases
-from authz.leases.lease import MAX_ERROR, Lease, LeaseState, LeaseStore
+from authz.leases.lease import Lease, LeaseState, LeaseStore, error_text
 from authz.leases.pauses import backoff
 from authz.leases.pools import BrokerPools
 from authz.leases.protocol import BrokerError, SecretBroker
@@ -206,4 +206,4 @@ class LeaseRemoval:
         if claim is not None and isinstance(error, BrokerError):
             # If the store fails, the claim is tried again all the same.
             with suppress(AuthzError):
-                self._store.put_lease(replace(claim, last_error=str(error)[:MAX_ERROR]), claim)
+                self._store.put_lease(replace(claim, last_error=error_text(error)), claim)
