@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from authz.cli.options import ConfigFile, Sets, configuration, flags
+from authz.config import is_key_variable
 from authz.errors import ConfigError, UsageError
 from authz.files import check_trusted
 from authz.model import Diagnostic
@@ -72,7 +73,7 @@ def serve(
 
 def _has_variables() -> bool:
     """Return whether the environment sets keys of the configuration."""
-    return any(name.startswith("AUTHZ_") for name in os.environ)
+    return any(is_key_variable(name) for name in os.environ)
 
 
 def _check_place(config: Path) -> None:

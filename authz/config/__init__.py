@@ -9,6 +9,7 @@ for them. `types` are types of values, among them the mark of a secret, which `r
 from authz.config.load import (
     Loaded,
     environment_name,
+    is_key_variable,
     load,
     load_with_origins,
     parse_assignment,
@@ -102,6 +103,7 @@ __all__ = [
     "TrustDomain",
     "TrustSource",
     "environment_name",
+    "is_key_variable",
     "json_schema",
     "load",
     "load_with_origins",

@@ -27,6 +27,7 @@ __all__ = [
     "Assignment",
     "Loaded",
     "environment_name",
+    "is_key_variable",
     "load",
     "load_with_origins",
     "parse_assignment",
@@ -338,12 +339,17 @@ def _read(file: FolderPath) -> Document:
         raise ConfigError((at,)) from error
 
 
+def is_key_variable(name: str) -> bool:
+    """Return whether an environment variable means a key of the configuration: it may be another one's, or Kubernetes' own."""
+    return name.startswith(PREFIX) and name not in _NOT_KEYS and not _SERVICE_LINK.fullmatch(name)
+
+
 def _from_environment(
     environment: Mapping[str, str], shape: _Shape, defects: list[Diagnostic]
 ) -> list[Assignment]:
     found = []
     for name in sorted(environment):
-        if not name.startswith(PREFIX) or name in _NOT_KEYS or _SERVICE_LINK.fullmatch(name):
+        if not is_key_variable(name):
             continue
         paths = shape.walk(name.removeprefix(PREFIX).lower().split("_"))
         if len(paths) == 1:

@@ -9,7 +9,15 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from authz.config import Config, environment_name, json_schema, load, parse_assignment, redacted
+from authz.config import (
+    Config,
+    environment_name,
+    is_key_variable,
+    json_schema,
+    load,
+    parse_assignment,
+    redacted,
+)
 from authz.config.redact import REDACTED
 from authz.config.sections.enforcers import ReportWay
 from authz.config.types import Secret, SecretEntries
@@ -1167,3 +1175,20 @@ def test_what_is_shown_of_credentials_is_not_hidden(tmp_path: Path) -> None:
 
     assert isinstance(shown, dict)
     assert REDACTED not in str(shown)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_key"),
+    [
+        ("AUTHZ_LOG_LEVEL", True),
+        ("AUTHZ_NOT_A_KEY", True),
+        ("AUTHZ_ADMIN", False),
+        ("AUTHZ_SERVER", False),
+        ("AUTHZ_SERVICE_HOST", False),
+        ("AUTHZ_PORT_9191_TCP_ADDR", False),
+        ("OTHER", False),
+    ],
+)
+def test_which_variables_mean_keys(name: str, *, is_key: bool) -> None:
+    """Those of the client and of Kubernetes' services do not; a typo does, and is refused."""
+    assert is_key_variable(name) is is_key
