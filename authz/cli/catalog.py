@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from authz.bundle import read_folder
-from authz.cli.options import Vars, offline_variables
+from authz.cli.options import Header, Vars, offline_variables
 from authz.cli.render import CommandExit, Terminal
 from authz.engine import effect_table
 from authz.errors import UsageError
@@ -59,14 +59,6 @@ Env = Annotated[
         "--env",
         metavar="NAME[=VALUE]",
         help="Environment variable for the command; without a value, that of this process. Repeatable.",
-    ),
-]
-Header = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--header",
-        metavar="NAME=VALUE",
-        help="Request header for the URL; the value env:VARIABLE takes it from the environment. Repeatable.",
     ),
 ]
 Timeout = Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from authz.cli.options import SubjectToken
+from authz.cli.options import Header, SubjectToken
 from authz.cli.render import CommandExit
 from authz.errors import UsageError
 from authz.mcp.guard import Identity, McpGuard
@@ -48,14 +48,7 @@ def guard(
     url: Annotated[
         str, typer.Option(help="Endpoint of a server (streamable HTTP), instead of a command.")
     ] = "",
-    header: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--header",
-            metavar="NAME=VALUE",
-            help="Request header for the URL; the value env:VARIABLE takes it from the environment. Repeatable.",
-        ),
-    ] = None,
+    header: Header = None,
     server: Annotated[
         str,
         typer.Option(

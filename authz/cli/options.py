@@ -22,6 +22,7 @@ __all__ = [
     "Arguments",
     "BundleFolder",
     "ConfigFile",
+    "Header",
     "Output",
     "Server",
     "Sets",
@@ -89,6 +90,14 @@ Server = Annotated[
 ]
 AgentToken = Annotated[
     Path | None, typer.Option(help="File with the agent's JWT-SVID.", dir_okay=False)
+]
+Header = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--header",
+        metavar="NAME=VALUE",
+        help="Request header for the URL; the value env:VARIABLE takes it from the environment. Repeatable.",
+    ),
 ]
 SubjectToken = Annotated[
     Path | None, typer.Option(help="File with the subject's token.", dir_okay=False)

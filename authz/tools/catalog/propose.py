@@ -35,36 +35,35 @@ from authz.tools.catalog.words import (
     described_verbs,
     name_verbs,
     without_prefix,
+    word_set,
     words_of,
 )
 
 __all__ = ["Proposal", "propose"]
 
 
-def _set(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_COMPUTE: Final = _set("decode echo encode hash sleep wait")
+_COMPUTE: Final = word_set("decode echo encode hash sleep wait")
 """Verbs whose result comes from the arguments alone."""
-_FILE_WRITERS: Final = _set("convert download extract screenshot")
+_FILE_WRITERS: Final = word_set("convert download extract screenshot")
 """Verbs of reading that write a file where an argument says where."""
-_CODE: Final = _set("code command commands cypher expression function script shell sql statement")
+_CODE: Final = word_set(
+    "code command commands cypher expression function script shell sql statement"
+)
 """Arguments that hold a program."""
-_QUERIES: Final = _set("query queries statement sql")
+_QUERIES: Final = word_set("query queries statement sql")
 """Arguments, and last words of names, that hold a program if both do."""
-_SELECTORS: Final = _set("action command method mode op operation operation_type verb")
+_SELECTORS: Final = word_set("action command method mode op operation operation_type verb")
 """Arguments that say what is done."""
-_REMOVING: Final = _set("archived delete deleted drop in_trash purge remove trashed")
+_REMOVING: Final = word_set("archived delete deleted drop in_trash purge remove trashed")
 """Arguments that make a write a removal; also as the first part of a longer name."""
-_FILES: Final = _set("attachment attachments file files paths")
-_URLS: Final = _set("callback endpoint href link uri url urls webhook website")
-_PEOPLE: Final = _set("bcc cc email emails recipient recipients to")
-_ACCOUNTS: Final = _set(
+_FILES: Final = word_set("attachment attachments file files paths")
+_URLS: Final = word_set("callback endpoint href link uri url urls webhook website")
+_PEOPLE: Final = word_set("bcc cc email emails recipient recipients to")
+_ACCOUNTS: Final = word_set(
     "account channel channel_id channelid chat chat_id iban phone phone_number user_id username"
 )
-_PATHS: Final = _set("file_path filepath filename path")
-_TARGET_PATHS: Final = _PATHS | _set(
+_PATHS: Final = word_set("file_path filepath filename path")
+_TARGET_PATHS: Final = _PATHS | word_set(
     "dest destination recipient list folder local_path output output_dir output_file output_path save_path target"
 )
 _PLURALS: Final = {"repo": "repositories", "repository": "repositories"}
@@ -359,7 +358,7 @@ def _resource(system: str, arguments: _Arguments) -> dict[str, str] | None:
     ]
     required = [one for one in candidates if one[0] in arguments.required]
     chosen = required or candidates
-    scoped = arguments.spellings() & _set(
+    scoped = arguments.spellings() & word_set(
         "owner repo repository database collection namespace project_id organization"
     )
     if len(chosen) != 1 or scoped - {arguments.spelled[chosen[0][0]]}:

@@ -30,22 +30,24 @@ __all__ = [
     "name_verbs",
     "stem",
     "without_prefix",
+    "word_set",
     "words_of",
 ]
 
 
-def _set(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
+    """Return the words of a text."""
     return frozenset(text.split())
 
 
 # --- verbs that only return data
 
-_CLEAR_READ: Final = _set(
+_CLEAR_READ: Final = word_set(
     "analyze browse calculate compare compute convert decode describe encode enumerate estimate explain explore extract fetch find "
     "get identify inspect lookup parse read retrieve summarize validate whoami"
 )
 """Verbs of reading that are not nouns, too: they count wherever they stand in a name."""
-READ: Final = _CLEAR_READ | _set(
+READ: Final = _CLEAR_READ | word_set(
     "audit check count diff download echo filter grep hash help list look outline peek ping preview query scrape search "
     "show sleep tail view wait"
 )
@@ -53,7 +55,7 @@ READ: Final = _CLEAR_READ | _set(
 
 # --- verbs that change something
 
-WRITE: Final = _set(
+WRITE: Final = word_set(
     "accept acknowledge activate adapt add adjust advance alter annotate append apply archive arrange assign associate attach autofill "
     "batch block book bookmark branch build bump cancel capture change checkout choose cherry clean clear clone close collapse comment "
     "commit compact complete compose configure confirm connect copy cordon create customize cut deactivate decline deduplicate "
@@ -67,37 +69,37 @@ WRITE: Final = _set(
     "setup snooze solve sort spawn split squash stage star start stop store submit subscribe suspend swap switch sync synchronize tag take "
     "terminate toggle track train transfer transform transition translate trigger unarchive unassign unblock uncordon undo unfollow unlink unlock "
     "unmute unpin unregister unsnooze unstage unstar unsubscribe untag unwatch update upgrade upsert use vote watch worktree write"
-) - _set("download convert")
-STRONG_WRITE: Final = _set(
+) - word_set("download convert")
+STRONG_WRITE: Final = word_set(
     "click merge press rollback overwrite force rebase drain evict kill terminate reboot shutdown rotate migrate scale"
 )
 """Writes that are hard to undo."""
-DELETE: Final = _set(
+DELETE: Final = word_set(
     "clean cleanup delete del destroy drop erase expunge prune purge remove rm teardown trash truncate uninstall unpublish unset wipe"
 )
-FOR_GOOD: Final = _set("destroy drop erase purge truncate wipe")
-SEND: Final = _set(
+FOR_GOOD: Final = word_set("destroy drop erase purge truncate wipe")
+SEND: Final = word_set(
     "broadcast email export forward mail message notify pay publish refund reply send share sms text transmit tweet upload"
 )
-FORM: Final = _set("fill type submit")
+FORM: Final = word_set("fill type submit")
 """Puts what the agent says into somebody else's page."""
-VISITS: Final = _set("goto navigate visit crawl")
-"""Goes where an argument says, or back."""
-EXECUTE: Final = _set(
+VISITS: Final = word_set("goto navigate visit crawl")
+"""Opens the page that an argument names."""
+EXECUTE: Final = word_set(
     "call debug eval evaluate exec execute interact invoke run script spawn deploy launch"
 )
-GRANT: Final = _set(
+GRANT: Final = word_set(
     "allow authenticate authorize elevate grant impersonate invite permit promote revoke unshare"
 )
 
-_DESCRIBED: Final = _set(
+_DESCRIBED: Final = word_set(
     "add append approve archive assign cancel change close create delete deploy destroy disable edit enable erase execute "
     "forward grant insert install invite kill merge modify move overwrite pay post publish purge push remove rename replace "
     "reply restart revoke schedule send submit terminate transfer trigger uninstall unpublish update upload upsert wipe write"
 )
 """Verbs of changing that count in a description; the others (`returns`, `handles`, `runs a search`) are said of tools that read, too."""
 _ACTS: Final = WRITE | STRONG_WRITE | DELETE | SEND | FORM | VISITS | EXECUTE | GRANT
-_NOUNS: Final = _set(
+_NOUNS: Final = word_set(
     "batch block book bookmark branch build call change clean comment commit copy crawl cut debug draft email end export fill fix flag "
     "follow force fork format hold merge import index invite issue label launch like link lock log login mail make map mark "
     "message move name new open order pack patch pause permit pick pin place plan plugin post press process pull push queue record refresh "
@@ -106,29 +108,29 @@ _NOUNS: Final = _set(
     "trigger tweet type update upgrade use vote watch worktree message"
 )
 """Verbs that can be nouns: behind a verb of reading they say what is read, as in `get_commit`."""
-_JOINS: Final = _set("and or then")
-_PREPOSED: Final = _set("batch bulk multi quick")
-_NOISE: Final = _set("a an the api mcp tool of for in on to by with from all my me as")
+_JOINS: Final = word_set("and or then")
+_PREPOSED: Final = word_set("batch bulk multi quick")
+_NOISE: Final = word_set("a an the api mcp tool of for in on to by with from all my me as")
 
 # --- nouns
 
-PUBLIC: Final = _set("date now ping time timezone timezones")
+PUBLIC: Final = word_set("date now ping time timezone timezones")
 """Words for public data."""
-CONTAINERS: Final = _set(
+CONTAINERS: Final = word_set(
     "account bucket cluster collection database db keyspace namespace organization project repo repository schema table "
     "tenant topic volume workspace"
 )
-ANYTHING: Final = _set("bash cmd command powershell sh shell sudo terminal unsafe")
-RIGHTS: Final = _set(
+ANYTHING: Final = word_set("bash cmd command powershell sh shell sudo terminal unsafe")
+RIGHTS: Final = word_set(
     "acl admin administrator collaborator collaborators credential credentials member members owner permission "
     "permissions policy policies privilege privileges role roles sharing token tokens"
 )
-SECRETS: Final = _set(
+SECRETS: Final = word_set(
     "cookie cookies credential credentials env environment key keys password passwords secret secrets token tokens"
 )
-JUDGES: Final = _set("approval approve review")
+JUDGES: Final = word_set("approval approve review")
 """Words for things that other people act on."""
-MESSAGES: Final = _set("mail message messages notification sms thread tweet")
+MESSAGES: Final = word_set("mail message messages notification sms thread tweet")
 
 _MOST_PREFIX: Final = 3
 _SENTENCES: Final = 2
