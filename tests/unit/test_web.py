@@ -18,6 +18,7 @@ import pytest
 
 from authz.config import Tls
 from authz.errors import ConfigError
+from authz.server import tls_files
 from authz.server.http import server as web
 from authz.server.http.server import CLIENT_CHAIN, WebServer, WebSettings
 from tests.support.mutual import Pki, certificate, write
@@ -25,7 +26,7 @@ from tests.support.svid import Signer
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 #: Long enough for a handshake on a busy machine.
@@ -293,6 +294,36 @@ def test_a_certificate_with_another_key_is_refused_at_the_start(pki: Pki) -> Non
 
     with pytest.raises(ConfigError, match="the key of another certificate"):
         WebServer(WebSettings("http", "127.0.0.1:0", tls), tell)
+
+
+def test_a_pair_of_files_is_checked_once_and_not_before_each_handshake(
+    pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is in use or was refused: callers who have proved nothing would choose how often a key is loaded."""
+    made: list[Callable[[], object]] = []
+    checked: list[object] = []
+    check = tls_files._check_pair
+
+    def counted(tls: Tls, files: tls_files.TlsFiles) -> None:
+        checked.append(files)
+        check(tls, files)
+
+    def keep(_: object, fetch: Callable[[], object], **__: object) -> None:
+        made.append(fetch)
+
+    monkeypatch.setattr(tls_files, "_check_pair", counted)
+    monkeypatch.setattr("grpc.dynamic_ssl_server_credentials", keep)
+    tls_files.credentials(Tls(cert_file=pki.tls["cert_file"], key_file=pki.tls["key_file"]))
+    (fetch,) = made
+    key = (pki.folder / "server.key").read_bytes()
+    assert [fetch(), fetch(), len(checked)] == [None, None, 1]
+    write(pki.folder, "server", certificate("server", pki.root))
+    renewed = (pki.folder / "server.key").read_bytes()
+    (pki.folder / "server.key").write_bytes(key)
+    assert [fetch(), fetch(), len(checked)] == [None, None, 2]
+    (pki.folder / "server.key").write_bytes(renewed)
+    assert fetch() is not None
+    assert [fetch(), fetch(), len(checked)] == [None, None, 3]
 
 
 def test_an_address_that_is_taken_is_refused(pki: Pki) -> None:
