@@ -14,6 +14,7 @@ from authz.mcp.messages import (
     RequestId,
     elements,
     members,
+    quoted,
     read_message,
 )
 from authz.mcp.questions import is_tool_call, question_of
@@ -321,7 +322,7 @@ def _name(tool: object) -> str:
 def _log_refusal(method: str, refused: Refused) -> None:
     _log.warning(
         "%s refused: %s %s (decision %s)%s",
-        f"{method} {refused.operation}".strip(),
+        f"{quoted(method)} {quoted(refused.operation)}".strip(),
         refused.public_code.value,
         refused.reason_code,
         refused.decision_id or "none",

@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-__all__ = ["Kind", "Message", "MessageError", "RequestId", "elements", "members", "read_message"]
+__all__ = [
+    "Kind",
+    "Message",
+    "MessageError",
+    "RequestId",
+    "elements",
+    "members",
+    "quoted",
+    "read_message",
+]
 
 _BLANK: Final = re.compile(r"[ \t\r\n]*")
 _ENVELOPE: Final = ("jsonrpc", "id", "method", "params", "result", "error")
@@ -19,6 +28,22 @@ _LARGEST_ID: Final = 2**53
 
 RequestId = tuple[str, str | int]
 """Type and value of an `id`: `1` and `"1"` are two."""
+
+
+def quoted(text: str, longest: int = 80) -> str:
+    """Give the beginning of a peer's text as a line of a log can have it.
+
+    Args:
+        text: The text.
+        longest: Characters that are kept.
+
+    Returns:
+        The text with escapes for control characters and for halves of characters, which UTF-8 cannot write.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text[:longest]
+    )
 
 
 class MessageError(Exception):
@@ -140,7 +165,7 @@ def refuse_alike(value: dict[str, Any], known: tuple[str, ...]) -> None:
     for name in value:
         if lower.get(name.lower(), name) != name:
             raise MessageError(
-                -32600, f"`{name[:40]}` differs from `{lower[name.lower()]}` in case"
+                -32600, f"`{quoted(name, 40)}` differs from `{lower[name.lower()]}` in case"
             )
 
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from authz.mcp.messages import Kind, Message, MessageError, refuse_alike
+from authz.mcp.messages import Kind, Message, MessageError, quoted, refuse_alike
 from authz_client.mcp_answers import tool_operation
 
 __all__ = ["RESPONSE", "Question", "is_tool_call", "question_of"]
@@ -110,7 +110,7 @@ def _call(system: str, message: Message) -> Question:
     params = message.params
     refuse_alike(params, known)
     if unknown := [name for name in params if name not in known]:
-        raise MessageError(-32602, f"`params` has an unknown member `{unknown[0][:40]}`")
+        raise MessageError(-32602, f"`params` has an unknown member `{quoted(unknown[0], 40)}`")
     if "task" in params and not isinstance(params["task"], dict):
         raise MessageError(-32602, "`task` is not an object")
     label = "uri" if message.method == "resources/read" else "name"

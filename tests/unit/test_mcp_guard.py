@@ -204,7 +204,9 @@ def test_a_message_that_means_two_things_or_is_not_permitted_is_an_error(
     assert sent(guard, call("read")).to_server is not None
 
 
-def test_half_a_character_ends_no_session(guard: McpGuard) -> None:
+def test_half_a_character_ends_no_session(
+    guard: McpGuard, caplog: pytest.LogCaptureFixture
+) -> None:
     """JSON can write half of a character, UTF-8 cannot: the message is refused, and the next one is judged as ever."""
     for text in (
         request("ping", r'{"said": "\ud800"}'),
@@ -217,6 +219,19 @@ def test_half_a_character_ends_no_session(guard: McpGuard) -> None:
         assert told.to_client is not None
         told.to_client.encode()
     assert sent(guard, call("read", '{"page": "x"}', request_id="9")).to_server is not None
+    caplog.text.encode()
+
+
+def test_a_message_makes_one_line_of_the_log(
+    guard: McpGuard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a client writes cannot look like a line of the guard's own, nor change the colours of a terminal."""
+    for text in (
+        request(r"x\nauthz.mcp: all is well\u001b[0m"),
+        call("read", more=r', "y\n\u009bz": 1'),
+    ):
+        assert sent(guard, text).to_server is None
+    assert [record.getMessage().isprintable() for record in caplog.records] == [True, True]
 
 
 @pytest.mark.parametrize(
