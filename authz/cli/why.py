@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import shlex
 import time
 import uuid
 from collections.abc import Mapping
@@ -121,7 +122,15 @@ def why(
     elif output == "json":
         _json({**groups.document(), "bundles": changes})
     else:
-        print_groups(terminal, groups, changes)
+        print_groups(terminal, groups, changes, _again(log, bundle))
+
+
+def _again(log: list[str] | None, bundle: list[Path] | None) -> str:
+    """Options that lead to the same log; empty for standard input, which is read once."""
+    named = [("--log", path) for path in log or []] + [("-b", str(path)) for path in bundle or []]
+    if ("--log", "-") in named:
+        return ""
+    return shlex.join(part for option in named for part in option)
 
 
 def _known_code(code: str) -> None:

@@ -182,8 +182,17 @@ def _principal(id_: str, roles: tuple[str, ...] | None) -> str:
     return f"{id_} (roles: {', '.join(roles)})" if roles else f"{id_} (no role)"
 
 
-def print_groups(terminal: Terminal, groups: Groups, changes: Iterable[Mapping[str, Any]]) -> None:
-    """Print groups of refused decisions, and how the bundle changed meanwhile."""
+def print_groups(
+    terminal: Terminal, groups: Groups, changes: Iterable[Mapping[str, Any]], options: str = ""
+) -> None:
+    """Print groups of refused decisions, and how the bundle changed meanwhile.
+
+    Args:
+        terminal: Terminal to print on.
+        groups: Groups.
+        changes: Differences between bundles.
+        options: Options with which the same log is read again, for the command that explains one decision.
+    """
     listed = groups.sorted()
     total = sum(group.times for _, group in listed) + groups.left_out
     if listed:
@@ -228,7 +237,8 @@ def print_groups(terminal: Terminal, groups: Groups, changes: Iterable[Mapping[s
     for change in changes:
         _change(terminal, change)
     if listed:
-        terminal.note(f"Next: authz why {plain(listed[0][1].sample, 80)}")
+        again = " ".join(filter(None, [plain(listed[0][1].sample, 80), options]))
+        terminal.note(f"Next: authz why {again}")
 
 
 def _short(at: str) -> str:
