@@ -525,8 +525,7 @@ $(AARCH64)/done:
 container: wheel ## build the container of a release (BUILD=IMAGE@sha256:… RUNTIME=IMAGE@sha256:…; needs buildah)
 	@command -v buildah >/dev/null || { echo "make: needs buildah (Debian: buildah)" >&2; exit 1; }
 	@[[ "$(BUILD)$(RUNTIME)" == *@sha256:*@sha256:* ]] || { echo "make: give both base images by digest: BUILD=IMAGE@sha256:… RUNTIME=IMAGE@sha256:…" >&2; exit 1; }
-	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PY) -m flit_core.wheel client --outdir "$$folder/own" \
-		&& $(PY) scripts/container_dist.py "$$folder/dist" dist/*.whl "$$folder"/own/*.whl \
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PY) scripts/container_dist.py "$$folder/dist" dist/*.whl \
 		&& cp deploy/container/* "$$folder" \
 		&& buildah bud --build-arg BUILD=$(BUILD) --build-arg RUNTIME=$(RUNTIME) --tag authz:$(or $(TAG),latest) "$$folder"
 
