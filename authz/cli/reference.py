@@ -58,30 +58,26 @@ def cli_reference() -> str:
         Markdown.
 
     Raises:
-        ValueError: `_TASKS` lacks a verb.
+        ValueError: `_TASKS` lacks a verb, or has one that is gone.
     """
     command: Any = typer.main.get_command(application())
     listed = {verb for verbs in _TASKS.values() for verb in verbs}
     if missing := sorted(set(command.commands) - listed):
         raise ValueError(f"name a task of the reader for {', '.join(missing)} in `_TASKS`")
+    if gone := sorted(listed - set(command.commands)):
+        raise ValueError(f"`_TASKS` has verbs that do not exist: {', '.join(gone)}")
     parts = [_NOTE, "# The `authz` command\n", f"{command.help}\n", *_overview(command), _EXITS]
     for task, verbs in _TASKS.items():
         parts.append(f"## {task}\n")
         for verb in verbs:
-            if verb in command.commands:
-                parts.extend(_verb(command.commands[verb], f"authz {verb}"))
+            parts.extend(_verb(command.commands[verb], f"authz {verb}"))
     return "\n".join(part.strip("\n") + "\n" for part in parts)
 
 
 def _overview(command: Any) -> Iterator[str]:
     rows = ["| to | use |\n|---|---|"]
     for task, verbs in _TASKS.items():
-        names = [
-            name
-            for verb in verbs
-            if verb in command.commands
-            for name in _names(command.commands[verb], f"authz {verb}")
-        ]
+        names = [name for verb in verbs for name in _names(command.commands[verb], f"authz {verb}")]
         links = ", ".join(f"[`{name.removeprefix('authz ')}`](#{_anchor(name)})" for name in names)
         rows.append(f"| {task[0].lower()}{task[1:]} | {links} |")
     yield "\n".join(rows) + "\n"
