@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,12 +14,23 @@ Result = dict[str, Any]
 
 NEEDED: Final = object()
 """Default of a column that each row of the seed must give."""
-_KINDS: Final[dict[Any, dict[str, Any]]] = {
-    str: {"type": "string"},
-    int: {"type": "integer"},
-    bool: {"type": "boolean"},
-    list[str]: {"type": "array", "items": {"type": "string"}},
+_KINDS: Final[dict[Any, str]] = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    types.NoneType: "null",
 }
+_TYPES: Final[Mapping[str, type | types.UnionType]] = {
+    "string": str,
+    "integer": int,
+    "number": int | float,
+    "boolean": bool,
+    "null": types.NoneType,
+}
+_WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,15}")
+_NUMBER: Final = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,6})?")
+_BOOLEANS: Final = {"true": True, "false": False}
 
 
 class CorpusError(ValueError):
@@ -175,11 +187,13 @@ class System:
         name: of the system; an operation is `<name>.<method>`.
         tables: those that it brings.
         reading: tools that change nothing.
+        coerces: whether the server takes `"200"` for an integer and `"true"` for a boolean, as many MCP servers do.
     """
 
     name: ClassVar[str]
     tables: ClassVar[Mapping[str, Table]] = {}
     reading: ClassVar[frozenset[str]] = frozenset()
+    coerces: ClassVar[bool] = False
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -220,11 +234,26 @@ def _schema(method: Callable[..., Result]) -> dict[str, Any]:
     parameters = list(inspect.signature(method).parameters.values())[1:]
     schema: dict[str, Any] = {
         "type": "object",
-        "properties": {one.name: dict(_KINDS[hints[one.name]]) for one in parameters},
+        "properties": {one.name: _form(hints[one.name]) for one in parameters},
         "additionalProperties": False,
     }
     needed = [one.name for one in parameters if one.default is inspect.Parameter.empty]
     return schema | ({"required": needed} if needed else {})
+
+
+def _form(hint: Any) -> dict[str, Any]:
+    """Returns the JSON schema of a parameter's type: a scalar, a choice of texts, a list, or one of several types."""
+    if hint in _KINDS:
+        return {"type": _KINDS[hint]}
+    arguments = typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    if origin is list:
+        return {"type": "array", "items": _form(arguments[0])}
+    if origin is typing.Literal:
+        return {"type": "string", "enum": list(arguments)}
+    if origin in (types.UnionType, typing.Union):
+        return {"anyOf": [_form(one) for one in arguments]}
+    raise CorpusError(f"a tool takes no {hint}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,10 +318,13 @@ class Backend:
         schema = _schema(method)
         if not set(schema.get("required", ())) <= set(arguments) <= set(schema["properties"]):
             raise CorpusError(f"`{operation}` does not take {sorted(arguments)}")
-        for key, value in arguments.items():
-            if not _fits(value, schema["properties"][key]):
-                raise CorpusError(f"`{operation}`: {key} is no {schema['properties'][key]['type']}")
-        result = copy.deepcopy(method(system, **copy.deepcopy(dict(arguments))))
+        given = copy.deepcopy(dict(arguments))
+        for key, value in given.items():
+            form = schema["properties"][key]
+            given[key] = _coerced(value, form) if system and system.coerces else value
+            if not _fits(given[key], form):
+                raise CorpusError(f"`{operation}`: {key} does not fit {form}")
+        result = copy.deepcopy(method(system, **given))
         self._look()
         return result
 
@@ -314,13 +346,30 @@ def _put(world: World, table: str, given: Mapping[str, Any]) -> None:
         old.update(form.row(old | dict(given)))
 
 
+def _coerced(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Returns a value as a server takes it that reads numbers and booleans out of texts."""
+    forms = schema.get("anyOf", [schema])
+    if any(_fits(value, one) for one in forms):
+        return value
+    kinds = {one["type"] for one in forms}
+    if isinstance(value, str):
+        if "integer" in kinds and _WHOLE_NUMBER.fullmatch(value):
+            return int(value)
+        if "number" in kinds and _NUMBER.fullmatch(value):
+            return float(value)
+        if "boolean" in kinds:
+            return _BOOLEANS.get(value.lower(), value)
+    return value
+
+
 def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
-    match schema["type"]:
-        case "string":
-            return isinstance(value, str)
-        case "integer":
-            return isinstance(value, int) and not isinstance(value, bool)
-        case "boolean":
-            return isinstance(value, bool)
-        case _:
-            return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if "anyOf" in schema:
+        return any(_fits(value, one) for one in schema["anyOf"])
+    if schema["type"] == "array":
+        return isinstance(value, list) and all(_fits(one, schema["items"]) for one in value)
+    kinds = _TYPES[schema["type"]]
+    return (
+        isinstance(value, kinds)
+        and (isinstance(value, bool) == (schema["type"] == "boolean"))
+        and value in schema.get("enum", (value,))
+    )

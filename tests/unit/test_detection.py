@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -29,12 +29,10 @@ from bench.detection.scenario import (
 )
 from bench.detection.simulate import Asked, Decision, Played, play
 from bench.detection.systems import SYSTEMS
-from bench.detection.world import Backend, CorpusError, RefusedError
+from bench.detection.world import Backend, CorpusError, RefusedError, Result, System
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from bench.detection.world import Result
 
 ALL = corpus()
 HIJACKED = [one for one in ALL if not one.honest]
@@ -342,6 +340,88 @@ def test_a_call_has_the_form_of_its_tool() -> None:
             backend.call(operation, arguments)
     with pytest.raises(RefusedError):
         backend.call("mail.read_email", {"id": "none"})
+
+
+class Till(System):
+    """A system whose one tool takes arguments of every form."""
+
+    name = "till"
+
+    def sell(
+        self,
+        number: int,
+        price: float,
+        *,
+        kind: Literal["paper", "wood"] | None = None,
+        quick: bool = False,
+        codes: list[int] | None = None,
+    ) -> Result:
+        """Sell something."""
+        return {"got": [number, price, kind, quick, codes]}
+
+
+class Lenient(Till):
+    """The same, on a server that reads numbers and booleans out of texts."""
+
+    name = "till"
+    coerces = True
+    sell = Till.sell
+
+
+def till(system: type[System], /, **arguments: Any) -> Any:
+    """Give what the tool got."""
+    return Backend.make([system], "a.example", []).call("till.sell", arguments)["got"]
+
+
+def test_a_tool_is_described_as_mcp_servers_do() -> None:
+    """Choices, lists and null among them."""
+    (tool,) = Till.listing()
+    assert tool["inputSchema"] == {
+        "type": "object",
+        "properties": {
+            "number": {"type": "integer"},
+            "price": {"type": "number"},
+            "kind": {
+                "anyOf": [{"type": "string", "enum": ["paper", "wood"]}, {"type": "null"}],
+            },
+            "quick": {"type": "boolean"},
+            "codes": {
+                "anyOf": [{"type": "array", "items": {"type": "integer"}}, {"type": "null"}],
+            },
+        },
+        "required": ["number", "price"],
+        "additionalProperties": False,
+    }
+
+
+def test_a_tool_takes_only_what_its_schema_says() -> None:
+    """Whether a choice, a number, a list or null."""
+    assert till(Till, number=2, price=1, kind=None, codes=[7]) == [2, 1, None, False, [7]]
+    assert till(Till, number=2, price=1.5, kind="wood") == [2, 1.5, "wood", False, None]
+    for wrong in (
+        {"number": "2", "price": 1},
+        {"number": True, "price": 1},
+        {"number": None, "price": 1},
+        {"number": 2, "price": "1"},
+        {"number": 2, "price": 1, "kind": "stone"},
+        {"number": 2, "price": 1, "quick": 1},
+        {"number": 2, "price": 1, "codes": ["7"]},
+    ):
+        with pytest.raises(CorpusError):
+            till(Till, **wrong)
+
+
+def test_a_server_that_coerces_reads_numbers_and_booleans_out_of_texts() -> None:
+    """As far as the text is one, and the schema has none of its own type."""
+    assert till(Lenient, number="-20", price="1.50", quick="True") == [-20, 1.5, None, True, None]
+    for wrong in (
+        {"number": "2.5", "price": 1},
+        {"number": "2 ", "price": 1},
+        {"number": 2, "price": "1e3"},
+        {"number": 2, "price": 1, "quick": "yes"},
+    ):
+        with pytest.raises(CorpusError):
+            till(Lenient, **wrong)
 
 
 def test_plays_do_not_touch_each_other() -> None:
