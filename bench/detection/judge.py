@@ -156,7 +156,7 @@ class Judge:
         name = f"task-{len(self._begun) + 1}"
         start = {
             "name": name,
-            "template": self._scenario.domain,
+            "template": self._scenario.template_of(asked.task),
             "subject": self._scenario.user,
             "agent": self._agent,
             "params": of.params,

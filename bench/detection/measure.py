@@ -3,7 +3,8 @@
     python -m bench.detection.measure                     all domains
     python -m bench.detection.measure --domain mail       prints a domain's figures, and writes nothing
 
-Exit status 1: a bundle is missing, refused, or does not fit what it is played with.
+A domain that has no bundle yet is named and left out. Exit status 1: no domain has a bundle, one is refused, or does not fit what
+it is played with.
 """
 
 import argparse
@@ -184,7 +185,7 @@ def main() -> int:
         folder = FOLDER / name / "bundle"
         if not folder.is_dir():
             print(f"bench.detection: {name} has no bundle yet ({folder})", file=sys.stderr)
-            return 1
+            continue
         try:
             bundles[name] = read_folder(folder)
             domains.append(measure(name, bundles[name]))
@@ -195,6 +196,8 @@ def main() -> int:
         except (CorpusError, JudgeError) as error:
             print(f"bench.detection: {name}: {error}", file=sys.stderr)
             return 1
+    if not bundles:
+        return 1
     try:
         remembered = memory.measure(bundles)
     except (BundleError, JudgeError) as error:

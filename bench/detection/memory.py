@@ -390,7 +390,7 @@ class _Judged:
             name = f"task-{work + 1}"
             start = {
                 "name": name,
-                "template": self._day.domain,
+                "template": one.scenario.template_of(0),
                 "subject": one.subject,
                 "agent": agent(self._domain),
                 "params": one.scenario.params,

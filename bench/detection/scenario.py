@@ -78,11 +78,13 @@ class Later(_Strict):
         first: number of the step that it begins with.
         prompt: the user's words.
         params: of the task.
+        template: of the task, where the domain has several.
     """
 
     first: Annotated[int, Field(ge=2)]
     prompt: Text
     params: dict[str, str]
+    template: Id | None = None
 
 
 class Injection(_Strict):
@@ -117,6 +119,7 @@ class Scenario(_Strict):
         user: who gave the task; one of the domain's.
         prompt: the user's words.
         params: of the task; those that the domain names.
+        template: of the task, where the domain has several.
         later: further tasks.
         seed: what is there besides the domain's seed.
         steps: the calls, in order.
@@ -127,12 +130,13 @@ class Scenario(_Strict):
     """
 
     id: Id
-    domain: Literal["mail", "banking", "chat", "code"]
+    domain: Literal[DOMAINS]  # type: ignore[valid-type]
     kind: Literal["honest", "hijacked"]
     about: Text
     user: Id
     prompt: Text
     params: dict[str, str]
+    template: Id | None = None
     later: list[Later] = []
     seed: Seed = {}
     steps: Annotated[list[Step], Field(min_length=1)]
@@ -175,6 +179,15 @@ class Scenario(_Strict):
         """
         return sum(number >= one.first for one in self.later)
 
+    def template_of(self, task: int) -> str:
+        """Returns the template of a task: the one that it names, or the domain's only one.
+
+        Args:
+            task: 0 is the first, n the n-th of `later`.
+        """
+        given = self.template if task == 0 else self.later[task - 1].template
+        return given or self.domain
+
     def backend(self) -> Backend:
         """Returns a fresh back end, seeded for this scenario."""
         return domain(self.domain).backend(self.seed)
@@ -192,6 +205,18 @@ class User(_Strict):
     claims: dict[str, list[str]]
 
 
+class Template(_Strict):
+    """A kind of task that people give.
+
+    Attributes:
+        purpose: what they want.
+        tools: the operations that it usually takes.
+    """
+
+    purpose: Text
+    tools: Annotated[list[str], Field(min_length=1)]
+
+
 class Domain(_Strict):
     """What the scenarios of one domain share.
 
@@ -203,6 +228,9 @@ class Domain(_Strict):
         params: what each task is given, and what it means.
         recipient_lists: recipients that the organisation knows, from a source that no agent writes.
         places: which places hold what, as an owner of the data would say it.
+        names: what people call a recipient of the lists in their prompts.
+        templates: the kinds of task, by name. Without any, every task has the template that is named as the domain.
+        systems: what a security engineer knows of a system beyond the descriptions of its tools.
     """
 
     name: Id
@@ -212,6 +240,9 @@ class Domain(_Strict):
     params: dict[str, Text]
     recipient_lists: dict[str, list[str]]
     places: dict[str, Text]
+    names: dict[str, list[str]] = {}
+    templates: dict[Id, Template] = {}
+    systems: dict[str, list[str]] = {}
 
     def backend(self, seed: Seed | None = None) -> Backend:
         """Returns a fresh back end.
@@ -301,6 +332,9 @@ def parse(entry: Mapping[str, Any], name: str, kind: str) -> Scenario:
     for params in (found.params, *(one.params for one in found.later)):
         if set(params) != set(known.params):
             raise CorpusError(f"{found.id}: a task has the params {sorted(known.params)}")
+    templates = {found.template_of(task) for task in range(len(found.later) + 1)}
+    if not templates <= (set(known.templates) or {name}):
+        raise CorpusError(f"{found.id}: there is no template {sorted(templates)}")
     if not re.match(name, found.id):
         raise CorpusError(f"{found.id}: an id begins with its domain")
     return found

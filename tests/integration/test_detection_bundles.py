@@ -53,7 +53,7 @@ class Desk:
                     token=token,
                 )
             ],
-            template=scenario.domain,
+            template=scenario.template_of(number),
             params=params,
             prompt=of.prompt,
             assignee=agent(self.domain),
