@@ -152,6 +152,7 @@ const LANE: &[&str] = &[
     "metrics",
     "attached",
     "request",
+    "result_values",
     "threads",
     "transport",
     "world",

@@ -68,6 +68,7 @@ mod refused_agent;
 mod report;
 mod request;
 mod request_form;
+mod result_values;
 mod revoke;
 mod secret_header;
 mod sequences;

@@ -10,6 +10,12 @@ pub(crate) const ID: usize = 512;
 pub(crate) const DESTINATION: usize = 2_048;
 /// Bytes of an obligation's name.
 pub(crate) const OBLIGATION: usize = 256;
+/// Values of one report.
+pub(crate) const VALUES: usize = 1_024;
+/// Bytes of the pointers and texts of all values of one report.
+pub(crate) const VALUE_BYTES: usize = 65_536;
+/// Bytes of one reported value.
+pub(crate) const VALUE: usize = 1_024;
 /// Items of a batch.
 pub(crate) const BATCH: usize = 100;
 /// Operations on one page of a list.

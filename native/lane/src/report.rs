@@ -19,6 +19,7 @@ use crate::permits::give_back;
 use crate::proto::authz::v1 as wire;
 use crate::refusal::{CallRefusal, Step};
 use crate::request::check_id;
+use crate::result_values::{ResultValue, read_values};
 use crate::settings::ReportWay;
 use crate::steps::settle::{forget_answer, survives_of};
 use crate::world::Enforcer;
@@ -31,6 +32,8 @@ pub(crate) struct OutcomeReport {
     /// Labels of the result. Default: the reporter cannot see them.
     pub(crate) labels: Option<BTreeSet<String>>,
     pub(crate) actuals: BTreeMap<String, i64>,
+    /// Values of the result.
+    pub(crate) values: Vec<ResultValue>,
 }
 
 impl OutcomeReport {
@@ -42,6 +45,7 @@ impl OutcomeReport {
             event,
             labels: (event == Event::Aborted).then(BTreeSet::new),
             actuals: BTreeMap::new(),
+            values: Vec::new(),
         }
     }
 
@@ -72,6 +76,7 @@ impl OutcomeReport {
             event,
             labels: Some(message.labels.iter().cloned().collect()),
             actuals: message.actuals.iter().map(|(name, n)| (name.clone(), *n)).collect(),
+            values: read_values(message)?,
         })
     }
 
@@ -177,6 +182,11 @@ fn check_report(
     check_reporter(reporter, permit, caller)?;
     if reporter == Reporter::Agent && report.event != Event::Done {
         return Err(refused_reporter("of what it does itself an agent only adds labels"));
+    }
+    // The agent chooses the values of its own results, so that its report would make any value one that the session knows.
+    if reporter == Reporter::Agent && !report.values.is_empty() {
+        let message = "only an enforcer may report `values`; leave them out, and report the rest";
+        return Err(CallRefusal::input(message));
     }
     match &report.labels {
         Some(labels) => caller

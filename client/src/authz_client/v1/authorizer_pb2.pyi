@@ -227,6 +227,7 @@ class ReportRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     ACTUALS_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """The permit's decision id."""
     result: Global___ReportResult.ValueType
@@ -241,6 +242,13 @@ class ReportRequest(_message.Message):
     def actuals(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Actual amounts of the reserved sums, by budget."""
 
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportedValue]:
+        """With a result of OK: values of the result under the pointers of the permit's `report_values`. At most 1,024 values, and
+        at most 64 KiB of pointers and texts together. Only an enforcer may report values. Authz keeps keyed fingerprints of
+        them, and not the values.
+        """
+
     def __init__(
         self,
         *,
@@ -249,14 +257,62 @@ class ReportRequest(_message.Message):
         labels: _abc.Iterable[_builtins.str] | None = ...,
         actuals: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         rows: _builtins.int = ...,
+        values: _abc.Iterable[Global___ReportedValue] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actuals", b"actuals", "decision_id", b"decision_id", "labels", b"labels", "result", b"result", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actuals", b"actuals", "decision_id", b"decision_id", "labels", b"labels", "result", b"result", "rows", b"rows", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportRequest: _TypeAlias = ReportRequest  # noqa: Y015
+
+@_typing.final
+class ReportedValue(_message.Message):
+    """One value of a result."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTER_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    INTEGER_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    FLAG_FIELD_NUMBER: _builtins.int
+    pointer: _builtins.str
+    """One of the permit's `report_values`, as it stands there. At most 512 bytes."""
+    item: _builtins.int
+    """Running number of the array element that holds the value, from 0 over the whole result, so that the values of one element
+    belong together. If a pointer has several `*`, the number counts the elements of the last one over all others. A pointer
+    without `*`: 0.
+    """
+    text: _builtins.str
+    """A string, at most 1,024 bytes."""
+    integer: _builtins.int
+    """An integer."""
+    number: _builtins.str
+    """Any other number, as it is written in the result; at most 1,024 bytes."""
+    flag: _builtins.bool
+    """A boolean."""
+    def __init__(
+        self,
+        *,
+        pointer: _builtins.str = ...,
+        item: _builtins.int = ...,
+        text: _builtins.str = ...,
+        integer: _builtins.int = ...,
+        number: _builtins.str = ...,
+        flag: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flag", b"flag", "integer", b"integer", "number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flag", b"flag", "integer", b"integer", "item", b"item", "number", b"number", "pointer", b"pointer", "text", b"text", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["text", "integer", "number", "flag"]  # noqa: Y015
+    _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
+
+Global___ReportedValue: _TypeAlias = ReportedValue  # noqa: Y015
 
 @_typing.final
 class ReportResponse(_message.Message):

@@ -412,6 +412,7 @@ class Decision(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     OBSERVED_FIELD_NUMBER: _builtins.int
     YIELDS_FIELD_NUMBER: _builtins.int
+    REPORT_VALUES_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Id (UUIDv7), also in audit, logs and traces."""
     outcome: Global___Outcome.ValueType
@@ -484,6 +485,12 @@ class Decision(_message.Message):
     def yields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """With `reservation_id`: the labels that the results can carry. Labels that a report of OK leaves out do not count."""
 
+    @_builtins.property
+    def report_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With `reservation_id`: JSON pointers (RFC 6901) into the result whose values the enforcer should report, in
+        `ReportRequest.values`. `*` stands for every element of an array. Empty: none.
+        """
+
     def __init__(
         self,
         *,
@@ -512,10 +519,11 @@ class Decision(_message.Message):
         detail: Global___Detail | None = ...,
         observed: Global___Observed | None = ...,
         yields: _abc.Iterable[_builtins.str] | None = ...,
+        report_values: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "decided_at", b"decided_at", "detail", b"detail", "observed", b"observed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_digest", b"bundle_digest", "bundle_revision", b"bundle_revision", "cache_ttl_ms", b"cache_ttl_ms", "challenge", b"challenge", "controls", b"controls", "decided_at", b"decided_at", "decision_id", b"decision_id", "detail", b"detail", "enforced", b"enforced", "message", b"message", "next_action", b"next_action", "obligations", b"obligations", "observed", b"observed", "outcome", b"outcome", "policy_ids", b"policy_ids", "public_code", b"public_code", "public_message", b"public_message", "reason_code", b"reason_code", "reservation_id", b"reservation_id", "resource", b"resource", "retry", b"retry", "shown_reason", b"shown_reason", "step_up_kinds", b"step_up_kinds", "tier", b"tier", "yields", b"yields"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_digest", b"bundle_digest", "bundle_revision", b"bundle_revision", "cache_ttl_ms", b"cache_ttl_ms", "challenge", b"challenge", "controls", b"controls", "decided_at", b"decided_at", "decision_id", b"decision_id", "detail", b"detail", "enforced", b"enforced", "message", b"message", "next_action", b"next_action", "obligations", b"obligations", "observed", b"observed", "outcome", b"outcome", "policy_ids", b"policy_ids", "public_code", b"public_code", "public_message", b"public_message", "reason_code", b"reason_code", "report_values", b"report_values", "reservation_id", b"reservation_id", "resource", b"resource", "retry", b"retry", "shown_reason", b"shown_reason", "step_up_kinds", b"step_up_kinds", "tier", b"tier", "yields", b"yields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

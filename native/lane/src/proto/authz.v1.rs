@@ -761,6 +761,10 @@ pub struct Decision {
     /// With `reservation_id`: the labels that the results can carry. Labels that a report of OK leaves out do not count.
     #[prost(string, repeated, tag = "34")]
     pub yields: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// With `reservation_id`: JSON pointers (RFC 6901) into the result whose values the enforcer should report, in
+    /// `ReportRequest.values`. `*` stands for every element of an array. Empty: none.
+    #[prost(string, repeated, tag = "35")]
+    pub report_values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// An outcome that `mode: observe` did not enforce.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1357,6 +1361,45 @@ pub struct ReportRequest {
     /// Number of returned rows. Not supported in this version: must be 0.
     #[prost(int64, tag = "5")]
     pub rows: i64,
+    /// With a result of OK: values of the result under the pointers of the permit's `report_values`. At most 1,024 values, and
+    /// at most 64 KiB of pointers and texts together. Only an enforcer may report values. Authz keeps keyed fingerprints of
+    /// them, and not the values.
+    #[prost(message, repeated, tag = "6")]
+    pub values: ::prost::alloc::vec::Vec<ReportedValue>,
+}
+/// One value of a result.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportedValue {
+    /// One of the permit's `report_values`, as it stands there. At most 512 bytes.
+    #[prost(string, tag = "1")]
+    pub pointer: ::prost::alloc::string::String,
+    /// Running number of the array element that holds the value, from 0 over the whole result, so that the values of one element
+    /// belong together. If a pointer has several `*`, the number counts the elements of the last one over all others. A pointer
+    /// without `*`: 0.
+    #[prost(uint32, tag = "2")]
+    pub item: u32,
+    /// The value as it stands in the result. An enforcer leaves out null, objects and arrays.
+    #[prost(oneof = "reported_value::Value", tags = "3, 4, 5, 6")]
+    pub value: ::core::option::Option<reported_value::Value>,
+}
+/// Nested message and enum types in `ReportedValue`.
+pub mod reported_value {
+    /// The value as it stands in the result. An enforcer leaves out null, objects and arrays.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Value {
+        /// A string, at most 1,024 bytes.
+        #[prost(string, tag = "3")]
+        Text(::prost::alloc::string::String),
+        /// An integer.
+        #[prost(int64, tag = "4")]
+        Integer(i64),
+        /// Any other number, as it is written in the result; at most 1,024 bytes.
+        #[prost(string, tag = "5")]
+        Number(::prost::alloc::string::String),
+        /// A boolean.
+        #[prost(bool, tag = "6")]
+        Flag(bool),
+    }
 }
 /// The report was accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

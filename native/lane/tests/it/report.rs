@@ -189,6 +189,54 @@ fn a_permit_is_reported_once_by_who_asked() {
     assert_eq!("shop.find", last["input"]["operation"]);
 }
 
+/// A report carries so many values; one more refuses it as a whole.
+#[test]
+fn reported_values_are_bounded() {
+    use wire::reported_value::Value as Kind;
+    let served = shop(&json!({}));
+    let value = |pointer: &str, kind: Kind| wire::ReportedValue {
+        pointer: pointer.to_owned(),
+        item: 0,
+        value: Some(kind),
+    };
+    let text = |length: usize| value("/id", Kind::Text("x".repeat(length)));
+    let with =
+        |id: &str, values: Vec<wire::ReportedValue>| wire::ReportRequest { values, ..of(id, OK) };
+    let refused = |listener: &str, request: &wire::ReportRequest| {
+        let request = wire::ReportRequest::encode_to_vec(request);
+        let answer = served.engine.call(Surface::Report, &request, &Transport::by(listener));
+        answer.map(drop).map_err(|error| error.message)
+    };
+    let task = alices(&served).id;
+    let id = permit(&served, &task, "shop.find", &json!({}));
+    let over = "the pointers and texts of `values` are longer than 65536 bytes";
+    let empty = "an item of `values` has no value; leave out null, objects and arrays";
+    for (message, values) in [
+        ("`values` has more than 1024 items", vec![text(1); 1_025]),
+        (over, vec![text(1_024); 64]),
+        ("`values.text` is longer than 1024 bytes", vec![text(1_025)]),
+        (
+            "`values.number` is longer than 1024 bytes",
+            vec![value("/n", Kind::Number("1".repeat(1_025)))],
+        ),
+        (
+            "`values.pointer` is longer than 512 bytes",
+            vec![value(&"/x".repeat(257), Kind::Flag(true))],
+        ),
+        (empty, vec![wire::ReportedValue { value: None, ..text(1) }]),
+    ] {
+        assert_eq!(Err(message.to_owned()), refused("sdk", &with(&id, values)));
+    }
+    let failed = wire::ReportRequest { values: vec![text(1)], ..of(&id, FAILED) };
+    let message = "`values` may stand only beside a `result` of OK";
+    assert_eq!(Err(message.to_owned()), refused("sdk", &failed));
+    // 1,024 of the shortest, and the most bytes that fit.
+    let most = vec![value("/n", Kind::Integer(i64::MIN)); 1_024];
+    assert_eq!(Ok(()), refused("sdk", &with(&id, most)));
+    let id = permit(&served, &task, "shop.find", &json!({}));
+    assert_eq!(Ok(()), refused("sdk", &with(&id, vec![text(1_021); 64])));
+}
+
 /// Whoever is to tell what came of a permit is told so, with the id to tell it by, and with what may have come.
 #[test]
 fn a_permit_says_that_a_report_is_awaited() {
@@ -312,6 +360,12 @@ fn an_agent_only_adds() {
     };
     let id = permit(&served, &task, "shop.find", &json!({}));
     assert_eq!(Err("ENFORCER_REFUSED"), by_itself(&of(&id, FAILED)));
+    // Its values refuse the report as a whole: its labels do not count either.
+    let value = wire::reported_value::Value::Text("e1".to_owned());
+    let value = wire::ReportedValue { pointer: "/id".to_owned(), item: 0, value: Some(value) };
+    let labels = vec!["vip".to_owned()];
+    let valued = wire::ReportRequest { values: vec![value], labels, ..of(&id, OK) };
+    assert_eq!(Err("BAD_INPUT"), by_itself(&valued));
     assert_eq!(Ok(()), by_itself(&of(&id, OK)));
     assert_eq!("FORBIDDEN", code(&ask(&served, &task, "sdk", "shop.delete", &json!({}))));
     let vip = wire::ReportRequest { labels: vec!["vip".to_owned()], ..of(&id, OK) };
