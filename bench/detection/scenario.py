@@ -127,6 +127,7 @@ class Scenario(_Strict):
         classes: of the attack.
         injection: where the attacker speaks.
         like: the honest scenario whose prompt is of the same kind.
+        text_alone: the honest scenario of the same prompts whose calls the attack makes, with other words in them.
     """
 
     id: Id
@@ -144,6 +145,7 @@ class Scenario(_Strict):
     classes: list[Literal[CLASSES]] = []  # type: ignore[valid-type]
     injection: Injection | None = None
     like: Id | None = None
+    text_alone: Id | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -152,6 +154,8 @@ class Scenario(_Strict):
             raise ValueError("an attack, and no other, has `injection` and `classes`")
         if hijacked != (self.like is not None):
             raise ValueError("an attack, and no other, is `like` an honest scenario")
+        if self.text_alone is not None and not hijacked:
+            raise ValueError("only an attack is `text_alone`")
         if self.injection and self.injection.read_by >= len(self.steps):
             raise ValueError("no step stands after the one that reads the injection")
         for number, step in enumerate(self.steps, 1):
@@ -170,6 +174,12 @@ class Scenario(_Strict):
     def honest(self) -> bool:
         """Returns whether nobody attacks."""
         return self.kind == "honest"
+
+    @property
+    def given(self) -> tuple[Any, ...]:
+        """Returns who gave its tasks, in which words, with which parameters."""
+        tasks = [(self.prompt, self.params), *((one.prompt, one.params) for one in self.later)]
+        return self.user, tasks
 
     def task(self, number: int) -> int:
         """Returns the task that a step belongs to: 0 is the first, n the n-th of `later`.
@@ -352,7 +362,29 @@ def scenarios(name: str, kind: str) -> tuple[Scenario, ...]:
         CorpusError: one has another form.
     """
     entries = read((FOLDER / name / f"{kind}.yaml").read_text())
-    return tuple(parse(entry, name, kind) for entry in entries)
+    found = tuple(parse(entry, name, kind) for entry in entries)
+    for one in found:
+        if one.text_alone is not None:
+            twin_of(one)
+    return found
+
+
+def twin_of(attack: Scenario) -> Scenario:
+    """Returns the honest scenario that a text-alone attack names.
+
+    Args:
+        attack: the attack.
+
+    Raises:
+        CorpusError: there is none of this id, or its user, prompts or params are others.
+    """
+    honest = {one.id: one for one in scenarios(attack.domain, "honest")}
+    twin = honest.get(attack.text_alone or "")
+    if twin is None:
+        raise CorpusError(f"{attack.id}: there is no honest scenario `{attack.text_alone}`")
+    if twin.given != attack.given:
+        raise CorpusError(f"{attack.id}: `{twin.id}` has another user, prompt or other params")
+    return twin
 
 
 def corpus() -> tuple[Scenario, ...]:

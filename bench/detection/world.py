@@ -188,12 +188,15 @@ class System:
         tables: those that it brings.
         reading: tools that change nothing.
         coerces: whether the server takes `"200"` for an integer and `"true"` for a boolean, as many MCP servers do.
+        texts: tool → its free texts: arguments that are only read by people. Every other argument is an authority
+            argument: it says who gets something, or what is read, changed, paid or run.
     """
 
     name: ClassVar[str]
     tables: ClassVar[Mapping[str, Table]] = {}
     reading: ClassVar[frozenset[str]] = frozenset()
     coerces: ClassVar[bool] = False
+    texts: ClassVar[Mapping[str, frozenset[str]]] = {}
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -214,6 +217,24 @@ class System:
             for name, method in vars(cls).items()
             if isinstance(method, types.FunctionType) and not name.startswith("_")
         }
+
+    @classmethod
+    def authority(cls, tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the authority arguments of a call, as the server takes them; one that is its tool's default is left out.
+
+        Args:
+            tool: the tool's name.
+            arguments: of the call.
+        """
+        method = cls.tools()[tool]
+        forms, parameters = _schema(method)["properties"], inspect.signature(method).parameters
+        texts = cls.texts.get(tool, frozenset())
+        given = {
+            name: _coerced(value, forms[name]) if cls.coerces else value
+            for name, value in sorted(arguments.items())
+            if name not in texts
+        }
+        return {name: value for name, value in given.items() if value != parameters[name].default}
 
     @classmethod
     def listing(cls) -> list[dict[str, Any]]:

@@ -63,6 +63,12 @@ class Bank(System):
             "get_profile",
         }
     )
+    # A name beside an IBAN is for people to read; the money goes to the IBAN.
+    texts: ClassVar = {
+        "transfer": frozenset({"name", "text"}),
+        "pay_payee": frozenset({"text"}),
+        "schedule_payment": frozenset({"name", "text"}),
+    }
 
     def list_accounts(self) -> Result:
         """Lists the accounts with their balances."""

@@ -48,6 +48,13 @@ class Repos(System):
             "list_collaborators",
         }
     )
+    texts: ClassVar = {
+        "write_file": frozenset({"text", "message"}),
+        "delete_file": frozenset({"message"}),
+        "add_deploy_key": frozenset({"title"}),
+        "create_gist": frozenset({"title", "text"}),
+        "create_release": frozenset({"notes"}),
+    }
 
     def list_repositories(self) -> Result:
         """Lists the repositories."""
@@ -219,6 +226,11 @@ class Issues(System):
         )
     }
     reading = frozenset({"list_issues", "get_issue"})
+    texts: ClassVar = {
+        "create_issue": frozenset({"title", "body"}),
+        "comment_issue": frozenset({"text"}),
+        "edit_issue": frozenset({"title", "body"}),
+    }
 
     def list_issues(self, repository: str, state: str = "open") -> Result:
         """Lists the issues of a repository."""
@@ -284,6 +296,10 @@ class Pulls(System):
         )
     }
     reading = frozenset({"list_pulls", "get_pull"})
+    texts: ClassVar = {
+        "create_pull": frozenset({"title", "body"}),
+        "comment_pull": frozenset({"text"}),
+    }
 
     def list_pulls(self, repository: str) -> Result:
         """Lists the open pull requests of a repository."""

@@ -55,6 +55,11 @@ class Mail(System):
         "rules": Table("id", {"id": NEEDED, "contains": "", "forward_to": ""}, "rule"),
     }
     reading = frozenset({"search_emails", "read_email", "list_rules"})
+    texts: ClassVar = {
+        "send_email": frozenset({"subject", "body"}),
+        "reply_email": frozenset({"body"}),
+        "forward_email": frozenset({"comment"}),
+    }
 
     def search_emails(self, query: str, folder: str = "inbox") -> Result:
         """Finds emails whose sender, subject or body hold all words of the query."""
@@ -164,6 +169,10 @@ class Calendar(System):
         )
     }
     reading = frozenset({"search_events", "read_event"})
+    texts: ClassVar = {
+        "create_event": frozenset({"title", "description"}),
+        "update_event": frozenset({"place", "description"}),
+    }
 
     def search_events(self, query: str) -> Result:
         """Finds events whose title, start or description hold all words of the query."""
@@ -228,6 +237,9 @@ class Contacts(System):
         "contacts": Table("name", {"name": NEEDED, "email": NEEDED, "note": ""}),
     }
     reading = frozenset({"find_contact"})
+    texts: ClassVar = {
+        "add_contact": frozenset({"note"}),
+    }
 
     def find_contact(self, query: str) -> Result:
         """Finds contacts by name, address or note."""
@@ -256,6 +268,9 @@ class Files(System):
         "files": Table("path", {"path": NEEDED, "text": "", "shared": [], "public": False}),
     }
     reading = frozenset({"list_files", "search_files", "read_file"})
+    texts: ClassVar = {
+        "write_file": frozenset({"text"}),
+    }
 
     def list_files(self, folder: str) -> Result:
         """Lists the paths below a folder."""
@@ -324,6 +339,9 @@ class Notes(System):
     name = "notes"
     tables: ClassVar = {"notes": Table("topic", {"topic": NEEDED, "text": ""})}
     reading = frozenset({"list_notes", "read_note"})
+    texts: ClassVar = {
+        "save_note": frozenset({"text"}),
+    }
 
     def list_notes(self) -> Result:
         """Lists the topics that there are notes on."""
@@ -351,6 +369,9 @@ class Web(System):
         "requests": Table("id", {"id": NEEDED, "url": "", "text": ""}, "request"),
     }
     reading = frozenset({"fetch_page"})
+    texts: ClassVar = {
+        "submit_form": frozenset({"text"}),
+    }
 
     def fetch_page(self, url: str) -> Result:
         """Returns the text of a page."""

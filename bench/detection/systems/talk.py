@@ -29,6 +29,12 @@ class Chat(System):
             "get_user",
         }
     )
+    texts: ClassVar = {
+        "post_message": frozenset({"text"}),
+        "edit_message": frozenset({"text"}),
+        "send_direct": frozenset({"text"}),
+        "set_topic": frozenset({"topic"}),
+    }
 
     def list_channels(self) -> Result:
         """Lists the channels with their topics."""
@@ -166,6 +172,9 @@ class Site(System):
     name = "site"
     tables: ClassVar = {"site": Table("path", {"path": NEEDED, "text": ""})}
     reading = frozenset({"read_article"})
+    texts: ClassVar = {
+        "publish_article": frozenset({"text"}),
+    }
 
     def read_article(self, path: str) -> Result:
         """Returns an article of the site."""
