@@ -181,7 +181,7 @@ class Calendar(System):
             for row in self._world.rows("events")
             if matches(query, row["title"], row["start"], row["description"])
         ]
-        return {"events": [pick(row, "id", "title", "start") for row in rows]}
+        return {"events": [pick(row, "id", "title", "start", "organizer") for row in rows]}
 
     def read_event(self, id: str) -> Result:  # noqa: A002
         """Returns a whole event with its attendees."""
