@@ -46,8 +46,8 @@ def numbers(value: Any) -> Iterator[int]:
     if isinstance(value, str):
         for found in _REFERENCE.finditer(value):
             yield int(found[1])
-    elif isinstance(value, list):
-        for one in value:
+    elif isinstance(value, list | Mapping):
+        for one in value.values() if isinstance(value, Mapping) else value:
             yield from numbers(one)
 
 
@@ -66,6 +66,8 @@ def fill(value: Any, results: Mapping[int, Any]) -> Any:
     """
     if isinstance(value, list):
         return [fill(one, results) for one in value]
+    if isinstance(value, Mapping):
+        return {key: fill(one, results) for key, one in value.items()}
     if not isinstance(value, str):
         return value
     whole = _REFERENCE.fullmatch(value)

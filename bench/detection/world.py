@@ -49,11 +49,13 @@ class Table:
         key: the column that names a row.
         columns: each column and its default, or `NEEDED`.
         prefix: what keys begin with that the back end makes up.
+        first: where the rows are numbered, the first number that the back end gives. Keys are then integers.
     """
 
     key: str
     columns: Mapping[str, Any]
     prefix: str = "new"
+    first: int | None = None
 
     def row(self, given: Mapping[str, Any]) -> Row:
         """Returns a whole row.
@@ -108,17 +110,17 @@ class World:
             raise CorpusError(f"there is no table `{table}`")
         return self.tables[table]
 
-    def find(self, table: str, key: str) -> Row | None:
+    def find(self, table: str, key: str | int) -> Row | None:
         """Returns a row by its key, or None.
 
         Args:
             table: the table's name.
-            key: the row's.
+            key: the row's; a number may be a text.
         """
         column = self.forms[table].key
-        return next((row for row in self.rows(table) if row[column] == key), None)
+        return next((row for row in self.rows(table) if str(row[column]) == str(key)), None)
 
-    def get(self, table: str, key: str) -> Row:
+    def get(self, table: str, key: str | int) -> Row:
         """Returns a row by its key.
 
         Args:
@@ -147,7 +149,9 @@ class World:
         form = self.forms[table]
         while form.key not in given:
             self._made += 1
-            name = f"{form.prefix}-{self._made}"
+            name: str | int = f"{form.prefix}-{self._made}"
+            if form.first is not None:
+                name = form.first + self._made - 1
             if self.find(table, name) is None:
                 given[form.key] = name
         row = form.row(given)
@@ -156,7 +160,7 @@ class World:
         self.rows(table).append(row)
         return row
 
-    def drop(self, table: str, key: str) -> Row:
+    def drop(self, table: str, key: str | int) -> Row:
         """Removes a row for good and returns it.
 
         Args:
@@ -263,9 +267,17 @@ def _schema(method: Callable[..., Result]) -> dict[str, Any]:
 
 
 def _form(hint: Any) -> dict[str, Any]:
-    """Returns the JSON schema of a parameter's type: a scalar, a choice of texts, a list, or one of several types."""
+    """Returns the JSON schema of a parameter's type: a scalar, a choice of texts, an object, a list, or one of several types."""
     if hint in _KINDS:
         return {"type": _KINDS[hint]}
+    if typing.is_typeddict(hint):
+        members = typing.get_type_hints(hint)
+        return {
+            "type": "object",
+            "properties": {name: _form(member) for name, member in members.items()},
+            "additionalProperties": False,
+            "required": list(members),
+        }
     arguments = typing.get_args(hint)
     origin = typing.get_origin(hint)
     if origin is list:
@@ -358,7 +370,7 @@ class Backend:
 def _put(world: World, table: str, given: Mapping[str, Any]) -> None:
     form = world.forms[table]
     key = given.get(form.key)
-    if not isinstance(key, str):
+    if not isinstance(key, str if form.first is None else int):
         raise CorpusError(f"a row of {table} has no `{form.key}`: {dict(given)}")
     old = world.find(table, key)
     if old is None:
@@ -373,6 +385,8 @@ def _coerced(value: Any, schema: Mapping[str, Any]) -> Any:
     if any(_fits(value, one) for one in forms):
         return value
     kinds = {one["type"] for one in forms}
+    if isinstance(value, list | Mapping):
+        return _coerced_within(value, forms)
     if isinstance(value, str):
         if "integer" in kinds and _WHOLE_NUMBER.fullmatch(value):
             return int(value)
@@ -383,11 +397,31 @@ def _coerced(value: Any, schema: Mapping[str, Any]) -> Any:
     return value
 
 
+def _coerced_within(value: Any, forms: Sequence[Mapping[str, Any]]) -> Any:
+    """Returns a list or an object with each of its elements or members as the server takes it."""
+    if isinstance(value, list):
+        items = next((form["items"] for form in forms if form["type"] == "array"), None)
+        return value if items is None else [_coerced(one, items) for one in value]
+    members: Mapping[str, Any] = next(
+        (form["properties"] for form in forms if form["type"] == "object"), {}
+    )
+    return {
+        key: _coerced(one, members[key]) if key in members else one for key, one in value.items()
+    }
+
+
 def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
     if "anyOf" in schema:
         return any(_fits(value, one) for one in schema["anyOf"])
     if schema["type"] == "array":
         return isinstance(value, list) and all(_fits(one, schema["items"]) for one in value)
+    if schema["type"] == "object":
+        members = schema["properties"]
+        return (
+            isinstance(value, Mapping)
+            and value.keys() == members.keys()
+            and all(_fits(one, members[key]) for key, one in value.items())
+        )
     kinds = _TYPES[schema["type"]]
     return (
         isinstance(value, kinds)

@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 import pytest
 
@@ -31,7 +31,7 @@ from bench.detection.scenario import (
 from bench.detection.simulate import Asked, Decision, Played, play
 from bench.detection.systems import SYSTEMS
 from bench.detection.text_alone import authority, differs_by_text_alone, twins
-from bench.detection.world import Backend, CorpusError, RefusedError, Result, System
+from bench.detection.world import NEEDED, Backend, CorpusError, RefusedError, Result, System, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -442,6 +442,37 @@ class Lenient(Till):
     sell = Till.sell
 
 
+class Piece(TypedDict):
+    """An object within a list."""
+
+    name: str
+    amount: int
+
+
+class Numbered(System):
+    """A lenient system of numbered rows, whose tool takes a list of objects."""
+
+    name = "numbered"
+    coerces = True
+    tables: ClassVar = {"sales": Table("id", {"id": NEEDED, "pieces": []}, first=100)}
+
+    def sell(self, pieces: list[Piece] | None = None) -> Result:
+        """Sell some."""
+        return self._world.add("sales", pieces=pieces)
+
+    def get(self, number: int) -> Result:
+        """Give a sale."""
+        return self._world.get("sales", number)
+
+
+class Strict(Numbered):
+    """The same, on a server that takes no texts for numbers."""
+
+    coerces = False
+    sell = Numbered.sell
+    get = Numbered.get
+
+
 def till(system: type[System], /, **arguments: Any) -> Any:
     """Give what the tool got."""
     return Backend.make([system], "a.example", []).call("till.sell", arguments)["got"]
@@ -498,6 +529,45 @@ def test_a_server_that_coerces_reads_numbers_and_booleans_out_of_texts() -> None
             till(Lenient, **wrong)
 
 
+def test_objects_in_lists_are_described_and_checked() -> None:
+    """Each member is there, and no other; a lenient server reads numbers in them, too."""
+    schema = Numbered.listing()[0]["inputSchema"]["properties"]["pieces"]
+    assert schema["anyOf"][0]["items"] == {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "amount": {"type": "integer"}},
+        "required": ["name", "amount"],
+        "additionalProperties": False,
+    }
+    backend = Backend.make([Numbered], "a.example", [])
+    sold = backend.call("numbered.sell", {"pieces": [{"name": "x", "amount": "2"}]})
+    assert sold["pieces"] == [{"name": "x", "amount": 2}]
+    wrong: list[Any] = [
+        [{"name": "x"}],
+        [{"name": "x", "amount": 2, "more": 1}],
+        [{"name": 1, "amount": 2}],
+        [{"name": "x", "amount": "two"}],
+        ["x"],
+        {"name": "x", "amount": 2},
+    ]
+    for pieces in wrong:
+        with pytest.raises(CorpusError):
+            backend.call("numbered.sell", {"pieces": pieces})
+    with pytest.raises(CorpusError):
+        Backend.make([Strict], "a.example", []).call(
+            "numbered.sell", {"pieces": [{"name": "x", "amount": "2"}]}
+        )
+
+
+def test_rows_can_be_numbered() -> None:
+    """The back end counts on from the first number, and passes over those that a seed has."""
+    backend = Backend.make([Numbered], "a.example", [{"sales": [{"id": 101}]}])
+    assert [backend.call("numbered.sell", {"pieces": []})["id"] for _ in range(2)] == [100, 102]
+    assert backend.call("numbered.get", {"number": "102"})["id"] == 102
+    assert backend.world.find("sales", "101") == {"id": 101, "pieces": []}
+    with pytest.raises(CorpusError):
+        Backend.make([Numbered], "a.example", [{"sales": [{"id": "101"}]}])
+
+
 def test_plays_do_not_touch_each_other() -> None:
     """Each begins with a fresh back end, and a result is no door to the state."""
     scenario = scenarios("mail", "honest")[0]
@@ -534,6 +604,8 @@ def test_references_take_values_with_their_types() -> None:
     results = {1: {"rows": [{"name": "x", "size": 3}], "text": "a: one\nb: two"}}
     assert references.fill("${1.rows.0}", results) == {"name": "x", "size": 3}
     assert references.fill(["${1.rows.0.size}", "n ${1.rows.0.size}"], results) == [3, "n 3"]
+    assert references.fill([{"of": "${1.rows.0.size}", "n": 1}], results) == [{"of": 3, "n": 1}]
+    assert list(references.numbers([{"of": "${3.x}", "n": 1}])) == [3]
     assert references.fill("${1.text|after b:}", results) == "two"
     assert references.fill("${1.text|line 1}${1.text|between :o}", results) == "a: one "
     assert list(references.numbers(["${1.x} ${2.y|base64}", "${{ secrets.X }}"])) == [1, 2]
