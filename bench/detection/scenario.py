@@ -16,7 +16,7 @@ from bench.detection.systems import SYSTEMS
 from bench.detection.world import Backend, CorpusError
 
 FOLDER: Final = Path(__file__).parent
-DOMAINS: Final = ("mail", "banking", "chat", "code", "travel")
+DOMAINS: Final = ("mail", "banking", "chat", "code", "travel", "shop")
 KINDS: Final = ("honest", "hijacked")
 CLASSES: Final = (
     "cleanup",
