@@ -7,6 +7,7 @@ mod destination;
 mod history;
 mod mode;
 mod operation;
+mod origin;
 mod places;
 mod resource;
 mod role;
@@ -30,6 +31,10 @@ pub use history::{
 };
 pub use mode::{Mode, ModeRule, Modes};
 pub use operation::{DestinationRule, Effect, Operation, ResourceRule, Split};
+pub use origin::{
+    Coercion, CoercionRule, CreatesRule, IntroducedBy, IntroducesRule, ObjectRule, Origin,
+    OriginRules, PairsRule, ResultPointer, ResultToken, Role, ValueSpace,
+};
 pub use places::{Places, ScopePlace};
 pub use resource::{Collection, Derive, Distinct, LabelKind, Raises, ResourcePattern, Spelling};
 pub use role::{AgentMemory, ClaimTest, Isolation, OnBehalf, RoleMembers, SubjectMatch};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use authz_base::tier::Tier;
 
-use super::{DestinationKind, Spelling};
+use super::{DestinationKind, OriginRules, Role, Spelling};
 use crate::location::Location;
 
 /// One thing a system can do.
@@ -32,6 +32,8 @@ pub struct Operation {
     pub resource: Option<ResourceRule>,
     /// Destination of its data. Default: it sends data nowhere.
     pub destination: Option<DestinationRule>,
+    /// Origins of its arguments, and of values in its results. Default: it says nothing about them.
+    pub origins: OriginRules,
     /// JSON Schema of its arguments, an object schema.
     pub input: Arc<serde_json::Value>,
     /// A failed call had no effect.
@@ -117,6 +119,8 @@ pub struct DestinationRule {
     pub from: Vec<String>,
     /// Written form of the destinations, which determines their canonical form.
     pub kind: DestinationKind,
+    /// Authority that the destinations carry.
+    pub role: Role,
     /// Class of a call that names no destination. Default: the least trusted class (the smallest clearance).
     pub when_absent: String,
 }

@@ -22,6 +22,7 @@ fn operation(id: &str, input: serde_json::Value) -> Operation {
         yields: Default::default(),
         resource: None,
         destination: None,
+        origins: Default::default(),
         input: Arc::new(input),
         abortable: false,
         at: Location::default(),

@@ -26,8 +26,8 @@ use crate::json_schema::{misformed, properties, required};
 use crate::model::{
     AgentMemory, Approval, ArgumentSource, ClaimTest, Collection, Declared, DenyAs, Derive,
     DestinationClass, DestinationKind, Distinct, IgnoredPart, Isolation, LabelKind, Location,
-    Model, OnBehalf, Operation, Reports, ResourcePattern, RouteSpec, RouteTarget, Spelling,
-    SubjectMatch, System, SystemKind, Tier, TierRequirements,
+    Model, OnBehalf, Operation, OriginRules, Reports, ResourcePattern, RouteSpec, RouteTarget,
+    Spelling, SubjectMatch, System, SystemKind, Tier, TierRequirements,
 };
 use crate::routes::{is_host, refuse_header};
 
@@ -310,6 +310,7 @@ impl ModelBuilder<'_> {
                     yields: Default::default(),
                     resource: None,
                     destination: None,
+                    origins: OriginRules::default(),
                     input,
                     abortable: false,
                     at,

@@ -6,17 +6,20 @@ use authz_base::json::pointer_tokens;
 use authz_base::pattern::Glob;
 
 use super::build::ModelBuilder;
+use super::origins::role;
 use super::types::{
-    CaseEntry, ClassifyRule, DestinationFrom, DestinationWord, EffectWord, ResourceEntry,
-    SplitEntry, TierWord, Yields,
+    CaseEntry, ClassifyRule, CoercesEntry, CreatesEntry, DestinationFrom, DestinationWord,
+    EffectWord, IntroducesEntry, ObjectEntry, PairsEntry, ResourceEntry, SplitEntry, TierWord,
+    Yields,
 };
-use super::yaml::At;
+use super::yaml::{At, Many};
 use crate::built_in::operation_name;
 use crate::diagnostic::{Diagnostic, Severity, clip, unknown};
 use crate::ids::refuse_operation;
 use crate::json_schema::deref;
 use crate::model::{
-    DestinationKind, DestinationRule, Effect, Location, Operation, ResourceRule, Split, Tier,
+    DestinationKind, DestinationRule, Effect, Location, Operation, ResourceRule, Role, Spelling,
+    Split, Tier,
 };
 
 /// Rules times operations that are compared; beyond it a bundle is refused rather than slow.
@@ -33,12 +36,17 @@ const SAY: &str = "Say what the operation does: read, write, …";
 
 /// What a rule says of one operation, or of one case of it.
 #[derive(Clone, Copy)]
-struct Said<'a> {
+pub(super) struct Said<'a> {
     effects: Option<&'a At<Vec<At<EffectWord>>>>,
     tier: Option<&'a At<TierWord>>,
     yields: Option<&'a Yields>,
     resource: Option<&'a ResourceEntry>,
     destination: Option<&'a At<DestinationFrom>>,
+    pub(super) objects: Option<&'a Many<At<ObjectEntry>>>,
+    pub(super) creates: Option<&'a Many<At<CreatesEntry>>>,
+    pub(super) introduces: Option<&'a Many<At<IntroducesEntry>>>,
+    pub(super) pairs: Option<&'a Many<At<PairsEntry>>>,
+    pub(super) coerces: Option<&'a Many<At<CoercesEntry>>>,
     abortable: bool,
 }
 
@@ -50,6 +58,11 @@ impl<'a> Said<'a> {
             yields: rule.yields.as_ref(),
             resource: rule.resource.as_ref(),
             destination: rule.destination.as_ref(),
+            objects: rule.objects.as_ref(),
+            creates: rule.creates.as_ref(),
+            introduces: rule.introduces.as_ref(),
+            pairs: rule.pairs.as_ref(),
+            coerces: rule.coerces.as_ref(),
             abortable: rule.abortable,
         }
     }
@@ -62,6 +75,12 @@ impl<'a> Said<'a> {
             yields: case.yields.as_ref().or(self.yields),
             resource: case.resource.as_ref().or(self.resource),
             destination: case.destination.as_ref().or(self.destination),
+            objects: case.objects.as_ref().or(self.objects),
+            creates: case.creates.as_ref().or(self.creates),
+            introduces: case.introduces.as_ref().or(self.introduces),
+            pairs: case.pairs.as_ref().or(self.pairs),
+            // Arguments are read before they choose a case.
+            coerces: self.coerces,
             abortable: case.abortable.unwrap_or(self.abortable),
         }
     }
@@ -325,6 +344,7 @@ impl ModelBuilder<'_> {
             }
             None => {}
         }
+        operation.origins = self.origins(file, operation, said);
     }
 
     pub(super) fn yields(
@@ -356,20 +376,24 @@ impl ModelBuilder<'_> {
         operation: &Operation,
         said: &ResourceEntry,
     ) -> Option<ResourceRule> {
-        if !self.model.collections.contains_key(&said.collection.value) {
-            let declared = self.model.collections.iter().map(|(n, c)| (n.as_str(), Some(&c.at)));
-            let (what, fix) = unknown("collection", &said.collection.value, declared);
-            self.found.error(&said.collection.at.within(file), what, fix);
-            return None;
-        }
+        let spelling = self.collection(file, &said.collection)?;
         if let Some(id) = &said.id {
             self.pointer(file, operation, id, &["string", "integer"], true);
         }
         let id = said.id.as_ref().map(|id| id.value.clone());
         let collection = said.collection.value.clone();
-        let declared = self.model.collections.get(&collection);
-        let spelling = declared.map(|declared| declared.spelling).unwrap_or_default();
         Some(ResourceRule { collection, id, spelling })
+    }
+
+    /// The spelling of a declared collection; another is an error.
+    pub(super) fn collection(&mut self, file: &str, named: &At<String>) -> Option<Spelling> {
+        let spelling = self.model.collections.get(&named.value).map(|declared| declared.spelling);
+        if spelling.is_none() {
+            let declared = self.model.collections.iter().map(|(n, c)| (n.as_str(), Some(&c.at)));
+            let (what, fix) = unknown("collection", &named.value, declared);
+            self.found.error(&named.at.within(file), what, fix);
+        }
+        spelling
     }
 
     pub(super) fn destination(
@@ -400,15 +424,16 @@ impl ModelBuilder<'_> {
                 }
             },
         };
-        let kind = match said.value.r#type.value {
-            DestinationWord::Email => DestinationKind::Email,
-            DestinationWord::Url => DestinationKind::UrlHost,
-            DestinationWord::Iban => DestinationKind::Iban,
-            DestinationWord::Account => DestinationKind::Account,
-            DestinationWord::Path => DestinationKind::Path,
-        };
+        let kind = destination_kind(said.value.r#type.value);
+        let role = said.value.role.as_ref().map_or(Role::Recipient, |word| role(word.value));
+        if role == Role::Amount {
+            let place = said.value.role.as_ref().map_or(said.at, |word| word.at);
+            let what = format!("the destination of `{}` has the role `amount`", operation.id);
+            let fix = "An amount goes nowhere: list its argument in `objects`.";
+            self.found.error(&place.within(file), what, fix);
+        }
         let from = said.value.from.0.iter().map(|p| p.value.clone()).collect();
-        Some(DestinationRule { from, kind, when_absent })
+        Some(DestinationRule { from, kind, role, when_absent })
     }
 
     /// Checks that a pointer names an argument of one of the types, or a list of them.
@@ -500,6 +525,16 @@ fn is_of(root: &serde_json::Value, schema: &serde_json::Value, types: &[&str], l
 fn is_null(branch: &serde_json::Value) -> bool {
     branch.get("type").and_then(serde_json::Value::as_str) == Some("null")
         || branch.get("const") == Some(&serde_json::Value::Null)
+}
+
+pub(super) const fn destination_kind(word: DestinationWord) -> DestinationKind {
+    match word {
+        DestinationWord::Email => DestinationKind::Email,
+        DestinationWord::Url => DestinationKind::UrlHost,
+        DestinationWord::Iban => DestinationKind::Iban,
+        DestinationWord::Account => DestinationKind::Account,
+        DestinationWord::Path => DestinationKind::Path,
+    }
 }
 
 pub(super) const fn effect(word: EffectWord) -> Effect {

@@ -17,8 +17,8 @@ use crate::diagnostic::{clip, unknown};
 use crate::ids;
 use crate::mcp::{RESPONSES, parameter_headers};
 use crate::model::{
-    self, Effect, LabelKind, Location, Operation, Reports, RouteTarget, System, SystemKind, Tier,
-    ToolDigest,
+    self, Effect, LabelKind, Location, Operation, OriginRules, Reports, RouteTarget, System,
+    SystemKind, Tier, ToolDigest,
 };
 
 /// What the name of such a file ends with.
@@ -151,6 +151,7 @@ impl ModelBuilder<'_> {
                 yields: Default::default(),
                 resource: None,
                 destination: None,
+                origins: OriginRules::default(),
                 input: Arc::new(input),
                 abortable: false,
                 at: at.clone(),
@@ -189,6 +190,7 @@ impl ModelBuilder<'_> {
                 yields: Default::default(),
                 resource: None,
                 destination: None,
+                origins: OriginRules::default(),
                 input: Arc::new(
                     json!({"type": "object", "properties": properties, "required": required}),
                 ),
@@ -207,6 +209,7 @@ impl ModelBuilder<'_> {
             || rule.resource.is_some()
             || rule.split.is_some()
             || rule.input_responses.is_some()
+            || rule.has_origins()
             || rule.abortable;
         let is_nothing = rule.yields.is_none() && rule.destination.is_none();
         if is_more || is_nothing {

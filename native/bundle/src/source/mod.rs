@@ -6,6 +6,7 @@ mod classify;
 mod denials;
 mod mcp;
 mod mode;
+mod origins;
 mod recipient_list;
 mod sequence;
 mod template;

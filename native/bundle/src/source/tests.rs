@@ -694,3 +694,244 @@ fn the_schemas_name_every_key() {
     }
     assert!(serde_json::from_str::<serde_json::Value>(&schema).is_ok());
 }
+
+/// A system with a result and arguments of each kind, and a rule with the given keys for its one operation.
+fn about_origins(keys: &str) -> String {
+    let base = "
+catalog:
+  shop:
+    kind: http
+    operations:
+      buy:
+        input:
+          type: object
+          properties:
+            id: {type: string}
+            ids: {type: array, items: {anyOf: [{type: integer}, {type: 'null'}]}}
+            amount: {type: number}
+            currency: {type: string}
+            flag: {type: boolean}
+            meta: {type: object}
+            page: {type: string}
+resources: {orders: {}, items: {spelling: fold}}
+";
+    let rule = format!("classify: [{{match: shop.buy, effects: [write], {keys}}}]");
+    match read(&[("base.yaml", base), ("x.yaml", &rule)]) {
+        Ok(model) => {
+            format!("{:?}", model.operations.iter().map(|o| &o.origins).collect::<Vec<_>>())
+        }
+        Err(message) => message.replace("x.yaml:1:", ""),
+    }
+}
+
+#[test]
+fn each_fault_of_an_origin_has_its_message() {
+    let mut wrong = Vec::new();
+    for (keys, message) in [
+        (
+            "objects: {from: /idd, role: target, collection: orders}",
+            "64: `/idd` names no argument of `shop.buy`: unknown argument `idd`; declared: id, ids, amount, currency, flag and 2 more. Did you mean `id`?",
+        ),
+        (
+            "objects: {from: /meta, role: target, collection: orders}",
+            "64: `/meta` of `shop.buy` is not declared as string or integer or number or boolean. Give the argument `type: string` in the catalog.",
+        ),
+        (
+            "objects: {from: /amount, role: target, type: email}",
+            "64: `/amount` of `shop.buy` is not declared as string. Give the argument `type: string` in the catalog.",
+        ),
+        (
+            "objects: {from: /id, role: target, collection: order}",
+            "95: unknown collection `order`; declared: orders (base.yaml:17), items (base.yaml:17). Did you mean `orders`?",
+        ),
+        (
+            "objects: {from: /id, role: targt, collection: orders}",
+            "75: unknown value `targt`; known: recipient, target, amount, command, credential. Did you mean `target`?",
+        ),
+        (
+            "objects: {from: /id, role: target}",
+            "57: an object with the role `target` has neither `collection` nor `type`. Say what its values are: `collection: …` for ids, or `type: email`, `url`, …",
+        ),
+        (
+            "objects: {from: /id, role: target, collection: orders, type: url}",
+            "109: `collection` and `type` stand side by side. Keep `collection` for ids of a system, or `type` for destinations.",
+        ),
+        (
+            "objects: {from: /amount, role: amount, collection: orders}",
+            "57: an object with the role `amount` has a `collection` or a `type`. Remove it, or correct the role.",
+        ),
+        (
+            "objects: {from: /id, role: target, collection: orders, currency: /currency, scale: 100}",
+            "113: `currency` stands in an object with the role `target`. Remove it: only an object with the role `amount` has `currency`.\n131: `scale` stands in an object with the role `target`. Remove it: only an object with the role `amount` has `scale`.",
+        ),
+        (
+            "objects: {from: /amount, role: amount, scale: 60}",
+            "94: `scale` is 60, which is no power of ten up to 1000000. Write `scale: 100` for an amount in hundredths.",
+        ),
+        (
+            "objects: {from: /amount, role: amount, currency: /flag}",
+            "97: `/flag` of `shop.buy` is not declared as string. Give the argument `type: string` in the catalog.",
+        ),
+        (
+            "objects: [{from: [], role: command}, {from: [/id, /id], role: command}]",
+            "58: `from` names 1 to 16 arguments, not 0. Write `from: [/argument]`.\n98: `/id` has the role `command` twice. Keep one of the two.",
+        ),
+        ("objects: {from: /id}", "57: `role` is missing. Add it."),
+        (
+            "creates: {id: id, collection: orders}",
+            "62: `id` is no JSON pointer into a result of at most 16 members. Write `/member`, or `/items/*/member` for each element of a list.",
+        ),
+        ("creates: {id: /id}", "57: `collection` is missing. Add it."),
+        (
+            "introduces: {from: /items/*/id}",
+            "60: `/items/*/id` has neither `collection` nor `type`. Say what its values are: `collection: …` for ids, or `type: email`, `url`, …",
+        ),
+        (
+            "introduces: {from: /items/*/id, collection: orders, by: me}",
+            "104: unknown value `me`; known: owner, anybody. Write one of the known values.",
+        ),
+        (
+            "introduces: {from: /items/*/to, type: email, author: /from}",
+            "101: `author: /from` is of another item than `/items/*/to`. Write a member of the same item: `/items/*/…`.",
+        ),
+        (
+            "introduces: {from: /items/*/to, type: email, author: /others/*/from}",
+            "101: `author: /others/*/from` is of another item than `/items/*/to`. Write a member of the same item: `/items/*/…`.",
+        ),
+        (
+            "introduces: {from: /to, type: email, author: /to}",
+            "93: `author` names the value itself. Write a member of the same item: `/…`.",
+        ),
+        (
+            "introduces: {from: /to, type: email, author: /from, by: owner}",
+            "104: `by` and `author` stand side by side. Keep `author` where the field has the rights of its author, or `by` where all values have one writer.",
+        ),
+        (
+            "pairs: {id: /items/*/id, name: /title, collection: orders}",
+            "79: `name: /title` is of another item than `/items/*/id`. Write a member of the same item: `/items/*/…`.",
+        ),
+        (
+            "coerces: {from: /id, to: integer}",
+            "64: `/id` of `shop.buy` is not declared as integer or number. Give the argument `type: integer` in the catalog.",
+        ),
+        (
+            "coerces: {from: /id, to: text}",
+            "73: unknown value `text`; known: integer, number, boolean, url, folder. Write one of the known values.",
+        ),
+        (
+            "coerces: [{from: /id, to: url}, {from: /id, to: folder}]",
+            "87: `/id` is coerced twice. Keep one of the two.",
+        ),
+    ] {
+        let found = about_origins(keys);
+        if found != message {
+            wrong.push(format!("{keys}\n  expected {message}\n  found    {found}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+
+    let entry = "{from: /id, role: command}";
+    let many = format!("objects: [{}]", vec![entry; 17].join(", "));
+    assert!(
+        about_origins(&many)
+            .contains("more than 16 entries in `objects` of `shop.buy`. Remove some.")
+    );
+    let deep = format!("creates: {{id: {}, collection: orders}}", "/a".repeat(17));
+    assert!(
+        about_origins(&deep).contains("is no JSON pointer into a result of at most 16 members")
+    );
+    let reads = about_origins("creates: {id: /id, collection: orders}").replace("write", "read");
+    assert!(reads.starts_with("[OriginRules"), "{reads}");
+}
+
+#[test]
+fn origins_are_read_as_they_are_written() {
+    use crate::model::*;
+    let base = "
+catalog:
+  shop:
+    kind: http
+    operations:
+      buy:
+        effects: [write]
+        objects:
+          - {from: [/ids, /id], role: target, collection: items}
+          - {from: /amount, role: amount, currency: /currency, scale: 100, when_absent: named}
+          - {from: /page, role: target, type: url}
+          - {from: /id, role: command}
+        creates: {id: /id, collection: orders}
+        introduces:
+          - {from: /items/*/id, collection: items, by: owner}
+          - {from: /items/*/organizer, type: email}
+          - {from: /items/*/reply_to, type: email, author: /items/*/from}
+        pairs: {id: /items/*/id, name: /items/*/title, collection: items, by: owner}
+        coerces: [{from: /amount, to: number}, {from: /page, to: url}]
+        input: {type: object, properties: {id: {type: string}, ids: {type: array, items: {type: integer}}, amount: {anyOf: [{type: number}, {type: 'null'}]}, currency: {type: string}, page: {type: [string, 'null']}}}
+      list: {effects: [read], input: {type: object, properties: {kind: {type: string}}}}
+resources: {orders: {}, items: {spelling: fold}}
+classify:
+  - match: shop.split
+    effects: [read]
+    introduces: {from: /a, collection: orders, by: owner}
+    split: {on: /kind, cases: {a: {}, b: {introduces: [], effects: [write], creates: {id: /b, collection: orders}}}}
+";
+    let base = base.replace("      list: {effects: [read], ", "      split: {");
+    let model = read(&[("base.yaml", &base)]).unwrap_or_else(|message| panic!("{message}"));
+    let rules = |id: &str| {
+        let found = model.operations.iter().find(|operation| operation.id == id);
+        found.map(|operation| operation.origins.clone()).unwrap_or_default()
+    };
+    let items = || ValueSpace::Collection { name: "items".to_owned(), spelling: Spelling::Fold };
+    let pointer = |text: &str| ResultPointer::parse(text).unwrap_or_else(|| panic!("{text}"));
+    let object = |from: &[&str], role, space| ObjectRule {
+        from: from.iter().map(|text| (*text).to_owned()).collect(),
+        role,
+        space,
+        currency: None,
+        scale: 1,
+        when_absent: Origin::Unknown,
+    };
+    let bought = rules("shop.buy");
+    assert_eq!(
+        vec![
+            object(&["/ids", "/id"], Role::Target, items()),
+            ObjectRule {
+                currency: Some("/currency".to_owned()),
+                scale: 100,
+                when_absent: Origin::Named,
+                ..object(&["/amount"], Role::Amount, ValueSpace::Role(Role::Amount))
+            },
+            object(&["/page"], Role::Target, ValueSpace::Destination(DestinationKind::UrlHost)),
+            object(&["/id"], Role::Command, ValueSpace::Role(Role::Command)),
+        ],
+        bought.objects
+    );
+    let of_items = bought.introduces.iter().map(|rule| (rule.from.to_string(), rule.by.clone()));
+    assert_eq!(
+        vec![
+            ("/items/*/id".to_owned(), IntroducedBy::Owner),
+            ("/items/*/organizer".to_owned(), IntroducedBy::Anybody),
+            ("/items/*/reply_to".to_owned(), IntroducedBy::Author(pointer("/items/*/from"))),
+        ],
+        of_items.collect::<Vec<_>>()
+    );
+    let made = |id: &str| CreatesRule {
+        id: pointer(id),
+        collection: "orders".to_owned(),
+        spelling: Spelling::Exact,
+    };
+    assert_eq!(vec![made("/id")], bought.creates);
+    assert!(
+        bought.pairs.iter().all(|pair| pair.by_owner && pair.name == pointer("/items/*/title"))
+    );
+    assert_eq!(
+        vec![("/amount", Coercion::Number), ("/page", Coercion::Url)],
+        bought.coerces.iter().map(|rule| (rule.from.as_str(), rule.to)).collect::<Vec<_>>()
+    );
+    // A case has the keys of its rule, but for those that it says itself.
+    assert_eq!(1, rules("shop.split.a").introduces.len());
+    assert_eq!(
+        (0, vec![made("/b")]),
+        (rules("shop.split.b").introduces.len(), rules("shop.split.b").creates)
+    );
+}

@@ -256,6 +256,16 @@ pub(crate) struct OperationEntry {
     pub(crate) resource: Option<ResourceEntry>,
     /// Recipient of the data.
     pub(crate) destination: Option<At<DestinationFrom>>,
+    /// Arguments that carry authority beside the destination: what is changed, deleted, bought, paid, granted, entered.
+    pub(crate) objects: Option<Many<At<ObjectEntry>>>,
+    /// Results that name an object which the call made.
+    pub(crate) creates: Option<Many<At<CreatesEntry>>>,
+    /// Results whose values count by their author.
+    pub(crate) introduces: Option<Many<At<IntroducesEntry>>>,
+    /// Results that pair an id with a name.
+    pub(crate) pairs: Option<Many<At<PairsEntry>>>,
+    /// Arguments that the server takes in a second form.
+    pub(crate) coerces: Option<Many<At<CoercesEntry>>>,
     /// A failed call has no effect. Default: false.
     pub(crate) abortable: Option<bool>,
     /// One operation per value of an argument.
@@ -276,6 +286,11 @@ impl OperationEntry {
             yields: self.yields.take(),
             resource: self.resource.take(),
             destination: self.destination.take(),
+            objects: self.objects.take(),
+            creates: self.creates.take(),
+            introduces: self.introduces.take(),
+            pairs: self.pairs.take(),
+            coerces: self.coerces.take(),
             input_responses: None,
             abortable: self.abortable.is_some_and(|abortable| abortable),
             proposed: false,
@@ -288,6 +303,7 @@ impl OperationEntry {
             || rule.yields.is_some()
             || rule.resource.is_some()
             || rule.destination.is_some()
+            || rule.has_origins()
             || rule.split.is_some()
             || self.abortable.is_some();
         has_meaning.then_some(rule)
@@ -310,6 +326,16 @@ pub(crate) struct ClassifyRule {
     pub(crate) resource: Option<ResourceEntry>,
     /// Where its data goes.
     pub(crate) destination: Option<At<DestinationFrom>>,
+    /// Arguments that carry authority beside the destination: what is changed, deleted, bought, paid, granted, entered.
+    pub(crate) objects: Option<Many<At<ObjectEntry>>>,
+    /// Results that name an object which the call made.
+    pub(crate) creates: Option<Many<At<CreatesEntry>>>,
+    /// Results whose values count by their author.
+    pub(crate) introduces: Option<Many<At<IntroducesEntry>>>,
+    /// Results that pair an id with a name.
+    pub(crate) pairs: Option<Many<At<PairsEntry>>>,
+    /// Arguments that the server takes in a second form.
+    pub(crate) coerces: Option<Many<At<CoercesEntry>>>,
     /// What clients answer where an MCP server asks for something during a call: a JSON Schema for each key of
     /// `inputResponses`. The answers and `requestState` are then arguments; without it, a call with them is refused.
     pub(crate) input_responses: Option<At<serde_json::Value>>,
@@ -325,6 +351,17 @@ pub(crate) struct ClassifyRule {
     pub(crate) rows: Option<At<Later>>,
     /// Not in this version.
     pub(crate) provider: Option<At<Later>>,
+}
+
+impl ClassifyRule {
+    /// Whether it says anything about the origins of values.
+    pub(crate) const fn has_origins(&self) -> bool {
+        self.objects.is_some()
+            || self.creates.is_some()
+            || self.introduces.is_some()
+            || self.pairs.is_some()
+            || self.coerces.is_some()
+    }
 }
 
 /// One operation per value of an argument.
@@ -353,6 +390,14 @@ pub(crate) struct CaseEntry {
     pub(crate) resource: Option<ResourceEntry>,
     /// Where its data goes.
     pub(crate) destination: Option<At<DestinationFrom>>,
+    /// Arguments that carry authority beside the destination: what is changed, deleted, bought, paid, granted, entered.
+    pub(crate) objects: Option<Many<At<ObjectEntry>>>,
+    /// Results that name an object which the call made.
+    pub(crate) creates: Option<Many<At<CreatesEntry>>>,
+    /// Results whose values count by their author.
+    pub(crate) introduces: Option<Many<At<IntroducesEntry>>>,
+    /// Results that pair an id with a name.
+    pub(crate) pairs: Option<Many<At<PairsEntry>>>,
     /// Nothing has happened when it fails.
     pub(crate) abortable: Option<bool>,
 }
@@ -429,6 +474,8 @@ pub(crate) struct DestinationFrom {
     pub(crate) from: Many<At<String>>,
     /// How a destination is written.
     pub(crate) r#type: At<DestinationWord>,
+    /// The authority that the destinations carry; default `recipient`.
+    pub(crate) role: Option<At<RoleWord>>,
     /// The class where no argument names one; default: the least trusted class.
     pub(crate) when_absent: Option<At<String>>,
 }
@@ -447,6 +494,137 @@ pub(crate) enum DestinationWord {
     Account,
     /// A path.
     Path,
+}
+
+/// Arguments that carry authority. The namespace of their values is a `collection` of the system, or a `type` of destinations;
+/// without both, the values of this role in the system.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ObjectEntry {
+    /// JSON pointers to the arguments: texts, numbers, booleans, or lists of them.
+    pub(crate) from: Many<At<String>>,
+    /// The authority that they carry.
+    pub(crate) role: At<RoleWord>,
+    /// A collection of `resources`, whose ids they are.
+    pub(crate) collection: Option<At<String>>,
+    /// How they are written, where they are destinations.
+    pub(crate) r#type: Option<At<DestinationWord>>,
+    /// JSON pointer to the argument with the currency of an amount.
+    pub(crate) currency: Option<At<String>>,
+    /// Divisor of an amount: 100 where the argument is in hundredths; default 1.
+    pub(crate) scale: Option<At<u32>>,
+    /// The origin where no argument has a value; default `unknown`.
+    pub(crate) when_absent: Option<OriginWord>,
+}
+
+/// The authority that an argument carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RoleWord {
+    /// Receives the data.
+    Recipient,
+    /// Is changed, deleted, bought or entered.
+    Target,
+    /// Is paid or transferred.
+    Amount,
+    /// Is run.
+    Command,
+    /// Opens an account or system.
+    Credential,
+}
+
+/// Who chose a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OriginWord {
+    /// The user.
+    Named,
+    /// A trusted recipient list.
+    Known,
+    /// The session, which made the object.
+    Made,
+    /// A declared field of a result.
+    Introduced,
+    /// An agent, which relays it as the user's.
+    Claimed,
+    /// Anybody.
+    Unknown,
+}
+
+/// A result that names an object which the call made.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreatesEntry {
+    /// Pointer into the result to the id; `*` stands for every element of an array.
+    pub(crate) id: At<String>,
+    /// A collection of `resources`.
+    pub(crate) collection: At<String>,
+}
+
+/// A result whose values count by their author: ids of a `collection` of the system, or destinations of a `type`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IntroducesEntry {
+    /// Pointer into the result to the values; `*` stands for every element of an array.
+    pub(crate) from: At<String>,
+    /// A collection of `resources`, whose ids they are.
+    pub(crate) collection: Option<At<String>>,
+    /// How they are written, where they are destinations.
+    pub(crate) r#type: Option<At<DestinationWord>>,
+    /// Who writes the field; default `anybody`, whose values count for nothing.
+    pub(crate) by: Option<At<WriterWord>>,
+    /// Pointer to the mailbox or account of the author, in the same item: a value counts if its author is named or known.
+    pub(crate) author: Option<At<String>>,
+}
+
+/// Who writes a field of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WriterWord {
+    /// Only the owner of the data.
+    Owner,
+    /// Outsiders too.
+    Anybody,
+}
+
+/// A result that pairs an id with a name.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PairsEntry {
+    /// Pointer into the result to the id; `*` stands for every element of an array.
+    pub(crate) id: At<String>,
+    /// Pointer to the name, in the same item.
+    pub(crate) name: At<String>,
+    /// A collection of `resources`.
+    pub(crate) collection: At<String>,
+    /// Who writes the name; default `anybody`, whose names count for nothing.
+    pub(crate) by: Option<At<WriterWord>>,
+}
+
+/// An argument that the server takes in a second form; it is judged in the form of `to`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CoercesEntry {
+    /// JSON pointer to the argument.
+    pub(crate) from: At<String>,
+    /// The form in which the server takes it.
+    pub(crate) to: At<CoercionWord>,
+}
+
+/// The form in which a server takes an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CoercionWord {
+    /// The text `200` is 200.
+    Integer,
+    /// The text `2.5` is 2.5.
+    Number,
+    /// The texts `true` and `false` are booleans.
+    Boolean,
+    /// A host without a scheme is `https://host/`.
+    Url,
+    /// A folder, with or without a slash at its end.
+    Folder,
 }
 
 /// A collection of resources.

@@ -29,6 +29,7 @@ fn own_operation(name: &str) -> Operation {
         yields: (BTreeSet::new(), BTreeSet::new()),
         resource: None,
         destination: None,
+        origins: Default::default(),
         input: Arc::new(serde_json::json!({"type": "object", "properties": {}})),
         abortable: false,
         at: Location::default(),

@@ -12,9 +12,9 @@ use authz_kernel::history::{HistoryView, KEPT_MS, SessionHistory};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::{
     AgentMemory, Approval, ClaimTest, Collection, Declared, DestinationClass, DestinationKind,
-    DestinationRule, Effect, LabelKind, Location, Model, Operation, PolicyFile, Reports,
-    ResourcePattern, ResourceRule, RoleMembers, Spelling, SubjectMatch, System, SystemKind, Tier,
-    TierRequirements,
+    DestinationRule, Effect, LabelKind, Location, Model, Operation, OriginRules, PolicyFile,
+    Reports, ResourcePattern, ResourceRule, Role, RoleMembers, Spelling, SubjectMatch, System,
+    SystemKind, Tier, TierRequirements,
 };
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{TaskView, taskless};
@@ -52,6 +52,7 @@ pub(crate) fn operation(
         yields: (BTreeSet::new(), BTreeSet::new()),
         resource: None,
         destination: None,
+        origins: OriginRules::default(),
         input: input.into(),
         abortable: false,
         at: at(40),
@@ -201,6 +202,7 @@ pub(crate) fn model(policies: &str) -> Model {
         destination: Some(DestinationRule {
             from: vec!["/to".to_owned(), "/cc".to_owned()],
             kind: DestinationKind::Email,
+            role: Role::Recipient,
             when_absent: "external".to_owned(),
         }),
         ..operation(

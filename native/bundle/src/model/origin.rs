@@ -1,0 +1,299 @@
+//! Origins of values: which arguments carry authority, and which results bring values that count.
+
+use std::fmt;
+
+use authz_base::json::{pointer_tokens, push_token};
+
+use super::{DestinationKind, Spelling};
+
+/// Party that chose a value, from the best origin to the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Origin {
+    /// The user: the prompt, a parameter that the user gave, or the `names` of the task's template.
+    Named,
+    /// A trusted and fresh recipient list.
+    Known,
+    /// The session: an earlier call made the object.
+    Made,
+    /// A declared field of a result, whose author counts.
+    Introduced,
+    /// An agent, which relays it as the user's.
+    Claimed,
+    /// Anybody.
+    Unknown,
+}
+
+impl Origin {
+    /// All origins, from the best to the worst.
+    pub const ALL: [Self; 6] =
+        [Self::Named, Self::Known, Self::Made, Self::Introduced, Self::Claimed, Self::Unknown];
+
+    /// The word used in bundles and in `Origin::"…"`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Named => "named",
+            Self::Known => "known",
+            Self::Made => "made",
+            Self::Introduced => "introduced",
+            Self::Claimed => "claimed",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The origin of that word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|origin| origin.as_str() == word)
+    }
+}
+
+/// Authority that an argument carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Role {
+    /// Receives the data.
+    #[default]
+    Recipient,
+    /// Is changed, deleted, bought or entered.
+    Target,
+    /// Is paid or transferred.
+    Amount,
+    /// Is run.
+    Command,
+    /// Opens an account or system.
+    Credential,
+}
+
+impl Role {
+    /// All roles, in order.
+    pub const ALL: [Self; 5] =
+        [Self::Recipient, Self::Target, Self::Amount, Self::Command, Self::Credential];
+
+    /// The word used in bundles and in `context.origins`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Recipient => "recipient",
+            Self::Target => "target",
+            Self::Amount => "amount",
+            Self::Command => "command",
+            Self::Credential => "credential",
+        }
+    }
+}
+
+/// Namespace of a value. Values of two namespaces are never the same value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValueSpace {
+    /// Ids of a collection of the operation's system.
+    Collection {
+        /// A declared collection.
+        name: String,
+        /// Comparison of its ids.
+        spelling: Spelling,
+    },
+    /// Destinations of one kind, the same for all systems.
+    Destination(DestinationKind),
+    /// Values of one role of the operation's system.
+    Role(Role),
+}
+
+/// One step of a [`ResultPointer`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResultToken {
+    /// Member of an object, or index of an array.
+    Member(String),
+    /// Every element of an array: `*`.
+    Each,
+}
+
+/// JSON pointer (RFC 6901) into a result, in which `*` stands for every element of an array.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResultPointer(Vec<ResultToken>);
+
+impl ResultPointer {
+    /// Tokens of one pointer.
+    pub const MAX_TOKENS: usize = 16;
+
+    /// Reads a pointer. `None`: the text is no JSON pointer, names the whole result, or has more than 16 tokens.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let tokens = pointer_tokens(text)?;
+        if tokens.is_empty() || tokens.len() > Self::MAX_TOKENS {
+            return None;
+        }
+        let token =
+            |token| if token == "*" { ResultToken::Each } else { ResultToken::Member(token) };
+        Some(Self(tokens.into_iter().map(token).collect()))
+    }
+
+    /// Its tokens; at least one.
+    #[must_use]
+    pub fn tokens(&self) -> &[ResultToken] {
+        &self.0
+    }
+
+    /// The tokens up to and with the last `*`: they name the item that the value belongs to. Empty: the result itself.
+    #[must_use]
+    pub fn item(&self) -> &[ResultToken] {
+        let end = self.0.iter().rposition(|token| *token == ResultToken::Each);
+        self.0.get(..end.map_or(0, |end| end.saturating_add(1))).unwrap_or_default()
+    }
+
+    /// The item as a pointer; empty: the result itself.
+    #[must_use]
+    pub fn item_text(&self) -> String {
+        pointer_text(self.item())
+    }
+}
+
+/// Tokens as the text of a pointer.
+fn pointer_text(tokens: &[ResultToken]) -> String {
+    let mut text = String::new();
+    for token in tokens {
+        match token {
+            ResultToken::Member(name) => push_token(&mut text, name),
+            ResultToken::Each => text.push_str("/*"),
+        }
+    }
+    text
+}
+
+impl fmt::Display for ResultPointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&pointer_text(&self.0))
+    }
+}
+
+/// Meaning of an operation for the origins of values. Default: the operation says nothing about them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OriginRules {
+    /// Arguments that carry authority, beside the destination.
+    pub objects: Vec<ObjectRule>,
+    /// Results that name an object which the call made.
+    pub creates: Vec<CreatesRule>,
+    /// Results whose values count by their author.
+    pub introduces: Vec<IntroducesRule>,
+    /// Results that pair an id with a name.
+    pub pairs: Vec<PairsRule>,
+    /// Arguments that the server takes in a second form.
+    pub coerces: Vec<CoercionRule>,
+}
+
+/// Arguments that carry authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectRule {
+    /// JSON pointers (RFC 6901) to the arguments: scalars or lists of scalars.
+    pub from: Vec<String>,
+    /// Authority that they carry.
+    pub role: Role,
+    /// Namespace of their values.
+    pub space: ValueSpace,
+    /// JSON pointer to the argument with the currency of an amount.
+    pub currency: Option<String>,
+    /// Divisor of an amount: 100 where the argument is in hundredths of the currency.
+    pub scale: u32,
+    /// Origin of a call without any value.
+    pub when_absent: Origin,
+}
+
+/// A result that names an object which the call made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreatesRule {
+    /// Place of the id in the result.
+    pub id: ResultPointer,
+    /// Collection of the object.
+    pub collection: String,
+    /// Comparison of the collection's ids.
+    pub spelling: Spelling,
+}
+
+/// A result whose values count by their author.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IntroducesRule {
+    /// Place of the values in the result.
+    pub from: ResultPointer,
+    /// Namespace of the values.
+    pub space: ValueSpace,
+    /// Party that writes the field.
+    pub by: IntroducedBy,
+}
+
+/// Party that writes a field of a result.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum IntroducedBy {
+    /// The owner of the data: the value is introduced.
+    Owner,
+    /// Outsiders too: the value stays unknown.
+    #[default]
+    Anybody,
+    /// The author whose mailbox or account stands there, in the same item: the value is introduced if the author is named or
+    /// known.
+    Author(ResultPointer),
+}
+
+/// A result that pairs an id with a name: an id is as good as its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairsRule {
+    /// Place of the id in the result.
+    pub id: ResultPointer,
+    /// Place of the name, in the same item.
+    pub name: ResultPointer,
+    /// Collection of the id.
+    pub collection: String,
+    /// Comparison of the collection's ids.
+    pub spelling: Spelling,
+    /// True if only the owner of the data writes the name. Otherwise the pair lifts nothing.
+    pub by_owner: bool,
+}
+
+/// An argument that the server takes in a second form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoercionRule {
+    /// JSON pointer (RFC 6901) to the argument: a scalar, or a list of scalars.
+    pub from: String,
+    /// Form in which the server takes it.
+    pub to: Coercion,
+}
+
+/// Form in which a server takes an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coercion {
+    /// An integer; a string of its digits is taken for it.
+    Integer,
+    /// A number; a string of it is taken for it.
+    Number,
+    /// A boolean; the strings `true` and `false` are taken for it.
+    Boolean,
+    /// A URL; a host without a scheme is taken for `https://host/`.
+    Url,
+    /// A folder; a slash at its end is not a part of its name.
+    Folder,
+}
+
+impl Coercion {
+    /// The word used in bundles.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+            Self::Url => "url",
+            Self::Folder => "folder",
+        }
+    }
+
+    /// Types of JSON Schema that such an argument may have.
+    #[must_use]
+    pub const fn types(self) -> &'static [&'static str] {
+        match self {
+            Self::Integer => &["integer", "number"],
+            Self::Number => &["number"],
+            Self::Boolean => &["boolean"],
+            Self::Url | Self::Folder => &["string"],
+        }
+    }
+}
