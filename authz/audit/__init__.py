@@ -1,6 +1,12 @@
 """Reads the audit: JSON lines, one record a decision."""
 
-from authz.audit.decision import ChainLink, RecordedDecision, RecordedRule, UnresolvedRequest
+from authz.audit.decision import (
+    ChainLink,
+    RecordedDecision,
+    RecordedRule,
+    RecordedTask,
+    UnresolvedRequest,
+)
 from authz.audit.history import Span, decisions, rotated, span
 from authz.audit.reader import Lines, Record, read, read_stream
 
@@ -10,6 +16,7 @@ __all__ = [
     "Record",
     "RecordedDecision",
     "RecordedRule",
+    "RecordedTask",
     "Span",
     "UnresolvedRequest",
     "decisions",

@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["ChainLink", "RecordedDecision", "RecordedRule", "UnresolvedRequest", "read_decision"]
+__all__ = [
+    "ChainLink",
+    "RecordedDecision",
+    "RecordedRule",
+    "RecordedTask",
+    "UnresolvedRequest",
+    "read_decision",
+]
 
 _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _MAX_TEXT: Final = 4_096
@@ -46,6 +53,18 @@ class UnresolvedRequest:
     """Names of the query parameters."""
     body: bool = False
     """It had a body."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedTask:
+    """The task of a call."""
+
+    session: str
+    """Id of its session, which all tasks below one root share."""
+    kind: str
+    """`root`, `child`, or `implicit` for an agent without tasks."""
+    depth: int
+    """Number of tasks above it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +149,8 @@ class RecordedDecision:
     """Number of refusals that the record stands for; more than one only in a sum."""
     is_sum: bool = False
     """The record is a sum of refusals that have no records of their own; a sum has no request."""
+    task: RecordedTask | None = None
+    """Task of the call; None without one."""
 
     @property
     def agent(self) -> str:
@@ -199,12 +220,21 @@ def read_decision(fields: Mapping[str, Any]) -> RecordedDecision:
         ),
         times=_times(fields),
         is_sum="sum" in fields,
+        task=_task(given.get("task")),
     )
 
 
 def _place(rule: Mapping[str, Any]) -> str:
     file, line = _text(rule, "file"), rule.get("line")
     return f"{file}:{line}" if file and isinstance(line, int) else file
+
+
+def _task(value: object) -> RecordedTask | None:
+    if not isinstance(value, dict) or not (session := _text(value, "session")):
+        return None
+    depth = value.get("depth")
+    levels = depth if isinstance(depth, int) and not isinstance(depth, bool) else 0
+    return RecordedTask(session, _text(value, "kind"), max(levels, 0))
 
 
 def _times(fields: Mapping[str, Any]) -> int:

@@ -83,6 +83,10 @@ class OperationDescription:
     """It is a tool of an imported catalog, or an operation that every MCP system has."""
     is_case: bool
     """It is a case of an operation that `split` divides."""
+    effects: frozenset[str] = frozenset()
+    """Effects by its rule; empty without one."""
+    tier: str = ""
+    """Tier by its rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +202,13 @@ def _scope(item: Mapping[str, Any]) -> PolicyScope:
 
 def _operation(item: Mapping[str, Any]) -> OperationDescription:
     return OperationDescription(
-        item["id"], item["system"], frozenset(item["groups"]), item["imported"], item["is_case"]
+        item["id"],
+        item["system"],
+        frozenset(item["groups"]),
+        item["imported"],
+        item["is_case"],
+        frozenset(item["effects"]),
+        item["tier"],
     )
 
 
