@@ -1,12 +1,14 @@
 """`authz propose`: draft a change of the bundle from recorded decisions."""
 
+import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from authz.audit import span
+from authz.audit import RecordedDecision, span
 from authz.cli.decision_log import (
     BundleOption,
     Logs,
@@ -21,7 +23,17 @@ from authz.cli.render import Terminal
 from authz.engine import Plan
 from authz.errors import BundleError, UsageError
 from authz.model import BundleFiles
-from authz.tools.propose import BundleNames, Draft, Observations, draft
+from authz.tools.propose import (
+    BundleNames,
+    Draft,
+    Evidence,
+    Observations,
+    ObservedWork,
+    draft,
+    draft_kinds,
+    kinds_document,
+    task_kinds,
+)
 
 __all__ = ["register"]
 
@@ -54,28 +66,116 @@ def propose(
             file_okay=False,
         ),
     ] = None,
+    templates: Annotated[
+        bool,
+        typer.Option(
+            "--templates",
+            help="Draft templates for kinds of task instead: operations that were called together in many sessions.",
+        ),
+    ] = False,
+    min_sessions: Annotated[
+        int,
+        typer.Option(
+            help="With --templates: sessions without a denial that an operation needs; three times as many if it deletes, grants or executes.",
+            min=1,
+            max=10_000,
+        ),
+    ] = 3,
+    min_subjects: Annotated[
+        int,
+        typer.Option(
+            help="With --templates: distinct subjects of these sessions.", min=1, max=10_000
+        ),
+    ] = 2,
+    max_templates: Annotated[
+        int, typer.Option(help="With --templates: templates at most.", min=1, max=100)
+    ] = 12,
+    pause: Annotated[
+        int,
+        typer.Option(
+            help="With --templates: minutes without a call that end the session of an agent without tasks.",
+            min=1,
+            max=1_440,
+        ),
+    ] = 30,
+    include_unpermitted: Annotated[
+        bool,
+        typer.Option(
+            "--include-unpermitted",
+            help="With --templates: also learn from calls that `mode: observe` let through although no policy permits them, or that came without a task.",
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="With --templates: print them as JSON, with all evidence."),
+    ] = False,
 ) -> None:
-    """Draft entries for the bundle from the audit log: unknown operations and routes, agents and subjects without a role, missing permits. The draft permits nothing until you edit it."""
+    """Draft entries for the bundle from the audit log: unknown operations and routes, agents and subjects without a role, missing permits; or templates. The draft permits nothing until you edit it."""
     terminal = Terminal()
+    if as_json and not templates:
+        raise UsageError("--json needs --templates")
+    if as_json and output is not None:
+        raise UsageError("give --json or --output, not both")
     source = log_source(log, config, sets, address)
-    observed = Observations()
-    for decision in history(terminal, source, span(since, until, time.time())):
-        observed.add(decision)
     folder = bundle or source.bundle
     given = read_bundle(terminal, folder, source, var) if folder is not None else None
+    decisions = history(terminal, source, span(since, until, time.time()))
+    if not templates:
+        _propose_entries(terminal, decisions, given, output)
+        return
+    evidence = Evidence(min_sessions, min_subjects)
+    work = ObservedWork(pause * 60, learns_unpermitted=include_unpermitted)
+    for decision in decisions:
+        work.add(decision)
+    operations = Plan.compile(*given).describe().operations if given is not None else None
+    effects = {one.id: one.effects for one in operations.values()} if operations else None
+    kinds = task_kinds(work, effects, evidence, max_templates)
+    if as_json:
+        print(json.dumps(kinds_document(kinds, evidence), indent=2, ensure_ascii=False))
+        return
+    if not kinds.observed:
+        terminal.note(f"nothing to propose: {work.decisions} calls")
+        return
+    proposed = draft_kinds(kinds, evidence, given=given is not None)
+    _finish(terminal, proposed, "proposed-templates", given, output)
+
+
+def _propose_entries(
+    terminal: Terminal,
+    decisions: Iterator[RecordedDecision],
+    given: tuple[BundleFiles, dict[str, str]] | None,
+    output: Path | None,
+) -> None:
+    """Propose entries for requests that the bundle does not cover."""
+    observed = Observations()
+    for decision in decisions:
+        observed.add(decision)
     names = BundleNames.read(Plan.compile(*given).describe()) if given is not None else None
     proposed = draft(observed, names)
     if not proposed.entries:
         terminal.note(f"nothing to propose: {observed.all.times} decisions")
         return
+    _finish(terminal, proposed, "proposed", given, output)
+
+
+def _finish(
+    terminal: Terminal,
+    proposed: Draft,
+    name: str,
+    given: tuple[BundleFiles, dict[str, str]] | None,
+    output: Path | None,
+) -> None:
+    """Say where the bundle would be refused with a draft in it, and write the draft."""
     if given is not None:
-        _check(terminal, *given, proposed)
-    _write(terminal, proposed, output)
+        _check(terminal, *given, _files(proposed, name))
+    _write(terminal, proposed, name, output)
 
 
-def _check(terminal: Terminal, files: BundleFiles, values: dict[str, str], proposed: Draft) -> None:
+def _check(
+    terminal: Terminal, files: BundleFiles, values: dict[str, str], proposed: dict[str, bytes]
+) -> None:
     """Tell where the bundle would be refused with the draft in it."""
-    content = {**files.files, **_files(proposed)}
+    content = {**files.files, **proposed}
     try:
         Plan.compile(BundleFiles(files.root, content), values)
     except BundleError as error:
@@ -83,25 +183,25 @@ def _check(terminal: Terminal, files: BundleFiles, values: dict[str, str], propo
         terminal.diagnostics(error.diagnostics[:_SHOWN])
 
 
-def _files(made: Draft) -> dict[str, bytes]:
+def _files(made: Draft, name: str) -> dict[str, bytes]:
     """Return the files of a draft. A draft of comments only becomes a Markdown page: a bundle refuses a YAML file without content."""
     if made.bare:
-        files = {"proposed.md": f"```yaml\n{made.facts}```\n".encode()}
+        files = {f"{name}.md": f"```yaml\n{made.facts}```\n".encode()}
     else:
-        files = {"proposed.yaml": made.facts.encode()}
+        files = {f"{name}.yaml": made.facts.encode()}
     if made.policies:
-        files["policies/proposed.cedar"] = made.policies.encode()
+        files[f"policies/{name}.cedar"] = made.policies.encode()
     return files
 
 
-def _write(terminal: Terminal, made: Draft, output: Path | None) -> None:
+def _write(terminal: Terminal, made: Draft, file: str, output: Path | None) -> None:
     if output is None:
         print(made.facts, end="")
         if made.policies:
-            print("\n# policies/proposed.cedar\n#")
+            print(f"\n# policies/{file}.cedar\n#")
             print("".join(f"# {line}\n" for line in made.policies.splitlines()), end="")
         return
-    for name, content in _files(made).items():
+    for name, content in _files(made, file).items():
         target = output / name
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -112,4 +212,5 @@ def _write(terminal: Terminal, made: Draft, output: Path | None) -> None:
                 f"{target} is there already; remove it, or name another folder"
             ) from error
         terminal.line(str(target))
-    terminal.note(f"{made.entries} entries to review; then: authz check {output}")
+    count = "1 entry" if made.entries == 1 else f"{made.entries} entries"
+    terminal.note(f"{count} to review; then: authz check {output}")

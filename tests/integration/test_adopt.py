@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,31 @@ def test_propose_reads_what_a_server_wrote(
     assert "#   GET crm.example/invoices/{digits}: 2 times" in text
     policies = (folder / "policies" / "proposed.cedar").read_text()
     assert 'Action::"crm.get"' in policies
+
+
+def test_templates_are_proposed_from_what_a_server_wrote(
+    tmp_path: Path, authority: Authority, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Calls of a pair without a task are one session. A session with a denial shapes nothing."""
+    people = People.of(authority)
+    place = layout(tmp_path, authority, "desk")
+    permitted = check("crm.search", b'{"query": "x"}', agent=people.bot, subject=people.alice)
+    denied = check("crm.get", b'{"id": "7"}', agent=people.idle, subject=people.alice)
+    with Server(place) as server:
+        surface = lanes(server)[0]
+        for request in (permitted, permitted, denied):
+            surface.ask("main", request.SerializeToString())
+    few = ("--min-sessions", "1", "--min-subjects", "1")
+    assert run("propose", "--templates", "--json", "-c", place.file, *few) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["sessions"]["observed"] == 2
+    assert document["sessions"]["with_denials"] == {"NOT_PERMITTED": 1}
+    (template,) = document["templates"]
+    assert template["name"] == "proposed-read-crm"
+    assert template["template"]["scope"] == [{"operation": "crm.search"}]
+    assert run("propose", "--templates", "-c", place.file, "-o", tmp_path / "change", *few) == 0
+    assert "refused" not in capsys.readouterr().err, "the bundle takes the change as it is"
+    assert (tmp_path / "change" / "policies" / "proposed-templates.cedar").exists()
 
 
 def test_why_asks_the_node_where_its_audit_is(
