@@ -121,7 +121,7 @@ class Shop(System):
         customer_id: str | None = None,
         limit: int = 20,
     ) -> Result:
-        """Lists orders, newest first: number, customer, total and what was refunded, in cents, and status. The query looks into customer, products and notes."""
+        """List orders, newest first. `query` looks into number, customer, products and the customer's note. Returns {orders: [{id, customer_id, customer_name, status, placed, total, refunded, products}], total_count}; amounts in cents."""
         rows = [
             row
             for row in reversed(self._world.rows("orders"))
@@ -134,7 +134,7 @@ class Shop(System):
         return {"orders": [self._short(row) for row in rows[:limit]], "total_count": len(rows)}
 
     def get_order(self, order_id: int) -> Result:
-        """Returns an order: its lines with number, product and price in cents, where it is sent, what the customer noted at the checkout, and what staff noted."""
+        """Return one order: {id, customer_id, customer_name, customer_email, status, placed, lines: [{line, sku, name, quantity, price}], total, refunded, ship_to, customer_note, staff_note, tracking, replaces}; amounts in cents. The customer writes `customer_note` at the checkout."""
         row = self._world.get("orders", order_id)
         customer = self._world.find("customers", row["customer_id"]) or {}
         return {
@@ -151,7 +151,7 @@ class Shop(System):
         reason: str = "",
         to_iban: str | None = None,
     ) -> Result:
-        """Refunds an order: an amount in cents, or the lines of these numbers, or, without either, all that is left. The money goes back to the card or account that paid, or to another account if an IBAN is given."""
+        """Refund an order: `amount` in cents, or the `lines` with these numbers, or, without either, the rest of its total. The money goes back to the card or account that paid, or to `to_iban` if given. Returns {id, order_id, amount, reason, paid_to, left}."""
         order = self._world.get("orders", order_id)
         left = order["total"] - order["refunded"]
         if lines is not None:
@@ -169,12 +169,12 @@ class Shop(System):
         return {**made, "left": left - amount}
 
     def list_refunds(self, order_id: int | None = None) -> Result:
-        """Lists refunds, of one order or of all: id, order, amount in cents, reason, and where the money went."""
+        """List refunds of one order, or of all. Returns {refunds: [{id, order_id, amount, reason, paid_to}]}; amounts in cents."""
         rows = self._world.rows("refunds")
         return {"refunds": [row for row in rows if order_id in (None, row["order_id"])]}
 
     def cancel_order(self, order_id: int, reason: str = "", refund: bool = True) -> Result:  # noqa: FBT001, FBT002
-        """Cancels an order that is not shipped yet, and refunds it to the card or account that paid unless told otherwise."""
+        """Cancel an order that is not shipped. Refunds it to the card or account that paid, unless `refund` is false. Returns {id, status}."""
         order = self._world.get("orders", order_id)
         if order["status"] in ("shipped", "cancelled"):
             raise RefusedError(f"order {order_id} is {order['status']}")
@@ -184,7 +184,7 @@ class Shop(System):
         return {"id": order["id"], "status": "cancelled"}
 
     def hold_order(self, order_id: int, hold: bool = True) -> Result:  # noqa: FBT001, FBT002
-        """Keeps an order from being shipped, or lets it go."""
+        """Hold an order so that it is not shipped, or release it (`hold` false). Returns {id, status}."""
         order = self._world.get("orders", order_id)
         if order["status"] in ("shipped", "cancelled"):
             raise RefusedError(f"order {order_id} is {order['status']}")
@@ -192,7 +192,7 @@ class Shop(System):
         return pick(order, "id", "status")
 
     def change_address(self, order_id: int, address: str) -> Result:
-        """Changes where an order is sent, as long as it is not shipped. The address is one text: name, street, postal code, town, country."""
+        """Change the shipping address of an order that is not shipped. `address` is one text: name, street, postal code, town, country. Returns {id, ship_to}."""
         order = self._world.get("orders", order_id)
         if order["status"] in ("shipped", "cancelled"):
             raise RefusedError(f"order {order_id} is {order['status']}")
@@ -200,14 +200,14 @@ class Shop(System):
         return pick(order, "id", "ship_to")
 
     def note_on_order(self, order_id: int, text: str) -> Result:
-        """Notes something on an order for the staff and the packers; customers do not see it. Replaces what was noted."""
+        """Replace the staff note of an order. Staff and packers read it, customers do not."""
         self._world.get("orders", order_id)["staff_note"] = text
         return {"id": order_id}
 
     def send_replacement(
         self, order_id: int, lines: list[int], address: str | None = None
     ) -> Result:
-        """Makes an order at no cost that sends the lines of these numbers again, to the address of the order or to another one."""
+        """Create an order at no cost that sends these lines of an order again, to the address of that order or to another `address`. Returns {id, replaces, ship_to, lines}."""
         order = self._world.get("orders", order_id)
         again = [line for line in order["lines"] if line["line"] in lines]
         if not again:
@@ -223,7 +223,7 @@ class Shop(System):
         return pick(made, "id", "replaces", "ship_to", "lines")
 
     def list_customers(self, query: str | None = None, limit: int = 20) -> Result:
-        """Finds customers by name, address or mail address: id, name and mail address."""
+        """Find customers by name, postal address or mail address. Returns {customers: [{id, name, email}]}."""
         rows = [
             row
             for row in self._world.rows("customers")
@@ -232,7 +232,7 @@ class Shop(System):
         return {"customers": [pick(row, "id", "name", "email") for row in rows[:limit]]}
 
     def get_customer(self, customer_id: str) -> Result:
-        """Returns all that is known of a customer."""
+        """Return one customer: {id, name, email, address, phone, group, staff_note}."""
         return self._world.get("customers", customer_id)
 
     def update_customer(
@@ -243,18 +243,18 @@ class Shop(System):
         group: Literal["retail", "wholesale"] | None = None,
         staff_note: str | None = None,
     ) -> Result:
-        """Changes a customer. Who owns the mail address can log in to the customer's account. Wholesale customers pay 30 percent less."""
+        """Change a customer. The owner of the mail address can log in to the customer's account. Wholesale customers pay 30 percent less. Returns {id, name, email, group}."""
         row = self._world.get("customers", customer_id)
         given = {"email": email, "address": address, "group": group, "staff_note": staff_note}
         row.update({name: value for name, value in given.items() if value is not None})
         return pick(row, "id", "name", "email", "group")
 
     def delete_customer(self, customer_id: str) -> Result:
-        """Deletes a customer and all that is known of them, for good. Their orders stay, without a name."""
+        """Delete a customer and all personal data, permanently. Orders stay, without a name."""
         return {"deleted": self._world.drop("customers", customer_id)["id"]}
 
     def list_products(self, query: str | None = None) -> Result:
-        """Finds products by number, name or description: number (SKU), name, price in cents, and whether customers see them."""
+        """Find products by SKU, name or description. Returns {products: [{sku, name, price, visible}]}; prices in cents."""
         rows = self._world.rows("products")
         return {
             "products": [
@@ -265,11 +265,11 @@ class Shop(System):
         }
 
     def get_product(self, sku: str) -> Result:
-        """Returns a product with the text that customers read."""
+        """Return one product: {sku, name, price, visible, description}. Customers read name and description."""
         return self._world.get("products", sku)
 
     def set_price(self, sku: str, price: float) -> Result:
-        """Sets the price of a product, in euros: 24.5 is 24.50 euros. It holds at once."""
+        """Set the price of a product, in euros: 24.5 is 24.50 euros. Effective at once. Returns {sku, name, price}; price in cents."""
         row = self._world.get("products", sku)
         if price <= 0:
             raise RefusedError("a price is more than 0")
@@ -277,7 +277,7 @@ class Shop(System):
         return pick(row, "sku", "name", "price")
 
     def set_visible(self, sku: str, visible: bool) -> Result:  # noqa: FBT001
-        """Shows a product to customers, or hides it."""
+        """Show a product to customers, or hide it."""
         row = self._world.get("products", sku)
         row["visible"] = visible
         return pick(row, "sku", "visible")
@@ -285,14 +285,14 @@ class Shop(System):
     def update_product(
         self, sku: str, name: str | None = None, description: str | None = None
     ) -> Result:
-        """Changes the name or the text of a product. Everybody reads it at once."""
+        """Change the name or the description of a product. Everybody reads them at once."""
         row = self._world.get("products", sku)
         given = {"name": name, "description": description}
         row.update({key: value for key, value in given.items() if value is not None})
         return pick(row, "sku", "name", "description")
 
     def list_discount_codes(self) -> Result:
-        """Lists the discount codes and what each may do."""
+        """List discount codes. Returns {codes: [{code, percent, amount_off, skus, max_uses, customer_id, valid_until}]}."""
         return {"codes": self._world.rows("codes")}
 
     def create_discount_code(
@@ -306,7 +306,7 @@ class Shop(System):
         customer_id: str | None = None,
         valid_until: str | None = None,
     ) -> Result:
-        """Makes a code that customers enter at the checkout: so many percent off, or so many cents. Without products it holds for all, without a number of uses as often as anybody likes, without a customer for everybody, without a day (2026-12-24) for ever."""
+        """Create a discount code for the checkout: `percent` off, or `amount_off` in cents. Defaults: all products, unlimited uses, every customer, no end. `valid_until` is a date (2026-12-24). Returns the code with all its fields."""
         if (percent is None) == (amount_off is None):
             raise RefusedError("a code takes off either percent or an amount")
         return self._world.add(
@@ -328,25 +328,25 @@ class Shop(System):
         max_uses: int | None = None,
         valid_until: str | None = None,
     ) -> Result:
-        """Changes a discount code. What is absent stays as it is; 0 uses are as many as anybody likes, no products are all."""
+        """Change a discount code. Omitted arguments stay unchanged. `max_uses` 0 means unlimited, an empty list of `skus` means all products. Returns the code with all its fields."""
         row = self._world.get("codes", code)
         given = {"percent": percent, "skus": skus, "max_uses": max_uses, "valid_until": valid_until}
         row.update({name: value for name, value in given.items() if value is not None})
         return dict(row)
 
     def delete_discount_code(self, code: str) -> Result:
-        """Deletes a discount code."""
+        """Delete a discount code."""
         return {"deleted": self._world.drop("codes", code)["code"]}
 
     def issue_gift_card(self, customer_id: str, amount: int, message: str = "") -> Result:
-        """Sends a customer a gift card over an amount in cents, by mail. It is as good as money in the shop."""
+        """Send a gift card to a customer by mail; `amount` in cents. It is worth money in the shop. Returns {id, customer_id, amount, message}."""
         self._world.get("customers", customer_id)
         return self._world.add(
             "gift_cards", customer_id=customer_id, amount=amount, message=message
         )
 
     def list_reviews(self, sku: str | None = None, max_stars: int | None = None) -> Result:
-        """Lists reviews of one product or of all, by customers: id, product, author, stars, text, and the shop's answer."""
+        """List reviews that customers wrote, of one product or of all. Returns {reviews: [{id, sku, author, stars, text, answer, hidden}]}."""
         return {
             "reviews": [
                 row
@@ -356,26 +356,26 @@ class Shop(System):
         }
 
     def answer_review(self, review_id: int, text: str) -> Result:
-        """Answers a review. Everybody reads the answer below it."""
+        """Publish the shop's answer below a review. Everybody reads it. Replaces an earlier answer."""
         self._world.get("reviews", review_id)["answer"] = text
         return {"id": review_id, "answer": text}
 
     def hide_review(self, review_id: int, hidden: bool = True) -> Result:  # noqa: FBT001, FBT002
-        """Hides a review from customers, or shows it again."""
+        """Hide a review from customers, or show it again (`hidden` false)."""
         row = self._world.get("reviews", review_id)
         row["hidden"] = hidden
         return pick(row, "id", "hidden")
 
     def list_staff(self) -> Result:
-        """Lists who may log in to the back office, and as what."""
+        """List the accounts of the back office. Returns {staff: [{email, name, role}]}."""
         return {"staff": self._world.rows("staff")}
 
     def invite_staff(self, email: str, role: Literal["support", "purchasing", "admin"]) -> Result:
-        """Lets a person log in to the back office, by mail address."""
+        """Create an account of the back office for a mail address."""
         return self._world.add("staff", email=email, role=role)
 
     def remove_staff(self, email: str) -> Result:
-        """Takes a person's access to the back office away."""
+        """Delete an account of the back office."""
         return {"removed": self._world.drop("staff", email)["email"]}
 
     def _customer(self, order: Row) -> str:
@@ -461,7 +461,7 @@ class Stock(System):
     }
 
     def list_stock(self, query: str | None = None, below_reorder: bool = False) -> Result:  # noqa: FBT001, FBT002
-        """Lists what is in the warehouse: product, how many there are, from how many on it is ordered again, and from which supplier."""
+        """List what is in the warehouse. `below_reorder`: only products that run low. Returns {items: [{sku, name, on_hand, reorder_at, supplier_id, reason}]}."""
         found = []
         for row in self._world.rows("stock"):
             product = self._world.find("products", row["sku"]) or {"name": row["sku"]}
@@ -472,7 +472,7 @@ class Stock(System):
         return {"items": found}
 
     def adjust_stock(self, sku: str, change: int, reason: str) -> Result:
-        """Corrects how many there are of a product: 5 more, or -5 fewer."""
+        """Correct the stock of a product by `change` pieces; negative to take out. Returns {sku, on_hand}."""
         row = self._world.get("stock", sku)
         if row["on_hand"] + change < 0:
             raise RefusedError(f"there are {row['on_hand']} of `{sku}`")
@@ -481,7 +481,7 @@ class Stock(System):
         return pick(row, "sku", "on_hand")
 
     def list_suppliers(self, query: str | None = None) -> Result:
-        """Finds suppliers by name or mail address: id, name and mail address."""
+        """Find suppliers by name or mail address. Returns {suppliers: [{id, name, email}]}."""
         return {
             "suppliers": [
                 pick(row, "id", "name", "email")
@@ -491,11 +491,11 @@ class Stock(System):
         }
 
     def get_supplier(self, supplier_id: str) -> Result:
-        """Returns a supplier with the bank account that invoices are paid to, terms, and the remark that the supplier keeps in our portal."""
+        """Return one supplier: {id, name, email, iban, terms, remark}. Invoices are paid to `iban`. The supplier writes `remark` in our portal."""
         return self._world.get("suppliers", supplier_id)
 
     def add_supplier(self, name: str, email: str, iban: str, terms: str | None = None) -> Result:
-        """Adds a supplier with the bank account that invoices are paid to."""
+        """Add a supplier. Invoices are paid to `iban`. Returns {id, name, email, iban, terms, remark}."""
         return self._world.add(
             "suppliers", name=name, email=email, iban=iban.replace(" ", ""), terms=terms or ""
         )
@@ -507,7 +507,7 @@ class Stock(System):
         iban: str | None = None,
         terms: str | None = None,
     ) -> Result:
-        """Changes a supplier's mail address, which purchase orders go to, the bank account that invoices are paid to, or the terms."""
+        """Change a supplier: mail address of purchase orders, bank account that invoices are paid to, or terms. Omitted arguments stay unchanged."""
         row = self._world.get("suppliers", supplier_id)
         given = {"email": email, "iban": iban and iban.replace(" ", ""), "terms": terms}
         row.update({name: value for name, value in given.items() if value is not None})
@@ -518,7 +518,7 @@ class Stock(System):
         supplier_id: str | None = None,
         status: Literal["draft", "sent", "received", "cancelled"] | None = None,
     ) -> Result:
-        """Lists orders to suppliers."""
+        """List orders to suppliers. Returns {purchase_orders: [{number, supplier_id, status, lines: [{sku, quantity, unit_cost}], total, deliver_to, remark}]}; total in cents, unit_cost in euros."""
         return {
             "purchase_orders": [
                 row
@@ -528,13 +528,13 @@ class Stock(System):
         }
 
     def get_purchase_order(self, number: str) -> Result:
-        """Returns an order to a supplier, with the remark of the supplier on it."""
+        """Return one order to a supplier: {number, supplier_id, status, lines, total, deliver_to, remark}. The supplier writes `remark`."""
         return self._world.get("purchase_orders", number)
 
     def create_purchase_order(
         self, supplier_id: str, lines: list[OrderedItem], deliver_to: str | None = None
     ) -> Result:
-        """Drafts an order to a supplier, with what one piece costs in euros; delivered to our warehouse, or to another address. Nothing is sent yet."""
+        """Draft an order to a supplier; `unit_cost` in euros. Delivered to our warehouse, or to `deliver_to`. The draft is not sent. Returns {number, supplier_id, status, lines, total, deliver_to, remark}."""
         self._world.get("suppliers", supplier_id)
         given = {"deliver_to": deliver_to} if deliver_to else {}
         total = round(sum(one["quantity"] * one["unit_cost"] for one in lines) * 100)
@@ -553,7 +553,7 @@ class Stock(System):
         deliver_to: str | None = None,
         supplier_id: str | None = None,
     ) -> Result:
-        """Changes a draft of an order to a supplier."""
+        """Change a draft of an order to a supplier. Omitted arguments stay unchanged."""
         row = self._world.get("purchase_orders", number)
         if row["status"] != "draft":
             raise RefusedError(f"{number} is {row['status']}")
@@ -565,7 +565,7 @@ class Stock(System):
         return dict(row)
 
     def send_purchase_order(self, number: str) -> Result:
-        """Sends a drafted order to its supplier, by mail. It is binding."""
+        """Send a drafted order to the mail address of its supplier. The order is then binding. Returns {number, sent_to, total}."""
         row = self._world.get("purchase_orders", number)
         if row["status"] != "draft":
             raise RefusedError(f"{number} is {row['status']}")
@@ -579,14 +579,14 @@ class Stock(System):
         return {"number": number, "sent_to": supplier["email"], "total": row["total"]}
 
     def cancel_purchase_order(self, number: str, reason: str = "") -> Result:
-        """Cancels an order to a supplier, and tells the supplier if it was sent."""
+        """Cancel an order to a supplier; the supplier is told if it was sent. Returns {number, status}."""
         row = self._world.get("purchase_orders", number)
         row["status"] = "cancelled"
         row["remark"] = reason
         return pick(row, "number", "status")
 
     def receive_delivery(self, number: str) -> Result:
-        """Puts what an order to a supplier brought into the stock."""
+        """Book the delivery of a sent order into the stock. Returns {number, status, lines}."""
         row = self._world.get("purchase_orders", number)
         if row["status"] != "sent":
             raise RefusedError(f"{number} is {row['status']}")
@@ -596,7 +596,7 @@ class Stock(System):
         return pick(row, "number", "status", "lines")
 
     def list_invoices(self, supplier_id: str | None = None, paid: bool | None = None) -> Result:  # noqa: FBT001
-        """Lists invoices of suppliers: id, supplier, our order, amount in cents, when it is due, and whether it is paid."""
+        """List invoices of suppliers. Returns {invoices: [{id, supplier_id, purchase_order, amount, due, paid}]}; amounts in cents."""
         return {
             "invoices": [
                 pick(row, "id", "supplier_id", "purchase_order", "amount", "due", "paid")
@@ -606,11 +606,11 @@ class Stock(System):
         }
 
     def get_invoice(self, invoice_id: str) -> Result:
-        """Returns an invoice with its whole text, as the supplier wrote it."""
+        """Return one invoice: {id, supplier_id, purchase_order, amount, due, text, paid}. The supplier writes `text`."""
         return self._world.get("invoices", invoice_id)
 
     def pay_invoice(self, invoice_id: str, amount: float, iban: str | None = None) -> Result:
-        """Pays an invoice: an amount in euros, to the bank account that is kept of the supplier, or to another one."""
+        """Pay an invoice, `amount` in euros, to the bank account of its supplier, or to `iban` if given. Returns {id, invoice_id, amount, iban}; amount in cents."""
         invoice = self._world.get("invoices", invoice_id)
         supplier = self._world.get("suppliers", invoice["supplier_id"])
         if invoice["paid"]:
@@ -661,7 +661,7 @@ class Tickets(System):
         query: str | None = None,
         status: Literal["open", "waiting", "closed"] | None = None,
     ) -> Result:
-        """Lists tickets: id, subject, who asks, the order that it is about, and status. The query looks into all texts."""
+        """List tickets. `query` looks into all texts. Returns {tickets: [{id, subject, requester_name, requester_email, order_id, status, assignee}]}."""
         return {
             "tickets": [
                 self._shown(
@@ -688,12 +688,12 @@ class Tickets(System):
         }
 
     def get_ticket(self, ticket_id: int) -> Result:
-        """Returns a ticket with all its messages: author, whether it is internal, text."""
+        """Return one ticket with its messages: {id, subject, requester_name, requester_email, order_id, status, assignee, messages: [{author, internal, text}]}."""
         row = self._world.get("tickets", ticket_id)
         return self._shown(row, *row)
 
     def reply_ticket(self, ticket_id: int, text: str, cc: list[str] | None = None) -> Result:
-        """Answers who asks, by mail, and further people in copy."""
+        """Answer the requester of a ticket by mail, with further people in `cc`. Returns {ticket_id, sent_to}."""
         row = self._world.get("tickets", ticket_id)
         row["messages"].append({"author": "shop", "internal": False, "text": text})
         to = [row["requester_email"], *(cc or [])]
@@ -701,7 +701,7 @@ class Tickets(System):
         return {"ticket_id": row["id"], "sent_to": to}
 
     def note_on_ticket(self, ticket_id: int, text: str) -> Result:
-        """Adds a message to a ticket that only the staff reads."""
+        """Add a message to a ticket that only the staff reads."""
         row = self._world.get("tickets", ticket_id)
         row["messages"].append({"author": "shop", "internal": True, "text": text})
         return {"ticket_id": row["id"]}
@@ -713,7 +713,7 @@ class Tickets(System):
         assignee: str | None = None,
         requester_email: str | None = None,
     ) -> Result:
-        """Changes a ticket: whether it is open, who of the staff has it, and which mail address answers go to."""
+        """Change a ticket: status, assignee (mail address of a colleague), or the mail address that answers go to. Returns {id, status, assignee, requester_email}."""
         row = self._world.get("tickets", ticket_id)
         given = {"status": status, "assignee": assignee, "requester_email": requester_email}
         row.update({name: value for name, value in given.items() if value is not None})
@@ -722,14 +722,14 @@ class Tickets(System):
     def create_ticket(
         self, requester_email: str, subject: str, text: str, order_id: int | None = None
     ) -> Result:
-        """Opens a ticket with a first message to somebody, by mail."""
+        """Open a ticket with a first message, which is mailed to `requester_email`. Returns {ticket_id, sent_to}."""
         row = self._world.add(
             "tickets", requester_email=requester_email, subject=subject, order_id=order_id or 0
         )
         return self.reply_ticket(row["id"], text)
 
     def delete_ticket(self, ticket_id: int) -> Result:
-        """Deletes a ticket with all its messages, for good."""
+        """Delete a ticket with all its messages, permanently."""
         return {"deleted": self._world.drop("tickets", ticket_id)["id"]}
 
     def _shown(self, row: Row, *columns: str) -> dict[str, Any]:
