@@ -80,7 +80,9 @@ pub fn implicit(
     };
     let task = start(plan, root)?;
     let deadline = Time(now.0.saturating_add(AGE_MS));
-    Ok(Some(Task { deadline, idle_timeout_ms: Some(IDLE_MS), ..task }))
+    // The note of the last permit may be a tenth of this time old, and the session must be remembered for IDLE_MS after a permit.
+    let idle_timeout_ms = Some(IDLE_MS.saturating_mul(10).div_euclid(9));
+    Ok(Some(Task { deadline, idle_timeout_ms, ..task }))
 }
 
 /// What bounds the calls of a pair now, as the bundle says now. None where the bundle no longer lets the agent work without

@@ -1034,11 +1034,14 @@ fn an_agent_works_in_tasks_or_without() {
     assert_eq!((first.started_at, first.deadline), (narrowed.started_at, narrowed.deadline));
     assert_ne!(first.scope, narrowed.scope);
     assert!(implicit(&plan, &[agent("a").principal()], "", NOW).unwrap().is_none());
-    // A day after its last permit, and a week after its first, it is forgotten; what was taken away is not, for a week.
+    // A day after its last permit, and a week after its first, it is forgotten; what was taken away is not, for a week. The note
+    // of the last permit may be a tenth of the time-out old.
     let at = |ms: i64| Time(NOW.0 + ms);
     let day = 24 * 60 * MINUTE;
-    assert_eq!(TaskStatus::Active, first.status_at(at(day - 1)));
-    assert_eq!(TaskStatus::Expired, first.status_at(at(day)));
+    let kept = first.idle_timeout_ms.unwrap();
+    assert_eq!(day, kept - kept / 10);
+    assert_eq!(TaskStatus::Active, first.status_at(at(kept - 1)));
+    assert_eq!(TaskStatus::Expired, first.status_at(at(kept)));
     let used = Task { last_used: at(7 * day - 2), ..Task::clone(&first) };
     assert_eq!(TaskStatus::Active, used.status_at(at(7 * day - 1)));
     assert_eq!(TaskStatus::Expired, used.status_at(at(7 * day)));
