@@ -4,7 +4,7 @@ Names, defaults and bounds of limits are the configuration's; the engine require
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from socket import gethostname
 from typing import Any, Final
@@ -63,8 +63,9 @@ class ListenerRules:
     """The administration listener."""
     http: bool = False
     """The listener of credentials over HTTP, which has authenticated the client itself."""
-    surfaces: tuple[str, ...] | None = None
-    """Surfaces that are answered here. `None`: all that the other fields allow."""
+    surfaces: tuple[str, ...] | None = field(kw_only=True)
+    """Surfaces that are answered here. `None`: all that the other fields allow. It has no default, so that no listener answers
+    more surfaces than its author meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +161,14 @@ def listener_rules(config: Config) -> list[ListenerRules]:
             enforcer=enforcers.get(name),
             mutual=listener.is_mutual,
             insecure_dev=listener.insecure_dev,
+            surfaces=None,
         )
         for name, listener in config.listeners.decisions.items()
     ]
     if config.listeners.admin is not None:
-        rules.append(ListenerRules("admin", admin=True))
+        rules.append(ListenerRules("admin", admin=True, surfaces=None))
     if config.listeners.http is not None:
-        rules.append(ListenerRules("http", http=True))
+        rules.append(ListenerRules("http", http=True, surfaces=None))
     return rules
 
 

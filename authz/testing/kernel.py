@@ -243,6 +243,7 @@ class Kernel:
             enforcer=EnforcerRules(
                 self._enforcer, asks=("system:*",), relays=("labels",), reports="sdk"
             ),
+            surfaces=None,
         )
         trust = Trust.compile(json.dumps(spec).encode())
         # As if their files had just been changed.

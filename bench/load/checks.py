@@ -216,7 +216,9 @@ def engine(
             state=State(engine=StateEngine(spec.state), dsn=spec.dsn, max_wait=_PATIENCE_SECONDS),
         )
     )
-    made.load(plan, trust, [ListenerRules(_LISTENER, insecure_dev=True)], [], issuing)
+    made.load(
+        plan, trust, [ListenerRules(_LISTENER, insecure_dev=True, surfaces=None)], [], issuing
+    )
     return made
 
 

@@ -56,9 +56,13 @@ def engines(
     """An engine in this process for each bundle, with the listeners that the servers have."""
     folder = tmp_path_factory.mktemp("engines")
     listeners = [
-        ListenerRules("main", insecure_dev=True),
-        ListenerRules("crm-only", enforcer=EnforcerRules("crm-server", asks=("system:crm",))),
-        ListenerRules("none"),
+        ListenerRules("main", insecure_dev=True, surfaces=None),
+        ListenerRules(
+            "crm-only",
+            enforcer=EnforcerRules("crm-server", asks=("system:crm",)),
+            surfaces=None,
+        ),
+        ListenerRules("none", surfaces=None),
     ]
     rules = json.dumps([asdict(listener) for listener in listeners]).encode()
     made = {}

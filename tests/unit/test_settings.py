@@ -168,7 +168,7 @@ def test_every_setting_of_credentials_is_given(tmp_path: Path, section: str) -> 
     assert names == names_of(str(refusal.value))
 
 
-LISTENER = ListenerRules("main", enforcer=EnforcerRules("tools", asks=("system:*",)))
+LISTENER = ListenerRules("main", enforcer=EnforcerRules("tools", asks=("system:*",)), surfaces=None)
 PEER = PeerRules("tools", "spiffe://a.example/tools", ("system:*",))
 
 
