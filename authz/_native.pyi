@@ -28,6 +28,7 @@ __all__ = [
     "effect_table",
     "format_policy",
     "is_usable_key",
+    "mcp_arguments",
     "parse_dsn",
     "prompt_names",
     "reason_table",
@@ -594,6 +595,21 @@ def seal_catalog(document: bytes) -> str:
 
     Raises:
         ValueError: The document is not valid, or two tools have one operation.
+    """
+
+def mcp_arguments(method: str | None, params: bytes, *, is_notification: bool) -> bytes | None:
+    """Returns the arguments of the operation `<system>.mcp` for a message of MCP, as one JSON object.
+
+    Args:
+        method: Method of the message; None for a response.
+        params: JSON object: parameters of the message; of a response its `result` or `error`.
+        is_notification: The message is a notification.
+
+    Returns:
+        The arguments; None for a method that MCP does not have.
+
+    Raises:
+        ValueError: `params` is not a JSON object.
     """
 
 def prompt_names(prompt: str) -> str:

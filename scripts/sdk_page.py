@@ -22,7 +22,8 @@ PACKAGE: Final = "authz_client"
 
 # Names by what a reader wants, in the order of the page. A name that stands nowhere is an error.
 GROUPS: Final = {
-    "Client": ("Authz", "CheckOptions", "Permit", "use", "guard", "task", "filter_tools"),
+    "Client": ("Authz", "CheckOptions",
+        "ToolList", "Permit", "use", "guard", "task", "filter_tools"),
     "Tasks": (
         "Task", "TaskBlock", "Tasks", "TaskOptions", "DelegateOptions", "Scope", "OneOf", "Prefix", "Between", "Part",
         "SaidBy", "Ending",

@@ -29,6 +29,7 @@ __all__ = [
     "bundle_variables",
     "case_schema",
     "format_policy",
+    "mcp_arguments",
     "prompt_names",
     "seal_catalog",
     "spiffe_covers",
@@ -319,6 +320,25 @@ class PromptWord:
     """Canonical form of the destination."""
     why: str
     """Why the word does not name a destination; empty where it does."""
+
+
+def mcp_arguments(
+    method: str | None, params: bytes, *, is_notification: bool = False
+) -> bytes | None:
+    """Return the arguments of the operation `<system>.mcp`, which stands for a message of MCP.
+
+    Args:
+        method: Method of the message; None for a response.
+        params: JSON object: parameters of the message; of a response its `result` or `error`.
+        is_notification: The message is a notification.
+
+    Returns:
+        One JSON object; None for a method that MCP does not have.
+
+    Raises:
+        ValueError: `params` is not a JSON object.
+    """
+    return _native.mcp_arguments(method, params, is_notification=is_notification)
 
 
 def prompt_names(prompt: str) -> tuple[PromptWord, ...]:

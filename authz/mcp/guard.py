@@ -30,12 +30,7 @@ from authz_client import (
 )
 from authz_client.context import TASK_META
 from authz_client.errors import denied
-from authz_client.mcp_answers import (
-    refused_error,
-    refused_result,
-    tool_is_listed,
-    tool_operation,
-)
+from authz_client.mcp_answers import refused_error, refused_result
 
 __all__ = ["Identity", "McpGuard", "Passed"]
 
@@ -181,7 +176,7 @@ class McpGuard:
             raise denied("a method that MCP does not have", reason_code="UNKNOWN_OPERATION")
 
         async def ask(who: Caller | None) -> Permit:
-            asked: CheckOptions = {"task": task}
+            asked: CheckOptions = {"task": task, "tool": question.tool}
             if who is not None:
                 asked["caller"] = who
             return await self._authz.acheck(question.operation, question.arguments, **asked)
@@ -269,7 +264,9 @@ class McpGuard:
         """Keep the tools that could be permitted, each as the server wrote it."""
         try:
             listed = await self._asked(
-                lambda who: self._authz.alist(self._system, task=waiting.task or None, caller=who)
+                lambda who: self._authz.alist_tools(
+                    self._system, task=waiting.task or None, caller=who
+                )
             )
         except Refused as refused:
             _log_refusal("tools/list", refused)
@@ -286,11 +283,10 @@ class McpGuard:
         start, _ = members(message.text)["result"]
         begin, end = members(message.text, start)["tools"]
         spans = elements(message.text, begin)
-        allowed = frozenset(listed)
         kept = [
             message.text[first:last]
             for tool, (first, last) in zip(tools, spans, strict=True)
-            if tool_is_listed(tool_operation(self._system, _name(tool)), allowed)
+            if listed.has_tool(self._system, _name(tool))
         ]
         _log.info("tools/list: %d of %d tools shown", len(kept), len(tools))
         before, after = message.text[:begin], message.text[end:]

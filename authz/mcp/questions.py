@@ -5,65 +5,19 @@ The same operations stand for the same messages behind a proxy, so one bundle se
 
 import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from authz.engine import mcp_arguments
 from authz.mcp.messages import Kind, Message, MessageError, quoted, refuse_alike
 from authz_client.mcp_answers import tool_operation
 
-__all__ = ["RESPONSE", "Question", "is_tool_call", "question_of"]
+__all__ = ["Question", "is_tool_call", "question_of"]
 
-RESPONSE: Final = "response"
-"""Method that stands for a client's answer to a request of the server."""
 _CALLS: Final[dict[str, tuple[str, ...]]] = {
     "tools/call": ("name", "arguments", "task", "inputResponses", "requestState", "_meta"),
     "resources/read": ("uri", "inputResponses", "requestState", "_meta"),
     "prompts/get": ("name", "arguments", "inputResponses", "requestState", "_meta"),
 }
-_PROTOCOL: Final = frozenset(
-    {
-        *("initialize", "ping", "server/discover"),
-        *("tools/list", "resources/list", "resources/templates/list", "prompts/list"),
-        *("subscriptions/listen", "resources/subscribe", "resources/unsubscribe"),
-        *("logging/setLevel", "completion/complete"),
-        *("tasks/get", "tasks/result", "tasks/cancel", "tasks/list"),
-        *("notifications/initialized", "notifications/roots/list_changed"),
-        *("notifications/cancelled", "notifications/progress"),
-        RESPONSE,
-    }
-)
-_REFERENCES: Final = frozenset(
-    {
-        "progressToken",
-        "dev.authz/task",
-        "io.modelcontextprotocol/protocolVersion",
-        "io.modelcontextprotocol/logLevel",
-    }
-)
-_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
-_FIXED: Final = frozenset(
-    {
-        *(
-            "cancel",
-            "context",
-            "create",
-            "createMessage",
-            "elicitation",
-            "form",
-            "list",
-            "listChanged",
-        ),
-        *(
-            "promptsListChanged",
-            "requests",
-            "resourcesListChanged",
-            "roots",
-            "sampling",
-            "tasks",
-            "tools",
-        ),
-        *("toolsListChanged", "url", "experimental", "extensions"),
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +28,8 @@ class Question:
     """Operation id."""
     arguments: bytes
     """One JSON object."""
+    tool: str = ""
+    """Exact name of the tool; empty for a message that calls no tool."""
 
 
 def is_tool_call(message: Message) -> bool:
@@ -96,13 +52,8 @@ def question_of(system: str, message: Message) -> Question | None:
     """
     if message.method in _CALLS and message.kind is Kind.REQUEST:
         return _call(system, message)
-    method = RESPONSE if message.kind is Kind.RESPONSE else message.method
-    if method not in _PROTOCOL or method.startswith("notifications/") != (
-        message.kind is Kind.NOTIFICATION
-    ):
-        return None
-    arguments = _protocol_arguments(method, message)
-    return Question(f"{system}.mcp", json.dumps(arguments).encode())
+    arguments = _protocol_arguments(message)
+    return Question(f"{system}.mcp", arguments) if arguments is not None else None
 
 
 def _call(system: str, message: Message) -> Question:
@@ -119,8 +70,9 @@ def _call(system: str, message: Message) -> Question:
     if not isinstance(params.get("arguments", {}), dict):
         raise MessageError(-32602, "`arguments` is not an object")
     if message.method == "tools/call":
-        operation = tool_operation(system, params["name"])
-        return Question(operation, _with_answers(message, message.part("params", "arguments")))
+        tool = _tool_name(params["name"])
+        arguments = _with_answers(message, message.part("params", "arguments"))
+        return Question(tool_operation(system, tool), arguments, tool)
     if message.method == "resources/read":
         return Question(f"{system}.resources.read", _with_answers(message, _object(message, "uri")))
     return Question(
@@ -148,41 +100,28 @@ def _with_answers(message: Message, arguments: str | None) -> bytes:
     return ("{" + ",".join([inner, *added] if inner else added) + "}").encode()
 
 
-def _protocol_arguments(method: str, message: Message) -> dict[str, Any]:
-    """`method`, `level` and `uri`, and as `params` everything else that the client says in words of its own."""
-    arguments: dict[str, Any] = {"method": method}
-    params = message.params
-    if message.kind is Kind.RESPONSE:
-        key = "result" if "result" in message.value else "error"
-        params = {} if message.value[key] == {} else {key: message.value[key]}
-    rest: dict[str, Any] = {}
-    for name, value in params.items():
-        if (method, name) == ("logging/setLevel", "level") or (
-            name == "uri" and method in {"resources/subscribe", "resources/unsubscribe"}
-        ):
-            arguments[name] = value
-        elif _says_nothing(method, name, value):
-            continue
-        elif name == "_meta":
-            own = {key: item for key, item in value.items() if not _is_reference(key, item)}
-            rest |= {"_meta": own} if own else {}
-        else:
-            rest[name] = value
-    return {**arguments, "params": rest} if rest else arguments
+def _tool_name(name: str) -> str:
+    """Refuse a name that is not Unicode text: a question to Authz cannot hold half of a character."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise MessageError(-32602, "`name` has half of a character") from None
+    return name
 
 
-def _says_nothing(method: str, name: str, value: object) -> bool:
-    """Whether a parameter only refers to another message, or comes of a fixed list."""
-    return (method, name) == ("notifications/cancelled", "requestId") or (
-        (method, name) == ("subscriptions/listen", "notifications") and _is_fixed(value)
-    )
-
-
-def _is_reference(name: str, value: object) -> bool:
-    return name in _REFERENCES or (name == _CAPABILITIES and _is_fixed(value))
-
-
-def _is_fixed(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(name in _FIXED and _is_fixed(item) for name, item in value.items())
-    return isinstance(value, bool)
+def _protocol_arguments(message: Message) -> bytes | None:
+    """Arguments that stand for a message of the protocol; None for a method that MCP does not have."""
+    is_response = message.kind is Kind.RESPONSE
+    if is_response:
+        name = "result" if "result" in message.value else "error"
+        params = f'{{"{name}":{message.part(name)}}}'
+    else:
+        params = message.part("params") or "{}"
+    try:
+        return mcp_arguments(
+            None if is_response else message.method,
+            params.encode(),
+            is_notification=message.kind is Kind.NOTIFICATION,
+        )
+    except ValueError as error:
+        raise MessageError(-32602, f"the parameters cannot be read: {error}") from error

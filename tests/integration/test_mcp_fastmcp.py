@@ -32,12 +32,13 @@ destinations: {external: {match: "*", clearance: []}}
 RULES = """classify:
   - {match: crm.read, effects: [read], tier: standard}
   - {match: crm.broken, effects: [read], tier: standard}
+  - {match: crm.see_also, effects: [read], tier: standard}
   - {match: crm.delete, effects: [delete], tier: standard}
   - {match: crm.resources.read, effects: [read], tier: standard}
 """
 POLICY = """
 @id("bot") permit(principal in Role::"bot",
-  action in [Action::"crm.read", Action::"crm.broken"], resource);
+  action in [Action::"crm.read", Action::"crm.broken", Action::"crm.see_also"], resource);
 @id("no-42") forbid(principal, action == Action::"crm.read", resource)
   when { context.input has page && context.input.page == "42" };
 """
@@ -141,9 +142,11 @@ def test_every_tool_is_guarded(site: Site) -> None:
         ("later", {"page": "a"}),
         ("broken", {"page": "a"}),
         ("read", {"page": "b"}),
+        ("see_also", {"page": "c"}),
+        ("see also", {"page": "d"}),
     ]
     done = site.client(calls, authorization=f"Bearer {site.token}")
-    assert done["tools"] == ["broken", "read"]
+    assert done["tools"] == ["broken", "read", "see_also"]
     answers = [(one["is_error"], one["text"].split(".")[0]) for one in done["calls"]]
     assert answers[0] == (False, "page a")
     assert answers[1] == (True, "The operation may not be performed")
@@ -152,13 +155,15 @@ def test_every_tool_is_guarded(site: Site) -> None:
     assert answers[4][0] is True
     assert "performed" not in answers[4][1]
     assert answers[5] == (False, "page b")
+    assert answers[6] == (False, "more than c")
+    assert answers[7] == (True, "The request cannot be judged as it stands")
     decision = done["calls"][2]["meta"]["dev.authz/decision"]
     assert decision["public_code"] == "DENIED"
     assert decision["decision_id"]
     ran = site.ran()
     assert "ran read a None" in ran
     assert "ran read b None" in ran
-    for name in ("read 42", "delete", "later"):
+    for name in ("read 42", "delete", "later", "alike"):
         assert f"ran {name}" not in ran
 
 

@@ -17,37 +17,57 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
+def read(page: str, most: int | None = None) -> str:
+    """Read a page."""
+    _say(f"ran read {page} {most}")
+    return f"page {page}"
+
+
+def delete(page: str) -> str:
+    """Delete a page."""
+    _say(f"ran delete {page}")
+    return "deleted"
+
+
+def broken(page: str) -> str:
+    """Read a page, and fail."""
+    raise ValueError(page)
+
+
+def see_also(page: str) -> str:
+    """Read the pages that a page refers to."""
+    _say(f"ran see_also {page}")
+    return f"more than {page}"
+
+
+def alike(page: str) -> str:
+    """Is not in the catalog, under a name that gives the same operation as `see_also`."""
+    _say(f"ran alike {page}")
+    return page
+
+
+def later(page: str) -> str:
+    """Is not in the catalog."""
+    _say(f"ran later {page}")
+    return page
+
+
+def page(page: str) -> str:
+    """Give a page as a resource."""
+    _say(f"ran page {page}")
+    return f"page {page}"
+
+
 def _server(authz: str) -> FastMCP:
     made = FastMCP("crm")
     if authz:
         client = Authz(authz, enforcer=True, timeout=5)
         made.add_middleware(AuthzMiddleware(client, "crm"))
 
-    def read(page: str, most: int | None = None) -> str:
-        """Read a page."""
-        _say(f"ran read {page} {most}")
-        return f"page {page}"
-
-    def delete(page: str) -> str:
-        """Delete a page."""
-        _say(f"ran delete {page}")
-        return "deleted"
-
-    def broken(page: str) -> str:
-        """Read a page, and fail."""
-        raise ValueError(page)
-
-    def later(page: str) -> str:
-        """Is not in the catalog."""
-        _say(f"ran later {page}")
-        return page
-
-    def page(page: str) -> str:
-        _say(f"ran page {page}")
-        return f"page {page}"
-
-    for tool in (read, delete, broken, *([later] if authz else [])):
+    for tool in (read, delete, broken, see_also):
         made.tool(tool)
+    for tool, name in ((later, "later"), (alike, "see also")) if authz else ():
+        made.tool(tool, name=name)
     made.resource("crm://page/{page}")(page)
     return made
 

@@ -29,6 +29,7 @@ from authz_client import (
     Retry,
     StepUp,
     TokenFile,
+    ToolList,
     Unavailable,
     acting_for,
     caller,
@@ -787,6 +788,12 @@ def test_tools_are_filtered_by_the_list() -> None:
     assert filter_tools(tools, listed, "crm") == [Tool("search")]
     assert filter_tools([{"name": "search"}, {}], listed, "crm") == [{"name": "search"}]
     renamed = filter_tools([Tool("Odd Name")], listed, "crm", operation=lambda _: "crm.odd-name")
+    by_name = ToolList(frozenset({"crm.odd_name"}), frozenset({("crm", "odd name")}))
+    alike = [Tool("odd name"), Tool("odd_name"), Tool("odd%name")]
+    assert filter_tools(alike, by_name, "crm") == [Tool("odd name")]
+    assert filter_tools(alike, by_name, "crm", operation=lambda name: f"crm.{name}") == [
+        Tool("odd_name")
+    ]
     assert renamed == [Tool("Odd Name")]
 
 

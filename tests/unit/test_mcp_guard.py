@@ -17,7 +17,7 @@ from authz.mcp.questions import question_of
 from authz.testing import Kernel
 from authz.tools.catalog.files import render_catalog
 from authz.tools.catalog.tool import Listing
-from authz_client import Authz, Permit, Unavailable
+from authz_client import Authz, Permit, ToolList, Unavailable
 from authz_client.context import current_subject
 from authz_client.errors import TransportError
 from authz_client.mcp_answers import tool_operation
@@ -47,7 +47,7 @@ accepted: {{{pins}}}
 """
 POLICY = """
 @id("bot") permit(principal in Role::"bot",
-  action in [Action::"wiki.read", Action::"wiki.approve", Action::"wiki.mcp", Action::"wiki.resources.read"], resource);
+  action in [Action::"wiki.read", Action::"wiki.a_b", Action::"wiki.approve", Action::"wiki.mcp", Action::"wiki.resources.read"], resource);
 @id("secret") forbid(principal, action == Action::"wiki.resources.read", resource)
   when { context.input.uri like "wiki://secret*" };
 @id("no-completion") forbid(principal, action == Action::"wiki.mcp", resource)
@@ -137,7 +137,9 @@ def test_a_permitted_message_is_sent_as_it_came(guard: McpGuard, text: str) -> N
     assert sent(guard, text) == Passed(to_server=text.strip())
 
 
-@pytest.mark.parametrize("name", ["delete", "unmapped", "a b", "tool.mcp", "mcp", ""])
+@pytest.mark.parametrize(
+    "name", ["delete", "unmapped", "a_b", "a%b", "A b", "tool.mcp", "mcp", "a" * 513, ""]
+)
 def test_a_tool_that_is_not_permitted_is_a_result_that_the_model_reads(
     guard: McpGuard, name: str
 ) -> None:
@@ -146,9 +148,19 @@ def test_a_tool_that_is_not_permitted_is_a_result_that_the_model_reads(
     assert answer["id"] == "x"
     assert answer["result"]["isError"] is True
     decision = answer["result"]["_meta"]["dev.authz/decision"]
-    assert decision["public_code"] == ("DENIED" if name in {"delete", "a b"} else "INVALID")
+    assert decision["public_code"] == ("DENIED" if name == "delete" else "INVALID")
     assert answer["result"]["content"][0]["text"]
     assert "resultType" not in answer["result"]
+
+
+def test_only_the_exact_name_of_a_tool_has_its_operation(guard: McpGuard) -> None:
+    """A live tool whose name is only spelled like one of the catalog neither runs nor is listed."""
+    assert sent(guard, call("a b")).to_server is not None
+    assert sent(guard, call("a%b", request_id="2")).to_server is None
+    assert sent(guard, request("tools/list", request_id="3")).to_server
+    tools = '[{"name":"a%b"},{"name":"a b"},{"name":"a_b"},{"name":"A b"}]'
+    told = received(guard, f'{{"jsonrpc":"2.0","id":3,"result":{{"tools":{tools}}}}}')
+    assert answered(told)["result"]["tools"] == [{"name": "a b"}]
 
 
 def test_the_newest_revision_has_a_type_of_result(guard: McpGuard) -> None:
@@ -213,6 +225,7 @@ def test_half_a_character_ends_no_session(
         call("read", more=r', "\ud800": 1'),
         request(r"\ud800"),
         call("read", r'{"page": "\ud800"}'),
+        call("\ud800"),
     ):
         told = sent(guard, text)
         assert told.to_server is None
@@ -395,9 +408,9 @@ def test_each_question_names_agent_subject_and_task(
         asked.append((operation, said, current_subject()))
         return Permit("d", operation, (), True, "r", (), "")
 
-    async def listed(system: str, **said: Any) -> tuple[str, ...]:
+    async def listed(system: str, **said: Any) -> ToolList:
         asked.append((system, said, current_subject()))
-        return ()
+        return ToolList(frozenset(), frozenset())
 
     reports: list[str] = []
 
@@ -405,7 +418,7 @@ def test_each_question_names_agent_subject_and_task(
         reports.append(f"{permit.operation} {result}")
 
     monkeypatch.setattr(client, "acheck", check)
-    monkeypatch.setattr(client, "alist", listed)
+    monkeypatch.setattr(client, "alist_tools", listed)
     monkeypatch.setattr(client, "areport", report)
     agent = _Token("agent") if is_enforcer else None
     guard = McpGuard(client, "wiki", Identity("t1", agent, _Token("subject"), 2.0))

@@ -66,7 +66,7 @@ from authz_client.issued import (
 from authz_client.obligations import Obligation, Obligations
 from authz_client.permit import Permit
 from authz_client.propagate import task_headers, task_meta
-from authz_client.questions import CheckOptions
+from authz_client.questions import CheckOptions, ToolList
 from authz_client.report import Report, Reports
 from authz_client.tasks import (
     Between,
@@ -125,6 +125,7 @@ __all__ = [
     "Tls",
     "TokenFile",
     "TokenSource",
+    "ToolList",
     "Transport",
     "TransportError",
     "Unavailable",

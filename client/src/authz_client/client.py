@@ -13,7 +13,7 @@ from authz_client.guard import ClientParts, Guard
 from authz_client.issued import TaskCredentials
 from authz_client.obligations import Obligations
 from authz_client.permit import Permit
-from authz_client.questions import CheckOptions, Questions
+from authz_client.questions import CheckOptions, Questions, ToolList
 from authz_client.report import ReportResult, Reports
 from authz_client.session import Session
 from authz_client.tasks import TaskBlock, TaskOptions, Tasks
@@ -270,6 +270,62 @@ class Authz:
         """
         return await arun(
             self.parts.questions.listing(system, task, caller, timeout),
+            self.parts.session.transport,
+        )
+
+    def list_tools(
+        self,
+        system: str = "",
+        *,
+        task: str | None = None,
+        caller: Caller | None = None,
+        timeout: float | None = None,
+    ) -> ToolList:
+        """List the tools that could be permitted, by their exact names. The list is not a decision.
+
+        Args:
+            system: System of the tools. Default: all.
+            task: Task id. Default: the current task.
+            caller: Caller that acts. Default: that of the block, or the client itself.
+            timeout: Seconds for all pages. Default: the client's.
+
+        Returns:
+            The tools and their operations.
+
+        Raises:
+            Denied: The node refuses the caller.
+            Unavailable: The node did not answer in time.
+        """
+        return run(
+            self.parts.questions.listing_tools(system, task, caller, timeout),
+            self.parts.session.transport,
+        )
+
+    async def alist_tools(
+        self,
+        system: str = "",
+        *,
+        task: str | None = None,
+        caller: Caller | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - it travels
+    ) -> ToolList:
+        """As `list_tools`, without blocking the event loop.
+
+        Args:
+            system: System of the tools. Default: all.
+            task: Task id. Default: the current task.
+            caller: Caller that acts. Default: that of the block, or the client itself.
+            timeout: Seconds for all pages. Default: the client's.
+
+        Returns:
+            The tools and their operations.
+
+        Raises:
+            Denied: The node refuses the caller.
+            Unavailable: The node did not answer in time.
+        """
+        return await arun(
+            self.parts.questions.listing_tools(system, task, caller, timeout),
             self.parts.session.transport,
         )
 

@@ -13,7 +13,6 @@ __all__ = [
     "DECISION_META",
     "refused_error",
     "refused_result",
-    "tool_is_listed",
     "tool_operation",
 ]
 
@@ -29,6 +28,8 @@ _REFUSED: Final = -32003
 def tool_operation(system: str, tool: str) -> str:
     """Give the operation of a tool, as `authz catalog import-mcp` names it.
 
+    Several names can give one operation, so a question about a call also names the tool (`CheckOptions.tool`).
+
     Args:
         system: System of the MCP server in the catalog.
         tool: Name of the tool.
@@ -40,16 +41,6 @@ def tool_operation(system: str, tool: str) -> str:
         return f"{system}.tool.{tool}"
     name = _NOT_IN_A_NAME.sub("_", tool)
     return f"{system}._{name}" if name.startswith((".", "-", "/")) else f"{system}.{name}"
-
-
-def tool_is_listed(operation: str, listed: frozenset[str]) -> bool:
-    """Tell whether a tool could be permitted: its operation, or a case of it if the bundle splits it.
-
-    Args:
-        operation: Operation of the tool.
-        listed: Operation ids from `Authz.list`.
-    """
-    return operation in listed or any(one.startswith(f"{operation}.") for one in listed)
 
 
 def refused_result(refused: Refused, *, typed: bool = False) -> dict[str, Any]:

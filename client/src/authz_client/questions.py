@@ -1,6 +1,7 @@
 """The two questions of the API `Authorizer`: whether an operation may be performed, and which ones could be."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypedDict, final
 
 from authz_client.arguments import encoded
@@ -13,7 +14,7 @@ from authz_client.report import Reports
 from authz_client.session import Session
 from authz_client.v1 import authorizer_pb2, decision_pb2
 
-__all__ = ["CheckOptions", "Questions"]
+__all__ = ["CheckOptions", "Questions", "ToolList"]
 
 _AUTHORIZER: Final = "authz.v1.Authorizer"
 _MOST_PAGES: Final = 100
@@ -39,6 +40,9 @@ class CheckOptions(TypedDict, total=False):
     """Token of the subject. Default: the subject of the task."""
     supported_obligations: Sequence[str]
     """Obligations that the calling code carries out itself. Default: none, so that a permit with an obligation is a denial."""
+    tool: str
+    """Exact name of the tool that the call runs, from an enforcer in front of an MCP server. An operation that is not the operation
+    of this tool in the catalog is then refused. Default: the question is about the operation itself."""
     idempotency_key: str
     """Key for an enforcer that executes at most once for each key."""
     wants_credential: bool
@@ -47,6 +51,25 @@ class CheckOptions(TypedDict, total=False):
     """Ask without effect. Requires a permit for `authz.probe`."""
     timeout: float
     """Seconds. Default: the client's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolList:
+    """Operations that could be permitted, and their tools."""
+
+    operations: frozenset[str]
+    """Operation ids, also of a split operation of which a case could be permitted."""
+    tools: frozenset[tuple[str, str]]
+    """System and exact name of each tool."""
+
+    def has_tool(self, system: str, name: str) -> bool:
+        """Tell whether a tool could be permitted.
+
+        Args:
+            system: System of the MCP server in the catalog.
+            name: Name of the tool, as its server gives it.
+        """
+        return (system, name) in self.tools
 
 
 @final
@@ -98,6 +121,7 @@ class Questions:
             supported_obligations=asked.get("supported_obligations", ()),
             mode=decision_pb2.MODE_PROBE if asked.get("probe") else decision_pb2.MODE_ENFORCE,
             wants_credential=asked.get("wants_credential", False),
+            tool=asked.get("tool", ""),
             http_method=who.http_method if who is not None else "",
             http_uri=who.http_uri if who is not None else "",
         ).SerializeToString()
@@ -149,17 +173,54 @@ class Questions:
         Raises:
             Refused: The caller is refused, or there is no answer.
         """
+        request = authorizer_pb2.ListRequest(system=system)
+        pages = yield from self._pages(request, task, caller, timeout)
+        return tuple(sorted({operation for page in pages for operation in page.operations}))
+
+    def listing_tools(
+        self, system: str, task: str | None, caller: Caller | None, timeout: float | None
+    ) -> Flow[ToolList]:
+        """The flow of one list of tools.
+
+        Args:
+            system: Only tools of this system; empty: of all.
+            task: Task id. Default: the current task.
+            caller: Agent that acts. Default: that of the block, or the client itself.
+            timeout: Seconds for all pages. Default: the client's.
+
+        Yields:
+            Steps to perform.
+
+        Returns:
+            The tools.
+
+        Raises:
+            Refused: The caller is refused, or there is no answer.
+        """
+        request = authorizer_pb2.ListRequest(system=system, wants_tools=True)
+        pages = yield from self._pages(request, task, caller, timeout)
+        operations = {operation for page in pages for operation in page.operations}
+        tools = [tool for page in pages for tool in page.tools]
+        return ToolList(
+            frozenset(operations.union(tool.operation for tool in tools)),
+            frozenset((tool.system, tool.name) for tool in tools),
+        )
+
+    def _pages(
+        self,
+        request: authorizer_pb2.ListRequest,
+        task: str | None,
+        caller: Caller | None,
+        timeout: float | None,
+    ) -> Flow[list[authorizer_pb2.ListResponse]]:
+        """The flow of all pages of one list."""
         deadline = Deadline.within(timeout if timeout is not None else self._session.timeout)
         attempts = self._session.attempts_until(deadline)
         who = self._session.caller("", caller)
-        evidence = yield from self._session.evidence(deadline, who, None)
-        task_id = task or (who.task if who is not None else current_task())
-        operations: list[str] = []
-        token = ""
+        request.evidence.extend((yield from self._session.evidence(deadline, who, None)))
+        request.task = task or (who.task if who is not None else current_task()) or ""
+        pages: list[authorizer_pb2.ListResponse] = []
         for _ in range(_MOST_PAGES):
-            request = authorizer_pb2.ListRequest(
-                evidence=evidence, task=task_id or "", system=system, page_token=token
-            )
             answer = yield from self._session.calling(
                 f"{_AUTHORIZER}/List",
                 request.SerializeToString(),
@@ -167,8 +228,8 @@ class Questions:
                 attempts,
                 "",
             )
-            operations.extend(answer.operations)
-            token = answer.next_page_token
-            if not token:
-                return tuple(sorted(set(operations)))
+            pages.append(answer)
+            request.page_token = answer.next_page_token
+            if not request.page_token:
+                return pages
         raise Unavailable.of(f"the list has more than {_MOST_PAGES} pages")

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from authz_client.questions import ToolList
+
 __all__ = ["filter_tools"]
 
 Tool = TypeVar("Tool")
@@ -10,7 +12,7 @@ Tool = TypeVar("Tool")
 
 def filter_tools(
     tools: Iterable[Tool],
-    listed: Iterable[str],
+    listed: Iterable[str] | ToolList,
     system: str,
     *,
     operation: Callable[[str], str] | None = None,
@@ -21,13 +23,18 @@ def filter_tools(
 
     Args:
         tools: Tools of the MCP library, or their JSON.
-        listed: Operation ids from `Authz.list`.
+        listed: Tools from `Authz.list_tools`, or operation ids from `Authz.list`, which lack operations that the bundle splits.
         system: The MCP server's system in the catalog.
-        operation: Gives the operation of a tool by its name; default: `<system>.<name>`.
+        operation: Gives the operation of a tool by its name. Default: that of the tool in the catalog; for operation ids,
+            `<system>.<name>`.
 
     Returns:
         The tools that are left, in their order.
     """
+    if isinstance(listed, ToolList):
+        if operation is None:
+            return [tool for tool in tools if listed.has_tool(system, _name(tool))]
+        listed = listed.operations
     known = frozenset(listed)
     named = operation if operation is not None else lambda name: f"{system}.{name}"
     return [tool for tool in tools if named(_name(tool)) in known]

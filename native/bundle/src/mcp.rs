@@ -21,7 +21,7 @@ use crate::model::{Model, ParameterHeader};
 pub use crate::built_in::{OWN, PROMPT, READ};
 pub use headers::VERSIONS;
 pub use message::RESPONSES;
-pub use methods::Traffic;
+pub use methods::{Traffic, protocol_arguments};
 
 pub(crate) use headers::{LAST_EVENT_ID, READ as READ_HEADERS, SESSION_ID, is_parameter};
 pub(crate) use parameter::parameter_headers;

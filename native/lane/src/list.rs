@@ -1,7 +1,10 @@
 //! `authz.v1.Authorizer/List`: the operations that could be permitted to a caller. A list is not a decision, so it leaves
 //! no record and changes nothing.
 
+use std::collections::{BTreeSet, HashMap};
+
 use authz_kernel::decide::Prospects;
+use authz_kernel::model::{Model, SystemKind};
 use authz_kernel::reason::ReasonCode;
 use authz_token::AgentProof;
 use prost::Message;
@@ -177,6 +180,8 @@ impl Engine {
         let revoked = self.keeper.revocations()?;
         let is_revoked = |id: &str| revoke::of_operation(&revoked, id).is_err();
         let mut answer = wire::ListResponse::default();
+        let tool_names = message.wants_tools.then(|| ToolNames::new(world.plan.model()));
+        let mut tools = BTreeSet::new();
         let ids = world.plan.ids_after(&message.system, &message.page_token);
         for (index, id) in ids.into_iter().enumerate() {
             if index.is_multiple_of(STRIDE) {
@@ -192,8 +197,60 @@ impl Engine {
                 break;
             }
             answer.operations.push(id.to_owned());
+            tools.extend(tool_names.as_ref().and_then(|names| names.of(id)));
         }
+        answer.tools = tools.into_iter().map(ListedTool::to_wire).collect();
         Ok(answer)
+    }
+}
+
+/// A tool that could be permitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ListedTool<'m> {
+    system: &'m str,
+    /// Exact name at its MCP server.
+    name: &'m str,
+    operation: &'m str,
+}
+
+impl ListedTool<'_> {
+    fn to_wire(self) -> wire::Tool {
+        wire::Tool {
+            system: self.system.to_owned(),
+            name: self.name.to_owned(),
+            operation: self.operation.to_owned(),
+        }
+    }
+}
+
+/// Names of the tools of a bundle, by their operations.
+struct ToolNames<'m> {
+    model: &'m Model,
+    /// Names of tools of MCP servers, by the id of their operation.
+    tools: HashMap<&'m str, &'m str>,
+    /// The split operation of each case, by the case's id.
+    splits: HashMap<&'m str, &'m str>,
+}
+
+impl<'m> ToolNames<'m> {
+    fn new(model: &'m Model) -> Self {
+        let tools = model.tools.values().flatten();
+        let tools = tools.map(|(name, tool)| (tool.operation.as_str(), name.as_str())).collect();
+        let cases = model.splits.iter().flat_map(|(split, declared)| {
+            declared.cases.values().map(move |case| (case.as_str(), split.as_str()))
+        });
+        Self { model, tools, splits: cases.collect() }
+    }
+
+    /// The tool whose operation, or a case of whose operation, has this id.
+    fn of(&self, id: &'m str) -> Option<ListedTool<'m>> {
+        let operation = self.splits.get(id).copied().unwrap_or(id);
+        let (system, own) = operation.split_once('.')?;
+        let name = match self.model.systems.get(system)?.kind {
+            SystemKind::Mcp => *self.tools.get(operation)?,
+            SystemKind::Http => own,
+        };
+        Some(ListedTool { system, name, operation })
     }
 }
 

@@ -76,6 +76,8 @@ impl std::fmt::Debug for Authorization<'_> {
 pub(crate) enum RequestTarget<'a> {
     Operation {
         id: &'a str,
+        /// Exact name of the tool that the operation must belong to.
+        tool: Option<&'a str>,
         arguments: &'a [u8],
         resource: Option<&'a str>,
         destinations: Vec<&'a str>,
@@ -103,6 +105,7 @@ pub(crate) fn read_check<'a>(
         Err(_) => return Err(CallRefusal::input("`mode` has an unknown value")),
     };
     check_id("operation", &request.operation)?;
+    check_id("tool", &request.tool)?;
     check_id("resource", &request.resource)?;
     check_id("task", &request.task)?;
     check_id("approval_id", &request.approval_id)?;
@@ -129,6 +132,7 @@ pub(crate) fn read_check<'a>(
         evidence,
         target: RequestTarget::Operation {
             id: &request.operation,
+            tool: Some(request.tool.as_str()).filter(|tool| !tool.is_empty()),
             arguments: &request.arguments_json,
             resource: Some(request.resource.as_str()).filter(|id| !id.is_empty()),
             destinations: request.destinations.iter().map(String::as_str).collect(),

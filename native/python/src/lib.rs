@@ -34,7 +34,7 @@ mod native {
     #[pymodule_export]
     use crate::tools::{
         build_profile, bundle_schema, bundle_variables, case_schema, effect_table, format_policy,
-        parse_dsn, prompt_names, reason_table, seal_catalog, spiffe_covers,
+        mcp_arguments, parse_dsn, prompt_names, reason_table, seal_catalog, spiffe_covers,
     };
     #[pymodule_export]
     use crate::trust::PyTrust;

@@ -1,7 +1,8 @@
 //! Functions for the commands that write and review bundles, and the build's own facts.
 
+use authz_base::json;
 use authz_kernel::model::{Effect, Tier};
-use authz_kernel::{catalog, format, source, task};
+use authz_kernel::{catalog, format, mcp, source, task};
 use authz_state::store::DatabaseAddress;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -40,6 +41,32 @@ pub(crate) fn case_schema(py: Python<'_>) -> String {
 #[pyfunction]
 pub(crate) fn seal_catalog(py: Python<'_>, document: &[u8]) -> PyResult<String> {
     py.detach(|| catalog::seal(document)).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+/// Returns the arguments of the operation that stands for a message of MCP, as JSON.
+#[pyfunction]
+#[pyo3(signature = (method, params, *, is_notification))]
+pub(crate) fn mcp_arguments<'p>(
+    py: Python<'p>,
+    method: Option<&str>,
+    params: &[u8],
+    is_notification: bool,
+) -> PyResult<Option<Bound<'p, PyBytes>>> {
+    let read = |params| match json::parse(params, json::Limits::default()) {
+        Ok(json::Value::Object(members)) => Ok(members),
+        Ok(_) => Err("not a JSON object".to_owned()),
+        Err(error) => Err(error.what.to_string()),
+    };
+    let written = py.detach(|| {
+        let arguments = mcp::protocol_arguments(method, is_notification, &read(params)?);
+        Ok(arguments.map(|arguments| {
+            let mut text = String::new();
+            arguments.write(&mut text);
+            text
+        }))
+    });
+    let written = written.map_err(|what: String| PyValueError::new_err(what))?;
+    Ok(written.map(|text| PyBytes::new(py, text.as_bytes())))
 }
 
 /// Lists the destinations that a prompt names, as JSON.

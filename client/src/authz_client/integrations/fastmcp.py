@@ -27,14 +27,10 @@ from authz_client.base_errors import UsageError
 from authz_client.client import Authz
 from authz_client.context import Caller
 from authz_client.errors import Refused, Unavailable, denied
-from authz_client.mcp_answers import (
-    refused_error,
-    refused_result,
-    tool_is_listed,
-    tool_operation,
-)
+from authz_client.mcp_answers import refused_error, refused_result, tool_operation
 from authz_client.obligations import Obligation
 from authz_client.permit import Permit
+from authz_client.questions import ToolList
 
 if TYPE_CHECKING:
     from authz_client.questions import CheckOptions
@@ -56,8 +52,8 @@ class _Call:
 class AuthzMiddleware(Middleware):  # type: ignore[misc]  # where FastMCP is not installed
     """Asks Authz before a tool runs, a resource is read or a prompt is given, and lists only tools that could be permitted.
 
-    The operation of a tool is `<system>.<name>`, as `authz catalog import-mcp` names it. A tool that the catalog does not have is
-    refused. The caller is that of the HTTP request. Over standard input and output there is none: a client that is no
+    The operation of a tool is `<system>.<name>`, as `authz catalog import-mcp` names it. A tool that the catalog does not have, by
+    its exact name, is refused. The caller is that of the HTTP request. Over standard input and output there is none: a client that is no
     enforcer then asks for itself, and an enforcer refuses.
 
     Args:
@@ -96,7 +92,7 @@ class AuthzMiddleware(Middleware):  # type: ignore[misc]  # where FastMCP is not
         """
         message = context.message
         try:
-            call = await self._admitted(self._operation(message.name), message)
+            call = await self._admitted(self._operation(message.name), message, tool=message.name)
         except Refused as refused:
             return _result(refused)
         outcome: Literal["ok", "failed"] = "failed"
@@ -131,10 +127,10 @@ class AuthzMiddleware(Middleware):  # type: ignore[misc]  # where FastMCP is not
         try:
             # Operations of tools that are named one by one may be of another system.
             system = "" if self._operations else self._system
-            listed = frozenset(await self._authz.alist(system, caller=self._caller(None)))
+            listed = await self._authz.alist_tools(system, caller=self._caller(None))
         except Refused as refused:
             _raise(refused)
-        return [tool for tool in tools if tool_is_listed(self._operation(tool.name), listed)]
+        return [tool for tool in tools if self._is_listed(tool.name, listed)]
 
     # --- resources and prompts
 
@@ -198,6 +194,12 @@ class AuthzMiddleware(Middleware):  # type: ignore[misc]  # where FastMCP is not
     def _operation(self, tool: str) -> str:
         return self._operations.get(tool) or tool_operation(self._system, tool)
 
+    def _is_listed(self, tool: str, listed: ToolList) -> bool:
+        operation = self._operations.get(tool)
+        if operation:
+            return operation in listed.operations
+        return listed.has_tool(self._system, tool)
+
     def _caller(self, message: Any) -> Caller | None:
         meta = _meta(message)
         try:
@@ -213,7 +215,12 @@ class AuthzMiddleware(Middleware):  # type: ignore[misc]  # where FastMCP is not
         )
 
     async def _admitted(
-        self, operation: str, message: Any, arguments: Mapping[str, Any] | None = None
+        self,
+        operation: str,
+        message: Any,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        tool: str = "",
     ) -> _Call:
         """Ask, and carry out the obligations before the call; every failure is a refusal."""
         judged = _arguments(message, arguments, operation)
@@ -222,6 +229,8 @@ class AuthzMiddleware(Middleware):  # type: ignore[misc]  # where FastMCP is not
             asked: CheckOptions = {"supported_obligations": self._authz.obligations.supported()}
             if who is not None:
                 asked["caller"] = who
+            if tool not in self._operations:
+                asked["tool"] = tool
             permit = await self._authz.acheck(operation, judged, **asked)
         except Refused:
             raise

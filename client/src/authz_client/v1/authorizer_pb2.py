@@ -28,7 +28,7 @@ from authz_client.v1 import options_pb2 as authz_dot_v1_dot_options__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61uthz/v1/authorizer.proto\x12\x08\x61uthz.v1\x1a\x17\x61uthz/v1/decision.proto\x1a\x16\x61uthz/v1/options.proto\x1a\x1cgoogle/protobuf/struct.proto\"]\n\x11\x42\x61tchCheckRequest\x12!\n\x04mode\x18\x01 \x01(\x0e\x32\x13.authz.v1.BatchMode\x12%\n\x05items\x18\x02 \x03(\x0b\x32\x16.authz.v1.CheckRequest\";\n\x12\x42\x61tchCheckResponse\x12%\n\tdecisions\x18\x01 \x03(\x0b\x32\x12.authz.v1.Decision\"x\n\x0bListRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0e\n\x06system\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\";\n\x0cListResponse\x12\x12\n\noperations\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfa\x01\n\rReportRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12&\n\x06result\x18\x02 \x01(\x0e\x32\x16.authz.v1.ReportResult\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x35\n\x07\x61\x63tuals\x18\x04 \x03(\x0b\x32$.authz.v1.ReportRequest.ActualsEntry\x12\x0c\n\x04rows\x18\x05 \x01(\x03\x12\'\n\x06values\x18\x06 \x03(\x0b\x32\x17.authz.v1.ReportedValue\x1a.\n\x0c\x41\x63tualsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"|\n\rReportedValue\x12\x0f\n\x07pointer\x18\x01 \x01(\t\x12\x0c\n\x04item\x18\x02 \x01(\r\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12\x11\n\x07integer\x18\x04 \x01(\x03H\x00\x12\x10\n\x06number\x18\x05 \x01(\tH\x00\x12\x0e\n\x04\x66lag\x18\x06 \x01(\x08H\x00\x42\x07\n\x05value\"\x10\n\x0eReportResponse\"\x87\x01\n\x0e\x45xplainRequest\x12\'\n\x05\x63heck\x18\x01 \x01(\x0b\x32\x16.authz.v1.CheckRequestH\x00\x12\x15\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\tH\x00\x12*\n\toverrides\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructB\t\n\x07subject\"7\n\x0f\x45xplainResponse\x12$\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x12.authz.v1.Decision*Y\n\tBatchMode\x12\x1a\n\x16\x42\x41TCH_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42\x41TCH_MODE_SNAPSHOT\x10\x01\x12\x17\n\x13\x42\x41TCH_MODE_SEQUENCE\x10\x02*x\n\x0cReportResult\x12\x1d\n\x19REPORT_RESULT_UNSPECIFIED\x10\x00\x12\x14\n\x10REPORT_RESULT_OK\x10\x01\x12\x18\n\x14REPORT_RESULT_FAILED\x10\x02\x12\x19\n\x15REPORT_RESULT_ABORTED\x10\x03\x32\x82\x03\n\nAuthorizer\x12\x43\n\x05\x43heck\x12\x16.authz.v1.CheckRequest\x1a\x17.authz.v1.CheckResponse\"\t\xd2\xf3\x18\x05\x63heck\x12X\n\nBatchCheck\x12\x1b.authz.v1.BatchCheckRequest\x1a\x1c.authz.v1.BatchCheckResponse\"\x0f\xd2\xf3\x18\x0b\x62\x61tch_check\x12?\n\x04List\x12\x15.authz.v1.ListRequest\x1a\x16.authz.v1.ListResponse\"\x08\xd2\xf3\x18\x04list\x12G\n\x06Report\x12\x17.authz.v1.ReportRequest\x1a\x18.authz.v1.ReportResponse\"\n\xd2\xf3\x18\x06report\x12K\n\x07\x45xplain\x12\x18.authz.v1.ExplainRequest\x1a\x19.authz.v1.ExplainResponse\"\x0b\xd2\xf3\x18\x07\x65xplainb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61uthz/v1/authorizer.proto\x12\x08\x61uthz.v1\x1a\x17\x61uthz/v1/decision.proto\x1a\x16\x61uthz/v1/options.proto\x1a\x1cgoogle/protobuf/struct.proto\"]\n\x11\x42\x61tchCheckRequest\x12!\n\x04mode\x18\x01 \x01(\x0e\x32\x13.authz.v1.BatchMode\x12%\n\x05items\x18\x02 \x03(\x0b\x32\x16.authz.v1.CheckRequest\";\n\x12\x42\x61tchCheckResponse\x12%\n\tdecisions\x18\x01 \x03(\x0b\x32\x12.authz.v1.Decision\"\x8d\x01\n\x0bListRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0e\n\x06system\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x13\n\x0bwants_tools\x18\x06 \x01(\x08\"Z\n\x0cListResponse\x12\x12\n\noperations\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x1d\n\x05tools\x18\x03 \x03(\x0b\x32\x0e.authz.v1.Tool\"7\n\x04Tool\x12\x0e\n\x06system\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\toperation\x18\x03 \x01(\t\"\xfa\x01\n\rReportRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12&\n\x06result\x18\x02 \x01(\x0e\x32\x16.authz.v1.ReportResult\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x35\n\x07\x61\x63tuals\x18\x04 \x03(\x0b\x32$.authz.v1.ReportRequest.ActualsEntry\x12\x0c\n\x04rows\x18\x05 \x01(\x03\x12\'\n\x06values\x18\x06 \x03(\x0b\x32\x17.authz.v1.ReportedValue\x1a.\n\x0c\x41\x63tualsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"|\n\rReportedValue\x12\x0f\n\x07pointer\x18\x01 \x01(\t\x12\x0c\n\x04item\x18\x02 \x01(\r\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12\x11\n\x07integer\x18\x04 \x01(\x03H\x00\x12\x10\n\x06number\x18\x05 \x01(\tH\x00\x12\x0e\n\x04\x66lag\x18\x06 \x01(\x08H\x00\x42\x07\n\x05value\"\x10\n\x0eReportResponse\"\x87\x01\n\x0e\x45xplainRequest\x12\'\n\x05\x63heck\x18\x01 \x01(\x0b\x32\x16.authz.v1.CheckRequestH\x00\x12\x15\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\tH\x00\x12*\n\toverrides\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructB\t\n\x07subject\"7\n\x0f\x45xplainResponse\x12$\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x12.authz.v1.Decision*Y\n\tBatchMode\x12\x1a\n\x16\x42\x41TCH_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42\x41TCH_MODE_SNAPSHOT\x10\x01\x12\x17\n\x13\x42\x41TCH_MODE_SEQUENCE\x10\x02*x\n\x0cReportResult\x12\x1d\n\x19REPORT_RESULT_UNSPECIFIED\x10\x00\x12\x14\n\x10REPORT_RESULT_OK\x10\x01\x12\x18\n\x14REPORT_RESULT_FAILED\x10\x02\x12\x19\n\x15REPORT_RESULT_ABORTED\x10\x03\x32\x82\x03\n\nAuthorizer\x12\x43\n\x05\x43heck\x12\x16.authz.v1.CheckRequest\x1a\x17.authz.v1.CheckResponse\"\t\xd2\xf3\x18\x05\x63heck\x12X\n\nBatchCheck\x12\x1b.authz.v1.BatchCheckRequest\x1a\x1c.authz.v1.BatchCheckResponse\"\x0f\xd2\xf3\x18\x0b\x62\x61tch_check\x12?\n\x04List\x12\x15.authz.v1.ListRequest\x1a\x16.authz.v1.ListResponse\"\x08\xd2\xf3\x18\x04list\x12G\n\x06Report\x12\x17.authz.v1.ReportRequest\x1a\x18.authz.v1.ReportResponse\"\n\xd2\xf3\x18\x06report\x12K\n\x07\x45xplain\x12\x18.authz.v1.ExplainRequest\x1a\x19.authz.v1.ExplainResponse\"\x0b\xd2\xf3\x18\x07\x65xplainb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,30 +47,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHORIZER'].methods_by_name['Report']._serialized_options = b'\322\363\030\006report'
   _globals['_AUTHORIZER'].methods_by_name['Explain']._loaded_options = None
   _globals['_AUTHORIZER'].methods_by_name['Explain']._serialized_options = b'\322\363\030\007explain'
-  _globals['_BATCHMODE']._serialized_start=1049
-  _globals['_BATCHMODE']._serialized_end=1138
-  _globals['_REPORTRESULT']._serialized_start=1140
-  _globals['_REPORTRESULT']._serialized_end=1260
+  _globals['_BATCHMODE']._serialized_start=1159
+  _globals['_BATCHMODE']._serialized_end=1248
+  _globals['_REPORTRESULT']._serialized_start=1250
+  _globals['_REPORTRESULT']._serialized_end=1370
   _globals['_BATCHCHECKREQUEST']._serialized_start=118
   _globals['_BATCHCHECKREQUEST']._serialized_end=211
   _globals['_BATCHCHECKRESPONSE']._serialized_start=213
   _globals['_BATCHCHECKRESPONSE']._serialized_end=272
-  _globals['_LISTREQUEST']._serialized_start=274
-  _globals['_LISTREQUEST']._serialized_end=394
-  _globals['_LISTRESPONSE']._serialized_start=396
-  _globals['_LISTRESPONSE']._serialized_end=455
-  _globals['_REPORTREQUEST']._serialized_start=458
-  _globals['_REPORTREQUEST']._serialized_end=708
-  _globals['_REPORTREQUEST_ACTUALSENTRY']._serialized_start=662
-  _globals['_REPORTREQUEST_ACTUALSENTRY']._serialized_end=708
-  _globals['_REPORTEDVALUE']._serialized_start=710
-  _globals['_REPORTEDVALUE']._serialized_end=834
-  _globals['_REPORTRESPONSE']._serialized_start=836
-  _globals['_REPORTRESPONSE']._serialized_end=852
-  _globals['_EXPLAINREQUEST']._serialized_start=855
-  _globals['_EXPLAINREQUEST']._serialized_end=990
-  _globals['_EXPLAINRESPONSE']._serialized_start=992
-  _globals['_EXPLAINRESPONSE']._serialized_end=1047
-  _globals['_AUTHORIZER']._serialized_start=1263
-  _globals['_AUTHORIZER']._serialized_end=1649
+  _globals['_LISTREQUEST']._serialized_start=275
+  _globals['_LISTREQUEST']._serialized_end=416
+  _globals['_LISTRESPONSE']._serialized_start=418
+  _globals['_LISTRESPONSE']._serialized_end=508
+  _globals['_TOOL']._serialized_start=510
+  _globals['_TOOL']._serialized_end=565
+  _globals['_REPORTREQUEST']._serialized_start=568
+  _globals['_REPORTREQUEST']._serialized_end=818
+  _globals['_REPORTREQUEST_ACTUALSENTRY']._serialized_start=772
+  _globals['_REPORTREQUEST_ACTUALSENTRY']._serialized_end=818
+  _globals['_REPORTEDVALUE']._serialized_start=820
+  _globals['_REPORTEDVALUE']._serialized_end=944
+  _globals['_REPORTRESPONSE']._serialized_start=946
+  _globals['_REPORTRESPONSE']._serialized_end=962
+  _globals['_EXPLAINREQUEST']._serialized_start=965
+  _globals['_EXPLAINREQUEST']._serialized_end=1100
+  _globals['_EXPLAINRESPONSE']._serialized_start=1102
+  _globals['_EXPLAINRESPONSE']._serialized_end=1157
+  _globals['_AUTHORIZER']._serialized_start=1373
+  _globals['_AUTHORIZER']._serialized_end=1759
 # @@protoc_insertion_point(module_scope)

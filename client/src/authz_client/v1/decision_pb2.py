@@ -28,7 +28,7 @@ from authz_client.v1 import reason_pb2 as authz_dot_v1_dot_reason__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61uthz/v1/decision.proto\x12\x08\x61uthz.v1\x1a\x16\x61uthz/v1/options.proto\x1a\x15\x61uthz/v1/reason.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"x\n\x08\x45vidence\x12$\n\x04role\x18\x01 \x01(\x0e\x32\x16.authz.v1.EvidenceRole\x12(\n\x06scheme\x18\x02 \x01(\x0e\x32\x18.authz.v1.EvidenceScheme\x12\r\n\x05token\x18\x03 \x01(\t\x12\r\n\x05proof\x18\x04 \x01(\t\"\x82\x03\n\x0c\x43heckRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x11\n\toperation\x18\x03 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x04 \x01(\x0c\x12\x10\n\x08resource\x18\x05 \x01(\t\x12\x14\n\x0c\x64\x65stinations\x18\x06 \x03(\t\x12\x0e\n\x06labels\x18\x07 \x03(\t\x12\x16\n\x0e\x63onfidence_jws\x18\x08 \x01(\t\x12\x17\n\x0fidempotency_key\x18\t \x01(\t\x12\x1d\n\x15supported_obligations\x18\n \x03(\t\x12\x13\n\x0b\x61pproval_id\x18\x0b \x01(\t\x12\x1c\n\x04mode\x18\x0c \x01(\x0e\x32\x0e.authz.v1.Mode\x12\x18\n\x10wants_credential\x18\r \x01(\x08\x12\x13\n\x0bhttp_method\x18\x0e \x01(\t\x12\x10\n\x08http_uri\x18\x0f \x01(\t\x12\x17\n\x0fsession_context\x18\x10 \x01(\t\"I\n\rCheckResponse\x12$\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x12.authz.v1.Decision\x12\x12\n\ndpop_nonce\x18\x02 \x01(\t\"\xdc\x05\n\x08\x44\x65\x63ision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\"\n\x07outcome\x18\x02 \x01(\x0e\x32\x11.authz.v1.Outcome\x12)\n\x0bpublic_code\x18\x03 \x01(\x0e\x32\x14.authz.v1.PublicCode\x12)\n\x0bnext_action\x18\x04 \x01(\x0e\x32\x14.authz.v1.NextAction\x12\x1e\n\x05retry\x18\x05 \x01(\x0e\x32\x0f.authz.v1.Retry\x12\x16\n\x0epublic_message\x18\x06 \x01(\t\x12)\n\x0breason_code\x18\x10 \x01(\x0e\x32\x14.authz.v1.ReasonCode\x12\x15\n\rstep_up_kinds\x18\x11 \x03(\t\x12\x12\n\npolicy_ids\x18\x12 \x03(\t\x12\x10\n\x08\x63ontrols\x18\x13 \x03(\t\x12\x13\n\x0bobligations\x18\x14 \x03(\t\x12\x17\n\x0f\x62undle_revision\x18\x15 \x01(\t\x12\x15\n\rbundle_digest\x18\x16 \x01(\t\x12\x10\n\x08\x65nforced\x18\x17 \x01(\x08\x12\x1c\n\x04tier\x18\x18 \x01(\x0e\x32\x0e.authz.v1.Tier\x12\x10\n\x08resource\x18\x19 \x01(\t\x12.\n\ndecided_at\x18\x1a \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\tchallenge\x18\x1b \x01(\x0b\x32\x13.authz.v1.Challenge\x12\x0f\n\x07message\x18\x1c \x01(\t\x12\x14\n\x0c\x63\x61\x63he_ttl_ms\x18\x1d \x01(\r\x12\x14\n\x0cshown_reason\x18\x1e \x01(\t\x12\x16\n\x0ereservation_id\x18\x1f \x01(\t\x12 \n\x06\x64\x65tail\x18  \x01(\x0b\x32\x10.authz.v1.Detail\x12$\n\x08observed\x18! \x01(\x0b\x32\x12.authz.v1.Observed\x12\x0e\n\x06yields\x18\" \x03(\t\x12\x15\n\rreport_values\x18# \x03(\t\"\xe6\x01\n\x08Observed\x12\"\n\x07outcome\x18\x01 \x01(\x0e\x32\x11.authz.v1.Outcome\x12)\n\x0bpublic_code\x18\x02 \x01(\x0e\x32\x14.authz.v1.PublicCode\x12)\n\x0bnext_action\x18\x03 \x01(\x0e\x32\x14.authz.v1.NextAction\x12\x1e\n\x05retry\x18\x04 \x01(\x0e\x32\x0f.authz.v1.Retry\x12)\n\x0breason_code\x18\x05 \x01(\x0e\x32\x14.authz.v1.ReasonCode\x12\x15\n\rstep_up_kinds\x18\x06 \x03(\t\"]\n\tChallenge\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa7\x02\n\x06\x44\x65tail\x12(\n\x08policies\x18\x01 \x03(\x0b\x32\x16.authz.v1.JudgedPolicy\x12\r\n\x05\x63hain\x18\x02 \x03(\t\x12\x10\n\x08\x65nforcer\x18\x03 \x01(\t\x12\x0c\n\x04step\x18\x04 \x01(\t\x12\x12\n\nfacts_json\x18\x05 \x01(\x0c\x12\x39\n\rlabel_origins\x18\x06 \x03(\x0b\x32\".authz.v1.Detail.LabelOriginsEntry\x12\x19\n\x11\x64\x65stination_class\x18\x07 \x01(\t\x12%\n\x05rules\x18\x08 \x03(\x0b\x32\x16.authz.v1.DecidingRule\x1a\x33\n\x11LabelOriginsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"F\n\x0c\x44\x65\x63idingRule\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12\x0c\n\x04line\x18\x04 \x01(\r\"\xbf\x01\n\x0cJudgedPolicy\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x0c\n\x04line\x18\x03 \x01(\r\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12&\n\x06\x65\x66\x66\x65\x63t\x18\x05 \x01(\x0e\x32\x16.authz.v1.PolicyEffect\x12&\n\x06result\x18\x06 \x01(\x0e\x32\x16.authz.v1.PolicyResult\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t*a\n\x0c\x45videnceRole\x12\x1d\n\x19\x45VIDENCE_ROLE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45VIDENCE_ROLE_AGENT\x10\x01\x12\x19\n\x15\x45VIDENCE_ROLE_SUBJECT\x10\x02*\x80\x01\n\x0e\x45videnceScheme\x12\x1f\n\x1b\x45VIDENCE_SCHEME_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45VIDENCE_SCHEME_BEARER\x10\x01\x12\x18\n\x14\x45VIDENCE_SCHEME_DPOP\x10\x02\x12\x17\n\x13\x45VIDENCE_SCHEME_WPT\x10\x03*>\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x10\n\x0cMODE_ENFORCE\x10\x01\x12\x0e\n\nMODE_PROBE\x10\x02*]\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTCOME_PERMIT\x10\x01\x12\x13\n\x0fOUTCOME_STEP_UP\x10\x02\x12\x10\n\x0cOUTCOME_DENY\x10\x03*_\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\x0c\n\x08TIER_LOW\x10\x01\x12\x11\n\rTIER_STANDARD\x10\x02\x12\r\n\tTIER_HIGH\x10\x03\x12\x11\n\rTIER_CRITICAL\x10\x04*a\n\x0cPolicyEffect\x12\x1d\n\x19POLICY_EFFECT_UNSPECIFIED\x10\x00\x12\x18\n\x14POLICY_EFFECT_PERMIT\x10\x01\x12\x18\n\x14POLICY_EFFECT_FORBID\x10\x02*}\n\x0cPolicyResult\x12\x1d\n\x19POLICY_RESULT_UNSPECIFIED\x10\x00\x12\x17\n\x13POLICY_RESULT_FIRED\x10\x01\x12\x1b\n\x17POLICY_RESULT_NOT_FIRED\x10\x02\x12\x18\n\x14POLICY_RESULT_FAILED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61uthz/v1/decision.proto\x12\x08\x61uthz.v1\x1a\x16\x61uthz/v1/options.proto\x1a\x15\x61uthz/v1/reason.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"x\n\x08\x45vidence\x12$\n\x04role\x18\x01 \x01(\x0e\x32\x16.authz.v1.EvidenceRole\x12(\n\x06scheme\x18\x02 \x01(\x0e\x32\x18.authz.v1.EvidenceScheme\x12\r\n\x05token\x18\x03 \x01(\t\x12\r\n\x05proof\x18\x04 \x01(\t\"\x90\x03\n\x0c\x43heckRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x11\n\toperation\x18\x03 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x04 \x01(\x0c\x12\x10\n\x08resource\x18\x05 \x01(\t\x12\x14\n\x0c\x64\x65stinations\x18\x06 \x03(\t\x12\x0e\n\x06labels\x18\x07 \x03(\t\x12\x16\n\x0e\x63onfidence_jws\x18\x08 \x01(\t\x12\x17\n\x0fidempotency_key\x18\t \x01(\t\x12\x1d\n\x15supported_obligations\x18\n \x03(\t\x12\x13\n\x0b\x61pproval_id\x18\x0b \x01(\t\x12\x1c\n\x04mode\x18\x0c \x01(\x0e\x32\x0e.authz.v1.Mode\x12\x18\n\x10wants_credential\x18\r \x01(\x08\x12\x13\n\x0bhttp_method\x18\x0e \x01(\t\x12\x10\n\x08http_uri\x18\x0f \x01(\t\x12\x17\n\x0fsession_context\x18\x10 \x01(\t\x12\x0c\n\x04tool\x18\x11 \x01(\t\"I\n\rCheckResponse\x12$\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x12.authz.v1.Decision\x12\x12\n\ndpop_nonce\x18\x02 \x01(\t\"\xdc\x05\n\x08\x44\x65\x63ision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\"\n\x07outcome\x18\x02 \x01(\x0e\x32\x11.authz.v1.Outcome\x12)\n\x0bpublic_code\x18\x03 \x01(\x0e\x32\x14.authz.v1.PublicCode\x12)\n\x0bnext_action\x18\x04 \x01(\x0e\x32\x14.authz.v1.NextAction\x12\x1e\n\x05retry\x18\x05 \x01(\x0e\x32\x0f.authz.v1.Retry\x12\x16\n\x0epublic_message\x18\x06 \x01(\t\x12)\n\x0breason_code\x18\x10 \x01(\x0e\x32\x14.authz.v1.ReasonCode\x12\x15\n\rstep_up_kinds\x18\x11 \x03(\t\x12\x12\n\npolicy_ids\x18\x12 \x03(\t\x12\x10\n\x08\x63ontrols\x18\x13 \x03(\t\x12\x13\n\x0bobligations\x18\x14 \x03(\t\x12\x17\n\x0f\x62undle_revision\x18\x15 \x01(\t\x12\x15\n\rbundle_digest\x18\x16 \x01(\t\x12\x10\n\x08\x65nforced\x18\x17 \x01(\x08\x12\x1c\n\x04tier\x18\x18 \x01(\x0e\x32\x0e.authz.v1.Tier\x12\x10\n\x08resource\x18\x19 \x01(\t\x12.\n\ndecided_at\x18\x1a \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\tchallenge\x18\x1b \x01(\x0b\x32\x13.authz.v1.Challenge\x12\x0f\n\x07message\x18\x1c \x01(\t\x12\x14\n\x0c\x63\x61\x63he_ttl_ms\x18\x1d \x01(\r\x12\x14\n\x0cshown_reason\x18\x1e \x01(\t\x12\x16\n\x0ereservation_id\x18\x1f \x01(\t\x12 \n\x06\x64\x65tail\x18  \x01(\x0b\x32\x10.authz.v1.Detail\x12$\n\x08observed\x18! \x01(\x0b\x32\x12.authz.v1.Observed\x12\x0e\n\x06yields\x18\" \x03(\t\x12\x15\n\rreport_values\x18# \x03(\t\"\xe6\x01\n\x08Observed\x12\"\n\x07outcome\x18\x01 \x01(\x0e\x32\x11.authz.v1.Outcome\x12)\n\x0bpublic_code\x18\x02 \x01(\x0e\x32\x14.authz.v1.PublicCode\x12)\n\x0bnext_action\x18\x03 \x01(\x0e\x32\x14.authz.v1.NextAction\x12\x1e\n\x05retry\x18\x04 \x01(\x0e\x32\x0f.authz.v1.Retry\x12)\n\x0breason_code\x18\x05 \x01(\x0e\x32\x14.authz.v1.ReasonCode\x12\x15\n\rstep_up_kinds\x18\x06 \x03(\t\"]\n\tChallenge\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa7\x02\n\x06\x44\x65tail\x12(\n\x08policies\x18\x01 \x03(\x0b\x32\x16.authz.v1.JudgedPolicy\x12\r\n\x05\x63hain\x18\x02 \x03(\t\x12\x10\n\x08\x65nforcer\x18\x03 \x01(\t\x12\x0c\n\x04step\x18\x04 \x01(\t\x12\x12\n\nfacts_json\x18\x05 \x01(\x0c\x12\x39\n\rlabel_origins\x18\x06 \x03(\x0b\x32\".authz.v1.Detail.LabelOriginsEntry\x12\x19\n\x11\x64\x65stination_class\x18\x07 \x01(\t\x12%\n\x05rules\x18\x08 \x03(\x0b\x32\x16.authz.v1.DecidingRule\x1a\x33\n\x11LabelOriginsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"F\n\x0c\x44\x65\x63idingRule\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12\x0c\n\x04line\x18\x04 \x01(\r\"\xbf\x01\n\x0cJudgedPolicy\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x0c\n\x04line\x18\x03 \x01(\r\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12&\n\x06\x65\x66\x66\x65\x63t\x18\x05 \x01(\x0e\x32\x16.authz.v1.PolicyEffect\x12&\n\x06result\x18\x06 \x01(\x0e\x32\x16.authz.v1.PolicyResult\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t*a\n\x0c\x45videnceRole\x12\x1d\n\x19\x45VIDENCE_ROLE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45VIDENCE_ROLE_AGENT\x10\x01\x12\x19\n\x15\x45VIDENCE_ROLE_SUBJECT\x10\x02*\x80\x01\n\x0e\x45videnceScheme\x12\x1f\n\x1b\x45VIDENCE_SCHEME_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45VIDENCE_SCHEME_BEARER\x10\x01\x12\x18\n\x14\x45VIDENCE_SCHEME_DPOP\x10\x02\x12\x17\n\x13\x45VIDENCE_SCHEME_WPT\x10\x03*>\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x10\n\x0cMODE_ENFORCE\x10\x01\x12\x0e\n\nMODE_PROBE\x10\x02*]\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTCOME_PERMIT\x10\x01\x12\x13\n\x0fOUTCOME_STEP_UP\x10\x02\x12\x10\n\x0cOUTCOME_DENY\x10\x03*_\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\x0c\n\x08TIER_LOW\x10\x01\x12\x11\n\rTIER_STANDARD\x10\x02\x12\r\n\tTIER_HIGH\x10\x03\x12\x11\n\rTIER_CRITICAL\x10\x04*a\n\x0cPolicyEffect\x12\x1d\n\x19POLICY_EFFECT_UNSPECIFIED\x10\x00\x12\x18\n\x14POLICY_EFFECT_PERMIT\x10\x01\x12\x18\n\x14POLICY_EFFECT_FORBID\x10\x02*}\n\x0cPolicyResult\x12\x1d\n\x19POLICY_RESULT_UNSPECIFIED\x10\x00\x12\x17\n\x13POLICY_RESULT_FIRED\x10\x01\x12\x1b\n\x17POLICY_RESULT_NOT_FIRED\x10\x02\x12\x18\n\x14POLICY_RESULT_FAILED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,38 +37,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DETAIL_LABELORIGINSENTRY']._loaded_options = None
   _globals['_DETAIL_LABELORIGINSENTRY']._serialized_options = b'8\001'
-  _globals['_EVIDENCEROLE']._serialized_start=2330
-  _globals['_EVIDENCEROLE']._serialized_end=2427
-  _globals['_EVIDENCESCHEME']._serialized_start=2430
-  _globals['_EVIDENCESCHEME']._serialized_end=2558
-  _globals['_MODE']._serialized_start=2560
-  _globals['_MODE']._serialized_end=2622
-  _globals['_OUTCOME']._serialized_start=2624
-  _globals['_OUTCOME']._serialized_end=2717
-  _globals['_TIER']._serialized_start=2719
-  _globals['_TIER']._serialized_end=2814
-  _globals['_POLICYEFFECT']._serialized_start=2816
-  _globals['_POLICYEFFECT']._serialized_end=2913
-  _globals['_POLICYRESULT']._serialized_start=2915
-  _globals['_POLICYRESULT']._serialized_end=3040
+  _globals['_EVIDENCEROLE']._serialized_start=2344
+  _globals['_EVIDENCEROLE']._serialized_end=2441
+  _globals['_EVIDENCESCHEME']._serialized_start=2444
+  _globals['_EVIDENCESCHEME']._serialized_end=2572
+  _globals['_MODE']._serialized_start=2574
+  _globals['_MODE']._serialized_end=2636
+  _globals['_OUTCOME']._serialized_start=2638
+  _globals['_OUTCOME']._serialized_end=2731
+  _globals['_TIER']._serialized_start=2733
+  _globals['_TIER']._serialized_end=2828
+  _globals['_POLICYEFFECT']._serialized_start=2830
+  _globals['_POLICYEFFECT']._serialized_end=2927
+  _globals['_POLICYRESULT']._serialized_start=2929
+  _globals['_POLICYRESULT']._serialized_end=3054
   _globals['_EVIDENCE']._serialized_start=117
   _globals['_EVIDENCE']._serialized_end=237
   _globals['_CHECKREQUEST']._serialized_start=240
-  _globals['_CHECKREQUEST']._serialized_end=626
-  _globals['_CHECKRESPONSE']._serialized_start=628
-  _globals['_CHECKRESPONSE']._serialized_end=701
-  _globals['_DECISION']._serialized_start=704
-  _globals['_DECISION']._serialized_end=1436
-  _globals['_OBSERVED']._serialized_start=1439
-  _globals['_OBSERVED']._serialized_end=1669
-  _globals['_CHALLENGE']._serialized_start=1671
-  _globals['_CHALLENGE']._serialized_end=1764
-  _globals['_DETAIL']._serialized_start=1767
-  _globals['_DETAIL']._serialized_end=2062
-  _globals['_DETAIL_LABELORIGINSENTRY']._serialized_start=2011
-  _globals['_DETAIL_LABELORIGINSENTRY']._serialized_end=2062
-  _globals['_DECIDINGRULE']._serialized_start=2064
-  _globals['_DECIDINGRULE']._serialized_end=2134
-  _globals['_JUDGEDPOLICY']._serialized_start=2137
-  _globals['_JUDGEDPOLICY']._serialized_end=2328
+  _globals['_CHECKREQUEST']._serialized_end=640
+  _globals['_CHECKRESPONSE']._serialized_start=642
+  _globals['_CHECKRESPONSE']._serialized_end=715
+  _globals['_DECISION']._serialized_start=718
+  _globals['_DECISION']._serialized_end=1450
+  _globals['_OBSERVED']._serialized_start=1453
+  _globals['_OBSERVED']._serialized_end=1683
+  _globals['_CHALLENGE']._serialized_start=1685
+  _globals['_CHALLENGE']._serialized_end=1778
+  _globals['_DETAIL']._serialized_start=1781
+  _globals['_DETAIL']._serialized_end=2076
+  _globals['_DETAIL_LABELORIGINSENTRY']._serialized_start=2025
+  _globals['_DETAIL_LABELORIGINSENTRY']._serialized_end=2076
+  _globals['_DECIDINGRULE']._serialized_start=2078
+  _globals['_DECIDINGRULE']._serialized_end=2148
+  _globals['_JUDGEDPOLICY']._serialized_start=2151
+  _globals['_JUDGEDPOLICY']._serialized_end=2342
 # @@protoc_insertion_point(module_scope)

@@ -267,6 +267,7 @@ class CheckRequest(_message.Message):
     HTTP_METHOD_FIELD_NUMBER: _builtins.int
     HTTP_URI_FIELD_NUMBER: _builtins.int
     SESSION_CONTEXT_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """Task id; a name, not a secret: the caller must be its assignee."""
     operation: _builtins.str
@@ -298,6 +299,13 @@ class CheckRequest(_message.Message):
     token. From other callers the request is denied with ENFORCER_REFUSED.
 
     At most 512 bytes. Default: no context; all labels of the session count. Ignored in a started task.
+    """
+    tool: _builtins.str
+    """Exact name of the tool that the call runs, as the MCP server's `tools/list` gives it: from an enforcer in front of the server.
+
+    `operation` must then be the operation of this tool in the catalog; otherwise the request is denied with UNKNOWN_OPERATION. In
+    a system that is not an MCP server, `operation` must be `<system>.<tool>`. At most 512 bytes. Default: the caller means the
+    operation itself.
     """
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
@@ -344,10 +352,11 @@ class CheckRequest(_message.Message):
         http_method: _builtins.str = ...,
         http_uri: _builtins.str = ...,
         session_context: _builtins.str = ...,
+        tool: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "arguments_json", b"arguments_json", "confidence_jws", b"confidence_jws", "destinations", b"destinations", "evidence", b"evidence", "http_method", b"http_method", "http_uri", b"http_uri", "idempotency_key", b"idempotency_key", "labels", b"labels", "mode", b"mode", "operation", b"operation", "resource", b"resource", "session_context", b"session_context", "supported_obligations", b"supported_obligations", "task", b"task", "wants_credential", b"wants_credential"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "arguments_json", b"arguments_json", "confidence_jws", b"confidence_jws", "destinations", b"destinations", "evidence", b"evidence", "http_method", b"http_method", "http_uri", b"http_uri", "idempotency_key", b"idempotency_key", "labels", b"labels", "mode", b"mode", "operation", b"operation", "resource", b"resource", "session_context", b"session_context", "supported_obligations", b"supported_obligations", "task", b"task", "tool", b"tool", "wants_credential", b"wants_credential"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -295,6 +295,23 @@ fn members(
     Ok(())
 }
 
+/// Arguments of the operation that stands for the protocol, for a message that no HTTP request brought, in any revision. `method`
+/// is `None` for a response, whose `params` are its `result` or `error`.
+///
+/// `None`: MCP has no such method, or has it as a notification where the message is a request, or the reverse.
+#[must_use]
+pub fn protocol_arguments(
+    method: Option<&str>,
+    is_notification: bool,
+    params: &[(String, Value)],
+) -> Option<Value> {
+    let Some(method) = method else {
+        return (!is_notification).then(|| arguments(RESPONSE, params));
+    };
+    let is_of_kind = method.starts_with("notifications/") == is_notification;
+    (is_of_kind && find(method).is_some()).then(|| arguments(method, params))
+}
+
 /// Arguments of the operation that stands for the protocol: `method`; `level` and `uri` where the method has them; and as
 /// `params` everything else that the client says in words of its own.
 ///

@@ -134,6 +134,23 @@ impl Model {
         kind == Some(SystemKind::Mcp) && is_built_in(&operation.name)
     }
 
+    /// Whether an operation is that of a tool, by the exact name that the tool has at its MCP server.
+    ///
+    /// INVARIANT (exact names): two tools never share an operation because their names are spelled alike. In a system that is
+    /// not an MCP server the name of a tool is the operation's own.
+    #[must_use]
+    pub fn is_tool(&self, tool: &str, operation: &str) -> bool {
+        let Some((id, name)) = operation.split_once('.') else { return false };
+        match self.systems.get(id).map(|system| system.kind) {
+            Some(SystemKind::Mcp) => {
+                let declared = self.tools.get(id).and_then(|tools| tools.get(tool));
+                declared.is_some_and(|declared| declared.operation == operation)
+            }
+            Some(SystemKind::Http) => name == tool,
+            None => false,
+        }
+    }
+
     /// Who reports the results of an operation.
     #[must_use]
     pub fn reports(&self, operation: &str) -> Reports {

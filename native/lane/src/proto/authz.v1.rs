@@ -670,6 +670,13 @@ pub struct CheckRequest {
     /// At most 512 bytes. Default: no context; all labels of the session count. Ignored in a started task.
     #[prost(string, tag = "16")]
     pub session_context: ::prost::alloc::string::String,
+    /// Exact name of the tool that the call runs, as the MCP server's `tools/list` gives it: from an enforcer in front of the server.
+    ///
+    /// `operation` must then be the operation of this tool in the catalog; otherwise the request is denied with UNKNOWN_OPERATION. In
+    /// a system that is not an MCP server, `operation` must be `<system>.<tool>`. At most 512 bytes. Default: the caller means the
+    /// operation itself.
+    #[prost(string, tag = "17")]
+    pub tool: ::prost::alloc::string::String,
 }
 /// The decision about one operation.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1328,9 +1335,12 @@ pub struct ListRequest {
     /// `next_page_token` of the page before.
     #[prost(string, tag = "5")]
     pub page_token: ::prost::alloc::string::String,
+    /// Also list the tools of these operations. Default: false.
+    #[prost(bool, tag = "6")]
+    pub wants_tools: bool,
 }
 /// Operations that could be permitted.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListResponse {
     /// Operation ids.
     #[prost(string, repeated, tag = "1")]
@@ -1338,6 +1348,23 @@ pub struct ListResponse {
     /// Empty on the last page.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+    /// With `wants_tools`: the tools of the operations of this page. A tool whose operation is split is listed with each of its cases,
+    /// so it can be on several pages.
+    #[prost(message, repeated, tag = "3")]
+    pub tools: ::prost::alloc::vec::Vec<Tool>,
+}
+/// A tool of a system.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Tool {
+    /// The system.
+    #[prost(string, tag = "1")]
+    pub system: ::prost::alloc::string::String,
+    /// Exact name of the tool at its MCP server. In a system that is not an MCP server: the operation id without its system.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Its operation, also where the operation is split.
+    #[prost(string, tag = "3")]
+    pub operation: ::prost::alloc::string::String,
 }
 /// Result of a permitted operation. The connection identifies an enforcer; an agent that reports its own calls shows
 /// its credential in the call's `authorization` metadata.

@@ -31,7 +31,8 @@ pub(crate) enum Match {
     Named,
     /// A route leads to it.
     Routed(Box<Routed>),
-    /// No route leads to an operation, and `mode` may only observe that: the refusal that counts unless an earlier one does.
+    /// No route leads to an operation, or the catalog lacks the tool of the request, and `mode` may only observe that: the refusal
+    /// that counts unless an earlier one does.
     Missed(Box<RouteError>, CallRefusal),
 }
 
@@ -39,7 +40,7 @@ impl Match {
     /// The request as the kernel judges it.
     pub(crate) fn request<'r>(&'r self, ask: &'r CallRequest<'_>) -> Request<'r> {
         let named = match &ask.target {
-            RequestTarget::Operation { id, arguments, resource, destinations } => Request {
+            RequestTarget::Operation { id, arguments, resource, destinations, .. } => Request {
                 operation: id,
                 arguments: Given::Json(arguments),
                 resource: *resource,
@@ -78,7 +79,7 @@ impl Match {
         }
     }
 
-    /// The refusal of a request that no route leads to an operation.
+    /// The refusal of a request without an operation.
     pub(crate) const fn missed(&self) -> Option<&CallRefusal> {
         match self {
             Self::Missed(_, refused) => Some(refused),
@@ -153,6 +154,11 @@ fn match_request(
 ) -> Result<Match, CallRefusal> {
     let AdmittedCall { arrival, world } = &identified.admitted;
     let matched = match &call.request.target {
+        RequestTarget::Operation { id, tool: Some(tool), .. }
+            if !world.plan.model().is_tool(tool, id) =>
+        {
+            return Ok(missing_tool(identified.unproved.as_ref(), operation, world, id));
+        }
         RequestTarget::Operation { .. } => Match::Named,
         RequestTarget::Http { method, host, path, headers, unusable, body } => {
             let names = headers.iter().map(|(name, _)| *name);
@@ -187,14 +193,40 @@ fn match_request(
         operation.system = world.system(&known.id);
         operation.tier = Some(known.tier);
     } else if matched.missed().is_none() {
-        operation.asked = Some(RequestForm::operation(request.operation));
-        let system = system_of(request.operation);
-        match system.filter(|system| world.plan.systems().contains_key(*system)) {
-            Some(system) => system.clone_into(&mut operation.unknown_in),
-            None => operation.may_be_for.push(String::new()),
-        }
+        note_unknown(operation, world, request.operation);
     }
     Ok(matched)
+}
+
+/// Notes an operation that the catalog does not have.
+fn note_unknown(operation: &mut ResolvedOperation, world: &Loaded, id: &str) {
+    operation.asked = Some(RequestForm::operation(id));
+    let system = system_of(id);
+    match system.filter(|system| world.plan.systems().contains_key(*system)) {
+        Some(system) => system.clone_into(&mut operation.unknown_in),
+        None => operation.may_be_for.push(String::new()),
+    }
+}
+
+/// The match of a request for a tool that the catalog lacks: another tool may have the operation `id`.
+fn missing_tool(
+    unproved: Option<&CallRefusal>,
+    operation: &mut ResolvedOperation,
+    world: &Loaded,
+    id: &str,
+) -> Match {
+    note_unknown(operation, world, id);
+    let error = RouteError {
+        reason: ReasonCode::UnknownOperation,
+        message: "the catalog has no tool of this name".to_owned(),
+        understood: true,
+        mcp: None,
+        operation: "".into(),
+        task: None,
+    };
+    let refused = CallRefusal::new(error.reason, Step::Resolve, error.message.as_str());
+    let refused = instead(unproved, CallRefusal { understood: true, ..refused });
+    Match::Missed(Box::new(error), refused)
 }
 
 /// Refuses headers that a route reads and whose value is not a text, and headers that some servers take for one that a route

@@ -14,12 +14,12 @@ use crate::support::*;
 const V25: &str = "2025-11-25";
 const V26: &str = "2026-07-28";
 
-/// The catalog file of a server with three tools, and what the bundle says of them.
+/// The catalog file of a server with six tools, and what the bundle says of them.
 fn files(bundle: &str, facts: &str) -> Vec<(String, String)> {
     let tool = |name: &str| json!({"name": name, "input": {"type": "object", "properties": {"a": {"type": "string"}}}});
     let mut server = json!({
         "system": "notes", "server": {"name": "notes", "version": "1"},
-        "tools": [tool("read"), tool("send"), tool("shred"), tool("new")],
+        "tools": [tool("read"), tool("send"), tool("shred"), tool("new"), tool("a_b"), tool("mcp")],
     });
     let sealed = authz_kernel::catalog::seal(server.to_string().as_bytes()).unwrap();
     let sealed: Value = serde_json::from_str(&sealed).unwrap();
@@ -34,7 +34,8 @@ fn files(bundle: &str, facts: &str) -> Vec<(String, String)> {
     }
     let facts = format!(
         "accepted: {}\nroutes: [{{path: /mcp, mcp: notes}}]\nclassify: [{{match: notes.read, effects: [read]}}, \
-         {{match: notes.send, effects: [write]}}, {{match: notes.shred, effects: [write]}}]\n{facts}",
+         {{match: notes.send, effects: [write]}}, {{match: notes.shred, effects: [write]}}, \
+         {{match: notes.a_b, effects: [read]}}, {{match: notes.tool.mcp, effects: [read]}}]\n{facts}",
         Value::from(accepted)
     );
     let policies = r#"
@@ -343,4 +344,70 @@ fn the_message_names_its_task() {
     let text = |text: &str| Some(prost_types::value::Kind::StringValue(text.to_owned()));
     assert_eq!(text("BAD_INPUT"), queried(&task));
     assert_eq!(text("UNKNOWN_TASK"), queried("t-1"));
+}
+
+/// An enforcer in front of the server names the tool: a name that is only spelled like one of the catalog is no tool of it.
+#[test]
+fn only_the_exact_name_of_a_tool_has_its_operation() {
+    let served = serving("", "");
+    let asked = |operation: &str, tool: &str| {
+        let tool = tool.to_owned();
+        code(&served.check(&wire::CheckRequest { tool, ..asking(operation) }))
+    };
+    for (operation, tool, expected) in [
+        ("notes.a_b", "a_b", "PERMITTED"),
+        ("notes.a_b", "a%b", "UNKNOWN_OPERATION"),
+        ("notes.a_b", "a b", "UNKNOWN_OPERATION"),
+        ("notes.a_b", "A_b", "UNKNOWN_OPERATION"),
+        ("notes.read", "a_b", "UNKNOWN_OPERATION"),
+        ("notes.tool.mcp", "mcp", "PERMITTED"),
+        ("notes.tool.mcp", "tool.mcp", "UNKNOWN_OPERATION"),
+        ("notes.mcp", "mcp", "UNKNOWN_OPERATION"),
+        ("notes.gone", "gone", "UNKNOWN_OPERATION"),
+        ("notes.new", "new", "UNREVIEWED_OPERATION"),
+        ("notes.shred", "shred", "FORBIDDEN"),
+        ("crm.search", "find", "UNKNOWN_OPERATION"),
+        ("authz.probe", "probe", "UNKNOWN_OPERATION"),
+        ("", "a_b", "UNKNOWN_OPERATION"),
+        ("notes.a_b", &"a".repeat(513), "BAD_INPUT"),
+    ] {
+        assert_eq!(expected, asked(operation, tool), "{tool}");
+    }
+    let of_http = wire::CheckRequest { tool: "search".to_owned(), ..search() };
+    let answer = served.check(&of_http);
+    assert_eq!(
+        code(&served.check(&search())),
+        code(&answer),
+        "a tool of a system without a catalog file"
+    );
+    let records = served.records();
+    let unknown = records.iter().find(|r| r["input"]["asked"]["operation"] == "notes.a_b").unwrap();
+    assert_eq!("", unknown["input"]["operation"], "{unknown}");
+}
+
+/// A list names the tools as their server does, each case of a split operation by its tool.
+#[test]
+fn a_list_names_tools_exactly() {
+    let served = serving("", "");
+    let list = |wants_tools: bool, page_size: i32| {
+        let list = wire::ListRequest {
+            evidence: chain(),
+            system: "notes".to_owned(),
+            page_size,
+            wants_tools,
+            ..wire::ListRequest::default()
+        };
+        crate::tasks::call::<wire::ListResponse>(&served, Surface::List, &list).unwrap()
+    };
+    let names = |answer: &wire::ListResponse| {
+        let tools = answer.tools.iter().map(|tool| (tool.system.clone(), tool.name.clone()));
+        tools.collect::<BTreeSet<_>>()
+    };
+    let of_notes = |names: &[&str]| {
+        let names = names.iter().map(|name| ("notes".to_owned(), (*name).to_owned()));
+        names.collect::<BTreeSet<_>>()
+    };
+    assert_eq!(of_notes(&["a_b", "mcp", "read", "send"]), names(&list(true, 0)));
+    assert_eq!(of_notes(&["a_b"]), names(&list(true, 1)));
+    assert!(list(false, 0).tools.is_empty());
 }
