@@ -13,6 +13,9 @@ use authz_token::SubjectKind;
 use crate::case_file::{CallerForm, CaseFile, ClaimEntry, StartForm, SubjectFixture, SubjectWord};
 use crate::steps::TestStep;
 
+/// Step-up kinds that people meet, besides `approve:ROLE`.
+const MET_BY_PEOPLE: [&str; 3] = ["confirm", "approve", "two_person"];
+
 /// The parties of a task that is started.
 pub(crate) struct StartParties {
     pub(crate) assignee: AgentName,
@@ -31,8 +34,10 @@ impl CaseFile {
         step: &TestStep<'_>,
     ) -> Result<Option<StatedCaller>, Diagnostic> {
         let Some(form) = step.caller.map(|form| &form.value) else { return Ok(None) };
-        let CallerForm { agent, subject, age, bound } = form;
-        let mut caller = StatedCaller { is_bound: *bound, ..StatedCaller::default() };
+        let CallerForm { agent, subject, age, bound, satisfied } = form;
+        let satisfied =
+            satisfied.0.iter().map(|kind| met_by_people(file, kind)).collect::<Result<_, _>>()?;
+        let mut caller = StatedCaller { is_bound: *bound, satisfied, ..StatedCaller::default() };
         if let Some(name) = subject {
             caller.subject = Some(self.subject(file, name)?);
         }
@@ -116,6 +121,23 @@ impl CaseFile {
         let lifetime_ms = milliseconds(file, form.deadline.as_ref())?;
         Ok(StartParties { assignee, subject, starter, lifetime_ms })
     }
+}
+
+/// A step-up kind that people meet.
+///
+/// # Errors
+/// No person meets a step-up of this kind.
+fn met_by_people(file: &str, kind: &At<String>) -> Result<String, Diagnostic> {
+    let role = kind.value.strip_prefix("approve:").unwrap_or_default();
+    if MET_BY_PEOPLE.contains(&kind.value.as_str()) || !role.is_empty() {
+        return Ok(kind.value.clone());
+    }
+    let problem = format!("people do not meet a step-up of the kind `{}`", clip(&kind.value));
+    let fix = format!(
+        "Known are {}, approve:ROLE. A better proof is said by `bound`, `age`, and `acr` of the subject.",
+        MET_BY_PEOPLE.join(", ")
+    );
+    Err(Diagnostic::error(&kind.at.within(file), problem, fix))
 }
 
 impl SubjectFixture {

@@ -244,7 +244,13 @@ impl<'a> CanTableBuilder<'a> {
     ) -> Option<CanRow<'a>> {
         // A task is started without one.
         let views = if is_start { &[None][..] } else { views };
-        let proof = CallerProof { method: ProofMethod::JwtSvid, bound: false, age: None, acr: "" };
+        let proof = CallerProof {
+            method: ProofMethod::JwtSvid,
+            bound: false,
+            age: None,
+            acr: "",
+            satisfied: &[],
+        };
         let outlooks = views.iter().filter_map(|task| {
             let facts = Facts {
                 enforcer: "",

@@ -219,6 +219,10 @@ pub(crate) struct CallerForm {
     /// The caller proves to hold the key that its credential is bound to.
     #[serde(default)]
     pub(crate) bound: bool,
+    /// Step-up kinds that people are taken to have met for the call: `confirm`, `approve`, `two_person`, `approve:ROLE`. A
+    /// server takes nobody's word for that: there such a call is not judged.
+    #[serde(default)]
+    pub(crate) satisfied: Many<At<String>>,
 }
 
 /// One step of a trace: a call, or something done to tasks.

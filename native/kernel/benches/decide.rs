@@ -165,6 +165,7 @@ fn decisions(criterion: &mut Criterion) {
                         bound: false,
                         age: Some(60),
                         acr: "",
+                        satisfied: &[],
                     },
                     confidence: 0,
                     task: view,

@@ -98,6 +98,7 @@ impl Asker {
                 bound: false,
                 age: Some(60),
                 acr: "",
+                satisfied: &[],
             },
             confidence: 0,
             task: Some(TaskView { task: &self.task, ancestors: &[] }),

@@ -71,6 +71,8 @@ pub struct CallerProof<'a> {
     pub age: Option<i64>,
     /// `acr` of the subject's token; empty where absent.
     pub acr: &'a str,
+    /// Step-up kinds that people have met for this call. Default: none; a served call never has any.
+    pub satisfied: &'a [String],
 }
 
 /// How a caller proved itself.

@@ -10,5 +10,6 @@ mod fuzz;
 mod history;
 mod objects;
 mod report;
+mod satisfied;
 mod traces;
 mod twin;

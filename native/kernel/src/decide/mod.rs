@@ -502,7 +502,7 @@ fn has_subject(facts: &Facts<'_>) -> bool {
     facts.chain.iter().any(|principal| !matches!(principal, Principal::Agent { .. }))
 }
 
-/// Step-up kinds that a proof meets now.
+/// Step-up kinds that a proof meets now, and those that people have met.
 fn satisfied(plan: &Plan, facts: &Facts<'_>, tier: Tier) -> smallvec::SmallVec<[String; 2]> {
     let mut kinds = smallvec::SmallVec::new();
     let Some(required) = plan.model().tiers.get(tier as usize) else { return kinds };
@@ -519,6 +519,7 @@ fn satisfied(plan: &Plan, facts: &Facts<'_>, tier: Tier) -> smallvec::SmallVec<[
     if !facts.proof.acr.is_empty() {
         kinds.push(format!("reauth:{}", facts.proof.acr));
     }
+    kinds.extend(facts.proof.satisfied.iter().cloned());
     kinds
 }
 
@@ -566,5 +567,6 @@ fn requirements(plan: &Plan, facts: &Facts<'_>, tier: Tier) -> Unmet {
     if required.subject && !has_subject(facts) {
         unmet.hopeless.push("a verified subject in the chain");
     }
+    unmet.kinds.retain(|kind| !facts.proof.satisfied.iter().any(|met| met == kind));
     unmet
 }

@@ -68,8 +68,13 @@ impl<'a> Access<'a> {
     /// Results of the rules of an operation for one chain.
     fn weigh(&mut self, chain: &[Principal], id: &str) -> Option<Weighed<'a>> {
         self.judged = self.judged.saturating_add(1);
-        let proof =
-            CallerProof { method: ProofMethod::JwtSvid, bound: true, age: Some(0), acr: "" };
+        let proof = CallerProof {
+            method: ProofMethod::JwtSvid,
+            bound: true,
+            age: Some(0),
+            acr: "",
+            satisfied: &[],
+        };
         // All keys of the context are open, so nothing but the chain is read.
         let facts = Facts {
             enforcer: "",

@@ -267,7 +267,13 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
     Facts {
         enforcer: "envoy",
         chain,
-        proof: CallerProof { method: ProofMethod::JwtSvid, bound: false, age: Some(60), acr: "" },
+        proof: CallerProof {
+            method: ProofMethod::JwtSvid,
+            bound: false,
+            age: Some(60),
+            acr: "",
+            satisfied: &[],
+        },
         confidence: 0,
         task: None,
         subject_proof: None,

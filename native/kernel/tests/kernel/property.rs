@@ -457,6 +457,7 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
                     bound: ask.bound,
                     age: ask.age,
                     acr: if ask.strong { "strong" } else { "" },
+                    satisfied: &[],
                 },
                 confidence: 0,
                 task: Some(TaskView { task: &own, ancestors: &[] }),

@@ -307,7 +307,13 @@ fn asked(
     let facts = Facts {
         enforcer: "",
         chain: &chain,
-        proof: CallerProof { method: ProofMethod::JwtSvid, bound: true, age: Some(0), acr: "" },
+        proof: CallerProof {
+            method: ProofMethod::JwtSvid,
+            bound: true,
+            age: Some(0),
+            acr: "",
+            satisfied: &[],
+        },
         confidence: 0,
         task: Some(TaskView { task, ancestors: above }),
         subject_proof: None,

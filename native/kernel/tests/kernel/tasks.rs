@@ -231,7 +231,13 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
     Facts {
         enforcer: "",
         chain,
-        proof: CallerProof { method: ProofMethod::JwtSvid, bound: true, age: Some(0), acr: "" },
+        proof: CallerProof {
+            method: ProofMethod::JwtSvid,
+            bound: true,
+            age: Some(0),
+            acr: "",
+            satisfied: &[],
+        },
         confidence: 0,
         task: None,
         subject_proof: None,

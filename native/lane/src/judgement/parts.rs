@@ -27,6 +27,8 @@ pub(crate) struct CallerIdentity {
     pub(crate) refused_agent: Option<Arc<AgentFacts>>,
     /// Labels that the enforcer says the call carries.
     pub(crate) declared_labels: Vec<String>,
+    /// Step-up kinds that people have met for the call, as a test states them; always empty for a served call.
+    pub(crate) satisfied: Vec<String>,
     /// Task credential that the call presents, issues or revokes.
     pub(crate) credential: Option<CredentialNote>,
     /// Duration of the verification.

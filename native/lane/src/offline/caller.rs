@@ -37,6 +37,8 @@ pub struct StatedCaller {
     pub enforcer: String,
     /// The enforcer is a front end, which relays what users write.
     pub is_front_end: bool,
+    /// Step-up kinds that people have met for the call: `confirm`, `approve`, `two_person`, `approve:ROLE`.
+    pub satisfied: Vec<String>,
 }
 
 /// A stated subject.
@@ -181,7 +183,13 @@ impl StatedCaller {
             decision_id: String::new(),
             binding: credential.binding.map(KeyBinding::method),
         });
-        CallerIdentity { chain: chain_of(&facts), facts, credential, ..CallerIdentity::default() }
+        CallerIdentity {
+            chain: chain_of(&facts),
+            facts,
+            credential,
+            satisfied: self.satisfied.clone(),
+            ..CallerIdentity::default()
+        }
     }
 
     fn facts(&self, now: i64) -> VerifiedFacts {

@@ -159,7 +159,7 @@ impl<'r> PolicyQuery<'r> {
         let started = engine.clock.monotonic();
         let known = if self.is_unproved { &[] } else { record.caller.chain.as_slice() };
         let granted = presented.map(PresentedCredential::grants);
-        let facts = Facts {
+        let mut facts = Facts {
             granted: granted.as_deref(),
             history: record.context.recalled.view(),
             recipient_lists: Some(&self.world.recipient_lists),
@@ -171,6 +171,7 @@ impl<'r> PolicyQuery<'r> {
                 Some(&self.secret),
             )
         };
+        facts.proof.satisfied = &record.caller.satisfied;
         let (plan, now) = (&self.world.plan, record.arrival.now());
         let decision = match self.explain {
             true => decide_traced(plan, &facts, self.request, now),
@@ -235,6 +236,7 @@ pub(crate) fn kernel_facts<'a>(
         bound: agent.is_some_and(|agent| agent.bound || agent.certificate_digest.is_some()),
         age: issued_at.map(|issued_at| now.saturating_sub(issued_at).max(0)),
         acr: acr.unwrap_or_default(),
+        satisfied: &[],
     };
     // INVARIANT (no forgotten fact): every fact is listed, so that a new one does not compile until it has a value here.
     Facts {
