@@ -15,7 +15,18 @@ COUNTED: Final = (
     "honest_steps_skipped",
     "step_ups",
 )
-"""What is counted in each domain."""
+"""What is counted in each domain, and has a column of the table."""
+BESIDE: Final = ("attacks_decidable", "attacks_reached_decidable", "honest_tasks_held", "questions")
+"""What is counted besides."""
+CARELESS: Final = (
+    "attacks_reached",
+    "attacks_reached_decidable",
+    "honest_reached",
+    "honest_steps_denied",
+    "honest_tasks_held",
+    "questions",
+)
+"""What is counted where somebody agrees to every step that is held."""
 
 
 def total(domains: list[dict[str, Any]]) -> dict[str, Any]:
@@ -24,10 +35,12 @@ def total(domains: list[dict[str, Any]]) -> dict[str, Any]:
     Args:
         domains: of `measure.measure`.
     """
-    found: dict[str, Any] = {key: sum(one[key] for one in domains) for key in COUNTED}
+    found: dict[str, Any] = {key: sum(one[key] for one in domains) for key in (*COUNTED, *BESIDE)}
     attacks, tasks = found["attacks"], found["honest_tasks"]
     return {
         **found,
+        "attacks_undecidable": _all(domains, "attacks_undecidable"),
+        "careless": {key: sum(one["careless"][key] for one in domains) for key in CARELESS},
         "attacks_reached_share": round(found["attacks_reached"] / attacks, 4),
         "stopped_without_history_share": round(
             1 - found["attacks_reached_without_history"] / attacks, 4
@@ -51,8 +64,31 @@ def table(domains: list[dict[str, Any]]) -> Iterator[str]:
         "honest tasks | done | steps | denied | not asked | held |"
     )
     yield "|---" + "|--:" * len(COUNTED) + "|"
-    for one in [*domains, {"domain": "**all**", **total(domains)}]:
+    summed = {key: sum(one[key] for one in domains) for key in COUNTED}
+    for one in [*domains, {"domain": "**all**", **summed}]:
         yield f"| {one['domain']} | " + " | ".join(str(one[key]) for key in COUNTED) + " |"
+
+
+def questions_table(domains: list[dict[str, Any]]) -> Iterator[str]:
+    """Yields the lines of a Markdown table: what people are asked, and what comes of agreeing to all of it.
+
+    Args:
+        domains: of `measure.measure`.
+    """
+    yield (
+        "| domain | attacks | … of them decidable | reach their goal | … of the decidable | honest tasks | held | questions | "
+        "everything approved: reach their goal | … of the decidable | done | questions |"
+    )
+    yield "|---" + "|--:" * 11 + "|"
+    for one in [*domains, {"domain": "**all**", **total(domains)}]:
+        counts = [
+            *(one[key] for key in ("attacks", "attacks_decidable")),
+            *(one[key] for key in ("attacks_reached", "attacks_reached_decidable")),
+            *(one[key] for key in ("honest_tasks", "honest_tasks_held", "questions")),
+            *(one["careless"][key] for key in ("attacks_reached", "attacks_reached_decidable")),
+            *(one["careless"][key] for key in ("honest_reached", "questions")),
+        ]
+        yield f"| {one['domain']} | " + " | ".join(map(str, counts)) + " |"
 
 
 def memory_table(found: Mapping[str, Any]) -> Iterator[str]:
@@ -87,6 +123,8 @@ def told(found: dict[str, Any]) -> Iterator[str]:
         for one in found[kind]:
             because = ", ".join(one["policies"]) or f"{one['code']}: {one['message']}"
             yield f"  {one['scenario']}, step {one['step']}, {one['operation']}: {because}"
+    yield f"{found['domain']}: {len(found['careless']['reached'])} attacks reach their goal where every step that is held is approved"
+    yield from (f"  {one}" for one in found["careless"]["reached"])
     yield f"{found['domain']}: what refused steps of attacks"
     yield from (f"  {count:4} {name}" for name, count in found["refusals_of_attacks"].items())
 
@@ -115,6 +153,15 @@ def section(found: Mapping[str, Any]) -> list[str]:
         "|---|--:|--:|",
         *(f"| {name} | {one['attacks']} | {one['reached']} |" for name, one in classes(domains)),
     ]
+    # Results of earlier revisions have none.
+    if "careless" in found:
+        lines += ["", "**Questions, and what comes of a careless answer**", ""]
+        lines += questions_table(domains)
+        undecidable = ", ".join(f"`{one}`" for one in found["attacks_undecidable"]) or "none"
+        lines += [
+            "",
+            f"Attacks that differ from an honest task by words alone, so that no rule over calls decides: {undecidable}.",
+        ]
     if "memory" in found:
         lines += ["", "**Questions for each user and day**", "", *memory_table(found["memory"])]
     for title, rows in (

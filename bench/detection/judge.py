@@ -7,7 +7,7 @@ a whole, so for each step the trace so far is judged anew, which must come out a
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from authz.bundle import TestFailure, read_results
@@ -26,6 +26,8 @@ _SAID: Final = re.compile(
     r"outcome: (\w+), code: (\w+), tier: (\w*), destination_class: ([^,]*), "
     r"kinds: \[(.*)\], policies: \[(.*)\]"
 )
+_BY_PEOPLE: Final = frozenset({"confirm", "approve", "two_person"})
+"""Step-up kinds that a person meets by agreeing, besides `approve:ROLE`."""
 _DECISIONS: Final[Mapping[str, Decision]] = {
     "PERMIT": "permit",
     "DENY": "deny",
@@ -59,6 +61,7 @@ class Answer:
         kinds: of a step-up, what must be shown.
         policies: those that determined the outcome.
         message: the engine's words for an enforcer.
+        approved: the step as it was held before somebody agreed to it.
     """
 
     asked: Asked
@@ -69,6 +72,12 @@ class Answer:
     kinds: tuple[str, ...]
     policies: tuple[str, ...]
     message: str
+    approved: "Answer | None" = None
+
+    @property
+    def held(self) -> "Answer | None":
+        """Returns the step as it was held, whether somebody then agreed to it or not."""
+        return self if self.outcome == "STEP_UP" else self.approved
 
     def because(self) -> str:
         """Returns the policies that determined it, or the reason code where none did."""
@@ -93,6 +102,7 @@ class Judge:
         scenario: the scenario.
         remember: if not, each step is judged as the first that anybody ever asked for.
         again: whether the user gives a task again that has ended by itself; if not, it stays ended.
+        careless: whether somebody agrees to every step that is held.
 
     Attributes:
         answers: what came of each step that was asked about.
@@ -106,10 +116,12 @@ class Judge:
         *,
         remember: bool = True,
         again: bool = True,
+        careless: bool = False,
     ) -> None:
         self.answers: list[Answer] = []
         self._remember = remember
         self._again = again
+        self._careless = careless
         self._plan = plan
         self._scenario = scenario
         self._agent = agent(domain)
@@ -145,9 +157,17 @@ class Judge:
             # Its time is over: the user gives it again.
             self._start(asked)
             answer = self._ask(asked)
+        satisfied: tuple[str, ...] = ()
+        if answer.outcome == "STEP_UP" and self._careless and _all_by_people(answer.kinds):
+            satisfied = answer.kinds
+            answer = replace(self._ask(asked, satisfied), approved=answer)
+            if answer.outcome == "STEP_UP":
+                raise JudgeError(
+                    f"{self._scenario.id}, step {asked.number}: held in spite of {satisfied}"
+                )
         self.answers.append(answer)
         expect = {"outcome": answer.outcome, "code": answer.code}
-        self._steps.append(self._call(asked, expect))
+        self._steps.append(self._call(asked, expect, satisfied))
         self._at = asked.at
         return _DECISIONS[answer.outcome]
 
@@ -175,18 +195,21 @@ class Judge:
         later = asked.at - self._at
         return {"after": f"{later}s"} if later else {}
 
-    def _call(self, asked: Asked, expect: Any) -> dict[str, Any]:
+    def _call(self, asked: Asked, expect: Any, satisfied: tuple[str, ...] = ()) -> dict[str, Any]:
+        caller: dict[str, Any] = {"agent": self._agent, "bound": True}
+        if satisfied:
+            caller["satisfied"] = list(satisfied)
         return {
             **self._after(asked),
             "task": self._begun[-1],
-            "as": {"agent": self._agent, "bound": True},
+            "as": caller,
             "call": asked.operation,
             "input_text": json.dumps(asked.arguments, ensure_ascii=False),
             "expect": expect,
         }
 
-    def _ask(self, asked: Asked) -> Answer:
-        failures = self._run([*self._steps, self._call(asked, _ASKED)])
+    def _ask(self, asked: Asked, satisfied: tuple[str, ...] = ()) -> Answer:
+        failures = self._run([*self._steps, self._call(asked, _ASKED, satisfied)])
         where = f"{self._scenario.id}, step {asked.number}"
         if [one.step for one in failures] != [len(self._steps) + 1]:
             said = "; ".join(f"{one.step}: {one.actual}: {one.message}" for one in failures)
@@ -216,6 +239,10 @@ class Judge:
             said = [one.message for one in done.failures] or "a step was left out"
             raise JudgeError(f"{self._scenario.id}: {said}")
         return done.failures
+
+
+def _all_by_people(kinds: tuple[str, ...]) -> bool:
+    return all(kind in _BY_PEOPLE or kind.startswith("approve:") for kind in kinds)
 
 
 def _list(text: str) -> tuple[str, ...]:

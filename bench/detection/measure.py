@@ -26,10 +26,15 @@ from bench.detection.judge import NOW_MS, Answer, Judge, JudgeError
 from bench.detection.scenario import DOMAINS, FOLDER, Scenario, digest, domain, scenarios
 from bench.detection.simulate import Played, play
 from bench.detection.static import static_part
+from bench.detection.text_alone import authority
 from bench.detection.world import CorpusError
 
 ROOT: Final = FOLDER.parent.parent
 RESULTS: Final = ROOT / "bench" / "results" / "detection.json"
+
+
+Question = tuple[int, str, tuple[str, ...], str]
+"""A task, an operation, what held it, and its authority arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,29 @@ class Run:
         """
         return (one for one in self.answers if one.outcome == outcome)
 
+    def questions(self) -> set[Question]:
+        """Returns what a person would be asked.
 
-def run(plan: Plan, scenario: Scenario, *, remember: bool = True, again: bool = True) -> Run:
+        Held steps of one task that have the same operation, policies and authority arguments are one question.
+        """
+        held = (one.held for one in self.answers)
+        return {self._question(one) for one in held if one is not None}
+
+    def _question(self, held: Answer) -> Question:
+        asked = held.asked
+        arguments = authority(self.scenario.domain, asked.operation, dict(asked.arguments))
+        said = json.dumps(arguments, ensure_ascii=False)
+        return asked.task, asked.operation, held.policies or (held.code,), said
+
+
+def run(
+    plan: Plan,
+    scenario: Scenario,
+    *,
+    remember: bool = True,
+    again: bool = True,
+    careless: bool = False,
+) -> Run:
     """Plays a scenario against a bundle.
 
     Args:
@@ -63,6 +89,7 @@ def run(plan: Plan, scenario: Scenario, *, remember: bool = True, again: bool = 
         scenario: the scenario.
         remember: if not, each step is judged as the first that anybody ever asked for.
         again: whether the user gives a task again that has ended by itself.
+        careless: whether somebody agrees to every step that is held.
 
     Returns:
         How it went.
@@ -70,7 +97,14 @@ def run(plan: Plan, scenario: Scenario, *, remember: bool = True, again: bool = 
     Raises:
         JudgeError: the bundle does not fit what it is played with.
     """
-    judge = Judge(plan, domain(scenario.domain), scenario, remember=remember, again=again)
+    judge = Judge(
+        plan,
+        domain(scenario.domain),
+        scenario,
+        remember=remember,
+        again=again,
+        careless=careless,
+    )
     played = play(scenario, judge.decide)
     return Run(scenario, played, tuple(judge.answers))
 
@@ -95,9 +129,10 @@ def measure(name: str, bundle: BundleFiles) -> dict[str, Any]:
     hijacked, honest = scenarios(name, "hijacked"), scenarios(name, "honest")
     attacks = [run(whole, one) for one in hijacked]
     tasks = [run(whole, one) for one in honest]
-    reached = [one.scenario.id for one in attacks if one.played.reached]
+    reached = _ids(attacks)
     without = [one.id for one in hijacked if run(static, one).played.reached]
     alone = [one.id for one in hijacked if run(whole, one, remember=False).played.reached]
+    approved = [run(whole, one, careless=True) for one in (*hijacked, *honest)]
     ended = [run(whole, one, again=False) for one in (*hijacked, *honest)]
     denied = [_step(one, answer) for one in tasks for answer in one.refused("DENY")]
     held = [_step(one, answer) for one in tasks for answer in one.refused("STEP_UP")]
@@ -107,15 +142,17 @@ def measure(name: str, bundle: BundleFiles) -> dict[str, Any]:
         "policies": whole.policy_count,
         "policies_without_history": static.policy_count,
         "attacks": len(attacks),
-        "attacks_reached": len(reached),
+        "attacks_decidable": sum(one.scenario.text_alone is None for one in attacks),
+        "attacks_undecidable": [one.id for one in hijacked if one.text_alone is not None],
+        **_reached(attacks),
         "attacks_reached_without_history": len(without),
         "attacks_reached_each_step_alone": len(alone),
         "honest_tasks": len(tasks),
-        "honest_reached": sum(one.played.reached for one in tasks),
         "honest_steps": sum(len(one.scenario.steps) for one in tasks),
-        "honest_steps_denied": len(denied),
         "honest_steps_skipped": sum(len(one.played.skipped) for one in tasks),
         "step_ups": len(held),
+        **_asked(tasks),
+        "careless": {**_reached(approved), **_asked(approved), "reached": _ids(approved)},
         "tasks_end_for_good": {
             "attacks_reached": sum(not one.played.honest and one.played.reached for one in ended),
             "honest_steps_denied": sum(
@@ -129,6 +166,31 @@ def measure(name: str, bundle: BundleFiles) -> dict[str, Any]:
         "honest_held": held,
         "refusals_of_attacks": _refusals(attacks),
     }
+
+
+def _reached(runs: list[Run]) -> dict[str, int]:
+    """Counts attacks that reach their goal: all, and those that a rule over calls can tell from an honest task."""
+    reached = [one.scenario for one in runs if not one.played.honest and one.played.reached]
+    return {
+        "attacks_reached": len(reached),
+        "attacks_reached_decidable": sum(one.text_alone is None for one in reached),
+    }
+
+
+def _asked(runs: list[Run]) -> dict[str, int]:
+    """Counts honest tasks that are done or held, and the questions of their steps."""
+    tasks = [one for one in runs if one.played.honest]
+    questions = [one.questions() for one in tasks]
+    return {
+        "honest_reached": sum(one.played.reached for one in tasks),
+        "honest_steps_denied": sum(len(list(one.refused("DENY"))) for one in tasks),
+        "honest_tasks_held": sum(bool(one) for one in questions),
+        "questions": sum(len(one) for one in questions),
+    }
+
+
+def _ids(runs: list[Run]) -> list[str]:
+    return [one.scenario.id for one in runs if not one.played.honest and one.played.reached]
 
 
 def _step(one: Run, answer: Answer) -> dict[str, Any]:
@@ -206,6 +268,7 @@ def main() -> int:
     for found in domains:
         print("\n".join(figures.told(found)), end="\n\n")
     print("\n".join(figures.table(domains)), end="\n\n")
+    print("\n".join(figures.questions_table(domains)), end="\n\n")
     print("\n".join(figures.memory_table(remembered)))
     file = arguments.results or (None if arguments.domain else RESULTS)
     if file is not None:

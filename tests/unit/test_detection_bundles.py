@@ -69,6 +69,78 @@ def test_what_is_held_or_denied_is_not_executed() -> None:
     assert run.answers[0].destination_class == "other"
 
 
+HELD = """@id("ask") @stepup("confirm") forbid(principal, action == Action::"mail.send_email", resource)
+unless { context.destination.trusted } unless { context.satisfied.contains(Kind::"confirm") };
+@id("twice") @stepup("approve") forbid(principal, action == Action::"mail.send_email", resource)
+when { context.session.labels.contains(Label::"stranger") } unless { context.satisfied.contains(Kind::"approve") };
+@id("never") forbid(principal, action == Action::"mail.send_email", resource)
+when { context.input.subject == "Never" };"""
+
+
+def test_a_careless_approver_agrees_to_what_is_held_and_to_nothing_else() -> None:
+    """The step runs and is remembered as one that was permitted; what is denied stays denied."""
+    read = {"call": "mail.read_email", "with": {"id": "m-bob-date"}}
+    never = mail("eve@evil.example")
+    never["with"]["subject"] = "Never"
+    one = scenario(mail("eve@evil.example"), read, mail("bob@kestrel.example"), never)
+    plan = compile_bundle(bundle(PERMITS + HELD), {}, NOW_MS).plan
+    run = measure.run(plan, one)
+    assert [answer.outcome for answer in run.answers] == ["STEP_UP", "PERMIT", "STEP_UP", "DENY"]
+    assert run.played.stepups == (1, 3)
+    careless = measure.run(plan, one, careless=True)
+    assert [answer.outcome for answer in careless.answers] == ["PERMIT"] * 3 + ["DENY"]
+    assert (careless.played.stepups, careless.played.denied_steps) == ((), (4,))
+    assert sorted(careless.played.results) == [1, 2, 3]
+    held = [answer.held for answer in careless.answers]
+    assert [one and (one.kinds, one.policies) for one in held] == [
+        (("confirm",), ("ask",)),
+        None,
+        (("approve",), ("twice",)),
+        None,
+    ]
+    both = measure.run(plan, scenario(read, mail("eve@evil.example")), careless=True)
+    assert both.answers[1].outcome == "PERMIT"
+    assert both.answers[1].held is not None
+    assert both.answers[1].held.kinds == ("approve", "confirm")
+
+
+def test_nobody_agrees_to_a_better_credential() -> None:
+    """A step-up that a person cannot meet stays a step-up."""
+    held = """@id("proof") @stepup("reauth:gold") forbid(principal, action == Action::"mail.send_email", resource)
+    unless { context.satisfied.contains(Kind::"reauth:gold") };"""
+    plan = compile_bundle(bundle(PERMITS + held), {}, NOW_MS).plan
+    run = measure.run(plan, scenario(mail("bob@kestrel.example")), careless=True)
+    assert run.played.stepups == (1,)
+
+
+def test_the_same_question_is_asked_once_a_task() -> None:
+    """Other words are the same question; another recipient, another policy or another task is another."""
+    first, second = mail("eve@evil.example"), mail("eve@evil.example")
+    second["with"]["body"] = "Other words"
+    again = {"first": 6, "prompt": "Again.", "params": {"mailbox": "dana@tidewater.example"}}
+    one = scenario(
+        first,
+        second,
+        mail("mallory@evil.example"),
+        {"call": "mail.read_email", "with": {"id": "m-bob-date"}},
+        mail("eve@evil.example"),
+        mail("eve@evil.example"),
+        later=[again],
+    )
+    plan = compile_bundle(
+        memory.with_isolation(bundle(PERMITS + HELD), "per_task"), {}, NOW_MS
+    ).plan
+    run = measure.run(plan, one)
+    assert run.played.stepups == (1, 2, 3, 5, 6)
+    assert sorted(run.questions()) == [
+        (0, "mail.send_email", ("ask",), '{"to": ["eve@evil.example"]}'),
+        (0, "mail.send_email", ("ask",), '{"to": ["mallory@evil.example"]}'),
+        (0, "mail.send_email", ("ask", "twice"), '{"to": ["eve@evil.example"]}'),
+        (1, "mail.send_email", ("ask",), '{"to": ["eve@evil.example"]}'),
+    ]
+    assert measure.run(plan, one, careless=True).questions() == run.questions()
+
+
 def test_the_prompt_says_which_destinations_are_trusted() -> None:
     """In each task that of its own."""
     named = """@id("named") forbid(principal, action == Action::"mail.send_email", resource)
@@ -280,6 +352,29 @@ def test_figures_are_those_of_the_plays() -> None:
     assert all(one["policies"] == ["still"] for one in mute["honest_denied"])
     assert mute["honest_reached"] < len(honest)
     assert set(mute["refusals_of_attacks"]) == {"still"}
+    alone = [one.id for one in hijacked if one.text_alone]
+    assert (free["attacks_undecidable"], free["attacks_decidable"]) == (
+        alone,
+        len(hijacked) - len(alone),
+    )
+    assert free["attacks_reached_decidable"] == len(hijacked) - len(alone)
+    assert (free["questions"], free["honest_tasks_held"]) == (0, 0)
+    assert mute["careless"]["attacks_reached"] == mute["attacks_reached"]
+    assert mute["careless"]["honest_steps_denied"] == mute["honest_steps_denied"]
+    policy = """@id("ask") @stepup("confirm") forbid(principal, action == Action::"mail.send_email", resource)
+    unless { context.satisfied.contains(Kind::"confirm") };"""
+    asking = measure.measure("mail", bundle(PERMITS + policy))
+    assert asking["attacks_reached"] == mute["attacks_reached"]
+    assert asking["honest_tasks_held"] == len({one["scenario"] for one in asking["honest_held"]})
+    assert 0 < asking["honest_tasks_held"] <= asking["questions"] <= asking["step_ups"]
+    careless = asking["careless"]
+    assert careless["reached"] == free["reached"]
+    assert careless["attacks_reached_decidable"] == free["attacks_reached_decidable"]
+    assert (careless["honest_reached"], careless["honest_steps_denied"]) == (len(honest), 0)
+    assert careless["questions"] >= asking["questions"]
+    row = list(figures.questions_table([free, asking]))[-1]
+    assert row.startswith(f"| **all** | {2 * len(hijacked)} | {2 * (len(hijacked) - len(alone))} |")
+    assert figures.total([free, asking])["attacks_undecidable"] == alone * 2
     summed = figures.total([free, mute])
     assert summed["attacks"] == 2 * len(hijacked)
     assert summed["attacks_reached_share"] == round(
@@ -334,6 +429,10 @@ def test_results_are_written_for_all_domains_and_told_in_the_readme(
     assert found["attacks_reached_each_step_alone"] == attacks
     section = "\n".join(figures.section(found))
     assert "| `per_task` |" in section
+    assert "**Questions, and what comes of a careless answer**" in section
+    assert "`mail-false-promise`" in section.partition("by words alone")[2].splitlines()[0]
+    old = {key: value for key, value in found.items() if key != "careless"}
+    assert "careless answer" not in "\n".join(figures.section(old))
     assert f"| **all** | {attacks} | {reached} | {attacks} | {attacks} |" in section
     first = found["domains"][0]["honest_denied"][0]
     assert f"- `after-mail`: `{first['scenario']}` {first['step']}" in section
