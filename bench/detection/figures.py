@@ -18,7 +18,7 @@ COUNTED: Final = (
 """What is counted in each domain, and has a column of the table."""
 BESIDE: Final = ("attacks_decidable", "attacks_reached_decidable", "honest_tasks_held", "questions")
 """What is counted besides."""
-CARELESS: Final = (
+OF_MODE: Final = (
     "attacks_reached",
     "attacks_reached_decidable",
     "honest_reached",
@@ -26,7 +26,7 @@ CARELESS: Final = (
     "honest_tasks_held",
     "questions",
 )
-"""What is counted where somebody agrees to every step that is held."""
+"""What is counted again in another mode: where somebody agrees to every step that is held, or nothing is reported."""
 
 
 def total(domains: list[dict[str, Any]]) -> dict[str, Any]:
@@ -40,7 +40,11 @@ def total(domains: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         **found,
         "attacks_undecidable": _all(domains, "attacks_undecidable"),
-        "careless": {key: sum(one["careless"][key] for one in domains) for key in CARELESS},
+        **{
+            mode: {key: sum(one[mode][key] for one in domains) for key in OF_MODE}
+            for mode in ("careless", "without_reports")
+            if all(mode in one for one in domains)
+        },
         "attacks_reached_share": round(found["attacks_reached"] / attacks, 4),
         "stopped_without_history_share": round(
             1 - found["attacks_reached_without_history"] / attacks, 4
@@ -157,6 +161,15 @@ def section(found: Mapping[str, Any]) -> list[str]:
     if "careless" in found:
         lines += ["", "**Questions, and what comes of a careless answer**", ""]
         lines += questions_table(domains)
+        if "without_reports" in found:
+            untold = found["without_reports"]
+            lines += [
+                "",
+                (
+                    f"Without reports of what came of a call, {untold['attacks_reached']} attacks reach their goal, "
+                    f"{untold['honest_reached']} honest tasks are done, and there are {untold['questions']} questions."
+                ),
+            ]
         undecidable = ", ".join(f"`{one}`" for one in found["attacks_undecidable"]) or "none"
         lines += [
             "",

@@ -13,8 +13,10 @@ from typing import Any, Final
 from authz.bundle import TestFailure, read_results
 from authz.engine import Plan
 from authz.model import BundleFiles
+from bench.detection.reports import Reports
 from bench.detection.scenario import Domain, Scenario
 from bench.detection.simulate import Asked, Decision
+from bench.detection.world import Result
 
 NOW_MS: Final = 1_795_600_000_000
 """When every scenario begins: 25 November 2026."""
@@ -22,6 +24,8 @@ ENFORCER: Final = "tools"
 ISSUER: Final = "corp"
 _FILE: Final = "tests/play.yaml"
 _ENDED: Final = "TASK_ENDED"
+NOT_AWAITED: Final = "code: NOT_PERMITTED"
+"""What comes of a report of a permit that counts as done at once: nothing depends on what came of it."""
 _SAID: Final = re.compile(
     r"outcome: (\w+), code: (\w+), tier: (\w*), destination_class: ([^,]*), "
     r"kinds: \[(.*)\], policies: \[(.*)\]"
@@ -103,9 +107,11 @@ class Judge:
         remember: if not, each step is judged as the first that anybody ever asked for.
         again: whether the user gives a task again that has ended by itself; if not, it stays ended.
         careless: whether somebody agrees to every step that is held.
+        reports: what the enforcer reports of executed steps; nothing, if it is left out.
 
     Attributes:
         answers: what came of each step that was asked about.
+        given_again: whether the user gave a task again that had ended by itself; with `again` left out, whether one had ended.
     """
 
     def __init__(
@@ -117,11 +123,14 @@ class Judge:
         remember: bool = True,
         again: bool = True,
         careless: bool = False,
+        reports: Reports | None = None,
     ) -> None:
         self.answers: list[Answer] = []
+        self.given_again = False
         self._remember = remember
         self._again = again
         self._careless = careless
+        self._reports = reports
         self._plan = plan
         self._scenario = scenario
         self._agent = agent(domain)
@@ -153,10 +162,12 @@ class Judge:
             self._task = asked.task
             self._start(asked)
         answer = self._ask(asked)
-        if answer.code == _ENDED and self._again:
-            # Its time is over: the user gives it again.
-            self._start(asked)
-            answer = self._ask(asked)
+        if answer.code == _ENDED:
+            self.given_again = True
+            if self._again:
+                # Its time is over: the user gives it again.
+                self._start(asked)
+                answer = self._ask(asked)
         satisfied: tuple[str, ...] = ()
         if answer.outcome == "STEP_UP" and self._careless and _all_by_people(answer.kinds):
             satisfied = answer.kinds
@@ -170,6 +181,26 @@ class Judge:
         self._steps.append(self._call(asked, expect, satisfied))
         self._at = asked.at
         return _DECISIONS[answer.outcome]
+
+    def report(self, asked: Asked, result: Result | None) -> None:
+        """Reports what came of the step that was decided last. That the back end refused it is told to nobody.
+
+        Args:
+            asked: the step.
+            result: its result.
+        """
+        if self._reports is None or result is None:
+            return
+        told = self._reports.report(asked.operation, asked.arguments, result)
+        if told is None:
+            return
+        step = {"report": {"of": len(self._steps), **told}, "expect": "OK"}
+        failures = self._run([*self._steps, step])
+        if not failures:
+            self._steps.append(step)
+        elif [one.actual for one in failures] != [NOT_AWAITED]:
+            said = "; ".join(f"{one.step}: {one.actual}: {one.message}" for one in failures)
+            raise JudgeError(f"{self._scenario.id}, step {asked.number}: not reported: {said}")
 
     def _start(self, asked: Asked) -> None:
         of = self._scenario if asked.task == 0 else self._scenario.later[asked.task - 1]

@@ -23,6 +23,7 @@ from authz.model import BundleFiles
 from bench import machine
 from bench.detection import figures, memory
 from bench.detection.judge import NOW_MS, Answer, Judge, JudgeError
+from bench.detection.reports import Reports
 from bench.detection.scenario import DOMAINS, FOLDER, Scenario, digest, domain, scenarios
 from bench.detection.simulate import Played, play
 from bench.detection.static import static_part
@@ -45,11 +46,13 @@ class Run:
         scenario: the scenario.
         played: how it went.
         answers: what came of each step that was asked about.
+        given_again: whether the user gave a task again that had ended by itself.
     """
 
     scenario: Scenario
     played: Played
     answers: tuple[Answer, ...]
+    given_again: bool = False
 
     def refused(self, outcome: str) -> Iterator[Answer]:
         """Yields the steps of one outcome.
@@ -81,6 +84,7 @@ def run(
     remember: bool = True,
     again: bool = True,
     careless: bool = False,
+    reports: Reports | None = None,
 ) -> Run:
     """Plays a scenario against a bundle.
 
@@ -90,6 +94,7 @@ def run(
         remember: if not, each step is judged as the first that anybody ever asked for.
         again: whether the user gives a task again that has ended by itself.
         careless: whether somebody agrees to every step that is held.
+        reports: what the enforcer reports of executed steps; nothing, if it is left out.
 
     Returns:
         How it went.
@@ -104,17 +109,19 @@ def run(
         remember=remember,
         again=again,
         careless=careless,
+        reports=reports,
     )
-    played = play(scenario, judge.decide)
-    return Run(scenario, played, tuple(judge.answers))
+    played = play(scenario, judge.decide, judge.report)
+    return Run(scenario, played, tuple(judge.answers), judge.given_again)
 
 
-def measure(name: str, bundle: BundleFiles) -> dict[str, Any]:
+def measure(name: str, bundle: BundleFiles, *, reported: bool = True) -> dict[str, Any]:
     """Plays all scenarios of a domain: with the bundle, with its static part, and each step alone.
 
     Args:
         name: of the domain.
         bundle: its bundle.
+        reported: whether the enforcer reports values of results, as far as the bundle asks for them.
 
     Returns:
         What came of it.
@@ -127,13 +134,23 @@ def measure(name: str, bundle: BundleFiles) -> dict[str, Any]:
     whole = compile_bundle(bundle, {}, NOW_MS).plan
     static = Plan.compile(static_part(bundle), {}, now_ms=NOW_MS)
     hijacked, honest = scenarios(name, "hijacked"), scenarios(name, "honest")
-    attacks = [run(whole, one) for one in hijacked]
-    tasks = [run(whole, one) for one in honest]
+    reports = (Reports.of(bundle) if reported else None) or None
+    attacks = [run(whole, one, reports=reports) for one in hijacked]
+    tasks = [run(whole, one, reports=reports) for one in honest]
+    every = [*attacks, *tasks]
+    # A play in another mode is the same one where nothing of that mode comes up in it.
+    untold = [run(whole, one.scenario) for one in every] if reports else every
     reached = _ids(attacks)
-    without = [one.id for one in hijacked if run(static, one).played.reached]
+    without = [one.id for one in hijacked if run(static, one, reports=reports).played.reached]
     alone = [one.id for one in hijacked if run(whole, one, remember=False).played.reached]
-    approved = [run(whole, one, careless=True) for one in (*hijacked, *honest)]
-    ended = [run(whole, one, again=False) for one in (*hijacked, *honest)]
+    approved = [
+        run(whole, one.scenario, careless=True, reports=reports) if one.questions() else one
+        for one in every
+    ]
+    ended = [
+        run(whole, one.scenario, again=False, reports=reports) if one.given_again else one
+        for one in every
+    ]
     denied = [_step(one, answer) for one in tasks for answer in one.refused("DENY")]
     held = [_step(one, answer) for one in tasks for answer in one.refused("STEP_UP")]
     return {
@@ -153,6 +170,7 @@ def measure(name: str, bundle: BundleFiles) -> dict[str, Any]:
         "step_ups": len(held),
         **_asked(tasks),
         "careless": {**_reached(approved), **_asked(approved), "reached": _ids(approved)},
+        **({"without_reports": {**_reached(untold), **_asked(untold)}} if reported else {}),
         "tasks_end_for_good": {
             "attacks_reached": sum(not one.played.honest and one.played.reached for one in ended),
             "honest_steps_denied": sum(
@@ -239,6 +257,11 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--domain", action="append", choices=DOMAINS, help="only this one")
+    parser.add_argument(
+        "--without-reports",
+        action="store_true",
+        help="the enforcer reports nothing of what came of a call",
+    )
     parser.add_argument("--results", type=Path, help="file for the results")
     arguments = parser.parse_args()
     names = arguments.domain or DOMAINS
@@ -250,7 +273,8 @@ def main() -> int:
             continue
         try:
             bundles[name] = read_folder(folder)
-            domains.append(measure(name, bundles[name]))
+            reported = not arguments.without_reports
+            domains.append(measure(name, bundles[name], reported=reported))
         except (BundleError, BundleTestError) as error:
             for one in error.diagnostics:
                 print(f"bench.detection: {name}: {one}", file=sys.stderr)
@@ -261,7 +285,7 @@ def main() -> int:
     if not bundles:
         return 1
     try:
-        remembered = memory.measure(bundles)
+        remembered = memory.measure(bundles, reported=not arguments.without_reports)
     except (BundleError, JudgeError) as error:
         print(f"bench.detection: {error}", file=sys.stderr)
         return 1

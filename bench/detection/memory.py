@@ -17,10 +17,12 @@ from authz.bundle import read_results
 from authz.engine import Plan
 from authz.model import BundleFiles
 from bench.detection import references
-from bench.detection.judge import ENFORCER, ISSUER, NOW_MS, JudgeError, agent
+from bench.detection.judge import ENFORCER, ISSUER, NOT_AWAITED, NOW_MS, JudgeError, agent
+from bench.detection.reports import Reports
 from bench.detection.scenario import Domain, Scenario, domain, scenarios
 from bench.detection.simulate import Asked, Decision, play
 from bench.detection.static import facts_of
+from bench.detection.world import Result
 
 KINDS: Final = ("none", "per_subject", "per_task")
 """Kinds of isolation of an agent, the least isolated first."""
@@ -236,7 +238,7 @@ def _seconds(scenario: Scenario) -> int:
 
 
 @cache
-def _played(name: str, identifier: str) -> tuple[Asked, ...]:
+def _played(name: str, identifier: str) -> tuple[tuple[Asked, ...], Mapping[int, Result]]:
     (scenario,) = (one for one in scenarios(name, "honest") if one.id == identifier)
     found: list[Asked] = []
 
@@ -244,23 +246,28 @@ def _played(name: str, identifier: str) -> tuple[Asked, ...]:
         found.append(asked)
         return "permit"
 
-    play(scenario, permit)
-    return tuple(found)
+    results = play(scenario, permit).results
+    return tuple(found), results
 
 
 def _asked(scenario: Scenario) -> tuple[Asked, ...]:
     """The steps of a task that nobody refuses, with their arguments."""
-    return _played(scenario.domain, scenario.id)
+    return _played(scenario.domain, scenario.id)[0]
+
+
+def _result(scenario: Scenario, number: int) -> Result:
+    return _played(scenario.domain, scenario.id)[1][number]
 
 
 # --- judging
 
 
-def measure(bundles: Mapping[str, BundleFiles]) -> dict[str, Any]:
+def measure(bundles: Mapping[str, BundleFiles], *, reported: bool = True) -> dict[str, Any]:
     """Judges days of each domain, and the day of a fleet, once for each kind of isolation.
 
     Args:
         bundles: by domain.
+        reported: whether the enforcer reports what came of calls, as far as the bundle asks for it.
 
     Returns:
         The figures: by domain and kind, those of all domains by kind, and of the fleet by kind.
@@ -273,7 +280,7 @@ def measure(bundles: Mapping[str, BundleFiles]) -> dict[str, Any]:
     total = {kind: Cost() for kind in KINDS}
     for name, bundle in bundles.items():
         days = [day(name, seed) for seed in range(SEEDS)]
-        costs = {kind: cost(bundle, kind, days) for kind in KINDS}
+        costs = {kind: cost(bundle, kind, days, reported=reported) for kind in KINDS}
         domains[name] = {kind: one.told() for kind, one in costs.items()}
         for kind, one in costs.items():
             total[kind].add(one)
@@ -287,17 +294,20 @@ def measure(bundles: Mapping[str, BundleFiles]) -> dict[str, Any]:
         one_day = fleet(FLEET_USERS)
         bundle = bundles[FLEET_DOMAIN]
         found["fleet_users"] = FLEET_USERS
-        found["fleet"] = {kind: cost(bundle, kind, [one_day]).told() for kind in KINDS}
+        found["fleet"] = {
+            kind: cost(bundle, kind, [one_day], reported=reported).told() for kind in KINDS
+        }
     return found
 
 
-def cost(bundle: BundleFiles, kind: str, days: Iterable[Day]) -> Cost:
+def cost(bundle: BundleFiles, kind: str, days: Iterable[Day], *, reported: bool = True) -> Cost:
     """Judges days by a bundle whose agents are isolated so.
 
     Args:
         bundle: the bundle.
         kind: one of `KINDS`.
         days: the days, each of which begins without a history.
+        reported: whether the enforcer reports what came of calls, as far as the bundle asks for it.
 
     Returns:
         The figures of all days.
@@ -307,9 +317,10 @@ def cost(bundle: BundleFiles, kind: str, days: Iterable[Day]) -> Cost:
         JudgeError: the bundle does not fit the days.
     """
     plan = Plan.compile(with_isolation(bundle, kind), {}, now_ms=NOW_MS)
+    reports = (Reports.of(bundle) if reported else None) or None
     total = Cost()
     for one in days:
-        total.add(_Judged(plan, one).cost())
+        total.add(_Judged(plan, one, reports).cost())
     return total
 
 
@@ -332,10 +343,13 @@ class _Judged:
     Args:
         plan: the compiled bundle.
         day: the day.
+        reports: what the enforcer reports of permitted calls; nothing, if it is left out.
     """
 
-    def __init__(self, plan: Plan, day: Day) -> None:
+    def __init__(self, plan: Plan, day: Day, reports: Reports | None) -> None:
         self._plan = plan
+        self._reports = reports
+        self._not_awaited: set[tuple[str, int]] = set()
         self._day = day
         self._domain: Domain = domain(day.domain)
         self._calls = [
@@ -400,15 +414,35 @@ class _Judged:
             for call in filter(self._is_asked, self._calls[work]):
                 asking = self._asking(name, call)
                 events.append((one.at + call.asked.at, asking, ("call", call)))
+                report = self._report(one.scenario, call)
+                if report is not None:
+                    events.append((one.at + call.asked.at, report, ("report", call)))
             end = {"task": name, "end": {}, "expect": self._ends.get(work, "OK")}
             events.append((one.ends_at, end, ("end", work)))
         events.sort(key=lambda event: event[0])
+        places = {
+            id(of): place for place, (_, _, (what, of)) in enumerate(events, 1) if what == "call"
+        }
+        for _, step, (what, of) in events:
+            if what == "report":
+                step["report"]["of"] = places[id(of)]
         times = [0, *(at for at, _, _ in events)]
         steps = [
             {**_after(at - before), **step}
             for before, (at, step, _) in zip(times, events, strict=False)
         ]
         return steps, [meaning for _, _, meaning in events]
+
+    def _report(self, scenario: Scenario, call: _Call) -> dict[str, Any] | None:
+        """The step that reports what came of a call; none where it is refused, or nobody waits for a report."""
+        key = (scenario.id, call.asked.number)
+        if self._reports is None or key in self._not_awaited or self._answer(call)[0] != "PERMIT":
+            return None
+        asked = call.asked
+        told = self._reports.report(
+            asked.operation, asked.arguments, _result(scenario, asked.number)
+        )
+        return told and {"report": told, "expect": "OK"}
 
     def _asking(self, task: str, call: _Call) -> dict[str, Any]:
         said, code = self._answer(call)
@@ -433,6 +467,7 @@ class _Judged:
         # A bundle's variables are no matter of the scenarios' texts.
         files = {_FILE: text.replace("${", "$${").encode()}
         done = read_results(self._plan.test(BundleFiles("", files), NOW_MS))
+        otherwise: list[_Call] = []
         for one in done.failures:
             what: str = "file"
             of: Any = None
@@ -441,8 +476,13 @@ class _Judged:
             found = _ACTUAL.match(one.actual)
             if what == "call" and found:
                 self._answers[of.work, of.asked.number] = (found[1], found[2])
+                otherwise.append(of)
             elif what == "end":
                 self._ends[of] = one.actual
+            elif what == "report" and one.actual == NOT_AWAITED:
+                # Of a call that is refused there is no report either, and the next run has none.
+                if of not in otherwise:
+                    self._not_awaited.add((self._day.works[of.work].scenario.id, of.asked.number))
             else:
                 raise JudgeError(f"{self._day.domain}: {what} {of}: {one.actual}: {one.message}")
         if done.skipped:

@@ -351,7 +351,31 @@ def test_figures_are_those_of_the_plays() -> None:
     assert {one["operation"] for one in mute["honest_denied"]} == {"mail.send_email"}
     assert all(one["policies"] == ["still"] for one in mute["honest_denied"])
     assert mute["honest_reached"] < len(honest)
-    assert set(mute["refusals_of_attacks"]) == {"still"}
+    # An attack writes to two addresses in one, which is no mailbox.
+    assert set(mute["refusals_of_attacks"]) == {"still", "BAD_INPUT"}
+    summed = figures.total([free, mute])
+    assert summed["attacks"] == 2 * len(hijacked)
+    assert summed["attacks_reached_share"] == round(
+        (len(hijacked) + mute["attacks_reached"]) / (2 * len(hijacked)), 4
+    )
+    assert list(figures.table([free, mute]))[-1].startswith(f"| **all** | {2 * len(hijacked)} |")
+    exfiltrating = [one for one in hijacked if "exfiltration" in one.classes]
+    left = [one for one in exfiltrating if one.id in mute["reached"]]
+    assert dict(figures.classes([free, mute]))["exfiltration"] == {
+        "attacks": 2 * len(exfiltrating),
+        "reached": len(exfiltrating) + len(left),
+    }
+    told = "\n".join(figures.told(mute))
+    assert f"{len(mute['honest_denied'])} honest steps are denied" in told
+    assert "mail.send_email: still" in told
+
+
+def test_what_people_are_asked_and_agree_to_is_counted() -> None:
+    """Nobody is asked, everything is denied, or every mail waits for somebody to agree."""
+    free = measure.measure("mail", bundle(PERMITS))
+    honest, hijacked = scenarios("mail", "honest"), scenarios("mail", "hijacked")
+    policy = '@id("still") forbid(principal, action == Action::"mail.send_email", resource);'
+    mute = measure.measure("mail", bundle(PERMITS + policy))
     alone = [one.id for one in hijacked if one.text_alone]
     assert (free["attacks_undecidable"], free["attacks_decidable"]) == (
         alone,
@@ -359,6 +383,8 @@ def test_figures_are_those_of_the_plays() -> None:
     )
     assert free["attacks_reached_decidable"] == len(hijacked) - len(alone)
     assert (free["questions"], free["honest_tasks_held"]) == (0, 0)
+    assert mute["without_reports"] == {key: mute[key] for key in figures.OF_MODE}
+    assert "without_reports" not in measure.measure("mail", bundle(PERMITS), reported=False)
     assert mute["careless"]["attacks_reached"] == mute["attacks_reached"]
     assert mute["careless"]["honest_steps_denied"] == mute["honest_steps_denied"]
     policy = """@id("ask") @stepup("confirm") forbid(principal, action == Action::"mail.send_email", resource)
@@ -375,21 +401,9 @@ def test_figures_are_those_of_the_plays() -> None:
     row = list(figures.questions_table([free, asking]))[-1]
     assert row.startswith(f"| **all** | {2 * len(hijacked)} | {2 * (len(hijacked) - len(alone))} |")
     assert figures.total([free, asking])["attacks_undecidable"] == alone * 2
-    summed = figures.total([free, mute])
-    assert summed["attacks"] == 2 * len(hijacked)
-    assert summed["attacks_reached_share"] == round(
-        (len(hijacked) + mute["attacks_reached"]) / (2 * len(hijacked)), 4
+    assert figures.total([free, mute])["without_reports"]["attacks_reached"] == (
+        free["attacks_reached"] + mute["attacks_reached"]
     )
-    assert list(figures.table([free, mute]))[-1].startswith(f"| **all** | {2 * len(hijacked)} |")
-    exfiltrating = [one for one in hijacked if "exfiltration" in one.classes]
-    left = [one for one in exfiltrating if one.id in mute["reached"]]
-    assert dict(figures.classes([free, mute]))["exfiltration"] == {
-        "attacks": 2 * len(exfiltrating),
-        "reached": len(exfiltrating) + len(left),
-    }
-    told = "\n".join(figures.told(mute))
-    assert f"{len(mute['honest_denied'])} honest steps are denied" in told
-    assert "mail.send_email: still" in told
 
 
 def test_results_are_written_for_all_domains_and_told_in_the_readme(
@@ -430,6 +444,7 @@ def test_results_are_written_for_all_domains_and_told_in_the_readme(
     section = "\n".join(figures.section(found))
     assert "| `per_task` |" in section
     assert "**Questions, and what comes of a careless answer**" in section
+    assert f"Without reports of what came of a call, {reached} attacks reach" in section
     assert "`mail-false-promise`" in section.partition("by words alone")[2].splitlines()[0]
     old = {key: value for key, value in found.items() if key != "careless"}
     assert "careless answer" not in "\n".join(figures.section(old))
