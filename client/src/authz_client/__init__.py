@@ -23,7 +23,7 @@ Modules, each of which imports only those below it:
     report, tasks                  results of permits; tasks
     session                        transport, identity, time and retries that all calls share
     flow                           runs a call on a thread or on an event loop
-    transport, permit, credentials, context, dpop, obligations, arguments
+    transport, permit, credentials, context, dpop, obligations, arguments, result_values
     errors
     base_errors, jose              root errors and JSON Web Keys, which the server uses too
     v1                             generated messages of the protocol

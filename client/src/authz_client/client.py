@@ -170,6 +170,7 @@ class Authz:
         *,
         labels: Iterable[str] | None = None,
         actuals: Mapping[str, int] | None = None,
+        returned: object = None,
         timeout: float | None = None,
     ) -> None:
         """Report the result of an operation that `check` permitted; a guard does so by itself.
@@ -179,6 +180,8 @@ class Authz:
             result: `ok`, `failed`, or `aborted` if the operation was not tried.
             labels: Labels that the results carry, of those that the operation `yields`. Default: all if the result is `ok`.
             actuals: Amounts spent of reserved sums, by budget.
+            returned: Result of the operation, as of `Report.returned`. If the client is an enforcer, the report has the values of it that
+                the permit asks for.
             timeout: Seconds. Default: the client's.
 
         Raises:
@@ -186,7 +189,7 @@ class Authz:
             Unavailable: The node did not answer in time.
         """
         run(
-            self.reports.telling(permit, result, labels, actuals, timeout),
+            self.reports.telling(permit, result, labels, actuals, timeout, returned=returned),
             self.parts.session.transport,
         )
 
@@ -197,6 +200,7 @@ class Authz:
         *,
         labels: Iterable[str] | None = None,
         actuals: Mapping[str, int] | None = None,
+        returned: object = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it travels
     ) -> None:
         """As `report`, without blocking the event loop.
@@ -206,6 +210,8 @@ class Authz:
             result: `ok`, `failed`, or `aborted` if the operation was not tried.
             labels: Labels that the results carry, of those that the operation `yields`. Default: all if the result is `ok`.
             actuals: Amounts spent of reserved sums, by budget.
+            returned: Result of the operation, as of `Report.returned`. If the client is an enforcer, the report has the values of it that
+                the permit asks for.
             timeout: Seconds. Default: the client's.
 
         Raises:
@@ -213,7 +219,7 @@ class Authz:
             Unavailable: The node did not answer in time.
         """
         await arun(
-            self.reports.telling(permit, result, labels, actuals, timeout),
+            self.reports.telling(permit, result, labels, actuals, timeout, returned=returned),
             self.parts.session.transport,
         )
 

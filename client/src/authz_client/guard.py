@@ -53,9 +53,9 @@ class _AdmittedCall:
         except Exception as error:
             raise _undone(error, self.permit.operation) from error
 
-    def reporting(self, result: ReportResult) -> Flow[None]:
-        """The flow that reports the result."""
-        return self.report.flow(self.client.reports, self.permit, result)
+    def reporting(self, result: ReportResult, returned: object = None) -> Flow[None]:
+        """The flow that reports the result, and the value that the caller of the function gets."""
+        return self.report.flow(self.client.reports, self.permit, result, returned)
 
 
 @final
@@ -130,6 +130,7 @@ class Guard:
         def ask(*args: Any, **kwargs: Any) -> Any:
             client = self._client()
             outcome: ReportResult = "failed"
+            returned: Any = None
             call = run(
                 self._admitting(client, reading, args, kwargs, results=True),
                 client.session.transport,
@@ -137,9 +138,10 @@ class Guard:
             try:
                 result = function(*args, **kwargs, **call.given)
                 outcome = "ok"
-                return call.settled(result)
+                returned = call.settled(result)
+                return returned
             finally:
-                run(call.reporting(outcome), client.session.transport)
+                run(call.reporting(outcome, returned), client.session.transport)
 
         return ask
 
@@ -147,14 +149,16 @@ class Guard:
         async def ask(*args: Any, **kwargs: Any) -> Any:
             client = self._client()
             outcome: ReportResult = "failed"
+            returned: Any = None
             flow = self._admitting(client, reading, args, kwargs, results=True)
             call = await arun(flow, client.session.transport)
             try:
                 result = await function(*args, **kwargs, **call.given)
                 outcome = "ok"
-                return call.settled(result)
+                returned = call.settled(result)
+                return returned
             finally:
-                await arun(call.reporting(outcome), client.session.transport)
+                await arun(call.reporting(outcome, returned), client.session.transport)
 
         return ask
 

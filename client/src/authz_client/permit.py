@@ -26,6 +26,9 @@ class Permit:
     """Labels that the results carry at most; told where a report is awaited."""
     resource: str
     """The Cedar resource that was judged; empty where the server does not tell."""
+    report_values: tuple[str, ...] = ()
+    """JSON pointers (RFC 6901) to the values of the result that an enforcer reports; `*` stands for every element of an array.
+    Empty: none."""
 
 
 def permit_of(decision: decision_pb2.Decision, operation: str) -> Permit:
@@ -53,4 +56,5 @@ def permit_of(decision: decision_pb2.Decision, operation: str) -> Permit:
         reservation_id=decision.reservation_id,
         yields=tuple(decision.yields),
         resource=decision.resource,
+        report_values=tuple(decision.report_values),
     )
