@@ -31,6 +31,7 @@ from authz_client import (
 from authz_client.context import TASK_META
 from authz_client.errors import denied
 from authz_client.mcp_answers import refused_error, refused_result
+from authz_client.result_values import McpResult
 
 __all__ = ["Identity", "McpGuard", "Passed"]
 
@@ -254,9 +255,11 @@ class McpGuard:
         if not permit.reservation_id:
             return
         result = message.value.get("result")
-        has_failed = not isinstance(result, dict) or result.get("isError") is True
         try:
-            await self._authz.areport(permit, "failed" if has_failed else "ok")
+            if not isinstance(result, dict) or result.get("isError") is True:
+                await self._authz.areport(permit, "failed")
+            else:
+                await self._authz.areport(permit, "ok", returned=McpResult(result))
         except Exception as error:  # noqa: BLE001 - the tool has run; without a report all its labels count
             _log.warning("the report of decision %s was lost: %s", permit.decision_id, error)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
+from authz_client.result_values import WrittenNumber
+
 __all__ = [
     "Kind",
     "Message",
@@ -122,7 +124,10 @@ def _no_number(constant: str) -> float:
     raise ValueError(f"{constant} is not JSON")
 
 
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number)
+# A report gives a number of a result as the server wrote it.
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_no_number, parse_float=WrittenNumber
+)
 
 
 def read_message(line: bytes) -> Message:

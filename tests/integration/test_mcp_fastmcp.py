@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from authz_client.v1 import authorizer_pb2
 from tests.support import tools
 from tests.support.minting import Authority
+from tests.support.node import Node, decision
 from tests.support.people import BOT
 from tests.support.server import Server, command, layout
 from tests.support.waiting import eventually, free_port
@@ -34,6 +36,7 @@ RULES = """classify:
   - {match: crm.broken, effects: [read], tier: standard}
   - {match: crm.see_also, effects: [read], tier: standard}
   - {match: crm.delete, effects: [delete], tier: standard}
+  - {match: crm.create, effects: [write], tier: standard}
   - {match: crm.resources.read, effects: [read], tier: standard}
 """
 POLICY = """
@@ -55,18 +58,7 @@ class Site:
 
     def client(self, calls: list[Any], **headers: str) -> dict[str, Any]:
         """Runs a client of the newest SDK."""
-        plan = {"url": f"http://127.0.0.1:{self.port}/mcp", "headers": headers, "calls": calls}
-        done = subprocess.run(
-            [sys.executable, str(CLIENT)],
-            input=json.dumps(plan),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.stdout, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        return call_tools(self.port, calls, **headers)
 
     def ran(self) -> str:
         """Tools that ran."""
@@ -89,6 +81,38 @@ def run(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
+
+
+def guarded(stack: ExitStack, python: Path, authz: str, output: Path) -> int:
+    """Starts a FastMCP server that asks a node; its port."""
+    port = free_port()
+    with output.open("w") as stream:
+        process = subprocess.Popen(
+            [str(python), str(SERVER), str(port), authz],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "client/src")},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+    stack.callback(process.wait, 10)
+    stack.callback(process.kill)
+    eventually(partial(_listens, port), what="the server listens")
+    return port
+
+
+def call_tools(port: int, calls: list[Any], **headers: str) -> dict[str, Any]:
+    """Runs a client of the newest SDK."""
+    plan = {"url": f"http://127.0.0.1:{port}/mcp", "headers": headers, "calls": calls}
+    done = subprocess.run(
+        [sys.executable, str(CLIENT)],
+        input=json.dumps(plan),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -117,19 +141,10 @@ def site(
         assert done.returncode == 0, done.stderr
         (bundle / "facts.yaml").write_text(FACTS + RULES)
         (bundle / "policies/all.cedar").write_text(POLICY)
-    port, output = free_port(), folder / "output"
+    output = folder / "output"
     with ExitStack() as stack:
         node = stack.enter_context(Server(layout(folder / "node", authority, bundle)))
-        with output.open("w") as stream:
-            process = subprocess.Popen(
-                [str(python), str(SERVER), str(port), node.address("crm-only")],
-                env={**os.environ, "PYTHONPATH": str(ROOT / "client/src")},
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-            )
-        stack.callback(process.wait, 10)
-        stack.callback(process.kill)
-        eventually(partial(_listens, port), what="the server listens")
+        port = guarded(stack, python, node.address("crm-only"), output)
         yield Site(node, port, authority.agent(BOT), output)
 
 
@@ -175,6 +190,30 @@ def test_a_caller_that_nothing_proves_gets_nothing(
     done = site.client([("read", {"page": "c"})], **authorization)
     assert "failed" in done
     assert "ran read c" not in site.ran()
+
+
+def test_values_of_results_are_reported(python: Path, tmp_path: Path) -> None:
+    """Those that the permit asks for, of structured content, of a tool that did not fail."""
+    permit = decision("PERMITTED", reservation_id="r", report_values=["/page", "/result"])
+    node = Node().says("Check", permit)
+    with ExitStack() as stack:
+        address = stack.enter_context(node.served(f"unix:{tmp_path}/a.sock"))
+        port = guarded(stack, python, address.replace("unix:", "unix://"), tmp_path / "output")
+        calls = [
+            ("create", {"title": "a"}),
+            ("read", {"page": "b"}),
+            ("broken", {"page": "c"}),
+        ]
+        call_tools(port, calls, authorization="Bearer svid")
+    reports = [
+        (report.result, [(one.pointer, one.item, one.text) for one in report.values])
+        for report in node.requests("Report")
+    ]
+    assert reports == [
+        (authorizer_pb2.REPORT_RESULT_OK, [("/page", 0, "p-7")]),
+        (authorizer_pb2.REPORT_RESULT_OK, [("/result", 0, "page b")]),
+        (authorizer_pb2.REPORT_RESULT_FAILED, []),
+    ]
 
 
 def test_a_guard_around_a_tool_is_an_error(python: Path) -> None:

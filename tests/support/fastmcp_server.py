@@ -34,6 +34,12 @@ def broken(page: str) -> str:
     raise ValueError(page)
 
 
+def create(title: str) -> dict[str, str]:
+    """Create a page, and return it."""
+    _say(f"ran create {title}")
+    return {"page": "p-7", "title": title}
+
+
 def see_also(page: str) -> str:
     """Read the pages that a page refers to."""
     _say(f"ran see_also {page}")
@@ -64,7 +70,7 @@ def _server(authz: str) -> FastMCP:
         client = Authz(authz, enforcer=True, timeout=5)
         made.add_middleware(AuthzMiddleware(client, "crm"))
 
-    for tool in (read, delete, broken, see_also):
+    for tool in (read, delete, create, broken, see_also):
         made.tool(tool)
     for tool, name in ((later, "later"), (alike, "see also")) if authz else ():
         made.tool(tool, name=name)

@@ -21,6 +21,7 @@ from authz_client import Authz, Permit, ToolList, Unavailable
 from authz_client.context import current_subject
 from authz_client.errors import TransportError
 from authz_client.mcp_answers import tool_operation
+from tests.support.node import Node, decision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -366,7 +367,7 @@ def test_the_outcome_of_a_call_is_reported(
     client = kernel.act(BOT).client
     reported: list[str] = []
 
-    async def report(permit: Permit, result: str) -> None:
+    async def report(permit: Permit, result: str, **_: object) -> None:
         assert permit.operation == "wiki.read"
         reported.append(result)
         raise Unavailable.of("lost")
@@ -381,6 +382,40 @@ def test_the_outcome_of_a_call_is_reported(
     text = f'{{"jsonrpc":"2.0","id":1,{answer}}}'
     assert received(guard, text) == Passed(to_client=text)
     assert reported == [expected]
+
+
+REPORTED = [
+    # content of the result, values of its report
+    ('"structuredContent":{"id":7,"n":870.00},"content":[]', [("/id", 7), ("/n", "870.00")]),
+    ('"content":[{"type":"text","text":"{\\"id\\":7}"}],"nextCursor":"2"', [("/id", 7)]),
+    ('"structuredContent":{},"content":[{"type":"text","text":"{\\"id\\":7}"}]', []),
+    ('"content":[{"type":"text","text":"made 7"}]', []),
+    ('"content":[{"type":"text","text":"{\\"id\\":7,\\"id\\":8}"}]', []),
+    ('"content":7', []),
+    ('"structuredContent":{"id":7},"content":[],"isError":true', []),
+]
+
+
+@pytest.mark.parametrize("is_enforcer", [True, False])
+@pytest.mark.parametrize(("answer", "values"), REPORTED)
+def test_values_of_a_result_are_reported(
+    answer: str, values: list[tuple[str, object]], *, is_enforcer: bool
+) -> None:
+    """By an enforcer, once for each result; and the client gets what the server wrote."""
+    permit = decision("PERMITTED", reservation_id="r", report_values=["/id", "/n"])
+    node = Node().says("Check", permit)
+    client = (
+        Authz(transport=node, enforcer=True, timeout=20)
+        if is_enforcer
+        else Authz(transport=node, credentials="svid", timeout=20)
+    )
+    guard = McpGuard(client, "wiki", Identity(agent=_Token("svid") if is_enforcer else None))
+    assert sent(guard, call("read")).to_server
+    text = f'{{"jsonrpc":"2.0","id":1,"result":{{{answer}}}}}'
+    assert received(guard, text) == Passed(to_client=text)
+    (report,) = node.requests("Report")
+    found = [(one.pointer, getattr(one, str(one.WhichOneof("value")))) for one in report.values]
+    assert found == (values if is_enforcer else [])
 
 
 class _Token:
@@ -414,7 +449,7 @@ def test_each_question_names_agent_subject_and_task(
 
     reports: list[str] = []
 
-    async def report(permit: Permit, result: str) -> None:
+    async def report(permit: Permit, result: str, **_: object) -> None:
         reports.append(f"{permit.operation} {result}")
 
     monkeypatch.setattr(client, "acheck", check)

@@ -96,17 +96,20 @@ class AuthzMiddleware(Middleware):  # type: ignore[misc]  # where FastMCP is not
         except Refused as refused:
             return _result(refused)
         outcome: Literal["ok", "failed"] = "failed"
+        returned: Any = None
         try:
             result = await call_next(context)
             if not getattr(result, "is_error", False):
                 outcome = "ok"
-            return self._settled(call, result)
+            returned = self._settled(call, result)
         except Refused as refused:
             return _result(refused)
+        else:
+            return returned
         finally:
             # The result of a call that runs as a task of the server comes later; without a report all its labels count.
             if getattr(message, _TASK_RESULT, None) is None:
-                await self._report(call.permit, outcome)
+                await self._report(call.permit, outcome, returned)
 
     async def on_list_tools(
         self, context: MiddlewareContext[Any], call_next: CallNext[Any, Sequence[Tool]]
@@ -261,9 +264,12 @@ class AuthzMiddleware(Middleware):  # type: ignore[misc]  # where FastMCP is not
             what = f"an obligation could not be done: {type(error).__name__}"
             raise denied(what, operation=call.permit.operation) from error
 
-    async def _report(self, permit: Permit, result: Literal["ok", "failed", "aborted"]) -> None:
+    async def _report(
+        self, permit: Permit, result: Literal["ok", "failed", "aborted"], returned: object = None
+    ) -> None:
+        """Report the result, with the values that the permit asks for."""
         try:
-            await self._authz.areport(permit, result)
+            await self._authz.areport(permit, result, returned=returned)
         except Exception as error:  # noqa: BLE001 - what was done stays done
             _log.warning("the report of decision %s was lost: %s", permit.decision_id, error)
 
