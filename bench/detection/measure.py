@@ -9,9 +9,13 @@ it is played with.
 
 import argparse
 import json
+import multiprocessing
+import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -245,6 +249,49 @@ def _refusals(attacks: list[Run]) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
+class MeasureError(RuntimeError):
+    """A bundle is refused, or does not fit what it is played with: a line for each defect."""
+
+
+def _measured(
+    folders: Mapping[str, Path], *, reported: bool
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Measures each domain, and days of honest work, on as many processors as there are."""
+    # A fork has compiled nothing yet, and knows the folders that a test has set.
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=fork) as pool:
+        days = pool.submit(_days, folders, reported=reported)
+        plays = [pool.submit(_plays, one, at, reported=reported) for one, at in folders.items()]
+        try:
+            return [one.result() for one in plays], days.result()
+        except MeasureError:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _plays(name: str, folder: Path, *, reported: bool) -> dict[str, Any]:
+    with _told_of(name):
+        return measure(name, read_folder(folder), reported=reported)
+
+
+def _days(folders: Mapping[str, Path], *, reported: bool) -> dict[str, Any]:
+    with _told_of("days"):
+        bundles = {name: read_folder(folder) for name, folder in folders.items()}
+        return memory.measure(bundles, reported=reported)
+
+
+@contextmanager
+def _told_of(what: str) -> Iterator[None]:
+    """Makes defects of a bundle lines of text, which pass from one process to another."""
+    try:
+        yield
+    except (BundleError, BundleTestError) as error:
+        lines = [f"bench.detection: {what}: {one}" for one in error.diagnostics]
+        raise MeasureError("\n".join(lines)) from None
+    except (CorpusError, JudgeError) as error:
+        raise MeasureError(f"bench.detection: {what}: {error}") from None
+
+
 def main() -> int:
     """Measures, prints and writes.
 
@@ -265,29 +312,19 @@ def main() -> int:
     parser.add_argument("--results", type=Path, help="file for the results")
     arguments = parser.parse_args()
     names = arguments.domain or DOMAINS
-    domains, bundles = [], {}
+    bundles = {}
     for name in names:
         folder = FOLDER / name / "bundle"
-        if not folder.is_dir():
+        if folder.is_dir():
+            bundles[name] = folder
+        else:
             print(f"bench.detection: {name} has no bundle yet ({folder})", file=sys.stderr)
-            continue
-        try:
-            bundles[name] = read_folder(folder)
-            reported = not arguments.without_reports
-            domains.append(measure(name, bundles[name], reported=reported))
-        except (BundleError, BundleTestError) as error:
-            for one in error.diagnostics:
-                print(f"bench.detection: {name}: {one}", file=sys.stderr)
-            return 1
-        except (CorpusError, JudgeError) as error:
-            print(f"bench.detection: {name}: {error}", file=sys.stderr)
-            return 1
     if not bundles:
         return 1
     try:
-        remembered = memory.measure(bundles, reported=not arguments.without_reports)
-    except (BundleError, JudgeError) as error:
-        print(f"bench.detection: {error}", file=sys.stderr)
+        domains, remembered = _measured(bundles, reported=not arguments.without_reports)
+    except MeasureError as error:
+        print(error, file=sys.stderr)
         return 1
     for found in domains:
         print("\n".join(figures.told(found)), end="\n\n")
