@@ -15,6 +15,7 @@ import pytest
 
 from tests.support import tools
 from tests.support.minting import Authority
+from tests.support.node import Node, decision
 from tests.support.people import BOT
 from tests.support.server import Server, command, layout
 from tests.support.waiting import eventually, free_port
@@ -230,6 +231,54 @@ def test_an_endpoint_that_is_not_there_is_an_error(site: Site) -> None:
     answer = json.loads(done.stdout)
     assert (answer["id"], answer["error"]["code"]) == (1, -32000)
     assert done.returncode == 0
+
+
+def reported(
+    site: Site, folder: Path, sdk: str, end: list[str], call: tuple[str, Any, list[str]]
+) -> list[tuple[str, int, Any]]:
+    """Calls a tool behind an enforcer whose node permits all and asks for values; the values of the report."""
+    tool, arguments, pointers = call
+    permit = decision("PERMITTED", reservation_id="r", report_values=pointers)
+    # Messages of the protocol are permitted without a report.
+    node = Node().says(
+        "Check",
+        lambda asked: permit if asked.tool else decision("PERMITTED"),
+    )
+    with node.served(f"unix:{folder}/a.sock") as address:
+        own = ["--system", "x", "--server", address.replace("unix:", "unix://"), "--enforcer"]
+        run = [*command(), "mcp", *own, "--agent-token", str(site.token), *end]
+        (done,) = site.client(sdk, run, [(tool, arguments)])["calls"]
+    assert done["is_error"] is False
+    (report,) = node.requests("Report")
+    return [
+        (one.pointer, one.item, getattr(one, str(one.WhichOneof("value")))) for one in report.values
+    ]
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_values_of_results_are_reported(
+    site: Site, sdk: str, endpoint: str, tmp_path: Path
+) -> None:
+    """Of structured content and of a text of JSON, of a command and of an endpoint."""
+    made = {"name": f"Ann {sdk}", "entityType": "person", "observations": ["likes tea"]}
+    found = reported(
+        site, tmp_path, sdk, ["--", *site.runs["memory"]],
+        ("create_entities", {"entities": [made]}, ["/entities/*/name", "/entities/*/observations/*", "/other"]),
+    )  # fmt: skip
+    assert found == [
+        ("/entities/*/name", 0, f"Ann {sdk}"),
+        ("/entities/*/observations/*", 0, "likes tea"),
+    ]
+    found = reported(
+        site, tmp_path, sdk, ["--url", endpoint],
+        ("get-structured-content", {"location": "Chicago"}, ["/conditions"]),
+    )  # fmt: skip
+    assert [(at, item, type(value)) for at, item, value in found] == [("/conditions", 0, str)]
+    found = reported(
+        site, tmp_path, sdk, ["--", *site.runs["time"]],
+        ("get_current_time", {"timezone": "UTC"}, ["/timezone", "/is_dst"]),
+    )  # fmt: skip
+    assert found == [("/timezone", 0, "UTC"), ("/is_dst", 0, False)]
 
 
 @pytest.mark.parametrize("sdk", SDKS)

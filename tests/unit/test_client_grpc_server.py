@@ -24,6 +24,7 @@ from authz_client.integrations.grpc import (
 )
 from authz_client.v1 import authorizer_pb2, authorizer_pb2_grpc, decision_pb2
 from tests.support.node import NoAnswer, Node, decision
+from tests.support.waiting import eventually
 
 Request = authorizer_pb2.ListRequest
 Answer = authorizer_pb2.ListResponse
@@ -256,7 +257,22 @@ def test_fields_that_are_not_set_are_judged(site: Site) -> None:
     (asked,) = site.checks()
     assert json.loads(asked.arguments_json) == {
         "evidence": [], "task": "", "system": "", "page_token": "", "page_size": 0,
+        "wants_tools": False,
     }  # fmt: skip
+
+
+def test_values_of_an_answer_are_reported(site: Site) -> None:
+    """Fields of the message, by their names in the .proto file. A stream of answers brings none."""
+    asked_for = ["/operations/*", "/next_page_token"]
+    permit = decision("PERMITTED", reservation_id="r", report_values=asked_for)
+    site.node.says("Check", permit)
+    site.call("Get", "T-1")
+    site.call("Rows")
+    eventually(lambda: len(site.node.requests("Report")) == 2, what="both calls are reported")
+    first, second = site.node.requests("Report")
+    found = [(one.pointer, one.item, one.text) for one in first.values]
+    assert found == [("/operations/*", 0, "T-1")]
+    assert not second.values
 
 
 @pytest.mark.parametrize("method", ["Get", "Rows", "Written"])
