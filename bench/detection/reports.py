@@ -1,7 +1,8 @@
 """What an enforcer reports of a call that was executed: the values of its result that the bundle asks for.
 
 The bundle's own facts say what that is: `creates`, `introduces` and `pairs` of an operation, where its system has
-`reports: sdk`. Labels are reported as if the call had brought all that it can bring, so that a report changes nothing of them.
+`reports: sdk`. The SDK reads the values, as it does in a guard. Labels are reported as if the call had brought all that it can
+bring, so that a report changes nothing of them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,15 +10,10 @@ from fnmatch import fnmatchcase
 from typing import Any, Final, Self
 
 from authz.model import BundleFiles
+from authz_client.result_values import ResultValues
 from bench.detection.static import facts_of
-from bench.detection.world import CorpusError, Result
+from bench.detection.world import Result
 
-MOST_VALUES: Final = 1024
-"""Values of one report; later ones are left out, as the SDK does."""
-MOST_BYTES: Final = 60_000
-"""Bytes of all values and pointers of a report; later ones are left out."""
-LONGEST_TEXT: Final = 1024
-"""Bytes of a value; a longer one is left out."""
 _MEANING: Final = ("creates", "introduces", "pairs")
 
 
@@ -62,20 +58,18 @@ class Reports:
             operation: of the call.
             arguments: of the call.
             result: what came of it.
-
-        Raises:
-            CorpusError: a pointer leads to something in the result that is no value.
         """
         if operation.partition(".")[0] not in self._systems:
             return None
         meaning = self._meaning(operation, arguments)
-        values = {pointer: _values(result, pointer) for pointer in sorted(_pointers(meaning))}
         told: dict[str, Any] = {"result": "ok"}
         labels = _most(meaning.get("yields"))
         if labels:
             told["labels"] = labels
-        kept = dict(_within_bounds(values))
-        return {**told, "values": kept} if kept else told
+        values = _values(result, sorted(set(_pointers(meaning))))
+        if values:
+            told["values"] = values
+        return told
 
     def _meaning(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """The rule of an operation: an exact id beats a glob, the first glob counts. A case of a split adds its own keys."""
@@ -88,20 +82,6 @@ class Reports:
         value = _at(arguments, split["on"].split("/")[1:])
         case = split["cases"].get(str(value).lower() if isinstance(value, bool) else str(value), {})
         return {**rule, **case}
-
-
-def _within_bounds(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    count = size = 0
-    for pointer, found in values.items():
-        kept: list[Any] = []
-        for one in found if isinstance(found, list) else [found]:
-            count += 1
-            size += len(pointer.encode()) + len(str(one).encode())
-            if count > MOST_VALUES or size > MOST_BYTES:
-                break
-            kept.append(one)
-        if any(one is not None for one in kept):
-            yield pointer, kept if isinstance(found, list) else kept[0]
 
 
 def _pointers(meaning: Mapping[str, Any]) -> Iterator[str]:
@@ -118,29 +98,19 @@ def _pointers(meaning: Mapping[str, Any]) -> Iterator[str]:
             yield from (one["id"], one["name"])
 
 
-def _values(result: Result, pointer: str) -> Any:
-    """What stands under a pointer: one value, or for `*` a list with null where an element has none."""
-    parts = pointer.split("/")[1:]
-    if "*" not in parts:
-        return _value(_at(result, parts), pointer)
-    first = parts.index("*")
-    items = _at(result, parts[:first])
-    found: list[Any] = []
-    for item in items if isinstance(items, list) else []:
-        rest = "/".join(["", *parts[first + 1 :]])
-        one = _values(item, rest) if rest else _value(item, pointer)
-        found += one if isinstance(one, list) else [one]
+def _values(result: Result, pointers: list[str]) -> dict[str, Any]:
+    """What stands under pointers: one value, or for `*` a list with null where an element has none."""
+    found: dict[str, Any] = {}
+    for one in ResultValues.read(result, pointers).values:
+        kind = one.WhichOneof("value")
+        value = getattr(one, kind) if kind else None
+        if "*" not in one.pointer.split("/"):
+            found[one.pointer] = value
+            continue
+        items = found.setdefault(one.pointer, [])
+        items += [None] * (one.item - len(items))
+        items.append(value)
     return found
-
-
-def _value(value: Any, pointer: str) -> Any:
-    if isinstance(value, str):
-        return value if 0 < len(value.encode()) <= LONGEST_TEXT else None
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        return str(value)
-    raise CorpusError(f"`{pointer}` leads to no value: {value}")
 
 
 def _at(value: Any, parts: list[str]) -> Any:

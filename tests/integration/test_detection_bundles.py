@@ -1,6 +1,8 @@
 """A running server decides about the corpus as its judge does: both lanes, with real credentials and tasks."""
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -14,17 +16,21 @@ from google.protobuf.struct_pb2 import Struct
 from authz.bundle import compile_bundle, read_folder
 from authz.model import BundleFiles
 from authz_client import ProofKey
-from authz_client.v1 import decision_pb2, tasks_pb2
+from authz_client.result_values import ResultValues
+from authz_client.v1 import authorizer_pb2, decision_pb2, tasks_pb2
 from bench.detection import measure
 from bench.detection.judge import ISSUER, NOW_MS, agent
 from bench.detection.memory import with_isolation
+from bench.detection.reports import Reports
 from bench.detection.scenario import DOMAINS, FOLDER, KINDS, Domain, Scenario, domain, scenarios
 from bench.detection.simulate import Asked
+from bench.detection.world import Result
 from tests.support.detecting import NO_DATA_OUT, PERMITS, bundle
 from tests.support.minting import Authority, Key
 from tests.support.server import Server, layout
 from tests.support.surfaces import CHECK, LANES, decision_of, outcome, reason_name
 
+REPORT = "authz.v1.Authorizer/Report"
 # A server's clock cannot be moved: what comes later than this is not asked.
 _PAUSE = 60
 
@@ -87,8 +93,8 @@ class Desk:
             proof=self.key.proof("POST", uri, token=token),
         )
 
-    def ask(self, lane: str, task: str, asked: Asked) -> tuple[str, str, tuple[str, ...]]:
-        """Asks about a step; returns outcome, reason code and policies."""
+    def ask(self, lane: str, task: str, asked: Asked) -> decision_pb2.Decision:
+        """Asks about a step, as the enforcer of the lane."""
         uri = f"https://tools.example/{asked.operation}"
         request = decision_pb2.CheckRequest(
             evidence=[self.evidence(uri)],
@@ -98,9 +104,17 @@ class Desk:
             http_method="POST",
             http_uri=uri,
         )
-        data = self.server.call("main" + lane, CHECK, request.SerializeToString())
-        decision = decision_of(data)
-        return outcome(decision), reason_name(decision), tuple(sorted(decision.policy_ids))
+        return decision_of(self.server.call("tools" + lane, CHECK, request.SerializeToString()))
+
+    def report(self, lane: str, decision: decision_pb2.Decision, result: Result) -> None:
+        """Reports what came of a permitted call, as a guard of the SDK does that cannot tell labels apart."""
+        request = authorizer_pb2.ReportRequest(
+            decision_id=decision.reservation_id,
+            result=authorizer_pb2.REPORT_RESULT_OK,
+            labels=decision.yields,
+            values=ResultValues.read(result, list(decision.report_values)).values,
+        )
+        self.server.call("tools" + lane, REPORT, request.SerializeToString())
 
     def differ(self, run: measure.Run, lane: str) -> tuple[int, list[str]]:
         """Asks about all steps that come without a pause; returns how many, and where the answer is another."""
@@ -120,7 +134,12 @@ class Desk:
                 who = f"{run.scenario.user}{lane}-of-{run.scenario.id}"
                 task = self.start(run.scenario, number, who)
             wanted = (answer.outcome, answer.code, answer.policies)
-            said = self.ask(lane, task, asked)
+            decision = self.ask(lane, task, asked)
+            result = run.played.results.get(asked.number)
+            if decision.reservation_id and result is not None:
+                self.report(lane, decision, result)
+            policies = tuple(sorted(decision.policy_ids))
+            said = (outcome(decision), reason_name(decision), policies)
             if said != wanted:
                 found.append(f"{run.scenario.id}, step {asked.number}: {wanted}, the server {said}")
         # What an agent knows from a task that lives counts in its next.
@@ -143,8 +162,25 @@ def serving(files: BundleFiles, name: str, folder: Path) -> Iterator[Desk]:
         "domains": {of.own: {"bundle": {"file": str(keys)}}},
         "issuers": {ISSUER: {"claims": ["groups", "email"]}},
     }
-    with Server(layout(folder / "node", authority, folder / "given", {"trust": trust})) as server:
-        yield Desk(server, authority, of, ProofKey())
+    # One enforcer a lane, each on a socket of its own.
+    sockets = tempfile.mkdtemp(prefix="authz-")
+    listeners = {f"tools{lane}": f"unix://{sockets}/tools{lane}.sock" for lane in LANES}
+    changes = {
+        "trust": trust,
+        "listeners": {
+            name: {"address": address, **({"lane": "fast"} if name.endswith("-fast") else {})}
+            for name, address in listeners.items()
+        },
+        "enforcers": [
+            {"name": name, "listener": name, "asks": ["system:*"], "reports": "sdk"}
+            for name in listeners
+        ],
+    }
+    try:
+        with Server(layout(folder / "node", authority, folder / "given", changes)) as server:
+            yield Desk(server, authority, of, ProofKey())
+    finally:
+        shutil.rmtree(sockets, ignore_errors=True)
 
 
 def _keeping_nothing(files: BundleFiles) -> BundleFiles:
@@ -163,7 +199,10 @@ def _agrees(files: BundleFiles, name: str, folder: Path) -> None:
     # All scenarios are of one agent. What it remembers of one user must not count in the scenario of another.
     files = with_isolation(_keeping_nothing(files), "per_subject")
     plan = compile_bundle(files, {}, NOW_MS).plan
-    runs = [measure.run(plan, one) for kind in KINDS for one in scenarios(name, kind)]
+    reports = Reports.of(files) or None
+    runs = [
+        measure.run(plan, one, reports=reports) for kind in KINDS for one in scenarios(name, kind)
+    ]
     asked, found = 0, []
     with serving(files, name, folder) as desk:
         for lane in LANES:
@@ -184,8 +223,19 @@ def test_servers_decide_as_the_judge_does(tmp_path: Path) -> None:
     budgets = {"mails": {"count": "mail.send_email", "most": 1, "scope": "task"}}
     policies = """@id("order") forbid(principal, action == Action::"files.delete_file", resource)
     when { context.sequences.contains(Sequence::"read-then-delete") };"""
-    files = bundle(PERMITS + NO_DATA_OUT + named + policies, sequences=sequences, budgets=budgets)
+    facts = {"sequences": sequences, "budgets": budgets}
+    files = bundle(PERMITS + NO_DATA_OUT + named + policies, **facts)
     _agrees(files, "mail", tmp_path)
+
+
+def test_so_they_do_where_results_are_reported(tmp_path: Path) -> None:
+    """What waits for a report of the enforcer sees it on a server as in a trace."""
+    catalog = {name: {"kind": "mcp", "reports": "sdk"} for name in ("calendar", "files", "mail")}
+    rule = {"require": "files.read_file", "before": "mail.send_email"}
+    policy = """@id("order") forbid(principal, action == Action::"mail.send_email", resource)
+    when { context.sequences.contains(Sequence::"first-read") };"""
+    facts = {"sequences": {"first-read": rule}, "catalog": catalog}
+    _agrees(bundle(PERMITS + NO_DATA_OUT + policy, **facts), "mail", tmp_path)
 
 
 @pytest.mark.parametrize("name", DOMAINS)
