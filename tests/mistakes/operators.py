@@ -235,6 +235,20 @@ def label_lost_its_sources(files: Files) -> Iterator[PlantedMistake]:
         yield PlantedMistake(changed, (f"`{label}`",), declared)
 
 
+def worse_origin_passes(files: Files) -> Iterator[PlantedMistake]:
+    """A forbid fires for an origin, and not for a worse one."""
+    cedar, text = next(_policies(files))
+    for condition in (
+        'context.origins.recipient.contains(Origin::"claimed")',
+        'context.origins.recipient.containsAny([Origin::"introduced", Origin::"claimed"])',
+        'context.origins.recipient == [Origin::"unknown"]',
+        '!context.origins.recipient.contains(Origin::"named")',
+    ):
+        head = '@id("who-chose")\n@reason("a stranger chose it")\nforbid (principal, action in Action::"effect:export", resource)'
+        changed = {cedar: f"{text.rstrip()}\n\n{head}\nwhen {{ {condition} }};\n"}
+        yield PlantedMistake(changed, ("`recipient`", "worse"), _anywhere(changed, r"origins"))
+
+
 def unused_subject_role(files: Files) -> Iterator[PlantedMistake]:
     """A role of people that no policy names."""
     path, new = _appended(
@@ -316,6 +330,7 @@ OPERATORS: Final[Mapping[str, Operator]] = {
         scope_entry_above_cap,
         label_never_yielded,
         label_lost_its_sources,
+        worse_origin_passes,
         unused_subject_role,
         unused_agent_class,
         unused_collection,

@@ -7,7 +7,7 @@
 //!
 //! Parts that these need: [`catalog`] (tools of MCP servers), [`arguments`] (schemas of operations), [`mode`] (rules of
 //! `mode`), [`http`] and [`mcp`] (requests), [`recipient_lists`], [`canonical`] and [`prompt`] (written forms of destinations).
-//! [`location`] and [`diagnostic`] are for messages.
+//! [`coerce`] brings arguments into the form in which a server takes them. [`location`] and [`diagnostic`] are for messages.
 //!
 //! No I/O, no clock, no globals, no panic. The crate depends on `authz-base` alone; no crate above names YAML or the checker
 //! of JSON Schema. A module imports only modules below it: `native/floors/tests/floors.rs` lists them.
@@ -17,6 +17,7 @@ mod built_in;
 pub mod bundle;
 pub mod canonical;
 pub mod catalog;
+pub mod coerce;
 pub mod destinations;
 pub mod diagnostic;
 pub mod http;

@@ -29,6 +29,6 @@ mod work;
 pub use authz_base::{digest, hex, json, reason, rfc3339};
 use authz_base::{spelling, table};
 pub use authz_bundle::{
-    arguments, bundle, canonical, catalog, destinations, diagnostic, mcp, mode, model, pause,
-    roles, routes,
+    arguments, bundle, canonical, catalog, coerce, destinations, diagnostic, mcp, mode, model,
+    pause, roles, routes,
 };

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::diagnostic::Diagnostics;
 use crate::model::{Model, RecipientListSource};
 use crate::policy::Placed;
-use crate::schema::Key;
+use crate::schema::{Key, Keys};
 
 pub use authz_bundle::recipient_lists::*;
 
@@ -17,7 +17,10 @@ pub(crate) fn check(model: &Model, policies: &[Placed], diagnostics: &mut Diagno
         return;
     }
     let mut readings = policies.iter().map(|placed| &placed.policy.reading);
-    let is_trust_read = readings.any(|reading| reading.keys.contains(Key::Destination));
+    let reads_trust = |keys: Keys| {
+        [Key::Destination, Key::Origins, Key::Literals].into_iter().any(|key| keys.contains(key))
+    };
+    let is_trust_read = readings.any(|reading| reads_trust(reading.keys));
     for (name, rule) in &model.recipient_lists {
         let is_class =
             model.destinations.values().any(|class| class.recipient_lists.contains(name));

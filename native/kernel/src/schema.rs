@@ -12,7 +12,7 @@ use authz_base::record::task::NO_TEMPLATE;
 
 use crate::arguments::{ArgumentType, Member};
 use crate::decision::ProofMethod;
-use crate::model::{Effect, Model};
+use crate::model::{Effect, Model, Origin};
 
 /// Knowledge of a context key's value before a request is made, for the listing of operations that could be permitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,10 @@ context_keys! {
     Confidence = "confidence", "Long", Request;
     /// Destination of the data. With several destinations, a policy that reads the key is judged for each of them. `present` is false where the operation has none.
     Destination = "destination", "DestinationFacts", Request;
+    /// Origins of the values of the call, by the [role](bundle/classify.md#objects) of their arguments: `named`, `known`, `made`, `introduced`, `claimed`, `unknown`. A set is empty where the operation has no argument with the role.
+    Origins = "origins", "OriginFacts", Request;
+    /// Number of mailboxes, hosts and IBANs in the texts of the arguments, at any depth, that are neither `named` nor `known`; at most 256.
+    Literals = "literals", "LiteralFacts", Request;
     /// Proof of the caller: its method, whether it is bound to a key, its age in seconds, and the `acr` of the subject's token.
     Proof = "proof", "ProofFacts", Caller;
     /// Kinds of step-up that are met now.
@@ -199,6 +203,7 @@ impl SchemaNames {
         put("Label", model.labels.keys().cloned().collect());
         put("Collection", model.collections.keys().cloned().collect());
         put("Effect", Effect::ALL.iter().map(|effect| effect.as_str().to_owned()).collect());
+        put("Origin", Origin::ALL.iter().map(|origin| origin.as_str().to_owned()).collect());
         put("ProofMethod", owned(&ProofMethod::NAMES));
         put("SubjectProof", owned(&["verified", "self", "asserted"]));
         put("TaskKind", owned(&["none", "root", "child", "implicit"]));
@@ -252,6 +257,8 @@ entity Resource in [Collection, System] { labels: Set<Label>, id: String };
 type TaskFacts = { kind: TaskKind, template: Template, purpose: String, depth: Long, age: Long };
 type ChainFacts = { depth: Long, agents: Set<Agent>, subject: Bool };
 type DestinationFacts = { class: DestinationClass, trusted: Bool, host: String, present: Bool };
+type OriginFacts = { recipient: Set<Origin>, target: Set<Origin>, amount: Set<Origin>, command: Set<Origin>, credential: Set<Origin> };
+type LiteralFacts = { unknown: Long };
 type ProofFacts = { method: ProofMethod, bound: Bool, age: Long, acr: String };
 type SessionFacts = { labels: Set<Label>, sources: Long, calls: Long };
 type ExceptionFacts = { active: Bool };

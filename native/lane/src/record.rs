@@ -38,7 +38,7 @@ const MAX_FORM: usize = 600;
 
 /// Facts of a call that come from its transport and its node.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Origin<'a> {
+pub(crate) struct CallOrigin<'a> {
     pub(crate) peer: &'a str,
     /// W3C Trace Context §3.2.2: (trace id, parent id).
     pub(crate) trace: Option<(&'a str, &'a str)>,
@@ -75,7 +75,7 @@ struct RecordLabels<'a> {
 }
 
 impl<'a> RecordLabels<'a> {
-    fn of(judgement: &'a Judgement, origin: Origin<'a>) -> Self {
+    fn of(judgement: &'a Judgement, origin: CallOrigin<'a>) -> Self {
         Self {
             id: origin.node_id,
             version: origin.version,
@@ -194,7 +194,7 @@ impl TimerMember {
 pub(crate) fn line(
     judgement: &Judgement,
     evidence: &[Evidence<'_>],
-    origin: Origin<'_>,
+    origin: CallOrigin<'_>,
     instead_of: Option<Outcome>,
 ) -> Vec<u8> {
     let notes = Masking::new();
@@ -343,7 +343,7 @@ mod tests {
     }
 
     /// Checks that a record is one strict JSON object on one line, with the id of its decision.
-    fn is_one_object(judgement: &Judgement, origin: Origin<'_>) {
+    fn is_one_object(judgement: &Judgement, origin: CallOrigin<'_>) {
         let written = line(judgement, &[], origin, Some(Outcome::StepUp));
         assert!(!written.contains(&b'\n'));
         let object = authz_kernel::json::parse(&written, authz_kernel::json::Limits::default());
@@ -359,7 +359,7 @@ mod tests {
             number in any::<i64>(),
         ) {
             let text = |at: usize| texts.get(at % texts.len()).map_or("", String::as_str);
-            let origin = Origin {
+            let origin = CallOrigin {
                 peer: text(0),
                 trace: Some((text(1), text(2))),
                 node_id: text(3),
@@ -367,7 +367,7 @@ mod tests {
             };
             is_one_object(&judgement(&texts, number), origin);
             let arrival = Arrival::new(String::new(), number, Surface::ExtAuthz, None);
-            is_one_object(&Judgement::of(arrival), Origin::default());
+            is_one_object(&Judgement::of(arrival), CallOrigin::default());
         }
     }
 }

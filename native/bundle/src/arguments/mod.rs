@@ -103,8 +103,15 @@ impl ArgumentSchema {
     /// [`ArgumentError`] with a JSON pointer and no value, if the bytes are not a strict JSON object, do not have
     /// the declared form, or nest so deep in unions that checking them would take too long.
     pub fn read(&self, bytes: &[u8]) -> Result<Arguments, ArgumentError> {
-        let value = Arc::new(read::parse(&self.root, bytes)?);
-        self.take(&value)
+        self.take(&self.parse(bytes)?)
+    }
+
+    /// Reads one JSON object, whose form is not checked.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] if the bytes are not strict JSON.
+    pub fn parse(&self, bytes: &[u8]) -> Result<Arc<json::Value>, ArgumentError> {
+        read::parse(&self.root, bytes).map(Arc::new)
     }
 
     /// Takes a value that was read before.
@@ -113,6 +120,20 @@ impl ArgumentSchema {
     /// [`ArgumentError`] if it is not an object of the declared form, or nests so deep in unions that checking it would
     /// take too long.
     pub fn take(&self, value: &Arc<json::Value>) -> Result<Arguments, ArgumentError> {
-        read::read(&self.root, self.checker.as_ref(), self.nulls, value)
+        self.take_coerced(value, value)
+    }
+
+    /// Takes a value that was read before, in the form in which its server takes it.
+    ///
+    /// Args: `sent`: the value as it was sent, whose digest the arguments have.
+    ///
+    /// # Errors
+    /// Those of [`Self::take`].
+    pub fn take_coerced(
+        &self,
+        sent: &json::Value,
+        value: &Arc<json::Value>,
+    ) -> Result<Arguments, ArgumentError> {
+        read::read(&self.root, self.checker.as_ref(), self.nulls, sent, value)
     }
 }

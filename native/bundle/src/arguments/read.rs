@@ -44,7 +44,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// The arguments as sent.
+    /// The arguments as their server takes them: as they were sent, but for coercions.
     #[must_use]
     pub fn json(&self) -> &json::Value {
         &self.json
@@ -56,7 +56,7 @@ impl Arguments {
         &self.values
     }
 
-    /// SHA-256 of the canonical form (RFC 8785; a number that no double holds exactly keeps all its digits, so that
+    /// SHA-256 of the canonical form of the arguments as they were sent (RFC 8785; a number that no double holds exactly keeps all its digits, so that
     /// two different requests never share a digest).
     #[must_use]
     pub const fn digest(&self) -> [u8; 32] {
@@ -133,6 +133,7 @@ pub(super) fn read(
     members: &BTreeMap<String, Member>,
     checker: Option<&Checker>,
     nulls: Nulls,
+    sent: &json::Value,
     json: &Arc<json::Value>,
 ) -> Result<Arguments, ArgumentError> {
     let values = record(members, nulls, json)?;
@@ -153,7 +154,9 @@ pub(super) fn read(
         }
     }
     let mut canonical = String::with_capacity(CANONICAL_BYTES);
-    write_canonical(json, &mut canonical);
+    // INVARIANT (one digest): enforcers, guards and tool servers see the arguments as they are sent, and know of no coercion. The
+    // digest of a credential, an approval or a denial is theirs too. Arguments with one digest are coerced alike.
+    write_canonical(sent, &mut canonical);
     let digest = sha256(canonical.as_bytes());
     Ok(Arguments { json: Arc::clone(json), values, digest })
 }

@@ -33,7 +33,8 @@ pub use mode::{Mode, ModeRule, Modes};
 pub use operation::{DestinationRule, Effect, Operation, ResourceRule, Split};
 pub use origin::{
     Coercion, CoercionRule, CreatesRule, IntroducedBy, IntroducesRule, ObjectRule, Origin,
-    OriginRules, PairsRule, ResultPointer, ResultToken, Role, ValueSpace,
+    OriginRules, OriginSet, OriginSets, PairsRule, ResultPointer, ResultToken, ValueRole,
+    ValueSpace,
 };
 pub use places::{Places, ScopePlace};
 pub use resource::{Collection, Derive, Distinct, LabelKind, Raises, ResourcePattern, Spelling};

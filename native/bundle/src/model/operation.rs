@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use authz_base::tier::Tier;
 
-use super::{DestinationKind, OriginRules, Role, Spelling};
+use super::{DestinationKind, OriginRules, Spelling, ValueRole};
 use crate::location::Location;
 
 /// One thing a system can do.
@@ -120,7 +120,7 @@ pub struct DestinationRule {
     /// Written form of the destinations, which determines their canonical form.
     pub kind: DestinationKind,
     /// Authority that the destinations carry.
-    pub role: Role,
+    pub role: ValueRole,
     /// Class of a call that names no destination. Default: the least trusted class (the smallest clearance).
     pub when_absent: String,
 }

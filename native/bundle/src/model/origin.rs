@@ -49,10 +49,91 @@ impl Origin {
     }
 }
 
+/// Set of origins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct OriginSet(u8);
+
+impl OriginSet {
+    /// Adds an origin.
+    pub const fn insert(&mut self, origin: Origin) {
+        self.0 |= 1 << origin as u8;
+    }
+
+    /// True where the origin is in the set.
+    #[must_use]
+    pub const fn contains(self, origin: Origin) -> bool {
+        self.0 & (1 << origin as u8) != 0
+    }
+
+    /// True where every member of the other set is in this one.
+    #[must_use]
+    pub const fn contains_all(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
+    }
+
+    /// True where a member of the other set is in this one.
+    #[must_use]
+    pub const fn contains_any(self, other: Self) -> bool {
+        other.0 & self.0 != 0
+    }
+
+    /// True where no origin is in the set.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// All sets, by their [`OriginSet::index`].
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..1 << Origin::ALL.len()).map(Self)
+    }
+
+    /// Its place among all sets.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Its members, from the best to the worst.
+    pub fn origins(self) -> impl Iterator<Item = Origin> {
+        Origin::ALL.into_iter().filter(move |origin| self.contains(*origin))
+    }
+}
+
+impl FromIterator<Origin> for OriginSet {
+    fn from_iter<I: IntoIterator<Item = Origin>>(origins: I) -> Self {
+        let mut set = Self::default();
+        origins.into_iter().for_each(|origin| set.insert(origin));
+        set
+    }
+}
+
+/// Origins of the values of a call, by the role of the values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct OriginSets([OriginSet; ValueRole::ALL.len()]);
+
+impl OriginSets {
+    /// The origins of a call without values.
+    pub const EMPTY: Self = Self([OriginSet(0); ValueRole::ALL.len()]);
+
+    /// Adds the origin of a value.
+    pub fn insert(&mut self, role: ValueRole, origin: Origin) {
+        if let Some(set) = self.0.get_mut(role as usize) {
+            set.insert(origin);
+        }
+    }
+
+    /// The origins of the values of a role.
+    #[must_use]
+    pub fn of(&self, role: ValueRole) -> OriginSet {
+        self.0.get(role as usize).copied().unwrap_or_default()
+    }
+}
+
 /// Authority that an argument carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
-pub enum Role {
+pub enum ValueRole {
     /// Receives the data.
     #[default]
     Recipient,
@@ -66,7 +147,7 @@ pub enum Role {
     Credential,
 }
 
-impl Role {
+impl ValueRole {
     /// All roles, in order.
     pub const ALL: [Self; 5] =
         [Self::Recipient, Self::Target, Self::Amount, Self::Command, Self::Credential];
@@ -97,7 +178,7 @@ pub enum ValueSpace {
     /// Destinations of one kind, the same for all systems.
     Destination(DestinationKind),
     /// Values of one role of the operation's system.
-    Role(Role),
+    Role(ValueRole),
 }
 
 /// One step of a [`ResultPointer`].
@@ -182,13 +263,21 @@ pub struct OriginRules {
     pub coerces: Vec<CoercionRule>,
 }
 
+impl OriginRules {
+    /// Whether the server takes an argument as a folder.
+    #[must_use]
+    pub fn is_folder(&self, pointer: &str) -> bool {
+        self.coerces.iter().any(|rule| rule.to == Coercion::Folder && rule.from == pointer)
+    }
+}
+
 /// Arguments that carry authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectRule {
     /// JSON pointers (RFC 6901) to the arguments: scalars or lists of scalars.
     pub from: Vec<String>,
     /// Authority that they carry.
-    pub role: Role,
+    pub role: ValueRole,
     /// Namespace of their values.
     pub space: ValueSpace,
     /// JSON pointer to the argument with the currency of an amount.

@@ -1,6 +1,6 @@
 //! Places of parts of a bundle, for messages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use authz_base::tier::Tier;
 
@@ -11,6 +11,10 @@ use crate::location::Location;
 pub struct Places {
     /// The `classify` rule of each operation, by the operation's id.
     pub meanings: BTreeMap<String, Location>,
+    /// Operations whose rule says `yields`, also as an empty list.
+    pub yields: BTreeSet<String>,
+    /// Operations whose rule says `objects`, also as an empty list.
+    pub objects: BTreeSet<String>,
     /// Entries of `tiers`.
     pub tiers: BTreeMap<Tier, Location>,
     /// `tier_cap` of each template that states one.

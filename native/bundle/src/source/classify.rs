@@ -18,8 +18,8 @@ use crate::diagnostic::{Diagnostic, Severity, clip, unknown};
 use crate::ids::refuse_operation;
 use crate::json_schema::deref;
 use crate::model::{
-    DestinationKind, DestinationRule, Effect, Location, Operation, ResourceRule, Role, Spelling,
-    Split, Tier,
+    DestinationKind, DestinationRule, Effect, Location, Operation, ResourceRule, Spelling, Split,
+    Tier, ValueRole,
 };
 
 /// Rules times operations that are compared; beyond it a bundle is refused rather than slow.
@@ -330,6 +330,7 @@ impl ModelBuilder<'_> {
         operation.reviewed = true;
         self.model.places.meanings.insert(operation.id.clone(), at.clone());
         if let Some(yields) = said.yields {
+            self.model.places.yields.insert(operation.id.clone());
             operation.yields = self.yields(file, yields);
         }
         if let Some(resource) = said.resource {
@@ -343,6 +344,9 @@ impl ModelBuilder<'_> {
                 self.found.error(at, what, fix);
             }
             None => {}
+        }
+        if said.objects.is_some() {
+            self.model.places.objects.insert(operation.id.clone());
         }
         operation.origins = self.origins(file, operation, said);
     }
@@ -425,8 +429,8 @@ impl ModelBuilder<'_> {
             },
         };
         let kind = destination_kind(said.value.r#type.value);
-        let role = said.value.role.as_ref().map_or(Role::Recipient, |word| role(word.value));
-        if role == Role::Amount {
+        let role = said.value.role.as_ref().map_or(ValueRole::Recipient, |word| role(word.value));
+        if role == ValueRole::Amount {
             let place = said.value.role.as_ref().map_or(said.at, |word| word.at);
             let what = format!("the destination of `{}` has the role `amount`", operation.id);
             let fix = "An amount goes nowhere: list its argument in `objects`.";

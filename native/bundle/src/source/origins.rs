@@ -12,7 +12,7 @@ use super::yaml::{At, Many, Mark};
 use crate::diagnostic::clip;
 use crate::model::{
     Coercion, CoercionRule, CreatesRule, Effect, IntroducedBy, IntroducesRule, ObjectRule,
-    Operation, Origin, OriginRules, PairsRule, ResultPointer, Role, ValueSpace,
+    Operation, Origin, OriginRules, PairsRule, ResultPointer, ValueRole, ValueSpace,
 };
 
 /// Entries of one key of an operation, and arguments of one entry.
@@ -24,7 +24,7 @@ const SCALARS: [&str; 4] = ["string", "integer", "number", "boolean"];
 
 /// An operation and the file of its rule.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct RulePlace<'a> {
     file: &'a str,
     operation: &'a Operation,
 }
@@ -37,7 +37,7 @@ impl ModelBuilder<'_> {
         operation: &Operation,
         said: &Said<'_>,
     ) -> OriginRules {
-        let place = Place { file, operation };
+        let place = RulePlace { file, operation };
         OriginRules {
             objects: self.objects(place, said.objects),
             creates: self.creates(place, said.creates),
@@ -50,7 +50,7 @@ impl ModelBuilder<'_> {
     /// The entries of a key, at most 16 of them.
     fn entries<'b, T>(
         &mut self,
-        place: Place<'_>,
+        place: RulePlace<'_>,
         key: &str,
         said: Option<&'b Many<At<T>>>,
     ) -> &'b [At<T>] {
@@ -64,11 +64,11 @@ impl ModelBuilder<'_> {
 
     fn objects(
         &mut self,
-        place: Place<'_>,
+        place: RulePlace<'_>,
         said: Option<&Many<At<ObjectEntry>>>,
     ) -> Vec<ObjectRule> {
         let mut rules = Vec::new();
-        let mut declared: BTreeSet<(Role, &str)> = BTreeSet::new();
+        let mut declared: BTreeSet<(ValueRole, &str)> = BTreeSet::new();
         for entry in self.entries(place, "objects", said) {
             let role = role(entry.value.role.value);
             for pointer in &entry.value.from.0 {
@@ -88,11 +88,11 @@ impl ModelBuilder<'_> {
 
     fn object(
         &mut self,
-        place: Place<'_>,
+        place: RulePlace<'_>,
         entry: &At<ObjectEntry>,
-        role: Role,
+        role: ValueRole,
     ) -> Option<ObjectRule> {
-        let Place { file, operation } = place;
+        let RulePlace { file, operation } = place;
         let said = &entry.value;
         let at = entry.at.within(file);
         if said.from.0.is_empty() || said.from.0.len() > MOST {
@@ -106,7 +106,7 @@ impl ModelBuilder<'_> {
         }
         let space = self.space(place, (said.collection.as_ref(), said.r#type.as_ref()));
         let is_spaced = said.collection.is_some() || said.r#type.is_some();
-        if !is_spaced && matches!(role, Role::Recipient | Role::Target) {
+        if !is_spaced && matches!(role, ValueRole::Recipient | ValueRole::Target) {
             let what = format!(
                 "an object with the role `{}` has neither `collection` nor `type`",
                 role.as_str()
@@ -115,7 +115,7 @@ impl ModelBuilder<'_> {
                 "Say what its values are: `collection: …` for ids, or `type: email`, `url`, …";
             self.found.error(&at, what, fix);
         }
-        if is_spaced && role == Role::Amount {
+        if is_spaced && role == ValueRole::Amount {
             let what = "an object with the role `amount` has a `collection` or a `type`";
             self.found.error(&at, what, "Remove it, or correct the role.");
         }
@@ -141,7 +141,7 @@ impl ModelBuilder<'_> {
             ("scale", said.scale.as_ref().map(|s| s.at)),
         ];
         for (key, mark) in of_amounts {
-            if let Some(mark) = mark.filter(|_| role != Role::Amount) {
+            if let Some(mark) = mark.filter(|_| role != ValueRole::Amount) {
                 let what = format!("`{key}` stands in an object with the role `{}`", role.as_str());
                 let fix = format!("Remove it: only an object with the role `amount` has `{key}`.");
                 self.found.error(&mark.within(file), what, fix);
@@ -161,7 +161,7 @@ impl ModelBuilder<'_> {
     #[expect(clippy::option_option, reason = "an error and an absent namespace differ")]
     fn space(
         &mut self,
-        place: Place<'_>,
+        place: RulePlace<'_>,
         said: (Option<&At<String>>, Option<&At<DestinationWord>>),
     ) -> Option<Option<ValueSpace>> {
         match said {
@@ -182,7 +182,7 @@ impl ModelBuilder<'_> {
 
     fn creates(
         &mut self,
-        place: Place<'_>,
+        place: RulePlace<'_>,
         said: Option<&Many<At<CreatesEntry>>>,
     ) -> Vec<CreatesRule> {
         let entries = self.entries(place, "creates", said);
@@ -206,7 +206,7 @@ impl ModelBuilder<'_> {
 
     fn introduces(
         &mut self,
-        place: Place<'_>,
+        place: RulePlace<'_>,
         said: Option<&Many<At<IntroducesEntry>>>,
     ) -> Vec<IntroducesRule> {
         let mut rules = Vec::new();
@@ -242,7 +242,11 @@ impl ModelBuilder<'_> {
         rules
     }
 
-    fn pairs(&mut self, place: Place<'_>, said: Option<&Many<At<PairsEntry>>>) -> Vec<PairsRule> {
+    fn pairs(
+        &mut self,
+        place: RulePlace<'_>,
+        said: Option<&Many<At<PairsEntry>>>,
+    ) -> Vec<PairsRule> {
         let mut rules = Vec::new();
         for entry in self.entries(place, "pairs", said) {
             let said = &entry.value;
@@ -265,7 +269,7 @@ impl ModelBuilder<'_> {
 
     fn coerces(
         &mut self,
-        place: Place<'_>,
+        place: RulePlace<'_>,
         said: Option<&Many<At<CoercesEntry>>>,
     ) -> Vec<CoercionRule> {
         let mut rules: Vec<CoercionRule> = Vec::new();
@@ -283,7 +287,7 @@ impl ModelBuilder<'_> {
     }
 
     /// A pointer into the result of an operation.
-    fn result(&mut self, place: Place<'_>, said: &At<String>) -> Option<ResultPointer> {
+    fn result(&mut self, place: RulePlace<'_>, said: &At<String>) -> Option<ResultPointer> {
         let pointer = ResultPointer::parse(&said.value);
         if pointer.is_none() {
             let what = format!(
@@ -300,7 +304,7 @@ impl ModelBuilder<'_> {
     /// A pointer that must name something of the same item as another: of one element of the same list.
     fn of_item(
         &mut self,
-        place: Place<'_>,
+        place: RulePlace<'_>,
         of: Option<&ResultPointer>,
         (key, said): (&str, &At<String>),
     ) -> Option<ResultPointer> {
@@ -321,13 +325,13 @@ impl ModelBuilder<'_> {
     }
 }
 
-pub(super) const fn role(word: RoleWord) -> Role {
+pub(super) const fn role(word: RoleWord) -> ValueRole {
     match word {
-        RoleWord::Recipient => Role::Recipient,
-        RoleWord::Target => Role::Target,
-        RoleWord::Amount => Role::Amount,
-        RoleWord::Command => Role::Command,
-        RoleWord::Credential => Role::Credential,
+        RoleWord::Recipient => ValueRole::Recipient,
+        RoleWord::Target => ValueRole::Target,
+        RoleWord::Amount => ValueRole::Amount,
+        RoleWord::Command => ValueRole::Command,
+        RoleWord::Credential => ValueRole::Credential,
     }
 }
 

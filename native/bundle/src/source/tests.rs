@@ -876,13 +876,25 @@ classify:
     split: {on: /kind, cases: {a: {}, b: {introduces: [], effects: [write], creates: {id: /b, collection: orders}}}}
 ";
     let base = base.replace("      list: {effects: [read], ", "      split: {");
-    let model = read(&[("base.yaml", &base)]).unwrap_or_else(|message| panic!("{message}"));
+    let read = read(&[("base.yaml", &base)]);
+    assert_eq!(None, read.as_ref().err());
+    let model = read.unwrap_or_default();
     let rules = |id: &str| {
         let found = model.operations.iter().find(|operation| operation.id == id);
         found.map(|operation| operation.origins.clone()).unwrap_or_default()
     };
     let items = || ValueSpace::Collection { name: "items".to_owned(), spelling: Spelling::Fold };
-    let pointer = |text: &str| ResultPointer::parse(text).unwrap_or_else(|| panic!("{text}"));
+    let Some((of_object, of_copy, from, title)) = (|| {
+        let pointer = ResultPointer::parse;
+        Some((
+            pointer("/id")?,
+            pointer("/b")?,
+            pointer("/items/*/from")?,
+            pointer("/items/*/title")?,
+        ))
+    })() else {
+        return assert_eq!("", "a pointer was not read");
+    };
     let object = |from: &[&str], role, space| ObjectRule {
         from: from.iter().map(|text| (*text).to_owned()).collect(),
         role,
@@ -894,15 +906,19 @@ classify:
     let bought = rules("shop.buy");
     assert_eq!(
         vec![
-            object(&["/ids", "/id"], Role::Target, items()),
+            object(&["/ids", "/id"], ValueRole::Target, items()),
             ObjectRule {
                 currency: Some("/currency".to_owned()),
                 scale: 100,
                 when_absent: Origin::Named,
-                ..object(&["/amount"], Role::Amount, ValueSpace::Role(Role::Amount))
+                ..object(&["/amount"], ValueRole::Amount, ValueSpace::Role(ValueRole::Amount))
             },
-            object(&["/page"], Role::Target, ValueSpace::Destination(DestinationKind::UrlHost)),
-            object(&["/id"], Role::Command, ValueSpace::Role(Role::Command)),
+            object(
+                &["/page"],
+                ValueRole::Target,
+                ValueSpace::Destination(DestinationKind::UrlHost)
+            ),
+            object(&["/id"], ValueRole::Command, ValueSpace::Role(ValueRole::Command)),
         ],
         bought.objects
     );
@@ -911,19 +927,17 @@ classify:
         vec![
             ("/items/*/id".to_owned(), IntroducedBy::Owner),
             ("/items/*/organizer".to_owned(), IntroducedBy::Anybody),
-            ("/items/*/reply_to".to_owned(), IntroducedBy::Author(pointer("/items/*/from"))),
+            ("/items/*/reply_to".to_owned(), IntroducedBy::Author(from)),
         ],
         of_items.collect::<Vec<_>>()
     );
-    let made = |id: &str| CreatesRule {
-        id: pointer(id),
+    let made = |id: &ResultPointer| CreatesRule {
+        id: id.clone(),
         collection: "orders".to_owned(),
         spelling: Spelling::Exact,
     };
-    assert_eq!(vec![made("/id")], bought.creates);
-    assert!(
-        bought.pairs.iter().all(|pair| pair.by_owner && pair.name == pointer("/items/*/title"))
-    );
+    assert_eq!(vec![made(&of_object)], bought.creates);
+    assert!(bought.pairs.iter().all(|pair| pair.by_owner && pair.name == title));
     assert_eq!(
         vec![("/amount", Coercion::Number), ("/page", Coercion::Url)],
         bought.coerces.iter().map(|rule| (rule.from.as_str(), rule.to)).collect::<Vec<_>>()
@@ -931,7 +945,7 @@ classify:
     // A case has the keys of its rule, but for those that it says itself.
     assert_eq!(1, rules("shop.split.a").introduces.len());
     assert_eq!(
-        (0, vec![made("/b")]),
+        (0, vec![made(&of_copy)]),
         (rules("shop.split.b").introduces.len(), rules("shop.split.b").creates)
     );
 }

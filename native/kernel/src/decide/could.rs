@@ -135,6 +135,7 @@ impl<'p, 'f> Prospects<'p, 'f> {
         // What an operation can never have is empty, as in `ContextFacts::before_request`.
         let is_never = |key: Key| match key {
             Key::Destination | Key::UnclearedLabels => operation.destination.is_none(),
+            Key::Origins => operation.destination.is_none() && operation.origins.objects.is_empty(),
             Key::Sequences => memory.named.is_empty(),
             Key::Budgets => memory.budgets.is_empty(),
             _ => false,

@@ -5,7 +5,9 @@
 
 mod could;
 mod granted;
+mod literals;
 mod located;
+mod origin;
 mod outlook;
 mod resolve;
 mod rules;
@@ -34,6 +36,7 @@ pub use could::Prospects;
 pub(crate) use could::Weighed;
 use granted::GrantCover;
 use located::BoundRefusal;
+use origin::ValueFacts;
 pub use outlook::{Outlook, OutlookCondition};
 use resolve::Resolved;
 use split::Chosen;
@@ -213,7 +216,7 @@ fn named<'a>(
     known(operation)?;
     let arguments = match arguments {
         Some(arguments) => arguments,
-        None => split::read(plan, prepared, request)?,
+        None => split::read(plan, (operation, prepared), request)?,
     };
     let resolved =
         resolve::resolve(plan, operation, prepared, arguments, facts, request, now, decision)?;
@@ -347,6 +350,7 @@ fn judge(
     let of_worst = worst.map_or_else(Vec::new, |placed| uncleared_labels(placed.class));
     let of_others: Vec<Vec<&str>> =
         others.iter().map(|placed| uncleared_labels(placed.class)).collect();
+    let values = ValueFacts::of((plan, facts, request), operation, resolved, keys, (now, tier));
     // Every fact is listed, so that a new one does not compile until it has a value here.
     let seen = ContextFacts {
         caller: caller_facts(facts, &chain, now),
@@ -357,6 +361,8 @@ fn judge(
         host: worst.map_or("", |placed| placed.host.as_str()),
         destination: worst.is_some(),
         trusted: resolved.trusted.is_some_and(|most| tier <= most),
+        origins: values.origins,
+        unknown_literals: values.unknown_literals,
         satisfied: &satisfied,
         session: facts.history.map(|view| view.session),
         along: &along,

@@ -1,7 +1,6 @@
 //! From an operation id and bytes to arguments, resource and destination.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -14,14 +13,15 @@ use crate::evaluate::Known;
 use crate::history::{EventSubject, ObjectKeys};
 use crate::json::Value as Json;
 use crate::mcp::Traffic;
-use crate::model::{DestinationKind, DestinationRule, Operation, ResourceRule, Spelling, Tier};
+use crate::model::{DestinationRule, Operation, ResourceRule, Spelling, Tier};
 use crate::plan::{Plan, Prepared};
-use crate::recipient_lists::{RecipientListAnswer, RecipientListQuery, RecipientLists};
+use crate::recipient_lists::{RecipientListQuery, RecipientLists};
 use crate::schema::{GIVE, Key, NO_DESTINATION, OWN_SYSTEM, START};
 use crate::spelling;
-use crate::task::{AgentName, HARNESS_TIER, Names, Task, TaskView, literal, names_of};
+use crate::task::{AgentName, TaskView};
 
 use super::RequestRefusal;
+use super::origin::Vouching;
 use super::split::{self, Chosen};
 
 /// Destinations of one request.
@@ -180,7 +180,7 @@ fn resource<'a, 'b>(
             ))),
         };
     };
-    let (collection, id) = (&rule.collection, resource_id(rule, arguments, request)?);
+    let (collection, id) = (&rule.collection, resource_id(operation, rule, arguments, request)?);
     let mut labels = plan.labels(collection, &id.key);
     for label in written {
         if !labels.iter().any(|known| known == label) {
@@ -224,6 +224,7 @@ impl ResourceId {
 
 /// The id that the arguments or the request name within the collection.
 fn resource_id(
+    operation: &Operation,
     rule: &ResourceRule,
     arguments: &Arguments,
     request: &Request<'_>,
@@ -233,6 +234,10 @@ fn resource_id(
             return Err(bad("the arguments name the resource, so the request may not"));
         }
         (Some(pointer), _) => match arguments.json().pointer(pointer) {
+            // The root of the folders is the collection as a whole.
+            Some(Json::String(text)) if text == "/" && operation.origins.is_folder(pointer) => {
+                return Ok(ResourceId::default());
+            }
             Some(Json::String(text)) => text.as_str(),
             // INVARIANT (typed): a number and its digits are one id.
             Some(Json::Integer(value)) => {
@@ -308,8 +313,9 @@ impl Plan {
     #[must_use]
     pub fn resource_of(&self, decision: &Decision, request: &Request<'_>) -> Option<String> {
         let arguments = decision.arguments.as_deref()?;
-        let rule = self.operation(&decision.operation)?.resource.as_ref()?;
-        let id = resource_id(rule, arguments, request).ok()?;
+        let operation = self.operation(&decision.operation)?;
+        let rule = operation.resource.as_ref()?;
+        let id = resource_id(operation, rule, arguments, request).ok()?;
         Some(named(&rule.collection, &id.key))
     }
 }
@@ -323,9 +329,9 @@ impl Plan {
         let rule = operation.resource.as_ref().filter(|_| prepared.memory.objects)?;
         let arguments = match arguments {
             Some(arguments) => arguments,
-            None => split::read(self, prepared, request).ok()?,
+            None => split::read(self, (operation, prepared), request).ok()?,
         };
-        let id = resource_id(rule, &arguments, request).ok()?;
+        let id = resource_id(operation, rule, &arguments, request).ok()?;
         let keys = ObjectKeys::of(&rule.collection, &id.key);
         Some(keys.with_older(&rule.collection, &id.older))
     }
@@ -423,7 +429,7 @@ fn add<'a>(
 }
 
 /// The destinations that the arguments or the request name, as they are written there.
-fn named_destinations<'a>(
+pub(super) fn named_destinations<'a>(
     rule: &DestinationRule,
     arguments: &'a Arguments,
     request: &Request<'a>,
@@ -462,95 +468,6 @@ fn named_destinations<'a>(
         return Err(bad(format!("more than {MAX_DESTINATIONS} destinations")));
     }
     Ok(named)
-}
-
-/// What vouches for destinations: the user, the task's template, or recipient lists that are trusted.
-#[derive(Clone, Copy)]
-struct Vouching<'a> {
-    literals: Option<Literals<'a>>,
-    /// Names that the templates of the task and of its root list.
-    listed: [&'a BTreeSet<String>; 2],
-    plan: &'a Plan,
-}
-
-impl<'a> Vouching<'a> {
-    /// None where nothing does.
-    fn of(plan: &'a Plan, facts: &Facts<'a>) -> Option<Self> {
-        static NONE: BTreeSet<String> = BTreeSet::new();
-        let literals = Literals::of(facts);
-        let listed_by = |task: &Task| {
-            let template = plan.template(&task.template);
-            template.map_or(&NONE, |template| &template.names)
-        };
-        let listed = match facts.task {
-            Some(view) => [listed_by(view.task), listed_by(view.root())],
-            None => [&NONE, &NONE],
-        };
-        let is_any = literals.is_some()
-            || !plan.model().recipient_lists.is_empty()
-            || listed.iter().any(|names| !names.is_empty());
-        is_any.then_some(Self { literals, listed, plan })
-    }
-
-    /// The highest tier in which a destination is trusted.
-    ///
-    /// Args: its kind, how the call writes it, and its canonical form.
-    fn vouches(
-        &self,
-        (kind, raw, canonical): (DestinationKind, &str, &str),
-        query: Option<&RecipientListQuery<'_>>,
-    ) -> Option<Tier> {
-        let mut trusted = self.plan.model().recipient_lists.iter().filter(|(_, rule)| rule.trusted);
-        if trusted.any(|(name, _)| {
-            query.is_some_and(|query| query.ask(name) == RecipientListAnswer::Listed)
-        }) {
-            return Some(Tier::Critical);
-        }
-        if self.literals.is_none() && self.listed.iter().all(|listed| listed.is_empty()) {
-            return None;
-        }
-        let names = names_of(kind, raw, canonical);
-        if names.iter().any(|name| self.listed.iter().any(|listed| listed.contains(name))) {
-            return Some(Tier::Critical);
-        }
-        self.literals?.vouch(&names)
-    }
-}
-
-/// What was named for the task, or for the root above it.
-#[derive(Clone, Copy)]
-struct Literals<'a> {
-    task: &'a Names,
-    root: &'a Names,
-    key: &'a [u8; 32],
-}
-
-impl<'a> Literals<'a> {
-    /// None where nothing was named that counts.
-    fn of(facts: &Facts<'a>) -> Option<Self> {
-        let view = facts.task?;
-        let (task, root) = (&view.task.names, &view.root().names);
-        let counts = |names: &Names| !names.user.is_empty() || !names.harness.is_empty();
-        (counts(task) || counts(root)).then_some(Self { task, root, key: facts.literal_key? })
-    }
-
-    /// The highest tier in which one of these names counts.
-    fn vouch(&self, names: &[String]) -> Option<Tier> {
-        let mut found = None;
-        for name in names {
-            let literal = literal(name, self.key);
-            let named = |by: fn(&Names) -> &BTreeSet<String>| {
-                by(self.task).contains(&literal) || by(self.root).contains(&literal)
-            };
-            if named(|names| &names.user) {
-                return Some(Tier::Critical);
-            }
-            if named(|names| &names.harness) {
-                found = Some(HARNESS_TIER);
-            }
-        }
-        found
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! Which operation a request means, where an argument says it.
 
+use std::sync::Arc;
+
 use super::RequestRefusal;
 use super::resolve::bad;
 use crate::arguments::Arguments;
+use crate::coerce::coerced;
 use crate::decision::{Given, ReasonCode, Request};
 use crate::json::Value as Json;
 use crate::model::{Operation, Split};
@@ -29,8 +32,9 @@ pub(super) fn choose<'a>(
     // What nobody reviewed is refused before its arguments are looked at.
     super::known(&split.operation)?;
     let any = split.cases.values().next().ok_or_else(none)?;
-    let (_, prepared) = plan.prepared(any).ok_or_else(none)?;
-    let arguments = read_plain(prepared, request)?;
+    let (any, prepared) = plan.prepared(any).ok_or_else(none)?;
+    // All cases have the schema and the coercions of their rule.
+    let arguments = read_plain(any, prepared, request)?;
     let id = case(split, &arguments)?;
     let (operation, prepared) = plan.prepared(id).ok_or_else(none)?;
     Ok(Chosen { operation, prepared, arguments: Some(arguments) })
@@ -39,10 +43,10 @@ pub(super) fn choose<'a>(
 /// Reads the arguments of an operation that was named; a case must be the one that they say.
 pub(super) fn read(
     plan: &Plan,
-    prepared: &Prepared,
+    (operation, prepared): (&Operation, &Prepared),
     request: &Request<'_>,
 ) -> Result<Arguments, RequestRefusal> {
-    let arguments = read_plain(prepared, request)?;
+    let arguments = read_plain(operation, prepared, request)?;
     if let Some(named) = &prepared.case {
         let split = plan.model().splits.get(&named.of);
         let split = split.ok_or_else(|| bad("a case of an operation that is not there"))?;
@@ -56,12 +60,20 @@ pub(super) fn read(
     Ok(arguments)
 }
 
-fn read_plain(prepared: &Prepared, request: &Request<'_>) -> Result<Arguments, RequestRefusal> {
+fn read_plain(
+    operation: &Operation,
+    prepared: &Prepared,
+    request: &Request<'_>,
+) -> Result<Arguments, RequestRefusal> {
     let schema = &prepared.arguments;
-    let read = match request.arguments {
-        Given::Json(bytes) => schema.read(bytes),
-        Given::Read(value) => schema.take(value),
+    let sent = match request.arguments {
+        Given::Json(bytes) => schema.parse(bytes),
+        Given::Read(value) => Ok(Arc::clone(value)),
     };
+    let read = sent.and_then(|sent| {
+        let coerced = coerced(&sent, &operation.origins.coerces);
+        schema.take_coerced(&sent, &coerced)
+    });
     read.map_err(|error| RequestRefusal {
         understood: error.is_understood(),
         ..bad(error.to_string())

@@ -7,6 +7,7 @@
 
 pub(crate) mod could;
 pub(crate) mod met;
+pub(crate) mod origins;
 pub(crate) mod syntax;
 
 use std::cell::OnceCell;
@@ -29,6 +30,7 @@ use smol_str::SmolStr;
 
 use crate::arguments;
 use crate::decision::{PolicyEffect, Principal, PrincipalName, Subject, Verdict};
+use crate::model::{OriginSet, OriginSets, ValueRole};
 use crate::rfc3339;
 use crate::schema::{Key, Keys, NO_DESTINATION};
 use crate::table::Table;
@@ -296,6 +298,8 @@ pub(crate) struct Words {
     /// The destination of a request without one; none where the bundle has no word for it.
     nowhere: Option<Value>,
     proofs: EntityLiterals,
+    /// Sets of origins, by [`OriginSet::index`].
+    origin_sets: Box<[Value]>,
     /// The set of nothing.
     empty: Value,
     label_sets: Sets,
@@ -355,6 +359,10 @@ pub(crate) struct ContextFacts<'a> {
     pub(crate) host: &'a str,
     pub(crate) destination: bool,
     pub(crate) trusted: bool,
+    /// Origins of the values of the call.
+    pub(crate) origins: OriginSets,
+    /// Mailboxes, hosts and IBANs in the texts of the call that are neither named nor known.
+    pub(crate) unknown_literals: i64,
     pub(crate) satisfied: &'a [String],
     /// History of the session. `None`: the session did nothing before.
     pub(crate) session: Option<&'a SessionHistory>,
@@ -383,6 +391,8 @@ impl<'a> ContextFacts<'a> {
             host: "",
             destination: false,
             trusted: false,
+            origins: OriginSets::EMPTY,
+            unknown_literals: 0,
             satisfied: &[],
             session: None,
             along: &[],
@@ -438,6 +448,7 @@ impl Words {
             let ids = names.members(text).into_iter().flatten();
             Ok(ids.map(|id| (id.clone(), member(&kind, id))).collect())
         };
+        let origin = kind("Origin")?;
         let no_task_kind = member(&kind("TaskKind")?, "none");
         let no_template = member(&kind("Template")?, "none");
         let classes: EntityLiterals = members("DestinationClass")?;
@@ -479,6 +490,7 @@ impl Words {
                 ("age", long(0)),
             ]),
             proofs: members("SubjectProof")?,
+            origin_sets: OriginSet::all().map(|set| origin_set(&origin, set)).collect(),
             empty: Value::empty_set(None),
             label_sets: Sets::default(),
             sequence_sets: Sets::default(),
@@ -636,6 +648,11 @@ impl Words {
                 Key::Destination => {
                     self.destination(facts.class, facts.host, facts.destination, facts.trusted)?
                 }
+                Key::Origins => record(ValueRole::ALL.map(|role| {
+                    let set = self.origin_sets.get(facts.origins.of(role).index());
+                    (role.as_str(), set.unwrap_or(&self.empty).clone())
+                })),
+                Key::Literals => record([("unknown", long(facts.unknown_literals))]),
                 Key::Proof => record([
                     ("method", known(&self.methods, caller.method)?.into()),
                     ("bound", boolean(caller.bound)),
@@ -682,15 +699,8 @@ impl Words {
 
     /// A set. Cedar's own constructors hash every member anew each time that the set grows, or sort what they have just
     /// shuffled.
-    #[expect(clippy::mutable_key_type, reason = "so Cedar's own sets are, and no literal changes")]
     fn set(&self, members: Vec<Literal>) -> Value {
-        if members.is_empty() {
-            return self.empty.clone();
-        }
-        let authoritative = members.iter().cloned().map(Value::from).collect();
-        // INVARIANT (FastRepr, of Cedar's): it is there, as all members are literals.
-        let fast = Some(Arc::new(members.into_iter().collect()));
-        Value::new(ValueKind::Set(Set { authoritative: Arc::new(authoritative), fast }), None)
+        if members.is_empty() { self.empty.clone() } else { set_of(members) }
     }
 
     fn destination(
@@ -742,6 +752,20 @@ impl Words {
         }
         Ok(Value::record_arc(Arc::new(record), None))
     }
+}
+
+#[expect(clippy::mutable_key_type, reason = "so Cedar's own sets are, and no literal changes")]
+fn set_of(members: Vec<Literal>) -> Value {
+    let authoritative = members.iter().cloned().map(Value::from).collect();
+    // INVARIANT (FastRepr, of Cedar's): it is there, as all members are literals.
+    let fast = Some(Arc::new(members.into_iter().collect()));
+    Value::new(ValueKind::Set(Set { authoritative: Arc::new(authoritative), fast }), None)
+}
+
+/// Args: `kind`: the entity type of origins.
+fn origin_set(kind: &EntityType, set: OriginSet) -> Value {
+    let members = set.origins().map(|origin| uid(kind, origin.as_str()));
+    set_of(members.map(|uid| Literal::EntityUID(Arc::new(uid))).collect())
 }
 
 /// The agents of a chain.

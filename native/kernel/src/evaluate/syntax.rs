@@ -10,6 +10,7 @@ use cedar_policy_core::ast::{
 use cedar_policy_core::parser::parse_policyset;
 use miette::Diagnostic as _;
 
+use super::origins::{self, OriginGap};
 use crate::decision::PolicyEffect;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::model::Location;
@@ -293,6 +294,8 @@ pub(crate) struct PolicyReading {
     pub(crate) store: Asks,
     /// Kinds whose satisfaction keeps the policy from firing.
     pub(crate) lifted_by: BTreeSet<String>,
+    /// A comparison of origins that lets a worse origin pass.
+    pub(crate) origin_gap: Option<OriginGap>,
     /// The policy has more nodes, or nests deeper, than allowed.
     pub(crate) too_large: bool,
 }
@@ -326,6 +329,7 @@ impl PolicyReading {
             principal: false,
             store: Asks::Nothing,
             lifted_by: BTreeSet::new(),
+            origin_gap: None,
             too_large: false,
         }
     }
@@ -390,6 +394,10 @@ pub(crate) fn reading(policy: &Policy) -> PolicyReading {
     let Some(body) = policy.non_scope_constraints() else { return reading };
     walk(body, start, &mut reading);
     if !reading.too_large {
+        if reading.keys.contains(Key::Origins) {
+            let is_forbid = effect(policy) == PolicyEffect::Forbid;
+            reading.origin_gap = origins::gap(body, is_forbid, start);
+        }
         lifts(body, &mut reading.lifted_by);
         reading.never = never(body)
             .and_then(|expr| expr.source_loc())
@@ -512,7 +520,7 @@ fn walk(body: &Expr, start: usize, reading: &mut PolicyReading) {
 }
 
 /// The attribute names of `context.a.b…` or `context… has a.b`; none where the expression is something else.
-fn context_path(expr: &Expr) -> Option<Vec<&str>> {
+pub(super) fn context_path(expr: &Expr) -> Option<Vec<&str>> {
     let mut path: Vec<&str> = Vec::new();
     let mut at = expr;
     loop {

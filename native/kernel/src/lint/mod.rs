@@ -1,15 +1,27 @@
 //! Warnings about a bundle that compiles: parts of it that can have no effect, or that nobody can ever use.
 //!
 //! They are for `authz check`. A node that loads a bundle does not look for them: they cost up to a second.
-//! [`access`] finds what nobody can do, [`unused`] what nothing reads. Each warning has the code of its check.
+//! [`access`] finds what nobody can do, [`unused`] what nothing reads, [`origins`] values whose origin is not asked for. Each warning has the code of its check.
 
 mod access;
+mod origins;
 mod unused;
 
 use std::collections::BTreeSet;
 
-use crate::diagnostic::Diagnostics;
+use crate::diagnostic::{Advice, Diagnostic, Diagnostics};
+use crate::model::Location;
 use crate::plan::Plan;
+
+fn warn(
+    found: &mut Diagnostics,
+    code: &'static str,
+    at: &Location,
+    what: String,
+    fix: impl Into<Advice>,
+) {
+    found.push(Diagnostic::warning(at, what, fix).with_code(code));
+}
 
 /// Facts of a configuration that warnings depend on.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +37,7 @@ impl Plan {
         let mut found = Diagnostics::new();
         access::check(self, &mut found);
         unused::check(self, facts, &mut found);
+        origins::check(self, &mut found);
         found
     }
 }

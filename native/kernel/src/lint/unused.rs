@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::LintFacts;
-use crate::diagnostic::{Advice, Diagnostic, Diagnostics, unknown};
-use crate::model::{AgentMemory, Location, Model, RoleMembers};
+use super::{LintFacts, warn};
+use crate::diagnostic::{Diagnostics, unknown};
+use crate::model::{AgentMemory, Model, RoleMembers};
 use crate::plan::Plan;
 
 pub(super) fn check(plan: &Plan, facts: &LintFacts, found: &mut Diagnostics) {
@@ -15,16 +15,6 @@ pub(super) fn check(plan: &Plan, facts: &LintFacts, found: &mut Diagnostics) {
     if let Some(issuers) = &facts.issuers {
         unknown_issuers(model, issuers, found);
     }
-}
-
-fn warn(
-    found: &mut Diagnostics,
-    code: &'static str,
-    at: &Location,
-    what: String,
-    fix: impl Into<Advice>,
-) {
-    found.push(Diagnostic::warning(at, what, fix).with_code(code));
 }
 
 /// Roles that no policy names, and that have no other effect.

@@ -7,9 +7,10 @@ use authz_bundle::bundle::Bundle;
 
 use super::Placed;
 use crate::arguments::{ArgumentType, Member};
+use crate::decision::PolicyEffect;
 use crate::diagnostic::{Diagnostics, unknown};
 use crate::evaluate::syntax::{ActionScope, Idle, Path, PathRoot, PolicyEntity};
-use crate::model::{EventPattern, Location, Model, Operation, Spelling};
+use crate::model::{EventPattern, Location, Model, Operation, Origin, OriginSet, Spelling};
 use crate::schema::{BUILT_IN_KINDS, GIVE, Key, START, SchemaNames, attributes, attributes_of_key};
 use crate::spelling;
 
@@ -136,6 +137,7 @@ fn check_all(
         path_of(placed, path, &covered, catalog, diagnostics);
     }
     idle(placed, diagnostics);
+    origins(placed, diagnostics);
     stepup(placed, names, diagnostics);
     Some(covered)
 }
@@ -528,6 +530,48 @@ fn keys(placed: &Placed, catalog: &Catalog<'_>, diagnostics: &mut Diagnostics) {
                 diagnostics.error(&placed.place(read.offset), what, fix);
             }
         }
+    }
+}
+
+/// A forbid that lets a worse origin pass is an error; a permit that a worse origin makes fire is a warning, since a forbid may
+/// cover it.
+fn origins(placed: &Placed, diagnostics: &mut Diagnostics) {
+    let Some(gap) = &placed.policy.reading.origin_gap else { return };
+    // A misspelt name is reported already.
+    if gap.witness.is_none() && diagnostics.has_errors() {
+        return;
+    }
+    let is_forbid = placed.policy.effect == PolicyEffect::Forbid;
+    let list = |set: OriginSet| set.origins().map(Origin::as_str).collect::<Vec<_>>().join(", ");
+    let role = gap.witness.map_or("ROLE", |(role, ..)| role.as_str());
+    let good = format!(r#"[Origin::"named", Origin::"known"].containsAll(context.origins.{role})"#);
+    let (what, fix) = match gap.witness {
+        None => (
+            "`context.origins` is compared with something else than a list of origins".to_owned(),
+            format!("Compare each role with a list, for example `{good}`."),
+        ),
+        Some((_, better, worse)) if is_forbid => (
+            format!(
+                "the forbid fires if the origins of `{role}` are {}, but not if they are {}, which is worse",
+                list(better),
+                list(worse)
+            ),
+            format!("List the good origins, and forbid the others: `!{good}`."),
+        ),
+        Some((_, better, worse)) => (
+            format!(
+                "the permit fires if the origins of `{role}` are {}, but not if they are {}, which is better",
+                list(worse),
+                list(better)
+            ),
+            format!("List the origins that all values may have: `{good}`."),
+        ),
+    };
+    let at = placed.place(gap.offset);
+    if is_forbid {
+        diagnostics.error(&at, what, fix);
+    } else {
+        diagnostics.warning(&at, what, fix);
     }
 }
 

@@ -13,8 +13,8 @@ use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::{
     AgentMemory, Approval, ClaimTest, Collection, Declared, DestinationClass, DestinationKind,
     DestinationRule, Effect, LabelKind, Location, Model, Operation, OriginRules, PolicyFile,
-    Reports, ResourcePattern, ResourceRule, Role, RoleMembers, Spelling, SubjectMatch, System,
-    SystemKind, Tier, TierRequirements,
+    Reports, ResourcePattern, ResourceRule, RoleMembers, Spelling, SubjectMatch, System,
+    SystemKind, Tier, TierRequirements, ValueRole,
 };
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{TaskView, taskless};
@@ -202,7 +202,7 @@ pub(crate) fn model(policies: &str) -> Model {
         destination: Some(DestinationRule {
             from: vec!["/to".to_owned(), "/cc".to_owned()],
             kind: DestinationKind::Email,
-            role: Role::Recipient,
+            role: ValueRole::Recipient,
             when_absent: "external".to_owned(),
         }),
         ..operation(

@@ -17,6 +17,7 @@ mod laws;
 mod mcp;
 mod objects;
 mod order;
+mod origins;
 mod peer_types;
 mod places;
 mod proofs;

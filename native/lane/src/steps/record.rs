@@ -18,7 +18,7 @@ use crate::judgement::{Judgement, method_of};
 use crate::keeper::{ChangeError, Wait};
 use crate::limits;
 use crate::proto::authz::v1 as wire;
-use crate::record::{self, Origin};
+use crate::record::{self, CallOrigin};
 use crate::refusal::{CallRefusal, Step};
 use crate::settings::{Lane, Settings};
 use crate::steps::EndedCall;
@@ -79,8 +79,8 @@ pub(crate) struct RecordOrigin {
 }
 
 impl RecordOrigin {
-    pub(crate) fn origin<'a>(&'a self, settings: &'a Settings) -> Origin<'a> {
-        Origin {
+    pub(crate) fn origin<'a>(&'a self, settings: &'a Settings) -> CallOrigin<'a> {
+        CallOrigin {
             peer: &self.peer,
             trace: self.trace.as_ref().map(Ids::of_record),
             node_id: &settings.node_id,
@@ -341,7 +341,7 @@ impl Engine {
         &self,
         judgement: &Judgement,
         evidence: &[Evidence<'_>],
-        origin: Origin<'_>,
+        origin: CallOrigin<'_>,
         instead_of: Option<Outcome>,
     ) {
         // A record that replaces an earlier one of the same decision is always written.
@@ -352,7 +352,7 @@ impl Engine {
 
     /// Counts a refusal of an unverified caller. Returns true if the refusal is summed up with others of the minute, and gets no
     /// record of its own.
-    fn is_summed(&self, judgement: &Judgement, origin: Origin<'_>) -> bool {
+    fn is_summed(&self, judgement: &Judgement, origin: CallOrigin<'_>) -> bool {
         let Some(row) = sums::row_of(judgement, origin.peer) else { return false };
         let is_summed = self.sums.take(row, judgement.arrival.now_ms);
         self.write_sums(self.sums.due(judgement.arrival.now_ms));
@@ -385,7 +385,7 @@ impl Engine {
         &self,
         judgement: &Judgement,
         evidence: &[Evidence<'_>],
-        origin: Origin<'_>,
+        origin: CallOrigin<'_>,
         instead_of: Option<Outcome>,
         durability: Durability,
     ) -> Result<Option<Ticket>, AuditError> {

@@ -1,0 +1,394 @@
+//! Origins of values: who chose the values of a call that carry authority.
+//!
+//! The one place that answers it. [`OriginFacts`] holds the sources of origins, and [`origin_of`] asks them in turn: names of the
+//! task, then recipient lists. What a policy reads is gathered by [`origins_of_call`] and [`unknown_literals`], only for
+//! operations whose policies read it.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use smallvec::SmallVec;
+
+use super::literals::count_unknown;
+use super::resolve::{Resolved, named_destinations};
+use crate::arguments::Arguments;
+use crate::canonical::canonical;
+use crate::decision::{Facts, Request, Time};
+use crate::json::Value as Json;
+use crate::model::{
+    DestinationKind, ObjectRule, Operation, Origin, OriginSets, Spelling, Tier, ValueSpace,
+};
+use crate::plan::Plan;
+use crate::recipient_lists::{RecipientListAnswer, RecipientListQuery, RecipientLists};
+use crate::schema::{Key, Keys};
+use crate::spelling;
+use crate::task::{HARNESS_TIER, Names, Speaker, Task, literal, names_of};
+
+/// Values of one call whose origins are looked up. The origin of a value beyond it is unknown.
+const MAX_VALUES: usize = 256;
+
+/// A value that carries authority, in its namespace.
+#[derive(Clone, Debug)]
+pub(super) struct TypedValue<'a> {
+    /// System of the operation; empty for a destination.
+    #[expect(dead_code, reason = "ids of a system are looked up by names alone")]
+    pub(super) system: &'a str,
+    /// Namespace of the value.
+    pub(super) space: &'a ValueSpace,
+    /// The value as the call writes it: of a number or a boolean its JSON text.
+    pub(super) written: Cow<'a, str>,
+    /// The value in the one form of its namespace. `None`: it is not written in a form of its namespace.
+    pub(super) canonical: Option<Cow<'a, str>>,
+    /// The object that the value belongs to; for an amount its currency and scale. `None`: the value is a destination.
+    #[expect(dead_code, reason = "amounts are looked up by names alone")]
+    pub(super) object: Option<&'a ObjectRule>,
+    /// Currency of an amount, as the call writes it.
+    #[expect(dead_code, reason = "amounts are looked up by names alone")]
+    pub(super) currency: Option<&'a str>,
+}
+
+impl<'a> TypedValue<'a> {
+    /// A destination, which belongs to no system.
+    fn of_destination(space: &'a ValueSpace, kind: DestinationKind, written: &'a str) -> Self {
+        let canonical =
+            canonical(kind, written).ok().map(|destination| Cow::Owned(destination.text));
+        let written = Cow::Borrowed(written);
+        Self { system: "", space, written, canonical, object: None, currency: None }
+    }
+
+    /// A value of an object. `None`: JSON of another kind, or null.
+    fn of_object(
+        system: &'a str,
+        rule: &'a ObjectRule,
+        value: &'a Json,
+        currency: Option<&'a str>,
+    ) -> Option<Self> {
+        let written = match value {
+            Json::String(text) => Cow::Borrowed(text.as_str()),
+            Json::Integer(number) => Cow::Owned(number.to_string()),
+            Json::Decimal(text) => Cow::Borrowed(text.as_str()),
+            Json::Bool(value) => Cow::Borrowed(if *value { "true" } else { "false" }),
+            Json::Null | Json::Array(_) | Json::Object(_) => return None,
+        };
+        let canonical = match &rule.space {
+            ValueSpace::Destination(kind) => {
+                canonical(*kind, &written).ok().map(|destination| Cow::Owned(destination.text))
+            }
+            ValueSpace::Collection { spelling, .. } => key_of(&written, *spelling),
+            ValueSpace::Role(_) => Some(written.clone()),
+        };
+        Some(Self { system, space: &rule.space, written, canonical, object: Some(rule), currency })
+    }
+
+    /// The names by which a prompt may name the value.
+    fn names(&self) -> SmallVec<[String; 2]> {
+        let Some(form) = self.canonical.as_deref() else { return SmallVec::new() };
+        match self.space {
+            ValueSpace::Destination(kind) => names_of(*kind, &self.written, form),
+            // An id may be written like anything that a prompt names.
+            ValueSpace::Collection { .. } | ValueSpace::Role(_) => {
+                let kind = kind_like(&self.written);
+                let name = canonical(kind, &self.written);
+                name.map_or_else(
+                    |_| SmallVec::new(),
+                    |name| names_of(kind, &self.written, &name.text),
+                )
+            }
+        }
+    }
+}
+
+/// The id of a collection under which everything knows it.
+fn key_of<'a>(written: &Cow<'a, str>, comparison: Spelling) -> Option<Cow<'a, str>> {
+    spelling::check_id(written).ok()?;
+    Some(match comparison {
+        Spelling::Exact => written.clone(),
+        Spelling::Fold => Cow::Owned(spelling::fold(written).into_owned()),
+    })
+}
+
+/// The kind of name that an id, which has no kind of its own, is written like.
+fn kind_like(text: &str) -> DestinationKind {
+    if text.contains("://") {
+        DestinationKind::UrlHost
+    } else if text.contains('/') {
+        DestinationKind::Path
+    } else if text.contains('@') {
+        DestinationKind::Email
+    } else {
+        DestinationKind::Account
+    }
+}
+
+/// Sources of the origins of values.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OriginFacts<'a> {
+    vouching: Option<Vouching<'a>>,
+    recipient_lists: Option<&'a RecipientLists>,
+    now: Time,
+    tier: Tier,
+}
+
+impl<'a> OriginFacts<'a> {
+    /// Args: `tier`: effective tier of the call.
+    pub(super) fn of(plan: &'a Plan, facts: &Facts<'a>, now: Time, tier: Tier) -> Self {
+        Self {
+            vouching: Vouching::of(plan, facts),
+            recipient_lists: facts.recipient_lists,
+            now,
+            tier,
+        }
+    }
+
+    /// The origin that the names of the task give a value.
+    fn by_name(&self, value: &TypedValue<'_>) -> Option<Origin> {
+        match self.vouching?.speaker(&value.names())? {
+            Speaker::Subject | Speaker::FrontEnd => Some(Origin::Named),
+            Speaker::Harness if self.tier <= HARNESS_TIER => Some(Origin::Named),
+            Speaker::Harness | Speaker::Agent => Some(Origin::Claimed),
+        }
+    }
+
+    /// Whether a trusted and fresh recipient list has a value.
+    fn is_listed(&self, value: &TypedValue<'_>) -> bool {
+        let (Some(vouching), ValueSpace::Destination(kind), Some(canonical)) =
+            (self.vouching, value.space, value.canonical.as_deref())
+        else {
+            return false;
+        };
+        if vouching.plan.model().recipient_lists.is_empty() {
+            return false;
+        }
+        let query = RecipientListQuery::new(self.recipient_lists, *kind, canonical, self.now);
+        vouching.is_listed(Some(&query))
+    }
+}
+
+/// Facts about the values of one call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ValueFacts {
+    /// Origins of the values that carry authority.
+    pub(super) origins: OriginSets,
+    /// Addresses in the texts that are neither named nor known.
+    pub(super) unknown_literals: i64,
+}
+
+impl ValueFacts {
+    /// Looks up what policies read.
+    ///
+    /// Args: `keys`: context keys that the policies of the operation read; other facts have the value of a call without values.
+    pub(super) fn of<'a>(
+        (plan, facts, request): (&'a Plan, &Facts<'a>, &Request<'_>),
+        operation: &Operation,
+        resolved: &Resolved<'_>,
+        keys: Keys,
+        (now, tier): (Time, Tier),
+    ) -> Self {
+        let mut values = Self { origins: OriginSets::EMPTY, unknown_literals: 0 };
+        let (reads_origins, reads_literals) =
+            (keys.contains(Key::Origins), keys.contains(Key::Literals));
+        if !reads_origins && !reads_literals {
+            return values;
+        }
+        let sources = OriginFacts::of(plan, facts, now, tier);
+        if reads_origins {
+            let sends = resolved.traffic.sends || !request.destinations.is_empty();
+            values.origins =
+                origins_of_call(operation, &resolved.arguments, request, sends, &sources);
+        }
+        if reads_literals {
+            values.unknown_literals = unknown_literals(&resolved.arguments, &sources);
+        }
+        values
+    }
+}
+
+/// The origin of a value: the best that a source gives it.
+pub(super) fn origin_of(value: &TypedValue<'_>, facts: &OriginFacts<'_>) -> Origin {
+    let by_name = facts.by_name(value);
+    if by_name == Some(Origin::Named) {
+        return Origin::Named;
+    }
+    if facts.is_listed(value) {
+        return Origin::Known;
+    }
+    by_name.unwrap_or(Origin::Unknown)
+}
+
+/// The origins of the values of a call, by role.
+///
+/// Args: `sends`: the call moves data to its destinations.
+fn origins_of_call(
+    operation: &Operation,
+    arguments: &Arguments,
+    request: &Request<'_>,
+    sends: bool,
+    facts: &OriginFacts<'_>,
+) -> OriginSets {
+    let mut sets = OriginSets::EMPTY;
+    let mut left = MAX_VALUES;
+    if let Some(rule) = operation.destination.as_ref().filter(|_| sends) {
+        let space = ValueSpace::Destination(rule.kind);
+        // Refused before, where it is malformed.
+        let named = named_destinations(rule, arguments, request).unwrap_or_default();
+        if named.is_empty() {
+            sets.insert(rule.role, Origin::Unknown);
+        }
+        for written in named {
+            left = left.saturating_sub(1);
+            let value = TypedValue::of_destination(&space, rule.kind, written);
+            sets.insert(rule.role, origin_of(&value, facts));
+        }
+    }
+    for rule in &operation.origins.objects {
+        let currency =
+            rule.currency.as_deref().and_then(|pointer| arguments.json().pointer(pointer));
+        let currency = match currency {
+            Some(Json::String(currency)) => Some(currency.as_str()),
+            _ => None,
+        };
+        let mut has_value = false;
+        for pointer in &rule.from {
+            let values = match arguments.json().pointer(pointer) {
+                None | Some(Json::Null) => &[],
+                Some(Json::Array(items)) => items.as_slice(),
+                Some(value) => std::slice::from_ref(value),
+            };
+            for value in values.iter().filter(|value| **value != Json::Null) {
+                has_value = true;
+                if left == 0 {
+                    // INVARIANT (bounded): the origin of a value that is not looked up is unknown.
+                    sets.insert(rule.role, Origin::Unknown);
+                    break;
+                }
+                left = left.saturating_sub(1);
+                let value = TypedValue::of_object(&operation.system, rule, value, currency);
+                sets.insert(
+                    rule.role,
+                    value.map_or(Origin::Unknown, |value| origin_of(&value, facts)),
+                );
+            }
+        }
+        if !has_value {
+            sets.insert(rule.role, rule.when_absent);
+        }
+    }
+    sets
+}
+
+/// Number of mailboxes, hosts and IBANs in the texts of a call that are neither named nor known.
+fn unknown_literals(arguments: &Arguments, facts: &OriginFacts<'_>) -> i64 {
+    count_unknown(arguments.json(), |address| {
+        let kind = address.kind.destination();
+        let space = ValueSpace::Destination(kind);
+        let value = TypedValue::of_destination(&space, kind, &address.text);
+        matches!(
+            origin_of(&value, facts),
+            Origin::Named | Origin::Known | Origin::Made | Origin::Introduced
+        )
+    })
+}
+
+/// Evidence that trusts a destination: names of the task, names that its template lists, and trusted recipient lists.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Vouching<'a> {
+    literals: Option<Literals<'a>>,
+    /// Names that the templates of the task and of its root list.
+    listed: [&'a BTreeSet<String>; 2],
+    plan: &'a Plan,
+}
+
+impl<'a> Vouching<'a> {
+    /// None where nothing does.
+    pub(super) fn of(plan: &'a Plan, facts: &Facts<'a>) -> Option<Self> {
+        static NONE: BTreeSet<String> = BTreeSet::new();
+        let literals = Literals::of(facts);
+        let listed_by = |task: &Task| {
+            let template = plan.template(&task.template);
+            template.map_or(&NONE, |template| &template.names)
+        };
+        let listed = match facts.task {
+            Some(view) => [listed_by(view.task), listed_by(view.root())],
+            None => [&NONE, &NONE],
+        };
+        let is_any = literals.is_some()
+            || !plan.model().recipient_lists.is_empty()
+            || listed.iter().any(|names| !names.is_empty());
+        is_any.then_some(Self { literals, listed, plan })
+    }
+
+    /// The highest tier in which a destination is trusted.
+    ///
+    /// Args: its kind, how the call writes it, and its canonical form.
+    pub(super) fn vouches(
+        &self,
+        (kind, raw, canonical): (DestinationKind, &str, &str),
+        query: Option<&RecipientListQuery<'_>>,
+    ) -> Option<Tier> {
+        if self.is_listed(query) {
+            return Some(Tier::Critical);
+        }
+        if self.literals.is_none() && self.listed.iter().all(|listed| listed.is_empty()) {
+            return None;
+        }
+        match self.speaker(&names_of(kind, raw, canonical))? {
+            Speaker::Subject | Speaker::FrontEnd => Some(Tier::Critical),
+            Speaker::Harness => Some(HARNESS_TIER),
+            Speaker::Agent => None,
+        }
+    }
+
+    /// Whether a trusted recipient list has the destination of a query.
+    fn is_listed(&self, query: Option<&RecipientListQuery<'_>>) -> bool {
+        let mut trusted = self.plan.model().recipient_lists.iter().filter(|(_, rule)| rule.trusted);
+        trusted.any(|(name, _)| {
+            query.is_some_and(|query| query.ask(name) == RecipientListAnswer::Listed)
+        })
+    }
+
+    /// The best speaker of one of these names. A template speaks as the subject.
+    fn speaker(&self, names: &[String]) -> Option<Speaker> {
+        if names.iter().any(|name| self.listed.iter().any(|listed| listed.contains(name))) {
+            return Some(Speaker::Subject);
+        }
+        self.literals?.speaker(names)
+    }
+}
+
+/// Names of the task, and of the root above it.
+#[derive(Clone, Copy, Debug)]
+struct Literals<'a> {
+    task: &'a Names,
+    root: &'a Names,
+    key: &'a [u8; 32],
+}
+
+impl<'a> Literals<'a> {
+    /// None where nothing was named or claimed.
+    fn of(facts: &Facts<'a>) -> Option<Self> {
+        let view = facts.task?;
+        let (task, root) = (&view.task.names, &view.root().names);
+        let is_any = !task.is_empty() || !root.is_empty();
+        is_any.then_some(Self { task, root, key: facts.literal_key? })
+    }
+
+    /// The best speaker of one of these names.
+    fn speaker(&self, names: &[String]) -> Option<Speaker> {
+        let mut best = None;
+        for name in names {
+            let literal = literal(name, self.key);
+            let has = |by: fn(&Names) -> &BTreeSet<String>| {
+                by(self.task).contains(&literal) || by(self.root).contains(&literal)
+            };
+            if has(|names| &names.user) {
+                return Some(Speaker::Subject);
+            }
+            if has(|names| &names.harness) {
+                best = Some(Speaker::Harness);
+            } else if best.is_none() && has(|names| &names.claimed) {
+                best = Some(Speaker::Agent);
+            }
+        }
+        best
+    }
+}
