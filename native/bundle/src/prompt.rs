@@ -1,7 +1,13 @@
-//! Reads what a prompt names: mailboxes, URLs, IBANs, accounts and paths, each in one canonical form.
+//! Reads what a prompt names: mailboxes, URLs, IBANs, accounts, paths, amounts and ids, each in one canonical form.
 //!
 //! The reader is strict, since a name makes a destination trusted: what may be read in two ways, what stands in a sentence
 //! with a negation, and what is quoted names nothing. `docs/reference/prompt.md` has the rules with examples, which a test runs.
+
+mod amounts;
+mod hosts;
+mod ids;
+mod nouns;
+mod stops;
 
 use std::collections::BTreeSet;
 
@@ -12,6 +18,9 @@ use smallvec::SmallVec;
 use crate::canonical::{canonical, url_parts};
 use crate::model::DestinationKind;
 
+pub use amounts::amount_name;
+pub use nouns::noun_forms;
+
 /// Bytes of a prompt that are read.
 pub const LONGEST_PROMPT: usize = 256 << 10;
 /// Readings of one prompt.
@@ -21,7 +30,7 @@ const MOST_GROUPS: usize = 9;
 /// Shortest word that names an account, and shortest one of digits alone.
 const SHORTEST_ACCOUNT: usize = 4;
 const SHORTEST_NUMBER: usize = 6;
-/// Segments of a URL's path that are compared.
+/// Segments of a path that are compared.
 const MOST_SEGMENTS: usize = 32;
 
 /// Words after which nothing in the sentence is named, and before them nothing in the clause. Apostrophes are left out.
@@ -92,7 +101,7 @@ const MAIL_STARTS: &[&str] = &[
 ];
 
 /// A word of a prompt that could name something.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Reading {
     /// The word, or the words of an IBAN.
     pub text: String,
@@ -105,20 +114,50 @@ pub struct Reading {
     /// Why it names nothing; none: it is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<&'static str>,
+    /// A URL without a scheme: it names the same URL with `www.` and without it, too.
+    #[serde(skip)]
+    is_bare_host: bool,
 }
 
 impl Reading {
     fn named(text: &str, kind: DestinationKind, name: String) -> Self {
-        Self { text: text.to_owned(), kind: Some(word(kind)), name, why: None }
+        Self { text: text.to_owned(), kind: Some(word(kind)), name, ..Self::default() }
     }
 
     fn unnamed(text: &str, why: &'static str) -> Self {
-        Self { text: text.to_owned(), kind: None, name: String::new(), why: Some(why) }
+        Self { text: text.to_owned(), why: Some(why), ..Self::default() }
     }
 
-    /// The key that it is kept by: its kind and its canonical form.
+    /// Its kind and its canonical form.
     fn key(&self) -> Option<String> {
         Some(format!("{}:{}", self.kind?, self.name))
+    }
+
+    /// The keys that it is kept by. An id has none: it is compared with the words of the prompt.
+    fn keys(&self) -> SmallVec<[String; 2]> {
+        let mut keys = SmallVec::new();
+        match (self.kind, self.name.split_once("://")) {
+            (Some("id") | None, _) => {}
+            (Some("amount"), _) => {
+                keys.extend(self.name.rsplit(' ').next().map(|value| format!("amount:{value}")));
+                keys.extend(self.key());
+            }
+            (Some(_), Some((scheme, rest))) if self.is_bare_host => {
+                keys.extend(self.key());
+                keys.push(format!("url:{scheme}://{}", hosts::twin(rest)));
+            }
+            (Some(_), _) => keys.extend(self.key()),
+        }
+        keys
+    }
+
+    /// What a negation of this reading forbids to name: itself, and each URL or path above it.
+    fn forbids(&self) -> SmallVec<[String; 2]> {
+        match self.kind {
+            Some("url") => names_of(DestinationKind::UrlHost, &self.name, ""),
+            Some("path") => names_of(DestinationKind::Path, "", &self.name),
+            _ => self.key().into_iter().collect(),
+        }
     }
 }
 
@@ -133,10 +172,13 @@ const fn word(kind: DestinationKind) -> &'static str {
     }
 }
 
-/// The names by which a destination of a call counts as named: its own, or of a URL each path above it too.
+/// The names by which a destination of a call counts as named: its own, and of a URL or a path each one above it.
 ///
 /// Args: `raw`: as the call has it; `canonical`: the canonical form of its kind.
 pub fn names_of(kind: DestinationKind, raw: &str, canonical: &str) -> SmallVec<[String; 2]> {
+    if kind == DestinationKind::Path {
+        return paths_above(canonical);
+    }
     if kind != DestinationKind::UrlHost {
         return SmallVec::from_iter([format!("{}:{canonical}", word(kind))]);
     }
@@ -156,6 +198,19 @@ pub fn names_of(kind: DestinationKind, raw: &str, canonical: &str) -> SmallVec<[
     names
 }
 
+/// A path and the folders above it, but neither `/` nor `~`.
+fn paths_above(path: &str) -> SmallVec<[String; 2]> {
+    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+    let folders = ends.filter_map(|end| path.get(..end)).filter(|path| !matches!(*path, "" | "~"));
+    let mut names: SmallVec<[String; 2]> =
+        folders.take(MOST_SEGMENTS).map(|folder| format!("path:{folder}")).collect();
+    let whole = format!("path:{path}");
+    if names.last() != Some(&whole) {
+        names.push(whole);
+    }
+    names
+}
+
 /// The names of texts and of single values, each as its kind and canonical form; at most `most`, of the first 256 KiB.
 pub fn names(texts: &[&str], values: &[&str], most: usize) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
@@ -168,7 +223,10 @@ pub fn names(texts: &[&str], values: &[&str], most: usize) -> BTreeSet<String> {
             if names.len() >= most {
                 return names;
             }
-            names.extend(reading.key().filter(|_| reading.why.is_none()));
+            if reading.why.is_none() {
+                let room = most.saturating_sub(names.len());
+                names.extend(reading.keys().into_iter().take(room));
+            }
         }
         left = left.saturating_sub(text.len());
     }
@@ -182,8 +240,12 @@ fn value(text: &str) -> Vec<Reading> {
     }
     let mut found = Vec::new();
     let word = Word { text, is_paragraph: false, is_quoted: false, is_negated: false };
-    if let Some((iban, text, _)) = iban(&[word]) {
+    if let Some((iban, text, _)) = iban(std::slice::from_ref(&word)) {
         found.push(Reading::named(&text, DestinationKind::Iban, iban));
+    }
+    if let Some((amount, _)) = amounts::amount(None, &[word]) {
+        found.push(amount);
+        return found;
     }
     read_word(text, true, &mut found);
     found
@@ -241,34 +303,74 @@ fn read_within(prompt: &str, most: usize) -> Vec<Reading> {
     }
     negate(&mut words);
     let mut found: Vec<Reading> = Vec::new();
+    let mut ids = ids::Ids::default();
     let mut taken = 0_usize;
-    for (index, word) in words.iter().enumerate() {
+    for index in 0..words.len() {
         if found.len() >= MAX_READINGS {
             break;
         }
-        let from = found.len();
-        if index >= taken {
-            if let Some((iban, text, count)) = iban(words.get(index..).unwrap_or_default()) {
-                found.push(Reading::named(&text, DestinationKind::Iban, iban));
-                // One word may be meant as an account too; groups of it name nothing by themselves.
-                taken = index.saturating_add(if count > 1 { count } else { 0 });
-            }
-            if index >= taken {
-                read_word(word.text, is_span(word.text), &mut found);
-            }
+        if index < taken {
+            continue;
         }
+        let from = found.len();
+        let rest = words.get(index..).unwrap_or_default();
+        let before = index.checked_sub(1).and_then(|index| words.get(index));
+        let span = read_at(before, rest, &mut ids, &mut found);
+        taken = index.saturating_add(span);
+        let refusal = rest.iter().take(span).find_map(Word::refusal);
         for reading in found.iter_mut().skip(from) {
-            reading.why = reading.why.or_else(|| word.refusal());
+            reading.why = reading.why.or(refusal);
         }
     }
     let forbidden: BTreeSet<String> =
-        found.iter().filter(|one| one.why == Some(NEGATED)).filter_map(Reading::key).collect();
+        found.iter().filter(|one| one.why == Some(NEGATED)).flat_map(Reading::forbids).collect();
     for reading in &mut found {
         if reading.why.is_none() && reading.key().is_some_and(|key| forbidden.contains(&key)) {
             reading.why = Some("another sentence of the prompt forbids it");
         }
     }
+    found.truncate(MAX_READINGS);
     found
+}
+
+/// Reads what begins with the first of some words. Returns the number of words that were read, at least 1.
+fn read_at(
+    before: Option<&Word<'_>>,
+    words: &[Word<'_>],
+    ids: &mut ids::Ids,
+    found: &mut Vec<Reading>,
+) -> usize {
+    let Some(word) = words.first() else { return 1 };
+    if let Some((iban, text, count)) = iban(words) {
+        found.push(Reading::named(&text, DestinationKind::Iban, iban));
+        // One word may be meant as an account too; groups of it name nothing by themselves.
+        if count > 1 {
+            ids.end();
+            return count;
+        }
+    }
+    if let Some((amount, count)) = amounts::amount(before, words) {
+        ids.end();
+        found.push(amount);
+        return count;
+    }
+    let is_in_folder = ids.is_after_folder();
+    let id = ids.read(before, words);
+    let from = found.len();
+    read_word(word.text, is_span(word.text) || is_in_folder && word.text.contains('/'), found);
+    if is_in_folder && found.len() == from {
+        found.extend(folder(bare(word.text)));
+    }
+    if let Some(id) = id {
+        // Without its noun, it would be a number, which names nothing.
+        let mut index = 0_usize;
+        found.retain(|reading| {
+            index = index.saturating_add(1);
+            index <= from || reading.why.is_none()
+        });
+        found.push(id);
+    }
+    1
 }
 
 const NEGATED: &str = "its sentence has a negation";
@@ -398,10 +500,20 @@ fn ends_clause(word: &str) -> bool {
     word.ends_with(',') || ends_sentence(word)
 }
 
+/// Whether marks after a word keep it apart from the next.
+fn is_closed(word: &Word<'_>) -> bool {
+    word.text.ends_with([',', '.', ';', ':', '!', '?', ')', ']'])
+}
+
 /// Whether a word stands between backticks, so that it is meant as it is written.
 fn is_span(word: &str) -> bool {
     let word = word.trim_end_matches(['.', ',', ';', ':', '!', '?', ')']).trim_start_matches('(');
     word.len() > 2 && word.starts_with('`') && word.ends_with('`')
+}
+
+/// Whether nobody sees a character.
+const fn is_hidden(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Reads one word.
@@ -412,7 +524,6 @@ fn read_word(word: &str, is_explicit: bool, found: &mut Vec<Reading>) {
     if bare.is_empty() {
         return;
     }
-    let is_hidden = |c: char| matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     if bare.contains(is_hidden) {
         return found.push(Reading::unnamed(bare, "it has characters that nobody sees"));
     }
@@ -434,9 +545,33 @@ fn read_word(word: &str, is_explicit: bool, found: &mut Vec<Reading>) {
         return found.extend(slashed(bare, is_explicit));
     }
     if bare.starts_with("www.") && is_host(bare) {
-        return found.push(url(&format!("https://{bare}"), bare));
+        return found.push(host(bare));
     }
+    let from = found.len();
+    if hosts::is_plain_host(bare) {
+        found.push(host(bare));
+    }
+    // Between backticks it may be meant as an account, too.
     found.extend(account(bare, is_explicit));
+    if found.len() == from && hosts::is_like_host(bare) {
+        found.push(Reading::unnamed(bare, "it may be a file: write a host with `https://`"));
+    }
+}
+
+/// A host, or a URL, without its scheme.
+fn host(text: &str) -> Reading {
+    Reading { is_bare_host: true, ..url(&format!("https://{text}"), text) }
+}
+
+/// The word after "folder", where no other kind reads it.
+fn folder(text: &str) -> Option<Reading> {
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
+    let is_name = text.chars().count() > 1
+        && text.chars().all(is_plain)
+        && text.contains(char::is_alphabetic)
+        && !stops::is_stop(&plain(text));
+    let path = canonical(DestinationKind::Path, text).ok().filter(|_| is_name)?;
+    Some(Reading::named(text, DestinationKind::Path, path.text))
 }
 
 /// A word without the marks around it, and without a genitive's end: `bob@corp.example's` names whose it is.
@@ -500,13 +635,11 @@ fn slashed(text: &str, is_explicit: bool) -> Option<Reading> {
             && last.bytes().all(|byte| byte.is_ascii_alphabetic())
     };
     if is_domain(first) {
-        return Some(url(&format!("https://{text}"), text));
+        return Some(host(text));
     }
     let is_rooted = first.is_empty() || first == "~";
-    let path = match text.strip_suffix('/') {
-        Some(folder) if is_rooted => folder,
-        _ => text,
-    };
+    let folder = text.strip_suffix('/');
+    let path = folder.unwrap_or(text);
     let last = path.rsplit('/').next().unwrap_or_default();
     let is_file = last.rsplit_once('.').is_some_and(|(stem, ending)| {
         !stem.is_empty()
@@ -514,8 +647,8 @@ fn slashed(text: &str, is_explicit: bool) -> Option<Reading> {
             && ending.bytes().all(|byte| byte.is_ascii_alphanumeric())
             && ending.bytes().any(|byte| byte.is_ascii_alphabetic())
     });
-    if !is_rooted && !is_file && !is_explicit {
-        let why = "a path begins with `/` or `~/`, ends in a file name like `q3.csv`, or stands between backticks";
+    if !is_rooted && !is_file && !is_explicit && folder.is_none() {
+        let why = "a path begins with `/` or `~/`, ends in `/` or in a file name like `q3.csv`, or stands between backticks";
         return Some(Reading::unnamed(text, why));
     }
     Some(match canonical(DestinationKind::Path, path) {
@@ -598,6 +731,8 @@ fn iban(words: &[Word<'_>]) -> Option<(String, String, usize)> {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::panic, reason = "tests")]
+    use proptest::prelude::*;
+
     use super::*;
 
     const PAGE: &str = include_str!("../../../docs/reference/prompt.md");
@@ -646,8 +781,8 @@ mod tests {
         for row in rows {
             let [url, call, expected] = row.as_slice() else { panic!("{row:?}") };
             let (url, call) = (codes(url).join(""), codes(call).join(""));
-            let named = names(&[&url], &[], 1);
-            assert_eq!(1, named.len(), "{url}");
+            let named = names(&[&url], &[], 2);
+            assert!(!named.is_empty(), "{url}");
             let of_call = names_of(DestinationKind::UrlHost, &call, "");
             let is_named = of_call.iter().any(|name| named.contains(name));
             assert_eq!(expected == "yes", is_named, "{url} {call}");
@@ -699,6 +834,113 @@ mod tests {
         assert_eq!(MAX_READINGS, read(&many).len());
         let deep = format!("https://x.example{}", "/a".repeat(100));
         assert_eq!(MOST_SEGMENTS, names_of(DestinationKind::UrlHost, &deep, "").len());
+    }
+
+    #[test]
+    fn a_named_folder_names_what_is_below_it() {
+        let named = names(&["Look into /exports/2026/, heron/sdk/ and ~/a"], &[], 16);
+        for (path, expected) in [
+            ("/exports/2026", true),
+            ("/exports/2026/a.csv", true),
+            ("/exports/2026/a/b", true),
+            ("/exports", false),
+            ("/exports/2026-old", false),
+            ("exports/2026/a.csv", false),
+            ("heron/sdk/a", true),
+            ("heron", false),
+            ("~/a/b", true),
+            ("~/b", false),
+            ("a", false),
+        ] {
+            let is_named =
+                names_of(DestinationKind::Path, "", path).iter().any(|name| named.contains(name));
+            assert_eq!(expected, is_named, "{path}");
+        }
+        let deep = "/a".repeat(100);
+        let names = names_of(DestinationKind::Path, "", &deep);
+        assert_eq!(MOST_SEGMENTS + 1, names.len());
+        assert_eq!(Some(&format!("path:{deep}")), names.last());
+    }
+
+    #[test]
+    fn an_amount_is_kept_with_its_currency_and_without() {
+        let named = names(&["Pay €1,250.50 for invoice 4711"], &[], 16);
+        assert_eq!(
+            BTreeSet::from(["amount:1250.5".to_owned(), "amount:EUR 1250.5".to_owned()]),
+            named
+        );
+        assert_eq!(named, names(&[], &["EUR1250.50"], 16), "a parameter");
+        assert!(names(&["Never pay €1,250.50"], &[], 16).is_empty());
+    }
+
+    /// Words of which some name something.
+    fn prompts() -> impl Strategy<Value = String> {
+        let word = prop_oneof![
+            4 => prop::sample::select(vec![
+                "a@x.example", "x.example", "www.x.example/a", "https://x.example", "/tmp/a/", "b/",
+                "€870", "870", "EUR", "euros", "1,250", "250", "million", "invoices", "order", "#4711", "12,",
+                "folder", "drafts", "GB82", "WEST", "1234", "5698", "7654", "32", "`a_b`", "#ops", "10020030",
+                "and", "PR#7", "number", "kroner", "$", "cents",
+            ]).prop_map(str::to_owned),
+            1 => "[^\\s.!?;\u{2026}]{1,8}",
+        ];
+        prop::collection::vec(word, 0..24).prop_map(|words| words.join(" "))
+    }
+
+    fn texts() -> impl Strategy<Value = String> {
+        prop_oneof![prompts(), any::<String>()]
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_within_bounds(text in texts()) {
+            let readings = read(&text);
+            prop_assert!(readings.len() <= MAX_READINGS);
+            for reading in &readings {
+                prop_assert!(reading.why.is_some() || reading.kind.is_some(), "{reading:?}");
+                prop_assert!(reading.keys().len() <= 2);
+            }
+            prop_assert!(names(&[&text], &[&text], 3).len() <= 3);
+        }
+
+        #[test]
+        fn nothing_is_named_in_quotations_and_after_negations(text in texts(), other in prompts()) {
+            let lines = text.replace(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'), " ");
+            for quoted in [format!("> {lines}"), format!("```\n{other}\n"), format!("From: x\n{other}")] {
+                prop_assert!(names(&[&quoted], &[], 16).is_empty(), "{quoted:?}");
+            }
+            for negation in ["Never", "Do not use:", "ohne"] {
+                let negated = format!("{negation} {other}");
+                let is_one = !words(&negated).iter().any(|word| ends_sentence(word.text));
+                prop_assert!(!is_one || names(&[&negated], &[], 16).is_empty(), "{negated:?}");
+            }
+        }
+
+        /// A negation in one sentence takes the name out of the others, whatever else they say.
+        #[test]
+        fn a_forbidden_name_is_not_named_elsewhere(before in prompts(), after in prompts()) {
+            let prompt = format!("{before}. Never ask a@x.example. {after}");
+            // A forbidding that is quoted forbids nothing.
+            prop_assume!(words(&prompt).iter().all(|word| !word.is_quoted));
+            prop_assert!(!names(&[&prompt], &[], 256).contains("email:a@x.example"));
+        }
+
+        #[test]
+        fn a_name_is_kept_in_the_form_of_a_call(text in texts()) {
+            for reading in read(&text).iter().filter(|one| one.why.is_none()) {
+                let name = reading.name.as_str();
+                let names = match reading.kind {
+                    Some("path") => names_of(DestinationKind::Path, "", name),
+                    Some("url") => names_of(DestinationKind::UrlHost, name, ""),
+                    Some("amount") => {
+                        let (currency, value) = name.split_once(' ').unwrap_or_default();
+                        amount_name(value, 1, Some(currency)).into_iter().collect()
+                    }
+                    _ => continue,
+                };
+                prop_assert!(names.iter().any(|name| reading.keys().contains(name)), "{reading:?}");
+            }
+        }
     }
 
     /// Between backticks, and as a value of its own, a word is not prose.
