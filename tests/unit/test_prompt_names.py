@@ -21,10 +21,25 @@ def test_a_prompt_is_read_word_by_word() -> None:
         "and/or": (
             "",
             "",
-            "a path begins with `/` or `~/`, ends in a file name like `q3.csv`, or stands between backticks",
+            (
+                "a path begins with `/` or `~/`, ends in `/` or in a file name like `q3.csv`, "
+                "or stands between backticks"
+            ),
         ),
     }
     assert prompt_names("") == ()
+
+
+def test_amounts_ids_and_hosts_are_read() -> None:
+    """Each with its kind; what has no certain meaning has a reason."""
+    prompt = "Pay €870 for invoice 4711 from acme.example, not 5 kroner, as in notes.md"
+    assert [(one.kind, one.name, bool(one.why)) for one in prompt_names(prompt)] == [
+        ("amount", "EUR 870", False),
+        ("id", "invoice 4711", False),
+        ("url", "https://acme.example/", False),
+        ("", "", True),
+        ("", "", True),
+    ]
 
 
 @pytest.mark.parametrize("given", [PROMPT, "-"])

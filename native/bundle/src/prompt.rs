@@ -8,6 +8,7 @@ mod hosts;
 mod ids;
 mod nouns;
 mod stops;
+mod words;
 
 use std::collections::BTreeSet;
 
@@ -20,6 +21,10 @@ use crate::model::DestinationKind;
 
 pub use amounts::amount_name;
 pub use nouns::noun_forms;
+pub use words::{
+    BETWEEN, CONJUNCTIONS_OF_LISTS, Item, Nouns, Shape, ValueWords, WordDigest, is_frequent,
+    sequence, significant_words, value_words,
+};
 
 /// Bytes of a prompt that are read.
 pub const LONGEST_PROMPT: usize = 256 << 10;

@@ -9,6 +9,7 @@ mod names;
 mod on_behalf;
 mod scope;
 mod start;
+mod words;
 
 pub use authz_base::record::task::*;
 pub use authz_base::record::{
@@ -16,7 +17,7 @@ pub use authz_base::record::{
     Record, RecordKey, RecordKind, RecordName, Reservation, Revocation, RevocationTarget,
     Revocations, Session, SharedSession, SigningKey, TrustDomain,
 };
-pub use authz_bundle::prompt::{LONGEST_PROMPT, Reading, read as read_prompt};
+pub use authz_bundle::prompt::{LONGEST_PROMPT, Nouns, Reading, amount_name, read as read_prompt};
 pub use implicit::{implicit, implicit_id, is_implicit_id, renewed};
 pub use literals::hmac;
 pub use names::{MAX_PARTS, Part, SaidBy, read_names};
@@ -26,6 +27,7 @@ pub use on_behalf::{
 };
 pub use scope::Dimension;
 pub use start::{Child, Refused, Root, delegate, denied_pair, extend, start};
+pub use words::{PromptWords, SignificantWords};
 
 pub(crate) use authz_bundle::prompt::names_of;
 pub(crate) use literals::literal;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::literals::literals;
+use super::words::prints;
 use super::{Names, Param, Speaker};
 
 /// Parts of one prompt.
@@ -37,7 +38,7 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Reads the names of a prompt and of the parameters of a template.
+/// Reads the names and the words of a prompt and of the parameters of a template.
 ///
 /// Args: `parts`: of which only the user's own count; `by`: who says all of it; `key`: the key of the hashes.
 #[must_use]
@@ -52,9 +53,18 @@ pub fn read_names(
         Param::Text(text) => Some(text.as_str()),
         Param::Long(_) | Param::Bool(_) => None,
     });
+    let numbers: Vec<String> = params
+        .values()
+        .filter_map(|param| match param {
+            Param::Long(number) => Some(number.to_string()),
+            Param::Text(_) | Param::Bool(_) => None,
+        })
+        .collect();
     let texts: Vec<&str> = said.map(|part| part.text).collect();
     let values: Vec<&str> = given.collect();
     let mut names = Names::default();
     names.add(by, literals(&texts, &values, key));
+    let words: Vec<&str> = values.into_iter().chain(numbers.iter().map(String::as_str)).collect();
+    names.add_words(by, &prints(&texts, &words, key));
     names
 }
