@@ -152,7 +152,7 @@ def test_results_of_mcp() -> None:
 
     one, two = [("/id", 0, "integer", 1)], [("/id", 0, "integer", 2)]
     for texts, structured, wanted in (
-        (['{"id": 1}'], {"id": 2}, two), (['{"id": 1}'], {"other": 2}, []), (['{"id": 1}'], "{}", None),
+        (['{"id": 1}'], {"id": 2}, two), (['{"id": 1}'], {"other": 2}, []), (['{"id": 1}'], {}, []), (['{"id": 1}'], "{}", None),
         (["2 rows:", ' \n{"id": 1}', '{"id": 2}'], None, one), (['{"id": 1'], None, None),
         (['{"id": 1, "id": 1}', '{"id": 2}'], None, None), (['{"id": 1}{"id": 2}'], None, None),
         (["made id 1"], None, None), ([], None, None), (["7"], None, None),
@@ -199,6 +199,14 @@ def test_a_report_is_bounded(as_text: bool) -> None:  # noqa: FBT001 - a paramet
     found, why = bounded({"a": 10**1_023, "b": 10**1_024, "c": -(10**1_023)}, "/a", "/b", "/c")
     assert [len(row[3]) for row in found] == [1_024]
     assert why == "a value is longer than 1024 bytes"
+    assert bounded(["é" * 513], "/0") == ([], "a value is longer than 1024 bytes")
+
+
+def test_an_integer_of_any_size_is_bounded() -> None:
+    """Python refuses to write one of more than 4,300 digits, and takes long for it."""
+    found = ResultValues.read({"a": 10**5_000, "b": 1}, ["/a", "/b"])
+    assert rows(found.values) == [("/b", 0, "integer", 1)]
+    assert found.left_out == ("a value is longer than 1024 bytes",)
 
 
 def test_a_text_is_bounded() -> None:

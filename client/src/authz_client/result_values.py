@@ -38,6 +38,7 @@ _INT64: Final = range(-(2**63), 2**63)
 _MAX_BITS: Final = 3_402
 
 _MISSING: Final = object()
+_JSON_TYPES: Final = frozenset({dict, list, str, int, float, bool, type(None)})
 _TOO_MANY_VALUES: Final = f"more than {MAX_VALUES} values"
 _TOO_MANY_BYTES: Final = f"more than {MAX_TOTAL_BYTES} bytes"
 _TOO_MANY_ELEMENTS: Final = f"more than {MAX_ELEMENTS} elements under one pointer"
@@ -216,6 +217,8 @@ class _Reader:
 
     def _plain(self, value: object) -> object:
         """Convert an object that JSON has no type for."""
+        if type(value) in _JSON_TYPES:
+            return value
         if isinstance(value, enum.Enum):
             return value.value
         if isinstance(value, str | int | float | list | tuple | Mapping) or value is None:
@@ -351,7 +354,9 @@ class _Walk:
             yield from self.values(element, position + 1, item)
 
 
-def _member(value: object, token: str) -> object:
+def _member(value: Any, token: str) -> object:
+    if type(value) is dict:  # most of all, and much faster than the check below
+        return value.get(token, _MISSING)
     if isinstance(value, Mapping):
         return value.get(token, _MISSING)
     if isinstance(value, list | tuple):
