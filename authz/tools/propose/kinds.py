@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final
 
 from authz.engine import effect_table
@@ -103,6 +104,7 @@ class TaskKind:
 
     name: str
     purpose: str
+    operations: frozenset[str]
     entries: tuple[ScopeEntry, ...]
     tier_cap: str
     max_depth: int
@@ -122,10 +124,9 @@ class TaskKind:
     examples: tuple[Example, ...] = ()
     """Sessions that it covers."""
 
-    @property
-    def operations(self) -> frozenset[str]:
-        """Its operations."""
-        return frozenset(entry.operation for entry in self.entries)
+    def covers(self, session: ObservedSession) -> bool:
+        """Return whether a task of this kind could do all that a session did."""
+        return session.operations.keys() <= self.operations and not self.denied(session)
 
     def denied(self, session: ObservedSession) -> tuple[str, ...]:
         """Name the steps of a session that a task of this kind would refuse; empty if it covers the session."""
@@ -227,7 +228,7 @@ def task_kinds(
     kinds = [
         _kind(operations, sessions, mixtures, evidence, taken) for operations, sessions in groups
     ]
-    missed = [one for one in clean if not any(not kind.denied(one) for kind in kinds)]
+    missed = [one for one in clean if not any(kind.covers(one) for kind in kinds)]
     refused = [one for one in observed if one.refusals]
     return TaskKinds(
         kinds=tuple(kinds),
@@ -239,7 +240,7 @@ def task_kinds(
         refusals=Counter(code for one in refused for code in one.refusals),
         held=sum(bool(one.pending) and not one.refusals for one in observed),
         too_wide=sum(one.is_too_wide and not one.refusals for one in observed),
-        stopped=sum(all(kind.denied(one) for kind in kinds) for one in refused if one.operations),
+        stopped=sum(not any(kind.covers(one) for kind in kinds) for one in refused if one.operations),
         rare=mixtures.rare,
         gone=mixtures.gone,
         dropped=dropped,
@@ -335,7 +336,12 @@ class _Mixtures:
         """Return whether every operation and every mixture of a set has enough evidence."""
         if mask & self._excluded:
             return False
-        return not any(mask >> at & 1 and mask & others for at, others in enumerate(self._refused))
+        rest = mask
+        while rest:
+            if self._refused[(rest & -rest).bit_length() - 1] & mask:
+                return False
+            rest &= rest - 1
+        return True
 
     def proved(self, mask: int, sessions: Sequence[ObservedSession]) -> int:
         """Return the operations of a set that have enough evidence in some sessions."""
@@ -346,9 +352,14 @@ class _Mixtures:
                 proved |= self._bits[name]
         return proved
 
+    @cached_property
+    def proved_sets(self) -> list[tuple[int, list[ObservedSession]]]:
+        """Sets with enough evidence, each with its sessions."""
+        return [(mask, group) for mask, group in self.sets.items() if self.holds(mask)]
+
     def ranked(self) -> list[int]:
         """Return the sets with enough evidence, most frequent first."""
-        good = [mask for mask in self.sets if self.holds(mask)]
+        good = [mask for mask, _ in self.proved_sets]
         good.sort(key=lambda mask: (-len(self.sets[mask]), self.names(mask)))
         return good[:_MOST_SETS]
 
@@ -396,9 +407,8 @@ def _groups(
     while True:
         sessions: dict[int, list[ObservedSession]] = {union: [] for union in unions}
         used: dict[int, int] = dict.fromkeys(unions, 0)
-        for mask, group in mixtures.sets.items():
-            wide = [union for union in unions if mask & ~union == 0]
-            if wide and mixtures.holds(mask):
+        for mask, group in mixtures.proved_sets:
+            if wide := [union for union in unions if mask & ~union == 0]:
                 home = min(wide, key=lambda union: (union.bit_count(), mixtures.names(union)))
                 sessions[home] += group
                 used[home] |= mask
@@ -410,8 +420,8 @@ def _groups(
         unions.sort(key=lambda union: (-len(sessions[union]), mixtures.names(union)))
         if len(unions) <= most:
             return [(mixtures.names(union), sessions[union]) for union in unions], dropped
-        unions.pop()
-        dropped += 1
+        dropped += len(unions) - most
+        del unions[most:]
 
 
 def _kind(
@@ -439,6 +449,7 @@ def _kind(
     kind = TaskKind(
         name=_name(operations, ranked, taken),
         purpose=_purpose(operations, ranked),
+        operations=frozenset(operations),
         entries=entries,
         tier_cap=table.tiers[max(tiers, default=0)],
         max_depth=min(depth, _MOST_DEPTH),
@@ -448,7 +459,7 @@ def _kind(
         agent_roles=_roles(sessions, evidence, lambda one: one.agent_roles),
         is_alone=any(not one.has_subject for one in sessions),
     )
-    covered = [one for one in sessions if not kind.denied(one)]
+    covered = [one for one in sessions if kind.covers(one)]
     return replace(
         kind,
         sessions=len(covered),
@@ -650,10 +661,10 @@ def _uncovered(
         operations = tuple(sorted(one.operations))
         nearest, denied = "", operations
         for kind in kinds:
-            steps = kind.denied(one)
             # A kind that has none of the operations is not near, however few they are.
             if kind.operations.isdisjoint(operations):
                 continue
+            steps = kind.denied(one)
             if not nearest or len(steps) < len(denied):
                 nearest, denied = kind.name, steps
         counts[operations, nearest, denied] += 1
