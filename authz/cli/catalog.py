@@ -15,9 +15,12 @@ from authz.tools.catalog.changes import Change, changes
 from authz.tools.catalog.edited import EditedBundle
 from authz.tools.catalog.fetch import ListingSource, fetch_listing
 from authz.tools.catalog.files import catalog_path, flow, read_catalog
+from authz.tools.catalog.propose import Proposal
 from authz.tools.catalog.review import Catalog, WorklistItem, changed, import_listing
 from authz.tools.catalog.sheet import read_csv, write_csv
+from authz.tools.catalog.templates import draft_templates
 from authz.tools.catalog.tool import Listing, plain, read_listing
+from authz.tools.catalog.values import VALUE_KEYS
 
 __all__ = ["register"]
 
@@ -79,6 +82,7 @@ def register(app: typer.Typer) -> None:
         ("import-mcp", import_mcp, "import-mcp github --stdio 'npx -y some-server' --env TOKEN"),
         ("classify", classify, "classify github --bundle policy"),
         ("split", split, "split github github.issue_write --on method"),
+        ("templates", templates, "templates github --output policy/github-tasks.yaml"),
         ("review", review, "review github --csv-out todo.csv"),
         ("accept", accept, "accept github github.list_issues github.get_issue"),
         ("diff", diff, "diff github --url https://mcp.github.example/mcp"),
@@ -166,6 +170,33 @@ def split(
     )
 
 
+def templates(
+    *,
+    system: System,
+    bundle: BundleOption = Path(),
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write to. Default: print.", dir_okay=False),
+    ] = None,
+    var: Vars = None,
+) -> None:
+    """Propose a first set of templates: one that only reads, and for each kind of object one that changes it. They permit nothing until you edit them."""
+    terminal = Terminal()
+    catalog = _catalog(bundle, system, var)
+    text = draft_templates(catalog)
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        with output.open("x") as stream:
+            stream.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{output} is there already; remove it, or name another file") from error
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror}") from error
+    terminal.line(str(output))
+
+
 def review(
     *,
     system: System,
@@ -183,13 +214,23 @@ def review(
             dir_okay=False,
         ),
     ] = None,
+    values: Annotated[
+        bool,
+        typer.Option(
+            "--values",
+            help="Review reviewed tools again whose rule says nothing of origins of values, such as `objects`: the rule before and after.",
+        ),
+    ] = False,
     var: Vars = None,
 ) -> None:
     """Review the tools that are new or changed, the riskiest first: in the terminal, or with a CSV file."""
     terminal = Terminal()
-    if csv_out is not None and csv_in is not None:
-        raise UsageError("give --csv-out or --csv-in")
+    if (csv_out is not None) + (csv_in is not None) + values > 1:
+        raise UsageError("give one of --csv-out, --csv-in and --values")
     catalog = _catalog(bundle, system, var)
+    if values:
+        _review_values(terminal, catalog)
+        return
     items = [item for item in catalog.items() if item.state != "reviewed"]
     if csv_out is not None:
         csv_out.write_text(write_csv(items))
@@ -237,10 +278,13 @@ def accept(
             and (item.has_rule or item.rule)
             and table.rank(item.tier) <= table.rank(most)
         }
-    if chosen:
-        catalog.accept(chosen)
+    unseen = catalog.accept(chosen, is_shown=False) if chosen else []
     for operation in sorted(chosen):
         terminal.line(f"accepted {operation}")
+    for operation in unseen:
+        terminal.note(
+            f"{operation}: accepted without its proposed `coerces`, which only its description says; `authz catalog classify` and `review` show it"
+        )
     _worklist(terminal, catalog.bundle, system)
 
 
@@ -359,11 +403,48 @@ def _show(terminal: Terminal, catalog: Catalog, item: WorklistItem) -> None:
             now = catalog.proposed_now(item)
             said = f"{' '.join(now.effects)}, {now.tier} ({now.why})" if now else "nothing"
             terminal.line(f"  would be proposed now: {plain(said)}")
+            _show_values(terminal, item, now)
     elif item.rule:
         terminal.line(f"  proposed: {flow(item.rule)}")
-        terminal.line(f"  because: {plain(item.why)}")
+        terminal.line(f"  because: {plain(item.why, 800)}")
     else:
         terminal.line("  proposed: nothing; take it for execute, high")
+
+
+def _show_values(terminal: Terminal, item: WorklistItem, now: Proposal | None) -> None:
+    """Show what a changed tool's rule says of origins of values, and what would be proposed now."""
+    if not item.present:
+        return
+    before = {key: item.present[key] for key in VALUE_KEYS if key in item.present}
+    after = now.values.rule() if now is not None else {}
+    for key in VALUE_KEYS:
+        if before.get(key) != after.get(key):
+            terminal.line(f"  {key} in your rule: {plain(flow(before.get(key, [])), 800)}")
+            terminal.line(f"  {key} proposed now: {plain(flow(after.get(key, [])), 800)}")
+
+
+def _review_values(terminal: Terminal, catalog: Catalog) -> None:
+    """Ask for each reviewed tool whether its rule gets the proposed keys about origins of values."""
+    items = catalog.without_values()
+    chosen: dict[str, dict[str, Any] | None] = {}
+    if items:
+        terminal.note("accept the rule after: a   skip: Enter   stop: q")
+    for number, (item, rule) in enumerate(items, 1):
+        terminal.line(f"\n{number}/{len(items)}  {item.operation}")
+        terminal.line(f"  arguments: {plain(', '.join(item.tool.properties), 400) or 'none'}")
+        terminal.line(f"  before: {plain(flow(item.present), 2_000)}")
+        terminal.line(f"  after:  {plain(flow(rule), 2_000)}")
+        proposal = catalog.proposed_now(item)
+        for remark in proposal.values.remarks if proposal is not None else ():
+            terminal.line(f"  note: {plain(remark, 400)}")
+        answer = typer.prompt("  a, Enter, q", default="", show_default=False).strip().lower()
+        if answer == "q":
+            break
+        if answer == "a":
+            chosen[item.operation] = rule
+    if chosen:
+        catalog.accept(chosen)
+    terminal.line(f"{len(chosen)} accepted, {len(items) - len(chosen)} left")
 
 
 def _ask(

@@ -160,7 +160,6 @@ def test_values_of_an_argument_say_what_is_done() -> None:
         {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
         {"oneOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]},
         {"$ref": "#/$defs/mail"},
-        {"allOf": [{"$ref": "#/$defs/mail"}], "description": "the recipient"},
     ],
 )
 def test_an_optional_argument_is_a_resource_or_destination(mail: dict[str, object]) -> None:
@@ -174,6 +173,19 @@ def test_an_optional_argument_is_a_resource_or_destination(mail: dict[str, objec
     page = propose("wiki", Tool(name="get_page", input={**schema, "properties": {"page_id": mail}}))
     assert page is not None
     assert page.resource == {"collection": "wiki.pages", "id": "/page_id"}
+
+
+def test_an_argument_that_a_bundle_cannot_type_is_not_named() -> None:
+    """A rule that names it would be refused, and with it every rule that is accepted beside it."""
+    mail = {"allOf": [{"$ref": "#/$defs/mail"}], "description": "the recipient"}
+    schema = {"$defs": {"mail": {"type": "string"}}, "properties": {"to": mail, "page_id": mail}}
+    sent = propose("mail", Tool(name="send_email", input=schema))
+    assert sent is not None
+    assert sent.destination == {"type": "url"}
+    page = propose("wiki", Tool(name="update_page", input=schema))
+    assert page is not None
+    assert page.resource is None
+    assert page.values.objects == ()
 
 
 def test_a_prefix_is_shared_by_several_verbs() -> None:
@@ -291,15 +303,17 @@ def test_a_split_gives_each_value_its_own_meaning() -> None:
         },
     }
     found = propose_split("x", Tool(name="issue_write", input=schema))
-    where = {"collection": "x.objects", "id": "/id"}
+    place = {"collection": "x.issues", "id": "/id"}
+    target = {"from": ["/id"], "role": "target", "collection": "x.issues"}
+    where = {"resource": place, "objects": [target]}
     assert found is not None
     assert found.rule() == {
         "split": {
             "on": "/method",
             "cases": {
-                "get": {"effects": ["read"], "tier": "standard", "resource": where},
-                "create": {"effects": ["write"], "tier": "standard", "resource": where},
-                "delete": {"effects": ["delete"], "tier": "high", "resource": where},
+                "get": {"effects": ["read"], "tier": "standard", "resource": place},
+                "create": {"effects": ["write"], "tier": "standard", **where},
+                "delete": {"effects": ["delete"], "tier": "high", **where},
                 "frob": {"effects": ["execute"], "tier": "high"},
             },
         }

@@ -3,10 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["argument_types", "enumerated", "is_text", "schema_properties"]
+__all__ = [
+    "argument_types",
+    "enumerated",
+    "is_text",
+    "resolved",
+    "scalar_types",
+    "schema_properties",
+]
 
 _MAX_SCHEMAS: Final = 2_000
 _MAX_ALTERNATIVES: Final = 64
+_MAX_REFERENCES: Final = 16
+_SCALARS: Final = frozenset({"boolean", "integer", "number", "string"})
 _BRANCHES: Final = ("anyOf", "oneOf", "allOf")
 
 
@@ -61,6 +70,76 @@ def argument_types(root: Mapping[str, Any], schema: object) -> frozenset[str]:
 def _own_types(schema: Mapping[str, Any]) -> set[str]:
     types = {word for word in _list(schema.get("type")) if isinstance(word, str)}
     return types or {_type_of(value) for value in _constants(schema)}
+
+
+def scalar_types(root: Mapping[str, Any], schema: object) -> frozenset[str]:
+    """Tell the types of the values of an argument that a rule can give a role.
+
+    These are texts, numbers, booleans, and lists of them, also optional and nullable ones.
+
+    Args:
+        root: JSON Schema of all arguments, for `$ref`.
+        schema: Schema of one argument.
+
+    Returns:
+        Types of JSON Schema, those of the items for a list; empty if the argument can be anything else.
+    """
+    return _scalars(root, schema, [_MAX_ALTERNATIVES], is_item=False)
+
+
+def _scalars(
+    root: Mapping[str, Any], schema: object, budget: list[int], *, is_item: bool
+) -> frozenset[str]:
+    """Look at a schema; `budget` holds the number of schemas that may still be looked at, since references can form a circle."""
+    own = resolved(root, schema)
+    budget[0] -= 1
+    if own is None or budget[0] < 0:
+        return frozenset()
+    for key in ("anyOf", "oneOf"):
+        if isinstance(own.get(key), list):
+            branches = [
+                _scalars(root, one, budget, is_item=is_item)
+                for one in own[key][:_MAX_ALTERNATIVES]
+                if not _is_null(one)
+            ]
+            return frozenset().union(*branches) if branches and all(branches) else frozenset()
+    types: set[str] = set()
+    for word in _list(own.get("type")):
+        if word == "array" and not is_item:
+            items = _scalars(root, own.get("items"), budget, is_item=True)
+            if not items:
+                return frozenset()
+            types |= items
+        elif isinstance(word, str) and word in _SCALARS:
+            types.add(word)
+        elif word != "null":
+            return frozenset()
+    return frozenset(types)
+
+
+def _is_null(schema: object) -> bool:
+    return isinstance(schema, Mapping) and (
+        schema.get("type") == "null" or ("const" in schema and schema["const"] is None)
+    )
+
+
+def resolved(root: Mapping[str, Any], schema: object) -> Mapping[str, Any] | None:
+    """Follow references (`$ref`) to a schema.
+
+    Args:
+        root: The whole document.
+        schema: The schema, or a reference to it.
+
+    Returns:
+        The schema; None if it leads nowhere or in a circle.
+    """
+    for _ in range(_MAX_REFERENCES):
+        if not isinstance(schema, Mapping):
+            return None
+        if "$ref" not in schema:
+            return schema
+        schema = _target_of(root, schema)
+    return None
 
 
 def is_text(types: frozenset[str]) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from authz.engine import effect_table
 from authz.tools.catalog.arguments import argument_types, enumerated, is_text
 from authz.tools.catalog.tool import Tool
+from authz.tools.catalog.values import ToolMeaning, ValueRules, argument_leaves, plural, value_rules
 from authz.tools.catalog.words import (
     ANYTHING,
     CONTAINERS,
@@ -39,7 +40,7 @@ from authz.tools.catalog.words import (
     words_of,
 )
 
-__all__ = ["Proposal", "propose"]
+__all__ = ["Proposal", "noun_of", "propose"]
 
 
 _COMPUTE: Final = word_set("decode echo encode hash sleep wait")
@@ -60,13 +61,19 @@ _FILES: Final = word_set("attachment attachments file files paths")
 _URLS: Final = word_set("callback endpoint href link uri url urls webhook website")
 _PEOPLE: Final = word_set("bcc cc email emails recipient recipients to")
 _ACCOUNTS: Final = word_set(
-    "account channel channel_id channelid chat chat_id iban phone phone_number user_id username"
+    "account channel channel_id channelid chat chat_id phone phone_number user_id username"
 )
 _PATHS: Final = word_set("file_path filepath filename path")
 _TARGET_PATHS: Final = _PATHS | word_set(
     "dest destination recipient list folder local_path output output_dir output_file output_path save_path target"
 )
-_PLURALS: Final = {"repo": "repositories", "repository": "repositories"}
+_ATTRIBUTES: Final = word_set(
+    "content description details info information limit metadata name position priority settings state status title"
+)
+"""Words for a part of the thing before them: `set_card_limit` changes a card."""
+_NO_NOUNS: Final = word_set("a all an and batch bulk multi multiple my new or the then")
+_PREPOSITIONS: Final = word_set("as at between by for from in into of on to with")
+_MOST_NOUN: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +90,26 @@ class Proposal:
     """`collection` and `id`, where one argument plainly names what is acted on."""
     destination: Mapping[str, Any] | None = None
     """`from` and `type`, where arguments name where data goes; always there with the effect `export`."""
+    values: ValueRules = field(default_factory=ValueRules)
+    """Roles of arguments, and fields of the result."""
+
+    @property
+    def comment(self) -> str:
+        """Reason of the proposal, and what is missing in it."""
+        return "; ".join((self.why, *self.values.remarks))
 
     def rule(self) -> dict[str, Any]:
         """Give the meaning as it stands in a `classify` rule.
 
         Returns:
-            `effects`, `tier`, and `resource` and `destination` where there are any.
+            `effects`, `tier`, and `resource`, `destination`, `objects` and so on where there are any.
         """
         found: dict[str, Any] = {"effects": list(self.effects), "tier": self.tier}
         if self.resource is not None:
             found["resource"] = dict(self.resource)
         if self.destination is not None:
             found["destination"] = dict(self.destination)
-        return found
+        return {**found, **self.values.rule()}
 
 
 @dataclass(slots=True)
@@ -114,7 +128,10 @@ class _Finding:
 
 
 def propose(
-    system: str, tool: Tool, prefixes: frozenset[tuple[str, ...]] = frozenset()
+    system: str,
+    tool: Tool,
+    prefixes: frozenset[tuple[str, ...]] = frozenset(),
+    default_noun: str = "",
 ) -> Proposal | None:
     """Propose what a tool does.
 
@@ -122,6 +139,7 @@ def propose(
         system: The system that it belongs to.
         tool: The tool.
         prefixes: Prefixes of the server's tool names: see `common_prefixes`.
+        default_noun: Thing that the tool acts on, if its name does not say it.
 
     Returns:
         The proposal; None where the tool's name says nothing, or its hints contradict it.
@@ -143,8 +161,13 @@ def propose(
         return None
     destination = _destination(found, words, arguments)
     effects = effect_table().in_order(found.effects)
-    resource = None if destination else _resource(system, arguments)
-    return Proposal(effects, found.tier, "; ".join(found.why), resource, destination)
+    noun = noun_of(words, verbs) or default_noun
+    resource = None if destination else _resource(system, arguments, noun)
+    meaning = ToolMeaning(
+        system, verbs, noun, frozenset(effects), frozenset((destination or {}).get("from", ()))
+    )
+    values = value_rules(tool, meaning)
+    return Proposal(effects, found.tier, "; ".join(found.why), resource, destination, values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +179,8 @@ class _Arguments:
     words: Mapping[str, list[str]]
     spelled: Mapping[str, str]
     types: Mapping[str, frozenset[str]]
+    declared: Mapping[str, frozenset[str]]
+    """Types of the values of arguments that a pointer of a rule can name."""
     formats: Mapping[str, object]
     listed: Mapping[str, tuple[str, ...]]
 
@@ -169,6 +194,9 @@ class _Arguments:
             words=words,
             spelled={name: "_".join(parts) for name, parts in words.items()},
             types={name: argument_types(tool.input, schema) for name, schema in properties.items()},
+            declared={
+                leaf.name: leaf.types for leaf in argument_leaves(tool)[0] if not leaf.folder
+            },
             formats={name: schema.get("format") for name, schema in properties.items()},
             listed={name: enumerated(tool.input, schema) for name, schema in properties.items()},
         )
@@ -328,9 +356,7 @@ def _destination(
 
     def typed(name: str) -> bool:
         """Whether the type of the argument is one that a destination may have: see `pointer` of the bundle's reader."""
-        return arguments.types[name] <= {"string", "array", "strings"} and (
-            "string" in arguments.types[name] or arguments.lists(name)
-        )
+        return arguments.declared.get(name) == frozenset({"string"})
 
     people = named(_PEOPLE)
     mail = bool(set(words) & {"mail", "email", "emails"}) or any(
@@ -340,6 +366,7 @@ def _destination(
     choices = (
         (people if mail else [], "email"),
         (urls, "url"),
+        (named({"iban"}), "iban"),
         (named(_ACCOUNTS) or people, "account"),
     )
     for names, kind in choices:
@@ -349,12 +376,31 @@ def _destination(
     return {"type": "url"}
 
 
-def _resource(system: str, arguments: _Arguments) -> dict[str, str] | None:
+def noun_of(words: Sequence[str], verbs: Sequence[str]) -> str:
+    """Name the thing that a tool's name speaks of.
+
+    Args:
+        words: Words of the name, without prefix.
+        verbs: Verbs among them.
+
+    Returns:
+        For example `pull_request` for `create_pull_request`; empty if the name says none.
+    """
+    rest = [word for word in words if word not in verbs and word not in _NO_NOUNS]
+    # `list_issues_by_user`: what stands before a preposition is the thing.
+    end = next((at for at, word in enumerate(rest) if word in _PREPOSITIONS and at), len(rest))
+    rest = rest[:end]
+    while len(rest) > 1 and rest[-1] in _ATTRIBUTES:
+        rest = rest[:-1]
+    return "_".join(rest[-_MOST_NOUN:])
+
+
+def _resource(system: str, arguments: _Arguments, noun: str) -> dict[str, str] | None:
     """Name what is acted on, where exactly one argument says it: a required one, or else an optional one."""
     candidates = [
         (name, collection)
         for name in arguments.names
-        if (collection := _collection(arguments, name)) is not None
+        if (collection := _collection(arguments, name, noun)) is not None
     ]
     required = [one for one in candidates if one[0] in arguments.required]
     chosen = required or candidates
@@ -367,24 +413,17 @@ def _resource(system: str, arguments: _Arguments) -> dict[str, str] | None:
     return {"collection": f"{system}.{collection}", "id": _pointer(name)}
 
 
-def _collection(arguments: _Arguments, name: str) -> str | None:
+def _collection(arguments: _Arguments, name: str, noun: str) -> str | None:
     """Plural of the thing that an argument names; None if it names none."""
-    parts, types = arguments.words[name], arguments.types[name]
-    if not parts or not types or not types <= {"string", "integer"}:
+    parts, types = arguments.words[name], arguments.declared.get(name, frozenset())
+    is_list = "array" in arguments.types[name]
+    if not parts or not types or is_list or not types <= {"string", "integer"}:
         return None
     if arguments.spelled[name] in _PATHS:
         return "files"
     if len(parts) > 1 and parts[-1] in {"path", "id", "number", "key"}:
-        return _plural(parts[-2])
-    return "objects" if parts == ["id"] else None
-
-
-def _plural(noun: str) -> str:
-    if noun in _PLURALS:
-        return _PLURALS[noun]
-    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
-        return f"{noun[:-1]}ies"
-    return noun if noun.endswith("s") else f"{noun}s"
+        return plural(parts[-2])
+    return plural(noun or "object") if parts == ["id"] else None
 
 
 def _pointer(name: str) -> str:

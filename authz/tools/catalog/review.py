@@ -20,6 +20,7 @@ from authz.tools.catalog.propose import Proposal, propose
 from authz.tools.catalog.rules import Rules, read_rules, render_rules, update_rules
 from authz.tools.catalog.splits import SplitProposal, propose_split
 from authz.tools.catalog.tool import Listing, Tool, plain
+from authz.tools.catalog.values import VALUE_KEYS
 from authz.tools.catalog.words import common_prefixes
 
 __all__ = ["Catalog", "WorklistItem", "changed", "import_listing"]
@@ -47,6 +48,8 @@ class WorklistItem:
     """Proposed rule without `match`; empty without a proposal."""
     why: str = ""
     """Reason of the proposal."""
+    present: dict[str, Any] = field(default_factory=dict)
+    """Present rule without `match`, if `accepted.yaml` holds it."""
     before: Tool | None = None
     """The tool as it was accepted; None if it did not change, or its earlier form is not kept."""
 
@@ -189,6 +192,7 @@ class Catalog:
                     tier=str(said[1]),
                     rule=rule,
                     why=self.proposed.why.get(operation, ""),
+                    present=dict(self.accepted.classify.get(operation, {})),
                     before=kept.get(operation) if state["drifted"] else None,
                 )
             )
@@ -201,6 +205,25 @@ class Catalog:
             item: The tool.
         """
         return propose(self.system, item.tool, common_prefixes(self.listing.tools))
+
+    def without_values(self) -> list[tuple[WorklistItem, dict[str, Any]]]:
+        """List reviewed tools whose rule in `accepted.yaml` says nothing of origins of values, each with its rule and the proposed keys.
+
+        Rules of other files, and rules that split a tool, are left to their authors.
+        """
+        found = []
+        for item in self.items():
+            if item.state != "reviewed" or not item.present or "split" in item.present:
+                continue
+            if any(key in item.present for key in VALUE_KEYS):
+                continue
+            proposal = self.proposed_now(item)
+            keys = proposal.values.rule() if proposal is not None else {}
+            if set(item.effects) <= {"read"}:
+                keys.pop("creates", None)
+            if keys:
+                found.append((item, {**item.present, **keys}))
+        return found
 
     def classify(self) -> list[tuple[WorklistItem, Proposal | None]]:
         """Write proposals for the tools that no rule speaks of, in place of earlier proposals.
@@ -223,7 +246,7 @@ class Catalog:
             proposals.append((item, proposal))
             if proposal is not None:
                 rules.classify[item.operation] = proposal.rule()
-                rules.why[item.operation] = proposal.why
+                rules.why[item.operation] = proposal.comment
         self.bundle.write({self.proposed_path: render_rules("proposed", rules)})
         return proposals
 
@@ -263,11 +286,18 @@ class Catalog:
         self.bundle.write({self.proposed_path: render_rules("proposed", rules)})
         return proposals
 
-    def accept(self, chosen: Mapping[str, Mapping[str, Any] | None]) -> None:
+    def accept(
+        self, chosen: Mapping[str, Mapping[str, Any] | None], *, is_shown: bool = True
+    ) -> list[str]:
         """Pin tools as they are now, and make their proposals rules.
 
         Args:
             chosen: Operations, each with the rule that it gets. With None it gets its proposal, or keeps its present rule.
+            is_shown: A person has seen the proposals. Otherwise `coerces` is left out of them: it says that the server takes
+                an argument in a second form, which only its description says.
+
+        Returns:
+            Operations from whose proposals `coerces` was left out.
 
         Raises:
             UsageError: One is not a tool, or has neither a rule nor a proposal.
@@ -275,6 +305,7 @@ class Catalog:
         """
         by_operation = {item.operation: item for item in self.items()}
         accepted, proposed = self.accepted, Rules(classify=dict(self.proposed.classify))
+        unseen = []
         for operation, given in chosen.items():
             item = by_operation.get(operation)
             if item is None:
@@ -285,10 +316,11 @@ class Catalog:
                 )
             if given is not None and item.has_rule and operation not in accepted.classify:
                 raise UsageError(f"`{operation}` has a rule in another file: change it there")
-            if given is not None:
-                accepted.classify[operation] = dict(given)
-            elif not item.has_rule:
-                accepted.classify[operation] = dict(item.rule)
+            rule, is_cut = _accepted_rule(item, given, is_shown=is_shown)
+            if rule is not None:
+                accepted.classify[operation] = rule
+            if is_cut:
+                unseen.append(operation)
             accepted.accepted[operation] = item.digest
             proposed.classify.pop(operation, None)
         for operation in [*accepted.accepted]:
@@ -307,6 +339,7 @@ class Catalog:
                 self.proposed_path: render_rules("proposed", proposed),
             }
         )
+        return unseen
 
     def _declare(self, rules: Rules) -> None:
         """Declare what the rules name and no other file declares: collections, and the least trusted class."""
@@ -314,7 +347,11 @@ class Catalog:
         described = self.bundle.plan.describe()
         collections = {one.name for one in described.collections if one.file != own}
         classes = {one.name for one in described.destinations if one.file != own}
-        wanted = set(_named(rules.classify.values(), "resource", "collection"))
+        wanted = {
+            name
+            for key in ("resource", "objects", "creates", "introduces", "pairs")
+            for name in _named(rules.classify.values(), key, "collection")
+        }
         rules.resources = {
             name: rules.resources.get(name) or {} for name in sorted(wanted - collections)
         }
@@ -323,6 +360,19 @@ class Catalog:
             rules.destinations = {}
         else:
             rules.destinations = rules.destinations or {"external": {"match": "*", "clearance": []}}
+
+
+def _accepted_rule(
+    item: WorklistItem, given: Mapping[str, Any] | None, *, is_shown: bool
+) -> tuple[dict[str, Any] | None, bool]:
+    """Return the rule that an accepted tool gets, if it gets another one, and whether `coerces` was left out of it."""
+    if given is not None:
+        return dict(given), False
+    if item.has_rule:
+        return None, False
+    rule = dict(item.rule)
+    is_cut = not is_shown and rule.pop("coerces", None) is not None
+    return rule, is_cut
 
 
 def changed(
@@ -353,7 +403,11 @@ def changed(
         raise UsageError(f"{where}: unknown tier `{plain(tier)}`. Tiers: {tiers}")
     if chosen == set(item.effects) and tier == item.tier and (item.has_rule or item.rule):
         return None
-    rule = {key: value for key, value in item.rule.items() if key in {"resource", "destination"}}
+    kept = {"resource", "destination", *VALUE_KEYS}
+    if chosen <= {"read"}:
+        # A tool that only reads makes nothing.
+        kept.discard("creates")
+    rule = {key: value for key, value in item.rule.items() if key in kept}
     reviewed: dict[str, Any] = {
         "effects": list(table.in_order(chosen)),
         "tier": tier,
@@ -382,5 +436,7 @@ def _named(rules: Iterable[Mapping[str, Any]], key: str, member: str) -> Iterabl
     for rule in rules:
         split = rule.get("split") or {}
         for one in (rule, *(split.get("cases") or {}).values()):
-            if isinstance(said := one.get(key), Mapping) and member in said:
-                yield str(said[member])
+            said = one.get(key) or ()
+            for entry in (said,) if isinstance(said, Mapping) else said:
+                if isinstance(entry, Mapping) and member in entry:
+                    yield str(entry[member])

@@ -31,6 +31,7 @@ _DOUBLE_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'')
 _COMMENT: Final = re.compile(r"(?:^|\s)(#.*)$")
 _NO_WRAP: Final = 1_000_000
+_MAX_REASON: Final = 800
 
 
 @dataclass(slots=True)
@@ -118,7 +119,7 @@ def render_rules(kind: str, rules: Rules) -> str:
         lines = []
         for match, rule in sorted(rules.classify.items()):
             if why := rules.why.get(match):
-                lines.append(f"  # {plain(why)}\n")
+                lines.append(f"  # {plain(why, _MAX_REASON)}\n")
             proposed = {"proposed": True} if kind == "proposed" else {}
             lines.append(f"  - {flow({'match': match, **proposed, **rule})}\n")
         parts.append("classify:\n" + "".join(lines))

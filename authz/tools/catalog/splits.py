@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from authz.tools.catalog.arguments import enumerated
-from authz.tools.catalog.propose import Proposal, propose
+from authz.tools.catalog.propose import Proposal, noun_of, propose
 from authz.tools.catalog.tool import Tool
-from authz.tools.catalog.words import words_of
+from authz.tools.catalog.words import name_verbs, without_prefix, words_of
 
 __all__ = ["SplitProposal", "propose_split"]
 
@@ -89,7 +89,11 @@ def _case(system: str, tool: Tool, name: str, value: str) -> Proposal | None:
         annotations=None,
         input={"type": "object", "properties": properties, "required": sorted(tool.required)},
     )
-    proposal = propose(system, one)
+    words = without_prefix(tool.name, system)
+    proposal = propose(system, one, default_noun=noun_of(words, name_verbs(words)))
+    if proposal is not None:
+        # Arguments are read before they choose a case.
+        proposal = replace(proposal, values=replace(proposal.values, coerces=()))
     if proposal is None or tool.hint("destructiveHint") is not True:
         return proposal
     if proposal.effects == ("read",) or proposal.tier != "standard":

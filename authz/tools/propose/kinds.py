@@ -240,7 +240,9 @@ def task_kinds(
         refusals=Counter(code for one in refused for code in one.refusals),
         held=sum(bool(one.pending) and not one.refusals for one in observed),
         too_wide=sum(one.is_too_wide and not one.refusals for one in observed),
-        stopped=sum(not any(kind.covers(one) for kind in kinds) for one in refused if one.operations),
+        stopped=sum(
+            not any(kind.covers(one) for kind in kinds) for one in refused if one.operations
+        ),
         rare=mixtures.rare,
         gone=mixtures.gone,
         dropped=dropped,
