@@ -196,11 +196,8 @@ impl Modes {
         if !query.has_all_agents && !self.agents.values().all(|rule| rule.observes(now)) {
             return false;
         }
-        let agents = query.chain.iter().filter_map(|principal| match principal {
-            Principal::Agent { spiffe_id, .. } => Some(spiffe_id.as_str()),
-            Principal::User(_) | Principal::Service(_) => None,
-        });
-        let agents: Vec<&ModeRule> = agents.flat_map(|agent| self.of_agent(agent)).collect();
+        let agents = agents_of(query.chain).flat_map(|agent| self.of_agent(agent));
+        let agents: Vec<&ModeRule> = agents.map(|(_, rule)| rule).collect();
         let tiers = |target: &ModeTarget<'_>| {
             let mut tiers = target.tiers.iter();
             tiers.all(|tier| self.observes_one(target.system, tier, &agents, now))
@@ -217,14 +214,13 @@ impl Modes {
         chain: &[Principal],
         now: Time,
     ) -> Option<(ModeScope<'_>, &ModeRule)> {
+        let patterns: Vec<&str> =
+            agents_of(chain).flat_map(|agent| self.of_agent(agent)).map(|(name, _)| name).collect();
         let concerns = |scope: ModeScope<'_>| match scope {
             ModeScope::Default => true,
             ModeScope::System(name) => name == system,
             ModeScope::Tier(one) => tier == Some(one),
-            ModeScope::Agent(pattern) => chain.iter().any(|principal| match principal {
-                Principal::Agent { spiffe_id, .. } => covers(pattern, spiffe_id),
-                Principal::User(_) | Principal::Service(_) => false,
-            }),
+            ModeScope::Agent(pattern) => patterns.contains(&pattern),
         };
         let rank = |scope: ModeScope<'_>| match scope {
             ModeScope::Agent(_) => 0,
@@ -260,10 +256,10 @@ impl Modes {
         specific.all(|rule| rule.observes(now))
     }
 
-    /// The most specific rules for an agent.
-    fn of_agent(&self, agent: &str) -> Vec<&ModeRule> {
-        if let Some(exact) = self.agents.get(agent) {
-            return vec![exact];
+    /// The most specific rules for an agent, each with its pattern.
+    fn of_agent(&self, agent: &str) -> Vec<(&str, &ModeRule)> {
+        if let Some((exact, rule)) = self.agents.get_key_value(agent) {
+            return vec![(exact, rule)];
         }
         let matching: Vec<(&str, &ModeRule)> = self
             .agents
@@ -274,8 +270,16 @@ impl Modes {
         let is_least = |pattern: &str| {
             !matching.iter().any(|(other, _)| *other != pattern && covers(pattern, other))
         };
-        matching.iter().filter(|(pattern, _)| is_least(pattern)).map(|(_, rule)| *rule).collect()
+        matching.iter().filter(|(pattern, _)| is_least(pattern)).copied().collect()
     }
+}
+
+/// SPIFFE ids of the agents of a chain.
+fn agents_of(chain: &[Principal]) -> impl Iterator<Item = &str> {
+    chain.iter().filter_map(|principal| match principal {
+        Principal::Agent { spiffe_id, .. } => Some(spiffe_id.as_str()),
+        Principal::User(_) | Principal::Service(_) => None,
+    })
 }
 
 /// Whether a denial with this reason can be softened: bundle or policy do not provide for the request. It is never softened if

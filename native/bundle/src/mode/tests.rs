@@ -427,3 +427,21 @@ proptest! {
         prop_assert_eq!(expected, modes.observes(&asked, NOW));
     }
 }
+
+/// The entry that is named is one that let the call through: a wider pattern that a narrower one replaces did not.
+#[test]
+fn the_named_entry_is_the_one_that_counts() {
+    let wide = "spiffe://corp.example/ns/*/sa/bot";
+    let narrow = "spiffe://corp.example/ns/support/sa/*";
+    let named = |agents: &[(&str, &str)]| {
+        let modes = modes("observe", &[], agents, &[]);
+        let (scope, _) = modes.rule_for("crm", None, &[agent(BOT)], NOW).unwrap();
+        scope.name().to_owned()
+    };
+    assert_eq!(BOT, named(&[("spiffe://corp.example/ns/*/sa/*", "observe"), (BOT, "observe")]));
+    assert_eq!(
+        narrow,
+        named(&[("spiffe://corp.example/ns/*/sa/*", "observe"), (narrow, "observe")])
+    );
+    assert_eq!(wide, named(&[("spiffe://corp.example/ns/*/sa/*", "observe"), (wide, "observe")]));
+}
