@@ -33,13 +33,16 @@ const NO_KEY: &str = "none";
 
 /// Runs case files against a plan.
 ///
-/// Args: `files`: case files by path; of a whole bundle folder those under `tests/` are taken.
+/// Args: `files`: case files by path; of a whole bundle folder those under `tests/` are taken. Its settings may stand in another
+/// file than `bundle.yaml`, so a folder is known by its tests and policies, too.
 #[must_use]
 pub fn test<B: AsRef<[u8]>>(plan: &Arc<Plan>, files: &BTreeMap<String, B>, now_ms: i64) -> Report {
-    let is_bundle = files.contains_key("bundle.yaml");
-    let is_test = |path: &str| {
-        path.starts_with("tests/") && path.rsplit_once('.').is_some_and(|(_, kind)| kind == "yaml")
-    };
+    let has_kind =
+        |path: &str, kind: &str| path.rsplit_once('.').is_some_and(|(_, end)| end == kind);
+    let is_test = |path: &str| path.starts_with("tests/") && has_kind(path, "yaml");
+    let is_bundle = files
+        .keys()
+        .any(|path| path == "bundle.yaml" || has_kind(path, "cedar") || path.starts_with("tests/"));
     let tests: BTreeMap<String, &[u8]> = files
         .iter()
         .filter(|(path, _)| !is_bundle || is_test(path))
