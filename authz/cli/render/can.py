@@ -126,7 +126,8 @@ def _why(row: Row) -> str:
     worse: dict[str, list[str]] = {}
     for condition in row["conditions"]:
         kind = condition["step_up_kind"] or "denied"
-        what = "only if" if condition["needed"] else f"{kind} if"
+        is_beyond = condition["rule"]["kind"] == "scope" and condition["outcome"] == "STEP_UP"
+        what = "only if" if condition["needed"] else f"{kind} {'beyond' if is_beyond else 'if'}"
         worse.setdefault(what, []).append(_short(condition["rule"]))
     parts += [f"{what} {', '.join(names)}" for what, names in worse.items()]
     return "; ".join(parts)

@@ -174,9 +174,7 @@ pub const START: &str = "task:";
 pub const GIVE: &str = "give:";
 /// The group of the operations that give tasks.
 pub const GIVE_GROUP: &str = "authz.task.give";
-/// Step-up kinds that every bundle has.
-pub const BUILT_IN_KINDS: [&str; 6] =
-    ["confirm", "approve", "two_person", "fresh_credential", "bound_token", "confidence"];
+pub use crate::model::BUILT_IN_KINDS;
 
 /// Annotations that a policy may have.
 pub const ANNOTATIONS: [&str; 6] = ["id", "reason", "stepup", "obligation", "control", "covers"];

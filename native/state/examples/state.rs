@@ -96,6 +96,7 @@ fn task(number: usize) -> Task {
                 Some(1),
             ),
         ],
+        beyond: None,
         tier_cap: Tier::Standard,
         max_depth: 1,
         started_at: Time(*NOW),

@@ -12,6 +12,7 @@ mod places;
 mod resource;
 mod role;
 mod route;
+mod step_up;
 mod system;
 mod template;
 mod tier;
@@ -40,6 +41,8 @@ pub use places::{Places, ScopePlace};
 pub use resource::{Collection, Derive, Distinct, LabelKind, Raises, ResourcePattern, Spelling};
 pub use role::{AgentMemory, ClaimTest, Isolation, OnBehalf, RoleMembers, SubjectMatch};
 pub use route::{ArgumentSource, IgnoredPart, RouteSpec, RouteTarget};
+pub use step_up::BUILT_IN_KINDS;
+pub(crate) use step_up::is_step_up_kind;
 pub use system::{DenyAs, ParameterHeader, Reports, System, SystemKind, Tool, ToolDigest};
 pub use template::{
     ImplicitRule, LimitRule, ParamType, ScopeRule, SelectorRule, Slot, TasksRule, Template,

@@ -19,6 +19,8 @@ pub struct Places {
     pub tiers: BTreeMap<Tier, Location>,
     /// `tier_cap` of each template that states one.
     pub tier_caps: BTreeMap<String, Location>,
+    /// `beyond` of each template that has it.
+    pub beyonds: BTreeMap<String, Location>,
     /// Entries of the scope of each template, in the order of the file.
     pub scopes: BTreeMap<String, Vec<ScopePlace>>,
     /// `tasks` of `bundle.yaml`.

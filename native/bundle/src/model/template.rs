@@ -50,6 +50,9 @@ pub struct Template {
     pub starters: BTreeSet<String>,
     /// Scope of its tasks: one operation an entry, sorted by operation.
     pub scope: Vec<ScopeRule>,
+    /// Step-up kind by which a call beyond the scope is held. Default: such a call is denied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beyond: Option<String>,
     /// Destinations that count as named in its tasks, each as kind and canonical form: `email:a@x.example`.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub names: BTreeSet<String>,

@@ -9,14 +9,15 @@ use authz_base::spelling::{Misspelling, check_id, check_prefix};
 use super::build::{ModelBuilder, duration};
 use super::classify::{effect, tier};
 use super::types::{
-    ImplicitEntry, LimitSaid, ParamWord, ScopeSaid, SelectorSaid, TemplateEntry, TierWord,
+    BeyondSaid, BeyondWord, ImplicitEntry, LimitSaid, ParamWord, ScopeSaid, SelectorSaid,
+    TemplateEntry, TierWord,
 };
 use super::yaml::{At, Entries, Many};
 use crate::diagnostic::{Advice, clip, unknown};
 use crate::ids;
 use crate::model::{
-    Declared, Effect, ImplicitRule, LimitRule, Location, Operation, ParamType, ScopePlace,
-    ScopeRule, SelectorRule, Slot, Template, Tier,
+    BUILT_IN_KINDS, Declared, Effect, ImplicitRule, LimitRule, Location, Operation, ParamType,
+    ScopePlace, ScopeRule, SelectorRule, Slot, Template, Tier, is_step_up_kind,
 };
 use crate::prompt;
 use authz_base::spiffe::overlap;
@@ -29,6 +30,8 @@ const MOST_RULES: usize = 200_000;
 const MOST_PARAMS: usize = 32;
 /// How long a task may live.
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
+/// Step-up kind of `beyond: step_up`.
+const CONFIRM: &str = "confirm";
 /// Bytes of a purpose.
 const LONGEST_PURPOSE: usize = 256;
 
@@ -186,6 +189,9 @@ fn read(
         if let Some(cap) = &entry.tier_cap {
             build.model.places.tier_caps.insert(id.value.clone(), cap.at.within(file));
         }
+        if let Some(beyond) = &entry.beyond {
+            build.model.places.beyonds.insert(id.value.clone(), beyond.at.within(file));
+        }
         build.model.places.scopes.insert(id.value.clone(), entries);
         let rules: usize = build.model.templates.values().map(|t| t.scope.len()).sum();
         if rules + template.scope.len() > MOST_RULES {
@@ -271,6 +277,7 @@ impl<'a> TemplateReading<'a, '_> {
             self.build.found.error(&at, "the tasks of this template may do nothing", fix);
         }
         let names = self.names(&said.names.0);
+        let beyond = said.beyond.as_ref().and_then(|said| self.beyond(&said.value));
         // Stable: entries of one operation keep their order.
         scope.sort_by(|a, b| a.operation.cmp(&b.operation));
         Template {
@@ -282,9 +289,33 @@ impl<'a> TemplateReading<'a, '_> {
             tier_cap: said.tier_cap.as_ref().map_or(Tier::Standard, |said| tier(said.value)),
             starters,
             scope,
+            beyond,
             names,
             at,
         }
+    }
+
+    /// Step-up kind by which calls beyond the scope are held. `None`: the kind is not valid, which is reported.
+    fn beyond(&mut self, said: &BeyondSaid) -> Option<String> {
+        let kind = match said {
+            BeyondSaid::Word(BeyondWord::StepUp) => return Some(CONFIRM.to_owned()),
+            BeyondSaid::Object(object) => &object.step_up,
+        };
+        let roles = &self.build.model.roles;
+        if is_step_up_kind(&kind.value, roles) {
+            return Some(kind.value.clone());
+        }
+        let approvers = roles.keys().map(|role| format!("approve:{role}"));
+        let known: Vec<String> =
+            BUILT_IN_KINDS.iter().map(|kind| (*kind).to_owned()).chain(approvers).collect();
+        let declared = known.iter().map(|kind| (kind.as_str(), None));
+        let (what, mut fix) = unknown("step-up kind", &kind.value, declared);
+        if !fix.is_guess() {
+            fix = format!("Known are {}, approve:ROLE and reauth:ACR.", BUILT_IN_KINDS.join(", "))
+                .into();
+        }
+        self.error(kind.at, what, fix);
+        None
     }
 
     fn names(&mut self, said: &[At<String>]) -> BTreeSet<String> {

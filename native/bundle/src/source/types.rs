@@ -770,10 +770,39 @@ pub(crate) struct TemplateEntry {
     pub(crate) starters: Many<At<String>>,
     /// What a task may do.
     pub(crate) scope: Vec<At<ScopeSaid>>,
+    /// What becomes of a call that `scope` does not allow because of its operation, ids, collection or arguments: `step_up`
+    /// holds it until the user confirms it, `{step_up: KIND}` until a step-up of that kind is met. Default: it is denied.
+    pub(crate) beyond: Option<At<BeyondSaid>>,
     /// Destinations that count as named in each of its tasks, for work that no user writes a prompt for: mailboxes, URLs
     /// (with all below their path), IBANs, paths, accounts.
     #[serde(default)]
     pub(crate) names: Many<At<String>>,
+}
+
+/// What becomes of a call beyond the scope: a word, or a mapping.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+pub(crate) enum BeyondSaid {
+    /// It is held until the user confirms it.
+    Word(BeyondWord),
+    /// It is held until a step-up of a kind is met.
+    Object(BeyondObject),
+}
+
+/// What becomes of a call beyond the scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum BeyondWord {
+    /// It is held until the user confirms it.
+    StepUp,
+}
+
+/// What becomes of a call beyond the scope, with the kind of the step-up.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BeyondObject {
+    /// Step-up kind, as in `@stepup`: `confirm`, `approve`, `two_person`, `approve:ROLE`, `bound_token`, …
+    pub(crate) step_up: At<String>,
 }
 
 /// The type of a parameter.
@@ -1152,6 +1181,12 @@ macro_rules! word_or_object {
     };
 }
 
+word_or_object!(
+    BeyondSaid,
+    BeyondWord,
+    BeyondObject,
+    "`step_up`, or a mapping with `step_up: KIND`"
+);
 word_or_object!(ModeEntry, ModeWord, ModeObject, "`enforce`, `observe`, or a mapping");
 word_or_object!(ModeSaid, ModeWord, ModeOwned, "`enforce`, `observe`, or a mapping with `mode`");
 

@@ -108,8 +108,12 @@ impl<'p, 'f> Prospects<'p, 'f> {
         };
         let model = self.plan.model();
         let greets = operation.name == mcp::OWN && model.is_built_in(operation);
-        view.path()
-            .all(|task| operation.tier <= task.tier_cap && task::could(task, operation, greets))
+        let holds = located::holds_beyond(self.plan, view);
+        view.path().all(|task| {
+            operation.tier <= task.tier_cap
+                && (task::could(task, operation, greets)
+                    || (holds && task::could_beyond(task, operation)))
+        })
     }
 
     /// Whether nothing stands against the operation, whatever its arguments.

@@ -12,7 +12,7 @@ use crate::mcp::{self, ServerTask, Traffic};
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
 use crate::schema::{GIVE, OWN_SYSTEM, START};
-use crate::task::{self, Acts, Dimension, Miss, SubjectProof, TaskStatus, TaskView};
+use crate::task::{self, Acts, Dimension, Miss, SubjectProof, Task, TaskStatus, TaskView};
 
 /// Refuses a task in which nothing may be done now, or not by the caller.
 ///
@@ -210,6 +210,35 @@ pub(super) struct TaskBounds<'a> {
     pub(super) refused: Option<BoundRefusal>,
     /// Entries that it counts on.
     counted: SmallVec<[(&'a str, u32); 4]>,
+    /// Scopes beyond which the request is, and that hold it for a step-up.
+    pub(super) held: SmallVec<[Hold<'a>; 1]>,
+}
+
+/// Scope that holds a request beyond it for a step-up.
+#[derive(Debug)]
+pub(super) struct Hold<'a> {
+    /// Step-up kinds that are not met.
+    pub(super) kinds: SmallVec<[&'a str; 2]>,
+    pub(super) message: String,
+    pub(super) rule: DecidingRule,
+}
+
+/// Step-up kinds by which the scope of a task holds calls beyond it: as its template says now, and as it said when the task
+/// started. `None`: one of the two denies such calls.
+pub(super) fn kinds_beyond<'a>(plan: &'a Plan, task: &'a Task) -> Option<SmallVec<[&'a str; 2]>> {
+    let started = task.beyond.as_deref()?;
+    let now = plan.template(&task.template)?.beyond.as_deref()?;
+    let mut kinds = SmallVec::from_slice(&[started, now]);
+    kinds.dedup();
+    Some(kinds)
+}
+
+/// Whether calls beyond the scope of a task, or of one above it, are held for a step-up.
+///
+/// INVARIANT (delegation only narrows): every task on the path must say so. Otherwise a child could do after a step-up what its
+/// parent must not do at all.
+pub(super) fn holds_beyond(plan: &Plan, view: TaskView<'_>) -> bool {
+    view.path().all(|task| kinds_beyond(plan, task).is_some())
 }
 
 /// Refusal by a bound of the task or of its history.
@@ -241,12 +270,15 @@ impl TaskBounds<'_> {
 
 /// Holds the request against the scope, the uses and the tier of the task and of all above it. What the permit counted that
 /// the presented credential was issued of is not counted again.
+///
+/// Args: `satisfied`: step-up kinds that are met.
 pub(super) fn bounds<'a>(
-    plan: &Plan,
+    plan: &'a Plan,
     facts: &Facts<'a>,
     operation: &Operation,
     tier: TierFacts<'_>,
     resolved: &Resolved<'_>,
+    satisfied: &[String],
     grant: GrantCover<'_>,
 ) -> TaskBounds<'a> {
     let mut bounds = TaskBounds::default();
@@ -262,6 +294,7 @@ pub(super) fn bounds<'a>(
         labels: &resolved.labels,
         arguments: resolved.arguments.json(),
     };
+    let holds = holds_beyond(plan, view);
     for task in view.path() {
         let whose = if task.id == view.task.id { "the task" } else { "a task above it" };
         let beyond = |what: String| format!("{what}: beyond what {whose} allows");
@@ -288,7 +321,26 @@ pub(super) fn bounds<'a>(
             Ok(None) => {}
             Ok(Some(entry)) => bounds.counted.push((&task.id, entry)),
             Err(Miss::Beyond(dimension)) => {
-                bounds.refuse(refuse(ReasonCode::OutOfScope, RuleKind::Scope, dimension));
+                let kinds = kinds_beyond(plan, task).filter(|_| holds);
+                let held = kinds.map(|kinds| (kinds, task::fit_beyond(task, &acts, charged)));
+                match held {
+                    Some((mut kinds, Ok(entry))) => {
+                        kinds.retain(|kind| !satisfied.iter().any(|met| met == kind));
+                        bounds.counted.extend(entry.map(|entry| (task.id.as_str(), entry)));
+                        let message = beyond(dimension.to_string());
+                        bounds.held.push(Hold { kinds, message, rule: rules::beyond(plan, task) });
+                    }
+                    Some((_, Err(Miss::Exhausted))) => {
+                        let dimension = Dimension::Uses;
+                        bounds.refuse(refuse(ReasonCode::UsesExhausted, RuleKind::Uses, dimension));
+                    }
+                    Some((_, Err(Miss::Beyond(ceiling)))) => {
+                        bounds.refuse(refuse(ReasonCode::OutOfScope, RuleKind::Scope, ceiling));
+                    }
+                    None => {
+                        bounds.refuse(refuse(ReasonCode::OutOfScope, RuleKind::Scope, dimension));
+                    }
+                }
             }
             Err(Miss::Exhausted) => {
                 bounds.refuse(refuse(ReasonCode::UsesExhausted, RuleKind::Uses, Dimension::Uses));

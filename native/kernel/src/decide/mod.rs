@@ -423,7 +423,8 @@ fn judge(
     }
     decision.redeems = grant.map(|(index, _)| index);
     let tier_facts = TierFacts { tier, destinations: &resolved.destinations, carried };
-    let mut bounds = located::bounds(plan, facts, operation, tier_facts, resolved, grant);
+    let mut bounds =
+        located::bounds(plan, facts, operation, tier_facts, resolved, &satisfied, grant);
     decision.sequences = completed.iter().map(|name| (*name).to_owned()).collect();
     decision.budgets = spends.exceeded.iter().map(|name| (*name).to_owned()).collect();
     let memory = &prepared.memory;

@@ -16,7 +16,7 @@ use crate::plan::{Plan, Prepared};
 use crate::policy::Placed;
 use crate::schema::{Key, OWN_SYSTEM};
 use crate::soften::CallPlace;
-use crate::task::{Task, TaskView};
+use crate::task::{ScopeEntry, Task, TaskView};
 
 /// Step-up kinds that a caller meets by itself, with a better proof.
 const PROOFS: [&str; 3] = ["bound_token", "confidence", "fresh_credential"];
@@ -102,14 +102,17 @@ impl Prospects<'_, '_> {
         let certain = weighed.stepups.iter().filter(|(_, could)| *could == Could::Always);
         let certain: Vec<&Placed> = certain.map(|(placed, _)| *placed).collect();
         let by_policy = certain.iter().filter_map(|placed| placed.policy.stepup.as_deref());
+        let beyond = self.held_beyond(operation);
+        let by_scope = beyond.iter().flat_map(|(kinds, _)| kinds.iter().copied());
         let mut kinds: Vec<String> =
-            by_policy.chain(approvals.iter().copied()).map(str::to_owned).collect();
+            by_policy.chain(approvals.iter().copied()).chain(by_scope).map(str::to_owned).collect();
         kinds.sort_unstable();
         kinds.dedup();
         let mut decisive: Vec<DecidingRule> = certain.into_iter().map(of_policy).collect();
         if !approvals.is_empty() || !proofs.is_empty() {
             decisive.push(rules::tier_requirement(self.plan, operation.tier));
         }
+        decisive.extend(beyond.into_iter().map(|(_, rule)| rule));
         let reason = kinds.iter().map(|kind| reason_of(kind)).min();
         if reason.is_none() {
             decisive.extend(weighed.permits.iter().map(|(placed, _)| of_policy(placed)));
@@ -172,7 +175,9 @@ impl Prospects<'_, '_> {
                 let rules = vec![rules::tier_cap(self.plan, task), origin];
                 denials.push((ReasonCode::OutOfScope, rules));
             }
-            if !crate::task::could(task, operation, self.plan.is_protocol(operation)) {
+            if !crate::task::could(task, operation, self.plan.is_protocol(operation))
+                && !self.could_beyond(task, operation)
+            {
                 let rule = rules::scope(self.plan, RuleKind::Scope, task, &operation.id);
                 denials.push((ReasonCode::OutOfScope, vec![rule]));
             }
@@ -180,14 +185,28 @@ impl Prospects<'_, '_> {
         denials
     }
 
+    /// Whether calls beyond the scope of a task could be held for a step-up.
+    fn could_beyond(&self, task: &Task, operation: &Operation) -> bool {
+        let view = self.facts.task.and_then(TaskView::real);
+        view.is_some_and(|view| located::holds_beyond(self.plan, view))
+            && crate::task::could_beyond(task, operation)
+    }
+
+    /// Step-up kinds by which scopes hold every call of the operation, each with its rule.
+    fn held_beyond(&self, operation: &Operation) -> Vec<(SmallVec<[&str; 2]>, DecidingRule)> {
+        let greets = self.plan.is_protocol(operation);
+        let beyond = self
+            .tasks(operation)
+            .filter(|task| !crate::task::could(task, operation, greets))
+            .filter(|task| self.could_beyond(task, operation));
+        let held = beyond.filter_map(|task| {
+            Some((located::kinds_beyond(self.plan, task)?, rules::beyond(self.plan, task)))
+        });
+        held.collect()
+    }
+
     /// Rules that make the outcome worse for some calls.
     fn conditions(&self, operation: &Operation, weighed: &Weighed<'_>) -> Vec<OutlookCondition> {
-        let denying = |rule| OutlookCondition {
-            rule,
-            outcome: Outcome::Deny,
-            kind: String::new(),
-            is_needed: false,
-        };
         let mut conditions: Vec<OutlookCondition> =
             weighed.forbids.iter().map(|(placed, _)| denying(of_policy(placed))).collect();
         let perhaps = weighed.stepups.iter().filter(|(_, could)| *could != Could::Always);
@@ -204,37 +223,54 @@ impl Prospects<'_, '_> {
                 ..denying(of_policy(placed))
             }));
         }
-        conditions.extend(self.limited(operation).map(denying));
+        conditions.extend(self.limited(operation));
         conditions
     }
 
     /// Entries of scopes and budgets that bound some calls.
-    fn limited(&self, operation: &Operation) -> impl Iterator<Item = DecidingRule> {
+    fn limited(&self, operation: &Operation) -> Vec<OutlookCondition> {
         let (plan, model) = (self.plan, self.plan.model());
-        let is_bounded = |task: &&Task| {
-            let entries = task.entries(&operation.id).1;
-            !entries.is_empty()
-                && entries.iter().all(|entry| {
-                    let resources = &entry.resources;
-                    entry.uses.is_some()
-                        || !entry.arguments.is_empty()
-                        || resources.ids.is_some()
-                        || resources.path_prefix.is_some()
-                        || resources.label_ceiling.is_some()
-                })
-        };
-        let scopes: Vec<DecidingRule> = self
-            .tasks(operation)
-            .filter(is_bounded)
-            .map(|task| rules::scope(plan, RuleKind::Scope, task, &operation.id))
-            .collect();
+        let mut limited: Vec<OutlookCondition> =
+            self.tasks(operation).flat_map(|task| self.limited_by(task, operation)).collect();
         let built_in = model.is_built_in(operation);
-        let budgets = model.budgets.iter().filter(move |(_, budget)| {
+        let budgets = model.budgets.iter().filter(|(_, budget)| {
             budget.denies && budget.of.iter().any(|event| event.matches(operation, built_in))
         });
-        let budgets: Vec<DecidingRule> =
-            budgets.map(|(name, _)| rules::budget(plan, name)).collect();
-        scopes.into_iter().chain(budgets)
+        limited.extend(budgets.map(|(name, _)| denying(rules::budget(plan, name))));
+        limited
+    }
+
+    /// Conditions of the scope of a task, where each of its entries for the operation bounds some calls.
+    fn limited_by(&self, task: &Task, operation: &Operation) -> SmallVec<[OutlookCondition; 2]> {
+        let entries = task.entries(&operation.id).1;
+        let is_narrow = |entry: &ScopeEntry| {
+            let resources = &entry.resources;
+            !entry.arguments.is_empty()
+                || resources.ids.is_some()
+                || resources.path_prefix.is_some()
+        };
+        let is_fixed =
+            |entry: &ScopeEntry| entry.uses.is_some() || entry.resources.label_ceiling.is_some();
+        let is_every = |test: &dyn Fn(&ScopeEntry) -> bool| entries.iter().all(test);
+        let mut conditions = SmallVec::new();
+        if entries.is_empty() || !is_every(&|entry| is_narrow(entry) || is_fixed(entry)) {
+            return conditions;
+        }
+        let kinds = located::kinds_beyond(self.plan, task)
+            .filter(|_| self.could_beyond(task, operation) && is_every(&is_narrow));
+        if let Some(kinds) = &kinds {
+            conditions.extend(kinds.iter().map(|kind| OutlookCondition {
+                rule: rules::beyond(self.plan, task),
+                outcome: Outcome::StepUp,
+                kind: (*kind).to_owned(),
+                is_needed: false,
+            }));
+        }
+        if kinds.is_none() || is_every(&is_fixed) {
+            let rule = rules::scope(self.plan, RuleKind::Scope, task, &operation.id);
+            conditions.push(denying(rule));
+        }
+        conditions
     }
 
     /// Takes the proof of the caller and the time for unknown.
@@ -275,6 +311,11 @@ fn denied(operation: &Operation, reason: ReasonCode, rules: Vec<DecidingRule>) -
         conditions: Vec::new(),
         is_observed: false,
     }
+}
+
+/// A condition under which a call is denied.
+fn denying(rule: DecidingRule) -> OutlookCondition {
+    OutlookCondition { rule, outcome: Outcome::Deny, kind: String::new(), is_needed: false }
 }
 
 fn of_policy(placed: &Placed) -> DecidingRule {

@@ -74,6 +74,11 @@ pub(super) fn scope(plan: &Plan, kind: RuleKind, task: &Task, operation: &str) -
     rule(kind, &task.template, entry.or(template))
 }
 
+/// `beyond` of a template, which holds calls beyond its scope.
+pub(super) fn beyond(plan: &Plan, task: &Task) -> DecidingRule {
+    rule(RuleKind::Scope, &task.template, plan.model().places.beyonds.get(&task.template))
+}
+
 pub(super) fn budget(plan: &Plan, name: &str) -> DecidingRule {
     rule(RuleKind::Budget, name, plan.model().budgets.get(name).map(|budget| &budget.at))
 }

@@ -133,13 +133,21 @@ impl<'a> Tally<'a> {
             return answer(stated, Outcome::Deny, reason, &determining, decision);
         }
         let lifted = self.stepups.iter().filter_map(|placed| placed.policy.stepup.as_deref());
-        let kinds: BTreeSet<&str> = lifted.chain(unmet.kinds.iter().copied()).collect();
+        let held = || bounds.held.iter().filter(|held| !held.kinds.is_empty());
+        let beyond = held().flat_map(|held| held.kinds.iter().copied());
+        let kinds: BTreeSet<&str> =
+            lifted.chain(unmet.kinds.iter().copied()).chain(beyond).collect();
         if let Some(reason) = kinds.iter().map(|kind| reason_of(kind)).min() {
             decision.message = format!("step-up needed: {}", join(kinds.iter().copied()));
+            for held in held() {
+                decision.message.push_str("; ");
+                decision.message.push_str(&held.message);
+            }
             decision.kinds = kinds.into_iter().map(str::to_owned).collect();
             if !unmet.kinds.is_empty() {
                 decision.rules = stated.of_tier();
             }
+            decision.rules.extend(held().map(|held| held.rule.clone()));
             return answer(stated, Outcome::StepUp, reason, &self.stepups, decision);
         }
         decision.obligations = obligations.into_iter().map(str::to_owned).collect();

@@ -180,8 +180,10 @@ impl<'a> Access<'a> {
         if tasks.optional || is_taskless || model.templates.is_empty() {
             return None;
         }
-        let allows =
-            |template: &&Template| template.scope.iter().any(|rule| rule.operation == operation.id);
+        let allows = |template: &&Template| {
+            template.beyond.is_some()
+                || template.scope.iter().any(|rule| rule.operation == operation.id)
+        };
         let allowing = model.templates.iter().filter(|(_, template)| allows(template));
         let allowing: Vec<(&String, Tier)> =
             allowing.map(|(name, template)| (name, self.cap_of(name, template))).collect();
@@ -317,28 +319,39 @@ impl<'a> Access<'a> {
 
     /// The warning about operations above the cap of every template that has them in its scope.
     fn above_cap(&self, templates: &[String], operations: &[&Operation]) -> Diagnostic {
-        let name = templates.first().map_or("", String::as_str);
-        let Some(template) = self.model.templates.get(name) else {
+        let declared = templates.iter().filter_map(|name| {
+            let template = self.model.templates.get(name)?;
+            let cap = self.cap_of(name, template);
+            let (said, at) = cap_said(self.model, name, template, cap);
+            Some((format!("{said} of the template `{name}`"), cap, at))
+        });
+        let caps: Vec<(String, Tier, Location)> = declared.collect();
+        let Some((first, cap, at)) = caps.first() else {
             return Diagnostic::warning(&Location::default(), "", "");
         };
-        let cap = self.cap_of(name, template);
-        let (said, at) = cap_said(self.model, name, template, cap);
+        let others = caps.iter().skip(1).take(SHOWN.saturating_sub(1));
+        let mut said = first.clone();
+        for (other, _, at) in others {
+            let _written = write!(said, ", {other} ({}:{})", at.file, at.line);
+        }
+        match caps.len().saturating_sub(SHOWN) {
+            0 => {}
+            more => drop(write!(said, " and of {more} more templates")),
+        }
+        let verb = if caps.len() == 1 { "is" } else { "are" };
         let listed: Vec<String> =
             operations.iter().take(SHOWN).map(|one| self.with_tier(one)).collect();
         let more = match operations.len().saturating_sub(SHOWN) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        let highest = operations.iter().map(|one| one.tier).max().unwrap_or(cap);
-        let what = format!(
-            "no task can call {}{more}: {said} of the template `{name}` is lower",
-            listed.join(", ")
-        );
+        let highest = operations.iter().map(|one| one.tier).max().unwrap_or(*cap);
+        let what = format!("no task can call {}{more}: {said} {verb} lower", listed.join(", "));
         let fix = format!(
             "Raise `tier_cap` to {}, lower the tier of the operations, or remove them from the scope.",
             highest.as_str()
         );
-        Diagnostic::warning(&at, what, fix).with_code("cap-below-scope")
+        Diagnostic::warning(at, what, fix).with_code("cap-below-scope")
     }
 
     fn with_tier(&self, operation: &Operation) -> String {

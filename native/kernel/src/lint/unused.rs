@@ -30,6 +30,8 @@ fn roles(plan: &Plan, found: &mut Diagnostics) {
         .collect();
     let stepups = plan.policies.iter().filter_map(|placed| placed.policy.stepup.as_deref());
     named.extend(stepups.filter_map(|kind| kind.strip_prefix("approve:")));
+    let beyond = model.templates.values().filter_map(|one| one.beyond.as_deref());
+    named.extend(beyond.filter_map(|kind| kind.strip_prefix("approve:")));
     named.extend(model.templates.values().flat_map(|one| &one.starters).map(String::as_str));
     named.extend(model.modes.agents.keys().map(String::as_str));
     let unused = model

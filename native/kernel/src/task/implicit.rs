@@ -113,6 +113,7 @@ pub fn renewed(plan: &Plan, known: &Arc<Task>) -> Result<Option<Arc<Task>>, Refu
         template_digest: task.template_digest,
         purpose: task.purpose,
         scope: task.scope,
+        beyond: task.beyond,
         uses: task.uses,
         tier_cap: task.tier_cap,
         index: task.index,

@@ -83,16 +83,60 @@ pub(crate) fn fit<'a>(
     acts: &Acts<'_>,
     charged: &[(String, u32)],
 ) -> Result<Option<u32>, Miss<'a>> {
-    let (first, entries) = task.entries(acts.operation);
+    match choose(task, acts.operation, charged, |entry| within(entry, acts)) {
+        Some(chosen) => chosen,
+        None if acts.greets.is_some_and(|system| calls(task, system)) => Ok(None),
+        None => Err(Miss::Beyond(Dimension::Operation)),
+    }
+}
+
+/// Whether a request that no entry fits may be held for a step-up: the entry that it counts on, or none where it is not counted.
+///
+/// INVARIANT (beyond the scope, within the rest): a step-up replaces no `label_ceiling` and adds no `uses`. The request needs an
+/// entry of its operation whose label ceiling holds and that has uses left. An operation that the scope does not name is held
+/// to the label ceilings of the other entries.
+///
+/// Args: `charged`: as of [`fit`].
+pub(crate) fn fit_beyond<'a>(
+    task: &'a Task,
+    acts: &Acts<'_>,
+    charged: &[(String, u32)],
+) -> Result<Option<u32>, Miss<'a>> {
+    let ceiling = |entry: &ScopeEntry| match &entry.resources.label_ceiling {
+        Some(all) if acts.collection.is_none() || !is_under(all, acts.labels) => {
+            Err(Dimension::LabelCeiling)
+        }
+        _ => Ok(()),
+    };
+    if let Some(chosen) = choose(task, acts.operation, charged, ceiling) {
+        return chosen;
+    }
+    let ceilings = task.scope.iter().filter_map(|entry| entry.resources.label_ceiling.as_ref());
+    let mut ceilings = ceilings.peekable();
+    if ceilings.peek().is_none() || ceilings.any(|all| is_under(all, acts.labels)) {
+        return Ok(None);
+    }
+    Err(Miss::Beyond(Dimension::LabelCeiling))
+}
+
+/// Chooses the entry of an operation that a request counts on: none where an entry that holds is not counted. `None`: the
+/// operation has no entry.
+fn choose<'a>(
+    task: &'a Task,
+    operation: &str,
+    charged: &[(String, u32)],
+    holds: impl Fn(&'a ScopeEntry) -> Result<(), Dimension<'a>>,
+) -> Option<Result<Option<u32>, Miss<'a>>> {
+    let (first, entries) = task.entries(operation);
     let mut beyond = None;
     let mut counted = None;
     let mut exhausted = false;
     for (index, entry) in entries.iter().enumerate() {
-        if let Err(dimension) = within(entry, acts) {
+        if let Err(dimension) = holds(entry) {
             beyond = beyond.or(Some(dimension));
             continue;
         }
-        let Some(most) = entry.uses else { return Ok(None) };
+        let Some(most) = entry.uses else { return Some(Ok(None)) };
         let position = first.saturating_add(index);
         let uses = task.uses.get(position).copied().unwrap_or(0);
         let own = own(task, position, charged);
@@ -103,11 +147,10 @@ pub(crate) fn fit<'a>(
         }
     }
     match (counted, exhausted, beyond) {
-        (Some(position), ..) => Ok(Some(position)),
-        (None, true, _) => Err(Miss::Exhausted),
-        (None, false, Some(dimension)) => Err(Miss::Beyond(dimension)),
-        (None, false, None) if acts.greets.is_some_and(|system| calls(task, system)) => Ok(None),
-        (None, false, None) => Err(Miss::Beyond(Dimension::Operation)),
+        (Some(position), ..) => Some(Ok(Some(position))),
+        (None, true, _) => Some(Err(Miss::Exhausted)),
+        (None, false, Some(dimension)) => Some(Err(Miss::Beyond(dimension))),
+        (None, false, None) => None,
     }
 }
 
@@ -138,6 +181,16 @@ pub(crate) fn could(task: &Task, operation: &Operation, greets: bool) -> bool {
         || (entries.is_empty() && greets && calls(task, &operation.system))
 }
 
+/// Whether calls of an operation beyond the scope could be held for a step-up: no entry counts it, or one has uses left.
+pub(crate) fn could_beyond(task: &Task, operation: &Operation) -> bool {
+    let (first, entries) = task.entries(&operation.id);
+    let has_uses = |(index, entry): (usize, &ScopeEntry)| {
+        let used = task.uses.get(first.saturating_add(index)).copied().unwrap_or(0);
+        entry.uses.is_none_or(|most| used < u64::from(most))
+    };
+    entries.is_empty() || entries.iter().enumerate().any(has_uses)
+}
+
 /// Whether anything of a system is in the scope.
 fn calls(task: &Task, system: &str) -> bool {
     let of = |entry: &ScopeEntry| {
@@ -160,14 +213,19 @@ fn within<'a>(entry: &'a ScopeEntry, acts: &Acts<'_>) -> Result<(), Dimension<'a
         test(covers_spelled(prefix, acts.id), Dimension::PathPrefix)?;
     }
     if let Some(all) = label_ceiling {
-        let bounded = acts.labels.iter().all(|label| all.contains(label));
-        test(acts.collection.is_some() && bounded, Dimension::LabelCeiling)?;
+        let bounded = acts.collection.is_some() && is_under(all, acts.labels);
+        test(bounded, Dimension::LabelCeiling)?;
     }
     for (pointer, limit) in &entry.arguments {
         let value = acts.arguments.pointer(pointer);
         test(value.is_some_and(|value| allows(limit, value)), Dimension::Argument(pointer))?;
     }
     Ok(())
+}
+
+/// Whether a label ceiling has all labels.
+fn is_under(ceiling: &BTreeSet<String>, labels: &[String]) -> bool {
+    labels.iter().all(|label| ceiling.contains(label))
 }
 
 /// Whether a limit allows a value; of a list all of at least one.

@@ -148,6 +148,7 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
         purpose: template.purpose.clone(),
         params: root.params.clone(),
         scope,
+        beyond: template.beyond.clone(),
         tier_cap: root.tier_cap.map_or(template.tier_cap, |cap| cap.min(template.tier_cap)),
         max_depth: if root.kind == TaskKind::Implicit { 0 } else { template.max_depth },
         started_at: root.now,
@@ -217,6 +218,7 @@ pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Re
         purpose: template.purpose.clone(),
         params: if inherits { parent.params.clone() } else { child.params.clone() },
         scope,
+        beyond: template.beyond.clone(),
         tier_cap: parent.tier_cap.min(template.tier_cap),
         max_depth: if is_same {
             parent.max_depth

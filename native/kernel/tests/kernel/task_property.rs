@@ -47,6 +47,15 @@ templates:
       - {operations: [crm.get, crm.search, crm.order, crm.refund, crm.drop, crm.status, mail.send]}
       - {operation: crm.edit}
   capped: {purpose: most of it, deadline: 1h, max_depth: 6, scope: [{system: crm}, {operation: mail.send}]}
+  asking:
+    purpose: all of it, and a question for the rest
+    deadline: 24h
+    max_depth: 6
+    tier_cap: standard
+    beyond: step_up
+    scope:
+      - {operations: [crm.get, crm.search, crm.order, crm.refund, crm.status, mail.send]}
+      - {operation: crm.edit}
 "#;
 
 fn universe() -> Vec<Ask> {
@@ -192,6 +201,54 @@ fn obviously(task: &Task, ask: &Ask) -> ReasonCode {
     if fitting.iter().any(left) { ReasonCode::Permitted } else { ReasonCode::UsesExhausted }
 }
 
+/// What one task says of an ask that no entry fits, where its template asks: beyond what no step-up lifts, used up, or held.
+fn obviously_beyond(task: &Task, ask: &Ask) -> ReasonCode {
+    let has_only = |ceiling: &BTreeSet<String>| ask.labels.iter().all(|one| ceiling.contains(*one));
+    let of_operation =
+        |index: &usize| task.scope.get(*index).is_some_and(|one| one.operation == ask.operation);
+    let own: Vec<usize> = (0..task.scope.len()).filter(of_operation).collect();
+    if own.is_empty() {
+        let all: Vec<&BTreeSet<String>> =
+            task.scope.iter().filter_map(|one| one.resources.label_ceiling.as_ref()).collect();
+        let is_allowed = all.is_empty() || all.into_iter().any(has_only);
+        return if is_allowed { ReasonCode::ConfirmRequired } else { ReasonCode::OutOfScope };
+    }
+    let bounded = |index: &&usize| match &task.scope[**index].resources.label_ceiling {
+        None => true,
+        Some(ceiling) => ask.collection.is_some() && has_only(ceiling),
+    };
+    let under: Vec<usize> = own.iter().filter(bounded).copied().collect();
+    if under.is_empty() {
+        return ReasonCode::OutOfScope;
+    }
+    let left = |index: &usize| {
+        task.scope[*index].uses.is_none_or(|uses| task.uses[*index] < u64::from(uses))
+    };
+    if under.iter().any(left) { ReasonCode::ConfirmRequired } else { ReasonCode::UsesExhausted }
+}
+
+/// What all tasks of a path say of an ask: the first denial, else a question, else yes.
+fn obviously_all(path: &[&Task], ask: &Ask) -> ReasonCode {
+    let is_asking = path.iter().all(|task| task.template == "asking");
+    let reasons: Vec<ReasonCode> = path
+        .iter()
+        .map(|task| match obviously(task, ask) {
+            ReasonCode::OutOfScope if is_asking && ask.tier <= task.tier_cap => {
+                obviously_beyond(task, ask)
+            }
+            reason => reason,
+        })
+        .collect();
+    let denials = reasons
+        .iter()
+        .filter(|reason| matches!(reason, ReasonCode::OutOfScope | ReasonCode::UsesExhausted));
+    let is_held = reasons.contains(&ReasonCode::ConfirmRequired);
+    denials.min().copied().unwrap_or(match is_held {
+        true => ReasonCode::ConfirmRequired,
+        false => ReasonCode::Permitted,
+    })
+}
+
 /// Small numbers from a seed.
 struct Dice(u64);
 
@@ -302,6 +359,7 @@ fn asked(
     task: &Task,
     above: &[Arc<Task>],
     ask: &Ask,
+    satisfied: &[String],
 ) -> authz_kernel::decision::Decision {
     let chain: Vec<Principal> = task.chain();
     let facts = Facts {
@@ -312,7 +370,7 @@ fn asked(
             bound: true,
             age: Some(0),
             acr: "",
-            satisfied: &[],
+            satisfied,
         },
         confidence: 0,
         task: Some(TaskView { task, ancestors: above }),
@@ -335,13 +393,14 @@ fn asked(
     *decide(plan, &facts, &request, Time(NOW.0 + 1))
 }
 
-/// Grows one path of tasks, and holds every step of it against the reference. Returns how many children there were.
-fn grow(plan: &Plan, seed: u64, universe: &[Ask]) -> usize {
+/// Grows one path of tasks, and holds every step of it against the reference. Returns how many children
+/// there were, and how many asks were held for a step-up.
+fn grow(plan: &Plan, seed: u64, universe: &[Ask]) -> (usize, usize) {
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let none = BTreeMap::new();
     let scope: Vec<ScopeEntry> = (0..=dice.roll(6)).map(|_| dice.entry()).collect();
     let root = Root {
-        template: if dice.roll(4) == 0 { "capped" } else { "wide" },
+        template: ["capped", "wide", "wide", "asking", "asking"][dice.roll(5)],
         params: &none,
         scope: if dice.roll(6) == 0 { &[] } else { &scope },
         kind: TaskKind::Root,
@@ -356,27 +415,35 @@ fn grow(plan: &Plan, seed: u64, universe: &[Ask]) -> usize {
         id: "t-0".to_owned(),
         session: "s".to_owned(),
     };
-    let Ok(mut task) = start(plan, root) else { return 0 };
+    let Ok(mut task) = start(plan, root) else { return (0, 0) };
     let mut above: Vec<Arc<Task>> = Vec::new();
-    let mut children = 0;
+    let (mut children, mut held) = (0, 0);
     for depth in 1..=5 {
         for uses in &mut task.uses {
             *uses = u64::try_from(dice.roll(3)).unwrap_or(0);
         }
         for ask in universe {
-            let reasons = above.iter().map(AsRef::as_ref).chain([&task]);
-            let expected = reasons
-                .map(|task| obviously(task, ask))
-                .filter(|reason| *reason != ReasonCode::Permitted)
-                .min()
-                .unwrap_or(ReasonCode::Permitted);
-            let decision = asked(plan, &task, &above, ask);
+            let path: Vec<&Task> = above.iter().map(AsRef::as_ref).chain([&task]).collect();
+            let expected = obviously_all(&path, ask);
+            let decision = asked(plan, &task, &above, ask, &[]);
             assert_eq!(expected, decision.reason, "seed {seed}, {ask:?}\n{:#?}", task.scope);
-            charged(&decision, &above, &task, ask, seed);
+            charged(&decision, &path, ask, seed);
+            // A step-up that is met lifts what was held, and nothing else. Asking twice takes time, so not always.
+            if dice.roll(4) != 0 {
+                continue;
+            }
+            let confirmed = asked(plan, &task, &above, ask, &["confirm".to_owned()]);
+            let lifted = match expected {
+                ReasonCode::ConfirmRequired => ReasonCode::Permitted,
+                reason => reason,
+            };
+            assert_eq!(lifted, confirmed.reason, "seed {seed}, {ask:?}\n{:#?}", task.scope);
+            charged(&confirmed, &path, ask, seed);
+            held += usize::from(expected == ReasonCode::ConfirmRequired);
         }
         let near = dice.near(&task.scope);
         let child = Child {
-            template: if dice.roll(5) == 0 { Some("wide") } else { None },
+            template: [Some("wide"), Some("asking"), None, None, None, None][dice.roll(6)],
             params: &none,
             scope: if dice.roll(6) == 0 { &[] } else { &near },
             assignee: agent("b"),
@@ -403,32 +470,37 @@ fn grow(plan: &Plan, seed: u64, universe: &[Ask]) -> usize {
         above.push(Arc::new(task));
         task = child;
     }
-    children
+    (children, held)
 }
 
-/// A permit counts on exactly one fitting entry with uses left of each task where each fitting entry counts.
-fn charged(
-    decision: &authz_kernel::decision::Decision,
-    above: &[Arc<Task>],
-    task: &Task,
-    ask: &Ask,
-    seed: u64,
-) {
+/// A permit counts on exactly one fitting entry with uses left of each task where each fitting entry counts. Where none fits
+/// because the call is beyond the scope, the entries of its operation stand for those that fit.
+fn charged(decision: &authz_kernel::decision::Decision, path: &[&Task], ask: &Ask, seed: u64) {
     if decision.outcome != Outcome::Permit {
         assert!(decision.charges.is_empty());
         return;
     }
     let mut charges = decision.charges.iter();
-    for task in above.iter().map(AsRef::as_ref).chain([task]) {
-        let fitting: Vec<&ScopeEntry> =
-            task.scope.iter().filter(|entry| obviously_fits(entry, ask)).collect();
-        if fitting.iter().any(|entry| entry.uses.is_none()) {
+    for task in path {
+        let fits = |entry: &&ScopeEntry| obviously_fits(entry, ask);
+        let is_beyond = !task.scope.iter().any(|entry| fits(&entry));
+        let has_ceiling = |entry: &&ScopeEntry| {
+            entry.resources.label_ceiling.as_ref().is_some_and(|all| {
+                ask.collection.is_none() || !ask.labels.iter().all(|one| all.contains(*one))
+            })
+        };
+        let stands = |entry: &&ScopeEntry| match is_beyond {
+            true => entry.operation == ask.operation && !has_ceiling(entry),
+            false => fits(entry),
+        };
+        let fitting: Vec<&ScopeEntry> = task.scope.iter().filter(stands).collect();
+        if fitting.is_empty() || fitting.iter().any(|entry| entry.uses.is_none()) {
             continue;
         }
         let (id, index) = charges.next().unwrap_or_else(|| panic!("seed {seed}: not charged"));
         let index = usize::try_from(*index).unwrap();
         assert_eq!(&task.id, id);
-        assert!(obviously_fits(&task.scope[index], ask));
+        assert!(stands(&&task.scope[index]));
         assert!(task.uses[index] < u64::from(task.scope[index].uses.unwrap()));
     }
     assert_eq!(None, charges.next(), "seed {seed}");
@@ -439,7 +511,10 @@ fn no_child_can_what_its_parent_cannot_and_a_decision_is_the_meet_of_all() {
     let policies = r#"@id("all") permit(principal, action, resource);"#;
     let plan = plan_of("name: a", WIDE, policies).unwrap_or_else(|errors| panic!("{errors}"));
     let universe = universe();
-    let children: usize = (0..TREES).map(|seed| grow(&plan, seed, &universe)).sum();
+    let grown: Vec<(usize, usize)> = (0..TREES).map(|seed| grow(&plan, seed, &universe)).collect();
+    let children: usize = grown.iter().map(|(children, _)| children).sum();
+    let held: usize = grown.iter().map(|(_, held)| held).sum();
     // Else the test would hold of nothing.
     assert!(children > 200, "only {children} children came to be");
+    assert!(held > 1_000, "only {held} asks were held");
 }

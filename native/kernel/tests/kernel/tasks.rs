@@ -1143,6 +1143,27 @@ fn each_fault_of_a_template_has_its_message() {
             "{purpose: p, deadline: 1h, starters: [staff], scope: [{operation: crm.get}]}",
             "templates.yaml:2:44: unknown role of agents `staff`; declared: desk (facts.yaml:3). Write one of the declared names, or declare this one.",
         ),
+        ("{purpose: p, deadline: 1h, beyond: step_up, scope: [{operation: crm.get}]}", "loaded"),
+        (
+            "{purpose: p, deadline: 1h, beyond: {step_up: 'approve:staff'}, scope: [{operation: crm.get}]}",
+            "loaded",
+        ),
+        (
+            "{purpose: p, deadline: 1h, beyond: {step_up: 'reauth:urn:corp:mfa'}, scope: [{operation: crm.get}]}",
+            "loaded",
+        ),
+        (
+            "{purpose: p, deadline: 1h, beyond: {step_up: aprove}, scope: [{operation: crm.get}]}",
+            "templates.yaml:2:51: unknown step-up kind `aprove`; declared: approve, confirm, two_person, fresh_credential, bound_token and 3 more. Did you mean `approve`?",
+        ),
+        (
+            "{purpose: p, deadline: 1h, beyond: {step_up: 'approve:nobody'}, scope: [{operation: crm.get}]}",
+            "templates.yaml:2:51: unknown step-up kind `approve:nobody`; declared: confirm, approve, two_person, fresh_credential, bound_token and 3 more. Known are confirm, approve, two_person, fresh_credential, bound_token, confidence, approve:ROLE and reauth:ACR.",
+        ),
+        (
+            "{purpose: p, deadline: 1h, beyond: deny, scope: [{operation: crm.get}]}",
+            "templates.yaml:2:41: unknown value `deny`; known: step_up. Write one of the known values.",
+        ),
         (
             "{purpose: p, deadline: 1h, params: {1c: String}, scope: [{operation: crm.get}]}",
             "templates.yaml:2:42: bad parameter `1c`. Use letters, digits and `_`, a letter first, at most 64.",
@@ -1153,7 +1174,7 @@ fn each_fault_of_a_template_has_its_message() {
         ),
         (
             "{purpose: p, deadline: 1h, labels: [pii], scope: [{operation: crm.get}]}",
-            "templates.yaml:2:33: unknown key `labels`; known: purpose, params, deadline, idle_timeout, max_depth, tier_cap, starters, scope, names. Remove it, or write one of the known keys.",
+            "templates.yaml:2:33: unknown key `labels`; known: purpose, params, deadline, idle_timeout, max_depth, tier_cap, starters, scope, beyond, names. Remove it, or write one of the known keys.",
         ),
     ] {
         check(text, expected, about(text));
@@ -1569,4 +1590,47 @@ subjects:
     let text = serde_json::to_string(&more).unwrap();
     assert_eq!(more, serde_json::from_str::<Task>(&text).unwrap());
     assert!(!serde_json::to_string(&begun).unwrap().contains("subject_tokens"));
+}
+
+/// Where the bundle changes, the stricter of what a template said at the start of a task and says now counts.
+#[test]
+fn a_task_asks_beyond_its_scope_as_long_as_its_template_says_so() {
+    let with = |beyond: &str| {
+        let deadline = "  look:\n    purpose: look things up\n    deadline: 1h\n";
+        let templates = TEMPLATES.replace(deadline, &format!("{deadline}{beyond}"));
+        assert!(beyond.is_empty() || templates != TEMPLATES);
+        plan_of("name: a", &templates, POLICIES).unwrap()
+    };
+    let (silent, asking) = (with(""), with("    beyond: step_up\n"));
+    let approving = with("    beyond: {step_up: approve}\n");
+    let mail = ("mail.send", r#"{"to": ["a@x.example"]}"#);
+    let capped = |plan: &Plan| {
+        let none = BTreeMap::new();
+        let task = start(plan, root("look", &none)).unwrap();
+        // `look` has a cap below the tier of mail.
+        Task { tier_cap: Tier::Standard, ..task }
+    };
+    for (started, now, kinds) in [
+        (&silent, &silent, &[][..]),
+        (&silent, &asking, &[]),
+        (&asking, &silent, &[]),
+        (&asking, &asking, &["confirm"]),
+        (&asking, &approving, &["approve", "confirm"]),
+    ] {
+        let task = capped(started);
+        let decision = ask(now, &task, mail.0, mail.1);
+        assert_eq!(kinds, decision.kinds.as_slice());
+        let expected = match kinds {
+            [] => ReasonCode::OutOfScope,
+            ["confirm"] => ReasonCode::ConfirmRequired,
+            _ => decision.reason,
+        };
+        assert_eq!(expected, decision.reason);
+        let rule = decision.rules.last().unwrap();
+        assert_eq!(("scope", "look"), (rule.kind.as_str(), rule.name.as_str()));
+        // The rule of a held call is the line of `beyond`, the rule of a denied one the template.
+        let look = TEMPLATES.lines().position(|line| line == "  look:").unwrap() + 1;
+        let line = if kinds.is_empty() { look } else { look + 3 };
+        assert_eq!(line, usize::try_from(rule.at.line).unwrap(), "{rule:?}");
+    }
 }

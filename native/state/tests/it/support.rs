@@ -86,6 +86,7 @@ pub fn task(id: &str, session: &str, agent: &str) -> Task {
         purpose: "customer support".to_owned(),
         params: BTreeMap::from([("ticket".to_owned(), Param::Text("T-17".to_owned()))]),
         scope: vec![entry("crm.ticket.read"), entry("crm.search"), entry("gmail.send")],
+        beyond: None,
         tier_cap: Tier::Standard,
         max_depth: 0,
         started_at: Time(NOW),

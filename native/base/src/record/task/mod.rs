@@ -75,6 +75,9 @@ pub struct Task {
     /// Uses of each entry of `scope`, in its order, by the task and all tasks below it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uses: Vec<u64>,
+    /// Step-up kind by which its template, at its start, held calls beyond `scope`. `None`: such calls are denied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beyond: Option<String>,
     /// Highest tier of its operations.
     pub tier_cap: Tier,
     /// Greatest depth of tasks below the root; 0: it may have no children.
@@ -168,6 +171,8 @@ pub struct NewTask {
     pub params: BTreeMap<String, Param>,
     /// Scope, sorted by operation.
     pub scope: Vec<ScopeEntry>,
+    /// Step-up kind by which calls beyond `scope` are held. `None`: such calls are denied.
+    pub beyond: Option<String>,
     /// Highest tier of its operations.
     pub tier_cap: Tier,
     /// Greatest depth of tasks below the root.
@@ -201,6 +206,7 @@ impl Task {
             params: new.params,
             uses: vec![0; new.scope.len()],
             scope: new.scope,
+            beyond: new.beyond,
             tier_cap: new.tier_cap,
             max_depth: new.max_depth,
             started_at: new.started_at,

@@ -59,6 +59,7 @@ pub fn taskless(chain: &[Principal], acr: &str) -> Option<Task> {
         purpose: String::new(),
         params: BTreeMap::new(),
         scope: Vec::new(),
+        beyond: None,
         tier_cap: Tier::Critical,
         max_depth: 0,
         started_at: Time(0),
