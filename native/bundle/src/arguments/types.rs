@@ -367,7 +367,11 @@ fn or_null(map: &serde_json::Map<String, Json>) -> Option<&Json> {
         return None;
     }
     let branches = map.get("anyOf").or_else(|| map.get("oneOf"))?.as_array()?;
-    let is_null = |node: &Json| node.get("type").and_then(Json::as_str) == Some("null");
+    // `tame` writes the branch of a tool's schema as `const: null`.
+    let is_null = |node: &Json| {
+        node.get("type").and_then(Json::as_str) == Some("null")
+            || node.get("const").is_some_and(Json::is_null)
+    };
     match branches.as_slice() {
         [one, null] | [null, one] if is_null(null) && !is_null(one) => Some(one),
         _ => None,

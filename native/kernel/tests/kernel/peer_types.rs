@@ -68,6 +68,7 @@ fn as_ours(peer: &str) -> String {
 #[test]
 fn types_are_those_of_cedars_own_generator() {
     let mut same = 0;
+    let mut nullable = 0;
     let mut differ = Vec::new();
     for (server, tools) in &peer().types {
         for (tool, theirs) in tools {
@@ -81,13 +82,16 @@ fn types_are_those_of_cedars_own_generator() {
                 let said = &ours[name];
                 if *said == as_ours(kind) {
                     same += 1;
+                } else if kind == "Union?" && said == "String?" {
+                    // `anyOf: [string, null]`: the peer sees a union, policies here a text that may be absent.
+                    nullable += 1;
                 } else {
                     differ.push(format!("{server}.{tool} {name}: {kind}, ours {said}"));
                 }
             }
         }
     }
-    assert_eq!((same, differ), (486, Vec::<String>::new()));
+    assert_eq!((same, nullable, differ), (476, 10, Vec::<String>::new()));
 }
 
 #[test]
