@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{LintFacts, warn};
 use crate::diagnostic::{Diagnostics, unknown};
-use crate::model::{AgentMemory, Model, RoleMembers};
+use crate::model::{AgentMemory, Model, RoleMembers, ValueSpace};
 use crate::plan::Plan;
 
 pub(super) fn check(plan: &Plan, facts: &LintFacts, found: &mut Diagnostics) {
@@ -59,12 +59,25 @@ fn has_settings(members: &RoleMembers) -> bool {
         || members.memory != AgentMemory::default()
 }
 
-/// Collections that no operation acts on.
+/// Collections that no operation acts on, and whose ids no argument has either.
 fn collections(model: &Model, found: &mut Diagnostics) {
     let rules = model.operations.iter().filter_map(|operation| operation.resource.as_ref());
     let used: BTreeSet<&str> = rules.map(|rule| rule.collection.as_str()).collect();
+    let objects = model.operations.iter().flat_map(|operation| &operation.origins.objects);
+    let namespaces: BTreeSet<&str> = objects
+        .filter_map(|rule| match &rule.space {
+            ValueSpace::Collection { name, .. } => Some(name.as_str()),
+            ValueSpace::Destination(_) | ValueSpace::Role(_) => None,
+        })
+        .collect();
+    let has_labels = |name: &str, labels: &BTreeSet<String>| {
+        !labels.is_empty() || model.resource_patterns.iter().any(|one| one.collection == name)
+    };
     for (name, collection) in &model.collections {
-        if used.contains(name.as_str()) {
+        // Labels of a collection apply to resources alone; its ids are a namespace of arguments, too.
+        let is_namespace =
+            namespaces.contains(name.as_str()) && !has_labels(name, &collection.labels);
+        if used.contains(name.as_str()) || is_namespace {
             continue;
         }
         let what = format!(
