@@ -510,13 +510,68 @@ def test_a_first_set_of_templates_is_small_and_starts_nothing(
         ],
         "proposed-change-cal-calendars": [{"operation": "cal.share_calendar", "uses": 10}],
     }
-    assert "Effects of 6 tools are not reviewed" in text
+    assert "Not reviewed: 6 of these tools." in text
     assert "In no template, since nobody said what they do: cal.frobnicate." in text
     target = bundle / "cal-templates.yaml"
     assert run("catalog", "templates", "cal", "-b", bundle, "-o", target) == 0
     assert run("catalog", "templates", "cal", "-b", bundle, "-o", target) == 1
     assert "is there already" in capsys.readouterr().err
     Plan.compile(read_folder(bundle), {})
+
+
+def test_the_cases_of_a_split_tool_stand_in_templates_of_their_own(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once the split is accepted; before, the tool is in none."""
+    method = {"type": "string", "enum": ["get", "create", "delete"]}
+    schema = tool("t", method=method, issue_number=WHOLE).input
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps({"tools": [{"name": "issue_write", "inputSchema": schema}]}))
+    assert run("catalog", "import-mcp", "w", "--file", file, "-b", bundle) == 0
+    assert run("catalog", "split", "w", "-b", bundle) == 0
+    capsys.readouterr()
+    assert run("catalog", "templates", "w", "-b", bundle) == 0
+    text = capsys.readouterr().out
+    assert "# In no template until their split is accepted: w.issue_write." in text
+    assert yaml.safe_load(text) is None
+    assert run("catalog", "accept", "w", "--all", "-b", bundle) == 0
+    assert run("catalog", "templates", "w", "-b", bundle, "-o", bundle / "w.yaml") == 0
+    templates = yaml.safe_load((bundle / "w.yaml").read_text())["templates"]
+    assert templates.keys() == {
+        "proposed-read-w",
+        "proposed-change-w-issues",
+        "proposed-remove-w-issues",
+    }
+    reading, removed = templates["proposed-remove-w-issues"]["scope"]
+    assert reading["operations"] == templates["proposed-read-w"]["scope"][0]["operations"]
+    assert removed["uses"] == 1
+    Plan.compile(read_folder(bundle), {})
+
+
+def test_a_changed_tool_shows_its_values_before_and_after(
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The rule stays as it is; the reviewer sees what it no longer names."""
+    assert run("catalog", "accept", "cal", "--all", "-b", bundle) == 0
+    changed = [{"inputSchema": {"type": "object"}, **one} for one in CALENDAR]
+    changed[3] = {
+        "name": "delete_event",
+        "inputSchema": tool("d", event_id=TEXT, calendar_id=TEXT).input,
+    }
+    file = tmp_path / "changed.json"
+    file.write_text(json.dumps({"tools": changed}))
+    assert run("catalog", "import-mcp", "cal", "--file", file, "-b", bundle) == 0
+    monkeypatch.setattr("typer.prompt", lambda *_, **__: "")
+    capsys.readouterr()
+    assert run("catalog", "review", "cal", "-b", bundle) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    target = "{from: [/event_id], role: target, collection: cal.events}"
+    calendar = "{from: [/calendar_id], role: target, collection: cal.calendars}"
+    assert f"objects in your rule: [{target}]" in said
+    assert f"objects proposed now: [{target}, {calendar}]" in said
 
 
 @pytest.mark.parametrize("system", ["filesystem", "github", "memory", "mongodb", "notion"])

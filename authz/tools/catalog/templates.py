@@ -22,6 +22,7 @@ __all__ = ["draft_templates"]
 _ENOUGH: Final = 12
 """Number of templates from which on a person no longer finds the right one."""
 _SHOWN: Final = 12
+_MOST_NAME: Final = 200
 _DEADLINE: Final = "30m"
 _USES: Final = {"change": 10, "remove": 1, "share": 1, "run": 3}
 """Calls of one operation in a task, by what the template does."""
@@ -37,6 +38,21 @@ class _Template:
     tier: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    """An operation of the system, a case of a split tool included."""
+
+    id: str
+    tool: str
+    """Name of its tool."""
+    effects: frozenset[str]
+    tier: str
+
+    @property
+    def only_reads(self) -> bool:
+        return self.effects == {"read"}
+
+
 def draft_templates(catalog: Catalog) -> str:
     """Write a first set of templates as YAML.
 
@@ -46,21 +62,30 @@ def draft_templates(catalog: Catalog) -> str:
     Returns:
         Content for a file of the bundle; only comments if no tool has a rule or a proposal.
     """
-    items = [item for item in catalog.items() if item.effects]
-    unknown = sorted(item.operation for item in catalog.items() if not item.effects)
-    templates = list(_templates(catalog, items))
-    unreviewed = sum(item.state != "reviewed" for item in items)
+    items = catalog.items()
+    operations = list(_operations(catalog, items))
+    known = {one.tool for one in operations}
+    split = sorted(item.operation for item in items if "split" in item.rule)
+    unknown = sorted(
+        item.operation for item in items if item.tool.name not in known and "split" not in item.rule
+    )
+    # Long names can become one where they are cut.
+    by_name = {one.name: one for one in _templates(catalog, operations)}
+    templates = list(by_name.values())
+    unreviewed = sum(item.state != "reviewed" for item in items if item.tool.name in known)
     lines = [
-        f"# Proposed by `authz catalog templates {catalog.system}` from {len(items)} tools.",
+        f"# Proposed by `authz catalog templates {catalog.system}` from {len(known)} tools.",
         "# Nothing here permits anything: no policy speaks of a template `proposed-…`.",
         "# Keep the kinds of work that your agents do, rename them, and remove the operations that the work does not need.",
     ]
     if unreviewed:
         lines.append(
-            f"# Effects of {unreviewed} tools are not reviewed: `authz catalog review {catalog.system}` first."
+            f"# Not reviewed: {unreviewed} of these tools. Run `authz catalog review {catalog.system}` first."
         )
     if len(templates) > _ENOUGH:
         lines.append(f"# {len(templates)} kinds are too many to choose from: keep about {_ENOUGH}.")
+    if split:
+        lines.append(f"# In no template until their split is accepted: {_some(split)}.")
     if unknown:
         lines.append(f"# In no template, since nobody said what they do: {_some(unknown)}.")
     if templates:
@@ -71,59 +96,72 @@ def draft_templates(catalog: Catalog) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _templates(catalog: Catalog, items: Sequence[WorklistItem]) -> Iterator[_Template]:
+def _operations(catalog: Catalog, items: Sequence[WorklistItem]) -> Iterator[_Operation]:
+    described = catalog.bundle.plan.describe().operations
+    for item in items:
+        # A split tool is no operation itself: its cases are.
+        cases = [
+            one
+            for name, one in described.items()
+            if one.is_case and name.startswith(f"{item.operation}.")
+        ]
+        for one in cases:
+            yield _Operation(one.id, item.tool.name, one.effects, one.tier)
+        if not cases and item.effects and "split" not in item.rule:
+            yield _Operation(item.operation, item.tool.name, frozenset(item.effects), item.tier)
+
+
+def _templates(catalog: Catalog, operations: Sequence[_Operation]) -> Iterator[_Template]:
     system = catalog.system
     prefixes = common_prefixes(catalog.listing.tools)
-    reads = [item for item in items if set(item.effects) == {"read"}]
+    reads = [one for one in operations if one.only_reads]
     if reads:
         yield _template(f"read-{system}", f"read {system}", reads, [], 0)
-    things: dict[str, list[WorklistItem]] = {}
-    for item in items:
-        words = without_prefix(item.tool.name, system, prefixes)
-        things.setdefault(plural(noun_of(words, name_verbs(words)) or "object"), []).append(item)
-    for things_name, group in sorted(_joined(things).items()):
-        own = [item for item in group if set(item.effects) == {"read"}]
+    things: dict[str, list[_Operation]] = {}
+    for one in operations:
+        words = without_prefix(one.tool, system, prefixes)
+        things.setdefault(plural(noun_of(words, name_verbs(words)) or "object"), []).append(one)
+    for name, group in sorted(_joined(things).items()):
+        own = [one for one in group if one.only_reads]
         for does in ("change", "share", "remove", "run"):
-            changes = [item for item in group if _does(item) == does]
+            changes = [one for one in group if _does(one) == does]
             if changes:
-                name = f"{does}-{system}-{things_name}"
-                purpose = f"{does} {things_name.replace('_', ' ')} of {system}"
-                yield _template(name, purpose, own, changes, _USES[does])
+                purpose = f"{does} {name.replace('_', ' ')} of {system}"
+                yield _template(f"{does}-{system}-{name}", purpose, own, changes, _USES[does])
 
 
-def _joined(things: dict[str, list[WorklistItem]]) -> dict[str, list[WorklistItem]]:
+def _joined(things: dict[str, list[_Operation]]) -> dict[str, list[_Operation]]:
     """Join the parts of a thing with the thing: `issue_comments` with `issues`."""
-    joined: dict[str, list[WorklistItem]] = {}
+    joined: dict[str, list[_Operation]] = {}
     for name, group in sorted(things.items(), key=lambda thing: (len(thing[0]), thing[0])):
         whole = next((one for one in joined if name.startswith(f"{one.removesuffix('s')}_")), name)
         joined.setdefault(whole, []).extend(group)
     return joined
 
 
-def _does(item: WorklistItem) -> str:
-    """Say what a tool does at most: run, share, remove, change, or read."""
-    effects = set(item.effects)
+def _does(operation: _Operation) -> str:
+    """Say what an operation does at most: run, share, remove, change, or read."""
     for effect, does in (("execute", "run"), ("grant", "share"), ("delete", "remove")):
-        if effect in effects:
+        if effect in operation.effects:
             return does
-    return "change" if effects - {"read"} else "read"
+    return "read" if operation.only_reads else "change"
 
 
 def _template(
     name: str,
     purpose: str,
-    reads: Sequence[WorklistItem],
-    changes: Sequence[WorklistItem],
+    reads: Sequence[_Operation],
+    changes: Sequence[_Operation],
     uses: int,
 ) -> _Template:
-    tiers = [item.tier for item in (*reads, *changes)]
     return _Template(
-        name=f"proposed-{name.replace('_', '-')}",
-        purpose=purpose,
-        reads=tuple(sorted(item.operation for item in reads)),
-        changes=tuple(sorted(item.operation for item in changes)),
+        # A tool's name may be longer than that of a template.
+        name=f"proposed-{name.replace('_', '-')}"[:_MOST_NAME],
+        purpose=purpose[:_MOST_NAME],
+        reads=tuple(sorted(one.id for one in reads)),
+        changes=tuple(sorted(one.id for one in changes)),
         uses=uses,
-        tier=max(tiers, key=effect_table().rank),
+        tier=max((one.tier for one in (*reads, *changes)), key=effect_table().rank),
     )
 
 
