@@ -11,6 +11,7 @@ mod object;
 mod record;
 mod settle;
 mod shared;
+mod values;
 
 pub use carry::Carry;
 pub use context::{Apart, MAX_CONTEXTS, SessionContext};
@@ -31,6 +32,7 @@ pub use settle::{
     ReportError, Reported, RuleEffect, SpendEffect, effects,
 };
 pub use shared::Shared;
+pub use values::{KnownValues, MAX_VALUES, NamingWord, ValueFingerprint, ValueMarks};
 
 /// Instance of a rule that stands for every key, after the keys could not be kept apart any more.
 pub const ANY: &str = "*";

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::record::history::carry::keep;
 use crate::record::history::settle::{Awaited, Carrier, OpenPermit};
 use crate::record::history::{
-    ANY, Apart, Holder, MAX_INSTANCES, MAX_LABELS, MAX_RULES, ObjectWrite, PARTY_MS, Remembering,
-    RunChange, Shared,
+    ANY, Apart, Holder, KnownValues, MAX_INSTANCES, MAX_LABELS, MAX_RULES, ObjectWrite, PARTY_MS,
+    Remembering, RunChange, Shared,
 };
 use crate::record::{Party, RecordKind};
 use crate::table::Table;
@@ -49,6 +49,9 @@ pub struct SessionHistory {
     /// they are forgotten.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub objects: BTreeMap<String, BTreeMap<i64, u32>>,
+    /// Values that reports brought, as keyed fingerprints.
+    #[serde(default, skip_serializing_if = "known_nothing")]
+    pub values: Shared<KnownValues>,
     /// Permits whose outcome is not reported yet, by decision id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pending: BTreeMap<String, OpenPermit>,
@@ -816,4 +819,8 @@ impl SessionHistory {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
 const fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+fn known_nothing(values: &KnownValues) -> bool {
+    values.is_empty()
 }
