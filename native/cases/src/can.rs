@@ -261,6 +261,7 @@ impl<'a> CanTableBuilder<'a> {
                 subject_proof: None,
                 history: None,
                 literal_key: None,
+                value_key: None,
                 recipient_lists: None,
                 granted: None,
             };

@@ -172,6 +172,7 @@ fn decisions(criterion: &mut Criterion) {
                     subject_proof: None,
                     history: view.map(|_| HistoryView::new(&NOTHING)),
                     literal_key: None,
+                    value_key: None,
                     recipient_lists: None,
                     granted: None,
                 };

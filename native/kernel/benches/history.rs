@@ -105,6 +105,7 @@ impl Asker {
             subject_proof: None,
             history: Some(HistoryView::new(session)),
             literal_key: None,
+            value_key: None,
             recipient_lists: None,
             granted: None,
         };

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use authz_base::record::history::{Event, HistoryChanges, HistoryView, RuleEffect, effects};
+use authz_base::record::history::{
+    Event, HistoryChanges, HistoryView, RuleEffect, ValueTerms, effects,
+};
 use authz_base::record::task::{SubjectProof, TaskView};
 use authz_bundle::recipient_lists::RecipientLists;
 use serde::ser::SerializeMap;
@@ -12,7 +14,8 @@ use serde::{Serialize, Serializer};
 use crate::arguments::Arguments;
 use crate::json;
 use crate::mcp::ServerTask;
-use crate::model::{Location, Tier};
+use crate::model::{Location, OriginSets, Tier};
+use crate::value_key::ValueKey;
 pub use authz_base::principal::{Claim, Narrowing, Principal, Subject};
 pub use authz_base::time::Time;
 
@@ -37,6 +40,8 @@ pub struct Facts<'a> {
     pub history: Option<HistoryView<'a>>,
     /// Key of the literals of tasks. Default: no prompt makes a destination trusted.
     pub literal_key: Option<&'a [u8; 32]>,
+    /// Key of the values that sessions know. Default: no report makes a value known.
+    pub value_key: Option<&'a ValueKey>,
     /// State of the bundle's recipient lists. Default: every recipient list is stale.
     pub recipient_lists: Option<&'a RecipientLists>,
     /// Grants of the presented task credential, each for one use. Default: no task credential is presented.
@@ -238,6 +243,10 @@ pub struct Decision {
     pub passage: HistoryChanges,
     /// What its denial changes.
     pub denial: HistoryChanges,
+    /// Origins of the values of the call. `None`: no policy of the operation reads them.
+    pub origins: Option<OriginSets>,
+    /// What a report of the call may say about values. `None`: nothing.
+    pub values: Option<ValueTerms>,
     /// The call is permitted as a task of the MCP server's own, which the task must note: [`Task::note_call`].
     ///
     /// [`Task::note_call`]: authz_base::record::Task::note_call

@@ -24,6 +24,8 @@ mod stack;
 pub mod task;
 #[cfg(feature = "test-support")]
 pub mod test_support;
+mod value_key;
+pub mod values;
 mod work;
 
 pub use authz_base::{digest, hex, json, reason, rfc3339};
@@ -32,3 +34,4 @@ pub use authz_bundle::{
     arguments, bundle, canonical, catalog, coerce, destinations, diagnostic, mcp, mode, model,
     pause, roles, routes,
 };
+pub use value_key::ValueKey;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use authz_kernel::decision::{DecidingRule, Judged, Outcome, PolicyEffect, Verdict};
 use authz_kernel::history::SessionHistory;
+use authz_kernel::history::ValueTerms;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use prost::Message;
@@ -104,6 +105,11 @@ fn for_enforcer(judgement: &Judgement, answer: &mut wire::Decision) {
     if let Some(world) = judgement.awaits_report() {
         answer.reservation_id.clone_from(&judgement.arrival.id);
         answer.yields = world.plan.may_yield(&judgement.resolved.operation).cloned().collect();
+        let counts = |terms: &ValueTerms| terms.creates || terms.introduces;
+        let values = judgement.evaluated().and_then(|decision| decision.values.as_ref());
+        if values.is_some_and(counts) {
+            answer.report_values = world.plan.report_values(&judgement.resolved.operation);
+        }
     }
 }
 

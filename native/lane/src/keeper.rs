@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use authz_kernel::ValueKey;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations, Task};
+use authz_kernel::values::value_key;
 use authz_state::store::{
     Bounds, Commit, EmbeddedSettings, EmbeddedStore, MemoryStore, Page, PostgresSettings,
     PostgresStore, Query, Store, StoreError, Survives, Work, audit_sink,
@@ -25,6 +27,8 @@ pub(crate) struct Keeper {
     store: Arc<dyn Store>,
     settings: StateSettings,
     waiting: Semaphore,
+    /// Key of the values that sessions know.
+    value_key: ValueKey,
 }
 
 impl Keeper {
@@ -67,7 +71,8 @@ impl Keeper {
 
     /// Keeper of an open store.
     pub(crate) fn with(settings: StateSettings, store: Arc<dyn Store>) -> Self {
-        Self { store, settings, waiting: Semaphore::new(WAITING) }
+        let value_key = value_key(&store.secret());
+        Self { store, settings, waiting: Semaphore::new(WAITING), value_key }
     }
 
     pub(crate) const fn settings(&self) -> &StateSettings {
@@ -76,6 +81,11 @@ impl Keeper {
 
     pub(crate) fn store(&self) -> &dyn Store {
         &*self.store
+    }
+
+    /// Key of the values that sessions know.
+    pub(crate) const fn value_key(&self) -> &ValueKey {
+        &self.value_key
     }
 
     /// True if the records outlive the process. Such a store writes the audit lines of its transactions itself.

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 
 use authz_kernel::decision::{DecidingRule, Outcome, PrincipalName};
-use authz_kernel::model::{Location, Tier};
+use authz_kernel::model::{Location, Origin as ValueOrigin, OriginSets, Tier, ValueRole};
 use authz_kernel::rfc3339;
 use authz_token::Evidence;
 use serde::ser::SerializeMap as _;
@@ -135,6 +135,9 @@ struct ResultMember<'a> {
     controls: &'a [String],
     obligations: &'a [String],
     message: Cow<'a, str>,
+    /// Origins of the values of the call by role, if a policy of the operation reads them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origins: Option<OriginsMember>,
     /// Changes of the history, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<ChangesNote<'a>>,
@@ -164,9 +167,21 @@ impl<'a> ResultMember<'a> {
             controls: standing.map_or(&[], |decision| decision.controls.as_slice()),
             obligations: standing.map_or(&[], |decision| decision.obligations.as_slice()),
             message,
+            origins: judgement.evaluated().and_then(|decision| decision.origins).map(OriginsMember),
             changes: history::changes(judgement).map(ChangesNote::of),
             instead_of: instead_of.map(outcome_name),
         }
+    }
+}
+
+/// Origins by the roles that the call has.
+struct OriginsMember(OriginSets);
+
+impl Serialize for OriginsMember {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let words = |role| self.0.of(role).origins().map(ValueOrigin::as_str).collect::<Vec<_>>();
+        let roles = ValueRole::ALL.map(|role| (role.as_str(), words(role)));
+        serializer.collect_map(roles.into_iter().filter(|(_, origins)| !origins.is_empty()))
     }
 }
 

@@ -3,18 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use authz_kernel::history::{Event, Remembering, Reported, effects};
+use authz_kernel::decide::TaskVouchers;
+use authz_kernel::history::{Event, Remembering, Reported, ValueTerms, effects};
 use authz_kernel::model::Reports;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Record, RecordKey, RecordKind, RecordName, Reservation, Session};
+use authz_kernel::values::{LearnedValues, ReportedValue};
 use authz_state::store::Transaction;
 
 use crate::api_call::{ApiCaller, ApiOutcome, ApiRefusal, GrantedChange, WithRecord as _};
 use crate::engine::Engine;
 use crate::history;
-use crate::judgement::{ApiNotes, ApiRecord, Arrival, ReportNote};
+use crate::judgement::{ApiNotes, ApiRecord, Arrival, ReportNote, ValuesNote};
 use crate::keeper::ChangeError;
 use crate::limits;
+use crate::locate::{self, Located};
 use crate::permits::give_back;
 use crate::proto::authz::v1 as wire;
 use crate::refusal::{CallRefusal, Step};
@@ -82,6 +85,11 @@ impl OutcomeReport {
 
     /// Members of the audit record that tell of the report.
     fn record(&self) -> ApiRecord {
+        self.record_with(None)
+    }
+
+    /// As [`Self::record`], with the numbers of values.
+    fn record_with(&self, learned: Option<LearnedValues>) -> ApiRecord {
         let note = ReportNote {
             decision_id: self.decision_id.clone(),
             result: match self.event {
@@ -92,6 +100,12 @@ impl OutcomeReport {
             },
             labels: self.labels.clone().unwrap_or_default(),
             actuals: self.actuals.clone(),
+            values: learned.map(|learned| ValuesNote {
+                kept: learned.kept,
+                unlifted: learned.unlifted,
+                invalid: learned.invalid,
+                full: learned.full,
+            }),
         };
         let notes = ApiNotes { reported: Some(note), ..ApiNotes::default() };
         ApiRecord { notes, ..ApiRecord::default() }
@@ -161,8 +175,9 @@ impl Engine {
         locks.extend(answer.map(|id| RecordKey::new(RecordKind::Idempotency, id)));
         let survives = survives_of(permit.tier);
         let grant = self.change_granted(caller, record, &locks, survives, &mut |transaction| {
-            let settled = report_in(transaction, report, reporter, caller)?;
-            Ok(GrantedChange::new(settled, "what came of the permit is noted"))
+            let settled = self.report_in(transaction, report, reporter, caller)?;
+            let change = GrantedChange::new(settled.permit, "what came of the permit is noted");
+            Ok(change.with_record(report.record_with(settled.learned)))
         })?;
         if let Some(settled) = &grant.answer {
             self.open_permits.remove(settled);
@@ -233,76 +248,122 @@ pub(crate) fn reporting_enforcer(
         .ok_or_else(|| refused_reporter("whoever tells is no enforcer whose `reports` says so"))
 }
 
-/// Settles a permit in a transaction. Returns the permit if it is over.
-fn report_in(
-    transaction: &mut dyn Transaction,
-    report: &OutcomeReport,
-    reporter: Reporter,
-    caller: &ApiCaller<'_>,
-) -> Result<Option<Arc<Reservation>>, ChangeError> {
-    let now = caller.now();
-    let Some(Record::Reservation(permit)) = transaction.get(&report.permit_key())? else {
-        return Err(no_permit().into());
-    };
-    check_reporter(reporter, &permit, caller)?;
-    if permit.due <= now {
-        return Err(no_permit().into());
-    }
-    if permit.wants_credential && !permit.redeemed {
-        let message = "a credential was asked for, and nobody has redeemed one";
-        return Err(CallRefusal::new(ReasonCode::NotPermitted, Step::Judge, message).into());
-    }
-    settle(transaction, report, reporter, &permit, caller)?;
-    let is_over = transaction.get(&report.permit_key())?.is_none();
-    Ok(is_over.then_some(permit))
+/// Result of settling a permit.
+struct SettledReport {
+    /// The permit, if it is over.
+    permit: Option<Arc<Reservation>>,
+    /// Numbers of reported values. `None`: the report has none.
+    learned: Option<LearnedValues>,
 }
 
-/// Writes the outcome of a permit into the history of its session.
-fn settle(
-    transaction: &mut dyn Transaction,
-    report: &OutcomeReport,
-    reporter: Reporter,
-    permit: &Reservation,
-    caller: &ApiCaller<'_>,
-) -> Result<(), ChangeError> {
-    let (plan, now) = (caller.plan(), caller.now());
-    let Some(session) = history::session(transaction, &permit.session)? else {
-        return Err(history::lost().into());
-    };
-    let mut session = Session::clone(&session);
-    // Reports from the acting agent can only add labels to an operation that an enforcer performs.
-    let is_agent = reporter == Reporter::Agent;
-    let event = if is_agent { Event::Unreported } else { report.event };
-    let is_over = !is_agent || permit.enforcer.is_empty();
-    let reported = Reported {
-        event,
-        operation: &permit.operation,
-        labels: report.labels.as_ref(),
-        actuals: if is_agent { &NO_AMOUNTS } else { &report.actuals },
-        is_abortable: plan.is_abortable(&permit.operation),
-    };
-    if is_over {
-        session
-            .history
-            .check_report(&report.decision_id, &reported)
-            .map_err(|error| ChangeError::Refused(CallRefusal::input(error.to_string())))?;
-        session.history.settle(&report.decision_id, &reported, now);
-        if effects(event).spends.releases(reported.is_abortable) {
-            give_back(transaction, permit)?;
+impl Engine {
+    /// Settles a permit in a transaction.
+    fn report_in(
+        &self,
+        transaction: &mut dyn Transaction,
+        report: &OutcomeReport,
+        reporter: Reporter,
+        caller: &ApiCaller<'_>,
+    ) -> Result<SettledReport, ChangeError> {
+        let now = caller.now();
+        let Some(Record::Reservation(permit)) = transaction.get(&report.permit_key())? else {
+            return Err(no_permit().into());
+        };
+        check_reporter(reporter, &permit, caller)?;
+        if permit.due <= now {
+            return Err(no_permit().into());
         }
-        if matches!(event, Event::Failed | Event::Aborted) {
-            forget_answer(transaction, permit)?;
+        if permit.wants_credential && !permit.redeemed {
+            let message = "a credential was asked for, and nobody has redeemed one";
+            return Err(CallRefusal::new(ReasonCode::NotPermitted, Step::Judge, message).into());
         }
-        transaction.delete(RecordKey::new(RecordKind::Reservation, &permit.decision_id));
-    } else {
-        let labels = report.labels.as_ref().unwrap_or(&NO_LABELS);
-        session.history.raise(&report.decision_id, &permit.operation, labels, now);
+        let learned = self.settle(transaction, report, reporter, &permit, caller)?;
+        let is_over = transaction.get(&report.permit_key())?.is_none();
+        Ok(SettledReport { permit: is_over.then_some(permit), learned })
     }
-    let memory = plan.roles().memory_of(&permit.agent);
-    let remembering = Remembering { ms: memory.ms, ..Remembering::default() };
-    history::settle_remembered(transaction, permit, &reported, &session.history, remembering)?;
-    transaction.put(Record::Session(Arc::new(session)));
-    Ok(())
+
+    /// Writes the outcome of a permit into the history of its session.
+    fn settle(
+        &self,
+        transaction: &mut dyn Transaction,
+        report: &OutcomeReport,
+        reporter: Reporter,
+        permit: &Reservation,
+        caller: &ApiCaller<'_>,
+    ) -> Result<Option<LearnedValues>, ChangeError> {
+        let (plan, now) = (caller.plan(), caller.now());
+        let Some(session) = history::session(transaction, &permit.session)? else {
+            return Err(history::lost().into());
+        };
+        let mut session = Session::clone(&session);
+        // Reports from the acting agent can only add labels to an operation that an enforcer performs.
+        let is_agent = reporter == Reporter::Agent;
+        let event = if is_agent { Event::Unreported } else { report.event };
+        let is_over = !is_agent || permit.enforcer.is_empty();
+        let reported = Reported {
+            event,
+            operation: &permit.operation,
+            labels: report.labels.as_ref(),
+            actuals: if is_agent { &NO_AMOUNTS } else { &report.actuals },
+            is_abortable: plan.is_abortable(&permit.operation),
+        };
+        if is_over {
+            session
+                .history
+                .check_report(&report.decision_id, &reported)
+                .map_err(|error| ChangeError::Refused(CallRefusal::input(error.to_string())))?;
+            session.history.settle(&report.decision_id, &reported, now);
+            if effects(event).spends.releases(reported.is_abortable) {
+                give_back(transaction, permit)?;
+            }
+            if matches!(event, Event::Failed | Event::Aborted) {
+                forget_answer(transaction, permit)?;
+            }
+            transaction.delete(RecordKey::new(RecordKind::Reservation, &permit.decision_id));
+        } else {
+            let labels = report.labels.as_ref().unwrap_or(&NO_LABELS);
+            session.history.raise(&report.decision_id, &permit.operation, labels, now);
+        }
+        let learned = match report.values.is_empty() {
+            true => None,
+            false => Some(self.learn(transaction, report, permit, &mut session, caller)),
+        };
+        let memory = plan.roles().memory_of(&permit.agent);
+        let remembering = Remembering { ms: memory.ms, ..Remembering::default() };
+        history::settle_remembered(transaction, permit, &reported, &session.history, remembering)?;
+        transaction.put(Record::Session(Arc::new(session)));
+        Ok(learned)
+    }
+
+    /// Adds fingerprints of the reported values to those that the session knows.
+    fn learn(
+        &self,
+        transaction: &mut dyn Transaction,
+        report: &OutcomeReport,
+        permit: &Reservation,
+        session: &mut Session,
+        caller: &ApiCaller<'_>,
+    ) -> LearnedValues {
+        let plan = caller.plan();
+        let nothing = ValueTerms::default();
+        let terms = permit.values.as_ref().unwrap_or(&nothing);
+        let values: Vec<ReportedValue<'_>> =
+            report.values.iter().map(ResultValue::reported).collect();
+        // A call without a task has no prompt, and nobody vouches by one.
+        let located = locate::find_in(transaction, &permit.task).ok();
+        let secret = self.keeper.store().secret();
+        let now = session.history.now(caller.now());
+        let vouchers = TaskVouchers {
+            plan,
+            task: located.as_ref().map(Located::view),
+            literal_key: &secret,
+            recipient_lists: &caller.world.recipient_lists,
+            now,
+        };
+        let of = (permit.operation.as_str(), terms);
+        let known = &mut *session.history.values;
+        plan.learn_values(of, &values, &vouchers, self.keeper.value_key(), (known, now))
+    }
 }
 
 static NO_LABELS: BTreeSet<String> = BTreeSet::new();

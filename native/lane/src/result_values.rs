@@ -1,5 +1,7 @@
 //! Values of a result, as an enforcer reports them.
 
+use authz_kernel::values::ReportedValue;
+
 use crate::limits;
 use crate::proto::authz::v1 as wire;
 use crate::proto::authz::v1::reported_value::Value;
@@ -15,6 +17,12 @@ pub(crate) struct ResultValue {
     pub(crate) item: u32,
     /// The value. Numbers and booleans stand as JSON writes them.
     pub(crate) text: String,
+}
+
+impl ResultValue {
+    pub(crate) fn reported(&self) -> ReportedValue<'_> {
+        ReportedValue { pointer: &self.pointer, item: self.item, text: &self.text }
+    }
 }
 
 /// INVARIANT (no record and no log holds a reported value): the value is left out here, too.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::StoredValue;
 use crate::record::credential::Detail;
+use crate::record::history::ValueTerms;
 use crate::record::is_false;
 use crate::record::key::RecordName;
 use crate::record::task::Task;
@@ -68,6 +69,9 @@ pub struct Reservation {
     /// Id of the record of the enforcer's idempotency key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<String>,
+    /// What its report may say about values of the result. `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<ValueTerms>,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
@@ -133,6 +137,7 @@ impl Reservation {
             remembered_in: new.remembered_in,
             subject_until: new.subject_until,
             idempotency: None,
+            values: None,
             rest: BTreeMap::new(),
         }
     }

@@ -269,6 +269,31 @@ impl OriginRules {
     pub fn is_folder(&self, pointer: &str) -> bool {
         self.coerces.iter().any(|rule| rule.to == Coercion::Folder && rule.from == pointer)
     }
+
+    /// Whether results of the operation have values that count.
+    #[must_use]
+    pub fn brings_values(&self) -> bool {
+        !self.creates.is_empty() || self.introduces_values()
+    }
+
+    /// Whether results of the operation have values or names that count by their writer.
+    #[must_use]
+    pub fn introduces_values(&self) -> bool {
+        self.introduces.iter().any(|rule| rule.by != IntroducedBy::Anybody)
+            || self.pairs.iter().any(|pair| pair.by_owner)
+    }
+
+    /// The places in a result whose values count, or decide whether others do.
+    pub fn reported(&self) -> impl Iterator<Item = &ResultPointer> {
+        let introduced = self.introduces.iter().flat_map(|rule| match &rule.by {
+            IntroducedBy::Anybody => [None, None],
+            IntroducedBy::Owner => [Some(&rule.from), None],
+            IntroducedBy::Author(author) => [Some(&rule.from), Some(author)],
+        });
+        let pairs = self.pairs.iter().filter(|pair| pair.by_owner);
+        let pairs = pairs.flat_map(|pair| [Some(&pair.id), Some(&pair.name)]);
+        self.creates.iter().map(|rule| Some(&rule.id)).chain(introduced).chain(pairs).flatten()
+    }
 }
 
 /// Arguments that carry authority.

@@ -12,6 +12,7 @@ mod outlook;
 mod resolve;
 mod rules;
 mod split;
+mod values;
 mod verdict;
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ use origin::ValueFacts;
 pub use outlook::{Outlook, OutlookCondition};
 use resolve::Resolved;
 use split::Chosen;
+pub use values::TaskVouchers;
 use verdict::{StatedRules, Tally};
 
 /// The effective tier of a call, and the facts that may have raised it.
@@ -114,6 +116,8 @@ fn run(
         budgets: Vec::new(),
         passage: HistoryChanges::default(),
         denial: HistoryChanges::default(),
+        origins: None,
+        values: None,
         server_call: false,
         trace: Vec::new(),
         understood: true,
@@ -351,6 +355,7 @@ fn judge(
     let of_others: Vec<Vec<&str>> =
         others.iter().map(|placed| uncleared_labels(placed.class)).collect();
     let values = ValueFacts::of((plan, facts, request), operation, resolved, keys, (now, tier));
+    decision.origins = keys.contains(Key::Origins).then_some(values.origins);
     // Every fact is listed, so that a new one does not compile until it has a value here.
     let seen = ContextFacts {
         caller: caller_facts(facts, &chain, now),
@@ -422,6 +427,7 @@ fn judge(
         requirements.hopeless.push(UNPROVED_SUBJECT);
     }
     decision.redeems = grant.map(|(index, _)| index);
+    decision.values = values::terms(plan, facts, operation, resolved, (tier, now));
     let tier_facts = TierFacts { tier, destinations: &resolved.destinations, carried };
     let mut bounds =
         located::bounds(plan, facts, operation, tier_facts, resolved, &satisfied, grant);

@@ -1,7 +1,7 @@
 //! Origins of values: who chose the values of a call that carry authority.
 //!
 //! The one place that answers it. [`OriginFacts`] holds the sources of origins, and [`origin_of`] asks them in turn: names of the
-//! task, then recipient lists. What a policy reads is gathered by [`origins_of_call`] and [`unknown_literals`], only for
+//! task, then recipient lists, then what reports in the session said. What a policy reads is gathered by [`origins_of_call`] and [`unknown_literals`], only for
 //! operations whose policies read it.
 
 use std::borrow::Cow;
@@ -23,15 +23,15 @@ use crate::recipient_lists::{RecipientListAnswer, RecipientListQuery, RecipientL
 use crate::schema::{Key, Keys};
 use crate::spelling;
 use crate::task::{HARNESS_TIER, Names, Speaker, Task, literal, names_of};
+use crate::values::{self, SessionValues};
 
 /// Values of one call whose origins are looked up. The origin of a value beyond it is unknown.
-const MAX_VALUES: usize = 256;
+pub(super) const MAX_VALUES: usize = 256;
 
 /// A value that carries authority, in its namespace.
 #[derive(Clone, Debug)]
 pub(super) struct TypedValue<'a> {
     /// System of the operation; empty for a destination.
-    #[expect(dead_code, reason = "ids of a system are looked up by names alone")]
     pub(super) system: &'a str,
     /// Namespace of the value.
     pub(super) space: &'a ValueSpace,
@@ -56,8 +56,21 @@ impl<'a> TypedValue<'a> {
         Self { system: "", space, written, canonical, object: None, currency: None }
     }
 
+    /// The resource of a call, by its key.
+    pub(super) fn of_resource(system: &'a str, space: &'a ValueSpace, key: &'a str) -> Self {
+        let key = Cow::Borrowed(key);
+        Self {
+            system,
+            space,
+            canonical: Some(key.clone()),
+            written: key,
+            object: None,
+            currency: None,
+        }
+    }
+
     /// A value of an object. `None`: JSON of another kind, or null.
-    fn of_object(
+    pub(super) fn of_object(
         system: &'a str,
         rule: &'a ObjectRule,
         value: &'a Json,
@@ -125,19 +138,44 @@ fn kind_like(text: &str) -> DestinationKind {
 pub(super) struct OriginFacts<'a> {
     vouching: Option<Vouching<'a>>,
     recipient_lists: Option<&'a RecipientLists>,
+    /// Values that the session knows from reports.
+    session: Option<SessionValues<'a>>,
+    /// That the session made an object counts.
+    counts_made: bool,
     now: Time,
     tier: Tier,
 }
 
 impl<'a> OriginFacts<'a> {
-    /// Args: `tier`: effective tier of the call.
-    pub(super) fn of(plan: &'a Plan, facts: &Facts<'a>, now: Time, tier: Tier) -> Self {
+    /// Args: `tier`: effective tier of the call; `counts_made`: that the session made an object counts.
+    pub(super) fn of(
+        plan: &'a Plan,
+        facts: &Facts<'a>,
+        (now, tier): (Time, Tier),
+        counts_made: bool,
+    ) -> Self {
+        let known = facts.history.map(|view| &*view.session.values);
         Self {
             vouching: Vouching::of(plan, facts),
             recipient_lists: facts.recipient_lists,
+            session: known.and_then(|known| SessionValues::of(known, facts.value_key, now)),
+            counts_made,
             now,
             tier,
         }
+    }
+
+    /// The origin that reports in the session give a value.
+    fn by_report(&self, value: &TypedValue<'_>) -> Option<Origin> {
+        let (session, canonical) = (self.session?, value.canonical.as_deref()?);
+        let marks = match value.space {
+            ValueSpace::Collection { name, .. } => session.id(value.system, name, canonical),
+            ValueSpace::Destination(kind) => {
+                session.destination(&names_of(*kind, &value.written, canonical))
+            }
+            ValueSpace::Role(_) => return None,
+        };
+        values::origin_of(marks, self.tier, self.counts_made)
     }
 
     /// The origin that the names of the task give a value.
@@ -190,7 +228,8 @@ impl ValueFacts {
         if !reads_origins && !reads_literals {
             return values;
         }
-        let sources = OriginFacts::of(plan, facts, now, tier);
+        let counts_made = values::counts_made(operation);
+        let sources = OriginFacts::of(plan, facts, (now, tier), counts_made);
         if reads_origins {
             let sends = resolved.traffic.sends || !request.destinations.is_empty();
             values.origins =
@@ -212,7 +251,21 @@ pub(super) fn origin_of(value: &TypedValue<'_>, facts: &OriginFacts<'_>) -> Orig
     if facts.is_listed(value) {
         return Origin::Known;
     }
-    by_name.unwrap_or(Origin::Unknown)
+    let origins = by_name.into_iter().chain(facts.by_report(value));
+    origins.min().unwrap_or(Origin::Unknown)
+}
+
+/// The values of an argument: those of a list one by one, and without null.
+pub(super) fn values_at<'a>(
+    arguments: &'a Arguments,
+    pointer: &str,
+) -> impl Iterator<Item = &'a Json> {
+    let values = match arguments.json().pointer(pointer) {
+        None => &[],
+        Some(Json::Array(items)) => items.as_slice(),
+        Some(value) => std::slice::from_ref(value),
+    };
+    values.iter().filter(|value| **value != Json::Null)
 }
 
 /// The origins of the values of a call, by role.
@@ -249,12 +302,7 @@ fn origins_of_call(
         };
         let mut has_value = false;
         for pointer in &rule.from {
-            let values = match arguments.json().pointer(pointer) {
-                None | Some(Json::Null) => &[],
-                Some(Json::Array(items)) => items.as_slice(),
-                Some(value) => std::slice::from_ref(value),
-            };
-            for value in values.iter().filter(|value| **value != Json::Null) {
+            for value in values_at(arguments, pointer) {
                 has_value = true;
                 if left == 0 {
                     // INVARIANT (bounded): the origin of a value that is not looked up is unknown.

@@ -27,6 +27,8 @@ pub(crate) struct Recall {
     pub(crate) follows_labels: bool,
     /// Some policy, scope or tier depends on the labels of the resource.
     pub(crate) asks_resource: bool,
+    /// Some policy reads who chose a value, and the results of some operation have values that count.
+    pub(crate) knows_values: bool,
 }
 
 impl Recall {
@@ -50,11 +52,15 @@ impl Recall {
         let carried = flows || !model.raises.labels.is_empty();
         let follows_labels = carried || asks_resource;
         let counts = !model.budgets.is_empty() || model.denials.is_some();
+        let reads_values = reads(Key::Origins) || reads(Key::Literals);
+        let brings_values = || model.operations.iter().any(|one| one.origins.brings_values());
+        let knows_values = reads_values && brings_values();
         Self {
-            is_read: carried || reads(Key::Sequences) || counts,
+            is_read: carried || reads(Key::Sequences) || counts || knows_values,
             counts_calls,
             follows_labels,
             asks_resource: asks_resource || !model.raises.labels.is_empty(),
+            knows_values,
         }
     }
 }
@@ -131,16 +137,20 @@ impl Memory {
         let brings = !operation.yields.1.is_empty() || (returns && (has_labels || objects));
         let writes = keeping.filter(|_| operation.effects.contains(&Effect::Write));
         let labels = keys.contains(Key::Session) || uncleared_labels || raised;
+        let values =
+            recall.knows_values && (keys.contains(Key::Origins) || keys.contains(Key::Literals));
+        let brings_values = recall.knows_values && operation.origins.brings_values();
         let joins = labels && operation.destination.is_some();
         let remembers = joins || writes.is_some() || keys.contains(Key::Remembered);
         Self {
-            reads: labels || remembers || ordered || !budgets.is_empty() || objects,
+            reads: labels || remembers || ordered || !budgets.is_empty() || objects || values,
             joins,
             remembers,
             brings,
             objects,
             writes,
             changes: brings
+                || brings_values
                 || writes.is_some()
                 || recall.counts_calls
                 || !budgets.is_empty()

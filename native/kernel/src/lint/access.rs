@@ -85,6 +85,7 @@ impl<'a> Access<'a> {
             subject_proof: None,
             history: None,
             literal_key: None,
+            value_key: None,
             recipient_lists: None,
             granted: None,
         };

@@ -31,3 +31,4 @@ mod split;
 mod task_property;
 mod tasks;
 mod traps;
+mod values;

@@ -468,6 +468,7 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
                 subject_proof: None,
                 history: Some(HistoryView { agent: Some(&NOTHING), ..HistoryView::new(&NOTHING) }),
                 literal_key: None,
+                value_key: None,
                 recipient_lists: None,
                 granted: None,
             };

@@ -377,6 +377,7 @@ fn asked(
         subject_proof: None,
         history: Some(HistoryView::new(&NOTHING)),
         literal_key: None,
+        value_key: None,
         recipient_lists: None,
         granted: None,
     };

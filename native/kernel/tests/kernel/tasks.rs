@@ -243,6 +243,7 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
         subject_proof: None,
         history: Some(HistoryView::new(&NOTHING)),
         literal_key: None,
+        value_key: None,
         recipient_lists: None,
         granted: None,
     }

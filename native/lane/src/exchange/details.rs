@@ -121,6 +121,7 @@ impl Engine {
             wants_credential: true,
             explain: false,
             secret: self.keeper.store().secret(),
+            value_key: self.keeper.value_key(),
         };
         let recalled = history::current(transaction, plan, &request, located, now)?;
         let task = Some(Arc::clone(&located.task));

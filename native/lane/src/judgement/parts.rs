@@ -202,6 +202,21 @@ pub(crate) struct ReportNote {
     pub(crate) labels: BTreeSet<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) actuals: BTreeMap<String, i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) values: Option<ValuesNote>,
+}
+
+/// Numbers of reported values, by what became of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ValuesNote {
+    /// The session knows them.
+    pub(crate) kept: u32,
+    /// Nothing speaks for them.
+    pub(crate) unlifted: u32,
+    /// They are not canonical, or their pointer was not asked for.
+    pub(crate) invalid: u32,
+    /// The session knows as many values as it may.
+    pub(crate) full: u32,
 }
 
 #[cfg(test)]

@@ -254,6 +254,8 @@ pub(crate) fn decision_of(outcome: Outcome, reason: ReasonCode) -> Decision {
         passage: authz_kernel::history::HistoryChanges::NONE,
         denial: authz_kernel::history::HistoryChanges::NONE,
         redeems: None,
+        origins: None,
+        values: None,
         server_call: false,
         trace: Vec::new(),
         understood: true,

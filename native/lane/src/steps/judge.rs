@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use authz_kernel::ValueKey;
 use authz_kernel::decide::{decide, decide_traced};
 use authz_kernel::decision::{CallerProof, Facts, Outcome, Principal, ProofMethod, Request, Time};
 use authz_kernel::reason::{PublicCode, ReasonCode};
@@ -125,12 +126,14 @@ pub(crate) struct PolicyQuery<'a> {
     pub(crate) explain: bool,
     /// Key of the fingerprints of task literals.
     pub(crate) secret: [u8; 32],
+    /// Key of the values that sessions know.
+    pub(crate) value_key: &'a ValueKey,
 }
 
 impl<'r> PolicyQuery<'r> {
     /// The question of a call.
     pub(super) fn of(
-        engine: &Engine,
+        engine: &'r Engine,
         call: &Call<'_, '_>,
         world: &'r Loaded,
         request: &'r Request<'r>,
@@ -143,6 +146,7 @@ impl<'r> PolicyQuery<'r> {
             wants_credential: call.request.wants_credential,
             explain: call.explain,
             secret: engine.keeper.store().secret(),
+            value_key: engine.keeper.value_key(),
         }
     }
 
@@ -163,6 +167,7 @@ impl<'r> PolicyQuery<'r> {
             granted: granted.as_deref(),
             history: record.context.recalled.view(),
             recipient_lists: Some(&self.world.recipient_lists),
+            value_key: Some(self.value_key),
             ..kernel_facts(
                 &record.arrival,
                 &record.caller.facts,
@@ -248,6 +253,7 @@ pub(crate) fn kernel_facts<'a>(
         subject_proof: None,
         history: None,
         literal_key: key,
+        value_key: None,
         recipient_lists: None,
         granted: None,
     }

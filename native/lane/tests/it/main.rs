@@ -39,4 +39,5 @@ mod static_secret;
 mod support;
 mod taskless;
 mod tasks;
+mod values;
 mod words;

@@ -41,11 +41,45 @@ impl ValueFingerprint {
     }
 }
 
+impl Serialize for ValueFingerprint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64.encode(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for ValueFingerprint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let bytes = BASE64.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)?;
+        let bytes = bytes.try_into().map_err(|_| D::Error::custom("a fingerprint has 14 bytes"))?;
+        Ok(Self(bytes))
+    }
+}
+
+/// Facts of a permit that decide what its report may say about values.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValueTerms {
+    /// The object that is read has a good origin, or the call reads no single object: values and names of the result count.
+    #[serde(default)]
+    pub introduces: bool,
+    /// The ids that the result reports as created count, unless the call named them itself.
+    #[serde(default)]
+    pub creates: bool,
+    /// Arguments of the call, as ids of the created collections.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<ValueFingerprint>,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
 /// What reports said of a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ValueMarks(u8);
 
 impl ValueMarks {
+    /// Nothing is known of the value.
+    pub const NONE: Self = Self(0);
     /// The session made the object.
     pub const MADE: Self = Self(1);
     /// A declared field of a result had the value.

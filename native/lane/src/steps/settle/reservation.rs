@@ -122,7 +122,9 @@ impl Engine {
         let is_kept =
             charge.task.presented.is_none() && (judging.wants_credential || !leaves_nothing);
         // A call that `mode` lets through is reported as if it were permitted.
-        let is_open = history::changes(judgement).is_some_and(HistoryChanges::is_open);
+        let brings_values = judgement.decision().is_some_and(|decision| decision.values.is_some());
+        let is_open =
+            brings_values || history::changes(judgement).is_some_and(HistoryChanges::is_open);
         let softened = judgement.decision().filter(|_| judgement.softened().is_some() && is_open);
         let permitted = judgement.permit().map(|permit| permit.decision()).filter(|_| is_kept);
         let wants_credential = judging.wants_credential && permitted.is_some();
@@ -171,6 +173,7 @@ impl Engine {
         Reservation {
             operation: judgement.resolved.operation.clone(),
             idempotency: key.map(|key| key.id.clone()),
+            values: decision.values.clone(),
             ..Reservation::new(NewReservation {
                 detail: detail_of(judging, &judgement.arrival.id, decision),
                 task: &current.task,
