@@ -34,6 +34,7 @@ from tests.support.cases import (
     Flat,
     Issue,
     Report,
+    Scalar,
     Scope,
     Start,
     Step,
@@ -61,7 +62,7 @@ TRACES = cases.traces()
 #: own.
 OUTLIVING = frozenset({"scopes", "attacks", "taskless", "pairs", "spelling"})
 #: Bundles whose traces are asked of servers on PostgreSQL, too.
-KEPT = frozenset({"attacks", "denials", "history", "taskless", "pairs"})
+KEPT = frozenset({"attacks", "denials", "history", "taskless", "pairs", "values"})
 #: What a step on tasks comes to that is not refused.
 OK = "OK"
 #: The name of the task that a trace begins with.
@@ -388,6 +389,9 @@ class Run:
             result=authorizer_pb2.ReportResult.Value(f"REPORT_RESULT_{said.result.upper()}"),
             labels=said.labels,
             actuals=said.actuals,
+            values=[
+                one for pointer, given in said.values.items() for one in reported(pointer, given)
+            ],
         )
         listener = "main" + self.lane
         self.server.call(listener, "authz.v1.Authorizer/Report", request.SerializeToString())
@@ -452,6 +456,25 @@ def refused(error: grpc.RpcError) -> str:
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
     return str(info.reason)
+
+
+def reported(
+    pointer: str, given: Scalar | list[Scalar | None]
+) -> list[authorizer_pb2.ReportedValue]:
+    """The values under one pointer of a result, as an enforcer reports them."""
+    items = given if isinstance(given, list) else [given]
+    values: list[authorizer_pb2.ReportedValue] = []
+    for item, value in enumerate(items):
+        one = authorizer_pb2.ReportedValue(pointer=pointer, item=item)
+        if isinstance(value, bool):
+            one.flag = value
+        elif isinstance(value, int):
+            one.integer = value
+        elif value is not None:
+            one.text = value
+        if value is not None:
+            values.append(one)
+    return values
 
 
 def struct(params: dict[str, Any]) -> Struct:

@@ -271,6 +271,9 @@ class Present(Strict):
     """The proof is of another URI."""
 
 
+Scalar = bool | int | str
+
+
 class Report(Strict):
     """What came of a permitted call, told by whoever asked for it."""
 
@@ -282,6 +285,8 @@ class Report(Strict):
     """Labels that its results carry."""
     actuals: dict[str, int] = {}
     """What was spent of budgets that sum up, by their names."""
+    values: dict[str, Scalar | list[Scalar | None]] = {}
+    """Values of its result, by their pointers: a list has one for each array element."""
 
 
 class ExpectTask(Strict):

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 pub(crate) use acts::{
     DelegateForm, EndForm, EndWord, ExtendForm, IssueForm, LimitForm, ParamForm, PresentForm,
-    ReportForm, ResultWord, ScopeForm, SelectorForm, SpeakerWord, StartForm,
+    ReportForm, ResultWord, ScopeForm, SelectorForm, SpeakerWord, StartForm, ValuesForm,
 };
 pub(crate) use expectation::{Expect, ExpectObject, OK, OutcomeWord};
 

@@ -6,6 +6,7 @@ use authz_bundle::source::Many;
 use authz_kernel::decision::Time;
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::proto::authz::v1::argument_limit::Limit;
+use authz_lane::proto::authz::v1::reported_value::Value as ReportedKind;
 use authz_lane::proto::envoy::config::core::v3::{HeaderMap, HeaderValue, Metadata};
 use authz_lane::proto::envoy::service::auth::v3 as envoy;
 use authz_lane::proto::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
@@ -16,7 +17,7 @@ use prost_types::{ListValue, Struct, Timestamp, Value};
 use crate::callers::StartParties;
 use crate::case_file::{
     DelegateForm, EndForm, EndWord, HttpForm, LimitForm, ParamForm, ReportForm, ResultWord,
-    ScopeForm, SelectorForm, StartForm,
+    ScopeForm, SelectorForm, StartForm, ValuesForm,
 };
 use crate::steps::TestStep;
 
@@ -179,7 +180,27 @@ pub(crate) fn report(form: &ReportForm, decision_id: &str) -> wire::ReportReques
         result: result.into(),
         labels: form.labels.iter().cloned().collect(),
         actuals: form.actuals.clone(),
+        values: form.values.iter().flat_map(|(pointer, form)| values(pointer, form)).collect(),
         ..Default::default()
+    }
+}
+
+fn values(pointer: &str, form: &ValuesForm) -> Vec<wire::ReportedValue> {
+    let value = |(item, form): (u32, &ParamForm)| wire::ReportedValue {
+        pointer: pointer.to_owned(),
+        item,
+        value: Some(match form {
+            ParamForm::Bool(flag) => ReportedKind::Flag(*flag),
+            ParamForm::Long(number) => ReportedKind::Integer(*number),
+            ParamForm::Text(text) => ReportedKind::Text(text.clone()),
+        }),
+    };
+    match form {
+        ValuesForm::One(one) => vec![value((0, one))],
+        ValuesForm::Items(items) => (0_u32..)
+            .zip(items)
+            .filter_map(|(item, form)| Some(value((item, form.as_ref()?))))
+            .collect(),
     }
 }
 

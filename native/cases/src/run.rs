@@ -379,9 +379,8 @@ impl<'a> TestRun<'a> {
             self.engine.report(&request, &caller)?;
             return Ok(());
         }
-        if !form.labels.is_empty() || !form.actuals.is_empty() {
-            let message =
-                "an access log, which reports for the system, names no `labels` and no `actuals`";
+        if !form.labels.is_empty() || !form.actuals.is_empty() || !form.values.is_empty() {
+            let message = "an access log, which reports for the system, names no `labels`, `actuals` or `values`";
             let reason = ReasonCode::BadInput;
             return Err(ActError { reason, message: message.to_owned() });
         }

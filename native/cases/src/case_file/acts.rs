@@ -211,6 +211,21 @@ pub(crate) struct ReportForm {
     /// What was spent of budgets that sum up, by their names; an access log names none.
     #[serde(default)]
     pub(crate) actuals: BTreeMap<String, i64>,
+    /// Values of its result, by their pointers: a list has one value for each array element, null where an element has none;
+    /// an access log names none.
+    #[serde(default)]
+    pub(crate) values: BTreeMap<String, ValuesForm>,
+}
+
+/// Values under one pointer of a result.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "ReportedValues")]
+pub(crate) enum ValuesForm {
+    /// One value.
+    One(ParamForm),
+    /// A value for each array element.
+    Items(Vec<Option<ParamForm>>),
 }
 
 /// What came of a call.
