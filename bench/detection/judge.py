@@ -169,13 +169,10 @@ class Judge:
                 self._start(asked)
                 answer = self._ask(asked)
         satisfied: tuple[str, ...] = ()
-        if answer.outcome == "STEP_UP" and self._careless and _all_by_people(answer.kinds):
-            satisfied = answer.kinds
-            answer = replace(self._ask(asked, satisfied), approved=answer)
-            if answer.outcome == "STEP_UP":
-                raise JudgeError(
-                    f"{self._scenario.id}, step {asked.number}: held in spite of {satisfied}"
-                )
+        while self._careless and _needs_people(answer, satisfied):
+            held = answer.approved or answer
+            satisfied = (*satisfied, *answer.kinds)
+            answer = replace(self._ask(asked, satisfied), approved=held)
         self.answers.append(answer)
         expect = {"outcome": answer.outcome, "code": answer.code}
         self._steps.append(self._call(asked, expect, satisfied))
@@ -272,8 +269,11 @@ class Judge:
         return done.failures
 
 
-def _all_by_people(kinds: tuple[str, ...]) -> bool:
-    return all(kind in _BY_PEOPLE or kind.startswith("approve:") for kind in kinds)
+def _needs_people(answer: Answer, met: tuple[str, ...]) -> bool:
+    """Whether a step is held only for what people can meet, and have not met yet."""
+    if answer.outcome != "STEP_UP" or set(answer.kinds) & set(met):
+        return False
+    return all(kind in _BY_PEOPLE or kind.startswith("approve:") for kind in answer.kinds)
 
 
 def _list(text: str) -> tuple[str, ...]:
