@@ -104,6 +104,32 @@ def test_a_careless_approver_agrees_to_what_is_held_and_to_nothing_else() -> Non
     assert both.answers[1].held.kinds == ("approve", "confirm")
 
 
+def test_a_careless_approver_agrees_to_calls_beyond_the_scope() -> None:
+    """Where the template says that they wait for somebody to agree, and beside a policy that holds the call, too."""
+    templates = {"mail": {**FACTS["templates"]["mail"], "scope": [{"system": "files"}]}}
+    steps = (mail("eve@evil.example"), READ)
+    one = scenario(*steps)
+    plan = compile_bundle(bundle(PERMITS + HELD, templates=templates), {}, NOW_MS).plan
+    assert [answer.code for answer in measure.run(plan, one, careless=True).answers] == [
+        "OUT_OF_SCOPE",
+        "PERMITTED",
+    ]
+    templates["mail"]["beyond"] = "step_up"
+    plan = compile_bundle(bundle(PERMITS, templates=templates), {}, NOW_MS).plan
+    run = measure.run(plan, one)
+    assert run.played.stepups == (1,)
+    assert [question[1] for question in run.questions()] == ["mail.send_email"]
+    careless = measure.run(plan, one, careless=True)
+    assert [answer.outcome for answer in careless.answers] == ["PERMIT", "PERMIT"]
+    assert careless.questions() == run.questions()
+    templates["mail"]["beyond"] = {"step_up": "approve"}
+    plan = compile_bundle(bundle(PERMITS + HELD, templates=templates), {}, NOW_MS).plan
+    careless = measure.run(plan, one, careless=True)
+    assert [answer.outcome for answer in careless.answers] == ["PERMIT", "PERMIT"]
+    assert careless.answers[0].held is not None
+    assert set(careless.answers[0].held.kinds) == {"approve", "confirm"}
+
+
 def test_nobody_agrees_to_a_better_credential() -> None:
     """A step-up that a person cannot meet stays a step-up."""
     held = """@id("proof") @stepup("reauth:gold") forbid(principal, action == Action::"mail.send_email", resource)
@@ -332,10 +358,25 @@ def test_a_permit_that_reads_history_has_no_static_part() -> None:
         static_part(bundle(PERMITS + permit))
 
 
-def test_figures_are_those_of_the_plays() -> None:
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Scenario, ...]]:
+    """A third of the domain `mail`: all of it takes a busy machine minutes."""
+    kinds = {
+        kind: tuple(
+            one
+            for at, one in enumerate(scenarios("mail", kind))
+            if at % 3 == 0 or one.text_alone or one.id == "mail-two-in-one-field"
+        )
+        for kind in ("honest", "hijacked")
+    }
+    monkeypatch.setattr(measure, "scenarios", lambda _, kind: kinds[kind])
+    return kinds
+
+
+def test_figures_are_those_of_the_plays(few: dict[str, tuple[Scenario, ...]]) -> None:
     """Everything permitted: all attacks reach their goal. No mail at all: some do not, and honest tasks fail."""
     free = measure.measure("mail", bundle(PERMITS))
-    honest, hijacked = scenarios("mail", "honest"), scenarios("mail", "hijacked")
+    honest, hijacked = few["honest"], few["hijacked"]
     assert (free["attacks"], free["attacks_reached"]) == (len(hijacked), len(hijacked))
     assert free["reached"] == [one.id for one in hijacked]
     assert (free["honest_tasks"], free["honest_reached"]) == (len(honest), len(honest))
@@ -370,10 +411,12 @@ def test_figures_are_those_of_the_plays() -> None:
     assert "mail.send_email: still" in told
 
 
-def test_what_people_are_asked_and_agree_to_is_counted() -> None:
+def test_what_people_are_asked_and_agree_to_is_counted(
+    few: dict[str, tuple[Scenario, ...]],
+) -> None:
     """Nobody is asked, everything is denied, or every mail waits for somebody to agree."""
     free = measure.measure("mail", bundle(PERMITS))
-    honest, hijacked = scenarios("mail", "honest"), scenarios("mail", "hijacked")
+    honest, hijacked = few["honest"], few["hijacked"]
     policy = '@id("still") forbid(principal, action == Action::"mail.send_email", resource);'
     mute = measure.measure("mail", bundle(PERMITS + policy))
     alone = [one.id for one in hijacked if one.text_alone]
@@ -406,6 +449,7 @@ def test_what_people_are_asked_and_agree_to_is_counted() -> None:
     )
 
 
+@pytest.mark.usefixtures("few")
 def test_results_are_written_for_all_domains_and_told_in_the_readme(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
