@@ -30,18 +30,22 @@ CLIENT = ROOT / "tests/support/mcp_client.py"
 FACTS = """
 agents: {bot: ["spiffe://${trust_domain}/ns/support/sa/*"]}
 destinations: {external: {match: "*", clearance: []}}
+resources: {pages: {}}
 """
-RULES = """classify:
+RULES = """catalog: {crm: {kind: mcp, reports: sdk}}
+classify:
   - {match: crm.read, effects: [read], tier: standard}
   - {match: crm.broken, effects: [read], tier: standard}
   - {match: crm.see_also, effects: [read], tier: standard}
-  - {match: crm.delete, effects: [delete], tier: standard}
-  - {match: crm.create, effects: [write], tier: standard}
+  - {match: crm.delete, effects: [delete], tier: standard, objects: [{from: [/page], role: target, collection: pages}]}
+  - {match: crm.create, effects: [write], tier: standard, creates: {id: /page, collection: pages}}
   - {match: crm.resources.read, effects: [read], tier: standard}
 """
 POLICY = """
 @id("bot") permit(principal in Role::"bot",
-  action in [Action::"crm.read", Action::"crm.broken", Action::"crm.see_also"], resource);
+  action in [Action::"crm.read", Action::"crm.broken", Action::"crm.see_also", Action::"crm.create", Action::"crm.delete"], resource);
+@id("strange") forbid(principal, action == Action::"crm.delete", resource)
+  unless { [Origin::"named", Origin::"known", Origin::"made"].containsAll(context.origins.target) };
 @id("no-42") forbid(principal, action == Action::"crm.read", resource)
   when { context.input has page && context.input.page == "42" };
 """
@@ -143,7 +147,11 @@ def site(
         (bundle / "policies/all.cedar").write_text(POLICY)
     output = folder / "output"
     with ExitStack() as stack:
-        node = stack.enter_context(Server(layout(folder / "node", authority, bundle)))
+        place = layout(folder / "node", authority, bundle)
+        (entry,) = [one for one in place.config["enforcers"] if one["name"] == "crm-server"]
+        entry["reports"] = "sdk"
+        place.write()
+        node = stack.enter_context(Server(place))
         port = guarded(stack, python, node.address("crm-only"), output)
         yield Site(node, port, authority.agent(BOT), output)
 
@@ -161,7 +169,7 @@ def test_every_tool_is_guarded(site: Site) -> None:
         ("see also", {"page": "d"}),
     ]
     done = site.client(calls, authorization=f"Bearer {site.token}")
-    assert done["tools"] == ["broken", "read", "see_also"]
+    assert done["tools"] == ["broken", "create", "delete", "read", "see_also"]
     answers = [(one["is_error"], one["text"].split(".")[0]) for one in done["calls"]]
     assert answers[0] == (False, "page a")
     assert answers[1] == (True, "The operation may not be performed")
@@ -178,7 +186,7 @@ def test_every_tool_is_guarded(site: Site) -> None:
     ran = site.ran()
     assert "ran read a None" in ran
     assert "ran read b None" in ran
-    for name in ("read 42", "delete", "later", "alike"):
+    for name in ("read 42", "delete a", "later", "alike"):
         assert f"ran {name}" not in ran
 
 
@@ -190,6 +198,20 @@ def test_a_caller_that_nothing_proves_gets_nothing(
     done = site.client([("read", {"page": "c"})], **authorization)
     assert "failed" in done
     assert "ran read c" not in site.ran()
+
+
+def test_what_a_tool_made_may_be_deleted(site: Site) -> None:
+    """By the id of its result; another page is held."""
+    calls = [
+        ("delete", {"page": "p-7"}),
+        ("create", {"title": "a"}),
+        ("delete", {"page": "p-7"}),
+        ("delete", {"page": "p-8"}),
+    ]
+    done = site.client(calls, authorization=f"Bearer {site.token}")
+    assert [one["is_error"] for one in done["calls"]] == [True, False, False, True]
+    assert "ran delete p-7" in site.ran()
+    assert "ran delete p-8" not in site.ran()
 
 
 def test_values_of_results_are_reported(python: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +23,15 @@ agents: {bot: ["spiffe://${trust_domain}/ns/support/sa/*"]}
 destinations: {external: {match: "*", clearance: []}}
 sequences: {look-first: {require: small.read, before: small.secret}}
 labels: {pii: {kind: confidentiality, description: personal data}}
+resources: {notes: {}}
+"""
+VALUES = """
+  - {match: small.make, effects: [write], creates: {id: /note/id, collection: notes}}
+  - {match: small.change, effects: [write], objects: [{from: [/id], role: target, collection: notes}]}
+"""
+STRANGE = """
+@id("strange") forbid(principal, action == Action::"small.change", resource)
+unless { [Origin::"named", Origin::"known", Origin::"made"].containsAll(context.origins.target) };
 """
 TOOLS = ("read", "big", "exit", "slow", "ask", "fail")
 
@@ -57,11 +66,12 @@ def site(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iter
         for tool in (*TOOLS, "secret")
     )
     (bundle / "facts.yaml").write_text(
-        f"{FACTS}catalog: {{small: {{kind: mcp, reports: sdk}}}}\nclassify:\n{rules}"
+        f"{FACTS}catalog: {{small: {{kind: mcp, reports: sdk}}}}\nclassify:\n{rules}{VALUES}"
     )
-    actions = ", ".join(f'Action::"small.{tool}"' for tool in (*TOOLS, "mcp"))
+    actions = ", ".join(f'Action::"small.{tool}"' for tool in (*TOOLS, "make", "change", "mcp"))
     policy = f'@id("bot") permit(principal in Role::"bot", action in [{actions}], resource);\n'
     policy += '@id("look") forbid(principal, action, resource) when { context.sequences.contains(Sequence::"look-first") };'
+    policy += STRANGE
     (bundle / "policies/all.cedar").write_text(policy)
     accepting = ["catalog", "accept", "small", "--all", "--bundle", str(bundle)]
     subprocess.run([*command(), *accepting], check=True, capture_output=True)
@@ -122,9 +132,10 @@ class Session:
         found: dict[str, Any] = json.loads(line) if line else {}
         return found
 
-    def call(self, name: str, request_id: int = 1) -> None:
+    def call(self, name: str, request_id: int = 1, **arguments: Any) -> None:
         """Calls a tool."""
-        self.send(method="tools/call", id=request_id, params={"name": name, "arguments": {"n": 1}})
+        params = {"name": name, "arguments": arguments or {"n": 1}}
+        self.send(method="tools/call", id=request_id, params=params)
 
     def ended(self) -> tuple[int, str]:
         """Waits for the end; exit status and standard error."""
@@ -143,7 +154,8 @@ def test_a_session_from_beginning_to_end(site: Site, tmp_path: Path) -> None:
     """The list is filtered, a refused call does not reach the server, and both ends come to an end."""
     with Session.guarded(site, tmp_path) as session:
         session.send(method="tools/list", id=1)
-        assert [tool["name"] for tool in session.read()["result"]["tools"]] == list(TOOLS)
+        names = [tool["name"] for tool in session.read()["result"]["tools"]]
+        assert names == [*TOOLS, "make", "change"]
         session.call("read", 2)
         assert session.read()["result"]["content"][0]["text"] == "read"
         session.call("secret", 3)
@@ -237,6 +249,29 @@ def test_a_result_is_reported_before_the_client_has_it(site: Site, tmp_path: Pat
         assert session.read()["id"] == 1
         assert reported() == before + 1
         session.hang_up()
+
+
+@pytest.mark.parametrize("is_enforcer", [True, False])
+def test_what_a_tool_made_may_be_changed(
+    site: Site, tmp_path: Path, authority: Authority, *, is_enforcer: bool
+) -> None:
+    """If an enforcer reports the id; an id that the agent itself reports would say nothing, and is not sent."""
+    token = tmp_path / "svid.jwt"
+    token.write_text(authority.agent(f"{BOT}-values-{is_enforcer}"))
+    more, listener = (["--enforcer"], "none") if is_enforcer else ([], "main")
+    own = replace(site, token=token)
+    with Session.guarded(own, tmp_path, *more, listener=listener) as session:
+
+        def refused(name: str, **arguments: Any) -> bool:
+            session.call(name, **arguments)
+            return session.read()["result"]["isError"] is True
+
+        assert refused("change", id="n-1")
+        assert not refused("make")
+        assert refused("change", id="n-1") is not is_enforcer
+        assert refused("change", id="n-2")
+        session.hang_up()
+    assert '"n-2"' not in session.log.read_text()
 
 
 @pytest.mark.parametrize(

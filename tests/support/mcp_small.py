@@ -1,7 +1,7 @@
 """A small MCP server on stdio, without an SDK: `python mcp_small.py LOG`. It appends each line that it gets to a file.
 
 Tools: `read` answers, `big` answers with many bytes, `exit` ends the process with status 7 before it answers, `slow` never answers,
-`ask` asks the client for a sample first. It says on standard error that it started, and ends when its input ends.
+`ask` asks the client for a sample first, `make` answers with the id `n-1` and `change` takes an id. It says on standard error that it started, and ends when its input ends.
 """
 
 import json
@@ -24,7 +24,10 @@ def _call(request_id: object, name: str) -> None:
         _say(id="s1", method="sampling/createMessage", params={"messages": []})
     text = "x" * 3_000_000 if name == "big" else name
     is_error = name == "fail"
-    _say(id=request_id, result={"content": [{"type": "text", "text": text}], "isError": is_error})
+    result: dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": is_error}
+    if name == "make":
+        result["structuredContent"] = {"note": {"id": "n-1"}}
+    _say(id=request_id, result=result)
 
 
 def main() -> None:
@@ -33,7 +36,7 @@ def main() -> None:
     sys.stderr.write("small server started\n")
     sys.stderr.flush()
     sys.stdout.write("a line that is no message\n")
-    names = ["read", "big", "exit", "slow", "ask", "fail", "secret"]
+    names = ["read", "big", "exit", "slow", "ask", "fail", "secret", "make", "change"]
     for line in sys.stdin:
         with log.open("a") as stream:
             stream.write(line)
@@ -46,7 +49,8 @@ def main() -> None:
             result = {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": server}
             _say(id=request_id, result=result)
         elif method == "tools/list":
-            schema = {"type": "object", "properties": {"n": {"type": "number"}}}
+            properties = {"n": {"type": "number"}, "id": {"type": "string"}}
+            schema = {"type": "object", "properties": properties}
             _say(
                 id=request_id,
                 result={"tools": [{"name": name, "inputSchema": schema} for name in names]},
