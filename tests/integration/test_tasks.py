@@ -244,6 +244,30 @@ def test_the_record_says_in_which_task(desk: Desk) -> None:
     assert [link["proof"] for link in record["input"]["chain"]] == ["task", "jwt-svid"]
 
 
+def test_templates_are_proposed_from_a_tree_of_tasks(desk: Desk) -> None:
+    """All calls of a tree are one session; one that the scope denied makes the session count for nothing."""
+    for is_denied in (False, True):
+        task = desk.start()
+        assert desk.codes(task.id, ORCH, "crm.read", id="acme/1") == {"PERMITTED"}
+        child = desk.delegate(task.id, ORCH, SUB)
+        assert desk.codes(child.id, SUB, "crm.read", id="acme/2") == {"PERMITTED"}
+        if is_denied:
+            assert desk.codes(task.id, ORCH, "crm.read", id="globex/1") == {"OUT_OF_SCOPE"}
+    few = ("--min-sessions", "1", "--min-subjects", "1", "--json")
+    line = [*command(), "propose", "--templates", *few, "-c", str(desk.server.place.file)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["sessions"]["observed"] == 2
+    assert document["sessions"]["with_denials"] == {"OUT_OF_SCOPE": 1}
+    (proposed,) = document["templates"]
+    assert proposed["template"]["max_depth"] == 1
+    scope = [{"operation": "crm.read", "resources": {"path_prefix": "acme"}}]
+    assert proposed["template"]["scope"] == scope
+    (example,) = proposed["examples"]
+    assert example["operations"] == ["crm.read"] * 4
+
+
 def test_the_command(desk: Desk, tmp_path: Path) -> None:
     """Start and delegate with tokens; list, get, end as the owner of the administration socket."""
     server = desk.server

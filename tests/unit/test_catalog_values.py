@@ -89,6 +89,7 @@ def roles(one: Tool) -> dict[str, str]:
         (tool("connect", api_key=TEXT, page_token=TEXT, max_tokens=WHOLE), {"/api_key": "credential"}),
         (tool("update_issue", issue_number=WHOLE, page_number=WHOLE, request_id=TEXT, state={"type": "string", "enum": ["open"]}), {"/issue_number": "target x.issues"}),
         (tool("set_flag", id={"type": "boolean"}), {}),
+        (tool("set_price", sku=TEXT, price={"type": "number"}), {"/sku": "target x.skus", "/price": "amount"}),
         (tool("update_rows", id={}), {}),
         (tool("update_rows", id={"anyOf": [TEXT, {"type": "object"}]}), {}),
         (tool("list_issues", project_id=TEXT, limit=WHOLE), {}),

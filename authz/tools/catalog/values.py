@@ -47,7 +47,7 @@ _MONEY: Final = word_set("amount price cost fee")
 _MINOR: Final = word_set("cents minor pence")
 _CURRENCIES: Final = word_set("currency currency_code currencycode iso_currency")
 _IDS: Final = word_set(
-    "guid handle id identifier ids iid key keys number numbers slug slugs uuid uuids"
+    "guid handle id identifier ids iid key keys number numbers sku skus slug slugs uuid uuids"
 )
 _PLAIN_IDS: Final = word_set("guid id identifier ids iid number numbers uuid uuids")
 _NAMES: Final = word_set("name names")
