@@ -25,7 +25,7 @@ from bench.detection.reports import Reports
 from bench.detection.scenario import DOMAINS, FOLDER, KINDS, Domain, Scenario, domain, scenarios
 from bench.detection.simulate import Asked
 from bench.detection.world import Result
-from tests.support.detecting import NO_DATA_OUT, PERMITS, bundle
+from tests.support.detecting import NO_DATA_OUT, PERMITS, bundle, knowing_events, scenario
 from tests.support.minting import Authority, Key
 from tests.support.server import Server, layout
 from tests.support.surfaces import CHECK, LANES, decision_of, outcome, reason_name
@@ -236,6 +236,24 @@ def test_so_they_do_where_results_are_reported(tmp_path: Path) -> None:
     when { context.sequences.contains(Sequence::"first-read") };"""
     facts = {"sequences": {"first-read": rule}, "catalog": catalog}
     _agrees(bundle(PERMITS + NO_DATA_OUT + policy, **facts), "mail", tmp_path)
+
+
+def test_so_they_do_where_values_are_reported(tmp_path: Path) -> None:
+    """A server knows from the enforcer's report what a task made, as the judge does from the trace's."""
+    files = knowing_events()
+    create = {
+        "call": "calendar.create_event",
+        "with": {"title": "Call", "start": "2026-12-01 10:00"},
+    }
+    made, other = (
+        {"call": "calendar.cancel_event", "with": {"id": one}} for one in ("${1.id}", "e-team")
+    )
+    plan = compile_bundle(files, {}, NOW_MS).plan
+    run = measure.run(plan, scenario(create, made, other), reports=Reports.of(files))
+    assert [answer.outcome for answer in run.answers] == ["PERMIT", "PERMIT", "STEP_UP"]
+    with serving(files, "mail", tmp_path) as desk:
+        for lane in LANES:
+            assert desk.differ(run, lane) == (3, [])
 
 
 @pytest.mark.parametrize("name", DOMAINS)

@@ -20,6 +20,9 @@ unless { context.task.template == Template::"none" };
 NO_DATA_OUT: Final = """
 @id("no-data-out") forbid(principal, action, resource) when { !context.uncleared_labels.isEmpty() };
 """
+OWN_EVENTS: Final = """@id("ours") @stepup("confirm") forbid(principal, action == Action::"calendar.cancel_event", resource)
+unless { [Origin::"named", Origin::"known", Origin::"made"].containsAll(context.origins.target) }
+unless { context.satisfied.contains(Kind::"confirm") };"""
 FACTS: Final[dict[str, Any]] = {
     "agents": {"assistant": ["spiffe://tidewater.example/agents/assistant"]},
     "subjects": {"employee": {"issuer": "corp", "claim": "groups", "contains": "employees"}},
@@ -90,6 +93,24 @@ def bundle(policies: str, **facts: Any) -> BundleFiles:
             "policies/all.cedar": policies.encode(),
         },
     )
+
+
+def knowing_events() -> BundleFiles:
+    """Returns a bundle that asks before an event is cancelled which neither the user named nor the task made."""
+    plain = bundle(PERMITS + OWN_EVENTS)
+    facts = json.loads(plain.files["systems.yaml"])
+    meaning = {
+        "calendar.create_event": {"creates": {"id": "/id", "collection": "events"}},
+        "calendar.cancel_event": {
+            "effects": ["delete"],
+            "objects": {"from": "/id", "role": "target", "collection": "events"},
+        },
+    }
+    for rule in facts["classify"]:
+        rule.update(meaning.get(rule["match"], {}))
+    facts["catalog"] = {"calendar": {"kind": "mcp", "reports": "sdk"}}
+    facts["resources"] = {"events": {}}
+    return BundleFiles("bundle", {**plain.files, "systems.yaml": json.dumps(facts).encode()})
 
 
 def scenario(*steps: Mapping[str, Any], **more: Any) -> Scenario:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from authz.bundle import compile_bundle
 from authz.model import BundleFiles
@@ -11,7 +11,18 @@ from authz_client.result_values import MAX_VALUE_BYTES, MAX_VALUES
 from bench.detection import measure, memory
 from bench.detection.judge import NOW_MS
 from bench.detection.reports import Reports
-from tests.support.detecting import NO_DATA_OUT, PERMITS, READ, bundle, mail, scenario
+from tests.support.detecting import (
+    NO_DATA_OUT,
+    PERMITS,
+    READ,
+    bundle,
+    knowing_events,
+    mail,
+    scenario,
+)
+
+if TYPE_CHECKING:
+    import pytest
 
 REPORTED: dict[str, Any] = {
     "catalog": {name: {"kind": "mcp", "reports": "sdk"} for name in ("files", "mail")}
@@ -159,3 +170,33 @@ def test_a_days_calls_are_reported_too() -> None:
         memory.cost(same, "none", days, reported=reported) for reported in (True, False)
     )
     assert told == untold
+
+
+CREATE = {
+    "call": "calendar.create_event",
+    "with": {"title": "Call", "start": "2026-12-01 10:00"},
+}
+
+
+def cancel(event: str) -> dict[str, Any]:
+    """Cancels an event."""
+    return {"call": "calendar.cancel_event", "with": {"id": event}}
+
+
+def test_what_a_task_made_is_known_from_its_report_alone() -> None:
+    """An id that the back end gave; another event's id stays unknown, and so do all where nothing is reported."""
+    files = knowing_events()
+    steps = (CREATE, cancel("${1.id}"), cancel("e-team"), cancel("e-board"))
+    assert outcomes(files, *steps, told=True) == ["PERMIT", "PERMIT", "STEP_UP", "STEP_UP"]
+    assert outcomes(files, *steps, told=False) == ["PERMIT", "STEP_UP", "STEP_UP", "STEP_UP"]
+
+
+def test_figures_stand_beside_those_without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle that knows what a task made asks less where it is told."""
+    one = scenario(CREATE, cancel("${1.id}"), goal={"none": "events", "where": {"title": "Call"}})
+    monkeypatch.setattr(measure, "scenarios", lambda _, kind: (one,) if kind == "honest" else ())
+    found = measure.measure("mail", knowing_events())
+    assert (found["honest_reached"], found["questions"]) == (1, 0)
+    assert found["without_reports"]["honest_reached"] == 0
+    assert found["without_reports"]["questions"] == 1
+    assert found["careless"]["honest_reached"] == 1
