@@ -310,6 +310,19 @@ pub fn unknown<'a>(
     (what, fix)
 }
 
+/// The text for a word of a set that no bundle adds to, such as the tiers.
+///
+/// Args and result are as of [`unknown`]; the words have no places.
+pub fn unknown_word<'a>(
+    kind: &str,
+    word: &str,
+    words: impl IntoIterator<Item = &'a str>,
+) -> (String, Advice) {
+    let (what, fix) = unknown(kind, word, words.into_iter().map(|word| (word, None)));
+    let fix = if fix.is_guess() { fix } else { "Write one of these words.".into() };
+    (what.replacen("; declared: ", "; known: ", 1), fix)
+}
+
 /// The advice to write another word.
 #[must_use]
 pub fn meant(old: &str, new: &str) -> Advice {
@@ -399,6 +412,14 @@ mod tests {
         assert_eq!("unknown label `zebra`; declared: pii, untrusted", what);
         assert_eq!("Write one of the declared names, or declare this one.", &*fix);
         assert_eq!("No label is declared.", &*unknown("label", "x", []).1);
+    }
+
+    #[test]
+    fn a_word_of_a_closed_set_is_not_to_be_declared() {
+        let (what, fix) = unknown_word("tier", "top", ["low", "high"]);
+        assert_eq!("unknown tier `top`; known: low, high", what);
+        assert_eq!("Write one of these words.", &*fix);
+        assert_eq!("Did you mean `high`?", &*unknown_word("tier", "hihg", ["low", "high"]).1);
     }
 
     #[test]

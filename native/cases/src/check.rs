@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use authz_bundle::source::{At, Mark, read_yaml};
-use authz_kernel::diagnostic::{Diagnostic, clip, unknown};
+use authz_kernel::diagnostic::{Diagnostic, clip, unknown, unknown_word};
 use authz_kernel::reason::ReasonCode;
 
 use crate::callers::milliseconds;
@@ -203,8 +203,8 @@ impl TestStep<'_> {
         };
         if let Some(code) = code.filter(|code| *code != OK && ReasonCode::from_name(code).is_none())
         {
-            let codes = ReasonCode::ALL.map(|code| (code.as_str(), None));
-            let (problem, fix) = unknown("reason code", code, codes);
+            let codes = ReasonCode::ALL.map(|code| code.as_str());
+            let (problem, fix) = unknown_word("reason code", code, codes);
             return Err(Diagnostic::error(&at, problem, fix));
         }
         if fits {

@@ -20,7 +20,7 @@ use super::yaml::{At, Entries, Many};
 use super::{budget, classify, denials, mode, recipient_list, sequence, template};
 use crate::bundle::RecipientListFiles;
 use crate::destinations::speaks_of;
-use crate::diagnostic::{Diagnostics, clip, unknown};
+use crate::diagnostic::{Diagnostics, clip, unknown, unknown_word};
 use crate::ids;
 use crate::json_schema::{misformed, properties, required};
 use crate::model::{
@@ -681,9 +681,8 @@ impl ModelBuilder<'_> {
 
     fn tiers(&mut self, file: &str, said: &Entries<TierEntry>) {
         for (id, entry) in &said.0 {
-            let names = Tier::ALL.map(|tier| (tier.as_str(), None));
             let Some(index) = Tier::ALL.iter().position(|tier| tier.as_str() == id.value) else {
-                let (what, fix) = unknown("tier", &id.value, names);
+                let (what, fix) = unknown_word("tier", &id.value, Tier::ALL.map(Tier::as_str));
                 self.found.error(&id.at.within(file), what, fix);
                 continue;
             };

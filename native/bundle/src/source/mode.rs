@@ -7,7 +7,7 @@ use authz_base::spiffe::check_pattern;
 use super::build::ModelBuilder;
 use super::types::{ModeEntry, ModeObject, ModeSaid, ModeWord};
 use super::yaml::{At, Entries, Mark};
-use crate::diagnostic::{clip, unknown};
+use crate::diagnostic::{clip, unknown, unknown_word};
 use crate::mode;
 use crate::model::{Location, Mode, ModeRule, Modes, Tier};
 
@@ -73,8 +73,7 @@ pub(super) fn apply(build: &mut ModelBuilder<'_>, file: &str, said: &At<ModeEntr
     let tiers = by_name(build, file, object, &object.tiers, |build, id, at| {
         let tier = Tier::ALL.into_iter().find(|tier| tier.as_str() == id);
         if tier.is_none() {
-            let names = Tier::ALL.map(|tier| (tier.as_str(), None));
-            let (what, fix) = unknown("tier", id, names);
+            let (what, fix) = unknown_word("tier", id, Tier::ALL.map(Tier::as_str));
             build.found.error(&at, what, fix);
         }
         tier

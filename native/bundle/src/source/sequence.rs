@@ -9,7 +9,7 @@ use super::build::{ModelBuilder, duration};
 use super::classify::effect;
 use super::types::{CountsWord, EffectWord, ScopeWord, SequenceEntry};
 use super::yaml::{At, Entries, Many};
-use crate::diagnostic::{clip, unknown};
+use crate::diagnostic::{clip, unknown, unknown_word};
 use crate::ids;
 use crate::json_schema::{deref, required};
 use crate::model::{
@@ -184,10 +184,10 @@ impl HistoryReader<'_, '_> {
         let text = inner.unwrap_or(&said.value);
         let of = match text.split_once(':') {
             Some(("effect", word)) => {
-                let names = crate::model::Effect::ALL.map(|effect| (effect.as_str(), None));
+                let names = crate::model::Effect::ALL.map(crate::model::Effect::as_str);
                 let known = crate::model::Effect::ALL.into_iter().find(|one| one.as_str() == word);
                 let Some(effect) = known else {
-                    let (what, fix) = unknown("effect", word, names);
+                    let (what, fix) = unknown_word("effect", word, names);
                     self.build.found.error(&at, what, fix);
                     return None;
                 };

@@ -139,7 +139,7 @@ fn each_fault_of_a_key_has_its_message() {
         ),
         (
             "mode: {tiers: {hihg: {mode: observe, owner: sec, until: 2026-01-31}}}",
-            "x.yaml:1:16: unknown tier `hihg`; declared: high, low, standard, critical. Did you mean `high`?",
+            "x.yaml:1:16: unknown tier `hihg`; known: high, low, standard, critical. Did you mean `high`?",
         ),
         (
             "mode: {tiers: {high: {owner: sec, until: 2026-01-31}}}",
@@ -287,7 +287,7 @@ fn each_fault_of_a_key_has_its_message() {
         ),
         (
             "tiers: {hihg: {}}",
-            "x.yaml:1:9: unknown tier `hihg`; declared: high, low, standard, critical. Did you mean `high`?",
+            "x.yaml:1:9: unknown tier `hihg`; known: high, low, standard, critical. Did you mean `high`?",
         ),
         (
             "tiers: {high: {max_age: 5x}}",

@@ -8,7 +8,7 @@ use authz_bundle::bundle::Bundle;
 use super::Placed;
 use crate::arguments::{ArgumentType, Member};
 use crate::decision::PolicyEffect;
-use crate::diagnostic::{Diagnostics, unknown};
+use crate::diagnostic::{Diagnostics, unknown, unknown_word};
 use crate::evaluate::syntax::{ActionScope, Idle, Path, PathRoot, PolicyEntity};
 use crate::model::{EventPattern, Location, Model, Operation, Origin, OriginSet, Spelling};
 use crate::schema::{BUILT_IN_KINDS, GIVE, Key, START, SchemaNames, attributes, attributes_of_key};
@@ -258,10 +258,14 @@ fn named(
                 return;
             }
             let places = places(kind, model);
-            let declared = members
-                .iter()
-                .map(|member| (member.as_str(), places.get(member.as_str()).copied()));
-            let (what, fix) = unknown(word(kind), id, declared);
+            let members = members.iter().map(String::as_str);
+            let (what, fix) = match is_closed(kind) {
+                true => unknown_word(word(kind), id, members),
+                false => {
+                    let declared = members.map(|member| (member, places.get(member).copied()));
+                    unknown(word(kind), id, declared)
+                }
+            };
             diagnostics.error(&at(), what, fix);
         }
     }
@@ -464,6 +468,11 @@ fn idle(placed: &Placed, diagnostics: &mut Diagnostics) {
     }
 }
 
+/// Whether Authz sets all names of an entity type, so that no bundle declares one.
+fn is_closed(kind: &str) -> bool {
+    matches!(kind, "Effect" | "Origin" | "ProofMethod" | "SubjectProof" | "TaskKind")
+}
+
 fn word(kind: &str) -> &str {
     match kind {
         "Role" => "role",
@@ -517,9 +526,8 @@ fn keys(placed: &Placed, catalog: &Catalog<'_>, diagnostics: &mut Diagnostics) {
             ),
             Some(_) => {}
             None => {
-                let now =
-                    Key::ALL.iter().filter(|key| !key.is_later()).map(|key| (key.as_str(), None));
-                let (what, mut fix) = unknown("context key", &read.name, now);
+                let now = Key::ALL.iter().filter(|key| !key.is_later()).map(|key| key.as_str());
+                let (what, mut fix) = unknown_word("context key", &read.name, now);
                 if catalog.arguments.contains(read.name.as_str()) {
                     fix = format!(
                         "Arguments are below `input`: write `context.input.{}`.",

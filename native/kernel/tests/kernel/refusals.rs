@@ -144,7 +144,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     (
         "@id(\"a\") forbid(principal, action, resource) when { context.teir == 1 };",
         &[
-            "1:53: unknown context key `teir`; declared: tier, input, task, subject_proof, chain and 13 more. Did you mean `tier`?",
+            "1:53: unknown context key `teir`; known: tier, input, task, subject_proof, chain and 13 more. Did you mean `tier`?",
         ],
     ),
     (
