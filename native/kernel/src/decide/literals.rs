@@ -13,6 +13,8 @@ use crate::model::DestinationKind;
 pub(super) const MAX_UNKNOWN: usize = 256;
 /// Different addresses of one call that are looked up.
 const MAX_FOUND: usize = 1_024;
+/// Addresses of one text that are looked at, also the same ones again.
+const MAX_ADDRESSES: usize = 16_384;
 /// Groups of letters and digits that are tried together as one IBAN.
 const MAX_GROUPS: usize = 9;
 /// Bytes of a scheme, and of the local part of a mailbox.
@@ -66,12 +68,17 @@ pub(super) fn count_unknown(
     let mut found: BTreeSet<TextAddress> = BTreeSet::new();
     let mut unknown: BTreeSet<(AddressKind, String)> = BTreeSet::new();
     let mut values = vec![arguments];
+    let most = i64::try_from(MAX_UNKNOWN).unwrap_or(i64::MAX);
     while let Some(value) = values.pop() {
         match value {
             Json::Array(items) => values.extend(items),
             Json::Object(members) => values.extend(members.iter().map(|(_, member)| member)),
             Json::String(text) => {
-                for address in addresses(text) {
+                let all = addresses(text);
+                if all.len() >= MAX_ADDRESSES {
+                    return most;
+                }
+                for address in all {
                     if unknown.len() >= MAX_UNKNOWN {
                         break;
                     }
@@ -80,7 +87,7 @@ pub(super) fn count_unknown(
                     }
                     if found.len() >= MAX_FOUND {
                         // INVARIANT (bounded): a call with so many addresses is not looked through.
-                        return i64::try_from(MAX_UNKNOWN).unwrap_or(i64::MAX);
+                        return most;
                     }
                     if !is_trusted(&address) {
                         // Several paths of one host are one host.
@@ -99,10 +106,13 @@ pub(super) fn count_unknown(
     i64::try_from(unknown.len()).unwrap_or(i64::MAX)
 }
 
-/// The addresses in a text, in any order.
+/// The addresses in a text, in any order; at least [`MAX_ADDRESSES`] of them where there are so many.
 fn addresses(text: &str) -> Vec<TextAddress> {
     let mut found = Vec::new();
     for chunk in text.split(is_apart) {
+        if found.len() >= MAX_ADDRESSES {
+            return found;
+        }
         if chunk.len() < 4 {
             continue;
         }
@@ -307,5 +317,23 @@ mod tests {
         assert_eq!(256, count(&many("b.example", 5_000)));
         assert_eq!(0, count(&many("good.example", MAX_FOUND)));
         assert_eq!(256, count(&many("good.example", MAX_FOUND + 1)));
+        assert_eq!(1, count(&text("a@b.example ".repeat(MAX_ADDRESSES - 1))));
+        assert_eq!(256, count(&text("a@good.example ".repeat(MAX_ADDRESSES))));
+    }
+
+    proptest::proptest! {
+        /// No text stops the reader, an address that stands alone in it is seen, and blanks around it hide nothing.
+        #[test]
+        fn any_text_is_read(before in "[ -~\u{e4}\u{2014}\u{200b}]{0,80}", after in "[ -~\u{e4}\u{3000}]{0,80}") {
+            for address in ["eve@evil.example", "https://evil.example/x", "www.evil.example", "GB29NWBK60161331926819"] {
+                let text = Json::String(format!("{before} {address} {after}"));
+                let mut seen = false;
+                let count = count_unknown(&text, |found| {
+                    seen |= found.text == address || found.text == format!("https://{address}");
+                    true
+                });
+                proptest::prop_assert!(seen && count == 0, "{}", address);
+            }
+        }
     }
 }

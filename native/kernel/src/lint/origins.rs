@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::warn;
 use crate::diagnostic::Diagnostics;
-use crate::model::{Effect, IntroducedBy, LabelKind, Location, Model, Operation, ValueRole};
+use crate::model::{
+    Effect, IntroducedBy, LabelKind, Location, Model, Operation, Reports, ValueRole,
+};
 use crate::plan::Plan;
 use crate::schema::Key;
 
@@ -19,6 +21,7 @@ pub(super) fn check(plan: &Plan, found: &mut Diagnostics) {
         without_objects(model, found);
     }
     introduced_by_outsiders(model, found);
+    never_reported(model, found);
 }
 
 fn reviewed(model: &Model) -> impl Iterator<Item = &Operation> {
@@ -108,6 +111,28 @@ fn without_objects(model: &Model, found: &mut Diagnostics) {
             "Add `objects: {{from: [/argument], role: {role}, …}}`, or `objects: []` if no argument chooses it."
         );
         warn(found, "no-objects", place(model, operation), what, fix);
+    }
+}
+
+/// Values of results that nobody reports.
+fn never_reported(model: &Model, found: &mut Diagnostics) {
+    for operation in reviewed(model).filter(|one| model.reports(&one.id) == Reports::Never) {
+        let origins = &operation.origins;
+        let keys = [
+            ("creates", origins.creates.is_empty()),
+            ("introduces", origins.introduces.is_empty()),
+            ("pairs", origins.pairs.is_empty()),
+        ];
+        let Some((key, _)) = keys.into_iter().find(|(_, is_empty)| !is_empty) else { continue };
+        let what = format!(
+            "`{}` has `{key}`, but nobody reports the results of `{}`: their values stay unknown",
+            operation.id, operation.system
+        );
+        let fix = format!(
+            "Write `reports: sdk` for the system `{}`, or remove `{key}`.",
+            operation.system
+        );
+        warn(found, "unreported-values", place(model, operation), what, fix);
     }
 }
 
