@@ -38,10 +38,10 @@ impl ValueKey {
         self.hash(["destination", "", "", name])
     }
 
-    /// Fingerprint of a word in the names of a collection.
+    /// Fingerprint of a word in the names of a collection, by its keyed print.
     #[must_use]
-    pub fn word(&self, system: &str, collection: &str, word: &str) -> ValueFingerprint {
-        self.hash(["word", system, collection, word])
+    pub fn word(&self, system: &str, collection: &str, word: u64) -> ValueFingerprint {
+        self.hash(["word", system, collection, &format!("{word:x}")])
     }
 
     fn hash(&self, parts: [&str; 4]) -> ValueFingerprint {

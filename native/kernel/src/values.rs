@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use authz_base::tier::Tier;
+use smallvec::SmallVec;
 
 use crate::canonical::canonical;
 use crate::decision::Time;
@@ -22,10 +23,6 @@ use crate::value_key::ValueKey;
 
 /// Arguments of one call that are kept apart from what it creates.
 const MOST_ARGUMENTS: usize = 32;
-/// Letters of the shortest word of a name that names its id by itself.
-const SHORTEST_WORD: usize = 4;
-/// Different words of one name that are compared.
-const MOST_WORDS: usize = 32;
 
 /// The key of fingerprints that belongs to the secret of a store.
 #[must_use]
@@ -166,8 +163,8 @@ pub struct ReportedValue<'a> {
 pub trait Vouchers {
     /// Whether the user or a trusted recipient list names an author, whose mailbox or account stands there.
     fn author(&self, text: &str) -> Option<Tier>;
-    /// Whether the user's prompt has a word.
-    fn word(&self, word: &str) -> Option<Tier>;
+    /// Words of a name that stand in the user's prompt, as keyed prints. `None`: there are none.
+    fn words(&self, name: &str) -> Option<(Tier, SmallVec<[u64; 8]>)>;
 }
 
 /// Numbers of reported values.
@@ -294,8 +291,8 @@ impl Plan {
                         lesson.keep(None, ValueMarks::default());
                         continue;
                     };
-                    let word = |(word, marks): &(String, ValueMarks)| NamingWord {
-                        fingerprint: key.word(lesson.system, &pair.collection, word),
+                    let word = |(word, marks): &(u64, ValueMarks)| NamingWord {
+                        fingerprint: key.word(lesson.system, &pair.collection, *word),
                         marks: *marks,
                     };
                     let words: Vec<NamingWord> = words.iter().map(word).collect();
@@ -347,24 +344,12 @@ fn authored(authors: Option<&Vec<&str>>, vouchers: &dyn Vouchers) -> Option<Valu
     })
 }
 
-/// The words of a name that the user's prompt has, and that may name an id by themselves: of four letters at least, or with a
-/// digit.
-fn naming_words(name: &str, vouchers: &dyn Vouchers) -> Vec<(String, ValueMarks)> {
-    let words = name.split(|letter: char| !letter.is_alphanumeric());
-    let counts = |word: &&str| {
-        word.chars().nth(SHORTEST_WORD - 1).is_some() || word.chars().any(char::is_numeric)
+/// The words of a name that the user's prompt has, and how good they are.
+fn naming_words(name: &str, vouchers: &dyn Vouchers) -> Vec<(u64, ValueMarks)> {
+    let Some((tier, words)) = vouchers.words(name) else { return Vec::new() };
+    let marks = match tier {
+        Tier::Critical => ValueMarks::NAMED,
+        _ => ValueMarks::NAMED_BY_HARNESS,
     };
-    let words: BTreeSet<String> = words
-        .filter(counts)
-        .map(|word| spelling::fold(word).into_owned())
-        .take(MOST_WORDS)
-        .collect();
-    let named = words.into_iter().filter_map(|word| {
-        let marks = match vouchers.word(&word)? {
-            Tier::Critical => ValueMarks::NAMED,
-            _ => ValueMarks::NAMED_BY_HARNESS,
-        };
-        Some((word, marks))
-    });
-    named.collect()
+    words.into_iter().map(|word| (word, marks)).collect()
 }

@@ -1,8 +1,8 @@
 //! Origins of values: who chose the values of a call that carry authority.
 //!
 //! The one place that answers it. [`OriginFacts`] holds the sources of origins, and [`origin_of`] asks them in turn: names of the
-//! task, then recipient lists, then what reports in the session said. What a policy reads is gathered by [`origins_of_call`] and [`unknown_literals`], only for
-//! operations whose policies read it.
+//! task, then recipient lists, then values that reports brought to the session. What a policy reads is gathered by
+//! [`origins_of_call`] and [`unknown_literals`], only for operations whose policies read it.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

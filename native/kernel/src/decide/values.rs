@@ -1,6 +1,7 @@
 //! What a report of a call may say about values, and who vouches for what it says.
 
 use authz_base::principal::Principal;
+use smallvec::SmallVec;
 
 use crate::canonical::canonical;
 use crate::decision::{CallerProof, Facts, ProofMethod, Time};
@@ -8,7 +9,7 @@ use crate::history::ValueTerms;
 use crate::model::{DestinationKind, Operation, Origin, Tier, ValueRole, ValueSpace};
 use crate::plan::Plan;
 use crate::recipient_lists::{RecipientListQuery, RecipientLists};
-use crate::task::TaskView;
+use crate::task::{HARNESS_TIER, PromptWords, SignificantWords, Speaker, TaskView};
 use crate::values::{self, Vouchers};
 
 use super::origin::{MAX_VALUES, OriginFacts, TypedValue, Vouching, origin_of, values_at};
@@ -105,7 +106,14 @@ impl Vouchers for TaskVouchers<'_> {
             .or_else(|| self.vouched(DestinationKind::Account, text))
     }
 
-    fn word(&self, word: &str) -> Option<Tier> {
-        self.vouched(DestinationKind::Account, word)
+    fn words(&self, name: &str) -> Option<(Tier, SmallVec<[u64; 8]>)> {
+        let task = self.task?;
+        let prompt = PromptWords::of(&task.task.names, &task.root().names, self.literal_key)?;
+        let SignificantWords { by, words } = prompt.significant(name)?;
+        match by {
+            Speaker::Subject | Speaker::FrontEnd => Some((Tier::Critical, words)),
+            Speaker::Harness => Some((HARNESS_TIER, words)),
+            Speaker::Agent => None,
+        }
     }
 }
