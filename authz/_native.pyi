@@ -31,6 +31,8 @@ __all__ = [
     "mcp_arguments",
     "parse_dsn",
     "prompt_names",
+    "prompt_values",
+    "prompt_words",
     "reason_table",
     "seal_catalog",
     "spiffe_covers",
@@ -197,12 +199,13 @@ class Entries:
     """Entries of a recipient list that was fetched. Immutable; holds only digests of them."""
 
     @staticmethod
-    def read(text: bytes, column: str | None = None) -> Entries:
+    def read(text: bytes, column: str | None = None, alias: str | None = None) -> Entries:
         """Reads a recipient list.
 
         Args:
             text: UTF-8.
             column: Column of a CSV file with a header. Default: each line is an entry.
+            alias: Column of the names by which people call the entries. Default: they have none.
 
         Raises:
             ValueError: The text is not a recipient list. The message quotes nothing of it.
@@ -613,13 +616,34 @@ def mcp_arguments(method: str | None, params: bytes, *, is_notification: bool) -
     """
 
 def prompt_names(prompt: str) -> str:
-    """Lists the destinations that a prompt names, and the words that name none.
+    """Lists what a prompt names, and the words that name nothing.
 
     Args:
         prompt: Prompt of the user, of which Authz reads the first 256 KiB.
 
     Returns:
-        JSON array of `{text, kind, name, why}`: `kind` and `name` of a destination, or `why` the text names none.
+        JSON array of `{text, kind, name, why}`: `kind` and `name`, or `why` the text names nothing.
+    """
+
+def prompt_words(prompt: str) -> str:
+    """Lists the words of a prompt that a task keeps, in order.
+
+    Args:
+        prompt: Prompt of the user, of which Authz reads the first 256 KiB.
+
+    Returns:
+        JSON array of words; `","` for a comma, null for the end of a sentence and for words that are left out.
+    """
+
+def prompt_values(prompt: str, values: Sequence[str]) -> str:
+    """Tells of each value whether a prompt names it.
+
+    Args:
+        prompt: Prompt of the user, of which Authz reads the first 256 KiB.
+        values: `email:…`, `url:…`, `iban:…`, `account:…`, `path:…`, `amount:EUR 870`, or `<collection>/<id>`.
+
+    Returns:
+        JSON array of `{value, named}`, with `error` for a value that is none of these.
     """
 
 def build_profile() -> str:

@@ -134,6 +134,8 @@ class RecipientList:
     """URL; empty if the recipient list is a file."""
     column: str | None
     """Column of a CSV file. `None`: each line is an entry."""
+    alias: str | None
+    """Column of the aliases. `None`: the entries have none."""
     max_age: float | None
     """Seconds after which the recipient list is stale. `None`: it never is."""
     entries: int | None

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -31,6 +31,8 @@ __all__ = [
     "format_policy",
     "mcp_arguments",
     "prompt_names",
+    "prompt_values",
+    "prompt_words",
     "seal_catalog",
     "spiffe_covers",
 ]
@@ -48,18 +50,19 @@ class RecipientListEntries:
         self.native = native
 
     @staticmethod
-    def read(text: str, column: str | None) -> "RecipientListEntries":
+    def read(text: str, column: str | None, alias: str | None = None) -> "RecipientListEntries":
         """Read a recipient list.
 
         Args:
             text: The fetched document.
             column: Column of a CSV file with a header. `None`: each line is an entry.
+            alias: Column of the names by which people call the entries. `None`: they have none.
 
         Raises:
             BundleError: One entry is not valid. Then no entry of the document is used.
         """
         try:
-            return RecipientListEntries(_native.Entries.read(text.encode(), column))
+            return RecipientListEntries(_native.Entries.read(text.encode(), column, alias))
         except ValueError as error:
             raise BundleError((Diagnostic(f"what was fetched is refused: {error}"),)) from error
 
@@ -163,6 +166,7 @@ class Plan:
                 file=str(entry["file"] or ""),
                 url=str(entry["url"] or ""),
                 column=entry["column"],
+                alias=entry["alias"],
                 max_age=entry["max_age_seconds"],
                 entries=entry["entries"],
                 trusted=bool(entry["trusted"]),
@@ -310,16 +314,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class PromptWord:
-    """A word of a prompt that could name a destination."""
+    """A word of a prompt that could name something."""
 
     text: str
     """The word."""
     kind: str
-    """`email`, `url`, `iban`, `account` or `path`; empty for a word that is not a destination."""
+    """`email`, `url`, `iban`, `account`, `path`, `amount` or `id`; empty for a word that is none of these."""
     name: str
-    """Canonical form of the destination."""
+    """Canonical form of the name."""
     why: str
-    """Why the word does not name a destination; empty where it does."""
+    """Why the word names nothing; empty where it names something."""
 
 
 def mcp_arguments(
@@ -342,7 +346,7 @@ def mcp_arguments(
 
 
 def prompt_names(prompt: str) -> tuple[PromptWord, ...]:
-    """Return the words of a prompt that could name a destination, in order; the first 256 KiB are read."""
+    """Return the words of a prompt that could name something, in order; the first 256 KiB are read."""
     return tuple(
         PromptWord(
             str(item["text"]),
@@ -351,6 +355,31 @@ def prompt_names(prompt: str) -> tuple[PromptWord, ...]:
             str(item.get("why", "")),
         )
         for item in json.loads(_native.prompt_names(prompt))
+    )
+
+
+def prompt_words(prompt: str) -> tuple[str | None, ...]:
+    """Return the words of a prompt that a task keeps, in order; `None` for a gap between them."""
+    return tuple(json.loads(_native.prompt_words(prompt)))
+
+
+@dataclass(frozen=True, slots=True)
+class PromptValue:
+    """A value of which somebody asks whether a prompt names it."""
+
+    value: str
+    """The value: `email:bob@acme.example`, or `<collection>/<id>`."""
+    named: bool
+    """Whether the prompt names it."""
+    error: str
+    """Defect of a value that no prompt can name; empty for others."""
+
+
+def prompt_values(prompt: str, values: Sequence[str]) -> tuple[PromptValue, ...]:
+    """Return for each value whether a prompt names it, in the same order."""
+    return tuple(
+        PromptValue(str(item["value"]), bool(item["named"]), str(item.get("error", "")))
+        for item in json.loads(_native.prompt_values(prompt, list(values)))
     )
 
 

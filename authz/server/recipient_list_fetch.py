@@ -124,7 +124,9 @@ class RecipientListFetcher:
         if before is not None and before.is_of(recipient_list) and before.digest == digest:
             entries = before.entries
         else:
-            entries = RecipientListEntries.read(document, recipient_list.column)
+            entries = RecipientListEntries.read(
+                document, recipient_list.column, recipient_list.alias
+            )
         return self._runtime.put_recipient_list(recipient_list, digest, entries)
 
     def drop(self, key: SourceKey) -> None:
@@ -138,5 +140,5 @@ def _key(recipient_list: RecipientList) -> SourceKey:
     return SourceKey(
         "recipient_list",
         recipient_list.name,
-        f"{recipient_list.max_age} {recipient_list.column} {recipient_list.url}",
+        f"{recipient_list.max_age} {recipient_list.column} {recipient_list.alias} {recipient_list.url}",
     )

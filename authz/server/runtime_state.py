@@ -232,7 +232,7 @@ class RuntimeState:
 
         Args:
             recipient_list: The recipient list, of the bundle for which it was fetched. Nothing happens if the bundle that serves names
-                another URL or column.
+                another URL or other columns.
             digest: SHA-256 of the fetched document.
             entries: The entries.
 
@@ -243,8 +243,14 @@ class RuntimeState:
             before = self._snapshot
             if before.plan is None or not _has(before.plan, recipient_list):
                 return False
-            url, column = recipient_list.url, recipient_list.column
-            new = FetchedRecipientList(url, column, digest, entries, self._clock())
+            new = FetchedRecipientList(
+                recipient_list.url,
+                recipient_list.column,
+                recipient_list.alias,
+                digest,
+                entries,
+                self._clock(),
+            )
             replaced = before.fetched.get(recipient_list.name)
             self._swap_fetched({**before.fetched, recipient_list.name: new})
             return replaced is None or replaced.digest != digest
@@ -478,7 +484,7 @@ def _older_of(trust: Trust) -> frozenset[SourceKey]:
 
 def _has(plan: Plan, recipient_list: RecipientList) -> bool:
     return any(
-        (own.name, own.url, own.column)
-        == (recipient_list.name, recipient_list.url, recipient_list.column)
+        (own.name, own.url, own.column, own.alias)
+        == (recipient_list.name, recipient_list.url, recipient_list.column, recipient_list.alias)
         for own in plan.recipient_lists
     )

@@ -18,6 +18,8 @@ class FetchedRecipientList:
     """URL that it was fetched from."""
     column: str | None
     """Column of a CSV file that was read."""
+    alias: str | None
+    """Column of the aliases that were read."""
     digest: bytes
     """SHA-256 of the fetched document."""
     entries: RecipientListEntries
@@ -26,8 +28,12 @@ class FetchedRecipientList:
     """Unix time of the fetch."""
 
     def is_of(self, recipient_list: RecipientList) -> bool:
-        """Return whether this was fetched for the same URL and column as a bundle names."""
-        return (self.url, self.column) == (recipient_list.url, recipient_list.column)
+        """Return whether this was fetched for the same URL and columns as a bundle names."""
+        return (self.url, self.column, self.alias) == (
+            recipient_list.url,
+            recipient_list.column,
+            recipient_list.alias,
+        )
 
 
 @dataclass(frozen=True, slots=True)

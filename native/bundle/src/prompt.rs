@@ -22,8 +22,8 @@ use crate::model::DestinationKind;
 pub use amounts::amount_name;
 pub use nouns::noun_forms;
 pub use words::{
-    BETWEEN, CONJUNCTIONS_OF_LISTS, Item, Nouns, Shape, ValueWords, WordDigest, is_frequent,
-    sequence, significant_words, value_words,
+    BETWEEN, CONJUNCTIONS_OF_LISTS, Item, Nouns, Shape, ValueWords, WordDigest, alias_words,
+    is_frequent, sequence, significant_words, value_words,
 };
 
 /// Bytes of a prompt that are read.

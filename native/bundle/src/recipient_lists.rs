@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use authz_base::time::Time;
 use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
 
 use crate::canonical::canonical;
 use crate::model::{DestinationKind, Model, RecipientListRule, RecipientListSource};
+use crate::prompt::{WordDigest, alias_words, is_frequent};
 
 /// Recipient lists of a bundle.
 pub const MAX_RECIPIENT_LISTS: usize = 32;
@@ -25,15 +27,66 @@ const LONGEST: usize = 4_096;
 /// Bytes of the digest of an entry.
 const DIGEST_BYTES: usize = 16;
 
+/// Words of one alias, and aliases of one entry.
+const MOST_ALIAS_WORDS: usize = 4;
+const MOST_ALIASES: usize = 8;
+/// Aliases with the same first word that are compared. More of them name nobody.
+const MOST_RIVALS: usize = 256;
+
 type EntryDigest = [u8; DIGEST_BYTES];
+
+/// Columns of a CSV file (RFC 4180, commas, with a header).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Columns<'a> {
+    /// The column of the entries. Default: each line is an entry.
+    pub entry: Option<&'a str>,
+    /// The column of their aliases. Default: they have none.
+    pub alias: Option<&'a str>,
+}
 
 /// Entries of a recipient list. Only their digests are kept, so the memory of the process does not show the entries.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct RecipientListEntries {
     // INVARIANT (sorted): in ascending order, each once.
     digests: Box<[EntryDigest]>,
+    // INVARIANT (sorted): by the first word, without case.
+    aliases: Box<[Alias]>,
+    // INVARIANT (sorted): the digests of entries with aliases, and the places of these in `aliases`.
+    aliases_by_entry: Box<[(EntryDigest, u32)]>,
     count: usize,
     odd: usize,
+}
+
+/// A name by which people call an entry, such as `Mark Jones`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alias {
+    entry: SmallVec<[EntryDigest; 2]>,
+    words: SmallVec<[WordDigest; 2]>,
+    is_frequent: bool,
+}
+
+impl Alias {
+    /// Its words, at least one.
+    #[must_use]
+    pub fn words(&self) -> &[WordDigest] {
+        &self.words
+    }
+
+    /// Whether its first word is a frequent one, such as `Will`, which names nobody alone.
+    #[must_use]
+    pub const fn is_frequent(&self) -> bool {
+        self.is_frequent
+    }
+
+    /// Whether both are aliases of one entry.
+    #[must_use]
+    pub fn is_of_same_entry(&self, other: &Self) -> bool {
+        self.entry.iter().any(|digest| other.entry.contains(digest))
+    }
+
+    fn first(&self) -> u128 {
+        self.words.first().map_or(0, |word| word.folded)
+    }
 }
 
 impl fmt::Debug for RecipientListEntries {
@@ -65,11 +118,9 @@ impl std::error::Error for RecipientListError {}
 impl RecipientListEntries {
     /// Reads a recipient list.
     ///
-    /// `column`: column of a CSV file (RFC 4180, commas, with a header). Default: each line is an entry.
-    ///
     /// # Errors
     /// Some part of the recipient list cannot be read; then no entry counts.
-    pub fn read(bytes: &[u8], column: Option<&str>) -> Result<Self, RecipientListError> {
+    pub fn read(bytes: &[u8], columns: Columns<'_>) -> Result<Self, RecipientListError> {
         let whole = |what: String| RecipientListError { what, line: 0 };
         if bytes.len() > MAX_BYTES {
             return Err(whole(format!("it is larger than {} MiB", MAX_BYTES >> 20)));
@@ -77,17 +128,46 @@ impl RecipientListEntries {
         let text = std::str::from_utf8(bytes).map_err(|_| whole("it is not UTF-8".to_owned()))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut found = EntryCollector::default();
-        match column {
+        match columns.entry {
             None => text
                 .lines()
                 .enumerate()
-                .try_for_each(|(index, line)| found.take(line, index.saturating_add(1)))?,
-            Some(column) => csv(text, column, &mut found)?,
+                .try_for_each(|(index, line)| found.take(line, "", index.saturating_add(1)))?,
+            Some(column) => csv(text, column, columns.alias, &mut found)?,
         }
-        let EntryCollector { mut digests, count, odd } = found;
+        let EntryCollector { mut digests, mut aliases, count, odd } = found;
         digests.sort_unstable();
         digests.dedup();
-        Ok(Self { digests: digests.into(), count, odd })
+        aliases.sort_by_key(Alias::first);
+        let mut aliases_by_entry: Vec<(EntryDigest, u32)> = (0_u32..)
+            .zip(&aliases)
+            .flat_map(|(place, alias)| alias.entry.iter().map(move |digest| (*digest, place)))
+            .collect();
+        aliases_by_entry.sort_unstable();
+        Ok(Self {
+            digests: digests.into(),
+            aliases: aliases.into(),
+            aliases_by_entry: aliases_by_entry.into(),
+            count,
+            odd,
+        })
+    }
+
+    /// The aliases of an entry.
+    fn aliases_of(&self, digest: &EntryDigest) -> impl Iterator<Item = &Alias> {
+        let from = self.aliases_by_entry.partition_point(|(entry, _)| entry < digest);
+        let after = self.aliases_by_entry.get(from..).unwrap_or_default();
+        let own = after.iter().take_while(move |(entry, _)| entry == digest);
+        own.filter_map(|(_, place)| self.aliases.get(usize::try_from(*place).ok()?))
+    }
+
+    /// The aliases with the same first word as one, without case. None where they are too many to compare.
+    #[must_use]
+    pub fn rivals(&self, alias: &Alias) -> Option<&[Alias]> {
+        let first = alias.first();
+        let from = self.aliases.partition_point(|other| other.first() < first);
+        let to = self.aliases.partition_point(|other| other.first() <= first);
+        self.aliases.get(from..to).filter(|rivals| rivals.len() <= MOST_RIVALS)
     }
 
     /// Number of entries.
@@ -116,12 +196,14 @@ impl RecipientListEntries {
 #[derive(Default)]
 struct EntryCollector {
     digests: Vec<EntryDigest>,
+    aliases: Vec<Alias>,
     count: usize,
     odd: usize,
 }
 
 impl EntryCollector {
-    fn take(&mut self, raw: &str, line: usize) -> Result<(), RecipientListError> {
+    /// Args: `aliases`: names of the entry, apart by semicolons.
+    fn take(&mut self, raw: &str, aliases: &str, line: usize) -> Result<(), RecipientListError> {
         let raw = raw.trim();
         if raw.is_empty() {
             return Ok(());
@@ -140,8 +222,24 @@ impl EntryCollector {
             self.digests.extend(known.map(|(kind, text)| digest(kind, &text)));
         }
         self.odd = self.odd.saturating_add(usize::from(self.digests.len() == before));
+        let entry = self.digests.get(before..).unwrap_or_default();
+        if !entry.is_empty() {
+            let entry = SmallVec::from_slice(entry);
+            let aliases = aliases.split(';').filter_map(|alias| read_alias(alias, &entry));
+            self.aliases.extend(aliases.take(MOST_ALIASES));
+        }
         Ok(())
     }
+}
+
+/// An alias of 1 to 4 words, as a prompt has them; none for other texts.
+fn read_alias(text: &str, entry: &SmallVec<[EntryDigest; 2]>) -> Option<Alias> {
+    let words = alias_words(text)?;
+    let first = words.first()?;
+    let is_frequent = is_frequent(first);
+    let fits = words.len() <= MOST_ALIAS_WORDS;
+    let words = words.into_iter().map(WordDigest::of).collect();
+    fits.then(|| Alias { entry: entry.clone(), words, is_frequent })
 }
 
 /// The kinds that an entry can be meant as, each with its written form. A path may be written like a mailbox, so an entry with
@@ -183,8 +281,13 @@ fn digest(kind: DestinationKind, canonical: &str) -> EntryDigest {
     digest
 }
 
-/// Takes one column of a CSV file.
-fn csv(text: &str, column: &str, found: &mut EntryCollector) -> Result<(), RecipientListError> {
+/// Takes the entries and aliases of a CSV file.
+fn csv(
+    text: &str,
+    column: &str,
+    alias: Option<&str>,
+    found: &mut EntryCollector,
+) -> Result<(), RecipientListError> {
     let mut rows = Rows { rest: text, line: 1 };
     let Some((_, header)) = rows.next_row()? else {
         return Err(RecipientListError {
@@ -192,32 +295,32 @@ fn csv(text: &str, column: &str, found: &mut EntryCollector) -> Result<(), Recip
             line: 0,
         });
     };
-    let mut places = header.iter().enumerate().filter(|(_, name)| name.trim() == column);
-    let (place, twice) = (places.next().map(|(place, _)| place), places.next().is_some());
-    let place = match place {
-        Some(place) if !twice => place,
-        Some(_) => {
-            return Err(RecipientListError {
-                what: format!("it has two columns `{column}`"),
-                line: 1,
-            });
-        }
-        None => {
-            return Err(RecipientListError {
-                what: format!("it has no column `{column}`"),
-                line: 1,
-            });
-        }
-    };
+    let place = place_of(&header, column)?;
+    let alias = alias.map(|alias| place_of(&header, alias)).transpose()?;
     let width = header.len();
     while let Some((line, row)) = rows.next_row()? {
         if row.len() != width {
             let what = format!("{} fields, where the header has {width}", row.len());
             return Err(RecipientListError { what, line });
         }
-        found.take(row.get(place).map_or("", String::as_str), line)?;
+        let field = |place: usize| row.get(place).map_or("", String::as_str);
+        found.take(field(place), alias.map_or("", field), line)?;
     }
     Ok(())
+}
+
+/// The place of a column in a header.
+fn place_of(header: &[String], column: &str) -> Result<usize, RecipientListError> {
+    let mut places = header.iter().enumerate().filter(|(_, name)| name.trim() == column);
+    match (places.next(), places.next()) {
+        (Some((place, _)), None) => Ok(place),
+        (Some(_), Some(_)) => {
+            Err(RecipientListError { what: format!("it has two columns `{column}`"), line: 1 })
+        }
+        (None, _) => {
+            Err(RecipientListError { what: format!("it has no column `{column}`"), line: 1 })
+        }
+    }
 }
 
 /// Most fields of a row.
@@ -372,6 +475,12 @@ impl RecipientLists {
         };
     }
 
+    /// The last entries of a recipient list, also where they are too old. None: they are unknown.
+    #[must_use]
+    pub fn entries(&self, name: &str) -> Option<&RecipientListEntries> {
+        self.0.get(name).map(|state| &*state.entries)
+    }
+
     fn fresh(&self, name: &str, now: Time) -> Option<&RecipientListEntries> {
         let state = self.0.get(name)?;
         state.fresh_until.is_none_or(|until| now < until).then_some(&*state.entries)
@@ -398,6 +507,16 @@ pub struct RecipientListQuery<'a> {
 }
 
 impl<'a> RecipientListQuery<'a> {
+    /// The aliases of the destination in a recipient list that is fresh.
+    pub fn aliases(&self, name: &str) -> impl Iterator<Item = &'a Alias> {
+        let entries = self.recipient_lists.and_then(|lists| lists.fresh(name, self.now));
+        let digest = self.digest;
+        entries.into_iter().flat_map(move |entries| {
+            let own: SmallVec<[&'a Alias; 4]> = entries.aliases_of(&digest).collect();
+            own
+        })
+    }
+
     /// A question about a destination in the canonical form of its kind.
     ///
     /// `recipient_lists`: `None` if the state of no recipient list is known.
@@ -437,7 +556,7 @@ mod tests {
         let text = "\u{feff} Bob@ACME.example \r\n\nhttps://Pay.acme.example/in?x\nshop.example\n\
                     gb82 west 1234 5698 7654 32\nacct-7\n/exports/a\n@channel\n\
                     Bob <bob@evil.example>\n";
-        let entries = RecipientListEntries::read(text.as_bytes(), None).unwrap();
+        let entries = RecipientListEntries::read(text.as_bytes(), Columns::default()).unwrap();
         assert_eq!((8, 1), (entries.len(), entries.odd()));
         for (kind, raw) in [
             (DestinationKind::Email, "bob@acme.example"),
@@ -467,12 +586,21 @@ mod tests {
     #[test]
     fn a_column_is_read_as_rfc_4180_says() {
         let text = "name,\"email\",note\r\n\"A, \"\"B\"\"\nC\",a@x.example,\"\"\n\n,\"b@x.example\",x\r\n,,\nz,c@x.example,\r";
-        let entries = RecipientListEntries::read(text.as_bytes(), Some("email")).unwrap();
+        let entries = RecipientListEntries::read(
+            text.as_bytes(),
+            Columns { entry: Some("email"), alias: None },
+        )
+        .unwrap();
         assert_eq!((3, 0), (entries.len(), entries.odd()));
         for raw in ["a@x.example", "b@x.example", "c@x.example"] {
             assert!(holds(&entries, DestinationKind::Email, raw), "{raw}");
         }
-        assert_eq!(0, RecipientListEntries::read(b"email", Some("email")).unwrap().len());
+        assert_eq!(
+            0,
+            RecipientListEntries::read(b"email", Columns { entry: Some("email"), alias: None })
+                .unwrap()
+                .len()
+        );
     }
 
     #[test]
@@ -489,16 +617,23 @@ mod tests {
             ("email\na\"b\"", Some("email"), 2, "within a field"),
             (&many, None, MAX_ENTRIES + 1, "more than 1000000 entries"),
         ] {
-            let defect = RecipientListEntries::read(text.as_bytes(), column).unwrap_err();
+            let columns = Columns { entry: column, alias: None };
+            let defect = RecipientListEntries::read(text.as_bytes(), columns).unwrap_err();
             assert_eq!(line, defect.line, "{defect}");
             assert!(defect.what.contains(what), "{defect}");
         }
-        assert!(RecipientListEntries::read(b"a\xff", None).unwrap_err().what.contains("UTF-8"));
+        assert!(
+            RecipientListEntries::read(b"a\xff", Columns::default())
+                .unwrap_err()
+                .what
+                .contains("UTF-8")
+        );
     }
 
     #[test]
     fn what_is_too_old_or_unknown_says_nothing() {
-        let entries = Arc::new(RecipientListEntries::read(b"a@x.example", None).unwrap());
+        let entries =
+            Arc::new(RecipientListEntries::read(b"a@x.example", Columns::default()).unwrap());
         let known = |fresh_until| RecipientListState { entries: Arc::clone(&entries), fresh_until };
         let all = BTreeMap::from([
             ("old".to_owned(), known(Some(Time(10)))),
@@ -515,5 +650,47 @@ mod tests {
         assert_eq!(RecipientListAnswer::Stale, ask("a@x.example", "other", 0));
         let nothing = RecipientListQuery::new(None, DestinationKind::Email, "a@x.example", Time(0));
         assert_eq!(RecipientListAnswer::Stale, nothing.ask("kept"));
+    }
+
+    #[test]
+    fn aliases_are_read_by_entry_and_by_first_word() {
+        let text = "mail,name\nmark@x.example,Mark Jones;MJ\nmia@x.example,\"Mia, PhD\"\n\
+                    Mark@X.example,Mark\nwill@x.example,Will\nmarc@x.example,mark Smith\n\
+                    a@x.example,one two three four five\n,Mark\n";
+        let columns = Columns { entry: Some("mail"), alias: Some("name") };
+        let entries = RecipientListEntries::read(text.as_bytes(), columns).unwrap();
+        let of = |raw: &str| {
+            let canonical = canonical(DestinationKind::Email, raw).unwrap().text;
+            let digest = digest(DestinationKind::Email, &canonical);
+            let aliases = entries.aliases_of(&digest);
+            aliases.map(|alias| alias.words().len()).collect::<Vec<_>>()
+        };
+        let mut lengths = of("mark@x.example");
+        lengths.sort_unstable();
+        assert_eq!(vec![1, 1, 2], lengths);
+        assert_eq!(Vec::<usize>::new(), of("mia@x.example"), "a comma in an alias");
+        assert_eq!(Vec::<usize>::new(), of("a@x.example"), "more than four words");
+        let marks: Vec<&Alias> = entries
+            .aliases
+            .iter()
+            .filter(|alias| entries.rivals(alias).unwrap().len() == 3)
+            .collect();
+        assert_eq!(3, marks.len(), "Mark Jones, Mark and mark Smith");
+        assert_eq!(
+            2,
+            marks.iter().filter(|alias| alias.is_of_same_entry(marks.first().unwrap())).count()
+        );
+        assert_eq!(1, entries.aliases.iter().filter(|alias| alias.is_frequent()).count());
+        for (text, what) in
+            [("mail\na@x.example", "no column `name`"), ("mail,name,name\na,b,c", "two columns")]
+        {
+            let defect = RecipientListEntries::read(text.as_bytes(), columns).unwrap_err();
+            assert!(defect.what.contains(what), "{defect}");
+        }
+        let many: String =
+            (0..=MOST_RIVALS).map(|n| format!("u{n}@x.example,Mark {n}a\n")).collect();
+        let entries =
+            RecipientListEntries::read(format!("mail,name\n{many}").as_bytes(), columns).unwrap();
+        assert_eq!(None, entries.rivals(entries.aliases.first().unwrap()));
     }
 }

@@ -9,7 +9,9 @@ use authz_kernel::diagnostic::{Diagnostic, unknown};
 use authz_kernel::model::Reports;
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::recipient_lists::{RecipientListEntries, RecipientListState, RecipientLists};
+use authz_kernel::recipient_lists::{
+    Columns, RecipientListEntries, RecipientListState, RecipientLists,
+};
 use authz_kernel::task::AgentName;
 use authz_lane::offline::{
     OfflineEngine, OfflineWorld, StatedCaller, StatedCredential, StatedSubject,
@@ -420,7 +422,8 @@ fn recipient_lists(test: &Test, plan: &Plan) -> Result<RecipientLists, String> {
         let known = match form {
             RecipientListForm::Stale(StaleWord::Stale) => None,
             RecipientListForm::Entries(entries) => {
-                let entries = RecipientListEntries::read(entries.join("\n").as_bytes(), None);
+                let entries =
+                    RecipientListEntries::read(entries.join("\n").as_bytes(), Columns::default());
                 let entries = Arc::new(entries.map_err(|defect| defect.to_string())?);
                 Some(RecipientListState { entries, fresh_until: None })
             }

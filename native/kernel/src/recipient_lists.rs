@@ -45,6 +45,8 @@ pub struct RecipientListSummary<'a> {
     url: Option<&'a str>,
     /// The column of a CSV file. `None`: each line is an entry.
     column: Option<&'a str>,
+    /// The column of aliases. `None`: its entries have none.
+    alias: Option<&'a str>,
     /// Age at which it is stale. `None`: never.
     max_age_seconds: Option<u64>,
     /// Number of entries. `None`: the bundle does not have the entries.
@@ -67,6 +69,7 @@ impl<'a> RecipientListSummary<'a> {
                 file,
                 url,
                 column: rule.column.as_deref(),
+                alias: rule.alias.as_deref(),
                 max_age_seconds: rule.max_age.map(|age| age.as_secs()),
                 entries: files.get(name).map(|entries| entries.len()),
                 trusted: rule.trusted,

@@ -10,7 +10,7 @@ use authz_kernel::lint::LintFacts;
 use authz_kernel::model::Location;
 use authz_kernel::pause::Pause;
 use authz_kernel::plan::{Plan, PlanCompiler};
-use authz_kernel::recipient_lists::RecipientListEntries;
+use authz_kernel::recipient_lists::{Columns, RecipientListEntries};
 use authz_kernel::{catalog, hex};
 use authz_lane::Pace;
 use pyo3::exceptions::PyValueError;
@@ -217,10 +217,16 @@ pub(crate) struct PyEntries {
 #[pymethods]
 impl PyEntries {
     #[staticmethod]
-    #[pyo3(signature = (text, column=None))]
-    fn read(py: Python<'_>, text: &[u8], column: Option<&str>) -> PyResult<Self> {
+    #[pyo3(signature = (text, column=None, alias=None))]
+    fn read(
+        py: Python<'_>,
+        text: &[u8],
+        column: Option<&str>,
+        alias: Option<&str>,
+    ) -> PyResult<Self> {
+        let columns = Columns { entry: column, alias };
         let entries = py
-            .detach(|| RecipientListEntries::read(text, column))
+            .detach(|| RecipientListEntries::read(text, columns))
             .map_err(|defect| PyValueError::new_err(defect.to_string()))?;
         Ok(Self { entries: Arc::new(entries) })
     }

@@ -40,6 +40,8 @@ pub struct RecipientListRule {
     pub from: RecipientListSource,
     /// The column of a CSV file. Default: each line is an entry.
     pub column: Option<String>,
+    /// The column of the names by which people call the entries. Default: they have none.
+    pub alias: Option<String>,
     /// Age at which the recipient list is stale. Default: it is never stale.
     pub max_age: Option<Duration>,
     /// Its entries are trusted destinations.

@@ -5,6 +5,7 @@ use std::fmt;
 use authz_base::json::{pointer_tokens, push_token};
 
 use super::{DestinationKind, Spelling};
+use crate::prompt::Nouns;
 
 /// Party that chose a value, from the best origin to the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -311,6 +312,21 @@ pub struct ObjectRule {
     pub scale: u32,
     /// Origin of a call without any value.
     pub when_absent: Origin,
+    /// Nouns by which a prompt may call the values.
+    pub nouns: Nouns,
+}
+
+impl ObjectRule {
+    /// The nouns of arguments and of the collection of their values.
+    #[must_use]
+    pub fn nouns_of(from: &[String], space: &ValueSpace) -> Nouns {
+        let arguments = from.iter().filter_map(|pointer| pointer.rsplit('/').next());
+        let collection = match space {
+            ValueSpace::Collection { name, .. } => Some(name.as_str()),
+            ValueSpace::Destination(_) | ValueSpace::Role(_) => None,
+        };
+        Nouns::of(&arguments.chain(collection).collect::<Vec<_>>())
+    }
 }
 
 /// A result that names an object which the call made.

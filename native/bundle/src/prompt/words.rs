@@ -314,19 +314,27 @@ fn is_significant(word: &str) -> bool {
     (letters >= FEW_LETTERS || has_digit) && !is_stop(word)
 }
 
+/// The words of a name by which people call somebody; none if a prompt cannot have them.
+#[must_use]
+pub fn alias_words(alias: &str) -> Option<SmallVec<[&str; 4]>> {
+    let is_plain = |word: &str| {
+        bare(word) == word && word.contains(char::is_alphabetic) && !word.contains(is_hidden)
+    };
+    let words: SmallVec<[&str; 4]> = alias.split_whitespace().take(MOST_VALUE_WORDS).collect();
+    (!words.is_empty() && words.iter().all(|word| is_plain(word))).then_some(words)
+}
+
 /// Whether a word of letters alone is a frequent one, which not even its noun makes a name.
 #[must_use]
 pub fn is_frequent(word: &str) -> bool {
     is_stop(&word.to_lowercase())
 }
 
-/// Nouns by which a prompt may call a value: those of its collection and of its argument.
+/// Nouns by which a prompt may call a value: those of its collection and of its argument, in the singular and the plural.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nouns {
-    /// In the singular or the plural, in small letters.
-    pub all: BTreeSet<String>,
-    /// Those of them that are plurals, after which a list may follow.
-    pub plurals: BTreeSet<String>,
+    all: Box<[u128]>,
+    plurals: Box<[u128]>,
 }
 
 impl Nouns {
@@ -337,12 +345,28 @@ impl Nouns {
         // A plural has its singular beside it.
         let is_plural = |form: &&String| match noun(form) {
             Some((_, is_plural)) => is_plural,
-            None => ["s", "es", "n", "en"]
-                .iter()
-                .any(|end| form.strip_suffix(end).is_some_and(|stem| all.contains(stem))),
+            None => {
+                let ends = ["s", "es", "n", "en"];
+                ends.iter().any(|end| form.strip_suffix(end).is_some_and(|stem| all.contains(stem)))
+            }
         };
-        let plurals = all.iter().filter(is_plural).cloned().collect();
-        Self { all, plurals }
+        let digest = |form: &String| WordDigest::of(form).folded;
+        Self {
+            plurals: all.iter().filter(is_plural).map(digest).collect(),
+            all: all.iter().map(digest).collect(),
+        }
+    }
+
+    /// Digests of all of them, without case.
+    #[must_use]
+    pub fn all(&self) -> &[u128] {
+        &self.all
+    }
+
+    /// Digests of the plurals, after which a list may follow.
+    #[must_use]
+    pub fn plurals(&self) -> &[u128] {
+        &self.plurals
     }
 }
 
@@ -482,11 +506,12 @@ mod tests {
 
     #[test]
     fn nouns_of_a_collection_have_plurals() {
+        let has = |nouns: &[u128], word: &str| nouns.contains(&WordDigest::of(word).folded);
         let nouns = Nouns::of(&["branches", "branch_name"]);
-        assert!(nouns.all.contains("branch") && nouns.plurals.contains("branches"));
-        assert!(!nouns.plurals.contains("branch"));
-        assert!(Nouns::of(&["widgets"]).plurals.contains("widgets"));
-        assert!(!Nouns::of(&["widgets"]).plurals.contains("widget"));
+        assert!(has(nouns.all(), "branch") && has(nouns.plurals(), "branches"));
+        assert!(!has(nouns.plurals(), "branch"));
+        let nouns = Nouns::of(&["widgets"]);
+        assert!(has(nouns.plurals(), "Widgets") && !has(nouns.plurals(), "widget"));
         assert_eq!(Nouns::default(), Nouns::of(&["id"]));
     }
 }

@@ -147,10 +147,14 @@ impl ModelBuilder<'_> {
                 self.found.error(&mark.within(file), what, fix);
             }
         }
+        let from: Vec<String> =
+            said.from.0.iter().take(MOST).map(|pointer| pointer.value.clone()).collect();
+        let space = space?.unwrap_or(ValueSpace::Role(role));
         Some(ObjectRule {
-            from: said.from.0.iter().take(MOST).map(|pointer| pointer.value.clone()).collect(),
+            nouns: ObjectRule::nouns_of(&from, &space),
+            from,
             role,
-            space: space?.unwrap_or(ValueSpace::Role(role)),
+            space,
             currency,
             scale,
             when_absent: said.when_absent.map_or(Origin::Unknown, origin),

@@ -10,7 +10,7 @@ use crate::canonical::canonical;
 use crate::diagnostic::{clip, unknown};
 use crate::ids;
 use crate::model::{DestinationKind, RecipientListRule, RecipientListSource};
-use crate::recipient_lists::{MAX_RECIPIENT_LISTS, RecipientListEntries};
+use crate::recipient_lists::{Columns, MAX_RECIPIENT_LISTS, RecipientListEntries};
 
 /// Bytes of a column's name.
 const LONGEST_COLUMN: usize = 256;
@@ -32,14 +32,13 @@ pub(super) fn apply(
             let what = format!("more than {MAX_RECIPIENT_LISTS} recipient lists");
             return build.found.error(&at, what, "Join some of them.");
         }
-        let column = entry.column.as_ref().and_then(|column| {
-            let fits = (1..=LONGEST_COLUMN).contains(&column.value.len());
-            if !fits {
-                let what = format!("`{}` is no name of a column", clip(&column.value));
-                build.found.error(&column.at.within(file), what, "Write 1 to 256 bytes.");
-            }
-            fits.then_some(column.value.as_str())
-        });
+        let column = build.column(file, entry.column.as_ref());
+        let alias = build.column(file, entry.alias.as_ref());
+        if let (Some(alias), None) = (&entry.alias, &entry.column) {
+            let what = format!("the recipient list `{}` has `alias` but no `column`", name.value);
+            build.found.error(&alias.at.within(file), what, "Add `column`, or remove `alias`.");
+        }
+        let columns = Columns { entry: column, alias };
         let max_age = entry.max_age.as_ref().and_then(|text| {
             let span = duration(&text.value);
             if span.is_none() {
@@ -49,7 +48,7 @@ pub(super) fn apply(
             span
         });
         let from = match (&entry.file, &entry.url) {
-            (Some(path), None) => build.listed(file, name, path, column, files),
+            (Some(path), None) => build.listed(file, name, path, columns, files),
             (None, Some(url)) => build.fetched(file, name, url, entry.max_age.is_some()),
             (None, None) => {
                 let what = format!("the recipient list `{}` comes from nowhere", name.value);
@@ -64,8 +63,8 @@ pub(super) fn apply(
         };
         let Some(from) = from else { continue };
         let trusted = entry.trusted.unwrap_or(true);
-        let column = column.map(str::to_owned);
-        let rule = RecipientListRule { from, column, max_age, trusted, at };
+        let (column, alias) = (column.map(str::to_owned), alias.map(str::to_owned));
+        let rule = RecipientListRule { from, column, alias, max_age, trusted, at };
         build.model.recipient_lists.insert(name.value.clone(), rule);
     }
 }
@@ -75,13 +74,24 @@ fn line(number: usize) -> u32 {
 }
 
 impl ModelBuilder<'_> {
+    /// The name of a column. None, with an error, where it is too long.
+    fn column<'a>(&mut self, file: &str, column: Option<&'a At<String>>) -> Option<&'a str> {
+        let column = column?;
+        let fits = (1..=LONGEST_COLUMN).contains(&column.value.len());
+        if !fits {
+            let what = format!("`{}` is no name of a column", clip(&column.value));
+            self.found.error(&column.at.within(file), what, "Write 1 to 256 bytes.");
+        }
+        fits.then_some(column.value.as_str())
+    }
+
     /// A recipient list that is a file of the bundle.
     fn listed(
         &mut self,
         file: &str,
         name: &At<String>,
         path: &At<String>,
-        column: Option<&str>,
+        columns: Columns<'_>,
         files: &BTreeMap<String, Vec<u8>>,
     ) -> Option<RecipientListSource> {
         let place = path.at.within(file);
@@ -90,7 +100,7 @@ impl ModelBuilder<'_> {
             self.found.error(&place, what, "Add it.");
             return None;
         };
-        match RecipientListEntries::read(bytes, column) {
+        match RecipientListEntries::read(bytes, columns) {
             Ok(entries) => {
                 if entries.odd() > 0 {
                     let what = format!(

@@ -895,13 +895,17 @@ classify:
     })() else {
         return assert_eq!("", "a pointer was not read");
     };
-    let object = |from: &[&str], role, space| ObjectRule {
-        from: from.iter().map(|text| (*text).to_owned()).collect(),
-        role,
-        space,
-        currency: None,
-        scale: 1,
-        when_absent: Origin::Unknown,
+    let object = |from: &[&str], role, space| {
+        let from: Vec<String> = from.iter().map(|text| (*text).to_owned()).collect();
+        ObjectRule {
+            nouns: ObjectRule::nouns_of(&from, &space),
+            from,
+            role,
+            space,
+            currency: None,
+            scale: 1,
+            when_absent: Origin::Unknown,
+        }
     };
     let bought = rules("shop.buy");
     assert_eq!(

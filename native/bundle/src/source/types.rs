@@ -703,6 +703,8 @@ pub(crate) struct RecipientListEntry {
     pub(crate) url: Option<At<String>>,
     /// The column of a CSV file that has a header; without it, each line is an entry.
     pub(crate) column: Option<At<String>>,
+    /// The column of names by which users call the entries, so that "Ask Mark" names Mark's mailbox; needs `column`.
+    pub(crate) alias: Option<At<String>>,
     /// How long ago its file may have been changed, or it may have been fetched: `24h`. Older, it trusts nothing. Default of a
     /// file: that makes no difference.
     pub(crate) max_age: Option<At<String>>,

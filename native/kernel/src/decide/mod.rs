@@ -3,6 +3,7 @@
 //! Resolving stops at the first failure; judging runs every check, and the worst answer wins: deny over step-up over
 //! permit. Of several denials the first in [`ReasonCode`]'s order is reported. Every error denies.
 
+mod aliases;
 mod could;
 mod granted;
 mod literals;

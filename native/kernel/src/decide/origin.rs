@@ -6,9 +6,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use smallvec::SmallVec;
 
+use super::aliases;
 use super::literals::count_unknown;
 use super::resolve::{Resolved, named_destinations};
 use crate::arguments::Arguments;
@@ -16,14 +18,20 @@ use crate::canonical::canonical;
 use crate::decision::{Facts, Request, Time};
 use crate::json::Value as Json;
 use crate::model::{
-    DestinationKind, ObjectRule, Operation, Origin, OriginSets, Spelling, Tier, ValueSpace,
+    DestinationKind, ObjectRule, Operation, Origin, OriginSets, Spelling, Tier, ValueRole,
+    ValueSpace,
 };
 use crate::plan::Plan;
 use crate::recipient_lists::{RecipientListAnswer, RecipientListQuery, RecipientLists};
 use crate::schema::{Key, Keys};
 use crate::spelling;
-use crate::task::{HARNESS_TIER, Names, Speaker, Task, literal, names_of};
+use crate::task::{
+    HARNESS_TIER, Names, Nouns, PromptWords, Speaker, Task, amount_name, literal, names_of,
+};
 use crate::values::{self, SessionValues};
+
+/// Nouns of destinations, which belong to no collection.
+static NO_NOUNS: LazyLock<Nouns> = LazyLock::new(Nouns::default);
 
 /// Values of one call whose origins are looked up. The origin of a value beyond it is unknown.
 pub(super) const MAX_VALUES: usize = 256;
@@ -40,10 +48,8 @@ pub(super) struct TypedValue<'a> {
     /// The value in the one form of its namespace. `None`: it is not written in a form of its namespace.
     pub(super) canonical: Option<Cow<'a, str>>,
     /// The object that the value belongs to; for an amount its currency and scale. `None`: the value is a destination.
-    #[expect(dead_code, reason = "amounts are looked up by names alone")]
     pub(super) object: Option<&'a ObjectRule>,
     /// Currency of an amount, as the call writes it.
-    #[expect(dead_code, reason = "amounts are looked up by names alone")]
     pub(super) currency: Option<&'a str>,
 }
 
@@ -98,6 +104,10 @@ impl<'a> TypedValue<'a> {
         let Some(form) = self.canonical.as_deref() else { return SmallVec::new() };
         match self.space {
             ValueSpace::Destination(kind) => names_of(*kind, &self.written, form),
+            ValueSpace::Role(ValueRole::Amount) => {
+                let scale = self.object.map_or(1, |object| object.scale);
+                amount_name(&self.written, scale, self.currency).into_iter().collect()
+            }
             // An id may be written like anything that a prompt names.
             ValueSpace::Collection { .. } | ValueSpace::Role(_) => {
                 let kind = kind_like(&self.written);
@@ -107,6 +117,32 @@ impl<'a> TypedValue<'a> {
                     |name| names_of(kind, &self.written, &name.text),
                 )
             }
+        }
+    }
+}
+
+impl TypedValue<'_> {
+    /// The best speaker who names the value by its words.
+    ///
+    /// A mailbox, a URL and an IBAN have one form, by which the reader of prompts tells them.
+    fn speaker(&self, words: &PromptWords<'_>) -> Option<Speaker> {
+        self.canonical.as_deref()?;
+        let nouns = self.object.map(|object| &object.nouns).unwrap_or(&NO_NOUNS);
+        match self.space {
+            ValueSpace::Destination(DestinationKind::Path | DestinationKind::Account)
+            | ValueSpace::Role(
+                ValueRole::Target
+                | ValueRole::Recipient
+                | ValueRole::Command
+                | ValueRole::Credential,
+            ) => words.speaker(&self.written, nouns, false),
+            ValueSpace::Collection { spelling, .. } => {
+                words.speaker(&self.written, nouns, *spelling == Spelling::Fold)
+            }
+            ValueSpace::Role(ValueRole::Amount) => words.speaker_of_amount(&self.written, nouns),
+            ValueSpace::Destination(
+                DestinationKind::Email | DestinationKind::UrlHost | DestinationKind::Iban,
+            ) => None,
         }
     }
 }
@@ -137,6 +173,7 @@ fn kind_like(text: &str) -> DestinationKind {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OriginFacts<'a> {
     vouching: Option<Vouching<'a>>,
+    words: Option<PromptWords<'a>>,
     recipient_lists: Option<&'a RecipientLists>,
     /// Values that the session knows from reports.
     session: Option<SessionValues<'a>>,
@@ -155,8 +192,13 @@ impl<'a> OriginFacts<'a> {
         counts_made: bool,
     ) -> Self {
         let known = facts.history.map(|view| &*view.session.values);
+        let words = facts
+            .task
+            .zip(facts.literal_key)
+            .and_then(|(view, key)| PromptWords::of(&view.task.names, &view.root().names, key));
         Self {
             vouching: Vouching::of(plan, facts),
+            words,
             recipient_lists: facts.recipient_lists,
             session: known.and_then(|known| SessionValues::of(known, facts.value_key, now)),
             counts_made,
@@ -178,9 +220,32 @@ impl<'a> OriginFacts<'a> {
         values::origin_of(marks, self.tier, self.counts_made)
     }
 
+    /// The best speaker of the task who says a value: by its name, its words, or an alias.
+    fn speaker(&self, value: &TypedValue<'_>) -> Option<Speaker> {
+        let by_name = || self.vouching?.speaker(&value.names());
+        let by_words = || value.speaker(&self.words?);
+        let by_alias = || self.speaker_of_alias(value);
+        let mut best = None;
+        for speaker in [by_name(), by_words(), by_alias()].into_iter().flatten() {
+            best = best.max(Some(speaker));
+        }
+        best
+    }
+
+    fn speaker_of_alias(&self, value: &TypedValue<'_>) -> Option<Speaker> {
+        let (plan, words) = (self.vouching?.plan, self.words?);
+        let ValueSpace::Destination(kind) = value.space else { return None };
+        if plan.model().recipient_lists.values().all(|rule| rule.alias.is_none()) {
+            return None;
+        }
+        let canonical = value.canonical.as_deref()?;
+        let query = RecipientListQuery::new(self.recipient_lists, *kind, canonical, self.now);
+        aliases::speaker_of_alias(plan, self.recipient_lists, &query, &words)
+    }
+
     /// The origin that the names of the task give a value.
     fn by_name(&self, value: &TypedValue<'_>) -> Option<Origin> {
-        match self.vouching?.speaker(&value.names())? {
+        match self.speaker(value)? {
             Speaker::Subject | Speaker::FrontEnd => Some(Origin::Named),
             Speaker::Harness if self.tier <= HARNESS_TIER => Some(Origin::Named),
             Speaker::Harness | Speaker::Agent => Some(Origin::Claimed),

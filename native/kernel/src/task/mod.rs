@@ -7,6 +7,7 @@ mod implicit;
 mod literals;
 mod names;
 mod on_behalf;
+mod sample;
 mod scope;
 mod start;
 mod words;
@@ -25,6 +26,7 @@ pub use on_behalf::{
     ACTED_MS, Alone, alone_pair, alone_without_task, alones_of, barred_alone, carrier_of, is_alone,
     subject_refused,
 };
+pub use sample::{SamplePrompt, ValueError, kept_words};
 pub use scope::Dimension;
 pub use start::{Child, Refused, Root, delegate, denied_pair, extend, start};
 pub use words::{PromptWords, SignificantWords};

@@ -6,9 +6,10 @@
 use std::cell::OnceCell;
 
 use authz_bundle::prompt::{
-    BETWEEN, CONJUNCTIONS_OF_LISTS, Item, Nouns, Shape, WordDigest, is_frequent, sequence,
-    significant_words, value_words,
+    BETWEEN, CONJUNCTIONS_OF_LISTS, Item, Nouns, Shape, ValueWords, WordDigest, is_frequent,
+    sequence, significant_words, value_words,
 };
+use authz_bundle::recipient_lists::Alias;
 use siphasher::sip128::SipHasher24;
 use smallvec::SmallVec;
 
@@ -112,7 +113,26 @@ impl<'a> PromptWords<'a> {
     /// does.
     #[must_use]
     pub fn speaker(&self, value: &str, nouns: &Nouns, ignores_case: bool) -> Option<Speaker> {
-        let words = value_words(value)?;
+        self.speaker_of(value, value_words(value)?, nouns, ignores_case)
+    }
+
+    /// The best speaker who names an amount by a number beside one of its nouns, or as a parameter.
+    #[must_use]
+    pub fn speaker_of_amount(&self, number: &str, nouns: &Nouns) -> Option<Speaker> {
+        // `10020030` may be an account.
+        let words = value_words(number)?;
+        let words = ValueWords { shape: Shape::Ordinary, is_number: false, ..words };
+        let is_number = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        if is_number { self.speaker_of(number, words, nouns, false) } else { None }
+    }
+
+    fn speaker_of(
+        &self,
+        value: &str,
+        words: ValueWords<'_>,
+        nouns: &Nouns,
+        ignores_case: bool,
+    ) -> Option<Speaker> {
         let of_item = |item: &Item<'_>| match item {
             Item::Word { text, .. } => self.key.print_text(text),
             Item::Comma | Item::Gap => WordPrint::COMMA,
@@ -166,6 +186,48 @@ impl<'a> PromptWords<'a> {
         None
     }
 
+    /// The best speaker who says an alias, or its first words, of which no rival has as many.
+    ///
+    /// A word with a capital letter beside the alias may belong to another name, as in "Mark Smith" for the alias `Mark`.
+    ///
+    /// Args: `aliases`: those of one destination; `rivals`: aliases of other destinations that begin with the same word. None:
+    /// too many.
+    #[must_use]
+    pub fn speaker_of_alias<'b>(
+        &self,
+        aliases: &[&Alias],
+        rivals: impl Fn(&Alias) -> Option<SmallVec<[&'b Alias; 4]>>,
+    ) -> Option<Speaker> {
+        let prints = |alias: &Alias| -> SmallVec<[WordPrint; 4]> {
+            alias.words().iter().map(|word| self.key.print(*word)).collect()
+        };
+        let own: SmallVec<[_; 2]> =
+            aliases.iter().map(|alias| (*alias, prints(alias), OnceCell::new())).collect();
+        self.best(|said| {
+            own.iter().any(|(alias, words, others)| {
+                let places = (0..said.len()).filter(|at| run(said, *at, words) > 0);
+                let mut places = places.filter(|at| {
+                    let count = run(said, *at, words);
+                    let first = said.get(*at).zip(words.first());
+                    let is_exact = first.is_some_and(|(said, word)| said.is_same(*word));
+                    // "mark it as paid" names no Mark, and "Will it rain" no Will.
+                    (count > 1 || is_exact && !alias.is_frequent()) && is_apart(said, *at, count)
+                });
+                places.any(|at| {
+                    let count = run(said, at, words);
+                    let others = others.get_or_init(|| {
+                        let rivals = rivals(alias)?;
+                        Some(rivals.into_iter().map(prints).collect::<Vec<_>>())
+                    });
+                    let others = others.as_ref();
+                    others.is_some_and(|others| {
+                        others.iter().all(|other| run(said, at, other) < count)
+                    })
+                })
+            })
+        })
+    }
+
     /// The best speaker of whose words something holds.
     fn best(&self, mut holds: impl FnMut(&[WordPrint]) -> bool) -> Option<Speaker> {
         SPEAKERS.into_iter().find(|speaker| self.said(*speaker).any(&mut holds))
@@ -188,6 +250,25 @@ fn is_match(said: &[WordPrint], pattern: &[WordPrint], ignores_case: bool) -> bo
         (true, true) => said.is_same(*wanted),
         _ => said == wanted,
     })
+}
+
+/// The number of the first words of an alias that stand at a place, without case.
+fn run(said: &[WordPrint], at: usize, words: &[WordPrint]) -> usize {
+    let said = said.get(at..).unwrap_or_default();
+    let is_same =
+        |(said, word): &(&WordPrint, &WordPrint)| said.is_word() && said.is_same_folded(**word);
+    said.iter().zip(words).take_while(is_same).count()
+}
+
+/// Whether no word beside these could belong to the same name: a word with a capital letter, unless it begins a sentence.
+fn is_apart(said: &[WordPrint], at: usize, count: usize) -> bool {
+    let is_capital =
+        |at: Option<usize>| at.and_then(|at| said.get(at)).is_some_and(|word| word.is_capital());
+    let begins_sentence = match at.checked_sub(2) {
+        Some(before) => said.get(before) == Some(&WordPrint::GAP),
+        None => true,
+    };
+    !is_capital(at.checked_add(count)) && (begins_sentence || !is_capital(at.checked_sub(1)))
 }
 
 /// Condition on the place of a value in a prompt.
@@ -259,9 +340,11 @@ impl Place<'_> {
     fn prints(&self) -> &NounPrints {
         self.prints.get_or_init(|| {
             let fold = |word: &str| self.key.print_text(word).folded();
+            let noun =
+                |noun: &u128| self.key.print(WordDigest { folded: *noun, exact: *noun }).folded();
             NounPrints {
-                all: self.nouns.all.iter().map(|noun| fold(noun)).collect(),
-                plurals: self.nouns.plurals.iter().map(|noun| fold(noun)).collect(),
+                all: self.nouns.all().iter().map(noun).collect(),
+                plurals: self.nouns.plurals().iter().map(noun).collect(),
                 between: BETWEEN.iter().map(|word| fold(word)).collect(),
                 conjunctions: CONJUNCTIONS_OF_LISTS.iter().map(|word| fold(word)).collect(),
             }
@@ -398,6 +481,19 @@ mod tests {
         let by = other.and_then(|words| words.speaker("sdk-40", &Nouns::default(), false));
         assert_eq!(None, by, "another key");
         assert!(PromptWords::of(&Names::default(), &Names::default(), &KEY).is_none());
+    }
+
+    #[test]
+    fn an_amount_needs_its_noun() {
+        let names = names(Speaker::Subject, "Pay to 10020030, amount 870", &["1250"]);
+        let words = PromptWords::of(&names, &names, &KEY);
+        let nouns = Nouns::of(&["amount"]);
+        for (number, expected) in
+            [("870", true), ("1250", true), ("10020030", false), ("87", false), ("amount", false)]
+        {
+            let by = words.and_then(|words| words.speaker_of_amount(number, &nouns));
+            assert_eq!(expected, by.is_some(), "{number}");
+        }
     }
 
     #[test]

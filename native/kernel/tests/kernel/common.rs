@@ -26,7 +26,7 @@ pub(crate) const NOW: Time = Time(1_795_564_800_000);
 pub(crate) static NOTHING: LazyLock<SessionHistory> = LazyLock::new(SessionHistory::new);
 pub(crate) const BOT: &str = "spiffe://a.example/ns/support/sa/bot";
 
-fn at(line: u32) -> Location {
+pub(crate) fn at(line: u32) -> Location {
     Location { file: "support.yaml".to_owned(), line, column: 3 }
 }
 

@@ -9,7 +9,11 @@ use authz_kernel::model::{
     Coercion, CoercionRule, Model, ObjectRule, Operation, Origin, Spelling, Tier, ValueRole,
     ValueSpace,
 };
+use authz_kernel::model::{RecipientListRule, RecipientListSource};
 use authz_kernel::plan::Plan;
+use authz_kernel::recipient_lists::{
+    Columns, RecipientListEntries, RecipientListState, RecipientLists,
+};
 use authz_kernel::task::{Names, Part, Speaker, Task, TaskView, read_names, taskless};
 use serde_json::json;
 
@@ -18,8 +22,10 @@ use crate::common::{NOTHING, NOW, PERMIT_ALL, alice, ask, bot, compile, facts, m
 const KEY: [u8; 32] = [3; 32];
 
 fn object(from: &str, role: ValueRole, space: ValueSpace) -> ObjectRule {
+    let from = vec![from.to_owned()];
     ObjectRule {
-        from: vec![from.to_owned()],
+        nouns: ObjectRule::nouns_of(&from, &space),
+        from,
         role,
         space,
         currency: None,
@@ -323,4 +329,132 @@ fn a_policy_that_forgets_a_worse_origin_is_refused() {
             .iter()
             .all(|one| !one.to_string().contains("origins"))
     );
+}
+
+/// Ids by the words of the prompt, and amounts by their number.
+#[test]
+fn words_and_amounts_of_the_prompt_are_named() {
+    let user = |prompt| named_by(Speaker::Subject, prompt);
+    let refund = |id: &str| json!({"id": id, "amount": 1}).to_string();
+    for (prompt, id, wanted) in [
+        ("Refund customer 4711", "4711", "named"),
+        ("Refund the customers 4710, 4711 and 4712.", "4712", "named"),
+        ("Erstatte dem Kunden Nr. 4711", "4711", "named"),
+        ("Refund order 4711", "4711", "unknown"),
+        ("Refund it at 12", "12", "unknown"),
+        ("Refund c-17.", "c-17", "named"),
+        ("Refund c-17.", "C-17", "unknown"),
+        ("Never refund c-17.", "c-17", "unknown"),
+        ("Refund Acme Trading today", "Acme Trading", "named"),
+        ("Refund acme today", "acme", "unknown"),
+        ("Refund the customer acme today", "acme", "named"),
+    ] {
+        let told = origins("target", user(prompt), "crm.refund", &refund(id));
+        assert_eq!(vec![wanted], told, "{prompt:?} {id:?}");
+    }
+    let claimed = named_by(Speaker::Agent, "Refund c-17");
+    assert_eq!(vec!["claimed"], origins("target", claimed, "crm.refund", &refund("c-17")));
+    for (prompt, price, wanted) in [
+        ("Refund 870.50 euros", json!(870.5), "named"),
+        ("Refund 870.50 euros", json!(87.05), "unknown"),
+        ("Refund at a price of 12", json!(12), "unknown"),
+        ("Refund, price 12", json!(12), "named"),
+        ("Refund customer 10020030", json!(10_020_030), "unknown"),
+        ("Never refund 12 euros", json!(12), "unknown"),
+    ] {
+        let call = json!({"id": "a", "amount": 1, "price": price}).to_string();
+        let told = origins("amount", user(prompt), "crm.refund", &call);
+        assert_eq!(vec![wanted], told, "{prompt:?} {price}");
+    }
+}
+
+/// "Ask Mark" names Mark's mailbox, if no other entry of any list could be meant.
+#[test]
+fn an_alias_names_the_only_entry_that_it_fits() {
+    const TEAM: &str = "mail,name\nmark@corp.example,Mark Jones\nwill@corp.example,Will\n";
+    let list = |trusted| RecipientListRule {
+        from: RecipientListSource::File("data/x.csv".to_owned()),
+        column: Some("mail".to_owned()),
+        alias: Some("name".to_owned()),
+        max_age: None,
+        trusted,
+        at: crate::common::at(1),
+    };
+    let mut model = with(&telling("recipient"), |_| {});
+    model.recipient_lists.insert("team".to_owned(), list(true));
+    model.recipient_lists.insert("others".to_owned(), list(false));
+    let plan = compiled(model);
+    let state = |text: &str, fresh_until| RecipientListState {
+        entries: RecipientListEntries::read(
+            text.as_bytes(),
+            Columns { entry: Some("mail"), alias: Some("name") },
+        )
+        .unwrap()
+        .into(),
+        fresh_until,
+    };
+    let smith = "mail,name\nm@evil.example,Mark Smith\n";
+    for (others, prompt, to, wanted) in [
+        (Some("mail,name\n"), "Ask Mark about invoices", "mark@corp.example", "named"),
+        (Some("mail,name\n"), "Ask Mark Jones", "mark@corp.example", "named"),
+        (Some("mail,name\n"), "Ask Mark Smith", "mark@corp.example", "known"),
+        (Some("mail,name\n"), "Ask Jones", "mark@corp.example", "known"),
+        (Some("mail,name\n"), "Then mark it as paid", "mark@corp.example", "known"),
+        (Some("mail,name\n"), "Never ask Mark", "mark@corp.example", "known"),
+        (Some("mail,name\n"), "> Ask Mark", "mark@corp.example", "known"),
+        (Some("mail,name\n"), "Will it rain?", "will@corp.example", "known"),
+        // Colliding aliases name nobody, whoever wrote the list; both words of one tell them apart.
+        (Some(smith), "Ask Mark about invoices", "mark@corp.example", "known"),
+        (Some(smith), "Ask Mark Jones", "mark@corp.example", "named"),
+        (Some(smith), "Ask Mark", "m@evil.example", "unknown"),
+        (Some(smith), "Ask Mark Smith", "m@evil.example", "unknown"),
+        (Some("mail,name\nm@evil.example,Mark\n"), "Ask Mark", "mark@corp.example", "known"),
+        (
+            Some("mail,name\nm@evil.example,mark jones\n"),
+            "Ask Mark Jones",
+            "mark@corp.example",
+            "known",
+        ),
+        (Some("mail,name\nmark@corp.example,Mark\n"), "Ask Mark", "mark@corp.example", "named"),
+        // The other list was never read.
+        (None, "Ask Mark about invoices", "mark@corp.example", "known"),
+    ] {
+        for is_stale in [false, true] {
+            let mut lists = RecipientLists::default();
+            lists.set("team", Some(state(TEAM, None)));
+            // A stale list contests, too.
+            let until = is_stale.then_some(authz_kernel::decision::Time(0));
+            lists.set("others", others.map(|text| state(text, until)));
+            let chain = [alice(), bot()];
+            let names = named_by(Speaker::Subject, prompt);
+            let own = Task { names, ..taskless(&chain, "").unwrap() };
+            let facts = Facts {
+                task: Some(TaskView { task: &own, ancestors: &[] }),
+                history: Some(HistoryView { agent: Some(&NOTHING), ..HistoryView::new(&NOTHING) }),
+                literal_key: Some(&KEY),
+                recipient_lists: Some(&lists),
+                ..facts(&chain)
+            };
+            let call = json!({"to": [to]}).to_string();
+            let decision = decide_traced(&plan, &facts, &request("mail.send", &call), NOW);
+            assert_eq!(vec![wanted], told(&decision), "{prompt:?} {to} {is_stale}");
+        }
+    }
+    // A trusted list that is stale gives nothing.
+    let mut lists = RecipientLists::default();
+    lists.set("team", Some(state(TEAM, Some(authz_kernel::decision::Time(0)))));
+    lists.set("others", Some(state("mail,name\n", None)));
+    let chain = [alice(), bot()];
+    let own =
+        Task { names: named_by(Speaker::Subject, "Ask Mark"), ..taskless(&chain, "").unwrap() };
+    let facts = Facts {
+        task: Some(TaskView { task: &own, ancestors: &[] }),
+        history: Some(HistoryView { agent: Some(&NOTHING), ..HistoryView::new(&NOTHING) }),
+        literal_key: Some(&KEY),
+        recipient_lists: Some(&lists),
+        ..facts(&chain)
+    };
+    let call = json!({"to": ["mark@corp.example"]}).to_string();
+    let decision = decide_traced(&plan, &facts, &request("mail.send", &call), NOW);
+    assert_eq!(vec!["unknown"], told(&decision));
 }

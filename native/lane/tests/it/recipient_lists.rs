@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use authz_kernel::decision::Time;
-use authz_kernel::recipient_lists::RecipientListEntries;
+use authz_kernel::recipient_lists::{Columns, RecipientListEntries};
 use authz_lane::World;
 use authz_lane::proto::authz::v1 as wire;
 use serde_json::json;
@@ -60,7 +60,9 @@ fn a_recipient_list_that_is_fetched_counts_from_when_it_was() {
     let facts = FACTS.replace("file: data/friends.txt", "url: 'https://friends.example/list'");
     let plan = plan(&[("post.yaml", &facts), ("policies/post.cedar", POLICIES)]);
     let send = |fetched: Option<i64>, to: &str| {
-        let entries = Arc::new(RecipientListEntries::read(b"bob@acme.example\n", None).unwrap());
+        let entries = Arc::new(
+            RecipientListEntries::read(b"bob@acme.example\n", Columns::default()).unwrap(),
+        );
         let at = fetched.iter().map(|at| ("friends".to_owned(), Time(at * 1_000)));
         let world = World {
             plan: plan.clone(),

@@ -18,8 +18,8 @@ pub const MAX_LITERALS: usize = 256;
 /// Highest tier at which the names that a harness relays count.
 pub const HARNESS_TIER: Tier = Tier::Standard;
 
-/// Speaker of a prompt, as far as the caller proves it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Speaker of a prompt, as far as the caller proves it, from the worst to the best.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Speaker {
     /// An agent, or a caller with no other credentials than an agent may hold.
     #[default]
