@@ -13,7 +13,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from authz.cli.options import ADMIN, AgentToken, Output, Server, SubjectToken, evidence
 from authz.cli.render import Terminal, print_task_tree
-from authz.engine import prompt_names
+from authz.engine import prompt_names, prompt_values, prompt_words
 from authz.errors import ApiError, UsageError
 from authz.tools.remote import Remote
 from authz_client.v1 import tasks_pb2
@@ -239,13 +239,25 @@ def end(
 def names(
     *,
     prompt: Annotated[str, typer.Argument(help="Prompt of the user; `-` for standard input.")],
+    value: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Value of a call, such as `email:bob@acme.example`, `amount:EUR 870` or `orders/4711` (collection and id): "
+            "show whether the prompt names it. Repeatable."
+        ),
+    ] = None,
     output: Output = "text",
 ) -> None:
-    """Show which destinations a prompt names, and why its other words name none.
+    """Show what a prompt names, and why its other words name nothing.
 
-    It reads the prompt as the server does, without a server.
+    It reads the prompt as the server does, without a server. Exits with 1 if the prompt does not name a `--value`.
     """
-    readings = prompt_names(sys.stdin.read() if prompt == "-" else prompt)
+    text = sys.stdin.read() if prompt == "-" else prompt
+    if value:
+        _show_values(text, value, output)
+        return
+    readings = prompt_names(text)
+    words = prompt_words(text)
     terminal = Terminal()
     if output == "json":
         terminal.json(
@@ -256,6 +268,7 @@ def names(
                     if not one.why
                 ],
                 "unnamed": [{"text": one.text, "why": one.why} for one in readings if one.why],
+                "words": words,
             }
         )
         return
@@ -268,6 +281,24 @@ def names(
     )
     if not any(not one.why for one in readings):
         terminal.line("The prompt names nothing.")
+    if words:
+        kept = " ".join("|" if word is None else word for word in words)
+        terminal.line(f"Words for ids and names, with | for a gap: {kept}")
+
+
+def _show_values(prompt: str, values: list[str], output: Output) -> None:
+    told = prompt_values(prompt, values)
+    for one in told:
+        if one.error:
+            raise UsageError(f"--value {one.value}: {one.error}.")
+    terminal = Terminal()
+    if output == "json":
+        terminal.json({"values": [{"value": one.value, "named": one.named} for one in told]})
+    else:
+        rows = [(one.value, "named" if one.named else "not named") for one in told]
+        terminal.table(("value", "in the prompt"), rows)
+    if not all(one.named for one in told):
+        raise typer.Exit(1)
 
 
 def _status(status: EndStatus | Status | None) -> tasks_pb2.TaskStatus.ValueType:

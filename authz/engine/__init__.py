@@ -28,6 +28,8 @@ from authz.engine.plan import (
     format_policy,
     mcp_arguments,
     prompt_names,
+    prompt_values,
+    prompt_words,
     seal_catalog,
     spiffe_covers,
 )
@@ -87,6 +89,8 @@ __all__ = [
     "node_name",
     "peer_rules",
     "prompt_names",
+    "prompt_values",
+    "prompt_words",
     "reason_table",
     "seal_catalog",
     "spiffe_covers",

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from authz.cli import application
-from authz.engine import prompt_names
+from authz.engine import prompt_names, prompt_values, prompt_words
 
 PROMPT = "Answer bob@acme.example at https://acme.example/t/7. Never write to eve@evil.example, or and/or."
 
@@ -62,3 +62,34 @@ def test_the_command_says_that_nothing_is_named() -> None:
 
     assert run.exit_code == 0, run.output
     assert "The prompt names nothing." in run.output
+
+
+def test_words_are_kept_in_order_with_gaps() -> None:
+    """A quotation or the end of a sentence is a gap."""
+    words = prompt_words("Cancel the Team sync. Never ask Eve. Go")
+    assert words == ("Cancel", "the", "Team", "sync", None, "Go")
+
+
+def test_a_value_is_named_or_not() -> None:
+    """By its form, or by its words beside the noun of the collection."""
+    told = prompt_values(
+        "Pay €870 for order 4711",
+        ["amount:EUR 870", "orders/4711", "invoices/4711", "email:bob@acme.example", "bob"],
+    )
+    assert [one.named for one in told] == [True, True, False, False, False]
+    assert [bool(one.error) for one in told] == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "shown"),
+    [("orders/4711", 0, "named"), ("orders/12", 1, "not named"), ("4711", 2, "neither")],
+)
+def test_the_command_tells_of_a_value_whether_it_is_named(
+    value: str, code: int, shown: str
+) -> None:
+    """With an exit code for scripts."""
+    run = CliRunner().invoke(
+        application(), ["task", "names", "Cancel order 4711", "--value", value]
+    )
+
+    assert (run.exit_code, shown in run.output) == (code, True), run.output

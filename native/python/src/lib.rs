@@ -34,7 +34,8 @@ mod native {
     #[pymodule_export]
     use crate::tools::{
         build_profile, bundle_schema, bundle_variables, case_schema, effect_table, format_policy,
-        mcp_arguments, parse_dsn, prompt_names, reason_table, seal_catalog, spiffe_covers,
+        mcp_arguments, parse_dsn, prompt_names, prompt_values, prompt_words, reason_table,
+        seal_catalog, spiffe_covers,
     };
     #[pymodule_export]
     use crate::trust::PyTrust;

@@ -75,6 +75,26 @@ pub(crate) fn prompt_names(py: Python<'_>, prompt: &str) -> PyResult<String> {
     detach_json(py, || task::read_prompt(prompt))
 }
 
+/// Lists the words of a prompt that a task keeps, in order, as JSON: null for a gap.
+#[pyfunction]
+pub(crate) fn prompt_words(py: Python<'_>, prompt: &str) -> PyResult<String> {
+    detach_json(py, || task::kept_words(prompt))
+}
+
+/// Tells of each value whether a prompt names it, as JSON.
+#[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "pyo3 extracts a vector")]
+pub(crate) fn prompt_values(py: Python<'_>, prompt: &str, values: Vec<String>) -> PyResult<String> {
+    detach_json(py, || {
+        let sample = task::SamplePrompt::read(prompt);
+        let told = |value: &String| match sample.is_named(value) {
+            Ok(is_named) => serde_json::json!({"value": value, "named": is_named}),
+            Err(error) => serde_json::json!({"value": value, "named": false, "error": error.what}),
+        };
+        values.iter().map(told).collect::<Vec<_>>()
+    })
+}
+
 /// Returns the profile that this module was compiled with.
 #[pyfunction]
 pub(crate) const fn build_profile() -> &'static str {
