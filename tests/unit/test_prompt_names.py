@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from authz.cli import application
 from authz.engine import prompt_names, prompt_values, prompt_words
+from authz.errors import UsageError
 
 PROMPT = "Answer bob@acme.example at https://acme.example/t/7. Never write to eve@evil.example, or and/or."
 
@@ -82,7 +83,7 @@ def test_a_value_is_named_or_not() -> None:
 
 @pytest.mark.parametrize(
     ("value", "code", "shown"),
-    [("orders/4711", 0, "named"), ("orders/12", 1, "not named"), ("4711", 2, "neither")],
+    [("orders/4711", 0, "named"), ("orders/12", 1, "not named")],
 )
 def test_the_command_tells_of_a_value_whether_it_is_named(
     value: str, code: int, shown: str
@@ -93,3 +94,11 @@ def test_the_command_tells_of_a_value_whether_it_is_named(
     )
 
     assert (run.exit_code, shown in run.output) == (code, True), run.output
+
+
+def test_the_command_refuses_a_value_that_no_prompt_can_name() -> None:
+    """The message says what to write."""
+    run = CliRunner().invoke(application(), ["task", "names", "Cancel it", "--value", "4711"])
+
+    assert isinstance(run.exception, UsageError)
+    assert "`<collection>/<id>`" in str(run.exception)

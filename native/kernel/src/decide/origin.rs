@@ -212,6 +212,10 @@ impl<'a> OriginFacts<'a> {
         let (session, canonical) = (self.session?, value.canonical.as_deref()?);
         let marks = match value.space {
             ValueSpace::Collection { name, .. } => session.id(value.system, name, canonical),
+            // A folder that a result brought says nothing about the files below it.
+            ValueSpace::Destination(DestinationKind::Path) => {
+                session.destination(&[format!("path:{canonical}")])
+            }
             ValueSpace::Destination(kind) => {
                 session.destination(&names_of(*kind, &value.written, canonical))
             }
