@@ -217,7 +217,7 @@ def _check_bundle(
     files["policies/more.cedar"] = _MORE_POLICIES.read_bytes()
     files["policies/readers.cedar"] = _readers(facts).encode()
     for name in re.findall(r"data/[\w.]+", str(facts.get("recipient_lists", {}))):
-        files[name] = b"email\nbob@corp.example\n"
+        files[name] = b"email,name\nbob@corp.example,Bob Lee\n"
     for number, policy in enumerate(policies):
         # The bundle may have a policy of the same id already.
         text = re.sub(r'@id\("', f'@id("example-{number}-', policy)
