@@ -51,7 +51,7 @@ pub(crate) fn parent(value: &str) -> Option<Parent<'_>> {
 
 /// The ids of one decision, for its record and its span.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Ids {
+pub(crate) struct TraceIds {
     trace: String,
     /// Id of our own span if there is one, else of the caller's span.
     span: String,
@@ -64,7 +64,7 @@ struct Own {
     state: Option<String>,
 }
 
-impl Ids {
+impl TraceIds {
     /// Trace id and span id, as a record holds them.
     pub(crate) fn of_record(&self) -> (&str, &str) {
         (&self.trace, &self.span)
@@ -140,7 +140,13 @@ impl Tracing {
     /// Ends the span of a decision, if it has one.
     ///
     /// `ended` is the end of the call since 1970, and `took` its duration.
-    pub(crate) fn end(&self, ids: &Ids, judgement: &Judgement, ended: Duration, took: Duration) {
+    pub(crate) fn end(
+        &self,
+        ids: &TraceIds,
+        judgement: &Judgement,
+        ended: Duration,
+        took: Duration,
+    ) {
         let Some(own) = &ids.own else {
             return;
         };
@@ -206,10 +212,10 @@ pub(crate) fn ids(
     clock: &dyn Clock,
     trace_parent: Option<&str>,
     trace_state: Option<&str>,
-) -> Option<Ids> {
+) -> Option<TraceIds> {
     let parent = trace_parent.and_then(parent);
     let callers = || {
-        parent.map(|parent| Ids {
+        parent.map(|parent| TraceIds {
             trace: parent.trace.to_owned(),
             span: parent.span.to_owned(),
             own: None,
@@ -239,7 +245,7 @@ pub(crate) fn ids(
     let state = trace_state.filter(|state| {
         !state.is_empty() && state.len() <= MAX_STATE && state.bytes().all(|byte| byte.is_ascii())
     });
-    Some(Ids {
+    Some(TraceIds {
         trace,
         span: hex(&span.to_be_bytes()),
         own: Some(Own {

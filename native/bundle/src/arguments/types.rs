@@ -114,12 +114,12 @@ pub(super) fn compiles_pattern(pattern: &str) -> bool {
     validator(&serde_json::json!({ "pattern": pattern })).is_ok()
 }
 
-struct Shape {
+struct TypeShape {
     kind: ArgumentType,
     nullable: bool,
 }
 
-impl Shape {
+impl TypeShape {
     const OPAQUE: Self = Self { kind: ArgumentType::Opaque, nullable: false };
 }
 
@@ -154,7 +154,7 @@ const PLAIN: [&str; 18] = [
 ];
 
 impl<'a> Typing<'a> {
-    fn shape(&mut self, node: &'a Json, at: &str) -> Result<Shape, SchemaError> {
+    fn shape(&mut self, node: &'a Json, at: &str) -> Result<TypeShape, SchemaError> {
         self.nodes = self.nodes.saturating_add(1);
         if self.nodes > MAX_NODES {
             return Err(SchemaError::new(at, format!("has more than {MAX_NODES} nodes")));
@@ -167,7 +167,7 @@ impl<'a> Typing<'a> {
             // `true` and `false` are schemas too; JSON Schema judges them.
             self.checked = true;
             return if node.is_boolean() {
-                Ok(Shape::OPAQUE)
+                Ok(TypeShape::OPAQUE)
             } else {
                 Err(SchemaError::new(at, "a schema must be an object"))
             };
@@ -188,20 +188,20 @@ impl<'a> Typing<'a> {
         }
         if let Some(inner) = or_null(map) {
             let inner = self.shape(inner, &format!("{at}/anyOf"))?;
-            return Ok(Shape { kind: inner.kind, nullable: true });
+            return Ok(TypeShape { kind: inner.kind, nullable: true });
         }
         if ["oneOf", "anyOf", "allOf", "not", "if"].iter().any(|key| map.contains_key(*key))
             && !map.contains_key("properties")
         {
             self.scan(node, at)?;
-            return Ok(Shape::OPAQUE);
+            return Ok(TypeShape::OPAQUE);
         }
         let (name, nullable) = match type_of(map) {
             Some(known) => known,
             None => {
                 self.checked = true;
                 self.scan(node, at)?;
-                return Ok(Shape::OPAQUE);
+                return Ok(TypeShape::OPAQUE);
             }
         };
         let kind = match name {
@@ -213,10 +213,10 @@ impl<'a> Typing<'a> {
             "object" => self.object(node, map, at)?,
             _ => return Err(SchemaError::new(at, format!("unknown type `{name}`"))),
         };
-        Ok(Shape { kind, nullable })
+        Ok(TypeShape { kind, nullable })
     }
 
-    fn follow(&mut self, reference: &'a Json, at: &str) -> Result<Shape, SchemaError> {
+    fn follow(&mut self, reference: &'a Json, at: &str) -> Result<TypeShape, SchemaError> {
         let Some(text) = reference.as_str() else {
             return Err(SchemaError::new(at, "`$ref` must be a text"));
         };
@@ -230,7 +230,7 @@ impl<'a> Typing<'a> {
         };
         if self.trail.contains(&pointer) || pointer.is_empty() {
             self.checked = true;
-            return Ok(Shape::OPAQUE);
+            return Ok(TypeShape::OPAQUE);
         }
         let Some(target) = self.document.pointer(pointer) else {
             return Err(SchemaError::new(at, format!("`$ref: {text}` points to nothing")));

@@ -64,7 +64,7 @@ pub enum Item<'a> {
 /// Words that are quoted, and words of which a negation speaks, are left out.
 #[must_use]
 pub fn sequence<'a>(texts: &[&'a str], values: &[&'a str], most: usize) -> Vec<Item<'a>> {
-    let mut sequence = Sequence { items: Vec::new(), most };
+    let mut sequence = WordSequence { items: Vec::new(), most };
     let mut left = LONGEST_PROMPT;
     for text in texts {
         sequence.read(text, left);
@@ -84,12 +84,12 @@ pub fn sequence<'a>(texts: &[&'a str], values: &[&'a str], most: usize) -> Vec<I
     sequence.items
 }
 
-struct Sequence<'a> {
+struct WordSequence<'a> {
     items: Vec<Item<'a>>,
     most: usize,
 }
 
-impl<'a> Sequence<'a> {
+impl<'a> WordSequence<'a> {
     fn read(&mut self, text: &'a str, most: usize) {
         self.push(Item::Gap);
         let mut end = text.len().min(most);

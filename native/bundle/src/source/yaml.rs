@@ -591,7 +591,9 @@ impl<'de> Deserializer<'de> for &YamlNode {
         visitor: V,
     ) -> Result<V::Value, YamlError> {
         match (name, &self.kind) {
-            (PLACED, _) => visitor.visit_seq(Place { at: self.at, node: Some(self), step: 0 }),
+            (PLACED, _) => {
+                visitor.visit_seq(PlacedValue { at: self.at, node: Some(self), step: 0 })
+            }
             (LISTED, Kind::List(items)) => visitor.visit_seq(Items(items.iter())),
             (LISTED, _) => visitor.visit_seq(Items(std::slice::from_ref(self).iter())),
             _ => visitor.visit_newtype_struct(self),
@@ -686,7 +688,7 @@ impl<'de> Deserializer<'de> for NodeKey<'_> {
     ) -> Result<V::Value, YamlError> {
         if name == PLACED {
             let node = YamlNode { at: self.at, kind: Kind::Text(self.name.to_owned()) };
-            return visitor.visit_seq(Place { at: self.at, node: Some(&node), step: 0 });
+            return visitor.visit_seq(PlacedValue { at: self.at, node: Some(&node), step: 0 });
         }
         visitor.visit_newtype_struct(self)
     }
@@ -698,13 +700,13 @@ impl<'de> Deserializer<'de> for NodeKey<'_> {
 }
 
 /// Line, column, value.
-struct Place<'a> {
+struct PlacedValue<'a> {
     at: Mark,
     node: Option<&'a YamlNode>,
     step: u8,
 }
 
-impl<'de> SeqAccess<'de> for Place<'_> {
+impl<'de> SeqAccess<'de> for PlacedValue<'_> {
     type Error = YamlError;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(

@@ -23,7 +23,7 @@ use crate::refusal::{CallRefusal, Step};
 use crate::settings::{Lane, Settings};
 use crate::steps::EndedCall;
 use crate::sums::{self, Row, Sum};
-use crate::trace::{self, Ids};
+use crate::trace::{self, TraceIds};
 use crate::transport::Transport;
 
 /// A call that waits until its record is durable.
@@ -74,7 +74,7 @@ pub(crate) type LineChange<'a> =
 #[derive(Clone, Debug)]
 pub(crate) struct RecordOrigin {
     pub(crate) peer: String,
-    pub(crate) trace: Option<Ids>,
+    pub(crate) trace: Option<TraceIds>,
     pub(crate) lane: Lane,
 }
 
@@ -82,7 +82,7 @@ impl RecordOrigin {
     pub(crate) fn origin<'a>(&'a self, settings: &'a Settings) -> CallOrigin<'a> {
         CallOrigin {
             peer: &self.peer,
-            trace: self.trace.as_ref().map(Ids::of_record),
+            trace: self.trace.as_ref().map(TraceIds::of_record),
             node_id: &settings.node_id,
             version: &settings.version,
         }
@@ -469,7 +469,7 @@ impl Engine {
         judgement: &Judgement,
         received: Instant,
         lane: Lane,
-        trace: Option<&Ids>,
+        trace: Option<&TraceIds>,
     ) {
         self.metrics.decided(
             judgement.outcome(),

@@ -61,7 +61,7 @@ pub(super) struct QueuedChange {
     pub(super) before: Option<WrittenText>,
 }
 
-struct Item {
+struct QueuedItem {
     records: Vec<Changed>,
     lines: Vec<OutboxLine>,
     /// The records before.
@@ -75,7 +75,7 @@ struct Item {
 
 #[derive(Default)]
 struct WriterQueue {
-    items: Vec<Item>,
+    items: Vec<QueuedItem>,
     bytes: usize,
     /// A batch has been taken and is being written.
     writing: bool,
@@ -239,7 +239,7 @@ impl WriterShared {
         queue.outbox_bytes = outbox_bytes;
         queue.bytes = queue.bytes.saturating_add(bytes);
         let (settle, ticket) = pair();
-        queue.items.push(Item { records, lines, undo, survives, bytes, commit, settle });
+        queue.items.push(QueuedItem { records, lines, undo, survives, bytes, commit, settle });
         Ok(Commit::Pending(ticket))
     }
 
@@ -317,7 +317,7 @@ impl WriterQueue {
     }
 
     /// Takes as much as is written at once.
-    fn take(&mut self) -> Vec<Item> {
+    fn take(&mut self) -> Vec<QueuedItem> {
         let mut bytes = 0_usize;
         let fits = self.items.iter().take(MAX_BATCH).take_while(|item| {
             let is_first = bytes == 0;
@@ -325,7 +325,7 @@ impl WriterQueue {
             is_first || bytes <= MAX_BATCH_BYTES
         });
         let count = fits.count();
-        let items: Vec<Item> = self.items.drain(..count).collect();
+        let items: Vec<QueuedItem> = self.items.drain(..count).collect();
         let taken = items.iter().map(|item| item.bytes).fold(0, usize::saturating_add);
         self.bytes = self.bytes.saturating_sub(taken);
         items
@@ -387,7 +387,7 @@ impl PendingLog {
 
 impl Pen {
     /// Appends commits to the journal and settles them.
-    fn write(&mut self, shared: &WriterShared, mut items: Vec<Item>) {
+    fn write(&mut self, shared: &WriterShared, mut items: Vec<QueuedItem>) {
         let mut frame = JournalFrame { synced: self.synced, ..JournalFrame::default() };
         frame.add(items.iter_mut().map(|item| std::mem::take(&mut item.records)));
         for item in &mut items {
@@ -462,7 +462,7 @@ impl WriterShared {
     /// Undoes in memory all changes that are not on the disk, and refuses changes from now on.
     ///
     /// `lines` is the number of lines of the items and of their bytes; `last_line` the last committed line.
-    fn fail(&self, mut items: Vec<Item>, lines: (usize, usize), last_line: i64, why: String) {
+    fn fail(&self, mut items: Vec<QueuedItem>, lines: (usize, usize), last_line: i64, why: String) {
         let mut queue = self.lock();
         queue.last_error.clone_from(&why);
         queue.failed = Some(why);
@@ -776,7 +776,7 @@ impl Writer {
 
 /// Next work of the writer's thread.
 struct Next {
-    items: Vec<Item>,
+    items: Vec<QueuedItem>,
     /// The highest line that is synced, where that is new.
     synced: Option<i64>,
     failed: bool,
