@@ -18,25 +18,45 @@ const EXACT: i64 = 1 << 53;
 pub fn coerced(sent: &Arc<Value>, rules: &[CoercionRule]) -> Arc<Value> {
     let mut arguments = Arc::clone(sent);
     for rule in rules {
-        let Some(other) =
-            arguments.pointer(&rule.from).and_then(|value| other_form(value, rule.to))
-        else {
-            continue;
-        };
+        let Some(tokens) = pointer_tokens(&rule.from) else { continue };
         // Copied once, by the first rule that changes something.
-        if let Some(place) = place(Arc::make_mut(&mut arguments), &rule.from) {
-            *place = other;
+        if is_changed(&arguments, &tokens, rule.to) {
+            change(Arc::make_mut(&mut arguments), &tokens, rule.to);
         }
     }
     arguments
 }
 
-fn place<'a>(mut value: &'a mut Value, pointer: &str) -> Option<&'a mut Value> {
-    for token in pointer_tokens(pointer)? {
-        let Value::Object(members) = value else { return None };
-        value = members.iter_mut().find(|(name, _)| *name == token).map(|(_, member)| member)?;
+/// Whether a rule changes a value below this one. `*` stands for each element of a list.
+fn is_changed(value: &Value, tokens: &[String], to: Coercion) -> bool {
+    let Some((token, below)) = tokens.split_first() else { return other_form(value, to).is_some() };
+    match value {
+        Value::Object(members) => {
+            members.iter().any(|(name, member)| name == token && is_changed(member, below, to))
+        }
+        Value::Array(items) if token == "*" => items.iter().any(|item| is_changed(item, below, to)),
+        _ => false,
     }
-    Some(value)
+}
+
+fn change(value: &mut Value, tokens: &[String], to: Coercion) {
+    let Some((token, below)) = tokens.split_first() else {
+        if let Some(other) = other_form(value, to) {
+            *value = other;
+        }
+        return;
+    };
+    match value {
+        Value::Object(members) => {
+            for (_, member) in members.iter_mut().filter(|(name, _)| name == token) {
+                change(member, below, to);
+            }
+        }
+        Value::Array(items) if token == "*" => {
+            items.iter_mut().for_each(|item| change(item, below, to));
+        }
+        _ => {}
+    }
 }
 
 /// The value that a server takes for this one, or for an item of this list. `None`: this one.
@@ -184,5 +204,23 @@ mod tests {
         );
         let none = Arc::new(Value::Array(vec![text("1")]));
         assert!(Arc::ptr_eq(&none, &coerced(&none, &rules)));
+    }
+
+    #[test]
+    fn members_of_the_elements_of_a_list_are_coerced() {
+        let rules = [CoercionRule { from: "/lines/*/n".to_owned(), to: Coercion::Integer }];
+        let of = |numbers: Vec<Value>| {
+            let line = |number| Value::Object(vec![("n".to_owned(), number)]);
+            let lines = Value::Array(numbers.into_iter().map(line).collect());
+            Arc::new(Value::Object(vec![("lines".to_owned(), lines)]))
+        };
+        let plain = of(vec![Value::Integer(1), Value::Null]);
+        assert!(Arc::ptr_eq(&plain, &coerced(&plain, &rules)));
+        let sent = of(vec![text("1"), Value::Integer(2), text("x")]);
+        let wanted = of(vec![Value::Integer(1), Value::Integer(2), text("x")]);
+        assert_eq!(wanted, coerced(&sent, &rules));
+        // A member that is called `*` is one, and a list in its place is none.
+        let odd = Arc::new(Value::Object(vec![("lines".to_owned(), text("1"))]));
+        assert!(Arc::ptr_eq(&odd, &coerced(&odd, &rules)));
     }
 }

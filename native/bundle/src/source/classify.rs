@@ -449,6 +449,18 @@ impl ModelBuilder<'_> {
         types: &[&str],
         list: bool,
     ) {
+        let lists = if list { Lists::Whole } else { Lists::Refused };
+        self.argument(file, operation, pointer, (types, lists));
+    }
+
+    /// Checks that a pointer names an argument of one of the types, or what `lists` allows.
+    pub(super) fn argument(
+        &mut self,
+        file: &str,
+        operation: &Operation,
+        pointer: &At<String>,
+        (types, lists): (&[&str], Lists),
+    ) {
         let at = pointer.at.within(file);
         let text = clip(&pointer.value);
         let Some(tokens) = pointer_tokens(&pointer.value).filter(|tokens| !tokens.is_empty())
@@ -458,7 +470,15 @@ impl ModelBuilder<'_> {
         };
         let mut schema = Some(operation.input.as_ref());
         for token in &tokens {
-            let Some(object) = schema.and_then(|s| deref(&operation.input, s)) else { break };
+            let parent = schema.and_then(|s| deref(&operation.input, s));
+            let Some(object) = parent.map(|s| without_null(&operation.input, s)) else { break };
+            if lists == Lists::Elements
+                && token == "*"
+                && let Some(items) = object.get("items")
+            {
+                schema = Some(items);
+                continue;
+            }
             let properties = object.get("properties").and_then(serde_json::Value::as_object);
             schema = properties.and_then(|p| p.get(token));
             if schema.is_none() {
@@ -469,7 +489,8 @@ impl ModelBuilder<'_> {
             }
         }
         let resolved = schema.and_then(|s| deref(&operation.input, s));
-        if !resolved.is_some_and(|s| is_of(&operation.input, s, types, list)) {
+        let is_list = lists != Lists::Refused;
+        if !resolved.is_some_and(|s| is_of(&operation.input, s, types, is_list)) {
             let wanted = types.join(" or ");
             let what = format!("`{text}` of `{}` is not declared as {wanted}", operation.id);
             let fix = format!(
@@ -494,6 +515,34 @@ impl ModelBuilder<'_> {
         }
         out
     }
+}
+
+/// Lists that a pointer to an argument may name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lists {
+    /// None: the argument is one value.
+    Refused,
+    /// A list as a whole.
+    Whole,
+    /// A list as a whole, or by `*` a member of each of its elements.
+    Elements,
+}
+
+/// The schema of an optional value without its branch of null; the same schema if there is none.
+fn without_null<'a>(
+    root: &'a serde_json::Value,
+    schema: &'a serde_json::Value,
+) -> &'a serde_json::Value {
+    for key in ["anyOf", "oneOf"] {
+        let Some(branches) = schema.get(key).and_then(serde_json::Value::as_array) else {
+            continue;
+        };
+        let mut others = branches.iter().filter(|branch| !is_null(branch));
+        if let (Some(only), None) = (others.next(), others.next()) {
+            return deref(root, only).unwrap_or(only);
+        }
+    }
+    schema
 }
 
 /// Whether a schema is of one of the types, also a nullable one; where `list`, also a list of them.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::build::ModelBuilder;
-use super::classify::{Said, destination_kind};
+use super::classify::{Lists, Said, destination_kind};
 use super::types::{
     CoercesEntry, CoercionWord, CreatesEntry, DestinationWord, IntroducesEntry, ObjectEntry,
     OriginWord, PairsEntry, RoleWord, WriterWord,
@@ -279,7 +279,7 @@ impl ModelBuilder<'_> {
         let mut rules: Vec<CoercionRule> = Vec::new();
         for entry in self.entries(place, "coerces", said) {
             let (from, to) = (&entry.value.from, coercion(entry.value.to.value));
-            self.pointer(place.file, place.operation, from, to.types(), true);
+            self.argument(place.file, place.operation, from, (to.types(), Lists::Elements));
             if rules.iter().any(|rule| rule.from == from.value) {
                 let what = format!("`{}` is coerced twice", clip(&from.value));
                 self.found.error(&from.at.within(place.file), what, "Keep one of the two.");
