@@ -1,6 +1,7 @@
 //! Nouns of things that have ids: `invoice 4711`, `PR 7`, `Zimmer 12`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 /// Nouns with one meaning; the first of them stands in readings. English and German, in the singular; plurals that no rule
 /// makes stand there, too.
@@ -72,19 +73,26 @@ pub(super) fn is_verb(noun: &str) -> bool {
     VERBS.contains(&noun)
 }
 
+/// Each noun and its plurals, with the noun of readings and whether it is a plural. Made once: prompts have many words.
+static FORMS: LazyLock<BTreeMap<String, (&'static str, bool)>> = LazyLock::new(|| {
+    let mut forms = BTreeMap::new();
+    for group in GROUPS {
+        let Some(first) = group.first() else { continue };
+        for plural in group.iter().flat_map(|noun| plurals(noun)) {
+            forms.entry(plural).or_insert((*first, true));
+        }
+    }
+    // German nouns such as `zimmer` are their own plurals.
+    for group in GROUPS {
+        let Some(first) = group.first() else { continue };
+        forms.extend(group.iter().map(|noun| ((*noun).to_owned(), (*first, false))));
+    }
+    forms
+});
+
 /// The noun of readings for a word or two in small letters, and whether it is a plural; none if no thing is called so.
 pub(super) fn noun(word: &str) -> Option<(&'static str, bool)> {
-    GROUPS.iter().find_map(|group| {
-        let first = group.first()?;
-        if group.contains(&word) {
-            // German nouns such as `zimmer` are their own plurals.
-            return Some((*first, false));
-        }
-        group
-            .iter()
-            .any(|noun| plurals(noun).any(|plural| plural == word))
-            .then_some((*first, true))
-    })
+    FORMS.get(word).copied()
 }
 
 fn plurals(noun: &str) -> impl Iterator<Item = String> {
