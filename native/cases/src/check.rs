@@ -10,8 +10,10 @@ use crate::callers::milliseconds;
 use crate::case_file::{CaseFile, CaseStep, Expect, OK, Test};
 use crate::steps::{Act, OWN_TASK, TestStep, is_no_task};
 
-/// Tests in one file, and steps in one test.
+/// Tests in one file.
 const MOST_TESTS: usize = 10_000;
+/// Steps of one trace.
+const MOST_STEPS: usize = 50_000;
 /// Bytes of the name of a task.
 const LONGEST_NAME: usize = 256;
 
@@ -48,9 +50,9 @@ fn check_form(file: &str, test: &At<Test>) -> Result<(), Diagnostic> {
         return fail(test.at, "a test has a name: either `trace` or `case`", "Add one.");
     }
     match &form.steps {
-        Some(steps) if steps.is_empty() || steps.len() > MOST_TESTS => {
+        Some(steps) if steps.is_empty() || steps.len() > MOST_STEPS => {
             let fix = "Add a step, or split the test.";
-            fail(test.at, "`steps` is empty or too long", fix)
+            fail(test.at, "`steps` is empty, or has more than 50,000 steps", fix)
         }
         Some(_) if is_call || form.input.is_some() || form.expect.is_some() => {
             let problem = "a test has either `steps`, or `call`, `input` and `expect` of its own";
