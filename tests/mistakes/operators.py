@@ -189,8 +189,9 @@ def cap_below_operations(files: Files) -> Iterator[PlantedMistake]:
 
 def scope_entry_above_cap(files: Files) -> Iterator[PlantedMistake]:
     """A second template names one operation, and has no cap, which is then standard."""
-    high = re.findall(r"match: ([\w.]+),[^\n]*tier: high", _owner(files, "classify")[1])
-    for operation in high[:2]:
+    rules = _owner(files, "classify")[1].split("match: ")[1:]
+    high = [rule.partition("\n")[0].partition(",")[0] for rule in rules if "tier: high" in rule]
+    for operation in [one for one in high if re.fullmatch(r"[\w.]+", one)][:2]:
         entry = (
             "  small:\n    purpose: one thing\n    deadline: 1h\n    starters: []\n    scope:\n"
             f"      - {{operation: {operation}}}"

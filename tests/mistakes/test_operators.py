@@ -33,7 +33,9 @@ def texts(name: str) -> Mapping[str, str]:
     """Return the files of a bundle."""
     folder = BUNDLES[name]
     files = (
-        path for path in sorted(folder.rglob("*")) if path.suffix in (".yaml", ".cedar", ".txt")
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in (".yaml", ".cedar", ".csv", ".txt")
     )
     return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
 
