@@ -6,6 +6,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -158,9 +159,14 @@ class Envoy:
 
     def ask(self, path: str) -> str:
         """Asks the administration interface."""
-        with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=5) as answer:
-            text: bytes = answer.read()
-            return text.decode()
+        try:
+            with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=5) as answer:
+                text: bytes = answer.read()
+                return text.decode()
+        except urllib.error.HTTPError as error:
+            # Such as 503 before Envoy is ready; its connection would else stay open until the error is collected.
+            error.close()
+            raise
 
     def stats(self, contains: str) -> dict[str, int]:
         """Returns the counters whose name contains a text."""

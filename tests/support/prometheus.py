@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -73,8 +74,12 @@ class Prometheus:
         """Evaluates PromQL now; returns labels and value of each sample."""
         address = f"http://127.0.0.1:{self._port}/api/v1/query"
         data = urllib.parse.urlencode({"query": text}).encode()
-        with urllib.request.urlopen(address, data, timeout=10) as answer:
-            found: dict[str, Any] = json.loads(answer.read())
+        try:
+            with urllib.request.urlopen(address, data, timeout=10) as answer:
+                found: dict[str, Any] = json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise
         assert found["status"] == "success", found
         result: list[dict[str, Any]] = found["data"]["result"]
         return [(one["metric"], float(one["value"][1])) for one in result]

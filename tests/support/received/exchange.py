@@ -93,4 +93,6 @@ def _send(port: int, request: Request, raw: bytes) -> int:
                 pass
         except (http.client.HTTPException, ConnectionError):
             return 0
+        finally:
+            answer.close()
         return answer.status
