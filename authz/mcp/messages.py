@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-from authz_client.result_values import WrittenNumber
+from authz_client.result_values import STRICT_JSON
 
 __all__ = [
     "Kind",
@@ -113,23 +113,6 @@ class Message:
         return self.text[start:end]
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a member occurs twice in one object")
-    return found
-
-
-def _no_number(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")
-
-
-# A report gives a number of a result as the server wrote it.
-_DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_constant=_no_number, parse_float=WrittenNumber
-)
-
-
 def read_message(line: bytes) -> Message:
     """Read one line.
 
@@ -141,7 +124,7 @@ def read_message(line: bytes) -> Message:
     """
     try:
         text = line.decode().strip(" \t\r\n")
-        value = _DECODER.decode(text)
+        value = STRICT_JSON.decode(text)
     except (ValueError, RecursionError) as error:
         reason = "it nests too deeply" if isinstance(error, RecursionError) else str(error)
         raise MessageError(-32700, f"not a message: {reason}") from error
@@ -219,9 +202,9 @@ def members(text: str, start: int = 0) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     at = _after_blank(text, _after_blank(text, start) + 1)
     while text[at] != "}":
-        name, at = _DECODER.raw_decode(text, at)
+        name, at = STRICT_JSON.raw_decode(text, at)
         begin = _after_blank(text, _after_blank(text, at) + 1)
-        _, end = _DECODER.raw_decode(text, begin)
+        _, end = STRICT_JSON.raw_decode(text, begin)
         found[name] = (begin, end)
         at = _next(text, end)
     return found
@@ -240,7 +223,7 @@ def elements(text: str, start: int = 0) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     at = _after_blank(text, _after_blank(text, start) + 1)
     while text[at] != "]":
-        _, end = _DECODER.raw_decode(text, at)
+        _, end = STRICT_JSON.raw_decode(text, at)
         found.append((at, end))
         at = _next(text, end)
     return found

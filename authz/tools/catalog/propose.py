@@ -17,6 +17,7 @@ from authz.tools.catalog.tool import Tool
 from authz.tools.catalog.values import ToolMeaning, ValueRules, argument_leaves, plural, value_rules
 from authz.tools.catalog.words import (
     ANYTHING,
+    CODE,
     CONTAINERS,
     DELETE,
     EXECUTE,
@@ -26,6 +27,7 @@ from authz.tools.catalog.words import (
     JUDGES,
     MESSAGES,
     PUBLIC,
+    QUERIES,
     READ,
     RIGHTS,
     SECRETS,
@@ -47,12 +49,6 @@ _COMPUTE: Final = word_set("decode echo encode hash sleep wait")
 """Verbs whose result comes from the arguments alone."""
 _FILE_WRITERS: Final = word_set("convert download extract screenshot")
 """Verbs of reading that write a file where an argument says where."""
-_CODE: Final = word_set(
-    "code command commands cypher expression function script shell sql statement"
-)
-"""Arguments that hold a program."""
-_QUERIES: Final = word_set("query queries statement sql")
-"""Arguments, and last words of names, that hold a program if both do."""
 _SELECTORS: Final = word_set("action command method mode op operation operation_type verb")
 """Arguments that say what is done."""
 _REMOVING: Final = word_set("archived delete deleted drop in_trash purge remove trashed")
@@ -296,7 +292,7 @@ def _by_selector(found: _Finding, words: Sequence[str], arguments: _Arguments) -
         if arguments.spelled[name] not in _SELECTORS or not is_text(arguments.types[name]):
             continue
         listed = arguments.listed[name]
-        if not listed and found.effects == {"read"} and arguments.spelled[name] not in _CODE:
+        if not listed and found.effects == {"read"} and arguments.spelled[name] not in CODE:
             return False
         for value in listed:
             for verb in name_verbs(words_of(value)):
@@ -308,12 +304,12 @@ def _by_selector(found: _Finding, words: Sequence[str], arguments: _Arguments) -
 
 
 def _by_arguments(found: _Finding, words: Sequence[str], arguments: _Arguments) -> None:
-    is_query = bool(set(words[-1:]) & _QUERIES) or bool(set(words) & {"sql", "cypher"})
+    is_query = bool(set(words[-1:]) & QUERIES) or bool(set(words) & {"sql", "cypher"})
     for name in arguments.names:
         parts, spelled = arguments.words[name], arguments.spelled[name]
         if not parts:
             continue
-        is_code = spelled in _CODE or (is_query and spelled in _QUERIES)
+        is_code = spelled in CODE or (is_query and spelled in QUERIES)
         if is_code and name in arguments.texts() and "delete" not in found.effects:
             found.add("execute", why=f"argument `{name}` holds a program")
         removes = spelled in _REMOVING or parts[0] in {"drop", "delete", "purge", "remove"}

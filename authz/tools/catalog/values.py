@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from authz.tools.catalog.arguments import argument_types, enumerated, resolved, scalar_types
 from authz.tools.catalog.tool import Tool
-from authz.tools.catalog.words import CONTAINERS, word_set, words_of
+from authz.tools.catalog.words import CODE, CONTAINERS, QUERIES, word_set, words_of
 
 __all__ = [
     "VALUE_KEYS",
@@ -66,10 +66,6 @@ _CREDENTIAL_ENDS: Final = (
 )
 _NO_CREDENTIAL: Final = word_set("continuation cursor csrf max next page sync token_id")
 """Words before `token` that mean a place in a list."""
-_CODE: Final = word_set(
-    "code command commands cypher expression function script shell sql statement"
-)
-_QUERIES: Final = word_set("query queries statement sql")
 _PAGING: Final = word_set(
     "after before count cursor depth end from_index limit max_results max_count offset page page_number page_size page_token per_page "
     "perpage skip start start_at start_cursor start_index timeout timeout_ms top"
@@ -160,7 +156,7 @@ _COERCIONS: Final = (
         ),
     ),
 )
-"""Types of an argument, the form that a server makes of it, and what its description says then."""
+"""Types of an argument, the form that a server makes of it, and the words of a description that say so."""
 _MAX_TEXT: Final = 2_000
 
 
@@ -179,7 +175,7 @@ class ValueRules:
     coerces: tuple[Mapping[str, Any], ...] = ()
     """Arguments that the server seems to take in a second form."""
     remarks: tuple[str, ...] = ()
-    """What no schema says, or no pointer can name."""
+    """Facts that no schema states, and values that no pointer can name."""
 
     def rule(self) -> dict[str, Any]:
         """Give the keys as they stand in a `classify` rule."""
@@ -192,7 +188,7 @@ class ValueRules:
 
 @dataclass(frozen=True, slots=True)
 class ToolMeaning:
-    """What is known of a tool before its values are looked at."""
+    """Facts about a tool that the proposals for its values start from."""
 
     system: str
     """System that it belongs to."""
@@ -423,7 +419,7 @@ def _is_credential(leaf: ArgumentLeaf) -> bool:
 def _is_command(leaf: ArgumentLeaf, meaning: ToolMeaning) -> bool:
     if not meaning.effects & {"execute", "delete"}:
         return False
-    return leaf.spelled in _CODE or ("execute" in meaning.effects and leaf.spelled in _QUERIES)
+    return leaf.spelled in CODE or ("execute" in meaning.effects and leaf.spelled in QUERIES)
 
 
 def _is_amount(leaf: ArgumentLeaf, leaves: Sequence[ArgumentLeaf]) -> bool:

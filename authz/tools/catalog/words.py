@@ -9,6 +9,7 @@ from authz.tools.catalog.tool import Tool
 
 __all__ = [
     "ANYTHING",
+    "CODE",
     "CONTAINERS",
     "DELETE",
     "EXECUTE",
@@ -18,6 +19,7 @@ __all__ = [
     "JUDGES",
     "MESSAGES",
     "PUBLIC",
+    "QUERIES",
     "READ",
     "RIGHTS",
     "SECRETS",
@@ -120,6 +122,12 @@ CONTAINERS: Final = word_set(
     "account bucket cluster collection database db keyspace namespace organization project repo repository schema table "
     "tenant topic volume workspace"
 )
+CODE: Final = word_set(
+    "code command commands cypher expression function script shell sql statement"
+)
+"""Arguments that hold a program."""
+QUERIES: Final = word_set("query queries statement sql")
+"""Arguments, and last words of names, that hold a program if both do."""
 ANYTHING: Final = word_set("bash cmd command powershell sh shell sudo terminal unsafe")
 RIGHTS: Final = word_set(
     "acl admin administrator collaborator collaborators credential credentials member members owner permission "

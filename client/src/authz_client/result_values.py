@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 
 from authz_client.v1 import authorizer_pb2
 
-__all__ = ["McpResult", "ResultValues", "WrittenNumber"]
+__all__ = ["STRICT_JSON", "McpResult", "ResultValues", "WrittenNumber"]
 
 MAX_VALUES: Final = 1_024
 """Values of one report."""
@@ -142,9 +142,10 @@ def _no_number(constant: str) -> float:
     raise ValueError(f"{constant} is not JSON")
 
 
-_DECODER: Final = json.JSONDecoder(
+STRICT_JSON: Final = json.JSONDecoder(
     object_pairs_hook=_unique, parse_constant=_no_number, parse_float=WrittenNumber
 )
+"""Reader of JSON that refuses a member that occurs twice and numbers that JSON does not have; a number with a fraction keeps its text."""
 
 
 class _LimitError(Exception):
@@ -210,7 +211,7 @@ class _Reader:
             self._leave_out(_TEXT_TOO_LONG)
             return None
         try:
-            return _DECODER.decode(text if isinstance(text, str) else text.decode())
+            return STRICT_JSON.decode(text if isinstance(text, str) else text.decode())
         except (ValueError, RecursionError):
             self._leave_out(_NOT_JSON)
             return None
