@@ -29,7 +29,7 @@ class _ApprovalStatus:
 class _ApprovalStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApprovalStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     APPROVAL_STATUS_UNSPECIFIED: _ApprovalStatus.ValueType  # 0
-    """In a request: any status."""
+    """In a request: the default."""
     APPROVAL_STATUS_PENDING: _ApprovalStatus.ValueType  # 1
     """Not decided yet."""
     APPROVAL_STATUS_APPROVED: _ApprovalStatus.ValueType  # 2
@@ -37,7 +37,7 @@ class _ApprovalStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Approv
     APPROVAL_STATUS_REJECTED: _ApprovalStatus.ValueType  # 3
     """Refused."""
     APPROVAL_STATUS_EXPIRED: _ApprovalStatus.ValueType  # 4
-    """The approval expired before a decision."""
+    """The approval expired before a decision, or was approved and not used in time."""
     APPROVAL_STATUS_CONSUMED: _ApprovalStatus.ValueType  # 5
     """The approval was used."""
 
@@ -45,7 +45,7 @@ class ApprovalStatus(_ApprovalStatus, metaclass=_ApprovalStatusEnumTypeWrapper):
     """Status of an approval."""
 
 APPROVAL_STATUS_UNSPECIFIED: ApprovalStatus.ValueType  # 0
-"""In a request: any status."""
+"""In a request: the default."""
 APPROVAL_STATUS_PENDING: ApprovalStatus.ValueType  # 1
 """Not decided yet."""
 APPROVAL_STATUS_APPROVED: ApprovalStatus.ValueType  # 2
@@ -53,16 +53,36 @@ APPROVAL_STATUS_APPROVED: ApprovalStatus.ValueType  # 2
 APPROVAL_STATUS_REJECTED: ApprovalStatus.ValueType  # 3
 """Refused."""
 APPROVAL_STATUS_EXPIRED: ApprovalStatus.ValueType  # 4
-"""The approval expired before a decision."""
+"""The approval expired before a decision, or was approved and not used in time."""
 APPROVAL_STATUS_CONSUMED: ApprovalStatus.ValueType  # 5
 """The approval was used."""
 Global___ApprovalStatus: _TypeAlias = ApprovalStatus  # noqa: Y015
 
 @_typing.final
 class Approval(_message.Message):
-    """An approval."""
+    """An approval: one call that a person approves or rejects."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class RejectReasonsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     ID_FIELD_NUMBER: _builtins.int
     DECISION_ID_FIELD_NUMBER: _builtins.int
@@ -74,31 +94,126 @@ class Approval(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    SHOWN_AT_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    EFFECTS_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    DESTINATIONS_FIELD_NUMBER: _builtins.int
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    LAST_APPROVED_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
+    CANNOT_BE_SHOWN_FIELD_NUMBER: _builtins.int
+    REJECT_REASON_FIELD_NUMBER: _builtins.int
+    REJECT_TEXT_FIELD_NUMBER: _builtins.int
+    REJECT_REASONS_FIELD_NUMBER: _builtins.int
+    IGNORED_FIELD_NUMBER: _builtins.int
+    ANSWERABLE_FIELD_NUMBER: _builtins.int
+    NEEDS_PASSKEY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Id."""
+    """Id, to present as `approval_id`."""
     decision_id: _builtins.str
-    """The decision that asked for it."""
+    """The decision that made it."""
     operation: _builtins.str
-    """The operation."""
+    """Operation id."""
     digest: _builtins.bytes
-    """Digest of the approved call."""
+    """Digest of the call. An answer must repeat it."""
     status: Global___ApprovalStatus.ValueType
     """Status."""
     arguments_json: _builtins.bytes
-    """The arguments as the approver sees them."""
+    """Arguments of the call as canonical JSON (RFC 8785)."""
     task: _builtins.str
-    """The task."""
+    """Task id. Empty: the call was made without a task."""
+    subject: _builtins.str
+    """Subject of the task, as `<issuer>/<sub>`. Empty: the agent acts for itself."""
+    template: _builtins.str
+    """Template of the task."""
+    purpose: _builtins.str
+    """Purpose of the task, as its template states it."""
+    tier: _decision_pb2.Tier.ValueType
+    """Effective tier."""
+    resource: _builtins.str
+    """Resource that the call acts on, for example `customers/42`."""
+    cannot_be_shown: _builtins.str
+    """The call cannot be shown whole, so it can only be rejected. Empty: it can be shown."""
+    reject_reason: _builtins.str
+    """Reason of a rejection, one of the bundle's `reject_reasons`, that the agent may see."""
+    reject_text: _builtins.str
+    """Text of `reject_reason`."""
+    answerable: _builtins.bool
+    """The caller may answer it. False: it is another person's, or was answered."""
+    needs_passkey: _builtins.bool
+    """A login does not suffice: only a passkey with user verification answers."""
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Step-up kinds that the approval satisfies."""
+        """Step-up kinds of the decision, sorted."""
 
     @_builtins.property
     def resolved_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """People who decided."""
+        """People who answered, as `<issuer>/<sub>`."""
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """Expiry time."""
+        """The approval ends then. An approved one must be used by then."""
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """The call stepped up then."""
+
+    @_builtins.property
+    def shown_at(self) -> _timestamp_pb2.Timestamp:
+        """A person read it first then. Absent: nobody did."""
+
+    @_builtins.property
+    def agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SPIFFE ids of the agents of the chain, the acting agent last."""
+
+    @_builtins.property
+    def effects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Effects of the operation, for example `delete`."""
+
+    @_builtins.property
+    def destinations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalDestination]:
+        """Destinations of the call."""
+
+    @_builtins.property
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalObject]:
+        """Values that decide about what happens: who receives, what is deleted, how much is paid."""
+
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalReason]:
+        """Rules that need the step-up."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Labels that the session carries, sorted."""
+
+    @_builtins.property
+    def last_approved(self) -> Global___ApprovalCall:
+        """The last approved call of this operation by the same agent for the same subject. Absent: there is none."""
+
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalAnswer]:
+        """Answers so far."""
+
+    @_builtins.property
+    def waits_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Queues that still lack an answer, for example `confirm` or `approve:finance`."""
+
+    @_builtins.property
+    def reject_reasons(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Reasons with which the approval can be rejected: name, text."""
+
+    @_builtins.property
+    def ignored(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalIgnored]:
+        """Parts of an HTTP request that its route ignores, in the order received. Empty over other surfaces."""
 
     def __init__(
         self,
@@ -113,14 +228,259 @@ class Approval(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         arguments_json: _builtins.bytes = ...,
         task: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        shown_at: _timestamp_pb2.Timestamp | None = ...,
+        subject: _builtins.str = ...,
+        agents: _abc.Iterable[_builtins.str] | None = ...,
+        template: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+        effects: _abc.Iterable[_builtins.str] | None = ...,
+        tier: _decision_pb2.Tier.ValueType = ...,
+        resource: _builtins.str = ...,
+        destinations: _abc.Iterable[Global___ApprovalDestination] | None = ...,
+        objects: _abc.Iterable[Global___ApprovalObject] | None = ...,
+        reasons: _abc.Iterable[Global___ApprovalReason] | None = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        last_approved: Global___ApprovalCall | None = ...,
+        answers: _abc.Iterable[Global___ApprovalAnswer] | None = ...,
+        waits_for: _abc.Iterable[_builtins.str] | None = ...,
+        cannot_be_shown: _builtins.str = ...,
+        reject_reason: _builtins.str = ...,
+        reject_text: _builtins.str = ...,
+        reject_reasons: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ignored: _abc.Iterable[Global___ApprovalIgnored] | None = ...,
+        answerable: _builtins.bool = ...,
+        needs_passkey: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_approved", b"last_approved", "shown_at", b"shown_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "decision_id", b"decision_id", "digest", b"digest", "expires_at", b"expires_at", "id", b"id", "kinds", b"kinds", "operation", b"operation", "resolved_by", b"resolved_by", "status", b"status", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "answerable", b"answerable", "answers", b"answers", "arguments_json", b"arguments_json", "cannot_be_shown", b"cannot_be_shown", "created_at", b"created_at", "decision_id", b"decision_id", "destinations", b"destinations", "digest", b"digest", "effects", b"effects", "expires_at", b"expires_at", "id", b"id", "ignored", b"ignored", "kinds", b"kinds", "labels", b"labels", "last_approved", b"last_approved", "needs_passkey", b"needs_passkey", "objects", b"objects", "operation", b"operation", "purpose", b"purpose", "reasons", b"reasons", "reject_reason", b"reject_reason", "reject_reasons", b"reject_reasons", "reject_text", b"reject_text", "resolved_by", b"resolved_by", "resource", b"resource", "shown_at", b"shown_at", "status", b"status", "subject", b"subject", "task", b"task", "template", b"template", "tier", b"tier", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Approval: _TypeAlias = Approval  # noqa: Y015
+
+@_typing.final
+class ApprovalDestination(_message.Message):
+    """A destination of a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    DESTINATION_CLASS_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    RECIPIENT_LIST_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    value: _builtins.str
+    """Address in the canonical form of its type."""
+    destination_class: _builtins.str
+    """Class in the bundle."""
+    host: _builtins.str
+    """Host or domain part."""
+    recipient_list: _builtins.str
+    """Recipient list that has it. Empty: none."""
+    origin: _builtins.str
+    """Origin: `named`, `known`, `made`, `introduced`, `claimed` or `unknown`. Empty: the bundle declares no origins for it."""
+    def __init__(
+        self,
+        *,
+        value: _builtins.str = ...,
+        destination_class: _builtins.str = ...,
+        host: _builtins.str = ...,
+        recipient_list: _builtins.str = ...,
+        origin: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination_class", b"destination_class", "host", b"host", "origin", b"origin", "recipient_list", b"recipient_list", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalDestination: _TypeAlias = ApprovalDestination  # noqa: Y015
+
+@_typing.final
+class ApprovalObject(_message.Message):
+    """A value that decides about what happens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    POINTER_FIELD_NUMBER: _builtins.int
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    VALUE_JSON_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """Role: `recipient`, `target`, `amount`, `command` or `credential`."""
+    pointer: _builtins.str
+    """JSON pointer (RFC 6901) of the argument."""
+    collection: _builtins.str
+    """Collection or type."""
+    value_json: _builtins.str
+    """The value, as JSON."""
+    origin: _builtins.str
+    """Origin, as in `ApprovalDestination`."""
+    currency: _builtins.str
+    """Currency of an amount. Empty: none declared."""
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        pointer: _builtins.str = ...,
+        collection: _builtins.str = ...,
+        value_json: _builtins.str = ...,
+        origin: _builtins.str = ...,
+        currency: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "currency", b"currency", "origin", b"origin", "pointer", b"pointer", "role", b"role", "value_json", b"value_json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalObject: _TypeAlias = ApprovalObject  # noqa: Y015
+
+@_typing.final
+class ApprovalReason(_message.Message):
+    """A rule that needs the step-up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """Kind that lifts it."""
+    policy_id: _builtins.str
+    """`@id` of the policy, or name of the rule."""
+    reason: _builtins.str
+    """`@reason` of the policy."""
+    place: _builtins.str
+    """`file:line` in the bundle."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        policy_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        place: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "place", b"place", "policy_id", b"policy_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalReason: _TypeAlias = ApprovalReason  # noqa: Y015
+
+@_typing.final
+class ApprovalCall(_message.Message):
+    """An earlier call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    APPROVED_AT_FIELD_NUMBER: _builtins.int
+    APPROVED_BY_FIELD_NUMBER: _builtins.int
+    arguments_json: _builtins.bytes
+    """Arguments as canonical JSON."""
+    @_builtins.property
+    def approved_at(self) -> _timestamp_pb2.Timestamp:
+        """It was approved then."""
+
+    @_builtins.property
+    def approved_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """People who approved it."""
+
+    def __init__(
+        self,
+        *,
+        arguments_json: _builtins.bytes = ...,
+        approved_at: _timestamp_pb2.Timestamp | None = ...,
+        approved_by: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at", "approved_by", b"approved_by", "arguments_json", b"arguments_json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalCall: _TypeAlias = ApprovalCall  # noqa: Y015
+
+@_typing.final
+class ApprovalAnswer(_message.Message):
+    """An answer of a person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    PERSON_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    ANSWERED_AT_FIELD_NUMBER: _builtins.int
+    CARD_DIGEST_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """Queue that it answers."""
+    status: Global___ApprovalStatus.ValueType
+    """APPROVED or REJECTED."""
+    person: _builtins.str
+    """The person, as `<issuer>/<sub>`."""
+    method: _builtins.str
+    """`login`, `passkey` or `socket`."""
+    card_digest: _builtins.bytes
+    """SHA-256 of the card that the person was shown."""
+    comment: _builtins.str
+    """Comment of the person; no agent sees it."""
+    @_builtins.property
+    def answered_at(self) -> _timestamp_pb2.Timestamp:
+        """Time of the answer."""
+
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        status: Global___ApprovalStatus.ValueType = ...,
+        person: _builtins.str = ...,
+        method: _builtins.str = ...,
+        answered_at: _timestamp_pb2.Timestamp | None = ...,
+        card_digest: _builtins.bytes = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answered_at", b"answered_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_at", b"answered_at", "card_digest", b"card_digest", "comment", b"comment", "method", b"method", "person", b"person", "queue", b"queue", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalAnswer: _TypeAlias = ApprovalAnswer  # noqa: Y015
+
+@_typing.final
+class ApprovalIgnored(_message.Message):
+    """A part of an HTTP request that its route ignores."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    place: _builtins.str
+    """Place, for example `query:page`."""
+    value: _builtins.str
+    """Value as received."""
+    def __init__(
+        self,
+        *,
+        place: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["place", b"place", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalIgnored: _TypeAlias = ApprovalIgnored  # noqa: Y015
 
 @_typing.final
 class ApprovalsListRequest(_message.Message):
@@ -132,12 +492,15 @@ class ApprovalsListRequest(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
     status: Global___ApprovalStatus.ValueType
-    """Only approvals with this status."""
+    """Only approvals with this status. Default: PENDING."""
     page_size: _builtins.int
     """Maximum number of approvals. Default: 100."""
     page_token: _builtins.str
     """`next_page_token` of the page before."""
+    queue: _builtins.str
+    """Only this queue. Default: all that the caller may answer."""
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.Evidence]:
         """Credentials."""
@@ -149,10 +512,11 @@ class ApprovalsListRequest(_message.Message):
         status: Global___ApprovalStatus.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        queue: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "page_size", b"page_size", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "page_size", b"page_size", "page_token", b"page_token", "queue", b"queue", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -240,7 +604,7 @@ Global___ApprovalsGetResponse: _TypeAlias = ApprovalsGetResponse  # noqa: Y015
 
 @_typing.final
 class ResolveRequest(_message.Message):
-    """Decides an approval."""
+    """Answers an approval."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -249,17 +613,26 @@ class ResolveRequest(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
+    CARD_DIGEST_FIELD_NUMBER: _builtins.int
+    REJECT_REASON_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
     approval_id: _builtins.str
     """Its id."""
     status: Global___ApprovalStatus.ValueType
     """APPROVED or REJECTED."""
     digest: _builtins.bytes
-    """Digest that the approver saw."""
+    """Digest of the call that the person saw."""
     comment: _builtins.str
-    """Comment of the approver."""
+    """Comment of the approver, at most 1,024 bytes; no agent sees it."""
+    card_digest: _builtins.bytes
+    """SHA-256 of the card that the person was shown."""
+    reject_reason: _builtins.str
+    """Reason of a rejection: a name of `reject_reasons`."""
+    queue: _builtins.str
+    """The person answers for this queue. Default: the only one that the person may answer."""
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.Evidence]:
-        """Credentials of the approver."""
+        """Credentials. None of them resolves; they only name an administration client."""
 
     def __init__(
         self,
@@ -269,10 +642,13 @@ class ResolveRequest(_message.Message):
         status: Global___ApprovalStatus.ValueType = ...,
         digest: _builtins.bytes = ...,
         comment: _builtins.str = ...,
+        card_digest: _builtins.bytes = ...,
+        reject_reason: _builtins.str = ...,
+        queue: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "comment", b"comment", "digest", b"digest", "evidence", b"evidence", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "card_digest", b"card_digest", "comment", b"comment", "digest", b"digest", "evidence", b"evidence", "queue", b"queue", "reject_reason", b"reject_reason", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -280,7 +656,7 @@ Global___ResolveRequest: _TypeAlias = ResolveRequest  # noqa: Y015
 
 @_typing.final
 class ResolveResponse(_message.Message):
-    """The decided approval."""
+    """The answered approval."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -310,8 +686,11 @@ class WatchRequest(_message.Message):
 
     EVIDENCE_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """Only approvals of this task."""
+    approval_id: _builtins.str
+    """Only this approval."""
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.Evidence]:
         """Credentials."""
@@ -321,10 +700,11 @@ class WatchRequest(_message.Message):
         *,
         evidence: _abc.Iterable[_decision_pb2.Evidence] | None = ...,
         task: _builtins.str = ...,
+        approval_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "evidence", b"evidence", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

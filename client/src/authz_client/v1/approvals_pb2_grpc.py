@@ -27,7 +27,10 @@ if _version_not_supported:
 
 
 class ApprovalsStub(object):
-    """Lists and resolves approvals.
+    """Lists, shows and resolves approvals.
+
+    A STEP_UP that a person can lift makes an approval. It describes exactly one call. After a person approved it, the agent sends
+    the same call again, which uses the approval up.
     """
 
     def __init__(self, channel):
@@ -59,32 +62,37 @@ class ApprovalsStub(object):
 
 
 class ApprovalsServicer(object):
-    """Lists and resolves approvals.
+    """Lists, shows and resolves approvals.
+
+    A STEP_UP that a person can lift makes an approval. It describes exactly one call. After a person approved it, the agent sends
+    the same call again, which uses the approval up.
     """
 
     def List(self, request, context):
-        """Lists approvals.
+        """Lists the open approvals that the caller may answer. On the administration listener: all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """Reads one.
+        """Reads one approval. The agent of the call sees only `id`, `kinds`, `status`, `expires_at` and `reject_reason`. The first time
+        that a person reads it, its clock starts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Resolve(self, request, context):
-        """Approves or rejects one.
+        """Approves or rejects one. No token can resolve: only the person behind a login of the approvals page, a passkey, or the user of
+        an administration socket that the configuration maps to a person.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """Streams approvals as they change.
+        """Streams approvals as they change. The first response has the state at the start.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,7 +130,10 @@ def add_ApprovalsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Approvals(object):
-    """Lists and resolves approvals.
+    """Lists, shows and resolves approvals.
+
+    A STEP_UP that a person can lift makes an approval. It describes exactly one call. After a person approved it, the agent sends
+    the same call again, which uses the approval up.
     """
 
     @staticmethod

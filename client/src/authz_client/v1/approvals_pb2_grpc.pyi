@@ -28,37 +28,57 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ApprovalsStub:
-    """Lists and resolves approvals."""
+    """Lists, shows and resolves approvals.
+
+    A STEP_UP that a person can lift makes an approval. It describes exactly one call. After a person approved it, the agent sends
+    the same call again, which uses the approval up.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ApprovalsAsyncStub: ...
     List: _grpc.UnaryUnaryMultiCallable[_approvals_pb2.ApprovalsListRequest, _approvals_pb2.ApprovalsListResponse]
-    """Lists approvals."""
+    """Lists the open approvals that the caller may answer. On the administration listener: all."""
     Get: _grpc.UnaryUnaryMultiCallable[_approvals_pb2.ApprovalsGetRequest, _approvals_pb2.ApprovalsGetResponse]
-    """Reads one."""
+    """Reads one approval. The agent of the call sees only `id`, `kinds`, `status`, `expires_at` and `reject_reason`. The first time
+    that a person reads it, its clock starts.
+    """
     Resolve: _grpc.UnaryUnaryMultiCallable[_approvals_pb2.ResolveRequest, _approvals_pb2.ResolveResponse]
-    """Approves or rejects one."""
+    """Approves or rejects one. No token can resolve: only the person behind a login of the approvals page, a passkey, or the user of
+    an administration socket that the configuration maps to a person.
+    """
     Watch: _grpc.UnaryStreamMultiCallable[_approvals_pb2.WatchRequest, _approvals_pb2.WatchResponse]
-    """Streams approvals as they change."""
+    """Streams approvals as they change. The first response has the state at the start."""
 
 @_typing.type_check_only
 class ApprovalsAsyncStub(ApprovalsStub):
-    """Lists and resolves approvals."""
+    """Lists, shows and resolves approvals.
+
+    A STEP_UP that a person can lift makes an approval. It describes exactly one call. After a person approved it, the agent sends
+    the same call again, which uses the approval up.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     List: _aio.UnaryUnaryMultiCallable[_approvals_pb2.ApprovalsListRequest, _approvals_pb2.ApprovalsListResponse]  # type: ignore[assignment]
-    """Lists approvals."""
+    """Lists the open approvals that the caller may answer. On the administration listener: all."""
     Get: _aio.UnaryUnaryMultiCallable[_approvals_pb2.ApprovalsGetRequest, _approvals_pb2.ApprovalsGetResponse]  # type: ignore[assignment]
-    """Reads one."""
+    """Reads one approval. The agent of the call sees only `id`, `kinds`, `status`, `expires_at` and `reject_reason`. The first time
+    that a person reads it, its clock starts.
+    """
     Resolve: _aio.UnaryUnaryMultiCallable[_approvals_pb2.ResolveRequest, _approvals_pb2.ResolveResponse]  # type: ignore[assignment]
-    """Approves or rejects one."""
+    """Approves or rejects one. No token can resolve: only the person behind a login of the approvals page, a passkey, or the user of
+    an administration socket that the configuration maps to a person.
+    """
     Watch: _aio.UnaryStreamMultiCallable[_approvals_pb2.WatchRequest, _approvals_pb2.WatchResponse]  # type: ignore[assignment]
-    """Streams approvals as they change."""
+    """Streams approvals as they change. The first response has the state at the start."""
 
 class ApprovalsServicer(metaclass=_abc_1.ABCMeta):
-    """Lists and resolves approvals."""
+    """Lists, shows and resolves approvals.
+
+    A STEP_UP that a person can lift makes an approval. It describes exactly one call. After a person approved it, the agent sends
+    the same call again, which uses the approval up.
+    """
 
     @_abc_1.abstractmethod
     def List(
@@ -66,7 +86,7 @@ class ApprovalsServicer(metaclass=_abc_1.ABCMeta):
         request: _approvals_pb2.ApprovalsListRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_approvals_pb2.ApprovalsListResponse, _abc.Awaitable[_approvals_pb2.ApprovalsListResponse]]:
-        """Lists approvals."""
+        """Lists the open approvals that the caller may answer. On the administration listener: all."""
 
     @_abc_1.abstractmethod
     def Get(
@@ -74,7 +94,9 @@ class ApprovalsServicer(metaclass=_abc_1.ABCMeta):
         request: _approvals_pb2.ApprovalsGetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_approvals_pb2.ApprovalsGetResponse, _abc.Awaitable[_approvals_pb2.ApprovalsGetResponse]]:
-        """Reads one."""
+        """Reads one approval. The agent of the call sees only `id`, `kinds`, `status`, `expires_at` and `reject_reason`. The first time
+        that a person reads it, its clock starts.
+        """
 
     @_abc_1.abstractmethod
     def Resolve(
@@ -82,7 +104,9 @@ class ApprovalsServicer(metaclass=_abc_1.ABCMeta):
         request: _approvals_pb2.ResolveRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_approvals_pb2.ResolveResponse, _abc.Awaitable[_approvals_pb2.ResolveResponse]]:
-        """Approves or rejects one."""
+        """Approves or rejects one. No token can resolve: only the person behind a login of the approvals page, a passkey, or the user of
+        an administration socket that the configuration maps to a person.
+        """
 
     @_abc_1.abstractmethod
     def Watch(
@@ -90,6 +114,6 @@ class ApprovalsServicer(metaclass=_abc_1.ABCMeta):
         request: _approvals_pb2.WatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_approvals_pb2.WatchResponse], _abc.AsyncIterator[_approvals_pb2.WatchResponse]]:
-        """Streams approvals as they change."""
+        """Streams approvals as they change. The first response has the state at the start."""
 
 def add_ApprovalsServicer_to_server(servicer: ApprovalsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1135,39 +1135,216 @@ impl PolicyResult {
         }
     }
 }
-/// An approval.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// An approval: one call that a person approves or rejects.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Approval {
-    /// Id.
+    /// Id, to present as `approval_id`.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    /// The decision that asked for it.
+    /// The decision that made it.
     #[prost(string, tag = "2")]
     pub decision_id: ::prost::alloc::string::String,
-    /// The operation.
+    /// Operation id.
     #[prost(string, tag = "3")]
     pub operation: ::prost::alloc::string::String,
-    /// Digest of the approved call.
+    /// Digest of the call. An answer must repeat it.
     #[prost(bytes = "vec", tag = "4")]
     pub digest: ::prost::alloc::vec::Vec<u8>,
-    /// Step-up kinds that the approval satisfies.
+    /// Step-up kinds of the decision, sorted.
     #[prost(string, repeated, tag = "5")]
     pub kinds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Status.
     #[prost(enumeration = "ApprovalStatus", tag = "6")]
     pub status: i32,
-    /// People who decided.
+    /// People who answered, as `<issuer>/<sub>`.
     #[prost(string, repeated, tag = "7")]
     pub resolved_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Expiry time.
+    /// The approval ends then. An approved one must be used by then.
     #[prost(message, optional, tag = "8")]
     pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// The arguments as the approver sees them.
+    /// Arguments of the call as canonical JSON (RFC 8785).
     #[prost(bytes = "vec", tag = "9")]
     pub arguments_json: ::prost::alloc::vec::Vec<u8>,
-    /// The task.
+    /// Task id. Empty: the call was made without a task.
     #[prost(string, tag = "10")]
     pub task: ::prost::alloc::string::String,
+    /// The call stepped up then.
+    #[prost(message, optional, tag = "11")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// A person read it first then. Absent: nobody did.
+    #[prost(message, optional, tag = "12")]
+    pub shown_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Subject of the task, as `<issuer>/<sub>`. Empty: the agent acts for itself.
+    #[prost(string, tag = "13")]
+    pub subject: ::prost::alloc::string::String,
+    /// SPIFFE ids of the agents of the chain, the acting agent last.
+    #[prost(string, repeated, tag = "14")]
+    pub agents: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Template of the task.
+    #[prost(string, tag = "15")]
+    pub template: ::prost::alloc::string::String,
+    /// Purpose of the task, as its template states it.
+    #[prost(string, tag = "16")]
+    pub purpose: ::prost::alloc::string::String,
+    /// Effects of the operation, for example `delete`.
+    #[prost(string, repeated, tag = "17")]
+    pub effects: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Effective tier.
+    #[prost(enumeration = "Tier", tag = "18")]
+    pub tier: i32,
+    /// Resource that the call acts on, for example `customers/42`.
+    #[prost(string, tag = "19")]
+    pub resource: ::prost::alloc::string::String,
+    /// Destinations of the call.
+    #[prost(message, repeated, tag = "20")]
+    pub destinations: ::prost::alloc::vec::Vec<ApprovalDestination>,
+    /// Values that decide about what happens: who receives, what is deleted, how much is paid.
+    #[prost(message, repeated, tag = "21")]
+    pub objects: ::prost::alloc::vec::Vec<ApprovalObject>,
+    /// Rules that need the step-up.
+    #[prost(message, repeated, tag = "22")]
+    pub reasons: ::prost::alloc::vec::Vec<ApprovalReason>,
+    /// Labels that the session carries, sorted.
+    #[prost(string, repeated, tag = "23")]
+    pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The last approved call of this operation by the same agent for the same subject. Absent: there is none.
+    #[prost(message, optional, tag = "24")]
+    pub last_approved: ::core::option::Option<ApprovalCall>,
+    /// Answers so far.
+    #[prost(message, repeated, tag = "25")]
+    pub answers: ::prost::alloc::vec::Vec<ApprovalAnswer>,
+    /// Queues that still lack an answer, for example `confirm` or `approve:finance`.
+    #[prost(string, repeated, tag = "26")]
+    pub waits_for: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The call cannot be shown whole, so it can only be rejected. Empty: it can be shown.
+    #[prost(string, tag = "27")]
+    pub cannot_be_shown: ::prost::alloc::string::String,
+    /// Reason of a rejection, one of the bundle's `reject_reasons`, that the agent may see.
+    #[prost(string, tag = "28")]
+    pub reject_reason: ::prost::alloc::string::String,
+    /// Text of `reject_reason`.
+    #[prost(string, tag = "29")]
+    pub reject_text: ::prost::alloc::string::String,
+    /// Reasons with which the approval can be rejected: name, text.
+    #[prost(btree_map = "string, string", tag = "30")]
+    pub reject_reasons: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Parts of an HTTP request that its route ignores, in the order received. Empty over other surfaces.
+    #[prost(message, repeated, tag = "31")]
+    pub ignored: ::prost::alloc::vec::Vec<ApprovalIgnored>,
+    /// The caller may answer it. False: it is another person's, or was answered.
+    #[prost(bool, tag = "32")]
+    pub answerable: bool,
+    /// A login does not suffice: only a passkey with user verification answers.
+    #[prost(bool, tag = "33")]
+    pub needs_passkey: bool,
+}
+/// A destination of a call.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApprovalDestination {
+    /// Address in the canonical form of its type.
+    #[prost(string, tag = "1")]
+    pub value: ::prost::alloc::string::String,
+    /// Class in the bundle.
+    #[prost(string, tag = "2")]
+    pub destination_class: ::prost::alloc::string::String,
+    /// Host or domain part.
+    #[prost(string, tag = "3")]
+    pub host: ::prost::alloc::string::String,
+    /// Recipient list that has it. Empty: none.
+    #[prost(string, tag = "4")]
+    pub recipient_list: ::prost::alloc::string::String,
+    /// Origin: `named`, `known`, `made`, `introduced`, `claimed` or `unknown`. Empty: the bundle declares no origins for it.
+    #[prost(string, tag = "5")]
+    pub origin: ::prost::alloc::string::String,
+}
+/// A value that decides about what happens.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApprovalObject {
+    /// Role: `recipient`, `target`, `amount`, `command` or `credential`.
+    #[prost(string, tag = "1")]
+    pub role: ::prost::alloc::string::String,
+    /// JSON pointer (RFC 6901) of the argument.
+    #[prost(string, tag = "2")]
+    pub pointer: ::prost::alloc::string::String,
+    /// Collection or type.
+    #[prost(string, tag = "3")]
+    pub collection: ::prost::alloc::string::String,
+    /// The value, as JSON.
+    #[prost(string, tag = "4")]
+    pub value_json: ::prost::alloc::string::String,
+    /// Origin, as in `ApprovalDestination`.
+    #[prost(string, tag = "5")]
+    pub origin: ::prost::alloc::string::String,
+    /// Currency of an amount. Empty: none declared.
+    #[prost(string, tag = "6")]
+    pub currency: ::prost::alloc::string::String,
+}
+/// A rule that needs the step-up.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApprovalReason {
+    /// Kind that lifts it.
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    /// `@id` of the policy, or name of the rule.
+    #[prost(string, tag = "2")]
+    pub policy_id: ::prost::alloc::string::String,
+    /// `@reason` of the policy.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    /// `file:line` in the bundle.
+    #[prost(string, tag = "4")]
+    pub place: ::prost::alloc::string::String,
+}
+/// An earlier call.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApprovalCall {
+    /// Arguments as canonical JSON.
+    #[prost(bytes = "vec", tag = "1")]
+    pub arguments_json: ::prost::alloc::vec::Vec<u8>,
+    /// It was approved then.
+    #[prost(message, optional, tag = "2")]
+    pub approved_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// People who approved it.
+    #[prost(string, repeated, tag = "3")]
+    pub approved_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// An answer of a person.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApprovalAnswer {
+    /// Queue that it answers.
+    #[prost(string, tag = "1")]
+    pub queue: ::prost::alloc::string::String,
+    /// APPROVED or REJECTED.
+    #[prost(enumeration = "ApprovalStatus", tag = "2")]
+    pub status: i32,
+    /// The person, as `<issuer>/<sub>`.
+    #[prost(string, tag = "3")]
+    pub person: ::prost::alloc::string::String,
+    /// `login`, `passkey` or `socket`.
+    #[prost(string, tag = "4")]
+    pub method: ::prost::alloc::string::String,
+    /// Time of the answer.
+    #[prost(message, optional, tag = "5")]
+    pub answered_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// SHA-256 of the card that the person was shown.
+    #[prost(bytes = "vec", tag = "6")]
+    pub card_digest: ::prost::alloc::vec::Vec<u8>,
+    /// Comment of the person; no agent sees it.
+    #[prost(string, tag = "7")]
+    pub comment: ::prost::alloc::string::String,
+}
+/// A part of an HTTP request that its route ignores.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApprovalIgnored {
+    /// Place, for example `query:page`.
+    #[prost(string, tag = "1")]
+    pub place: ::prost::alloc::string::String,
+    /// Value as received.
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
 }
 /// Lists approvals.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1175,7 +1352,7 @@ pub struct ApprovalsListRequest {
     /// Credentials.
     #[prost(message, repeated, tag = "1")]
     pub evidence: ::prost::alloc::vec::Vec<Evidence>,
-    /// Only approvals with this status.
+    /// Only approvals with this status. Default: PENDING.
     #[prost(enumeration = "ApprovalStatus", tag = "2")]
     pub status: i32,
     /// Maximum number of approvals. Default: 100.
@@ -1184,6 +1361,9 @@ pub struct ApprovalsListRequest {
     /// `next_page_token` of the page before.
     #[prost(string, tag = "4")]
     pub page_token: ::prost::alloc::string::String,
+    /// Only this queue. Default: all that the caller may answer.
+    #[prost(string, tag = "5")]
+    pub queue: ::prost::alloc::string::String,
 }
 /// Approvals.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1206,16 +1386,16 @@ pub struct ApprovalsGetRequest {
     pub approval_id: ::prost::alloc::string::String,
 }
 /// The approval.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ApprovalsGetResponse {
     /// The approval.
     #[prost(message, optional, tag = "1")]
     pub approval: ::core::option::Option<Approval>,
 }
-/// Decides an approval.
+/// Answers an approval.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ResolveRequest {
-    /// Credentials of the approver.
+    /// Credentials. None of them resolves; they only name an administration client.
     #[prost(message, repeated, tag = "1")]
     pub evidence: ::prost::alloc::vec::Vec<Evidence>,
     /// Its id.
@@ -1224,15 +1404,24 @@ pub struct ResolveRequest {
     /// APPROVED or REJECTED.
     #[prost(enumeration = "ApprovalStatus", tag = "3")]
     pub status: i32,
-    /// Digest that the approver saw.
+    /// Digest of the call that the person saw.
     #[prost(bytes = "vec", tag = "4")]
     pub digest: ::prost::alloc::vec::Vec<u8>,
-    /// Comment of the approver.
+    /// Comment of the approver, at most 1,024 bytes; no agent sees it.
     #[prost(string, tag = "5")]
     pub comment: ::prost::alloc::string::String,
+    /// SHA-256 of the card that the person was shown.
+    #[prost(bytes = "vec", tag = "6")]
+    pub card_digest: ::prost::alloc::vec::Vec<u8>,
+    /// Reason of a rejection: a name of `reject_reasons`.
+    #[prost(string, tag = "7")]
+    pub reject_reason: ::prost::alloc::string::String,
+    /// The person answers for this queue. Default: the only one that the person may answer.
+    #[prost(string, tag = "8")]
+    pub queue: ::prost::alloc::string::String,
 }
-/// The decided approval.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// The answered approval.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ResolveResponse {
     /// The approval.
     #[prost(message, optional, tag = "1")]
@@ -1247,9 +1436,12 @@ pub struct WatchRequest {
     /// Only approvals of this task.
     #[prost(string, tag = "2")]
     pub task: ::prost::alloc::string::String,
+    /// Only this approval.
+    #[prost(string, tag = "3")]
+    pub approval_id: ::prost::alloc::string::String,
 }
 /// One change.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchResponse {
     /// The approval after the change.
     #[prost(message, optional, tag = "1")]
@@ -1259,7 +1451,7 @@ pub struct WatchResponse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ApprovalStatus {
-    /// In a request: any status.
+    /// In a request: the default.
     Unspecified = 0,
     /// Not decided yet.
     Pending = 1,
@@ -1267,7 +1459,7 @@ pub enum ApprovalStatus {
     Approved = 2,
     /// Refused.
     Rejected = 3,
-    /// The approval expired before a decision.
+    /// The approval expired before a decision, or was approved and not used in time.
     Expired = 4,
     /// The approval was used.
     Consumed = 5,
