@@ -16,6 +16,14 @@ from authz.config.load import (
 )
 from authz.config.redact import redacted
 from authz.config.root import Config, json_schema
+from authz.config.sections.approvals import (
+    ApprovalLogin,
+    ApprovalPerson,
+    Approvals,
+    ApprovalWebhook,
+    Passkeys,
+    WebhookFormat,
+)
 from authz.config.sections.audit import Audit
 from authz.config.sections.brokers import (
     Broker,
@@ -37,6 +45,7 @@ from authz.config.sections.credentials import (
 from authz.config.sections.enforcers import Enforcer, Relay
 from authz.config.sections.limits import Limits
 from authz.config.sections.listeners import (
+    ApprovalsListener,
     DecisionListener,
     HttpApiListener,
     Lane,
@@ -44,6 +53,7 @@ from authz.config.sections.listeners import (
     Listeners,
     MetricsListener,
     Tls,
+    WebListener,
 )
 from authz.config.sections.log import Log, LogFormat, LogLevel
 from authz.config.sections.recipient_lists import RecipientListRefresh, RecipientLists
@@ -60,6 +70,11 @@ from authz.config.sections.trust import (
 )
 
 __all__ = [
+    "ApprovalLogin",
+    "ApprovalPerson",
+    "ApprovalWebhook",
+    "Approvals",
+    "ApprovalsListener",
     "Audit",
     "Broker",
     "BrokerKind",
@@ -87,6 +102,7 @@ __all__ = [
     "LogFormat",
     "LogLevel",
     "MetricsListener",
+    "Passkeys",
     "Pkcs11",
     "Privilege",
     "RecipientListRefresh",
@@ -102,6 +118,8 @@ __all__ = [
     "Trust",
     "TrustDomain",
     "TrustSource",
+    "WebListener",
+    "WebhookFormat",
     "environment_name",
     "is_key_variable",
     "json_schema",

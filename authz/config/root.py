@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from authz.config.findings import Finding
+from authz.config.sections.approvals import Approvals, approval_findings
 from authz.config.sections.audit import Audit
 from authz.config.sections.bundle import Bundle
 from authz.config.sections.credentials import Credentials, credential_findings
@@ -57,7 +58,8 @@ class Config(Strict):
     mode: Any = later("Softening by deployment.")
     credentials: Credentials | None = None
     """Task credentials. Default: none are issued."""
-    approvals: Any = later("How people are asked to decide.")
+    approvals: Approvals = Approvals()
+    """People who decide about step-ups, and the ways in which they are asked."""
     guards: Any = later("Keys whose signed confidence is believed.")
 
 
@@ -86,3 +88,4 @@ def findings(config: Config) -> Iterator[Finding]:
     yield from state_findings(config.state)
     if config.credentials is not None:
         yield from credential_findings(config.credentials, trust, identity)
+    yield from approval_findings(config.approvals, listeners, trust.issuers, config.enforcers)

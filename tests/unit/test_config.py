@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, get_args
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -694,6 +695,8 @@ SPEAKS_OF_A_SECRET = re.compile(
     r"(?:^|_)(?:password|passwd|passphrase|secret|token|key|credential|dsn|pin|cookie|bearer)s?(?:_|$)"
 )
 NO_SECRETS = {
+    "ApprovalLogin.client_secret_file": "the path of a file, which print must show",
+    "ApprovalWebhook.secret_file": "the path of a file, which print must show",
     "Bundle.keys": "keys of a later version, which is refused now",
     "Config.credentials": "a section, whose fields are walked",
     "Credentials.keys": "a section, whose fields are walked",
@@ -1192,3 +1195,108 @@ def test_what_is_shown_of_credentials_is_not_hidden(tmp_path: Path) -> None:
 def test_which_variables_mean_keys(name: str, *, is_key: bool) -> None:
     """Those of the client and of Kubernetes' services do not; a typo does, and is refused."""
     assert is_key_variable(name) is is_key
+
+
+APPROVALS = """\
+approvals:
+  url: https://authz.corp.example/
+  login: {issuer: corp, client_id: authz-page, client_secret_file: secret}
+  passkeys: {rp_id: corp.example, name: Corp}
+  people: [{uid: 1000, issuer: corp, sub: alice}]
+  webhooks: [{name: chat, url: "https://chat.example/hook", secret_file: key, queues: ["approve:finance"]}]
+"""
+PAGE = "  approvals: {address: '127.0.0.1:8383', insecure_dev: true}\n  admin: {address: 'unix:run/admin.sock'}\n"
+
+
+def with_approvals(old: str = "", new: str = "") -> str:
+    """The good configuration with approvals, with one change."""
+    text = GOOD.replace("listeners:\n", f"listeners:\n{PAGE}") + APPROVALS
+    assert old in text
+    return text.replace(old, new) if old else text
+
+
+def test_approvals_are_off_by_default(tmp_path: Path) -> None:
+    """Nobody is asked, and no page is served."""
+    config = read(tmp_path, GOOD)
+
+    assert config.listeners.approvals is None
+    assert config.approvals.people == ()
+    assert config.approvals.engine_settings() == {"url": ""}
+
+
+def test_approvals_have_a_page_people_and_webhooks(tmp_path: Path) -> None:
+    """The paths of secrets start at the folder of the file, and the base URL has no slash at its end."""
+    config = read(tmp_path, with_approvals())
+
+    approvals = config.approvals
+    assert approvals.login is not None
+    assert approvals.passkeys is not None
+    assert approvals.engine_settings() == {"url": "https://authz.corp.example"}
+    assert approvals.login.client_secret_file == str(tmp_path / "secret")
+    assert approvals.login.scopes == ("openid",)
+    assert approvals.webhooks[0].secret_file == str(tmp_path / "key")
+    assert config.listeners.approvals is not None
+    assert config.listeners.approvals.max_connections == 256
+    assert "approvals" not in config.listeners.decisions
+    assert read(tmp_path, yaml.safe_dump(redacted(config))) == config
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://authz.corp.example:8443/people", "http://localhost:8383"],
+)
+def test_a_url_of_approvals_is_taken(tmp_path: Path, url: str) -> None:
+    """Https, or http on loopback."""
+    host = urlsplit(url).hostname
+    text = with_approvals("https://authz.corp.example/", url).replace(
+        "rp_id: corp.example", f"rp_id: {host}"
+    )
+
+    assert read(tmp_path, text).approvals.base_url == url
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("https://authz.corp.example/", "http://authz.corp.example", "and its host is not loopback"),
+        ("https://authz.corp.example/", "https://authz.corp.example/?a=b", "`approvals.url` has a query"),
+        ("  url: https://authz.corp.example/\n", "", "but `approvals.url` is not: the page would not know"),
+        (PAGE.splitlines(keepends=True)[0], "", "`approvals.login` is given, but `listeners.approvals` is not"),
+        (PAGE.splitlines(keepends=True)[1], "", "there is no socket over which they could answer"),
+        ("insecure_dev: true}\n  admin", "}\n  admin", "listener `approvals` is TCP without `tls`."),
+        ("127.0.0.1:8383", "127.0.0.1:9191", "have the same address"),
+        ("login: {issuer: corp", "login: {issuer: crop", "names issuer `crop`, which is not configured. Use an alias of trust.issuers; there: corp."),
+        ("client_id: authz-page", "client_id: authz", "is also an audience of issuer `corp`"),
+        ("client_id: authz-page", "client_id: authz-page, scopes: [profile]", "lacks `openid`"),
+        ("algorithms: [ES256]", "algorithms: [ES256]\n      subject: service", "whose subjects are services. Only a person can answer."),
+        ("rp_id: corp.example", "rp_id: other.example", "is not the host of `approvals.url`, or a domain above it"),
+        ("rp_id: corp.example", "rp_id: orp.example", "is not the host of `approvals.url`, or a domain above it"),
+        ("https://authz.corp.example/", "http://127.0.0.1:8383", "has the IP address `127.0.0.1`"),
+        ("sub: alice}", "sub: alice}, {uid: 1000, issuer: corp, sub: bob}", "user 1000 is both `corp/alice` and `corp/bob`"),
+        ("issuer: corp, sub: alice", "issuer: crop, sub: alice", "`crop/alice` names issuer `crop`"),
+        ("uid: 1000", "uid: -1", "greater than or equal to 0"),
+        ('asks: ["system:*"]}', 'asks: ["system:*"], uids: [1000]}', "user 1000 answers as `corp/alice` and also runs enforcer `envoy`"),
+        (", secret_file: key", "", "webhook `chat` has no `secret_file`"),
+        ("https://chat.example/hook", "http://chat.example/hook", "the URL of webhook `chat` is http"),
+        ('"approve:finance"', "finance", "`finance` is not a queue."),
+        ("secret_file: key", "secret_file: key, format: fax", "approvals.webhooks"),
+    ],
+)  # fmt: skip
+def test_approvals_that_are_half_configured_are_refused(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    """Each refusal says what, where and how to fix it."""
+    told = refusals(tmp_path, with_approvals(old, new))
+
+    assert any(message in said for said in told), told
+
+
+def test_a_page_on_which_nobody_could_answer_is_refused(tmp_path: Path) -> None:
+    """Neither login nor passkey."""
+    text = with_approvals().replace(APPROVALS, "approvals: {url: 'https://authz.corp.example'}\n")
+
+    (said,) = refusals(tmp_path, text)
+
+    assert said.startswith(
+        "config.yaml:13: listener `approvals` is given, but neither `approvals.login` nor `approvals.passkeys` is"
+    )

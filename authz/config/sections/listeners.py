@@ -2,19 +2,20 @@
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from authz.config.addresses import host_and_port, socket_path
 from authz.config.document import Path
 from authz.config.findings import Finding
-from authz.config.types import Address, Duration, FilePath, Strict, later
+from authz.config.types import Address, Duration, FilePath, Strict
 
 __all__ = [
     "AdminListener",
+    "ApprovalsListener",
     "DecisionListener",
     "HttpApiListener",
     "Lane",
@@ -22,6 +23,7 @@ __all__ = [
     "Listeners",
     "MetricsListener",
     "Tls",
+    "WebListener",
     "listener_findings",
 ]
 
@@ -82,8 +84,8 @@ class MetricsListener(Listener):
     """HTTP: `/metrics`, `/healthz`, `/readyz`."""
 
 
-class HttpApiListener(Listener):
-    """HTTP endpoints of the task credentials: keys (JWKS), metadata, token exchange, introspection, revocation."""
+class WebListener(Listener):
+    """An address that answers HTTP, with bounds of its own."""
 
     insecure_dev: bool = False
     """Plain HTTP on loopback, for development: tokens travel in plain text, and no client can show a certificate."""
@@ -95,8 +97,16 @@ class HttpApiListener(Listener):
     """A request whose headers and body have not arrived by then is refused: 408."""
 
 
+class HttpApiListener(WebListener):
+    """HTTP endpoints of the task credentials: keys (JWKS), metadata, token exchange, introspection, revocation."""
+
+
+class ApprovalsListener(WebListener):
+    """The page where people answer approvals."""
+
+
 class Listeners(BaseModel):
-    """Addresses, by name; `admin`, `metrics` and `http` have a fixed meaning, all others answer decisions."""
+    """Addresses, by name; `admin`, `metrics`, `approvals` and `http` have a fixed meaning, all others answer decisions."""
 
     model_config = ConfigDict(
         extra="allow", strict=True, frozen=True, use_attribute_docstrings=True
@@ -107,7 +117,8 @@ class Listeners(BaseModel):
     """Administration, on a unix socket."""
     metrics: MetricsListener | None = MetricsListener(address="127.0.0.1:8282")
     """Metrics and health over HTTP. `null`: none."""
-    approvals: Any = later("The page where people decide.")
+    approvals: ApprovalsListener | None = None
+    """The page where people answer approvals, over HTTP. Default: there is none."""
     http: HttpApiListener | None = None
     """JWKS, token exchange, introspection and revocation over HTTP."""
 
@@ -148,9 +159,16 @@ def listener_findings(
     if listeners.http is not None:
         served_listeners["http"] = listeners.http
         yield from _http(listeners.http, has_credentials=has_credentials)
+    if listeners.approvals is not None:
+        served_listeners["approvals"] = listeners.approvals
+        yield from _plain(("listeners", "approvals"), "approvals", listeners.approvals)
+    yield from _addresses(served_listeners)
+
+
+def _addresses(served_listeners: Mapping[str, Listener]) -> Iterator[Finding]:
     addresses: dict[str, str] = {}
     for name, served in served_listeners.items():
-        path = ("listeners", name)
+        path: Path = ("listeners", name)
         yield from _address((*path, "address"), name, served.address)
         yield from _tls((*path, "tls"), name, served)
         fixed = not served.address.endswith(":0")
@@ -244,12 +262,10 @@ def _http(listener: HttpApiListener, *, has_credentials: bool) -> Iterator[Findi
     yield from _plain(path, "http", listener)
 
 
-def _plain(
-    path: Path, name: str, listener: DecisionListener | HttpApiListener
-) -> Iterator[Finding]:
+def _plain(path: Path, name: str, listener: DecisionListener | WebListener) -> Iterator[Finding]:
     """Yield errors of plain TCP, and of `insecure_dev` where it has no meaning."""
     tcp = host_and_port(listener.address)
-    http = isinstance(listener, HttpApiListener)
+    http = isinstance(listener, WebListener)
     if tcp is None:
         if listener.insecure_dev:
             yield Finding(

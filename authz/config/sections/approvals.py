@@ -1,0 +1,295 @@
+"""`approvals`: people who decide about step-ups, and the ways in which they are asked."""
+
+import ipaddress
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import Field, StringConstraints
+
+from authz.config.document import Path
+from authz.config.findings import Finding
+from authz.config.sections.enforcers import Enforcer
+from authz.config.sections.listeners import Listeners
+from authz.config.sections.trust import Issuer, SubjectKind
+from authz.config.types import FilePath, Name, Strict, Text, later
+from authz.config.urls import host_of, url_defect
+
+__all__ = [
+    "ApprovalLogin",
+    "ApprovalPerson",
+    "ApprovalWebhook",
+    "Approvals",
+    "Passkeys",
+    "WebhookFormat",
+    "approval_findings",
+]
+
+_DOMAIN: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9-]{1,63}")
+_QUEUE: Final = re.compile(r"confirm|two_person|approve(?::[A-Za-z0-9_.-]{1,128})?")
+_MAX_UID: Final = 4_294_967_294
+
+
+class ApprovalLogin(Strict):
+    """Login of people at the approvals page by OpenID Connect (authorization code with PKCE)."""
+
+    issuer: Text
+    """Alias of the issuer in `trust.issuers` at which people log in."""
+    client_id: Text
+    """Client id of the approvals page at the issuer. Use a client that nothing else uses."""
+    client_secret_file: FilePath | None = None
+    """File that holds the secret of the client. Only its owner may read it, or root's group. Default: a public client, which proves itself by
+    PKCE alone."""
+    scopes: tuple[Text, ...] = Field(default=("openid",), max_length=16)
+    """Scopes that the login asks for; `openid` is one of them."""
+
+
+class Passkeys(Strict):
+    """Passkeys with which people answer (WebAuthn, with user verification)."""
+
+    rp_id: Annotated[str, StringConstraints(pattern=rf"^{_DOMAIN.pattern}$", max_length=253)]
+    """Relying party id: the host of `approvals.url`, or a domain above it. A passkey works only under the id with which it was made."""
+    name: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "Authz"
+    """Name that the browser shows when a passkey is made."""
+
+
+class ApprovalPerson(Strict):
+    """A person who answers over the administration socket."""
+
+    uid: int = Field(ge=0, le=_MAX_UID)
+    """User ID of the person's processes. No agent may run under it."""
+    issuer: Text
+    """Alias of the person's issuer in `trust.issuers`."""
+    sub: Text
+    """Subject of the person at the issuer: `sub` of its tokens."""
+
+
+class WebhookFormat(StrEnum):
+    """Form of a notification."""
+
+    JSON = "json"
+    SLACK = "slack"
+    MAIL = "mail"
+
+
+class ApprovalWebhook(Strict):
+    """A URL that is told of new and answered approvals."""
+
+    name: Name
+    """Name, in logs and metrics."""
+    url: Text
+    """URL that takes the notifications by POST: https, or http on loopback."""
+    secret_file: FilePath | None = None
+    """File that holds the key that signs notifications (HMAC-SHA256, Standard Webhooks). Only its owner may read it, or root's group; required."""
+    format: WebhookFormat = WebhookFormat.JSON
+    """Form of a notification: `json` has every field, `slack` has blocks of a message, `mail` has a subject and a text."""
+    queues: tuple[Text, ...] = Field(default=(), max_length=100)
+    """Only approvals of these queues, for example `approve:finance`. Default: all."""
+
+
+class Approvals(Strict):
+    """People who decide about step-ups, and the ways in which they are asked."""
+
+    url: Text | None = None
+    """Public base URL of the approvals page, for example `https://authz.corp.example`. Agents get the URL of their approval below it. Default:
+    agents get no URL."""
+    login: ApprovalLogin | None = None
+    """Login of people at the page. Default: none can log in so."""
+    passkeys: Passkeys | None = None
+    """Passkeys. Default: no passkey answers."""
+    people: tuple[ApprovalPerson, ...] = Field(default=(), max_length=1000)
+    """People who answer over the administration socket. Every other user of the socket can only list and show."""
+    webhooks: tuple[ApprovalWebhook, ...] = Field(default=(), max_length=16)
+    """URLs that are told of new and answered approvals."""
+    ciba: Any = later("A second channel by which an issuer asks people (CIBA).")
+
+    @property
+    def base_url(self) -> str:
+        """`url` without a slash at its end; empty where there is none."""
+        return (self.url or "").rstrip("/")
+
+    def engine_settings(self) -> dict[str, Any]:
+        """Return the engine's settings."""
+        return {"url": self.base_url}
+
+
+def approval_findings(
+    approvals: Approvals,
+    listeners: Listeners,
+    issuers: Mapping[str, Issuer],
+    enforcers: Sequence[Enforcer],
+) -> Iterator[Finding]:
+    """Yield errors of `approvals` that the types cannot express."""
+    yield from _url(approvals)
+    yield from _page(approvals, listeners)
+    if approvals.login is not None:
+        yield from _login(approvals.login, issuers)
+    if approvals.passkeys is not None:
+        yield from _passkeys(approvals.passkeys, approvals)
+    yield from _people(approvals.people, listeners, issuers, enforcers)
+    yield from _webhooks(approvals.webhooks)
+
+
+def _url(approvals: Approvals) -> Iterator[Finding]:
+    if approvals.url is None:
+        return
+    defect = url_defect(approvals.url, plain=True)
+    if defect is None and "?" in approvals.url:
+        defect = "has a query"
+    if defect is not None:
+        yield Finding(
+            ("approvals", "url"),
+            f"`approvals.url` {defect}. People would answer where others can read and change the answer.",
+            "Give the https URL of the approvals page, for example https://authz.corp.example; http is for loopback only.",
+        )
+
+
+def _page(approvals: Approvals, listeners: Listeners) -> Iterator[Finding]:
+    ways = {"login": approvals.login, "passkeys": approvals.passkeys}
+    if listeners.approvals is None:
+        for key, way in ways.items():
+            if way is not None:
+                yield Finding(
+                    ("approvals", key),
+                    f"`approvals.{key}` is given, but `listeners.approvals` is not: there is no page to use it on.",
+                    "Add listeners: {approvals: {address: ..., tls: {...}}}, or remove it.",
+                )
+        return
+    if approvals.url is None:
+        yield Finding(
+            ("listeners", "approvals"),
+            "listener `approvals` is given, but `approvals.url` is not: the page would not know its own address.",
+            "Add approvals: {url: https://...}.",
+        )
+    if all(way is None for way in ways.values()):
+        yield Finding(
+            ("listeners", "approvals"),
+            "listener `approvals` is given, but neither `approvals.login` nor `approvals.passkeys` is: nobody could answer on the page.",
+            "Add approvals: {login: {issuer: ..., client_id: ...}}, or passkeys: {rp_id: ...}.",
+        )
+
+
+def _login(login: ApprovalLogin, issuers: Mapping[str, Issuer]) -> Iterator[Finding]:
+    path: Path = ("approvals", "login")
+    yield from _issuer((*path, "issuer"), "`approvals.login`", login.issuer, issuers)
+    if "openid" not in login.scopes:
+        yield Finding(
+            (*path, "scopes"),
+            "`approvals.login.scopes` lacks `openid`: the issuer would not say who logged in.",
+            "Add openid.",
+        )
+    issuer = issuers.get(login.issuer)
+    if issuer is not None and login.client_id in issuer.audience:
+        yield Finding(
+            (*path, "client_id"),
+            f"the client `{login.client_id}` is also an audience of issuer `{login.issuer}`: a token of the page's login would be "
+            "accepted from agents.",
+            "Register a client that only the approvals page uses.",
+        )
+
+
+def _issuer(path: Path, of: str, alias: str, issuers: Mapping[str, Issuer]) -> Iterator[Finding]:
+    issuer = issuers.get(alias)
+    if issuer is None:
+        declared = ", ".join(sorted(issuers)) or "none"
+        yield Finding(
+            path,
+            f"{of} names issuer `{alias}`, which is not configured.",
+            f"Use an alias of trust.issuers; there: {declared}.",
+        )
+    elif issuer.subject is not SubjectKind.USER:
+        yield Finding(
+            path,
+            f"{of} names issuer `{alias}`, whose subjects are services. Only a person can answer.",
+            "Use an issuer of people (`subject: user`).",
+        )
+
+
+def _passkeys(passkeys: Passkeys, approvals: Approvals) -> Iterator[Finding]:
+    if approvals.url is None or url_defect(approvals.url, plain=True) is not None:
+        return
+    path: Path = ("approvals", "passkeys", "rp_id")
+    host = host_of(approvals.url)
+    if _is_ip(host):
+        yield Finding(
+            path,
+            f"`approvals.url` has the IP address `{host}`: browsers make no passkey for an address.",
+            "Use a host name; on loopback `localhost`.",
+        )
+    elif host != passkeys.rp_id and not host.endswith(f".{passkeys.rp_id}"):
+        yield Finding(
+            path,
+            f"the relying party id `{passkeys.rp_id}` is not the host of `approvals.url`, or a domain above it: browsers would refuse every passkey.",
+            f"Use {host}.",
+        )
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _people(
+    people: Sequence[ApprovalPerson],
+    listeners: Listeners,
+    issuers: Mapping[str, Issuer],
+    enforcers: Sequence[Enforcer],
+) -> Iterator[Finding]:
+    if people and listeners.admin is None:
+        yield Finding(
+            ("approvals", "people"),
+            "`approvals.people` is given, but `listeners.admin` is not: there is no socket over which they could answer.",
+            "Add listeners: {admin: {address: 'unix:///run/authz/admin.sock'}}, or remove it.",
+        )
+    by_uid: dict[int, str] = {}
+    agents = {uid: enforcer.name for enforcer in enforcers for uid in enforcer.uids}
+    for index, person in enumerate(people):
+        path: Path = ("approvals", "people", index)
+        name = f"{person.issuer}/{person.sub}"
+        yield from _issuer((*path, "issuer"), f"`{name}`", person.issuer, issuers)
+        if person.uid in by_uid:
+            yield Finding(
+                (*path, "uid"),
+                f"user {person.uid} is both `{by_uid[person.uid]}` and `{name}`. Who answered would be chance.",
+                "Give each person a user of their own.",
+            )
+        by_uid.setdefault(person.uid, name)
+        if person.uid in agents:
+            yield Finding(
+                (*path, "uid"),
+                f"user {person.uid} answers as `{name}` and also runs enforcer `{agents[person.uid]}`. Software would answer for the person.",
+                "Use a user under which only the person works.",
+            )
+
+
+def _webhooks(webhooks: Collection[ApprovalWebhook]) -> Iterator[Finding]:
+    names: set[str] = set()
+    for index, webhook in enumerate(webhooks):
+        path: Path = ("approvals", "webhooks", index)
+        if webhook.name in names:
+            yield Finding(path, f"webhook `{webhook.name}` is named twice.", "Rename one.")
+        names.add(webhook.name)
+        defect = url_defect(webhook.url, plain=True)
+        if defect is not None:
+            yield Finding(
+                (*path, "url"),
+                f"the URL of webhook `{webhook.name}` {defect}.",
+                "Give an https URL; http is for loopback only.",
+            )
+        if webhook.secret_file is None:
+            yield Finding(
+                path,
+                f"webhook `{webhook.name}` has no `secret_file`: its receiver could not tell a notification from a forgery.",
+                "Add secret_file: a file with a random key, for example of `openssl rand -base64 32`.",
+            )
+        for number, queue in enumerate(webhook.queues):
+            if not _QUEUE.fullmatch(queue):
+                yield Finding(
+                    (*path, "queues", number),
+                    f"`{queue}` is not a queue.",
+                    "Use confirm, approve, approve:<role> or two_person.",
+                )
