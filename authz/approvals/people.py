@@ -1,0 +1,97 @@
+"""People who answer approvals, after they were verified."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from authz.config import ApprovalPerson
+
+__all__ = ["AnswerMethod", "PasskeyAssertion", "PeopleByUid", "Person"]
+
+
+class AnswerMethod(StrEnum):
+    """Way in which a person proved who answers."""
+
+    LOGIN = "login"
+    PASSKEY = "passkey"
+    SOCKET = "socket"
+
+
+@dataclass(frozen=True, slots=True)
+class PasskeyAssertion:
+    """Assertion of a passkey (WebAuthn §6.3.3). Its fields are base64url without padding, as the browser gave them."""
+
+    credential_id: str
+    """Id of the passkey."""
+    signature: str
+    """The signature."""
+    authenticator_data: str
+    """Authenticator data."""
+    client_data_json: str
+    """Client data, which hold the challenge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """A verified human who reads or answers approvals."""
+
+    issuer: str
+    """Alias of the issuer."""
+    sub: str
+    """Subject at the issuer."""
+    method: AnswerMethod
+    """Way of the proof."""
+    authenticated_at_ms: int
+    """Time of the proof, in milliseconds since 1970."""
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    """Claims of the ID token that the bundle may read."""
+    acr: str = ""
+    """`acr` of the login; empty where there is none."""
+    uid: int | None = None
+    """User ID of the process at the administration socket."""
+    passkey: PasskeyAssertion | None = None
+    """Assertion over the answer. Needed where an approval has `needs_passkey`."""
+
+    @property
+    def name(self) -> str:
+        """`<issuer>/<sub>`."""
+        return f"{self.issuer}/{self.sub}"
+
+    def to_json(self) -> bytes:
+        """Return the person in the form that the engine takes."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+
+class PeopleByUid:
+    """People who answer over the administration socket, by the user of their process.
+
+    Args:
+        people: `approvals.people`.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(
+        self, people: Sequence[ApprovalPerson], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._people = {person.uid: person for person in people}
+        self._clock = clock
+
+    def __len__(self) -> int:
+        """Return the number of people."""
+        return len(self._people)
+
+    def find(self, uid: int) -> Person | None:
+        """Return the person of a user, authenticated now; `None` where the user is nobody's."""
+        person = self._people.get(uid)
+        if person is None:
+            return None
+        return Person(
+            issuer=person.issuer,
+            sub=person.sub,
+            method=AnswerMethod.SOCKET,
+            authenticated_at_ms=round(self._clock() * 1000),
+            uid=uid,
+        )
