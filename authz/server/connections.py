@@ -12,7 +12,6 @@ duplicate whose inode was compared, and only that duplicate is closed here.
 import os
 import socket
 import stat
-import struct
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from authz.config.addresses import host_and_port, socket_path
 from authz.model import MetricFamily, MetricKind
 from authz.periodic import PeriodicThread
 from authz.server.grpc.peers import has_share, peer_of_address
+from authz.server.socket_users import user_of
 
 __all__ = ["ConnectionLimit", "ConnectionLimiter", "connection_families"]
 
@@ -31,7 +31,6 @@ _FOLDER: Final = Path("/proc/self/fd")
 _PAUSE: Final = 0.25
 _SHORT_PAUSE: Final = 0.025
 _MANY_NEW: Final = 16
-_CREDENTIALS: Final = struct.Struct("3i")
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared, never bound
 _IP: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 
@@ -160,9 +159,7 @@ class ConnectionLimiter:
         path = connection.getsockname()
         for place in self.places:
             if place.listens_at == path:
-                size = _CREDENTIALS.size
-                shown = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-                return place, f"uid:{_CREDENTIALS.unpack(shown)[1]}"
+                return place, f"uid:{user_of(connection)}"
         return None, ""
 
     def _find_ip_owner(self, connection: socket.socket) -> tuple[ConnectionLimit | None, str]:

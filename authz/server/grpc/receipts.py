@@ -12,7 +12,10 @@ from authz.server.grpc.executor import Job
 from authz.server.grpc.grpcio_internals import UnaryCall
 from authz.server.grpc.peers import has_share, peer_of_address
 
-__all__ = ["IncomingCall", "Receipts"]
+__all__ = ["STAYS_OPEN", "IncomingCall", "Receipts"]
+
+STAYS_OPEN: Final = "stays_open"
+"""Attribute of a behaviour whose answers come after it has returned: its calls are not answered when their thread is done."""
 
 _MOST_WAITING: Final = 4096
 
@@ -34,6 +37,8 @@ class IncomingCall(Job):
     def finish(self) -> None:
         """Note that the call was answered or needs no answer, so that its message can be freed."""
         self.args = ()
+        if getattr(self.unary.behavior, STAYS_OPEN, False) and self.unary.is_active:
+            return
         self.answered_at = time.monotonic()
 
     def close(self) -> None:
