@@ -31,14 +31,14 @@ GROUPS: Final = {
     "Callers": ("Caller", "caller", "acting_for", "within_task", "current_task", "outgoing_task"),
     "Headers": ("task_headers", "task_meta", "TASK_HEADER", "TASK_META", "CREDENTIAL_HEADER"),
     "Errors": (
-        "Refused", "Denied", "StepUp", "Unavailable", "TransportError", "PublicCode", "NextAction", "Retry",
+        "Refused", "Denied", "StepUp", "ApprovalStatus", "Unavailable", "TransportError", "PublicCode", "NextAction", "Retry",
     ),
     "Obligations and reports": ("Obligation", "Obligations", "Report", "Reports"),
     "Credentials and secrets": (
         "TaskCredential", "TaskCredentials", "IssueOptions", "Leased", "ProofKey", "Credentials", "TokenFile",
         "TokenSource", "WorkloadToken",
     ),
-    "Connection": ("Tls", "Transport", "GrpcTransport"),
+    "Connection": ("Tls", "Transport", "StreamTransport", "GrpcTransport"),
 }  # fmt: skip
 # Modules for one library each, which a program imports by their name.
 INTEGRATIONS: Final = "integrations"

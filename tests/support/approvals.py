@@ -68,13 +68,18 @@ class FakeApprovals:
     ) -> None:
         """Change the status of an approval, and tell of it."""
         changed = approvals_pb2.Approval()
-        changed.CopyFrom(self._find(approval_id))
+        changed.CopyFrom(self.find(approval_id))
         changed.status = status
         for name, value in more.items():
             setattr(changed, name, value)
         self.put(changed)
 
-    def _find(self, approval_id: str) -> approvals_pb2.Approval:
+    def status(self, approval_id: str) -> "approvals_pb2.ApprovalStatus.ValueType":
+        """The status of an approval; UNSPECIFIED where there is none."""
+        return self._approvals.get(approval_id, approvals_pb2.Approval()).status
+
+    def find(self, approval_id: str) -> approvals_pb2.Approval:
+        """The approval, or the error of `fails`, or of an unknown id."""
         if self.fails is not None:
             raise self.fails
         try:
@@ -104,7 +109,7 @@ class FakeApprovals:
         self, person: Person | None, request: approvals_pb2.ApprovalsGetRequest
     ) -> approvals_pb2.ApprovalsGetResponse:
         """Give an approval whole."""
-        approval = self._find(request.approval_id)
+        approval = self.find(request.approval_id)
         if person is not None:
             self.shown_to.append((person.name, approval.id))
         return approvals_pb2.ApprovalsGetResponse(approval=approval)
@@ -115,12 +120,12 @@ class FakeApprovals:
         """Take any answer whose digest is that of the call."""
         if person is None:
             raise ApiError("NOT_PERMITTED", GrpcCode.PERMISSION_DENIED, "nobody answers")
-        if request.digest != self._find(request.approval_id).digest:
+        if request.digest != self.find(request.approval_id).digest:
             what = "the digest is not that of the call"
             raise ApiError("APPROVAL_MISMATCH", GrpcCode.FAILED_PRECONDITION, what)
         self.answered_by.append(person)
         self.set_status(request.approval_id, request.status, reject_reason=request.reject_reason)
-        return approvals_pb2.ResolveResponse(approval=self._find(request.approval_id))
+        return approvals_pb2.ResolveResponse(approval=self.find(request.approval_id))
 
     def approval_changes(self, after: int, wait_ms: int) -> ApprovalChanges:
         """Wait for changes after a number."""

@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from authz_client import TransportError
 from authz_client.v1 import (
+    approvals_pb2,
     authorizer_pb2,
     credentials_pb2,
     decision_pb2,
@@ -98,6 +99,7 @@ class Node:
         "authz.v1.Tasks/Delegate": tasks_pb2.DelegateRequest,
         "authz.v1.Tasks/Extend": tasks_pb2.ExtendRequest,
         "authz.v1.Tasks/End": tasks_pb2.EndRequest,
+        "authz.v1.Approvals/Get": approvals_pb2.ApprovalsGetRequest,
         "authz.v1.Credentials/Issue": credentials_pb2.IssueRequest,
         "authz.v1.Credentials/Revoke": credentials_pb2.CredentialsRevokeRequest,
     }

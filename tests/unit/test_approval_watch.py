@@ -12,91 +12,22 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 import pytest
 
-from authz.approvals import ApprovalHub, PeopleByUid
-from authz.config import ApprovalPerson, Limits
-from authz.errors import ApiError, GrpcCode, UnavailableError
-from authz.server.grpc.approvals import APPROVALS, AdminApprovals, AgentApprovals
-from authz.server.grpc.decisions import facts_of
-from authz.server.grpc.executor import BoundedExecutor
-from authz.server.grpc.listener import options
-from authz.server.grpc.receiving import Bounds, Receiver
-from authz.server.grpc.unary import CallContext
+from authz.approvals import ApprovalHub
+from authz.errors import UnavailableError
 from authz.server.grpc.watching import StreamScope, WatchStreams
-from authz.server.socket_users import users_of_socket
-from authz.telemetry import Metrics
-from authz_client.v1 import approvals_pb2, decision_pb2
+from authz_client.v1 import approvals_pb2
+from tests.support.approval_site import GOOD, Site, Stub
 from tests.support.approvals import FakeApprovals, open_approval
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from concurrent import futures
 
-    from authz.model import CallFacts
 
 PENDING = approvals_pb2.APPROVAL_STATUS_PENDING
 APPROVED = approvals_pb2.APPROVAL_STATUS_APPROVED
 REJECTED = approvals_pb2.APPROVAL_STATUS_REJECTED
 EXPIRED = approvals_pb2.APPROVAL_STATUS_EXPIRED
-GOOD = decision_pb2.Evidence(token="agent")
-
-
-class Site:
-    """A gRPC server with the approvals of both kinds of listener, over a store in memory."""
-
-    def __init__(self, folder: Path, *, most: int = 4096, most_of_task: int = 64) -> None:
-        self.store = FakeApprovals()
-        self.errors: list[BaseException] = []
-        self.hub = ApprovalHub(self.store, self.errors.append, most=most, most_of_task=most_of_task)
-        self.streams = WatchStreams(self.hub, self.store, self.errors.append)
-        self.users: Callable[[], frozenset[int]] = lambda: users_of_socket(self.path)
-        self.people = [ApprovalPerson(uid=os.geteuid(), issuer="corp", sub="alice")]
-        self.path = f"{folder}/admin.sock"
-        self.hub.start()
-        self.streams.start()
-        self.executor = BoundedExecutor(2, 4096, failed=self.errors.append)
-        # A call that is answered and not taken is cancelled after this time; a stream that waits is not answered.
-        self.receiver = Receiver(self.executor, Bounds(64, 0.5), failed=self.errors.append)
-        context = CallContext("main", None, 2.0, facts_of, Metrics(), self.errors.append)
-        agents = AgentApprovals(self._status, self.store, self.streams, context)
-        self.port, self.server = self._serve(agents.handlers(), "127.0.0.1:0")
-        admin = AdminApprovals(
-            self.store, self.streams, PeopleByUid(self.people), self._users, context
-        )
-        _, self.admin_server = self._serve(admin.handlers(), f"unix:{self.path}")
-
-    def _serve(self, handlers: Any, address: str) -> tuple[int, grpc.Server]:
-        server = grpc.server(
-            cast("futures.ThreadPoolExecutor", self.receiver), options=options(Limits())
-        )
-        server.add_registered_method_handlers(APPROVALS, handlers)
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(APPROVALS, handlers),)
-        )
-        port = server.add_insecure_port(address)
-        server.start()
-        return port, server
-
-    def _users(self) -> frozenset[int]:
-        return self.users()
-
-    def _status(self, request: bytes, _: CallFacts) -> bytes:
-        asked = approvals_pb2.ApprovalsGetRequest.FromString(request)
-        if asked.evidence != [GOOD]:
-            raise ApiError(
-                "BAD_CREDENTIAL", GrpcCode.PERMISSION_DENIED, "not the agent of the call"
-            )
-        return self.store.approval_show(None, asked).SerializeToString()
-
-    def close(self) -> None:
-        """Take it down."""
-        self.streams.drain()
-        for server in (self.server, self.admin_server):
-            server.stop(None).wait(5)
-        self.streams.close()
-        self.hub.close()
-        self.receiver.shutdown()
-        self.executor.shutdown()
 
 
 @pytest.fixture
@@ -120,25 +51,6 @@ def admin(site: Site) -> Iterator[Any]:
     """Stub of the administration socket."""
     with grpc.insecure_channel(f"unix:{site.path}") as channel:
         yield Stub(channel)
-
-
-class Stub:
-    """The methods of the service."""
-
-    def __init__(self, channel: Any) -> None:
-        for name, answer in (
-            ("List", approvals_pb2.ApprovalsListResponse),
-            ("Get", approvals_pb2.ApprovalsGetResponse),
-            ("Resolve", approvals_pb2.ResolveResponse),
-            ("Watch", approvals_pb2.WatchResponse),
-        ):
-            kind = channel.unary_stream if name == "Watch" else channel.unary_unary
-            method = kind(
-                f"/{APPROVALS}/{name}",
-                request_serializer=lambda message: message.SerializeToString(),
-                response_deserializer=answer.FromString,
-            )
-            setattr(self, name, method)
 
 
 def watch(approval_id: str, **more: Any) -> approvals_pb2.WatchRequest:

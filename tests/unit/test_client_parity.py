@@ -51,12 +51,17 @@ def pairs() -> Iterator[tuple[type[Any], str, str]]:
         for name, method in found.items():
             if name in BLOCKS:
                 yield kind, name, BLOCKS[name]
+            elif name == "wait_async":
+                continue
             elif inspect.iscoroutinefunction(method) and name not in BLOCKS.values():
                 assert name.startswith("a"), f"{kind.__name__}.{name}"
                 yield kind, name[1:], name
             elif "run" in method.__code__.co_names:
                 # It runs a flow on this thread.
                 yield kind, name, f"a{name}"
+            elif name == "wait":
+                # `await` is a keyword.
+                yield kind, name, "wait_async"
 
 
 PAIRS = sorted(set(pairs()), key=lambda pair: (pair[0].__name__, pair[1]))

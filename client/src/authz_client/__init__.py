@@ -20,7 +20,7 @@ Modules, each of which imports only those below it:
     guard                          functions that run only where they are permitted
     issued                         task credentials and leased secrets
     questions                      Check and List
-    report, tasks                  results of permits; tasks
+    report, tasks, approvals       results of permits; tasks; answers of people
     session                        transport, identity, time and retries that all calls share
     flow                           runs a call on a thread or on an event loop
     transport, permit, credentials, context, dpop, obligations, arguments, result_values
@@ -48,6 +48,7 @@ from authz_client.credentials import Credentials, TokenFile, TokenSource, Worklo
 from authz_client.default import guard, task, use
 from authz_client.dpop import ProofKey
 from authz_client.errors import (
+    ApprovalStatus,
     Denied,
     NextAction,
     PublicCode,
@@ -83,12 +84,13 @@ from authz_client.tasks import (
     Tasks,
 )
 from authz_client.tools import filter_tools
-from authz_client.transport import GrpcTransport, Tls, Transport
+from authz_client.transport import GrpcTransport, StreamTransport, Tls, Transport
 
 __all__ = [
     "CREDENTIAL_HEADER",
     "TASK_HEADER",
     "TASK_META",
+    "ApprovalStatus",
     "Authz",
     "Between",
     "Caller",
@@ -116,6 +118,7 @@ __all__ = [
     "SaidBy",
     "Scope",
     "StepUp",
+    "StreamTransport",
     "Task",
     "TaskBlock",
     "TaskCredential",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Self, TypeVar, Unpack, final, overload
 
+from authz_client.approvals import Approvals
 from authz_client.arguments import Arguments
 from authz_client.base_errors import UsageError
 from authz_client.context import Caller
@@ -44,6 +45,7 @@ class Authz:
         timeout: Seconds for a question, with retries and credentials.
         retries: Further attempts of a question that was not decided, at most 10, within its timeout.
         transport: Transport that carries the calls, instead of an address.
+        approval_poll: Seconds between two questions about an approval, where the node or the transport offers no stream.
 
     Raises:
         UsageError: The arguments contradict one another.
@@ -61,6 +63,7 @@ class Authz:
         timeout: float = 1.0,
         retries: int = 2,
         transport: Transport | None = None,
+        approval_poll: float = 60.0,
     ) -> None:
         if bool(address) == (transport is not None):
             raise UsageError("give the node's address")
@@ -69,6 +72,8 @@ class Authz:
             raise UsageError(message)
         if not 0 < timeout < float("inf") or not 0 <= retries <= _MOST_RETRIES:
             raise UsageError(f"give a timeout above 0, and 0 to {_MOST_RETRIES} retries")
+        if not 1 <= approval_poll < float("inf"):
+            raise UsageError("give `approval_poll` of at least 1 second: approvals wait for people")
         if transport is None:
             transport = GrpcTransport(address, tls)
         source = source_of(credentials) if credentials is not None else None
@@ -78,10 +83,11 @@ class Authz:
         self.obligations = Obligations()
         self.reports = Reports(session)
         self.tasks = Tasks(session)
-        questions = Questions(session, self.reports)
+        approvals = Approvals(session, approval_poll)
+        questions = Questions(session, self.reports, approvals)
         self.credentials = TaskCredentials(session, questions, credential_issuer, proof_key)
         self.parts = ClientParts(
-            session, questions, self.credentials, self.reports, self.obligations
+            session, questions, self.credentials, self.reports, self.obligations, approvals
         )
 
     @property
@@ -359,6 +365,7 @@ class Authz:
         arguments: Arguments | None = None,
         resource: str = "",
         idempotency_key: str = "",
+        wait_for_approval: float = 0.0,
     ) -> Callable[[Function], Function]: ...
 
     @overload
@@ -371,6 +378,7 @@ class Authz:
         idempotency_key: str = "",
         secret: str,
         report: str = "",
+        wait_for_approval: float = 0.0,
     ) -> Callable[[Callable[..., Result]], Callable[..., Result]]: ...
 
     @overload
@@ -382,6 +390,7 @@ class Authz:
         resource: str = "",
         idempotency_key: str = "",
         report: str,
+        wait_for_approval: float = 0.0,
     ) -> Callable[[Callable[..., Result]], Callable[..., Result]]: ...
 
     def guard(
@@ -393,6 +402,7 @@ class Authz:
         idempotency_key: str = "",
         secret: str = "",
         report: str = "",
+        wait_for_approval: float = 0.0,
     ) -> Callable[[Any], Any]:
         """Decorate a function so that it runs only where its operation is permitted.
 
@@ -409,6 +419,7 @@ class Authz:
             secret: The keyword-only parameter that gets the secret (a `Leased`) of a system that does not take tokens. Callers of the
                 function do not give it. Requires a task.
             report: The keyword-only parameter that gets the `Report`, for labels and amounts. Callers do not give it either.
+            wait_for_approval: Seconds to wait where a person must answer; then the guard asks once more. Default: raise `StepUp` at once.
 
         Returns:
             The decorator.
@@ -420,5 +431,6 @@ class Authz:
             idempotency_key=idempotency_key,
             secret=secret,
             report=report,
+            wait_for_approval=wait_for_approval,
             client=lambda: self.parts,
         ).decorate

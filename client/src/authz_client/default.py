@@ -49,6 +49,7 @@ def guard(
     arguments: Arguments | None = None,
     resource: str = "",
     idempotency_key: str = "",
+    wait_for_approval: float = 0.0,
 ) -> Callable[[Function], Function]: ...
 
 
@@ -61,6 +62,7 @@ def guard(
     idempotency_key: str = "",
     secret: str,
     report: str = "",
+    wait_for_approval: float = 0.0,
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]: ...
 
 
@@ -72,6 +74,7 @@ def guard(
     resource: str = "",
     idempotency_key: str = "",
     report: str,
+    wait_for_approval: float = 0.0,
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]: ...
 
 
@@ -83,6 +86,7 @@ def guard(
     idempotency_key: str = "",
     secret: str = "",
     report: str = "",
+    wait_for_approval: float = 0.0,
 ) -> Callable[[Any], Any]:
     """As `Authz.guard`, of the client that `use` sets.
 
@@ -93,6 +97,7 @@ def guard(
         idempotency_key: The parameter that holds the key of an enforcer that executes at most once a key.
         secret: The keyword-only parameter that gets the secret of a system that knows no tokens.
         report: The keyword-only parameter that gets the `Report`.
+        wait_for_approval: Seconds to wait where a person must answer. Default: raise `StepUp` at once.
 
     Returns:
         The decorator.
@@ -104,6 +109,7 @@ def guard(
         idempotency_key=idempotency_key,
         secret=secret,
         report=report,
+        wait_for_approval=wait_for_approval,
         client=lambda: _client().parts,
     ).decorate
 

@@ -11,16 +11,18 @@ The text of an error is fit for an agent: fixed sentences and the decision's id.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from google.protobuf.descriptor import EnumDescriptor
 from google.rpc import error_details_pb2, status_pb2
 
-from authz_client.base_errors import AuthzError
-from authz_client.v1 import decision_pb2, options_pb2, reason_pb2
+from authz_client.base_errors import AuthzError, UsageError
+from authz_client.v1 import approvals_pb2, decision_pb2, options_pb2, reason_pb2
 
 __all__ = [
+    "ApprovalStatus",
     "Denied",
     "NextAction",
     "Public",
@@ -73,6 +75,27 @@ class Retry(StrEnum):
     NEVER = "NEVER"
     LATER = "LATER"
     AFTER_CHANGE = "AFTER_CHANGE"
+
+
+class ApprovalStatus(StrEnum):
+    """Status of an approval, as the caller of `StepUp.wait` gets it."""
+
+    PENDING = "PENDING"
+    """Nobody has answered yet."""
+    APPROVED = "APPROVED"
+    """The same call may run once, within the next minutes."""
+    REJECTED = "REJECTED"
+    """The call may not run."""
+    EXPIRED = "EXPIRED"
+    """Nobody answered in time, or the answer was not used in time."""
+    CONSUMED = "CONSUMED"
+    """The answer was used."""
+
+    @staticmethod
+    def of(number: int) -> "ApprovalStatus":
+        """Read the status of an answer. A value that is not known counts as not answered."""
+        word = _word(approvals_pb2.ApprovalStatus.DESCRIPTOR, number, "APPROVAL_STATUS_")
+        return _member(ApprovalStatus, word, ApprovalStatus.PENDING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +230,18 @@ class Denied(Refused):
     """It may not be performed."""
 
 
+class _Waiter(Protocol):
+    """Waits for the answer to a step-up."""
+
+    def wait(self, timeout: float | None) -> ApprovalStatus: ...
+
+    async def wait_async(self, timeout: float | None) -> ApprovalStatus: ...  # noqa: ASYNC109
+
+
 class StepUp(Refused):
     """Not yet: show one thing of each of these kinds first.
+
+    A step-up that a person lifts has an approval. `wait` returns when the person has answered; then make the same call again.
 
     Args:
         public: Part of the decision that an agent may see.
@@ -237,7 +270,56 @@ class StepUp(Refused):
         self.kinds: tuple[str, ...] = tuple(decision.step_up_kinds) if decision is not None else ()
         challenge = decision.challenge if decision is not None else decision_pb2.Challenge()
         self.approval_id: str = challenge.approval_id
+        """Id of the approval, for `check(…, approval_id=…)`. Empty: no person lifts the step-up."""
         self.url: str = challenge.url
+        """Page on which a person answers; empty where the node has none."""
+        self.expires_at: datetime | None = (
+            challenge.expires_at.ToDatetime(UTC) if challenge.HasField("expires_at") else None
+        )
+        """End of the approval."""
+        self.reject_reason = ""
+        """Name of the reason of a rejection, after `wait`."""
+        self.waiter: _Waiter | None = None
+
+    def wait(self, timeout: float | None = None) -> ApprovalStatus:
+        """Wait until a person has answered.
+
+        Args:
+            timeout: Seconds. Default: until the approval ends.
+
+        Returns:
+            APPROVED, REJECTED, EXPIRED or CONSUMED. PENDING: nobody answered within `timeout`. A node that cannot be reached is
+            asked again until then.
+
+        Raises:
+            UsageError: No person lifts this step-up.
+            Refused: The node refuses the caller, or this listener serves no approvals.
+        """
+        return self._waits().wait(timeout)
+
+    async def wait_async(self, timeout: float | None = None) -> ApprovalStatus:  # noqa: ASYNC109 - it travels
+        """As `wait`, without blocking the event loop.
+
+        Args:
+            timeout: Seconds. Default: until the approval ends.
+
+        Returns:
+            APPROVED, REJECTED, EXPIRED or CONSUMED. PENDING: nobody answered within `timeout`. A node that cannot be reached is
+            asked again until then.
+
+        Raises:
+            UsageError: No person lifts this step-up.
+            Refused: The node refuses the caller, or this listener serves no approvals.
+        """
+        return await self._waits().wait_async(timeout)
+
+    def _waits(self) -> _Waiter:
+        if self.waiter is None:
+            kinds = ", ".join(self.kinds) or "another kind of proof"
+            raise UsageError(
+                f"no person answers this step-up: show {kinds}, and make the call again"
+            )
+        return self.waiter
 
 
 class Unavailable(Refused):

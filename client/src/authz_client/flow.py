@@ -7,13 +7,13 @@ itself, so it decides the same on a thread and on an event loop.
 import asyncio
 import random
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
 from authz_client.credentials import TokenSource
 from authz_client.errors import PublicCode, Retry, TransportError, Unavailable, row_of
-from authz_client.transport import Transport
+from authz_client.transport import StreamTransport, Transport
 
 __all__ = [
     "Attempts",
@@ -21,6 +21,7 @@ __all__ = [
     "Deadline",
     "Fetch",
     "Flow",
+    "Listen",
     "Pause",
     "arun",
     "asking",
@@ -28,6 +29,7 @@ __all__ = [
     "undecided",
 ]
 
+_UNIMPLEMENTED: Final = 12
 _UNAVAILABLE: Final = 14
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
@@ -45,6 +47,16 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Listen:
+    """Step: read a stream of the node until `is_enough` accepts a response, which is the result."""
+
+    method: str
+    request: bytes
+    timeout: float
+    is_enough: Callable[[bytes], bool]
+
+
+@dataclass(frozen=True, slots=True)
 class Fetch:
     """Step: get a credential from a source."""
 
@@ -59,7 +71,7 @@ class Pause:
     seconds: float
 
 
-Step: TypeAlias = Call | Fetch | Pause
+Step: TypeAlias = Call | Listen | Fetch | Pause
 Flow: TypeAlias = Generator[Step, Any, Result]
 
 
@@ -156,6 +168,12 @@ def asking(method: str, request: bytes, attempts: Attempts) -> Flow[bytes]:
         yield pause
 
 
+def _streams(transport: Transport) -> StreamTransport:
+    if not isinstance(transport, StreamTransport):
+        raise TransportError(_UNIMPLEMENTED, "the transport has no streams")
+    return transport
+
+
 def run(flow: Flow[Result], transport: Transport) -> Result:
     """Run a flow on this thread.
 
@@ -171,6 +189,8 @@ def run(flow: Flow[Result], transport: Transport) -> Result:
         match step:
             case Call(method, request, timeout):
                 return transport.call(method, request, timeout)
+            case Listen(method, request, timeout, is_enough):
+                return _streams(transport).listen(method, request, timeout, is_enough)
             case Fetch(source, timeout):
                 return source.token(timeout)
             case Pause(seconds):
@@ -206,6 +226,8 @@ async def arun(flow: Flow[Result], transport: Transport) -> Result:
         match step:
             case Call(method, request, timeout):
                 return await transport.acall(method, request, timeout)
+            case Listen(method, request, timeout, is_enough):
+                return await _streams(transport).alisten(method, request, timeout, is_enough)
             case Fetch(source, timeout):
                 return await source.atoken(timeout)
             case Pause(seconds):

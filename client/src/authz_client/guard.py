@@ -8,9 +8,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast, final
 
+from authz_client.approvals import Approvals
 from authz_client.arguments import Arguments, Reading
 from authz_client.base_errors import UsageError
-from authz_client.errors import Denied, denied
+from authz_client.errors import ApprovalStatus, Denied, StepUp, denied
 from authz_client.flow import Deadline, Flow, arun, run
 from authz_client.issued import TaskCredentials
 from authz_client.obligations import Obligation, Obligations
@@ -34,6 +35,7 @@ class ClientParts:
     credentials: TaskCredentials
     reports: Reports
     obligations: Obligations
+    approvals: Approvals
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Guard:
         idempotency_key: The parameter that holds the key; empty: none.
         secret: The keyword-only parameter that gets the secret of the system; empty: none.
         report: The keyword-only parameter that gets the report; empty: none.
+        wait_for_approval: Seconds to wait for a person; 0: a step-up raises at once.
         client: Returns the parts of the client that asks; called with each call of the function.
     """
 
@@ -81,14 +84,18 @@ class Guard:
         idempotency_key: str,
         secret: str,
         report: str,
+        wait_for_approval: float,
         client: Callable[[], ClientParts],
     ) -> None:
+        if not 0 <= wait_for_approval < float("inf"):
+            raise UsageError("give `wait_for_approval` in seconds, 0 or more")
         self._operation = operation
         self._arguments = arguments
         self._resource = resource
         self._key = idempotency_key
         self._secret = secret
         self._report = report
+        self._wait = wait_for_approval
         self._client = client
 
     def decorate(self, function: Function) -> Function:
@@ -227,7 +234,13 @@ class Guard:
         }
         if self._secret:
             asked["wants_credential"] = True
-        permit = yield from client.questions.checking(self._operation, judged, asked)
+        try:
+            permit = yield from client.questions.checking(self._operation, judged, asked)
+        except StepUp as step_up:
+            asked["approval_id"] = yield from self._waiting(client, step_up)
+            # People take longer than a question.
+            deadline = Deadline.within(client.session.timeout)
+            permit = yield from client.questions.checking(self._operation, judged, asked)
         try:
             is_same = reading.read(args, kwargs) == (judged, apart)
             due = self._done_before(client, permit, judged, is_same=is_same)
@@ -244,6 +257,21 @@ class Guard:
         if self._report:
             given[self._report] = report
         return _AdmittedCall(client, permit, due, given, report)
+
+    def _waiting(self, client: ClientParts, step_up: StepUp) -> Flow[str]:
+        """Wait for a person; return the id of the approval."""
+        if not self._wait or not step_up.approval_id:
+            raise step_up
+        status = yield from client.approvals.waiting(step_up, self._wait)
+        if status is ApprovalStatus.REJECTED:
+            raise denied(
+                f"a person rejected it: {step_up.reject_reason or 'no reason given'}",
+                operation=self._operation,
+                reason_code="APPROVAL_REJECTED",
+            )
+        if status is not ApprovalStatus.APPROVED:
+            raise step_up
+        return step_up.approval_id
 
     def _done_before(
         self, client: ClientParts, permit: Permit, judged: bytes, *, is_same: bool

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict, final
 
+from authz_client.approvals import Approvals
 from authz_client.arguments import encoded
 from authz_client.context import Caller, current_task
 from authz_client.credentials import Credentials
-from authz_client.errors import PublicCode, Refused, Retry, Unavailable, denied
+from authz_client.errors import PublicCode, Refused, Retry, StepUp, Unavailable, denied
 from authz_client.flow import Deadline, Flow
 from authz_client.permit import Permit, permit_of
 from authz_client.report import Reports
@@ -43,6 +44,8 @@ class CheckOptions(TypedDict, total=False):
     tool: str
     """Exact name of the tool that the call runs, from an enforcer in front of an MCP server. An operation that is not the operation
     of this tool in the catalog is then refused. Default: the question is about the operation itself."""
+    approval_id: str
+    """Approval of this very call, `StepUp.approval_id`. Default: the node finds it by the task and the call."""
     idempotency_key: str
     """Key for an enforcer that executes at most once for each key."""
     wants_credential: bool
@@ -79,11 +82,13 @@ class Questions:
     Args:
         session: Calls the node.
         reports: Ends a permit that the client cannot use.
+        approvals: Waits for the answers to step-ups.
     """
 
-    def __init__(self, session: Session, reports: Reports) -> None:
+    def __init__(self, session: Session, reports: Reports, approvals: Approvals) -> None:
         self._session = session
         self._reports = reports
+        self._approvals = approvals
 
     def checking(
         self, operation: str, arguments: Mapping[str, Any] | bytes | None, asked: CheckOptions
@@ -117,6 +122,7 @@ class Questions:
             destinations=asked.get("destinations", ()),
             labels=asked.get("labels", ()),
             session_context=asked.get("session_context", ""),
+            approval_id=asked.get("approval_id", ""),
             idempotency_key=asked.get("idempotency_key", ""),
             supported_obligations=asked.get("supported_obligations", ()),
             mode=decision_pb2.MODE_PROBE if asked.get("probe") else decision_pb2.MODE_ENFORCE,
@@ -141,6 +147,8 @@ class Questions:
                 later = undecided and refused.retry is Retry.LATER and refused.decision_id
                 pause = attempts.pause() if later else None
                 if pause is None:
+                    if isinstance(refused, StepUp):
+                        self._approvals.bind(refused, who, asked.get("subject_token"))
                     raise
                 yield pause
                 continue

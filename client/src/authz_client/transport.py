@@ -3,10 +3,10 @@
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Generic, Protocol, TypeVar, cast, final
+from typing import Any, Final, Generic, Protocol, TypeVar, cast, final, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import grpc
@@ -15,7 +15,7 @@ import grpc.aio
 from authz_client.base_errors import UsageError
 from authz_client.errors import TransportError, Unavailable
 
-__all__ = ["GrpcTransport", "Tls", "Transport"]
+__all__ = ["GrpcTransport", "StreamTransport", "Tls", "Transport"]
 
 _DETAILS: Final = "grpc-status-details-bin"
 _LOOK_SECONDS: Final = 1.0
@@ -62,6 +62,51 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """Close all connections."""
+
+
+@runtime_checkable
+class StreamTransport(Transport, Protocol):
+    """A transport that also carries streams of answers. Without streams, a client that waits asks again and again."""
+
+    def listen(
+        self, method: str, request: bytes, timeout: float, is_enough: Callable[[bytes], bool]
+    ) -> bytes:
+        """Read a stream on this thread.
+
+        Args:
+            method: `<service>/<method>`.
+            request: The encoded request.
+            timeout: Seconds until the stream counts no more.
+            is_enough: Tells whether a response ends the wait.
+
+        Returns:
+            The first response that is enough.
+
+        Raises:
+            TransportError: The stream ended before.
+        """
+
+    async def alisten(
+        self,
+        method: str,
+        request: bytes,
+        timeout: float,  # noqa: ASYNC109 - it travels
+        is_enough: Callable[[bytes], bool],
+    ) -> bytes:
+        """Read a stream without blocking the event loop.
+
+        Args:
+            method: `<service>/<method>`.
+            request: The encoded request.
+            timeout: Seconds until the stream counts no more.
+            is_enough: Tells whether a response ends the wait.
+
+        Returns:
+            The first response that is enough.
+
+        Raises:
+            TransportError: The stream ended before.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +240,40 @@ class GrpcTransport:
             raise _failed(grpc.StatusCode.CANCELLED, "the client is closed", ()) from error
         return answer
 
+    def listen(
+        self, method: str, request: bytes, timeout: float, is_enough: Callable[[bytes], bool]
+    ) -> bytes:
+        """Read a stream on this thread.
+
+        Args:
+            method: `<service>/<method>`.
+            request: The encoded request.
+            timeout: Seconds until the stream counts no more.
+            is_enough: Tells whether a response ends the wait.
+
+        Returns:
+            The first response that is enough.
+
+        Raises:
+            TransportError: The stream ended before.
+        """
+        channel: Any = self._channel().channel
+        try:
+            stream = channel.unary_stream(f"/{method}")(request, timeout=timeout)
+            try:
+                for response in stream:
+                    if is_enough(response):
+                        return cast("bytes", response)
+            finally:
+                stream.cancel()
+        except grpc.RpcError as error:
+            call = cast("grpc.Call", error)
+            raise _failed(call.code(), call.details(), call.trailing_metadata()) from error
+        except ValueError as error:
+            # grpcio's word for a channel that was closed.
+            raise _failed(grpc.StatusCode.CANCELLED, "the client is closed", ()) from error
+        raise _ended()
+
     def _channel(self) -> _Open[grpc.Channel]:
         now = time.monotonic()
         with self._lock:
@@ -258,6 +337,43 @@ class GrpcTransport:
             raise _failed(grpc.StatusCode.CANCELLED, "the client is closed", ()) from error
         return answer
 
+    async def alisten(
+        self,
+        method: str,
+        request: bytes,
+        timeout: float,  # noqa: ASYNC109 - it travels
+        is_enough: Callable[[bytes], bool],
+    ) -> bytes:
+        """Read a stream without blocking the event loop.
+
+        Args:
+            method: `<service>/<method>`.
+            request: The encoded request.
+            timeout: Seconds until the stream counts no more.
+            is_enough: Tells whether a response ends the wait.
+
+        Returns:
+            The first response that is enough.
+
+        Raises:
+            TransportError: The stream ended before.
+        """
+        channel: Any = self._aio_channel().channel
+        try:
+            stream = channel.unary_stream(f"/{method}")(request, timeout=timeout)
+            try:
+                async for response in stream:
+                    if is_enough(response):
+                        return cast("bytes", response)
+            finally:
+                stream.cancel()
+        except grpc.aio.AioRpcError as error:
+            trailers = cast("Any", error.trailing_metadata())
+            raise _failed(error.code(), error.details(), trailers) from error
+        except grpc.aio.UsageError as error:
+            raise _failed(grpc.StatusCode.CANCELLED, "the client is closed", ()) from error
+        raise _ended()
+
     def _aio_channel(self) -> _Open[grpc.aio.Channel]:
         """The channel of this event loop: grpcio ties one to the loop that made it."""
         loop, now = asyncio.get_running_loop(), time.monotonic()
@@ -281,6 +397,11 @@ class GrpcTransport:
         if known is not None:
             await known.channel.close()
         self.close()
+
+
+def _ended() -> TransportError:
+    number: int = grpc.StatusCode.UNAVAILABLE.value[0]
+    return TransportError(number, "the stream ended before its answer")
 
 
 def _failed(code: grpc.StatusCode | None, details: str | None, trailers: Any) -> TransportError:
