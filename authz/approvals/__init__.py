@@ -2,6 +2,10 @@
 
 `people` is the verified human who answers, `store` the approvals that the engine keeps, and `changes` tells watchers of each
 change. The engine alone judges: it works out the person's roles, refuses an answer that does not count, and writes the record.
+
+`card` builds what a person is shown, of the typed `parts` of a card. It reads `inert` (text that somebody else wrote, made safe to
+show), `difference` (the change since the last approved call) and `lookalikes` (values that resemble known ones), which read
+`characters`, Unicode's data. `terminal` renders a card. A caller imports these modules themselves.
 """
 
 from authz.approvals.changes import ApprovalHub, Subscription

@@ -1,0 +1,671 @@
+"""Values that resemble other values: an attacker's mailbox beside a known one, an amount with its decimal point moved.
+
+A value is compared with *references*: entries of recipient lists, earlier values of the task, the last approved call. A likeness
+always says which reference it is seen against; some defects, such as wrong check digits, need none.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from itertools import chain
+from typing import Final
+
+from authz.approvals.characters import skeleton
+from authz.approvals.inert import Kind
+
+__all__ = [
+    "FlagCode",
+    "Likeness",
+    "RecipientIndex",
+    "Reference",
+    "ValueKind",
+    "amount_likenesses",
+    "decimal_of",
+    "is_address",
+    "is_currency",
+    "kind_of",
+    "likenesses",
+    "same_value",
+]
+
+MAX_NEAR: Final = 16
+"""References that `RecipientIndex.near` returns for one value."""
+_MAX_LENGTH: Final = 320
+"""Characters of a value that is compared; longer values are no names."""
+_NEAR_LENGTH: Final = 5
+"""Host names shorter than this are near to too many others."""
+_FAR_LENGTH: Final = 10
+"""Host names of this length are near if two characters differ."""
+_ID_DIGITS: Final = 4
+"""Ids with fewer digits are near to too many others."""
+
+_IBAN: Final = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")
+# Lengths by country (SWIFT IBAN registry, release 99).
+_IBAN_LENGTHS: Final[Mapping[str, int]] = {
+    country: length
+    for length, countries in {
+        15: "NO",
+        16: "BE BI",
+        18: "DK FI FK FO GL NL SD",
+        19: "MK SI",
+        20: "AT BA EE KZ LT LU MN XK",
+        21: "CH HR LI LV",
+        22: "BG BH CR DE GB GE IE ME RS VA",
+        23: "AE GI IL IQ OM SO TL",
+        24: "AD CZ ES MD PK RO SA SE SK TN VG",
+        25: "LY PT ST",
+        26: "IS TR",
+        27: "BY DJ FR GR IT MC MR SM",
+        28: "AL AZ CY DO GT HN HU LB NI PL SV",
+        29: "BR EG PS QA UA",
+        30: "JO KW MU YE",
+        31: "MT SC",
+        32: "LC",
+        33: "RU",
+    }.items()
+    for country in countries.split()
+}
+_HOST: Final = re.compile(r"[^\s/@:]+(\.[^\s/@:]+)+", re.UNICODE)
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\\]*)(.*)", re.DOTALL)
+_CURRENCY: Final = re.compile(r"[A-Z]{3}")
+_AMOUNT: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+_SEPARATED_AMOUNT: Final = re.compile(r"-?[0-9]{1,3}(?:[.,' ][0-9]{3})*(?:[.,][0-9]+)?")
+_TRAVERSAL: Final = re.compile(r"(?:^|[/\\])\.\.(?:[/\\]|$)")
+_ENCODED: Final = re.compile(r"%(?:2e|2f|5c|25|00)", re.IGNORECASE)
+# Mailboxes that every organisation has: that two of them have one name says nothing.
+_OFFICES: Final = frozenset(
+    [
+        "abuse",
+        "accounting",
+        "accounts",
+        "admin",
+        "billing",
+        "booking",
+        "bookings",
+        "careers",
+        "contact",
+        "customer",
+        "desk",
+        "events",
+        "finance",
+        "hello",
+        "help",
+        "hr",
+        "info",
+        "it",
+        "jobs",
+        "legal",
+        "mail",
+        "marketing",
+        "news",
+        "newsletter",
+        "no-reply",
+        "noreply",
+        "office",
+        "orders",
+        "payments",
+        "postmaster",
+        "press",
+        "privacy",
+        "reception",
+        "reservations",
+        "sales",
+        "security",
+        "service",
+        "shop",
+        "staff",
+        "support",
+        "team",
+        "tickets",
+        "webmaster",
+    ]
+)
+
+
+class FlagCode(StrEnum):
+    """Reason why a card warns."""
+
+    HIDDEN = "hidden_characters"
+    MIXED = "mixed_scripts"
+    CONFUSABLE = "confusable_characters"
+    PADDING = "padding"
+    MARKS = "piled_marks"
+    LOOKS_LIKE = "looks_like"
+    NEAR = "nearly_the_same"
+    SWAPPED = "swapped_characters"
+    OTHER_DOMAIN = "other_domain"
+    OTHER_TLD = "other_top_level_domain"
+    FOREIGN_HOST = "known_host_in_front"
+    BORROWED_NAME = "borrowed_name"
+    ENCODED_HOST = "encoded_host"
+    USER_IN_URL = "name_before_host"
+    CHECK_DIGITS = "wrong_check_digits"
+    PATH = "path_leads_elsewhere"
+    FOLDER = "neighbour_folder"
+    AMOUNT_SCALE = "amount_times_ten"
+    AMOUNT_FORM = "ambiguous_amount"
+    CURRENCY = "other_currency"
+    ODD_DESTINATION = "unlike_the_others"
+
+
+class ValueKind(StrEnum):
+    """Kind of a value, as its form tells."""
+
+    MAILBOX = "mailbox"
+    URL = "url"
+    HOST = "host"
+    IBAN = "iban"
+    PATH = "path"
+    NAME = "name"
+
+    @property
+    def strictness(self) -> Kind:
+        """How strictly the characters of such a value are judged."""
+        return Kind.NAME if self in (ValueKind.PATH, ValueKind.NAME) else Kind.ADDRESS
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A value that is known."""
+
+    value: str
+    source: str
+    """Where it is known from, in words, for example `recipient list payees`."""
+    is_list: bool = False
+    """An entry of a recipient list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """A reason to look twice at a value."""
+
+    code: FlagCode
+    text: str
+    """Sentence. It ends with a colon if a reference follows."""
+    reference: Reference | None = None
+
+
+def kind_of(value: str) -> ValueKind:
+    """Return the kind of a value."""
+    iban = _compact(value)
+    if _IBAN.fullmatch(iban) and iban[:2] in _IBAN_LENGTHS:
+        kind = ValueKind.IBAN
+    elif "://" in value:
+        kind = ValueKind.URL
+    elif "@" in value and not value.startswith(("/", ".", "\\")):
+        kind = ValueKind.MAILBOX
+    elif "/" in value or "\\" in value or value.startswith("."):
+        kind = ValueKind.PATH
+    elif _HOST.fullmatch(value) and "." in skeleton(value) and re.search(r"[^\W\d]{2,}$", value):
+        kind = ValueKind.HOST
+    else:
+        kind = ValueKind.NAME
+    return kind
+
+
+def same_value(one: str, other: str) -> bool:
+    """Return whether two values are the same mailbox, host, account or name."""
+    return one == other or _normal(one) == _normal(other)
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text has the form of a mailbox, a URL or an IBAN of its country's length."""
+    kind = kind_of(text)
+    if kind is ValueKind.IBAN:
+        iban = _compact(text)
+        return len(iban) == _IBAN_LENGTHS.get(iban[:2])
+    is_mailbox = kind is ValueKind.MAILBOX and not re.search(r"\s", text)
+    return is_mailbox or (kind is ValueKind.URL and _URL.fullmatch(text) is not None)
+
+
+def is_currency(text: str) -> bool:
+    """Return whether a text has the form of a currency's code (ISO 4217)."""
+    return _CURRENCY.fullmatch(text) is not None
+
+
+def likenesses(
+    value: str, references: Iterable[Reference], *, is_chosen: bool = False
+) -> tuple[Likeness, ...]:
+    """Return the reasons to look twice at a destination, resource, id or path.
+
+    Args:
+        value: The value.
+        references: Known values.
+        is_chosen: The user or the organisation chose exactly this value. Then only values that look the same count.
+    """
+    if not value or len(value) > _MAX_LENGTH:
+        return ()
+    kind = kind_of(value)
+    found = list(_own_defects(value, kind))
+    known = [one for one in references if one.value and len(one.value) <= _MAX_LENGTH]
+    if not any(same_value(value, one.value) for one in known):
+        found += _against(value, kind, known, is_chosen=is_chosen)
+    return tuple(dict.fromkeys(found))
+
+
+def amount_likenesses(
+    amount: str, currency: str, before: Sequence[Reference], *, is_same_receiver: bool
+) -> tuple[Likeness, ...]:
+    """Return the reasons to look twice at an amount.
+
+    Args:
+        amount: The amount as the call writes it.
+        currency: Its currency; empty: none.
+        before: Amounts of earlier calls, as they write it.
+        is_same_receiver: The earlier calls have the same receiver.
+    """
+    number = decimal_of(amount)
+    if number is None:
+        if _SEPARATED_AMOUNT.fullmatch(amount.strip()):
+            text = f"`{amount.strip()}` is another number in other countries: points and commas divide it."
+            return (Likeness(FlagCode.AMOUNT_FORM, text),)
+        return ()
+    return tuple(
+        Likeness(FlagCode.AMOUNT_SCALE, f"{times}{' in ' + currency if currency else ''}:", one)
+        for one in before
+        if (times := _times(number, decimal_of(one.value), is_same_receiver=is_same_receiver))
+    )
+
+
+def _times(number: Decimal, earlier: Decimal | None, *, is_same_receiver: bool) -> str:
+    if earlier is None or not number or not earlier or number == earlier:
+        return ""
+    has_digits = len(_significant(number)) > 1
+    if _significant(number) != _significant(earlier) or not (is_same_receiver or has_digits):
+        return ""
+    by = number / earlier
+    if by > 1:
+        return f"The same digits, {by:f} times as much as"
+    return f"The same digits, a {1 / by:f}th of"
+
+
+def _significant(number: Decimal) -> str:
+    return str(abs(number).normalize().as_tuple().digits)
+
+
+def decimal_of(text: str) -> Decimal | None:
+    """Return a number without exponent or separators as it is written; `None` for other texts."""
+    try:
+        return Decimal(text) if _AMOUNT.fullmatch(text.strip()) else None
+    except InvalidOperation:
+        return None
+
+
+def _compact(value: str) -> str:
+    return value.replace(" ", "").upper() if value[:2].isalpha() else value
+
+
+def _normal(value: str) -> str:
+    kind = kind_of(value)
+    if kind is ValueKind.IBAN:
+        return _compact(value)
+    if kind in (ValueKind.MAILBOX, ValueKind.HOST):
+        return value.casefold().rstrip(".")
+    return value
+
+
+def _look(value: str) -> str:
+    """Return a key that is the same for values that look the same in most fonts."""
+    looks = skeleton(value.casefold()).casefold()
+    return looks.replace("vv", "w").replace("cl", "d").replace("o0", "oo")
+
+
+# Defects of a value alone.
+
+
+def _own_defects(value: str, kind: ValueKind) -> Iterator[Likeness]:
+    if kind is ValueKind.IBAN and not _has_check_digits(_compact(value)):
+        yield Likeness(
+            FlagCode.CHECK_DIGITS, "The check digits or the length of this IBAN are wrong."
+        )
+    if kind in (ValueKind.PATH, ValueKind.URL, ValueKind.NAME):
+        yield from _path_defects(value)
+    host = _host_of(value, kind)
+    for label in host.split("."):
+        if label.casefold().startswith("xn--"):
+            decoded = _decoded(label)
+            yield Likeness(
+                FlagCode.ENCODED_HOST,
+                f"The label `{label}` of the host name stands for:",
+                Reference(decoded, "encoded host name"),
+            )
+    if kind is ValueKind.URL and (url := _URL.match(value)) and "@" in url[2]:
+        yield Likeness(
+            FlagCode.USER_IN_URL,
+            "The text before `@` only looks like a host. The host of this URL is:",
+            Reference(host, "host of the URL"),
+        )
+    elif kind is ValueKind.MAILBOX and value.count("@") > 1:
+        yield Likeness(
+            FlagCode.USER_IN_URL,
+            "This mailbox has several `@`. Its host is:",
+            Reference(host, "host of the mailbox"),
+        )
+
+
+def _has_check_digits(iban: str) -> bool:
+    """Return whether length and check digits of an IBAN are right (ISO 7064, mod 97-10)."""
+    moved = iban[4:] + iban[:4]
+    if len(iban) != _IBAN_LENGTHS.get(iban[:2]):
+        return False
+    return int("".join(str(int(character, 36)) for character in moved)) % 97 == 1
+
+
+def _path_defects(value: str) -> Iterator[Likeness]:
+    if _TRAVERSAL.search(value):
+        yield Likeness(
+            FlagCode.PATH, "A part `..` leads out of the folder that the path begins with."
+        )
+    if encoded := _ENCODED.search(value):
+        text = f"`{encoded[0]}` is an encoded character; a server may read another path."
+        yield Likeness(FlagCode.PATH, text)
+    _, _, path = value.partition("://")
+    if "//" in (path or value) or "\\" in value or "/./" in value:
+        yield Likeness(FlagCode.PATH, "Parts of the path are empty, `.` or divided by `\\`.")
+
+
+def _decoded(label: str) -> str:
+    try:
+        return label[4:].casefold().encode("ascii").decode("punycode")
+    except UnicodeError:
+        return "no readable text"
+
+
+# Comparison with references.
+
+
+def _against(
+    value: str, kind: ValueKind, references: Sequence[Reference], *, is_chosen: bool
+) -> Iterator[Likeness]:
+    look = _look(value)
+    for one in references:
+        if _look(one.value) == look:
+            yield Likeness(FlagCode.LOOKS_LIKE, "Looks the same as, but is not:", one)
+            return
+    if is_chosen:
+        return
+    alike = [one for one in references if _family(kind_of(one.value)) == _family(kind)]
+    match kind:
+        case ValueKind.MAILBOX | ValueKind.HOST | ValueKind.URL:
+            yield from _host_likeness(value, kind, alike)
+        case ValueKind.IBAN:
+            yield from _iban_likeness(_compact(value), alike)
+        case _:
+            yield from _name_likeness(value, alike)
+
+
+def _family(kind: ValueKind) -> int:
+    families = (
+        (ValueKind.MAILBOX, ValueKind.HOST, ValueKind.URL),
+        (ValueKind.IBAN,),
+        (ValueKind.PATH, ValueKind.NAME),
+    )
+    return next(place for place, family in enumerate(families) if kind in family)
+
+
+def _host_of(value: str, kind: ValueKind) -> str:
+    if kind is ValueKind.MAILBOX:
+        host = value.rpartition("@")[2]
+    elif kind is ValueKind.URL and (url := _URL.match(value)):
+        host = re.sub(r":[0-9]*$", "", url[2].rpartition("@")[2])
+    elif kind is ValueKind.HOST:
+        host = value
+    else:
+        host = ""
+    return host.casefold().strip(".")
+
+
+def _host_likeness(
+    value: str, kind: ValueKind, references: Sequence[Reference]
+) -> Iterator[Likeness]:
+    host = _host_of(value, kind)
+    hosts = [(_host_of(one.value, kind_of(one.value)), one) for one in references]
+    if not host or any(_tail(host) == _tail(known) for known, _ in hosts if known):
+        return  # a host of an organisation that is known
+    for check in (_foreign_host, _look_of_host, _other_tld, _near_host, _borrowed_name):
+        for known, one in hosts:
+            if known and (likeness := check(host, known, one)):
+                yield likeness
+                return
+    if kind is ValueKind.MAILBOX:
+        name = value.rpartition("@")[0].casefold()
+        for _, one in hosts:
+            if name not in _OFFICES and one.value.rpartition("@")[0].casefold() == name:
+                text = "The same name at another organisation as:"
+                yield Likeness(FlagCode.OTHER_DOMAIN, text, one)
+                return
+
+
+def _labels(host: str) -> list[str]:
+    return host.split(".")
+
+
+def _tail(host: str) -> str:
+    """Return the part of a host name that its owner registered, as far as its form tells."""
+    labels = _labels(host)
+    # Such as `co.uk`: registries with a second level.
+    has_second_level = len(labels) > 2 and len(labels[-1]) == 2 and len(labels[-2]) <= 3
+    return ".".join(labels[-3:] if has_second_level else labels[-2:])
+
+
+def _base(host: str) -> tuple[str, str]:
+    """Return the registered name and its top-level domain."""
+    name, _, rest = _tail(host).partition(".")
+    return name, rest
+
+
+def _foreign_host(host: str, known: str, one: Reference) -> Likeness | None:
+    labels, wanted = _labels(host), _labels(_tail(known))
+    places = range(len(labels) - len(wanted))
+    joined = host.replace("-", ".")
+    in_front = any(labels[place : place + len(wanted)] == wanted for place in places)
+    if in_front or (f"{_tail(known)}." in joined and not joined.endswith(_tail(known))):
+        text = f"Begins like a known host, but belongs to `{_tail(host)}`:"
+        return Likeness(FlagCode.FOREIGN_HOST, text, one)
+    return None
+
+
+def _look_of_host(host: str, known: str, one: Reference) -> Likeness | None:
+    if _look(_tail(host)) == _look(_tail(known)):
+        return Likeness(
+            FlagCode.LOOKS_LIKE, "The host looks the same as, but is not, that of:", one
+        )
+    return None
+
+
+def _other_tld(host: str, known: str, one: Reference) -> Likeness | None:
+    name, rest = _base(host)
+    known_name, known_rest = _base(known)
+    if rest != known_rest and len(name) >= 3 and _look(name) == _look(known_name):
+        text = f"`.{rest}` instead of `.{known_rest}`:"
+        return Likeness(FlagCode.OTHER_TLD, text, one)
+    return None
+
+
+def _near_host(host: str, known: str, one: Reference) -> Likeness | None:
+    name, rest = _base(host)
+    known_name, known_rest = _base(known)
+    if rest != known_rest or min(len(name), len(known_name)) < _NEAR_LENGTH:
+        return None
+    allowed = 2 if min(len(name), len(known_name)) >= _FAR_LENGTH else 1
+    if 0 < _distance(name, known_name, allowed) <= allowed:
+        text = "The host differs in one or two characters from that of:"
+        return Likeness(FlagCode.NEAR, text, one)
+    return None
+
+
+def _borrowed_name(host: str, known: str, one: Reference) -> Likeness | None:
+    name, _ = _base(host)
+    known_name, _ = _base(known)
+    if len(known_name) >= _NEAR_LENGTH and known_name in re.split(r"[-_]", name):
+        text = f"Has the name of a known host in it, but belongs to `{_tail(host)}`:"
+        return Likeness(FlagCode.BORROWED_NAME, text, one)
+    return None
+
+
+def _iban_likeness(iban: str, references: Sequence[Reference]) -> Iterator[Likeness]:
+    for one in references:
+        known = _compact(one.value)
+        if 0 < _distance(iban, known, 2) <= 2:
+            yield Likeness(FlagCode.NEAR, "Differs in one or two characters from:", one)
+            return
+
+
+def _name_likeness(value: str, references: Sequence[Reference]) -> Iterator[Likeness]:
+    for one in references:
+        if _is_swapped(value, one.value):
+            yield Likeness(FlagCode.SWAPPED, "Two characters are swapped, compared with:", one)
+            return
+    for one in references:
+        if _is_neighbour(value, one.value):
+            yield Likeness(FlagCode.FOLDER, "Lies in another folder than:", one)
+            return
+
+
+def _is_swapped(value: str, known: str) -> bool:
+    if len(value) != len(known) or sum(map(str.isdigit, value)) < _ID_DIGITS:
+        return False
+    places = [
+        place for place, pair in enumerate(zip(value, known, strict=True)) if len({*pair}) > 1
+    ]
+    if len(places) != 2 or places[1] != places[0] + 1:
+        return False
+    first, second = places
+    return value[first] == known[second] and value[second] == known[first]
+
+
+def _is_neighbour(value: str, known: str) -> bool:
+    """Return whether two paths differ in one folder, of which one has the other's name with something added."""
+    parts, known_parts = value.split("/"), known.split("/")
+    if len(parts) != len(known_parts) or len(parts) < 2:
+        return False
+    pairs = [(one, other) for one, other in zip(parts, known_parts, strict=True) if one != other]
+    if len(pairs) != 1 or pairs[0] == (parts[-1], known_parts[-1]):
+        return False
+    one, other = pairs[0]
+    return bool(other) and one.startswith(other)
+
+
+def _distance(one: str, other: str, at_most: int) -> int:
+    """Return how many characters are added, left out, changed or swapped with the next; `at_most` + 1 if more."""
+    if abs(len(one) - len(other)) > at_most:
+        return at_most + 1
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for place, character in enumerate(one, 1):
+        previous, row = row, [place]
+        for column, wanted in enumerate(other, 1):
+            cost = min(
+                previous[column] + 1,
+                row[column - 1] + 1,
+                previous[column - 1] + (character != wanted),
+            )
+            is_swap = (
+                place > 1
+                and column > 1
+                and character == other[column - 2]
+                and one[place - 2] == wanted
+            )
+            row.append(min(cost, before[column - 2] + 1) if is_swap else cost)
+        if min(row) > at_most:
+            return at_most + 1
+        before = previous
+    return row[-1]
+
+
+class RecipientIndex:
+    """Entries of recipient lists, by which near ones are found without reading all of them.
+
+    Args:
+        lists: Entries of each list, by its name.
+    """
+
+    def __init__(self, lists: Mapping[str, Iterable[str]]) -> None:
+        self._by_key: defaultdict[str, list[Reference]] = defaultdict(list)
+        hosts: set[str] = set()
+        for name, entries in sorted(lists.items()):
+            for entry in sorted(set(entries)):
+                reference = Reference(entry, f"recipient list {name}", is_list=True)
+                host = _host_of(entry, kind_of(entry))
+                # One entry of a host is enough to tell that another host resembles it.
+                keys = set(_own_keys(entry)) | (set() if host in hosts else set(_host_keys(host)))
+                hosts.add(host)
+                for key in keys:
+                    if len(self._by_key[key]) < MAX_NEAR:
+                        self._by_key[key].append(reference)
+
+    def near(self, values: Iterable[str]) -> tuple[Reference, ...]:
+        """Return entries that are, or resemble, one of the values; at most `MAX_NEAR` for each.
+
+        Args:
+            values: Destinations and other values of a call.
+        """
+        found: dict[Reference, None] = {}
+        for value in values:
+            keys = set(_keys(value)) if len(value) <= _MAX_LENGTH else ()
+            candidates = chain.from_iterable(self._by_key.get(key, ()) for key in sorted(keys))
+            near = [one for one in dict.fromkeys(candidates) if _is_near(value, one)]
+            found |= dict.fromkeys(near[:MAX_NEAR])
+        return tuple(found)
+
+
+def _is_near(value: str, one: Reference) -> bool:
+    host, known = _host_of(value, kind_of(value)), _host_of(one.value, kind_of(one.value))
+    # A host of an organisation that is known resembles no other host.
+    is_known = bool(host) and bool(known) and _tail(host) == _tail(known)
+    return (
+        is_known
+        or same_value(value, one.value)
+        or any(likeness.reference == one for likeness in likenesses(value, (one,)))
+    )
+
+
+def _keys(value: str) -> Iterator[str]:
+    """Yield keys, of which two values that resemble one another have one in common."""
+    yield from _own_keys(value)
+    yield from _host_keys(_host_of(value, kind_of(value)))
+
+
+def _own_keys(value: str) -> Iterator[str]:
+    kind = kind_of(value)
+    yield f"same {_normal(value)}"
+    yield f"look {_look(value)}"
+    if kind is ValueKind.IBAN:
+        # Of three parts, one is left as it was if two characters differ. A character less moves the parts behind it.
+        iban = _compact(value)
+        third = len(iban) // 3
+        for part in (iban[:third], iban[third : 2 * third], iban[-third:]):
+            yield f"iban {part}"
+    elif kind is ValueKind.MAILBOX:
+        local = value.rpartition("@")[0].casefold()
+        if local not in _OFFICES:
+            yield f"local {local}"
+
+
+def _host_keys(host: str) -> Iterator[str]:
+    if not host:
+        return
+    name, _ = _base(host)
+    yield f"tail {_look(_tail(host))}"
+    yield f"name {_look(name)}"
+    for part in re.split(r"[-_.]", host):
+        if len(part) >= _NEAR_LENGTH:
+            yield f"part {part}"
+    yield from _shortened(name)
+
+
+def _shortened(name: str) -> Iterator[str]:
+    """Yield a name with one or two characters left out: two names that differ in so many have one of them in common."""
+    if not _NEAR_LENGTH <= len(name) <= 40:
+        return
+    yield f"near {name}"
+    once = {name[:place] + name[place + 1 :] for place in range(len(name))}
+    for short in once:
+        yield f"near {short}"
+    if len(name) >= _FAR_LENGTH:
+        for short in once:
+            for place in range(len(short)):
+                yield f"near {short[:place] + short[place + 1 :]}"

@@ -1,0 +1,213 @@
+"""Cards of calls that are made to deceive: nothing raw reaches a terminal or a page, and nothing is left out silently."""
+
+import io
+import json
+import re
+import unicodedata
+from collections.abc import Iterator
+from datetime import UTC
+from html import escape
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from authz.approvals.card import CardReferences, build_card
+from authz.approvals.characters import hidden_name
+from authz.approvals.inert import Kind, Limit, make_inert
+from authz.approvals.lookalikes import RecipientIndex, Reference, likenesses
+from authz.approvals.parts import Card, Flag, Inert, Part, Plain
+from authz.approvals.terminal import TerminalCard
+from authz_client.v1 import approvals_pb2
+from tests.support.effort import effort
+
+EXAMPLES = effort(120, 1500)
+# Every code point, and more often those that deceive.
+CHARACTERS = st.one_of(
+    st.characters(codec=None),
+    st.sampled_from("\x00\x07\x1b\x7f\x9b\r\n\t\u00a0\u00ad\u200b\u200d\u202e\u2066\u2028\ufeff"),
+    st.sampled_from("\u0430\u0301\U000e0041\ud800\u2800\u3164⟦⟧<>&[]│'\"`"),
+    st.characters(min_codepoint=32, max_codepoint=126),
+)
+TEXTS = st.text(CHARACTERS, max_size=60)
+UTF8 = st.text(
+    st.one_of(st.characters(codec="utf-8"), st.sampled_from("\x1b\u202e\u200b\u0430⟦[<")),
+    max_size=40,
+)
+ARGUMENTS = st.dictionaries(
+    TEXTS,
+    st.recursive(
+        st.one_of(TEXTS, st.integers(), st.booleans(), st.none()),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=4), st.dictionaries(TEXTS, inner, max_size=3)
+        ),
+        max_leaves=6,
+    ),
+    max_size=6,
+)
+
+
+@st.composite
+def approvals(draw: st.DrawFn) -> approvals_pb2.Approval:
+    """Return an approval whose every text may hold anything."""
+    made = approvals_pb2.Approval(
+        id=draw(UTF8),
+        operation=draw(UTF8),
+        kinds=[draw(UTF8)],
+        subject=draw(UTF8),
+        agents=[draw(UTF8)],
+        purpose=draw(UTF8),
+        effects=[draw(UTF8)],
+        resource=draw(UTF8),
+        labels=[draw(UTF8)],
+        digest=b"d" * 32,
+        arguments_json=json.dumps(draw(ARGUMENTS)).encode(),
+    )
+    made.destinations.add(value=draw(UTF8), destination_class=draw(UTF8), host=draw(UTF8))
+    made.objects.add(role="target", pointer=draw(UTF8), value_json=json.dumps(draw(TEXTS)))
+    made.reasons.add(kind=draw(UTF8), policy_id=draw(UTF8), reason=draw(UTF8), place=draw(UTF8))
+    made.ignored.add(place=draw(UTF8), value=draw(UTF8))
+    made.answers.add(queue=draw(UTF8), person=draw(UTF8), comment=draw(UTF8), method=draw(UTF8))
+    if draw(st.booleans()):
+        made.last_approved.arguments_json = json.dumps(draw(ARGUMENTS)).encode()
+        made.last_approved.approved_by.append(draw(UTF8))
+    return made
+
+
+def _shown(card: Card) -> Iterator[str]:
+    yield card.title
+    yield card.code
+    yield card.cannot_be_shown
+    for section in (*card.sections, card.status):
+        yield section.heading
+        for row in section.rows:
+            for part in (*row.label, *row.parts):
+                yield from _texts(part)
+
+
+def _texts(part: Part) -> Iterator[str]:
+    match part:
+        case Plain():
+            yield part.text
+        case Inert():
+            yield from (piece.text for line in part.text.lines for piece in line)
+        case Flag():
+            yield part.text
+            yield part.reference_source
+            if part.reference is not None:
+                yield from _texts(part.reference)
+
+
+def _is_raw(character: str) -> bool:
+    """Return whether a character must not reach a reader: by our data, and by Python's own."""
+    is_bidi = unicodedata.bidirectional(character) in ("LRE", "RLE", "LRO", "RLO", "PDF") or (
+        unicodedata.bidirectional(character) in ("LRI", "RLI", "FSI", "PDI", "BN")
+    )
+    is_control = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return is_bidi or is_control or hidden_name(character) is not None
+
+
+def _card(made: approvals_pb2.Approval, *, whole: bool = False) -> Card:
+    index = RecipientIndex({"people": ["ruth@corp.example", made.resource]})
+    near = index.near([one.value for one in made.destinations])
+    return build_card(made, CardReferences(recipients=near), 0.0, whole=whole)
+
+
+@given(approvals(), st.booleans())
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_no_part_has_a_character_that_a_reader_cannot_see(
+    made: approvals_pb2.Approval,
+    whole: bool,  # noqa: FBT001 - hypothesis
+) -> None:
+    """A page need only escape what HTML gives a meaning."""
+    for text in _shown(_card(made, whole=whole)):
+        assert not [hex(ord(one)) for one in text if _is_raw(one)]
+        assert not re.search("[<>]", escape(text))
+
+
+@given(approvals(), st.integers(min_value=1, max_value=120), st.booleans())
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_a_terminal_gets_no_raw_character(
+    made: approvals_pb2.Approval,
+    width: int,
+    colours: bool,  # noqa: FBT001 - hypothesis
+) -> None:
+    """Only rich's own colours are escape sequences."""
+    out = io.StringIO()
+    Console(
+        file=out, width=width, force_terminal=colours, color_system="truecolor" if colours else None
+    ).print(TerminalCard(_card(made), UTC))
+    text = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()) if colours else out.getvalue()
+    assert not [hex(ord(one)) for one in text if one != "\n" and _is_raw(one)]
+
+
+@given(approvals())
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_a_card_is_deterministic(made: approvals_pb2.Approval) -> None:
+    """A copy of an approval has an equal card."""
+    copy = approvals_pb2.Approval.FromString(made.SerializeToString())
+    assert _card(made) == _card(copy)
+
+
+@given(approvals())
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_a_whole_view_leaves_nothing_out(made: approvals_pb2.Approval) -> None:
+    """A brief view of the same call either shows as much, or says how many bytes it leaves out."""
+    brief, whole = _card(made), _card(made, whole=True)
+    assert not whole.needs_whole_view
+    assert brief.needs_whole_view or (brief.digest == whole.digest)
+    if brief.needs_whole_view:
+        assert any("not shown" in text or "bytes" in text for text in _shown(brief))
+
+
+@given(TEXTS, TEXTS, st.sampled_from(Kind))
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_two_texts_look_the_same_only_if_blanks_alone_differ(
+    one: str, other: str, kind: Kind
+) -> None:
+    """Markers stand for what they replace, and no text imitates one."""
+    if make_inert(one, kind).text == make_inert(other, kind).text:
+        assert one == other or _without_empty_lines(one) == _without_empty_lines(other)
+
+
+def _without_empty_lines(text: str) -> str:
+    return "\n".join(line for line in text.replace("\r\n", "\n").split("\n") if line.strip(" "))
+
+
+@given(TEXTS, st.integers(min_value=0, max_value=30), st.integers(min_value=1, max_value=4))
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_a_cut_text_counts_its_bytes(text: str, characters: int, lines: int) -> None:
+    """What is shown and what is counted make up the whole."""
+    inert = make_inert(text, limit=Limit(characters, lines))
+    shown = text[:characters].split("\n")[:lines]
+    left = len(text.encode("utf-8", "surrogatepass"))
+    left -= len("\n".join(shown).encode("utf-8", "surrogatepass"))
+    assert inert.hidden_bytes == left
+
+
+@given(TEXTS, st.lists(TEXTS, max_size=5))
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_an_index_leaves_out_no_likeness(value: str, entries: list[str]) -> None:
+    """It finds what a comparison with every entry finds."""
+    every = [Reference(one, "recipient list people", is_list=True) for one in sorted({*entries})]
+    found = {one.code for one in likenesses(value, every)}
+    near = RecipientIndex({"people": entries}).near([value])
+    assert found == {one.code for one in likenesses(value, near)}
+
+
+MAILBOXES = st.builds(
+    "{}@{}{}.{}".format,
+    st.sampled_from(["ruth", "info", "r.uth"]),
+    st.sampled_from(["", "mail.", "corp.example."]),
+    st.sampled_from(
+        ["kestrel", "kestre1", "kesrtel", "kestrel-pay", "zahlwerkstatt", "zahlwerkstadt"]
+    ),
+    st.sampled_from(["example", "test", "co.uk"]),
+)
+
+
+@given(MAILBOXES, st.lists(MAILBOXES, max_size=6))
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_an_index_leaves_out_no_likeness_of_mailboxes(value: str, entries: list[str]) -> None:
+    """The same, of values that do resemble one another."""
+    test_an_index_leaves_out_no_likeness.hypothesis.inner_test(value, entries)  # type: ignore[attr-defined]
