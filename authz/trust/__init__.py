@@ -7,7 +7,14 @@ from the addresses that `addresses` permits) or `spiffe` (bundle endpoints, Work
 from authz.trust.addresses import Reach
 from authz.trust.fetch import Document, Fetcher, FetchError, FetchRequest, WebVerifier
 from authz.trust.refresh import Refresher, RefreshEvents, RefreshOutcome, SourceStatus
-from authz.trust.remote import FetchDocument, RemoteSource, remote_sources
+from authz.trust.remote import (
+    FetchDocument,
+    RemoteSource,
+    described_request,
+    discovery_request,
+    read_description,
+    remote_sources,
+)
 from authz.trust.sources import (
     SourceKey,
     place_of,
@@ -30,7 +37,10 @@ __all__ = [
     "SourceKey",
     "SourceStatus",
     "WebVerifier",
+    "described_request",
+    "discovery_request",
     "place_of",
+    "read_description",
     "read_trust",
     "remote_sources",
     "trust_spec",

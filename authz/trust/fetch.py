@@ -1,4 +1,4 @@
-"""Fetches one document over HTTPS: bounded in time and size, from checked addresses only.
+"""Fetches one document over HTTPS, by GET or by posting a form: bounded in time and size, from checked addresses only.
 
 httpcore2 speaks HTTP. Its sockets are replaced, because three limits must hold below HTTP:
 
@@ -94,6 +94,10 @@ class FetchRequest:
     """Largest document. Headers and framing may take 256 KiB and an eighth of this, in addition."""
     accept: str = "application/json, application/jwk-set+json"
     """Media types of the document."""
+    form: bytes | None = field(default=None, repr=False)
+    """Encoded form that is sent by POST. `None`: GET."""
+    authorization: str | None = field(default=None, repr=False)
+    """`authorization` header. `None`: none is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +133,17 @@ class Fetcher:
         deadline = self.clock() + request.timeout
         network = _Network(request, deadline, self.clock, self.resolve)
         limits = dict.fromkeys(("connect", "read", "write", "pool"), request.timeout)
-        headers = (
-            ("host", urlsplit(url).netloc),
-            ("accept", request.accept),
-            ("accept-encoding", "identity"),
-            ("user-agent", "authz"),
-        )
+        headers = _headers(request)
         context = request.tls.context() if url.startswith("https:") else None
         try:
             with (
                 httpcore2.ConnectionPool(ssl_context=context, network_backend=network) as pool,
                 pool.stream(
-                    "GET", url, headers=headers, extensions={"timeout": limits}
+                    "GET" if request.form is None else "POST",
+                    url,
+                    headers=headers,
+                    content=request.form,
+                    extensions={"timeout": limits},
                 ) as response,
             ):
                 head = {
@@ -161,6 +164,21 @@ class Fetcher:
             return Document(body.decode(), _fresh_for(head))
         except UnicodeDecodeError as error:
             raise FetchError("the answer is not UTF-8") from error
+
+
+def _headers(request: FetchRequest) -> list[tuple[str, str]]:
+    headers = [
+        ("host", urlsplit(request.url).netloc),
+        ("accept", request.accept),
+        ("accept-encoding", "identity"),
+        ("user-agent", "authz"),
+    ]
+    if request.form is not None:
+        headers.append(("content-type", "application/x-www-form-urlencoded"))
+        headers.append(("content-length", str(len(request.form))))
+    if request.authorization is not None:
+        headers.append(("authorization", request.authorization))
+    return headers
 
 
 def _check_head(status: int, headers: dict[str, str]) -> None:

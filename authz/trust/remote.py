@@ -6,7 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from authz.config import BundleProfile, BundleSource, Config, KeySource, Refresh, TrustSource
+from authz.config import (
+    BundleProfile,
+    BundleSource,
+    Config,
+    Issuer,
+    KeySource,
+    Refresh,
+    TrustSource,
+)
 from authz.config.urls import host_of
 from authz.errors import ConfigError
 from authz.files import reason_of
@@ -16,7 +24,16 @@ from authz.trust.fetch import Document, FetchError, FetchRequest, WebVerifier
 from authz.trust.sources import SourceKey, discovery_url, place_of, read_document
 from authz.trust.spiffe import SpiffeVerifier, authorities_of, has_workload_api, workload_bundle
 
-__all__ = ["CurrentDocument", "Document", "FetchDocument", "RemoteSource", "remote_sources"]
+__all__ = [
+    "CurrentDocument",
+    "Document",
+    "FetchDocument",
+    "RemoteSource",
+    "described_request",
+    "discovery_request",
+    "read_description",
+    "remote_sources",
+]
 
 _MAX_NAME: Final = 100
 _LONGEST_HINT: Final = 1 << 31
@@ -94,18 +111,49 @@ def _keys(
     return discover
 
 
-def _described_keys(described: Document, issuer: str, request: FetchRequest) -> FetchRequest:
-    """Return the request for the keys of an issuer, by the issuer's description of itself."""
+def discovery_request(issuer: Issuer, common: Refresh) -> FetchRequest:
+    """Return the request for the description of an issuer (OpenID Connect Discovery §4), with the rules of its keys.
+
+    Args:
+        issuer: The issuer.
+        common: Intervals of all sources.
+    """
+    return _request(discovery_url(issuer.issuer), issuer.jwks, issuer.jwks.refresh.over(common))
+
+
+def read_description(described: Document, issuer: str) -> dict[str, Any]:
+    """Read the description of an issuer; raises FetchError unless it is exactly this issuer's."""
     try:
         description = read_object(described.text)
     except FetchError as error:
         raise FetchError(f"its description: {error}") from error
-    name, url = description.get("issuer"), description.get("jwks_uri")
+    name = description.get("issuer")
     if name != issuer:
         other = f"`{name[:_MAX_NAME]}`" if isinstance(name, str) else "none"
         raise FetchError(f"its description is that of another issuer: {other}, not `{issuer}`")
+    return description
+
+
+def _described_keys(described: Document, issuer: str, request: FetchRequest) -> FetchRequest:
+    return described_request(read_description(described, issuer), "jwks_uri", request)
+
+
+def described_request(
+    description: dict[str, Any], member: str, request: FetchRequest
+) -> FetchRequest:
+    """Return the request for an endpoint that the description of an issuer names.
+
+    Args:
+        description: The description.
+        member: Its member, for example `jwks_uri`.
+        request: The request for the description.
+
+    Raises:
+        FetchError: The description does not name it.
+    """
+    url = description.get(member)
     if not isinstance(url, str):
-        raise FetchError("its description has no `jwks_uri`")
+        raise FetchError(f"its description has no `{member}`")
     reach = request.reach
     # The description may name any host. Private addresses are permitted only for the host of the configuration.
     if host_of_or_none(url) != host_of(request.url):
