@@ -38,7 +38,6 @@ VERBS: Final = (
     "propose",
     "why",
     "task",
-    "approval",
     "revoke",
     "forget",
     "credential",

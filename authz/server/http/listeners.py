@@ -7,21 +7,38 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from authz.approvals import ApprovalHub, ApprovalStore
 from authz.config import Config
 from authz.engine import reason_table
 from authz.server.http import observation
+from authz.server.http.approvals_page.invitations import Invitations
 from authz.server.http.endpoints import Endpoint, application
 from authz.server.http.oauth import ClientAuthenticator, OAuthApp, OAuthSettings, OAuthUrls
-from authz.server.http.server import WebServer, WebSettings
+from authz.server.http.server import App, WebServer, WebSettings
 from authz.server.issuing import CredentialIssuer
 from authz.server.runtime_state import RuntimeState
 from authz.server.status.readiness import Readiness
 from authz.signing import KeyRing
 from authz.telemetry import Metrics
+from authz.trust import FetchDocument
 
-__all__ = ["HttpContext", "open_http_listeners"]
+__all__ = ["ApprovalParts", "HttpContext", "open_http_listeners"]
 
 _PUBLIC_MEMBERS: Final = ("public_code", "next_action", "retry", "public_message")
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalParts:
+    """The parts of a node that the approvals page uses."""
+
+    store: ApprovalStore
+    """Keeps approvals and passkeys."""
+    hub: ApprovalHub
+    """Tells changes."""
+    invitations: Invitations
+    """Open invitations."""
+    get: FetchDocument
+    """Fetches documents of the issuer at which people log in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +55,8 @@ class HttpContext:
     """The keys that sign credentials. `None`: none are issued."""
     issuer: CredentialIssuer | None
     """Issues credentials. `None`: none are issued."""
+    approvals: ApprovalParts | None = None
+    """Approvals. `None`: the node has no page."""
 
 
 Group = Callable[[HttpContext], Sequence[Endpoint]]
@@ -93,14 +112,40 @@ def open_http_listeners(
     Raises:
         ConfigError: An address cannot be bound, or TLS not be served.
     """
-    servers = []
+    apps: list[tuple[WebSettings, App]] = []
     for settings in _settings(context.config):
         endpoints = [point for group in _GROUPS[settings.name] for point in group(context)]
         if endpoints:
-            server = WebServer(settings, application(endpoints))
-            opened(server)
-            servers.append(server)
+            apps.append((settings, application(endpoints)))
+    if (page := _page(context)) is not None:
+        apps.append(page)
+    servers = []
+    for settings, app in apps:
+        server = WebServer(settings, app)
+        opened(server)
+        servers.append(server)
     return tuple(servers)
+
+
+def _page(context: HttpContext) -> tuple[WebSettings, App] | None:
+    listener, parts = context.config.listeners.approvals, context.approvals
+    if listener is None or parts is None:
+        return None
+    # Its libraries are large, and most nodes have no page.
+    from authz.server.http.approvals_page.build import build_page  # noqa: PLC0415
+
+    page = build_page(
+        context.config,
+        parts.store,
+        parts.hub,
+        parts.invitations,
+        get=parts.get,
+        keys=context.runtime.current,
+        counted=context.metrics.answered,
+        failed=context.failed,
+    )
+    limits = (listener.max_connections, listener.timeout)
+    return WebSettings("approvals", listener.address, listener.tls, *limits), page.application()
 
 
 def _settings(config: Config) -> Sequence[WebSettings]:

@@ -20,7 +20,7 @@ from authz.model import Diagnostic
 from authz.server.sockets import prepare, private
 from authz.server.tls_files import TlsFiles, read_tls
 
-__all__ = ["CLIENT_CHAIN", "WebServer", "WebSettings"]
+__all__ = ["CLIENT_CHAIN", "App", "WebServer", "WebSettings"]
 
 CLIENT_CHAIN: Final = "client_cert_chain"
 """Key of the caller's certificates in `scope["extensions"]["tls"]`: DER, the caller's own first.
@@ -39,6 +39,7 @@ _TOO_MANY: Final = (
 )
 
 App = Callable[..., Any]
+"""An ASGI application."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,14 @@
+"""Cards for the templates: a name for each kind of part, since templates cannot ask for types."""
+
+from authz.approvals.card import Flag, Inert, Part, Plain
+
+__all__ = ["part_kind"]
+
+
+def part_kind(part: Part) -> str:
+    """Return `plain`, `inert`, `flag` or `time`."""
+    if isinstance(part, Plain):
+        return "plain"
+    if isinstance(part, Inert):
+        return "inert"
+    return "flag" if isinstance(part, Flag) else "time"

@@ -1,0 +1,83 @@
+"""Invitations: one-time links with which a person without an issuer makes a first passkey."""
+
+import hashlib
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["Invitation", "Invitations", "InvitationsFullError"]
+
+LIFETIME_SECONDS: Final = 600.0
+"""An invitation ends so long after it was made."""
+_MOST: Final = 100
+
+
+class InvitationsFullError(Exception):
+    """Too many invitations are open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """An open invitation."""
+
+    issuer: str
+    """Name in the place of an issuer, for example `local`."""
+    sub: str
+    """Subject."""
+    expires_at: float
+    """Unix time."""
+
+
+class Invitations:
+    """Open invitations of a node.
+
+    Args:
+        clock: Unix time.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._open: dict[bytes, Invitation] = {}
+
+    def make(self, issuer: str, sub: str) -> tuple[str, Invitation]:
+        """Make an invitation, which replaces an open one of the same person.
+
+        Returns:
+            Its secret, and the invitation.
+
+        Raises:
+            InvitationsFullError: Too many are open.
+        """
+        secret = secrets.token_urlsafe(32)
+        with self._lock:
+            now = self._clock()
+            self._open = {
+                key: one
+                for key, one in self._open.items()
+                if one.expires_at > now and (one.issuer, one.sub) != (issuer, sub)
+            }
+            if len(self._open) >= _MOST:
+                raise InvitationsFullError(f"{_MOST} invitations are open; wait until one ends")
+            invitation = Invitation(issuer, sub, now + LIFETIME_SECONDS)
+            self._open[_key(secret)] = invitation
+        return secret, invitation
+
+    def find(self, secret: str) -> Invitation | None:
+        """Return the open invitation of a secret."""
+        with self._lock:
+            found = self._open.get(_key(secret))
+        return found if found is not None and found.expires_at > self._clock() else None
+
+    def use(self, secret: str) -> Invitation | None:
+        """Use an invitation up; return it, unless it ended or was used."""
+        with self._lock:
+            found = self._open.pop(_key(secret), None)
+        return found if found is not None and found.expires_at > self._clock() else None
+
+
+def _key(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode(errors="replace")).digest()
