@@ -38,6 +38,9 @@ FASTMCP := $(CACHE)/fastmcp-1
 # An OAuth client that is not ours.
 OAUTH_NPM := oauth4webapi@3.8.8
 OAUTH_PEER := $(CACHE)/oauth-peer-1
+# An issuer at which people log in, that is not ours.
+OIDC_NPM := oidc-provider@9.13.3
+OIDC_PROVIDER := $(CACHE)/oidc-provider-1
 # Web frameworks, which must understand of a request what Authz judged of it.
 FRAMEWORKS_NPM := express@4.22.3 method-override@3.0.0
 FRAMEWORKS_PYPI := flask==3.1.3 gunicorn==27.0.1
@@ -247,14 +250,14 @@ rack:
 				apt-get -qq install --yes --no-install-recommends puma ruby-rack >/dev/null; } \
 		|| echo "make test: Rack is not installed (Debian: puma, ruby-rack); its tests are left out" >&2
 
-# A browser without windows, which reads the site of the documentation.
+# A browser without windows, which reads the site of the documentation and answers approvals.
 .PHONY: chromium
 chromium:
 	@command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null \
 		|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update \
 			&& DEBIAN_FRONTEND=noninteractive \
 				apt-get -qq install --yes --no-install-recommends chromium-headless-shell >/dev/null; } \
-		|| echo "make test: Chromium is not installed (Debian: chromium-headless-shell); the tests of the site are left out" >&2
+		|| echo "make test: Chromium is not installed (Debian: chromium-headless-shell); the tests of the site and of the approvals page are left out" >&2
 
 .PHONY: test-python
 test-python: setup postgresql softhsm ## every Python test but those with foreign peers; a real Envoy and PostgreSQL
@@ -263,7 +266,7 @@ test-python: setup postgresql softhsm ## every Python test but those with foreig
 	$(PYTEST) -n 2 $(SHARED) -m "not peers" tests --ignore=tests/integration
 
 .PHONY: test-peers
-test-peers: setup test-tools ## tests with foreign peers: Prometheus, Helm, the container, MCP servers, an OAuth client, web frameworks, PostgreSQL 18, a browser; SPIRE where it was built
+test-peers: setup test-tools ## tests with foreign peers: Prometheus, Helm, the container, MCP servers, an OAuth client, an OpenID issuer, web frameworks, PostgreSQL 18, a browser; SPIRE where it was built
 	$(PYTEST) -n $(PROCESSES) $(SHARED) -m "peers and not wheel" tests/integration
 
 .PHONY: test-integration
@@ -285,7 +288,7 @@ $(SPIRE)/spire-server:
 
 # A test whose tool cannot be had here is left out; the report says so.
 .PHONY: test-tools
-test-tools: postgresql softhsm rack chromium ## the load generator, Prometheus, Helm, the container, MCP servers, an OAuth client, web frameworks, PostgreSQL 18 and a browser, for the tests that need them
+test-tools: postgresql softhsm rack chromium ## the load generator, Prometheus, Helm, the container, MCP servers, an OAuth client, an OpenID issuer, web frameworks, PostgreSQL 18 and a browser, for the tests that need them
 	@$(MAKE) $(GHZ) || echo "make test: the test of the dashboard's queries is left out" >&2
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || $(MAKE) $(PROMETHEUS) \
 		|| echo "make test: the tests of dashboard and alerts are left out" >&2
@@ -294,6 +297,7 @@ test-tools: postgresql softhsm rack chromium ## the load generator, Prometheus, 
 	@$(MAKE) $(MCP_PEERS)/done || echo "make test: the tests with MCP servers are left out" >&2
 	@$(MAKE) $(FASTMCP)/done || echo "make test: the tests with FastMCP are left out" >&2
 	@$(MAKE) $(OAUTH_PEER)/done || echo "make test: the tests with another OAuth client are left out" >&2
+	@$(MAKE) $(OIDC_PROVIDER)/done || echo "make test: the tests of the approvals page in a browser are left out" >&2
 	@$(MAKE) $(FRAMEWORKS)/done || echo "make test: the tests with Express and Flask are left out" >&2
 	@$(MAKE) $(POSTGRESQL_18)/done || echo "make test: the tests with PostgreSQL 18 are left out" >&2
 
@@ -307,6 +311,13 @@ $(OAUTH_PEER)/done:
 		|| { echo "make: needs node and npm, to run an OAuth client (Debian: npm)" >&2; exit 1; }
 	rm -rf $(@D) && mkdir -p $(@D)
 	npm install --prefix $(@D) --silent --no-audit --no-fund --ignore-scripts $(OAUTH_NPM)
+	@touch $@
+
+$(OIDC_PROVIDER)/done:
+	@command -v npm >/dev/null && command -v node >/dev/null \
+		|| { echo "make: needs node and npm, to run an issuer (Debian: npm)" >&2; exit 1; }
+	rm -rf $(@D) && mkdir -p $(@D)
+	npm install --prefix $(@D) --silent --no-audit --no-fund --ignore-scripts $(OIDC_NPM)
 	@touch $@
 
 $(FRAMEWORKS)/done: $(STAMPS)/deps

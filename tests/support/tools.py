@@ -49,3 +49,11 @@ def frameworks() -> Path | None:
     """Finds the folder with the web frameworks of npm and PyPI; None where they are not installed."""
     found = sorted(_cache().glob("frameworks-*/done"), reverse=True)
     return found[0].parent if found else None
+
+
+def login_issuer() -> Path:
+    """Finds the folder with npm's oidc-provider, or leaves the test out, as `find` does."""
+    for done in sorted(_cache().glob("oidc-provider-*/done"), reverse=True):
+        if shutil.which("node") is not None:
+            return done.parent
+    pytest.skip("oidc-provider or node is not there; run: make test-tools")
