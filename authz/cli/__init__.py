@@ -38,6 +38,7 @@ VERBS: Final = (
     "propose",
     "why",
     "task",
+    "approval",
     "revoke",
     "forget",
     "credential",

@@ -47,6 +47,7 @@ _TASKS: Final[Mapping[str, tuple[str, ...]]] = {
     "Run a node": ("serve", "status", "healthcheck", "config", "keys"),
     "Understand decisions": ("explain", "why", "propose"),
     "Work with tasks and credentials": ("task", "credential"),
+    "Answer calls that wait for a person": ("approval",),
     "Take authority away": ("revoke", "forget"),
 }
 

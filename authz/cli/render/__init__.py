@@ -1,6 +1,6 @@
 """Prints results: the terminal, and the tables and texts that are more than a few lines.
 
-`terminal` knows how to print, `page` how to write HTML; `can`, `decision`, `status` and `why` each know one kind of result.
+`terminal` knows how to print, `page` how to write HTML; `approval`, `can`, `decision`, `status` and `why` each know one kind of result.
 """
 
 from authz.cli.render.can import can_page, print_can
