@@ -42,6 +42,7 @@ VERBS: Final = (
     "revoke",
     "forget",
     "credential",
+    "exception",
     "config",
     "keys",
     "demo",

@@ -31,7 +31,7 @@ HEADING: Final = re.compile(r"^#{1,6} (.*)$", re.MULTILINE)
 BLOCK: Final = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 COMMAND: Final = re.compile(r"`(authz [^`\n]+)`")
 GROUPS: Final = frozenset(
-    {"approval", "bundle", "catalog", "config", "credential", "forget", "keys", "task"}
+    {"approval", "bundle", "catalog", "config", "credential", "exception", "forget", "keys", "task"}
 )
 
 

@@ -239,6 +239,8 @@ pub struct Decision {
     pub sequences: Vec<String>,
     /// Budgets that the call would exceed, sorted.
     pub budgets: Vec<String>,
+    /// Standing exceptions without which a policy would have had another result, sorted.
+    pub exceptions: Vec<String>,
     /// What letting the call through changes in the history of its session.
     pub passage: HistoryChanges,
     /// What its denial changes.
@@ -363,6 +365,8 @@ pub enum RuleKind {
     Budget,
     /// A rule over the order of events.
     Sequence,
+    /// A standing exception that has expired, or whose obligation the enforcer cannot carry out.
+    Exception,
     /// `tasks` or `implicit_tasks` of `bundle.yaml`.
     Tasks,
     /// The catalog: an operation that it lacks, or a tool that nobody reviewed as it is.
@@ -389,6 +393,7 @@ impl RuleKind {
             Self::Uses => "uses",
             Self::Budget => "budget",
             Self::Sequence => "sequence",
+            Self::Exception => "exception",
             Self::Tasks => "tasks",
             Self::Catalog => "catalog",
             Self::Input => "input",

@@ -5,6 +5,7 @@
 //! shows the families of the engine among those of the Python server, in the Prometheus format. So the engine hands over
 //! [`Family`] values, and the Python server renders them all.
 
+mod exceptions;
 mod family;
 mod histogram;
 mod labels;
@@ -21,6 +22,7 @@ use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{RevocationTarget, TaskKind, TaskStatus};
 
+use self::exceptions::ExceptionUses;
 use self::histogram::Histogram;
 use crate::enforcer_proof::EnforcerProof;
 use crate::settings::{Lane, Surface};
@@ -75,6 +77,7 @@ pub(crate) struct Metrics {
     forgotten: AtomicU64,
     sweeps_failed: AtomicU64,
     summed: AtomicU64,
+    pub(crate) exceptions: ExceptionUses,
 }
 
 impl Metrics {

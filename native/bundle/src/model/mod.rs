@@ -4,6 +4,7 @@
 //! Nothing here knows YAML or Cedar, and nothing here is compiled.
 
 mod destination;
+mod exception;
 mod history;
 mod mode;
 mod operation;
@@ -27,6 +28,9 @@ pub use crate::location::{Declared, Location};
 pub use authz_base::record::history::{Denials, MEMORY_MS};
 pub use authz_base::tier::Tier;
 pub use destination::{DestinationClass, DestinationKind, RecipientListRule, RecipientListSource};
+pub use exception::{
+    BREAKGLASS, EXCEPTION_TYPE, ExceptionHolder, ExceptionResources, StandingException,
+};
 pub use history::{
     Budget, CorrelationKey, Counts, EventOf, EventPattern, OperationGlob, RuleScope, Sequence,
 };
@@ -102,6 +106,12 @@ pub struct Model {
     pub sequences: BTreeMap<String, Sequence>,
     /// Counted limits, by name.
     pub budgets: BTreeMap<String, Budget>,
+    /// Standing exceptions, by name.
+    pub exceptions: BTreeMap<String, StandingException>,
+    /// Most days that an exception may last from the time of loading. Default: [`MOST_DAYS`].
+    ///
+    /// [`MOST_DAYS`]: crate::exceptions::MOST_DAYS
+    pub exception_days: Option<u16>,
     /// Consequences of repeated refusals in a task. Default: no consequences.
     pub denials: Option<Denials>,
     /// Rules that say whether denials are enforced.

@@ -33,4 +33,4 @@ pub use words::{PromptWords, SignificantWords};
 
 pub(crate) use authz_bundle::prompt::names_of;
 pub(crate) use literals::literal;
-pub(crate) use scope::{Acts, Miss, could, could_beyond, fit, fit_beyond};
+pub(crate) use scope::{Acts, Miss, could, could_beyond, fit, fit_beyond, selects};

@@ -363,7 +363,7 @@ impl Oracle {
             "proof": {"method": of("ProofMethod", "jwt-svid"), "bound": ask.bound, "age": ask.age.unwrap_or(1 << 53), "acr": if ask.strong { "strong" } else { "" }},
             "satisfied": satisfied, "time": "2026-11-25T00:00:00Z",
             "session": {"labels": [], "sources": 0, "calls": 0}, "uncleared_labels": [], "remembered": [], "sequences": [], "budgets": [],
-            "exception": {"active": false},
+            "exception": [],
         });
         let context = Context::from_json_value(context, Some((&self.schema, &action))).unwrap();
         let mut entities = Vec::new();

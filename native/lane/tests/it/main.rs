@@ -16,6 +16,7 @@ mod contexts;
 mod credentials;
 mod early;
 mod envoy;
+mod exceptions;
 mod exchange;
 mod fast;
 mod faulty;
