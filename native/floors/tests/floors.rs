@@ -150,6 +150,7 @@ const LANE: &[&str] = &[
     "probe",
     "proto",
     "protobuf",
+    "origin_records",
     "recalled",
     "refusal",
     "request_form",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use authz_base::record::history::{
     Event, HistoryChanges, HistoryView, RuleEffect, ValueTerms, effects,
 };
-use authz_base::record::task::{SubjectProof, TaskView};
+use authz_base::record::task::{SubjectProof, TaskView, WordRecords};
 use authz_bundle::recipient_lists::RecipientLists;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -38,6 +38,8 @@ pub struct Facts<'a> {
     pub subject_proof: Option<SubjectProof>,
     /// History of the task's session. `None`: it was not recalled, and each request that depends on it is refused.
     pub history: Option<HistoryView<'a>>,
+    /// Words of the prompts of the task. Default: they were not recalled, and name nothing.
+    pub words: WordRecords<'a>,
     /// Key of the literals of tasks. Default: no prompt makes a destination trusted.
     pub literal_key: Option<&'a [u8; 32]>,
     /// Key of the values that sessions know. Default: no report makes a value known.

@@ -4,7 +4,8 @@
 //! read whole or not at all: a node that does not know a limit must not read the scope without it.
 //!
 //! A [`Session`] is shared by one tree of [`task`]s; a [`Party`] keeps the history of an agent, a subject or a pair over all
-//! sessions, and [`history`] is the part of both that rules read. [`Reservation`]s, [`Credential`]s, [`Proof`]s and
+//! sessions, and [`history`] is the part of both that rules read. [`TaskWords`] and [`KnownValuesRecord`] say who chose a value:
+//! few calls read them, and fewer change them, so they are no part of the records of a task and of a session. [`Reservation`]s, [`Credential`]s, [`Proof`]s and
 //! [`Lease`]s come from permits, [`Idempotency`] answers, [`Revocation`]s, [`SigningKey`]s and [`TrustDomain`]s from API
 //! calls and nodes.
 
@@ -30,8 +31,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::principal::Subject;
 use crate::time::Time;
-use history::Object;
-use task::Task;
+use history::{KnownValuesRecord, Object};
+use task::{Task, TaskWords};
 
 pub use credential::{Binding, Credential, Detail};
 pub use idempotency::Idempotency;
@@ -163,6 +164,10 @@ record_kinds! {
     TrustDomain(TrustDomain) = 20, 4_096, "trust domains";
     /// The history of an agent that acts for one subject, over all sessions of the two.
     Pair(Party) = 13, 250_000, "pairs of an agent and a subject";
+    /// The words of a task's prompts, as keyed prints. A change locks the record of the session.
+    Words(TaskWords) = 14, 250_000, "words of prompts";
+    /// The values that a session knows from reports, as keyed fingerprints. A change locks the record of the session.
+    Values(KnownValuesRecord) = 15, 250_000, "values of sessions";
 }
 
 /// Value that a store keeps as a record.

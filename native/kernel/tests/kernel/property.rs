@@ -10,7 +10,7 @@ use authz_kernel::decision::{
 };
 use authz_kernel::history::HistoryView;
 use authz_kernel::mcp::ServerTask;
-use authz_kernel::task::{TaskView, taskless};
+use authz_kernel::task::{TaskView, WordRecords, taskless};
 use cedar_policy::{
     Authorizer, Context, Decision, Effect, Entities, EntityUid, Policy, PolicyId, PolicySet, Schema,
 };
@@ -467,6 +467,7 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
                 task: Some(TaskView { task: &own, ancestors: &[] }),
                 subject_proof: None,
                 history: Some(HistoryView { agent: Some(&NOTHING), ..HistoryView::new(&NOTHING) }),
+                words: WordRecords::default(),
                 literal_key: None,
                 value_key: None,
                 recipient_lists: None,

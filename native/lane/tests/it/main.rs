@@ -27,6 +27,7 @@ mod mcp;
 mod objects;
 mod observe;
 mod offline;
+mod origin_records;
 mod own;
 mod peers;
 mod recipient_lists;
