@@ -128,3 +128,30 @@ def test_a_call_that_nobody_can_allow_is_refused_at_once(framework: str, tmp_pat
     answer, output = run(framework, Desk(is_staffed=False), tmp_path, (STRANGER, "hello"))
     assert "sent to" not in output
     assert "a person with the role desk, and nobody can be asked here" in answer
+
+
+def test_a_graph_that_is_resumed_too_early_waits_again(tmp_path: Path) -> None:
+    """Another agent on the same thread then goes on, with tools that are coroutines."""
+    desk = Desk()
+    answer, output = run("langgraph-early", desk, tmp_path, (STRANGER, "hello"))
+    assert answer == f"sent to {STRANGER}"
+    assert f"still held: {PAGE}a1-1" in output
+    assert output.count("sent to") == 1
+
+
+def test_an_approval_of_the_sdk_permits_nothing(tmp_path: Path) -> None:
+    """The node is asked before the tool runs, and the model reads that a person must answer."""
+    desk = Desk()
+    answer, output = run("openai-early", desk, tmp_path, (STRANGER, "hello"))
+    assert "sent to" not in output
+    assert f"{PAGE}a1-1" in answer
+    assert desk.used == []
+
+
+def test_a_stored_state_goes_on_elsewhere(tmp_path: Path) -> None:
+    """With guarded tools that did not make the call."""
+    desk = Desk()
+    answer, output = run("openai-stored", desk, tmp_path, (STRANGER, "hello"))
+    assert answer == f"sent to {STRANGER}"
+    assert "answered: True" in output
+    assert output.count("sent to") == 1
