@@ -6,7 +6,7 @@ use std::sync::Arc;
 use authz_base::record::history::{
     Event, HistoryChanges, HistoryView, RuleEffect, ValueTerms, effects,
 };
-use authz_base::record::task::{SubjectProof, TaskView, WordRecords};
+use authz_base::record::task::{SubjectProof, TaskView};
 use authz_bundle::recipient_lists::RecipientLists;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer};
 use crate::arguments::Arguments;
 use crate::json;
 use crate::mcp::ServerTask;
-use crate::model::{Location, OriginSets, Tier};
+use crate::model::{Location, Origin, OriginSets, Tier, ValueRole};
 use crate::value_key::ValueKey;
 pub use authz_base::principal::{Claim, Narrowing, Principal, Subject};
 pub use authz_base::time::Time;
@@ -38,8 +38,6 @@ pub struct Facts<'a> {
     pub subject_proof: Option<SubjectProof>,
     /// History of the task's session. `None`: it was not recalled, and each request that depends on it is refused.
     pub history: Option<HistoryView<'a>>,
-    /// Words of the prompts of the task. Default: they were not recalled, and name nothing.
-    pub words: WordRecords<'a>,
     /// Key of the literals of tasks. Default: no prompt makes a destination trusted.
     pub literal_key: Option<&'a [u8; 32]>,
     /// Key of the values that sessions know. Default: no report makes a value known.
@@ -241,8 +239,6 @@ pub struct Decision {
     pub sequences: Vec<String>,
     /// Budgets that the call would exceed, sorted.
     pub budgets: Vec<String>,
-    /// Standing exceptions without which a policy would have had another result, sorted.
-    pub exceptions: Vec<String>,
     /// What letting the call through changes in the history of its session.
     pub passage: HistoryChanges,
     /// What its denial changes.
@@ -255,6 +251,8 @@ pub struct Decision {
     ///
     /// [`Task::note_call`]: authz_base::record::Task::note_call
     pub server_call: bool,
+    /// Grounds of a step-up, and what a person is shown of the call. `None`: the outcome is not STEP_UP.
+    pub step_up: Option<Box<StepUp>>,
     /// Every policy judged, per principal: filled only when asked for.
     pub trace: Vec<Judged>,
     /// The request was read whole, in the only way it can be read.
@@ -294,6 +292,69 @@ impl Decision {
             RuleEffect::None => &NO_CHANGES,
         }
     }
+}
+
+/// Grounds of a step-up, and facts of its call for the person who decides about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepUp {
+    /// Rules that need the step-up, in the order of their identity.
+    pub grounds: Vec<StepUpGround>,
+    /// Destinations of the call, sorted by their canonical form.
+    pub destinations: Vec<StepUpDestination>,
+    /// Values that carry authority, in the order of the bundle's rules.
+    pub objects: Vec<StepUpObject>,
+    /// Labels that the call carries, sorted.
+    pub labels: Vec<String>,
+    /// Facts of some values are missing, because the call has too many of them.
+    pub is_cut: bool,
+}
+
+/// One rule that needs a step-up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepUpGround {
+    /// Identity: of a policy its id and the SHA-256 of its text; of a tier its name and the kind; of a scope its task, template
+    /// and kind. A rule that changes gets another identity.
+    pub identity: String,
+    /// Kind that lifts it.
+    pub kind: String,
+    /// Name of the rule: the `@id` of a policy, or the rule's name.
+    pub name: String,
+    /// `@reason` of the policy, or one line.
+    pub reason: String,
+    /// Place in the bundle.
+    pub at: Location,
+}
+
+/// A destination of a call that needs a step-up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepUpDestination {
+    /// Canonical form.
+    pub value: String,
+    /// Class in the bundle.
+    pub class: String,
+    /// Domain of an email address or host of a URL; empty for other kinds.
+    pub host: String,
+    /// The first recipient list, by name, that has it. Empty: no list has it.
+    pub recipient_list: String,
+    /// Origin.
+    pub origin: Origin,
+}
+
+/// A value with authority of a call that needs a step-up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepUpObject {
+    /// Authority of the value.
+    pub role: ValueRole,
+    /// JSON pointer (RFC 6901) of its argument.
+    pub pointer: String,
+    /// Collection or form of destination. Empty: it is of neither.
+    pub collection: String,
+    /// The value as JSON.
+    pub value: String,
+    /// Currency of an amount. Empty: none is declared.
+    pub currency: String,
+    /// Origin.
+    pub origin: Origin,
 }
 
 /// A rule of the bundle, or a check of Authz, that determined an outcome.
@@ -367,8 +428,6 @@ pub enum RuleKind {
     Budget,
     /// A rule over the order of events.
     Sequence,
-    /// A standing exception that has expired, or whose obligation the enforcer cannot carry out.
-    Exception,
     /// `tasks` or `implicit_tasks` of `bundle.yaml`.
     Tasks,
     /// The catalog: an operation that it lacks, or a tool that nobody reviewed as it is.
@@ -395,7 +454,6 @@ impl RuleKind {
             Self::Uses => "uses",
             Self::Budget => "budget",
             Self::Sequence => "sequence",
-            Self::Exception => "exception",
             Self::Tasks => "tasks",
             Self::Catalog => "catalog",
             Self::Input => "input",

@@ -72,6 +72,9 @@ pub struct Reservation {
     /// What its report may say about values of the result. `None`: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values: Option<ValueTerms>,
+    /// Identities of the rules that an approval lifted for the permit. A task credential of the permit needs no second approval.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lifted: Vec<String>,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
@@ -138,6 +141,7 @@ impl Reservation {
             subject_until: new.subject_until,
             idempotency: None,
             values: None,
+            lifted: Vec::new(),
             rest: BTreeMap::new(),
         }
     }

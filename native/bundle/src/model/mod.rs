@@ -3,8 +3,8 @@
 //! `source` reads a [`Model`] from files. `tables` compiles its look-up tables, and the kernel compiles its policies.
 //! Nothing here knows YAML or Cedar, and nothing here is compiled.
 
+mod approvals;
 mod destination;
-mod exception;
 mod history;
 mod mode;
 mod operation;
@@ -25,12 +25,10 @@ use crate::built_in::is_built_in;
 use crate::diagnostic::Diagnostic;
 
 pub use crate::location::{Declared, Location};
+pub use approvals::{ApprovalRules, QueueRule};
 pub use authz_base::record::history::{Denials, MEMORY_MS};
 pub use authz_base::tier::Tier;
 pub use destination::{DestinationClass, DestinationKind, RecipientListRule, RecipientListSource};
-pub use exception::{
-    BREAKGLASS, EXCEPTION_TYPE, ExceptionHolder, ExceptionResources, StandingException,
-};
 pub use history::{
     Budget, CorrelationKey, Counts, EventOf, EventPattern, OperationGlob, RuleScope, Sequence,
 };
@@ -106,14 +104,10 @@ pub struct Model {
     pub sequences: BTreeMap<String, Sequence>,
     /// Counted limits, by name.
     pub budgets: BTreeMap<String, Budget>,
-    /// Standing exceptions, by name.
-    pub exceptions: BTreeMap<String, StandingException>,
-    /// Most days that an exception may last from the time of loading. Default: [`MOST_DAYS`].
-    ///
-    /// [`MOST_DAYS`]: crate::exceptions::MOST_DAYS
-    pub exception_days: Option<u16>,
     /// Consequences of repeated refusals in a task. Default: no consequences.
     pub denials: Option<Denials>,
+    /// Rules about approvals.
+    pub approvals: ApprovalRules,
     /// Rules that say whether denials are enforced.
     pub modes: Modes,
     /// Operations that need a task.

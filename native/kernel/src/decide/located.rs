@@ -219,6 +219,8 @@ pub(super) struct TaskBounds<'a> {
 pub(super) struct Hold<'a> {
     /// Step-up kinds that are not met.
     pub(super) kinds: SmallVec<[&'a str; 2]>,
+    /// Id of the task whose scope it is.
+    pub(super) task: &'a str,
     pub(super) message: String,
     pub(super) rule: DecidingRule,
 }
@@ -328,7 +330,8 @@ pub(super) fn bounds<'a>(
                         kinds.retain(|kind| !satisfied.iter().any(|met| met == kind));
                         bounds.counted.extend(entry.map(|entry| (task.id.as_str(), entry)));
                         let message = beyond(dimension.to_string());
-                        bounds.held.push(Hold { kinds, message, rule: rules::beyond(plan, task) });
+                        let rule = rules::beyond(plan, task);
+                        bounds.held.push(Hold { kinds, task: &task.id, message, rule });
                     }
                     Some((_, Err(Miss::Exhausted))) => {
                         let dimension = Dimension::Uses;

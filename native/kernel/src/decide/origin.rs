@@ -55,7 +55,11 @@ pub(super) struct TypedValue<'a> {
 
 impl<'a> TypedValue<'a> {
     /// A destination, which belongs to no system.
-    fn of_destination(space: &'a ValueSpace, kind: DestinationKind, written: &'a str) -> Self {
+    pub(super) fn of_destination(
+        space: &'a ValueSpace,
+        kind: DestinationKind,
+        written: &'a str,
+    ) -> Self {
         let canonical =
             canonical(kind, written).ok().map(|destination| Cow::Owned(destination.text));
         let written = Cow::Borrowed(written);
@@ -191,11 +195,11 @@ impl<'a> OriginFacts<'a> {
         (now, tier): (Time, Tier),
         counts_made: bool,
     ) -> Self {
-        let known = facts.history.map(|view| view.values);
+        let known = facts.history.map(|view| &*view.session.values);
         let words = facts
             .task
             .zip(facts.literal_key)
-            .and_then(|(view, key)| PromptWords::of(facts.words.of(view), key));
+            .and_then(|(view, key)| PromptWords::of(&view.task.names, &view.root().names, key));
         Self {
             vouching: Vouching::of(plan, facts),
             words,

@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::exceptions::ExceptionEffects;
 use super::located::TaskBounds;
 use super::{TierFacts, Unmet, rules};
-use crate::decision::{DecidingRule, Decision, Judged, Outcome, PolicyEffect, ReasonCode, Verdict};
+use crate::decision::{
+    DecidingRule, Decision, Judged, Outcome, PolicyEffect, ReasonCode, StepUp, StepUpGround,
+    Verdict,
+};
+use crate::digest::sha256;
 use crate::evaluate::Known;
+use crate::hex::hex;
 use crate::model::{Location, Operation};
 use crate::plan::Plan;
 use crate::policy::Placed;
@@ -73,7 +77,6 @@ impl<'a> Tally<'a> {
         stated: StatedRules<'_>,
         unmet: &Unmet,
         bounds: &TaskBounds<'_>,
-        exceptions: &ExceptionEffects<'_>,
         supported: &[&str],
         decision: &mut Decision,
     ) {
@@ -118,22 +121,6 @@ impl<'a> Tally<'a> {
                     decision.rules = stated.of_denial(reason);
                 }
             }
-            let lacks_permit =
-                matches!(reason, ReasonCode::NotPermitted | ReasonCode::ChainNotPermitted);
-            let unpermitted = self.unpermitted().map(|(position, _)| position);
-            if let Some(expired) = exceptions
-                .expired_rules(stated.plan, unpermitted)
-                .filter(|_| lacks_permit && unmet.hopeless.is_empty() && bounds.refused.is_none())
-            {
-                let names = expired.iter().map(DecidingRule::subject).collect::<Vec<_>>();
-                decision.message.push_str(&format!(
-                    "; one would have, but for the expired exception {}",
-                    names.join(", ")
-                ));
-                decision.rules = expired;
-                let reason = ReasonCode::ExceptionExpired;
-                return answer(stated, Outcome::Deny, reason, &determining, decision);
-            }
             return answer(stated, Outcome::Deny, reason, &determining, decision);
         }
         let obligations: BTreeSet<&str> = self
@@ -141,14 +128,12 @@ impl<'a> Tally<'a> {
             .iter()
             .flat_map(|placed| &placed.policy.obligations)
             .map(String::as_str)
-            .chain(exceptions.obligations())
             .collect();
         if let Some(missing) = obligations.iter().find(|obligation| !supported.contains(obligation))
         {
             decision.message = format!("the enforcer cannot carry out the obligation `{missing}`");
             let bound = |placed: &&&Placed| placed.policy.obligations.iter().any(|o| o == missing);
             let determining: Vec<&Placed> = self.permits.iter().filter(bound).copied().collect();
-            decision.rules = exceptions.rules_with(stated.plan, missing);
             let reason = ReasonCode::EnforcerRefused;
             return answer(stated, Outcome::Deny, reason, &determining, decision);
         }
@@ -168,6 +153,10 @@ impl<'a> Tally<'a> {
                 decision.rules = stated.of_tier();
             }
             decision.rules.extend(held().map(|held| held.rule.clone()));
+            decision.step_up = Some(Box::new(StepUp {
+                grounds: self.grounds(stated, unmet, bounds),
+                ..StepUp::default()
+            }));
             return answer(stated, Outcome::StepUp, reason, &self.stepups, decision);
         }
         decision.obligations = obligations.into_iter().map(str::to_owned).collect();
@@ -175,16 +164,50 @@ impl<'a> Tally<'a> {
         answer(stated, Outcome::Permit, ReasonCode::Permitted, &self.permits, decision);
     }
 
-    /// Principals without a permit that fired.
-    fn without_permit(&self) -> impl Iterator<Item = &Known> {
-        self.unpermitted().map(|(_, known)| known)
+    /// Rules that need the step-up, sorted by identity.
+    fn grounds(
+        &self,
+        stated: StatedRules<'_>,
+        unmet: &Unmet,
+        bounds: &TaskBounds<'_>,
+    ) -> Vec<StepUpGround> {
+        let policies = self.stepups.iter().map(|placed| {
+            let Placed { policy, at, .. } = *placed;
+            StepUpGround {
+                identity: format!("policy:{}:{}", policy.id, hex(&sha256(policy.text.as_bytes()))),
+                kind: policy.stepup.clone().unwrap_or_default(),
+                name: policy.id.clone(),
+                reason: policy.reason.clone(),
+                at: at.clone(),
+            }
+        });
+        let tier = rules::tier_requirement(stated.plan, stated.tier.tier);
+        let requirements = unmet.kinds.iter().map(|kind| StepUpGround {
+            identity: format!("tier:{}:{kind}", tier.name),
+            kind: (*kind).to_owned(),
+            name: tier.name.clone(),
+            reason: format!("calls of tier {} need it", tier.name),
+            at: tier.at.clone(),
+        });
+        let held = bounds.held.iter().flat_map(|held| {
+            held.kinds.iter().map(|kind| StepUpGround {
+                identity: format!("scope:{}:{}:{kind}", held.task, held.rule.name),
+                kind: (*kind).to_owned(),
+                name: held.rule.name.clone(),
+                reason: held.message.clone(),
+                at: held.rule.at.clone(),
+            })
+        });
+        let mut grounds: Vec<StepUpGround> = policies.chain(requirements).chain(held).collect();
+        grounds.sort_by(|a, b| a.identity.cmp(&b.identity));
+        grounds.dedup_by(|a, b| a.identity == b.identity);
+        grounds
     }
 
-    /// Principals without a permit that fired, with their positions in the chain.
-    fn unpermitted(&self) -> impl Iterator<Item = (usize, &Known)> {
-        let all = self.chain.iter().zip(&self.permitted).enumerate();
-        all.filter(|(_, (_, permitted))| !**permitted)
-            .map(|(position, (known, _))| (position, known.as_ref()))
+    /// Principals without a permit that fired.
+    fn without_permit(&self) -> impl Iterator<Item = &Known> {
+        let all = self.chain.iter().zip(&self.permitted);
+        all.filter(|(_, permitted)| !**permitted).map(|(known, _)| known.as_ref())
     }
 
     fn why(&self, reason: ReasonCode, unmet: &Unmet) -> String {

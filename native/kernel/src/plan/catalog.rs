@@ -7,7 +7,9 @@ use crate::arguments::{ArgumentSchema, Member};
 use crate::mcp;
 use crate::model::{Effect, Location, Model, Operation, ParamType, SystemKind, Template, Tier};
 use crate::policy::{Catalog, Placed, SchemaTexts, Target};
-use crate::schema::{self, GIVE, GIVE_GROUP, OWN_OPERATIONS, OWN_SYSTEM, START, SchemaNames};
+use crate::schema::{
+    self, APPROVE, GIVE, GIVE_GROUP, OWN_OPERATIONS, OWN_SYSTEM, START, SchemaNames,
+};
 
 /// Authz's own operations, with those that start and give the tasks of each template.
 pub(super) fn own_operations(model: &Model) -> Vec<Operation> {
@@ -30,10 +32,26 @@ fn own_operation(name: &str) -> Operation {
         resource: None,
         destination: None,
         origins: Default::default(),
-        input: Arc::new(serde_json::json!({"type": "object", "properties": {}})),
+        input: Arc::new(own_input(name)),
         abortable: false,
         at: Location::default(),
     }
+}
+
+/// Argument schema of an operation of Authz. That of `approve` says which call the person answers, and for which queue.
+fn own_input(name: &str) -> serde_json::Value {
+    if name != APPROVE {
+        return serde_json::json!({"type": "object", "properties": {}});
+    }
+    let text = || serde_json::json!({"type": "string"});
+    serde_json::json!({
+        "type": "object", "additionalProperties": false,
+        "required": ["operation", "queue", "system", "tier"],
+        "properties": {
+            "operation": text(), "queue": text(), "system": text(),
+            "tier": {"type": "string", "enum": ["low", "standard", "high", "critical"]},
+        },
+    })
 }
 
 /// The operation that starts or gives the tasks of a template. Its arguments are the template's parameters.

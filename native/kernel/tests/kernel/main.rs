@@ -11,7 +11,6 @@ mod could;
 mod decide;
 mod denials;
 mod destinations;
-mod exceptions;
 mod granted;
 mod history;
 mod laws;

@@ -61,11 +61,6 @@ const ENTITIES: &[(&str, &str, &str)] = &[
     ("Sequence", "name in [`sequences`](bundle/sequences.md)", "rule over the order of calls"),
     ("Budget", "name in [`budgets`](bundle/budgets.md)", "counted limit"),
     (
-        "Exception",
-        "name in [`exceptions`](bundle/exceptions.md)",
-        "standing exception that a policy may accept",
-    ),
-    (
         "Effect",
         "one of the names below",
         "effect of an operation; policies use the action group `effect:…`",
@@ -185,6 +180,7 @@ const ATTRIBUTES: &[(&str, &str, &str)] = &[
     ),
     ("SessionFacts", "sources", "Number of collections and systems from which labelled data came."),
     ("SessionFacts", "calls", "Number of permitted calls of the session."),
+    ("ExceptionFacts", "active", ""),
 ];
 
 /// Operations of Authz itself.
@@ -197,16 +193,17 @@ const OPERATIONS: &[(&str, &str)] = &[
     ("task.start_for", "start a task for a subject that the caller only asserts"),
     ("task.read", "read another caller's task"),
     ("task.end", "end another caller's task"),
+    (
+        "approve",
+        "approve or reject another person's call that stepped up. `context.input` has the texts `operation`, `system`, `queue` and `tier` of the call",
+    ),
 ];
 
 /// Step-up kinds: name, what lifts it, whether this version can lift it.
 const KINDS: &[(&str, &str)] = &[
-    ("confirm", "the user confirms the call. *Later:* in this version the call stays held"),
-    ("approve", "another person approves the call. *Later:* in this version the call stays held"),
-    (
-        "two_person",
-        "two other persons approve the call. *Later:* in this version the call stays held",
-    ),
+    ("confirm", "the user of the call confirms it"),
+    ("approve", "another person approves the call"),
+    ("two_person", "two other people approve the call"),
     (
         "fresh_credential",
         "the caller's credential is at most as old as [`tiers`](bundle/tiers.md) allows for the tier of the call",
@@ -351,13 +348,7 @@ fn kinds() -> String {
     for (name, meaning) in KINDS {
         row(&mut text, &[&format!("`{name}`"), meaning]);
     }
-    row(
-        &mut text,
-        &[
-            "`approve:ROLE`",
-            "a person with this role approves the call. *Later:* in this version the call stays held",
-        ],
-    );
+    row(&mut text, &["`approve:ROLE`", "a person with this role approves the call"]);
     row(
         &mut text,
         &[
@@ -380,7 +371,7 @@ fn annotations() -> String {
 /// Each key of the context, and below it each member of its record.
 fn context(declared: &Declarations) -> String {
     let mut text = header(&["key", "Cedar type", "meaning"]);
-    for key in Key::ALL {
+    for key in Key::ALL.into_iter().filter(|key| !key.is_later()) {
         let name = key.as_str();
         let members = declared.members.get(key.cedar_type());
         let kind = match (key, members) {

@@ -1,0 +1,503 @@
+//! Approvals: calls that stepped up, and the answers of the people who decide about them.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::task::{AgentName, TaskSubject};
+use crate::record::{RecordKey, RecordKind, StoredValue, is_false};
+use crate::tier::Tier;
+use crate::time::Time;
+
+/// Time for which an approval is kept after its end, in milliseconds.
+const KEPT_AFTER_END_MS: i64 = 24 * 3_600 * 1_000;
+/// A minute, and an hour, in milliseconds.
+const MINUTE_MS: i64 = 60 * 1_000;
+const MINUTES: i64 = 60;
+
+/// Status of an approval as it is stored. One that is open or approved beyond its time is expired: see [`Approval::status_at`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalStatus {
+    /// A queue lacks an answer.
+    Open,
+    /// Every queue approved. The call may be made once.
+    Approved,
+    /// A person rejected it.
+    Rejected,
+    /// It ended before its call was made.
+    Expired,
+    /// Its call was made.
+    Consumed,
+}
+
+impl ApprovalStatus {
+    /// The word in audit records and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Approved => "approved",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Consumed => "consumed",
+        }
+    }
+}
+
+/// One call that stepped up, until a while after its end.
+///
+/// The record of a call is found by the hash of task, chain and digest. `generation` tells the approvals of one call apart: only
+/// the newest one is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Approval {
+    /// Id of the record: 32 hex digits.
+    pub id: String,
+    /// Number of the approval among those of the same call, from 1.
+    pub generation: u64,
+    /// Status.
+    pub status: ApprovalStatus,
+    /// Id of the task; of a call without a task, of its session.
+    pub task: String,
+    /// Id of the session.
+    pub session: String,
+    /// The call was made in a task.
+    pub in_task: bool,
+    /// Template of the task.
+    pub template: String,
+    /// Purpose of the task, as its template states it.
+    pub purpose: String,
+    /// Subject of the call. `None`: the agent acts for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<TaskSubject>,
+    /// Agents of the chain, the acting agent last.
+    pub agents: Vec<AgentName>,
+    /// Digest of the pair of agent and subject.
+    pub pair: String,
+    /// Operation id.
+    pub operation: String,
+    /// Effects of the operation.
+    pub effects: Vec<String>,
+    /// Effective tier.
+    pub tier: Tier,
+    /// Resource: `<collection>/<id>`, the collection, or empty.
+    pub resource: String,
+    /// Destinations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<ApprovalDestination>,
+    /// Values that carry authority.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<ApprovalObject>,
+    /// Labels that the call carries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Rules that need the step-up.
+    pub grounds: Vec<ApprovalGround>,
+    /// Kinds of the step-up, sorted.
+    pub kinds: Vec<String>,
+    /// Queues that people answer, sorted.
+    pub queues: Vec<String>,
+    /// The answers need a passkey.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub needs_passkey: bool,
+    /// Arguments as canonical JSON (RFC 8785); empty if they are too long to show.
+    pub arguments: String,
+    /// Parts of the HTTP request that its route ignores.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<IgnoredValue>,
+    /// Why the call cannot be shown whole, so that it can only be rejected. Empty: it can be shown.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cannot_be_shown: String,
+    /// SHA-256 of the call, in hex.
+    pub digest: String,
+    /// Decision that made it.
+    pub decision_id: String,
+    /// Time of that decision.
+    pub created_at: Time,
+    /// Time at which a person read it first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown_at: Option<Time>,
+    /// Latest end.
+    pub expires_at: Time,
+    /// Of an approved one: the call is made before this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub good_until: Option<Time>,
+    /// Answers, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<ApprovalAnswer>,
+    /// The last approved call of the pair and operation, when this approval was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_approved: Option<ApprovedCall>,
+    /// Id of the [`RememberedAnswer`] that a rejection writes.
+    pub rejects: String,
+    /// Time for which a rejection is remembered, in milliseconds.
+    pub memory_ms: i64,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+impl StoredValue for Approval {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.id)
+    }
+
+    fn record_due(&self) -> Option<Time> {
+        Some(Time(self.expires_at.0.saturating_add(KEPT_AFTER_END_MS)))
+    }
+}
+
+impl Approval {
+    /// Id to present: `<record id>-<generation>`.
+    #[must_use]
+    pub fn approval_id(&self) -> String {
+        format!("{}-{}", self.id, self.generation)
+    }
+
+    /// Record and generation of an id, as [`Approval::approval_id`] writes it.
+    #[must_use]
+    pub fn parse_id(text: &str) -> Option<(RecordKey, u64)> {
+        let (id, generation) = text.split_once('-')?;
+        let is_id = id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let number: u64 = generation.parse().ok()?;
+        // One spelling: no sign and no leading zero.
+        let is_plain = number > 0 && number.to_string() == generation;
+        (is_id && is_plain).then(|| (RecordKey::new(RecordKind::Approval, id), number))
+    }
+
+    /// Status at a time.
+    #[must_use]
+    pub fn status_at(&self, now: Time) -> ApprovalStatus {
+        let is_over = match self.status {
+            ApprovalStatus::Open => self.expires_at <= now,
+            ApprovalStatus::Approved => self.ends_at() <= now,
+            ApprovalStatus::Rejected | ApprovalStatus::Expired | ApprovalStatus::Consumed => false,
+        };
+        if is_over { ApprovalStatus::Expired } else { self.status }
+    }
+
+    /// End of the approval: of an approved one, the time by which its call is made.
+    #[must_use]
+    pub fn ends_at(&self) -> Time {
+        self.good_until.map_or(self.expires_at, |good| good.min(self.expires_at))
+    }
+
+    /// Queues that still lack an answer.
+    #[must_use]
+    pub fn waits_for(&self) -> Vec<&str> {
+        let approved = || self.answers.iter().filter(|answer| answer.approved);
+        let by_others = || approved().filter(|answer| answer.queue != CONFIRM);
+        let is_answered = |queue: &str| match queue {
+            APPROVE => by_others().next().is_some(),
+            TWO_PERSON => {
+                let mut people: Vec<&str> =
+                    by_others().map(|answer| answer.person.as_str()).collect();
+                people.sort_unstable();
+                people.dedup();
+                people.len() >= 2
+            }
+            _ => approved().any(|answer| answer.queue == queue),
+        };
+        self.queues.iter().map(String::as_str).filter(|queue| !is_answered(queue)).collect()
+    }
+
+    /// The person who rejected it, and why.
+    #[must_use]
+    pub fn rejection(&self) -> Option<&ApprovalAnswer> {
+        self.answers.iter().find(|answer| !answer.approved)
+    }
+}
+
+/// Queue of the acting subject.
+pub const CONFIRM: &str = "confirm";
+/// Queue of another person.
+pub const APPROVE: &str = "approve";
+/// Queue of two other people.
+pub const TWO_PERSON: &str = "two_person";
+/// Start of a queue of the people who hold a role.
+pub const APPROVE_ROLE: &str = "approve:";
+
+/// Returns whether people answer a step-up kind. Other kinds are proofs of the call itself.
+#[must_use]
+pub fn is_person_kind(kind: &str) -> bool {
+    matches!(kind, CONFIRM | APPROVE | TWO_PERSON) || kind.starts_with(APPROVE_ROLE)
+}
+
+/// A destination of the call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalDestination {
+    /// Canonical form.
+    pub value: String,
+    /// Class in the bundle.
+    pub class: String,
+    /// Host or domain part.
+    pub host: String,
+    /// Recipient list that has it.
+    pub recipient_list: String,
+    /// Origin.
+    pub origin: String,
+}
+
+/// A value of the call that carries authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalObject {
+    /// Authority of the value.
+    pub role: String,
+    /// JSON pointer of its argument.
+    pub pointer: String,
+    /// Collection, or form of destination.
+    pub collection: String,
+    /// The value as JSON.
+    pub value: String,
+    /// Currency of an amount.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub currency: String,
+    /// Origin.
+    pub origin: String,
+}
+
+/// A rule that needs the step-up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalGround {
+    /// Identity of the rule, which changes with its text.
+    pub identity: String,
+    /// Kind that lifts it.
+    pub kind: String,
+    /// Name of the rule.
+    pub name: String,
+    /// Reason, as the rule states it.
+    pub reason: String,
+    /// `file:line` in the bundle.
+    pub place: String,
+}
+
+/// A part of an HTTP request that its route ignores.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IgnoredValue {
+    /// Place, for example `query:page`.
+    pub place: String,
+    /// Value as received.
+    pub value: String,
+}
+
+/// Answer of one person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalAnswer {
+    /// Queue that it answers.
+    pub queue: String,
+    /// False: the person rejected the call.
+    pub approved: bool,
+    /// The person: `<issuer alias>/<sub>`.
+    pub person: String,
+    /// Roles of the person at that time.
+    pub roles: Vec<String>,
+    /// `login`, `passkey` or `socket`.
+    pub method: String,
+    /// `acr` of the login.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub acr: String,
+    /// Time of the login or of the use of the passkey.
+    pub authenticated_at: Time,
+    /// Time of the answer.
+    pub at: Time,
+    /// SHA-256 of the card that the person was shown, in hex.
+    pub card_digest: String,
+    /// Signature of a passkey over the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passkey: Option<PasskeyAssertion>,
+    /// Of a rejection: a name of the bundle's `reject_reasons`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reject_reason: String,
+    /// Text of that reason.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reject_text: String,
+    /// Comment of the person.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+}
+
+/// Assertion of a passkey (WebAuthn §7.2), each member in base64url.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PasskeyAssertion {
+    /// Id of the credential.
+    pub credential_id: String,
+    /// Signature over the authenticator data and the hash of the client data.
+    pub signature: String,
+    /// Authenticator data.
+    pub authenticator_data: String,
+    /// Client data, whose challenge is the digest of the answer.
+    pub client_data_json: String,
+}
+
+/// An earlier call that people approved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovedCall {
+    /// Arguments as canonical JSON.
+    pub arguments: String,
+    /// Time of the last answer.
+    pub at: Time,
+    /// People who approved it.
+    pub by: Vec<String>,
+}
+
+/// Open approvals of one queue, task or agent, and how many were asked for lately.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalQueue {
+    /// Id of the record: `queue/…`, `task/…` or `agent/…`.
+    pub id: String,
+    /// End of each open approval, by its id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub open: BTreeMap<String, Time>,
+    /// Number of approvals made, by the minute since 1970. Only of the last hour.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub made: BTreeMap<i64, u32>,
+    /// Time at which the record may be forgotten.
+    pub expires_at: Time,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+impl StoredValue for ApprovalQueue {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.id)
+    }
+
+    fn record_due(&self) -> Option<Time> {
+        Some(self.expires_at)
+    }
+}
+
+impl ApprovalQueue {
+    /// Drops approvals that ended, and counts of more than an hour ago.
+    pub fn forget_ended(&mut self, now: Time) {
+        self.open.retain(|_, until| *until > now);
+        let first = now.0.div_euclid(MINUTE_MS).saturating_sub(MINUTES).saturating_add(1);
+        self.made = self.made.split_off(&first);
+    }
+
+    /// Approvals made in the last hour.
+    #[must_use]
+    pub fn made_lately(&self) -> u64 {
+        self.made.values().map(|count| u64::from(*count)).fold(0, u64::saturating_add)
+    }
+
+    /// Adds an open approval.
+    pub fn add(&mut self, approval_id: &str, until: Time, now: Time) {
+        self.open.insert(approval_id.to_owned(), until);
+        let count = self.made.entry(now.0.div_euclid(MINUTE_MS)).or_default();
+        *count = count.saturating_add(1);
+        let hour = Time(now.0.saturating_add(MINUTES.saturating_mul(MINUTE_MS)));
+        self.expires_at = self.expires_at.max(until).max(hour);
+    }
+}
+
+/// Answer of people that later calls read: a rejection (`rejected/…`), or the last approved call of an operation (`approved/…`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RememberedAnswer {
+    /// Id of the record.
+    pub id: String,
+    /// Approval that was answered.
+    pub approval_id: String,
+    /// Time of the answer.
+    pub at: Time,
+    /// People who answered.
+    pub by: Vec<String>,
+    /// Of an approved call: its arguments as canonical JSON.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub arguments: String,
+    /// Of a rejection: a name of the bundle's `reject_reasons`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reject_reason: String,
+    /// Time at which the record may be forgotten.
+    pub expires_at: Time,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+impl StoredValue for RememberedAnswer {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.id)
+    }
+
+    fn record_due(&self) -> Option<Time> {
+        Some(self.expires_at)
+    }
+}
+
+/// A passkey with which a person answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passkey {
+    /// Id of the record: `<hash of the person>/<credential id in base64url>`.
+    #[serde(default)]
+    pub id: String,
+    /// Alias of the person's issuer.
+    pub issuer: String,
+    /// `sub` of the person.
+    pub sub: String,
+    /// Id of the credential, in base64url.
+    pub credential_id: String,
+    /// Public key, a COSE key in base64url.
+    pub public_key: String,
+    /// Greatest signature counter seen.
+    #[serde(default)]
+    pub sign_count: u32,
+    /// Transports that the authenticator named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transports: Vec<String>,
+    /// Name that the person gave it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Time of its registration.
+    pub created_at: Time,
+    /// Time of its last use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_at: Option<Time>,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+// Passkeys do not expire by themselves.
+impl StoredValue for Passkey {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_one_spelling() {
+        let id = "0123456789abcdef0123456789abcdef";
+        let read = |text: String| Approval::parse_id(&text).map(|(key, number)| (key.id, number));
+        assert_eq!(Some((id.into(), 12)), read(format!("{id}-12")));
+        for wrong in ["-0", "-01", "-+1", "", "-", "-1-1", "-x"] {
+            assert_eq!(None, read(format!("{id}{wrong}")), "{wrong}");
+        }
+        assert_eq!(None, read(format!("{}-1", id.to_uppercase())));
+        assert_eq!(None, read("0123456789abcdef-1".to_owned()));
+    }
+
+    #[test]
+    fn a_tally_forgets_what_ended() {
+        let mut tally = ApprovalQueue::default();
+        let minute = |number: i64| Time(number * MINUTE_MS);
+        tally.add("a", minute(70), minute(0));
+        tally.add("b", minute(30), minute(1));
+        tally.forget_ended(minute(59));
+        assert_eq!(
+            (vec!["a"], 2),
+            (tally.open.keys().map(String::as_str).collect(), tally.made_lately())
+        );
+        tally.forget_ended(minute(60));
+        assert_eq!(1, tally.made_lately());
+        tally.forget_ended(minute(70));
+        assert_eq!((0, 0), (tally.open.len(), tally.made_lately()));
+    }
+}
