@@ -75,8 +75,6 @@ class Plan:
     """JSON array, as `BundleError.diagnostics`."""
     observing: str
     """JSON array of `mode`'s entries that observe: scope, name, owner, until_ms."""
-    exceptions: str
-    """JSON array of standing exceptions: name, who, operations, tier_cap, owner, reason, ticket, obligations, expires_ms, at."""
     harnesses: list[str]
     """Roles of agents that relay their users' prompts."""
     recipient_lists: str
@@ -462,6 +460,116 @@ class Engine:
 
         Raises:
             EngineError: The object is not valid, the store failed, or it has too many domains.
+        """
+
+    def approvals_list(self, person: bytes, request: bytes) -> bytes:
+        """Lists the open approvals that a person may answer.
+
+        Args:
+            person: JSON of the verified person: `{issuer, sub, claims, method, authenticated_at_ms, acr, uid, passkey}`.
+                `null`: the owner of the administration socket, who sees all.
+            request: An `authz.v1.ApprovalsListRequest`.
+
+        Returns:
+            An `authz.v1.ApprovalsListResponse`.
+
+        Raises:
+            ApiError: The person or the request is not valid, or the store failed.
+        """
+
+    def approval_show(self, person: bytes, request: bytes) -> bytes:
+        """Shows one approval to a person, whose clock starts with the first look.
+
+        Args:
+            person: JSON, as of `approvals_list`.
+            request: An `authz.v1.ApprovalsGetRequest`.
+
+        Returns:
+            An `authz.v1.ApprovalsGetResponse`.
+
+        Raises:
+            ApiError: There is no such approval, the person may not answer it, or the store failed.
+        """
+
+    def approval_resolve(self, person: bytes, request: bytes) -> bytes:
+        """Approves or rejects an approval for a person.
+
+        Args:
+            person: JSON, as of `approvals_list`. `null` answers nothing.
+            request: An `authz.v1.ResolveRequest`.
+
+        Returns:
+            An `authz.v1.ResolveResponse`.
+
+        Raises:
+            ApiError: The person may not answer, the approval is not open, a digest is not that of the call, or the store
+                failed.
+        """
+
+    def approval_status(self, request: bytes, facts: CallFacts) -> bytes:
+        """Status of an approval, for the agent of its call.
+
+        Args:
+            request: An `authz.v1.ApprovalsGetRequest`.
+            facts: Facts of the call.
+
+        Returns:
+            An `authz.v1.ApprovalsGetResponse`.
+
+        Raises:
+            ApiError: There is no such approval of the caller, or the store failed.
+        """
+
+    def approval_changes(
+        self, after: int, wait_ms: int
+    ) -> tuple[int, list[tuple[str, str, str, list[str]]] | None]:
+        """Changes of approvals on this node.
+
+        Args:
+            after: Number of the last change that the caller knows. 0: none.
+            wait_ms: Longest wait for a change, at most a minute.
+
+        Returns:
+            The number of the newest change, and the changes after `after`: approval id, task, status (`open`, `approved`,
+            `rejected` or `consumed`) and queues that still lack an answer. `None` in place of the changes: some are no longer kept, so read all
+            approvals again.
+        """
+
+    def passkeys(self, issuer: str, sub: str) -> str:
+        """Passkeys of a person.
+
+        Args:
+            issuer: Alias of the person's issuer.
+            sub: `sub` of the person.
+
+        Returns:
+            JSON array of records: `id`, `issuer`, `sub`, `credential_id`, `public_key`, `sign_count`, `transports`, `name`,
+            `created_at` and `used_at`, times in milliseconds since 1970. Members without a value may be absent.
+
+        Raises:
+            EngineError: The store failed.
+        """
+
+    def put_passkey(self, record: bytes) -> None:
+        """Writes a passkey.
+
+        Args:
+            record: JSON object in the form of `passkeys`; `id` is ignored.
+
+        Raises:
+            EngineError: The record is not valid, the person has 32 others, or the store failed.
+        """
+
+    def remove_passkey(self, issuer: str, sub: str, credential_id: str) -> None:
+        """Removes a passkey, if it exists.
+
+        Args:
+            issuer: Alias of the person's issuer.
+            sub: `sub` of the person.
+            credential_id: Id of the credential, in base64url.
+
+        Raises:
+            EngineError: The store failed.
         """
 
     def leases(self, filter: bytes) -> str:

@@ -15,6 +15,12 @@ class Surface(StrEnum):
     """`authz.v1.Admin/Revoke`. Revokes a target (the kill switch), or lifts a revocation."""
     FORGET = "forget"
     """`authz.v1.Admin/Forget`. Forgets labels that outlive their tasks."""
+    APPROVAL_LIST = "approval_list"
+    """`authz.v1.Approvals/List`. Lists the open approvals that the caller may answer. On the administration listener: all."""
+    APPROVAL_GET = "approval_get"
+    """`authz.v1.Approvals/Get`. Reads one approval. The agent of the call sees only `id`, `kinds`, `status`, `expires_at` and `reject_reason`. The first time that a person reads it, its clock starts."""
+    APPROVAL_RESOLVE = "approval_resolve"
+    """`authz.v1.Approvals/Resolve`. Approves or rejects one. No token can resolve: only the person behind a login of the approvals page, a passkey, or the user of an administration socket that the configuration maps to a person."""
     CHECK = "check"
     """`authz.v1.Authorizer/Check`. Judges one operation."""
     BATCH_CHECK = "batch_check"
@@ -54,6 +60,11 @@ METHODS: Final[Mapping[str, Mapping[str, Surface]]] = {
     "authz.v1.Admin": {
         "Revoke": Surface.REVOKE,
         "Forget": Surface.FORGET,
+    },
+    "authz.v1.Approvals": {
+        "List": Surface.APPROVAL_LIST,
+        "Get": Surface.APPROVAL_GET,
+        "Resolve": Surface.APPROVAL_RESOLVE,
     },
     "authz.v1.Authorizer": {
         "Check": Surface.CHECK,

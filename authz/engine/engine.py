@@ -241,6 +241,93 @@ class Engine:
                 json.dumps(record).encode(), json.dumps(expected).encode()
             )
 
+    # --- approvals: requests and answers are encoded messages, a person is JSON
+
+    def approvals_list(self, person: Mapping[str, Any] | None, request: bytes) -> bytes:
+        """Answer `authz.v1.Approvals/List` for a person.
+
+        Args:
+            person: The verified person: `issuer`, `sub`, `claims`, `method`, `authenticated_at_ms`, `acr`, `uid` and `passkey`.
+                `None`: the owner of the administration socket, who sees all and answers nothing.
+            request: The encoded request.
+
+        Raises:
+            ApiError: The person or the request is not valid, or the store failed.
+        """
+        with api_errors():
+            return self._native.approvals_list(json.dumps(person).encode(), request)
+
+    def approval_show(self, person: Mapping[str, Any] | None, request: bytes) -> bytes:
+        """Answer `authz.v1.Approvals/Get` for a person, whose clock starts with the first look.
+
+        Raises:
+            ApiError: There is no such approval, the person may not answer it, or the store failed.
+        """
+        with api_errors():
+            return self._native.approval_show(json.dumps(person).encode(), request)
+
+    def approval_resolve(self, person: Mapping[str, Any] | None, request: bytes) -> bytes:
+        """Answer `authz.v1.Approvals/Resolve` for a person.
+
+        Raises:
+            ApiError: The person may not answer, the approval is not open, a digest is not that of the call, or the store failed.
+        """
+        with api_errors():
+            return self._native.approval_resolve(json.dumps(person).encode(), request)
+
+    def approval_status(self, request: bytes, facts: CallFacts) -> bytes:
+        """Answer `authz.v1.Approvals/Get` for the agent of the call.
+
+        Raises:
+            ApiError: The caller has no such approval, or the store failed.
+        """
+        with api_errors():
+            return self._native.approval_status(request, facts)
+
+    def approval_changes(
+        self, after: int, wait_ms: int
+    ) -> tuple[int, list[tuple[str, str, str, list[str]]] | None]:
+        """Wait for changes of approvals on this node.
+
+        Args:
+            after: Number of the last change that the caller knows. 0: none.
+            wait_ms: Longest wait, at most a minute.
+
+        Returns:
+            The number of the newest change, and the changes after `after`: approval id, task, status (`open`, `approved`,
+            `rejected`, `consumed`) and queues that still lack an answer. `None` in place of the changes: some are no longer kept,
+            so read all approvals again.
+        """
+        return self._native.approval_changes(after, wait_ms)
+
+    def passkeys(self, issuer: str, sub: str) -> list[dict[str, Any]]:
+        """Return the passkeys of a person.
+
+        Raises:
+            EngineError: The store failed.
+        """
+        with engine_errors():
+            records: list[dict[str, Any]] = json.loads(self._native.passkeys(issuer, sub))
+            return records
+
+    def put_passkey(self, record: Mapping[str, Any]) -> None:
+        """Write a passkey, in the form of `passkeys`.
+
+        Raises:
+            EngineError: The record is not valid, the person has 32 others, or the store failed.
+        """
+        with engine_errors():
+            self._native.put_passkey(json.dumps(record).encode())
+
+    def remove_passkey(self, issuer: str, sub: str, credential_id: str) -> None:
+        """Remove a passkey of a person. A missing one is not an error.
+
+        Raises:
+            EngineError: The store failed.
+        """
+        with engine_errors():
+            self._native.remove_passkey(issuer, sub, credential_id)
+
     # --- status
 
     def status(self) -> dict[str, Any]:

@@ -28,7 +28,6 @@ def print_decision(terminal: Terminal, decision: Mapping[str, Any]) -> None:
     for name, label in (
         ("step_up_kinds", "show first"),
         ("obligations", "obligations"),
-        ("exceptions", "because of exceptions"),
         ("controls", "controls"),
         ("uncleared_labels", "not cleared for"),
         ("sequences", "would complete"),

@@ -7,10 +7,11 @@ use authz_kernel::history::SessionHistory;
 use authz_kernel::history::ValueTerms;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
+use authz_kernel::rfc3339;
 use prost::Message;
 use prost_types::Timestamp;
 
-use crate::judgement::{Judgement, Softened, name_of};
+use crate::judgement::{Challenge, Judgement, Softened, name_of};
 use crate::message::public_message;
 use crate::proto::authz::v1 as wire;
 
@@ -46,6 +47,13 @@ pub(crate) fn decision(judgement: &Judgement) -> wire::Decision {
     if let Some(standing) = judgement.decision() {
         answer.step_up_kinds.clone_from(&standing.kinds);
         answer.shown_reason = standing.shown_reason.clone().unwrap_or_default();
+    }
+    if let Some(challenge) = challenge(judgement) {
+        answer.challenge = Some(wire::Challenge {
+            approval_id: challenge.id.clone(),
+            url: challenge.url.clone(),
+            expires_at: Some(timestamp(challenge.expires_at.0)),
+        });
     }
     if let Some(softened) = judgement.softened() {
         let observed = wire::Observed {
@@ -193,7 +201,13 @@ fn timestamp(ms: i64) -> Timestamp {
     Timestamp { seconds: ms.div_euclid(1_000), nanos }
 }
 
-/// The id and the public triple.
+/// The challenge of a step-up that people lift.
+pub(crate) fn challenge(judgement: &Judgement) -> Option<&Challenge> {
+    let stands = judgement.outcome() == Outcome::StepUp;
+    judgement.settlement.challenge.as_ref().filter(|_| stands)
+}
+
+/// The id and the public triple, and the approval that a step-up waits for.
 pub(crate) fn public(judgement: &Judgement) -> serde_json::Map<String, serde_json::Value> {
     let row = judgement.reason().row();
     let mut public = serde_json::Map::new();
@@ -202,6 +216,15 @@ pub(crate) fn public(judgement: &Judgement) -> serde_json::Map<String, serde_jso
     put("public_code", row.public_code.as_str());
     put("next_action", row.next_action.as_str());
     put("retry", row.retry.as_str());
+    if let Some(challenge) = challenge(judgement) {
+        let mut approval = serde_json::json!({
+            "id": challenge.id, "expires_at": rfc3339::millis(challenge.expires_at.0),
+        });
+        if let Some(members) = approval.as_object_mut().filter(|_| !challenge.url.is_empty()) {
+            members.insert("url".to_owned(), challenge.url.as_str().into());
+        }
+        public.insert("approval".to_owned(), approval);
+    }
     public
 }
 

@@ -12,6 +12,7 @@ use authz_state::{AuditLog, AuditSettings, AuditWriter};
 use authz_token::{KeyOwner, PeerCache, TokenCache, UnixTime};
 
 use crate::acting_agents::ActingAgents;
+use crate::approvals::ApprovalChanges;
 use crate::attached::AttachedServer;
 use crate::clock::{Clock, SystemClock};
 use crate::error::EngineError;
@@ -50,6 +51,7 @@ pub struct Engine {
     pub(crate) probes: ProbeRate,
     pub(crate) open_permits: OpenPermits,
     pub(crate) keys: ProbeRate,
+    pub(crate) approval_changes: ApprovalChanges,
     pub(crate) acting_agents: ActingAgents,
     pub(crate) missing_keys: MissingKeys,
     pub(crate) tracing: Option<Tracing>,
@@ -117,6 +119,7 @@ impl Engine {
             audit,
             sums: Sums::new(settings.audit_unverified_refusals),
             metrics: Metrics::default(),
+            approval_changes: ApprovalChanges::default(),
             acting_agents: ActingAgents::default(),
             probes: ProbeRate::new(
                 settings.probe_rate,

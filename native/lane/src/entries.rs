@@ -97,6 +97,9 @@ impl Engine {
                 self.about_token(surface, request, transport)
             }
             Surface::CredentialIssue => self.issue(request, transport),
+            Surface::ApprovalGet => {
+                self.api_method(surface, request, transport, Self::get_approval)
+            }
             _ => Err(ApiError::of(ReasonCode::BadInput, "there is no such call")),
         }));
         answered.unwrap_or_else(|_| Err(self.failed_inside()))

@@ -236,7 +236,7 @@ pub(crate) fn of_request<'a>(
         supported_obligations,
         sent: None,
         task,
-        has_approval: false,
+        approval_id: "",
         idempotency_key: "",
         session_context,
         wants_credential: false,

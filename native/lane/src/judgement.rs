@@ -25,8 +25,9 @@ use crate::world::Loaded;
 pub(crate) use crate::enforcer_proof::EnforcerProof;
 pub(crate) use crate::judgement::arrival::{Arrival, Asker};
 pub(crate) use crate::judgement::parts::{
-    ApiNotes, ApiRecord, CallerIdentity, CredentialNote, ForgetNote, PromptNote, ReportNote,
-    ResolvedOperation, RevocationNote, Settlement, TaskContext, ValuesNote,
+    AnswerNote, ApiNotes, ApiRecord, ApprovalNote, CallerIdentity, Challenge, CredentialNote,
+    ForgetNote, PromptNote, ReportNote, ResolvedOperation, RevocationNote, Settlement, TaskContext,
+    ValuesNote,
 };
 use crate::judgement::verdict::CallVerdict;
 #[cfg(test)]

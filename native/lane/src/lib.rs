@@ -18,6 +18,8 @@ mod acting_agents;
 mod admin;
 mod answer;
 mod api_call;
+mod approval_api;
+mod approvals;
 mod attached;
 mod batch;
 mod build;
@@ -54,7 +56,6 @@ mod nonce;
 pub mod offline;
 mod on_behalf;
 mod open_permits;
-mod origin_records;
 mod pace;
 mod permits;
 mod probe;
@@ -91,6 +92,7 @@ mod transport;
 mod usage;
 mod world;
 
+pub use approvals::ApprovalChange;
 pub use build::build_profile;
 pub use clock::{Clock, SystemClock};
 pub use engine::{Engine, EngineParts};
@@ -98,8 +100,9 @@ pub use error::{EnforcerError, EngineError, PemError, StaticSecretError, TlsErro
 pub use fast::{FastLane, FastListener, FastSettings, FastTls};
 pub use pace::Pace;
 pub use settings::{
-    CredentialSettings, DpopSettings, EnforcerSpec, Lane, Lifetimes, Listener, PeerSpec, Relay,
-    ReportWay, Secret, Settings, StateEngine, StateSettings, StaticSecret, Surface, TraceSettings,
+    ApprovalSettings, CredentialSettings, DpopSettings, EnforcerSpec, Lane, Lifetimes, Listener,
+    PeerSpec, Relay, ReportWay, Secret, Settings, StateEngine, StateSettings, StaticSecret,
+    Surface, TraceSettings,
 };
 pub use status::Status;
 pub use sweep::Swept;

@@ -8,7 +8,7 @@ use authz_kernel::model::DenyAs;
 use authz_kernel::reason::{NextAction, PublicCode, ReasonCode};
 use serde_json::{Map, Value, json};
 
-use crate::answer::{public, shown_reason};
+use crate::answer::{challenge, public, shown_reason};
 use crate::judgement::Judgement;
 use crate::message::public_message;
 
@@ -76,6 +76,10 @@ fn error_code(reason: ReasonCode) -> i32 {
 fn result(judgement: &Judgement, message: &Envelope) -> Answer {
     let mut content = vec![json!({"type": "text", "text": public_message(judgement.reason())})];
     content.extend(shown_reason(judgement).map(|text| json!({"type": "text", "text": text})));
+    if let Some(challenge) = challenge(judgement).filter(|one| !one.url.is_empty()) {
+        let text = format!("A person answers at {}", challenge.url);
+        content.push(json!({"type": "text", "text": text}));
+    }
     let mut result = Map::new();
     result.insert("_meta".to_owned(), json!({DECISION: public(judgement)}));
     result.insert("content".to_owned(), content.into());

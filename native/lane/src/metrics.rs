@@ -5,7 +5,7 @@
 //! shows the families of the engine among those of the Python server, in the Prometheus format. So the engine hands over
 //! [`Family`] values, and the Python server renders them all.
 
-mod exceptions;
+mod approvals;
 mod family;
 mod histogram;
 mod labels;
@@ -22,14 +22,14 @@ use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{RevocationTarget, TaskKind, TaskStatus};
 
-use self::exceptions::ExceptionUses;
+use self::approvals::ApprovalCounts;
 use self::histogram::Histogram;
 use crate::enforcer_proof::EnforcerProof;
 use crate::settings::{Lane, Surface};
 
 pub use self::family::{Family, FamilyKind, Sample};
 pub use self::histogram::BUCKETS;
-pub(crate) use self::labels::{CredentialEvent, LogEntry, RevocationChange};
+pub(crate) use self::labels::{ApprovalEvent, CredentialEvent, LogEntry, RevocationChange};
 pub(crate) use self::render::Gauges;
 
 /// Systems of all bundles served since the start; later ones are counted as unknown.
@@ -77,7 +77,7 @@ pub(crate) struct Metrics {
     forgotten: AtomicU64,
     sweeps_failed: AtomicU64,
     summed: AtomicU64,
-    pub(crate) exceptions: ExceptionUses,
+    approvals: ApprovalCounts,
 }
 
 impl Metrics {
@@ -228,6 +228,21 @@ impl Metrics {
     /// Refusals were recorded as a sum.
     pub(crate) fn summed(&self, count: u64) {
         self.summed.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Counts an event of an approval, once for each of its queues.
+    pub(crate) fn approval(&self, queues: &[String], event: ApprovalEvent) {
+        self.approvals.event(queues, event);
+    }
+
+    /// A person answered an approval, so long after the first look at it.
+    pub(crate) fn approval_decided(&self, millis: i64) {
+        self.approvals.decided(millis);
+    }
+
+    /// Sets the number of open approvals by queue.
+    pub(crate) fn set_open_approvals(&self, open: BTreeMap<String, u64>) {
+        self.approvals.set_open(open);
     }
 
     pub(crate) fn panicked(&self) {

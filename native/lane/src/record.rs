@@ -24,7 +24,7 @@ use self::input::Input;
 use self::masking::Masking;
 use self::session::ChangesNote;
 use crate::history;
-use crate::judgement::{Judgement, outcome_name};
+use crate::judgement::{ApprovalNote, Judgement, outcome_name};
 
 pub(crate) use self::arguments::facts_of;
 pub(crate) use self::sum::sum_line;
@@ -134,13 +134,13 @@ struct ResultMember<'a> {
     without_permit: &'a [PrincipalName],
     controls: &'a [String],
     obligations: &'a [String],
-    /// Standing exceptions on which the result depends.
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    exceptions: &'a [String],
     message: Cow<'a, str>,
     /// Origins of the values of the call by role, if a policy of the operation reads them.
     #[serde(skip_serializing_if = "Option::is_none")]
     origins: Option<OriginsMember>,
+    /// Approval that the call made, repeated, used or was refused by, or that a person answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<&'a ApprovalNote>,
     /// Changes of the history, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<ChangesNote<'a>>,
@@ -169,11 +169,9 @@ impl<'a> ResultMember<'a> {
             without_permit: standing.map_or(&[], |decision| decision.without_permit.as_slice()),
             controls: standing.map_or(&[], |decision| decision.controls.as_slice()),
             obligations: standing.map_or(&[], |decision| decision.obligations.as_slice()),
-            exceptions: judgement
-                .evaluated()
-                .map_or(&[], |decision| decision.exceptions.as_slice()),
             message,
             origins: judgement.evaluated().and_then(|decision| decision.origins).map(OriginsMember),
+            approval: judgement.settlement.approval.as_ref().or(judgement.notes.approval.as_ref()),
             changes: history::changes(judgement).map(ChangesNote::of),
             instead_of: instead_of.map(outcome_name),
         }

@@ -22,7 +22,8 @@ pub(crate) struct CallRequest<'a> {
     pub(crate) sent: Option<(&'a str, &'a str)>,
     /// The task that the request names beside its body.
     pub(crate) task: Option<&'a str>,
-    pub(crate) has_approval: bool,
+    /// Approval that the call presents; empty if it presents none.
+    pub(crate) approval_id: &'a str,
     /// Idempotency key of an enforcer; empty if it gives none.
     pub(crate) idempotency_key: &'a str,
     pub(crate) probe: bool,
@@ -142,7 +143,7 @@ pub(crate) fn read_check<'a>(
         sent: Some((request.http_method.as_str(), request.http_uri.as_str()))
             .filter(|(method, _)| !method.is_empty()),
         task: Some(request.task.as_str()).filter(|task| !task.is_empty()),
-        has_approval: !request.approval_id.is_empty(),
+        approval_id: &request.approval_id,
         idempotency_key: &request.idempotency_key,
         probe,
         session_context: &request.session_context,

@@ -59,10 +59,20 @@ pub struct Settings {
     /// Spans of decisions. `null`: no spans.
     #[serde(deserialize_with = "required")]
     pub trace: Option<TraceSettings>,
+    /// Approvals of people.
+    pub approvals: ApprovalSettings,
     /// Store of tasks.
     pub state: StateSettings,
     /// Version of Authz in audit records and `authz_build_info`.
     pub version: String,
+}
+
+/// Settings of approvals.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalSettings {
+    /// Public address of the page on which people answer; empty if there is no page. A challenge adds `/a/<approval id>`.
+    pub url: String,
 }
 
 /// Settings of the store of tasks.
@@ -153,6 +163,7 @@ impl Settings {
             envoy_error_response: false,
             node_id: String::new(),
             trace: None,
+            approvals: ApprovalSettings::default(),
             state: StateSettings {
                 engine: StateEngine::Memory,
                 path: None,

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use authz_kernel::decision::Time;
 use authz_kernel::reason::ReasonCode;
 use authz_lane::metrics::Sample;
 use authz_lane::{
-    ApiError, CredentialSettings, Engine, Listener, PeerSpec, Settings, Surface, Transport, World,
+    ApiError, ApprovalChange, CredentialSettings, Engine, Listener, PeerSpec, Settings, Surface,
+    Transport, World,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -20,6 +22,9 @@ use crate::trust::PyTrust;
 
 /// Samples of a metric: name, labels and value of each.
 type Samples = Vec<(String, Vec<(&'static str, String)>, f64)>;
+
+/// Change of an approval: its id, its task, its status and its queues.
+type Change = (String, String, &'static str, Vec<String>);
 
 /// Engine that decides; all threads share it.
 #[pyclass(frozen, name = "Engine", module = "authz._native")]
@@ -156,6 +161,80 @@ impl PyEngine {
 
     fn note_trust_sequences(&self, py: Python<'_>, used: &[u8]) -> PyResult<()> {
         detach(py, || self.engine.note_trust_sequences(used))
+    }
+
+    fn approvals_list<'py>(
+        &self,
+        py: Python<'py>,
+        person: &[u8],
+        request: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let answer = detach(py, || self.engine.approvals_list(person, request))?;
+        Ok(PyBytes::new(py, &answer))
+    }
+
+    fn approval_show<'py>(
+        &self,
+        py: Python<'py>,
+        person: &[u8],
+        request: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let answer = detach(py, || self.engine.approval_show(person, request))?;
+        Ok(PyBytes::new(py, &answer))
+    }
+
+    fn approval_resolve<'py>(
+        &self,
+        py: Python<'py>,
+        person: &[u8],
+        request: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let answer = detach(py, || self.engine.approval_resolve(person, request))?;
+        Ok(PyBytes::new(py, &answer))
+    }
+
+    fn approval_status<'py>(
+        &self,
+        py: Python<'py>,
+        request: &[u8],
+        facts: CallFacts<'_>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        answer_or_raise(py, &facts, |transport| {
+            self.engine.call(Surface::ApprovalGet, request, transport)
+        })
+    }
+
+    fn approval_changes(
+        &self,
+        py: Python<'_>,
+        after: u64,
+        wait_ms: u64,
+    ) -> (u64, Option<Vec<Change>>) {
+        let wait = Duration::from_millis(wait_ms);
+        let (newest, changes) = py.detach(|| self.engine.approval_changes(after, wait));
+        let changes = changes.map(|changes| {
+            let tuple = |one: ApprovalChange| (one.approval_id, one.task, one.status, one.queues);
+            changes.into_iter().map(tuple).collect()
+        });
+        (newest, changes)
+    }
+
+    fn passkeys(&self, py: Python<'_>, issuer: &str, sub: &str) -> PyResult<String> {
+        detach(py, || self.engine.passkeys(issuer, sub))
+    }
+
+    fn put_passkey(&self, py: Python<'_>, record: &[u8]) -> PyResult<()> {
+        detach(py, || self.engine.put_passkey(record))
+    }
+
+    fn remove_passkey(
+        &self,
+        py: Python<'_>,
+        issuer: &str,
+        sub: &str,
+        credential_id: &str,
+    ) -> PyResult<()> {
+        detach(py, || self.engine.remove_passkey(issuer, sub, credential_id))
     }
 
     fn leases(&self, py: Python<'_>, filter: &[u8]) -> PyResult<String> {

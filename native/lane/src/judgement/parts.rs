@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use authz_kernel::decision::Principal;
+use authz_kernel::decision::{Principal, Time};
 use authz_kernel::mcp::Envelope;
 use authz_kernel::model::Tier;
 use authz_kernel::task::{RevocationTarget, Task};
@@ -12,7 +12,7 @@ use authz_state::Ticket;
 use authz_token::{AgentFacts, VerifiedFacts};
 use serde::Serialize;
 
-use crate::metrics::SystemId;
+use crate::metrics::{ApprovalEvent, SystemId};
 use crate::recalled::Recalled;
 use crate::request_form::RequestForm;
 
@@ -79,6 +79,32 @@ pub(crate) struct Settlement {
     pub(crate) repeats: Option<Vec<u8>>,
     /// The permit is open until its outcome is reported.
     pub(crate) is_open: bool,
+    /// Approval that the call made, repeated, used or was refused by.
+    pub(crate) approval: Option<ApprovalNote>,
+    /// Challenge of a step-up that people lift.
+    pub(crate) challenge: Option<Challenge>,
+    /// Identities of the rules that the used approval lifts.
+    pub(crate) lifted: Vec<String>,
+}
+
+impl Settlement {
+    /// Forgets what an earlier look at the approval of the call found.
+    pub(crate) fn forget_approval(&mut self) {
+        self.approval = None;
+        self.challenge = None;
+        self.lifted.clear();
+    }
+}
+
+/// Challenge of a step-up, for the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Challenge {
+    /// Id of the approval.
+    pub(crate) id: String,
+    /// Page on which a person answers; empty if there is no page.
+    pub(crate) url: String,
+    /// End of the approval.
+    pub(crate) expires_at: Time,
 }
 
 /// Members of the record that calls about tasks, reports and administration add.
@@ -92,6 +118,8 @@ pub(crate) struct ApiNotes {
     pub(crate) forgotten: Option<ForgetNote>,
     /// Report of a permit's outcome.
     pub(crate) reported: Option<ReportNote>,
+    /// Answer of a person to an approval.
+    pub(crate) approval: Option<ApprovalNote>,
 }
 
 /// Members of its record that an API call finds out, besides its arrival and its caller.
@@ -141,6 +169,7 @@ impl ApiRecord {
                 revoked: self.notes.revoked.or_else(|| earlier.notes.revoked.clone()),
                 forgotten: self.notes.forgotten.or_else(|| earlier.notes.forgotten.clone()),
                 reported: self.notes.reported.or_else(|| earlier.notes.reported.clone()),
+                approval: self.notes.approval.or_else(|| earlier.notes.approval.clone()),
             },
         }
     }
@@ -204,6 +233,51 @@ pub(crate) struct ReportNote {
     pub(crate) actuals: BTreeMap<String, i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) values: Option<ValuesNote>,
+}
+
+/// Approval of a call, for the audit record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ApprovalNote {
+    /// Id of the approval. Empty: none was made.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) id: String,
+    pub(crate) event: ApprovalEvent,
+    /// People who answered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) by: Vec<String>,
+    /// Reason for asking anew.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) why: &'static str,
+    /// Queues of the approval; of an answer, the queue that it is for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) queues: Vec<String>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) answer: Option<AnswerNote>,
+}
+
+impl ApprovalNote {
+    pub(crate) const fn new(id: String, event: ApprovalEvent) -> Self {
+        Self { id, event, by: Vec::new(), why: "", queues: Vec::new(), answer: None }
+    }
+}
+
+/// Answer of a person, for the audit record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct AnswerNote {
+    /// `login`, `passkey` or `socket`.
+    pub(crate) method: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) acr: String,
+    /// Passkey that signed the answer.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) passkey: String,
+    /// SHA-256 of the call, and of the card that the person was shown.
+    pub(crate) digest: String,
+    pub(crate) card_digest: String,
+    /// Time from the first look to the answer.
+    pub(crate) decided_in_ms: i64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) reject_reason: String,
 }
 
 /// Numbers of reported values, by what became of them.

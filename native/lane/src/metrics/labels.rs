@@ -1,5 +1,7 @@
 //! Values of labels: closed sets of events.
 
+use serde::Serialize;
+
 /// Event of a task credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CredentialEvent {
@@ -95,6 +97,41 @@ impl RevocationChange {
         match self {
             Self::Revoked => "revoked",
             Self::Undone => "undone",
+        }
+    }
+}
+
+/// Event of an approval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ApprovalEvent {
+    /// A call made it.
+    Made,
+    /// A call found it, and it has no final answer or cannot be used yet.
+    Repeated,
+    /// A permitted call used it up.
+    Consumed,
+    /// A call was refused because of it.
+    Refused,
+    /// A person answered, and another queue still lacks an answer.
+    Answered,
+    /// The last queue approved it.
+    Approved,
+    /// A person rejected it.
+    Rejected,
+}
+
+impl ApprovalEvent {
+    /// Label of the metric.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Made => "made",
+            Self::Repeated => "repeated",
+            Self::Consumed => "consumed",
+            Self::Refused => "refused",
+            Self::Answered => "answered",
+            Self::Approved => "approved",
+            Self::Rejected => "rejected",
         }
     }
 }

@@ -12,6 +12,16 @@ pub enum Surface {
     Revoke,
     /// `authz.v1.Admin/Forget`. Forgets labels that outlive their tasks.
     Forget,
+    /// `authz.v1.Approvals/List`. Lists the open approvals that the caller may answer. On the administration
+    /// listener: all.
+    ApprovalList,
+    /// `authz.v1.Approvals/Get`. Reads one approval. The agent of the call sees only `id`, `kinds`, `status`,
+    /// `expires_at` and `reject_reason`. The first time that a person reads it, its clock starts.
+    ApprovalGet,
+    /// `authz.v1.Approvals/Resolve`. Approves or rejects one. No token can resolve: only the person behind a login of
+    /// the approvals page, a passkey, or the user of an administration socket that the configuration maps to a
+    /// person.
+    ApprovalResolve,
     /// `authz.v1.Authorizer/Check`. Judges one operation.
     Check,
     /// `authz.v1.Authorizer/BatchCheck`. Judges several operations.
@@ -52,9 +62,12 @@ pub enum Surface {
 
 impl Surface {
     /// All surfaces.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Revoke,
         Self::Forget,
+        Self::ApprovalList,
+        Self::ApprovalGet,
+        Self::ApprovalResolve,
         Self::Check,
         Self::BatchCheck,
         Self::List,
@@ -80,6 +93,9 @@ impl Surface {
         match self {
             Self::Revoke => "revoke",
             Self::Forget => "forget",
+            Self::ApprovalList => "approval_list",
+            Self::ApprovalGet => "approval_get",
+            Self::ApprovalResolve => "approval_resolve",
             Self::Check => "check",
             Self::BatchCheck => "batch_check",
             Self::List => "list",
@@ -112,6 +128,9 @@ impl Surface {
         match self {
             Self::Revoke => "authz.v1.Admin/Revoke",
             Self::Forget => "authz.v1.Admin/Forget",
+            Self::ApprovalList => "authz.v1.Approvals/List",
+            Self::ApprovalGet => "authz.v1.Approvals/Get",
+            Self::ApprovalResolve => "authz.v1.Approvals/Resolve",
             Self::Check => "authz.v1.Authorizer/Check",
             Self::BatchCheck => "authz.v1.Authorizer/BatchCheck",
             Self::List => "authz.v1.Authorizer/List",

@@ -6,7 +6,7 @@ use authz_kernel::ValueKey;
 use authz_kernel::decide::{decide, decide_traced};
 use authz_kernel::decision::{CallerProof, Facts, Outcome, Principal, ProofMethod, Request, Time};
 use authz_kernel::reason::{PublicCode, ReasonCode};
-use authz_kernel::task::{Revocations, TaskView, WordRecords};
+use authz_kernel::task::{Revocations, TaskView};
 use authz_token::Evidence;
 
 use crate::credential_use::PresentedCredential;
@@ -71,7 +71,7 @@ pub fn judge<'a>(
     }
 }
 
-/// Refuses a call before the policies judge it: it shows an approval, or its caller may not probe.
+/// Refuses a call before the policies judge it: its caller may not probe.
 fn check_unjudged(
     engine: &Engine,
     call: &Call<'_, '_>,
@@ -79,13 +79,6 @@ fn check_unjudged(
     located: Option<&Located>,
     record: &Judgement,
 ) -> Result<(), CallRefusal> {
-    if call.request.has_approval {
-        return Err(CallRefusal::new(
-            ReasonCode::ApprovalMismatch,
-            Step::Judge,
-            "there are no approvals in this version",
-        ));
-    }
     if call.request.probe && !call.explain {
         let known = if judging.is_unproved { &[] } else { record.caller.chain.as_slice() };
         let (arrival, proved) = (&record.arrival, &record.caller.facts);
@@ -166,7 +159,6 @@ impl<'r> PolicyQuery<'r> {
         let mut facts = Facts {
             granted: granted.as_deref(),
             history: record.context.recalled.view(),
-            words: record.context.recalled.words(),
             recipient_lists: Some(&self.world.recipient_lists),
             value_key: Some(self.value_key),
             ..kernel_facts(
@@ -253,7 +245,6 @@ pub(crate) fn kernel_facts<'a>(
         task,
         subject_proof: None,
         history: None,
-        words: WordRecords::default(),
         literal_key: key,
         value_key: None,
         recipient_lists: None,

@@ -1,5 +1,6 @@
 //! Settle: which stored records does the verdict change?
 
+mod approval;
 mod charge;
 mod key;
 mod reservation;
@@ -10,6 +11,7 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{RecordKey, RecordKind, TaskStatus};
 use authz_state::store::{Survives, Transaction};
 
+use crate::approvals::{AskedCall, asks_people};
 use crate::engine::Engine;
 use crate::history;
 use crate::judgement::Judgement;
@@ -86,7 +88,14 @@ fn settle_record(
         engine.note_subject(&record.caller, now, plan, wait)?;
     }
     let key = engine.key_of(record, call.request.idempotency_key, &judging, named)?;
-    engine.write_changes(record, &judging, changing, &task, key.as_ref())
+    engine.write_changes(
+        record,
+        AskedCall::of(call.request),
+        &judging,
+        changing,
+        &task,
+        key.as_ref(),
+    )
 }
 
 impl Engine {
@@ -116,12 +125,24 @@ impl Engine {
     fn write_changes(
         &self,
         judgement: &mut Judgement,
+        asked: AskedCall<'_>,
         judging: &PolicyQuery<'_>,
         call: &ChangeContext<'_>,
         task: &CallTask,
         key: Option<&EnforcerKey>,
     ) -> Result<Option<KeptRecord>, CallRefusal> {
         let CallTask { located, presented, .. } = task;
+        // People may be asked about a call without a task, too.
+        let is_about_people = asks_people(judgement) || !asked.approval_id.is_empty();
+        let taskless = match located {
+            None if is_about_people => Located::taskless(&judgement.caller),
+            _ => None,
+        };
+        let located = located.as_ref().or(taskless.as_ref());
+        if let Some(located) = located {
+            let charge = Charge { judging, call, asked, task, key, located };
+            self.check_presented_approval(judgement, charge)?;
+        }
         let is_new = task.begins();
         if let Some(key) = key
             && let Some(kept) = self.repeated(judgement, call, key)?
@@ -131,11 +152,13 @@ impl Engine {
         let plan = &judging.world.plan;
         // Changes by another node may not have arrived here yet: a call that depends on them is judged on the store's records.
         let is_to_be_read = located.is_some()
+            && taskless.is_none()
             && self.keeper.store().is_remote()
             && plan.reads_history(&judgement.resolved.operation);
         // A denial may change the history too.
         let is_remembered = located.is_some() && history::changes(judgement).is_some();
-        if judgement.passage().is_none() && !is_to_be_read && !is_remembered {
+        let is_asked = asks_people(judgement);
+        if judgement.passage().is_none() && !is_to_be_read && !is_remembered && !is_asked {
             return Ok(None);
         }
         let leaves = |located: &Located| {
@@ -145,15 +168,20 @@ impl Engine {
                     || notes_call(judgement)
                     || !plan.leaves_nothing(&judgement.resolved.operation, Some(&located.view())))
         };
-        let is_stateful = is_to_be_read || located.as_ref().is_some_and(leaves) || is_remembered;
+        let is_in_session = located.filter(|_| taskless.is_none());
+        let is_stateful =
+            is_to_be_read || is_in_session.is_some_and(leaves) || is_remembered || is_asked;
         if !is_stateful && !is_new && key.is_none() {
-            if let Some(located) = &located {
+            if let Some(located) = is_in_session {
                 self.touch(judgement, call, located);
             }
             return Ok(None);
         }
-        let kept = match &located {
-            Some(located) => self.charge(judgement, Charge { judging, call, task, key, located }),
+        let charged = located.filter(|_| taskless.is_none() || is_asked);
+        let kept = match charged {
+            Some(located) => {
+                self.charge(judgement, Charge { judging, call, asked, task, key, located })
+            }
             None => self.keep_key(judgement, call, key),
         };
         let kept = match (kept, key) {

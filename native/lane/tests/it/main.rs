@@ -9,6 +9,7 @@
 )]
 
 mod access_log;
+mod approvals;
 mod audit;
 mod bytes;
 mod cold;
@@ -16,7 +17,6 @@ mod contexts;
 mod credentials;
 mod early;
 mod envoy;
-mod exceptions;
 mod exchange;
 mod fast;
 mod faulty;
@@ -27,7 +27,6 @@ mod mcp;
 mod objects;
 mod observe;
 mod offline;
-mod origin_records;
 mod own;
 mod peers;
 mod recipient_lists;

@@ -259,7 +259,7 @@ pub fn settings(audit: &std::path::Path, extra: &Value) -> Settings {
         "max_message_bytes": 1 << 20, "max_arguments_bytes": 256 << 10, "max_token_bytes": 8_192,
         "probe_rate": 50.0, "probe_burst": 200.0, "probe_callers": 10_000,
         "envoy_error_response": false, "node_id": "n1", "trace": null,
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": env!("CARGO_PKG_VERSION"), "approvals": {"url": ""},
         "state": {
             "engine": "memory", "path": null, "dsn": null, "node": "", "connections": 8,
             "max_wait_ms": 2_000, "revocation_staleness_ms": 1_000, "clock_tolerance_ms": 5_000,

@@ -32,7 +32,7 @@ classify:
   - {match: shop.change, effects: [write], objects: {from: /id, role: target, collection: events}}
   - {match: shop.ping, effects: [read]}
 ";
-pub const POLICIES: &str = r#"
+const POLICIES: &str = r#"
 @id("all") permit(principal, action in [Action::"system:shop", Action::"system:quiet"], resource);
 @id("strange") forbid(principal, action == Action::"shop.change", resource)
 unless { [Origin::"named", Origin::"known", Origin::"made", Origin::"introduced"].containsAll(context.origins.target) };
@@ -51,8 +51,9 @@ templates:
 ";
 const OK: wire::ReportResult = wire::ReportResult::Ok;
 
-/// A bundle in which `policies` stand, and its listeners.
-pub fn world_by(policies: &str) -> World {
+/// An engine with a bundle in which `policies` stand.
+fn served_by(extra: &Value, policies: &str) -> Served {
+    let served = unloaded(extra);
     let more = [
         ("bundle.yaml", REQUIRED),
         ("catalog.yaml", CATALOG),
@@ -66,13 +67,8 @@ pub fn world_by(policies: &str) -> World {
         {"name": "mute", "enforcer": {"name": "mute", "asks": ["system:*"]}},
     ]);
     let listeners = listeners_of(&listeners);
-    World { plan: plan(&more), listeners, ..world_of(REQUIRED) }
-}
-
-/// An engine with a bundle in which `policies` stand.
-fn served_by(extra: &Value, policies: &str) -> Served {
-    let served = unloaded(extra);
-    served.engine.load(world_by(policies)).unwrap();
+    let world = World { plan: plan(&more), listeners, ..world_of(REQUIRED) };
+    served.engine.load(world).unwrap();
     served
 }
 
@@ -81,12 +77,12 @@ fn value(pointer: &str, item: u32, text: &str) -> wire::ReportedValue {
     wire::ReportedValue { pointer: pointer.to_owned(), item, value }
 }
 
-pub fn listed(ids: &[String]) -> Vec<wire::ReportedValue> {
+fn listed(ids: &[String]) -> Vec<wire::ReportedValue> {
     (0..).zip(ids).map(|(item, id)| value("/items/*/id", item, id)).collect()
 }
 
 /// Reports the values of a new permit.
-pub fn tell(served: &Served, task: &str, call: &str, values: Vec<wire::ReportedValue>) {
+fn tell(served: &Served, task: &str, call: &str, values: Vec<wire::ReportedValue>) {
     let permit = ask(served, task, "sdk", call, &json!({}));
     assert_eq!("PERMITTED", code(&permit), "{}", permit.message);
     let request = wire::ReportRequest { values, ..of(&permit.decision_id, OK) };

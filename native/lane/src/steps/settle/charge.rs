@@ -12,6 +12,7 @@ use authz_kernel::task::{
 use authz_state::store::{StoreError, Transaction};
 use smallvec::SmallVec;
 
+use crate::approvals::{ApprovalChange, AskedCall, StepUpCall};
 use crate::credential_use::{self, PresentedCredential};
 use crate::ending::{self, Ended};
 use crate::engine::Engine;
@@ -26,6 +27,7 @@ use crate::shown;
 use crate::steps::judge::PolicyQuery;
 use crate::steps::locate::{CallTask, renewed};
 use crate::steps::record::{ChangeContext, KeptRecord};
+use crate::steps::settle::approval::ApprovalStep;
 use crate::steps::settle::key::EnforcerKey;
 use crate::steps::settle::survives;
 
@@ -43,6 +45,7 @@ enum LockedParties {
 pub(super) struct Charge<'s> {
     pub(super) judging: &'s PolicyQuery<'s>,
     pub(super) call: &'s ChangeContext<'s>,
+    pub(super) asked: AskedCall<'s>,
     pub(super) task: &'s CallTask,
     pub(super) key: Option<&'s EnforcerKey>,
     pub(super) located: &'s Located,
@@ -55,6 +58,8 @@ struct Locks {
     /// Records of pairs that a later task inherits from, and of agents above the task.
     pairs: Vec<RecordKey>,
     has_pairs: bool,
+    /// The call as people are asked about it.
+    step_up: Option<StepUpCall>,
 }
 
 impl Locks {
@@ -86,10 +91,14 @@ struct Charged {
     ended: Ended,
     /// The call was judged again under the locks, and now changes a record that is not locked.
     has_too_few_locks: bool,
+    /// The call as people are asked about it.
+    step_up: Option<StepUpCall>,
+    /// Change of its approval.
+    change: Option<ApprovalChange>,
 }
 
 /// Judges a call again, on the records that a transaction reads.
-fn judge_again(
+pub(super) fn judge_again(
     engine: &Engine,
     judgement: &mut Judgement,
     judging: &PolicyQuery<'_>,
@@ -118,9 +127,16 @@ impl Engine {
             true => LockedParties::Recalled,
             false => LockedParties::Changed,
         };
-        for locked in [first, LockedParties::Recalled] {
-            let (kept, charged) = self.charge_under(judgement, charge, locked)?;
+        let mut step_up = self.step_up_call(judgement, charge, charge.located);
+        // The call may need the locks of its approval first, and then those of the permit that the approval gives it.
+        for locked in [first, LockedParties::Recalled, LockedParties::Recalled] {
+            let charged = self.charge_under(judgement, charge, locked, step_up.take());
+            if charged.is_err() {
+                self.count_approval(judgement, None);
+            }
+            let (kept, charged) = charged?;
             if charged.has_too_few_locks {
+                step_up = charged.step_up;
                 continue;
             }
             if kept.is_some() {
@@ -143,6 +159,17 @@ impl Engine {
         self.metrics.tasks_ended(TaskStatus::Expired, u64::from(charged.ended.expired));
         if judgement.redeems() {
             self.metrics.credential(CredentialEvent::Redeemed);
+        }
+        self.count_approval(judgement, charged.change.as_ref());
+    }
+
+    /// Counts what became of the approval of a call, and tells those who wait for it.
+    fn count_approval(&self, judgement: &Judgement, change: Option<&ApprovalChange>) {
+        if let Some(note) = &judgement.settlement.approval {
+            self.metrics.approval(&note.queues, note.event);
+        }
+        if let Some(change) = change {
+            self.approval_changes.add(change.clone());
         }
     }
 
@@ -189,8 +216,9 @@ impl Engine {
         judgement: &mut Judgement,
         charge: Charge<'_>,
         locked: LockedParties,
+        step_up: Option<StepUpCall>,
     ) -> Result<(Option<KeptRecord>, Charged), CallRefusal> {
-        let locks = Self::locks(judgement, charge, locked);
+        let locks = Self::locks(judgement, charge, locked, step_up);
         let mut charged = Charged::default();
         let survives = survives(judgement);
         let kept = self.change(
@@ -210,7 +238,12 @@ impl Engine {
     }
 
     /// All records that a call locks.
-    fn locks(judgement: &Judgement, charge: Charge<'_>, locked: LockedParties) -> Locks {
+    fn locks(
+        judgement: &Judgement,
+        charge: Charge<'_>,
+        locked: LockedParties,
+        step_up: Option<StepUpCall>,
+    ) -> Locks {
         let Charge { judging, task, key, located, .. } = charge;
         let plan = &judging.world.plan;
         let chain = || located.task.chain();
@@ -236,7 +269,8 @@ impl Engine {
         let alones = task::alones_of(plan, &located.task);
         let carrier = task::carrier_of(plan, located.view());
         keys.extend(alones.iter().map(|alone| &alone.id).chain(&carrier).map(session));
-        Locks { keys, holders, pairs, has_pairs }
+        keys.extend(step_up.iter().flat_map(StepUpCall::locks).cloned());
+        Locks { keys, holders, pairs, has_pairs, step_up }
     }
 
     /// Writes the changes of a call, whose records are locked.
@@ -272,11 +306,31 @@ impl Engine {
         let (recalled, has_more) =
             history::recall_in(transaction, plan, recalled, now, &current, begun.clone())?;
         judgement.context.recalled = recalled;
-        if has_more || current != *located || presented != task.presented {
+        // The verdict of an earlier round may rest on an answer that this one must look for again.
+        let is_about_people = locks.step_up.is_some();
+        if has_more || current != *located || presented != task.presented || is_about_people {
             judge_again(self, judgement, judging, &current, presented.as_ref());
         }
+        let by_credential = presented.as_ref();
+        let change = match self.lift(
+            transaction,
+            judgement,
+            charge,
+            &current,
+            by_credential,
+            locks.step_up.as_ref(),
+        )? {
+            ApprovalStep::NotAsked => None,
+            ApprovalStep::Lifted(change) => change,
+            ApprovalStep::Asked(change) => return Ok(Charged { change, ..Charged::default() }),
+            ApprovalStep::HasTooFewLocks(call) => {
+                let step_up = Some(call);
+                return Ok(Charged { has_too_few_locks: true, step_up, ..Charged::default() });
+            }
+        };
         if locks.are_too_few(judgement, plan, &current) {
-            return Ok(Charged { has_too_few_locks: true, ..Charged::default() });
+            let step_up = locks.step_up.clone();
+            return Ok(Charged { has_too_few_locks: true, step_up, ..Charged::default() });
         }
         let revoked = self.keeper.revocations()?;
         revoke::of_operation(&revoked, &judgement.resolved.operation)?;
@@ -301,7 +355,7 @@ impl Engine {
         if let Some(key) = key.filter(|_| is_passed) {
             key.keep(transaction, judgement, now);
         }
-        Ok(Charged { began: begins, ended, has_too_few_locks: false })
+        Ok(Charged { began: begins, ended, change, ..Charged::default() })
     }
 
     /// The task of a call as the transaction reads it.

@@ -174,6 +174,7 @@ impl Engine {
             operation: judgement.resolved.operation.clone(),
             idempotency: key.map(|key| key.id.clone()),
             values: decision.values.clone(),
+            lifted: judgement.settlement.lifted.clone(),
             ..Reservation::new(NewReservation {
                 detail: detail_of(judging, &judgement.arrival.id, decision),
                 task: &current.task,

@@ -1,0 +1,90 @@
+//! Approvals as people see and answer them, through the host of the engine, and as the agent of the call sees its own.
+//!
+//! The host has verified a [`Person`]: by a login of its page, a passkey, or the user of an administration socket. The engine works
+//! out the roles of the person from the bundle and decides whether the person may answer. No message of a listener resolves an
+//! approval: a token can be held by an agent.
+
+mod passkeys;
+mod person;
+mod read;
+mod resolve;
+mod wire_form;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::task::approval::Approval;
+use authz_kernel::task::{Record, RecordKey, RecordKind};
+
+use crate::approvals::{ApprovalChange, tally_ids};
+use crate::engine::Engine;
+use crate::keeper::Wait;
+use crate::refusal::{CallRefusal, Step};
+use crate::transport::ApiError;
+
+/// Operation that policies judge for a person who answers another one's call.
+const APPROVE_OPERATION: &str = "authz.approve";
+/// Longest wait for a change.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+impl Engine {
+    /// Returns the number of the newest change of an approval, and the changes after number `after`. Waits at most `wait` for one,
+    /// and never longer than a minute.
+    ///
+    /// `None` in place of the changes: some are no longer kept, so the caller reads all approvals again.
+    #[must_use]
+    pub fn approval_changes(
+        &self,
+        after: u64,
+        wait: Duration,
+    ) -> (u64, Option<Vec<ApprovalChange>>) {
+        self.approval_changes.after(after, wait.min(LONGEST_WAIT))
+    }
+
+    /// Finds the approval of an id.
+    ///
+    /// # Errors
+    /// There is none (APPROVAL_MISMATCH), or a newer one of the same call replaces it (APPROVAL_EXPIRED).
+    fn find_approval(&self, id: &str, wait: Wait) -> Result<Arc<Approval>, CallRefusal> {
+        let (key, generation) = Approval::parse_id(id).ok_or_else(unknown)?;
+        let known = match self.keeper.peek(&key, wait)? {
+            Some(Record::Approval(known)) => known,
+            _ => return Err(unknown()),
+        };
+        check_generation(&known, generation)?;
+        Ok(known)
+    }
+}
+
+/// Refuses an approval of another generation than its record's.
+fn check_generation(known: &Approval, generation: u64) -> Result<(), CallRefusal> {
+    if generation > known.generation {
+        return Err(unknown());
+    }
+    if generation < known.generation {
+        return Err(CallRefusal::new(
+            ReasonCode::ApprovalExpired,
+            Step::Locate,
+            "a newer approval of the same call replaces this one",
+        ));
+    }
+    Ok(())
+}
+
+/// There is no approval of that id, or none that the caller may see.
+fn unknown() -> CallRefusal {
+    CallRefusal::new(ReasonCode::ApprovalMismatch, Step::Locate, "there is no such approval")
+}
+
+/// Tallies that an approval is in.
+fn tallies_of(approval: &Approval) -> Vec<RecordKey> {
+    let agent = approval.agents.last().map_or("", |agent| agent.spiffe_id.as_str());
+    let ids = tally_ids(&approval.queues, approval.subject.as_ref(), &approval.task, agent);
+    ids.into_iter().map(|id| RecordKey::new(RecordKind::ApprovalQueue, id)).collect()
+}
+
+/// The error of a refusal.
+fn error_of(refused: CallRefusal) -> ApiError {
+    ApiError { step: refused.step.as_str(), ..ApiError::of(refused.reason, refused.message) }
+}

@@ -1,0 +1,179 @@
+//! The person who answers, as the host has verified it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use authz_kernel::decision::{Claim, Principal, Subject, Time};
+use authz_kernel::task::approval::{
+    APPROVE, APPROVE_ROLE, Approval, CONFIRM, PasskeyAssertion, TWO_PERSON,
+};
+use serde::Deserialize;
+
+use crate::judgement::name_of;
+use crate::refusal::CallRefusal;
+use crate::world::Loaded;
+
+/// Milliseconds of the grain of a login's time: tokens count in seconds.
+const GRAIN_MS: i64 = 1_000;
+
+/// Way in which a person proved to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Method {
+    /// A login of the approvals page.
+    Login,
+    /// A passkey with user verification, over the answer.
+    Passkey,
+    /// The user of an administration socket.
+    Socket,
+}
+
+impl Method {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Passkey => "passkey",
+            Self::Socket => "socket",
+        }
+    }
+}
+
+/// A person, as the host describes it in JSON.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GivenPerson {
+    issuer: String,
+    sub: String,
+    #[serde(default)]
+    claims: BTreeMap<String, serde_json::Value>,
+    method: Method,
+    authenticated_at_ms: i64,
+    #[serde(default)]
+    acr: String,
+    #[serde(default)]
+    uid: Option<u32>,
+    #[serde(default)]
+    passkey: Option<PasskeyAssertion>,
+}
+
+/// A verified person.
+#[derive(Clone, Debug)]
+pub(crate) struct Person {
+    pub(crate) subject: Arc<Subject>,
+    pub(crate) principal: Principal,
+    /// `<issuer alias>/<sub>`, percent-encoded.
+    pub(crate) name: String,
+    pub(crate) method: Method,
+    pub(crate) authenticated_at: Time,
+    pub(crate) acr: String,
+    pub(crate) passkey: Option<PasskeyAssertion>,
+}
+
+impl Person {
+    /// Reads a person. `None`: the owner of the administration socket, who sees all and answers nothing.
+    ///
+    /// # Errors
+    /// The text is not a person.
+    pub(crate) fn read(json: &[u8]) -> Result<Option<Self>, CallRefusal> {
+        let given: Option<GivenPerson> = serde_json::from_slice(json)
+            .map_err(|error| CallRefusal::input(format!("the person is not valid: {error}")))?;
+        let Some(given) = given else { return Ok(None) };
+        if given.issuer.is_empty() || given.sub.is_empty() {
+            return Err(CallRefusal::input("the person needs `issuer` and `sub`"));
+        }
+        if (given.method == Method::Passkey) != given.passkey.is_some() {
+            return Err(CallRefusal::input("`passkey` goes with the method `passkey`"));
+        }
+        if (given.method == Method::Socket) != given.uid.is_some() {
+            return Err(CallRefusal::input("`uid` goes with the method `socket`"));
+        }
+        // Claims of other forms have no form that policies can read.
+        let claims = given
+            .claims
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, serde_json::from_value::<Claim>(value).ok()?)));
+        let subject = Arc::new(Subject {
+            issuer: given.issuer,
+            sub: given.sub,
+            claims: claims.collect(),
+            narrowed: Vec::new(),
+        });
+        let principal = Principal::User(Arc::clone(&subject));
+        Ok(Some(Self {
+            name: name_of(&principal).into_owned(),
+            subject,
+            principal,
+            method: given.method,
+            authenticated_at: Time(given.authenticated_at_ms),
+            acr: given.acr,
+            passkey: given.passkey,
+        }))
+    }
+
+    /// Roles of the person in the bundle, sorted.
+    pub(crate) fn roles(&self, world: &Loaded) -> Vec<String> {
+        let mut roles: Vec<String> =
+            world.plan.roles_of(&self.principal).iter().map(str::to_owned).collect();
+        roles.sort_unstable();
+        roles
+    }
+
+    /// Whether the person is the subject of a call.
+    pub(crate) fn is_subject_of(&self, approval: &Approval) -> bool {
+        approval
+            .subject
+            .as_ref()
+            .is_some_and(|one| one.issuer == self.subject.issuer && one.sub == self.subject.sub)
+    }
+
+    /// Whether the person answered already.
+    pub(crate) fn has_answered(&self, approval: &Approval) -> bool {
+        approval.answers.iter().any(|answer| answer.person == self.name)
+    }
+
+    /// Whether the person may answer for a queue of an approval, by its roles and its place in the chain.
+    ///
+    /// INVARIANT (chain exclusion): the subject of the call only confirms, and nobody else confirms for it.
+    pub(crate) fn is_of_queue(
+        &self,
+        approval: &Approval,
+        queue: &str,
+        roles: &[String],
+        world: &Loaded,
+        now: Time,
+    ) -> bool {
+        let is_subject = self.is_subject_of(approval);
+        if queue == CONFIRM {
+            return is_subject && approval.subject.as_ref().is_some_and(|one| !one.is_service);
+        }
+        if is_subject {
+            return false;
+        }
+        match queue {
+            APPROVE | TWO_PERSON => true,
+            _ => {
+                let holds = |role: &str| roles.iter().any(|held| held == role);
+                let rule = world.plan.model().approvals.queue(queue);
+                let is_deputy =
+                    rule.escalate_after.zip(rule.deputies).is_some_and(|(after, role)| {
+                        let after = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
+                        approval.created_at.0.saturating_add(after) <= now.0 && holds(&role)
+                    });
+                is_deputy || queue.strip_prefix(APPROVE_ROLE).is_some_and(holds)
+            }
+        }
+    }
+
+    /// Whether the proof of the person suffices for an approval.
+    pub(crate) fn is_proved_for(&self, approval: &Approval) -> bool {
+        match self.method {
+            Method::Passkey => true,
+            _ if approval.needs_passkey => false,
+            Method::Socket => true,
+            Method::Login => {
+                let made = approval.created_at.0.div_euclid(GRAIN_MS);
+                self.authenticated_at.0.div_euclid(GRAIN_MS) >= made
+            }
+        }
+    }
+}

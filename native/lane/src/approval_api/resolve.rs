@@ -1,0 +1,388 @@
+//! Answers an approval.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use authz_kernel::decision::{Given, Request, Time};
+use authz_kernel::hex::hex;
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::task::approval::{
+    Approval, ApprovalAnswer, ApprovalStatus, CONFIRM, RememberedAnswer,
+};
+use authz_kernel::task::{Record, RecordKey, RecordKind, SubjectProof};
+use authz_state::store::{Survives, Transaction};
+use prost::Message as _;
+
+use super::passkeys::passkey_key;
+use super::person::{Method, Person};
+use super::{APPROVE_OPERATION, check_generation, error_of, tallies_of, unknown, wire_form};
+use crate::api_call::{ApiCaller, ApiOutcome, GrantedChange, WithRecord as _};
+use crate::approvals::{ApprovalChange, close};
+use crate::engine::{Engine, own};
+use crate::judgement::{AnswerNote, ApiNotes, ApiRecord, ApprovalNote, CallerIdentity};
+use crate::limits;
+use crate::metrics::ApprovalEvent;
+use crate::proto::authz::v1 as wire;
+use crate::refusal::{CallRefusal, Step};
+use crate::request::{check_id, check_length};
+use crate::revoke;
+use crate::settings::Surface;
+use crate::transport::{ApiError, Transport};
+use crate::world::Loaded;
+
+/// Time for which an answer is good, in milliseconds.
+const GOOD_MS: i64 = 10 * 60 * 1_000;
+/// Bytes of a SHA-256.
+const DIGEST: usize = 32;
+
+/// What a person answers.
+struct Answer {
+    key: RecordKey,
+    generation: u64,
+    approves: bool,
+    digest: String,
+    card_digest: String,
+    comment: String,
+    reject_reason: String,
+    /// Queue that the person answers for; empty: the only one that the person may answer.
+    queue: String,
+}
+
+impl Answer {
+    fn read(message: &wire::ResolveRequest) -> Result<Self, CallRefusal> {
+        check_id("approval_id", &message.approval_id)?;
+        check_id("queue", &message.queue)?;
+        check_id("reject_reason", &message.reject_reason)?;
+        check_length("comment", &message.comment, limits::REASON)?;
+        let approves = match wire::ApprovalStatus::try_from(message.status) {
+            Ok(wire::ApprovalStatus::Approved) => true,
+            Ok(wire::ApprovalStatus::Rejected) => false,
+            _ => return Err(CallRefusal::input("`status` is not APPROVED or REJECTED")),
+        };
+        for (name, digest) in [("digest", &message.digest), ("card_digest", &message.card_digest)] {
+            if digest.len() != DIGEST {
+                return Err(CallRefusal::input(format!("`{name}` is not a SHA-256: 32 bytes")));
+            }
+        }
+        if approves && !message.reject_reason.is_empty() {
+            return Err(CallRefusal::input("`reject_reason` goes with REJECTED"));
+        }
+        let (key, generation) = Approval::parse_id(&message.approval_id).ok_or_else(unknown)?;
+        Ok(Self {
+            key,
+            generation,
+            approves,
+            digest: hex(&message.digest),
+            card_digest: hex(&message.card_digest),
+            comment: message.comment.clone(),
+            reject_reason: message.reject_reason.clone(),
+            queue: message.queue.clone(),
+        })
+    }
+}
+
+/// An answered approval, and its event.
+struct Answered {
+    approval: Arc<Approval>,
+    event: ApprovalEvent,
+    queue: String,
+    decided_in_ms: i64,
+}
+
+impl Engine {
+    /// Approves or rejects an approval for a person.
+    ///
+    /// `person` is JSON, and `request` an `authz.v1.ResolveRequest`. The answer is an `authz.v1.ResolveResponse`. Each call, also a
+    /// refused one, has an audit record.
+    ///
+    /// # Errors
+    /// The person may not answer the approval, or not in this way; the approval is not open; a digest is not that of the call; or the
+    /// store failed.
+    pub fn approval_resolve(&self, person: &[u8], request: &[u8]) -> Result<Vec<u8>, ApiError> {
+        let resolve = || self.resolve_approval(person, request);
+        catch_unwind(AssertUnwindSafe(resolve)).unwrap_or_else(|_| Err(self.failed_inside()))
+    }
+
+    fn resolve_approval(&self, person: &[u8], request: &[u8]) -> Result<Vec<u8>, ApiError> {
+        let person = Person::read(person).map_err(error_of)?;
+        let message: wire::ResolveRequest =
+            self.decode(request, "the bytes are no ResolveRequest").map_err(error_of)?;
+        let Some(person) = person else {
+            let message = "the owner of the administration socket answers nothing: the configuration maps users to people under `approvals.people`";
+            return Err(error_of(CallRefusal::new(
+                ReasonCode::NotPermitted,
+                Step::Identify,
+                message,
+            )));
+        };
+        let world = self.host_world().map_err(error_of)?;
+        let transport = Transport::at("", self.clock.monotonic());
+        let caller = ApiCaller {
+            arrival: self.arrival(Surface::ApprovalResolve, Some(Arc::clone(&world)), &transport),
+            world,
+            identity: CallerIdentity {
+                chain: vec![person.principal.clone()],
+                ..CallerIdentity::default()
+            },
+            evidence: Vec::new(),
+            is_owner: false,
+            transport: &transport,
+            line: self.recorded(&transport),
+            wait: self.host_wait(),
+            operation: APPROVE_OPERATION,
+        };
+        let outcome = self.answer_approval(&message, &person, &caller);
+        let (record, answered) = self.conclude_call(caller, outcome);
+        let answered = self.answer_of(&record, answered)?;
+        self.metrics.approval(std::slice::from_ref(&answered.queue), answered.event);
+        self.metrics.approval_decided(answered.decided_in_ms);
+        self.approval_changes.add(ApprovalChange::of(&answered.approval));
+        let rules = record.arrival.world.as_ref().map(|world| &world.plan.model().approvals);
+        let approval = rules
+            .map(|rules| wire_form::whole(&answered.approval, rules, Time(self.clock.now_ms())));
+        Ok(wire::ResolveResponse { approval }.encode_to_vec())
+    }
+
+    fn answer_approval(
+        &self,
+        message: &wire::ResolveRequest,
+        person: &Person,
+        caller: &ApiCaller<'_>,
+    ) -> ApiOutcome<Answered> {
+        let mut refused = ApprovalNote::new(message.approval_id.clone(), ApprovalEvent::Refused);
+        refused.by.push(person.name.clone());
+        refused.id.truncate(64);
+        let notes = ApiNotes { approval: Some(refused), ..ApiNotes::default() };
+        let record = ApiRecord { notes, ..ApiRecord::default() };
+        self.write_answer(message, person, caller, &record).with_record(&record)
+    }
+
+    fn write_answer(
+        &self,
+        message: &wire::ResolveRequest,
+        person: &Person,
+        caller: &ApiCaller<'_>,
+        record: &ApiRecord,
+    ) -> ApiOutcome<Answered> {
+        let answer = Answer::read(message)?;
+        let revoked = self.keeper.revocations()?;
+        revoke::of_subject_name(&revoked, &person.subject.issuer, &person.subject.sub)?;
+        let known = self.find_approval(&message.approval_id, caller.wait)?;
+        let tallies = tallies_of(&known);
+        let rejected = RecordKey::new(RecordKind::RememberedAnswer, &known.rejects);
+        let passkey = person.passkey.as_ref().map(|one| {
+            passkey_key(&person.subject.issuer, &person.subject.sub, &one.credential_id)
+        });
+        let mut locks = vec![answer.key.clone(), rejected.clone()];
+        locks.extend(tallies.iter().cloned());
+        locks.extend(passkey.clone());
+        self.change_granted(caller, record, &locks, Survives::PowerLoss, &mut |transaction| {
+            let known = match transaction.get(&answer.key)? {
+                Some(Record::Approval(known)) => known,
+                _ => return Err(unknown().into()),
+            };
+            check_generation(&known, answer.generation)?;
+            if let Some(key) = &passkey
+                && transaction.get(key)?.is_none()
+            {
+                return Err(not_permitted("the passkey is not one of the person's").into());
+            }
+            let queue = self.check_answer(caller, person, &known, &answer)?;
+            let answered = answered(&known, person, &answer, &queue, &caller.world, caller.now());
+            if answered.approval.status != ApprovalStatus::Open {
+                close(transaction, &answered.approval, &tallies, caller.now())?;
+            }
+            if answered.event == ApprovalEvent::Rejected {
+                remember_rejection(transaction, &rejected, &answered.approval, caller.now());
+            }
+            transaction.put(Record::Approval(Arc::clone(&answered.approval)));
+            let notes = ApiNotes {
+                approval: Some(note_of(&answered, person, &answer)),
+                ..ApiNotes::default()
+            };
+            let (tier, task) = (Some(answered.approval.tier), None);
+            let record = ApiRecord { notes, tier, task, ..ApiRecord::default() };
+            let what = answered.event.as_str();
+            Ok(GrantedChange::new(answered, format!("the person's answer: {what}"))
+                .with_record(record))
+        })
+    }
+
+    /// Refuses an answer that the person may not give. Returns the queue that it is for.
+    fn check_answer(
+        &self,
+        caller: &ApiCaller<'_>,
+        person: &Person,
+        known: &Approval,
+        answer: &Answer,
+    ) -> Result<String, CallRefusal> {
+        let (world, now) = (&caller.world, caller.now());
+        if known.digest != answer.digest {
+            return Err(CallRefusal::new(
+                ReasonCode::ApprovalMismatch,
+                Step::Judge,
+                "`digest` is not that of the call: show the approval again",
+            ));
+        }
+        match known.status_at(now) {
+            ApprovalStatus::Open => {}
+            ApprovalStatus::Expired => return Err(ended("the approval has expired")),
+            ApprovalStatus::Approved | ApprovalStatus::Rejected | ApprovalStatus::Consumed => {
+                return Err(ended("the approval was answered already"));
+            }
+        }
+        if person.has_answered(known) {
+            return Err(not_permitted("a person answers an approval once"));
+        }
+        let roles = person.roles(world);
+        let waits = known.waits_for();
+        let mut mine = waits.into_iter().filter(|queue| {
+            (answer.queue.is_empty() || *queue == answer.queue)
+                && person.is_of_queue(known, queue, &roles, world, now)
+        });
+        let Some(queue) = mine.next() else {
+            return Err(not_permitted(match person.is_subject_of(known) {
+                true => "the subject of a call does not approve it",
+                false => "the person is in none of the queues that wait for an answer",
+            }));
+        };
+        if mine.next().is_some() {
+            return Err(CallRefusal::input(
+                "the person may answer for several queues; name one as `queue`",
+            ));
+        }
+        if !person.is_proved_for(known) {
+            return Err(not_permitted(match known.needs_passkey {
+                true => "a call of this tier is answered with a passkey",
+                false => "the person logged in before the call was made; log in again",
+            }));
+        }
+        if !answer.approves {
+            let reasons = &world.plan.model().approvals.reject_reasons;
+            if !answer.reject_reason.is_empty() && !reasons.contains_key(&answer.reject_reason) {
+                return Err(CallRefusal::input(
+                    "`reject_reason` is not a name of the bundle's `approvals.reject_reasons`",
+                ));
+            }
+        } else if !known.cannot_be_shown.is_empty() {
+            return Err(CallRefusal::input(format!(
+                "the call cannot be shown whole ({}), so it can only be rejected",
+                known.cannot_be_shown
+            )));
+        }
+        if queue != CONFIRM {
+            self.check_approver(caller, person, known, queue)?;
+        }
+        Ok(queue.to_owned())
+    }
+
+    /// Refuses a person to whom policies do not permit `authz.approve`.
+    fn check_approver(
+        &self,
+        caller: &ApiCaller<'_>,
+        person: &Person,
+        known: &Approval,
+        queue: &str,
+    ) -> Result<(), CallRefusal> {
+        let system = known.operation.split_once('.').map_or("", |(system, _)| system);
+        let arguments = serde_json::json!({
+            "operation": known.operation, "system": system, "queue": queue, "tier": known.tier.as_str(),
+        })
+        .to_string();
+        let request =
+            Request { arguments: Given::Json(arguments.as_bytes()), ..own(APPROVE_OPERATION) };
+        let chain = std::slice::from_ref(&person.principal);
+        self.check_permitted(caller, chain, Some(SubjectProof::Verified), &request)
+    }
+}
+
+/// The approval after an answer.
+fn answered(
+    known: &Approval,
+    person: &Person,
+    answer: &Answer,
+    queue: &str,
+    world: &Loaded,
+    now: Time,
+) -> Answered {
+    let mut approval = known.clone();
+    let reasons = &world.plan.model().approvals.reject_reasons;
+    approval.shown_at = approval.shown_at.or(Some(now));
+    approval.answers.push(ApprovalAnswer {
+        queue: queue.to_owned(),
+        approved: answer.approves,
+        person: person.name.clone(),
+        roles: person.roles(world),
+        method: person.method.as_str().to_owned(),
+        acr: person.acr.clone(),
+        authenticated_at: person.authenticated_at,
+        at: now,
+        card_digest: answer.card_digest.clone(),
+        passkey: person.passkey.clone().filter(|_| person.method == Method::Passkey),
+        reject_reason: answer.reject_reason.clone(),
+        reject_text: reasons.get(&answer.reject_reason).cloned().unwrap_or_default(),
+        comment: answer.comment.clone(),
+    });
+    let event = if !answer.approves {
+        approval.status = ApprovalStatus::Rejected;
+        ApprovalEvent::Rejected
+    } else if approval.waits_for().is_empty() {
+        approval.status = ApprovalStatus::Approved;
+        approval.good_until = Some(Time(now.0.saturating_add(GOOD_MS)));
+        ApprovalEvent::Approved
+    } else {
+        ApprovalEvent::Answered
+    };
+    let shown_at = approval.shown_at.unwrap_or(now);
+    Answered {
+        decided_in_ms: now.0.saturating_sub(shown_at.0).max(0),
+        approval: Arc::new(approval),
+        event,
+        queue: queue.to_owned(),
+    }
+}
+
+/// Remembers a rejection for the memory of the pair.
+fn remember_rejection(
+    transaction: &mut dyn Transaction,
+    key: &RecordKey,
+    approval: &Approval,
+    now: Time,
+) {
+    let rejection = approval.rejection();
+    transaction.put(Record::RememberedAnswer(Arc::new(RememberedAnswer {
+        id: key.id.to_string(),
+        approval_id: approval.approval_id(),
+        at: now,
+        by: rejection.map(|one| one.person.clone()).into_iter().collect(),
+        arguments: String::new(),
+        reject_reason: rejection.map(|one| one.reject_reason.clone()).unwrap_or_default(),
+        expires_at: Time(now.0.saturating_add(approval.memory_ms)),
+        rest: Default::default(),
+    })));
+}
+
+fn note_of(answered: &Answered, person: &Person, answer: &Answer) -> ApprovalNote {
+    let approval = &answered.approval;
+    let mut note = ApprovalNote::new(approval.approval_id(), answered.event);
+    note.by.push(person.name.clone());
+    note.queues.push(answered.queue.clone());
+    note.answer = Some(AnswerNote {
+        method: person.method.as_str().to_owned(),
+        acr: person.acr.clone(),
+        passkey: person.passkey.as_ref().map(|one| one.credential_id.clone()).unwrap_or_default(),
+        digest: approval.digest.clone(),
+        card_digest: answer.card_digest.clone(),
+        decided_in_ms: answered.decided_in_ms,
+        reject_reason: answer.reject_reason.clone(),
+    });
+    note
+}
+
+fn not_permitted(message: &str) -> CallRefusal {
+    CallRefusal::new(ReasonCode::NotPermitted, Step::Judge, message)
+}
+
+fn ended(message: &str) -> CallRefusal {
+    CallRefusal::new(ReasonCode::ApprovalExpired, Step::Judge, message)
+}

@@ -1,0 +1,356 @@
+//! A step-up that people lift: its approval is made, repeated or used up, under the locks of the call.
+
+use std::sync::Arc;
+
+use authz_kernel::decision::{Outcome, Time};
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::task::approval::{Approval, ApprovalStatus, RememberedAnswer, is_person_kind};
+use authz_kernel::task::{Record, RecordKey};
+use authz_state::store::{StoreError, Transaction};
+
+use crate::approvals::{
+    ApprovalChange, NewApproval, StepUpCall, asks_people, close, covers, mismatch,
+};
+use crate::credential_use::PresentedCredential;
+use crate::engine::Engine;
+use crate::judgement::{ApprovalNote, Challenge, Judgement};
+use crate::keeper::ChangeError;
+use crate::locate::Located;
+use crate::metrics::ApprovalEvent;
+use crate::refusal::{CallRefusal, Step};
+use crate::revoke;
+use crate::steps::settle::charge::{Charge, judge_again};
+
+/// Time for which the last approved call of an operation is shown beside the next one, in milliseconds.
+const LAST_APPROVED_MS: i64 = 30 * 24 * 3_600 * 1_000;
+
+/// Result of looking for the approval of a call.
+#[derive(Debug)]
+pub(super) enum ApprovalStep {
+    /// The call did not step up, or no person can lift that.
+    NotAsked,
+    /// People are asked: the verdict stays STEP_UP.
+    Asked(Option<ApprovalChange>),
+    /// People approved the call, or its task credential was issued of an approved call. The verdict is that of the call with
+    /// their answers.
+    Lifted(Option<ApprovalChange>),
+    /// The call concerns records that are not locked.
+    HasTooFewLocks(StepUpCall),
+}
+
+impl Engine {
+    /// The records of the call that concern people; none if the call asks nobody.
+    pub(super) fn step_up_call(
+        &self,
+        judgement: &Judgement,
+        charge: Charge<'_>,
+        located: &Located,
+    ) -> Option<StepUpCall> {
+        let secret = self.keeper.store().secret();
+        StepUpCall::of(judgement, located, &charge.asked, charge.judging.world, &secret)
+    }
+
+    /// Refuses an approval that the call presents, and that is not an approval of this call.
+    pub(super) fn check_presented_approval(
+        &self,
+        judgement: &Judgement,
+        charge: Charge<'_>,
+    ) -> Result<(), CallRefusal> {
+        let presented = charge.asked.approval_id;
+        if presented.is_empty() || judgement.outcome() == Outcome::Deny {
+            return Ok(());
+        }
+        let secret = self.keeper.store().secret();
+        let model = charge.judging.world.plan.model();
+        let key = StepUpCall::key_of(judgement, charge.located, &charge.asked, model, &secret);
+        match (key, Approval::parse_id(presented)) {
+            (Some(key), Some((of, _))) if key == of => Ok(()),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// Asks people about a call that stepped up, or uses their answer.
+    ///
+    /// INVARIANT (judged twice): the verdict of `judgement` is that of the call without any answer, judged under the locks. An answer
+    /// counts only if each rule that needs it stands in the approval, and its use is written with the changes of the permit.
+    pub(super) fn lift(
+        &self,
+        transaction: &mut dyn Transaction,
+        judgement: &mut Judgement,
+        charge: Charge<'_>,
+        current: &Located,
+        presented: Option<&PresentedCredential>,
+        locked: Option<&StepUpCall>,
+    ) -> Result<ApprovalStep, ChangeError> {
+        judgement.settlement.forget_approval();
+        if !asks_people(judgement) {
+            return Ok(ApprovalStep::NotAsked);
+        }
+        if self.lift_by_credential(judgement, charge, current, presented) {
+            return Ok(ApprovalStep::Lifted(None));
+        }
+        let Some(call) = self.step_up_call(judgement, charge, current) else {
+            return Ok(ApprovalStep::NotAsked);
+        };
+        if !locked.is_some_and(|locked| call.is_locked_by(locked)) {
+            return Ok(ApprovalStep::HasTooFewLocks(call));
+        }
+        let revoked = self.keeper.revocations()?;
+        revoke::of_operation(&revoked, &judgement.resolved.operation)?;
+        let now = judgement.arrival.now();
+        if let Some(rejected) = remembered(transaction, &call.rejected, now)? {
+            return Err(refused(
+                judgement,
+                ReasonCode::ApprovalRejected,
+                &rejected.approval_id,
+                "a person rejected this call, or one of the same operation, destinations and values",
+            ));
+        }
+        let known = match transaction.get(&call.approval)? {
+            Some(Record::Approval(known)) => Some(known),
+            _ => None,
+        };
+        check_generation(judgement, charge, &call, known.as_deref())?;
+        let Some(known) = known else {
+            return self.ask(transaction, judgement, charge, current, &call, None, "");
+        };
+        let stands = judgement
+            .decision()
+            .and_then(|decision| decision.step_up.as_deref())
+            .is_some_and(|step_up| covers(&known.grounds, &step_up.grounds));
+        let has_same_queues = known.queues == call.queues;
+        match known.status_at(now) {
+            ApprovalStatus::Open if stands && has_same_queues => {
+                self.repeat(judgement, &known);
+                Ok(ApprovalStep::Asked(None))
+            }
+            ApprovalStatus::Approved if stands => {
+                self.use_approval(transaction, judgement, charge, current, &call, &known)
+            }
+            ApprovalStatus::Open | ApprovalStatus::Approved => {
+                let why = "another rule needs a step-up now";
+                self.ask(transaction, judgement, charge, current, &call, Some(&known), why)
+            }
+            ApprovalStatus::Rejected | ApprovalStatus::Expired | ApprovalStatus::Consumed => {
+                self.ask(transaction, judgement, charge, current, &call, Some(&known), "")
+            }
+        }
+    }
+
+    /// Judges a call with the answers that its task credential was issued of. Returns whether that permits it.
+    fn lift_by_credential(
+        &self,
+        judgement: &mut Judgement,
+        charge: Charge<'_>,
+        current: &Located,
+        presented: Option<&PresentedCredential>,
+    ) -> bool {
+        let Some(decision) = judgement.decision() else { return false };
+        let permit = decision.redeems.zip(presented);
+        let permit = permit.and_then(|(detail, presented)| presented.reservation(detail));
+        let Some(permit) = permit.filter(|permit| !permit.lifted.is_empty()) else { return false };
+        let Some(step_up) = decision.step_up.as_deref() else { return false };
+        if !step_up.grounds.iter().all(|ground| permit.lifted.contains(&ground.identity)) {
+            return false;
+        }
+        let kinds: Vec<String> =
+            decision.kinds.iter().filter(|kind| is_person_kind(kind)).cloned().collect();
+        judge_with(self, judgement, charge, current, presented, &kinds);
+        if judgement.permit().is_some() {
+            return true;
+        }
+        judge_again(self, judgement, charge.judging, current, presented);
+        false
+    }
+
+    /// Judges a call with the answers of its approval, and uses the approval up if that permits the call.
+    fn use_approval(
+        &self,
+        transaction: &mut dyn Transaction,
+        judgement: &mut Judgement,
+        charge: Charge<'_>,
+        current: &Located,
+        call: &StepUpCall,
+        known: &Arc<Approval>,
+    ) -> Result<ApprovalStep, ChangeError> {
+        let now = judgement.arrival.now();
+        let presented = charge.task.presented.as_ref();
+        let kinds: Vec<String> =
+            known.kinds.iter().filter(|kind| is_person_kind(kind)).cloned().collect();
+        judge_with(self, judgement, charge, current, presented, &kinds);
+        if asks_people(judgement) {
+            judge_again(self, judgement, charge.judging, current, presented);
+            let why = "the answer does not lift every rule";
+            return self.ask(transaction, judgement, charge, current, call, Some(known), why);
+        }
+        match judgement.outcome() {
+            Outcome::Permit => {}
+            // A proof of the call itself is missing: the answer waits for it.
+            Outcome::StepUp => {
+                self.repeat(judgement, known);
+                return Ok(ApprovalStep::Asked(None));
+            }
+            Outcome::Deny => return Ok(ApprovalStep::NotAsked),
+        }
+        let by: Vec<String> = known.answers.iter().map(|answer| answer.person.clone()).collect();
+        let mut used = Approval::clone(known);
+        used.status = ApprovalStatus::Consumed;
+        judgement.settlement.lifted =
+            used.grounds.iter().map(|ground| ground.identity.clone()).collect();
+        let mut note = ApprovalNote::new(used.approval_id(), ApprovalEvent::Consumed);
+        note.by.clone_from(&by);
+        note.queues.clone_from(&used.queues);
+        judgement.settlement.approval = Some(note);
+        transaction.put(Record::RememberedAnswer(Arc::new(RememberedAnswer {
+            id: call.approved.id.to_string(),
+            approval_id: used.approval_id(),
+            at: used.answers.last().map_or(now, |answer| answer.at),
+            by,
+            arguments: used.arguments.clone(),
+            reject_reason: String::new(),
+            expires_at: Time(now.0.saturating_add(LAST_APPROVED_MS)),
+            rest: Default::default(),
+        })));
+        let change = ApprovalChange::of(&used);
+        transaction.put(Record::Approval(Arc::new(used)));
+        Ok(ApprovalStep::Lifted(Some(change)))
+    }
+
+    /// Makes a new approval. `why` says what makes an earlier answer void; empty if there is none.
+    #[expect(clippy::too_many_arguments, reason = "they are the call, its records and its reason")]
+    fn ask(
+        &self,
+        transaction: &mut dyn Transaction,
+        judgement: &mut Judgement,
+        charge: Charge<'_>,
+        current: &Located,
+        call: &StepUpCall,
+        before: Option<&Arc<Approval>>,
+        why: &'static str,
+    ) -> Result<ApprovalStep, ChangeError> {
+        let (world, now) = (charge.judging.world, judgement.arrival.now());
+        let last = remembered(transaction, &call.approved, now)?;
+        let resource = judgement
+            .decision()
+            .and_then(|decision| world.plan.resource_of(decision, charge.judging.request));
+        let new = NewApproval {
+            call,
+            judgement,
+            located: current,
+            world,
+            resource,
+            before: before.map(AsRef::as_ref),
+            last: last.as_deref(),
+        };
+        let Some(approval) = new.record(now) else { return Ok(ApprovalStep::NotAsked) };
+        if let Some(before) = before.filter(|before| before.status == ApprovalStatus::Open) {
+            // Its queues are those of the call unless the bundle changed. Then it leaves the others when it expires.
+            close(transaction, before, &call.tallies, now)?;
+        }
+        if let Err(error) = call.open(transaction, &world.plan.model().approvals, &approval, now) {
+            let mut note = ApprovalNote::new(String::new(), ApprovalEvent::Refused);
+            note.queues.clone_from(&call.queues);
+            judgement.settlement.approval = Some(note);
+            return Err(error);
+        }
+        let mut note = ApprovalNote::new(approval.approval_id(), ApprovalEvent::Made);
+        note.queues.clone_from(&approval.queues);
+        note.why = why;
+        judgement.settlement.approval = Some(note);
+        judgement.settlement.challenge = Some(self.challenge(&approval));
+        let change = ApprovalChange::of(&approval);
+        transaction.put(Record::Approval(Arc::new(approval)));
+        Ok(ApprovalStep::Asked(Some(change)))
+    }
+
+    /// Answers with an approval that is there already.
+    fn repeat(&self, judgement: &mut Judgement, known: &Approval) {
+        let mut note = ApprovalNote::new(known.approval_id(), ApprovalEvent::Repeated);
+        note.queues.clone_from(&known.queues);
+        judgement.settlement.approval = Some(note);
+        judgement.settlement.challenge = Some(self.challenge(known));
+    }
+
+    fn challenge(&self, approval: &Approval) -> Challenge {
+        let id = approval.approval_id();
+        let url = match self.settings.approvals.url.trim_end_matches('/') {
+            "" => String::new(),
+            base => format!("{base}/a/{id}"),
+        };
+        Challenge { id, url, expires_at: approval.ends_at() }
+    }
+}
+
+/// Judges a call again, as if these step-up kinds were met.
+fn judge_with(
+    engine: &Engine,
+    judgement: &mut Judgement,
+    charge: Charge<'_>,
+    current: &Located,
+    presented: Option<&PresentedCredential>,
+    kinds: &[String],
+) {
+    let stated = judgement.caller.satisfied.clone();
+    judgement.caller.satisfied.extend_from_slice(kinds);
+    judge_again(engine, judgement, charge.judging, current, presented);
+    judgement.caller.satisfied = stated;
+}
+
+/// Refuses an approval that the call presents, and that does not hold any more.
+fn check_generation(
+    judgement: &mut Judgement,
+    charge: Charge<'_>,
+    call: &StepUpCall,
+    known: Option<&Approval>,
+) -> Result<(), ChangeError> {
+    let presented = charge.asked.approval_id;
+    if presented.is_empty() {
+        return Ok(());
+    }
+    let generation = call.generation_of(presented)?;
+    let Some(known) = known.filter(|known| known.generation >= generation) else {
+        return Err(refused(
+            judgement,
+            ReasonCode::ApprovalMismatch,
+            presented,
+            "there is no such approval",
+        ));
+    };
+    let (reason, message) = match known.status_at(judgement.arrival.now()) {
+        _ if known.generation > generation => {
+            (ReasonCode::ApprovalExpired, "a newer approval of the call replaces this one")
+        }
+        ApprovalStatus::Open | ApprovalStatus::Approved => return Ok(()),
+        ApprovalStatus::Expired => (ReasonCode::ApprovalExpired, "the approval has expired"),
+        ApprovalStatus::Consumed => {
+            (ReasonCode::ApprovalExpired, "the approval was used: it permits one call")
+        }
+        ApprovalStatus::Rejected => (ReasonCode::ApprovalRejected, "a person rejected the call"),
+    };
+    Err(refused(judgement, reason, presented, message))
+}
+
+/// The refusal of a call, noted in its record.
+fn refused(
+    judgement: &mut Judgement,
+    reason: ReasonCode,
+    approval_id: &str,
+    message: &str,
+) -> ChangeError {
+    let note = ApprovalNote::new(approval_id.to_owned(), ApprovalEvent::Refused);
+    judgement.settlement.approval = Some(note);
+    let refused = CallRefusal::new(reason, Step::Judge, message);
+    ChangeError::Refused(CallRefusal { understood: true, ..refused })
+}
+
+/// An answer that is remembered now.
+fn remembered(
+    transaction: &mut dyn Transaction,
+    key: &RecordKey,
+    now: Time,
+) -> Result<Option<Arc<RememberedAnswer>>, StoreError> {
+    Ok(match transaction.get(key)? {
+        Some(Record::RememberedAnswer(one)) if one.expires_at > now => Some(one),
+        _ => None,
+    })
+}
