@@ -35,6 +35,9 @@ MCP_PEERS := $(CACHE)/mcp-peers-1
 # Another library for MCP servers, with what the client needs beside it.
 FASTMCP_PYPI := fastmcp==4.2.3
 FASTMCP := $(CACHE)/fastmcp-1
+# Frameworks of agents, whose tools wait for a person.
+AGENTS_PYPI := langchain==1.5.2 langgraph==1.2.24 openai-agents==0.24.0
+AGENTS := $(CACHE)/agents-1
 # An OAuth client that is not ours.
 OAUTH_NPM := oauth4webapi@3.8.8
 OAUTH_PEER := $(CACHE)/oauth-peer-1
@@ -296,6 +299,7 @@ test-tools: postgresql softhsm rack chromium ## the load generator, Prometheus, 
 	@$(MAKE) $(HELM) || echo "make test: the tests of the Helm chart are left out" >&2
 	@$(MAKE) $(MCP_PEERS)/done || echo "make test: the tests with MCP servers are left out" >&2
 	@$(MAKE) $(FASTMCP)/done || echo "make test: the tests with FastMCP are left out" >&2
+	@$(MAKE) $(AGENTS)/done || echo "make test: the tests with LangGraph and the OpenAI Agents SDK are left out" >&2
 	@$(MAKE) $(OAUTH_PEER)/done || echo "make test: the tests with another OAuth client are left out" >&2
 	@$(MAKE) $(OIDC_PROVIDER)/done || echo "make test: the tests of the approvals page in a browser are left out" >&2
 	@$(MAKE) $(FRAMEWORKS)/done || echo "make test: the tests with Express and Flask are left out" >&2
@@ -304,6 +308,12 @@ test-tools: postgresql softhsm rack chromium ## the load generator, Prometheus, 
 $(FASTMCP)/done: $(STAMPS)/deps
 	rm -rf $(@D) && $(PY) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet $(FASTMCP_PYPI) ./client
+	@touch $@
+
+$(AGENTS)/done: $(STAMPS)/deps
+	rm -rf $(@D) && $(PY) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --only-binary :all: $(AGENTS_PYPI)
+	$(@D)/bin/python -m pip install --quiet ./client
 	@touch $@
 
 $(OAUTH_PEER)/done:

@@ -75,6 +75,8 @@ class Plan:
     """JSON array, as `BundleError.diagnostics`."""
     observing: str
     """JSON array of `mode`'s entries that observe: scope, name, owner, until_ms."""
+    exceptions: str
+    """JSON array of standing exceptions: name, who, operations, tier_cap, owner, reason, ticket, obligations, expires_ms, at."""
     harnesses: list[str]
     """Roles of agents that relay their users' prompts."""
     recipient_lists: str

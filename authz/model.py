@@ -19,6 +19,7 @@ __all__ = [
     "Reloaded",
     "RuleChanges",
     "Severity",
+    "StandingException",
     "Surface",
     "system_of",
 ]
@@ -159,6 +160,32 @@ class Observing:
 
     def __str__(self) -> str:
         return f"{self.scope} {self.name}" if self.name else "everything else"
+
+
+@dataclass(frozen=True, slots=True)
+class StandingException:
+    """A standing exception of a bundle: a fact that policies may accept until it expires."""
+
+    name: str
+    """Name in the bundle."""
+    who: str
+    """Role or SPIFFE id of the caller."""
+    operations: tuple[str, ...]
+    """Ids and globs of the operations that it covers."""
+    tier_cap: str
+    """Highest effective tier of a call that it covers."""
+    owner: str
+    """Team or person who answers for it."""
+    reason: str
+    """Reason for which it exists."""
+    ticket: str
+    """Ticket in which it was granted."""
+    obligations: tuple[str, ...]
+    """Obligations of a permit that depends on it."""
+    expires_ms: int
+    """Time from which it no longer applies, in milliseconds since 1970."""
+    at: str
+    """Place in the bundle, `file:line`."""
 
 
 @dataclass(frozen=True, slots=True)

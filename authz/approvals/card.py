@@ -3,8 +3,6 @@
 `build_card` is a pure function of an approval and of references.
 """
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +45,7 @@ from authz.approvals.parts import (
     Tone,
     digest_of,
 )
+from authz_client.approval_code import binding_code
 from authz_client.v1 import approvals_pb2, decision_pb2
 
 __all__ = [
@@ -64,8 +63,6 @@ __all__ = [
     "build_card",
 ]
 
-_CODE_DOMAIN: Final = b"authz.v1 card code 1\0"
-_CODE_LENGTH: Final = 6
 
 _BRIEF_TEXT: Final = Limit(characters=600, lines=12)
 _BRIEF_ROWS: Final = 20
@@ -192,7 +189,7 @@ def build_card(
         if section.rows
     )
     sections = (*_flags_section(answered), *answered)
-    title, code = _title(approval), _code(approval)
+    title, code = _title(approval), binding_code(approval.id)
     return Card(
         approval_id=visible(approval.id),
         title=title,
@@ -365,13 +362,6 @@ def _title(approval: approvals_pb2.Approval) -> str:
     )
     words = " and ".join(EFFECTS.get(effect, visible(effect)) for effect in effects)
     return f"{words}: {operation}" if words else operation
-
-
-def _code(approval: approvals_pb2.Approval) -> str:
-    """Return the code that tells one approval from another on a second channel."""
-    text = approval.id.encode("utf-8", "surrogatepass") + b"\0" + approval.digest
-    found = hashlib.sha256(_CODE_DOMAIN + text).digest()
-    return base64.b32encode(found).decode()[:_CODE_LENGTH]
 
 
 def _operation_section(call: _Call) -> Section:
@@ -745,7 +735,7 @@ def _address_flags(call: _Call, leaf: Leaf) -> tuple[Flag, ...]:
 def _request_section(call: _Call) -> Section:
     approval = call.approval
     rows = [
-        _row("Code", Plain(_code(approval), Tone.STRONG)),
+        _row("Code", Plain(binding_code(approval.id), Tone.STRONG)),
         _row("Asked", _time(approval.created_at)),
         _row("Approval", Plain(visible(approval.id), Tone.QUIET)),
         _row("Decision", Plain(visible(approval.decision_id), Tone.QUIET)),

@@ -1,9 +1,8 @@
 """People who answer approvals, after they were verified."""
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -47,7 +46,7 @@ class Person:
     authenticated_at_ms: int
     """Time of the proof, in milliseconds since 1970."""
     claims: Mapping[str, Any] = field(default_factory=dict)
-    """Claims of the ID token that the bundle may read."""
+    """Claims of the person that the bundle may read."""
     acr: str = ""
     """`acr` of the login; empty where there is none."""
     uid: int | None = None
@@ -59,10 +58,6 @@ class Person:
     def name(self) -> str:
         """`<issuer>/<sub>`."""
         return f"{self.issuer}/{self.sub}"
-
-    def to_json(self) -> bytes:
-        """Return the person in the form that the engine takes."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
 
 
 class PeopleByUid:
@@ -93,5 +88,6 @@ class PeopleByUid:
             sub=person.sub,
             method=AnswerMethod.SOCKET,
             authenticated_at_ms=round(self._clock() * 1000),
+            claims=dict(person.claims),
             uid=uid,
         )

@@ -17,6 +17,7 @@ from authz.mcp.proxy import run_proxy
 from authz.mcp.stdio import StdioServer
 from authz.tools.catalog.fetch import given_headers
 from authz_client import Authz, Tls, TokenFile, TokenSource, WorkloadToken
+from authz_client.mcp_held import DEFAULT_WAIT_SECONDS
 
 __all__ = ["register"]
 
@@ -98,6 +99,14 @@ def guard(
     timeout: Annotated[
         float, typer.Option(help="Seconds for one decision.", min=0.05, max=60)
     ] = 1.0,
+    wait: Annotated[
+        float,
+        typer.Option(
+            help="Seconds that a call waits for the answer of a person, once its agent or user knows of the request. 0: never. Clients give up too, stock TypeScript clients after 60.",
+            min=0,
+            max=3600,
+        ),
+    ] = DEFAULT_WAIT_SECONDS,
     max_message: Annotated[
         int, typer.Option(help="MiB of the largest message of the server.", min=1, max=1024)
     ] = 32,
@@ -136,7 +145,7 @@ def guard(
         if url
         else StdioServer(command or (), limit)
     )
-    status = asyncio.run(_run(client, McpGuard(client, system, identity), upstream))
+    status = asyncio.run(_run(client, McpGuard(client, system, identity, wait=wait), upstream))
     if status:
         raise CommandExit(status)
 

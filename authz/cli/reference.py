@@ -44,9 +44,10 @@ _TASKS: Final[Mapping[str, tuple[str, ...]]] = {
     "Try Authz": ("demo", "init", "version"),
     "Write and test a bundle": ("check", "test", "eval", "can", "fmt", "schema", "bundle"),
     "Guard MCP servers": ("mcp", "catalog"),
-    "Run a node": ("serve", "status", "healthcheck", "config", "keys"),
+    "Run a node": ("serve", "status", "healthcheck", "config", "keys", "exception"),
     "Understand decisions": ("explain", "why", "propose"),
     "Work with tasks and credentials": ("task", "credential"),
+    "Answer calls that wait for a person": ("approval",),
     "Take authority away": ("revoke", "forget"),
 }
 

@@ -18,6 +18,7 @@ from authz.model import (
     Observing,
     RecipientList,
     RuleChanges,
+    StandingException,
 )
 
 __all__ = [
@@ -185,6 +186,25 @@ class Plan:
                 until=int(entry["until_ms"]) / 1000,
             )
             for entry in json.loads(self.native.observing)
+        )
+
+    @property
+    def exceptions(self) -> tuple[StandingException, ...]:
+        """Standing exceptions, expired or not, by name."""
+        return tuple(
+            StandingException(
+                name=str(entry["name"]),
+                who=str(entry["who"]),
+                operations=tuple(entry["operations"]),
+                tier_cap=str(entry["tier_cap"]),
+                owner=str(entry["owner"]),
+                reason=str(entry["reason"]),
+                ticket=str(entry["ticket"]),
+                obligations=tuple(entry["obligations"]),
+                expires_ms=int(entry["expires_ms"]),
+                at=str(entry["at"]),
+            )
+            for entry in json.loads(self.native.exceptions)
         )
 
     def early_stops(self, now_ms: int) -> EarlyStops:

@@ -1,12 +1,13 @@
 """Guard of one session: asks Authz about each message of the client, and passes on what is permitted."""
 
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar, final
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final, TypeVar, final
 
+from authz.mcp.held import Held, HeldCalls, PageDeclinedError, PageRequest
 from authz.mcp.messages import (
     Kind,
     Message,
@@ -16,30 +17,52 @@ from authz.mcp.messages import (
     members,
     quoted,
     read_message,
+    without_params,
 )
-from authz.mcp.questions import is_tool_call, question_of
+from authz.mcp.passed import Passed, error_text, response_text
+from authz.mcp.questions import Question, is_tool_call, question_of
 from authz_client import (
     Authz,
     Caller,
     CheckOptions,
     Permit,
     Refused,
+    StepUp,
     TokenSource,
     Unavailable,
     acting_for,
 )
+from authz_client.approval_texts import declined_text, tell_rejection
 from authz_client.context import TASK_META
 from authz_client.errors import denied
-from authz_client.mcp_answers import refused_error, refused_result
+from authz_client.mcp_answers import declined_result, refused_error, refused_result
+from authz_client.mcp_held import (
+    CAPABILITIES_META,
+    DEFAULT_WAIT_SECONDS,
+    MOST_ROUNDS,
+    STATE_REFUSED,
+    ComingBack,
+    HeldCall,
+    HeldStates,
+    Rung,
+    StateError,
+    ToldRequests,
+    coming_back,
+    input_required,
+    rung_of,
+)
 from authz_client.result_values import McpResult
 
-__all__ = ["Identity", "McpGuard", "Passed"]
+__all__ = ["Identity", "McpGuard"]
 
 _log: Final = logging.getLogger("authz.mcp")
 _TYPED_REVISION: Final = "2026-07-28"
 _REVISION_META: Final = "io.modelcontextprotocol/protocolVersion"
 _MOST_WAITING: Final = 1_000
 _ENDED: Final = -32000
+_INVALID_PARAMS: Final = -32602
+_OWN_PARAMS: Final = frozenset({"requestState", "inputResponses"})
+_HOLDABLE: Final = frozenset({"tools/call", "resources/read", "prompts/get"})
 Answer = TypeVar("Answer")
 
 
@@ -58,14 +81,6 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
-    """What comes of a message: texts for the two ends, each None if that end gets nothing."""
-
-    to_server: str | None = None
-    to_client: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class _Waiting:
     """A request of the client that its server has not answered."""
 
@@ -81,6 +96,21 @@ class _Session:
 
     of_client: dict[RequestId, _Waiting] = field(default_factory=dict)
     of_server: set[RequestId] = field(default_factory=set)
+    capabilities: object = None
+    """Of the client, as `initialize` declares them."""
+    revision: str = ""
+    """Revision of MCP that `initialize` agreed on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request of the client, with the question about it."""
+
+    message: Message
+    task: str
+    question: Question
+    rounds: int | None = None
+    """Times that the client came back with a state of this guard before; None: it has none."""
 
 
 @final
@@ -91,13 +121,25 @@ class McpGuard:
         authz: Client of the node. It belongs to the agent, or is an enforcer.
         system: System of the server in the bundle's catalog.
         identity: Task and tokens.
+        wait: Seconds that a call waits for the answer of a person, once the client knows of the request.
     """
 
-    def __init__(self, authz: Authz, system: str, identity: Identity) -> None:
+    def __init__(
+        self,
+        authz: Authz,
+        system: str,
+        identity: Identity,
+        *,
+        wait: float = DEFAULT_WAIT_SECONDS,
+    ) -> None:
         self._authz = authz
         self._system = system
         self._identity = identity
+        self._wait = wait
         self._session = _Session()
+        self._states = HeldStates()
+        self._told = ToldRequests()
+        self._held = HeldCalls()
 
     # --- from the client
 
@@ -114,22 +156,22 @@ class McpGuard:
             message = read_message(line)
         except MessageError as error:
             _log.warning("refused a message of the client: %s", error)
-            return Passed(to_client=_error_text("null", error.code, str(error)))
+            return Passed(to_client=error_text("null", error.code, str(error)))
         if message.kind is Kind.REQUEST and (reason := self._not_taken(message)):
             # The id belongs to another request, so the answer must not have it.
             _log.warning("refused a message of the client: %s", reason)
-            return Passed(to_client=_error_text("null", -32600, reason))
+            return Passed(to_client=error_text("null", -32600, reason))
         try:
             return await self._from_client(message)
         except MessageError as error:
             _log.warning("refused a message of the client: %s", error)
             if message.kind is not Kind.REQUEST:
                 return Passed()
-            return Passed(to_client=_error_text(message.id_text, error.code, str(error)))
+            return Passed(to_client=error_text(message.id_text, error.code, str(error)))
 
     def _not_taken(self, message: Message) -> str:
         """Reason why a request cannot wait for an answer; empty if it can."""
-        if message.id in self._session.of_client:
+        if message.id in self._session.of_client or message.id in self._held:
             return "the `id` belongs to a request that waits for an answer"
         if len(self._session.of_client) >= _MOST_WAITING:
             return f"more than {_MOST_WAITING} requests wait for an answer"
@@ -138,30 +180,168 @@ class McpGuard:
     async def _from_client(self, message: Message) -> Passed:
         if message.kind is Kind.RESPONSE:
             return await self._answer_to_server(message)
+        if message.method == "notifications/cancelled" and self._held.cancel(message):
+            return Passed()
         try:
-            task = self._task(message)
-            permit = await self._check(message, task)
+            call = self._call(message)
         except Refused as refused:
             _log_refusal(message.method, refused)
             return self._refused(message, refused)
+        if message.method == "initialize":
+            self._session.capabilities = message.params.get("capabilities")
+        if message.method in _HOLDABLE and (back := _coming_back(message)):
+            try:
+                approval_id, rounds = self._states.open(back.state, self._held_call(call))
+            except StateError as error:
+                raise _refused_state(error) from error
+            if back.is_declined:
+                return _declined(message, approval_id)
+            # The server never sees the state of this guard, and the node judges the call without it.
+            call = replace(call, rounds=rounds)
+            return await self._decided(call, approval_id)
+        return await self._decided(call)
+
+    def _call(self, message: Message) -> _Call:
+        """Read the question about a message; without a state of this guard, which is no argument."""
+        task = self._task(message)
+        if message.method in _HOLDABLE and _coming_back(message):
+            message = without_params(message, _OWN_PARAMS)
+        question = question_of(self._system, message)
+        if question is None:
+            raise denied("a method that MCP does not have", reason_code="UNKNOWN_OPERATION")
+        return _Call(message, task, question)
+
+    async def _decided(self, call: _Call, approval_id: str = "") -> Passed:
+        """Ask about a call of the client, and pass it on, answer it, or keep it open."""
+        try:
+            permit = await self._check(call, approval_id)
+        except StepUp as step_up:
+            _log_refusal(call.message.method, step_up)
+            return self._stepped_up(call, step_up, approval_id)
+        except Refused as refused:
+            _log_refusal(call.message.method, refused)
+            return self._refused(call.message, refused)
+        return self._forwarded(call, permit)
+
+    def _forwarded(self, call: _Call, permit: Permit) -> Passed:
+        message = call.message
         if message.kind is Kind.REQUEST and message.id is not None:
             # The result of a call that runs as a task of the server comes later, by another message.
             reported = permit if "task" not in message.params else None
-            waiting = _Waiting(message.method, message.id_text, task, reported)
+            waiting = _Waiting(message.method, message.id_text, call.task, reported)
             self._session.of_client[message.id] = waiting
         return Passed(to_server=message.text)
 
     async def _answer_to_server(self, message: Message) -> Passed:
+        if self._held.answer(message):
+            return Passed()
         if message.id is None or message.id not in self._session.of_server:
             raise MessageError(-32600, "a response to no request of the server")
         self._session.of_server.discard(message.id)
         try:
-            await self._check(message, self._identity.task)
+            question = question_of(self._system, message)
+            if question is None:
+                raise denied("a method that MCP does not have", reason_code="UNKNOWN_OPERATION")
+            await self._check(_Call(message, self._identity.task, question))
         except Refused as refused:
             _log_refusal("response", refused)
             error = refused_error(refused)
-            return Passed(to_server=_response(message.id_text, error=error))
+            return Passed(to_server=response_text(message.id_text, error=error))
         return Passed(to_server=message.text)
+
+    # --- calls that wait for a person
+
+    def _stepped_up(self, call: _Call, step_up: StepUp, approval_id: str) -> Passed:
+        """Answer a call that a person must allow first, or keep it open."""
+        message = call.message
+        if message.kind is not Kind.REQUEST or message.method not in _HOLDABLE:
+            return self._refused(message, step_up)
+        was_told = bool(step_up.approval_id) and self._told.tell(step_up.approval_id)
+        if call.rounds is not None and step_up.approval_id == approval_id:
+            return self._held_open(call, step_up, asks=False)
+        rung = self._rung(message, step_up)
+        if rung is Rung.INPUT_REQUIRED:
+            return self._asked_to_come_back(call, step_up, 0, asks=True)
+        if rung is Rung.ELICITATION:
+            return self._held_open(call, step_up, asks=True)
+        if was_told:
+            # The agent calls again: the call waits, so that the agent need not call again and again.
+            return self._held_open(call, step_up, asks=False)
+        return self._refused(message, step_up)
+
+    def _rung(self, message: Message, step_up: StepUp) -> Rung:
+        named = message.meta.get(_REVISION_META)
+        if isinstance(named, str):
+            revision, capabilities = named, message.meta.get(CAPABILITIES_META)
+        else:
+            revision, capabilities = self._session.revision, self._session.capabilities
+        carries_state = not _OWN_PARAMS.isdisjoint(message.params)
+        return rung_of(
+            step_up, revision=revision, capabilities=capabilities, carries_state=carries_state
+        )
+
+    def _held_call(self, call: _Call) -> HeldCall:
+        question = call.question
+        return HeldCall(call.task, question.operation, question.tool, question.arguments)
+
+    def _asked_to_come_back(
+        self, call: _Call, step_up: StepUp, rounds: int, *, asks: bool
+    ) -> Passed:
+        state = self._states.seal(step_up, self._held_call(call), rounds)
+        result = input_required(step_up, state, asks=asks)
+        return Passed(to_client=response_text(call.message.id_text, result=result))
+
+    def _held_open(self, call: _Call, step_up: StepUp, *, asks: bool) -> Passed:
+        """Keep a call open until a person has answered or the time is over; `later` then returns what comes of it."""
+        message = call.message
+        if message.id is None or not self._wait or not self._held.has_room():
+            return self._still_open(call, step_up)
+        page = self._held.ask(step_up) if asks else None
+        held = Held(message.id, message.id_text)
+        self._held.start(held, partial(self._held_answer, call, step_up, page), page)
+        return Passed(to_client=page.text if page is not None else None)
+
+    async def _held_answer(self, call: _Call, step_up: StepUp, page: PageRequest | None) -> Passed:
+        message = call.message
+        try:
+            await self._held.until_answered(step_up, page, self._wait)
+        except PageDeclinedError:
+            return _declined(message, step_up.approval_id)
+        try:
+            permit = await self._check(call, step_up.approval_id)
+        except StepUp as again:
+            return self._still_open(call, again)
+        except Refused as refused:
+            tell_rejection(refused, step_up)
+            _log_refusal(message.method, refused)
+            return self._refused(message, refused)
+        return self._forwarded(call, permit)
+
+    def _still_open(self, call: _Call, step_up: StepUp) -> Passed:
+        """Answer a call that nobody allowed in time: the client comes back, or the model reads what to do."""
+        if call.rounds is not None and call.rounds + 1 < MOST_ROUNDS and self._wait:
+            return self._asked_to_come_back(call, step_up, call.rounds + 1, asks=False)
+        return self._refused(call.message, step_up)
+
+    async def later(self) -> Passed:
+        """Wait for the next message that no message of either end brings: what comes of a call that was kept open."""
+        while True:
+            held, passed = await self._held.next_outgoing()
+            if held is None or self._held.end(held):
+                return passed
+            # The client cancelled the call after it was decided, so the server does not get it.
+            waiting = self._session.of_client.pop(held.id, None) if passed.to_server else None
+            if waiting is not None and waiting.permit is not None:
+                await self._aborted(waiting.permit)
+
+    async def _aborted(self, permit: Permit) -> None:
+        if permit.reservation_id:
+            try:
+                await self._authz.areport(permit, "aborted")
+            except Exception as error:  # noqa: BLE001 - without a report all labels count
+                _log.warning("the report of decision %s was lost: %s", permit.decision_id, error)
+
+    # --- the question
 
     def _task(self, message: Message) -> str:
         named = message.meta.get(TASK_META)
@@ -171,13 +351,13 @@ class McpGuard:
             raise denied("the message names another task", reason_code="TASK_CONFLICT")
         return self._identity.task or named or ""
 
-    async def _check(self, message: Message, task: str) -> Permit:
-        question = question_of(self._system, message)
-        if question is None:
-            raise denied("a method that MCP does not have", reason_code="UNKNOWN_OPERATION")
+    async def _check(self, call: _Call, approval_id: str = "") -> Permit:
+        question = call.question
 
         async def ask(who: Caller | None) -> Permit:
-            asked: CheckOptions = {"task": task, "tool": question.tool}
+            asked: CheckOptions = {"task": call.task, "tool": question.tool}
+            if approval_id:
+                asked["approval_id"] = approval_id
             if who is not None:
                 asked["caller"] = who
             return await self._authz.acheck(question.operation, question.arguments, **asked)
@@ -204,10 +384,9 @@ class McpGuard:
         if message.kind is Kind.NOTIFICATION:
             return Passed()
         if is_tool_call(message):
-            typed = message.meta.get(_REVISION_META) == _TYPED_REVISION
-            result = refused_result(refused, typed=typed)
-            return Passed(to_client=_response(message.id_text, result=result))
-        return Passed(to_client=_response(message.id_text, error=refused_error(refused)))
+            result = refused_result(refused, typed=_is_typed(message))
+            return Passed(to_client=response_text(message.id_text, result=result))
+        return Passed(to_client=response_text(message.id_text, error=refused_error(refused)))
 
     # --- from the server
 
@@ -238,6 +417,8 @@ class McpGuard:
             return Passed()
         if waiting.permit is not None:
             await self._report(waiting.permit, message)
+        if waiting.method == "initialize":
+            self._session.revision = _agreed_revision(message)
         if waiting.method == "tools/list" and "result" in message.value:
             return await self._filtered(message, waiting)
         return Passed(to_client=message.text)
@@ -245,7 +426,7 @@ class McpGuard:
     def _request_of_server(self, message: Message) -> Passed:
         if len(self._session.of_server) >= _MOST_WAITING:
             text = f"more than {_MOST_WAITING} requests wait for an answer"
-            return Passed(to_server=_error_text(message.id_text, _ENDED, text))
+            return Passed(to_server=error_text(message.id_text, _ENDED, text))
         if message.id is not None:
             self._session.of_server.add(message.id)
         return Passed(to_client=message.text)
@@ -273,7 +454,7 @@ class McpGuard:
             )
         except Refused as refused:
             _log_refusal("tools/list", refused)
-            return Passed(to_client=_response(message.id_text, error=refused_error(refused)))
+            return Passed(to_client=response_text(message.id_text, error=refused_error(refused)))
         tools = (
             message.value["result"].get("tools")
             if isinstance(message.value["result"], dict)
@@ -282,7 +463,7 @@ class McpGuard:
         if not isinstance(tools, list):
             _log.warning("the server answered tools/list without a list of tools")
             error = {"code": _ENDED, "message": "The server gave no list of tools."}
-            return Passed(to_client=_response(message.id_text, error=error))
+            return Passed(to_client=response_text(message.id_text, error=error))
         start, _ = members(message.text)["result"]
         begin, end = members(message.text, start)["tools"]
         spans = elements(message.text, begin)
@@ -308,9 +489,9 @@ class McpGuard:
         Returns:
             Error responses for the client.
         """
-        waiting = list(self._session.of_client.values())
+        waiting = [one.id_text for one in self._session.of_client.values()]
         self._session.of_client.clear()
-        return [_error_text(one.id_text, _ENDED, reason) for one in waiting]
+        return [error_text(id_text, _ENDED, reason) for id_text in waiting + self._held.stop()]
 
 
 def _name(tool: object) -> str:
@@ -329,11 +510,34 @@ def _log_refusal(method: str, refused: Refused) -> None:
     )
 
 
-def _response(id_text: str, **outcome: dict[str, Any]) -> str:
-    # In ASCII: a text may quote half of a character, which JSON can write and UTF-8 cannot.
-    body = json.dumps(outcome, separators=(",", ":"))
-    return f'{{"jsonrpc":"2.0","id":{id_text},{body[1:]}'
+def _is_typed(message: Message) -> bool:
+    return message.meta.get(_REVISION_META) == _TYPED_REVISION
 
 
-def _error_text(id_text: str, code: int, message: str) -> str:
-    return _response(id_text, error={"code": code, "message": message})
+def _agreed_revision(message: Message) -> str:
+    result = message.value.get("result")
+    revision = result.get("protocolVersion") if isinstance(result, dict) else None
+    return revision if isinstance(revision, str) else ""
+
+
+def _coming_back(message: Message) -> ComingBack | None:
+    try:
+        return coming_back(message.params)
+    except StateError as error:
+        raise _refused_state(error) from error
+
+
+def _refused_state(error: StateError) -> MessageError:
+    _log.warning("refused a state of a held call: %s", error)
+    return MessageError(_INVALID_PARAMS, STATE_REFUSED)
+
+
+def _declined(message: Message, approval_id: str) -> Passed:
+    """Answer a call whose user did not open the page."""
+    text = declined_text(approval_id)
+    refused = denied("the user did not open the page", reason_code="APPROVAL_REQUIRED")
+    if is_tool_call(message):
+        result = declined_result(refused, text, typed=_is_typed(message))
+        return Passed(to_client=response_text(message.id_text, result=result))
+    error = {**refused_error(refused), "message": text}
+    return Passed(to_client=response_text(message.id_text, error=error))

@@ -21,6 +21,7 @@ __all__ = [
     "members",
     "quoted",
     "read_message",
+    "without_params",
 ]
 
 _BLANK: Final = re.compile(r"[ \t\r\n]*")
@@ -208,6 +209,26 @@ def members(text: str, start: int = 0) -> dict[str, tuple[int, int]]:
         found[name] = (begin, end)
         at = _next(text, end)
     return found
+
+
+def without_params(message: Message, names: frozenset[str]) -> Message:
+    """Take members out of the parameters of a request.
+
+    Args:
+        message: The request.
+        names: Names of the members.
+
+    Returns:
+        The request without them. All other parts stay as they came.
+    """
+    begin, end = members(message.text)["params"]
+    kept = [
+        f"{json.dumps(name)}:{message.text[first:last]}"
+        for name, (first, last) in members(message.text, begin).items()
+        if name not in names
+    ]
+    text = f"{message.text[:begin]}{{{','.join(kept)}}}{message.text[end:]}"
+    return read_message(text.encode())
 
 
 def elements(text: str, start: int = 0) -> list[tuple[int, int]]:

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 from typing import Final, Protocol, final
 
 from authz.errors import UnavailableError
-from authz.mcp.guard import McpGuard, Passed
+from authz.mcp.guard import McpGuard
+from authz.mcp.passed import Passed
 
 __all__ = ["MAX_CLIENT_MESSAGE", "McpServer", "run_proxy"]
 
@@ -69,7 +70,8 @@ class _Proxy:
             loop.add_signal_handler(number, _once, signalled, number)
         from_client = asyncio.create_task(self._from_client())
         from_server = asyncio.create_task(self._from_server())
-        ends: list[asyncio.Future[int]] = [from_client, from_server, signalled]
+        held = asyncio.create_task(self._held_calls())
+        ends: list[asyncio.Future[int]] = [from_client, from_server, held, signalled]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if from_client.done() and not from_server.done() and not signalled.done():
@@ -119,6 +121,10 @@ class _Proxy:
         async for line in self._server.messages():
             await self._pass(await self._guard.from_server(line))
         return 0
+
+    async def _held_calls(self) -> int:
+        while True:
+            await self._pass(await self._guard.later())
 
     async def _pass(self, passed: Passed) -> None:
         if passed.to_client is not None:

@@ -1,5 +1,6 @@
 """Asks a running node: administration over its socket, health over gRPC or HTTP."""
 
+from collections.abc import Iterator
 from typing import Final, TypeVar, cast
 
 import grpc
@@ -8,7 +9,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 
 from authz.errors import ApiError, UnavailableError, UsageError
-from authz_client.v1 import admin_pb2, authorizer_pb2
+from authz_client.v1 import admin_pb2, approvals_pb2, authorizer_pb2
 
 __all__ = ["Remote"]
 
@@ -129,6 +130,49 @@ class Remote:
             ApiError: It refuses.
         """
         return self._call(f"/authz.v1.Credentials/{method}", request, answer)
+
+    def approval(self, method: str, request: Message, answer: Answer) -> Answer:
+        """Ask a method of `authz.v1.Approvals`.
+
+        Args:
+            method: Its name.
+            request: Its request.
+            answer: Filled.
+
+        Returns:
+            The answer.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+            ApiError: It refuses.
+        """
+        return self._call(f"/authz.v1.Approvals/{method}", request, answer)
+
+    def watch_approvals(
+        self, request: approvals_pb2.WatchRequest
+    ) -> Iterator[approvals_pb2.WatchResponse]:
+        """Watch approvals, for as long as the caller reads.
+
+        Args:
+            request: Approvals to watch.
+
+        Yields:
+            The state at the start, then each change.
+
+        Raises:
+            UnavailableError: It cannot be reached, or stops.
+            ApiError: It refuses.
+        """
+        watch: grpc.UnaryStreamMultiCallable[bytes, bytes]
+        watch = self._channel.unary_stream("/authz.v1.Approvals/Watch")
+        stream = watch(request.SerializeToString())
+        try:
+            for response in stream:
+                yield approvals_pb2.WatchResponse.FromString(response)
+        except grpc.RpcError as error:
+            raise _refused(error, self._address) from error
+        finally:
+            cast("grpc.Call", stream).cancel()
 
     def explain(
         self, request: authorizer_pb2.ExplainRequest, authorization: str | None

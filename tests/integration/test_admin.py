@@ -163,6 +163,28 @@ def test_status(server: Server) -> None:
     assert json.loads(answer.detail_json)["bundle"]["digest"] == answer.bundle_digest
 
 
+def test_standing_exceptions_are_listed(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """With owner, end and uses; readiness warns of the expired one, and the node stays ready."""
+    admin = server.address("admin")
+    with pytest.raises(SystemExit) as ended:
+        main(["exception", "list", "--admin", admin])
+    assert ended.value.code in {None, 0}
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "│ late-sync │" in shown
+    assert "│ crm-team │ CRM-1 │ expired │ 0 │ never │" in shown
+    with pytest.raises(SystemExit) as ended:
+        main(["exception", "list", "--admin", admin, "-o", "json"])
+    assert ended.value.code in {None, 0}
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert (entry["name"], entry["uses"], entry["last_used_ms"]) == ("late-sync", 0, None)
+    with pytest.raises(SystemExit) as ended:
+        main(["status", "--admin", admin])
+    assert ended.value.code in {None, 0}
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "late-sync: expired, 0 uses since the start (crm-team, CRM-1)" in shown
+    assert "exception late-sync expired at 2020-01-02T00:00:00Z (crm-team, CRM-1)" in shown
+
+
 def test_the_socket_is_its_owners_alone(server: Server) -> None:
     """Nobody else may open it."""
     path = Path(server.address("admin").removeprefix("unix:"))

@@ -39,6 +39,8 @@ class FakeApprovals:
     Attributes:
         shown_to: Name of each person that read an approval, and its id.
         answered_by: Each person that answered.
+        answers: Each answer that was taken.
+        needs: Number of answers that approve.
         fails: Raised by every call, if it is set.
     """
 
@@ -50,6 +52,8 @@ class FakeApprovals:
         self._passkeys: dict[tuple[str, str], dict[str, StoredPasskey]] = {}
         self.shown_to: list[tuple[str, str]] = []
         self.answered_by: list[Person] = []
+        self.answers: list[approvals_pb2.ResolveRequest] = []
+        self.needs = 1
         self.fails: Exception | None = None
 
     def put(self, approval: approvals_pb2.Approval) -> None:
@@ -124,7 +128,10 @@ class FakeApprovals:
             what = "the digest is not that of the call"
             raise ApiError("APPROVAL_MISMATCH", GrpcCode.FAILED_PRECONDITION, what)
         self.answered_by.append(person)
-        self.set_status(request.approval_id, request.status, reject_reason=request.reject_reason)
+        self.answers.append(request)
+        is_last = len(self.answers) >= self.needs
+        status = request.status if is_last else approvals_pb2.APPROVAL_STATUS_PENDING
+        self.set_status(request.approval_id, status, reject_reason=request.reject_reason)
         return approvals_pb2.ResolveResponse(approval=self.find(request.approval_id))
 
     def approval_changes(self, after: int, wait_ms: int) -> ApprovalChanges:

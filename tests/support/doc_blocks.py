@@ -38,7 +38,16 @@ _BLOCK: Final = re.compile(
 # `recipient_lists` is a key of both the bundle and the configuration.
 _CONFIG_PAGES: Final = "docs/reference/configuration/"
 _MANIFEST: Final = frozenset(
-    {"implicit_tasks", "mcp", "name", "revision", "show_reason", "taskless_tier", "tasks"}
+    {
+        "implicit_tasks",
+        "max_exception_days",
+        "mcp",
+        "name",
+        "revision",
+        "show_reason",
+        "taskless_tier",
+        "tasks",
+    }
 )
 # YAML 1.1 takes this key for a boolean; bundles are read as 1.2.
 _ON: Final = re.compile(r"([{\s])on:")

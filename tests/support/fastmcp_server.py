@@ -1,9 +1,10 @@
-"""A FastMCP server: `python fastmcp_server.py bare` on stdio and unguarded, or `… PORT AUTHZ` over HTTP and guarded by Authz.
+"""A FastMCP server: `python fastmcp_server.py bare [OUTPUT]` on stdio and unguarded, or `… PORT AUTHZ [WAIT]` over HTTP and guarded.
 
-Run by an interpreter that has FastMCP. It prints the tools that ran.
+Run by an interpreter that has FastMCP. It prints the tools that ran, or writes them into the file `OUTPUT`.
 """
 
 import sys
+from pathlib import Path
 
 from fastmcp import FastMCP
 
@@ -11,8 +12,14 @@ from authz_client import Authz, guard
 from authz_client.base_errors import UsageError
 from authz_client.integrations.fastmcp import AuthzMiddleware
 
+_OUTPUT: list[Path] = []
+
 
 def _say(text: str) -> None:
+    for path in _OUTPUT:
+        with path.open("a") as stream:
+            stream.write(text + "\n")
+        return
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
@@ -64,11 +71,11 @@ def page(page: str) -> str:
     return f"page {page}"
 
 
-def _server(authz: str) -> FastMCP:
+def _server(authz: str, wait: float = 50) -> FastMCP:
     made = FastMCP("crm")
     if authz:
         client = Authz(authz, enforcer=True, timeout=5)
-        made.add_middleware(AuthzMiddleware(client, "crm"))
+        made.add_middleware(AuthzMiddleware(client, "crm", wait=wait))
 
     for tool in (read, delete, create, broken, see_also):
         made.tool(tool)
@@ -91,10 +98,11 @@ def _wrong_order() -> str:
 
 if __name__ == "__main__":
     if sys.argv[1] == "bare":
+        _OUTPUT.extend(Path(path) for path in sys.argv[2:])
         _server("").run(transport="stdio", show_banner=False)
     elif sys.argv[1] == "wrong-order":
         _say(_wrong_order())
     else:
-        _server(sys.argv[2]).run(
+        _server(sys.argv[2], *map(float, sys.argv[3:])).run(
             transport="http", port=int(sys.argv[1]), show_banner=False, log_level="error"
         )

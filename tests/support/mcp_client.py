@@ -2,7 +2,9 @@
 
 Run by the interpreter whose SDK is meant: `python mcp_client.py < plan.json`. A plan is `{url, headers, modern, calls: [[tool,
 arguments], …]}`, or has a `command` instead of URL and headers; the tool `kill` kills
-the process `pid`, and `wait` makes the file `ready` and waits for the file `until`; the answer is `{version, tools, calls: [{is_error, text, meta} or {code}]}`, or `{failed}`.
+the process `pid`, and `wait` makes the file `ready` and waits for the file `until`; the answer is `{version, tools, pages, calls: [{is_error, text, meta} or {code}]}`, or `{failed}`.
+
+With `pages: {action, touch}` the client opens pages that it is asked to open: it makes the file `touch`, and answers with the action.
 """
 
 import asyncio
@@ -20,6 +22,7 @@ from typing import Any
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.types import ElicitResult
 
 
 async def _transport(stack: AsyncExitStack, plan: dict[str, Any]) -> Any:
@@ -31,14 +34,31 @@ async def _transport(stack: AsyncExitStack, plan: dict[str, Any]) -> Any:
     return streamable_http_client(plan["url"], http_client=http)
 
 
-async def _connect(stack: AsyncExitStack, plan: dict[str, Any]) -> Any:
+def _pages(plan: dict[str, Any], opened: list[dict[str, str]]) -> dict[str, Any]:
+    """Options by which a client opens pages; none where it opens none."""
+    if "pages" not in plan:
+        return {}
+
+    async def callback(_context: Any, params: Any) -> Any:
+        opened.append({"mode": params.mode, "url": params.url, "message": params.message})
+        if plan["pages"].get("touch"):
+            await asyncio.to_thread(Path(plan["pages"]["touch"]).touch)
+        return ElicitResult(action=plan["pages"]["action"])
+
+    return {"elicitation_callback": callback}
+
+
+async def _connect(
+    stack: AsyncExitStack, plan: dict[str, Any], opened: list[dict[str, str]]
+) -> Any:
     transport = await _transport(stack, plan)
+    options = _pages(plan, opened)
     if plan.get("modern"):
         from mcp.client.client import Client  # noqa: PLC0415 - of the newer SDK only
 
-        return await stack.enter_async_context(Client(transport, mode="auto"))
+        return await stack.enter_async_context(Client(transport, mode="auto", **options))
     streams = await stack.enter_async_context(transport)
-    session = await stack.enter_async_context(ClientSession(streams[0], streams[1]))
+    session = await stack.enter_async_context(ClientSession(streams[0], streams[1], **options))
     await session.initialize()
     return session
 
@@ -70,9 +90,9 @@ async def _call(session: Any, tool: str, arguments: dict[str, Any]) -> dict[str,
 
 
 async def _run(plan: dict[str, Any]) -> dict[str, Any]:
-    done: dict[str, Any] = {}
+    done: dict[str, Any] = {"pages": []}
     async with AsyncExitStack() as stack:
-        session = await _connect(stack, plan)
+        session = await _connect(stack, plan, done["pages"])
         listed = await session.list_tools()
         done["tools"] = sorted(tool.name for tool in listed.tools)
         done["calls"] = [await _call(session, tool, given) for tool, given in plan["calls"]]

@@ -45,6 +45,13 @@ def fastmcp_python() -> Path:
     pytest.skip("FastMCP is not there; run: make test-tools")
 
 
+def agents_python() -> Path:
+    """Finds the interpreter that has LangGraph and the OpenAI Agents SDK, or leaves the test out, as `find` does."""
+    for done in sorted(_cache().glob("agents-*/done"), reverse=True):
+        return done.parent / "bin/python"
+    pytest.skip("the frameworks of agents are not there; run: make test-tools")
+
+
 def frameworks() -> Path | None:
     """Finds the folder with the web frameworks of npm and PyPI; None where they are not installed."""
     found = sorted(_cache().glob("frameworks-*/done"), reverse=True)

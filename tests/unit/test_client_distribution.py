@@ -36,7 +36,8 @@ for module in pkgutil.walk_packages(authz_client.__path__, "authz_client."):
         importlib.import_module(module.name)
     except ImportError as error:
         # An integration needs the library of its name.
-        library = module.name.removeprefix("authz_client.integrations.")
+        library = module.name.removeprefix("authz_client.integrations.").removeprefix("_")
+        library = {"fastmcp_held": "fastmcp", "openai_agents": "agents"}.get(library, library)
         assert error.name and error.name.split(".")[0] == library, module.name
     else:
         imported += 1

@@ -1276,6 +1276,7 @@ def test_a_url_of_approvals_is_taken(tmp_path: Path, url: str) -> None:
         ("issuer: corp, sub: alice", "issuer: crop, sub: alice", "`crop/alice` names issuer `crop`"),
         ("uid: 1000", "uid: -1", "greater than or equal to 0"),
         ('asks: ["system:*"]}', 'asks: ["system:*"], uids: [1000]}', "user 1000 answers as `corp/alice` and also runs enforcer `envoy`"),
+        ("sub: alice", "sub: alice, claims: {groups: [managers]}", "`corp/alice` has the claim `groups`, which the bundle may not read. Add it to trust.issuers.corp.claims"),
         (", secret_file: key", "", "webhook `chat` has no `secret_file`"),
         ("https://chat.example/hook", "http://chat.example/hook", "the URL of webhook `chat` is http"),
         ('"approve:finance"', "finance", "`finance` is not a queue."),

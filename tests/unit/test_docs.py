@@ -30,7 +30,9 @@ LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
 HEADING: Final = re.compile(r"^#{1,6} (.*)$", re.MULTILINE)
 BLOCK: Final = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 COMMAND: Final = re.compile(r"`(authz [^`\n]+)`")
-GROUPS: Final = frozenset({"bundle", "catalog", "config", "credential", "forget", "keys", "task"})
+GROUPS: Final = frozenset(
+    {"approval", "bundle", "catalog", "config", "credential", "exception", "forget", "keys", "task"}
+)
 
 
 def _name(page: Path) -> str:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.engine import seal_catalog
-from authz.mcp.guard import Identity, McpGuard, Passed
+from authz.mcp.guard import Identity, McpGuard
 from authz.mcp.messages import MessageError, elements, members, read_message
+from authz.mcp.passed import Passed
 from authz.mcp.questions import question_of
 from authz.testing import Kernel
 from authz.tools.catalog.files import render_catalog

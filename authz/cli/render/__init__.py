@@ -1,10 +1,11 @@
 """Prints results: the terminal, and the tables and texts that are more than a few lines.
 
-`terminal` knows how to print, `page` how to write HTML; `can`, `decision`, `status` and `why` each know one kind of result.
+`terminal` knows how to print, `page` how to write HTML; `approval`, `can`, `decision`, `exceptions`, `status` and `why` each know one kind of result.
 """
 
 from authz.cli.render.can import can_page, print_can
 from authz.cli.render.decision import print_decision
+from authz.cli.render.exceptions import exception_rows, time_left
 from authz.cli.render.page import Page
 from authz.cli.render.status import status_rows
 from authz.cli.render.task import print_task_tree
@@ -16,6 +17,7 @@ __all__ = [
     "Page",
     "Terminal",
     "can_page",
+    "exception_rows",
     "groups_page",
     "print_can",
     "print_decision",
@@ -23,5 +25,6 @@ __all__ = [
     "print_task_tree",
     "print_why",
     "status_rows",
+    "time_left",
     "why_page",
 ]

@@ -28,6 +28,7 @@ def print_decision(terminal: Terminal, decision: Mapping[str, Any]) -> None:
     for name, label in (
         ("step_up_kinds", "show first"),
         ("obligations", "obligations"),
+        ("exceptions", "because of exceptions"),
         ("controls", "controls"),
         ("uncleared_labels", "not cleared for"),
         ("sequences", "would complete"),

@@ -1,8 +1,10 @@
 """The table of `authz status`."""
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from authz.cli.render.exceptions import time_left
 from authz_client.v1 import admin_pb2
 
 __all__ = ["status_rows"]
@@ -27,6 +29,7 @@ def status_rows(
         *(("audit", line) for line in _audit(detail)),
         *(("state", line) for line in _state(detail)),
         *(("observing", _observing(entry)) for entry in detail.get("observing", ())),
+        *(("exception", line) for line in _exceptions(detail)),
     ]
 
 
@@ -67,6 +70,14 @@ def _keys(entry: Mapping[str, Any]) -> str:
     known = "never fetched" if age is None else f"known {age:.0f} s ago"
     usable = "dropped, too old" if entry["stale"] else f"{entry['keys']} usable"
     return f"{entry['kind']} {entry['name']}: {usable}, {known}, {entry['from']}"
+
+
+def _exceptions(detail: Mapping[str, Any]) -> Iterator[str]:
+    """Tell of each standing exception how long it lasts, and how often it was used."""
+    for entry in (detail.get("engine") or {}).get("exceptions") or ():
+        left = time_left(int(entry["expires_ms"]), time.time())
+        end = left if left == "expired" else f"{left} left"
+        yield f"{entry['name']}: {end}, {entry['uses']} uses since the start ({entry['owner']}, {entry['ticket']})"
 
 
 def _observing(entry: Mapping[str, Any]) -> str:

@@ -71,6 +71,10 @@ class Terminal:
         """Print a value as JSON."""
         print(json.dumps(value, indent=2, ensure_ascii=False))
 
+    def json_line(self, value: object) -> None:
+        """Print a value as one line of JSON, at once."""
+        print(json.dumps(value, ensure_ascii=False), flush=True)
+
     def diagnostics(self, found: Iterable[Diagnostic]) -> None:
         """Print defects, one a line."""
         for diagnostic in found:

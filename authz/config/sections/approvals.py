@@ -29,6 +29,8 @@ __all__ = [
 _DOMAIN: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9-]{1,63}")
 _QUEUE: Final = re.compile(r"confirm|two_person|approve(?::[A-Za-z0-9_.-]{1,128})?")
 _MAX_UID: Final = 4_294_967_294
+ClaimValue = str | bool | int | tuple[str, ...]
+"""A claim that policies can read."""
 
 
 class ApprovalLogin(Strict):
@@ -63,6 +65,9 @@ class ApprovalPerson(Strict):
     """Alias of the person's issuer in `trust.issuers`."""
     sub: Text
     """Subject of the person at the issuer: `sub` of its tokens."""
+    claims: dict[str, ClaimValue] = Field(default_factory=dict, max_length=32)
+    """Claims of the person, as the issuer's tokens have them: the bundle finds the person's roles by them. Default: none, so that the
+    person has only roles that need no claim."""
 
 
 class WebhookFormat(StrEnum):
@@ -251,6 +256,7 @@ def _people(
         path: Path = ("approvals", "people", index)
         name = f"{person.issuer}/{person.sub}"
         yield from _issuer((*path, "issuer"), f"`{name}`", person.issuer, issuers)
+        yield from _claims((*path, "claims"), name, person, issuers.get(person.issuer))
         if person.uid in by_uid:
             yield Finding(
                 (*path, "uid"),
@@ -263,6 +269,18 @@ def _people(
                 (*path, "uid"),
                 f"user {person.uid} answers as `{name}` and also runs enforcer `{agents[person.uid]}`. Software would answer for the person.",
                 "Use a user under which only the person works.",
+            )
+
+
+def _claims(
+    path: Path, name: str, person: ApprovalPerson, issuer: Issuer | None
+) -> Iterator[Finding]:
+    for claim in person.claims:
+        if issuer is not None and claim not in issuer.claims:
+            yield Finding(
+                (*path, claim),
+                f"`{name}` has the claim `{claim}`, which the bundle may not read.",
+                f"Add it to trust.issuers.{person.issuer}.claims, or remove it.",
             )
 
 

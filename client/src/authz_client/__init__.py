@@ -21,11 +21,13 @@ Modules, each of which imports only those below it:
     issued                         task credentials and leased secrets
     questions                      Check and List
     report, tasks, approvals       results of permits; tasks; answers of people
+    mcp_held                       MCP calls that wait for a person
     session                        transport, identity, time and retries that all calls share
     flow                           runs a call on a thread or on an event loop
     transport, permit, credentials, context, dpop, obligations, arguments, result_values
+    approval_texts                 texts about calls that wait for a person
     errors
-    base_errors, jose              root errors and JSON Web Keys, which the server uses too
+    base_errors, jose, approval_code   root errors, JSON Web Keys and codes of requests, which the server uses too
     v1                             generated messages of the protocol
 
 A method whose name ends in `-ing` (`checking`, `reporting`) returns a flow: a generator that yields the steps to perform and

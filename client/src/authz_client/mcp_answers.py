@@ -7,10 +7,13 @@ error, and both keep the client's session.
 import re
 from typing import Any, Final
 
+from authz_client.approval_texts import instructions
 from authz_client.errors import NextAction, PublicCode, Refused, StepUp, public_text_of
 
 __all__ = [
     "DECISION_META",
+    "declined_result",
+    "public_members",
     "refused_error",
     "refused_result",
     "tool_operation",
@@ -54,14 +57,30 @@ def refused_result(refused: Refused, *, typed: bool = False) -> dict[str, Any]:
         A `CallToolResult` with `isError`, whose texts the model reads.
     """
     texts = [public_text_of(refused)]
-    if isinstance(refused, StepUp) and refused.url:
-        texts.append(f"The person who can allow it opens {refused.url}")
-    if isinstance(refused, StepUp) and refused.approval_id:
-        texts.append(f"Request {refused.approval_id}")
+    if isinstance(refused, StepUp) and (text := instructions(refused)):
+        texts.append(text)
     if refused.shown_reason:
         texts.append(refused.shown_reason)
+    return _error_result(texts, refused, typed=typed)
+
+
+def declined_result(refused: Refused, text: str, *, typed: bool = False) -> dict[str, Any]:
+    """Give the result of a tool call whose user did not open the page of its request.
+
+    Args:
+        refused: The refusal.
+        text: Text for the model.
+        typed: As of `refused_result`.
+
+    Returns:
+        A `CallToolResult` with `isError`.
+    """
+    return _error_result([text], refused, typed=typed)
+
+
+def _error_result(texts: list[str], refused: Refused, *, typed: bool) -> dict[str, Any]:
     result: dict[str, Any] = {
-        "_meta": {DECISION_META: _decision(refused)},
+        "_meta": {DECISION_META: public_members(refused)},
         "content": [{"type": "text", "text": text} for text in texts],
         "isError": True,
     }
@@ -83,13 +102,20 @@ def refused_error(refused: Refused) -> dict[str, Any]:
     if refused.public_code is PublicCode.INVALID:
         is_unknown = refused.next_action is NextAction.CONTACT_OWNER
         code = _METHOD_NOT_FOUND if is_unknown else _INVALID_PARAMS
-    data: dict[str, Any] = {DECISION_META: _decision(refused)}
+    data: dict[str, Any] = {DECISION_META: public_members(refused)}
+    if isinstance(refused, StepUp) and (text := instructions(refused)):
+        data["instructions"] = text
     if refused.shown_reason:
         data["reason"] = refused.shown_reason
     return {"code": code, "message": public_text_of(refused), "data": data}
 
 
-def _decision(refused: Refused) -> dict[str, str]:
+def public_members(refused: Refused) -> dict[str, str]:
+    """Give the part of a refusal that an agent may see, as the member `dev.authz/decision` holds it.
+
+    Args:
+        refused: The refusal.
+    """
     return {
         "decision_id": refused.decision_id,
         "public_code": refused.public_code.value,

@@ -6,7 +6,7 @@
 //! - [`bundle`] compiles the look-up tables of a model: [`roles`] of principals, classes of [`destinations`], [`routes`].
 //!
 //! Parts that these need: [`catalog`] (tools of MCP servers), [`arguments`] (schemas of operations), [`mode`] (rules of
-//! `mode`), [`http`] and [`mcp`] (requests), [`recipient_lists`], [`canonical`] and [`prompt`] (written forms of destinations).
+//! `mode`), [`exceptions`] (their ends), [`obligation`], [`http`] and [`mcp`] (requests), [`recipient_lists`], [`canonical`] and [`prompt`] (written forms of destinations).
 //! [`coerce`] brings arguments into the form in which a server takes them. [`location`] and [`diagnostic`] are for messages.
 //!
 //! No I/O, no clock, no globals, no panic. The crate depends on `authz-base` alone; no crate above names YAML or the checker
@@ -20,6 +20,7 @@ pub mod catalog;
 pub mod coerce;
 pub mod destinations;
 pub mod diagnostic;
+pub mod exceptions;
 pub mod http;
 mod ids;
 mod json_schema;
@@ -27,6 +28,7 @@ pub mod location;
 pub mod mcp;
 pub mod mode;
 pub mod model;
+pub mod obligation;
 pub mod pause;
 pub mod prompt;
 pub mod recipient_lists;

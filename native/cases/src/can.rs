@@ -10,7 +10,7 @@ use authz_kernel::examples::{ExamplePrincipal, example_agents, example_subjects}
 use authz_kernel::model::{Effect, Model, OnBehalf, Operation, ParamType, Template};
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{
-    self, AgentName, Names, Param, SubjectProof, Task, TaskKind, TaskSubject, TaskView,
+    self, AgentName, Names, Param, SubjectProof, Task, TaskKind, TaskSubject, TaskView, WordRecords,
 };
 use serde::{Deserialize, Serialize};
 
@@ -260,6 +260,7 @@ impl<'a> CanTableBuilder<'a> {
                 task: *task,
                 subject_proof: None,
                 history: None,
+                words: WordRecords::default(),
                 literal_key: None,
                 value_key: None,
                 recipient_lists: None,

@@ -10,8 +10,8 @@ use authz_kernel::hex::hex;
 use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{
-    self, AgentName, Param, Part, ScopeEntry, Speaker, SubjectProof, Task, TaskKind, TaskSubject,
-    read_names,
+    self, AgentName, Names, Param, Part, PromptNames, ScopeEntry, Speaker, SubjectProof, Task,
+    TaskKind, TaskSubject, read_names,
 };
 use authz_lane::offline::{
     OfflineDecision, OfflineEngine, OfflineWorld, SECRET, StatedCaller, StatedSubject,
@@ -107,8 +107,9 @@ pub fn eval(plan: &Arc<Plan>, request: &[u8], now_ms: i64) -> Result<Vec<u8>, St
     let clock = Arc::new(StepClock::new(now));
     let engine = OfflineEngine::new(world, clock).map_err(|error| error.to_string())?;
     if let Some(form) = &request.task {
-        let task = form.start(plan, &caller, now)?;
-        engine.put_task(task, form.labels.clone()).map_err(|error| error.to_string())?;
+        let PromptNames { names, words } = form.prompt_names();
+        let task = form.start(plan, &caller, names, now)?;
+        engine.put_task(task, &words, form.labels.clone()).map_err(|error| error.to_string())?;
     }
     let answer = engine.explain(&request.message(), &caller);
     Ok(rendered(&answer).to_string().into_bytes())
@@ -129,8 +130,19 @@ impl EvalRequest {
 }
 
 impl EvalTask {
+    /// What the prompt and the parameters name, as the subject's own word.
+    fn prompt_names(&self) -> PromptNames {
+        read_names(&[Part::of_user(&self.prompt)], &self.params, Speaker::Subject, &SECRET)
+    }
+
     /// The task, started now by its subject.
-    fn start(&self, plan: &Plan, caller: &StatedCaller, now: Time) -> Result<Task, String> {
+    fn start(
+        &self,
+        plan: &Plan,
+        caller: &StatedCaller,
+        names: Names,
+        now: Time,
+    ) -> Result<Task, String> {
         let agent = caller.agent.as_ref().ok_or("a task is an agent's: say `as.agent`")?;
         let subject = caller.subject.as_ref().map(recorded_subject);
         let proof = subject.as_ref().map_or(SubjectProof::Itself, |_| SubjectProof::Verified);
@@ -145,12 +157,7 @@ impl EvalTask {
             starter: String::new(),
             deadline: None,
             tier_cap: None,
-            names: read_names(
-                &[Part::of_user(&self.prompt)],
-                &self.params,
-                Speaker::Subject,
-                &SECRET,
-            ),
+            names,
             now,
             id: TASK.to_owned(),
             session: TASK.to_owned(),
@@ -255,6 +262,7 @@ fn rendered(answer: &OfflineDecision) -> Value {
         "policy_ids": list(|decision| &decision.policies),
         "controls": list(|decision| &decision.controls),
         "obligations": list(|decision| &decision.obligations),
+        "exceptions": list(|decision| &decision.exceptions),
         "operation": text(|decision| &decision.operation),
         "tier": text(|decision| decision.tier.map_or("", Tier::as_str)),
         "resource": text(|decision| &decision.resource),

@@ -130,6 +130,7 @@ impl ExpectObject {
             ("kinds", &self.kinds, list(|decision| &decision.kinds)),
             ("policies", &self.policies, list(|decision| &decision.policies)),
             ("obligations", &self.obligations, list(|decision| &decision.obligations)),
+            ("exceptions", &self.exceptions, list(|decision| &decision.exceptions)),
             ("controls", &self.controls, list(|decision| &decision.controls)),
         ] {
             if let Some(wanted) = wanted {

@@ -22,7 +22,7 @@ use authz_kernel::plan::Plan;
 use authz_kernel::source;
 use authz_kernel::task::{
     self, AgentName, Child, Limit, Names, Root, ScopeEntry, SubjectProof, Task, TaskKind, TaskView,
-    delegate, start,
+    WordRecords, delegate, start,
 };
 use authz_kernel::test_support::{bundle_of, operation_id, operations_of};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -171,6 +171,7 @@ fn decisions(criterion: &mut Criterion) {
                     task: view,
                     subject_proof: None,
                     history: view.map(|_| HistoryView::new(&NOTHING)),
+                    words: WordRecords::default(),
                     literal_key: None,
                     value_key: None,
                     recipient_lists: None,

@@ -18,7 +18,9 @@ use authz_kernel::history::{HistoryView, SessionHistory};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::plan::Plan;
 use authz_kernel::source;
-use authz_kernel::task::{AgentName, Names, Root, SubjectProof, Task, TaskKind, TaskView, start};
+use authz_kernel::task::{
+    AgentName, Names, Root, SubjectProof, Task, TaskKind, TaskView, WordRecords, start,
+};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const NOW: Time = Time(1_795_564_800_000);
@@ -104,6 +106,7 @@ impl Asker {
             task: Some(TaskView { task: &self.task, ancestors: &[] }),
             subject_proof: None,
             history: Some(HistoryView::new(session)),
+            words: WordRecords::default(),
             literal_key: None,
             value_key: None,
             recipient_lists: None,

@@ -16,7 +16,7 @@ use authz_kernel::history::{HistoryView, SessionHistory, ValueMarks};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::plan::Plan;
 use authz_kernel::source;
-use authz_kernel::task::{TaskView, taskless};
+use authz_kernel::task::{TaskView, WordRecords, taskless};
 
 const NOW: Time = Time(1_795_564_800_000);
 const BUNDLE: &str = r#"
@@ -69,6 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         task: Some(TaskView { task: &task, ancestors: &[] }),
         subject_proof: None,
         history: Some(HistoryView::new(&session)),
+        words: WordRecords::default(),
         literal_key: None,
         value_key: Some(&key),
         recipient_lists: None,

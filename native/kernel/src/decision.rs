@@ -6,7 +6,7 @@ use std::sync::Arc;
 use authz_base::record::history::{
     Event, HistoryChanges, HistoryView, RuleEffect, ValueTerms, effects,
 };
-use authz_base::record::task::{SubjectProof, TaskView};
+use authz_base::record::task::{SubjectProof, TaskView, WordRecords};
 use authz_bundle::recipient_lists::RecipientLists;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -38,6 +38,8 @@ pub struct Facts<'a> {
     pub subject_proof: Option<SubjectProof>,
     /// History of the task's session. `None`: it was not recalled, and each request that depends on it is refused.
     pub history: Option<HistoryView<'a>>,
+    /// Words of the prompts of the task. Default: they were not recalled, and name nothing.
+    pub words: WordRecords<'a>,
     /// Key of the literals of tasks. Default: no prompt makes a destination trusted.
     pub literal_key: Option<&'a [u8; 32]>,
     /// Key of the values that sessions know. Default: no report makes a value known.
@@ -239,6 +241,8 @@ pub struct Decision {
     pub sequences: Vec<String>,
     /// Budgets that the call would exceed, sorted.
     pub budgets: Vec<String>,
+    /// Standing exceptions without which a policy would have had another result, sorted.
+    pub exceptions: Vec<String>,
     /// What letting the call through changes in the history of its session.
     pub passage: HistoryChanges,
     /// What its denial changes.
@@ -428,6 +432,8 @@ pub enum RuleKind {
     Budget,
     /// A rule over the order of events.
     Sequence,
+    /// A standing exception that has expired, or whose obligation the enforcer cannot carry out.
+    Exception,
     /// `tasks` or `implicit_tasks` of `bundle.yaml`.
     Tasks,
     /// The catalog: an operation that it lacks, or a tool that nobody reviewed as it is.
@@ -454,6 +460,7 @@ impl RuleKind {
             Self::Uses => "uses",
             Self::Budget => "budget",
             Self::Sequence => "sequence",
+            Self::Exception => "exception",
             Self::Tasks => "tasks",
             Self::Catalog => "catalog",
             Self::Input => "input",

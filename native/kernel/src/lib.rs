@@ -31,7 +31,7 @@ mod work;
 pub use authz_base::{digest, hex, json, reason, rfc3339};
 use authz_base::{spelling, table};
 pub use authz_bundle::{
-    arguments, bundle, canonical, catalog, coerce, destinations, diagnostic, mcp, mode, model,
-    pause, roles, routes,
+    arguments, bundle, canonical, catalog, coerce, destinations, diagnostic, exceptions, mcp, mode,
+    model, obligation, pause, roles, routes,
 };
 pub use value_key::ValueKey;

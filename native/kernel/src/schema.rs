@@ -2,8 +2,7 @@
 //!
 //! Every closed set of names (roles, labels, kinds…) is an *enumerated* entity type, so that a policy with a
 //! mistyped name is refused; as plain entities or strings it would load and never match. The context of an action is
-//! total: every key is always there, so that a policy needs no `has` for it. Keys of later versions stand in the
-//! schema, and a policy that reads one is refused by name.
+//! total: every key is always there, so that a policy needs no `has` for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,7 +11,7 @@ use authz_base::record::task::NO_TEMPLATE;
 
 use crate::arguments::{ArgumentType, Member};
 use crate::decision::ProofMethod;
-use crate::model::{Effect, Model, Origin};
+use crate::model::{EXCEPTION_TYPE, Effect, Model, Origin};
 
 /// Knowledge of a context key's value before a request is made, for the listing of operations that could be permitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +20,6 @@ pub enum KnownFrom {
     Caller,
     /// Only a request gives the value: a listing takes it for any value.
     Request,
-    /// A later version gives the value: a policy that reads it is refused.
-    Later,
 }
 
 /// Declares the top-level keys of `context`, one row a key.
@@ -105,17 +102,11 @@ context_keys! {
     Budgets = "budgets", "Set<Budget>", Request;
     /// Labels that the acting agent remembers of other tasks.
     Remembered = "remembered", "Set<Label>", Request;
-    /// Standing permission. Refused in this version.
-    Exception = "exception", "ExceptionFacts", Later;
+    /// [Standing exceptions](bundle/exceptions.md) that cover the call now. A policy that reads the key names the exceptions that it accepts.
+    Exception = "exception", "Set<Exception>", Request;
 }
 
 impl Key {
-    /// True for a key whose facts only a later version gathers.
-    #[must_use]
-    pub const fn is_later(self) -> bool {
-        matches!(self.known_from(), KnownFrom::Later)
-    }
-
     /// True where the value is known before a request is made.
     #[must_use]
     pub const fn is_known_before_request(self) -> bool {
@@ -220,6 +211,7 @@ impl SchemaNames {
         put("Template", templates.collect());
         put("Sequence", model.sequences.keys().cloned().collect());
         put("Budget", model.budgets.keys().cloned().collect());
+        put(EXCEPTION_TYPE, model.exceptions.keys().cloned().collect());
         let systems = model.systems.keys().cloned().chain([OWN_SYSTEM.to_owned()]);
         put("System", systems.collect());
         let classes = model.destinations.keys().cloned().chain([NO_DESTINATION.to_owned()]);
@@ -270,7 +262,6 @@ type OriginFacts = { recipient: Set<Origin>, target: Set<Origin>, amount: Set<Or
 type LiteralFacts = { unknown: Long };
 type ProofFacts = { method: ProofMethod, bound: Bool, age: Long, acr: String };
 type SessionFacts = { labels: Set<Label>, sources: Long, calls: Long };
-type ExceptionFacts = { active: Bool };
 ";
 
 /// Declaration of the context of every action, beside `input`.

@@ -220,6 +220,8 @@ fn bounds(settings: &StateSettings) -> Bounds {
     Bounds::default()
         .with(RecordKind::Session, tasks)
         .with(RecordKind::Task, tasks)
+        .with(RecordKind::Words, tasks)
+        .with(RecordKind::Values, tasks)
         .with(RecordKind::Reservation, twice)
         .with(RecordKind::Idempotency, twice)
 }

@@ -56,6 +56,7 @@ mod nonce;
 pub mod offline;
 mod on_behalf;
 mod open_permits;
+mod origin_records;
 mod pace;
 mod permits;
 mod probe;

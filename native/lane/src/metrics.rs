@@ -6,6 +6,7 @@
 //! [`Family`] values, and the Python server renders them all.
 
 mod approvals;
+mod exceptions;
 mod family;
 mod histogram;
 mod labels;
@@ -23,6 +24,7 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{RevocationTarget, TaskKind, TaskStatus};
 
 use self::approvals::ApprovalCounts;
+use self::exceptions::ExceptionUses;
 use self::histogram::Histogram;
 use crate::enforcer_proof::EnforcerProof;
 use crate::settings::{Lane, Surface};
@@ -77,6 +79,7 @@ pub(crate) struct Metrics {
     forgotten: AtomicU64,
     sweeps_failed: AtomicU64,
     summed: AtomicU64,
+    pub(crate) exceptions: ExceptionUses,
     approvals: ApprovalCounts,
 }
 

@@ -37,7 +37,7 @@ use authz_kernel::history::HistoryChanges;
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::recipient_lists::RecipientLists;
-use authz_kernel::task::{Record, RecordKey, RecordKind, Task};
+use authz_kernel::task::{Record, RecordKey, RecordKind, SpokenWords, Task};
 use authz_state::store::{MemoryStore, Survives, Transaction};
 use authz_state::{AuditError, AuditHealth, AuditLog, Durability, Ticket};
 use authz_token::{IssuerSpec, SubjectKind, SubjectProfile, TrustSpec, TrustStore};
@@ -49,6 +49,7 @@ use crate::envoy;
 use crate::error::EngineError;
 use crate::history;
 use crate::judgement::{Arrival, Asker, Judgement, name_of};
+use crate::origin_records;
 use crate::proto::authz::v1 as wire;
 use crate::refusal::CallRefusal;
 use crate::report::{OutcomeReport, Reporter};
@@ -289,11 +290,16 @@ impl OfflineEngine {
 
     /// Keeps a root task that no call started, and begins its session.
     ///
-    /// Args: `labels`: labels that the session carries from the beginning.
+    /// Args: `words`: words of its prompt; `labels`: labels that the session carries from the beginning.
     ///
     /// # Errors
     /// The store refuses the task.
-    pub fn put_task(&self, task: Task, labels: BTreeSet<String>) -> Result<(), ApiError> {
+    pub fn put_task(
+        &self,
+        task: Task,
+        words: &SpokenWords,
+        labels: BTreeSet<String>,
+    ) -> Result<(), ApiError> {
         let engine = &self.engine;
         let (task, now) = (Arc::new(task), Time(engine.clock.now_ms()));
         let locks = [RecordKey::new(RecordKind::Session, &task.session)];
@@ -310,6 +316,7 @@ impl OfflineEngine {
             session.history.apply(&changes, &task.id, "", now);
             transaction.put(Record::Session(Arc::new(session)));
             transaction.put(Record::Task(Arc::clone(&task)));
+            origin_records::begin_words(transaction, &task, words);
             Ok(true)
         };
         let wait = engine.wait_of(&self.transport());

@@ -8,7 +8,11 @@ use authz_kernel::history::{
     Carrier, HistoryChanges, HistoryView, Holder, LabelOrigin, Object, ObjectView, Remembering,
     SessionContext, SessionHistory,
 };
-use authz_kernel::task::{Party, RecordKey, RecordKind, RecordName, Session, TaskView};
+use authz_kernel::task::{
+    Party, Record, RecordKey, RecordKind, RecordName, Session, TaskView, WordRecords,
+};
+
+use crate::origin_records::OriginRecords;
 
 /// Records of the session that a decision is made in, of the parties of its chain, and of the object that it acts on.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +27,8 @@ pub(crate) struct Recalled {
     /// The session begins with the decision.
     pub(crate) begins: bool,
     pub(crate) object: Option<RecalledObject>,
+    /// Who chose which value; none if the operation does not depend on it.
+    pub(crate) origins: Option<OriginRecords>,
     /// Denials in the run of the task.
     pub(crate) denials: usize,
     /// The context of the session that the call names.
@@ -93,8 +99,13 @@ impl Recalled {
         let of = |party: Option<&'a Arc<Party>>, seen: &'a Option<Box<SessionHistory>>| {
             party.map(|party| seen.as_deref().unwrap_or(&party.history))
         };
+        let values = |session: &'a SessionHistory| match &self.origins {
+            Some(origins) => origins.values(session),
+            None => &session.values,
+        };
         self.seen().map(|session| HistoryView {
             session,
+            values: values(session),
             agent: of(self.agent.as_ref(), &self.seen.agent),
             subject: self.subject.as_deref().map(|party| &party.history),
             pair: of(self.pair.as_ref(), &self.seen.pair),
@@ -102,6 +113,22 @@ impl Recalled {
             remembering: self.remembering,
             object: self.object.as_ref().map(RecalledObject::view),
         })
+    }
+
+    /// The words of the task's prompts.
+    pub(crate) fn words(&self) -> WordRecords<'_> {
+        self.origins.as_ref().map(OriginRecords::words).unwrap_or_default()
+    }
+
+    /// Recalls the values of the session, if the operation depends on where its values come from. `read` gives records.
+    pub(crate) fn recall_values<E>(
+        &mut self,
+        read: impl FnOnce(&RecordKey) -> Result<Option<Record>, E>,
+    ) -> Result<(), E> {
+        match (&mut self.origins, &self.session) {
+            (Some(origins), Some(session)) => origins.recall_values(session, read),
+            _ => Ok(()),
+        }
     }
 
     /// The session's history as the call sees it; none if it was not recalled.

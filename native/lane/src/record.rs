@@ -134,6 +134,9 @@ struct ResultMember<'a> {
     without_permit: &'a [PrincipalName],
     controls: &'a [String],
     obligations: &'a [String],
+    /// Standing exceptions on which the result depends.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    exceptions: &'a [String],
     message: Cow<'a, str>,
     /// Origins of the values of the call by role, if a policy of the operation reads them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,6 +172,9 @@ impl<'a> ResultMember<'a> {
             without_permit: standing.map_or(&[], |decision| decision.without_permit.as_slice()),
             controls: standing.map_or(&[], |decision| decision.controls.as_slice()),
             obligations: standing.map_or(&[], |decision| decision.obligations.as_slice()),
+            exceptions: judgement
+                .evaluated()
+                .map_or(&[], |decision| decision.exceptions.as_slice()),
             message,
             origins: judgement.evaluated().and_then(|decision| decision.origins).map(OriginsMember),
             approval: judgement.settlement.approval.as_ref().or(judgement.notes.approval.as_ref()),

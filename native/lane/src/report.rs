@@ -9,7 +9,7 @@ use authz_kernel::model::Reports;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Record, RecordKey, RecordKind, RecordName, Reservation, Session};
 use authz_kernel::values::{LearnedValues, ReportedValue};
-use authz_state::store::Transaction;
+use authz_state::store::{StoreError, Transaction};
 
 use crate::api_call::{ApiCaller, ApiOutcome, ApiRefusal, GrantedChange, WithRecord as _};
 use crate::engine::Engine;
@@ -18,6 +18,7 @@ use crate::judgement::{ApiNotes, ApiRecord, Arrival, ReportNote, ValuesNote};
 use crate::keeper::ChangeError;
 use crate::limits;
 use crate::locate::{self, Located};
+use crate::origin_records::{self, OriginRecords};
 use crate::permits::give_back;
 use crate::proto::authz::v1 as wire;
 use crate::refusal::{CallRefusal, Step};
@@ -326,7 +327,7 @@ impl Engine {
         }
         let learned = match report.values.is_empty() {
             true => None,
-            false => Some(self.learn(transaction, report, permit, &mut session, caller)),
+            false => Some(self.learn(transaction, report, permit, &mut session, caller)?),
         };
         let memory = plan.roles().memory_of(&permit.agent);
         let remembering = Remembering { ms: memory.ms, ..Remembering::default() };
@@ -343,7 +344,7 @@ impl Engine {
         permit: &Reservation,
         session: &mut Session,
         caller: &ApiCaller<'_>,
-    ) -> LearnedValues {
+    ) -> Result<LearnedValues, StoreError> {
         let plan = caller.plan();
         let nothing = ValueTerms::default();
         let terms = permit.values.as_ref().unwrap_or(&nothing);
@@ -351,18 +352,25 @@ impl Engine {
             report.values.iter().map(ResultValue::reported).collect();
         // A call without a task has no prompt, and nobody vouches by one.
         let located = locate::find_in(transaction, &permit.task).ok();
+        let words = match &located {
+            Some(located) => OriginRecords::of_task(located.view(), |key| transaction.get(key))?,
+            None => OriginRecords::default(),
+        };
         let secret = self.keeper.store().secret();
         let now = session.history.now(caller.now());
         let vouchers = TaskVouchers {
             plan,
             task: located.as_ref().map(Located::view),
+            words: words.words(),
             literal_key: &secret,
             recipient_lists: &caller.world.recipient_lists,
             now,
         };
         let of = (permit.operation.as_str(), terms);
-        let known = &mut *session.history.values;
-        plan.learn_values(of, &values, &vouchers, self.keeper.value_key(), (known, now))
+        let key = self.keeper.value_key();
+        origin_records::change_values(transaction, session, now, |known| {
+            plan.learn_values(of, &values, &vouchers, key, (known, now))
+        })
     }
 }
 

@@ -15,6 +15,31 @@ use crate::settings::CredentialSettings;
 use crate::trace::{Span, Tracing};
 use crate::world::{Loaded, Way};
 
+/// A standing exception of the bundle, with its uses.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExceptionStatus {
+    /// Name in the bundle.
+    pub name: String,
+    /// Role or SPIFFE id of the caller.
+    pub who: String,
+    /// Ids and globs of operations.
+    pub operations: Vec<String>,
+    /// Highest tier of a call that it covers.
+    pub tier_cap: &'static str,
+    /// Team or person who answers for it.
+    pub owner: String,
+    /// Reason for which it exists.
+    pub reason: String,
+    /// Ticket in which it was granted.
+    pub ticket: String,
+    /// Time from which it no longer applies, in milliseconds since 1970.
+    pub expires_ms: i64,
+    /// Calls that depended on it, since the start of the node.
+    pub uses: u64,
+    /// Time of the last of these calls, in milliseconds since 1970. `None`: there was none.
+    pub last_used_ms: Option<i64>,
+}
+
 /// Status of an engine.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
@@ -50,6 +75,8 @@ pub struct Status {
     pub token_cache_misses: u64,
     /// Decisions that panicked; each was denied.
     pub panics: u64,
+    /// Standing exceptions of the bundle, by name.
+    pub exceptions: Vec<ExceptionStatus>,
 }
 
 impl Engine {
@@ -102,7 +129,29 @@ impl Engine {
             token_cache_hits: self.tokens.hits(),
             token_cache_misses: self.tokens.misses(),
             panics: self.metrics.panics(),
+            exceptions: world.as_deref().map_or_else(Vec::new, |world| self.exceptions(world)),
         }
+    }
+
+    /// The standing exceptions of a world, with their uses.
+    fn exceptions(&self, world: &Loaded) -> Vec<ExceptionStatus> {
+        let summaries = world.plan.model().exception_summaries();
+        let status = summaries.map(|summary| {
+            let count = self.metrics.exceptions.of(summary.name);
+            ExceptionStatus {
+                name: summary.name.to_owned(),
+                who: summary.who.to_owned(),
+                operations: summary.operations.into_iter().map(str::to_owned).collect(),
+                tier_cap: summary.tier_cap,
+                owner: summary.owner.to_owned(),
+                reason: summary.reason.to_owned(),
+                ticket: summary.ticket.to_owned(),
+                expires_ms: summary.expires_ms,
+                uses: count.uses,
+                last_used_ms: count.last_ms,
+            }
+        });
+        status.collect()
     }
 
     /// Problems that make the node unready.
@@ -172,7 +221,12 @@ impl Engine {
             let entries = modes.into_iter().flat_map(|modes| modes.rules());
             entries.filter(|(_, entry)| entry.observes(now)).filter_map(|(_, entry)| entry.until)
         };
+        let declared = world.as_ref().map(|world| &world.plan.model().exceptions);
+        let declared = declared.into_iter().flatten();
+        let exceptions: Vec<(&str, i64)> =
+            declared.map(|(name, one)| (name.as_str(), one.expires.0)).collect();
         let mut families = self.metrics.families(&Gauges {
+            exceptions: &exceptions,
             observing: ends().count() as u64,
             observing_until: ends().min().map_or(0, |end| end.0.div_euclid(1_000).unsigned_abs()),
             tokens: (self.tokens.hits(), self.tokens.misses()),

@@ -17,6 +17,7 @@ use crate::giving;
 use crate::history;
 use crate::keeper::Wait;
 use crate::metrics::CredentialEvent;
+use crate::origin_records;
 use crate::permits;
 use crate::refusal::CallRefusal;
 use crate::settings::Lane;
@@ -88,6 +89,7 @@ impl Engine {
         swept.more = due.len() >= BATCH;
         let mut reservations = Vec::new();
         let mut credentials = (Vec::new(), Vec::new());
+        let mut origins = (Vec::new(), Vec::new());
         let mut others = Vec::new();
         for record in due {
             match &record {
@@ -123,6 +125,14 @@ impl Engine {
                     credentials.0.push(record.key());
                     credentials.1.push(RecordKey::new(RecordKind::Session, &one.session));
                 }
+                Record::Words(one) => {
+                    origins.0.push(record.key());
+                    origins.1.push(RecordKey::new(RecordKind::Session, &one.session));
+                }
+                Record::Values(one) => {
+                    origins.0.push(record.key());
+                    origins.1.push(RecordKey::new(RecordKind::Session, &one.session));
+                }
                 Record::Proof(_) | Record::SigningKey(_) => others.push(record.key()),
                 Record::Revocation(_) | Record::Lease(_) | Record::TrustDomain(_) => {}
                 // Another call may be adding to the record, so it is removed under its own lock.
@@ -139,6 +149,8 @@ impl Engine {
         }
         // Nobody who brings one of those proofs again is waited for: it is refused by its time.
         self.delete_due(&others, &[], wait, now)?;
+        let (keys, locks) = origins;
+        self.delete_due(&keys, &locks, wait, now)?;
         let (keys, locks) = credentials;
         swept.credentials = self.delete_due(&keys, &locks, wait, now)?;
         (swept.released, swept.committed) = self.settle_due(&reservations, wait, now)?;
@@ -306,8 +318,10 @@ impl Engine {
         }
         giving::hand_over(transaction, &session.history, &tasks, now)?;
         for task in tasks {
+            origin_records::forget_words(transaction, &task)?;
             transaction.delete(RecordKey::new(RecordKind::Task, &task.id));
         }
+        origin_records::forget_values(transaction, &session)?;
         transaction.delete(key);
         Ok(true)
     }
@@ -356,8 +370,10 @@ fn forget_early(
     }
     if let Some(session) = history::session(transaction, id)? {
         giving::hand_over(transaction, &session.history, &tasks, now)?;
+        origin_records::forget_values(transaction, &session)?;
     }
     for task in tasks {
+        origin_records::forget_words(transaction, &task)?;
         transaction.delete(RecordKey::new(RecordKind::Task, &task.id));
     }
     transaction.delete(RecordKey::new(RecordKind::Session, id));

@@ -14,7 +14,7 @@ use authz_kernel::decision::{Facts, Outcome, Principal, Request};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::schema::GIVE;
 use authz_kernel::task::{
-    self, Names, Param, Part, SubjectProof, Task, TaskKind, TaskStatus, read_names,
+    self, Param, Part, PromptNames, SubjectProof, Task, TaskKind, TaskStatus, read_names,
 };
 use authz_token::VerifiedFacts;
 
@@ -76,16 +76,17 @@ impl Engine {
         caller: &ApiCaller<'_>,
         prompt: &[Part<'_>],
         params: &BTreeMap<String, Param>,
-    ) -> (Names, ApiRecord) {
+    ) -> (PromptNames, ApiRecord) {
         let speaker = speaker::speaker(caller.asker(), caller.facts(), &caller.world);
-        let names = read_names(prompt, params, speaker, &self.keeper.store().secret());
+        let read = read_names(prompt, params, speaker, &self.keeper.store().secret());
+        let names = &read.names;
         let note = PromptNote {
             said_by: speaker.as_str(),
             named: names.user.len().saturating_add(names.harness.len()),
             claimed: names.claimed.len(),
         };
         let notes = ApiNotes { prompt: Some(note), ..ApiNotes::default() };
-        (names, ApiRecord { notes, ..ApiRecord::default() })
+        (read, ApiRecord { notes, ..ApiRecord::default() })
     }
 
     /// Refuses a new root that policy or the template does not let a chain start.

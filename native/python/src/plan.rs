@@ -151,6 +151,11 @@ impl PyPlan {
     }
 
     #[getter]
+    fn exceptions(&self) -> PyResult<String> {
+        json_text(&self.plan.model().exception_summaries().collect::<Vec<_>>())
+    }
+
+    #[getter]
     fn harnesses(&self) -> Vec<String> {
         self.plan.model().harnesses().map(str::to_owned).collect()
     }

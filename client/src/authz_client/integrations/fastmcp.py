@@ -12,22 +12,30 @@ Add it last, so that no other middleware changes the arguments after they were j
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeAlias
 
 from fastmcp.server.dependencies import get_http_request
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from fastmcp.tools.base import Tool, ToolResult
 from mcp.shared.exceptions import MCPError
-from mcp_types import TextContent
 
 from authz_client.arguments import encoded
 from authz_client.base_errors import UsageError
 from authz_client.client import Authz
 from authz_client.context import Caller
 from authz_client.errors import Refused, Unavailable, denied
+from authz_client.integrations._fastmcp_held import (
+    AnsweredError,
+    HeldTools,
+    caller_id,
+    error_result,
+    without_own_state,
+)
 from authz_client.mcp_answers import refused_error, refused_result, tool_operation
+from authz_client.mcp_held import DEFAULT_WAIT_SECONDS, HeldCall
 from authz_client.obligations import Obligation
 from authz_client.permit import Permit
 from authz_client.questions import ToolList
@@ -39,6 +47,9 @@ __all__ = ["AuthzMiddleware"]
 
 _log: Final = logging.getLogger("authz_client")
 _TASK_RESULT: Final = "task"
+
+
+_Ask: TypeAlias = Callable[[bytes, "CheckOptions"], Awaitable[Permit]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,7 @@ class AuthzMiddleware(Middleware):  # type: ignore[misc]  # where FastMCP is not
         system: System of the server in the bundle's catalog.
         operations: Operation ids by tool name, for tools whose operation has another id.
         public_url: URL of the endpoint as callers know it. Required for callers that send DPoP proofs.
+        wait: Seconds that a call of a tool waits for the answer of a person, once the agent or its user knows of the request. 0: never.
     """
 
     def __init__(
@@ -70,11 +82,13 @@ class AuthzMiddleware(Middleware):  # type: ignore[misc]  # where FastMCP is not
         *,
         operations: Mapping[str, str] | None = None,
         public_url: str = "",
+        wait: float = DEFAULT_WAIT_SECONDS,
     ) -> None:
         self._authz = authz
         self._system = system
         self._operations = dict(operations or {})
         self._public_url = public_url
+        self._held = HeldTools(wait)
 
     # --- tools
 
@@ -90,9 +104,17 @@ class AuthzMiddleware(Middleware):  # type: ignore[misc]  # where FastMCP is not
         Returns:
             Result of the tool; a result with `isError` if the call is refused.
         """
-        message = context.message
+        message = without_own_state(context.message)
+        operation = self._operation(message.name)
+
+        def ask(judged: bytes, asked: "CheckOptions") -> Awaitable[Permit]:
+            call = HeldCall(caller_id(asked.get("caller")), operation, message.name, judged)
+            return self._held.permit(context, call, partial(self._asked, call, asked))
+
         try:
-            call = await self._admitted(self._operation(message.name), message, tool=message.name)
+            call = await self._admitted(operation, message, tool=message.name, ask=ask)
+        except AnsweredError as answered:
+            return answered.result
         except Refused as refused:
             return _result(refused)
         outcome: Literal["ok", "failed"] = "failed"
@@ -224,6 +246,7 @@ class AuthzMiddleware(Middleware):  # type: ignore[misc]  # where FastMCP is not
         arguments: Mapping[str, Any] | None = None,
         *,
         tool: str = "",
+        ask: "_Ask | None" = None,
     ) -> _Call:
         """Ask, and carry out the obligations before the call; every failure is a refusal."""
         judged = _arguments(message, arguments, operation)
@@ -234,8 +257,11 @@ class AuthzMiddleware(Middleware):  # type: ignore[misc]  # where FastMCP is not
                 asked["caller"] = who
             if tool not in self._operations:
                 asked["tool"] = tool
-            permit = await self._authz.acheck(operation, judged, **asked)
-        except Refused:
+            if ask is not None:
+                permit = await ask(judged, asked)
+            else:
+                permit = await self._authz.acheck(operation, judged, **asked)
+        except (Refused, AnsweredError, MCPError):
             raise
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
@@ -255,6 +281,11 @@ class AuthzMiddleware(Middleware):  # type: ignore[misc]  # where FastMCP is not
             what = f"an obligation could not be done: {type(error).__name__}"
             raise denied(what, operation=operation) from error
         return _Call(permit, due)
+
+    async def _asked(self, call: HeldCall, asked: "CheckOptions", approval_id: str) -> Permit:
+        if approval_id:
+            asked = {**asked, "approval_id": approval_id}
+        return await self._authz.acheck(call.operation, call.arguments, **asked)
 
     def _settled(self, call: _Call, result: Any) -> Any:
         """Carry out the obligations on the result."""
@@ -302,9 +333,7 @@ def _meta(message: Any) -> Mapping[str, object] | None:
 
 
 def _result(refused: Refused) -> ToolResult:
-    told = refused_result(refused)
-    content = [TextContent(type="text", text=part["text"]) for part in told["content"]]
-    return ToolResult(content=content, meta=told["_meta"], is_error=True)
+    return error_result(refused_result(refused))
 
 
 def _raise(refused: Refused) -> NoReturn:

@@ -703,8 +703,8 @@ class DecidingRule(_message.Message):
     FILE_FIELD_NUMBER: _builtins.int
     LINE_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """`policy`, `default_deny`, `tier_requirement`, `tier`, `tier_cap`, `scope`, `uses`, `budget`, `sequence`, `tasks`, `catalog`,
-    `input`, `mode` or `check`.
+    """`policy`, `default_deny`, `tier_requirement`, `tier`, `tier_cap`, `scope`, `uses`, `budget`, `sequence`, `exception`, `tasks`,
+    `catalog`, `input`, `mode` or `check`.
     """
     name: _builtins.str
     """Name within its kind, for example the `@id` of a policy or the name of a template."""

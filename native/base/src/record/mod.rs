@@ -4,7 +4,8 @@
 //! read whole or not at all: a node that does not know a limit must not read the scope without it.
 //!
 //! A [`Session`] is shared by one tree of [`task`]s; a [`Party`] keeps the history of an agent, a subject or a pair over all
-//! sessions, and [`history`] is the part of both that rules read. [`Reservation`]s, [`Credential`]s, [`Proof`]s and
+//! sessions, and [`history`] is the part of both that rules read. [`TaskWords`] and [`KnownValuesRecord`] say who chose a value:
+//! few calls read them, and fewer change them, so they are no part of the records of a task and of a session. [`Reservation`]s, [`Credential`]s, [`Proof`]s and
 //! [`Lease`]s come from permits, [`Idempotency`] answers, [`Revocation`]s, [`SigningKey`]s and [`TrustDomain`]s from API
 //! calls and nodes, and [`approval`]s from step-ups.
 
@@ -32,8 +33,8 @@ use serde::{Deserialize, Serialize};
 use crate::principal::Subject;
 use crate::time::Time;
 use approval::{Approval, ApprovalQueue, Passkey, RememberedAnswer};
-use history::Object;
-use task::Task;
+use history::{KnownValuesRecord, Object};
+use task::{Task, TaskWords};
 
 pub use credential::{Binding, Credential, Detail};
 pub use idempotency::Idempotency;
@@ -162,17 +163,21 @@ record_kinds! {
     /// The labels of an object that agents wrote, or of a collection of such objects.
     Object(Object) = 12, 250_000, "objects";
     /// A call that stepped up, and the answers of people.
-    Approval(Approval) = 15, 100_000, "approvals";
+    Approval(Approval) = 16, 100_000, "approvals";
     /// An answer of people that later calls read.
-    RememberedAnswer(RememberedAnswer) = 16, 100_000, "remembered answers";
+    RememberedAnswer(RememberedAnswer) = 17, 100_000, "remembered answers";
     /// The open approvals of a queue, a task or an agent.
-    ApprovalQueue(ApprovalQueue) = 17, 100_000, "tallies of approvals";
+    ApprovalQueue(ApprovalQueue) = 18, 100_000, "tallies of approvals";
     /// A passkey of a person who answers approvals.
-    Passkey(Passkey) = 18, 100_000, "passkeys";
+    Passkey(Passkey) = 19, 100_000, "passkeys";
     /// The newest bundle of a trust domain that any node has used.
     TrustDomain(TrustDomain) = 20, 4_096, "trust domains";
     /// The history of an agent that acts for one subject, over all sessions of the two.
     Pair(Party) = 13, 250_000, "pairs of an agent and a subject";
+    /// The words of a task's prompts, as keyed prints. A change locks the record of the session.
+    Words(TaskWords) = 14, 250_000, "words of prompts";
+    /// The values that a session knows from reports, as keyed fingerprints. A change locks the record of the session.
+    Values(KnownValuesRecord) = 15, 250_000, "values of sessions";
 }
 
 /// Value that a store keeps as a record.

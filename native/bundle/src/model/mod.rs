@@ -5,6 +5,7 @@
 
 mod approvals;
 mod destination;
+mod exception;
 mod history;
 mod mode;
 mod operation;
@@ -29,6 +30,9 @@ pub use approvals::{ApprovalRules, QueueRule};
 pub use authz_base::record::history::{Denials, MEMORY_MS};
 pub use authz_base::tier::Tier;
 pub use destination::{DestinationClass, DestinationKind, RecipientListRule, RecipientListSource};
+pub use exception::{
+    BREAKGLASS, EXCEPTION_TYPE, ExceptionHolder, ExceptionResources, StandingException,
+};
 pub use history::{
     Budget, CorrelationKey, Counts, EventOf, EventPattern, OperationGlob, RuleScope, Sequence,
 };
@@ -104,6 +108,12 @@ pub struct Model {
     pub sequences: BTreeMap<String, Sequence>,
     /// Counted limits, by name.
     pub budgets: BTreeMap<String, Budget>,
+    /// Standing exceptions, by name.
+    pub exceptions: BTreeMap<String, StandingException>,
+    /// Most days that an exception may last from the time of loading. Default: [`MOST_DAYS`].
+    ///
+    /// [`MOST_DAYS`]: crate::exceptions::MOST_DAYS
+    pub exception_days: Option<u16>,
     /// Consequences of repeated refusals in a task. Default: no consequences.
     pub denials: Option<Denials>,
     /// Rules about approvals.

@@ -17,7 +17,7 @@ use super::types::{
     TasksWord, TierEntry,
 };
 use super::yaml::{At, Entries, Many};
-use super::{budget, classify, denials, mode, recipient_list, sequence, template};
+use super::{budget, classify, denials, exception, mode, recipient_list, sequence, template};
 use crate::bundle::RecipientListFiles;
 use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown, unknown_word};
@@ -98,6 +98,7 @@ pub(super) fn manifest(
     let word = said.tasks.map(|word| word.value);
     build.model.tasks.optional = word == Some(TasksWord::Optional);
     build.later(file, "sequence", said.sequence.as_ref());
+    exception::days(&mut build, file, said.max_exception_days.as_ref());
     build.model.deny_as = match said.mcp.and_then(|mcp| mcp.deny_as) {
         None | Some(DenyWord::ToolResult) => DenyAs::ToolResult,
         Some(DenyWord::JsonrpcError) => DenyAs::JsonrpcError,
@@ -169,6 +170,7 @@ impl BundleFacts<'_> {
         }
         for (file, facts) in &files {
             budget::apply(&mut build, file, &facts.budgets);
+            exception::apply(&mut build, file, &facts.exceptions);
         }
         template::tasks(&mut build, &deferred.file, &deferred.tasks);
         build.routes(files.into_iter().map(|(file, facts)| (file, facts.routes)));
@@ -207,7 +209,6 @@ impl ModelBuilder<'_> {
         let mut counted = None;
         for (file, facts) in files {
             denials::apply(self, &mut counted, file, facts.denials.as_ref());
-            self.later(file, "exceptions", facts.exceptions.as_ref());
             mode::once(self, &mut mode, file, facts.mode.as_ref());
             for (id, label) in &facts.labels.0 {
                 let Some(at) = self.declare(file, "label", id, ids::refuse) else { continue };

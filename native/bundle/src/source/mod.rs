@@ -4,6 +4,7 @@ mod budget;
 mod build;
 mod classify;
 mod denials;
+mod exception;
 mod mcp;
 mod mode;
 mod origins;
@@ -117,6 +118,7 @@ impl<'a> BundleReader<'a> {
         if let Some(now) = self.now {
             let mut found = Diagnostics::new();
             crate::mode::check(&bundle.model().modes, now, &mut found);
+            crate::exceptions::check(bundle.model(), now, &mut found);
             if found.has_errors() {
                 return Err(found);
             }

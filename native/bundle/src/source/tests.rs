@@ -96,7 +96,15 @@ fn each_fault_of_a_key_has_its_message() {
             "denials: {raise_after: 0, end_after: 65}",
             "x.yaml:1:24: a run is of 1 to 64 denials, not of 0. Write another number.\nx.yaml:1:38: a run is of 1 to 64 denials, not of 65. Write another number.",
         ),
-        ("exceptions: {}", "x.yaml:1:13: `exceptions` is not in this version. Remove it."),
+        ("exceptions: {a: {}}", "x.yaml:1:17: `who` is missing. Add it."),
+        (
+            "exceptions: {a: {who: nobody, operations: ['*.get', crm.gte, crm], owner: '', reason: ' ', ticket: '', expires: soon, resources: {collections: [custmers], ids: [a//b]}, obligations: ['redact card']}}",
+            "x.yaml:1:23: unknown role `nobody`. No role is declared. Or write the SPIFFE id of an agent.\nx.yaml:1:44: `*.get` does not name its system. Write an id, `erp.post_journal`, or a glob of one system, `erp.read_*`.\nx.yaml:1:53: unknown operation `crm.gte`; declared: crm.get (base.yaml:3), crm.mail (base.yaml:3). Did you mean `crm.get`?\nx.yaml:1:62: `crm` does not name its system. Write an id, `erp.post_journal`, or a glob of one system, `erp.read_*`.\nx.yaml:1:75: `owner` is one line of 1 to 256 bytes. Name a team or a person.\nx.yaml:1:87: `reason` is one line of 1 to 512 bytes. Say in a few words why it exists.\nx.yaml:1:100: `ticket` is one line of 1 to 256 bytes. Name the ticket in which it was granted.\nx.yaml:1:113: `soon` is no end. Write a date, `2027-01-31`, or a time, `2027-01-31T18:00:00Z`.\nx.yaml:1:145: unknown collection `custmers`; declared: customers (base.yaml:5). Did you mean `customers`?\nx.yaml:1:162: bad id `a//b`: it has an empty segment, or ends in a slash. Write one `/` between segments, and none at the end.\nx.yaml:1:184: `redact card` is no obligation. Write `name` or `name:value`, for example `redact:card`.",
+        ),
+        (
+            "exceptions: {breakglass: {who: 'spiffe://a.example/x', operations: [crm.get], owner: a, reason: b, ticket: c, expires: 2027-01-01}}",
+            "x.yaml:1:14: `breakglass` is the exception that administrators open at run time. Rename it.",
+        ),
         (
             "recipient_lists: {a: {}, b: {file: data/b.csv, url: https://b.example}, c: {file: data/c.csv}}",
             "x.yaml:1:19: the recipient list `a` comes from nowhere. Add `file: data/<name>.csv`, or `url: https://…`.\nx.yaml:1:53: the recipient list `b` comes from two places. Remove `file` or `url`.\nx.yaml:1:83: the bundle has no file `data/c.csv` under data/. Add it.",

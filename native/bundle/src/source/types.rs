@@ -26,6 +26,8 @@ pub(crate) struct Manifest {
     pub(crate) implicit_tasks: Option<At<ImplicitEntry>>,
     /// How calls at MCP endpoints are refused.
     pub(crate) mcp: Option<McpEntry>,
+    /// Most days that an exception may last from the time of loading, 1 to 365. Default: 365.
+    pub(crate) max_exception_days: Option<At<u16>>,
     /// Systems whose denials may show a policy's `@reason` to the agent.
     #[serde(default)]
     pub(crate) show_reason: Many<At<String>>,
@@ -119,8 +121,9 @@ pub(crate) struct FactsFile {
     pub(crate) budgets: Entries<At<BudgetEntry>>,
     /// What follows where a task is refused again and again. Default: nothing.
     pub(crate) denials: Option<At<DenialsEntry>>,
-    /// Not in this version.
-    pub(crate) exceptions: Option<At<Later>>,
+    /// Standing exceptions that policies may accept, by name.
+    #[serde(default)]
+    pub(crate) exceptions: Entries<At<ExceptionEntry>>,
     /// Which HTTP request is which operation.
     #[serde(default)]
     pub(crate) routes: Vec<At<RouteEntry>>,
@@ -691,6 +694,33 @@ pub(crate) struct DenialsEntry {
     pub(crate) raise_after: Option<At<u32>>,
     /// After so many, 1 to 64, it ends as `REVOKED`, and all tasks below it; default: it does not.
     pub(crate) end_after: Option<At<u32>>,
+}
+
+/// A standing exception: a fact that policies may accept until it expires. It permits nothing by itself.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExceptionEntry {
+    /// Caller that the exception is for: a role, or the SPIFFE id of an agent, where `*` stands for one whole path segment.
+    pub(crate) who: At<String>,
+    /// Operations that it covers: ids, or globs that begin with the name of a system, such as `erp.read_*`.
+    pub(crate) operations: Many<At<String>>,
+    /// Resources that it covers. Default: all resources of its operations.
+    #[serde(default)]
+    pub(crate) resources: SelectorSaid,
+    /// Highest effective tier of a call that it covers. Default: `standard`.
+    pub(crate) tier_cap: Option<TierWord>,
+    /// Team or person who answers for the exception.
+    pub(crate) owner: At<String>,
+    /// Reason for which it exists, one line.
+    pub(crate) reason: At<String>,
+    /// Ticket in which it was granted.
+    pub(crate) ticket: At<String>,
+    /// Last day of the exception in UTC, or the time of its end: `2027-01-31` or `2027-01-31T18:00:00Z`. At most
+    /// `max_exception_days` ahead.
+    pub(crate) expires: At<String>,
+    /// Obligations of a permit that depends on the exception, beside those of the policies. Default: none.
+    #[serde(default)]
+    pub(crate) obligations: Many<At<String>>,
 }
 
 /// A named set of destinations that others keep.

@@ -49,6 +49,8 @@ pub(crate) struct ExpectObject {
     pub(crate) policies: Option<BTreeSet<String>>,
     /// All obligations, in any order.
     pub(crate) obligations: Option<BTreeSet<String>>,
+    /// All standing exceptions on which the answer depends, in any order.
+    pub(crate) exceptions: Option<BTreeSet<String>>,
     /// All controls, in any order.
     pub(crate) controls: Option<BTreeSet<String>>,
     /// What the agent sees, `DENIED`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use authz_base::principal::MAX_CHAIN;
 use smallvec::SmallVec;
 
-use super::{UNPROVED_SUBJECT, caller_facts, has_subject, located, requirements};
+use super::{UNPROVED_SUBJECT, caller_facts, exceptions, has_subject, located, requirements};
 use crate::decision::{Facts, PolicyEffect, ReasonCode, Time};
 use crate::evaluate::could::{Could, Prospect, said};
 use crate::evaluate::{self, ContextFacts, Known};
@@ -142,6 +142,7 @@ impl<'p, 'f> Prospects<'p, 'f> {
             Key::Origins => operation.destination.is_none() && operation.origins.objects.is_empty(),
             Key::Sequences => memory.named.is_empty(),
             Key::Budgets => memory.budgets.is_empty(),
+            Key::Exception => !exceptions::could_cover(self.plan, operation),
             _ => false,
         };
         let mut unsaid = self.open;

@@ -5,6 +5,7 @@
 
 mod aliases;
 mod could;
+mod exceptions;
 mod granted;
 mod literals;
 mod located;
@@ -37,6 +38,7 @@ use crate::task::SubjectProof;
 
 pub use could::Prospects;
 pub(crate) use could::Weighed;
+use exceptions::{CoveringExceptions, ExceptionEffects, Judges};
 use granted::GrantCover;
 use located::BoundRefusal;
 use origin::ValueFacts;
@@ -116,6 +118,7 @@ fn run(
         uncleared_labels: Vec::new(),
         sequences: Vec::new(),
         budgets: Vec::new(),
+        exceptions: Vec::new(),
         passage: HistoryChanges::default(),
         denial: HistoryChanges::default(),
         origins: None,
@@ -357,6 +360,12 @@ fn judge(
     let of_worst = worst.map_or_else(Vec::new, |placed| uncleared_labels(placed.class));
     let of_others: Vec<Vec<&str>> =
         others.iter().map(|placed| uncleared_labels(placed.class)).collect();
+    let covering = match (keys.contains(Key::Exception), chain.last()) {
+        (true, Some(caller)) => {
+            exceptions::covering(plan, facts, caller, operation, resolved, (tier, now))
+        }
+        _ => CoveringExceptions::default(),
+    };
     let values = ValueFacts::of((plan, facts, request), operation, resolved, keys, (now, tier));
     decision.origins = keys.contains(Key::Origins).then_some(values.origins);
     // Every fact is listed, so that a new one does not compile until it has a value here.
@@ -378,21 +387,28 @@ fn judge(
         remembered: &remembered,
         sequences: &completed,
         budgets: &spends.exceeded,
+        exceptions: &covering.active,
     };
     let asks = prepared.slice.store;
     let store = StoreFacts::new(asks, &prepared.base, &chain, &resolved.resource);
-    let judge = |seen| Judge::new(words, keys, &store, seen);
-    let first = judge(seen);
     // What reads the destination is judged for each; the rest once.
     let by_destination =
         |keys: Keys| keys.contains(Key::Destination) || keys.contains(Key::UnclearedLabels);
-    let others = others.iter().zip(&of_others).filter(|_| by_destination(keys));
-    let elsewhere: Vec<Judge<'_>> = others
-        .map(|(placed, uncleared_labels)| {
+    let judges_with = |exceptions| {
+        let seen = ContextFacts { exceptions, ..seen };
+        let judge = |seen| Judge::new(words, keys, &store, seen);
+        let others = others.iter().zip(&of_others).filter(|_| by_destination(keys));
+        let elsewhere = others.map(|(placed, uncleared_labels)| {
             let (class, host) = (resolve::class(Some(placed)), placed.host.as_str());
             judge(ContextFacts { class, host, uncleared_labels, ..seen })
-        })
-        .collect();
+        });
+        Judges::new(judge(seen), elsewhere.collect())
+    };
+    let judges = judges_with(covering.active.as_slice());
+    let without_exceptions = (!covering.active.is_empty()).then(|| judges_with(&[]));
+    let with_expired =
+        (!covering.with_expired.is_empty()).then(|| judges_with(covering.with_expired.as_slice()));
+    let mut effects = ExceptionEffects::default();
     let mut all_uncleared_labels: Vec<&str> =
         of_worst.iter().chain(of_others.iter().flatten()).copied().collect();
     all_uncleared_labels.sort_unstable();
@@ -402,14 +418,19 @@ fn judge(
     for (index, rule) in prepared.slice.policies() {
         let times = if rule.per_principal { chain.len() } else { 1 };
         for position in 0..times {
-            let mut verdict = first.judge(rule, position)?;
-            if by_destination(rule.keys) {
-                for judge in &elsewhere {
-                    verdict = verdict::worse(rule.effect, verdict, judge.judge(rule, position)?);
+            let reads_destination = by_destination(rule.keys);
+            let verdict = judges.judge(rule, position, reads_destination)?;
+            let other = |judges: &Option<Judges<'_>>| match judges {
+                Some(judges) if rule.keys.contains(Key::Exception) => {
+                    judges.judge(rule, position, reads_destination).map(Some)
                 }
-            }
+                _ => Ok(None),
+            };
+            let is_used = other(&without_exceptions)?.is_some_and(|without| without != verdict);
+            let is_missed = other(&with_expired)?
+                .is_some_and(|with| exceptions::is_missed(rule.effect, &verdict, &with));
             // Most do not fire; looking those up would read memory that a large bundle has not in the cache.
-            if verdict == Verdict::NotFired && !traced {
+            if verdict == Verdict::NotFired && !traced && !is_used && !is_missed {
                 continue;
             }
             let Some(placed) = plan.policies.get(index) else {
@@ -419,6 +440,16 @@ fn judge(
                 ));
             };
             let whom = if rule.per_principal { Some(position) } else { None };
+            if is_used {
+                effects.note_used(plan, placed, &covering.active);
+            }
+            if is_missed {
+                let positions = whom.map_or(0..chain.len(), |one| one..one.saturating_add(1));
+                effects.note_missed(plan, placed, &covering, positions);
+            }
+            if verdict == Verdict::NotFired && !traced {
+                continue;
+            }
             if traced {
                 verdict::trace(placed, &chain, whom, &verdict, &mut decision.trace);
             }
@@ -497,7 +528,9 @@ fn judge(
         decision.denial = HistoryChanges { advances, run, ..HistoryChanges::NONE };
     }
     let stated = StatedRules { plan, operation, tier: tier_facts };
-    tally.settle(stated, &requirements, &bounds, request.supported_obligations, decision);
+    decision.exceptions = effects.names();
+    let supported = request.supported_obligations;
+    tally.settle(stated, &requirements, &bounds, &effects, supported, decision);
     if let Some(step_up) = &mut decision.step_up {
         step_up::describe(plan, facts, request, operation, resolved, (tier_facts, now), step_up);
     }

@@ -195,11 +195,11 @@ impl<'a> OriginFacts<'a> {
         (now, tier): (Time, Tier),
         counts_made: bool,
     ) -> Self {
-        let known = facts.history.map(|view| &*view.session.values);
+        let known = facts.history.map(|view| view.values);
         let words = facts
             .task
             .zip(facts.literal_key)
-            .and_then(|(view, key)| PromptWords::of(&view.task.names, &view.root().names, key));
+            .and_then(|(view, key)| PromptWords::of(facts.words.of(view), key));
         Self {
             vouching: Vouching::of(plan, facts),
             words,

@@ -87,6 +87,11 @@ pub(super) fn sequence(plan: &Plan, name: &str) -> DecidingRule {
     rule(RuleKind::Sequence, name, plan.model().sequences.get(name).map(|one| &one.at))
 }
 
+/// A standing exception.
+pub(super) fn exception(plan: &Plan, name: &str) -> DecidingRule {
+    rule(RuleKind::Exception, name, plan.model().exceptions.get(name).map(|one| &one.at))
+}
+
 /// A bound of Authz itself.
 pub(super) fn check(name: &str) -> DecidingRule {
     rule(RuleKind::Check, name, None)

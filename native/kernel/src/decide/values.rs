@@ -9,7 +9,7 @@ use crate::history::ValueTerms;
 use crate::model::{DestinationKind, Operation, Origin, Tier, ValueRole, ValueSpace};
 use crate::plan::Plan;
 use crate::recipient_lists::{RecipientListQuery, RecipientLists};
-use crate::task::{HARNESS_TIER, PromptWords, SignificantWords, Speaker, TaskView};
+use crate::task::{HARNESS_TIER, PromptWords, SignificantWords, Speaker, TaskView, WordRecords};
 use crate::values::{self, Vouchers};
 
 use super::origin::{MAX_VALUES, OriginFacts, TypedValue, Vouching, origin_of, values_at};
@@ -63,6 +63,8 @@ pub struct TaskVouchers<'a> {
     pub plan: &'a Plan,
     /// The task of the call. Default: a call without a task has no prompt.
     pub task: Option<TaskView<'a>>,
+    /// Words of the prompts of the task.
+    pub words: WordRecords<'a>,
     /// Key of the names of tasks.
     pub literal_key: &'a [u8; 32],
     /// State of the bundle's recipient lists.
@@ -89,6 +91,7 @@ impl TaskVouchers<'_> {
             task: self.task,
             subject_proof: None,
             history: None,
+            words: self.words,
             literal_key: Some(self.literal_key),
             value_key: None,
             recipient_lists: Some(self.recipient_lists),
@@ -108,7 +111,7 @@ impl Vouchers for TaskVouchers<'_> {
 
     fn words(&self, name: &str) -> Option<(Tier, SmallVec<[u64; 8]>)> {
         let task = self.task?;
-        let prompt = PromptWords::of(&task.task.names, &task.root().names, self.literal_key)?;
+        let prompt = PromptWords::of(self.words.of(task), self.literal_key)?;
         let SignificantWords { by, words } = prompt.significant(name)?;
         match by {
             Speaker::Subject | Speaker::FrontEnd => Some((Tier::Critical, words)),

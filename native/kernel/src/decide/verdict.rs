@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::exceptions::ExceptionEffects;
 use super::located::TaskBounds;
 use super::{TierFacts, Unmet, rules};
 use crate::decision::{
@@ -77,6 +78,7 @@ impl<'a> Tally<'a> {
         stated: StatedRules<'_>,
         unmet: &Unmet,
         bounds: &TaskBounds<'_>,
+        exceptions: &ExceptionEffects<'_>,
         supported: &[&str],
         decision: &mut Decision,
     ) {
@@ -121,6 +123,22 @@ impl<'a> Tally<'a> {
                     decision.rules = stated.of_denial(reason);
                 }
             }
+            let lacks_permit =
+                matches!(reason, ReasonCode::NotPermitted | ReasonCode::ChainNotPermitted);
+            let unpermitted = self.unpermitted().map(|(position, _)| position);
+            if let Some(expired) = exceptions
+                .expired_rules(stated.plan, unpermitted)
+                .filter(|_| lacks_permit && unmet.hopeless.is_empty() && bounds.refused.is_none())
+            {
+                let names = expired.iter().map(DecidingRule::subject).collect::<Vec<_>>();
+                decision.message.push_str(&format!(
+                    "; one would have, but for the expired exception {}",
+                    names.join(", ")
+                ));
+                decision.rules = expired;
+                let reason = ReasonCode::ExceptionExpired;
+                return answer(stated, Outcome::Deny, reason, &determining, decision);
+            }
             return answer(stated, Outcome::Deny, reason, &determining, decision);
         }
         let obligations: BTreeSet<&str> = self
@@ -128,12 +146,14 @@ impl<'a> Tally<'a> {
             .iter()
             .flat_map(|placed| &placed.policy.obligations)
             .map(String::as_str)
+            .chain(exceptions.obligations())
             .collect();
         if let Some(missing) = obligations.iter().find(|obligation| !supported.contains(obligation))
         {
             decision.message = format!("the enforcer cannot carry out the obligation `{missing}`");
             let bound = |placed: &&&Placed| placed.policy.obligations.iter().any(|o| o == missing);
             let determining: Vec<&Placed> = self.permits.iter().filter(bound).copied().collect();
+            decision.rules = exceptions.rules_with(stated.plan, missing);
             let reason = ReasonCode::EnforcerRefused;
             return answer(stated, Outcome::Deny, reason, &determining, decision);
         }
@@ -206,8 +226,14 @@ impl<'a> Tally<'a> {
 
     /// Principals without a permit that fired.
     fn without_permit(&self) -> impl Iterator<Item = &Known> {
-        let all = self.chain.iter().zip(&self.permitted);
-        all.filter(|(_, permitted)| !**permitted).map(|(known, _)| known.as_ref())
+        self.unpermitted().map(|(_, known)| known)
+    }
+
+    /// Principals without a permit that fired, with their positions in the chain.
+    fn unpermitted(&self) -> impl Iterator<Item = (usize, &Known)> {
+        let all = self.chain.iter().zip(&self.permitted).enumerate();
+        all.filter(|(_, (_, permitted))| !**permitted)
+            .map(|(position, (known, _))| (position, known.as_ref()))
     }
 
     fn why(&self, reason: ReasonCode, unmet: &Unmet) -> String {

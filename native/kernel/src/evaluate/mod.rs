@@ -30,7 +30,7 @@ use smol_str::SmolStr;
 
 use crate::arguments;
 use crate::decision::{PolicyEffect, Principal, PrincipalName, Subject, Verdict};
-use crate::model::{OriginSet, OriginSets, ValueRole};
+use crate::model::{EXCEPTION_TYPE, OriginSet, OriginSets, ValueRole};
 use crate::rfc3339;
 use crate::schema::{Key, Keys, NO_DESTINATION};
 use crate::table::Table;
@@ -291,6 +291,7 @@ pub(crate) struct Words {
     labels: EntityLiterals,
     sequences: EntityLiterals,
     budgets: EntityLiterals,
+    exceptions: EntityLiterals,
     task_kinds: EntityLiterals,
     templates: EntityLiterals,
     /// The task of a request without one.
@@ -376,6 +377,8 @@ pub(crate) struct ContextFacts<'a> {
     pub(crate) sequences: &'a [&'a str],
     /// Budgets that this event would exceed.
     pub(crate) budgets: &'a [&'a str],
+    /// Standing exceptions that cover the call.
+    pub(crate) exceptions: &'a [&'a str],
 }
 
 impl<'a> ContextFacts<'a> {
@@ -400,6 +403,7 @@ impl<'a> ContextFacts<'a> {
             uncleared_labels: &[],
             sequences: &[],
             budgets: &[],
+            exceptions: &[],
         }
     }
 }
@@ -480,6 +484,7 @@ impl Words {
             labels: members("Label")?,
             sequences: members("Sequence")?,
             budgets: members("Budget")?,
+            exceptions: members(EXCEPTION_TYPE)?,
             task_kinds: members("TaskKind")?,
             templates: members("Template")?,
             no_task: record([
@@ -675,8 +680,7 @@ impl Words {
                     Ok((self.set(all_known(&self.sequences, facts.sequences)?), true))
                 })?,
                 Key::Budgets => self.set(all_known(&self.budgets, facts.budgets)?),
-                // Policies that read it are refused at load.
-                Key::Exception => continue,
+                Key::Exception => self.set(all_known(&self.exceptions, facts.exceptions)?),
             };
             put(&mut map, key.as_str(), value);
         }
@@ -1008,6 +1012,7 @@ mod tests {
             (Key::Proof, before(CallerFacts { method: "strange", ..NOBODY })),
             (Key::Sequences, ContextFacts { sequences: &["strange"], ..before(NOBODY) }),
             (Key::Budgets, ContextFacts { budgets: &["strange"], ..before(NOBODY) }),
+            (Key::Exception, ContextFacts { exceptions: &["strange"], ..before(NOBODY) }),
         ] {
             let mut keys = Keys::default();
             keys.insert(key);

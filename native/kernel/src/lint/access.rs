@@ -12,6 +12,7 @@ use crate::model::{Location, Model, OnBehalf, Operation, Template, Tier};
 use crate::plan::Plan;
 use crate::policy::Placed;
 use crate::schema::START;
+use crate::task::WordRecords;
 
 /// Chains of principals for which operations are judged, in all.
 const MOST_JUDGED: usize = 50_000;
@@ -84,6 +85,7 @@ impl<'a> Access<'a> {
             task: None,
             subject_proof: None,
             history: None,
+            words: WordRecords::default(),
             literal_key: None,
             value_key: None,
             recipient_lists: None,

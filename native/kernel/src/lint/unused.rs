@@ -12,6 +12,7 @@ pub(super) fn check(plan: &Plan, facts: &LintFacts, found: &mut Diagnostics) {
     roles(plan, found);
     collections(model, found);
     labels(model, found);
+    exceptions(plan, found);
     if let Some(issuers) = &facts.issuers {
         unknown_issuers(model, issuers, found);
     }
@@ -125,6 +126,20 @@ fn labels(model: &Model, found: &mut Diagnostics) {
             ),
         };
         warn(found, "unyielded-label", &label.at, what, fix);
+    }
+}
+
+/// Exceptions that no policy accepts.
+fn exceptions(plan: &Plan, found: &mut Diagnostics) {
+    let names = plan.policies.iter().flat_map(|placed| placed.policy.exceptions());
+    let accepted: BTreeSet<&str> = names.collect();
+    let exceptions = plan.model().exceptions.iter();
+    for (name, exception) in exceptions.filter(|(name, _)| !accepted.contains(name.as_str())) {
+        let what = format!("no policy accepts the exception `{name}`, so it permits nothing");
+        let fix = format!(
+            "Add `when {{ context.exception.contains(Exception::\"{name}\") }}` to a permit, or remove the exception."
+        );
+        warn(found, "unused-exception", &exception.at, what, fix);
     }
 }
 

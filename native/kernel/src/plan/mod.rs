@@ -35,7 +35,7 @@ use crate::reach::Reach;
 use crate::recipient_lists::{RecipientListSummary, RecipientLists};
 use crate::roles::RoleIndex;
 use crate::routes::RouteTable;
-use crate::schema::{OWN_SYSTEM, SchemaNames};
+use crate::schema::{Key, OWN_SYSTEM, SchemaNames};
 use crate::table::Table;
 
 pub(crate) use catalog::groups_of;
@@ -258,6 +258,24 @@ impl Plan {
     #[must_use]
     pub fn recalls(&self, id: &str) -> bool {
         let one = |id: &str| self.prepared(id).is_some_and(|(_, own)| own.memory.is_recalled());
+        match self.model().splits.get(id) {
+            Some(split) => split.cases.values().any(|case| one(case)),
+            None => one(id),
+        }
+    }
+
+    /// Whether the words of the task's prompts, and the values that the session knows, can matter to an operation: policies read
+    /// where its values come from, or its result may introduce values.
+    #[must_use]
+    pub fn reads_origins(&self, id: &str) -> bool {
+        let one = |id: &str| {
+            self.prepared(id).is_some_and(|(operation, prepared)| {
+                let keys = prepared.slice.keys;
+                keys.contains(Key::Origins)
+                    || keys.contains(Key::Literals)
+                    || operation.origins.introduces_values()
+            })
+        };
         match self.model().splits.get(id) {
             Some(split) => split.cases.values().any(|case| one(case)),
             None => one(id),

@@ -4,6 +4,7 @@ use crate::decision::PolicyEffect;
 use crate::diagnostic::{Diagnostics, nearest};
 use crate::evaluate::syntax::{self, Lines, Parsed};
 use crate::model::Location;
+use crate::obligation::is_obligation;
 use crate::schema::ANNOTATIONS;
 
 /// Characters of an id, obligation or control.
@@ -118,12 +119,6 @@ fn is_reason(text: &str) -> bool {
     !text.trim().is_empty()
         && text.chars().count() <= MAX_REASON
         && !text.chars().any(char::is_control)
-}
-
-fn is_obligation(text: &str) -> bool {
-    let (name, value) = text.split_once(':').unwrap_or((text, "x"));
-    let plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    !name.is_empty() && !value.is_empty() && text.len() <= MAX_NAME && plain(name) && plain(value)
 }
 
 fn is_control(text: &str) -> bool {

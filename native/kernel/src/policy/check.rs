@@ -9,8 +9,10 @@ use super::Placed;
 use crate::arguments::{ArgumentType, Member};
 use crate::decision::PolicyEffect;
 use crate::diagnostic::{Diagnostics, unknown, unknown_word};
-use crate::evaluate::syntax::{ActionScope, Idle, Path, PathRoot, PolicyEntity};
-use crate::model::{EventPattern, Location, Model, Operation, Origin, OriginSet, Spelling};
+use crate::evaluate::syntax::{ActionScope, Idle, Path, PathRoot, PolicyEntity, PolicyReading};
+use crate::model::{
+    EXCEPTION_TYPE, EventPattern, Location, Model, Operation, Origin, OriginSet, Spelling,
+};
 use crate::schema::{BUILT_IN_KINDS, GIVE, Key, START, SchemaNames, attributes, attributes_of_key};
 use crate::spelling;
 
@@ -391,8 +393,8 @@ fn path_of(
             Some(key) if key == Key::Input.as_str() => {
                 return member(path, covered, catalog, &mut refuse);
             }
-            // An unknown key, or one of later, is reported as such.
-            Some(key) if Key::parse(key).is_none_or(Key::is_later) => return,
+            // An unknown key is reported as such.
+            Some(key) if Key::parse(key).is_none() => return,
             Some(key) => attributes_of_key(key).into_iter().collect(),
             None => return,
         },
@@ -487,6 +489,7 @@ fn word(kind: &str) -> &str {
         "SubjectProof" => "subject proof",
         "Sequence" => "sequence",
         "Budget" => "budget",
+        EXCEPTION_TYPE => "exception",
         "Effect" => "effect",
         other => other,
     }
@@ -503,6 +506,7 @@ fn places<'a>(kind: &str, model: &'a Model) -> HashMap<&'a str, &'a Location> {
         }
         "Sequence" => model.sequences.iter().map(|(name, s)| (name.as_str(), &s.at)).collect(),
         "Budget" => model.budgets.iter().map(|(name, b)| (name.as_str(), &b.at)).collect(),
+        EXCEPTION_TYPE => model.exceptions.iter().map(|(name, e)| (name.as_str(), &e.at)).collect(),
         "Template" => model.templates.iter().map(|(name, t)| (name.as_str(), &t.at)).collect(),
         _ => HashMap::new(),
     }
@@ -519,15 +523,15 @@ fn keys(placed: &Placed, catalog: &Catalog<'_>, diagnostics: &mut Diagnostics) {
     }
     for read in &reading.key_reads {
         match Key::parse(&read.name) {
-            Some(key) if key.is_later() => diagnostics.error(
+            Some(Key::Exception) if !names_exception(reading) => diagnostics.error(
                 &placed.place(read.offset),
-                format!("`context.{}` is not in this version", read.name),
-                "Remove the condition.",
+                "the policy reads `context.exception` and names no exception",
+                "Name each exception that it accepts: `context.exception.contains(Exception::\"NAME\")`.",
             ),
             Some(_) => {}
             None => {
-                let now = Key::ALL.iter().filter(|key| !key.is_later()).map(|key| key.as_str());
-                let (what, mut fix) = unknown_word("context key", &read.name, now);
+                let keys = Key::ALL.iter().map(|key| key.as_str());
+                let (what, mut fix) = unknown_word("context key", &read.name, keys);
                 if catalog.arguments.contains(read.name.as_str()) {
                     fix = format!(
                         "Arguments are below `input`: write `context.input.{}`.",
@@ -539,6 +543,10 @@ fn keys(placed: &Placed, catalog: &Catalog<'_>, diagnostics: &mut Diagnostics) {
             }
         }
     }
+}
+
+fn names_exception(reading: &PolicyReading) -> bool {
+    reading.names.iter().any(|name| name.kind == EXCEPTION_TYPE)
 }
 
 /// A forbid that lets a worse origin pass is an error; a permit that a worse origin makes fire is a warning, since a forbid may

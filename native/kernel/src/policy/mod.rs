@@ -10,7 +10,7 @@ use crate::decision::PolicyEffect;
 use crate::diagnostic::Diagnostics;
 use crate::evaluate::syntax::{self, Lines, Parsed, PolicyReading};
 use crate::evaluate::{Rule, SharedConditions};
-use crate::model::{Location, PolicyFile};
+use crate::model::{EXCEPTION_TYPE, Location, PolicyFile};
 use crate::table::Table;
 use crate::work::CompileProgress;
 
@@ -35,6 +35,14 @@ pub(crate) struct Policy {
     start: usize,
     /// Byte offset of `@stepup`, from the start of the policy.
     stepup_offset: usize,
+}
+
+impl Policy {
+    /// Names of the exceptions that the policy reads.
+    pub(crate) fn exceptions(&self) -> impl Iterator<Item = &str> {
+        let names = self.reading.names.iter().filter(|name| name.kind == EXCEPTION_TYPE);
+        names.map(|name| name.id.as_str())
+    }
 }
 
 /// A policy and its place in the bundle.

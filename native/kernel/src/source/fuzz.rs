@@ -27,7 +27,9 @@ pub fn task(bytes: &[u8], plan: &crate::plan::Plan) {
     let text = String::from_utf8_lossy(bytes);
     let params = BTreeMap::from([("name".to_owned(), task::Param::Text(text.trim().to_owned()))]);
     let said = [task::Part::of_user(&text)];
-    let names = task::read_names(&said, &params, task::Speaker::Subject, &[1; 32]);
+    let read = task::read_names(&said, &params, task::Speaker::Subject, &[1; 32]);
+    assert!(read.words.len() <= task::MAX_WORDS, "too many words");
+    let names = read.names;
     assert!(names.user.len() <= task::MAX_LITERALS, "too many literals");
     let scope: Vec<task::ScopeEntry> = serde_json::from_slice(bytes).unwrap_or_default();
     let Ok(agent) = task::AgentName::parse("spiffe://a.example/x") else { return };

@@ -22,7 +22,7 @@ pub use authz_base::record::{
 pub use authz_bundle::prompt::{LONGEST_PROMPT, Nouns, Reading, amount_name, read as read_prompt};
 pub use implicit::{implicit, implicit_id, is_implicit_id, renewed};
 pub use literals::hmac;
-pub use names::{MAX_PARTS, Part, SaidBy, read_names};
+pub use names::{MAX_PARTS, Part, PromptNames, SaidBy, read_names};
 pub use on_behalf::{
     ACTED_MS, Alone, alone_pair, alone_without_task, alones_of, barred_alone, carrier_of, is_alone,
     subject_refused,
@@ -34,4 +34,4 @@ pub use words::{PromptWords, SignificantWords};
 
 pub(crate) use authz_bundle::prompt::names_of;
 pub(crate) use literals::literal;
-pub(crate) use scope::{Acts, Miss, could, could_beyond, fit, fit_beyond};
+pub(crate) use scope::{Acts, Miss, could, could_beyond, fit, fit_beyond, selects};

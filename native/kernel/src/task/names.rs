@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::literals::literals;
 use super::words::prints;
-use super::{Names, Param, Speaker};
+use super::{Names, Param, Speaker, SpokenWords};
 
 /// Parts of one prompt.
 pub const MAX_PARTS: usize = 256;
@@ -38,6 +38,15 @@ impl<'a> Part<'a> {
     }
 }
 
+/// What a task keeps of a prompt and of the parameters of its template.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PromptNames {
+    /// The names, for the record of the task.
+    pub names: Names,
+    /// The words, for a record of their own.
+    pub words: SpokenWords,
+}
+
 /// Reads the names and the words of a prompt and of the parameters of a template.
 ///
 /// Args: `parts`: of which only the user's own count; `by`: who says all of it; `key`: the key of the hashes.
@@ -47,7 +56,7 @@ pub fn read_names(
     params: &BTreeMap<String, Param>,
     by: Speaker,
     key: &[u8; 32],
-) -> Names {
+) -> PromptNames {
     let said = parts.iter().take(MAX_PARTS).filter(|part| part.said_by == SaidBy::User);
     let given = params.values().filter_map(|param| match param {
         Param::Text(text) => Some(text.as_str()),
@@ -64,7 +73,9 @@ pub fn read_names(
     let values: Vec<&str> = given.collect();
     let mut names = Names::default();
     names.add(by, literals(&texts, &values, key));
-    let words: Vec<&str> = values.into_iter().chain(numbers.iter().map(String::as_str)).collect();
-    names.add_words(by, &prints(&texts, &words, key));
-    names
+    let given: Vec<&str> = values.into_iter().chain(numbers.iter().map(String::as_str)).collect();
+    let mut words = SpokenWords::default();
+    words.add(by, &prints(&texts, &given, key));
+    names.has_words = !words.is_empty();
+    PromptNames { names, words }
 }

@@ -6,9 +6,9 @@ use authz_bundle::canonical::canonical;
 use authz_bundle::model::DestinationKind;
 use authz_bundle::prompt::{Item, Nouns, amount_name, names_of, sequence};
 
-use super::names::{Part, read_names};
+use super::names::{Part, PromptNames, read_names};
 use super::words::PromptWords;
-use super::{MAX_WORDS, Names, Speaker, literal};
+use super::{MAX_WORDS, Speaker, literal};
 
 /// Key of a prompt that no store keeps.
 const KEY: [u8; 32] = [0; 32];
@@ -44,7 +44,7 @@ impl std::error::Error for ValueError {}
 
 /// Names and words of a prompt of a user.
 #[derive(Debug)]
-pub struct SamplePrompt(Names);
+pub struct SamplePrompt(PromptNames);
 
 impl SamplePrompt {
     /// Reads a prompt as a task does.
@@ -82,7 +82,7 @@ impl SamplePrompt {
         }
         match value.split_once('/') {
             Some((collection, id)) if !collection.is_empty() && !id.is_empty() => {
-                let words = PromptWords::of(&self.0, &self.0, &KEY);
+                let words = PromptWords::of([&self.0.words; 2], &KEY);
                 let nouns = Nouns::of(&[collection]);
                 Ok(words.is_some_and(|words| words.speaker(id, &nouns, false).is_some()))
             }
@@ -93,7 +93,7 @@ impl SamplePrompt {
     }
 
     fn has(&self, names: &[String]) -> bool {
-        names.iter().any(|name| self.0.user.contains(&literal(name, &KEY)))
+        names.iter().any(|name| self.0.names.user.contains(&literal(name, &KEY)))
     }
 }
 

@@ -201,24 +201,43 @@ fn calls(task: &Task, system: &str) -> bool {
 
 /// Whether a request is within one entry of its operation.
 fn within<'a>(entry: &'a ScopeEntry, acts: &Acts<'_>) -> Result<(), Dimension<'a>> {
-    let Selector { collections, ids, path_prefix, label_ceiling } = &entry.resources;
-    let test = |holds: bool, dimension| if holds { Ok(()) } else { Err(dimension) };
-    if let Some(all) = collections {
-        test(acts.collection.is_some_and(|one| all.contains(one)), Dimension::Collections)?;
-    }
-    if let Some(all) = ids {
-        test(!acts.id.is_empty() && all.contains(acts.id), Dimension::Ids)?;
-    }
-    if let Some(prefix) = path_prefix {
-        test(covers_spelled(prefix, acts.id), Dimension::PathPrefix)?;
-    }
-    if let Some(all) = label_ceiling {
-        let bounded = acts.collection.is_some() && is_under(all, acts.labels);
-        test(bounded, Dimension::LabelCeiling)?;
-    }
+    selects(&entry.resources, acts.collection, acts.id, acts.labels)?;
     for (pointer, limit) in &entry.arguments {
         let value = acts.arguments.pointer(pointer);
-        test(value.is_some_and(|value| allows(limit, value)), Dimension::Argument(pointer))?;
+        if !value.is_some_and(|value| allows(limit, value)) {
+            return Err(Dimension::Argument(pointer));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a selector selects a resource.
+///
+/// Args:
+/// * `collection`: `None` for a call that acts on the system itself.
+/// * `id`: as the collection compares ids; empty for the collection as a whole.
+///
+/// # Errors
+/// The condition that does not hold.
+pub(crate) fn selects(
+    selector: &Selector,
+    collection: Option<&str>,
+    id: &str,
+    labels: &[String],
+) -> Result<(), Dimension<'static>> {
+    let Selector { collections, ids, path_prefix, label_ceiling } = selector;
+    let test = |holds: bool, dimension| if holds { Ok(()) } else { Err(dimension) };
+    if let Some(all) = collections {
+        test(collection.is_some_and(|one| all.contains(one)), Dimension::Collections)?;
+    }
+    if let Some(all) = ids {
+        test(!id.is_empty() && all.contains(id), Dimension::Ids)?;
+    }
+    if let Some(prefix) = path_prefix {
+        test(covers_spelled(prefix, id), Dimension::PathPrefix)?;
+    }
+    if let Some(all) = label_ceiling {
+        test(collection.is_some() && is_under(all, labels), Dimension::LabelCeiling)?;
     }
     Ok(())
 }

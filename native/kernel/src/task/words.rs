@@ -13,7 +13,7 @@ use authz_bundle::recipient_lists::Alias;
 use siphasher::sip128::SipHasher24;
 use smallvec::SmallVec;
 
-use super::{MAX_WORDS, Names, Speaker, WordPrint};
+use super::{MAX_WORDS, Speaker, SpokenWords, WordPrint};
 
 /// Words that may stand between a noun and its value at once: `order number # 12`.
 const MOST_BETWEEN: usize = 3;
@@ -62,7 +62,7 @@ pub(super) fn prints(texts: &[&str], values: &[&str], key: &[u8; 32]) -> Vec<Wor
 /// Words of the prompts of a task, and of the root above it.
 #[derive(Clone, Copy)]
 pub struct PromptWords<'a> {
-    names: [&'a Names; 2],
+    spoken: [&'a SpokenWords; 2],
     key: WordKey,
 }
 
@@ -95,13 +95,12 @@ impl SignificantWords {
 impl<'a> PromptWords<'a> {
     /// None where no words are kept.
     ///
-    /// Args: `task`, `root`: names of a task and of its root; `key`: the key of the hashes.
+    /// Args: `spoken`: words of the root and of the task; the same twice where the task is the root; `key`: the key of the
+    /// hashes.
     #[must_use]
-    pub fn of(task: &'a Names, root: &'a Names, key: &[u8; 32]) -> Option<Self> {
-        let has_words =
-            |names: &Names| SPEAKERS.iter().any(|speaker| !names.words(*speaker).is_empty());
-        let names = [root, task];
-        names.into_iter().any(has_words).then(|| Self { names, key: WordKey::of(key) })
+    pub fn of(spoken: [&'a SpokenWords; 2], key: &[u8; 32]) -> Option<Self> {
+        let has_words = spoken.iter().any(|words| !words.is_empty());
+        has_words.then(|| Self { spoken, key: WordKey::of(key) })
     }
 
     /// The best speaker who names a value by its words, whole and in order.
@@ -235,9 +234,9 @@ impl<'a> PromptWords<'a> {
 
     /// The words of a speaker in the task and in its root; once where they are the same.
     fn said(&self, speaker: Speaker) -> impl Iterator<Item = &'a [WordPrint]> {
-        let [root, task] = self.names;
+        let [root, task] = self.spoken;
         let task = (!std::ptr::eq(root, task)).then_some(task);
-        [Some(root), task].into_iter().flatten().map(move |names| names.words(speaker).as_slice())
+        [Some(root), task].into_iter().flatten().map(move |words| words.of(speaker).as_slice())
     }
 }
 
@@ -365,15 +364,15 @@ mod tests {
 
     const KEY: [u8; 32] = [7; 32];
 
-    fn names(by: Speaker, prompt: &str, values: &[&str]) -> Names {
-        let mut names = Names::default();
-        names.add_words(by, &prints(&[prompt], values, &KEY));
-        names
+    fn spoken(by: Speaker, prompt: &str, values: &[&str]) -> SpokenWords {
+        let mut words = SpokenWords::default();
+        words.add(by, &prints(&[prompt], values, &KEY));
+        words
     }
 
     fn is_named(prompt: &str, value: &str, nouns: &[&str]) -> bool {
-        let names = names(Speaker::Subject, prompt, &[]);
-        let Some(words) = PromptWords::of(&names, &names, &KEY) else { return false };
+        let spoken = spoken(Speaker::Subject, prompt, &[]);
+        let Some(words) = PromptWords::of([&spoken; 2], &KEY) else { return false };
         words.speaker(value, &Nouns::of(nouns), false).is_some()
     }
 
@@ -451,8 +450,8 @@ mod tests {
 
     #[test]
     fn a_parameter_names_itself() {
-        let names = names(Speaker::Subject, "Do it", &["12", "invoices", "Team sync"]);
-        let words = PromptWords::of(&names, &names, &KEY);
+        let spoken = spoken(Speaker::Subject, "Do it", &["12", "invoices", "Team sync"]);
+        let words = PromptWords::of([&spoken; 2], &KEY);
         for (value, expected) in
             [("12", true), ("invoices", true), ("Team sync", true), ("it 12", false), ("it", false)]
         {
@@ -463,10 +462,10 @@ mod tests {
 
     #[test]
     fn the_best_speaker_counts() {
-        let claimed = names(Speaker::Agent, "Close sdk-40 and sdk-41", &[]);
-        let mut root = names(Speaker::Subject, "Close sdk-40", &[]);
-        root.extend(names(Speaker::Harness, "Close sdk-42", &[]));
-        let words = PromptWords::of(&claimed, &root, &KEY);
+        let claimed = spoken(Speaker::Agent, "Close sdk-40 and sdk-41", &[]);
+        let mut root = spoken(Speaker::Subject, "Close sdk-40", &[]);
+        root.extend(&spoken(Speaker::Harness, "Close sdk-42", &[]));
+        let words = PromptWords::of([&root, &claimed], &KEY);
         for (value, expected) in [
             ("sdk-40", Some(Speaker::Subject)),
             ("sdk-41", Some(Speaker::Agent)),
@@ -477,16 +476,16 @@ mod tests {
             let by = words.and_then(|words| words.speaker(value, &Nouns::default(), true));
             assert_eq!(expected, by, "{value}");
         }
-        let other = PromptWords::of(&claimed, &root, &[8; 32]);
+        let other = PromptWords::of([&root, &claimed], &[8; 32]);
         let by = other.and_then(|words| words.speaker("sdk-40", &Nouns::default(), false));
         assert_eq!(None, by, "another key");
-        assert!(PromptWords::of(&Names::default(), &Names::default(), &KEY).is_none());
+        assert!(PromptWords::of([&SpokenWords::default(); 2], &KEY).is_none());
     }
 
     #[test]
     fn an_amount_needs_its_noun() {
-        let names = names(Speaker::Subject, "Pay to 10020030, amount 870", &["1250"]);
-        let words = PromptWords::of(&names, &names, &KEY);
+        let spoken = spoken(Speaker::Subject, "Pay to 10020030, amount 870", &["1250"]);
+        let words = PromptWords::of([&spoken; 2], &KEY);
         let nouns = Nouns::of(&["amount"]);
         for (number, expected) in
             [("870", true), ("1250", true), ("10020030", false), ("87", false), ("amount", false)]
@@ -498,8 +497,8 @@ mod tests {
 
     #[test]
     fn significant_words_tell_names_apart() {
-        let names = names(Speaker::Subject, "Cancel the Kestrel sync on Tuesday", &[]);
-        let words = PromptWords::of(&names, &names, &KEY);
+        let spoken = spoken(Speaker::Subject, "Cancel the Kestrel sync on Tuesday", &[]);
+        let words = PromptWords::of([&spoken; 2], &KEY);
         let of = |name: &str| words.and_then(|words| words.significant(name));
         let (both, sync, kestrel) = (of("Sync with kestrel"), of("Team sync"), of("KESTREL"));
         let more = |one: &Option<SignificantWords>, other: &Option<SignificantWords>| {
@@ -517,8 +516,8 @@ mod tests {
     fn words_are_kept_within_bounds() {
         let long = "word ".repeat(5_000);
         assert_eq!(MAX_WORDS, prints(&[&long], &[], &KEY).len());
-        let names = names(Speaker::Subject, &long, &[]);
-        let words = PromptWords::of(&names, &names, &KEY);
+        let spoken = spoken(Speaker::Subject, &long, &[]);
+        let words = PromptWords::of([&spoken; 2], &KEY);
         let value = "word ".repeat(30);
         assert_eq!(None, words.and_then(|words| words.speaker(&value, &Nouns::default(), false)));
     }

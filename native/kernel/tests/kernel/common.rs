@@ -17,7 +17,7 @@ use authz_kernel::model::{
     SystemKind, Tier, TierRequirements, ValueRole,
 };
 use authz_kernel::plan::Plan;
-use authz_kernel::task::{TaskView, taskless};
+use authz_kernel::task::{TaskView, WordRecords, taskless};
 use serde_json::json;
 
 /// The time of every test: 2026-11-25T00:00:00Z.
@@ -278,6 +278,7 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
         task: None,
         subject_proof: None,
         history: Some(HistoryView::new(&NOTHING)),
+        words: WordRecords::default(),
         literal_key: None,
         value_key: None,
         recipient_lists: None,

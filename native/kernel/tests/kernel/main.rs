@@ -11,6 +11,7 @@ mod could;
 mod decide;
 mod denials;
 mod destinations;
+mod exceptions;
 mod granted;
 mod history;
 mod laws;

@@ -14,7 +14,9 @@ use authz_kernel::plan::Plan;
 use authz_kernel::recipient_lists::{
     Columns, RecipientListEntries, RecipientListState, RecipientLists,
 };
-use authz_kernel::task::{Names, Part, Speaker, Task, TaskView, read_names, taskless};
+use authz_kernel::task::{
+    Part, PromptNames, Speaker, Task, TaskView, TaskWords, WordRecords, read_names, taskless,
+};
 use serde_json::json;
 
 use crate::common::{NOTHING, NOW, PERMIT_ALL, alice, ask, bot, compile, facts, model, request};
@@ -79,25 +81,57 @@ fn told(decision: &Decision) -> Vec<&str> {
     origins.into_iter().map(Origin::as_str).collect()
 }
 
-fn named_by(by: Speaker, prompt: &str) -> Names {
+fn named_by(by: Speaker, prompt: &str) -> PromptNames {
     read_names(&[Part::of_user(prompt)], &BTreeMap::new(), by, &KEY)
 }
 
-fn nobody() -> Names {
-    Names::default()
+fn nobody() -> PromptNames {
+    PromptNames::default()
+}
+
+/// A call of alice's bot with what a prompt names, whose words are kept in a record of their own.
+struct Prompted {
+    task: Task,
+    words: TaskWords,
+}
+
+impl Prompted {
+    fn new(prompt: PromptNames) -> Self {
+        let task = Task { names: prompt.names, ..taskless(&[alice(), bot()], "").unwrap() };
+        let words = TaskWords::new(&task, prompt.words);
+        Self { task, words }
+    }
+
+    fn view(&self) -> TaskView<'_> {
+        TaskView { task: &self.task, ancestors: &[] }
+    }
+
+    fn records(&self) -> WordRecords<'_> {
+        WordRecords { task: Some(&self.words), root: Some(&self.words) }
+    }
 }
 
 /// Asks as alice's bot, in a session with these names.
-fn ask_in(plan: &Plan, names: Names, operation: &str, arguments: &str) -> Decision {
+fn ask_in(plan: &Plan, names: PromptNames, operation: &str, arguments: &str) -> Decision {
+    let own = Prompted::new(names);
+    ask_with(plan, own.view(), own.records(), operation, arguments)
+}
+
+fn ask_with(
+    plan: &Plan,
+    task: TaskView<'_>,
+    words: WordRecords<'_>,
+    operation: &str,
+    arguments: &str,
+) -> Decision {
     let chain = [alice(), bot()];
-    let own = Task { names, ..taskless(&chain, "").unwrap() };
-    let task = Some(TaskView { task: &own, ancestors: &[] });
     let history = Some(HistoryView { agent: Some(&NOTHING), ..HistoryView::new(&NOTHING) });
-    let facts = Facts { task, history, literal_key: Some(&KEY), ..facts(&chain) };
+    let task = Some(task);
+    let facts = Facts { task, history, words, literal_key: Some(&KEY), ..facts(&chain) };
     *decide_traced(plan, &facts, &request(operation, arguments), NOW)
 }
 
-fn origins(role: &str, names: Names, operation: &str, arguments: &str) -> Vec<String> {
+fn origins(role: &str, names: PromptNames, operation: &str, arguments: &str) -> Vec<String> {
     let plan = compiled(with(&telling(role), |_| {}));
     told(&ask_in(&plan, names, operation, arguments)).into_iter().map(str::to_owned).collect()
 }
@@ -105,6 +139,43 @@ fn origins(role: &str, names: Names, operation: &str, arguments: &str) -> Vec<St
 const SEND: &str = r#"{"to": ["bob@corp.example"]}"#;
 const BOTH: &str = r#"{"to": ["bob@corp.example"], "cc": "eve@evil.example"}"#;
 const REFUND: &str = r#"{"id": "INV-4711", "amount": 1}"#;
+
+/// The words stand in a record of their own. An earlier version kept them in the record of the task, where they still count.
+#[test]
+fn words_count_from_their_record_or_from_an_earlier_task() {
+    let plan = compiled(with(&telling("target"), |_| {}));
+    let own = Prompted::new(named_by(Speaker::Subject, "Refund Acme West"));
+    let mut earlier = Task { names: own.task.names.clone(), ..own.task.clone() };
+    earlier.names.words = own.words.words.clone();
+    earlier.names.has_words = false;
+    let stored = serde_json::to_string(&earlier).unwrap();
+    assert!(stored.contains(r#""user_words":""#), "{stored}");
+    let earlier: Task = serde_json::from_str(&stored).unwrap();
+    let of_earlier = TaskView { task: &earlier, ancestors: &[] };
+    let refund = r#"{"id": "Acme West", "amount": 1}"#;
+    let nothing = WordRecords::default();
+    let other = Prompted::new(named_by(Speaker::Subject, "Refund Acme East"));
+    let root = std::sync::Arc::new(own.task.clone());
+    let child = Task { ancestors: vec![root.id.clone()], ..other.task.clone() };
+    let ancestors = [root];
+    let below = TaskView { task: &child, ancestors: &ancestors };
+    for (view, words, wanted) in [
+        (own.view(), own.records(), "named"),
+        // The record is lost, or of another task.
+        (own.view(), nothing, "unknown"),
+        (own.view(), other.records(), "unknown"),
+        (of_earlier, nothing, "named"),
+        // The record has the words of the earlier version, too.
+        (of_earlier, other.records(), "unknown"),
+        // A task below speaks by the words of its root, and by its own.
+        (below, WordRecords { task: None, root: Some(&own.words) }, "named"),
+        (below, WordRecords { task: Some(&own.words), root: None }, "named"),
+        (below, WordRecords { task: Some(&other.words), root: None }, "unknown"),
+    ] {
+        let decision = ask_with(&plan, view, words, "crm.refund", refund);
+        assert_eq!(vec![wanted], told(&decision), "{words:?}");
+    }
+}
 
 #[test]
 fn the_origin_of_a_value_is_that_of_its_best_speaker() {
@@ -426,10 +497,10 @@ fn an_alias_names_the_only_entry_that_it_fits() {
             let until = is_stale.then_some(authz_kernel::decision::Time(0));
             lists.set("others", others.map(|text| state(text, until)));
             let chain = [alice(), bot()];
-            let names = named_by(Speaker::Subject, prompt);
-            let own = Task { names, ..taskless(&chain, "").unwrap() };
+            let own = Prompted::new(named_by(Speaker::Subject, prompt));
             let facts = Facts {
-                task: Some(TaskView { task: &own, ancestors: &[] }),
+                task: Some(own.view()),
+                words: own.records(),
                 history: Some(HistoryView { agent: Some(&NOTHING), ..HistoryView::new(&NOTHING) }),
                 literal_key: Some(&KEY),
                 recipient_lists: Some(&lists),
@@ -445,10 +516,10 @@ fn an_alias_names_the_only_entry_that_it_fits() {
     lists.set("team", Some(state(TEAM, Some(authz_kernel::decision::Time(0)))));
     lists.set("others", Some(state("mail,name\n", None)));
     let chain = [alice(), bot()];
-    let own =
-        Task { names: named_by(Speaker::Subject, "Ask Mark"), ..taskless(&chain, "").unwrap() };
+    let own = Prompted::new(named_by(Speaker::Subject, "Ask Mark"));
     let facts = Facts {
-        task: Some(TaskView { task: &own, ancestors: &[] }),
+        task: Some(own.view()),
+        words: own.records(),
         history: Some(HistoryView { agent: Some(&NOTHING), ..HistoryView::new(&NOTHING) }),
         literal_key: Some(&KEY),
         recipient_lists: Some(&lists),

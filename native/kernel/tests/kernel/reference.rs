@@ -61,6 +61,11 @@ const ENTITIES: &[(&str, &str, &str)] = &[
     ("Sequence", "name in [`sequences`](bundle/sequences.md)", "rule over the order of calls"),
     ("Budget", "name in [`budgets`](bundle/budgets.md)", "counted limit"),
     (
+        "Exception",
+        "name in [`exceptions`](bundle/exceptions.md)",
+        "standing exception that a policy may accept",
+    ),
+    (
         "Effect",
         "one of the names below",
         "effect of an operation; policies use the action group `effect:…`",
@@ -180,7 +185,6 @@ const ATTRIBUTES: &[(&str, &str, &str)] = &[
     ),
     ("SessionFacts", "sources", "Number of collections and systems from which labelled data came."),
     ("SessionFacts", "calls", "Number of permitted calls of the session."),
-    ("ExceptionFacts", "active", ""),
 ];
 
 /// Operations of Authz itself.
@@ -371,7 +375,7 @@ fn annotations() -> String {
 /// Each key of the context, and below it each member of its record.
 fn context(declared: &Declarations) -> String {
     let mut text = header(&["key", "Cedar type", "meaning"]);
-    for key in Key::ALL.into_iter().filter(|key| !key.is_later()) {
+    for key in Key::ALL {
         let name = key.as_str();
         let members = declared.members.get(key.cedar_type());
         let kind = match (key, members) {

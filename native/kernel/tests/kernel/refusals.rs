@@ -138,13 +138,9 @@ const REFUSED: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "@id(\"a\") forbid(principal, action, resource) when { context.exception.active };",
-        &["1:53: `context.exception` is not in this version. Remove the condition."],
-    ),
-    (
         "@id(\"a\") forbid(principal, action, resource) when { context.teir == 1 };",
         &[
-            "1:53: unknown context key `teir`; known: tier, input, task, subject_proof, chain and 13 more. Did you mean `tier`?",
+            "1:53: unknown context key `teir`; known: tier, input, task, subject_proof, chain and 14 more. Did you mean `tier`?",
         ],
     ),
     (

@@ -14,7 +14,7 @@ use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{
     AgentName, Child, Limit, Names, Root, ScopeEntry, Selector, SubjectProof, Task, TaskKind,
-    TaskView, delegate, start,
+    TaskView, WordRecords, delegate, start,
 };
 
 use crate::common::{NOTHING, NOW};
@@ -376,6 +376,7 @@ fn asked(
         task: Some(TaskView { task, ancestors: above }),
         subject_proof: None,
         history: Some(HistoryView::new(&NOTHING)),
+        words: WordRecords::default(),
         literal_key: None,
         value_key: None,
         recipient_lists: None,

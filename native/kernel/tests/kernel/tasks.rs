@@ -14,8 +14,8 @@ use authz_kernel::plan::Plan;
 use authz_kernel::source;
 use authz_kernel::task::{
     AgentName, Child, Limit, Names, Param, Part, Refused, Root, SaidBy, ScopeEntry, Selector,
-    ShownToken, Speaker, SubjectProof, Task, TaskKind, TaskStatus, TaskSubject, TaskView, delegate,
-    extend, implicit, implicit_id, read_names, renewed, start,
+    ShownToken, Speaker, SubjectProof, Task, TaskKind, TaskStatus, TaskSubject, TaskView,
+    WordRecords, delegate, extend, implicit, implicit_id, read_names, renewed, start,
 };
 
 use crate::common::{NOTHING, NOW};
@@ -242,6 +242,7 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
         task: None,
         subject_proof: None,
         history: Some(HistoryView::new(&NOTHING)),
+        words: WordRecords::default(),
         literal_key: None,
         value_key: None,
         recipient_lists: None,
@@ -655,7 +656,7 @@ fn cedar_says_who_may_start_which() {
 }
 
 fn by_user(prompt: &str) -> Names {
-    read_names(&[Part::of_user(prompt)], &BTreeMap::new(), Speaker::Subject, &KEY)
+    read_names(&[Part::of_user(prompt)], &BTreeMap::new(), Speaker::Subject, &KEY).names
 }
 
 /// Who said it decides what it trusts: the user always, a harness up to tier standard, an agent never.
@@ -679,8 +680,9 @@ fn what_is_named_counts_by_who_said_it() {
         };
         decide(&plan, &facts, &request("mail.send", to_bob), NOW).reason
     };
-    let said =
-        |by| read_names(&[Part::of_user("Answer bob@acme.example")], &BTreeMap::new(), by, &KEY);
+    let said = |by| {
+        read_names(&[Part::of_user("Answer bob@acme.example")], &BTreeMap::new(), by, &KEY).names
+    };
     assert_eq!(ReasonCode::Permitted, reason(said(Speaker::Subject)));
     assert_eq!(ReasonCode::Permitted, reason(said(Speaker::FrontEnd)));
     assert_eq!(ReasonCode::Permitted, reason(said(Speaker::Harness)));
@@ -688,13 +690,13 @@ fn what_is_named_counts_by_who_said_it() {
     assert!(!said(Speaker::Agent).claimed.is_empty(), "a claim is kept");
     let part = |said_by| {
         let parts = [Part { text: "Answer bob@acme.example", said_by }];
-        read_names(&parts, &BTreeMap::new(), Speaker::Subject, &KEY)
+        read_names(&parts, &BTreeMap::new(), Speaker::Subject, &KEY).names
     };
     for said_by in [SaidBy::Quoted, SaidBy::Other] {
         assert!(part(said_by).is_empty(), "only the user's own words");
     }
     let params = BTreeMap::from([("to".to_owned(), Param::Text("bob@acme.example".to_owned()))]);
-    let given = |by| read_names(&[], &params, by, &KEY);
+    let given = |by| read_names(&[], &params, by, &KEY).names;
     assert_eq!(ReasonCode::Permitted, reason(given(Speaker::Subject)));
     assert_eq!(ReasonCode::Forbidden, reason(given(Speaker::Agent)));
 }

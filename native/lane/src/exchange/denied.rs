@@ -15,6 +15,7 @@ use crate::history;
 use crate::judgement::Judgement;
 use crate::keeper::ChangeError;
 use crate::locate::{self, Located};
+use crate::origin_records;
 use crate::refusal::CallRefusal;
 
 /// Whether a detail was judged and denied, and the history remembers the denial.
@@ -64,7 +65,7 @@ impl Engine {
     ) -> Result<Ended, ChangeError> {
         let (plan, now) = (exchange.caller.plan(), exchange.caller.now());
         let located = self.locate_denied(transaction, exchange)?;
-        let is_new = matches!(exchange.placement, Placement::Root(_));
+        let is_new = matches!(exchange.placement, Placement::Root { .. });
         let mut ended = Ended::default();
         let pairs = exchange.request.details.iter().zip(details);
         for (requested, before) in pairs.filter(|(_, before)| is_denied(before)) {
@@ -91,6 +92,7 @@ impl Engine {
         if is_new {
             // INVARIANT (all or nothing): the task does not begin.
             transaction.delete(RecordKey::new(RecordKind::Session, &located.task.session));
+            origin_records::forget_words(transaction, &located.task)?;
         }
         Ok(ended)
     }
@@ -109,10 +111,11 @@ impl Engine {
                 located.task = self.claim(transaction, &located.task, now)?;
                 Ok(located)
             }
-            Placement::Root(task) => {
+            Placement::Root { task, words } => {
                 let retention = self.keeper.settings().retention_ms;
                 let session = history::begin(transaction, task, true, now, retention)?;
                 transaction.put(Record::Session(Arc::new(session)));
+                origin_records::begin_words(transaction, task, words);
                 Ok(Located { task: Arc::clone(task), ancestors: Vec::new() })
             }
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use authz_kernel::decision::Principal;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    self, AgentName, Child, Part, Record, Root, SubjectProof, Task, TaskKind, TaskSubject,
+    self, AgentName, Child, Part, PromptNames, Record, Root, SpokenWords, SubjectProof, Task,
+    TaskKind, TaskSubject,
 };
 use authz_state::store::Transaction;
 
@@ -17,6 +18,7 @@ use crate::history;
 use crate::judgement::ApiRecord;
 use crate::keeper::ChangeError;
 use crate::locate::{self, Located};
+use crate::origin_records;
 use crate::refusal::{CallRefusal, Step};
 use crate::request::check_id;
 use crate::tasks::{is_by_user, kernel_refused};
@@ -29,7 +31,7 @@ pub(super) enum Placement {
     /// An existing task.
     Existing(Arc<Task>),
     /// A new root.
-    Root(Arc<Task>),
+    Root { task: Arc<Task>, words: SpokenWords },
     /// A new task of this id below an existing one.
     Child { parent: Arc<Task>, id: String },
 }
@@ -38,7 +40,9 @@ impl Placement {
     /// The task itself, or the one that the new task is below.
     pub(super) fn task(&self) -> &Arc<Task> {
         match self {
-            Self::Existing(task) | Self::Root(task) | Self::Child { parent: task, .. } => task,
+            Self::Existing(task) | Self::Root { task, .. } | Self::Child { parent: task, .. } => {
+                task
+            }
         }
     }
 
@@ -46,7 +50,7 @@ impl Placement {
     pub(super) fn chain(&self, agent: &AgentName) -> Vec<Principal> {
         let chain = self.task().chain();
         match self {
-            Self::Root(_) => chain,
+            Self::Root { .. } => chain,
             Self::Existing(_) | Self::Child { .. } => {
                 chain.into_iter().chain([agent.principal()]).collect()
             }
@@ -57,7 +61,7 @@ impl Placement {
     pub(super) fn record(&self) -> ApiRecord {
         match self {
             Self::Existing(task) | Self::Child { parent: task, .. } => ApiRecord::of_task(task),
-            Self::Root(_) => ApiRecord::default(),
+            Self::Root { .. } => ApiRecord::default(),
         }
     }
 }
@@ -140,7 +144,8 @@ impl Engine {
         self.check_start(caller, template, &request.params, caller.chain(), proof)
             .with_record(&record)?;
         let prompt = [Part::of_user(request.prompt.as_deref().unwrap_or_default())];
-        let (names, prompt) = self.read_prompt(caller, &prompt, &request.params);
+        let (said, prompt) = self.read_prompt(caller, &prompt, &request.params);
+        let PromptNames { names, words } = said;
         let record = record.or(&prompt);
         let root = Root {
             template,
@@ -159,7 +164,7 @@ impl Engine {
             session: self.clock.new_id(),
         };
         let task = self.begin_task(root, caller.chain(), caller).with_record(&record)?;
-        Ok((Placement::Root(task), record))
+        Ok((Placement::Root { task, words }, record))
     }
 
     /// The task of an exchange as a transaction reads or begins it, and its kind if it is new.
@@ -176,12 +181,13 @@ impl Engine {
                 located.task = self.claim(transaction, &located.task, now)?;
                 Ok((located, None))
             }
-            Placement::Root(task) => {
+            Placement::Root { task, words } => {
                 self.admit_task(transaction, task, now)?;
                 let retention = self.keeper.settings().retention_ms;
                 let by_agent = !is_by_user(caller);
                 let session = history::begin(transaction, task, by_agent, now, retention)?;
                 transaction.put(Record::Session(Arc::new(session)));
+                origin_records::begin_words(transaction, task, words);
                 let located = Located { task: Arc::clone(task), ancestors: Vec::new() };
                 Ok((located, Some(TaskKind::Root)))
             }

@@ -20,6 +20,7 @@ use super::taskless::taskless;
 use crate::keeper::ChangeError;
 use crate::keeper::{Keeper, Wait};
 use crate::locate::Located;
+use crate::origin_records::OriginRecords;
 use crate::recalled::{Recalled, RecalledObject};
 use crate::refusal::CallRefusal;
 
@@ -123,6 +124,10 @@ pub(crate) fn recall(
     let context = context.map(|name| SessionContext::new(&located.task.session, name));
     let mut recalled = Recalled { context, ..Recalled::default() };
     let (operation, carries) = (request.operation, !request.labels.is_empty());
+    if plan.reads_origins(operation) {
+        let read = |key: &RecordKey| keeper.peek(key, wait);
+        recalled.origins = Some(OriginRecords::of_task(located.view(), read)?);
+    }
     if !carries && !plan.recalls(operation) {
         return Ok(recalled);
     }
@@ -163,6 +168,7 @@ pub(crate) fn recall(
         }
     };
     recalled.set_session(Some(session));
+    recalled.recall_values(|key| keeper.peek(key, wait))?;
     if counts_denials {
         recalled.count_denials(located.view());
     }
@@ -179,6 +185,10 @@ pub(crate) fn current(
 ) -> Result<Recalled, ChangeError> {
     let mut recalled = Recalled::default();
     let operation = request.operation;
+    if plan.reads_origins(operation) {
+        recalled.origins =
+            Some(OriginRecords::of_task(located.view(), |key| transaction.get(key))?);
+    }
     if !plan.recalls(operation) {
         return Ok(recalled);
     }
@@ -198,7 +208,9 @@ pub(crate) fn current(
     }
     let session = session(transaction, &located.task.session)?.ok_or_else(lost)?;
     let session = take_carried_over(transaction, plan, located, session, now)?;
-    Ok(Recalled { session: Some(session), ..recalled })
+    recalled.session = Some(session);
+    recalled.recall_values(|key| transaction.get(key))?;
+    Ok(recalled)
 }
 
 /// Recalls again, inside a transaction, what a decision was made on (`before`). The result is true if it has changed.
@@ -213,12 +225,19 @@ pub(crate) fn recall_in(
     begins: Option<Arc<Session>>,
 ) -> Result<(Recalled, bool), ChangeError> {
     let mut recalled = before.clone();
+    if before.origins.is_some() {
+        recalled.origins =
+            Some(OriginRecords::of_task(located.view(), |key| transaction.get(key))?);
+    }
     if before.session.is_none() {
-        return Ok((recalled, false));
+        let has_changed = recalled.origins != before.origins;
+        return Ok((recalled, has_changed));
     }
     let counts_denials = plan.model().denials.is_some();
     let (session, mut has_changed) = session_in(transaction, plan, before, now, located, begins)?;
     recalled.set_session(session);
+    recalled.recall_values(|key| transaction.get(key))?;
+    has_changed |= recalled.origins != before.origins;
     if let Some(known) = &before.object {
         let object = written_again(transaction, known, now)?;
         has_changed |= object != *known;

@@ -251,6 +251,7 @@ pub(crate) fn decision_of(outcome: Outcome, reason: ReasonCode) -> Decision {
         uncleared_labels: Vec::new(),
         sequences: Vec::new(),
         budgets: Vec::new(),
+        exceptions: Vec::new(),
         passage: authz_kernel::history::HistoryChanges::NONE,
         denial: authz_kernel::history::HistoryChanges::NONE,
         redeems: None,

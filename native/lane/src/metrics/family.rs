@@ -64,6 +64,11 @@ pub(super) fn counter<const N: usize>(
     Family { name, help, kind: FamilyKind::Counter, samples }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
+pub(super) const fn float(value: u64) -> f64 {
+    value as f64
+}
+
 /// Milliseconds as seconds; beyond 24 days, as so many.
 pub(super) fn seconds_of(ms: i64) -> f64 {
     const MOST: i64 = i32::MAX as i64;

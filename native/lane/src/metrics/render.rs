@@ -12,7 +12,9 @@ use authz_kernel::task::RevocationTarget;
 use authz_state::AuditHealth;
 use authz_state::store::StoreHealth;
 
-use super::family::{Family, FamilyKind, Sample, counter, gauge, plain, seconds, seconds_of};
+use super::family::{
+    Family, FamilyKind, Sample, counter, float, gauge, plain, seconds, seconds_of,
+};
 use super::labels::{CredentialEvent, LogEntry, RevocationChange};
 use super::{AGENTS, Metrics, SystemId};
 use crate::enforcer_proof::EnforcerProof;
@@ -117,6 +119,8 @@ impl Metrics {
                 "When the first of them ends; 0 where there is none.",
                 gauges.observing_until,
             ),
+            self.exception_use_family(gauges.exceptions),
+            exception_end_family(gauges.exceptions),
             plain("authz_panics", "Decisions that failed inside; each was denied.", self.panics()),
             Family {
                 name: "authz_build_info",
@@ -343,6 +347,22 @@ impl Metrics {
         }
     }
 
+    fn exception_use_family(&self, declared: &[(&str, i64)]) -> Family {
+        let name = "authz_exception_uses";
+        let uses = self.exceptions.all(declared.iter().map(|(name, _)| *name));
+        let sample = |(exception, uses)| Sample {
+            name: format!("{name}_total"),
+            labels: vec![("exception", exception)],
+            value: float(uses),
+        };
+        Family {
+            name,
+            help: "Calls that were let through and depended on a standing exception.",
+            kind: FamilyKind::Counter,
+            samples: uses.into_iter().map(sample).collect(),
+        }
+    }
+
     pub(super) fn verify_family(&self) -> Family {
         let name = "authz_token_verify_duration_seconds";
         let mut samples = Vec::new();
@@ -356,6 +376,21 @@ impl Metrics {
     }
 }
 
+fn exception_end_family(declared: &[(&str, i64)]) -> Family {
+    let name = "authz_exception_expiry_timestamp_seconds";
+    let sample = |(exception, end_ms): &(&str, i64)| Sample {
+        name: name.to_owned(),
+        labels: vec![("exception", (*exception).to_owned())],
+        value: float(end_ms.div_euclid(1_000).max(0).unsigned_abs()),
+    };
+    Family {
+        name,
+        help: "When a standing exception of the bundle expires.",
+        kind: FamilyKind::Gauge,
+        samples: declared.iter().map(sample).collect(),
+    }
+}
+
 /// Values that other parts of the engine count.
 pub(crate) struct Gauges<'a> {
     /// Hits and misses of the cache of verified tokens.
@@ -364,6 +399,8 @@ pub(crate) struct Gauges<'a> {
     pub(crate) certificates: (u64, u64),
     pub(crate) observing: u64,
     pub(crate) observing_until: u64,
+    /// Standing exceptions of the bundle, and when they expire, in milliseconds since 1970.
+    pub(crate) exceptions: &'a [(&'a str, i64)],
     pub(crate) audit: &'a AuditHealth,
     pub(crate) state: &'a StoreHealth,
     pub(crate) max_tasks: u64,

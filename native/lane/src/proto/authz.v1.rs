@@ -842,8 +842,8 @@ pub struct Detail {
 /// A rule of the bundle, or a check of Authz, that determined an outcome.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DecidingRule {
-    /// `policy`, `default_deny`, `tier_requirement`, `tier`, `tier_cap`, `scope`, `uses`, `budget`, `sequence`, `tasks`, `catalog`,
-    /// `input`, `mode` or `check`.
+    /// `policy`, `default_deny`, `tier_requirement`, `tier`, `tier_cap`, `scope`, `uses`, `budget`, `sequence`, `exception`, `tasks`,
+    /// `catalog`, `input`, `mode` or `check`.
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
     /// Name within its kind, for example the `@id` of a policy or the name of a template.

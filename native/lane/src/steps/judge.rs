@@ -6,7 +6,7 @@ use authz_kernel::ValueKey;
 use authz_kernel::decide::{decide, decide_traced};
 use authz_kernel::decision::{CallerProof, Facts, Outcome, Principal, ProofMethod, Request, Time};
 use authz_kernel::reason::{PublicCode, ReasonCode};
-use authz_kernel::task::{Revocations, TaskView};
+use authz_kernel::task::{Revocations, TaskView, WordRecords};
 use authz_token::Evidence;
 
 use crate::credential_use::PresentedCredential;
@@ -159,6 +159,7 @@ impl<'r> PolicyQuery<'r> {
         let mut facts = Facts {
             granted: granted.as_deref(),
             history: record.context.recalled.view(),
+            words: record.context.recalled.words(),
             recipient_lists: Some(&self.world.recipient_lists),
             value_key: Some(self.value_key),
             ..kernel_facts(
@@ -245,6 +246,7 @@ pub(crate) fn kernel_facts<'a>(
         task,
         subject_proof: None,
         history: None,
+        words: WordRecords::default(),
         literal_key: key,
         value_key: None,
         recipient_lists: None,

@@ -479,6 +479,11 @@ impl Engine {
             judgement.arrival.surface,
             judgement.softened().is_none(),
         );
+        if let Some(decision) = judgement.decision()
+            && judgement.passage().is_some()
+        {
+            self.metrics.exceptions.used(&decision.exceptions, judgement.arrival.now_ms);
+        }
         let took = self.took(received);
         self.metrics.took(lane, judgement.arrival.surface, took);
         let agent = judgement.caller.facts.agent.as_ref().map(|agent| method_of(agent.proof));

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::task::{self, Names, Record, RecordKey, RecordKind, Task, TaskKind};
+use authz_kernel::task::{self, PromptNames, Record, RecordKey, RecordKind, Task, TaskKind};
 use authz_state::store::Survives;
 
 use crate::api_call::{ApiCaller, ApiOutcome, GrantedChange, WithRecord as _};
 use crate::engine::Engine;
 use crate::judgement::ApiRecord;
 use crate::locate::{self, Located};
+use crate::origin_records;
 use crate::proto::authz::v1 as wire;
 use crate::refusal::{CallRefusal, Step};
 use crate::request::check_id;
@@ -29,8 +30,8 @@ impl Engine {
         let record = ApiRecord::of_task(&located.task);
         self.check_extension(&located, caller).with_record(&record)?;
         let prompt = speaker::parts(&message.prompt, &message.prompt_parts).with_record(&record)?;
-        let (names, prompt) = self.read_prompt(caller, &prompt, &BTreeMap::new());
-        self.write_extension(&located.task, &names, caller, &record.or(&prompt))
+        let (said, prompt) = self.read_prompt(caller, &prompt, &BTreeMap::new());
+        self.write_extension(&located.task, &said, caller, &record.or(&prompt))
     }
 
     /// Refuses a task that is not live, and a caller that does not speak for the task's subject.
@@ -64,7 +65,7 @@ impl Engine {
     fn write_extension(
         &self,
         task: &Task,
-        names: &Names,
+        said: &PromptNames,
         caller: &ApiCaller<'_>,
         record: &ApiRecord,
     ) -> ApiOutcome<wire::ExtendResponse> {
@@ -75,7 +76,8 @@ impl Engine {
             let current = locate::find_in(transaction, &task.id)?;
             locate::live(&current, &*self.keeper.revocations()?, now)?;
             let mut extended = Task::clone(&current.task);
-            task::extend(&mut extended, names.clone());
+            origin_records::extend_words(transaction, &mut extended, &said.words)?;
+            task::extend(&mut extended, said.names.clone());
             let extended = Arc::new(extended);
             transaction.put(Record::Task(Arc::clone(&extended)));
             Ok(GrantedChange::of_task(extended, "the task is extended"))

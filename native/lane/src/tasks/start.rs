@@ -6,8 +6,8 @@ use std::sync::Arc;
 use authz_kernel::decision::{Principal, Time};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    self, AgentName, Names, Param, Record, RecordKey, RecordKind, Root, ScopeEntry, SubjectProof,
-    Task, TaskKind, TaskSubject,
+    self, AgentName, Names, Param, PromptNames, Record, RecordKey, RecordKind, Root, ScopeEntry,
+    SpokenWords, SubjectProof, Task, TaskKind, TaskSubject,
 };
 use authz_state::store::{Survives, Transaction};
 use prost::Message;
@@ -19,6 +19,7 @@ use crate::history;
 use crate::judgement::ApiRecord;
 use crate::keeper::ChangeError;
 use crate::locate::Located;
+use crate::origin_records;
 use crate::proto::authz::v1 as wire;
 use crate::refusal::{CallRefusal, Step};
 use crate::request::check_id;
@@ -86,6 +87,8 @@ struct Starter {
 /// A root that is ready to be written.
 struct NewRoot<'s> {
     task: Arc<Task>,
+    /// Words of the prompt.
+    words: SpokenWords,
     /// Chain that gives the task.
     giver: &'s [Principal],
     /// The task is given by an agent, so the giver's labels go with it.
@@ -110,10 +113,11 @@ impl Engine {
         let record = record_of_start(order.template, caller);
         let starter = self.check_starter(&order, subject, proof, caller).with_record(&record)?;
         let prompt = speaker::parts(&message.prompt, &message.prompt_parts).with_record(&record)?;
-        let (names, prompt) = self.read_prompt(caller, &prompt, &order.params);
+        let (said, prompt) = self.read_prompt(caller, &prompt, &order.params);
         let record = record.or(&prompt);
+        let PromptNames { names, words } = said;
         let task = self.make_root(&order, &starter, names, caller).with_record(&record)?;
-        let root = new_root(message, &starter, task, caller);
+        let root = NewRoot { words, ..new_root(message, &starter, task, caller) };
         self.write_root(&root, caller, &record)
     }
 
@@ -291,6 +295,7 @@ impl Engine {
         }
         transaction.put(Record::Session(Arc::new(session)));
         transaction.put(Record::Task(Arc::clone(&task)));
+        origin_records::begin_words(transaction, &task, &root.words);
         if let Some(key) = &root.key {
             key.keep(transaction, &task, now);
         }
@@ -325,6 +330,7 @@ fn new_root<'s>(
         is_by_user: is_by_user(caller),
         key,
         task,
+        words: SpokenWords::default(),
     }
 }
 

@@ -32,7 +32,7 @@ classify:
   - {match: shop.change, effects: [write], objects: {from: /id, role: target, collection: events}}
   - {match: shop.ping, effects: [read]}
 ";
-const POLICIES: &str = r#"
+pub const POLICIES: &str = r#"
 @id("all") permit(principal, action in [Action::"system:shop", Action::"system:quiet"], resource);
 @id("strange") forbid(principal, action == Action::"shop.change", resource)
 unless { [Origin::"named", Origin::"known", Origin::"made", Origin::"introduced"].containsAll(context.origins.target) };
@@ -51,9 +51,8 @@ templates:
 ";
 const OK: wire::ReportResult = wire::ReportResult::Ok;
 
-/// An engine with a bundle in which `policies` stand.
-fn served_by(extra: &Value, policies: &str) -> Served {
-    let served = unloaded(extra);
+/// A bundle in which `policies` stand, and its listeners.
+pub fn world_by(policies: &str) -> World {
     let more = [
         ("bundle.yaml", REQUIRED),
         ("catalog.yaml", CATALOG),
@@ -67,8 +66,13 @@ fn served_by(extra: &Value, policies: &str) -> Served {
         {"name": "mute", "enforcer": {"name": "mute", "asks": ["system:*"]}},
     ]);
     let listeners = listeners_of(&listeners);
-    let world = World { plan: plan(&more), listeners, ..world_of(REQUIRED) };
-    served.engine.load(world).unwrap();
+    World { plan: plan(&more), listeners, ..world_of(REQUIRED) }
+}
+
+/// An engine with a bundle in which `policies` stand.
+fn served_by(extra: &Value, policies: &str) -> Served {
+    let served = unloaded(extra);
+    served.engine.load(world_by(policies)).unwrap();
     served
 }
 
@@ -77,12 +81,12 @@ fn value(pointer: &str, item: u32, text: &str) -> wire::ReportedValue {
     wire::ReportedValue { pointer: pointer.to_owned(), item, value }
 }
 
-fn listed(ids: &[String]) -> Vec<wire::ReportedValue> {
+pub fn listed(ids: &[String]) -> Vec<wire::ReportedValue> {
     (0..).zip(ids).map(|(item, id)| value("/items/*/id", item, id)).collect()
 }
 
 /// Reports the values of a new permit.
-fn tell(served: &Served, task: &str, call: &str, values: Vec<wire::ReportedValue>) {
+pub fn tell(served: &Served, task: &str, call: &str, values: Vec<wire::ReportedValue>) {
     let permit = ask(served, task, "sdk", call, &json!({}));
     assert_eq!("PERMITTED", code(&permit), "{}", permit.message);
     let request = wire::ReportRequest { values, ..of(&permit.decision_id, OK) };

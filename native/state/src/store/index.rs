@@ -17,6 +17,8 @@ use super::{Page, Query, StoreError, codec};
 
 /// Records of a kind that are kept ready besides their text, in each of two generations.
 const READY: usize = 1024;
+/// Of so many records of words or of values, memory holds one where it would hold all of other kinds: they are so much larger.
+const LARGE: usize = 10;
 /// Most records of a kind that are left to the disk at once.
 const FORGOTTEN: usize = 64;
 
@@ -207,6 +209,8 @@ pub(crate) struct RecordIndex {
     agents: Texts,
     subjects: Texts,
     pairs: Texts,
+    words: Texts,
+    values: Texts,
     /// Records of every other kind, in the order of [`RecordKind::ALL`].
     others: [ById<Record>; RecordKind::ALL.len()],
     /// Session and task.
@@ -224,7 +228,8 @@ pub(crate) struct RecordIndex {
 impl RecordIndex {
     /// Empty.
     ///
-    /// `most` is the number of sessions, agents, subjects and pairs each whose text is kept in memory.
+    /// `most` is the number of sessions, agents, subjects and pairs each whose text is kept in memory. Records of words and of
+    /// values are larger, and memory holds fewer of them.
     pub(crate) fn new(most: usize) -> Self {
         Self {
             sessions: Texts::new(most),
@@ -232,6 +237,8 @@ impl RecordIndex {
             agents: Texts::new(most),
             subjects: Texts::new(most),
             pairs: Texts::new(most),
+            words: Texts::new(most.div_ceil(LARGE)),
+            values: Texts::new(most.div_ceil(LARGE)),
             others: RecordKind::ALL.map(|_| ById::default()),
             by_session: Pairs::default(),
             by_assignee: Pairs::default(),
@@ -296,7 +303,8 @@ impl RecordIndex {
     ///
     /// `durable` is the last commit that is on the disk.
     pub(crate) fn forget(&mut self, durable: u64) {
-        for texts in [&mut self.sessions, &mut self.agents, &mut self.subjects, &mut self.pairs] {
+        let Self { sessions, agents, subjects, pairs, words, values, .. } = self;
+        for texts in [sessions, agents, subjects, pairs, words, values] {
             texts.forget(durable);
         }
     }
@@ -577,6 +585,8 @@ impl RecordIndex {
             RecordKind::Agent => Some(&self.agents),
             RecordKind::Subject => Some(&self.subjects),
             RecordKind::Pair => Some(&self.pairs),
+            RecordKind::Words => Some(&self.words),
+            RecordKind::Values => Some(&self.values),
             _ => None,
         }
     }
@@ -587,6 +597,8 @@ impl RecordIndex {
             RecordKind::Agent => Some(&mut self.agents),
             RecordKind::Subject => Some(&mut self.subjects),
             RecordKind::Pair => Some(&mut self.pairs),
+            RecordKind::Words => Some(&mut self.words),
+            RecordKind::Values => Some(&mut self.values),
             _ => None,
         }
     }

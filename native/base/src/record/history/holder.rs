@@ -10,7 +10,7 @@ use crate::hex::hex;
 use crate::principal::Principal;
 use crate::record::history::record::{LabelOrigin, SessionHistory};
 use crate::record::history::settle::Carrier;
-use crate::record::history::{MEMORY_MS, ObjectView, PARTY_MS};
+use crate::record::history::{KnownValues, MEMORY_MS, ObjectView, PARTY_MS};
 use crate::record::{RecordKey, RecordKind};
 use crate::time::Time;
 
@@ -183,6 +183,8 @@ impl FromIterator<Holder> for Holders {
 pub struct HistoryView<'a> {
     /// History of the session.
     pub session: &'a SessionHistory,
+    /// Values that the session knows from reports.
+    pub values: &'a KnownValues,
     /// History of the acting agent over all its sessions. `None` if it was not recalled.
     pub agent: Option<&'a SessionHistory>,
     /// History of the subject over all its sessions. `None` if it was not recalled.
@@ -209,6 +211,7 @@ impl<'a> HistoryView<'a> {
     pub fn new(session: &'a SessionHistory) -> Self {
         Self {
             session,
+            values: &session.values,
             agent: Some(&NOTHING),
             subject: None,
             pair: Some(&NOTHING),

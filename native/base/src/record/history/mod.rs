@@ -32,7 +32,10 @@ pub use settle::{
     ReportError, Reported, RuleEffect, SpendEffect, effects,
 };
 pub use shared::Shared;
-pub use values::{KnownValues, MAX_VALUES, NamingWord, ValueFingerprint, ValueMarks, ValueTerms};
+pub use values::{
+    KnownValues, KnownValuesRecord, MAX_VALUES, NamingWord, ValueFingerprint, ValueMarks,
+    ValueTerms,
+};
 
 /// Instance of a rule that stands for every key, after the keys could not be kept apart any more.
 pub const ANY: &str = "*";

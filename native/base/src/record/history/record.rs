@@ -14,7 +14,7 @@ use crate::record::history::{
     ANY, Apart, Holder, KnownValues, MAX_INSTANCES, MAX_LABELS, MAX_RULES, ObjectWrite, PARTY_MS,
     Remembering, RunChange, Shared,
 };
-use crate::record::{Party, RecordKind};
+use crate::record::{Party, RecordKind, is_false};
 use crate::table::Table;
 use crate::time::Time;
 
@@ -49,7 +49,10 @@ pub struct SessionHistory {
     /// they are forgotten.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub objects: BTreeMap<String, BTreeMap<i64, u32>>,
-    /// Values that reports brought, as keyed fingerprints.
+    /// Reports brought values, which a record of its own keeps: see [`KnownValuesRecord`](super::KnownValuesRecord).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub has_values: bool,
+    /// Values that an earlier version kept here. They count as long as the session has no record of values.
     #[serde(default, skip_serializing_if = "known_nothing")]
     pub values: Shared<KnownValues>,
     /// Permits whose outcome is not reported yet, by decision id.

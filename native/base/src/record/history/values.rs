@@ -3,12 +3,14 @@
 //! INVARIANT (full means unknown): an entry leaves only when its time is over, or when nothing speaks for its value any more.
 //! A value that finds no room is not known. So no report can push out a value of another.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::record::StoredValue;
 use crate::time::Time;
 
 /// Most entries of one session: values, and words of the user that name one of them.
@@ -177,7 +179,7 @@ impl Entry {
 }
 
 /// Values that a session knows; at most [`MAX_VALUES`] entries, sorted by fingerprint.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownValues {
     entries: Vec<Entry>,
     /// Members that this version does not know.
@@ -334,6 +336,40 @@ impl<'de> Deserialize<'de> for KnownValues {
             return Err(D::Error::custom("the known values are not in order"));
         }
         Ok(Self { entries, rest })
+    }
+}
+
+/// Record of the values that a session knows: written with a report that brings values, and by nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownValuesRecord {
+    /// Id of the session.
+    pub session: String,
+    /// Time from which on no value counts any more.
+    pub until: Time,
+    /// The values.
+    pub values: KnownValues,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+impl KnownValuesRecord {
+    /// The record of the values that a session knows after a report.
+    #[must_use]
+    pub fn new(session: &str, values: KnownValues, now: Time) -> Self {
+        let kept_ms = i64::from(KEPT_HOURS).saturating_add(1).saturating_mul(HOUR_MS);
+        let until = Time(now.0.saturating_add(kept_ms));
+        Self { session: session.to_owned(), until, values, rest: BTreeMap::new() }
+    }
+}
+
+impl StoredValue for KnownValuesRecord {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.session)
+    }
+
+    fn record_due(&self) -> Option<Time> {
+        Some(self.until)
     }
 }
 

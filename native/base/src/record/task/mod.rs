@@ -31,7 +31,7 @@ pub use scope::{
 pub use taskless::{AGE_MS, IDLE_MS, taskless, taskless_of};
 pub use tokens::{NewestToken, ShownToken};
 pub use view::TaskView;
-pub use words::{MAX_WORDS, WordPrint, WordPrints};
+pub use words::{MAX_WORDS, SpokenWords, TaskWords, WordPrint, WordPrints, WordRecords};
 
 /// Greatest depth of tasks below a root: with a subject, the chain is then as long as a chain may be.
 pub const MAX_DEPTH: u32 = 6;

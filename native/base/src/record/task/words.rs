@@ -1,17 +1,26 @@
 //! Keyed prints of the words of a prompt, in order.
+//!
+//! INVARIANT (a word that is not read names nothing): words only add to what a task may do. So a record that is missing, or a
+//! text of prints that is damaged, counts as no words, and no call is refused because of it.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
-use serde::de::{Deserialize, Deserializer, Error as _};
-use serde::ser::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::{Speaker, Task, TaskView};
+use crate::record::StoredValue;
 use crate::record::history::Shared;
+use crate::time::Time;
 
 /// Most prints that a task keeps of all speakers: 16 KiB as they are stored.
 pub const MAX_WORDS: usize = 1_500;
 
+/// Bytes of a print, as it is stored.
+const PRINT_BYTES: usize = 8;
 /// Bits of a print that compare a word without case.
 const FOLDED_BITS: u32 = 40;
 
@@ -140,7 +149,7 @@ impl WordPrints {
     }
 
     /// Leaves the first prints.
-    pub(super) fn truncate(&mut self, most: usize) {
+    fn truncate(&mut self, most: usize) {
         if self.0.len() > most {
             self.0.truncate(most);
         }
@@ -161,16 +170,154 @@ impl Serialize for WordPrints {
 }
 
 impl<'de> Deserialize<'de> for WordPrints {
+    /// A damaged text has no prints.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let bytes = BASE64.decode(text).map_err(D::Error::custom)?;
-        let (prints, rest) = bytes.as_chunks::<8>();
-        if !rest.is_empty() {
-            return Err(D::Error::custom("a print of a word has 8 bytes"));
-        }
-        let prints: Vec<WordPrint> =
-            prints.iter().map(|bytes| WordPrint(u64::from_be_bytes(*bytes))).collect();
+        let stored = serde_json::Value::deserialize(deserializer)?;
+        let bytes = stored.as_str().and_then(|text| BASE64.decode(text).ok());
+        let bytes = bytes.filter(|bytes| bytes.len().is_multiple_of(PRINT_BYTES));
+        let bytes = bytes.unwrap_or_default();
+        let (prints, _) = bytes.as_chunks::<PRINT_BYTES>();
+        let prints: Vec<WordPrint> = prints
+            .iter()
+            .take(MAX_WORDS)
+            .map(|bytes| WordPrint(u64::from_be_bytes(*bytes)))
+            .collect();
         Ok(Self::from(prints))
+    }
+}
+
+/// Words of the prompts of one task, by their speakers. All together are at most [`MAX_WORDS`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SpokenWords {
+    /// Words of the user.
+    #[serde(skip_serializing_if = "WordPrints::is_empty")]
+    user_words: WordPrints,
+    /// Words of the user as a harness relays them.
+    #[serde(skip_serializing_if = "WordPrints::is_empty")]
+    harness_words: WordPrints,
+    /// Words that an agent claims.
+    #[serde(skip_serializing_if = "WordPrints::is_empty")]
+    claimed_words: WordPrints,
+}
+
+impl SpokenWords {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all().into_iter().all(WordPrints::is_empty)
+    }
+
+    /// Number of prints of all speakers, with gaps.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.all().into_iter().map(WordPrints::len).fold(0, usize::saturating_add)
+    }
+
+    /// Whether there is no room for another word: words beyond [`MAX_WORDS`] are left out, and so name nothing.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.len() >= MAX_WORDS
+    }
+
+    /// The words of one kind of speaker.
+    #[must_use]
+    pub const fn of(&self, by: Speaker) -> &WordPrints {
+        match by {
+            Speaker::Subject | Speaker::FrontEnd => &self.user_words,
+            Speaker::Harness => &self.harness_words,
+            Speaker::Agent => &self.claimed_words,
+        }
+    }
+
+    /// Adds the words of one speaker. All together are at most [`MAX_WORDS`]: claims displace no word of the user.
+    pub fn add(&mut self, by: Speaker, words: &[WordPrint]) {
+        match by {
+            Speaker::Subject | Speaker::FrontEnd => &mut self.user_words,
+            Speaker::Harness => &mut self.harness_words,
+            Speaker::Agent => &mut self.claimed_words,
+        }
+        .extend(words);
+        let mut left = MAX_WORDS;
+        for words in [&mut self.user_words, &mut self.harness_words, &mut self.claimed_words] {
+            words.truncate(left);
+            left = left.saturating_sub(words.len());
+        }
+    }
+
+    /// Adds the words of a further turn.
+    pub fn extend(&mut self, more: &Self) {
+        for by in [Speaker::Subject, Speaker::Harness, Speaker::Agent] {
+            self.add(by, more.of(by).as_slice());
+        }
+    }
+
+    const fn all(&self) -> [&WordPrints; 3] {
+        [&self.user_words, &self.harness_words, &self.claimed_words]
+    }
+}
+
+/// Record of the words of a task: written with the start of the task and with each further prompt, and by nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskWords {
+    /// Id of the task.
+    pub task: String,
+    /// Session of the task: its lock is that of the record, too.
+    pub session: String,
+    /// Latest end of the task, after which nothing reads its words.
+    pub until: Time,
+    /// The words.
+    #[serde(flatten)]
+    pub words: SpokenWords,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+impl TaskWords {
+    /// The record of a task's words.
+    #[must_use]
+    pub fn new(task: &Task, words: SpokenWords) -> Self {
+        Self {
+            task: task.id.clone(),
+            session: task.session.clone(),
+            until: task.deadline,
+            words,
+            rest: BTreeMap::new(),
+        }
+    }
+}
+
+/// Records of the words of a task and of the root above it. `None`: the task has no such record, or it was not recalled.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WordRecords<'a> {
+    /// Of the task.
+    pub task: Option<&'a TaskWords>,
+    /// Of the root; the same where the task is the root.
+    pub root: Option<&'a TaskWords>,
+}
+
+impl<'a> WordRecords<'a> {
+    /// The words of a task and of its root, the root's first. Without a record, those that the task's own record has of an
+    /// earlier version.
+    #[must_use]
+    pub fn of(self, view: TaskView<'a>) -> [&'a SpokenWords; 2] {
+        let root = view.root();
+        let of_root = self.root.map_or(&root.names.words, |record| &record.words);
+        if std::ptr::eq(root, view.task) {
+            return [of_root, of_root];
+        }
+        [of_root, self.task.map_or(&view.task.names.words, |record| &record.words)]
+    }
+}
+
+impl StoredValue for TaskWords {
+    fn record_id(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.task)
+    }
+
+    fn record_due(&self) -> Option<Time> {
+        Some(self.until)
     }
 }
 
@@ -202,8 +349,53 @@ mod tests {
         assert_eq!(3, prints.len(), "a gap stands between both");
         let text = serde_json::to_string(&prints).unwrap();
         assert_eq!(prints, serde_json::from_str(&text).unwrap());
-        for bad in ["\"AAAA\"", "\"*\"", "7"] {
-            assert!(serde_json::from_str::<WordPrints>(bad).is_err(), "{bad}");
+    }
+
+    #[test]
+    fn a_damaged_text_has_no_words() {
+        for bad in ["\"AAAA\"", "\"*\"", "7", "null", "{}"] {
+            let text = format!(
+                r#"{{"task":"t","session":"s","until":9,"user_words":{bad},"claimed_words":"AAAAAAAAAAk"}}"#
+            );
+            let read: TaskWords = serde_json::from_str(&text).unwrap();
+            assert!(read.words.of(Speaker::Subject).is_empty(), "{bad}");
+            assert_eq!(1, read.words.of(Speaker::Agent).len(), "{bad}");
         }
+    }
+
+    fn words(from: u64, count: u64) -> Vec<WordPrint> {
+        (from..from.saturating_add(count)).map(|n| WordPrint::new(n << 30, n)).collect()
+    }
+
+    #[test]
+    fn claims_displace_no_word_of_the_user() {
+        let mut spoken = SpokenWords::default();
+        spoken.add(Speaker::Agent, &words(1, 2_000));
+        assert_eq!(MAX_WORDS, spoken.of(Speaker::Agent).len());
+        assert!(spoken.is_full());
+        spoken.add(Speaker::Harness, &words(1, 10));
+        spoken.add(Speaker::Subject, &words(1, 1_000));
+        assert_eq!(1_000, spoken.of(Speaker::FrontEnd).len());
+        assert_eq!(10, spoken.of(Speaker::Harness).len());
+        assert_eq!(MAX_WORDS - 1_010, spoken.of(Speaker::Agent).len());
+        let kept = spoken.of(Speaker::Subject).clone();
+        let mut more = SpokenWords::default();
+        more.add(Speaker::FrontEnd, &words(9, 2_000));
+        spoken.extend(&more);
+        let first = spoken.of(Speaker::Subject).as_slice().get(..1_000).unwrap();
+        assert_eq!(kept.as_slice(), first, "nothing is evicted");
+        assert_eq!(MAX_WORDS, spoken.of(Speaker::Subject).len());
+        assert!(spoken.of(Speaker::Harness).is_empty() && spoken.of(Speaker::Agent).is_empty());
+        let record = TaskWords {
+            task: "t".to_owned(),
+            session: "s".to_owned(),
+            until: Time(9),
+            words: spoken,
+            rest: BTreeMap::from([("later".to_owned(), serde_json::json!({"a": [1]}))]),
+        };
+        let stored = serde_json::to_string(&record).unwrap();
+        assert!(stored.len() <= 16 << 10, "{}", stored.len());
+        assert_eq!(record, serde_json::from_str(&stored).unwrap());
+        assert_eq!((Some(Time(9)), "t"), (record.record_due(), &*record.record_id()));
     }
 }

@@ -56,6 +56,8 @@ struct NodeState {
     known: BTreeMap<Arc<str>, Arc<Revocation>>,
     revoked: Arc<Revocations>,
     ready: Ready,
+    /// Words of tasks; they are larger than tasks, so there are fewer.
+    ready_words: Ready,
     /// Counts, for each group of ids, how often what was known of one of them became wrong.
     stripes: Vec<u64>,
     counts: HashMap<RecordKind, i64>,
@@ -102,6 +104,7 @@ impl Node {
             known: BTreeMap::new(),
             revoked: Arc::default(),
             ready: Ready::new(most),
+            ready_words: Ready::new(most.div_ceil(8)),
             stripes: vec![0; STRIPES],
             counts: HashMap::new(),
             counted: false,
@@ -171,12 +174,9 @@ impl Node {
         Arc::clone(&self.lock().revoked)
     }
 
-    /// A task as it is known here. One whose time seems up is asked for again: another node may have used it.
+    /// A task, or its words, as they are known here. One whose time seems up is asked for again: another node may have used it.
     pub(super) fn ready(&self, key: &RecordKey) -> Option<Record> {
-        if key.kind != RecordKind::Task {
-            return None;
-        }
-        let record = self.lock().ready.get(&key.id)?;
+        let record = self.lock().ready_of(key.kind)?.get(&key.id)?;
         let is_over = record.due().is_some_and(is_reached);
         (!is_over).then_some(record)
     }
@@ -186,12 +186,14 @@ impl Node {
         self.lock().stripes.get(stripe(id)).copied().unwrap_or(0)
     }
 
-    /// Keeps a task that was read, unless something was heard of it since.
+    /// Keeps a task, or its words, that were read, unless something was heard of it since.
     pub(super) fn keep(&self, record: &Record, since: u64) {
         let key = record.key();
         let mut state = self.lock();
-        if key.kind == RecordKind::Task && state.stripes.get(stripe(&key.id)) == Some(&since) {
-            state.ready.put(key.id, record.clone());
+        if state.stripes.get(stripe(&key.id)) == Some(&since)
+            && let Some(ready) = state.ready_of(key.kind)
+        {
+            ready.put(key.id, record.clone());
         }
     }
 
@@ -219,8 +221,8 @@ impl Node {
                 None => count.saturating_sub(1),
             };
             state.hear(key, record, true);
-            if let (RecordKind::Task, Some(record)) = (key.kind, record) {
-                state.ready.put(Arc::clone(&key.id), record.clone());
+            if let (Some(ready), Some(record)) = (state.ready_of(key.kind), record) {
+                ready.put(Arc::clone(&key.id), record.clone());
             }
         }
         state.outbox.take(lines);
@@ -354,6 +356,7 @@ impl Node {
         }
         state.revoked = Arc::new(revoked);
         state.ready.clear();
+        state.ready_words.clear();
         for stripe in &mut state.stripes {
             *stripe = stripe.wrapping_add(1);
         }
@@ -389,6 +392,15 @@ impl Node {
 }
 
 impl NodeState {
+    /// The records of a kind that are kept ready. `None`: those of the kind are read from the database each time.
+    const fn ready_of(&mut self, kind: RecordKind) -> Option<&mut Ready> {
+        match kind {
+            RecordKind::Task => Some(&mut self.ready),
+            RecordKind::Words => Some(&mut self.ready_words),
+            _ => None,
+        }
+    }
+
     fn age(&self) -> Duration {
         self.fresh.map_or(Duration::MAX, |at| at.elapsed())
     }
@@ -402,8 +414,10 @@ impl NodeState {
 
     fn hear(&mut self, key: &RecordKey, record: Option<&Record>, removes: bool) {
         match (key.kind, record) {
-            (RecordKind::Task, _) => {
-                self.ready.forget(&key.id);
+            (RecordKind::Task | RecordKind::Words, _) => {
+                if let Some(ready) = self.ready_of(key.kind) {
+                    ready.forget(&key.id);
+                }
                 if let Some(stripe) = self.stripes.get_mut(stripe(&key.id)) {
                     *stripe = stripe.wrapping_add(1);
                 }

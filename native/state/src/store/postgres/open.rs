@@ -124,7 +124,8 @@ impl OpenTransaction {
     }
 }
 
-/// Returns whether other nodes must hear of a change at once: of revocations, and of tasks except their uses.
+/// Returns whether other nodes must hear of a change at once: of revocations, of tasks except their uses, and of further words
+/// of a task, which a node reads before it adds to them.
 fn announces(before: Option<&Option<Record>>, key: &RecordKey, record: Option<&Record>) -> bool {
     match (key.kind, before, record) {
         (RecordKind::Revocation, _, _) => true,
@@ -136,6 +137,7 @@ fn announces(before: Option<&Option<Record>>, key: &RecordKey, record: Option<&R
             same != **task
         }
         (RecordKind::Task, _, _) => true,
+        (RecordKind::Words, Some(Some(_)), Some(_)) => true,
         _ => false,
     }
 }

@@ -224,3 +224,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_record_outlives_each_of_its_values() {
+    let mut known = KnownValues::default();
+    assert!(known.add(value(1), ValueMarks::MADE, NOW));
+    let record = KnownValuesRecord::new("s", known, NOW);
+    let last = Time(record.until.0 - 1);
+    assert!(record.values.find(value(1), later(24)).has(ValueMarks::MADE));
+    assert_eq!(ValueMarks::NONE, record.values.find(value(1), Time(last.0 + 1)));
+    let stored = serde_json::to_string(&record).unwrap();
+    assert_eq!(record, serde_json::from_str(&stored).unwrap());
+    assert_eq!((Some(record.until), "s"), (record.record_due(), &*record.record_id()));
+}

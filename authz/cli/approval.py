@@ -1,0 +1,311 @@
+"""`authz approval …`: list, show, approve, reject and watch approvals."""
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+import typer
+
+from authz.approvals.card import Card
+from authz.cli.options import ADMIN, Address, Output
+from authz.cli.render import Terminal
+
+# Not of `render` itself: all other verbs start faster without the data of the card.
+from authz.cli.render.approval import (
+    approval_json,
+    approval_rows,
+    card_of,
+    print_card,
+    status_word,
+)
+from authz.errors import UsageError
+from authz.tools.remote import Remote
+from authz_client.v1 import approvals_pb2
+
+__all__ = ["register"]
+
+_WHOLE_ID: Final = re.compile(r"[0-9a-f]{32}-\d+")
+_MOST_PAGE: Final = 1_000
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_COLUMNS: Final = ("approval", "operation", "on behalf of", "agent", "waits for", "open for")
+
+Id = Annotated[
+    str, typer.Argument(metavar="ID", help="Id of the approval, or the start of one that is open.")
+]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Do not ask. To approve, --digest is needed, too.")
+]
+Digest = Annotated[
+    str,
+    typer.Option(help="SHA-256 of the card that you saw, as `authz approval show` prints it."),
+]
+Queue = Annotated[
+    str,
+    typer.Option(
+        help="Queue that you answer for, for example approve:finance. Default: the only one that you may answer for."
+    ),
+]
+Comment = Annotated[str, typer.Option(help="Comment for the audit record; no agent sees it.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of verbs to the command."""
+    group = typer.Typer(
+        help="List, show, approve, reject and watch approvals: calls that wait for a person.",
+        no_args_is_help=True,
+    )
+    for verb in (list_, show, approve, reject, watch):
+        group.command(verb.__name__.rstrip("_"))(verb)
+    app.add_typer(group, name="approval")
+
+
+def list_(
+    *,
+    queue: Annotated[
+        str, typer.Option(help="Only approvals of this queue, for example approve:finance.")
+    ] = "",
+    most: Annotated[int, typer.Option(help="Number of approvals at most.", min=1)] = 100,
+    address: Address = ADMIN,
+    output: Output = "text",
+) -> None:
+    """List open approvals, the oldest first."""
+    found = _open_approvals(Remote(address), queue, most)
+    found.sort(key=lambda one: one.created_at.ToNanoseconds())
+    terminal = Terminal()
+    if output == "json":
+        terminal.json({"approvals": [approval_json(one) for one in found]})
+        return
+    if not found:
+        terminal.line("No call waits for a person.")
+        return
+    terminal.table(_COLUMNS, approval_rows(found))
+    terminal.hint("Show one with: authz approval show ID")
+
+
+def show(
+    *,
+    approval: Id,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Leave nothing out, however long.")
+    ] = False,
+    address: Address = ADMIN,
+    output: Output = "text",
+) -> None:
+    """Show the card of an approval: the call, and why a person must answer."""
+    remote = Remote(address)
+    found = _get(remote, approval)
+    terminal = Terminal()
+    card = card_of(found, whole=whole or output == "json")
+    if output == "json":
+        terminal.json({**approval_json(found), "card_digest": card.digest.hex()})
+        return
+    print_card(terminal, card)
+    terminal.hint(_next_step(found))
+
+
+def approve(
+    *,
+    approval: Id,
+    yes: Yes = False,
+    digest: Digest = "",
+    queue: Queue = "",
+    comment: Comment = "",
+    address: Address = ADMIN,
+    output: Output = "text",
+) -> None:
+    """Show the card of an approval, and approve the call after you typed y.
+
+    The user who runs the command must be a person of `approvals.people`. The agent may then make exactly this call, once, within
+    ten minutes.
+    """
+    remote = Remote(address)
+    found = _get(remote, approval)
+    request = _answer(found, approvals_pb2.APPROVAL_STATUS_APPROVED, digest, yes=yes)
+    request.queue, request.comment = queue, comment
+    _send(remote, request, output)
+
+
+def reject(
+    *,
+    approval: Id,
+    reason: Annotated[
+        str,
+        typer.Option(
+            help="Name of a reason of the bundle, which the agent may see. Asked for if missing."
+        ),
+    ] = "",
+    yes: Yes = False,
+    digest: Digest = "",
+    queue: Queue = "",
+    comment: Comment = "",
+    address: Address = ADMIN,
+    output: Output = "text",
+) -> None:
+    """Show the card of an approval, and reject the call after you typed y.
+
+    The agent is not asked for again about the same call: Authz denies it for the memory of the agent, 24 hours by default.
+    """
+    remote = Remote(address)
+    found = _get(remote, approval)
+    chosen = _reason(found.reject_reasons, reason, is_asked=not yes)
+    request = _answer(found, approvals_pb2.APPROVAL_STATUS_REJECTED, digest, yes=yes)
+    request.queue, request.comment, request.reject_reason = queue, comment, chosen
+    _send(remote, request, output)
+
+
+def watch(
+    *,
+    task: Annotated[str, typer.Option(help="Only approvals of this task.")] = "",
+    address: Address = ADMIN,
+    output: Output = "text",
+) -> None:
+    """Print open approvals and each change of one, until you end it with Ctrl-C."""
+    terminal = Terminal()
+    try:
+        for change in Remote(address).watch_approvals(approvals_pb2.WatchRequest(task=task)):
+            one = change.approval
+            if output == "json":
+                terminal.json_line(approval_json(one))
+            else:
+                waits = ", ".join(one.waits_for)
+                behalf = f" for {one.subject}" if one.subject else ""
+                terminal.line(
+                    f"{one.id}  {status_word(one.status)}  {one.operation}{behalf}"
+                    + (f"  waits for {waits}" if waits else "")
+                )
+    except KeyboardInterrupt:
+        return
+
+
+def _open_approvals(remote: Remote, queue: str, most: int) -> list[approvals_pb2.Approval]:
+    request = approvals_pb2.ApprovalsListRequest(queue=queue)
+    found: list[approvals_pb2.Approval] = []
+    while len(found) < most:
+        request.page_size = min(most - len(found), _MOST_PAGE)
+        answer = remote.approval("List", request, approvals_pb2.ApprovalsListResponse())
+        found.extend(answer.approvals)
+        request.page_token = answer.next_page_token
+        if not request.page_token:
+            break
+    return found
+
+
+def _get(remote: Remote, given: str) -> approvals_pb2.Approval:
+    wanted = given if _WHOLE_ID.fullmatch(given) else _find(remote, given)
+    request = approvals_pb2.ApprovalsGetRequest(approval_id=wanted)
+    return remote.approval("Get", request, approvals_pb2.ApprovalsGetResponse()).approval
+
+
+def _find(remote: Remote, start: str) -> str:
+    """Return the id of the open approval that begins so."""
+    found = [one.id for one in _open_approvals(remote, "", _MOST_PAGE) if one.id.startswith(start)]
+    if len(found) != 1:
+        count = "several open approvals begin" if found else "no open approval begins"
+        raise UsageError(f"{count} with {start}: give the whole id, of `authz approval list`")
+    return found[0]
+
+
+def _answer(
+    found: approvals_pb2.Approval,
+    status: "approvals_pb2.ApprovalStatus.ValueType",
+    digest: str,
+    *,
+    yes: bool,
+) -> approvals_pb2.ResolveRequest:
+    """Show the card and ask; or compare it with the card that was seen."""
+    _check_answerable(found)
+    is_approval = status == approvals_pb2.APPROVAL_STATUS_APPROVED
+    card = _seen_card(found, digest) if digest else card_of(found, whole=True)
+    if is_approval and card.cannot_be_shown:
+        raise UsageError(f"it can only be rejected: {card.cannot_be_shown}")
+    if is_approval and card.needs_whole_view:
+        raise UsageError(
+            f"{card.hidden_bytes} bytes of the call are not on the card of --digest: see `authz approval show --whole`"
+        )
+    if yes and is_approval and not digest:
+        raise UsageError("--yes needs --digest: the SHA-256 of the card that you saw")
+    if not yes:
+        _ask(card, "Approve this call" if is_approval else "Reject this call")
+    return approvals_pb2.ResolveRequest(
+        approval_id=found.id, status=status, digest=found.digest, card_digest=card.digest
+    )
+
+
+def _seen_card(found: approvals_pb2.Approval, digest: str) -> Card:
+    """Return the card with a digest: whole, or as `show` prints it."""
+    if not _DIGEST.fullmatch(digest):
+        raise UsageError(
+            "--digest is the SHA-256 of the card, 64 characters: see `authz approval show`"
+        )
+    for whole in (True, False):
+        card = card_of(found, whole=whole)
+        if card.digest.hex() == digest:
+            return card
+    raise UsageError(
+        "--digest is not that of the card: the call that waits is another one. Show it again, and read it"
+    )
+
+
+def _check_answerable(found: approvals_pb2.Approval) -> None:
+    if found.status != approvals_pb2.APPROVAL_STATUS_PENDING:
+        raise UsageError(
+            f"the approval does not wait for an answer: it is {status_word(found.status)}"
+        )
+    if not found.answerable or found.needs_passkey:
+        raise UsageError(f"you cannot answer it here: {_obstacle(found)}")
+
+
+def _obstacle(found: approvals_pb2.Approval) -> str:
+    if found.needs_passkey:
+        return "it needs a passkey, so it is answered at the approvals page"
+    queues = ", ".join(found.waits_for) or "nobody"
+    return (
+        f"it waits for {queues}, and the user who runs this command is not a person of `approvals.people` who may answer for that. "
+        "Add the user to `approvals.people`, or answer at the approvals page"
+    )
+
+
+def _next_step(found: approvals_pb2.Approval) -> str:
+    if found.status != approvals_pb2.APPROVAL_STATUS_PENDING:
+        return ""
+    if not found.answerable or found.needs_passkey:
+        return f"You cannot answer it here: {_obstacle(found)}."
+    return f"Answer with: authz approval approve {found.id}, or reject"
+
+
+def _ask(card: Card, question: str) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "there is no terminal to ask at: show the card with `authz approval show`, and give --yes --digest"
+        )
+    print_card(Terminal(), card)
+    if not typer.confirm(f"{question}?", default=False):
+        raise UsageError("nothing was answered")
+
+
+def _reason(reasons: Mapping[str, str], given: str, *, is_asked: bool) -> str:
+    """Return the name of a reason of the bundle."""
+    listed = ", ".join(sorted(reasons)) or "none"
+    if given:
+        if given not in reasons:
+            raise UsageError(f"--reason {given}: the bundle has no such reason. It has: {listed}")
+        return given
+    if not reasons:
+        return ""
+    if not is_asked or not sys.stdin.isatty():
+        raise UsageError(f"give --reason, which the agent may see: {listed}")
+    terminal = Terminal()
+    terminal.table(("reason", "text for the agent"), sorted(reasons.items()))
+    return _reason(reasons, str(typer.prompt("Reason")), is_asked=False)
+
+
+def _send(remote: Remote, request: approvals_pb2.ResolveRequest, output: str) -> None:
+    answered = remote.approval("Resolve", request, approvals_pb2.ResolveResponse()).approval
+    terminal = Terminal()
+    if output == "json":
+        terminal.json(approval_json(answered))
+        return
+    terminal.line(f"{answered.id} is {status_word(answered.status)}")
+    if answered.status == approvals_pb2.APPROVAL_STATUS_PENDING:
+        terminal.line(f"It still waits for {', '.join(answered.waits_for)}.")

@@ -1,0 +1,112 @@
+"""Calls of an agent that wait for a person, as a framework can store them."""
+
+from datetime import datetime
+from typing import Any, Final
+
+from authz_client.approval_code import binding_code
+from authz_client.approval_texts import instructions
+from authz_client.base_errors import UsageError
+from authz_client.client import Authz
+from authz_client.errors import (
+    ApprovalStatus,
+    NextAction,
+    Public,
+    PublicCode,
+    Refused,
+    Retry,
+    StepUp,
+)
+from authz_client.v1 import decision_pb2
+
+__all__ = ["ANSWERS", "await_answer", "held_call", "refusal_text", "wait_for_answer"]
+
+ANSWERS: Final = {
+    ApprovalStatus.REJECTED: "A person rejected the call",
+    ApprovalStatus.EXPIRED: "Nobody answered the request in time",
+    ApprovalStatus.CONSUMED: "The answer of the person was used by another call",
+}
+"""Texts for answers that are no approval."""
+_PUBLIC: Final = Public(PublicCode.STEP_UP, NextAction.APPROVE, Retry.AFTER_CHANGE)
+
+
+def held_call(step_up: StepUp) -> dict[str, Any]:
+    """Describe a call that waits for a person as JSON. It holds nothing of the call's arguments.
+
+    Args:
+        step_up: The step-up.
+    """
+    return {
+        "approval_id": step_up.approval_id,
+        "operation": step_up.operation,
+        "url": step_up.url,
+        "code": binding_code(step_up.approval_id),
+        "kinds": list(step_up.kinds),
+        "expires_at": step_up.expires_at.isoformat() if step_up.expires_at else "",
+    }
+
+
+def wait_for_answer(
+    authz: Authz, held: dict[str, Any], timeout: float | None = None
+) -> ApprovalStatus:
+    """Wait until a person has answered, also in another process than the one that made the call.
+
+    Args:
+        authz: Client of the agent.
+        held: The call that waits.
+        timeout: Seconds. Default: until the approval ends.
+
+    Returns:
+        APPROVED, REJECTED, EXPIRED or CONSUMED. PENDING: nobody answered within `timeout`.
+
+    Raises:
+        UsageError: It describes no call that waits.
+        Refused: The node refuses the caller.
+    """
+    return _step_up(authz, held).wait(timeout)
+
+
+async def await_answer(
+    authz: Authz,
+    held: dict[str, Any],
+    timeout: float | None = None,  # noqa: ASYNC109 - it travels
+) -> ApprovalStatus:
+    """As `wait_for_answer`, without blocking the event loop.
+
+    Args:
+        authz: Client of the agent.
+        held: The call that waits.
+        timeout: Seconds. Default: until the approval ends.
+
+    Returns:
+        APPROVED, REJECTED, EXPIRED or CONSUMED. PENDING: nobody answered within `timeout`.
+
+    Raises:
+        UsageError: It describes no call that waits.
+        Refused: The node refuses the caller.
+    """
+    return await _step_up(authz, held).wait_async(timeout)
+
+
+def refusal_text(refused: Refused) -> str:
+    """Give the text of a refusal for the model.
+
+    Args:
+        refused: The refusal.
+    """
+    more = instructions(refused) if isinstance(refused, StepUp) else ""
+    return f"{refused} {more}".rstrip()
+
+
+def _step_up(authz: Authz, held: dict[str, Any]) -> StepUp:
+    approval_id, expires_at = held.get("approval_id"), held.get("expires_at")
+    if not isinstance(approval_id, str) or not approval_id:
+        raise UsageError(
+            "give the value of an interrupt that a held call made: it has `approval_id`"
+        )
+    decision = decision_pb2.Decision()
+    decision.challenge.approval_id = approval_id
+    if expires_at:
+        decision.challenge.expires_at.FromDatetime(datetime.fromisoformat(expires_at))
+    step_up = StepUp(_PUBLIC, operation=str(held.get("operation", "")), decision=decision)
+    authz.parts.approvals.bind(step_up, None, None)
+    return step_up

@@ -1,0 +1,281 @@
+"""MCP calls that wait for a person: the answers that ask a client to open the page, and the state with which it comes back.
+
+Clients differ in what they can do, so a held call is answered by the first of these that the client declares:
+
+    input_required     revision 2026-07-28 and `elicitation.url`: the result names the page, and the client repeats the call itself
+    elicitation        revision 2025-11-25 and `elicitation.url`: the server sends `elicitation/create`, and the call stays open
+    a result           any other client: the model reads the page's address, and calls again
+
+Error -32042 of revision 2025-11-25 is not used: stock clients raise it out of the call, which ends the agent's turn.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from authz_client.approval_texts import page_message
+from authz_client.errors import StepUp
+from authz_client.mcp_answers import DECISION_META, public_members
+from authz_client.result_values import STRICT_JSON
+
+__all__ = [
+    "CAPABILITIES_META",
+    "DEFAULT_WAIT_SECONDS",
+    "INPUT_KEY",
+    "MOST_HELD",
+    "MOST_ROUNDS",
+    "STATE_REFUSED",
+    "ComingBack",
+    "HeldCall",
+    "HeldStates",
+    "Rung",
+    "StateError",
+    "ToldRequests",
+    "coming_back",
+    "input_required",
+    "rung_of",
+    "url_elicitation",
+]
+
+CAPABILITIES_META: Final = "io.modelcontextprotocol/clientCapabilities"
+"""Member of a request's `_meta` that holds the client's capabilities, from revision 2026-07-28 on."""
+INPUT_KEY: Final = "dev.authz/approval"
+"""Name of the question in `inputRequests`."""
+DEFAULT_WAIT_SECONDS: Final = 50.0
+"""Seconds that a held call stays open. Stock TypeScript clients give a request up after 60 seconds, Python clients never."""
+MOST_HELD: Final = 256
+"""Calls of one process that stay open at once; further ones are answered by a result."""
+MOST_ROUNDS: Final = 8
+"""Times that a client is asked to come back. Stock clients give a call up after ten."""
+STATE_REFUSED: Final = (
+    "the `requestState` is not valid, was used, or has expired: call again without it"
+)
+"""Text of the JSON-RPC error -32602 for a state that `HeldStates.open` refuses."""
+
+_PREFIX: Final = "authz1."
+_STATE_SECONDS: Final = 3_600.0
+_MOST_STATES: Final = 4_096
+_MOST_TOLD: Final = 1_024
+_LONGEST_STATE: Final = 4_096
+_NONCE: Final = 12
+_MODERN: Final = "2026-07-28"
+_URL_ELICITATION: Final = "2025-11-25"
+
+
+class Rung(Enum):
+    """Way in which a held call is answered."""
+
+    INPUT_REQUIRED = "input_required"
+    ELICITATION = "elicitation"
+    RESULT = "result"
+
+
+def rung_of(
+    step_up: StepUp, *, revision: str, capabilities: object, carries_state: bool = False
+) -> Rung:
+    """Choose the way in which a held call is answered.
+
+    Args:
+        step_up: The refusal.
+        revision: Revision of MCP that client and server speak; empty if it is not known.
+        capabilities: The client's capabilities, as JSON.
+        carries_state: The call continues a question of the server, whose state an answer of ours would replace.
+    """
+    if not step_up.approval_id or not step_up.url or not _opens_pages(capabilities):
+        return Rung.RESULT
+    if revision == _MODERN:
+        return Rung.RESULT if carries_state else Rung.INPUT_REQUIRED
+    return Rung.ELICITATION if revision == _URL_ELICITATION else Rung.RESULT
+
+
+def _opens_pages(capabilities: object) -> bool:
+    elicitation = capabilities.get("elicitation") if isinstance(capabilities, Mapping) else None
+    return isinstance(elicitation, Mapping) and isinstance(elicitation.get("url"), Mapping)
+
+
+def url_elicitation(step_up: StepUp) -> dict[str, Any]:
+    """Give the parameters of `elicitation/create` that ask a client to open the page.
+
+    Args:
+        step_up: The refusal.
+    """
+    return {"mode": "url", "message": page_message(step_up), "url": step_up.url}
+
+
+def input_required(step_up: StepUp, state: str, *, asks: bool) -> dict[str, Any]:
+    """Give the result that asks a client to open the page and to come back.
+
+    Args:
+        step_up: The refusal.
+        state: The sealed state.
+        asks: Whether to ask. Without it the client just comes back.
+
+    Returns:
+        An `InputRequiredResult`.
+    """
+    result: dict[str, Any] = {
+        "_meta": {DECISION_META: public_members(step_up)},
+        "resultType": "input_required",
+        "requestState": state,
+    }
+    if asks:
+        question = {"method": "elicitation/create", "params": url_elicitation(step_up)}
+        result["inputRequests"] = {INPUT_KEY: question}
+    return result
+
+
+class StateError(Exception):
+    """A state that comes back is not one to go on with; the text is for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCall:
+    """The call that a state belongs to, and its caller."""
+
+    principal: str
+    """Caller and task, in any form that stays the same."""
+    operation: str
+    """Operation id."""
+    tool: str
+    """Exact name of the tool; empty for another request."""
+    arguments: bytes
+    """Arguments as one JSON object."""
+
+    def digest(self) -> str:
+        """Digest of the call. The order of members and the form of numbers do not count; the node compares them again."""
+        value = STRICT_JSON.decode(self.arguments.decode())
+        parts = [self.principal, self.operation, self.tool, value]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ComingBack:
+    """A call that a client repeats with a state of ours."""
+
+    state: str
+    """The sealed state."""
+    is_declined: bool
+    """The user did not open the page."""
+
+
+def coming_back(params: Mapping[str, Any]) -> ComingBack | None:
+    """Find a state of ours in the parameters of a request.
+
+    Args:
+        params: The parameters, as JSON.
+
+    Returns:
+        The state, and what the user did; None if the request has none of ours.
+
+    Raises:
+        StateError: The request has a state of ours beside answers to other questions.
+    """
+    state = params.get("requestState")
+    if not isinstance(state, str) or not state.startswith(_PREFIX):
+        return None
+    answers = params.get("inputResponses", {})
+    if not isinstance(answers, Mapping) or not set(answers) <= {INPUT_KEY}:
+        raise StateError("`inputResponses` has answers to other questions")
+    answer = answers.get(INPUT_KEY, {"action": "accept"})
+    is_accepted = isinstance(answer, Mapping) and answer.get("action") == "accept"
+    return ComingBack(state, is_declined=not is_accepted)
+
+
+@final
+class HeldStates:
+    """Seals the states of one process, and opens each of them once.
+
+    A state holds the request's id, the caller, the digest of the call and an end, encrypted and authenticated (AES-256-GCM) by a key of
+    this process. So a state of another process, or from before a restart, is refused, and the client calls anew.
+
+    Args:
+        now: Returns seconds since 1970.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._key = AESGCM(AESGCM.generate_key(256))
+        self._now = now
+        self._unused: OrderedDict[bytes, None] = OrderedDict()
+
+    def seal(self, step_up: StepUp, call: HeldCall, round_number: int = 0) -> str:
+        """Make a state.
+
+        Args:
+            step_up: The refusal.
+            call: The call.
+            round_number: Times that the client came back.
+        """
+        end = self._now() + _STATE_SECONDS
+        claims = [step_up.approval_id, call.digest(), end, round_number]
+        nonce = os.urandom(_NONCE)
+        sealed = self._key.encrypt(nonce, json.dumps(claims).encode(), _PREFIX.encode())
+        # INVARIANT (single use): only a state whose nonce stands here is taken. The oldest gives way.
+        self._unused[nonce] = None
+        while len(self._unused) > _MOST_STATES:
+            self._unused.popitem(last=False)
+        return _PREFIX + base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")
+
+    def open(self, state: str, call: HeldCall) -> tuple[str, int]:
+        """Open a state, once.
+
+        Args:
+            state: The state.
+            call: The call that comes with it.
+
+        Returns:
+            The request's id, and the times that the client came back before.
+
+        Raises:
+            StateError: It was changed, is another process's, was used, has expired, or belongs to another call or caller.
+        """
+        if len(state) > _LONGEST_STATE:
+            raise StateError("too long")
+        text = state.removeprefix(_PREFIX)
+        try:
+            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            claims = self._key.decrypt(raw[:_NONCE], raw[_NONCE:], _PREFIX.encode())
+        except (ValueError, InvalidTag):
+            raise StateError("changed, or not of this process") from None
+        if raw[:_NONCE] not in self._unused:
+            raise StateError("used before")
+        del self._unused[raw[:_NONCE]]
+        approval_id, digest, end, round_number = json.loads(claims)
+        if self._now() >= end:
+            raise StateError("expired")
+        if digest != call.digest():
+            raise StateError("of another call or caller")
+        return approval_id, round_number
+
+
+@final
+class ToldRequests:
+    """Requests whose page an agent was told. When the agent calls again, the call stays open instead of answering the same at once."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def tell(self, approval_id: str) -> bool:
+        """Remember a request.
+
+        Args:
+            approval_id: Its id.
+
+        Returns:
+            Whether the agent had been told before.
+        """
+        known = approval_id in self._ids
+        self._ids[approval_id] = None
+        self._ids.move_to_end(approval_id)
+        while len(self._ids) > _MOST_TOLD:
+            self._ids.popitem(last=False)
+        return known

@@ -1,0 +1,252 @@
+"""`authz approval`: lists, shows, and answers for the user who runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from authz.cli import main
+from authz_client.v1 import approvals_pb2
+from tests.support.approval_site import Site
+from tests.support.approvals import open_approval
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+APPROVED = approvals_pb2.APPROVAL_STATUS_APPROVED
+REJECTED = approvals_pb2.APPROVAL_STATUS_REJECTED
+ID = f"{'a1' * 16}-1"
+OTHER = f"{'b2' * 16}-3"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A node with two open approvals."""
+    site = Site(tmp_path)
+    site.store.put(approval(ID, operation="crm.delete", subject="corp/bob"))
+    site.store.put(approval(OTHER, operation="mail.send"))
+    yield site
+    site.close()
+
+
+def approval(approval_id: str, **more: Any) -> approvals_pb2.Approval:
+    """An approval that the user may answer."""
+    made = open_approval(approval_id, answerable=True, **more)
+    made.agents.append("spiffe://corp.example/bot")
+    made.reject_reasons.update({"not_needed": "It is not needed.", "wrong": "It is wrong."})
+    return made
+
+
+@pytest.fixture
+def run(site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the command; with `typed`, on a terminal at which that is typed."""
+
+    def run(*words: str, typed: str | None = None) -> tuple[int, str, str]:
+        if typed is not None:
+            lines = iter(typed.splitlines())
+            monkeypatch.setattr("typer.confirm", lambda *_, **__: next(lines) == "y")
+            monkeypatch.setattr("typer.prompt", lambda *_, **__: next(lines))
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: typed is not None))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(["approval", *words, "--admin", f"unix:{site.path}"])
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return run
+
+
+def card_digest(run: Any, *words: str) -> str:
+    """The digest of the card of the first approval, as JSON says it."""
+    _, out, _ = run("show", ID, *words, "--output", "json")
+    digest: str = json.loads(out)["card_digest"]
+    return digest
+
+
+def test_open_approvals_are_listed(run: Any) -> None:
+    """By queue, as a table or as JSON."""
+    code, out, _ = run("list")
+    assert code == 0
+    for word in (ID, OTHER, "crm.delete", "corp/bob", "spiffe://corp.example/bot", "approve"):
+        assert word in out
+    _, out, _ = run("list", "--output", "json")
+    listed = json.loads(out)["approvals"]
+    assert [one["id"] for one in listed] == [ID, OTHER]
+    assert listed[0]["arguments"] == {"id": "42"}
+    assert listed[0]["digest"] == "01" * 32
+    assert listed[0]["status"] == "open"
+    assert run("list", "--queue", "confirm")[1] == "No call waits for a person.\n"
+    assert len(json.loads(run("list", "--most", "1", "--output", "json")[1])["approvals"]) == 1
+
+
+def test_a_card_is_shown_and_its_clock_starts(site: Site, run: Any) -> None:
+    """Also by the start of the id. The digest of the text is that of the JSON."""
+    code, out, _ = run("show", ID[:6])
+    assert code == 0
+    assert "crm.delete" in out
+    assert "42" in out
+    _, whole, _ = run("show", ID, "--whole")
+    assert card_digest(run) in whole
+    assert ("corp/alice", ID) in site.store.shown_to
+
+
+@pytest.mark.parametrize(
+    ("start", "words"), [("c", "no open approval begins"), ("", "several open")]
+)
+def test_a_start_that_names_no_approval_or_several_is_refused(
+    run: Any, start: str, words: str
+) -> None:
+    """No approval is guessed."""
+    code, _, err = run("show", start)
+    assert code == 1
+    assert words in err
+
+
+def test_y_approves_what_the_card_shows(site: Site, run: Any) -> None:
+    """The answer has the digests of the call and of the card, and is the person's."""
+    code, out, _ = run("approve", ID, "--comment", "ok", "--queue", "approve", typed="y")
+
+    assert code == 0
+    assert "crm.delete" in out
+    assert out.endswith(f"{ID} is approved\n")
+    (answer,) = site.store.answers
+    assert (answer.status, answer.digest, answer.queue) == (APPROVED, b"\1" * 32, "approve")
+    assert answer.card_digest.hex() == card_digest(run)
+    assert answer.comment == "ok"
+    assert site.store.answered_by[0].name == "corp/alice"
+
+
+@pytest.mark.parametrize("typed", ["n", ""])
+def test_anything_else_answers_nothing(site: Site, run: Any, typed: str) -> None:
+    """The default is no."""
+    code, _, err = run("approve", ID, typed=f"{typed}\n")
+    assert (code, site.store.answers) == (1, [])
+    assert "nothing was answered" in err
+
+
+def test_a_program_approves_only_the_card_that_was_seen(site: Site, run: Any) -> None:
+    """By its digest; a call that changed meanwhile is another one."""
+    for words, message in (
+        ((), "there is no terminal to ask at"),
+        (("--yes",), "--yes needs --digest"),
+        (("--yes", "--digest", "abc"), "--digest is the SHA-256"),
+        (("--yes", "--digest", "ab" * 32), "the call that waits is another one"),
+    ):
+        code, _, err = run("approve", ID, *words)
+        assert code == 1
+        assert message in err
+    assert site.store.answers == []
+
+    seen = card_digest(run)
+    code, out, _ = run("approve", ID, "--yes", "--digest", seen, "--output", "json")
+
+    assert code == 0
+    assert json.loads(out)["status"] == "approved"
+
+
+def test_a_card_that_leaves_something_out_does_not_suffice(site: Site, run: Any) -> None:
+    """Its digest says so, and the whole card is shown before the question."""
+    text = "x" * 5000
+    site.store.put(approval(ID, arguments_json=json.dumps({"text": f"{text}END"}).encode()))
+    brief = re.findall(r"[0-9a-f]{64}", run("show", ID)[1])[-1]
+
+    code, _, err = run("approve", ID, "--yes", "--digest", brief)
+    assert code == 1
+    assert "bytes of the call are not on the card" in err
+    assert site.store.answers == []
+
+    assert run("approve", ID, typed="y")[0] == 0
+    assert site.store.answers[0].card_digest.hex() == card_digest(run) != brief
+
+
+def test_a_rejection_has_a_reason_of_the_bundle(site: Site, run: Any) -> None:
+    """Which is asked for on a terminal."""
+    for words, message in (
+        (("--yes",), "give --reason, which the agent may see: not_needed, wrong"),
+        (("--reason", "other"), "the bundle has no such reason. It has: not_needed, wrong"),
+    ):
+        code, _, err = run("reject", ID, *words)
+        assert code == 1
+        assert message in err
+    assert site.store.answers == []
+
+    assert run("reject", ID, typed="not_needed\ny")[0] == 0
+    assert run("reject", OTHER, "--reason", "wrong", "--yes")[0] == 0
+
+    assert [(one.status, one.reject_reason) for one in site.store.answers] == [
+        (REJECTED, "not_needed"),
+        (REJECTED, "wrong"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"answerable": False}, "is not a person of `approvals.people` who may answer for that"),
+        ({"needs_passkey": True}, "it needs a passkey, so it is answered at the approvals page"),
+        ({"status": APPROVED}, "does not wait for an answer: it is approved"),
+        ({"cannot_be_shown": "too long"}, "it can only be rejected: too long"),
+    ],
+)
+def test_what_cannot_be_approved_here_says_why(
+    site: Site, run: Any, more: dict[str, Any], message: str
+) -> None:
+    """Before the question."""
+    changed = approval(ID)
+    for name, value in more.items():
+        setattr(changed, name, value)
+    site.store.put(changed)
+
+    code, _, err = run("approve", ID, typed="y")
+
+    assert code == 1
+    assert message in re.sub(r"\s+", " ", err)
+    assert site.store.answers == []
+
+
+def test_what_the_agent_wrote_controls_no_terminal(site: Site, run: Any) -> None:
+    """Neither in the table nor on the card."""
+    site.store.put(
+        approval(ID, resource="a\x1b[2Jb", arguments_json=b'{"id":"\\u001b[31m\\u202e"}')
+    )
+
+    for words in (("list",), ("show", ID), ("show", ID, "--whole")):
+        out = run(*words)[1]
+        assert "\x1b" not in out
+        assert "\u202e" not in out
+
+
+def test_two_people_are_told_that_another_is_needed(site: Site, run: Any) -> None:
+    """The first answer leaves the approval open."""
+    site.store.needs = 2
+    out = run("approve", ID, typed="y")[1]
+    assert out.endswith(f"{ID} is open\nIt still waits for approve.\n")
+
+
+def test_changes_are_printed_as_they_come(site: Site) -> None:
+    """Each at once, in a process of its own that Ctrl-C ends without an error."""
+    command = [sys.executable, "-m", "authz", "approval", "watch", "--output", "json"]
+    with subprocess.Popen(
+        [*command, "--admin", f"unix:{site.path}"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as watching:
+        assert watching.stdout is not None
+        first = [json.loads(watching.stdout.readline()) for _ in range(2)]
+        site.store.set_status(OTHER, REJECTED)
+        change = json.loads(watching.stdout.readline())
+        watching.send_signal(2)
+        assert watching.wait(20) == 0
+    assert {one["id"] for one in first} == {ID, OTHER}
+    assert (change["id"], change["status"]) == (OTHER, "rejected")
+    eventually(lambda: len(site.streams) == 0)
