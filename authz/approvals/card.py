@@ -24,10 +24,13 @@ from authz.approvals.lookalikes import (
     FlagCode,
     Likeness,
     Reference,
+    ReferenceIndex,
+    ValueKind,
     amount_likenesses,
     decimal_of,
     is_address,
     is_currency,
+    is_iban,
     kind_of,
     likenesses,
     same_value,
@@ -91,6 +94,8 @@ ORIGINS: Final[Mapping[str, str]] = {
 _CHOSEN: Final = frozenset({"named", "known"})
 _NAMING_ROLES: Final = frozenset({"recipient", "target"})
 """Roles whose values name somebody or something."""
+_ADDRESS_TYPES: Final = frozenset({"email", "host", "url"})
+"""Types of destinations that have a host."""
 _TIERS: Final[Mapping[int, str]] = {
     decision_pb2.TIER_LOW: "low",
     decision_pb2.TIER_STANDARD: "standard",
@@ -104,6 +109,7 @@ _ROLES: Final[Mapping[str, str]] = {
     "command": "Command",
     "credential": "Credential",
 }
+_HOLDERS: Final = ("name", "payee", "holder", "beneficiary", "creditor", "recipient", "receiver")
 _KINDS: Final[Mapping[str, str]] = {
     "confirm": "the user must confirm",
     "approve": "another person must approve",
@@ -221,6 +227,10 @@ class _Call:
     leaves: tuple[Leaf, ...]
     before: tuple[Leaf, ...]
     """Arguments of the last approved call."""
+    known_values: tuple[Reference, ...]
+    """Values that the values of the call are compared with."""
+    index: ReferenceIndex
+    """The same, by likeness."""
     cannot_be_shown: str
 
     @classmethod
@@ -238,6 +248,12 @@ class _Call:
         binary = next((leaf for leaf in leaves if is_binary(leaf.text)), None)
         if binary is not None and not cannot_be_shown:
             cannot_be_shown = f"the argument {visible(binary.pointer)} is binary data"
+        last = (
+            Reference(leaf.text, "the last approved call")
+            for leaf in before
+            if leaf.kind in ("text", "number")
+        )
+        known = (*references.recipients, *references.earlier, *last)
         return cls(
             approval=approval,
             references=references,
@@ -245,18 +261,10 @@ class _Call:
             row_limit=WHOLE.lines if whole else _BRIEF_ROWS,
             leaves=leaves,
             before=before,
+            known_values=known,
+            index=ReferenceIndex(known),
             cannot_be_shown=cannot_be_shown,
         )
-
-    @property
-    def known_values(self) -> tuple[Reference, ...]:
-        """Values that the values of the call are compared with."""
-        last = (
-            Reference(leaf.text, "the last approved call")
-            for leaf in self.before
-            if leaf.kind in ("text", "number")
-        )
-        return (*self.references.recipients, *self.references.earlier, *last)
 
     @property
     def strict_kinds(self) -> Mapping[str, Kind]:
@@ -370,20 +378,27 @@ def _operation_section(call: _Call) -> Section:
     if approval.resource:
         kind = call.strict_kinds[approval.resource]
         parts, hidden = call.inert(approval.resource, kind)
-        # An object with the same value is compared itself.
-        is_object = any(
-            approval.resource.endswith(f"/{_value_text(one)}") for one in approval.objects
-        )
-        found = () if is_object else _likeness_flags(call, approval.resource, is_chosen=False)
+        # Without its collection, as arguments name it. An object with the same value is compared itself.
+        name = approval.resource.partition("/")[2]
+        is_object = any(same_value(name, _value_text(one)) for one in approval.objects)
+        found = () if is_object else _likeness_flags(call, name, kind=_id_kind(name))
         rows.append(_Draft(_row("Acts on", *parts, *found), hidden))
     if tier := _TIERS.get(approval.tier):
         rows.append(_Draft(_row("Possible damage", Plain(tier))))
     return _section("operation", "What will happen", rows, call)
 
 
-def _likeness_flags(call: _Call, value: str, *, is_chosen: bool) -> tuple[Flag, ...]:
-    found = likenesses(value, call.known_values, is_chosen=is_chosen)
+def _likeness_flags(
+    call: _Call, value: str, *, is_chosen: bool = False, kind: ValueKind | None = None
+) -> tuple[Flag, ...]:
+    found = likenesses(value, call.index.candidates(value), is_chosen=is_chosen, kind=kind)
     return tuple(map(_flag, found))
+
+
+def _id_kind(value: str) -> ValueKind:
+    """Return the kind of an id of a collection: names of files, such as `limits.py`, have the form of hosts."""
+    kind = kind_of(value)
+    return ValueKind.NAME if kind is ValueKind.HOST else kind
 
 
 def _flag(likeness: Likeness) -> Flag:
@@ -428,10 +443,33 @@ def _destination_draft(call: _Call, place: int, odd: Mapping[int, str]) -> _Draf
     found = _likeness_flags(
         call, one.value, is_chosen=bool(one.recipient_list) or one.origin in _CHOSEN
     )
+    found = (*found, *_account_flags(call, one.value))
     if place in odd:
         found = (*found, Flag(FlagCode.ODD_DESTINATION, odd[place]))
     row = _row("To", *parts, *notes, *found)
     return _Draft(row, hidden, len(one.value.encode("utf-8", "surrogatepass")))
+
+
+def _account_flags(call: _Call, value: str) -> tuple[Flag, ...]:
+    """Return a flag of an account that takes the place of another one under the same name: how a forged invoice is paid."""
+    if kind_of(value) is not ValueKind.IBAN or any(
+        same_value(value, leaf.text) for leaf in call.before
+    ):
+        return ()
+    accounts = [leaf for leaf in call.before if leaf.kind == "text" and is_iban(leaf.text)]
+    names = {(leaf.pointer, leaf.text.casefold()) for leaf in call.before if _is_holder(leaf)}
+    for leaf in call.leaves:
+        if accounts and _is_holder(leaf) and (leaf.pointer, leaf.text.casefold()) in names:
+            reference = Reference(accounts[0].text, "the last approved call")
+            text = f"Another account than before under the name `{leaf.text}`:"
+            return (_flag(Likeness(FlagCode.OTHER_ACCOUNT, text, reference)),)
+    return ()
+
+
+def _is_holder(leaf: Leaf) -> bool:
+    """Return whether an argument is the name of an account's holder, as its own name tells."""
+    name = leaf.pointer.rpartition("/")[2].casefold()
+    return leaf.kind == "text" and bool(leaf.text) and any(word in name for word in _HOLDERS)
 
 
 def _seen(call: _Call, value: str, *, is_listed: bool) -> list[Part]:
@@ -502,7 +540,9 @@ def _object_draft(call: _Call, one: approvals_pb2.ApprovalObject) -> _Draft:
         is_name = one.role in _NAMING_ROLES
         kind = kind_of(value).strictness if is_name else Kind.PROSE
         parts, hidden = call.inert(value, kind)
-        found = _likeness_flags(call, value, is_chosen=is_chosen) if is_name else ()
+        is_id = one.collection not in _ADDRESS_TYPES
+        like = _id_kind(value) if is_id else kind_of(value)
+        found = _likeness_flags(call, value, is_chosen=is_chosen, kind=like) if is_name else ()
         notes = _seen(call, value, is_listed=is_chosen) if is_name else []
         if one.currency:
             notes.append(Plain(visible(one.currency)))
@@ -729,7 +769,7 @@ def _address_flags(call: _Call, leaf: Leaf) -> tuple[Flag, ...]:
     """Return flags of an address that the bundle does not declare as a destination."""
     if leaf.kind != "text" or leaf.text in call.strict_kinds or not is_address(leaf.text):
         return ()
-    return _likeness_flags(call, leaf.text, is_chosen=False)
+    return _likeness_flags(call, leaf.text)
 
 
 def _request_section(call: _Call) -> Section:

@@ -76,6 +76,8 @@ def skeleton(text: str) -> str:
     Variants for typesetting, such as full-width letters, count as the character that they vary. Characters without ink are left
     out.
     """
+    if text.isascii():
+        return text.translate(_data().ascii_prototypes)
     prototypes = _data().prototypes
     plain = unicodedata.normalize("NFKD", text).translate(_STOPS)
     bare = (one for one in plain if hidden_name(one) is None)
@@ -119,6 +121,8 @@ class _Data:
     pictographs: _Ranges
     scripts: _Ranges
     prototypes: Mapping[str, str]
+    ascii_prototypes: Mapping[int, str]
+    """Prototypes of ASCII characters; a control has none."""
 
 
 @cache
@@ -131,13 +135,19 @@ def _data() -> _Data:
         elif not line.startswith("#"):
             lines.append(line)
     version = next(name for name in sections if name.startswith("version "))
+    prototypes = dict(map(_prototype, sections["confusables"]))
+    hidden = _ranges(sections["hidden"])
     return _Data(
         version=version.removeprefix("version "),
-        hidden=_ranges(sections["hidden"]),
+        hidden=hidden,
         marks=_ranges(sections["marks"]),
         pictographs=_ranges(sections["pictographs"]),
         scripts=_ranges(sections["scripts"]),
-        prototypes=dict(map(_prototype, sections["confusables"])),
+        prototypes=prototypes,
+        ascii_prototypes={
+            point: "" if hidden.value_of(chr(point)) else prototypes.get(chr(point), chr(point))
+            for point in range(0x80)
+        },
     )
 
 

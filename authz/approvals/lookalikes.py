@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from functools import lru_cache
 from itertools import chain
+from operator import ne
 from typing import Final
 
 from authz.approvals.characters import skeleton
@@ -21,11 +23,13 @@ __all__ = [
     "Likeness",
     "RecipientIndex",
     "Reference",
+    "ReferenceIndex",
     "ValueKind",
     "amount_likenesses",
     "decimal_of",
     "is_address",
     "is_currency",
+    "is_iban",
     "kind_of",
     "likenesses",
     "same_value",
@@ -33,13 +37,17 @@ __all__ = [
 
 MAX_NEAR: Final = 16
 """References that `RecipientIndex.near` returns for one value."""
+_CACHED: Final = 4_096
+"""Values whose forms are kept, since a value is compared with many others."""
 _MAX_LENGTH: Final = 320
 """Characters of a value that is compared; longer values are no names."""
 _NEAR_LENGTH: Final = 5
 """Host names shorter than this are near to too many others."""
-_FAR_LENGTH: Final = 10
-"""Host names of this length are near if two characters differ."""
-_ID_DIGITS: Final = 4
+_LONG_NAME: Final = 63
+"""Characters of a label of a host name (RFC 1035)."""
+_FOLDERS: Final = 16
+"""Folders of a path whose neighbours are looked for in recipient lists."""
+_ID_DIGITS: Final = 3
 """Ids with fewer digits are near to too many others."""
 
 _IBAN: Final = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")
@@ -145,6 +153,7 @@ class FlagCode(StrEnum):
     CHECK_DIGITS = "wrong_check_digits"
     PATH = "path_leads_elsewhere"
     FOLDER = "neighbour_folder"
+    OTHER_ACCOUNT = "other_account_same_name"
     AMOUNT_SCALE = "amount_times_ten"
     AMOUNT_FORM = "ambiguous_amount"
     CURRENCY = "other_currency"
@@ -188,6 +197,7 @@ class Likeness:
     reference: Reference | None = None
 
 
+@lru_cache(_CACHED)
 def kind_of(value: str) -> ValueKind:
     """Return the kind of a value."""
     iban = _compact(value)
@@ -195,7 +205,7 @@ def kind_of(value: str) -> ValueKind:
         kind = ValueKind.IBAN
     elif "://" in value:
         kind = ValueKind.URL
-    elif "@" in value and not value.startswith(("/", ".", "\\")):
+    elif "@" in value and not value.startswith(("/", ".", "\\", "@")):
         kind = ValueKind.MAILBOX
     elif "/" in value or "\\" in value or value.startswith("."):
         kind = ValueKind.PATH
@@ -208,17 +218,28 @@ def kind_of(value: str) -> ValueKind:
 
 def same_value(one: str, other: str) -> bool:
     """Return whether two values are the same mailbox, host, account or name."""
+    if len(one) > _MAX_LENGTH or len(other) > _MAX_LENGTH:
+        return one == other
     return one == other or _normal(one) == _normal(other)
 
 
 def is_address(text: str) -> bool:
     """Return whether a text has the form of a mailbox, a URL or an IBAN of its country's length."""
+    if len(text) > _MAX_LENGTH:
+        return False
     kind = kind_of(text)
     if kind is ValueKind.IBAN:
-        iban = _compact(text)
-        return len(iban) == _IBAN_LENGTHS.get(iban[:2])
+        return is_iban(text)
     is_mailbox = kind is ValueKind.MAILBOX and not re.search(r"\s", text)
     return is_mailbox or (kind is ValueKind.URL and _URL.fullmatch(text) is not None)
+
+
+def is_iban(text: str) -> bool:
+    """Return whether a text has the form of an IBAN and the length of its country's; the check digits may be wrong."""
+    if len(text) > _MAX_LENGTH:
+        return False
+    iban = _compact(text)
+    return kind_of(text) is ValueKind.IBAN and len(iban) == _IBAN_LENGTHS.get(iban[:2])
 
 
 def is_currency(text: str) -> bool:
@@ -227,7 +248,11 @@ def is_currency(text: str) -> bool:
 
 
 def likenesses(
-    value: str, references: Iterable[Reference], *, is_chosen: bool = False
+    value: str,
+    references: Iterable[Reference],
+    *,
+    is_chosen: bool = False,
+    kind: ValueKind | None = None,
 ) -> tuple[Likeness, ...]:
     """Return the reasons to look twice at a destination, resource, id or path.
 
@@ -235,10 +260,11 @@ def likenesses(
         value: The value.
         references: Known values.
         is_chosen: The user or the organisation chose exactly this value. Then only values that look the same count.
+        kind: Kind of the value. Default: the one that its form tells.
     """
     if not value or len(value) > _MAX_LENGTH:
         return ()
-    kind = kind_of(value)
+    kind = kind or kind_of(value)
     found = list(_own_defects(value, kind))
     known = [one for one in references if one.value and len(one.value) <= _MAX_LENGTH]
     if not any(same_value(value, one.value) for one in known):
@@ -283,7 +309,7 @@ def _times(number: Decimal, earlier: Decimal | None, *, is_same_receiver: bool) 
 
 
 def _significant(number: Decimal) -> str:
-    return str(abs(number).normalize().as_tuple().digits)
+    return "".join(map(str, number.normalize().as_tuple().digits))
 
 
 def decimal_of(text: str) -> Decimal | None:
@@ -298,18 +324,21 @@ def _compact(value: str) -> str:
     return value.replace(" ", "").upper() if value[:2].isalpha() else value
 
 
+@lru_cache(_CACHED)
 def _normal(value: str) -> str:
     kind = kind_of(value)
     if kind is ValueKind.IBAN:
         return _compact(value)
     if kind in (ValueKind.MAILBOX, ValueKind.HOST):
         return value.casefold().rstrip(".")
-    return value
+    # A system may give the paths of one folder with and without the first slash.
+    return value.removeprefix("/") if kind is ValueKind.PATH else value
 
 
+@lru_cache(_CACHED)
 def _look(value: str) -> str:
     """Return a key that is the same for values that look the same in most fonts."""
-    looks = skeleton(value.casefold()).casefold()
+    looks = skeleton(_normal(value).casefold()).casefold()
     return looks.replace("vv", "w").replace("cl", "d").replace("o0", "oo")
 
 
@@ -332,7 +361,9 @@ def _own_defects(value: str, kind: ValueKind) -> Iterator[Likeness]:
                 f"The label `{label}` of the host name stands for:",
                 Reference(decoded, "encoded host name"),
             )
-    if kind is ValueKind.URL and (url := _URL.match(value)) and "@" in url[2]:
+    url = _URL.match(value) if kind is ValueKind.URL else None
+    # A key in front of the host, as in a DSN, looks like no host.
+    if url and "." in url[2].rpartition("@")[0]:
         yield Likeness(
             FlagCode.USER_IN_URL,
             "The text before `@` only looks like a host. The host of this URL is:",
@@ -387,7 +418,7 @@ def _against(
             return
     if is_chosen:
         return
-    alike = [one for one in references if _family(kind_of(one.value)) == _family(kind)]
+    alike = [one for one in references if _is_comparable(kind_of(one.value), kind)]
     match kind:
         case ValueKind.MAILBOX | ValueKind.HOST | ValueKind.URL:
             yield from _host_likeness(value, kind, alike)
@@ -397,15 +428,17 @@ def _against(
             yield from _name_likeness(value, alike)
 
 
-def _family(kind: ValueKind) -> int:
-    families = (
-        (ValueKind.MAILBOX, ValueKind.HOST, ValueKind.URL),
-        (ValueKind.IBAN,),
-        (ValueKind.PATH, ValueKind.NAME),
-    )
-    return next(place for place, family in enumerate(families) if kind in family)
+def _is_comparable(known: ValueKind, kind: ValueKind) -> bool:
+    """Return whether a value of one kind can stand for one of the other."""
+    addresses = (ValueKind.MAILBOX, ValueKind.HOST, ValueKind.URL)
+    if kind in addresses:
+        return known in addresses
+    # An id such as `report.pdf` has the form of a host.
+    names = (ValueKind.PATH, ValueKind.NAME, ValueKind.HOST)
+    return known is kind if kind is ValueKind.IBAN else known in names
 
 
+@lru_cache(_CACHED)
 def _host_of(value: str, kind: ValueKind) -> str:
     if kind is ValueKind.MAILBOX:
         host = value.rpartition("@")[2]
@@ -433,7 +466,7 @@ def _host_likeness(
     if kind is ValueKind.MAILBOX:
         name = value.rpartition("@")[0].casefold()
         for _, one in hosts:
-            if name not in _OFFICES and one.value.rpartition("@")[0].casefold() == name:
+            if name and name not in _OFFICES and one.value.rpartition("@")[0].casefold() == name:
                 text = "The same name at another organisation as:"
                 yield Likeness(FlagCode.OTHER_DOMAIN, text, one)
                 return
@@ -443,6 +476,7 @@ def _labels(host: str) -> list[str]:
     return host.split(".")
 
 
+@lru_cache(_CACHED)
 def _tail(host: str) -> str:
     """Return the part of a host name that its owner registered, as far as its form tells."""
     labels = _labels(host)
@@ -490,9 +524,8 @@ def _near_host(host: str, known: str, one: Reference) -> Likeness | None:
     known_name, known_rest = _base(known)
     if rest != known_rest or min(len(name), len(known_name)) < _NEAR_LENGTH:
         return None
-    allowed = 2 if min(len(name), len(known_name)) >= _FAR_LENGTH else 1
-    if 0 < _distance(name, known_name, allowed) <= allowed:
-        text = "The host differs in one or two characters from that of:"
+    if _distance(name, known_name, 1) == 1:
+        text = "The host differs in one character from that of:"
         return Likeness(FlagCode.NEAR, text, one)
     return None
 
@@ -508,10 +541,16 @@ def _borrowed_name(host: str, known: str, one: Reference) -> Likeness | None:
 
 def _iban_likeness(iban: str, references: Sequence[Reference]) -> Iterator[Likeness]:
     for one in references:
-        known = _compact(one.value)
-        if 0 < _distance(iban, known, 2) <= 2:
+        # The check digits follow from the rest: who changes a digit of the account changes them, too.
+        account, known = _account(iban), _account(_compact(one.value))
+        if len(account) == len(known) and sum(map(ne, account, known)) <= 2:
             yield Likeness(FlagCode.NEAR, "Differs in one or two characters from:", one)
             return
+
+
+def _account(iban: str) -> str:
+    """Return an IBAN without its check digits."""
+    return iban[:2] + iban[4:]
 
 
 def _name_likeness(value: str, references: Sequence[Reference]) -> Iterator[Likeness]:
@@ -539,7 +578,7 @@ def _is_swapped(value: str, known: str) -> bool:
 
 def _is_neighbour(value: str, known: str) -> bool:
     """Return whether two paths differ in one folder, of which one has the other's name with something added."""
-    parts, known_parts = value.split("/"), known.split("/")
+    parts, known_parts = _normal(value).split("/"), _normal(known).split("/")
     if len(parts) != len(known_parts) or len(parts) < 2:
         return False
     pairs = [(one, other) for one, other in zip(parts, known_parts, strict=True) if one != other]
@@ -576,26 +615,50 @@ def _distance(one: str, other: str, at_most: int) -> int:
     return row[-1]
 
 
+class ReferenceIndex:
+    """References, of which those near a value are found without comparing it with all.
+
+    Args:
+        references: The references. Of several with one key, such as the mailboxes of one host, few are kept for it.
+    """
+
+    def __init__(self, references: Iterable[Reference]) -> None:
+        self._by_key: defaultdict[str, list[Reference]] = defaultdict(list)
+        hosts: set[str] = set()
+        for reference in references:
+            if not reference.value or len(reference.value) > _MAX_LENGTH:
+                continue
+            host = _host_of(reference.value, kind_of(reference.value))
+            # One reference of a host is enough to tell that another host resembles it.
+            keys = set(_own_keys(reference.value)) | (
+                set() if host in hosts else set(_host_keys(host))
+            )
+            hosts.add(host)
+            for key in keys:
+                if len(self._by_key[key]) < MAX_NEAR:
+                    self._by_key[key].append(reference)
+
+    def candidates(self, value: str) -> tuple[Reference, ...]:
+        """Return references that may be near a value, and at least all that `likenesses` needs."""
+        if not value or len(value) > _MAX_LENGTH:
+            return ()
+        found = (self._by_key.get(key, ()) for key in sorted(set(_keys(value))))
+        return tuple(dict.fromkeys(chain.from_iterable(found)))
+
+
 class RecipientIndex:
-    """Entries of recipient lists, by which near ones are found without reading all of them.
+    """Entries of recipient lists.
 
     Args:
         lists: Entries of each list, by its name.
     """
 
     def __init__(self, lists: Mapping[str, Iterable[str]]) -> None:
-        self._by_key: defaultdict[str, list[Reference]] = defaultdict(list)
-        hosts: set[str] = set()
-        for name, entries in sorted(lists.items()):
-            for entry in sorted(set(entries)):
-                reference = Reference(entry, f"recipient list {name}", is_list=True)
-                host = _host_of(entry, kind_of(entry))
-                # One entry of a host is enough to tell that another host resembles it.
-                keys = set(_own_keys(entry)) | (set() if host in hosts else set(_host_keys(host)))
-                hosts.add(host)
-                for key in keys:
-                    if len(self._by_key[key]) < MAX_NEAR:
-                        self._by_key[key].append(reference)
+        self._index = ReferenceIndex(
+            Reference(entry, f"recipient list {name}", is_list=True)
+            for name, entries in sorted(lists.items())
+            for entry in sorted(set(entries))
+        )
 
     def near(self, values: Iterable[str]) -> tuple[Reference, ...]:
         """Return entries that are, or resemble, one of the values; at most `MAX_NEAR` for each.
@@ -605,9 +668,7 @@ class RecipientIndex:
         """
         found: dict[Reference, None] = {}
         for value in values:
-            keys = set(_keys(value)) if len(value) <= _MAX_LENGTH else ()
-            candidates = chain.from_iterable(self._by_key.get(key, ()) for key in sorted(keys))
-            near = [one for one in dict.fromkeys(candidates) if _is_near(value, one)]
+            near = [one for one in self._index.candidates(value) if _is_near(value, one)]
             found |= dict.fromkeys(near[:MAX_NEAR])
         return tuple(found)
 
@@ -634,15 +695,20 @@ def _own_keys(value: str) -> Iterator[str]:
     yield f"same {_normal(value)}"
     yield f"look {_look(value)}"
     if kind is ValueKind.IBAN:
-        # Of three parts, one is left as it was if two characters differ. A character less moves the parts behind it.
-        iban = _compact(value)
-        third = len(iban) // 3
-        for part in (iban[:third], iban[third : 2 * third], iban[-third:]):
-            yield f"iban {part}"
+        # Of four parts, one is left as it was if two characters differ.
+        account = _account(_compact(value))
+        size = len(account) // 4 + 1
+        for place in range(4):
+            yield f"iban {place} {account[place * size : (place + 1) * size]}"
     elif kind is ValueKind.MAILBOX:
         local = value.rpartition("@")[0].casefold()
         if local not in _OFFICES:
             yield f"local {local}"
+    elif kind in (ValueKind.PATH, ValueKind.NAME):
+        yield f"characters {''.join(sorted(value))}"
+        parts = _normal(value).split("/")
+        for place in range(min(len(parts) - 1, _FOLDERS)):
+            yield f"folder {place} {'/'.join(parts[:place])}//{'/'.join(parts[place + 1 :])}"
 
 
 def _host_keys(host: str) -> Iterator[str]:
@@ -658,14 +724,9 @@ def _host_keys(host: str) -> Iterator[str]:
 
 
 def _shortened(name: str) -> Iterator[str]:
-    """Yield a name with one or two characters left out: two names that differ in so many have one of them in common."""
-    if not _NEAR_LENGTH <= len(name) <= 40:
+    """Yield a name with one character left out: two names that differ in one have one of them in common."""
+    if not _NEAR_LENGTH <= len(name) <= _LONG_NAME:
         return
     yield f"near {name}"
-    once = {name[:place] + name[place + 1 :] for place in range(len(name))}
-    for short in once:
-        yield f"near {short}"
-    if len(name) >= _FAR_LENGTH:
-        for short in once:
-            for place in range(len(short)):
-                yield f"near {short[:place] + short[place + 1 :]}"
+    for place in range(len(name)):
+        yield f"near {name[:place]}{name[place + 1 :]}"
