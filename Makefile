@@ -635,3 +635,7 @@ bench: bench-build $(GHZ) ## measure; writes bench/results/*.json (ARGS=--quick 
 .PHONY: bench-detection
 bench-detection: setup ## play honest and hijacked tasks against bundles; writes bench/results/detection.json
 	$(PY) -m bench.detection.measure $(ARGS)
+
+.PHONY: bench-cards
+bench-cards: setup ## build the cards of ordinary calls and of tampered ones; writes bench/results/cards.json
+	$(PY) -m bench.cards.measure $(ARGS)

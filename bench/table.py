@@ -1,4 +1,4 @@
-"""Writes the figures of `docs/explanation/performance.md`, `README.md` and `bench/detection/README.md` from `bench/results/*.json`.
+"""Writes the figures of pages, such as `docs/explanation/performance.md`, from `bench/results/*.json`.
 
 python -m bench.table            writes them
 python -m bench.table --check    fails if a page has other figures
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import check
+from bench.cards import measure as cards
 from bench.detection import figures
 from bench.machine import RELEASED
 
@@ -40,7 +41,7 @@ def render(limits: list[dict[str, Any]], measured: check.Results) -> str:
     for name, one in measured.items():
         profile = one["machine"]["build_profile"]
         # How the engine was built changes how fast it decides, and not what.
-        if not name.startswith("detection") and profile not in RELEASED:
+        if not name.startswith(("detection", "cards")) and profile not in RELEASED:
             raise TableError(f"bench/results/{name}.json measured a {profile} build: not published")
     load = measured["load"]
     machine, versions = load["machine"], load["machine"]["versions"]
@@ -224,6 +225,9 @@ def _pages() -> Iterator[tuple[Path, str, str]]:
     if "detection" in measured:
         lines = figures.section(measured["detection"])
         tables[ROOT / "bench" / "detection" / "README.md"] = "\n".join(lines) + "\n"
+    if "cards" in measured:
+        lines = cards.table(measured["cards"])
+        tables[ROOT / "docs" / "concepts" / "approval-card.md"] = "\n".join(lines) + "\n"
     for page, table in tables.items():
         text = page.read_text()
         yield page, text, replaced(text, table)
