@@ -1,7 +1,7 @@
 """Approvals: step-ups that people answer.
 
 `people` is the verified human who answers, `store` the approvals that the engine keeps, and `changes` tells watchers of each
-change. The engine alone judges: it works out the person's roles, refuses an answer that does not count, and writes the record.
+change. `invitations` lets people without an issuer make a first passkey. The engine alone judges: it works out the person's roles, refuses an answer that does not count, and writes the record.
 
 `card` builds what a person is shown, of the typed `parts` of a card. It reads `inert` (text that somebody else wrote, made safe to
 show), `difference` (the change since the last approved call) and `lookalikes` (values that resemble known ones), which read
@@ -9,6 +9,12 @@ show), `difference` (the change since the last approved call) and `lookalikes` (
 """
 
 from authz.approvals.changes import ApprovalHub, Subscription
+from authz.approvals.invitations import (
+    Invitation,
+    Invitations,
+    InvitationsFullError,
+    is_local_person,
+)
 from authz.approvals.people import AnswerMethod, PasskeyAssertion, PeopleByUid, Person
 from authz.approvals.store import ApprovalChange, ApprovalChanges, ApprovalStore, StoredPasskey
 
@@ -18,9 +24,13 @@ __all__ = [
     "ApprovalChanges",
     "ApprovalHub",
     "ApprovalStore",
+    "Invitation",
+    "Invitations",
+    "InvitationsFullError",
     "PasskeyAssertion",
     "PeopleByUid",
     "Person",
     "StoredPasskey",
     "Subscription",
+    "is_local_person",
 ]

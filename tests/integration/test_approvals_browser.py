@@ -1,17 +1,18 @@
 """The approvals page in a real Chromium: by keyboard, on a phone, live, and with passkeys of a virtual authenticator."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
-from authz.approvals import ApprovalHub
+from authz.approvals import ApprovalHub, Invitations
 from authz.config import Config
 from authz.server.http.approvals_page.build import build_page
-from authz.server.http.approvals_page.invitations import Invitations
 from authz.server.http.server import WebServer, WebSettings
 from authz.trust import Fetcher, FetchRequest, Reach
 from tests.support.approving import APPROVED, PENDING, REJECTED, Approvals, approval
@@ -23,7 +24,7 @@ from tests.support.browsing import (
     log_in,
     running_issuer,
 )
-from tests.support.waiting import free_port
+from tests.support.waiting import eventually, free_port
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -60,6 +61,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             keys=lambda _: jwks,
             counted=lambda _name, _status: None,
             failed=failures.append,
+            log=structlog.get_logger(),
         )
         server = WebServer(WebSettings("approvals", f"127.0.0.1:{port}", None), page.application())
         hub.start()
@@ -358,7 +360,10 @@ def test_a_login_before_the_call_is_renewed(page: Any, place: Place) -> None:
     page.click("text=Log in at corp")
     log_in(page, "alice")
     late = approval("late-0")
-    late.created_at.GetCurrentTime()
+    # Issuers tell the time of a login in seconds.
+    made_at = int(time.time()) + 2
+    late.created_at.FromSeconds(made_at)
+    eventually(lambda: time.time() > made_at)
     place.store.add(late)
     page.goto(f"{place.url}/a/late-0")
     page.click("main a:has-text('Log in again')")

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
@@ -13,12 +15,12 @@ from urllib.parse import urlencode
 
 import httpx2
 import pytest
+import structlog
 from starlette.testclient import TestClient
 
-from authz.approvals import ApprovalHub
+from authz.approvals import ApprovalHub, Invitations
 from authz.errors import ApiError, GrpcCode
 from authz.server.http.approvals_page import sessions
-from authz.server.http.approvals_page.invitations import Invitations
 from authz.server.http.approvals_page.live import LiveChanges
 from authz.server.http.approvals_page.openid import OpenIdClient, OpenIdSettings
 from authz.server.http.approvals_page.page import ApprovalsPage
@@ -27,7 +29,7 @@ from authz.server.http.approvals_page.passkeys import Passkeys, PasskeySettings
 from authz.server.http.approvals_page.rendering import Renderer
 from authz.server.http.approvals_page.requests import Cookies, own_path
 from authz.server.http.approvals_page.sessions import Login, LoginMethod, Sessions
-from authz.trust import FetchRequest
+from authz.trust import Document, FetchRequest
 from tests.support.approving import APPROVED, REJECTED, Approvals, LoginIssuer, approval
 from tests.support.authenticator import Authenticator
 from tests.support.minting import Key
@@ -157,6 +159,7 @@ def build(
         else None,
         counted=lambda _name, _status: None,
         failed=failures.append,
+        log=structlog.testing.CapturingLogger(),
         clock=clock,
     )
     app: Any = ApprovalsPage(parts).application()
@@ -334,6 +337,31 @@ def test_the_secret_of_the_client_is_sent_as_the_issuer_says(
     sent = browser.issuer.fetched[-1]
     assert sent.authorization is None
     assert b"client_secret=s3cret%3A%2B" in (sent.form or b"")
+
+
+def test_a_slow_issuer_keeps_nobody_waiting_who_is_logged_in(browser: Browser) -> None:
+    """Logins have threads of their own."""
+    browser.log_in()
+    openid, release = browser.parts.openid, threading.Event()
+    assert openid is not None
+    openid._description, fetch = None, openid._get
+
+    def slow(request: FetchRequest) -> Document:
+        release.wait(30)
+        return fetch(request)
+
+    openid._get = slow
+    with ThreadPoolExecutor(8) as pool:
+        begun = [
+            pool.submit(browser.client.get, "/login/start", follow_redirects=False)
+            for _ in range(8)
+        ]
+        try:
+            assert "bank.transfer" in browser.client.get("/a/a1-0").text
+            assert not any(one.done() for one in begun)
+        finally:
+            release.set()
+        assert {one.result().status_code for one in begun} == {303}
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from authz.approvals import ApprovalHub, ApprovalStore
+from authz.approvals import ApprovalHub, ApprovalStore, Invitations
 from authz.config import Config
 from authz.engine import reason_table
 from authz.server.http import observation
-from authz.server.http.approvals_page.invitations import Invitations
 from authz.server.http.endpoints import Endpoint, application
 from authz.server.http.oauth import ClientAuthenticator, OAuthApp, OAuthSettings, OAuthUrls
 from authz.server.http.server import App, WebServer, WebSettings
@@ -19,7 +18,7 @@ from authz.server.issuing import CredentialIssuer
 from authz.server.runtime_state import RuntimeState
 from authz.server.status.readiness import Readiness
 from authz.signing import KeyRing
-from authz.telemetry import Metrics
+from authz.telemetry import Logger, Metrics
 from authz.trust import FetchDocument
 
 __all__ = ["ApprovalParts", "HttpContext", "open_http_listeners"]
@@ -39,6 +38,8 @@ class ApprovalParts:
     """Open invitations."""
     get: FetchDocument
     """Fetches documents of the issuer at which people log in."""
+    log: Logger
+    """Gets logins, and changes of passkeys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,7 @@ def _page(context: HttpContext) -> tuple[WebSettings, App] | None:
         keys=context.runtime.current,
         counted=context.metrics.answered,
         failed=context.failed,
+        log=parts.log,
     )
     limits = (listener.max_connections, listener.timeout)
     return WebSettings("approvals", listener.address, listener.tls, *limits), page.application()

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from authz.approvals import ApprovalHub, ApprovalStore
+from authz.approvals import ApprovalHub, ApprovalStore, Invitations
 from authz.config import Config
-from authz.server.http.approvals_page.invitations import Invitations
 from authz.server.http.approvals_page.live import LiveChanges
 from authz.server.http.approvals_page.openid import OpenIdClient, OpenIdSettings
 from authz.server.http.approvals_page.page import ApprovalsPage
@@ -17,6 +16,7 @@ from authz.server.http.approvals_page.protection import origin_of
 from authz.server.http.approvals_page.rendering import Renderer
 from authz.server.http.approvals_page.requests import Cookies
 from authz.server.http.approvals_page.sessions import Sessions
+from authz.telemetry import Logger
 from authz.trust import FetchDocument, SourceKey, discovery_request
 
 __all__ = ["build_page"]
@@ -32,6 +32,7 @@ def build_page(
     keys: Callable[[SourceKey], str | None],
     counted: Callable[[str, int], None],
     failed: Callable[[BaseException], None],
+    log: Logger,
     clock: Callable[[], float] = time.time,
 ) -> ApprovalsPage:
     """Build the page of a configuration that has the listener `approvals`.
@@ -45,6 +46,7 @@ def build_page(
         keys: Returns the keys of an issuer that are in use.
         counted: Called with the name and the status of each answer.
         failed: Receives every unexpected exception.
+        log: Gets logins, and changes of passkeys.
         clock: Unix time.
     """
     url, listener = config.approvals.base_url, config.listeners.approvals
@@ -63,6 +65,7 @@ def build_page(
         passkeys=_build_passkeys(config, store, clock),
         counted=counted,
         failed=failed,
+        log=log,
         clock=clock,
     )
     return ApprovalsPage(parts)

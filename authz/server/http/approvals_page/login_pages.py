@@ -69,7 +69,7 @@ class LoginPages:
         if parts.openid is None:
             raise PageError(404, "No login", "No login at an issuer is configured.")
         path, anew = own_path(query.get("to")), query.get("anew") == "1"
-        url, flow = await parts.on_thread(parts.openid.begin, path, anew=anew)
+        url, flow = await parts.on_login_thread(parts.openid.begin, path, anew=anew)
         response = RedirectResponse(url, 303)
         self._set_flow(response, flow.encode())
         return response
@@ -82,7 +82,7 @@ class LoginPages:
             raise LoginError("The answer of the issuer is too long.")
         flow = LoginFlow.decode(self._read_flow(request))
         answer = _single_values(request)
-        login = await parts.on_thread(parts.openid.finish, flow, answer)
+        login = await parts.on_login_thread(parts.openid.finish, flow, answer)
         return self._log_in(request, login, parts.redirect(flow.path))
 
     # --- by passkey
@@ -101,7 +101,7 @@ class LoginPages:
         credential = request.text("assertion", _MAX_ASSERTION)
         challenge = bytes.fromhex(flow["challenge"])
         finish = self._passkeys().finish_login
-        issuer, sub = await parts.on_thread(finish, challenge, credential)
+        issuer, sub = await parts.on_login_thread(finish, challenge, credential)
         login = Login(issuer, sub, LoginMethod.PASSKEY, int(parts.clock() * 1000))
         return self._log_in(request, login, as_json({"to": parts.settings.base + flow["path"]}))
 
@@ -119,6 +119,7 @@ class LoginPages:
         cookie, _ = parts.sessions.open(login)
         parts.cookies.set_session(response, cookie)
         parts.cookies.drop_flow(response)
+        parts.log.info("a person logged in", person=login.person, method=login.method.value)
         return response
 
     async def _logout(self, request: PageRequest) -> Response:

@@ -235,11 +235,10 @@ def _read_answer(request: PageRequest) -> _Answer:
 
 
 def _person(login: Login, assertion: PasskeyAssertion | None = None) -> Person:
-    by_passkey = assertion is not None or login.method is LoginMethod.PASSKEY
     return Person(
         issuer=login.issuer,
         sub=login.sub,
-        method=AnswerMethod.PASSKEY if by_passkey else AnswerMethod.LOGIN,
+        method=AnswerMethod.LOGIN if assertion is None else AnswerMethod.PASSKEY,
         authenticated_at_ms=login.authenticated_at_ms,
         claims=login.claims,
         acr=login.acr,
@@ -248,4 +247,5 @@ def _person(login: Login, assertion: PasskeyAssertion | None = None) -> Person:
 
 
 def _is_older(login: Login, approval: approvals_pb2.Approval) -> bool:
-    return login.authenticated_at_ms < approval.created_at.ToMilliseconds()
+    # Issuers tell the time of a login in seconds.
+    return login.authenticated_at_ms // 1000 < approval.created_at.seconds

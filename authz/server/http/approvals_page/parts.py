@@ -15,10 +15,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from authz.approvals import ApprovalStore
+from authz.approvals import ApprovalStore, Invitations
 from authz.approvals.card import CardReferences
 from authz.errors import ApiError, AuthzError, GrpcCode
-from authz.server.http.approvals_page.invitations import Invitations
 from authz.server.http.approvals_page.live import LiveChanges
 from authz.server.http.approvals_page.openid import LoginError, OpenIdClient
 from authz.server.http.approvals_page.passkeys import PasskeyError, Passkeys
@@ -31,13 +30,16 @@ from authz.server.http.approvals_page.requests import (
     read_form,
 )
 from authz.server.http.approvals_page.sessions import Session, Sessions
+from authz.telemetry import Logger
 from authz_client.v1 import approvals_pb2
 
 __all__ = ["FRESH_SECONDS", "Handler", "PageParts", "PageSettings", "as_json", "json_text"]
 
 FRESH_SECONDS: Final = 300.0
 """Passkeys are added and removed within so many seconds of a login."""
-_THREADS: Final = 8
+_STORE_THREADS: Final = 8
+# Everybody can begin a login, and an issuer may be slow. Logins must not keep those who are logged in waiting.
+_LOGIN_THREADS: Final = 4
 _BUSY: Final = frozenset(
     {GrpcCode.RESOURCE_EXHAUSTED, GrpcCode.UNAVAILABLE, GrpcCode.DEADLINE_EXCEEDED}
 )
@@ -81,13 +83,16 @@ class PageParts:
     """Called with the name of the handler and the status of each answer."""
     failed: Callable[[BaseException], None]
     """Receives every unexpected exception."""
+    log: Logger
+    """Gets logins, and changes of passkeys."""
     references: Callable[[approvals_pb2.Approval], CardReferences] = lambda _: CardReferences()
     """Returns the values with which a card compares those of a call."""
     clock: Callable[[], float] = time.time
     """Unix time."""
     cipher: Fernet = field(default_factory=lambda: Fernet(Fernet.generate_key()))
     """Encrypts the state of open logins."""
-    _limiter: CapacityLimiter | None = None
+    _store_limiter: CapacityLimiter | None = None
+    _login_limiter: CapacityLimiter | None = None
 
     async def on_thread(
         self,
@@ -95,10 +100,23 @@ class PageParts:
         *arguments: _Arguments.args,
         **named: _Arguments.kwargs,
     ) -> _Result:
-        """Run a function that waits, for the store or an issuer, on a thread."""
-        if self._limiter is None:
-            self._limiter = CapacityLimiter(_THREADS)
-        return await to_thread.run_sync(partial(work, *arguments, **named), limiter=self._limiter)
+        """Run a function that waits for the store on a thread."""
+        if self._store_limiter is None:
+            self._store_limiter = CapacityLimiter(_STORE_THREADS)
+        call = partial(work, *arguments, **named)
+        return await to_thread.run_sync(call, limiter=self._store_limiter)
+
+    async def on_login_thread(
+        self,
+        work: Callable[_Arguments, _Result],
+        *arguments: _Arguments.args,
+        **named: _Arguments.kwargs,
+    ) -> _Result:
+        """Run a function of somebody who is not logged in yet on a thread."""
+        if self._login_limiter is None:
+            self._login_limiter = CapacityLimiter(_LOGIN_THREADS)
+        call = partial(work, *arguments, **named)
+        return await to_thread.run_sync(call, limiter=self._login_limiter)
 
     def is_fresh(self, session: Session) -> bool:
         """Return whether a session's login is recent enough to change passkeys."""

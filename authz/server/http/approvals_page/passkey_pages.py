@@ -75,6 +75,7 @@ class PasskeyPages:
         name = request.text("name")
         finish = self._passkeys().finish_registration
         await self._parts.on_thread(finish, request.session, credential, name)
+        self._parts.log.info("a person added a passkey", person=request.session.login.person)
         return as_json({"to": f"{self._parts.settings.base}/passkeys"})
 
     async def _rename(self, request: PageRequest) -> Response:
@@ -90,6 +91,7 @@ class PasskeyPages:
         parts, login = self._parts, request.session.login
         remove = self._passkeys().remove
         await parts.on_thread(remove, login.issuer, login.sub, request.text("id", 2048))
+        parts.log.info("a person removed a passkey", person=login.person)
         # A browser that somebody else holds may have a session of this person.
         parts.sessions.close_all_of(login.person, but=request.session)
         return parts.redirect("/passkeys")
@@ -127,6 +129,8 @@ class PasskeyPages:
             "First passkey",
             _invitation_challenge(secret),
         )
+        person = f"{invitation.issuer}/{invitation.sub}"
+        parts.log.info("an invited person added a passkey", person=person)
         return as_json({"to": f"{parts.settings.base}/login"})
 
     # ---

@@ -6,7 +6,6 @@ and it stays evidence of what the person agreed to. Each challenge works once.
 
 import hashlib
 import json
-import re
 import secrets
 import threading
 import time
@@ -25,7 +24,7 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
-from authz.approvals import ApprovalStore, PasskeyAssertion, StoredPasskey
+from authz.approvals import ApprovalStore, PasskeyAssertion, StoredPasskey, is_local_person
 from authz.server.http.approvals_page.sessions import Session
 
 __all__ = [
@@ -35,7 +34,6 @@ __all__ = [
     "PasskeySettings",
     "Passkeys",
     "answer_challenge",
-    "is_local_person",
 ]
 
 MAX_PASSKEYS: Final = 10
@@ -45,9 +43,7 @@ MAX_NAME: Final = 64
 _CEREMONY_SECONDS: Final = 300.0
 _MAX_CEREMONIES: Final = 8
 _MAX_USED: Final = 10_000
-_MAX_HANDLE: Final = 64
 _MAX_CREDENTIAL_ID: Final = 1023
-_LOCAL_ISSUER: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _DOMAIN: Final = b"authz approval answer 1"
 
 
@@ -110,16 +106,6 @@ def answer_challenge(statement: AnswerStatement, expires_at: int, nonce: bytes) 
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return digest.digest()
-
-
-def is_local_person(issuer: str, sub: str) -> bool:
-    """Return whether a person can log in by passkey alone: both names fit into the user handle (at most 64 bytes)."""
-    return (
-        _LOCAL_ISSUER.fullmatch(issuer) is not None
-        and bool(sub)
-        and sub.isprintable()
-        and len(f"{issuer}/{sub}".encode()) <= _MAX_HANDLE
-    )
 
 
 class Passkeys:
@@ -223,8 +209,7 @@ class Passkeys:
                 "public_key": bytes_to_base64url(verified.credential_public_key),
                 "sign_count": verified.sign_count,
                 "name": name.strip()[:MAX_NAME] or f"Passkey {len(existing) + 1}",
-                "created_at": int(self._clock()),
-                "used_at": 0,
+                "created_at": int(self._clock() * 1000),
             },
         )
 
@@ -334,7 +319,7 @@ class Passkeys:
             )
         except WebAuthnException as error:
             raise PasskeyError(f"The passkey is refused: {error}.") from error
-        changed = {"sign_count": verified.new_sign_count, "used_at": int(self._clock())}
+        changed = {"sign_count": verified.new_sign_count, "used_at": int(self._clock() * 1000)}
         self._store.put_passkey(issuer, sub, {**passkey, **changed})
         response = given["response"]
         return PasskeyAssertion(

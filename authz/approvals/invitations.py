@@ -1,6 +1,7 @@
 """Invitations: one-time links with which a person without an issuer makes a first passkey."""
 
 import hashlib
+import re
 import secrets
 import threading
 import time
@@ -8,11 +9,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Invitation", "Invitations", "InvitationsFullError"]
+__all__ = ["Invitation", "Invitations", "InvitationsFullError", "is_local_person"]
 
 LIFETIME_SECONDS: Final = 600.0
 """An invitation ends so long after it was made."""
 _MOST: Final = 100
+_MAX_HANDLE: Final = 64
+_LOCAL_ISSUER: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
+
+
+def is_local_person(issuer: str, sub: str) -> bool:
+    """Return whether a person can log in by passkey alone: both names fit into a user handle (at most 64 bytes, WebAuthn §5.4.3)."""
+    return (
+        _LOCAL_ISSUER.fullmatch(issuer) is not None
+        and bool(sub)
+        and sub.isprintable()
+        and len(f"{issuer}/{sub}".encode()) <= _MAX_HANDLE
+    )
 
 
 class InvitationsFullError(Exception):
