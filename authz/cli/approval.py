@@ -9,6 +9,7 @@ import typer
 
 from authz.approvals.card import Card
 from authz.cli.options import ADMIN, Address, Output
+from authz.cli.passkeys import register_passkeys
 from authz.cli.render import Terminal
 
 # Not of `render` itself: all other verbs start faster without the data of the card.
@@ -57,6 +58,7 @@ def register(app: typer.Typer) -> None:
     )
     for verb in (list_, show, approve, reject, watch):
         group.command(verb.__name__.rstrip("_"))(verb)
+    register_passkeys(group)
     app.add_typer(group, name="approval")
 
 

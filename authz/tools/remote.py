@@ -148,6 +148,23 @@ class Remote:
         """
         return self._call(f"/authz.v1.Approvals/{method}", request, answer)
 
+    def passkeys(self, method: str, request: Message, answer: Answer) -> Answer:
+        """Ask a method of `authz.v1.Passkeys`.
+
+        Args:
+            method: Its name.
+            request: Its request.
+            answer: Filled.
+
+        Returns:
+            The answer.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+            ApiError: It refuses.
+        """
+        return self._call(f"/authz.v1.Passkeys/{method}", request, answer)
+
     def watch_approvals(
         self, request: approvals_pb2.WatchRequest
     ) -> Iterator[approvals_pb2.WatchResponse]:

@@ -2397,6 +2397,79 @@ pub struct CredentialsRevokeRequest {
 /// The credential is revoked, or was not valid.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CredentialsRevokeResponse {}
+/// Invites a person.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PasskeysInviteRequest {
+    /// Name in the place of an issuer's alias, for example `local`. It must be none of `trust.issuers`.
+    #[prost(string, tag = "1")]
+    pub issuer: ::prost::alloc::string::String,
+    /// Subject: the person's name in the bundle's `subjects`. With the issuer at most 63 bytes.
+    #[prost(string, tag = "2")]
+    pub sub: ::prost::alloc::string::String,
+}
+/// The invitation.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PasskeysInviteResponse {
+    /// Link for the person. The first to open it becomes that person, so hand it over in private.
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+    /// The link works until then.
+    #[prost(message, optional, tag = "2")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// A passkey.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Passkey {
+    /// Id, base64url.
+    #[prost(string, tag = "1")]
+    pub credential_id: ::prost::alloc::string::String,
+    /// Name that the person gave it.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// It was made then.
+    #[prost(message, optional, tag = "3")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// It was used last then. Absent: never.
+    #[prost(message, optional, tag = "4")]
+    pub used_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Lists passkeys.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PasskeysListRequest {
+    /// Alias of the person's issuer.
+    #[prost(string, tag = "1")]
+    pub issuer: ::prost::alloc::string::String,
+    /// Subject at the issuer.
+    #[prost(string, tag = "2")]
+    pub sub: ::prost::alloc::string::String,
+}
+/// Passkeys, the oldest first.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PasskeysListResponse {
+    /// The passkeys.
+    #[prost(message, repeated, tag = "1")]
+    pub passkeys: ::prost::alloc::vec::Vec<Passkey>,
+}
+/// Removes a passkey.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PasskeysRemoveRequest {
+    /// Alias of the person's issuer.
+    #[prost(string, tag = "1")]
+    pub issuer: ::prost::alloc::string::String,
+    /// Subject at the issuer.
+    #[prost(string, tag = "2")]
+    pub sub: ::prost::alloc::string::String,
+    /// Id of the passkey. Empty: all passkeys of the person.
+    #[prost(string, tag = "3")]
+    pub credential_id: ::prost::alloc::string::String,
+}
+/// Result of a removal.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PasskeysRemoveResponse {
+    /// Number of removed passkeys.
+    #[prost(uint32, tag = "1")]
+    pub removed: u32,
+}
 /// Operations that a task may do. Each field narrows the entry.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ScopeEntry {
