@@ -145,6 +145,10 @@ docs: setup ## write the documentation as a site, into a folder outside the tree
 	@$(PY) -m tests.support.doc_blocks
 	@echo "make docs: $(SITE)/index.html"
 
+.PHONY: images
+images: setup chromium ## take the pictures of the approvals page in docs/images anew, with Chromium
+	$(PY) -m tests.support.page_images
+
 # A peer, apart from our workspace: it pins another version of Cedar.
 .PHONY: mcp-types
 mcp-types: $(STAMPS)/deps ## write anew what Cedar's own generator makes of the tools in tests/data/mcp (minutes)
