@@ -64,6 +64,7 @@ __all__ = [
     "Time",
     "Tone",
     "build_card",
+    "compared_values",
 ]
 
 
@@ -207,6 +208,19 @@ def build_card(
         cannot_be_shown=call.cannot_be_shown,
         digest=digest_of(title, code, sections),
     )
+
+
+def compared_values(approval: approvals_pb2.Approval) -> Iterator[str]:
+    """Yield the values of a call that its card compares with known ones, each once."""
+    values = [one.value for one in approval.destinations]
+    values += [_value_text(one) for one in approval.objects if one.role in _NAMING_ROLES]
+    values.append(approval.resource.partition("/")[2])
+    try:
+        leaves = read_arguments(approval.arguments_json)
+    except ArgumentsError:
+        leaves = ()
+    values += [leaf.text for leaf in leaves if leaf.kind == "text" and is_address(leaf.text)]
+    yield from dict.fromkeys(filter(None, values))
 
 
 def _hidden_bytes(sections: Iterable[Section]) -> int:

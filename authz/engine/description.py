@@ -87,6 +87,8 @@ class OperationDescription:
     """Effects by its rule; empty without one."""
     tier: str = ""
     """Tier by its rule."""
+    amounts: Mapping[str, int] = field(default_factory=dict)
+    """Divisors of its amounts, by JSON pointer: 100 if the argument is in hundredths of the currency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,7 @@ def _operation(item: Mapping[str, Any]) -> OperationDescription:
         item["is_case"],
         frozenset(item["effects"]),
         item["tier"],
+        item.get("amounts", {}),
     )
 
 

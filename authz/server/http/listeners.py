@@ -10,6 +10,7 @@ from typing import Final
 from authz.approvals import ApprovalHub, ApprovalStore, Invitations
 from authz.config import Config
 from authz.engine import reason_table
+from authz.server.card_references import ServedReferences
 from authz.server.http import observation
 from authz.server.http.endpoints import Endpoint, application
 from authz.server.http.oauth import ClientAuthenticator, OAuthApp, OAuthSettings, OAuthUrls
@@ -145,6 +146,7 @@ def _page(context: HttpContext) -> tuple[WebSettings, App] | None:
         counted=context.metrics.answered,
         failed=context.failed,
         log=parts.log,
+        references=ServedReferences(lambda: context.runtime.snapshot),
     )
     limits = (listener.max_connections, listener.timeout)
     return WebSettings("approvals", listener.address, listener.tls, *limits), page.application()

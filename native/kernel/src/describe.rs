@@ -11,7 +11,7 @@ use cedar_policy::{ActionConstraint, EntityUid, Policy, PrincipalConstraint, Res
 use serde::Serialize;
 
 use crate::decision::PolicyEffect;
-use crate::model::Location;
+use crate::model::{Location, Operation, ValueRole};
 use crate::plan::{Plan, groups_of};
 use crate::policy::Placed;
 
@@ -79,6 +79,8 @@ struct DescribedOperation<'a> {
     cases: Option<&'a BTreeMap<String, String>>,
     /// It is a case of an operation that is divided.
     is_case: bool,
+    /// Divisors of its amounts, by JSON pointer: 100 where the argument is in hundredths of the currency.
+    amounts: BTreeMap<&'a str, u32>,
     file: &'a str,
     line: u32,
 }
@@ -173,11 +175,17 @@ impl Plan {
                     || model.is_built_in(operation),
                 cases: divided,
                 is_case: cases.contains(operation.id.as_str()),
+                amounts: amounts_of(operation),
                 file: &operation.at.file,
                 line: operation.at.line,
             })
             .collect()
     }
+}
+
+fn amounts_of(operation: &Operation) -> BTreeMap<&str, u32> {
+    let amounts = operation.origins.objects.iter().filter(|rule| rule.role == ValueRole::Amount);
+    amounts.flat_map(|rule| rule.from.iter().map(|from| (from.as_str(), rule.scale))).collect()
 }
 
 fn declare<'a>(name: &'a str, at: &'a Location) -> DeclaredName<'a> {

@@ -6,6 +6,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from authz.approvals import ApprovalHub, ApprovalStore, Invitations
+from authz.approvals.card import CardReferences
 from authz.config import Config
 from authz.server.http.approvals_page.live import LiveChanges
 from authz.server.http.approvals_page.openid import OpenIdClient, OpenIdSettings
@@ -18,6 +19,7 @@ from authz.server.http.approvals_page.requests import Cookies
 from authz.server.http.approvals_page.sessions import Sessions
 from authz.telemetry import Logger
 from authz.trust import FetchDocument, SourceKey, discovery_request
+from authz_client.v1 import approvals_pb2
 
 __all__ = ["build_page"]
 
@@ -33,6 +35,7 @@ def build_page(
     counted: Callable[[str, int], None],
     failed: Callable[[BaseException], None],
     log: Logger,
+    references: Callable[[approvals_pb2.Approval], CardReferences] = lambda _: CardReferences(),
     clock: Callable[[], float] = time.time,
 ) -> ApprovalsPage:
     """Build the page of a configuration that has the listener `approvals`.
@@ -47,6 +50,7 @@ def build_page(
         counted: Called with the name and the status of each answer.
         failed: Receives every unexpected exception.
         log: Gets logins, and changes of passkeys.
+        references: Returns the values with which a card compares those of a call.
         clock: Unix time.
     """
     url, listener = config.approvals.base_url, config.listeners.approvals
@@ -66,6 +70,7 @@ def build_page(
         counted=counted,
         failed=failed,
         log=log,
+        references=references,
         clock=clock,
     )
     return ApprovalsPage(parts)

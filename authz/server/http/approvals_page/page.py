@@ -97,7 +97,11 @@ class ApprovalsPage:
             login = session.login
             passkeys = await parts.on_thread(parts.passkeys.of, login.issuer, login.sub)
         is_whole = request.raw.query_params.get("whole") == "1"
-        card = build_card(approval, parts.references(approval), parts.clock(), whole=is_whole)
+        # The first card after a reload reads the recipient lists of the bundle.
+        references = await parts.on_thread(parts.references, approval)
+        card = await parts.on_thread(
+            build_card, approval, references, parts.clock(), whole=is_whole
+        )
         shown = ShownCard(approval.digest, card.digest, card.can_be_approved)
         if _LIVE not in request.raw.headers:
             session.note_shown(approval.id, shown)
