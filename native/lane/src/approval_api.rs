@@ -27,6 +27,8 @@ use crate::transport::ApiError;
 const APPROVE_OPERATION: &str = "authz.approve";
 /// Longest wait for a change.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Time after which a caller that waits looks for changes of other nodes.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Engine {
     /// Returns the number of the newest change of an approval, and the changes after number `after`. Waits at most `wait` for one,
@@ -39,7 +41,36 @@ impl Engine {
         after: u64,
         wait: Duration,
     ) -> (u64, Option<Vec<ApprovalChange>>) {
-        self.approval_changes.after(after, wait.min(LONGEST_WAIT))
+        let mut left = wait.min(LONGEST_WAIT);
+        if !self.keeper.store().is_remote() {
+            return self.approval_changes.after(after, left);
+        }
+        loop {
+            self.hear_approvals();
+            let slice = left.min(LOOK_INTERVAL);
+            let (newest, changes) = self.approval_changes.after(after, slice);
+            left = left.saturating_sub(slice);
+            if left.is_zero() || changes.as_ref().is_none_or(|changes| !changes.is_empty()) {
+                return (newest, changes);
+            }
+        }
+    }
+
+    /// Adds the changes of approvals that the store heard of from other nodes.
+    fn hear_approvals(&self) {
+        let Some(ids) = self.keeper.store().take_changed_approvals() else {
+            return self.approval_changes.lose();
+        };
+        for id in ids {
+            let key = RecordKey::new(RecordKind::Approval, id);
+            match self.keeper.peek(&key, self.host_wait()) {
+                Ok(Some(Record::Approval(approval))) => {
+                    self.approval_changes.add(ApprovalChange::of(&approval));
+                }
+                Ok(_) => {}
+                Err(_) => return self.approval_changes.lose(),
+            }
+        }
     }
 
     /// Finds the approval of an id.

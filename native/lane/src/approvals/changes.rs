@@ -66,6 +66,15 @@ impl ApprovalChanges {
         self.has_more.notify_all();
     }
 
+    /// Forgets the changes that are kept, since others were lost.
+    pub(crate) fn lose(&self) {
+        let mut ring = self.ring.lock().ignore_poison();
+        ring.newest = ring.newest.saturating_add(1);
+        ring.changes.clear();
+        drop(ring);
+        self.has_more.notify_all();
+    }
+
     /// Changes after a number, and the number of the newest. Waits at most `most` for one.
     ///
     /// `None` in place of the changes: some are no longer kept, so the reader must read all approvals again.

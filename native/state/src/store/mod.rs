@@ -12,6 +12,7 @@ mod postgres;
 mod query;
 mod ready;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -180,6 +181,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Revocations that this node knows: its own at once, those of other nodes after at most [`Store::staleness`].
     fn revocations(&self) -> Arc<Revocations>;
+
+    /// Takes the ids of approvals that any node changed since the last call, of a store that other nodes share. `None`: some
+    /// are no longer known.
+    fn take_changed_approvals(&self) -> Option<BTreeSet<Box<str>>> {
+        Some(BTreeSet::new())
+    }
 
     /// Checks that this node's clock is that of the store, within a tolerance. Otherwise this node could treat a live
     /// record as ended, or an ended record as live. A store that no other node shares has this node's clock.

@@ -12,7 +12,7 @@ mod pool;
 mod run;
 mod sql;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -565,6 +565,10 @@ impl Store for PostgresStore {
 
     fn revocations(&self) -> Arc<Revocations> {
         self.node.revoked()
+    }
+
+    fn take_changed_approvals(&self) -> Option<BTreeSet<Box<str>>> {
+        self.node.take_changed_approvals()
     }
 
     fn check_clock(&self) -> Result<(), StoreError> {

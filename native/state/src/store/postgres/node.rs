@@ -1,7 +1,7 @@
 //! This node's copy of the records that all nodes share, and the follower that keeps it current.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -34,6 +34,8 @@ const TRIM: Duration = Duration::from_secs(30);
 const COUNT: Duration = Duration::from_secs(300);
 /// Interval at which synced lines are removed.
 const FORGET: Duration = Duration::from_millis(200);
+/// Changed approvals that are kept for a reader.
+const MAX_APPROVALS: usize = 1_024;
 /// Invalidations are told apart by so many groups of ids.
 const STRIPES: usize = 256;
 
@@ -58,6 +60,8 @@ struct NodeState {
     ready: Ready,
     /// Words of tasks; they are larger than tasks, so there are fewer.
     ready_words: Ready,
+    /// Ids of approvals that changed since they were taken. `None`: some were lost.
+    approvals: Option<BTreeSet<Box<str>>>,
     /// Counts, for each group of ids, how often what was known of one of them became wrong.
     stripes: Vec<u64>,
     counts: HashMap<RecordKind, i64>,
@@ -105,6 +109,7 @@ impl Node {
             revoked: Arc::default(),
             ready: Ready::new(most),
             ready_words: Ready::new(most.div_ceil(8)),
+            approvals: Some(BTreeSet::new()),
             stripes: vec![0; STRIPES],
             counts: HashMap::new(),
             counted: false,
@@ -195,6 +200,11 @@ impl Node {
         {
             ready.put(key.id, record.clone());
         }
+    }
+
+    /// Takes the ids of approvals that changed since the last call. `None`: some were lost.
+    pub(super) fn take_changed_approvals(&self) -> Option<BTreeSet<Box<str>>> {
+        self.lock().approvals.replace(BTreeSet::new())
     }
 
     /// Takes what others announced. A transaction's news may be older than the follower's, so they only add.
@@ -357,6 +367,7 @@ impl Node {
         state.revoked = Arc::new(revoked);
         state.ready.clear();
         state.ready_words.clear();
+        state.approvals = None;
         for stripe in &mut state.stripes {
             *stripe = stripe.wrapping_add(1);
         }
@@ -422,6 +433,7 @@ impl NodeState {
                     *stripe = stripe.wrapping_add(1);
                 }
             }
+            (RecordKind::Approval, _) => self.note_approval(&key.id),
             (RecordKind::Revocation, Some(Record::Revocation(one))) => self.revoke(&key.id, one),
             (RecordKind::Revocation, _) if removes && self.known.remove(&key.id).is_some() => {
                 let mut left = Revocations::default();
@@ -436,6 +448,14 @@ impl NodeState {
 }
 
 impl NodeState {
+    fn note_approval(&mut self, id: &str) {
+        let Some(approvals) = &mut self.approvals else { return };
+        approvals.insert(Box::from(id));
+        if approvals.len() > MAX_APPROVALS {
+            self.approvals = None;
+        }
+    }
+
     fn revoke(&mut self, id: &str, one: &Arc<Revocation>) {
         if self.known.get(id) != Some(one) {
             self.known.insert(Arc::from(id), Arc::clone(one));
