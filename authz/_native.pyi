@@ -79,6 +79,8 @@ class Plan:
     """JSON array of standing exceptions: name, who, operations, tier_cap, owner, reason, ticket, obligations, expires_ms, at."""
     harnesses: list[str]
     """Roles of agents that relay their users' prompts."""
+    person_kinds: list[str]
+    """Step-up kinds of policies, tiers and templates that people lift, sorted."""
     recipient_lists: str
     """JSON array of the bundle's recipient lists: name, file or url, column, max_age_seconds, entries, trusted."""
     operation_count: int

@@ -236,6 +236,11 @@ class Plan:
         return tuple(self.native.harnesses)
 
     @property
+    def person_kinds(self) -> tuple[str, ...]:
+        """Step-up kinds of the bundle that people lift, sorted."""
+        return tuple(self.native.person_kinds)
+
+    @property
     def operation_count(self) -> int:
         """Number of operations in the catalog."""
         return self.native.operation_count

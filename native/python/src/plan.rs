@@ -160,6 +160,11 @@ impl PyPlan {
         self.plan.model().harnesses().map(str::to_owned).collect()
     }
 
+    #[getter]
+    fn person_kinds(&self) -> Vec<String> {
+        self.plan.person_kinds().into_iter().collect()
+    }
+
     fn early_stops(&self, now_ms: i64) -> PyResult<String> {
         json_text(&self.plan.early_stops(Time(now_ms)))
     }

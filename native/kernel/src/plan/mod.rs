@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use authz_base::record::Session;
+use authz_base::record::approval::{APPROVE, CONFIRM, TWO_PERSON, is_person_kind};
 use authz_base::record::task::TaskView;
 use authz_bundle::bundle::{Bundle, RecipientListFiles};
 use authz_bundle::pause::Pause;
@@ -29,7 +30,7 @@ use crate::history::{
 };
 use crate::mcp::Traffic;
 use crate::mode::TierSet;
-use crate::model::{Effect, Model, Operation, System, Template};
+use crate::model::{Approval, Effect, Model, Operation, System, Template};
 use crate::policy::{Cache, Placed, SchemaTexts};
 use crate::reach::Reach;
 use crate::recipient_lists::{RecipientListSummary, RecipientLists};
@@ -486,6 +487,22 @@ impl Plan {
     #[must_use]
     pub fn systems(&self) -> &BTreeMap<String, System> {
         &self.model().systems
+    }
+
+    /// Step-up kinds of policies, tiers and templates that people lift.
+    #[must_use]
+    pub fn person_kinds(&self) -> BTreeSet<String> {
+        let model = self.model();
+        let policies = self.policies.iter().filter_map(|placed| placed.policy.stepup.as_deref());
+        let tiers = model.tiers.iter().filter_map(|tier| match tier.approval {
+            Approval::None => None,
+            Approval::Confirm => Some(CONFIRM),
+            Approval::Approve => Some(APPROVE),
+            Approval::TwoPerson => Some(TWO_PERSON),
+        });
+        let templates = model.templates.values().filter_map(|one| one.beyond.as_deref());
+        let kinds = policies.chain(tiers).chain(templates);
+        kinds.filter(|kind| is_person_kind(kind)).map(str::to_owned).collect()
     }
 
     /// The bundle as plain values.

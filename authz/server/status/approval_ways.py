@@ -1,0 +1,54 @@
+"""Status of the ways in which people answer approvals, for readiness and `authz status`."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from authz.config import Config
+from authz.server.runtime_state import RuntimeState
+
+__all__ = ["ApprovalWays"]
+
+_MOST_SHOWN: Final = 5
+
+
+class ApprovalWays:
+    """Reports whether anybody can answer the step-ups of the bundle on this node.
+
+    Args:
+        config: The configuration.
+        runtime: The bundle in service.
+    """
+
+    def __init__(self, config: Config, runtime: RuntimeState) -> None:
+        approvals = config.approvals
+        self._runtime = runtime
+        self._has_page = config.listeners.approvals is not None
+        self._url = approvals.base_url
+        self._ways = {
+            "login": self._has_page and approvals.login is not None,
+            "passkeys": self._has_page and approvals.passkeys is not None,
+            "people": len(approvals.people),
+        }
+
+    def problems(self) -> Iterable[str]:
+        """Return one line where calls can wait for a person, and no person can answer."""
+        return tuple(self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        kinds = self._kinds()
+        # With a URL, the page of another node answers.
+        if not kinds or any(self._ways.values()) or self._url:
+            return
+        shown = ", ".join(kinds[:_MOST_SHOWN])
+        yield (
+            f"approvals: rules of the bundle wait for a person ({shown}), and nobody can answer: set `approvals.people`, or "
+            "`listeners.approvals` with a login or passkeys; or `approvals.url`, if another node serves the page"
+        )
+
+    def detail(self) -> dict[str, Any]:
+        """Return the ways as JSON values."""
+        return {"url": self._url, **self._ways, "kinds": self._kinds()}
+
+    def _kinds(self) -> list[str]:
+        plan = self._runtime.snapshot.plan
+        return list(plan.person_kinds) if plan is not None else []
