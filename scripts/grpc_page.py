@@ -28,7 +28,7 @@ Use it if there is no [SDK](sdk-api.md) for your language. Messages are proto3: 
 - **Address**: a listener of the [configuration](configuration/listeners.md). `Admin` is served by the listener `admin` only.
 - **Errors**: `Check` and `BatchCheck` answer with status OK and a decision, also for a malformed request. The other methods fail with a status whose details hold the same public code.
 - **Envoy** asks by `envoy.service.auth.v3.Authorization`: [ext_authz](ext-authz.md).
-- `Approvals` is declared, and not served in this version.
+- `Approvals`: on the listener `admin`, everybody who can open it lists, shows and watches all approvals, and people of `approvals.people` answer. On a listener for decisions an agent reads and watches the approval of its own call, by its id and the evidence of the call. Listeners of `lane: fast` do not serve it.
 - `grpc.health.v1` and reflection are served, too.
 """
 

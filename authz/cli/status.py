@@ -1,17 +1,22 @@
 """`authz status`: show the state of a running node, and reload it."""
 
 import json
+import time
+from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
 from authz.cli.options import ADMIN, Address, Output
-from authz.cli.render import CommandExit, Terminal, status_rows
+from authz.cli.render import CommandExit, Terminal, approval_status_rows, status_rows
+from authz.errors import AuthzError
 from authz.tools.remote import Remote
-from authz_client.v1 import admin_pb2
+from authz_client.v1 import admin_pb2, approvals_pb2
 
 __all__ = ["register"]
+
+_MOST_APPROVALS: Final = 1000
 
 
 def register(app: typer.Typer) -> None:
@@ -46,12 +51,33 @@ def status(
             terminal.note(line)
     answer = remote.status()
     detail = json.loads(answer.detail_json)
+    approvals = _approvals(remote, terminal)
+    detail["approvals"] = {**(detail.get("approvals") or {}), **(approvals or {})}
     if output == "json":
         terminal.json(detail)
     else:
-        terminal.table(("", address), status_rows(answer, detail))
+        rows = [*status_rows(answer, detail), *approval_status_rows(approvals)]
+        terminal.table(("", address), rows)
     if refused or not answer.ready:
         raise CommandExit(1)
+
+
+def _approvals(remote: Remote, terminal: Terminal) -> dict[str, Any] | None:
+    """Count the open approvals by queue; `None` where the node cannot tell."""
+    request = approvals_pb2.ApprovalsListRequest(page_size=_MOST_APPROVALS)
+    try:
+        answer = remote.approval("List", request, approvals_pb2.ApprovalsListResponse())
+    except AuthzError as error:
+        terminal.note(f"open approvals are not known: {error}")
+        return None
+    queues = Counter(queue for one in answer.approvals for queue in one.waits_for)
+    oldest = min((one.created_at.ToNanoseconds() for one in answer.approvals), default=0)
+    return {
+        "open": len(answer.approvals),
+        "more": bool(answer.next_page_token),
+        "queues": dict(sorted(queues.items())),
+        "oldest_seconds": round(time.time() - oldest / 1e9) if oldest else None,
+    }
 
 
 def _rule_changes(rules: admin_pb2.RuleChanges) -> Iterator[str]:

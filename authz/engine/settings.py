@@ -104,7 +104,7 @@ def engine_settings(config: Config, *, trace: Mapping[str, Any] | None = None) -
         "probe_callers": _PROBE_CALLERS,
         "envoy_error_response": config.envoy.error_response,
         "node_id": config.node,
-        "approvals": {"url": ""},
+        "approvals": config.approvals.engine_settings(),
         "state": _state_settings(config, Path(config.audit.path)),
         "trace": dict(trace) if trace is not None else None,
         "version": __version__,

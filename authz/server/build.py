@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from authz import __version__
+from authz.approvals import ApprovalHub, ApprovalStore, EngineApprovals, PeopleByUid
 from authz.config import Config, Listener
 from authz.config.addresses import socket_path
 from authz.engine import (
@@ -30,7 +31,9 @@ from authz.server.connections import ConnectionLimit, ConnectionLimiter, connect
 from authz.server.fast.server import FastServer
 from authz.server.file_limit import connections_of_each
 from authz.server.file_watch import FileWatch
+from authz.server.grpc.approvals import ApprovalServices
 from authz.server.grpc.server import GrpcServer
+from authz.server.grpc.watching import WatchStreams
 from authz.server.http.listeners import HttpContext, open_http_listeners
 from authz.server.http.server import WebServer
 from authz.server.issuing import CredentialIssuer, SigningKeyRecords, key_families
@@ -39,6 +42,7 @@ from authz.server.recipient_list_fetch import RecipientListFetcher
 from authz.server.runtime_state import RuntimeState
 from authz.server.service import Service
 from authz.server.static_secrets import StaticSecrets
+from authz.server.status.approval_ways import ApprovalWays
 from authz.server.status.mode_reminder import ModeReminder
 from authz.server.status.readiness import Readiness, StatusPart
 from authz.server.status.readiness_log import ReadinessLog
@@ -145,6 +149,9 @@ class _Core:
     runtime: RuntimeState
     keys: KeyRing | None
     grpc: GrpcServer
+    hub: ApprovalHub
+    """Tells of changes of approvals."""
+    approvals: ApprovalServices
 
 
 def _build_core(base: _Base) -> _Core:
@@ -155,7 +162,10 @@ def _build_core(base: _Base) -> _Core:
     keys = _build_keys(base, engine, runtime)
     grpc = GrpcServer(base.config, engine, base.metrics, base.failed, base.undo)
     base.metrics.pull(grpc.families)
-    return _Core(traces, engine, secrets, runtime, keys, grpc)
+    store = EngineApprovals(engine)
+    hub = ApprovalHub(store, base.failed)
+    approvals = _build_approvals(base, store, hub)
+    return _Core(traces, engine, secrets, runtime, keys, grpc, hub, approvals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +207,11 @@ def _build_readiness(base: _Base, core: _Core, refreshes: _Refreshes) -> Readine
         engine=core.engine.status,
         insecure=_insecure_listeners(config),
         started_at=time.time(),
-        more={**core.secrets.parts, "recipient_lists": recipient_lists},
+        more={
+            **core.secrets.parts,
+            "recipient_lists": recipient_lists,
+            "approvals": ApprovalWays(config, core.runtime),
+        },
         files={"bundle": config.bundle.path, "audit": str(config.audit.path)},
         listeners={name: listener.address for name, listener in _listeners(config).items()},
         keys=core.keys,
@@ -222,7 +236,13 @@ def _open_edges(base: _Base, core: _Core, readiness: Readiness) -> _Edges:
     if core.keys is not None:
         issuer = CredentialIssuer(core.engine, core.keys.active, secrets.leases, secrets.static)
     task_ended = secrets.leases.ended if secrets.leases is not None else None
-    grpc.bind(runtime=core.runtime, readiness=readiness, issuer=issuer, task_ended=task_ended)
+    grpc.bind(
+        runtime=core.runtime,
+        readiness=readiness,
+        issuer=issuer,
+        task_ended=task_ended,
+        approvals=core.approvals,
+    )
     core.runtime.load()
     fast = _open_fast_lane(base, core.engine, readiness)
     http = open_http_listeners(
@@ -247,6 +267,8 @@ def _services(
     yield Service("engine", close=core.engine.close)
     yield from _trace_services(core.traces, core.engine)
     yield Service("threads", close=grpc.close_threads)
+    yield Service("approvals", core.hub.start, close=core.hub.close)
+    yield Service("streams", core.approvals.streams.start, close=core.approvals.streams.close)
     yield Service("connections", edges.connections.start, close=edges.connections.close)
     yield Service("grpc", grpc.start, grpc.drain, grpc.close)
     yield from _fast_services(edges.fast, config.shutdown_grace_period)
@@ -341,6 +363,15 @@ def _build_keys(base: _Base, engine: Engine, runtime: RuntimeState) -> KeyRing |
     keys.begin()
     base.metrics.pull(lambda: key_families(keys))
     return keys
+
+
+def _build_approvals(base: _Base, store: ApprovalStore, hub: ApprovalHub) -> ApprovalServices:
+    streams = WatchStreams(hub, store, base.failed)
+    base.undo.callback(streams.close)
+    base.metrics.gauge(
+        "authz_approval_streams", "Open streams of approvals.", lambda: float(len(streams))
+    )
+    return ApprovalServices(store, streams, PeopleByUid(base.config.approvals.people))
 
 
 def _open_fast_lane(base: _Base, engine: Engine, readiness: Readiness) -> FastServer | None:

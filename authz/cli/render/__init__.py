@@ -7,7 +7,7 @@ from authz.cli.render.can import can_page, print_can
 from authz.cli.render.decision import print_decision
 from authz.cli.render.exceptions import exception_rows, time_left
 from authz.cli.render.page import Page
-from authz.cli.render.status import status_rows
+from authz.cli.render.status import approval_status_rows, status_rows
 from authz.cli.render.task import print_task_tree
 from authz.cli.render.terminal import CommandExit, Terminal
 from authz.cli.render.why import groups_page, print_groups, print_why, why_page
@@ -16,6 +16,7 @@ __all__ = [
     "CommandExit",
     "Page",
     "Terminal",
+    "approval_status_rows",
     "can_page",
     "exception_rows",
     "groups_page",

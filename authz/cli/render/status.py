@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from authz.cli.render.exceptions import time_left
 from authz_client.v1 import admin_pb2
 
-__all__ = ["status_rows"]
+__all__ = ["approval_status_rows", "status_rows"]
+
+_MINUTE: Final = 60
 
 
 def status_rows(
@@ -31,6 +33,18 @@ def status_rows(
         *(("observing", _observing(entry)) for entry in detail.get("observing", ())),
         *(("exception", line) for line in _exceptions(detail)),
     ]
+
+
+def approval_status_rows(approvals: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """Make the rows about calls that wait for a person; none where there are none."""
+    if approvals is None or not approvals["open"]:
+        return
+    more = " or more" if approvals["more"] else ""
+    age = approvals["oldest_seconds"] or 0
+    oldest = f"{age} s" if age < _MINUTE else f"{age // _MINUTE} min"
+    yield "approvals", f"{approvals['open']}{more} open, the oldest for {oldest}"
+    for queue, count in approvals["queues"].items():
+        yield "approvals", f"{queue}: {count}"
 
 
 def _listeners(detail: Mapping[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ anyway. So the user of a call is the user of the only open connections to the so
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -25,7 +26,7 @@ from authz.server.grpc.unary import CallContext, unary_handler
 from authz.server.grpc.watching import Send, StreamScope, WatchStreams
 from authz_client.v1 import approvals_pb2
 
-__all__ = ["APPROVALS", "AdminApprovals", "AgentApprovals"]
+__all__ = ["APPROVALS", "AdminApprovals", "AgentApprovals", "ApprovalServices"]
 
 APPROVALS: Final = "authz.v1.Approvals"
 """Full name of the service."""
@@ -35,6 +36,30 @@ _Open = Callable[[bytes, grpc.ServicerContext, Send], None]
 # Open approvals that a stream over all of them sends at its start, and the approvals of one page.
 _MOST_FIRST: Final = 1000
 _PAGE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalServices:
+    """The parts of a node that serve approvals on all its listeners."""
+
+    store: ApprovalStore
+    """Keeps the approvals."""
+    streams: WatchStreams
+    """Open streams of the node."""
+    people: PeopleByUid
+    """People who answer over the administration socket."""
+
+    def agents(
+        self, status: Callable[[bytes, CallFacts], bytes], context: CallContext
+    ) -> dict[str, RawHandler]:
+        """Return the handlers of a listener of decisions; `status` answers `Get` for the agent of the call."""
+        return AgentApprovals(status, self.store, self.streams, context).handlers()
+
+    def admin(
+        self, users: Callable[[], frozenset[int]], context: CallContext
+    ) -> dict[str, RawHandler]:
+        """Return the handlers of the administration socket; `users` returns the users that are connected to it."""
+        return AdminApprovals(self.store, self.streams, self.people, users, context).handlers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +142,12 @@ class AdminApprovals:
 
     def _get(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
         asked = _parse(approvals_pb2.ApprovalsGetRequest, request)
-        return self.store.approval_show(self._person_of(self.users()), asked).SerializeToString()
+        person = self._person_of(self.users())
+        if person is not None:
+            # Shown to somebody who may not answer it, an approval is shown as to any other user of the socket.
+            with suppress(ApiError):
+                return self.store.approval_show(person, asked).SerializeToString()
+        return self.store.approval_show(None, asked).SerializeToString()
 
     def _resolve(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
         asked = _parse(approvals_pb2.ResolveRequest, request)

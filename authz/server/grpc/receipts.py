@@ -23,7 +23,7 @@ _MOST_WAITING: Final = 4096
 class IncomingCall(Job):
     """A call from its arrival until its caller has taken the answer."""
 
-    __slots__ = ("address", "answered_at", "begun_at", "is_refused", "peer", "unary")
+    __slots__ = ("address", "answered_at", "begun_at", "is_refused", "is_waiting", "peer", "unary")
 
     def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], unary: UnaryCall) -> None:
         super().__init__(fn, args)
@@ -31,6 +31,7 @@ class IncomingCall(Job):
         self.begun_at = 0.0
         self.answered_at = 0.0
         self.is_refused = False
+        self.is_waiting = False
         self.peer = ""
         self.address = ""
 
@@ -38,6 +39,7 @@ class IncomingCall(Job):
         """Note that the call was answered or needs no answer, so that its message can be freed."""
         self.args = ()
         if getattr(self.unary.behavior, STAYS_OPEN, False) and self.unary.is_active:
+            self.is_waiting = True
             return
         self.answered_at = time.monotonic()
 

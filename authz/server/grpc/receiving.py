@@ -298,7 +298,11 @@ class Receiver(futures.Executor):
     def _take_untaken(self, now: float) -> list[IncomingCall]:
         """Take calls whose answer waits for its caller: it fills the memory of this process, where the caller reads nothing."""
         # The caller of a refused call goes on sending its message until the call is over.
-        is_full = len(self._open) > _MANY_OPEN
+        is_full = (
+            len(self._open) > _MANY_OPEN
+            # Streams that wait for people wait for no caller.
+            and sum(1 for call in self._open if not call.is_waiting) > _MANY_OPEN
+        )
         late, refused_late = now - self._bounds.timeout, now - _GRACE
         untaken = [
             call

@@ -7,9 +7,11 @@ from typing import Final
 
 from authz import __version__
 from authz.config import Config, DecisionListener, Lane, Listener
+from authz.config.addresses import socket_path
 from authz.model import MetricFamily
 from authz.server.grpc.access_log import AccessLogs
 from authz.server.grpc.admin import Administration
+from authz.server.grpc.approvals import ApprovalServices
 from authz.server.grpc.decisions import facts_of, reader_of
 from authz.server.grpc.health import Health, reflection_handler
 from authz.server.grpc.listener import GrpcListener, Services
@@ -26,6 +28,7 @@ from authz.server.grpc.services import (
 from authz.server.grpc.threads import ListenerThreads, thread_families
 from authz.server.grpc.unary import CallContext, SurfaceCalls
 from authz.server.runtime_state import RuntimeState
+from authz.server.socket_users import users_of_socket
 from authz.server.status.readiness import Readiness
 from authz.telemetry import Metrics
 
@@ -68,6 +71,7 @@ class GrpcServer:
         self.listeners: list[GrpcListener] = []
         self._logs: dict[str, AccessLogs] = {}
         self._deadline = 0.0
+        self._approvals: ApprovalServices | None = None
         self._drained: list[Callable[[float], object]] = []
         self.threads: dict[str, ListenerThreads] = {}
         for name, listener in self._decision_listeners.items():
@@ -120,6 +124,7 @@ class GrpcServer:
         readiness: Readiness,
         issuer: SurfaceCalls | None,
         task_ended: Callable[[float], object] | None,
+        approvals: ApprovalServices,
     ) -> None:
         """Open all listeners. They answer no call before `start`.
 
@@ -128,11 +133,13 @@ class GrpcServer:
             readiness: Is shown by administration.
             issuer: Answers calls about credentials. `None`: none are issued.
             task_ended: Called after each task that ended, with the seconds that its caller still waits.
+            approvals: Serve approvals.
 
         Raises:
             ConfigError: An address cannot be bound.
         """
         limits = self._config.limits
+        self._approvals = approvals
         for name, listener in self._decision_listeners.items():
             threads = self.threads[name]
             context = CallContext(
@@ -143,7 +150,7 @@ class GrpcServer:
                 self._metrics,
                 self._failed,
             )
-            calls = ListenerCalls(self._engine, issuer, context, task_ended)
+            calls = ListenerCalls(self._engine, issuer, context, approvals, task_ended)
             services = decision_services(calls, threads.executor, self._open_logs(name))
             self._bind(name, listener, services, DECISION_REFLECTED, shared=True)
         if self._config.listeners.admin is not None:
@@ -153,9 +160,10 @@ class GrpcServer:
             administration = Administration(
                 self._engine, runtime, readiness, __version__, context, task_ended
             )
-            calls = ListenerCalls(self._engine, issuer, context, task_ended)
-            services = admin_services(calls, administration)
+            calls = ListenerCalls(self._engine, issuer, context, approvals, task_ended)
             admin = self._config.listeners.admin
+            path = socket_path(admin.address) or ""
+            services = admin_services(calls, administration, lambda: users_of_socket(path))
             self._bind(_ADMIN, admin, services, ADMIN_REFLECTED, shared=False)
 
     def _open_logs(self, name: str) -> AccessLogs:
@@ -208,6 +216,8 @@ class GrpcServer:
     def drain(self, grace: float) -> None:
         """Refuse new calls. Calls in flight may take `grace` seconds."""
         self.health.stopping()
+        if self._approvals is not None:
+            self._approvals.streams.drain()
         for logs in self._logs.values():
             logs.stopping()
         self._drained = [listener.server.stop(grace).wait for listener in self.listeners]

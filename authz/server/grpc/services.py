@@ -1,14 +1,15 @@
 """The gRPC services of each kind of listener, as tables: service, method, handler."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import grpc
 
-from authz.model import Surface
+from authz.model import CallFacts, Surface
 from authz.server.grpc.access_log import ACCESS_LOG, AccessLogs
 from authz.server.grpc.admin import ADMIN, AdminCalls, Administration
+from authz.server.grpc.approvals import APPROVALS, ApprovalServices
 from authz.server.grpc.decisions import (
     AUTHORIZER,
     ENVOY,
@@ -21,7 +22,6 @@ from authz.server.grpc.executor import Turn
 from authz.server.grpc.listener import Services
 from authz.server.grpc.unary import CallContext, SurfaceCalls, UnaryService
 from authz.surfaces import METHODS
-from authz_client.v1 import approvals_pb2
 
 __all__ = [
     "ADMIN_REFLECTED",
@@ -36,21 +36,23 @@ __all__ = [
 TASKS: Final = "authz.v1.Tasks"
 CREDENTIALS: Final = "authz.v1.Credentials"
 
-DECISION_REFLECTED: Final = (AUTHORIZER, ENVOY, ACCESS_LOG)
+DECISION_REFLECTED: Final = (AUTHORIZER, APPROVALS, ENVOY, ACCESS_LOG)
 """Services that reflection shows on a listener of decisions."""
-ADMIN_REFLECTED: Final = (ADMIN, AUTHORIZER, TASKS, CREDENTIALS)
+ADMIN_REFLECTED: Final = (ADMIN, APPROVALS, AUTHORIZER, TASKS, CREDENTIALS)
 """Services that reflection shows on the administration listener."""
-HEALTH_NAMES: Final = (AUTHORIZER, ENVOY, ACCESS_LOG, ADMIN)
+HEALTH_NAMES: Final = (AUTHORIZER, APPROVALS, ENVOY, ACCESS_LOG, ADMIN)
 """Services whose health can be asked for."""
 
 # Named one by one, so that no new method is served on listeners of decisions by default. Decisions have handlers of
 # their own, and only the administration listener explains them.
 _AUTHORIZER_METHODS: Final = {name: METHODS[AUTHORIZER][name] for name in ("List", "Report")}
-_LATER_FILES: Final = (approvals_pb2,)
 
 
 class EngineCalls(DecisionCalls, AdminCalls, Protocol):
     """All of the engine that gRPC services use."""
+
+    def approval_status(self, request: bytes, facts: CallFacts) -> bytes:
+        """Answer `authz.v1.Approvals/Get` for the agent of the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class ListenerCalls:
     """Answers calls about credentials. `None`: none are issued."""
     context: CallContext
     """Shared by the handlers of the listener."""
+    approvals: ApprovalServices
+    """Serve approvals."""
     task_ended: Callable[[float], object] | None = None
     """Called after each task that ended, with the seconds that its caller still waits."""
 
@@ -108,8 +112,8 @@ def decision_services(calls: ListenerCalls, turn: Turn, logs: AccessLogs) -> Ser
 
     unary = UnaryService(AUTHORIZER, _AUTHORIZER_METHODS, calls.engine, context)
     return {
-        **_later_services(),
         **calls.unary_services(),
+        APPROVALS: calls.approvals.agents(calls.engine.approval_status, context),
         AUTHORIZER: {
             "Check": decision(AUTHORIZER, "Check", Surface.CHECK),
             "BatchCheck": decision(AUTHORIZER, "BatchCheck", Surface.BATCH_CHECK),
@@ -123,22 +127,18 @@ def decision_services(calls: ListenerCalls, turn: Turn, logs: AccessLogs) -> Ser
     }
 
 
-def admin_services(calls: ListenerCalls, administration: Administration) -> Services:
-    """Return the services of the administration listener."""
-    return {**administration.services(), **calls.unary_services()}
+def admin_services(
+    calls: ListenerCalls, administration: Administration, users: Callable[[], frozenset[int]]
+) -> Services:
+    """Return the services of the administration listener.
 
-
-def _later_services() -> Mapping[str, Mapping[str, RawHandler]]:
-    """Return handlers of services of a later version, which answer so."""
+    Args:
+        calls: Who answers.
+        administration: Answers administration.
+        users: Returns the users that are connected to the socket.
+    """
     return {
-        service.full_name: {
-            method.name: (
-                grpc.unary_stream_rpc_method_handler
-                if method.server_streaming
-                else grpc.unary_unary_rpc_method_handler
-            )(not_in_this_version(f"{service.name}.{method.name}"))
-            for method in service.methods
-        }
-        for file in _LATER_FILES
-        for service in file.DESCRIPTOR.services_by_name.values()
+        **administration.services(),
+        **calls.unary_services(),
+        APPROVALS: calls.approvals.admin(users, calls.context),
     }

@@ -1,0 +1,264 @@
+"""A call waits for a person, who answers with the command; then exactly that call runs, once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from authz_client import ApprovalStatus, Authz, Denied, StepUp
+from tests.support.postgres import Postgres, programs
+from tests.support.server import Server, command, layout
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.minting import Authority
+
+pytestmark = pytest.mark.timeout(180)
+
+BOT = "spiffe://a.example/ns/desk/sa/bot"
+FILES = {
+    "bundle.yaml": "name: bank\nrevision: bank-1\ntasks: optional\n",
+    "facts.yaml": """\
+agents:
+  bot: {match: ["spiffe://${trust_domain}/ns/desk/sa/bot"], subject: optional}
+subjects:
+  staff: [{issuer: corp}]
+  manager: {issuer: corp, claim: groups, contains: managers}
+resources: {accounts: {}}
+catalog:
+  bank:
+    kind: http
+    operations:
+      pay:
+        input: {type: object, properties: {to: {type: string}, amount: {type: integer}}, required: [to, amount]}
+classify:
+  - match: bank.pay
+    effects: [write]
+    tier: standard
+    objects: [{from: /to, role: recipient, collection: accounts}, {from: /amount, role: amount}]
+templates:
+  desk: {purpose: pay the bills, deadline: 1h, starters: [bot], scope: [{system: bank}]}
+""",
+    "policies/bank.cedar": """\
+@id("all") permit(principal, action in [Action::"system:bank"], resource);
+@id("starts") permit(principal, action == Action::"task:desk", resource);
+@id("managers-answer") permit(principal in Role::"manager", action == Action::"authz.approve", resource);
+@id("pay") @stepup("approve") @reason("payments are approved")
+forbid(principal, action == Action::"bank.pay", resource) unless { context.satisfied.contains(Kind::"approve") };
+""",
+}
+PAYMENT = {"to": "acme", "amount": 870}
+
+
+def bundle(folder: Path) -> Path:
+    """A bank whose payments a manager approves."""
+    for name, text in FILES.items():
+        file = folder / "bank" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return folder / "bank"
+
+
+def settings(**more: Any) -> dict[str, Any]:
+    """The configuration: the user of the test is the manager Bob."""
+    bob = {"uid": os.geteuid(), "issuer": "corp", "sub": "bob", "claims": {"groups": ["managers"]}}
+    # The enforcer of the portal would run under the user of the person.
+    alone = {"enforcers": [], "listeners": {"portal": None}}
+    return {"approvals": {"url": "https://authz.corp.example", "people": [bob]}, **alone, **more}
+
+
+@pytest.fixture(scope="module")
+def server(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A node."""
+    folder = tmp_path_factory.mktemp("approvals")
+    with Server(layout(folder / "server", authority, bundle(folder), settings())) as running:
+        yield running
+
+
+@pytest.fixture
+def alice(authority: Authority) -> str:
+    """Token of the subject."""
+    return authority.subject("alice", groups=["employees"])
+
+
+def client(server: Server, authority: Authority) -> Authz:
+    """The agent. It never polls within the time of a test."""
+    address = server.place.config["listeners"]["main"]["address"]
+    return Authz(address, credentials=authority.agent(BOT), timeout=20, approval_poll=600)
+
+
+def approval(server: Server, *words: str, check: bool = True) -> Any:
+    """Runs `authz approval …` against the administration socket; returns its JSON."""
+    words = ("approval", *words, "--output", "json", "--admin", server.address("admin"))
+    done = subprocess.run(
+        [*command(), *words], capture_output=True, text=True, timeout=60, check=False
+    )
+    if not check:
+        return done.stderr
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def approve(server: Server, approval_id: str) -> Any:
+    """Approves what the card shows."""
+    card = approval(server, "show", approval_id)["card_digest"]
+    return approval(server, "approve", approval_id, "--yes", "--digest", card)
+
+
+def step_up_of(authz: Authz, subject: str, **payment: Any) -> StepUp:
+    """The step-up of a payment."""
+    with pytest.raises(StepUp) as raised:
+        authz.check("bank.pay", {**PAYMENT, **payment}, subject_token=subject)
+    return raised.value
+
+
+def test_an_approved_call_runs_once(server: Server, authority: Authority, alice: str) -> None:
+    """The agent waits, the manager approves with the command, and the next call asks anew."""
+    authz = client(server, authority)
+    with authz.task("desk", subject_token=alice):
+        step_up = step_up_of(authz, alice)
+        assert step_up.kinds == ("approve",)
+        assert step_up.url == f"https://authz.corp.example/a/{step_up.approval_id}"
+        statuses: list[ApprovalStatus] = []
+        waiting = threading.Thread(target=lambda: statuses.append(step_up.wait(60)))
+        waiting.start()
+        eventually(lambda: server.metric("authz_approval_streams") == 1)
+
+        (listed,) = approval(server, "list")["approvals"]
+        answered = approve(server, step_up.approval_id)
+        waiting.join(60)
+
+        assert listed["id"] == step_up.approval_id
+        assert listed["arguments"] == PAYMENT
+        assert listed["subject"] == "corp/alice"
+        assert answered["status"] == "approved"
+        assert [one["person"] for one in answered["answers"]] == ["corp/bob"]
+        assert statuses == [ApprovalStatus.APPROVED]
+        permit = authz.check(
+            "bank.pay", PAYMENT, subject_token=alice, approval_id=step_up.approval_id
+        )
+        assert permit.decision_id
+        again = step_up_of(authz, alice)
+        assert again.approval_id != step_up.approval_id
+    eventually(lambda: server.metric("authz_approval_streams") == 0)
+
+
+def test_another_call_is_not_the_approved_one(
+    server: Server, authority: Authority, alice: str
+) -> None:
+    """Not even with the id of the approval."""
+    authz = client(server, authority)
+    with authz.task("desk", subject_token=alice):
+        step_up = step_up_of(authz, alice)
+        approve(server, step_up.approval_id)
+        with pytest.raises(Denied) as refused:
+            authz.check(
+                "bank.pay",
+                {**PAYMENT, "amount": 8700},
+                subject_token=alice,
+                approval_id=step_up.approval_id,
+            )
+        assert refused.value.reason_code in {"APPROVAL_MISMATCH", ""}
+        assert step_up_of(authz, alice, amount=8700).approval_id != step_up.approval_id
+
+
+def test_a_guard_waits_for_its_person(server: Server, authority: Authority, alice: str) -> None:
+    """Approved: the function runs. Rejected: it does not, and the reason is the bundle's."""
+    authz = client(server, authority)
+    ran: list[int] = []
+
+    @authz.guard("bank.pay", wait_for_approval=60)
+    def pay(to: str, amount: int) -> str:
+        ran.append(amount)
+        return f"paid {to}"
+
+    def answer(verb: str, *words: str) -> None:
+        eventually(lambda: server.metric("authz_approval_streams") == 1)
+        (waiting,) = (
+            one
+            for one in approval(server, "list")["approvals"]
+            if one["arguments"]["to"] == f"{verb}-account"
+        )
+        if verb == "approve":
+            approve(server, waiting["id"])
+        else:
+            reason = min(waiting["reject_reasons"])
+            approval(server, "reject", waiting["id"], "--yes", "--reason", reason, *words)
+
+    for verb in ("approve", "reject"):
+        answering = threading.Thread(target=answer, args=(verb,))
+        answering.start()
+        with authz.task("desk", subject_token=alice):
+            if verb == "approve":
+                assert pay(f"{verb}-account", 1) == f"paid {verb}-account"
+            else:
+                with pytest.raises(Denied) as refused:
+                    pay(f"{verb}-account", 2)
+                assert refused.value.reason_code == "APPROVAL_REJECTED"
+        answering.join(60)
+    assert ran == [1]
+
+
+def test_a_user_without_a_person_is_told_who_answers(
+    authority: Authority, alice: str, tmp_path: Path
+) -> None:
+    """It lists and shows; `authz status` shows what waits."""
+    place = layout(tmp_path / "server", authority, bundle(tmp_path), {"approvals": {}})
+    with Server(place) as server:
+        authz = client(server, authority)
+        with authz.task("desk", subject_token=alice):
+            step_up = step_up_of(authz, alice)
+            assert step_up.url == ""
+            card = approval(server, "show", step_up.approval_id)["card_digest"]
+            words = ("approve", step_up.approval_id, "--yes", "--digest", card)
+            assert "not a person of `approvals.people`" in approval(server, *words, check=False)
+            done = subprocess.run(
+                [*command(), "status", "--admin", server.address("admin")],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=True,
+            )
+            assert "1 open, the oldest for" in done.stdout
+            assert step_up.wait(0.1) is ApprovalStatus.PENDING
+
+
+@pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed (Debian: postgresql)")
+def test_a_person_answers_at_another_node(authority: Authority, alice: str, tmp_path: Path) -> None:
+    """The agent waits at one node, and hears the answer that was given at the other; the call runs once on both."""
+    source = bundle(tmp_path)
+    with Postgres() as database, ExitStack() as stack:
+        dsn = f"postgresql://postgres@127.0.0.1:{database.port}/authz"
+        state = {"engine": "postgresql", "dsn": dsn}
+        one, other = (
+            stack.enter_context(
+                Server(layout(tmp_path / name, authority, source, settings(state=state)))
+            )
+            for name in ("one", "other")
+        )
+        authz, elsewhere = client(one, authority), client(other, authority)
+        with authz.task("desk", subject_token=alice):
+            step_up = step_up_of(authz, alice)
+            statuses: list[ApprovalStatus] = []
+            waiting = threading.Thread(target=lambda: statuses.append(step_up.wait(60)))
+            waiting.start()
+            eventually(lambda: one.metric("authz_approval_streams") == 1)
+
+            approve(other, step_up.approval_id)
+            waiting.join(60)
+
+            assert statuses == [ApprovalStatus.APPROVED]
+            permit = elsewhere.check(
+                "bank.pay", PAYMENT, subject_token=alice, approval_id=step_up.approval_id
+            )
+            assert permit.decision_id
+            assert step_up_of(authz, alice).approval_id != step_up.approval_id
