@@ -26,7 +26,11 @@ SOURCE: Final = "source"
 SECTIONS: Final = (
     ("Start", "start", ("installation.md", "quickstart.md", "first-policy.md")),
     ("Concepts", "concepts", ("overview.md", "decisions.md", "tasks.md", "history.md")),
-    ("Guides", "guides", ("adopt.md", "kinds-of-task.md", "tasks.md", "sdk.md", "credentials.md")),
+    (
+        "Guides",
+        "guides",
+        ("adopt.md", "kinds-of-task.md", "tasks.md", "sdk.md", "approvals.md", "credentials.md"),
+    ),
     (
         "Cookbook",
         "cookbook",
