@@ -51,6 +51,7 @@ from authz_client.mcp_held import (
     input_required,
     rung_of,
 )
+from authz_client.redaction import RedactionError, redact_mcp, redactions
 from authz_client.result_values import McpResult
 
 __all__ = ["Identity", "McpGuard"]
@@ -88,6 +89,8 @@ class _Waiting:
     id_text: str
     task: str
     permit: Permit | None
+    redactions: tuple[str, ...] = ()
+    """Obligations on the result."""
 
 
 @dataclass(slots=True)
@@ -228,7 +231,9 @@ class McpGuard:
         if message.kind is Kind.REQUEST and message.id is not None:
             # The result of a call that runs as a task of the server comes later, by another message.
             reported = permit if "task" not in message.params else None
-            waiting = _Waiting(message.method, message.id_text, call.task, reported)
+            waiting = _Waiting(
+                message.method, message.id_text, call.task, reported, tuple(permit.obligations)
+            )
             self._session.of_client[message.id] = waiting
         return Passed(to_server=message.text)
 
@@ -356,6 +361,8 @@ class McpGuard:
 
         async def ask(who: Caller | None) -> Permit:
             asked: CheckOptions = {"task": call.task, "tool": question.tool}
+            if is_tool_call(call.message) and "task" not in call.message.params:
+                asked["supported_obligations"] = redactions()
             if approval_id:
                 asked["approval_id"] = approval_id
             if who is not None:
@@ -421,6 +428,8 @@ class McpGuard:
             self._session.revision = _agreed_revision(message)
         if waiting.method == "tools/list" and "result" in message.value:
             return await self._filtered(message, waiting)
+        if waiting.redactions:
+            return Passed(to_client=_redacted(message, waiting))
         return Passed(to_client=message.text)
 
     def _request_of_server(self, message: Message) -> Passed:
@@ -492,6 +501,25 @@ class McpGuard:
         waiting = [one.id_text for one in self._session.of_client.values()]
         self._session.of_client.clear()
         return [error_text(id_text, _ENDED, reason) for id_text in waiting + self._held.stop()]
+
+
+def _redacted(message: Message, waiting: _Waiting) -> str:
+    """Carry out the obligations on the response of a tool. What cannot be redacted is left out."""
+    if "result" not in message.value:
+        # The text of an error may repeat what the tool read.
+        error = message.value.get("error")
+        code = error.get("code") if isinstance(error, dict) else None
+        code = code if isinstance(code, int) else _ENDED
+        return error_text(message.id_text, code, "The tool failed. Its message is redacted.")
+    result = message.value["result"]
+    try:
+        for obligation in waiting.redactions:
+            result = redact_mcp(result, obligation)
+        return response_text(message.id_text, result=result)
+    except (RedactionError, ValueError) as error:
+        _log.warning("left out the result of a tool: %s", error)
+        text = "The tool has run. Its result cannot be redacted, so it is left out."
+        return error_text(message.id_text, _ENDED, text)
 
 
 def _name(tool: object) -> str:

@@ -23,7 +23,7 @@ def response_text(id_text: str, **outcome: dict[str, Any]) -> str:
         outcome: `result` or `error`.
     """
     # In ASCII: a text may quote half of a character, which JSON can write and UTF-8 cannot.
-    body = json.dumps(outcome, separators=(",", ":"))
+    body = json.dumps(outcome, separators=(",", ":"), allow_nan=False)
     return f'{{"jsonrpc":"2.0","id":{id_text},{body[1:]}'
 
 

@@ -35,6 +35,8 @@ TOOLS: list[dict[str, Any]] = [
     {"name": "delete", "inputSchema": PAGE},
     {"name": "approve", "inputSchema": PAGE},
     {"name": "a b", "inputSchema": PAGE},
+    {"name": "card", "inputSchema": PAGE},
+    {"name": "stamp", "inputSchema": PAGE},
 ]
 FACTS = """
 agents: {{bot: ["spiffe://a.example/bot"]}}
@@ -44,12 +46,16 @@ classify:
   - {{match: wiki.a_b, effects: [read], tier: standard}}
   - {{match: wiki.delete, effects: [delete], tier: standard}}
   - {{match: wiki.approve, effects: [write], tier: standard}}
+  - {{match: wiki.card, effects: [read], tier: standard}}
+  - {{match: wiki.stamp, effects: [read], tier: standard}}
   - {{match: wiki.resources.read, effects: [read], tier: standard}}
 accepted: {{{pins}}}
 """
 POLICY = """
 @id("bot") permit(principal in Role::"bot",
   action in [Action::"wiki.read", Action::"wiki.a_b", Action::"wiki.approve", Action::"wiki.mcp", Action::"wiki.resources.read"], resource);
+@id("card") @obligation("redact:/holder,redact:card,log_full") permit(principal in Role::"bot", action == Action::"wiki.card", resource);
+@id("stamp") @obligation("custom:stamp") permit(principal in Role::"bot", action == Action::"wiki.stamp", resource);
 @id("secret") forbid(principal, action == Action::"wiki.resources.read", resource)
   when { context.input.uri like "wiki://secret*" };
 @id("no-completion") forbid(principal, action == Action::"wiki.mcp", resource)
@@ -63,7 +69,7 @@ POLICY = """
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    """A bundle with a catalog of four tools."""
+    """A bundle with a catalog of six tools."""
     folder: Path = tmp_path_factory.mktemp("bundle")
     (folder / "policies").mkdir()
     (folder / "catalog").mkdir()
@@ -563,3 +569,60 @@ def test_a_tool_has_the_operation_that_its_catalog_says(tool: str) -> None:
         "tools": [{"name": tool, "input": {"type": "object"}}],
     }
     assert seal_catalog(document)["tools"][0]["operation"] == tool_operation("s", tool)
+
+
+# --- obligations
+
+
+def test_obligations_on_a_result_are_carried_out(guard: McpGuard) -> None:
+    """The client gets the result without the values, also where a text repeats them."""
+    assert sent(guard, call("card")).to_server == call("card")
+    value = {"holder": "Ann Lee", "number": "4111 1111 1111 1111", "limit": 500}
+    result = {
+        "structuredContent": value,
+        "content": [
+            {"type": "text", "text": json.dumps(value)},
+            {"type": "text", "text": "Ann Lee has a card."},
+        ],
+    }
+    passed = received(guard, json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}))
+    assert passed.to_client is not None
+    answer = json.loads(passed.to_client)
+    cleaned = {"holder": "[redacted]", "number": "[redacted]", "limit": 500}
+    assert answer["result"]["structuredContent"] == cleaned
+    assert json.loads(answer["result"]["content"][0]["text"]) == cleaned
+    assert "Ann Lee" not in passed.to_client
+    assert "4111" not in passed.to_client
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        {"error": {"code": -32001, "message": "no card of Ann Lee", "data": {"holder": "Ann Lee"}}},
+        {"result": {"content": "Ann Lee"}},
+        {"result": "Ann Lee"},
+        {
+            "result": {
+                "structuredContent": {"holder": {"deep": 1}, "number": ["Ann Lee"] * 0},
+                "content": [{"type": "text", "text": "Ann Lee"}],
+            }
+        },
+    ],
+)
+def test_a_response_that_cannot_be_redacted_is_left_out(
+    guard: McpGuard, outcome: dict[str, Any]
+) -> None:
+    """Errors repeat what a tool read, too."""
+    sent(guard, call("card"))
+    passed = received(guard, json.dumps({"jsonrpc": "2.0", "id": 1, **outcome}))
+    assert passed.to_client is not None
+    assert "Ann Lee" not in passed.to_client
+    assert json.loads(passed.to_client)["id"] == 1
+
+
+def test_a_call_with_another_obligation_is_refused(guard: McpGuard) -> None:
+    """The proxy states only what it can do; a call whose result comes later states nothing."""
+    answer = answered(sent(guard, call("stamp")))
+    assert answer["result"]["isError"] is True
+    answer = answered(sent(guard, call("card", more=',"task":{}')))
+    assert answer["result"]["isError"] is True

@@ -28,6 +28,7 @@ def print_decision(terminal: Terminal, decision: Mapping[str, Any]) -> None:
     for name, label in (
         ("step_up_kinds", "show first"),
         ("obligations", "obligations"),
+        ("own_obligations", "done by Authz"),
         ("exceptions", "because of exceptions"),
         ("controls", "controls"),
         ("uncleared_labels", "not cleared for"),

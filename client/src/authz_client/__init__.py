@@ -26,7 +26,7 @@ Modules, each of which imports only those below it:
     flow                           runs a call on a thread or on an event loop
     transport, permit, credentials, context, dpop, obligations, arguments, result_values
     approval_texts                 texts about calls that wait for a person
-    errors
+    errors, redaction
     base_errors, jose, approval_code   root errors, JSON Web Keys and codes of requests, which the server uses too
     v1                             generated messages of the protocol
 

@@ -4,13 +4,14 @@ A client states those that it has handlers for, and no others, so the server den
 one come all the same, the call is denied here.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
 
 from authz_client.base_errors import UsageError
+from authz_client.redaction import ANY_POINTER, redact, redactions
 
-__all__ = ["Obligation", "Obligations"]
+__all__ = ["Obligation", "Obligations", "is_supported"]
 
 _MOST: Final = 64
 
@@ -47,6 +48,15 @@ class Obligations:
 
     def __init__(self) -> None:
         self._handlers: dict[str, _ObligationFunctions] = {}
+        self._redacts = False
+
+    def enable_redaction(self) -> None:
+        """Support `redact:/POINTER` with any JSON pointer, and `redact:card`, `redact:email` and `redact:iban`.
+
+        They are carried out on the result of a guarded call: values of JSON, a JSON text, or the result of an MCP tool.
+        A result that cannot be searched is not returned. A handler of the application for the same name takes precedence.
+        """
+        self._redacts = True
 
     def register(
         self, name: str, *, before: Before | None = None, after: After | None = None
@@ -78,9 +88,12 @@ class Obligations:
         Returns:
             Names.
         """
-        return tuple(
+        names = [
             name for name, handler in self._handlers.items() if results or handler.after is None
-        )
+        ]
+        if self._redacts and results:
+            names += [name for name in redactions() if name not in self._handlers]
+        return tuple(names)
 
     def before(self, obligations: Iterable[Obligation]) -> None:
         """Carry out the obligations that are due before the operation.
@@ -89,7 +102,7 @@ class Obligations:
             obligations: Those of the permit.
         """
         for obligation in obligations:
-            handler = self._handlers[obligation.name]
+            handler = self._handler(obligation)
             if handler.before is not None:
                 handler.before(obligation)
 
@@ -104,7 +117,26 @@ class Obligations:
             What its caller gets.
         """
         for obligation in obligations:
-            handler = self._handlers[obligation.name]
+            handler = self._handler(obligation)
             if handler.after is not None:
                 result = handler.after(obligation, result)
         return result
+
+    def _handler(self, obligation: Obligation) -> _ObligationFunctions:
+        """Find the handler. A permit with an obligation that has none was refused before."""
+        own = self._handlers.get(obligation.name)
+        if own is not None or not self._redacts:
+            return own or self._handlers[obligation.name]
+        return _ObligationFunctions(None, lambda one, result: redact(result, one.name))
+
+
+def is_supported(obligation: str, supported: Collection[str]) -> bool:
+    """Tell whether an obligation is among those that were listed.
+
+    Args:
+        obligation: As the permit says it.
+        supported: What `supported_obligations` listed; `redact:/` there stands for any JSON pointer.
+    """
+    return obligation in supported or (
+        obligation.startswith(ANY_POINTER) and ANY_POINTER in supported
+    )

@@ -10,6 +10,7 @@ from authz_client.context import Caller, current_task
 from authz_client.credentials import Credentials
 from authz_client.errors import PublicCode, Refused, Retry, StepUp, Unavailable, denied
 from authz_client.flow import Deadline, Flow
+from authz_client.obligations import is_supported
 from authz_client.permit import Permit, permit_of
 from authz_client.report import Reports
 from authz_client.session import Session
@@ -153,7 +154,8 @@ class Questions:
                 yield pause
                 continue
             deadline.left()
-            missing = set(permit.obligations) - set(asked.get("supported_obligations", ()))
+            supported = asked.get("supported_obligations", ())
+            missing = [one for one in permit.obligations if not is_supported(one, supported)]
             if missing:
                 if not asked.get("wants_credential", False):
                     yield from self._reports.settling(permit, "aborted")

@@ -262,6 +262,7 @@ fn rendered(answer: &OfflineDecision) -> Value {
         "policy_ids": list(|decision| &decision.policies),
         "controls": list(|decision| &decision.controls),
         "obligations": list(|decision| &decision.obligations),
+        "own_obligations": list(|decision| &decision.own_obligations),
         "exceptions": list(|decision| &decision.exceptions),
         "operation": text(|decision| &decision.operation),
         "tier": text(|decision| decision.tier.map_or("", Tier::as_str)),

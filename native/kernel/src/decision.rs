@@ -208,8 +208,10 @@ pub struct Decision {
     pub rules: Vec<DecidingRule>,
     /// `@control` values of those, sorted.
     pub controls: Vec<String>,
-    /// `@obligation` values of all fired permits, sorted; only on PERMIT.
+    /// `@obligation` values of all fired permits that the enforcer carries out, sorted; only on PERMIT.
     pub obligations: Vec<String>,
+    /// Obligations of all fired permits that Authz carries out itself, sorted; only on PERMIT.
+    pub own_obligations: Vec<String>,
     /// The operation that was judged: of one that is split, the case that the arguments name; empty where not resolved.
     pub operation: String,
     /// Effective tier; none where the operation was not resolved.

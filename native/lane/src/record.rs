@@ -134,6 +134,9 @@ struct ResultMember<'a> {
     without_permit: &'a [PrincipalName],
     controls: &'a [String],
     obligations: &'a [String],
+    /// Obligations that Authz carries out itself.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    own_obligations: &'a [String],
     /// Standing exceptions on which the result depends.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     exceptions: &'a [String],
@@ -172,6 +175,7 @@ impl<'a> ResultMember<'a> {
             without_permit: standing.map_or(&[], |decision| decision.without_permit.as_slice()),
             controls: standing.map_or(&[], |decision| decision.controls.as_slice()),
             obligations: standing.map_or(&[], |decision| decision.obligations.as_slice()),
+            own_obligations: standing.map_or(&[], |decision| decision.own_obligations.as_slice()),
             exceptions: judgement
                 .evaluated()
                 .map_or(&[], |decision| decision.exceptions.as_slice()),

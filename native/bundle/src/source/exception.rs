@@ -19,7 +19,7 @@ use crate::model::{
     BREAKGLASS, ExceptionHolder, ExceptionResources, Location, OperationGlob, StandingException,
     Tier,
 };
-use crate::obligation::{MAX_OBLIGATIONS, is_obligation};
+use crate::obligation::{MAX_OBLIGATIONS, Obligation};
 
 /// Exceptions of a bundle. Each call of an operation whose policies read `context.exception` looks at all of them.
 const MOST: usize = 256;
@@ -205,9 +205,18 @@ impl ExceptionReader<'_, '_> {
             self.build.found.error(&text.at.within(self.file), what, "Remove some.");
             is_right = false;
         }
-        for text in list.iter().filter(|text| !is_obligation(&text.value)) {
-            let what = format!("`{}` is no obligation", clip(&text.value));
-            let fix = "Write `name` or `name:value`, for example `redact:card`.";
+        for text in list {
+            let (what, fix) = match Obligation::parse(&text.value) {
+                Ok(Obligation::MaxUses(_)) => {
+                    let what = "an exception cannot count its uses".to_owned();
+                    (what, "Write `@obligation` at the policy that accepts it.".to_owned())
+                }
+                Ok(_) => continue,
+                Err(why) => {
+                    let what = format!("`{}` is no obligation: {why}", clip(&text.value));
+                    (what, Obligation::fix_of(clip(&text.value)))
+                }
+            };
             self.build.found.error(&text.at.within(self.file), what, fix);
             is_right = false;
         }

@@ -47,7 +47,7 @@ pub(crate) struct ExpectObject {
     pub(crate) policy: Option<String>,
     /// All policies that determined the outcome, in any order.
     pub(crate) policies: Option<BTreeSet<String>>,
-    /// All obligations, in any order.
+    /// All obligations of the enforcer, in any order.
     pub(crate) obligations: Option<BTreeSet<String>>,
     /// All standing exceptions on which the answer depends, in any order.
     pub(crate) exceptions: Option<BTreeSet<String>>,

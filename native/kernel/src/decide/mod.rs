@@ -103,6 +103,7 @@ fn run(
         rules: Vec::new(),
         controls: Vec::new(),
         obligations: Vec::new(),
+        own_obligations: Vec::new(),
         operation: String::new(),
         tier: None,
         resource: String::new(),
@@ -482,7 +483,21 @@ fn judge(
             let rule = rules::budget(plan, refused.budget);
             bounds.refuse(BoundRefusal::new(refused.reason, refused.message, rule));
         }
-        let spends = if is_redeemed { Vec::new() } else { spends.spends };
+        let used = plan.budgets.use_permits(
+            &memory.budgets,
+            |permit| tally.has_fired(permit),
+            resolved.subject(task),
+            view,
+            now,
+        );
+        if let Some(refused) = used.refused.filter(|_| !is_redeemed) {
+            let rule = rules::uses_of_permit(plan, refused.budget);
+            bounds.refuse(BoundRefusal::new(refused.reason, refused.message, rule));
+        }
+        let spends = match is_redeemed {
+            true => Vec::new(),
+            false => spends.spends.into_iter().chain(used.spends).collect(),
+        };
         match (passage, advances) {
             (Ok(passage), Ok((advances, enables))) => {
                 let run = run.and_then(Run::passed);

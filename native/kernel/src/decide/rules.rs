@@ -87,6 +87,12 @@ pub(super) fn sequence(plan: &Plan, name: &str) -> DecidingRule {
     rule(RuleKind::Sequence, name, plan.model().sequences.get(name).map(|one| &one.at))
 }
 
+/// The number of uses of a permit.
+pub(super) fn uses_of_permit(plan: &Plan, id: &str) -> DecidingRule {
+    let placed = plan.policies.iter().find(|placed| placed.policy.id == id);
+    rule(RuleKind::Uses, id, placed.map(|placed| &placed.at))
+}
+
 /// A standing exception.
 pub(super) fn exception(plan: &Plan, name: &str) -> DecidingRule {
     rule(RuleKind::Exception, name, plan.model().exceptions.get(name).map(|one| &one.at))

@@ -16,6 +16,7 @@ use crate::digest::sha256;
 use crate::evaluate::Known;
 use crate::hex::hex;
 use crate::model::{Location, Operation};
+use crate::obligation::{Obligation, is_supported};
 use crate::plan::Plan;
 use crate::policy::Placed;
 
@@ -70,6 +71,11 @@ impl<'a> Tally<'a> {
             // A permit that failed has not fired.
             (PolicyEffect::Permit, Verdict::Failed(_)) | (_, Verdict::NotFired) => {}
         }
+    }
+
+    /// Whether a permit fired.
+    pub(super) fn has_fired(&self, permit: &str) -> bool {
+        self.permits.iter().any(|placed| placed.policy.id == permit)
     }
 
     /// Writes the answer.
@@ -148,7 +154,10 @@ impl<'a> Tally<'a> {
             .map(String::as_str)
             .chain(exceptions.obligations())
             .collect();
-        if let Some(missing) = obligations.iter().find(|obligation| !supported.contains(obligation))
+        let (own, obligations): (BTreeSet<&str>, BTreeSet<&str>) =
+            obligations.into_iter().partition(|text| is_of_server(text));
+        if let Some(missing) =
+            obligations.iter().find(|obligation| !is_supported(obligation, supported))
         {
             decision.message = format!("the enforcer cannot carry out the obligation `{missing}`");
             let bound = |placed: &&&Placed| placed.policy.obligations.iter().any(|o| o == missing);
@@ -179,6 +188,7 @@ impl<'a> Tally<'a> {
             }));
             return answer(stated, Outcome::StepUp, reason, &self.stepups, decision);
         }
+        decision.own_obligations = own.into_iter().map(str::to_owned).collect();
         decision.obligations = obligations.into_iter().map(str::to_owned).collect();
         "a permit fired for every principal, and no forbid".clone_into(&mut decision.message);
         answer(stated, Outcome::Permit, ReasonCode::Permitted, &self.permits, decision);
@@ -328,6 +338,10 @@ pub(super) fn reason_of(kind: &str) -> ReasonCode {
         _ if kind.starts_with("reauth:") => ReasonCode::ReauthRequired,
         _ => ReasonCode::ProofRequired,
     }
+}
+
+fn is_of_server(obligation: &str) -> bool {
+    Obligation::parse(obligation).is_ok_and(|obligation| obligation.is_of_server())
 }
 
 fn join<'a>(parts: impl Iterator<Item = &'a str>) -> String {

@@ -24,9 +24,11 @@ struct CompiledBudget {
     within_ms: Option<i64>,
     scope: RuleScope,
     denies: bool,
+    /// Permit whose calls count, by `@id`. `None`: it is a budget of the bundle, and each permitted call counts.
+    permit: Option<String>,
 }
 
-/// All budgets of a bundle.
+/// All budgets of a bundle, and the numbers of uses of permits.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Budgets {
     all: Vec<CompiledBudget>,
@@ -69,9 +71,27 @@ impl Budgets {
         (Self { all }, by_operation)
     }
 
+    /// Adds the number of uses of a permit; gives its position.
+    pub(crate) fn add_uses(&mut self, permit: &str, most: u32) -> u32 {
+        let index = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
+        self.all.push(CompiledBudget {
+            name: permit.to_owned(),
+            // No budget of a bundle has a colon in its name.
+            stored: format!("max_uses:{permit}"),
+            counts: Counts::Count,
+            most: i64::from(most),
+            within_ms: None,
+            scope: RuleScope::Task,
+            denies: true,
+            permit: Some(permit.to_owned()),
+        });
+        index
+    }
+
     /// Under which name each budget's use is stored, by the budget's own.
     pub(crate) fn stored(&self) -> BTreeMap<&str, &str> {
-        self.all.iter().map(|one| (one.name.as_str(), one.stored.as_str())).collect()
+        let own = self.all.iter().filter(|one| one.permit.is_none());
+        own.map(|one| (one.name.as_str(), one.stored.as_str())).collect()
     }
 
     /// JSON pointers to the arguments whose different values those budgets count.
@@ -89,6 +109,37 @@ impl Budgets {
         all.map(|budget| budget.scope.holder()).collect()
     }
 
+    /// What a call would use of the permits that fired.
+    pub(crate) fn use_permits(
+        &self,
+        named: &[u32],
+        fired: impl Fn(&str) -> bool,
+        subject: EventSubject<'_>,
+        history: HistoryView<'_>,
+        now: Time,
+    ) -> Spends<'_> {
+        let mut all = Spends::default();
+        for uses in named.iter().filter_map(|index| self.all.get(*index as usize)) {
+            if !uses.permit.as_deref().is_some_and(&fired) {
+                continue;
+            }
+            let (name, most) = (&uses.name, uses.most);
+            match uses.spend(subject, history, now) {
+                Ok(spending) => all.spends.push(spending),
+                Err(Short::Exceeded | Short::Uncounted) => {
+                    let calls = if most == 1 { "one call" } else { &format!("{most} calls") };
+                    let what = format!("the permit `{name}` counts for {calls} of a task at most");
+                    all.refuse(name, ReasonCode::UsesExhausted, what);
+                }
+                Err(Short::Full) => {
+                    let what = format!("the session keeps as many uses of `{name}` as it may");
+                    all.refuse(name, ReasonCode::WindowFull, what);
+                }
+            }
+        }
+        all
+    }
+
     /// What an event would spend.
     pub(crate) fn spend(
         &self,
@@ -98,7 +149,8 @@ impl Budgets {
         now: Time,
     ) -> Spends<'_> {
         let mut all = Spends::default();
-        for budget in named.iter().filter_map(|index| self.all.get(*index as usize)) {
+        let budgets = named.iter().filter_map(|index| self.all.get(*index as usize));
+        for budget in budgets.filter(|budget| budget.permit.is_none()) {
             match budget.spend(subject, history, now) {
                 Ok(spending) => all.spends.push(spending),
                 Err(Short::Exceeded) => {
@@ -160,6 +212,7 @@ impl CompiledBudget {
                 .map(|span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX)),
             scope: budget.scope,
             denies: budget.denies,
+            permit: None,
         }
     }
 

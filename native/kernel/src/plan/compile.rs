@@ -152,6 +152,7 @@ struct Preparation<'a> {
     words: &'a Words,
     labels: &'a BTreeMap<String, CollectionLabels>,
     history: &'a HistoryRules,
+    policies: &'a [Placed],
     /// Entities of the action groups.
     groups: BTreeMap<&'a str, Group>,
 }
@@ -172,7 +173,7 @@ impl<'a> Compilation<'a, '_> {
         policy::validate(&mut parsed.policies, &covered, &catalog, &schema, &mut self.work);
         let words = Words::new(&names).map_err(|unready| self.no_vocabulary(&unready))?;
         self.work.pause.rest();
-        let history = self.history_rules(&parsed.policies);
+        let history = self.history_rules(&parsed.policies, &covered);
         self.check_rules(&parsed.policies, &covered, &catalog, &history);
         let scoped =
             ScopedPolicies { policies: &parsed.policies, covered: &covered, catalog: &catalog };
@@ -184,6 +185,7 @@ impl<'a> Compilation<'a, '_> {
             words: &words,
             labels: &labels,
             history: &history,
+            policies: &parsed.policies,
             groups: groups.into_iter().map(|group| (group, words.group(group))).collect(),
         };
         let prepared = self.prepare_operations(&operations, slices, &preparation)?;
@@ -290,12 +292,23 @@ impl<'a> Compilation<'a, '_> {
     }
 
     /// Compiles the rules about the history.
-    fn history_rules(&self, policies: &[Placed]) -> HistoryRules {
+    fn history_rules(&self, policies: &[Placed], covered: &[Option<Covered>]) -> HistoryRules {
         let mut recall = Recall::of(self.model, policies);
         let written = written_collections(self.model, recall);
         recall.is_read |= !written.is_empty();
         let (sequences, named) = Sequences::of(self.model);
-        let (budgets, spent) = Budgets::of(self.model);
+        let (mut budgets, mut spent) = Budgets::of(self.model);
+        for (placed, covered) in policies.iter().zip(covered) {
+            let Some((most, covered)) = placed.policy.max_uses().zip(covered.as_ref()) else {
+                continue;
+            };
+            recall.is_read = true;
+            let index = budgets.add_uses(&placed.policy.id, most);
+            let operations = self.model.operations.iter().enumerate();
+            for (_, operation) in operations.filter(|(position, _)| covered.contains(*position)) {
+                spent.entry(operation.id.clone()).or_default().push(index);
+            }
+        }
         HistoryRules { recall, sequences, budgets, named, spent, written }
     }
 
@@ -343,6 +356,7 @@ impl<'a> Compilation<'a, '_> {
                 memory,
                 case: None,
                 tiers: reach::tiers_of(self.model, operation),
+                masks: self.masks(operation, &slice, preparation.policies),
                 uri: takes_uri(self.model, operation).then_some("/uri"),
                 slice,
             };
@@ -356,6 +370,21 @@ impl<'a> Compilation<'a, '_> {
             }
         }
         Ok(prepared)
+    }
+}
+
+impl Compilation<'_, '_> {
+    /// JSON pointers to the arguments of an operation of which no record shows anything: those of its policies and exceptions.
+    fn masks(&self, operation: &Operation, slice: &Slice, policies: &[Placed]) -> Box<[String]> {
+        let placed = slice.policies().filter_map(|(index, _)| policies.get(index));
+        let of_policies = placed.flat_map(|placed| placed.policy.masks());
+        let exceptions = self.model.exceptions.values();
+        let covering = exceptions
+            .filter(|one| one.operations.iter().any(|glob| glob.0.matches(&operation.id)));
+        let of_exceptions =
+            covering.flat_map(|one| &one.obligations).filter_map(|one| policy::mask_of(one));
+        let masks: BTreeSet<&str> = of_policies.chain(of_exceptions).collect();
+        masks.into_iter().map(str::to_owned).collect()
     }
 }
 

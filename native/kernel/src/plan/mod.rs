@@ -112,6 +112,8 @@ pub(crate) struct Prepared {
     pub(crate) tiers: TierSet,
     /// JSON pointers to the arguments by which rules and budgets tell events apart, without that of the resource id.
     pub(crate) keys: Box<[String]>,
+    /// JSON pointers to the arguments of which no record shows anything.
+    pub(crate) masks: Box<[String]>,
     /// JSON pointer to the argument that MCP defines as a URI.
     pub(crate) uri: Option<&'static str>,
 }
@@ -191,6 +193,18 @@ impl Plan {
             self.operations.get(case)
         });
         own.map(|prepared| prepared.arguments.declared())
+    }
+
+    /// JSON pointers to the arguments of an operation of which no record shows anything; of one that is split, those of all its
+    /// cases.
+    #[must_use]
+    pub fn masked_arguments(&self, id: &str) -> Vec<&str> {
+        let of = |id: &str| self.operations.get(id).map_or(&[][..], |own| &own.masks);
+        let masks: Vec<&String> = match self.model().splits.get(id) {
+            Some(split) => split.cases.values().flat_map(|case| of(case)).collect(),
+            None => of(id).iter().collect(),
+        };
+        masks.into_iter().map(String::as_str).collect()
     }
 
     /// A principal with the roles that it holds.

@@ -4,7 +4,7 @@ use crate::decision::PolicyEffect;
 use crate::diagnostic::{Diagnostics, nearest};
 use crate::evaluate::syntax::{self, Lines, Parsed};
 use crate::model::Location;
-use crate::obligation::is_obligation;
+use crate::obligation::{MAX_OBLIGATIONS, Obligation};
 use crate::schema::ANNOTATIONS;
 
 /// Characters of an id, obligation or control.
@@ -75,12 +75,9 @@ pub(super) fn read(
                 "`@obligation` on a forbid does nothing".to_owned(),
                 "Put it on the `permit` whose use it conditions.",
             ),
-            "obligation" => match list(&value, is_obligation) {
-                Some(list) => notes.obligations = list,
-                None => refuse(
-                    "`@obligation` must be a comma list of `name` or `name:value`".to_owned(),
-                    "Write for instance `@obligation(\"redact:pii\")`.",
-                ),
+            "obligation" => match obligations(&value) {
+                Ok(list) => notes.obligations = list,
+                Err((what, fix)) => refuse(what, &fix),
             },
             "control" => match list(&value, is_control) {
                 Some(list) => notes.controls = list,
@@ -119,6 +116,25 @@ fn is_reason(text: &str) -> bool {
     !text.trim().is_empty()
         && text.chars().count() <= MAX_REASON
         && !text.chars().any(char::is_control)
+}
+
+/// The obligations of a comma list.
+///
+/// # Errors
+/// Problem and fix.
+fn obligations(text: &str) -> Result<Vec<String>, (String, String)> {
+    let items: Vec<&str> = text.split(',').map(str::trim).collect();
+    if items.len() > MAX_OBLIGATIONS {
+        let what = format!("`@obligation` has more than {MAX_OBLIGATIONS} obligations");
+        return Err((what, "Remove some.".to_owned()));
+    }
+    for item in &items {
+        if let Err(why) = Obligation::parse(item) {
+            let what = format!("`@obligation` has `{}`: {why}", crate::diagnostic::clip(item));
+            return Err((what, Obligation::fix_of(crate::diagnostic::clip(item))));
+        }
+    }
+    Ok(items.into_iter().map(str::to_owned).collect())
 }
 
 fn is_control(text: &str) -> bool {

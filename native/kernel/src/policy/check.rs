@@ -10,6 +10,7 @@ use crate::arguments::{ArgumentType, Member};
 use crate::decision::PolicyEffect;
 use crate::diagnostic::{Diagnostics, unknown, unknown_word};
 use crate::evaluate::syntax::{ActionScope, Idle, Path, PathRoot, PolicyEntity, PolicyReading};
+use crate::json;
 use crate::model::{
     EXCEPTION_TYPE, EventPattern, Location, Model, Operation, Origin, OriginSet, Spelling,
 };
@@ -138,6 +139,7 @@ fn check_all(
     for path in &reading.paths {
         path_of(placed, path, &covered, catalog, diagnostics);
     }
+    masks(placed, &covered, catalog, diagnostics);
     idle(placed, diagnostics);
     origins(placed, diagnostics);
     stepup(placed, names, diagnostics);
@@ -404,6 +406,42 @@ fn path_of(
         // What the bundle does not declare has nothing below its attributes.
         (Some(_), Some(name)) => refuse("attribute", name, BTreeSet::new()),
         _ => {}
+    }
+}
+
+/// Refuses an obligation to mask an argument that no operation in the scope has: a misspelt one would mask nothing.
+fn masks(placed: &Placed, covered: &Covered, catalog: &Catalog<'_>, diagnostics: &mut Diagnostics) {
+    for pointer in placed.policy.masks() {
+        let tokens = json::pointer_tokens(pointer).unwrap_or_default();
+        let (first, rest) =
+            tokens.split_first().map_or(("", [].as_slice()), |(one, rest)| (one, rest));
+        let mut inputs = covered.of(&catalog.inputs);
+        let has = |members: &&BTreeMap<String, Member>| {
+            members.get(first).is_some_and(|member| has_below(&member.kind, rest))
+        };
+        if !inputs.any(has) {
+            diagnostics.error(
+                &placed.at,
+                format!("`@obligation` masks `{pointer}`, which no operation in the policy's scope has as an argument"),
+                "Write a JSON pointer to an argument, such as `mask_arguments:/salary`.",
+            );
+        }
+    }
+}
+
+/// Whether an argument may have a value below these tokens.
+fn has_below(kind: &ArgumentType, tokens: &[String]) -> bool {
+    let Some((first, rest)) = tokens.split_first() else { return true };
+    match kind {
+        ArgumentType::Record(members) => {
+            members.get(first).is_some_and(|member| has_below(&member.kind, rest))
+        }
+        ArgumentType::Set(item) => {
+            let is_index = first == "*" || first.bytes().all(|byte| byte.is_ascii_digit());
+            is_index && has_below(item, rest)
+        }
+        ArgumentType::Opaque => true,
+        _ => false,
     }
 }
 

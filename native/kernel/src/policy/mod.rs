@@ -11,6 +11,7 @@ use crate::diagnostic::Diagnostics;
 use crate::evaluate::syntax::{self, Lines, Parsed, PolicyReading};
 use crate::evaluate::{Rule, SharedConditions};
 use crate::model::{EXCEPTION_TYPE, Location, PolicyFile};
+use crate::obligation::Obligation;
 use crate::table::Table;
 use crate::work::CompileProgress;
 
@@ -38,10 +39,32 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
+    /// Calls of a task for which the permit counts. `None`: any number.
+    pub(crate) fn max_uses(&self) -> Option<u32> {
+        let uses = |obligation: &String| match Obligation::parse(obligation) {
+            Ok(Obligation::MaxUses(number)) => Some(number),
+            _ => None,
+        };
+        self.obligations.iter().filter_map(uses).min()
+    }
+
+    /// JSON pointers to the arguments of which no record shows anything.
+    pub(crate) fn masks(&self) -> impl Iterator<Item = &str> {
+        self.obligations.iter().filter_map(|obligation| mask_of(obligation))
+    }
+
     /// Names of the exceptions that the policy reads.
     pub(crate) fn exceptions(&self) -> impl Iterator<Item = &str> {
         let names = self.reading.names.iter().filter(|name| name.kind == EXCEPTION_TYPE);
         names.map(|name| name.id.as_str())
+    }
+}
+
+/// The JSON pointer of an obligation to mask an argument.
+pub(crate) fn mask_of(obligation: &str) -> Option<&str> {
+    match Obligation::parse(obligation) {
+        Ok(Obligation::MaskArguments(pointer)) => Some(pointer),
+        _ => None,
     }
 }
 

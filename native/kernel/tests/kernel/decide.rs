@@ -193,20 +193,43 @@ fn satisfied_holds_only_what_a_proof_shows() {
 #[test]
 fn obligations_are_the_union_over_all_principals_and_the_enforcer_must_support_them() {
     let plan = plan(
-        r#"@id("people") @obligation("log") permit(principal is User, action, resource);
-           @id("agents") @obligation("redact:pii,log") permit(principal is Agent, action, resource);"#,
+        r#"@id("people") @obligation("custom:log") permit(principal is User, action, resource);
+           @id("agents") @obligation("redact:pii,custom:log") permit(principal is Agent, action, resource);"#,
     );
     let decision = ask(&plan, "mail.status", "");
     assert_eq!((Outcome::Deny, ReasonCode::EnforcerRefused), answer(&decision));
     assert!(decision.obligations.is_empty());
     let chain = [alice(), bot()];
-    let able =
-        Request { supported_obligations: &["log", "redact:pii"], ..request("mail.status", "") };
+    let able = Request {
+        supported_obligations: &["custom:log", "redact:pii"],
+        ..request("mail.status", "")
+    };
     let decision = decide(&plan, &facts(&chain), &able, NOW);
     assert_eq!(
-        (Outcome::Permit, vec!["log".to_owned(), "redact:pii".to_owned()]),
+        (Outcome::Permit, vec!["custom:log".to_owned(), "redact:pii".to_owned()]),
         (decision.outcome, decision.obligations)
     );
+}
+
+/// What Authz does itself is asked of no enforcer; an enforcer that redacts any pointer lists `redact:/`.
+#[test]
+fn some_obligations_are_carried_out_here() {
+    let plan = plan(
+        r#"@id("a") @obligation("log_full,mask_arguments:/amount,redact:/note") permit(principal, action == Action::"crm.refund", resource);
+           @id("b") permit(principal, action == Action::"crm.get", resource);"#,
+    );
+    let arguments = r#"{"id": "1", "amount": 2}"#;
+    let refused = ask(&plan, "crm.refund", arguments);
+    assert_eq!((Outcome::Deny, ReasonCode::EnforcerRefused), answer(&refused));
+    assert!(refused.message.contains("`redact:/note`"), "{}", refused.message);
+    let chain = [bot()];
+    let able = Request { supported_obligations: &["redact:/"], ..request("crm.refund", arguments) };
+    let decision = decide(&plan, &facts(&chain), &able, NOW);
+    assert_eq!(Outcome::Permit, decision.outcome, "{}", decision.message);
+    assert_eq!(vec!["redact:/note"], decision.obligations);
+    assert_eq!(vec!["log_full", "mask_arguments:/amount"], decision.own_obligations);
+    assert_eq!(vec!["/amount"], plan.masked_arguments("crm.refund"));
+    assert_eq!(Vec::<&str>::new(), plan.masked_arguments("crm.get"));
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod exceptions;
 mod granted;
 mod history;
 mod laws;
+mod max_uses;
 mod mcp;
 mod objects;
 mod order;

@@ -242,7 +242,7 @@ const NOTES: &[(&str, &str, &str, &str)] = &[
     (
         "obligation",
         "`permit`",
-        "list of at most 16 `name` or `name:value`, separated by commas: actions that the enforcer must take. Authz denies the call if the enforcer does not declare that it can take them",
+        "list of at most 16 [obligations](obligations.md), separated by commas: what is done with a permit of this policy. Authz denies the call if an obligation is due to the enforcer, and the enforcer does not declare that it can carry it out",
         "@obligation(\"redact:card\")",
     ),
     (

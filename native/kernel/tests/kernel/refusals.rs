@@ -44,7 +44,19 @@ const REFUSED: &[(&str, &[&str])] = &[
     (
         "@id(\"a\") @obligation(\"redact pii\") permit(principal, action, resource);",
         &[
-            "1:10: `@obligation` must be a comma list of `name` or `name:value`. Write for instance `@obligation(\"redact:pii\")`.",
+            "1:10: `@obligation` has `redact pii`: there is no obligation of the name. Write `redact:NAME`, `redact:/POINTER`, `mask_arguments:/POINTER`, `log_full`, `max_uses:NUMBER` or `custom:NAME`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @obligation(\"redact:pii,log\") permit(principal, action, resource);",
+        &[
+            "1:10: `@obligation` has `log`: there is no obligation of the name. Write `redact:NAME`, `redact:/POINTER`, `mask_arguments:/POINTER`, `log_full`, `max_uses:NUMBER` or `custom:NAME`; here for example `custom:log`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @obligation(\"mask_arguments:/amonut\") permit(principal, action == Action::\"crm.refund\", resource);",
+        &[
+            "1:1: `@obligation` masks `/amonut`, which no operation in the policy's scope has as an argument. Write a JSON pointer to an argument, such as `mask_arguments:/salary`.",
         ],
     ),
     (
@@ -98,7 +110,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     (
         "@id(\"a\") forbid(principal, action == Action::\"crm.serch\", resource);",
         &[
-            "1:38: unknown operation `crm.serch`; declared: crm.search, authz.explain, authz.probe, authz.reload, authz.revoke and 10 more. Did you mean `crm.search`?",
+            "1:38: unknown operation `crm.serch`; declared: crm.search, authz.approve, authz.explain, authz.probe, authz.reload and 11 more. Did you mean `crm.search`?",
         ],
     ),
     (

@@ -238,6 +238,7 @@ pub(crate) fn decision_of(outcome: Outcome, reason: ReasonCode) -> Decision {
         without_permit: Vec::new(),
         controls: Vec::new(),
         obligations: Vec::new(),
+        own_obligations: Vec::new(),
         operation: "crm.search".to_owned(),
         tier: None,
         resource: String::new(),

@@ -1,18 +1,25 @@
 //! The arguments of a call, as the policies could read them: texts that the schema does not list are digests.
 
+use std::borrow::Cow;
+
 use authz_kernel::arguments::DeclaredMembers;
 use authz_kernel::json::{Value, push_token};
+use authz_token::Evidence;
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
+use smallvec::SmallVec;
 
 use super::digest::Hash;
-use super::masking::Masking;
+use super::masking::{Masking, carries_token};
 use crate::judgement::Judgement;
+
+/// Obligation to record the texts of the arguments.
+const LOG_FULL: &str = "log_full";
 
 /// Arguments as the policies could read them, for Explain. `null`: they could not be read.
 pub(crate) fn facts_of(judgement: &Judgement) -> serde_json::Value {
     let notes = Masking::new();
-    let facts = MaskedArguments::of(judgement, &notes);
+    let facts = MaskedArguments::of(judgement, &notes, &[]);
     serde_json::to_value(facts).unwrap_or(serde_json::Value::Null)
 }
 
@@ -23,26 +30,87 @@ pub(super) struct MaskedArguments<'a> {
     schema: Option<&'a DeclaredMembers>,
     depth: usize,
     notes: &'a Masking,
+    /// JSON pointers from `value` to the parts of which nothing is shown.
+    hidden: SmallVec<[&'a str; 2]>,
+    texts: Texts<'a>,
+}
+
+/// Treatment of the texts that the schema does not list.
+#[derive(Clone, Copy)]
+struct Texts<'a> {
+    /// They are written as they are, not as digests: an obligation of the permit.
+    are_shown: bool,
+    /// Credentials that no text may hold.
+    evidence: &'a [Evidence<'a>],
 }
 
 impl<'a> MaskedArguments<'a> {
     /// `None` if the arguments could not be read.
-    pub(super) fn of(judgement: &'a Judgement, notes: &'a Masking) -> Option<Self> {
+    pub(super) fn of(
+        judgement: &'a Judgement,
+        notes: &'a Masking,
+        evidence: &'a [Evidence<'a>],
+    ) -> Option<Self> {
         let arguments = judgement.evaluated()?.arguments.as_ref()?;
-        let world = judgement.arrival.world.as_ref();
-        let schema = world.and_then(|world| world.plan.declared(&judgement.resolved.operation));
-        Some(Self { value: arguments.json(), schema, depth: 0, notes })
+        let plan = judgement.arrival.world.as_ref().map(|world| &world.plan);
+        let operation = &judgement.resolved.operation;
+        let hidden = plan.map(|plan| plan.masked_arguments(operation)).unwrap_or_default();
+        let own = judgement.decision().map_or(&[][..], |decision| &decision.own_obligations);
+        Some(Self {
+            value: arguments.json(),
+            schema: plan.and_then(|plan| plan.declared(operation)),
+            depth: 0,
+            notes,
+            hidden: hidden.into(),
+            texts: Texts { are_shown: own.iter().any(|one| one == LOG_FULL), evidence },
+        })
     }
 
-    fn part(&self, value: &'a Value, schema: Option<&'a DeclaredMembers>) -> Self {
-        Self { value, schema, depth: self.depth.saturating_add(1), notes: self.notes }
+    /// A member or item.
+    ///
+    /// Args: `name`: name of the member, or position of the item.
+    fn part(&self, name: &str, value: &'a Value, schema: Option<&'a DeclaredMembers>) -> Self {
+        let below = |pointer: &&'a str| {
+            let (token, rest) = split_first(pointer);
+            (token == "*" || unescape(token) == name).then_some(rest)
+        };
+        Self {
+            value,
+            schema,
+            depth: self.depth.saturating_add(1),
+            notes: self.notes,
+            hidden: self.hidden.iter().filter_map(below).collect(),
+            texts: self.texts,
+        }
+    }
+
+    /// A text as it is, if the permit says so, and the text is not too long and holds no credential.
+    fn shown_text(&self, text: &'a str) -> Option<&'a str> {
+        let is_shown = self.texts.are_shown
+            && !carries_token(text, self.texts.evidence)
+            && self.notes.take_text(text.len());
+        is_shown.then_some(text)
+    }
+}
+
+/// First token of a JSON pointer, as it is written, and the pointer below it.
+fn split_first(pointer: &str) -> (&str, &str) {
+    let rest = pointer.strip_prefix('/').unwrap_or(pointer);
+    rest.find('/').map_or((rest, ""), |at| rest.split_at(at))
+}
+
+/// A token of a JSON pointer as the name that it stands for (RFC 6901 §4).
+fn unescape(token: &str) -> Cow<'_, str> {
+    match token.contains('~') {
+        true => Cow::Owned(token.replace("~1", "/").replace("~0", "~")),
+        false => Cow::Borrowed(token),
     }
 }
 
 impl Serialize for MaskedArguments<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let notes = self.notes;
-        if !notes.take(self.depth) {
+        if self.hidden.iter().any(|pointer| pointer.is_empty()) || !notes.take(self.depth) {
             notes.mask_here();
             return serializer.serialize_unit();
         }
@@ -62,10 +130,13 @@ impl Serialize for MaskedArguments<'_> {
             Value::String(text) if self.schema.is_some_and(|schema| schema.holds(text)) => {
                 serializer.serialize_str(text)
             }
-            Value::String(text) => {
-                notes.mask_here();
-                Hash::of(text).serialize(serializer)
-            }
+            Value::String(text) => match self.shown_text(text) {
+                Some(text) => serializer.serialize_str(text),
+                None => {
+                    notes.mask_here();
+                    Hash::of(text).serialize(serializer)
+                }
+            },
             Value::Array(items) => {
                 let schema = self.schema.and_then(DeclaredMembers::items);
                 let mut list = serializer.serialize_seq(None)?;
@@ -74,8 +145,9 @@ impl Serialize for MaskedArguments<'_> {
                         notes.mask(format!("{}/{index}", notes.at.borrow()));
                         break;
                     }
-                    push_token(&mut notes.at.borrow_mut(), &index.to_string());
-                    list.serialize_element(&self.part(item, schema))?;
+                    let position = index.to_string();
+                    push_token(&mut notes.at.borrow_mut(), &position);
+                    list.serialize_element(&self.part(&position, item, schema))?;
                     notes.at.borrow_mut().truncate(length);
                 }
                 list.end()
@@ -92,7 +164,7 @@ impl Serialize for MaskedArguments<'_> {
                     let hash = schema.is_none().then(|| Hash::of(name));
                     let shown = hash.as_ref().map_or(name.as_str(), Hash::as_str);
                     push_token(&mut notes.at.borrow_mut(), shown);
-                    object.serialize_entry(shown, &self.part(item, schema))?;
+                    object.serialize_entry(shown, &self.part(name, item, schema))?;
                     notes.at.borrow_mut().truncate(length);
                 }
                 object.end()

@@ -73,7 +73,7 @@ impl<'a> Input<'a> {
     pub(super) fn of(
         judgement: &'a Judgement,
         notes: &'a Masking,
-        evidence: &[Evidence<'_>],
+        evidence: &'a [Evidence<'a>],
         resource: Cow<'a, str>,
     ) -> Self {
         let decision = judgement.evaluated();
@@ -104,7 +104,7 @@ impl<'a> Input<'a> {
                 .asked
                 .as_ref()
                 .map(|asked| AskedMember::of(asked, notes, evidence)),
-            arguments: MaskedArguments::of(judgement, notes),
+            arguments: MaskedArguments::of(judgement, notes, evidence),
             arguments_digest: decision
                 .and_then(|decision| decision.arguments_digest)
                 .map(|digest| Hash::from(&digest)),

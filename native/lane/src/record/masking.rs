@@ -10,6 +10,8 @@ use super::digest::Hash;
 /// Members, items and levels of arguments that a record repeats; their digest stands for the rest.
 const MAX_FACTS: usize = 256;
 const MAX_DEPTH: usize = 8;
+/// Bytes of all texts of arguments that a record holds as they are.
+const MAX_TEXT: usize = 16_384;
 /// Length of a token's start that is taken for the token.
 const TOKEN_START: usize = 32;
 /// Length of most pointers.
@@ -23,13 +25,20 @@ pub(super) struct Masking {
     pub(super) at: RefCell<String>,
     /// Number of arguments that may still be written.
     pub(super) left: Cell<usize>,
+    /// Bytes of texts of arguments that may still be written.
+    left_text: Cell<usize>,
 }
 
 impl Masking {
     pub(super) fn new() -> Self {
         let mut at = String::with_capacity(POINTER_BYTES);
         at.push_str("/input/arguments");
-        Self { masked: RefCell::new(Vec::new()), at: RefCell::new(at), left: Cell::new(MAX_FACTS) }
+        Self {
+            masked: RefCell::new(Vec::new()),
+            at: RefCell::new(at),
+            left: Cell::new(MAX_FACTS),
+            left_text: Cell::new(MAX_TEXT),
+        }
     }
 
     /// Notes a pointer.
@@ -56,6 +65,12 @@ impl Masking {
         self.mask(self.at.borrow().clone());
     }
 
+    /// Takes the bytes of a text that is written as it is. False: so many are not left.
+    pub(super) fn take_text(&self, bytes: usize) -> bool {
+        let left = self.left_text.get().checked_sub(bytes);
+        left.inspect(|left| self.left_text.set(*left)).is_some()
+    }
+
     /// Takes one of the arguments that may still be written. False: none is left, or `depth` is too deep.
     pub(super) fn take(&self, depth: usize) -> bool {
         let left = self.left.get();
@@ -68,7 +83,7 @@ impl Masking {
 }
 
 /// True if a text from a caller may hold a token, or a good part of one.
-fn carries_token(text: &str, evidence: &[Evidence<'_>]) -> bool {
+pub(super) fn carries_token(text: &str, evidence: &[Evidence<'_>]) -> bool {
     evidence.iter().any(|item| {
         let start = item.token.get(..TOKEN_START).unwrap_or(item.token);
         !start.is_empty() && text.contains(start)

@@ -26,6 +26,7 @@ mod history;
 mod left_out;
 mod mcp;
 mod objects;
+mod obligations;
 mod observe;
 mod offline;
 mod origin_records;
