@@ -15,6 +15,8 @@ class Surface(StrEnum):
     """`authz.v1.Admin/Revoke`. Revokes a target (the kill switch), or lifts a revocation."""
     FORGET = "forget"
     """`authz.v1.Admin/Forget`. Forgets labels that outlive their tasks."""
+    TASK_NAMES = "task_names"
+    """`authz.v1.Admin/TaskNames`. Says what the prompts of a task name, and where candidate values of its calls come from."""
     APPROVAL_LIST = "approval_list"
     """`authz.v1.Approvals/List`. Lists the open approvals that the caller may answer. On the administration listener: all."""
     APPROVAL_GET = "approval_get"
@@ -60,6 +62,7 @@ METHODS: Final[Mapping[str, Mapping[str, Surface]]] = {
     "authz.v1.Admin": {
         "Revoke": Surface.REVOKE,
         "Forget": Surface.FORGET,
+        "TaskNames": Surface.TASK_NAMES,
     },
     "authz.v1.Approvals": {
         "List": Surface.APPROVAL_LIST,

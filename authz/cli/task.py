@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated, Final
@@ -11,12 +11,12 @@ import typer
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 
-from authz.cli.options import ADMIN, AgentToken, Output, Server, SubjectToken, evidence
+from authz.cli.options import ADMIN, Address, AgentToken, Output, Server, SubjectToken, evidence
 from authz.cli.render import Terminal, print_task_tree
 from authz.engine import prompt_names, prompt_values, prompt_words
 from authz.errors import ApiError, UsageError
 from authz.tools.remote import Remote
-from authz_client.v1 import tasks_pb2
+from authz_client.v1 import admin_pb2, tasks_pb2
 
 __all__ = ["register"]
 
@@ -238,7 +238,16 @@ def end(
 
 def names(
     *,
-    prompt: Annotated[str, typer.Argument(help="Prompt of the user; `-` for standard input.")],
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="Prompt of the user; `-` for standard input. Not with `--task`."),
+    ] = None,
+    task: Annotated[
+        str,
+        typer.Option(
+            help="Id of a task: ask the server what the task names. It keeps no prompt, so it checks the values that you give."
+        ),
+    ] = "",
     value: Annotated[
         list[str] | None,
         typer.Option(
@@ -246,16 +255,46 @@ def names(
             "show whether the prompt names it. Repeatable."
         ),
     ] = None,
+    system: Annotated[
+        str,
+        typer.Option(
+            help="With `--task`: system of the ids and amounts. Default: all systems of the bundle."
+        ),
+    ] = "",
+    collection: Annotated[
+        str,
+        typer.Option(
+            help="With `--task`: collection of the values, which are then ids. Default: each value names its own."
+        ),
+    ] = "",
+    admin: Address = ADMIN,
     output: Output = "text",
 ) -> None:
-    """Show what a prompt names, and why its other words name nothing.
+    """Show what a prompt names, and why its other words name nothing; or what a task names.
 
-    It reads the prompt as the server does, without a server. Exits with 1 if the prompt does not name a `--value`.
+    It reads a prompt as the server does, without a server. Exits with 1 if the prompt does not name a `--value`, or if the value is
+    `claimed` or `unknown` in the task.
     """
+    if task:
+        if prompt is not None:
+            raise UsageError("give a prompt or --task, not both")
+        request = admin_pb2.TaskNamesRequest(
+            task=task, values=value, system=system, collection=collection
+        )
+        _show_names_of_task(request, Remote(admin).task_names(request), output)
+        return
+    if system or collection:
+        raise UsageError("--system and --collection need --task: a prompt alone has no bundle")
+    if prompt is None:
+        raise UsageError("give a prompt (`-` for standard input), or --task with the id of a task")
     text = sys.stdin.read() if prompt == "-" else prompt
     if value:
         _show_values(text, value, output)
         return
+    _show_readings(text, output)
+
+
+def _show_readings(text: str, output: Output) -> None:
     readings = prompt_names(text)
     words = prompt_words(text)
     terminal = Terminal()
@@ -284,6 +323,57 @@ def names(
     if words:
         kept = " ".join("|" if word is None else word for word in words)
         terminal.line(f"Words for ids and names, with | for a gap: {kept}")
+
+
+def _show_names_of_task(
+    request: admin_pb2.TaskNamesRequest, answer: admin_pb2.TaskNamesResponse, output: Output
+) -> None:
+    terminal = Terminal()
+    if output == "json":
+        terminal.json(
+            json_format.MessageToDict(
+                answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+            )
+        )
+    else:
+        for line in _lines_about(request.task, answer):
+            terminal.line(line)
+        if answer.values:
+            terminal.line("")
+            terminal.table(
+                ("value", "origin", "system", "why", "what `named` lacks"),
+                [
+                    (one.value, one.origin, one.system, one.why, one.missing)
+                    for one in answer.values
+                ],
+            )
+    if any(one.origin in {"claimed", "unknown"} for one in answer.values):
+        raise typer.Exit(1)
+
+
+def _lines_about(task: str, answer: admin_pb2.TaskNamesResponse) -> Iterator[str]:
+    """Say in sentences what a task names, besides the candidate values."""
+    yield f"Authz keeps keyed hashes of the prompts of task {task}, and no prompt: it cannot show their words."
+    speakers = {"user": "The user", "harness": "A harness", "agent": "An agent"}
+    for spoken in answer.spoken:
+        if spoken.words or spoken.names:
+            who = speakers.get(spoken.by, spoken.by)
+            count = f"{spoken.words} of {answer.most_words} words, {spoken.names} destinations and amounts"
+            yield f"{who} said: {count}."
+    if not any(spoken.words or spoken.names for spoken in answer.spoken):
+        yield "Nobody named anything in it."
+    if answer.words_full:
+        yield "The record of its words is full: words that came later name nothing."
+    if answer.words_missing:
+        yield "The record of its words is missing, so they name nothing. It is removed at the latest end of a task."
+    if answer.parameters:
+        yield f"Parameters that name their values: {', '.join(answer.parameters)}."
+    for template in answer.templates:
+        yield f"The template {template.template} names: {', '.join(template.names)}."
+    if answer.known_values:
+        yield f"Its session knows values from reports: {answer.known_values} of {answer.most_values} entries."
+    if not answer.values:
+        yield "Give --value to check a value of a call."
 
 
 def _show_values(prompt: str, values: list[str], output: Output) -> None:

@@ -97,6 +97,21 @@ class Remote:
         """
         return self._call("/authz.v1.Admin/Forget", request, admin_pb2.ForgetResponse())
 
+    def task_names(self, request: admin_pb2.TaskNamesRequest) -> admin_pb2.TaskNamesResponse:
+        """Ask `authz.v1.Admin/TaskNames`.
+
+        Args:
+            request: Task and candidate values.
+
+        Returns:
+            What the task names, and the origin of each value.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+            ApiError: It refuses.
+        """
+        return self._call("/authz.v1.Admin/TaskNames", request, admin_pb2.TaskNamesResponse())
+
     def task(self, method: str, request: Message, answer: Answer) -> Answer:
         """Ask a method of `authz.v1.Tasks`.
 

@@ -13,9 +13,10 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.rpc import error_details_pb2, status_pb2
 
-from authz_client.v1 import decision_pb2, tasks_pb2
+from authz.cli import main
+from authz_client.v1 import admin_pb2, decision_pb2, tasks_pb2
 from tests.support.minting import Authority
-from tests.support.server import Server, command, layout
+from tests.support.server import Server, code_of, command, layout
 from tests.support.surfaces import CHECK, LANES, decision_of, outcome, reason_name
 
 AGENTS = "spiffe://a.example/ns/support/sa"
@@ -120,6 +121,74 @@ def refused(error: grpc.RpcError) -> str:
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
     return str(info.reason)
+
+
+def names_of_task(
+    desk: Desk, capsys: pytest.CaptureFixture[str], task: str, *more: str
+) -> tuple[int, str]:
+    """Runs `authz task names --task`. Returns its exit code and its output."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as done:
+        main(["task", "names", "--task", task, "--admin", desk.server.address("admin"), *more])
+    code = done.value.code or 0
+    assert isinstance(code, int)
+    return code, capsys.readouterr().out
+
+
+def test_the_command_says_what_a_live_task_names(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who said how many words, which parameters name, and what a value has or lacks; never the prompt."""
+    task = desk.start(
+        evidence=desk.evidence(desk.alone),
+        assignee=ORCH,
+        prompt="Ask carol@corp.example about parcels. Never write to eve@evil.example.",
+    ).id
+    values = ("--value", "email:carol@corp.example", "--value", "email:eve@evil.example")
+
+    code, shown = names_of_task(desk, capsys, task, *values, "--output", "json")
+
+    assert code == 1
+    answer = json.loads(shown)
+    assert [(one["value"], one["origin"]) for one in answer["values"]] == [
+        ("email:carol@corp.example", "named"),
+        ("email:eve@evil.example", "unknown"),
+    ]
+    assert "the user's prompt" in answer["values"][0]["why"]
+    assert "negated" in answer["values"][1]["missing"]
+    assert "customer" in answer["parameters"]
+    assert [one["by"] for one in answer["spoken"]] == ["user", "harness", "agent"]
+    assert answer["spoken"][0]["words"] > 5
+    code, shown = names_of_task(desk, capsys, task, *values[:2])
+    assert code == 0
+    assert "cannot show their words" in shown
+    assert "parcels" not in shown
+    claimed = desk.start(prompt="Ask carol@corp.example about parcels").id
+    code, shown = names_of_task(desk, capsys, claimed, *values[:2], "--output", "json")
+    assert (code, json.loads(shown)["values"][0]["origin"]) == (1, "claimed")
+
+
+def test_the_command_asks_about_a_prompt_or_about_a_task(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each wrong question has an error that says what to write; and only the administration socket answers."""
+    task = desk.start().id
+    for arguments, what in [
+        (["--task", task, "--value", "bob"], "`<collection>/<id>`"),
+        (["--task", task, "--value", "1", "--collection", "nothing"], "no operation has a value"),
+        (["--task", "0" * 36], "no such task"),
+        (["--task", task, "A prompt"], "not both"),
+        (["--system", "crm", "A prompt"], "need --task"),
+        ([], "give a prompt"),
+    ]:
+        with pytest.raises(SystemExit) as refused:
+            main(["task", "names", *arguments, "--admin", desk.server.address("admin")])
+        assert refused.value.code not in {0, None}, arguments
+        assert what in capsys.readouterr().err.replace("\n", " "), arguments
+    request = admin_pb2.TaskNamesRequest(task=task).SerializeToString()
+    with pytest.raises(grpc.RpcError) as elsewhere:
+        desk.server.call("main", "authz.v1.Admin/TaskNames", request)
+    assert code_of(elsewhere.value) == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_a_task_bounds_what_is_done_in_it(desk: Desk) -> None:

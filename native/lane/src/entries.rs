@@ -84,6 +84,7 @@ impl Engine {
             Surface::AccessLog => self.access_log(request, transport),
             Surface::Revoke => self.revoke(request, transport),
             Surface::Forget => self.api_method(surface, request, transport, Self::forget_labels),
+            Surface::TaskNames => self.api_method(surface, request, transport, Self::task_names),
             Surface::TaskStart => self.api_method(surface, request, transport, Self::start_task),
             Surface::TaskDelegate => {
                 self.api_method(surface, request, transport, Self::delegate_task)

@@ -4,6 +4,7 @@ mod delegate;
 mod end;
 mod extend;
 mod key;
+mod names;
 mod read;
 mod start;
 

@@ -429,3 +429,199 @@ class ForgetResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ForgetResponse: _TypeAlias = ForgetResponse  # noqa: Y015
+
+@_typing.final
+class TaskNamesRequest(_message.Message):
+    """Asks what a task names. Authz keeps no prompt, so it checks candidate values against its keyed hashes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    SYSTEM_FIELD_NUMBER: _builtins.int
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    """Id of the task. Required."""
+    system: _builtins.str
+    """System of ids and amounts among the values. Default: all systems of the bundle."""
+    collection: _builtins.str
+    """Collection of the ids among the values. Default: each value names its own."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Candidate values, at most 32: `email:…`, `url:…`, `iban:…`, `account:…`, `path:…`, `amount:EUR 870` or `<collection>/<id>`.
+        With `collection`, each is an id.
+        """
+
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+        system: _builtins.str = ...,
+        collection: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "system", b"system", "task", b"task", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskNamesRequest: _TypeAlias = TaskNamesRequest  # noqa: Y015
+
+@_typing.final
+class TaskNamesResponse(_message.Message):
+    """What a task names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPOKEN_FIELD_NUMBER: _builtins.int
+    MOST_WORDS_FIELD_NUMBER: _builtins.int
+    WORDS_FULL_FIELD_NUMBER: _builtins.int
+    WORDS_MISSING_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    TEMPLATES_FIELD_NUMBER: _builtins.int
+    KNOWN_VALUES_FIELD_NUMBER: _builtins.int
+    MOST_VALUES_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    most_words: _builtins.int
+    """Most words that a task keeps, of all speakers together."""
+    words_full: _builtins.bool
+    """Whether that many are kept. Further words were left out, and name nothing."""
+    words_missing: _builtins.bool
+    """Whether the task had words whose record is missing: they are removed at the task's latest end. They name nothing."""
+    known_values: _builtins.int
+    """Number of values, and of words that name them, that the session knows from reports."""
+    most_values: _builtins.int
+    """Most of them that a session keeps."""
+    @_builtins.property
+    def spoken(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpokenNames]:
+        """What each kind of speaker named: the user, a harness, an agent."""
+
+    @_builtins.property
+    def parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Parameters of the task that name their values."""
+
+    @_builtins.property
+    def templates(self) -> _containers.RepeatedCompositeFieldContainer[Global___TemplateNames]:
+        """Templates of the task and of its root that name destinations themselves."""
+
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValueOrigin]:
+        """The candidate values, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        spoken: _abc.Iterable[Global___SpokenNames] | None = ...,
+        most_words: _builtins.int = ...,
+        words_full: _builtins.bool = ...,
+        words_missing: _builtins.bool = ...,
+        parameters: _abc.Iterable[_builtins.str] | None = ...,
+        templates: _abc.Iterable[Global___TemplateNames] | None = ...,
+        known_values: _builtins.int = ...,
+        most_values: _builtins.int = ...,
+        values: _abc.Iterable[Global___ValueOrigin] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_values", b"known_values", "most_values", b"most_values", "most_words", b"most_words", "parameters", b"parameters", "spoken", b"spoken", "templates", b"templates", "values", b"values", "words_full", b"words_full", "words_missing", b"words_missing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskNamesResponse: _TypeAlias = TaskNamesResponse  # noqa: Y015
+
+@_typing.final
+class SpokenNames(_message.Message):
+    """What one kind of speaker named in a task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BY_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    by: _builtins.str
+    """`user`, `harness` or `agent`."""
+    words: _builtins.int
+    """Number of words that are kept, with gaps between sentences."""
+    names: _builtins.int
+    """Number of named destinations and amounts."""
+    def __init__(
+        self,
+        *,
+        by: _builtins.str = ...,
+        words: _builtins.int = ...,
+        names: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "names", b"names", "words", b"words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpokenNames: _TypeAlias = SpokenNames  # noqa: Y015
+
+@_typing.final
+class TemplateNames(_message.Message):
+    """Names that a template lists."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    template: _builtins.str
+    """Name of the template."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names, for example `email:desk@corp.example`."""
+
+    def __init__(
+        self,
+        *,
+        template: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names", "template", b"template"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TemplateNames: _TypeAlias = TemplateNames  # noqa: Y015
+
+@_typing.final
+class ValueOrigin(_message.Message):
+    """Where a candidate value comes from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    SYSTEM_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    value: _builtins.str
+    """The value, as asked for."""
+    origin: _builtins.str
+    """`named`, `known`, `made`, `introduced`, `claimed` or `unknown`."""
+    system: _builtins.str
+    """System of an id or an amount; empty for a destination, and where no system makes a difference."""
+    why: _builtins.str
+    """Source of the origin, for people; empty if it is `unknown`."""
+    missing: _builtins.str
+    """What the origin `named` lacks, for people; empty if the value is named."""
+    def __init__(
+        self,
+        *,
+        value: _builtins.str = ...,
+        origin: _builtins.str = ...,
+        system: _builtins.str = ...,
+        why: _builtins.str = ...,
+        missing: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing", "origin", b"origin", "system", b"system", "value", b"value", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValueOrigin: _TypeAlias = ValueOrigin  # noqa: Y015

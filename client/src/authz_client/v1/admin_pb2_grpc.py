@@ -56,6 +56,11 @@ class AdminStub(object):
                 request_serializer=authz_dot_v1_dot_admin__pb2.ForgetRequest.SerializeToString,
                 response_deserializer=authz_dot_v1_dot_admin__pb2.ForgetResponse.FromString,
                 _registered_method=True)
+        self.TaskNames = channel.unary_unary(
+                '/authz.v1.Admin/TaskNames',
+                request_serializer=authz_dot_v1_dot_admin__pb2.TaskNamesRequest.SerializeToString,
+                response_deserializer=authz_dot_v1_dot_admin__pb2.TaskNamesResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServicer(object):
@@ -90,6 +95,13 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TaskNames(self, request, context):
+        """Says what the prompts of a task name, and where candidate values of its calls come from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +124,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Forget,
                     request_deserializer=authz_dot_v1_dot_admin__pb2.ForgetRequest.FromString,
                     response_serializer=authz_dot_v1_dot_admin__pb2.ForgetResponse.SerializeToString,
+            ),
+            'TaskNames': grpc.unary_unary_rpc_method_handler(
+                    servicer.TaskNames,
+                    request_deserializer=authz_dot_v1_dot_admin__pb2.TaskNamesRequest.FromString,
+                    response_serializer=authz_dot_v1_dot_admin__pb2.TaskNamesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +240,33 @@ class Admin(object):
             '/authz.v1.Admin/Forget',
             authz_dot_v1_dot_admin__pb2.ForgetRequest.SerializeToString,
             authz_dot_v1_dot_admin__pb2.ForgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TaskNames(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authz.v1.Admin/TaskNames',
+            authz_dot_v1_dot_admin__pb2.TaskNamesRequest.SerializeToString,
+            authz_dot_v1_dot_admin__pb2.TaskNamesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,8 @@ class AdminStub:
     """Revokes a target (the kill switch), or lifts a revocation."""
     Forget: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ForgetRequest, _admin_pb2.ForgetResponse]
     """Forgets labels that outlive their tasks."""
+    TaskNames: _grpc.UnaryUnaryMultiCallable[_admin_pb2.TaskNamesRequest, _admin_pb2.TaskNamesResponse]
+    """Says what the prompts of a task name, and where candidate values of its calls come from."""
 
 @_typing.type_check_only
 class AdminAsyncStub(AdminStub):
@@ -56,6 +58,8 @@ class AdminAsyncStub(AdminStub):
     """Revokes a target (the kill switch), or lifts a revocation."""
     Forget: _aio.UnaryUnaryMultiCallable[_admin_pb2.ForgetRequest, _admin_pb2.ForgetResponse]  # type: ignore[assignment]
     """Forgets labels that outlive their tasks."""
+    TaskNames: _aio.UnaryUnaryMultiCallable[_admin_pb2.TaskNamesRequest, _admin_pb2.TaskNamesResponse]  # type: ignore[assignment]
+    """Says what the prompts of a task name, and where candidate values of its calls come from."""
 
 class AdminServicer(metaclass=_abc_1.ABCMeta):
     """Status, reload and the kill switch."""
@@ -91,5 +95,13 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ForgetResponse, _abc.Awaitable[_admin_pb2.ForgetResponse]]:
         """Forgets labels that outlive their tasks."""
+
+    @_abc_1.abstractmethod
+    def TaskNames(
+        self,
+        request: _admin_pb2.TaskNamesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.TaskNamesResponse, _abc.Awaitable[_admin_pb2.TaskNamesResponse]]:
+        """Says what the prompts of a task name, and where candidate values of its calls come from."""
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

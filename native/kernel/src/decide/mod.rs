@@ -4,6 +4,7 @@
 //! permit. Of several denials the first in [`ReasonCode`]'s order is reported. Every error denies.
 
 mod aliases;
+mod candidates;
 mod could;
 mod exceptions;
 mod granted;
@@ -36,6 +37,7 @@ use crate::plan::{Plan, Prepared};
 use crate::schema::{Key, Keys, OWN_SYSTEM};
 use crate::task::SubjectProof;
 
+pub use candidates::{CandidateError, CandidateOrigin, CandidateValue, origin_of_candidate};
 pub use could::Prospects;
 pub(crate) use could::Weighed;
 use exceptions::{CoveringExceptions, ExceptionEffects, Judges};

@@ -16,6 +16,7 @@ use super::resolve::{Resolved, named_destinations};
 use crate::arguments::Arguments;
 use crate::canonical::canonical;
 use crate::decision::{Facts, Request, Time};
+use crate::history::ValueMarks;
 use crate::json::Value as Json;
 use crate::model::{
     DestinationKind, ObjectRule, Operation, Origin, OriginSets, Spelling, Tier, ValueRole,
@@ -173,6 +174,25 @@ fn kind_like(text: &str) -> DestinationKind {
     }
 }
 
+/// What gave a value its origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OriginSource<'a> {
+    /// The `names` of a template.
+    Template,
+    /// A name in a prompt or a parameter.
+    Name(Speaker),
+    /// Words of a prompt or a parameter.
+    Words(Speaker),
+    /// An alias in a prompt.
+    Alias(Speaker),
+    /// The recipient list of this name.
+    RecipientList(&'a str),
+    /// Reports in the session.
+    Report(ValueMarks),
+    /// Nothing speaks for the value.
+    Nothing,
+}
+
 /// Sources of the origins of values.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OriginFacts<'a> {
@@ -211,10 +231,10 @@ impl<'a> OriginFacts<'a> {
         }
     }
 
-    /// The origin that reports in the session give a value.
-    fn by_report(&self, value: &TypedValue<'_>) -> Option<Origin> {
+    /// What reports in the session said of a value.
+    fn marks(&self, value: &TypedValue<'_>) -> Option<ValueMarks> {
         let (session, canonical) = (self.session?, value.canonical.as_deref()?);
-        let marks = match value.space {
+        Some(match value.space {
             ValueSpace::Collection { name, .. } => session.id(value.system, name, canonical),
             // A folder that a result brought says nothing about the files below it.
             ValueSpace::Destination(DestinationKind::Path) => {
@@ -224,8 +244,49 @@ impl<'a> OriginFacts<'a> {
                 session.destination(&names_of(*kind, &value.written, canonical))
             }
             ValueSpace::Role(_) => return None,
-        };
-        values::origin_of(marks, self.tier, self.counts_made)
+        })
+    }
+
+    /// The origin that reports in the session give a value.
+    fn by_report(&self, value: &TypedValue<'_>) -> Option<Origin> {
+        values::origin_of(self.marks(value)?, self.tier, self.counts_made)
+    }
+
+    /// The best speaker who says the words of a value, also where they may mean something else.
+    pub(super) fn speaker_of_mention(&self, value: &TypedValue<'_>) -> Option<Speaker> {
+        self.words?.speaker_of_mention(&value.written)
+    }
+
+    /// What gave a value its origin.
+    pub(super) fn source(&self, value: &TypedValue<'_>, origin: Origin) -> OriginSource<'a> {
+        if self.by_name(value) == Some(origin)
+            && let Some(source) = self.source_of_name(value)
+        {
+            return source;
+        }
+        match (self.list_with(value), self.marks(value)) {
+            (Some(list), _) if origin == Origin::Known => OriginSource::RecipientList(list),
+            (_, Some(marks)) if origin != Origin::Unknown => OriginSource::Report(marks),
+            _ => OriginSource::Nothing,
+        }
+    }
+
+    fn source_of_name(&self, value: &TypedValue<'_>) -> Option<OriginSource<'a>> {
+        let best = self.speaker(value)?;
+        let names = value.names();
+        let vouching = self.vouching.as_ref();
+        if vouching.is_some_and(|vouching| vouching.is_in_template(&names)) {
+            return Some(OriginSource::Template);
+        }
+        if vouching.and_then(|vouching| vouching.speaker(&names)) == Some(best) {
+            return Some(OriginSource::Name(best));
+        }
+        let by_words = self.words.as_ref().and_then(|words| value.speaker(words));
+        Some(if by_words == Some(best) {
+            OriginSource::Words(best)
+        } else {
+            OriginSource::Alias(best)
+        })
     }
 
     /// The best speaker of the task who says a value: by its name, its words, or an alias.
@@ -260,18 +321,18 @@ impl<'a> OriginFacts<'a> {
         }
     }
 
-    /// Whether a trusted and fresh recipient list has a value.
-    fn is_listed(&self, value: &TypedValue<'_>) -> bool {
+    /// The trusted and fresh recipient list that has a value.
+    fn list_with(&self, value: &TypedValue<'_>) -> Option<&'a str> {
         let (Some(vouching), ValueSpace::Destination(kind), Some(canonical)) =
             (self.vouching, value.space, value.canonical.as_deref())
         else {
-            return false;
+            return None;
         };
         if vouching.plan.model().recipient_lists.is_empty() {
-            return false;
+            return None;
         }
         let query = RecipientListQuery::new(self.recipient_lists, *kind, canonical, self.now);
-        vouching.is_listed(Some(&query))
+        vouching.list_with(Some(&query))
     }
 }
 
@@ -321,7 +382,7 @@ pub(super) fn origin_of(value: &TypedValue<'_>, facts: &OriginFacts<'_>) -> Orig
     if by_name == Some(Origin::Named) {
         return Origin::Named;
     }
-    if facts.is_listed(value) {
+    if facts.list_with(value).is_some() {
         return Origin::Known;
     }
     let origins = by_name.into_iter().chain(facts.by_report(value));
@@ -446,7 +507,7 @@ impl<'a> Vouching<'a> {
         (kind, raw, canonical): (DestinationKind, &str, &str),
         query: Option<&RecipientListQuery<'_>>,
     ) -> Option<Tier> {
-        if self.is_listed(query) {
+        if self.list_with(query).is_some() {
             return Some(Tier::Critical);
         }
         if self.literals.is_none() && self.listed.iter().all(|listed| listed.is_empty()) {
@@ -459,17 +520,23 @@ impl<'a> Vouching<'a> {
         }
     }
 
-    /// Whether a trusted recipient list has the destination of a query.
-    fn is_listed(&self, query: Option<&RecipientListQuery<'_>>) -> bool {
+    /// The trusted recipient list that has the destination of a query.
+    fn list_with(&self, query: Option<&RecipientListQuery<'_>>) -> Option<&'a str> {
         let mut trusted = self.plan.model().recipient_lists.iter().filter(|(_, rule)| rule.trusted);
-        trusted.any(|(name, _)| {
+        let (name, _) = trusted.find(|(name, _)| {
             query.is_some_and(|query| query.ask(name) == RecipientListAnswer::Listed)
-        })
+        })?;
+        Some(name)
+    }
+
+    /// Whether a template of the task lists one of these names.
+    fn is_in_template(&self, names: &[String]) -> bool {
+        names.iter().any(|name| self.listed.iter().any(|listed| listed.contains(name)))
     }
 
     /// The best speaker of one of these names. A template speaks as the subject.
     fn speaker(&self, names: &[String]) -> Option<Speaker> {
-        if names.iter().any(|name| self.listed.iter().any(|listed| listed.contains(name))) {
+        if self.is_in_template(names) {
             return Some(Speaker::Subject);
         }
         self.literals?.speaker(names)

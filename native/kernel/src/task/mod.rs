@@ -27,6 +27,7 @@ pub use on_behalf::{
     ACTED_MS, Alone, alone_pair, alone_without_task, alones_of, barred_alone, carrier_of, is_alone,
     subject_refused,
 };
+pub(crate) use sample::SampleValue;
 pub use sample::{SamplePrompt, ValueError, kept_words};
 pub use scope::Dimension;
 pub use start::{Child, Refused, Root, delegate, denied_pair, extend, start};

@@ -42,6 +42,53 @@ impl fmt::Display for ValueError {
 
 impl std::error::Error for ValueError {}
 
+/// A value of a call, as people write it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SampleValue<'a> {
+    /// A destination of a kind.
+    Destination { kind: DestinationKind, raw: &'a str, canonical: String },
+    /// An amount, in one currency or in any, and its name in prompts.
+    Amount { currency: Option<&'a str>, number: &'a str, name: String },
+    /// An id of a collection.
+    Id { collection: &'a str, id: &'a str },
+}
+
+impl<'a> SampleValue<'a> {
+    /// Reads `email:…`, `url:…`, `iban:…`, `account:…`, `path:…`, `amount:EUR 870`, or `<collection>/<id>`.
+    ///
+    /// # Errors
+    /// The value is none of these, or not written in the form of its kind.
+    pub(crate) fn parse(value: &'a str) -> Result<Self, ValueError> {
+        let refuse = |what| Err(ValueError { what });
+        if let Some((kind, raw)) =
+            value.split_once(':').and_then(|(kind, raw)| Some((kind_of(kind)?, raw)))
+        {
+            let form = canonical(kind, raw).map_err(|error| ValueError { what: error.what })?;
+            return Ok(Self::Destination { kind, raw, canonical: form.text });
+        }
+        if let Some(amount) = value.strip_prefix("amount:") {
+            let (currency, number) = match amount.split_once(' ') {
+                Some((currency, number)) => (Some(currency), number),
+                None => (None, amount),
+            };
+            let Some(name) = amount_name(number, 1, currency) else {
+                return refuse(
+                    "no amount: write `amount:EUR 870.50`, or `amount:870.50` for any currency",
+                );
+            };
+            return Ok(Self::Amount { currency, number, name });
+        }
+        match value.split_once('/') {
+            Some((collection, id)) if !collection.is_empty() && !id.is_empty() => {
+                Ok(Self::Id { collection, id })
+            }
+            _ => refuse(
+                "neither `<kind>:<value>`, such as `email:bob@acme.example`, nor `<collection>/<id>`, such as `orders/4711`",
+            ),
+        }
+    }
+}
+
 /// Names and words of a prompt of a user.
 #[derive(Debug)]
 pub struct SamplePrompt(PromptNames);
@@ -56,40 +103,22 @@ impl SamplePrompt {
 
     /// Whether the prompt names a value.
     ///
-    /// Args: `value`: `email:…`, `url:…`, `iban:…`, `account:…`, `path:…`, `amount:EUR 870`, or `<collection>/<id>`.
+    /// Args: `value`: in one of the forms of [`SampleValue::parse`].
     ///
     /// # Errors
     /// The value is none of these, or not written in the form of its kind.
     pub fn is_named(&self, value: &str) -> Result<bool, ValueError> {
-        let refuse = |what| Err(ValueError { what });
-        if let Some((kind, raw)) =
-            value.split_once(':').and_then(|(kind, raw)| Some((kind_of(kind)?, raw)))
-        {
-            let form = canonical(kind, raw).map_err(|error| ValueError { what: error.what })?;
-            return Ok(self.has(&names_of(kind, raw, &form.text)));
-        }
-        if let Some(amount) = value.strip_prefix("amount:") {
-            let (currency, number) = match amount.split_once(' ') {
-                Some((currency, number)) => (Some(currency), number),
-                None => (None, amount),
-            };
-            let Some(name) = amount_name(number, 1, currency) else {
-                return refuse(
-                    "no amount: write `amount:EUR 870.50`, or `amount:870.50` for any currency",
-                );
-            };
-            return Ok(self.has(&[name]));
-        }
-        match value.split_once('/') {
-            Some((collection, id)) if !collection.is_empty() && !id.is_empty() => {
+        Ok(match SampleValue::parse(value)? {
+            SampleValue::Destination { kind, raw, canonical } => {
+                self.has(&names_of(kind, raw, &canonical))
+            }
+            SampleValue::Amount { name, .. } => self.has(&[name]),
+            SampleValue::Id { collection, id } => {
                 let words = PromptWords::of([&self.0.words; 2], &KEY);
                 let nouns = Nouns::of(&[collection]);
-                Ok(words.is_some_and(|words| words.speaker(id, &nouns, false).is_some()))
+                words.is_some_and(|words| words.speaker(id, &nouns, false).is_some())
             }
-            _ => refuse(
-                "neither `<kind>:<value>`, such as `email:bob@acme.example`, nor `<collection>/<id>`, such as `orders/4711`",
-            ),
-        }
+        })
     }
 
     fn has(&self, names: &[String]) -> bool {

@@ -125,6 +125,13 @@ impl<'a> PromptWords<'a> {
         if is_number { self.speaker_of(number, words, nouns, false) } else { None }
     }
 
+    /// The best speaker who says the words of a value, whole and in order, also where they may mean something else.
+    #[must_use]
+    pub fn speaker_of_mention(&self, value: &str) -> Option<Speaker> {
+        let words = ValueWords { shape: Shape::Distinct, ..value_words(value)? };
+        self.speaker_of(value, words, &Nouns::default(), true)
+    }
+
     fn speaker_of(
         &self,
         value: &str,

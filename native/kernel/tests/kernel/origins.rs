@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use authz_kernel::decide::decide_traced;
+use authz_kernel::decide::{CandidateValue, decide_traced, origin_of_candidate};
 use authz_kernel::decision::{Decision, Facts, Outcome, ReasonCode, Verdict};
 use authz_kernel::history::HistoryView;
 use authz_kernel::model::{
@@ -528,4 +528,85 @@ fn an_alias_names_the_only_entry_that_it_fits() {
     let call = json!({"to": ["mark@corp.example"]}).to_string();
     let decision = decide_traced(&plan, &facts, &request("mail.send", &call), NOW);
     assert_eq!(vec!["unknown"], told(&decision));
+}
+
+/// A candidate value has the origin that a call with the value has, and says what speaks for it or what it lacks.
+#[test]
+fn a_candidate_has_the_origin_that_its_call_has() {
+    let plan = compiled(with(&telling("target"), |_| {}));
+    let (user, agent) = (Speaker::Subject, Speaker::Agent);
+    for (by, prompt, id, origin, text) in [
+        (user, "Refund Acme West", "Acme West", "named", "the user's prompt"),
+        (Speaker::Harness, "Refund Acme West", "Acme West", "named", "harness"),
+        (agent, "Refund Acme West", "Acme West", "claimed", "an agent claims"),
+        (user, "Refund Acme West", "Acme East", "unknown", "no prompt"),
+        (user, "Refund customer 4711", "4711", "named", "the user's prompt"),
+        (user, "Refund it at 12 today", "12", "unknown", "without its noun"),
+        (user, "Refund the people in west", "west", "unknown", "quotation marks"),
+        (user, "Refund the customer `west`", "west", "named", "the user's prompt"),
+        (user, "", "west", "unknown", "no prompt"),
+    ] {
+        let own = Prompted::new(named_by(by, prompt));
+        let call = json!({"id": id, "amount": 1}).to_string();
+        let decided = ask_with(&plan, own.view(), own.records(), "crm.refund", &call);
+        let chain = [alice(), bot()];
+        let facts = Facts {
+            task: Some(own.view()),
+            history: Some(HistoryView::new(&NOTHING)),
+            words: own.records(),
+            literal_key: Some(&KEY),
+            ..facts(&chain)
+        };
+        let slashed = format!("customers/{id}");
+        for (value, system, collection) in [
+            (slashed.as_str(), None, None),
+            (slashed.as_str(), Some("crm"), None),
+            (id, Some("crm"), Some("customers")),
+        ] {
+            let candidate = CandidateValue { value, system, collection };
+            let found = origin_of_candidate(&plan, &facts, &candidate, NOW).unwrap();
+            assert_eq!(vec![found.origin.as_str()], told(&decided), "{prompt:?} {id}");
+            assert_eq!(origin, found.origin.as_str(), "{prompt:?} {id}");
+            assert_eq!(origin == "named", found.missing.is_empty(), "{found:?}");
+            assert_eq!(origin == "unknown", found.why.is_empty(), "{found:?}");
+            let said = format!("{} {}", found.why, found.missing);
+            assert!(said.contains(text), "{prompt:?} {id}: {said}");
+        }
+    }
+    let own = Prompted::new(named_by(user, "Pay 870 euros to bob@corp.example, and 12 later"));
+    let chain = [alice(), bot()];
+    let facts = Facts {
+        task: Some(own.view()),
+        history: Some(HistoryView::new(&NOTHING)),
+        words: own.records(),
+        literal_key: Some(&KEY),
+        ..facts(&chain)
+    };
+    let find = |value: &str, system: Option<&str>, collection: Option<&str>| {
+        let candidate = CandidateValue { value, system, collection };
+        origin_of_candidate(&plan, &facts, &candidate, NOW)
+    };
+    for (value, origin, text) in [
+        ("email:bob@corp.example", "named", "have it as a name"),
+        ("email:eve@corp.example", "unknown", "no prompt"),
+        ("amount:EUR 870", "named", "have it as a name"),
+        ("amount:USD 870", "unknown", "it needs its currency"),
+        ("amount:12", "unknown", "it needs its currency"),
+        ("amount:13", "unknown", "no prompt or parameter of the task has this amount"),
+    ] {
+        let found = find(value, None, None).unwrap();
+        assert_eq!(origin, found.origin.as_str(), "{value}: {found:?}");
+        let said = format!("{} {}", found.why, found.missing);
+        assert!(said.contains(text), "{value}: {said}");
+    }
+    for (value, system, collection, text) in [
+        ("bob", None, None, "neither `<kind>:<value>`"),
+        ("email:bob", None, None, ""),
+        ("orders/1", None, None, "no operation has a value of the collection `orders`"),
+        ("1", None, Some("orders"), "collections with values: "),
+        ("customers/1", Some("crn"), None, "no operation of a system `crn`"),
+    ] {
+        let error = find(value, system, collection).unwrap_err().to_string();
+        assert!(error.contains(text), "{value}: {error}");
+    }
 }

@@ -362,6 +362,96 @@ pub struct ForgetResponse {
     #[prost(uint32, tag = "1")]
     pub records: u32,
 }
+/// Asks what a task names. Authz keeps no prompt, so it checks candidate values against its keyed hashes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TaskNamesRequest {
+    /// Id of the task. Required.
+    #[prost(string, tag = "1")]
+    pub task: ::prost::alloc::string::String,
+    /// Candidate values, at most 32: `email:…`, `url:…`, `iban:…`, `account:…`, `path:…`, `amount:EUR 870` or `<collection>/<id>`.
+    /// With `collection`, each is an id.
+    #[prost(string, repeated, tag = "2")]
+    pub values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// System of ids and amounts among the values. Default: all systems of the bundle.
+    #[prost(string, tag = "3")]
+    pub system: ::prost::alloc::string::String,
+    /// Collection of the ids among the values. Default: each value names its own.
+    #[prost(string, tag = "4")]
+    pub collection: ::prost::alloc::string::String,
+}
+/// What a task names.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TaskNamesResponse {
+    /// What each kind of speaker named: the user, a harness, an agent.
+    #[prost(message, repeated, tag = "1")]
+    pub spoken: ::prost::alloc::vec::Vec<SpokenNames>,
+    /// Most words that a task keeps, of all speakers together.
+    #[prost(uint32, tag = "2")]
+    pub most_words: u32,
+    /// Whether that many are kept. Further words were left out, and name nothing.
+    #[prost(bool, tag = "3")]
+    pub words_full: bool,
+    /// Whether the task had words whose record is missing: they are removed at the task's latest end. They name nothing.
+    #[prost(bool, tag = "4")]
+    pub words_missing: bool,
+    /// Parameters of the task that name their values.
+    #[prost(string, repeated, tag = "5")]
+    pub parameters: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Templates of the task and of its root that name destinations themselves.
+    #[prost(message, repeated, tag = "6")]
+    pub templates: ::prost::alloc::vec::Vec<TemplateNames>,
+    /// Number of values, and of words that name them, that the session knows from reports.
+    #[prost(uint32, tag = "7")]
+    pub known_values: u32,
+    /// Most of them that a session keeps.
+    #[prost(uint32, tag = "8")]
+    pub most_values: u32,
+    /// The candidate values, in the order of the request.
+    #[prost(message, repeated, tag = "9")]
+    pub values: ::prost::alloc::vec::Vec<ValueOrigin>,
+}
+/// What one kind of speaker named in a task.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpokenNames {
+    /// `user`, `harness` or `agent`.
+    #[prost(string, tag = "1")]
+    pub by: ::prost::alloc::string::String,
+    /// Number of words that are kept, with gaps between sentences.
+    #[prost(uint32, tag = "2")]
+    pub words: u32,
+    /// Number of named destinations and amounts.
+    #[prost(uint32, tag = "3")]
+    pub names: u32,
+}
+/// Names that a template lists.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TemplateNames {
+    /// Name of the template.
+    #[prost(string, tag = "1")]
+    pub template: ::prost::alloc::string::String,
+    /// The names, for example `email:desk@corp.example`.
+    #[prost(string, repeated, tag = "2")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Where a candidate value comes from.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ValueOrigin {
+    /// The value, as asked for.
+    #[prost(string, tag = "1")]
+    pub value: ::prost::alloc::string::String,
+    /// `named`, `known`, `made`, `introduced`, `claimed` or `unknown`.
+    #[prost(string, tag = "2")]
+    pub origin: ::prost::alloc::string::String,
+    /// System of an id or an amount; empty for a destination, and where no system makes a difference.
+    #[prost(string, tag = "3")]
+    pub system: ::prost::alloc::string::String,
+    /// Source of the origin, for people; empty if it is `unknown`.
+    #[prost(string, tag = "4")]
+    pub why: ::prost::alloc::string::String,
+    /// What the origin `named` lacks, for people; empty if the value is named.
+    #[prost(string, tag = "5")]
+    pub missing: ::prost::alloc::string::String,
+}
 /// Reason of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -12,6 +12,9 @@ pub enum Surface {
     Revoke,
     /// `authz.v1.Admin/Forget`. Forgets labels that outlive their tasks.
     Forget,
+    /// `authz.v1.Admin/TaskNames`. Says what the prompts of a task name, and where candidate values of its calls come
+    /// from.
+    TaskNames,
     /// `authz.v1.Approvals/List`. Lists the open approvals that the caller may answer. On the administration
     /// listener: all.
     ApprovalList,
@@ -62,9 +65,10 @@ pub enum Surface {
 
 impl Surface {
     /// All surfaces.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Revoke,
         Self::Forget,
+        Self::TaskNames,
         Self::ApprovalList,
         Self::ApprovalGet,
         Self::ApprovalResolve,
@@ -93,6 +97,7 @@ impl Surface {
         match self {
             Self::Revoke => "revoke",
             Self::Forget => "forget",
+            Self::TaskNames => "task_names",
             Self::ApprovalList => "approval_list",
             Self::ApprovalGet => "approval_get",
             Self::ApprovalResolve => "approval_resolve",
@@ -128,6 +133,7 @@ impl Surface {
         match self {
             Self::Revoke => "authz.v1.Admin/Revoke",
             Self::Forget => "authz.v1.Admin/Forget",
+            Self::TaskNames => "authz.v1.Admin/TaskNames",
             Self::ApprovalList => "authz.v1.Approvals/List",
             Self::ApprovalGet => "authz.v1.Approvals/Get",
             Self::ApprovalResolve => "authz.v1.Approvals/Resolve",

@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use crate::credentials::soon;
 use crate::report::ask;
 use crate::support::*;
-use crate::tasks::{agent, call, end, start, starting};
-use crate::values::{listed, tell, world_by};
+use crate::tasks::{agent, call, call_by, end, start, starting};
+use crate::values::{listed, tell, value, world_by};
 
 /// A node over a store of the test's.
 struct Node {
@@ -268,6 +268,74 @@ fn both_are_forgotten_with_the_task_and_the_session() {
         assert_eq!("FORBIDDEN", node.changes(&task, "e1"));
         node.served.engine.close();
     }
+}
+
+fn names_of(
+    node: &Node,
+    listener: &str,
+    task: &str,
+    values: &[&str],
+) -> Result<wire::TaskNamesResponse, &'static str> {
+    let request = wire::TaskNamesRequest {
+        task: task.to_owned(),
+        values: values.iter().map(|value| (*value).to_owned()).collect(),
+        ..wire::TaskNamesRequest::default()
+    };
+    call_by(&node.served, listener, Surface::TaskNames, &request)
+        .map_err(|error| error.reason_code.as_str())
+}
+
+/// An administrator is told where values come from; the audit log gets none of them.
+#[test]
+fn an_administrator_asks_what_a_live_task_names() {
+    let node = node(memory());
+    let task = node.start("Change Team 77, and pay 12");
+    tell(&node.served, &task, "shop.list", listed(&["e1".to_owned()]));
+    tell(&node.served, &task, "shop.make", vec![value("/id", 0, "made-1")]);
+    let values = ["events/Team 77", "events/e1", "events/made-1", "events/strange", "amount:12"];
+    let told = names_of(&node, "admin", &task, &values).unwrap();
+    let origins: Vec<(&str, &str)> =
+        told.values.iter().map(|one| (&*one.value, &*one.origin)).collect();
+    let wanted = ["named", "introduced", "made", "unknown", "unknown"];
+    assert_eq!(values.into_iter().zip(wanted).collect::<Vec<_>>(), origins);
+    let of = |at: usize| &told.values[at];
+    assert!(of(0).why.contains("words in order") && of(0).missing.is_empty(), "{:?}", of(0));
+    assert_eq!(("shop", "shop"), (&*of(1).system, &*of(2).system));
+    assert!(of(1).why.contains("a declared field of a result"), "{:?}", of(1));
+    assert!(of(2).why.contains("made it"), "{:?}", of(2));
+    assert!(of(3).why.is_empty() && of(3).missing.contains("no prompt"), "{:?}", of(3));
+    assert!(of(4).missing.contains("needs its currency"), "{:?}", of(4));
+    let user = &told.spoken[0];
+    let [words] = node.words().try_into().unwrap();
+    assert_eq!(("user", words.words.len() as u32), (&*user.by, user.words));
+    assert_eq!((2, 256, 1_500), (told.known_values, told.most_values, told.most_words));
+    assert!(!told.words_full && !told.words_missing, "{told:?}");
+    assert_eq!(vec!["ticket".to_owned()], told.parameters);
+    node.change(&|transaction| transaction.delete(RecordKey::new(RecordKind::Words, &task)));
+    let told = names_of(&node, "admin", &task, &["events/Team 77"]).unwrap();
+    assert!(told.words_missing);
+    assert_eq!("unknown", told.values[0].origin);
+    let records = node.served.records();
+    let asked = |record: &&Value| record["path"] == "authz.v1.Admin/TaskNames";
+    let record = records.iter().find(asked).unwrap();
+    assert_eq!(task, record["input"]["task"]["id"].as_str().unwrap(), "{record}");
+    let is_told = records.iter().any(|record| record.to_string().contains("events/strange"));
+    assert!(!is_told, "a candidate value stands in the audit log");
+}
+
+#[test]
+fn only_the_administration_socket_asks_what_a_task_names() {
+    let node = node(memory());
+    let task = node.start("Change Team 77");
+    for listener in ["dev", "own", "sdk"] {
+        assert!(names_of(&node, listener, &task, &["events/Team 77"]).is_err(), "{listener}");
+    }
+    assert_eq!(Err("UNKNOWN_TASK"), names_of(&node, "admin", "nobody", &[]));
+    let many = ["events/x"; 33];
+    for values in [&["x"][..], &["orders/1"], &["email:x"], &many] {
+        assert_eq!(Err("BAD_INPUT"), names_of(&node, "admin", &task, values), "{values:?}");
+    }
+    assert_eq!(Err("BAD_INPUT"), names_of(&node, "admin", "", &[]));
 }
 
 /// One step of a walk.

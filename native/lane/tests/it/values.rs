@@ -62,6 +62,7 @@ pub fn world_by(policies: &str) -> World {
     let listeners = json!([
         {"name": "dev", "insecure_dev": true},
         {"name": "own"},
+        {"name": "admin", "admin": true},
         {"name": "sdk", "enforcer": {"name": "sdk", "asks": ["system:*"], "reports": "sdk"}},
         {"name": "mute", "enforcer": {"name": "mute", "asks": ["system:*"]}},
     ]);
@@ -76,7 +77,7 @@ fn served_by(extra: &Value, policies: &str) -> Served {
     served
 }
 
-fn value(pointer: &str, item: u32, text: &str) -> wire::ReportedValue {
+pub fn value(pointer: &str, item: u32, text: &str) -> wire::ReportedValue {
     let value = Some(Kind::Text(text.to_owned()));
     wire::ReportedValue { pointer: pointer.to_owned(), item, value }
 }
