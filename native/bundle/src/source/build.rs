@@ -17,7 +17,9 @@ use super::types::{
     TasksWord, TierEntry,
 };
 use super::yaml::{At, Entries, Many};
-use super::{budget, classify, denials, exception, mode, recipient_list, sequence, template};
+use super::{
+    approvals, budget, classify, denials, exception, mode, recipient_list, sequence, template,
+};
 use crate::bundle::RecipientListFiles;
 use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown, unknown_word};
@@ -154,6 +156,10 @@ impl BundleFacts<'_> {
         }
         if let Some((file, said)) = mode {
             mode::apply(&mut build, file, said);
+        }
+        let mut approvals_at = None;
+        for (file, facts) in &files {
+            approvals::apply(&mut build, &mut approvals_at, file, facts.approvals.as_ref());
         }
         build.bounds();
         build.ties();

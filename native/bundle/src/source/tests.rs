@@ -55,7 +55,7 @@ fn each_fault_of_a_key_has_its_message() {
     for (text, message) in [
         (
             "clasify: []",
-            "x.yaml:1:1: unknown key `clasify`; known: agents, subjects, catalog, classify, accepted, resources, recipient_lists, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, routes, mode, bundle. Did you mean `classify`?",
+            "x.yaml:1:1: unknown key `clasify`; known: agents, subjects, catalog, classify, accepted, resources, recipient_lists, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, approvals, routes, mode, bundle. Did you mean `classify`?",
         ),
         (
             "labels: {pii: {kind: trust}}",
@@ -92,6 +92,14 @@ fn each_fault_of_a_key_has_its_message() {
             "x.yaml:1:42: `b` is derived itself. Name the label that it is derived from.",
         ),
         ("templates: {a: {}}", "x.yaml:1:16: `purpose` is missing. Add it."),
+        (
+            "approvals: {confirm_without_person: confirm, limits: {open_per_task: 0}}",
+            "x.yaml:1:37: `confirm` is the queue of the person, who is missing. Name the queue of another person, for example `approve`.\nx.yaml:1:70: 0 is not within 1 to 10000. Write another number.",
+        ),
+        (
+            "approvals: {queues: {reauth: {}, approve:bot: {escalate_after: 1h}, confirm: {escalate_after: soon, deputies: nobody}}}",
+            "x.yaml:1:22: `reauth` is no queue of people. Write `confirm`, `approve`, `two_person`, or `approve:ROLE` with a role.\nx.yaml:1:34: `bot` is no role of people. Declare it under `subjects`, or write another role.\nx.yaml:1:69: only a queue `approve:ROLE` has deputies. Remove `escalate_after` and `deputies`.\nx.yaml:1:95: `soon` is no duration. Write 15m, 1h or 4h.\nx.yaml:1:111: `nobody` is no role of people. Declare it under `subjects`, or write another role.",
+        ),
         (
             "denials: {raise_after: 0, end_after: 65}",
             "x.yaml:1:24: a run is of 1 to 64 denials, not of 0. Write another number.\nx.yaml:1:38: a run is of 1 to 64 denials, not of 65. Write another number.",
@@ -307,7 +315,7 @@ fn each_fault_of_a_key_has_its_message() {
         ),
         (
             "a: &a [1]\nb: *a",
-            "x.yaml:1:1: unknown key `a`; known: agents, subjects, catalog, classify, accepted, resources, recipient_lists, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, routes, mode, bundle. Remove it, or write one of the known keys.",
+            "x.yaml:1:1: unknown key `a`; known: agents, subjects, catalog, classify, accepted, resources, recipient_lists, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, approvals, routes, mode, bundle. Remove it, or write one of the known keys.",
         ),
         ("", "x.yaml: the file says nothing. Fill it, or remove it."),
     ] {

@@ -124,6 +124,8 @@ pub(crate) struct FactsFile {
     /// Standing exceptions that policies may accept, by name.
     #[serde(default)]
     pub(crate) exceptions: Entries<At<ExceptionEntry>>,
+    /// Queues of the people who approve calls, their bounds, and reasons of rejections. Default: as each key says.
+    pub(crate) approvals: Option<At<ApprovalsEntry>>,
     /// Which HTTP request is which operation.
     #[serde(default)]
     pub(crate) routes: Vec<At<RouteEntry>>,
@@ -721,6 +723,46 @@ pub(crate) struct ExceptionEntry {
     /// Obligations of a permit that depends on the exception, beside those of the policies. Default: none.
     #[serde(default)]
     pub(crate) obligations: Many<At<String>>,
+}
+
+/// Queues of the people who approve calls, their bounds, and reasons of rejections.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ApprovalsEntry {
+    /// Queue that answers `confirm` where no person is in the chain; default: `approve`.
+    pub(crate) confirm_without_person: Option<At<String>>,
+    /// Bounds of queues: `confirm`, `approve`, `two_person` and `approve:ROLE`.
+    #[serde(default)]
+    pub(crate) queues: Entries<At<ApprovalQueueEntry>>,
+    /// Bounds of tasks and agents.
+    pub(crate) limits: Option<ApprovalLimitsEntry>,
+    /// Reasons with which a person rejects a call, by name: one line that the agent may see. Default: five reasons.
+    #[serde(default)]
+    pub(crate) reject_reasons: Entries<At<String>>,
+}
+
+/// Bounds of one queue.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ApprovalQueueEntry {
+    /// Most open approvals, 1 to 10,000; default: 200. Each person has a queue `confirm` of their own.
+    pub(crate) max_open: Option<At<u32>>,
+    /// Most new approvals in an hour, 1 to 10,000; default: 1,000.
+    pub(crate) max_hourly: Option<At<u32>>,
+    /// Of a queue `approve:ROLE`: time after which the deputies may answer, too.
+    pub(crate) escalate_after: Option<At<String>>,
+    /// Role of the deputies.
+    pub(crate) deputies: Option<At<String>>,
+}
+
+/// Bounds of tasks and agents.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ApprovalLimitsEntry {
+    /// Most open approvals of one task, 1 to 10,000; default: 5.
+    pub(crate) open_per_task: Option<At<u32>>,
+    /// Most open approvals of one agent, 1 to 10,000; default: 50.
+    pub(crate) open_per_agent: Option<At<u32>>,
 }
 
 /// A named set of destinations that others keep.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use authz_kernel::plan::Plan;
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::proto::authz::v1::admin_revoke_request::Target;
 use authz_lane::{ApiError, Engine, EngineParts, Surface, World};
@@ -73,6 +74,11 @@ unless { context.satisfied.contains(Kind::"confirm") };
 /// A payment needs another person.
 const PAY: &str = r#"@id("pay") @stepup("approve") @reason("payments are approved")
 forbid(principal, action == Action::"bank.pay", resource) unless { context.satisfied.contains(Kind::"approve") };"#;
+
+/// The bank's bundle with these policies.
+pub fn bank_plan(policies: &str) -> Arc<Plan> {
+    Arc::clone(&world_by(policies, &[]).plan)
+}
 
 fn world_by(policies: &str, more: &[(&str, &str)]) -> World {
     let mut files = vec![
@@ -685,6 +691,52 @@ fn a_full_queue_is_busy() {
     );
     bank.answer(&manager("bob"), &first, false).unwrap();
     assert_eq!("APPROVAL_REQUIRED", bank.code(&bank.pay(5)));
+}
+
+/// The bundle bounds queues, names deputies, and lists the reasons of rejections.
+#[test]
+fn rules_of_the_bundle() {
+    let rules = "
+approvals:
+  confirm_without_person: approve:finance
+  queues:
+    approve:manager: {max_open: 2, escalate_after: 15m, deputies: finance}
+    confirm: {max_hourly: 1}
+  limits: {open_per_task: 3}
+  reject_reasons: {no: 'It is not wanted.'}
+";
+    let policies = format!(
+        "{}\n@id(\"deputies\") permit(principal in Role::\"finance\", action == Action::\"authz.approve\", resource);",
+        PAY.replace("\"approve\"", "\"approve:manager\"")
+    );
+    let bank = Bank::with(PAY);
+    bank.served.engine.load(world_by(&policies, &[("approvals.yaml", rules)])).unwrap();
+    let (first, _) = (bank.asked(&bank.pay(1)), bank.asked(&bank.pay(2)));
+    let elsewhere = wire::CheckRequest { task: bank.start(), ..bank.pay(3) };
+    assert_eq!("APPROVER_BUSY", bank.code(&elsewhere), "the queue of all tasks");
+    let dan = person("dan", &["finance"]);
+    assert_eq!(Err("NOT_PERMITTED"), bank.approve(&dan, &first).map(drop));
+    assert!(listed(&bank.served, &dan, "").is_empty());
+    bank.clock.advance(Duration::from_secs(900));
+    assert_eq!(2, listed(&bank.served, &dan, "").len());
+    let request = wire::ResolveRequest {
+        reject_reason: "no".to_owned(),
+        ..answering(&bank.served, &first, false)
+    };
+    assert_eq!("It is not wanted.", resolve(&bank.served, &dan, &request).unwrap().reject_text);
+    let mail = |text: &str| wire::CheckRequest {
+        evidence: vec![fresh_agent(&bank.clock)],
+        ..calling(&bank.task, "bank.mail", &json!({"text": text}))
+    };
+    let confirm = bank.check(&mail("a")).challenge.unwrap().approval_id;
+    bank.approve(&person("alice", &[]), &confirm).unwrap();
+    assert_eq!("APPROVER_BUSY", bank.code(&mail("b")), "one in an hour");
+    let alone =
+        crate::tasks::start(&bank.served, &crate::tasks::starting(vec![fresh_agent(&bank.clock)]));
+    let task = alone.unwrap().id;
+    let id = bank.check(&wire::CheckRequest { task, ..mail("b") }).challenge.unwrap().approval_id;
+    let shown = bank.show(&dan, &id).unwrap();
+    assert_eq!(vec!["approve:finance".to_owned()], shown.waits_for);
 }
 
 /// A revoked agent gets nothing for its approval, and a revoked person answers nothing.
