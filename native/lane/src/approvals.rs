@@ -7,9 +7,10 @@
 mod changes;
 mod digest;
 mod draft;
+mod guards;
 mod tally;
 
-use authz_kernel::decision::{Outcome, Principal, StepUpGround};
+use authz_kernel::decision::{Outcome, Principal, StepUpGround, Time};
 use authz_kernel::digest::short;
 use authz_kernel::hex::hex_start;
 use authz_kernel::history::pair_digest;
@@ -17,7 +18,7 @@ use authz_kernel::model::{ApprovalRules, Model};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::Body;
 use authz_kernel::task::approval::{
-    Approval, ApprovalGround, CONFIRM, IgnoredValue, is_person_kind,
+    Approval, ApprovalGround, ApprovalStatus, CONFIRM, IgnoredValue, is_person_kind,
 };
 use authz_kernel::task::{RecordKey, RecordKind, hmac};
 
@@ -30,6 +31,10 @@ use crate::world::Loaded;
 pub use self::changes::ApprovalChange;
 pub(crate) use self::changes::ApprovalChanges;
 pub(crate) use self::draft::{NewApproval, ignored_parts};
+pub use self::guards::Guard;
+pub(crate) use self::guards::holds;
+#[cfg(feature = "test-support")]
+pub use self::guards::remove_guard;
 pub(crate) use self::tally::{close, confirm_tally, open_by_queue, tally_ids};
 
 /// The request of a call, as far as approvals read it.
@@ -204,7 +209,13 @@ pub(crate) fn mismatch() -> CallRefusal {
 
 /// Whether every rule that needs the step-up stands in an approval.
 pub(crate) fn covers(known: &[ApprovalGround], grounds: &[StepUpGround]) -> bool {
-    grounds.iter().all(|ground| known.iter().any(|one| one.identity == ground.identity))
+    let stands = |ground: &StepUpGround| known.iter().any(|one| one.identity == ground.identity);
+    !holds(Guard::RuleIdentity) || grounds.iter().all(stands)
+}
+
+/// Status of an approval now.
+pub(crate) fn status_of(approval: &Approval, now: Time) -> ApprovalStatus {
+    if holds(Guard::Expiry) { approval.status_at(now) } else { approval.status }
 }
 
 /// Queues of the kinds of a step-up, sorted, each once.

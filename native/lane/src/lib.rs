@@ -94,6 +94,11 @@ mod usage;
 mod world;
 
 pub use approvals::ApprovalChange;
+#[doc(hidden)]
+pub use approvals::Guard;
+#[cfg(feature = "test-support")]
+#[doc(hidden)]
+pub use approvals::remove_guard;
 pub use build::build_profile;
 pub use clock::{Clock, SystemClock};
 pub use engine::{Engine, EngineParts};

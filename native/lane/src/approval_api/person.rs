@@ -9,6 +9,7 @@ use authz_kernel::task::approval::{
 };
 use serde::Deserialize;
 
+use crate::approvals::{Guard, holds};
 use crate::judgement::name_of;
 use crate::refusal::CallRefusal;
 use crate::world::Loaded;
@@ -146,11 +147,12 @@ impl Person {
         if queue == CONFIRM {
             return is_subject && approval.subject.as_ref().is_some_and(|one| !one.is_service);
         }
-        if is_subject {
+        if is_subject && holds(Guard::ChainExclusion) {
             return false;
         }
         match queue {
             APPROVE | TWO_PERSON => true,
+            _ if !holds(Guard::Role) => true,
             _ => {
                 let holds = |role: &str| roles.iter().any(|held| held == role);
                 let rule = world.plan.model().approvals.queue(queue);

@@ -17,7 +17,7 @@ use super::passkeys::passkey_key;
 use super::person::{Method, Person};
 use super::{APPROVE_OPERATION, check_generation, error_of, tallies_of, unknown, wire_form};
 use crate::api_call::{ApiCaller, ApiOutcome, GrantedChange, WithRecord as _};
-use crate::approvals::{ApprovalChange, close};
+use crate::approvals::{ApprovalChange, close, status_of};
 use crate::engine::{Engine, own};
 use crate::judgement::{AnswerNote, ApiNotes, ApiRecord, ApprovalNote, CallerIdentity};
 use crate::limits;
@@ -224,7 +224,7 @@ impl Engine {
                 "`digest` is not that of the call: show the approval again",
             ));
         }
-        match known.status_at(now) {
+        match status_of(known, now) {
             ApprovalStatus::Open => {}
             ApprovalStatus::Expired => return Err(ended("the approval has expired")),
             ApprovalStatus::Approved | ApprovalStatus::Rejected | ApprovalStatus::Consumed => {

@@ -11,7 +11,7 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{RecordKey, RecordKind, TaskStatus};
 use authz_state::store::{Survives, Transaction};
 
-use crate::approvals::{AskedCall, asks_people};
+use crate::approvals::{AskedCall, Guard, asks_people, holds};
 use crate::engine::Engine;
 use crate::history;
 use crate::judgement::Judgement;
@@ -157,7 +157,7 @@ impl Engine {
             && plan.reads_history(&judgement.resolved.operation);
         // A denial may change the history too.
         let is_remembered = located.is_some() && history::changes(judgement).is_some();
-        let is_asked = asks_people(judgement);
+        let is_asked = asks_people(judgement) || is_unjudged(judgement);
         if judgement.passage().is_none() && !is_to_be_read && !is_remembered && !is_asked {
             return Ok(None);
         }
@@ -213,6 +213,11 @@ impl Engine {
         };
         drop(self.keeper.transact(&locks, Survives::Crash, call.wait, &mut work));
     }
+}
+
+/// Whether a test wants a denied call to look for its approval.
+fn is_unjudged(judgement: &Judgement) -> bool {
+    !holds(Guard::SecondJudgement) && judgement.outcome() == Outcome::Deny
 }
 
 /// Failure that the changes of a call survive: a loss of power for a high tier and for the end of a task.

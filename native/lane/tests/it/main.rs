@@ -9,6 +9,7 @@
 )]
 
 mod access_log;
+mod approval_run;
 mod approvals;
 mod audit;
 mod bytes;
