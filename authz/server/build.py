@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from authz import __version__
 from authz.approvals import ApprovalHub, ApprovalStore, EngineApprovals, PeopleByUid
-from authz.config import Config, Listener
+from authz.config import ApprovalPerson, Config, Listener
 from authz.config.addresses import socket_path
 from authz.engine import (
     Engine,
@@ -366,12 +366,29 @@ def _build_keys(base: _Base, engine: Engine, runtime: RuntimeState) -> KeyRing |
 
 
 def _build_approvals(base: _Base, store: ApprovalStore, hub: ApprovalHub) -> ApprovalServices:
+    _check_people(base.config.approvals.people)
     streams = WatchStreams(hub, store, base.failed)
     base.undo.callback(streams.close)
     base.metrics.gauge(
         "authz_approval_streams", "Open streams of approvals.", lambda: float(len(streams))
     )
     return ApprovalServices(store, streams, PeopleByUid(base.config.approvals.people))
+
+
+def _check_people(people: Sequence[ApprovalPerson]) -> None:
+    """Refuse people who could never answer: only the user of the node and root can open the administration socket."""
+    node = os.geteuid()
+    never = [
+        Diagnostic(
+            f"`approvals.people`: user {person.uid} (`{person.issuer}/{person.sub}`) cannot open the administration socket, which "
+            f"only user {node}, who runs the node, and root can.",
+            fix="Let the person answer at the approvals page, or remove the entry.",
+        )
+        for person in people
+        if person.uid not in {node, 0}
+    ]
+    if never:
+        raise ConfigError(tuple(never))
 
 
 def _open_fast_lane(base: _Base, engine: Engine, readiness: Readiness) -> FastServer | None:
