@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from authz import __version__
-from authz.approvals import ApprovalHub, ApprovalStore, EngineApprovals, PeopleByUid
+from authz.approvals import (
+    ApprovalHub,
+    ApprovalStore,
+    EngineApprovals,
+    Invitations,
+    PeopleByUid,
+)
 from authz.config import ApprovalPerson, Config, Listener
 from authz.config.addresses import socket_path
 from authz.engine import (
@@ -32,9 +38,10 @@ from authz.server.fast.server import FastServer
 from authz.server.file_limit import connections_of_each
 from authz.server.file_watch import FileWatch
 from authz.server.grpc.approvals import ApprovalServices
+from authz.server.grpc.passkeys import PasskeyServices
 from authz.server.grpc.server import GrpcServer
 from authz.server.grpc.watching import WatchStreams
-from authz.server.http.listeners import HttpContext, open_http_listeners
+from authz.server.http.listeners import ApprovalParts, HttpContext, open_http_listeners
 from authz.server.http.server import WebServer
 from authz.server.issuing import CredentialIssuer, SigningKeyRecords, key_families
 from authz.server.lease_records import EngineLeases, brokers_of
@@ -247,7 +254,14 @@ def _open_edges(base: _Base, core: _Core, readiness: Readiness) -> _Edges:
     fast = _open_fast_lane(base, core.engine, readiness)
     http = open_http_listeners(
         HttpContext(
-            base.config, core.runtime, readiness, base.metrics, base.failed, core.keys, issuer
+            base.config,
+            core.runtime,
+            readiness,
+            base.metrics,
+            base.failed,
+            core.keys,
+            issuer,
+            _page_parts(base, core),
         ),
         lambda server: base.undo.callback(server.close),
     )
@@ -372,7 +386,29 @@ def _build_approvals(base: _Base, store: ApprovalStore, hub: ApprovalHub) -> App
     base.metrics.gauge(
         "authz_approval_streams", "Open streams of approvals.", lambda: float(len(streams))
     )
-    return ApprovalServices(store, streams, PeopleByUid(base.config.approvals.people))
+    return ApprovalServices(
+        store, streams, PeopleByUid(base.config.approvals.people), _build_passkeys(base, store)
+    )
+
+
+def _build_passkeys(base: _Base, store: ApprovalStore) -> PasskeyServices:
+    config = base.config
+    has_page = config.listeners.approvals is not None and config.approvals.passkeys is not None
+    return PasskeyServices(
+        store,
+        Invitations(),
+        config.approvals.base_url if has_page else "",
+        frozenset(config.trust.issuers),
+        base.log,
+    )
+
+
+def _page_parts(base: _Base, core: _Core) -> ApprovalParts:
+    """Return the parts of the approvals page, which takes the invitations of the administration listener."""
+    approvals = core.approvals
+    return ApprovalParts(
+        approvals.store, core.hub, approvals.passkeys.invitations, Fetcher().get, base.log
+    )
 
 
 def _check_people(people: Sequence[ApprovalPerson]) -> None:
@@ -479,6 +515,7 @@ def _listeners(config: Config) -> dict[str, Listener]:
         "admin": config.listeners.admin,
         "metrics": config.listeners.metrics,
         "http": config.listeners.http,
+        "approvals": config.listeners.approvals,
     }
     return {name: listener for name, listener in configured.items() if listener is not None}
 

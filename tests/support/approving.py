@@ -96,7 +96,8 @@ class Approvals:
 
     def _find(self, name: str) -> approvals_pb2.Approval:
         if name not in self.approvals:
-            raise ApiError("NOT_FOUND", GrpcCode.NOT_FOUND, "no such approval")
+            what = "there is no such approval"
+            raise ApiError("APPROVAL_MISMATCH", GrpcCode.FAILED_PRECONDITION, what)
         return self.approvals[name]
 
     def approval_changes(self, after: int, wait_ms: int) -> ApprovalChanges:

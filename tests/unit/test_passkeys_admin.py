@@ -12,7 +12,7 @@ import structlog
 from authz.approvals import Invitations
 from authz.cli import main
 from authz.model import CallFacts
-from authz.server.grpc.passkeys import PASSKEYS, AdminPasskeys
+from authz.server.grpc.passkeys import PASSKEYS, PasskeyServices
 from authz.server.grpc.unary import CallContext
 from authz.telemetry import Metrics
 from tests.support.approving import Approvals
@@ -32,9 +32,9 @@ class Node:
         context = CallContext("admin", None, 5.0, read, Metrics(), self.failures.append)
         log = structlog.testing.CapturingLogger()
         issuers = frozenset({"corp"})
-        passkeys = AdminPasskeys(self.store, self.invitations, url, issuers, log, context)
+        passkeys = PasskeyServices(self.store, self.invitations, url, issuers, log)
         self.server = grpc.server(futures.ThreadPoolExecutor(2))
-        generic = grpc.method_handlers_generic_handler(PASSKEYS, passkeys.handlers())
+        generic = grpc.method_handlers_generic_handler(PASSKEYS, passkeys.handlers(context))
         self.server.add_generic_rpc_handlers((generic,))
         self.server.add_insecure_port(self.address)
         self.server.start()

@@ -21,6 +21,7 @@ from authz.errors import ApiError, GrpcCode
 from authz.model import CallFacts
 from authz.server.grpc.decisions import RawHandler
 from authz.server.grpc.errors import answered, unimplemented
+from authz.server.grpc.passkeys import PasskeyServices
 from authz.server.grpc.receipts import STAYS_OPEN
 from authz.server.grpc.unary import CallContext, unary_handler
 from authz.server.grpc.watching import Send, StreamScope, WatchStreams
@@ -48,6 +49,8 @@ class ApprovalServices:
     """Open streams of the node."""
     people: PeopleByUid
     """People who answer over the administration socket."""
+    passkeys: PasskeyServices
+    """Serve passkeys."""
 
     def agents(
         self, status: Callable[[bytes, CallFacts], bytes], context: CallContext

@@ -20,7 +20,7 @@ from authz.server.grpc.unary import CallContext, unary_handler
 from authz.telemetry import Logger
 from authz_client.v1 import passkeys_pb2
 
-__all__ = ["PASSKEYS", "AdminPasskeys"]
+__all__ = ["PASSKEYS", "PasskeyServices"]
 
 PASSKEYS: Final = "authz.v1.Passkeys"
 """Full name of the service."""
@@ -29,8 +29,8 @@ M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
-class AdminPasskeys:
-    """Handlers of the administration listener."""
+class PasskeyServices:
+    """The parts of a node that serve passkeys on its administration listener."""
 
     store: ApprovalStore
     """Keeps passkeys."""
@@ -42,16 +42,14 @@ class AdminPasskeys:
     """Aliases of the configured issuers."""
     log: Logger
     """Gets invitations and removals."""
-    context: CallContext
-    """Shared by the handlers of the listener."""
 
-    def handlers(self) -> dict[str, RawHandler]:
-        """Return the handler of each method."""
+    def handlers(self, context: CallContext) -> dict[str, RawHandler]:
+        """Return the handler of each method; `context` is shared by the handlers of the listener."""
 
         def handler(
             method: str, answer: Callable[[bytes, grpc.ServicerContext], bytes]
         ) -> RawHandler:
-            return unary_handler(PASSKEYS, method, answer, self.context)
+            return unary_handler(PASSKEYS, method, answer, context)
 
         return {
             "Invite": handler("Invite", self._invite),

@@ -20,6 +20,7 @@ from authz.server.grpc.decisions import (
 from authz.server.grpc.errors import not_in_this_version, unimplemented
 from authz.server.grpc.executor import Turn
 from authz.server.grpc.listener import Services
+from authz.server.grpc.passkeys import PASSKEYS
 from authz.server.grpc.unary import CallContext, SurfaceCalls, UnaryService
 from authz.surfaces import METHODS
 
@@ -38,7 +39,7 @@ CREDENTIALS: Final = "authz.v1.Credentials"
 
 DECISION_REFLECTED: Final = (AUTHORIZER, APPROVALS, ENVOY, ACCESS_LOG)
 """Services that reflection shows on a listener of decisions."""
-ADMIN_REFLECTED: Final = (ADMIN, APPROVALS, AUTHORIZER, TASKS, CREDENTIALS)
+ADMIN_REFLECTED: Final = (ADMIN, APPROVALS, PASSKEYS, AUTHORIZER, TASKS, CREDENTIALS)
 """Services that reflection shows on the administration listener."""
 HEALTH_NAMES: Final = (AUTHORIZER, APPROVALS, ENVOY, ACCESS_LOG, ADMIN)
 """Services whose health can be asked for."""
@@ -141,4 +142,5 @@ def admin_services(
         **administration.services(),
         **calls.unary_services(),
         APPROVALS: calls.approvals.admin(users, calls.context),
+        PASSKEYS: calls.approvals.passkeys.handlers(calls.context),
     }

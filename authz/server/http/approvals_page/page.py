@@ -10,9 +10,10 @@ from starlette.routing import Mount, Route
 
 from authz.approvals import AnswerMethod, PasskeyAssertion, Person
 from authz.approvals.card import build_card
+from authz.errors import ApiError
 from authz.server.http.approvals_page.live import TooManyStreamsError
 from authz.server.http.approvals_page.login_pages import LoginPages
-from authz.server.http.approvals_page.parts import PageParts, json_text
+from authz.server.http.approvals_page.parts import PageParts, json_text, not_allowed
 from authz.server.http.approvals_page.passkey_pages import PasskeyPages
 from authz.server.http.approvals_page.passkeys import AnswerStatement
 from authz.server.http.approvals_page.protection import App, Protection
@@ -125,7 +126,13 @@ class ApprovalsPage:
         parts = self._parts
         get = approvals_pb2.ApprovalsGetRequest(approval_id=request.raw.path_params["id"])
         person = _person(request.session.login)
-        answer = await parts.on_thread(parts.store.approval_show, person, get)
+        try:
+            answer = await parts.on_thread(parts.store.approval_show, person, get)
+        except ApiError as error:
+            if error.reason == "APPROVAL_MISMATCH":
+                # An approval of others looks as a missing one.
+                raise not_allowed() from error
+            raise
         return answer.approval
 
     # --- answers

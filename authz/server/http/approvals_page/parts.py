@@ -33,7 +33,15 @@ from authz.server.http.approvals_page.sessions import Session, Sessions
 from authz.telemetry import Logger
 from authz_client.v1 import approvals_pb2
 
-__all__ = ["FRESH_SECONDS", "Handler", "PageParts", "PageSettings", "as_json", "json_text"]
+__all__ = [
+    "FRESH_SECONDS",
+    "Handler",
+    "PageParts",
+    "PageSettings",
+    "as_json",
+    "json_text",
+    "not_allowed",
+]
 
 FRESH_SECONDS: Final = 300.0
 """Passkeys are added and removed within so many seconds of a login."""
@@ -223,12 +231,16 @@ def _check_token(request: PageRequest) -> None:
         raise PageError(403, "Old page", "This page is of an earlier session. Load it again.")
 
 
+def not_allowed() -> PageError:
+    """Return the error of an approval that is missing, or that the person may not see. Both look the same."""
+    return PageError(404, "Not allowed", "There is no such approval, or you may not answer it.")
+
+
 def _refusal_of(error: AuthzError) -> PageError:
-    """Return the page of an error of the engine. A missing approval looks as one that the person may not see."""
+    """Return the page of an error of the engine."""
     code = error.grpc_code
     if code in {GrpcCode.NOT_FOUND, GrpcCode.PERMISSION_DENIED}:
-        text = "There is no such approval, or you may not answer it."
-        return PageError(404, "Not allowed", text)
+        return not_allowed()
     if isinstance(error, ApiError) and code not in _BUSY:
         return PageError(409, "Not possible", f"{error}.".replace("..", "."))
     return PageError(503, "Busy", "The node cannot answer now. Try again in a moment.")
