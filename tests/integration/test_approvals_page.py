@@ -1,0 +1,274 @@
+"""From the agent's first call to its permitted retry: a person answers at the page, in a real Chromium, at npm's oidc-provider."""
+
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from authz_client import ApprovalStatus, Authz, Denied, StepUp, Tls
+from tests.support.browsing import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    add_authenticator,
+    chromium,
+    log_in,
+    running_issuer,
+)
+from tests.support.minting import Authority
+from tests.support.mutual import Pki
+from tests.support.server import Server, command, layout
+from tests.support.waiting import eventually, free_port
+
+pytestmark = [pytest.mark.peers, pytest.mark.slow, pytest.mark.timeout(300)]
+
+BOT = "spiffe://a.example/ns/desk/sa/bot"
+FILES = {
+    "bundle.yaml": "name: bank\nrevision: bank-1\ntasks: optional\n",
+    "facts.yaml": """\
+agents:
+  bot: {match: ["spiffe://${trust_domain}/ns/desk/sa/bot"], subject: optional}
+subjects:
+  employee: [{issuer: corp}]
+  manager: [{issuer: staff, claim: groups, contains: managers}, {issuer: local, claim: sub, equals: root}]
+resources: {accounts: {}}
+catalog:
+  bank:
+    kind: http
+    operations:
+      pay:
+        input: {type: object, properties: {to: {type: string}, amount: {type: integer}}, required: [to, amount]}
+      wire:
+        input: {type: object, properties: {to: {type: string}, amount: {type: integer}}, required: [to, amount]}
+classify:
+  - match: bank.pay
+    effects: [write]
+    tier: standard
+    objects: [{from: /to, role: recipient, collection: accounts}, {from: /amount, role: amount}]
+  - match: bank.wire
+    effects: [write]
+    tier: high
+    objects: [{from: /to, role: recipient, collection: accounts}, {from: /amount, role: amount}]
+templates:
+  desk: {purpose: Pay the bills, deadline: 1h, starters: [bot], scope: [{system: bank}], tier_cap: high}
+""",
+    "policies/bank.cedar": """\
+@id("all") permit(principal, action in [Action::"system:bank"], resource);
+@id("starts") permit(principal, action == Action::"task:desk", resource);
+@id("managers-answer") permit(principal in Role::"manager", action == Action::"authz.approve", resource);
+@id("pay") @stepup("approve:manager") @reason("Payments are approved.")
+forbid(principal, action in [Action::"system:bank"], resource) unless { context.satisfied.contains(Kind::"approve:manager") };
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def server(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A node whose page is on loopback; managers log in at an issuer of their own."""
+    folder = tmp_path_factory.mktemp("page")
+    for name, text in FILES.items():
+        file = folder / "bank" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    secret = folder / "secret"
+    secret.write_text(CLIENT_SECRET)
+    secret.chmod(0o600)
+    port, issuer_port = free_port(), free_port()
+    pki, url = Pki(folder), f"http://localhost:{port}"
+    mutual = {**pki.tls, "client_ca_file": str(pki.clients)}
+    groups = json.dumps({"dana": ["managers"], "eve": ["clerks"]})
+    with running_issuer(issuer_port, f"{url}/login/callback", groups) as issuer:
+        staff = {
+            "issuer": issuer,
+            "audience": ["authz"],
+            "algorithms": ["RS256"],
+            "jwks": {"discovery": True, "insecure_dev": True},
+            "claims": ["groups"],
+        }
+        settings = {
+            "trust": {"issuers": {"staff": staff}},
+            "listeners": {
+                "approvals": {"address": f"127.0.0.1:{port}", "insecure_dev": True},
+                # A call of tier high needs a caller that proves a key.
+                "mutual": {"address": f"127.0.0.1:{free_port()}", "tls": mutual},
+            },
+            "approvals": {
+                "url": url,
+                "login": {
+                    "issuer": "staff",
+                    "client_id": CLIENT_ID,
+                    "client_secret_file": str(secret),
+                    "scopes": ["openid", "profile"],
+                },
+                "passkeys": {"rp_id": "localhost"},
+            },
+        }
+        place = layout(folder / "server", authority, folder / "bank", settings)
+        pki.trust(place)
+        svid = pki.a.svid(BOT)
+        (folder / "svid.pem").write_bytes(svid.pem)
+        (folder / "svid.key").write_bytes(svid.key_pem)
+        with Server(place) as running:
+            yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium."""
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page of a browser that nobody used before."""
+    context = browser.new_context()
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def authz(server: Server) -> Authz:
+    """The agent, with its X.509-SVID. It never polls within the time of a test."""
+    folder = server.place.folder.parent
+    tls = Tls(folder / "root.pem", folder / "svid.pem", folder / "svid.key")
+    address = server.place.config["listeners"]["mutual"]["address"]
+    return Authz(address, tls=tls, timeout=20, approval_poll=600)
+
+
+@contextmanager
+def waiting(
+    authz: Authz, operation: str, arguments: dict[str, Any]
+) -> Iterator[tuple[StepUp, Any]]:
+    """Makes a call that a person must approve; yields the step-up and the status that the waiting agent hears."""
+    with pytest.raises(StepUp) as raised:
+        authz.check(operation, arguments)
+    heard: list[ApprovalStatus] = []
+    thread = threading.Thread(target=lambda: heard.append(raised.value.wait(120)))
+    thread.start()
+    yield raised.value, heard
+    thread.join(60)
+
+
+def test_a_login_approves_a_call_that_runs_once(page: Any, authz: Authz) -> None:
+    """The agent sends the link, waits, hears the answer, and makes the call."""
+    payment = {"to": "acme", "amount": 870}
+    with authz.task("desk"), waiting(authz, "bank.pay", payment) as (step_up, heard):
+        page.goto(step_up.url)
+        page.click("text=Log in at staff")
+        log_in(page, "dana")
+        page.wait_for_url(step_up.url)
+        text = page.inner_text("main")
+        for shown in ("bank.pay", "acme", "870", "Payments are approved.", "Pay the bills"):
+            assert shown in text
+        page.click("button:has-text('Approve this call')")
+        page.wait_for_selector("text=You approved")
+        eventually(lambda: heard == [ApprovalStatus.APPROVED])
+
+        assert authz.check("bank.pay", payment, approval_id=step_up.approval_id).decision_id
+        with pytest.raises(StepUp) as again:
+            authz.check("bank.pay", payment)
+        assert again.value.approval_id != step_up.approval_id
+
+
+def test_a_call_of_tier_high_is_approved_with_a_passkey(page: Any, authz: Authz) -> None:
+    """A login does not suffice. The passkey is made on the way."""
+    wire = {"to": "acme", "amount": 87_000}
+    add_authenticator(page)
+    with authz.task("desk"), waiting(authz, "bank.wire", wire) as (step_up, heard):
+        page.goto(step_up.url)
+        page.click("text=Log in at staff")
+        log_in(page, "dana")
+        page.click("main a:has-text('Add a passkey')")
+        page.click("button:has-text('Add a passkey')")
+        page.wait_for_selector("main li h2")
+        page.goto(step_up.url)
+        page.click("button:has-text('Approve this call')")
+        page.wait_for_selector("text=You approved")
+        eventually(lambda: heard == [ApprovalStatus.APPROVED])
+        assert authz.check("bank.wire", wire, approval_id=step_up.approval_id).decision_id
+
+
+def test_a_rejected_call_is_denied_with_its_reason(page: Any, authz: Authz) -> None:
+    """Nobody is asked again about the same call."""
+    payment = {"to": "mallory", "amount": 9}
+    with authz.task("desk"), waiting(authz, "bank.pay", payment) as (step_up, heard):
+        page.goto(step_up.url)
+        page.click("text=Log in at staff")
+        log_in(page, "dana")
+        page.select_option("#reason", index=1)
+        page.click("button:has-text('Reject')")
+        page.wait_for_selector("text=You rejected")
+        eventually(lambda: heard == [ApprovalStatus.REJECTED])
+        with pytest.raises(Denied) as denied:
+            authz.check("bank.pay", payment)
+        assert not isinstance(denied.value, StepUp)
+
+
+def test_a_person_without_the_role_sees_and_answers_nothing(page: Any, authz: Authz) -> None:
+    """An approval of others looks as a missing one, and the list is empty."""
+    payment = {"to": "acme", "amount": 1}
+    with authz.task("desk"), pytest.raises(StepUp) as raised:
+        authz.check("bank.pay", payment)
+    page.goto(raised.value.url)
+    page.click("text=Log in at staff")
+    log_in(page, "eve")
+    page.wait_for_selector("h1:has-text('Not allowed')")
+    page.goto(raised.value.url.partition("/a/")[0])
+    page.wait_for_selector("text=Nothing waits for you")
+
+
+def test_an_invited_person_approves(page: Any, authz: Authz, server: Server) -> None:
+    """`authz approval invite` makes the link; the bundle gives the role by the name."""
+    add_authenticator(page)
+    page.goto(invite(server, "local/root"))
+    page.click("button:has-text('Make a passkey')")
+    page.click("button:has-text('Log in with a passkey')")
+    page.wait_for_selector("h1:has-text('Open approvals')")
+    payment = {"to": "globex", "amount": 12}
+    with authz.task("desk"), waiting(authz, "bank.pay", payment) as (step_up, heard):
+        page.goto(step_up.url)
+        page.click("button:has-text('Approve this call')")
+        page.wait_for_selector("text=You approved")
+        eventually(lambda: heard == [ApprovalStatus.APPROVED])
+        assert authz.check("bank.pay", payment, approval_id=step_up.approval_id).decision_id
+    listed = run(server, "passkeys", "local/root")
+    assert [one["name"] for one in listed["passkeys"]] == ["First passkey"]
+    assert listed["passkeys"][0]["used"] != "never"
+    assert run(server, "remove-passkey", "local/root", "--all") == {"removed": 1}
+
+
+def test_two_people_answer_one_call_at_once(browser: Any, authz: Authz) -> None:
+    """The page of the second says that somebody answered."""
+    payment = {"to": "initech", "amount": 5}
+    pages = [browser.new_context().new_page() for _ in range(2)]
+    with authz.task("desk"), waiting(authz, "bank.pay", payment) as (step_up, heard):
+        for one in pages:
+            one.goto(step_up.url)
+            one.click("text=Log in at staff")
+            log_in(one, "dana")
+            one.wait_for_url(step_up.url)
+        pages[0].click("button:has-text('Approve this call')")
+        pages[1].wait_for_selector("text=It is now approved.")
+        eventually(lambda: heard == [ApprovalStatus.APPROVED])
+    for one in pages:
+        one.context.close()
+
+
+def run(server: Server, *words: str) -> Any:
+    """Runs `authz approval …` against the administration socket; returns its JSON."""
+    words = ("approval", *words, "--output", "json", "--admin", server.address("admin"))
+    done = subprocess.run(
+        [*command(), *words], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def invite(server: Server, person: str) -> str:
+    """Makes an invitation, and returns its link."""
+    url: str = run(server, "invite", person)["url"]
+    return url
