@@ -11,12 +11,13 @@ the results of its tools. The last line of the output is `{"answer": …}`. A mo
 
 import asyncio
 import json
+import os
 import sys
 from functools import partial
 from importlib import import_module
 from typing import Any
 
-from authz_client import Authz
+from authz_client import Authz, TokenFile
 
 
 def _chat_model(mails: list[list[str]]) -> Any:
@@ -165,7 +166,9 @@ RUNS: dict[str, Any] = {
 def main() -> None:
     """Run the agent."""
     mode, address, plan = sys.argv[1:]
-    authz = Authz(address, credentials=lambda: "a.b.c", timeout=10, approval_poll=1)
+    token = os.environ.get("AGENT_TOKEN")
+    source = TokenFile(token) if token else lambda: "a.b.c"
+    authz = Authz(address, credentials=source, timeout=10, approval_poll=60 if token else 1)
     _say(json.dumps({"answer": RUNS[mode](authz, json.loads(plan))}))
 
 
