@@ -104,7 +104,7 @@ def test_a_rejected_tool_does_not_run(framework: str, tmp_path: Path) -> None:
     assert "sent to" not in output
     expected = {
         "langgraph": "The operation may not be performed.",
-        "openai": "A person rejected the call: wrong_recipient. It was not made.",
+        "openai": "A person rejected it: wrong_recipient.",
     }
     assert expected[framework] in answer
     assert desk.used == []

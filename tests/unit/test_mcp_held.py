@@ -18,12 +18,11 @@ from authz_client.approval_code import binding_code
 from authz_client.approval_texts import instructions
 from authz_client.errors import ApprovalStatus, refusal_of
 from authz_client.mcp_held import INPUT_KEY, MOST_ROUNDS, HeldCall, HeldStates, StateError
+from authz_client.v1 import decision_pb2
 from tests.support.node import Node, decision
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from authz_client.v1 import decision_pb2
 
 PAGE = "https://authz.corp.example/a/"
 MODERN = "2026-07-28"
@@ -49,7 +48,8 @@ class Desk:
         if request.operation == "wiki.mcp":
             return decision("PERMITTED")
         if not self.answered.is_set() or self.used:
-            challenge = {"approval_id": "a1-1", "url": f"{self.url}a1-1" if self.url else ""}
+            challenge = decision_pb2.Challenge(approval_id="a1-1", url=f"{self.url}a1-1")
+            challenge.expires_at.FromMilliseconds(1_796_083_200_500)
             return decision("APPROVAL_REQUIRED", challenge=challenge, step_up_kinds=self.kinds)
         if not self.allows:
             return decision("APPROVAL_REJECTED")
@@ -493,6 +493,12 @@ def test_a_client_that_opens_no_pages_gets_a_result(
         text = result["content"][1]["text"]
         assert f"{PAGE}a1-1 (request a1-1, code {binding_code('a1-1')})" in text
         assert "make the same call again" in text
+        told = result["_meta"]["dev.authz/decision"]["approval"]
+        assert told == {
+            "id": "a1-1",
+            "url": f"{PAGE}a1-1",
+            "expires_at": "2026-12-01T00:00:00.500Z",
+        }
         assert await sent(guard, call(request_id=2)) == Passed()
         desk.answered.set()
         passed = await later(guard)
@@ -599,6 +605,12 @@ def test_an_agent_reads_that_nobody_can_be_asked(kinds: tuple[str, ...], who: st
 def test_a_step_up_that_needs_no_person_names_none() -> None:
     """For example one that a fresher credential lifts."""
     assert instructions(_step_up(("fresh_credential",), "")) == ""
+
+
+def test_a_code_is_the_same_at_both_ends() -> None:
+    """The engine gives the same codes: its tests have the same two."""
+    assert binding_code("a1-1") == "GMNZS3"
+    assert binding_code("0123456789abcdef0123456789abcdef-7") == "CF6XWA"
 
 
 def test_a_request_without_a_page_names_its_id() -> None:

@@ -110,15 +110,23 @@ def refused_error(refused: Refused) -> dict[str, Any]:
     return {"code": code, "message": public_text_of(refused), "data": data}
 
 
-def public_members(refused: Refused) -> dict[str, str]:
+def public_members(refused: Refused) -> dict[str, Any]:
     """Give the part of a refusal that an agent may see, as the member `dev.authz/decision` holds it.
 
     Args:
         refused: The refusal.
     """
-    return {
+    members: dict[str, Any] = {
         "decision_id": refused.decision_id,
         "public_code": refused.public_code.value,
         "next_action": refused.next_action.value,
         "retry": refused.retry.value,
     }
+    if isinstance(refused, StepUp) and refused.approval_id:
+        approval = members["approval"] = {"id": refused.approval_id}
+        if refused.expires_at is not None:
+            end = refused.expires_at.isoformat(timespec="milliseconds")
+            approval["expires_at"] = end.replace("+00:00", "Z")
+        if refused.url:
+            approval["url"] = refused.url
+    return members

@@ -167,6 +167,7 @@ const LANE: &[&str] = &[
     "credential_use",
     "judgement",
     "answer",
+    "approval_text",
     "mcp",
     "revoke",
     "locate",

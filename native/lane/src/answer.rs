@@ -46,8 +46,8 @@ pub(crate) fn decision(judgement: &Judgement) -> wire::Decision {
     }
     if let Some(standing) = judgement.decision() {
         answer.step_up_kinds.clone_from(&standing.kinds);
-        answer.shown_reason = standing.shown_reason.clone().unwrap_or_default();
     }
+    answer.shown_reason = shown_reason(judgement).unwrap_or_default();
     if let Some(challenge) = challenge(judgement) {
         answer.challenge = Some(wire::Challenge {
             approval_id: challenge.id.clone(),
@@ -228,7 +228,11 @@ pub(crate) fn public(judgement: &Judgement) -> serde_json::Map<String, serde_jso
     public
 }
 
-/// Reason of the policy, if the bundle shows it.
-pub(crate) fn shown_reason(judgement: &Judgement) -> Option<&str> {
-    judgement.decision().and_then(|decision| decision.shown_reason.as_deref())
+/// Reason of the person who rejected the call, or of the policy if the bundle shows it.
+pub(crate) fn shown_reason(judgement: &Judgement) -> Option<String> {
+    let reject_text = &judgement.settlement.reject_text;
+    if judgement.reason() == ReasonCode::ApprovalRejected && !reject_text.is_empty() {
+        return Some(format!("A person rejected it: {reject_text}"));
+    }
+    judgement.decision().and_then(|decision| decision.shown_reason.clone())
 }

@@ -19,6 +19,7 @@ mod admin;
 mod answer;
 mod api_call;
 mod approval_api;
+mod approval_text;
 mod approvals;
 mod attached;
 mod batch;

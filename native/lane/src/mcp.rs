@@ -8,7 +8,8 @@ use authz_kernel::model::DenyAs;
 use authz_kernel::reason::{NextAction, PublicCode, ReasonCode};
 use serde_json::{Map, Value, json};
 
-use crate::answer::{challenge, public, shown_reason};
+use crate::answer::{public, shown_reason};
+use crate::approval_text::instructions;
 use crate::judgement::Judgement;
 use crate::message::public_message;
 
@@ -72,14 +73,15 @@ fn error_code(reason: ReasonCode) -> i32 {
     }
 }
 
-/// Text for the model: the public message, and the reason of the policy if the bundle shows it.
+/// Texts for the model: the public message, how a person can allow the call, and the reason of the policy or of the person.
 fn result(judgement: &Judgement, message: &Envelope) -> Answer {
-    let mut content = vec![json!({"type": "text", "text": public_message(judgement.reason())})];
-    content.extend(shown_reason(judgement).map(|text| json!({"type": "text", "text": text})));
-    if let Some(challenge) = challenge(judgement).filter(|one| !one.url.is_empty()) {
-        let text = format!("A person answers at {}", challenge.url);
-        content.push(json!({"type": "text", "text": text}));
-    }
+    let texts = [
+        Some(public_message(judgement.reason())),
+        instructions(judgement),
+        shown_reason(judgement),
+    ];
+    let content: Vec<Value> =
+        texts.into_iter().flatten().map(|text| json!({"type": "text", "text": text})).collect();
     let mut result = Map::new();
     result.insert("_meta".to_owned(), json!({DECISION: public(judgement)}));
     result.insert("content".to_owned(), content.into());
@@ -94,6 +96,9 @@ fn result(judgement: &Judgement, message: &Envelope) -> Answer {
 fn error(judgement: &Judgement, message: &Envelope, status: u16, code: i32) -> Answer {
     let mut data = Map::new();
     data.insert(DECISION.to_owned(), public(judgement).into());
+    if let Some(text) = instructions(judgement) {
+        data.insert("instructions".to_owned(), text.into());
+    }
     if let Some(reason) = shown_reason(judgement) {
         data.insert("reason".to_owned(), reason.into());
     }

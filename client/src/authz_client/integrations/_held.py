@@ -15,17 +15,17 @@ from authz_client.errors import (
     Refused,
     Retry,
     StepUp,
+    public_text_of,
 )
 from authz_client.v1 import decision_pb2
 
-__all__ = ["ANSWERS", "await_answer", "held_call", "refusal_text", "wait_for_answer"]
+__all__ = ["ENDS", "await_answer", "held_call", "refusal_text", "wait_for_answer"]
 
-ANSWERS: Final = {
-    ApprovalStatus.REJECTED: "A person rejected the call",
-    ApprovalStatus.EXPIRED: "Nobody answered the request in time",
-    ApprovalStatus.CONSUMED: "The answer of the person was used by another call",
+ENDS: Final = {
+    ApprovalStatus.EXPIRED: "Nobody answered the request in time, so the call was not made.",
+    ApprovalStatus.CONSUMED: "The answer of the person was used by another call, so this one was not made.",
 }
-"""Texts for answers that are no approval."""
+"""Texts for ends of an approval without an answer that counts."""
 _PUBLIC: Final = Public(PublicCode.STEP_UP, NextAction.APPROVE, Retry.AFTER_CHANGE)
 
 
@@ -94,7 +94,7 @@ def refusal_text(refused: Refused) -> str:
         refused: The refusal.
     """
     more = instructions(refused) if isinstance(refused, StepUp) else ""
-    return f"{refused} {more}".rstrip()
+    return " ".join(part for part in (public_text_of(refused), more, refused.shown_reason) if part)
 
 
 def _step_up(authz: Authz, held: dict[str, Any]) -> StepUp:

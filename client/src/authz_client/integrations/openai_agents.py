@@ -33,11 +33,12 @@ from agents import FunctionTool, RunContextWrapper, RunState
 from agents.items import ToolApprovalItem
 from agents.tool_context import ToolContext
 
+from authz_client.approval_texts import tell_rejection
 from authz_client.arguments import encoded
 from authz_client.base_errors import UsageError
 from authz_client.client import Authz
 from authz_client.errors import ApprovalStatus, Refused, StepUp, Unavailable, denied
-from authz_client.integrations._held import ANSWERS, held_call, refusal_text
+from authz_client.integrations._held import ENDS, held_call, refusal_text
 from authz_client.obligations import Obligation
 from authz_client.permit import Permit
 
@@ -161,21 +162,33 @@ class GuardedTools:
                 is_whole = False
                 continue
             params = json.loads(getattr(item.raw_item, "arguments", None) or "{}")
-            step_up = await self._ask(item.call_id, operation, params)
+            answer = await self._ask(item.call_id, operation, params)
             status = ApprovalStatus.APPROVED
-            if isinstance(step_up, StepUp) and step_up.approval_id:
-                status = await step_up.wait_async(timeout)
+            if isinstance(answer, StepUp) and answer.approval_id:
+                status = await answer.wait_async(timeout)
                 if status is not ApprovalStatus.PENDING:
                     self._asked.pop(item.call_id, None)
             if status is ApprovalStatus.PENDING:
                 is_whole = False
             elif status is ApprovalStatus.APPROVED:
                 state.approve(item)
-            else:
-                reason = getattr(step_up, "reject_reason", "")
-                text = f"{ANSWERS[status]}{': ' + reason if reason else ''}. It was not made."
+            elif status is ApprovalStatus.REJECTED:
+                text = await self._rejected(answer, item.call_id, operation, params)
                 state.reject(item, rejection_message=text)
+            else:
+                state.reject(item, rejection_message=ENDS[status])
         return is_whole
+
+    async def _rejected(
+        self, step_up: Permit | Refused, call_id: str, operation: str, params: Mapping[str, Any]
+    ) -> str:
+        """Text of a rejection. The refusal of the node has the person's reason."""
+        refused = await self._ask(call_id, operation, params)
+        self._asked.pop(call_id, None)
+        if not isinstance(refused, Refused) or not isinstance(step_up, StepUp):
+            return "A person rejected it."
+        tell_rejection(refused, step_up)
+        return refusal_text(refused)
 
     async def _ask(
         self, call_id: str, operation: str, params: Mapping[str, Any]

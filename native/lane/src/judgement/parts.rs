@@ -85,6 +85,8 @@ pub(crate) struct Settlement {
     pub(crate) challenge: Option<Challenge>,
     /// Identities of the rules that the used approval lifts.
     pub(crate) lifted: Vec<String>,
+    /// Text of the reason with which a person rejected the call; empty if there is none.
+    pub(crate) reject_text: String,
 }
 
 impl Settlement {
@@ -93,6 +95,7 @@ impl Settlement {
         self.approval = None;
         self.challenge = None;
         self.lifted.clear();
+        self.reject_text.clear();
     }
 }
 

@@ -450,6 +450,11 @@ fn a_rejection_is_remembered() {
         (&*rejected.reject_reason, &*rejected.reject_text)
     );
     assert_eq!("APPROVAL_REJECTED", bank.code(&bank.pay(5)));
+    assert_eq!(
+        "A person rejected it: The amount is wrong.",
+        bank.check(&bank.pay(5)).shown_reason,
+        "the agent reads the reason"
+    );
     let elsewhere = wire::CheckRequest { task: bank.start(), ..bank.pay(5) };
     assert_eq!("APPROVAL_REJECTED", bank.code(&elsewhere));
     let noted =

@@ -139,6 +139,14 @@ fn a_refused_call_is_the_result_of_the_tool() {
         assert_eq!(public_code, public["public_code"], "{tool}");
         assert_eq!(36, public["decision_id"].as_str().unwrap().len());
         assert!(body["result"].get("resultType").is_none());
+        let texts: Vec<&str> = body["result"]["content"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|part| part["text"].as_str())
+            .collect();
+        let waits = tool == "send";
+        assert_eq!(waits, texts.iter().any(|text| text.contains("same call again")), "{texts:?}");
         assert!(!answer.body.contains("canary") && !answer.body.contains(tool), "{}", answer.body);
     }
     assert!(permits(&served.proxy(&posted(V25, &call("read", &json!(1)), &[]))));

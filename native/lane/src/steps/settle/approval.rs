@@ -104,6 +104,9 @@ impl Engine {
         if let Some(rejected) = remembered(transaction, &call.rejected, now)?
             && holds(Guard::Rejections)
         {
+            let reasons = &charge.judging.world.plan.model().approvals.reject_reasons;
+            let text = reasons.get(&rejected.reject_reason).cloned();
+            judgement.settlement.reject_text = text.unwrap_or_default();
             return Err(refused(
                 judgement,
                 ReasonCode::ApprovalRejected,
@@ -362,7 +365,11 @@ fn check_generation(
         ApprovalStatus::Consumed => {
             (ReasonCode::ApprovalExpired, "the approval was used: it permits one call")
         }
-        ApprovalStatus::Rejected => (ReasonCode::ApprovalRejected, "a person rejected the call"),
+        ApprovalStatus::Rejected => {
+            let text = known.rejection().map(|answer| answer.reject_text.clone());
+            judgement.settlement.reject_text = text.unwrap_or_default();
+            (ReasonCode::ApprovalRejected, "a person rejected the call")
+        }
     };
     Err(refused(judgement, reason, presented, message))
 }
