@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import threading
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from authz_client import ApprovalStatus, Authz, Denied, StepUp
+from authz_client.v1 import approvals_pb2, approvals_pb2_grpc
 from tests.support.postgres import Postgres, programs
 from tests.support.server import Server, command, layout
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.support.minting import Authority
 
@@ -230,6 +232,73 @@ def test_a_user_without_a_person_is_told_who_answers(
             )
             assert "1 open, the oldest for" in done.stdout
             assert step_up.wait(0.1) is ApprovalStatus.PENDING
+
+
+def test_a_thousand_agents_wait_and_hold_no_thread(
+    authority: Authority, alice: str, tmp_path: Path
+) -> None:
+    """Each hears its own answer, from a node whose threads are as many as before."""
+    count, tasks = 1000, 20
+    source = bundle(tmp_path)
+    (source / "approvals.yaml").write_text(
+        "approvals:\n"
+        "  limits: {open_per_task: 2000, open_per_agent: 2000}\n"
+        "  queues: {approve: {max_open: 2000, max_hourly: 5000}}\n"
+    )
+    with Server(layout(tmp_path / "server", authority, source, settings())) as server:
+        authz = client(server, authority)
+        started = [authz.tasks.start("desk", subject_token=alice).id for _ in range(tasks)]
+
+        async def wait_all() -> dict[str, ApprovalStatus]:
+            steps = [await step_up(number) for number in range(count)]
+            before = threads_of(server)
+            waits = [asyncio.create_task(step.wait_async(120)) for step in steps]
+            await asyncio.to_thread(
+                eventually, lambda: server.metric("authz_approval_streams") == count
+            )
+            assert threads_of(server) - before < 10
+            await asyncio.to_thread(answer_all, server, [step.approval_id for step in steps])
+            statuses = await asyncio.gather(*waits)
+            await authz.aclose()
+            return {step.approval_id: status for step, status in zip(steps, statuses, strict=True)}
+
+        async def step_up(number: int) -> StepUp:
+            with pytest.raises(StepUp) as raised:
+                await authz.acheck(
+                    "bank.pay",
+                    {"to": f"account-{number}", "amount": number},
+                    task=started[number % tasks],
+                    subject_token=alice,
+                )
+            return raised.value
+
+        statuses = asyncio.run(wait_all())
+
+        assert len(statuses) == count
+        assert set(statuses.values()) == {ApprovalStatus.APPROVED}
+        eventually(lambda: server.metric("authz_approval_streams") == 0)
+
+
+def threads_of(server: Server) -> int:
+    """Threads of a node."""
+    return len(list(Path(f"/proc/{server.pid}/task").iterdir()))
+
+
+def answer_all(server: Server, approvals: list[str]) -> None:
+    """Approve, over the administration socket, as the command does."""
+    channel = server.channel("admin")
+    stub: Any = approvals_pb2_grpc.ApprovalsStub(channel)
+    for approval_id in approvals:
+        wanted = approvals_pb2.ApprovalsGetRequest(approval_id=approval_id)
+        shown = stub.Get(wanted, timeout=20).approval
+        assert shown.answerable
+        answer = approvals_pb2.ResolveRequest(
+            approval_id=approval_id,
+            status=approvals_pb2.APPROVAL_STATUS_APPROVED,
+            digest=shown.digest,
+            card_digest=bytes(32),
+        )
+        stub.Resolve(answer, timeout=20)
 
 
 @pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed (Debian: postgresql)")
