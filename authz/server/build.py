@@ -45,6 +45,7 @@ from authz.server.http.listeners import ApprovalParts, HttpContext, open_http_li
 from authz.server.http.server import WebServer
 from authz.server.issuing import CredentialIssuer, SigningKeyRecords, key_families
 from authz.server.lease_records import EngineLeases, brokers_of
+from authz.server.notifications import Notifications
 from authz.server.recipient_list_fetch import RecipientListFetcher
 from authz.server.runtime_state import RuntimeState
 from authz.server.service import Service
@@ -159,6 +160,8 @@ class _Core:
     hub: ApprovalHub
     """Tells of changes of approvals."""
     approvals: ApprovalServices
+    notifications: Notifications
+    """Tells webhooks of approvals."""
 
 
 def _build_core(base: _Base) -> _Core:
@@ -172,7 +175,9 @@ def _build_core(base: _Base) -> _Core:
     store = EngineApprovals(engine)
     hub = ApprovalHub(store, base.failed)
     approvals = _build_approvals(base, store, hub)
-    return _Core(traces, engine, secrets, runtime, keys, grpc, hub, approvals)
+    notifications = Notifications(base.config.approvals, store, hub, Fetcher().get, base.log)
+    base.metrics.pull(notifications.families)
+    return _Core(traces, engine, secrets, runtime, keys, grpc, hub, approvals, notifications)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +287,7 @@ def _services(
     yield from _trace_services(core.traces, core.engine)
     yield Service("threads", close=grpc.close_threads)
     yield Service("approvals", core.hub.start, close=core.hub.close)
+    yield Service("notifications", core.notifications.start, close=core.notifications.close)
     yield Service("streams", core.approvals.streams.start, close=core.approvals.streams.close)
     yield Service("connections", edges.connections.start, close=edges.connections.close)
     yield Service("grpc", grpc.start, grpc.drain, grpc.close)

@@ -1,4 +1,4 @@
-"""Fetches one document over HTTPS, by GET or by posting a form: bounded in time and size, from checked addresses only.
+"""Fetches one document over HTTPS, by GET or by posting a form, or posts a body: bounded in time and size, from checked addresses only.
 
 httpcore2 speaks HTTP. Its sockets are replaced, because three limits must hold below HTTP:
 
@@ -29,13 +29,22 @@ from authz.config.urls import url_defect
 from authz.files import read_authorities, reason_of
 from authz.trust.addresses import Reach, refusal
 
-__all__ = ["Document", "FetchError", "FetchRequest", "Fetcher", "ServerVerifier", "WebVerifier"]
+__all__ = [
+    "Document",
+    "FetchError",
+    "FetchRequest",
+    "Fetcher",
+    "Post",
+    "ServerVerifier",
+    "WebVerifier",
+]
 
 _CHUNK: Final = 65_536
 # Bytes for the TLS handshake, headers and framing, beside an eighth of the document.
 _AROUND: Final = 262_144
 _MAX_ADDRESSES: Final = 8
-_OK: Final = 200
+_OK: Final = range(200, 201)
+_SUCCESS: Final = range(200, 300)
 _REDIRECTS: Final = range(300, 400)
 _MAX_AGE: Final = re.compile(r"(?:^|[,\s])(?:max-age|s-maxage)\s*=\s*\"?(\d{1,9})\"?\s*(?:$|,)")
 _Result = TypeVar("_Result")
@@ -79,6 +88,18 @@ class WebVerifier:
 
 
 @dataclass(frozen=True, slots=True)
+class Post:
+    """A body that is sent by POST. Every status of success (2xx) is an answer."""
+
+    body: bytes = field(repr=False)
+    """The body."""
+    content_type: str
+    """Its media type."""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Further headers."""
+
+
+@dataclass(frozen=True, slots=True)
 class FetchRequest:
     """A document to fetch, and its rules."""
 
@@ -98,6 +119,8 @@ class FetchRequest:
     """Encoded form that is sent by POST. `None`: GET."""
     authorization: str | None = field(default=None, repr=False)
     """`authorization` header. `None`: none is sent."""
+    post: Post | None = field(default=None, repr=False)
+    """Body of another type than a form. `None`: GET, or `form`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +156,16 @@ class Fetcher:
         deadline = self.clock() + request.timeout
         network = _Network(request, deadline, self.clock, self.resolve)
         limits = dict.fromkeys(("connect", "read", "write", "pool"), request.timeout)
-        headers = _headers(request)
+        content = request.form if request.post is None else request.post.body
         context = request.tls.context() if url.startswith("https:") else None
         try:
             with (
                 httpcore2.ConnectionPool(ssl_context=context, network_backend=network) as pool,
                 pool.stream(
-                    "GET" if request.form is None else "POST",
+                    "GET" if content is None else "POST",
                     url,
-                    headers=headers,
-                    content=request.form,
+                    headers=_headers(request),
+                    content=content,
                     extensions={"timeout": limits},
                 ) as response,
             ):
@@ -150,7 +173,7 @@ class Fetcher:
                     name.decode("latin-1").lower(): value.decode("latin-1")
                     for name, value in response.headers
                 }
-                _check_head(response.status, head)
+                _check_head(response.status, head, _OK if request.post is None else _SUCCESS)
                 body = _read(response.iter_stream(), request.max_bytes, deadline, self.clock)
         except FetchError:
             raise
@@ -161,7 +184,8 @@ class Fetcher:
         except (httpcore2.NetworkError, OSError, ssl.SSLError) as error:
             raise FetchError(f"it cannot be reached: {_cause(error)}") from error
         try:
-            return Document(body.decode(), _fresh_for(head))
+            # What answers a posted body is read to its end, and means nothing.
+            return Document("" if request.post else body.decode(), _fresh_for(head))
         except UnicodeDecodeError as error:
             raise FetchError("the answer is not UTF-8") from error
 
@@ -176,17 +200,21 @@ def _headers(request: FetchRequest) -> list[tuple[str, str]]:
     if request.form is not None:
         headers.append(("content-type", "application/x-www-form-urlencoded"))
         headers.append(("content-length", str(len(request.form))))
+    if request.post is not None:
+        headers.append(("content-type", request.post.content_type))
+        headers.append(("content-length", str(len(request.post.body))))
+        headers.extend(request.post.headers)
     if request.authorization is not None:
         headers.append(("authorization", request.authorization))
     return headers
 
 
-def _check_head(status: int, headers: dict[str, str]) -> None:
+def _check_head(status: int, headers: dict[str, str], accepted: range) -> None:
     if status in _REDIRECTS:
         raise FetchError(
             f"it answers {status}: redirects are not followed, give the URL that it leads to"
         )
-    if status != _OK:
+    if status not in accepted:
         raise FetchError(f"it answers {status}")
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise FetchError("the answer is compressed, which was not asked for")

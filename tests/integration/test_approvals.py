@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
 import json
 import os
 import subprocess
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from authz_client.v1 import approvals_pb2, approvals_pb2_grpc
 from tests.support.postgres import Postgres, programs
 from tests.support.server import Server, command, layout
 from tests.support.waiting import eventually
+from tests.support.webhooks import WebhookReceiver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,6 +155,44 @@ def test_an_approved_call_runs_once(server: Server, authority: Authority, alice:
         again = step_up_of(authz, alice)
         assert again.approval_id != step_up.approval_id
     eventually(lambda: server.metric("authz_approval_streams") == 0)
+
+
+def test_a_webhook_hears_of_a_call_that_waits_and_of_its_answer(
+    authority: Authority, tmp_path: Path, alice: str
+) -> None:
+    """Signed, and without the values of the call."""
+    receiver = WebhookReceiver()
+    key = tmp_path / "webhook.key"
+    key.write_text(base64.b64encode(b"k" * 32).decode())
+    key.chmod(0o600)
+    hook = {"name": "chat", "url": receiver.url, "secret_file": str(key), "queues": ["approve"]}
+    told = settings()
+    told["approvals"]["webhooks"] = [hook]
+    with (
+        closing(receiver),
+        Server(layout(tmp_path / "server", authority, bundle(tmp_path), told)) as server,
+    ):
+        authz = client(server, authority)
+        with authz.task("desk", subject_token=alice):
+            step_up = step_up_of(authz, alice)
+            eventually(lambda: len(receiver.received) == 1)
+            approve(server, step_up.approval_id)
+            eventually(lambda: len(receiver.received) == 2)
+            authz.check("bank.pay", PAYMENT, subject_token=alice, approval_id=step_up.approval_id)
+            eventually(lambda: len(receiver.received) == 3)
+        sent = server.metric("authz_approval_notifications_total", webhook="chat", result="sent")
+    messages = [json.loads(body) for _, body in receiver.received]
+    types = [message["type"] for message in messages]
+    assert types == ["approval.opened", "approval.approved", "approval.used"]
+    assert messages[0]["data"]["url"] == step_up.url
+    assert messages[0]["data"]["waits_for"] == ["approve"]
+    assert messages[1]["data"]["answered_by"] == ["corp/bob"]
+    assert "acme" not in str(messages)
+    assert sent == 3
+    for headers, body in receiver.received:
+        signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+        mac = hmac.digest(b"k" * 32, signed, "sha256")
+        assert headers["webhook-signature"] == f"v1,{base64.b64encode(mac).decode()}"
 
 
 def test_another_call_is_not_the_approved_one(

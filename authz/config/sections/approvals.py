@@ -12,6 +12,7 @@ from authz.config.document import Path
 from authz.config.findings import Finding
 from authz.config.sections.enforcers import Enforcer
 from authz.config.sections.listeners import Listeners
+from authz.config.sections.sources import network_findings
 from authz.config.sections.trust import Issuer, SubjectKind
 from authz.config.types import FilePath, Name, Strict, Text, later
 from authz.config.urls import host_of, url_defect
@@ -91,6 +92,14 @@ class ApprovalWebhook(Strict):
     """Form of a notification: `json` has every field, `slack` has blocks of a message, `mail` has a subject and a text."""
     queues: tuple[Text, ...] = Field(default=(), max_length=100)
     """Only approvals of these queues, for example `approve:finance`. Default: all."""
+    show_values: bool = False
+    """Notifications name destinations and objects of the call. More people may read a chat or a mailbox than the page."""
+    ca_file: FilePath | None = None
+    """Authorities of the server of the URL, PEM. Default: those of the system."""
+    allow_private: bool = False
+    """The host of the URL may have an address of a private network, or loopback."""
+    allow_networks: tuple[Text, ...] = Field(default=(), max_length=64)
+    """Networks, such as `10.1.0.0/16`, whose addresses may be asked, beside public ones."""
 
 
 class Approvals(Strict):
@@ -304,6 +313,7 @@ def _webhooks(webhooks: Collection[ApprovalWebhook]) -> Iterator[Finding]:
                 f"webhook `{webhook.name}` has no `secret_file`: its receiver could not tell a notification from a forgery.",
                 "Add secret_file: a file with a random key, for example of `openssl rand -base64 32`.",
             )
+        yield from network_findings(path, webhook.allow_networks)
         for number, queue in enumerate(webhook.queues):
             if not _QUEUE.fullmatch(queue):
                 yield Finding(
