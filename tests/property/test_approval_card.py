@@ -1,77 +1,91 @@
 """Cards of calls that are made to deceive: nothing raw reaches a terminal or a page, and nothing is left out silently."""
 
 import io
-import json
 import re
-import unicodedata
 from collections.abc import Iterator
 from datetime import UTC
 from html import escape
+from html.parser import HTMLParser
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
 from authz.approvals.card import CardReferences, build_card
-from authz.approvals.characters import hidden_name
 from authz.approvals.inert import Kind, Limit, make_inert
 from authz.approvals.lookalikes import RecipientIndex, Reference, likenesses
 from authz.approvals.parts import Card, Flag, Inert, Part, Plain
 from authz.approvals.terminal import TerminalCard
+from authz.server.http.approvals_page.rendering import Renderer
 from authz_client.v1 import approvals_pb2
 from tests.support.effort import effort
+from tests.support.hostile_approvals import TEXTS, approvals, is_raw
 
+RENDERER = Renderer("")
+ELEMENTS = {
+    "html",
+    "head",
+    "meta",
+    "title",
+    "link",
+    "script",
+    "body",
+    "a",
+    "header",
+    "p",
+    "main",
+    "div",
+    "h1",
+    "h2",
+    "strong",
+    "span",
+    "section",
+    "dl",
+    "dt",
+    "dd",
+    "br",
+    "b",
+    "time",
+    "form",
+    "input",
+    "fieldset",
+    "legend",
+    "label",
+    "textarea",
+    "button",
+    "select",
+    "option",
+    "noscript",
+}
+ATTRIBUTES = {
+    "lang",
+    "charset",
+    "name",
+    "content",
+    "rel",
+    "href",
+    "src",
+    "defer",
+    "data-base",
+    "data-live",
+    "class",
+    "id",
+    "role",
+    "aria-live",
+    "tabindex",
+    "data-state",
+    "data-words",
+    "aria-labelledby",
+    "datetime",
+    "method",
+    "action",
+    "type",
+    "value",
+    "for",
+    "rows",
+    "maxlength",
+}
 EXAMPLES = effort(120, 1500)
-# Every code point, and more often those that deceive.
-CHARACTERS = st.one_of(
-    st.characters(codec=None),
-    st.sampled_from("\x00\x07\x1b\x7f\x9b\r\n\t\u00a0\u00ad\u200b\u200d\u202e\u2066\u2028\ufeff"),
-    st.sampled_from("\u0430\u0301\U000e0041\ud800\u2800\u3164⟦⟧<>&[]│'\"`"),
-    st.characters(min_codepoint=32, max_codepoint=126),
-)
-TEXTS = st.text(CHARACTERS, max_size=60)
-UTF8 = st.text(
-    st.one_of(st.characters(codec="utf-8"), st.sampled_from("\x1b\u202e\u200b\u0430⟦[<")),
-    max_size=40,
-)
-ARGUMENTS = st.dictionaries(
-    TEXTS,
-    st.recursive(
-        st.one_of(TEXTS, st.integers(), st.booleans(), st.none()),
-        lambda inner: st.one_of(
-            st.lists(inner, max_size=4), st.dictionaries(TEXTS, inner, max_size=3)
-        ),
-        max_leaves=6,
-    ),
-    max_size=6,
-)
-
-
-@st.composite
-def approvals(draw: st.DrawFn) -> approvals_pb2.Approval:
-    """Return an approval whose every text may hold anything."""
-    made = approvals_pb2.Approval(
-        id=draw(UTF8),
-        operation=draw(UTF8),
-        kinds=[draw(UTF8)],
-        subject=draw(UTF8),
-        agents=[draw(UTF8)],
-        purpose=draw(UTF8),
-        effects=[draw(UTF8)],
-        resource=draw(UTF8),
-        labels=[draw(UTF8)],
-        digest=b"d" * 32,
-        arguments_json=json.dumps(draw(ARGUMENTS)).encode(),
-    )
-    made.destinations.add(value=draw(UTF8), destination_class=draw(UTF8), host=draw(UTF8))
-    made.objects.add(role="target", pointer=draw(UTF8), value_json=json.dumps(draw(TEXTS)))
-    made.reasons.add(kind=draw(UTF8), policy_id=draw(UTF8), reason=draw(UTF8), place=draw(UTF8))
-    made.ignored.add(place=draw(UTF8), value=draw(UTF8))
-    made.answers.add(queue=draw(UTF8), person=draw(UTF8), comment=draw(UTF8), method=draw(UTF8))
-    if draw(st.booleans()):
-        made.last_approved.arguments_json = json.dumps(draw(ARGUMENTS)).encode()
-        made.last_approved.approved_by.append(draw(UTF8))
-    return made
 
 
 def _shown(card: Card) -> Iterator[str]:
@@ -98,15 +112,6 @@ def _texts(part: Part) -> Iterator[str]:
                 yield from _texts(part.reference)
 
 
-def _is_raw(character: str) -> bool:
-    """Return whether a character must not reach a reader: by our data, and by Python's own."""
-    is_bidi = unicodedata.bidirectional(character) in ("LRE", "RLE", "LRO", "RLO", "PDF") or (
-        unicodedata.bidirectional(character) in ("LRI", "RLI", "FSI", "PDI", "BN")
-    )
-    is_control = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-    return is_bidi or is_control or hidden_name(character) is not None
-
-
 def _card(made: approvals_pb2.Approval, *, whole: bool = False) -> Card:
     index = RecipientIndex({"people": ["ruth@corp.example", made.resource]})
     near = index.near([one.value for one in made.destinations])
@@ -121,8 +126,56 @@ def test_no_part_has_a_character_that_a_reader_cannot_see(
 ) -> None:
     """A page need only escape what HTML gives a meaning."""
     for text in _shown(_card(made, whole=whole)):
-        assert not [hex(ord(one)) for one in text if _is_raw(one)]
+        assert not [hex(ord(one)) for one in text if is_raw(one)]
         assert not re.search("[<>]", escape(text))
+
+
+@given(approvals(), st.booleans())
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_a_page_gets_no_raw_character_and_no_element(
+    made: approvals_pb2.Approval,
+    whole: bool,  # noqa: FBT001 - hypothesis
+) -> None:
+    """Every element of the page is the template's."""
+    card = _card(made, whole=whole)
+    html = _html(made, card)
+    assert not [hex(ord(one)) for one in html if one != "\n" and is_raw(one)]
+    elements = _Elements()
+    elements.feed(html)
+    assert elements.names <= ELEMENTS
+    assert elements.attributes <= ATTRIBUTES
+
+
+def _html(made: approvals_pb2.Approval, card: Card) -> str:
+    context = {
+        "approval": made,
+        "card": card,
+        "session": None,
+        "path": "/",
+        "csrf": "",
+        "state": "",
+        "is_open": True,
+        "can_answer": True,
+        "can_approve": card.can_be_approved,
+        "by_passkey": False,
+        "has_passkeys": False,
+        "has_own_passkey": False,
+        "needs_login": False,
+    }
+    return bytes(RENDERER.page("card", context).body).decode()
+
+
+class _Elements(HTMLParser):
+    """Names of elements and attributes of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.attributes: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.attributes |= {name for name, _ in attrs}
 
 
 @given(approvals(), st.integers(min_value=1, max_value=120), st.booleans())
@@ -138,7 +191,7 @@ def test_a_terminal_gets_no_raw_character(
         file=out, width=width, force_terminal=colours, color_system="truecolor" if colours else None
     ).print(TerminalCard(_card(made), UTC))
     text = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()) if colours else out.getvalue()
-    assert not [hex(ord(one)) for one in text if one != "\n" and _is_raw(one)]
+    assert not [hex(ord(one)) for one in text if one != "\n" and is_raw(one)]
 
 
 @given(approvals())
