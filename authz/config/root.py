@@ -11,13 +11,14 @@ from authz.config.sections.audit import Audit
 from authz.config.sections.bundle import Bundle
 from authz.config.sections.credentials import Credentials, credential_findings
 from authz.config.sections.enforcers import Enforcer, enforcer_findings
+from authz.config.sections.guards import Guard, guard_findings
 from authz.config.sections.limits import Envoy, Limits, limit_findings
 from authz.config.sections.listeners import Listeners, listener_findings
 from authz.config.sections.log import Log
 from authz.config.sections.recipient_lists import RecipientLists, recipient_list_findings
 from authz.config.sections.state import State, state_findings
 from authz.config.sections.trust import Identity, Trust, trust_findings
-from authz.config.types import Duration, SecretEntries, Strict, later
+from authz.config.types import Duration, Name, SecretEntries, Strict, later
 
 __all__ = ["Config", "findings", "json_schema"]
 
@@ -60,7 +61,8 @@ class Config(Strict):
     """Task credentials. Default: none are issued."""
     approvals: Approvals = Approvals()
     """People who decide about step-ups, and the ways in which they are asked."""
-    guards: Any = later("Keys whose signed confidence is believed.")
+    guards: dict[Name, Guard] = Field(default_factory=dict, max_length=100)
+    """Programs whose signed confidence in a call is believed."""
 
 
 def json_schema() -> dict[str, Any]:
@@ -88,4 +90,5 @@ def findings(config: Config) -> Iterator[Finding]:
     yield from state_findings(config.state)
     if config.credentials is not None:
         yield from credential_findings(config.credentials, trust, identity)
+    yield from guard_findings(config.guards, identity)
     yield from approval_findings(config.approvals, listeners, trust.issuers, config.enforcers)

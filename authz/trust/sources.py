@@ -34,9 +34,9 @@ class SourceKey(NamedTuple):
     """Identity of a source."""
 
     kind: str
-    """`domain` or `issuer` for keys, or `recipient_list`."""
+    """`domain`, `issuer` or `guard` for keys, or `recipient_list`."""
     name: str
-    """Trust domain, alias of the issuer, or name of the recipient list."""
+    """Trust domain, alias of the issuer, or name of the guard or recipient list."""
     of: str = ""
     """Distinguishes recipient lists that had the name one after the other."""
 
@@ -56,6 +56,7 @@ def read_trust(config: Config) -> dict[SourceKey, str]:
     files = {
         **{SourceKey("domain", n): d.bundle.file for n, d in config.trust.domains.items()},
         **{SourceKey("issuer", n): i.jwks.file for n, i in config.trust.issuers.items()},
+        **{SourceKey("guard", n): guard.keys for n, guard in config.guards.items()},
     }
     paths = {key: file for key, file in files.items() if file is not None}
     for key, file in paths.items():
@@ -118,6 +119,14 @@ def trust_spec(
         "domains": domains,
         "issuers": issuers,
     }
+    if config.guards:
+        spec["guards"] = {
+            name: {
+                "keys": documents.get(SourceKey("guard", name), _NO_KEYS),
+                "from": str(guard.keys),
+            }
+            for name, guard in config.guards.items()
+        }
     if config.credentials is not None and own is not None:
         spec["own"] = {"issuer": config.credentials.issuer, "keys": own}
     return json.dumps(spec, sort_keys=True).encode()

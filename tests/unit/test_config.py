@@ -288,8 +288,8 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
         ),
         (
             "audit: {path: audit.jsonl}",
-            "guards: {url: x}",
-            "config.yaml:17: `guards` is not in this version. Remove it; without it, this version is safe.",
+            "topology: {url: x}",
+            "config.yaml:17: `topology` is not in this version. Remove it; without it, this version is safe.",
         ),
         (
             "bundle: {path: bundle}",
@@ -703,6 +703,7 @@ NO_SECRETS = {
     "Credentials.static_secrets": "a section, whose fields are walked",
     "Dpop.max_proofs_per_key": "a number",
     "StaticSecret.secret_file": "the path of a file, which print must show",
+    "Guard.keys": "the path of a file of public keys",
     "Limits.max_token_bytes": "a number",
     "Limits.token_cache": "a number",
     "Pkcs11.key_label": "a name inside of the token",

@@ -45,6 +45,8 @@ class CheckOptions(TypedDict, total=False):
     tool: str
     """Exact name of the tool that the call runs, from an enforcer in front of an MCP server. An operation that is not the operation
     of this tool in the catalog is then refused. Default: the question is about the operation itself."""
+    confidence_jws: str
+    """Statement of a guard about this very call, signed. Default: none, so that the confidence is 0."""
     approval_id: str
     """Approval of this very call, `StepUp.approval_id`. Default: the node finds it by the task and the call."""
     idempotency_key: str
@@ -123,6 +125,7 @@ class Questions:
             destinations=asked.get("destinations", ()),
             labels=asked.get("labels", ()),
             session_context=asked.get("session_context", ""),
+            confidence_jws=asked.get("confidence_jws", ""),
             approval_id=asked.get("approval_id", ""),
             idempotency_key=asked.get("idempotency_key", ""),
             supported_obligations=asked.get("supported_obligations", ()),

@@ -122,6 +122,7 @@ const TOKEN: &[&str] = &[
     "agent",
     "credential",
     "subject",
+    "confidence",
     "cache",
     "peer",
     "relayed",

@@ -78,7 +78,7 @@ context_keys! {
     Chain = "chain", "ChainFacts", Caller;
     /// Name of the enforcer that asks; empty where the caller asks about itself.
     Enforcer = "enforcer", "String", Request;
-    /// Confidence in the caller, 0 to 100; 0 where nothing trustworthy says more.
+    /// Confidence that the call is meant, 0 to 100, as a [guard](configuration/guards.md) states it; 0 without its statement.
     Confidence = "confidence", "Long", Request;
     /// Destination of the data. With several destinations, a policy that reads the key is judged for each of them. `present` is false where the operation has none.
     Destination = "destination", "DestinationFacts", Request;

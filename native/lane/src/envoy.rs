@@ -237,6 +237,7 @@ pub(crate) fn of_request<'a>(
         sent: None,
         task,
         approval_id: "",
+        confidence_jws: "",
         idempotency_key: "",
         session_context,
         wants_credential: false,

@@ -8,6 +8,8 @@ pub(crate) const LIST: usize = 64;
 pub(crate) const ID: usize = 512;
 /// Bytes of a destination.
 pub(crate) const DESTINATION: usize = 2_048;
+/// Bytes of a guard's statement.
+pub(crate) const CONFIDENCE: usize = 8_192;
 /// Bytes of an obligation's name.
 pub(crate) const OBLIGATION: usize = 256;
 /// Values of one report.

@@ -477,6 +477,7 @@ fn trust_of(issuers: BTreeSet<String>) -> TrustSpec {
         max_lifetime_seconds: None,
         domains: BTreeMap::new(),
         issuers: issuers.into_iter().map(issuer).collect(),
+        guards: BTreeMap::new(),
         own: None,
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct CallRequest<'a> {
     pub(crate) task: Option<&'a str>,
     /// Approval that the call presents; empty if it presents none.
     pub(crate) approval_id: &'a str,
+    /// Statement of a guard about the call; empty without one.
+    pub(crate) confidence_jws: &'a str,
     /// Idempotency key of an enforcer; empty if it gives none.
     pub(crate) idempotency_key: &'a str,
     pub(crate) probe: bool,
@@ -126,9 +128,7 @@ pub(crate) fn read_check<'a>(
     if request.http_method.is_empty() != request.http_uri.is_empty() {
         return Err(CallRefusal::input("`http_method` and `http_uri` come together"));
     }
-    if !request.confidence_jws.is_empty() {
-        return Err(CallRefusal::input("`confidence_jws` is not in this version"));
-    }
+    check_length("confidence_jws", &request.confidence_jws, limits::CONFIDENCE)?;
     Ok(CallRequest {
         evidence,
         target: RequestTarget::Operation {
@@ -144,6 +144,7 @@ pub(crate) fn read_check<'a>(
             .filter(|(method, _)| !method.is_empty()),
         task: Some(request.task.as_str()).filter(|task| !task.is_empty()),
         approval_id: &request.approval_id,
+        confidence_jws: &request.confidence_jws,
         idempotency_key: &request.idempotency_key,
         probe,
         session_context: &request.session_context,

@@ -366,6 +366,23 @@ impl VerifiedFacts {
     }
 }
 
+/// What a guard states about one call.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConfidenceFacts {
+    /// Name of the guard in the configuration.
+    pub guard: String,
+    /// Task of the call; empty for a call without one.
+    pub task: String,
+    /// Operation of the call.
+    pub operation: String,
+    /// SHA-256 of the canonical arguments (RFC 8785).
+    pub arguments_digest: [u8; 32],
+    /// Confidence that the call is meant, 0 to 100.
+    pub confidence: u8,
+    /// Time of the statement, in seconds since 1970.
+    pub issued_at: i64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,7 +29,7 @@
 //!
 //! In the order of a verification: `trust` (compiled from `spec`), `evidence`, `jws` and `json` (form), `jwk` and
 //! `algorithm` (key and signature), then one module for each profile: `agent`, `subject`, `credential`, `relayed`, `peer`,
-//! `dpop`; then `binding` and `cache`, and `facts` for the result. `refusal` and `error` are the errors of calls and of trust
+//! `dpop`, `confidence`; then `binding` and `cache`, and `facts` for the result. `refusal` and `error` are the errors of calls and of trust
 //! sources. The crate depends on `authz-base` alone.
 
 mod agent;
@@ -39,6 +39,7 @@ mod binding;
 mod cache;
 mod certificate;
 mod claims;
+mod confidence;
 mod credential;
 mod dpop;
 mod ed25519;
@@ -66,12 +67,13 @@ pub use algorithm::AcceptedAlgorithms;
 pub use authz_base::spiffe::{SpiffeId, SpiffeIdError};
 pub use binding::Presentation;
 pub use cache::{PeerCache, TokenCache};
+pub use confidence::verify_confidence;
 pub use dpop::{Nonces, verify_proof};
 pub use error::{CertificateError, KeyError, KeySetError, PointError, TrustDefect, TrustError};
 pub use evidence::{Evidence, Role, Scheme};
 pub use facts::{
-    AgentFacts, AgentProof, ClaimValue, CredentialFacts, DerivedValue, KeyBinding, PeerFacts,
-    ProofFacts, SubjectFacts, SubjectKind, UnixTime, VerifiedFacts,
+    AgentFacts, AgentProof, ClaimValue, ConfidenceFacts, CredentialFacts, DerivedValue, KeyBinding,
+    PeerFacts, ProofFacts, SubjectFacts, SubjectKind, UnixTime, VerifiedFacts,
 };
 pub use json::JsonTextError;
 pub use jwk::thumbprint;
@@ -79,6 +81,6 @@ pub use peer::{MAX_CHAIN_BYTES, MAX_CHAIN_LENGTH, verify_certificate, verify_pee
 pub use refusal::{KeyOwner, Refusal, RefusalReason};
 pub use relayed::verify_relayed;
 pub use signing::{PrivateKey, SigningError};
-pub use spec::{DomainSpec, IssuerSpec, OwnSpec, SubjectProfile, TrustSpec};
+pub use spec::{DomainSpec, GuardSpec, IssuerSpec, OwnSpec, SubjectProfile, TrustSpec};
 pub use trust::{DomainStatus, IssuerStatus, OwnStatus, TrustStore, TrustWarning};
 pub use verify::{verify, verify_credential};

@@ -30,6 +30,10 @@ pub struct TrustSpec {
     /// Issuers of subject tokens by alias: letters, digits, `.`, `_`, `-`, at most 64 bytes.
     #[serde(default)]
     pub issuers: BTreeMap<String, IssuerSpec>,
+    /// Guards whose confidence statements are believed, by name: letters, digits, `.`, `_`, `-`, at most 64 bytes. Default: no
+    /// confidence statement is believed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub guards: BTreeMap<String, GuardSpec>,
     /// The issuer of task credentials: Authz itself. Default: no task credentials are accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own: Option<OwnSpec>,
@@ -44,6 +48,16 @@ pub struct OwnSpec {
     /// Our public keys, of every node: the JSON text of a JWK set (RFC 7517 §5). They sign with ES256
     /// or EdDSA, and the `kid` of each is its RFC 7638 thumbprint.
     pub keys: String,
+}
+
+/// A guard: a program that states how confident it is that a call is meant.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardSpec {
+    /// Its keys: the JSON text of a JWK set (RFC 7517 §5). They sign with ES256 or EdDSA.
+    pub keys: String,
+    /// Source of the keys, for messages.
+    pub from: String,
 }
 
 /// A SPIFFE trust domain.
@@ -143,6 +157,7 @@ impl Default for TrustSpec {
             max_lifetime_seconds: None,
             domains: BTreeMap::new(),
             issuers: BTreeMap::new(),
+            guards: BTreeMap::new(),
             own: None,
         }
     }

@@ -12,7 +12,7 @@ use crate::claims::TimeLimits;
 use crate::error::{TrustDefect, TrustError};
 use crate::facts::SubjectKind;
 use crate::jwk::{KeySet, Purpose};
-use crate::spec::{DomainSpec, IssuerSpec, OwnSpec, SubjectProfile, TrustSpec};
+use crate::spec::{DomainSpec, GuardSpec, IssuerSpec, OwnSpec, SubjectProfile, TrustSpec};
 use authz_base::spiffe::is_trust_domain;
 use authz_base::uri;
 
@@ -109,6 +109,8 @@ pub struct TrustStore {
     domains: BTreeMap<String, Domain>,
     /// By exact `iss`.
     issuers: BTreeMap<String, TrustedIssuer>,
+    /// Keys of guards, by name.
+    guards: BTreeMap<String, KeySet>,
     own: Option<OwnIssuer>,
     revision: [u8; 32],
     revision_text: String,
@@ -165,6 +167,8 @@ impl TrustStore {
                 );
             }
         }
+        let guards = spec.guards.iter().filter_map(|(name, guard)| compiler.guard(name, guard));
+        let guards = guards.collect();
         let own = spec.own.as_ref().and_then(|own| compiler.own(own));
         if let Some(other) = own.as_ref().and_then(|own| issuers.get(&own.issuer)) {
             compiler.error(
@@ -204,6 +208,7 @@ impl TrustStore {
             },
             domains,
             issuers,
+            guards,
             own,
             revision,
             revision_text: revision.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -268,6 +273,17 @@ impl TrustStore {
         self.own.as_ref().is_some_and(|own| own.issuer == iss)
     }
 
+    /// Whether the confidence statement of any guard is believed.
+    #[must_use]
+    pub fn has_guards(&self) -> bool {
+        !self.guards.is_empty()
+    }
+
+    /// Keys of a guard.
+    pub(crate) fn guard(&self, name: &str) -> Option<&KeySet> {
+        self.guards.get(name)
+    }
+
     pub(crate) fn own_keys(&self) -> Option<&OwnIssuer> {
         self.own.as_ref()
     }
@@ -318,6 +334,12 @@ pub(crate) fn media_type(typ: &str) -> String {
     }
 }
 
+/// Whether a text may name an issuer or a guard.
+fn is_alias(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    (1..=MAX_ALIAS_BYTES).contains(&text.len()) && text.bytes().all(allowed)
+}
+
 #[derive(Default)]
 struct Compiler {
     errors: Vec<TrustError>,
@@ -364,8 +386,11 @@ impl Compiler {
         } else {
             self.texts("audiences", &spec.audiences, MAX_AUDIENCES);
         }
-        if spec.domains.len() > MAX_SOURCES || spec.issuers.len() > MAX_SOURCES {
-            self.error("trust", "more than 1024 trust domains or issuers", "give fewer");
+        if spec.domains.len() > MAX_SOURCES
+            || spec.issuers.len() > MAX_SOURCES
+            || spec.guards.len() > MAX_SOURCES
+        {
+            self.error("trust", "more than 1024 trust domains, issuers or guards", "give fewer");
         }
         usize::try_from(spec.max_token_bytes).unwrap_or_default()
     }
@@ -454,8 +479,7 @@ impl Compiler {
     fn issuer(&mut self, alias: &str, spec: &IssuerSpec) -> Option<TrustedIssuer> {
         let before = self.errors.len();
         let at = |member: &str| format!("issuers.{alias}.{member}");
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-        if !(1..=MAX_ALIAS_BYTES).contains(&alias.len()) || !alias.bytes().all(allowed) {
+        if !is_alias(alias) {
             self.error(
                 &format!("issuers.{alias}"),
                 "this is no alias",
@@ -576,6 +600,27 @@ impl Compiler {
                 ),
                 "give an audience that no agent and no tool server gets tokens for",
             );
+        }
+    }
+
+    fn guard(&mut self, name: &str, spec: &GuardSpec) -> Option<(String, KeySet)> {
+        let place = format!("guards.{name} ({})", spec.from);
+        if !is_alias(name) {
+            self.error(&place, "this is no name of a guard", "use 1 to 64 of `A-Z a-z 0-9 . - _`");
+        }
+        match KeySet::read(&spec.keys, Purpose::Signature, &Algorithm::CREDENTIAL) {
+            Ok(keys) => {
+                self.note_keys(
+                    &place,
+                    &keys,
+                    "no usable key for ES256 or EdDSA: no statement of this guard is believed",
+                );
+                Some((name.to_owned(), keys))
+            }
+            Err(error) => {
+                self.error(&place, error, "give the guard's JWK set of public keys");
+                None
+            }
         }
     }
 

@@ -277,7 +277,10 @@ class CheckRequest(_message.Message):
     resource: _builtins.str
     """Resource id in its canonical spelling. Only if the operation's arguments do not name the resource."""
     confidence_jws: _builtins.str
-    """JWS by a configured guard over task, operation and arguments digest."""
+    """Statement of a guard about this call: a JWT that names operation, arguments digest and task, signed by a key of `guards`, and at
+    most 60 seconds old. It gives the call its confidence. A statement that is not believed, or is about another call, gives none.
+    At most 8,192 bytes. BAD_INPUT if the configuration has no guards. Default: the confidence is 0.
+    """
     idempotency_key: _builtins.str
     """Idempotency key of an enforcer that executes at most one call for each key."""
     approval_id: _builtins.str

@@ -215,7 +215,7 @@ const KINDS: &[(&str, &str)] = &[
     ("bound_token", "the caller proves the key of its credential, by mutual TLS or DPoP"),
     (
         "confidence",
-        "confidence in the caller reaches that of [`tiers`](bundle/tiers.md). *Later:* nothing raises confidence in this version",
+        "confidence in the caller reaches that of [`tiers`](bundle/tiers.md). A [guard](configuration/guards.md) states it",
     ),
 ];
 

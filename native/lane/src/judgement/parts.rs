@@ -9,7 +9,7 @@ use authz_kernel::mcp::Envelope;
 use authz_kernel::model::Tier;
 use authz_kernel::task::{RevocationTarget, Task};
 use authz_state::Ticket;
-use authz_token::{AgentFacts, VerifiedFacts};
+use authz_token::{AgentFacts, ConfidenceFacts, VerifiedFacts};
 use serde::Serialize;
 
 use crate::metrics::{ApprovalEvent, SystemId};
@@ -29,10 +29,33 @@ pub(crate) struct CallerIdentity {
     pub(crate) declared_labels: Vec<String>,
     /// Step-up kinds that people have met for the call, as a test states them; always empty for a served call.
     pub(crate) satisfied: Vec<String>,
+    /// Statement of a guard that came with the call.
+    pub(crate) guard: Option<GuardStatement>,
     /// Task credential that the call presents, issues or revokes.
     pub(crate) credential: Option<CredentialNote>,
     /// Duration of the verification.
     pub(crate) verify_time: Option<Duration>,
+}
+
+/// Statement of a guard that came with a call.
+#[derive(Clone, Debug)]
+pub(crate) enum GuardStatement {
+    /// A guard of the configuration made it.
+    Verified(ConfidenceFacts),
+    /// It is not believed; the text says why, and quotes nothing of it.
+    Refused(String),
+}
+
+impl GuardStatement {
+    /// Confidence that the statement gives a call of this task, before its operation and arguments are known.
+    ///
+    /// Args: `task`: id of the task that the call names; empty without one.
+    pub(crate) fn about_task(&self, task: &str) -> Option<&ConfidenceFacts> {
+        match self {
+            Self::Verified(facts) if facts.task == task => Some(facts),
+            Self::Verified(_) | Self::Refused(_) => None,
+        }
+    }
 }
 
 /// The operation that a request asks for, or what is known of the request where it asks for none.

@@ -726,7 +726,9 @@ pub struct CheckRequest {
     /// At most 64 labels of at most 512 bytes each, all declared in the bundle; otherwise BAD_INPUT. Duplicates count once.
     #[prost(string, repeated, tag = "7")]
     pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// JWS by a configured guard over task, operation and arguments digest.
+    /// Statement of a guard about this call: a JWT that names operation, arguments digest and task, signed by a key of `guards`, and at
+    /// most 60 seconds old. It gives the call its confidence. A statement that is not believed, or is about another call, gives none.
+    /// At most 8,192 bytes. BAD_INPUT if the configuration has no guards. Default: the confidence is 0.
     #[prost(string, tag = "8")]
     pub confidence_jws: ::prost::alloc::string::String,
     /// Idempotency key of an enforcer that executes at most one call for each key.

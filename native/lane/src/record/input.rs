@@ -12,7 +12,7 @@ use super::masking::Masking;
 use super::session::{SessionNote, TaskNote};
 use super::{MAX_FORM, MAX_RESOURCE};
 use crate::judgement::{
-    CredentialNote, ForgetNote, Judgement, PromptNote, ReportNote, RevocationNote,
+    CredentialNote, ForgetNote, GuardStatement, Judgement, PromptNote, ReportNote, RevocationNote,
 };
 use crate::limits;
 use crate::request_form::RequestForm;
@@ -29,6 +29,9 @@ pub(super) struct Input<'a> {
     task: Option<TaskNote<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<&'a CredentialNote>,
+    /// Statement of a guard about the call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guard: Option<GuardMember<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revoked: Option<RevokedMember<'a>>,
     /// Labels or denials that an administrator deletes.
@@ -85,6 +88,11 @@ impl<'a> Input<'a> {
             chain: ChainMember { judgement, notes },
             task: judgement.context.task.as_deref().map(TaskNote::of),
             credential: judgement.caller.credential.as_ref(),
+            guard: judgement
+                .caller
+                .guard
+                .as_ref()
+                .map(|guard| GuardMember::of(guard, notes, evidence)),
             revoked: judgement
                 .notes
                 .revoked
@@ -115,6 +123,38 @@ impl<'a> Input<'a> {
             sequences: decision.map_or(&[], |decision| decision.sequences.as_slice()),
             budgets: decision.map_or(&[], |decision| decision.budgets.as_slice()),
             session: SessionNote::of(judgement),
+        }
+    }
+}
+
+/// Statement of a guard.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum GuardMember<'a> {
+    Verified {
+        name: &'a str,
+        confidence: u8,
+        task: Cow<'a, str>,
+        operation: Cow<'a, str>,
+        arguments_digest: Hash,
+    },
+    Refused {
+        refused: &'a str,
+    },
+}
+
+impl<'a> GuardMember<'a> {
+    fn of(statement: &'a GuardStatement, notes: &Masking, evidence: &[Evidence<'_>]) -> Self {
+        let shown = |text: &'a str, pointer| notes.shown(text, pointer, limits::ID, evidence);
+        match statement {
+            GuardStatement::Refused(refused) => Self::Refused { refused },
+            GuardStatement::Verified(facts) => Self::Verified {
+                name: &facts.guard,
+                confidence: facts.confidence,
+                task: shown(&facts.task, "/input/guard/task"),
+                operation: shown(&facts.operation, "/input/guard/operation"),
+                arguments_digest: Hash::from(&facts.arguments_digest),
+            },
         }
     }
 }

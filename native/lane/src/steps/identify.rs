@@ -6,15 +6,15 @@ use authz_kernel::decision::Principal;
 use authz_kernel::reason::ReasonCode;
 use authz_token::{
     AgentFacts, AgentProof, Evidence, KeyBinding, Nonces, Presentation, Refusal, Role, SubjectKind,
-    UnixTime, VerifiedFacts, verify, verify_relayed,
+    UnixTime, VerifiedFacts, verify, verify_confidence, verify_relayed,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::engine::{Engine, seconds};
 use crate::judgement::{
-    Arrival, Asker, CallerIdentity, CredentialNote, Judgement, ResolvedOperation, TaskContext,
-    principal_of,
+    Arrival, Asker, CallerIdentity, CredentialNote, GuardStatement, Judgement, ResolvedOperation,
+    TaskContext, principal_of,
 };
 use crate::refusal::{CallRefusal, Step};
 use crate::refused_agent::may_hold_agent;
@@ -108,9 +108,32 @@ fn identify_caller<'a>(
     let (verified, known) = engine.verify_caller(arrival, world, evidence, agent);
     let declared_labels = std::mem::take(&mut caller.declared_labels);
     *caller = CallerIdentity { declared_labels, ..verified };
+    caller.guard = guard_statement(ask, admitted)?;
     let unproved = check_proved(call, admitted, &caller.facts, known)?;
     engine.in_time(call.transport, Step::Resolve)?;
     Ok(unproved)
+}
+
+/// Verifies the statement of a guard. A statement that is not believed refuses no call: the call has no confidence then.
+///
+/// # Errors
+/// The configuration has no guards (BAD_INPUT).
+fn guard_statement(
+    ask: &CallRequest<'_>,
+    AdmittedCall { arrival, world }: &AdmittedCall,
+) -> Result<Option<GuardStatement>, CallRefusal> {
+    if ask.confidence_jws.is_empty() {
+        return Ok(None);
+    }
+    if !world.trust.has_guards() {
+        let what = "`confidence_jws` is given, and the configuration has no `guards`";
+        return Err(CallRefusal::input(what));
+    }
+    let now = seconds(arrival.now_ms);
+    Ok(Some(match verify_confidence(ask.confidence_jws, &world.trust, now) {
+        Ok(facts) => GuardStatement::Verified(facts),
+        Err(refusal) => GuardStatement::Refused(refusal.detail),
+    }))
 }
 
 /// Checks what an enforcer says of a call besides its evidence: its labels, which `caller` gets, and the context of its session.

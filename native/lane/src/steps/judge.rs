@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use authz_kernel::ValueKey;
 use authz_kernel::decide::{decide, decide_traced};
-use authz_kernel::decision::{CallerProof, Facts, Outcome, Principal, ProofMethod, Request, Time};
+use authz_kernel::decision::{
+    CallerProof, Decision, Facts, Outcome, Principal, ProofMethod, Request, Time,
+};
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use authz_kernel::task::{Revocations, TaskView, WordRecords};
-use authz_token::Evidence;
+use authz_token::{ConfidenceFacts, Evidence};
 
 use crate::credential_use::PresentedCredential;
 use crate::engine::{Engine, PROBE, own};
@@ -171,15 +173,34 @@ impl<'r> PolicyQuery<'r> {
             )
         };
         facts.proof.satisfied = &record.caller.satisfied;
+        let task = facts.task.filter(|view| view.task.kind.is_started());
+        let task = task.map_or("", |view| view.task.id.as_str());
+        let stated = record.caller.guard.as_ref().and_then(|guard| guard.about_task(task));
+        facts.confidence = stated.map_or(0, |stated| stated.confidence);
         let (plan, now) = (&self.world.plan, record.arrival.now());
-        let decision = match self.explain {
-            true => decide_traced(plan, &facts, self.request, now),
-            false => decide(plan, &facts, self.request, now),
+        let decided = |facts: &Facts<'_>| match self.explain {
+            true => decide_traced(plan, facts, self.request, now),
+            false => decide(plan, facts, self.request, now),
         };
+        let mut decision = decided(&facts);
+        // Only the kernel knows which operation and arguments the request has. A statement about others gives no confidence.
+        if stated.is_some_and(|stated| !self.is_about(stated, &decision)) {
+            facts.confidence = 0;
+            decision = decided(&facts);
+        }
         let redeemed = decision.redeems.zip(presented);
         let redeemed = redeemed.and_then(|(detail, credential)| credential.decision_id(detail));
         let redeemed = redeemed.unwrap_or_default().to_owned();
         PolicyAnswer { decision, redeemed, took: engine.took(started) }
+    }
+}
+
+impl PolicyQuery<'_> {
+    /// Whether the statement of a guard is about the operation and the arguments of a decision.
+    fn is_about(&self, stated: &ConfidenceFacts, decision: &Decision) -> bool {
+        let names = [decision.operation.as_str(), self.request.operation];
+        names.contains(&stated.operation.as_str())
+            && decision.arguments_digest == Some(stated.arguments_digest)
     }
 }
 
@@ -207,7 +228,6 @@ impl Engine {
 }
 
 /// The facts of a call as policies read them: those of its caller. History, recipient lists and grants are not recalled.
-/// Nothing raises confidence in this version.
 ///
 /// `proved` has the facts that the evidence proves, `task` is the task of the chain, and `key` the key of the fingerprints of
 /// task literals.

@@ -23,6 +23,7 @@ mod exchange;
 mod fast;
 mod faulty;
 mod giving;
+mod guards;
 mod history;
 mod left_out;
 mod mcp;

@@ -9,6 +9,7 @@ mod algorithms;
 mod binding;
 mod cached;
 mod clauses;
+mod confidence;
 mod credential;
 mod form;
 mod hostile;
