@@ -69,11 +69,9 @@ impl Engine {
             }
         };
         let judgement = self.conclude_ended(ended, transport, line);
-        let facts = record::facts_of(&judgement);
-        let facts =
-            serde_json::to_vec(&serde_json::json!({ "arguments": facts })).unwrap_or_default();
+        let arguments = record::facts_of(&judgement);
         let mut decision = answer::decision(&judgement);
-        decision.detail = Some(answer::detail(&judgement, facts));
+        decision.detail = Some(answer::detail(&judgement, &arguments));
         Ok(wire::ExplainResponse { decision: Some(decision) }.encode_to_vec())
     }
 
