@@ -143,8 +143,6 @@ class RecordedDecision:
     """Trace id."""
     rules: tuple[RecordedRule, ...] = ()
     """Rules that determined a denial or a step-up, policies included; empty where the record does not tell."""
-    origins: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """Origins of the call's values by role, sorted; empty where no policy of the operation read them."""
     without_permit: tuple[tuple[str, str], ...] = ()
     """Kind and id of each principal that no permit fired for; empty where the record does not tell."""
     times: int = 1
@@ -215,7 +213,6 @@ def read_decision(fields: Mapping[str, Any]) -> RecordedDecision:
             for item in _list(result, "rules")
             if isinstance(item, dict)
         ),
-        origins=_origins(result.get("origins")),
         without_permit=tuple(
             (_text(item, "kind"), _text(item, "id"))
             for item in _list(result, "without_permit")
@@ -225,12 +222,6 @@ def read_decision(fields: Mapping[str, Any]) -> RecordedDecision:
         is_sum="sum" in fields,
         task=_task(given.get("task")),
     )
-
-
-def _origins(value: object) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    if not isinstance(value, dict):
-        return ()
-    return tuple((str(role), _texts(value, role)) for role in sorted(value, key=str))
 
 
 def _place(rule: Mapping[str, Any]) -> str:

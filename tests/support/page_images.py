@@ -48,7 +48,9 @@ def main() -> None:
     )
     login = Login("corp", "dana", LoginMethod.LOGIN, int(time.time() * 1000), "Dana Klein")
     cookie, _ = page._parts.sessions.open(login)
-    server = WebServer(WebSettings("approvals", f"127.0.0.1:{port}", None), page.application())
+    server = WebServer(
+        WebSettings("approvals", f"127.0.0.1:{port}", None), page.application(), page.close
+    )
     server.start()
     try:
         with chromium() as browser:

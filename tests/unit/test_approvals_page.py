@@ -1,6 +1,7 @@
 """The page where people answer approvals: login, list, card, answer, passkeys, and what it refuses."""
 
 import asyncio
+import hashlib
 import json
 import re
 import threading
@@ -16,7 +17,10 @@ from urllib.parse import urlencode
 import httpx2
 import pytest
 import structlog
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.testclient import TestClient
+from webauthn.helpers import base64url_to_bytes
 
 from authz.approvals import ApprovalHub, Invitations
 from authz.errors import ApiError, GrpcCode
@@ -29,6 +33,7 @@ from authz.server.http.approvals_page.passkeys import Passkeys, PasskeySettings
 from authz.server.http.approvals_page.rendering import Renderer
 from authz.server.http.approvals_page.requests import Cookies, own_path
 from authz.server.http.approvals_page.sessions import Login, LoginMethod, Sessions
+from authz.server.http.server import WebServer, WebSettings
 from authz.trust import Document, FetchRequest
 from tests.support.approving import APPROVED, REJECTED, Approvals, LoginIssuer, approval
 from tests.support.authenticator import Authenticator
@@ -684,6 +689,34 @@ def test_a_passkey_signs_exactly_the_answer(browser: Browser) -> None:
     assert "Laptop" in browser.client.get("/passkeys").text
 
 
+def test_a_stored_assertion_proves_the_answer(browser: Browser) -> None:
+    """From the record alone, by a computation of its own."""
+    browser.log_in()
+    passkey = browser.add_passkey()
+    browser.sign(passkey)
+    person, request = browser.store.answers[0]
+    stored = person.passkey
+    assert stored is not None
+    client_data = base64url_to_bytes(stored.client_data_json)
+    challenge = base64url_to_bytes(json.loads(client_data)["challenge"])
+    nonce, end, digest = challenge[:16], challenge[16:24], challenge[24:]
+    parts = (
+        b"authz approval answer 1",
+        request.card_digest,
+        request.digest,
+        b"a1-0",
+        b"approve",
+        end,
+        nonce,
+    )
+    text = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+    assert hashlib.sha256(text).digest() == digest
+    signed = base64url_to_bytes(stored.authenticator_data) + hashlib.sha256(client_data).digest()
+    public = passkey.key.public_key()
+    public.verify(base64url_to_bytes(stored.signature), signed, ec.ECDSA(hashes.SHA256()))
+    assert 0 < int.from_bytes(end, "big") - time.time() <= 300
+
+
 def test_an_approval_that_needs_a_passkey_leads_to_one(browser: Browser) -> None:
     """Where the person has none."""
     browser.store.approvals["a1-0"].needs_passkey = True
@@ -923,10 +956,31 @@ def test_streams_are_bounded_and_tell_nobody_of_others(browser: Browser) -> None
     browser.log_in()
     assert browser.client.get("/events?id=a1-0").status_code == 404
     browser.form("/a/a1-0")
-    browser.parts.live._open = 4
+    live = browser.parts.live
+    live._most = 0
     assert browser.client.get("/events?id=a1-0").status_code == 204
     browser.client.cookies.clear()
     assert browser.client.get("/events", follow_redirects=False).status_code == 303
+
+
+def test_a_listener_with_open_streams_stops_at_once(browser: Browser) -> None:
+    """Each stream ends whole, so that the browser connects again to the next node."""
+    browser.log_in()
+    live = browser.parts.live
+    app: Any = ApprovalsPage(browser.parts).application()
+    server = WebServer(WebSettings("approvals", "127.0.0.1:0", None), app, live.close)
+    server.start()
+    cookie = f"__Host-authz-session={browser.client.cookies['__Host-authz-session']}"
+    url = f"http://{server.address}/events"
+    with httpx2.Client() as client, client.stream("GET", url, headers={"cookie": cookie}) as answer:
+        chunks = answer.iter_raw()
+        assert next(chunks).startswith(b"retry: 3000")
+        assert len(live) == 1
+        started = time.monotonic()
+        server.close()
+        assert time.monotonic() - started < 1.5
+        assert b"".join(chunks) == b""
+    assert len(live) == 0
 
 
 # --- places

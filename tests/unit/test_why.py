@@ -178,25 +178,6 @@ def test_a_forbid_whose_reason_speaks_of_permits_is_no_permit(
     assert {permit["id"] for permit in closest} == {"staff-may", "support-agents-may"}
 
 
-def test_the_origins_of_the_values_are_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """By role, where a policy read them; a record of an earlier version has none."""
-    origins = {"target": ["named", "unknown"], "recipient": ["known"]}
-    said, bare = record(1, "FORBIDDEN"), record(2, "FORBIDDEN")
-    said["result"]["origins"] = origins
-    log = tmp_path / "audit.jsonl"
-    log.write_text(lines([said, bare]))
-    assert told(said, None)["origins"] == origins
-    assert told(bare, None)["origins"] == {}
-    run("why", str(said["decision_id"]), "--log", log)
-    shown = capsys.readouterr().out
-    assert "origins of the recipient: known" in shown
-    assert "origins of the target: named, unknown" in shown
-    run("why", str(bare["decision_id"]), "--log", log)
-    assert "origins" not in capsys.readouterr().out
-
-
 def test_the_record_names_the_principals_without_a_permit() -> None:
     """An id with a quote is not escaped, as it is not in the chain."""
     with Kernel.load(DESK, variables=VARIABLES) as kernel:

@@ -1,6 +1,6 @@
 """A decision with its trace, for people."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rich.text import Text
@@ -41,32 +41,22 @@ def print_decision(terminal: Terminal, decision: Mapping[str, Any]) -> None:
         if value := decision.get(name):
             said = " → ".join(map(str, value)) if isinstance(value, list) else str(value)
             terminal.line(f"  {name.replace('_', ' ')}: {said}")
-    _print_origins(terminal, decision.get("argument_origins") or ())
-    if trace := decision.get("trace"):
-        _print_trace(terminal, trace)
-
-
-def _print_trace(terminal: Terminal, trace: Iterable[Mapping[str, Any]]) -> None:
-    terminal.table(
-        ("policy", "effect", "result", "principal", "where", "reason"),
-        [
-            (
-                str(judged.get("policy_id", "")),
-                str(judged.get("effect", "")),
-                str(judged.get("error") or judged.get("result", "")),
-                str(judged.get("principal", "")),
-                f"{judged.get('file', '')}:{judged.get('line', '')}",
-                str(judged.get("reason", "")),
-            )
-            for judged in trace
-        ],
-    )
-
-
-def _print_origins(terminal: Terminal, origins: Iterable[Mapping[str, Any]]) -> None:
-    for one in origins:
-        place = f" {one['pointer']}" if one["pointer"] else ""
-        terminal.line(f"  origin of the {one['role']}{place}: {one['origin']}")
+    trace = decision.get("trace") or ()
+    if trace:
+        terminal.table(
+            ("policy", "effect", "result", "principal", "where", "reason"),
+            [
+                (
+                    str(judged.get("policy_id", "")),
+                    str(judged.get("effect", "")),
+                    str(judged.get("error") or judged.get("result", "")),
+                    str(judged.get("principal", "")),
+                    f"{judged.get('file', '')}:{judged.get('line', '')}",
+                    str(judged.get("reason", "")),
+                )
+                for judged in trace
+            ],
+        )
 
 
 def _rule(rule: Mapping[str, Any]) -> str:

@@ -170,7 +170,6 @@ def _facts(explanation: Explanation) -> list[tuple[str, str]]:
         *(principals or [("caller", "nobody: no credential was verified")]),
         ("enforcer", decision.enforcer),
         ("arguments", json.dumps(decision.arguments) if decision.arguments else ""),
-        *((f"origins of the {role}", ", ".join(origins)) for role, origins in decision.origins),
         ("bundle", f"{decision.bundle} {decision.revision} {decision.digest[:12]}"),
         ("trace", decision.trace_id),
         ("the caller is told", f"next action {decision.next_action}, retry {decision.retry}"),

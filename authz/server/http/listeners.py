@@ -114,22 +114,22 @@ def open_http_listeners(
     Raises:
         ConfigError: An address cannot be bound, or TLS not be served.
     """
-    apps: list[tuple[WebSettings, App]] = []
+    apps: list[tuple[WebSettings, App, Callable[[], object] | None]] = []
     for settings in _settings(context.config):
         endpoints = [point for group in _GROUPS[settings.name] for point in group(context)]
         if endpoints:
-            apps.append((settings, application(endpoints)))
+            apps.append((settings, application(endpoints), None))
     if (page := _page(context)) is not None:
         apps.append(page)
     servers = []
-    for settings, app in apps:
-        server = WebServer(settings, app)
+    for settings, app, closing in apps:
+        server = WebServer(settings, app, closing)
         opened(server)
         servers.append(server)
     return tuple(servers)
 
 
-def _page(context: HttpContext) -> tuple[WebSettings, App] | None:
+def _page(context: HttpContext) -> tuple[WebSettings, App, Callable[[], object]] | None:
     listener, parts = context.config.listeners.approvals, context.approvals
     if listener is None or parts is None:
         return None
@@ -149,7 +149,8 @@ def _page(context: HttpContext) -> tuple[WebSettings, App] | None:
         references=ServedReferences(lambda: context.runtime.snapshot),
     )
     limits = (listener.max_connections, listener.timeout)
-    return WebSettings("approvals", listener.address, listener.tls, *limits), page.application()
+    settings = WebSettings("approvals", listener.address, listener.tls, *limits)
+    return settings, page.application(), page.close
 
 
 def _settings(config: Config) -> Sequence[WebSettings]:

@@ -64,13 +64,17 @@ class WebServer:
     Args:
         settings: Address, TLS and limits.
         app: The ASGI application that answers.
+        closing: Called before the server stops. It ends answers that would go on.
 
     Raises:
         ConfigError: The address cannot be bound, or TLS cannot be served.
     """
 
-    def __init__(self, settings: WebSettings, app: App) -> None:
+    def __init__(
+        self, settings: WebSettings, app: App, closing: Callable[[], object] | None = None
+    ) -> None:
         self._settings = settings
+        self._closing = closing
         self._files: TlsFiles | None = None
         self._context: ssl.SSLContext | None = None
         if settings.tls is not None:
@@ -133,6 +137,8 @@ class WebServer:
 
     def close(self) -> None:
         """Stop the server and its thread."""
+        if self._closing is not None:
+            self._closing()
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(timeout=5)

@@ -92,7 +92,6 @@ class Explanation:
             "destination_class": decision.destination_class,
             "tier": decision.tier,
             "arguments": decision.arguments,
-            "origins": {role: list(origins) for role, origins in decision.origins},
             "chain": [
                 {
                     "kind": link.kind,

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Final
 
 from starlette.responses import StreamingResponse
@@ -22,6 +23,28 @@ class TooManyStreamsError(Exception):
     """Too many streams are open. A page without a stream works, but shows changes only when it is loaded again."""
 
 
+class _Stream:
+    """An open stream, which any thread may wake."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._changed = asyncio.Event()
+
+    def wake(self, _change: ApprovalChange | None = None) -> None:
+        # The loop is closed where the listener ended before the hub.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for a change; return whether one came."""
+        try:
+            await asyncio.wait_for(self._changed.wait(), seconds)
+        except TimeoutError:
+            return False
+        self._changed.clear()
+        return True
+
+
 class LiveChanges:
     """Streams of changes. An event has no content: the page reads again what its person may see.
 
@@ -35,7 +58,17 @@ class LiveChanges:
         self._hub = hub
         self._sessions = sessions
         self._most = most
-        self._open = 0
+        self._open: set[_Stream] = set()
+        self._is_closing = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def close(self) -> None:
+        """End all streams. Any thread may call it."""
+        self._is_closing = True
+        for stream in tuple(self._open):
+            stream.wake()
 
     def stream(self, session: Session, approval_id: str) -> StreamingResponse:
         """Answer with a stream.
@@ -47,19 +80,15 @@ class LiveChanges:
         Raises:
             TooManyStreamsError: Too many are open.
         """
-        if self._open >= self._most or session.streams >= _MOST_OF_SESSION:
+        if self._is_closing or len(self._open) >= self._most or session.streams >= _MOST_OF_SESSION:
             raise TooManyStreamsError
         events = self._events(session, approval_id)
         return StreamingResponse(events, media_type="text/event-stream")
 
     async def _events(self, session: Session, approval_id: str) -> AsyncIterator[bytes]:
-        loop, changed = asyncio.get_running_loop(), asyncio.Event()
-
-        def note(_change: ApprovalChange | None) -> None:
-            loop.call_soon_threadsafe(changed.set)
-
-        subscription = Subscription(note, approval_id)
-        self._open += 1
+        stream = _Stream(asyncio.get_running_loop())
+        subscription = Subscription(stream.wake, approval_id)
+        self._open.add(stream)
         session.streams += 1
         try:
             self._hub.subscribe(subscription)
@@ -67,14 +96,11 @@ class LiveChanges:
             yield b"retry: 3000\n" + _CHANGED
             ends_at = time.monotonic() + _LONGEST_SECONDS
             while time.monotonic() < ends_at and self._sessions.is_live(session):
-                try:
-                    await asyncio.wait_for(changed.wait(), _BEAT_SECONDS)
-                except TimeoutError:
-                    yield b": beat\n\n"
-                    continue
-                changed.clear()
-                yield _CHANGED
+                is_changed = await stream.wait(_BEAT_SECONDS)
+                if self._is_closing:
+                    return
+                yield _CHANGED if is_changed else b": beat\n\n"
         finally:
             self._hub.unsubscribe(subscription)
-            self._open -= 1
+            self._open.discard(stream)
             session.streams -= 1

@@ -57,6 +57,10 @@ class ApprovalsPage:
         self._login_pages = LoginPages(parts)
         self._passkey_pages = PasskeyPages(parts)
 
+    def close(self) -> None:
+        """End the streams of open pages, so that the listener can stop. Any thread may call it."""
+        self._parts.live.close()
+
     def application(self) -> App:
         """Return the ASGI application."""
         route = self._parts.route

@@ -1,7 +1,7 @@
 """Passkeys: WebAuthn ceremonies with user verification (WebAuthn Level 3).
 
-The challenge of an answer is a digest of what is answered: card, call, approval, outcome. So the signature holds for nothing else,
-and it stays evidence of what the person agreed to. Each challenge works once.
+The challenge of an answer has a digest of the answer: card, call, approval, outcome. So the signature holds for nothing else. Nonce and
+end stand in the challenge too, so that the stored assertion stays evidence of the answer. Each challenge works once.
 """
 
 import hashlib
@@ -65,7 +65,7 @@ class PasskeySettings:
 
 @dataclass(frozen=True, slots=True)
 class AnswerStatement:
-    """What a person agrees to with an answer."""
+    """Answer of a person to one card."""
 
     approval_id: str
     """Id of the approval."""
@@ -85,27 +85,30 @@ class _Ceremony:
 
 
 def answer_challenge(statement: AnswerStatement, expires_at: int, nonce: bytes) -> bytes:
-    """Return the challenge of an answer: SHA-256 over its parts, each after its length in eight bytes.
+    """Return the challenge of an answer: nonce, end (Unix time in eight bytes, big-endian), and SHA-256 over the parts of the answer.
+
+    Each part stands after its length in eight bytes, big-endian.
 
     Args:
-        statement: What is answered.
+        statement: Answer of the person.
         expires_at: Unix time until which the challenge can be used.
-        nonce: 32 random bytes.
+        nonce: 16 random bytes.
     """
     digest = hashlib.sha256()
+    end = expires_at.to_bytes(8, "big")
     parts = (
         _DOMAIN,
         statement.card_digest,
         statement.digest,
         statement.approval_id.encode(),
         statement.outcome.encode(),
-        str(expires_at).encode(),
+        end,
         nonce,
     )
     for part in parts:
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
-    return digest.digest()
+    return nonce + end + digest.digest()
 
 
 class Passkeys:
@@ -237,7 +240,7 @@ class Passkeys:
         passkeys = self.of(session.login.issuer, session.login.sub)
         if not passkeys:
             raise PasskeyError("You have no passkey. Add one under Passkeys.")
-        ceremony = _Ceremony("answer", self._expiry(), secrets.token_bytes(32))
+        ceremony = _Ceremony("answer", self._expiry(), secrets.token_bytes(16))
         challenge = answer_challenge(statement, ceremony.expires_at, ceremony.nonce)
         self._note(session, challenge, ceremony)
         return self._request_options(challenge, passkeys)

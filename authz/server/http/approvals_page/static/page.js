@@ -57,6 +57,10 @@ function followChanges() {
   const source = new EventSource(`${base}/events?id=${encodeURIComponent(live)}`);
   let reading = false;
   let isAgain = false;
+  // The browser itself connects again after a lost connection, but not after an answer such as 503 of a proxy.
+  source.addEventListener("error", () => {
+    if (source.readyState === EventSource.CLOSED) setTimeout(followChanges, 15_000);
+  });
   source.addEventListener("changed", async () => {
     if (reading) {
       isAgain = true;
