@@ -380,15 +380,6 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "none",
             ),
             Panel(
-                "Reports",
-                "Permits that wait for a report, and values that enforcers report. Values that are full or invalid stay unknown, so people are asked more.",
-                (
-                    Query(rate("authz_reservations_total", "result"), "permits {{result}}"),
-                    Query(rate("authz_reported_values_total", "result"), "values {{result}}"),
-                ),
-                "ops",
-            ),
-            Panel(
                 "Store",
                 "While it fails, nothing is permitted that has state.",
                 (

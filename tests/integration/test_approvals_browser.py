@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import structlog
 
 from authz.approvals import ApprovalHub, Invitations
-from authz.config import Config
+from authz.config import Config, Tls
 from authz.server.http.approvals_page.build import build_page
 from authz.server.http.server import WebServer, WebSettings
 from authz.trust import Fetcher, FetchRequest, Reach
@@ -24,6 +25,7 @@ from tests.support.browsing import (
     log_in,
     running_issuer,
 )
+from tests.support.keyserver import WebAuthority
 from tests.support.waiting import eventually, free_port
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -41,8 +43,16 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """The page on loopback, with npm's oidc-provider."""
+    with running_place(tmp_path_factory.mktemp("page")) as running:
+        yield running
+
+
+@contextmanager
+def running_place(folder: Path, tls: Tls | None = None) -> Iterator[Place]:
+    """Serves the page, over https if TLS is given."""
     port, issuer_port = free_port(), free_port()
-    url, secret = f"http://localhost:{port}", tmp_path_factory.mktemp("page") / "secret"
+    scheme = "http" if tls is None else "https"
+    url, secret = f"{scheme}://localhost:{port}", folder / "secret"
     secret.write_text(CLIENT_SECRET)
     secret.chmod(0o600)
     groups = json.dumps({"alice": ["finance"], "carol": ["finance"]})
@@ -63,7 +73,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             failed=failures.append,
             log=structlog.get_logger(),
         )
-        server = WebServer(WebSettings("approvals", f"127.0.0.1:{port}", None), page.application())
+        server = WebServer(
+            WebSettings("approvals", f"127.0.0.1:{port}", tls), page.application(), page.close
+        )
         hub.start()
         server.start()
         yield Place(url, store, invitations)
@@ -352,6 +364,31 @@ def test_an_invited_person_needs_no_issuer(page: Any, place: Place) -> None:
     page.goto(f"{place.url}/invite#{secret}")
     page.click("button:has-text('Make a passkey')")
     page.wait_for_selector("text=This invitation was used")
+
+
+def test_over_https_cookies_belong_to_this_host_alone(browser: Any, tmp_path: Path) -> None:
+    """Login, answer and logout, with `__Host-` cookies that no script reads."""
+    pem = str(WebAuthority().leaf(tmp_path))
+    context = browser.new_context(ignore_https_errors=True)
+    with running_place(tmp_path, Tls(cert_file=pem, key_file=pem)) as place:
+        place.store.add(approval())
+        page = context.new_page()
+        page.goto(f"{place.url}/a/a1-0")
+        page.click("text=Log in at corp")
+        log_in(page, "alice")
+        page.wait_for_url(f"{place.url}/a/a1-0")
+        cookies = [one for one in context.cookies() if one["name"].startswith("__Host-")]
+        assert [one["name"] for one in cookies] == ["__Host-authz-session"]
+        assert all(one["httpOnly"] and one["secure"] for one in cookies)
+        assert "authz-session" not in page.evaluate("document.cookie")
+        page.click("button:has-text('Approve this call')")
+        page.wait_for_selector("text=You approved")
+        page.click("button:has-text('Log out')")
+        page.wait_for_selector("text=You are logged out")
+        page.goto(place.url)
+        page.wait_for_selector("h1:has-text('Log in')")
+        # Before the server stops: a connection that opens meanwhile would never be closed.
+        context.close()
 
 
 def test_a_login_before_the_call_is_renewed(page: Any, place: Place) -> None:

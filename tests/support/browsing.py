@@ -84,6 +84,9 @@ def log_in(page: Any, name: str) -> None:
     page.fill("input[name=login]", name)
     page.fill("input[name=password]", "x")
     page.click("button[type=submit]")
-    # The issuer asks for consent where it was not given before.
-    if "/interaction/" in page.url:
-        page.click("button[type=submit]")
+    # The issuer asks for consent where it was not given before. Each page of ours names the person.
+    consent, person = "button[type=submit]:has-text('Continue')", "header .who span"
+    page.wait_for_selector(f"{consent}, {person}")
+    if page.locator(person).count() == 0:
+        page.click(consent)
+        page.wait_for_selector(person)

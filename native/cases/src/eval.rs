@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use authz_kernel::decision::{
-    ArgumentOrigin, Claim, Decision, Judged, PolicyEffect, Principal, Subject, Time, Verdict,
+    Claim, Decision, Judged, PolicyEffect, Principal, Subject, Time, Verdict,
 };
 use authz_kernel::hex::hex;
 use authz_kernel::model::Tier;
@@ -249,7 +249,6 @@ fn rendered(answer: &OfflineDecision) -> Value {
     let text = |get: fn(&Decision) -> &str| decision.map_or("", get);
     let digest = decision.and_then(|decision| decision.arguments_digest);
     let trace = decision.map_or(&[][..], |decision| &decision.trace);
-    let origins = decision.map_or(&[][..], |decision| &decision.argument_origins);
     json!({
         "enforced": answer.is_enforced,
         "outcome": OutcomeWord::from(answer.outcome).as_str(),
@@ -275,13 +274,8 @@ fn rendered(answer: &OfflineDecision) -> Value {
         "arguments_digest": digest.map(|digest| hex(&digest)),
         "chain": answer.chain,
         "shown_reason": decision.and_then(|decision| decision.shown_reason.as_ref()),
-        "argument_origins": origins.iter().map(rendered_origin).collect::<Vec<_>>(),
         "trace": trace.iter().map(rendered_policy).collect::<Vec<_>>(),
     })
-}
-
-fn rendered_origin(one: &ArgumentOrigin) -> Value {
-    json!({"role": one.role.as_str(), "pointer": one.pointer, "origin": one.origin.as_str()})
 }
 
 fn rendered_policy(judged: &Judged) -> Value {

@@ -251,8 +251,6 @@ pub struct Decision {
     pub denial: HistoryChanges,
     /// Origins of the values of the call. `None`: no policy of the operation reads them.
     pub origins: Option<OriginSets>,
-    /// The values of `origins` one by one: filled only when asked for, as [`Decision::trace`].
-    pub argument_origins: Vec<ArgumentOrigin>,
     /// What a report of the call may say about values. `None`: nothing.
     pub values: Option<ValueTerms>,
     /// The call is permitted as a task of the MCP server's own, which the task must note: [`Task::note_call`].
@@ -361,18 +359,6 @@ pub struct StepUpObject {
     pub value: String,
     /// Currency of an amount. Empty: none is declared.
     pub currency: String,
-    /// Origin.
-    pub origin: Origin,
-}
-
-/// Origin of one value of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArgumentOrigin {
-    /// Authority of the value.
-    pub role: ValueRole,
-    /// JSON pointer (RFC 6901) of the argument that holds the value; of a list, of its element. Empty for a destination, which
-    /// several arguments or the enforcer may name.
-    pub pointer: String,
     /// Origin.
     pub origin: Origin,
 }

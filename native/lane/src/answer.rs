@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use authz_kernel::decision::{
-    ArgumentOrigin, DecidingRule, Judged, Outcome, PolicyEffect, Verdict,
-};
+use authz_kernel::decision::{DecidingRule, Judged, Outcome, PolicyEffect, Verdict};
 use authz_kernel::history::SessionHistory;
 use authz_kernel::history::ValueTerms;
 use authz_kernel::model::Tier;
@@ -124,12 +122,8 @@ fn for_enforcer(judgement: &Judgement, answer: &mut wire::Decision) {
 }
 
 /// Everything that led to the decision, for Explain.
-///
-/// Args: `arguments`: those of the call, with digests in place of texts.
-pub(crate) fn detail(judgement: &Judgement, arguments: &serde_json::Value) -> wire::Detail {
+pub(crate) fn detail(judgement: &Judgement, facts_json: Vec<u8>) -> wire::Detail {
     let decision = judgement.evaluated();
-    let facts = serde_json::json!({ "arguments": arguments });
-    let facts_json = serde_json::to_vec(&facts).unwrap_or_default();
     wire::Detail {
         policies: decision
             .map_or_else(Vec::new, |decision| decision.trace.iter().map(judged).collect()),
@@ -146,20 +140,6 @@ pub(crate) fn detail(judgement: &Judgement, arguments: &serde_json::Value) -> wi
         destination_class: decision
             .map_or_else(String::new, |decision| decision.destination_class.clone()),
         rules: judgement.rules().into_iter().map(deciding_rule).collect(),
-        argument_origins: decision.map_or_else(Vec::new, |decision| {
-            decision.argument_origins.iter().map(|one| argument_origin(one, arguments)).collect()
-        }),
-    }
-}
-
-fn argument_origin(one: &ArgumentOrigin, arguments: &serde_json::Value) -> wire::ArgumentOrigin {
-    let value = Some(&one.pointer).filter(|pointer| !pointer.is_empty());
-    let value = value.and_then(|pointer| arguments.pointer(pointer));
-    wire::ArgumentOrigin {
-        role: one.role.as_str().to_owned(),
-        pointer: one.pointer.clone(),
-        value_json: value.map(ToString::to_string).unwrap_or_default(),
-        origin: one.origin.as_str().to_owned(),
     }
 }
 

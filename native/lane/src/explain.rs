@@ -69,9 +69,11 @@ impl Engine {
             }
         };
         let judgement = self.conclude_ended(ended, transport, line);
-        let arguments = record::facts_of(&judgement);
+        let facts = record::facts_of(&judgement);
+        let facts =
+            serde_json::to_vec(&serde_json::json!({ "arguments": facts })).unwrap_or_default();
         let mut decision = answer::decision(&judgement);
-        decision.detail = Some(answer::detail(&judgement, &arguments));
+        decision.detail = Some(answer::detail(&judgement, facts));
         Ok(wire::ExplainResponse { decision: Some(decision) }.encode_to_vec())
     }
 

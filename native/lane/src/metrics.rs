@@ -60,9 +60,6 @@ struct DecisionKey {
     enforced: bool,
 }
 
-/// Results of reported values.
-pub(crate) const REPORTED_VALUES: [&str; 4] = ["kept", "unlifted", "invalid", "full"];
-
 /// All counters of one engine.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -76,7 +73,6 @@ pub(crate) struct Metrics {
     started: [AtomicU64; STARTED.len()],
     ended: [AtomicU64; ENDED.len()],
     reservations: [AtomicU64; 4],
-    reported_values: [AtomicU64; REPORTED_VALUES.len()],
     credentials: [AtomicU64; CredentialEvent::ALL.len()],
     logged: [AtomicU64; LogEntry::ALL.len()],
     revocations: [[AtomicU64; RevocationTarget::ALL.len()]; RevocationChange::ALL.len()],
@@ -193,13 +189,6 @@ impl Metrics {
     pub(crate) fn reported(&self) {
         let [.., reported] = &self.reservations;
         reported.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Values of a report, in the order of [`REPORTED_VALUES`].
-    pub(crate) fn values_reported(&self, counts: [u32; REPORTED_VALUES.len()]) {
-        for (total, count) in self.reported_values.iter().zip(counts) {
-            total.fetch_add(u64::from(count), Ordering::Relaxed);
-        }
     }
 
     /// An entry of an access log was read.

@@ -175,10 +175,8 @@ impl Engine {
         let answer = permit.idempotency.as_ref();
         locks.extend(answer.map(|id| RecordKey::new(RecordKind::Idempotency, id)));
         let survives = survives_of(permit.tier);
-        let mut learned = None;
         let grant = self.change_granted(caller, record, &locks, survives, &mut |transaction| {
             let settled = self.report_in(transaction, report, reporter, caller)?;
-            learned = settled.learned;
             let change = GrantedChange::new(settled.permit, "what came of the permit is noted");
             Ok(change.with_record(report.record_with(settled.learned)))
         })?;
@@ -186,9 +184,6 @@ impl Engine {
             self.open_permits.remove(settled);
         }
         self.metrics.reported();
-        if let Some(LearnedValues { kept, unlifted, invalid, full }) = learned {
-            self.metrics.values_reported([kept, unlifted, invalid, full]);
-        }
         Ok(grant.map(|_| ()))
     }
 }

@@ -651,7 +651,6 @@ class Detail(_message.Message):
     LABEL_ORIGINS_FIELD_NUMBER: _builtins.int
     DESTINATION_CLASS_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
-    ARGUMENT_ORIGINS_FIELD_NUMBER: _builtins.int
     enforcer: _builtins.str
     """The enforcer that asked."""
     step: _builtins.str
@@ -676,10 +675,6 @@ class Detail(_message.Message):
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecidingRule]:
         """Rules that determined a denial or a step-up: policies, and rules that are not Cedar. Empty for a permit."""
 
-    @_builtins.property
-    def argument_origins(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArgumentOrigin]:
-        """Origins of the values of the call. Empty unless a policy of the operation reads `context.origins`."""
-
     def __init__(
         self,
         *,
@@ -691,49 +686,14 @@ class Detail(_message.Message):
         label_origins: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         destination_class: _builtins.str = ...,
         rules: _abc.Iterable[Global___DecidingRule] | None = ...,
-        argument_origins: _abc.Iterable[Global___ArgumentOrigin] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argument_origins", b"argument_origins", "chain", b"chain", "destination_class", b"destination_class", "enforcer", b"enforcer", "facts_json", b"facts_json", "label_origins", b"label_origins", "policies", b"policies", "rules", b"rules", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "destination_class", b"destination_class", "enforcer", b"enforcer", "facts_json", b"facts_json", "label_origins", b"label_origins", "policies", b"policies", "rules", b"rules", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Detail: _TypeAlias = Detail  # noqa: Y015
-
-@_typing.final
-class ArgumentOrigin(_message.Message):
-    """Origin of one value of a call."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ROLE_FIELD_NUMBER: _builtins.int
-    POINTER_FIELD_NUMBER: _builtins.int
-    VALUE_JSON_FIELD_NUMBER: _builtins.int
-    ORIGIN_FIELD_NUMBER: _builtins.int
-    role: _builtins.str
-    """`recipient`, `target`, `amount`, `command` or `credential`."""
-    pointer: _builtins.str
-    """JSON pointer (RFC 6901) of the argument that holds the value; of a list, of its element. Empty for a destination."""
-    value_json: _builtins.str
-    """The value as JSON, as `facts_json` shows it: a text is a digest. Empty for a destination, and where the call has no value."""
-    origin: _builtins.str
-    """`named`, `known`, `made`, `introduced`, `claimed` or `unknown`."""
-    def __init__(
-        self,
-        *,
-        role: _builtins.str = ...,
-        pointer: _builtins.str = ...,
-        value_json: _builtins.str = ...,
-        origin: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin", "pointer", b"pointer", "role", b"role", "value_json", b"value_json"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ArgumentOrigin: _TypeAlias = ArgumentOrigin  # noqa: Y015
 
 @_typing.final
 class DecidingRule(_message.Message):

@@ -36,7 +36,6 @@ use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
 use crate::schema::{Key, Keys, OWN_SYSTEM};
 use crate::task::SubjectProof;
-use crate::values::counts_made;
 
 pub use candidates::{CandidateError, CandidateOrigin, CandidateValue, origin_of_candidate};
 pub use could::Prospects;
@@ -44,7 +43,7 @@ pub(crate) use could::Weighed;
 use exceptions::{CoveringExceptions, ExceptionEffects, Judges};
 use granted::GrantCover;
 use located::BoundRefusal;
-use origin::{OriginFacts, ValueFacts, argument_origins};
+use origin::ValueFacts;
 pub use outlook::{Outlook, OutlookCondition};
 use resolve::Resolved;
 use split::Chosen;
@@ -126,7 +125,6 @@ fn run(
         passage: HistoryChanges::default(),
         denial: HistoryChanges::default(),
         origins: None,
-        argument_origins: Vec::new(),
         values: None,
         server_call: false,
         step_up: None,
@@ -373,10 +371,6 @@ fn judge(
     };
     let values = ValueFacts::of((plan, facts, request), operation, resolved, keys, (now, tier));
     decision.origins = keys.contains(Key::Origins).then_some(values.origins);
-    if traced && decision.origins.is_some() {
-        let sources = OriginFacts::of(plan, facts, (now, tier), counts_made(operation));
-        decision.argument_origins = argument_origins(operation, resolved, request, &sources);
-    }
     // Every fact is listed, so that a new one does not compile until it has a value here.
     let seen = ContextFacts {
         caller: caller_facts(facts, &chain, now),

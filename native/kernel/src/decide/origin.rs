@@ -15,7 +15,7 @@ use super::literals::count_unknown;
 use super::resolve::{Resolved, named_destinations};
 use crate::arguments::Arguments;
 use crate::canonical::canonical;
-use crate::decision::{ArgumentOrigin, Facts, Request, Time};
+use crate::decision::{Facts, Request, Time};
 use crate::history::ValueMarks;
 use crate::json::Value as Json;
 use crate::model::{
@@ -389,17 +389,17 @@ pub(super) fn origin_of(value: &TypedValue<'_>, facts: &OriginFacts<'_>) -> Orig
     origins.min().unwrap_or(Origin::Unknown)
 }
 
-/// The values of an argument with their positions: those of a list one by one, and without null.
+/// The values of an argument: those of a list one by one, and without null.
 pub(super) fn values_at<'a>(
     arguments: &'a Arguments,
     pointer: &str,
-) -> impl Iterator<Item = (usize, &'a Json)> {
+) -> impl Iterator<Item = &'a Json> {
     let values = match arguments.json().pointer(pointer) {
         None => &[],
         Some(Json::Array(items)) => items.as_slice(),
         Some(value) => std::slice::from_ref(value),
     };
-    values.iter().enumerate().filter(|(_, value)| **value != Json::Null)
+    values.iter().filter(|value| **value != Json::Null)
 }
 
 /// The origins of the values of a call, by role.
@@ -413,67 +413,18 @@ fn origins_of_call(
     facts: &OriginFacts<'_>,
 ) -> OriginSets {
     let mut sets = OriginSets::EMPTY;
-    visit_origins(operation, arguments, request, sends, facts, &mut |role, _, origin| {
-        sets.insert(role, origin);
-    });
-    sets
-}
-
-/// The origins of the values of a call one by one, for a person who asks.
-pub(super) fn argument_origins(
-    operation: &Operation,
-    resolved: &Resolved<'_>,
-    request: &Request<'_>,
-    facts: &OriginFacts<'_>,
-) -> Vec<ArgumentOrigin> {
-    let sends = resolved.traffic.sends || !request.destinations.is_empty();
-    let mut all = Vec::new();
-    visit_origins(
-        operation,
-        &resolved.arguments,
-        request,
-        sends,
-        facts,
-        &mut |role, at, origin| {
-            let pointer = at.map(|place| match place.index {
-                Some(index) => format!("{}/{index}", place.pointer),
-                None => place.pointer.to_owned(),
-            });
-            all.push(ArgumentOrigin { role, pointer: pointer.unwrap_or_default(), origin });
-        },
-    );
-    all
-}
-
-/// Argument of a value.
-#[derive(Clone, Copy, Debug)]
-struct ArgumentPlace<'a> {
-    pointer: &'a str,
-    /// Position in a list.
-    index: Option<usize>,
-}
-
-/// Visits the origin of each value of a call; of a role without a value its `when_absent`.
-fn visit_origins(
-    operation: &Operation,
-    arguments: &Arguments,
-    request: &Request<'_>,
-    sends: bool,
-    facts: &OriginFacts<'_>,
-    visit: &mut dyn FnMut(ValueRole, Option<ArgumentPlace<'_>>, Origin),
-) {
     let mut left = MAX_VALUES;
     if let Some(rule) = operation.destination.as_ref().filter(|_| sends) {
         let space = ValueSpace::Destination(rule.kind);
         // Refused before, where it is malformed.
         let named = named_destinations(rule, arguments, request).unwrap_or_default();
         if named.is_empty() {
-            visit(rule.role, None, Origin::Unknown);
+            sets.insert(rule.role, Origin::Unknown);
         }
         for written in named {
             left = left.saturating_sub(1);
             let value = TypedValue::of_destination(&space, rule.kind, written);
-            visit(rule.role, None, origin_of(&value, facts));
+            sets.insert(rule.role, origin_of(&value, facts));
         }
     }
     for rule in &operation.origins.objects {
@@ -485,27 +436,26 @@ fn visit_origins(
         };
         let mut has_value = false;
         for pointer in &rule.from {
-            let is_list = matches!(arguments.json().pointer(pointer), Some(Json::Array(_)));
-            for (position, value) in values_at(arguments, pointer) {
+            for value in values_at(arguments, pointer) {
                 has_value = true;
-                let place = ArgumentPlace { pointer, index: is_list.then_some(position) };
                 if left == 0 {
                     // INVARIANT (bounded): the origin of a value that is not looked up is unknown.
-                    visit(rule.role, Some(place), Origin::Unknown);
+                    sets.insert(rule.role, Origin::Unknown);
                     break;
                 }
                 left = left.saturating_sub(1);
                 let value = TypedValue::of_object(&operation.system, rule, value, currency);
-                let origin = value.map_or(Origin::Unknown, |value| origin_of(&value, facts));
-                visit(rule.role, Some(place), origin);
+                sets.insert(
+                    rule.role,
+                    value.map_or(Origin::Unknown, |value| origin_of(&value, facts)),
+                );
             }
         }
         if !has_value {
-            let first = rule.from.first();
-            let place = first.map(|pointer| ArgumentPlace { pointer, index: None });
-            visit(rule.role, place, rule.when_absent);
+            sets.insert(rule.role, rule.when_absent);
         }
     }
+    sets
 }
 
 /// Number of mailboxes, hosts and IBANs in the texts of a call that are neither named nor known.

@@ -69,7 +69,7 @@ pub(super) fn describe(
             _ => None,
         };
         for pointer in &rule.from {
-            for (_, value) in values_at(&resolved.arguments, pointer) {
+            for value in values_at(&resolved.arguments, pointer) {
                 let Some(rest) = left.checked_sub(1) else {
                     step_up.is_cut = true;
                     break;

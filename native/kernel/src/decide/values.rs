@@ -48,7 +48,7 @@ fn is_read_well(operation: &Operation, resolved: &Resolved<'_>, sources: &Origin
     let targets = targets.flat_map(|rule| rule.from.iter().map(move |pointer| (rule, pointer)));
     let mut values = targets.flat_map(|(rule, pointer)| {
         let values = values_at(&resolved.arguments, pointer);
-        values.map(move |(_, value)| TypedValue::of_object(&operation.system, rule, value, None))
+        values.map(move |value| TypedValue::of_object(&operation.system, rule, value, None))
     });
     // INVARIANT (bounded): more values than are looked up count as chosen by anybody.
     let all =

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use authz_kernel::decide::{CandidateValue, decide, decide_traced, origin_of_candidate};
-use authz_kernel::decision::{ArgumentOrigin, Decision, Facts, Outcome, ReasonCode, Verdict};
+use authz_kernel::decide::{CandidateValue, decide_traced, origin_of_candidate};
+use authz_kernel::decision::{Decision, Facts, Outcome, ReasonCode, Verdict};
 use authz_kernel::history::HistoryView;
 use authz_kernel::model::{
     Coercion, CoercionRule, Model, ObjectRule, Operation, Origin, Spelling, Tier, ValueRole,
@@ -528,46 +528,6 @@ fn an_alias_names_the_only_entry_that_it_fits() {
     let call = json!({"to": ["mark@corp.example"]}).to_string();
     let decision = decide_traced(&plan, &facts, &request("mail.send", &call), NOW);
     assert_eq!(vec!["unknown"], told(&decision));
-}
-
-/// Explain tells the values one by one, by the arguments that hold them; other decisions have the sets alone.
-#[test]
-fn a_traced_decision_tells_the_origin_of_each_value() {
-    let list = json!({"type": "object", "properties": {
-        "ids": {"type": "array", "items": {"type": "string"}}
-    }});
-    let ids = |operation: &mut Operation| {
-        if operation.id == "mail.status" {
-            operation.input = list.clone().into();
-            let rule = object("/ids", ValueRole::Target, customers(Spelling::Exact));
-            operation.origins.objects = vec![rule];
-        }
-    };
-    let plan = compiled(with(&telling("target"), ids));
-    let own = Prompted::new(named_by(Speaker::Subject, "Refund `INV-4711`"));
-    let of = |operation: &str, arguments: &str| {
-        let decision = ask_with(&plan, own.view(), own.records(), operation, arguments);
-        let one = |one: &ArgumentOrigin| {
-            format!("{} {} {}", one.role.as_str(), one.pointer, one.origin.as_str())
-        };
-        decision.argument_origins.iter().map(one).collect::<Vec<_>>()
-    };
-    assert_eq!(vec!["target /id named", "amount /price named"], of("crm.refund", REFUND));
-    let priced = r#"{"id": "INV-4712", "amount": 1, "price": 9}"#;
-    assert_eq!(vec!["target /id unknown", "amount /price unknown"], of("crm.refund", priced));
-    let listed = r#"{"ids": ["INV-4711", "INV-4712"]}"#;
-    assert_eq!(vec!["target /ids/0 named", "target /ids/1 unknown"], of("mail.status", listed));
-    assert_eq!(vec!["recipient  unknown"], of("mail.send", SEND));
-    let chain = [alice(), bot()];
-    let facts = Facts {
-        task: Some(own.view()),
-        history: Some(HistoryView::new(&NOTHING)),
-        words: own.records(),
-        literal_key: Some(&KEY),
-        ..facts(&chain)
-    };
-    let plain = decide(&plan, &facts, &request("crm.refund", REFUND), NOW);
-    assert!(plain.argument_origins.is_empty() && plain.origins.is_some());
 }
 
 /// A candidate value has the origin that a call with the value has, and says what speaks for it or what it lacks.

@@ -257,7 +257,6 @@ pub(crate) fn decision_of(outcome: Outcome, reason: ReasonCode) -> Decision {
         denial: authz_kernel::history::HistoryChanges::NONE,
         redeems: None,
         origins: None,
-        argument_origins: Vec::new(),
         values: None,
         server_call: false,
         step_up: None,

@@ -16,7 +16,7 @@ use super::family::{
     Family, FamilyKind, Sample, counter, float, gauge, plain, seconds, seconds_of,
 };
 use super::labels::{CredentialEvent, LogEntry, RevocationChange};
-use super::{AGENTS, Metrics, REPORTED_VALUES, SystemId};
+use super::{AGENTS, Metrics, SystemId};
 use crate::enforcer_proof::EnforcerProof;
 use crate::settings::{Lane, Surface};
 
@@ -182,15 +182,6 @@ impl Metrics {
                     ("reported", load(reported)),
                 ]
                 .map(|(result, value)| (vec![("result", result.to_owned())], value)),
-            ),
-            counter(
-                "authz_reported_values",
-                "Values of results that enforcers reported, by what became of them.",
-                std::array::from_fn::<_, { REPORTED_VALUES.len() }, _>(|at| {
-                    let result = REPORTED_VALUES.get(at).copied().unwrap_or_default();
-                    let count = self.reported_values.get(at).map_or(0, load);
-                    (vec![("result", result.to_owned())], count)
-                }),
             ),
             counter(
                 "authz_credentials",

@@ -930,25 +930,6 @@ pub struct Detail {
     /// Rules that determined a denial or a step-up: policies, and rules that are not Cedar. Empty for a permit.
     #[prost(message, repeated, tag = "8")]
     pub rules: ::prost::alloc::vec::Vec<DecidingRule>,
-    /// Origins of the values of the call. Empty unless a policy of the operation reads `context.origins`.
-    #[prost(message, repeated, tag = "9")]
-    pub argument_origins: ::prost::alloc::vec::Vec<ArgumentOrigin>,
-}
-/// Origin of one value of a call.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ArgumentOrigin {
-    /// `recipient`, `target`, `amount`, `command` or `credential`.
-    #[prost(string, tag = "1")]
-    pub role: ::prost::alloc::string::String,
-    /// JSON pointer (RFC 6901) of the argument that holds the value; of a list, of its element. Empty for a destination.
-    #[prost(string, tag = "2")]
-    pub pointer: ::prost::alloc::string::String,
-    /// The value as JSON, as `facts_json` shows it: a text is a digest. Empty for a destination, and where the call has no value.
-    #[prost(string, tag = "3")]
-    pub value_json: ::prost::alloc::string::String,
-    /// `named`, `known`, `made`, `introduced`, `claimed` or `unknown`.
-    #[prost(string, tag = "4")]
-    pub origin: ::prost::alloc::string::String,
 }
 /// A rule of the bundle, or a check of Authz, that determined an outcome.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

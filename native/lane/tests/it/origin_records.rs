@@ -10,12 +10,11 @@ use authz_base::record::task::TaskWords;
 use authz_kernel::decision::Time;
 use authz_kernel::task::{Record, RecordKey, RecordKind, Task};
 use authz_lane::proto::authz::v1 as wire;
-use authz_lane::{Engine, Surface, Transport};
+use authz_lane::{Engine, Surface};
 use authz_state::store::{
     EmbeddedSettings, EmbeddedStore, MemoryStore, Page, Query, Store, Survives, Transaction,
 };
 use proptest::prelude::*;
-use prost::Message as _;
 use serde_json::{Value, json};
 
 use crate::credentials::soon;
@@ -38,8 +37,7 @@ fn node(store: Arc<dyn Store>) -> Node {
     let audit = folder().join("audit.jsonl");
     let settings = settings(&audit, &json!({"state": {"retention_ms": 1}}));
     let engine = Engine::with_store(settings, Arc::clone(&store)).unwrap();
-    let gives = r#"@id("gives") permit(principal, action == Action::"give:desk", resource);
-        @id("explains") permit(principal, action == Action::"authz.explain", resource);"#;
+    let gives = r#"@id("gives") permit(principal, action == Action::"give:desk", resource);"#;
     engine.load(world_by(&format!("{}{gives}", crate::values::POLICIES))).unwrap();
     Node { served: Served { engine: Arc::new(engine), audit }, store }
 }
@@ -338,36 +336,6 @@ fn only_the_administration_socket_asks_what_a_task_names() {
         assert_eq!(Err("BAD_INPUT"), names_of(&node, "admin", &task, values), "{values:?}");
     }
     assert_eq!(Err("BAD_INPUT"), names_of(&node, "admin", "", &[]));
-}
-
-/// Explain tells each value with authority as the audit would show it, and its origin.
-#[test]
-fn explain_tells_the_origin_of_each_value() {
-    let node = node(memory());
-    let task = node.start("Change Team 77");
-    let explained = |operation: &str, arguments: Value| {
-        let check = wire::CheckRequest {
-            evidence: vec![agent(BOT)],
-            operation: operation.to_owned(),
-            arguments_json: arguments.to_string().into_bytes(),
-            task: task.clone(),
-            ..wire::CheckRequest::default()
-        };
-        let subject = Some(wire::explain_request::Subject::Check(check));
-        let request = wire::ExplainRequest { subject, overrides: None }.encode_to_vec();
-        let authorization = format!("Bearer {}", crate::support::alice());
-        let transport = Transport { authorization: Some(&authorization), ..Transport::by("admin") };
-        let answer = node.served.engine.explain(&request, &transport).unwrap();
-        let answer = wire::ExplainResponse::decode(answer.as_slice()).unwrap();
-        answer.decision.unwrap().detail.unwrap().argument_origins
-    };
-    let named = explained("shop.change", json!({"id": "Team 77"}));
-    let [one] = named.as_slice() else { panic!("{named:?}") };
-    assert_eq!(("target", "/id", "named"), (&*one.role, &*one.pointer, &*one.origin));
-    assert!(one.value_json.starts_with("\"sha256:"), "{one:?}");
-    let [other] = explained("shop.change", json!({"id": "Team 78"})).try_into().unwrap();
-    assert_eq!("unknown", other.origin);
-    assert!(explained("shop.ping", json!({})).is_empty(), "no policy reads origins there");
 }
 
 /// One step of a walk.
