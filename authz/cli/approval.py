@@ -29,7 +29,7 @@ __all__ = ["register"]
 _WHOLE_ID: Final = re.compile(r"[0-9a-f]{32}-\d+")
 _MOST_PAGE: Final = 1_000
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_COLUMNS: Final = ("approval", "operation", "on behalf of", "agent", "waits for", "open for")
+_COLUMNS: Final = ("approval", "operation", "on behalf of", "agent", "waits for", "open for", "you")
 
 Id = Annotated[
     str, typer.Argument(metavar="ID", help="Id of the approval, or the start of one that is open.")

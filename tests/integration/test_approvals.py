@@ -145,6 +145,7 @@ def test_an_approved_call_runs_once(server: Server, authority: Authority, alice:
         assert listed["id"] == step_up.approval_id
         assert listed["arguments"] == PAYMENT
         assert listed["subject"] == "corp/alice"
+        assert listed["answerable"] is True
         assert answered["status"] == "approved"
         assert [one["person"] for one in answered["answers"]] == ["corp/bob"]
         assert statuses == [ApprovalStatus.APPROVED]

@@ -95,19 +95,25 @@ class FakeApprovals:
     def approvals_list(
         self, person: Person | None, request: approvals_pb2.ApprovalsListRequest
     ) -> approvals_pb2.ApprovalsListResponse:
-        """List by status and queue, in pages; all of them to everybody."""
-        del person
+        """List by status and queue, in pages; to a person, only those that have `answerable`."""
         status = request.status or approvals_pb2.APPROVAL_STATUS_PENDING
         listed = [
             one
             for one in self._approvals.values()
-            if one.status == status and (not request.queue or request.queue in one.waits_for)
+            if one.status == status
+            and (not request.queue or request.queue in one.waits_for)
+            and (person is None or one.answerable)
         ]
         start, size = int(request.page_token or 0), request.page_size or 100
         end = start + size
-        return approvals_pb2.ApprovalsListResponse(
+        answer = approvals_pb2.ApprovalsListResponse(
             approvals=listed[start:end], next_page_token=str(end) if end < len(listed) else ""
         )
+        if person is None:
+            # As the engine: nobody in particular may answer.
+            for one in answer.approvals:
+                one.answerable = one.needs_passkey = False
+        return answer
 
     def approval_show(
         self, person: Person | None, request: approvals_pb2.ApprovalsGetRequest

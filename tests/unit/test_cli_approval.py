@@ -78,14 +78,30 @@ def test_open_approvals_are_listed(run: Any) -> None:
     assert code == 0
     for word in (ID, OTHER, "crm.delete", "corp/bob", "spiffe://corp.example/bot", "approve"):
         assert word in out
+    assert out.count("may answer") == 2
     _, out, _ = run("list", "--output", "json")
     listed = json.loads(out)["approvals"]
     assert [one["id"] for one in listed] == [ID, OTHER]
     assert listed[0]["arguments"] == {"id": "42"}
     assert listed[0]["digest"] == "01" * 32
     assert listed[0]["status"] == "open"
+    assert listed[0]["answerable"] is True
     assert run("list", "--queue", "confirm")[1] == "No call waits for a person.\n"
     assert len(json.loads(run("list", "--most", "1", "--output", "json")[1])["approvals"]) == 1
+
+
+def test_the_list_says_what_the_user_may_answer(site: Site, run: Any) -> None:
+    """Nothing for a user without a person."""
+    site.store.put(approval(ID, needs_passkey=True))
+    changed = approval(OTHER)
+    changed.answerable = False
+    site.store.put(changed)
+    out = run("list")[1]
+    assert "by passkey" in out
+    assert "may answer" not in out
+
+    site.users = lambda: frozenset({4711})
+    assert "by passkey" not in run("list")[1]
 
 
 def test_a_card_is_shown_and_its_clock_starts(site: Site, run: Any) -> None:

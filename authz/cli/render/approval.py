@@ -32,7 +32,7 @@ def status_word(status: int) -> str:
 
 
 def approval_rows(approvals: Iterable[approvals_pb2.Approval]) -> Iterator[tuple[str, ...]]:
-    """Return the rows of the table: id, operation, subject, agent, queues, age."""
+    """Return the rows of the table: id, operation, subject, agent, queues, age, and how the user may answer."""
     now = time.time()
     for one in approvals:
         yield (
@@ -42,7 +42,15 @@ def approval_rows(approvals: Iterable[approvals_pb2.Approval]) -> Iterator[tuple
             visible(one.agents[-1] if one.agents else ""),
             visible(", ".join(one.waits_for)),
             _age(now - one.created_at.ToNanoseconds() / 1e9),
+            _way(one),
         )
+
+
+def _way(approval: approvals_pb2.Approval) -> str:
+    """Return how the user who asks may answer."""
+    if not approval.answerable:
+        return ""
+    return "by passkey" if approval.needs_passkey else "may answer"
 
 
 def card_of(approval: approvals_pb2.Approval, *, whole: bool = False) -> Card:

@@ -141,7 +141,26 @@ class AdminApprovals:
 
     def _list(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
         asked = _parse(approvals_pb2.ApprovalsListRequest, request)
-        return self.store.approvals_list(None, asked).SerializeToString()
+        answer = self.store.approvals_list(None, asked)
+        person = self._person_of(self.users())
+        if person is not None:
+            self._mark_answerable(answer, person, asked.queue)
+        return answer.SerializeToString()
+
+    def _mark_answerable(
+        self, answer: approvals_pb2.ApprovalsListResponse, person: Person, queue: str
+    ) -> None:
+        """Mark the approvals that the person who calls may answer."""
+        own = approvals_pb2.ApprovalsListRequest(queue=queue, page_size=_MOST_FIRST)
+        answerable = {
+            one.id: one
+            for one in self.store.approvals_list(person, own).approvals
+            if one.answerable
+        }
+        for approval in answer.approvals:
+            if approval.id in answerable:
+                approval.answerable = True
+                approval.needs_passkey = answerable[approval.id].needs_passkey
 
     def _get(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
         asked = _parse(approvals_pb2.ApprovalsGetRequest, request)
