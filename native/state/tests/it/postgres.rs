@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use authz_base::record::task::{Task, TaskStatus};
+use authz_base::record::task::{Speaker, SpokenWords, Task, TaskStatus, TaskWords, WordPrint};
 use authz_base::record::{Record, RecordKind, RevocationTarget};
 use authz_base::time::Time;
 use authz_state::AuditError;
@@ -133,6 +133,47 @@ fn within_the_staleness() {
     let third = open(&dsn, "third", &Lines::default());
     assert_eq!(5, third.revocations().len());
     assert_eq!(content(&one), content(&third));
+}
+
+/// A node keeps the words of a task that it read, and hears of the words that another node adds.
+#[test]
+fn further_words() {
+    let Some(server) = Server::start("words") else { return };
+    let schema = server.schema();
+    let dsn = server.dsn(&schema);
+    let one = open(&dsn, "one", &Lines::default());
+    let other = open(&dsn, "other", &Lines::default());
+    let words = key(RecordKind::Words, "t");
+    let record = |count: u64| {
+        let mut spoken = SpokenWords::default();
+        let prints: Vec<WordPrint> = (1..=count).map(|n| WordPrint::new(n << 30, n)).collect();
+        spoken.add(Speaker::Subject, &prints);
+        let task = Task { deadline: Time(i64::MAX), ..task("t", "s", "bot") };
+        Record::Words(Arc::new(TaskWords::new(&task, spoken)))
+    };
+    let count = |store: &PostgresStore| match store.peek(&words, soon()).unwrap() {
+        Some(Record::Words(words)) => words.words.len(),
+        other => panic!("{other:?}"),
+    };
+    put(&one, &[record(2)]).unwrap();
+    assert_eq!(2, count(&other));
+    // The row changes behind the back of all nodes: only what a node keeps answers as before.
+    server.sql(&format!("DELETE FROM {schema}.authz_records WHERE kind = 14"));
+    assert_eq!(2, count(&other), "each call reads the words from the database");
+    put(&one, &[record(2)]).unwrap();
+    transact(&one, &[session_key("s")], soon(), |transaction| {
+        assert_eq!(Some(record(2)), transaction.get(&words)?);
+        transaction.put(record(5));
+        Ok(true)
+    })
+    .unwrap();
+    let took = until("the further words", || count(&other) == 5);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    transact(&other, &[session_key("s")], soon(), |transaction| {
+        assert_eq!(Some(record(5)), transaction.get(&words)?);
+        Ok(false)
+    })
+    .unwrap();
 }
 
 /// Another transaction may take its place in the feed first and commit last: nothing is missed.
