@@ -14,6 +14,7 @@ import structlog
 from authz.approvals import ApprovalHub, Invitations
 from authz.config import Config, Tls
 from authz.server.http.approvals_page.build import build_page
+from authz.server.http.approvals_page.sessions import Sessions
 from authz.server.http.server import WebServer, WebSettings
 from authz.trust import Fetcher, FetchRequest, Reach
 from tests.support.approving import APPROVED, PENDING, REJECTED, Approvals, approval
@@ -38,6 +39,7 @@ class Place:
     url: str
     store: Approvals
     invitations: Invitations
+    sessions: Sessions
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def running_place(folder: Path, tls: Tls | None = None) -> Iterator[Place]:
         )
         hub.start()
         server.start()
-        yield Place(url, store, invitations)
+        yield Place(url, store, invitations, page._parts.sessions)
         server.close()
         hub.close()
         assert failures == []
@@ -268,6 +270,20 @@ def test_open_pages_follow_changes(page: Any, place: Place) -> None:
     place.store.add(answered)
     page.wait_for_selector("text=It is now rejected.")
     assert page.get_by_role("button", name="Approve this call").is_disabled()
+
+
+@pytest.mark.parametrize("path", ["/", "/a/a1-0"])
+def test_an_open_page_says_that_its_session_ended(page: Any, place: Place, path: str) -> None:
+    """It asks no more, and sends nobody away from what they read."""
+    page.goto(place.url)
+    page.click("text=Log in at corp")
+    log_in(page, "alice")
+    page.goto(place.url + path)
+    eventually(lambda: any(one.streams for one in place.sessions._by_key.values()))
+    place.sessions.close_all_of("corp/alice")
+    place.store.add(approval())
+    page.wait_for_selector("text=You are logged out. Load this page again to log in.")
+    assert page.url == place.url + path
 
 
 def test_a_passkey_is_made_and_signs_an_answer(page: Any, place: Place) -> None:

@@ -379,7 +379,7 @@ def test_a_login_leads_to_the_page_alone(path: str | None) -> None:
 
 
 def test_sessions_end(browser: Browser) -> None:
-    """After 30 minutes without a request, after 8 hours, and by logout."""
+    """After 30 minutes without a request of the person, after 8 hours, and by logout."""
     now = 1000.0
     opened = Sessions(lambda: now)
     login = Login("corp", "alice", LoginMethod.LOGIN, 0)
@@ -395,8 +395,19 @@ def test_sessions_end(browser: Browser) -> None:
     assert opened.find(cookie) is None
     assert len(opened) == 0
 
+    cookie, session = opened.open(login)
+    now += sessions.IDLE_SECONDS / 2
+    assert opened.find(cookie, is_use=False) is session
+    now += sessions.IDLE_SECONDS / 2
+    assert opened.find(cookie) is None
+
     browser.log_in()
+    (opened_session,) = browser.parts.sessions._by_key.values()
+    used_at = opened_session.used_at
+    browser.client.get("/", headers={"x-authz-live": "1"})
+    assert opened_session.used_at == used_at
     csrf = {"csrf": browser.form("/")["csrf"]}
+    assert opened_session.used_at > used_at
     kept = dict(browser.client.cookies)
     assert browser.post("/logout", csrf).headers["location"] == "/logged-out"
     browser.client.cookies.update(kept)

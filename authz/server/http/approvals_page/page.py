@@ -27,8 +27,6 @@ __all__ = ["ApprovalsPage"]
 _PAGE_SIZE: Final = 100
 _MAX_COMMENT: Final = 1024
 _MAX_ASSERTION: Final = 32_768
-# The page's script reads a card again to see whether it changed. The person did not see that one.
-_LIVE: Final = "x-authz-live"
 _OUTCOMES: Final = {
     "approve": approvals_pb2.APPROVAL_STATUS_APPROVED,
     "reject": approvals_pb2.APPROVAL_STATUS_REJECTED,
@@ -108,7 +106,8 @@ class ApprovalsPage:
             build_card, approval, references, parts.clock(), whole=is_whole
         )
         shown = ShownCard(approval.digest, card.digest, card.can_be_approved)
-        if _LIVE not in request.raw.headers:
+        if not request.is_live:
+            # The page's script reads a card again to see whether it changed. The person did not see that one.
             session.note_shown(approval.id, shown)
         is_open = approval.status == approvals_pb2.APPROVAL_STATUS_PENDING
         by_passkey = approval.needs_passkey or session.login.method is LoginMethod.PASSKEY

@@ -26,6 +26,7 @@ from authz.server.http.approvals_page.requests import (
     Cookies,
     PageError,
     PageRequest,
+    is_live,
     own_path,
     read_form,
 )
@@ -168,7 +169,8 @@ class PageParts:
         """
 
         async def endpoint(raw: Request) -> Response:
-            request = PageRequest(raw, self.sessions.find(self.cookies.session(raw)))
+            session = self.sessions.find(self.cookies.session(raw), is_use=not is_live(raw))
+            request = PageRequest(raw, session)
             try:
                 response = await self._answer(request, handle, needs_login=needs_login)
             except ClientDisconnect:

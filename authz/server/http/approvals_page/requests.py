@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from authz.server.http.approvals_page.sessions import Session
 
-__all__ = ["Cookies", "PageError", "PageRequest", "own_path", "read_form"]
+__all__ = ["Cookies", "PageError", "PageRequest", "is_live", "own_path", "read_form"]
 
 _OWN_PATH: Final = re.compile(r"/(?:a/[0-9A-Za-z_-]{1,128}(?:\?whole=1)?|passkeys)?")
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -56,6 +56,11 @@ class PageRequest:
         return self.signed_in
 
     @property
+    def is_live(self) -> bool:
+        """The page's script follows changes, without the person."""
+        return is_live(self.raw)
+
+    @property
     def wants_json(self) -> bool:
         """The page's script sent it."""
         return self.raw.headers.get("accept") == "application/json"
@@ -66,6 +71,12 @@ class PageRequest:
         if len(value.encode(errors="replace")) > most:
             raise PageError(400, "Too long", f"`{name}` has more than {most:,} bytes.")
         return value
+
+
+def is_live(request: Request) -> bool:
+    """Return whether the page's script follows changes, without the person."""
+    kind = request.headers.get("accept", "")
+    return "x-authz-live" in request.headers or kind == "text/event-stream"
 
 
 def own_path(path: str | None) -> str:

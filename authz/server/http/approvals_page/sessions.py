@@ -128,8 +128,13 @@ class Sessions:
         self._by_key[_key(cookie)] = session
         return cookie, session
 
-    def find(self, cookie: str | None) -> Session | None:
-        """Return the session of a cookie, unless it ended; count the request as its last use."""
+    def find(self, cookie: str | None, *, is_use: bool = True) -> Session | None:
+        """Return the session of a cookie, unless it ended.
+
+        Args:
+            cookie: Value of the cookie.
+            is_use: Count the request as the last use.
+        """
         if not cookie:
             return None
         key = _key(cookie)
@@ -140,7 +145,8 @@ class Sessions:
         if self._is_over(session, now):
             del self._by_key[key]
             return None
-        session.used_at = now
+        if is_use:
+            session.used_at = now
         return session
 
     def is_live(self, session: Session) -> bool:

@@ -18,10 +18,18 @@ function showLocalTimes(root) {
 
 // --- live changes: an event has no content; the page reads itself again
 
+let isAnswering = false;
+document.addEventListener("submit", () => { isAnswering = true; });
+
+// Returns the page as it is now; null if it cannot be read, and undefined if the person is logged out.
 async function readAgain() {
-  const answer = await fetch(location.href, { headers: { "x-authz-live": "1" } });
-  if (!answer.ok || answer.redirected) return null;
-  return new DOMParser().parseFromString(await answer.text(), "text/html");
+  try {
+    const answer = await fetch(location.href, { headers: { "x-authz-live": "1" }, redirect: "manual" });
+    if (answer.type === "opaqueredirect") return undefined;
+    return answer.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
+  } catch {
+    return null;
+  }
 }
 
 // The list as the server sent it: local times change the page.
@@ -44,7 +52,7 @@ function updateList(fresh) {
 function updateCard(fresh) {
   const before = document.getElementById("state");
   const after = fresh.getElementById("state");
-  if (!after || before.dataset.state === after.dataset.state) return;
+  if (!after || isAnswering || before.dataset.state === after.dataset.state) return;
   before.dataset.state = after.dataset.state;
   for (const button of document.querySelectorAll(".answer button")) button.disabled = true;
   announce(`Somebody answered meanwhile, or the approval ended. It is now ${after.dataset.words}. Load this page again to read it.`);
@@ -57,9 +65,18 @@ function followChanges() {
   const source = new EventSource(`${base}/events?id=${encodeURIComponent(live)}`);
   let reading = false;
   let isAgain = false;
+  const show = (fresh) => {
+    if (fresh) (isCard ? updateCard : updateList)(fresh);
+    if (fresh !== undefined) return;
+    source.close();
+    announce("You are logged out. Load this page again to log in.");
+  };
   // The browser itself connects again after a lost connection, but not after an answer such as 503 of a proxy.
-  source.addEventListener("error", () => {
-    if (source.readyState === EventSource.CLOSED) setTimeout(followChanges, 15_000);
+  source.addEventListener("error", async () => {
+    if (source.readyState !== EventSource.CLOSED) return;
+    const fresh = await readAgain();
+    show(fresh);
+    if (fresh !== undefined) setTimeout(followChanges, 15_000);
   });
   source.addEventListener("changed", async () => {
     if (reading) {
@@ -69,8 +86,7 @@ function followChanges() {
     reading = true;
     do {
       isAgain = false;
-      const fresh = await readAgain().catch(() => null);
-      if (fresh) (isCard ? updateCard : updateList)(fresh);
+      show(await readAgain());
     } while (isAgain);
     reading = false;
   });
@@ -186,6 +202,7 @@ for (const [name, run] of Object.entries(ceremonies)) {
             : error.message,
         );
         for (const button of buttons) button.disabled = false;
+        isAnswering = false;
       }
     });
   }
