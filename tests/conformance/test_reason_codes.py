@@ -22,9 +22,6 @@ BY_TEST = {
 #: Codes that nothing can reach in this version, and why.
 NOT_REACHABLE = {
     "NEEDS_PROVIDER": "a bundle with a provider is refused",
-    "APPROVAL_EXPIRED": "there are no approvals",
-    "APPROVAL_REJECTED": "there are no approvals",
-    "APPROVER_BUSY": "there are no approvals",
 }
 
 ROWS = reason_rows()

@@ -245,6 +245,26 @@ class End(Strict):
     """How it ends."""
 
 
+class Answerer(Strict):
+    """A person who answers."""
+
+    subject: str
+    """A name of `fixtures.subjects`."""
+
+
+class Answer(Strict):
+    """A person's answer to the approval of an earlier call."""
+
+    as_: Answerer = Field(alias="as")
+    """The person who answers."""
+    kind: str = ""
+    """Queue that the person answers for; default: the only one that the person may answer."""
+    of: int | None = None
+    """The step of the call, from 1; default: the last call before."""
+    reason: str = ""
+    """Of `reject`: a name of the bundle's `reject_reasons`."""
+
+
 class Issue(Strict):
     """A task credential that is issued of the step's permit."""
 
@@ -331,6 +351,10 @@ class Step(Strict):
     """Adds a further turn of the user to the step's task."""
     end: End | None = None
     """Ends the step's task."""
+    approve: Answer | None = None
+    """A person approves an earlier call that stepped up; over a server the trace ends here."""
+    reject: Answer | None = None
+    """A person rejects an earlier call that stepped up; over a server the trace ends here."""
     report: Report | None = None
     """Tells what came of an earlier call, whose system somebody reports for."""
     issue: Issue | None = None

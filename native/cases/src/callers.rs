@@ -85,7 +85,11 @@ impl CaseFile {
         }
     }
 
-    fn subject(&self, file: &str, name: &At<String>) -> Result<StatedSubject, Diagnostic> {
+    pub(crate) fn subject(
+        &self,
+        file: &str,
+        name: &At<String>,
+    ) -> Result<StatedSubject, Diagnostic> {
         match self.fixtures.subjects.get(&name.value) {
             Some(fixture) => Ok(fixture.stated(&name.value)),
             None => Err(unknown_name(file, "subject", name, self.fixtures.subjects.keys())),

@@ -12,8 +12,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(crate) use acts::{
-    DelegateForm, EndForm, EndWord, ExtendForm, IssueForm, LimitForm, ParamForm, PresentForm,
-    ReportForm, ResultWord, ScopeForm, SelectorForm, SpeakerWord, StartForm, ValuesForm,
+    AnswerForm, DelegateForm, EndForm, EndWord, ExtendForm, IssueForm, LimitForm, ParamForm,
+    PresentForm, ReportForm, ResultWord, ScopeForm, SelectorForm, SpeakerWord, StartForm,
+    ValuesForm,
 };
 pub(crate) use expectation::{Expect, ExpectObject, OK, OutcomeWord};
 
@@ -244,6 +245,10 @@ pub(crate) struct CaseStep {
     pub(crate) extend: Option<ExtendForm>,
     /// Ends the step's task.
     pub(crate) end: Option<EndForm>,
+    /// A person approves an earlier call that stepped up. Over a server the trace ends here.
+    pub(crate) approve: Option<AnswerForm>,
+    /// A person rejects an earlier call that stepped up. Over a server the trace ends here.
+    pub(crate) reject: Option<AnswerForm>,
     /// Tells what came of an earlier call, whose system somebody reports for.
     pub(crate) report: Option<ReportForm>,
     /// A task credential is asked for with the call, and issued of its permit.

@@ -60,7 +60,7 @@ fn check_form(file: &str, test: &At<Test>) -> Result<(), Diagnostic> {
         }
         Some(steps) => match steps.iter().find(|step| step.value.acts() != 1) {
             Some(step) => {
-                let problem = "a step needs `call` or `http`, or one of `start`, `delegate`, `end` and `report`";
+                let problem = "a step needs `call` or `http`, or one of `start`, `delegate`, `end`, `approve`, `reject` and `report`";
                 fail(step.at, problem, "Say what is done.")
             }
             None => Ok(()),
@@ -83,6 +83,8 @@ impl CaseStep {
             self.extend.is_some(),
             self.end.is_some(),
             self.report.is_some(),
+            self.approve.is_some(),
+            self.reject.is_some(),
             self.introspect.is_some(),
             self.revoke.is_some(),
         ]
@@ -150,6 +152,9 @@ impl CaseFile {
             Act::Delegate(form) => {
                 self.agent(file, &form.to)?;
                 milliseconds(file, form.deadline.as_ref()).map(drop)
+            }
+            Act::Approve(form) | Act::Reject(form) => {
+                self.subject(file, &form.r#as.subject).map(drop)
             }
             Act::Extend(_) | Act::End(_) | Act::Report(_) => Ok(()),
         }

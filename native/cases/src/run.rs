@@ -14,14 +14,14 @@ use authz_kernel::recipient_lists::{
 };
 use authz_kernel::task::AgentName;
 use authz_lane::offline::{
-    OfflineEngine, OfflineWorld, StatedCaller, StatedCredential, StatedSubject,
+    OfflineEngine, OfflineWorld, StatedAnswer, StatedCaller, StatedCredential, StatedSubject,
 };
 use authz_lane::proto::authz::v1 as wire;
 
 use crate::callers::milliseconds;
 use crate::case_file::{
-    CaseFile, DelegateForm, EndForm, ExtendForm, IssueForm, OK, RecipientListForm, ReportForm,
-    SpeakerWord, StaleWord, StartForm, Test,
+    AnswerForm, CaseFile, DelegateForm, EndForm, ExtendForm, IssueForm, OK, RecipientListForm,
+    ReportForm, SpeakerWord, StaleWord, StartForm, Test,
 };
 use crate::check::parse;
 use crate::clock::StepClock;
@@ -140,6 +140,8 @@ impl StartedTask {
 struct DecidedCall {
     id: String,
     operation: String,
+    /// Approval that the call waits for.
+    approval: Option<String>,
 }
 
 /// One test while it runs. Tasks and credentials are kept by the names that the test gives them.
@@ -252,8 +254,11 @@ impl<'a> TestRun<'a> {
             }
         };
         let operation = decision.decision.as_ref().map(|decision| decision.operation.clone());
-        let call =
-            DecidedCall { id: decision.id.clone(), operation: operation.unwrap_or_default() };
+        let call = DecidedCall {
+            id: decision.id.clone(),
+            operation: operation.unwrap_or_default(),
+            approval: decision.approval_id.clone(),
+        };
         self.calls.insert(number, call);
         if let Some(form) = step.issue.filter(|_| decision.outcome == Outcome::Permit)
             && let Err(error) = self.issue(form, &decision.id, caller)
@@ -296,6 +301,8 @@ impl<'a> TestRun<'a> {
             Act::Extend(form) => self.extend(form, step),
             Act::End(form) => self.end(form, step, caller),
             Act::Report(form) => self.report(form),
+            Act::Approve(form) => self.answer(form, true),
+            Act::Reject(form) => self.answer(form, false),
         }
     }
 
@@ -368,13 +375,27 @@ impl<'a> TestRun<'a> {
         Ok(())
     }
 
-    /// Reports as the reporter that the catalog names for the system of the call.
-    fn report(&self, form: &ReportForm) -> Result<(), ActError> {
-        let call = match form.of {
+    /// Answers the approval of a call for a person.
+    fn answer(&self, form: &AnswerForm, approves: bool) -> Result<(), ActError> {
+        let person = self.cases.subject(self.file, &form.r#as.subject).map_err(unread)?;
+        let approval = self.decided(form.of).approval.unwrap_or_default();
+        let answer = StatedAnswer { approves, queue: &form.kind, reason: &form.reason };
+        self.engine.answer_approval(&approval, &person, answer)?;
+        Ok(())
+    }
+
+    /// A call by the number of its step. Default: the last call.
+    fn decided(&self, number: Option<usize>) -> DecidedCall {
+        let call = match number {
             Some(number) => self.calls.get(&number),
             None => self.calls.last_key_value().map(|(_, call)| call),
         };
-        let call = call.cloned().unwrap_or_default();
+        call.cloned().unwrap_or_default()
+    }
+
+    /// Reports as the reporter that the catalog names for the system of the call.
+    fn report(&self, form: &ReportForm) -> Result<(), ActError> {
+        let call = self.decided(form.of);
         let request = messages::report(form, &call.id);
         let caller = self.asked_about(StatedCaller::default());
         if self.plan.model().reports(&call.operation) != Reports::AccessLog {

@@ -3,8 +3,8 @@
 use authz_bundle::source::{At, Mark};
 
 use crate::case_file::{
-    CallerForm, CaseStep, DelegateForm, EndForm, Expect, ExtendForm, HttpForm, IssueForm,
-    PresentForm, ReportForm, RequestFields, StartForm, Test,
+    AnswerForm, CallerForm, CaseStep, DelegateForm, EndForm, Expect, ExtendForm, HttpForm,
+    IssueForm, PresentForm, ReportForm, RequestFields, StartForm, Test,
 };
 
 /// Name of the task that a trace begins with.
@@ -25,6 +25,8 @@ pub(crate) enum Act<'a> {
     Extend(&'a ExtendForm),
     End(EndForm),
     Report(&'a ReportForm),
+    Approve(&'a AnswerForm),
+    Reject(&'a AnswerForm),
 }
 
 impl<'a> Act<'a> {
@@ -33,7 +35,11 @@ impl<'a> Act<'a> {
         match self {
             Self::Start(form) => form.name.as_ref(),
             Self::Delegate(form) => form.name.as_ref(),
-            Self::Extend(_) | Self::End(_) | Self::Report(_) => None,
+            Self::Extend(_)
+            | Self::End(_)
+            | Self::Report(_)
+            | Self::Approve(_)
+            | Self::Reject(_) => None,
         }
     }
 }
@@ -169,6 +175,8 @@ impl CaseStep {
         let delegate = self.delegate.as_ref().map(Act::Delegate);
         let report = self.report.as_ref().map(Act::Report);
         let extend = self.extend.as_ref().map(Act::Extend);
-        start.or(delegate).or(extend).or(self.end.map(Act::End)).or(report)
+        let answer = self.approve.as_ref().map(Act::Approve);
+        let answer = answer.or(self.reject.as_ref().map(Act::Reject));
+        start.or(delegate).or(extend).or(self.end.map(Act::End)).or(report).or(answer)
     }
 }

@@ -111,7 +111,8 @@ fn unknown() -> CallRefusal {
 /// Tallies that an approval is in.
 fn tallies_of(approval: &Approval) -> Vec<RecordKey> {
     let agent = approval.agents.last().map_or("", |agent| agent.spiffe_id.as_str());
-    let ids = tally_ids(&approval.queues, approval.subject.as_ref(), &approval.task, agent);
+    let task = approval.in_task.then_some(approval.task.as_str());
+    let ids = tally_ids(&approval.queues, approval.subject.as_ref(), task, agent);
     ids.into_iter().map(|id| RecordKey::new(RecordKind::ApprovalQueue, id)).collect()
 }
 

@@ -144,7 +144,7 @@ impl StepUpCall {
         let tallies = tally_ids(
             &queues,
             located.task.subject.as_ref(),
-            &located.task.id,
+            located.task.kind.is_started().then_some(located.task.id.as_str()),
             chain.last().map(|caller| name_of(caller)).unwrap_or_default().as_ref(),
         );
         let tallies = tallies.into_iter().map(|id| RecordKey::new(RecordKind::ApprovalQueue, id));

@@ -32,7 +32,7 @@ mod caller;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use authz_kernel::decision::{DecidingRule, Decision, Outcome, Time};
+use authz_kernel::decision::{DecidingRule, Decision, Outcome, Subject, Time};
 use authz_kernel::history::HistoryChanges;
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
@@ -42,6 +42,7 @@ use authz_state::store::{MemoryStore, Survives, Transaction};
 use authz_state::{AuditError, AuditHealth, AuditLog, Durability, Ticket};
 use authz_token::{IssuerSpec, SubjectKind, SubjectProfile, TrustSpec, TrustStore};
 
+use crate::answer;
 use crate::api_call::{ApiCaller, ApiOutcome, RefusedCaller};
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineParts};
@@ -100,6 +101,19 @@ pub struct OfflineDecision {
     pub rules: Vec<DecidingRule>,
     /// The kernel's decision; none where a stage refused the call without it.
     pub decision: Option<Decision>,
+    /// Approval that a step-up waits for; none where no person can lift it.
+    pub approval_id: Option<String>,
+}
+
+/// Answer of a stated person.
+#[derive(Clone, Copy, Debug)]
+pub struct StatedAnswer<'a> {
+    /// False: the person rejects the call.
+    pub approves: bool,
+    /// Queue that the person answers for; empty: the only one that the person may answer.
+    pub queue: &'a str,
+    /// Of a rejection: a name of the bundle's `reject_reasons`; may be empty.
+    pub reason: &'a str,
 }
 
 impl OfflineDecision {
@@ -113,6 +127,7 @@ impl OfflineDecision {
             chain: record.caller.chain.iter().map(|one| name_of(one).into_owned()).collect(),
             rules: record.rules(),
             decision: record.decision().cloned(),
+            approval_id: answer::challenge(record).map(|challenge| challenge.id.clone()),
         }
     }
 }
@@ -265,6 +280,26 @@ impl OfflineEngine {
             engine.settle_report(&report, Reporter::AccessLog, caller)
         };
         self.call(Surface::AccessLog, caller, caller.asker(), run)
+    }
+
+    /// Answers an approval for a stated person, as if with a passkey.
+    ///
+    /// # Errors
+    /// The person may not answer, or the approval is not open.
+    pub fn answer_approval(
+        &self,
+        approval_id: &str,
+        person: &StatedSubject,
+        answer: StatedAnswer<'_>,
+    ) -> Result<(), ApiError> {
+        let subject = Subject {
+            issuer: person.issuer.clone(),
+            sub: person.sub.clone(),
+            claims: person.claims.clone(),
+            narrowed: Vec::new(),
+        };
+        let StatedAnswer { approves, queue, reason } = answer;
+        self.engine.answer_stated(subject, approval_id, approves, queue, reason)
     }
 
     /// Issues a task credential for a permit.

@@ -62,7 +62,7 @@ pub struct Approval {
     pub task: String,
     /// Id of the session.
     pub session: String,
-    /// The call was made in a task.
+    /// The call was made in a task that somebody started.
     pub in_task: bool,
     /// Template of the task.
     pub template: String,

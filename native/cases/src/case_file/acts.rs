@@ -195,6 +195,32 @@ pub(crate) struct PresentForm {
     pub(crate) uri: Option<String>,
 }
 
+/// A person's answer to the approval of an earlier call.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "AnswerSaid")]
+pub(crate) struct AnswerForm {
+    /// The person who answers.
+    pub(crate) r#as: AnswererForm,
+    /// Queue that the person answers for; default: the only one that the person may answer.
+    #[serde(default)]
+    pub(crate) kind: String,
+    /// The step of the call, from 1; default: the last call before.
+    pub(crate) of: Option<usize>,
+    /// Of `reject`: a name of the bundle's `reject_reasons`.
+    #[serde(default)]
+    pub(crate) reason: String,
+}
+
+/// A person who answers.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Answerer")]
+pub(crate) struct AnswererForm {
+    /// A name of `fixtures.subjects`.
+    pub(crate) subject: At<String>,
+}
+
 /// What came of a permitted call, told by whoever asked for it.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -111,6 +111,21 @@ impl Person {
         }))
     }
 
+    /// A person whom a test states, as if with a passkey.
+    pub(crate) fn stated(subject: Subject, now: Time) -> Self {
+        let subject = Arc::new(subject);
+        let principal = Principal::User(Arc::clone(&subject));
+        Self {
+            name: name_of(&principal).into_owned(),
+            subject,
+            principal,
+            method: Method::Passkey,
+            authenticated_at: now,
+            acr: String::new(),
+            passkey: None,
+        }
+    }
+
     /// Roles of the person in the bundle, sorted.
     pub(crate) fn roles(&self, world: &Loaded) -> Vec<String> {
         let mut roles: Vec<String> =

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use authz_kernel::decision::{Given, Request, Time};
+use authz_kernel::decision::{Given, Request, Subject, Time};
 use authz_kernel::hex::hex;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::approval::{
@@ -115,6 +115,46 @@ impl Engine {
                 message,
             )));
         };
+        let answered = self.answer_for(&person, &message)?;
+        let rules = self.host_world().map_err(error_of)?;
+        let rules = &rules.plan.model().approvals;
+        let approval = wire_form::whole(&answered.approval, rules, Time(self.clock.now_ms()));
+        Ok(wire::ResolveResponse { approval: Some(approval) }.encode_to_vec())
+    }
+
+    /// Answers an approval for a person whom a test states, and who is taken to have seen the call.
+    pub(crate) fn answer_stated(
+        &self,
+        subject: Subject,
+        approval_id: &str,
+        approves: bool,
+        queue: &str,
+        reason: &str,
+    ) -> Result<(), ApiError> {
+        let person = Person::stated(subject, Time(self.clock.now_ms()));
+        let known = self.find_approval(approval_id, self.host_wait()).map_err(error_of)?;
+        let status = match approves {
+            true => wire::ApprovalStatus::Approved,
+            false => wire::ApprovalStatus::Rejected,
+        };
+        let message = wire::ResolveRequest {
+            approval_id: approval_id.to_owned(),
+            status: status as i32,
+            digest: wire_form::bytes_of(&known.digest),
+            card_digest: vec![0; DIGEST],
+            queue: queue.to_owned(),
+            reject_reason: reason.to_owned(),
+            ..wire::ResolveRequest::default()
+        };
+        self.answer_for(&person, &message).map(drop)
+    }
+
+    /// Answers an approval for a person, and records that.
+    fn answer_for(
+        &self,
+        person: &Person,
+        message: &wire::ResolveRequest,
+    ) -> Result<Answered, ApiError> {
         let world = self.host_world().map_err(error_of)?;
         let transport = Transport::at("", self.clock.monotonic());
         let caller = ApiCaller {
@@ -131,16 +171,13 @@ impl Engine {
             wait: self.host_wait(),
             operation: APPROVE_OPERATION,
         };
-        let outcome = self.answer_approval(&message, &person, &caller);
+        let outcome = self.answer_approval(message, person, &caller);
         let (record, answered) = self.conclude_call(caller, outcome);
         let answered = self.answer_of(&record, answered)?;
         self.metrics.approval(std::slice::from_ref(&answered.queue), answered.event);
         self.metrics.approval_decided(answered.decided_in_ms);
         self.approval_changes.add(ApprovalChange::of(&answered.approval));
-        let rules = record.arrival.world.as_ref().map(|world| &world.plan.model().approvals);
-        let approval = rules
-            .map(|rules| wire_form::whole(&answered.approval, rules, Time(self.clock.now_ms())));
-        Ok(wire::ResolveResponse { approval }.encode_to_vec())
+        Ok(answered)
     }
 
     fn answer_approval(

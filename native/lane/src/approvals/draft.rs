@@ -56,7 +56,7 @@ impl NewApproval<'_> {
             status: ApprovalStatus::Open,
             task: task.id.clone(),
             session: task.session.clone(),
-            in_task: !located.is_taskless(),
+            in_task: task.kind.is_started(),
             template: task.template.clone(),
             purpose: task.purpose.clone(),
             subject: task.subject.clone(),

@@ -23,18 +23,21 @@ const PAGE: usize = 1_000;
 const MAX_PAGES: usize = 20;
 
 /// Ids of the tallies of an approval: its queues, its task and its agent. Each person has a queue `confirm` of their own.
+///
+/// `task` is none for a call without a task: what its agent does without one has no end.
 pub(crate) fn tally_ids(
     queues: &[String],
     subject: Option<&TaskSubject>,
-    task: &str,
+    task: Option<&str>,
     agent: &str,
 ) -> Vec<String> {
     let of_queues = queues.iter().map(|queue| match (queue.as_str(), subject) {
         (CONFIRM, Some(subject)) => confirm_tally(&subject.issuer, &subject.sub),
         _ => format!("{QUEUE}{queue}"),
     });
-    let others = [format!("{TASK}{}", tally_name(task)), format!("{AGENT}{}", tally_name(agent))];
-    of_queues.chain(others).collect()
+    let of_task = task.map(|task| format!("{TASK}{}", tally_name(task)));
+    let of_agent = format!("{AGENT}{}", tally_name(agent));
+    of_queues.chain(of_task).chain([of_agent]).collect()
 }
 
 /// Id of the tally of a person's `confirm` queue.

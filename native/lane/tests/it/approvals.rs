@@ -744,6 +744,26 @@ approvals:
     assert_eq!(vec!["approve:finance".to_owned()], shown.waits_for);
 }
 
+/// Calls without a task step up, too: the approval is of caller and call. Nothing counts them as one task.
+#[test]
+fn a_call_without_a_task() {
+    let served = served();
+    let optional = [("bundle.yaml", "{name: desk, tasks: optional}")];
+    served.engine.load(world_by(PAY, &optional)).unwrap();
+    let pay = |amount: i64| wire::CheckRequest {
+        evidence: chain(),
+        ..calling("", "bank.pay", &json!({"to": "DE1", "amount": amount}))
+    };
+    let asked = |amount| served.check(&pay(amount)).challenge.unwrap().approval_id;
+    let id = asked(0);
+    assert_eq!(id, asked(0));
+    (1..8).for_each(|amount| assert_ne!(id, asked(amount)));
+    assert_eq!("", show(&served, &Value::Null, &id).unwrap().task);
+    answer(&served, &manager("bob"), &id, true).unwrap();
+    assert_eq!("PERMITTED", code(&served.check(&pay(0))));
+    assert_ne!(id, asked(0));
+}
+
 /// A revoked agent gets nothing for its approval, and a revoked person answers nothing.
 #[test]
 fn revocations_count() {
