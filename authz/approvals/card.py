@@ -27,6 +27,7 @@ from authz.approvals.lookalikes import (
     ReferenceIndex,
     ValueKind,
     amount_likenesses,
+    amount_text,
     decimal_of,
     is_address,
     is_currency,
@@ -575,9 +576,7 @@ def _amount_words(call: _Call, one: approvals_pb2.ApprovalObject, value: str) ->
     if number is None or scale is None:
         unit = "in a unit that only the system knows"
         return (Plain(f"{currency}, {unit}:" if currency else f"{unit}:"),)
-    places = len(str(scale)) - 1
-    amount = f"{number / scale:,.{places}f}" if scale > 1 else f"{number:,f}"
-    text = f"{amount.replace(',', ' ')} {currency}".rstrip()
+    text = f"{amount_text(number, scale)} {currency}".rstrip()
     written = f"written in units of 1/{scale}:" if scale > 1 else "written:"
     return (Plain(text, Tone.STRONG), Plain(written, Tone.QUIET))
 

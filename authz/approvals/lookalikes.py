@@ -26,6 +26,7 @@ __all__ = [
     "ReferenceIndex",
     "ValueKind",
     "amount_likenesses",
+    "amount_text",
     "decimal_of",
     "is_address",
     "is_currency",
@@ -318,6 +319,25 @@ def decimal_of(text: str) -> Decimal | None:
         return Decimal(text) if _AMOUNT.fullmatch(text.strip()) else None
     except InvalidOperation:
         return None
+
+
+def amount_text(number: Decimal, scale: int) -> str:
+    """Return an amount with all its digits, in groups of three that blanks divide.
+
+    Args:
+        number: The amount as a call writes it.
+        scale: Its divisor, a power of ten.
+    """
+    places = len(str(scale)) - 1
+    sign, digits, exponent = number.as_tuple()
+    # Moved by hand: a division rounds to the precision of the context.
+    moved = Decimal((0, digits, int(exponent) - places))
+    whole, _, fraction = f"{moved:f}".partition(".")
+    first = len(whole) % 3
+    groups = [whole[place : place + 3] for place in range(first, len(whole), 3)]
+    text = " ".join(filter(None, [whole[:first], *groups]))
+    text = f"{text}.{fraction}" if fraction else text
+    return f"-{text}" if sign else text
 
 
 def _compact(value: str) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from authz.approvals.card import CardReferences, build_card
-from authz.approvals.inert import Kind, Limit, make_inert
+from authz.approvals.inert import Kind, Limit, make_inert, visible
 from authz.approvals.lookalikes import RecipientIndex, Reference, likenesses
 from authz.approvals.parts import Card, Flag, Inert, Part, Plain
 from authz.approvals.terminal import TerminalCard
@@ -85,6 +85,7 @@ ATTRIBUTES = {
     "rows",
     "maxlength",
 }
+CHARACTERS_OF_JSON = st.sampled_from('0123456789.eE-+"[]{},:truefalsn \\u')
 EXAMPLES = effort(120, 1500)
 
 
@@ -192,6 +193,19 @@ def test_a_terminal_gets_no_raw_character(
     ).print(TerminalCard(_card(made), UTC))
     text = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()) if colours else out.getvalue()
     assert not [hex(ord(one)) for one in text if one != "\n" and is_raw(one)]
+
+
+@given(st.binary(max_size=80), TEXTS.map(visible), st.text(CHARACTERS_OF_JSON, max_size=30))
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_any_bytes_make_a_card(arguments: bytes, amount: str, value: str) -> None:
+    """What cannot be read can only be rejected, and stops nobody from seeing the rest."""
+    made = approvals_pb2.Approval(arguments_json=arguments)
+    made.last_approved.arguments_json = arguments
+    made.objects.add(role="amount", pointer="/amount", value_json=amount)
+    made.objects.add(role="target", pointer="/id", value_json=value)
+    scales = CardReferences(amount_scales={"/amount": 100})
+    card = build_card(made, scales, 0.0, whole=True)
+    assert card.can_be_approved == (not card.cannot_be_shown)
 
 
 @given(approvals())

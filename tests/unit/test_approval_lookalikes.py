@@ -2,6 +2,8 @@
 
 # ruff: noqa: RUF001 - letters that look like others are the subject
 
+from decimal import Decimal
+
 import pytest
 
 from authz.approvals.lookalikes import (
@@ -10,6 +12,7 @@ from authz.approvals.lookalikes import (
     Reference,
     ValueKind,
     amount_likenesses,
+    amount_text,
     is_address,
     kind_of,
     likenesses,
@@ -174,6 +177,26 @@ def test_an_amount_that_countries_read_differently_is_flagged(
     """A point is a comma elsewhere."""
     found = amount_likenesses(amount, "", [], is_same_receiver=False)
     assert [one.code for one in found] == [FlagCode.AMOUNT_FORM] * is_flagged
+
+
+@pytest.mark.parametrize(
+    ("number", "scale", "text"),
+    [
+        ("126000", 100, "1 260.00"),
+        ("126000", 1, "126 000"),
+        ("1260.5", 100, "12.605"),
+        ("5", 100, "0.05"),
+        ("-5", 100, "-0.05"),
+        ("-126000", 100, "-1 260.00"),
+        ("0", 100, "0.00"),
+        ("1.50", 1, "1.50"),
+        ("9" * 6000, 1, " ".join(["999"] * 2000)),
+        ("9" * 40, 100, " ".join(["99", *["999"] * 12]) + ".99"),
+    ],
+)
+def test_an_amount_keeps_every_digit(number: str, scale: int, text: str) -> None:
+    """A rounded amount is another amount."""
+    assert amount_text(Decimal(number), scale) == text
 
 
 def test_addresses_in_undeclared_arguments() -> None:
