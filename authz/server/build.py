@@ -33,6 +33,7 @@ from authz.engine import (
 from authz.errors import ConfigError
 from authz.leases import LeaseManager
 from authz.model import Diagnostic
+from authz.server.approval_ages import ApprovalAges
 from authz.server.connections import ConnectionLimit, ConnectionLimiter, connection_families
 from authz.server.fast.server import FastServer
 from authz.server.file_limit import connections_of_each
@@ -162,6 +163,8 @@ class _Core:
     approvals: ApprovalServices
     notifications: Notifications
     """Tells webhooks of approvals."""
+    approval_ages: ApprovalAges
+    """Measures how long approvals wait."""
 
 
 def _build_core(base: _Base) -> _Core:
@@ -177,7 +180,9 @@ def _build_core(base: _Base) -> _Core:
     approvals = _build_approvals(base, store, hub)
     notifications = Notifications(base.config.approvals, store, hub, Fetcher().get, base.log)
     base.metrics.pull(notifications.families)
-    return _Core(traces, engine, secrets, runtime, keys, grpc, hub, approvals, notifications)
+    ages = ApprovalAges(store, base.failed)
+    base.metrics.pull(ages.families)
+    return _Core(traces, engine, secrets, runtime, keys, grpc, hub, approvals, notifications, ages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +293,7 @@ def _services(
     yield Service("threads", close=grpc.close_threads)
     yield Service("approvals", core.hub.start, close=core.hub.close)
     yield Service("notifications", core.notifications.start, close=core.notifications.close)
+    yield Service("approval ages", core.approval_ages.start, close=core.approval_ages.close)
     yield Service("streams", core.approvals.streams.start, close=core.approvals.streams.close)
     yield Service("connections", edges.connections.start, close=edges.connections.close)
     yield Service("grpc", grpc.start, grpc.drain, grpc.close)
