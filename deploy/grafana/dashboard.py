@@ -243,6 +243,65 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         ),
     ),
     (
+        "Approvals",
+        (
+            Panel(
+                "Open by queue",
+                "Calls that wait for a person. Each node of a shared store counts all of them.",
+                (Query(f"max by (queue) (authz_approvals_open{{{_NODE}}})", "{{queue}}"),),
+                "none",
+            ),
+            Panel(
+                "Age of the oldest",
+                "A queue that only grows older has nobody who looks at it.",
+                (
+                    Query(
+                        f"max by (queue) (authz_approvals_oldest_seconds{{{_NODE}}})", "{{queue}}"
+                    ),
+                ),
+                "s",
+            ),
+            Panel(
+                "Time to decide",
+                "From the first look of a person to the answer.",
+                quantiles("authz_approval_decision_seconds"),
+                "s",
+            ),
+            Panel(
+                "Answered in under 3 seconds",
+                "Share of the answers. Many fast answers: people no longer read the card, and too much waits for them.",
+                (
+                    Query(
+                        rate("authz_approvals_fast_answers_total")
+                        + " / "
+                        + rate("authz_approval_decision_seconds_count"),
+                        "share",
+                    ),
+                ),
+                "percentunit",
+            ),
+            Panel(
+                "Rejected, by queue",
+                "Share of the final answers. None for weeks: the rule may not need a person.",
+                (
+                    Query(
+                        rate("authz_approvals_total", "queue", 'event="rejected"')
+                        + " / "
+                        + rate("authz_approvals_total", "queue", 'event=~"approved|rejected"'),
+                        "{{queue}}",
+                    ),
+                ),
+                "percentunit",
+            ),
+            Panel(
+                "Asked, answered, used",
+                "Repeated: agents that ask again before somebody has answered.",
+                (Query(rate("authz_approvals_total", "event"), "{{event}}"),),
+                "ops",
+            ),
+        ),
+    ),
+    (
         "Identity",
         (
             Panel(
