@@ -37,6 +37,7 @@ _BLOCK: Final = re.compile(
 )
 # `recipient_lists` is a key of both the bundle and the configuration.
 _CONFIG_PAGES: Final = "docs/reference/configuration/"
+_CONFIG_APPROVALS: Final = frozenset({"login", "passkeys", "people", "url", "webhooks"})
 _MANIFEST: Final = frozenset(
     {
         "implicit_tasks",
@@ -133,14 +134,17 @@ def _check_yaml(block: DocBlock, page: Iterable[DocBlock]) -> list[str]:
 
 
 def _is_of_bundle(value: Mapping[str, Any]) -> bool:
-    """True for facts of a bundle. `bundle` is a key of the configuration, too, which names no bundle."""
-    return set(value) <= _bundle_keys() and "path" not in value.get("bundle", {})
+    """True for facts of a bundle. `bundle` and `approvals` are keys of the configuration, too, with other keys in them."""
+    is_config = "path" in value.get("bundle", {}) or not _CONFIG_APPROVALS.isdisjoint(
+        value.get("approvals", {})
+    )
+    return set(value) <= _bundle_keys() and not is_config
 
 
 @cache
 def _bundle_keys() -> frozenset[str]:
     base = _base_facts()
-    return frozenset(base) | _MANIFEST | {"accepted", "bundle", "denials", "mode"}
+    return frozenset(base) | _MANIFEST | {"accepted", "approvals", "bundle", "denials", "mode"}
 
 
 def _facts(page: Iterable[DocBlock]) -> Iterator[dict[str, Any]]:
