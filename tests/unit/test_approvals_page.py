@@ -248,6 +248,9 @@ def test_an_id_token_of_another_key_or_algorithm_logs_nobody_in(browser: Browser
     assert browser.log_in().status_code == 403
     browser.parts.openid._keys = lambda: None  # type: ignore[union-attr]
     assert browser.log_in().status_code == 403
+    unusable = {"keys": [{**browser.issuer.key.jwk("sig"), "key_ops": ["sign"]}]}
+    browser.parts.openid._keys = lambda: json.dumps(unusable)  # type: ignore[union-attr]
+    assert browser.log_in().status_code == 403
     browser.issuer.key = Key.make("k1", "RS256")
     browser.parts.openid._keys = browser.issuer.jwks  # type: ignore[union-attr]
     assert browser.log_in().status_code == 403

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import jwt
 
 from authz.config.urls import url_defect
+from authz.engine import is_usable_key
 from authz.files import PrivateFileError, read_secret
 from authz.server.http.approvals_page.sessions import LONGEST_SECONDS, Login, LoginMethod
 from authz.trust import (
@@ -361,6 +362,7 @@ def _select_key(document: str, header: Mapping[str, Any], algorithms: Sequence[s
         and key.get("use", "sig") == "sig"
         and key.get("alg", algorithm) == algorithm
         and (key_id is None or key.get("kid") == key_id)
+        and is_usable_key(key)
     ]
     if len(candidates) != 1:
         raise jwt.InvalidKeyError("the issuer has no such key, or several; try again in a minute")
