@@ -3,11 +3,14 @@
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
 
 from authz_client import ApprovalStatus, Authz, Denied, StepUp, Tls
 from tests.support.browsing import (
@@ -18,7 +21,7 @@ from tests.support.browsing import (
     log_in,
     running_issuer,
 )
-from tests.support.minting import Authority
+from tests.support.minting import Authority, Key
 from tests.support.mutual import Pki
 from tests.support.server import Server, command, layout
 from tests.support.waiting import eventually, free_port
@@ -32,7 +35,7 @@ FILES = {
 agents:
   bot: {match: ["spiffe://${trust_domain}/ns/desk/sa/bot"], subject: optional}
 subjects:
-  employee: [{issuer: corp}]
+  employee: [{issuer: staff}]
   manager: [{issuer: staff, claim: groups, contains: managers}, {issuer: local, claim: sub, equals: root}]
 resources: {accounts: {}}
 catalog:
@@ -41,6 +44,8 @@ catalog:
     operations:
       pay:
         input: {type: object, properties: {to: {type: string}, amount: {type: integer}}, required: [to, amount]}
+      note:
+        input: {type: object, properties: {text: {type: string}}, required: [text]}
       wire:
         input: {type: object, properties: {to: {type: string}, amount: {type: integer}}, required: [to, amount]}
 classify:
@@ -48,6 +53,9 @@ classify:
     effects: [write]
     tier: standard
     objects: [{from: /to, role: recipient, collection: accounts}, {from: /amount, role: amount}]
+  - match: bank.note
+    effects: [write]
+    tier: standard
   - match: bank.wire
     effects: [write]
     tier: high
@@ -60,14 +68,24 @@ templates:
 @id("starts") permit(principal, action == Action::"task:desk", resource);
 @id("managers-answer") permit(principal in Role::"manager", action == Action::"authz.approve", resource);
 @id("pay") @stepup("approve:manager") @reason("Payments are approved.")
-forbid(principal, action in [Action::"system:bank"], resource) unless { context.satisfied.contains(Kind::"approve:manager") };
+forbid(principal, action in [Action::"bank.pay", Action::"bank.wire"], resource) unless { context.satisfied.contains(Kind::"approve:manager") };
+@id("note") @stepup("confirm") @reason("You confirm your notes.")
+forbid(principal, action == Action::"bank.note", resource) unless { context.satisfied.contains(Kind::"confirm") };
 """,
 }
 
 
 @pytest.fixture(scope="module")
-def server(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A node whose page is on loopback; managers log in at an issuer of their own."""
+def key() -> Key:
+    """Key of the issuer at which people log in, and which signs the tokens that their agents have."""
+    return Key.make("staff-1", "RS256")
+
+
+@pytest.fixture(scope="module")
+def server(
+    authority: Authority, key: Key, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A node whose page is on loopback, with npm's oidc-provider."""
     folder = tmp_path_factory.mktemp("page")
     for name, text in FILES.items():
         file = folder / "bank" / name
@@ -79,8 +97,12 @@ def server(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> It
     port, issuer_port = free_port(), free_port()
     pki, url = Pki(folder), f"http://localhost:{port}"
     mutual = {**pki.tls, "client_ca_file": str(pki.clients)}
-    groups = json.dumps({"dana": ["managers"], "eve": ["clerks"]})
-    with running_issuer(issuer_port, f"{url}/login/callback", groups) as issuer:
+    groups = json.dumps({"dana": ["managers"], "rita": ["managers"], "eve": ["clerks"]})
+    assert isinstance(key.private, rsa.RSAPrivateKey)
+    private = RSAAlgorithm.to_jwk(key.private, as_dict=True)
+    del private["key_ops"]
+    keys = json.dumps({"keys": [{**private, "kid": key.kid, "use": "sig", "alg": key.algorithm}]})
+    with running_issuer(issuer_port, f"{url}/login/callback", groups, keys) as issuer:
         staff = {
             "issuer": issuer,
             "audience": ["authz"],
@@ -141,11 +163,11 @@ def authz(server: Server) -> Authz:
 
 @contextmanager
 def waiting(
-    authz: Authz, operation: str, arguments: dict[str, Any]
+    authz: Authz, operation: str, arguments: dict[str, Any], **more: Any
 ) -> Iterator[tuple[StepUp, Any]]:
     """Makes a call that a person must approve; yields the step-up and the status that the waiting agent hears."""
     with pytest.raises(StepUp) as raised:
-        authz.check(operation, arguments)
+        authz.check(operation, arguments, **more)
     heard: list[ApprovalStatus] = []
     thread = threading.Thread(target=lambda: heard.append(raised.value.wait(120)))
     thread.start()
@@ -206,6 +228,41 @@ def test_a_rejected_call_is_denied_with_its_reason(page: Any, authz: Authz) -> N
         with pytest.raises(Denied) as denied:
             authz.check("bank.pay", payment)
         assert not isinstance(denied.value, StepUp)
+
+
+def test_a_user_confirms_a_call_of_their_own_agent(
+    browser: Any, authz: Authz, server: Server, key: Key
+) -> None:
+    """Nobody else does, not even a manager; and nobody approves what their own agent does."""
+    issuer = server.place.config["trust"]["issuers"]["staff"]["issuer"]
+    claims = {"iss": issuer, "sub": "dana", "aud": "authz", "groups": ["managers"]}
+    subject = key.sign({**claims, "iat": int(time.time()), "exp": int(time.time()) + 600})
+    pages = {name: browser.new_context().new_page() for name in ("dana", "rita")}
+    note, payment = {"text": "hello"}, {"to": "umbrella", "amount": 3}
+    with authz.task("desk", subject_token=subject):
+        with waiting(authz, "bank.note", note, subject_token=subject) as (step_up, heard):
+            for name, page in pages.items():
+                page.goto(step_up.url)
+                page.click("text=Log in at staff")
+                log_in(page, name)
+            pages["rita"].wait_for_selector("h1:has-text('Not allowed')")
+            pages["dana"].wait_for_selector("text=You confirm your notes.")
+            pages["dana"].click("button:has-text('Approve this call')")
+            pages["dana"].wait_for_selector("text=You approved")
+            eventually(lambda: heard == [ApprovalStatus.APPROVED])
+            permit = authz.check(
+                "bank.note", note, subject_token=subject, approval_id=step_up.approval_id
+            )
+            assert permit.decision_id
+        with waiting(authz, "bank.pay", payment, subject_token=subject) as (step_up, heard):
+            pages["dana"].goto(step_up.url)
+            pages["dana"].wait_for_selector("h1:has-text('Not allowed')")
+            pages["rita"].goto(step_up.url)
+            pages["rita"].click("button:has-text('Approve this call')")
+            pages["rita"].wait_for_selector("text=You approved")
+            eventually(lambda: heard == [ApprovalStatus.APPROVED])
+    for page in pages.values():
+        page.context.close()
 
 
 def test_a_person_without_the_role_sees_and_answers_nothing(page: Any, authz: Authz) -> None:

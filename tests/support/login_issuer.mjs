@@ -1,6 +1,6 @@
 // npm's oidc-provider as the issuer at which people log in: any name is an account.
 // usage: PEER=FOLDER GROUPS='{"alice": ["staff"]}' node login_issuer.mjs PORT CLIENT_ID CLIENT_SECRET REDIRECT_URI
-// FOLDER has the package under node_modules.
+// FOLDER has the package under node_modules. JWKS: its private keys, for tests that sign tokens themselves.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
@@ -29,6 +29,7 @@ const provider = new Provider(`http://localhost:${port}`, {
     claims: () => ({ sub: id, name: `${id[0].toUpperCase()}${id.slice(1)} Example`, groups: groups[id] ?? [] }),
   }),
   features: { devInteractions: { enabled: true } },
+  ...(process.env.JWKS ? { jwks: JSON.parse(process.env.JWKS) } : {}),
   pkce: { required: () => true },
 });
 provider.on("server_error", (_context, error) => console.error(error));
