@@ -53,7 +53,7 @@ pub use system::{DenyAs, ParameterHeader, Reports, System, SystemKind, Tool, Too
 pub use template::{
     ImplicitRule, LimitRule, ParamType, ScopeRule, SelectorRule, Slot, TasksRule, Template,
 };
-pub use tier::{Approval, TierRequirements};
+pub use tier::{TierApproval, TierRequirements};
 
 /// A whole bundle, read and checked for form.
 #[derive(Clone, Debug, Default)]

@@ -12,14 +12,14 @@ pub struct TierRequirements {
     /// Least confidence, 0–100.
     pub confidence: u8,
     /// People who must agree.
-    pub approval: Approval,
+    pub approval: TierApproval,
     /// A verified subject must stand in the chain.
     pub subject: bool,
 }
 
 /// People who must agree before an operation of a tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Approval {
+pub enum TierApproval {
     /// No one.
     #[default]
     None,

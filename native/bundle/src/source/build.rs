@@ -26,10 +26,10 @@ use crate::diagnostic::{Diagnostics, clip, unknown, unknown_word};
 use crate::ids;
 use crate::json_schema::{misformed, properties, required};
 use crate::model::{
-    AgentMemory, Approval, ArgumentSource, ClaimTest, Collection, Declared, DenyAs, Derive,
-    DestinationClass, DestinationKind, Distinct, IgnoredPart, Isolation, LabelKind, Location,
-    Model, OnBehalf, Operation, OriginRules, Reports, ResourcePattern, RouteSpec, RouteTarget,
-    Spelling, SubjectMatch, System, SystemKind, Tier, TierRequirements,
+    AgentMemory, ArgumentSource, ClaimTest, Collection, Declared, DenyAs, Derive, DestinationClass,
+    DestinationKind, Distinct, IgnoredPart, Isolation, LabelKind, Location, Model, OnBehalf,
+    Operation, OriginRules, Reports, ResourcePattern, RouteSpec, RouteTarget, Spelling,
+    SubjectMatch, System, SystemKind, Tier, TierApproval, TierRequirements,
 };
 use crate::routes::{is_host, refuse_header};
 
@@ -837,7 +837,7 @@ pub(super) fn tier_default(tier: Tier) -> TierRequirements {
         Tier::High => TierRequirements { bound: true, ..TierRequirements::default() },
         Tier::Critical => TierRequirements {
             bound: true,
-            approval: Approval::Approve,
+            approval: TierApproval::Approve,
             ..TierRequirements::default()
         },
     }
@@ -861,12 +861,12 @@ fn ignore(said: IgnoreEntry) -> IgnoredPart {
     }
 }
 
-const fn approval(word: ApprovalWord) -> Approval {
+const fn approval(word: ApprovalWord) -> TierApproval {
     match word {
-        ApprovalWord::None => Approval::None,
-        ApprovalWord::Confirm => Approval::Confirm,
-        ApprovalWord::Approve => Approval::Approve,
-        ApprovalWord::TwoPerson => Approval::TwoPerson,
+        ApprovalWord::None => TierApproval::None,
+        ApprovalWord::Confirm => TierApproval::Confirm,
+        ApprovalWord::Approve => TierApproval::Approve,
+        ApprovalWord::TwoPerson => TierApproval::TwoPerson,
     }
 }
 

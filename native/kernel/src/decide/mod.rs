@@ -612,7 +612,7 @@ pub(crate) struct Unmet {
 }
 
 fn requirements(plan: &Plan, facts: &Facts<'_>, tier: Tier) -> Unmet {
-    use crate::model::Approval;
+    use crate::model::TierApproval;
     let mut unmet = Unmet::default();
     let Some(required) = plan.model().tiers.get(tier as usize) else {
         unmet.hopeless.push("the tier is not described");
@@ -628,10 +628,10 @@ fn requirements(plan: &Plan, facts: &Facts<'_>, tier: Tier) -> Unmet {
         unmet.kinds.push("confidence");
     }
     match required.approval {
-        Approval::None => {}
-        Approval::Confirm => unmet.kinds.push("confirm"),
-        Approval::Approve => unmet.kinds.push("approve"),
-        Approval::TwoPerson => unmet.kinds.push("two_person"),
+        TierApproval::None => {}
+        TierApproval::Confirm => unmet.kinds.push("confirm"),
+        TierApproval::Approve => unmet.kinds.push("approve"),
+        TierApproval::TwoPerson => unmet.kinds.push("two_person"),
     }
     if required.subject && !has_subject(facts) {
         unmet.hopeless.push("a verified subject in the chain");

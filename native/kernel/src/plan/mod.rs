@@ -30,7 +30,7 @@ use crate::history::{
 };
 use crate::mcp::Traffic;
 use crate::mode::TierSet;
-use crate::model::{Approval, Effect, Model, Operation, System, Template};
+use crate::model::{Effect, Model, Operation, System, Template, TierApproval};
 use crate::policy::{Cache, Placed, SchemaTexts};
 use crate::reach::Reach;
 use crate::recipient_lists::{RecipientListSummary, RecipientLists};
@@ -509,10 +509,10 @@ impl Plan {
         let model = self.model();
         let policies = self.policies.iter().filter_map(|placed| placed.policy.stepup.as_deref());
         let tiers = model.tiers.iter().filter_map(|tier| match tier.approval {
-            Approval::None => None,
-            Approval::Confirm => Some(CONFIRM),
-            Approval::Approve => Some(APPROVE),
-            Approval::TwoPerson => Some(TWO_PERSON),
+            TierApproval::None => None,
+            TierApproval::Confirm => Some(CONFIRM),
+            TierApproval::Approve => Some(APPROVE),
+            TierApproval::TwoPerson => Some(TWO_PERSON),
         });
         let templates = model.templates.values().filter_map(|one| one.beyond.as_deref());
         let kinds = policies.chain(tiers).chain(templates);

@@ -11,10 +11,10 @@ use authz_kernel::diagnostic::Diagnostics;
 use authz_kernel::history::{HistoryView, KEPT_MS, SessionHistory};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::{
-    AgentMemory, Approval, ClaimTest, Collection, Declared, DestinationClass, DestinationKind,
+    AgentMemory, ClaimTest, Collection, Declared, DestinationClass, DestinationKind,
     DestinationRule, Effect, LabelKind, Location, Model, Operation, OriginRules, PolicyFile,
     Reports, ResourcePattern, ResourceRule, RoleMembers, Spelling, SubjectMatch, System,
-    SystemKind, Tier, TierRequirements, ValueRole,
+    SystemKind, Tier, TierApproval, TierRequirements, ValueRole,
 };
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{TaskView, WordRecords, taskless};
@@ -147,7 +147,7 @@ pub(crate) fn model(policies: &str) -> Model {
         TierRequirements { bound: true, ..TierRequirements::default() },
         TierRequirements {
             bound: true,
-            approval: Approval::Approve,
+            approval: TierApproval::Approve,
             ..TierRequirements::default()
         },
     ];

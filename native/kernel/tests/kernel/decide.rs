@@ -2,7 +2,7 @@
 
 use authz_kernel::decide::{decide, decide_traced};
 use authz_kernel::decision::{Decision, Outcome, Principal, ReasonCode, Request, Verdict};
-use authz_kernel::model::{Approval, Model};
+use authz_kernel::model::{Model, TierApproval};
 use authz_kernel::plan::Plan;
 use std::time::Duration;
 
@@ -145,7 +145,7 @@ fn unmet_requirements_of_the_tier_step_up_by_their_kinds() {
     let strict = with(PERMIT_ALL, |model| {
         model.tiers[2].max_age = Some(Duration::from_secs(59));
         model.tiers[2].confidence = 50;
-        model.tiers[2].approval = Approval::TwoPerson;
+        model.tiers[2].approval = TierApproval::TwoPerson;
     });
     let decision = ask(&strict, "crm.delete", r#"{"id": "1"}"#);
     assert_eq!((Outcome::StepUp, ReasonCode::ApprovalRequired), answer(&decision));

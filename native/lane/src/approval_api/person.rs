@@ -20,7 +20,7 @@ const GRAIN_MS: i64 = 1_000;
 /// Way in which a person proved to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Method {
+pub(crate) enum AnswerMethod {
     /// A login of the approvals page.
     Login,
     /// A passkey with user verification, over the answer.
@@ -29,7 +29,7 @@ pub(crate) enum Method {
     Socket,
 }
 
-impl Method {
+impl AnswerMethod {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Login => "login",
@@ -47,7 +47,7 @@ struct GivenPerson {
     sub: String,
     #[serde(default)]
     claims: BTreeMap<String, serde_json::Value>,
-    method: Method,
+    method: AnswerMethod,
     authenticated_at_ms: i64,
     #[serde(default)]
     acr: String,
@@ -64,7 +64,7 @@ pub(crate) struct Person {
     pub(crate) principal: Principal,
     /// `<issuer alias>/<sub>`, percent-encoded.
     pub(crate) name: String,
-    pub(crate) method: Method,
+    pub(crate) method: AnswerMethod,
     pub(crate) authenticated_at: Time,
     pub(crate) acr: String,
     pub(crate) passkey: Option<PasskeyAssertion>,
@@ -82,10 +82,10 @@ impl Person {
         if given.issuer.is_empty() || given.sub.is_empty() {
             return Err(CallRefusal::input("the person needs `issuer` and `sub`"));
         }
-        if (given.method == Method::Passkey) != given.passkey.is_some() {
+        if (given.method == AnswerMethod::Passkey) != given.passkey.is_some() {
             return Err(CallRefusal::input("`passkey` goes with the method `passkey`"));
         }
-        if (given.method == Method::Socket) != given.uid.is_some() {
+        if (given.method == AnswerMethod::Socket) != given.uid.is_some() {
             return Err(CallRefusal::input("`uid` goes with the method `socket`"));
         }
         // Claims of other forms have no form that policies can read.
@@ -119,7 +119,7 @@ impl Person {
             name: name_of(&principal).into_owned(),
             subject,
             principal,
-            method: Method::Passkey,
+            method: AnswerMethod::Passkey,
             authenticated_at: now,
             acr: String::new(),
             passkey: None,
@@ -184,10 +184,10 @@ impl Person {
     /// Whether the proof of the person suffices for an approval.
     pub(crate) fn is_proved_for(&self, approval: &Approval) -> bool {
         match self.method {
-            Method::Passkey => true,
+            AnswerMethod::Passkey => true,
             _ if approval.needs_passkey => false,
-            Method::Socket => true,
-            Method::Login => {
+            AnswerMethod::Socket => true,
+            AnswerMethod::Login => {
                 let made = approval.created_at.0.div_euclid(GRAIN_MS);
                 self.authenticated_at.0.div_euclid(GRAIN_MS) >= made
             }

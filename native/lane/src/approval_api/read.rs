@@ -68,7 +68,8 @@ impl Engine {
         };
         let world = self.host_world()?;
         let (now, wait) = (Time(self.clock.now_ms()), self.host_wait());
-        let reader = Reader { engine: self, world: &world, person: person.as_ref(), now, wait };
+        let reader =
+            ApprovalReader { engine: self, world: &world, person: person.as_ref(), now, wait };
         let found = match (status, &person) {
             (ApprovalStatus::Open, _) => reader.open(&message.queue)?,
             (_, None) => reader.of_status(status, &message.page_token, size)?,
@@ -106,7 +107,8 @@ impl Engine {
         let world = self.host_world()?;
         let (now, wait) = (Time(self.clock.now_ms()), self.host_wait());
         let mut known = self.find_approval(&message.approval_id, wait)?;
-        let reader = Reader { engine: self, world: &world, person: person.as_ref(), now, wait };
+        let reader =
+            ApprovalReader { engine: self, world: &world, person: person.as_ref(), now, wait };
         if !reader.may_see(&known) {
             return Err(unknown());
         }
@@ -188,7 +190,7 @@ impl Engine {
 }
 
 /// Approvals as one person sees them.
-struct Reader<'r> {
+struct ApprovalReader<'r> {
     engine: &'r Engine,
     world: &'r Loaded,
     /// `None`: the owner of the administration socket.
@@ -197,7 +199,7 @@ struct Reader<'r> {
     wait: Wait,
 }
 
-impl Reader<'_> {
+impl ApprovalReader<'_> {
     /// The approval as the person sees it.
     fn shown(&self, approval: &Approval) -> wire::Approval {
         let mut shown = wire_form::whole(approval, &self.world.plan.model().approvals, self.now);

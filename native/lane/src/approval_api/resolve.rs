@@ -14,7 +14,7 @@ use authz_state::store::{Survives, Transaction};
 use prost::Message as _;
 
 use super::passkeys::passkey_key;
-use super::person::{Method, Person};
+use super::person::{AnswerMethod, Person};
 use super::{APPROVE_OPERATION, check_generation, error_of, tallies_of, unknown, wire_form};
 use crate::api_call::{ApiCaller, ApiOutcome, GrantedChange, WithRecord as _};
 use crate::approvals::{ApprovalChange, close, status_of};
@@ -36,7 +36,7 @@ const GOOD_MS: i64 = 10 * 60 * 1_000;
 const DIGEST: usize = 32;
 
 /// What a person answers.
-struct Answer {
+struct GivenAnswer {
     key: RecordKey,
     generation: u64,
     approves: bool,
@@ -48,7 +48,7 @@ struct Answer {
     queue: String,
 }
 
-impl Answer {
+impl GivenAnswer {
     fn read(message: &wire::ResolveRequest) -> Result<Self, CallRefusal> {
         check_id("approval_id", &message.approval_id)?;
         check_id("queue", &message.queue)?;
@@ -201,7 +201,7 @@ impl Engine {
         caller: &ApiCaller<'_>,
         record: &ApiRecord,
     ) -> ApiOutcome<Answered> {
-        let answer = Answer::read(message)?;
+        let answer = GivenAnswer::read(message)?;
         let revoked = self.keeper.revocations()?;
         revoke::of_subject_name(&revoked, &person.subject.issuer, &person.subject.sub)?;
         let known = self.find_approval(&message.approval_id, caller.wait)?;
@@ -251,7 +251,7 @@ impl Engine {
         caller: &ApiCaller<'_>,
         person: &Person,
         known: &Approval,
-        answer: &Answer,
+        answer: &GivenAnswer,
     ) -> Result<String, CallRefusal> {
         let (world, now) = (&caller.world, caller.now());
         if known.digest != answer.digest {
@@ -337,7 +337,7 @@ impl Engine {
 fn answered(
     known: &Approval,
     person: &Person,
-    answer: &Answer,
+    answer: &GivenAnswer,
     queue: &str,
     world: &Loaded,
     now: Time,
@@ -355,7 +355,7 @@ fn answered(
         authenticated_at: person.authenticated_at,
         at: now,
         card_digest: answer.card_digest.clone(),
-        passkey: person.passkey.clone().filter(|_| person.method == Method::Passkey),
+        passkey: person.passkey.clone().filter(|_| person.method == AnswerMethod::Passkey),
         reject_reason: answer.reject_reason.clone(),
         reject_text: reasons.get(&answer.reject_reason).cloned().unwrap_or_default(),
         comment: answer.comment.clone(),
@@ -399,7 +399,7 @@ fn remember_rejection(
     })));
 }
 
-fn note_of(answered: &Answered, person: &Person, answer: &Answer) -> ApprovalNote {
+fn note_of(answered: &Answered, person: &Person, answer: &GivenAnswer) -> ApprovalNote {
     let approval = &answered.approval;
     let mut note = ApprovalNote::new(approval.approval_id(), answered.event);
     note.by.push(person.name.clone());

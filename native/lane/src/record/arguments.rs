@@ -32,12 +32,12 @@ pub(super) struct MaskedArguments<'a> {
     notes: &'a Masking,
     /// JSON pointers from `value` to the parts of which nothing is shown.
     hidden: SmallVec<[&'a str; 2]>,
-    texts: Texts<'a>,
+    texts: ArgumentTexts<'a>,
 }
 
 /// Treatment of the texts that the schema does not list.
 #[derive(Clone, Copy)]
-struct Texts<'a> {
+struct ArgumentTexts<'a> {
     /// They are written as they are, not as digests: an obligation of the permit.
     are_shown: bool,
     /// Credentials that no text may hold.
@@ -62,7 +62,7 @@ impl<'a> MaskedArguments<'a> {
             depth: 0,
             notes,
             hidden: hidden.into(),
-            texts: Texts { are_shown: own.iter().any(|one| one == LOG_FULL), evidence },
+            texts: ArgumentTexts { are_shown: own.iter().any(|one| one == LOG_FULL), evidence },
         })
     }
 
