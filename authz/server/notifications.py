@@ -56,7 +56,7 @@ class Notifications:
             return
         self._sender.start()
         self._hub.subscribe(self._subscription)
-        # Open approvals are told again after a restart. Their messages have the same ids, so that receivers can drop copies.
+        # Receivers of JSON are told of open approvals again after a restart: they drop copies by their ids.
         self._sender.changed(None)
 
     def close(self) -> None:

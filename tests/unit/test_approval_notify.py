@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -223,14 +224,17 @@ class Sending:
         *webhooks: Webhook,
         pauses: tuple[float, ...] = (0.01, 0.01),
         most_waiting: int = 100,
+        now: float = 1_700_000_000.0,
     ) -> None:
         self.store, self.log = Store(), Log()
+        started = time.monotonic()
         self.sender = WebhookSender(
             webhooks,
             self.store,  # type: ignore[arg-type]  # the part that is used
             Fetcher().get,
             URL,
             self.log,
+            clock=lambda: now + time.monotonic() - started,
             pauses=pauses,
             most_waiting=most_waiting,
         )
@@ -320,6 +324,22 @@ def test_a_change_is_told_once(receiver: WebhookReceiver, sendings: list[Sending
     types = [json.loads(body)["type"] for _, body in receiver.received]
     assert types.count("approval.opened") == 3
     assert types.count("approval.approved") == 1
+
+
+def test_chats_get_no_second_message_after_a_restart(
+    receiver: WebhookReceiver, sendings: list[Sending]
+) -> None:
+    """They drop no copies. A receiver of JSON does, so it is told again."""
+    chat = hook(receiver, name="chat", form=MessageFormat.SLACK)
+    sendings.append(sending := Sending(hook(receiver), chat, now=1_800_000_100.0))
+    before, after = approval("a-1"), approval("b-1")
+    after.created_at.FromSeconds(1_800_000_200)
+    sending.store.approvals = {"a-1": before, "b-1": after}
+    sending.sender.changed(None)
+    eventually(lambda: sending.count("sent") == 2)
+    eventually(lambda: sending.count("sent", "chat") == 1)
+    (message,) = (json.loads(body) for _, body in receiver.received if b"blocks" in body)
+    assert message["blocks"][-1]["elements"][0]["url"].endswith("/a/b-1")
 
 
 def test_a_webhook_hears_of_its_queues_only(

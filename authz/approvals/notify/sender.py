@@ -124,6 +124,7 @@ class WebhookSender:
         self._store = store
         self._url = url
         self._log = log
+        self._started_at = clock()
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._lock = threading.Lock()
         self._changes: list[ApprovalChange] = []
@@ -179,17 +180,26 @@ class WebhookSender:
         while True:
             answer = self._store.approvals_list(None, request)
             for approval in answer.approvals:
-                self._tell(approval)
+                is_old = approval.created_at.ToMilliseconds() / 1000 < self._started_at
+                self._tell(approval, is_repeated=is_old)
             if not answer.next_page_token:
                 return
             request.page_token = answer.next_page_token
 
-    def _tell(self, approval: approvals_pb2.Approval) -> None:
+    def _tell(self, approval: approvals_pb2.Approval, *, is_repeated: bool = False) -> None:
+        """Queue the message of an approval's status.
+
+        Args:
+            approval: The approval.
+            is_repeated: Another run of the node has probably told it. Chats and mailboxes drop no copies, so they get none.
+        """
         event = event_of(approval.status)
         if event is None:
             return
         id_ = message_id(approval, event)
         for receiver in self._receivers:
+            if is_repeated and receiver.webhook.form is not MessageFormat.JSON:
+                continue
             if not _is_of_queues(approval, event, receiver.webhook) or self._is_seen(receiver, id_):
                 continue
             webhook = receiver.webhook
