@@ -36,6 +36,8 @@ const DELETE: &str = "DELETE";
 const LONGEST_ID: usize = 256;
 /// The member of `_meta` that names a task.
 const TASK: &str = "dev.authz/task";
+/// Name of the question by which Authz asks a client to open the page of an approval, in `inputRequests` and `inputResponses`.
+pub const PAGE_QUESTION: &str = "dev.authz/approval";
 /// Bytes of the name of a task.
 const LONGEST_TASK: usize = 256;
 
@@ -82,6 +84,22 @@ pub struct Envelope {
     pub missing: Option<String>,
     /// Relation to the server's own tasks.
     pub server_task: ServerTask,
+    /// Relation to the page on which people answer approvals.
+    pub page: PageUse,
+}
+
+/// Relation of a call to the page on which people answer approvals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PageUse {
+    /// The client opens no pages.
+    #[default]
+    None,
+    /// The client declares that it opens pages (`elicitation.url`), and was not asked to for this call.
+    Opens,
+    /// The client was asked to open the page, and repeats the call.
+    Opened,
+    /// The client's user did not open the page.
+    Declined,
 }
 
 /// Relation of a message to the server's own tasks: calls whose results are fetched later.
@@ -189,7 +207,7 @@ impl Endpoint {
     pub fn envelope(&self, method: &str) -> Envelope {
         let kind = if method == "POST" { MessageKind::Unread } else { MessageKind::Session };
         let system = self.system.clone();
-        let server_task = ServerTask::None;
+        let (server_task, page) = (ServerTask::None, PageUse::None);
         Envelope {
             system,
             kind,
@@ -198,6 +216,7 @@ impl Endpoint {
             unsupported: false,
             missing: None,
             server_task,
+            page,
         }
     }
 
@@ -216,7 +235,7 @@ impl Endpoint {
             headers::check_parameters(request.headers, &[], &json::Value::Null, false)?;
             return Ok(self.protocol_call(request.method, &[]));
         }
-        let message = match request.body {
+        let mut message = match request.body {
             Body::Absent => {
                 return Err(RequestError::unread(
                     "the body was not sent along; let the proxy send it",
@@ -234,17 +253,22 @@ impl Endpoint {
         };
         envelope.kind = message.kind();
         envelope.id.clone_from(&message.id);
-        let method = message.method.as_deref();
         let sent = MessageHeaders::read(request.headers)?;
         sent.note_version(Some(&message), envelope)?;
+        let revision = methods::revision(envelope.version);
+        let page = message.take_page_use(revision);
+        let method = message.method.as_deref();
         sent.check_message(method, message.name())?;
         sent.check_resume(self)?;
-        let revision = methods::revision(envelope.version);
         if method != Some("tools/call") {
             headers::check_parameters(request.headers, &[], &json::Value::Null, false)?;
         }
         *task = message.task()?;
         message.refuse_unknown()?;
+        envelope.page = page?;
+        if envelope.page == PageUse::Declined {
+            return Err(RequestError::bad("the user did not open the page of the approval"));
+        }
         let Some(method) = method else { return Ok(self.protocol_call(RESPONSE, &message.params)) };
         match method {
             "tools/call" => self.call(request, &message, revision, envelope),

@@ -40,6 +40,15 @@ pub(crate) fn instructions(judgement: &Judgement) -> Option<String> {
     nobody(judgement)
 }
 
+/// Text that a client shows beside the address of a page: fixed but for the code.
+pub(crate) fn page_message(approval_id: &str) -> String {
+    format!(
+        "An AI agent asks to do something that a person must allow first. The page shows exactly what it is. \
+         Open it only if you expect this, and compare the code: {}",
+        code(approval_id)
+    )
+}
+
 /// A step-up that people would lift, where nobody can be asked.
 fn nobody(judgement: &Judgement) -> Option<String> {
     let kinds = judgement.decision().map_or(&[][..], |decision| decision.kinds.as_slice());

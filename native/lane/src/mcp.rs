@@ -3,13 +3,13 @@
 //! An HTTP status other than 200 ends the session of many clients, so a call that is refused is answered in the protocol
 //! itself. What stands in an answer is written here, and none of it is the request's but its id and revision.
 
-use authz_kernel::mcp::{Envelope, MessageId, MessageKind, VERSIONS};
+use authz_kernel::mcp::{Envelope, MessageId, MessageKind, PAGE_QUESTION, PageUse, VERSIONS};
 use authz_kernel::model::DenyAs;
 use authz_kernel::reason::{NextAction, PublicCode, ReasonCode};
 use serde_json::{Map, Value, json};
 
-use crate::answer::{public, shown_reason};
-use crate::approval_text::instructions;
+use crate::answer::{challenge, public, shown_reason};
+use crate::approval_text::{instructions, page_message};
 use crate::judgement::Judgement;
 use crate::message::public_message;
 
@@ -73,13 +73,32 @@ fn error_code(reason: ReasonCode) -> i32 {
     }
 }
 
+/// A result that asks a client to open the page of the approval, and to repeat the call then. It has no `requestState`: the repeated
+/// call is known by its task and its digest. A client that comes back before the answer reads a text, so that it asks its user once.
+fn input_required(judgement: &Judgement, message: &Envelope) -> Option<Answer> {
+    let challenge = challenge(judgement).filter(|one| !one.url.is_empty())?;
+    if message.page != PageUse::Opens || message.version != Some(TYPED) {
+        return None;
+    }
+    let params =
+        json!({"mode": "url", "message": page_message(&challenge.id), "url": challenge.url});
+    let question = json!({"method": "elicitation/create", "params": params});
+    let result = json!({
+        "_meta": {DECISION: public(judgement)},
+        "resultType": "input_required",
+        "inputRequests": {PAGE_QUESTION: question},
+    });
+    let body = json!({"jsonrpc": "2.0", "id": id(message), "result": result});
+    Some(Answer { status: 200, body: body.to_string() })
+}
+
 /// Texts for the model: the public message, how a person can allow the call, and the reason of the policy or of the person.
 fn result(judgement: &Judgement, message: &Envelope) -> Answer {
-    let texts = [
-        Some(public_message(judgement.reason())),
-        instructions(judgement),
-        shown_reason(judgement),
-    ];
+    if let Some(answer) = input_required(judgement, message) {
+        return answer;
+    }
+    let texts =
+        [Some(first_text(judgement, message)), instructions(judgement), shown_reason(judgement)];
     let content: Vec<Value> =
         texts.into_iter().flatten().map(|text| json!({"type": "text", "text": text})).collect();
     let mut result = Map::new();
@@ -91,6 +110,15 @@ fn result(judgement: &Judgement, message: &Envelope) -> Answer {
     }
     let body = json!({"jsonrpc": "2.0", "id": id(message), "result": result});
     Answer { status: 200, body: body.to_string() }
+}
+
+fn first_text(judgement: &Judgement, message: &Envelope) -> String {
+    if message.page == PageUse::Declined {
+        return "The user did not open the page of the request, so the call was not made. \
+                Do not make it again unless the user asks for it."
+            .to_owned();
+    }
+    public_message(judgement.reason())
 }
 
 fn error(judgement: &Judgement, message: &Envelope, status: u16, code: i32) -> Answer {

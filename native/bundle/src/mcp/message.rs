@@ -3,9 +3,11 @@
 use authz_base::json::{self, Value};
 
 use super::methods::{Revisions, STATELESS, TASKS};
-use super::{LONGEST_ID, LONGEST_TASK, MessageId, MessageKind, TASK};
+use super::{LONGEST_ID, LONGEST_TASK, MessageId, MessageKind, PAGE_QUESTION, PageUse, TASK};
 use crate::http::RequestError;
 
+/// Member of `_meta` that holds the capabilities of the client.
+const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 /// Bytes of a method.
 const LONGEST_METHOD: usize = 128;
 /// Members by which a client answers what the server asked for before it goes on with a call.
@@ -190,10 +192,49 @@ impl Message {
         Ok((name, arguments))
     }
 
+    /// Takes the client's answer to the question of Authz out of the parameters of a call.
+    ///
+    /// INVARIANT (nothing unjudged): the server gets the answer, too, so it is taken for one only if it holds nothing but a word of MCP.
+    pub(super) fn take_page_use(&mut self, revision: Revisions) -> Result<PageUse, RequestError> {
+        if revision != STATELESS || self.method.as_deref() != Some("tools/call") {
+            return Ok(PageUse::None);
+        }
+        let [responses, state] = RESPONSES;
+        if self.param(state).is_some() {
+            return Ok(PageUse::None);
+        }
+        let Some(at) = self.params.iter().position(|(name, _)| name == responses) else {
+            let capabilities = self.meta(CAPABILITIES)?;
+            let url = capabilities.and_then(|all| all.get("elicitation")?.get("url"));
+            let opens = matches!(url, Some(Value::Object(_)));
+            return Ok(if opens { PageUse::Opens } else { PageUse::None });
+        };
+        let page = self.params.get(at).map_or(PageUse::None, |(_, value)| page_answer(value));
+        if page != PageUse::None {
+            self.params.remove(at);
+        }
+        Ok(page)
+    }
+
     /// `inputResponses` and `requestState`, as arguments of the operation that takes them.
     pub(super) fn responses(&self) -> impl Iterator<Item = (String, Value)> {
         let given = RESPONSES.iter().filter_map(|name| Some((*name, self.param(name)?)));
         given.map(|(name, value)| (name.to_owned(), value.clone()))
+    }
+}
+
+/// What the answers of a client say of the page, if they answer no other question.
+fn page_answer(answers: &Value) -> PageUse {
+    let only = |value: &Value, name: &str| match value {
+        Value::Object(members) if members.len() == 1 => value.get(name).cloned(),
+        _ => None,
+    };
+    match only(answers, PAGE_QUESTION).and_then(|answer| only(&answer, "action")) {
+        Some(Value::String(action)) if action == "accept" => PageUse::Opened,
+        Some(Value::String(action)) if action == "decline" || action == "cancel" => {
+            PageUse::Declined
+        }
+        _ => PageUse::None,
     }
 }
 

@@ -609,3 +609,53 @@ proptest! {
         }
     }
 }
+
+/// A call of revision 2026-07-28, with members besides its name and arguments.
+fn stateless(tool: &str, more: &str) -> Result<(PageUse, String), (ReasonCode, PageUse)> {
+    let version = "2026-07-28";
+    let meta = format!(
+        r#""_meta":{{"io.modelcontextprotocol/protocolVersion":"{version}","io.modelcontextprotocol/clientCapabilities":{{"elicitation":{{"url":{{}}}}}}}}"#
+    );
+    let body = call(&format!(r#"{{"name":"{tool}","arguments":{{"a":1}},{meta}{more}}}"#));
+    let headers =
+        [JSON, ("mcp-protocol-version", version), ("mcp-method", "tools/call"), ("mcp-name", tool)];
+    match ask(&body, &headers) {
+        Ok(call) => Ok((call.envelope.page, text(&call.arguments))),
+        Err(error) => Err((error.error.reason, error.envelope.page)),
+    }
+}
+
+/// The answer to the question of Authz is no argument; any other answer is what it was before.
+#[test]
+fn a_client_that_opened_the_page_repeats_its_call() {
+    let answers = |answers: &str| format!(r#","inputResponses":{answers}"#);
+    let page = |action: &str| answers(&format!(r#"{{"dev.authz/approval":{action}}}"#));
+    let arguments = r#"{"a":1}"#.to_owned();
+    for tool in ["read", "deploy"] {
+        assert_eq!(Ok((PageUse::Opens, arguments.clone())), stateless(tool, ""));
+        let opened = stateless(tool, &page(r#"{"action":"accept"}"#));
+        assert_eq!(Ok((PageUse::Opened, arguments.clone())), opened);
+        for action in [r#"{"action":"decline"}"#, r#"{"action":"cancel"}"#] {
+            let declined = Err((ReasonCode::BadInput, PageUse::Declined));
+            assert_eq!(declined, stateless(tool, &page(action)));
+        }
+    }
+    let refused = Err((ReasonCode::BadInput, PageUse::None));
+    for strange in [
+        page(r#"{"action":"accept","content":{"secret":"x"}}"#),
+        page(r#"{"action":"ACCEPT"}"#),
+        page(r#""accept""#),
+        answers(r#"{"dev.authz/approval":{"action":"accept"},"other":{}}"#),
+        answers(r#"{"dev.authz/Approval":{"action":"accept"}}"#),
+        answers("{}"),
+        format!(r#"{},"requestState":"s""#, page(r#"{"action":"accept"}"#)),
+    ] {
+        assert_eq!(refused, stateless("read", &strange), "{strange}");
+        let given = stateless("deploy", &strange).unwrap();
+        assert_eq!(PageUse::None, given.0);
+        assert!(given.1.contains("inputResponses"), "{}", given.1);
+    }
+    let older =
+        call(r#"{"name":"read","inputResponses":{"dev.authz/approval":{"action":"accept"}}}"#);
+    assert_eq!(Err((ReasonCode::BadInput, MessageKind::ToolCall)), asked(&older, &[]));
+}

@@ -55,9 +55,56 @@ unless { context.satisfied.contains(Kind::"confirm") };
 fn serving(bundle: &str, facts: &str) -> Served {
     let files = files(bundle, facts);
     let more: Vec<(&str, &str)> = files.iter().map(|(path, text)| (&**path, &**text)).collect();
-    let served = unloaded(&json!({}));
+    let served = unloaded(&json!({"approvals": {"url": "https://authz.corp.example/"}}));
     served.engine.load(authz_lane::World { plan: plan(&more), ..world() }).unwrap();
     served
+}
+
+/// A call of a client of the last revision, which opens pages.
+fn opening(capabilities: &Value, answers: Option<Value>) -> String {
+    let mut params = json!({"name": "send", "arguments": {"a": "canary"}, "_meta": {
+        "io.modelcontextprotocol/protocolVersion": V26,
+        "io.modelcontextprotocol/clientCapabilities": capabilities,
+    }});
+    if let Some(answers) = answers {
+        params["inputResponses"] = answers;
+    }
+    json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).to_string()
+}
+
+/// The client asks its user once: where it comes back too early, the model reads what to do.
+#[test]
+fn a_client_is_asked_to_open_the_page_once() {
+    let served = serving("", "");
+    let headers = [("mcp-method", "tools/call"), ("mcp-name", "send")];
+    let asked = |body: &str| said(&served.proxy(&posted(V26, body, &headers)));
+    let opens = json!({"elicitation": {"url": {}}});
+    let first = asked(&opening(&opens, None));
+    assert_eq!((200, 7), (first.status, first.code));
+    let result = first.json()["result"].take();
+    assert_eq!("input_required", result["resultType"]);
+    assert!(result.get("requestState").is_none(), "{result}");
+    let question = &result["inputRequests"]["dev.authz/approval"];
+    assert_eq!("elicitation/create", question["method"]);
+    assert_eq!("url", question["params"]["mode"]);
+    let approval = &result["_meta"]["dev.authz/decision"]["approval"];
+    assert_eq!(approval["url"], question["params"]["url"]);
+    assert!(!first.body.contains("canary") && !first.body.contains("send"), "{}", first.body);
+
+    let answer = |action: &str| Some(json!({"dev.authz/approval": {"action": action}}));
+    let early = asked(&opening(&opens, answer("accept"))).json()["result"].take();
+    assert_eq!(
+        ("complete", true),
+        (early["resultType"].as_str().unwrap(), early["isError"] == true)
+    );
+    assert_eq!(approval, &early["_meta"]["dev.authz/decision"]["approval"], "the same approval");
+    let declined = asked(&opening(&opens, answer("decline"))).json()["result"].take();
+    let text = declined["content"][0]["text"].as_str().unwrap();
+    assert!(text.starts_with("The user did not open the page"), "{text}");
+    for capabilities in [json!({}), json!({"elicitation": {"form": {}}})] {
+        let result = asked(&opening(&capabilities, None)).json()["result"].take();
+        assert_eq!(json!(true), result["isError"], "{capabilities}");
+    }
 }
 
 /// A stream is resumed only where the bundle says that the server keeps callers apart.
