@@ -5,22 +5,25 @@ The person answers by the command `authz approval`, as the user that the configu
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import tools
+from tests.support.envoy import MCP_TEMPLATE, Envoy
 from tests.support.minting import Authority
 from tests.support.people import BOT
 from tests.support.server import Server, command, layout
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, free_port
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(240)]
 
@@ -31,6 +34,9 @@ agents: {bot: ["spiffe://${trust_domain}/ns/support/sa/*"]}
 destinations: {external: {match: "*", clearance: []}}
 resources: {pages: {}, mailboxes: {}}
 """
+ROUTES = """
+routes: [{path: /sums/mcp, mcp: sums}]
+"""
 RULES = """
 subjects: {manager: [{issuer: corp, claim: groups, contains: managers}]}
 catalog:
@@ -40,14 +46,16 @@ catalog:
     operations:
       send: {input: {type: object, properties: {to: {type: string}, body: {type: string}}}}
 classify:
+  - {match: sums.add, effects: [write], tier: standard}
   - {match: crm.delete, effects: [delete], tier: standard, objects: [{from: /page, role: target, collection: pages}]}
   - {match: mail.send, effects: [write], tier: standard, objects: [{from: /to, role: recipient, collection: mailboxes}]}
 """
 POLICY = """
-@id("bot") permit(principal in Role::"bot", action in [Action::"crm.mcp", Action::"crm.delete", Action::"mail.send"], resource);
+@id("bot") permit(principal in Role::"bot", action in
+  [Action::"crm.mcp", Action::"crm.delete", Action::"mail.send", Action::"sums.mcp", Action::"sums.add"], resource);
 @id("managers") permit(principal in Role::"manager", action == Action::"authz.approve", resource);
 @id("held") @stepup("approve") @reason("a person must agree")
-forbid(principal, action in [Action::"crm.delete", Action::"mail.send"], resource)
+forbid(principal, action in [Action::"crm.delete", Action::"mail.send", Action::"sums.add"], resource)
 unless { context.satisfied.contains(Kind::"approve") };
 """
 
@@ -58,6 +66,7 @@ class Site:
 
     node: Server
     token: Path
+    envoy: Envoy
 
     def authz(self, *words: str, fails: bool = False) -> Any:
         """Runs `authz approval`; its JSON."""
@@ -115,9 +124,41 @@ def _authz(*words: str) -> None:
     assert done.returncode == 0, (words, done.stdout, done.stderr)
 
 
+def _routed(port: int) -> Any:
+    """Returns the change that leads `/sums/mcp` to the server."""
+
+    def change(config: dict[str, Any]) -> None:
+        (upstream,) = [
+            cluster
+            for cluster in config["static_resources"]["clusters"]
+            if cluster["name"] == "upstream"
+        ]
+        (endpoint,) = upstream["load_assignment"]["endpoints"][0]["lb_endpoints"]
+        endpoint["endpoint"]["address"]["socket_address"]["port_value"] = port
+        chain = config["static_resources"]["listeners"][0]["filter_chains"][0]
+        host = chain["filters"][0]["typed_config"]["route_config"]["virtual_hosts"][0]
+        (route,) = host["routes"]
+        route["match"] = {"path": "/sums/mcp"}
+        route["route"] |= {"prefix_rewrite": "/mcp"}
+
+    return change
+
+
+def _listens(port: int) -> bool:
+    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    return True
+
+
 @pytest.fixture(scope="module")
-def site(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Imports the tools of the FastMCP server, and starts a node."""
+def stack() -> Iterator[ExitStack]:
+    """Ends what the module started."""
+    with ExitStack() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def site(authority: Authority, tmp_path_factory: pytest.TempPathFactory, stack: ExitStack) -> Site:
+    """Imports the tools of two servers, and starts a node, and an Envoy before the second server."""
     folder = tmp_path_factory.mktemp("held")
     bundle = folder / "bundle"
     (bundle / "policies").mkdir(parents=True)
@@ -127,8 +168,17 @@ def site(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iter
     path = f"PYTHONPATH={ROOT / 'client/src'}"
     where = ("--bundle", str(bundle))
     _authz("catalog", "import-mcp", "crm", "--stdio", server, "--env", path, *where)
+    port = free_port()
+    process = subprocess.Popen([sys.executable, str(SUPPORT / "mcp_modern.py"), str(port)])
+    stack.callback(process.wait, 10)
+    stack.callback(process.kill)
+    eventually(partial(_listens, port), what="the server of sums listens")
+    url = f"http://127.0.0.1:{port}/mcp"
+    _authz("catalog", "import-mcp", "sums", "--url", url, *where)
     (bundle / "facts.yaml").write_text(FACTS + RULES)
     _authz("catalog", "accept", "crm", "--all", *where)
+    _authz("catalog", "accept", "sums", "--all", *where)
+    (bundle / "facts.yaml").write_text((bundle / "facts.yaml").read_text() + ROUTES)
     (bundle / "policies/all.cedar").write_text(POLICY)
     person = {
         "uid": os.geteuid(),
@@ -144,8 +194,9 @@ def site(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iter
     place.config["enforcers"] = [one for one in place.config["enforcers"] if "uids" not in one]
     place.config["listeners"].pop("portal")
     place.write()
-    with Server(place) as node:
-        yield Site(node, token)
+    node = stack.enter_context(Server(place))
+    envoy = Envoy(folder / "envoy", node.port("main"), 1, _routed(port), template=MCP_TEMPLATE)
+    return Site(node, token, stack.enter_context(envoy))
 
 
 def delete(site: Site, sdk: str, page: str, output: Path) -> dict[str, Any]:
@@ -222,3 +273,42 @@ def test_an_agent_of_a_framework_goes_on_after_the_answer(site: Site, framework:
         assert done.returncode == 0, done.stderr
         assert "https://authz.corp.example/a/" in done.stdout
         assert done.stdout.count("sent to") == (2 if verb == "approve" else 0)
+
+
+@pytest.mark.envoy
+def test_a_client_behind_a_proxy_opens_the_page_once(site: Site, tmp_path: Path) -> None:
+    """The call that comes back too early reads what to do, and the call after the answer runs."""
+    answered = tmp_path / "answered"
+    add = ("add", {"a": 2, "b": 40})
+    plan: dict[str, Any] = {
+        "url": f"http://127.0.0.1:{site.envoy.port}/sums/mcp",
+        "headers": {"authorization": f"Bearer {site.token.read_text()}"},
+        "modern": True,
+        "calls": [add, ("wait", {"ready": str(tmp_path / "ready"), "until": str(answered)}), add],
+        "pages": {"action": "accept"},
+    }
+
+    def work() -> None:
+        site.answer("approve")
+        answered.touch()
+
+    person = threading.Thread(target=work)
+    person.start()
+    done = subprocess.run(
+        [sys.executable, str(SUPPORT / "mcp_client.py")],
+        input=json.dumps(plan),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    person.join(60)
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert "failed" not in found, (found, done.stderr)
+    (page,) = found["pages"]
+    early, _, last = found["calls"]
+    assert page["url"].startswith("https://authz.corp.example/a/")
+    assert early["is_error"] is True
+    assert "make the same call again" in early["text"]
+    assert page["url"] in early["text"]
+    assert (last["is_error"], last["text"]) == (False, "42")
