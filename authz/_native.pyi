@@ -143,11 +143,12 @@ class Plan:
             BundleError: The query cannot be answered.
         """
 
-    def lint(self, issuers: set[str] | None = None) -> str:
+    def lint(self, issuers: set[str] | None = None, has_guards: bool | None = None) -> str:
         """Finds parts that can have no effect, or that nobody can ever use.
 
         Args:
             issuers: Aliases of the issuers of the configuration. `None`: not known.
+            has_guards: The configuration has a guard. `None`: not known.
 
         Returns:
             JSON array, as `BundleError.diagnostics`.

@@ -21,6 +21,8 @@ class CheckFacts:
     """Values of `${…}`, by name."""
     issuers: Collection[str] | None = None
     """Aliases of the issuers that the node trusts. `None`: not known."""
+    has_guards: bool | None = None
+    """The node believes a guard. `None`: not known."""
     is_complete: bool = False
     """The variables are those of a configuration: a variable without a value is an error."""
 
@@ -57,7 +59,7 @@ def check_bundle(
         variables = with_stand_ins(bundle, variables, note)
     plan = Plan.compile(bundle, variables)
     found += plan.warnings
-    found += plan.lint(facts.issuers)
+    found += plan.lint(facts.issuers, has_guards=facts.has_guards)
     found.sort(key=lambda one: (one.file, one.line, one.column))
     return CheckedBundle(plan, with_sources(found, bundle.files))
 

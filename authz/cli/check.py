@@ -93,7 +93,12 @@ def _facts(config: Path | None, var: list[str] | None) -> CheckFacts:
     if config is None:
         return CheckFacts(given)
     loaded = configuration(config, None)
-    return CheckFacts({**loaded.vars, **given}, tuple(loaded.trust.issuers), is_complete=True)
+    return CheckFacts(
+        {**loaded.vars, **given},
+        tuple(loaded.trust.issuers),
+        has_guards=bool(loaded.guards),
+        is_complete=True,
+    )
 
 
 def _print_summary(terminal: Terminal, plan: Plan) -> None:

@@ -147,16 +147,20 @@ class Plan:
         """
         return self.native.cedar_schema_json() if as_json else self.native.cedar_schema()
 
-    def lint(self, issuers: Collection[str] | None = None) -> tuple[Diagnostic, ...]:
+    def lint(
+        self, issuers: Collection[str] | None = None, *, has_guards: bool | None = None
+    ) -> tuple[Diagnostic, ...]:
         """Find parts of the bundle that can have no effect, or that nobody can ever use.
 
         Args:
             issuers: Aliases of the issuers of the configuration. `None`: not known, so aliases are not looked up.
+            has_guards: The configuration has a guard. `None`: not known.
 
         Returns:
             Warnings, each with the code of its check.
         """
-        return diagnostics_of(self.native.lint(None if issuers is None else set(issuers)))
+        known = None if issuers is None else set(issuers)
+        return diagnostics_of(self.native.lint(known, has_guards))
 
     @property
     def recipient_lists(self) -> tuple[RecipientList, ...]:

@@ -34,10 +34,15 @@ impl CaseFile {
         step: &TestStep<'_>,
     ) -> Result<Option<StatedCaller>, Diagnostic> {
         let Some(form) = step.caller.map(|form| &form.value) else { return Ok(None) };
-        let CallerForm { agent, subject, age, bound, satisfied } = form;
+        let CallerForm { agent, subject, age, bound, confidence, satisfied } = form;
         let satisfied =
             satisfied.0.iter().map(|kind| met_by_people(file, kind)).collect::<Result<_, _>>()?;
-        let mut caller = StatedCaller { is_bound: *bound, satisfied, ..StatedCaller::default() };
+        let mut caller = StatedCaller {
+            is_bound: *bound,
+            confidence: *confidence,
+            satisfied,
+            ..StatedCaller::default()
+        };
         if let Some(name) = subject {
             caller.subject = Some(self.subject(file, name)?);
         }

@@ -220,6 +220,10 @@ pub(crate) struct CallerForm {
     /// The caller proves to hold the key that its credential is bound to.
     #[serde(default)]
     pub(crate) bound: bool,
+    /// Confidence that a guard is taken to have stated for the call, 0 to 100; default: 0. A server takes nobody's word for that:
+    /// there such a call is not judged.
+    #[serde(default)]
+    pub(crate) confidence: u8,
     /// Step-up kinds that people are taken to have met for the call: `confirm`, `approve`, `two_person`, `approve:ROLE`. A
     /// server takes nobody's word for that: there such a call is not judged.
     #[serde(default)]

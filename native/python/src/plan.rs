@@ -131,9 +131,14 @@ impl PyPlan {
         py.detach(|| self.plan.cedar_schema_json()).map_err(PyValueError::new_err)
     }
 
-    #[pyo3(signature = (issuers=None))]
-    fn lint(&self, py: Python<'_>, issuers: Option<BTreeSet<String>>) -> PyResult<String> {
-        let facts = LintFacts { issuers };
+    #[pyo3(signature = (issuers=None, has_guards=None))]
+    fn lint(
+        &self,
+        py: Python<'_>,
+        issuers: Option<BTreeSet<String>>,
+        has_guards: Option<bool>,
+    ) -> PyResult<String> {
+        let facts = LintFacts { issuers, has_guards };
         detach_json(py, || self.plan.lint(&facts))
     }
 

@@ -15,6 +15,8 @@ pub struct TierRequirements {
     pub approval: TierApproval,
     /// A verified subject must stand in the chain.
     pub subject: bool,
+    /// The audit record is on disk before the answer leaves. Calls of tier high and above have that in any case.
+    pub durable_audit: bool,
 }
 
 /// People who must agree before an operation of a tier.

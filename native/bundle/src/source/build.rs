@@ -709,6 +709,12 @@ impl ModelBuilder<'_> {
                 let what = format!("confidence {} is above 100", confidence.value);
                 self.found.error(&confidence.at.within(file), what, "Write 0 to 100.");
             }
+            let is_high = Tier::ALL.get(index).is_none_or(|tier| *tier >= Tier::High);
+            if let Some(durable) = entry.durable_audit.as_ref().filter(|one| is_high && !one.value)
+            {
+                let what = format!("records of tier `{}` are always durable", id.value);
+                self.found.error(&durable.at.within(file), what, "Remove `durable_audit`.");
+            }
             // What an entry does not say keeps the tier's default.
             let default = tier_default(Tier::ALL.get(index).copied().unwrap_or(Tier::Critical));
             if let Some(tier) = self.model.tiers.get_mut(index) {
@@ -718,6 +724,8 @@ impl ModelBuilder<'_> {
                     confidence: entry.confidence.as_ref().map_or(default.confidence, |c| c.value),
                     approval: entry.approval.map_or(default.approval, approval),
                     subject: entry.subject.unwrap_or(default.subject),
+                    durable_audit: is_high
+                        || entry.durable_audit.as_ref().is_some_and(|one| one.value),
                 };
             }
         }
@@ -834,10 +842,13 @@ impl ModelBuilder<'_> {
 pub(super) fn tier_default(tier: Tier) -> TierRequirements {
     match tier {
         Tier::Low | Tier::Standard => TierRequirements::default(),
-        Tier::High => TierRequirements { bound: true, ..TierRequirements::default() },
+        Tier::High => {
+            TierRequirements { bound: true, durable_audit: true, ..TierRequirements::default() }
+        }
         Tier::Critical => TierRequirements {
             bound: true,
             approval: TierApproval::Approve,
+            durable_audit: true,
             ..TierRequirements::default()
         },
     }

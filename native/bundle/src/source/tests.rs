@@ -310,6 +310,10 @@ fn each_fault_of_a_key_has_its_message() {
             "x.yaml:1:25: `5x` is no duration. Write a whole number and a unit: 30s, 15m, 24h or 7d, at most 3650d.",
         ),
         (
+            "tiers: {low: {durable_audit: false}, high: {durable_audit: false}}",
+            "x.yaml:1:60: records of tier `high` are always durable. Remove `durable_audit`.",
+        ),
+        (
             "tiers: {high: {confidence: 101}}",
             "x.yaml:1:28: confidence 101 is above 100. Write 0 to 100.",
         ),

@@ -1055,6 +1055,9 @@ pub(crate) struct TierEntry {
     pub(crate) approval: Option<ApprovalWord>,
     /// A verified subject stands in the chain.
     pub(crate) subject: Option<bool>,
+    /// The audit record is on disk before the answer leaves. Default: false for `low` and `standard`; always true for `high` and
+    /// `critical`.
+    pub(crate) durable_audit: Option<At<bool>>,
 }
 
 /// Who must agree.

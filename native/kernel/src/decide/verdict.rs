@@ -125,7 +125,7 @@ impl<'a> Tally<'a> {
                     decision.rules.clone_from(&refused.rules);
                 }
                 _ => {
-                    decision.message = self.why(reason, unmet);
+                    decision.message = self.why(reason, unmet, stated);
                     decision.rules = stated.of_denial(reason);
                 }
             }
@@ -173,6 +173,11 @@ impl<'a> Tally<'a> {
             lifted.chain(unmet.kinds.iter().copied()).chain(beyond).collect();
         if let Some(reason) = kinds.iter().map(|kind| reason_of(kind)).min() {
             decision.message = format!("step-up needed: {}", join(kinds.iter().copied()));
+            if !unmet.kinds.is_empty() {
+                let required = join(unmet.kinds.iter().copied());
+                let text = format!("; {} requires {required}", stated.requirement());
+                decision.message.push_str(&text);
+            }
             for held in held() {
                 decision.message.push_str("; ");
                 decision.message.push_str(&held.message);
@@ -246,7 +251,7 @@ impl<'a> Tally<'a> {
             .map(|(position, (known, _))| (position, known.as_ref()))
     }
 
-    fn why(&self, reason: ReasonCode, unmet: &Unmet) -> String {
+    fn why(&self, reason: ReasonCode, unmet: &Unmet, stated: StatedRules<'_>) -> String {
         match reason {
             ReasonCode::PolicyError => {
                 self.failed.first().map_or_else(String::new, |(placed, how)| {
@@ -268,7 +273,8 @@ impl<'a> Tally<'a> {
                 )
             }),
             ReasonCode::TierRequirement => {
-                format!("the tier requires {}", join(unmet.hopeless.iter().copied()))
+                let missing = join(unmet.hopeless.iter().copied());
+                format!("{} requires {missing}", stated.requirement())
             }
             _ => {
                 let names: Vec<String> = self.without_permit().map(Known::uid).collect();
@@ -293,6 +299,15 @@ impl StatedRules<'_> {
             rules::tier_requirement(self.plan, self.tier.tier),
             rules::tier_origin(self.plan, self.operation, self.tier),
         ]
+    }
+
+    /// The tier and the entry of the bundle that states its requirements, for messages.
+    fn requirement(self) -> String {
+        let rule = rules::tier_requirement(self.plan, self.tier.tier);
+        match rule.at.file.as_str() {
+            "" => format!("tier {}", rule.name),
+            file => format!("tier {} ({file}:{})", rule.name, rule.at.line),
+        }
     }
 
     fn of_denial(self, reason: ReasonCode) -> Vec<DecidingRule> {

@@ -28,6 +28,8 @@ fn warn(
 pub struct LintFacts {
     /// Aliases of the issuers that the node trusts. `None`: not known, so no alias is looked up.
     pub issuers: Option<BTreeSet<String>>,
+    /// Whether the node believes any guard. `None`: not known.
+    pub has_guards: Option<bool>,
 }
 
 impl Plan {

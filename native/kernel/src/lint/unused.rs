@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{LintFacts, warn};
 use crate::diagnostic::{Diagnostics, unknown};
-use crate::model::{AgentMemory, Model, RoleMembers, ValueSpace};
+use crate::model::{AgentMemory, Model, RoleMembers, Tier, ValueSpace};
 use crate::plan::Plan;
 
 pub(super) fn check(plan: &Plan, facts: &LintFacts, found: &mut Diagnostics) {
@@ -13,6 +13,9 @@ pub(super) fn check(plan: &Plan, facts: &LintFacts, found: &mut Diagnostics) {
     collections(model, found);
     labels(model, found);
     exceptions(plan, found);
+    if facts.has_guards == Some(false) {
+        confidence(model, found);
+    }
     if let Some(issuers) = &facts.issuers {
         unknown_issuers(model, issuers, found);
     }
@@ -140,6 +143,21 @@ fn exceptions(plan: &Plan, found: &mut Diagnostics) {
             "Add `when {{ context.exception.contains(Exception::\"{name}\") }}` to a permit, or remove the exception."
         );
         warn(found, "unused-exception", &exception.at, what, fix);
+    }
+}
+
+/// Tiers that require a confidence which no guard of the node states.
+fn confidence(model: &Model, found: &mut Diagnostics) {
+    let required = Tier::ALL.into_iter().zip(&model.tiers).filter(|(_, one)| one.confidence > 0);
+    for (tier, requirements) in required {
+        let Some(at) = model.places.tiers.get(&tier) else { continue };
+        let what = format!(
+            "tier `{}` requires confidence {}, and no guard states any: its calls stay held",
+            tier.as_str(),
+            requirements.confidence
+        );
+        let fix = "Declare a guard under `guards` of the configuration, or remove `confidence`.";
+        warn(found, "no-guard", at, what, fix);
     }
 }
 

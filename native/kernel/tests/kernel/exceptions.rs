@@ -288,3 +288,16 @@ fn a_policy_names_the_exceptions_that_it_accepts() {
         "{text}"
     );
 }
+
+/// A confidence that nobody can state holds every call of its tier.
+#[test]
+fn a_confidence_without_guards_gets_a_warning() {
+    let text = format!("{FACTS}\ntiers: {{standard: {{confidence: 80}}, high: {{bound: false}}}}");
+    let permit = "@id(\"a\") permit(principal, action, resource);";
+    let plan = compiled("{name: a, tasks: optional}", &text, permit).unwrap();
+    let found = |has_guards| {
+        let found = plan.lint(&LintFacts { has_guards, ..LintFacts::default() });
+        found.iter().map(ToString::to_string).filter(|text| text.contains("no guard")).count()
+    };
+    assert_eq!((1, 0, 0), (found(Some(false)), found(Some(true)), found(None)));
+}

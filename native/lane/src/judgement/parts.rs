@@ -29,6 +29,8 @@ pub(crate) struct CallerIdentity {
     pub(crate) declared_labels: Vec<String>,
     /// Step-up kinds that people have met for the call, as a test states them; always empty for a served call.
     pub(crate) satisfied: Vec<String>,
+    /// Confidence in the call, as a test states it; always 0 for a served call.
+    pub(crate) confidence: u8,
     /// Statement of a guard that came with the call.
     pub(crate) guard: Option<GuardStatement>,
     /// Task credential that the call presents, issues or revokes.

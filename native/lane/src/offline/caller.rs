@@ -37,6 +37,8 @@ pub struct StatedCaller {
     pub enforcer: String,
     /// The enforcer is a front end, which relays what users write.
     pub is_front_end: bool,
+    /// Confidence that a guard states for the call, 0 to 100.
+    pub confidence: u8,
     /// Step-up kinds that people have met for the call: `confirm`, `approve`, `two_person`, `approve:ROLE`.
     pub satisfied: Vec<String>,
 }
@@ -187,6 +189,7 @@ impl StatedCaller {
             chain: chain_of(&facts),
             facts,
             credential,
+            confidence: self.confidence,
             satisfied: self.satisfied.clone(),
             ..CallerIdentity::default()
         }

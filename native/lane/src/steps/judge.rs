@@ -176,7 +176,7 @@ impl<'r> PolicyQuery<'r> {
         let task = facts.task.filter(|view| view.task.kind.is_started());
         let task = task.map_or("", |view| view.task.id.as_str());
         let stated = record.caller.guard.as_ref().and_then(|guard| guard.about_task(task));
-        facts.confidence = stated.map_or(0, |stated| stated.confidence);
+        facts.confidence = stated.map_or(record.caller.confidence, |stated| stated.confidence);
         let (plan, now) = (&self.world.plan, record.arrival.now());
         let decided = |facts: &Facts<'_>| match self.explain {
             true => decide_traced(plan, facts, self.request, now),

@@ -172,7 +172,8 @@ impl Engine {
         recorded: &RecordOrigin,
     ) -> Option<Ticket> {
         let origin = recorded.origin(&self.settings);
-        let durability = if judgement.resolved.tier.is_some_and(|tier| tier >= Tier::High) {
+        let durability = if judgement.resolved.tier.is_some_and(|tier| is_durable(judgement, tier))
+        {
             Durability::Synced
         } else if judgement.outcome() == Outcome::Deny && judgement.passage().is_none() {
             Durability::BestEffort
@@ -498,6 +499,13 @@ impl Engine {
         let wanted = judgement.use_nonce();
         wanted.then(|| self.nonces(seconds(judgement.arrival.now_ms)).into_current())
     }
+}
+
+/// Whether the record of a call of a tier is on disk before the answer leaves.
+fn is_durable(judgement: &Judgement, tier: Tier) -> bool {
+    let world = judgement.arrival.world.as_ref();
+    let required = world.and_then(|world| world.plan.model().tiers.get(tier as usize));
+    tier >= Tier::High || required.is_some_and(|required| required.durable_audit)
 }
 
 fn unrecorded(error: AuditError, waits: AwaitedWrite) -> CallRefusal {

@@ -101,3 +101,19 @@ fn a_node_without_guards_says_so() {
     let long = wire::CheckRequest { confidence_jws: "a".repeat(8_193), ..search() };
     assert_eq!("BAD_INPUT", code(&serving().check(&long)));
 }
+
+/// A tier may want its records on disk before the answer, which high tiers always have.
+#[test]
+fn a_tier_wants_durable_records() {
+    let permit = "@id(\"pay\") permit(principal, action == Action::\"bank.pay\", resource);";
+    for (durable, synced) in [(true, 1), (false, 0)] {
+        let facts = FACTS.replace("{confidence: 80}", &format!("{{durable_audit: {durable}}}"));
+        let served = unloaded(&json!({}));
+        let plan = plan(&[("bank.yaml", &facts), ("policies/bank.cedar", permit)]);
+        served.engine.load(World { plan, ..world() }).unwrap();
+        let before = served.engine.status().audit.syncs;
+        assert_eq!("PERMITTED", code(&served.check(&pay(String::new()))));
+        let after = served.engine.status().audit.syncs;
+        assert_eq!(synced, (after - before).min(1), "{durable}");
+    }
+}

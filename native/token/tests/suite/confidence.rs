@@ -1,4 +1,5 @@
 //! Confidence statements of guards (JWTs about one call).
+#![expect(clippy::indexing_slicing, clippy::string_slice, reason = "tests")]
 
 use std::sync::LazyLock;
 
