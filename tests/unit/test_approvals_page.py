@@ -479,7 +479,7 @@ def test_pages_load_nothing_from_elsewhere_and_have_no_inline_script(browser: Br
     ],
 )
 def test_a_form_of_another_site_is_refused(browser: Browser, headers: dict[str, str]) -> None:
-    """Whatever token it has."""
+    """Even with the token of the session."""
     browser.log_in()
     form = {**browser.form("/a/a1-0"), "outcome": "approve"}
     assert browser.post("/a/a1-0", form, headers).status_code == 403
@@ -612,7 +612,7 @@ def test_a_person_rejects_with_a_reason_of_the_list(browser: Browser) -> None:
 
 @pytest.mark.parametrize("field", ["digest", "card_digest"])
 def test_another_card_than_the_one_shown_is_not_answered(browser: Browser, field: str) -> None:
-    """Neither one that the form names, nor one that this session never saw."""
+    """Neither a card that only the form names, nor a card that this session never saw."""
     browser.log_in()
     assert browser.answer(**{field: "00" * 32}).status_code == 409
     form = browser.form("/a/a1-0")
@@ -795,7 +795,7 @@ def test_an_assertion_is_used_once(browser: Browser) -> None:
 
 
 def test_an_assertion_of_another_passkey_is_refused(browser: Browser) -> None:
-    """Of one that nobody registered, of another person's, and of a removed one."""
+    """A passkey that nobody registered, another person's passkey, and a removed passkey."""
     browser.log_in()
     passkey = browser.add_passkey()
     assert browser.sign(Authenticator()).status_code == 403

@@ -107,7 +107,7 @@ class ApprovalsPage:
         )
         shown = ShownCard(approval.digest, card.digest, card.can_be_approved)
         if not request.is_live:
-            # The page's script reads a card again to see whether it changed. The person did not see that one.
+            # A card that the page's script read by itself was not shown to the person.
             session.note_shown(approval.id, shown)
         is_open = approval.status == approvals_pb2.APPROVAL_STATUS_PENDING
         by_passkey = approval.needs_passkey or session.login.method is LoginMethod.PASSKEY

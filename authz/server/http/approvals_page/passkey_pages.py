@@ -6,7 +6,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.routing import Route
 
-from authz.server.http.approvals_page.parts import PageParts, as_json, json_text
+from authz.server.http.approvals_page.parts import Handler, PageParts, as_json, json_text
 from authz.server.http.approvals_page.passkeys import Passkeys
 from authz.server.http.approvals_page.requests import PageError, PageRequest
 
@@ -32,13 +32,9 @@ class PasskeyPages:
             return []
         route = self._parts.route
 
-        def post(path: str, handle: object, *, needs_login: bool = True) -> Route:
+        def post(path: str, handle: Handler, *, needs_login: bool = True) -> Route:
             return route(
-                path,
-                handle,  # type: ignore[arg-type]
-                name="approvals_passkeys",
-                method="POST",
-                needs_login=needs_login,
+                path, handle, name="approvals_passkeys", method="POST", needs_login=needs_login
             )
 
         return [

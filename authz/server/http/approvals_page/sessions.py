@@ -150,7 +150,7 @@ class Sessions:
         return session
 
     def is_live(self, session: Session) -> bool:
-        """Return whether a session goes on. This is no use of it."""
+        """Return whether a session goes on. The question does not count as its use."""
         return any(other is session for other in self._by_key.values()) and not self._is_over(
             session, self._clock()
         )
