@@ -4,8 +4,9 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,8 @@ from tests.support.browsing import (
 )
 from tests.support.minting import Authority, Key
 from tests.support.mutual import Pki
-from tests.support.server import Server, command, layout
+from tests.support.postgres import Postgres, programs
+from tests.support.server import Server, command, layout, merged
 from tests.support.waiting import eventually, free_port
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -86,7 +88,15 @@ def server(
     authority: Authority, key: Key, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """A node whose page is on loopback, with npm's oidc-provider."""
-    folder = tmp_path_factory.mktemp("page")
+    with running_node(authority, key, tmp_path_factory.mktemp("page")) as running:
+        yield running
+
+
+@contextmanager
+def running_node(
+    authority: Authority, key: Key, folder: Path, more: Mapping[str, Any] | None = None
+) -> Iterator[Server]:
+    """Starts a node with a page and its issuer; `more` is merged into the configuration."""
     for name, text in FILES.items():
         file = folder / "bank" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +138,8 @@ def server(
                 "passkeys": {"rp_id": "localhost"},
             },
         }
-        place = layout(folder / "server", authority, folder / "bank", settings)
+        changed = merged(settings, more or {})
+        place = layout(folder / "server", authority, folder / "bank", changed)
         pki.trust(place)
         svid = pki.a.svid(BOT)
         (folder / "svid.pem").write_bytes(svid.pem)
@@ -154,7 +165,12 @@ def page(browser: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def authz(server: Server) -> Authz:
-    """The agent, with its X.509-SVID. It never polls within the time of a test."""
+    """The agent."""
+    return agent_at(server)
+
+
+def agent_at(server: Server) -> Authz:
+    """Returns the agent, with its X.509-SVID. It never polls within the time of a test."""
     folder = server.place.folder.parent
     tls = Tls(folder / "root.pem", folder / "svid.pem", folder / "svid.key")
     address = server.place.config["listeners"]["mutual"]["address"]
@@ -313,6 +329,36 @@ def test_two_people_answer_one_call_at_once(browser: Any, authz: Authz) -> None:
         eventually(lambda: heard == [ApprovalStatus.APPROVED])
     for one in pages:
         one.context.close()
+
+
+@pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed (Debian: postgresql)")
+def test_pages_of_two_nodes_follow_each_other(
+    browser: Any, authority: Authority, key: Key, tmp_path: Path
+) -> None:
+    """The agent waits at the first node; its page hears of the answer at the page of the second node."""
+    payment = {"to": "hooli", "amount": 11}
+    with Postgres() as database, ExitStack() as stack:
+        dsn = f"postgresql://postgres@127.0.0.1:{database.port}/authz"
+        state = {"state": {"engine": "postgresql", "dsn": dsn}}
+        first, second = (
+            stack.enter_context(running_node(authority, key, tmp_path / name, state))
+            for name in ("one", "two")
+        )
+        authz = agent_at(first)
+        pages = [stack.enter_context(browser.new_context()).new_page() for _ in range(2)]
+        with authz.task("desk"), waiting(authz, "bank.pay", payment) as (step_up, heard):
+            at_first = step_up.url
+            at_second = second.place.config["approvals"]["url"] + f"/a/{step_up.approval_id}"
+            for page, url, name in zip(pages, (at_first, at_second), ("dana", "rita"), strict=True):
+                page.goto(url)
+                page.click("text=Log in at staff")
+                log_in(page, name)
+                page.wait_for_url(url)
+            pages[1].click("button:has-text('Approve this call')")
+            pages[1].wait_for_selector("text=You approved")
+            pages[0].wait_for_selector("text=It is now approved.")
+            eventually(lambda: heard == [ApprovalStatus.APPROVED])
+            assert authz.check("bank.pay", payment, approval_id=step_up.approval_id).decision_id
 
 
 def run(server: Server, *words: str) -> Any:
