@@ -58,6 +58,12 @@ class TerminalCard:
                 yield from _wrapped(line, prefix, console, width)
 
     def _row(self, row: Row) -> Iterator[tuple[Text, str]]:
+        words = [self._words(part) for part in row.parts if isinstance(part, Plain | Time)]
+        label = [part.text for part in row.label if isinstance(part, Plain)]
+        if len(label) == len(row.label) and len(words) == len(row.parts):
+            # Words of Authz alone need no bar, so they stand beside their label.
+            yield Text.assemble(f"{' '.join(label)}: ", Text(_BETWEEN).join(words)), _INDENT
+            return
         yield from self._parts(row.label, _INDENT)
         yield from self._parts(row.parts, _INDENT * 2)
 
@@ -66,10 +72,8 @@ class TerminalCard:
         words: list[Text] = []
         for part in parts:
             match part:
-                case Plain():
-                    words.append(Text(part.text, style=_STYLES[part.tone]))
-                case Time():
-                    words.append(Text(self._local(part)))
+                case Plain() | Time():
+                    words.append(self._words(part))
                 case Inert() | Flag():
                     yield from _joined(words, indent)
                     words = []
@@ -77,6 +81,11 @@ class TerminalCard:
                         _inert(part, indent) if isinstance(part, Inert) else _flag(part, indent)
                     )
         yield from _joined(words, indent)
+
+    def _words(self, part: Plain | Time) -> Text:
+        if isinstance(part, Time):
+            return Text(self._local(part))
+        return Text(part.text, style=_STYLES[part.tone])
 
     def _local(self, time: Time) -> str:
         moment = datetime.fromtimestamp(time.unix_ms / 1000, UTC).astimezone(self._zone)
