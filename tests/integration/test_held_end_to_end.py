@@ -312,3 +312,43 @@ def test_a_client_behind_a_proxy_opens_the_page_once(site: Site, tmp_path: Path)
     assert "make the same call again" in early["text"]
     assert page["url"] in early["text"]
     assert (last["is_error"], last["text"]) == (False, "42")
+
+
+def test_a_guarded_fastmcp_server_waits_for_the_answer(
+    site: Site, tmp_path: Path, stack: ExitStack
+) -> None:
+    """The middleware asks as an enforcer, and the tool runs once in the call that comes back."""
+    port, output = free_port(), tmp_path / "output"
+    server = [str(tools.fastmcp_python()), str(SUPPORT / "fastmcp_server.py")]
+    with output.open("w") as stream:
+        process = subprocess.Popen(
+            [*server, str(port), site.node.address("crm-only")],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "client/src")},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+    stack.callback(process.wait, 10)
+    stack.callback(process.kill)
+    eventually(partial(_listens, port), what="the server listens")
+    plan = {
+        "url": f"http://127.0.0.1:{port}/mcp",
+        "headers": {"authorization": f"Bearer {site.token.read_text()}"},
+        "modern": True,
+        "calls": [("delete", {"page": "fastmcp"})],
+        "pages": {"action": "accept"},
+    }
+    with site.person("approve") as answered:
+        done = subprocess.run(
+            [sys.executable, str(SUPPORT / "mcp_client.py")],
+            input=json.dumps(plan),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert "failed" not in found, (found, done.stderr, output.read_text())
+    (page,) = found["pages"]
+    assert page["url"] == f"https://authz.corp.example/a/{answered[0]}"
+    assert (found["calls"][0]["is_error"], found["calls"][0]["text"]) == (False, "deleted")
+    assert output.read_text().count("ran delete fastmcp") == 1
