@@ -1,10 +1,5 @@
 //! Confidence statements of guards (JWTs about one call).
 #![expect(clippy::indexing_slicing, clippy::string_slice, reason = "tests")]
-#![expect(
-    clippy::indexing_slicing,
-    clippy::string_slice,
-    reason = "a wrong fixture fails its test"
-)]
 
 use std::sync::LazyLock;
 
