@@ -18,7 +18,7 @@ from authz.config.sections.log import Log
 from authz.config.sections.recipient_lists import RecipientLists, recipient_list_findings
 from authz.config.sections.state import State, state_findings
 from authz.config.sections.trust import Identity, Trust, trust_findings
-from authz.config.types import Duration, Name, SecretEntries, Strict, later
+from authz.config.types import Duration, SecretEntries, Strict, later
 
 __all__ = ["Config", "findings", "json_schema"]
 
@@ -61,7 +61,7 @@ class Config(Strict):
     """Task credentials. Default: none are issued."""
     approvals: Approvals = Approvals()
     """People who decide about step-ups, and the ways in which they are asked."""
-    guards: dict[Name, Guard] = Field(default_factory=dict, max_length=100)
+    guards: dict[str, Guard] = Field(default_factory=dict, max_length=100)
     """Programs whose signed confidence in a call is believed."""
 
 
