@@ -37,7 +37,11 @@ for module in pkgutil.walk_packages(authz_client.__path__, "authz_client."):
     except ImportError as error:
         # An integration needs the library of its name.
         library = module.name.removeprefix("authz_client.integrations.").removeprefix("_")
-        library = {"fastmcp_held": "fastmcp", "openai_agents": "agents"}.get(library, library)
+        library = {
+            "fastmcp_held": "fastmcp",
+            "langgraph": "langchain_core",
+            "openai_agents": "agents",
+        }.get(library, library)
         assert error.name and error.name.split(".")[0] == library, module.name
     else:
         imported += 1
