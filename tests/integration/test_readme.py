@@ -8,8 +8,9 @@ from tests.support.readme import Block, blocks, copy_tree, matches, run_page
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-# Pages whose commands need a node: test_tasks_guide.py, test_quickstart.py and test_operate.py run them.
+# Pages whose commands need a node: test_approvals_guide.py, test_tasks_guide.py, test_quickstart.py and test_operate.py run them.
 WITH_NODE = {
+    ROOT / "docs/guides/approvals.md",
     ROOT / "docs/guides/tasks.md",
     ROOT / "docs/start/quickstart.md",
     *(ROOT / "docs/operate").glob("*.md"),
