@@ -4,6 +4,7 @@
 //! out the roles of the person from the bundle and decides whether the person may answer. No message of a listener resolves an
 //! approval: a token can be held by an agent.
 
+mod approver;
 mod passkeys;
 mod person;
 mod read;

@@ -12,6 +12,7 @@ use authz_kernel::task::{Record, RecordKey, RecordKind};
 use authz_state::store::{Page, Query};
 use prost::Message as _;
 
+use super::approver::may_decide;
 use super::person::Person;
 use super::{check_generation, error_of, unknown, wire_form};
 use crate::api_call::{ApiCaller, ApiGrant, ApiMessage, ApiOutcome, CallerEvidence};
@@ -214,18 +215,27 @@ impl ApprovalReader<'_> {
     fn is_of_a_queue(&self, person: &Person, approval: &Approval) -> bool {
         let roles = person.roles(self.world);
         let waits = approval.waits_for();
-        let is_of =
-            |queue: &&str| person.is_of_queue(approval, queue, &roles, self.world, self.now);
-        waits.iter().any(is_of)
+        waits.iter().any(|queue| self.may_decide(person, approval, queue, &roles))
     }
 
     /// Whether the person may see an approval: it may answer a queue of it, or has answered it.
     fn may_see(&self, approval: &Approval) -> bool {
         let Some(person) = self.person else { return true };
         let roles = person.roles(self.world);
-        let is_of =
-            |queue: &String| person.is_of_queue(approval, queue, &roles, self.world, self.now);
-        person.has_answered(approval) || approval.queues.iter().any(is_of)
+        person.has_answered(approval)
+            || approval.queues.iter().any(|queue| self.may_decide(person, approval, queue, &roles))
+    }
+
+    /// Whether the person is of a queue, and the policies let it answer there.
+    fn may_decide(
+        &self,
+        person: &Person,
+        approval: &Approval,
+        queue: &str,
+        roles: &[String],
+    ) -> bool {
+        person.is_of_queue(approval, queue, roles, self.world, self.now)
+            && may_decide(person, approval, queue, self.world, self.now)
     }
 
     /// Open approvals of a queue; of all queues if it is empty.

@@ -13,6 +13,7 @@ use authz_kernel::task::{Record, RecordKey, RecordKind, SubjectProof};
 use authz_state::store::{Survives, Transaction};
 use prost::Message as _;
 
+use super::approver::approve_arguments;
 use super::passkeys::passkey_key;
 use super::person::{AnswerMethod, Person};
 use super::{APPROVE_OPERATION, check_generation, error_of, tallies_of, unknown, wire_form};
@@ -321,11 +322,7 @@ impl Engine {
         known: &Approval,
         queue: &str,
     ) -> Result<(), CallRefusal> {
-        let system = known.operation.split_once('.').map_or("", |(system, _)| system);
-        let arguments = serde_json::json!({
-            "operation": known.operation, "system": system, "queue": queue, "tier": known.tier.as_str(),
-        })
-        .to_string();
+        let arguments = approve_arguments(known, queue);
         let request =
             Request { arguments: Given::Json(arguments.as_bytes()), ..own(APPROVE_OPERATION) };
         let chain = std::slice::from_ref(&person.principal);

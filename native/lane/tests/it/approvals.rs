@@ -534,8 +534,13 @@ fn who_answers() {
         bank.approve(&manager("alice"), &id).map(drop),
         "the subject of the call"
     );
-    assert!(listed(&bank.served, &manager("alice"), "").is_empty());
-    assert_eq!(Err("APPROVAL_MISMATCH"), bank.show(&manager("alice"), &id).map(drop));
+    // Nobody else sees the arguments of the call.
+    for stranger in [manager("alice"), person("carol", &["employees"]), person("dan", &["finance"])]
+    {
+        assert!(listed(&bank.served, &stranger, "").is_empty());
+        assert_eq!(Err("APPROVAL_MISMATCH"), bank.show(&stranger, &id).map(drop));
+    }
+    assert_eq!(vec![id.clone()], listed(&bank.served, &manager("bob"), ""));
     let mut early = manager("bob");
     early["authenticated_at_ms"] = json!(bank.clock.since_1970().as_millis() as i64 - 1_001);
     assert_eq!(

@@ -1,0 +1,60 @@
+//! `authz.approve`: do the policies let a person approve a call?
+
+use authz_kernel::decide::decide;
+use authz_kernel::decision::{
+    CallerProof, Facts, Given, Outcome, ProofMethod, ReasonCode, Request, Time,
+};
+use authz_kernel::task::approval::{Approval, CONFIRM};
+use authz_kernel::task::{SubjectProof, WordRecords};
+
+use super::APPROVE_OPERATION;
+use super::person::Person;
+use crate::engine::own;
+use crate::world::Loaded;
+
+/// Arguments of `authz.approve` for a queue of an approval, as JSON.
+pub(super) fn approve_arguments(approval: &Approval, queue: &str) -> String {
+    let system = approval.operation.split_once('.').map_or("", |(system, _)| system);
+    serde_json::json!({
+        "operation": approval.operation, "system": system, "queue": queue,
+        "tier": approval.tier.as_str(),
+    })
+    .to_string()
+}
+
+/// Whether a person may see a call that waits in a queue: the subject that confirms it, and a person to whom the policies
+/// permit `authz.approve`.
+///
+/// The arguments of a call are shown to nobody else: a queue such as `approve` has no role of its own.
+pub(super) fn may_decide(
+    person: &Person,
+    approval: &Approval,
+    queue: &str,
+    world: &Loaded,
+    now: Time,
+) -> bool {
+    if queue == CONFIRM {
+        return true;
+    }
+    let arguments = approve_arguments(approval, queue);
+    let request =
+        Request { arguments: Given::Json(arguments.as_bytes()), ..own(APPROVE_OPERATION) };
+    let proof =
+        CallerProof { method: ProofMethod::Jwt, bound: false, age: None, acr: "", satisfied: &[] };
+    let facts = Facts {
+        enforcer: "",
+        chain: std::slice::from_ref(&person.principal),
+        proof,
+        confidence: 0,
+        task: None,
+        subject_proof: Some(SubjectProof::Verified),
+        history: None,
+        literal_key: None,
+        words: WordRecords::default(),
+        value_key: None,
+        recipient_lists: None,
+        granted: None,
+    };
+    let decision = decide(&world.plan, &facts, &request, now);
+    decision.outcome == Outcome::Permit && decision.reason == ReasonCode::Permitted
+}
