@@ -393,6 +393,7 @@ $(PROMETHEUS):
 soak: export AUTHZ_SOAK := 1
 soak: setup test-tools ## the tests of load, crashes and races in their long form
 	$(PYTEST) $(or $(SOAK_TESTS),tests/integration/test_rotation.py tests/integration/test_crash.py tests/integration/test_race.py)
+	AUTHZ_APPROVAL_SCHEDULES=10000 $(CARGO) test --quiet --locked --workspace --test it -- approval_run::
 
 .PHONY: crash
 crash: setup ## kill a server under load fifty times, and look for anything that it answered and lost

@@ -146,6 +146,8 @@ struct FaultyStore {
     inner: MemoryStore,
     fault: Mutex<Fault>,
     between: Mutex<Hook>,
+    /// Calls believe that other nodes change the store, too.
+    is_remote: bool,
 }
 
 #[derive(Default)]
@@ -159,7 +161,7 @@ impl std::fmt::Debug for Hook {
 
 impl Store for FaultyStore {
     fn is_remote(&self) -> bool {
-        false
+        self.is_remote
     }
     fn may_wait(&self, key: &RecordKey) -> bool {
         self.inner.may_wait(key)
@@ -336,6 +338,7 @@ impl Run {
             ),
             fault: Mutex::new(Fault::None),
             between: Mutex::default(),
+            is_remote: seed % 2 == 1,
         });
         let nodes = vec![(node(&store, &clock, 0), 0), (node(&store, &clock, 0), 0)];
         let mut run = Self {
