@@ -2,6 +2,7 @@
 
 `sources` reads sources that are files and writes the engine's JSON. `remote` makes the sources that are fetched, by `fetch` (HTTPS,
 from the addresses that `addresses` permits) or `spiffe` (bundle endpoints, Workload API). `refresh` keeps them fresh.
+`id_tokens` verifies what an issuer says to our own client of a person; a caller imports it itself.
 """
 
 from authz.trust.addresses import Reach

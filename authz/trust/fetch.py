@@ -18,7 +18,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -121,6 +121,8 @@ class FetchRequest:
     """`authorization` header. `None`: none is sent."""
     post: Post | None = field(default=None, repr=False)
     """Body of another type than a form. `None`: GET, or `form`."""
+    also_accepts: frozenset[int] = frozenset()
+    """Statuses of errors whose document is an answer, too, for example 400 of a token endpoint (RFC 6749 §5.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,8 @@ class Document:
     """The text."""
     fresh_for: float | None = None
     """Seconds for which its source calls it fresh. `None`: the source does not say."""
+    status: int = 200
+    """Status of the answer."""
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -173,7 +177,9 @@ class Fetcher:
                     name.decode("latin-1").lower(): value.decode("latin-1")
                     for name, value in response.headers
                 }
-                _check_head(response.status, head, _OK if request.post is None else _SUCCESS)
+                status = response.status
+                accepted = _OK if request.post is None else _SUCCESS
+                _check_head(status, head, {*accepted, *request.also_accepts})
                 body = _read(response.iter_stream(), request.max_bytes, deadline, self.clock)
         except FetchError:
             raise
@@ -185,7 +191,7 @@ class Fetcher:
             raise FetchError(f"it cannot be reached: {_cause(error)}") from error
         try:
             # What answers a posted body is read to its end, and means nothing.
-            return Document("" if request.post else body.decode(), _fresh_for(head))
+            return Document("" if request.post else body.decode(), _fresh_for(head), status)
         except UnicodeDecodeError as error:
             raise FetchError("the answer is not UTF-8") from error
 
@@ -209,7 +215,7 @@ def _headers(request: FetchRequest) -> list[tuple[str, str]]:
     return headers
 
 
-def _check_head(status: int, headers: dict[str, str], accepted: range) -> None:
+def _check_head(status: int, headers: dict[str, str], accepted: Container[int]) -> None:
     if status in _REDIRECTS:
         raise FetchError(
             f"it answers {status}: redirects are not followed, give the URL that it leads to"

@@ -267,6 +267,19 @@ def test_a_bad_answer_is_refused(
     assert server.asked == ["/keys"]
 
 
+def test_an_error_is_an_answer_where_it_is_asked_for(server: KeyServer, tls: WebVerifier) -> None:
+    """Only with the statuses that are named; a redirect is followed in no case."""
+    server.answers["/keys"] = Answer('{"error": "slow_down"}', status=400)
+    request = FetchRequest(server.url("/keys"), PRIVATE, tls, also_accepts=frozenset({302, 400}))
+
+    document = Fetcher().get(request)
+    assert (document.status, document.text) == (400, '{"error": "slow_down"}')
+    for status, message in ((403, "it answers 403"), (302, "redirects are not followed")):
+        server.answers["/keys"] = Answer("{}", status=status)
+        with pytest.raises(FetchError, match=message):
+            Fetcher().get(request)
+
+
 def test_the_largest_answer_is_read(server: KeyServer, tls: WebVerifier) -> None:
     """One byte less than too much."""
     server.answers["/keys"] = Answer(b" " * 1_048_576)

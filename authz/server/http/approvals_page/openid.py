@@ -10,15 +10,12 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
-from urllib.parse import quote, urlencode, urlsplit
-
-import jwt
+from urllib.parse import urlencode, urlsplit
 
 from authz.config.urls import url_defect
-from authz.engine import is_usable_key
 from authz.files import PrivateFileError, read_secret
 from authz.server.http.approvals_page.sessions import LONGEST_SECONDS, Login, LoginMethod
 from authz.trust import (
@@ -29,12 +26,20 @@ from authz.trust import (
     discovery_request,
     read_description,
 )
+from authz.trust.id_tokens import (
+    MAX_CLAIM_TEXT,
+    MAX_ID_TOKEN,
+    IdTokenError,
+    IdTokenRules,
+    authenticate_client,
+    authentication_time,
+    subject_of,
+    verify_id_token,
+)
 
 __all__ = ["LoginError", "LoginFlow", "OpenIdClient", "OpenIdSettings", "discovery_request"]
 
 _DESCRIPTION_SECONDS: Final = 600.0
-_MAX_TOKEN: Final = 65_536
-_MAX_CLAIM_TEXT: Final = 256
 _MAX_CODE: Final = 4096
 
 
@@ -179,10 +184,10 @@ class OpenIdClient:
         return self._login(claims, flow)
 
     def _login(self, claims: Mapping[str, Any], flow: LoginFlow) -> Login:
-        sub, authenticated_at = claims["sub"], claims.get("auth_time")
-        if not isinstance(sub, str) or not 0 < len(sub) <= _MAX_CLAIM_TEXT:
+        sub, authenticated_at = subject_of(claims), authentication_time(claims)
+        if sub is None:
             raise LoginError("The ID token has no valid `sub`.")
-        if isinstance(authenticated_at, bool) or not isinstance(authenticated_at, (int, float)):
+        if authenticated_at is None:
             raise LoginError(
                 "The ID token has no `auth_time`, so it does not say when you logged in. "
                 "Configure the issuer to answer `max_age` with `auth_time` (OpenID Connect Core §2)."
@@ -208,9 +213,9 @@ class OpenIdClient:
             sub=sub,
             method=LoginMethod.LOGIN,
             authenticated_at_ms=min(at_ms, int(now * 1000)),
-            name=name[:_MAX_CLAIM_TEXT] if isinstance(name, str) else "",
+            name=name[:MAX_CLAIM_TEXT] if isinstance(name, str) else "",
             claims={key: claims[key] for key in self._settings.claims if key in claims},
-            acr=acr[:_MAX_CLAIM_TEXT] if isinstance(acr, str) else "",
+            acr=acr[:MAX_CLAIM_TEXT] if isinstance(acr, str) else "",
         )
 
     # --- the issuer's endpoints
@@ -257,7 +262,7 @@ class OpenIdClient:
             form=urlencode(form).encode(),
             authorization=authorization,
             accept="application/json",
-            max_bytes=2 * _MAX_TOKEN,
+            max_bytes=2 * MAX_ID_TOKEN,
         )
         try:
             answer = json.loads(self._get(request).text)
@@ -269,7 +274,7 @@ class OpenIdClient:
         except (ValueError, RecursionError) as error:
             raise LoginError("The answer of the token endpoint is not JSON.") from error
         token = answer.get("id_token") if isinstance(answer, dict) else None
-        if not isinstance(token, str) or len(token) > _MAX_TOKEN:
+        if not isinstance(token, str) or len(token) > MAX_ID_TOKEN:
             raise LoginError("The answer of the token endpoint has no ID token.")
         return token
 
@@ -285,49 +290,26 @@ class OpenIdClient:
             raise LoginError(
                 "The node cannot read `approvals.login.client_secret_file`."
             ) from error
-        methods = description.get("token_endpoint_auth_methods_supported")
-        if (
-            isinstance(methods, list)
-            and "client_secret_post" in methods
-            and "client_secret_basic" not in methods
-        ):
-            form |= {"client_id": settings.client_id, "client_secret": secret}
-            return None
-        pair = f"{quote(settings.client_id, safe='')}:{quote(secret, safe='')}"
-        return "Basic " + base64.b64encode(pair.encode()).decode()
+        return authenticate_client(form, settings.client_id, secret, description)
 
     # --- the ID token
 
     def _verify(self, token: str, flow: LoginFlow) -> dict[str, Any]:
         """Verify an ID token (OpenID Connect Core §3.1.3.7) by the keys that Authz trusts for the issuer."""
         settings = self._settings
+        rules = IdTokenRules(
+            settings.issuer, settings.client_id, settings.algorithms, settings.leeway
+        )
         try:
-            header = jwt.get_unverified_header(token)
-            key = _select_key(self._keys() or "", header, settings.algorithms)
-            claims = jwt.decode(
-                token,
-                key,
-                algorithms=list(settings.algorithms),
-                audience=settings.client_id,
-                issuer=settings.issuer,
-                leeway=settings.leeway,
-                options={"require": ["iss", "sub", "aud", "exp", "iat"]},
-            )
-        except jwt.PyJWTError as error:
+            claims = verify_id_token(token, self._keys() or "", rules)
+        except IdTokenError as error:
             raise LoginError(f"The ID token is refused: {error}.") from error
-        audience, authorized = claims["aud"], claims.get("azp")
-        if authorized not in ({None} if _is_single(audience) else set()) | {settings.client_id}:
-            raise LoginError("The ID token is refused: it was issued to another client (`azp`).")
         nonce = claims.get("nonce")
         if not isinstance(nonce, str) or not secrets.compare_digest(
             nonce.encode(), flow.nonce.encode()
         ):
             raise LoginError("The ID token is refused: it belongs to another login (`nonce`).")
         return claims
-
-
-def _is_single(audience: object) -> bool:
-    return isinstance(audience, str) or (isinstance(audience, Sequence) and len(audience) == 1)
 
 
 def _check_answer(
@@ -344,26 +326,4 @@ def _check_answer(
     error = answer.get("error")
     if error is not None:
         known = error if error.isascii() and error.replace("_", "").isalnum() else "error"
-        raise LoginError(f"The issuer did not log you in: {known[:_MAX_CLAIM_TEXT]}.")
-
-
-def _select_key(document: str, header: Mapping[str, Any], algorithms: Sequence[str]) -> jwt.PyJWK:
-    algorithm, key_id = header.get("alg"), header.get("kid")
-    if algorithm not in algorithms:
-        raise jwt.InvalidAlgorithmError("its algorithm is not one of `algorithms` of the issuer")
-    try:
-        listed = json.loads(document)["keys"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise jwt.InvalidKeyError("the keys of the issuer are not there yet") from error
-    candidates = [
-        key
-        for key in listed
-        if isinstance(key, dict)
-        and key.get("use", "sig") == "sig"
-        and key.get("alg", algorithm) == algorithm
-        and (key_id is None or key.get("kid") == key_id)
-        and is_usable_key(key)
-    ]
-    if len(candidates) != 1:
-        raise jwt.InvalidKeyError("the issuer has no such key, or several; try again in a minute")
-    return jwt.PyJWK(candidates[0], algorithm=algorithm)
+        raise LoginError(f"The issuer did not log you in: {known[:MAX_CLAIM_TEXT]}.")
