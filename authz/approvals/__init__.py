@@ -6,7 +6,8 @@ person's roles, refuses an answer that does not count, and writes the record.
 
 `card` builds what a person is shown, of the typed `parts` of a card. It reads `inert` (text that somebody else wrote, made safe to
 show), `difference` (the change since the last approved call) and `lookalikes` (values that resemble known ones), which read
-`characters`, Unicode's data. `terminal` renders a card. A caller imports these modules themselves.
+`characters`, Unicode's data. `terminal` renders a card. `ciba` lets an issuer ask people at their phone. A caller imports these modules
+themselves.
 """
 
 from authz.approvals.changes import ApprovalHub, Subscription

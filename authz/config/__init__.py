@@ -21,6 +21,8 @@ from authz.config.sections.approvals import (
     ApprovalPerson,
     Approvals,
     ApprovalWebhook,
+    Ciba,
+    CibaTier,
     Passkeys,
     WebhookFormat,
 )
@@ -82,6 +84,8 @@ __all__ = [
     "Bundle",
     "BundleProfile",
     "BundleSource",
+    "Ciba",
+    "CibaTier",
     "Config",
     "Credentials",
     "DecisionListener",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from authz import __version__
 from authz.approvals import (
@@ -34,6 +34,7 @@ from authz.errors import ConfigError
 from authz.leases import LeaseManager
 from authz.model import Diagnostic
 from authz.server.approval_ages import ApprovalAges
+from authz.server.card_references import ServedReferences
 from authz.server.connections import ConnectionLimit, ConnectionLimiter, connection_families
 from authz.server.fast.server import FastServer
 from authz.server.file_limit import connections_of_each
@@ -63,6 +64,9 @@ from authz.server.trust_sequences import TrustSequences
 from authz.signing import KeyRing, key_place
 from authz.telemetry import Logger, Metrics, TraceExport
 from authz.trust import Fetcher, Refresher, SourceKey, remote_sources
+
+if TYPE_CHECKING:
+    from authz.server.ciba import CibaService
 
 __all__ = ["NodeParts", "build_node"]
 
@@ -163,6 +167,8 @@ class _Core:
     approvals: ApprovalServices
     notifications: Notifications
     """Tells webhooks of approvals."""
+    ciba: "CibaService | None"
+    """Lets an issuer ask people about approvals."""
     approval_ages: ApprovalAges
     """Measures how long approvals wait."""
 
@@ -180,9 +186,12 @@ def _build_core(base: _Base) -> _Core:
     approvals = _build_approvals(base, store, hub)
     notifications = Notifications(base.config.approvals, store, hub, Fetcher().get, base.log)
     base.metrics.pull(notifications.families)
+    ciba = _build_ciba(base, store, hub, runtime)
     ages = ApprovalAges(store, base.failed)
     base.metrics.pull(ages.families)
-    return _Core(traces, engine, secrets, runtime, keys, grpc, hub, approvals, notifications, ages)
+    return _Core(
+        traces, engine, secrets, runtime, keys, grpc, hub, approvals, notifications, ciba, ages
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +302,8 @@ def _services(
     yield Service("threads", close=grpc.close_threads)
     yield Service("approvals", core.hub.start, close=core.hub.close)
     yield Service("notifications", core.notifications.start, close=core.notifications.close)
+    if core.ciba is not None:
+        yield Service("ciba", core.ciba.start, close=core.ciba.close)
     yield Service("approval ages", core.approval_ages.start, close=core.approval_ages.close)
     yield Service("streams", core.approvals.streams.start, close=core.approvals.streams.close)
     yield Service("connections", edges.connections.start, close=edges.connections.close)
@@ -401,6 +412,29 @@ def _build_approvals(base: _Base, store: ApprovalStore, hub: ApprovalHub) -> App
     return ApprovalServices(
         store, streams, PeopleByUid(base.config.approvals.people), _build_passkeys(base, store)
     )
+
+
+def _build_ciba(
+    base: _Base, store: ApprovalStore, hub: ApprovalHub, runtime: RuntimeState
+) -> "CibaService | None":
+    ciba = base.config.approvals.ciba
+    if ciba is None:
+        return None
+    # Its libraries are large, and most nodes ask nobody so.
+    from authz.server.ciba import CibaService  # noqa: PLC0415
+
+    service = CibaService(
+        base.config,
+        ciba,
+        store,
+        hub,
+        get=Fetcher().get,
+        keys=runtime.current,
+        references=ServedReferences(lambda: runtime.snapshot),
+        log=base.log,
+    )
+    base.metrics.pull(service.families)
+    return service
 
 
 def _build_passkeys(base: _Base, store: ApprovalStore) -> PasskeyServices:

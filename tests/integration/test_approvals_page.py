@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
 from authz_client import ApprovalStatus, Authz, Denied, StepUp, Tls
+from authz_client.approval_code import binding_code
 from tests.support.browsing import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -112,7 +113,10 @@ def running_node(
     private = RSAAlgorithm.to_jwk(key.private, as_dict=True)
     del private["key_ops"]
     keys = json.dumps({"keys": [{**private, "kid": key.kid, "use": "sig", "alg": key.algorithm}]})
-    with running_issuer(issuer_port, f"{url}/login/callback", groups, keys) as issuer:
+    devices = folder / "devices"
+    devices.mkdir()
+    callback = f"{url}/login/callback"
+    with running_issuer(issuer_port, callback, groups, keys, str(devices)) as issuer:
         staff = {
             "issuer": issuer,
             "audience": ["authz"],
@@ -279,6 +283,59 @@ def test_a_user_confirms_a_call_of_their_own_agent(
             eventually(lambda: heard == [ApprovalStatus.APPROVED])
     for page in pages.values():
         page.context.close()
+
+
+def test_a_user_confirms_at_the_phone(authority: Authority, key: Key, tmp_path: Path) -> None:
+    """The phone shows the code of the approval; a denial there leaves the approval open, as nobody is proved by it."""
+    ciba = {
+        "issuer": "staff",
+        "client_id": "authz-phone",
+        "client_secret_file": str(tmp_path / "secret"),
+    }
+    devices = tmp_path / "devices"
+    with running_node(authority, key, tmp_path, {"approvals": {"ciba": ciba}}) as server:
+        authz = agent_at(server)
+        issuer = server.place.config["trust"]["issuers"]["staff"]["issuer"]
+        claims = {"iss": issuer, "sub": "dana", "aud": "authz", "exp": int(time.time()) + 600}
+        subject = key.sign({**claims, "iat": int(time.time())})
+        note, other, payment = {"text": "hello"}, {"text": "again"}, {"to": "acme", "amount": 4}
+        with authz.task("desk", subject_token=subject):
+            with waiting(authz, "bank.note", note, subject_token=subject) as (step_up, heard):
+                device = devices / binding_code(step_up.approval_id)
+                eventually(device.exists)
+                asked = json.loads(device.read_text())
+                assert (asked["account"], int(asked["expiry"]) <= 900) == ("dana", True)
+                assert heard == []
+                device.with_suffix(".yes").touch()
+                eventually(lambda: heard == [ApprovalStatus.APPROVED])
+            permit = authz.check(
+                "bank.note", note, subject_token=subject, approval_id=step_up.approval_id
+            )
+            assert permit.decision_id
+
+            with pytest.raises(StepUp) as denied:
+                authz.check("bank.note", other, subject_token=subject)
+            device = devices / binding_code(denied.value.approval_id)
+            eventually(device.exists)
+            device.with_suffix(".no").touch()
+            eventually(lambda: "denied" in results(server))
+            with pytest.raises(StepUp) as again:
+                authz.check("bank.note", other, subject_token=subject)
+            assert again.value.approval_id == denied.value.approval_id
+
+            with pytest.raises(StepUp) as approved_by_others:
+                authz.check("bank.pay", payment, subject_token=subject)
+            assert results(server) == {"asked": 2, "confirmed": 1, "denied": 1}
+            assert not (devices / binding_code(approved_by_others.value.approval_id)).exists()
+
+
+def results(server: Server) -> dict[str, int]:
+    """Returns what became of the questions at the phone, by the node's metrics."""
+    return {
+        labels["result"]: int(value)
+        for name, labels, value in server.samples()
+        if name == "authz_approval_ciba_total" and value
+    }
 
 
 def test_a_person_without_the_role_sees_and_answers_nothing(page: Any, authz: Authz) -> None:

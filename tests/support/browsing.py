@@ -20,7 +20,9 @@ CLIENT_SECRET: Final = "only-for-tests"
 
 
 @contextmanager
-def running_issuer(port: int, redirect_uri: str, groups: str, keys: str = "") -> Iterator[str]:
+def running_issuer(
+    port: int, redirect_uri: str, groups: str, keys: str = "", devices: str = ""
+) -> Iterator[str]:
     """Runs npm's oidc-provider as an issuer, and yields its `iss`.
 
     Args:
@@ -28,11 +30,13 @@ def running_issuer(port: int, redirect_uri: str, groups: str, keys: str = "") ->
         redirect_uri: URL to which it sends browsers back.
         groups: JSON: account name to its groups.
         keys: Its private keys, as JWKS. Default: keys of its own.
+        devices: Folder in the place of people's phones (CIBA). Default: it asks nobody at a phone.
     """
     folder = login_issuer()
     program = shutil.which("node") or "node"
     command = [program, str(ISSUER_SCRIPT), str(port), CLIENT_ID, CLIENT_SECRET, redirect_uri]
     environment = {**os.environ, "PEER": str(folder), "GROUPS": groups, "JWKS": keys}
+    environment["DEVICES"] = devices
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

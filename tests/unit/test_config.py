@@ -697,6 +697,7 @@ SPEAKS_OF_A_SECRET = re.compile(
 NO_SECRETS = {
     "ApprovalLogin.client_secret_file": "the path of a file, which print must show",
     "ApprovalWebhook.secret_file": "the path of a file, which print must show",
+    "Ciba.client_secret_file": "the path of a file, which print must show",
     "Bundle.keys": "keys of a later version, which is refused now",
     "Config.credentials": "a section, whose fields are walked",
     "Credentials.keys": "a section, whose fields are walked",
@@ -1205,6 +1206,7 @@ approvals:
   passkeys: {rp_id: corp.example, name: Corp}
   people: [{uid: 1000, issuer: corp, sub: alice}]
   webhooks: [{name: chat, url: "https://chat.example/hook", secret_file: key, queues: ["approve:finance"]}]
+  ciba: {client_id: authz-phone, issuer: corp, client_secret_file: phone, acr_values: [phr]}
 """
 PAGE = "  approvals: {address: '127.0.0.1:8383', insecure_dev: true}\n  admin: {address: 'unix:run/admin.sock'}\n"
 
@@ -1236,6 +1238,9 @@ def test_approvals_have_a_page_people_and_webhooks(tmp_path: Path) -> None:
     assert approvals.login.client_secret_file == str(tmp_path / "secret")
     assert approvals.login.scopes == ("openid",)
     assert approvals.webhooks[0].secret_file == str(tmp_path / "key")
+    assert approvals.ciba is not None
+    assert approvals.ciba.client_secret_file == str(tmp_path / "phone")
+    assert (approvals.ciba.login_hint, approvals.ciba.tier_cap) == ("{sub}", "standard")
     assert config.listeners.approvals is not None
     assert config.listeners.approvals.max_connections == 256
     assert "approvals" not in config.listeners.decisions
@@ -1282,6 +1287,13 @@ def test_a_url_of_approvals_is_taken(tmp_path: Path, url: str) -> None:
         ("https://chat.example/hook", "http://chat.example/hook", "the URL of webhook `chat` is http"),
         ('"approve:finance"', "finance", "`finance` is not a queue."),
         ("secret_file: key", "secret_file: key, format: fax", "approvals.webhooks"),
+        ("authz-phone, issuer: corp", "authz-phone, issuer: crop", "`approvals.ciba` names issuer `crop`, which is not configured."),
+        ("client_id: authz-phone", "client_id: authz", "a token of a confirmation would be accepted from agents"),
+        (", client_secret_file: phone", "", "`approvals.ciba` has no `client_secret_file`"),
+        ("[phr]", "[phr], login_hint: '{name}'", "`{name}` is not a login hint: it must have `{sub}` once"),
+        ("[phr]", "[phr], login_hint: '{sub}{sub}'", "Use {sub}, or for example {sub}@corp.example."),
+        ("[phr]", "[phr phrh]", "`phr phrh` is not an authentication context"),
+        ("[phr]", "[phr], tier_cap: high", "approvals.ciba.tier_cap"),
     ],
 )  # fmt: skip
 def test_approvals_that_are_half_configured_are_refused(

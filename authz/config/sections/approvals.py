@@ -14,7 +14,7 @@ from authz.config.sections.enforcers import Enforcer
 from authz.config.sections.listeners import Listeners
 from authz.config.sections.sources import network_findings
 from authz.config.sections.trust import Issuer, SubjectKind
-from authz.config.types import FilePath, Name, Strict, Text, later
+from authz.config.types import FilePath, Name, Strict, Text
 from authz.config.urls import host_of, url_defect
 
 __all__ = [
@@ -22,6 +22,8 @@ __all__ = [
     "ApprovalPerson",
     "ApprovalWebhook",
     "Approvals",
+    "Ciba",
+    "CibaTier",
     "Passkeys",
     "WebhookFormat",
     "approval_findings",
@@ -102,6 +104,34 @@ class ApprovalWebhook(Strict):
     """Networks, such as `10.1.0.0/16`, whose addresses may be asked, beside public ones."""
 
 
+class CibaTier(StrEnum):
+    """Highest tier of the calls that a person confirms without the card."""
+
+    LOW = "low"
+    STANDARD = "standard"
+
+
+class Ciba(Strict):
+    """A second channel: the issuer asks the subject of a call on a device of theirs (OpenID Connect CIBA, poll mode).
+
+    Only approvals of the queue `confirm`. The device shows the code of the card, and not the card.
+    """
+
+    issuer: Text
+    """Alias of the issuer in `trust.issuers` that asks its subjects."""
+    client_id: Text
+    """Client id at the issuer. The client has the grant type `urn:openid:params:grant-type:ciba` and requires `auth_time`."""
+    client_secret_file: FilePath | None = None
+    """File that holds the secret of the client. Only its owner may read it, or root's group; required."""
+    login_hint: Text = "{sub}"
+    """Text by which the issuer knows the person; `{sub}` stands for the subject, for example `{sub}@corp.example`. A hint that leads to
+    another person confirms nothing."""
+    acr_values: tuple[Text, ...] = Field(default=(), max_length=8)
+    """Authentication contexts that the issuer is asked for. The ID token must have one of them as `acr`. Default: any."""
+    tier_cap: CibaTier = CibaTier.STANDARD
+    """Highest tier of the calls about which the issuer asks: `low` or `standard`. Higher calls wait at the page."""
+
+
 class Approvals(Strict):
     """People who decide about step-ups, and the ways in which they are asked."""
 
@@ -116,7 +146,9 @@ class Approvals(Strict):
     """People who answer over the administration socket. Every other user of the socket can only list and show."""
     webhooks: tuple[ApprovalWebhook, ...] = Field(default=(), max_length=16)
     """URLs that are told of new and answered approvals."""
-    ciba: Any = later("A second channel by which an issuer asks people (CIBA).")
+    ciba: Ciba | None = None
+    """A second channel for approvals of the queue `confirm`: the issuer asks the subject of the call on a device of theirs. Default: nobody
+    is asked so."""
 
     @property
     def base_url(self) -> str:
@@ -143,6 +175,8 @@ def approval_findings(
         yield from _passkeys(approvals.passkeys, approvals)
     yield from _people(approvals.people, listeners, issuers, enforcers)
     yield from _webhooks(approvals.webhooks)
+    if approvals.ciba is not None:
+        yield from _ciba(approvals.ciba, issuers)
 
 
 def _url(approvals: Approvals) -> Iterator[Finding]:
@@ -187,20 +221,51 @@ def _page(approvals: Approvals, listeners: Listeners) -> Iterator[Finding]:
 def _login(login: ApprovalLogin, issuers: Mapping[str, Issuer]) -> Iterator[Finding]:
     path: Path = ("approvals", "login")
     yield from _issuer((*path, "issuer"), "`approvals.login`", login.issuer, issuers)
+    yield from _client(path, "the page's login", login, issuers)
     if "openid" not in login.scopes:
         yield Finding(
             (*path, "scopes"),
             "`approvals.login.scopes` lacks `openid`: the issuer would not say who logged in.",
             "Add openid.",
         )
-    issuer = issuers.get(login.issuer)
-    if issuer is not None and login.client_id in issuer.audience:
+
+
+def _client(
+    path: Path, of: str, client: ApprovalLogin | Ciba, issuers: Mapping[str, Issuer]
+) -> Iterator[Finding]:
+    issuer = issuers.get(client.issuer)
+    if issuer is not None and client.client_id in issuer.audience:
         yield Finding(
             (*path, "client_id"),
-            f"the client `{login.client_id}` is also an audience of issuer `{login.issuer}`: a token of the page's login would be "
+            f"the client `{client.client_id}` is also an audience of issuer `{client.issuer}`: a token of {of} would be "
             "accepted from agents.",
             "Register a client that only the approvals page uses.",
         )
+
+
+def _ciba(ciba: Ciba, issuers: Mapping[str, Issuer]) -> Iterator[Finding]:
+    path: Path = ("approvals", "ciba")
+    yield from _issuer((*path, "issuer"), "`approvals.ciba`", ciba.issuer, issuers)
+    yield from _client(path, "a confirmation", ciba, issuers)
+    if ciba.client_secret_file is None:
+        yield Finding(
+            path,
+            "`approvals.ciba` has no `client_secret_file`: anybody could ask the people of the issuer in the name of Authz.",
+            "Register a confidential client, and add client_secret_file: a file with its secret.",
+        )
+    if ciba.login_hint.count("{sub}") != 1 or set("{}") & set(ciba.login_hint.replace("{sub}", "")):
+        yield Finding(
+            (*path, "login_hint"),
+            f"`{ciba.login_hint}` is not a login hint: it must have `{{sub}}` once, and no other braces.",
+            "Use {sub}, or for example {sub}@corp.example.",
+        )
+    for number, value in enumerate(ciba.acr_values):
+        if not value or any(one.isspace() for one in value):
+            yield Finding(
+                (*path, "acr_values", number),
+                f"`{value}` is not an authentication context: the issuer gets them separated by spaces.",
+                "Give each value as an entry of its own.",
+            )
 
 
 def _issuer(path: Path, of: str, alias: str, issuers: Mapping[str, Issuer]) -> Iterator[Finding]:
