@@ -778,7 +778,7 @@ impl ReasonCode {
                 next_action: NextAction::Reauth,
                 retry: Retry::AfterChange,
                 grpc_code: 7,
-                http_status: 403,
+                http_status: 401,
                 title: "The subject must authenticate again, or more strongly.",
                 fix: "Fetch a subject token with the wanted `acr`.",
             },

@@ -58,16 +58,12 @@ fn deny(judgement: &Judgement, error_response: bool, nonce: Option<&str>) -> (i3
         Some(Answer { status, body }) => (status, body),
         None => (http_status(row.http_status), body(judgement)),
     };
-    // RFC 9449 §9: a proof without the nonce is made again with it.
-    let challenge = match nonce {
-        Some(_) => "DPoP realm=\"authz\", error=\"use_dpop_nonce\"",
-        None => "Bearer realm=\"authz\"",
-    };
     let is_challenged = status == 401;
+    let challenge = challenge(judgement, nonce.is_some());
     let headers = [
         ("content-type", Some("application/json")),
         (DECISION_ID, Some(judgement.arrival.id.as_str())),
-        ("www-authenticate", Some(challenge).filter(|_| is_challenged)),
+        ("www-authenticate", Some(challenge.as_str()).filter(|_| is_challenged)),
         ("dpop-nonce", nonce.filter(|_| is_challenged)),
     ];
     let headers = headers.into_iter();
@@ -81,6 +77,26 @@ fn deny(judgement: &Judgement, error_response: bool, nonce: Option<&str>) -> (i3
     } else {
         (code, HttpResponse::DeniedResponse(response))
     }
+}
+
+/// Value of the header `WWW-Authenticate` of an answer with status 401.
+fn challenge(judgement: &Judgement, wants_nonce: bool) -> String {
+    if wants_nonce {
+        // RFC 9449 §9: a proof without the nonce is made again with it.
+        return "DPoP realm=\"authz\", error=\"use_dpop_nonce\"".to_owned();
+    }
+    let kinds = judgement.decision().map_or(&[][..], |decision| &decision.kinds);
+    let mut wanted = kinds.iter().filter_map(|kind| kind.strip_prefix("reauth:")).peekable();
+    if judgement.reason() != ReasonCode::ReauthRequired || wanted.peek().is_none() {
+        return "Bearer realm=\"authz\"".to_owned();
+    }
+    // RFC 9470 §3: the client fetches a token with one of these authentication contexts. A kind has no character that a quoted
+    // string would have to escape.
+    let wanted: Vec<&str> = wanted.collect();
+    format!(
+        "Bearer realm=\"authz\", error=\"insufficient_user_authentication\", acr_values=\"{}\"",
+        wanted.join(" ")
+    )
 }
 
 /// The HTTP status of a refusal.

@@ -503,6 +503,31 @@ fn refusals() {
     assert_eq!(cases.len(), served.records().len());
 }
 
+/// A step-up to a stronger login names the contexts that suffice (RFC 9470 §3), and no other refusal does.
+#[test]
+fn a_stronger_login_is_named() {
+    let served = unloaded(&json!({}));
+    let policy = r#"@id("strong-search") @stepup("reauth:urn:corp:mfa") @reason("searches need a strong login")
+forbid(principal, action == Action::"crm.search", resource)
+unless { context.satisfied.contains(Kind::"reauth:urn:corp:mfa") };"#;
+    let world = authz_lane::World { plan: plan(&[("policies/strong.cedar", policy)]), ..world() };
+    served.engine.load(world).unwrap();
+    let header = |path: &str| {
+        let answer = served.proxy(&http("GET", path, &[]));
+        let denial = denied(&answer);
+        let mut headers = denial.headers.iter().map(|option| option.header.clone().unwrap());
+        let challenge = headers.find(|header| header.key == "www-authenticate");
+        (reason(&answer).to_owned(), denial.status.unwrap().code, challenge.map(|one| one.value))
+    };
+    let challenge = "Bearer realm=\"authz\", error=\"insufficient_user_authentication\", \
+                     acr_values=\"urn:corp:mfa\"";
+    assert_eq!(
+        ("REAUTH_REQUIRED".to_owned(), 401, Some(challenge.to_owned())),
+        header("/customers?q=a")
+    );
+    assert_eq!(("CONFIRM_REQUIRED".to_owned(), 403, None), header("/mail"));
+}
+
 /// A bundle may let agents see a policy's reason; only then the body has one.
 #[test]
 fn shown_reason() {
