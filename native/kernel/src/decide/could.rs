@@ -142,11 +142,14 @@ impl<'p, 'f> Prospects<'p, 'f> {
             Key::Origins => operation.destination.is_none() && operation.origins.objects.is_empty(),
             Key::Sequences => memory.named.is_empty(),
             Key::Budgets => memory.budgets.is_empty(),
-            Key::Exception => !exceptions::could_cover(self.plan, operation),
             _ => false,
         };
+        // Who may hold an exception is known before the arguments are, in every case.
+        let caller = self.facts.chain.last().zip(self.chain.last().map(AsRef::as_ref));
+        let is_uncovered = !exceptions::could_cover(self.plan, operation, caller, self.now);
         let mut unsaid = self.open;
         let before = Key::ALL.into_iter().filter(|key| !key.is_known_before_request());
+        let before = before.filter(|key| *key != Key::Exception || !is_uncovered);
         before.filter(|key| !self.is_precise || !is_never(*key)).for_each(|key| unsaid.insert(key));
         if self.plan.may_raise(operation) {
             unsaid.insert(Key::Tier);

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::resolve::Resolved;
 use super::rules;
-use crate::decision::{DecidingRule, Facts, PolicyEffect, Time, Verdict};
+use crate::decision::{DecidingRule, Facts, PolicyEffect, Principal, Time, Verdict};
 use crate::evaluate::{Judge, Known, Rule, Unready};
 use crate::model::{Operation, Spelling, StandingException, Tier};
 use crate::plan::Plan;
@@ -68,10 +68,23 @@ pub(super) fn covering<'a>(
     found
 }
 
-/// Whether an exception could cover calls of an operation.
-pub(super) fn could_cover(plan: &Plan, operation: &Operation) -> bool {
-    let mut exceptions = plan.model().exceptions.values();
-    exceptions.any(|exception| exception.operations.iter().any(|one| one.0.matches(&operation.id)))
+/// Whether an exception could cover a call of an operation by a caller, before its arguments are known.
+///
+/// `caller` is the last principal of the chain. `None`: the caller is not known, and may hold any exception.
+pub(super) fn could_cover(
+    plan: &Plan,
+    operation: &Operation,
+    caller: Option<(&Principal, &Known)>,
+    now: Time,
+) -> bool {
+    plan.model().exceptions.values().any(|exception| {
+        now < exception.expires
+            && operation.tier <= exception.tier_cap
+            && exception.operations.iter().any(|glob| glob.0.matches(&operation.id))
+            && caller.is_none_or(|(principal, known)| {
+                exception.holder.is_held_by(principal, known.roles())
+            })
+    })
 }
 
 /// The facts of one call as policies see them, for each of its destinations.
