@@ -634,7 +634,7 @@ def _difference_section(call: _Call) -> Section:
         head.append(_row("Changed", Plain("nothing: the same arguments")))
     else:
         same = len(call.leaves) - sum(change.after is not None for change in changes)
-        head.append(_row("Unchanged", Plain(f"{same} values")))
+        head.append(_row("Unchanged", Plain("1 value" if same == 1 else f"{same} values")))
     drafts = [_change_draft(call, change) for change in changes]
     return _section("difference", heading, drafts, call, head=head, is_agent_text=True)
 

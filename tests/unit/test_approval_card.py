@@ -163,7 +163,7 @@ def test_an_amount_without_a_known_scale_claims_no_unit() -> None:
 def test_changed_arguments_come_first_and_unchanged_ones_are_counted() -> None:
     """The old value stands before the new one."""
     found = words(section(card(), "difference"))
-    assert "1 values" in found
+    assert "1 value" in found
     assert found.index("126001") < found.index("126000")
     assert "by corp/paul" in found
 

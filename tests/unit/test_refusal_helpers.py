@@ -350,6 +350,8 @@ CLAIMS: Final[dict[str, Claim]] = {
 OTHERS: Final[dict[str, str]] = {
     "conformance/test_case_traces.py::refused": "reads the reason of an error",
     "crash/client.py::refused": "tells errors apart",
+    "integration/test_approvals.py::step_up_of": "returns the step-up that the call must raise",
+    "integration/test_approvals_page.py::waiting": "returns the step-up that the call must raise",
     "integration/test_detection_bundles.py::_agrees": (
         "compares a server's answers, read by `reason_name`, with those of the engine"
     ),
