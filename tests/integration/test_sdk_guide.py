@@ -22,8 +22,17 @@ PEER = "spiffe://dev.example/ns/support/sa/peer"
 
 
 def run_guide(agent: str, server: str, token: Path) -> dict[str, Any]:
-    """Runs every block in order, in one namespace, with sockets and files of a test; returns the namespace."""
-    blocks = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    """Runs the blocks in order, in one namespace, with sockets and files of a test; returns the namespace.
+
+    A block after a comment `<!-- not run: … -->` is left out.
+    """
+    text = re.sub(
+        r"^<!-- not run: [^\n]* -->\n```python\n.*?^```$",
+        "",
+        GUIDE.read_text(),
+        flags=re.MULTILINE | re.DOTALL,
+    )
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert len(blocks) > 8
     guide: dict[str, Any] = {}
     for block in blocks:
