@@ -227,7 +227,7 @@ except Refused as refused:
 def test_from_an_empty_folder_to_a_decision(environment: Environment) -> None:
     """The steps of the quickstart: a bundle is written, checked, tested and served, and the client asks."""
     environment.run("authz", "init", "--enforce", "bundle")
-    assert "5 policies" in environment.run("authz", "check", "bundle")
+    assert "6 policies" in environment.run("authz", "check", "bundle")
     assert "7 passed, 0 failed" in environment.run("authz", "test", "bundle")
     environment.run("authz", "keys", "make", "dev", "--bundle", "bundle")
     config = environment.work / "dev/config.yaml"

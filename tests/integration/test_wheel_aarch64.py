@@ -73,6 +73,6 @@ def test_aarch64_bundle(run: Run) -> None:
     assert run("-c", "import platform; print(platform.machine())") == "aarch64\n"
     assert re.match(r"authz \d", run("-m", "authz", "version"))
     run("-m", "authz", "init", "--enforce", "bundle")
-    assert "5 policies" in run("-m", "authz", "check", "bundle")
+    assert "6 policies" in run("-m", "authz", "check", "bundle")
     assert "7 passed, 0 failed" in run("-m", "authz", "test", "bundle")
     assert "trust domain dev.example" in run("-m", "authz", "keys", "make", "dev")
