@@ -21,8 +21,10 @@ from tests.support.reasons import VARIABLE, write_reason_rows
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(400)]  # they install packages
 
-# Tests that need the library of another extra run elsewhere: SPIFFE's needs a newer grpcio than the client itself.
-ELSEWHERE = re.compile(r"^(from|import) (fastmcp|mcp|spiffe)\b", re.MULTILINE)
+# Tests that need the server, or a library that the client does not bring, run elsewhere: SPIFFE's needs a newer grpcio than the client itself.
+ELSEWHERE = re.compile(
+    r"^(from|import) (fastmcp|hypothesis|mcp|spiffe|tests\.support\.approval_site)\b", re.MULTILINE
+)
 TESTS = sorted(
     path
     for path in (ROOT / "tests/unit").glob("test_client*.py")
