@@ -164,6 +164,8 @@ class _Core:
     grpc: GrpcServer
     hub: ApprovalHub
     """Tells of changes of approvals."""
+    references: ServedReferences
+    """Values with which cards are compared. The page and the issuer's channel read the recipient lists once."""
     approvals: ApprovalServices
     notifications: Notifications
     """Tells webhooks of approvals."""
@@ -186,11 +188,23 @@ def _build_core(base: _Base) -> _Core:
     approvals = _build_approvals(base, store, hub)
     notifications = Notifications(base.config.approvals, store, hub, Fetcher().get, base.log)
     base.metrics.pull(notifications.families)
-    ciba = _build_ciba(base, store, hub, runtime)
+    references = ServedReferences(lambda: runtime.snapshot)
+    ciba = _build_ciba(base, store, hub, runtime, references)
     ages = ApprovalAges(store, base.failed)
     base.metrics.pull(ages.families)
     return _Core(
-        traces, engine, secrets, runtime, keys, grpc, hub, approvals, notifications, ciba, ages
+        traces,
+        engine,
+        secrets,
+        runtime,
+        keys,
+        grpc,
+        hub,
+        references,
+        approvals,
+        notifications,
+        ciba,
+        ages,
     )
 
 
@@ -415,7 +429,11 @@ def _build_approvals(base: _Base, store: ApprovalStore, hub: ApprovalHub) -> App
 
 
 def _build_ciba(
-    base: _Base, store: ApprovalStore, hub: ApprovalHub, runtime: RuntimeState
+    base: _Base,
+    store: ApprovalStore,
+    hub: ApprovalHub,
+    runtime: RuntimeState,
+    references: ServedReferences,
 ) -> "CibaService | None":
     ciba = base.config.approvals.ciba
     if ciba is None:
@@ -430,7 +448,7 @@ def _build_ciba(
         hub,
         get=Fetcher().get,
         keys=runtime.current,
-        references=ServedReferences(lambda: runtime.snapshot),
+        references=references,
         log=base.log,
     )
     base.metrics.pull(service.families)
@@ -453,7 +471,12 @@ def _page_parts(base: _Base, core: _Core) -> ApprovalParts:
     """Return the parts of the approvals page, which takes the invitations of the administration listener."""
     approvals = core.approvals
     return ApprovalParts(
-        approvals.store, core.hub, approvals.passkeys.invitations, Fetcher().get, base.log
+        approvals.store,
+        core.hub,
+        core.references,
+        approvals.passkeys.invitations,
+        Fetcher().get,
+        base.log,
     )
 
 

@@ -35,6 +35,8 @@ class ApprovalParts:
     """Keeps approvals and passkeys."""
     hub: ApprovalHub
     """Tells changes."""
+    references: ServedReferences
+    """Values with which cards are compared."""
     invitations: Invitations
     """Open invitations."""
     get: FetchDocument
@@ -146,7 +148,7 @@ def _page(context: HttpContext) -> tuple[WebSettings, App, Callable[[], object]]
         counted=context.metrics.answered,
         failed=context.failed,
         log=parts.log,
-        references=ServedReferences(lambda: context.runtime.snapshot),
+        references=parts.references,
     )
     limits = (listener.max_connections, listener.timeout)
     settings = WebSettings("approvals", listener.address, listener.tls, *limits)

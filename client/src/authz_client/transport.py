@@ -3,7 +3,8 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar, cast, final, runtime_checkable
@@ -229,15 +230,8 @@ class GrpcTransport:
             TransportError: There is none.
         """
         send = self._channel().method(method)
-        try:
+        with _call_errors(closed=ValueError):
             answer: bytes = send(request, timeout=timeout)
-        except grpc.RpcError as error:
-            # The error of a call is an RpcError and a Call at once, which the stubs cannot express.
-            call = cast("grpc.Call", error)
-            raise _failed(call.code(), call.details(), call.trailing_metadata()) from error
-        except ValueError as error:
-            # grpcio's word for a channel that was closed.
-            raise _failed(grpc.StatusCode.CANCELLED, "the client is closed", ()) from error
         return answer
 
     def listen(
@@ -258,7 +252,7 @@ class GrpcTransport:
             TransportError: The stream ended before.
         """
         channel: Any = self._channel().channel
-        try:
+        with _call_errors(closed=ValueError):
             stream = channel.unary_stream(f"/{method}")(request, timeout=timeout)
             try:
                 for response in stream:
@@ -266,12 +260,6 @@ class GrpcTransport:
                         return cast("bytes", response)
             finally:
                 stream.cancel()
-        except grpc.RpcError as error:
-            call = cast("grpc.Call", error)
-            raise _failed(call.code(), call.details(), call.trailing_metadata()) from error
-        except ValueError as error:
-            # grpcio's word for a channel that was closed.
-            raise _failed(grpc.StatusCode.CANCELLED, "the client is closed", ()) from error
         raise _ended()
 
     def _channel(self) -> _Open[grpc.Channel]:
@@ -328,13 +316,8 @@ class GrpcTransport:
             TransportError: There is none.
         """
         send = self._aio_channel().method(method)
-        try:
+        with _call_errors(closed=grpc.aio.UsageError):
             answer: bytes = await send(request, timeout=timeout)
-        except grpc.aio.AioRpcError as error:
-            trailers = cast("Any", error.trailing_metadata())
-            raise _failed(error.code(), error.details(), trailers) from error
-        except grpc.aio.UsageError as error:
-            raise _failed(grpc.StatusCode.CANCELLED, "the client is closed", ()) from error
         return answer
 
     async def alisten(
@@ -359,7 +342,7 @@ class GrpcTransport:
             TransportError: The stream ended before.
         """
         channel: Any = self._aio_channel().channel
-        try:
+        with _call_errors(closed=grpc.aio.UsageError):
             stream = channel.unary_stream(f"/{method}")(request, timeout=timeout)
             try:
                 async for response in stream:
@@ -367,11 +350,6 @@ class GrpcTransport:
                         return cast("bytes", response)
             finally:
                 stream.cancel()
-        except grpc.aio.AioRpcError as error:
-            trailers = cast("Any", error.trailing_metadata())
-            raise _failed(error.code(), error.details(), trailers) from error
-        except grpc.aio.UsageError as error:
-            raise _failed(grpc.StatusCode.CANCELLED, "the client is closed", ()) from error
         raise _ended()
 
     def _aio_channel(self) -> _Open[grpc.aio.Channel]:
@@ -402,6 +380,23 @@ class GrpcTransport:
 def _ended() -> TransportError:
     number: int = grpc.StatusCode.UNAVAILABLE.value[0]
     return TransportError(number, "the stream ended before its answer")
+
+
+@contextmanager
+def _call_errors(closed: type[Exception]) -> Iterator[None]:
+    """Turn errors of a call into `TransportError`.
+
+    Args:
+        closed: Error that grpcio raises for a channel that was closed.
+    """
+    try:
+        yield
+    except grpc.RpcError as error:
+        # The error of a call is an RpcError and a Call at once, which the stubs cannot express.
+        call = cast("grpc.Call", error)
+        raise _failed(call.code(), call.details(), call.trailing_metadata()) from error
+    except closed as error:
+        raise _failed(grpc.StatusCode.CANCELLED, "the client is closed", ()) from error
 
 
 def _failed(code: grpc.StatusCode | None, details: str | None, trailers: Any) -> TransportError:
