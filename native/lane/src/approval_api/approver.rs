@@ -22,11 +22,11 @@ pub(super) fn approve_arguments(approval: &Approval, queue: &str) -> String {
     .to_string()
 }
 
-/// Whether a person may see a call that waits in a queue: the subject that confirms it, and a person to whom the policies
-/// permit `authz.approve`.
+/// Whether the policies let a person of a queue decide there. Only the subject of a call is of its queue `confirm`, for which
+/// no policy is asked.
 ///
 /// The arguments of a call are shown to nobody else: a queue such as `approve` has no role of its own.
-pub(super) fn may_decide(
+pub(super) fn policies_permit(
     person: &Person,
     approval: &Approval,
     queue: &str,

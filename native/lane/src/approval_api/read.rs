@@ -12,7 +12,7 @@ use authz_kernel::task::{Record, RecordKey, RecordKind};
 use authz_state::store::{Page, Query};
 use prost::Message as _;
 
-use super::approver::may_decide;
+use super::approver::policies_permit;
 use super::person::Person;
 use super::{check_generation, error_of, unknown, wire_form};
 use crate::api_call::{ApiCaller, ApiGrant, ApiMessage, ApiOutcome, CallerEvidence};
@@ -235,7 +235,7 @@ impl ApprovalReader<'_> {
         roles: &[String],
     ) -> bool {
         person.is_of_queue(approval, queue, roles, self.world, self.now)
-            && may_decide(person, approval, queue, self.world, self.now)
+            && policies_permit(person, approval, queue, self.world, self.now)
     }
 
     /// Open approvals of a queue; of all queues if it is empty.
