@@ -1,13 +1,18 @@
 """Approvals: step-ups that people answer.
 
-`people` is the verified human who answers, `store` the approvals that the engine keeps (`engine_store` over the engine), and `changes`
-tells watchers of each change. `invitations` lets people without an issuer make a first passkey. The engine alone judges: it works out the
-person's roles, refuses an answer that does not count, and writes the record.
+An approval passes these parts in this order:
 
-`card` builds what a person is shown, of the typed `parts` of a card. It reads `inert` (text that somebody else wrote, made safe to
-show), `difference` (the change since the last approved call) and `lookalikes` (values that resemble known ones), which read
-`characters`, Unicode's data. `terminal` renders a card. `ciba` lets an issuer ask people at their phone. A caller imports these modules
-themselves.
+* `store` is the interface of the approvals that the engine keeps; `engine_store` implements it over the engine.
+* `changes` passes each change of an approval to its watchers.
+* `card` builds the card that a person reads, from the typed `parts` of a card. It reads `inert` (text of others, made safe to
+  show), `difference` (the change since the last approved call) and `lookalikes` (values that resemble known values). These three
+  read `characters`, the data of Unicode. `terminal` renders a card.
+* `notify` sends webhooks, and `ciba` lets an issuer ask people at their phone. `invitations` lets people without an issuer make a
+  first passkey.
+* `people` is the verified human who answers.
+
+Only the engine decides whether an answer counts: it works out the roles of the person, refuses invalid answers, and writes the
+record. This package exports what most callers need; import the other modules by their own names.
 """
 
 from authz.approvals.changes import ApprovalHub, Subscription

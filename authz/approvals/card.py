@@ -1,4 +1,4 @@
-"""The card: what a person is shown of one call before approving or rejecting it.
+"""The card: the description of one call that a person reads before approving or rejecting the call.
 
 `build_card` is a pure function of an approval and of references.
 """
@@ -73,7 +73,7 @@ _BRIEF_TEXT: Final = Limit(characters=600, lines=12)
 _BRIEF_ROWS: Final = 20
 """Rows of one section in the brief view."""
 _SAME_KIND: Final = 4
-"""Destinations of one kind that make another one odd."""
+"""A destination is flagged if this many others are of one kind, and it is of another."""
 
 EFFECTS: Final[Mapping[str, str]] = {
     "read": "read",
@@ -158,7 +158,7 @@ class CardReferences:
     earlier: tuple[Reference, ...] = ()
     """Destinations and objects of earlier permitted calls of the task."""
     amount_scales: Mapping[str, int] = field(default_factory=dict)
-    """Divisors of amounts (`scale` of `objects`, 1 without one), by JSON pointer. An amount that is not in it has no known unit."""
+    """Divisors of amounts (`scale` of `objects`, default 1), by JSON pointer. The unit of all other amounts is not known."""
 
 
 def build_card(
@@ -174,7 +174,7 @@ def build_card(
         approval: The approval.
         references: Values to compare with.
         now: Unix time, for the status. The digest does not depend on it.
-        whole: Leave nothing out, however long.
+        whole: Show every value in full, without a limit of length.
 
     Returns:
         The same card for the same approval and references, in every process.
@@ -212,7 +212,7 @@ def build_card(
 
 
 def compared_values(approval: approvals_pb2.Approval) -> Iterator[str]:
-    """Yield the values of a call that its card compares with known ones, each once."""
+    """Yield the values of a call that its card compares with known values, each once."""
     values = [one.value for one in approval.destinations]
     values += [_value_text(one) for one in approval.objects if one.role in _NAMING_ROLES]
     values.append(approval.resource.partition("/")[2])
@@ -225,7 +225,10 @@ def compared_values(approval: approvals_pb2.Approval) -> Iterator[str]:
 
 
 def _hidden_bytes(sections: Iterable[Section]) -> int:
-    """Return the bytes that a view leaves out. The difference repeats arguments, so it counts only if all else is whole."""
+    """Return the number of bytes that a view leaves out.
+
+    The difference repeats arguments, so it counts only if no other section leaves bytes out.
+    """
     hidden = {section.id: section.hidden_bytes for section in sections}
     repeated = hidden.pop("difference", 0)
     return sum(hidden.values()) or repeated
@@ -245,7 +248,7 @@ class _Call:
     known_values: tuple[Reference, ...]
     """Values that the values of the call are compared with."""
     index: ReferenceIndex
-    """The same, by likeness."""
+    """Index of `known_values`, for lookups by likeness."""
     cannot_be_shown: str
 
     @classmethod
@@ -283,7 +286,7 @@ class _Call:
 
     @property
     def strict_kinds(self) -> Mapping[str, Kind]:
-        """Kinds of the values that decide about what happens."""
+        """Kinds of the values that carry authority: destinations, objects that name something, and the resource."""
         values = [one.value for one in self.approval.destinations]
         values += [_value_text(one) for one in self.approval.objects if one.role in _NAMING_ROLES]
         values.append(self.approval.resource)
@@ -308,13 +311,13 @@ class _Call:
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """A row, and what it would leave out."""
+    """A row, and the bytes that it leaves out."""
 
     row: Row
     hidden_bytes: int = 0
     """Bytes that the row leaves out."""
     size: int = 0
-    """Bytes that are left out with the row."""
+    """Bytes that are left out if the whole row is left out."""
 
     @property
     def is_flagged(self) -> bool:
@@ -330,7 +333,7 @@ def _section(
     is_agent_text: bool = False,
     head: Sequence[Row] = (),
 ) -> Section:
-    """Make a section. If it has more rows than there is room for, flagged rows come first, and the others are counted."""
+    """Make a section. If it has more rows than fit, flagged rows come first, and a last row counts the rows that are left out."""
     shown, left = list(drafts), []
     if len(shown) > call.row_limit:
         shown.sort(key=lambda draft: not draft.is_flagged)
@@ -364,7 +367,7 @@ def _flagged(sections: Iterable[Section]) -> Iterator[tuple[Row, Flag]]:
 
 
 def _flags_section(sections: Sequence[Section]) -> tuple[Section, ...]:
-    """Return a section of all flags; each flag stands beside its value, too."""
+    """Return a section of all flags. Each flag also stands beside its value."""
     first: dict[Flag, Row] = {}
     for row, flag in _flagged(sections):
         first.setdefault(flag, row)
@@ -374,7 +377,7 @@ def _flags_section(sections: Sequence[Section]) -> tuple[Section, ...]:
     return (Section("flags", "Look twice", rows),)
 
 
-# What will happen.
+# Operation and resource.
 
 
 def _title(approval: approvals_pb2.Approval) -> str:
@@ -393,7 +396,7 @@ def _operation_section(call: _Call) -> Section:
     if approval.resource:
         kind = call.strict_kinds[approval.resource]
         parts, hidden = call.inert(approval.resource, kind)
-        # Without its collection, as arguments name it. An object with the same value is compared itself.
+        # Arguments name the resource without its collection. A resource that is also an object is compared as an object.
         name = approval.resource.partition("/")[2]
         is_object = any(same_value(name, _value_text(one)) for one in approval.objects)
         found = () if is_object else _likeness_flags(call, name, kind=_id_kind(name))
@@ -425,7 +428,7 @@ def _flag(likeness: Likeness) -> Flag:
     return Flag(likeness.code, text, Inert(reference, source), visible(likeness.reference.source))
 
 
-# Where it goes.
+# Destinations.
 
 
 def _destinations_section(call: _Call) -> Section:
@@ -433,7 +436,7 @@ def _destinations_section(call: _Call) -> Section:
     drafts = [
         _destination_draft(call, place, odd) for place in range(len(call.approval.destinations))
     ]
-    # Known destinations last: the others are what a person must look at.
+    # A person must check the unlisted destinations, so listed ones come last.
     unlisted = [bool(one.recipient_list) for one in call.approval.destinations]
     order = sorted(range(len(drafts)), key=lambda at: (not drafts[at].is_flagged, unlisted[at]))
     return _section("destinations", "Where it goes", [drafts[at] for at in order], call)
@@ -466,7 +469,7 @@ def _destination_draft(call: _Call, place: int, odd: Mapping[int, str]) -> _Draf
 
 
 def _account_flags(call: _Call, value: str) -> tuple[Flag, ...]:
-    """Return a flag of an account that takes the place of another one under the same name: how a forged invoice is paid."""
+    """Return a flag if an account differs from the earlier account of the same holder, as in a forged invoice."""
     if kind_of(value) is not ValueKind.IBAN or any(
         same_value(value, leaf.text) for leaf in call.before
     ):
@@ -482,13 +485,13 @@ def _account_flags(call: _Call, value: str) -> tuple[Flag, ...]:
 
 
 def _is_holder(leaf: Leaf) -> bool:
-    """Return whether an argument is the name of an account's holder, as its own name tells."""
+    """Return whether the name of an argument says that its value is the holder of an account."""
     name = leaf.pointer.rpartition("/")[2].casefold()
     return leaf.kind == "text" and bool(leaf.text) and any(word in name for word in _HOLDERS)
 
 
 def _seen(call: _Call, value: str, *, is_listed: bool) -> list[Part]:
-    """Return where else a value is known from, or that it is there for the first time."""
+    """Return the other sources that know a value, or a note that the value occurs for the first time."""
     sources = dict.fromkeys(
         one.source for one in call.known_values if not one.is_list and same_value(one.value, value)
     )
@@ -500,7 +503,7 @@ def _seen(call: _Call, value: str, *, is_listed: bool) -> list[Part]:
 def _odd_destinations(
     destinations: Sequence[approvals_pb2.ApprovalDestination],
 ) -> Mapping[int, str]:
-    """Return a text for each destination that is of another kind than nearly all others."""
+    """Return a text for each destination whose kind differs from that of nearly all others."""
     for differs, key in (
         ("in another class or list, or chosen by somebody else", _destination_group),
         ("at another host", _destination_host),
@@ -521,7 +524,7 @@ def _destination_host(one: approvals_pb2.ApprovalDestination) -> tuple[str, ...]
     return (one.host.casefold(),)
 
 
-# What it acts on.
+# Objects.
 
 
 def _objects_section(call: _Call) -> Section:
@@ -569,7 +572,7 @@ def _object_draft(call: _Call, one: approvals_pb2.ApprovalObject) -> _Draft:
 
 
 def _amount_words(call: _Call, one: approvals_pb2.ApprovalObject, value: str) -> tuple[Part, ...]:
-    """Return an amount in the unit of its currency, as far as that is known; the written value stands behind it."""
+    """Return an amount in the unit of its currency, if the unit is known. The value as written follows it."""
     currency = visible(one.currency)
     scale = call.references.amount_scales.get(one.pointer)
     number = decimal_of(value)
@@ -618,7 +621,7 @@ def _has_same_receiver(call: _Call) -> bool:
     )
 
 
-# The difference to the last approved call.
+# Difference to the last approved call.
 
 
 def _difference_section(call: _Call) -> Section:
@@ -651,7 +654,7 @@ def _change_draft(call: _Call, change: Change) -> _Draft:
             parts.append(Plain("not there"))
             continue
         shown, left_out = _leaf_parts(call, leaf, source)
-        # The value that is gone needs no warning.
+        # The old value no longer takes effect, so it needs no warning.
         parts += [part for part in shown if not (leaf is change.before and isinstance(part, Flag))]
         hidden += left_out
         size += _leaf_size(leaf)
@@ -685,7 +688,7 @@ def _leaf_parts(
     return call.inert(leaf.text, call.strict_kinds.get(leaf.text, Kind.PROSE), source)
 
 
-# Who asks, and why.
+# Task, rules and labels.
 
 
 def _task_section(call: _Call) -> Section:
@@ -719,11 +722,11 @@ def _rules_section(call: _Call) -> Section:
         )
         for one in approval.reasons
     ]
-    told = {one.kind for one in approval.reasons}
+    explained_kinds = {one.kind for one in approval.reasons}
     drafts += [
         _Draft(_row(_kind_words(kind), Plain("needed, too")))
         for kind in approval.kinds
-        if kind not in told
+        if kind not in explained_kinds
     ]
     return _section("rules", "Why a person must decide", drafts, call)
 
@@ -739,7 +742,7 @@ def _labels_section(call: _Call) -> Section:
     return _section("labels", "What the session has read", drafts, call)
 
 
-# What the call says, byte for byte.
+# Exact text of the call.
 
 
 def _ignored_section(call: _Call) -> Section:
@@ -779,7 +782,7 @@ def _pointer_flags(pointer: Inert) -> Iterator[Flag]:
 
 
 def _address_flags(call: _Call, leaf: Leaf) -> tuple[Flag, ...]:
-    """Return flags of an address that the bundle does not declare as a destination."""
+    """Return the flags of an address that the bundle does not declare as a destination."""
     if leaf.kind != "text" or leaf.text in call.strict_kinds or not is_address(leaf.text):
         return ()
     return _likeness_flags(call, leaf.text)
@@ -801,7 +804,7 @@ def _time(timestamp: Timestamp) -> Time:
     return Time(timestamp.seconds * 1000 + timestamp.nanos // 1_000_000)
 
 
-# State, which changes while people answer.
+# Status. It changes while people answer, so it is not part of the digest.
 
 
 def _status_section(approval: approvals_pb2.Approval, now: float) -> Section:

@@ -1,7 +1,4 @@
-"""Tells watchers of changes of approvals: one thread for the whole node, however many watch.
-
-While nobody watches, the thread asks for nothing.
-"""
+"""Passes changes of approvals to watchers. One thread serves all watchers of a node, and sleeps while there are none."""
 
 import threading
 from collections import Counter
@@ -17,7 +14,7 @@ __all__ = ["ApprovalHub", "Subscription"]
 
 _MOST_WATCHERS: Final = 4096
 _MOST_OF_TASK: Final = 64
-# Also how long the end of a node with watchers waits.
+# Longest wait of the thread for a change, so also the longest time that the shutdown of a node with watchers takes.
 _WAIT_MS: Final = 250
 _PAUSE_AFTER_ERROR: Final = 1.0
 _UNTIL_WOKEN: Final = 86_400.0
@@ -27,22 +24,24 @@ _UNTIL_WOKEN: Final = 86_400.0
 class Subscription:
     """One watcher."""
 
-    told: Callable[[ApprovalChange | None], object]
-    """Called on the hub's thread with each change; `None`: changes were lost, so read again. It must not wait."""
+    on_change: Callable[[ApprovalChange | None], object]
+    """Called on the hub's thread with each change, or with `None` if changes were lost, so that the watcher must read again. It must
+    not wait."""
     approval_id: str = ""
-    """Only this approval. Empty: all."""
+    """Id of the approval to watch. Default: all approvals."""
     task: str = ""
-    """Task of the watcher, whose watchers are bounded; where `approval_id` is empty, also only approvals of this task. Empty: all."""
+    """Task of the watcher, whose number of watchers is bounded. Without `approval_id`, the watcher gets only changes of this task.
+    Default: any task."""
 
 
 class ApprovalHub:
-    """Tells each watcher of the changes that it asked for.
+    """Passes each change to the watchers that subscribed to it.
 
     Args:
-        store: Gives the changes.
+        store: Source of the changes.
         failed: Receives every unexpected exception.
-        most: Most watchers of the node.
-        most_of_task: Most watchers of one task.
+        most: Maximum number of watchers of the node.
+        most_of_task: Maximum number of watchers of one task.
     """
 
     def __init__(
@@ -93,8 +92,8 @@ class ApprovalHub:
             if task and self._of_task[task] >= self._most_of_task:
                 raise _overloaded("too many watchers of approvals of this task")
             if not self._count:
-                # Changes from here on: what came before, the watcher reads. The thread may still give an older number, and then
-                # some changes twice.
+                # The watcher reads earlier state itself, so the hub begins with the changes from now on. The thread may still
+                # store an older number, and then passes some changes twice.
                 self._after = self._store.approval_changes(0, 0).after
             self._place(subscription)[subscription] = None
             self._count += 1
@@ -103,7 +102,7 @@ class ApprovalHub:
         self._thread.wake()
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Remove a watcher; a second time does nothing."""
+        """Remove a watcher. Do nothing if it was removed before."""
         with self._lock:
             approval = subscription.approval_id
             place = self._by_approval.get(approval, {}) if approval else self._others
@@ -120,7 +119,7 @@ class ApprovalHub:
                     del self._of_task[task]
 
     def _place(self, subscription: Subscription) -> dict[Subscription, None]:
-        """Return the watchers among which a watcher stands, under the lock."""
+        """Return the collection that holds a watcher. The caller has the lock."""
         if not subscription.approval_id:
             return self._others
         return self._by_approval.setdefault(subscription.approval_id, {})
@@ -149,8 +148,8 @@ class ApprovalHub:
 
     def _tell(self, subscription: Subscription, change: ApprovalChange | None) -> None:
         try:
-            subscription.told(change)
-        except Exception as error:  # noqa: BLE001 - one watcher keeps no other from its news
+            subscription.on_change(change)
+        except Exception as error:  # noqa: BLE001 - a watcher that fails must not stop the others
             self._failed(error)
 
 

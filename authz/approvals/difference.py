@@ -19,7 +19,7 @@ class ArgumentsError(ValueError):
 
 
 class _Number(str):
-    """A number as its text is written, so that no digit is lost."""
+    """A number as written in the text, so that no digit is lost."""
 
     __slots__ = ()
 
@@ -33,7 +33,7 @@ class Leaf:
     kind: str
     """`text`, `number`, `boolean`, `null`, `empty list` or `empty object`."""
     text: str
-    """The text without quotation marks; the number, or the boolean, as it is written."""
+    """Text without quotation marks; number or boolean as written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +42,16 @@ class Change:
 
     pointer: str
     before: Leaf | None
-    """`None`: the value is new."""
+    """`None` if the value is new."""
     after: Leaf | None
-    """`None`: the value is gone."""
+    """`None` if the value was removed."""
 
 
 def read_arguments(text: bytes) -> tuple[Leaf, ...]:
     """Read the arguments of a call.
 
     Args:
-        text: JSON; empty: the call has no arguments.
+        text: JSON. Empty if the call has no arguments.
 
     Returns:
         The values in the order of the text.
@@ -73,9 +73,9 @@ def read_arguments(text: bytes) -> tuple[Leaf, ...]:
 
 
 def compare(before: Sequence[Leaf], after: Sequence[Leaf]) -> tuple[Change, ...]:
-    """Return the values that differ: those that changed, then new ones, then those that are gone.
+    """Return the values that differ: changed values first, then new values, then removed values.
 
-    Elements of a list that only moved are no change, if the list has other changes.
+    If elements of a list were added or removed, the elements that only moved are left out.
 
     Args:
         before: Values of the earlier call.
@@ -96,7 +96,7 @@ def compare(before: Sequence[Leaf], after: Sequence[Leaf]) -> tuple[Change, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Moved:
-    """Elements of lists that stand in both calls, at whatever place."""
+    """Elements of lists that both calls have, at any index."""
 
     before: frozenset[Leaf]
     after: frozenset[Leaf]
@@ -109,7 +109,7 @@ def _moved(before: Sequence[Leaf], after: Sequence[Leaf]) -> _Moved:
     for parent in old.keys() & new.keys():
         both = _values(old[parent]) & _values(new[parent])
         if both == _values(old[parent]) == _values(new[parent]):
-            continue  # the same elements: a difference in their order is a change
+            continue  # both lists have the same elements, so a difference in their order is the change
         kept_before |= set(_pick(old[parent], both))
         kept_after |= set(_pick(new[parent], both))
     return _Moved(frozenset(kept_before), frozenset(kept_after))

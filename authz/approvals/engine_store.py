@@ -1,4 +1,4 @@
-"""The store of approvals over the engine, which takes and gives bytes."""
+"""Implements the store of approvals over the engine, whose requests and responses are bytes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,21 +20,21 @@ _STATUSES: Final = {
 
 
 class ApprovalEngine(Protocol):
-    """The part of the engine that keeps approvals. Requests and answers are encoded messages, a person has JSON values."""
+    """The part of the engine that keeps approvals. Requests and responses are encoded messages; a person is a mapping of JSON values."""
 
     def approvals_list(self, person: Mapping[str, Any] | None, request: bytes) -> bytes:
         """List approvals."""
 
     def approval_show(self, person: Mapping[str, Any] | None, request: bytes) -> bytes:
-        """Read one."""
+        """Read an approval."""
 
     def approval_resolve(self, person: Mapping[str, Any] | None, request: bytes) -> bytes:
-        """Answer one."""
+        """Answer an approval."""
 
     def approval_changes(
         self, after: int, wait_ms: int
     ) -> tuple[int, Sequence[tuple[str, str, str, Sequence[str]]] | None]:
-        """Return the number of the newest change, and changes: id, task, status, queues. `None`: some are lost."""
+        """Return the number of the newest change, and the changes (id, task, status, queues), or `None` if some were lost."""
 
     def passkeys(self, issuer: str, sub: str) -> list[dict[str, Any]]:
         """Return the passkeys of a person."""
@@ -61,33 +61,33 @@ class EngineApprovals:
         self, person: Person | None, request: approvals_pb2.ApprovalsListRequest
     ) -> approvals_pb2.ApprovalsListResponse:
         """List the approvals that a person may answer."""
-        answer = self._engine.approvals_list(_given(person), request.SerializeToString())
+        answer = self._engine.approvals_list(_person_values(person), request.SerializeToString())
         return approvals_pb2.ApprovalsListResponse.FromString(answer)
 
     def approval_show(
         self, person: Person | None, request: approvals_pb2.ApprovalsGetRequest
     ) -> approvals_pb2.ApprovalsGetResponse:
         """Read an approval whole."""
-        answer = self._engine.approval_show(_given(person), request.SerializeToString())
+        answer = self._engine.approval_show(_person_values(person), request.SerializeToString())
         return approvals_pb2.ApprovalsGetResponse.FromString(answer)
 
     def approval_resolve(
         self, person: Person | None, request: approvals_pb2.ResolveRequest
     ) -> approvals_pb2.ResolveResponse:
         """Answer an approval."""
-        answer = self._engine.approval_resolve(_given(person), request.SerializeToString())
+        answer = self._engine.approval_resolve(_person_values(person), request.SerializeToString())
         return approvals_pb2.ResolveResponse.FromString(answer)
 
     def approval_changes(self, after: int, wait_ms: int) -> ApprovalChanges:
         """Wait for changes."""
-        # Our numbers are one above the engine's, which begin at 0: here 0 means from now on.
+        # The engine counts from 0. In this interface 0 means "from now on", so numbers are higher by one.
         if after == 0:
             newest, _ = self._engine.approval_changes(0, 0)
             return ApprovalChanges(newest + 1, ())
         newest, changes = self._engine.approval_changes(after - 1, wait_ms)
         if changes is None:
             return ApprovalChanges(newest + 1, (), has_gap=True)
-        told = tuple(
+        converted = tuple(
             ApprovalChange(
                 approval_id,
                 task,
@@ -96,7 +96,7 @@ class EngineApprovals:
             )
             for approval_id, task, status, queues in changes
         )
-        return ApprovalChanges(newest + 1, told)
+        return ApprovalChanges(newest + 1, converted)
 
     def passkeys(self, issuer: str, sub: str) -> list[StoredPasskey]:
         """Return the passkeys of a person."""
@@ -111,5 +111,5 @@ class EngineApprovals:
         self._engine.remove_passkey(issuer, sub, credential_id)
 
 
-def _given(person: Person | None) -> dict[str, Any] | None:
+def _person_values(person: Person | None) -> dict[str, Any] | None:
     return None if person is None else asdict(person)

@@ -1,8 +1,8 @@
-"""Text that somebody else wrote, made safe to show: nothing in it can hide, reorder or imitate what stands beside it.
+"""Makes text of others safe to show: nothing in it can hide, reorder or imitate the text beside it.
 
 Characters without ink become markers, for example `⟦U+202E right-to-left override⟧`. So do confusable characters of a word that
 mixes scripts, and marks that pile up. The brackets of markers are themselves written as markers, so that no text can imitate one.
-Text is only left out with a count of the bytes that are left out.
+If text is left out, a count of the bytes stands in its place.
 """
 
 import re
@@ -42,7 +42,7 @@ CLOSE: Final = "⟧"
 """Brackets of markers."""
 
 _MARKS_AT_MOST: Final = 4
-"""Marks over one character; more pile up over other lines (UTS 39, section 5.4)."""
+"""Marks over one character. More marks would cover other lines (UTS 39, section 5.4)."""
 _SPACES_AT_MOST: Final = 24
 _EMPTY_LINES_AT_MOST: Final = 3
 _FLAGGED_SPACES: Final = 64
@@ -58,15 +58,15 @@ _SKIN_TONES: Final = "\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
 _DELIMITERS: Final = "/\\.:@%?#&="
 """Characters that divide paths and ids."""
 _EMOJI_SELECTORS: Final = "\ufe0e\ufe0f"
-# Blanks that ordinary prose has. They are made visible, but are no reason to warn.
+# Blanks of ordinary prose. The card makes them visible, but does not warn of them.
 _ORDINARY_BLANKS: Final = frozenset("\t\u00a0\u202f\u2009\u00ad")
 _SPACES: Final = re.compile(f" {{{_SPACES_AT_MOST + 1},}}")
 _BINARY_AT_LEAST: Final = 8
-"""Controls that make a text binary, if they are also a tenth of it."""
+"""Number of controls that make a text binary, if they are also a tenth of its characters."""
 
 
 class Kind(StrEnum):
-    """Kind of a value, which decides how strictly its characters are judged."""
+    """Kind of a value. It decides how strictly the characters of the value are judged."""
 
     PROSE = "prose"
     """Free text: words of any one script are ordinary."""
@@ -107,31 +107,31 @@ class Piece:
     text: str
     """Printable; never a control, bidi or invisible character."""
     is_marker: bool = False
-    """The text stands for characters of the original, and is not part of it."""
+    """True if the text stands for characters of the original, and is not part of the original."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Room for one text."""
+    """Largest size of a text that is shown."""
 
     characters: int
     lines: int
 
 
 WHOLE: Final = Limit(characters=1 << 20, lines=1 << 20)
-"""Room for everything that an approval can hold."""
+"""Limit that every text of an approval stays below."""
 
 
 @dataclass(frozen=True, slots=True)
 class InertText:
-    """Text that somebody else wrote, safe to show."""
+    """Text of others that is safe to show."""
 
     lines: tuple[tuple[Piece, ...], ...]
     """At least one line."""
     hidden_bytes: int = 0
     """Bytes at the end of the original that are not shown."""
     findings: tuple[Finding, ...] = ()
-    """Parts that a reader could misread, each once, in order; also those in the part that is not shown."""
+    """Parts that a reader could misread, each once and in order, including parts that are not shown."""
 
     @property
     def text(self) -> str:
@@ -145,7 +145,7 @@ def visible(text: str) -> str:
 
 
 def is_binary(text: str) -> bool:
-    """Return whether a text is data that nobody can read."""
+    """Return whether a text is binary data."""
     controls = sum(
         1 for one in text if one not in "\t\n\r" and (one < " " or "\x7f" <= one <= "\x9f")
     )
@@ -158,9 +158,9 @@ def make_inert(text: str, kind: Kind = Kind.PROSE, limit: Limit = WHOLE) -> Iner
     """Make a text safe to show.
 
     Args:
-        text: Text that somebody else wrote; may hold any code point, also halves of surrogate pairs.
+        text: Text of others. It may hold any code point, also halves of surrogate pairs.
         kind: Kind of the value.
-        limit: Room for it. Text that does not fit is counted in `hidden_bytes`.
+        limit: Largest size. Text beyond it is counted in `hidden_bytes`.
     """
     findings: dict[Finding, None] = {}
     lines = _render(text, kind, findings)
@@ -176,14 +176,14 @@ def _size(text: str) -> int:
 
 
 def _head(text: str, limit: Limit) -> str:
-    """Return the part of a text that there is room for."""
+    """Return the part of a text that fits a limit."""
     head = text[: limit.characters]
     lines = head.split("\n")
     return head if len(lines) <= limit.lines else "\n".join(lines[: limit.lines])
 
 
 def _render(text: str, kind: Kind, findings: dict[Finding, None]) -> tuple[tuple[Piece, ...], ...]:
-    # Line breaks of one kind are told once. A carriage return in another place is a marker of its own.
+    # If all line breaks are of one kind, one marker states it. A carriage return in another place has a marker of its own.
     is_dos = "\r\n" in text and not re.search(r"\r(?!\n)|(?<!\r)\n", text)
     lines = [
         tuple(_merged(_line(line, kind, findings)))
@@ -202,7 +202,7 @@ def _marker(label: str) -> Piece:
 
 
 def _merged(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Yield pieces with neighbours of plain text as one."""
+    """Yield pieces, with adjacent pieces of plain text joined."""
     for is_marker, group in groupby(pieces, lambda piece: piece.is_marker):
         if is_marker:
             yield from group
@@ -213,7 +213,7 @@ def _merged(pieces: Iterable[Piece]) -> Iterator[Piece]:
 def _without_empty_runs(
     lines: Iterable[tuple[Piece, ...]], findings: dict[Finding, None]
 ) -> Iterator[tuple[Piece, ...]]:
-    """Yield lines; a marker stands for many lines without text."""
+    """Yield lines. A marker replaces a long run of lines without text."""
     for is_empty, group in groupby(lines, _is_empty):
         run = list(group)
         if not is_empty or len(run) <= _EMPTY_LINES_AT_MOST:
@@ -260,7 +260,7 @@ def _line(line: str, kind: Kind, findings: dict[Finding, None]) -> Iterator[Piec
 
 
 def _is_ordinary(line: str, place: int, kind: Kind) -> bool:
-    """Return whether a character without ink is one that honest text has at this place."""
+    """Return whether ordinary text has a character without ink at this place."""
     character = line[place]
     before, after = line[place - 1 : place], line[place + 1 : place + 2]
     if character in _EMOJI_SELECTORS:
@@ -276,7 +276,7 @@ def _is_ordinary(line: str, place: int, kind: Kind) -> bool:
 
 
 def _marked_in_words(line: str, kind: Kind, findings: dict[Finding, None]) -> frozenset[int]:
-    """Return the places of characters that are there to be taken for others."""
+    """Return the places of characters that imitate other characters."""
     if line.isascii():
         return frozenset()
     marked: set[int] = set()
@@ -295,7 +295,7 @@ def _marked_in_words(line: str, kind: Kind, findings: dict[Finding, None]) -> fr
 
 
 def _words(line: str) -> Iterator[tuple[int, int]]:
-    """Yield the first place of each word, and the place after its last character."""
+    """Yield the index of the first character of each word, and the index after its last character."""
     first: int | None = None
     for place, character in enumerate(line):
         is_part = character.isalnum() or is_mark(character) or hidden_name(character) is not None
@@ -316,7 +316,7 @@ def _marked_in_word(
         return set()
     places = [place for place in range(first, last) if line[place] > "~"]
     if mixes_scripts(word):
-        # Units such as `kΩ` mix scripts too, but their letters look like no letter of ASCII.
+        # Units such as `kΩ` mix scripts too, but their letters do not look like letters of ASCII.
         strange = {
             place
             for place in places
@@ -328,7 +328,7 @@ def _marked_in_word(
         return strange
     if kind is Kind.PROSE or not _looks_like_ascii(word):
         return set()
-    # A Turkish file name is Latin as it stands. The form of a letter for typesetting is not.
+    # A Turkish file name is ordinary Latin text. A typesetting variant of a letter is not.
     alike = {
         place
         for place in places

@@ -12,14 +12,14 @@ from typing import Final
 __all__ = ["Invitation", "Invitations", "InvitationsFullError", "is_local_person"]
 
 LIFETIME_SECONDS: Final = 600.0
-"""An invitation ends so long after it was made."""
+"""Lifetime of an invitation."""
 _MOST: Final = 100
 _MAX_HANDLE: Final = 64
 _LOCAL_ISSUER: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 
 def is_local_person(issuer: str, sub: str) -> bool:
-    """Return whether a person can log in by passkey alone: both names fit into a user handle (at most 64 bytes, WebAuthn §5.4.3)."""
+    """Return whether a person can log in by passkey alone: issuer and subject must fit into a user handle (64 bytes, WebAuthn §5.4.3)."""
     return (
         _LOCAL_ISSUER.fullmatch(issuer) is not None
         and bool(sub)
@@ -57,13 +57,13 @@ class Invitations:
         self._open: dict[bytes, Invitation] = {}
 
     def make(self, issuer: str, sub: str) -> tuple[str, Invitation]:
-        """Make an invitation, which replaces an open one of the same person.
+        """Make an invitation. It replaces an open invitation of the same person.
 
         Returns:
-            Its secret, and the invitation.
+            The secret of the invitation, and the invitation.
 
         Raises:
-            InvitationsFullError: Too many are open.
+            InvitationsFullError: 100 invitations are open.
         """
         secret = secrets.token_urlsafe(32)
         with self._lock:
@@ -80,16 +80,20 @@ class Invitations:
         return secret, invitation
 
     def find(self, secret: str) -> Invitation | None:
-        """Return the open invitation of a secret."""
+        """Return the open invitation of a secret, or `None` if it has ended or does not exist."""
         with self._lock:
-            found = self._open.get(_key(secret))
-        return found if found is not None and found.expires_at > self._clock() else None
+            invitation = self._open.get(_key(secret))
+        return self._if_open(invitation)
 
     def use(self, secret: str) -> Invitation | None:
-        """Use an invitation up; return it, unless it ended or was used."""
+        """Use an invitation up and return it, or return `None` if it has ended or was used."""
         with self._lock:
-            found = self._open.pop(_key(secret), None)
-        return found if found is not None and found.expires_at > self._clock() else None
+            invitation = self._open.pop(_key(secret), None)
+        return self._if_open(invitation)
+
+    def _if_open(self, invitation: Invitation | None) -> Invitation | None:
+        is_open = invitation is not None and invitation.expires_at > self._clock()
+        return invitation if is_open else None
 
 
 def _key(secret: str) -> bytes:

@@ -1,8 +1,8 @@
-"""Parts of a card: typed, so that a terminal and a page show the same, and the digest over them.
+"""Typed parts of a card, and the digest over them. A terminal and a page show the same parts.
 
-Four kinds of parts: `Plain` (words of Authz and of the bundle), `Inert` (text of the agent or of a request; never Authz's words),
-`Flag` (a reason to look twice) and `Time`. No part has a control, bidi or invisible character. Renderers must still escape what
-their own format gives a meaning, such as `<` in HTML.
+There are four kinds of parts: `Plain` (words of Authz and of the bundle), `Inert` (text of the agent or of a request, never words
+of Authz), `Flag` (a reason to look twice) and `Time`. No part has a control, bidi or invisible character. Renderers must still
+escape the characters that have a meaning in their own format, such as `<` in HTML.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ class Tone(StrEnum):
     QUIET = "quiet"
     """Detail, such as an id."""
     STRONG = "strong"
-    """What the reader must not miss, such as bytes that are not shown."""
+    """Text that the reader must not miss, such as a number of bytes that are not shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,9 @@ class Flag:
     text: str
     """Sentence. It ends with a colon if a reference follows."""
     reference: Inert | None = None
-    """Value that the flagged value is seen against."""
+    """Known value that the flagged value resembles."""
     reference_source: str = ""
-    """Where the reference is known from, in words."""
+    """Source of the reference, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +111,12 @@ class Section:
     is_agent_text: bool = False
     """The section is the agent's text, and is labelled so."""
     hidden_bytes: int = 0
-    """Bytes that this view leaves out; a row or a part of it says so."""
+    """Number of bytes that this view leaves out. A row of the section states it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a person is shown of one call."""
+    """The description of one call that a person reads before answering."""
 
     approval_id: str
     title: str
@@ -124,7 +124,7 @@ class Card:
     code: str
     """Six characters that stand on every channel that shows this approval."""
     sections: tuple[Section, ...]
-    """What the person answers to."""
+    """Description of the call. The digest covers it."""
     status: Section
     """State of the approval, which changes while people answer. Not part of the digest."""
     flags: tuple[Flag, ...]
@@ -132,23 +132,23 @@ class Card:
     hidden_bytes: int
     """Bytes of the call that this view leaves out."""
     cannot_be_shown: str
-    """Reason why the call cannot be shown, so that it can only be rejected; empty: it can be shown."""
+    """Reason why the call cannot be shown and can only be rejected. Empty if it can be shown."""
     digest: bytes
     """SHA-256 over everything in `title`, `code` and `sections`."""
 
     @property
     def needs_whole_view(self) -> bool:
-        """The call can only be approved from a card that is built with `whole=True`."""
+        """True if the call can only be approved from a card that is built with `whole=True`."""
         return self.hidden_bytes > 0
 
     @property
     def can_be_approved(self) -> bool:
-        """This view shows everything that a person must see before approving."""
+        """True if this view shows everything that a person must see before approving."""
         return not self.hidden_bytes and not self.cannot_be_shown
 
 
 def digest_of(title: str, code: str, sections: Iterable[Section]) -> bytes:
-    """Return the SHA-256 over everything that a card shows, whichever renderer shows it."""
+    """Return the SHA-256 over everything that a card shows. It is the same for every renderer."""
     value = [title, code, [_section_value(section) for section in sections]]
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(_DOMAIN + text.encode("ascii")).digest()

@@ -1,4 +1,4 @@
-"""People who answer approvals, after they were verified."""
+"""Verified people who answer approvals."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -42,17 +42,17 @@ class Person:
     sub: str
     """Subject at the issuer."""
     method: AnswerMethod
-    """Way of the proof."""
+    """Way in which the person proved who answers."""
     authenticated_at_ms: int
     """Time of the proof, in milliseconds since 1970."""
     claims: Mapping[str, Any] = field(default_factory=dict)
     """Claims of the person that the bundle may read."""
     acr: str = ""
-    """`acr` of the login; empty where there is none."""
+    """`acr` of the login. Default: the login has none."""
     uid: int | None = None
     """User ID of the process at the administration socket."""
     passkey: PasskeyAssertion | None = None
-    """Assertion over the answer. Needed where an approval has `needs_passkey`."""
+    """Assertion over the answer. Required for an approval with `needs_passkey`."""
 
     @property
     def name(self) -> str:
@@ -61,7 +61,7 @@ class Person:
 
 
 class PeopleByUid:
-    """People who answer over the administration socket, by the user of their process.
+    """People who answer over the administration socket, by the user ID of their process.
 
     Args:
         people: `approvals.people`.
@@ -79,7 +79,7 @@ class PeopleByUid:
         return len(self._people)
 
     def find(self, uid: int) -> Person | None:
-        """Return the person of a user, authenticated now; `None` where the user is nobody's."""
+        """Return the person of a user ID, authenticated now, or `None` if no person is configured for it."""
         person = self._people.get(uid)
         if person is None:
             return None

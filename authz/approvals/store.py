@@ -1,4 +1,4 @@
-"""Approvals as the engine keeps them. Every function may wait for the store, so no event loop calls one."""
+"""Interface of the approvals that the engine keeps. Every function may wait for the store: do not call it on an event loop."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +18,7 @@ class ApprovalChange(NamedTuple):
     approval_id: str
     """Id of the approval."""
     task: str
-    """Id of its task; empty where it has none."""
+    """Id of its task. Empty if the call was made without a task."""
     status: "approvals_pb2.ApprovalStatus.ValueType"
     """Status after the change."""
     queues: tuple[str, ...]
@@ -26,21 +26,21 @@ class ApprovalChange(NamedTuple):
 
 
 class ApprovalChanges(NamedTuple):
-    """Changes since a number."""
+    """Changes after a number."""
 
     after: int
-    """Number to ask with next."""
+    """Number for the next request."""
     changes: tuple[ApprovalChange, ...]
     """The changes, oldest first."""
     has_gap: bool = False
-    """Older changes were lost, so watchers read their approvals again."""
+    """True if older changes were lost, so that watchers must read their approvals again."""
 
 
 class ApprovalStore(Protocol):
     """The part of the engine that keeps approvals.
 
-    `person` is the verified human who asks. `None` is the administration socket or this node itself: it sees every approval,
-    answers none, and starts no clock.
+    `person` is the verified human who sends the request. `None` stands for the administration socket or the node itself: it sees
+    every approval, cannot answer, and starts no clock.
 
     Raises:
         ApiError: The request is refused, with its reason code.
@@ -60,14 +60,14 @@ class ApprovalStore(Protocol):
     def approval_resolve(
         self, person: Person | None, request: approvals_pb2.ResolveRequest
     ) -> approvals_pb2.ResolveResponse:
-        """Answer an approval, or raise why the person's answer does not count."""
+        """Answer an approval. Raise `ApiError` if the answer does not count."""
 
     def approval_changes(self, after: int, wait_ms: int) -> ApprovalChanges:
         """Wait for changes, at most `wait_ms` milliseconds.
 
         Args:
-            after: `after` of the last answer; 0: from now on.
-            wait_ms: Longest wait.
+            after: `after` of the last response, or 0 to begin now.
+            wait_ms: Longest wait, in milliseconds.
         """
 
     def passkeys(self, issuer: str, sub: str) -> list[StoredPasskey]:
@@ -77,4 +77,4 @@ class ApprovalStore(Protocol):
         """Write a passkey of a person."""
 
     def remove_passkey(self, issuer: str, sub: str, credential_id: str) -> None:
-        """Remove a passkey of a person. A missing one is not an error."""
+        """Remove a passkey of a person. Do nothing if it does not exist."""

@@ -1,6 +1,7 @@
-"""A card on a terminal.
+"""Renders a card on a terminal.
 
-Text that somebody else wrote stands on lines of its own behind a bar, so that it is told from Authz's words without colours.
+Text of the agent or of the request stands on lines of its own behind a bar, so that a reader can tell it from the words of Authz
+without colours.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,7 +28,7 @@ class TerminalCard:
 
     Args:
         card: The card.
-        zone: Time zone of the reader. Default: that of the machine.
+        zone: Time zone of the reader. Default: the time zone of the machine.
     """
 
     def __init__(self, card: Card, zone: tzinfo | None = None) -> None:
@@ -68,7 +69,7 @@ class TerminalCard:
         yield from self._parts(row.parts, _INDENT * 2)
 
     def _parts(self, parts: Iterable[Part], indent: str) -> Iterator[tuple[Text, str]]:
-        """Yield lines with the prefix of each: words one after the other, and all else on lines of its own."""
+        """Yield each line with its prefix. Words of Authz share a line; each other part has lines of its own."""
         words: list[Text] = []
         for part in parts:
             match part:

@@ -366,7 +366,7 @@ def test_a_stream_whose_changes_were_lost_is_ended_or_read_again(
     eventually(lambda: len(one.sent) == 1)
 
     for subscription in streams._hub._all():
-        subscription.told(None)
+        subscription.on_change(None)
 
     eventually(lambda: grpc.StatusCode.RESOURCE_EXHAUSTED in everything.status)
     assert not one.status
