@@ -84,7 +84,7 @@ def test_open_approvals_are_told_at_the_start_and_changes_after_it(secret: Path)
         eventually(lambda: len(posted) == 1)
         (subscription,) = hub.subscriptions
         status = approvals_pb2.APPROVAL_STATUS_APPROVED
-        subscription.told(ApprovalChange("a-1", "", status, ()))
+        subscription.on_change(ApprovalChange("a-1", "", status, ()))
         eventually(lambda: len(posted) == 2)
     finally:
         made.close()
