@@ -1,16 +1,17 @@
 """Asks people at their phone: OpenID Connect Client-Initiated Backchannel Authentication 1.0 (CIBA), poll mode.
 
-An approval of the queue `confirm` waits for the subject of its call, who is known, so the issuer can ask that person on a device of
-theirs. The device shows one text, `binding_message`: the code that stands on the card and in each message about the approval.
+An approval of the queue `confirm` waits for the subject of its call. The issuer can ask this person on a device of the person. The
+device shows one text, `binding_message`: the code that is also on the card and in each message about the approval.
 
 `CibaClient` speaks to the issuer. `CibaChannel` decides which approvals the issuer asks about, polls for the answers on one
 thread, and gives the confirmed ones to the engine, which judges them as answers of a login.
 
-INVARIANT (the device shows no card): the issuer is asked only about calls that an ordinary card shows whole, without a flag, and
-below the tiers that need a passkey. The digest that is recorded is that of this card; if the card changes, the answer counts for nothing.
+INVARIANT (the device does not show the card): Authz asks the issuer only about calls whose ordinary card shows the whole call, has no
+flag, and has a tier that needs no passkey. The answer is recorded with the digest of this card. If the card changes, the answer is
+dropped.
 
-INVARIANT (who answered): only an ID token of the issuer, for our client and for exactly the subject of the call, confirms. An error
-has no such proof, so `access_denied` rejects nothing: the approval stays open.
+INVARIANT (who answered): only an ID token of the issuer, for our client and for the subject of the call, confirms a call. An error
+response does not prove who answered, so `access_denied` does not reject the call: the approval stays open.
 """
 
 import json
@@ -73,7 +74,7 @@ RESULTS: Final = (
     "withheld",
     "dropped",
 )
-"""Results that are counted."""
+"""Results of requests, as metrics count them."""
 
 _CONFIRM: Final = "confirm"
 _GRANT: Final = "urn:openid:params:grant-type:ciba"
@@ -84,22 +85,22 @@ _DESCRIPTION_SECONDS: Final = 600.0
 _MAX_REQUEST_ID: Final = 4_096
 
 _MOST_OPEN: Final = 64
-"""Open requests at the issuer."""
+"""Maximum number of open requests at the issuer."""
 _MOST_OF_PERSON: Final = 4
-"""Open requests of one person, so that an agent cannot wear the person out."""
+"""Maximum number of open requests of one person, so that an agent cannot tire the person."""
 _MOST_SEEN: Final = 4_096
-"""Approvals that are remembered, so that nobody is asked twice."""
+"""Number of approvals that are remembered, so that no person is asked twice about one of them."""
 _MOST_WAITING: Final = 1_024
-"""Changes that wait for the thread."""
+"""Maximum number of changes that wait for the thread."""
 _LONGEST: Final = 900.0
-"""Longest life of a request, in seconds. A person who looks later opens the page."""
+"""Longest life of a request, in seconds. Afterwards the person can still answer at the page."""
 _SHORTEST: Final = 10.0
-"""A call that ends sooner is not asked about, in seconds."""
+"""Shortest remaining life of an approval for which the issuer is asked, in seconds."""
 _INTERVAL: Final = 5.0
-"""Pause between two polls where the issuer names none, and what `slow_down` adds (CIBA §7.3, §11)."""
+"""Default pause between two polls, and the increase after `slow_down`, in seconds (CIBA §7.3, §11)."""
 _MOST_INTERVAL: Final = 300.0
 _PAUSES: Final = (5.0, 15.0, 60.0)
-"""Seconds after failed fetches in a row, in which the issuer is left alone."""
+"""Pauses without requests to the issuer after consecutive failed fetches, in seconds."""
 _IDLE: Final = 60.0
 _PAGE_SIZE: Final = 100
 
@@ -118,7 +119,7 @@ class Log(Protocol):
 
 
 class CibaError(Exception):
-    """A request came to its end without a confirmation.
+    """A request ended without a confirmation.
 
     Attributes:
         result: One of `RESULTS`.
@@ -146,17 +147,17 @@ class CibaSettings:
     client_secret_file: str
     """File of the client's secret."""
     description: FetchRequest
-    """Request for the issuer's description of itself."""
+    """Request for the metadata of the issuer (its discovery document)."""
     login_hint: str = "{sub}"
-    """Text by which the issuer knows a person; `{sub}` stands for the subject."""
+    """Login hint by which the issuer finds a person. `{sub}` stands for the subject."""
     acr_values: tuple[str, ...] = ()
-    """Accepted authentication contexts. Empty: any."""
+    """Accepted authentication contexts. Default: all."""
     tiers: frozenset["decision_pb2.Tier.ValueType"] = frozenset(
         {decision_pb2.TIER_LOW, decision_pb2.TIER_STANDARD}
     )
     """Tiers of calls about which the issuer asks."""
     leeway: float = 5.0
-    """Accepted difference of the clocks, in seconds."""
+    """Accepted difference between the clocks of node and issuer, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +165,11 @@ class AuthenticationRequest:
     """An accepted request (CIBA §7.3)."""
 
     id: str
-    """`auth_req_id`. It is a secret."""
+    """`auth_req_id`, which is a secret."""
     expires_in: float
-    """Seconds until it ends."""
+    """Lifetime of the request, in seconds."""
     interval: float
-    """Seconds between two polls."""
+    """Pause between two polls, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ class PollPause:
     """The person has not answered yet."""
 
     is_too_fast: bool
-    """The issuer wants a longer interval."""
+    """True if the issuer requires a longer interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,18 +189,18 @@ class Confirmation:
     authenticated_at: float
     """Time of the person's proof, in seconds since 1970."""
     acr: str
-    """`acr` of the ID token; empty where there is none."""
+    """`acr` of the ID token. Empty if it has none."""
     claims: Mapping[str, Any]
     """Claims that the bundle may read."""
 
 
 class CibaClient:
-    """Speaks to the issuer. Its methods wait for it, so they run on a thread.
+    """Sends requests to the issuer. Its methods block until the issuer responds: call them on a thread.
 
     Args:
         settings: The client.
         get: Fetches a document.
-        keys: Returns the issuer's keys in use, as JWKS. `None`: there are none yet.
+        keys: Returns the keys of the issuer in use, as JWKS, or `None` before the first fetch.
         clock: Unix time.
     """
 
@@ -221,9 +222,9 @@ class CibaClient:
 
         Args:
             sub: The person.
-            code: Code of the card, which the device shows.
+            code: Code of the card. The device shows it.
             operation: Id of the operation.
-            expiry: Seconds after which the answer is of no use.
+            expiry: Requested lifetime of the request, in seconds.
 
         Raises:
             FetchError: The issuer cannot be reached; a later attempt may succeed.
@@ -253,11 +254,11 @@ class CibaClient:
         Args:
             request_id: `auth_req_id`.
             sub: The person who was asked.
-            asked_at: Unix time before which no proof of the person counts.
+            asked_at: Unix time of the request. Older proofs of the person do not count.
 
         Raises:
             FetchError: The issuer cannot be reached; a later attempt may succeed.
-            CibaError: The request came to its end without a confirmation.
+            CibaError: The request ended without a confirmation.
         """
         answer = self._post("token_endpoint", {"grant_type": _GRANT, "auth_req_id": request_id})
         match answer:
@@ -326,7 +327,7 @@ class CibaClient:
         return description
 
     def _post(self, member: str, form: dict[str, str]) -> dict[str, Any] | str:
-        """Post a form to an endpoint of the issuer; return the answer, or the name of an OAuth error."""
+        """Post a form to an endpoint of the issuer. Return the response, or the name of an OAuth error."""
         settings, description = self._settings, self._describe()
         endpoint = described_request(description, member, settings.description)
         defect = url_defect(endpoint.url, plain=settings.description.reach.loopback_only)
@@ -394,27 +395,27 @@ class _Question:
     code: str
     ends_at: float
     due_at: float
-    """Time of the next step."""
+    """Unix time of the next step."""
     request_id: str = ""
-    """`auth_req_id`. Empty: the issuer was not asked yet."""
+    """`auth_req_id`. Empty before the issuer is asked."""
     interval: float = _INTERVAL
     asked_at: float = 0.0
 
 
 class CibaChannel:
-    """Confirms approvals by the answers that the issuer gets from people.
+    """Confirms approvals with the answers that the issuer gets from people.
 
-    Approvals that were made before the start are left to the page: an earlier run of the node has probably asked about them.
+    People answer approvals from before the start at the page, because an earlier run of the node has probably asked about them.
 
     Args:
         settings: The client.
-        client: Speaks to the issuer.
+        client: Sends requests to the issuer.
         store: Reads and answers approvals.
-        references: Returns the values with which a card compares those of a call.
-        log: Gets ends of requests.
+        references: Returns the values with which a card compares the values of a call.
+        log: Receives the ends of requests.
         clock: Unix time.
-        most_open: Most open requests.
-        most_of_person: Most open requests of one person.
+        most_open: Maximum number of open requests.
+        most_of_person: Maximum number of open requests of one person.
     """
 
     def __init__(
@@ -442,7 +443,7 @@ class CibaChannel:
         self._changes: list[ApprovalChange] = []
         self._has_gap = False
         self._counts = Counter(dict.fromkeys(RESULTS, 0))
-        # The rest belongs to the thread.
+        # Only the thread uses the following members.
         self._open: dict[str, _Question] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._failures = 0
@@ -454,11 +455,11 @@ class CibaChannel:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread. Open requests are forgotten, and end at the issuer by their own time."""
+        """Stop the thread and forget open requests. They time out at the issuer."""
         self._thread.close()
 
     def changed(self, change: ApprovalChange | None) -> None:
-        """Note a change, without waiting; `None`: changes were lost, so open approvals are read again."""
+        """Queue a change without blocking. `None` means that changes were lost: open approvals are then read again."""
         with self._lock:
             if change is None or len(self._changes) >= _MOST_WAITING:
                 self._has_gap = True
@@ -467,7 +468,7 @@ class CibaChannel:
         self._thread.wake()
 
     def counts(self) -> Mapping[str, int]:
-        """Return the number of each of `RESULTS`."""
+        """Return the number of requests by result, one of `RESULTS`."""
         with self._lock:
             return dict(self._counts)
 
@@ -476,7 +477,7 @@ class CibaChannel:
         return len(self._open)
 
     def advance(self) -> float:
-        """Do the steps that are due; return the seconds until the next one."""
+        """Perform the steps that are due. Return the seconds until the next step."""
         while not self._thread.is_closing:
             self._read_changes()
             if not self._open:
@@ -488,7 +489,7 @@ class CibaChannel:
             self._step(question)
         return _IDLE
 
-    # --- which approvals
+    # --- selection of approvals
 
     def _read_changes(self) -> None:
         with self._lock:
@@ -501,7 +502,7 @@ class CibaChannel:
             if not waits or _CONFIRM not in change.queues:
                 self._end_elsewhere(change.approval_id)
             elif not self._is_seen(change.approval_id):
-                # An approval that is gone, or a store that fails, must not keep the others back.
+                # A deleted approval or a failing store must not delay the other approvals.
                 with suppress(AuthzError):
                     self._consider(self._read(change.approval_id))
 
@@ -534,7 +535,7 @@ class CibaChannel:
         return False
 
     def _consider(self, approval: approvals_pb2.Approval) -> None:
-        """Take an approval up, if the issuer may ask about it."""
+        """Add an approval if the issuer may ask about it."""
         now = self._clock()
         left = min(approval.expires_at.ToMilliseconds() / 1000 - now, _LONGEST)
         sub = self._person_of(approval)
@@ -567,7 +568,7 @@ class CibaChannel:
         )
 
     def _person_of(self, approval: approvals_pb2.Approval) -> str | None:
-        """Return the subject whom the issuer may ask about an approval; `None`: nobody."""
+        """Return the subject that the issuer may ask about an approval, or `None`."""
         alias, _, sub = approval.subject.partition("/")
         may_ask = (
             approval.status == approvals_pb2.APPROVAL_STATUS_PENDING
@@ -585,12 +586,12 @@ class CibaChannel:
     def _card(self, approval: approvals_pb2.Approval) -> Card:
         return build_card(approval, self._references(approval), self._clock())
 
-    # --- one approval
+    # --- steps of one approval
 
     def _step(self, question: _Question) -> None:
         try:
             if self._clock() >= question.ends_at:
-                raise CibaError("the person did not answer in time", "expired")  # noqa: TRY301 - one place ends requests
+                raise CibaError("the person did not answer in time", "expired")  # noqa: TRY301 - the handlers below end requests
             if question.request_id:
                 self._poll(question)
             else:
@@ -601,11 +602,11 @@ class CibaChannel:
         except CibaError as error:
             self._end(question, error.result, str(error))
         except AuthzError as error:
-            # The engine refuses the answer, or the store failed. The approval is as it was.
+            # The engine refused the answer, or the store failed. The approval is unchanged.
             self._end(question, "refused", str(error))
         except Exception:
-            # A defect must not repeat itself without end.
-            self._end(question, "failed", "of an unexpected error")
+            # Without this end, a defect would repeat at every step.
+            self._end(question, "failed", "an unexpected error")
             raise
 
     def _ask(self, question: _Question) -> None:
@@ -657,11 +658,11 @@ class CibaChannel:
         )
 
     def _rest(self, question: _Question, error: FetchError) -> None:
-        """Leave the issuer alone for a while: every request goes to the same one."""
+        """Stop all requests for a while, because they all go to the same issuer."""
         pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
         self._failures += 1
         self._rests_until = self._clock() + pause
-        # Another request may be due as well; this one does not go before it again.
+        # Other requests may be due as well; this request must not always be the first.
         question.due_at = self._rests_until
         self._count("failed")
         self._log.warning(
@@ -690,5 +691,5 @@ class CibaChannel:
 
 
 def _is_plain(card: Card) -> bool:
-    """Whether the card shows the whole call, and nothing on it asks for a second look."""
+    """Return whether the card shows the whole call and has no flags."""
     return card.can_be_approved and not card.flags

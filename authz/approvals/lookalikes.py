@@ -1,7 +1,7 @@
 """Values that resemble other values: an attacker's mailbox beside a known one, an amount with its decimal point moved.
 
-A value is compared with *references*: entries of recipient lists, earlier values of the task, the last approved call. A likeness
-always says which reference it is seen against; some defects, such as wrong check digits, need none.
+A value is compared with *references*: entries of recipient lists, earlier values of the task, and the last approved call. A likeness
+always names its reference. Some defects, such as wrong check digits, need no reference.
 """
 
 import re
@@ -39,17 +39,17 @@ __all__ = [
 MAX_NEAR: Final = 16
 """References that `RecipientIndex.near` returns for one value."""
 _CACHED: Final = 4_096
-"""Values whose forms are kept, since a value is compared with many others."""
+"""Values whose normal forms are cached, because each value is compared with many others."""
 _MAX_LENGTH: Final = 320
-"""Characters of a value that is compared; longer values are no names."""
+"""Largest number of characters of a value that is compared. Longer values are not names."""
 _NEAR_LENGTH: Final = 5
-"""Host names shorter than this are near to too many others."""
+"""Shorter host names are not compared, because they are near to too many others."""
 _LONG_NAME: Final = 63
-"""Characters of a label of a host name (RFC 1035)."""
+"""Largest number of characters of a label of a host name (RFC 1035)."""
 _FOLDERS: Final = 16
-"""Folders of a path whose neighbours are looked for in recipient lists."""
+"""Number of folders of a path whose neighbours are searched in recipient lists."""
 _ID_DIGITS: Final = 3
-"""Ids with fewer digits are near to too many others."""
+"""Ids with fewer digits are not compared, because they are near to too many others."""
 
 _IBAN: Final = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")
 # Lengths by country (SWIFT IBAN registry, release 99).
@@ -84,7 +84,7 @@ _AMOUNT: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _SEPARATED_AMOUNT: Final = re.compile(r"-?[0-9]{1,3}(?:[.,' ][0-9]{3})*(?:[.,][0-9]+)?")
 _TRAVERSAL: Final = re.compile(r"(?:^|[/\\])\.\.(?:[/\\]|$)")
 _ENCODED: Final = re.compile(r"%(?:2e|2f|5c|25|00)", re.IGNORECASE)
-# Mailboxes that every organisation has: that two of them have one name says nothing.
+# Mailbox names of most organisations. Two organisations with the same one are not suspicious.
 _OFFICES: Final = frozenset(
     [
         "abuse",
@@ -162,7 +162,7 @@ class FlagCode(StrEnum):
 
 
 class ValueKind(StrEnum):
-    """Kind of a value, as its form tells."""
+    """Kind of a value, found by its form."""
 
     MAILBOX = "mailbox"
     URL = "url"
@@ -179,13 +179,13 @@ class ValueKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A value that is known."""
+    """A known value."""
 
     value: str
     source: str
-    """Where it is known from, in words, for example `recipient list payees`."""
+    """Source of the value, in words, for example `recipient list payees`."""
     is_list: bool = False
-    """An entry of a recipient list."""
+    """True for an entry of a recipient list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,7 @@ def likenesses(
         value: The value.
         references: Known values.
         is_chosen: The user or the organisation chose exactly this value. Then only values that look the same count.
-        kind: Kind of the value. Default: the one that its form tells.
+        kind: Kind of the value. Default: the kind that `kind_of` finds.
     """
     if not value or len(value) > _MAX_LENGTH:
         return ()
@@ -280,9 +280,9 @@ def amount_likenesses(
 
     Args:
         amount: The amount as the call writes it.
-        currency: Its currency; empty: none.
-        before: Amounts of earlier calls, as they write it.
-        is_same_receiver: The earlier calls have the same receiver.
+        currency: Currency of the amount. Empty if the call has none.
+        before: Amounts of earlier calls, as those calls write them.
+        is_same_receiver: Whether the earlier calls have the same receiver.
     """
     number = decimal_of(amount)
     if number is None:
@@ -314,7 +314,7 @@ def _significant(number: Decimal) -> str:
 
 
 def decimal_of(text: str) -> Decimal | None:
-    """Return a number without exponent or separators as it is written; `None` for other texts."""
+    """Return the number that a text writes without exponent and separators, or `None` for other texts."""
     try:
         return Decimal(text) if _AMOUNT.fullmatch(text.strip()) else None
     except InvalidOperation:
@@ -326,11 +326,11 @@ def amount_text(number: Decimal, scale: int) -> str:
 
     Args:
         number: The amount as a call writes it.
-        scale: Its divisor, a power of ten.
+        scale: Divisor of the amount, a power of ten.
     """
     places = len(str(scale)) - 1
     sign, digits, exponent = number.as_tuple()
-    # Moved by hand: a division rounds to the precision of the context.
+    # The decimal point is moved in the text, because a division rounds to the precision of the context.
     moved = Decimal((0, digits, int(exponent) - places))
     whole, _, fraction = f"{moved:f}".partition(".")
     first = len(whole) % 3
@@ -357,7 +357,7 @@ def _normal(value: str) -> str:
 
 @lru_cache(_CACHED)
 def _look(value: str) -> str:
-    """Return a key that is the same for values that look the same in most fonts."""
+    """Return a key that values with the same look in most fonts share."""
     looks = skeleton(_normal(value).casefold()).casefold()
     return looks.replace("vv", "w").replace("cl", "d").replace("o0", "oo")
 
@@ -382,7 +382,7 @@ def _own_defects(value: str, kind: ValueKind) -> Iterator[Likeness]:
                 Reference(decoded, "encoded host name"),
             )
     url = _URL.match(value) if kind is ValueKind.URL else None
-    # A key in front of the host, as in a DSN, looks like no host.
+    # A key in front of the host, as in a DSN, does not look like a host.
     if url and "." in url[2].rpartition("@")[0]:
         yield Likeness(
             FlagCode.USER_IN_URL,
@@ -398,7 +398,7 @@ def _own_defects(value: str, kind: ValueKind) -> Iterator[Likeness]:
 
 
 def _has_check_digits(iban: str) -> bool:
-    """Return whether length and check digits of an IBAN are right (ISO 7064, mod 97-10)."""
+    """Return whether length and check digits of an IBAN are valid (ISO 7064, mod 97-10)."""
     moved = iban[4:] + iban[:4]
     if len(iban) != _IBAN_LENGTHS.get(iban[:2]):
         return False
@@ -449,7 +449,7 @@ def _against(
 
 
 def _is_comparable(known: ValueKind, kind: ValueKind) -> bool:
-    """Return whether a value of one kind can stand for one of the other."""
+    """Return whether values of two kinds can be compared."""
     addresses = (ValueKind.MAILBOX, ValueKind.HOST, ValueKind.URL)
     if kind in addresses:
         return known in addresses
@@ -498,15 +498,15 @@ def _labels(host: str) -> list[str]:
 
 @lru_cache(_CACHED)
 def _tail(host: str) -> str:
-    """Return the part of a host name that its owner registered, as far as its form tells."""
+    """Return the part of a host name that its owner registered, estimated from its form."""
     labels = _labels(host)
-    # Such as `co.uk`: registries with a second level.
+    # Registries with a second level, such as `co.uk`.
     has_second_level = len(labels) > 2 and len(labels[-1]) == 2 and len(labels[-2]) <= 3
     return ".".join(labels[-3:] if has_second_level else labels[-2:])
 
 
 def _base(host: str) -> tuple[str, str]:
-    """Return the registered name and its top-level domain."""
+    """Return the registered name and the top-level domain of a host name."""
     name, _, rest = _tail(host).partition(".")
     return name, rest
 
@@ -561,7 +561,7 @@ def _borrowed_name(host: str, known: str, one: Reference) -> Likeness | None:
 
 def _iban_likeness(iban: str, references: Sequence[Reference]) -> Iterator[Likeness]:
     for one in references:
-        # The check digits follow from the rest: who changes a digit of the account changes them, too.
+        # The check digits follow from the account, so a changed digit of the account changes them too.
         account, known = _account(iban), _account(_compact(one.value))
         if len(account) == len(known) and sum(map(ne, account, known)) <= 2:
             yield Likeness(FlagCode.NEAR, "Differs in one or two characters from:", one)
@@ -597,7 +597,7 @@ def _is_swapped(value: str, known: str) -> bool:
 
 
 def _is_neighbour(value: str, known: str) -> bool:
-    """Return whether two paths differ in one folder, of which one has the other's name with something added."""
+    """Return whether two paths differ in one folder, and the name of one folder begins with the name of the other."""
     parts, known_parts = _normal(value).split("/"), _normal(known).split("/")
     if len(parts) != len(known_parts) or len(parts) < 2:
         return False
@@ -609,7 +609,7 @@ def _is_neighbour(value: str, known: str) -> bool:
 
 
 def _distance(one: str, other: str, at_most: int) -> int:
-    """Return how many characters are added, left out, changed or swapped with the next; `at_most` + 1 if more."""
+    """Return the number of added, missing, changed or swapped characters, or `at_most` + 1 if there are more."""
     if abs(len(one) - len(other)) > at_most:
         return at_most + 1
     before: list[int] = []
@@ -636,10 +636,10 @@ def _distance(one: str, other: str, at_most: int) -> int:
 
 
 class ReferenceIndex:
-    """References, of which those near a value are found without comparing it with all.
+    """Index of references that finds those near a value without comparing all of them.
 
     Args:
-        references: The references. Of several with one key, such as the mailboxes of one host, few are kept for it.
+        references: The references. The index keeps only a few references for each key, for example for the mailboxes of one host.
     """
 
     def __init__(self, references: Iterable[Reference]) -> None:
@@ -649,7 +649,7 @@ class ReferenceIndex:
             if not reference.value or len(reference.value) > _MAX_LENGTH:
                 continue
             host = _host_of(reference.value, kind_of(reference.value))
-            # One reference of a host is enough to tell that another host resembles it.
+            # One reference of a host suffices to find other hosts that resemble it.
             keys = set(_own_keys(reference.value)) | (
                 set() if host in hosts else set(_host_keys(host))
             )
@@ -659,7 +659,7 @@ class ReferenceIndex:
                     self._by_key[key].append(reference)
 
     def candidates(self, value: str) -> tuple[Reference, ...]:
-        """Return references that may be near a value, and at least all that `likenesses` needs."""
+        """Return all references that `likenesses` needs for a value, and possibly more."""
         if not value or len(value) > _MAX_LENGTH:
             return ()
         found = (self._by_key.get(key, ()) for key in sorted(set(_keys(value))))
@@ -681,7 +681,7 @@ class RecipientIndex:
         )
 
     def near(self, values: Iterable[str]) -> tuple[Reference, ...]:
-        """Return entries that are, or resemble, one of the values; at most `MAX_NEAR` for each.
+        """Return entries that are equal to a value or resemble it, at most `MAX_NEAR` for each value.
 
         Args:
             values: Destinations and other values of a call.
@@ -695,7 +695,7 @@ class RecipientIndex:
 
 def _is_near(value: str, one: Reference) -> bool:
     host, known = _host_of(value, kind_of(value)), _host_of(one.value, kind_of(one.value))
-    # A host of an organisation that is known resembles no other host.
+    # A known host is not compared with other hosts.
     is_known = bool(host) and bool(known) and _tail(host) == _tail(known)
     return (
         is_known
@@ -705,7 +705,7 @@ def _is_near(value: str, one: Reference) -> bool:
 
 
 def _keys(value: str) -> Iterator[str]:
-    """Yield keys, of which two values that resemble one another have one in common."""
+    """Yield keys. Two values that resemble each other share at least one key."""
     yield from _own_keys(value)
     yield from _host_keys(_host_of(value, kind_of(value)))
 
@@ -715,7 +715,7 @@ def _own_keys(value: str) -> Iterator[str]:
     yield f"same {_normal(value)}"
     yield f"look {_look(value)}"
     if kind is ValueKind.IBAN:
-        # Of four parts, one is left as it was if two characters differ.
+        # If two characters differ, at least one of four parts is unchanged.
         account = _account(_compact(value))
         size = len(account) // 4 + 1
         for place in range(4):
@@ -744,7 +744,7 @@ def _host_keys(host: str) -> Iterator[str]:
 
 
 def _shortened(name: str) -> Iterator[str]:
-    """Yield a name with one character left out: two names that differ in one have one of them in common."""
+    """Yield each text that a name without one character gives. Two names that differ in one character share such a text."""
     if not _NEAR_LENGTH <= len(name) <= _LONG_NAME:
         return
     yield f"near {name}"

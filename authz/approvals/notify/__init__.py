@@ -1,7 +1,7 @@
 """Notifications of approvals: signed webhooks that tell people where to look.
 
-`messages` writes what a webhook is told, `signature` signs it, and `sender` delivers it. A notification is a hint: a person decides by
-the card, and nothing that answers a webhook answers an approval.
+`messages` writes the body of a notification, `signature` signs it, and `sender` delivers it. People decide at the card: the response
+of a webhook never answers an approval.
 """
 
 from authz.approvals.notify.messages import Event, MessageFormat, event_of, write_message

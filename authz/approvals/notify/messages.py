@@ -1,8 +1,8 @@
-"""What a webhook is told of an approval: as JSON, as blocks of a Slack message, or as subject and text of a mail.
+"""Writes the body of a notification: JSON, blocks of a Slack message, or subject and text of a mail.
 
-A message names the operation, the people and the queue, and leads to the card. It has no value of an argument unless the webhook's
-configuration asks for values, since chats and mailboxes are read by more people than the page. Each text is made visible
-(`authz.approvals.inert`), so nothing in it can pass for markup or for a second line.
+A message names the operation, the people and the queue, and has a link to the card. It has no values of arguments unless the
+configuration of the webhook includes them, because more people read chats and mailboxes than the page. `authz.approvals.inert` makes
+each text visible, so that it cannot imitate markup or a second line.
 """
 
 import hashlib
@@ -21,10 +21,10 @@ from authz_client.v1 import approvals_pb2
 __all__ = ["Event", "MessageFormat", "event_of", "message_id", "write_message"]
 
 _MOST_TEXT: Final = 1_000
-"""Characters of one text of a message; the card has the rest."""
+"""Largest number of characters of one text of a message. The card has the whole text."""
 _MOST_VALUES: Final = 20
 _HEADER_TEXT: Final = 150
-"""Characters of a header (Slack, block kit)."""
+"""Largest number of characters of a header (Slack, Block Kit)."""
 
 
 class Event(StrEnum):
@@ -62,12 +62,12 @@ _HEADLINES: Final[Mapping[Event, str]] = {
 
 
 def event_of(status: "approvals_pb2.ApprovalStatus.ValueType") -> Event | None:
-    """Return the event of an approval that has a status now; `None` for a status that nobody knows."""
+    """Return the event that leads to a status, or `None` for an unknown status."""
     return _EVENTS.get(status)
 
 
 def message_id(approval: approvals_pb2.Approval, event: Event) -> str:
-    """Return the id of a message: every node and every attempt gives the same one, so that a receiver can drop copies."""
+    """Return the id of a message. It is the same on every node and for every attempt, so that a receiver can drop copies."""
     queues = ",".join(sorted(approval.waits_for)) if event is Event.OPENED else ""
     text = f"{approval.id}\0{event.value}\0{queues}"
     return f"msg_{hashlib.sha256(text.encode()).hexdigest()[:32]}"
@@ -87,8 +87,8 @@ def write_message(
         approval: The approval.
         event: The change.
         form: Form of the message.
-        url: Public base URL of the approvals page; empty: there is no page.
-        has_values: Whether destinations and objects are named.
+        url: Public base URL of the approvals page. Empty without a page.
+        has_values: Whether the message names destinations and objects.
     """
     facts = _facts(approval, event, url, has_values=has_values)
     message: dict[str, Any]
@@ -112,7 +112,7 @@ def _happened_at(approval: approvals_pb2.Approval, event: Event) -> Timestamp:
 def _facts(
     approval: approvals_pb2.Approval, event: Event, url: str, *, has_values: bool
 ) -> dict[str, Any]:
-    """Return what is told, without members that say nothing."""
+    """Return the members of a message, without empty ones."""
     card = build_card(approval, CardReferences(), 0.0)
     facts: dict[str, Any] = {
         "approval_id": card.approval_id,
@@ -142,7 +142,7 @@ def _facts(
 
 
 def _cut(text: str) -> str:
-    """Return a text, or its beginning and the number of characters that are left out."""
+    """Return a text. If it is too long, return its beginning and the number of characters that are left out."""
     left = len(text) - _MOST_TEXT
     return text if left <= 0 else f"{text[:_MOST_TEXT]} ({left} characters not shown)"
 
@@ -157,7 +157,7 @@ def _headline(facts: Mapping[str, Any], event: Event) -> str:
 
 
 def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return labels and texts for people."""
+    """Return pairs of label and text for people."""
     values = [*facts.get("destinations", ())]
     values += [f"{one['role']} {one['value']}" for one in facts.get("objects", ())]
     lines = [

@@ -1,7 +1,7 @@
 """Delivers notifications: a thread and a bounded queue for each webhook, with retries.
 
-A receiver that is down delays and drops only its own messages. Messages are kept in memory: a person who misses one still finds the
-approval on the page.
+A receiver that is down delays and drops only its own messages. Messages are kept in memory only: if one is lost, people still find
+the approval on the page.
 """
 
 import heapq
@@ -36,11 +36,11 @@ from authz_client.v1 import approvals_pb2
 __all__ = ["Webhook", "WebhookSender"]
 
 _MOST_WAITING: Final = 1_024
-"""Messages of one webhook that wait for an attempt."""
+"""Maximum number of messages of one webhook that wait for an attempt."""
 _MOST_SEEN: Final = 4_096
-"""Messages that are remembered, so that no change is told twice."""
+"""Number of messages that are remembered, so that no change is sent twice."""
 _PAUSES: Final = (5.0, 30.0, 120.0, 600.0, 1800.0)
-"""Seconds after each failed attempt; after the last one the message is given up."""
+"""Pauses after failed attempts, in seconds. After the last one the message is dropped."""
 _JITTER: Final = 0.2
 _TIMEOUT: Final = 10.0
 _MAX_ANSWER: Final = 65_536
@@ -63,26 +63,26 @@ class Webhook:
     """A receiver of notifications."""
 
     name: str
-    """Name, in logs and metrics."""
+    """Name of the webhook in logs and metrics."""
     url: str
     """URL that takes the messages by POST."""
     key: SigningKey
-    """Signs the messages."""
+    """Key that signs the messages."""
     form: MessageFormat = MessageFormat.JSON
     queues: frozenset[str] = frozenset()
-    """Only approvals of these queues. Empty: all."""
+    """Queues whose approvals are sent. Default: all."""
     has_values: bool = False
-    """Messages name destinations and objects."""
+    """Whether messages name destinations and objects."""
     allow_private: bool = False
-    """Private networks and loopback may be asked, too."""
+    """Whether the URL may have an address of a private network or of loopback."""
     allow_networks: tuple[str, ...] = ()
-    """Further networks that may be asked."""
+    """Further networks whose addresses the URL may have."""
     ca_file: str | None = None
-    """Authorities of the receiver's certificate, PEM. `None`: those of the system."""
+    """File of the certificate authorities of the receiver, PEM. Default: the authorities of the system."""
 
     @property
     def reach(self) -> Reach:
-        """Addresses that may be asked: loopback alone without TLS."""
+        """Addresses that the URL may have. Without TLS, only loopback."""
         networks: tuple[Network, ...] = tuple(map(ipaddress.ip_network, self.allow_networks))
         is_plain = urlsplit(self.url).scheme != "https"
         return Reach(self.allow_private or is_plain, networks, is_plain)
@@ -96,17 +96,17 @@ class _Message:
 
 
 class WebhookSender:
-    """Tells webhooks of changes of approvals.
+    """Sends changes of approvals to webhooks.
 
     Args:
         webhooks: The receivers.
         store: Reads approvals.
         post: Posts a message.
-        url: Public base URL of the approvals page; empty: there is no page.
-        log: Receives failed attempts and messages that are given up.
+        url: Public base URL of the approvals page. Empty without a page.
+        log: Receives failed attempts and dropped messages.
         clock: Unix time.
-        pauses: Seconds after each failed attempt.
-        most_waiting: Messages of one webhook that wait for an attempt.
+        pauses: Pauses after failed attempts, in seconds.
+        most_waiting: Maximum number of messages of one webhook that wait for an attempt.
     """
 
     def __init__(
@@ -143,13 +143,13 @@ class WebhookSender:
             receiver.thread.start()
 
     def close(self) -> None:
-        """Stop the threads. Messages that wait are lost."""
+        """Stop the threads. Waiting messages are lost."""
         self._thread.close()
         for receiver in self._receivers:
             receiver.thread.close()
 
     def changed(self, change: ApprovalChange | None) -> None:
-        """Note a change, without waiting; `None`: changes were lost, so open approvals are read again."""
+        """Queue a change without blocking. `None` means that changes were lost: open approvals are then read again."""
         with self._lock:
             if change is None or len(self._changes) >= self._most_waiting:
                 self._has_gap = True
@@ -158,7 +158,7 @@ class WebhookSender:
         self._thread.wake()
 
     def counts(self) -> Mapping[str, Mapping[str, int]]:
-        """Return for each webhook the numbers of messages: `sent`, `failed` attempts, `dropped`, `waiting`."""
+        """Return the numbers of messages of each webhook: `sent`, `failed` (attempts), `dropped` and `waiting`."""
         return {receiver.webhook.name: receiver.counts() for receiver in self._receivers}
 
     # --- on the thread of changes
@@ -170,7 +170,7 @@ class WebhookSender:
         if has_gap:
             self._read_open()
         for change in changes:
-            # An approval that is gone, or a store that fails, must not keep the others back.
+            # A deleted approval or a failing store must not delay the other messages.
             with suppress(AuthzError):
                 request = approvals_pb2.ApprovalsGetRequest(approval_id=change.approval_id)
                 self._tell(self._store.approval_show(None, request).approval)
@@ -191,7 +191,8 @@ class WebhookSender:
 
         Args:
             approval: The approval.
-            is_repeated: Another run of the node has probably told it. Chats and mailboxes drop no copies, so they get none.
+            is_repeated: An earlier run of the node has probably sent the message. Chats and mailboxes do not drop copies, so they
+                do not get it again.
         """
         event = event_of(approval.status)
         if event is None:
@@ -224,7 +225,7 @@ class WebhookSender:
 def _is_of_queues(approval: approvals_pb2.Approval, event: Event, webhook: Webhook) -> bool:
     if not webhook.queues:
         return True
-    # An answered approval waits for nobody, so the kinds that it was asked for count.
+    # An answered approval no longer waits for a queue, so the kinds of the step-up are compared.
     queues = approval.waits_for if event is Event.OPENED else approval.kinds
     return bool(webhook.queues & set(queues))
 
@@ -256,7 +257,7 @@ class _Receiver:
         self.thread = PeriodicThread(f"webhook-{webhook.name}", self._send_due, _IDLE, self._broken)
 
     def add(self, message: _Message, pause: float = 0.0) -> None:
-        """Queue a message; a full queue drops it, and says so."""
+        """Queue a message. If the queue is full, drop the message and log an error."""
         with self._lock:
             is_full = len(self._due) >= self._most_waiting
             if is_full:
@@ -323,7 +324,7 @@ class _Receiver:
             self._log.error("a notification was given up", **fields)
             return
         pause = self._pauses[message.attempts]
-        # Messages that failed together come again apart.
+        # The random part spreads the retries of messages that failed together.
         pause *= 1 + random.uniform(0, _JITTER)  # noqa: S311 - no secret depends on it
         self._log.warning("a notification was not delivered", retry_in=round(pause), **fields)
         self.add(_Message(message.id, message.body, message.attempts + 1), pause)

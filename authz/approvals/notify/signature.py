@@ -15,7 +15,7 @@ _MOST_BYTES: Final = 64
 
 
 class SigningKeyError(ValueError):
-    """A key cannot sign. The message holds nothing of it."""
+    """A key cannot sign. The message has no part of the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class SigningKey:
             secret: Base64, with or without the prefix `whsec_`.
 
         Raises:
-            SigningKeyError: It is not valid Base64, or has too few or too many bytes.
+            SigningKeyError: The key is not valid Base64, or has too few or too many bytes.
         """
         try:
             key = base64.b64decode(secret.strip().removeprefix(_PREFIX), validate=True)
@@ -49,9 +49,9 @@ class SigningKey:
         """Return the headers `webhook-id`, `webhook-timestamp` and `webhook-signature` of one attempt.
 
         Args:
-            message_id: Id of the message, the same for each attempt.
-            unix_seconds: Time of the attempt.
-            body: The body.
+            message_id: Id of the message. It is the same for each attempt.
+            unix_seconds: Unix time of the attempt.
+            body: Body of the message.
         """
         signed = f"{message_id}.{unix_seconds}.".encode() + body
         signature = base64.b64encode(hmac.new(self.key, signed, hashlib.sha256).digest()).decode()
