@@ -206,7 +206,7 @@ def test_a_screen_reader_finds_landmarks_labels_and_headings(page: Any, place: P
         assert page.evaluate(f"{names}.every(one => one.labels.length > 0)")
     page.goto(f"{place.url}/a/a1-0")
     assert page.get_by_role("button", name="Approve this call").count() == 1
-    assert page.get_by_role("combobox", name="Reason of a rejection").count() == 1
+    assert page.get_by_role("combobox", name="Reason for a rejection").count() == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -355,11 +355,11 @@ def test_a_card_that_a_script_changed_is_not_answered(page: Any, place: Place) -
     page.goto(f"{place.url}/a/a1-0")
     page.evaluate("document.querySelector('[name=card_digest]').value = '00'.repeat(32)")
     page.click("button:has-text('Approve this call')")
-    page.wait_for_selector("text=not the card that you were shown last")
+    page.wait_for_selector("text=its card has changed since you read it")
     page.goto(f"{place.url}/a/a1-0")
     page.evaluate(CHANGE_OUTCOME)
     page.click("button:has-text('Approve this call')")
-    page.wait_for_selector("text=signed another answer")
+    page.wait_for_selector("text=signed a different answer")
     assert place.store.answers == []
 
 

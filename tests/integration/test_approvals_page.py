@@ -348,7 +348,7 @@ def test_a_person_without_the_role_sees_and_answers_nothing(page: Any, authz: Au
     log_in(page, "eve")
     page.wait_for_selector("h1:has-text('Not allowed')")
     page.goto(raised.value.url.partition("/a/")[0])
-    page.wait_for_selector("text=Nothing waits for you")
+    page.wait_for_selector("text=No call waits for you")
 
 
 def test_an_invited_person_approves(page: Any, authz: Authz, server: Server) -> None:

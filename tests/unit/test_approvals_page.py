@@ -536,7 +536,7 @@ def test_an_empty_list_says_so(browser: Browser) -> None:
     """And goes on to watch."""
     browser.store.approvals.clear()
     browser.log_in()
-    assert "Nothing waits for you" in browser.client.get("/").text
+    assert "No call waits for you" in browser.client.get("/").text
 
 
 def test_what_the_agent_wrote_stays_text(browser: Browser) -> None:
@@ -574,7 +574,7 @@ def test_a_card_that_is_not_open_or_not_the_persons_has_no_answer(browser: Brows
     """It says why."""
     browser.log_in()
     browser.store.approvals["a1-0"].answerable = False
-    assert "waits for somebody else" in browser.client.get("/a/a1-0").text
+    assert "waits for other people" in browser.client.get("/a/a1-0").text
     browser.store.approvals["a1-0"].status = REJECTED
     page = browser.client.get("/a/a1-0").text
     assert "This approval is rejected" in page
@@ -632,7 +632,7 @@ def test_a_card_that_changed_is_read_again(browser: Browser) -> None:
     browser.form("/a/a1-0")
     refused = browser.post("/a/a1-0", form | {"outcome": "approve"})
     assert refused.status_code == 409
-    assert "Read it again" in refused.text
+    assert "Read the card again" in refused.text
 
 
 def test_a_call_that_is_not_shown_whole_is_approved_from_the_whole_view(browser: Browser) -> None:
@@ -773,7 +773,7 @@ def test_an_assertion_over_another_card_is_refused(browser: Browser) -> None:
     changed = {**browser.form("/a/a1-0"), "outcome": "approve", "assertion": assertion}
     refused = browser.post("/a/a1-0", changed)
     assert refused.status_code == 403
-    assert "another answer" in refused.text
+    assert "a different answer" in refused.text
     assert browser.store.answers == []
 
 

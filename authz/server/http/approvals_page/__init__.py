@@ -1,13 +1,13 @@
-"""The page where people answer approvals.
+"""The approvals page: people log in and answer approvals.
 
 A request passes these parts in this order:
 
-* `protection` sets the headers of every answer and refuses requests that another site sent.
-* `page` has the handlers of approvals, `login_pages` and `passkey_pages` those of their names. They share `parts`.
-* `sessions` keeps who is logged in; `openid` logs people in at their issuer; `passkeys` makes and verifies WebAuthn ceremonies.
-* `rendering` turns approvals into HTML by the files in `templates`; `live` tells open pages of changes.
+** `protection` sets the headers of every response and refuses requests that another site sent.
+** `page` has the handlers of approvals, `login_pages` those of login and logout, `passkey_pages` those of passkeys. They share `parts`.
+** `sessions` keeps the logged-in browsers; `openid` logs people in at their issuer; `passkeys` makes and verifies WebAuthn ceremonies.
+** `rendering` renders approvals as HTML with the files in `templates`; `live` sends changes to open pages.
 
-`build` makes the page of a configuration. It is imported only where the page is served, since it loads large libraries.
+`build` makes the page from the configuration. Only nodes that serve the page import it, because it loads large libraries.
 
-The engine decides whether a person may answer. The page only proves who the person is, and what the person was shown.
+The engine decides whether a person may answer. The page only proves the identity of the person, and the card that the person saw.
 """

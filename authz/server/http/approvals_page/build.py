@@ -43,14 +43,14 @@ def build_page(
     Args:
         config: The configuration.
         store: Keeps approvals and passkeys.
-        hub: Tells changes.
+        hub: Source of changes of approvals.
         invitations: Open invitations.
         get: Fetches documents of issuers.
-        keys: Returns the keys of an issuer that are in use.
-        counted: Called with the name and the status of each answer.
+        keys: Returns the keys of an issuer in use.
+        counted: Called with the name of the handler and the HTTP status of each response.
         failed: Receives every unexpected exception.
-        log: Gets logins, and changes of passkeys.
-        references: Returns the values with which a card compares those of a call.
+        log: Receives logins, and changes of passkeys.
+        references: Returns the values with which a card compares the values of a call.
         clock: Unix time.
     """
     url, listener = config.approvals.base_url, config.listeners.approvals

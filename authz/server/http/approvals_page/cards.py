@@ -1,4 +1,4 @@
-"""Cards for the templates: a name for each kind of part, since templates cannot ask for types."""
+"""Names the kinds of parts of a card for the templates, because templates cannot test types."""
 
 from authz.approvals.card import Flag, Inert, Part, Plain
 

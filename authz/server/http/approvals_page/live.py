@@ -1,4 +1,4 @@
-"""Live changes: tells open pages, by server-sent events, that they should read their content again."""
+"""Live changes: sends server-sent events to open pages, which then read their content again."""
 
 import asyncio
 import time
@@ -20,23 +20,23 @@ _CHANGED: Final = b"event: changed\ndata:\n\n"
 
 
 class TooManyStreamsError(Exception):
-    """Too many streams are open. A page without a stream works, but shows changes only when it is loaded again."""
+    """Too many streams are open. A page without a stream works, but shows changes only after a reload."""
 
 
 class _Stream:
-    """An open stream, which any thread may wake."""
+    """An open stream. Any thread may wake it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._changed = asyncio.Event()
 
     def wake(self, _change: ApprovalChange | None = None) -> None:
-        # The loop is closed where the listener ended before the hub.
+        # The loop is closed if the listener ended before the hub.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._changed.set)
 
     async def wait(self, seconds: float) -> bool:
-        """Wait for a change; return whether one came."""
+        """Wait for a change. Return false if none occurred in time."""
         try:
             await asyncio.wait_for(self._changed.wait(), seconds)
         except TimeoutError:
@@ -46,12 +46,12 @@ class _Stream:
 
 
 class LiveChanges:
-    """Streams of changes. An event has no content: the page reads again what its person may see.
+    """Streams of changes. An event has no content: the page then reads the data that its person may see.
 
     Args:
-        hub: Tells changes.
-        sessions: A stream ends with its session.
-        most: Most streams at once.
+        hub: Source of changes of approvals.
+        sessions: Sessions of the page. A stream ends with its session.
+        most: Maximum number of open streams.
     """
 
     def __init__(self, hub: ApprovalHub, sessions: Sessions, most: int) -> None:
@@ -74,11 +74,11 @@ class LiveChanges:
         """Answer with a stream.
 
         Args:
-            session: Whose page is open.
-            approval_id: Only changes of this approval. Empty: of all.
+            session: Session of the open page.
+            approval_id: Id of the approval to watch. Empty for all approvals.
 
         Raises:
-            TooManyStreamsError: Too many are open.
+            TooManyStreamsError: Too many streams are open.
         """
         if self._is_closing or len(self._open) >= self._most or session.streams >= _MOST_OF_SESSION:
             raise TooManyStreamsError
@@ -92,7 +92,7 @@ class LiveChanges:
         session.streams += 1
         try:
             self._hub.subscribe(subscription)
-            # Changes between the load of the page and this stream are not known here: read again.
+            # The approval may have changed between the load of the page and this stream, so the page reads again.
             yield b"retry: 3000\n" + _CHANGED
             ends_at = time.monotonic() + _LONGEST_SECONDS
             while time.monotonic() < ends_at and self._sessions.is_live(session):

@@ -55,7 +55,7 @@ class LoginPages:
         return routes
 
     async def _choose(self, request: PageRequest) -> Response:
-        """Let the person choose a way; the only way begins at once."""
+        """Let the person choose how to log in. If only one way is configured, begin it at once."""
         parts, path = self._parts, own_path(request.raw.query_params.get("to"))
         if parts.passkeys is None and parts.openid is not None:
             return await self._start(request)
@@ -113,7 +113,7 @@ class LoginPages:
     # ---
 
     def _log_in(self, request: PageRequest, login: Login, response: Response) -> Response:
-        """Open a new session: a session that another could have planted in the browser ends."""
+        """Open a new session and end the old one, which an attacker could have planted in the browser."""
         parts = self._parts
         parts.sessions.close(parts.cookies.session(request.raw))
         cookie, _ = parts.sessions.open(login)
@@ -144,7 +144,7 @@ class LoginPages:
             raise PageError(
                 400,
                 "Log in again",
-                "This login was begun in another browser, took longer than 10 minutes, or another node began it.",
+                "This login was begun in another browser or by another node, or took longer than 10 minutes.",
             ) from error
 
 

@@ -1,7 +1,7 @@
 """Login at an issuer: OpenID Connect's authorization code flow with PKCE (OpenID Connect Core §3.1, RFC 7636, RFC 9700).
 
-INVARIANT (whose login): the state of a flow stays in an encrypted cookie of the browser that began it, so that nobody can finish
-a flow in another browser, and open flows cost this node no memory.
+INVARIANT (one browser for each login): the state of a flow stays in an encrypted cookie of the browser that began it. Nobody can
+finish a flow in another browser, and open flows use no memory of the node.
 """
 
 import base64
@@ -44,12 +44,12 @@ _MAX_CODE: Final = 4096
 
 
 class LoginError(Exception):
-    """A login failed. The message is for the person, and names no secret."""
+    """A login failed. The message is for the person and has no secrets."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenIdSettings:
-    """The client of the page at an issuer."""
+    """Settings of the page's client at an issuer."""
 
     alias: str
     """Alias of the issuer."""
@@ -62,15 +62,15 @@ class OpenIdSettings:
     client_id: str
     """Client id."""
     client_secret_file: str | None
-    """File of the client's secret. `None`: a public client."""
+    """File of the client's secret. `None` for a public client."""
     scopes: tuple[str, ...]
     """Requested scopes."""
     redirect_uri: str
     """URL to which the issuer sends the browser back."""
     description: FetchRequest
-    """Request for the issuer's description of itself."""
+    """Request for the metadata of the issuer (its discovery document)."""
     leeway: float = 5.0
-    """Accepted difference of the clocks, in seconds."""
+    """Accepted difference between the clocks of node and issuer, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,9 @@ class LoginFlow:
     verifier: str
     """Code verifier of PKCE."""
     path: str
-    """Path on the page at which the person goes on."""
+    """Path of the page that opens after the login."""
     forced_at: float | None
-    """Unix time at which the issuer was asked to let the person log in anew. `None`: an earlier login suffices."""
+    """Unix time of the request, if the issuer must let the person log in anew. `None` if an earlier login suffices."""
 
     def encode(self) -> bytes:
         """Encode for a cookie."""
@@ -97,12 +97,12 @@ class LoginFlow:
 
 
 class OpenIdClient:
-    """Logs people in. Its methods wait for the issuer, so they run on a thread.
+    """Logs people in. Its methods block until the issuer responds: call them on a thread.
 
     Args:
         settings: The client.
         get: Fetches a document.
-        keys: Returns the issuer's keys in use, as JWKS. `None`: there are none yet.
+        keys: Returns the keys of the issuer in use, as JWKS, or `None` before the first fetch.
         clock: Unix time.
     """
 
@@ -129,14 +129,14 @@ class OpenIdClient:
         """Begin a login.
 
         Args:
-            path: Path on the page at which the person goes on.
-            anew: The person must prove who they are again, also if they are logged in at the issuer.
+            path: Path of the page that opens after the login.
+            anew: Whether the person must authenticate again, even if they are logged in at the issuer.
 
         Returns:
-            URL at the issuer, and the flow.
+            The URL at the issuer, and the flow.
 
         Raises:
-            LoginError: The issuer cannot be reached, or its description is not valid.
+            LoginError: The issuer cannot be reached, or its metadata is not valid.
         """
         settings = self._settings
         endpoint = self._endpoint("authorization_endpoint").url
@@ -194,10 +194,12 @@ class OpenIdClient:
             )
         now = self._clock()
         if authenticated_at > now + self._settings.leeway:
-            raise LoginError("The login lies in the future: the clock of the issuer is ahead.")
+            raise LoginError(
+                "The time of the login is in the future: the clock of the issuer is ahead."
+            )
         at_ms = int(authenticated_at * 1000)
         if flow.forced_at is not None:
-            # `auth_time` has whole seconds, and the issuer was asked to let the person log in after `forced_at`.
+            # `auth_time` has whole seconds. The person must have logged in after `forced_at`.
             if authenticated_at < int(flow.forced_at):
                 raise LoginError(
                     "The issuer did not let you log in anew, or its clock is behind. "
@@ -248,7 +250,7 @@ class OpenIdClient:
         return request
 
     def _redeem(self, code: str, flow: LoginFlow, description: Mapping[str, Any]) -> str:
-        """Redeem a code at the token endpoint (OpenID Connect Core §3.1.3); return the ID token."""
+        """Redeem a code at the token endpoint (OpenID Connect Core §3.1.3) and return the ID token."""
         settings = self._settings
         form = {
             "grant_type": "authorization_code",
@@ -268,7 +270,7 @@ class OpenIdClient:
             answer = json.loads(self._get(request).text)
         except FetchError as error:
             raise LoginError(
-                f"The issuer `{settings.alias}` did not redeem the code: {error}. If every login fails so, check "
+                f"The issuer `{settings.alias}` did not redeem the code: {error}. If every login fails like this, check "
                 "`approvals.login.client_id`, `client_secret_file` and the redirect URI of the client."
             ) from error
         except (ValueError, RecursionError) as error:
@@ -295,7 +297,7 @@ class OpenIdClient:
     # --- the ID token
 
     def _verify(self, token: str, flow: LoginFlow) -> dict[str, Any]:
-        """Verify an ID token (OpenID Connect Core §3.1.3.7) by the keys that Authz trusts for the issuer."""
+        """Verify an ID token (OpenID Connect Core §3.1.3.7) with the keys that Authz trusts for the issuer."""
         settings = self._settings
         rules = IdTokenRules(
             settings.issuer, settings.client_id, settings.algorithms, settings.leeway
@@ -318,7 +320,7 @@ def _check_answer(
     if not secrets.compare_digest(answer.get("state", "").encode(), flow.state.encode()):
         raise LoginError("This answer belongs to another login. Begin again.")
     named = answer.get("iss")
-    # RFC 9207: an answer of another issuer must not reach this issuer's token endpoint.
+    # RFC 9207: the response of another issuer must not reach the token endpoint of this issuer.
     if named != issuer and (
         named is not None or description.get("authorization_response_iss_parameter_supported")
     ):

@@ -1,4 +1,4 @@
-"""The pages of approvals: list, card, answer, and the files that they load."""
+"""The pages of approvals: list, card and answer, and the files that they load."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -44,10 +44,10 @@ class _Answer:
 
 
 class ApprovalsPage:
-    """The page.
+    """The approvals page.
 
     Args:
-        parts: Its parts.
+        parts: Parts of the page.
     """
 
     def __init__(self, parts: PageParts) -> None:
@@ -107,7 +107,7 @@ class ApprovalsPage:
         )
         shown = ShownCard(approval.digest, card.digest, card.can_be_approved)
         if not request.is_live:
-            # A card that the page's script read by itself was not shown to the person.
+            # A card that the script of the page reads by itself does not count as shown to the person.
             session.note_shown(approval.id, shown)
         is_open = approval.status == approvals_pb2.APPROVAL_STATUS_PENDING
         by_passkey = approval.needs_passkey or session.login.method is LoginMethod.PASSKEY
@@ -133,7 +133,7 @@ class ApprovalsPage:
             answer = await parts.on_thread(parts.store.approval_show, person, get)
         except ApiError as error:
             if error.reason == "APPROVAL_MISMATCH":
-                # An approval of others looks as a missing one.
+                # An approval that the person may not see looks like a missing one.
                 raise not_allowed() from error
             raise
         return answer.approval
@@ -171,7 +171,7 @@ class ApprovalsPage:
     async def _assertion(
         self, request: PageRequest, statement: AnswerStatement
     ) -> PasskeyAssertion | None:
-        """Verify the assertion of a form. `None`: the person answers by their login."""
+        """Verify the assertion of a form. Return `None` if the person answers by login."""
         parts = self._parts
         credential = request.text("assertion", _MAX_ASSERTION)
         if credential and parts.passkeys is not None:
@@ -215,7 +215,7 @@ class ApprovalsPage:
 
 
 def _read_answer(request: PageRequest) -> _Answer:
-    """Read the form of a card. It must be of the card that this session was shown last."""
+    """Read the form of a card. Refuse it unless it belongs to the card that this session was shown last."""
     approval_id: str = request.raw.path_params["id"]
     again = f"/a/{approval_id}"
     outcome = request.text("outcome")
@@ -227,7 +227,7 @@ def _read_answer(request: PageRequest) -> _Answer:
         raise PageError(
             409,
             "The card has changed",
-            "This is not the card that you were shown last. Read it again, then answer.",
+            "The call or its card has changed since you read it. Read the card again, then answer.",
             again,
         )
     if outcome == "approve" and not shown.can_be_approved:
@@ -261,5 +261,5 @@ def _person(login: Login, assertion: PasskeyAssertion | None = None) -> Person:
 
 
 def _is_older(login: Login, approval: approvals_pb2.Approval) -> bool:
-    # Issuers tell the time of a login in seconds.
+    # Issuers state the time of a login in whole seconds.
     return login.authenticated_at_ms // 1000 < approval.created_at.seconds

@@ -1,4 +1,4 @@
-"""The parts of the page that its handlers share, and the way of a request through a handler."""
+"""The parts that all handlers share, and the steps of a request around a handler."""
 
 import asyncio
 import json
@@ -45,9 +45,9 @@ __all__ = [
 ]
 
 FRESH_SECONDS: Final = 300.0
-"""Passkeys are added and removed within so many seconds of a login."""
+"""Longest time between a login and a change of passkeys, in seconds."""
 _STORE_THREADS: Final = 8
-# Everybody can begin a login, and an issuer may be slow. Logins must not keep those who are logged in waiting.
+# Anybody can begin a login, and an issuer may be slow, so logins have threads of their own: they must not delay logged-in people.
 _LOGIN_THREADS: Final = 4
 _BUSY: Final = frozenset(
     {GrpcCode.RESOURCE_EXHAUSTED, GrpcCode.UNAVAILABLE, GrpcCode.DEADLINE_EXCEEDED}
@@ -56,7 +56,7 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 Handler = Callable[[PageRequest], Awaitable[Response]]
-"""Answers a request whose session and form were checked."""
+"""Handler of a request whose session and form were checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,9 @@ class PageSettings:
     base: str
     """Path of `url`, without a slash at its end."""
     max_body: int = 262_144
-    """Most bytes of a form."""
+    """Largest size of a form, in bytes."""
     timeout: float = 5.0
-    """Seconds that a form may take to arrive."""
+    """Longest time for a form to arrive, in seconds."""
 
 
 @dataclass(slots=True)
@@ -85,17 +85,17 @@ class PageParts:
     cookies: Cookies
     invitations: Invitations
     openid: OpenIdClient | None
-    """Logs people in at their issuer. `None`: not configured."""
+    """Logs people in at their issuer. `None` if not configured."""
     passkeys: Passkeys | None
-    """Passkeys. `None`: not configured."""
+    """Passkeys. `None` if not configured."""
     counted: Callable[[str, int], None]
-    """Called with the name of the handler and the status of each answer."""
+    """Called with the name of the handler and the HTTP status of each response."""
     failed: Callable[[BaseException], None]
     """Receives every unexpected exception."""
     log: Logger
-    """Gets logins, and changes of passkeys."""
+    """Receives logins, and changes of passkeys."""
     references: Callable[[approvals_pb2.Approval], CardReferences] = lambda _: CardReferences()
-    """Returns the values with which a card compares those of a call."""
+    """Returns the values with which a card compares the values of a call."""
     clock: Callable[[], float] = time.time
     """Unix time."""
     cipher: Fernet = field(default_factory=lambda: Fernet(Fernet.generate_key()))
@@ -109,7 +109,7 @@ class PageParts:
         *arguments: _Arguments.args,
         **named: _Arguments.kwargs,
     ) -> _Result:
-        """Run a function that waits for the store on a thread."""
+        """Run a blocking function on a thread."""
         if self._store_limiter is None:
             self._store_limiter = CapacityLimiter(_STORE_THREADS)
         call = partial(work, *arguments, **named)
@@ -121,7 +121,7 @@ class PageParts:
         *arguments: _Arguments.args,
         **named: _Arguments.kwargs,
     ) -> _Result:
-        """Run a function of somebody who is not logged in yet on a thread."""
+        """Run a blocking function of a login on a thread of the pool for logins."""
         if self._login_limiter is None:
             self._login_limiter = CapacityLimiter(_LOGIN_THREADS)
         call = partial(work, *arguments, **named)
@@ -135,7 +135,7 @@ class PageParts:
     def page(
         self, template: str, request: PageRequest, status: int = 200, **context: Any
     ) -> Response:
-        """Return a page with the members that every page has."""
+        """Render a template with the variables that every page has."""
         session = request.signed_in
         common = {
             "session": session,
@@ -165,7 +165,7 @@ class PageParts:
             handle: The handler.
             name: Name in metrics.
             method: HTTP method.
-            needs_login: Without a session, the person is asked to log in. Forms of a session carry its token.
+            needs_login: Whether the handler needs a session. Without one, the person must log in. Forms must have the token of the session.
         """
 
         async def endpoint(raw: Request) -> Response:
@@ -179,7 +179,7 @@ class PageParts:
                 if isinstance(unexpected, (asyncio.CancelledError, KeyboardInterrupt, SystemExit)):
                     raise
                 self.failed(unexpected)
-                text = "The node met an unexpected error; its log has more."
+                text = "An unexpected error occurred. The log of the node has the details."
                 response = self._refuse(request, PageError(500, "Error", text))
             self.counted(name, response.status_code)
             return response
@@ -218,7 +218,7 @@ class PageParts:
 
 
 def json_text(text: str) -> Response:
-    """Answer the page's script with JSON."""
+    """Answer the script of the page with JSON."""
     return Response(text, media_type="application/json")
 
 
@@ -234,7 +234,7 @@ def _check_token(request: PageRequest) -> None:
 
 
 def not_allowed() -> PageError:
-    """Return the error of an approval that is missing, or that the person may not see. Both look the same."""
+    """Return the error for an approval that does not exist or that the person may not see. Both look the same."""
     return PageError(404, "Not allowed", "There is no such approval, or you may not answer it.")
 
 
@@ -249,5 +249,5 @@ def _refusal_of(error: AuthzError) -> PageError:
 
 
 def as_json(value: object) -> Response:
-    """Answer the page's script with a value."""
+    """Answer the script of the page with a value."""
     return json_text(json.dumps(value))

@@ -13,11 +13,11 @@ from authz.server.http.approvals_page.requests import PageError, PageRequest
 __all__ = ["PasskeyPages"]
 
 _MAX_CREDENTIAL: Final = 65_536
-_ENDED: Final = "This invitation was used, or has ended. Ask for another one."
+_ENDED: Final = "This invitation was used or has ended. Ask for a new one."
 
 
 class PasskeyPages:
-    """Passkeys of the person who is logged in, and the first passkey of an invited person.
+    """Handlers of the passkeys of the logged-in person, and of the first passkey of an invited person.
 
     Args:
         parts: Parts of the page.
@@ -27,7 +27,7 @@ class PasskeyPages:
         self._parts = parts
 
     def routes(self) -> list[Route]:
-        """Return the routes; none without passkeys."""
+        """Return the routes. The list is empty if passkeys are not configured."""
         if self._parts.passkeys is None:
             return []
         route = self._parts.route
@@ -88,14 +88,14 @@ class PasskeyPages:
         remove = self._passkeys().remove
         await parts.on_thread(remove, login.issuer, login.sub, request.text("id", 2048))
         parts.log.info("a person removed a passkey", person=login.person)
-        # A browser that somebody else holds may have a session of this person.
+        # Another person may hold a browser with a session of this person.
         parts.sessions.close_all_of(login.person, but=request.session)
         return parts.redirect("/passkeys")
 
     # --- invitations
 
     async def _invited(self, request: PageRequest) -> Response:
-        # The secret stands behind `#`, which browsers send to nobody; the page's script posts it.
+        # The secret stands behind `#`. Browsers do not send this part; the script of the page posts it.
         return self._parts.page("invite", request)
 
     async def _invite_options(self, request: PageRequest) -> Response:
@@ -147,5 +147,5 @@ class PasskeyPages:
 
 
 def _invitation_challenge(secret: str) -> bytes:
-    """Return the challenge of an invitation. It is used once, as the invitation is."""
+    """Return the challenge of an invitation. Like the invitation, it can be used once."""
     return hashlib.sha256(b"authz invitation 1" + secret.encode()).digest()

@@ -1,7 +1,7 @@
 """Passkeys: WebAuthn ceremonies with user verification (WebAuthn Level 3).
 
-The challenge of an answer has a digest of the answer: card, call, approval, outcome. So the signature holds for nothing else. Nonce and
-end stand in the challenge too, so that the stored assertion stays evidence of the answer. Each challenge works once.
+The challenge of an answer has a digest over card, call, approval and outcome, so the signature is not valid for another answer. It
+also has a nonce and an end, so that the stored assertion can be verified later. Each challenge can be used once.
 """
 
 import hashlib
@@ -37,9 +37,9 @@ __all__ = [
 ]
 
 MAX_PASSKEYS: Final = 10
-"""Most passkeys of one person."""
+"""Maximum number of passkeys of one person."""
 MAX_NAME: Final = 64
-"""Longest name of a passkey, in characters."""
+"""Largest number of characters of the name of a passkey."""
 _CEREMONY_SECONDS: Final = 300.0
 _MAX_CEREMONIES: Final = 8
 _MAX_USED: Final = 10_000
@@ -87,11 +87,11 @@ class _Ceremony:
 def answer_challenge(statement: AnswerStatement, expires_at: int, nonce: bytes) -> bytes:
     """Return the challenge of an answer: nonce, end (Unix time in eight bytes, big-endian), and SHA-256 over the parts of the answer.
 
-    Each part stands after its length in eight bytes, big-endian.
+    The length of each part, in eight bytes (big-endian), precedes the part.
 
     Args:
         statement: Answer of the person.
-        expires_at: Unix time until which the challenge can be used.
+        expires_at: Unix time of the end of the challenge.
         nonce: 16 random bytes.
     """
     digest = hashlib.sha256()
@@ -112,12 +112,12 @@ def answer_challenge(statement: AnswerStatement, expires_at: int, nonce: bytes) 
 
 
 class Passkeys:
-    """Ceremonies of the page. Its methods wait for the store, so they run on a thread.
+    """Ceremonies of the page. Its methods block until the store responds: call them on a thread.
 
     Args:
         settings: The relying party.
         store: Keeps passkeys.
-        issuers: Aliases of the configured issuers, whose people log in there and not by passkey.
+        issuers: Aliases of the configured issuers. Their people log in at the issuer, not by passkey.
         clock: Unix time.
     """
 
@@ -136,7 +136,7 @@ class Passkeys:
         self._lock = threading.Lock()
 
     def is_local(self, issuer: str) -> bool:
-        """Return whether an issuer is none of the configuration, so that its people log in by passkey."""
+        """Return whether the people of an issuer log in by passkey, because the issuer is not configured."""
         return issuer not in self._issuers
 
     def of(self, issuer: str, sub: str) -> list[StoredPasskey]:
@@ -180,12 +180,12 @@ class Passkeys:
         return options_to_json(options)
 
     def finish_registration(self, session: Session, credential: str, name: str) -> None:
-        """Write a new passkey of a logged-in person; raises PasskeyError where the ceremony is refused."""
+        """Write a new passkey of a logged-in person. Raise PasskeyError if the ceremony is refused."""
         challenge = self._take(session, credential, "register")[0]
         self.register(session.login.issuer, session.login.sub, credential, name, challenge)
 
     def register(self, issuer: str, sub: str, credential: str, name: str, challenge: bytes) -> None:
-        """Verify a registration, and write the passkey; raises PasskeyError where it is refused."""
+        """Verify a registration and write the passkey. Raise PasskeyError if it is refused."""
         try:
             verified = webauthn.verify_registration_response(
                 credential=credential,
@@ -217,7 +217,7 @@ class Passkeys:
         )
 
     def rename(self, issuer: str, sub: str, credential_id: str, name: str) -> None:
-        """Give a passkey another name; raises PasskeyError if the person has no such passkey, or the name is empty."""
+        """Rename a passkey. Raise PasskeyError if the person has no such passkey, or the name is empty."""
         name = name.strip()[:MAX_NAME]
         if not name:
             raise PasskeyError("Give the passkey a name.")
@@ -225,7 +225,7 @@ class Passkeys:
         self._store.put_passkey(issuer, sub, {**passkey, "name": name})
 
     def remove(self, issuer: str, sub: str, credential_id: str) -> None:
-        """Remove a passkey; raises PasskeyError if the person has no such passkey."""
+        """Remove a passkey. Raise PasskeyError if the person has no such passkey."""
         self._find(issuer, sub, credential_id)
         self._store.remove_passkey(issuer, sub, credential_id)
 
@@ -248,23 +248,23 @@ class Passkeys:
     def finish_answer(
         self, session: Session, statement: AnswerStatement, credential: str
     ) -> PasskeyAssertion:
-        """Verify the assertion of an answer; raises PasskeyError where it is refused."""
+        """Verify the assertion of an answer. Raise PasskeyError if it is refused."""
         challenge, ceremony = self._take(session, credential, "answer")
         expected = answer_challenge(statement, ceremony.expires_at, ceremony.nonce)
         if expected != challenge:
-            raise PasskeyError("The passkey signed another answer than this one. Answer again.")
+            raise PasskeyError("The passkey signed a different answer. Answer again.")
         login = session.login
         return self._assert(login.issuer, login.sub, credential, challenge)
 
     # --- a login by passkey alone
 
     def begin_login(self) -> tuple[str, bytes]:
-        """Begin a login by passkey; return the browser's options as JSON, and the challenge."""
+        """Begin a login by passkey. Return the options for the browser as JSON, and the challenge."""
         challenge = secrets.token_bytes(32)
         return self._request_options(challenge, ()), challenge
 
     def finish_login(self, challenge: bytes, credential: str) -> tuple[str, str]:
-        """Verify a login by passkey; return issuer and subject.
+        """Verify a login by passkey. Return issuer and subject.
 
         Raises:
             PasskeyError: The login is refused.
@@ -281,7 +281,7 @@ class Passkeys:
         return issuer, sub
 
     def _person_of(self, credential: str) -> tuple[str, str]:
-        """Return the local person that the user handle of an assertion names, before it is verified."""
+        """Return the local person in the user handle of an assertion. The assertion is not verified yet."""
         try:
             handle = base64url_to_bytes(json.loads(credential)["response"]["userHandle"])
             issuer, _, sub = handle.decode().partition("/")
@@ -336,10 +336,10 @@ class Passkeys:
         for passkey in self._store.passkeys(issuer, sub):
             if passkey["credential_id"] == credential_id:
                 return passkey
-        raise PasskeyError("This passkey is not yours, or was removed.")
+        raise PasskeyError("This passkey is not yours or was removed.")
 
     def _handle(self, issuer: str, sub: str) -> bytes:
-        """Return the user handle. That of a local person names the person, so that the passkey can log in alone."""
+        """Return the user handle. The handle of a local person holds the name, so that the passkey alone can log in."""
         if self.is_local(issuer):
             return f"{issuer}/{sub}".encode()
         return hashlib.sha256(f"{issuer}/{sub}".encode()).digest()
@@ -354,7 +354,7 @@ class Passkeys:
             session.ceremonies.popitem(last=False)
 
     def _take(self, session: Session, credential: str, purpose: str) -> tuple[bytes, _Ceremony]:
-        """Take the ceremony that an answer of the browser belongs to. It cannot be taken again."""
+        """Remove and return the ceremony that a response of the browser belongs to."""
         challenge = _challenge_of(credential)
         ceremony = session.ceremonies.pop(challenge, None)
         if ceremony is None or ceremony.purpose != purpose or ceremony.expires_at <= self._clock():

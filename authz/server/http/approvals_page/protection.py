@@ -1,4 +1,4 @@
-"""Protection of the page: headers of every answer, and refusal of requests that another site sent."""
+"""Protects the page: sets headers of every response, and refuses requests that another site sent."""
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
@@ -13,7 +13,7 @@ _POLICY: Final = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
-# With `no-referrer`, browsers send `Origin: null` with forms (Fetch §3.2), and no form could be told from a forged one.
+# With `no-referrer`, browsers send `Origin: null` with forms (Fetch §3.2), so that forged forms would look like real ones.
 _HEADERS: Final = {
     "content-security-policy": _POLICY,
     "referrer-policy": "same-origin",
@@ -81,7 +81,7 @@ class Protection:
         await self._app(scope, receive, protected_send)
 
     def _is_own(self, headers: Headers) -> bool:
-        """Return whether the page itself sent a request. Every browser with passkeys sends both headers."""
+        """Return whether the page itself sent a request. All browsers that have passkeys send both headers."""
         origins = headers.getlist("origin")
         sites = headers.getlist("sec-fetch-site")
         return origins == [self._origin] and sites in ([], ["same-origin"])

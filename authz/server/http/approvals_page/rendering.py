@@ -1,4 +1,4 @@
-"""Rendering: HTML by the files in `templates`, with everything escaped, and the files in `static`."""
+"""Renders HTML with the files in `templates`, which escape all values, and serves the files in `static`."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -112,7 +112,7 @@ def _queue_words(queue: str) -> str:
 
 
 def _time(at: Timestamp | float) -> Markup:
-    """Return a time in UTC; the page's script shows it in local time."""
+    """Return a time in UTC. The script of the page shows it in local time."""
     seconds = at.ToMicroseconds() / 1e6 if isinstance(at, Timestamp) else float(at)
     when = datetime.fromtimestamp(seconds, UTC).replace(microsecond=0)
     machine = when.isoformat().replace("+00:00", "Z")
@@ -120,7 +120,7 @@ def _time(at: Timestamp | float) -> Markup:
 
 
 def _read_static() -> tuple[dict[str, StaticFile], dict[str, str]]:
-    """Read the files of the folder `static`. Their names on the page have their digest, so that browsers may cache them."""
+    """Read the files of the folder `static`. Their names on the page include a digest, so that browsers may cache them."""
     files, names = {}, {}
     for path in sorted((_FOLDER / "static").iterdir()):
         if path.suffix not in _TYPES:

@@ -1,4 +1,4 @@
-"""Requests of the page: forms, cookies, paths, and the errors that people see."""
+"""Requests of the page: forms, cookies, paths, and errors for people."""
 
 import asyncio
 import re
@@ -25,8 +25,8 @@ class PageError(Exception):
     Args:
         status: HTTP status.
         title: Heading of the page.
-        text: One or two sentences: cause and fix.
-        again: Path where the person can go on.
+        text: Cause and fix, in one or two sentences.
+        again: Path of the link on the error page.
     """
 
     def __init__(self, status: int, title: str, text: str, again: str = "/") -> None:
@@ -44,29 +44,29 @@ class PageRequest:
     raw: Request
     """The request."""
     signed_in: Session | None
-    """The session of the browser. `None`: nobody is logged in."""
+    """The session of the browser. `None` if nobody is logged in."""
     form: Mapping[str, str] = field(default_factory=dict)
-    """Fields of the form; empty without one."""
+    """Fields of the form. Empty if the request has no form."""
 
     @property
     def session(self) -> Session:
-        """The session; only handlers that need a login read it."""
+        """The session. Only handlers that need a login read it."""
         if self.signed_in is None:
             raise PageError(401, "Log in", "Log in first.")
         return self.signed_in
 
     @property
     def is_live(self) -> bool:
-        """The page's script follows changes, without the person."""
+        """True if the script of the page sent the request by itself, to show changes."""
         return is_live(self.raw)
 
     @property
     def wants_json(self) -> bool:
-        """The page's script sent it."""
+        """True if the script of the page sent the request."""
         return self.raw.headers.get("accept") == "application/json"
 
     def text(self, name: str, most: int = 256) -> str:
-        """Return a field of the form; raises PageError if it is too long. A missing one is empty."""
+        """Return a field of the form, or an empty string if it is missing. Raise PageError if it is too long."""
         value = self.form.get(name, "")
         if len(value.encode(errors="replace")) > most:
             raise PageError(400, "Too long", f"`{name}` has more than {most:,} bytes.")
@@ -74,13 +74,13 @@ class PageRequest:
 
 
 def is_live(request: Request) -> bool:
-    """Return whether the page's script follows changes, without the person."""
+    """Return whether the script of the page sent a request by itself, to show changes."""
     kind = request.headers.get("accept", "")
     return "x-authz-live" in request.headers or kind == "text/event-stream"
 
 
 def own_path(path: str | None) -> str:
-    """Return a path of the page that another page may lead to. Every other text gives the list."""
+    """Return a path that a link may open, or the path of the list if the text is not such a path."""
     return path if path is not None and _OWN_PATH.fullmatch(path) else "/"
 
 
@@ -88,7 +88,7 @@ async def read_form(request: Request, max_bytes: int, timeout: float) -> dict[st
     """Read a form.
 
     Raises:
-        PageError: The body is no form, is too large, or does not arrive in time.
+        PageError: The body is not a form, is too large, or does not arrive in time.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != _FORM:
@@ -118,7 +118,7 @@ class Cookies:
     """Cookies of the page. Over https their names have the prefix `__Host-`, so that no other host can set them (RFC 6265bis §4.1.3.2).
 
     Args:
-        is_secure: The page is served over https.
+        is_secure: Whether the page is served over https.
     """
 
     def __init__(self, *, is_secure: bool) -> None:
@@ -136,7 +136,7 @@ class Cookies:
         return request.cookies.get(self._flow)
 
     def set_session(self, response: Response, value: str) -> None:
-        """Set the session's cookie. It ends with the browser, or before by the node."""
+        """Set the cookie of the session. It ends with the browser, unless the node ends the session earlier."""
         self._set(response, self._session, value, None)
 
     def set_flow(self, response: Response, value: str, seconds: int) -> None:
@@ -152,7 +152,7 @@ class Cookies:
         self._set(response, self._flow, "", 0)
 
     def _set(self, response: Response, name: str, value: str, seconds: int | None) -> None:
-        # `Lax`: links in mail and chat lead to a card, and the issuer leads back; no other site can post with it.
+        # `Lax`, because people follow links in mail, in chat and from the issuer. Other sites cannot post with the cookie.
         response.set_cookie(
             name,
             value,

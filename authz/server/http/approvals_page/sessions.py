@@ -1,4 +1,4 @@
-"""Sessions of the page: who is logged in, and what was shown to that person. They live in the memory of one node."""
+"""Sessions of the page: the logged-in person, and the cards that the person was shown. One node keeps them in memory."""
 
 import hashlib
 import secrets
@@ -12,9 +12,9 @@ from typing import Any, Final
 __all__ = ["Login", "LoginMethod", "Session", "Sessions", "ShownCard"]
 
 LONGEST_SECONDS: Final = 8 * 3600.0
-"""A session ends so long after its login."""
+"""Longest time from the login to the end of a session."""
 IDLE_SECONDS: Final = 30 * 60.0
-"""A session ends so long after its last request."""
+"""Longest time from the last request to the end of a session."""
 _MAX_SESSIONS: Final = 10_000
 _MAX_OF_A_PERSON: Final = 20
 _MAX_SHOWN: Final = 200
@@ -38,13 +38,13 @@ class Login:
     method: LoginMethod
     """Way of the login."""
     authenticated_at_ms: int
-    """Unix time at which the person proved who they are, in milliseconds."""
+    """Unix time of the authentication, in milliseconds."""
     name: str = ""
-    """Name to show. Empty: `sub`."""
+    """Name to show. Default: `sub`."""
     claims: Mapping[str, Any] = field(default_factory=dict)
     """Claims that the bundle may read."""
     acr: str = ""
-    """`acr` of the ID token. Empty: none."""
+    """`acr` of the ID token. Empty if it has none."""
 
     @property
     def person(self) -> str:
@@ -66,7 +66,7 @@ class ShownCard:
     card_digest: bytes
     """SHA-256 of the card."""
     can_be_approved: bool
-    """Everything that a person must see before approving was shown."""
+    """True if the card showed everything that a person must see before approving."""
 
 
 @dataclass(slots=True)
@@ -84,15 +84,15 @@ class Session:
     streams: int = 0
     """Open streams of live changes."""
     shown_cards: OrderedDict[str, ShownCard] = field(default_factory=OrderedDict)
-    """The last card that was shown of each approval, by the id of the approval."""
+    """The card of each approval that was shown last, by the id of the approval."""
     ceremonies: OrderedDict[bytes, Any] = field(default_factory=OrderedDict)
     """Open WebAuthn ceremonies, by challenge."""
 
     last_answer: tuple[str, Any] | None = None
-    """Outcome and approval of the last answer."""
+    """Outcome and approval of the last answer. `None` before the first."""
 
     def note_shown(self, approval_id: str, card: ShownCard) -> None:
-        """Remember the card that the person sees."""
+        """Record the card that the person sees."""
         self.shown_cards.pop(approval_id, None)
         self.shown_cards[approval_id] = card
         while len(self.shown_cards) > _MAX_SHOWN:
@@ -114,7 +114,7 @@ class Sessions:
         return len(self._by_key)
 
     def open(self, login: Login) -> tuple[str, Session]:
-        """Open a session; return the value of its cookie, which is kept only as a hash."""
+        """Open a session. Return the value of its cookie; the node keeps only a hash of it."""
         now = self._clock()
         cookie = secrets.token_urlsafe(32)
         session = Session(login, secrets.token_urlsafe(32), now, now)
@@ -133,7 +133,7 @@ class Sessions:
 
         Args:
             cookie: Value of the cookie.
-            is_use: Count the request as the last use.
+            is_use: Whether the request counts as the last use.
         """
         if not cookie:
             return None
@@ -150,7 +150,7 @@ class Sessions:
         return session
 
     def is_live(self, session: Session) -> bool:
-        """Return whether a session goes on. The question does not count as its use."""
+        """Return whether a session is still open. The check does not count as a use."""
         return any(other is session for other in self._by_key.values()) and not self._is_over(
             session, self._clock()
         )
@@ -165,7 +165,7 @@ class Sessions:
 
         Args:
             person: `<issuer>/<sub>`.
-            but: This session goes on.
+            but: Session that stays open.
         """
         for key, session in list(self._by_key.items()):
             if session.login.person == person and session is not but:

@@ -1,4 +1,4 @@
-// Times in the reader's zone, live changes, and passkeys. Without scripts the page works, but for passkeys.
+// Times in the reader's zone, live changes, and passkeys. Without scripts, everything but passkeys works.
 "use strict";
 
 const base = document.body.dataset.base;
@@ -16,12 +16,12 @@ function showLocalTimes(root) {
   }
 }
 
-// --- live changes: an event has no content; the page reads itself again
+// --- live changes: an event has no content, so the page reads itself again
 
 let isAnswering = false;
 document.addEventListener("submit", () => { isAnswering = true; });
 
-// Returns the page as it is now; null if it cannot be read, and undefined if the person is logged out.
+// Returns the current page, null if it cannot be read, or undefined if the person is logged out.
 async function readAgain() {
   try {
     const answer = await fetch(location.href, { headers: { "x-authz-live": "1" }, redirect: "manual" });
@@ -32,7 +32,7 @@ async function readAgain() {
   }
 }
 
-// The list as the server sent it: local times change the page.
+// The list as the server sent it. The script changes the times of the page, so the page itself cannot be compared.
 let sentList = document.getElementById("list")?.innerHTML;
 
 function updateList(fresh) {
@@ -71,7 +71,7 @@ function followChanges() {
     source.close();
     announce("You are logged out. Load this page again to log in.");
   };
-  // The browser itself connects again after a lost connection, but not after an answer such as 503 of a proxy.
+  // The browser connects again after a lost connection, but not after a response such as 503 of a proxy.
   source.addEventListener("error", async () => {
     if (source.readyState !== EventSource.CLOSED) return;
     const fresh = await readAgain();
@@ -157,7 +157,7 @@ async function assert(options) {
 const ceremonies = {
   async passkey(form, url, fields) {
     form.elements.assertion.value = await assert(await post(url, fields));
-    // `submit` sends no button, so its value becomes a field.
+    // `submit` does not send the pressed button, so its value becomes a field.
     const outcome = document.createElement("input");
     outcome.type = "hidden";
     outcome.name = "outcome";
@@ -188,7 +188,7 @@ for (const [name, run] of Object.entries(ceremonies)) {
         announce("This browser has no passkeys, or the page is not served over https.");
         return;
       }
-      // Disabled buttons are no fields, so the fields are read first.
+      // Disabled buttons are not fields of the form, so the fields are read first.
       const fields = Object.fromEntries(new FormData(form, event.submitter));
       const buttons = form.querySelectorAll("button");
       announce("");
