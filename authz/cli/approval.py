@@ -12,7 +12,7 @@ from authz.cli.options import ADMIN, Address, Output
 from authz.cli.passkeys import register_passkeys
 from authz.cli.render import Terminal
 
-# Not of `render` itself: all other verbs start faster without the data of the card.
+# `render` does not import these, so that all other verbs start without the data of the card.
 from authz.cli.render.approval import (
     approval_json,
     approval_rows,
@@ -32,10 +32,14 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _COLUMNS: Final = ("approval", "operation", "on behalf of", "agent", "waits for", "open for", "you")
 
 Id = Annotated[
-    str, typer.Argument(metavar="ID", help="Id of the approval, or the start of one that is open.")
+    str,
+    typer.Argument(
+        metavar="ID", help="Id of the approval, or the beginning of the id of an open approval."
+    ),
 ]
 Yes = Annotated[
-    bool, typer.Option("--yes", help="Do not ask. To approve, --digest is needed, too.")
+    bool,
+    typer.Option("--yes", help="Do not ask for confirmation. To approve, --digest is needed, too."),
 ]
 Digest = Annotated[
     str,
@@ -44,10 +48,10 @@ Digest = Annotated[
 Queue = Annotated[
     str,
     typer.Option(
-        help="Queue that you answer for, for example approve:finance. Default: the only one that you may answer for."
+        help="Queue that you answer for, for example approve:finance. Default: the only queue that you may answer for."
     ),
 ]
-Comment = Annotated[str, typer.Option(help="Comment for the audit record; no agent sees it.")]
+Comment = Annotated[str, typer.Option(help="Comment for the audit record. No agent sees it.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -67,7 +71,7 @@ def list_(
     queue: Annotated[
         str, typer.Option(help="Only approvals of this queue, for example approve:finance.")
     ] = "",
-    most: Annotated[int, typer.Option(help="Number of approvals at most.", min=1)] = 100,
+    most: Annotated[int, typer.Option(help="Maximum number of approvals.", min=1)] = 100,
     address: Address = ADMIN,
     output: Output = "text",
 ) -> None:
@@ -89,12 +93,12 @@ def show(
     *,
     approval: Id,
     whole: Annotated[
-        bool, typer.Option("--whole", help="Leave nothing out, however long.")
+        bool, typer.Option("--whole", help="Show every value in full, without a limit of length.")
     ] = False,
     address: Address = ADMIN,
     output: Output = "text",
 ) -> None:
-    """Show the card of an approval: the call, and why a person must answer."""
+    """Show the card of an approval: the call, and the rules that need a person."""
     remote = Remote(address)
     found = _get(remote, approval)
     terminal = Terminal()
@@ -116,7 +120,7 @@ def approve(
     address: Address = ADMIN,
     output: Output = "text",
 ) -> None:
-    """Show the card of an approval, and approve the call after you typed y.
+    """Show the card of an approval, and approve the call after you type y.
 
     The user who runs the command must be a person of `approvals.people`. The agent may then make exactly this call, once, within
     ten minutes.
@@ -134,7 +138,7 @@ def reject(
     reason: Annotated[
         str,
         typer.Option(
-            help="Name of a reason of the bundle, which the agent may see. Asked for if missing."
+            help="Name of a reason of the bundle. The agent may see it. The command asks for it if it is missing."
         ),
     ] = "",
     yes: Yes = False,
@@ -144,9 +148,9 @@ def reject(
     address: Address = ADMIN,
     output: Output = "text",
 ) -> None:
-    """Show the card of an approval, and reject the call after you typed y.
+    """Show the card of an approval, and reject the call after you type y.
 
-    The agent is not asked for again about the same call: Authz denies it for the memory of the agent, 24 hours by default.
+    Afterwards Authz denies the same call of this agent without asking people, for the `memory` of the agent, 24 hours by default.
     """
     remote = Remote(address)
     found = _get(remote, approval)
@@ -162,7 +166,7 @@ def watch(
     address: Address = ADMIN,
     output: Output = "text",
 ) -> None:
-    """Print open approvals and each change of one, until you end it with Ctrl-C."""
+    """Print open approvals and each change of an approval, until you press Ctrl-C."""
     terminal = Terminal()
     try:
         for change in Remote(address).watch_approvals(approvals_pb2.WatchRequest(task=task)):
@@ -200,7 +204,7 @@ def _get(remote: Remote, given: str) -> approvals_pb2.Approval:
 
 
 def _find(remote: Remote, start: str) -> str:
-    """Return the id of the open approval that begins so."""
+    """Return the id of the only open approval whose id begins with a text."""
     found = [one.id for one in _open_approvals(remote, "", _MOST_PAGE) if one.id.startswith(start)]
     if len(found) != 1:
         count = "several open approvals begin" if found else "no open approval begins"
@@ -215,12 +219,12 @@ def _answer(
     *,
     yes: bool,
 ) -> approvals_pb2.ResolveRequest:
-    """Show the card and ask; or compare it with the card that was seen."""
+    """Show the card and ask, or compare the card with the digest that the user gave."""
     _check_answerable(found)
     is_approval = status == approvals_pb2.APPROVAL_STATUS_APPROVED
     card = _seen_card(found, digest) if digest else card_of(found, whole=True)
     if is_approval and card.cannot_be_shown:
-        raise UsageError(f"it can only be rejected: {card.cannot_be_shown}")
+        raise UsageError(f"you can only reject it: {card.cannot_be_shown}")
     if is_approval and card.needs_whole_view:
         raise UsageError(
             f"{card.hidden_bytes} bytes of the call are not on the card of --digest: see `authz approval show --whole`"
@@ -235,7 +239,7 @@ def _answer(
 
 
 def _seen_card(found: approvals_pb2.Approval, digest: str) -> Card:
-    """Return the card with a digest: whole, or as `show` prints it."""
+    """Return the card that has a digest: the whole card, or the card that `show` prints."""
     if not _DIGEST.fullmatch(digest):
         raise UsageError(
             "--digest is the SHA-256 of the card, 64 characters: see `authz approval show`"
@@ -245,7 +249,7 @@ def _seen_card(found: approvals_pb2.Approval, digest: str) -> Card:
         if card.digest.hex() == digest:
             return card
     raise UsageError(
-        "--digest is not that of the card: the call that waits is another one. Show it again, and read it"
+        "--digest is not the digest of this card: the call or its card is another one. Show the card again, and read it"
     )
 
 
@@ -260,11 +264,11 @@ def _check_answerable(found: approvals_pb2.Approval) -> None:
 
 def _obstacle(found: approvals_pb2.Approval) -> str:
     if found.needs_passkey:
-        return "it needs a passkey, so it is answered at the approvals page"
+        return "it needs a passkey, so answer it at the approvals page"
     queues = ", ".join(found.waits_for) or "nobody"
     return (
-        f"it waits for {queues}, and the user who runs this command is not a person of `approvals.people` who may answer for that. "
-        "Add the user to `approvals.people`, or answer at the approvals page"
+        f"it waits for {queues}, and `approvals.people` does not map your user to a person who may answer. "
+        "Add your user to `approvals.people`, or answer at the approvals page"
     )
 
 
@@ -279,11 +283,11 @@ def _next_step(found: approvals_pb2.Approval) -> str:
 def _ask(card: Card, question: str) -> None:
     if not sys.stdin.isatty():
         raise UsageError(
-            "there is no terminal to ask at: show the card with `authz approval show`, and give --yes --digest"
+            "the command cannot ask without a terminal: show the card with `authz approval show`, and give --yes --digest"
         )
     print_card(Terminal(), card)
     if not typer.confirm(f"{question}?", default=False):
-        raise UsageError("nothing was answered")
+        raise UsageError("the approval was not answered")
 
 
 def _reason(reasons: Mapping[str, str], given: str, *, is_asked: bool) -> str:
@@ -296,7 +300,7 @@ def _reason(reasons: Mapping[str, str], given: str, *, is_asked: bool) -> str:
     if not reasons:
         return ""
     if not is_asked or not sys.stdin.isatty():
-        raise UsageError(f"give --reason, which the agent may see: {listed}")
+        raise UsageError(f"give --reason, one of these (the agent may see it): {listed}")
     terminal = Terminal()
     terminal.table(("reason", "text for the agent"), sorted(reasons.items()))
     return _reason(reasons, str(typer.prompt("Reason")), is_asked=False)

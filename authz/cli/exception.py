@@ -1,4 +1,4 @@
-"""`authz exception …`: show standing exceptions, and how they are used."""
+"""`authz exception …`: shows standing exceptions and their uses."""
 
 import json
 import time
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
     """Add the group of verbs to the command."""
     group = typer.Typer(
         name="exception",
-        help="Show standing exceptions, and how they are used.",
+        help="Show standing exceptions and their uses.",
         no_args_is_help=True,
     )
     group.command("list")(list_exceptions)
@@ -45,7 +45,7 @@ def list_exceptions(
 ) -> None:
     """List the standing exceptions of a node with their uses, or those of a bundle.
 
-    The first to expire comes first.
+    The exception that expires first comes first.
     """
     terminal = Terminal()
     if bundle is None:

@@ -1,4 +1,4 @@
-"""Ages of the open approvals: for how long the oldest of each queue waits for a person."""
+"""Ages of the open approvals: the waiting time of the oldest approval of each queue."""
 
 import threading
 import time
@@ -19,9 +19,9 @@ _MOST_PAGES: Final = 10
 
 
 class ApprovalAges:
-    """Reads the open approvals every 15 seconds, 2,000 at most, and keeps the time of the oldest of each queue.
+    """Reads at most 2,000 open approvals every 15 seconds, and keeps the time of the oldest approval of each queue.
 
-    While the store fails, the times that were read last stay, so that the age of a waiting call still grows.
+    If the store fails, the last times are kept, so that the age of a waiting call still grows.
 
     Args:
         store: Lists approvals.
@@ -52,7 +52,7 @@ class ApprovalAges:
         self._thread.close(10)
 
     def refresh(self) -> None:
-        """Read the open approvals now."""
+        """Read the open approvals once."""
         oldest: dict[str, float] = {}
         for one in self._open():
             made = one.created_at.ToNanoseconds() / 1e9
@@ -62,7 +62,7 @@ class ApprovalAges:
             self._oldest = oldest
 
     def families(self) -> Iterator[MetricFamily]:
-        """Yield the metric; its label is a queue of the bundle."""
+        """Yield the metric. Its label is the queue."""
         with self._lock:
             oldest = self._oldest
         now = self._now()
@@ -77,7 +77,7 @@ class ApprovalAges:
         )
 
     def _run_once(self) -> None:
-        # Readiness reports a store that fails, and a node without a bundle.
+        # Readiness reports a failing store and a missing bundle.
         try:
             self.refresh()
         except (ApiError, EngineError):

@@ -1,4 +1,4 @@
-"""Values with which the cards of a node compare those of a call: recipient lists of the bundle that serves, and units of amounts."""
+"""Values with which the cards of a node compare the values of a call: recipient lists of the loaded bundle, and units of amounts."""
 
 import csv
 import threading
@@ -17,7 +17,7 @@ from authz_client.v1 import approvals_pb2
 __all__ = ["ServedReferences"]
 
 _MOST_ENTRIES: Final = 50_000
-"""Entries of all recipient lists that cards compare with. Smaller lists come first."""
+"""Maximum number of entries of all recipient lists that cards compare with. Smaller lists are read first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,12 @@ class _BundleReferences:
 
 
 class ServedReferences:
-    """Returns the references of a card. The first card after a reload reads the recipient lists, so call it on a thread.
+    """Finds the references of a card. The first card after a reload reads the recipient lists, so call it on a thread.
 
-    Lists that the node fetches are not compared with: it keeps digests of their entries only.
+    Lists that the node fetches are left out, because the node keeps only digests of their entries.
 
     Args:
-        snapshot: Returns the snapshot that serves.
+        snapshot: Returns the snapshot of the loaded bundle.
     """
 
     def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
@@ -76,7 +76,7 @@ def _entries_by_list(
     left = _MOST_ENTRIES
     of_files = [one for one in lists if one.file in files.files]
     for one in sorted(of_files, key=lambda one: (one.entries or 0, one.name)):
-        # The engine has read the file before, and refused what it could not read.
+        # The engine has read the file before, and refuses a bundle whose file it cannot read.
         text = files.files[one.file].decode("utf-8-sig", "replace")
         found[one.name] = tuple(islice(filter(None, _entries(text, one.column)), left))
         left -= len(found[one.name])

@@ -1,4 +1,4 @@
-"""The second channel of approvals (`approvals.ciba`): its part of a node, and metrics."""
+"""Runs the second channel of approvals (`approvals.ciba`) on a node, and counts its requests."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -27,13 +27,13 @@ class CibaService:
 
     Args:
         config: The configuration.
-        ciba: `approvals.ciba` of it.
+        ciba: `approvals.ciba` of the configuration.
         store: Reads and answers approvals.
-        hub: Tells changes.
+        hub: Source of changes of approvals.
         get: Fetches documents of the issuer.
-        keys: Returns the keys of an issuer that are in use.
-        references: Returns the values with which a card compares those of a call.
-        log: Gets ends of requests.
+        keys: Returns the keys of an issuer in use.
+        references: Returns the values with which a card compares the values of a call.
+        log: Receives the ends of requests.
         clock: Unix time.
     """
 
@@ -72,7 +72,7 @@ class CibaService:
         counts = self._channel.counts()
         yield MetricFamily(
             "authz_approval_ciba",
-            "Requests to the issuer to ask a person, by what became of them.",
+            "Requests to the issuer to ask a person, by result.",
             MetricKind.COUNTER,
             tuple(
                 ("authz_approval_ciba_total", {"result": result}, float(counts[result]))

@@ -1,4 +1,4 @@
-"""Notifications of approvals: the webhooks of the configuration, told by the hub of changes."""
+"""Notifications of approvals: passes changes from the hub to the webhooks of the configuration."""
 
 from collections.abc import Callable, Iterator
 
@@ -23,17 +23,17 @@ _RESULTS = ("sent", "failed", "dropped")
 
 
 class Notifications:
-    """Tells the configured webhooks of approvals.
+    """Sends notifications of approvals to the configured webhooks.
 
     Args:
         approvals: The configuration.
         store: Reads approvals.
-        hub: Tells changes.
+        hub: Source of changes of approvals.
         post: Posts a message.
         log: Receives failed attempts.
 
     Raises:
-        ConfigError: The key of a webhook cannot be read, or cannot sign.
+        ConfigError: The key of a webhook cannot be read, or is not valid.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class Notifications:
         self._is_used = bool(webhooks)
 
     def start(self) -> None:
-        """Start the threads, and read what is open already."""
+        """Start the threads, and read the approvals that are open already."""
         if not self._is_used:
             return
         self._sender.start()
         self._hub.subscribe(self._subscription)
-        # Receivers of JSON are told of open approvals again after a restart: they drop copies by their ids.
+        # After a restart, receivers of JSON get the messages of open approvals again. They drop copies by their ids.
         self._sender.changed(None)
 
     def close(self) -> None:
@@ -66,7 +66,7 @@ class Notifications:
             self._sender.close()
 
     def families(self) -> Iterator[MetricFamily]:
-        """Yield every metric; labels are names of the configuration."""
+        """Yield every metric. Labels are the names of webhooks in the configuration."""
         counts = self._sender.counts()
         results = tuple(
             (

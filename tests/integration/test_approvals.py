@@ -265,7 +265,9 @@ def test_a_user_without_a_person_is_told_who_answers(
             assert step_up.url == ""
             card = approval(server, "show", step_up.approval_id)["card_digest"]
             words = ("approve", step_up.approval_id, "--yes", "--digest", card)
-            assert "not a person of `approvals.people`" in approval(server, *words, check=False)
+            assert "`approvals.people` does not map your user" in approval(
+                server, *words, check=False
+            )
             done = subprocess.run(
                 [*command(), "status", "--admin", server.address("admin")],
                 capture_output=True,

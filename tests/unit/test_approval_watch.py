@@ -226,15 +226,15 @@ def test_the_socket_lists_watches_and_answers_for_its_person(site: Site, admin: 
 @pytest.mark.parametrize(
     ("users", "text"),
     [
-        ({4711}, "user 4711 is no person of `approvals.people`"),
+        ({4711}, "user 4711 is not a person of `approvals.people`"),
         ({0, os.geteuid()} | {4711}, "several users are connected"),
-        (set(), "the user of this connection is no person"),
+        (set(), "the user of this connection is not a person"),
     ],
 )
 def test_a_user_that_is_nobody_lists_and_shows_only(
     site: Site, admin: Any, users: set[int], text: str
 ) -> None:
-    """While two users are connected, nobody can tell who answers."""
+    """While two users are connected, Authz cannot tell who answers."""
     site.store.put(open_approval("a-1"))
     site.users = lambda: frozenset(users)
     wanted = approvals_pb2.ApprovalsGetRequest(approval_id="a-1")

@@ -147,16 +147,16 @@ def test_anything_else_answers_nothing(site: Site, run: Any, typed: str) -> None
     """The default is no."""
     code, _, err = run("approve", ID, typed=f"{typed}\n")
     assert (code, site.store.answers) == (1, [])
-    assert "nothing was answered" in err
+    assert "the approval was not answered" in err
 
 
 def test_a_program_approves_only_the_card_that_was_seen(site: Site, run: Any) -> None:
     """By its digest; a call that changed meanwhile is another one."""
     for words, message in (
-        ((), "there is no terminal to ask at"),
+        ((), "the command cannot ask without a terminal"),
         (("--yes",), "--yes needs --digest"),
         (("--yes", "--digest", "abc"), "--digest is the SHA-256"),
-        (("--yes", "--digest", "ab" * 32), "the call that waits is another one"),
+        (("--yes", "--digest", "ab" * 32), "the call or its card is another one"),
     ):
         code, _, err = run("approve", ID, *words)
         assert code == 1
@@ -188,7 +188,7 @@ def test_a_card_that_leaves_something_out_does_not_suffice(site: Site, run: Any)
 def test_a_rejection_has_a_reason_of_the_bundle(site: Site, run: Any) -> None:
     """Which is asked for on a terminal."""
     for words, message in (
-        (("--yes",), "give --reason, which the agent may see: not_needed, wrong"),
+        (("--yes",), "give --reason, one of these (the agent may see it): not_needed, wrong"),
         (("--reason", "other"), "the bundle has no such reason. It has: not_needed, wrong"),
     ):
         code, _, err = run("reject", ID, *words)
@@ -208,10 +208,13 @@ def test_a_rejection_has_a_reason_of_the_bundle(site: Site, run: Any) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"answerable": False}, "is not a person of `approvals.people` who may answer for that"),
-        ({"needs_passkey": True}, "it needs a passkey, so it is answered at the approvals page"),
+        (
+            {"answerable": False},
+            "`approvals.people` does not map your user to a person who may answer",
+        ),
+        ({"needs_passkey": True}, "it needs a passkey, so answer it at the approvals page"),
         ({"status": APPROVED}, "does not wait for an answer: it is approved"),
-        ({"cannot_be_shown": "too long"}, "it can only be rejected: too long"),
+        ({"cannot_be_shown": "too long"}, "you can only reject it: too long"),
     ],
 )
 def test_what_cannot_be_approved_here_says_why(

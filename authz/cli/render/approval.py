@@ -1,4 +1,4 @@
-"""Approvals: the table of open ones, the card of one, and their JSON."""
+"""Renders approvals: the table of open approvals, the card of an approval, and JSON."""
 
 import json
 import time
@@ -32,7 +32,7 @@ def status_word(status: int) -> str:
 
 
 def approval_rows(approvals: Iterable[approvals_pb2.Approval]) -> Iterator[tuple[str, ...]]:
-    """Return the rows of the table: id, operation, subject, agent, queues, age, and how the user may answer."""
+    """Yield the rows of the table: id, operation, subject, agent, queues, age, and the way in which the user may answer."""
     now = time.time()
     for one in approvals:
         yield (
@@ -47,7 +47,7 @@ def approval_rows(approvals: Iterable[approvals_pb2.Approval]) -> Iterator[tuple
 
 
 def _way(approval: approvals_pb2.Approval) -> str:
-    """Return how the user who asks may answer."""
+    """Return the way in which the user may answer, or an empty text."""
     if not approval.answerable:
         return ""
     return "by passkey" if approval.needs_passkey else "may answer"

@@ -11,10 +11,10 @@ _HOUR_MS: Final = 3_600_000
 
 
 def exception_rows(entries: Iterable[Mapping[str, Any]], now: float) -> Iterator[list[str]]:
-    """Make a row for each exception: name, caller, owner, ticket, time left; of a node also uses and last use.
+    """Return a row for each exception: name, caller, owner, ticket and time left, and for a node also uses and last use.
 
     Args:
-        entries: Exceptions as `/readyz` has them, or without uses as a bundle declares them.
+        entries: Exceptions of `/readyz`, or exceptions of a bundle, which have no uses.
         now: Unix time.
     """
     for entry in entries:
@@ -26,7 +26,7 @@ def exception_rows(entries: Iterable[Mapping[str, Any]], now: float) -> Iterator
 
 
 def time_left(expires_ms: int, now: float) -> str:
-    """Say how long an exception lasts: whole days, in the last day hours, or `expired`."""
+    """Return the remaining time of an exception: days, hours on the last day, or `expired`."""
     left = expires_ms - int(now * 1000)
     if left <= 0:
         return "expired"

@@ -1,4 +1,4 @@
-"""`approvals`: people who decide about step-ups, and the ways in which they are asked."""
+"""`approvals`: people who answer step-ups, and the channels that reach them."""
 
 import ipaddress
 import re
@@ -42,19 +42,19 @@ class ApprovalLogin(Strict):
     issuer: Text
     """Alias of the issuer in `trust.issuers` at which people log in."""
     client_id: Text
-    """Client id of the approvals page at the issuer. Use a client that nothing else uses."""
+    """Client id of the approvals page at the issuer. Use a separate client for the page."""
     client_secret_file: FilePath | None = None
-    """File that holds the secret of the client. Only its owner may read it, or root's group. Default: a public client, which proves itself by
-    PKCE alone."""
+    """File that holds the secret of the client. Only its owner may read it, or root's group. Default: a public client, which uses only
+    PKCE."""
     scopes: tuple[Text, ...] = Field(default=("openid",), max_length=16)
-    """Scopes that the login asks for; `openid` is one of them."""
+    """Scopes that the login requests. They must include `openid`."""
 
 
 class Passkeys(Strict):
     """Passkeys with which people answer (WebAuthn, with user verification)."""
 
     rp_id: Annotated[str, StringConstraints(pattern=rf"^{_DOMAIN.pattern}$", max_length=253)]
-    """Relying party id: the host of `approvals.url`, or a domain above it. A passkey works only under the id with which it was made."""
+    """Relying party id: the host of `approvals.url`, or a parent domain. A passkey works only with the id that it was made for."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "Authz"
     """Name that the browser shows when a passkey is made."""
 
@@ -69,8 +69,8 @@ class ApprovalPerson(Strict):
     sub: Text
     """Subject of the person at the issuer: `sub` of its tokens."""
     claims: dict[str, ClaimValue] = Field(default_factory=dict, max_length=32)
-    """Claims of the person, as the issuer's tokens have them: the bundle finds the person's roles by them. Default: none, so that the
-    person has only roles that need no claim."""
+    """Claims of the person, as in the tokens of the issuer. The bundle derives the roles of the person from them. By default the person
+    has no claims, and only roles that need none."""
 
 
 class WebhookFormat(StrEnum):
@@ -82,39 +82,39 @@ class WebhookFormat(StrEnum):
 
 
 class ApprovalWebhook(Strict):
-    """A URL that is told of new and answered approvals."""
+    """A URL that receives notifications of new and answered approvals."""
 
     name: Name
-    """Name, in logs and metrics."""
+    """Name of the webhook in logs and metrics."""
     url: Text
     """URL that takes the notifications by POST: https, or http on loopback."""
     secret_file: FilePath | None = None
     """File that holds the key that signs notifications (HMAC-SHA256, Standard Webhooks). Only its owner may read it, or root's group; required."""
     format: WebhookFormat = WebhookFormat.JSON
-    """Form of a notification: `json` has every field, `slack` has blocks of a message, `mail` has a subject and a text."""
+    """Form of a notification: `json` (every field), `slack` (blocks of a message) or `mail` (subject and text)."""
     queues: tuple[Text, ...] = Field(default=(), max_length=100)
-    """Only approvals of these queues, for example `approve:finance`. Default: all."""
+    """Queues whose approvals are sent, for example `approve:finance`. Default: all queues."""
     show_values: bool = False
-    """Notifications name destinations and objects of the call. More people may read a chat or a mailbox than the page."""
+    """Whether notifications name destinations and objects of the call. More people may read a chat or a mailbox than the page."""
     ca_file: FilePath | None = None
-    """Authorities of the server of the URL, PEM. Default: those of the system."""
+    """File of the certificate authorities of the URL's server, PEM. Default: the authorities of the system."""
     allow_private: bool = False
-    """The host of the URL may have an address of a private network, or loopback."""
+    """Whether the host of the URL may have an address of a private network or of loopback."""
     allow_networks: tuple[Text, ...] = Field(default=(), max_length=64)
-    """Networks, such as `10.1.0.0/16`, whose addresses may be asked, beside public ones."""
+    """Networks, such as `10.1.0.0/16`, whose addresses the host may have besides public addresses."""
 
 
 class CibaTier(StrEnum):
-    """Highest tier of the calls that a person confirms without the card."""
+    """Highest tier of calls that a person may confirm without the card."""
 
     LOW = "low"
     STANDARD = "standard"
 
 
 class Ciba(Strict):
-    """A second channel: the issuer asks the subject of a call on a device of theirs (OpenID Connect CIBA, poll mode).
+    """A second channel: the issuer asks the subject of a call on the subject's own device (OpenID Connect CIBA, poll mode).
 
-    Only approvals of the queue `confirm`. The device shows the code of the card, and not the card.
+    It serves only approvals of the queue `confirm`. The device shows the code of the card, not the card.
     """
 
     issuer: Text
@@ -124,35 +124,35 @@ class Ciba(Strict):
     client_secret_file: FilePath | None = None
     """File that holds the secret of the client. Only its owner may read it, or root's group; required."""
     login_hint: Text = "{sub}"
-    """Text by which the issuer knows the person; `{sub}` stands for the subject, for example `{sub}@corp.example`. A hint that leads to
-    another person confirms nothing."""
+    """Login hint by which the issuer finds the person. `{sub}` stands for the subject, for example `{sub}@corp.example`. If the hint
+    leads to another person, Authz refuses the answer."""
     acr_values: tuple[Text, ...] = Field(default=(), max_length=8)
-    """Authentication contexts that the issuer is asked for. The ID token must have one of them as `acr`. Default: any."""
+    """Authentication contexts that Authz requests. The ID token must have one of them as `acr`. Default: every context is accepted."""
     tier_cap: CibaTier = CibaTier.STANDARD
     """Highest tier of the calls about which the issuer asks: `low` or `standard`. Higher calls wait at the page."""
 
 
 class Approvals(Strict):
-    """People who decide about step-ups, and the ways in which they are asked."""
+    """People who answer step-ups, and the channels that reach them."""
 
     url: Text | None = None
-    """Public base URL of the approvals page, for example `https://authz.corp.example`. Agents get the URL of their approval below it. Default:
-    agents get no URL."""
+    """Public base URL of the approvals page, for example `https://authz.corp.example`. Agents get the URL of their approval below it. By
+    default, agents get no URL."""
     login: ApprovalLogin | None = None
-    """Login of people at the page. Default: none can log in so."""
+    """Login of people at the page with an issuer. By default, this login is off."""
     passkeys: Passkeys | None = None
-    """Passkeys. Default: no passkey answers."""
+    """Passkeys. By default, the page accepts no passkeys."""
     people: tuple[ApprovalPerson, ...] = Field(default=(), max_length=1000)
-    """People who answer over the administration socket. Every other user of the socket can only list and show."""
+    """People who answer over the administration socket. All other users of the socket can only list and show approvals."""
     webhooks: tuple[ApprovalWebhook, ...] = Field(default=(), max_length=16)
-    """URLs that are told of new and answered approvals."""
+    """URLs that receive notifications of new and answered approvals."""
     ciba: Ciba | None = None
-    """A second channel for approvals of the queue `confirm`: the issuer asks the subject of the call on a device of theirs. Default: nobody
-    is asked so."""
+    """A second channel for approvals of the queue `confirm`: the issuer asks the subject of the call on the subject's own device. By
+    default, this channel is off."""
 
     @property
     def base_url(self) -> str:
-        """`url` without a slash at its end; empty where there is none."""
+        """`url` without a slash at its end. Empty without a URL."""
         return (self.url or "").rstrip("/")
 
     def engine_settings(self) -> dict[str, Any]:
@@ -334,8 +334,8 @@ def _people(
         if person.uid in by_uid:
             yield Finding(
                 (*path, "uid"),
-                f"user {person.uid} is both `{by_uid[person.uid]}` and `{name}`. Who answered would be chance.",
-                "Give each person a user of their own.",
+                f"user {person.uid} is both `{by_uid[person.uid]}` and `{name}`. Authz could not tell who answered.",
+                "Give each person a separate user.",
             )
         by_uid.setdefault(person.uid, name)
         if person.uid in agents:

@@ -1,11 +1,12 @@
 """`authz.v1.Approvals`: agents watch their own approval, and people answer over the administration socket.
 
 On listeners of decisions, a caller shows the evidence of the call that stepped up, and sees id, kinds, status and end of its approval.
-The administration socket lists and shows every approval; a user that `approvals.people` maps to a person answers in that person's
-name. No token resolves on any listener: agents hold tokens.
+The administration socket lists and shows every approval. A user that `approvals.people` maps to a person answers in the name of that
+person. A token never answers an approval, because agents hold tokens.
 
 INVARIANT (who answers): only the node's own user and root can open the administration socket, and both control this process
-anyway. So the user of a call is the user of the only open connections to the socket; while both are connected, nobody answers.
+anyway. So the user of a call is the user of the only open connections to the socket. While both users are connected, Authz accepts
+no answer.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,7 @@ APPROVALS: Final = "authz.v1.Approvals"
 
 M = TypeVar("M", bound=Message)
 _Open = Callable[[bytes, grpc.ServicerContext, Send], None]
-# Open approvals that a stream over all of them sends at its start, and the approvals of one page.
+# Number of open approvals that a stream over all approvals sends at its start, and number of approvals of one page.
 _MOST_FIRST: Final = 1000
 _PAGE: Final = 100
 
@@ -55,13 +56,13 @@ class ApprovalServices:
     def agents(
         self, status: Callable[[bytes, CallFacts], bytes], context: CallContext
     ) -> dict[str, RawHandler]:
-        """Return the handlers of a listener of decisions; `status` answers `Get` for the agent of the call."""
+        """Return the handlers of a listener of decisions. `status` answers `Get` for the agent of the call."""
         return AgentApprovals(status, self.store, self.streams, context).handlers()
 
     def admin(
         self, users: Callable[[], frozenset[int]], context: CallContext
     ) -> dict[str, RawHandler]:
-        """Return the handlers of the administration socket; `users` returns the users that are connected to it."""
+        """Return the handlers of the administration socket. `users` returns the users that are connected to it."""
         return AdminApprovals(self.store, self.streams, self.people, users, context).handlers()
 
 
@@ -70,7 +71,7 @@ class AgentApprovals:
     """Handlers of a listener of decisions."""
 
     status: Callable[[bytes, CallFacts], bytes]
-    """Answers `Get` for the agent of the call; raises where the evidence does not suffice."""
+    """Answers `Get` for the agent of the call. Raises an error if the evidence does not suffice."""
     store: ApprovalStore
     """Keeps the approvals."""
     streams: WatchStreams
@@ -124,7 +125,7 @@ class AdminApprovals:
     streams: WatchStreams
     """Open streams of the node."""
     people: PeopleByUid
-    """People who answer here."""
+    """People who answer over the socket."""
     users: Callable[[], frozenset[int]]
     """Returns the users that are connected to the socket."""
     context: CallContext
@@ -150,7 +151,7 @@ class AdminApprovals:
     def _mark_answerable(
         self, answer: approvals_pb2.ApprovalsListResponse, person: Person, queue: str
     ) -> None:
-        """Mark the approvals that the person who calls may answer."""
+        """Mark the approvals that the connected person may answer."""
         own = approvals_pb2.ApprovalsListRequest(queue=queue, page_size=_MOST_FIRST)
         answerable = {
             one.id: one
@@ -166,7 +167,7 @@ class AdminApprovals:
         asked = _parse(approvals_pb2.ApprovalsGetRequest, request)
         person = self._person_of(self.users())
         if person is not None:
-            # Shown to somebody who may not answer it, an approval is shown as to any other user of the socket.
+            # A person who may not answer the approval sees it like any other user of the socket.
             with suppress(ApiError):
                 return self.store.approval_show(person, asked).SerializeToString()
         return self.store.approval_show(None, asked).SerializeToString()
@@ -180,7 +181,7 @@ class AdminApprovals:
         return self.store.approval_resolve(person, asked).SerializeToString()
 
     def _person_of(self, users: frozenset[int]) -> Person | None:
-        """Return the person who calls; `None` where the user is nobody's, or two users are connected."""
+        """Return the connected person, or `None` if the user is not configured or two users are connected."""
         return self.people.find(next(iter(users))) if len(users) == 1 else None
 
     def _watch(self, request: bytes, context: grpc.ServicerContext, send: Send) -> None:
@@ -208,7 +209,7 @@ class AdminApprovals:
 
 
 class _Watch:
-    """Behaviour of Watch. Its attributes make grpcio, and the receiver, leave the call open after it returned."""
+    """Handler of Watch. Its attributes make grpcio and the receiver leave the call open after the handler returned."""
 
     experimental_non_blocking = True
 
@@ -255,10 +256,10 @@ def _whole_view(approval: approvals_pb2.Approval) -> approvals_pb2.Approval:
 
 def _nobody(users: frozenset[int]) -> str:
     if len(users) > 1:
-        return "several users are connected to the administration socket, so nobody can tell who answers; try again"
+        return "several users are connected to the administration socket, so Authz cannot tell who answers. Try again"
     who = f"user {next(iter(users))}" if users else "the user of this connection"
     return (
-        f"{who} is no person of `approvals.people`. Add `{{uid: …, issuer: …, sub: …}}` to the configuration, or answer at the "
+        f"{who} is not a person of `approvals.people`. Add `{{uid: …, issuer: …, sub: …}}` to the configuration, or answer at the "
         "approvals page"
     )
 

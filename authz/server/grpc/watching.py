@@ -1,9 +1,9 @@
-"""Streams of approvals that wait for people: they hold no thread while nothing happens.
+"""Streams of approvals. An idle stream holds no thread.
 
-grpcio's usual way gives each stream a thread until it ends. Here the handler returns at once (`experimental_non_blocking`), and a
-few threads send to the streams that have news. A send waits until the transport took the message, so a reader that reads nothing
-would hold a sender: after some seconds its stream is cancelled. A stream keeps the ids of the approvals that changed, never their
-states, so a slow reader gets the newest state.
+By default, grpcio gives each stream a thread until the stream ends. Here the handler returns at once (`experimental_non_blocking`),
+and a few threads send changes to all streams. A send waits until the transport took the message, so a client that does not read
+would block a sender. Such a stream is cancelled after some seconds. A stream keeps only the ids of changed approvals, not their
+states, so a slow client gets the newest state.
 """
 
 import heapq
@@ -27,7 +27,7 @@ from authz_client.v1 import approvals_pb2
 __all__ = ["Send", "StreamScope", "WatchStreams"]
 
 Send = Callable[[bytes | None], object]
-"""Sends an encoded response, and waits until the transport has it; `None` ends the stream."""
+"""Sends an encoded response and waits until the transport has it. `None` ends the stream."""
 
 _SENDERS: Final = 4
 _SEND_SECONDS: Final = 5.0
@@ -45,12 +45,12 @@ _FINAL: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class StreamScope:
-    """What a stream shows."""
+    """Approvals that a stream shows, and their view."""
 
     view: Callable[[approvals_pb2.Approval], approvals_pb2.Approval]
-    """Makes the caller's view of an approval."""
+    """Returns the view of an approval for the caller."""
     approval_id: str = ""
-    """Only this approval; the stream ends with it. Empty: all, or those of `task`."""
+    """Id of the only approval of the stream, which ends with it. Empty for all approvals, or those of `task`."""
     task: str = ""
     """Task of the caller, or of the approvals."""
     first: Sequence[str] = ()
@@ -67,15 +67,15 @@ class _Stream:
     pending: dict[str, None] = field(default_factory=dict)
     """Ids of approvals that changed since they were sent, in the order of their changes."""
     is_queued: bool = False
-    """A sender has the stream, or will take it."""
+    """True if the stream is queued or a sender has it."""
     is_over: bool = False
-    """Nothing more is sent."""
+    """True if nothing more is sent."""
     refusal: AuthzError | None = None
-    """Sent instead of `pending`; ends the stream."""
+    """Error that is sent instead of `pending` and ends the stream."""
     sent: bytes = b""
     """The last response. It is not sent a second time."""
     busy_since: float = 0.0
-    """Begin of a send that is under way; 0: none."""
+    """Start of the current send. 0 if there is none."""
     subscription: Subscription | None = None
 
 
@@ -83,11 +83,11 @@ class WatchStreams:
     """All streams of approvals of a node.
 
     Args:
-        hub: Tells of changes.
-        store: Gives approvals.
+        hub: Source of changes of approvals.
+        store: Source of approvals.
         failed: Receives every unexpected exception.
-        senders: Threads that send.
-        send_seconds: Longest time of one send.
+        senders: Number of threads that send.
+        send_seconds: Longest time of one send, in seconds.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class WatchStreams:
         self._look.start()
 
     def drain(self) -> None:
-        """End every stream, so that the shutdown waits for none. A client opens a new one elsewhere."""
+        """End every stream, so that the shutdown does not wait for streams. Clients connect to another node."""
         with self._lock:
             self._stopping = True
             for stream in self._streams:
@@ -143,12 +143,12 @@ class WatchStreams:
                 sender.join(1.0)
 
     def open(self, context: grpc.ServicerContext, send: Send, scope: StreamScope) -> None:
-        """Open a stream; returns at once.
+        """Open a stream and return at once.
 
         Args:
             context: The call.
             send: grpcio's callback of a response.
-            scope: What the stream shows.
+            scope: Approvals that the stream shows, and their view.
 
         Raises:
             ApiError: The node, or the task, has too many streams.
@@ -156,7 +156,7 @@ class WatchStreams:
         """
         stream = _Stream(context, send, scope)
         stream.subscription = Subscription(
-            lambda change: self._told(stream, change), scope.approval_id, scope.task
+            lambda change: self._note_change(stream, change), scope.approval_id, scope.task
         )
         with self._lock:
             if self._stopping:
@@ -174,12 +174,12 @@ class WatchStreams:
             stream.pending.update(dict.fromkeys(scope.first))
             self._enqueue(stream)
 
-    # --- news
+    # --- changes
 
-    def _told(self, stream: _Stream, change: ApprovalChange | None) -> None:
+    def _note_change(self, stream: _Stream, change: ApprovalChange | None) -> None:
         with self._lock:
             if change is None:
-                # Changes were lost. A stream over many approvals cannot know which ones.
+                # Changes were lost, and a stream over many approvals cannot find out which.
                 if not stream.scope.approval_id:
                     self._refuse(stream, _lost())
                     return
@@ -192,12 +192,12 @@ class WatchStreams:
             self._enqueue(stream)
 
     def _refuse(self, stream: _Stream, error: AuthzError) -> None:
-        """End a stream with an error, under the lock."""
+        """End a stream with an error. The caller has the lock."""
         stream.refusal = error
         self._enqueue(stream)
 
     def _enqueue(self, stream: _Stream) -> None:
-        """Give a stream to a sender, under the lock."""
+        """Queue a stream for a sender. The caller has the lock."""
         has_news = bool(stream.pending) or stream.refusal is not None
         if has_news and not stream.is_queued and not stream.is_over:
             stream.is_queued = True
@@ -243,7 +243,7 @@ class WatchStreams:
         try:
             approval = self._store.approval_show(None, request).approval
         except AuthzError as error:
-            # An approval that is no more is no news to a stream over many.
+            # A stream over many approvals skips an approval that no longer exists.
             if stream.scope.approval_id or error.grpc_code != GrpcCode.NOT_FOUND:
                 self._end(stream, error)
             return
@@ -271,14 +271,14 @@ class WatchStreams:
             stream.context.set_code(status_code(error.grpc_code))
             stream.context.set_details(str(error))
         stream.send(None)
-        # Where the caller does not take the status, the call would stay.
+        # If the client does not read the status, the call would stay open.
         with self._lock:
             self._note(time.monotonic() + self._send_seconds, "", stream)
 
     # --- time
 
     def _note_end(self, stream: _Stream, approval_id: str, end: Timestamp) -> None:
-        """Read the approval again once it has ended, since time alone tells nobody."""
+        """Read approvals again after their end, because no change announces an expiry."""
         if end.seconds:
             left = end.seconds + end.nanos / 1e9 - time.time()
             with self._lock:
@@ -301,7 +301,7 @@ class WatchStreams:
             stream.context.cancel()
 
     def _due(self, now: float) -> list[_Stream]:
-        """Queue streams whose approval has ended; return those whose status was not taken. Under the lock."""
+        """Queue streams whose approval has ended, and return streams whose status was not read. The caller has the lock."""
         untaken = []
         while self._ends and self._ends[0][0] <= now:
             _, _, approval_id, stream = heapq.heappop(self._ends)
@@ -315,7 +315,7 @@ class WatchStreams:
         return untaken
 
     def _drop_closed(self) -> None:
-        """Forget the times of streams that are gone, once they are most of all. Under the lock."""
+        """Forget the times of closed streams once they are the majority. The caller has the lock."""
         if len(self._ends) > 2 * len(self._streams) + _MOST_PENDING:
             self._ends = [end for end in self._ends if end[3] in self._streams]
             heapq.heapify(self._ends)

@@ -12,11 +12,11 @@ _MOST_SHOWN: Final = 5
 
 
 class ApprovalWays:
-    """Reports whether anybody can answer the step-ups of the bundle on this node.
+    """Reports whether people can answer the step-ups of the bundle on this node.
 
     Args:
         config: The configuration.
-        runtime: The bundle in service.
+        runtime: The loaded bundle.
     """
 
     def __init__(self, config: Config, runtime: RuntimeState) -> None:
@@ -31,12 +31,12 @@ class ApprovalWays:
         }
 
     def problems(self) -> Iterable[str]:
-        """Return one line where calls can wait for a person, and no person can answer."""
+        """Return one line if calls can wait for a person but no person can answer."""
         return tuple(self._problems())
 
     def _problems(self) -> Iterator[str]:
         kinds = self._kinds()
-        # With a URL, the page of another node answers.
+        # With a URL, people answer at the page of another node.
         if not kinds or any(self._ways.values()) or self._url:
             return
         shown = ", ".join(kinds[:_MOST_SHOWN])

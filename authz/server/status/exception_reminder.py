@@ -7,7 +7,7 @@ from typing import Any, Final
 __all__ = ["WARNED_DAYS", "expiring"]
 
 WARNED_DAYS: Final = 14
-"""Days before the end of an exception from which it is warned of. `authz check` warns from then on, too."""
+"""Number of days before the end of an exception in which readiness warns. `authz check` warns in the same days."""
 
 _DAY: Final = 86_400.0
 
@@ -16,7 +16,7 @@ def expiring(exceptions: Iterable[Mapping[str, Any]], now: float) -> Iterator[st
     """Yield one line for each exception that has expired, or expires soon.
 
     Args:
-        exceptions: Exceptions as the engine states them.
+        exceptions: Exceptions, as the engine returns them.
         now: Unix time.
     """
     for entry in exceptions:
