@@ -1,4 +1,4 @@
-"""Code by which a person recognises an approval in two places, such as a message and the page."""
+"""Computes the code by which a person recognises an approval in two places, such as a message and the page."""
 
 import base64
 import hashlib
@@ -11,9 +11,9 @@ _LENGTH: Final = 6
 
 
 def binding_code(approval_id: str) -> str:
-    """Give the code of an approval.
+    """Return the code of an approval.
 
-    The id stands for the call: it is a keyed hash of the task, the chain and the digest, so two calls have two codes.
+    Two calls have different codes, because the id is a keyed hash of task, chain and digest of the call.
 
     Args:
         approval_id: Id of the approval.

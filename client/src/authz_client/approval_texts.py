@@ -1,6 +1,6 @@
-"""Texts about a call that waits for a person, for agents and for the people who are asked.
+"""Texts about a call that waits for a person, for agents and for people.
 
-Nothing in them comes from the call: they hold the page, the id of the request and names of the bundle.
+They hold the URL of the page, the id of the approval and names of the bundle, and nothing from the call.
 """
 
 from typing import Final
@@ -20,13 +20,13 @@ _BY_ACTION: Final = {NextAction.APPROVE: "another person", NextAction.CONFIRM: "
 
 
 def instructions(step_up: StepUp) -> str:
-    """Tell an agent how its call can pass.
+    """Return the text that tells an agent how its call can pass.
 
     Args:
         step_up: The refusal.
 
     Returns:
-        One to three sentences; empty if no person is needed, for example for a fresher credential.
+        One to three sentences. Empty if no person is needed, for example if the call needs a fresher credential.
     """
     if not step_up.approval_id:
         return _nobody(step_up)
@@ -40,7 +40,7 @@ def instructions(step_up: StepUp) -> str:
 
 
 def page_message(step_up: StepUp) -> str:
-    """Give the text that a client shows beside the page's address: fixed but for the code.
+    """Return the text that a client shows beside the URL of the page. Only the code in it varies.
 
     Args:
         step_up: The refusal.
@@ -56,17 +56,17 @@ def tell_rejection(refused: Refused, step_up: StepUp) -> None:
 
     Args:
         refused: The refusal of the call that was made again.
-        step_up: The step-up that was waited for.
+        step_up: The step-up whose `wait` ended.
     """
     if step_up.reject_reason and not refused.shown_reason:
         refused.shown_reason = f"A person rejected it: {step_up.reject_reason}."
 
 
 def declined_text(approval_id: str) -> str:
-    """Tell an agent that its user did not open the page.
+    """Return the text that tells an agent that its user did not open the page.
 
     Args:
-        approval_id: Id of the request.
+        approval_id: Id of the approval.
     """
     return (
         f"The user did not open the page of request {approval_id}, so the call was not made. "

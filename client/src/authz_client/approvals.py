@@ -25,7 +25,7 @@ __all__ = ["Approvals"]
 _SERVICE: Final = "authz.v1.Approvals"
 _UNIMPLEMENTED: Final = 12
 _DEADLINE_EXCEEDED: Final = 4
-# UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE: a node that restarts, or a proxy on the way.
+# UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE: the node restarts, or a proxy failed.
 _PASSING: Final = (2, 4, 8, 13, 14)
 _FIRST_PAUSE: Final = 1.0
 _ASK_SECONDS: Final = 10.0
@@ -38,8 +38,8 @@ class Approvals:
     """Approvals of one client.
 
     Args:
-        session: Calls the node.
-        poll_seconds: Longest pause between two questions where no stream can be had.
+        session: Session that calls the node.
+        poll_seconds: Longest pause between two requests if the node cannot stream, in seconds.
     """
 
     def __init__(self, session: Session, poll_seconds: float) -> None:
@@ -49,10 +49,10 @@ class Approvals:
     def bind(
         self, step_up: StepUp, caller: Caller | None, subject_token: Credentials | None
     ) -> None:
-        """Let a step-up wait for its answer.
+        """Attach a waiter to a step-up, so that `wait` works.
 
         Args:
-            step_up: The step-up. Without an approval it waits for nobody.
+            step_up: The step-up. Without an approval, nothing is attached.
             caller: Caller of the call. Default: the client itself.
             subject_token: Token of the subject of the call.
         """
@@ -60,20 +60,20 @@ class Approvals:
             step_up.waiter = _Waiter(self, step_up, caller, subject_token)
 
     def waiting(self, step_up: StepUp, timeout: float | None) -> Flow[ApprovalStatus]:
-        """The flow that waits for the answer to a step-up.
+        """Return the flow that waits for the answer to a step-up.
 
         Args:
             step_up: The step-up.
-            timeout: Seconds. Default: until the approval ends.
+            timeout: Longest wait, in seconds. Default: until the approval ends.
 
         Yields:
             Steps to perform.
 
         Returns:
-            The status. PENDING: the time is over.
+            The status. PENDING if nobody answered within `timeout`.
 
         Raises:
-            Refused: The node refuses the caller, or knows no approvals.
+            Refused: The node refuses the caller, or serves no approvals on this listener.
         """
         waiter = step_up.waiter
         if not isinstance(waiter, _Waiter):
@@ -102,12 +102,12 @@ class _Waiter:
         """Wait on this thread."""
         return run(self.waiting(timeout), self._session.transport)
 
-    async def wait_async(self, timeout: float | None) -> ApprovalStatus:  # noqa: ASYNC109 - it travels
+    async def wait_async(self, timeout: float | None) -> ApprovalStatus:  # noqa: ASYNC109 - the flow applies the time-out
         """Wait without blocking the event loop."""
         return await arun(self.waiting(timeout), self._session.transport)
 
     def waiting(self, timeout: float | None) -> Flow[ApprovalStatus]:
-        """Watch; where no stream can be had, ask again and again."""
+        """Watch the approval, or poll it if the node cannot stream."""
         deadline = Deadline.within(min(_seconds(timeout, self._step_up.expires_at), _LONGEST_WAIT))
         pause, streams = _FIRST_PAUSE, True
         while True:
@@ -117,7 +117,7 @@ class _Waiter:
                 if error.code == _DEADLINE_EXCEEDED and _is_over(deadline):
                     return ApprovalStatus.PENDING
                 if error.code == _UNIMPLEMENTED and streams:
-                    # Another kind of listener, or a transport without streams.
+                    # The listener is of another kind, or the transport has no streams.
                     streams = False
                     continue
                 if not _is_passing(error):
@@ -153,18 +153,18 @@ class _Waiter:
         return _parse(approvals_pb2.ApprovalsGetResponse, answer)
 
     def _evidence(self) -> Flow[Sequence[decision_pb2.Evidence]]:
-        # Fetched for each attempt: a token does not live as long as people take.
+        # Fetched for each attempt, because a token may expire before people answer.
         within = Deadline.within(self._session.timeout)
         return (yield from self._session.evidence(within, self._caller, self._subject_token))
 
 
 def _seconds(timeout: float | None, end: datetime | None) -> float:
-    """Seconds to wait: until the approval has ended, or `timeout`, if that is sooner."""
+    """Return the seconds until the approval ends, or `timeout` if that is sooner."""
     if timeout is not None:
         return max(timeout, 0.0)
     if end is None:
         return _LONGEST_WAIT
-    # The node says that an approval has expired; clocks differ a little.
+    # Only the node decides that an approval has expired, and clocks differ a little.
     return max(end.timestamp() - time.time(), 0.0) + _ASK_SECONDS
 
 
@@ -177,7 +177,7 @@ def _is_over(deadline: Deadline) -> bool:
 
 
 def _is_passing(error: TransportError) -> bool:
-    """Whether a later attempt may succeed."""
+    """Return whether a later attempt may succeed."""
     return undecided(error) or (not error.reason and error.code in _PASSING)
 
 

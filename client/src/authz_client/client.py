@@ -419,7 +419,7 @@ class Authz:
             secret: The keyword-only parameter that gets the secret (a `Leased`) of a system that does not take tokens. Callers of the
                 function do not give it. Requires a task.
             report: The keyword-only parameter that gets the `Report`, for labels and amounts. Callers do not give it either.
-            wait_for_approval: Seconds to wait where a person must answer; then the guard asks once more. Default: raise `StepUp` at once.
+            wait_for_approval: Longest wait for a person, in seconds. Afterwards the guard checks the call again. Default: raise `StepUp` at once.
 
         Returns:
             The decorator.

@@ -6,7 +6,7 @@ The text of an error is fit for an agent: fixed sentences and the decision's id.
     Refused
     ├── Denied         the operation may not be performed
     ├── StepUp         not yet: something must be shown first
-    └── Unavailable    no decision was made, which is a denial
+    └── Unavailable    no decision was made, so the call is denied
 """
 
 from collections.abc import Mapping
@@ -70,7 +70,7 @@ class NextAction(StrEnum):
 
 
 class Retry(StrEnum):
-    """Use of asking again."""
+    """When a repeated request may pass."""
 
     NEVER = "NEVER"
     LATER = "LATER"
@@ -78,12 +78,12 @@ class Retry(StrEnum):
 
 
 class ApprovalStatus(StrEnum):
-    """Status of an approval, as the caller of `StepUp.wait` gets it."""
+    """Status of an approval, as `StepUp.wait` returns it."""
 
     PENDING = "PENDING"
     """Nobody has answered yet."""
     APPROVED = "APPROVED"
-    """The same call may run once, within the next minutes."""
+    """The same call may run once, within 10 minutes after the answer."""
     REJECTED = "REJECTED"
     """The call may not run."""
     EXPIRED = "EXPIRED"
@@ -93,7 +93,7 @@ class ApprovalStatus(StrEnum):
 
     @staticmethod
     def of(number: int) -> "ApprovalStatus":
-        """Read the status of an answer. A value that is not known counts as not answered."""
+        """Read the status of a response. An unknown value counts as PENDING."""
         word = _word(approvals_pb2.ApprovalStatus.DESCRIPTOR, number, "APPROVAL_STATUS_")
         return _member(ApprovalStatus, word, ApprovalStatus.PENDING)
 
@@ -134,7 +134,7 @@ _Word = TypeVar("_Word", bound=StrEnum)
 
 
 def public_text(public: Public) -> str:
-    """Give the fixed text of a triple, as the server says it.
+    """Return the fixed text of a triple. The server uses the same text.
 
     Args:
         public: The triple.
@@ -157,7 +157,7 @@ def _member(kind: type[_Word], word: str, otherwise: _Word) -> _Word:
 
 
 def _public(code: int, next_action: int, retry: int) -> Public:
-    """Read the triple; a value that is not known is the strictest one."""
+    """Read the triple. An unknown value is replaced by the strictest value."""
     code_word = _word(options_pb2.PublicCode.DESCRIPTOR, code, "PUBLIC_CODE_")
     next_word = _word(options_pb2.NextAction.DESCRIPTOR, next_action, "NEXT_ACTION_")
     retry_word = _word(options_pb2.Retry.DESCRIPTOR, retry, "RETRY_")
@@ -168,14 +168,14 @@ def _public(code: int, next_action: int, retry: int) -> Public:
     )
 
 
-class Refused(AuthzError):  # noqa: N818 - what is raised is an answer
+class Refused(AuthzError):  # noqa: N818 - the exception is an answer of the node
     """A call may not run.
 
     Args:
         public: Part of the decision that an agent may see.
         operation: Operation id.
-        decision: The node's decision, or None if it made no decision.
-        reason_code: Why, where no decision says it.
+        decision: Decision of the node, or None if it made no decision.
+        reason_code: Reason code, if there is no decision.
         message: Message for the operators of the enforcer.
     """
 
@@ -215,7 +215,7 @@ class Refused(AuthzError):  # noqa: N818 - what is raised is an answer
 
 
 def public_text_of(refused: Refused) -> str:
-    """Give the fixed text of a refusal, without the decision's id and the policy's reason.
+    """Return the fixed text of a refusal, without the decision's id and the policy's reason.
 
     Args:
         refused: The refusal.
@@ -227,7 +227,7 @@ def public_text_of(refused: Refused) -> str:
 
 
 class Denied(Refused):
-    """It may not be performed."""
+    """The operation may not be performed."""
 
 
 class _Waiter(Protocol):
@@ -239,15 +239,15 @@ class _Waiter(Protocol):
 
 
 class StepUp(Refused):
-    """Not yet: show one thing of each of these kinds first.
+    """The operation may not be performed yet: the call needs a proof, or the answer of a person, for each kind in `kinds`.
 
     A step-up that a person lifts has an approval. `wait` returns when the person has answered; then make the same call again.
 
     Args:
         public: Part of the decision that an agent may see.
         operation: Operation id.
-        decision: The node's decision.
-        reason_code: Why, where no decision says it.
+        decision: Decision of the node.
+        reason_code: Reason code, if there is no decision.
         message: Message for the operators of the enforcer.
     """
 
@@ -270,45 +270,45 @@ class StepUp(Refused):
         self.kinds: tuple[str, ...] = tuple(decision.step_up_kinds) if decision is not None else ()
         challenge = decision.challenge if decision is not None else decision_pb2.Challenge()
         self.approval_id: str = challenge.approval_id
-        """Id of the approval, for `check(…, approval_id=…)`. Empty: no person lifts the step-up."""
+        """Id of the approval, for `check(…, approval_id=…)`. Empty if no person can answer the step-up."""
         self.url: str = challenge.url
-        """Page on which a person answers; empty where the node has none."""
+        """URL of the page on which a person answers. Empty if the node has no page."""
         self.expires_at: datetime | None = (
             challenge.expires_at.ToDatetime(UTC) if challenge.HasField("expires_at") else None
         )
-        """End of the approval."""
+        """Unix time of the end of the approval."""
         self.reject_reason = ""
-        """Name of the reason of a rejection, after `wait`."""
+        """Name of the reason of a rejection. Set by `wait`."""
         self.waiter: _Waiter | None = None
 
     def wait(self, timeout: float | None = None) -> ApprovalStatus:
         """Wait until a person has answered.
 
         Args:
-            timeout: Seconds. Default: until the approval ends.
+            timeout: Longest wait, in seconds. Default: until the approval ends.
 
         Returns:
-            APPROVED, REJECTED, EXPIRED or CONSUMED. PENDING: nobody answered within `timeout`. A node that cannot be reached is
-            asked again until then.
+            APPROVED, REJECTED, EXPIRED or CONSUMED, or PENDING if nobody answered within `timeout`. If the node cannot be reached,
+            the client tries again until then.
 
         Raises:
-            UsageError: No person lifts this step-up.
+            UsageError: No person can answer this step-up.
             Refused: The node refuses the caller, or this listener serves no approvals.
         """
         return self._waits().wait(timeout)
 
-    async def wait_async(self, timeout: float | None = None) -> ApprovalStatus:  # noqa: ASYNC109 - it travels
-        """As `wait`, without blocking the event loop.
+    async def wait_async(self, timeout: float | None = None) -> ApprovalStatus:  # noqa: ASYNC109 - the flow applies the time-out
+        """Wait like `wait`, without blocking the event loop.
 
         Args:
-            timeout: Seconds. Default: until the approval ends.
+            timeout: Longest wait, in seconds. Default: until the approval ends.
 
         Returns:
-            APPROVED, REJECTED, EXPIRED or CONSUMED. PENDING: nobody answered within `timeout`. A node that cannot be reached is
-            asked again until then.
+            APPROVED, REJECTED, EXPIRED or CONSUMED, or PENDING if nobody answered within `timeout`. If the node cannot be reached,
+            the client tries again until then.
 
         Raises:
-            UsageError: No person lifts this step-up.
+            UsageError: No person can answer this step-up.
             Refused: The node refuses the caller, or this listener serves no approvals.
         """
         return await self._waits().wait_async(timeout)
@@ -323,7 +323,7 @@ class StepUp(Refused):
 
 
 class Unavailable(Refused):
-    """No decision could be had, which is a denial."""
+    """No decision was made, so the call is denied."""
 
     grpc_code = 14
     http_status = 503
@@ -332,12 +332,12 @@ class Unavailable(Refused):
     def of(
         cls, message: str, operation: str = "", reason_code: str = "UNAVAILABLE"
     ) -> "Unavailable":
-        """Make one for a failure on this side.
+        """Return the error for a failure on the side of the client.
 
         Args:
-            message: Failure, for the operators of the enforcer.
+            message: Description of the failure, for the operators of the enforcer.
             operation: Operation id.
-            reason_code: Why.
+            reason_code: Reason code.
 
         Returns:
             The error.
@@ -388,7 +388,7 @@ def denied(message: str, *, operation: str = "", reason_code: str = "ENFORCER_RE
     Args:
         message: Defect, for the operators of the enforcer.
         operation: Operation id.
-        reason_code: Why.
+        reason_code: Reason code.
 
     Returns:
         The error.

@@ -71,7 +71,7 @@ class Guard:
         idempotency_key: The parameter that holds the key; empty: none.
         secret: The keyword-only parameter that gets the secret of the system; empty: none.
         report: The keyword-only parameter that gets the report; empty: none.
-        wait_for_approval: Seconds to wait for a person; 0: a step-up raises at once.
+        wait_for_approval: Longest wait for a person, in seconds. 0: a step-up raises at once.
         client: Returns the parts of the client that asks; called with each call of the function.
     """
 
@@ -238,7 +238,7 @@ class Guard:
             permit = yield from client.questions.checking(self._operation, judged, asked)
         except StepUp as step_up:
             asked["approval_id"] = yield from self._waiting(client, step_up)
-            # People take longer than a question.
+            # The wait for a person takes longer than the time-out of a check.
             deadline = Deadline.within(client.session.timeout)
             permit = yield from client.questions.checking(self._operation, judged, asked)
         try:
@@ -259,7 +259,7 @@ class Guard:
         return _AdmittedCall(client, permit, due, given, report)
 
     def _waiting(self, client: ClientParts, step_up: StepUp) -> Flow[str]:
-        """Wait for a person; return the id of the approval."""
+        """Wait for a person and return the id of the approval."""
         if not self._wait or not step_up.approval_id:
             raise step_up
         status = yield from client.approvals.waiting(step_up, self._wait)

@@ -1,6 +1,6 @@
-"""MCP calls that wait for a person: the answers that ask a client to open the page, and the state with which it comes back.
+"""MCP calls that wait for a person: responses that ask a client to open the page, and the state that the client returns.
 
-Clients differ in what they can do, so a held call is answered by the first of these that the client declares:
+Clients have different capabilities, so a held call is answered by the first of these ways that the client declares:
 
     input_required     revision 2026-07-28 and `elicitation.url`: the result names the page, and the client repeats the call itself
     elicitation        revision 2025-11-25 and `elicitation.url`: the server sends `elicitation/create`, and the call stays open
@@ -52,11 +52,11 @@ CAPABILITIES_META: Final = "io.modelcontextprotocol/clientCapabilities"
 INPUT_KEY: Final = "dev.authz/approval"
 """Name of the question in `inputRequests`."""
 DEFAULT_WAIT_SECONDS: Final = 50.0
-"""Seconds that a held call stays open. Stock TypeScript clients give a request up after 60 seconds, Python clients never."""
+"""Longest time that a held call stays open, in seconds. Stock TypeScript clients abandon a request after 60 seconds."""
 MOST_HELD: Final = 256
-"""Calls of one process that stay open at once; further ones are answered by a result."""
+"""Maximum number of open held calls of one process. Further calls are answered by a result."""
 MOST_ROUNDS: Final = 8
-"""Times that a client is asked to come back. Stock clients give a call up after ten."""
+"""Maximum number of rounds of one call. Stock clients abandon a call after ten."""
 STATE_REFUSED: Final = (
     "the `requestState` is not valid, was used, or has expired: call again without it"
 )
@@ -87,9 +87,9 @@ def rung_of(
 
     Args:
         step_up: The refusal.
-        revision: Revision of MCP that client and server speak; empty if it is not known.
+        revision: Revision of MCP between client and server. Empty if it is not known.
         capabilities: The client's capabilities, as JSON.
-        carries_state: The call continues a question of the server, whose state an answer of ours would replace.
+        carries_state: Whether the call carries a state of the server, which a response of ours would replace.
     """
     if not step_up.approval_id or not step_up.url or not _opens_pages(capabilities):
         return Rung.RESULT
@@ -104,7 +104,7 @@ def _opens_pages(capabilities: object) -> bool:
 
 
 def url_elicitation(step_up: StepUp) -> dict[str, Any]:
-    """Give the parameters of `elicitation/create` that ask a client to open the page.
+    """Return the parameters of `elicitation/create` that ask a client to open the page.
 
     Args:
         step_up: The refusal.
@@ -113,12 +113,12 @@ def url_elicitation(step_up: StepUp) -> dict[str, Any]:
 
 
 def input_required(step_up: StepUp, state: str, *, asks: bool) -> dict[str, Any]:
-    """Give the result that asks a client to open the page and to come back.
+    """Return the result that asks a client to open the page and to repeat the call.
 
     Args:
         step_up: The refusal.
         state: The sealed state.
-        asks: Whether to ask. Without it the client just comes back.
+        asks: Whether to ask the client to open the page. Otherwise the client only repeats the call.
 
     Returns:
         An `InputRequiredResult`.
@@ -135,7 +135,7 @@ def input_required(step_up: StepUp, state: str, *, asks: bool) -> dict[str, Any]
 
 
 class StateError(Exception):
-    """A state that comes back is not one to go on with; the text is for the log."""
+    """A returned state is not valid. The text is for the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +143,16 @@ class HeldCall:
     """The call that a state belongs to, and its caller."""
 
     principal: str
-    """Caller and task, in any form that stays the same."""
+    """Caller and task, in any stable form."""
     operation: str
     """Operation id."""
     tool: str
-    """Exact name of the tool; empty for another request."""
+    """Exact name of the tool. Empty for another request."""
     arguments: bytes
     """Arguments as one JSON object."""
 
     def digest(self) -> str:
-        """Digest of the call. The order of members and the form of numbers do not count; the node compares them again."""
+        """Digest of the call. It ignores the order of members and the form of numbers, because the node compares the exact call again."""
         value = STRICT_JSON.decode(self.arguments.decode())
         parts = [self.principal, self.operation, self.tool, value]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -169,16 +169,16 @@ class ComingBack:
 
 
 def coming_back(params: Mapping[str, Any]) -> ComingBack | None:
-    """Find a state of ours in the parameters of a request.
+    """Find a state of this process in the parameters of a request.
 
     Args:
         params: The parameters, as JSON.
 
     Returns:
-        The state, and what the user did; None if the request has none of ours.
+        The state and whether the user declined, or None if the request has no state of this process.
 
     Raises:
-        StateError: The request has a state of ours beside answers to other questions.
+        StateError: The request has both a state of this process and answers to other questions.
     """
     state = params.get("requestState")
     if not isinstance(state, str) or not state.startswith(_PREFIX):
@@ -195,8 +195,8 @@ def coming_back(params: Mapping[str, Any]) -> ComingBack | None:
 class HeldStates:
     """Seals the states of one process, and opens each of them once.
 
-    A state holds the request's id, the caller, the digest of the call and an end, encrypted and authenticated (AES-256-GCM) by a key of
-    this process. So a state of another process, or from before a restart, is refused, and the client calls anew.
+    A state holds the id of the approval, the caller, the digest of the call and an end, encrypted and authenticated (AES-256-GCM) with a
+    key of this process. A state of another process, or from before a restart, is refused, and the client must repeat the call.
 
     Args:
         now: Returns seconds since 1970.
@@ -213,13 +213,13 @@ class HeldStates:
         Args:
             step_up: The refusal.
             call: The call.
-            round_number: Times that the client came back.
+            round_number: Number of earlier rounds of the call.
         """
         end = self._now() + _STATE_SECONDS
         claims = [step_up.approval_id, call.digest(), end, round_number]
         nonce = os.urandom(_NONCE)
         sealed = self._key.encrypt(nonce, json.dumps(claims).encode(), _PREFIX.encode())
-        # INVARIANT (single use): only a state whose nonce stands here is taken. The oldest gives way.
+        # INVARIANT (single use): a state is accepted only while its nonce is stored here. When it is full, the oldest nonce is dropped.
         self._unused[nonce] = None
         while len(self._unused) > _MOST_STATES:
             self._unused.popitem(last=False)
@@ -233,10 +233,10 @@ class HeldStates:
             call: The call that comes with it.
 
         Returns:
-            The request's id, and the times that the client came back before.
+            The id of the approval, and the number of earlier rounds.
 
         Raises:
-            StateError: It was changed, is another process's, was used, has expired, or belongs to another call or caller.
+            StateError: The state was changed, comes from another process, was used, has expired, or belongs to another call or caller.
         """
         if len(state) > _LONGEST_STATE:
             raise StateError("too long")
@@ -259,19 +259,19 @@ class HeldStates:
 
 @final
 class ToldRequests:
-    """Requests whose page an agent was told. When the agent calls again, the call stays open instead of answering the same at once."""
+    """Approvals that an agent has been told about. A repeated call then stays open, instead of getting the same answer again."""
 
     def __init__(self) -> None:
         self._ids: OrderedDict[str, None] = OrderedDict()
 
     def tell(self, approval_id: str) -> bool:
-        """Remember a request.
+        """Remember an approval.
 
         Args:
-            approval_id: Its id.
+            approval_id: Id of the approval.
 
         Returns:
-            Whether the agent had been told before.
+            Whether the agent had been told about the approval before.
         """
         known = approval_id in self._ids
         self._ids[approval_id] = None

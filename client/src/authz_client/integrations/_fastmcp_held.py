@@ -41,11 +41,11 @@ _ACCEPT: Final = "accept"
 _CONTINUATION: Final = ("requestState", "inputResponses")
 
 Ask = Callable[[str], Awaitable[Permit]]
-"""Asks the node about the call; the argument is the approval to present."""
+"""Checks the call at the node. The argument is the id of the approval to present."""
 
 
 class AnsweredError(Exception):
-    """The call has a result, without a run of its tool.
+    """The call has a result although its tool did not run.
 
     Args:
         result: The result.
@@ -67,9 +67,9 @@ def error_result(told: Mapping[str, Any]) -> ToolResult:
 
 
 def caller_id(who: Caller | None) -> str:
-    """Name a caller, so that a state comes back from the same one.
+    """Return a name of a caller, so that only the same caller can return a state.
 
-    Tokens are renewed between two calls, so their issuer and subject count. The node proves them with each question.
+    Tokens may be renewed between two calls, so the name has their issuer and subject. The node verifies them at each check.
 
     Args:
         who: The caller.
@@ -84,7 +84,7 @@ def _token_id(token: str | None) -> object:
     if token is None:
         return None
     try:
-        # Not verified: the name only keeps states of two callers apart, and the node verifies the token.
+        # The token is not verified here: the name only separates the states of callers, and the node verifies the token.
         claims = jwt.decode(token, options={"verify_signature": False})
     except jwt.PyJWTError:
         claims = {}
@@ -94,7 +94,7 @@ def _token_id(token: str | None) -> object:
 
 
 def without_own_state(message: Any) -> Any:
-    """Take the middleware's own state out of a message: it is no argument of the tool.
+    """Remove the state of the middleware from a message, because it is not an argument of the tool.
 
     Args:
         message: The call.
@@ -125,12 +125,12 @@ class HeldTools:
         self._held = 0
 
     async def permit(self, context: MiddlewareContext[Any], call: HeldCall, ask: Ask) -> Permit:
-        """Ask about a call, and wait for the person who must allow it.
+        """Check a call, and wait for the person who must approve it.
 
         Args:
             context: The call, as it came.
             call: The call, without a state of the middleware.
-            ask: Asks the node.
+            ask: Checks the call at the node.
 
         Returns:
             The permit.
@@ -138,7 +138,7 @@ class HeldTools:
         Raises:
             AnsweredError: The client must come back, or its user did not open the page.
             Refused: The call may not run.
-            MCPError: The state that came back does not fit.
+            MCPError: The returned state is not valid for the call.
         """
         approval_id, rounds = self._opened(context, call)
         try:
@@ -153,13 +153,13 @@ class HeldTools:
             if rung is Rung.INPUT_REQUIRED:
                 raise self._come_back(step_up, call, 0, asks=True) from step_up
             if rung is Rung.RESULT and rounds is None and not was_told:
-                # The model tells the user, and calls again; that call stays open.
+                # The model tells the user and calls again. The next call stays open.
                 raise
             await self._until_answered(context, step_up, asks=rung is Rung.ELICITATION)
             return await self._asked_again(ask, step_up, call, rounds)
 
     def _opened(self, context: MiddlewareContext[Any], call: HeldCall) -> tuple[str, int | None]:
-        """Open the state that came back; return the approval, and the times that the client came back before."""
+        """Open a returned state. Return the id of the approval, and the number of earlier rounds."""
         try:
             back = coming_back(_continuation(context.message))
             if back is None:
@@ -194,7 +194,7 @@ class HeldTools:
     async def _until_answered(
         self, context: MiddlewareContext[Any], step_up: StepUp, *, asks: bool
     ) -> None:
-        """Wait for the answer, and meanwhile ask the client to open the page."""
+        """Wait for the answer, and ask the client to open the page meanwhile."""
         if not self._wait or self._held >= MOST_HELD:
             return
         self._held += 1
@@ -220,7 +220,7 @@ class HeldTools:
 
 
 async def _answered(step_up: StepUp, seconds: float) -> None:
-    """Wait for the answer; a wait that fails ends, and the node is asked about the call again."""
+    """Wait for the answer. If the wait fails, return, so that the call is checked again."""
     try:
         await step_up.wait_async(seconds)
     except Refused as refused:
@@ -228,7 +228,7 @@ async def _answered(step_up: StepUp, seconds: float) -> None:
 
 
 async def _page_action(context: MiddlewareContext[Any], step_up: StepUp) -> str:
-    """Ask the client to open the page; empty if it cannot."""
+    """Ask the client to open the page. Return an empty text if the client cannot."""
     fastmcp = context.fastmcp_context
     if fastmcp is None:
         return ""
@@ -278,7 +278,7 @@ def _continuation(message: Any) -> dict[str, Any]:
 
 
 def _hide_state(context: MiddlewareContext[Any]) -> None:
-    """Let the tool see a first call: FastMCP reads the continuation for tools from the request, not from the message."""
+    """Hide the continuation from the tool, which FastMCP reads from the request and not from the message."""
     fastmcp = context.fastmcp_context
     request = getattr(fastmcp.request_context, "_srctx", None) if fastmcp is not None else None
     if request is not None and isinstance(request.params, Mapping):

@@ -25,12 +25,12 @@ ENDS: Final = {
     ApprovalStatus.EXPIRED: "Nobody answered the request in time, so the call was not made.",
     ApprovalStatus.CONSUMED: "The answer of the person was used by another call, so this one was not made.",
 }
-"""Texts for ends of an approval without an answer that counts."""
+"""Texts for approvals that ended without a valid answer."""
 _PUBLIC: Final = Public(PublicCode.STEP_UP, NextAction.APPROVE, Retry.AFTER_CHANGE)
 
 
 def held_call(step_up: StepUp) -> dict[str, Any]:
-    """Describe a call that waits for a person as JSON. It holds nothing of the call's arguments.
+    """Describe a call that waits for a person as JSON, without the arguments of the call.
 
     Args:
         step_up: The step-up.
@@ -53,13 +53,13 @@ def wait_for_answer(
     Args:
         authz: Client of the agent.
         held: The call that waits.
-        timeout: Seconds. Default: until the approval ends.
+        timeout: Longest wait, in seconds. Default: until the approval ends.
 
     Returns:
-        APPROVED, REJECTED, EXPIRED or CONSUMED. PENDING: nobody answered within `timeout`.
+        APPROVED, REJECTED, EXPIRED or CONSUMED, or PENDING if nobody answered within `timeout`.
 
     Raises:
-        UsageError: It describes no call that waits.
+        UsageError: `held` does not describe a waiting call.
         Refused: The node refuses the caller.
     """
     return _step_up(authz, held).wait(timeout)
@@ -68,27 +68,27 @@ def wait_for_answer(
 async def await_answer(
     authz: Authz,
     held: dict[str, Any],
-    timeout: float | None = None,  # noqa: ASYNC109 - it travels
+    timeout: float | None = None,  # noqa: ASYNC109 - the flow applies the time-out
 ) -> ApprovalStatus:
-    """As `wait_for_answer`, without blocking the event loop.
+    """Wait like `wait_for_answer`, without blocking the event loop.
 
     Args:
         authz: Client of the agent.
         held: The call that waits.
-        timeout: Seconds. Default: until the approval ends.
+        timeout: Longest wait, in seconds. Default: until the approval ends.
 
     Returns:
-        APPROVED, REJECTED, EXPIRED or CONSUMED. PENDING: nobody answered within `timeout`.
+        APPROVED, REJECTED, EXPIRED or CONSUMED, or PENDING if nobody answered within `timeout`.
 
     Raises:
-        UsageError: It describes no call that waits.
+        UsageError: `held` does not describe a waiting call.
         Refused: The node refuses the caller.
     """
     return await _step_up(authz, held).wait_async(timeout)
 
 
 def refusal_text(refused: Refused) -> str:
-    """Give the text of a refusal for the model.
+    """Return the text of a refusal for the model.
 
     Args:
         refused: The refusal.
