@@ -276,7 +276,7 @@ class StepUp(Refused):
         self.expires_at: datetime | None = (
             challenge.expires_at.ToDatetime(UTC) if challenge.HasField("expires_at") else None
         )
-        """Unix time of the end of the approval."""
+        """End of the approval, in UTC. `None` without an approval."""
         self.reject_reason = ""
         """Name of the reason of a rejection. Set by `wait`."""
         self.waiter: _Waiter | None = None
