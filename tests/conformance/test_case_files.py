@@ -17,9 +17,9 @@ from authz.model import CallFacts
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 from authz_client.v1 import decision_pb2, options_pb2
 from tests.support import cases
-from tests.support.cases import BUNDLES, Expect, Flat, Step, Upstream
+from tests.support.cases import BUNDLES, VARIABLES, Expect, Flat, Step, Upstream
 from tests.support.fixtures import Servers
-from tests.support.minting import DOMAIN, Authority
+from tests.support.minting import Authority
 from tests.support.server import bundle_files, trust_spec
 from tests.support.surfaces import (
     ENCODINGS,
@@ -82,7 +82,7 @@ def engines(
 def plan(bundle: str) -> _native.Plan:
     """Compiles a bundle of the case files."""
     now = int(time.time() * 1000)
-    return _native.Plan.compile(bundle_files(BUNDLES / bundle), {"trust_domain": DOMAIN}, now)
+    return _native.Plan.compile(bundle_files(BUNDLES / bundle), VARIABLES, now)
 
 
 def in_process(engine: _native.Engine) -> list[Surface]:

@@ -12,10 +12,12 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.rpc import error_details_pb2, status_pb2
 
+from authz.cli.render.approval import card_of
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 from authz_client import ProofKey
 from authz_client.v1 import (
     admin_pb2,
+    approvals_pb2,
     authorizer_pb2,
     credentials_pb2,
     decision_pb2,
@@ -24,6 +26,7 @@ from authz_client.v1 import (
 )
 from tests.support import cases
 from tests.support.cases import (
+    Answer,
     As,
     Case,
     CaseFile,
@@ -39,11 +42,13 @@ from tests.support.cases import (
     Start,
     Step,
 )
-from tests.support.fixtures import Servers
+from tests.support.fixtures import ANSWERING, Servers
 from tests.support.minting import ALONE_AUDIENCE, Authority
 from tests.support.postgres import Postgres, programs
 from tests.support.server import ISSUER, Server
 from tests.support.surfaces import (
+    APPROVAL,
+    APPROVAL_ID,
     CHECK,
     ENVOY,
     LANES,
@@ -60,14 +65,25 @@ from tests.support.surfaces import (
 TRACES = cases.traces()
 #: Bundles of which something outlives tasks, such as what an agent or a subject did, or wrote: each lane has a server of its
 #: own.
-OUTLIVING = frozenset({"scopes", "attacks", "taskless", "pairs", "spelling"})
+OUTLIVING = frozenset(
+    {"acceptance", "approvals", "attacks", "pairs", "scopes", "spelling", "taskless"}
+)
 #: Bundles whose traces are asked of servers on PostgreSQL, too.
-KEPT = frozenset({"attacks", "denials", "history", "taskless", "pairs", "values"})
+KEPT = frozenset(
+    {"acceptance", "approvals", "attacks", "denials", "history", "pairs", "taskless", "values"}
+)
+#: Bundles that count calls, so that a call is asked over one surface alone, and each surface has a run of its own.
+COUNTING = frozenset({"acceptance"})
 #: What a step on tasks comes to that is not refused.
 OK = "OK"
 #: The name of the task that a trace begins with.
 OWN = "task"
 _UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def is_asked_once(file: CaseFile, case: Case) -> bool:
+    """Whether a run asks each call of a trace over one surface alone."""
+    return case.has_answers or file.bundle in COUNTING
 
 
 @dataclass
@@ -85,6 +101,8 @@ class Run:
     subjects: dict[str, str | None] = field(default_factory=dict)
     #: Decision ids by step, and the step of the last call.
     decisions: dict[int, str] = field(default_factory=dict)
+    #: Ids of approvals by the steps of their calls.
+    approvals: dict[int, str] = field(default_factory=dict)
     last: int = 0
     #: Steps that were asked.
     asked: int = 0
@@ -119,9 +137,11 @@ class Run:
             if came != OK:
                 return [(0, OK, came)]
         for number, step in enumerate(self.case.steps or [], 1):
-            if step.after is not None or step.approve is not None or step.reject is not None:
-                # A server's clock cannot be moved, and no message of a listener answers for a person.
+            if step.after is not None or self.is_answered_by_another(step):
+                # A server's clock cannot be moved, and the user of the tests is one person at it.
                 break
+            if self.is_in_no_header(step):
+                continue
             self.asked += 1
             if step.introspect is not None:
                 wanted, found = step.wanted_task.code, self.introspect(step.introspect)
@@ -138,6 +158,16 @@ class Run:
             differ += [(number, *pair) for pair in pairs if pair[0] != pair[1]]
         return differ
 
+    def is_answered_by_another(self, step: Step) -> bool:
+        """Whether somebody answers who is not the person of the server."""
+        answer = step.approve or step.reject
+        return answer is not None and answer.as_.subject != ANSWERING.get(self.file.bundle)
+
+    def is_in_no_header(self, step: Step) -> bool:
+        """Whether a proxy asks, for which a request has no place: approvals and confidence are named over `Check` alone."""
+        is_named = step.request.approval_id or (step.as_ and step.as_.confidence)
+        return self.proxied and step.http is not None and bool(is_named)
+
     def on(self, step: Step) -> tuple[str, str] | None:
         """The id and the assignee of a step's task."""
         name = step.task or (OWN if self.case.task else "none")
@@ -147,7 +177,16 @@ class Run:
         """A step as one request: on its task, by the agent that has it, unless it says another."""
         on = self.on(step)
         who = step.as_ or (As(agent=on[1]) if on else self.case.as_)
-        request = step.request.model_copy(update={"task": on[0] if on else ""})
+        said: dict[str, Any] = {"task": on[0] if on else ""}
+        word, _, number = step.request.approval_id.partition(" ")
+        if word == "step":
+            said["approval_id"] = self.approvals[int(number)]
+        if who.confidence:
+            arguments = step.input or {}
+            said["confidence_jws"] = self.authority.confidence(
+                step.call or "", arguments, said["task"], who.confidence
+            )
+        request = step.request.model_copy(update=said)
         step = step.model_copy(update={"request": request})
         return Flat("", self.file.bundle, self.file.fixtures, who, step)
 
@@ -169,6 +208,7 @@ class Run:
         data = self.server.call(self.listener(flat), CHECK, request.SerializeToString())
         decision = decision_of(data)
         self.decisions[self.last] = decision.decision_id
+        self.approvals[self.last] = decision.challenge.approval_id
         if step.issue is not None and outcome(decision) == "PERMIT":
             self.issue(step.issue, flat, decision.decision_id)
         found: dict[str, Any] = {
@@ -181,7 +221,7 @@ class Run:
         }
         details = {"policies": list(decision.policy_ids), "message": decision.message}
         pairs = [compared(wanted, found, details)]
-        if step.http is not None and step.issue is None and step.present is None:
+        if step.http and not (step.issue or step.present or is_asked_once(self.file, self.case)):
             pairs.append(self.envoy(flat, self.tokens(flat), wanted))
         return pairs
 
@@ -294,6 +334,9 @@ class Run:
             "outcome": response.dynamic_metadata["decision"],
             "code": envoy_reason(response),
         }
+        self.decisions[self.last] = str(response.dynamic_metadata["decision_id"])
+        if shown := APPROVAL.search(response.denied_response.body):
+            self.approvals[self.last] = APPROVAL_ID.search(shown[0])[0]
         wanted = {name: value for name, value in wanted.items() if name in found}
         metadata = json_format.MessageToDict(response.dynamic_metadata)
         return compared(wanted, found, {"envoy": metadata, "body": response.denied_response.body})
@@ -311,6 +354,10 @@ class Run:
                 self.revoke(step.revoke)
             elif step.report is not None:
                 self.report(step.report)
+            elif step.approve is not None:
+                self.answer(step.approve, approvals_pb2.APPROVAL_STATUS_APPROVED)
+            elif step.reject is not None:
+                self.answer(step.reject, approvals_pb2.APPROVAL_STATUS_REJECTED)
             else:
                 self.end(step)
         except grpc.RpcError as error:
@@ -395,6 +442,22 @@ class Run:
         )
         listener = "main" + self.lane
         self.server.call(listener, "authz.v1.Authorizer/Report", request.SerializeToString())
+
+    def answer(self, said: Answer, status: approvals_pb2.ApprovalStatus.ValueType) -> None:
+        """Answers by the administration socket, as the person that the user of the tests is, about the card that it shows."""
+        asked = approvals_pb2.ApprovalsGetRequest(approval_id=self.approvals[said.of or self.last])
+        method = "authz.v1.Approvals/{}".format
+        data = self.server.call("admin", method("Get"), asked.SerializeToString())
+        approval = approvals_pb2.ApprovalsGetResponse.FromString(data).approval
+        request = approvals_pb2.ResolveRequest(
+            approval_id=approval.id,
+            status=status,
+            digest=approval.digest,
+            card_digest=card_of(approval, whole=True).digest,
+            queue=said.kind,
+            reject_reason=said.reason,
+        )
+        self.server.call("admin", method("Resolve"), request.SerializeToString())
 
     def call(self, method: str, request: Message, said_by: str | None = None) -> bytes:
         """Calls the service: on the Python lane, or where a front end is known by its user."""
@@ -525,7 +588,11 @@ def test_trace(
 @pytest.mark.parametrize("lane", LANES, ids=lambda lane: "fast" if lane else "python")
 @pytest.mark.parametrize(
     ("file", "case"),
-    [pytest.param(file, case, id=name) for name, file, case in TRACES if case.has_credentials],
+    [
+        pytest.param(file, case, id=name)
+        for name, file, case in TRACES
+        if case.has_credentials or (is_asked_once(file, case) and case.is_over_http)
+    ],
 )
 def test_trace_behind_a_proxy(
     lane: str, file: CaseFile, case: Case, authority: Authority, servers: Servers
@@ -563,8 +630,9 @@ def on_postgresql(
         pytest.param(lane, file, case, id=f"{name}-{'fast' if lane else 'python'}")
         for lane in LANES
         for name, file, case in TRACES
-        # What is done without a task is remembered of its agent, whichever lane it asks.
-        if file.bundle in KEPT and not (lane and file.bundle in {"taskless", "pairs"})
+        # What is done without a task, and what a person rejects, is remembered of its agent, whichever lane it asks.
+        if file.bundle in KEPT
+        and not (lane and (file.bundle in {"taskless", "pairs"} or case.has_rejections))
     ],
 )
 def test_trace_on_postgresql(

@@ -9,7 +9,7 @@ import yaml
 
 from authz.bundle import CheckFacts, check_bundle, read_folder
 from authz.model import Diagnostic
-from tests.support.cases import BUNDLES, CASES
+from tests.support.cases import BUNDLES, CASES, VARIABLES
 
 NAMES: Final = sorted(path.name for path in BUNDLES.iterdir() if path.is_dir())
 
@@ -17,7 +17,7 @@ NAMES: Final = sorted(path.name for path in BUNDLES.iterdir() if path.is_dir())
 @cache
 def warnings(name: str) -> tuple[Diagnostic, ...]:
     """Return the warnings about a bundle of the cases."""
-    return check_bundle(read_folder(BUNDLES / name), CheckFacts({})).warnings
+    return check_bundle(read_folder(BUNDLES / name), CheckFacts(VARIABLES)).warnings
 
 
 def permitted_calls(document: Any) -> Iterator[str]:

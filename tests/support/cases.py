@@ -7,6 +7,7 @@ it) and `listener`. `tests/cases/schema.json` is their JSON Schema; a test holds
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -17,6 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 CASES: Final = Path(__file__).parents[1] / "cases"
 BUNDLES: Final = CASES / "bundles"
 SCHEMA: Final = CASES / "schema.json"
+#: Values of `${…}` in the bundles. An exception lasts for a year at most, so none that still counts has a date of its own.
+VARIABLES: Final = {
+    "trust_domain": "a.example",
+    "tomorrow": f"{datetime.now(UTC) + timedelta(days=1):%Y-%m-%dT%H:%M:%SZ}",
+}
 
 Word = Annotated[str, Field(pattern=r"^[A-Z][A-Z_]+$")]
 Headers = list[tuple[str, str]]
@@ -39,6 +45,8 @@ class As(Strict):
     """A name of `fixtures.subjects`."""
     bound: bool = False
     """The agent's credential is bound to a key, which it proves to hold."""
+    confidence: int = 0
+    """Confidence from 0 to 100 that the guard of the tests states for the call."""
 
 
 class SubjectFixture(Strict):
@@ -331,6 +339,7 @@ class Request(Strict):
     idempotency_key: str = ""
     supported_obligations: list[str] = []
     approval_id: str = ""
+    """Id of an approval, or `step N`: that of the call in this step of the trace."""
     mode: Literal["", "ENFORCE", "PROBE", "UNKNOWN"] = ""
 
 
@@ -352,9 +361,11 @@ class Step(Strict):
     end: End | None = None
     """Ends the step's task."""
     approve: Answer | None = None
-    """A person approves an earlier call that stepped up; over a server the trace ends here."""
+    """A person approves an earlier call that stepped up. A server has one person; over it the trace ends at the answer of
+    another."""
     reject: Answer | None = None
-    """A person rejects an earlier call that stepped up; over a server the trace ends here."""
+    """A person rejects an earlier call that stepped up. A server has one person; over it the trace ends at the answer of
+    another."""
     report: Report | None = None
     """Tells what came of an earlier call, whose system somebody reports for."""
     issue: Issue | None = None
@@ -442,6 +453,21 @@ class Case(Strict):
     def has_credentials(self) -> bool:
         """Whether a step presents a task credential or reports, each once: each surface needs a run of its own."""
         return any(step.present or step.issue or step.report for step in self.steps or [])
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether a person answers: an answer permits one call on one surface, so each surface needs a run of its own."""
+        return any(step.approve or step.reject for step in self.steps or [])
+
+    @property
+    def has_rejections(self) -> bool:
+        """Whether a person rejects a call."""
+        return any(step.reject for step in self.steps or [])
+
+    @property
+    def is_over_http(self) -> bool:
+        """Whether a proxy can ask about a step."""
+        return any(step.http for step in self.steps or [])
 
 
 class CaseFile(Strict):

@@ -1,5 +1,6 @@
 """Fixtures of every folder that starts servers; each folder's conftest imports them."""
 
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -7,8 +8,8 @@ from typing import Any, Final
 import pytest
 
 from tests.support.keyserver import KeyServer, WebAuthority
-from tests.support.minting import Authority
-from tests.support.server import ISSUER, Server, layout
+from tests.support.minting import GUARD, Authority
+from tests.support.server import ISSUER, Server, layout, merged
 from tests.support.upstream import Upstream
 
 _running: list[Server] = []
@@ -16,12 +17,40 @@ _LOG_BYTES = 8_000
 
 
 #: Bundles whose servers issue task credentials.
-ISSUING: Final = frozenset({"tasks", "bound", "denials"})
+ISSUING: Final = frozenset({"tasks", "bound", "denials", "acceptance"})
+#: The person who answers approvals at a bundle's servers: the user of the tests is one person for a server.
+ANSWERING: Final[Mapping[str, str]] = {
+    "acceptance": "alice",
+    "approvals": "fay",
+    "attacks": "alice",
+}
+#: Bundles whose servers believe the guard of the tests.
+GUARDED: Final = frozenset({"acceptance"})
 
 
 def issuing(folder: Path) -> dict[str, Any]:
     """Returns the configuration of a server that issues task credentials, with keys in a folder."""
     return {"credentials": {"issuer": ISSUER, "keys": {"folder": str(folder / "keys")}}}
+
+
+def answering(sub: str) -> dict[str, Any]:
+    """Returns the configuration of a server whose approvals the user of the tests answers as one person."""
+    person = {"uid": os.geteuid(), "issuer": "corp", "sub": sub}
+    claims = {"groups": ["employees", "finance"]}
+    # An enforcer that runs under the user of a person is refused: here that of the portal.
+    without_portal = {"enforcers": [], "listeners": {"portal": None}}
+    return {
+        "approvals": {"url": ISSUER, "people": [{**person, "claims": claims}]},
+        **without_portal,
+    }
+
+
+def guarded(folder: Path, authority: Authority) -> dict[str, Any]:
+    """Returns the configuration of a server that believes the guard of the tests, with its keys in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = folder / "guard.jwks"
+    keys.write_text(authority.guard_jwks())
+    return {"guards": {GUARD: {"keys": str(keys)}}}
 
 
 class Servers:
@@ -57,8 +86,13 @@ class Servers:
         name = bundle + apart
         if name not in self._started:
             folder = self._folder / name
-            issues = issuing(folder) if bundle in ISSUING else {}
-            place = layout(folder, self._authority, bundle, {**issues, **self._changes_of(name)})
+            changes = issuing(folder) if bundle in ISSUING else {}
+            if bundle in ANSWERING:
+                changes |= answering(ANSWERING[bundle])
+            if bundle in GUARDED:
+                changes |= guarded(folder, self._authority)
+            changes = merged(changes, self._changes_of(name))
+            place = layout(folder, self._authority, bundle, changes)
             server = Server(place)
             _running.append(server)
             self._started[name] = server

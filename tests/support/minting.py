@@ -34,6 +34,8 @@ DOMAIN, OTHER_DOMAIN, EMPTY_DOMAIN, UNKNOWN_DOMAIN = (
 )
 #: The `typ` of a good token, by the profile of its issuer.
 TYPES: Final = {"jwt": "JWT", "access_token": "at+jwt"}
+#: Name of the guard that states confidence.
+GUARD: Final = "scanner"
 #: Seconds for which a minted token is good.
 LIFETIME: Final = 3600
 
@@ -157,11 +159,38 @@ class Authority:
         }
     )
     stranger: Key = field(default_factory=lambda: Key.make("a-es256"))
+    guard: Key = field(default_factory=lambda: Key.make("guard-1"))
 
     def bundle(self, domain: str) -> str:
         """Returns the SPIFFE bundle of a trust domain, as JSON text; that of EMPTY_DOMAIN has no keys."""
         keys = [] if domain == EMPTY_DOMAIN else [self.svid[domain].jwk("jwt-svid")]
         return json.dumps({"keys": keys, "spiffe_sequence": 1, "spiffe_refresh_hint": 300})
+
+    def guard_jwks(self) -> str:
+        """Returns the JWK set of the guard, as JSON text."""
+        return json.dumps({"keys": [self.guard.jwk("sig")]})
+
+    def confidence(self, operation: str, arguments: object, task: str, confidence: int) -> str:
+        """States the confidence of the guard in a call.
+
+        Args:
+            operation: Operation id.
+            arguments: Arguments, of which the keys are ASCII and the numbers are integers.
+            task: Id of the task; empty: none.
+            confidence: From 0 to 100.
+        """
+        # For such arguments, RFC 8785 is this.
+        canonical = json.dumps(arguments, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        claims: Claims = {
+            "iss": GUARD,
+            "aud": AUDIENCE,
+            "iat": int(time.time()),
+            "operation": operation,
+            "arguments_digest": hashlib.sha256(canonical.encode()).hexdigest(),
+            "confidence": confidence,
+            **({"task": task} if task else {}),
+        }
+        return self.guard.sign(claims, {"typ": "authz-confidence+jwt"})
 
     def jwks(self, alias: str) -> str:
         """Returns the JWK set of an issuer, as JSON text."""

@@ -18,7 +18,7 @@ from typing import Any, Self
 import grpc
 import yaml
 
-from tests.support.cases import BUNDLES
+from tests.support.cases import BUNDLES, VARIABLES
 from tests.support.minting import (
     ALONE_AUDIENCE,
     AUDIENCE,
@@ -168,7 +168,7 @@ def layout(
         "bundle": {"path": str(folder / "bundle"), "watch": False},
         "trust": write_trust(authority, folder / "trust"),
         "identity": {"audiences": [AUDIENCE]},
-        "vars": {"trust_domain": DOMAIN},
+        "vars": VARIABLES,
         # Tests look for the record of each refusal.
         "audit": {"path": str(audit), "unverified_refusals": 1_000_000},
         "listeners": {

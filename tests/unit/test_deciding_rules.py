@@ -12,7 +12,7 @@ import yaml
 from authz.bundle import read_folder
 from authz.engine import Plan
 from authz.errors import BundleError
-from tests.support.cases import BUNDLES, CASES
+from tests.support.cases import BUNDLES, CASES, VARIABLES
 
 NOW: Final = 1_800_000_000_000
 FILES: Final = sorted(path for path in CASES.glob("*.yaml"))
@@ -26,7 +26,7 @@ ALICE: Final = {"issuer": "corp", "sub": "alice", "claims": {"groups": ["employe
 @cache
 def plan_of(name: str) -> Plan:
     """Compile a bundle of the cases."""
-    return Plan.compile(read_folder(BUNDLES / name), {"trust_domain": "a.example"})
+    return Plan.compile(read_folder(BUNDLES / name), VARIABLES)
 
 
 def requests(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
