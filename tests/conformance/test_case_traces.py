@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -70,7 +71,17 @@ OUTLIVING = frozenset(
 )
 #: Bundles whose traces are asked of servers on PostgreSQL, too.
 KEPT = frozenset(
-    {"acceptance", "approvals", "attacks", "denials", "history", "pairs", "taskless", "values"}
+    {
+        "acceptance",
+        "approvals",
+        "attacks",
+        "denials",
+        "exceptions",
+        "history",
+        "pairs",
+        "taskless",
+        "values",
+    }
 )
 #: Bundles that count calls, so that a call is asked over one surface alone, and each surface has a run of its own.
 COUNTING = frozenset({"acceptance"})
@@ -336,7 +347,7 @@ class Run:
         }
         self.decisions[self.last] = str(response.dynamic_metadata["decision_id"])
         if shown := APPROVAL.search(response.denied_response.body):
-            self.approvals[self.last] = APPROVAL_ID.search(shown[0])[0]
+            self.approvals[self.last] = APPROVAL_ID.findall(shown[0])[0]
         wanted = {name: value for name, value in wanted.items() if name in found}
         metadata = json_format.MessageToDict(response.dynamic_metadata)
         return compared(wanted, found, {"envoy": metadata, "body": response.denied_response.body})
@@ -642,6 +653,101 @@ def test_trace_on_postgresql(
     run = Run(on_postgresql.of(file.bundle), authority, file, case, lane)
 
     assert run.go() == []
+
+
+def started(servers: Servers, authority: Authority, lane: str, name: str, trace: str) -> Run:
+    """Starts the task of a trace on a server of its own, and asks nothing."""
+    file = cases.read(cases.CASES / f"{name}.yaml")
+    case = next(case for case in file.tests if case.trace == trace)
+    run = Run(servers.of(file.bundle, "alone"), authority, file, case, lane)
+    if case.task is not None:
+        assert run.act(Step(start=case.task.model_copy(update={"name": OWN}), expect=OK)) == OK
+    return run
+
+
+def test_no_more_transfers_than_the_cap_run_at_once(authority: Authority, servers: Servers) -> None:
+    """Of transfers that arrive at once on both lanes, two are permitted; one more after one was aborted."""
+    run = started(
+        servers,
+        authority,
+        "",
+        "trace_confidence_and_caps",
+        "of three transfers in flight under the cap two are permitted, and the third after one was aborted",
+    )
+    assert run.case.steps is not None
+    transfer = run.case.steps[0]
+
+    def ask(lane: str) -> decision_pb2.Decision:
+        flat = run.flat(transfer)
+        request = check_request(flat, mint(authority, flat))
+        return decision_of(run.server.call(f"main{lane}", CHECK, request))
+
+    for lane in LANES:
+        run.server.channel(f"main{lane}")
+    with ThreadPoolExecutor(6) as pool:
+        decisions = list(pool.map(ask, [*LANES, *LANES, *LANES]))
+    codes = sorted(map(reason_name, decisions))
+    assert codes == [*["BUDGET_EXCEEDED"] * 4, *["PERMITTED"] * 2]
+
+    permitted = [
+        (lane, one)
+        for lane, one in zip([*LANES, *LANES, *LANES], decisions, strict=True)
+        if outcome(one) == "PERMIT"
+    ]
+    lane, aborted = permitted[0]
+    run.lane, run.decisions[1] = lane, aborted.decision_id
+    assert run.act(Step(report=Report(of=1, result="aborted"), expect=OK)) == OK
+    assert [reason_name(ask("")), reason_name(ask(""))] == ["PERMITTED", "BUDGET_EXCEEDED"]
+
+
+@pytest.mark.parametrize("lane", LANES, ids=lambda lane: "fast" if lane else "python")
+def test_a_denial_is_the_same_for_a_resource_that_does_not_exist(
+    lane: str, authority: Authority, servers: Servers
+) -> None:
+    """The agent cannot tell Bob's salary, which is denied, from that of nobody."""
+    shown = []
+    for trace in (
+        "after a denied read nothing is posted",
+        "a resource that does not exist is denied in the same way",
+    ):
+        run = started(servers, authority, lane, "trace_denial_oracle", trace)
+        assert run.case.steps is not None
+        flat = run.flat(run.case.steps[0])
+        assert flat.step.http is not None
+        headers = [*flat.step.http.headers, ("authz-task", flat.step.request.task)]
+        http = flat.step.http.model_copy(update={"headers": headers})
+        flat = replace(flat, step=flat.step.model_copy(update={"http": http}))
+        request = envoy_request(flat, mint(authority, flat), "map")
+        assert request is not None
+        answer = external_auth_pb2.CheckResponse.FromString(
+            run.server.call(f"main{lane}", ENVOY, request)
+        )
+        assert envoy_reason(answer) == "FORBIDDEN"
+        text = answer.denied_response.SerializeToString(deterministic=True)
+        decision_id = str(answer.dynamic_metadata["decision_id"]).encode()
+        assert decision_id in text
+        shown.append(text.replace(decision_id, b"@"))
+
+    assert shown[0] == shown[1]
+
+
+@pytest.mark.parametrize("lane", LANES, ids=lambda lane: "fast" if lane else "python")
+def test_an_exception_that_permits_is_recorded_in_full(
+    lane: str, authority: Authority, servers: Servers
+) -> None:
+    """The record names the exception, and has the texts of the arguments."""
+    run = started(
+        servers,
+        authority,
+        lane,
+        "dated/trace_standing_exception",
+        "an exception permits until it ends, and is recorded in full",
+    )
+    assert run.play() == []
+    record = run.server.record(run.decisions[1])
+
+    assert record["result"]["exceptions"] == ["standing-key"]
+    assert record["input"]["arguments"] == {"entry": "closing"}
 
 
 def test_most_steps_are_asked_of_a_server() -> None:
