@@ -84,13 +84,15 @@ EFFECTS: Final[Mapping[str, str]] = {
     "grant": "give access",
 }
 _WORST_FIRST: Final = ("delete", "execute", "grant", "export", "write", "read")
+_NO_TEMPLATE: Final = "none"
+"""Template of a call without a task."""
 ORIGINS: Final[Mapping[str, str]] = {
     "named": "the user named it",
-    "known": "a list of the organisation has it",
+    "known": "it is in a list of the organisation",
     "made": "the agent made it in this session",
     "introduced": "a system returned it, in a field that outsiders do not fill",
     "claimed": "only the agent says that the user named it",
-    "unknown": "nobody who may choose it named it",
+    "unknown": "neither the user nor the organisation named it",
 }
 """Origins in words."""
 _CHOSEN: Final = frozenset({"named", "known"})
@@ -529,7 +531,7 @@ def _destination_host(one: approvals_pb2.ApprovalDestination) -> tuple[str, ...]
 
 def _objects_section(call: _Call) -> Section:
     drafts = [_object_draft(call, one) for one in call.approval.objects]
-    return _section("objects", "What it decides", drafts, call)
+    return _section("objects", "Important values", drafts, call)
 
 
 def _value_text(one: approvals_pb2.ApprovalObject) -> str:
@@ -634,7 +636,7 @@ def _difference_section(call: _Call) -> Section:
     head = [_row("Approved", _time(last.approved_at), *([Plain(f"by {people}")] if people else []))]
     changes = compare(call.before, call.leaves)
     if not changes:
-        head.append(_row("Changed", Plain("nothing: the same arguments")))
+        head.append(_row("Changed", Plain("nothing (the arguments are the same)")))
     else:
         same = len(call.leaves) - sum(change.after is not None for change in changes)
         head.append(_row("Unchanged", Plain("1 value" if same == 1 else f"{same} values")))
@@ -651,7 +653,7 @@ def _change_draft(call: _Call, change: Change) -> _Draft:
     ):
         parts.append(Plain(word))
         if leaf is None:
-            parts.append(Plain("not there"))
+            parts.append(Plain("missing"))
             continue
         shown, left_out = _leaf_parts(call, leaf, source)
         # The old value no longer takes effect, so it needs no warning.
@@ -696,13 +698,13 @@ def _task_section(call: _Call) -> Section:
     rows: list[Row] = []
     if approval.purpose:
         rows.append(_row("Purpose", Plain(visible(approval.purpose))))
-    if approval.template:
+    if approval.template not in ("", _NO_TEMPLATE):
         rows.append(_row("Template", Plain(visible(approval.template))))
     if approval.task:
         rows.append(_row("Task", Plain(visible(approval.task), Tone.QUIET)))
     else:
-        rows.append(_row("Task", Plain("none: the call was made without a task")))
-    subject = visible(approval.subject) or "nobody: the agent acts for itself"
+        rows.append(_row("Task", Plain("none (the call was made without a task)")))
+    subject = visible(approval.subject) or "nobody (the agent acts for itself)"
     rows.append(_row("For", Plain(subject)))
     rows += [_row("Agent", Plain(visible(agent))) for agent in approval.agents]
     return _section("task", "Who asks", [_Draft(row) for row in rows], call)
@@ -724,7 +726,7 @@ def _rules_section(call: _Call) -> Section:
     ]
     explained_kinds = {one.kind for one in approval.reasons}
     drafts += [
-        _Draft(_row(_kind_words(kind), Plain("needed, too")))
+        _Draft(_row(_kind_words(kind), Plain("also needed")))
         for kind in approval.kinds
         if kind not in explained_kinds
     ]

@@ -137,7 +137,7 @@ def test_a_card_says_what_will_happen_in_words() -> None:
     for expected in (
         "1 260.00 EUR",
         "the user named it",
-        "nobody who may choose it named it",
+        "neither the user nor the organisation named it",
         "class outside",
         "in no recipient list",
         "help with the firm's accounts",
@@ -158,6 +158,15 @@ def test_an_amount_without_a_known_scale_claims_no_unit() -> None:
     shown = card(references=CardReferences())
     assert "EUR, in a unit that only the system knows:" in words(section(shown, "objects"))
     assert "1 260.00" not in words(shown)
+
+
+def test_a_call_without_a_task_shows_no_template() -> None:
+    """The engine names the template `none` then, which a person could take for a template."""
+    made = approval()
+    made.task, made.template = "", "none"
+    labels = [row.label[0] for row in section(card(made), "task").rows]
+    assert Plain("Template") not in labels
+    assert "none (the call was made without a task)" in words(section(card(made), "task"))
 
 
 def test_changed_arguments_come_first_and_unchanged_ones_are_counted() -> None:
