@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -669,6 +669,20 @@ def started(servers: Servers, authority: Authority, lane: str, name: str, trace:
     return run
 
 
+def ask_at_once(run: Run, step: Step, lanes: Sequence[str]) -> list[decision_pb2.Decision]:
+    """Asks for a call on several lanes at once; returns the decisions in the order of the lanes."""
+
+    def ask(lane: str) -> decision_pb2.Decision:
+        flat = run.flat(step)
+        request = check_request(flat, mint(run.authority, flat))
+        return decision_of(run.server.call(f"main{lane}", CHECK, request))
+
+    for lane in LANES:
+        run.server.channel(f"main{lane}")
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        return list(pool.map(ask, lanes))
+
+
 def test_no_more_transfers_than_the_cap_run_at_once(authority: Authority, servers: Servers) -> None:
     """Of transfers that arrive at once on both lanes, two are permitted; one more after one was aborted."""
     run = started(
@@ -680,28 +694,38 @@ def test_no_more_transfers_than_the_cap_run_at_once(authority: Authority, server
     )
     assert run.case.steps is not None
     transfer = run.case.steps[0]
+    lanes = [*LANES] * 3
 
-    def ask(lane: str) -> decision_pb2.Decision:
-        flat = run.flat(transfer)
-        request = check_request(flat, mint(authority, flat))
-        return decision_of(run.server.call(f"main{lane}", CHECK, request))
-
-    for lane in LANES:
-        run.server.channel(f"main{lane}")
-    with ThreadPoolExecutor(6) as pool:
-        decisions = list(pool.map(ask, [*LANES, *LANES, *LANES]))
+    decisions = ask_at_once(run, transfer, lanes)
     codes = sorted(map(reason_name, decisions))
     assert codes == [*["BUDGET_EXCEEDED"] * 4, *["PERMITTED"] * 2]
 
-    permitted = [
-        (lane, one)
-        for lane, one in zip([*LANES, *LANES, *LANES], decisions, strict=True)
-        if outcome(one) == "PERMIT"
-    ]
-    lane, aborted = permitted[0]
-    run.lane, run.decisions[1] = lane, aborted.decision_id
+    run.lane, run.decisions[1] = next(
+        (lane, decision.decision_id)
+        for lane, decision in zip(lanes, decisions, strict=True)
+        if outcome(decision) == "PERMIT"
+    )
     assert run.act(Step(report=Report(of=1, result="aborted"), expect=OK)) == OK
-    assert [reason_name(ask("")), reason_name(ask(""))] == ["PERMITTED", "BUDGET_EXCEEDED"]
+    codes = sorted(map(reason_name, ask_at_once(run, transfer, LANES)))
+    assert codes == ["BUDGET_EXCEEDED", "PERMITTED"]
+
+
+def test_an_approved_call_runs_once_of_many_at_once(authority: Authority, servers: Servers) -> None:
+    """Of the same call that arrives many times at once on both lanes after its approval, one is permitted."""
+    run = started(
+        servers,
+        authority,
+        "",
+        "trace_tool_switch",
+        "the approval of one deletion permits no other, and permits one",
+    )
+    assert run.case.steps is not None
+    _, delete, approve, *_ = run.case.steps
+    assert [pair for pair in run.ask(delete) if pair[0] != pair[1]] == []
+    assert run.act(approve) == OK
+
+    codes = sorted(map(reason_name, ask_at_once(run, delete, [*LANES] * 3)))
+    assert codes == [*["APPROVAL_REQUIRED"] * 5, "PERMITTED"]
 
 
 @pytest.mark.parametrize("lane", LANES, ids=lambda lane: "fast" if lane else "python")
