@@ -40,15 +40,15 @@ def invite(
         str,
         typer.Argument(
             metavar="PERSON",
-            help="Person as ISSUER/SUB. The issuer is a name of your choice that is none of trust.issuers, for example local.",
+            help="Person as ISSUER/SUB. The issuer is a name of your choice that is not an alias in trust.issuers, for example local.",
         ),
     ],
     address: Address = ADMIN,
     output: Output = "text",
 ) -> None:
-    """Make a link with which a person without an issuer makes a passkey, and then logs in at the approvals page.
+    """Make a link with which a person without an issuer makes a passkey for the approvals page.
 
-    The link works once, within ten minutes. The person's roles are those that the bundle's `subjects` give to the name.
+    The link can be used once, within ten minutes. The bundle's `subjects` give roles to the name of the person.
     """
     issuer, sub = _split(person)
     request = passkeys_pb2.PasskeysInviteRequest(issuer=issuer, sub=sub)

@@ -248,7 +248,7 @@ class Engine:
 
         Args:
             person: The verified person: `issuer`, `sub`, `claims`, `method`, `authenticated_at_ms`, `acr`, `uid` and `passkey`.
-                `None`: the owner of the administration socket, who sees all and answers nothing.
+                `None` for the owner of the administration socket, who sees all approvals and cannot answer.
             request: The encoded request.
 
         Raises:
