@@ -1,4 +1,4 @@
-"""Guard of one session: asks Authz about each message of the client, and passes on what is permitted."""
+"""Guard of one session: checks each message of the client at Authz, and passes on the permitted messages."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -69,7 +69,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asks, beside the credential that the client of Authz has."""
+    """Identity of the caller, besides the credential of the Authz client."""
 
     task: str = ""
     """Task of all calls. Default: the task that a message names, if any."""
@@ -78,7 +78,7 @@ class Identity:
     subject: TokenSource | None = None
     """Token of the subject that the agent acts for."""
     timeout: float = 1.0
-    """Seconds that a token source may take."""
+    """Longest time of a token source, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class _Call:
     task: str
     question: Question
     rounds: int | None = None
-    """Times that the client came back with a state of this guard before; None: it has none."""
+    """Number of earlier rounds, from the state of this guard. None if the request has no such state."""
 
 
 @final
@@ -124,7 +124,7 @@ class McpGuard:
         authz: Client of the node. It belongs to the agent, or is an enforcer.
         system: System of the server in the bundle's catalog.
         identity: Task and tokens.
-        wait: Seconds that a call waits for the answer of a person, once the client knows of the request.
+        wait: Longest wait of a call for the answer of a person after the client knows the approval, in seconds.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class McpGuard:
             return Passed(to_client=error_text(message.id_text, error.code, str(error)))
 
     def _not_taken(self, message: Message) -> str:
-        """Reason why a request cannot wait for an answer; empty if it can."""
+        """Return the reason why a request cannot wait for an answer. Empty if it can."""
         if message.id in self._session.of_client or message.id in self._held:
             return "the `id` belongs to a request that waits for an answer"
         if len(self._session.of_client) >= _MOST_WAITING:
@@ -205,7 +205,7 @@ class McpGuard:
         return await self._decided(call)
 
     def _call(self, message: Message) -> _Call:
-        """Read the question about a message; without a state of this guard, which is no argument."""
+        """Read the check of a message, without the state of this guard, which is not an argument."""
         task = self._task(message)
         if message.method in _HOLDABLE and _coming_back(message):
             message = without_params(message, _OWN_PARAMS)
@@ -215,7 +215,7 @@ class McpGuard:
         return _Call(message, task, question)
 
     async def _decided(self, call: _Call, approval_id: str = "") -> Passed:
-        """Ask about a call of the client, and pass it on, answer it, or keep it open."""
+        """Check a call of the client, and pass it on, answer it, or keep it open."""
         try:
             permit = await self._check(call, approval_id)
         except StepUp as step_up:
@@ -257,7 +257,7 @@ class McpGuard:
     # --- calls that wait for a person
 
     def _stepped_up(self, call: _Call, step_up: StepUp, approval_id: str) -> Passed:
-        """Answer a call that a person must allow first, or keep it open."""
+        """Answer a call that a person must approve first, or keep it open."""
         message = call.message
         if message.kind is not Kind.REQUEST or message.method not in _HOLDABLE:
             return self._refused(message, step_up)
@@ -270,7 +270,7 @@ class McpGuard:
         if rung is Rung.ELICITATION:
             return self._held_open(call, step_up, asks=True)
         if was_told:
-            # The agent calls again: the call waits, so that the agent need not call again and again.
+            # The agent repeats the call. The call now waits, so that the agent need not repeat it many times.
             return self._held_open(call, step_up, asks=False)
         return self._refused(message, step_up)
 
@@ -297,7 +297,7 @@ class McpGuard:
         return Passed(to_client=response_text(call.message.id_text, result=result))
 
     def _held_open(self, call: _Call, step_up: StepUp, *, asks: bool) -> Passed:
-        """Keep a call open until a person has answered or the time is over; `later` then returns what comes of it."""
+        """Keep a call open until a person has answered or the time has passed. `later` then returns its outcome."""
         message = call.message
         if message.id is None or not self._wait or not self._held.has_room():
             return self._still_open(call, step_up)
@@ -323,13 +323,13 @@ class McpGuard:
         return self._forwarded(call, permit)
 
     def _still_open(self, call: _Call, step_up: StepUp) -> Passed:
-        """Answer a call that nobody allowed in time: the client comes back, or the model reads what to do."""
+        """Answer a call that no person approved in time: the client repeats the call, or the model reads the next step."""
         if call.rounds is not None and call.rounds + 1 < MOST_ROUNDS and self._wait:
             return self._asked_to_come_back(call, step_up, call.rounds + 1, asks=False)
         return self._refused(call.message, step_up)
 
     async def later(self) -> Passed:
-        """Wait for the next message that no message of either end brings: what comes of a call that was kept open."""
+        """Wait for the next message that does not follow from a message of either end: the outcome of an open call."""
         while True:
             held, passed = await self._held.next_outgoing()
             if held is None or self._held.end(held):
@@ -372,7 +372,7 @@ class McpGuard:
         return await self._asked(ask)
 
     async def _asked(self, ask: Callable[[Caller | None], Awaitable[Answer]]) -> Answer:
-        """Ask as the agent, or as an enforcer about the agent; every failure is a refusal."""
+        """Check as the agent, or as an enforcer for the agent. Every failure is a refusal."""
         identity = self._identity
         try:
             subject = await identity.subject.atoken(identity.timeout) if identity.subject else None

@@ -1,4 +1,4 @@
-"""Calls that are kept open until a person has answered, and the pages that the client is asked to open meanwhile."""
+"""Keeps calls open until a person has answered, and asks the client to open the page meanwhile."""
 
 import asyncio
 import logging
@@ -34,34 +34,34 @@ class PageRequest:
     text: str
     """The message."""
     action: "asyncio.Future[str]"
-    """`accept`, `decline` or `cancel`; empty if the client failed."""
+    """`accept`, `decline` or `cancel`. Empty if the client failed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Held:
-    """A call that is kept open."""
+    """An open call."""
 
     id: RequestId
     id_text: str
-    """The id as it came."""
+    """The id as the client sent it."""
 
 
 @final
 class HeldCalls:
-    """Calls of one session that are kept open."""
+    """The open calls of one session."""
 
     def __init__(self) -> None:
         self._held: dict[RequestId, tuple[Held, asyncio.Task[None]]] = {}
         self._pages: dict[RequestId, PageRequest] = {}
-        # Bounded by MOST_HELD: each call puts its answer, and at most one notification about its page.
+        # Bounded by MOST_HELD, because each call puts only its answer and at most one notification about its page.
         self._outgoing: asyncio.Queue[tuple[Held | None, Passed]] = asyncio.Queue()
 
     def __contains__(self, request_id: object) -> bool:
-        """Tell whether the call with an id is kept open."""
+        """Return whether the call with an id is open."""
         return request_id in self._held
 
     def has_room(self) -> bool:
-        """Tell whether one more call can be kept open."""
+        """Return whether a further call can be kept open."""
         return len(self._held) < MOST_HELD
 
     def start(
@@ -71,14 +71,14 @@ class HeldCalls:
 
         Args:
             held: The call.
-            work: Returns what comes of the call.
+            work: Returns the outcome of the call.
             page: Request to open the page, if the client gets one.
         """
 
         async def run() -> None:
             try:
                 passed = await work()
-            except Exception:  # noqa: BLE001 - whatever failed, the client gets an answer
+            except Exception:  # noqa: BLE001 - the client gets an answer after every failure
                 # INVARIANT (fail closed): a failure of this process permits nothing.
                 _log.exception("a call that waited for a person failed")
                 text = "No decision could be made, so the operation may not be performed."
@@ -91,13 +91,13 @@ class HeldCalls:
         self._held[held.id] = (held, task)
 
     def cancel(self, message: Message) -> bool:
-        """End a call that the client cancels.
+        """End a call that the client cancelled.
 
         Args:
             message: `notifications/cancelled`.
 
         Returns:
-            Whether the call was kept open here.
+            Whether the call was open.
         """
         named = message.params.get("requestId")
         kind = "string" if isinstance(named, str) else "integer"
@@ -110,7 +110,7 @@ class HeldCalls:
         return True
 
     async def next_outgoing(self) -> tuple[Held | None, Passed]:
-        """Wait for the next message: what comes of a call, or a notification about a page."""
+        """Wait for the next message: the outcome of a call, or a notification about a page."""
         return await self._outgoing.get()
 
     def end(self, held: Held) -> bool:
@@ -120,7 +120,7 @@ class HeldCalls:
             held: The call.
 
         Returns:
-            Whether the call still waits for the answer; False if the client cancelled it.
+            Whether the client still waits for the answer. False if it cancelled the call.
         """
         entry = self._held.get(held.id)
         if entry is None or entry[0] is not held:
@@ -132,7 +132,7 @@ class HeldCalls:
         """End all calls.
 
         Returns:
-            Their ids as they came.
+            Their ids as the client sent them.
         """
         entries = list(self._held.values())
         self._held.clear()
@@ -143,7 +143,7 @@ class HeldCalls:
     # --- pages
 
     def ask(self, step_up: StepUp) -> PageRequest:
-        """Make the request to open a page.
+        """Return the request to open a page.
 
         Args:
             step_up: The refusal.
@@ -156,7 +156,7 @@ class HeldCalls:
         return page
 
     def answer(self, message: Message) -> bool:
-        """Take the client's answer to a request to open a page.
+        """Process the client's response to a request to open a page.
 
         Args:
             message: A response of the client.
@@ -176,12 +176,12 @@ class HeldCalls:
     async def until_answered(
         self, step_up: StepUp, page: PageRequest | None, seconds: float
     ) -> None:
-        """Wait until a person has answered, the client failed to show the page, or the time is over.
+        """Wait until a person has answered, the client failed to show the page, or the time has passed.
 
         Args:
             step_up: The refusal.
-            page: Request to open the page, which was sent.
-            seconds: Longest wait.
+            page: The request to open the page that was sent.
+            seconds: Longest wait, in seconds.
 
         Raises:
             PageDeclinedError: The user did not open the page.
@@ -221,7 +221,7 @@ class HeldCalls:
 
 
 async def _answered(step_up: StepUp, seconds: float) -> None:
-    """Wait for the answer; a wait that fails ends, and the node is asked about the call again."""
+    """Wait for the answer. If the wait fails, return, so that the call is checked again."""
     try:
         await step_up.wait_async(seconds)
     except Refused as refused:

@@ -35,16 +35,16 @@ class PasskeyServices:
     store: ApprovalStore
     """Keeps passkeys."""
     invitations: Invitations
-    """Open invitations, which the page takes."""
+    """Open invitations, which people use at the page."""
     url: str
-    """Base URL of the page. Empty: there is no page that takes passkeys."""
+    """Base URL of the page. Empty if no page accepts passkeys."""
     issuers: frozenset[str]
     """Aliases of the configured issuers."""
     log: Logger
-    """Gets invitations and removals."""
+    """Receives invitations and removals."""
 
     def handlers(self, context: CallContext) -> dict[str, RawHandler]:
-        """Return the handler of each method; `context` is shared by the handlers of the listener."""
+        """Return the handler of each method. The handlers of the listener share `context`."""
 
         def handler(
             method: str, answer: Callable[[bytes, grpc.ServicerContext], bytes]

@@ -67,10 +67,10 @@ class Guard:
     Args:
         operation: Id of the operation that the function performs.
         arguments: As of `Authz.guard`.
-        resource: The parameter that holds the resource id; empty: none.
-        idempotency_key: The parameter that holds the key; empty: none.
-        secret: The keyword-only parameter that gets the secret of the system; empty: none.
-        report: The keyword-only parameter that gets the report; empty: none.
+        resource: The parameter that holds the resource id. Empty if there is none.
+        idempotency_key: The parameter that holds the key. Empty if there is none.
+        secret: The keyword-only parameter that receives the secret of the system. Empty if there is none.
+        report: The keyword-only parameter that receives the report. Empty if there is none.
         wait_for_approval: Longest wait for a person, in seconds. 0: a step-up raises at once.
         client: Returns the parts of the client that asks; called with each call of the function.
     """
@@ -184,7 +184,7 @@ class Guard:
             try:
                 result = yield from rows
             except GeneratorExit:
-                # The reader stopped early, which is no failure of the operation.
+                # The reader stopped early, which is not a failure of the operation.
                 outcome = "ok"
                 raise
             else:
@@ -207,7 +207,7 @@ class Guard:
                         yield item
                 outcome = "ok"
             except GeneratorExit:
-                # The reader stopped early, which is no failure of the operation.
+                # The reader stopped early, which is not a failure of the operation.
                 outcome = "ok"
                 raise
             finally:

@@ -16,10 +16,10 @@
             wait_for_answer(authz, one.value)
         result = agent.invoke(Command(resume={one.id: True for one in held}), config)
 
-A graph of your own takes `ToolNode(tools, wrap_tool_call=hold_tool_call)`. LangGraph runs an interrupted node again from its start, so such a
-node must get one call at a time, by `Send`, as `create_agent` does it: otherwise other tools of the same node run twice.
+In your own graph, use `ToolNode(tools, wrap_tool_call=hold_tool_call)`. LangGraph runs an interrupted node again from its start, so send such a
+node one call at a time with `Send`, as `create_agent` does. Otherwise, other tools of the same node run twice.
 
-The graph can be resumed at any time, also in another process: the guard asks again, and the tool runs once Authz permits the call.
+The graph can be resumed at any time, also in another process. The guard then checks the call again, and the tool runs if Authz permits it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -41,14 +41,14 @@ __all__ = ["ahold_tool_call", "await_answer", "hold_tool_call", "wait_for_answer
 
 
 def hold_tool_call(request: ToolCallRequest, execute: Callable[[ToolCallRequest], Any]) -> Any:
-    """Run a tool; interrupt the graph if a person must allow the call, and answer the model if it is refused.
+    """Run a tool. Interrupt the graph if a person must approve the call, and answer the model if the call is refused.
 
     Args:
         request: The call.
         execute: Runs the tool, whose function is guarded.
 
     Returns:
-        The tool's message; a message with the status `error` if the call is refused.
+        The message of the tool, or a message with the status `error` if the call is refused.
     """
     while True:
         try:
@@ -56,7 +56,7 @@ def hold_tool_call(request: ToolCallRequest, execute: Callable[[ToolCallRequest]
         except StepUp as step_up:
             if not step_up.approval_id:
                 return _refused(request, step_up)
-            # Returns at once where the graph is resumed; then the guard asks again.
+            # Returns at once if the graph is resumed. Then the guard checks the call again.
             interrupt(held_call(step_up))
         except Refused as refused:
             return _refused(request, refused)
@@ -65,14 +65,14 @@ def hold_tool_call(request: ToolCallRequest, execute: Callable[[ToolCallRequest]
 async def ahold_tool_call(
     request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[Any]]
 ) -> Any:
-    """As `hold_tool_call`, for tools that are coroutines.
+    """Hold a call like `hold_tool_call`, for tools that are coroutines.
 
     Args:
         request: The call.
         execute: Runs the tool, whose function is guarded.
 
     Returns:
-        The tool's message; a message with the status `error` if the call is refused.
+        The message of the tool, or a message with the status `error` if the call is refused.
     """
     while True:
         try:

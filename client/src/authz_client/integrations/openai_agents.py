@@ -16,8 +16,8 @@
         await guarded.answer(state)
         result = await Runner.run(agent, state)
 
-The state can be stored with `to_string`, and continued in another process. The approval of the SDK permits nothing by itself: Authz is asked
-about the call before the tool runs.
+The state can be stored with `to_string` and continued in another process. The approval of the SDK alone permits nothing: the tool runs only
+after a check at Authz.
 """
 
 import copy
@@ -58,7 +58,7 @@ class _Asked:
     at: float
 
     def is_for(self, judged: bytes) -> bool:
-        """Tell whether the answer still counts for a call: the SDK runs a permitted call at once, and a step-up is waited for."""
+        """Return whether the answer is still valid for a call. The SDK runs a permitted call at once, and a step-up has a longer wait."""
         if self.judged != judged:
             return False
         return isinstance(self.answer, StepUp) or time.monotonic() < self.at + _FRESH_SECONDS
@@ -75,7 +75,7 @@ class GuardedTools:
     def __init__(self, authz: Authz) -> None:
         self._authz = authz
         self._operations: dict[str, str] = {}
-        # Answers of the node to calls that have not run, by call id. A call that is not here is asked about when it runs.
+        # Answers of the node to calls that have not run, by call id. A call that is missing here is checked when it runs.
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
 
     def tool(self, tool: FunctionTool, operation: str) -> FunctionTool:
@@ -86,7 +86,7 @@ class GuardedTools:
             operation: Operation id.
 
         Returns:
-            A tool that asks Authz, and interrupts the run where a person must allow the call.
+            A tool that checks each call at Authz, and interrupts the run if a person must approve the call.
 
         Raises:
             UsageError: The tool has approvals of its own, or another tool has the name.
@@ -109,7 +109,7 @@ class GuardedTools:
                 params = json.loads(text or "{}")
                 asked = self._asked.get(context.tool_call_id)
                 if asked is not None and isinstance(asked.answer, StepUp):
-                    # The application let the run go on, so the node is asked again.
+                    # The application resumed the run, so the call is checked again.
                     del self._asked[context.tool_call_id]
                 answer = await self._ask(context.tool_call_id, operation, params)
                 self._asked.pop(context.tool_call_id, None)
@@ -130,8 +130,8 @@ class GuardedTools:
             item: An interruption of a run.
 
         Returns:
-            `approval_id`, `operation`, `url`, `code`, `kinds` and `expires_at`; None if no person must allow it any more, or the call was
-            made by another process and `answer` has not run yet.
+            `approval_id`, `operation`, `url`, `code`, `kinds` and `expires_at`. None if the call no longer needs a person, or if another
+            process made the call and `answer` has not run yet.
         """
         asked = self._asked.get(item.call_id or "")
         if asked is None or not isinstance(asked.answer, StepUp) or not asked.answer.approval_id:
@@ -141,16 +141,16 @@ class GuardedTools:
     async def answer(
         self,
         state: RunState[Any, Any],
-        timeout: float | None = None,  # noqa: ASYNC109 - it travels
+        timeout: float | None = None,  # noqa: ASYNC109 - the flow applies the time-out
     ) -> bool:
-        """Wait for the people who must allow the calls of a state, and put their answers into it.
+        """Wait for the people who must approve the calls of a state, and put their answers into the state.
 
         Args:
             state: State of an interrupted run.
-            timeout: Seconds for each call. Default: until its approval ends.
+            timeout: Longest wait for each call, in seconds. Default: until its approval ends.
 
         Returns:
-            Whether every call has its answer. A rejected call goes on too: the model gets the text of the rejection.
+            Whether every call has an answer. A rejected call has one too: the model gets the text of the rejection.
 
         Raises:
             Refused: The node refuses the caller, or cannot be reached.
@@ -182,7 +182,7 @@ class GuardedTools:
     async def _rejected(
         self, step_up: Permit | Refused, call_id: str, operation: str, params: Mapping[str, Any]
     ) -> str:
-        """Text of a rejection. The refusal of the node has the person's reason."""
+        """Return the text of a rejection. The refusal of the node has the reason of the person."""
         refused = await self._ask(call_id, operation, params)
         self._asked.pop(call_id, None)
         if not isinstance(refused, Refused) or not isinstance(step_up, StepUp):
@@ -193,7 +193,7 @@ class GuardedTools:
     async def _ask(
         self, call_id: str, operation: str, params: Mapping[str, Any]
     ) -> Permit | Refused:
-        """Ask about a call, once until it runs; every failure is a refusal."""
+        """Check a call once before it runs. Every failure is a refusal."""
         try:
             judged = encoded(params)
         except UsageError as error:
@@ -241,7 +241,7 @@ class GuardedTools:
         finally:
             try:
                 await self._authz.areport(permit, outcome, returned=returned)
-            except Exception as error:  # noqa: BLE001 - what was done stays done
+            except Exception as error:  # noqa: BLE001 - the tool has run, so a failed report must not hide its result
                 _log.warning("the report of decision %s was lost: %s", permit.decision_id, error)
 
 
