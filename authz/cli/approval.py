@@ -1,8 +1,12 @@
 """`authz approval …`: list, show, approve, reject and watch approvals."""
 
 import re
+import signal
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Annotated, Final
 
 import typer
@@ -21,7 +25,7 @@ from authz.cli.render.approval import (
     status_word,
 )
 from authz.errors import UsageError
-from authz.tools.remote import Remote
+from authz.tools.remote import ApprovalWatch, Remote
 from authz_client.v1 import approvals_pb2
 
 __all__ = ["register"]
@@ -168,8 +172,10 @@ def watch(
 ) -> None:
     """Print open approvals and each change of an approval, until you press Ctrl-C."""
     terminal = Terminal()
-    try:
-        for change in Remote(address).watch_approvals(approvals_pb2.WatchRequest(task=task)):
+    with _until_interrupted(
+        lambda: Remote(address).watch_approvals(approvals_pb2.WatchRequest(task=task))
+    ) as changes:
+        for change in changes:
             one = change.approval
             if output == "json":
                 terminal.json_line(approval_json(one))
@@ -180,8 +186,33 @@ def watch(
                     f"{one.id}  {status_word(one.status)}  {one.operation}{behalf}"
                     + (f"  waits for {waits}" if waits else "")
                 )
-    except KeyboardInterrupt:
-        return
+
+
+@contextmanager
+def _until_interrupted(begin: Callable[[], ApprovalWatch]) -> Iterator[ApprovalWatch]:
+    """Begin a stream that SIGINT and SIGTERM end.
+
+    Python raises `KeyboardInterrupt` wherever the main thread is, and drops it in a finalizer. So a handler, which never
+    raises, wakes a thread that cancels the stream. `SimpleQueue.put` may interrupt itself; an event may not.
+    """
+    ends: SimpleQueue[bool] = SimpleQueue()
+    before = {
+        number: signal.signal(number, lambda *_: ends.put(True))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        watch = begin()
+
+        def cancel_at_end() -> None:
+            if ends.get():
+                watch.cancel()
+
+        threading.Thread(target=cancel_at_end, name="end-of-watch", daemon=True).start()
+        yield watch
+    finally:
+        ends.put(False)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _open_approvals(remote: Remote, queue: str, most: int) -> list[approvals_pb2.Approval]:

@@ -1,6 +1,6 @@
 """Asks a running node: administration over its socket, health over gRPC or HTTP."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, TypeVar, cast
 
 import grpc
@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2
 from authz.errors import ApiError, UnavailableError, UsageError
 from authz_client.v1 import admin_pb2, approvals_pb2, authorizer_pb2
 
-__all__ = ["Remote"]
+__all__ = ["ApprovalWatch", "Remote"]
 
 _DETAILS: Final = "grpc-status-details-bin"
 Answer = TypeVar("Answer", bound=Message)
@@ -180,31 +180,19 @@ class Remote:
         """
         return self._call(f"/authz.v1.Passkeys/{method}", request, answer)
 
-    def watch_approvals(
-        self, request: approvals_pb2.WatchRequest
-    ) -> Iterator[approvals_pb2.WatchResponse]:
-        """Watch approvals, for as long as the caller reads.
+    def watch_approvals(self, request: approvals_pb2.WatchRequest) -> "ApprovalWatch":
+        """Watch approvals.
 
         Args:
             request: Approvals to watch.
 
-        Yields:
-            The state at the start, then each change.
-
-        Raises:
-            UnavailableError: It cannot be reached, or stops.
-            ApiError: It refuses.
+        Returns:
+            The state at the start, then each change, until it is cancelled.
         """
         watch: grpc.UnaryStreamMultiCallable[bytes, bytes]
         watch = self._channel.unary_stream("/authz.v1.Approvals/Watch")
         stream = watch(request.SerializeToString())
-        try:
-            for response in stream:
-                yield approvals_pb2.WatchResponse.FromString(response)
-        except grpc.RpcError as error:
-            raise _refused(error, self._address) from error
-        finally:
-            cast("grpc.Call", stream).cancel()
+        return ApprovalWatch(stream, cast("grpc.Call", stream), self._address)
 
     def explain(
         self, request: authorizer_pb2.ExplainRequest, authorization: str | None
@@ -260,6 +248,43 @@ class Remote:
             raise _refused(error, self._address) from error
         answer.ParseFromString(received)
         return answer
+
+
+class ApprovalWatch:
+    """A stream of approvals. Iterate over it on one thread; cancel it on any.
+
+    Args:
+        responses: Encoded responses.
+        call: The call that brings them.
+        address: Address of the node, for errors.
+    """
+
+    def __init__(self, responses: Iterable[bytes], call: grpc.Call, address: str) -> None:
+        self._responses = responses
+        self._call = call
+        self._address = address
+        self._is_cancelled = False
+
+    def __iter__(self) -> Iterator[approvals_pb2.WatchResponse]:
+        """Yield the state at the start, then each change. A cancelled stream ends without an error.
+
+        Raises:
+            UnavailableError: The node cannot be reached, or stops.
+            ApiError: It refuses.
+        """
+        try:
+            for response in self._responses:
+                yield approvals_pb2.WatchResponse.FromString(response)
+        except grpc.RpcError as error:
+            if not self._is_cancelled:
+                raise _refused(error, self._address) from error
+        finally:
+            self._call.cancel()
+
+    def cancel(self) -> None:
+        """End the stream."""
+        self._is_cancelled = True
+        self._call.cancel()
 
 
 def _refused(error: grpc.RpcError, address: str) -> ApiError | UnavailableError:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
-from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from authz.cli import main
+from authz.cli.render import Terminal
 from authz_client.v1 import approvals_pb2
 from tests.support.approval_site import Site
 from tests.support.approvals import open_approval
@@ -252,30 +253,57 @@ def test_two_people_are_told_that_another_is_needed(site: Site, run: Any) -> Non
     assert out.endswith(f"{ID} is open\nIt still waits for approve.\n")
 
 
-def _interrupted(process: subprocess.Popen[str]) -> int:
-    """Presses Ctrl-C until the process ends: Python drops one that comes while an object is freed."""
-    for _ in range(20):
-        process.send_signal(2)
-        with suppress(subprocess.TimeoutExpired):
-            return process.wait(2)
-    process.kill()
-    return process.wait(20)
-
-
-def test_changes_are_printed_as_they_come(site: Site) -> None:
-    """Each at once, in a process of its own that Ctrl-C ends without an error."""
-    command = [sys.executable, "-m", "authz", "approval", "watch", "--output", "json"]
-    with subprocess.Popen(
+def watching(site: Site, *words: str) -> subprocess.Popen[str]:
+    """A process of `authz approval watch`."""
+    command = [sys.executable, "-m", "authz", "approval", "watch", *words]
+    return subprocess.Popen(
         [*command, "--admin", f"unix:{site.path}"],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    ) as watching:
-        assert watching.stdout is not None
-        first = [json.loads(watching.stdout.readline()) for _ in range(2)]
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_changes_are_printed_as_they_come(site: Site, number: signal.Signals) -> None:
+    """Each at once, in a process of its own that one signal ends without an error."""
+    with watching(site, "--output", "json") as process:
+        assert process.stdout is not None
+        first = [json.loads(process.stdout.readline()) for _ in range(2)]
         site.store.set_status(OTHER, REJECTED)
-        change = json.loads(watching.stdout.readline())
-        assert _interrupted(watching) == 0
+        change = json.loads(process.stdout.readline())
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, "", "")
     assert {one["id"] for one in first} == {ID, OTHER}
     assert (change["id"], change["status"]) == (OTHER, "rejected")
     eventually(lambda: len(site.streams) == 0)
+
+
+def test_a_signal_during_a_finalizer_ends_a_watch(
+    site: Site, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python drops an exception there, so a handler that raises would be without effect."""
+    del site
+
+    class Freed:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def print_and_free(_: Terminal, __: object) -> None:
+        Freed()
+
+    monkeypatch.setattr(Terminal, "json_line", print_and_free)
+    assert run("watch", "--output", "json") == (0, "", "")
+
+
+def test_a_node_that_stops_ends_a_watch_with_an_error(site: Site) -> None:
+    """A program that reads the changes learns that it must begin again."""
+    with watching(site) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        site.close()
+        err = process.communicate(timeout=20)[1]
+    assert process.returncode == 1
+    assert "cannot be reached" in err
