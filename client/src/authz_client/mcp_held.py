@@ -223,7 +223,7 @@ class HeldStates:
         self._unused[nonce] = None
         while len(self._unused) > _MOST_STATES:
             self._unused.popitem(last=False)
-        return _PREFIX + base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")
+        return _PREFIX + _encode(nonce + sealed)
 
     def open(self, state: str, call: HeldCall) -> tuple[str, int]:
         """Open a state, once.
@@ -246,6 +246,9 @@ class HeldStates:
             claims = self._key.decrypt(raw[:_NONCE], raw[_NONCE:], _PREFIX.encode())
         except (ValueError, InvalidTag):
             raise StateError("changed, or not of this process") from None
+        # The last character of base64 may have bits that mean nothing, so several texts would stand for one state.
+        if _PREFIX + _encode(raw) != state:
+            raise StateError("changed, or not of this process")
         if raw[:_NONCE] not in self._unused:
             raise StateError("used before")
         del self._unused[raw[:_NONCE]]
@@ -255,6 +258,10 @@ class HeldStates:
         if digest != call.digest():
             raise StateError("of another call or caller")
         return approval_id, round_number
+
+
+def _encode(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 @final
