@@ -19,7 +19,14 @@ from authz.approvals import (
     Person,
 )
 from authz.cli.render.status import approval_status_rows
-from authz.config import ApprovalLogin, ApprovalPerson, Approvals, ApprovalsListener, Passkeys
+from authz.config import (
+    ApprovalLogin,
+    ApprovalPerson,
+    Approvals,
+    ApprovalsListener,
+    Ciba,
+    Passkeys,
+)
 from authz.errors import ConfigError
 from authz.server.build import _check_people
 from authz.server.socket_users import users_of_socket
@@ -171,6 +178,7 @@ def test_people_who_cannot_open_the_socket_stop_the_start() -> None:
 
 PAGE = ApprovalsListener(address="127.0.0.1:8383", insecure_dev=True)
 LOGIN = ApprovalLogin(issuer="corp", client_id="page")
+CIBA = Ciba(issuer="corp", client_id="phone", client_secret_file="phone.secret")
 PERSON = ApprovalPerson(uid=1, issuer="corp", sub="bob")
 
 
@@ -185,6 +193,9 @@ PERSON = ApprovalPerson(uid=1, issuer="corp", sub="bob")
         (("approve",), PAGE, Approvals(passkeys=Passkeys(rp_id="a.example")), False),
         (("approve",), None, Approvals(login=LOGIN), True),
         (None, None, Approvals(), False),
+        (("confirm",), None, Approvals(), True),
+        (("confirm",), None, Approvals(ciba=CIBA), False),
+        (("approve", "confirm"), None, Approvals(ciba=CIBA), True),
     ],
 )
 def test_readiness_tells_when_nobody_can_answer(
@@ -200,7 +211,8 @@ def test_readiness_tells_when_nobody_can_answer(
 
     assert bool(problems) == is_problem
     if problems:
-        assert "(approve), and nobody can answer: set `approvals.people`" in problems[0]
+        kind = "approve" if kinds and "approve" in kinds else "confirm"
+        assert f"({kind}), and nobody can answer: set `approvals.people`" in problems[0]
     assert ways.detail()["kinds"] == list(kinds or ())
 
 
