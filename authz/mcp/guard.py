@@ -51,7 +51,7 @@ from authz_client.mcp_held import (
     input_required,
     rung_of,
 )
-from authz_client.redaction import RedactionError, redact_mcp, redactions
+from authz_client.redaction import RedactionError, redact_mcp, redact_mcp_resource, redactions
 from authz_client.result_values import McpResult
 
 __all__ = ["Identity", "McpGuard"]
@@ -91,6 +91,8 @@ class _Waiting:
     permit: Permit | None
     redactions: tuple[str, ...] = ()
     """Obligations on the result."""
+    uri: str = ""
+    """Resource that the request reads."""
 
 
 @dataclass(slots=True)
@@ -232,7 +234,12 @@ class McpGuard:
             # The result of a call that runs as a task of the server comes later, by another message.
             reported = permit if "task" not in message.params else None
             waiting = _Waiting(
-                message.method, message.id_text, call.task, reported, tuple(permit.obligations)
+                message.method,
+                message.id_text,
+                call.task,
+                reported,
+                tuple(permit.obligations),
+                str(message.params.get("uri", "")),
             )
             self._session.of_client[message.id] = waiting
         return Passed(to_server=message.text)
@@ -361,7 +368,7 @@ class McpGuard:
 
         async def ask(who: Caller | None) -> Permit:
             asked: CheckOptions = {"task": call.task, "tool": question.tool}
-            if is_tool_call(call.message) and "task" not in call.message.params:
+            if _can_redact(call.message):
                 asked["supported_obligations"] = redactions()
             if approval_id:
                 asked["approval_id"] = approval_id
@@ -503,22 +510,35 @@ class McpGuard:
         return [error_text(id_text, _ENDED, reason) for id_text in waiting + self._held.stop()]
 
 
+def _can_redact(message: Message) -> bool:
+    """Return whether the response to a message is a result that this guard redacts. The result of a task comes by another message."""
+    if message.kind is not Kind.REQUEST or "task" in message.params:
+        return False
+    return message.method in {"tools/call", "resources/read"}
+
+
 def _redacted(message: Message, waiting: _Waiting) -> str:
-    """Carry out the obligations on the response of a tool. What cannot be redacted is left out."""
+    """Carry out the obligations on the response of a tool or of a resource. What cannot be redacted is left out."""
+    is_resource = waiting.method == "resources/read"
     if "result" not in message.value:
-        # The text of an error may repeat what the tool read.
+        # The text of an error may repeat what the server read.
         error = message.value.get("error")
         code = error.get("code") if isinstance(error, dict) else None
         code = code if isinstance(code, int) else _ENDED
-        return error_text(message.id_text, code, "The tool failed. Its message is redacted.")
+        failed = "The resource was not read" if is_resource else "The tool failed"
+        return error_text(message.id_text, code, f"{failed}. The server's message is redacted.")
     result = message.value["result"]
     try:
         for obligation in waiting.redactions:
-            result = redact_mcp(result, obligation)
+            if is_resource:
+                result = redact_mcp_resource(result, obligation, waiting.uri)
+            else:
+                result = redact_mcp(result, obligation)
         return response_text(message.id_text, result=result)
     except (RedactionError, ValueError) as error:
-        _log.warning("left out the result of a tool: %s", error)
-        text = "The tool has run. Its result cannot be redacted, so it is left out."
+        _log.warning("left out the result of %s: %s", waiting.method, error)
+        done = "The resource was read" if is_resource else "The tool has run"
+        text = f"{done}. Its result cannot be redacted, so it is left out."
         return error_text(message.id_text, _ENDED, text)
 
 

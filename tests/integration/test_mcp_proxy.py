@@ -1,5 +1,6 @@
 """`authz mcp` as a process: messages, ends, signals, bounds and reports."""
 
+import asyncio
 import json
 import os
 import signal
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from mcp import ClientSession, MCPError, StdioServerParameters
+from mcp.client.stdio import stdio_client
 
 from tests.support.minting import Authority
 from tests.support.people import BOT
@@ -28,6 +31,15 @@ resources: {notes: {}}
 VALUES = """
   - {match: small.make, effects: [write], creates: {id: /note/id, collection: notes}}
   - {match: small.change, effects: [write], objects: [{from: [/id], role: target, collection: notes}]}
+  - {match: small.resources.read, effects: [read], tier: standard}
+"""
+RESOURCES = """
+@id("resources") @obligation("redact:/holder,redact:card")
+permit(principal in Role::"bot", action == Action::"small.resources.read", resource)
+unless { context.input.uri == "small://stamped" };
+@id("stamped") @obligation("custom:stamp")
+permit(principal in Role::"bot", action == Action::"small.resources.read", resource)
+when { context.input.uri == "small://stamped" };
 """
 STRANGE = """
 @id("strange") forbid(principal, action == Action::"small.change", resource)
@@ -71,7 +83,7 @@ def site(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iter
     actions = ", ".join(f'Action::"small.{tool}"' for tool in (*TOOLS, "make", "change", "mcp"))
     policy = f'@id("bot") permit(principal in Role::"bot", action in [{actions}], resource);\n'
     policy += '@id("look") forbid(principal, action, resource) when { context.sequences.contains(Sequence::"look-first") };'
-    policy += STRANGE
+    policy += STRANGE + RESOURCES
     (bundle / "policies/all.cedar").write_text(policy)
     accepting = ["catalog", "accept", "small", "--all", "--bundle", str(bundle)]
     subprocess.run([*command(), *accepting], check=True, capture_output=True)
@@ -175,6 +187,35 @@ def test_a_session_from_beginning_to_end(site: Site, tmp_path: Path) -> None:
     assert "secret" not in got
     assert '"id": "s1"' in got
     assert got.endswith("end\n")
+
+
+def test_a_stock_client_reads_redacted_resources(site: Site, tmp_path: Path) -> None:
+    """Of JSON the named values are gone; of a text, an image and an error nothing stays that could hold them."""
+    log = tmp_path / "small.log"
+    program, *arguments = [*site.command(), "--", sys.executable, str(SMALL), str(log)]
+
+    async def main() -> tuple[list[Any], list[str]]:
+        parameters = StdioServerParameters(command=program, args=arguments)
+        async with stdio_client(parameters) as streams, ClientSession(*streams) as session:
+            await session.initialize()
+            contents = [
+                (await session.read_resource(f"small://{name}")).contents[0]
+                for name in ("card", "note", "photo")
+            ]
+            errors = []
+            for name in ("missing", "stamped"):
+                with pytest.raises(MCPError) as refused:
+                    await session.read_resource(f"small://{name}")
+                errors.append(str(refused.value))
+            return contents, errors
+
+    (card, note, photo), (missing, stamped) = asyncio.run(main())
+    assert json.loads(card.text) == {"holder": "[redacted]", "number": "[redacted]", "limit": 500}
+    assert (str(card.uri), card.mime_type) == ("small://card", "application/json")
+    assert (note.text, photo.text) == ("[redacted]", "[redacted]")
+    assert "Ann Lee" not in missing
+    assert stamped.startswith("The operation may not be performed.")
+    assert "small://stamped" not in log.read_text(), "an unsupported obligation means a denial"
 
 
 def test_the_end_of_the_server_is_the_end_of_the_session(site: Site, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """A small MCP server on stdio, without an SDK: `python mcp_small.py LOG`. It appends each line that it gets to a file.
 
 Tools: `read` answers, `big` answers with many bytes, `exit` ends the process with status 7 before it answers, `slow` never answers,
-`ask` asks the client for a sample first, `make` answers with the id `n-1` and `change` takes an id. It says on standard error that it started, and ends when its input ends.
+`ask` asks the client for a sample first, `make` answers with the id `n-1` and `change` takes an id. It has the resources `small://card`,
+`small://note` and `small://photo`. It says on standard error that it started, and ends when its input ends.
 """
 
 import json
@@ -30,6 +31,21 @@ def _call(request_id: object, name: str) -> None:
     _say(id=request_id, result=result)
 
 
+_CARD = {"holder": "Ann Lee", "number": "4111 1111 1111 1111", "limit": 500}
+_RESOURCES: dict[str, dict[str, str]] = {
+    "small://card": {"mimeType": "application/json", "text": json.dumps(_CARD)},
+    "small://note": {"mimeType": "text/plain", "text": "Ann Lee has a card."},
+    "small://photo": {"mimeType": "image/png", "blob": "QW5uIExlZQ=="},
+}
+
+
+def _read(request_id: object, uri: str) -> None:
+    if uri in _RESOURCES:
+        _say(id=request_id, result={"contents": [{"uri": uri, **_RESOURCES[uri]}]})
+    else:
+        _say(id=request_id, error={"code": -32002, "message": "no card of Ann Lee"})
+
+
 def main() -> None:
     """Answer until the input ends."""
     log = Path(sys.argv[1])
@@ -46,7 +62,8 @@ def main() -> None:
             continue
         if method == "initialize":
             server = {"name": "small", "version": "1"}
-            result = {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": server}
+            can = {"tools": {}, "resources": {}}
+            result = {"protocolVersion": "2025-06-18", "capabilities": can, "serverInfo": server}
             _say(id=request_id, result=result)
         elif method == "tools/list":
             properties = {"n": {"type": "number"}, "id": {"type": "string"}}
@@ -57,6 +74,8 @@ def main() -> None:
             )
         elif method == "tools/call":
             _call(request_id, message["params"]["name"])
+        elif method == "resources/read":
+            _read(request_id, message["params"]["uri"])
         else:
             _say(id=request_id, result={})
     with log.open("a") as stream:

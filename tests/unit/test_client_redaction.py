@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz_client.obligations import Obligation, Obligations, is_supported
-from authz_client.redaction import REDACTED, RedactionError, redact, redact_mcp, redactions
+from authz_client.redaction import (
+    REDACTED,
+    RedactionError,
+    redact,
+    redact_mcp,
+    redact_mcp_resource,
+    redactions,
+)
 
 CARD = "4111 1111 1111 1111"
 IBAN = "DE89 3704 0044 0532 0130 00"
@@ -203,3 +210,37 @@ def test_any_pointer_is_supported_by_its_family() -> None:
     assert is_supported("redact:/a/b", ["redact:/"])
     assert not is_supported("redact:pii", ["redact:/"])
     assert not is_supported("custom:a", redactions())
+
+
+@pytest.mark.parametrize(
+    ("obligation", "one", "expected"),
+    [
+        ("redact:/a", {"text": '{"a":1,"b":2}'}, {"text": '{"a": "[redacted]", "b": 2}'}),
+        ("redact:/a", {"text": "a is 1"}, {"text": REDACTED}),
+        ("redact:/a", {"uri": "x://a/1", "text": "{}"}, {"uri": "about:redacted", "text": "{}"}),
+        ("redact:/a", {"blob": "YQ=="}, {"text": REDACTED}),
+        ("redact:/a", {"blob": "YQ==", "text": "{}"}, {"text": REDACTED}),
+        ("redact:/a", {"mimeType": "a is 1", "text": "{}"}, {"text": "{}"}),
+        ("redact:card", {"text": f"card {CARD}."}, {"text": "card [redacted]."}),
+        ("redact:card", {"uri": "x://b/2", "text": "b"}, {"uri": "x://b/2", "text": "b"}),
+        (
+            "redact:email",
+            {"uri": "x://a@b.example", "text": ""},
+            {"uri": "about:redacted", "text": ""},
+        ),
+        ("redact:card", {"blob": "YQ=="}, {"text": REDACTED}),
+    ],
+)
+def test_the_contents_of_a_resource(obligation: str, one: Any, expected: Any) -> None:
+    """Texts are searched; what cannot be searched is removed."""
+    result = {"contents": [{"uri": "x://asked", **one}], "_meta": {"n": CARD}}
+    cleaned = redact_mcp_resource(result, obligation, "x://asked")
+    assert cleaned["contents"] == [{"uri": "x://asked", **expected}]
+    assert cleaned["_meta"]["n"] == (REDACTED if obligation == "redact:card" else CARD)
+
+
+@pytest.mark.parametrize("result", ["x", [], {"contents": "x"}, {"contents": ["x"]}])
+def test_contents_that_cannot_be_searched(result: Any) -> None:
+    """They are not returned."""
+    with pytest.raises(RedactionError):
+        redact_mcp_resource(result, "redact:/a", "x://asked")

@@ -55,6 +55,8 @@ POLICY = """
 @id("bot") permit(principal in Role::"bot",
   action in [Action::"wiki.read", Action::"wiki.a_b", Action::"wiki.approve", Action::"wiki.mcp", Action::"wiki.resources.read"], resource);
 @id("card") @obligation("redact:/holder,redact:card,log_full") permit(principal in Role::"bot", action == Action::"wiki.card", resource);
+@id("sheet") @obligation("redact:/holder,redact:card") permit(principal in Role::"bot", action == Action::"wiki.resources.read", resource)
+  when { context.input.uri like "wiki://card*" };
 @id("stamp") @obligation("custom:stamp") permit(principal in Role::"bot", action == Action::"wiki.stamp", resource);
 @id("secret") forbid(principal, action == Action::"wiki.resources.read", resource)
   when { context.input.uri like "wiki://secret*" };
@@ -618,6 +620,52 @@ def test_a_response_that_cannot_be_redacted_is_left_out(
     assert passed.to_client is not None
     assert "Ann Lee" not in passed.to_client
     assert json.loads(passed.to_client)["id"] == 1
+
+
+def test_obligations_on_a_resource_are_carried_out(guard: McpGuard) -> None:
+    """The client gets the contents without the values; of an error it gets the code."""
+    read = request("resources/read", '{"uri":"wiki://card/1"}')
+    assert sent(guard, read).to_server == read
+    value = {"holder": "Ann Lee", "number": "4111 1111 1111 1111", "limit": 500}
+    contents = [
+        {"uri": "wiki://card/1", "mimeType": "application/json", "text": json.dumps(value)},
+        {"uri": "wiki://holders/Ann Lee", "text": "[1]", "_meta": {"of": "Ann Lee"}},
+        {"uri": "wiki://card/1", "blob": "QW5uIExlZQ=="},
+    ]
+    passed = received(
+        guard, json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"contents": contents}})
+    )
+    assert passed.to_client is not None
+    first, *others = json.loads(passed.to_client)["result"]["contents"]
+    assert json.loads(first.pop("text")) == {
+        "holder": "[redacted]",
+        "number": "[redacted]",
+        "limit": 500,
+    }
+    assert first == {"uri": "wiki://card/1", "mimeType": "application/json"}
+    assert others == [
+        {"uri": "about:redacted", "text": "[1]"},
+        {"uri": "wiki://card/1", "text": "[redacted]"},
+    ]
+
+    sent(guard, read)
+    error = {"code": -32002, "message": "no card of Ann Lee"}
+    passed = received(guard, json.dumps({"jsonrpc": "2.0", "id": 1, "error": error}))
+    assert passed.to_client is not None
+    assert json.loads(passed.to_client)["error"]["code"] == -32002
+    assert "Ann Lee" not in passed.to_client
+
+
+@pytest.mark.parametrize(
+    "result", ['"Ann Lee"', '{"contents":"Ann Lee"}', '{"contents":["Ann Lee"]}']
+)
+def test_contents_that_cannot_be_redacted_are_left_out(guard: McpGuard, result: str) -> None:
+    """The client gets an error in their place."""
+    sent(guard, request("resources/read", '{"uri":"wiki://card/1"}'))
+    passed = received(guard, f'{{"jsonrpc":"2.0","id":1,"result":{result}}}')
+    assert passed.to_client is not None
+    assert json.loads(passed.to_client)["error"]["message"].startswith("The resource was read.")
+    assert "Ann Lee" not in passed.to_client
 
 
 def test_a_call_with_another_obligation_is_refused(guard: McpGuard) -> None:

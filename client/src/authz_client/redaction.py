@@ -13,16 +13,27 @@ from typing import Any, Final
 
 from authz_client.base_errors import AuthzError
 
-__all__ = ["ANY_POINTER", "REDACTED", "RedactionError", "redact", "redact_mcp", "redactions"]
+__all__ = [
+    "ANY_POINTER",
+    "REDACTED",
+    "RedactionError",
+    "redact",
+    "redact_mcp",
+    "redact_mcp_resource",
+    "redactions",
+]
 
 REDACTED: Final = "[redacted]"
 """What stands instead of a removed value."""
 ANY_POINTER: Final = "redact:/"
 """Obligation that an enforcer lists if it can redact the value of any JSON pointer."""
 
+_REDACTED_URI: Final = "about:redacted"
+"""What stands instead of a removed URI: clients refuse a text that is no URI."""
 _PREFIX: Final = "redact:"
 _MAX_DEPTH: Final = 64
 _MAX_TEXT: Final = 16 * 1024 * 1024
+_MEDIA_TYPE: Final = re.compile(r"[a-z]{1,32}/[a-z0-9.+-]{1,64}(?:;\s?charset=[A-Za-z0-9-]{1,16})?")
 _IBAN_LENGTHS: Final = range(34, 14, -1)
 _CARD: Final = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])")
 _EMAIL: Final = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
@@ -93,6 +104,36 @@ def redact_mcp(result: Mapping[str, Any], obligation: str) -> dict[str, Any]:
     return cleaned
 
 
+def redact_mcp_resource(result: Mapping[str, Any], obligation: str, uri: str) -> dict[str, Any]:
+    """Remove what an obligation names from the contents of an MCP resource.
+
+    A pointer leads into each text that is JSON. A text that is no JSON could repeat the value, so it is removed as a whole, as are
+    binary contents. The URI of another resource than the one that was asked for could hold the value, so a pointer removes it, too.
+
+    Args:
+        result: `ReadResourceResult`. It is not changed.
+        obligation: As for `redact`.
+        uri: URI that the client asked for.
+
+    Returns:
+        The result without the values.
+
+    Raises:
+        RedactionError: The result cannot be searched.
+    """
+    what = _named(obligation)
+    if not isinstance(result, Mapping):
+        raise RedactionError("the result of the read is no object")
+    cleaned = {
+        key: member if what.startswith("/") else _redacted(member, what)
+        for key, member in result.items()
+        if key != "contents"
+    }
+    if "contents" in result:
+        cleaned["contents"] = [_contents(one, what, uri) for one in _list(result["contents"])]
+    return cleaned
+
+
 def _named(obligation: str) -> str:
     """Give the pointer, or the name of a pattern."""
     what = obligation.removeprefix(_PREFIX)
@@ -120,6 +161,22 @@ def _block(block: object, what: str) -> dict[str, Any]:
     if not isinstance(block, Mapping) or block.get("type") != "text" or not isinstance(text, str):
         return {"type": "text", "text": REDACTED}
     return {"type": "text", "text": _text(text, what)}
+
+
+def _contents(one: object, what: str, asked: str) -> dict[str, Any]:
+    """Redact the contents of a resource. Members that only describe them are left out."""
+    if not isinstance(one, Mapping):
+        raise RedactionError("the contents of the resource are no object")
+    uri, media_type, text = one.get("uri"), one.get("mimeType"), one.get("text")
+    is_asked = uri == asked
+    if what in _PATTERNS and isinstance(uri, str):
+        is_asked = _redacted(uri, what) == uri
+    cleaned = {"uri": uri if is_asked else _REDACTED_URI}
+    if isinstance(text, str) and "blob" not in one:
+        if isinstance(media_type, str) and _MEDIA_TYPE.fullmatch(media_type):
+            cleaned["mimeType"] = media_type
+        return {**cleaned, "text": _text(text, what)}
+    return {**cleaned, "text": REDACTED}
 
 
 def _text(text: str, what: str) -> str:
