@@ -62,7 +62,7 @@ def main() -> None:
             continue
         if method == "initialize":
             server = {"name": "small", "version": "1"}
-            can = {"tools": {}, "resources": {}}
+            can: dict[str, Any] = {"tools": {}, "resources": {}}
             result = {"protocolVersion": "2025-06-18", "capabilities": can, "serverInfo": server}
             _say(id=request_id, result=result)
         elif method == "tools/list":
