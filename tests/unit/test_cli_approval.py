@@ -306,4 +306,5 @@ def test_a_node_that_stops_ends_a_watch_with_an_error(site: Site) -> None:
         site.close()
         err = process.communicate(timeout=20)[1]
     assert process.returncode == 1
-    assert "cannot be reached" in err
+    # The node may end the stream, or the connection, first.
+    assert "the server stops" in err or "cannot be reached" in err
