@@ -128,7 +128,12 @@ def lay_out(text: str, folder: Path) -> Path:
     """Write the volumes of a pod below a folder; return the configuration, whose paths lead there."""
     spec = pod(text)
     tls = {"tls.crt": b"x", "tls.key": b"x", "ca.crt": b"x"}
-    secrets = {"authz-tls": tls, "crm": {"token": b"t"}}
+    secrets = {
+        "authz-tls": tls,
+        "authz-page-tls": tls,
+        "authz-page-client": {"client_secret": b"s"},
+        "crm": {"token": b"t"},
+    }
     (container,) = containers(spec)
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     for mount in container["volumeMounts"]:
@@ -223,6 +228,16 @@ def test_values_of_a_bundle_folder(tmp_path: Path) -> None:
         ("deployment", "bundle.volume.emptyDir.medium=Memory", r"both given\. Keep one"),
         ("deployment", r"bundle.files.a__b\.yaml=x", r"`a__b\.yaml` has `__`"),
         ("sidecar", "sidecar.containers=null", r"has no sidecar\.containers"),
+        ("deployment", "kind=Sidecar", r"approvalsPage\.enabled with kind: Sidecar"),
+        ("deployment", "approvalsPage.url=", r"approvalsPage\.url is missing"),
+        ("deployment", "approvalsPage.url=http://x", r"does not match pattern"),
+        ("deployment", "approvalsPage.tls.secretName=", r"tls\.secretName is missing: the page"),
+        ("deployment", "approvalsPage.login.clientId=", r"login\.clientId is missing"),
+        (
+            "deployment",
+            "approvalsPage.login.issuer=,approvalsPage.passkeys.rpId=",
+            r"neither login\.issuer nor passkeys\.rpId",
+        ),
         ("deployment", "replica=3", r"additional properties 'replica' not allowed"),
         ("deployment", "kind=Job", r"value must be one of 'Deployment'"),
         ("deployment", "terminationGracePeriodSeconds=5", r"minimum: got 5, want 11"),
@@ -268,3 +283,56 @@ def test_an_own_volume_takes_the_place_of_the_files() -> None:
     )
     bundle = yaml.safe_load(config["data"]["config.yaml"])["bundle"]
     assert bundle == {"path": "/etc/authz/bundle/bundles/prod", "require_manifest": True}
+
+
+def test_a_browser_stays_at_one_pod_of_the_page() -> None:
+    """Logins live in the memory of one pod."""
+    text = rendered("deployment")
+    services = {one["metadata"]["name"]: one["spec"] for one in of_kind(text, "Service")}
+    page = services["authz-page"]
+    assert page["sessionAffinity"] == "ClientIP"
+    assert page["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"] == 8 * 3600
+    assert page["ports"][0]["targetPort"] == "page"
+    assert "clusterIP" not in page, "an address of its own, which keeps clients apart"
+    (ingress,) = of_kind(text, "Ingress")
+    (rule,) = ingress["spec"]["rules"]
+    assert rule["host"] == "authz.corp.example"
+    assert [path["path"] for path in rule["http"]["paths"]] == ["/"]
+    (policy,) = of_kind(text, "NetworkPolicy")
+    (allowed,) = (
+        one
+        for one in policy["spec"]["ingress"]
+        if one["ports"] == [{"port": "page", "protocol": "TCP"}]
+    )
+    assert allowed["from"][0]["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "ingress-nginx"
+    }
+    path = ("--set", "approvalsPage.url=https://corp.example/authz")
+    (ingress,) = of_kind(rendered("deployment", *path), "Ingress")
+    assert ingress["spec"]["rules"][0]["http"]["paths"][0]["path"] == "/authz"
+
+
+def test_the_secret_of_the_page_stands_in_no_configmap() -> None:
+    """The client secret is a file of a Secret, and without one the client is public."""
+
+    def login(text: str) -> Any:
+        (config,) = (
+            one for one in of_kind(text, "ConfigMap") if one["metadata"]["name"].endswith("-config")
+        )
+        return yaml.safe_load(config["data"]["config.yaml"])["approvals"]["login"]
+
+    assert login(rendered("deployment")) == {
+        "issuer": "corp",
+        "client_id": "authz-page",
+        "scopes": ["openid"],
+        "client_secret_file": "/etc/authz/page/client_secret",
+    }
+    public = rendered("deployment", "--set", "approvalsPage.login.clientSecret.name=")
+    assert "client_secret_file" not in login(public)
+
+
+def test_a_chart_without_the_page_serves_none() -> None:
+    """It is off by default."""
+    text = rendered("daemonset")
+    assert {one["metadata"]["name"] for one in of_kind(text, "Service")} == {"authz"}
+    assert "8383" not in text

@@ -58,6 +58,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if gt (int $size) 1000000 -}}
 {{- fail (printf "bundle.files has %d bytes; a ConfigMap holds 1 MiB. Use bundle.volume." (int $size)) -}}
 {{- end -}}
+{{- include "authz.checkPage" . -}}
 {{- if eq $kind "Sidecar" -}}
 {{- if not .Values.sidecar.containers -}}
 {{- fail "kind: Sidecar has no sidecar.containers. Add the containers of your agent." -}}
@@ -65,6 +66,46 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- else if not .Values.tls.secretName -}}
 {{- fail "tls.secretName is missing: the listener `main` is on the network, and serves TLS only. Name a Secret with tls.crt, tls.key and ca.crt." -}}
 {{- end -}}
+{{- end }}
+
+{{/* Refuses an approvals page that nobody could open, or log in at. */}}
+{{- define "authz.checkPage" -}}
+{{- $page := .Values.approvalsPage -}}
+{{- if $page.enabled -}}
+{{- if eq .Values.kind "Sidecar" -}}
+{{- fail "approvalsPage.enabled with kind: Sidecar. Each pod of the agent would serve a page of its own. Serve the page from a Deployment or StatefulSet that shares the store." -}}
+{{- end -}}
+{{- if not $page.url -}}
+{{- fail "approvalsPage.url is missing: the address of the page in the browser, for example https://authz.corp.example." -}}
+{{- end -}}
+{{- if not $page.tls.secretName -}}
+{{- fail "approvalsPage.tls.secretName is missing: the page is on the network, and serves TLS only, also behind an ingress. Name a Secret with tls.crt and tls.key." -}}
+{{- end -}}
+{{- if not (or $page.login.issuer $page.passkeys.rpId) -}}
+{{- fail "approvalsPage has neither login.issuer nor passkeys.rpId: nobody could log in. Set one." -}}
+{{- end -}}
+{{- if and $page.login.issuer (not $page.login.clientId) -}}
+{{- fail "approvalsPage.login.clientId is missing: the client of the page at the issuer." -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* The configuration of the approvals page: its listener, and how people log in. */}}
+{{- define "authz.pageConfig" -}}
+{{- $page := .Values.approvalsPage -}}
+{{- $approvals := dict "url" $page.url -}}
+{{- with $page.login -}}
+{{- if .issuer -}}
+{{- $login := dict "issuer" .issuer "client_id" .clientId "scopes" .scopes -}}
+{{- if .clientSecret.name }}{{ $_ := set $login "client_secret_file" "/etc/authz/page/client_secret" }}{{ end -}}
+{{- $_ := set $approvals "login" $login -}}
+{{- end -}}
+{{- end -}}
+{{- with $page.passkeys -}}
+{{- if .rpId }}{{ $_ := set $approvals "passkeys" (dict "rp_id" .rpId "name" .name) }}{{ end -}}
+{{- end -}}
+{{- $tls := dict "cert_file" "/etc/authz/page/tls.crt" "key_file" "/etc/authz/page/tls.key" -}}
+{{- dict "approvals" $approvals "listeners" (dict "approvals" (dict "address" "0.0.0.0:8383" "tls" $tls)) | toYaml -}}
 {{- end }}
 
 {{/* The configuration of the node: what the chart sets, and over it the values. */}}
@@ -86,6 +127,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   "state" $state
   "audit" (dict "path" "/var/lib/authz/audit.jsonl")
   "log" (dict "format" "json") -}}
+{{- if .Values.approvalsPage.enabled }}{{ $own = merge $own (include "authz.pageConfig" . | fromYaml) }}{{ end -}}
 {{- mergeOverwrite $own (deepCopy .Values.config) | toYaml -}}
 {{- end }}
 
@@ -121,6 +163,9 @@ ports:
   {{- if ne .Values.kind "Sidecar" }}
   - {name: grpc, containerPort: 9191}
   {{- end }}
+  {{- if .Values.approvalsPage.enabled }}
+  - {name: page, containerPort: 8383}
+  {{- end }}
   - {name: metrics, containerPort: 8282}
 # A bundle of 10,000 policies compiles within ten seconds; a large store takes as long to open.
 startupProbe:
@@ -149,6 +194,9 @@ volumeMounts:
   {{- end }}
   {{- if and .Values.tls.secretName (ne .Values.kind "Sidecar") }}
   - {name: tls, mountPath: /etc/authz/tls, readOnly: true}
+  {{- end }}
+  {{- if .Values.approvalsPage.enabled }}
+  - {name: page, mountPath: /etc/authz/page, readOnly: true}
   {{- end }}
   {{- if .Values.secrets }}
   - {name: secrets, mountPath: /etc/authz/secrets, readOnly: true}
@@ -209,6 +257,24 @@ volumeMounts:
     defaultMode: 0440
     sources:
       - secret: {name: {{ .Values.tls.secretName }}}
+{{- end }}
+{{- with .Values.approvalsPage }}
+{{- if .enabled }}
+- name: page
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret:
+          name: {{ .tls.secretName }}
+          items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}]
+      {{- with .login.clientSecret }}
+      {{- if .name }}
+      - secret:
+          name: {{ .name }}
+          items: [{key: {{ .key }}, path: client_secret}]
+      {{- end }}
+      {{- end }}
+{{- end }}
 {{- end }}
 {{- if .Values.secrets }}
 - name: secrets
