@@ -6,13 +6,14 @@
 //! A [`Session`] is shared by one tree of [`task`]s; a [`Party`] keeps the history of an agent, a subject or a pair over all
 //! sessions, and [`history`] is the part of both that rules read. [`TaskWords`] and [`KnownValuesRecord`] say who chose a value:
 //! few calls read them, and fewer change them, so they are no part of the records of a task and of a session. [`Reservation`]s, [`Credential`]s, [`Proof`]s and
-//! [`Lease`]s come from permits, [`Idempotency`] answers, [`Revocation`]s, [`SigningKey`]s and [`TrustDomain`]s from API
+//! [`Lease`]s come from permits, [`Idempotency`] answers, [`Revocation`]s, [`Breakglass`], [`SigningKey`]s and [`TrustDomain`]s from API
 //! calls and nodes, and [`approval`]s from step-ups.
 
 pub mod history;
 pub mod task;
 
 pub mod approval;
+mod breakglass;
 mod credential;
 mod idempotency;
 mod key;
@@ -36,6 +37,10 @@ use approval::{Approval, ApprovalQueue, Passkey, RememberedAnswer};
 use history::{KnownValuesRecord, Object};
 use task::{Task, TaskWords};
 
+pub use breakglass::{
+    Breakglass, BreakglassConfirmation, BreakglassEnd, BreakglassPerson, BreakglassStatus,
+    Breakglasses,
+};
 pub use credential::{Binding, Credential, Detail};
 pub use idempotency::Idempotency;
 pub use key::{RecordKey, RecordName};
@@ -178,6 +183,8 @@ record_kinds! {
     Words(TaskWords) = 14, 250_000, "words of prompts";
     /// The values that a session knows from reports, as keyed fingerprints. A change locks the record of the session.
     Values(KnownValuesRecord) = 15, 250_000, "values of sessions";
+    /// A request for break-glass, until a day after its end.
+    Breakglass(Breakglass) = 21, 256, "requests for break-glass";
 }
 
 /// Value that a store keeps as a record.

@@ -15,7 +15,8 @@ mod words;
 pub use authz_base::record::approval;
 pub use authz_base::record::task::*;
 pub use authz_base::record::{
-    Binding, Credential, Detail, Idempotency, Lease, LeaseState, NewReservation, Party, Proof,
+    Binding, Breakglass, BreakglassConfirmation, BreakglassEnd, BreakglassPerson, BreakglassStatus,
+    Breakglasses, Credential, Detail, Idempotency, Lease, LeaseState, NewReservation, Party, Proof,
     Record, RecordKey, RecordKind, RecordName, Reservation, Revocation, RevocationTarget,
     Revocations, Session, SharedSession, SigningKey, TrustDomain,
 };

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use authz_kernel::plan::Plan;
-use authz_kernel::task::{Record, RecordKey, Revocations};
+use authz_kernel::task::{Breakglasses, Record, RecordKey, Revocations};
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::proto::authz::v1::admin_revoke_request::Target;
 use authz_lane::{Engine, EngineParts, Guard, Surface, Transport, World, remove_guard};
@@ -194,6 +194,9 @@ impl Store for FaultyStore {
     }
     fn revocations(&self) -> Arc<Revocations> {
         self.inner.revocations()
+    }
+    fn breakglasses(&self) -> Arc<Breakglasses> {
+        self.inner.breakglasses()
     }
     fn staleness(&self) -> Duration {
         self.inner.staleness()

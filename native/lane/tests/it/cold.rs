@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use authz_kernel::task::{Record, RecordKey, Revocations};
+use authz_kernel::task::{Breakglasses, Record, RecordKey, Revocations};
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::proto::authz::v1::authorizer_client::AuthorizerClient;
 use authz_lane::{Engine, FastLane, Surface, Transport};
@@ -113,6 +113,9 @@ impl Store for SlowDisk {
     }
     fn revocations(&self) -> Arc<Revocations> {
         self.inner.revocations()
+    }
+    fn breakglasses(&self) -> Arc<Breakglasses> {
+        self.inner.breakglasses()
     }
     fn staleness(&self) -> Duration {
         self.inner.staleness()

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use authz_kernel::task::{Credential, Record, RecordKey, Revocations};
+use authz_kernel::task::{Breakglasses, Credential, Record, RecordKey, Revocations};
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::{Clock, Engine, EngineParts, Surface, SystemClock, World};
 use authz_state::store::{
@@ -116,6 +116,9 @@ impl Store for Faulty {
     }
     fn revocations(&self) -> Arc<Revocations> {
         self.inner.revocations()
+    }
+    fn breakglasses(&self) -> Arc<Breakglasses> {
+        self.inner.breakglasses()
     }
     fn staleness(&self) -> Duration {
         *self.staleness.lock().unwrap()

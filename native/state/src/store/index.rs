@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use authz_base::poison::IgnorePoison as _;
 use authz_base::record::task::TaskStatus;
-use authz_base::record::{Record, RecordKey, RecordKind, Revocations};
+use authz_base::record::{Breakglasses, Record, RecordKey, RecordKind, Revocations};
 
 use super::query::most;
 use super::ready::Ready;
@@ -221,6 +221,7 @@ pub(crate) struct RecordIndex {
     live: Pairs,
     due: BTreeSet<(i64, RecordKind, Arc<str>)>,
     revoked: Arc<Revocations>,
+    breakglasses: Arc<Breakglasses>,
     /// INVARIANT (ready): what is here equals its text.
     ready: Mutex<Ready>,
 }
@@ -245,6 +246,7 @@ impl RecordIndex {
             live: Pairs::default(),
             due: BTreeSet::default(),
             revoked: Arc::default(),
+            breakglasses: Arc::default(),
             ready: Mutex::new(Ready::new(READY)),
         }
     }
@@ -478,6 +480,10 @@ impl RecordIndex {
                 }
                 self.revoked = Arc::new(left);
             }
+            Some(Record::Breakglass(one)) => Arc::make_mut(&mut self.breakglasses).insert(one),
+            None if key.kind == RecordKind::Breakglass => {
+                Arc::make_mut(&mut self.breakglasses).remove(&key.id);
+            }
             _ => {}
         }
         before
@@ -493,6 +499,10 @@ impl RecordIndex {
 
     pub(crate) fn revoked(&self) -> Arc<Revocations> {
         Arc::clone(&self.revoked)
+    }
+
+    pub(crate) fn breakglasses(&self) -> Arc<Breakglasses> {
+        Arc::clone(&self.breakglasses)
     }
 
     /// Result of a query among the records without those of `hidden`.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use authz_base::poison::IgnorePoison as _;
 use authz_base::record::task::TaskStatus;
-use authz_base::record::{Record, RecordKey, RecordKind, Revocations};
+use authz_base::record::{Breakglasses, Record, RecordKey, RecordKind, Revocations};
 
 use super::bounds::{Bounds, MAX_PAGE};
 use super::locks::KeyLocks;
@@ -33,6 +33,7 @@ pub struct MemoryStore {
 struct MemoryState {
     records: BTreeMap<RecordKey, Record>,
     revocations: Arc<Revocations>,
+    breakglasses: Arc<Breakglasses>,
     lines: Vec<Vec<u8>>,
     commits: u64,
     failures: u64,
@@ -91,7 +92,9 @@ impl MemoryStore {
                 self.bounds.check_count(kind, kept.saturating_add(new.len()))?;
             }
         }
-        let revokes = changes.keys().any(|key| key.kind == RecordKind::Revocation);
+        let changes_kind = |kind| changes.keys().any(|key| key.kind == kind);
+        let revokes = changes_kind(RecordKind::Revocation);
+        let changes_breakglass = changes_kind(RecordKind::Breakglass);
         for (key, record) in changes {
             match record {
                 Some(record) => state.records.insert(key, record),
@@ -106,6 +109,15 @@ impl MemoryStore {
                 }
             }
             state.revocations = Arc::new(revocations);
+        }
+        if changes_breakglass {
+            let mut breakglasses = Breakglasses::default();
+            for record in state.records.values() {
+                if let Record::Breakglass(one) = record {
+                    breakglasses.insert(Arc::clone(one));
+                }
+            }
+            state.breakglasses = Arc::new(breakglasses);
         }
         state.lines.append(&mut lines);
         let over = state.lines.len().saturating_sub(MAX_LINES);
@@ -171,6 +183,10 @@ impl Store for MemoryStore {
 
     fn revocations(&self) -> Arc<Revocations> {
         Arc::clone(&self.lock().revocations)
+    }
+
+    fn breakglasses(&self) -> Arc<Breakglasses> {
+        Arc::clone(&self.lock().breakglasses)
     }
 
     fn staleness(&self) -> Duration {

@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use authz_base::record::{Record, RecordKey, RecordKind, Revocations};
+use authz_base::record::{Breakglasses, Record, RecordKey, RecordKind, Revocations};
 use serde::Serialize;
 
 pub use self::bounds::{Bounds, MAX_ID_BYTES, MAX_PAGE};
@@ -181,6 +181,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Revocations that this node knows: its own at once, those of other nodes after at most [`Store::staleness`].
     fn revocations(&self) -> Arc<Revocations>;
+
+    /// Requests for break-glass that this node knows, as [`Store::revocations`] has the revocations.
+    fn breakglasses(&self) -> Arc<Breakglasses>;
 
     /// Takes the ids of approvals that any node changed since the last call, of a store that other nodes share. `None`: some
     /// are no longer known.

@@ -13,9 +13,9 @@ use authz_state::store::{
 };
 
 use crate::support::{
-    Lines, NOW, after, all, credential, idempotency, ids, key, lease, object, page, party, proof,
-    put, reservation, revocation, session, session_key, signing_key, soon, task, task_key,
-    transact,
+    Lines, NOW, after, all, breakglass, credential, idempotency, ids, is_in_force, key, lease,
+    object, page, party, proof, put, reservation, revocation, session, session_key, signing_key,
+    soon, task, task_key, transact,
 };
 
 /// An empty store, and where its audit lines come out.
@@ -44,10 +44,11 @@ type Test = fn(&Made);
 
 /// Runs every test of the contract, each over a store of its own.
 pub fn run(make: &dyn Fn() -> Made) {
-    let tests: [(&str, Test); 19] = [
+    let tests: [(&str, Test); 20] = [
         ("records_come_back", records_come_back),
         ("given_up", given_up),
         ("own_changes", own_changes),
+        ("breakglass", breakglass_is_known),
         ("queries", queries),
         ("due", due),
         ("random", random),
@@ -386,6 +387,23 @@ fn revoked(made: &Made) {
     let known = store.revocations();
     assert!(known.find(RevocationTarget::Agent, "spiffe://corp.example/bot").is_none());
     assert!(known.find(RevocationTarget::Task, "spiffe://corp.example/bot").is_some());
+}
+
+/// On this node at once.
+fn breakglass_is_known(made: &Made) {
+    let store = made.store.as_ref();
+    assert!(store.breakglasses().is_empty());
+    put(store, &[breakglass("a", false), breakglass("b", true)]).unwrap();
+    assert_eq!(2, store.breakglasses().iter().count());
+    assert!(is_in_force(store));
+    put(store, &[breakglass("a", true)]).unwrap();
+    assert!(!is_in_force(store));
+    transact(store, &[], soon(), |transaction| {
+        transaction.delete(breakglass("a", true).key());
+        Ok(true)
+    })
+    .unwrap();
+    assert_eq!(1, store.breakglasses().iter().count());
 }
 
 /// No use is lost, whoever counts at the same time.

@@ -16,8 +16,8 @@ use rusqlite::Connection;
 
 use crate::contract::{Made, content, run, small};
 use crate::support::{
-    Lines, NOW, all, folder, idempotency, key, page, put, reservation, revocation, session,
-    session_key, soon, task, task_key, transact,
+    Lines, NOW, all, breakglass, folder, idempotency, is_in_force, key, page, put, reservation,
+    revocation, session, session_key, soon, task, task_key, transact,
 };
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -124,6 +124,7 @@ fn opened_again() {
         reservation("d1", "s1", NOW + 5),
         idempotency("corp/1234", NOW + 5),
         revocation(RevocationTarget::Agent, "spiffe://corp.example/bot"),
+        breakglass("b1", false),
     ];
     put(&store, &records).unwrap();
     transact(&store, &[], soon(), |transaction| {
@@ -136,7 +137,8 @@ fn opened_again() {
     let store = open(&folder, &lines);
     assert!(store.health().warnings.is_empty());
     assert_eq!((before, secret), (content(&store), store.secret()));
-    assert_eq!(4, content(&store).len());
+    assert_eq!(5, content(&store).len());
+    assert!(is_in_force(&store));
     let known = store.revocations();
     assert!(known.find(RevocationTarget::Agent, "spiffe://corp.example/bot").is_some());
 }

@@ -16,8 +16,8 @@ use crate::contract::{Made, content, run, small};
 use crate::embedded::{child_folder, commit_for_ever, kill_again_and_again};
 use crate::server::{Server, open, settings, try_open};
 use crate::support::{
-    Lines, NOW, after, all, key, page, put, reservation, revocation, session, session_key, soon,
-    task, task_key, transact,
+    Lines, NOW, after, all, breakglass, is_in_force, key, page, put, reservation, revocation,
+    session, session_key, soon, task, task_key, transact,
 };
 
 #[test]
@@ -133,6 +133,24 @@ fn within_the_staleness() {
     let third = open(&dsn, "third", &Lines::default());
     assert_eq!(5, third.revocations().len());
     assert_eq!(content(&one), content(&third));
+}
+
+/// A node hears of break-glass of another node, and of its end; a node that comes later knows it.
+#[test]
+fn breakglass_of_another_node() {
+    let Some(server) = Server::start("breakglass") else { return };
+    let dsn = server.dsn(&server.schema());
+    let one = open(&dsn, "one", &Lines::default());
+    let other = open(&dsn, "other", &Lines::default());
+    put(&one, &[breakglass("b", false)]).unwrap();
+    assert!(is_in_force(&one));
+    let took = until("the beginning", || is_in_force(&other));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let third = open(&dsn, "third", &Lines::default());
+    assert!(is_in_force(&third));
+    put(&other, &[breakglass("b", true)]).unwrap();
+    assert!(!is_in_force(&other));
+    until("the end", || !is_in_force(&one) && !is_in_force(&third));
 }
 
 /// A node keeps the words of a task that it read, and hears of the words that another node adds.

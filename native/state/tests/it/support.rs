@@ -11,8 +11,9 @@ use authz_base::record::task::{
     TaskSubject,
 };
 use authz_base::record::{
-    Binding, Credential, Detail, Idempotency, Lease, LeaseState, Party, Proof, Record, RecordKey,
-    RecordKind, Reservation, Revocation, RevocationTarget, Session, SigningKey,
+    Binding, Breakglass, BreakglassConfirmation, BreakglassEnd, BreakglassPerson, Credential,
+    Detail, Idempotency, Lease, LeaseState, Party, Proof, Record, RecordKey, RecordKind,
+    Reservation, Revocation, RevocationTarget, Session, SigningKey,
 };
 use authz_base::tier::Tier;
 use authz_base::time::Time;
@@ -241,6 +242,35 @@ pub fn revocation(target: RevocationTarget, value: &str) -> Record {
         by: "corp:anna".to_owned(),
         at: Time(NOW),
     }))
+}
+
+/// Break-glass that is in force at `NOW`, or has ended.
+pub fn breakglass(id: &str, is_ended: bool) -> Record {
+    let person = |sub: &str| BreakglassPerson {
+        issuer: "corp".to_owned(),
+        sub: sub.to_owned(),
+        name: format!("corp/{sub}"),
+    };
+    let by = person("bob");
+    Record::Breakglass(Arc::new(Breakglass {
+        id: id.to_owned(),
+        system: "erp".to_owned(),
+        agent: None,
+        duration_ms: 1_000,
+        reason: "down".to_owned(),
+        ticket: "INC-1".to_owned(),
+        opened_by: person("ann"),
+        opened_at: Time(NOW - 1),
+        confirm_before: Time(NOW + 500),
+        confirmed: Some(BreakglassConfirmation { by, at: Time(NOW), ends_at: Time(NOW + 1_000) }),
+        ended: is_ended.then(|| BreakglassEnd { by: "corp/ann".to_owned(), at: Time(NOW) }),
+        rest: BTreeMap::new(),
+    }))
+}
+
+/// Whether a node knows of break-glass in force at `NOW`.
+pub fn is_in_force(store: &dyn Store) -> bool {
+    store.breakglasses().iter().any(|one| one.in_force(Time(NOW)).is_some())
 }
 
 pub fn ids(records: &[Record]) -> Vec<String> {

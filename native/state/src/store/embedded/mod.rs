@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use authz_base::poison::IgnorePoison as _;
-use authz_base::record::{Record, RecordKey, RecordKind, Revocations};
+use authz_base::record::{Breakglasses, Record, RecordKey, RecordKind, Revocations};
 use thiserror::Error;
 
 use self::disk::{Disk, DiskError};
@@ -207,6 +207,10 @@ impl Store for EmbeddedStore {
 
     fn revocations(&self) -> Arc<Revocations> {
         self.shared.index().revoked()
+    }
+
+    fn breakglasses(&self) -> Arc<Breakglasses> {
+        self.shared.index().breakglasses()
     }
 
     fn staleness(&self) -> Duration {

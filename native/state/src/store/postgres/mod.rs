@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use authz_base::poison::IgnorePoison as _;
 use authz_base::record::task::{Task, TaskStatus};
-use authz_base::record::{Record, RecordKey, RecordKind, Revocations};
+use authz_base::record::{Breakglasses, Record, RecordKey, RecordKind, Revocations};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio::runtime::Runtime;
@@ -565,6 +565,10 @@ impl Store for PostgresStore {
 
     fn revocations(&self) -> Arc<Revocations> {
         self.node.revoked()
+    }
+
+    fn breakglasses(&self) -> Arc<Breakglasses> {
+        self.node.breakglasses()
     }
 
     fn take_changed_approvals(&self) -> Option<BTreeSet<Box<str>>> {

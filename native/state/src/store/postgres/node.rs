@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use authz_base::poison::IgnorePoison as _;
-use authz_base::record::{Record, RecordKey, RecordKind, Revocation, Revocations};
+use authz_base::record::{Breakglasses, Record, RecordKey, RecordKind, Revocation, Revocations};
 use tokio::sync::Notify;
 
 use super::PostgresSettings;
@@ -57,6 +57,7 @@ struct NodeState {
     clock: Option<DatabaseClock>,
     known: BTreeMap<Arc<str>, Arc<Revocation>>,
     revoked: Arc<Revocations>,
+    breakglasses: Arc<Breakglasses>,
     ready: Ready,
     /// Words of tasks; they are larger than tasks, so there are fewer.
     ready_words: Ready,
@@ -107,6 +108,7 @@ impl Node {
             clock: None,
             known: BTreeMap::new(),
             revoked: Arc::default(),
+            breakglasses: Arc::default(),
             ready: Ready::new(most),
             ready_words: Ready::new(most.div_ceil(8)),
             approvals: Some(BTreeSet::new()),
@@ -177,6 +179,10 @@ impl Node {
 
     pub(super) fn revoked(&self) -> Arc<Revocations> {
         Arc::clone(&self.lock().revoked)
+    }
+
+    pub(super) fn breakglasses(&self) -> Arc<Breakglasses> {
+        Arc::clone(&self.lock().breakglasses)
     }
 
     /// A task, or its words, as they are known here. One whose time seems up is asked for again: another node may have used it.
@@ -352,19 +358,25 @@ impl Node {
         }
     }
 
-    /// Starts anew with all revocations: what this node knew may be of another server.
+    /// Starts anew with all revocations and requests for break-glass: what this node knew may be of another server.
     fn begin(&self, server: i64, news: News, clock: DatabaseClock, at: Instant) {
         let mut state = self.lock();
         state.clock = Some(clock);
         state.known.clear();
         let mut revoked = Revocations::default();
+        let mut breakglasses = Breakglasses::default();
         for (key, record) in news.changed {
-            if let Some(Record::Revocation(one)) = record {
-                revoked.insert(Arc::clone(&one));
-                state.known.insert(key.id, one);
+            match record {
+                Some(Record::Revocation(one)) => {
+                    revoked.insert(Arc::clone(&one));
+                    state.known.insert(key.id, one);
+                }
+                Some(Record::Breakglass(one)) => breakglasses.insert(one),
+                _ => {}
             }
         }
         state.revoked = Arc::new(revoked);
+        state.breakglasses = Arc::new(breakglasses);
         state.ready.clear();
         state.ready_words.clear();
         state.approvals = None;
@@ -441,6 +453,12 @@ impl NodeState {
                     left.insert(Arc::clone(one));
                 }
                 self.revoked = Arc::new(left);
+            }
+            (RecordKind::Breakglass, Some(Record::Breakglass(one))) => {
+                Arc::make_mut(&mut self.breakglasses).insert(Arc::clone(one));
+            }
+            (RecordKind::Breakglass, _) if removes => {
+                Arc::make_mut(&mut self.breakglasses).remove(&key.id);
             }
             _ => {}
         }

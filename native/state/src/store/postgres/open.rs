@@ -124,11 +124,11 @@ impl OpenTransaction {
     }
 }
 
-/// Returns whether other nodes must hear of a change at once: of revocations, of tasks except their uses, of further words
+/// Returns whether other nodes must hear of a change at once: of revocations and break-glass, of tasks except their uses, of further words
 /// of a task, which a node reads before it adds to them, and of approvals, for which agents and people wait at any node.
 fn announces(before: Option<&Option<Record>>, key: &RecordKey, record: Option<&Record>) -> bool {
     match (key.kind, before, record) {
-        (RecordKind::Revocation | RecordKind::Approval, _, _) => true,
+        (RecordKind::Revocation | RecordKind::Breakglass | RecordKind::Approval, _, _) => true,
         (RecordKind::Task, Some(None), _) => false,
         (RecordKind::Task, Some(Some(Record::Task(before))), Some(Record::Task(task))) => {
             let mut same = (**before).clone();
