@@ -265,6 +265,7 @@ impl<'a> CanTableBuilder<'a> {
                 value_key: None,
                 recipient_lists: None,
                 granted: None,
+                breakglass: None,
             };
             let prospects = Prospects::new(self.plan, &facts, self.now).with_any_proof();
             let template = task.map_or("", |view| view.task.template.as_str());

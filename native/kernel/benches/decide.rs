@@ -176,6 +176,7 @@ fn decisions(criterion: &mut Criterion) {
                     value_key: None,
                     recipient_lists: None,
                     granted: None,
+                    breakglass: None,
                 };
                 let request = Request {
                     operation: &ask.operation,

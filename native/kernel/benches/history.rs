@@ -111,6 +111,7 @@ impl Asker {
             value_key: None,
             recipient_lists: None,
             granted: None,
+            breakglass: None,
         };
         let request = Request {
             operation,

@@ -74,6 +74,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         value_key: Some(&key),
         recipient_lists: None,
         granted: None,
+        breakglass: None,
     };
     let request = Request {
         operation: "calendar.change",

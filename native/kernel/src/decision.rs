@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use authz_base::record::Breakglasses;
 use authz_base::record::history::{
     Event, HistoryChanges, HistoryView, RuleEffect, ValueTerms, effects,
 };
@@ -48,6 +49,8 @@ pub struct Facts<'a> {
     pub recipient_lists: Option<&'a RecipientLists>,
     /// Grants of the presented task credential, each for one use. Default: no task credential is presented.
     pub granted: Option<&'a [Grant<'a>]>,
+    /// Requests for break-glass, in force or not. Default: none is in force.
+    pub breakglass: Option<&'a Breakglasses>,
 }
 
 /// One grant of a task credential, as it was decided when the credential was issued.
@@ -245,6 +248,8 @@ pub struct Decision {
     pub budgets: Vec<String>,
     /// Standing exceptions without which a policy would have had another result, sorted.
     pub exceptions: Vec<String>,
+    /// Break-glass on which the result of a policy depends. `None`: no policy's result depends on break-glass.
+    pub breakglass: Option<Box<BreakglassUse>>,
     /// What letting the call through changes in the history of its session.
     pub passage: HistoryChanges,
     /// What its denial changes.
@@ -298,6 +303,19 @@ impl Decision {
             RuleEffect::None => &NO_CHANGES,
         }
     }
+}
+
+/// Break-glass on which a decision depends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BreakglassUse {
+    /// Id of the request.
+    pub id: String,
+    /// Ticket in which the emergency is handled.
+    pub ticket: String,
+    /// Name of the person who opened it.
+    pub opened_by: String,
+    /// Name of the person who confirmed it.
+    pub confirmed_by: String,
 }
 
 /// Grounds of a step-up, and facts of its call for the person who decides about it.

@@ -11,7 +11,7 @@ use authz_base::record::task::NO_TEMPLATE;
 
 use crate::arguments::{ArgumentType, Member};
 use crate::decision::ProofMethod;
-use crate::model::{EXCEPTION_TYPE, Effect, Model, Origin};
+use crate::model::{BREAKGLASS, EXCEPTION_TYPE, Effect, Model, Origin};
 
 /// Knowledge of a context key's value before a request is made, for the listing of operations that could be permitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,7 +211,8 @@ impl SchemaNames {
         put("Template", templates.collect());
         put("Sequence", model.sequences.keys().cloned().collect());
         put("Budget", model.budgets.keys().cloned().collect());
-        put(EXCEPTION_TYPE, model.exceptions.keys().cloned().collect());
+        let exceptions = model.exceptions.keys().cloned().chain([BREAKGLASS.to_owned()]);
+        put(EXCEPTION_TYPE, exceptions.collect());
         let systems = model.systems.keys().cloned().chain([OWN_SYSTEM.to_owned()]);
         put("System", systems.collect());
         let classes = model.destinations.keys().cloned().chain([NO_DESTINATION.to_owned()]);

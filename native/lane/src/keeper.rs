@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use authz_kernel::ValueKey;
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations, Task};
+use authz_kernel::task::{Breakglasses, Record, RecordKey, RecordKind, Revocations, Task};
 use authz_kernel::values::value_key;
 use authz_state::store::{
     Bounds, Commit, EmbeddedSettings, EmbeddedStore, MemoryStore, Page, PostgresSettings,
@@ -116,6 +116,20 @@ impl Keeper {
 
     /// Revocations, unless this node's view of them is too old, or its clock is wrong.
     pub(crate) fn revocations(&self) -> Result<Arc<Revocations>, CallRefusal> {
+        self.check_fresh()?;
+        Ok(self.store.revocations())
+    }
+
+    /// Requests for break-glass. `None`: there is none, or this node's view of them is too old, or its clock is wrong, so that none
+    /// is in force.
+    pub(crate) fn breakglasses(&self) -> Option<Arc<Breakglasses>> {
+        self.check_fresh().ok()?;
+        let all = self.store.breakglasses();
+        (!all.is_empty()).then_some(all)
+    }
+
+    /// Refuses where this node's view of revocations and break-glass is too old, or its clock is wrong.
+    fn check_fresh(&self) -> Result<(), CallRefusal> {
         self.check_clock()?;
         let staleness = self.store.staleness();
         if staleness > Duration::from_millis(self.settings.revocation_staleness_ms) {
@@ -128,7 +142,7 @@ impl Keeper {
                 ),
             ));
         }
-        Ok(self.store.revocations())
+        Ok(())
     }
 
     /// Reads a task as this node knows it.

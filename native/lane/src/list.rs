@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use authz_kernel::decide::Prospects;
+use authz_kernel::decision::Facts;
 use authz_kernel::model::{Model, SystemKind};
 use authz_kernel::reason::ReasonCode;
 use authz_token::AgentProof;
@@ -174,7 +175,11 @@ impl Engine {
         let AdmittedCall { arrival, world } = &call.admitted;
         let view = call.located.as_ref().map(Located::view);
         let (proved, chain) = (&call.identity.facts, &call.identity.chain);
-        let facts = kernel_facts(arrival, proved, chain, view, None);
+        let breakglass = self.keeper.breakglasses();
+        let facts = Facts {
+            breakglass: breakglass.as_deref(),
+            ..kernel_facts(arrival, proved, chain, view, None)
+        };
         let prospects = Prospects::new(&world.plan, &facts, arrival.now());
         let enforcer = arrival.asker.enforcer.as_ref();
         let revoked = self.keeper.revocations()?;

@@ -146,7 +146,8 @@ impl<'p, 'f> Prospects<'p, 'f> {
         };
         // Who may hold an exception is known before the arguments are, in every case.
         let caller = self.facts.chain.last().zip(self.chain.last().map(AsRef::as_ref));
-        let is_uncovered = !exceptions::could_cover(self.plan, operation, caller, self.now);
+        let is_uncovered =
+            !exceptions::could_cover(self.plan, self.facts, operation, caller, self.now);
         let mut unsaid = self.open;
         let before = Key::ALL.into_iter().filter(|key| !key.is_known_before_request());
         let before = before.filter(|key| *key != Key::Exception || !is_uncovered);

@@ -3,6 +3,8 @@
 //! A policy that reads `context.exception` is judged a second time where an exception covers the call: without its exceptions.
 //! If the results differ, the call depends on them. Where an exception has expired, it is judged with it instead, so that a
 //! denial can say that the exception was missing.
+//!
+//! Break-glass is the exception that no bundle declares. It covers a call that no exception of the bundle covers.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +12,26 @@ use smallvec::SmallVec;
 
 use super::resolve::Resolved;
 use super::rules;
-use crate::decision::{DecidingRule, Facts, PolicyEffect, Principal, Time, Verdict};
+use crate::decision::{BreakglassUse, DecidingRule, Facts, PolicyEffect, Principal, Time, Verdict};
 use crate::evaluate::{Judge, Known, Rule, Unready};
-use crate::model::{Operation, Spelling, StandingException, Tier};
+use crate::model::{BREAKGLASS, Operation, Spelling, StandingException, Tier};
 use crate::plan::Plan;
 use crate::policy::Placed;
-use crate::task::selects;
+use crate::task::{Breakglass, BreakglassConfirmation, selects};
 
 /// Names of exceptions that cover a call, sorted.
 pub(super) type ExceptionNames<'a> = SmallVec<[&'a str; 2]>;
 
+/// Highest tier of a call that break-glass covers: static and effective.
+const BREAKGLASS_TIER: Tier = Tier::High;
+/// Obligation of each permit that depends on break-glass.
+const BREAKGLASS_OBLIGATION: &str = "log_full";
+
 /// Exceptions of a call, by whether they still apply.
 #[derive(Debug, Default)]
 pub(super) struct CoveringExceptions<'a> {
+    /// Break-glass, if it is in force for the call and no exception of the bundle covers it.
+    breakglass: Option<(&'a Breakglass, &'a BreakglassConfirmation)>,
     /// Those that apply.
     pub(super) active: ExceptionNames<'a>,
     /// Those that apply, and those that would apply had they not expired. Empty if none has expired.
@@ -36,7 +45,7 @@ pub(super) struct CoveringExceptions<'a> {
 /// * `tier`: effective tier of the call.
 pub(super) fn covering<'a>(
     plan: &'a Plan,
-    facts: &Facts<'_>,
+    facts: &Facts<'a>,
     caller: &Known,
     operation: &Operation,
     resolved: &Resolved<'_>,
@@ -62,10 +71,30 @@ pub(super) fn covering<'a>(
             has_expired = true;
         }
     }
+    if found.active.is_empty() {
+        found.breakglass = breakglass(facts, operation, tier, now);
+        if found.breakglass.is_some() {
+            found.active.push(BREAKGLASS);
+            found.with_expired.push(BREAKGLASS);
+            found.with_expired.sort_unstable();
+        }
+    }
     if !has_expired {
         found.with_expired.clear();
     }
     found
+}
+
+/// Break-glass in force for a call.
+fn breakglass<'a>(
+    facts: &Facts<'a>,
+    operation: &Operation,
+    tier: Tier,
+    now: Time,
+) -> Option<(&'a Breakglass, &'a BreakglassConfirmation)> {
+    let is_covered = operation.tier.max(tier) <= BREAKGLASS_TIER;
+    let records = facts.breakglass.filter(|_| is_covered)?;
+    records.find_in_force(&operation.system, facts.chain, now)
 }
 
 /// Whether an exception could cover a call of an operation by a caller, before its arguments are known.
@@ -73,18 +102,21 @@ pub(super) fn covering<'a>(
 /// `caller` is the last principal of the chain. `None`: the caller is not known, and may hold any exception.
 pub(super) fn could_cover(
     plan: &Plan,
+    facts: &Facts<'_>,
     operation: &Operation,
     caller: Option<(&Principal, &Known)>,
     now: Time,
 ) -> bool {
-    plan.model().exceptions.values().any(|exception| {
-        now < exception.expires
-            && operation.tier <= exception.tier_cap
-            && exception.operations.iter().any(|glob| glob.0.matches(&operation.id))
-            && caller.is_none_or(|(principal, known)| {
-                exception.holder.is_held_by(principal, known.roles())
-            })
-    })
+    let is_breakglass = breakglass(facts, operation, operation.tier, now).is_some();
+    is_breakglass
+        || plan.model().exceptions.values().any(|exception| {
+            now < exception.expires
+                && operation.tier <= exception.tier_cap
+                && exception.operations.iter().any(|glob| glob.0.matches(&operation.id))
+                && caller.is_none_or(|(principal, known)| {
+                    exception.holder.is_held_by(principal, known.roles())
+                })
+        })
 }
 
 /// The facts of one call as policies see them, for each of its destinations.
@@ -124,6 +156,8 @@ impl<'a> Judges<'a> {
 pub(super) struct ExceptionEffects<'a> {
     /// Exceptions on which the result of a policy depends.
     used: BTreeMap<&'a str, &'a StandingException>,
+    /// Break-glass, if the result of a policy depends on it.
+    breakglass: Option<(&'a Breakglass, &'a BreakglassConfirmation)>,
     /// Expired exceptions with which a permit would have fired, and the principals for which it would have.
     missed: BTreeMap<&'a str, &'a StandingException>,
     permitted_with_missed: SmallVec<[usize; 4]>,
@@ -131,8 +165,14 @@ pub(super) struct ExceptionEffects<'a> {
 
 impl<'a> ExceptionEffects<'a> {
     /// Notes that the result of a policy depends on exceptions of the call.
-    pub(super) fn note_used(&mut self, plan: &'a Plan, placed: &Placed, active: &[&str]) {
-        self.used.extend(named(plan, placed, active));
+    pub(super) fn note_used(
+        &mut self,
+        plan: &'a Plan,
+        placed: &Placed,
+        covering: &CoveringExceptions<'a>,
+    ) {
+        self.used.extend(named(plan, placed, &covering.active));
+        self.breakglass = self.breakglass.or(covering.breakglass);
     }
 
     /// Notes that a permit would have fired for the principals at `positions`, had an exception not expired.
@@ -152,18 +192,34 @@ impl<'a> ExceptionEffects<'a> {
 
     /// Names of the exceptions on which the answer depends, sorted.
     pub(super) fn names(&self) -> Vec<String> {
-        self.used.keys().map(|name| (*name).to_owned()).collect()
+        let breakglass = self.breakglass.map(|_| BREAKGLASS);
+        let mut names: Vec<&str> = self.used.keys().copied().chain(breakglass).collect();
+        names.sort_unstable();
+        names.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Break-glass on which the answer depends.
+    pub(super) fn breakglass(&self) -> Option<BreakglassUse> {
+        self.breakglass.map(|(record, confirmed)| BreakglassUse {
+            id: record.id.clone(),
+            ticket: record.ticket.clone(),
+            opened_by: record.opened_by.name.clone(),
+            confirmed_by: confirmed.by.name.clone(),
+        })
     }
 
     /// Obligations of those exceptions.
     pub(super) fn obligations(&self) -> impl Iterator<Item = &str> {
-        self.used.values().flat_map(|exception| &exception.obligations).map(String::as_str)
+        let of_bundle = self.used.values().flat_map(|exception| &exception.obligations);
+        of_bundle.map(String::as_str).chain(self.breakglass.map(|_| BREAKGLASS_OBLIGATION))
     }
 
     /// The exceptions on which the answer depends and that have an obligation.
     pub(super) fn rules_with(&self, plan: &Plan, obligation: &str) -> Vec<DecidingRule> {
         let having = self.used.iter().filter(|(_, one)| one.obligations.contains(obligation));
-        having.map(|(name, _)| rules::exception(plan, name)).collect()
+        let breakglass = self.breakglass.filter(|_| obligation == BREAKGLASS_OBLIGATION);
+        let names = having.map(|(name, _)| *name).chain(breakglass.map(|_| BREAKGLASS));
+        names.map(|name| rules::exception(plan, name)).collect()
     }
 
     /// The expired exceptions, if each principal without a permit would have one with them.

@@ -122,6 +122,7 @@ fn run(
         sequences: Vec::new(),
         budgets: Vec::new(),
         exceptions: Vec::new(),
+        breakglass: None,
         passage: HistoryChanges::default(),
         denial: HistoryChanges::default(),
         origins: None,
@@ -444,7 +445,7 @@ fn judge(
             };
             let whom = if rule.per_principal { Some(position) } else { None };
             if is_used {
-                effects.note_used(plan, placed, &covering.active);
+                effects.note_used(plan, placed, &covering);
             }
             if is_missed {
                 let positions = whom.map_or(0..chain.len(), |one| one..one.saturating_add(1));
@@ -546,6 +547,7 @@ fn judge(
     }
     let stated = StatedRules { plan, operation, tier: tier_facts };
     decision.exceptions = effects.names();
+    decision.breakglass = effects.breakglass().map(Box::new);
     let supported = request.supported_obligations;
     tally.settle(stated, &requirements, &bounds, &effects, supported, decision);
     if let Some(step_up) = &mut decision.step_up {

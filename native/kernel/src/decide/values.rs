@@ -96,6 +96,7 @@ impl TaskVouchers<'_> {
             value_key: None,
             recipient_lists: Some(self.recipient_lists),
             granted: None,
+            breakglass: None,
         };
         let query =
             RecipientListQuery::new(Some(self.recipient_lists), kind, &canonical.text, self.now);

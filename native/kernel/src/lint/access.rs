@@ -90,6 +90,7 @@ impl<'a> Access<'a> {
             value_key: None,
             recipient_lists: None,
             granted: None,
+            breakglass: None,
         };
         let (operation, prepared) = self.plan.prepared(id)?;
         Prospects::anyhow(self.plan, &facts).weigh(operation, prepared)

@@ -30,7 +30,7 @@ use crate::history::{
 };
 use crate::mcp::Traffic;
 use crate::mode::TierSet;
-use crate::model::{Effect, Model, Operation, System, Template, TierApproval};
+use crate::model::{BREAKGLASS, Effect, Model, Operation, System, Template, TierApproval};
 use crate::policy::{Cache, Placed, SchemaTexts};
 use crate::reach::Reach;
 use crate::recipient_lists::{RecipientListSummary, RecipientLists};
@@ -295,6 +295,33 @@ impl Plan {
             Some(split) => split.cases.values().any(|case| one(case)),
             None => one(id),
         }
+    }
+
+    /// Whether policies of an operation, or of any case of one that is split, read `context.exception`.
+    #[must_use]
+    pub fn reads_exceptions(&self, id: &str) -> bool {
+        let one = |id: &str| {
+            self.prepared(id).is_some_and(|(_, own)| own.slice.keys.contains(Key::Exception))
+        };
+        match self.model().splits.get(id) {
+            Some(split) => split.cases.values().any(|case| one(case)),
+            None => one(id),
+        }
+    }
+
+    /// Ids of the operations of a system for which a policy accepts break-glass.
+    pub fn operations_with_breakglass<'a>(
+        &'a self,
+        system: &'a str,
+    ) -> impl Iterator<Item = &'a str> {
+        let accepts = |id: &str| {
+            let slice = self.prepared(id).map(|(_, own)| &own.slice);
+            let indexes = slice.into_iter().flat_map(|slice| slice.policies());
+            let mut placed = indexes.filter_map(|(index, _)| self.policies.get(index));
+            placed.any(|placed| placed.policy.exceptions().any(|name| name == BREAKGLASS))
+        };
+        let of_system = self.operations().iter().filter(move |one| one.system == system);
+        of_system.map(|one| one.id.as_str()).filter(move |id| accepts(id))
     }
 
     /// Whether an operation depends on the record of one holder.

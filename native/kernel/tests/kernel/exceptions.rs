@@ -1,9 +1,12 @@
 //! Standing exceptions: facts that policies may accept, until they expire.
 
 use authz_kernel::decide::{Prospects, decide};
-use authz_kernel::decision::{Decision, Outcome, Principal, ReasonCode, Request, RuleKind, Time};
+use authz_kernel::decision::{
+    Decision, Facts, Outcome, Principal, ReasonCode, Request, RuleKind, Time,
+};
 use authz_kernel::lint::LintFacts;
 use authz_kernel::plan::Plan;
+use authz_kernel::task::{Breakglass, BreakglassConfirmation, BreakglassPerson, Breakglasses};
 
 use crate::common::{NOW, alice, bot, facts, request};
 use crate::history::compiled;
@@ -300,4 +303,83 @@ fn a_confidence_without_guards_gets_a_warning() {
         found.iter().map(ToString::to_string).filter(|text| text.contains("no guard")).count()
     };
     assert_eq!((1, 0, 0), (found(Some(false)), found(Some(true)), found(None)));
+}
+
+const EMERGENCY: &str =
+    "@id(\"emergency\") permit(principal, action in Action::\"system:erp\", resource)
+    when { context.exception.contains(Exception::\"breakglass\") };";
+
+/// Break-glass at `erp` until `END`, for all callers.
+fn breakglass() -> Breakglasses {
+    let person = |sub: &str| BreakglassPerson {
+        issuer: "corp".to_owned(),
+        sub: sub.to_owned(),
+        name: format!("corp/{sub}"),
+    };
+    let mut all = Breakglasses::default();
+    all.insert(std::sync::Arc::new(Breakglass {
+        id: "one".to_owned(),
+        system: "erp".to_owned(),
+        agent: None,
+        duration_ms: 1,
+        reason: "down".to_owned(),
+        ticket: "INC-1".to_owned(),
+        opened_by: person("ann"),
+        opened_at: NOW,
+        confirm_before: NOW,
+        confirmed: Some(BreakglassConfirmation { by: person("bob"), at: NOW, ends_at: END }),
+        ended: None,
+        rest: Default::default(),
+    }));
+    all
+}
+
+/// Break-glass covers calls that no exception of the bundle covers, up to tier high, until its end.
+#[test]
+fn breakglass_comes_after_exceptions_of_the_bundle() {
+    let plan = plan_with(UNTIL, &format!("{ACCEPTS} {EMERGENCY}"));
+    let all = breakglass();
+    let chain = [other()];
+    let decided = |chain: &[Principal], operation: &str, arguments: &str, now| {
+        let facts = Facts { breakglass: Some(&all), ..facts(chain) };
+        *decide(&plan, &facts, &request(operation, arguments), now)
+    };
+    let one = r#"{"id": "1"}"#;
+    let used = decided(&chain, "erp.read", one, NOW);
+    assert_eq!((Outcome::Permit, vec!["breakglass".to_owned()]), (used.outcome, used.exceptions));
+    assert_eq!(vec!["log_full".to_owned()], used.own_obligations);
+    let by = used.breakglass.unwrap();
+    assert_eq!(
+        ("one", "INC-1", "corp/ann", "corp/bob"),
+        (&*by.id, &*by.ticket, &*by.opened_by, &*by.confirmed_by)
+    );
+    // The exception of the bundle covers the bot.
+    let standing = decided(&[bot()], "erp.read", one, NOW);
+    assert_eq!((vec!["erp-nightly".to_owned()], None), (standing.exceptions, standing.breakglass));
+    assert_eq!(ReasonCode::NotPermitted, decided(&chain, "erp.close", "", NOW).reason);
+    assert_eq!(ReasonCode::NotPermitted, decided(&chain, "erp.read", one, END).reason);
+    // An expired exception of the bundle covers nothing any more.
+    let earlier = "who: nightly, expires: 2020-01-31";
+    let plan = plan_with(earlier, &format!("{ACCEPTS} {EMERGENCY}"));
+    let chain = [bot()];
+    let facts = Facts { breakglass: Some(&all), ..facts(&chain) };
+    let used = *decide(&plan, &facts, &request("erp.read", one), NOW);
+    assert_eq!((Outcome::Permit, vec!["breakglass".to_owned()]), (used.outcome, used.exceptions));
+}
+
+/// A listing has what break-glass could permit. The plan names the operations whose policies accept it.
+#[test]
+fn a_listing_knows_breakglass() {
+    let plan = plan_with(UNTIL, EMERGENCY);
+    let (all, chain) = (breakglass(), [other()]);
+    let without = facts(&chain);
+    let with = Facts { breakglass: Some(&all), ..facts(&chain) };
+    let could = |facts, operation| Prospects::new(&plan, facts, NOW).could(operation);
+    assert!(could(&with, "erp.read") && !could(&without, "erp.read"));
+    assert!(!could(&with, "erp.close"), "tier critical");
+    assert_eq!(4, plan.operations_with_breakglass("erp").count());
+    assert!(plan.reads_exceptions("erp.read"));
+    let silent = plan_with(UNTIL, "@id(\"a\") permit(principal, action, resource);");
+    assert_eq!(0, silent.operations_with_breakglass("erp").count());
+    assert!(!silent.reads_exceptions("erp.read"));
 }

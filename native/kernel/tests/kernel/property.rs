@@ -472,6 +472,7 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
                 value_key: None,
                 recipient_lists: None,
                 granted: None,
+                breakglass: None,
             };
             let request = Request {
                 operation,

@@ -62,8 +62,8 @@ const ENTITIES: &[(&str, &str, &str)] = &[
     ("Budget", "name in [`budgets`](bundle/budgets.md)", "counted limit"),
     (
         "Exception",
-        "name in [`exceptions`](bundle/exceptions.md)",
-        "standing exception that a policy may accept",
+        "name in [`exceptions`](bundle/exceptions.md), or `breakglass`",
+        "standing exception that a policy may accept; [break-glass](../concepts/exceptions.md#break-glass)",
     ),
     (
         "Effect",

@@ -381,6 +381,7 @@ fn asked(
         value_key: None,
         recipient_lists: None,
         granted: None,
+        breakglass: None,
     };
     let text = ask.arguments.to_string();
     let request = Request {

@@ -247,6 +247,7 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
         value_key: None,
         recipient_lists: None,
         granted: None,
+        breakglass: None,
     }
 }
 

@@ -54,6 +54,7 @@ pub(super) fn policies_permit(
         value_key: None,
         recipient_lists: None,
         granted: None,
+        breakglass: None,
     };
     let decision = decide(&world.plan, &facts, &request, now);
     decision.outcome == Outcome::Permit && decision.reason == ReasonCode::Permitted

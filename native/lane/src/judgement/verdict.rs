@@ -253,6 +253,7 @@ pub(crate) fn decision_of(outcome: Outcome, reason: ReasonCode) -> Decision {
         sequences: Vec::new(),
         budgets: Vec::new(),
         exceptions: Vec::new(),
+        breakglass: None,
         passage: authz_kernel::history::HistoryChanges::NONE,
         denial: authz_kernel::history::HistoryChanges::NONE,
         redeems: None,

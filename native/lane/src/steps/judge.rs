@@ -7,8 +7,9 @@ use authz_kernel::decide::{decide, decide_traced};
 use authz_kernel::decision::{
     CallerProof, Decision, Facts, Outcome, Principal, ProofMethod, Request, Time,
 };
+use authz_kernel::plan::Plan;
 use authz_kernel::reason::{PublicCode, ReasonCode};
-use authz_kernel::task::{Revocations, TaskView, WordRecords};
+use authz_kernel::task::{Breakglasses, Revocations, TaskView, WordRecords};
 use authz_token::{ConfidenceFacts, Evidence};
 
 use crate::credential_use::PresentedCredential;
@@ -158,12 +159,14 @@ impl<'r> PolicyQuery<'r> {
         let started = engine.clock.monotonic();
         let known = if self.is_unproved { &[] } else { record.caller.chain.as_slice() };
         let granted = presented.map(PresentedCredential::grants);
+        let breakglass = engine.breakglasses_for(&self.world.plan, self.request.operation);
         let mut facts = Facts {
             granted: granted.as_deref(),
             history: record.context.recalled.view(),
             words: record.context.recalled.words(),
             recipient_lists: Some(&self.world.recipient_lists),
             value_key: Some(self.value_key),
+            breakglass: breakglass.as_deref(),
             ..kernel_facts(
                 &record.arrival,
                 &record.caller.facts,
@@ -205,6 +208,15 @@ impl PolicyQuery<'_> {
 }
 
 impl Engine {
+    /// Requests for break-glass that may cover a call of an operation. They are read only where its policies read exceptions.
+    pub(crate) fn breakglasses_for(
+        &self,
+        plan: &Plan,
+        operation: &str,
+    ) -> Option<Arc<Breakglasses>> {
+        if plan.reads_exceptions(operation) { self.keeper.breakglasses() } else { None }
+    }
+
     /// Refuses a probe of a chain that has no permit for `authz.probe`, or of a caller that probes too often.
     fn may_probe(&self, world: &Loaded, facts: &Facts<'_>, now: Time) -> Result<(), CallRefusal> {
         let caller = facts.chain.last().map(name_of).unwrap_or_default();
@@ -271,5 +283,6 @@ pub(crate) fn kernel_facts<'a>(
         value_key: None,
         recipient_lists: None,
         granted: None,
+        breakglass: None,
     }
 }
