@@ -511,6 +511,61 @@ class Engine:
                 failed.
         """
 
+    def breakglass_open(self, person: bytes, request: bytes) -> bytes:
+        """Opens a request for break-glass for a person.
+
+        Args:
+            person: JSON, as of `approvals_list`. `null` is refused.
+            request: An `authz.v1.OpenBreakglassRequest`.
+
+        Returns:
+            An `authz.v1.OpenBreakglassResponse`.
+
+        Raises:
+            ApiError: The person may not open it, the request is not valid, or the store failed.
+        """
+
+    def breakglass_confirm(self, person: bytes, request: bytes) -> bytes:
+        """Confirms a request for break-glass for a person.
+
+        Args:
+            person: JSON, as of `approvals_list`. `null` is refused.
+            request: An `authz.v1.ConfirmBreakglassRequest`.
+
+        Returns:
+            An `authz.v1.ConfirmBreakglassResponse`.
+
+        Raises:
+            ApiError: The person may not confirm it, it is not open, or the store failed.
+        """
+
+    def breakglass_end(self, person: bytes, request: bytes) -> bytes:
+        """Ends break-glass before its time, or withdraws a request for it.
+
+        Args:
+            person: JSON, as of `approvals_list`. `null`: the owner of the administration socket.
+            request: An `authz.v1.EndBreakglassRequest`.
+
+        Returns:
+            An `authz.v1.EndBreakglassResponse`.
+
+        Raises:
+            ApiError: It is not live, or the store failed.
+        """
+
+    def breakglass_list(self, request: bytes) -> bytes:
+        """Lists requests for break-glass.
+
+        Args:
+            request: An `authz.v1.ListBreakglassRequest`.
+
+        Returns:
+            An `authz.v1.ListBreakglassResponse`.
+
+        Raises:
+            ApiError: The store failed.
+        """
+
     def approval_status(self, request: bytes, facts: CallFacts) -> bytes:
         """Status of an approval, for the agent of its call.
 

@@ -15,6 +15,12 @@ class Surface(StrEnum):
     """`authz.v1.Admin/Revoke`. Revokes a target (the kill switch), or lifts a revocation."""
     FORGET = "forget"
     """`authz.v1.Admin/Forget`. Forgets labels that outlive their tasks."""
+    BREAKGLASS_OPEN = "breakglass_open"
+    """`authz.v1.Admin/OpenBreakglass`. Opens a request for break-glass: an exception for calls at one system that no bundle lists. It is in force once another person has confirmed it."""
+    BREAKGLASS_CONFIRM = "breakglass_confirm"
+    """`authz.v1.Admin/ConfirmBreakglass`. Confirms a request for break-glass. It is in force from then on."""
+    BREAKGLASS_END = "breakglass_end"
+    """`authz.v1.Admin/EndBreakglass`. Ends break-glass before its time, or withdraws a request for it."""
     TASK_NAMES = "task_names"
     """`authz.v1.Admin/TaskNames`. Says what the prompts of a task name, and where candidate values of its calls come from."""
     APPROVAL_LIST = "approval_list"
@@ -62,6 +68,9 @@ METHODS: Final[Mapping[str, Mapping[str, Surface]]] = {
     "authz.v1.Admin": {
         "Revoke": Surface.REVOKE,
         "Forget": Surface.FORGET,
+        "OpenBreakglass": Surface.BREAKGLASS_OPEN,
+        "ConfirmBreakglass": Surface.BREAKGLASS_CONFIRM,
+        "EndBreakglass": Surface.BREAKGLASS_END,
         "TaskNames": Surface.TASK_NAMES,
     },
     "authz.v1.Approvals": {

@@ -275,6 +275,48 @@ class Engine:
         with api_errors():
             return self._native.approval_resolve(json.dumps(person).encode(), request)
 
+    # --- break-glass: requests and answers are encoded messages, a person is JSON
+
+    def breakglass_open(self, person: Mapping[str, Any] | None, request: bytes) -> bytes:
+        """Answer `authz.v1.Admin/OpenBreakglass` for a person.
+
+        Args:
+            person: The verified person, as of `approvals_list`. `None`: a caller who is no person, and who is refused.
+            request: The encoded request.
+
+        Raises:
+            ApiError: The person may not open it, the request is not valid, or the store failed.
+        """
+        with api_errors():
+            return self._native.breakglass_open(json.dumps(person).encode(), request)
+
+    def breakglass_confirm(self, person: Mapping[str, Any] | None, request: bytes) -> bytes:
+        """Answer `authz.v1.Admin/ConfirmBreakglass` for a person, as `breakglass_open` does.
+
+        Raises:
+            ApiError: The person may not confirm it, it is not open, or the store failed.
+        """
+        with api_errors():
+            return self._native.breakglass_confirm(json.dumps(person).encode(), request)
+
+    def breakglass_end(self, person: Mapping[str, Any] | None, request: bytes) -> bytes:
+        """Answer `authz.v1.Admin/EndBreakglass` for a person, or with `None` for the owner of the administration socket.
+
+        Raises:
+            ApiError: It is not live, or the store failed.
+        """
+        with api_errors():
+            return self._native.breakglass_end(json.dumps(person).encode(), request)
+
+    def breakglass_list(self, request: bytes) -> bytes:
+        """Answer `authz.v1.Admin/ListBreakglass`.
+
+        Raises:
+            ApiError: The store failed.
+        """
+        with api_errors():
+            return self._native.breakglass_list(request)
+
     def approval_status(self, request: bytes, facts: CallFacts) -> bytes:
         """Answer `authz.v1.Approvals/Get` for the agent of the call.
 

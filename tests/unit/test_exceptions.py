@@ -3,7 +3,7 @@
 import pytest
 
 from authz.cli.render import exception_rows, time_left
-from authz.server.status.exception_reminder import expiring
+from authz.server.status.exception_reminder import breakglass_in_force, expiring
 
 DAY_MS = 86_400_000
 NOW = 1_800_000_000.0
@@ -52,3 +52,21 @@ def test_rows_of_a_node_have_uses() -> None:
     used = {**entry, "uses": 3, "last_used_ms": 1_800_000_000_000}
     (row,) = exception_rows([used], NOW)
     assert row[5:] == ["3", "2027-01-15T08:00:00Z"]
+
+
+@pytest.mark.parametrize(("agent", "who"), [("", "all callers"), ("spiffe://a/b", "spiffe://a/b")])
+def test_readiness_tells_of_breakglass(agent: str, who: str) -> None:
+    """Who opened and confirmed it, its ticket, and its end."""
+    entry = {
+        "system": "erp",
+        "agent": agent,
+        "ticket": "INC-7",
+        "opened_by": "corp/ann",
+        "confirmed_by": "corp/bob",
+        "ends_ms": NOW_MS + 999,
+    }
+    (line,) = breakglass_in_force([entry])
+    assert line == (
+        f"break-glass is in force at erp for {who} until 2027-01-15T08:00:00Z "
+        "(opened by corp/ann, confirmed by corp/bob, INC-7)"
+    )

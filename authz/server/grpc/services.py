@@ -10,6 +10,7 @@ from authz.model import CallFacts, Surface
 from authz.server.grpc.access_log import ACCESS_LOG, AccessLogs
 from authz.server.grpc.admin import ADMIN, AdminCalls, Administration
 from authz.server.grpc.approvals import APPROVALS, ApprovalServices
+from authz.server.grpc.breakglass import AdminBreakglass, BreakglassCalls
 from authz.server.grpc.decisions import (
     AUTHORIZER,
     ENVOY,
@@ -49,7 +50,7 @@ HEALTH_NAMES: Final = (AUTHORIZER, APPROVALS, ENVOY, ACCESS_LOG, ADMIN)
 _AUTHORIZER_METHODS: Final = {name: METHODS[AUTHORIZER][name] for name in ("List", "Report")}
 
 
-class EngineCalls(DecisionCalls, AdminCalls, Protocol):
+class EngineCalls(DecisionCalls, AdminCalls, BreakglassCalls, Protocol):
     """All of the engine that gRPC services use."""
 
     def approval_status(self, request: bytes, facts: CallFacts) -> bytes:
@@ -138,8 +139,11 @@ def admin_services(
         administration: Answers administration.
         users: Returns the users that are connected to the socket.
     """
+    served = administration.services()
+    breakglass = AdminBreakglass(calls.engine, calls.approvals.people, users, calls.context)
     return {
-        **administration.services(),
+        **served,
+        ADMIN: {**served[ADMIN], **breakglass.handlers()},
         **calls.unary_services(),
         APPROVALS: calls.approvals.admin(users, calls.context),
         PASSKEYS: calls.approvals.passkeys.handlers(calls.context),

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from authz.server.runtime_state import RuntimeState
 from authz.server.snapshot import Snapshot
-from authz.server.status.exception_reminder import expiring
+from authz.server.status.exception_reminder import breakglass_in_force, expiring
 from authz.server.status.mode_reminder import entry_detail
 from authz.server.status.trust_sources import TrustSourceStatus
 
@@ -190,6 +190,7 @@ class Readiness:
             yield "insecure_dev: " + ", ".join(self._insecure)
         yield from _ending(observing)
         yield from expiring(engine.get("exceptions", ()), self._clock())
+        yield from breakglass_in_force(engine.get("breakglass", ()))
 
     def _observing(self, snapshot: Snapshot) -> list[dict[str, Any]]:
         entries = snapshot.plan.observing if snapshot.plan is not None else ()

@@ -210,6 +210,7 @@ const LANE: &[&str] = &[
     "sweep",
     "tasks",
     "approval_api",
+    "breakglass",
     "exchange",
     "tokens",
     "offline",

@@ -11,6 +11,8 @@ mod read;
 mod resolve;
 mod wire_form;
 
+pub(crate) use person::Person;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,6 +120,6 @@ fn tallies_of(approval: &Approval) -> Vec<RecordKey> {
 }
 
 /// The error of a refusal.
-fn error_of(refused: CallRefusal) -> ApiError {
+pub(crate) fn error_of(refused: CallRefusal) -> ApiError {
     ApiError { step: refused.step.as_str(), ..ApiError::of(refused.reason, refused.message) }
 }

@@ -25,9 +25,9 @@ use crate::world::Loaded;
 pub(crate) use crate::enforcer_proof::EnforcerProof;
 pub(crate) use crate::judgement::arrival::{Arrival, Asker};
 pub(crate) use crate::judgement::parts::{
-    AnswerNote, ApiNotes, ApiRecord, ApprovalNote, CallerIdentity, Challenge, CredentialNote,
-    ForgetNote, GuardStatement, PromptNote, ReportNote, ResolvedOperation, RevocationNote,
-    Settlement, TaskContext, ValuesNote,
+    AnswerNote, ApiNotes, ApiRecord, ApprovalNote, BreakglassNote, CallerIdentity, Challenge,
+    CredentialNote, ForgetNote, GuardStatement, PromptNote, ReportNote, ResolvedOperation,
+    RevocationNote, Settlement, TaskContext, ValuesNote,
 };
 use crate::judgement::verdict::CallVerdict;
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! 4. `record` writes the audit line, `metrics` and `trace` count and time the call.
 //! 5. `answer`, `envoy` and `mcp` encode what the caller may see.
 //!
-//! `tasks`, `credentials`, `exchange`, `report` and `admin` are calls that are not judged; `status` and `sweep` serve the host.
+//! `tasks`, `credentials`, `exchange`, `report`, `admin` and `breakglass` are calls that are not judged; `status` and `sweep` serve the host.
 //! `clock` and `threads` are the only modules that ask the operating system for time, ids and threads. Imports run down the list in
 //! `native/floors/tests/floors.rs`.
 
@@ -23,6 +23,7 @@ mod approval_text;
 mod approvals;
 mod attached;
 mod batch;
+mod breakglass;
 mod build;
 mod clock;
 mod credential_use;

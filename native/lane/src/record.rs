@@ -13,7 +13,7 @@ mod sum;
 use std::borrow::Cow;
 use std::cell::RefCell;
 
-use authz_kernel::decision::{DecidingRule, Outcome, PrincipalName};
+use authz_kernel::decision::{BreakglassUse, DecidingRule, Outcome, PrincipalName};
 use authz_kernel::model::{Location, Origin as ValueOrigin, OriginSets, Tier, ValueRole};
 use authz_kernel::rfc3339;
 use authz_token::Evidence;
@@ -140,6 +140,9 @@ struct ResultMember<'a> {
     /// Standing exceptions on which the result depends.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     exceptions: &'a [String],
+    /// Break-glass on which the result depends: its id, its ticket, and the two people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breakglass: Option<&'a BreakglassUse>,
     message: Cow<'a, str>,
     /// Origins of the values of the call by role, if a policy of the operation reads them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -179,6 +182,7 @@ impl<'a> ResultMember<'a> {
             exceptions: judgement
                 .evaluated()
                 .map_or(&[], |decision| decision.exceptions.as_slice()),
+            breakglass: judgement.evaluated().and_then(|decision| decision.breakglass.as_deref()),
             message,
             origins: judgement.evaluated().and_then(|decision| decision.origins).map(OriginsMember),
             approval: judgement.settlement.approval.as_ref().or(judgement.notes.approval.as_ref()),

@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use authz_base::poison::IgnorePoison as _;
 use authz_kernel::decision::Time;
+use authz_kernel::task::Breakglass;
 use authz_state::AuditHealth;
 use authz_state::store::StoreHealth;
 use serde::Serialize;
@@ -77,6 +78,27 @@ pub struct Status {
     pub panics: u64,
     /// Standing exceptions of the bundle, by name.
     pub exceptions: Vec<ExceptionStatus>,
+    /// Requests for break-glass that are in force.
+    pub breakglass: Vec<BreakglassInForce>,
+}
+
+/// Break-glass that is in force, as shown to people.
+#[derive(Clone, Debug, Serialize)]
+pub struct BreakglassInForce {
+    /// Id of the request.
+    pub id: String,
+    /// System that it is for.
+    pub system: String,
+    /// SPIFFE id of the only agent that it is for; empty if it is for all callers.
+    pub agent: String,
+    /// Ticket in which the emergency is handled.
+    pub ticket: String,
+    /// Person who opened it.
+    pub opened_by: String,
+    /// Person who confirmed it.
+    pub confirmed_by: String,
+    /// Time from which it is no longer in force, in milliseconds since 1970.
+    pub ends_ms: i64,
 }
 
 impl Engine {
@@ -130,6 +152,7 @@ impl Engine {
             token_cache_misses: self.tokens.misses(),
             panics: self.metrics.panics(),
             exceptions: world.as_deref().map_or_else(Vec::new, |world| self.exceptions(world)),
+            breakglass: self.breakglass_in_force().iter().map(|one| in_force(one)).collect(),
         }
     }
 
@@ -152,6 +175,14 @@ impl Engine {
             }
         });
         status.collect()
+    }
+
+    /// Requests that are in force now, for metrics and readiness.
+    fn breakglass_in_force(&self) -> Vec<Arc<Breakglass>> {
+        let now = Time(self.clock.now_ms());
+        let all = self.keeper.breakglasses();
+        let all = all.iter().flat_map(|all| all.iter());
+        all.filter(|one| one.in_force(now).is_some()).map(Arc::clone).collect()
     }
 
     /// Problems that make the node unready.
@@ -225,7 +256,10 @@ impl Engine {
         let declared = declared.into_iter().flatten();
         let exceptions: Vec<(&str, i64)> =
             declared.map(|(name, one)| (name.as_str(), one.expires.0)).collect();
+        let breakglass = self.breakglass_in_force();
+        let breakglass = breakglass.iter().map(|one| one.system.as_str()).collect();
         let mut families = self.metrics.families(&Gauges {
+            breakglass,
             exceptions: &exceptions,
             observing: ends().count() as u64,
             observing_until: ends().min().map_or(0, |end| end.0.div_euclid(1_000).unsigned_abs()),
@@ -247,6 +281,20 @@ impl Engine {
     #[must_use]
     pub fn spans(&self, most: usize) -> Vec<Span> {
         self.tracing.as_ref().map_or_else(Vec::new, |tracing| tracing.take(most))
+    }
+}
+
+/// Break-glass that is in force, for people.
+fn in_force(record: &Breakglass) -> BreakglassInForce {
+    let confirmed_by = record.confirmed.as_ref().map(|confirmed| confirmed.by.name.clone());
+    BreakglassInForce {
+        id: record.id.clone(),
+        system: record.system.clone(),
+        agent: record.agent.clone().unwrap_or_default(),
+        ticket: record.ticket.clone(),
+        opened_by: record.opened_by.name.clone(),
+        confirmed_by: confirmed_by.unwrap_or_default(),
+        ends_ms: record.live_until().0,
     }
 }
 

@@ -193,6 +193,45 @@ impl PyEngine {
         Ok(PyBytes::new(py, &answer))
     }
 
+    fn breakglass_open<'py>(
+        &self,
+        py: Python<'py>,
+        person: &[u8],
+        request: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let answer = detach(py, || self.engine.breakglass_open(person, request))?;
+        Ok(PyBytes::new(py, &answer))
+    }
+
+    fn breakglass_confirm<'py>(
+        &self,
+        py: Python<'py>,
+        person: &[u8],
+        request: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let answer = detach(py, || self.engine.breakglass_confirm(person, request))?;
+        Ok(PyBytes::new(py, &answer))
+    }
+
+    fn breakglass_end<'py>(
+        &self,
+        py: Python<'py>,
+        person: &[u8],
+        request: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let answer = detach(py, || self.engine.breakglass_end(person, request))?;
+        Ok(PyBytes::new(py, &answer))
+    }
+
+    fn breakglass_list<'py>(
+        &self,
+        py: Python<'py>,
+        request: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let answer = detach(py, || self.engine.breakglass_list(request))?;
+        Ok(PyBytes::new(py, &answer))
+    }
+
     fn approval_status<'py>(
         &self,
         py: Python<'py>,

@@ -9,6 +9,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,42 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _BreakglassStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BreakglassStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakglassStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BREAKGLASS_STATUS_UNSPECIFIED: _BreakglassStatus.ValueType  # 0
+    """Not a status."""
+    BREAKGLASS_STATUS_OPEN: _BreakglassStatus.ValueType  # 1
+    """It waits for a second person."""
+    BREAKGLASS_STATUS_IN_FORCE: _BreakglassStatus.ValueType  # 2
+    """It is in force."""
+    BREAKGLASS_STATUS_EXPIRED: _BreakglassStatus.ValueType  # 3
+    """Its time is over."""
+    BREAKGLASS_STATUS_ENDED: _BreakglassStatus.ValueType  # 4
+    """Somebody ended it."""
+    BREAKGLASS_STATUS_UNCONFIRMED: _BreakglassStatus.ValueType  # 5
+    """Nobody confirmed it in time."""
+
+class BreakglassStatus(_BreakglassStatus, metaclass=_BreakglassStatusEnumTypeWrapper):
+    """Status of a request for break-glass."""
+
+BREAKGLASS_STATUS_UNSPECIFIED: BreakglassStatus.ValueType  # 0
+"""Not a status."""
+BREAKGLASS_STATUS_OPEN: BreakglassStatus.ValueType  # 1
+"""It waits for a second person."""
+BREAKGLASS_STATUS_IN_FORCE: BreakglassStatus.ValueType  # 2
+"""It is in force."""
+BREAKGLASS_STATUS_EXPIRED: BreakglassStatus.ValueType  # 3
+"""Its time is over."""
+BREAKGLASS_STATUS_ENDED: BreakglassStatus.ValueType  # 4
+"""Somebody ended it."""
+BREAKGLASS_STATUS_UNCONFIRMED: BreakglassStatus.ValueType  # 5
+"""Nobody confirmed it in time."""
+Global___BreakglassStatus: _TypeAlias = BreakglassStatus  # noqa: Y015
 
 @_typing.final
 class StatusRequest(_message.Message):
@@ -625,3 +662,300 @@ class ValueOrigin(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ValueOrigin: _TypeAlias = ValueOrigin  # noqa: Y015
+
+@_typing.final
+class OpenBreakglassRequest(_message.Message):
+    """Opens a request for break-glass. The caller must be a user whom `approvals.people` maps to a person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYSTEM_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    DURATION_SECONDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    system: _builtins.str
+    """System that it is for. Required."""
+    agent: _builtins.str
+    """SPIFFE id of the only agent that it is for. Default: all callers."""
+    duration_seconds: _builtins.int
+    """Seconds for which it is in force, from the confirmation: 1 to 3600. Required."""
+    reason: _builtins.str
+    """Reason, at most 1024 bytes. Required."""
+    ticket: _builtins.str
+    """Ticket in which the emergency is handled, at most 256 bytes. Required."""
+    def __init__(
+        self,
+        *,
+        system: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        duration_seconds: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        ticket: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "duration_seconds", b"duration_seconds", "reason", b"reason", "system", b"system", "ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenBreakglassRequest: _TypeAlias = OpenBreakglassRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmBreakglassRequest(_message.Message):
+    """Confirms a request for break-glass. The caller must be a user whom `approvals.people` maps to another person than the one who
+    opened it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of the request. Required."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmBreakglassRequest: _TypeAlias = ConfirmBreakglassRequest  # noqa: Y015
+
+@_typing.final
+class EndBreakglassRequest(_message.Message):
+    """Ends break-glass before its time. Every caller of the administration socket may end it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of the request. Required."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndBreakglassRequest: _TypeAlias = EndBreakglassRequest  # noqa: Y015
+
+@_typing.final
+class ListBreakglassRequest(_message.Message):
+    """Asks for the requests for break-glass."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBreakglassRequest: _TypeAlias = ListBreakglassRequest  # noqa: Y015
+
+@_typing.final
+class ListBreakglassResponse(_message.Message):
+    """The requests for break-glass."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BREAKGLASS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def breakglass(self) -> _containers.RepeatedCompositeFieldContainer[Global___Breakglass]:
+        """The requests, the newest first."""
+
+    def __init__(
+        self,
+        *,
+        breakglass: _abc.Iterable[Global___Breakglass] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakglass", b"breakglass"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBreakglassResponse: _TypeAlias = ListBreakglassResponse  # noqa: Y015
+
+@_typing.final
+class OpenBreakglassResponse(_message.Message):
+    """A request for break-glass that was opened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BREAKGLASS_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def breakglass(self) -> Global___Breakglass:
+        """The request."""
+
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of operations of its system for which a policy accepts break-glass, at most 100. Empty: it permits nothing."""
+
+    def __init__(
+        self,
+        *,
+        breakglass: Global___Breakglass | None = ...,
+        operations: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["breakglass", b"breakglass"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakglass", b"breakglass", "operations", b"operations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenBreakglassResponse: _TypeAlias = OpenBreakglassResponse  # noqa: Y015
+
+@_typing.final
+class ConfirmBreakglassResponse(_message.Message):
+    """A request for break-glass that was confirmed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BREAKGLASS_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def breakglass(self) -> Global___Breakglass:
+        """The request."""
+
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of operations of its system for which a policy accepts break-glass, at most 100. Empty: it permits nothing."""
+
+    def __init__(
+        self,
+        *,
+        breakglass: Global___Breakglass | None = ...,
+        operations: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["breakglass", b"breakglass"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakglass", b"breakglass", "operations", b"operations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmBreakglassResponse: _TypeAlias = ConfirmBreakglassResponse  # noqa: Y015
+
+@_typing.final
+class EndBreakglassResponse(_message.Message):
+    """Break-glass that was ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BREAKGLASS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def breakglass(self) -> Global___Breakglass:
+        """The request."""
+
+    def __init__(
+        self,
+        *,
+        breakglass: Global___Breakglass | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["breakglass", b"breakglass"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakglass", b"breakglass"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndBreakglassResponse: _TypeAlias = EndBreakglassResponse  # noqa: Y015
+
+@_typing.final
+class Breakglass(_message.Message):
+    """A request for break-glass."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    SYSTEM_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    DURATION_SECONDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    OPENED_BY_FIELD_NUMBER: _builtins.int
+    OPENED_AT_FIELD_NUMBER: _builtins.int
+    CONFIRM_BEFORE_FIELD_NUMBER: _builtins.int
+    CONFIRMED_BY_FIELD_NUMBER: _builtins.int
+    CONFIRMED_AT_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
+    ENDED_BY_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its id."""
+    status: Global___BreakglassStatus.ValueType
+    """Status."""
+    system: _builtins.str
+    """System that it is for."""
+    agent: _builtins.str
+    """SPIFFE id of the only agent that it is for; empty if it is for all callers."""
+    duration_seconds: _builtins.int
+    """Seconds for which it is in force, from the confirmation."""
+    reason: _builtins.str
+    """Reason, in the words of the person who opened it."""
+    ticket: _builtins.str
+    """Ticket in which the emergency is handled."""
+    opened_by: _builtins.str
+    """Person who opened it, `ISSUER/SUB`."""
+    confirmed_by: _builtins.str
+    """Person who confirmed it, `ISSUER/SUB`; empty if nobody has."""
+    ended_by: _builtins.str
+    """Person who ended it, `ISSUER/SUB`, or `owner of the administration socket`; empty if nobody has."""
+    @_builtins.property
+    def opened_at(self) -> _timestamp_pb2.Timestamp:
+        """Time of the request."""
+
+    @_builtins.property
+    def confirm_before(self) -> _timestamp_pb2.Timestamp:
+        """Time from which it can no longer be confirmed."""
+
+    @_builtins.property
+    def confirmed_at(self) -> _timestamp_pb2.Timestamp:
+        """Time of the confirmation. Absent if nobody has confirmed it."""
+
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp:
+        """Time from which it is no longer in force. Absent if nobody has confirmed it."""
+
+    @_builtins.property
+    def ended_at(self) -> _timestamp_pb2.Timestamp:
+        """Time of that end. Absent if nobody has ended it."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        status: Global___BreakglassStatus.ValueType = ...,
+        system: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        duration_seconds: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        ticket: _builtins.str = ...,
+        opened_by: _builtins.str = ...,
+        opened_at: _timestamp_pb2.Timestamp | None = ...,
+        confirm_before: _timestamp_pb2.Timestamp | None = ...,
+        confirmed_by: _builtins.str = ...,
+        confirmed_at: _timestamp_pb2.Timestamp | None = ...,
+        ends_at: _timestamp_pb2.Timestamp | None = ...,
+        ended_by: _builtins.str = ...,
+        ended_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["confirm_before", b"confirm_before", "confirmed_at", b"confirmed_at", "ended_at", b"ended_at", "ends_at", b"ends_at", "opened_at", b"opened_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "confirm_before", b"confirm_before", "confirmed_at", b"confirmed_at", "confirmed_by", b"confirmed_by", "duration_seconds", b"duration_seconds", "ended_at", b"ended_at", "ended_by", b"ended_by", "ends_at", b"ends_at", "id", b"id", "opened_at", b"opened_at", "opened_by", b"opened_by", "reason", b"reason", "status", b"status", "system", b"system", "ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Breakglass: _TypeAlias = Breakglass  # noqa: Y015

@@ -56,6 +56,26 @@ class AdminStub(object):
                 request_serializer=authz_dot_v1_dot_admin__pb2.ForgetRequest.SerializeToString,
                 response_deserializer=authz_dot_v1_dot_admin__pb2.ForgetResponse.FromString,
                 _registered_method=True)
+        self.OpenBreakglass = channel.unary_unary(
+                '/authz.v1.Admin/OpenBreakglass',
+                request_serializer=authz_dot_v1_dot_admin__pb2.OpenBreakglassRequest.SerializeToString,
+                response_deserializer=authz_dot_v1_dot_admin__pb2.OpenBreakglassResponse.FromString,
+                _registered_method=True)
+        self.ConfirmBreakglass = channel.unary_unary(
+                '/authz.v1.Admin/ConfirmBreakglass',
+                request_serializer=authz_dot_v1_dot_admin__pb2.ConfirmBreakglassRequest.SerializeToString,
+                response_deserializer=authz_dot_v1_dot_admin__pb2.ConfirmBreakglassResponse.FromString,
+                _registered_method=True)
+        self.EndBreakglass = channel.unary_unary(
+                '/authz.v1.Admin/EndBreakglass',
+                request_serializer=authz_dot_v1_dot_admin__pb2.EndBreakglassRequest.SerializeToString,
+                response_deserializer=authz_dot_v1_dot_admin__pb2.EndBreakglassResponse.FromString,
+                _registered_method=True)
+        self.ListBreakglass = channel.unary_unary(
+                '/authz.v1.Admin/ListBreakglass',
+                request_serializer=authz_dot_v1_dot_admin__pb2.ListBreakglassRequest.SerializeToString,
+                response_deserializer=authz_dot_v1_dot_admin__pb2.ListBreakglassResponse.FromString,
+                _registered_method=True)
         self.TaskNames = channel.unary_unary(
                 '/authz.v1.Admin/TaskNames',
                 request_serializer=authz_dot_v1_dot_admin__pb2.TaskNamesRequest.SerializeToString,
@@ -95,6 +115,35 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenBreakglass(self, request, context):
+        """Opens a request for break-glass: an exception for calls at one system that no bundle lists. It is in force once another
+        person has confirmed it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmBreakglass(self, request, context):
+        """Confirms a request for break-glass. It is in force from then on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndBreakglass(self, request, context):
+        """Ends break-glass before its time, or withdraws a request for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBreakglass(self, request, context):
+        """Lists requests for break-glass: open, in force, and ended during the last day.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TaskNames(self, request, context):
         """Says what the prompts of a task name, and where candidate values of its calls come from.
         """
@@ -124,6 +173,26 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Forget,
                     request_deserializer=authz_dot_v1_dot_admin__pb2.ForgetRequest.FromString,
                     response_serializer=authz_dot_v1_dot_admin__pb2.ForgetResponse.SerializeToString,
+            ),
+            'OpenBreakglass': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenBreakglass,
+                    request_deserializer=authz_dot_v1_dot_admin__pb2.OpenBreakglassRequest.FromString,
+                    response_serializer=authz_dot_v1_dot_admin__pb2.OpenBreakglassResponse.SerializeToString,
+            ),
+            'ConfirmBreakglass': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmBreakglass,
+                    request_deserializer=authz_dot_v1_dot_admin__pb2.ConfirmBreakglassRequest.FromString,
+                    response_serializer=authz_dot_v1_dot_admin__pb2.ConfirmBreakglassResponse.SerializeToString,
+            ),
+            'EndBreakglass': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndBreakglass,
+                    request_deserializer=authz_dot_v1_dot_admin__pb2.EndBreakglassRequest.FromString,
+                    response_serializer=authz_dot_v1_dot_admin__pb2.EndBreakglassResponse.SerializeToString,
+            ),
+            'ListBreakglass': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBreakglass,
+                    request_deserializer=authz_dot_v1_dot_admin__pb2.ListBreakglassRequest.FromString,
+                    response_serializer=authz_dot_v1_dot_admin__pb2.ListBreakglassResponse.SerializeToString,
             ),
             'TaskNames': grpc.unary_unary_rpc_method_handler(
                     servicer.TaskNames,
@@ -240,6 +309,114 @@ class Admin(object):
             '/authz.v1.Admin/Forget',
             authz_dot_v1_dot_admin__pb2.ForgetRequest.SerializeToString,
             authz_dot_v1_dot_admin__pb2.ForgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenBreakglass(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authz.v1.Admin/OpenBreakglass',
+            authz_dot_v1_dot_admin__pb2.OpenBreakglassRequest.SerializeToString,
+            authz_dot_v1_dot_admin__pb2.OpenBreakglassResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmBreakglass(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authz.v1.Admin/ConfirmBreakglass',
+            authz_dot_v1_dot_admin__pb2.ConfirmBreakglassRequest.SerializeToString,
+            authz_dot_v1_dot_admin__pb2.ConfirmBreakglassResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndBreakglass(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authz.v1.Admin/EndBreakglass',
+            authz_dot_v1_dot_admin__pb2.EndBreakglassRequest.SerializeToString,
+            authz_dot_v1_dot_admin__pb2.EndBreakglassResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBreakglass(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authz.v1.Admin/ListBreakglass',
+            authz_dot_v1_dot_admin__pb2.ListBreakglassRequest.SerializeToString,
+            authz_dot_v1_dot_admin__pb2.ListBreakglassResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,16 @@ class AdminStub:
     """Revokes a target (the kill switch), or lifts a revocation."""
     Forget: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ForgetRequest, _admin_pb2.ForgetResponse]
     """Forgets labels that outlive their tasks."""
+    OpenBreakglass: _grpc.UnaryUnaryMultiCallable[_admin_pb2.OpenBreakglassRequest, _admin_pb2.OpenBreakglassResponse]
+    """Opens a request for break-glass: an exception for calls at one system that no bundle lists. It is in force once another
+    person has confirmed it.
+    """
+    ConfirmBreakglass: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ConfirmBreakglassRequest, _admin_pb2.ConfirmBreakglassResponse]
+    """Confirms a request for break-glass. It is in force from then on."""
+    EndBreakglass: _grpc.UnaryUnaryMultiCallable[_admin_pb2.EndBreakglassRequest, _admin_pb2.EndBreakglassResponse]
+    """Ends break-glass before its time, or withdraws a request for it."""
+    ListBreakglass: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListBreakglassRequest, _admin_pb2.ListBreakglassResponse]
+    """Lists requests for break-glass: open, in force, and ended during the last day."""
     TaskNames: _grpc.UnaryUnaryMultiCallable[_admin_pb2.TaskNamesRequest, _admin_pb2.TaskNamesResponse]
     """Says what the prompts of a task name, and where candidate values of its calls come from."""
 
@@ -58,6 +68,16 @@ class AdminAsyncStub(AdminStub):
     """Revokes a target (the kill switch), or lifts a revocation."""
     Forget: _aio.UnaryUnaryMultiCallable[_admin_pb2.ForgetRequest, _admin_pb2.ForgetResponse]  # type: ignore[assignment]
     """Forgets labels that outlive their tasks."""
+    OpenBreakglass: _aio.UnaryUnaryMultiCallable[_admin_pb2.OpenBreakglassRequest, _admin_pb2.OpenBreakglassResponse]  # type: ignore[assignment]
+    """Opens a request for break-glass: an exception for calls at one system that no bundle lists. It is in force once another
+    person has confirmed it.
+    """
+    ConfirmBreakglass: _aio.UnaryUnaryMultiCallable[_admin_pb2.ConfirmBreakglassRequest, _admin_pb2.ConfirmBreakglassResponse]  # type: ignore[assignment]
+    """Confirms a request for break-glass. It is in force from then on."""
+    EndBreakglass: _aio.UnaryUnaryMultiCallable[_admin_pb2.EndBreakglassRequest, _admin_pb2.EndBreakglassResponse]  # type: ignore[assignment]
+    """Ends break-glass before its time, or withdraws a request for it."""
+    ListBreakglass: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListBreakglassRequest, _admin_pb2.ListBreakglassResponse]  # type: ignore[assignment]
+    """Lists requests for break-glass: open, in force, and ended during the last day."""
     TaskNames: _aio.UnaryUnaryMultiCallable[_admin_pb2.TaskNamesRequest, _admin_pb2.TaskNamesResponse]  # type: ignore[assignment]
     """Says what the prompts of a task name, and where candidate values of its calls come from."""
 
@@ -95,6 +115,40 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ForgetResponse, _abc.Awaitable[_admin_pb2.ForgetResponse]]:
         """Forgets labels that outlive their tasks."""
+
+    @_abc_1.abstractmethod
+    def OpenBreakglass(
+        self,
+        request: _admin_pb2.OpenBreakglassRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.OpenBreakglassResponse, _abc.Awaitable[_admin_pb2.OpenBreakglassResponse]]:
+        """Opens a request for break-glass: an exception for calls at one system that no bundle lists. It is in force once another
+        person has confirmed it.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmBreakglass(
+        self,
+        request: _admin_pb2.ConfirmBreakglassRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ConfirmBreakglassResponse, _abc.Awaitable[_admin_pb2.ConfirmBreakglassResponse]]:
+        """Confirms a request for break-glass. It is in force from then on."""
+
+    @_abc_1.abstractmethod
+    def EndBreakglass(
+        self,
+        request: _admin_pb2.EndBreakglassRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.EndBreakglassResponse, _abc.Awaitable[_admin_pb2.EndBreakglassResponse]]:
+        """Ends break-glass before its time, or withdraws a request for it."""
+
+    @_abc_1.abstractmethod
+    def ListBreakglass(
+        self,
+        request: _admin_pb2.ListBreakglassRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListBreakglassResponse, _abc.Awaitable[_admin_pb2.ListBreakglassResponse]]:
+        """Lists requests for break-glass: open, in force, and ended during the last day."""
 
     @_abc_1.abstractmethod
     def TaskNames(

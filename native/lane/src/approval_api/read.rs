@@ -179,7 +179,7 @@ impl Engine {
     }
 
     /// The loaded snapshot, for a call of the host.
-    pub(super) fn host_world(&self) -> Result<Arc<Loaded>, CallRefusal> {
+    pub(crate) fn host_world(&self) -> Result<Arc<Loaded>, CallRefusal> {
         self.world().ok_or_else(|| {
             CallRefusal::new(
                 authz_kernel::reason::ReasonCode::Unavailable,

@@ -7,12 +7,13 @@ use std::time::Duration;
 use authz_kernel::decision::{Principal, Time};
 use authz_kernel::mcp::Envelope;
 use authz_kernel::model::Tier;
-use authz_kernel::task::{RevocationTarget, Task};
+use authz_kernel::task::{Breakglass, RevocationTarget, Task};
 use authz_state::Ticket;
 use authz_token::{AgentFacts, ConfidenceFacts, VerifiedFacts};
 use serde::Serialize;
 
 use crate::metrics::{ApprovalEvent, SystemId};
+use crate::proto::authz::v1 as wire;
 use crate::recalled::Recalled;
 use crate::request_form::RequestForm;
 
@@ -148,6 +149,8 @@ pub(crate) struct ApiNotes {
     pub(crate) reported: Option<ReportNote>,
     /// Answer of a person to an approval.
     pub(crate) approval: Option<ApprovalNote>,
+    /// Request for break-glass that the call opens, confirms or ends.
+    pub(crate) breakglass: Option<BreakglassNote>,
 }
 
 /// Members of its record that an API call finds out, besides its arrival and its caller.
@@ -198,6 +201,7 @@ impl ApiRecord {
                 forgotten: self.notes.forgotten.or_else(|| earlier.notes.forgotten.clone()),
                 reported: self.notes.reported.or_else(|| earlier.notes.reported.clone()),
                 approval: self.notes.approval.or_else(|| earlier.notes.approval.clone()),
+                breakglass: self.notes.breakglass.or_else(|| earlier.notes.breakglass.clone()),
             },
         }
     }
@@ -247,6 +251,65 @@ pub(crate) struct ForgetNote {
     pub(crate) value: String,
     pub(crate) denials: bool,
     pub(crate) reason: String,
+}
+
+/// Request for break-glass that a call opens, confirms or ends, for the audit record.
+///
+/// Members that are not known are empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BreakglassNote {
+    /// `open`, `confirm` or `end`.
+    pub(crate) action: &'static str,
+    pub(crate) id: String,
+    pub(crate) system: String,
+    pub(crate) agent: String,
+    pub(crate) duration_seconds: i64,
+    pub(crate) reason: String,
+    pub(crate) ticket: String,
+    /// People who opened, confirmed and ended it.
+    pub(crate) opened_by: String,
+    pub(crate) confirmed_by: String,
+    pub(crate) ended_by: String,
+    /// Time from which it is no longer in force. `None`: nobody has confirmed it.
+    pub(crate) ends_at: Option<Time>,
+}
+
+impl BreakglassNote {
+    /// The note of a request that was not opened yet.
+    pub(crate) fn of_request(message: &wire::OpenBreakglassRequest) -> Self {
+        Self {
+            action: "open",
+            system: message.system.clone(),
+            agent: message.agent.clone(),
+            duration_seconds: message.duration_seconds.into(),
+            reason: message.reason.clone(),
+            ticket: message.ticket.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// The note of a call about a request that was not found yet.
+    pub(crate) fn of_id(action: &'static str, id: &str) -> Self {
+        Self { action, id: id.to_owned(), ..Self::default() }
+    }
+
+    /// The note of a request after the call.
+    pub(crate) fn of_record(action: &'static str, record: &Breakglass) -> Self {
+        let (confirmed, ended) = (record.confirmed.as_ref(), record.ended.as_ref());
+        Self {
+            action,
+            id: record.id.clone(),
+            system: record.system.clone(),
+            agent: record.agent.clone().unwrap_or_default(),
+            duration_seconds: record.duration_ms.div_euclid(1_000),
+            reason: record.reason.clone(),
+            ticket: record.ticket.clone(),
+            opened_by: record.opened_by.name.clone(),
+            confirmed_by: confirmed.map(|one| one.by.name.clone()).unwrap_or_default(),
+            ended_by: ended.map(|one| one.by.clone()).unwrap_or_default(),
+            ends_at: confirmed.map(|_| record.live_until()),
+        }
+    }
 }
 
 /// Report of a permit's outcome, for the audit record.

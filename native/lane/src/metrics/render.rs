@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use authz_base::poison::IgnorePoison as _;
 use authz_kernel::decision::ProofMethod;
-use authz_kernel::model::Tier;
+use authz_kernel::model::{BREAKGLASS, Tier};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::RevocationTarget;
 use authz_state::AuditHealth;
@@ -121,6 +121,7 @@ impl Metrics {
             ),
             self.exception_use_family(gauges.exceptions),
             exception_end_family(gauges.exceptions),
+            breakglass_family(&gauges.breakglass),
             plain("authz_panics", "Decisions that failed inside; each was denied.", self.panics()),
             Family {
                 name: "authz_build_info",
@@ -349,7 +350,8 @@ impl Metrics {
 
     fn exception_use_family(&self, declared: &[(&str, i64)]) -> Family {
         let name = "authz_exception_uses";
-        let uses = self.exceptions.all(declared.iter().map(|(name, _)| *name));
+        let declared = declared.iter().map(|(name, _)| *name).chain([BREAKGLASS]);
+        let uses = self.exceptions.all(declared);
         let sample = |(exception, uses)| Sample {
             name: format!("{name}_total"),
             labels: vec![("exception", exception)],
@@ -357,7 +359,7 @@ impl Metrics {
         };
         Family {
             name,
-            help: "Calls that were let through and depended on a standing exception.",
+            help: "Calls that were let through and depended on a standing exception, or on `breakglass`.",
             kind: FamilyKind::Counter,
             samples: uses.into_iter().map(sample).collect(),
         }
@@ -391,6 +393,27 @@ fn exception_end_family(declared: &[(&str, i64)]) -> Family {
     }
 }
 
+/// `systems` has the system of each request that is in force.
+fn breakglass_family(systems: &[&str]) -> Family {
+    let name = "authz_breakglass_in_force";
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for system in systems {
+        let count = counts.entry(system).or_default();
+        *count = count.saturating_add(1);
+    }
+    let sample = |(system, count): (&str, u64)| Sample {
+        name: name.to_owned(),
+        labels: vec![("system", system.to_owned())],
+        value: float(count),
+    };
+    Family {
+        name,
+        help: "Requests for break-glass in force at a system. No sample: there is none.",
+        kind: FamilyKind::Gauge,
+        samples: counts.into_iter().map(sample).collect(),
+    }
+}
+
 /// Values that other parts of the engine count.
 pub(crate) struct Gauges<'a> {
     /// Hits and misses of the cache of verified tokens.
@@ -401,6 +424,8 @@ pub(crate) struct Gauges<'a> {
     pub(crate) observing_until: u64,
     /// Standing exceptions of the bundle, and when they expire, in milliseconds since 1970.
     pub(crate) exceptions: &'a [(&'a str, i64)],
+    /// System of each request for break-glass that is in force, at most 16.
+    pub(crate) breakglass: Vec<&'a str>,
     pub(crate) audit: &'a AuditHealth,
     pub(crate) state: &'a StoreHealth,
     pub(crate) max_tasks: u64,

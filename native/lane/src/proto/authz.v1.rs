@@ -452,6 +452,171 @@ pub struct ValueOrigin {
     #[prost(string, tag = "5")]
     pub missing: ::prost::alloc::string::String,
 }
+/// Opens a request for break-glass. The caller must be a user whom `approvals.people` maps to a person.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenBreakglassRequest {
+    /// System that it is for. Required.
+    #[prost(string, tag = "1")]
+    pub system: ::prost::alloc::string::String,
+    /// SPIFFE id of the only agent that it is for. Default: all callers.
+    #[prost(string, tag = "2")]
+    pub agent: ::prost::alloc::string::String,
+    /// Seconds for which it is in force, from the confirmation: 1 to 3600. Required.
+    #[prost(uint32, tag = "3")]
+    pub duration_seconds: u32,
+    /// Reason, at most 1024 bytes. Required.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// Ticket in which the emergency is handled, at most 256 bytes. Required.
+    #[prost(string, tag = "5")]
+    pub ticket: ::prost::alloc::string::String,
+}
+/// Confirms a request for break-glass. The caller must be a user whom `approvals.people` maps to another person than the one who
+/// opened it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmBreakglassRequest {
+    /// Id of the request. Required.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+/// Ends break-glass before its time. Every caller of the administration socket may end it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndBreakglassRequest {
+    /// Id of the request. Required.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+/// Asks for the requests for break-glass.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListBreakglassRequest {}
+/// The requests for break-glass.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListBreakglassResponse {
+    /// The requests, the newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub breakglass: ::prost::alloc::vec::Vec<Breakglass>,
+}
+/// A request for break-glass that was opened.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenBreakglassResponse {
+    /// The request.
+    #[prost(message, optional, tag = "1")]
+    pub breakglass: ::core::option::Option<Breakglass>,
+    /// Ids of operations of its system for which a policy accepts break-glass, at most 100. Empty: it permits nothing.
+    #[prost(string, repeated, tag = "2")]
+    pub operations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A request for break-glass that was confirmed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmBreakglassResponse {
+    /// The request.
+    #[prost(message, optional, tag = "1")]
+    pub breakglass: ::core::option::Option<Breakglass>,
+    /// Ids of operations of its system for which a policy accepts break-glass, at most 100. Empty: it permits nothing.
+    #[prost(string, repeated, tag = "2")]
+    pub operations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Break-glass that was ended.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndBreakglassResponse {
+    /// The request.
+    #[prost(message, optional, tag = "1")]
+    pub breakglass: ::core::option::Option<Breakglass>,
+}
+/// A request for break-glass.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Breakglass {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Status.
+    #[prost(enumeration = "BreakglassStatus", tag = "2")]
+    pub status: i32,
+    /// System that it is for.
+    #[prost(string, tag = "3")]
+    pub system: ::prost::alloc::string::String,
+    /// SPIFFE id of the only agent that it is for; empty if it is for all callers.
+    #[prost(string, tag = "4")]
+    pub agent: ::prost::alloc::string::String,
+    /// Seconds for which it is in force, from the confirmation.
+    #[prost(uint32, tag = "5")]
+    pub duration_seconds: u32,
+    /// Reason, in the words of the person who opened it.
+    #[prost(string, tag = "6")]
+    pub reason: ::prost::alloc::string::String,
+    /// Ticket in which the emergency is handled.
+    #[prost(string, tag = "7")]
+    pub ticket: ::prost::alloc::string::String,
+    /// Person who opened it, `ISSUER/SUB`.
+    #[prost(string, tag = "8")]
+    pub opened_by: ::prost::alloc::string::String,
+    /// Time of the request.
+    #[prost(message, optional, tag = "9")]
+    pub opened_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Time from which it can no longer be confirmed.
+    #[prost(message, optional, tag = "10")]
+    pub confirm_before: ::core::option::Option<::prost_types::Timestamp>,
+    /// Person who confirmed it, `ISSUER/SUB`; empty if nobody has.
+    #[prost(string, tag = "11")]
+    pub confirmed_by: ::prost::alloc::string::String,
+    /// Time of the confirmation. Absent if nobody has confirmed it.
+    #[prost(message, optional, tag = "12")]
+    pub confirmed_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Time from which it is no longer in force. Absent if nobody has confirmed it.
+    #[prost(message, optional, tag = "13")]
+    pub ends_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Person who ended it, `ISSUER/SUB`, or `owner of the administration socket`; empty if nobody has.
+    #[prost(string, tag = "14")]
+    pub ended_by: ::prost::alloc::string::String,
+    /// Time of that end. Absent if nobody has ended it.
+    #[prost(message, optional, tag = "15")]
+    pub ended_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Status of a request for break-glass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BreakglassStatus {
+    /// Not a status.
+    Unspecified = 0,
+    /// It waits for a second person.
+    Open = 1,
+    /// It is in force.
+    InForce = 2,
+    /// Its time is over.
+    Expired = 3,
+    /// Somebody ended it.
+    Ended = 4,
+    /// Nobody confirmed it in time.
+    Unconfirmed = 5,
+}
+impl BreakglassStatus {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BREAKGLASS_STATUS_UNSPECIFIED",
+            Self::Open => "BREAKGLASS_STATUS_OPEN",
+            Self::InForce => "BREAKGLASS_STATUS_IN_FORCE",
+            Self::Expired => "BREAKGLASS_STATUS_EXPIRED",
+            Self::Ended => "BREAKGLASS_STATUS_ENDED",
+            Self::Unconfirmed => "BREAKGLASS_STATUS_UNCONFIRMED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BREAKGLASS_STATUS_UNSPECIFIED" => Some(Self::Unspecified),
+            "BREAKGLASS_STATUS_OPEN" => Some(Self::Open),
+            "BREAKGLASS_STATUS_IN_FORCE" => Some(Self::InForce),
+            "BREAKGLASS_STATUS_EXPIRED" => Some(Self::Expired),
+            "BREAKGLASS_STATUS_ENDED" => Some(Self::Ended),
+            "BREAKGLASS_STATUS_UNCONFIRMED" => Some(Self::Unconfirmed),
+            _ => None,
+        }
+    }
+}
 /// Reason of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

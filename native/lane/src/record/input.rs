@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use authz_kernel::rfc3339;
 use authz_token::Evidence;
 use serde::Serialize;
 
@@ -12,7 +13,8 @@ use super::masking::Masking;
 use super::session::{SessionNote, TaskNote};
 use super::{MAX_FORM, MAX_RESOURCE};
 use crate::judgement::{
-    CredentialNote, ForgetNote, GuardStatement, Judgement, PromptNote, ReportNote, RevocationNote,
+    BreakglassNote, CredentialNote, ForgetNote, GuardStatement, Judgement, PromptNote, ReportNote,
+    RevocationNote,
 };
 use crate::limits;
 use crate::request_form::RequestForm;
@@ -37,6 +39,9 @@ pub(super) struct Input<'a> {
     /// Labels or denials that an administrator deletes.
     #[serde(skip_serializing_if = "Option::is_none")]
     forgotten: Option<ForgottenMember<'a>>,
+    /// Request for break-glass that the call opens, confirms or ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breakglass: Option<BreakglassMember<'a>>,
     /// Report about a permit.
     #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<&'a ReportNote>,
@@ -103,6 +108,11 @@ impl<'a> Input<'a> {
                 .forgotten
                 .as_ref()
                 .map(|note| ForgottenMember::of(note, notes, evidence)),
+            breakglass: judgement
+                .notes
+                .breakglass
+                .as_ref()
+                .map(|note| BreakglassMember::of(note, notes, evidence)),
             report: judgement.notes.reported.as_ref(),
             prompt: judgement.notes.prompt,
             operation: &judgement.resolved.operation,
@@ -181,6 +191,51 @@ impl<'a> RevokedMember<'a> {
             reason: notes.shown(&note.reason, "/input/revoked/reason", limits::REASON, evidence),
             by: notes.shown(&note.by, "/input/revoked/by", limits::REVOKED_BY, evidence),
             undo: note.undo,
+        }
+    }
+}
+
+/// A request for break-glass.
+#[derive(Serialize)]
+pub(super) struct BreakglassMember<'a> {
+    action: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    id: Cow<'a, str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    system: Cow<'a, str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    agent: Cow<'a, str>,
+    duration_seconds: i64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: Cow<'a, str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    ticket: Cow<'a, str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    opened_by: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    confirmed_by: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    ended_by: &'a str,
+    /// Time from which it is no longer in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends_at: Option<String>,
+}
+
+impl<'a> BreakglassMember<'a> {
+    fn of(note: &'a BreakglassNote, notes: &Masking, evidence: &[Evidence<'_>]) -> Self {
+        let shown = |text: &'a str, pointer, most| notes.shown(text, pointer, most, evidence);
+        Self {
+            action: note.action,
+            id: shown(&note.id, "/input/breakglass/id", limits::ID),
+            system: shown(&note.system, "/input/breakglass/system", limits::ID),
+            agent: shown(&note.agent, "/input/breakglass/agent", limits::ID),
+            duration_seconds: note.duration_seconds,
+            reason: shown(&note.reason, "/input/breakglass/reason", limits::REASON),
+            ticket: shown(&note.ticket, "/input/breakglass/ticket", limits::REVOKED_BY),
+            opened_by: &note.opened_by,
+            confirmed_by: &note.confirmed_by,
+            ended_by: &note.ended_by,
+            ends_at: note.ends_at.map(|at| rfc3339::millis(at.0)),
         }
     }
 }

@@ -12,6 +12,13 @@ pub enum Surface {
     Revoke,
     /// `authz.v1.Admin/Forget`. Forgets labels that outlive their tasks.
     Forget,
+    /// `authz.v1.Admin/OpenBreakglass`. Opens a request for break-glass: an exception for calls at one system that no
+    /// bundle lists. It is in force once another person has confirmed it.
+    BreakglassOpen,
+    /// `authz.v1.Admin/ConfirmBreakglass`. Confirms a request for break-glass. It is in force from then on.
+    BreakglassConfirm,
+    /// `authz.v1.Admin/EndBreakglass`. Ends break-glass before its time, or withdraws a request for it.
+    BreakglassEnd,
     /// `authz.v1.Admin/TaskNames`. Says what the prompts of a task name, and where candidate values of its calls come
     /// from.
     TaskNames,
@@ -65,9 +72,12 @@ pub enum Surface {
 
 impl Surface {
     /// All surfaces.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::Revoke,
         Self::Forget,
+        Self::BreakglassOpen,
+        Self::BreakglassConfirm,
+        Self::BreakglassEnd,
         Self::TaskNames,
         Self::ApprovalList,
         Self::ApprovalGet,
@@ -97,6 +107,9 @@ impl Surface {
         match self {
             Self::Revoke => "revoke",
             Self::Forget => "forget",
+            Self::BreakglassOpen => "breakglass_open",
+            Self::BreakglassConfirm => "breakglass_confirm",
+            Self::BreakglassEnd => "breakglass_end",
             Self::TaskNames => "task_names",
             Self::ApprovalList => "approval_list",
             Self::ApprovalGet => "approval_get",
@@ -133,6 +146,9 @@ impl Surface {
         match self {
             Self::Revoke => "authz.v1.Admin/Revoke",
             Self::Forget => "authz.v1.Admin/Forget",
+            Self::BreakglassOpen => "authz.v1.Admin/OpenBreakglass",
+            Self::BreakglassConfirm => "authz.v1.Admin/ConfirmBreakglass",
+            Self::BreakglassEnd => "authz.v1.Admin/EndBreakglass",
             Self::TaskNames => "authz.v1.Admin/TaskNames",
             Self::ApprovalList => "authz.v1.Approvals/List",
             Self::ApprovalGet => "authz.v1.Approvals/Get",
