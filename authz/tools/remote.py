@@ -97,6 +97,79 @@ class Remote:
         """
         return self._call("/authz.v1.Admin/Forget", request, admin_pb2.ForgetResponse())
 
+    def open_breakglass(
+        self, request: admin_pb2.OpenBreakglassRequest
+    ) -> admin_pb2.OpenBreakglassResponse:
+        """Ask `authz.v1.Admin/OpenBreakglass`.
+
+        Args:
+            request: System, time, reason and ticket.
+
+        Returns:
+            The request for break-glass, and the operations for which a policy accepts it.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+            ApiError: It refuses.
+        """
+        return self._call(
+            "/authz.v1.Admin/OpenBreakglass", request, admin_pb2.OpenBreakglassResponse()
+        )
+
+    def confirm_breakglass(self, breakglass_id: str) -> admin_pb2.ConfirmBreakglassResponse:
+        """Ask `authz.v1.Admin/ConfirmBreakglass`.
+
+        Args:
+            breakglass_id: Id of the request.
+
+        Returns:
+            The request for break-glass, which is in force, and the operations for which a policy accepts it.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+            ApiError: It refuses.
+        """
+        return self._call(
+            "/authz.v1.Admin/ConfirmBreakglass",
+            admin_pb2.ConfirmBreakglassRequest(id=breakglass_id),
+            admin_pb2.ConfirmBreakglassResponse(),
+        )
+
+    def end_breakglass(self, breakglass_id: str) -> admin_pb2.EndBreakglassResponse:
+        """Ask `authz.v1.Admin/EndBreakglass`.
+
+        Args:
+            breakglass_id: Id of the request.
+
+        Returns:
+            The request for break-glass, which has ended.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+            ApiError: It refuses.
+        """
+        return self._call(
+            "/authz.v1.Admin/EndBreakglass",
+            admin_pb2.EndBreakglassRequest(id=breakglass_id),
+            admin_pb2.EndBreakglassResponse(),
+        )
+
+    def list_breakglass(self) -> admin_pb2.ListBreakglassResponse:
+        """Ask `authz.v1.Admin/ListBreakglass`.
+
+        Returns:
+            The requests for break-glass, the newest first.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+            ApiError: It refuses.
+        """
+        return self._call(
+            "/authz.v1.Admin/ListBreakglass",
+            admin_pb2.ListBreakglassRequest(),
+            admin_pb2.ListBreakglassResponse(),
+        )
+
     def task_names(self, request: admin_pb2.TaskNamesRequest) -> admin_pb2.TaskNamesResponse:
         """Ask `authz.v1.Admin/TaskNames`.
 

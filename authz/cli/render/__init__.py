@@ -5,7 +5,12 @@
 
 from authz.cli.render.can import can_page, print_can
 from authz.cli.render.decision import print_decision
-from authz.cli.render.exceptions import exception_rows, time_left
+from authz.cli.render.exceptions import (
+    breakglass_json,
+    breakglass_rows,
+    exception_rows,
+    time_left,
+)
 from authz.cli.render.page import Page
 from authz.cli.render.status import approval_status_rows, status_rows
 from authz.cli.render.task import print_task_tree
@@ -17,6 +22,8 @@ __all__ = [
     "Page",
     "Terminal",
     "approval_status_rows",
+    "breakglass_json",
+    "breakglass_rows",
     "can_page",
     "exception_rows",
     "groups_page",
