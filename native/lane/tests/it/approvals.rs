@@ -54,6 +54,7 @@ templates:
     params: {ticket: String}
     deadline: 24h
     tier_cap: critical
+    max_depth: 1
     starters: [bot]
     scope: [{system: bank}]
 ";
@@ -62,6 +63,7 @@ const POLICIES: &str = r#"
 @id("all") permit(principal, action in [Action::"system:bank"], resource);
 @id("staff-starts") permit(principal in Role::"staff", action == Action::"task:desk", resource);
 @id("bots-start") permit(principal in Role::"bot", action == Action::"task:desk", resource);
+@id("bots-get") permit(principal, action in Action::"authz.task.give", resource in Role::"bot");
 @id("managers") permit(principal in Role::"manager", action == Action::"authz.approve", resource)
 when { ["approve", "two_person"].contains(context.input.queue) };
 @id("financiers") permit(principal in Role::"finance", action == Action::"authz.approve", resource)
@@ -176,10 +178,12 @@ impl Bank {
     }
 }
 
+fn starting_for_alice() -> wire::StartRequest {
+    crate::tasks::starting(vec![agent(BOT), evidence(wire::EvidenceRole::Subject, alice())])
+}
+
 fn start_at(served: &Served) -> String {
-    let request =
-        crate::tasks::starting(vec![agent(BOT), evidence(wire::EvidenceRole::Subject, alice())]);
-    crate::tasks::start(served, &request).unwrap().id
+    crate::tasks::start(served, &starting_for_alice()).unwrap().id
 }
 
 fn calling(task: &str, operation: &str, arguments: &Value) -> wire::CheckRequest {
@@ -204,7 +208,7 @@ fn manager(sub: &str) -> Value {
     person(sub, &["managers"])
 }
 
-fn by_passkey(person: &Value) -> Value {
+pub fn by_passkey(person: &Value) -> Value {
     let mut person = person.clone();
     person["method"] = json!("passkey");
     person["passkey"] = json!({
@@ -245,7 +249,7 @@ fn answering(served: &Served, id: &str, approves: bool) -> wire::ResolveRequest 
     }
 }
 
-fn answer(
+pub fn answer(
     served: &Served,
     person: &Value,
     id: &str,
@@ -684,6 +688,57 @@ fn a_high_tier_needs_a_passkey() {
     assert_eq!("[]", engine.passkeys("corp", "eve").unwrap());
     bank.approve(&passkey, &id).unwrap();
     assert_eq!("PERMITTED", bank.code(&wipe));
+}
+
+/// The bot steers a browser.
+const STEERS: (&str, &str) = (
+    "steers.yaml",
+    "agents: {pilot: {match: ['spiffe://a.example/ns/support/sa/bot'], controls: [browser]}}",
+);
+
+/// An agent with `controls` in its chain could press the button of the page, so a person answers with a passkey at each tier.
+#[test]
+fn an_agent_that_controls_a_browser_needs_a_passkey() {
+    let bank = Bank::with(PAY);
+    let (before, approved) = (bank.asked(&bank.pay(1)), bank.asked(&bank.pay(2)));
+    bank.approve(&manager("bob"), &approved).unwrap();
+    bank.served.engine.load(world_by(PAY, &[STEERS])).unwrap();
+    let mail = bank.check(&calling(&bank.task, "bank.mail", &json!({"text": "hi"})));
+    let mail = mail.challenge.unwrap().approval_id;
+    let alice = person("alice", &["employees"]);
+    assert!(bank.show(&alice, &mail).unwrap().needs_passkey, "confirm, too");
+    assert_eq!(Err("NOT_PERMITTED"), bank.approve(&alice, &mail).map(drop));
+
+    let id = bank.asked(&bank.pay(1));
+    assert_ne!(before, id, "people were asked for an answer without a passkey");
+    assert_ne!(approved, bank.asked(&bank.pay(2)), "the answer was given without a passkey");
+    assert_eq!(id, bank.asked(&bank.pay(1)));
+    assert_eq!(Err("NOT_PERMITTED"), bank.approve(&manager("bob"), &id).map(drop));
+    let record = json!({
+        "issuer": "corp", "sub": "bob", "credential_id": "Y3JlZA", "public_key": "a2V5", "created_at": 1,
+    });
+    bank.served.engine.put_passkey(record.to_string().as_bytes()).unwrap();
+    bank.approve(&by_passkey(&manager("bob")), &id).unwrap();
+    assert_eq!("PERMITTED", bank.code(&bank.pay(1)));
+    let whys: Vec<Value> = bank.notes().iter().map(|note| note["why"].clone()).collect();
+    assert!(whys.contains(&json!("the call needs a passkey now")), "{whys:?}");
+}
+
+/// The agent with `controls` may stand anywhere in the chain.
+#[test]
+fn controls_count_for_each_agent_of_the_chain() {
+    let bank = Bank::with(PAY);
+    let ask = || {
+        let root = crate::tasks::start(&bank.served, &starting_for_alice()).unwrap();
+        let given = crate::tasks::delegating(&root, BOT, TWO);
+        let child = crate::tasks::delegate(&bank.served, &given).unwrap();
+        let call = wire::CheckRequest { task: child.id, evidence: vec![agent(TWO)], ..bank.pay(1) };
+        let id = bank.asked(&call);
+        bank.show(&manager("bob"), &id).unwrap().needs_passkey
+    };
+    assert!(!ask());
+    bank.served.engine.load(world_by(PAY, &[STEERS])).unwrap();
+    assert!(ask(), "the agent that gave the task steers a browser");
 }
 
 /// A task has five open approvals, and the next call is told to wait. An answered one makes room.
