@@ -516,6 +516,62 @@ fn an_approval_expires() {
     assert_eq!("TASK_ENDED", bank.code(&pay(&next)));
 }
 
+/// The clean-up of the store ends approvals whose time is up, counts each once, and tells callers that wait. None of them is a rejection.
+#[test]
+fn ended_approvals_are_counted_and_told() {
+    let bank = Bank::with(PAY);
+    let pay = |amount: i64, id: &str| wire::CheckRequest {
+        approval_id: id.to_owned(),
+        evidence: vec![fresh_agent(&bank.clock)],
+        ..bank.pay(amount)
+    };
+    let (open, approved) = (bank.asked(&pay(1, "")), bank.asked(&pay(2, "")));
+    bank.approve(&manager("bob"), &approved).unwrap();
+    let sweep = || {
+        let swept = bank.served.engine.sweep();
+        assert_eq!("", swept.error);
+    };
+    let counted = |event: &str| {
+        let families = bank.served.engine.metrics();
+        let samples = families.iter().filter(|one| one.name == "authz_approvals");
+        let wanted = samples.flat_map(|one| &one.samples).filter(|sample| {
+            let has = |value: &str| sample.labels.iter().any(|(_, one)| one == value);
+            has(event) && has("approve")
+        });
+        wanted.map(|sample| sample.value).sum::<f64>()
+    };
+    let told = |after| {
+        let (newest, changes) = bank.served.engine.approval_changes(after, Duration::ZERO);
+        let changes = changes.unwrap().into_iter();
+        (newest, changes.map(|one| (one.approval_id, one.status)).collect::<Vec<_>>())
+    };
+    let (newest, _) = told(0);
+    sweep();
+    assert_eq!((newest, Vec::new()), told(newest), "nothing is due");
+
+    bank.clock.advance(Duration::from_secs(601));
+    sweep();
+    sweep();
+    let (newest, changes) = told(newest);
+    assert_eq!(vec![(approved.clone(), "expired")], changes);
+    assert_eq!((0.0, 1.0), (counted("expired"), counted("unused")));
+    assert_eq!("APPROVAL_EXPIRED", bank.code(&pay(2, &approved)));
+
+    bank.clock.advance(Duration::from_secs(24 * 3_600 - 602));
+    sweep();
+    assert_eq!((newest, Vec::new()), told(newest), "a second is left");
+    bank.clock.advance(Duration::from_secs(2));
+    sweep();
+    assert_eq!(vec![(open.clone(), "expired")], told(newest).1);
+    assert_eq!((1.0, 1.0), (counted("expired"), counted("unused")));
+    let shown = bank.show(&Value::Null, &open).unwrap();
+    assert_eq!(wire::ApprovalStatus::Expired as i32, shown.status);
+    let fresh = vec![fresh_agent(&bank.clock), fresh_alice(&bank.clock)];
+    let task = crate::tasks::start(&bank.served, &crate::tasks::starting(fresh)).unwrap().id;
+    let again = wire::CheckRequest { task, ..pay(1, "") };
+    assert_eq!("APPROVAL_REQUIRED", bank.code(&again), "nobody rejected it");
+}
+
 /// Who may answer: policies, roles and the chain decide; the owner of the socket answers nothing.
 #[test]
 fn who_answers() {
