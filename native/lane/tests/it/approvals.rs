@@ -917,6 +917,35 @@ fn a_probe_asks_nobody() {
     assert!(listed(&bank.served, &Value::Null, "").is_empty());
 }
 
+/// A probe says what a check would say of the answers of people, and leaves them as they are.
+#[test]
+fn a_probe_knows_the_answers() {
+    let bank = Bank::with(PAY);
+    let probed = |amount: i64| {
+        bank.code(&wire::CheckRequest { mode: wire::Mode::Probe as i32, ..bank.pay(amount) })
+    };
+    let id = bank.asked(&bank.pay(1));
+    assert_eq!("APPROVAL_REQUIRED", probed(1));
+    bank.approve(&manager("bob"), &id).unwrap();
+    assert_eq!(("PERMITTED", "PERMITTED"), (probed(1), probed(1)), "a probe uses up no answer");
+    assert_eq!("PERMITTED", bank.code(&bank.pay(1)));
+    assert_eq!("APPROVAL_REQUIRED", probed(1), "the answer was used");
+
+    let id = bank.asked(&bank.pay(2));
+    bank.answer(&manager("bob"), &id, false).unwrap();
+    assert_eq!(("APPROVAL_REJECTED", "APPROVAL_REJECTED"), (probed(2), bank.code(&bank.pay(2))));
+
+    (10..15).for_each(|amount| drop(bank.asked(&bank.pay(amount))));
+    assert_eq!(("APPROVER_BUSY", "APPROVER_BUSY"), (probed(15), bank.code(&bank.pay(15))));
+    assert_eq!("APPROVAL_REQUIRED", probed(10), "an open one is repeated");
+    let presented =
+        wire::CheckRequest { mode: wire::Mode::Probe as i32, approval_id: id, ..bank.pay(10) };
+    assert_eq!("APPROVAL_MISMATCH", bank.code(&presented));
+    let notes = bank.notes();
+    let probes = notes.iter().filter(|note| note["event"] == json!("made")).count();
+    assert_eq!(7, probes, "only checks make approvals: {notes:?}");
+}
+
 /// The agent of the call sees the status of its own approval, and no more.
 #[test]
 fn the_agent_sees_the_status() {
