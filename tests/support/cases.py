@@ -258,6 +258,8 @@ class Answerer(Strict):
 
     subject: str
     """A name of `fixtures.subjects`."""
+    by: Literal["passkey", "login"] = "passkey"
+    """How the person proves to be there; default `passkey`."""
 
 
 class Answer(Strict):

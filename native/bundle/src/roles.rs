@@ -23,6 +23,8 @@ pub struct RoleIndex {
     has_subject_rules: bool,
     /// Agents of some role work without tasks.
     has_implicit_roles: bool,
+    /// Agents of some role steer a browser, a desktop or a shell.
+    has_controlling_roles: bool,
     /// Roles of agents by SPIFFE id.
     exact: Table<String, Vec<usize>>,
     /// A tree over the segments of SPIFFE patterns; the first node is the root.
@@ -37,6 +39,7 @@ struct RoleRules {
     memory: AgentMemory,
     is_harness: bool,
     is_implicit: bool,
+    has_controls: bool,
     subject_rule: Option<OnBehalf>,
 }
 
@@ -69,9 +72,11 @@ impl RoleIndex {
                 memory: members.memory,
                 is_harness: members.harness,
                 is_implicit: members.is_implicit && model.tasks.implicit.is_some(),
+                has_controls: members.has_controls,
                 subject_rule: members.subject,
             });
             index.has_subject_rules |= members.subject.is_some();
+            index.has_controlling_roles |= members.has_controls;
             index.has_implicit_roles |= members.is_implicit && model.tasks.implicit.is_some();
             for agent in &members.agents {
                 if agent.value.contains('*') {
@@ -237,6 +242,12 @@ impl RoleIndex {
     #[must_use]
     pub fn is_implicit(&self, spiffe_id: &str) -> bool {
         self.has_implicit_roles && self.rules_of(spiffe_id).any(|role| role.is_implicit)
+    }
+
+    /// Whether an agent steers a browser, a desktop or a shell, by one of its roles.
+    #[must_use]
+    pub fn has_controls(&self, spiffe_id: &str) -> bool {
+        self.has_controlling_roles && self.rules_of(spiffe_id).any(|role| role.has_controls)
     }
 
     /// Whether an agent names a subject in calls without a task. `None`: no role of the agent has a rule about it.

@@ -12,9 +12,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(crate) use acts::{
-    AnswerForm, DelegateForm, EndForm, EndWord, ExtendForm, IssueForm, LimitForm, ParamForm,
-    PresentForm, ReportForm, ResultWord, ScopeForm, SelectorForm, SpeakerWord, StartForm,
-    ValuesForm,
+    AnswerForm, AnswerWord, DelegateForm, EndForm, EndWord, ExtendForm, IssueForm, LimitForm,
+    ParamForm, PresentForm, ReportForm, ResultWord, ScopeForm, SelectorForm, SpeakerWord,
+    StartForm, ValuesForm,
 };
 pub(crate) use expectation::{Expect, ExpectObject, OK, OutcomeWord};
 

@@ -20,8 +20,8 @@ use authz_lane::proto::authz::v1 as wire;
 
 use crate::callers::milliseconds;
 use crate::case_file::{
-    AnswerForm, CaseFile, DelegateForm, EndForm, ExtendForm, IssueForm, OK, RecipientListForm,
-    ReportForm, SpeakerWord, StaleWord, StartForm, Test,
+    AnswerForm, AnswerWord, CaseFile, DelegateForm, EndForm, ExtendForm, IssueForm, OK,
+    RecipientListForm, ReportForm, SpeakerWord, StaleWord, StartForm, Test,
 };
 use crate::check::parse;
 use crate::clock::StepClock;
@@ -379,7 +379,12 @@ impl<'a> TestRun<'a> {
     fn answer(&self, form: &AnswerForm, approves: bool) -> Result<(), ActError> {
         let person = self.cases.subject(self.file, &form.r#as.subject).map_err(unread)?;
         let approval = self.decided(form.of).approval.unwrap_or_default();
-        let answer = StatedAnswer { approves, queue: &form.kind, reason: &form.reason };
+        let answer = StatedAnswer {
+            approves,
+            queue: &form.kind,
+            reason: &form.reason,
+            has_passkey: form.r#as.by == AnswerWord::Passkey,
+        };
         self.engine.answer_approval(&approval, &person, answer)?;
         Ok(())
     }

@@ -6,6 +6,9 @@
 //! The folder is what `python -m bench.load.still FOLDER` writes. `SURFACE` is `check` or `ext_authz`. Its requests are
 //! asked once so that tokens are known, and then so many times. Every answer must be a permit. `cold`: before each of these so
 //! much memory is read that no cache holds anything of the one before.
+//!
+//! `SURFACE` may also be `approval`: checks of a bundle in which every call needs the approval of a person. Each of so many calls
+//! steps up (`step_up_anew`), steps up again (`step_up_again`), is approved, and is permitted (`use_answer`).
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -31,12 +34,31 @@ const WALK_BYTES: usize = 4 << 20;
 /// Of the processor's caches.
 const LINE_BYTES: usize = 64;
 
+/// Parts of a bundle in which every call needs another person.
+const APPROVAL_FILES: [(&str, &str); 2] = [
+    ("approvals.yaml", "approvals: {queues: {approve: {max_open: 1000, max_hourly: 10000}}}"),
+    (
+        "policies/approvals.cedar",
+        r#"@id("bench-approved") @stepup("approve") forbid (principal, action, resource)
+           unless { action == Action::"authz.approve" }
+           unless { context.satisfied.contains(Kind::"approve") };
+           @id("bench-approvers") permit (principal, action == Action::"authz.approve", resource);"#,
+    ),
+];
+/// The person who approves, and their passkey.
+const PERSON: &str = r#"{"issuer": "corp", "sub": "approver", "claims": {}, "method": "passkey",
+    "authenticated_at_ms": 1, "acr": "", "uid": null, "passkey": {"credential_id": "Y3JlZA",
+    "signature": "c2ln", "authenticator_data": "YQ", "client_data_json": "e30"}}"#;
+const PASSKEY: &str = r#"{"issuer": "corp", "sub": "approver", "credential_id": "Y3JlZA",
+    "public_key": "a2V5", "created_at": 1}"#;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let mut next = || arguments.next().ok_or("usage: checks FOLDER SURFACE CALLS [cold]");
     let folder = next()?;
     let folder = Path::new(&folder);
     let surface = match next()?.as_str() {
+        "approval" => return approvals(folder, next()?.parse()?),
         "check" => Surface::Check,
         "ext_authz" => Surface::ExtAuthz,
         _ => return Err("the surface is `check` or `ext_authz`".into()),
@@ -47,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok(_) => return Err("the last word is `cold`, or missing".into()),
         Err(_) => Vec::new(),
     };
-    let engine = engine(folder)?;
+    let engine = engine(folder, &[])?;
     let requests = requests(&std::fs::read(folder.join(format!("{}.bin", name(surface))))?)?;
     for request in &requests {
         let answer = ask(&engine, surface, request);
@@ -75,7 +97,69 @@ const fn name(surface: Surface) -> &'static str {
     }
 }
 
-fn engine(folder: &Path) -> Result<Engine, Box<dyn Error>> {
+/// Takes calls through an approval each, which a person gives with a passkey.
+fn approvals(folder: &Path, calls: usize) -> Result<(), Box<dyn Error>> {
+    let engine = engine(folder, &APPROVAL_FILES)?;
+    let requests = requests(&std::fs::read(folder.join("check.bin"))?)?;
+    engine.put_passkey(PASSKEY.as_bytes())?;
+    // The first round verifies the tokens.
+    for request in requests.iter().chain(requests.iter().cycle().take(calls)) {
+        let asked = step_up_anew(&engine, request);
+        let id = challenge_of(&asked)?;
+        if challenge_of(&step_up_again(&engine, request))? != id {
+            return Err("the open approval is not found again".into());
+        }
+        approve(&engine, &id)?;
+        if !permits(Surface::Check, &use_answer(&engine, request))? {
+            return Err("an approved request is not permitted".into());
+        }
+    }
+    engine.close();
+    Ok(())
+}
+
+#[inline(never)]
+fn step_up_anew(engine: &Engine, request: &[u8]) -> Vec<u8> {
+    ask(engine, Surface::Check, request)
+}
+
+#[inline(never)]
+fn step_up_again(engine: &Engine, request: &[u8]) -> Vec<u8> {
+    std::hint::black_box(ask(engine, Surface::Check, request))
+}
+
+#[inline(never)]
+fn use_answer(engine: &Engine, request: &[u8]) -> Vec<u8> {
+    std::hint::black_box(std::hint::black_box(ask(engine, Surface::Check, request)))
+}
+
+fn challenge_of(answer: &[u8]) -> Result<String, Box<dyn Error>> {
+    let decision = wire::CheckResponse::decode(answer)?.decision.ok_or("no decision")?;
+    let challenge =
+        decision.challenge.ok_or_else(|| format!("no step-up: {}", decision.message))?;
+    Ok(challenge.approval_id)
+}
+
+/// Approves a call as the person of [`PERSON`].
+fn approve(engine: &Engine, id: &str) -> Result<(), Box<dyn Error>> {
+    let get = wire::ApprovalsGetRequest { approval_id: id.to_owned(), ..Default::default() };
+    let shown = engine
+        .approval_show(b"null", &get.encode_to_vec())
+        .map_err(|wrong| format!("{wrong:?}"))?;
+    let shown = wire::ApprovalsGetResponse::decode(shown.as_slice())?.approval.ok_or("no card")?;
+    let answer = wire::ResolveRequest {
+        approval_id: id.to_owned(),
+        status: wire::ApprovalStatus::Approved as i32,
+        digest: shown.digest,
+        card_digest: vec![1; 32],
+        ..wire::ResolveRequest::default()
+    };
+    let approved = engine.approval_resolve(PERSON.as_bytes(), &answer.encode_to_vec());
+    approved.map_err(|wrong| format!("{wrong:?}"))?;
+    Ok(())
+}
+
+fn engine(folder: &Path, more: &[(&str, &str)]) -> Result<Engine, Box<dyn Error>> {
     let settings = Settings {
         audit_path: folder.join("audit.jsonl"),
         audit_unverified_refusals: 10,
@@ -87,8 +171,10 @@ fn engine(folder: &Path) -> Result<Engine, Box<dyn Error>> {
         "surfaces": null,
     }]);
     let engine = Engine::new(settings)?;
-    let bundle = source::load(&files(&folder.join("bundle"))?, &BTreeMap::new())
-        .map_err(|wrong| format!("{wrong:?}"))?;
+    let mut bundle = files(&folder.join("bundle"))?;
+    let more = more.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec()));
+    bundle.extend(more);
+    let bundle = source::load(&bundle, &BTreeMap::new()).map_err(|wrong| format!("{wrong:?}"))?;
     let plan = Plan::compile(bundle, None).map_err(|wrong| format!("{wrong:?}"))?;
     let trust = TrustSpec::from_json(&std::fs::read(folder.join("trust.json"))?)
         .map_err(|wrong| format!("{wrong:?}"))?;

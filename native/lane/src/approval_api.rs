@@ -26,6 +26,8 @@ use crate::keeper::Wait;
 use crate::refusal::{CallRefusal, Step};
 use crate::transport::ApiError;
 
+pub(crate) use self::person::AnswerMethod;
+
 /// Operation that policies judge for a person who answers another one's call.
 const APPROVE_OPERATION: &str = "authz.approve";
 /// Longest wait for a change.
@@ -112,7 +114,7 @@ fn unknown() -> CallRefusal {
 }
 
 /// Tallies that an approval is in.
-fn tallies_of(approval: &Approval) -> Vec<RecordKey> {
+pub(crate) fn tallies_of(approval: &Approval) -> Vec<RecordKey> {
     let agent = approval.agents.last().map_or("", |agent| agent.spiffe_id.as_str());
     let task = approval.in_task.then_some(approval.task.as_str());
     let ids = tally_ids(&approval.queues, approval.subject.as_ref(), task, agent);

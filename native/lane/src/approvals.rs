@@ -30,7 +30,7 @@ use crate::world::Loaded;
 
 pub use self::changes::ApprovalChange;
 pub(crate) use self::changes::ApprovalChanges;
-pub(crate) use self::draft::{NewApproval, ignored_parts};
+pub(crate) use self::draft::{NewApproval, ignored_parts, needs_passkey};
 pub use self::guards::Guard;
 pub(crate) use self::guards::holds;
 #[cfg(feature = "test-support")]

@@ -66,7 +66,6 @@ fn batch_refusal(message: &wire::BatchCheckRequest) -> Option<CallRefusal> {
     let refuse = |what: &str| Some(CallRefusal::input(what));
     match wire::BatchMode::try_from(message.mode) {
         Ok(wire::BatchMode::Snapshot) => {}
-        Ok(wire::BatchMode::Sequence) => return refuse("SEQUENCE is not in this version"),
         _ => return refuse("`mode` is not SNAPSHOT"),
     }
     if message.items.is_empty() {

@@ -114,6 +114,8 @@ pub struct StatedAnswer<'a> {
     pub queue: &'a str,
     /// Of a rejection: a name of the bundle's `reject_reasons`; may be empty.
     pub reason: &'a str,
+    /// True: the person uses a passkey. False: the person logs in.
+    pub has_passkey: bool,
 }
 
 impl OfflineDecision {
@@ -282,7 +284,7 @@ impl OfflineEngine {
         self.call(Surface::AccessLog, caller, caller.asker(), run)
     }
 
-    /// Answers an approval for a stated person, as if with a passkey.
+    /// Answers an approval for a stated person.
     ///
     /// # Errors
     /// The person may not answer, or the approval is not open.
@@ -298,8 +300,7 @@ impl OfflineEngine {
             claims: person.claims.clone(),
             narrowed: Vec::new(),
         };
-        let StatedAnswer { approves, queue, reason } = answer;
-        self.engine.answer_stated(subject, approval_id, approves, queue, reason)
+        self.engine.answer_stated(subject, approval_id, answer)
     }
 
     /// Issues a task credential for a permit.

@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use authz_kernel::decision::Time;
 use authz_kernel::history::Event;
+use authz_kernel::task::approval::{Approval, ApprovalStatus};
 use authz_kernel::task::{Record, RecordKey, RecordKind, Reservation, Session, Task, TaskStatus};
 use authz_state::store::{Page, Query, StoreError, Survives, Transaction};
 use serde::Serialize;
 
-use crate::approvals::open_by_queue;
+use crate::approval_api::tallies_of;
+use crate::approvals::{ApprovalChange, close, open_by_queue};
 use crate::ending::{self, after};
 use crate::engine::Engine;
 use crate::giving;
 use crate::history;
 use crate::keeper::Wait;
-use crate::metrics::CredentialEvent;
+use crate::metrics::{ApprovalEvent, CredentialEvent};
 use crate::origin_records;
 use crate::permits;
 use crate::refusal::CallRefusal;
@@ -135,6 +137,7 @@ impl Engine {
                 }
                 Record::Proof(_) | Record::SigningKey(_) => others.push(record.key()),
                 Record::Revocation(_) | Record::Lease(_) | Record::TrustDomain(_) => {}
+                Record::Approval(one) if is_waiting(one) => self.expire_approval(one, wait, now)?,
                 // Another call may be adding to the record, so it is removed under its own lock.
                 _ => {
                     let key = record.key();
@@ -276,6 +279,44 @@ impl Engine {
         self.keeper.kept(commit, wait)
     }
 
+    /// Writes that an approval expired, and tells callers that wait for it.
+    fn expire_approval(
+        &self,
+        approval: &Approval,
+        wait: Wait,
+        now: Time,
+    ) -> Result<(), CallRefusal> {
+        let key = RecordKey::new(RecordKind::Approval, &approval.id);
+        let tallies = tallies_of(approval);
+        let mut locks = tallies.clone();
+        locks.push(key.clone());
+        let mut ended = None;
+        self.swept_under(&locks, wait, &mut |transaction| {
+            ended = None;
+            let Some(Record::Approval(known)) = transaction.get(&key)? else { return Ok(false) };
+            // People may have answered it, or a newer one may replace it, meanwhile.
+            let is_same = known.generation == approval.generation && is_waiting(&known);
+            if !is_same || known.status_at(now) != ApprovalStatus::Expired {
+                return Ok(false);
+            }
+            close(transaction, &known, &tallies, now)?;
+            let event = match known.status {
+                ApprovalStatus::Approved => ApprovalEvent::Unused,
+                _ => ApprovalEvent::Expired,
+            };
+            let expired =
+                Arc::new(Approval { status: ApprovalStatus::Expired, ..Approval::clone(&known) });
+            transaction.put(Record::Approval(Arc::clone(&expired)));
+            ended = Some((expired, event));
+            Ok(true)
+        })?;
+        if let Some((expired, event)) = ended {
+            self.metrics.approval(&expired.queues, event);
+            self.approval_changes.add(ApprovalChange::of(&expired));
+        }
+        Ok(())
+    }
+
     /// Writes that a task expired, and all below it.
     fn expire(
         &self,
@@ -351,6 +392,11 @@ impl Engine {
         self.keeper.kept(commit, wait)?;
         Ok(deleted)
     }
+}
+
+/// True if an approval waits for an answer, or for the use of its answer.
+fn is_waiting(approval: &Approval) -> bool {
+    matches!(approval.status, ApprovalStatus::Open | ApprovalStatus::Approved)
 }
 
 /// True if an ended task may be forgotten before its time.

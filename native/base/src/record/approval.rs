@@ -143,8 +143,14 @@ impl StoredValue for Approval {
         Cow::Borrowed(&self.id)
     }
 
+    // The end of a waiting approval is written once, so that it is counted and told to callers that wait.
     fn record_due(&self) -> Option<Time> {
-        Some(Time(self.expires_at.0.saturating_add(KEPT_AFTER_END_MS)))
+        Some(match self.status {
+            ApprovalStatus::Open | ApprovalStatus::Approved => self.ends_at(),
+            ApprovalStatus::Rejected | ApprovalStatus::Expired | ApprovalStatus::Consumed => {
+                Time(self.expires_at.0.saturating_add(KEPT_AFTER_END_MS))
+            }
+        })
     }
 }
 

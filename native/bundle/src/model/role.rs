@@ -18,6 +18,8 @@ pub struct RoleMembers {
     /// Whether its agents name a subject in calls without a task. Default: the agents may leave the subject out until they have
     /// acted for one.
     pub subject: Option<OnBehalf>,
+    /// Its agents steer a browser, a desktop or a shell, in which they could answer in the place of a person.
+    pub has_controls: bool,
     /// Conditions on verified subject claims. One condition that holds is enough.
     pub subjects: Vec<SubjectMatch>,
     /// Place where the role is first named.

@@ -28,8 +28,8 @@ use crate::json_schema::{misformed, properties, required};
 use crate::model::{
     AgentMemory, ArgumentSource, ClaimTest, Collection, Declared, DenyAs, Derive, DestinationClass,
     DestinationKind, Distinct, IgnoredPart, Isolation, LabelKind, Location, Model, OnBehalf,
-    Operation, OriginRules, Reports, ResourcePattern, RouteSpec, RouteTarget, Spelling,
-    SubjectMatch, System, SystemKind, Tier, TierApproval, TierRequirements,
+    Operation, OriginRules, Reports, ResourcePattern, RoleMembers, RouteSpec, RouteTarget,
+    Spelling, SubjectMatch, System, SystemKind, Tier, TierApproval, TierRequirements,
 };
 use crate::routes::{is_host, refuse_header};
 
@@ -588,8 +588,8 @@ impl ModelBuilder<'_> {
     fn agents(&mut self, file: &str, said: &Entries<AgentMembers>) {
         for (role, members) in &said.0 {
             let Some(at) = self.declare(file, "role", role, ids::refuse) else { continue };
-            let (list, memory, harness, subject) = match members {
-                AgentMembers::List(list) => (list, AgentMemory::default(), false, None),
+            let (list, settings) = match members {
+                AgentMembers::List(list) => (list, RoleMembers::default()),
                 AgentMembers::Object(object) => {
                     self.later(file, "limits", object.limits.as_ref());
                     let memory = self.agent_memory(file, object);
@@ -598,7 +598,14 @@ impl ModelBuilder<'_> {
                         OnBehalfWord::Optional => OnBehalf::Optional,
                         OnBehalfWord::None => OnBehalf::None,
                     });
-                    (&object.r#match.0, memory, object.harness == Some(true), subject)
+                    let settings = RoleMembers {
+                        memory,
+                        harness: object.harness == Some(true),
+                        subject,
+                        has_controls: !object.controls.0.is_empty(),
+                        ..RoleMembers::default()
+                    };
+                    (&object.r#match.0, settings)
                 }
             };
             if list.is_empty() {
@@ -614,9 +621,10 @@ impl ModelBuilder<'_> {
             }
             let roles = self.model.roles.entry(role.value.clone()).or_default();
             roles.at = at;
-            roles.memory = memory;
-            roles.harness = harness;
-            roles.subject = subject;
+            roles.memory = settings.memory;
+            roles.harness = settings.harness;
+            roles.subject = settings.subject;
+            roles.has_controls = settings.has_controls;
             roles.agents = list
                 .iter()
                 .map(|id| Declared { value: id.value.clone(), at: id.at.within(file) })

@@ -162,6 +162,22 @@ pub(crate) struct AgentObject {
     pub(crate) harness: Option<bool>,
     /// On whose behalf its agents act where no task says so; default: of a subject, once they have acted for one.
     pub(crate) subject: Option<OnBehalfWord>,
+    /// What these agents steer, so that they could press a button in the place of a person: approvals of their calls are answered
+    /// with a passkey. Default: nothing.
+    #[serde(default)]
+    pub(crate) controls: Many<At<ControlsWord>>,
+}
+
+/// Something that agents steer, and that a person could answer an approval with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ControlsWord {
+    /// A web browser.
+    Browser,
+    /// A desktop with a keyboard and a pointer.
+    Desktop,
+    /// A shell that runs commands.
+    Shell,
 }
 
 /// On whose behalf agents act where no task says so.

@@ -219,6 +219,21 @@ pub(crate) struct AnswerForm {
 pub(crate) struct AnswererForm {
     /// A name of `fixtures.subjects`.
     pub(crate) subject: At<String>,
+    /// How the person proves to be there; default `passkey`.
+    #[serde(default)]
+    pub(crate) by: AnswerWord,
+}
+
+/// How a person who answers proves to be there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "AnswerProof")]
+pub(crate) enum AnswerWord {
+    /// A passkey.
+    #[default]
+    Passkey,
+    /// A login after the call.
+    Login,
 }
 
 /// What came of a permitted call, told by whoever asked for it.

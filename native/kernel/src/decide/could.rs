@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use authz_base::principal::MAX_CHAIN;
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 
 use super::{UNPROVED_SUBJECT, caller_facts, exceptions, has_subject, located, requirements};
+use crate::arguments::ArgumentValue;
 use crate::decision::{Facts, PolicyEffect, ReasonCode, Time};
 use crate::evaluate::could::{Could, Prospect, said};
 use crate::evaluate::{self, ContextFacts, Known};
@@ -28,6 +30,8 @@ pub struct Prospects<'p, 'f> {
     pub(super) open: Keys,
     /// Facts that the operation alone tells count as known: its collection, and the history that it cannot have.
     pub(super) is_precise: bool,
+    /// Arguments that count as known. `None`: no argument is.
+    pub(super) input: Option<&'f [(SmolStr, ArgumentValue)]>,
 }
 
 impl<'p, 'f> Prospects<'p, 'f> {
@@ -37,7 +41,7 @@ impl<'p, 'f> Prospects<'p, 'f> {
     pub fn new(plan: &'p Plan, facts: &'f Facts<'f>, now: Time) -> Self {
         let chain = if facts.chain.len() > MAX_CHAIN { &[] } else { facts.chain };
         let chain = chain.iter().map(|principal| plan.principal(principal)).collect();
-        Self { plan, facts, now, chain, open: Keys::default(), is_precise: false }
+        Self { plan, facts, now, chain, open: Keys::default(), is_precise: false, input: None }
     }
 
     /// Prepares to judge every operation for one chain in any task, at any time, with any proof. A condition on the resource's
@@ -47,6 +51,11 @@ impl<'p, 'f> Prospects<'p, 'f> {
         let told = Key::ALL.into_iter().filter(|key| key.is_known_before_request());
         told.for_each(|key| open.insert(key));
         Self { open, ..Self::new(plan, facts, Time(0)) }
+    }
+
+    /// Judges the operation with these arguments.
+    pub(crate) fn with_input(self, input: Option<&'f [(SmolStr, ArgumentValue)]>) -> Self {
+        Self { input, ..self }
     }
 
     /// Whether the operation could be permitted, with some arguments and after some step-up.
@@ -151,6 +160,7 @@ impl<'p, 'f> Prospects<'p, 'f> {
         let mut unsaid = self.open;
         let before = Key::ALL.into_iter().filter(|key| !key.is_known_before_request());
         let before = before.filter(|key| *key != Key::Exception || !is_uncovered);
+        let before = before.filter(|key| *key != Key::Input || self.input.is_none());
         before.filter(|key| !self.is_precise || !is_never(*key)).for_each(|key| unsaid.insert(key));
         if self.plan.may_raise(operation) {
             unsaid.insert(Key::Tier);
@@ -165,6 +175,7 @@ impl<'p, 'f> Prospects<'p, 'f> {
         let words = &plan.words;
         let known = ContextFacts {
             tier: i64::from(operation.tier as u8),
+            input: self.input.unwrap_or_default(),
             ..ContextFacts::before_request(caller_facts(facts, chain, self.now))
         };
         let unsaid = self.unsaid_keys(operation, prepared);

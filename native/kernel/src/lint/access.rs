@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use smol_str::SmolStr;
+
+use crate::arguments::ArgumentValue;
 use crate::decide::{Prospects, Weighed};
 use crate::decision::{CallerProof, Facts, PolicyEffect, Principal, ProofMethod};
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -49,7 +52,7 @@ enum Cause {
 }
 
 /// Who could call what.
-struct Access<'a> {
+pub(super) struct Access<'a> {
     plan: &'a Plan,
     model: &'a Model,
     agents: Vec<ExamplePrincipal>,
@@ -59,7 +62,7 @@ struct Access<'a> {
 }
 
 impl<'a> Access<'a> {
-    fn new(plan: &'a Plan) -> Self {
+    pub(super) fn new(plan: &'a Plan) -> Self {
         let model = plan.model();
         let people = example_subjects(model).into_iter().map(|one| one.principal);
         let people = people.chain(versatile_subjects(model)).collect();
@@ -68,6 +71,33 @@ impl<'a> Access<'a> {
 
     /// Results of the rules of an operation for one chain.
     fn weigh(&mut self, chain: &[Principal], id: &str) -> Option<Weighed<'a>> {
+        self.weigh_call(chain, id, None)
+    }
+
+    /// Results of the rules of an operation for one principal and these arguments. `None`: too many were judged.
+    pub(super) fn weigh_with(
+        &mut self,
+        principal: &Principal,
+        id: &str,
+        input: &[(SmolStr, ArgumentValue)],
+    ) -> Option<Weighed<'a>> {
+        if self.judged >= MOST_JUDGED {
+            return None;
+        }
+        self.weigh_call(std::slice::from_ref(principal), id, Some(input))
+    }
+
+    /// Agents that may act on nobody's behalf.
+    pub(super) fn agents_alone(&self) -> Vec<ExamplePrincipal> {
+        self.agents.iter().filter(|agent| self.acts_alone(&agent.role)).cloned().collect()
+    }
+
+    fn weigh_call(
+        &mut self,
+        chain: &[Principal],
+        id: &str,
+        input: Option<&[(SmolStr, ArgumentValue)]>,
+    ) -> Option<Weighed<'a>> {
         self.judged = self.judged.saturating_add(1);
         let proof = CallerProof {
             method: ProofMethod::JwtSvid,
@@ -93,10 +123,10 @@ impl<'a> Access<'a> {
             breakglass: None,
         };
         let (operation, prepared) = self.plan.prepared(id)?;
-        Prospects::anyhow(self.plan, &facts).weigh(operation, prepared)
+        Prospects::anyhow(self.plan, &facts).with_input(input).weigh(operation, prepared)
     }
 
-    fn is_open(&mut self, chain: &[Principal], id: &str) -> bool {
+    pub(super) fn is_open(&mut self, chain: &[Principal], id: &str) -> bool {
         // Beyond the bound nothing is said, so nothing is warned about.
         self.judged >= MOST_JUDGED || self.weigh(chain, id).is_none_or(|weighed| weighed.is_open())
     }

@@ -1,9 +1,10 @@
 //! Warnings about a bundle that compiles: parts of it that can have no effect, or that nobody can ever use.
 //!
 //! They are for `authz check`. A node that loads a bundle does not look for them: they cost up to a second.
-//! [`access`] finds what nobody can do, [`unused`] what nothing reads, [`origins`] values whose origin is not asked for. Each warning has the code of its check.
+//! [`access`] finds what nobody can do, [`approvers`] step-ups that nobody can answer, [`unused`] what nothing reads, [`origins`] values whose origin is not asked for. Each warning has the code of its check.
 
 mod access;
+mod approvers;
 mod origins;
 mod unused;
 
@@ -38,6 +39,7 @@ impl Plan {
     pub fn lint(&self, facts: &LintFacts) -> Diagnostics {
         let mut found = Diagnostics::new();
         access::check(self, &mut found);
+        approvers::check(self, &mut found);
         unused::check(self, facts, &mut found);
         origins::check(self, &mut found);
         found

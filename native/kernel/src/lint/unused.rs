@@ -60,6 +60,7 @@ fn has_settings(members: &RoleMembers) -> bool {
     members.harness
         || members.is_implicit
         || members.subject.is_some()
+        || members.has_controls
         || members.memory != AgentMemory::default()
 }
 

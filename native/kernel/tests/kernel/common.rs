@@ -117,6 +117,7 @@ pub(crate) fn model(policies: &str) -> Model {
             harness: false,
             is_implicit: false,
             subject: None,
+            has_controls: false,
             agents: Vec::new(),
             subjects: vec![SubjectMatch {
                 issuer: "corp".to_owned(),
@@ -133,6 +134,7 @@ pub(crate) fn model(policies: &str) -> Model {
             harness: false,
             is_implicit: false,
             subject: None,
+            has_controls: false,
             agents: vec![Declared {
                 value: "spiffe://a.example/ns/support/sa/*".to_owned(),
                 at: at(12),

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests read files and settings")]
 
 mod along;
+mod approvers;
 mod arguments;
 mod budgets;
 mod common;

@@ -111,15 +111,15 @@ impl Person {
         }))
     }
 
-    /// A person whom a test states, as if with a passkey.
-    pub(crate) fn stated(subject: Subject, now: Time) -> Self {
+    /// A person whom a test states, who logged in just now or uses a passkey.
+    pub(crate) fn stated(subject: Subject, method: AnswerMethod, now: Time) -> Self {
         let subject = Arc::new(subject);
         let principal = Principal::User(Arc::clone(&subject));
         Self {
             name: name_of(&principal).into_owned(),
             subject,
             principal,
-            method: AnswerMethod::Passkey,
+            method,
             authenticated_at: now,
             acr: String::new(),
             passkey: None,

@@ -23,6 +23,7 @@ use crate::engine::{Engine, own};
 use crate::judgement::{AnswerNote, ApiNotes, ApiRecord, ApprovalNote, CallerIdentity};
 use crate::limits;
 use crate::metrics::ApprovalEvent;
+use crate::offline::StatedAnswer;
 use crate::proto::authz::v1 as wire;
 use crate::refusal::{CallRefusal, Step};
 use crate::request::{check_id, check_length};
@@ -128,11 +129,11 @@ impl Engine {
         &self,
         subject: Subject,
         approval_id: &str,
-        approves: bool,
-        queue: &str,
-        reason: &str,
+        answer: StatedAnswer<'_>,
     ) -> Result<(), ApiError> {
-        let person = Person::stated(subject, Time(self.clock.now_ms()));
+        let StatedAnswer { approves, queue, reason, has_passkey } = answer;
+        let method = if has_passkey { AnswerMethod::Passkey } else { AnswerMethod::Login };
+        let person = Person::stated(subject, method, Time(self.clock.now_ms()));
         let known = self.find_approval(approval_id, self.host_wait()).map_err(error_of)?;
         let status = match approves {
             true => wire::ApprovalStatus::Approved,
@@ -291,7 +292,9 @@ impl Engine {
         }
         if !person.is_proved_for(known) {
             return Err(not_permitted(match known.needs_passkey {
-                true => "a call of this tier is answered with a passkey",
+                true => {
+                    "the call is answered with a passkey: its tier is high, or its agent controls a browser, a desktop or a shell"
+                }
                 false => "the person logged in before the call was made; log in again",
             }));
         }

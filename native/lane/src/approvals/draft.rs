@@ -1,9 +1,10 @@
 //! The record of a new approval: what a person is shown of the call.
 
-use authz_kernel::decision::{Decision, StepUp, Time};
+use authz_kernel::decision::{Decision, Principal, StepUp, Time};
 use authz_kernel::hex::hex;
 use authz_kernel::json::{self, Value};
 use authz_kernel::model::{IgnoredPart, Model, Tier};
+use authz_kernel::plan::Plan;
 use authz_kernel::routes::Body;
 use authz_kernel::task::approval::{
     Approval, ApprovalDestination, ApprovalGround, ApprovalObject, ApprovalStatus, ApprovedCall,
@@ -48,7 +49,7 @@ impl NewApproval<'_> {
         let plan = &world.plan;
         let deadline = located.path().map(|task| task.deadline).min().unwrap_or(task.deadline);
         let longest = Time(now.0.saturating_add(LONGEST_MS));
-        let tier = decision.tier.unwrap_or(Tier::Critical);
+        let tier = effective_tier(decision);
         let operation = plan.operation(&decision.operation);
         let mut approval = Approval {
             id: call.approval.id.to_string(),
@@ -74,7 +75,7 @@ impl NewApproval<'_> {
             grounds: grounds_of(step_up),
             kinds: decision.kinds.clone(),
             queues: call.queues.clone(),
-            needs_passkey: tier >= Tier::High,
+            needs_passkey: needs_passkey(judgement, plan),
             arguments: String::new(),
             ignored: call.ignored.clone(),
             cannot_be_shown: String::new(),
@@ -112,6 +113,21 @@ impl NewApproval<'_> {
         }
         Some(approval)
     }
+}
+
+/// Whether people answer a call with a passkey only: its tier is high, or an agent of its chain could use the browser or the shell of
+/// the person who answers.
+pub(crate) fn needs_passkey(judgement: &Judgement, plan: &Plan) -> bool {
+    let has_controls = |principal: &Principal| match principal {
+        Principal::Agent { spiffe_id, .. } => plan.roles().has_controls(spiffe_id),
+        Principal::User(_) | Principal::Service(_) => false,
+    };
+    judgement.decision().is_none_or(|decision| effective_tier(decision) >= Tier::High)
+        || judgement.caller.chain.iter().any(has_controls)
+}
+
+fn effective_tier(decision: &Decision) -> Tier {
+    decision.tier.unwrap_or(Tier::Critical)
 }
 
 fn text_size(approval: &Approval) -> usize {

@@ -119,6 +119,10 @@ pub(crate) enum ApprovalEvent {
     Approved,
     /// A person rejected it.
     Rejected,
+    /// It ended without the answers that it needs.
+    Expired,
+    /// It was approved, and no call used it in time.
+    Unused,
 }
 
 impl ApprovalEvent {
@@ -132,6 +136,8 @@ impl ApprovalEvent {
             Self::Answered => "answered",
             Self::Approved => "approved",
             Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Unused => "unused",
         }
     }
 }

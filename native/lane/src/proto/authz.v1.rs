@@ -1752,7 +1752,7 @@ impl ApprovalStatus {
 /// Several operations of one caller.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BatchCheckRequest {
-    /// How the items share state. Only SNAPSHOT is supported, with items of mode PROBE.
+    /// How the items share state: SNAPSHOT, with items of mode PROBE.
     #[prost(enumeration = "BatchMode", tag = "1")]
     pub mode: i32,
     /// The checks, at most 100.
@@ -1914,10 +1914,8 @@ pub struct ExplainResponse {
 pub enum BatchMode {
     /// Refused.
     Unspecified = 0,
-    /// Every item is judged on the same state. Each item must have the mode PROBE.
+    /// Every item is judged on the same state. Each item must have the mode PROBE, so no item uses or makes an approval.
     Snapshot = 1,
-    /// The items are judged in order, in one task and one transaction. Not supported in this version: BAD_INPUT.
-    Sequence = 2,
 }
 impl BatchMode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1928,7 +1926,6 @@ impl BatchMode {
         match self {
             Self::Unspecified => "BATCH_MODE_UNSPECIFIED",
             Self::Snapshot => "BATCH_MODE_SNAPSHOT",
-            Self::Sequence => "BATCH_MODE_SEQUENCE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1936,7 +1933,6 @@ impl BatchMode {
         match value {
             "BATCH_MODE_UNSPECIFIED" => Some(Self::Unspecified),
             "BATCH_MODE_SNAPSHOT" => Some(Self::Snapshot),
-            "BATCH_MODE_SEQUENCE" => Some(Self::Sequence),
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 mod approval;
 mod charge;
 mod key;
+mod preview;
 mod reservation;
 
 use authz_kernel::decision::Outcome;
@@ -80,6 +81,8 @@ fn settle_record(
         ));
     }
     if call.is_dry() {
+        let asked = AskedCall::of(call.request);
+        engine.preview_changes(record, asked, &judging, changing, &task)?;
         return Ok(None);
     }
     // A call that was judged, or let through unjudged, shows that the agent acts for its subject.
@@ -132,12 +135,7 @@ impl Engine {
         key: Option<&EnforcerKey>,
     ) -> Result<Option<KeptRecord>, CallRefusal> {
         let CallTask { located, presented, .. } = task;
-        // People may be asked about a call without a task, too.
-        let is_about_people = asks_people(judgement) || !asked.approval_id.is_empty();
-        let taskless = match located {
-            None if is_about_people => Located::taskless(&judgement.caller),
-            _ => None,
-        };
+        let taskless = located_without_task(judgement, &asked, located.as_ref());
         let located = located.as_ref().or(taskless.as_ref());
         if let Some(located) = located {
             let charge = Charge { judging, call, asked, task, key, located };
@@ -197,6 +195,25 @@ impl Engine {
         Ok(kept)
     }
 
+    /// Judges a call that changes nothing by the answers of people that it would use.
+    fn preview_changes(
+        &self,
+        judgement: &mut Judgement,
+        asked: AskedCall<'_>,
+        judging: &PolicyQuery<'_>,
+        call: &ChangeContext<'_>,
+        task: &CallTask,
+    ) -> Result<(), CallRefusal> {
+        let taskless = located_without_task(judgement, &asked, task.located.as_ref());
+        match task.located.as_ref().or(taskless.as_ref()) {
+            Some(located) => {
+                let charge = Charge { judging, call, asked, task, key: None, located };
+                self.preview_approval(judgement, charge)
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Notes that a task is not idle, at most once in a tenth of its idle time-out. If that fails, the task ends sooner.
     fn touch(&self, judgement: &Judgement, call: &ChangeContext<'_>, located: &Located) {
         let now = judgement.arrival.now();
@@ -212,6 +229,19 @@ impl Engine {
             Ok(lives && touch_tasks(transaction, &current, now))
         };
         drop(self.keeper.transact(&locks, Survives::Crash, call.wait, &mut work));
+    }
+}
+
+/// The place of a call without a task that concerns people: they may be asked about it, too.
+fn located_without_task(
+    judgement: &Judgement,
+    asked: &AskedCall<'_>,
+    located: Option<&Located>,
+) -> Option<Located> {
+    let is_about_people = asks_people(judgement) || !asked.approval_id.is_empty();
+    match located {
+        None if is_about_people => Located::taskless(&judgement.caller),
+        _ => None,
     }
 }
 

@@ -54,6 +54,7 @@ templates:
     params: {ticket: String}
     deadline: 24h
     tier_cap: critical
+    max_depth: 1
     starters: [bot]
     scope: [{system: bank}]
 ";
@@ -62,6 +63,7 @@ const POLICIES: &str = r#"
 @id("all") permit(principal, action in [Action::"system:bank"], resource);
 @id("staff-starts") permit(principal in Role::"staff", action == Action::"task:desk", resource);
 @id("bots-start") permit(principal in Role::"bot", action == Action::"task:desk", resource);
+@id("bots-get") permit(principal, action in Action::"authz.task.give", resource in Role::"bot");
 @id("managers") permit(principal in Role::"manager", action == Action::"authz.approve", resource)
 when { ["approve", "two_person"].contains(context.input.queue) };
 @id("financiers") permit(principal in Role::"finance", action == Action::"authz.approve", resource)
@@ -176,10 +178,12 @@ impl Bank {
     }
 }
 
+fn starting_for_alice() -> wire::StartRequest {
+    crate::tasks::starting(vec![agent(BOT), evidence(wire::EvidenceRole::Subject, alice())])
+}
+
 fn start_at(served: &Served) -> String {
-    let request =
-        crate::tasks::starting(vec![agent(BOT), evidence(wire::EvidenceRole::Subject, alice())]);
-    crate::tasks::start(served, &request).unwrap().id
+    crate::tasks::start(served, &starting_for_alice()).unwrap().id
 }
 
 fn calling(task: &str, operation: &str, arguments: &Value) -> wire::CheckRequest {
@@ -204,7 +208,7 @@ fn manager(sub: &str) -> Value {
     person(sub, &["managers"])
 }
 
-fn by_passkey(person: &Value) -> Value {
+pub fn by_passkey(person: &Value) -> Value {
     let mut person = person.clone();
     person["method"] = json!("passkey");
     person["passkey"] = json!({
@@ -245,7 +249,7 @@ fn answering(served: &Served, id: &str, approves: bool) -> wire::ResolveRequest 
     }
 }
 
-fn answer(
+pub fn answer(
     served: &Served,
     person: &Value,
     id: &str,
@@ -512,6 +516,62 @@ fn an_approval_expires() {
     assert_eq!("TASK_ENDED", bank.code(&pay(&next)));
 }
 
+/// The clean-up of the store ends approvals whose time is up, counts each once, and tells callers that wait. None of them is a rejection.
+#[test]
+fn ended_approvals_are_counted_and_told() {
+    let bank = Bank::with(PAY);
+    let pay = |amount: i64, id: &str| wire::CheckRequest {
+        approval_id: id.to_owned(),
+        evidence: vec![fresh_agent(&bank.clock)],
+        ..bank.pay(amount)
+    };
+    let (open, approved) = (bank.asked(&pay(1, "")), bank.asked(&pay(2, "")));
+    bank.approve(&manager("bob"), &approved).unwrap();
+    let sweep = || {
+        let swept = bank.served.engine.sweep();
+        assert_eq!("", swept.error);
+    };
+    let counted = |event: &str| {
+        let families = bank.served.engine.metrics();
+        let samples = families.iter().filter(|one| one.name == "authz_approvals");
+        let wanted = samples.flat_map(|one| &one.samples).filter(|sample| {
+            let has = |value: &str| sample.labels.iter().any(|(_, one)| one == value);
+            has(event) && has("approve")
+        });
+        wanted.map(|sample| sample.value).sum::<f64>()
+    };
+    let told = |after| {
+        let (newest, changes) = bank.served.engine.approval_changes(after, Duration::ZERO);
+        let changes = changes.unwrap().into_iter();
+        (newest, changes.map(|one| (one.approval_id, one.status)).collect::<Vec<_>>())
+    };
+    let (newest, _) = told(0);
+    sweep();
+    assert_eq!((newest, Vec::new()), told(newest), "nothing is due");
+
+    bank.clock.advance(Duration::from_secs(601));
+    sweep();
+    sweep();
+    let (newest, changes) = told(newest);
+    assert_eq!(vec![(approved.clone(), "expired")], changes);
+    assert_eq!((0.0, 1.0), (counted("expired"), counted("unused")));
+    assert_eq!("APPROVAL_EXPIRED", bank.code(&pay(2, &approved)));
+
+    bank.clock.advance(Duration::from_secs(24 * 3_600 - 602));
+    sweep();
+    assert_eq!((newest, Vec::new()), told(newest), "a second is left");
+    bank.clock.advance(Duration::from_secs(2));
+    sweep();
+    assert_eq!(vec![(open.clone(), "expired")], told(newest).1);
+    assert_eq!((1.0, 1.0), (counted("expired"), counted("unused")));
+    let shown = bank.show(&Value::Null, &open).unwrap();
+    assert_eq!(wire::ApprovalStatus::Expired as i32, shown.status);
+    let fresh = vec![fresh_agent(&bank.clock), fresh_alice(&bank.clock)];
+    let task = crate::tasks::start(&bank.served, &crate::tasks::starting(fresh)).unwrap().id;
+    let again = wire::CheckRequest { task, ..pay(1, "") };
+    assert_eq!("APPROVAL_REQUIRED", bank.code(&again), "nobody rejected it");
+}
+
 /// Who may answer: policies, roles and the chain decide; the owner of the socket answers nothing.
 #[test]
 fn who_answers() {
@@ -686,6 +746,57 @@ fn a_high_tier_needs_a_passkey() {
     assert_eq!("PERMITTED", bank.code(&wipe));
 }
 
+/// The bot steers a browser.
+const STEERS: (&str, &str) = (
+    "steers.yaml",
+    "agents: {pilot: {match: ['spiffe://a.example/ns/support/sa/bot'], controls: [browser]}}",
+);
+
+/// An agent with `controls` in its chain could press the button of the page, so a person answers with a passkey at each tier.
+#[test]
+fn an_agent_that_controls_a_browser_needs_a_passkey() {
+    let bank = Bank::with(PAY);
+    let (before, approved) = (bank.asked(&bank.pay(1)), bank.asked(&bank.pay(2)));
+    bank.approve(&manager("bob"), &approved).unwrap();
+    bank.served.engine.load(world_by(PAY, &[STEERS])).unwrap();
+    let mail = bank.check(&calling(&bank.task, "bank.mail", &json!({"text": "hi"})));
+    let mail = mail.challenge.unwrap().approval_id;
+    let alice = person("alice", &["employees"]);
+    assert!(bank.show(&alice, &mail).unwrap().needs_passkey, "confirm, too");
+    assert_eq!(Err("NOT_PERMITTED"), bank.approve(&alice, &mail).map(drop));
+
+    let id = bank.asked(&bank.pay(1));
+    assert_ne!(before, id, "people were asked for an answer without a passkey");
+    assert_ne!(approved, bank.asked(&bank.pay(2)), "the answer was given without a passkey");
+    assert_eq!(id, bank.asked(&bank.pay(1)));
+    assert_eq!(Err("NOT_PERMITTED"), bank.approve(&manager("bob"), &id).map(drop));
+    let record = json!({
+        "issuer": "corp", "sub": "bob", "credential_id": "Y3JlZA", "public_key": "a2V5", "created_at": 1,
+    });
+    bank.served.engine.put_passkey(record.to_string().as_bytes()).unwrap();
+    bank.approve(&by_passkey(&manager("bob")), &id).unwrap();
+    assert_eq!("PERMITTED", bank.code(&bank.pay(1)));
+    let whys: Vec<Value> = bank.notes().iter().map(|note| note["why"].clone()).collect();
+    assert!(whys.contains(&json!("the call needs a passkey now")), "{whys:?}");
+}
+
+/// The agent with `controls` may stand anywhere in the chain.
+#[test]
+fn controls_count_for_each_agent_of_the_chain() {
+    let bank = Bank::with(PAY);
+    let ask = || {
+        let root = crate::tasks::start(&bank.served, &starting_for_alice()).unwrap();
+        let given = crate::tasks::delegating(&root, BOT, TWO);
+        let child = crate::tasks::delegate(&bank.served, &given).unwrap();
+        let call = wire::CheckRequest { task: child.id, evidence: vec![agent(TWO)], ..bank.pay(1) };
+        let id = bank.asked(&call);
+        bank.show(&manager("bob"), &id).unwrap().needs_passkey
+    };
+    assert!(!ask());
+    bank.served.engine.load(world_by(PAY, &[STEERS])).unwrap();
+    assert!(ask(), "the agent that gave the task steers a browser");
+}
+
 /// A task has five open approvals, and the next call is told to wait. An answered one makes room.
 #[test]
 fn a_full_queue_is_busy() {
@@ -804,6 +915,35 @@ fn a_probe_asks_nobody() {
     let observed = bank.check(&bank.pay(5));
     assert!(observed.observed.is_some() && observed.challenge.is_none());
     assert!(listed(&bank.served, &Value::Null, "").is_empty());
+}
+
+/// A probe says what a check would say of the answers of people, and leaves them as they are.
+#[test]
+fn a_probe_knows_the_answers() {
+    let bank = Bank::with(PAY);
+    let probed = |amount: i64| {
+        bank.code(&wire::CheckRequest { mode: wire::Mode::Probe as i32, ..bank.pay(amount) })
+    };
+    let id = bank.asked(&bank.pay(1));
+    assert_eq!("APPROVAL_REQUIRED", probed(1));
+    bank.approve(&manager("bob"), &id).unwrap();
+    assert_eq!(("PERMITTED", "PERMITTED"), (probed(1), probed(1)), "a probe uses up no answer");
+    assert_eq!("PERMITTED", bank.code(&bank.pay(1)));
+    assert_eq!("APPROVAL_REQUIRED", probed(1), "the answer was used");
+
+    let id = bank.asked(&bank.pay(2));
+    bank.answer(&manager("bob"), &id, false).unwrap();
+    assert_eq!(("APPROVAL_REJECTED", "APPROVAL_REJECTED"), (probed(2), bank.code(&bank.pay(2))));
+
+    (10..15).for_each(|amount| drop(bank.asked(&bank.pay(amount))));
+    assert_eq!(("APPROVER_BUSY", "APPROVER_BUSY"), (probed(15), bank.code(&bank.pay(15))));
+    assert_eq!("APPROVAL_REQUIRED", probed(10), "an open one is repeated");
+    let presented =
+        wire::CheckRequest { mode: wire::Mode::Probe as i32, approval_id: id, ..bank.pay(10) };
+    assert_eq!("APPROVAL_MISMATCH", bank.code(&presented));
+    let notes = bank.notes();
+    let probes = notes.iter().filter(|note| note["event"] == json!("made")).count();
+    assert_eq!(7, probes, "only checks make approvals: {notes:?}");
 }
 
 /// The agent of the call sees the status of its own approval, and no more.

@@ -19,6 +19,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::approvals::{answer, by_passkey, person};
 use crate::credentials::soon;
 use crate::support::*;
 use crate::tasks::{REQUIRED, alices, call, call_by, delegate, deleting, searching, world_with};
@@ -789,6 +790,51 @@ fn a_refusal_leaves_the_credential() {
     desk.reload(&[]);
     assert_eq!("BAD_INPUT", code(&desk.check(&request)));
     assert_eq!("PERMITTED", desk.redeem(&issued));
+}
+
+/// People approve deletions.
+const ASKED: &str = r#"
+@id("approvers") permit(principal in Role::"staff", action == Action::"authz.approve", resource);
+@id("asked") @stepup("approve") @reason("deletions are approved")
+forbid(principal, action == Action::"crm.delete", resource) unless { context.satisfied.contains(Kind::"approve") };
+"#;
+
+/// The credential of an approved call lifts the rules that the answer lifted, and no other rule.
+#[test]
+fn an_answer_is_redeemed_with_the_rules_that_it_lifted() {
+    let (_, rule) = ASKED.split_once("@id(\"asked\")").unwrap();
+    let more = format!("{ASKED}@id(\"second\") {rule}");
+    let reworded = ASKED.replace("are approved", "need a yes");
+    let never = format!(
+        "{ASKED}{}",
+        r#"@id("never") forbid(principal, action == Action::"crm.delete", resource);"#
+    );
+    for (policies, wanted) in [
+        (ASKED.to_owned(), "PERMITTED"),
+        (more, "APPROVAL_REQUIRED"),
+        (reworded, "APPROVAL_REQUIRED"),
+        (never, "FORBIDDEN"),
+        (String::new(), "PERMITTED"),
+    ] {
+        let desk = Desk::with(&[("policies/asked.cedar", ASKED)], &json!({}));
+        let request = deleting(&desk.task.id, BOT, "7");
+        let approval = desk.check(&request).challenge.unwrap().approval_id;
+        let eve = person("eve", &["employees"]);
+        let passkey = json!({
+            "issuer": "corp", "sub": "eve", "credential_id": "Y3JlZA", "public_key": "a2V5", "created_at": 1,
+        });
+        desk.served.engine.put_passkey(passkey.to_string().as_bytes()).unwrap();
+        answer(&desk.served, &by_passkey(&eve), &approval, true).unwrap();
+        let permit = desk.permit(request);
+        let issued = desk.issue_with(&[permit], desk.jkt(), &json!({}), |_| ());
+        desk.reload(&[("policies/asked.cedar", &policies)]);
+        assert_eq!(wanted, desk.redeem(&issued), "{policies}");
+        if wanted != "PERMITTED" {
+            desk.reload(&[("policies/asked.cedar", ASKED)]);
+            assert_eq!("PERMITTED", desk.redeem(&issued), "a refusal leaves the credential");
+        }
+        assert_ne!("PERMITTED", desk.redeem(&issued), "it is redeemed once");
+    }
 }
 
 /// A call that presents a credential gets none, and nothing else than a check takes one.

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use authz_kernel::decision::{Outcome, Time};
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::task::approval::{Approval, ApprovalStatus, RememberedAnswer, is_person_kind};
+use authz_kernel::task::approval::{
+    Approval, ApprovalAnswer, ApprovalStatus, RememberedAnswer, is_person_kind,
+};
 use authz_kernel::task::{Record, RecordKey};
 use authz_state::store::{StoreError, Transaction};
 
+use crate::approval_api::AnswerMethod;
 use crate::approvals::{
     ApprovalChange, Guard, NewApproval, StepUpCall, asks_people, close, covers, holds, mismatch,
-    status_of,
+    needs_passkey, status_of,
 };
 use crate::credential_use::PresentedCredential;
 use crate::engine::Engine;
@@ -21,6 +24,7 @@ use crate::metrics::ApprovalEvent;
 use crate::refusal::{CallRefusal, Step};
 use crate::revoke;
 use crate::steps::settle::charge::{Charge, judge_again};
+use crate::world::Loaded;
 
 /// Time for which the last approved call of an operation is shown beside the next one, in milliseconds.
 const LAST_APPROVED_MS: i64 = 30 * 24 * 3_600 * 1_000;
@@ -127,16 +131,20 @@ impl Engine {
             .and_then(|decision| decision.step_up.as_deref())
             .is_some_and(|step_up| covers(&known.grounds, &step_up.grounds));
         let has_same_queues = known.queues == call.queues;
+        let is_proved = has_needed_passkeys(&known, judgement, charge.judging.world);
         match status_of(&known, now) {
-            ApprovalStatus::Open if stands && has_same_queues => {
+            ApprovalStatus::Open if stands && has_same_queues && is_proved => {
                 self.repeat(judgement, &known);
                 Ok(ApprovalStep::Asked(None))
             }
-            ApprovalStatus::Approved if stands => {
+            ApprovalStatus::Approved if stands && is_proved => {
                 self.use_approval(transaction, judgement, charge, current, &call, &known)
             }
             ApprovalStatus::Open | ApprovalStatus::Approved => {
-                let why = "another rule needs a step-up now";
+                let why = match is_proved {
+                    true => "another rule needs a step-up now",
+                    false => "the call needs a passkey now",
+                };
                 self.ask(transaction, judgement, charge, current, &call, Some(&known), why)
             }
             ApprovalStatus::Rejected | ApprovalStatus::Expired | ApprovalStatus::Consumed => {
@@ -319,6 +327,16 @@ impl Engine {
         };
         Challenge { id, url, expires_at: approval.ends_at() }
     }
+}
+
+/// Whether an approval was made for answers with a passkey, or has no other ones, where its call needs passkeys now: the tier of the
+/// call may have risen, and a reload may have changed what its agents control.
+fn has_needed_passkeys(known: &Approval, judgement: &Judgement, world: &Loaded) -> bool {
+    let is_by_passkey = |answer: &ApprovalAnswer| answer.method == AnswerMethod::Passkey.as_str();
+    let is_answered = known.status == ApprovalStatus::Approved;
+    known.needs_passkey
+        || (is_answered && known.answers.iter().all(is_by_passkey))
+        || !needs_passkey(judgement, &world.plan)
 }
 
 /// Judges a call again, as if these step-up kinds were met.
