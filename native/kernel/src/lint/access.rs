@@ -88,6 +88,7 @@ impl<'a> Access<'a> {
             words: WordRecords::default(),
             literal_key: None,
             value_key: None,
+            endorsed: &[],
             recipient_lists: None,
             granted: None,
         };
