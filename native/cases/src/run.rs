@@ -379,7 +379,12 @@ impl<'a> TestRun<'a> {
     fn answer(&self, form: &AnswerForm, approves: bool) -> Result<(), ActError> {
         let person = self.cases.subject(self.file, &form.r#as.subject).map_err(unread)?;
         let approval = self.decided(form.of).approval.unwrap_or_default();
-        let answer = StatedAnswer { approves, queue: &form.kind, reason: &form.reason };
+        let answer = StatedAnswer {
+            approves,
+            endorses: form.endorse,
+            queue: &form.kind,
+            reason: &form.reason,
+        };
         self.engine.answer_approval(&approval, &person, answer)?;
         Ok(())
     }

@@ -110,6 +110,8 @@ pub struct OfflineDecision {
 pub struct StatedAnswer<'a> {
     /// False: the person rejects the call.
     pub approves: bool,
+    /// The person endorses the values of the call, too.
+    pub endorses: bool,
     /// Queue that the person answers for; empty: the only one that the person may answer.
     pub queue: &'a str,
     /// Of a rejection: a name of the bundle's `reject_reasons`; may be empty.
@@ -298,8 +300,7 @@ impl OfflineEngine {
             claims: person.claims.clone(),
             narrowed: Vec::new(),
         };
-        let StatedAnswer { approves, queue, reason } = answer;
-        self.engine.answer_stated(subject, approval_id, approves, queue, reason)
+        self.engine.answer_stated(subject, approval_id, answer)
     }
 
     /// Issues a task credential for a permit.

@@ -119,6 +119,10 @@ pub(crate) enum ApprovalEvent {
     Approved,
     /// A person rejected it.
     Rejected,
+    /// The people who approved it endorsed its values.
+    Endorsed,
+    /// A call was permitted because people endorsed its values.
+    Relied,
 }
 
 impl ApprovalEvent {
@@ -132,6 +136,8 @@ impl ApprovalEvent {
             Self::Answered => "answered",
             Self::Approved => "approved",
             Self::Rejected => "rejected",
+            Self::Endorsed => "endorsed",
+            Self::Relied => "relied",
         }
     }
 }

@@ -164,6 +164,7 @@ impl<'r> PolicyQuery<'r> {
             words: record.context.recalled.words(),
             recipient_lists: Some(&self.world.recipient_lists),
             value_key: Some(self.value_key),
+            endorsed: &record.settlement.endorsed,
             ..kernel_facts(
                 &record.arrival,
                 &record.caller.facts,
@@ -269,6 +270,7 @@ pub(crate) fn kernel_facts<'a>(
         words: WordRecords::default(),
         literal_key: key,
         value_key: None,
+        endorsed: &[],
         recipient_lists: None,
         granted: None,
     }
