@@ -192,6 +192,7 @@ def build_card(
             _task_section(call),
             _rules_section(call),
             _labels_section(call),
+            _endorsement_section(call),
             _ignored_section(call),
             _arguments_section(call),
             _request_section(call),
@@ -742,6 +743,38 @@ def _kind_words(kind: str) -> str:
 def _labels_section(call: _Call) -> Section:
     drafts = [_Draft(_row("Label", Plain(visible(label)))) for label in call.approval.labels]
     return _section("labels", "What the session has read", drafts, call)
+
+
+def _endorsement_section(call: _Call) -> Section:
+    """Return what an answer with an endorsement would allow besides the call. Empty where nobody may endorse."""
+    heading = "What you may endorse, beside this call"
+    if not call.approval.HasField("endorses"):
+        return _section("endorses", heading, (), call)
+    offer = call.approval.endorses
+    drafts = []
+    for one in offer.values:
+        parts, hidden = call.inert(one.value, kind_of(one.value).strictness)
+        drafts.append(_Draft(_row(_ROLES.get(one.role, visible(one.role)), *parts), hidden))
+    operations = ", ".join(visible(operation) for operation in offer.operations)
+    labels = ", ".join(visible(label) for label in offer.labels) or "none"
+    limits = (
+        ("For the operations", operations),
+        ("For each value", _times(offer.uses)),
+        ("Longest time", f"{_span(offer.within_seconds)}, and no longer than the task"),
+        ("Possible damage up to", _TIERS.get(offer.max_tier, "low")),
+        ("Labels of the session", labels),
+    )
+    drafts += [_Draft(_row(name, Plain(text))) for name, text in limits]
+    return _section("endorses", heading, drafts, call)
+
+
+def _times(uses: int) -> str:
+    return "1 call" if uses == 1 else f"{uses} calls"
+
+
+def _span(seconds: int) -> str:
+    minutes, rest = divmod(seconds, 60)
+    return f"{seconds} s" if rest else f"{minutes} min"
 
 
 # Exact text of the call.

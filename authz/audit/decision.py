@@ -133,6 +133,8 @@ class RecordedDecision:
     """The tier."""
     kinds: tuple[str, ...]
     """Kinds of a step-up."""
+    endorsed: tuple[tuple[str, str, str], ...]
+    """Role, collection and approval of each value that counts as named because a person endorsed it."""
     policies: tuple[str, ...]
     """Policies that determined the outcome."""
     places: tuple[str, ...]
@@ -204,6 +206,11 @@ def read_decision(fields: Mapping[str, Any]) -> RecordedDecision:
         step=_text(result, "step"),
         tier=_text(result, "tier"),
         kinds=_texts(result, "step_up_kinds"),
+        endorsed=tuple(
+            (_text(item, "role"), _text(item, "collection"), _text(item, "approval_id"))
+            for item in _list(_map(result, "approval"), "endorsed")
+            if isinstance(item, dict)
+        ),
         policies=_texts(result, "policies"),
         places=_texts(result, "policies_at"),
         message=_text(result, "message"),

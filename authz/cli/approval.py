@@ -55,6 +55,13 @@ Queue = Annotated[
         help="Queue that you answer for, for example approve:finance. Default: the only queue that you may answer for."
     ),
 ]
+Endorse = Annotated[
+    bool,
+    typer.Option(
+        "--endorse",
+        help="Also endorse the values of the call: they count as chosen by the user for the operations, the time and the calls that the card lists.",
+    ),
+]
 Comment = Annotated[str, typer.Option(help="Comment for the audit record. No agent sees it.")]
 
 
@@ -121,6 +128,7 @@ def approve(
     digest: Digest = "",
     queue: Queue = "",
     comment: Comment = "",
+    endorse: Endorse = False,
     address: Address = ADMIN,
     output: Output = "text",
 ) -> None:
@@ -131,8 +139,14 @@ def approve(
     """
     remote = Remote(address)
     found = _get(remote, approval)
-    request = _answer(found, approvals_pb2.APPROVAL_STATUS_APPROVED, digest, yes=yes)
-    request.queue, request.comment = queue, comment
+    if endorse and not found.HasField("endorses"):
+        raise UsageError(
+            "--endorse: the rules that hold this call let nobody endorse its values; approve this call only"
+        )
+    question = "Approve this call, and endorse its values" if endorse else "Approve this call"
+    status = approvals_pb2.APPROVAL_STATUS_APPROVED
+    request = _answer(found, status, digest, question, yes=yes)
+    request.queue, request.comment, request.endorse = queue, comment, endorse
     _send(remote, request, output)
 
 
@@ -159,7 +173,8 @@ def reject(
     remote = Remote(address)
     found = _get(remote, approval)
     chosen = _reason(found.reject_reasons, reason, is_asked=not yes)
-    request = _answer(found, approvals_pb2.APPROVAL_STATUS_REJECTED, digest, yes=yes)
+    status = approvals_pb2.APPROVAL_STATUS_REJECTED
+    request = _answer(found, status, digest, "Reject this call", yes=yes)
     request.queue, request.comment, request.reject_reason = queue, comment, chosen
     _send(remote, request, output)
 
@@ -247,6 +262,7 @@ def _answer(
     found: approvals_pb2.Approval,
     status: "approvals_pb2.ApprovalStatus.ValueType",
     digest: str,
+    question: str,
     *,
     yes: bool,
 ) -> approvals_pb2.ResolveRequest:
@@ -263,7 +279,7 @@ def _answer(
     if yes and is_approval and not digest:
         raise UsageError("--yes needs --digest: the SHA-256 of the card that you saw")
     if not yes:
-        _ask(card, "Approve this call" if is_approval else "Reject this call")
+        _ask(card, question)
     return approvals_pb2.ResolveRequest(
         approval_id=found.id, status=status, digest=found.digest, card_digest=card.digest
     )

@@ -471,6 +471,7 @@ class Run:
             card_digest=card_of(approval, whole=True).digest,
             queue=said.kind,
             reject_reason=said.reason,
+            endorse=said.endorse,
         )
         self.server.call("admin", method("Resolve"), request.SerializeToString())
 

@@ -273,6 +273,8 @@ class Answer(Strict):
     """The step of the call, from 1; default: the last call before."""
     reason: str = ""
     """Of `reject`: a name of the bundle's `reject_reasons`."""
+    endorse: bool = False
+    """Of `approve`: the person endorses the values of the call, too. Default: false."""
 
 
 class Issue(Strict):

@@ -153,6 +153,23 @@ def test_a_card_says_what_will_happen_in_words() -> None:
         assert expected in text
 
 
+def test_a_card_lists_what_a_person_may_endorse() -> None:
+    """The digest of the card covers it, so that an answer is to this offer."""
+    plain, offered, longer = approval(), approval(), approval()
+    for made, seconds in ((offered, 1800), (longer, 3600)):
+        made.endorses.operations.append("bank.transfer")
+        made.endorses.values.add(
+            role="recipient", collection="iban", value="DE89370400440532013000"
+        )
+        made.endorses.uses, made.endorses.within_seconds = 5, seconds
+    cards = [card(one) for one in (plain, offered, longer)]
+    assert len({one.digest for one in cards}) == 3
+    text = words(cards[1])
+    for expected in ("What you may endorse", "bank.transfer", "5 calls", "30 min, and no longer"):
+        assert expected in text
+    assert "What you may endorse" not in words(cards[0])
+
+
 def test_an_amount_without_a_known_scale_claims_no_unit() -> None:
     """126000 hundredths must not read as 126,000 euros."""
     shown = card(references=CardReferences())

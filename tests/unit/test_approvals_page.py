@@ -35,7 +35,8 @@ from authz.server.http.approvals_page.requests import Cookies, own_path
 from authz.server.http.approvals_page.sessions import Login, LoginMethod, Sessions
 from authz.server.http.server import WebServer, WebSettings
 from authz.trust import Document, FetchRequest
-from tests.support.approving import APPROVED, REJECTED, Approvals, LoginIssuer, approval
+from authz_client.v1 import approvals_pb2
+from tests.support.approving import APPROVED, PENDING, REJECTED, Approvals, LoginIssuer, approval
 from tests.support.authenticator import Authenticator
 from tests.support.minting import Key
 
@@ -610,6 +611,32 @@ def test_a_person_rejects_with_a_reason_of_the_list(browser: Browser) -> None:
     assert (request.status, request.reject_reason) == (REJECTED, "wrong_recipient")
 
 
+def endorsable() -> approvals_pb2.ApprovalEndorsement:
+    """Return an endorsement that a person may give."""
+    return approvals_pb2.ApprovalEndorsement(
+        operations=["bank.send", "bank.transfer"],
+        values=[approvals_pb2.ApprovalValue(role="recipient", value="eve<b>@evil.example")],
+        uses=2,
+        within_seconds=1800,
+    )
+
+
+def test_a_person_endorses_only_with_a_button_of_its_own(browser: Browser) -> None:
+    """The first button, and so the key Enter, approves the call and nothing else."""
+    browser.log_in()
+    assert 'value="endorse"' not in browser.client.get("/a/a1-0").text
+    browser.store.add(approval(endorses=endorsable()))
+    page = browser.client.get("/a/a1-0").text
+    assert page.index('value="approve"') < page.index('value="endorse"')
+    assert "bank.send, bank.transfer" in page
+    assert "<b>" not in page
+    browser.answer("endorse")
+    browser.store.approvals["a1-0"].status = PENDING
+    browser.answer("approve")
+    answers = [(request.status, request.endorse) for _, request in browser.store.answers]
+    assert answers == [(APPROVED, True), (APPROVED, False)]
+
+
 @pytest.mark.parametrize("field", ["digest", "card_digest"])
 def test_another_card_than_the_one_shown_is_not_answered(browser: Browser, field: str) -> None:
     """Neither a card that only the form names, nor a card that this session never saw."""
@@ -742,6 +769,7 @@ def test_an_approval_that_needs_a_passkey_leads_to_one(browser: Browser) -> None
 
 REFUSED_ASSERTIONS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "another outcome": ({"outcome": "reject"}, {}),
+    "an endorsement, too": ({"outcome": "endorse"}, {}),
     "another origin": ({}, {"origin": "https://authz.example.evil.example"}),
     "no user verification": ({}, {"verified": False}),
     "no assertion of a passkey": ({"assertion": "{}"}, {}),

@@ -143,6 +143,23 @@ def test_y_approves_what_the_card_shows(site: Site, run: Any) -> None:
     assert site.store.answered_by[0].name == "corp/alice"
 
 
+def test_values_are_endorsed_only_where_that_is_asked_for(site: Site, run: Any) -> None:
+    """`--endorse` needs an approval that offers it."""
+    code, _, err = run("approve", ID, "--endorse", typed="y")
+    assert code == 1
+    assert "let nobody endorse its values" in err
+    offer = approvals_pb2.ApprovalEndorsement(operations=["crm.delete"], uses=2, within_seconds=60)
+    offer.values.add(role="target", collection="customers", value="42")
+    offered = approval(ID, operation="crm.delete")
+    offered.endorses.CopyFrom(offer)
+    site.store.put(offered)
+    code, out, _ = run("approve", ID, "--endorse", typed="y")
+    assert code == 0
+    assert "What you may endorse" in out
+    (answer,) = site.store.answers
+    assert (answer.status, answer.endorse) == (APPROVED, True)
+
+
 @pytest.mark.parametrize("typed", ["n", ""])
 def test_anything_else_answers_nothing(site: Site, run: Any, typed: str) -> None:
     """The default is no."""

@@ -245,6 +245,19 @@ def test_a_record_of_another_version_is_read_as_far_as_it_goes() -> None:
     assert named.enforcer == "mesh"
 
 
+def test_a_permit_by_an_endorsed_value_names_the_approval(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that a reader of the audit finds the person who endorsed the value."""
+    permit = record(1, "PERMITTED", operation="mail.send")
+    endorsed = {"approval_id": "a1-1", "role": "recipient", "collection": "email"}
+    permit["result"]["approval"] = {"id": "a1-1", "event": "relied", "endorsed": [endorsed, 7]}
+    log = write(tmp_path / "audit", [permit])
+
+    assert run("why", ID, "--log", log) == 0
+    assert "named, endorsed by approval a1-1" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_last_record_of_a_decision_counts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -167,6 +167,10 @@ def _facts(explanation: Explanation) -> list[tuple[str, str]]:
         ("tier", decision.tier),
         ("resource", decision.resource),
         ("destination", decision.destination_class),
+        *(
+            (role, f"named, endorsed by approval {approval}")
+            for role, _, approval in decision.endorsed
+        ),
         *(principals or [("caller", "nobody: no credential was verified")]),
         ("enforcer", decision.enforcer),
         ("arguments", json.dumps(decision.arguments) if decision.arguments else ""),

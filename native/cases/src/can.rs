@@ -263,6 +263,7 @@ impl<'a> CanTableBuilder<'a> {
                 words: WordRecords::default(),
                 literal_key: None,
                 value_key: None,
+                endorsed: &[],
                 recipient_lists: None,
                 granted: None,
                 breakglass: None,

@@ -381,6 +381,7 @@ impl<'a> TestRun<'a> {
         let approval = self.decided(form.of).approval.unwrap_or_default();
         let answer = StatedAnswer {
             approves,
+            endorses: form.endorse,
             queue: &form.kind,
             reason: &form.reason,
             has_passkey: form.r#as.by == AnswerWord::Passkey,

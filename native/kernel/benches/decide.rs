@@ -174,6 +174,7 @@ fn decisions(criterion: &mut Criterion) {
                     words: WordRecords::default(),
                     literal_key: None,
                     value_key: None,
+                    endorsed: &[],
                     recipient_lists: None,
                     granted: None,
                     breakglass: None,

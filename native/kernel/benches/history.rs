@@ -109,6 +109,7 @@ impl Asker {
             words: WordRecords::default(),
             literal_key: None,
             value_key: None,
+            endorsed: &[],
             recipient_lists: None,
             granted: None,
             breakglass: None,

@@ -72,6 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         words: WordRecords::default(),
         literal_key: None,
         value_key: Some(&key),
+        endorsed: &[],
         recipient_lists: None,
         granted: None,
         breakglass: None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use authz_base::record::Breakglasses;
 use authz_base::record::history::{
-    Event, HistoryChanges, HistoryView, RuleEffect, ValueTerms, effects,
+    Event, HistoryChanges, HistoryView, RuleEffect, ValueFingerprint, ValueTerms, effects,
 };
 use authz_base::record::task::{SubjectProof, TaskView, WordRecords};
 use authz_bundle::recipient_lists::RecipientLists;
@@ -20,6 +20,7 @@ use crate::value_key::ValueKey;
 pub use authz_base::principal::{Claim, Narrowing, Principal, Subject};
 pub use authz_base::time::Time;
 
+pub use crate::policy::Covers;
 pub use crate::reason::{NextAction, PublicCode, ReasonCode, Retry};
 
 /// Facts that evidence proves: the caller, its chain, its task and its history.
@@ -45,6 +46,8 @@ pub struct Facts<'a> {
     pub literal_key: Option<&'a [u8; 32]>,
     /// Key of the values that sessions know. Default: no report makes a value known.
     pub value_key: Option<&'a ValueKey>,
+    /// Fingerprints of values that people endorsed for this call: they are `named`. Default: none.
+    pub endorsed: &'a [ValueFingerprint],
     /// State of the bundle's recipient lists. Default: every recipient list is stale.
     pub recipient_lists: Option<&'a RecipientLists>,
     /// Grants of the presented task credential, each for one use. Default: no task credential is presented.
@@ -327,6 +330,8 @@ pub struct StepUp {
     pub destinations: Vec<StepUpDestination>,
     /// Values that carry authority, in the order of the bundle's rules.
     pub objects: Vec<StepUpObject>,
+    /// Recipients and targets that are not `named`, each once.
+    pub unnamed: Vec<UnnamedValue>,
     /// Labels that the call carries, sorted.
     pub labels: Vec<String>,
     /// Facts of some values are missing, because the call has too many of them.
@@ -347,6 +352,21 @@ pub struct StepUpGround {
     pub reason: String,
     /// Place in the bundle.
     pub at: Location,
+    /// `@covers` of the policy. `None`: endorsed values do not lift the rule.
+    pub covers: Option<Covers>,
+}
+
+/// A recipient or a target of a call that is not `named`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnnamedValue {
+    /// Authority of the value.
+    pub role: ValueRole,
+    /// Collection or form of destination. Empty: it is of neither.
+    pub collection: String,
+    /// The whole value, in the one form of its collection or destination.
+    pub value: String,
+    /// Keyed fingerprint of role, namespace and value.
+    pub fingerprint: ValueFingerprint,
 }
 
 /// A destination of a call that needs a step-up.

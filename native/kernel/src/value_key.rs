@@ -44,6 +44,13 @@ impl ValueKey {
         self.hash(["word", system, collection, &format!("{word:x}")])
     }
 
+    /// Fingerprint of a value that a person endorses: its role, its namespace and its canonical form.
+    #[must_use]
+    pub fn endorsed(&self, role: &str, system: &str, space: &str, value: &str) -> ValueFingerprint {
+        // Names of roles, of forms and of collections hold no slash.
+        self.hash(["endorsed", system, &format!("{role}/{space}"), value])
+    }
+
     fn hash(&self, parts: [&str; 4]) -> ValueFingerprint {
         let mut hasher = SipHasher24::new_with_keys(self.0, self.1);
         // Names of systems and collections hold no NUL, so that two lists of parts never read the same.

@@ -26,8 +26,8 @@ pub(crate) use crate::enforcer_proof::EnforcerProof;
 pub(crate) use crate::judgement::arrival::{Arrival, Asker};
 pub(crate) use crate::judgement::parts::{
     AnswerNote, ApiNotes, ApiRecord, ApprovalNote, BreakglassNote, CallerIdentity, Challenge,
-    CredentialNote, ForgetNote, GuardStatement, PromptNote, ReportNote, ResolvedOperation,
-    RevocationNote, Settlement, TaskContext, ValuesNote,
+    CredentialNote, EndorsedNote, ForgetNote, GuardStatement, PromptNote, ReportNote,
+    ResolvedOperation, RevocationNote, Settlement, TaskContext, ValuesNote,
 };
 use crate::judgement::verdict::CallVerdict;
 #[cfg(test)]

@@ -110,6 +110,8 @@ pub struct OfflineDecision {
 pub struct StatedAnswer<'a> {
     /// False: the person rejects the call.
     pub approves: bool,
+    /// The person endorses the values of the call, too.
+    pub endorses: bool,
     /// Queue that the person answers for; empty: the only one that the person may answer.
     pub queue: &'a str,
     /// Of a rejection: a name of the bundle's `reject_reasons`; may be empty.

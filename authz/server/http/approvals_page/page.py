@@ -29,6 +29,7 @@ _MAX_COMMENT: Final = 1024
 _MAX_ASSERTION: Final = 32_768
 _OUTCOMES: Final = {
     "approve": approvals_pb2.APPROVAL_STATUS_APPROVED,
+    "endorse": approvals_pb2.APPROVAL_STATUS_APPROVED,
     "reject": approvals_pb2.APPROVAL_STATUS_REJECTED,
 }
 
@@ -162,6 +163,7 @@ class ApprovalsPage:
             reject_reason=answer.reason,
             comment=answer.comment,
             queue=answer.queue,
+            endorse=statement.outcome == "endorse",
         )
         person = _person(session.login, assertion)
         resolved = await parts.on_thread(parts.store.approval_resolve, person, resolve)
@@ -230,7 +232,7 @@ def _read_answer(request: PageRequest) -> _Answer:
             "The call or its card has changed since you read it. Read the card again, then answer.",
             again,
         )
-    if outcome == "approve" and not shown.can_be_approved:
+    if outcome != "reject" and not shown.can_be_approved:
         raise PageError(
             409,
             "Not shown in full",

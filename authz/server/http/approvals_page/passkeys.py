@@ -70,7 +70,7 @@ class AnswerStatement:
     approval_id: str
     """Id of the approval."""
     outcome: str
-    """`approve` or `reject`."""
+    """`approve`, `endorse` (the call, and its values for later calls) or `reject`."""
     digest: bytes
     """Digest of the call."""
     card_digest: bytes

@@ -117,6 +117,7 @@ class Approval(_message.Message):
     IGNORED_FIELD_NUMBER: _builtins.int
     ANSWERABLE_FIELD_NUMBER: _builtins.int
     NEEDS_PASSKEY_FIELD_NUMBER: _builtins.int
+    ENDORSES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id, to present as `approval_id`."""
     decision_id: _builtins.str
@@ -215,6 +216,10 @@ class Approval(_message.Message):
     def ignored(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalIgnored]:
         """Parts of an HTTP request that its route ignores, in the order received. Empty over other surfaces."""
 
+    @_builtins.property
+    def endorses(self) -> Global___ApprovalEndorsement:
+        """Values that a person may endorse with the answer, and for what. Absent: the rules that hold the call allow no endorsement."""
+
     def __init__(
         self,
         *,
@@ -251,14 +256,99 @@ class Approval(_message.Message):
         ignored: _abc.Iterable[Global___ApprovalIgnored] | None = ...,
         answerable: _builtins.bool = ...,
         needs_passkey: _builtins.bool = ...,
+        endorses: Global___ApprovalEndorsement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_approved", b"last_approved", "shown_at", b"shown_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "endorses", b"endorses", "expires_at", b"expires_at", "last_approved", b"last_approved", "shown_at", b"shown_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "answerable", b"answerable", "answers", b"answers", "arguments_json", b"arguments_json", "cannot_be_shown", b"cannot_be_shown", "created_at", b"created_at", "decision_id", b"decision_id", "destinations", b"destinations", "digest", b"digest", "effects", b"effects", "expires_at", b"expires_at", "id", b"id", "ignored", b"ignored", "kinds", b"kinds", "labels", b"labels", "last_approved", b"last_approved", "needs_passkey", b"needs_passkey", "objects", b"objects", "operation", b"operation", "purpose", b"purpose", "reasons", b"reasons", "reject_reason", b"reject_reason", "reject_reasons", b"reject_reasons", "reject_text", b"reject_text", "resolved_by", b"resolved_by", "resource", b"resource", "shown_at", b"shown_at", "status", b"status", "subject", b"subject", "task", b"task", "template", b"template", "tier", b"tier", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "answerable", b"answerable", "answers", b"answers", "arguments_json", b"arguments_json", "cannot_be_shown", b"cannot_be_shown", "created_at", b"created_at", "decision_id", b"decision_id", "destinations", b"destinations", "digest", b"digest", "effects", b"effects", "endorses", b"endorses", "expires_at", b"expires_at", "id", b"id", "ignored", b"ignored", "kinds", b"kinds", "labels", b"labels", "last_approved", b"last_approved", "needs_passkey", b"needs_passkey", "objects", b"objects", "operation", b"operation", "purpose", b"purpose", "reasons", b"reasons", "reject_reason", b"reject_reason", "reject_reasons", b"reject_reasons", "reject_text", b"reject_text", "resolved_by", b"resolved_by", "resource", b"resource", "shown_at", b"shown_at", "status", b"status", "subject", b"subject", "task", b"task", "template", b"template", "tier", b"tier", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Approval: _TypeAlias = Approval  # noqa: Y015
+
+@_typing.final
+class ApprovalEndorsement(_message.Message):
+    """Endorsement that an answer may give: its values count as `named` for some operations in the same task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    WITHIN_SECONDS_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    MAX_TIER_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    uses: _builtins.int
+    """Calls for each value."""
+    within_seconds: _builtins.int
+    """Longest time, in seconds; it ends with the task."""
+    max_tier: _decision_pb2.Tier.ValueType
+    """Highest effective tier of a call."""
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the operations, sorted."""
+
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalValue]:
+        """The values."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """The endorsement that was given ends then. Absent: none was given."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Labels that a call may carry, sorted."""
+
+    def __init__(
+        self,
+        *,
+        operations: _abc.Iterable[_builtins.str] | None = ...,
+        values: _abc.Iterable[Global___ApprovalValue] | None = ...,
+        uses: _builtins.int = ...,
+        within_seconds: _builtins.int = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        max_tier: _decision_pb2.Tier.ValueType = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "max_tier", b"max_tier", "operations", b"operations", "until", b"until", "uses", b"uses", "values", b"values", "within_seconds", b"within_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalEndorsement: _TypeAlias = ApprovalEndorsement  # noqa: Y015
+
+@_typing.final
+class ApprovalValue(_message.Message):
+    """A recipient or a target that nobody who may choose it named."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """Role: `recipient` or `target`."""
+    collection: _builtins.str
+    """Collection, or form of destination: `email`, `url`, `iban`, `path`, `account`. Empty: neither."""
+    value: _builtins.str
+    """The whole value in its canonical form."""
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        collection: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "role", b"role", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalValue: _TypeAlias = ApprovalValue  # noqa: Y015
 
 @_typing.final
 class ApprovalDestination(_message.Message):
@@ -421,6 +511,7 @@ class ApprovalAnswer(_message.Message):
     ANSWERED_AT_FIELD_NUMBER: _builtins.int
     CARD_DIGEST_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
+    ENDORSED_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     """Queue that it answers."""
     status: Global___ApprovalStatus.ValueType
@@ -433,6 +524,8 @@ class ApprovalAnswer(_message.Message):
     """SHA-256 of the card that the person was shown."""
     comment: _builtins.str
     """Comment of the person; no agent sees it."""
+    endorsed: _builtins.bool
+    """The person endorses the values of the call, too."""
     @_builtins.property
     def answered_at(self) -> _timestamp_pb2.Timestamp:
         """Time of the answer."""
@@ -447,10 +540,11 @@ class ApprovalAnswer(_message.Message):
         answered_at: _timestamp_pb2.Timestamp | None = ...,
         card_digest: _builtins.bytes = ...,
         comment: _builtins.str = ...,
+        endorsed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answered_at", b"answered_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_at", b"answered_at", "card_digest", b"card_digest", "comment", b"comment", "method", b"method", "person", b"person", "queue", b"queue", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_at", b"answered_at", "card_digest", b"card_digest", "comment", b"comment", "endorsed", b"endorsed", "method", b"method", "person", b"person", "queue", b"queue", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -616,6 +710,7 @@ class ResolveRequest(_message.Message):
     CARD_DIGEST_FIELD_NUMBER: _builtins.int
     REJECT_REASON_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
+    ENDORSE_FIELD_NUMBER: _builtins.int
     approval_id: _builtins.str
     """Its id."""
     status: Global___ApprovalStatus.ValueType
@@ -630,6 +725,8 @@ class ResolveRequest(_message.Message):
     """Reason of a rejection: a name of `reject_reasons`."""
     queue: _builtins.str
     """The person answers for this queue. Default: the only one that the person may answer."""
+    endorse: _builtins.bool
+    """Of an approval: the person also endorses the values of `Approval.endorses`. They are endorsed if all who approve say so."""
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.Evidence]:
         """Credentials. None of them resolves; they only name an administration client."""
@@ -645,10 +742,11 @@ class ResolveRequest(_message.Message):
         card_digest: _builtins.bytes = ...,
         reject_reason: _builtins.str = ...,
         queue: _builtins.str = ...,
+        endorse: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "card_digest", b"card_digest", "comment", b"comment", "digest", b"digest", "evidence", b"evidence", "queue", b"queue", "reject_reason", b"reject_reason", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "card_digest", b"card_digest", "comment", b"comment", "digest", b"digest", "endorse", b"endorse", "evidence", b"evidence", "queue", b"queue", "reject_reason", b"reject_reason", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

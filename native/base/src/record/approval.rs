@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::record::history::ValueFingerprint;
 use crate::record::task::{AgentName, TaskSubject};
 use crate::record::{RecordKey, RecordKind, StoredValue, is_false};
 use crate::tier::Tier;
@@ -89,6 +90,12 @@ pub struct Approval {
     /// Values that carry authority.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<ApprovalObject>,
+    /// Recipients and targets that are not `named`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unnamed: Vec<ApprovalValue>,
+    /// Endorsement that a person may give with the answer. `None`: the rules of the call allow none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endorses: Option<ApprovalEndorsement>,
     /// Labels that the call carries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
@@ -208,6 +215,13 @@ impl Approval {
         self.queues.iter().map(String::as_str).filter(|queue| !is_answered(queue)).collect()
     }
 
+    /// Returns whether all who approved it endorse its values.
+    #[must_use]
+    pub fn is_endorsed(&self) -> bool {
+        self.endorses.is_some()
+            && self.answers.iter().all(|answer| answer.approved && answer.endorses)
+    }
+
     /// The person who rejected it, and why.
     #[must_use]
     pub fn rejection(&self) -> Option<&ApprovalAnswer> {
@@ -263,6 +277,33 @@ pub struct ApprovalObject {
     pub origin: String,
 }
 
+/// A recipient or a target of the call that is not `named`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalValue {
+    /// Authority of the value.
+    pub role: String,
+    /// Collection, or form of destination.
+    pub collection: String,
+    /// The whole value in its canonical form.
+    pub value: String,
+    /// Keyed fingerprint of the value.
+    pub fingerprint: ValueFingerprint,
+}
+
+/// Limits within which a person may endorse the values `unnamed` of an approval.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalEndorsement {
+    /// Ids of the operations for which the values count as `named`, sorted.
+    pub operations: Vec<String>,
+    /// Calls for each value.
+    pub uses: u32,
+    /// Longest time, in milliseconds.
+    pub within_ms: i64,
+    /// End of the endorsement that was given. `None`: none was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
+}
+
 /// A rule that needs the step-up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalGround {
@@ -294,6 +335,9 @@ pub struct ApprovalAnswer {
     pub queue: String,
     /// False: the person rejected the call.
     pub approved: bool,
+    /// The person endorses the values of the call, too.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub endorses: bool,
     /// The person: `<issuer alias>/<sub>`.
     pub person: String,
     /// Roles of the person at that time.

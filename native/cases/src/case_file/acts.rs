@@ -210,6 +210,9 @@ pub(crate) struct AnswerForm {
     /// Of `reject`: a name of the bundle's `reject_reasons`.
     #[serde(default)]
     pub(crate) reason: String,
+    /// Of `approve`: the person endorses the values of the call, too. Default: false.
+    #[serde(default)]
+    pub(crate) endorse: bool,
 }
 
 /// A person who answers.

@@ -14,9 +14,9 @@ use super::aliases;
 use super::literals::count_unknown;
 use super::resolve::{Resolved, named_destinations};
 use crate::arguments::Arguments;
-use crate::canonical::canonical;
-use crate::decision::{Facts, Request, Time};
-use crate::history::ValueMarks;
+use crate::canonical::{canonical, url_parts};
+use crate::decision::{Facts, Request, Time, UnnamedValue};
+use crate::history::{ValueFingerprint, ValueMarks};
 use crate::json::Value as Json;
 use crate::model::{
     DestinationKind, ObjectRule, Operation, Origin, OriginSets, Spelling, Tier, ValueRole,
@@ -29,6 +29,7 @@ use crate::spelling;
 use crate::task::{
     HARNESS_TIER, Names, Nouns, PromptWords, Speaker, Task, amount_name, literal, names_of,
 };
+use crate::value_key::ValueKey;
 use crate::values::{self, SessionValues};
 
 /// Nouns of destinations, which belong to no collection.
@@ -52,6 +53,8 @@ pub(super) struct TypedValue<'a> {
     pub(super) object: Option<&'a ObjectRule>,
     /// Currency of an amount, as the call writes it.
     pub(super) currency: Option<&'a str>,
+    /// Authority. `None`: the value is not looked at as one of the call's own.
+    pub(super) role: Option<ValueRole>,
 }
 
 impl<'a> TypedValue<'a> {
@@ -64,7 +67,12 @@ impl<'a> TypedValue<'a> {
         let canonical =
             canonical(kind, written).ok().map(|destination| Cow::Owned(destination.text));
         let written = Cow::Borrowed(written);
-        Self { system: "", space, written, canonical, object: None, currency: None }
+        Self { system: "", space, written, canonical, object: None, currency: None, role: None }
+    }
+
+    /// The same destination, with its authority.
+    pub(super) fn in_role(self, role: ValueRole) -> Self {
+        Self { role: Some(role), ..self }
     }
 
     /// The resource of a call, by its key.
@@ -77,6 +85,7 @@ impl<'a> TypedValue<'a> {
             written: key,
             object: None,
             currency: None,
+            role: None,
         }
     }
 
@@ -101,7 +110,15 @@ impl<'a> TypedValue<'a> {
             ValueSpace::Collection { spelling, .. } => key_of(&written, *spelling),
             ValueSpace::Role(_) => Some(written.clone()),
         };
-        Some(Self { system, space: &rule.space, written, canonical, object: Some(rule), currency })
+        Some(Self {
+            system,
+            space: &rule.space,
+            written,
+            canonical,
+            object: Some(rule),
+            currency,
+            role: Some(rule.role),
+        })
     }
 
     /// The names by which a prompt may name the value.
@@ -127,6 +144,33 @@ impl<'a> TypedValue<'a> {
 }
 
 impl TypedValue<'_> {
+    /// The value as a person endorses it. `None`: a value of this role or form cannot be endorsed.
+    pub(super) fn endorsable(&self, key: &ValueKey) -> Option<UnnamedValue> {
+        let role =
+            self.role.filter(|role| matches!(role, ValueRole::Recipient | ValueRole::Target))?;
+        let canonical = self.canonical.as_deref()?;
+        let (collection, value) = match self.space {
+            ValueSpace::Collection { name, .. } => (name.as_str(), Cow::Borrowed(canonical)),
+            // The canonical form of a URL is its host, and an endorsement is of one resource.
+            ValueSpace::Destination(DestinationKind::UrlHost) => {
+                (form_of(DestinationKind::UrlHost), Cow::Owned(whole_url(&self.written)?))
+            }
+            ValueSpace::Destination(kind) => (form_of(*kind), Cow::Borrowed(canonical)),
+            ValueSpace::Role(_) => ("", Cow::Borrowed(canonical)),
+        };
+        let space = match self.space {
+            ValueSpace::Collection { .. } => format!("collection/{collection}"),
+            ValueSpace::Destination(_) => format!("destination/{collection}"),
+            ValueSpace::Role(_) => "value".to_owned(),
+        };
+        Some(UnnamedValue {
+            role,
+            collection: collection.to_owned(),
+            fingerprint: key.endorsed(role.as_str(), self.system, &space, &value),
+            value: value.into_owned(),
+        })
+    }
+
     /// The best speaker who names the value by its words.
     ///
     /// A mailbox, a URL and an IBAN have one form, by which the reader of prompts tells them.
@@ -149,6 +193,24 @@ impl TypedValue<'_> {
                 DestinationKind::Email | DestinationKind::UrlHost | DestinationKind::Iban,
             ) => None,
         }
+    }
+}
+
+/// Scheme, host, port and whole path of a URL. `None`: servers may read its path in different ways, or it has a query, which an
+/// endorsement cannot fix.
+fn whole_url(written: &str) -> Option<String> {
+    let (origin, segments) = url_parts(written).filter(|_| !written.contains(['?', '#']))?;
+    Some(segments.iter().fold(origin, |url, segment| format!("{url}/{segment}")))
+}
+
+/// Name of a form of destinations.
+pub(super) const fn form_of(kind: DestinationKind) -> &'static str {
+    match kind {
+        DestinationKind::Email => "email",
+        DestinationKind::UrlHost => "url",
+        DestinationKind::Iban => "iban",
+        DestinationKind::Path => "path",
+        DestinationKind::Account => "account",
     }
 }
 
@@ -201,6 +263,8 @@ pub(super) struct OriginFacts<'a> {
     recipient_lists: Option<&'a RecipientLists>,
     /// Values that the session knows from reports.
     session: Option<SessionValues<'a>>,
+    /// Values that people endorsed for the call, and the key of their fingerprints.
+    endorsed: Option<(&'a [ValueFingerprint], &'a ValueKey)>,
     /// That the session made an object counts.
     counts_made: bool,
     now: Time,
@@ -225,6 +289,10 @@ impl<'a> OriginFacts<'a> {
             words,
             recipient_lists: facts.recipient_lists,
             session: known.and_then(|known| SessionValues::of(known, facts.value_key, now)),
+            endorsed: facts
+                .value_key
+                .filter(|_| !facts.endorsed.is_empty())
+                .map(|key| (facts.endorsed, key)),
             counts_made,
             now,
             tier,
@@ -321,6 +389,13 @@ impl<'a> OriginFacts<'a> {
         }
     }
 
+    /// Whether people endorsed a value for the call.
+    fn is_endorsed(&self, value: &TypedValue<'_>) -> bool {
+        self.endorsed.is_some_and(|(endorsed, key)| {
+            value.endorsable(key).is_some_and(|one| endorsed.contains(&one.fingerprint))
+        })
+    }
+
     /// The trusted and fresh recipient list that has a value.
     fn list_with(&self, value: &TypedValue<'_>) -> Option<&'a str> {
         let (Some(vouching), ValueSpace::Destination(kind), Some(canonical)) =
@@ -379,7 +454,7 @@ impl ValueFacts {
 /// The origin of a value: the best that a source gives it.
 pub(super) fn origin_of(value: &TypedValue<'_>, facts: &OriginFacts<'_>) -> Origin {
     let by_name = facts.by_name(value);
-    if by_name == Some(Origin::Named) {
+    if by_name == Some(Origin::Named) || facts.is_endorsed(value) {
         return Origin::Named;
     }
     if facts.list_with(value).is_some() {
@@ -423,7 +498,7 @@ fn origins_of_call(
         }
         for written in named {
             left = left.saturating_sub(1);
-            let value = TypedValue::of_destination(&space, rule.kind, written);
+            let value = TypedValue::of_destination(&space, rule.kind, written).in_role(rule.role);
             sets.insert(rule.role, origin_of(&value, facts));
         }
     }

@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 
 use super::TierFacts;
-use super::origin::{MAX_VALUES, OriginFacts, TypedValue, origin_of, values_at};
+use super::origin::{MAX_VALUES, OriginFacts, TypedValue, form_of, origin_of, values_at};
 use super::resolve::{Resolved, named_destinations};
 use crate::canonical::canonical;
-use crate::decision::{Facts, Request, StepUp, StepUpDestination, StepUpObject, Time};
+use crate::decision::{
+    Facts, Request, StepUp, StepUpDestination, StepUpObject, Time, UnnamedValue,
+};
 use crate::json::Value as Json;
-use crate::model::{DestinationKind, Operation, Origin, ValueSpace};
+use crate::model::{Operation, Origin, ValueSpace};
 use crate::plan::Plan;
 use crate::recipient_lists::{RecipientListAnswer, RecipientListQuery};
 use crate::values::counts_made;
@@ -46,8 +48,9 @@ pub(super) fn describe(
                 .recipient_lists
                 .keys()
                 .find(|name| query.ask(name) == RecipientListAnswer::Listed);
-            let origin =
-                origin_of(&TypedValue::of_destination(&space, rule.kind, written), &sources);
+            let typed = TypedValue::of_destination(&space, rule.kind, written).in_role(rule.role);
+            let origin = origin_of(&typed, &sources);
+            add_unnamed(&typed, origin, facts, &mut step_up.unnamed);
             let one = StepUpDestination {
                 value: destination.text.clone(),
                 class: classes.first().copied().unwrap_or_default().to_owned(),
@@ -76,6 +79,11 @@ pub(super) fn describe(
                 };
                 left = rest;
                 let typed = TypedValue::of_object(&operation.system, rule, value, currency);
+                let origin =
+                    typed.as_ref().map_or(Origin::Unknown, |typed| origin_of(typed, &sources));
+                if let Some(typed) = &typed {
+                    add_unnamed(typed, origin, facts, &mut step_up.unnamed);
+                }
                 let mut text = String::new();
                 value.write(&mut text);
                 step_up.objects.push(StepUpObject {
@@ -88,7 +96,7 @@ pub(super) fn describe(
                     },
                     value: text,
                     currency: currency.unwrap_or_default().to_owned(),
-                    origin: typed.map_or(Origin::Unknown, |typed| origin_of(&typed, &sources)),
+                    origin,
                 });
             }
         }
@@ -99,12 +107,16 @@ pub(super) fn describe(
     step_up.labels = labels;
 }
 
-const fn form_of(kind: DestinationKind) -> &'static str {
-    match kind {
-        DestinationKind::Email => "email",
-        DestinationKind::UrlHost => "url",
-        DestinationKind::Iban => "iban",
-        DestinationKind::Path => "path",
-        DestinationKind::Account => "account",
+/// Adds a value that a person could endorse.
+fn add_unnamed(
+    typed: &TypedValue<'_>,
+    origin: Origin,
+    facts: &Facts<'_>,
+    unnamed: &mut Vec<UnnamedValue>,
+) {
+    if origin == Origin::Named {
+        return;
     }
+    let value = facts.value_key.and_then(|key| typed.endorsable(key));
+    unnamed.extend(value.filter(|value| !unnamed.contains(value)));
 }

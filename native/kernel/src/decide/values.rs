@@ -94,6 +94,7 @@ impl TaskVouchers<'_> {
             words: self.words,
             literal_key: Some(self.literal_key),
             value_key: None,
+            endorsed: &[],
             recipient_lists: Some(self.recipient_lists),
             granted: None,
             breakglass: None,

@@ -214,6 +214,7 @@ impl<'a> Tally<'a> {
                 name: policy.id.clone(),
                 reason: policy.reason.clone(),
                 at: at.clone(),
+                covers: policy.covers.clone(),
             }
         });
         let tier = rules::tier_requirement(stated.plan, stated.tier.tier);
@@ -223,6 +224,7 @@ impl<'a> Tally<'a> {
             name: tier.name.clone(),
             reason: format!("calls of tier {} need it", tier.name),
             at: tier.at.clone(),
+            covers: None,
         });
         let held = bounds.held.iter().flat_map(|held| {
             held.kinds.iter().map(|kind| StepUpGround {
@@ -231,6 +233,7 @@ impl<'a> Tally<'a> {
                 name: held.rule.name.clone(),
                 reason: held.message.clone(),
                 at: held.rule.at.clone(),
+                covers: None,
             })
         });
         let mut grounds: Vec<StepUpGround> = policies.chain(requirements).chain(held).collect();

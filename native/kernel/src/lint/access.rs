@@ -118,6 +118,7 @@ impl<'a> Access<'a> {
             words: WordRecords::default(),
             literal_key: None,
             value_key: None,
+            endorsed: &[],
             recipient_lists: None,
             granted: None,
             breakglass: None,

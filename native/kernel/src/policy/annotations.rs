@@ -7,6 +7,8 @@ use crate::model::Location;
 use crate::obligation::{MAX_OBLIGATIONS, Obligation};
 use crate::schema::ANNOTATIONS;
 
+use super::covers::Covers;
+
 /// Characters of an id, obligation or control.
 const MAX_NAME: usize = 128;
 /// Characters of a reason.
@@ -20,6 +22,8 @@ pub(super) struct Notes {
     pub(super) reason: String,
     pub(super) stepup: Option<String>,
     pub(super) stepup_offset: usize,
+    pub(super) covers: Option<Covers>,
+    pub(super) covers_offset: usize,
     pub(super) obligations: Vec<String>,
     pub(super) controls: Vec<String>,
 }
@@ -37,6 +41,8 @@ pub(super) fn read(
         reason: String::new(),
         stepup: None,
         stepup_offset: 0,
+        covers: None,
+        covers_offset: 0,
         obligations: Vec::new(),
         controls: Vec::new(),
     };
@@ -86,7 +92,13 @@ pub(super) fn read(
                     "Write for instance `@control(\"ASI03,NHI5\")`.",
                 ),
             },
-            "covers" => refuse("`@covers` is not in this version".to_owned(), "Remove it."),
+            "covers" => match Covers::parse(&value) {
+                Ok(covers) => {
+                    notes.covers = Some(covers);
+                    notes.covers_offset = offset;
+                }
+                Err((what, fix)) => refuse(what, &fix),
+            },
             other => {
                 let fix = match nearest(other, ANNOTATIONS) {
                     Some(near) => format!("Did you mean `@{near}`?"),

@@ -143,6 +143,7 @@ fn check_all(
     idle(placed, diagnostics);
     origins(placed, diagnostics);
     stepup(placed, names, diagnostics);
+    super::covers::check(placed, &covered, catalog, diagnostics);
     Some(covered)
 }
 

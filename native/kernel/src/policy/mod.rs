@@ -2,6 +2,7 @@
 
 mod annotations;
 mod check;
+mod covers;
 mod validate;
 
 use std::sync::Arc;
@@ -12,10 +13,12 @@ use crate::evaluate::syntax::{self, Lines, Parsed, PolicyReading};
 use crate::evaluate::{Rule, SharedConditions};
 use crate::model::{EXCEPTION_TYPE, Location, PolicyFile};
 use crate::obligation::Obligation;
+use crate::schema::Key;
 use crate::table::Table;
 use crate::work::CompileProgress;
 
 pub(crate) use check::{Catalog, Covered, Target, check};
+pub use covers::Covers;
 pub(crate) use validate::{SchemaTexts, validate};
 
 /// One policy. It depends on its text alone, so that a reload shares it.
@@ -27,6 +30,8 @@ pub(crate) struct Policy {
     pub(crate) reason: String,
     /// The step-up kind that lifts it.
     pub(crate) stepup: Option<String>,
+    /// Limits within which a person may endorse the values of a call that it holds.
+    pub(crate) covers: Option<Covers>,
     pub(crate) obligations: Vec<String>,
     pub(crate) controls: Vec<String>,
     pub(crate) rule: Rule,
@@ -36,6 +41,8 @@ pub(crate) struct Policy {
     start: usize,
     /// Byte offset of `@stepup`, from the start of the policy.
     stepup_offset: usize,
+    /// Byte offset of `@covers`, from the start of the policy.
+    covers_offset: usize,
 }
 
 impl Policy {
@@ -163,7 +170,11 @@ fn new(
 ) -> Option<Placed> {
     let effect = syntax::effect(&parsed.policy);
     let notes = annotations::read(&parsed, effect, diagnostics)?;
-    let reading = syntax::reading(&parsed.policy);
+    let mut reading = syntax::reading(&parsed.policy);
+    if notes.covers.is_some() {
+        // An endorsement covers calls with the labels that the person was shown, so the labels are recalled.
+        reading.keys.insert(Key::Session);
+    }
     let start = parsed.policy.loc().map_or(0, |loc| loc.start());
     let policy = Policy {
         rule: Rule::new(&parsed.policy, &reading, shared),
@@ -174,6 +185,8 @@ fn new(
         reason: notes.reason,
         stepup: notes.stepup,
         stepup_offset: notes.stepup_offset,
+        covers: notes.covers,
+        covers_offset: notes.covers_offset,
         obligations: notes.obligations,
         controls: notes.controls,
         reading,

@@ -283,6 +283,7 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
         words: WordRecords::default(),
         literal_key: None,
         value_key: None,
+        endorsed: &[],
         recipient_lists: None,
         granted: None,
         breakglass: None,

@@ -470,6 +470,7 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
                 words: WordRecords::default(),
                 literal_key: None,
                 value_key: None,
+                endorsed: &[],
                 recipient_lists: None,
                 granted: None,
                 breakglass: None,

@@ -251,7 +251,12 @@ const NOTES: &[(&str, &str, &str, &str)] = &[
         "list of at most 16 ids of your catalogue of controls, separated by commas; each begins with a capital letter. Decisions and the audit carry them, so that a report can count what each control stopped. Authz gives them no meaning",
         "@control(\"ASI01,AML.T0086\")",
     ),
-    ("covers", "", "*Later.*", ""),
+    (
+        "covers",
+        "`forbid` with `@stepup`",
+        "list of at most 16 operations of one system, separated by commas, all in the scope of the policy. A person who approves a call may [endorse its values](../concepts/approvals.md#endorsed-values): they then count as `named` in `context.origins` of these operations, in the same task. After semicolons: `uses`, the number of calls for each value, 1 to 100, default 20, and `within`, the longest time, at most and by default `1h`. Needs a step-up kind that people answer, and a condition that reads `context.origins`",
+        "@covers(\"mail.send, mail.reply; uses=5; within=30m\")",
+    ),
 ];
 
 /// A declaration of a schema: the names of its members with their types.

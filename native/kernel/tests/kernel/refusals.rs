@@ -22,10 +22,6 @@ const REFUSED: &[(&str, &[&str])] = &[
         &["1:10: unknown annotation `@resaon`. Did you mean `@reason`?"],
     ),
     (
-        "@id(\"a\") @covers(\"operation\") permit(principal, action, resource);",
-        &["1:10: `@covers` is not in this version. Remove it."],
-    ),
-    (
         "@id(\"a b\") permit(principal, action, resource);",
         &["1:1: `@id(\"a b\")` is no id. Use letters, digits and `-_.:/`, at most 128."],
     ),
@@ -87,6 +83,84 @@ const REFUSED: &[(&str, &[&str])] = &[
         "@id(\"a\") @stepup(\"approve\") forbid(principal, action, resource) unless { context.tier == 0 && context.satisfied.contains(Kind::\"approve\") };",
         &[
             "1:10: nothing lifts `@stepup(\"approve\")`: the policy would still fire after the step-up. Add `unless { context.satisfied.contains(Kind::\"approve\") }`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @stepup(\"approve\") @covers(\"\") forbid(principal, action == Action::\"crm.refund\", resource) unless { [Origin::\"named\"].containsAll(context.origins.recipient) || context.satisfied.contains(Kind::\"approve\") };",
+        &[
+            "1:29: `@covers`: it needs a comma list of operations. Write for instance `@covers(\"mail.send, mail.reply; uses=20; within=1h\")`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @stepup(\"approve\") @covers(\"crm.refund,\") forbid(principal, action == Action::\"crm.refund\", resource) unless { [Origin::\"named\"].containsAll(context.origins.recipient) || context.satisfied.contains(Kind::\"approve\") };",
+        &[
+            "1:29: `@covers`: it needs a comma list of operations. Write for instance `@covers(\"mail.send, mail.reply; uses=20; within=1h\")`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @stepup(\"approve\") @covers(\"crm.refund, mail.send\") forbid(principal, action == Action::\"crm.refund\", resource) unless { [Origin::\"named\"].containsAll(context.origins.recipient) || context.satisfied.contains(Kind::\"approve\") };",
+        &[
+            "1:29: `@covers`: its operations are of more than one system (crm, mail), and a value says nothing in another system. Write for instance `@covers(\"mail.send, mail.reply; uses=20; within=1h\")`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @stepup(\"approve\") @covers(\"crm.refund; uses=0\") forbid(principal, action == Action::\"crm.refund\", resource) unless { [Origin::\"named\"].containsAll(context.origins.recipient) || context.satisfied.contains(Kind::\"approve\") };",
+        &[
+            "1:29: `@covers`: `uses=0` is no number from 1 to 100. Write for instance `@covers(\"mail.send, mail.reply; uses=20; within=1h\")`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @stepup(\"approve\") @covers(\"crm.refund; uses=101\") forbid(principal, action == Action::\"crm.refund\", resource) unless { [Origin::\"named\"].containsAll(context.origins.recipient) || context.satisfied.contains(Kind::\"approve\") };",
+        &[
+            "1:29: `@covers`: `uses=101` is no number from 1 to 100. Write for instance `@covers(\"mail.send, mail.reply; uses=20; within=1h\")`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @stepup(\"approve\") @covers(\"crm.refund; within=61m\") forbid(principal, action == Action::\"crm.refund\", resource) unless { [Origin::\"named\"].containsAll(context.origins.recipient) || context.satisfied.contains(Kind::\"approve\") };",
+        &[
+            "1:29: `@covers`: `within=61m` is no duration of at most 1h. Write for instance `@covers(\"mail.send, mail.reply; uses=20; within=1h\")`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @stepup(\"approve\") @covers(\"crm.refund; uses=2; uses=3\") forbid(principal, action == Action::\"crm.refund\", resource) unless { [Origin::\"named\"].containsAll(context.origins.recipient) || context.satisfied.contains(Kind::\"approve\") };",
+        &[
+            "1:29: `@covers`: `uses=3` repeats a limit. Write for instance `@covers(\"mail.send, mail.reply; uses=20; within=1h\")`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @stepup(\"approve\") @covers(\"crm.refund; often\") forbid(principal, action == Action::\"crm.refund\", resource) unless { [Origin::\"named\"].containsAll(context.origins.recipient) || context.satisfied.contains(Kind::\"approve\") };",
+        &[
+            "1:29: `@covers`: `often` is neither `uses` nor `within`. Write for instance `@covers(\"mail.send, mail.reply; uses=20; within=1h\")`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @covers(\"crm.refund\") forbid(principal, action == Action::\"crm.refund\", resource) unless { [Origin::\"named\"].containsAll(context.origins.recipient) || context.satisfied.contains(Kind::\"approve\") };",
+        &[
+            "1:10: `@covers` stands on a policy that people do not lift. Put it beside `@stepup` of `confirm`, `approve`, `approve:ROLE` or `two_person`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @stepup(\"confidence\") @covers(\"crm.refund\") forbid(principal, action == Action::\"crm.refund\", resource) unless { [Origin::\"named\"].containsAll(context.origins.recipient) || context.satisfied.contains(Kind::\"confidence\") };",
+        &[
+            "1:32: `@covers` stands on a policy that people do not lift. Put it beside `@stepup` of `confirm`, `approve`, `approve:ROLE` or `two_person`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @stepup(\"approve\") @covers(\"crm.refnd\") forbid(principal, action == Action::\"crm.refund\", resource) unless { [Origin::\"named\"].containsAll(context.origins.recipient) || context.satisfied.contains(Kind::\"approve\") };",
+        &[
+            "1:29: `@covers`: unknown operation `crm.refnd`; declared: crm.refund, authz.approve, authz.explain, authz.probe, authz.reload and 11 more. Did you mean `crm.refund`?",
+        ],
+    ),
+    (
+        "@id(\"a\") @stepup(\"approve\") @covers(\"crm.refund, crm.get\") forbid(principal, action == Action::\"crm.refund\", resource) unless { [Origin::\"named\"].containsAll(context.origins.recipient) || context.satisfied.contains(Kind::\"approve\") };",
+        &[
+            "1:29: `@covers` names `crm.get`, which is not in the scope of the policy. Add the operation to the policy's scope, or remove it from `@covers`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @stepup(\"approve\") @covers(\"crm.refund\") forbid(principal, action == Action::\"crm.refund\", resource) unless { context.satisfied.contains(Kind::\"approve\") };",
+        &[
+            "1:29: `@covers` does nothing: the policy does not read `context.origins`, so that an endorsed value does not lift it. Compare `context.origins`, or remove `@covers`.",
         ],
     ),
     (

@@ -379,6 +379,7 @@ fn asked(
         words: WordRecords::default(),
         literal_key: None,
         value_key: None,
+        endorsed: &[],
         recipient_lists: None,
         granted: None,
         breakglass: None,

@@ -52,6 +52,7 @@ pub(super) fn policies_permit(
         literal_key: None,
         words: WordRecords::default(),
         value_key: None,
+        endorsed: &[],
         recipient_lists: None,
         granted: None,
         breakglass: None,

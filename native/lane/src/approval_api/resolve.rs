@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use authz_kernel::decision::{Given, Request, Subject, Time};
 use authz_kernel::hex::hex;
+use authz_kernel::history::ValueFingerprint;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::approval::{
     Approval, ApprovalAnswer, ApprovalStatus, CONFIRM, RememberedAnswer,
 };
-use authz_kernel::task::{Record, RecordKey, RecordKind, SubjectProof};
-use authz_state::store::{Survives, Transaction};
+use authz_kernel::task::{
+    EndorsedValue, Endorsement, MAX_ENDORSED, Record, RecordKey, RecordKind, SubjectProof, Task,
+    TaskStatus,
+};
+use authz_state::store::{StoreError, Survives, Transaction};
 use prost::Message as _;
 
 use super::approver::approve_arguments;
@@ -21,6 +25,7 @@ use crate::api_call::{ApiCaller, ApiOutcome, GrantedChange, WithRecord as _};
 use crate::approvals::{ApprovalChange, close, status_of};
 use crate::engine::{Engine, own};
 use crate::judgement::{AnswerNote, ApiNotes, ApiRecord, ApprovalNote, CallerIdentity};
+use crate::keeper::ChangeError;
 use crate::limits;
 use crate::metrics::ApprovalEvent;
 use crate::offline::StatedAnswer;
@@ -42,6 +47,8 @@ struct GivenAnswer {
     key: RecordKey,
     generation: u64,
     approves: bool,
+    /// The person endorses the values of the call, too.
+    endorses: bool,
     digest: String,
     card_digest: String,
     comment: String,
@@ -69,11 +76,15 @@ impl GivenAnswer {
         if approves && !message.reject_reason.is_empty() {
             return Err(CallRefusal::input("`reject_reason` goes with REJECTED"));
         }
+        if message.endorse && !approves {
+            return Err(CallRefusal::input("`endorse` goes with APPROVED"));
+        }
         let (key, generation) = Approval::parse_id(&message.approval_id).ok_or_else(unknown)?;
         Ok(Self {
             key,
             generation,
             approves,
+            endorses: message.endorse,
             digest: hex(&message.digest),
             card_digest: hex(&message.card_digest),
             comment: message.comment.clone(),
@@ -89,6 +100,8 @@ struct Answered {
     event: ApprovalEvent,
     queue: String,
     decided_in_ms: i64,
+    /// The values of the call are endorsed from now on.
+    endorsed: bool,
 }
 
 impl Engine {
@@ -131,7 +144,7 @@ impl Engine {
         approval_id: &str,
         answer: StatedAnswer<'_>,
     ) -> Result<(), ApiError> {
-        let StatedAnswer { approves, queue, reason, has_passkey } = answer;
+        let StatedAnswer { approves, endorses, queue, reason, has_passkey } = answer;
         let method = if has_passkey { AnswerMethod::Passkey } else { AnswerMethod::Login };
         let person = Person::stated(subject, method, Time(self.clock.now_ms()));
         let known = self.find_approval(approval_id, self.host_wait()).map_err(error_of)?;
@@ -145,6 +158,7 @@ impl Engine {
             digest: wire_form::bytes_of(&known.digest),
             card_digest: vec![0; DIGEST],
             queue: queue.to_owned(),
+            endorse: endorses,
             reject_reason: reason.to_owned(),
             ..wire::ResolveRequest::default()
         };
@@ -176,7 +190,11 @@ impl Engine {
         let outcome = self.answer_approval(message, person, &caller);
         let (record, answered) = self.conclude_call(caller, outcome);
         let answered = self.answer_of(&record, answered)?;
-        self.metrics.approval(std::slice::from_ref(&answered.queue), answered.event);
+        let queue = std::slice::from_ref(&answered.queue);
+        self.metrics.approval(queue, answered.event);
+        if answered.endorsed {
+            self.metrics.approval(queue, ApprovalEvent::Endorsed);
+        }
         self.metrics.approval_decided(answered.decided_in_ms);
         self.approval_changes.add(ApprovalChange::of(&answered.approval));
         Ok(answered)
@@ -213,6 +231,10 @@ impl Engine {
             passkey_key(&person.subject.issuer, &person.subject.sub, &one.credential_id)
         });
         let mut locks = vec![answer.key.clone(), rejected.clone()];
+        // Endorsements are kept in the task.
+        if known.in_task && (answer.endorses || !answer.approves) {
+            locks.push(RecordKey::new(RecordKind::Session, &known.session));
+        }
         locks.extend(tallies.iter().cloned());
         locks.extend(passkey.clone());
         self.change_granted(caller, record, &locks, Survives::PowerLoss, &mut |transaction| {
@@ -227,12 +249,19 @@ impl Engine {
                 return Err(not_permitted("the passkey is not one of the person's").into());
             }
             let queue = self.check_answer(caller, person, &known, &answer)?;
-            let answered = answered(&known, person, &answer, &queue, &caller.world, caller.now());
+            let mut answered =
+                answered(&known, person, &answer, &queue, &caller.world, caller.now());
             if answered.approval.status != ApprovalStatus::Open {
                 close(transaction, &answered.approval, &tallies, caller.now())?;
             }
             if answered.event == ApprovalEvent::Rejected {
                 remember_rejection(transaction, &rejected, &answered.approval, caller.now());
+                forget_endorsed(transaction, &answered.approval)?;
+            }
+            if answered.event == ApprovalEvent::Approved && answered.approval.is_endorsed() {
+                let approval = Arc::make_mut(&mut answered.approval);
+                endorse(transaction, approval, caller.now())?;
+                answered.endorsed = true;
             }
             transaction.put(Record::Approval(Arc::clone(&answered.approval)));
             let notes = ApiNotes {
@@ -311,6 +340,11 @@ impl Engine {
                 known.cannot_be_shown
             )));
         }
+        if answer.endorses && known.endorses.is_none() {
+            return Err(CallRefusal::input(
+                "`endorse`: the rules that hold the call let nobody endorse its values; approve this call only",
+            ));
+        }
         if queue != CONFIRM {
             self.check_approver(caller, person, known, queue)?;
         }
@@ -348,6 +382,7 @@ fn answered(
     approval.answers.push(ApprovalAnswer {
         queue: queue.to_owned(),
         approved: answer.approves,
+        endorses: answer.endorses,
         person: person.name.clone(),
         roles: person.roles(world),
         method: person.method.as_str().to_owned(),
@@ -376,6 +411,7 @@ fn answered(
         approval: Arc::new(approval),
         event,
         queue: queue.to_owned(),
+        endorsed: false,
     }
 }
 
@@ -399,6 +435,79 @@ fn remember_rejection(
     })));
 }
 
+/// Keeps the values of an approved call in its task as endorsed.
+///
+/// # Errors
+/// The task has ended, or has as many endorsed values as it may.
+fn endorse(
+    transaction: &mut dyn Transaction,
+    approval: &mut Approval,
+    now: Time,
+) -> Result<(), ChangeError> {
+    let approval_id = approval.approval_id();
+    let Some(offer) = &mut approval.endorses else { return Ok(()) };
+    let task = task_of(transaction, &approval.task)?;
+    let Some(mut task) = task.filter(|task| task.status_at(now) == TaskStatus::Active) else {
+        return Err(CallRefusal::new(
+            ReasonCode::TaskEnded,
+            Step::Locate,
+            "`endorse`: the task has ended, and endorsements end with it",
+        )
+        .into());
+    };
+    let until = Time(now.0.saturating_add(offer.within_ms)).min(approval.expires_at);
+    let values = approval
+        .unnamed
+        .iter()
+        .map(|one| EndorsedValue { fingerprint: one.fingerprint, uses_left: offer.uses });
+    let endorsement = Endorsement {
+        approval_id,
+        by: approval.answers.iter().map(|answer| answer.person.clone()).collect(),
+        operations: offer.operations.clone(),
+        rules: approval.grounds.iter().map(|ground| ground.identity.clone()).collect(),
+        tier: approval.tier,
+        labels: approval.labels.clone(),
+        until,
+        values: values.collect(),
+    };
+    offer.until = Some(until);
+    if !Arc::make_mut(&mut task).endorse(endorsement, now) {
+        return Err(CallRefusal::new(
+            ReasonCode::Overloaded,
+            Step::Judge,
+            format!("`endorse`: the task has as many endorsed values as it may, {MAX_ENDORSED}; approve this call only"),
+        )
+        .into());
+    }
+    transaction.put(Record::Task(task));
+    Ok(())
+}
+
+/// Forgets endorsements of the values of a rejected call.
+fn forget_endorsed(
+    transaction: &mut dyn Transaction,
+    approval: &Approval,
+) -> Result<(), StoreError> {
+    if !approval.in_task {
+        return Ok(());
+    }
+    let values: Vec<ValueFingerprint> =
+        approval.unnamed.iter().map(|one| one.fingerprint).collect();
+    if let Some(mut task) = task_of(transaction, &approval.task)?
+        && Arc::make_mut(&mut task).forget_endorsed(&values)
+    {
+        transaction.put(Record::Task(task));
+    }
+    Ok(())
+}
+
+fn task_of(transaction: &mut dyn Transaction, id: &str) -> Result<Option<Arc<Task>>, StoreError> {
+    Ok(match transaction.get(&RecordKey::new(RecordKind::Task, id))? {
+        Some(Record::Task(task)) => Some(task),
+        _ => None,
+    })
+}
+
 fn note_of(answered: &Answered, person: &Person, answer: &GivenAnswer) -> ApprovalNote {
     let approval = &answered.approval;
     let mut note = ApprovalNote::new(approval.approval_id(), answered.event);
@@ -412,6 +521,7 @@ fn note_of(answered: &Answered, person: &Person, answer: &GivenAnswer) -> Approv
         card_digest: answer.card_digest.clone(),
         decided_in_ms: answered.decided_in_ms,
         reject_reason: answer.reject_reason.clone(),
+        endorses: answer.endorses,
     });
     note
 }

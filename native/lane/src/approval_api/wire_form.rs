@@ -86,6 +86,7 @@ pub(super) fn whole(approval: &Approval, rules: &ApprovalRules, now: Time) -> wi
                 answered_at: Some(timestamp(one.at)),
                 card_digest: bytes_of(&one.card_digest),
                 comment: one.comment.clone(),
+                endorsed: one.endorses,
             })
             .collect(),
         waits_for: match status {
@@ -107,6 +108,23 @@ pub(super) fn whole(approval: &Approval, rules: &ApprovalRules, now: Time) -> wi
             .collect(),
         answerable: false,
         needs_passkey: approval.needs_passkey,
+        endorses: approval.endorses.as_ref().map(|offer| wire::ApprovalEndorsement {
+            operations: offer.operations.clone(),
+            values: approval
+                .unnamed
+                .iter()
+                .map(|one| wire::ApprovalValue {
+                    role: one.role.clone(),
+                    collection: one.collection.clone(),
+                    value: one.value.clone(),
+                })
+                .collect(),
+            uses: offer.uses,
+            within_seconds: u32::try_from(offer.within_ms.div_euclid(1_000)).unwrap_or_default(),
+            until: offer.until.map(timestamp),
+            max_tier: tier_of(approval.tier) as i32,
+            labels: approval.labels.clone(),
+        }),
     }
 }
 

@@ -7,9 +7,10 @@ use authz_kernel::model::{IgnoredPart, Model, Tier};
 use authz_kernel::plan::Plan;
 use authz_kernel::routes::Body;
 use authz_kernel::task::approval::{
-    Approval, ApprovalDestination, ApprovalGround, ApprovalObject, ApprovalStatus, ApprovedCall,
-    IgnoredValue, RememberedAnswer,
+    Approval, ApprovalDestination, ApprovalEndorsement, ApprovalGround, ApprovalObject,
+    ApprovalStatus, ApprovalValue, ApprovedCall, IgnoredValue, RememberedAnswer,
 };
+use authz_kernel::task::{MAX_ENDORSED, Task};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -71,6 +72,8 @@ impl NewApproval<'_> {
             resource: resource.unwrap_or_default(),
             destinations: destinations_of(step_up),
             objects: objects_of(step_up),
+            unnamed: unnamed_of(step_up),
+            endorses: endorses_of(step_up, task, &decision.operation),
             labels: step_up.labels.clone(),
             grounds: grounds_of(step_up),
             kinds: decision.kinds.clone(),
@@ -109,6 +112,8 @@ impl NewApproval<'_> {
             );
             approval.destinations.clear();
             approval.objects.clear();
+            approval.unnamed.clear();
+            approval.endorses = None;
             approval.ignored.clear();
         }
         Some(approval)
@@ -137,8 +142,10 @@ fn text_size(approval: &Approval) -> usize {
         approval.objects.iter().map(|one| one.value.len().saturating_add(one.pointer.len()));
     let ignored =
         approval.ignored.iter().map(|one| one.value.len().saturating_add(one.place.len()));
+    let unnamed = approval.unnamed.iter().map(|one| one.value.len());
     let entries = approval.destinations.len().saturating_add(approval.objects.len());
-    let texts = destinations.chain(objects).chain(ignored).fold(0, usize::saturating_add);
+    let texts =
+        destinations.chain(objects).chain(ignored).chain(unnamed).fold(0, usize::saturating_add);
     texts.saturating_add(entries.saturating_mul(64))
 }
 
@@ -163,6 +170,36 @@ fn objects_of(step_up: &StepUp) -> Vec<ApprovalObject> {
         origin: one.origin.as_str().to_owned(),
     });
     shown.collect()
+}
+
+fn unnamed_of(step_up: &StepUp) -> Vec<ApprovalValue> {
+    let unnamed = step_up.unnamed.iter().map(|one| ApprovalValue {
+        role: one.role.as_str().to_owned(),
+        collection: one.collection.clone(),
+        value: one.value.clone(),
+        fingerprint: one.fingerprint,
+    });
+    unnamed.collect()
+}
+
+/// The endorsement that all rules which hold the call allow together. `None`: a rule allows none, or no value can be endorsed.
+fn endorses_of(step_up: &StepUp, task: &Task, operation: &str) -> Option<ApprovalEndorsement> {
+    let has_values = !step_up.unnamed.is_empty() && step_up.unnamed.len() <= MAX_ENDORSED;
+    // A call without a task has nothing that ends with it.
+    if !task.kind.is_started() || !has_values || step_up.is_cut {
+        return None;
+    }
+    let mut all = step_up.grounds.iter().map(|ground| ground.covers.clone());
+    let first = all.next()??;
+    let covers = all.try_fold(first, |covers, other| covers.intersection(&other?))?;
+    let system = |id: &str| id.split_once('.').map(|(system, _)| system.to_owned());
+    let is_of_system = covers.operations.iter().all(|id| system(id) == system(operation));
+    is_of_system.then_some(ApprovalEndorsement {
+        operations: covers.operations,
+        uses: covers.uses,
+        within_ms: covers.within_ms,
+        until: None,
+    })
 }
 
 fn grounds_of(step_up: &StepUp) -> Vec<ApprovalGround> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authz_kernel::decision::{Principal, Time};
+use authz_kernel::history::ValueFingerprint;
 use authz_kernel::mcp::Envelope;
 use authz_kernel::model::Tier;
 use authz_kernel::task::{Breakglass, RevocationTarget, Task};
@@ -109,8 +110,12 @@ pub(crate) struct Settlement {
     pub(crate) approval: Option<ApprovalNote>,
     /// Challenge of a step-up that people lift.
     pub(crate) challenge: Option<Challenge>,
-    /// Identities of the rules that the used approval lifts.
+    /// Identities of the rules that the used approval, or the endorsements, lift.
     pub(crate) lifted: Vec<String>,
+    /// Fingerprints of values that count as `named` while the call is judged with the endorsements of its task.
+    pub(crate) endorsed: Vec<ValueFingerprint>,
+    /// Endorsements that the permit relies on: the approval and the value of each. Each loses one use.
+    pub(crate) relies_on: Vec<(String, ValueFingerprint)>,
     /// Text of the reason with which a person rejected the call; empty if there is none.
     pub(crate) reject_text: String,
 }
@@ -121,6 +126,8 @@ impl Settlement {
         self.approval = None;
         self.challenge = None;
         self.lifted.clear();
+        self.endorsed.clear();
+        self.relies_on.clear();
         self.reject_text.clear();
     }
 }
@@ -342,13 +349,33 @@ pub(crate) struct ApprovalNote {
     /// Queues of the approval; of an answer, the queue that it is for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) queues: Vec<String>,
+    /// Values that count as `named`, and the approval that endorsed each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) endorsed: Vec<EndorsedNote>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) answer: Option<AnswerNote>,
 }
 
+/// A value that counts as `named` for a call because a person endorsed it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct EndorsedNote {
+    pub(crate) approval_id: String,
+    pub(crate) role: &'static str,
+    /// Collection, or form of destination.
+    pub(crate) collection: String,
+}
+
 impl ApprovalNote {
     pub(crate) const fn new(id: String, event: ApprovalEvent) -> Self {
-        Self { id, event, by: Vec::new(), why: "", queues: Vec::new(), answer: None }
+        Self {
+            id,
+            event,
+            by: Vec::new(),
+            why: "",
+            queues: Vec::new(),
+            endorsed: Vec::new(),
+            answer: None,
+        }
     }
 }
 
@@ -369,6 +396,9 @@ pub(crate) struct AnswerNote {
     pub(crate) decided_in_ms: i64,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) reject_reason: String,
+    /// The person endorsed the values of the call.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) endorses: bool,
 }
 
 /// Numbers of reported values, by what became of them.

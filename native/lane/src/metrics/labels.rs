@@ -123,6 +123,10 @@ pub(crate) enum ApprovalEvent {
     Expired,
     /// It was approved, and no call used it in time.
     Unused,
+    /// The people who approved it endorsed its values.
+    Endorsed,
+    /// A call was permitted because people endorsed its values.
+    Relied,
 }
 
 impl ApprovalEvent {
@@ -138,6 +142,8 @@ impl ApprovalEvent {
             Self::Rejected => "rejected",
             Self::Expired => "expired",
             Self::Unused => "unused",
+            Self::Endorsed => "endorsed",
+            Self::Relied => "relied",
         }
     }
 }

@@ -1497,6 +1497,47 @@ pub struct Approval {
     /// A login does not suffice: only a passkey with user verification answers.
     #[prost(bool, tag = "33")]
     pub needs_passkey: bool,
+    /// Values that a person may endorse with the answer, and for what. Absent: the rules that hold the call allow no endorsement.
+    #[prost(message, optional, tag = "34")]
+    pub endorses: ::core::option::Option<ApprovalEndorsement>,
+}
+/// Endorsement that an answer may give: its values count as `named` for some operations in the same task.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ApprovalEndorsement {
+    /// Ids of the operations, sorted.
+    #[prost(string, repeated, tag = "1")]
+    pub operations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The values.
+    #[prost(message, repeated, tag = "2")]
+    pub values: ::prost::alloc::vec::Vec<ApprovalValue>,
+    /// Calls for each value.
+    #[prost(uint32, tag = "3")]
+    pub uses: u32,
+    /// Longest time, in seconds; it ends with the task.
+    #[prost(uint32, tag = "4")]
+    pub within_seconds: u32,
+    /// The endorsement that was given ends then. Absent: none was given.
+    #[prost(message, optional, tag = "5")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+    /// Highest effective tier of a call.
+    #[prost(enumeration = "Tier", tag = "6")]
+    pub max_tier: i32,
+    /// Labels that a call may carry, sorted.
+    #[prost(string, repeated, tag = "7")]
+    pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A recipient or a target that nobody who may choose it named.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApprovalValue {
+    /// Role: `recipient` or `target`.
+    #[prost(string, tag = "1")]
+    pub role: ::prost::alloc::string::String,
+    /// Collection, or form of destination: `email`, `url`, `iban`, `path`, `account`. Empty: neither.
+    #[prost(string, tag = "2")]
+    pub collection: ::prost::alloc::string::String,
+    /// The whole value in its canonical form.
+    #[prost(string, tag = "3")]
+    pub value: ::prost::alloc::string::String,
 }
 /// A destination of a call.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1592,6 +1633,9 @@ pub struct ApprovalAnswer {
     /// Comment of the person; no agent sees it.
     #[prost(string, tag = "7")]
     pub comment: ::prost::alloc::string::String,
+    /// The person endorses the values of the call, too.
+    #[prost(bool, tag = "8")]
+    pub endorsed: bool,
 }
 /// A part of an HTTP request that its route ignores.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1676,6 +1720,9 @@ pub struct ResolveRequest {
     /// The person answers for this queue. Default: the only one that the person may answer.
     #[prost(string, tag = "8")]
     pub queue: ::prost::alloc::string::String,
+    /// Of an approval: the person also endorses the values of `Approval.endorses`. They are endorsed if all who approve say so.
+    #[prost(bool, tag = "9")]
+    pub endorse: bool,
 }
 /// The answered approval.
 #[derive(Clone, PartialEq, ::prost::Message)]

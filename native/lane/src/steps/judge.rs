@@ -167,6 +167,7 @@ impl<'r> PolicyQuery<'r> {
             recipient_lists: Some(&self.world.recipient_lists),
             value_key: Some(self.value_key),
             breakglass: breakglass.as_deref(),
+            endorsed: &record.settlement.endorsed,
             ..kernel_facts(
                 &record.arrival,
                 &record.caller.facts,
@@ -281,6 +282,7 @@ pub(crate) fn kernel_facts<'a>(
         words: WordRecords::default(),
         literal_key: key,
         value_key: None,
+        endorsed: &[],
         recipient_lists: None,
         granted: None,
         breakglass: None,

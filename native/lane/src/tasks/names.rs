@@ -83,6 +83,7 @@ impl Engine {
             history: Some(HistoryView { values, ..HistoryView::new(history) }),
             words: origins.words(),
             value_key: Some(self.keeper.value_key()),
+            endorsed: &[],
             recipient_lists: Some(&caller.world.recipient_lists),
             ..kernel_facts(
                 &caller.arrival,

@@ -1,5 +1,7 @@
 //! Approvals: a call that stepped up is made once, after a person approved exactly that call.
 
+mod endorse;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +35,10 @@ catalog:
       mail: {input: {type: object, properties: {text: {type: string}}}}
       wipe: {input: {type: object, properties: {id: {type: string}}, required: [id]}}
       read: {}
+      send: {input: {type: object, properties: {to: {type: string}, text: {type: string}, also: {type: array, items: {type: string}}}, required: [to]}}
+      reply: {input: {type: object, properties: {to: {type: string}, text: {type: string}, also: {type: array, items: {type: string}}}, required: [to]}}
+      forward: {input: {type: object, properties: {to: {type: string}, text: {type: string}, also: {type: array, items: {type: string}}}, required: [to]}}
+      wire: {input: {type: object, properties: {to: {type: string}, text: {type: string}, also: {type: array, items: {type: string}}}, required: [to]}}
       note: {input: {type: object, properties: {text: {type: string}}}}
 classify:
   - match: bank.pay
@@ -42,6 +48,10 @@ classify:
   - {match: bank.mail, effects: [write], tier: standard}
   - {match: bank.wipe, effects: [delete], tier: high, resource: {collection: accounts, id: /id}}
   - {match: bank.read, effects: [read], tier: low, yields: [secret]}
+  - {match: bank.wire, effects: [write], tier: high, objects: [{from: [/to, /also], role: recipient, collection: accounts}]}
+  - {match: bank.send, effects: [write], tier: standard, objects: [{from: [/to, /also], role: recipient, collection: accounts}]}
+  - {match: bank.reply, effects: [write], tier: standard, objects: [{from: [/to, /also], role: recipient, collection: accounts}]}
+  - {match: bank.forward, effects: [write], tier: standard, objects: [{from: [/to, /also], role: recipient, collection: accounts}]}
   - {match: bank.note, effects: [write], tier: standard}
 subjects:
   manager: {issuer: corp, claim: groups, contains: managers}
@@ -53,6 +63,7 @@ templates:
     purpose: pay the bills
     params: {ticket: String}
     deadline: 24h
+    max_depth: 1
     tier_cap: critical
     max_depth: 1
     starters: [bot]

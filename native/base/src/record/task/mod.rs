@@ -1,5 +1,6 @@
 //! Tasks, the principals that act in them, and their scopes.
 
+mod endorsement;
 mod kind;
 mod names;
 mod origin;
@@ -21,6 +22,7 @@ use crate::record::{StoredValue, is_false};
 use crate::tier::Tier;
 use crate::time::Time;
 
+pub use endorsement::{EndorsedCall, EndorsedValue, Endorsement, MAX_ENDORSED};
 pub use kind::{Param, SubjectProof, TaskKind, TaskStatus};
 pub use names::{HARNESS_TIER, Literal, MAX_LITERALS, Names, Speaker};
 pub use origin::{Bar, TaskOrigin};
@@ -127,6 +129,9 @@ pub struct Task {
     /// agent may hold.
     #[serde(default, skip_serializing_if = "is_false")]
     pub by_user: bool,
+    /// Values that people endorsed in the task.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endorsements: Vec<Endorsement>,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
@@ -224,6 +229,7 @@ impl Task {
             declined: false,
             told: Shared::default(),
             by_user: false,
+            endorsements: Vec::new(),
             rest: BTreeMap::new(),
         };
         task.unused = task.is_given();

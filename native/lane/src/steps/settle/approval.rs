@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use authz_kernel::decision::{Outcome, Time};
+use authz_kernel::history::ValueFingerprint;
+use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::approval::{
     Approval, ApprovalAnswer, ApprovalStatus, RememberedAnswer, is_person_kind,
 };
-use authz_kernel::task::{Record, RecordKey};
+use authz_kernel::task::{EndorsedCall, Record, RecordKey};
 use authz_state::store::{StoreError, Transaction};
 
 use crate::approval_api::AnswerMethod;
@@ -17,7 +19,7 @@ use crate::approvals::{
 };
 use crate::credential_use::PresentedCredential;
 use crate::engine::Engine;
-use crate::judgement::{ApprovalNote, Challenge, Judgement};
+use crate::judgement::{ApprovalNote, Challenge, EndorsedNote, Judgement};
 use crate::keeper::ChangeError;
 use crate::locate::Located;
 use crate::metrics::ApprovalEvent;
@@ -124,6 +126,9 @@ impl Engine {
         };
         check_generation(judgement, charge, &call, known.as_deref())?;
         let Some(known) = known else {
+            if self.lift_by_endorsement(judgement, charge, current, presented) {
+                return Ok(ApprovalStep::Lifted(None));
+            }
             return self.ask(transaction, judgement, charge, current, &call, None, "");
         };
         let stands = judgement
@@ -132,6 +137,10 @@ impl Engine {
             .is_some_and(|step_up| covers(&known.grounds, &step_up.grounds));
         let has_same_queues = known.queues == call.queues;
         let is_proved = has_needed_passkeys(&known, judgement, charge.judging.world);
+        let is_answered = status_of(&known, now) == ApprovalStatus::Approved && stands && is_proved;
+        if !is_answered && self.lift_by_endorsement(judgement, charge, current, presented) {
+            return Ok(ApprovalStep::Lifted(None));
+        }
         match status_of(&known, now) {
             ApprovalStatus::Open if stands && has_same_queues && is_proved => {
                 self.repeat(judgement, &known);
@@ -207,6 +216,68 @@ impl Engine {
         }
         judge_again(self, judgement, charge.judging, current, presented);
         false
+    }
+
+    /// Judges a call with the values that people endorsed in its task. Returns whether that permits it.
+    ///
+    /// INVARIANT (no more than shown): an endorsement counts for a call within its operations, tier, labels and time, and only if each
+    /// rule that holds the call stood in the approval.
+    fn lift_by_endorsement(
+        &self,
+        judgement: &mut Judgement,
+        charge: Charge<'_>,
+        current: &Located,
+        presented: Option<&PresentedCredential>,
+    ) -> bool {
+        let task = &current.task;
+        if task.endorsements.is_empty() || !task.kind.is_started() {
+            return false;
+        }
+        let Some((decision, step_up)) = judgement
+            .decision()
+            .and_then(|decision| Some((decision, decision.step_up.as_deref()?)))
+        else {
+            return false;
+        };
+        let rules: Vec<&str> =
+            step_up.grounds.iter().map(|ground| ground.identity.as_str()).collect();
+        let call = EndorsedCall {
+            operation: &decision.operation,
+            tier: decision.tier.unwrap_or(Tier::Critical),
+            labels: &step_up.labels,
+            rules: &rules,
+            now: judgement.arrival.now(),
+        };
+        let endorsed = step_up.unnamed.iter().filter_map(|value| {
+            let endorsement = task.endorsement(value.fingerprint, &call)?;
+            let note = EndorsedNote {
+                approval_id: endorsement.approval_id.clone(),
+                role: value.role.as_str(),
+                collection: value.collection.clone(),
+            };
+            Some((value.fingerprint, endorsement.by.clone(), note))
+        });
+        let endorsed: Vec<(ValueFingerprint, Vec<String>, EndorsedNote)> = endorsed.collect();
+        let Some((_, _, first)) = endorsed.first() else { return false };
+        let mut note = ApprovalNote::new(first.approval_id.clone(), ApprovalEvent::Relied);
+        let lifted: Vec<String> = rules.into_iter().map(str::to_owned).collect();
+        judgement.settlement.endorsed = endorsed.iter().map(|(value, _, _)| *value).collect();
+        judge_again(self, judgement, charge.judging, current, presented);
+        judgement.settlement.endorsed.clear();
+        if judgement.permit().is_none() {
+            judge_again(self, judgement, charge.judging, current, presented);
+            return false;
+        }
+        judgement.settlement.lifted = lifted;
+        for (value, by, one) in endorsed {
+            judgement.settlement.relies_on.push((one.approval_id.clone(), value));
+            note.by.extend(by);
+            note.endorsed.push(one);
+        }
+        note.by.sort_unstable();
+        note.by.dedup();
+        judgement.settlement.approval = Some(note);
+        true
     }
 
     /// Judges a call with the answers of its approval, and uses the approval up if that permits the call.

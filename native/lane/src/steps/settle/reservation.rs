@@ -103,13 +103,26 @@ impl Engine {
             let is_charged = charges.iter().any(|(id, _)| *id == task.id);
             let is_touched = is_due_for_touch(task, now);
             let is_noted = notes_call(judgement) && task.id == current.task.id;
-            if !is_charged && !is_touched && !is_new && !is_noted {
+            let relies_on = match task.id == current.task.id {
+                true => judgement.settlement.relies_on.as_slice(),
+                false => &[],
+            };
+            if !is_charged && !is_touched && !is_new && !is_noted && relies_on.is_empty() {
                 continue;
             }
             let mut task = Task::clone(task);
             task.charge(charges);
             if is_noted {
                 task.note_call(&judgement.resolved.operation);
+            }
+            for (approval_id, value) in relies_on {
+                if !task.use_endorsed(approval_id, *value) {
+                    return Err(ChangeError::Refused(CallRefusal::new(
+                        ReasonCode::Unavailable,
+                        Step::Record,
+                        "what the call depends on changed meanwhile; ask again",
+                    )));
+                }
             }
             if is_touched {
                 task.last_used = now;
