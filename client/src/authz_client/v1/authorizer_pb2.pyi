@@ -31,9 +31,7 @@ class _BatchModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BatchMode.V
     BATCH_MODE_UNSPECIFIED: _BatchMode.ValueType  # 0
     """Refused."""
     BATCH_MODE_SNAPSHOT: _BatchMode.ValueType  # 1
-    """Every item is judged on the same state. Each item must have the mode PROBE."""
-    BATCH_MODE_SEQUENCE: _BatchMode.ValueType  # 2
-    """The items are judged in order, in one task and one transaction. Not supported in this version: BAD_INPUT."""
+    """Every item is judged on the same state. Each item must have the mode PROBE, so no item uses or makes an approval."""
 
 class BatchMode(_BatchMode, metaclass=_BatchModeEnumTypeWrapper):
     """How the items of a batch share state."""
@@ -41,9 +39,7 @@ class BatchMode(_BatchMode, metaclass=_BatchModeEnumTypeWrapper):
 BATCH_MODE_UNSPECIFIED: BatchMode.ValueType  # 0
 """Refused."""
 BATCH_MODE_SNAPSHOT: BatchMode.ValueType  # 1
-"""Every item is judged on the same state. Each item must have the mode PROBE."""
-BATCH_MODE_SEQUENCE: BatchMode.ValueType  # 2
-"""The items are judged in order, in one task and one transaction. Not supported in this version: BAD_INPUT."""
+"""Every item is judged on the same state. Each item must have the mode PROBE, so no item uses or makes an approval."""
 Global___BatchMode: _TypeAlias = BatchMode  # noqa: Y015
 
 class _ReportResult:
@@ -83,7 +79,7 @@ class BatchCheckRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     mode: Global___BatchMode.ValueType
-    """How the items share state. Only SNAPSHOT is supported, with items of mode PROBE."""
+    """How the items share state: SNAPSHOT, with items of mode PROBE."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.CheckRequest]:
         """The checks, at most 100."""
