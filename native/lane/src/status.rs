@@ -226,6 +226,7 @@ impl Engine {
         let exceptions: Vec<(&str, i64)> =
             declared.map(|(name, one)| (name.as_str(), one.expires.0)).collect();
         let mut families = self.metrics.families(&Gauges {
+            now,
             exceptions: &exceptions,
             observing: ends().count() as u64,
             observing_until: ends().min().map_or(0, |end| end.0.div_euclid(1_000).unsigned_abs()),

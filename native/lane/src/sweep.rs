@@ -10,13 +10,13 @@ use authz_kernel::task::{Record, RecordKey, RecordKind, Reservation, Session, Ta
 use authz_state::store::{Page, Query, StoreError, Survives, Transaction};
 use serde::Serialize;
 
-use crate::approvals::open_by_queue;
+use crate::approvals::{read_queues, take_ended};
 use crate::ending::{self, after};
 use crate::engine::Engine;
 use crate::giving;
 use crate::history;
 use crate::keeper::Wait;
-use crate::metrics::CredentialEvent;
+use crate::metrics::{ApprovalEvent, CredentialEvent};
 use crate::origin_records;
 use crate::permits;
 use crate::refusal::CallRefusal;
@@ -84,6 +84,7 @@ impl Engine {
         self.keeper.check_clock()?;
         let now = Time(self.clock.now_ms());
         self.open_permits.sweep(now);
+        self.count_approvals(wait, now)?;
         let page = Page { after: String::new(), most: BATCH };
         let due = self.keeper.find(&Query::DueBefore(now.0), &page, wait)?;
         swept.more = due.len() >= BATCH;
@@ -155,7 +156,15 @@ impl Engine {
         swept.credentials = self.delete_due(&keys, &locks, wait, now)?;
         (swept.released, swept.committed) = self.settle_due(&reservations, wait, now)?;
         self.make_room(swept, wait, now)?;
-        self.metrics.set_open_approvals(open_by_queue(&self.keeper, wait, now)?);
+        Ok(())
+    }
+
+    /// Counts open approvals, and takes those that nobody answered in time out of their queues.
+    fn count_approvals(&self, wait: Wait, now: Time) -> Result<(), CallRefusal> {
+        let reading = read_queues(&self.keeper, wait, now)?;
+        self.metrics.set_open_approvals(reading.open);
+        let ended = take_ended(&self.keeper, &reading.ended, wait, now)?;
+        self.metrics.approval(&ended, ApprovalEvent::Expired);
         Ok(())
     }
 

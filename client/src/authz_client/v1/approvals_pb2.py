@@ -28,7 +28,7 @@ from authz_client.v1 import options_pb2 as authz_dot_v1_dot_options__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61uthz/v1/approvals.proto\x12\x08\x61uthz.v1\x1a\x17\x61uthz/v1/decision.proto\x1a\x16\x61uthz/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x07\n\x08\x41pproval\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12\x11\n\toperation\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\r\n\x05kinds\x18\x05 \x03(\t\x12(\n\x06status\x18\x06 \x01(\x0e\x32\x18.authz.v1.ApprovalStatus\x12\x13\n\x0bresolved_by\x18\x07 \x03(\t\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x61rguments_json\x18\t \x01(\x0c\x12\x0c\n\x04task\x18\n \x01(\t\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08shown_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07subject\x18\r \x01(\t\x12\x0e\n\x06\x61gents\x18\x0e \x03(\t\x12\x10\n\x08template\x18\x0f \x01(\t\x12\x0f\n\x07purpose\x18\x10 \x01(\t\x12\x0f\n\x07\x65\x66\x66\x65\x63ts\x18\x11 \x03(\t\x12\x1c\n\x04tier\x18\x12 \x01(\x0e\x32\x0e.authz.v1.Tier\x12\x10\n\x08resource\x18\x13 \x01(\t\x12\x33\n\x0c\x64\x65stinations\x18\x14 \x03(\x0b\x32\x1d.authz.v1.ApprovalDestination\x12)\n\x07objects\x18\x15 \x03(\x0b\x32\x18.authz.v1.ApprovalObject\x12)\n\x07reasons\x18\x16 \x03(\x0b\x32\x18.authz.v1.ApprovalReason\x12\x0e\n\x06labels\x18\x17 \x03(\t\x12-\n\rlast_approved\x18\x18 \x01(\x0b\x32\x16.authz.v1.ApprovalCall\x12)\n\x07\x61nswers\x18\x19 \x03(\x0b\x32\x18.authz.v1.ApprovalAnswer\x12\x11\n\twaits_for\x18\x1a \x03(\t\x12\x17\n\x0f\x63\x61nnot_be_shown\x18\x1b \x01(\t\x12\x15\n\rreject_reason\x18\x1c \x01(\t\x12\x13\n\x0breject_text\x18\x1d \x01(\t\x12=\n\x0ereject_reasons\x18\x1e \x03(\x0b\x32%.authz.v1.Approval.RejectReasonsEntry\x12*\n\x07ignored\x18\x1f \x03(\x0b\x32\x19.authz.v1.ApprovalIgnored\x12\x12\n\nanswerable\x18  \x01(\x08\x12\x15\n\rneeds_passkey\x18! \x01(\x08\x1a\x34\n\x12RejectReasonsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"u\n\x13\x41pprovalDestination\x12\r\n\x05value\x18\x01 \x01(\t\x12\x19\n\x11\x64\x65stination_class\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x16\n\x0erecipient_list\x18\x04 \x01(\t\x12\x0e\n\x06origin\x18\x05 \x01(\t\"y\n\x0e\x41pprovalObject\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07pointer\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x12\n\nvalue_json\x18\x04 \x01(\t\x12\x0e\n\x06origin\x18\x05 \x01(\t\x12\x10\n\x08\x63urrency\x18\x06 \x01(\t\"P\n\x0e\x41pprovalReason\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05place\x18\x04 \x01(\t\"l\n\x0c\x41pprovalCall\x12\x16\n\x0e\x61rguments_json\x18\x01 \x01(\x0c\x12/\n\x0b\x61pproved_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61pproved_by\x18\x03 \x03(\t\"\xc0\x01\n\x0e\x41pprovalAnswer\x12\r\n\x05queue\x18\x01 \x01(\t\x12(\n\x06status\x18\x02 \x01(\x0e\x32\x18.authz.v1.ApprovalStatus\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12/\n\x0b\x61nswered_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63\x61rd_digest\x18\x06 \x01(\x0c\x12\x0f\n\x07\x63omment\x18\x07 \x01(\t\"/\n\x0f\x41pprovalIgnored\x12\r\n\x05place\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x9c\x01\n\x14\x41pprovalsListRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12(\n\x06status\x18\x02 \x01(\x0e\x32\x18.authz.v1.ApprovalStatus\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\r\n\x05queue\x18\x05 \x01(\t\"W\n\x15\x41pprovalsListResponse\x12%\n\tapprovals\x18\x01 \x03(\x0b\x32\x12.authz.v1.Approval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x13\x41pprovalsGetRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x13\n\x0b\x61pproval_id\x18\x02 \x01(\t\"<\n\x14\x41pprovalsGetResponse\x12$\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x12.authz.v1.Approval\"\xd1\x01\n\x0eResolveRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x13\n\x0b\x61pproval_id\x18\x02 \x01(\t\x12(\n\x06status\x18\x03 \x01(\x0e\x32\x18.authz.v1.ApprovalStatus\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\x12\x13\n\x0b\x63\x61rd_digest\x18\x06 \x01(\x0c\x12\x15\n\rreject_reason\x18\x07 \x01(\t\x12\r\n\x05queue\x18\x08 \x01(\t\"7\n\x0fResolveResponse\x12$\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x12.authz.v1.Approval\"W\n\x0cWatchRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x03 \x01(\t\"5\n\rWatchResponse\x12$\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x12.authz.v1.Approval*\xc5\x01\n\x0e\x41pprovalStatus\x12\x1f\n\x1b\x41PPROVAL_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41PPROVAL_STATUS_PENDING\x10\x01\x12\x1c\n\x18\x41PPROVAL_STATUS_APPROVED\x10\x02\x12\x1c\n\x18\x41PPROVAL_STATUS_REJECTED\x10\x03\x12\x1b\n\x17\x41PPROVAL_STATUS_EXPIRED\x10\x04\x12\x1c\n\x18\x41PPROVAL_STATUS_CONSUMED\x10\x05\x32\xd1\x02\n\tApprovals\x12Z\n\x04List\x12\x1e.authz.v1.ApprovalsListRequest\x1a\x1f.authz.v1.ApprovalsListResponse\"\x11\xd2\xf3\x18\rapproval_list\x12V\n\x03Get\x12\x1d.authz.v1.ApprovalsGetRequest\x1a\x1e.authz.v1.ApprovalsGetResponse\"\x10\xd2\xf3\x18\x0c\x61pproval_get\x12T\n\x07Resolve\x12\x18.authz.v1.ResolveRequest\x1a\x19.authz.v1.ResolveResponse\"\x14\xd2\xf3\x18\x10\x61pproval_resolve\x12:\n\x05Watch\x12\x16.authz.v1.WatchRequest\x1a\x17.authz.v1.WatchResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61uthz/v1/approvals.proto\x12\x08\x61uthz.v1\x1a\x17\x61uthz/v1/decision.proto\x1a\x16\x61uthz/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x08\n\x08\x41pproval\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12\x11\n\toperation\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\r\n\x05kinds\x18\x05 \x03(\t\x12(\n\x06status\x18\x06 \x01(\x0e\x32\x18.authz.v1.ApprovalStatus\x12\x13\n\x0bresolved_by\x18\x07 \x03(\t\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x61rguments_json\x18\t \x01(\x0c\x12\x0c\n\x04task\x18\n \x01(\t\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08shown_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07subject\x18\r \x01(\t\x12\x0e\n\x06\x61gents\x18\x0e \x03(\t\x12\x10\n\x08template\x18\x0f \x01(\t\x12\x0f\n\x07purpose\x18\x10 \x01(\t\x12\x0f\n\x07\x65\x66\x66\x65\x63ts\x18\x11 \x03(\t\x12\x1c\n\x04tier\x18\x12 \x01(\x0e\x32\x0e.authz.v1.Tier\x12\x10\n\x08resource\x18\x13 \x01(\t\x12\x33\n\x0c\x64\x65stinations\x18\x14 \x03(\x0b\x32\x1d.authz.v1.ApprovalDestination\x12)\n\x07objects\x18\x15 \x03(\x0b\x32\x18.authz.v1.ApprovalObject\x12)\n\x07reasons\x18\x16 \x03(\x0b\x32\x18.authz.v1.ApprovalReason\x12\x0e\n\x06labels\x18\x17 \x03(\t\x12-\n\rlast_approved\x18\x18 \x01(\x0b\x32\x16.authz.v1.ApprovalCall\x12)\n\x07\x61nswers\x18\x19 \x03(\x0b\x32\x18.authz.v1.ApprovalAnswer\x12\x11\n\twaits_for\x18\x1a \x03(\t\x12\x17\n\x0f\x63\x61nnot_be_shown\x18\x1b \x01(\t\x12\x15\n\rreject_reason\x18\x1c \x01(\t\x12\x13\n\x0breject_text\x18\x1d \x01(\t\x12=\n\x0ereject_reasons\x18\x1e \x03(\x0b\x32%.authz.v1.Approval.RejectReasonsEntry\x12*\n\x07ignored\x18\x1f \x03(\x0b\x32\x19.authz.v1.ApprovalIgnored\x12\x12\n\nanswerable\x18  \x01(\x08\x12\x15\n\rneeds_passkey\x18! \x01(\x08\x12\x16\n\x0e\x65\x61rlier_values\x18\" \x03(\t\x1a\x34\n\x12RejectReasonsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"u\n\x13\x41pprovalDestination\x12\r\n\x05value\x18\x01 \x01(\t\x12\x19\n\x11\x64\x65stination_class\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x16\n\x0erecipient_list\x18\x04 \x01(\t\x12\x0e\n\x06origin\x18\x05 \x01(\t\"y\n\x0e\x41pprovalObject\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07pointer\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x12\n\nvalue_json\x18\x04 \x01(\t\x12\x0e\n\x06origin\x18\x05 \x01(\t\x12\x10\n\x08\x63urrency\x18\x06 \x01(\t\"P\n\x0e\x41pprovalReason\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05place\x18\x04 \x01(\t\"l\n\x0c\x41pprovalCall\x12\x16\n\x0e\x61rguments_json\x18\x01 \x01(\x0c\x12/\n\x0b\x61pproved_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61pproved_by\x18\x03 \x03(\t\"\xc0\x01\n\x0e\x41pprovalAnswer\x12\r\n\x05queue\x18\x01 \x01(\t\x12(\n\x06status\x18\x02 \x01(\x0e\x32\x18.authz.v1.ApprovalStatus\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12/\n\x0b\x61nswered_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63\x61rd_digest\x18\x06 \x01(\x0c\x12\x0f\n\x07\x63omment\x18\x07 \x01(\t\"/\n\x0f\x41pprovalIgnored\x12\r\n\x05place\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x9c\x01\n\x14\x41pprovalsListRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12(\n\x06status\x18\x02 \x01(\x0e\x32\x18.authz.v1.ApprovalStatus\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\r\n\x05queue\x18\x05 \x01(\t\"W\n\x15\x41pprovalsListResponse\x12%\n\tapprovals\x18\x01 \x03(\x0b\x32\x12.authz.v1.Approval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x13\x41pprovalsGetRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x13\n\x0b\x61pproval_id\x18\x02 \x01(\t\"<\n\x14\x41pprovalsGetResponse\x12$\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x12.authz.v1.Approval\"\xd1\x01\n\x0eResolveRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x13\n\x0b\x61pproval_id\x18\x02 \x01(\t\x12(\n\x06status\x18\x03 \x01(\x0e\x32\x18.authz.v1.ApprovalStatus\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\x12\x13\n\x0b\x63\x61rd_digest\x18\x06 \x01(\x0c\x12\x15\n\rreject_reason\x18\x07 \x01(\t\x12\r\n\x05queue\x18\x08 \x01(\t\"7\n\x0fResolveResponse\x12$\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x12.authz.v1.Approval\"W\n\x0cWatchRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x03 \x01(\t\"5\n\rWatchResponse\x12$\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x12.authz.v1.Approval*\xc5\x01\n\x0e\x41pprovalStatus\x12\x1f\n\x1b\x41PPROVAL_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41PPROVAL_STATUS_PENDING\x10\x01\x12\x1c\n\x18\x41PPROVAL_STATUS_APPROVED\x10\x02\x12\x1c\n\x18\x41PPROVAL_STATUS_REJECTED\x10\x03\x12\x1b\n\x17\x41PPROVAL_STATUS_EXPIRED\x10\x04\x12\x1c\n\x18\x41PPROVAL_STATUS_CONSUMED\x10\x05\x32\xd1\x02\n\tApprovals\x12Z\n\x04List\x12\x1e.authz.v1.ApprovalsListRequest\x1a\x1f.authz.v1.ApprovalsListResponse\"\x11\xd2\xf3\x18\rapproval_list\x12V\n\x03Get\x12\x1d.authz.v1.ApprovalsGetRequest\x1a\x1e.authz.v1.ApprovalsGetResponse\"\x10\xd2\xf3\x18\x0c\x61pproval_get\x12T\n\x07Resolve\x12\x18.authz.v1.ResolveRequest\x1a\x19.authz.v1.ResolveResponse\"\x14\xd2\xf3\x18\x10\x61pproval_resolve\x12:\n\x05Watch\x12\x16.authz.v1.WatchRequest\x1a\x17.authz.v1.WatchResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,40 +43,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPROVALS'].methods_by_name['Get']._serialized_options = b'\322\363\030\014approval_get'
   _globals['_APPROVALS'].methods_by_name['Resolve']._loaded_options = None
   _globals['_APPROVALS'].methods_by_name['Resolve']._serialized_options = b'\322\363\030\020approval_resolve'
-  _globals['_APPROVALSTATUS']._serialized_start=2613
-  _globals['_APPROVALSTATUS']._serialized_end=2810
+  _globals['_APPROVALSTATUS']._serialized_start=2637
+  _globals['_APPROVALSTATUS']._serialized_end=2834
   _globals['_APPROVAL']._serialized_start=121
-  _globals['_APPROVAL']._serialized_end=1127
-  _globals['_APPROVAL_REJECTREASONSENTRY']._serialized_start=1075
-  _globals['_APPROVAL_REJECTREASONSENTRY']._serialized_end=1127
-  _globals['_APPROVALDESTINATION']._serialized_start=1129
-  _globals['_APPROVALDESTINATION']._serialized_end=1246
-  _globals['_APPROVALOBJECT']._serialized_start=1248
-  _globals['_APPROVALOBJECT']._serialized_end=1369
-  _globals['_APPROVALREASON']._serialized_start=1371
-  _globals['_APPROVALREASON']._serialized_end=1451
-  _globals['_APPROVALCALL']._serialized_start=1453
-  _globals['_APPROVALCALL']._serialized_end=1561
-  _globals['_APPROVALANSWER']._serialized_start=1564
-  _globals['_APPROVALANSWER']._serialized_end=1756
-  _globals['_APPROVALIGNORED']._serialized_start=1758
-  _globals['_APPROVALIGNORED']._serialized_end=1805
-  _globals['_APPROVALSLISTREQUEST']._serialized_start=1808
-  _globals['_APPROVALSLISTREQUEST']._serialized_end=1964
-  _globals['_APPROVALSLISTRESPONSE']._serialized_start=1966
-  _globals['_APPROVALSLISTRESPONSE']._serialized_end=2053
-  _globals['_APPROVALSGETREQUEST']._serialized_start=2055
-  _globals['_APPROVALSGETREQUEST']._serialized_end=2135
-  _globals['_APPROVALSGETRESPONSE']._serialized_start=2137
-  _globals['_APPROVALSGETRESPONSE']._serialized_end=2197
-  _globals['_RESOLVEREQUEST']._serialized_start=2200
-  _globals['_RESOLVEREQUEST']._serialized_end=2409
-  _globals['_RESOLVERESPONSE']._serialized_start=2411
-  _globals['_RESOLVERESPONSE']._serialized_end=2466
-  _globals['_WATCHREQUEST']._serialized_start=2468
-  _globals['_WATCHREQUEST']._serialized_end=2555
-  _globals['_WATCHRESPONSE']._serialized_start=2557
-  _globals['_WATCHRESPONSE']._serialized_end=2610
-  _globals['_APPROVALS']._serialized_start=2813
-  _globals['_APPROVALS']._serialized_end=3150
+  _globals['_APPROVAL']._serialized_end=1151
+  _globals['_APPROVAL_REJECTREASONSENTRY']._serialized_start=1099
+  _globals['_APPROVAL_REJECTREASONSENTRY']._serialized_end=1151
+  _globals['_APPROVALDESTINATION']._serialized_start=1153
+  _globals['_APPROVALDESTINATION']._serialized_end=1270
+  _globals['_APPROVALOBJECT']._serialized_start=1272
+  _globals['_APPROVALOBJECT']._serialized_end=1393
+  _globals['_APPROVALREASON']._serialized_start=1395
+  _globals['_APPROVALREASON']._serialized_end=1475
+  _globals['_APPROVALCALL']._serialized_start=1477
+  _globals['_APPROVALCALL']._serialized_end=1585
+  _globals['_APPROVALANSWER']._serialized_start=1588
+  _globals['_APPROVALANSWER']._serialized_end=1780
+  _globals['_APPROVALIGNORED']._serialized_start=1782
+  _globals['_APPROVALIGNORED']._serialized_end=1829
+  _globals['_APPROVALSLISTREQUEST']._serialized_start=1832
+  _globals['_APPROVALSLISTREQUEST']._serialized_end=1988
+  _globals['_APPROVALSLISTRESPONSE']._serialized_start=1990
+  _globals['_APPROVALSLISTRESPONSE']._serialized_end=2077
+  _globals['_APPROVALSGETREQUEST']._serialized_start=2079
+  _globals['_APPROVALSGETREQUEST']._serialized_end=2159
+  _globals['_APPROVALSGETRESPONSE']._serialized_start=2161
+  _globals['_APPROVALSGETRESPONSE']._serialized_end=2221
+  _globals['_RESOLVEREQUEST']._serialized_start=2224
+  _globals['_RESOLVEREQUEST']._serialized_end=2433
+  _globals['_RESOLVERESPONSE']._serialized_start=2435
+  _globals['_RESOLVERESPONSE']._serialized_end=2490
+  _globals['_WATCHREQUEST']._serialized_start=2492
+  _globals['_WATCHREQUEST']._serialized_end=2579
+  _globals['_WATCHRESPONSE']._serialized_start=2581
+  _globals['_WATCHRESPONSE']._serialized_end=2634
+  _globals['_APPROVALS']._serialized_start=2837
+  _globals['_APPROVALS']._serialized_end=3174
 # @@protoc_insertion_point(module_scope)

@@ -12,7 +12,7 @@ use authz_state::Ticket;
 use authz_token::{AgentFacts, ConfidenceFacts, VerifiedFacts};
 use serde::Serialize;
 
-use crate::metrics::{ApprovalEvent, SystemId};
+use crate::metrics::{ApprovalEvent, HeldQueue, SystemId};
 use crate::recalled::Recalled;
 use crate::request_form::RequestForm;
 
@@ -279,13 +279,25 @@ pub(crate) struct ApprovalNote {
     /// Queues of the approval; of an answer, the queue that it is for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) queues: Vec<String>,
+    /// The same queues with their rules, for metrics.
+    #[serde(skip)]
+    pub(crate) held: Vec<HeldQueue>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) answer: Option<AnswerNote>,
 }
 
 impl ApprovalNote {
     pub(crate) const fn new(id: String, event: ApprovalEvent) -> Self {
-        Self { id, event, by: Vec::new(), why: "", queues: Vec::new(), answer: None }
+        let by = Vec::new();
+        let queues = Vec::new();
+        Self { id, event, by, why: "", queues, held: Vec::new(), answer: None }
+    }
+
+    /// The note with the queues that the event counts in.
+    pub(crate) fn with_queues(mut self, held: Vec<HeldQueue>) -> Self {
+        self.queues = held.iter().map(|one| one.queue.clone()).collect();
+        self.held = held;
+        self
     }
 }
 

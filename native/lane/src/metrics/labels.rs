@@ -119,9 +119,23 @@ pub(crate) enum ApprovalEvent {
     Approved,
     /// A person rejected it.
     Rejected,
+    /// It ended before people had answered.
+    Expired,
 }
 
 impl ApprovalEvent {
+    /// All events.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Made,
+        Self::Repeated,
+        Self::Consumed,
+        Self::Refused,
+        Self::Answered,
+        Self::Approved,
+        Self::Rejected,
+        Self::Expired,
+    ];
+
     /// Label of the metric.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -132,6 +146,7 @@ impl ApprovalEvent {
             Self::Answered => "answered",
             Self::Approved => "approved",
             Self::Rejected => "rejected",
+            Self::Expired => "expired",
         }
     }
 }

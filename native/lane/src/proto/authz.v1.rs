@@ -1332,6 +1332,10 @@ pub struct Approval {
     /// A login does not suffice: only a passkey with user verification answers.
     #[prost(bool, tag = "33")]
     pub needs_passkey: bool,
+    /// Destinations, recipients and targets of calls of this task that people approved, and that were made before this approval.
+    /// The latest first, at most 64. Empty for a call without a task.
+    #[prost(string, repeated, tag = "34")]
+    pub earlier_values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A destination of a call.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use authz_kernel::decision::{Outcome, Time};
+use authz_kernel::model::ApprovalRules;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::approval::{Approval, ApprovalStatus, RememberedAnswer, is_person_kind};
 use authz_kernel::task::{Record, RecordKey};
 use authz_state::store::{StoreError, Transaction};
 
 use crate::approvals::{
-    ApprovalChange, Guard, NewApproval, StepUpCall, asks_people, close, covers, holds, mismatch,
-    status_of,
+    ApprovalChange, Guard, NewApproval, StepUpCall, asks_people, close, covers, earlier_values,
+    held_queues, holds, mismatch, remember_values, status_of,
 };
 use crate::credential_use::PresentedCredential;
 use crate::engine::Engine;
@@ -129,7 +130,7 @@ impl Engine {
         let has_same_queues = known.queues == call.queues;
         match status_of(&known, now) {
             ApprovalStatus::Open if stands && has_same_queues => {
-                self.repeat(judgement, &known);
+                self.repeat(judgement, &known, &charge.judging.world.plan.model().approvals);
                 Ok(ApprovalStep::Asked(None))
             }
             ApprovalStatus::Approved if stands => {
@@ -221,11 +222,12 @@ impl Engine {
             let why = "the answer does not lift every rule";
             return self.ask(transaction, judgement, charge, current, call, Some(known), why);
         }
+        let rules = &charge.judging.world.plan.model().approvals;
         match judgement.outcome() {
             Outcome::Permit => {}
             // A proof of the call itself is missing: the answer waits for it.
             Outcome::StepUp => {
-                self.repeat(judgement, known);
+                self.repeat(judgement, known, rules);
                 return Ok(ApprovalStep::Asked(None));
             }
             Outcome::Deny => return Ok(ApprovalStep::NotAsked),
@@ -235,9 +237,8 @@ impl Engine {
         used.status = ApprovalStatus::Consumed;
         judgement.settlement.lifted =
             used.grounds.iter().map(|ground| ground.identity.clone()).collect();
-        let mut note = ApprovalNote::new(used.approval_id(), ApprovalEvent::Consumed);
+        let mut note = note_of(&used, ApprovalEvent::Consumed, rules);
         note.by.clone_from(&by);
-        note.queues.clone_from(&used.queues);
         judgement.settlement.approval = Some(note);
         transaction.put(Record::RememberedAnswer(Arc::new(RememberedAnswer {
             id: call.approved.id.to_string(),
@@ -249,6 +250,7 @@ impl Engine {
             expires_at: Time(now.0.saturating_add(LAST_APPROVED_MS)),
             rest: Default::default(),
         })));
+        remember_values(transaction, &used, &call.tallies)?;
         let change = ApprovalChange::of(&used);
         if holds(Guard::Consumption) {
             transaction.put(Record::Approval(Arc::new(used)));
@@ -281,20 +283,21 @@ impl Engine {
             resource,
             before: before.map(AsRef::as_ref),
             last: last.as_deref(),
+            earlier_values: earlier_values(transaction, &call.tallies)?,
         };
         let Some(approval) = new.record(now) else { return Ok(ApprovalStep::NotAsked) };
         if let Some(before) = before.filter(|before| before.status == ApprovalStatus::Open) {
             // Its queues are those of the call unless the bundle changed. Then it leaves the others when it expires.
             close(transaction, before, &call.tallies, now)?;
         }
-        if let Err(error) = call.open(transaction, &world.plan.model().approvals, &approval, now) {
-            let mut note = ApprovalNote::new(String::new(), ApprovalEvent::Refused);
-            note.queues.clone_from(&call.queues);
+        let rules = &world.plan.model().approvals;
+        if let Err(error) = call.open(transaction, rules, &approval, now) {
+            let mut note = note_of(&approval, ApprovalEvent::Refused, rules);
+            note.id.clear();
             judgement.settlement.approval = Some(note);
             return Err(error);
         }
-        let mut note = ApprovalNote::new(approval.approval_id(), ApprovalEvent::Made);
-        note.queues.clone_from(&approval.queues);
+        let mut note = note_of(&approval, ApprovalEvent::Made, rules);
         note.why = why;
         judgement.settlement.approval = Some(note);
         judgement.settlement.challenge = Some(self.challenge(&approval));
@@ -304,10 +307,8 @@ impl Engine {
     }
 
     /// Answers with an approval that is there already.
-    fn repeat(&self, judgement: &mut Judgement, known: &Approval) {
-        let mut note = ApprovalNote::new(known.approval_id(), ApprovalEvent::Repeated);
-        note.queues.clone_from(&known.queues);
-        judgement.settlement.approval = Some(note);
+    fn repeat(&self, judgement: &mut Judgement, known: &Approval, rules: &ApprovalRules) {
+        judgement.settlement.approval = Some(note_of(known, ApprovalEvent::Repeated, rules));
         judgement.settlement.challenge = Some(self.challenge(known));
     }
 
@@ -319,6 +320,12 @@ impl Engine {
         };
         Challenge { id, url, expires_at: approval.ends_at() }
     }
+}
+
+/// Notes an event of an approval in all of its queues.
+fn note_of(approval: &Approval, event: ApprovalEvent, rules: &ApprovalRules) -> ApprovalNote {
+    let held = held_queues(approval, &approval.queues, rules);
+    ApprovalNote::new(approval.approval_id(), event).with_queues(held)
 }
 
 /// Judges a call again, as if these step-up kinds were met.
