@@ -57,6 +57,7 @@ __all__ = [
     "CardReferences",
     "Flag",
     "Inert",
+    "MissingReference",
     "Part",
     "Plain",
     "Row",
@@ -72,6 +73,8 @@ __all__ = [
 _BRIEF_TEXT: Final = Limit(characters=600, lines=12)
 _BRIEF_ROWS: Final = 20
 """Rows of one section in the brief view."""
+_EARLIER_VALUES: Final = 5
+"""Values of approved calls of the task that a card lists."""
 _SAME_KIND: Final = 4
 """A destination is flagged if this many others are of one kind, and it is of another."""
 
@@ -157,10 +160,20 @@ class CardReferences:
 
     recipients: tuple[Reference, ...] = ()
     """Entries of recipient lists near the call's values: `RecipientIndex.near`."""
-    earlier: tuple[Reference, ...] = ()
-    """Destinations and objects of earlier permitted calls of the task."""
     amount_scales: Mapping[str, int] = field(default_factory=dict)
     """Divisors of amounts (`scale` of `objects`, default 1), by JSON pointer. The unit of all other amounts is not known."""
+    missing: tuple["MissingReference", ...] = ()
+    """Values that the card cannot be compared with. The card names them."""
+
+
+@dataclass(frozen=True, slots=True)
+class MissingReference:
+    """Values that a card would be compared with, if they were at hand."""
+
+    name: str
+    """For example `Recipient list payees`."""
+    reason: str
+    """Why they are missing, and what follows."""
 
 
 def build_card(
@@ -189,6 +202,8 @@ def build_card(
             _destinations_section(call),
             _objects_section(call),
             _difference_section(call),
+            _earlier_section(call),
+            _missing_section(call),
             _task_section(call),
             _rules_section(call),
             _labels_section(call),
@@ -274,7 +289,11 @@ class _Call:
             for leaf in before
             if leaf.kind in ("text", "number")
         )
-        known = (*references.recipients, *references.earlier, *last)
+        earlier = (
+            Reference(value, "an earlier approved call of this task")
+            for value in approval.earlier_values
+        )
+        known = (*references.recipients, *earlier, *last)
         return cls(
             approval=approval,
             references=references,
@@ -689,6 +708,29 @@ def _leaf_parts(
     if not leaf.text:
         return (Plain("empty text", Tone.QUIET),), 0
     return call.inert(leaf.text, call.strict_kinds.get(leaf.text, Kind.PROSE), source)
+
+
+def _earlier_section(call: _Call) -> Section:
+    """Return the values of the approved calls of the task, the latest first. They say what is usual, so a few of them suffice."""
+    values = call.approval.earlier_values
+    drafts = []
+    for value in values[:_EARLIER_VALUES]:
+        parts, _ = call.inert(value, kind_of(value).strictness, Source.EARLIER)
+        plain = [part for part in parts if not isinstance(part, Flag)]
+        drafts.append(_Draft(_row("Value", *plain)))
+    if len(values) > _EARLIER_VALUES:
+        text = f"{len(values) - _EARLIER_VALUES} earlier ones"
+        drafts.append(_Draft(_row("And", Plain(text, Tone.QUIET))))
+    return _section("earlier", "Approved earlier in this task", drafts, call)
+
+
+def _missing_section(call: _Call) -> Section:
+    """Return what the values of the call were not compared with, so that a card without a warning promises no more than it saw."""
+    drafts = [
+        _Draft(_row(visible(one.name), Plain(visible(one.reason), Tone.STRONG)))
+        for one in call.references.missing
+    ]
+    return _section("missing", "Not compared", drafts, call)
 
 
 # Task, rules and labels.

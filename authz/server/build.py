@@ -33,7 +33,6 @@ from authz.engine import (
 from authz.errors import ConfigError
 from authz.leases import LeaseManager
 from authz.model import Diagnostic
-from authz.server.approval_ages import ApprovalAges
 from authz.server.card_references import ServedReferences
 from authz.server.connections import ConnectionLimit, ConnectionLimiter, connection_families
 from authz.server.fast.server import FastServer
@@ -171,8 +170,6 @@ class _Core:
     """Tells webhooks of approvals."""
     ciba: "CibaService | None"
     """Lets an issuer ask people about approvals."""
-    approval_ages: ApprovalAges
-    """Measures how long approvals wait."""
 
 
 def _build_core(base: _Base) -> _Core:
@@ -190,8 +187,6 @@ def _build_core(base: _Base) -> _Core:
     base.metrics.pull(notifications.families)
     references = ServedReferences(lambda: runtime.snapshot)
     ciba = _build_ciba(base, store, hub, runtime, references)
-    ages = ApprovalAges(store, base.failed)
-    base.metrics.pull(ages.families)
     return _Core(
         traces,
         engine,
@@ -204,7 +199,6 @@ def _build_core(base: _Base) -> _Core:
         approvals,
         notifications,
         ciba,
-        ages,
     )
 
 
@@ -318,7 +312,6 @@ def _services(
     yield Service("notifications", core.notifications.start, close=core.notifications.close)
     if core.ciba is not None:
         yield Service("ciba", core.ciba.start, close=core.ciba.close)
-    yield Service("approval ages", core.approval_ages.start, close=core.approval_ages.close)
     yield Service("streams", core.approvals.streams.start, close=core.approvals.streams.close)
     yield Service("connections", edges.connections.start, close=edges.connections.close)
     yield Service("grpc", grpc.start, grpc.drain, grpc.close)

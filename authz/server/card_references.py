@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final
 
-from authz.approvals.card import CardReferences, compared_values
+from authz.approvals.card import CardReferences, MissingReference, compared_values
 from authz.approvals.lookalikes import RecipientIndex
 from authz.engine import Plan
 from authz.model import BundleFiles, RecipientList
@@ -19,6 +19,8 @@ __all__ = ["ServedReferences"]
 _MOST_ENTRIES: Final = 50_000
 """Maximum number of entries of all recipient lists that cards compare with. Smaller lists are read first."""
 
+_NO_BUNDLE: Final = MissingReference("Recipient lists", "no bundle is loaded")
+
 
 @dataclass(frozen=True, slots=True)
 class _BundleReferences:
@@ -27,12 +29,14 @@ class _BundleReferences:
     index: RecipientIndex
     amount_scales: Mapping[str, Mapping[str, int]]
     """Divisors of amounts, by operation and JSON pointer."""
+    missing: tuple[MissingReference, ...]
+    """Recipient lists whose entries cards do not compare with, or not all of them."""
 
 
 class ServedReferences:
     """Finds the references of a card. The first card after a reload reads the recipient lists, so call it on a thread.
 
-    Lists that the node fetches are left out, because the node keeps only digests of their entries.
+    Lists that the node fetches are left out, because the node keeps only digests of their entries. The card names them.
 
     Args:
         snapshot: Returns the snapshot of the loaded bundle.
@@ -47,19 +51,22 @@ class ServedReferences:
         """Return the references of the card of an approval."""
         snapshot = self._snapshot()
         if snapshot.plan is None or snapshot.bundle_files is None:
-            return CardReferences()
+            return CardReferences(missing=(_NO_BUNDLE,))
         read = self._of(snapshot.plan, snapshot.bundle_files)
         return CardReferences(
             recipients=read.index.near(compared_values(approval)),
             amount_scales=read.amount_scales.get(approval.operation, {}),
+            missing=read.missing,
         )
 
     def _of(self, plan: Plan, files: BundleFiles) -> _BundleReferences:
         with self._lock:
             if self._read is None or self._read.digest != plan.digest:
+                entries = _entries_by_list(plan.recipient_lists, files)
                 self._read = _BundleReferences(
                     digest=plan.digest,
-                    index=RecipientIndex(_entries_by_list(plan.recipient_lists, files)),
+                    index=RecipientIndex(entries),
+                    missing=tuple(_missing_lists(plan.recipient_lists, entries)),
                     amount_scales={
                         id_: operation.amounts
                         for id_, operation in plan.describe().operations.items()
@@ -81,6 +88,21 @@ def _entries_by_list(
         found[one.name] = tuple(islice(filter(None, _entries(text, one.column)), left))
         left -= len(found[one.name])
     return found
+
+
+def _missing_lists(
+    lists: tuple[RecipientList, ...], entries: Mapping[str, tuple[str, ...]]
+) -> Iterator[MissingReference]:
+    """Yield the lists that cards do not compare with, and those that they do not compare with as a whole."""
+    for one in sorted(lists, key=lambda one: one.name):
+        name = f"Recipient list {one.name}"
+        if one.name not in entries:
+            yield MissingReference(
+                name, "the node fetches it and keeps only digests of its entries"
+            )
+        elif len(entries[one.name]) < (one.entries or 0):
+            text = f"only {len(entries[one.name])} of its {one.entries} entries were compared with"
+            yield MissingReference(name, text)
 
 
 def _entries(text: str, column: str | None) -> Iterator[str]:

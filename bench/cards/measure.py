@@ -136,7 +136,7 @@ def has_reference(call: OrdinaryCall, changed: Mapping[str, Any]) -> bool:
     before, after = _leaves(call.arguments), _leaves(changed)
     gone = [value for pointer, value in before.items() if after.get(pointer) != value]
     made = call.approval(call.arguments, call.last)
-    known = [one.value for one in (*call.references(made).recipients, *call.earlier)]
+    known = [*(one.value for one in call.references(made).recipients), *call.earlier]
     known += list(_leaves(call.last).values()) if call.last is not None else []
     return any(same_value(value, one) for value in gone for one in known)
 

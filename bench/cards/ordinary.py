@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from authz.approvals.card import CardReferences
-from authz.approvals.lookalikes import RecipientIndex, Reference, ValueKind, kind_of, same_value
+from authz.approvals.lookalikes import RecipientIndex, ValueKind, kind_of, same_value
 from authz.bundle import compile_bundle, read_folder
 from authz.model import BundleFiles
 from authz_client.v1 import approvals_pb2
@@ -89,7 +89,7 @@ class OrdinaryCall:
     kinds: tuple[str, ...]
     """Step-up kinds; empty: no person is asked."""
     destination_class: str
-    earlier: tuple[Reference, ...]
+    earlier: tuple[str, ...]
     """Values of earlier calls of the task."""
     last: Mapping[str, Any] | None
     """Arguments of the user's last call of the operation, in an earlier task; None: there is none."""
@@ -150,13 +150,14 @@ class OrdinaryCall:
                         origin=self._origin(value),
                         currency=currency,
                     )
+        made.earlier_values.extend(self.earlier)
         if last is not None:
             made.last_approved.arguments_json = _json(last)
             made.last_approved.approved_at.FromMilliseconds(NOW_MS - 86_400_000)
         return made
 
     def references(self, made: approvals_pb2.Approval) -> CardReferences:
-        """Return the references of a card: lists of the bundle, earlier values of the task, scales of amounts."""
+        """Return the references of a card: lists of the bundle, and scales of amounts."""
         values = [one.value for one in made.destinations]
         values += [json.loads(one.value_json) for one in made.objects if one.role != "amount"]
         values += [str(value) for value in _scalars(json.loads(made.arguments_json))]
@@ -166,7 +167,7 @@ class OrdinaryCall:
             if one.role == "amount"
             for pointer in one.pointers
         }
-        return CardReferences(self.bundle.index.near(map(str, values)), self.earlier, scales)
+        return CardReferences(self.bundle.index.near(map(str, values)), scales)
 
     def _destinations(self, arguments: Mapping[str, Any]) -> Iterator[str]:
         rule = self.facts.destination
@@ -202,7 +203,7 @@ def ordinary_calls(name: str) -> list[OrdinaryCall]:
     last: dict[tuple[str, str], Mapping[str, Any]] = {}
     found: list[OrdinaryCall] = []
     for scenario in scenarios(name, "honest"):
-        earlier: list[Reference] = []
+        earlier: list[str] = []
         task = 0
         here: dict[tuple[str, str], Mapping[str, Any]] = {}
         for answer in run(plan, scenario, careless=True, reports=reports).answers:
@@ -230,7 +231,7 @@ def ordinary_calls(name: str) -> list[OrdinaryCall]:
             here[scenario.user, asked.operation] = asked.arguments
             values = [one.value for one in made.destinations]
             values += [json.loads(one.value_json) for one in made.objects if one.role != "amount"]
-            earlier += [Reference(str(value), "an earlier call of the task") for value in values]
+            earlier += map(str, values)
         last |= here
     return found
 

@@ -32,6 +32,8 @@ _CREDENTIALS = (
 )
 _OWN = "UNAVAILABLE|STATE_UNAVAILABLE|STORE_SLOW|DEADLINE|OVERLOADED|AUDIT_FULL"
 
+_QUEUE_AND_RULE = "{{queue}}: {{rule}}"
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -246,52 +248,82 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         "Approvals",
         (
             Panel(
-                "Open by queue",
+                "Open, by queue and rule",
                 "Calls that wait for a person. Each node of a shared store counts all of them.",
-                (Query(f"max by (queue) (authz_approvals_open{{{_NODE}}})", "{{queue}}"),),
+                (
+                    Query(
+                        f"max by (queue, rule) (authz_approvals_open{{{_NODE}}})",
+                        _QUEUE_AND_RULE,
+                    ),
+                ),
                 "none",
             ),
             Panel(
-                "Age of the oldest",
+                "Age of the oldest, by queue and rule",
                 "A queue that only grows older has nobody who looks at it.",
                 (
                     Query(
-                        f"max by (queue) (authz_approvals_oldest_seconds{{{_NODE}}})", "{{queue}}"
+                        f"max by (queue, rule) (authz_approvals_oldest_seconds{{{_NODE}}})",
+                        _QUEUE_AND_RULE,
                     ),
                 ),
                 "s",
             ),
             Panel(
-                "Time to decide",
+                "Time to decide, by queue",
                 "From the first look of a person to the answer.",
-                quantiles("authz_approval_decision_seconds"),
+                quantiles("authz_approval_decision_seconds", "queue"),
                 "s",
             ),
             Panel(
-                "Answered in under 3 seconds",
+                "Time to decide, by rule, median",
+                "A rule that people answer at once may ask for too much; one that takes hours lacks people.",
+                (
+                    Query(
+                        quantile(0.5, "authz_approval_decision_seconds", "queue, rule"),
+                        _QUEUE_AND_RULE,
+                    ),
+                ),
+                "s",
+            ),
+            Panel(
+                "Answered in under 3 seconds, by queue and rule",
                 "Share of the answers. Many fast answers: people no longer read the card, and too much waits for them.",
                 (
                     Query(
-                        rate("authz_approvals_fast_answers_total")
+                        rate("authz_approvals_fast_answers_total", "queue, rule")
                         + " / "
-                        + rate("authz_approval_decision_seconds_count"),
-                        "share",
+                        + rate("authz_approval_decision_seconds_count", "queue, rule"),
+                        _QUEUE_AND_RULE,
                     ),
                 ),
                 "percentunit",
             ),
             Panel(
-                "Rejected, by queue",
+                "Rejected, by queue and rule",
                 "Share of the final answers. None for weeks: the rule may not need a person.",
                 (
                     Query(
-                        rate("authz_approvals_total", "queue", 'event="rejected"')
+                        rate("authz_approvals_total", "queue, rule", 'event="rejected"')
                         + " / "
-                        + rate("authz_approvals_total", "queue", 'event=~"approved|rejected"'),
-                        "{{queue}}",
+                        + rate(
+                            "authz_approvals_total", "queue, rule", 'event=~"approved|rejected"'
+                        ),
+                        _QUEUE_AND_RULE,
                     ),
                 ),
                 "percentunit",
+            ),
+            Panel(
+                "Expired, by queue and rule",
+                "Calls that ended before people had answered: the queue lacks people, or nobody tells them.",
+                (
+                    Query(
+                        rate("authz_approvals_total", "queue, rule", 'event="expired"'),
+                        _QUEUE_AND_RULE,
+                    ),
+                ),
+                "ops",
             ),
             Panel(
                 "Asked, answered, used",
@@ -505,7 +537,7 @@ def build() -> str:
     )
     for title, panels in ROWS:
         made = made.with_row(dashboard.Row(title))
-        width = {3: 8, 4: 6, 5: 8, 6: 4 if panels[0].number else 8}[len(panels)]
+        width = {3: 8, 4: 6, 5: 8, 6: 4 if panels[0].number else 8, 8: 6}[len(panels)]
         for panel in panels:
             made = made.with_panel(_number(panel, width) if panel.number else _curves(panel, width))
     return JSONEncoder(sort_keys=True, indent=2).encode(made.build()) + "\n"

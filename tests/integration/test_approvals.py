@@ -133,6 +133,8 @@ def test_an_approved_call_runs_once(server: Server, authority: Authority, alice:
         step_up = step_up_of(authz, alice)
         assert step_up.kinds == ("approve",)
         assert step_up.url == f"https://authz.corp.example/a/{step_up.approval_id}"
+        labels = {"queue": "approve", "rule": "pay"}
+        eventually(lambda: server.metric("authz_approvals_open", **labels) >= 1)
         statuses: list[ApprovalStatus] = []
         waiting = threading.Thread(target=lambda: statuses.append(step_up.wait(60)))
         waiting.start()
@@ -251,6 +253,37 @@ def test_a_guard_waits_for_its_person(server: Server, authority: Authority, alic
                 assert refused.value.reason_code == "APPROVAL_REJECTED"
         answering.join(60)
     assert ran == [1]
+
+
+def test_metrics_name_queue_and_rule(server: Server, authority: Authority, alice: str) -> None:
+    """Of what people answered, and how fast."""
+    waiting = {"queue": "approve", "rule": "pay"}
+
+    def read() -> dict[str, float]:
+        return {
+            "approved": server.metric("authz_approvals_total", event="approved", **waiting),
+            "answers": server.metric("authz_approval_decision_seconds_count", **waiting),
+            "buckets": server.metric(
+                "authz_approval_decision_seconds_bucket", le="+Inf", **waiting
+            ),
+        }
+
+    before = read()
+    authz = client(server, authority)
+    with authz.task("desk", subject_token=alice):
+        step_up = step_up_of(authz, alice, to="umbra")
+        eventually(
+            lambda: any(
+                name == "authz_approvals_oldest_seconds" and waiting.items() <= labels.items()
+                for name, labels, _ in server.samples()
+            )
+        )
+        approve(server, step_up.approval_id)
+        payment = {**PAYMENT, "to": "umbra"}
+        authz.check("bank.pay", payment, subject_token=alice)
+        assert read() == {name: value + 1 for name, value in before.items()}
+        shown = approval(server, "show", step_up_of(authz, alice, amount=1).approval_id)
+        assert shown["earlier_values"] == ["umbra"]
 
 
 def test_a_user_without_a_person_is_told_who_answers(

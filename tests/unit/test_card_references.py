@@ -2,9 +2,9 @@
 
 import pytest
 
-from authz.approvals.card import CardReferences, build_card
+from authz.approvals.card import CardReferences, MissingReference, build_card
 from authz.approvals.lookalikes import FlagCode
-from authz.approvals.parts import Plain
+from authz.approvals.parts import Plain, Tone
 from authz.engine import Plan
 from authz.model import BundleFiles
 from authz.server.card_references import ServedReferences
@@ -107,4 +107,49 @@ def test_a_reload_brings_new_lists() -> None:
 @pytest.mark.parametrize("served", [Snapshot(), Snapshot(plan=None, bundle_files=None)])
 def test_without_a_bundle_there_is_nothing_to_compare_with(served: Snapshot) -> None:
     """The node answers no calls then."""
-    assert ServedReferences(lambda: served)(approval("x")) == CardReferences()
+    references = ServedReferences(lambda: served)(approval("x"))
+    assert references == CardReferences(
+        missing=(MissingReference("Recipient lists", "no bundle is loaded"),)
+    )
+
+
+def test_a_card_names_the_lists_that_it_was_not_compared_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A list that is too long is compared with in part; a card without a warning must not promise more."""
+    assert ServedReferences(snapshot)(approval("x")).missing == ()
+    monkeypatch.setattr("authz.server.card_references._MOST_ENTRIES", 2)
+    references = ServedReferences(snapshot)(approval("x"))
+    assert references.missing == (
+        MissingReference("Recipient list payees", "only 1 of its 2 entries were compared with"),
+    )
+    (section,) = (
+        one for one in build_card(approval("x"), references, 0.0).sections if one.id == "missing"
+    )
+    assert section.heading == "Not compared"
+
+
+def test_a_card_shows_where_a_value_is_known_from() -> None:
+    """An earlier approved call of the task is named; without one, the value is there for the first time."""
+
+    def texts(made: approvals_pb2.Approval) -> list[str]:
+        card = build_card(made, CardReferences(), 0.0)
+        rows = [row for one in card.sections if one.id == "destinations" for row in one.rows]
+        return [part.text for row in rows for part in row.parts if isinstance(part, Plain)]
+
+    made = approval("DE44929366487946905675")
+    assert "first time" in texts(made)
+    made.earlier_values.append("DE44929366487946905675")
+    assert "also in an earlier approved call of this task" in texts(made)
+    assert "first time" not in texts(made)
+
+
+def test_a_card_lists_a_few_values_of_the_task() -> None:
+    """However many there are, the card can be approved without a second look."""
+    made = approval("DE44929366487946905675")
+    made.earlier_values.extend(f"account-{number}" for number in range(64))
+    card = build_card(made, CardReferences(), 0.0)
+    (section,) = (one for one in card.sections if one.id == "earlier")
+    assert len(section.rows) == 6
+    assert section.rows[-1].parts == (Plain("59 earlier ones", Tone.QUIET),)
+    assert card.can_be_approved

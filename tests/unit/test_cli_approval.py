@@ -270,6 +270,18 @@ def test_two_people_are_told_that_another_is_needed(site: Site, run: Any) -> Non
     assert out.endswith(f"{ID} is open\nIt still waits for approve.\n")
 
 
+def test_a_card_of_the_command_says_what_it_was_not_compared_with(site: Site, run: Any) -> None:
+    """The command has no bundle: neither recipient lists nor units of amounts."""
+    made = approval(ID, operation="bank.pay")
+    out = run("show", ID)[1]
+    assert "Not compared" in out
+    assert "Recipient lists" in out
+    assert "Units of amounts" not in out
+    made.objects.add(role="amount", pointer="/amount", value_json="5")
+    site.store.put(made)
+    assert "Units of amounts" in run("show", ID)[1]
+
+
 def watching(site: Site, *words: str) -> subprocess.Popen[str]:
     """A process of `authz approval watch`."""
     command = [sys.executable, "-m", "authz", "approval", "watch", *words]

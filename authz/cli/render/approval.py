@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from google.protobuf import json_format
 
-from authz.approvals.card import Card, CardReferences, build_card
+from authz.approvals.card import Card, CardReferences, MissingReference, build_card
 from authz.approvals.inert import visible
 from authz.approvals.terminal import TerminalCard
 from authz.cli.render.terminal import Terminal
@@ -22,6 +22,14 @@ _WORDS: Final[Mapping[int, str]] = {
     approvals_pb2.APPROVAL_STATUS_EXPIRED: "expired",
     approvals_pb2.APPROVAL_STATUS_CONSUMED: "used",
 }
+_NO_LISTS: Final = MissingReference(
+    "Recipient lists",
+    "this command has none. Only the approvals page warns of values that resemble an entry",
+)
+_NO_UNITS: Final = MissingReference(
+    "Units of amounts",
+    "this command has none. The approvals page has those that the bundle declares",
+)
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 
@@ -54,8 +62,10 @@ def _way(approval: approvals_pb2.Approval) -> str:
 
 
 def card_of(approval: approvals_pb2.Approval, *, whole: bool = False) -> Card:
-    """Build the card of an approval."""
-    return build_card(approval, CardReferences(), time.time(), whole=whole)
+    """Build the card of an approval. The command has no bundle, so the card names what it was not compared with."""
+    has_amount = any(one.role == "amount" for one in approval.objects)
+    missing = (_NO_LISTS, _NO_UNITS) if has_amount else (_NO_LISTS,)
+    return build_card(approval, CardReferences(missing=missing), time.time(), whole=whole)
 
 
 def print_card(terminal: Terminal, card: Card) -> None:

@@ -121,6 +121,15 @@ pub(crate) fn tallies_of(approval: &Approval) -> Vec<RecordKey> {
     ids.into_iter().map(|id| RecordKey::new(RecordKind::ApprovalQueue, id)).collect()
 }
 
+/// Tallies of the queues that an open approval no longer waits for.
+fn answered_tallies(approval: &Approval) -> Vec<RecordKey> {
+    let waits = approval.waits_for();
+    let mut tallies = tallies_of(approval);
+    tallies.truncate(approval.queues.len());
+    let of_queues = tallies.into_iter().zip(&approval.queues);
+    of_queues.filter(|(_, queue)| !waits.contains(&queue.as_str())).map(|(key, _)| key).collect()
+}
+
 /// The error of a refusal.
 pub(crate) fn error_of(refused: CallRefusal) -> ApiError {
     ApiError { step: refused.step.as_str(), ..ApiError::of(refused.reason, refused.message) }

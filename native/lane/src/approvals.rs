@@ -35,7 +35,10 @@ pub use self::guards::Guard;
 pub(crate) use self::guards::holds;
 #[cfg(feature = "test-support")]
 pub use self::guards::remove_guard;
-pub(crate) use self::tally::{close, confirm_tally, open_by_queue, tally_ids};
+pub(crate) use self::tally::{
+    close, confirm_tally, earlier_values, held_queues, open_approvals, remember_values, rule_label,
+    tally_ids,
+};
 
 /// The request of a call, as far as approvals read it.
 #[derive(Clone, Copy, Debug)]

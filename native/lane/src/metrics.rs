@@ -29,6 +29,7 @@ use self::histogram::Histogram;
 use crate::enforcer_proof::EnforcerProof;
 use crate::settings::{Lane, Surface};
 
+pub(crate) use self::approvals::{HeldQueue, OpenApprovals};
 pub use self::family::{Family, FamilyKind, Sample};
 pub use self::histogram::BUCKETS;
 pub(crate) use self::labels::{ApprovalEvent, CredentialEvent, LogEntry, RevocationChange};
@@ -234,17 +235,17 @@ impl Metrics {
     }
 
     /// Counts an event of an approval, once for each of its queues.
-    pub(crate) fn approval(&self, queues: &[String], event: ApprovalEvent) {
-        self.approvals.event(queues, event);
+    pub(crate) fn approval(&self, held: &[HeldQueue], event: ApprovalEvent) {
+        self.approvals.event(held, event);
     }
 
-    /// A person answered an approval, so long after the first look at it.
-    pub(crate) fn approval_decided(&self, millis: i64) {
-        self.approvals.decided(millis);
+    /// A person answered an approval for a queue, so long after the first look at it.
+    pub(crate) fn approval_decided(&self, held: &HeldQueue, millis: i64) {
+        self.approvals.decided(held, millis);
     }
 
-    /// Sets the number of open approvals by queue.
-    pub(crate) fn set_open_approvals(&self, open: BTreeMap<String, u64>) {
+    /// Sets the open approvals by queue and rule.
+    pub(crate) fn set_open_approvals(&self, open: BTreeMap<HeldQueue, OpenApprovals>) {
         self.approvals.set_open(open);
     }
 

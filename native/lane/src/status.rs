@@ -260,6 +260,7 @@ impl Engine {
         let breakglass = breakglass.iter().map(|one| one.system.as_str()).collect();
         let mut families = self.metrics.families(&Gauges {
             breakglass,
+            now,
             exceptions: &exceptions,
             observing: ends().count() as u64,
             observing_until: ends().min().map_or(0, |end| end.0.div_euclid(1_000).unsigned_abs()),

@@ -12,7 +12,7 @@ use authz_state::store::{Page, Query, StoreError, Survives, Transaction};
 use serde::Serialize;
 
 use crate::approval_api::tallies_of;
-use crate::approvals::{ApprovalChange, close, open_by_queue};
+use crate::approvals::{ApprovalChange, close, held_queues, open_approvals};
 use crate::ending::{self, after};
 use crate::engine::Engine;
 use crate::giving;
@@ -86,6 +86,7 @@ impl Engine {
         self.keeper.check_clock()?;
         let now = Time(self.clock.now_ms());
         self.open_permits.sweep(now);
+        self.count_approvals(wait, now)?;
         let page = Page { after: String::new(), most: BATCH };
         let due = self.keeper.find(&Query::DueBefore(now.0), &page, wait)?;
         swept.more = due.len() >= BATCH;
@@ -158,7 +159,12 @@ impl Engine {
         swept.credentials = self.delete_due(&keys, &locks, wait, now)?;
         (swept.released, swept.committed) = self.settle_due(&reservations, wait, now)?;
         self.make_room(swept, wait, now)?;
-        self.metrics.set_open_approvals(open_by_queue(&self.keeper, wait, now)?);
+        Ok(())
+    }
+
+    /// Counts open approvals.
+    fn count_approvals(&self, wait: Wait, now: Time) -> Result<(), CallRefusal> {
+        self.metrics.set_open_approvals(open_approvals(&self.keeper, wait, now)?);
         Ok(())
     }
 
@@ -311,7 +317,16 @@ impl Engine {
             Ok(true)
         })?;
         if let Some((expired, event)) = ended {
-            self.metrics.approval(&expired.queues, event);
+            let rules = self.world.load_full();
+            let rules = rules.as_ref().map(|world| world.plan.model().approvals.clone());
+            let waits: Vec<String> = match event {
+                ApprovalEvent::Expired => {
+                    expired.waits_for().into_iter().map(str::to_owned).collect()
+                }
+                _ => expired.queues.clone(),
+            };
+            let held = held_queues(&expired, &waits, &rules.unwrap_or_default());
+            self.metrics.approval(&held, event);
             self.approval_changes.add(ApprovalChange::of(&expired));
         }
         Ok(())

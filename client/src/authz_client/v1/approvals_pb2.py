@@ -28,7 +28,7 @@ from authz_client.v1 import options_pb2 as authz_dot_v1_dot_options__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61uthz/v1/approvals.proto\x12\x08\x61uthz.v1\x1a\x17\x61uthz/v1/decision.proto\x1a\x16\x61uthz/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x08\n\x08\x41pproval\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12\x11\n\toperation\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\r\n\x05kinds\x18\x05 \x03(\t\x12(\n\x06status\x18\x06 \x01(\x0e\x32\x18.authz.v1.ApprovalStatus\x12\x13\n\x0bresolved_by\x18\x07 \x03(\t\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x61rguments_json\x18\t \x01(\x0c\x12\x0c\n\x04task\x18\n \x01(\t\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08shown_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07subject\x18\r \x01(\t\x12\x0e\n\x06\x61gents\x18\x0e \x03(\t\x12\x10\n\x08template\x18\x0f \x01(\t\x12\x0f\n\x07purpose\x18\x10 \x01(\t\x12\x0f\n\x07\x65\x66\x66\x65\x63ts\x18\x11 \x03(\t\x12\x1c\n\x04tier\x18\x12 \x01(\x0e\x32\x0e.authz.v1.Tier\x12\x10\n\x08resource\x18\x13 \x01(\t\x12\x33\n\x0c\x64\x65stinations\x18\x14 \x03(\x0b\x32\x1d.authz.v1.ApprovalDestination\x12)\n\x07objects\x18\x15 \x03(\x0b\x32\x18.authz.v1.ApprovalObject\x12)\n\x07reasons\x18\x16 \x03(\x0b\x32\x18.authz.v1.ApprovalReason\x12\x0e\n\x06labels\x18\x17 \x03(\t\x12-\n\rlast_approved\x18\x18 \x01(\x0b\x32\x16.authz.v1.ApprovalCall\x12)\n\x07\x61nswers\x18\x19 \x03(\x0b\x32\x18.authz.v1.ApprovalAnswer\x12\x11\n\twaits_for\x18\x1a \x03(\t\x12\x17\n\x0f\x63\x61nnot_be_shown\x18\x1b \x01(\t\x12\x15\n\rreject_reason\x18\x1c \x01(\t\x12\x13\n\x0breject_text\x18\x1d \x01(\t\x12=\n\x0ereject_reasons\x18\x1e \x03(\x0b\x32%.authz.v1.Approval.RejectReasonsEntry\x12*\n\x07ignored\x18\x1f \x03(\x0b\x32\x19.authz.v1.ApprovalIgnored\x12\x12\n\nanswerable\x18  \x01(\x08\x12\x15\n\rneeds_passkey\x18! \x01(\x08\x12/\n\x08\x65ndorses\x18\" \x01(\x0b\x32\x1d.authz.v1.ApprovalEndorsement\x1a\x34\n\x12RejectReasonsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd5\x01\n\x13\x41pprovalEndorsement\x12\x12\n\noperations\x18\x01 \x03(\t\x12\'\n\x06values\x18\x02 \x03(\x0b\x32\x17.authz.v1.ApprovalValue\x12\x0c\n\x04uses\x18\x03 \x01(\r\x12\x16\n\x0ewithin_seconds\x18\x04 \x01(\r\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x08max_tier\x18\x06 \x01(\x0e\x32\x0e.authz.v1.Tier\x12\x0e\n\x06labels\x18\x07 \x03(\t\"@\n\rApprovalValue\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\"u\n\x13\x41pprovalDestination\x12\r\n\x05value\x18\x01 \x01(\t\x12\x19\n\x11\x64\x65stination_class\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x16\n\x0erecipient_list\x18\x04 \x01(\t\x12\x0e\n\x06origin\x18\x05 \x01(\t\"y\n\x0e\x41pprovalObject\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07pointer\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x12\n\nvalue_json\x18\x04 \x01(\t\x12\x0e\n\x06origin\x18\x05 \x01(\t\x12\x10\n\x08\x63urrency\x18\x06 \x01(\t\"P\n\x0e\x41pprovalReason\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05place\x18\x04 \x01(\t\"l\n\x0c\x41pprovalCall\x12\x16\n\x0e\x61rguments_json\x18\x01 \x01(\x0c\x12/\n\x0b\x61pproved_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61pproved_by\x18\x03 \x03(\t\"\xd2\x01\n\x0e\x41pprovalAnswer\x12\r\n\x05queue\x18\x01 \x01(\t\x12(\n\x06status\x18\x02 \x01(\x0e\x32\x18.authz.v1.ApprovalStatus\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12/\n\x0b\x61nswered_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63\x61rd_digest\x18\x06 \x01(\x0c\x12\x0f\n\x07\x63omment\x18\x07 \x01(\t\x12\x10\n\x08\x65ndorsed\x18\x08 \x01(\x08\"/\n\x0f\x41pprovalIgnored\x12\r\n\x05place\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x9c\x01\n\x14\x41pprovalsListRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12(\n\x06status\x18\x02 \x01(\x0e\x32\x18.authz.v1.ApprovalStatus\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\r\n\x05queue\x18\x05 \x01(\t\"W\n\x15\x41pprovalsListResponse\x12%\n\tapprovals\x18\x01 \x03(\x0b\x32\x12.authz.v1.Approval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x13\x41pprovalsGetRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x13\n\x0b\x61pproval_id\x18\x02 \x01(\t\"<\n\x14\x41pprovalsGetResponse\x12$\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x12.authz.v1.Approval\"\xe2\x01\n\x0eResolveRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x13\n\x0b\x61pproval_id\x18\x02 \x01(\t\x12(\n\x06status\x18\x03 \x01(\x0e\x32\x18.authz.v1.ApprovalStatus\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\x12\x13\n\x0b\x63\x61rd_digest\x18\x06 \x01(\x0c\x12\x15\n\rreject_reason\x18\x07 \x01(\t\x12\r\n\x05queue\x18\x08 \x01(\t\x12\x0f\n\x07\x65ndorse\x18\t \x01(\x08\"7\n\x0fResolveResponse\x12$\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x12.authz.v1.Approval\"W\n\x0cWatchRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x03 \x01(\t\"5\n\rWatchResponse\x12$\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x12.authz.v1.Approval*\xc5\x01\n\x0e\x41pprovalStatus\x12\x1f\n\x1b\x41PPROVAL_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41PPROVAL_STATUS_PENDING\x10\x01\x12\x1c\n\x18\x41PPROVAL_STATUS_APPROVED\x10\x02\x12\x1c\n\x18\x41PPROVAL_STATUS_REJECTED\x10\x03\x12\x1b\n\x17\x41PPROVAL_STATUS_EXPIRED\x10\x04\x12\x1c\n\x18\x41PPROVAL_STATUS_CONSUMED\x10\x05\x32\xd1\x02\n\tApprovals\x12Z\n\x04List\x12\x1e.authz.v1.ApprovalsListRequest\x1a\x1f.authz.v1.ApprovalsListResponse\"\x11\xd2\xf3\x18\rapproval_list\x12V\n\x03Get\x12\x1d.authz.v1.ApprovalsGetRequest\x1a\x1e.authz.v1.ApprovalsGetResponse\"\x10\xd2\xf3\x18\x0c\x61pproval_get\x12T\n\x07Resolve\x12\x18.authz.v1.ResolveRequest\x1a\x19.authz.v1.ResolveResponse\"\x14\xd2\xf3\x18\x10\x61pproval_resolve\x12:\n\x05Watch\x12\x16.authz.v1.WatchRequest\x1a\x17.authz.v1.WatchResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61uthz/v1/approvals.proto\x12\x08\x61uthz.v1\x1a\x17\x61uthz/v1/decision.proto\x1a\x16\x61uthz/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x08\n\x08\x41pproval\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12\x11\n\toperation\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\r\n\x05kinds\x18\x05 \x03(\t\x12(\n\x06status\x18\x06 \x01(\x0e\x32\x18.authz.v1.ApprovalStatus\x12\x13\n\x0bresolved_by\x18\x07 \x03(\t\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x61rguments_json\x18\t \x01(\x0c\x12\x0c\n\x04task\x18\n \x01(\t\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08shown_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07subject\x18\r \x01(\t\x12\x0e\n\x06\x61gents\x18\x0e \x03(\t\x12\x10\n\x08template\x18\x0f \x01(\t\x12\x0f\n\x07purpose\x18\x10 \x01(\t\x12\x0f\n\x07\x65\x66\x66\x65\x63ts\x18\x11 \x03(\t\x12\x1c\n\x04tier\x18\x12 \x01(\x0e\x32\x0e.authz.v1.Tier\x12\x10\n\x08resource\x18\x13 \x01(\t\x12\x33\n\x0c\x64\x65stinations\x18\x14 \x03(\x0b\x32\x1d.authz.v1.ApprovalDestination\x12)\n\x07objects\x18\x15 \x03(\x0b\x32\x18.authz.v1.ApprovalObject\x12)\n\x07reasons\x18\x16 \x03(\x0b\x32\x18.authz.v1.ApprovalReason\x12\x0e\n\x06labels\x18\x17 \x03(\t\x12-\n\rlast_approved\x18\x18 \x01(\x0b\x32\x16.authz.v1.ApprovalCall\x12)\n\x07\x61nswers\x18\x19 \x03(\x0b\x32\x18.authz.v1.ApprovalAnswer\x12\x11\n\twaits_for\x18\x1a \x03(\t\x12\x17\n\x0f\x63\x61nnot_be_shown\x18\x1b \x01(\t\x12\x15\n\rreject_reason\x18\x1c \x01(\t\x12\x13\n\x0breject_text\x18\x1d \x01(\t\x12=\n\x0ereject_reasons\x18\x1e \x03(\x0b\x32%.authz.v1.Approval.RejectReasonsEntry\x12*\n\x07ignored\x18\x1f \x03(\x0b\x32\x19.authz.v1.ApprovalIgnored\x12\x12\n\nanswerable\x18  \x01(\x08\x12\x15\n\rneeds_passkey\x18! \x01(\x08\x12/\n\x08\x65ndorses\x18\" \x01(\x0b\x32\x1d.authz.v1.ApprovalEndorsement\x12\x16\n\x0e\x65\x61rlier_values\x18# \x03(\t\x1a\x34\n\x12RejectReasonsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd5\x01\n\x13\x41pprovalEndorsement\x12\x12\n\noperations\x18\x01 \x03(\t\x12\'\n\x06values\x18\x02 \x03(\x0b\x32\x17.authz.v1.ApprovalValue\x12\x0c\n\x04uses\x18\x03 \x01(\r\x12\x16\n\x0ewithin_seconds\x18\x04 \x01(\r\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x08max_tier\x18\x06 \x01(\x0e\x32\x0e.authz.v1.Tier\x12\x0e\n\x06labels\x18\x07 \x03(\t\"@\n\rApprovalValue\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\"u\n\x13\x41pprovalDestination\x12\r\n\x05value\x18\x01 \x01(\t\x12\x19\n\x11\x64\x65stination_class\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x16\n\x0erecipient_list\x18\x04 \x01(\t\x12\x0e\n\x06origin\x18\x05 \x01(\t\"y\n\x0e\x41pprovalObject\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07pointer\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x12\n\nvalue_json\x18\x04 \x01(\t\x12\x0e\n\x06origin\x18\x05 \x01(\t\x12\x10\n\x08\x63urrency\x18\x06 \x01(\t\"P\n\x0e\x41pprovalReason\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05place\x18\x04 \x01(\t\"l\n\x0c\x41pprovalCall\x12\x16\n\x0e\x61rguments_json\x18\x01 \x01(\x0c\x12/\n\x0b\x61pproved_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61pproved_by\x18\x03 \x03(\t\"\xd2\x01\n\x0e\x41pprovalAnswer\x12\r\n\x05queue\x18\x01 \x01(\t\x12(\n\x06status\x18\x02 \x01(\x0e\x32\x18.authz.v1.ApprovalStatus\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12/\n\x0b\x61nswered_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63\x61rd_digest\x18\x06 \x01(\x0c\x12\x0f\n\x07\x63omment\x18\x07 \x01(\t\x12\x10\n\x08\x65ndorsed\x18\x08 \x01(\x08\"/\n\x0f\x41pprovalIgnored\x12\r\n\x05place\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x9c\x01\n\x14\x41pprovalsListRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12(\n\x06status\x18\x02 \x01(\x0e\x32\x18.authz.v1.ApprovalStatus\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\r\n\x05queue\x18\x05 \x01(\t\"W\n\x15\x41pprovalsListResponse\x12%\n\tapprovals\x18\x01 \x03(\x0b\x32\x12.authz.v1.Approval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x13\x41pprovalsGetRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x13\n\x0b\x61pproval_id\x18\x02 \x01(\t\"<\n\x14\x41pprovalsGetResponse\x12$\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x12.authz.v1.Approval\"\xe2\x01\n\x0eResolveRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x13\n\x0b\x61pproval_id\x18\x02 \x01(\t\x12(\n\x06status\x18\x03 \x01(\x0e\x32\x18.authz.v1.ApprovalStatus\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\x12\x13\n\x0b\x63\x61rd_digest\x18\x06 \x01(\x0c\x12\x15\n\rreject_reason\x18\x07 \x01(\t\x12\r\n\x05queue\x18\x08 \x01(\t\x12\x0f\n\x07\x65ndorse\x18\t \x01(\x08\"7\n\x0fResolveResponse\x12$\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x12.authz.v1.Approval\"W\n\x0cWatchRequest\x12$\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x12.authz.v1.Evidence\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x03 \x01(\t\"5\n\rWatchResponse\x12$\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x12.authz.v1.Approval*\xc5\x01\n\x0e\x41pprovalStatus\x12\x1f\n\x1b\x41PPROVAL_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41PPROVAL_STATUS_PENDING\x10\x01\x12\x1c\n\x18\x41PPROVAL_STATUS_APPROVED\x10\x02\x12\x1c\n\x18\x41PPROVAL_STATUS_REJECTED\x10\x03\x12\x1b\n\x17\x41PPROVAL_STATUS_EXPIRED\x10\x04\x12\x1c\n\x18\x41PPROVAL_STATUS_CONSUMED\x10\x05\x32\xd1\x02\n\tApprovals\x12Z\n\x04List\x12\x1e.authz.v1.ApprovalsListRequest\x1a\x1f.authz.v1.ApprovalsListResponse\"\x11\xd2\xf3\x18\rapproval_list\x12V\n\x03Get\x12\x1d.authz.v1.ApprovalsGetRequest\x1a\x1e.authz.v1.ApprovalsGetResponse\"\x10\xd2\xf3\x18\x0c\x61pproval_get\x12T\n\x07Resolve\x12\x18.authz.v1.ResolveRequest\x1a\x19.authz.v1.ResolveResponse\"\x14\xd2\xf3\x18\x10\x61pproval_resolve\x12:\n\x05Watch\x12\x16.authz.v1.WatchRequest\x1a\x17.authz.v1.WatchResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,44 +43,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPROVALS'].methods_by_name['Get']._serialized_options = b'\322\363\030\014approval_get'
   _globals['_APPROVALS'].methods_by_name['Resolve']._loaded_options = None
   _globals['_APPROVALS'].methods_by_name['Resolve']._serialized_options = b'\322\363\030\020approval_resolve'
-  _globals['_APPROVALSTATUS']._serialized_start=2979
-  _globals['_APPROVALSTATUS']._serialized_end=3176
+  _globals['_APPROVALSTATUS']._serialized_start=3003
+  _globals['_APPROVALSTATUS']._serialized_end=3200
   _globals['_APPROVAL']._serialized_start=121
-  _globals['_APPROVAL']._serialized_end=1176
-  _globals['_APPROVAL_REJECTREASONSENTRY']._serialized_start=1124
-  _globals['_APPROVAL_REJECTREASONSENTRY']._serialized_end=1176
-  _globals['_APPROVALENDORSEMENT']._serialized_start=1179
-  _globals['_APPROVALENDORSEMENT']._serialized_end=1392
-  _globals['_APPROVALVALUE']._serialized_start=1394
-  _globals['_APPROVALVALUE']._serialized_end=1458
-  _globals['_APPROVALDESTINATION']._serialized_start=1460
-  _globals['_APPROVALDESTINATION']._serialized_end=1577
-  _globals['_APPROVALOBJECT']._serialized_start=1579
-  _globals['_APPROVALOBJECT']._serialized_end=1700
-  _globals['_APPROVALREASON']._serialized_start=1702
-  _globals['_APPROVALREASON']._serialized_end=1782
-  _globals['_APPROVALCALL']._serialized_start=1784
-  _globals['_APPROVALCALL']._serialized_end=1892
-  _globals['_APPROVALANSWER']._serialized_start=1895
-  _globals['_APPROVALANSWER']._serialized_end=2105
-  _globals['_APPROVALIGNORED']._serialized_start=2107
-  _globals['_APPROVALIGNORED']._serialized_end=2154
-  _globals['_APPROVALSLISTREQUEST']._serialized_start=2157
-  _globals['_APPROVALSLISTREQUEST']._serialized_end=2313
-  _globals['_APPROVALSLISTRESPONSE']._serialized_start=2315
-  _globals['_APPROVALSLISTRESPONSE']._serialized_end=2402
-  _globals['_APPROVALSGETREQUEST']._serialized_start=2404
-  _globals['_APPROVALSGETREQUEST']._serialized_end=2484
-  _globals['_APPROVALSGETRESPONSE']._serialized_start=2486
-  _globals['_APPROVALSGETRESPONSE']._serialized_end=2546
-  _globals['_RESOLVEREQUEST']._serialized_start=2549
-  _globals['_RESOLVEREQUEST']._serialized_end=2775
-  _globals['_RESOLVERESPONSE']._serialized_start=2777
-  _globals['_RESOLVERESPONSE']._serialized_end=2832
-  _globals['_WATCHREQUEST']._serialized_start=2834
-  _globals['_WATCHREQUEST']._serialized_end=2921
-  _globals['_WATCHRESPONSE']._serialized_start=2923
-  _globals['_WATCHRESPONSE']._serialized_end=2976
-  _globals['_APPROVALS']._serialized_start=3179
-  _globals['_APPROVALS']._serialized_end=3516
+  _globals['_APPROVAL']._serialized_end=1200
+  _globals['_APPROVAL_REJECTREASONSENTRY']._serialized_start=1148
+  _globals['_APPROVAL_REJECTREASONSENTRY']._serialized_end=1200
+  _globals['_APPROVALENDORSEMENT']._serialized_start=1203
+  _globals['_APPROVALENDORSEMENT']._serialized_end=1416
+  _globals['_APPROVALVALUE']._serialized_start=1418
+  _globals['_APPROVALVALUE']._serialized_end=1482
+  _globals['_APPROVALDESTINATION']._serialized_start=1484
+  _globals['_APPROVALDESTINATION']._serialized_end=1601
+  _globals['_APPROVALOBJECT']._serialized_start=1603
+  _globals['_APPROVALOBJECT']._serialized_end=1724
+  _globals['_APPROVALREASON']._serialized_start=1726
+  _globals['_APPROVALREASON']._serialized_end=1806
+  _globals['_APPROVALCALL']._serialized_start=1808
+  _globals['_APPROVALCALL']._serialized_end=1916
+  _globals['_APPROVALANSWER']._serialized_start=1919
+  _globals['_APPROVALANSWER']._serialized_end=2129
+  _globals['_APPROVALIGNORED']._serialized_start=2131
+  _globals['_APPROVALIGNORED']._serialized_end=2178
+  _globals['_APPROVALSLISTREQUEST']._serialized_start=2181
+  _globals['_APPROVALSLISTREQUEST']._serialized_end=2337
+  _globals['_APPROVALSLISTRESPONSE']._serialized_start=2339
+  _globals['_APPROVALSLISTRESPONSE']._serialized_end=2426
+  _globals['_APPROVALSGETREQUEST']._serialized_start=2428
+  _globals['_APPROVALSGETREQUEST']._serialized_end=2508
+  _globals['_APPROVALSGETRESPONSE']._serialized_start=2510
+  _globals['_APPROVALSGETRESPONSE']._serialized_end=2570
+  _globals['_RESOLVEREQUEST']._serialized_start=2573
+  _globals['_RESOLVEREQUEST']._serialized_end=2799
+  _globals['_RESOLVERESPONSE']._serialized_start=2801
+  _globals['_RESOLVERESPONSE']._serialized_end=2856
+  _globals['_WATCHREQUEST']._serialized_start=2858
+  _globals['_WATCHREQUEST']._serialized_end=2945
+  _globals['_WATCHRESPONSE']._serialized_start=2947
+  _globals['_WATCHRESPONSE']._serialized_end=3000
+  _globals['_APPROVALS']._serialized_start=3203
+  _globals['_APPROVALS']._serialized_end=3540
 # @@protoc_insertion_point(module_scope)

@@ -118,6 +118,7 @@ class Approval(_message.Message):
     ANSWERABLE_FIELD_NUMBER: _builtins.int
     NEEDS_PASSKEY_FIELD_NUMBER: _builtins.int
     ENDORSES_FIELD_NUMBER: _builtins.int
+    EARLIER_VALUES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id, to present as `approval_id`."""
     decision_id: _builtins.str
@@ -220,6 +221,12 @@ class Approval(_message.Message):
     def endorses(self) -> Global___ApprovalEndorsement:
         """Values that a person may endorse with the answer, and for what. Absent: the rules that hold the call allow no endorsement."""
 
+    @_builtins.property
+    def earlier_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Destinations, recipients and targets of calls of this task that people approved, and that were made before this approval.
+        The latest first, at most 64. Empty for a call without a task.
+        """
+
     def __init__(
         self,
         *,
@@ -257,10 +264,11 @@ class Approval(_message.Message):
         answerable: _builtins.bool = ...,
         needs_passkey: _builtins.bool = ...,
         endorses: Global___ApprovalEndorsement | None = ...,
+        earlier_values: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "endorses", b"endorses", "expires_at", b"expires_at", "last_approved", b"last_approved", "shown_at", b"shown_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "answerable", b"answerable", "answers", b"answers", "arguments_json", b"arguments_json", "cannot_be_shown", b"cannot_be_shown", "created_at", b"created_at", "decision_id", b"decision_id", "destinations", b"destinations", "digest", b"digest", "effects", b"effects", "endorses", b"endorses", "expires_at", b"expires_at", "id", b"id", "ignored", b"ignored", "kinds", b"kinds", "labels", b"labels", "last_approved", b"last_approved", "needs_passkey", b"needs_passkey", "objects", b"objects", "operation", b"operation", "purpose", b"purpose", "reasons", b"reasons", "reject_reason", b"reject_reason", "reject_reasons", b"reject_reasons", "reject_text", b"reject_text", "resolved_by", b"resolved_by", "resource", b"resource", "shown_at", b"shown_at", "status", b"status", "subject", b"subject", "task", b"task", "template", b"template", "tier", b"tier", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "answerable", b"answerable", "answers", b"answers", "arguments_json", b"arguments_json", "cannot_be_shown", b"cannot_be_shown", "created_at", b"created_at", "decision_id", b"decision_id", "destinations", b"destinations", "digest", b"digest", "earlier_values", b"earlier_values", "effects", b"effects", "endorses", b"endorses", "expires_at", b"expires_at", "id", b"id", "ignored", b"ignored", "kinds", b"kinds", "labels", b"labels", "last_approved", b"last_approved", "needs_passkey", b"needs_passkey", "objects", b"objects", "operation", b"operation", "purpose", b"purpose", "reasons", b"reasons", "reject_reason", b"reject_reason", "reject_reasons", b"reject_reasons", "reject_text", b"reject_text", "resolved_by", b"resolved_by", "resource", b"resource", "shown_at", b"shown_at", "status", b"status", "subject", b"subject", "task", b"task", "template", b"template", "tier", b"tier", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

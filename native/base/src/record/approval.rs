@@ -1,7 +1,7 @@
 //! Approvals: calls that stepped up, and the answers of the people who decide about them.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,9 @@ use crate::time::Time;
 
 /// Time for which an approval is kept after its end, in milliseconds.
 const KEPT_AFTER_END_MS: i64 = 24 * 3_600 * 1_000;
+/// Values of approved calls that a task remembers, and bytes of one.
+const MAX_VALUES: usize = 64;
+const MAX_VALUE: usize = 512;
 /// A minute, and an hour, in milliseconds.
 const MINUTE_MS: i64 = 60 * 1_000;
 const MINUTES: i64 = 60;
@@ -136,6 +139,9 @@ pub struct Approval {
     /// The last approved call of the pair and operation, when this approval was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_approved: Option<ApprovedCall>,
+    /// Destinations and named objects of calls of the task that people approved and that were made before, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_values: Vec<String>,
     /// Id of the [`RememberedAnswer`] that a rejection writes.
     pub rejects: String,
     /// Time for which a rejection is remembered, in milliseconds.
@@ -220,6 +226,31 @@ impl Approval {
     pub fn is_endorsed(&self) -> bool {
         self.endorses.is_some()
             && self.answers.iter().all(|answer| answer.approved && answer.endorses)
+    }
+
+    /// Names of the rules that hold the call for a queue, sorted, each once.
+    ///
+    /// `confirm_without_person` is the queue that takes the place of `confirm` if the chain has no person.
+    #[must_use]
+    pub fn rules_of(&self, queue: &str, confirm_without_person: &str) -> BTreeSet<&str> {
+        let has_confirm = self.queues.iter().any(|one| one == CONFIRM);
+        let queue_of = |kind: &'_ str| match kind {
+            CONFIRM if !has_confirm => confirm_without_person == queue,
+            kind => kind == queue,
+        };
+        let held = self.grounds.iter().filter(|ground| queue_of(&ground.kind));
+        held.map(|ground| ground.name.as_str()).collect()
+    }
+
+    /// Destinations of the call, and the objects that name somebody or something, as text.
+    #[must_use]
+    pub fn named_values(&self) -> Vec<String> {
+        let destinations = self.destinations.iter().map(|one| one.value.clone());
+        let named = |one: &&ApprovalObject| matches!(one.role.as_str(), "recipient" | "target");
+        let objects = self.objects.iter().filter(named).map(|one| {
+            serde_json::from_str::<String>(&one.value).unwrap_or_else(|_| one.value.clone())
+        });
+        destinations.chain(objects).collect()
     }
 
     /// The person who rejected it, and why.
@@ -392,6 +423,15 @@ pub struct ApprovedCall {
     pub by: Vec<String>,
 }
 
+/// An open approval of a queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenedApproval {
+    /// Time of the decision that made it.
+    pub at: Time,
+    /// Names of the rules that hold the call for the queue, as one label.
+    pub rule: String,
+}
+
 /// Open approvals of one queue, task or agent, and how many were asked for lately.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalQueue {
@@ -400,9 +440,15 @@ pub struct ApprovalQueue {
     /// End of each open approval, by its id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub open: BTreeMap<String, Time>,
+    /// Start and rules of each open approval, by its id. Only of queues; earlier versions did not write it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub opened: BTreeMap<String, OpenedApproval>,
     /// Number of approvals made, by the minute since 1970. Only of the last hour.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub made: BTreeMap<i64, u32>,
+    /// Of a task: destinations and named objects of its approved calls, the latest first, at most [`MAX_VALUES`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<String>,
     /// Time at which the record may be forgotten.
     pub expires_at: Time,
     /// Members that this version does not know.
@@ -421,11 +467,37 @@ impl StoredValue for ApprovalQueue {
 }
 
 impl ApprovalQueue {
-    /// Drops approvals that ended, and counts of more than an hour ago.
+    /// Drops approvals that ended more than an hour ago, and counts of more than an hour ago.
+    ///
+    /// The clean-up of the store takes approvals out soon after their end, so other changes leave them to it.
     pub fn forget_ended(&mut self, now: Time) {
-        self.open.retain(|_, until| *until > now);
         let first = now.0.div_euclid(MINUTE_MS).saturating_sub(MINUTES).saturating_add(1);
         self.made = self.made.split_off(&first);
+        let hour_ago = Time(now.0.saturating_sub(MINUTES.saturating_mul(MINUTE_MS)));
+        self.open.retain(|_, until| *until > hour_ago);
+        self.opened.retain(|id, _| self.open.contains_key(id));
+    }
+
+    /// Approvals that are open at a time, with their ends.
+    pub fn open_at(&self, now: Time) -> impl Iterator<Item = (&String, &Time)> {
+        self.open.iter().filter(move |(_, until)| **until > now)
+    }
+
+    /// Remembers the values of an approved call that is made.
+    pub fn remember(&mut self, approval: &Approval) {
+        let mut values = approval.named_values();
+        values.extend(std::mem::take(&mut self.values));
+        let mut seen = BTreeSet::new();
+        values.retain(|value| value.len() <= MAX_VALUE && seen.insert(value.clone()));
+        values.truncate(MAX_VALUES);
+        self.values = values;
+        self.expires_at = self.expires_at.max(approval.expires_at);
+    }
+
+    /// Takes out an approval. Returns whether it was there.
+    pub fn remove(&mut self, approval_id: &str) -> bool {
+        self.opened.remove(approval_id);
+        self.open.remove(approval_id).is_some()
     }
 
     /// Approvals made in the last hour.
@@ -440,7 +512,9 @@ impl ApprovalQueue {
         let count = self.made.entry(now.0.div_euclid(MINUTE_MS)).or_default();
         *count = count.saturating_add(1);
         let hour = Time(now.0.saturating_add(MINUTES.saturating_mul(MINUTE_MS)));
-        self.expires_at = self.expires_at.max(until).max(hour);
+        // The clean-up counts an approval that ended before it forgets the record.
+        let counted = Time(until.0.saturating_add(MINUTE_MS));
+        self.expires_at = self.expires_at.max(counted).max(hour);
     }
 }
 
@@ -540,14 +614,19 @@ mod tests {
         let minute = |number: i64| Time(number * MINUTE_MS);
         tally.add("a", minute(70), minute(0));
         tally.add("b", minute(30), minute(1));
+        let open = |tally: &ApprovalQueue, at| -> Vec<String> {
+            tally.open_at(minute(at)).map(|(id, _)| id.clone()).collect()
+        };
         tally.forget_ended(minute(59));
-        assert_eq!(
-            (vec!["a"], 2),
-            (tally.open.keys().map(String::as_str).collect(), tally.made_lately())
-        );
+        assert_eq!((vec!["a".to_owned()], 2), (open(&tally, 59), tally.made_lately()));
         tally.forget_ended(minute(60));
         assert_eq!(1, tally.made_lately());
-        tally.forget_ended(minute(70));
-        assert_eq!((0, 0), (tally.open.len(), tally.made_lately()));
+        tally.forget_ended(minute(90));
+        assert_eq!(
+            vec!["a"],
+            tally.open.keys().collect::<Vec<_>>(),
+            "the clean-up did not take it out for an hour"
+        );
+        assert_eq!((Vec::new(), 0), (open(&tally, 90), tally.made_lately()));
     }
 }

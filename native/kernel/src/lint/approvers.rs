@@ -183,9 +183,9 @@ impl<'a> Approvers<'a> {
                 let could_before = self.known.get(&key).copied();
                 let could = could_before.unwrap_or_else(|| {
                     let input = approve_input(operation, queue, tier);
-                    candidates
-                        .iter()
-                        .fold(false, |could, one| self.could_answer(one, &input) || could)
+                    // Each is weighed, since each notes the wide permits that apply.
+                    let able = candidates.iter().filter(|one| self.could_answer(one, &input));
+                    able.count() > 0
                 });
                 self.known.insert(key, could);
                 is_answerable |= could;

@@ -251,8 +251,7 @@ impl ApprovalReader<'_> {
                 after = last.key().id.to_string();
                 for record in records {
                     let Record::ApprovalQueue(tally) = record else { continue };
-                    let open = tally.open.iter().filter(|(_, until)| **until > self.now);
-                    ids.extend(open.map(|(id, _)| id.clone()));
+                    ids.extend(tally.open_at(self.now).map(|(id, _)| id.clone()));
                 }
                 if ids.len() > MAX_SCANNED {
                     break;

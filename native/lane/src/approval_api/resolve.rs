@@ -20,14 +20,16 @@ use prost::Message as _;
 use super::approver::approve_arguments;
 use super::passkeys::passkey_key;
 use super::person::{AnswerMethod, Person};
-use super::{APPROVE_OPERATION, check_generation, error_of, tallies_of, unknown, wire_form};
+use super::{
+    APPROVE_OPERATION, answered_tallies, check_generation, error_of, tallies_of, unknown, wire_form,
+};
 use crate::api_call::{ApiCaller, ApiOutcome, GrantedChange, WithRecord as _};
-use crate::approvals::{ApprovalChange, close, status_of};
+use crate::approvals::{ApprovalChange, close, rule_label, status_of};
 use crate::engine::{Engine, own};
 use crate::judgement::{AnswerNote, ApiNotes, ApiRecord, ApprovalNote, CallerIdentity};
 use crate::keeper::ChangeError;
 use crate::limits;
-use crate::metrics::ApprovalEvent;
+use crate::metrics::{ApprovalEvent, HeldQueue};
 use crate::offline::StatedAnswer;
 use crate::proto::authz::v1 as wire;
 use crate::refusal::{CallRefusal, Step};
@@ -98,7 +100,8 @@ impl GivenAnswer {
 struct Answered {
     approval: Arc<Approval>,
     event: ApprovalEvent,
-    queue: String,
+    /// Queue that the person answered for, with its rules.
+    held: HeldQueue,
     decided_in_ms: i64,
     /// The values of the call are endorsed from now on.
     endorsed: bool,
@@ -189,13 +192,15 @@ impl Engine {
         };
         let outcome = self.answer_approval(message, person, &caller);
         let (record, answered) = self.conclude_call(caller, outcome);
-        let answered = self.answer_of(&record, answered)?;
-        let queue = std::slice::from_ref(&answered.queue);
-        self.metrics.approval(queue, answered.event);
+        let answered = self
+            .answer_of(&record, answered)
+            .inspect_err(|_| self.metrics.approval(&[], ApprovalEvent::Refused))?;
+        let held = std::slice::from_ref(&answered.held);
+        self.metrics.approval(held, answered.event);
         if answered.endorsed {
-            self.metrics.approval(queue, ApprovalEvent::Endorsed);
+            self.metrics.approval(held, ApprovalEvent::Endorsed);
         }
-        self.metrics.approval_decided(answered.decided_in_ms);
+        self.metrics.approval_decided(&answered.held, answered.decided_in_ms);
         self.approval_changes.add(ApprovalChange::of(&answered.approval));
         Ok(answered)
     }
@@ -251,9 +256,10 @@ impl Engine {
             let queue = self.check_answer(caller, person, &known, &answer)?;
             let mut answered =
                 answered(&known, person, &answer, &queue, &caller.world, caller.now());
-            if answered.approval.status != ApprovalStatus::Open {
-                close(transaction, &answered.approval, &tallies, caller.now())?;
-            }
+            let is_open = answered.approval.status == ApprovalStatus::Open;
+            let closed =
+                if is_open { answered_tallies(&answered.approval) } else { tallies.clone() };
+            close(transaction, &answered.approval, &closed, caller.now())?;
             if answered.event == ApprovalEvent::Rejected {
                 remember_rejection(transaction, &rejected, &answered.approval, caller.now());
                 forget_endorsed(transaction, &answered.approval)?;
@@ -406,11 +412,13 @@ fn answered(
         ApprovalEvent::Answered
     };
     let shown_at = approval.shown_at.unwrap_or(now);
+    let rules = &world.plan.model().approvals;
+    let held = HeldQueue { queue: queue.to_owned(), rule: rule_label(&approval, queue, rules) };
     Answered {
         decided_in_ms: now.0.saturating_sub(shown_at.0).max(0),
         approval: Arc::new(approval),
         event,
-        queue: queue.to_owned(),
+        held,
         endorsed: false,
     }
 }
@@ -510,9 +518,9 @@ fn task_of(transaction: &mut dyn Transaction, id: &str) -> Result<Option<Arc<Tas
 
 fn note_of(answered: &Answered, person: &Person, answer: &GivenAnswer) -> ApprovalNote {
     let approval = &answered.approval;
-    let mut note = ApprovalNote::new(approval.approval_id(), answered.event);
+    let mut note = ApprovalNote::new(approval.approval_id(), answered.event)
+        .with_queues(vec![answered.held.clone()]);
     note.by.push(person.name.clone());
-    note.queues.push(answered.queue.clone());
     note.answer = Some(AnswerNote {
         method: person.method.as_str().to_owned(),
         acr: person.acr.clone(),

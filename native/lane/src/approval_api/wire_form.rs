@@ -66,6 +66,7 @@ pub(super) fn whole(approval: &Approval, rules: &ApprovalRules, now: Time) -> wi
             })
             .collect(),
         labels: approval.labels.clone(),
+        earlier_values: approval.earlier_values.clone(),
         last_approved: approval.last_approved.as_ref().map(|last| wire::ApprovalCall {
             arguments_json: last.arguments.clone().into_bytes(),
             approved_at: Some(timestamp(last.at)),

@@ -38,12 +38,14 @@ pub(crate) struct NewApproval<'a> {
     pub(crate) before: Option<&'a Approval>,
     /// The last approved call of the pair and operation.
     pub(crate) last: Option<&'a RememberedAnswer>,
+    /// Values of the approved calls of the task.
+    pub(crate) earlier_values: Vec<String>,
 }
 
 impl NewApproval<'_> {
     /// The record. `None`: the call did not step up.
     pub(crate) fn record(self, now: Time) -> Option<Approval> {
-        let Self { call, judgement, located, world, resource, before, last } = self;
+        let Self { call, judgement, located, world, resource, before, last, earlier_values } = self;
         let decision = judgement.decision()?;
         let step_up = decision.step_up.as_deref()?;
         let task = &located.task;
@@ -94,6 +96,7 @@ impl NewApproval<'_> {
                 at: last.at,
                 by: last.by.clone(),
             }),
+            earlier_values,
             rejects: call.rejected.id.to_string(),
             memory_ms: plan.roles().memory_of(task.assignee()).ms,
             rest: Default::default(),

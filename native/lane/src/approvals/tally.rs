@@ -6,12 +6,13 @@ use std::sync::Arc;
 use authz_kernel::decision::Time;
 use authz_kernel::model::ApprovalRules;
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::task::approval::{Approval, ApprovalQueue, CONFIRM};
+use authz_kernel::task::approval::{Approval, ApprovalQueue, CONFIRM, OpenedApproval};
 use authz_kernel::task::{Record, RecordKey, RecordKind, TaskSubject};
 use authz_state::store::{Page, Query, StoreError, Transaction};
 
 use super::{StepUpCall, tally_name};
 use crate::keeper::{ChangeError, Keeper, Wait};
+use crate::metrics::{HeldQueue, OpenApprovals};
 use crate::refusal::{CallRefusal, Step};
 
 /// Starts of the ids of tallies.
@@ -21,6 +22,9 @@ const AGENT: &str = "agent/";
 /// Tallies that are counted at once, and in how many steps.
 const PAGE: usize = 1_000;
 const MAX_PAGES: usize = 20;
+/// Rules, and bytes of their names, in one label.
+const MAX_RULES: usize = 4;
+const MAX_LABEL: usize = 256;
 
 /// Ids of the tallies of an approval: its queues, its task and its agent. Each person has a queue `confirm` of their own.
 ///
@@ -58,11 +62,18 @@ impl StepUpCall {
         now: Time,
     ) -> Result<(), ChangeError> {
         let mut tallies = Vec::with_capacity(self.tallies.len());
+        let id = approval.approval_id();
+        // The tallies of the queues come first, in their order.
+        let mut queues = self.queues.iter();
         for key in &self.tallies {
             let mut tally = read(transaction, key)?;
             tally.forget_ended(now);
-            check(&tally, rules)?;
-            tally.add(&approval.approval_id(), approval.expires_at, now);
+            check(&tally, rules, now)?;
+            tally.add(&id, approval.expires_at, now);
+            if let Some(queue) = queues.next() {
+                let rule = rule_label(approval, queue, rules);
+                tally.opened.insert(id.clone(), OpenedApproval { at: approval.created_at, rule });
+            }
             tallies.push(tally);
         }
         for tally in tallies {
@@ -73,15 +84,14 @@ impl StepUpCall {
 }
 
 /// Refuses one more approval where a tally is full.
-fn check(tally: &ApprovalQueue, rules: &ApprovalRules) -> Result<(), CallRefusal> {
-    let open = tally.open.len() as u64;
+fn check(tally: &ApprovalQueue, rules: &ApprovalRules, now: Time) -> Result<(), CallRefusal> {
+    let open = tally.open_at(now).count() as u64;
     let (what, most) = if tally.id.starts_with(TASK) {
         ("the task", rules.open_per_task)
     } else if tally.id.starts_with(AGENT) {
         ("the agent", rules.open_per_agent)
     } else {
-        let queue = tally.id.strip_prefix(QUEUE).unwrap_or_default();
-        let queue = if queue.starts_with("confirm/") { CONFIRM } else { queue };
+        let queue = queue_name(&tally.id);
         let rule = rules.queue(queue);
         if tally.made_lately() >= u64::from(rule.max_hourly) {
             return Err(busy(format!(
@@ -113,35 +123,93 @@ pub(crate) fn close(
     for key in tallies {
         let mut tally = read(transaction, key)?;
         tally.forget_ended(now);
-        if tally.open.remove(&id).is_some() {
+        if tally.remove(&id) {
             transaction.put(Record::ApprovalQueue(Arc::new(tally)));
         }
     }
     Ok(())
 }
 
-/// Number of open approvals by queue, as this node knows them. The `confirm` queues of all people count together.
-pub(crate) fn open_by_queue(
+/// Remembers the values of an approved call, which is made now, for later cards of its task.
+pub(crate) fn remember_values(
+    transaction: &mut dyn Transaction,
+    approval: &Approval,
+    tallies: &[RecordKey],
+) -> Result<(), StoreError> {
+    let Some(key) = tallies.iter().find(|key| key.id.starts_with(TASK)) else { return Ok(()) };
+    let mut tally = read(transaction, key)?;
+    tally.remember(approval);
+    transaction.put(Record::ApprovalQueue(Arc::new(tally)));
+    Ok(())
+}
+
+/// Values of the approved calls of a task, the latest first. Empty for a call without a task.
+pub(crate) fn earlier_values(
+    transaction: &mut dyn Transaction,
+    tallies: &[RecordKey],
+) -> Result<Vec<String>, StoreError> {
+    let key = tallies.iter().find(|key| key.id.starts_with(TASK));
+    key.map_or(Ok(Vec::new()), |key| read(transaction, key).map(|tally| tally.values))
+}
+
+/// The queues that an approval counts in, each with the rules that hold the call for it.
+pub(crate) fn held_queues(
+    approval: &Approval,
+    queues: &[String],
+    rules: &ApprovalRules,
+) -> Vec<HeldQueue> {
+    let held = queues
+        .iter()
+        .map(|queue| HeldQueue { queue: queue.clone(), rule: rule_label(approval, queue, rules) });
+    held.collect()
+}
+
+/// Names of the rules that hold an approval for a queue, as one label: a call that several rules hold counts once.
+pub(crate) fn rule_label(approval: &Approval, queue: &str, rules: &ApprovalRules) -> String {
+    let names = approval.rules_of(queue, &rules.confirm_without_person);
+    let mut label = String::new();
+    for (number, name) in names.into_iter().enumerate() {
+        if number >= MAX_RULES || label.len().saturating_add(name.len()) > MAX_LABEL {
+            label.push_str(", more");
+            break;
+        }
+        if number > 0 {
+            label.push_str(", ");
+        }
+        label.push_str(name);
+    }
+    label
+}
+
+/// Open approvals by queue and rule, as this node knows them. The `confirm` queues of all people count together.
+pub(crate) fn open_approvals(
     keeper: &Keeper,
     wait: Wait,
     now: Time,
-) -> Result<BTreeMap<String, u64>, CallRefusal> {
+) -> Result<BTreeMap<HeldQueue, OpenApprovals>, CallRefusal> {
     let query = Query::Prefix(RecordKind::ApprovalQueue, QUEUE.to_owned());
-    let (mut counts, mut after) = (BTreeMap::new(), String::new());
+    let (mut open, mut after) = (BTreeMap::<HeldQueue, OpenApprovals>::new(), String::new());
     for _ in 0..MAX_PAGES {
         let records = keeper.find(&query, &Page { after, most: PAGE }, wait)?;
         let Some(last) = records.last() else { break };
         after = last.key().id.to_string();
         for record in records {
             let Record::ApprovalQueue(tally) = record else { continue };
-            let queue = tally.id.strip_prefix(QUEUE).unwrap_or_default();
-            let queue = if queue.starts_with("confirm/") { CONFIRM } else { queue };
-            let open = tally.open.values().filter(|until| **until > now).count() as u64;
-            let count: &mut u64 = counts.entry(queue.to_owned()).or_default();
-            *count = count.saturating_add(open);
+            for (id, _) in tally.open_at(now) {
+                let opened = tally.opened.get(id);
+                let rule = opened.map(|opened| opened.rule.clone()).unwrap_or_default();
+                let held = HeldQueue { queue: queue_name(&tally.id).to_owned(), rule };
+                open.entry(held).or_default().add(opened.map(|opened| opened.at));
+            }
         }
     }
-    Ok(counts)
+    Ok(open)
+}
+
+/// Name of the queue of a tally.
+fn queue_name(id: &str) -> &str {
+    let queue = id.strip_prefix(QUEUE).unwrap_or_default();
+    if queue.starts_with("confirm/") { CONFIRM } else { queue }
 }
 
 /// The tally of a key; empty if there is none yet.

@@ -13,7 +13,7 @@ use authz_state::Ticket;
 use authz_token::{AgentFacts, ConfidenceFacts, VerifiedFacts};
 use serde::Serialize;
 
-use crate::metrics::{ApprovalEvent, SystemId};
+use crate::metrics::{ApprovalEvent, HeldQueue, SystemId};
 use crate::proto::authz::v1 as wire;
 use crate::recalled::Recalled;
 use crate::request_form::RequestForm;
@@ -352,6 +352,9 @@ pub(crate) struct ApprovalNote {
     /// Values that count as `named`, and the approval that endorsed each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) endorsed: Vec<EndorsedNote>,
+    /// The same queues with their rules, for metrics.
+    #[serde(skip)]
+    pub(crate) held: Vec<HeldQueue>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) answer: Option<AnswerNote>,
 }
@@ -373,9 +376,17 @@ impl ApprovalNote {
             by: Vec::new(),
             why: "",
             queues: Vec::new(),
+            held: Vec::new(),
             endorsed: Vec::new(),
             answer: None,
         }
+    }
+
+    /// The note with the queues that the event counts in.
+    pub(crate) fn with_queues(mut self, held: Vec<HeldQueue>) -> Self {
+        self.queues = held.iter().map(|one| one.queue.clone()).collect();
+        self.held = held;
+        self
     }
 }
 

@@ -130,6 +130,21 @@ pub(crate) enum ApprovalEvent {
 }
 
 impl ApprovalEvent {
+    /// All events.
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Made,
+        Self::Repeated,
+        Self::Consumed,
+        Self::Refused,
+        Self::Answered,
+        Self::Approved,
+        Self::Rejected,
+        Self::Expired,
+        Self::Unused,
+        Self::Endorsed,
+        Self::Relied,
+    ];
+
     /// Label of the metric.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use authz_base::poison::IgnorePoison as _;
-use authz_kernel::decision::ProofMethod;
+use authz_kernel::decision::{ProofMethod, Time};
 use authz_kernel::model::{BREAKGLASS, Tier};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::RevocationTarget;
@@ -33,7 +33,7 @@ impl Metrics {
         families.extend(self.permit_families());
         families.extend(self.revocation_families(gauges.revocations));
         families.extend(self.store_families(gauges));
-        families.extend(self.approvals.families());
+        families.extend(self.approvals.families(gauges.now));
         families
     }
 
@@ -416,6 +416,8 @@ fn breakglass_family(systems: &[&str]) -> Family {
 
 /// Values that other parts of the engine count.
 pub(crate) struct Gauges<'a> {
+    /// Time of the scrape.
+    pub(crate) now: Time,
     /// Hits and misses of the cache of verified tokens.
     pub(crate) tokens: (u64, u64),
     /// And of that of verified certificates.

@@ -1500,6 +1500,10 @@ pub struct Approval {
     /// Values that a person may endorse with the answer, and for what. Absent: the rules that hold the call allow no endorsement.
     #[prost(message, optional, tag = "34")]
     pub endorses: ::core::option::Option<ApprovalEndorsement>,
+    /// Destinations, recipients and targets of calls of this task that people approved, and that were made before this approval.
+    /// The latest first, at most 64. Empty for a call without a task.
+    #[prost(string, repeated, tag = "35")]
+    pub earlier_values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Endorsement that an answer may give: its values count as `named` for some operations in the same task.
 #[derive(Clone, PartialEq, ::prost::Message)]

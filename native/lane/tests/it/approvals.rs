@@ -705,6 +705,85 @@ fn a_role_answers_its_queue() {
     assert_eq!("PERMITTED", bank.code(&bank.pay(5)));
 }
 
+/// Metrics tell queues and rules apart, and the clean-up counts approvals that nobody answered in time, once.
+#[test]
+fn metrics_by_queue_and_rule() {
+    let double = PAY
+        .replace("\"pay\"", "\"amount\"")
+        .replace("resource)", "resource) when { context.input.amount > 10 }");
+    let finance = PAY.replace("\"pay\"", "\"payee\"").replace("\"approve\"", "\"approve:finance\"");
+    let bank = Bank::with(&format!("{PAY}\n{double}\n{finance}"));
+    let metric = |name: &str| -> Vec<String> {
+        let families = bank.served.engine.metrics();
+        let samples = families.iter().flat_map(|family| &family.samples);
+        let text = |sample: &authz_lane::metrics::Sample| {
+            let labels: Vec<&str> = sample.labels.iter().map(|(_, value)| value.as_str()).collect();
+            format!("{} {}", labels.join("/"), sample.value)
+        };
+        samples.filter(|sample| sample.name == name).map(text).collect()
+    };
+    let first = bank.asked(&bank.pay(5));
+    bank.clock.advance(Duration::from_secs(60));
+    let fresh = |amount| wire::CheckRequest {
+        evidence: vec![fresh_agent(&bank.clock)],
+        ..bank.pay(amount)
+    };
+    bank.asked(&fresh(50));
+    assert!(bank.served.engine.sweep().error.is_empty());
+    assert_eq!(
+        vec!["approve/amount, pay 1", "approve/pay 1", "approve:finance/payee 2"],
+        metric("authz_approvals_open")
+    );
+    assert_eq!(
+        vec!["approve/amount, pay 0", "approve/pay 60", "approve:finance/payee 60"],
+        metric("authz_approvals_oldest_seconds")
+    );
+    bank.show(&manager("bob"), &first).unwrap();
+    bank.clock.advance(Duration::from_secs(2));
+    bank.approve(&manager("bob"), &first).unwrap();
+    assert_eq!(vec!["approve/pay 1"], metric("authz_approvals_fast_answers_total"));
+    assert_eq!(vec!["approve/pay 2"], metric("authz_approval_decision_seconds_sum"));
+    assert!(bank.served.engine.sweep().error.is_empty());
+    assert_eq!(
+        vec!["approve/amount, pay 1", "approve/pay 0", "approve:finance/payee 2"],
+        metric("authz_approvals_open"),
+        "a queue that was answered waits no longer"
+    );
+    bank.clock.advance(Duration::from_secs(24 * 3_600));
+    for _ in 0..2 {
+        assert!(bank.served.engine.sweep().error.is_empty());
+        let mut expired = metric("authz_approvals_total");
+        expired.retain(|line| line.contains("/expired "));
+        assert_eq!(
+            vec!["approve/amount, pay/expired 1", "approve:finance/payee/expired 2"],
+            expired
+        );
+    }
+    assert!(metric("authz_approvals_oldest_seconds").is_empty());
+}
+
+/// A card names values of the task's approved calls, and of no other call or task.
+#[test]
+fn a_card_knows_the_approved_calls_of_its_task() {
+    let bank = Bank::with(PAY);
+    let to = |task: &str, to: &str, amount: i64| {
+        calling(task, "bank.pay", &json!({"to": to, "amount": amount}))
+    };
+    let earlier = |request: &wire::CheckRequest| {
+        let id = bank.asked(request);
+        bank.show(&manager("bob"), &id).unwrap().earlier_values
+    };
+    assert!(earlier(&to(&bank.task, "DE9", 9)).is_empty(), "it is only asked for");
+    for (account, amount) in [("DE1", 1), ("DE2", 2), ("DE1", 3)] {
+        let request = to(&bank.task, account, amount);
+        let id = bank.asked(&request);
+        bank.approve(&manager("bob"), &id).unwrap();
+        assert_eq!("PERMITTED", bank.code(&request));
+    }
+    assert_eq!(vec!["DE1", "DE2"], earlier(&to(&bank.task, "DE3", 4)));
+    assert!(earlier(&to(&bank.start(), "DE3", 4)).is_empty());
+}
+
 /// Two people approve, and one of them does not do so twice.
 #[test]
 fn two_people_approve() {

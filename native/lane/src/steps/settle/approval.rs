@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use authz_kernel::decision::{Outcome, Time};
 use authz_kernel::history::ValueFingerprint;
-use authz_kernel::model::Tier;
+use authz_kernel::model::{ApprovalRules, Tier};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::approval::{
     Approval, ApprovalAnswer, ApprovalStatus, RememberedAnswer, is_person_kind,
@@ -14,8 +14,8 @@ use authz_state::store::{StoreError, Transaction};
 
 use crate::approval_api::AnswerMethod;
 use crate::approvals::{
-    ApprovalChange, Guard, NewApproval, StepUpCall, asks_people, close, covers, holds, mismatch,
-    needs_passkey, status_of,
+    ApprovalChange, Guard, NewApproval, StepUpCall, asks_people, close, covers, earlier_values,
+    held_queues, holds, mismatch, needs_passkey, remember_values, status_of,
 };
 use crate::credential_use::PresentedCredential;
 use crate::engine::Engine;
@@ -143,7 +143,7 @@ impl Engine {
         }
         match status_of(&known, now) {
             ApprovalStatus::Open if stands && has_same_queues && is_proved => {
-                self.repeat(judgement, &known);
+                self.repeat(judgement, &known, &charge.judging.world.plan.model().approvals);
                 Ok(ApprovalStep::Asked(None))
             }
             ApprovalStatus::Approved if stands && is_proved => {
@@ -300,11 +300,12 @@ impl Engine {
             let why = "the answer does not lift every rule";
             return self.ask(transaction, judgement, charge, current, call, Some(known), why);
         }
+        let rules = &charge.judging.world.plan.model().approvals;
         match judgement.outcome() {
             Outcome::Permit => {}
             // A proof of the call itself is missing: the answer waits for it.
             Outcome::StepUp => {
-                self.repeat(judgement, known);
+                self.repeat(judgement, known, rules);
                 return Ok(ApprovalStep::Asked(None));
             }
             Outcome::Deny => return Ok(ApprovalStep::NotAsked),
@@ -314,9 +315,8 @@ impl Engine {
         used.status = ApprovalStatus::Consumed;
         judgement.settlement.lifted =
             used.grounds.iter().map(|ground| ground.identity.clone()).collect();
-        let mut note = ApprovalNote::new(used.approval_id(), ApprovalEvent::Consumed);
+        let mut note = note_of(&used, ApprovalEvent::Consumed, rules);
         note.by.clone_from(&by);
-        note.queues.clone_from(&used.queues);
         judgement.settlement.approval = Some(note);
         transaction.put(Record::RememberedAnswer(Arc::new(RememberedAnswer {
             id: call.approved.id.to_string(),
@@ -328,6 +328,7 @@ impl Engine {
             expires_at: Time(now.0.saturating_add(LAST_APPROVED_MS)),
             rest: Default::default(),
         })));
+        remember_values(transaction, &used, &call.tallies)?;
         let change = ApprovalChange::of(&used);
         if holds(Guard::Consumption) {
             transaction.put(Record::Approval(Arc::new(used)));
@@ -360,20 +361,21 @@ impl Engine {
             resource,
             before: before.map(AsRef::as_ref),
             last: last.as_deref(),
+            earlier_values: earlier_values(transaction, &call.tallies)?,
         };
         let Some(approval) = new.record(now) else { return Ok(ApprovalStep::NotAsked) };
         if let Some(before) = before.filter(|before| before.status == ApprovalStatus::Open) {
             // Its queues are those of the call unless the bundle changed. Then it leaves the others when it expires.
             close(transaction, before, &call.tallies, now)?;
         }
-        if let Err(error) = call.open(transaction, &world.plan.model().approvals, &approval, now) {
-            let mut note = ApprovalNote::new(String::new(), ApprovalEvent::Refused);
-            note.queues.clone_from(&call.queues);
+        let rules = &world.plan.model().approvals;
+        if let Err(error) = call.open(transaction, rules, &approval, now) {
+            let mut note = note_of(&approval, ApprovalEvent::Refused, rules);
+            note.id.clear();
             judgement.settlement.approval = Some(note);
             return Err(error);
         }
-        let mut note = ApprovalNote::new(approval.approval_id(), ApprovalEvent::Made);
-        note.queues.clone_from(&approval.queues);
+        let mut note = note_of(&approval, ApprovalEvent::Made, rules);
         note.why = why;
         judgement.settlement.approval = Some(note);
         judgement.settlement.challenge = Some(self.challenge(&approval));
@@ -383,10 +385,8 @@ impl Engine {
     }
 
     /// Answers with an approval that is there already.
-    fn repeat(&self, judgement: &mut Judgement, known: &Approval) {
-        let mut note = ApprovalNote::new(known.approval_id(), ApprovalEvent::Repeated);
-        note.queues.clone_from(&known.queues);
-        judgement.settlement.approval = Some(note);
+    fn repeat(&self, judgement: &mut Judgement, known: &Approval, rules: &ApprovalRules) {
+        judgement.settlement.approval = Some(note_of(known, ApprovalEvent::Repeated, rules));
         judgement.settlement.challenge = Some(self.challenge(known));
     }
 
@@ -408,6 +408,12 @@ fn has_needed_passkeys(known: &Approval, judgement: &Judgement, world: &Loaded) 
     known.needs_passkey
         || (is_answered && known.answers.iter().all(is_by_passkey))
         || !needs_passkey(judgement, &world.plan)
+}
+
+/// Notes an event of an approval in all of its queues.
+fn note_of(approval: &Approval, event: ApprovalEvent, rules: &ApprovalRules) -> ApprovalNote {
+    let held = held_queues(approval, &approval.queues, rules);
+    ApprovalNote::new(approval.approval_id(), event).with_queues(held)
 }
 
 /// Judges a call again, as if these step-up kinds were met.

@@ -166,7 +166,7 @@ impl Engine {
     /// Counts what became of the approval of a call, and tells those who wait for it.
     fn count_approval(&self, judgement: &Judgement, change: Option<&ApprovalChange>) {
         if let Some(note) = &judgement.settlement.approval {
-            self.metrics.approval(&note.queues, note.event);
+            self.metrics.approval(&note.held, note.event);
         }
         if let Some(change) = change {
             self.approval_changes.add(change.clone());

@@ -151,7 +151,7 @@ fn another_task_asks_anew() {
         crate::tasks::delegate(&bank.served, &crate::tasks::delegating(&parent, BOT, BOT)).unwrap();
     let in_child = calling(&child.id, "bank.send", &json!({"to": "DE1", "text": "below"}));
     assert_eq!("APPROVAL_REQUIRED", bank.code(&in_child));
-    let first = std::mem::replace(&mut bank.task, String::new());
+    let first = std::mem::take(&mut bank.task);
     bank.task = bank.start();
     assert_eq!("APPROVAL_REQUIRED", bank.code(&bank.send("DE1", "another task")));
     bank.task = first;
