@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(crate) use acts::{
-    AnswerForm, AnswerWord, DelegateForm, EndForm, EndWord, ExtendForm, IssueForm, LimitForm,
+    AnswerForm, AnswerProof, DelegateForm, EndForm, EndWord, ExtendForm, IssueForm, LimitForm,
     ParamForm, PresentForm, ReportForm, ResultWord, ScopeForm, SelectorForm, SpeakerWord,
     StartForm, ValuesForm,
 };

@@ -20,7 +20,7 @@ use authz_lane::proto::authz::v1 as wire;
 
 use crate::callers::milliseconds;
 use crate::case_file::{
-    AnswerForm, AnswerWord, CaseFile, DelegateForm, EndForm, ExtendForm, IssueForm, OK,
+    AnswerForm, AnswerProof, CaseFile, DelegateForm, EndForm, ExtendForm, IssueForm, OK,
     RecipientListForm, ReportForm, SpeakerWord, StaleWord, StartForm, Test,
 };
 use crate::check::parse;
@@ -384,7 +384,7 @@ impl<'a> TestRun<'a> {
             endorses: form.endorse,
             queue: &form.kind,
             reason: &form.reason,
-            has_passkey: form.r#as.by == AnswerWord::Passkey,
+            has_passkey: form.r#as.by == AnswerProof::Passkey,
         };
         self.engine.answer_approval(&approval, &person, answer)?;
         Ok(())

@@ -20,7 +20,6 @@ use crate::value_key::ValueKey;
 pub use authz_base::principal::{Claim, Narrowing, Principal, Subject};
 pub use authz_base::time::Time;
 
-pub use crate::policy::Covers;
 pub use crate::reason::{NextAction, PublicCode, ReasonCode, Retry};
 
 /// Facts that evidence proves: the caller, its chain, its task and its history.
@@ -336,6 +335,17 @@ pub struct StepUp {
     pub labels: Vec<String>,
     /// Facts of some values are missing, because the call has too many of them.
     pub is_cut: bool,
+}
+
+/// Limits of the endorsements that one policy allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Covers {
+    /// Ids of operations of one system, sorted.
+    pub operations: Vec<String>,
+    /// Calls for each value.
+    pub uses: u32,
+    /// Life of an endorsement, in milliseconds.
+    pub within_ms: i64,
 }
 
 /// One rule that needs a step-up.

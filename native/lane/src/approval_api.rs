@@ -12,6 +12,7 @@ mod resolve;
 mod wire_form;
 
 pub(crate) use person::Person;
+pub use resolve::StatedAnswer;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +21,11 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::approval::Approval;
 use authz_kernel::task::{Record, RecordKey, RecordKind};
 
-use crate::approvals::{ApprovalChange, tally_ids};
+use crate::approvals::{ApprovalChange, tallies_of};
 use crate::engine::Engine;
 use crate::keeper::Wait;
 use crate::refusal::{CallRefusal, Step};
 use crate::transport::ApiError;
-
-pub(crate) use self::person::AnswerMethod;
 
 /// Operation that policies judge for a person who answers another one's call.
 const APPROVE_OPERATION: &str = "authz.approve";
@@ -111,14 +110,6 @@ fn check_generation(known: &Approval, generation: u64) -> Result<(), CallRefusal
 /// There is no approval of that id, or none that the caller may see.
 fn unknown() -> CallRefusal {
     CallRefusal::new(ReasonCode::ApprovalMismatch, Step::Locate, "there is no such approval")
-}
-
-/// Tallies that an approval is in.
-pub(crate) fn tallies_of(approval: &Approval) -> Vec<RecordKey> {
-    let agent = approval.agents.last().map_or("", |agent| agent.spiffe_id.as_str());
-    let task = approval.in_task.then_some(approval.task.as_str());
-    let ids = tally_ids(&approval.queues, approval.subject.as_ref(), task, agent);
-    ids.into_iter().map(|id| RecordKey::new(RecordKind::ApprovalQueue, id)).collect()
 }
 
 /// Tallies of the queues that an open approval no longer waits for.

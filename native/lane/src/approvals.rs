@@ -8,6 +8,7 @@ mod changes;
 mod digest;
 mod draft;
 mod guards;
+mod method;
 mod tally;
 
 use authz_kernel::decision::{Outcome, Principal, StepUpGround, Time};
@@ -35,9 +36,10 @@ pub use self::guards::Guard;
 pub(crate) use self::guards::holds;
 #[cfg(feature = "test-support")]
 pub use self::guards::remove_guard;
+pub(crate) use self::method::AnswerMethod;
 pub(crate) use self::tally::{
     close, confirm_tally, earlier_values, held_queues, open_approvals, remember_values, rule_label,
-    tally_ids,
+    tallies_of, tally_ids,
 };
 
 /// The request of a call, as far as approvals read it.

@@ -44,6 +44,7 @@ use authz_token::{IssuerSpec, SubjectKind, SubjectProfile, TrustSpec, TrustStore
 
 use crate::answer;
 use crate::api_call::{ApiCaller, ApiOutcome, RefusedCaller};
+pub use crate::approval_api::StatedAnswer;
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineParts};
 use crate::envoy;
@@ -103,21 +104,6 @@ pub struct OfflineDecision {
     pub decision: Option<Decision>,
     /// Approval that a step-up waits for; none where no person can lift it.
     pub approval_id: Option<String>,
-}
-
-/// Answer of a stated person.
-#[derive(Clone, Copy, Debug)]
-pub struct StatedAnswer<'a> {
-    /// False: the person rejects the call.
-    pub approves: bool,
-    /// The person endorses the values of the call, too.
-    pub endorses: bool,
-    /// Queue that the person answers for; empty: the only one that the person may answer.
-    pub queue: &'a str,
-    /// Of a rejection: a name of the bundle's `reject_reasons`; may be empty.
-    pub reason: &'a str,
-    /// True: the person uses a passkey. False: the person logs in.
-    pub has_passkey: bool,
 }
 
 impl OfflineDecision {

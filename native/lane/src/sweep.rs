@@ -11,8 +11,7 @@ use authz_kernel::task::{Record, RecordKey, RecordKind, Reservation, Session, Ta
 use authz_state::store::{Page, Query, StoreError, Survives, Transaction};
 use serde::Serialize;
 
-use crate::approval_api::tallies_of;
-use crate::approvals::{ApprovalChange, close, held_queues, open_approvals};
+use crate::approvals::{ApprovalChange, close, held_queues, open_approvals, tallies_of};
 use crate::ending::{self, after};
 use crate::engine::Engine;
 use crate::giving;

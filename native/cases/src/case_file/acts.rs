@@ -224,14 +224,13 @@ pub(crate) struct AnswererForm {
     pub(crate) subject: At<String>,
     /// How the person proves to be there; default `passkey`.
     #[serde(default)]
-    pub(crate) by: AnswerWord,
+    pub(crate) by: AnswerProof,
 }
 
 /// How a person who answers proves to be there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-#[schemars(rename = "AnswerProof")]
-pub(crate) enum AnswerWord {
+pub(crate) enum AnswerProof {
     /// A passkey.
     #[default]
     Passkey,

@@ -7,7 +7,7 @@ use crate::model::Location;
 use crate::obligation::{MAX_OBLIGATIONS, Obligation};
 use crate::schema::ANNOTATIONS;
 
-use super::covers::Covers;
+use crate::decision::Covers;
 
 /// Characters of an id, obligation or control.
 const MAX_NAME: usize = 128;

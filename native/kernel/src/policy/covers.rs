@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use authz_base::record::approval::is_person_kind;
 use authz_bundle::source::duration;
 
 use super::Placed;
 use super::check::{Catalog, Covered};
+use crate::decision::Covers;
 use crate::diagnostic::{Diagnostics, clip, unknown};
 use crate::schema::Key;
-use crate::task::approval::is_person_kind;
 
 /// Operations that one policy may name.
 const MAX_OPERATIONS: usize = 16;
@@ -20,17 +21,6 @@ const MAX_USES: u32 = 100;
 const MAX_WITHIN_MS: i64 = 3_600 * 1_000;
 /// Form of the annotation, for messages.
 const FORM: &str = "Write for instance `@covers(\"mail.send, mail.reply; uses=20; within=1h\")`.";
-
-/// Limits of the endorsements that one policy allows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Covers {
-    /// Ids of operations of one system, sorted.
-    pub operations: Vec<String>,
-    /// Calls for each value.
-    pub uses: u32,
-    /// Life of an endorsement, in milliseconds.
-    pub within_ms: i64,
-}
 
 impl Covers {
     /// Parses the value of the annotation.

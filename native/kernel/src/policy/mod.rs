@@ -17,8 +17,8 @@ use crate::schema::Key;
 use crate::table::Table;
 use crate::work::CompileProgress;
 
+use crate::decision::Covers;
 pub(crate) use check::{Catalog, Covered, Target, check};
-pub use covers::Covers;
 pub(crate) use validate::{SchemaTexts, validate};
 
 /// One policy. It depends on its text alone, so that a reload shares it.

@@ -9,35 +9,13 @@ use authz_kernel::task::approval::{
 };
 use serde::Deserialize;
 
-use crate::approvals::{Guard, holds};
+use crate::approvals::{AnswerMethod, Guard, holds};
 use crate::judgement::name_of;
 use crate::refusal::CallRefusal;
 use crate::world::Loaded;
 
 /// Milliseconds of the grain of a login's time: tokens count in seconds.
 const GRAIN_MS: i64 = 1_000;
-
-/// Way in which a person proved to be there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum AnswerMethod {
-    /// A login of the approvals page.
-    Login,
-    /// A passkey with user verification, over the answer.
-    Passkey,
-    /// The user of an administration socket.
-    Socket,
-}
-
-impl AnswerMethod {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Login => "login",
-            Self::Passkey => "passkey",
-            Self::Socket => "socket",
-        }
-    }
-}
 
 /// A person, as the host describes it in JSON.
 #[derive(Debug, Deserialize)]

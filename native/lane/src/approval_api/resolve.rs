@@ -19,18 +19,15 @@ use prost::Message as _;
 
 use super::approver::approve_arguments;
 use super::passkeys::passkey_key;
-use super::person::{AnswerMethod, Person};
-use super::{
-    APPROVE_OPERATION, answered_tallies, check_generation, error_of, tallies_of, unknown, wire_form,
-};
+use super::person::Person;
+use super::{APPROVE_OPERATION, answered_tallies, check_generation, error_of, unknown, wire_form};
 use crate::api_call::{ApiCaller, ApiOutcome, GrantedChange, WithRecord as _};
-use crate::approvals::{ApprovalChange, close, rule_label, status_of};
+use crate::approvals::{AnswerMethod, ApprovalChange, close, rule_label, status_of, tallies_of};
 use crate::engine::{Engine, own};
 use crate::judgement::{AnswerNote, ApiNotes, ApiRecord, ApprovalNote, CallerIdentity};
 use crate::keeper::ChangeError;
 use crate::limits;
 use crate::metrics::{ApprovalEvent, HeldQueue};
-use crate::offline::StatedAnswer;
 use crate::proto::authz::v1 as wire;
 use crate::refusal::{CallRefusal, Step};
 use crate::request::{check_id, check_length};
@@ -94,6 +91,21 @@ impl GivenAnswer {
             queue: message.queue.clone(),
         })
     }
+}
+
+/// Answer of a stated person.
+#[derive(Clone, Copy, Debug)]
+pub struct StatedAnswer<'a> {
+    /// False: the person rejects the call.
+    pub approves: bool,
+    /// The person endorses the values of the call, too.
+    pub endorses: bool,
+    /// Queue that the person answers for; empty: the only one that the person may answer.
+    pub queue: &'a str,
+    /// Of a rejection: a name of the bundle's `reject_reasons`; may be empty.
+    pub reason: &'a str,
+    /// True: the person uses a passkey. False: the person logs in.
+    pub has_passkey: bool,
 }
 
 /// An answered approval, and its event.

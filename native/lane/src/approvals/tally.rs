@@ -206,6 +206,14 @@ pub(crate) fn open_approvals(
     Ok(open)
 }
 
+/// Tallies that an approval is in.
+pub(crate) fn tallies_of(approval: &Approval) -> Vec<RecordKey> {
+    let agent = approval.agents.last().map_or("", |agent| agent.spiffe_id.as_str());
+    let task = approval.in_task.then_some(approval.task.as_str());
+    let ids = tally_ids(&approval.queues, approval.subject.as_ref(), task, agent);
+    ids.into_iter().map(|id| RecordKey::new(RecordKind::ApprovalQueue, id)).collect()
+}
+
 /// Name of the queue of a tally.
 fn queue_name(id: &str) -> &str {
     let queue = id.strip_prefix(QUEUE).unwrap_or_default();

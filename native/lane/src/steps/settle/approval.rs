@@ -12,10 +12,9 @@ use authz_kernel::task::approval::{
 use authz_kernel::task::{EndorsedCall, Record, RecordKey};
 use authz_state::store::{StoreError, Transaction};
 
-use crate::approval_api::AnswerMethod;
 use crate::approvals::{
-    ApprovalChange, Guard, NewApproval, StepUpCall, asks_people, close, covers, earlier_values,
-    held_queues, holds, mismatch, needs_passkey, remember_values, status_of,
+    AnswerMethod, ApprovalChange, Guard, NewApproval, StepUpCall, asks_people, close, covers,
+    earlier_values, held_queues, holds, mismatch, needs_passkey, remember_values, status_of,
 };
 use crate::credential_use::PresentedCredential;
 use crate::engine::Engine;
