@@ -65,7 +65,6 @@ templates:
     deadline: 24h
     max_depth: 1
     tier_cap: critical
-    max_depth: 1
     starters: [bot]
     scope: [{system: bank}]
 ";
