@@ -1,4 +1,4 @@
-//! Tallies: how many approvals are open, and how many were asked for lately, for each queue, task and agent.
+//! Tallies: the number of open approvals and of recent approvals, for each queue, task and agent.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::{StepUpCall, tally_name};
 use crate::keeper::{ChangeError, Keeper, Wait};
 use crate::refusal::{CallRefusal, Step};
 
-/// Starts of the ids of tallies.
+/// Prefixes of the ids of tallies.
 const QUEUE: &str = "queue/";
 const TASK: &str = "task/";
 const AGENT: &str = "agent/";
@@ -22,9 +22,9 @@ const AGENT: &str = "agent/";
 const PAGE: usize = 1_000;
 const MAX_PAGES: usize = 20;
 
-/// Ids of the tallies of an approval: its queues, its task and its agent. Each person has a queue `confirm` of their own.
+/// Returns the ids of the tallies of an approval: its queues, its task and its agent. Each person has a separate queue `confirm`.
 ///
-/// `task` is none for a call without a task: what its agent does without one has no end.
+/// `task` is `None` for a call without a task. Such calls have no tally of a task, because it would never end.
 pub(crate) fn tally_ids(
     queues: &[String],
     subject: Option<&TaskSubject>,
@@ -40,7 +40,7 @@ pub(crate) fn tally_ids(
     of_queues.chain(of_task).chain([of_agent]).collect()
 }
 
-/// Id of the tally of a person's `confirm` queue.
+/// Returns the id of the tally of a person's `confirm` queue.
 pub(crate) fn confirm_tally(issuer: &str, sub: &str) -> String {
     format!("{QUEUE}{CONFIRM}/{}", tally_name(&format!("{issuer}\n{sub}")))
 }
@@ -49,7 +49,7 @@ impl StepUpCall {
     /// Adds a new approval to its tallies.
     ///
     /// # Errors
-    /// A queue, the task or the agent has as many as it may (APPROVER_BUSY).
+    /// A queue, the task or the agent has its maximum number of approvals (APPROVER_BUSY).
     pub(crate) fn open(
         &self,
         transaction: &mut dyn Transaction,
@@ -72,7 +72,7 @@ impl StepUpCall {
     }
 }
 
-/// Refuses one more approval where a tally is full.
+/// Refuses a further approval if a tally is full.
 fn check(tally: &ApprovalQueue, rules: &ApprovalRules) -> Result<(), CallRefusal> {
     let open = tally.open.len() as u64;
     let (what, most) = if tally.id.starts_with(TASK) {
@@ -85,14 +85,14 @@ fn check(tally: &ApprovalQueue, rules: &ApprovalRules) -> Result<(), CallRefusal
         let rule = rules.queue(queue);
         if tally.made_lately() >= u64::from(rule.max_hourly) {
             return Err(busy(format!(
-                "the queue `{queue}` took {} approvals within the last hour, which is its most",
+                "the queue `{queue}` took {} approvals within the last hour, which is its maximum",
                 rule.max_hourly
             )));
         }
         ("the queue", rule.max_open)
     };
     if open >= u64::from(most) {
-        return Err(busy(format!("{what} has {open} open approvals, which is its most")));
+        return Err(busy(format!("{what} has {open} open approvals, which is its maximum")));
     }
     Ok(())
 }
@@ -102,7 +102,7 @@ fn busy(message: String) -> CallRefusal {
     CallRefusal { understood: true, ..refused }
 }
 
-/// Takes an approval out of its tallies, whose records are locked.
+/// Removes an approval from its tallies. The caller has the locks of their records.
 pub(crate) fn close(
     transaction: &mut dyn Transaction,
     approval: &Approval,
@@ -120,7 +120,7 @@ pub(crate) fn close(
     Ok(())
 }
 
-/// Number of open approvals by queue, as this node knows them. The `confirm` queues of all people count together.
+/// Returns the number of open approvals by queue, as known to this node. The `confirm` queues of all people count as one.
 pub(crate) fn open_by_queue(
     keeper: &Keeper,
     wait: Wait,
@@ -144,7 +144,7 @@ pub(crate) fn open_by_queue(
     Ok(counts)
 }
 
-/// The tally of a key; empty if there is none yet.
+/// Returns the tally of a key, or an empty tally.
 fn read(transaction: &mut dyn Transaction, key: &RecordKey) -> Result<ApprovalQueue, StoreError> {
     debug_assert_eq!(RecordKind::ApprovalQueue, key.kind);
     Ok(match transaction.get(key)? {

@@ -1,4 +1,4 @@
-//! Counters of approvals: events by queue, and the time that people take.
+//! Counters of approvals: events by queue, and the time until answers.
 
 use std::collections::BTreeMap;
 use std::sync::RwLock;
@@ -9,11 +9,11 @@ use authz_base::poison::IgnorePoison as _;
 use super::family::{Family, FamilyKind, Sample, plain};
 use super::labels::ApprovalEvent;
 
-/// Queues of all bundles served since the start that are counted by name; later ones are counted as `other`.
+/// Maximum number of queues that are counted by name since the start of the node. Further queues are counted as `other`.
 const MAX_QUEUES: usize = 1_000;
-/// Upper bounds of the times that people take, in seconds.
+/// Upper bounds of the buckets of times until answers, in seconds.
 const BOUNDS: [u32; 11] = [1, 3, 10, 30, 60, 300, 900, 3_600, 14_400, 43_200, 86_400];
-/// An answer within less time is fast: the person can hardly have read the call.
+/// A faster answer counts as fast, because the person can hardly have read the call.
 const FAST_MS: i64 = 3_000;
 
 /// Counters of approvals.
@@ -85,7 +85,7 @@ impl ApprovalCounts {
         vec![
             Family {
                 name: "authz_approvals",
-                help: "Approvals, by queue and by what became of them.",
+                help: "Events of approvals, by queue and event.",
                 kind: FamilyKind::Counter,
                 samples: events.collect(),
             },
@@ -98,7 +98,7 @@ impl ApprovalCounts {
             self.duration_family(),
             plain(
                 "authz_approvals_fast_answers",
-                "Answers less than 3 seconds after the person first saw the call.",
+                "Answers less than 3 seconds after the first look at the call.",
                 self.fast.load(Ordering::Relaxed),
             ),
         ]
