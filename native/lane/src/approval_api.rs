@@ -1,8 +1,8 @@
-//! Approvals as people see and answer them, through the host of the engine, and as the agent of the call sees its own.
+//! Requests about approvals: people list, read and answer them through the host of the engine, and agents read their own.
 //!
-//! The host has verified a [`Person`]: by a login of its page, a passkey, or the user of an administration socket. The engine works
-//! out the roles of the person from the bundle and decides whether the person may answer. No message of a listener resolves an
-//! approval: a token can be held by an agent.
+//! The host has verified a [`Person`] by a login at its page, by a passkey, or by the user of an administration socket. The engine
+//! works out the roles of the person from the bundle and decides whether the person may answer. No request on a listener of
+//! decisions can answer an approval, because agents can hold tokens.
 
 mod approver;
 mod passkeys;
@@ -27,18 +27,18 @@ use crate::keeper::Wait;
 use crate::refusal::{CallRefusal, Step};
 use crate::transport::ApiError;
 
-/// Operation that policies judge for a person who answers another one's call.
+/// Operation that policies judge when a person answers the call of another person.
 const APPROVE_OPERATION: &str = "authz.approve";
 /// Longest wait for a change.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Time after which a caller that waits looks for changes of other nodes.
+/// Interval in which a waiting caller looks for changes of other nodes.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Engine {
     /// Returns the number of the newest change of an approval, and the changes after number `after`. Waits at most `wait` for one,
     /// and never longer than a minute.
     ///
-    /// `None` in place of the changes: some are no longer kept, so the caller reads all approvals again.
+    /// The changes are `None` if some are no longer stored, so that the caller must read all approvals again.
     #[must_use]
     pub fn approval_changes(
         &self,
@@ -60,7 +60,7 @@ impl Engine {
         }
     }
 
-    /// Adds the changes of approvals that the store heard of from other nodes.
+    /// Adds the changes of approvals that other nodes wrote to the store.
     fn hear_approvals(&self) {
         let Some(ids) = self.keeper.store().take_changed_approvals() else {
             return self.approval_changes.lose();
@@ -77,10 +77,10 @@ impl Engine {
         }
     }
 
-    /// Finds the approval of an id.
+    /// Returns the approval of an id.
     ///
     /// # Errors
-    /// There is none (APPROVAL_MISMATCH), or a newer one of the same call replaces it (APPROVAL_EXPIRED).
+    /// The approval does not exist (APPROVAL_MISMATCH), or a newer approval of the same call replaces it (APPROVAL_EXPIRED).
     fn find_approval(&self, id: &str, wait: Wait) -> Result<Arc<Approval>, CallRefusal> {
         let (key, generation) = Approval::parse_id(id).ok_or_else(unknown)?;
         let known = match self.keeper.peek(&key, wait)? {
@@ -92,7 +92,7 @@ impl Engine {
     }
 }
 
-/// Refuses an approval of another generation than its record's.
+/// Refuses an approval whose generation is not that of the record.
 fn check_generation(known: &Approval, generation: u64) -> Result<(), CallRefusal> {
     if generation > known.generation {
         return Err(unknown());
@@ -107,7 +107,7 @@ fn check_generation(known: &Approval, generation: u64) -> Result<(), CallRefusal
     Ok(())
 }
 
-/// There is no approval of that id, or none that the caller may see.
+/// The refusal for an approval that does not exist or that the caller may not see.
 fn unknown() -> CallRefusal {
     CallRefusal::new(ReasonCode::ApprovalMismatch, Step::Locate, "there is no such approval")
 }

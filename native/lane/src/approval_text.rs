@@ -1,7 +1,7 @@
-//! What an agent reads of a call that waits for a person.
+//! Texts for an agent about a call that waits for a person.
 //!
-//! `approval_texts.py` of the client gives the same texts, so that an agent reads the same behind a proxy and behind `authz mcp`. Nothing
-//! in them comes from the call.
+//! `approval_texts.py` of the client has the same texts, so that an agent reads the same text behind a proxy and behind `authz mcp`.
+//! They have nothing from the call.
 
 use authz_kernel::reason::NextAction;
 use sha2::{Digest as _, Sha256};
@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::answer::challenge;
 use crate::judgement::Judgement;
 
-/// Prefix of a kind that people with a role lift.
+/// Prefix of a kind that people with a role can answer.
 const ROLE: &str = "approve:";
 /// Domain of the digest that an approval's code is taken from.
 const CODE_DOMAIN: &[u8] = b"authz approval code\0";
@@ -18,7 +18,7 @@ const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 /// Characters of a code.
 const CODE_LENGTH: u32 = 6;
 
-/// How a call can pass that a person must allow; `None` if no person is needed.
+/// Returns the text that tells an agent how its call can pass, or `None` if no person is needed.
 pub(crate) fn instructions(judgement: &Judgement) -> Option<String> {
     if let Some(challenge) = challenge(judgement) {
         let id = &challenge.id;
@@ -40,7 +40,7 @@ pub(crate) fn instructions(judgement: &Judgement) -> Option<String> {
     nobody(judgement)
 }
 
-/// Text that a client shows beside the address of a page: fixed but for the code.
+/// Returns the text that a client shows beside the URL of the page. Only the code in it varies.
 pub(crate) fn page_message(approval_id: &str) -> String {
     format!(
         "An AI agent asks to do something that a person must allow first. The page shows exactly what it is. \
@@ -49,7 +49,7 @@ pub(crate) fn page_message(approval_id: &str) -> String {
     )
 }
 
-/// A step-up that people would lift, where nobody can be asked.
+/// Returns the text for a step-up that people could answer, but that has no approval.
 fn nobody(judgement: &Judgement) -> Option<String> {
     let kinds = judgement.decision().map_or(&[][..], |decision| decision.kinds.as_slice());
     let mut people: Vec<String> = Vec::new();
@@ -81,7 +81,7 @@ fn person(kind: &str) -> Option<String> {
     Some(person.to_owned())
 }
 
-/// Code by which a person recognises an approval in two places: the first 30 bits of a digest of its id, in base32.
+/// Returns the code by which a person recognises an approval in two places: the first 30 bits of a digest of its id, in base32.
 fn code(approval_id: &str) -> String {
     let digest = Sha256::new().chain_update(CODE_DOMAIN).chain_update(approval_id).finalize();
     let bits = digest.iter().take(4).fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));

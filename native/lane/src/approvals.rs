@@ -1,8 +1,8 @@
-//! Approvals: which person decides about a call that stepped up, and what the call's record says.
+//! Approvals of calls that stepped up: their digest, records, bounds and changes.
 //!
-//! `digest` hashes a call, so that an answer covers exactly that call. [`StepUpCall`] is a call that people may lift: its queues, and
-//! the records that it reads and writes. `draft` makes the record of a new approval, `tally` bounds how many are open, and `changes`
-//! tells waiting callers what changed. The stage *settle* uses all of them under its locks.
+//! [`StepUpCall`] is a call whose step-up people can answer: its queues, and the records that it reads and writes. `digest` hashes a
+//! call, so that an answer covers exactly that call. `draft` makes the record of a new approval, `tally` bounds the number of open
+//! approvals, and `changes` passes changes to waiting callers. The stage *settle* uses all of them under its locks.
 
 mod changes;
 mod digest;
@@ -42,12 +42,12 @@ pub(crate) use self::tally::{
     tallies_of, tally_ids,
 };
 
-/// The request of a call, as far as approvals read it.
+/// Members of the request of a call that approvals read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AskedCall<'s> {
-    /// Approval that the call presents; empty if it presents none.
+    /// Id of the approval that the call presents. Empty if it presents none.
     pub(crate) approval_id: &'s str,
-    /// Labels that the enforcer reports.
+    /// Labels that the enforcer reports for the call.
     pub(crate) labels: &'s [&'s str],
     /// Path and body of an HTTP request.
     pub(crate) http: Option<(&'s str, Body<'s>)>,
@@ -65,12 +65,12 @@ impl<'s> AskedCall<'s> {
 
 /// Domain of the keyed hash that names the record of a call.
 const RECORD_DOMAIN: &[u8] = b"authz approval 1";
-/// Domain of the keyed hash that names what a rejection covers.
+/// Domain of the keyed hash that names the calls that a rejection covers.
 const REJECT_DOMAIN: &[u8] = b"authz rejection 1";
 /// Domain of the keyed hash that names the last approved call of an operation.
 const APPROVED_DOMAIN: &[u8] = b"authz approved call 1";
 
-/// Whether a call stepped up, and people may lift that.
+/// Returns whether a call stepped up and people can answer the step-up.
 pub(crate) fn asks_people(judgement: &Judgement) -> bool {
     judgement.outcome() == Outcome::StepUp
         && judgement.softened().is_none()
@@ -82,14 +82,14 @@ pub(crate) fn asks_people(judgement: &Judgement) -> bool {
         })
 }
 
-/// A call that stepped up, and that people may lift.
+/// A call whose step-up people can answer.
 #[derive(Clone, Debug)]
 pub(crate) struct StepUpCall {
     /// Record of its approval.
     pub(crate) approval: RecordKey,
-    /// Record of a rejection that covers it.
+    /// Record of a rejection that covers the call.
     pub(crate) rejected: RecordKey,
-    /// Record of the last approved call of its pair and operation.
+    /// Record of the last approved call of the same pair and operation.
     pub(crate) approved: RecordKey,
     /// Tallies of its queues, its task and its agent.
     pub(crate) tallies: Vec<RecordKey>,
@@ -104,7 +104,7 @@ pub(crate) struct StepUpCall {
 }
 
 impl StepUpCall {
-    /// The call of a judgement. `None`: no person can lift its step-up, or it did not step up.
+    /// Returns the call of a judgement, or `None` if it did not step up or no person can answer the step-up.
     ///
     /// `secret` is the key of the store.
     pub(crate) fn of(
@@ -137,7 +137,7 @@ impl StepUpCall {
                 add(object.pointer.as_bytes());
                 add(object.value.as_bytes());
             }
-            // Without a declared destination or value, only the same arguments are the same call.
+            // Without declared destinations and objects, a rejection covers only calls with the same arguments.
             if step_up.destinations.is_empty() && step_up.objects.is_empty() {
                 add(&decision.arguments_digest.unwrap_or_default());
             }
@@ -165,7 +165,7 @@ impl StepUpCall {
         })
     }
 
-    /// Record of the approvals of a judged call, whether or not it stepped up. `None`: the call was not judged.
+    /// Returns the key of the record of a call's approvals, whether or not it stepped up. `None` if the call was not judged.
     pub(crate) fn key_of(
         judgement: &Judgement,
         located: &Located,
@@ -184,14 +184,14 @@ impl StepUpCall {
         [&self.approval, &self.rejected, &self.approved].into_iter().chain(&self.tallies)
     }
 
-    /// Whether the locks of another call cover this one.
+    /// Returns whether the locks of another call cover this call.
     pub(crate) fn is_locked_by(&self, other: &Self) -> bool {
         self.locks().all(|key| other.locks().any(|held| held == key))
     }
 
-    /// Refuses an approval that is not of this call.
+    /// Refuses an approval of another call.
     ///
-    /// `presented` is the id that the call presents. Returns its generation.
+    /// `presented` is the id that the call presents. Returns the generation of the id.
     pub(crate) fn generation_of(&self, presented: &str) -> Result<u64, CallRefusal> {
         match Approval::parse_id(presented) {
             Some((key, generation)) if key == self.approval => Ok(generation),
@@ -212,18 +212,18 @@ pub(crate) fn mismatch() -> CallRefusal {
     }
 }
 
-/// Whether every rule that needs the step-up stands in an approval.
+/// Returns whether an approval has every rule that needs the step-up.
 pub(crate) fn covers(known: &[ApprovalGround], grounds: &[StepUpGround]) -> bool {
     let stands = |ground: &StepUpGround| known.iter().any(|one| one.identity == ground.identity);
     !holds(Guard::RuleIdentity) || grounds.iter().all(stands)
 }
 
-/// Status of an approval now.
+/// Returns the current status of an approval.
 pub(crate) fn status_of(approval: &Approval, now: Time) -> ApprovalStatus {
     if holds(Guard::Expiry) { approval.status_at(now) } else { approval.status }
 }
 
-/// Queues of the kinds of a step-up, sorted, each once.
+/// Returns the queues of the kinds of a step-up, sorted, each once.
 fn queues_of(kinds: &[String], chain: &[Principal], rules: &ApprovalRules) -> Vec<String> {
     let has_person = matches!(chain.first(), Some(Principal::User(_)));
     let people = kinds.iter().filter(|kind| is_person_kind(kind));
@@ -238,7 +238,7 @@ fn queues_of(kinds: &[String], chain: &[Principal], rules: &ApprovalRules) -> Ve
     queues
 }
 
-/// Record of the approvals of a call.
+/// Returns the key of the record of a call's approvals.
 fn approval_key(
     secret: &[u8; 32],
     located: &Located,
@@ -253,12 +253,12 @@ fn approval_key(
     RecordKey::new(RecordKind::Approval, id)
 }
 
-/// Key of a remembered answer.
+/// Returns the key of a remembered answer.
 fn remembered(outcome: &str, id: &str) -> RecordKey {
     RecordKey::new(RecordKind::RememberedAnswer, format!("{outcome}/{id}"))
 }
 
-/// Keyed hash of parts with their lengths, as 32 hex digits.
+/// Returns the keyed hash of parts with their lengths, as 32 hex digits.
 fn record_id(
     secret: &[u8; 32],
     domain: &[u8],
@@ -285,7 +285,7 @@ fn add_chain(chain: &[Principal], add: &mut dyn FnMut(&[u8])) {
     }
 }
 
-/// Name of a person or of an agent in the id of a tally.
+/// Returns the name of a person or an agent in the id of a tally.
 pub(crate) fn tally_name(name: &str) -> String {
     short(name)
 }

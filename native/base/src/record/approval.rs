@@ -20,24 +20,24 @@ const MAX_VALUE: usize = 512;
 const MINUTE_MS: i64 = 60 * 1_000;
 const MINUTES: i64 = 60;
 
-/// Status of an approval as it is stored. One that is open or approved beyond its time is expired: see [`Approval::status_at`].
+/// Stored status of an approval. An open or approved approval is expired after its end: see [`Approval::status_at`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ApprovalStatus {
-    /// A queue lacks an answer.
+    /// At least one queue lacks an answer.
     Open,
-    /// Every queue approved. The call may be made once.
+    /// Every queue approved the call. The call may be made once.
     Approved,
     /// A person rejected it.
     Rejected,
-    /// It ended before its call was made.
+    /// The approval ended before its call was made.
     Expired,
-    /// Its call was made.
+    /// The call was made.
     Consumed,
 }
 
 impl ApprovalStatus {
-    /// The word in audit records and metrics.
+    /// Returns the name in audit records and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -50,29 +50,28 @@ impl ApprovalStatus {
     }
 }
 
-/// One call that stepped up, until a while after its end.
+/// A call that stepped up, and the answers of people. The record is kept for some time after its end.
 ///
-/// The record of a call is found by the hash of task, chain and digest. `generation` tells the approvals of one call apart: only
-/// the newest one is kept.
+/// The key is the hash of task, chain and digest. `generation` numbers the approvals of one call; only the newest is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Approval {
     /// Id of the record: 32 hex digits.
     pub id: String,
-    /// Number of the approval among those of the same call, from 1.
+    /// Number of the approval among the approvals of the same call, from 1.
     pub generation: u64,
     /// Status.
     pub status: ApprovalStatus,
-    /// Id of the task; of a call without a task, of its session.
+    /// Id of the task, or of the session if the call was made without a task.
     pub task: String,
     /// Id of the session.
     pub session: String,
-    /// The call was made in a task that somebody started.
+    /// True if the call was made in a task that was started explicitly.
     pub in_task: bool,
     /// Template of the task.
     pub template: String,
     /// Purpose of the task, as its template states it.
     pub purpose: String,
-    /// Subject of the call. `None`: the agent acts for itself.
+    /// Subject of the call. `None` if the agent acts for itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<TaskSubject>,
     /// Agents of the chain, the acting agent last.
@@ -85,7 +84,7 @@ pub struct Approval {
     pub effects: Vec<String>,
     /// Effective tier.
     pub tier: Tier,
-    /// Resource: `<collection>/<id>`, the collection, or empty.
+    /// Resource: `<collection>/<id>` or the collection. Empty if the call has no resource.
     pub resource: String,
     /// Destinations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -108,32 +107,32 @@ pub struct Approval {
     pub kinds: Vec<String>,
     /// Queues that people answer, sorted.
     pub queues: Vec<String>,
-    /// The answers need a passkey.
+    /// True if the answers need a passkey.
     #[serde(default, skip_serializing_if = "is_false")]
     pub needs_passkey: bool,
-    /// Arguments as canonical JSON (RFC 8785); empty if they are too long to show.
+    /// Arguments as canonical JSON (RFC 8785). Empty if they are too long to show.
     pub arguments: String,
     /// Parts of the HTTP request that its route ignores.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored: Vec<IgnoredValue>,
-    /// Why the call cannot be shown whole, so that it can only be rejected. Empty: it can be shown.
+    /// Reason why the call cannot be shown whole and can only be rejected. Empty if it can be shown.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cannot_be_shown: String,
     /// SHA-256 of the call, in hex.
     pub digest: String,
-    /// Decision that made it.
+    /// Id of the decision that made the approval.
     pub decision_id: String,
     /// Time of that decision.
     pub created_at: Time,
-    /// Time at which a person read it first.
+    /// Time at which a person first read the approval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shown_at: Option<Time>,
-    /// Latest end.
+    /// Latest end of the approval.
     pub expires_at: Time,
-    /// Of an approved one: the call is made before this time.
+    /// End of the time in which an approved call can be made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub good_until: Option<Time>,
-    /// Answers, in their order.
+    /// Answers, in order of their times.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<ApprovalAnswer>,
     /// The last approved call of the pair and operation, when this approval was made.
@@ -168,24 +167,24 @@ impl StoredValue for Approval {
 }
 
 impl Approval {
-    /// Id to present: `<record id>-<generation>`.
+    /// Returns the id that a call presents: `<record id>-<generation>`.
     #[must_use]
     pub fn approval_id(&self) -> String {
         format!("{}-{}", self.id, self.generation)
     }
 
-    /// Record and generation of an id, as [`Approval::approval_id`] writes it.
+    /// Returns record and generation of an id of the form of [`Approval::approval_id`].
     #[must_use]
     pub fn parse_id(text: &str) -> Option<(RecordKey, u64)> {
         let (id, generation) = text.split_once('-')?;
         let is_id = id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let number: u64 = generation.parse().ok()?;
-        // One spelling: no sign and no leading zero.
+        // Each number has one accepted spelling: no sign and no leading zero.
         let is_plain = number > 0 && number.to_string() == generation;
         (is_id && is_plain).then(|| (RecordKey::new(RecordKind::Approval, id), number))
     }
 
-    /// Status at a time.
+    /// Returns the status at a time.
     #[must_use]
     pub fn status_at(&self, now: Time) -> ApprovalStatus {
         let is_over = match self.status {
@@ -196,13 +195,13 @@ impl Approval {
         if is_over { ApprovalStatus::Expired } else { self.status }
     }
 
-    /// End of the approval: of an approved one, the time by which its call is made.
+    /// Returns the end of the approval. For an approved one, it is the end of the time in which the call can be made.
     #[must_use]
     pub fn ends_at(&self) -> Time {
         self.good_until.map_or(self.expires_at, |good| good.min(self.expires_at))
     }
 
-    /// Queues that still lack an answer.
+    /// Returns the queues that still lack an answer.
     #[must_use]
     pub fn waits_for(&self) -> Vec<&str> {
         let approved = || self.answers.iter().filter(|answer| answer.approved);
@@ -266,10 +265,10 @@ pub const CONFIRM: &str = "confirm";
 pub const APPROVE: &str = "approve";
 /// Queue of two other people.
 pub const TWO_PERSON: &str = "two_person";
-/// Start of a queue of the people who hold a role.
+/// Prefix of the queue of people with a role.
 pub const APPROVE_ROLE: &str = "approve:";
 
-/// Returns whether people answer a step-up kind. Other kinds are proofs of the call itself.
+/// Returns whether people answer a step-up kind. All other kinds are proofs of the call itself.
 #[must_use]
 pub fn is_person_kind(kind: &str) -> bool {
     matches!(kind, CONFIRM | APPROVE | TWO_PERSON) || kind.starts_with(APPROVE_ROLE)
@@ -284,7 +283,7 @@ pub struct ApprovalDestination {
     pub class: String,
     /// Host or domain part.
     pub host: String,
-    /// Recipient list that has it.
+    /// Recipient list that has the destination.
     pub recipient_list: String,
     /// Origin.
     pub origin: String,
@@ -297,7 +296,7 @@ pub struct ApprovalObject {
     pub role: String,
     /// JSON pointer of its argument.
     pub pointer: String,
-    /// Collection, or form of destination.
+    /// Collection, or type of destination.
     pub collection: String,
     /// The value as JSON.
     pub value: String,
@@ -338,9 +337,9 @@ pub struct ApprovalEndorsement {
 /// A rule that needs the step-up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalGround {
-    /// Identity of the rule, which changes with its text.
+    /// Identity of the rule. It changes with the text of the rule.
     pub identity: String,
-    /// Kind that lifts it.
+    /// Step-up kind that lifts the rule.
     pub kind: String,
     /// Name of the rule.
     pub name: String,
@@ -362,16 +361,16 @@ pub struct IgnoredValue {
 /// Answer of one person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalAnswer {
-    /// Queue that it answers.
+    /// Queue of the answer.
     pub queue: String,
-    /// False: the person rejected the call.
+    /// True if the person approved the call, false if the person rejected it.
     pub approved: bool,
     /// The person endorses the values of the call, too.
     #[serde(default, skip_serializing_if = "is_false")]
     pub endorses: bool,
     /// The person: `<issuer alias>/<sub>`.
     pub person: String,
-    /// Roles of the person at that time.
+    /// Roles of the person at the time of the answer.
     pub roles: Vec<String>,
     /// `login`, `passkey` or `socket`.
     pub method: String,
@@ -387,10 +386,10 @@ pub struct ApprovalAnswer {
     /// Signature of a passkey over the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passkey: Option<PasskeyAssertion>,
-    /// Of a rejection: a name of the bundle's `reject_reasons`.
+    /// Name of the reason of a rejection, from the bundle's `reject_reasons`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reject_reason: String,
-    /// Text of that reason.
+    /// Text of the reason of a rejection.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reject_text: String,
     /// Comment of the person.
@@ -415,7 +414,7 @@ pub struct PasskeyAssertion {
 /// An earlier call that people approved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovedCall {
-    /// Arguments as canonical JSON.
+    /// Arguments as canonical JSON (RFC 8785).
     pub arguments: String,
     /// Time of the last answer.
     pub at: Time,
@@ -518,7 +517,7 @@ impl ApprovalQueue {
     }
 }
 
-/// Answer of people that later calls read: a rejection (`rejected/…`), or the last approved call of an operation (`approved/…`).
+/// Answer of people that later calls read: a rejection (`rejected/…`) or the last approved call of an operation (`approved/…`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RememberedAnswer {
     /// Id of the record.
@@ -529,10 +528,10 @@ pub struct RememberedAnswer {
     pub at: Time,
     /// People who answered.
     pub by: Vec<String>,
-    /// Of an approved call: its arguments as canonical JSON.
+    /// Arguments of an approved call, as canonical JSON.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub arguments: String,
-    /// Of a rejection: a name of the bundle's `reject_reasons`.
+    /// Name of the reason of a rejection, from the bundle's `reject_reasons`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reject_reason: String,
     /// Time at which the record may be forgotten.
@@ -566,10 +565,10 @@ pub struct Passkey {
     pub credential_id: String,
     /// Public key, a COSE key in base64url.
     pub public_key: String,
-    /// Greatest signature counter seen.
+    /// Highest signature counter so far.
     #[serde(default)]
     pub sign_count: u32,
-    /// Transports that the authenticator named.
+    /// Transports that the authenticator reported.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transports: Vec<String>,
     /// Name that the person gave it.
@@ -585,7 +584,7 @@ pub struct Passkey {
     pub rest: BTreeMap<String, serde_json::Value>,
 }
 
-// Passkeys do not expire by themselves.
+// Passkeys do not expire.
 impl StoredValue for Passkey {
     fn record_id(&self) -> Cow<'_, str> {
         Cow::Borrowed(&self.id)

@@ -7,13 +7,13 @@ use authz_base::record::approval::APPROVE;
 
 use crate::location::Location;
 
-/// Open approvals of a queue, and approvals that it takes in an hour, where the bundle says nothing.
+/// Default bounds of a queue: open approvals, and approvals in an hour.
 const MAX_OPEN: u32 = 200;
 const MAX_HOURLY: u32 = 1_000;
-/// Open approvals of a task and of an agent, where the bundle says nothing.
+/// Default bounds of open approvals of a task and of an agent.
 const OPEN_PER_TASK: u32 = 5;
 const OPEN_PER_AGENT: u32 = 50;
-/// Reasons of rejections, where the bundle lists none.
+/// Default reasons of rejections.
 const REJECT_REASONS: [(&str, &str); 5] = [
     ("not_needed", "The call is not needed for the task."),
     ("wrong_amount", "The amount is wrong."),
@@ -25,15 +25,15 @@ const REJECT_REASONS: [(&str, &str); 5] = [
 /// Rules about approvals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApprovalRules {
-    /// Queue that answers `confirm` where no person is in the chain.
+    /// Queue that answers `confirm` if no person is in the chain.
     pub confirm_without_person: String,
-    /// Bounds of queues, by queue. A queue that is missing has the default.
+    /// Bounds of queues, by queue. Missing queues have the defaults.
     pub queues: BTreeMap<String, QueueRule>,
-    /// Most open approvals of one task.
+    /// Maximum number of open approvals of one task.
     pub open_per_task: u32,
-    /// Most open approvals of one agent.
+    /// Maximum number of open approvals of one agent.
     pub open_per_agent: u32,
-    /// Reasons with which a person rejects, by name: the text that the agent may see.
+    /// Texts of the reasons of rejections, by name. The agent may see the text.
     pub reject_reasons: BTreeMap<String, String>,
     /// Place in the bundle.
     pub at: Location,
@@ -54,7 +54,7 @@ impl Default for ApprovalRules {
 }
 
 impl ApprovalRules {
-    /// The rule of a queue.
+    /// Returns the bounds of a queue.
     #[must_use]
     pub fn queue(&self, queue: &str) -> QueueRule {
         self.queues.get(queue).cloned().unwrap_or_default()
@@ -64,9 +64,9 @@ impl ApprovalRules {
 /// Bounds of one queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueRule {
-    /// Most open approvals.
+    /// Maximum number of open approvals.
     pub max_open: u32,
-    /// Most approvals in an hour.
+    /// Maximum number of approvals in an hour.
     pub max_hourly: u32,
     /// Time after which the deputies may answer too.
     pub escalate_after: Option<Duration>,

@@ -8,17 +8,17 @@ use super::yaml::{At, Entries};
 use crate::diagnostic::clip;
 use crate::model::{ApprovalRules, Location, QueueRule};
 
-/// Greatest bound of open approvals, and of approvals in an hour.
+/// Highest permitted bound of open approvals and of approvals in an hour.
 const MOST: u32 = 10_000;
-/// Queues that have a rule.
+/// Maximum number of queues with a rule.
 const MOST_QUEUES: usize = 1_000;
-/// Reasons of rejections.
+/// Maximum number of reasons of rejections.
 const MOST_REASONS: usize = 64;
-/// Bytes of the name and of the text of a reason.
+/// Largest size of the name and of the text of a reason, in bytes.
 const LONGEST_NAME: usize = 64;
 const LONGEST_TEXT: usize = 256;
 
-/// Takes over `approvals`, which a bundle says once, when the roles are known.
+/// Reads `approvals` after the roles. A bundle may have it only once.
 pub(super) fn apply(
     build: &mut ModelBuilder<'_>,
     said_at: &mut Option<String>,
@@ -135,7 +135,7 @@ fn reasons(
     }
 }
 
-/// A bound within its range. `None`: nothing is said.
+/// Returns a bound within its range, or `None` if the bundle does not set it.
 fn bounded(build: &mut ModelBuilder<'_>, file: &str, number: Option<&At<u32>>) -> Option<u32> {
     let number = number?;
     if number.value == 0 || number.value > MOST {
@@ -145,7 +145,7 @@ fn bounded(build: &mut ModelBuilder<'_>, file: &str, number: Option<&At<u32>>) -
     Some(number.value)
 }
 
-/// Whether a text is a queue that people can answer. Otherwise an error is noted.
+/// Returns whether a text is a queue that people can answer. If it is not, an error is recorded.
 fn check_queue(build: &mut ModelBuilder<'_>, queue: &str, at: &Location) -> bool {
     if matches!(queue, CONFIRM | APPROVE | TWO_PERSON) {
         return true;
@@ -159,7 +159,7 @@ fn check_queue(build: &mut ModelBuilder<'_>, queue: &str, at: &Location) -> bool
     check_role(build, role, at)
 }
 
-/// Whether a role of people is declared. Otherwise an error is noted.
+/// Returns whether a role of people is declared. If it is not, an error is recorded.
 fn check_role(build: &mut ModelBuilder<'_>, role: &str, at: &Location) -> bool {
     let has_people =
         build.model.roles.get(role).is_some_and(|members| !members.subjects.is_empty());

@@ -1,4 +1,4 @@
-//! `authz.approve`: do the policies let a person approve a call?
+//! Judges `authz.approve`: whether the policies let a person approve a call.
 
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{
@@ -12,7 +12,7 @@ use super::person::Person;
 use crate::engine::own;
 use crate::world::Loaded;
 
-/// Arguments of `authz.approve` for a queue of an approval, as JSON.
+/// Returns the arguments of `authz.approve` for a queue of an approval, as JSON.
 pub(super) fn approve_arguments(approval: &Approval, queue: &str) -> String {
     let system = approval.operation.split_once('.').map_or("", |(system, _)| system);
     serde_json::json!({
@@ -22,10 +22,11 @@ pub(super) fn approve_arguments(approval: &Approval, queue: &str) -> String {
     .to_string()
 }
 
-/// Whether the policies let a person of a queue decide there. Only the subject of a call is of its queue `confirm`, for which
-/// no policy is asked.
+/// Returns whether the policies let a person of a queue answer there. No policy is evaluated for the queue `confirm`, which only
+/// the subject of the call belongs to.
 ///
-/// The arguments of a call are shown to nobody else: a queue such as `approve` has no role of its own.
+/// A person whom the policies do not permit cannot read the arguments of a call either, because a queue such as `approve` has no
+/// role.
 pub(super) fn policies_permit(
     person: &Person,
     approval: &Approval,

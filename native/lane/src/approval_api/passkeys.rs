@@ -12,16 +12,16 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::host::{read_json, store_error, to_json};
 
-/// Most passkeys of one person.
+/// Maximum number of passkeys of one person.
 const MAX_PASSKEYS: usize = 32;
-/// Bytes of an id of a credential, in base64url: 1,023 bytes before.
+/// Largest size of the id of a credential in base64url, in bytes: 1,023 bytes before encoding.
 const MAX_ID: usize = 1_364;
-/// Bytes of the record, with further members of the host.
+/// Largest size of the record with further members of the host, in bytes.
 const MAX_RECORD: usize = 16_384;
 
-/// Record of a passkey.
+/// Returns the key of the record of a passkey.
 pub(super) fn passkey_key(issuer: &str, sub: &str, credential_id: &str) -> RecordKey {
-    // An id may be longer than that of a record.
+    // The id of a credential may be longer than the id of a record.
     let id = format!("{}{}", prefix(issuer, sub), short(credential_id));
     RecordKey::new(RecordKind::Passkey, id)
 }
@@ -49,7 +49,7 @@ impl Engine {
         to_json(&passkeys)
     }
 
-    /// Writes a passkey, given as JSON: a new one, or the counter and the last use of a known one.
+    /// Writes a passkey, given as JSON. An existing passkey is replaced, for example to store its counter and last use.
     ///
     /// # Errors
     /// The JSON is not a passkey, the person has 32 others, or the store failed.
@@ -95,7 +95,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes a passkey of a person. An unknown one is not an error.
+    /// Removes a passkey of a person. Does nothing if it does not exist.
     ///
     /// # Errors
     /// The store failed.

@@ -1,4 +1,4 @@
-//! The person who answers, as the host has verified it.
+//! The verified person who answers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::judgement::name_of;
 use crate::refusal::CallRefusal;
 use crate::world::Loaded;
 
-/// Milliseconds of the grain of a login's time: tokens count in seconds.
+/// Resolution of the time of a login, in milliseconds: tokens have whole seconds.
 const GRAIN_MS: i64 = 1_000;
 
 /// A person, as the host describes it in JSON.
@@ -49,10 +49,10 @@ pub(crate) struct Person {
 }
 
 impl Person {
-    /// Reads a person. `None`: the owner of the administration socket, who sees all and answers nothing.
+    /// Reads a person. `None` is the owner of the administration socket, who can see all approvals and answer none.
     ///
     /// # Errors
-    /// The text is not a person.
+    /// The text does not describe a valid person.
     pub(crate) fn read(json: &[u8]) -> Result<Option<Self>, CallRefusal> {
         let given: Option<GivenPerson> = serde_json::from_slice(json)
             .map_err(|error| CallRefusal::input(format!("the person is not valid: {error}")))?;
@@ -61,12 +61,12 @@ impl Person {
             return Err(CallRefusal::input("the person needs `issuer` and `sub`"));
         }
         if (given.method == AnswerMethod::Passkey) != given.passkey.is_some() {
-            return Err(CallRefusal::input("`passkey` goes with the method `passkey`"));
+            return Err(CallRefusal::input("`passkey` is only valid with the method `passkey`"));
         }
         if (given.method == AnswerMethod::Socket) != given.uid.is_some() {
-            return Err(CallRefusal::input("`uid` goes with the method `socket`"));
+            return Err(CallRefusal::input("`uid` is only valid with the method `socket`"));
         }
-        // Claims of other forms have no form that policies can read.
+        // Policies cannot read claims of other forms.
         let claims = given
             .claims
             .into_iter()
@@ -104,7 +104,7 @@ impl Person {
         }
     }
 
-    /// Roles of the person in the bundle, sorted.
+    /// Returns the roles of the person in the bundle, sorted.
     pub(crate) fn roles(&self, world: &Loaded) -> Vec<String> {
         let mut roles: Vec<String> =
             world.plan.roles_of(&self.principal).iter().map(str::to_owned).collect();
@@ -112,7 +112,7 @@ impl Person {
         roles
     }
 
-    /// Whether the person is the subject of a call.
+    /// Returns whether the person is the subject of a call.
     pub(crate) fn is_subject_of(&self, approval: &Approval) -> bool {
         approval
             .subject
@@ -120,14 +120,14 @@ impl Person {
             .is_some_and(|one| one.issuer == self.subject.issuer && one.sub == self.subject.sub)
     }
 
-    /// Whether the person answered already.
+    /// Returns whether the person has answered an approval.
     pub(crate) fn has_answered(&self, approval: &Approval) -> bool {
         approval.answers.iter().any(|answer| answer.person == self.name)
     }
 
-    /// Whether the person may answer for a queue of an approval, by its roles and its place in the chain.
+    /// Returns whether roles and place in the chain let the person answer for a queue of an approval.
     ///
-    /// INVARIANT (chain exclusion): the subject of the call only confirms, and nobody else confirms for it.
+    /// INVARIANT (chain exclusion): the subject of the call can only confirm, and only the subject can confirm.
     pub(crate) fn is_of_queue(
         &self,
         approval: &Approval,
@@ -159,7 +159,7 @@ impl Person {
         }
     }
 
-    /// Whether the proof of the person suffices for an approval.
+    /// Returns whether the authentication of the person suffices for an approval.
     pub(crate) fn is_proved_for(&self, approval: &Approval) -> bool {
         match self.method {
             AnswerMethod::Passkey => true,

@@ -25,10 +25,10 @@ use crate::request::check_id;
 use crate::transport::ApiError;
 use crate::world::Loaded;
 
-/// Default number of approvals on a page, and the largest number.
+/// Default and maximum number of approvals on a page.
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1_000;
-/// Records that one call reads at once, and in all.
+/// Maximum number of records that one call reads at once, and in total.
 const SCAN: usize = 1_000;
 const MAX_SCANNED: usize = 20_000;
 
@@ -42,7 +42,7 @@ impl ApiMessage for wire::ApprovalsGetRequest {
 }
 
 impl Engine {
-    /// Lists the open approvals that a person may answer; the owner of the administration socket sees all, of any status.
+    /// Lists the open approvals that a person may answer. The owner of the administration socket sees all approvals, of any status.
     ///
     /// `person` is JSON, and `request` an `authz.v1.ApprovalsListRequest`. The answer is an `authz.v1.ApprovalsListResponse`.
     ///
@@ -74,7 +74,7 @@ impl Engine {
         let found = match (status, &person) {
             (ApprovalStatus::Open, _) => reader.open(&message.queue)?,
             (_, None) => reader.of_status(status, &message.page_token, size)?,
-            // A person sees other approvals one by one: those that it answered.
+            // Approvals that the person has answered are not listed; the person can read each of them by its id.
             (_, Some(_)) => Vec::new(),
         };
         let after = message.page_token.as_str();
@@ -89,12 +89,12 @@ impl Engine {
         Ok(wire::ApprovalsListResponse { approvals, next_page_token }.encode_to_vec())
     }
 
-    /// Shows one approval to a person, whose clock starts with the first look. The owner of the administration socket sees all.
+    /// Shows an approval to a person. The first look starts its clock. The owner of the administration socket sees all approvals.
     ///
     /// `request` is an `authz.v1.ApprovalsGetRequest`. The answer is an `authz.v1.ApprovalsGetResponse`.
     ///
     /// # Errors
-    /// There is no such approval, or the person may not answer it; or the store failed.
+    /// The approval does not exist, the person may not answer it, or the store failed.
     pub fn approval_show(&self, person: &[u8], request: &[u8]) -> Result<Vec<u8>, ApiError> {
         let show = || self.show_approval(person, request).map_err(error_of);
         catch_unwind(AssertUnwindSafe(show)).unwrap_or_else(|_| Err(self.failed_inside()))
@@ -120,7 +120,7 @@ impl Engine {
         Ok(wire::ApprovalsGetResponse { approval }.encode_to_vec())
     }
 
-    /// Notes that a person saw an approval.
+    /// Records that a person saw an approval.
     fn note_shown(
         &self,
         known: &Approval,
@@ -159,7 +159,7 @@ impl Engine {
         shown.ok_or_else(unknown)
     }
 
-    /// The status of an approval, for the agent of its call. The owner of the administration socket sees all.
+    /// Returns the status of an approval to the agent of its call. The owner of the administration socket sees all approvals.
     pub(crate) fn get_approval(
         &self,
         message: &wire::ApprovalsGetRequest,
@@ -194,14 +194,14 @@ impl Engine {
 struct ApprovalReader<'r> {
     engine: &'r Engine,
     world: &'r Loaded,
-    /// `None`: the owner of the administration socket.
+    /// The person. `None` for the owner of the administration socket.
     person: Option<&'r Person>,
     now: Time,
     wait: Wait,
 }
 
 impl ApprovalReader<'_> {
-    /// The approval as the person sees it.
+    /// Returns the approval as the person sees it.
     fn shown(&self, approval: &Approval) -> wire::Approval {
         let mut shown = wire_form::whole(approval, &self.world.plan.model().approvals, self.now);
         shown.answerable = self.person.is_some_and(|person| {
@@ -218,7 +218,7 @@ impl ApprovalReader<'_> {
         waits.iter().any(|queue| self.may_decide(person, approval, queue, &roles))
     }
 
-    /// Whether the person may see an approval: it may answer a queue of it, or has answered it.
+    /// Returns whether the person may see an approval: the person may answer one of its queues, or has answered it.
     fn may_see(&self, approval: &Approval) -> bool {
         let Some(person) = self.person else { return true };
         let roles = person.roles(self.world);
@@ -226,7 +226,7 @@ impl ApprovalReader<'_> {
             || approval.queues.iter().any(|queue| self.may_decide(person, approval, queue, &roles))
     }
 
-    /// Whether the person is of a queue, and the policies let it answer there.
+    /// Returns whether the person belongs to a queue and the policies permit the answer.
     fn may_decide(
         &self,
         person: &Person,
@@ -238,7 +238,7 @@ impl ApprovalReader<'_> {
             && policies_permit(person, approval, queue, self.world, self.now)
     }
 
-    /// Open approvals of a queue; of all queues if it is empty.
+    /// Returns the open approvals of a queue, or of all queues if `queue` is empty.
     fn open(&self, queue: &str) -> Result<Vec<Arc<Approval>>, CallRefusal> {
         let mut ids = BTreeSet::new();
         for prefix in self.tallies(queue) {
@@ -276,7 +276,7 @@ impl ApprovalReader<'_> {
         Ok(open)
     }
 
-    /// Starts of the ids of the tallies that may have approvals for the person.
+    /// Returns prefixes of the ids of tallies that may have approvals for the person.
     fn tallies(&self, queue: &str) -> Vec<String> {
         let all = |queue: &str| format!("queue/{queue}");
         let Some(person) = self.person else { return vec![all(queue)] };
@@ -299,7 +299,7 @@ impl ApprovalReader<'_> {
         tallies
     }
 
-    /// Approvals of a status after an id, at most one more than a page.
+    /// Returns the approvals of a status after an id, at most one more than a page.
     fn of_status(
         &self,
         status: ApprovalStatus,

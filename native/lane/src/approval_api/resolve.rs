@@ -36,12 +36,12 @@ use crate::settings::Surface;
 use crate::transport::{ApiError, Transport};
 use crate::world::Loaded;
 
-/// Time for which an answer is good, in milliseconds.
+/// Time in which an answer can be used, in milliseconds.
 const GOOD_MS: i64 = 10 * 60 * 1_000;
-/// Bytes of a SHA-256.
+/// Length of a SHA-256, in bytes.
 const DIGEST: usize = 32;
 
-/// What a person answers.
+/// Answer of a person.
 struct GivenAnswer {
     key: RecordKey,
     generation: u64,
@@ -52,7 +52,7 @@ struct GivenAnswer {
     card_digest: String,
     comment: String,
     reject_reason: String,
-    /// Queue that the person answers for; empty: the only one that the person may answer.
+    /// Queue that the person answers for. If it is empty, the only queue that the person may answer.
     queue: String,
 }
 
@@ -73,7 +73,7 @@ impl GivenAnswer {
             }
         }
         if approves && !message.reject_reason.is_empty() {
-            return Err(CallRefusal::input("`reject_reason` goes with REJECTED"));
+            return Err(CallRefusal::input("`reject_reason` is only valid with REJECTED"));
         }
         if message.endorse && !approves {
             return Err(CallRefusal::input("`endorse` goes with APPROVED"));
@@ -126,8 +126,8 @@ impl Engine {
     /// refused one, has an audit record.
     ///
     /// # Errors
-    /// The person may not answer the approval, or not in this way; the approval is not open; a digest is not that of the call; or the
-    /// store failed.
+    /// The person or the way of authentication may not answer the approval, the approval is not open, a digest is not that of the call,
+    /// or the store failed.
     pub fn approval_resolve(&self, person: &[u8], request: &[u8]) -> Result<Vec<u8>, ApiError> {
         let resolve = || self.resolve_approval(person, request);
         catch_unwind(AssertUnwindSafe(resolve)).unwrap_or_else(|_| Err(self.failed_inside()))
@@ -138,7 +138,7 @@ impl Engine {
         let message: wire::ResolveRequest =
             self.decode(request, "the bytes are no ResolveRequest").map_err(error_of)?;
         let Some(person) = person else {
-            let message = "the owner of the administration socket answers nothing: the configuration maps users to people under `approvals.people`";
+            let message = "the owner of the administration socket cannot answer. Map the user to a person under `approvals.people` of the configuration";
             return Err(error_of(CallRefusal::new(
                 ReasonCode::NotPermitted,
                 Step::Identify,
@@ -152,7 +152,7 @@ impl Engine {
         Ok(wire::ResolveResponse { approval: Some(approval) }.encode_to_vec())
     }
 
-    /// Answers an approval for a person whom a test states, and who is taken to have seen the call.
+    /// Answers an approval for the person of a test step, who counts as having seen the call.
     pub(crate) fn answer_stated(
         &self,
         subject: Subject,
@@ -180,7 +180,7 @@ impl Engine {
         self.answer_for(&person, &message).map(drop)
     }
 
-    /// Answers an approval for a person, and records that.
+    /// Answers an approval for a person and writes the audit record.
     fn answer_for(
         &self,
         person: &Person,
@@ -294,7 +294,7 @@ impl Engine {
         })
     }
 
-    /// Refuses an answer that the person may not give. Returns the queue that it is for.
+    /// Refuses an answer that the person may not give. Returns the queue of the answer.
     fn check_answer(
         &self,
         caller: &ApiCaller<'_>,
@@ -318,7 +318,7 @@ impl Engine {
             }
         }
         if person.has_answered(known) {
-            return Err(not_permitted("a person answers an approval once"));
+            return Err(not_permitted("the person has answered this approval already"));
         }
         let roles = person.roles(world);
         let waits = known.waits_for();
@@ -328,8 +328,8 @@ impl Engine {
         });
         let Some(queue) = mine.next() else {
             return Err(not_permitted(match person.is_subject_of(known) {
-                true => "the subject of a call does not approve it",
-                false => "the person is in none of the queues that wait for an answer",
+                true => "the subject of a call cannot approve it",
+                false => "the person belongs to no queue that waits for an answer",
             }));
         };
         if mine.next().is_some() {
@@ -385,7 +385,7 @@ impl Engine {
     }
 }
 
-/// The approval after an answer.
+/// Returns the approval after an answer.
 fn answered(
     known: &Approval,
     person: &Person,
@@ -435,7 +435,7 @@ fn answered(
     }
 }
 
-/// Remembers a rejection for the memory of the pair.
+/// Stores a rejection for the `memory` of the agent and subject.
 fn remember_rejection(
     transaction: &mut dyn Transaction,
     key: &RecordKey,

@@ -1,4 +1,4 @@
-//! Approvals as messages.
+//! Converts approvals to messages.
 
 use authz_kernel::decision::Time;
 use authz_kernel::model::ApprovalRules;
@@ -8,7 +8,7 @@ use prost_types::Timestamp;
 
 use crate::proto::authz::v1 as wire;
 
-/// The approval as a person sees it.
+/// Returns the approval as a person sees it.
 pub(super) fn whole(approval: &Approval, rules: &ApprovalRules, now: Time) -> wire::Approval {
     let status = approval.status_at(now);
     let rejection = approval.rejection();
@@ -129,7 +129,7 @@ pub(super) fn whole(approval: &Approval, rules: &ApprovalRules, now: Time) -> wi
     }
 }
 
-/// The approval as the agent of its call sees it.
+/// Returns the approval as the agent of its call sees it.
 pub(super) fn for_agent(approval: &Approval, now: Time) -> wire::Approval {
     let rejection = approval.rejection();
     wire::Approval {
@@ -144,7 +144,7 @@ pub(super) fn for_agent(approval: &Approval, now: Time) -> wire::Approval {
     }
 }
 
-/// Status of a filter. Default: open approvals.
+/// Returns the status of a filter. Default: open approvals.
 pub(super) const fn filter_of(status: wire::ApprovalStatus) -> ApprovalStatus {
     match status {
         wire::ApprovalStatus::Unspecified | wire::ApprovalStatus::Pending => ApprovalStatus::Open,
@@ -184,7 +184,7 @@ fn timestamp(time: Time) -> Timestamp {
     Timestamp { seconds: time.0.div_euclid(1_000), nanos }
 }
 
-/// Bytes of lower-case hex; empty if the text is not hex.
+/// Returns the bytes of lower-case hex, or no bytes if the text is not hex.
 pub(super) fn bytes_of(hex: &str) -> Vec<u8> {
     let digits: Option<Vec<u8>> = hex
         .chars()

@@ -1,4 +1,4 @@
-//! Changes of approvals on this node, for callers that wait for one.
+//! Changes of approvals on this node, for waiting callers.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use authz_base::poison::IgnorePoison as _;
 use authz_kernel::task::approval::{Approval, ApprovalStatus};
 
-/// Changes that are kept for slow readers.
+/// Maximum number of changes that are kept for slow readers.
 const MAX_CHANGES: usize = 1_024;
 
 /// One change of an approval.
@@ -15,7 +15,7 @@ const MAX_CHANGES: usize = 1_024;
 pub struct ApprovalChange {
     /// Id of the approval.
     pub approval_id: String,
-    /// Id of its task. Empty: the call was made without a task.
+    /// Id of its task. Empty if the call was made without a task.
     pub task: String,
     /// Its status after the change.
     pub status: &'static str,
@@ -54,7 +54,7 @@ struct Ring {
 }
 
 impl ApprovalChanges {
-    /// Adds a change, and wakes all that wait.
+    /// Adds a change and wakes all waiting callers.
     pub(crate) fn add(&self, change: ApprovalChange) {
         let mut ring = self.ring.lock().ignore_poison();
         ring.newest = ring.newest.saturating_add(1);
@@ -66,7 +66,7 @@ impl ApprovalChanges {
         self.has_more.notify_all();
     }
 
-    /// Forgets the changes that are kept, since others were lost.
+    /// Drops the stored changes, because other changes were lost.
     pub(crate) fn lose(&self) {
         let mut ring = self.ring.lock().ignore_poison();
         ring.newest = ring.newest.saturating_add(1);
@@ -75,9 +75,9 @@ impl ApprovalChanges {
         self.has_more.notify_all();
     }
 
-    /// Changes after a number, and the number of the newest. Waits at most `most` for one.
+    /// Returns the changes after a number, and the number of the newest change. Waits at most `most` for a change.
     ///
-    /// `None` in place of the changes: some are no longer kept, so the reader must read all approvals again.
+    /// The changes are `None` if some are no longer stored, so that the reader must read all approvals again.
     pub(crate) fn after(&self, after: u64, most: Duration) -> (u64, Option<Vec<ApprovalChange>>) {
         let ring = self.ring.lock().ignore_poison();
         let (ring, _) = self
@@ -85,7 +85,7 @@ impl ApprovalChanges {
             .wait_timeout_while(ring, most, |ring| ring.newest == after)
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let first = ring.newest.saturating_sub(ring.changes.len() as u64);
-        // A number of another run of this process is ahead, or so far behind that it was dropped.
+        // A number from another run of the process is higher than the newest, or so low that its changes were dropped.
         if after < first || after > ring.newest {
             return (ring.newest, None);
         }

@@ -1,4 +1,4 @@
-//! Digest of a call: SHA-256 over typed values, so that two different calls never share one.
+//! Digest of a call: SHA-256 over typed values, so that different calls have different digests.
 
 use authz_kernel::decision::Decision;
 use authz_kernel::json::Value;
@@ -36,7 +36,7 @@ impl TypedHash {
         self.0.update((count as u64).to_be_bytes());
     }
 
-    /// A JSON value. A number that no double holds exactly keeps its digits, and null is not an absent member.
+    /// Adds a JSON value. A number that no double holds exactly keeps its digits, and null differs from an absent member.
     fn value(&mut self, value: &Value) {
         match value {
             Value::Null => self.0.update(b"n"),
@@ -61,8 +61,8 @@ impl TypedHash {
     }
 }
 
-/// Digest of a call: operation, resource, destinations, arguments, labels that its enforcer reports, and the parts of the HTTP
-/// request that its route ignores.
+/// Returns the digest of a call: operation, resource, destinations, arguments, labels that the enforcer reports, and the parts of
+/// the HTTP request that the route ignores.
 pub(super) fn of_call(
     decision: &Decision,
     request: &AskedCall<'_>,
@@ -75,7 +75,7 @@ pub(super) fn of_call(
     }
     hash.text(b'r', decision.resource.as_bytes());
     hash.list(decision.destinations.iter().map(String::as_str));
-    // As the caller sent them, and as the server takes them.
+    // Both forms of the arguments: as the caller sent them, and as the server reads them.
     hash.text(b'A', &decision.arguments_digest.unwrap_or_default());
     match &decision.arguments {
         Some(arguments) => hash.value(arguments.json()),
@@ -104,7 +104,7 @@ mod tests {
         hash.0.finalize().into()
     }
 
-    /// Different values have different digests, also where RFC 8785 writes them alike.
+    /// Different values have different digests, even if RFC 8785 writes them alike.
     #[test]
     fn values_are_told_apart() {
         let texts = [

@@ -1,4 +1,4 @@
-//! The record of a new approval: what a person is shown of the call.
+//! The record of a new approval: the facts about the call that a person is shown.
 
 use authz_kernel::decision::{Decision, Principal, StepUp, Time};
 use authz_kernel::hex::hex;
@@ -21,29 +21,29 @@ use crate::world::Loaded;
 
 /// Longest life of an approval, in milliseconds.
 const LONGEST_MS: i64 = 24 * 3_600 * 1_000;
-/// Bytes of arguments that a person can be shown.
+/// Largest size of arguments that a person can be shown, in bytes.
 const MAX_ARGUMENTS: usize = 64 * 1024;
-/// Bytes of all other texts of a call that its approval keeps.
+/// Largest size of all other texts of a call that an approval keeps, in bytes.
 const MAX_TEXTS: usize = 64 * 1024;
 
-/// What a new approval is made of.
+/// Source of a new approval: the call, its ids and the earlier records.
 pub(crate) struct NewApproval<'a> {
     pub(crate) call: &'a StepUpCall,
     pub(crate) judgement: &'a Judgement,
     pub(crate) located: &'a Located,
     pub(crate) world: &'a Loaded,
-    /// `<collection>/<id>`, if the call acts on a collection.
+    /// `<collection>/<id>`. `None` if the call does not act on a collection.
     pub(crate) resource: Option<String>,
-    /// The approval of the same call before it.
+    /// The previous approval of the same call.
     pub(crate) before: Option<&'a Approval>,
-    /// The last approved call of the pair and operation.
+    /// The last approved call of the same pair and operation.
     pub(crate) last: Option<&'a RememberedAnswer>,
     /// Values of the approved calls of the task.
     pub(crate) earlier_values: Vec<String>,
 }
 
 impl NewApproval<'_> {
-    /// The record. `None`: the call did not step up.
+    /// Returns the record, or `None` if the call did not step up.
     pub(crate) fn record(self, now: Time) -> Option<Approval> {
         let Self { call, judgement, located, world, resource, before, last, earlier_values } = self;
         let decision = judgement.decision()?;
@@ -219,10 +219,10 @@ fn grounds_of(step_up: &StepUp) -> Vec<ApprovalGround> {
     shown.collect()
 }
 
-/// The arguments as a person is shown them.
+/// Returns the arguments in the form that a person is shown.
 ///
 /// # Errors
-/// Why they cannot be shown.
+/// The reason why the arguments cannot be shown.
 fn shown_arguments(decision: &Decision) -> Result<String, String> {
     let Some(arguments) = &decision.arguments else {
         return Err("its arguments cannot be read".to_owned());
@@ -237,7 +237,7 @@ fn shown_arguments(decision: &Decision) -> Result<String, String> {
     }
 }
 
-/// Appends JSON with sorted members (RFC 8785 §3.2.3). Numbers stay as they were written: a person approves their digits.
+/// Appends JSON with sorted members (RFC 8785 §3.2.3). Numbers keep their written form, because a person approves their digits.
 fn write_sorted(value: &Value, out: &mut String) {
     match value {
         Value::Array(items) => {
@@ -268,7 +268,7 @@ fn write_sorted(value: &Value, out: &mut String) {
     }
 }
 
-/// Parts of an HTTP request that its route ignores, in the order of the route. Of a message to an MCP endpoint only the query counts.
+/// Returns the parts of an HTTP request that its route ignores, in the order of the route. For an MCP endpoint, only the query.
 pub(crate) fn ignored_parts(
     judgement: &Judgement,
     request: &AskedCall<'_>,
@@ -288,7 +288,7 @@ pub(crate) fn ignored_parts(
     for part in &route.ignore {
         match &part.value {
             IgnoredPart::Path(name) => add(format!("path:{name}"), place.to_owned()),
-            // The whole query: a server may read a member in more spellings than one.
+            // The whole query, because a server may accept several spellings of a member.
             IgnoredPart::Query(_) => has_query = true,
             IgnoredPart::Json(pointer) => {
                 if let Some(value) = parsed.as_ref().and_then(|body| body.pointer(pointer)) {

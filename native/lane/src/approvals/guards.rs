@@ -1,6 +1,6 @@
-//! Rules that keep an answer to the call that a person saw. Tests take one away at a time, and must find that it is gone.
+//! Rules that bind an answer to the call that a person saw. Tests disable one rule at a time and must detect that.
 
-/// One rule.
+/// A rule that binds an answer to its call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
     /// The digest names the arguments of the call.
@@ -11,18 +11,18 @@ pub enum Guard {
     SecondJudgement,
     /// A rule counts by its id and the hash of its text.
     RuleIdentity,
-    /// A queue of a role takes answers of its people only.
+    /// A queue of a role accepts only answers of people with this role.
     Role,
     /// Answers and approvals end.
     Expiry,
-    /// The subject of a call does not approve it.
+    /// The subject of a call cannot approve it.
     ChainExclusion,
     /// A rejection is remembered.
     Rejections,
 }
 
 impl Guard {
-    /// All of them.
+    /// All rules.
     pub const ALL: [Self; 8] = [
         Self::Digest,
         Self::Consumption,
@@ -52,7 +52,7 @@ pub(crate) fn holds(guard: Guard) -> bool {
     REMOVED.get() != Some(guard)
 }
 
-/// Takes a rule away for this thread. `None`: all rules are in force.
+/// Disables a rule on this thread. `None` puts all rules in force again.
 #[cfg(feature = "test-support")]
 pub fn remove_guard(guard: Option<Guard>) {
     REMOVED.set(guard);

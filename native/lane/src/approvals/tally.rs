@@ -1,4 +1,4 @@
-//! Tallies: how many approvals are open, and how many were asked for lately, for each queue, task and agent.
+//! Tallies: the number of open approvals and of recent approvals, for each queue, task and agent.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::keeper::{ChangeError, Keeper, Wait};
 use crate::metrics::{HeldQueue, OpenApprovals};
 use crate::refusal::{CallRefusal, Step};
 
-/// Starts of the ids of tallies.
+/// Prefixes of the ids of tallies.
 const QUEUE: &str = "queue/";
 const TASK: &str = "task/";
 const AGENT: &str = "agent/";
@@ -26,9 +26,9 @@ const MAX_PAGES: usize = 20;
 const MAX_RULES: usize = 4;
 const MAX_LABEL: usize = 256;
 
-/// Ids of the tallies of an approval: its queues, its task and its agent. Each person has a queue `confirm` of their own.
+/// Returns the ids of the tallies of an approval: its queues, its task and its agent. Each person has a separate queue `confirm`.
 ///
-/// `task` is none for a call without a task: what its agent does without one has no end.
+/// `task` is `None` for a call without a task. Such calls have no tally of a task, because it would never end.
 pub(crate) fn tally_ids(
     queues: &[String],
     subject: Option<&TaskSubject>,
@@ -44,7 +44,7 @@ pub(crate) fn tally_ids(
     of_queues.chain(of_task).chain([of_agent]).collect()
 }
 
-/// Id of the tally of a person's `confirm` queue.
+/// Returns the id of the tally of a person's `confirm` queue.
 pub(crate) fn confirm_tally(issuer: &str, sub: &str) -> String {
     format!("{QUEUE}{CONFIRM}/{}", tally_name(&format!("{issuer}\n{sub}")))
 }
@@ -53,7 +53,7 @@ impl StepUpCall {
     /// Adds a new approval to its tallies.
     ///
     /// # Errors
-    /// A queue, the task or the agent has as many as it may (APPROVER_BUSY).
+    /// A queue, the task or the agent has its maximum number of approvals (APPROVER_BUSY).
     pub(crate) fn open(
         &self,
         transaction: &mut dyn Transaction,
@@ -95,14 +95,14 @@ fn check(tally: &ApprovalQueue, rules: &ApprovalRules, now: Time) -> Result<(), 
         let rule = rules.queue(queue);
         if tally.made_lately() >= u64::from(rule.max_hourly) {
             return Err(busy(format!(
-                "the queue `{queue}` took {} approvals within the last hour, which is its most",
+                "the queue `{queue}` took {} approvals within the last hour, which is its maximum",
                 rule.max_hourly
             )));
         }
         ("the queue", rule.max_open)
     };
     if open >= u64::from(most) {
-        return Err(busy(format!("{what} has {open} open approvals, which is its most")));
+        return Err(busy(format!("{what} has {open} open approvals, which is its maximum")));
     }
     Ok(())
 }
@@ -112,7 +112,7 @@ fn busy(message: String) -> CallRefusal {
     CallRefusal { understood: true, ..refused }
 }
 
-/// Takes an approval out of its tallies, whose records are locked.
+/// Removes an approval from its tallies. The caller has the locks of their records.
 pub(crate) fn close(
     transaction: &mut dyn Transaction,
     approval: &Approval,
@@ -220,7 +220,7 @@ fn queue_name(id: &str) -> &str {
     if queue.starts_with("confirm/") { CONFIRM } else { queue }
 }
 
-/// The tally of a key; empty if there is none yet.
+/// Returns the tally of a key, or an empty tally.
 fn read(transaction: &mut dyn Transaction, key: &RecordKey) -> Result<ApprovalQueue, StoreError> {
     debug_assert_eq!(RecordKind::ApprovalQueue, key.kind);
     Ok(match transaction.get(key)? {

@@ -106,9 +106,9 @@ pub(crate) struct Settlement {
     pub(crate) repeats: Option<Vec<u8>>,
     /// The permit is open until its outcome is reported.
     pub(crate) is_open: bool,
-    /// Approval that the call made, repeated, used or was refused by.
+    /// Approval that the call made, repeated or used, or that was refused.
     pub(crate) approval: Option<ApprovalNote>,
-    /// Challenge of a step-up that people lift.
+    /// Challenge of a step-up that people can answer.
     pub(crate) challenge: Option<Challenge>,
     /// Identities of the rules that the used approval, or the endorsements, lift.
     pub(crate) lifted: Vec<String>,
@@ -121,7 +121,7 @@ pub(crate) struct Settlement {
 }
 
 impl Settlement {
-    /// Forgets what an earlier look at the approval of the call found.
+    /// Drops the results of an earlier search for the approval of the call.
     pub(crate) fn forget_approval(&mut self) {
         self.approval = None;
         self.challenge = None;
@@ -137,7 +137,7 @@ impl Settlement {
 pub(crate) struct Challenge {
     /// Id of the approval.
     pub(crate) id: String,
-    /// Page on which a person answers; empty if there is no page.
+    /// URL of the page on which a person answers. Empty without a page.
     pub(crate) url: String,
     /// End of the approval.
     pub(crate) expires_at: Time,
@@ -336,17 +336,17 @@ pub(crate) struct ReportNote {
 /// Approval of a call, for the audit record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ApprovalNote {
-    /// Id of the approval. Empty: none was made.
+    /// Id of the approval. Empty if no approval was made.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) id: String,
     pub(crate) event: ApprovalEvent,
     /// People who answered.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) by: Vec<String>,
-    /// Reason for asking anew.
+    /// Reason why people are asked again.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) why: &'static str,
-    /// Queues of the approval; of an answer, the queue that it is for.
+    /// Queues of the approval, or the queue of an answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) queues: Vec<String>,
     /// Values that count as `named`, and the approval that endorsed each.

@@ -18,7 +18,7 @@ const OTHER: &str = "other";
 const NONE: &str = "none";
 /// Upper bounds of the times that people take, in seconds.
 const BOUNDS: [u32; 11] = [1, 3, 10, 30, 60, 300, 900, 3_600, 14_400, 43_200, 86_400];
-/// An answer within less time is fast: the person can hardly have read the call.
+/// A faster answer counts as fast, because the person can hardly have read the call.
 const FAST_MS: i64 = 3_000;
 
 /// A queue, and the rules that hold a call for it.

@@ -1,4 +1,4 @@
-//! A step-up that people lift: its approval is made, repeated or used up, under the locks of the call.
+//! Makes, repeats or uses up the approval of a step-up that people can answer, under the locks of the call.
 
 use std::sync::Arc;
 
@@ -27,25 +27,25 @@ use crate::revoke;
 use crate::steps::settle::charge::{Charge, judge_again};
 use crate::world::Loaded;
 
-/// Time for which the last approved call of an operation is shown beside the next one, in milliseconds.
+/// Time for which the last approved call of an operation is kept for the comparison with the next call, in milliseconds.
 const LAST_APPROVED_MS: i64 = 30 * 24 * 3_600 * 1_000;
 
-/// Result of looking for the approval of a call.
+/// Result of the search for the approval of a call.
 #[derive(Debug)]
 pub(super) enum ApprovalStep {
-    /// The call did not step up, or no person can lift that.
+    /// The call did not step up, or no person can answer the step-up.
     NotAsked,
-    /// People are asked: the verdict stays STEP_UP.
+    /// The call waits for people: the verdict stays STEP_UP.
     Asked(Option<ApprovalChange>),
-    /// People approved the call, or its task credential was issued of an approved call. The verdict is that of the call with
-    /// their answers.
+    /// People approved the call, or the call whose task credential this call presents. The verdict is that of the call with their
+    /// answers.
     Lifted(Option<ApprovalChange>),
-    /// The call concerns records that are not locked.
+    /// The call needs records that are not locked.
     HasTooFewLocks(StepUpCall),
 }
 
 impl Engine {
-    /// The records of the call that concern people; none if the call asks nobody.
+    /// Returns the records of the call's approval. They are empty if the call needs no person.
     pub(super) fn step_up_call(
         &self,
         judgement: &Judgement,
@@ -56,7 +56,7 @@ impl Engine {
         StepUpCall::of(judgement, located, &charge.asked, charge.judging.world, &secret)
     }
 
-    /// Refuses an approval that the call presents, and that is not an approval of this call.
+    /// Refuses a presented approval that is not an approval of this call.
     pub(super) fn check_presented_approval(
         &self,
         judgement: &Judgement,
@@ -75,10 +75,10 @@ impl Engine {
         }
     }
 
-    /// Asks people about a call that stepped up, or uses their answer.
+    /// Makes an approval for a call that stepped up, or uses the answer of people.
     ///
     /// INVARIANT (judged twice): the verdict of `judgement` is that of the call without any answer, judged under the locks. An answer
-    /// counts only if each rule that needs it stands in the approval, and its use is written with the changes of the permit.
+    /// counts only if the approval has each rule that needs the answer. Its use is written together with the changes of the permit.
     pub(super) fn lift(
         &self,
         transaction: &mut dyn Transaction,
@@ -161,7 +161,7 @@ impl Engine {
         }
     }
 
-    /// Permits a call that policy denies now, because people approved it before: only where a test took the rule away.
+    /// Permits a call that policy denies now, because people approved it before. Only tests that disable the rule reach this.
     #[cfg(feature = "test-support")]
     fn lift_unjudged(
         &self,
@@ -191,7 +191,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Judges a call with the answers that its task credential was issued of. Returns whether that permits it.
+    /// Judges a call with the answers that its task credential rests on. Returns whether the call is permitted.
     fn lift_by_credential(
         &self,
         judgement: &mut Judgement,
@@ -302,7 +302,7 @@ impl Engine {
         let rules = &charge.judging.world.plan.model().approvals;
         match judgement.outcome() {
             Outcome::Permit => {}
-            // A proof of the call itself is missing: the answer waits for it.
+            // The call still lacks a proof of its own. The answer stays usable until the call has it.
             Outcome::StepUp => {
                 self.repeat(judgement, known, rules);
                 return Ok(ApprovalStep::Asked(None));
@@ -335,7 +335,7 @@ impl Engine {
         Ok(ApprovalStep::Lifted(Some(change)))
     }
 
-    /// Makes a new approval. `why` says what makes an earlier answer void; empty if there is none.
+    /// Makes a new approval. `why` is the reason why an earlier answer does not count. It is empty without an earlier answer.
     #[expect(clippy::too_many_arguments, reason = "they are the call, its records and its reason")]
     fn ask(
         &self,
@@ -364,7 +364,7 @@ impl Engine {
         };
         let Some(approval) = new.record(now) else { return Ok(ApprovalStep::NotAsked) };
         if let Some(before) = before.filter(|before| before.status == ApprovalStatus::Open) {
-            // Its queues are those of the call unless the bundle changed. Then it leaves the others when it expires.
+            // The queues are those of the call, unless the bundle changed. Then other tallies drop the approval when it expires.
             close(transaction, before, &call.tallies, now)?;
         }
         let rules = &world.plan.model().approvals;
@@ -430,7 +430,7 @@ fn judge_with(
     judgement.caller.satisfied = stated;
 }
 
-/// Refuses an approval that the call presents, and that does not hold any more.
+/// Refuses a presented approval that is no longer valid.
 fn check_generation(
     judgement: &mut Judgement,
     charge: Charge<'_>,
@@ -468,7 +468,7 @@ fn check_generation(
     Err(refused(judgement, reason, presented, message))
 }
 
-/// The refusal of a call, noted in its record.
+/// Returns the refusal of a call, and writes it to the record of the call.
 fn refused(
     judgement: &mut Judgement,
     reason: ReasonCode,
@@ -481,7 +481,7 @@ fn refused(
     ChangeError::Refused(CallRefusal { understood: true, ..refused })
 }
 
-/// An answer that is remembered now.
+/// Returns a remembered answer that has not expired.
 fn remembered(
     transaction: &mut dyn Transaction,
     key: &RecordKey,

@@ -58,7 +58,7 @@ struct Locks {
     /// Records of pairs that a later task inherits from, and of agents above the task.
     pairs: Vec<RecordKey>,
     has_pairs: bool,
-    /// The call as people are asked about it.
+    /// The call, if people can answer its step-up.
     step_up: Option<StepUpCall>,
 }
 
@@ -91,7 +91,7 @@ struct Charged {
     ended: Ended,
     /// The call was judged again under the locks, and now changes a record that is not locked.
     has_too_few_locks: bool,
-    /// The call as people are asked about it.
+    /// The call, if people can answer its step-up.
     step_up: Option<StepUpCall>,
     /// Change of its approval.
     change: Option<ApprovalChange>,
@@ -163,7 +163,7 @@ impl Engine {
         self.count_approval(judgement, charged.change.as_ref());
     }
 
-    /// Counts what became of the approval of a call, and tells those who wait for it.
+    /// Counts the event of a call's approval and wakes its watchers.
     fn count_approval(&self, judgement: &Judgement, change: Option<&ApprovalChange>) {
         if let Some(note) = &judgement.settlement.approval {
             self.metrics.approval(&note.held, note.event);
