@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from types import SimpleNamespace
+from typing import Any
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -194,13 +195,18 @@ def test_a_person_is_the_only_connected_user(users: set[int], sub: str | None, t
     people = PeopleByUid([ApprovalPerson(uid=1000, issuer="corp", sub="ann")])
     handlers = AdminBreakglass(engine, people, lambda: frozenset(users), context())
     refused: list[str] = []
-    grpc_context = SimpleNamespace(
-        abort=lambda _code, text: refused.append(text) or (_ for _ in ()).throw(RuntimeError),
+
+    def abort(_code: object, text: str) -> None:
+        refused.append(text)
+        raise RuntimeError
+
+    grpc_context: Any = SimpleNamespace(
+        abort=abort,
         set_trailing_metadata=lambda _: None,
         invocation_metadata=lambda: (),
         time_remaining=lambda: 5.0,
     )
-    call = handlers.handlers()["OpenBreakglass"].unary_unary
+    call: Any = handlers.handlers()["OpenBreakglass"].unary_unary
     if told:
         with pytest.raises(RuntimeError):
             call(b"", grpc_context)
