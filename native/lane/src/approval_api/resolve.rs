@@ -483,6 +483,10 @@ fn endorse(
     let endorsement = Endorsement {
         approval_id,
         by: approval.answers.iter().map(|answer| answer.person.clone()).collect(),
+        by_passkey: approval
+            .answers
+            .iter()
+            .all(|answer| answer.method == AnswerMethod::Passkey.as_str()),
         operations: offer.operations.clone(),
         rules: approval.grounds.iter().map(|ground| ground.identity.clone()).collect(),
         tier: approval.tier,

@@ -17,6 +17,9 @@ pub struct Endorsement {
     pub approval_id: String,
     /// People who gave it.
     pub by: Vec<String>,
+    /// All of them used a passkey.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_passkey: bool,
     /// Ids of the operations for which the values count as `named`.
     pub operations: Vec<String>,
     /// Identities of the rules that it lifts: those that the approval showed.
@@ -52,6 +55,8 @@ pub struct EndorsedCall<'a> {
     pub labels: &'a [String],
     /// Identities of the rules that hold it.
     pub rules: &'a [&'a str],
+    /// The call needs answers by passkey.
+    pub needs_passkey: bool,
     /// Time of the call.
     pub now: Time,
 }
@@ -62,6 +67,7 @@ impl Endorsement {
     pub fn is_for(&self, call: &EndorsedCall<'_>) -> bool {
         call.now < self.until
             && call.tier <= self.tier
+            && (self.by_passkey || !call.needs_passkey)
             && self.operations.iter().any(|operation| operation == call.operation)
             && call.labels.iter().all(|label| self.labels.contains(label))
             && call.rules.iter().all(|rule| self.rules.iter().any(|known| known == rule))

@@ -245,6 +245,7 @@ impl Engine {
             tier: decision.tier.unwrap_or(Tier::Critical),
             labels: &step_up.labels,
             rules: &rules,
+            needs_passkey: needs_passkey(judgement, &charge.judging.world.plan),
             now: judgement.arrival.now(),
         };
         let endorsed = step_up.unnamed.iter().filter_map(|value| {

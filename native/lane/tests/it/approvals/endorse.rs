@@ -185,6 +185,25 @@ fn a_changed_rule_asks_anew() {
     assert_eq!("PERMITTED", bank.code(&bank.send("DE1", "the old rule is back")));
 }
 
+/// An agent that controls a browser from now on could have endorsed the values itself, unless the person used a passkey.
+#[test]
+fn an_endorsement_by_a_login_ends_where_a_passkey_is_needed() {
+    let bank = Bank::with(COVERS);
+    bank.endorsed("DE1");
+    bank.served.engine.load(world_by(COVERS, &[STEERS])).unwrap();
+    let next = bank.send("DE1", "the agent controls a browser now");
+    let id = bank.asked(&next);
+    let record = json!({
+        "issuer": "corp", "sub": "bob", "credential_id": "Y3JlZA", "public_key": "a2V5", "created_at": 1,
+    });
+    bank.served.engine.put_passkey(record.to_string().as_bytes()).unwrap();
+    let by_bob = by_passkey(&manager("bob"));
+    let answer = wire::ResolveRequest { endorse: true, ..answering(&bank.served, &id, true) };
+    resolve(&bank.served, &by_bob, &answer).unwrap();
+    assert_eq!("PERMITTED", bank.code(&next));
+    assert_eq!("PERMITTED", bank.code(&bank.send("DE1", "endorsed by a passkey")));
+}
+
 /// A task keeps a bounded number of endorsed values. Plain approvals go on.
 #[test]
 fn a_full_task_endorses_no_more() {
