@@ -197,7 +197,11 @@ def test_values_stay_values(server: Server, people: People, lane: str, value: st
         assert outcome(decision) in wanted
         if outcome(decision) == "DENY":
             assert reason_name(decision) in {"FORBIDDEN", "BAD_INPUT"}
-        assert value not in decision.message or len(value) < 3
+        if value in decision.message and len(value) >= 3:
+            # A word of the policy's own name or place, for example `for` of `forbid`.
+            other = check(operation, b'{"page": "~"}', agent=people.bot, subject=people.alice)
+            said = decision_of(server.call("main" + lane, CHECK, other.SerializeToString()))
+            assert said.message == decision.message
 
 
 @pytest.mark.parametrize("lane", LANES)

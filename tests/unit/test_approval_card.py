@@ -328,7 +328,7 @@ def _change(message: Message, path: tuple[Any, ...]) -> None:
             changed = "9" + value if path[-1] == "value_json" and value.isdigit() else f"{value}~"
             setattr(target, path[-1], changed)
         case int():
-            setattr(target, path[-1], value - 1)
+            setattr(target, path[-1], value - 1 if value else 1)
         case Timestamp():
             value.seconds += 1
         case _:

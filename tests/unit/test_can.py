@@ -14,6 +14,7 @@ from authz.cli import main
 from authz.cli.render import Terminal, print_can
 from authz.engine import Plan
 from authz.errors import BundleError
+from tests.support.cases import VARIABLES
 
 ROOT: Final = Path(__file__).parents[2]
 QUICKSTART: Final = ROOT / "examples" / "quickstart" / "bundle"
@@ -103,7 +104,7 @@ def test_every_denial_and_step_up_names_a_rule() -> None:
     """In all bundles of the cases, for every pair of roles."""
     counted = 0
     for folder in sorted((ROOT / "tests" / "cases" / "bundles").iterdir()):
-        plan = Plan.compile(read_folder(folder), {"trust_domain": "a.example"})
+        plan = Plan.compile(read_folder(folder), VARIABLES)
         for chain in plan.can({}, NOW)["chains"]:
             for one in chain["rows"]:
                 if one["outcome"] != "PERMIT":

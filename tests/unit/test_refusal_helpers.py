@@ -348,6 +348,7 @@ CLAIMS: Final[dict[str, Claim]] = {
 }
 #: Helpers that look like it, and why they claim no refusal.
 OTHERS: Final[dict[str, str]] = {
+    "support/cases.py::Case.has_rejections": "tells whether a person rejects a call",
     "conformance/test_case_traces.py::refused": "reads the reason of an error",
     "crash/client.py::refused": "tells errors apart",
     "integration/test_approvals.py::step_up_of": "returns the step-up that the call must raise",
