@@ -217,6 +217,8 @@ def test_rendered_pods_share_a_database(
     """Two pods, each with volumes on a disk that is open to everybody: what is revoked at one is known to the other."""
     rendered = with_keys(example, tmp_path)
     secrets["crm"] = {"token": b"secret"}
+    secrets["authz-page-tls"] = secrets["authz-tls"]
+    secrets["authz-page-client"] = {"client_secret": b"secret"}
     with Postgres() as database, ExitStack() as pods:
         nodes = []
         for number in range(2):
@@ -229,6 +231,8 @@ def test_rendered_pods_share_a_database(
             }
             if example != "sidecar":
                 own["AUTHZ_LISTENERS_MAIN_ADDRESS"] = f"127.0.0.1:{free_port()}"
+            if example == "deployment":
+                own["AUTHZ_LISTENERS_APPROVALS_ADDRESS"] = f"127.0.0.1:{free_port()}"
             nodes.append(pods.enter_context(kubelet.start(image, own, has_network=True)))
         for node in nodes:
             eventually(partial(has_database, node), what="the node keeps its state", within=90)
