@@ -191,13 +191,7 @@ fn event_family(pairs: &BTreeMap<HeldQueue, PairCounts>) -> Family {
             let mut labels = held.labels();
             labels.push(("event", event.as_str().to_owned()));
             let name = "authz_approvals_total".to_owned();
-            // A rate needs the zero before the first of these.
-            let is_outcome = matches!(
-                event,
-                ApprovalEvent::Approved | ApprovalEvent::Rejected | ApprovalEvent::Expired
-            );
-            let is_shown = count > 0 || (is_outcome && !held.queue.is_empty());
-            is_shown.then(|| Sample { name, labels, value: float(count) })
+            (count > 0).then(|| Sample { name, labels, value: float(count) })
         })
     });
     Family {
