@@ -9,11 +9,11 @@ use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use authz_kernel::rfc3339;
 use prost::Message;
-use prost_types::Timestamp;
 
 use crate::judgement::{Challenge, Judgement, Softened, name_of};
 use crate::message::public_message;
 use crate::proto::authz::v1 as wire;
+use crate::protobuf::timestamp;
 
 /// Decision of a check, or the earlier decision that it repeats.
 pub(crate) fn own(judgement: &Judgement) -> wire::Decision {
@@ -33,7 +33,7 @@ pub(crate) fn decision(judgement: &Judgement) -> wire::Decision {
         next_action: row.next_action.number(),
         retry: row.retry.number(),
         public_message: public_message(judgement.reason()),
-        decided_at: Some(timestamp(judgement.arrival.now_ms)),
+        decided_at: Some(timestamp(judgement.arrival.now())),
         enforced: true,
         ..wire::Decision::default()
     };
@@ -52,7 +52,7 @@ pub(crate) fn decision(judgement: &Judgement) -> wire::Decision {
         answer.challenge = Some(wire::Challenge {
             approval_id: challenge.id.clone(),
             url: challenge.url.clone(),
-            expires_at: Some(timestamp(challenge.expires_at.0)),
+            expires_at: Some(timestamp(challenge.expires_at)),
         });
     }
     if let Some(softened) = judgement.softened() {
@@ -194,11 +194,6 @@ const fn tier(tier: Tier) -> wire::Tier {
         Tier::High => wire::Tier::High,
         Tier::Critical => wire::Tier::Critical,
     }
-}
-
-fn timestamp(ms: i64) -> Timestamp {
-    let nanos = i32::try_from(ms.rem_euclid(1_000).saturating_mul(1_000_000)).unwrap_or(0);
-    Timestamp { seconds: ms.div_euclid(1_000), nanos }
 }
 
 /// The challenge of a step-up that people lift.

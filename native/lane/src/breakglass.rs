@@ -15,7 +15,6 @@ use authz_kernel::task::{
 };
 use authz_state::store::{Page, Query, Survives, Transaction};
 use prost::Message as _;
-use prost_types::Timestamp;
 
 use crate::api_call::{ApiCaller, ApiOutcome, GrantedChange, WithRecord as _};
 use crate::approval_api::{Person, error_of};
@@ -24,6 +23,7 @@ use crate::judgement::{ApiNotes, ApiRecord, BreakglassNote, CallerIdentity};
 use crate::keeper::ChangeError;
 use crate::limits;
 use crate::proto::authz::v1 as wire;
+use crate::protobuf::timestamp;
 use crate::refusal::{CallRefusal, Step};
 use crate::request::{check_id, check_length};
 use crate::revoke;
@@ -427,9 +427,4 @@ fn to_wire(record: &Breakglass, now: Time) -> wire::Breakglass {
         ended_by: ended.map(|one| one.by.clone()).unwrap_or_default(),
         ended_at: ended.map(|one| timestamp(one.at)),
     }
-}
-
-fn timestamp(at: Time) -> Timestamp {
-    let nanos = i32::try_from(at.0.rem_euclid(1_000).saturating_mul(1_000_000)).unwrap_or(0);
-    Timestamp { seconds: at.0.div_euclid(1_000), nanos }
 }

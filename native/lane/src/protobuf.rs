@@ -1,8 +1,10 @@
-//! Reads protobuf messages in place: each field is a slice of the message, and nothing is copied.
+//! Reads protobuf messages in place: each field is a slice of the message, and nothing is copied. Writes times.
 //!
-//! Used for the request of a proxy, which every call reads. Words are those of "Encoding", protobuf.dev.
+//! Reading is for the request of a proxy, which every call reads. Words are those of "Encoding", protobuf.dev.
 
+use authz_kernel::decision::Time;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use prost_types::Timestamp;
 
 /// Error for bytes that are not a message of the expected kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +71,15 @@ pub(crate) fn each<'a>(
     Ok(())
 }
 
+/// A time as protobuf writes it.
+pub(crate) fn timestamp(at: Time) -> Timestamp {
+    let nanos = i32::try_from(at.0.rem_euclid(1_000).saturating_mul(1_000_000)).unwrap_or(0);
+    Timestamp { seconds: at.0.div_euclid(1_000), nanos }
+}
+
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
-    use prost_types::Timestamp;
 
     use super::*;
 

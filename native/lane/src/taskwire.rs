@@ -12,6 +12,7 @@ use prost_types::{Struct, Timestamp, Value, value::Kind};
 use crate::judgement::name_of;
 use crate::proto::authz::v1 as wire;
 use crate::proto::authz::v1::argument_limit::Limit as WireLimit;
+use crate::protobuf::timestamp;
 use crate::refusal::CallRefusal;
 
 /// Parameters of one task.
@@ -199,11 +200,6 @@ fn scope_entry(entry: &ScopeEntry) -> wire::ScopeEntry {
             .collect(),
         uses: entry.uses.unwrap_or(0),
     }
-}
-
-fn timestamp(at: Time) -> Timestamp {
-    let nanos = i32::try_from(at.0.rem_euclid(1_000).saturating_mul(1_000_000)).unwrap_or(0);
-    Timestamp { seconds: at.0.div_euclid(1_000), nanos }
 }
 
 pub(crate) const fn status(status: TaskStatus) -> wire::TaskStatus {

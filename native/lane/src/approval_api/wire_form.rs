@@ -4,9 +4,9 @@ use authz_kernel::decision::Time;
 use authz_kernel::model::ApprovalRules;
 use authz_kernel::task::TaskSubject;
 use authz_kernel::task::approval::{Approval, ApprovalStatus};
-use prost_types::Timestamp;
 
 use crate::proto::authz::v1 as wire;
+use crate::protobuf::timestamp;
 
 /// Returns the approval as a person sees it.
 pub(super) fn whole(approval: &Approval, rules: &ApprovalRules, now: Time) -> wire::Approval {
@@ -177,11 +177,6 @@ const fn tier_of(tier: authz_kernel::model::Tier) -> wire::Tier {
 
 fn name_of_subject(subject: &TaskSubject) -> String {
     crate::judgement::name_of(&subject.principal()).into_owned()
-}
-
-fn timestamp(time: Time) -> Timestamp {
-    let nanos = i32::try_from(time.0.rem_euclid(1_000).saturating_mul(1_000_000)).unwrap_or(0);
-    Timestamp { seconds: time.0.div_euclid(1_000), nanos }
 }
 
 /// Returns the bytes of lower-case hex, or no bytes if the text is not hex.
