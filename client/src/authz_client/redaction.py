@@ -92,11 +92,7 @@ def redact_mcp(result: Mapping[str, Any], obligation: str) -> dict[str, Any]:
     what = _named(obligation)
     if not isinstance(result, Mapping):
         raise RedactionError("the result of the tool is no object")
-    cleaned = {
-        key: member if what.startswith("/") else _redacted(member, what)
-        for key, member in result.items()
-        if key not in {"content", "structuredContent"}
-    }
+    cleaned = _other_members(result, what, {"content", "structuredContent"})
     if "content" in result:
         cleaned["content"] = [_block(block, what) for block in _list(result["content"])]
     if "structuredContent" in result:
@@ -124,11 +120,7 @@ def redact_mcp_resource(result: Mapping[str, Any], obligation: str, uri: str) ->
     what = _named(obligation)
     if not isinstance(result, Mapping):
         raise RedactionError("the result of the read is no object")
-    cleaned = {
-        key: member if what.startswith("/") else _redacted(member, what)
-        for key, member in result.items()
-        if key != "contents"
-    }
+    cleaned = _other_members(result, what, {"contents"})
     if "contents" in result:
         cleaned["contents"] = [_contents(one, what, uri) for one in _list(result["contents"])]
     return cleaned
@@ -153,6 +145,15 @@ def _redacted(value: Any, what: str) -> Any:
 
 
 # --- MCP
+
+
+def _other_members(result: Mapping[str, Any], what: str, but: set[str]) -> dict[str, Any]:
+    """Redact the members of a result except those in `but`. A pointer does not lead into them, so it leaves them as they are."""
+    return {
+        key: member if what.startswith("/") else _redacted(member, what)
+        for key, member in result.items()
+        if key not in but
+    }
 
 
 def _block(block: object, what: str) -> dict[str, Any]:
