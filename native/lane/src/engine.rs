@@ -13,6 +13,7 @@ use authz_token::{KeyOwner, PeerCache, TokenCache, UnixTime};
 
 use crate::acting_agents::ActingAgents;
 use crate::approvals::ApprovalChanges;
+use crate::audit_chain::audit_chain;
 use crate::attached::AttachedServer;
 use crate::clock::{Clock, SystemClock};
 use crate::error::EngineError;
@@ -234,6 +235,7 @@ fn open_audit(settings: &Settings) -> Result<Arc<AuditWriter>, EngineError> {
     audit.max_lines = settings.audit_queue_lines;
     audit.max_bytes = settings.audit_queue_bytes;
     audit.sync_interval = Duration::from_millis(settings.audit_sync_interval_ms);
+    audit.chain = audit_chain(settings)?;
     let writer = AuditWriter::open(audit).map_err(EngineError::Audit)?;
     Ok(Arc::new(writer))
 }

@@ -22,6 +22,7 @@ mod approval_api;
 mod approval_text;
 mod approvals;
 mod attached;
+mod audit_chain;
 mod batch;
 mod breakglass;
 mod build;

@@ -38,6 +38,9 @@ pub struct Settings {
     pub audit_max_wait_ms: u64,
     /// Records of refusals of unverified callers, for each peer, reason code and minute. Further refusals are summed up.
     pub audit_unverified_refusals: u64,
+    /// Chain of the audit's lines. Default: lines are not chained.
+    #[serde(default)]
+    pub audit_chain: Option<AuditChainSettings>,
     /// Verified tokens in the cache. Zero: no cache.
     pub token_cache_size: usize,
     /// Largest request, in bytes.
@@ -65,6 +68,36 @@ pub struct Settings {
     pub state: StateSettings,
     /// Version of Authz in audit records and `authz_build_info`.
     pub version: String,
+}
+
+/// Chain of the audit's lines, its segments and its heads.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditChainSettings {
+    /// Key that signs heads. `null`: heads are not signed.
+    #[serde(deserialize_with = "required")]
+    pub head_key: Option<HeadKeySettings>,
+    /// Size at which a segment ends, in bytes.
+    pub max_segment_bytes: u64,
+    /// Age at which a segment ends.
+    pub max_segment_age_ms: u64,
+    /// Time between two heads of the segment that is being written.
+    pub head_interval_ms: u64,
+    /// Ended segments that are kept. `null`: all.
+    #[serde(deserialize_with = "required")]
+    pub keep_segments: Option<usize>,
+}
+
+/// Key that signs the heads of the audit.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadKeySettings {
+    /// Name of the key: the RFC 7638 thumbprint of its public half.
+    pub kid: String,
+    /// `EdDSA` or `ES256`.
+    pub algorithm: String,
+    /// The private key in PKCS#8, in base64.
+    pub pkcs8: Secret,
 }
 
 /// Settings of approvals.
@@ -153,6 +186,7 @@ impl Settings {
             audit_sync_interval_ms: 1_000,
             audit_max_wait_ms: 2_000,
             audit_unverified_refusals: u64::MAX,
+            audit_chain: None,
             token_cache_size: 0,
             max_message_bytes: 1 << 20,
             max_arguments_bytes: 1 << 18,

@@ -223,6 +223,12 @@ impl Engine {
                 audit.torn_bytes, audit.torn_file
             ));
         }
+        if !audit.chain_damage.is_empty() {
+            warnings.push(format!(
+                "the audit log is not what was written: {}; `authz audit verify` tells more",
+                audit.chain_damage
+            ));
+        }
         warnings.extend(state.warnings.iter().cloned());
         if self.is_nearly_full() {
             let most = self.keeper.settings().max_tasks;

@@ -1,7 +1,11 @@
 //! Appends audit lines to a file on a thread of its own, syncing many lines at once.
 
+mod chain;
+mod head;
 mod log;
 mod memory;
+mod merkle;
+mod segments;
 
 use std::fmt;
 use std::io;
@@ -19,8 +23,11 @@ use crate::sync::spawn_system;
 use crate::ticket::{AuditError, Settle, Ticket, pair};
 use crate::time::now;
 
+pub use self::head::{Head, HeadSigner, SignedHead};
 pub use self::log::AuditLog;
 pub use self::memory::MemoryAudit;
+pub use self::segments::ChainSettings;
+use self::segments::Segments;
 
 /// Time for which lines without a waiting caller gather before they are written.
 const LINGER: Duration = Duration::from_millis(5);
@@ -47,6 +54,8 @@ pub struct AuditSettings {
     pub sync_interval: Duration,
     /// Interval at which a failed disk is tried again.
     pub retry_interval: Duration,
+    /// Chain of the lines, which are JSON objects then. Default: lines are written as they are submitted.
+    pub chain: Option<ChainSettings>,
 }
 
 impl AuditSettings {
@@ -59,6 +68,7 @@ impl AuditSettings {
             max_bytes: 64 * 1024 * 1024,
             sync_interval: Duration::from_secs(1),
             retry_interval: Duration::from_millis(200),
+            chain: None,
         }
     }
 }
@@ -110,6 +120,22 @@ pub struct AuditHealth {
     pub torn_bytes: u64,
     /// Where those bytes are kept; empty where there were none.
     pub torn_file: String,
+    /// Number of the segment that is being written; 0 without a chain.
+    pub segment: u64,
+    /// Lines of that segment.
+    pub segment_lines: u64,
+    /// The newest head, a [`SignedHead`] as JSON; empty before the first.
+    pub head: String,
+    /// What the start found wrong with the chain; empty if nothing.
+    pub chain_damage: String,
+}
+
+impl AuditHealth {
+    fn note_chain(&mut self, segments: &Segments) {
+        self.segment = segments.segment();
+        self.segment_lines = segments.count();
+        self.head.clone_from(&segments.newest);
+    }
 }
 
 struct QueuedLine {
@@ -152,6 +178,16 @@ impl LineBatch {
     /// Returns whether somebody waits for one of the lines.
     fn is_awaited(&self) -> bool {
         self.lines.iter().any(|line| line.settle.is_some())
+    }
+
+    /// The lines, each with its line feed.
+    fn each(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.bytes.as_slice();
+        self.lines.iter().map(move |line| {
+            let (bytes, after) = rest.split_at_checked(line.size).unwrap_or((rest, &[]));
+            rest = after;
+            bytes
+        })
     }
 
     /// Tells everybody who waits.
@@ -279,14 +315,22 @@ impl AuditWriter {
             health.torn_bytes = torn.bytes;
             health.torn_file = torn.kept_in.display().to_string();
         }
-        Self::start(settings.clone(), Box::new(medium), health).map_err(fail)
+        let chain = settings.chain.clone();
+        let segments = chain.map(|chain| Segments::open(chain, &settings.path)).transpose();
+        let segments = segments.map_err(fail)?;
+        Self::start(settings.clone(), Box::new(medium), segments, health).map_err(fail)
     }
 
     fn start(
         settings: AuditSettings,
         medium: Box<dyn Medium>,
-        health: AuditHealth,
+        segments: Option<Segments>,
+        mut health: AuditHealth,
     ) -> io::Result<Self> {
+        if let Some(segments) = &segments {
+            health.note_chain(segments);
+            health.chain_damage.clone_from(&segments.damage);
+        }
         let shared = Arc::new(AuditShared {
             queue: Mutex::new(AuditQueue { health, ..AuditQueue::default() }),
             filled: Condvar::new(),
@@ -295,7 +339,8 @@ impl AuditWriter {
         let of_thread = Arc::clone(&shared);
         let thread = spawn_system("authz-audit", move || {
             let (spare, kept) = (LineBatch::default(), LineBatch::default());
-            Loop { shared: of_thread, medium, spare, kept }.run()
+            let sealed = Vec::new();
+            Loop { shared: of_thread, medium, segments, sealed, spare, kept }.run()
         })?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
@@ -328,7 +373,8 @@ impl AuditWriter {
             queue.health.dropped_refusals = queue.health.dropped_refusals.saturating_add(1);
             return Err(AuditError::Full);
         }
-        let refusal = if queue.closing {
+        let is_chainable = line.starts_with(b"{") && line.ends_with(b"}");
+        let refusal = if queue.closing || (settings.chain.is_some() && !is_chainable) {
             Some(AuditError::Failed)
         } else if !waiting.fits(max_lines, max_bytes) {
             Some(AuditError::Full)
@@ -406,6 +452,9 @@ impl Drop for AuditWriter {
 struct Loop {
     shared: Arc<AuditShared>,
     medium: Box<dyn Medium>,
+    segments: Option<Segments>,
+    /// Lines with their places in the chain, as they are being written.
+    sealed: Vec<u8>,
     /// What the next lines gather in while these are written; kept, since fresh memory of that size costs a fault for
     /// each page.
     spare: LineBatch,
@@ -471,6 +520,7 @@ impl Loop {
                     continue;
                 }
                 unsynced = false;
+                self.renew_head(false);
                 let mut queue = self.shared.lock();
                 queue.health.writable = true;
                 queue.health.syncs = queue.health.syncs.saturating_add(1);
@@ -482,6 +532,7 @@ impl Loop {
             lines.settle(Ok(()));
             self.reuse(lines);
             if closing {
+                self.renew_head(true);
                 return;
             }
         }
@@ -541,14 +592,41 @@ impl Loop {
 
     fn write(&mut self, batch: &LineBatch) -> io::Result<()> {
         let LineBatch { bytes, lines } = batch;
-        self.note(|medium| medium.append(bytes))?;
+        self.append(batch)?;
         let mut queue = self.shared.lock();
         queue.unload(lines.iter());
         let health = &mut queue.health;
         health.writable = true;
+        if let Some(segments) = &self.segments {
+            health.note_chain(segments);
+        }
         health.written_lines = health.written_lines.saturating_add(lines.len() as u64);
         health.written_bytes = health.written_bytes.saturating_add(bytes.len() as u64);
         Ok(())
+    }
+
+    /// Appends lines to the file, with their places in the chain if there is one.
+    fn append(&mut self, batch: &LineBatch) -> io::Result<()> {
+        let outcome = match &mut self.segments {
+            None => self.medium.append(&batch.bytes),
+            Some(segments) => {
+                append_chained(self.medium.as_mut(), segments, &mut self.sealed, batch)
+            }
+        };
+        self.sealed.clear();
+        self.sealed.shrink_to(MAX_SPARE);
+        self.note_outcome(outcome)
+    }
+
+    /// Renews the head of the chain where one is due. A head that cannot be written is told by the status; the lines
+    /// themselves are durable.
+    fn renew_head(&mut self, always: bool) {
+        if let Some(segments) = &mut self.segments {
+            let outcome = segments.renew_head(always);
+            let newest = segments.newest.clone();
+            drop(self.note_outcome(outcome));
+            self.shared.lock().health.head = newest;
+        }
     }
 
     /// Writes lines again where the file was removed, moved or cut short since they were written. They may then stand
@@ -558,11 +636,11 @@ impl Loop {
             return Ok(());
         }
         for _ in 0..MAX_REWRITES {
-            self.note(|medium| {
-                medium.recover()?;
-                medium.append(&lines.bytes)?;
-                if synced { medium.sync() } else { Ok(()) }
-            })?;
+            self.note(|medium| medium.recover())?;
+            self.append(lines)?;
+            if synced {
+                self.note(|medium| medium.sync())?;
+            }
             if self.medium.holds_all() {
                 return Ok(());
             }
@@ -599,6 +677,10 @@ impl Loop {
         action: impl FnOnce(&mut (dyn Medium + 'static)) -> io::Result<()>,
     ) -> io::Result<()> {
         let outcome = action(self.medium.as_mut());
+        self.note_outcome(outcome)
+    }
+
+    fn note_outcome(&self, outcome: io::Result<()>) -> io::Result<()> {
         let mut queue = self.shared.lock();
         let health = &mut queue.health;
         if let Err(error) = &outcome {
@@ -610,10 +692,31 @@ impl Loop {
     }
 }
 
+fn append_chained(
+    medium: &mut dyn Medium,
+    segments: &mut Segments,
+    sealed: &mut Vec<u8>,
+    batch: &LineBatch,
+) -> io::Result<()> {
+    segments.follow(medium.length()?)?;
+    if segments.is_full() {
+        medium.sync()?;
+        segments.end_segment()?;
+        medium.move_to(&segments.ended_path())?;
+        segments.follow(medium.length()?)?;
+        segments.drop_old()?;
+    }
+    segments.seal(batch.each(), sealed);
+    medium.append(sealed)?;
+    segments.commit(medium.length()?);
+    Ok(())
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::io::{Error, ErrorKind};
+    use std::path::Path;
     use std::process::Command;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -663,6 +766,14 @@ mod tests {
             true
         }
 
+        fn length(&self) -> io::Result<u64> {
+            Ok(self.whole.load(Ordering::SeqCst))
+        }
+
+        fn move_to(&mut self, _path: &Path) -> io::Result<()> {
+            Err(Error::other("memory has one file"))
+        }
+
         fn holds_all(&self) -> bool {
             !self.taken.swap(false, Ordering::SeqCst)
         }
@@ -674,7 +785,7 @@ mod tests {
         settings.sync_interval = Duration::from_millis(20);
         change(&mut settings);
         let health = AuditHealth { writable: true, ..AuditHealth::default() };
-        AuditWriter::start(settings, Box::new(disk.clone()), health).unwrap()
+        AuditWriter::start(settings, Box::new(disk.clone()), None, health).unwrap()
     }
 
     fn soon() -> Instant {

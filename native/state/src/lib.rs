@@ -19,7 +19,8 @@ mod ticket;
 mod time;
 
 pub use audit::{
-    AuditHealth, AuditLog, AuditSettings, AuditWriter, Durability, MemoryAudit, OpenError,
+    AuditHealth, AuditLog, AuditSettings, AuditWriter, ChainSettings, Durability, Head, HeadSigner,
+    MemoryAudit, OpenError, SignedHead,
 };
 pub use ticket::{AuditError, Ticket};
 pub use time::{SystemTimeSource, TimeSource};

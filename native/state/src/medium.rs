@@ -22,6 +22,10 @@ pub(crate) trait Medium: Send {
     fn recover(&mut self) -> io::Result<()>;
     /// Returns whether the file is still the one at the path.
     fn is_current(&self) -> bool;
+    /// Length of the file in bytes.
+    fn length(&self) -> io::Result<u64>;
+    /// Moves the file to another path, and begins a new one at its own.
+    fn move_to(&mut self, path: &Path) -> io::Result<()>;
     /// Returns whether what was appended last still stands in the file at the path.
     fn holds_all(&self) -> bool;
 }
@@ -99,6 +103,17 @@ impl Medium for FileMedium {
             (Ok(ours), Ok(named)) => ours.dev() == named.dev() && ours.ino() == named.ino(),
             _ => false,
         }
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn move_to(&mut self, path: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, path)?;
+        let (fresh, _) = Self::open(&self.path)?;
+        *self = fresh;
+        Ok(())
     }
 
     fn holds_all(&self) -> bool {

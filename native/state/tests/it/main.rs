@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod audit_chain;
 mod contract;
 mod embedded;
 mod journal;
