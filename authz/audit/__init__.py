@@ -7,11 +7,17 @@ from authz.audit.decision import (
     RecordedTask,
     UnresolvedRequest,
 )
+from authz.audit.heads import HeadError, HeadKeys, Jwks
 from authz.audit.history import Span, decisions, rotated, span
 from authz.audit.reader import Lines, Record, read, read_stream
+from authz.audit.verify import Finding, Verification, verify
 
 __all__ = [
     "ChainLink",
+    "Finding",
+    "HeadError",
+    "HeadKeys",
+    "Jwks",
     "Lines",
     "Record",
     "RecordedDecision",
@@ -19,9 +25,11 @@ __all__ = [
     "RecordedTask",
     "Span",
     "UnresolvedRequest",
+    "Verification",
     "decisions",
     "read",
     "read_stream",
     "rotated",
     "span",
+    "verify",
 ]

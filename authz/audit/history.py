@@ -18,6 +18,8 @@ __all__ = ["Span", "decisions", "rotated", "span"]
 _SPAN: Final = re.compile(r"(\d{1,9})([smhdw])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _MAX_FILES: Final = 1_000
+# Files beside an audit file that are not logs: unfinished lines, and heads of segments.
+_NO_LOG: Final = (".torn-", ".head")
 # A record that was written while the file was moved stands in both files, a few records apart.
 _REMEMBERED: Final = 16_384
 
@@ -89,7 +91,7 @@ def rotated(path: Path, since: str) -> list[Path]:
     try:
         for other in path.parent.iterdir():
             rest = other.name.removeprefix(path.name)
-            if rest == other.name or rest[:1] not in {".", "-"} or rest.startswith(".torn-"):
+            if rest == other.name or rest[:1] not in {".", "-"} or rest.startswith(_NO_LOG):
                 continue
             if other.is_symlink() or not other.is_file():
                 continue

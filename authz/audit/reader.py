@@ -4,6 +4,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -11,7 +12,7 @@ from typing import Any, Final, Protocol
 from authz.errors import UnavailableError
 from authz.model import Diagnostic, Severity
 
-__all__ = ["Lines", "Record", "read", "read_stream"]
+__all__ = ["Lines", "Record", "open_log", "read", "read_stream"]
 
 _MAX_LINE: Final = 1_048_576
 
@@ -51,9 +52,23 @@ def read(path: Path, damaged: Callable[[Diagnostic], None]) -> Iterator[Record]:
     Raises:
         UnavailableError: The file cannot be read.
     """
+    with open_log(path) as stream:
+        yield from read_stream(stream, str(path), damaged)
+
+
+@contextmanager
+def open_log(path: Path) -> Iterator[Lines]:
+    """Open an audit file, or one that was rotated away.
+
+    Args:
+        path: The file; `.gz` is unpacked on the way.
+
+    Raises:
+        UnavailableError: The file cannot be read.
+    """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            yield from read_stream(stream, str(path), damaged)
+            yield stream
     except (OSError, EOFError, zlib.error) as error:
         what = getattr(error, "strerror", None) or "it is not a complete gzip file"
         raise UnavailableError(f"{path} cannot be read: {what}") from error

@@ -37,6 +37,7 @@ VERBS: Final = (
     "explain",
     "propose",
     "why",
+    "audit",
     "task",
     "approval",
     "revoke",

@@ -45,7 +45,7 @@ _TASKS: Final[Mapping[str, tuple[str, ...]]] = {
     "Write and test a bundle": ("check", "test", "eval", "can", "fmt", "schema", "bundle"),
     "Guard MCP servers": ("mcp", "catalog"),
     "Run a node": ("serve", "status", "healthcheck", "config", "keys", "exception"),
-    "Understand decisions": ("explain", "why", "propose"),
+    "Understand decisions": ("explain", "why", "audit", "propose"),
     "Work with tasks and credentials": ("task", "credential"),
     "Answer calls that wait for a person": ("approval",),
     "Take authority away": ("revoke", "forget"),

@@ -16,6 +16,7 @@ from authz.engine.description import (
 )
 from authz.engine.engine import Engine
 from authz.engine.fast_lane import FastLane
+from authz.engine.head_key import head_jwk
 from authz.engine.native_errors import with_sources
 from authz.engine.plan import (
     Plan,
@@ -83,6 +84,7 @@ __all__ = [
     "effect_table",
     "engine_settings",
     "format_policy",
+    "head_jwk",
     "is_usable_key",
     "listener_rules",
     "mcp_arguments",

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from authz import __version__
 from authz.config import Audit, Bundle, Config, Limits, State, StateEngine
+from authz.engine.head_key import chain_settings
 from authz.errors import ConfigError
 from authz.model import Diagnostic
 
@@ -100,6 +101,7 @@ def engine_settings(config: Config, *, trace: Mapping[str, Any] | None = None) -
     return {
         "audit_path": config.audit.path,
         **config.audit.engine_settings(),
+        "audit_chain": chain_settings(config.audit),
         **config.limits.engine_settings(),
         "probe_callers": _PROBE_CALLERS,
         "envoy_error_response": config.envoy.error_response,

@@ -27,6 +27,21 @@ class Audit(Strict):
     of their sum, so that nobody fills the disk without a credential.
     """
 
+    chain: bool = False
+    """Chains the records: each names its place and the hash of the record before it, so that a changed, moved or removed record is
+    found. The other keys of the chain have no effect without it.
+    """
+    head_key: FilePath | None = None
+    """Private key that signs the heads of the chain: PKCS#8 in PEM, Ed25519 or P-256. Default: heads are not signed."""
+    head_interval: Annotated[Duration, Field(ge=0.1, le=3_600)] = 10.0
+    """Interval at which the head of the segment that is being written is renewed."""
+    segment_bytes: int = Field(default=268_435_456, ge=65_536, le=68_719_476_736)
+    """Size at which a segment ends, in bytes. The node then moves the file to `<path>.<number of the segment>`."""
+    segment_age: Annotated[Duration, Field(ge=60, le=2_678_400)] = 86_400.0
+    """Age at which a segment ends."""
+    keep_segments: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Number of ended segments that are kept. Older ones are removed; their heads stay. Default: all."""
+
     def engine_settings(self) -> dict[str, Any]:
         """Return the engine's settings of the audit, but for its path."""
         return {

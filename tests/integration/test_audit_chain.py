@@ -1,0 +1,116 @@
+"""The chained audit of a real node: across restarts, a kill and rotations, and after damage."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from tests.support.minting import Authority
+from tests.support.people import People, search
+from tests.support.server import Layout, Server, command, layout
+from tests.support.surfaces import CHECK
+
+
+@pytest.fixture
+def place(authority: Authority, tmp_path: Path) -> Layout:
+    """A node whose audit is chained, with a key for heads."""
+    key = tmp_path / "head.pem"
+    pem = Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    key.write_bytes(pem)
+    key.chmod(0o600)
+    chain = {
+        "chain": True,
+        "head_key": str(key),
+        "head_interval": "100ms",
+        "segment_bytes": 65_536,
+    }
+    return layout(tmp_path / "node", authority, "desk", {"audit": chain, "node": "n1"})
+
+
+def _authz(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*command(), *words], capture_output=True, text=True, check=False)
+
+
+def _verify(place: Layout, *words: str) -> subprocess.CompletedProcess[str]:
+    keys = place.folder / "keys.json"
+    if not keys.exists():
+        keys.write_text(_authz("audit", "keys", place.config["audit"]["head_key"]).stdout)
+    given = ["--config", str(place.file), "--keys", str(keys), "--output", "json", *words]
+    return _authz("audit", "verify", *given)
+
+
+def _decide(server: Server, people: People, count: int) -> None:
+    for _ in range(count):
+        server.call("main", CHECK, search(people.bot, people.alice))
+
+
+def _texts(verified: subprocess.CompletedProcess[str]) -> Sequence[str]:
+    return [finding["message"] for finding in json.loads(verified.stdout)["findings"]]
+
+
+def test_a_log_stays_whole_across_restarts_a_kill_and_rotations(
+    place: Layout, authority: Authority
+) -> None:
+    """Every line is proved by signed heads, but for those after the newest."""
+    people = People.of(authority)
+    for round_ in range(4):
+        with Server(place) as server:
+            _decide(server, people, 20)
+            status = json.loads(
+                _authz("status", "--admin", server.address("admin"), "--output", "json").stdout
+            )
+            assert status["engine"]["audit"]["segment"] >= 1, status["engine"]["audit"]
+            if round_ == 1:
+                place.audit.rename(place.audit.with_name("audit.jsonl.moved"))
+                _decide(server, people, 20)
+            if round_ == 2:
+                assert server.process is not None
+                server.process.kill()
+                server.process.wait()
+    verified = _verify(place)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    result = json.loads(verified.stdout)
+    assert result["findings"] == []
+    assert result["lines"] >= 100
+    assert result["segments"] >= 2
+    assert result["unproved"] == 0, "the node wrote a head when it stopped"
+    assert result["signatures"] == result["heads"] >= 2
+    assert len(result["keys"]) == 1
+
+
+def test_a_changed_log_is_found_by_the_verifier_and_by_the_node(
+    place: Layout, authority: Authority
+) -> None:
+    """A changed record is found, and a log that was cut while the node was down."""
+    people = People.of(authority)
+    with Server(place) as server:
+        _decide(server, people, 20)
+    whole = place.audit.read_text()
+    lines = whole.splitlines(keepends=True)
+    place.audit.write_text(whole.replace('"PERMIT"', '"DENY"', 1))
+    changed = _verify(place)
+    assert changed.returncode == 2
+    assert any("was changed" in text for text in _texts(changed))
+    place.audit.write_text("".join(lines[:-3]))
+    cut = _verify(place)
+    assert cut.returncode == 2
+    assert any("the last 3 lines of segment" in text for text in _texts(cut))
+    with Server(place) as server:
+        warnings = server.readiness()["warnings"]
+        assert any("the last 3 lines of segment" in text for text in warnings), warnings
+        _decide(server, people, 5)
+    assert any("3 lines" in text for text in _texts(_verify(place)))
+
+
+def test_a_key_that_others_can_read_is_refused(place: Layout) -> None:
+    """The node does not start, and says which file it is."""
+    Path(place.config["audit"]["head_key"]).chmod(0o644)
+    refused = _authz("serve", "--config", str(place.file))
+    assert refused.returncode == 3
+    assert "head.pem" in refused.stderr

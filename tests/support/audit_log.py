@@ -1,0 +1,100 @@
+"""An audit log as a node writes it, with heads, made by the book."""
+
+import hashlib
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from jwt.algorithms import OKPAlgorithm
+
+NO_HEAD = "0" * 64
+
+
+def reference_root(leaves: Sequence[bytes]) -> bytes:
+    """Return the Merkle root by the definition of RFC 9162 §2.1.1."""
+    if not leaves:
+        return hashlib.sha256().digest()
+    if len(leaves) == 1:
+        return leaves[0]
+    half = 1 << ((len(leaves) - 1).bit_length() - 1)
+    children = reference_root(leaves[:half]) + reference_root(leaves[half:])
+    return hashlib.sha256(b"\1" + children).digest()
+
+
+def _b64(value: bytes) -> str:
+    return urlsafe_b64encode(value).rstrip(b"=").decode()
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+class LogWriter:
+    """Writes segments of an audit log into a folder."""
+
+    def __init__(self, folder: Path, *, signed: bool = True) -> None:
+        self.path = folder / "audit.jsonl"
+        self.heads = folder / "audit.jsonl.heads"
+        self.key = Ed25519PrivateKey.generate() if signed else None
+        self.kid = "k1"
+        self.segment = 1
+        self.previous = NO_HEAD
+        self.newest = ""
+
+    def jwks(self) -> str:
+        """Return the public half of the key of heads, as a key set."""
+        assert self.key is not None
+        jwk = OKPAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
+        return json.dumps({"keys": [{**jwk, "kid": self.kid}]})
+
+    def head(self, leaves: Sequence[bytes], *, sealed: bool, **changes: Any) -> str:
+        """Return a head of the first lines of the segment."""
+        root = reference_root(leaves).hex()
+        head = {
+            "node": "n1",
+            "segment": self.segment,
+            "count": len(leaves),
+            "root": root,
+            "previous": self.previous,
+            "at": "2026-12-01T00:00:00.000Z",
+            "sealed": sealed,
+        }
+        payload = _b64(_compact(head | changes).encode())
+        if self.key is None:
+            return _compact({"payload": payload})
+        header = {"alg": "EdDSA", "kid": self.kid, "typ": "authz-audit-head"}
+        protected = _b64(_compact(header).encode())
+        signature = _b64(self.key.sign(f"{protected}.{payload}".encode()))
+        return _compact({"payload": payload, "protected": protected, "signature": signature})
+
+    def write(
+        self,
+        records: Sequence[dict[str, Any]],
+        *,
+        sealed: bool = False,
+        change: Callable[[str], str] = lambda line: line,
+    ) -> Path:
+        """Write a segment; return its file. `newest` is its head then."""
+        last, leaves, lines = self.previous, [], []
+        for index, record in enumerate(records):
+            chain = {"segment": self.segment, "index": index, "previous": last}
+            line = change(_compact({**record, "chain": chain}))
+            leaf = hashlib.sha256(b"\0" + line.encode()).digest()
+            leaves.append(leaf)
+            lines.append(line)
+            last = leaf.hex()
+        self.newest = self.head(leaves, sealed=sealed)
+        file = self.path
+        if sealed:
+            file = self.path.with_name(f"{self.path.name}.{self.segment:08}")
+            with self.heads.open("a") as heads:
+                heads.write(self.newest + "\n")
+            payload = json.loads(self.newest)["payload"]
+            decoded = urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+            self.previous = hashlib.sha256(decoded).hexdigest()
+            self.segment += 1
+        file.write_text("".join(line + "\n" for line in lines))
+        return file
