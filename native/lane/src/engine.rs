@@ -13,8 +13,8 @@ use authz_token::{KeyOwner, PeerCache, TokenCache, UnixTime};
 
 use crate::acting_agents::ActingAgents;
 use crate::approvals::ApprovalChanges;
-use crate::audit_chain::audit_chain;
 use crate::attached::AttachedServer;
+use crate::audit_chain::audit_chain;
 use crate::clock::{Clock, SystemClock};
 use crate::error::EngineError;
 use crate::keeper::{Keeper, Wait};

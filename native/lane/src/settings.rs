@@ -38,8 +38,8 @@ pub struct Settings {
     pub audit_max_wait_ms: u64,
     /// Records of refusals of unverified callers, for each peer, reason code and minute. Further refusals are summed up.
     pub audit_unverified_refusals: u64,
-    /// Chain of the audit's lines. Default: lines are not chained.
-    #[serde(default)]
+    /// Chain of the audit's lines. `null`: lines are not chained.
+    #[serde(deserialize_with = "required")]
     pub audit_chain: Option<AuditChainSettings>,
     /// Verified tokens in the cache. Zero: no cache.
     pub token_cache_size: usize,

@@ -309,7 +309,7 @@ impl AuditWriter {
     /// [`OpenError`] if the path is not a regular file, cannot be written, or has another writer.
     pub fn open(settings: AuditSettings) -> Result<Self, OpenError> {
         let fail = |source| OpenError { path: settings.path.clone(), source };
-        let (medium, torn) = FileMedium::open(&settings.path).map_err(fail)?;
+        let (mut medium, torn) = FileMedium::open(&settings.path).map_err(fail)?;
         let mut health = AuditHealth { writable: true, ..AuditHealth::default() };
         if let Some(torn) = torn {
             health.torn_bytes = torn.bytes;
@@ -317,7 +317,14 @@ impl AuditWriter {
         }
         let chain = settings.chain.clone();
         let segments = chain.map(|chain| Segments::open(chain, &settings.path)).transpose();
-        let segments = segments.map_err(fail)?;
+        let mut segments = segments.map_err(fail)?;
+        if let Some(segments) = &mut segments
+            && !segments.damage.is_empty()
+        {
+            // The damaged lines stay where a verifier looks for them, and the next start does not report them again.
+            medium.move_to(&segments.ended_path()).map_err(fail)?;
+            segments.follow(0).map_err(fail)?;
+        }
         Self::start(settings.clone(), Box::new(medium), segments, health).map_err(fail)
     }
 
@@ -698,17 +705,20 @@ fn append_chained(
     sealed: &mut Vec<u8>,
     batch: &LineBatch,
 ) -> io::Result<()> {
-    segments.follow(medium.length()?)?;
+    let mut length = medium.length()?;
+    segments.follow(length)?;
     if segments.is_full() {
         medium.sync()?;
         segments.end_segment()?;
         medium.move_to(&segments.ended_path())?;
-        segments.follow(medium.length()?)?;
+        length = medium.length()?;
+        segments.follow(length)?;
         segments.drop_old()?;
     }
     segments.seal(batch.each(), sealed);
     medium.append(sealed)?;
-    segments.commit(medium.length()?);
+    // INVARIANT (chain = file): nothing that can fail stands between the two.
+    segments.commit(length.saturating_add(sealed.len() as u64));
     Ok(())
 }
 

@@ -110,7 +110,11 @@ impl Medium for FileMedium {
     }
 
     fn move_to(&mut self, path: &Path) -> io::Result<()> {
-        std::fs::rename(&self.path, path)?;
+        match std::fs::rename(&self.path, path) {
+            // A rotation moved the file away a moment ago: it stands elsewhere already.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
         let (fresh, _) = Self::open(&self.path)?;
         *self = fresh;
         Ok(())

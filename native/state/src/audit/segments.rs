@@ -140,8 +140,8 @@ impl Segments {
             // The next head would replace the proof of what is missing.
             keep_head(path, segment)?;
         }
-        if !segments.damage.is_empty() && segments.chain.tree.count() > 0 {
-            // What follows is provable by itself, whatever became of the lines before.
+        if !segments.damage.is_empty() {
+            // The next segment can be proved by itself, whatever became of the lines before.
             segments.end_segment()?;
         }
         segments.next = segments.chain.clone();
