@@ -102,7 +102,7 @@ def test_a_changed_log_is_found_by_the_verifier_and_by_the_node(
     assert cut.returncode == 2
     assert any("the last 3 lines of segment" in text for text in _texts(cut))
     with Server(place) as server:
-        warnings = server.readiness()["warnings"]
+        warnings = server.readiness()["engine"]["warnings"]
         assert any("the last 3 lines of segment" in text for text in warnings), warnings
         _decide(server, people, 5)
     assert any("3 lines" in text for text in _texts(_verify(place)))

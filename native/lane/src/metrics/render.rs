@@ -99,6 +99,17 @@ impl Metrics {
                 "1 while the audit file can be written.",
                 u64::from(audit.writable),
             ),
+            gauge(
+                "authz_audit_segment",
+                "Number of the segment of the audit log that is being written; 0 without a chain.",
+                audit.segment,
+            ),
+            gauge("authz_audit_segment_records", "Records in that segment.", audit.segment_lines),
+            gauge(
+                "authz_audit_damaged",
+                "1 if the start found that the audit log is not what was written.",
+                u64::from(!audit.chain_damage.is_empty()),
+            ),
         ]
     }
 
