@@ -31,7 +31,18 @@ HEADING: Final = re.compile(r"^#{1,6} (.*)$", re.MULTILINE)
 BLOCK: Final = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 COMMAND: Final = re.compile(r"`(authz [^`\n]+)`")
 GROUPS: Final = frozenset(
-    {"approval", "bundle", "catalog", "config", "credential", "exception", "forget", "keys", "task"}
+    {
+        "approval",
+        "audit",
+        "bundle",
+        "catalog",
+        "config",
+        "credential",
+        "exception",
+        "forget",
+        "keys",
+        "task",
+    }
 )
 
 

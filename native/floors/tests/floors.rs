@@ -157,6 +157,7 @@ const LANE: &[&str] = &[
     "request_form",
     "settings",
     "secret_header",
+    "audit_chain",
     "keeper",
     "metrics",
     "attached",

@@ -2,7 +2,7 @@
 
 use authz_base::hex::hex;
 
-use super::merkle::{Hash, MerkleTree, leaf_hash};
+use super::merkle::{MerkleTree, NodeHash, leaf_hash};
 
 /// Longest suffix of a chained line, in bytes: two numbers of 20 digits, a hash, and the names.
 const MAX_SUFFIX: usize = 192;
@@ -53,13 +53,13 @@ impl Link {
 pub(crate) struct Chain {
     pub(crate) segment: u64,
     /// Hash of the last line; of an empty segment, of the head before it.
-    pub(crate) last: Hash,
+    pub(crate) last: NodeHash,
     pub(crate) tree: MerkleTree,
 }
 
 impl Chain {
     /// An empty segment after a head.
-    pub(crate) fn after(segment: u64, head: Hash) -> Self {
+    pub(crate) fn after(segment: u64, head: NodeHash) -> Self {
         Self { segment, last: head, tree: MerkleTree::default() }
     }
 

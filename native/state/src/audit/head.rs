@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::merkle::Hash;
+use super::merkle::NodeHash;
 
 /// Statement about the first `count` lines of a segment.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
@@ -84,7 +84,7 @@ impl SignedHead {
     }
 
     /// SHA-256 of the payload, which the next segment names.
-    pub(crate) fn hash(&self) -> Hash {
+    pub(crate) fn hash(&self) -> NodeHash {
         Sha256::digest(URL_SAFE_NO_PAD.decode(&self.payload).unwrap_or_default()).into()
     }
 

@@ -3,17 +3,17 @@
 use sha2::{Digest as _, Sha256};
 
 /// A SHA-256 digest.
-pub(crate) type Hash = [u8; 32];
+pub(crate) type NodeHash = [u8; 32];
 
 /// Hash of a leaf: of a line without its line feed (RFC 9162 §2.1.1).
-pub(crate) fn leaf_hash(line: &[u8]) -> Hash {
+pub(crate) fn leaf_hash(line: &[u8]) -> NodeHash {
     let mut hasher = Sha256::new();
     hasher.update([0]);
     hasher.update(line);
     hasher.finalize().into()
 }
 
-fn node_hash(left: &Hash, right: &Hash) -> Hash {
+fn node_hash(left: &NodeHash, right: &NodeHash) -> NodeHash {
     let mut hasher = Sha256::new();
     hasher.update([1]);
     hasher.update(left);
@@ -26,7 +26,7 @@ fn node_hash(left: &Hash, right: &Hash) -> Hash {
 pub(crate) struct MerkleTree {
     count: u64,
     // INVARIANT (sizes): one hash for each bit that is set in `count`, the largest subtree first.
-    subtrees: Vec<Hash>,
+    subtrees: Vec<NodeHash>,
 }
 
 impl MerkleTree {
@@ -36,7 +36,7 @@ impl MerkleTree {
     }
 
     /// Adds a leaf hash.
-    pub(crate) fn push(&mut self, leaf: Hash) {
+    pub(crate) fn push(&mut self, leaf: NodeHash) {
         self.count = self.count.saturating_add(1);
         let mut right = leaf;
         for _ in 0..self.count.trailing_zeros() {
@@ -47,7 +47,7 @@ impl MerkleTree {
     }
 
     /// Root of the tree. Of an empty tree: the hash of no bytes.
-    pub(crate) fn root(&self) -> Hash {
+    pub(crate) fn root(&self) -> NodeHash {
         let mut smaller = self.subtrees.iter().rev();
         let Some(last) = smaller.next() else { return Sha256::digest([]).into() };
         smaller.fold(*last, |right, left| node_hash(left, &right))
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     /// The definition of RFC 9162 §2.1.1, word by word.
-    fn reference(leaves: &[Hash]) -> Hash {
+    fn reference(leaves: &[NodeHash]) -> NodeHash {
         match leaves {
             [] => Sha256::digest([]).into(),
             [leaf] => *leaf,

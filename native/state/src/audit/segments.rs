@@ -16,7 +16,7 @@ use authz_base::rfc3339;
 
 use super::chain::{Chain, Link};
 use super::head::{Head, HeadSigner, SignedHead};
-use super::merkle::Hash;
+use super::merkle::NodeHash;
 use crate::place;
 use crate::time::{now, wall_clock_ms};
 
@@ -66,7 +66,7 @@ pub(crate) struct Segments {
     /// The chain with the lines that are being written.
     next: Chain,
     /// Hash that the first line of the segment names.
-    previous: Hash,
+    previous: NodeHash,
     /// Length of the file with all lines that are written.
     length: u64,
     /// Time of the first line that this process wrote into the segment.
@@ -296,7 +296,7 @@ impl Segments {
         Ok(())
     }
 
-    fn begin(&mut self, segment: u64, head: Hash) {
+    fn begin(&mut self, segment: u64, head: NodeHash) {
         self.chain = Chain::after(segment, head);
         self.next = self.chain.clone();
         self.previous = head;
@@ -370,26 +370,26 @@ fn last_head(path: &Path) -> io::Result<Option<(SignedHead, Head)>> {
 }
 
 /// What an audit file holds of the chain.
-struct Replayed {
+struct ReplayedLog {
     /// The last chain, and the hash that its first line names.
-    open: Option<(Chain, Hash)>,
+    open: Option<(Chain, NodeHash)>,
     length: u64,
     damage: String,
 }
 
-fn replay(path: &Path, head: Option<&Head>) -> io::Result<Replayed> {
+fn replay(path: &Path, head: Option<&Head>) -> io::Result<ReplayedLog> {
     let mut options = OpenOptions::new();
     options.read(true);
     let file = match place::open(&mut options, path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Replayed { open: None, length: 0, damage: String::new() });
+            return Ok(ReplayedLog { open: None, length: 0, damage: String::new() });
         }
         Err(error) => return Err(error),
     };
     let length = file.metadata()?.len();
     let mut reader = BufReader::with_capacity(256 * 1024, file);
-    let mut replayed = Replayed { open: None, length, damage: String::new() };
+    let mut replayed = ReplayedLog { open: None, length, damage: String::new() };
     let mut line = Vec::new();
     let mut number = 0_u64;
     let mut is_chained = false;
@@ -427,7 +427,7 @@ fn replay(path: &Path, head: Option<&Head>) -> io::Result<Replayed> {
     }
 }
 
-fn hash_of(text: &str) -> Option<Hash> {
+fn hash_of(text: &str) -> Option<NodeHash> {
     let mut hash = [0; 32];
     let pairs = text.as_bytes().as_chunks::<2>().0;
     if pairs.len() != hash.len() {
