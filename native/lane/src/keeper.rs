@@ -48,6 +48,7 @@ impl Keeper {
                 let mut shared = PostgresSettings::new(dsn.0.clone(), settings.node.clone());
                 shared.bounds = bounds;
                 shared.connections = settings.connections;
+                shared.poll_interval = Duration::from_millis(settings.poll_interval_ms);
                 shared.revocation_staleness =
                     Duration::from_millis(settings.revocation_staleness_ms);
                 shared.clock_tolerance = Duration::from_millis(settings.clock_tolerance_ms);

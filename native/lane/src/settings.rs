@@ -126,6 +126,8 @@ pub struct StateSettings {
     pub connections: usize,
     /// Longest wait for the store. An earlier deadline of the caller ends the wait.
     pub max_wait_ms: u64,
+    /// Interval at which this node reads the changes of others in a shared store if no notice makes it read them earlier.
+    pub poll_interval_ms: u64,
     /// Greatest age of this node's view of revocations. Beyond it, every request is denied.
     pub revocation_staleness_ms: u64,
     /// Greatest difference between the clocks of this node and of a shared store. Beyond it, every request is denied.
@@ -205,6 +207,7 @@ impl Settings {
                 node: String::new(),
                 connections: 1,
                 max_wait_ms: 2_000,
+                poll_interval_ms: 200,
                 revocation_staleness_ms: 1_000,
                 clock_tolerance_ms: 5_000,
                 report_within_ms: 60_000,

@@ -262,8 +262,8 @@ pub fn settings(audit: &std::path::Path, extra: &Value) -> Settings {
         "version": env!("CARGO_PKG_VERSION"), "approvals": {"url": ""},
         "state": {
             "engine": "memory", "path": null, "dsn": null, "node": "", "connections": 8,
-            "max_wait_ms": 2_000, "revocation_staleness_ms": 1_000, "clock_tolerance_ms": 5_000,
-            "report_within_ms": 60_000, "retention_ms": 86_400_000, "max_tasks": 250_000,
+            "max_wait_ms": 2_000, "poll_interval_ms": 200, "revocation_staleness_ms": 1_000,
+            "clock_tolerance_ms": 5_000, "report_within_ms": 60_000, "retention_ms": 86_400_000, "max_tasks": 250_000,
             "max_tasks_per_agent": 10_000, "max_tasks_per_session": 1_000,
         },
     });

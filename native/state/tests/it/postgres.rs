@@ -35,8 +35,18 @@ fn contract() {
 /// A node that hears of others only when it asks in a transaction.
 fn deaf(dsn: &str, node: &str) -> PostgresSettings {
     let mut settings = settings(dsn, node);
+    settings.listens = false;
+    rarely_asking(settings)
+}
+
+/// A node that hears of others by notices, and otherwise only when it asks in a transaction.
+fn listening(dsn: &str, node: &str) -> PostgresSettings {
+    rarely_asking(settings(dsn, node))
+}
+
+fn rarely_asking(mut settings: PostgresSettings) -> PostgresSettings {
     settings.poll_interval = Duration::from_secs(600);
-    settings.revocation_staleness = Duration::from_secs(600);
+    settings.revocation_staleness = Duration::from_secs(1200);
     settings
 }
 
@@ -102,13 +112,74 @@ fn next_transaction() {
     }
 }
 
-/// What nobody asks for in a transaction is heard within the staleness all the same.
+/// A node that never asks hears by notice of all that takes authority away, and of its end, and warns of nothing.
+#[test]
+fn by_notice() {
+    let Some(server) = Server::start("notice") else { return };
+    let dsn = server.dsn(&server.schema());
+    let one = open(&dsn, "one", &Lines::default());
+    let other = try_open(listening(&dsn, "other"), &Lines::default()).unwrap();
+    let revoked = |id: &str| other.revocations().find(RevocationTarget::Jti, id).is_some();
+    for round in 0..5 {
+        let id = format!("t{round}");
+        put_task(&one, task(&id, "s", "bot"));
+        assert_eq!(TaskStatus::Active, peek(&other, &id).status);
+        let mut ended = task(&id, "s", "bot");
+        ended.status = TaskStatus::Completed;
+        put_task(&one, ended);
+        until("the end of the task", || peek(&other, &id).status == TaskStatus::Completed);
+        put(&one, &[revocation(RevocationTarget::Jti, &id)]).unwrap();
+        until("the revocation", || revoked(&id));
+        transact(&one, &[session_key("s")], soon(), |transaction| {
+            transaction.delete(revocation(RevocationTarget::Jti, &id).key());
+            Ok(true)
+        })
+        .unwrap();
+        until("the lifting", || !revoked(&id));
+    }
+    put(&one, &[breakglass("b", false)]).unwrap();
+    until("break-glass", || is_in_force(&other));
+    put(&one, &[breakglass("b", true)]).unwrap();
+    until("the end of break-glass", || !is_in_force(&other));
+    assert_eq!(Vec::<String>::new(), other.health().warnings);
+}
+
+/// Stores in two schemas of a database do not wake each other's nodes, and a restart of the database loses no later notice.
+#[test]
+fn notices_after_a_restart() {
+    let Some(mut server) = Server::start("notice-restart") else { return };
+    let dsn = server.dsn(&server.schema());
+    let one = open(&dsn, "one", &Lines::default());
+    let other = try_open(listening(&dsn, "other"), &Lines::default()).unwrap();
+    let elsewhere = open(&server.dsn(&server.schema()), "one", &Lines::default());
+    put(&elsewhere, &[revocation(RevocationTarget::Jti, "elsewhere")]).unwrap();
+    server.down("INT");
+    server.up();
+    until("work", || works(&one) && works(&other));
+    put(&one, &[revocation(RevocationTarget::Jti, "here")]).unwrap();
+    until("the revocation", || other.revocations().find(RevocationTarget::Jti, "here").is_some());
+    assert_eq!(1, other.revocations().len());
+}
+
+/// A node that would be stale before it asks again does not start.
+#[test]
+fn interval_beyond_the_staleness() {
+    let Some(server) = Server::start("interval") else { return };
+    let mut settings = settings(&server.dsn(&server.schema()), "one");
+    settings.poll_interval = settings.revocation_staleness;
+    let error = try_open(settings, &Lines::default()).unwrap_err();
+    assert!(error.to_string().contains("revocation_staleness"), "{error}");
+}
+
+/// What nobody asks for in a transaction is heard within the staleness all the same, also without notices.
 #[test]
 fn within_the_staleness() {
     let Some(server) = Server::start("staleness") else { return };
     let dsn = server.dsn(&server.schema());
     let one = open(&dsn, "one", &Lines::default());
-    let other = open(&dsn, "other", &Lines::default());
+    let mut asking = settings(&dsn, "other");
+    asking.listens = false;
+    let other = try_open(asking, &Lines::default()).unwrap();
     for round in 0..5 {
         let id = format!("t{round}");
         put_task(&one, task(&id, "s", "bot"));
@@ -483,7 +554,9 @@ fn outages() {
     let signal = |signal: &str, pids: &[String]| {
         drop(std::process::Command::new("kill").args(["-s", signal]).args(pids).status());
     };
-    let frozen = backends();
+    // With the process that accepts connections: otherwise the store goes on with new ones.
+    let mut frozen = backends();
+    frozen.push(server.pid());
     signal("STOP", &frozen);
     denied("a server that stands still");
     signal("CONT", &frozen);

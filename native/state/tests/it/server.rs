@@ -78,6 +78,11 @@ impl Server {
         standby
     }
 
+    /// Id of the process that accepts connections.
+    pub fn pid(&self) -> String {
+        self.running.as_ref().unwrap().id().to_string()
+    }
+
     fn data(&self) -> PathBuf {
         self.folder.join("data")
     }

@@ -2,7 +2,7 @@
 //!
 //! One transaction of ours is one of the database, and locks its keys there. A node keeps what it reads often, and hears
 //! from a feed what others changed: every transaction reads the feed once its locks are held, and the node itself reads it
-//! a few times a second.
+//! when the database notifies it (`LISTEN`), and at an interval, so that a lost notice costs time and no correctness.
 
 mod clock;
 mod dsn;
@@ -63,8 +63,11 @@ pub struct PostgresSettings {
     pub bounds: Bounds,
     /// Most connections that answer requests; two more follow the other nodes and tidy up.
     pub connections: usize,
-    /// Interval at which this node asks for the changes of others.
+    /// Interval at which this node reads the changes of others if no notice makes it read them earlier. Each reading confirms
+    /// that what the node knows is current, so the interval is less than `revocation_staleness`.
     pub poll_interval: Duration,
+    /// Whether this node listens for the notices of others. False: it hears of changes only by asking.
+    pub listens: bool,
     /// Greatest age of this node's copy of the records; beyond it, the node answers no call.
     pub revocation_staleness: Duration,
     /// Greatest difference of this node's clock from the database's; beyond it, the node answers no call.
@@ -74,7 +77,7 @@ pub struct PostgresSettings {
 }
 
 impl PostgresSettings {
-    /// Defaults: 8 connections, asked every 200 ms, at most a second old, clocks at most 5 seconds apart, 4,096 tasks in
+    /// Defaults: 8 connections, notices, asked every 200 ms too, at most a second old, clocks at most 5 seconds apart, 4,096 tasks in
     /// memory.
     #[must_use]
     pub fn new(dsn: String, node: String) -> Self {
@@ -84,6 +87,7 @@ impl PostgresSettings {
             bounds: Bounds::default(),
             connections: 8,
             poll_interval: Duration::from_millis(200),
+            listens: true,
             revocation_staleness: Duration::from_secs(1),
             clock_tolerance: Duration::from_secs(5),
             cached_tasks: 4096,
@@ -102,7 +106,7 @@ impl fmt::Debug for PostgresSettings {
 enum OpenDatabaseError {
     #[error("the connection string {0}")]
     Address(#[source] DsnError),
-    #[error("needs a connection and an interval")]
+    #[error("needs a connection, and an interval that is less than `revocation_staleness`")]
     Settings,
     #[error("{0}")]
     Threads(#[source] io::Error),
@@ -147,7 +151,11 @@ impl PostgresStore {
 
     fn try_open(settings: PostgresSettings, sink: AuditSink) -> Result<Self, OpenDatabaseError> {
         let address = Address::parse(&settings.dsn).map_err(OpenDatabaseError::Address)?;
-        if settings.connections == 0 || settings.poll_interval.is_zero() {
+        let interval = settings.poll_interval;
+        if settings.connections == 0
+            || interval.is_zero()
+            || interval >= settings.revocation_staleness
+        {
             return Err(OpenDatabaseError::Settings);
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()

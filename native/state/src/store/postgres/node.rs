@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(100);
 /// Interval of the checks of the schema and of the clocks.
 const CHECK: Duration = Duration::from_secs(2);
+/// Least time between two readings of the feed, so that many notices cost few readings.
+const GAP: Duration = Duration::from_millis(10);
 /// Interval at which lines that no node wrote to an audit file are claimed.
 const CLAIM: Duration = Duration::from_secs(5);
 /// Interval at which old announcements are removed.
@@ -68,6 +70,8 @@ struct NodeState {
     counts: HashMap<RecordKind, i64>,
     counted: bool,
     last_error: String,
+    /// Whether a notice has come on the follower's connection. `None`: there was too little time for one.
+    hears: Option<bool>,
     commits: u64,
     failures: u64,
     closed: bool,
@@ -116,6 +120,7 @@ impl Node {
             counts: HashMap::new(),
             counted: false,
             last_error: String::new(),
+            hears: None,
             commits: 0,
             failures: 0,
             closed: false,
@@ -354,8 +359,24 @@ impl Node {
             commits: state.commits,
             failures: state.failures,
             queued: 0,
-            warnings: Vec::new(),
+            warnings: if state.hears == Some(false) {
+                vec![self.deaf_warning()]
+            } else {
+                Vec::new()
+            },
         }
+    }
+
+    fn deaf_warning(&self) -> String {
+        format!(
+            "no notice of the database reaches this node, so it reads the changes of other nodes only every {} ms; a pooler in \
+             between must keep sessions",
+            self.settings.poll_interval.as_millis()
+        )
+    }
+
+    fn note_notices(&self, hears: Option<bool>) {
+        self.lock().hears = hears;
     }
 
     /// Starts anew with all revocations and requests for break-glass: what this node knew may be of another server.
@@ -526,7 +547,14 @@ pub(super) async fn follow(node: Arc<Node>, address: Address, pool: Arc<Pool>) {
 }
 
 async fn follow_on(node: &Node, connection: &Connection) -> StoreError {
-    let patience = node.settings.revocation_staleness.max(Duration::from_secs(1));
+    let patience = node.settings.revocation_staleness.clamp(Duration::from_secs(1), PATIENCE);
+    node.note_notices(None);
+    // INVARIANT (no gap): the node listens before it reads everything, so a later commit either is read or is noticed.
+    if node.settings.listens
+        && let Err(error) = timely(PATIENCE, connection.listen()).await
+    {
+        return error;
+    }
     let at = now();
     let all = match timely(PATIENCE, connection.all_news()).await {
         Ok(all) => all,
@@ -538,28 +566,44 @@ async fn follow_on(node: &Node, connection: &Connection) -> StoreError {
         Ok(clock) => node.begin(connection.server, all, clock, at),
         Err(error) => return error,
     }
-    let mut checked = now();
+    let (mut checked, mut read, mut hears) = (now(), at, None);
     loop {
-        tokio::select! {
-            () = tokio::time::sleep(node.settings.poll_interval) => {}
+        let left = |since: Instant, every: Duration| every.saturating_sub(since.elapsed());
+        let is_noticed = tokio::select! {
+            () = connection.noticed.notified() => true,
+            () = tokio::time::sleep(left(read, node.settings.poll_interval)) => false,
+            () = tokio::time::sleep(left(checked, CHECK)) => false,
             () = node.lost.notified() => {
                 return StoreError::unavailable("another server takes changes now");
             }
-        }
-        let at = now();
-        match timely(patience, connection.news(&snapshot)).await {
-            Ok(news) => {
-                node.follow(&news, at);
-                snapshot = news.snapshot;
+        };
+        if is_noticed {
+            if hears != Some(true) {
+                hears = Some(true);
+                node.note_notices(hears);
             }
-            Err(error) => return error,
+            tokio::time::sleep(left(read, GAP)).await;
         }
-        if checked.elapsed() >= CHECK {
+        if is_noticed || left(read, node.settings.poll_interval).is_zero() {
+            read = now();
+            match timely(patience, connection.news(&snapshot)).await {
+                Ok(news) => {
+                    node.follow(&news, read);
+                    snapshot = news.snapshot;
+                }
+                Err(error) => return error,
+            }
+        }
+        if left(checked, CHECK).is_zero() {
             match read_clock(connection, patience).await {
                 Ok(clock) => node.set_clock(clock),
                 Err(error) => return error,
             }
             checked = now();
+            if node.settings.listens && hears.is_none() {
+                hears = Some(false);
+                node.note_notices(hears);
+            }
         }
     }
 }

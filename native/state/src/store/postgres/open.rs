@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use authz_base::poison::IgnorePoison as _;
+use authz_base::record::task::TaskStatus;
 use authz_base::record::{Record, RecordKey, RecordKind};
 
 use super::node::Node;
@@ -96,6 +97,7 @@ impl OpenTransaction {
         for (key, record) in &changes {
             if announces(known.get(key), key, record.as_ref()) {
                 writes.announced.push(key.clone());
+                writes.notifies |= notifies(record.as_ref(), key);
             }
             if record.is_none() {
                 writes.deletes.push(key.clone());
@@ -124,7 +126,7 @@ impl OpenTransaction {
     }
 }
 
-/// Returns whether other nodes must hear of a change at once: of revocations and break-glass, of tasks except their uses, of further words
+/// Returns whether other nodes must hear of a change: of revocations and break-glass, of tasks except their uses, of further words
 /// of a task, which a node reads before it adds to them, and of approvals, for which agents and people wait at any node.
 fn announces(before: Option<&Option<Record>>, key: &RecordKey, record: Option<&Record>) -> bool {
     match (key.kind, before, record) {
@@ -138,6 +140,22 @@ fn announces(before: Option<&Option<Record>>, key: &RecordKey, record: Option<&R
         }
         (RecordKind::Task, _, _) => true,
         (RecordKind::Words, Some(Some(_)), Some(_)) => true,
+        _ => false,
+    }
+}
+
+/// Returns whether the database notifies other nodes of an announced change when it is committed, so that they read it at once:
+/// a revocation, a request for break-glass, an approval, each made, changed or removed, and a task that ended or is gone.
+///
+/// Commits with a notice wait for each other at the database. So there is none of changes that take no authority away (words,
+/// names that were added to a task), and none of tasks that expired, which each node knows from the deadline.
+fn notifies(record: Option<&Record>, key: &RecordKey) -> bool {
+    match (key.kind, record) {
+        (RecordKind::Revocation | RecordKind::Breakglass | RecordKind::Approval, _)
+        | (RecordKind::Task, None) => true,
+        (RecordKind::Task, Some(Record::Task(task))) => {
+            !matches!(task.status, TaskStatus::Active | TaskStatus::Expired)
+        }
         _ => false,
     }
 }

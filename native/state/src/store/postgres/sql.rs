@@ -1,12 +1,16 @@
 //! A connection and its statements: all SQL of the store.
 
 use std::error::Error as _;
+use std::future::poll_fn;
+use std::sync::Arc;
 
 use authz_base::hex::hex;
 use authz_base::record::{Record, RecordKey, RecordKind};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error, NoTls, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Error, NoTls, Row, Statement};
 
 use super::dsn::Address;
 use crate::store::error::text_with_causes;
@@ -58,6 +62,10 @@ pub(super) struct Connection {
     client: Client,
     /// Tells one server from another, and from itself before a restart.
     pub(super) server: i64,
+    /// Wakes its waiter after each notice that came on this connection; several notices may wake it once.
+    pub(super) noticed: Arc<Notify>,
+    /// Channel of the notices of this store. Other schemas of the database have other channels.
+    channel: String,
     read: Statement,
     ahead: Statement,
     lock: Statement,
@@ -65,6 +73,7 @@ pub(super) struct Connection {
     upsert: Statement,
     delete: Statement,
     announce: Statement,
+    notify: Statement,
     audit: Statement,
     by_session: Statement,
     live_of: Statement,
@@ -88,6 +97,8 @@ pub(super) struct Writes {
     pub(super) puts: Vec<Put>,
     pub(super) deletes: Vec<RecordKey>,
     pub(super) announced: Vec<RecordKey>,
+    /// Other nodes read the announcements at once.
+    pub(super) notifies: bool,
     pub(super) lines: Vec<Vec<u8>>,
 }
 
@@ -105,11 +116,12 @@ pub(super) struct Put {
 impl Connection {
     /// Connects to the first server that takes changes.
     pub(super) async fn open(address: &Address) -> Result<Self, StoreError> {
-        let client = connect(address).await.map_err(store_error)?;
-        Self::set_up(client).await
+        let noticed = Arc::new(Notify::new());
+        let client = connect(address, Arc::clone(&noticed)).await.map_err(store_error)?;
+        Self::set_up(client, noticed).await
     }
 
-    async fn set_up(client: Client) -> Result<Self, StoreError> {
+    async fn set_up(client: Client, noticed: Arc<Notify>) -> Result<Self, StoreError> {
         let fail = store_error;
         client
             .batch_execute(&format!(
@@ -122,7 +134,8 @@ impl Connection {
         let row = client
             .query_one(
                 "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, \
-                 pg_is_in_recovery(), (SELECT value FROM authz_meta WHERE key = 'schema')",
+                 pg_is_in_recovery(), (SELECT value FROM authz_meta WHERE key = 'schema'), \
+                 'authz_feed_' || 'authz_feed'::regclass::oid",
                 &[],
             )
             .await
@@ -134,7 +147,7 @@ impl Connection {
         let version: String = get(&row, 2)?;
         check_version(&version)?;
         let prepare = |sql: &'static str| client.prepare(sql);
-        let (read, ahead, lock, feed, upsert, delete, announce, audit) = tokio::try_join!(
+        let (read, ahead, lock, feed, upsert, delete, announce, notify, audit) = tokio::try_join!(
             prepare("SELECT kind, id, body FROM authz_records WHERE kind = $1 AND id = $2"),
             prepare(
                 "SELECT kind, id, body FROM authz_records WHERE kind IN (1, 2, 11, 12, 13) AND id = ANY($1) \
@@ -163,6 +176,8 @@ impl Connection {
             prepare(
                 "INSERT INTO authz_feed (kind, id) SELECT * FROM unnest($1::smallint[], $2::text[])"
             ),
+            // The queue of notices belongs to all programs of the server. A full one would fail the commit.
+            prepare("SELECT pg_notify($1, '') WHERE pg_notification_queue_usage() < 0.9"),
             prepare(
                 "INSERT INTO authz_outbox (node, line) \
                  SELECT $1::text, line FROM unnest($2::bytea[]) WITH ORDINALITY AS of (line, place) \
@@ -197,6 +212,8 @@ impl Connection {
         .map_err(fail)?;
         Ok(Self {
             server: get(&row, 0)?,
+            channel: get(&row, 3)?,
+            noticed,
             client,
             read,
             ahead,
@@ -205,6 +222,7 @@ impl Connection {
             upsert,
             delete,
             announce,
+            notify,
             audit,
             by_session,
             live_of,
@@ -268,6 +286,13 @@ impl Connection {
         );
         set?;
         news_of(&news?)
+    }
+
+    /// Asks the database for the notices of all nodes, and sends one: it comes back unless something in between keeps notices.
+    pub(super) async fn listen(&self) -> Result<(), Trouble> {
+        self.client.batch_execute(&format!("LISTEN {}", self.channel)).await?;
+        self.client.query(&self.notify, &[&self.channel]).await?;
+        Ok(())
     }
 
     /// Announcements since `snapshot`.
@@ -380,6 +405,12 @@ impl Connection {
         };
         let delete = self.with_keys(&self.delete, &writes.deletes);
         let announce = self.with_keys(&self.announce, &writes.announced);
+        let notify = async {
+            if !writes.notifies {
+                return Ok(Vec::new());
+            }
+            self.client.query(&self.notify, &[&self.channel]).await
+        };
         let audit = async {
             if writes.lines.is_empty() {
                 return Ok(Vec::new());
@@ -387,17 +418,19 @@ impl Connection {
             self.client.query(&self.audit, &[&node, &writes.lines]).await
         };
         // Where one of them fails, the server takes COMMIT for ROLLBACK.
-        let (put, deleted, announced, lines, committed) = tokio::join!(
+        let (put, deleted, announced, notified, lines, committed) = tokio::join!(
             biased;
             upsert,
             delete,
             announce,
+            notify,
             audit,
             self.client.batch_execute("COMMIT"),
         );
         put.map_err(commit_error)?;
         deleted.map_err(commit_error)?;
         announced.map_err(commit_error)?;
+        notified.map_err(commit_error)?;
         let lines = lines.map_err(commit_error)?;
         committed.map_err(commit_error)?;
         Ok(lines.iter().filter_map(|row| row.try_get(0).ok()).collect())
@@ -531,7 +564,7 @@ fn message(error: &Error) -> String {
 
 /// Makes the schema or brings it to this version. Returns the secret that all nodes share.
 pub(super) async fn migrate(address: &Address) -> Result<[u8; 32], MigrationError> {
-    let client = connect(address).await?;
+    let client = connect(address, Arc::default()).await?;
     let version = async |client: &Client| -> Result<Option<String>, Error> {
         let row = client.query_one("SELECT to_regclass('authz_meta') IS NOT NULL", &[]).await?;
         if !row.try_get::<_, bool>(0)? {
@@ -591,17 +624,31 @@ fn beyond(first: &str) -> String {
     char::MAX.to_string().repeat(MAX_ID_BYTES)
 }
 
-async fn connect(address: &Address) -> Result<Client, Error> {
+/// Connects. Notices that come on the connection wake the waiter of `noticed`.
+async fn connect(address: &Address, noticed: Arc<Notify>) -> Result<Client, Error> {
     match &address.tls {
         None => {
             let (client, connection) = address.config.connect(NoTls).await?;
-            tokio::spawn(async { drop(connection.await) });
+            tokio::spawn(drive(connection, noticed));
             Ok(client)
         }
         Some(tls) => {
             let (client, connection) = address.config.connect(tls.clone()).await?;
-            tokio::spawn(async { drop(connection.await) });
+            tokio::spawn(drive(connection, noticed));
             Ok(client)
+        }
+    }
+}
+
+/// Moves the bytes of a connection until it ends.
+async fn drive<S, T>(mut connection: tokio_postgres::Connection<S, T>, noticed: Arc<Notify>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+        if matches!(message, AsyncMessage::Notification(_)) {
+            noticed.notify_one();
         }
     }
 }
