@@ -262,6 +262,23 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
         ),
         (
             "audit: {path: audit.jsonl}",
+            "state: {poll_interval: 1s}",
+            (
+                "config.yaml:17: `state.poll_interval` is given, but `state.engine` is `embedded`, which no other node changes. Write "
+                "`engine: postgresql`, or remove `poll_interval`."
+            ),
+        ),
+        (
+            "audit: {path: audit.jsonl}",
+            "state: {engine: postgresql, dsn: x, poll_interval: 501ms}",
+            (
+                "config.yaml:17: `state.poll_interval` is 0.501 s, more than half of `state.revocation_staleness` (1 s): one late "
+                "answer of the database would make the node deny every call. Shorten `poll_interval`, or lengthen "
+                "`revocation_staleness`."
+            ),
+        ),
+        (
+            "audit: {path: audit.jsonl}",
             "state: {engine: memory, path: x}",
             (
                 "config.yaml:17: `state.path` is given, but `state.engine` is `memory`. Write `engine: embedded`, or remove "

@@ -69,6 +69,24 @@ def test_a_limit_reaches_the_engine(
             read(tmp_path, f"{key}={wrong}")
 
 
+@pytest.mark.parametrize(
+    ("assignments", "milliseconds"),
+    [
+        ((), 200),
+        (("state.revocation_staleness=500ms",), 100),
+        (("state.revocation_staleness=5m",), 200),
+        (("state.revocation_staleness=2m", "state.poll_interval=60s"), 60_000),
+    ],
+)
+def test_a_node_asks_well_before_it_is_stale(
+    tmp_path: Path, assignments: tuple[str, ...], milliseconds: int
+) -> None:
+    """The interval at which a node asks for changes follows the staleness, unless the configuration says otherwise."""
+    shared = ("state.engine=postgresql", "state.dsn=postgresql://127.0.0.1/x")
+    settings = engine_settings(read(tmp_path, *shared, *assignments))
+    assert settings["state"]["poll_interval_ms"] == milliseconds
+
+
 def overloaded(settings: dict[str, Any]) -> external_auth_pb2.CheckResponse:
     """Ask an engine for what Envoy is answered when there is no room."""
     engine = Engine(settings)
