@@ -40,8 +40,8 @@ def render(limits: list[dict[str, Any]], measured: check.Results) -> str:
         raise TableError("bench/results/load.json is missing; `make bench` writes it")
     for name, one in measured.items():
         profile = one["machine"]["build_profile"]
-        # How the engine was built changes how fast it decides, and not what.
-        if not name.startswith(("detection", "cards")) and profile not in RELEASED:
+        # How the engine was built changes how fast it decides, and neither what nor how fast a database tells other nodes.
+        if not name.startswith(("detection", "cards", "revocation")) and profile not in RELEASED:
             raise TableError(f"bench/results/{name}.json measured a {profile} build: not published")
     load = measured["load"]
     machine, versions = load["machine"], load["machine"]["versions"]
@@ -172,6 +172,19 @@ def _history(measured: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _revocation(measured: Mapping[str, Any]) -> str:
+    machine, last = measured["machine"], measured["last_permit_ms"]
+    return (
+        "| revocations | nodes | p50 | p99 | max | permits after the answer |\n"
+        "|--:|--:|--:|--:|--:|---|\n"
+        f"| {measured['revocations']:,} | {measured['nodes']} | {last['p50']:g} ms | {last['p99']:g} ms | {last['max']:g} ms | "
+        f"after {measured['late']:,} of the revocations |\n"
+        "\n"
+        f"{machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, PostgreSQL {measured['postgresql']}; "
+        f"{machine['date']}, revision `{machine['revision']}`, {machine['build_profile']} build.\n"
+    )
+
+
 _WORDS = {
     "stateless": "stateless",
     "reads": "depends on the session, and changes nothing",
@@ -228,6 +241,8 @@ def _pages() -> Iterator[tuple[Path, str, str]]:
     if "cards" in measured:
         lines = cards.table(measured["cards"])
         tables[ROOT / "docs" / "concepts" / "approval-card.md"] = "\n".join(lines) + "\n"
+    if "revocation" in measured:
+        tables[ROOT / "docs" / "reference" / "revocation.md"] = _revocation(measured["revocation"])
     for page, table in tables.items():
         text = page.read_text()
         yield page, text, replaced(text, table)
