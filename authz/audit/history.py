@@ -74,12 +74,13 @@ def _timestamp(option: str, text: str, now: float) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def rotated(path: Path, since: str) -> list[Path]:
+def rotated(path: Path, since: str, most: int = _MAX_FILES) -> list[Path]:
     """List an audit file after the files that were rotated from it, for example `<name>.1` and `<name>-20261125.gz`.
 
     Args:
         path: The audit file. It is listed even if it does not exist.
         since: Timestamp; files that were last written before are left out. Empty: no file is.
+        most: Number of rotated files; older ones are left out. 0: no file is.
 
     Returns:
         The files, oldest first.
@@ -102,7 +103,7 @@ def rotated(path: Path, since: str) -> list[Path]:
     except OSError as error:
         raise UnavailableError(f"{path.parent} cannot be read: {error.strerror}") from error
     others.sort()
-    return [*(other for _, _, other in others[-_MAX_FILES:]), path]
+    return [*(other for _, _, other in others[-most:]), path]
 
 
 def _written(at: float) -> str:

@@ -32,6 +32,8 @@ class Record:
     """Where it stands, from 1."""
     fields: Mapping[str, Any]
     """As written."""
+    text: bytes = b""
+    """The line, with its line feed."""
 
     @property
     def decision_id(self) -> str:
@@ -39,12 +41,17 @@ class Record:
         return str(self.fields.get("decision_id", ""))
 
 
-def read(path: Path, damaged: Callable[[Diagnostic], None]) -> Iterator[Record]:
+def read(
+    path: Path,
+    damaged: Callable[[Diagnostic], None],
+    wanted: Callable[[bytes], bool] = lambda _: True,
+) -> Iterator[Record]:
     """Read every record of a file.
 
     Args:
         path: The audit file, or one that was rotated away; `.gz` is unpacked on the way.
         damaged: Receives each line that is not a record, such as the last one after a crash; reading goes on.
+        wanted: Returns False for a line to leave out unread.
 
     Yields:
         Each record, oldest first.
@@ -53,7 +60,7 @@ def read(path: Path, damaged: Callable[[Diagnostic], None]) -> Iterator[Record]:
         UnavailableError: The file cannot be read.
     """
     with open_log(path) as stream:
-        yield from read_stream(stream, str(path), damaged)
+        yield from read_stream(stream, str(path), damaged, wanted)
 
 
 @contextmanager
@@ -75,7 +82,10 @@ def open_log(path: Path) -> Iterator[Lines]:
 
 
 def read_stream(
-    stream: Lines, name: str, damaged: Callable[[Diagnostic], None]
+    stream: Lines,
+    name: str,
+    damaged: Callable[[Diagnostic], None],
+    wanted: Callable[[bytes], bool] = lambda _: True,
 ) -> Iterator[Record]:
     """Read every record of an open stream.
 
@@ -83,6 +93,7 @@ def read_stream(
         stream: Lines of the audit.
         name: Name of the stream in messages.
         damaged: Receives each line that is not a record.
+        wanted: Returns False for a line to leave out unread.
 
     Yields:
         Each record, oldest first.
@@ -102,10 +113,12 @@ def read_stream(
             else:
                 defect(number, "the last record was not written whole.")
             continue
+        if not wanted(line):
+            continue
         if (record := _record(line)) is None:
             defect(number, "not a record.")
         else:
-            yield Record(number, record)
+            yield Record(number, record, line)
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

@@ -1,13 +1,24 @@
-"""`authz audit …`: prove that an audit log is what nodes wrote."""
+"""`authz audit …`: prove that an audit log is what nodes wrote, and show what it says."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from authz.audit import HeadError, HeadKeys, Jwks, Verification, rotated, verify
-from authz.cli.decision_log import LogSource, log_source
-from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets, read_text
+from authz.audit import Verification, verify
+from authz.cli.audit_show import show
+from authz.cli.audit_source import (
+    HeadOption,
+    HeadsOption,
+    KeysOption,
+    LogFiles,
+    heads_file,
+    log_files,
+    other_heads,
+    trusted_keys,
+)
+from authz.cli.decision_log import log_source
+from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets
 from authz.cli.render import CommandExit, Terminal
 from authz.engine import head_jwk
 from authz.errors import UsageError
@@ -21,9 +32,14 @@ _SHOWN = 100
 def register(app: typer.Typer) -> None:
     """Add the group of verbs to the command."""
     group = typer.Typer(
-        name="audit", help="Prove that an audit log is whole.", no_args_is_help=True
+        name="audit",
+        help="Prove that an audit log is whole, and show what it says.",
+        no_args_is_help=True,
     )
     group.command("verify", epilog="Example: authz audit verify --keys audit-keys.json")(verify_log)
+    group.command(
+        "show", epilog="Example: authz audit show --session 0199c1f2-7c1e-7f3a-8b1d-52a0c1d2e3f4"
+    )(show)
     group.command("keys", epilog="Example: authz audit keys audit-head.pem > audit-keys.json")(
         public_keys
     )
@@ -43,38 +59,10 @@ def public_keys(
 
 def verify_log(
     *,
-    log: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--log",
-            metavar="FILE",
-            help="File of the log, in any order. Default: the audit log of the node, with rotated files. Repeatable.",
-            dir_okay=False,
-        ),
-    ] = None,
-    heads: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with the heads of ended segments. Default: the file beside the log that ends in `.heads`.",
-            dir_okay=False,
-        ),
-    ] = None,
-    head: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--head",
-            metavar="FILE",
-            help="A head that was kept elsewhere: the log must hold its lines. Default: the newest head of the node, beside the log. Repeatable.",
-            dir_okay=False,
-        ),
-    ] = None,
-    keys: Annotated[
-        Path | None,
-        typer.Option(
-            help="Trusted keys of heads: a JSON Web Key Set. Without it signatures are not checked.",
-            dir_okay=False,
-        ),
-    ] = None,
+    log: LogFiles = None,
+    heads: HeadsOption = None,
+    head: HeadOption = None,
+    keys: KeysOption = None,
     config: ConfigFile = None,
     sets: Sets = None,
     address: Address = ADMIN,
@@ -88,45 +76,18 @@ def verify_log(
         raise UsageError(f"--output {output[:40]!r}: text or json")
     terminal = Terminal()
     source = log_source([str(file) for file in log or ()], config, sets, address)
-    files = list(source.logs) if source.audit is None else _whole(source.audit)
-    result = verify(files, heads or _beside(source, ".heads"), _heads(head, source), _trusted(keys))
+    result = verify(
+        log_files(source),
+        heads_file(heads, source),
+        other_heads(head, source),
+        trusted_keys(keys),
+    )
     if output == "json":
         terminal.json(_document(result))
     else:
         _print(terminal, result, trusted=keys is not None)
     if result.findings:
         raise CommandExit(_CHANGED)
-
-
-def _whole(audit: Path) -> list[Path]:
-    """List all files of a log that exist."""
-    return [file for file in rotated(audit, "") if file.exists()]
-
-
-def _beside(source: LogSource, suffix: str) -> Path | None:
-    """Return a file beside the audit file, or beside the first of several."""
-    file = source.audit or (source.logs[0] if source.logs else None)
-    return file.with_name(file.name + suffix) if file is not None else None
-
-
-def _heads(given: list[Path] | None, source: LogSource) -> list[str]:
-    if given is not None:
-        return [read_text(file) for file in given]
-    own = _beside(source, ".head")
-    if own is None:
-        return []
-    # Heads to which the log did not fit at a start of the node.
-    kept = sorted(own.parent.glob(f"{own.name}.[0-9]*"))
-    return [read_text(file) for file in (own, *kept) if file.exists()]
-
-
-def _trusted(keys: Path | None) -> HeadKeys | None:
-    if keys is None:
-        return None
-    try:
-        return Jwks.parse(read_text(keys))
-    except HeadError as error:
-        raise UsageError(f"--keys {keys}: {error}") from error
 
 
 def _document(result: Verification) -> dict[str, object]:

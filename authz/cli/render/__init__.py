@@ -1,6 +1,6 @@
 """Prints results: the terminal, and the tables and texts that are more than a few lines.
 
-`terminal` knows how to print, `page` how to write HTML; `approval`, `can`, `decision`, `exceptions`, `status` and `why` each know one kind of result.
+`terminal` knows how to print, `page` how to write HTML; `approval`, `can`, `decision`, `exceptions`, `status`, `task`, `timeline` and `why` each know one kind of result.
 """
 
 from authz.cli.render.can import can_page, print_can
@@ -15,6 +15,7 @@ from authz.cli.render.page import Page
 from authz.cli.render.status import approval_status_rows, status_rows
 from authz.cli.render.task import print_task_tree
 from authz.cli.render.terminal import CommandExit, Terminal
+from authz.cli.render.timeline import timeline_lines, timeline_page
 from authz.cli.render.why import groups_page, print_groups, print_why, why_page
 
 __all__ = [
@@ -34,5 +35,7 @@ __all__ = [
     "print_why",
     "status_rows",
     "time_left",
+    "timeline_lines",
+    "timeline_page",
     "why_page",
 ]

@@ -6,14 +6,14 @@ from typing import Final
 
 from authz.tools.catalog.tool import plain
 
-__all__ = ["Page"]
+__all__ = ["PAGE_POLICY", "PAGE_STYLE", "Page"]
 
 _MOST_TEXT: Final = 4_000
 # No source is allowed, so that a text of a stranger could load nothing even if it were read as HTML.
-_POLICY: Final = (
+PAGE_POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 )
-_STYLE: Final = """
+PAGE_STYLE: Final = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.4rem; margin-bottom: .2rem; }
@@ -102,9 +102,9 @@ class Page:
         body = "\n".join(self._parts)
         return (
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{PAGE_POLICY}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{self._title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+            f"<title>{self._title}</title>\n<style>{PAGE_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
         )
 
 

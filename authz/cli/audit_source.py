@@ -1,0 +1,120 @@
+"""A whole audit log and its heads, as verbs of `authz audit` take them."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+
+from authz.audit import HeadError, HeadKeys, Jwks, rotated
+from authz.cli.decision_log import LogSource
+from authz.cli.options import read_text
+from authz.errors import UsageError
+
+__all__ = [
+    "HeadOption",
+    "HeadsOption",
+    "KeysOption",
+    "LogFiles",
+    "heads_file",
+    "log_files",
+    "other_heads",
+    "private_file",
+    "trusted_keys",
+]
+
+LogFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--log",
+        metavar="FILE",
+        help="File of the log, in any order. Default: the audit log of the node, with rotated files. Repeatable.",
+        dir_okay=False,
+    ),
+]
+HeadsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--heads",
+        help="File with the heads of ended segments. Default: the file beside the log that ends in `.heads`.",
+        dir_okay=False,
+    ),
+]
+HeadOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--head",
+        metavar="FILE",
+        help="A head that was kept elsewhere: the log must hold its lines. Default: the newest head of the node, beside the log. Repeatable.",
+        dir_okay=False,
+    ),
+]
+KeysOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--keys",
+        help="Trusted keys of heads: a JSON Web Key Set. Without it signatures are not checked.",
+        dir_okay=False,
+    ),
+]
+
+
+def log_files(source: LogSource) -> list[Path]:
+    """List all files of a log that exist."""
+    if source.audit is None:
+        return list(source.logs)
+    return [file for file in rotated(source.audit, "", 0) if file.exists()]
+
+
+def heads_file(given: Path | None, source: LogSource) -> Path | None:
+    """Return the file with the heads of ended segments."""
+    return given or _beside(source, ".heads")
+
+
+def other_heads(given: list[Path] | None, source: LogSource) -> list[str]:
+    """Read the heads that were given, or the ones that the node keeps beside the log."""
+    if given is not None:
+        return [read_text(file) for file in given]
+    own = _beside(source, ".head")
+    if own is None:
+        return []
+    # Heads to which the log did not fit at a start of the node.
+    kept = sorted(own.parent.glob(f"{own.name}.[0-9]*"))
+    return [read_text(file) for file in (own, *kept) if file.exists()]
+
+
+def trusted_keys(keys: Path | None) -> HeadKeys | None:
+    """Read the trusted keys of heads.
+
+    Raises:
+        UsageError: The file is no key set.
+    """
+    if keys is None:
+        return None
+    try:
+        return Jwks.parse(read_text(keys))
+    except HeadError as error:
+        raise UsageError(f"--keys {keys}: {error}") from error
+
+
+def _beside(source: LogSource, suffix: str) -> Path | None:
+    """Return a file beside the audit file, or beside the first of several."""
+    file = source.audit or (source.logs[0] if source.logs else None)
+    return file.with_name(file.name + suffix) if file is not None else None
+
+
+@contextmanager
+def private_file(path: Path) -> Iterator[TextIO]:
+    """Open a file for writing that only its owner can read. It replaces `path` at the end, if nothing failed."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            yield file
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise

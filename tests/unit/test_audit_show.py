@@ -1,0 +1,461 @@
+"""`authz audit show`: the timeline of one session, whole and of no other session."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import tracemalloc
+from html import unescape
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from authz.cli import main
+from authz.errors import UsageError
+from authz.tools.timeline import Timeline, collect
+from tests.support.audit_cases import BOT, answer, entry, held, report, revocation, used
+from tests.support.audit_log import LogWriter
+from tests.support.records import lines, write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+def run(*arguments: str | Path) -> int:
+    """Run the command and return its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", "show", *(str(one) for one in arguments)])
+    code = ended.value.code
+    return code if isinstance(code, int) else 0
+
+
+def document(files: Sequence[Path], session: str = "s1", task: str = "") -> dict[str, Any]:
+    """Return the timeline as JSON."""
+    with collect(files, session, task) as timeline:
+        read: dict[str, Any] = json.loads("".join(timeline.json()))
+        return read
+
+
+def ids(files: Sequence[Path], session: str = "s1", task: str = "") -> list[str]:
+    """Return the ids of the events, in their order."""
+    return [event["decision_id"] for event in document(files, session, task)["events"]]
+
+
+CASE = [
+    entry("start", 0, surface="task_start", session="s1", given={"operation": "task:desk"}),
+    entry("read", 1, session="s1", result={"changes": {"labels": ["untrusted"]}}),
+    entry("foreign", 1, session="s2", result={"changes": {"labels": ["secret"]}}),
+    held("ask", 2, "a1-1", session="s1"),
+    held("again", 3, "a1-1", "repeated", session="s1"),
+    held("foreign-ask", 3, "a2-1", session="s2"),
+    answer("yes", 10, "a1-1", ms=1500),
+    answer("foreign-yes", 11, "a2-1"),
+    used("pay", 12, "a1-1", session="s1"),
+    report("told", 13, "pay", "pii"),
+    report("foreign-told", 13, "foreign", "secret"),
+    entry(
+        "later",
+        14,
+        session="s1",
+        task="s1-child",
+        given={"session": {"labels": {"untrusted": "read", "old": "before"}}},
+        result={"exceptions": ["old-job"], "breakglass": {"id": "bg", "ticket": "INC-7"}},
+    ),
+    entry("end", 20, surface="task_end", session="s1"),
+]
+
+
+def test_a_session_is_told_whole(tmp_path: Path) -> None:
+    """Calls, the answer of a person and the report of a permit, which name no session, and nothing of another session."""
+    file = write(tmp_path / "audit.jsonl", CASE)
+
+    told = document([file])
+
+    events = {event["decision_id"]: event for event in told["events"]}
+    assert list(events) == ["start", "read", "ask", "again", "yes", "pay", "told", "later", "end"]
+    assert events["read"]["joins"] == ["untrusted"]
+    assert events["told"]["report_of"] == "pay"
+    assert events["later"]["exceptions"] == ["old-job"]
+    assert events["later"]["breakglass"] == {"id": "bg", "ticket": "INC-7"}
+    assert events["ask"]["rules"] == ["policy pay (policies/pay.cedar:3)"]
+    assert events["yes"]["task"] == "s1-root"
+    assert events["pay"]["place"]["line"] == 9
+    assert told["summary"]["tasks"] == ["s1-child", "s1-root"]
+
+
+def test_labels_name_the_call_that_brought_them(tmp_path: Path) -> None:
+    """By the call's record, by its report, or by a call of files that are not here."""
+    told = document([write(tmp_path / "audit.jsonl", CASE)])
+    labels = {one["label"]: one for one in told["labels"]}
+    assert sorted(labels) == ["old", "pii", "untrusted"]
+    assert (labels["untrusted"]["decision_id"], labels["untrusted"]["carried"]) == ("read", True)
+    assert labels["untrusted"]["operation"] == "crm.get"
+    assert (labels["pii"]["decision_id"], labels["pii"]["carried"]) == ("pay", False)
+    assert (labels["old"]["decision_id"], labels["old"]["operation"]) == ("before", "")
+
+
+def test_an_approval_is_followed_from_question_to_use(tmp_path: Path) -> None:
+    """Who was asked, when a person saw it first, who answered how, and which call used it."""
+    (approval,) = document([write(tmp_path / "audit.jsonl", CASE)])["approvals"]
+    assert (approval["id"], approval["outcome"]) == ("a1-1", "used")
+    assert (approval["asked_by"], approval["repeated"]) == ("ask", 1)
+    assert approval["seen_at"] == "2026-11-02T10:00:08.500Z"
+    assert approval["used_by"] == ["pay"]
+    (given,) = approval["answers"]
+    assert given["approval"]["by"] == ["corp/bob"]
+    assert given["approval"]["passkey"] == "pk-1"
+    assert given["approval"]["decided_in_ms"] == 1500
+
+
+@pytest.mark.parametrize(
+    ("events", "outcome"),
+    [
+        ((), "no answer in these files"),
+        (("answered",), "answered"),
+        (("answered", "approved"), "approved"),
+        (("answered", "rejected"), "rejected"),
+    ],
+)
+def test_the_outcome_of_an_approval(tmp_path: Path, events: Sequence[str], outcome: str) -> None:
+    """Follows from its answers."""
+    answers = [answer(f"n{at}", 10 + at, "a1-1", event) for at, event in enumerate(events)]
+    file = write(tmp_path / "audit.jsonl", [held("ask", 1, "a1-1", session="s1"), *answers])
+    (approval,) = document([file])["approvals"]
+    assert approval["outcome"] == outcome
+
+
+def test_events_stand_by_time_then_by_the_chain(tmp_path: Path) -> None:
+    """In whatever order the files are given, packed or not."""
+    log = LogWriter(tmp_path)
+    first = log.write([entry("a", 1, session="s1"), entry("b", 2, session="s1")], sealed=True)
+    last = log.write([entry("c", 2, session="s1"), entry("d", 0, session="s1")])
+    packed = tmp_path / "first.gz"
+    packed.write_bytes(gzip.compress(first.read_bytes()))
+    for files in ([last, first], [packed, last]):
+        assert ids(files) == ["d", "a", "b", "c"]
+    event = document([last, first])["events"][3]
+    assert (event["place"]["segment"], event["place"]["line"]) == (2, 1)
+
+
+def test_a_refusal_by_an_older_approval_brings_no_other_session(tmp_path: Path) -> None:
+    """A remembered rejection names the approval of another task, whose answer belongs there."""
+    refused = held(
+        "no",
+        30,
+        "a2-1",
+        "refused",
+        session="s1",
+        result={"outcome": "DENY", "reason_code": "APPROVAL_REJECTED"},
+    )
+    file = write(
+        tmp_path / "audit.jsonl", [*CASE, answer("theirs", 12, "a2-1", "rejected"), refused]
+    )
+    told = document([file])
+    names = [event["decision_id"] for event in told["events"]]
+    assert "no" in names
+    assert "theirs" not in names
+    assert [one["id"] for one in told["approvals"]] == ["a1-1"]
+
+
+def test_a_task_is_shown_alone(tmp_path: Path) -> None:
+    """With or without its session."""
+    file = write(tmp_path / "audit.jsonl", CASE)
+    assert ids([file], "s1", "s1-child") == ["later"]
+    assert ids([file], "", "s1-child") == ["later"]
+    assert "yes" in ids([file], "", "s1-root")
+    with pytest.raises(UsageError, match="no record of session s2 and task s1-child"):
+        ids([file], "s2", "s1-child")
+
+
+def test_a_session_without_a_task(tmp_path: Path) -> None:
+    """Its id stands in `input.session`."""
+    file = write(
+        tmp_path / "audit.jsonl",
+        [entry("one", 1, given={"session": {"id": "loose", "labels": {}}}), entry("other", 2)],
+    )
+    assert ids([file], "loose") == ["one"]
+
+
+def test_revocations_that_end_the_session(tmp_path: Path) -> None:
+    """Of the session, its tasks, and its principals while its tasks can live."""
+    day = 24 * 3600
+    file = write(
+        tmp_path / "audit.jsonl",
+        [
+            revocation("early", -5, "agent", BOT),
+            *CASE,
+            revocation("agent", 21, "agent", BOT),
+            revocation("subject", 22, "subject", "corp/alice"),
+            revocation("task", 23, "task", "s1-child"),
+            revocation("session", 24, "session", "s1"),
+            revocation("other-session", 25, "session", "s2"),
+            revocation("other-agent", 25, "agent", BOT + "2"),
+            revocation("late", 22 + day, "agent", BOT),
+        ],
+    )
+    assert ids([file])[-4:] == ["agent", "subject", "task", "session"]
+    assert "early" not in ids([file])
+
+
+def test_a_record_that_stands_twice_is_shown_once(tmp_path: Path) -> None:
+    """As a record that was written at the moment of a rotation; the summary tells it."""
+    one = entry("one", 1, session="s1")
+    files = [write(tmp_path / "a", [one]), write(tmp_path / "b", [one])]
+    told = document(files)
+    assert (len(told["events"]), told["summary"]["repeated"]) == (1, 1)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_permit_that_was_not_answered(tmp_path: Path, *, turned: bool) -> None:
+    """Is marked, and the denial in its place stands after it."""
+    result = {"outcome": "DENY", "reason_code": "AUDIT_FULL", "instead_of": "PERMIT"}
+    records = [entry("one", 1, session="s1"), entry("one", 1, session="s1", result=result)]
+    file = write(tmp_path / "audit.jsonl", records[::-1] if turned else records)
+    events = {event["outcome"]: event["answered"] for event in document([file])["events"]}
+    assert events == {"PERMIT": False, "DENY": True}
+
+
+def test_damaged_lines_are_told_with_their_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In each format, and on standard error."""
+    file = tmp_path / "audit.jsonl"
+    file.write_text("not json\n" + lines(CASE) + '[1]\n{"decision_id": "x"')
+    damaged = [(str(file), 1), (str(file), 2 + len(CASE)), (str(file), 3 + len(CASE))]
+    for form in ("text", "html"):
+        assert run("--session", "s1", "--log", file, "--format", form) == 0
+        said = capsys.readouterr()
+        assert all(f"{name}:{line}: " in said.out for name, line in damaged)
+        assert "3 lines of the files are not records" in said.err
+    told = document([file])["damaged_lines"]
+    assert [(one["file"], one["line"]) for one in told] == damaged
+
+
+def test_an_unknown_session_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """So that a mistyped id does not pass for an empty session."""
+    file = write(tmp_path / "audit.jsonl", CASE)
+    out = tmp_path / "page.html"
+    assert run("--session", "s9", "--log", file, "--out", out) == 1
+    assert "no record of session s9" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["audit.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ((), "give --session or --task"),
+        (("--session", "s1", "--format", "pdf"), "text, html or json"),
+    ],
+)
+def test_wrong_use(
+    words: Sequence[str], error: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Is refused before a file is read."""
+    assert run(*words, "--log", tmp_path / "missing") == 1
+    assert error in capsys.readouterr().err
+
+
+def _hostile(text: str) -> list[dict[str, Any]]:
+    """Records with a text in every member that is shown."""
+    approval = {"id": text, "event": "made", "by": [text], "queues": [text], "why": text}
+    given = {
+        "operation": text,
+        "resource": text,
+        "uncleared_labels": [text],
+        "chain": [{"kind": "Agent", "id": text}],
+        "session": {"labels": {text: text}, "remembered": {text: text}, "written": {text: text}},
+        "credential": {"jti": text},
+    }
+    result = {
+        "outcome": "DENY",
+        "reason_code": text,
+        "message": text,
+        "tier": text,
+        "controls": [text],
+        "step_up_kinds": [text],
+        "rules": [{"kind": text, "name": text, "file": text, "line": 1}],
+        "changes": {"labels": [text], "written": [text], "denials": text},
+        "origins": {text: [text]},
+        "exceptions": [text],
+        "breakglass": {"id": text, "ticket": text},
+        "obligations": [text],
+        "approval": approval,
+    }
+    return [
+        entry(text, 1, session="s1", task=text, given=given, result=result),
+        entry(
+            "start",
+            2,
+            surface="task_start",
+            session="s1",
+            given={"task": {"id": text, "session": "s1", "template": text}},
+        ),
+        answer("yes", 3, text, method=text, acr=text, reject_reason=text),
+        revocation("out", 4, "session", "s1", reason=text, by=text),
+    ]
+
+
+HOSTILE = "<script>alert(1)</script>\"'\x1b[31m\n\ud800<img src=x onerror=a>"
+
+
+def test_a_page_holds_no_markup_of_a_record(tmp_path: Path) -> None:
+    """Every text of a record is escaped; the page has no script and fetches nothing."""
+    file = write(tmp_path / "audit.jsonl", _hostile(HOSTILE))
+    out = tmp_path / "page.html"
+    assert run("--session", "s1", "--log", file, "--format", "html", "--out", out) == 0
+    page = out.read_text()
+    assert out.stat().st_mode & 0o777 == 0o600
+    assert page.count("&lt;script&gt;") > 30
+    assert (
+        re.search(r"<script|<img|<a |src=|href=|url\(|\x1b", page.replace("&lt;img src=x", ""))
+        is None
+    )
+    assert "default-src 'none'" in unescape(page.partition("<h1>")[0])
+    assert "No call asked" not in page
+    assert len(re.findall(r"<!doctype html>", page)) == 1
+
+
+def test_a_terminal_gets_no_control_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor does a program get bytes that are not characters."""
+    file = write(tmp_path / "audit.jsonl", _hostile(HOSTILE))
+    for form in ("text", "json"):
+        assert run("--session", "s1", "--log", file, "--format", form) == 0
+        said = capsys.readouterr().out
+        assert "\x1b" not in said
+        assert "<script>" in said
+        said.encode()
+
+
+def test_members_of_other_types_read_as_empty(tmp_path: Path) -> None:
+    """Another version, or somebody else, may have written them."""
+    strange: list[Any] = [None, 7, "x", [], {}, [7], {"a": 7}, True]
+    records = []
+    for number, value in enumerate(strange):
+        names = (
+            "labels",
+            "uncleared_labels",
+            "session",
+            "report",
+            "revoked",
+            "credential",
+            "asked",
+        )
+        given = dict.fromkeys(names, value)
+        members = (
+            "changes",
+            "origins",
+            "approval",
+            "rules",
+            "exceptions",
+            "breakglass",
+            "controls",
+        )
+        one = entry(
+            f"n{number}", number, session="s1", given=given, result=dict.fromkeys(members, value)
+        )
+        one["labels"] = value
+        records.append(one)
+    assert len(ids([write(tmp_path / "audit.jsonl", records)])) == len(strange)
+
+
+RECORDS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                "entry",
+                "held",
+                "repeated",
+                "refused",
+                "relied",
+                "answer",
+                "used",
+                "report",
+                "revocation",
+            ]
+        ),
+        st.sampled_from(["s1", "s2", ""]),
+        st.integers(0, 3),
+        st.integers(0, 40),
+    ),
+    max_size=14,
+)
+
+
+def _made(name: str, kind: str, session: str, number: int, at: int) -> dict[str, Any]:
+    """A record of some kind. Approvals belong to one session, as those of a node do."""
+    approval = f"{session or 'none'}-{number}"
+    made = {
+        "entry": lambda: entry(name, at, session=session),
+        "held": lambda: held(name, at, approval, session=session),
+        "repeated": lambda: held(name, at, approval, kind, session=session),
+        "relied": lambda: held(name, at, approval, kind, session=session),
+        "refused": lambda: held(name, at, f"s{1 + number % 2}-{number}", kind, session=session),
+        "answer": lambda: answer(name, at, approval),
+        "used": lambda: used(name, at, approval, session=session),
+        "report": lambda: report(name, at, f"d{number}"),
+        "revocation": lambda: revocation(name, at, "session", session or "s3"),
+    }
+    return made[kind]()
+
+
+@settings(max_examples=60, deadline=None)
+@given(kinds=RECORDS)
+def test_no_row_of_another_session(
+    kinds: list[tuple[str, str, int, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Every event is of the session, by its own word or by the id of a call that is of it."""
+    records = [_made(f"d{place}", *kind) for place, kind in enumerate(kinds)]
+    own = {
+        one["decision_id"] for one in records if one["input"].get("task", {}).get("session") == "s1"
+    }
+    asked = {
+        one["result"]["approval"]["id"]
+        for one in records
+        if one["decision_id"] in own
+        and one["result"].get("approval", {}).get("event")
+        in {"made", "repeated", "relied", "consumed"}
+    }
+    expected = set(own)
+    for one in records:
+        about = one["input"].get("report", {}).get("decision_id")
+        surface = one["labels"]["surface"]
+        if about in own or one["input"].get("revoked", {}).get("value") == "s1":
+            expected.add(one["decision_id"])
+        if surface == "approval_resolve" and one["result"]["approval"]["id"] in asked:
+            expected.add(one["decision_id"])
+    file = write(tmp_path_factory.mktemp("log") / "audit.jsonl", records)
+    if not own:
+        with pytest.raises(UsageError):
+            ids([file])
+        return
+    assert set(ids([file])) == expected
+
+
+def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
+    """The records of the session are kept on disk, and those of others are not kept."""
+    file = tmp_path / "audit.jsonl"
+    with file.open("w") as out:
+        for number in range(6_000):
+            session = "s1" if number % 2 else "s2"
+            out.write(
+                json.dumps(entry(f"d{number}", number, session=session, given={"x": "y" * 2_000}))
+                + "\n"
+            )
+
+    def count(timeline: Timeline) -> int:
+        return sum(1 for _ in timeline.events())
+
+    tracemalloc.start()
+    try:
+        with collect([file], "s1") as timeline:
+            assert count(timeline) == 3_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * 1_048_576
