@@ -65,6 +65,25 @@ class Verification:
         """Lines after the newest head: somebody could have cut lines that followed them, or changed the last one."""
         return self.lines - self.proved
 
+    def document(self) -> dict[str, object]:
+        """Return the result as JSON values."""
+        return {
+            "lines": self.lines,
+            "proved": self.proved,
+            "unproved": self.unproved,
+            "before_chain": self.before,
+            "segments": self.segments,
+            "dropped_segments": self.dropped,
+            "heads": self.heads,
+            "signatures": self.signatures,
+            "keys": list(self.keys),
+            "findings": [
+                {"file": one.file, "line": one.line, "message": one.message}
+                for one in self.findings
+            ],
+            "notes": self.notes,
+        }
+
 
 @dataclass(slots=True)
 class _Segment:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from authz.audit import Verification, verify
+from authz.cli.audit_report import report
 from authz.cli.audit_show import show
 from authz.cli.audit_source import (
     HeadOption,
@@ -40,6 +41,10 @@ def register(app: typer.Typer) -> None:
     group.command(
         "show", epilog="Example: authz audit show --session 0199c1f2-7c1e-7f3a-8b1d-52a0c1d2e3f4"
     )(show)
+    group.command(
+        "report",
+        epilog="Example: authz audit report --from 2026-11-01 --to 2026-11-30 --out november",
+    )(report)
     group.command("keys", epilog="Example: authz audit keys audit-head.pem > audit-keys.json")(
         public_keys
     )
@@ -83,29 +88,11 @@ def verify_log(
         trusted_keys(keys),
     )
     if output == "json":
-        terminal.json(_document(result))
+        terminal.json(result.document())
     else:
         _print(terminal, result, trusted=keys is not None)
     if result.findings:
         raise CommandExit(_CHANGED)
-
-
-def _document(result: Verification) -> dict[str, object]:
-    return {
-        "lines": result.lines,
-        "proved": result.proved,
-        "unproved": result.unproved,
-        "before_chain": result.before,
-        "segments": result.segments,
-        "dropped_segments": result.dropped,
-        "heads": result.heads,
-        "signatures": result.signatures,
-        "keys": list(result.keys),
-        "findings": [
-            {"file": one.file, "line": one.line, "message": one.message} for one in result.findings
-        ],
-        "notes": result.notes,
-    }
 
 
 def _print(terminal: Terminal, result: Verification, *, trusted: bool) -> None:
