@@ -9,12 +9,13 @@ An approval passes these parts in this order:
   read `characters`, the data of Unicode. `terminal` renders a card.
 * `notify` sends webhooks, and `ciba` lets an issuer ask people at their phone. `invitations` lets people without an issuer make a
   first passkey.
-* `people` is the verified human who answers.
+* `people` is the verified human who answers, and `answer` the statement that a passkey of the human signs.
 
 Only the engine decides whether an answer counts: it works out the roles of the person, refuses invalid answers, and writes the
 record. This package exports what most callers need; import the other modules by their own names.
 """
 
+from authz.approvals.answer import AnswerStatement, answer_challenge, read_challenge
 from authz.approvals.changes import ApprovalHub, Subscription
 from authz.approvals.engine_store import EngineApprovals
 from authz.approvals.invitations import (
@@ -28,6 +29,7 @@ from authz.approvals.store import ApprovalChange, ApprovalChanges, ApprovalStore
 
 __all__ = [
     "AnswerMethod",
+    "AnswerStatement",
     "ApprovalChange",
     "ApprovalChanges",
     "ApprovalHub",
@@ -41,5 +43,7 @@ __all__ = [
     "Person",
     "StoredPasskey",
     "Subscription",
+    "answer_challenge",
     "is_local_person",
+    "read_challenge",
 ]

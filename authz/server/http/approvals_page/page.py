@@ -8,14 +8,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
-from authz.approvals import AnswerMethod, PasskeyAssertion, Person
+from authz.approvals import AnswerMethod, AnswerStatement, PasskeyAssertion, Person
 from authz.approvals.card import build_card
 from authz.errors import ApiError
 from authz.server.http.approvals_page.live import TooManyStreamsError
 from authz.server.http.approvals_page.login_pages import LoginPages
 from authz.server.http.approvals_page.parts import PageParts, json_text, not_allowed
 from authz.server.http.approvals_page.passkey_pages import PasskeyPages
-from authz.server.http.approvals_page.passkeys import AnswerStatement
 from authz.server.http.approvals_page.protection import App, Protection
 from authz.server.http.approvals_page.rendering import by_queue
 from authz.server.http.approvals_page.requests import PageError, PageRequest

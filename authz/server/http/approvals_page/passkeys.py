@@ -24,16 +24,21 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
-from authz.approvals import ApprovalStore, PasskeyAssertion, StoredPasskey, is_local_person
+from authz.approvals import (
+    AnswerStatement,
+    ApprovalStore,
+    PasskeyAssertion,
+    StoredPasskey,
+    answer_challenge,
+    is_local_person,
+)
 from authz.server.http.approvals_page.sessions import Session
 
 __all__ = [
     "MAX_PASSKEYS",
-    "AnswerStatement",
     "PasskeyError",
     "PasskeySettings",
     "Passkeys",
-    "answer_challenge",
 ]
 
 MAX_PASSKEYS: Final = 10
@@ -44,7 +49,6 @@ _CEREMONY_SECONDS: Final = 300.0
 _MAX_CEREMONIES: Final = 8
 _MAX_USED: Final = 10_000
 _MAX_CREDENTIAL_ID: Final = 1023
-_DOMAIN: Final = b"authz approval answer 1"
 
 
 class PasskeyError(Exception):
@@ -64,51 +68,10 @@ class PasskeySettings:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerStatement:
-    """Answer of a person to one card."""
-
-    approval_id: str
-    """Id of the approval."""
-    outcome: str
-    """`approve`, `endorse` (the call, and its values for later calls) or `reject`."""
-    digest: bytes
-    """Digest of the call."""
-    card_digest: bytes
-    """SHA-256 of the card that was shown."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Ceremony:
     purpose: str
     expires_at: int
     nonce: bytes = b""
-
-
-def answer_challenge(statement: AnswerStatement, expires_at: int, nonce: bytes) -> bytes:
-    """Return the challenge of an answer: nonce, end (Unix time in eight bytes, big-endian), and SHA-256 over the parts of the answer.
-
-    The length of each part, in eight bytes (big-endian), precedes the part.
-
-    Args:
-        statement: Answer of the person.
-        expires_at: Unix time of the end of the challenge.
-        nonce: 16 random bytes.
-    """
-    digest = hashlib.sha256()
-    end = expires_at.to_bytes(8, "big")
-    parts = (
-        _DOMAIN,
-        statement.card_digest,
-        statement.digest,
-        statement.approval_id.encode(),
-        statement.outcome.encode(),
-        end,
-        nonce,
-    )
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return nonce + end + digest.digest()
 
 
 class Passkeys:
