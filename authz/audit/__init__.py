@@ -1,4 +1,8 @@
-"""Reads the audit: JSON lines, one record a decision."""
+"""Reads the audit: JSON lines, one record a decision.
+
+This package exports the reading and verifying of logs. Receipts have modules of their own: `receipt` is the form, `receipt_writing`
+makes one from a log, and `receipt_verification` verifies one, with `answer_proof` for the signatures of passkeys.
+"""
 
 from authz.audit.decision import (
     ChainLink,
@@ -6,6 +10,7 @@ from authz.audit.decision import (
     RecordedRule,
     RecordedTask,
     UnresolvedRequest,
+    read_decision,
 )
 from authz.audit.heads import HeadError, HeadKeys, Jwks
 from authz.audit.history import Span, decisions, rotated, span
@@ -28,6 +33,7 @@ __all__ = [
     "Verification",
     "decisions",
     "read",
+    "read_decision",
     "read_stream",
     "rotated",
     "span",

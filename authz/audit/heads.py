@@ -4,12 +4,17 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt import PyJWS, PyJWTError
 from jwt.api_jwk import PyJWK
+
+from authz_client.jose import public_jwk, thumbprint
 
 __all__ = ["Head", "HeadError", "HeadKeys", "Jwks", "StoredHead", "read_head"]
 
@@ -19,7 +24,16 @@ _MAX_HEAD: Final = 8_192
 
 
 class HeadError(ValueError):
-    """A head cannot be read, or its signature does not verify."""
+    """A head cannot be read, or its signature does not verify.
+
+    Args:
+        message: Description of the defect.
+        code: `head`, `head_unsigned`, `head_key`, `head_algorithm` or `head_signature`.
+    """
+
+    def __init__(self, message: str, code: str = "head") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +69,14 @@ class StoredHead:
     """Signature, in base64url; empty without a signature."""
 
     @property
+    def text(self) -> str:
+        """The stored form: flattened JSON of JWS."""
+        members = {"payload": self.payload}
+        if self.signature:
+            members |= {"protected": self.protected, "signature": self.signature}
+        return _dump(members)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the payload in hex, which the first line of the next segment names."""
         return hashlib.sha256(_decode(self.payload)).hexdigest()
@@ -78,6 +100,22 @@ class Jwks:
         self._keys = dict(keys)
 
     @staticmethod
+    def trusted(contents: Iterable[bytes]) -> "Jwks":
+        """Read trusted keys from files. Each key is known by its RFC 7638 thumbprint, whatever `kid` its file states.
+
+        Args:
+            contents: Of each file: a JWK, a JWK Set, or one or more public keys in PEM.
+
+        Raises:
+            HeadError: A file does not hold public keys of Ed25519 or P-256.
+        """
+        keys: dict[str, PyJWK] = {}
+        for content in contents:
+            for jwk in _public_jwks(content):
+                keys[thumbprint(jwk)] = PyJWK(jwk)
+        return Jwks(keys)
+
+    @staticmethod
     def parse(text: str) -> "Jwks":
         """Read a key set, or a single key.
 
@@ -97,19 +135,62 @@ class Jwks:
     def verify(self, head: StoredHead) -> str:
         """Return the `kid` of the key that signed a head; see `HeadKeys`."""
         if not head.signature:
-            raise HeadError("the head is not signed")
+            raise HeadError("the head is not signed", "head_unsigned")
         token = f"{head.protected}.{head.payload}.{head.signature}"
         try:
             header = json.loads(_decode(head.protected))
             key = self._keys[header["kid"]]
-            PyJWS().decode(token, key, algorithms=[key.algorithm_name])
+            algorithm = header["alg"]
         except KeyError as error:
-            raise HeadError("no trusted key has the `kid` of the signature") from error
+            raise HeadError("no trusted key has the `kid` of the signature", "head_key") from error
+        except (ValueError, TypeError) as error:
+            raise HeadError(f"the header of the signature cannot be read: {error}") from error
+        if algorithm != key.algorithm_name:
+            raise HeadError("the algorithm is not that of the trusted key", "head_algorithm")
+        try:
+            PyJWS().decode(token, key, algorithms=[key.algorithm_name])
         except (ValueError, TypeError, PyJWTError) as error:
-            raise HeadError(f"the signature does not verify: {error}") from error
+            message = f"the signature does not verify: {error}"
+            raise HeadError(message, "head_signature") from error
         if set(header) != {"alg", "kid", "typ"} or header["typ"] != _TYPE:
             raise HeadError("the signature is not one of a head")
         return str(header["kid"])
+
+
+_PEM: Final = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
+_KEY_TYPES: Final = {
+    ("OKP", "Ed25519"): ("kty", "crv", "x"),
+    ("EC", "P-256"): ("kty", "crv", "x", "y"),
+}
+
+
+def _public_jwks(content: bytes) -> list[dict[str, str]]:
+    """Return the keys of a file, each with its required members only."""
+    try:
+        if content.lstrip().startswith(b"{"):
+            document = json.loads(content)
+            return [_required(entry) for entry in document.get("keys", [document])]
+        keys = [load_pem_public_key(block) for block in _PEM.findall(content)]
+        return [_required(public_jwk(_head_key(key))) for key in keys] or [_required({})]
+    except (ValueError, KeyError, TypeError, AttributeError, PyJWTError) as error:
+        message = f"give public keys of Ed25519 or P-256, as JWK, JWK Set or PEM: {error}"
+        raise HeadError(message, "head_key") from error
+
+
+def _required(entry: Mapping[str, Any]) -> dict[str, str]:
+    members = _KEY_TYPES.get((entry.get("kty", ""), entry.get("crv", "")))
+    if members is None or "d" in entry:
+        raise ValueError("a key is missing, private or of another kind")
+    jwk = {name: str(entry[name]) for name in members}
+    if public_jwk(PyJWK(jwk).key) != jwk:
+        raise ValueError("a key is not in its only spelling")
+    return jwk
+
+
+def _head_key(key: object) -> ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey:
+    if isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
+        return key
+    raise ValueError("a key is of another kind")
 
 
 def read_head(text: str | bytes) -> StoredHead:

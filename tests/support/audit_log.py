@@ -7,8 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from jwt.algorithms import OKPAlgorithm
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from authz_client.jose import public_jwk, thumbprint
 
 NO_HEAD = "0" * 64
 
@@ -32,14 +36,39 @@ def _compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-class LogWriter:
-    """Writes segments of an audit log into a folder."""
+HeadKey = Ed25519PrivateKey | EllipticCurvePrivateKey
+"""A key that signs heads."""
 
-    def __init__(self, folder: Path, *, signed: bool = True) -> None:
+
+def sign_head(key: HeadKey, kid: str, payload: str, **header: str) -> dict[str, str]:
+    """Return the flattened JWS of a payload that is base64url already."""
+    algorithm = "EdDSA" if isinstance(key, Ed25519PrivateKey) else "ES256"
+    members = {"alg": algorithm, "kid": kid, "typ": "authz-audit-head", **header}
+    protected = _b64(_compact(members).encode())
+    message = f"{protected}.{payload}".encode()
+    if isinstance(key, Ed25519PrivateKey):
+        signature = key.sign(message)
+    else:
+        pair = decode_dss_signature(key.sign(message, ECDSA(hashes.SHA256())))
+        signature = b"".join(number.to_bytes(32, "big") for number in pair)
+    return {"payload": payload, "protected": protected, "signature": _b64(signature)}
+
+
+class LogWriter:
+    """Writes segments of an audit log into a folder.
+
+    Args:
+        folder: Folder of the log.
+        signed: Heads are signed.
+        key: Key that signs heads; its `kid` is its thumbprint. Default: a new one with the `kid` `k1`.
+    """
+
+    def __init__(self, folder: Path, *, signed: bool = True, key: HeadKey | None = None) -> None:
         self.path = folder / "audit.jsonl"
         self.heads = folder / "audit.jsonl.heads"
-        self.key = Ed25519PrivateKey.generate() if signed else None
-        self.kid = "k1"
+        self.key: HeadKey | None = key or (Ed25519PrivateKey.generate() if signed else None)
+        self.kid = thumbprint(public_jwk(key.public_key())) if key is not None else "k1"
+        self.lines: dict[int, list[str]] = {}
         self.segment = 1
         self.previous = NO_HEAD
         self.newest = ""
@@ -47,8 +76,7 @@ class LogWriter:
     def jwks(self) -> str:
         """Return the public half of the key of heads, as a key set."""
         assert self.key is not None
-        jwk = OKPAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
-        return json.dumps({"keys": [{**jwk, "kid": self.kid}]})
+        return json.dumps({"keys": [{**public_jwk(self.key.public_key()), "kid": self.kid}]})
 
     def head(self, leaves: Sequence[bytes], *, sealed: bool, **changes: Any) -> str:
         """Return a head of the first lines of the segment."""
@@ -65,10 +93,7 @@ class LogWriter:
         payload = _b64(_compact(head | changes).encode())
         if self.key is None:
             return _compact({"payload": payload})
-        header = {"alg": "EdDSA", "kid": self.kid, "typ": "authz-audit-head"}
-        protected = _b64(_compact(header).encode())
-        signature = _b64(self.key.sign(f"{protected}.{payload}".encode()))
-        return _compact({"payload": payload, "protected": protected, "signature": signature})
+        return _compact(sign_head(self.key, self.kid, payload))
 
     def write(
         self,
@@ -86,6 +111,7 @@ class LogWriter:
             leaves.append(leaf)
             lines.append(line)
             last = leaf.hex()
+        self.lines[self.segment] = lines
         self.newest = self.head(leaves, sealed=sealed)
         file = self.path
         if sealed:
