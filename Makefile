@@ -273,7 +273,7 @@ test-python: setup postgresql softhsm ## every Python test but those with foreig
 	$(PYTEST) -n 2 $(SHARED) -m "not peers" tests --ignore=tests/integration
 
 .PHONY: test-peers
-test-peers: setup test-tools ## tests with foreign peers: Prometheus, Helm, the container, MCP servers, an OAuth client, an OpenID issuer, web frameworks, PostgreSQL 18, a browser; SPIRE where it was built
+test-peers: setup test-tools ## tests with foreign peers: Prometheus, Helm, the container, a verifier of receipts in Go, MCP servers, an OAuth client, an OpenID issuer, web frameworks, PostgreSQL 18, a browser; SPIRE where it was built
 	$(PYTEST) -n $(PROCESSES) $(SHARED) -m "peers and not wheel" tests/integration
 
 .PHONY: test-integration

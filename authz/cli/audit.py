@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from authz.audit import Verification, verify
+from authz.cli.audit_receipt import receipt
 from authz.cli.audit_report import report
 from authz.cli.audit_show import show
 from authz.cli.audit_source import (
@@ -45,6 +46,10 @@ def register(app: typer.Typer) -> None:
         "report",
         epilog="Example: authz audit report --from 2026-11-01 --to 2026-11-30 --out november",
     )(report)
+    group.command(
+        "receipt",
+        epilog="Example: authz audit receipt 0199c1f2-7c1e-7f3a-8b1d-52a0c1d2e3f4 --out receipt.json",
+    )(receipt)
     group.command("keys", epilog="Example: authz audit keys audit-head.pem > audit-keys.json")(
         public_keys
     )

@@ -1,0 +1,3 @@
+module authz.example/verify-receipt
+
+go 1.25
