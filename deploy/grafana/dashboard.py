@@ -32,6 +32,12 @@ _CREDENTIALS = (
 )
 _OWN = "UNAVAILABLE|STATE_UNAVAILABLE|STORE_SLOW|DEADLINE|OVERLOADED|AUDIT_FULL"
 
+# Denials of judged calls: what the bundle says about the call, its task and its history.
+_JUDGED = (
+    "FORBIDDEN|NOT_PERMITTED|CHAIN_NOT_PERMITTED|OUT_OF_SCOPE|USES_EXHAUSTED|TOO_DEEP|TIER_REQUIREMENT|BUDGET_EXCEEDED"
+    "|WINDOW_FULL|EXCEPTION_EXPIRED|APPROVAL_MISMATCH|APPROVAL_EXPIRED|APPROVAL_REJECTED|APPROVER_BUSY|POLICY_ERROR"
+)
+
 _QUEUE_AND_RULE = "{{queue}}: {{rule}}"
 
 
@@ -59,6 +65,7 @@ class Panel:
         unit: Grafana's name of the unit.
         number: A single number instead of curves.
         stacked: Curves that add up.
+        negative: Curves that can be below zero.
     """
 
     title: str
@@ -67,6 +74,7 @@ class Panel:
     unit: str = "reqps"
     number: bool = False
     stacked: bool = False
+    negative: bool = False
 
 
 def decided(by: str = "", **labels: str) -> str:
@@ -334,6 +342,79 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         ),
     ),
     (
+        "Security",
+        (
+            Panel(
+                "Held, by kind of step-up",
+                "CONFIRM_REQUIRED: the subject; APPROVAL_REQUIRED: another person; REAUTH_REQUIRED: a new login; PROOF_REQUIRED: a better proof.",
+                (
+                    Query(
+                        decided("reason_code", decision="step_up", enforced="true"),
+                        "{{reason_code}}",
+                    ),
+                ),
+                stacked=True,
+            ),
+            Panel(
+                "Denied by the bundle, by reason",
+                "Judged calls only: bad credentials, bad requests and failures of Authz are left out. A new reason is a new bundle, or an agent that tries.",
+                (
+                    Query(
+                        decided(
+                            "reason_code", decision="deny", enforced="true", reason_code=_JUDGED
+                        ),
+                        "{{reason_code}}",
+                    ),
+                ),
+                stacked=True,
+            ),
+            Panel(
+                "Approvals by outcome",
+                "Ends of approvals. An approval in two queues counts in both.",
+                (
+                    Query(
+                        rate(
+                            "authz_approvals_total",
+                            "event",
+                            'event=~"approved|rejected|expired|unused"',
+                        ),
+                        "{{event}}",
+                    ),
+                ),
+                "ops",
+                stacked=True,
+            ),
+            Panel(
+                "Standing exceptions, time left",
+                "Below zero: expired, and the calls are denied.",
+                (
+                    Query(
+                        f"min by (exception) (authz_exception_expiry_timestamp_seconds{{{_NODE}}} - time())",
+                        "{{exception}}",
+                    ),
+                ),
+                "s",
+                negative=True,
+            ),
+            Panel(
+                "Calls by exception",
+                "Calls that were let through and depended on an exception; `breakglass` is break-glass. Remove an exception that nothing uses.",
+                (Query(rate("authz_exception_uses_total", "exception"), "{{exception}}"),),
+            ),
+            Panel(
+                "Observed entries, time until the first ends",
+                "From then on its calls are enforced. `authz status` names the entries.",
+                (
+                    Query(
+                        f"min((authz_observe_until_timestamp_seconds{{{_NODE}}} > 0) - time())",
+                        "first end",
+                    ),
+                ),
+                "s",
+            ),
+        ),
+    ),
+    (
         "Identity",
         (
             Panel(
@@ -578,7 +659,6 @@ def _curves(panel: Panel, width: int) -> timeseries.Panel:
         .description(panel.about)
         .datasource(_SOURCE)
         .unit(panel.unit)
-        .min(0)
         .span(width)
         .height(8)
         .fill_opacity(20 if panel.stacked else 5)
@@ -590,6 +670,8 @@ def _curves(panel: Panel, width: int) -> timeseries.Panel:
         .legend(common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).show_legend(True))
         .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI))
     )
+    if not panel.negative:
+        made = made.min(0)
     for target in _targets(panel):
         made = made.with_target(target)
     return made

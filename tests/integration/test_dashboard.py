@@ -24,7 +24,7 @@ from bench.load.requests import compile_protos, write
 from tests.support.collector import Collector
 from tests.support.locked import locked_store
 from tests.support.minting import Authority
-from tests.support.people import BOT, People, check, delete, envoy_search, search
+from tests.support.people import BOT, IDLE, People, check, delete, envoy_search, search
 from tests.support.prometheus import Prometheus
 from tests.support.server import Server, command, layout
 from tests.support.stalled import StalledCalls
@@ -58,7 +58,19 @@ ANSWERS = {
     "enforcers": [],
     "listeners": {"portal": None},
 }
+# An agent that the bundle gives nothing else.
+EXCEPTION = """\
+  wiki-sync:
+    who: "{agent}"
+    operations: [wiki.read]
+    owner: wiki-team
+    reason: the sync could not log in
+    ticket: WIKI-1
+    expires: {until}
+"""
 STARTS = """\
+@id("wiki-sync") permit(principal, action == Action::"wiki.read", resource)
+when { context.exception.contains(Exception::"wiki-sync") };
 @id("bosses-answer") permit(principal in Role::"boss", action == Action::"authz.approve", resource);
 @id("starts") permit(principal in Role::"staff", action == Action::"task:search", resource);
 @id("gives") permit(principal in Role::"staff", action == Action::"give:search", resource);
@@ -114,6 +126,8 @@ def watched(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> I
     place = layout(folder / "server", authority, "desk", changes)
     with_observe = place.folder / "bundle" / "mode.yaml"
     with_observe.write_text(yaml.safe_dump(_with_until(OBSERVE)))
+    with (place.folder / "bundle" / "facts.yaml").open("a") as facts:
+        facts.write(EXCEPTION.format(agent=IDLE, until=_until()))
     (place.folder / "bundle" / "templates.yaml").write_text(TEMPLATES)
     (place.folder / "bundle" / "policies" / "tasks.cedar").write_text(STARTS)
     with Collector(stalls=True) as collector:
@@ -132,9 +146,12 @@ def watched(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def _with_until(mode: dict[str, Any]) -> dict[str, Any]:
-    until = time.strftime("%Y-%m-%d", time.gmtime(time.time() + 30 * 86400))
-    mode["mode"]["systems"]["mail"]["until"] = until
+    mode["mode"]["systems"]["mail"]["until"] = _until()
     return mode
+
+
+def _until() -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(time.time() + 30 * 86400))
 
 
 def _be_busy(server: Server, authority: Authority, ghz: Ghz, folder: Path) -> None:
@@ -205,6 +222,7 @@ def _round(server: Server, people: People, authority: Authority, turn: int) -> N
     lane = ("main", "main-fast")[turn % 2]
     to = b'{"to": ["eve@evil.example"], "subject": "x"}'
     transfer = b'{"amount": 2000, "note": "x"}'
+    page = b'{"page": "start"}'
     for request in (
         search(people.idle),
         search(None),
@@ -212,6 +230,8 @@ def _round(server: Server, people: People, authority: Authority, turn: int) -> N
         check("mail.send", to, agent=people.bot, subject=people.alice).SerializeToString(),
         check("bank.transfer", transfer, agent=people.bot, subject=people.boss).SerializeToString(),
         check("no.such", agent=people.bot).SerializeToString(),
+        check("wiki.read", page, agent=people.idle, subject=people.alice).SerializeToString(),
+        check("wiki.archive", page, agent=people.bot, subject=people.alice).SerializeToString(),
     ):
         server.call(lane, CHECK, request)
     server.call(lane, ENVOY, envoy_search(people.bot))
