@@ -52,7 +52,16 @@ _FRESH_AT_MOST: Final = re.compile(r"(?:^|[,\s])(?:no-cache|no-store)\s*(?:$|[,=
 
 
 class FetchError(Exception):
-    """A document could not be fetched. The message says why, without a byte of the document."""
+    """A document could not be fetched. The message says why, without a byte of the document.
+
+    Args:
+        message: The reason.
+        status: Status of the answer. `None`: there was none.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ServerVerifier(Protocol):
@@ -89,7 +98,7 @@ class WebVerifier:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A body that is sent by POST. Every status of success (2xx) is an answer."""
+    """A body that is sent, by POST or another method. Every status of success (2xx) is an answer."""
 
     body: bytes = field(repr=False)
     """The body."""
@@ -97,6 +106,8 @@ class Post:
     """Its media type."""
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """Further headers."""
+    method: str = "POST"
+    """Method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +146,8 @@ class Document:
     """Seconds for which its source calls it fresh. `None`: the source does not say."""
     status: int = 200
     """Status of the answer."""
+    body: bytes = field(default=b"", repr=False)
+    """The bytes of an answer to a posted body."""
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -166,7 +179,7 @@ class Fetcher:
             with (
                 httpcore2.ConnectionPool(ssl_context=context, network_backend=network) as pool,
                 pool.stream(
-                    "GET" if content is None else "POST",
+                    _method(request),
                     url,
                     headers=_headers(request),
                     content=content,
@@ -190,10 +203,17 @@ class Fetcher:
         except (httpcore2.NetworkError, OSError, ssl.SSLError) as error:
             raise FetchError(f"it cannot be reached: {_cause(error)}") from error
         try:
-            # What answers a posted body is read to its end, and means nothing.
-            return Document("" if request.post else body.decode(), _fresh_for(head), status)
+            if request.post is not None:
+                return Document("", None, status, body)
+            return Document(body.decode(), _fresh_for(head), status)
         except UnicodeDecodeError as error:
             raise FetchError("the answer is not UTF-8") from error
+
+
+def _method(request: FetchRequest) -> str:
+    if request.post is not None:
+        return request.post.method
+    return "GET" if request.form is None else "POST"
 
 
 def _headers(request: FetchRequest) -> list[tuple[str, str]]:
@@ -218,10 +238,11 @@ def _headers(request: FetchRequest) -> list[tuple[str, str]]:
 def _check_head(status: int, headers: dict[str, str], accepted: Container[int]) -> None:
     if status in _REDIRECTS:
         raise FetchError(
-            f"it answers {status}: redirects are not followed, give the URL that it leads to"
+            f"it answers {status}: redirects are not followed, give the URL that it leads to",
+            status,
         )
     if status not in accepted:
-        raise FetchError(f"it answers {status}")
+        raise FetchError(f"it answers {status}", status)
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise FetchError("the answer is compressed, which was not asked for")
 
