@@ -13,13 +13,13 @@ from authz.audit.reader import Lines, Record, read, read_stream
 from authz.errors import UnavailableError, UsageError
 from authz.model import Diagnostic
 
-__all__ = ["Span", "decisions", "rotated", "span"]
+__all__ = ["Span", "decisions", "is_rotated_name", "rotated", "span"]
 
 _SPAN: Final = re.compile(r"(\d{1,9})([smhdw])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _MAX_FILES: Final = 1_000
-# Files beside an audit file that are not logs: unfinished lines, and heads of segments.
-_NO_LOG: Final = (".torn-", ".head")
+# Files beside an audit file that are not logs: unfinished lines, heads of segments, and cursors of sinks.
+_NO_LOG: Final = (".torn-", ".head", ".sink-")
 # A record that was written while the file was moved stands in both files, a few records apart.
 _REMEMBERED: Final = 16_384
 
@@ -74,6 +74,17 @@ def _timestamp(option: str, text: str, now: float) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def is_rotated_name(name: str, log: str) -> bool:
+    """Return whether a file beside an audit file is named as one that was rotated from it.
+
+    Args:
+        name: Name of the file.
+        log: Name of the audit file.
+    """
+    rest = name.removeprefix(log)
+    return rest != name and rest[:1] in {".", "-"} and not rest.startswith(_NO_LOG)
+
+
 def rotated(path: Path, since: str, most: int = _MAX_FILES) -> list[Path]:
     """List an audit file after the files that were rotated from it, for example `<name>.1` and `<name>-20261125.gz`.
 
@@ -91,8 +102,7 @@ def rotated(path: Path, since: str, most: int = _MAX_FILES) -> list[Path]:
     others = []
     try:
         for other in path.parent.iterdir():
-            rest = other.name.removeprefix(path.name)
-            if rest == other.name or rest[:1] not in {".", "-"} or rest.startswith(_NO_LOG):
+            if not is_rotated_name(other.name, path.name):
                 continue
             if other.is_symlink() or not other.is_file():
                 continue

@@ -27,6 +27,7 @@ from authz.config.sections.approvals import (
     WebhookFormat,
 )
 from authz.config.sections.audit import Audit
+from authz.config.sections.audit_sinks import AuditHttp, AuditSink
 from authz.config.sections.brokers import (
     Broker,
     BrokeredSystem,
@@ -78,6 +79,8 @@ __all__ = [
     "Approvals",
     "ApprovalsListener",
     "Audit",
+    "AuditHttp",
+    "AuditSink",
     "Broker",
     "BrokerKind",
     "BrokeredSystem",

@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 
 from authz.config.findings import Finding
 from authz.config.sections.approvals import Approvals, approval_findings
-from authz.config.sections.audit import Audit
+from authz.config.sections.audit import Audit, audit_findings
 from authz.config.sections.bundle import Bundle
 from authz.config.sections.credentials import Credentials, credential_findings
 from authz.config.sections.enforcers import Enforcer, enforcer_findings
@@ -87,6 +87,7 @@ def findings(config: Config) -> Iterator[Finding]:
     )
     yield from limit_findings(config.limits, listeners)
     yield from enforcer_findings(config.enforcers, listeners.decisions, trust.domains)
+    yield from audit_findings(config.audit)
     yield from state_findings(config.state)
     if config.credentials is not None:
         yield from credential_findings(config.credentials, trust, identity)

@@ -33,6 +33,7 @@ from authz.engine import (
 from authz.errors import ConfigError
 from authz.leases import LeaseManager
 from authz.model import Diagnostic
+from authz.server.audit_sinks import AuditSinks
 from authz.server.card_references import ServedReferences
 from authz.server.connections import ConnectionLimit, ConnectionLimiter, connection_families
 from authz.server.fast.server import FastServer
@@ -170,6 +171,8 @@ class _Core:
     """Tells webhooks of approvals."""
     ciba: "CibaService | None"
     """Lets an issuer ask people about approvals."""
+    sinks: AuditSinks
+    """Deliver the audit log to other machines."""
 
 
 def _build_core(base: _Base) -> _Core:
@@ -187,6 +190,8 @@ def _build_core(base: _Base) -> _Core:
     base.metrics.pull(notifications.families)
     references = ServedReferences(lambda: runtime.snapshot)
     ciba = _build_ciba(base, store, hub, runtime, references)
+    sinks = AuditSinks(base.config.audit, node_name(base.config), Fetcher().get, base.log)
+    base.metrics.pull(sinks.families)
     return _Core(
         traces,
         engine,
@@ -199,6 +204,7 @@ def _build_core(base: _Base) -> _Core:
         approvals,
         notifications,
         ciba,
+        sinks,
     )
 
 
@@ -245,11 +251,12 @@ def _build_readiness(base: _Base, core: _Core, refreshes: _Refreshes) -> Readine
             **core.secrets.parts,
             "recipient_lists": recipient_lists,
             "approvals": ApprovalWays(config, core.runtime),
+            "audit_sinks": core.sinks,
         },
         files={"bundle": config.bundle.path, "audit": str(config.audit.path)},
         listeners={name: listener.address for name, listener in _listeners(config).items()},
         keys=core.keys,
-        late=core.grpc.probes.problems,
+        late=lambda: (*core.grpc.probes.problems(), *core.sinks.late()),
     )
 
 
@@ -305,6 +312,8 @@ def _services(
     yield Service("socket files", close=lambda: _remove_sockets(config))
     for server in edges.http:
         yield Service(f"http {server.name}", server.start, close=server.close)
+    # Closed after the engine, which writes the last records.
+    yield Service("audit sinks", core.sinks.start, close=core.sinks.close)
     yield Service("engine", close=core.engine.close)
     yield from _trace_services(core.traces, core.engine)
     yield Service("threads", close=grpc.close_threads)

@@ -727,6 +727,7 @@ NO_SECRETS = {
     "Pkcs11.key_label": "a name inside of the token",
     "Pkcs11.pin_file": "the path of a file, which print must show",
     "Pkcs11.token_label": "the name of the token",
+    "Audit.head_key": "the path of a file, which print must show",
     "Broker.dsn_file": "the path of a file, which print must show",
     "Tls.key_file": "the path of a file, which print must show",
 }

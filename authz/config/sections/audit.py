@@ -1,12 +1,15 @@
 """`audit`: the record of every decision."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from authz.config.findings import Finding
+from authz.config.sections.audit_sinks import AuditSink, sink_findings
 from authz.config.types import Duration, FilePath, Strict
 
-__all__ = ["Audit"]
+__all__ = ["Audit", "audit_findings"]
 
 
 class Audit(Strict):
@@ -41,6 +44,8 @@ class Audit(Strict):
     """Age at which a segment ends."""
     keep_segments: int | None = Field(default=None, ge=1, le=1_000_000)
     """Number of ended segments that are kept. Older ones are removed; their heads stay. Default: all."""
+    sinks: dict[str, AuditSink] = Field(default_factory=dict, max_length=8)
+    """Places away from this machine to which records and heads are delivered."""
 
     def engine_settings(self) -> dict[str, Any]:
         """Return the engine's settings of the audit, but for its path."""
@@ -51,3 +56,8 @@ class Audit(Strict):
             "audit_max_wait_ms": round(self.max_wait * 1000),
             "audit_unverified_refusals": self.unverified_refusals,
         }
+
+
+def audit_findings(audit: Audit) -> Iterator[Finding]:
+    """Yield errors of `audit` that the types cannot express."""
+    yield from sink_findings(audit.sinks)

@@ -68,7 +68,8 @@ class Readiness:
         files: Paths of bundle and audit, by those names.
         listeners: Address of each listener.
         keys: The keys that sign credentials. `None`: none are issued.
-        late: Returns one line for each listener that keeps calls waiting for too long.
+        late: Returns one line for each part that is too late for the node to be ready: a listener that keeps calls waiting, or a
+            required audit sink that lacks old records.
         clock: Unix time.
     """
 

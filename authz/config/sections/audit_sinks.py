@@ -1,0 +1,86 @@
+"""`audit.sinks`: places away from this machine to which audit records are delivered."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from authz.config.document import Path
+from authz.config.findings import Finding
+from authz.config.sections.sources import network_findings
+from authz.config.types import ENTRY_NAME, Duration, FilePath, Strict, Text
+from authz.config.urls import url_defect
+
+__all__ = ["AuditHttp", "AuditSink", "sink_findings"]
+
+_KINDS: Final = ("http",)
+
+
+class AuditHttp(Strict):
+    """A URL that takes batches of records by POST."""
+
+    url: Text
+    """URL that takes the batches: https, or http on loopback. Redirects are not followed."""
+    authorization_file: FilePath | None = None
+    """File that holds the value of the `authorization` header, for example `Bearer …`. Only its owner may read it, or root's group. It is
+    read before each request. Default: no such header."""
+    ca_file: FilePath | None = None
+    """File of the certificate authorities of the URL's server, PEM. Default: the authorities of the system."""
+    allow_private: bool = False
+    """Whether the host of the URL may have an address of a private network or of loopback."""
+    allow_networks: tuple[Text, ...] = Field(default=(), max_length=64)
+    """Networks, such as `10.1.0.0/16`, whose addresses the host may have besides public addresses."""
+
+
+class AuditSink(Strict):
+    """A place to which audit records are delivered, at least once and in order. It has one kind: `http`."""
+
+    http: AuditHttp | None = None
+    """A URL that takes batches of records by POST."""
+    batch_bytes: int = Field(default=1_048_576, ge=4_096, le=16_777_216)
+    """Size at which a batch is delivered, in bytes before compression."""
+    batch_age: Annotated[Duration, Field(ge=0.1, le=3_600)] = 5.0
+    """Time after which a smaller batch is delivered, too."""
+    timeout: Annotated[Duration, Field(ge=0.1, le=300)] = 10.0
+    """Longest time of one delivery."""
+    max_age: Annotated[Duration, Field(ge=1, le=2_678_400)] = 300.0
+    """Age of the oldest record that is not delivered from which readiness warns."""
+    required: bool = False
+    """Whether the node is not ready while a record older than `max_age` is not delivered. Decisions go on."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of a sink without errors."""
+        return next(kind for kind in _KINDS if getattr(self, kind) is not None)
+
+
+def sink_findings(sinks: Mapping[str, AuditSink]) -> Iterator[Finding]:
+    """Yield errors of `audit.sinks` that the types cannot express."""
+    for name, sink in sinks.items():
+        path: Path = ("audit", "sinks", name)
+        if not ENTRY_NAME.fullmatch(name):
+            yield Finding(
+                path,
+                f"`{name}` is not a name of a sink.",
+                "Begin with a lower-case letter; then letters, digits, `_` and `-`, at most 63 characters.",
+            )
+        kinds = [kind for kind in _KINDS if getattr(sink, kind) is not None]
+        if len(kinds) != 1:
+            given = " and ".join(f"`{kind}`" for kind in kinds) or "no kind"
+            yield Finding(
+                path,
+                f"sink `{name}` has {given}: it delivers to one place.",
+                "Give one of " + ", ".join(f"`{kind}`" for kind in _KINDS) + ".",
+            )
+        if sink.http is not None:
+            yield from _http_findings((*path, "http"), name, sink.http)
+
+
+def _http_findings(path: Path, name: str, http: AuditHttp) -> Iterator[Finding]:
+    if defect := url_defect(http.url, plain=True):
+        yield Finding(
+            (*path, "url"),
+            f"the URL of sink `{name}` {defect}.",
+            "Use an https URL, or http on loopback.",
+        )
+    yield from network_findings(path, http.allow_networks)

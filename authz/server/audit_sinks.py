@@ -1,0 +1,180 @@
+"""Sinks of the audit log: a worker for each, their metrics, and their status."""
+
+import ipaddress
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from authz.audit.delivery import (
+    HttpTarget,
+    SinkSettings,
+    SinkWorker,
+    Target,
+    WebPlace,
+    age_of,
+    lag_of,
+    sink_detail,
+    sink_lag,
+    sink_problems,
+)
+from authz.config import Audit, AuditHttp, AuditSink
+from authz.model import MetricFamily, MetricKind
+from authz.telemetry import Logger
+from authz.trust import Document, FetchRequest
+from authz.trust.addresses import Network, Reach
+
+__all__ = ["AuditSinks"]
+
+
+class AuditSinks:
+    """Delivers the audit log to the configured sinks.
+
+    Args:
+        audit: The configuration.
+        node: Name of the node, which the sinks get.
+        fetch: Sends a request.
+        log: Receives errors and gaps.
+        clock: Unix time.
+    """
+
+    def __init__(
+        self,
+        audit: Audit,
+        node: str,
+        fetch: Callable[[FetchRequest], Document],
+        log: Logger,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
+        self._keep_segments = audit.keep_segments if audit.chain else None
+        self._sinks = [
+            (sink, _worker(name, sink, audit, _target(sink, node, fetch), log))
+            for name, sink in sorted(audit.sinks.items())
+            if audit.path is not None
+        ]
+
+    def start(self) -> None:
+        """Start a thread for each sink."""
+        for _, worker in self._sinks:
+            worker.start()
+
+    def close(self) -> None:
+        """Send the last records, and stop the threads."""
+        for _, worker in self._sinks:
+            worker.close()
+
+    def problems(self) -> Iterable[str]:
+        """Return one line for each problem of a sink."""
+        return tuple(line for sink, worker in self._sinks for line in self._problems(sink, worker))
+
+    def late(self) -> Sequence[str]:
+        """Return one line for each required sink that is too far behind for the node to be ready."""
+        return tuple(
+            line
+            for sink, worker in self._sinks
+            if sink.required and (line := self._lag(sink, worker))
+        )
+
+    def detail(self) -> dict[str, Any]:
+        """Return the status of each sink as JSON values, by name."""
+        now = self._clock()
+        return {
+            worker.settings.name: sink_detail(sink, worker.status, now)
+            for sink, worker in self._sinks
+        }
+
+    def families(self) -> Iterator[MetricFamily]:
+        """Yield every metric. Labels are the names of sinks in the configuration."""
+        if not self._sinks:
+            return
+        statuses = [(worker.settings.name, worker.status) for _, worker in self._sinks]
+        now = self._clock()
+        yield _counter(
+            "authz_audit_delivered_records",
+            "Audit records that a sink acknowledged, repetitions included.",
+            [({"sink": name}, float(status.sent_records)) for name, status in statuses],
+        )
+        yield _counter(
+            "authz_audit_delivery_errors",
+            "Failed deliveries of audit records.",
+            [
+                ({"sink": name, "kind": str(kind)}, float(count))
+                for name, status in statuses
+                for kind, count in status.errors.items()
+            ],
+        )
+        yield _counter(
+            "authz_audit_delivery_gaps",
+            "Times that audit records were gone before a sink had them, since the sink is configured.",
+            [({"sink": name}, float(status.tail.gap_count)) for name, status in statuses],
+        )
+        yield _counter(
+            "authz_audit_undelivered_lost_records",
+            "Audit records known to be gone before a sink had them, since the sink is configured.",
+            [({"sink": name}, float(status.tail.lost_records)) for name, status in statuses],
+        )
+        yield _gauge(
+            "authz_audit_undelivered_age_seconds",
+            "Age of the oldest audit record that a sink does not have; 0 if it has every record.",
+            [({"sink": name}, lag_of(status, now)) for name, status in statuses],
+        )
+        yield _gauge(
+            "authz_audit_delivered_age_seconds",
+            "Age of the newest audit record that a sink has.",
+            [
+                ({"sink": name}, age)
+                for name, status in statuses
+                if (age := age_of(status.tail.delivered_at, now)) is not None
+            ],
+        )
+        yield _gauge(
+            "authz_audit_undelivered_records",
+            "Audit records that a sink does not have, as far as they were counted.",
+            [({"sink": name}, float(status.tail.undelivered_records)) for name, status in statuses],
+        )
+        yield _gauge(
+            "authz_audit_undelivered_bytes",
+            "Bytes of the audit log that a sink does not have.",
+            [({"sink": name}, float(status.tail.undelivered_bytes)) for name, status in statuses],
+        )
+
+    def _problems(self, sink: AuditSink, worker: SinkWorker) -> Iterator[str]:
+        # The lag of a required sink is told by `late`.
+        if not sink.required and (line := self._lag(sink, worker)):
+            yield line
+        now = self._clock()
+        yield from sink_problems(worker.settings.name, worker.status, self._keep_segments, now)
+
+    def _lag(self, sink: AuditSink, worker: SinkWorker) -> str:
+        return sink_lag(worker.settings.name, sink, worker.status, self._clock())
+
+
+def _worker(name: str, sink: AuditSink, audit: Audit, target: Target, log: Logger) -> SinkWorker:
+    settings = SinkSettings(name, Path(audit.path or ""), sink.batch_bytes, sink.batch_age)
+    return SinkWorker(settings, target, log)
+
+
+def _target(sink: AuditSink, node: str, fetch: Callable[[FetchRequest], Document]) -> Target:
+    assert sink.http is not None  # noqa: S101 - a sink has one kind
+    http = sink.http
+    place = WebPlace(http.url, _reach(http.url, http), http.ca_file, sink.timeout)
+    return HttpTarget(place, node, http.authorization_file, fetch)
+
+
+def _reach(url: str, web: AuditHttp) -> Reach:
+    """Return the addresses that a server may have. Without TLS, only loopback."""
+    networks: tuple[Network, ...] = tuple(map(ipaddress.ip_network, web.allow_networks))
+    is_plain = urlsplit(url).scheme != "https"
+    return Reach(web.allow_private or is_plain, networks, is_plain)
+
+
+def _counter(name: str, text: str, values: Sequence[tuple[dict[str, str], float]]) -> MetricFamily:
+    samples = tuple((f"{name}_total", labels, value) for labels, value in values)
+    return MetricFamily(name, text, MetricKind.COUNTER, samples)
+
+
+def _gauge(name: str, text: str, values: Sequence[tuple[dict[str, str], float]]) -> MetricFamily:
+    samples = tuple((name, labels, value) for labels, value in values)
+    return MetricFamily(name, text, MetricKind.GAUGE, samples)
