@@ -15,7 +15,7 @@ from authz.audit.decision import (
 from authz.audit.heads import HeadError, HeadKeys, Jwks
 from authz.audit.history import Span, decisions, rotated, span
 from authz.audit.reader import Lines, Record, read, read_stream
-from authz.audit.verify import Finding, Verification, verify
+from authz.audit.verify import Finding, Verification, verify, verify_delivered
 
 __all__ = [
     "ChainLink",
@@ -38,4 +38,5 @@ __all__ = [
     "rotated",
     "span",
     "verify",
+    "verify_delivered",
 ]

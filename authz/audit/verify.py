@@ -12,7 +12,7 @@ from authz.audit.heads import HeadError, HeadKeys, StoredHead, read_head
 from authz.audit.reader import open_log
 from authz.errors import UnavailableError
 
-__all__ = ["Finding", "Verification", "verify"]
+__all__ = ["Finding", "Verification", "verify", "verify_delivered"]
 
 _MAX_LINE: Final = 16 * 1024 * 1024
 _MAX_FINDINGS: Final = 1_000
@@ -57,6 +57,8 @@ class Verification:
     """Segments before the first line of the log, of which only heads are left."""
     findings: list[Finding] = field(default_factory=list)
     """Defects, at most 1,000."""
+    repeated: int = 0
+    """Lines of a sink that were delivered again, not among `lines`."""
     notes: list[str] = field(default_factory=list)
     """Events to know about that are not defects, for example a clock that was set back."""
 
@@ -72,6 +74,7 @@ class Verification:
             "proved": self.proved,
             "unproved": self.unproved,
             "before_chain": self.before,
+            "repeated": self.repeated,
             "segments": self.segments,
             "dropped_segments": self.dropped,
             "heads": self.heads,
@@ -98,11 +101,16 @@ class _Segment:
     """Roots after the numbers of lines that heads speak of."""
     broken: bool = False
     """Lines are missing or changed, so roots prove nothing."""
+    leaves: dict[int, bytes] = field(default_factory=dict)
+    """Hashes of its lines by their places, where lines may be repeated."""
 
 
 class _Verifier:
-    def __init__(self, heads: Sequence[StoredHead], result: Verification) -> None:
+    def __init__(
+        self, heads: Sequence[StoredHead], result: Verification, *, has_repeats: bool
+    ) -> None:
         self.heads = heads
+        self.has_repeats = has_repeats
         self.result = result
         self.counts: dict[int, set[int]] = {}
         for stored in heads:
@@ -129,9 +137,17 @@ class _Verifier:
                 else:
                     self.result.before += 1
                 continue
+            if self._is_repeated(text, link):
+                self.result.repeated += 1
+                continue
             self.result.lines += 1
             self._follow(text, link, file, number)
             self._clock(text, file, number)
+
+    def _is_repeated(self, text: bytes, link: Link) -> bool:
+        if not self.has_repeats or self.current is None or self.current.number != link.segment:
+            return False
+        return self.current.leaves.get(link.index) == leaf_hash(text)
 
     def _follow(self, text: bytes, link: Link, file: str, number: int) -> None:
         segment = self.segments.get(link.segment)
@@ -141,6 +157,8 @@ class _Verifier:
             self.find(
                 f"a line of segment {link.segment} stands after a later segment", file, number
             )
+        if self.current is not None and self.current is not segment:
+            self.current.leaves.clear()
         self.current = segment
         if link.index < segment.tree.count:
             self.find(f"line {link.index} of segment {link.segment} stands twice", file, number)
@@ -156,6 +174,8 @@ class _Verifier:
             segment.broken = True
         leaf = leaf_hash(text)
         segment.last = leaf.hex()
+        if self.has_repeats:
+            segment.leaves[link.index] = leaf
         if segment.broken:
             segment.tree.count += 1
             return
@@ -273,11 +293,54 @@ def verify(
     stored = [*ended, *_read_others(others, result)]
     result.heads = len(stored)
     _check_signatures(stored, keys, result)
-    verifier = _Verifier(stored, result)
+    verifier = _Verifier(stored, result, has_repeats=False)
     for file in sorted(files, key=_place):
         verifier.read(str(file), _lines(file, progress))
     verifier.compare()
     return result
+
+
+def verify_delivered(
+    folder: Path,
+    others: Iterable[str] = (),
+    keys: HeadKeys | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Verification:
+    """Verify what a sink got of a log. Lines may be there several times, as they were delivered at least once.
+
+    Args:
+        folder: Folder with the batches as files, named as they were delivered: `records/…` and `heads/…`; `.gz` is unpacked on the way.
+        others: As of `verify`.
+        keys: As of `verify`.
+        progress: As of `verify`.
+
+    Raises:
+        UnavailableError: A file cannot be read.
+    """
+    result = Verification()
+    stored = list(_read_others(dict.fromkeys([*_delivered_heads(folder), *others]), result))
+    result.heads = len(stored)
+    _check_signatures(stored, keys, result)
+    verifier = _Verifier(stored, result, has_repeats=True)
+    for file in sorted(_batches(folder / "records"), key=_place):
+        verifier.read(str(file), _lines(file, progress))
+    verifier.compare()
+    return result
+
+
+def _batches(folder: Path) -> Iterator[Path]:
+    try:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file() and file.name.endswith((".ndjson", ".ndjson.gz")):
+                yield file
+    except OSError as error:
+        raise UnavailableError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def _delivered_heads(folder: Path) -> Iterator[str]:
+    for file in _batches(folder / "heads"):
+        for _, line in _lines(file, lambda _: None):
+            yield line.decode("utf-8", "replace").strip()
 
 
 def _read_heads(file: Path | None, result: Verification) -> list[StoredHead]:

@@ -1,11 +1,11 @@
-"""`authz audit …`: prove that an audit log is what nodes wrote, and show what it says."""
+"""`authz audit …`: prove that an audit log is what nodes wrote, show what it says, and how far it is delivered."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from authz.audit import Verification, verify
+from authz.audit import Verification, verify, verify_delivered
 from authz.cli.audit_receipt import receipt
 from authz.cli.audit_report import report
 from authz.cli.audit_show import show
@@ -19,8 +19,9 @@ from authz.cli.audit_source import (
     other_heads,
     trusted_keys,
 )
+from authz.cli.audit_status import log_status
 from authz.cli.decision_log import log_source
-from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets
+from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets, read_text
 from authz.cli.render import CommandExit, Terminal
 from authz.engine import head_jwk
 from authz.errors import UsageError
@@ -35,7 +36,7 @@ def register(app: typer.Typer) -> None:
     """Add the group of verbs to the command."""
     group = typer.Typer(
         name="audit",
-        help="Prove that an audit log is whole, and show what it says.",
+        help="Prove that an audit log is whole, show what it says, and how far it is delivered.",
         no_args_is_help=True,
     )
     group.command("verify", epilog="Example: authz audit verify --keys audit-keys.json")(verify_log)
@@ -50,6 +51,7 @@ def register(app: typer.Typer) -> None:
         "receipt",
         epilog="Example: authz audit receipt 0199c1f2-7c1e-7f3a-8b1d-52a0c1d2e3f4 --out receipt.json",
     )(receipt)
+    group.command("status", epilog="Example: authz audit status --json")(log_status)
     group.command("keys", epilog="Example: authz audit keys audit-head.pem > audit-keys.json")(
         public_keys
     )
@@ -73,6 +75,14 @@ def verify_log(
     heads: HeadsOption = None,
     head: HeadOption = None,
     keys: KeysOption = None,
+    delivered: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with what a sink got, instead of a log: `records/…` and `heads/…`, named as they were delivered. Lines may be "
+            "repeated.",
+            file_okay=False,
+        ),
+    ] = None,
     config: ConfigFile = None,
     sets: Sets = None,
     address: Address = ADMIN,
@@ -85,13 +95,23 @@ def verify_log(
     if output not in {"text", "json"}:
         raise UsageError(f"--output {output[:40]!r}: text or json")
     terminal = Terminal()
-    source = log_source([str(file) for file in log or ()], config, sets, address)
-    result = verify(
-        log_files(source),
-        heads_file(heads, source),
-        other_heads(head, source),
-        trusted_keys(keys),
-    )
+    if delivered is not None:
+        if log or heads is not None:
+            raise UsageError(
+                "--delivered has records and heads of its own: leave --log and --heads out"
+            )
+        if not delivered.is_dir():
+            raise UsageError(f"--delivered {delivered}: not a folder")
+        others = [read_text(file) for file in head or ()]
+        result = verify_delivered(delivered, others, trusted_keys(keys))
+    else:
+        source = log_source([str(file) for file in log or ()], config, sets, address)
+        result = verify(
+            log_files(source),
+            heads_file(heads, source),
+            other_heads(head, source),
+            trusted_keys(keys),
+        )
     if output == "json":
         terminal.json(result.document())
     else:
@@ -110,6 +130,8 @@ def _print(terminal: Terminal, result: Verification, *, trusted: bool) -> None:
     terminal.line(
         f"{result.lines} lines in {result.segments} segments, {result.proved} of them proved by heads"
     )
+    if result.repeated:
+        terminal.line(f"{result.repeated} lines were delivered again")
     if result.dropped:
         terminal.line(f"{result.dropped} older segments are not here; their heads are")
     if result.before:
