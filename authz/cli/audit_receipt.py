@@ -14,6 +14,7 @@ from authz.cli.audit_source import (
     HeadOption,
     HeadsOption,
     LogFiles,
+    ended_heads,
     heads_file,
     log_files,
     other_heads,
@@ -90,7 +91,7 @@ def receipt(
     files = log_files(source)
     line = find_decision(files, decision_id or "")
     texts = {} if bundle is None else _policy_texts(bundle, source, var, line)
-    stored = [*_ended(heads_file(heads, source)), *other_heads(head, source)]
+    stored = [*ended_heads(heads_file(heads, source)), *other_heads(head, source)]
     _write(make_receipt(files, stored, line, texts).content(), out)
 
 
@@ -128,13 +129,6 @@ def _policy_texts(
             f"--bundle {folder} has the digest {plan.digest}, and the bundle that judged {judged or 'none'}"
         )
     return {id_: policy.text for id_, policy in plan.describe().policies.items()}
-
-
-def _ended(heads: Path | None) -> list[str]:
-    """Return the heads of ended segments."""
-    if heads is None or not heads.exists():
-        return []
-    return [text for text in _read(heads).decode(errors="replace").split("\n") if text]
 
 
 def _read(file: Path) -> bytes:

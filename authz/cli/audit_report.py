@@ -13,6 +13,7 @@ from authz.cli.audit_source import (
     HeadsOption,
     KeysOption,
     LogFiles,
+    ended_heads,
     heads_file,
     log_files,
     other_heads,
@@ -59,7 +60,7 @@ def report(
             "--bundle",
             "-b",
             metavar="FOLDER",
-            help="Folder of a bundle of the period, for owners and ends of its exceptions. Repeatable.",
+            help="Folder of a bundle of the period, for owners and ends of its exceptions, and for the texts of policies in receipts. Repeatable.",
             file_okay=False,
         ),
     ] = None,
@@ -88,19 +89,21 @@ def report(
         raise UsageError(f"{source.name} does not exist; give --log FILE")
     bundles = [_bundle(terminal, folder, var) for folder in bundle or ()]
     folder = _folder(out)
-    result = verify(files, heads_file(heads, source), other_heads(head, source), trusted_keys(keys))
+    ended, others = heads_file(heads, source), other_heads(head, source)
+    result = verify(files, ended, others, trusted_keys(keys))
     given = ReportInput(
         files=files,
         period=period,
         verification=result,
         keys_given=keys is not None,
+        heads=[*ended_heads(ended), *others],
         bundles=bundles,
         sample_size=sample,
         version=__version__,
     )
     written = write_report(folder, given)
     terminal.line(
-        f"{written.records} records from {period.since} to {period.until}, {written.sampled} sampled: {out / 'README.md'}"
+        f"{written.records} records from {period.since} to {period.until}, {written.sampled} sampled, {written.receipts} with receipts: {out / 'README.md'}"
     )
     if written.findings:
         terminal.note(f"{written.findings} findings of the verification: {out / 'gaps.md'}")
@@ -111,7 +114,8 @@ def report(
 def _bundle(terminal: Terminal, folder: Path, var: list[str] | None) -> GivenBundle:
     files = read_folder(folder)
     plan = Plan.compile(files, offline_variables(files, var, terminal.note))
-    return GivenBundle(folder, plan.digest, plan.revision, plan.exceptions)
+    texts = {id_: policy.text for id_, policy in plan.describe().policies.items()}
+    return GivenBundle(folder, plan.digest, plan.revision, plan.exceptions, texts)
 
 
 def _folder(path: Path) -> ReportFolder:

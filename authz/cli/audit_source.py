@@ -5,11 +5,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Final, TextIO
 
 import typer
 
 from authz.audit import HeadError, HeadKeys, Jwks, rotated
+from authz.audit.reader import open_log
 from authz.cli.decision_log import LogSource
 from authz.cli.options import read_text
 from authz.errors import UsageError
@@ -19,12 +20,15 @@ __all__ = [
     "HeadsOption",
     "KeysOption",
     "LogFiles",
+    "ended_heads",
     "heads_file",
     "log_files",
     "other_heads",
     "private_file",
     "trusted_keys",
 ]
+
+_MAX_HEAD: Final = 65_536
 
 LogFiles = Annotated[
     list[Path] | None,
@@ -84,6 +88,19 @@ def other_heads(given: list[Path] | None, source: LogSource) -> list[str]:
     # Heads to which the log did not fit at a start of the node.
     kept = sorted(own.parent.glob(f"{own.name}.[0-9]*"))
     return [read_text(file) for file in (own, *kept) if file.exists()]
+
+
+def ended_heads(heads: Path | None) -> list[str]:
+    """Read the heads of ended segments, each in its stored form. A missing file has none.
+
+    Raises:
+        UnavailableError: The file cannot be read.
+    """
+    if heads is None or not heads.exists():
+        return []
+    with open_log(heads) as stream:
+        lines = iter(lambda: stream.readline(_MAX_HEAD), b"")
+        return [text for line in lines if (text := line.decode(errors="replace").strip())]
 
 
 def trusted_keys(keys: Path | None) -> HeadKeys | None:

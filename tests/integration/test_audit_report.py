@@ -11,11 +11,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from authz_client import Authz, Denied, StepUp
 from tests.support.server import Layout, Server, command, layout
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.minting import Authority
 
 pytestmark = pytest.mark.timeout(180)
@@ -109,7 +113,14 @@ def case(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Case
         expires = (datetime.now(UTC) + timedelta(days=30)).date()
         file.write_text(text.replace("EXPIRES", str(expires)))
     bob = {"uid": os.geteuid(), "issuer": "corp", "sub": "bob", "claims": {"groups": ["managers"]}}
+    key = folder / "head.pem"
+    pem = Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    key.write_bytes(pem)
+    key.chmod(0o600)
     changes = {
+        "audit": {"chain": True, "head_key": str(key), "head_interval": "100ms"},
         "approvals": {"url": "https://authz.corp.example", "people": [bob]},
         "enforcers": [],
         "listeners": {"portal": None},
@@ -154,6 +165,14 @@ def _authz(case: Case, *words: str) -> str:
     done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def _trust_heads(case: Case) -> Path:
+    """Write the public half of the key of heads."""
+    keys = case.place.folder / "keys.json"
+    line = [*command(), "audit", "keys", case.place.config["audit"]["head_key"]]
+    keys.write_bytes(subprocess.run(line, capture_output=True, timeout=60, check=True).stdout)
+    return keys
 
 
 def _session(case: Case, task: str) -> str:
@@ -220,6 +239,7 @@ def test_a_period_of_a_node_is_reported(case: Case) -> None:
     # The test may run at midnight.
     since, until = ((today + timedelta(days=days)).date().isoformat() for days in (-1, 1))
     out = case.place.folder / "november"
+    keys = _trust_heads(case)
     words = ("--from", since, "--to", until, "--out", str(out), "--sample", "3")
     _authz(
         case,
@@ -229,6 +249,8 @@ def test_a_period_of_a_node_is_reported(case: Case) -> None:
         str(case.place.folder / "bundle"),
         "--var",
         "trust_domain=a.example",
+        "--keys",
+        str(keys),
     )
 
     (bundle,) = _table(case, "bundles.csv")
@@ -250,4 +272,7 @@ def test_a_period_of_a_node_is_reported(case: Case) -> None:
     assert len(samples) == 3
     for sample in samples:
         assert (out / sample["record"]).read_bytes() == log[int(sample["line"]) - 1]
+        words = ("--verify", str(out / sample["receipt"]), "--head-key", str(keys))
+        assert json.loads(_authz(case, "receipt", *words, "--output", "json"))["verified"]
+    assert "0 findings" in (out / "gaps.md").read_text()
     assert f"| {len(log)} | records of the period" in (out / "README.md").read_text()

@@ -14,8 +14,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from authz.audit import Verification, verify
+from authz.audit import Jwks, Verification, verify
+from authz.audit.receipt import Receipt
+from authz.audit.receipt_verification import check_receipt
 from authz.cli import main
 from authz.errors import UnavailableError, UsageError
 from authz.model import StandingException
@@ -26,6 +29,8 @@ from authz.tools.audit_report import (
     read_period,
     write_report,
 )
+from authz_client.jose import public_jwk
+from tests.support import receipts as signed
 from tests.support.audit_cases import answer, entry, held, moment, refusals, revocation, used
 from tests.support.audit_log import LogWriter
 from tests.support.records import lines, write
@@ -56,6 +61,7 @@ def make(
     until: str = TO,
     sample: int = 5,
     bundles: Sequence[GivenBundle] = (),
+    heads: Sequence[str] = (),
     verification: Verification | None = None,
 ) -> Path:
     """Make a report; return its folder."""
@@ -65,6 +71,7 @@ def make(
         period=read_period(since, until),
         verification=verification or Verification(),
         keys_given=verification is not None,
+        heads=heads,
         bundles=bundles,
         sample_size=sample,
         version="0.1.0",
@@ -623,6 +630,65 @@ def test_a_changed_record_is_found(tmp_path: Path) -> None:
     document = json.loads((folder / "verification.json").read_text())
     assert document["lines"] == 4
     assert document["findings"]
+
+
+def test_sampled_decisions_have_receipts(tmp_path: Path) -> None:
+    """With the policies of the given bundle, and with the answer that a call used, which stands in another segment."""
+    key = Ed25519PrivateKey.generate()
+    log = LogWriter(tmp_path, key=key)
+    permit, judged = (
+        signed.decision(approved_by=["local/ann"]),
+        signed.decision("plain", policies={}),
+    )
+    first = log.write([signed.answer(signed.Passkey()), judged], sealed=True)
+    last = log.write([permit, entry("unnamed", 0), entry("tail", 0)])
+    heads = [*log.heads.read_text().splitlines(), log.newest]
+    digest = next(iter(permit["bundles"].values()))["digest"]
+    bundle = GivenBundle(tmp_path / "b", digest, "r1", (), signed.POLICIES)
+    files = [last, first]
+    folder = make(
+        tmp_path / "report",
+        files,
+        since="2026-11-01",
+        until="2026-12-31",
+        bundles=[bundle],
+        heads=heads,
+        verification=verify(files, log.heads, [log.newest]),
+    )
+    keys = Jwks.trusted([json.dumps(public_jwk(key.public_key())).encode()])
+    rows = {one["decision_id"]: one for one in table(folder, "samples.csv")}
+    assert len(rows) == 4
+    for name, one in rows.items():
+        content = (folder / one["receipt"]).read_bytes()
+        verified = check_receipt(Receipt.read(content), keys)
+        assert verified.decision.decision_id == name
+        record = (folder / one["record"]).read_bytes()
+        assert json.loads(content)["record"].encode() + b"\n" == record
+        assert verified.has_texts == (name == signed.DECISION)
+        assert len(verified.answers) == (name == signed.DECISION)
+    assert "4 of the decisions have a receipt" in (folder / "README.md").read_text()
+
+
+def test_a_sample_says_why_it_has_no_receipt(tmp_path: Path) -> None:
+    """Without a chain, and after the newest head."""
+    log = LogWriter(tmp_path, key=Ed25519PrivateKey.generate())
+    kept = log.write([entry("one", 0)])
+    head = log.newest
+    text = kept.read_text()
+    log.write([entry("one", 0), entry("two", 1)])
+    loose = write(tmp_path / "loose", [entry("loose", 2)])
+    assert kept.read_text().startswith(text)
+    folder = make(tmp_path / "report", [kept, loose], heads=[head])
+    reasons = {one["decision_id"]: one["no_receipt"] for one in table(folder, "samples.csv")}
+    assert reasons["one"] == ""
+    assert "no head stands above the record" in reasons["two"]
+    assert "is not in a chain" in reasons["loose"]
+    assert sorted(path.name for path in (folder / "samples").iterdir()) == [
+        "loose.json",
+        "one.json",
+        "one.receipt.json",
+        "two.json",
+    ]
 
 
 def test_texts_of_a_stranger_stay_texts(tmp_path: Path) -> None:

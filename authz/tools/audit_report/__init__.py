@@ -1,12 +1,13 @@
 """Report of a period for `authz audit report`.
 
-A record passes `database` (each decision once, on disk), `statistics` and `samples` (queries), and `report`, which writes the files
-with `documents`. `period` reads the bounds.
+`report` reads the log into `database` (each decision once, on disk). `statistics` and `samples` are queries, the modules that end in
+`_files` write their results with `documents`, and `report` writes the README. `period` reads the bounds, and `inputs` has what is given.
 """
 
 from authz.tools.audit_report.documents import ReportFolder
+from authz.tools.audit_report.inputs import GivenBundle, ReportInput
 from authz.tools.audit_report.period import Period, read_period
-from authz.tools.audit_report.report import GivenBundle, ReportInput, ReportResult, write_report
+from authz.tools.audit_report.report import ReportResult, write_report
 
 __all__ = [
     "GivenBundle",

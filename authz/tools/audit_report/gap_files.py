@@ -1,0 +1,81 @@
+"""What is missing or damaged, in a report."""
+
+import json
+from collections.abc import Iterator
+from typing import Final
+
+from authz.tools.audit_report.database import ReportDatabase
+from authz.tools.audit_report.documents import ReportFolder, markdown
+from authz.tools.audit_report.inputs import ReportInput
+
+__all__ = ["write_gaps"]
+
+_MOST_IN_TEXT: Final = 200
+
+
+def write_gaps(folder: ReportFolder, data: ReportDatabase, given: ReportInput) -> None:
+    """Write `gaps.md`, `verification.json`, `damaged_lines.csv` and `refusal_sums.csv`."""
+    result = given.verification
+    folder.write("verification.json", [json.dumps(result.document(), indent=2), "\n"])
+    folder.write_csv(
+        "damaged_lines.csv",
+        ("file", "line", "defect"),
+        (
+            (str(given.files[file]), line, defect)
+            for file, line, defect in data.rows(
+                "SELECT file, line, defect FROM damage ORDER BY rowid"
+            )
+        ),
+    )
+    folder.write_csv(
+        "refusal_sums.csv",
+        ("day", "reason_code", "records", "refusals"),
+        data.rows(
+            """SELECT day, code, count(*), sum(times) FROM period WHERE is_sum GROUP BY 1, 2 ORDER BY 1, 2"""
+        ),
+    )
+    folder.write("gaps.md", _gap_text(data, given))
+
+
+def _gap_text(data: ReportDatabase, given: ReportInput) -> Iterator[str]:
+    result, count = given.verification, data.count
+    yield "# Gaps\n\n## Verification of the whole log\n\n"
+    if not result.lines:
+        yield "The log has no chain (`audit.chain`): nothing here proves that no record was changed or removed.\n\n"
+    yield (
+        f"- {result.lines} lines in the chain, in {result.segments} segments; {result.proved} of them proved by heads\n"
+        f"- {result.unproved} lines after the newest head, which nothing proves\n"
+        f"- {result.before} lines from before the chain\n"
+        f"- {result.dropped} older segments that are not here\n"
+    )
+    if given.keys_given:
+        keys = markdown(", ".join(result.keys)) or "no key"
+        yield f"- {result.signatures} of {result.heads} heads signed by {keys}\n"
+    else:
+        yield f"- signatures of {result.heads} heads not checked: no keys were given\n"
+    yield f"- {len(result.findings)} findings, {len(result.notes)} notes; `verification.json` has all of them\n"
+    for finding in result.findings[:_MOST_IN_TEXT]:
+        yield f"  - {markdown(str(finding))}\n"
+    for note in result.notes[:_MOST_IN_TEXT]:
+        yield f"  - note: {markdown(note)}\n"
+    silent = _silent_days(data)
+    (unrecorded,) = data.numbers("SELECT sum(times) FROM period WHERE code = 'AUDIT_FULL'")
+    sums = data.numbers("SELECT count(*), sum(times) FROM period WHERE is_sum")
+    yield (
+        "\n## Records\n\n"
+        f"- {count.damaged} lines are not records: `damaged_lines.csv`\n"
+        f"- {count.undated} records without a valid timestamp, which are in no period\n"
+        f"- {count.repeated} records of the period stand twice; each counts once\n"
+        f"- {count.replaced} decisions have a second record, since the first could not be made durable and was not answered;"
+        " the second counts\n"
+        f"- {unrecorded} calls denied because they could not be recorded (`AUDIT_FULL`)\n"
+        f"- {sums[1]} refusals without records of their own, in {sums[0]} sums: `refusal_sums.csv`\n"
+        f"- days of the period without a record: {', '.join(silent[:_MOST_IN_TEXT]) or 'none'}"
+    )
+    more = len(silent) - _MOST_IN_TEXT
+    yield f" and {more} more\n" if more > 0 else "\n"
+
+
+def _silent_days(data: ReportDatabase) -> list[str]:
+    seen = {day for (day,) in data.rows("SELECT DISTINCT day FROM period")}
+    return [day for day in data.period.days() if day not in seen]
