@@ -27,7 +27,7 @@ from authz.config.sections.approvals import (
     WebhookFormat,
 )
 from authz.config.sections.audit import Audit
-from authz.config.sections.audit_sinks import AuditHttp, AuditSink
+from authz.config.sections.audit_sinks import AuditHttp, AuditOtel, AuditServer, AuditSink
 from authz.config.sections.brokers import (
     Broker,
     BrokeredSystem,
@@ -80,6 +80,8 @@ __all__ = [
     "ApprovalsListener",
     "Audit",
     "AuditHttp",
+    "AuditOtel",
+    "AuditServer",
     "AuditSink",
     "Broker",
     "BrokerKind",

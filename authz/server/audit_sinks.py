@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from authz import __version__
 from authz.audit.delivery import (
     HttpTarget,
     SinkSettings,
@@ -19,8 +20,9 @@ from authz.audit.delivery import (
     sink_lag,
     sink_problems,
 )
-from authz.config import Audit, AuditHttp, AuditSink
-from authz.model import MetricFamily, MetricKind
+from authz.config import Audit, AuditOtel, AuditServer, AuditSink
+from authz.errors import ConfigError
+from authz.model import Diagnostic, MetricFamily, MetricKind
 from authz.telemetry import Logger
 from authz.trust import Document, FetchRequest
 from authz.trust.addresses import Network, Reach
@@ -37,6 +39,9 @@ class AuditSinks:
         fetch: Sends a request.
         log: Receives errors and gaps.
         clock: Unix time.
+
+    Raises:
+        ConfigError: A package of a sink is missing.
     """
 
     def __init__(
@@ -157,17 +162,41 @@ def _worker(name: str, sink: AuditSink, audit: Audit, target: Target, log: Logge
 
 
 def _target(sink: AuditSink, node: str, fetch: Callable[[FetchRequest], Document]) -> Target:
+    if sink.otel is not None:
+        return _otel_target(sink.otel, sink.timeout, node, fetch)
     assert sink.http is not None  # noqa: S101 - a sink has one kind
-    http = sink.http
-    place = WebPlace(http.url, _reach(http.url, http), http.ca_file, sink.timeout)
-    return HttpTarget(place, node, http.authorization_file, fetch)
+    place = _web_place(sink.http.url, sink.http, sink.timeout)
+    return HttpTarget(place, node, sink.http.authorization_file, fetch)
 
 
-def _reach(url: str, web: AuditHttp) -> Reach:
-    """Return the addresses that a server may have. Without TLS, only loopback."""
-    networks: tuple[Network, ...] = tuple(map(ipaddress.ip_network, web.allow_networks))
+def _otel_target(
+    otel: AuditOtel, timeout: float, node: str, fetch: Callable[[FetchRequest], Document]
+) -> Target:
+    from authz.audit.delivery.otel import OtelTarget  # noqa: PLC0415 - its messages are large
+
+    try:
+        return OtelTarget(
+            _web_place(otel.endpoint, otel, timeout),
+            node,
+            __version__,
+            authorization_file=otel.authorization_file,
+            fetch=fetch,
+        )
+    except ImportError as error:
+        raise _missing("otel") from error
+
+
+def _missing(extra: str) -> ConfigError:
+    what = f"a sink of the audit is of kind `{extra}`, and a package for it is missing."
+    return ConfigError((Diagnostic(what, fix=f'pip install "authz-runtime[{extra}]"'),))
+
+
+def _web_place(url: str, server: AuditServer, timeout: float) -> WebPlace:
+    """Return a server and the addresses that it may have. Without TLS, only loopback."""
+    networks: tuple[Network, ...] = tuple(map(ipaddress.ip_network, server.allow_networks))
     is_plain = urlsplit(url).scheme != "https"
-    return Reach(web.allow_private or is_plain, networks, is_plain)
+    reach = Reach(server.allow_private or is_plain, networks, is_plain)
+    return WebPlace(url, reach, server.ca_file, timeout)
 
 
 def _counter(name: str, text: str, values: Sequence[tuple[dict[str, str], float]]) -> MetricFamily:

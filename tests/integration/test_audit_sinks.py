@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.support.audit_receiver import AuditReceiver
+from tests.support.log_collector import LogCollector
 from tests.support.minting import Authority
 from tests.support.people import People, search
 from tests.support.server import Layout, Server, command, layout
@@ -194,3 +195,19 @@ def _problems(server: Server) -> list[str]:
 
 def _records(server: Server) -> int:
     return int(_status(server)[1]["sinks"]["siem"]["undelivered"]["records"])
+
+
+def test_a_collector_gets_each_record_of_a_node(
+    tmp_path: Path, authority: Authority, people: People
+) -> None:
+    """As OpenTelemetry logs, one for each line."""
+    with LogCollector() as collector:
+        place = _place(tmp_path, authority, {"otel": {"endpoint": collector.url}})
+        with Server(place) as server:
+            _decide(server, people, 5)
+            eventually(lambda: len(collector.records) >= 5)
+            eventually(lambda: _undelivered(server) == 0)
+            assert server.metric("authz_audit_delivered_records_total", sink="siem") >= 5
+        # The last records leave when the node stops.
+        bodies = [record.body.string_value.encode() + b"\n" for record in collector.records]
+        assert bodies == list(_written(place))

@@ -1,7 +1,7 @@
 """Delivery of an audit log to other machines, from its files: at least once, and in order.
 
 `files` finds the files of the log, `cursor` is how far a sink has it, and `tail` reads the next `batch`. `worker` sends batches to a
-`target` on a thread of its own: `http` is one kind of target. `report`
+`target` on a thread of its own: `http` and `otel` are kinds of targets. `report`
 puts the status of a sink into words. `delivered` reads batches back, to verify them.
 """
 
@@ -10,7 +10,7 @@ from authz.audit.delivery.cursor import Gap, cursor_path
 from authz.audit.delivery.http import HttpTarget, WebPlace
 from authz.audit.delivery.report import age_of, lag_of, sink_detail, sink_lag, sink_problems
 from authz.audit.delivery.tail import LogTail, TailStatus
-from authz.audit.delivery.target import DeliveryError, DeliveryErrorKind, Target
+from authz.audit.delivery.target import DeliveryError, DeliveryErrorKind, Rejection, Target
 from authz.audit.delivery.worker import SinkSettings, SinkStatus, SinkWorker
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Gap",
     "HttpTarget",
     "LogTail",
+    "Rejection",
     "SinkSettings",
     "SinkStatus",
     "SinkWorker",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from authz.audit.delivery.batch import Batch
-from authz.audit.delivery.target import error_of, read_authorization
+from authz.audit.delivery.target import Rejection, error_of, read_authorization
 from authz.trust.addresses import Reach
 from authz.trust.fetch import Document, FetchError, FetchRequest, Post, WebVerifier
 
@@ -73,7 +73,7 @@ class HttpTarget:
         self._authorization_file = authorization_file
         self._fetch = fetch
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: Batch) -> Rejection | None:
         """Post a batch; see `Target`. Every status of success is an acknowledgement."""
         body = pack(batch.content)
         post = Post(body, "application/x-ndjson", tuple(self._headers(batch, body)))
@@ -84,6 +84,7 @@ class HttpTarget:
             self._fetch(request)
         except FetchError as error:
             raise error_of(error) from error
+        return None
 
     def _headers(self, batch: Batch, body: bytes) -> list[tuple[str, str]]:
         digest = base64.b64encode(hashlib.sha256(body).digest()).decode()

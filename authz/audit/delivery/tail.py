@@ -17,6 +17,7 @@ from authz.audit.chain import Link, read_link
 from authz.audit.delivery.batch import Batch, BatchKind, file_name, place_name
 from authz.audit.delivery.cursor import MAX_MARKS, Cursor, Gap, Mark, Pending, Position, cursor_path
 from authz.audit.delivery.files import MAX_LINE, LogFile, LogFiles, timestamp_of
+from authz.audit.delivery.target import Rejection
 
 __all__ = ["LogTail", "TailStatus"]
 
@@ -166,25 +167,38 @@ class LogTail:
         self._is_changed |= self._cursor.pending is not None
         self._cursor.pending = None
 
-    def commit(self, batch: Batch) -> Gap | None:
-        """Move the cursor, durably, behind a batch that the sink acknowledged. Return the gap before the batch, if there is one.
+    def commit(self, batch: Batch, rejection: Rejection | None = None) -> list[Gap]:
+        """Move the cursor, durably, behind a batch that the sink acknowledged.
+
+        Args:
+            batch: The batch.
+            rejection: Lines of the batch that the sink rejected.
+
+        Returns:
+            Gaps before the batch and in it.
 
         Raises:
             OSError: The cursor cannot be written.
         """
         self._is_changed = True
+        gaps = []
+        if rejection is not None:
+            text = (
+                f"the sink rejected {rejection.records} lines of {batch.name}: {rejection.reason}"
+            )
+            gaps.append(Gap(_written(self._now()), text, rejection.records))
         if batch.kind is BatchKind.HEADS:
             self._cursor.heads_offset = batch.end or self._cursor.heads_offset
             if batch.last is not None:
                 self._cursor.head = max(batch.last, self._cursor.head or batch.last)
-            self._save()
-            return None
-        gap = self._gap_before(batch)
-        if gap is not None:
-            self._cursor.note_gap(gap)
-        self._advance(batch)
+        else:
+            if (gap := self._gap_before(batch)) is not None:
+                gaps.insert(0, gap)
+            self._advance(batch)
+        for one in gaps:
+            self._cursor.note_gap(one)
         self._save()
-        return gap
+        return gaps
 
     def status(self) -> TailStatus:
         """Return what the sink has and lacks, as of the last look."""

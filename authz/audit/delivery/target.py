@@ -1,5 +1,6 @@
 """Targets: what a sink sends batches to, and how a delivery fails."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -7,7 +8,14 @@ from authz.audit.delivery.batch import Batch
 from authz.files import PrivateFileError, read_secret
 from authz.trust.fetch import FetchError
 
-__all__ = ["DeliveryError", "DeliveryErrorKind", "Target", "error_of", "read_authorization"]
+__all__ = [
+    "DeliveryError",
+    "DeliveryErrorKind",
+    "Rejection",
+    "Target",
+    "error_of",
+    "read_authorization",
+]
 
 _TOO_LARGE = 413
 _WAIT = frozenset({408, 425, 429})
@@ -47,11 +55,24 @@ class DeliveryError(Exception):
         self.kind = kind
 
 
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Lines of an acknowledged batch that the target did not take, and will never take."""
+
+    records: int
+    """Number of the lines."""
+    reason: str
+    """What the target says."""
+
+
 class Target(Protocol):
     """A place that takes batches."""
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: Batch) -> Rejection | None:
         """Send a batch, and return once it is acknowledged.
+
+        Returns:
+            Lines that were rejected for good. None: there are none.
 
         Raises:
             DeliveryError: It is not acknowledged. The target may have it all the same.

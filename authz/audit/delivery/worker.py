@@ -205,7 +205,7 @@ class SinkWorker:
         except OSError as error:
             raise DeliveryError(DeliveryErrorKind.CURSOR, str(error)) from error
         try:
-            self._target.send(batch)
+            rejection = self._target.send(batch)
         except DeliveryError as error:
             if error.kind is DeliveryErrorKind.TOO_LARGE and batch.count > 1:
                 self._max_bytes = max(1, len(batch.content) // 2)
@@ -213,12 +213,12 @@ class SinkWorker:
             raise
         self._max_bytes = min(self.settings.batch_bytes, self._max_bytes * 2)
         try:
-            gap = tail.commit(batch)
+            gaps = tail.commit(batch, rejection)
         except OSError as error:
             raise DeliveryError(DeliveryErrorKind.CURSOR, str(error)) from error
         finally:
             self._succeeded(batch)
-        if gap is not None:
+        for gap in gaps:
             self._tell(gap)
 
     def _is_over(self) -> bool:

@@ -11,12 +11,23 @@ from authz.config.sections.sources import network_findings
 from authz.config.types import ENTRY_NAME, Duration, FilePath, Strict, Text
 from authz.config.urls import url_defect
 
-__all__ = ["AuditHttp", "AuditSink", "sink_findings"]
+__all__ = ["AuditHttp", "AuditOtel", "AuditServer", "AuditSink", "sink_findings"]
 
-_KINDS: Final = ("http",)
+_KINDS: Final = ("http", "otel")
 
 
-class AuditHttp(Strict):
+class AuditServer(Strict):
+    """A server that takes records, and the rules under which it is asked."""
+
+    ca_file: FilePath | None = None
+    """File of the certificate authorities of the server, PEM. Default: the authorities of the system."""
+    allow_private: bool = False
+    """Whether the host of the URL may have an address of a private network or of loopback."""
+    allow_networks: tuple[Text, ...] = Field(default=(), max_length=64)
+    """Networks, such as `10.1.0.0/16`, whose addresses the host may have besides public addresses."""
+
+
+class AuditHttp(AuditServer):
     """A URL that takes batches of records by POST."""
 
     url: Text
@@ -24,19 +35,25 @@ class AuditHttp(Strict):
     authorization_file: FilePath | None = None
     """File that holds the value of the `authorization` header, for example `Bearer …`. Only its owner may read it, or root's group. It is
     read before each request. Default: no such header."""
-    ca_file: FilePath | None = None
-    """File of the certificate authorities of the URL's server, PEM. Default: the authorities of the system."""
-    allow_private: bool = False
-    """Whether the host of the URL may have an address of a private network or of loopback."""
-    allow_networks: tuple[Text, ...] = Field(default=(), max_length=64)
-    """Networks, such as `10.1.0.0/16`, whose addresses the host may have besides public addresses."""
+
+
+class AuditOtel(AuditServer):
+    """An OpenTelemetry collector that takes records as log records (OTLP over HTTP). It needs the extra `otel`."""
+
+    endpoint: Text
+    """Full URL of the collector's endpoint of logs, for example `https://collector.corp.example:4318/v1/logs`: https, or http on loopback."""
+    authorization_file: FilePath | None = None
+    """File that holds the value of the `authorization` header. Only its owner may read it, or root's group. It is read before each
+    request. Default: no such header."""
 
 
 class AuditSink(Strict):
-    """A place to which audit records are delivered, at least once and in order. It has one kind: `http`."""
+    """A place to which audit records are delivered, at least once and in order. It has one kind: `http` or `otel`."""
 
     http: AuditHttp | None = None
     """A URL that takes batches of records by POST."""
+    otel: AuditOtel | None = None
+    """An OpenTelemetry collector that takes records as log records (OTLP over HTTP). It needs the extra `otel`."""
     batch_bytes: int = Field(default=1_048_576, ge=4_096, le=16_777_216)
     """Size at which a batch is delivered, in bytes before compression."""
     batch_age: Annotated[Duration, Field(ge=0.1, le=3_600)] = 5.0
@@ -73,14 +90,17 @@ def sink_findings(sinks: Mapping[str, AuditSink]) -> Iterator[Finding]:
                 "Give one of " + ", ".join(f"`{kind}`" for kind in _KINDS) + ".",
             )
         if sink.http is not None:
-            yield from _http_findings((*path, "http"), name, sink.http)
+            yield from _server_findings((*path, "http", "url"), name, sink.http.url, sink.http)
+        if sink.otel is not None:
+            endpoint = sink.otel.endpoint
+            yield from _server_findings((*path, "otel", "endpoint"), name, endpoint, sink.otel)
 
 
-def _http_findings(path: Path, name: str, http: AuditHttp) -> Iterator[Finding]:
-    if defect := url_defect(http.url, plain=True):
+def _server_findings(path: Path, name: str, url: str, server: AuditServer) -> Iterator[Finding]:
+    if defect := url_defect(url, plain=True):
         yield Finding(
-            (*path, "url"),
+            path,
             f"the URL of sink `{name}` {defect}.",
             "Use an https URL, or http on loopback.",
         )
-    yield from network_findings(path, http.allow_networks)
+    yield from network_findings(path[:-1], server.allow_networks)
