@@ -272,7 +272,7 @@ def test_a_period_of_a_node_is_reported(case: Case) -> None:
     assert len(samples) == 3
     for sample in samples:
         assert (out / sample["record"]).read_bytes() == log[int(sample["line"]) - 1]
-        words = ("--verify", str(out / sample["receipt"]), "--head-key", str(keys))
-        assert json.loads(_authz(case, "receipt", *words, "--output", "json"))["verified"]
+        verify = ("--verify", str(out / sample["receipt"]), "--head-key", str(keys))
+        assert json.loads(_authz(case, "receipt", *verify, "--output", "json"))["verified"]
     assert "0 findings" in (out / "gaps.md").read_text()
     assert f"| {len(log)} | records of the period" in (out / "README.md").read_text()
