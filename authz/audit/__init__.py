@@ -13,7 +13,7 @@ from authz.audit.decision import (
     read_decision,
 )
 from authz.audit.heads import HeadError, HeadKeys, Jwks
-from authz.audit.history import Span, decisions, rotated, span
+from authz.audit.history import Span, decisions, rotated, span, torn
 from authz.audit.reader import Lines, Record, read, read_stream
 from authz.audit.verify import Finding, Verification, verify, verify_delivered
 
@@ -37,6 +37,7 @@ __all__ = [
     "read_stream",
     "rotated",
     "span",
+    "torn",
     "verify",
     "verify_delivered",
 ]

@@ -13,7 +13,7 @@ from authz.audit.reader import Lines, Record, read, read_stream
 from authz.errors import UnavailableError, UsageError
 from authz.model import Diagnostic
 
-__all__ = ["Span", "decisions", "is_rotated_name", "rotated", "span"]
+__all__ = ["Span", "decisions", "is_rotated_name", "rotated", "span", "torn"]
 
 _SPAN: Final = re.compile(r"(\d{1,9})([smhdw])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -114,6 +114,26 @@ def rotated(path: Path, since: str, most: int = _MAX_FILES) -> list[Path]:
         raise UnavailableError(f"{path.parent} cannot be read: {error.strerror}") from error
     others.sort()
     return [*(other for _, _, other in others[-most:]), path]
+
+
+def torn(path: Path) -> list[Path]:
+    """List the files to which a node moved lines that a crash left unfinished, for example `<name>.torn-1`.
+
+    Args:
+        path: The audit file.
+
+    Raises:
+        UnavailableError: The folder cannot be read.
+    """
+    try:
+        found = [
+            other
+            for other in path.parent.iterdir()
+            if other.name.startswith(f"{path.name}.torn-") and other.is_file()
+        ]
+    except OSError as error:
+        raise UnavailableError(f"{path.parent} cannot be read: {error.strerror}") from error
+    return sorted(found)
 
 
 def _written(at: float) -> str:

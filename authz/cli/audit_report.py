@@ -17,6 +17,7 @@ from authz.cli.audit_source import (
     heads_file,
     log_files,
     other_heads,
+    torn_files,
     trusted_keys,
 )
 from authz.cli.decision_log import log_source
@@ -93,6 +94,7 @@ def report(
     result = verify(files, ended, others, trusted_keys(keys))
     given = ReportInput(
         files=files,
+        torn=torn_files(source),
         period=period,
         verification=result,
         keys_given=keys is not None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from authz.cli.audit_source import LogFiles, log_files, private_file
+from authz.cli.audit_source import LogFiles, log_files, private_file, torn_files
 from authz.cli.decision_log import log_source
 from authz.cli.options import ADMIN, Address, ConfigFile, Sets
 from authz.cli.render import Terminal, timeline_lines, timeline_page
@@ -51,7 +51,7 @@ def show(
     files = log_files(source)
     if not files:
         raise UsageError(f"{source.name} does not exist; give --log FILE")
-    with collect(files, session, task) as timeline:
+    with collect(files, session, task, torn_files(source)) as timeline:
         terminal = Terminal()
         if out is not None:
             with private_file(out) as file:

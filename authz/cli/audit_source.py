@@ -9,7 +9,7 @@ from typing import Annotated, Final, TextIO
 
 import typer
 
-from authz.audit import HeadError, HeadKeys, Jwks, rotated
+from authz.audit import HeadError, HeadKeys, Jwks, rotated, torn
 from authz.audit.reader import open_log
 from authz.cli.decision_log import LogSource
 from authz.cli.options import read_text
@@ -25,6 +25,7 @@ __all__ = [
     "log_files",
     "other_heads",
     "private_file",
+    "torn_files",
     "trusted_keys",
 ]
 
@@ -71,6 +72,12 @@ def log_files(source: LogSource) -> list[Path]:
     if source.audit is None:
         return list(source.logs)
     return [file for file in rotated(source.audit, "", 0) if file.exists()]
+
+
+def torn_files(source: LogSource) -> list[Path]:
+    """List the files beside a log that hold lines that a crash left unfinished."""
+    logs = [source.audit] if source.audit is not None else source.logs
+    return [file for log in logs for file in torn(log)]
 
 
 def heads_file(given: Path | None, source: LogSource) -> Path | None:

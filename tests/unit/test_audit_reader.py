@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from authz.audit import read
+from authz.audit import read, rotated
 from authz.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -64,3 +64,12 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     """Not an empty audit."""
     with pytest.raises(UnavailableError):
         list(read(tmp_path / "none", lambda _: None))
+
+
+def test_every_rotated_file_is_listed_where_all_are_asked_for(tmp_path: Path) -> None:
+    """`authz why` reads the newest thousand; a report leaves none out."""
+    log = tmp_path / "audit.jsonl"
+    for number in range(1_002):
+        (tmp_path / f"audit.jsonl.{number}").touch()
+    assert len(rotated(log, "")) == 1_001
+    assert len(rotated(log, "", 0)) == 1_003

@@ -617,6 +617,23 @@ def test_gaps_are_told(tmp_path: Path) -> None:
     assert row(folder, "refusal_sums.csv")["refusals"] == "51234"
 
 
+def test_unfinished_lines_of_a_crash_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the report and by a session: a node moves them to files of their own, which are no logs."""
+    file = write(tmp_path / "audit.jsonl", [entry("a", 0, session="s1")])
+    torn = tmp_path / "audit.jsonl.torn-1"
+    torn.write_text('{"decision_id": "b"')
+    (tmp_path / "other.torn-1").write_text("x")
+    assert run("--from", FROM, "--to", TO, "--log", file, "--out", tmp_path / "report") == 0
+    told = (tmp_path / "report" / "gaps.md").read_text()
+    assert "- 1 files with a line that a crash left unfinished: " in told
+    assert "torn-1" in told
+    with pytest.raises(SystemExit):
+        main(["audit", "show", "--session", "s1", "--log", str(file)])
+    assert f"{torn}:1: a crash left this line unfinished." in capsys.readouterr().out
+
+
 def test_a_changed_record_is_found(tmp_path: Path) -> None:
     """The report repeats what the verification of the whole log found."""
     log = LogWriter(tmp_path)

@@ -1,7 +1,8 @@
 """What is missing or damaged, in a report."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from authz.tools.audit_report.database import ReportDatabase
@@ -64,6 +65,7 @@ def _gap_text(data: ReportDatabase, given: ReportInput) -> Iterator[str]:
     yield (
         "\n## Records\n\n"
         f"- {count.damaged} lines are not records: `damaged_lines.csv`\n"
+        f"- {len(given.torn)} files with a line that a crash left unfinished: {_names(given.torn)}\n"
         f"- {count.undated} records without a valid timestamp, which are in no period\n"
         f"- {count.repeated} records of the period stand twice; each counts once\n"
         f"- {count.replaced} decisions have a second record, since the first could not be made durable and was not answered;"
@@ -74,6 +76,10 @@ def _gap_text(data: ReportDatabase, given: ReportInput) -> Iterator[str]:
     )
     more = len(silent) - _MOST_IN_TEXT
     yield f" and {more} more\n" if more > 0 else "\n"
+
+
+def _names(files: Sequence[Path]) -> str:
+    return markdown(", ".join(str(file) for file in files[:_MOST_IN_TEXT]) or "none")
 
 
 def _silent_days(data: ReportDatabase) -> list[str]:

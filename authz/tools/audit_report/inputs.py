@@ -37,6 +37,8 @@ class ReportInput:
     """Signatures of heads were checked."""
     heads: Sequence[str] = ()
     """Heads of the log, each in its stored form, for receipts."""
+    torn: Sequence[Path] = ()
+    """Files with lines that a crash left unfinished."""
     bundles: Sequence[GivenBundle] = ()
     sample_size: int = 25
     version: str = ""

@@ -231,13 +231,16 @@ def _seen_at(at: str, decided_in_ms: int | None) -> str:
 
 
 @contextmanager
-def collect(files: Sequence[Path], session: str, task: str = "") -> Iterator[Timeline]:
+def collect(
+    files: Sequence[Path], session: str, task: str = "", torn: Sequence[Path] = ()
+) -> Iterator[Timeline]:
     """Collect the timeline of a session.
 
     Args:
         files: Audit files; `.gz` is unpacked on the way.
         session: Id of the session. Empty: that of `task`.
         task: Id of a task of the session. Empty: all tasks.
+        torn: Files with lines that a crash left unfinished. They are listed as damaged.
 
     Yields:
         The timeline, which can be read until the end of the block.
@@ -252,6 +255,8 @@ def collect(files: Sequence[Path], session: str, task: str = "") -> Iterator[Tim
         collection = _Collection(database, session, task)
         collection.find_session(files)
         collection.find_linked(files)
+        for file in torn:
+            collection.take_damage(Diagnostic("a crash left this line unfinished.", str(file), 1))
         yield Timeline(database, collection.summary(files))
 
 
@@ -268,7 +273,7 @@ class _Collection:
     def find_session(self, files: Sequence[Path]) -> None:
         """Take the records that name the session."""
         for number, file in enumerate(files):
-            for record in read(file, self._take_damage):
+            for record in read(file, self.take_damage):
                 given = _map(record.fields.get("input"))
                 if self._is_of_session(given):
                     self._take_own(number, file, record, given)
@@ -430,7 +435,8 @@ class _Collection:
                 (json.dumps(event), key),
             )
 
-    def _take_damage(self, diagnostic: Diagnostic) -> None:
+    def take_damage(self, diagnostic: Diagnostic) -> None:
+        """Keep the place of a line that is not a record."""
         self._damaged += 1
         self._database.execute(
             "INSERT INTO damage VALUES (?, ?, ?)",
