@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-EXTRAS: Final = ("otel", "pkcs11", "postgresql", "workload")
+EXTRAS: Final = ("otel", "pkcs11", "postgresql", "s3", "workload")
 """Extras that the container has, as in deploy/container/Containerfile."""
 _PIN: Final = re.compile(r"(?m)^([A-Za-z0-9._-]+)==([^ \\;]+)")
 _OWN: Final = "authz-client"

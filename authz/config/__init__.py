@@ -27,7 +27,7 @@ from authz.config.sections.approvals import (
     WebhookFormat,
 )
 from authz.config.sections.audit import Audit
-from authz.config.sections.audit_sinks import AuditHttp, AuditOtel, AuditServer, AuditSink
+from authz.config.sections.audit_sinks import AuditHttp, AuditOtel, AuditS3, AuditServer, AuditSink
 from authz.config.sections.brokers import (
     Broker,
     BrokeredSystem,
@@ -81,6 +81,7 @@ __all__ = [
     "Audit",
     "AuditHttp",
     "AuditOtel",
+    "AuditS3",
     "AuditServer",
     "AuditSink",
     "Broker",

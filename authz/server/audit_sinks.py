@@ -20,7 +20,7 @@ from authz.audit.delivery import (
     sink_lag,
     sink_problems,
 )
-from authz.config import Audit, AuditOtel, AuditServer, AuditSink
+from authz.config import Audit, AuditOtel, AuditS3, AuditServer, AuditSink
 from authz.errors import ConfigError
 from authz.model import Diagnostic, MetricFamily, MetricKind
 from authz.telemetry import Logger
@@ -164,6 +164,8 @@ def _worker(name: str, sink: AuditSink, audit: Audit, target: Target, log: Logge
 def _target(sink: AuditSink, node: str, fetch: Callable[[FetchRequest], Document]) -> Target:
     if sink.otel is not None:
         return _otel_target(sink.otel, sink.timeout, node, fetch)
+    if sink.s3 is not None:
+        return _s3_target(sink.s3, sink.timeout, node, fetch)
     assert sink.http is not None  # noqa: S101 - a sink has one kind
     place = _web_place(sink.http.url, sink.http, sink.timeout)
     return HttpTarget(place, node, sink.http.authorization_file, fetch)
@@ -184,6 +186,33 @@ def _otel_target(
         )
     except ImportError as error:
         raise _missing("otel") from error
+
+
+def _s3_target(
+    s3: AuditS3, timeout: float, node: str, fetch: Callable[[FetchRequest], Document]
+) -> Target:
+    from authz.audit.delivery.s3 import ObjectLock, S3Place, S3Target  # noqa: PLC0415 - an extra
+
+    lock = s3.object_lock
+    place = S3Place(
+        _web_place(_without_default_port(s3.endpoint), s3, timeout),
+        s3.bucket,
+        s3.region,
+        s3.prefix,
+        s3.credentials_file,
+        s3.profile,
+        ObjectLock(lock.mode.upper(), lock.retention) if lock is not None else None,
+    )
+    try:
+        return S3Target(place, node, fetch, time.time)
+    except ImportError as error:
+        raise _missing("s3") from error
+
+
+def _without_default_port(endpoint: str) -> str:
+    """Return an endpoint as its host is signed: without the default port of its scheme."""
+    endpoint = endpoint.rstrip("/")
+    return endpoint.removesuffix(":443" if endpoint.startswith("https:") else ":80")
 
 
 def _missing(extra: str) -> ConfigError:

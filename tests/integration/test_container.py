@@ -257,8 +257,10 @@ def test_a_plain_config_map_volume_is_refused(
 
 
 def test_the_container_has_the_extras_that_the_pages_name(image: Image) -> None:
-    """Workload API, PostgreSQL broker, traces and PKCS#11."""
+    """Workload API, PostgreSQL broker, traces, S3 and PKCS#11."""
     done = image.run(
-        "/opt/authz/bin/python", "-c", "import spiffe, asyncpg, pkcs11, opentelemetry.sdk"
+        "/opt/authz/bin/python",
+        "-c",
+        "import spiffe, asyncpg, pkcs11, botocore.auth, opentelemetry.sdk",
     )
     assert done.returncode == 0, done.stderr

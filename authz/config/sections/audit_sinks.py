@@ -1,9 +1,11 @@
 """`audit.sinks`: places away from this machine to which audit records are delivered."""
 
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from authz.config.document import Path
 from authz.config.findings import Finding
@@ -11,9 +13,9 @@ from authz.config.sections.sources import network_findings
 from authz.config.types import ENTRY_NAME, Duration, FilePath, Strict, Text
 from authz.config.urls import url_defect
 
-__all__ = ["AuditHttp", "AuditOtel", "AuditServer", "AuditSink", "sink_findings"]
+__all__ = ["AuditHttp", "AuditOtel", "AuditS3", "AuditServer", "AuditSink", "sink_findings"]
 
-_KINDS: Final = ("http", "otel")
+_KINDS: Final = ("http", "s3", "otel")
 
 
 class AuditServer(Strict):
@@ -47,11 +49,51 @@ class AuditOtel(AuditServer):
     request. Default: no such header."""
 
 
+class ObjectLockMode(StrEnum):
+    """Mode of an object lock."""
+
+    GOVERNANCE = "governance"
+    COMPLIANCE = "compliance"
+
+
+class AuditObjectLock(Strict):
+    """Lock of each object, so that nobody can remove or replace it. The bucket must have object lock enabled."""
+
+    mode: ObjectLockMode = ObjectLockMode.COMPLIANCE
+    """`compliance`: nobody can shorten it. `governance`: principals with a permission of their own can."""
+    retention: Annotated[Duration, Field(ge=86_400, le=3_153_600_000)]
+    """Time for which an object is locked after its delivery; required."""
+
+
+class AuditS3(AuditServer):
+    """A bucket of an S3-compatible store. It needs the extra `s3`."""
+
+    endpoint: Text
+    """URL of the store, for example `https://s3.eu-central-1.amazonaws.com`: https, or http on loopback. Buckets are addressed by path."""
+    bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+    """Name of the bucket."""
+    region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
+    """Region that requests are signed for. Use that of the bucket; stores without regions take `us-east-1`."""
+    prefix: Annotated[
+        str, StringConstraints(pattern=r"^([0-9A-Za-z._-]+/){0,16}$", max_length=512)
+    ] = ""
+    """Prefix of keys; it ends in a slash, for example `authz/`. The name of the node follows it."""
+    credentials_file: FilePath
+    """File with the access key, in the form of the shared credentials file of AWS. Only its owner may read it, or root's group. It is read
+    before each request."""
+    profile: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._-]{1,64}$")] = "default"
+    """Section of the file."""
+    object_lock: AuditObjectLock | None = None
+    """Lock of each object. Default: the node locks none; the bucket may have a default lock."""
+
+
 class AuditSink(Strict):
-    """A place to which audit records are delivered, at least once and in order. It has one kind: `http` or `otel`."""
+    """A place to which audit records are delivered, at least once and in order. It has one kind: `http`, `s3` or `otel`."""
 
     http: AuditHttp | None = None
     """A URL that takes batches of records by POST."""
+    s3: AuditS3 | None = None
+    """A bucket of an S3-compatible store. It needs the extra `s3`."""
     otel: AuditOtel | None = None
     """An OpenTelemetry collector that takes records as log records (OTLP over HTTP). It needs the extra `otel`."""
     batch_bytes: int = Field(default=1_048_576, ge=4_096, le=16_777_216)
@@ -91,13 +133,19 @@ def sink_findings(sinks: Mapping[str, AuditSink]) -> Iterator[Finding]:
             )
         if sink.http is not None:
             yield from _server_findings((*path, "http", "url"), name, sink.http.url, sink.http)
+        if sink.s3 is not None:
+            endpoint = sink.s3.endpoint
+            yield from _server_findings((*path, "s3", "endpoint"), name, endpoint, sink.s3)
         if sink.otel is not None:
             endpoint = sink.otel.endpoint
             yield from _server_findings((*path, "otel", "endpoint"), name, endpoint, sink.otel)
 
 
 def _server_findings(path: Path, name: str, url: str, server: AuditServer) -> Iterator[Finding]:
-    if defect := url_defect(url, plain=True):
+    defect = url_defect(url, plain=True)
+    if defect is None and path[-2:] == ("s3", "endpoint") and urlsplit(url).query:
+        defect = "has a query"
+    if defect is not None:
         yield Finding(
             path,
             f"the URL of sink `{name}` {defect}.",
