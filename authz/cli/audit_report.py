@@ -6,17 +6,16 @@ from typing import Annotated
 import typer
 
 from authz import __version__
-from authz.audit import verify
+from authz.audit import HeadKeys, verify
 from authz.bundle import read_folder
 from authz.cli.audit_source import (
     HeadOption,
     HeadsOption,
     KeysOption,
     LogFiles,
+    NodeFiles,
     ended_heads,
-    heads_file,
-    log_files,
-    other_heads,
+    node_files,
     torn_files,
     trusted_keys,
 )
@@ -27,6 +26,7 @@ from authz.engine import Plan
 from authz.errors import UsageError
 from authz.tools.audit_report import (
     GivenBundle,
+    NodeLog,
     ReportFolder,
     ReportInput,
     read_period,
@@ -85,20 +85,17 @@ def report(
     terminal = Terminal()
     period = read_period(since, until)
     source = log_source([str(file) for file in log or ()], config, sets, address)
-    files = log_files(source)
-    if not files:
+    nodes = node_files(source, heads, head)
+    if not nodes[0].files:
         raise UsageError(f"{source.name} does not exist; give --log FILE")
+    trusted = trusted_keys(keys)
     bundles = [_bundle(terminal, folder, var) for folder in bundle or ()]
     folder = _folder(out)
-    ended, others = heads_file(heads, source), other_heads(head, source)
-    result = verify(files, ended, others, trusted_keys(keys))
     given = ReportInput(
-        files=files,
+        logs=[_verified(one, trusted) for one in nodes],
         torn=torn_files(source),
         period=period,
-        verification=result,
         keys_given=keys is not None,
-        heads=[*ended_heads(ended), *others],
         bundles=bundles,
         sample_size=sample,
         version=__version__,
@@ -111,6 +108,11 @@ def report(
         terminal.note(f"{written.findings} findings of the verification: {out / 'gaps.md'}")
     if written.damaged:
         terminal.note(f"{written.damaged} lines are not records: {out / 'damaged_lines.csv'}")
+
+
+def _verified(log: NodeFiles, keys: HeadKeys | None) -> NodeLog:
+    result = verify(log.files, log.ended, log.heads, keys)
+    return NodeLog(log.node, log.files, result, [*ended_heads(log.ended), *log.heads])
 
 
 def _bundle(terminal: Terminal, folder: Path, var: list[str] | None) -> GivenBundle:

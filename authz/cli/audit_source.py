@@ -4,12 +4,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, TextIO
 
 import typer
 
-from authz.audit import HeadError, HeadKeys, Jwks, rotated, torn
+from authz.audit import HeadError, HeadKeys, Jwks, read, rotated, torn
+from authz.audit.heads import read_head
 from authz.audit.reader import open_log
 from authz.cli.decision_log import LogSource
 from authz.cli.options import read_text
@@ -20,9 +22,11 @@ __all__ = [
     "HeadsOption",
     "KeysOption",
     "LogFiles",
+    "NodeFiles",
     "ended_heads",
     "heads_file",
     "log_files",
+    "node_files",
     "other_heads",
     "private_file",
     "torn_files",
@@ -95,6 +99,92 @@ def other_heads(given: list[Path] | None, source: LogSource) -> list[str]:
     # Heads to which the log did not fit at a start of the node.
     kept = sorted(own.parent.glob(f"{own.name}.[0-9]*"))
     return [read_text(file) for file in (own, *kept) if file.exists()]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFiles:
+    """Log of one node, with its heads."""
+
+    node: str
+    """Name of the node; empty if no record of the files has one."""
+    files: list[Path]
+    """Files of the log."""
+    ended: Path | None
+    """File with the heads of ended segments."""
+    heads: list[str]
+    """Other heads, each in its stored form."""
+
+
+def node_files(source: LogSource, heads: Path | None, head: list[Path] | None) -> list[NodeFiles]:
+    """Divide the files of logs by the nodes that wrote them, since each node has a chain of its own.
+
+    Args:
+        source: Files that were given, or the log of a node.
+        heads: Value of `--heads`.
+        head: Values of `--head`.
+
+    Raises:
+        UsageError: `--heads` was given for the logs of several nodes, or a head cannot be read.
+        UnavailableError: A file cannot be read.
+    """
+    by_node: dict[str, list[Path]] = {}
+    unnamed: list[Path] = []
+    for file in log_files(source):
+        node = _node_of(file)
+        (by_node.setdefault(node, []) if node else unnamed).append(file)
+    if len(by_node) <= 1:
+        node = next(iter(by_node), "")
+        files = log_files(source)
+        ended = heads or _first_beside(files, ".heads") or heads_file(None, source)
+        return [NodeFiles(node, files, ended, _other_heads(head, source, files))]
+    if heads is not None:
+        raise UsageError("--heads is for the log of one node, and these are logs of several")
+    given = [(_head_node(text), text) for text in (read_text(file) for file in head or ())]
+    logs = []
+    for node, files in sorted(by_node.items()):
+        own = [text for of, text in given if of == node]
+        others = own if head is not None else _heads_beside(files)
+        logs.append(NodeFiles(node, files, _first_beside(files, ".heads"), others))
+    if unnamed:
+        logs.append(NodeFiles("", unnamed, None, []))
+    return logs
+
+
+def _node_of(file: Path) -> str:
+    """Return the node of the first record that names one."""
+    for record in read(file, lambda _: None):
+        labels = record.fields.get("labels")
+        if isinstance(labels, dict) and isinstance(node := labels.get("id"), str) and node:
+            return node
+    return ""
+
+
+def _head_node(text: str) -> str:
+    try:
+        return read_head(text.strip()).head.node
+    except HeadError as error:
+        raise UsageError(f"--head: {error}") from error
+
+
+def _first_beside(files: list[Path], suffix: str) -> Path | None:
+    beside = (file.with_name(file.name + suffix) for file in files)
+    return next((file for file in beside if file.exists()), None)
+
+
+def _other_heads(head: list[Path] | None, source: LogSource, files: list[Path]) -> list[str]:
+    if head is not None or source.audit is not None:
+        return other_heads(head, source)
+    return _heads_beside(files)
+
+
+def _heads_beside(files: list[Path]) -> list[str]:
+    """Read the newest heads beside files, and those to which a log did not fit at a start of the node."""
+    texts = []
+    for file in files:
+        own = file.with_name(f"{file.name}.head")
+        kept = sorted(own.parent.glob(f"{own.name}.[0-9]*"))
+        texts += [read_text(one) for one in (own, *kept) if one.exists()]
+    return texts
 
 
 def ended_heads(heads: Path | None) -> list[str]:

@@ -24,6 +24,7 @@ from authz.errors import UnavailableError, UsageError
 from authz.model import StandingException
 from authz.tools.audit_report import (
     GivenBundle,
+    NodeLog,
     ReportFolder,
     ReportInput,
     read_period,
@@ -67,11 +68,9 @@ def make(
     """Make a report; return its folder."""
     folder.mkdir()
     given = ReportInput(
-        files=files,
+        logs=[NodeLog("n1", files, verification or Verification(), heads)],
         period=read_period(since, until),
-        verification=verification or Verification(),
         keys_given=verification is not None,
-        heads=heads,
         bundles=bundles,
         sample_size=sample,
         version="0.1.0",
@@ -611,10 +610,42 @@ def test_gaps_are_told(tmp_path: Path) -> None:
     assert "- 1 decisions have a second record" in gaps
     assert "- 1 calls denied because they could not be recorded" in gaps
     assert "- 51234 refusals without records of their own, in 1 sums" in gaps
-    assert "days of the period without a record: 2026-11-03, 2026-11-04" in gaps
+    assert "days of the period without a record of node n1: 2026-11-03, 2026-11-04" in gaps
     damaged = [(one["file"], one["line"]) for one in table(folder, "damaged_lines.csv")]
     assert damaged == [(str(file), "1"), (str(file), "8")]
     assert row(folder, "refusal_sums.csv")["refusals"] == "51234"
+
+
+def test_logs_of_several_nodes_are_verified_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each node has a chain of its own; an approval can be asked for at one node and answered at another."""
+    words = []
+    for node, records in (
+        ("n1", [held("ask", 0, "a1"), entry("x", 1)]),
+        ("n2", [answer("yes", 5, "a1"), entry("y", DAY)]),
+    ):
+        (tmp_path / node).mkdir()
+        named = [{**one, "labels": {**one["labels"], "id": node}} for one in records]
+        log = LogWriter(tmp_path / node)
+        kept = log.write(named)
+        (tmp_path / node / "audit.jsonl.head").write_text(log.newest)
+        words += ["--log", str(kept)]
+    out = tmp_path / "report"
+    assert run("--from", FROM, "--to", TO, "--out", out, *words) == 0
+    documents = json.loads((out / "verification.json").read_text())
+    assert [(one["node"], one["findings"], one["proved"]) for one in documents] == [
+        ("n1", [], 2),
+        ("n2", [], 2),
+    ]
+    assert row(out, "approvals.csv", group="all")["approved"] == "1"
+    gaps = (out / "gaps.md").read_text()
+    assert "without a record of node n1: 2026-11-03, 2026-11-04" in gaps
+    assert "without a record of node n2: 2026-11-04" in gaps
+    assert (
+        run("--from", FROM, "--to", TO, "--out", tmp_path / "x", "--heads", words[1], *words) == 1
+    )
+    assert "--heads is for the log of one node" in capsys.readouterr().err
 
 
 def test_unfinished_lines_of_a_crash_are_told(
@@ -644,8 +675,8 @@ def test_a_changed_record_is_found(tmp_path: Path) -> None:
     result = verify(files, log.heads, [log.newest])
     folder = make(tmp_path / "report", files, verification=result)
     assert "this line or the line before it was changed" in (folder / "gaps.md").read_text()
-    document = json.loads((folder / "verification.json").read_text())
-    assert document["lines"] == 4
+    (document,) = json.loads((folder / "verification.json").read_text())
+    assert (document["node"], document["lines"]) == ("n1", 4)
     assert document["findings"]
 
 

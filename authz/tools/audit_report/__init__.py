@@ -5,12 +5,13 @@
 """
 
 from authz.tools.audit_report.documents import ReportFolder
-from authz.tools.audit_report.inputs import GivenBundle, ReportInput
+from authz.tools.audit_report.inputs import GivenBundle, NodeLog, ReportInput
 from authz.tools.audit_report.period import Period, read_period
 from authz.tools.audit_report.report import ReportResult, write_report
 
 __all__ = [
     "GivenBundle",
+    "NodeLog",
     "Period",
     "ReportFolder",
     "ReportInput",

@@ -9,7 +9,7 @@ from authz.audit import Verification
 from authz.model import StandingException
 from authz.tools.audit_report.period import Period
 
-__all__ = ["GivenBundle", "ReportInput"]
+__all__ = ["GivenBundle", "NodeLog", "ReportInput"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +25,28 @@ class GivenBundle:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeLog:
+    """Log of one node, which has a chain of its own."""
+
+    node: str
+    """Name of the node; may be empty."""
+    files: Sequence[Path]
+    """Files of the log."""
+    verification: Verification
+    """Verification of the whole log."""
+    heads: Sequence[str] = ()
+    """Heads of the log, each in its stored form, for receipts."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReportInput:
     """What a report is made from."""
 
-    files: Sequence[Path]
-    """Files of the log."""
+    logs: Sequence[NodeLog]
+    """Logs of the nodes."""
     period: Period
-    verification: Verification
-    """Verification of the whole log."""
     keys_given: bool
     """Signatures of heads were checked."""
-    heads: Sequence[str] = ()
-    """Heads of the log, each in its stored form, for receipts."""
     torn: Sequence[Path] = ()
     """Files with lines that a crash left unfinished."""
     bundles: Sequence[GivenBundle] = ()
@@ -45,3 +55,20 @@ class ReportInput:
     """Version of Authz."""
     made_at: datetime | None = None
     """Default: now."""
+
+    @property
+    def files(self) -> list[Path]:
+        """Files of all logs. A record names its file by the place in this list."""
+        return [file for log in self.logs for file in log.files]
+
+    def log_of(self, number: int) -> NodeLog:
+        """Return the log of a file.
+
+        Args:
+            number: Place in `files`.
+        """
+        for log in self.logs:
+            if number < len(log.files):
+                return log
+            number -= len(log.files)
+        raise IndexError(number)

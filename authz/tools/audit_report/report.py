@@ -113,7 +113,7 @@ class _Report:
         return ReportResult(
             records=self._inside(),
             damaged=data.count.damaged,
-            findings=len(given.verification.findings),
+            findings=sum(len(log.verification.findings) for log in given.logs),
             sampled=len(chosen.decisions),
             receipts=receipts,
         )

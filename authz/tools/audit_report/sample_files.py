@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from authz.audit import read_decision
@@ -39,7 +38,8 @@ def write_samples(folder: ReportFolder, given: ReportInput, chosen: Sample) -> i
     """
     folder.make_folder("samples")
     written: dict[str, _WrittenSample] = {}
-    for decision, line in read_lines(chosen, given.files):
+    files = given.files
+    for decision, line in read_lines(chosen, files):
         folder.write_bytes(f"samples/{decision.name}.json", line)
         written[decision.decision_id] = _write_receipt(folder, given, decision, line)
     folder.write_csv(
@@ -66,7 +66,7 @@ def write_samples(folder: ReportFolder, given: ReportInput, chosen: Sample) -> i
                 written[one.decision_id].sha256,
                 written[one.decision_id].receipt,
                 written[one.decision_id].no_receipt,
-                str(given.files[one.file]),
+                str(files[one.file]),
                 one.line,
             )
             for one in chosen.decisions
@@ -81,14 +81,14 @@ def _write_receipt(
     digest = hashlib.sha256(line).hexdigest()
     name = f"samples/{decision.name}.receipt.json"
     try:
-        content = _receipt(given, given.files[decision.file], line)
+        content = _receipt(given, decision.file, line)
     except UsageError as error:
         return _WrittenSample(digest, no_receipt=str(error))
     folder.write_bytes(name, content)
     return _WrittenSample(digest, receipt=name)
 
 
-def _receipt(given: ReportInput, file: Path, line: bytes) -> bytes:
+def _receipt(given: ReportInput, file: int, line: bytes) -> bytes:
     """Make the receipt of a sampled decision.
 
     Raises:
@@ -100,15 +100,16 @@ def _receipt(given: ReportInput, file: Path, line: bytes) -> bytes:
         raise UsageError("the record is not in a chain: it was written without `audit.chain`")
     record = LogLine(text, fields, link.segment, link.index)
     # The lines of a segment stand in one file. Answers of people can stand in others.
-    files = given.files if used_approval(fields) is not None else [file]
+    log = given.log_of(file)
+    files = log.files if used_approval(fields) is not None else [given.files[file]]
     policies = _policies(given, fields)
     try:
-        return make_receipt(files, given.heads, record, policies).content()
+        return make_receipt(files, log.heads, record, policies).content()
     except UsageError:
         if not policies:
             raise
         # Without the texts, the receipt still proves the record.
-        return make_receipt(files, given.heads, record, {}).content()
+        return make_receipt(files, log.heads, record, {}).content()
 
 
 def _policies(given: ReportInput, fields: Mapping[str, Any]) -> Mapping[str, str]:
