@@ -264,6 +264,7 @@ def _hostile(text: str) -> list[dict[str, Any]]:
     approval = {"id": text, "event": "made", "by": [text], "queues": [text], "why": text}
     given = {
         "operation": text,
+        "arguments": {text: text},
         "resource": text,
         "uncleared_labels": [text],
         "chain": [{"kind": "Agent", "id": text}],
@@ -435,6 +436,21 @@ def test_no_row_of_another_session(
             ids([file])
         return
     assert set(ids([file])) == expected
+
+
+def test_arguments_are_told_as_the_record_has_them(tmp_path: Path) -> None:
+    """Texts are digests there. Arguments that nest without end do not stop the timeline."""
+    digest = "sha256:822b33ad87c148a0a20a5ba7cd5ebcaa68d36a18e7aad165554903f52ca82757"
+    one = entry("one", 1, session="s1", given={"arguments": {"to": digest, "amount": 870}})
+    deep = json.dumps(entry("deep", 2, session="s1", given={"arguments": "DEEP"}))
+    file = tmp_path / "audit.jsonl"
+    for depth in (10, 500, 900, 950, 990):
+        nested = deep.replace('"DEEP"', "[" * depth + "7" + "]" * depth)
+        file.write_text(lines([one]) + nested + "\n")
+        told = document([file])
+        events = {event["decision_id"]: event for event in told["events"]}
+        assert json.loads(events["one"]["arguments"]) == {"to": digest, "amount": 870}
+        assert ("deep" in events) != bool(told["damaged_lines"])
 
 
 def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ _KINDS: Final = {
 }
 _MOST_ITEMS: Final = 256
 _MOST_TEXT: Final = 1_000
+_MOST_ARGUMENTS: Final = 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,8 @@ class TimelineEvent:
     """Labels for which the destination is not cleared."""
     written: list[str] = field(default_factory=list)
     """Labels that the written object keeps."""
+    arguments: str = ""
+    """Arguments as JSON; texts are digests."""
     origins: dict[str, list[str]] = field(default_factory=dict)
     """Origins of the values by role."""
     approval: Approval | None = None
@@ -236,6 +239,8 @@ class TimelineEvent:
             )
             if text
         )
+        if self.arguments:
+            yield f"arguments: {self.arguments}"
         for role, origins in self.origins.items():
             yield f"origin of the {role}: {', '.join(origins)}"
 
@@ -332,6 +337,7 @@ def read_event(
         joins=[*_texts(changes, "labels"), *_texts(report, "labels")],
         uncleared=_texts(given, "uncleared_labels"),
         written=_texts(changes, "written"),
+        arguments=_json(given.get("arguments")),
         origins={
             plain(role, _MOST_TEXT): _texts(_map(result, "origins"), role)
             for role in list(_map(result, "origins"))[:_MOST_ITEMS]
@@ -357,6 +363,16 @@ def _asked(asked: Mapping[str, Any]) -> str:
     if operation := _text(asked, "operation"):
         return operation
     return f"{_text(asked, 'method')} {_text(asked, 'host')}{_text(asked, 'path')}".strip()
+
+
+def _json(arguments: object) -> str:
+    """Return arguments as JSON; empty without any."""
+    if not arguments:
+        return ""
+    try:
+        return plain(json.dumps(arguments), _MOST_ARGUMENTS)
+    except RecursionError:
+        return "(they nest too deeply)"
 
 
 def _rules(result: Mapping[str, Any]) -> list[str]:
