@@ -159,3 +159,11 @@ class Sink:
     def unique(self) -> list[bytes]:
         """Return the records in the order in which each came first."""
         return list(dict.fromkeys(self.records))
+
+    def stored_records(self) -> int:
+        """Return the number of records that a sink has that stores batches under their names."""
+        return sum(
+            content.count(b"\n")
+            for name, content in self.stored.items()
+            if name.startswith("records/")
+        )

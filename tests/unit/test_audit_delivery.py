@@ -3,7 +3,7 @@
 import contextlib
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from authz.audit.delivery import Batch, LogTail, cursor_path
 from authz.audit.delivery.cursor import Cursor
+from authz.audit.delivery.files import LogFiles
 from tests.support.effort import effort
 from tests.support.live_log import LiveLog, Sink, SinkDownError
 
@@ -134,6 +135,7 @@ def test_a_crash_between_two_steps_repeats_and_leaves_no_hole(
     assert sink.unique() == log.lines
     repeated = len(sink.records) - len(log.lines)
     assert (repeated > 0) == (step == "commit")
+    assert sink.stored_records() == len(log.lines)
 
 
 def test_a_failed_delivery_repeats_the_same_batch(log: LiveLog) -> None:
@@ -163,6 +165,38 @@ def test_a_file_that_is_removed_while_it_is_read_is_delivered(log: LiveLog) -> N
     assert moved is not None
     moved.unlink()
     log.append(2)
+    deliver(tail, sink)
+    assert sink.records == log.lines
+    assert tail.status().gap_count == 0
+
+
+def test_a_record_that_is_written_while_the_file_is_moved_keeps_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node notices the move after a write to the moved file. Nothing later may be seen without that write."""
+    log, sink = LiveLog(tmp_path, chained=True), Sink()
+    tail = tail_of(log)
+    log.append(3)
+    deliver(tail, sink)
+    moved = log.path.with_name("audit.jsonl.1")
+    log.path.rename(moved)
+    paths = LogFiles._paths
+
+    def move_on(files: LogFiles) -> Iterator[Path]:
+        for path in paths(files):
+            yield path
+            if log.writer.segment == 1:
+                log.path.touch()
+                log.path.rename(log.path.with_name("new"))
+                moved.rename(log.path)
+                log._inode = log.path.stat().st_ino
+                log.append(2)
+                log.path.rename(moved)
+                log.path.with_name("new").rename(log.path)
+                log.append(1)
+
+    monkeypatch.setattr(LogFiles, "_paths", move_on)
+    deliver(tail, sink)
     deliver(tail, sink)
     assert sink.records == log.lines
     assert tail.status().gap_count == 0
@@ -451,6 +485,8 @@ def test_no_interleaving_leaves_a_hole(
     assert set(missing) <= removed
     expected = [line for line in log.lines if line not in set(missing)]
     assert [line for line in unique if line not in cut] == expected
+    if chained:
+        assert sink.stored_records() == len(unique), "batches overlap"
     status = tail.status()
     told = set(missing) & seen
     if chained and expected:
