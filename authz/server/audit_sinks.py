@@ -66,7 +66,9 @@ class AuditSinks:
             worker.start()
 
     def close(self) -> None:
-        """Send the last records, and stop the threads."""
+        """Send the last records, and stop the threads. All sinks together get five seconds."""
+        for _, worker in self._sinks:
+            worker.stop()
         for _, worker in self._sinks:
             worker.close()
 

@@ -237,6 +237,18 @@ def test_nothing_is_sent_while_the_cursor_cannot_be_written(
     assert target.sink.records == log.lines
 
 
+def test_the_last_records_leave_when_the_node_stops(log: LiveLog) -> None:
+    """Though the batch is young, and also if the thread was never started."""
+    target = FakeTarget()
+    one = SinkWorker(SinkSettings("siem", log.path, 4096, batch_age=3600), target, Log())
+    one.start()
+    log.append(2)
+    one.stop()
+    one.close()
+    assert target.sink.records == log.lines
+    worker(log, target, Log(), Clock()).close()
+
+
 def test_a_damaged_cursor_stops_the_sink_and_is_told(log: LiveLog) -> None:
     """It is not replaced."""
     cursor = log.path.with_name(log.path.name + ".sink-siem")

@@ -23,7 +23,10 @@ __all__ = ["LogTail", "TailStatus"]
 
 _COUNTED_AT_ONCE: Final = 33_554_432
 """Bytes in which lines are counted in one look."""
+_COUNTED_PIECE: Final = 1_048_576
+"""Bytes that are held in memory while lines are counted."""
 _FIRST_READ: Final = 16_384
+_LINK_BEGIN: Final = b'"chain":{"segment":'
 _MAX_HEADS: Final = 65_536
 """Bytes of heads in one batch."""
 
@@ -312,15 +315,26 @@ class LogTail:
             elif file.is_packed or file.size <= position.seen or left <= 0:
                 self._note_known(position, file, file.size)
             else:
-                part = self._files.reader(file).read(
-                    position.seen, min(left, file.size - position.seen)
-                )
-                is_counted = position.seen + len(part) >= file.size
-                position.seen_lines += part.count(b"\n")
-                position.seen += part.rfind(b"\n") + 1
-                left -= len(part)
+                done, is_counted = self._count(position, file, left)
+                left -= done
                 # A line that is not whole is not a record.
                 self._note_known(position, file, position.seen if is_counted else file.size)
+
+    def _count(self, position: Position, file: LogFile, most: int) -> tuple[int, bool]:
+        """Count lines in about so many bytes; return the number of bytes that were read, and whether they are the last ones."""
+        reader, done, size = self._files.reader(file), 0, _COUNTED_PIECE
+        while done < most:
+            part = reader.read(position.seen, size)
+            done += len(part)
+            position.seen_lines += part.count(b"\n")
+            whole = part.rfind(b"\n") + 1
+            position.seen += whole
+            if len(part) < size:
+                return done, True
+            if not whole and size == MAX_LINE:
+                return done, False
+            size = _COUNTED_PIECE if whole else MAX_LINE
+        return done, False
 
     def _note_known(self, position: Position, file: LogFile, known: int) -> None:
         # The size of the file that is being written changes all the time, and is not worth a write.
@@ -550,6 +564,8 @@ def _head_count(text: bytes) -> tuple[int, int] | None:
 
 def _of_one_segment(content: bytes) -> tuple[bytes, bool]:
     """Return the first lines that follow each other in one segment, and whether others come after them."""
+    if _is_of_one_segment(content):
+        return content, False
     size = 0
     before: Link | None = None
     for number, line in enumerate(content.split(b"\n")[:-1]):
@@ -559,6 +575,16 @@ def _of_one_segment(content: bytes) -> tuple[bytes, bool]:
         before = link
         size += len(line) + 1
     return content, False
+
+
+def _is_of_one_segment(content: bytes) -> bool:
+    """Return whether lines follow each other in one segment by their ends alone. False does not say that they do not."""
+    first = read_link(content[: content.index(b"\n")])
+    last = read_link(content[content.rfind(b"\n", 0, -1) + 1 : -1])
+    if first is None or last is None:
+        return first is last and _LINK_BEGIN not in content
+    count = content.count(b"\n")
+    return first.segment == last.segment and last.index - first.index == count - 1
 
 
 def _follows(before: Link | None, link: Link | None) -> bool:

@@ -119,10 +119,17 @@ class SinkWorker:
         """Start the thread."""
         self._thread.start()
 
+    def stop(self) -> None:
+        """Let the thread send the records that are left, for at most five seconds, and end. It does not wait for the thread."""
+        if self._until is None:
+            self._until = self._monotonic() + _FLUSH
+            self._thread.close(0.0)
+
     def close(self) -> None:
-        """Send the records that are left, for at most five seconds, and stop. Others are sent after the next start."""
-        self._until = self._monotonic() + _FLUSH
-        if self._thread.close(_FLUSH) and self._tail is not None:
+        """Stop, and wait for the end. Records that are not delivered by then are delivered after the next start."""
+        self.stop()
+        left = max(0.0, (self._until or 0.0) - self._monotonic())
+        if self._thread.close(left) and self._tail is not None:
             self._tail.close()
 
     @property
