@@ -21,7 +21,7 @@ use authz_base::record::{Breakglasses, Record, RecordKey, RecordKind, Revocation
 use serde::Serialize;
 
 pub use self::bounds::{Bounds, MAX_ID_BYTES, MAX_PAGE};
-pub use self::embedded::{EmbeddedSettings, EmbeddedStore};
+pub use self::embedded::{EmbeddedSettings, EmbeddedStore, JournalFile, JournalFiles, WriterStep};
 pub use self::error::{StoreError, StoreFault, StoreOpenError};
 pub use self::memory::MemoryStore;
 pub use self::outbox::{AuditSink, audit_sink};

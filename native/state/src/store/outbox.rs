@@ -69,6 +69,16 @@ struct OutboxQueue {
     closing: bool,
 }
 
+impl OutboxQueue {
+    /// Gives the lines that wait to a batch of which all are sent.
+    fn refill(&mut self, batch: &mut OutboxBatch) {
+        if batch.is_done() {
+            batch.clear();
+            std::mem::swap(batch, &mut self.batch);
+        }
+    }
+}
+
 #[derive(Default)]
 struct OutboxShared {
     queue: Mutex<OutboxQueue>,
@@ -81,10 +91,18 @@ impl OutboxShared {
     }
 }
 
-/// Owns the thread.
+/// Owns the thread, or sends on the thread of its caller.
 pub(crate) struct Exporter {
     shared: Arc<OutboxShared>,
     thread: Option<JoinHandle<()>>,
+    stepped: Option<SteppedSender>,
+}
+
+/// Sender without a thread.
+struct SteppedSender {
+    sink: AuditSink,
+    synced: Synced,
+    batch: OutboxBatch,
 }
 
 impl fmt::Debug for Exporter {
@@ -99,7 +117,23 @@ impl Exporter {
         let shared = Arc::new(OutboxShared::default());
         let of_thread = Arc::clone(&shared);
         let thread = spawn("authz-outbox", move || run(&of_thread, &sink, &synced))?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, thread: Some(thread), stepped: None })
+    }
+
+    /// An exporter without a thread: [`Exporter::step`] sends.
+    pub(crate) fn stepped(sink: AuditSink, synced: Synced) -> Self {
+        let stepped = Some(SteppedSender { sink, synced, batch: OutboxBatch::default() });
+        Self { shared: Arc::default(), thread: None, stepped }
+    }
+
+    /// Sends lines that wait on this thread. It does nothing if the exporter has a thread of its own.
+    pub(crate) fn step(&mut self) {
+        let Some(SteppedSender { sink, synced, batch }) = &mut self.stepped else { return };
+        self.shared.lock().refill(batch);
+        let (sent, _) = batch.send(sink);
+        if !sent.is_empty() {
+            synced(sent);
+        }
     }
 
     /// Sends lines after those that wait. Their store bounds how many there are.
@@ -162,10 +196,7 @@ fn next(shared: &OutboxShared, pause: Duration, batch: &mut OutboxBatch) -> Opti
             break;
         };
     }
-    if batch.is_done() {
-        batch.clear();
-        std::mem::swap(batch, &mut queue.batch);
-    }
+    queue.refill(batch);
     (!batch.is_done()).then_some(queue.closing)
 }
 

@@ -5,9 +5,7 @@
 //! is seeded by the salt and its place, so that neither what an earlier generation left behind in the file is taken for
 //! one, nor what somebody had written into a record who cannot read the file.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +14,7 @@ use thiserror::Error;
 use twox_hash::XxHash3_128;
 
 use super::batch::{JournalFrame, RecordBatch};
-use crate::place;
+use super::files::{JournalFile, JournalFiles};
 use crate::store::outbox::OutboxLine;
 
 const NAMES: [&str; 2] = ["journal-0", "journal-1"];
@@ -150,7 +148,7 @@ pub(super) struct Journal {
 
 #[derive(Debug)]
 struct LogFile {
-    file: File,
+    file: Box<dyn JournalFile>,
     /// True if a loss of power leaves all that was written.
     is_synced: bool,
 }
@@ -160,10 +158,14 @@ impl Journal {
     ///
     /// # Errors
     /// A file cannot be read, is none of ours, or continues another checkpoint.
-    pub(super) fn replay(folder: &Path, done: u64) -> Result<Replayed, JournalError> {
+    pub(super) fn replay(
+        files: &dyn JournalFiles,
+        folder: &Path,
+        done: u64,
+    ) -> Result<Replayed, JournalError> {
         let mut found = Vec::new();
         for path in NAMES.map(|name| folder.join(name)) {
-            let bytes = match std::fs::read(&path) {
+            let bytes = match files.read(&path) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(source) => return Err(JournalError::Read { path, source }),
@@ -201,8 +203,13 @@ impl Journal {
     }
 
     /// Opens or makes the files, and begins a generation. What they hold is overwritten: a checkpoint has it.
-    pub(super) fn open(folder: &Path, generation: u64, max_bytes: u64) -> io::Result<Self> {
-        let [current, other] = NAMES.map(|name| LogFile::open(&folder.join(name)));
+    pub(super) fn open(
+        files: &dyn JournalFiles,
+        folder: &Path,
+        generation: u64,
+        max_bytes: u64,
+    ) -> io::Result<Self> {
+        let [current, other] = NAMES.map(|name| LogFile::open(files, &folder.join(name)));
         let mut journal = Self {
             current: current?,
             other: other?,
@@ -281,7 +288,7 @@ impl Journal {
     /// Removes what a failed append may have left.
     pub(super) fn rewind(&mut self) -> io::Result<()> {
         self.current.file.set_len(self.end)?;
-        self.current.file.sync_all()
+        self.current.file.sync()
     }
 
     /// Begins the next generation in the other file. What this one holds is kept until [`Self::free`].
@@ -293,7 +300,7 @@ impl Journal {
             before: self.frames,
             salt: u64::from_le_bytes(salt),
         };
-        if self.other.file.metadata()?.len() > KEPT_BYTES {
+        if self.other.file.byte_len()? > KEPT_BYTES {
             self.other.file.set_len(KEPT_BYTES)?;
         }
         self.other.is_synced = false;
@@ -316,7 +323,7 @@ impl Journal {
         // INVARIANT (prefix): nothing survives without what came before it.
         for one in [&mut self.other, &mut self.current] {
             if !one.is_synced {
-                one.file.sync_data()?;
+                one.file.sync()?;
                 one.is_synced = true;
             }
         }
@@ -325,10 +332,8 @@ impl Journal {
 }
 
 impl LogFile {
-    fn open(path: &Path) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        Ok(Self { file: place::open(&mut options, path)?, is_synced: true })
+    fn open(files: &dyn JournalFiles, path: &Path) -> io::Result<Self> {
+        Ok(Self { file: files.open(path)?, is_synced: true })
     }
 }
 
@@ -471,6 +476,7 @@ mod tests {
 
     use super::*;
     use crate::store::embedded::batch::Changed;
+    use crate::store::embedded::files::SystemFiles;
 
     /// Commits: keys, texts or none where the record goes, and how many audit lines come with them.
     fn frames() -> impl Strategy<Value = Vec<JournalFrame>> {
@@ -516,7 +522,7 @@ mod tests {
             let folder = std::env::temp_dir().join(format!("authz-log-{:?}", std::thread::current().id()));
             drop(std::fs::remove_dir_all(&folder));
             std::fs::create_dir_all(&folder).unwrap();
-            let mut journal = Journal::open(&folder, 1, most.unwrap_or(u64::MAX)).unwrap();
+            let mut journal = Journal::open(&SystemFiles, &folder, 1, most.unwrap_or(u64::MAX)).unwrap();
             let (mut log, mut expected) = (FrameLog::default(), RecordBatch::default());
             for frame in frames {
                 match journal.append(&frame, &mut log) {
@@ -527,7 +533,7 @@ mod tests {
                     Err(_) => journal.rewind().unwrap(),
                 }
             }
-            let replayed = Journal::replay(&folder, 0).unwrap();
+            let replayed = Journal::replay(&SystemFiles, &folder, 0).unwrap();
             let expected = content(expected);
             prop_assert_eq!(&expected, &content(log.batch().unwrap()));
             prop_assert_eq!(&expected, &content(replayed.batch));
@@ -553,7 +559,7 @@ mod tests {
         let folder = std::env::temp_dir().join("authz-log-pieces");
         drop(std::fs::remove_dir_all(&folder));
         std::fs::create_dir_all(&folder).unwrap();
-        let mut journal = Journal::open(&folder, 1, u64::MAX).unwrap();
+        let mut journal = Journal::open(&SystemFiles, &folder, 1, u64::MAX).unwrap();
         let logs: [&[usize]; 3] = [&[10, 2 * PIECE_BYTES, 900_000], &[990_000, 500_000, 10], &[20]];
         let (mut all, mut number) = (FrameLog::default(), 0);
         for lengths in logs {

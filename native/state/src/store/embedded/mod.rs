@@ -9,6 +9,7 @@
 
 mod batch;
 mod disk;
+mod files;
 mod journal;
 mod reader;
 mod writer;
@@ -27,9 +28,14 @@ use authz_base::record::{Breakglasses, Record, RecordKey, RecordKind, Revocation
 use thiserror::Error;
 
 use self::disk::{Disk, DiskError};
+use self::files::SystemFiles;
+pub use self::files::{JournalFile, JournalFiles};
 use self::journal::Journal;
-use self::reader::ReaderThread;
-use self::writer::{Pen, QueuedChange, Writer, WriterShared, WrittenText};
+use self::reader::{ReaderThread, RecordReader};
+pub use self::writer::WriterStep;
+use self::writer::{
+    OpenedFiles, Pen, QueuedChange, Writer, WriterDrive, WriterShared, WrittenText,
+};
 use super::bounds::Bounds;
 use super::index::HeldRecord;
 use super::locks::KeyLocks;
@@ -84,10 +90,20 @@ impl EmbeddedSettings {
 pub struct EmbeddedStore {
     shared: Arc<WriterShared>,
     pen: Arc<Mutex<Pen>>,
-    reader: ReaderThread,
+    reader: RecordReader,
     locks: Arc<KeyLocks>,
     secret: [u8; 32],
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The store has no threads.
+    is_stepped: bool,
+    background: Mutex<Background>,
+}
+
+/// Owner of the writer.
+enum Background {
+    Thread(JoinHandle<()>),
+    /// The store has no thread.
+    Stepped(Box<Writer>),
+    Ended,
 }
 
 impl fmt::Debug for EmbeddedStore {
@@ -108,27 +124,70 @@ impl EmbeddedStore {
     /// Another process has the folder, it cannot be written, the file is none of ours, cannot be read, or was written by a
     /// newer version.
     pub fn open(settings: EmbeddedSettings, sink: AuditSink) -> Result<Self, StoreOpenError> {
+        Self::open_on(settings, sink, &SystemFiles, WriterDrive::Thread)
+    }
+
+    /// As [`EmbeddedStore::open`], without threads and with the journal in files of the caller: for simulations.
+    ///
+    /// A commit is written before its transaction returns. [`EmbeddedStore::step`] does the rest of the writer's work, and
+    /// [`EmbeddedStore::abandon`] ends the store as a crash would.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::open`].
+    pub fn open_stepped(
+        settings: EmbeddedSettings,
+        sink: AuditSink,
+        files: &dyn JournalFiles,
+    ) -> Result<Self, StoreOpenError> {
+        Self::open_on(settings, sink, files, WriterDrive::Stepped)
+    }
+
+    /// Does work of the writer, of a store without threads. Returns true if the SQLite file has all that was committed.
+    pub fn step(&self, step: WriterStep) -> bool {
+        match &mut *self.background.lock().ignore_poison() {
+            Background::Stepped(writer) => writer.step(step),
+            Background::Thread(_) | Background::Ended => false,
+        }
+    }
+
+    /// Ends a store without threads and writes nothing more, as a crash of the process would.
+    pub fn abandon(&self) {
+        let mut background = self.background.lock().ignore_poison();
+        if matches!(*background, Background::Stepped(_)) {
+            self.shared.close();
+            *background = Background::Ended;
+        }
+    }
+
+    fn open_on(
+        settings: EmbeddedSettings,
+        sink: AuditSink,
+        files: &dyn JournalFiles,
+        drive: WriterDrive,
+    ) -> Result<Self, StoreOpenError> {
         let what = format!("state folder `{}`", settings.folder.display());
         let lock = lock_folder(&settings.folder)
             .map_err(|error| StoreOpenError::new(what.as_str(), error))?;
         let path = settings.folder.join("state.db");
         let what = format!("state file `{}`", path.display());
-        Self::open_file(settings, path, lock, sink)
+        let source = OpenSource { path, lock, files, drive };
+        Self::open_file(settings, source, sink)
             .map_err(|error| StoreOpenError::new(what.as_str(), error))
     }
 
     /// Opens the file in a folder that is locked.
     fn open_file(
         settings: EmbeddedSettings,
-        path: PathBuf,
-        lock: File,
+        source: OpenSource<'_>,
         sink: AuditSink,
     ) -> Result<Self, DiskError> {
+        let OpenSource { path, lock, files, drive } = source;
         make_file(&path)?;
         let mut disk = Disk::open(&path, settings.max_pages)?;
-        let replayed = Journal::replay(&settings.folder, disk.checkpoint()?)?;
+        let replayed = Journal::replay(files, &settings.folder, disk.checkpoint()?)?;
         disk.write(&replayed.batch, replayed.generation)?;
         let journal = Journal::open(
+            files,
             &settings.folder,
             replayed.generation.saturating_add(1),
             writer::most_in_journal(settings.max_pages).saturating_mul(2),
@@ -136,12 +195,22 @@ impl EmbeddedStore {
         sync_names(&settings.folder)?;
         let loaded = disk.load(settings.resident)?;
         let secret = loaded.secret;
-        let reader = ReaderThread::start(path.clone())?;
-        let (shared, writer) = Writer::new(settings, path, disk, journal, loaded, lock, sink)?;
+        let reader = match drive {
+            WriterDrive::Thread => RecordReader::Thread(ReaderThread::start(path.clone())?),
+            WriterDrive::Stepped => RecordReader::Caller(path.clone()),
+        };
+        let opened = OpenedFiles { disk, journal, loaded, lock };
+        let (shared, writer) = Writer::new(settings, path, opened, sink, drive)?;
         let pen = writer.pen();
-        let thread = sync::spawn("authz-state", move || writer.run())?;
-        let thread = Mutex::new(Some(thread));
-        Ok(Self { shared, pen, reader, locks: KeyLocks::new(), secret, thread })
+        let background = match drive {
+            WriterDrive::Thread => {
+                Background::Thread(sync::spawn("authz-state", move || writer.run())?)
+            }
+            WriterDrive::Stepped => Background::Stepped(Box::new(writer)),
+        };
+        let background = Mutex::new(background);
+        let is_stepped = drive == WriterDrive::Stepped;
+        Ok(Self { shared, pen, reader, locks: KeyLocks::new(), secret, is_stepped, background })
     }
 
     /// The record that is held, wherever that is.
@@ -232,9 +301,12 @@ impl Store for EmbeddedStore {
     fn close(&self) {
         self.shared.close();
         self.reader.close();
-        let thread = self.thread.lock().ignore_poison().take();
-        if let Some(thread) = thread {
-            drop(thread.join());
+        let background =
+            std::mem::replace(&mut *self.background.lock().ignore_poison(), Background::Ended);
+        match background {
+            Background::Thread(thread) => drop(thread.join()),
+            Background::Stepped(writer) => writer.close(),
+            Background::Ended => {}
         }
     }
 }
@@ -284,6 +356,9 @@ impl EmbeddedStore {
         drop(guard);
         // INVARIANT (lanes): a thread of the asynchronous runtime never waits for the disk.
         self.shared.written(&self.pen, sync::may_block());
+        if self.is_stepped {
+            self.step(WriterStep::Write);
+        }
         Ok(commit)
     }
 }
@@ -349,6 +424,14 @@ impl Transaction for EmbeddedTransaction<'_> {
     fn audit(&mut self, line: Vec<u8>) {
         self.lines.push(line);
     }
+}
+
+/// Files from which a store is opened.
+struct OpenSource<'a> {
+    path: PathBuf,
+    lock: File,
+    files: &'a dyn JournalFiles,
+    drive: WriterDrive,
 }
 
 /// Makes the file where there is none, so that nobody else can read it; SQLite gives the files beside it the same mode.

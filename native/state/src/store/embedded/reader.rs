@@ -23,6 +23,47 @@ type StoredText = Result<Option<Vec<u8>>, DiskError>;
 /// Key of a record, with the receiver of its text. `None` ends the thread.
 type ReadRequest = Option<(RecordKey, SyncSender<StoredText>)>;
 
+/// Reader of records that are not in memory.
+#[derive(Debug)]
+pub(super) enum RecordReader {
+    /// On a thread of its own.
+    Thread(ReaderThread),
+    /// On the thread of the caller, from the file at the path.
+    Caller(PathBuf),
+}
+
+impl RecordReader {
+    /// Reads the text of a record that is known to be there.
+    ///
+    /// # Errors
+    /// The record is missing, the disk fails, or the deadline passes.
+    pub(super) fn text(&self, key: &RecordKey, deadline: Instant) -> Result<Vec<u8>, StoreError> {
+        match self {
+            Self::Thread(thread) => thread.text(key, deadline),
+            Self::Caller(path) => {
+                let stored = DiskReader::open(path).and_then(|reader| reader.body(key));
+                text_of(stored)
+            }
+        }
+    }
+
+    /// Ends the thread after the requests that wait. Idempotent.
+    pub(super) fn close(&self) {
+        if let Self::Thread(thread) = self {
+            thread.close();
+        }
+    }
+}
+
+/// The text of a record that is known to be there.
+fn text_of(stored: StoredText) -> Result<Vec<u8>, StoreError> {
+    match stored {
+        Ok(Some(text)) => Ok(text),
+        Ok(None) => Err(StoreError::unavailable("a record is not on its disk any more")),
+        Err(error) => Err(StoreError::Unavailable(StoreFault::caused_by(error.to_string(), error))),
+    }
+}
+
 /// Owner of the thread.
 #[derive(Debug)]
 pub(super) struct ReaderThread {
@@ -38,11 +79,7 @@ impl ReaderThread {
         Ok(Self { wanted, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Reads the text of a record that is known to be there.
-    ///
-    /// # Errors
-    /// The record is missing, the disk fails, or the deadline passes.
-    pub(super) fn text(&self, key: &RecordKey, deadline: Instant) -> Result<Vec<u8>, StoreError> {
+    fn text(&self, key: &RecordKey, deadline: Instant) -> Result<Vec<u8>, StoreError> {
         let left = deadline.saturating_duration_since(now());
         if left.is_zero() {
             return Err(StoreError::Slow);
@@ -52,18 +89,13 @@ impl ReaderThread {
             StoreError::unavailable("too much is read from its disk, or it is closed")
         })?;
         match wait.recv_timeout(left) {
-            Ok(Ok(Some(text))) => Ok(text),
-            Ok(Ok(None)) => Err(StoreError::unavailable("a record is not on its disk any more")),
-            Ok(Err(error)) => {
-                Err(StoreError::Unavailable(StoreFault::caused_by(error.to_string(), error)))
-            }
+            Ok(stored) => text_of(stored),
             Err(RecvTimeoutError::Timeout) => Err(StoreError::Slow),
             Err(RecvTimeoutError::Disconnected) => Err(StoreError::unavailable("it is closed")),
         }
     }
 
-    /// Ends the thread after the requests that wait. Idempotent.
-    pub(super) fn close(&self) {
+    fn close(&self) {
         let thread = self.thread.lock().ignore_poison().take();
         if let Some(thread) = thread {
             // The thread takes from the queue until this comes.

@@ -13,7 +13,7 @@ use super::batch::{Changed, JournalFrame, RecordBatch};
 use super::disk::{Disk, DiskError, LoadedState};
 use super::journal::{FrameLog, Journal};
 use crate::store::index::{HeldRecord, IndexRow, RecordIndex};
-use crate::store::outbox::{AuditSink, Exporter, OutboxLine, bytes_of, sent_bytes};
+use crate::store::outbox::{AuditSink, Exporter, OutboxLine, Synced, bytes_of, sent_bytes};
 use crate::store::{Commit, StoreError, StoreHealth, Survives};
 use crate::sync::{
     AtomicBool, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard,
@@ -454,7 +454,8 @@ impl Pen {
     fn take(&mut self, shared: &WriterShared) -> (Arc<PendingLog>, u64, u64) {
         self.rotate(shared);
         let next = PendingLog { log: std::mem::take(&mut self.spare), ..PendingLog::default() };
-        (Arc::new(std::mem::replace(&mut self.pending, next)), self.last_commit, self.done())
+        let moving = Arc::new(std::mem::replace(&mut self.pending, next));
+        (moving, self.last_commit, self.done())
     }
 }
 
@@ -492,6 +493,35 @@ impl WriterShared {
     }
 }
 
+/// Way in which a writer gets to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WriterDrive {
+    /// On a thread of its own.
+    Thread,
+    /// On the thread that calls [`Writer::step`].
+    Stepped,
+}
+
+/// Work of a writer that has no thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriterStep {
+    /// Writes the commits that wait. A disk that failed is not tried again.
+    Write,
+    /// Sends audit lines, tries a failed disk again, and writes the commits that wait.
+    Send,
+    /// As [`WriterStep::Send`], and moves the journal to the SQLite file.
+    Checkpoint,
+}
+
+/// Open files of a store.
+pub(super) struct OpenedFiles {
+    pub(super) disk: Disk,
+    pub(super) journal: Journal,
+    pub(super) loaded: LoadedState,
+    /// The lock on the folder.
+    pub(super) lock: File,
+}
+
 /// Owns the file and the lock on the folder.
 pub(super) struct Writer {
     shared: Arc<WriterShared>,
@@ -520,12 +550,11 @@ impl Writer {
     pub(super) fn new(
         settings: EmbeddedSettings,
         path: PathBuf,
-        disk: Disk,
-        journal: Journal,
-        loaded: LoadedState,
-        lock: File,
+        opened: OpenedFiles,
         sink: AuditSink,
+        drive: WriterDrive,
     ) -> std::io::Result<(Arc<WriterShared>, Self)> {
+        let OpenedFiles { disk, journal, loaded, lock } = opened;
         let LoadedState { index, lines, crashed, .. } = loaded;
         let stored_line = lines.last().map(|line| line.number);
         let last_line = stored_line.unwrap_or(0);
@@ -544,15 +573,16 @@ impl Writer {
             closed: AtomicBool::new(false),
         });
         let of_exporter = Arc::clone(&shared);
-        let exporter = Exporter::start(
-            sink,
-            Box::new(move |lines| {
-                let mut queue = of_exporter.lock();
-                queue.synced = lines.last().map(|line| line.number).or(queue.synced);
-                queue.outbox_lines = queue.outbox_lines.saturating_sub(lines.len());
-                queue.outbox_bytes = queue.outbox_bytes.saturating_sub(sent_bytes(lines));
-            }),
-        )?;
+        let synced: Synced = Box::new(move |lines| {
+            let mut queue = of_exporter.lock();
+            queue.synced = lines.last().map(|line| line.number).or(queue.synced);
+            queue.outbox_lines = queue.outbox_lines.saturating_sub(lines.len());
+            queue.outbox_bytes = queue.outbox_bytes.saturating_sub(sent_bytes(lines));
+        });
+        let exporter = match drive {
+            WriterDrive::Thread => Exporter::start(sink, synced)?,
+            WriterDrive::Stepped => Exporter::stepped(sink, synced),
+        };
         exporter.push(lines);
         let pen = Pen {
             journal,
@@ -587,33 +617,76 @@ impl Writer {
         loop {
             let next = self.next();
             let mut pen = pen.lock().ignore_poison();
-            self.note_synced(&mut pen, next.synced);
-            if next.failed {
-                self.recover(&mut pen);
-            }
-            let idle = next.items.is_empty();
-            if !idle {
-                pen.write(&self.shared, next.items);
-            }
+            let closing = next.closing;
+            let is_idle = self.turn(&mut pen, next);
             self.end_checkpoint(&mut pen, false);
             self.begin_checkpoint(&mut pen);
-            let mut queue = self.shared.lock();
-            // Who writes beside this thread sets it again, and waits for the pen.
-            queue.unmoved = !pen.pending.is_empty();
-            if !idle {
-                queue.writing = false;
-            }
-            drop(queue);
-            if next.closing && idle {
+            self.end_turn(&pen, is_idle);
+            drop(pen);
+            if closing && is_idle {
                 break;
             }
         }
+        self.end(&mut pen.lock().ignore_poison());
+    }
+
+    /// Does what the thread would do now, on the thread of the caller.
+    ///
+    /// Returns true if the SQLite file has all that was committed.
+    pub(super) fn step(&mut self, step: WriterStep) -> bool {
+        let pen = self.pen();
         let mut pen = pen.lock().ignore_poison();
+        match step {
+            WriterStep::Write if self.shared.lock().failed.is_some() => return false,
+            WriterStep::Write => {}
+            WriterStep::Send | WriterStep::Checkpoint => pen.exporter.step(),
+        }
+        let next = self.take_next(&mut self.shared.lock());
+        let is_idle = self.turn(&mut pen, next);
+        let has_failed = self.shared.lock().failed.is_some();
+        let is_moved =
+            step == WriterStep::Checkpoint && !has_failed && self.checkpoint_now(&mut pen).is_ok();
+        self.end_turn(&pen, is_idle);
+        is_moved
+    }
+
+    /// Writes what waits, and ends.
+    pub(super) fn close(mut self) {
+        self.step(WriterStep::Write);
+        let pen = self.pen();
+        self.end(&mut pen.lock().ignore_poison());
+    }
+
+    /// Notes synced lines, tries a failed disk again, and writes. Returns true if there was nothing to write.
+    fn turn(&mut self, pen: &mut Pen, next: Next) -> bool {
+        self.note_synced(pen, next.synced);
+        if next.failed {
+            self.recover(pen);
+        }
+        let idle = next.items.is_empty();
+        if !idle {
+            pen.write(&self.shared, next.items);
+        }
+        idle
+    }
+
+    /// Lets others write again.
+    fn end_turn(&self, pen: &Pen, is_idle: bool) {
+        let mut queue = self.shared.lock();
+        // Who writes beside this thread sets it again, and waits for the pen.
+        queue.unmoved = !pen.pending.is_empty();
+        if !is_idle {
+            queue.writing = false;
+        }
+    }
+
+    /// Ends exporter, journal and file.
+    fn end(&mut self, pen: &mut Pen) {
         pen.exporter.close();
         let synced = self.shared.lock().synced.take();
-        self.note_synced(&mut pen, synced);
-        self.end_checkpoint(&mut pen, true);
-        let is_moved = self.checkpoint_now(&mut pen).is_ok();
+        self.note_synced(pen, synced);
+        self.end_checkpoint(pen, true);
+        let is_moved = self.checkpoint_now(pen).is_ok();
         if let Some(disk) = self.disk.as_ref().filter(|_| is_moved) {
             drop(disk.mark_closed());
         }
@@ -650,6 +723,11 @@ impl Writer {
                 self.shared.filled.wait(queue).ignore_poison()
             };
         }
+        self.take_next(&mut queue)
+    }
+
+    /// Takes the work that waits.
+    fn take_next(&self, queue: &mut WriterQueue) -> Next {
         let items = queue.take();
         queue.writing = !items.is_empty();
         let (synced, failed) = (queue.synced.take(), queue.failed.is_some());
@@ -706,7 +784,7 @@ impl Writer {
         });
         match spawned {
             Ok(thread) => self.checkpoint = Some(Checkpoint { thread, moving, commit }),
-            Err(error) => self.keep(pen, moving, error.to_string()),
+            Err(error) => self.keep(pen, moving, &error.to_string()),
         }
     }
 
@@ -740,7 +818,7 @@ impl Writer {
         outcome: Result<(), DiskError>,
     ) -> Result<(), DiskError> {
         if let Err(error) = &outcome {
-            self.keep(pen, moved, error.to_string());
+            self.keep(pen, moved, &error.to_string());
             return outcome;
         }
         pen.since = now();
@@ -760,16 +838,21 @@ impl Writer {
     }
 
     /// Keeps changes that the file lacks or may lack: the next checkpoint writes them again, with the changes since.
-    fn keep(&mut self, pen: &mut Pen, kept: Arc<PendingLog>, why: String) {
-        self.is_failing = true;
-        pen.since = now();
+    fn keep(&mut self, pen: &mut Pen, kept: Arc<PendingLog>, why: &str) {
         let mut all = Arc::unwrap_or_clone(kept);
         all.absorb(std::mem::take(&mut pen.pending));
         pen.pending = all;
+        self.note_failure(pen, why);
+    }
+
+    /// Notes that a checkpoint failed.
+    fn note_failure(&mut self, pen: &mut Pen, why: &str) {
+        self.is_failing = true;
+        pen.since = now();
         let mut queue = self.shared.lock();
         queue.failures = queue.failures.saturating_add(1);
-        queue.last_error.clone_from(&why);
-        queue.full = queue.full.as_ref().map(|_| why.clone());
+        queue.last_error = why.to_owned();
+        queue.full = queue.full.as_ref().map(|_| why.to_owned());
         queue.warning = Some(format!("the journal grows, since its file cannot be written: {why}"));
     }
 }
