@@ -14,5 +14,6 @@ mod embedded;
 mod journal;
 mod memory;
 mod postgres;
+mod power;
 mod server;
 mod support;

@@ -151,6 +151,8 @@ struct LogFile {
     file: Box<dyn JournalFile>,
     /// True if a loss of power leaves all that was written.
     is_synced: bool,
+    /// True if a loss of power leaves a header.
+    has_header: bool,
 }
 
 impl Journal {
@@ -305,6 +307,11 @@ impl Journal {
         }
         self.other.is_synced = false;
         self.other.file.write_all_at(&header.written(), 0)?;
+        // A loss of power may leave the frames of a new file and not its header, and no journal begins so.
+        if !self.other.has_header {
+            self.other.file.sync()?;
+            (self.other.is_synced, self.other.has_header) = (true, true);
+        }
         self.held = if self.frames == 0 { 0 } else { self.end };
         std::mem::swap(&mut self.current, &mut self.other);
         self.generation = header.generation;
@@ -319,7 +326,8 @@ impl Journal {
         self.held = 0;
     }
 
-    fn sync(&mut self) -> io::Result<()> {
+    /// Makes all that was appended survive a loss of power.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
         // INVARIANT (prefix): nothing survives without what came before it.
         for one in [&mut self.other, &mut self.current] {
             if !one.is_synced {
@@ -333,7 +341,9 @@ impl Journal {
 
 impl LogFile {
     fn open(files: &dyn JournalFiles, path: &Path) -> io::Result<Self> {
-        Ok(Self { file: files.open(path)?, is_synced: true })
+        let file = files.open(path)?;
+        let has_header = file.byte_len()? >= HEADER_BYTES as u64;
+        Ok(Self { file, is_synced: true, has_header })
     }
 }
 

@@ -451,11 +451,16 @@ impl Pen {
     }
 
     /// Takes what is to be moved to the file, with its last commit and generation.
-    fn take(&mut self, shared: &WriterShared) -> (Arc<PendingLog>, u64, u64) {
+    fn take(&mut self, shared: &WriterShared) -> std::io::Result<(Arc<PendingLog>, u64, u64)> {
         self.rotate(shared);
+        // INVARIANT (not ahead): if the file has frames of a generation that goes on, a loss of power must not take one of
+        // them from the journal: the frames before it would be replayed over it.
+        if !self.journal.is_empty() {
+            self.journal.sync()?;
+        }
         let next = PendingLog { log: std::mem::take(&mut self.spare), ..PendingLog::default() };
         let moving = Arc::new(std::mem::replace(&mut self.pending, next));
-        (moving, self.last_commit, self.done())
+        Ok((moving, self.last_commit, self.done()))
     }
 }
 
@@ -777,7 +782,10 @@ impl Writer {
         {
             return;
         }
-        let (moving, commit, generation) = pen.take(&self.shared);
+        let (moving, commit, generation) = match pen.take(&self.shared) {
+            Ok(taken) => taken,
+            Err(error) => return self.note_failure(pen, &error.to_string()),
+        };
         let (disk, of_thread) = (self.disk.take(), Arc::clone(&moving));
         let spawned = spawn("authz-checkpoint", move || {
             moved(disk, &path, max_pages, &of_thread, generation)
@@ -802,7 +810,11 @@ impl Writer {
 
     /// Moves to the file what the journal has, and waits for that.
     fn checkpoint_now(&mut self, pen: &mut Pen) -> Result<(), DiskError> {
-        let (moving, commit, generation) = pen.take(&self.shared);
+        let taken = pen.take(&self.shared);
+        if let Err(error) = &taken {
+            self.note_failure(pen, &error.to_string());
+        }
+        let (moving, commit, generation) = taken?;
         let max_pages = self.shared.settings.max_pages;
         let (disk, outcome) = moved(self.disk.take(), &self.path, max_pages, &moving, generation);
         self.disk = disk;
