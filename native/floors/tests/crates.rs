@@ -60,3 +60,9 @@ fn only_the_bundle_reads_files_of_a_bundle() {
     }
     assert!(named_by("authz-bundle").iter().any(|one| one == "serde-saphyr"));
 }
+
+/// The simulator is a test: nothing that is served links it.
+#[test]
+fn nothing_links_the_simulator() {
+    assert_links_none("authz-python", &["authz-simulator"]);
+}
