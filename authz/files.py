@@ -292,28 +292,37 @@ def _check_folder(folder: Path, ours: set[int], groups: set[int], *, strict: boo
     return is_sticky
 
 
-def replace_file(path: Path, content: bytes, mode: int = 0o644) -> None:
+def replace_file(
+    path: Path, content: bytes, mode: int = 0o644, *, aside: Path | None = None
+) -> None:
     """Write a file aside, flush it to the disk and rename it, so that no reader sees a part of it, also after a crash.
 
     Args:
         path: The file; its folder exists.
         content: New content.
         mode: Mode of the file.
+        aside: The file aside, in the same folder, for a file that is often replaced by one writer: a crash leaves no more than this
+            one. Default: a new name each time.
 
     Raises:
         OSError: It cannot be written; then the file stays as it was.
     """
     # Hidden, so that a bundle that is being watched does not read it.
-    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=".authz-")
+    if aside is None:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".authz-")
+        aside = Path(name)
+    else:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(aside, flags, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             os.fchmod(descriptor, mode)
             stream.flush()
             os.fsync(descriptor)
-        Path(aside).replace(path)
+        aside.replace(path)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise
 
 

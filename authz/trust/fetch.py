@@ -57,11 +57,15 @@ class FetchError(Exception):
     Args:
         message: The reason.
         status: Status of the answer. `None`: there was none.
+        retry_after: Seconds after which the server wants to be asked again (RFC 9110 §10.2.3). `None`: it does not say.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, status: int | None = None, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
 
 
 class ServerVerifier(Protocol):
@@ -242,7 +246,7 @@ def _check_head(status: int, headers: dict[str, str], accepted: Container[int]) 
             status,
         )
     if status not in accepted:
-        raise FetchError(f"it answers {status}", status)
+        raise FetchError(f"it answers {status}", status, _retry_after(headers))
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise FetchError("the answer is compressed, which was not asked for")
 
@@ -268,6 +272,12 @@ def _fresh_for(headers: dict[str, str]) -> float | None:
     age = headers.get("age", "").strip()
     spent = int(age) if age.isascii() and age.isdigit() and len(age) < 10 else 0
     return float(max(0, int(max_age[1]) - spent))
+
+
+def _retry_after(headers: dict[str, str]) -> float | None:
+    """Return the seconds of `retry-after`; its other form, a date, is for people."""
+    text = headers.get("retry-after", "").strip()
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def _cause(error: BaseException) -> str:

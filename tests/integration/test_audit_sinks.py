@@ -1,6 +1,8 @@
 """Delivery of the audit of a real node to receivers of this process: across outages, kills and rotations."""
 
 import json
+import random
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,6 +125,46 @@ def test_a_sink_has_the_whole_log_after_outages_kills_and_rotations(
     assert verified.returncode == 0, verified.stdout
     assert result["lines"] == result["proved"] == len(written)
     assert result["segments"] >= 2
+
+
+def test_kills_at_any_moment_leave_no_hole(
+    tmp_path: Path, authority: Authority, people: People
+) -> None:
+    """Of node and sink, while batches are on their way, and files are moved by another program."""
+    chance = random.Random(7)
+    with AuditReceiver(tmp_path / "got") as receiver:
+        receiver.stores_before_it_fails = True
+        sink = {"http": {"url": receiver.url}, "batch_bytes": 4096}
+        place = _place(tmp_path, authority, sink, **_chain(tmp_path))
+        for _ in range(3):
+            receiver.statuses = [chance.choice([204, 204, 500]) for _ in range(4)]
+            with Server(place) as server:
+                _decide(server, people, chance.randrange(5, 40))
+                if chance.random() < 0.5:
+                    moved = f"audit.jsonl.{chance.randrange(10**8, 10**9)}"
+                    place.audit.rename(place.audit.with_name(moved))
+                    _decide(server, people, 1)
+                    eventually(lambda: place.audit.stat().st_size, what="the node has noticed")
+                _decide(server, people, chance.randrange(1, 20))
+                assert server.process is not None
+                server.process.kill()
+                server.process.wait()
+        receiver.statuses = []
+        with Server(place) as server:
+            eventually(lambda: _undelivered(server) == 0, what="everything is delivered")
+            gaps = _status(server)[1]["sinks"]["siem"]["gaps"]
+            assert gaps["count"] == 0, gaps
+    assert receiver.defects == []
+    on_disk = {
+        line
+        for file in place.audit.parent.glob("audit.jsonl*")
+        if not re.search(r"\.(torn|head|sink)", file.name)
+        for line in file.read_bytes().splitlines(keepends=True)
+        if line.endswith(b"\n")
+    }
+    assert on_disk == set(receiver.records)
+    verified = _authz("audit", "verify", "--delivered", str(tmp_path / "got"), "--output", "json")
+    assert json.loads(verified.stdout)["findings"] == [], verified.stdout
 
 
 def test_a_required_sink_that_is_behind_makes_the_node_not_ready(

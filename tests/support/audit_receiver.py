@@ -25,6 +25,7 @@ class AuditReceiver:
         self.requests: list[dict[str, str]] = []
         self.statuses: list[int] = []
         self.defects: list[str] = []
+        self.retry_after = ""
         self.stores_before_it_fails = False
         outer = self
 
@@ -37,6 +38,8 @@ class AuditReceiver:
                     outer.store(headers, body)
                 self.send_response(status)
                 self.send_header("content-length", "0")
+                if outer.retry_after:
+                    self.send_header("retry-after", outer.retry_after)
                 self.end_headers()
 
             def log_message(self, *_: Any) -> None:

@@ -149,12 +149,18 @@ class Sink:
         self.stored: dict[str, bytes] = {}
         self.records: list[bytes] = []
         self.heads: list[bytes] = []
+        self.unacknowledged: set[bytes] = set()
 
     def take(self, kind: str, name: str, content: bytes) -> None:
-        """Store a batch. The same name always has the same bytes."""
+        """Store a batch, of which the node does not know yet. The same name always has the same bytes."""
         assert self.stored.setdefault(name, content) == content, name
         lines = content.splitlines(keepends=True)
         (self.heads if kind == "heads" else self.records).extend(lines)
+        self.unacknowledged |= set(lines)
+
+    def acknowledge(self, content: bytes) -> None:
+        """Note that the node knows that the sink has a batch."""
+        self.unacknowledged -= set(content.splitlines(keepends=True))
 
     def unique(self) -> list[bytes]:
         """Return the records in the order in which each came first."""

@@ -312,6 +312,26 @@ def test_statuses_of_the_receiver(
     assert str(status) in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("header", "pauses"),
+    [("120", (120, 120)), ("86400", (600, 600)), ("soon", (0.5, 1)), ("0", (0.5, 1))],
+)
+def test_a_receiver_says_when_it_wants_to_be_asked_again(
+    log: LiveLog, receiver: AuditReceiver, header: str, pauses: tuple[float, float]
+) -> None:
+    """But for at most ten minutes."""
+    receiver.statuses, receiver.retry_after = [503], header
+    events, clock = Log(), Clock()
+    target = HttpTarget(_web(receiver.url), "n1", None, Fetcher().get)
+    one = worker(log, target, events, clock)
+    log.append(1)
+    one.round()
+    clock.now += 10
+    one.round()
+    ((_, fields),) = events.events
+    assert pauses[0] <= fields["retry_in"] <= pauses[1]
+
+
 def test_a_receiver_that_is_gone_and_a_token_that_others_can_read(tmp_path: Path) -> None:
     """Both are told without a byte of the records."""
     batch = Batch(BatchKind.RECORDS, "records/x.ndjson", b'{"secret":1}\n', 1)

@@ -136,7 +136,8 @@ class Cursor:
         Raises:
             OSError: It cannot be written; then it stays as it was.
         """
-        replace_file(path, _CURSOR.dump_json(self), mode=0o600)
+        aside = path.with_name(path.name + ".new")
+        replace_file(path, _CURSOR.dump_json(self), mode=0o600, aside=aside)
 
     def note_gap(self, gap: Gap) -> None:
         """Count a gap."""

@@ -48,11 +48,15 @@ class DeliveryError(Exception):
     Args:
         kind: Kind of the error.
         message: The reason.
+        retry_after: Seconds for which the target does not want to be asked again. None: it does not say.
     """
 
-    def __init__(self, kind: DeliveryErrorKind, message: str) -> None:
+    def __init__(
+        self, kind: DeliveryErrorKind, message: str, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.kind = kind
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ def error_of(error: FetchError) -> DeliveryError:
         kind = DeliveryErrorKind.SERVER
     else:
         kind = DeliveryErrorKind.REFUSED
-    return DeliveryError(kind, str(error))
+    return DeliveryError(kind, str(error), error.retry_after)
 
 
 def read_authorization(file: str | None) -> str | None:

@@ -21,6 +21,8 @@ _LOOK: Final = 1.0
 """Longest pause between two looks at the files, in seconds."""
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
+_LONGEST_RETRY_AFTER: Final = 600.0
+"""Longest pause that a sink can ask for, in seconds: records wait, and may be removed from the disk meanwhile."""
 _JITTER: Final = 0.5
 _FLUSH: Final = 5.0
 """Time for the last records when the node stops, in seconds."""
@@ -255,7 +257,8 @@ class SinkWorker:
         if error.kind is DeliveryErrorKind.TOO_LARGE:
             pause = _FIRST_PAUSE
         # The random part spreads the attempts of nodes whose sink came back.
-        pause *= random.uniform(_JITTER, 1.0)  # noqa: S311 - no secret depends on it
+        spread = random.uniform(_JITTER, 1.0)  # noqa: S311 - no secret depends on it
+        pause = max(pause * spread, min(error.retry_after or 0.0, _LONGEST_RETRY_AFTER))
         self._retry_at = self._monotonic() + pause
         with self._lock:
             errors = {**self._status.errors}
