@@ -38,7 +38,8 @@ def chain_settings(audit: Audit) -> dict[str, Any] | None:
         "max_segment_bytes": audit.segment_bytes,
         "max_segment_age_ms": round(audit.segment_age * 1000),
         "head_interval_ms": round(audit.head_interval * 1000),
-        "keep_segments": audit.keep_segments,
+        # Where there are sinks, segments are removed once they are delivered, which the engine does not know.
+        "keep_segments": None if audit.sinks else audit.keep_segments,
     }
 
 

@@ -4,12 +4,13 @@ import ipaddress
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from authz import __version__
 from authz.audit.delivery import (
     HttpTarget,
+    SegmentRetention,
     SinkSettings,
     SinkWorker,
     Target,
@@ -23,11 +24,15 @@ from authz.audit.delivery import (
 from authz.config import Audit, AuditOtel, AuditS3, AuditServer, AuditSink
 from authz.errors import ConfigError
 from authz.model import Diagnostic, MetricFamily, MetricKind
+from authz.periodic import PeriodicThread
 from authz.telemetry import Logger
 from authz.trust import Document, FetchRequest
 from authz.trust.addresses import Network, Reach
 
 __all__ = ["AuditSinks"]
+
+_REMOVAL_SECONDS: Final = 10.0
+"""Pause between two removals of old segments."""
 
 
 class AuditSinks:
@@ -53,20 +58,28 @@ class AuditSinks:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
-        self._keep_segments = audit.keep_segments if audit.chain else None
+        self._audit = audit
+        self._log = log
         self._sinks = [
             (sink, _worker(name, sink, audit, _target(sink, node, fetch), log))
             for name, sink in sorted(audit.sinks.items())
             if audit.path is not None
         ]
+        self._retention = self._make_retention()
+        self._removal = PeriodicThread(
+            "audit-retention", self._remove_old, _REMOVAL_SECONDS, self._removal_failed
+        )
 
     def start(self) -> None:
-        """Start a thread for each sink."""
+        """Start a thread for each sink, and one that removes segments that every sink has."""
+        if self._retention is not None:
+            self._removal.start()
         for _, worker in self._sinks:
             worker.start()
 
     def close(self) -> None:
         """Send the last records, and stop the threads. All sinks together get five seconds."""
+        self._removal.close()
         for _, worker in self._sinks:
             worker.stop()
         for _, worker in self._sinks:
@@ -152,7 +165,30 @@ class AuditSinks:
         if not sink.required and (line := self._lag(sink, worker)):
             yield line
         now = self._clock()
-        yield from sink_problems(worker.settings.name, worker.status, self._keep_segments, now)
+        yield from sink_problems(worker.settings.name, self._audit, worker.status, now)
+
+    def _make_retention(self) -> SegmentRetention | None:
+        audit = self._audit
+        if not self._sinks or not audit.chain or audit.keep_segments is None:
+            return None
+        most = audit.keep_undelivered_segments
+        return SegmentRetention(
+            Path(audit.path or ""), audit.keep_segments, most, self._delivered_files
+        )
+
+    def _delivered_files(self) -> frozenset[str] | None:
+        """Return the files that every sink has; None while a sink has not looked yet."""
+        known = [worker.status.tail.delivered_files for _, worker in self._sinks]
+        sets = [files for files in known if files is not None]
+        return frozenset.intersection(*sets) if sets and len(sets) == len(known) else None
+
+    def _remove_old(self) -> None:
+        if self._retention is not None and (lost := self._retention.remove_old()):
+            files = [file.name for file in lost]
+            self._log.error("audit segments were removed before a sink had them", files=files)
+
+    def _removal_failed(self, error: BaseException) -> None:
+        self._log.error("old audit segments cannot be removed", error=str(error))
 
     def _lag(self, sink: AuditSink, worker: SinkWorker) -> str:
         return sink_lag(worker.settings.name, sink, worker.status, self._clock())

@@ -72,8 +72,7 @@ def state_of_files(audit: Audit, now: float) -> dict[str, Any]:
             sinks[name] = sink_detail(sink, status, now)
             if lag := sink_lag(name, sink, status, now):
                 problems.append(lag)
-            keep = audit.keep_segments if audit.chain else None
-            problems += sink_problems(name, status, keep, now)
+            problems += sink_problems(name, audit, status, now)
         link = _last_link(log)
         head = _newest_head(log)
     except (OSError, ValueError) as error:

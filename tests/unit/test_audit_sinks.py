@@ -352,7 +352,7 @@ def test_a_receiver_that_is_gone_and_a_token_that_others_can_read(tmp_path: Path
 def _sinks(log: LiveLog, clock: Clock, events: Any, **sink: Any) -> AuditSinks:
     web = {"http": {"url": "http://127.0.0.1:1/"}, "max_age": "60s", **sink}
     audit = Audit.model_validate(
-        {"path": str(log.path), "chain": True, "keep_segments": 3, "sinks": {"siem": web}}
+        {"path": str(log.path), "chain": True, "keep_segments": 2, "sinks": {"siem": web}}
     )
     return AuditSinks(audit, "n1", Fetcher().get, events, clock)
 
@@ -380,7 +380,7 @@ def test_a_sink_that_is_behind_is_a_problem_and_unready_only_if_it_is_required(
     log.append(1)
     one.round()
     (kept,) = sinks.problems()
-    assert "2 ended segments wait, and `audit.keep_segments: 3`" in kept
+    assert "2 ended segments wait for it, and are kept beyond `audit.keep_segments: 2`" in kept
     samples = {
         (name, tuple(labels.values())): value
         for family in sinks.families()
@@ -435,3 +435,64 @@ def test_what_a_sink_got_is_verified_by_itself(
     else:
         changed.write_bytes(content.replace(b"d00001", b"d99991", 1))
     assert verify_delivered(got, (), keys).findings
+
+
+def _segments(log: LiveLog) -> list[int]:
+    return [int(file.name.rpartition(".")[2]) for file in log.rotated()]
+
+
+@pytest.mark.parametrize("most", [None, 5])
+def test_segments_are_removed_once_every_sink_has_them(log: LiveLog, *, most: int | None) -> None:
+    """Unless the configuration says how many may wait; then the removal is told."""
+    targets = {"a": FakeTarget(), "b": FakeTarget()}
+    audit = Audit.model_validate(
+        {
+            "path": str(log.path),
+            "chain": True,
+            "keep_segments": 2,
+            "keep_undelivered_segments": most,
+            "sinks": {name: {"http": {"url": "http://127.0.0.1:1/"}} for name in targets},
+        }
+    )
+    events: Any = Log()
+    clock = Clock()
+    sinks = AuditSinks(audit, "n1", Fetcher().get, events, clock)
+    workers = {worker.settings.name: worker for _, worker in sinks._sinks}
+    for name, one in workers.items():
+        one._target = targets[name]
+        one._monotonic = clock
+    for _ in range(7):
+        log.append(1)
+        log.rotate()
+    log.append(1)
+    sinks._remove_old()
+    assert _segments(log) == [1, 2, 3, 4, 5, 6, 7]
+    workers["a"].round()
+    sinks._remove_old()
+    assert _segments(log) == [1, 2, 3, 4, 5, 6, 7], "a sink has not looked yet"
+    targets["b"].errors = [DeliveryErrorKind.SERVER]
+    workers["b"].round()
+    workers["a"].round()
+    sinks._remove_old()
+    assert _segments(log) == ([1, 2, 3, 4, 5, 6, 7] if most is None else [3, 4, 5, 6, 7])
+    assert len(events.events) == (1 if most is None else 2)
+    clock.now += 10
+    for _ in range(2):
+        workers["b"].round()
+    sinks._remove_old()
+    assert _segments(log) == [6, 7]
+    lost = workers["b"].status.tail
+    assert (lost.gap_count, lost.lost_records) == ((0, 0) if most is None else (2, 2))
+    assert targets["a"].sink.records == log.lines[:-1]
+
+
+def test_the_number_of_undelivered_segments_is_not_smaller_than_that_of_kept_ones() -> None:
+    """It would have no effect."""
+    base = {"bundle": {"path": "/b"}}
+    for audit, text in (
+        ({"keep_undelivered_segments": 3}, "so all segments are kept"),
+        ({"keep_undelivered_segments": 3, "keep_segments": 4}, "is smaller than"),
+    ):
+        config = Config.model_validate({**base, "audit": {"path": "/a", **audit}})
+        (finding,) = [one for one in findings(config) if one.path[0] == "audit"]
+        assert text in finding.what

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from authz.audit.delivery.cursor import Gap
 from authz.audit.delivery.worker import SinkStatus
-from authz.config import AuditSink
+from authz.config import Audit, AuditSink
 
 __all__ = ["age_of", "lag_of", "sink_detail", "sink_lag", "sink_problems"]
 
@@ -50,22 +50,22 @@ def sink_lag(name: str, sink: AuditSink, status: SinkStatus, now: float) -> str:
     return f"audit sink {name}: the oldest record that it lacks is {round(lag)} s old{why}"
 
 
-def sink_problems(
-    name: str, status: SinkStatus, keep_segments: int | None, now: float
-) -> Iterator[str]:
-    """Yield the problems of a sink besides its lag: records that are missing, or may be removed soon.
+def sink_problems(name: str, audit: Audit, status: SinkStatus, now: float) -> Iterator[str]:
+    """Yield the problems of a sink besides its lag: records that are missing, or are kept or removed against `keep_segments`.
 
     Args:
         name: Name of the sink.
+        audit: The configuration of the audit.
         status: Its status.
-        keep_segments: Number of ended segments that the node keeps; None for all.
         now: Unix time.
     """
     tail = status.tail
-    if keep_segments is not None and tail.undelivered_files >= max(1, keep_segments - 1):
+    keep = audit.keep_segments if audit.chain else None
+    if keep is not None and tail.undelivered_files >= keep:
+        most = audit.keep_undelivered_segments
+        then = "" if most is None else f", the oldest until there are {most}"
         yield (
-            f"audit sink {name}: {tail.undelivered_files} ended segments wait, and `audit.keep_segments: {keep_segments}` removes "
-            "the oldest ones"
+            f"audit sink {name}: {tail.undelivered_files} ended segments wait for it, and are kept beyond `audit.keep_segments: {keep}`{then}"
         )
     recent = [gap for gap in tail.gaps if _is_recent(gap, now)]
     if recent:

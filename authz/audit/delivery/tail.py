@@ -57,6 +57,8 @@ class TailStatus:
     """Records that are known to be missing."""
     gaps: tuple[Gap, ...] = ()
     """The last gaps."""
+    delivered_files: frozenset[str] | None = None
+    """Names of files that never grow again and of which every record was delivered; None before the first look."""
 
 
 class LogTail:
@@ -225,6 +227,9 @@ class LogTail:
             gap_count=cursor.gap_count,
             lost_records=cursor.lost_records,
             gaps=tuple(cursor.gaps),
+            delivered_files=frozenset(one.name for one in cursor.positions if one.is_ended)
+            if self._has_looked
+            else None,
         )
 
     # --- files

@@ -43,7 +43,11 @@ class Audit(Strict):
     segment_age: Annotated[Duration, Field(ge=60, le=2_678_400)] = 86_400.0
     """Age at which a segment ends."""
     keep_segments: int | None = Field(default=None, ge=1, le=1_000_000)
-    """Number of ended segments that are kept. Older ones are removed; their heads stay. Default: all."""
+    """Number of ended segments that are kept. Older ones are removed once every sink has them; their heads stay. Default: all."""
+    keep_undelivered_segments: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Number of ended segments that are kept although a sink lacks them. Older ones are removed all the same, which is told as a gap. It
+    is not smaller than `keep_segments`. Default: all, until the disk is full.
+    """
     sinks: dict[str, AuditSink] = Field(default_factory=dict, max_length=8)
     """Places away from this machine to which records and heads are delivered."""
 
@@ -61,3 +65,12 @@ class Audit(Strict):
 def audit_findings(audit: Audit) -> Iterator[Finding]:
     """Yield errors of `audit` that the types cannot express."""
     yield from sink_findings(audit.sinks)
+    most, keep = audit.keep_undelivered_segments, audit.keep_segments
+    if most is not None and (keep is None or most < keep):
+        yield Finding(
+            ("audit", "keep_undelivered_segments"),
+            "`audit.keep_undelivered_segments` is given, but `audit.keep_segments` is not, so all segments are kept."
+            if keep is None
+            else f"`audit.keep_undelivered_segments` is smaller than `audit.keep_segments: {keep}`, so it would have no effect.",
+            "Give `keep_segments`, and at least as many `keep_undelivered_segments`; or remove it.",
+        )
