@@ -529,6 +529,23 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 ),
                 "ops",
             ),
+            Panel(
+                "Sinks: age of the oldest record that is not delivered",
+                "It grows while a sink is down. The records wait in the log.",
+                (
+                    Query(
+                        "max by (sink) "
+                        f"(max_over_time(authz_audit_undelivered_age_seconds{{{_NODE}}}{_RATE}))",
+                        "{{sink}}",
+                    ),
+                ),
+                "s",
+            ),
+            Panel(
+                "Sinks: failed deliveries",
+                "By kind: refused ones wait for somebody to change something.",
+                (Query(rate("authz_audit_delivery_errors_total", "kind"), "{{kind}}"),),
+            ),
         ),
     ),
     (

@@ -118,7 +118,10 @@ def watched(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> I
     programs = find("ghz"), find("prometheus")
     changes = {
         "limits": {"threads": 1, "queue": 16, "receive_timeout": "300ms"},
-        "audit": {"sync_interval": "100ms"},
+        "audit": {
+            "sync_interval": "100ms",
+            "sinks": {"down": {"http": {"url": "http://127.0.0.1:1/"}, "batch_age": "100ms"}},
+        },
         # So few that starting one more is refused.
         "state": {"max_tasks": 3},
         **ANSWERS,
