@@ -395,16 +395,15 @@ soak: setup test-tools soak-simulator ## the tests of load, crashes, races and t
 	$(PYTEST) $(or $(SOAK_TESTS),tests/integration/test_rotation.py tests/integration/test_crash.py tests/integration/test_race.py)
 	AUTHZ_APPROVAL_SCHEDULES=10000 $(CARGO) test --quiet --locked --workspace --test it -- approval_run::
 
-# Of its package alone: the release profile takes minutes for a whole workspace.
-SIMULATOR := test --locked --package authz-simulator --test simulator
+SIMULATOR := test --locked --workspace --test simulator -- --ignored --nocapture --exact
 .PHONY: soak-simulator
-soak-simulator: $(STAMPS)/deps ## the simulator over seeds 1 to 100,000 in the release profile (AUTHZ_SEED_FROM=1 AUTHZ_SEED_TO=100000)
-	$(CARGO) $(SIMULATOR) --release -- --ignored --nocapture --exact soak
+soak-simulator: $(STAMPS)/deps ## the simulator over seeds 1 to 100,000 (AUTHZ_SEED_FROM=1 AUTHZ_SEED_TO=100000)
+	$(CARGO) $(SIMULATOR) soak
 
 .PHONY: simulate
 simulate: export AUTHZ_SEED := $(or $(SEED),1)
 simulate: $(STAMPS)/deps ## one seed of the simulator, with each answer (SEED=1)
-	$(CARGO) $(subst --package authz-simulator,--workspace,$(SIMULATOR)) -- --ignored --nocapture --exact one_seed
+	$(CARGO) $(SIMULATOR) one_seed
 
 .PHONY: crash
 crash: setup ## kill a server under load fifty times, and look for anything that it answered and lost

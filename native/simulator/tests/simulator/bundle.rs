@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use authz_kernel::plan::Plan;
 use authz_kernel::source;
 use authz_lane::proto::authz::v1 as wire;
-use authz_lane::{Listener, Settings, World};
+use authz_lane::{Listener, Secret, Settings, StateEngine, World};
 use authz_token::mint::{Key, bundle, jwks};
 use authz_token::{TrustSpec, TrustStore};
 use serde_json::{Value, json};
@@ -198,28 +198,22 @@ pub fn world() -> World {
     }
 }
 
-/// Settings of a node whose store is of that kind: `memory`, `embedded` or `postgresql`.
-pub fn settings(engine: &str, node: usize) -> Settings {
-    let (path, dsn, name) = match engine {
-        "embedded" => (json!("unused"), Value::Null, String::new()),
-        "postgresql" => (Value::Null, json!("unused"), format!("n{node}")),
-        _ => (Value::Null, Value::Null, String::new()),
-    };
-    let settings = json!({
-        "audit_path": "unused", "audit_queue_lines": 65_536, "audit_queue_bytes": 64 << 20,
-        "audit_sync_interval_ms": 1_000, "audit_max_wait_ms": 2_000,
-        "audit_unverified_refusals": 1_000_000, "token_cache_size": 1_000,
-        "max_message_bytes": 1 << 20, "max_arguments_bytes": 256 << 10, "max_token_bytes": 8_192,
-        "probe_rate": 50.0, "probe_burst": 200.0, "probe_callers": 10_000,
-        "envoy_error_response": false, "node_id": format!("n{node}"), "trace": null,
-        "version": env!("CARGO_PKG_VERSION"), "approvals": {"url": ""},
-        "state": {
-            "engine": engine, "path": path, "dsn": dsn, "node": name, "connections": 8,
-            "max_wait_ms": 2_000, "revocation_staleness_ms": STALENESS_MS,
-            "clock_tolerance_ms": TOLERANCE_MS, "report_within_ms": REPORT_WITHIN_MS,
-            "retention_ms": 86_400_000, "max_tasks": 250_000, "max_tasks_per_agent": 10_000,
-            "max_tasks_per_session": 1_000,
-        },
-    });
-    Settings::from_json(settings.to_string().as_bytes()).unwrap()
+/// Settings of a node.
+pub fn settings(engine: StateEngine, node: usize) -> Settings {
+    let mut settings = Settings::offline();
+    settings.token_cache_size = 1_000;
+    settings.node_id = format!("n{node}");
+    settings.state.engine = engine;
+    match engine {
+        StateEngine::Memory => {}
+        StateEngine::Embedded => settings.state.path = Some("unused".into()),
+        StateEngine::Postgresql => {
+            settings.state.dsn = Some(Secret("unused".to_owned()));
+            settings.state.node.clone_from(&settings.node_id);
+        }
+    }
+    settings.state.revocation_staleness_ms = STALENESS_MS;
+    settings.state.clock_tolerance_ms = TOLERANCE_MS.unsigned_abs();
+    settings.state.report_within_ms = REPORT_WITHIN_MS.unsigned_abs();
+    settings
 }

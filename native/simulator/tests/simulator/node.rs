@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use authz_lane::proto::authz::v1 as wire;
-use authz_lane::{Clock as _, Engine, EngineParts, Surface, Transport};
+use authz_lane::{Clock as _, Engine, EngineParts, StateEngine, Surface, Transport};
 use authz_state::store::Store;
 use authz_state::{
     AuditError, AuditHealth, AuditLog, Durability, MemoryAudit, Ticket, TimeSource as _,
@@ -84,9 +84,9 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts the process. `kind` is the kind of its store in the settings.
+    /// Starts the process.
     pub fn start(
-        kind: &str,
+        engine: StateEngine,
         number: usize,
         store: SimulatedStore,
         clock: &Arc<NodeClock>,
@@ -98,7 +98,7 @@ impl Node {
             audit: Arc::clone(audit) as _,
             clock: Arc::clone(clock) as _,
         };
-        let engine = Engine::with_parts(settings(kind, number), parts).unwrap();
+        let engine = Engine::with_parts(settings(engine, number), parts).unwrap();
         engine.load(world()).unwrap();
         Self { engine: Arc::new(engine), store }
     }

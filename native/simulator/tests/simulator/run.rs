@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use authz_base::record::task::TaskStatus;
 use authz_base::record::{Record, RecordKey, RecordKind};
-use authz_lane::Surface;
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::proto::authz::v1::admin_revoke_request::Target;
+use authz_lane::{StateEngine, Surface};
 use authz_state::store::{
     AuditSink, EmbeddedSettings, EmbeddedStore, MemoryStore, Store, WriterStep,
 };
@@ -195,9 +195,9 @@ impl Run {
             bug: self.bug,
         });
         let kind = match self.setup {
-            Setup::Memory => "memory",
-            Setup::Embedded => "embedded",
-            Setup::Shared { .. } => "postgresql",
+            Setup::Memory => StateEngine::Memory,
+            Setup::Embedded => StateEngine::Embedded,
+            Setup::Shared { .. } => StateEngine::Postgresql,
         };
         let node = Node::start(kind, number, store, &seat.clock, &seat.audit);
         let seat = &mut self.seats[number];
@@ -242,7 +242,6 @@ impl Run {
         if self.seats[number].node.take().is_none() {
             return;
         }
-        self.shared.note(FaultKind::NodeStopped);
         let Some(embedded) = self.embedded.take() else { return };
         embedded.abandon();
         if let Some(random) = power {
@@ -264,6 +263,7 @@ impl Run {
         for (step, event) in events.iter().enumerate() {
             let played = self.deliver_late(step).and_then(|()| self.step(step, event));
             if self.disk.is_dead() {
+                self.shared.note(FaultKind::NodeStopped);
                 self.stop(0, None);
             }
             if let Err(violation) = played.and_then(|()| self.check_state()) {
@@ -326,6 +326,9 @@ impl Run {
             }
             Action::Stop { loses_power } => {
                 let mut random = Random::new(event.which as u64);
+                if self.seats[number].node.is_some() {
+                    self.shared.note(FaultKind::NodeStopped);
+                }
                 self.stop(number, loses_power.then_some(&mut random));
             }
             Action::Revive => {
