@@ -410,6 +410,31 @@ def test_heads_are_delivered_after_their_lines(tmp_path: Path) -> None:
     assert len(texts) == len(set(texts))
 
 
+def test_a_log_that_is_begun_anew_is_delivered_and_told(tmp_path: Path) -> None:
+    """Its places and heads do not count as those of the old one, and nothing of the old one is replaced at the sink."""
+    sink, place = Sink(), cursor_path(tmp_path / "audit.jsonl", "s")
+    for lines in (5, 3):
+        log = LiveLog(tmp_path, chained=True)
+        for _ in range(2):
+            log.append(lines)
+            log.rotate()
+        log.append(lines)
+        log.write_head()
+        settle(log, sink).close()
+        kept = place.read_bytes()
+        assert sink.records[-len(log.lines) :] == log.lines
+        assert [head.decode().strip() for head in sink.heads[-3:-1]] == (
+            log.writer.heads.read_text().splitlines()
+        )
+        for file in tmp_path.iterdir():
+            file.unlink()
+        place.write_bytes(kept)
+    cursor = Cursor.read(place)
+    assert cursor is not None
+    assert [("begun anew" in gap.text, gap.records) for gap in cursor.gaps] == [(True, None)]
+    assert len(sink.heads) == 6
+
+
 def test_a_newest_head_leaves_though_records_never_stop(tmp_path: Path) -> None:
     """Each look finds a newer head, whose lines are not delivered yet: the older one is not forgotten for it."""
     log, sink = LiveLog(tmp_path, chained=True), Sink()

@@ -1,5 +1,6 @@
 """Cursor of a sink: how far a log was delivered. It is a file beside the log that is replaced whole, after the sink acknowledged."""
 
+import hashlib
 from dataclasses import field
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ _VERSION: Final = 1
 
 @dataclass(slots=True)
 class Mark:
-    """End of a batch that was delivered."""
+    """End of a batch that was delivered, and its last line, by which the file is known again."""
 
     end: int
     """Offset after its last line."""
@@ -28,6 +29,15 @@ class Mark:
     """Length of its last line, with the line feed."""
     digest: str
     """SHA-256 of that line, in hex."""
+
+    @staticmethod
+    def of(end: int, line: bytes) -> "Mark":
+        """Return the mark of a line with its line feed."""
+        return Mark(end, len(line), hashlib.sha256(line).hexdigest())
+
+    def holds(self, line: bytes) -> bool:
+        """Return whether a line is the marked one."""
+        return hashlib.sha256(line).hexdigest() == self.digest
 
 
 @dataclass(slots=True)
@@ -93,8 +103,8 @@ class Cursor:
     """The batch that is being sent."""
     place: tuple[int, int] | None = None
     """Segment and index of the last chained record that was delivered."""
-    heads_offset: int = 0
-    """Bytes of the file of heads that were delivered."""
+    heads: Mark | None = None
+    """End of what was delivered of the file of heads."""
     head: tuple[int, int] | None = None
     """Segment and count of the newest head that was delivered."""
     delivered_records: int = 0
@@ -109,6 +119,11 @@ class Cursor:
     """Chained records that were told as missing when their file was removed, so that their places are not told again."""
     gaps: list[Gap] = field(default_factory=list)
     """The last gaps."""
+
+    @property
+    def heads_offset(self) -> int:
+        """Bytes of the file of heads that were delivered."""
+        return self.heads.end if self.heads is not None else 0
 
     @staticmethod
     def read(path: Path) -> "Cursor | None":

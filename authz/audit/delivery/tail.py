@@ -111,11 +111,12 @@ class LogTail:
         Raises:
             OSError: A file cannot be read, or the cursor not written.
         """
+        gaps = list(self._begin_anew())
         # Heads are read before the lines, so that all lines of the head are there once the lines are delivered.
         self._read_rolling_head()
         files = self._files.scan()
         self._found = {file.id: file for file in files}
-        gaps = list(self._drop_gone())
+        gaps += self._drop_gone()
         for file in files:
             position = self._position(file.id)
             if position is None:
@@ -193,7 +194,8 @@ class LogTail:
             )
             gaps.append(Gap(_written(self._now()), text, rejection.records))
         if batch.kind is BatchKind.HEADS:
-            self._cursor.heads_offset = batch.end or self._cursor.heads_offset
+            if batch.end > self._cursor.heads_offset:
+                self._cursor.heads = Mark.of(batch.end, batch.lines()[-1] + b"\n")
             if batch.last is not None:
                 self._cursor.head = max(batch.last, self._cursor.head or batch.last)
         else:
@@ -233,6 +235,21 @@ class LogTail:
         )
 
     # --- files
+
+    def _begin_anew(self) -> Iterator[Gap]:
+        """Forget the places of a chain whose heads are gone. The node never removes a head: another log was begun in its place."""
+        mark = self._cursor.heads
+        if mark is None or mark.holds(self._heads.read()[mark.end - mark.length : mark.end]):
+            return
+        self._cursor.heads = None
+        self._cursor.place = self._cursor.head = None
+        self._cursor.told = 0
+        self._rolling = None
+        self._is_changed = True
+        text = f"{self._log.name}.heads lacks heads that were delivered: the log was begun anew, or somebody removed them"
+        gap = Gap(_written(self._now()), text, None)
+        self._cursor.note_gap(gap)
+        yield gap
 
     def _position(self, file: str) -> Position | None:
         return next((one for one in self._cursor.positions if one.id == file), None)
@@ -295,7 +312,7 @@ class LogTail:
         if not file.is_packed and file.size < mark.end:
             return False
         line = self._files.reader(file).read(mark.end - mark.length, mark.length)
-        return hashlib.sha256(line).hexdigest() == mark.digest
+        return mark.holds(line)
 
     def _mark_ended(self) -> None:
         """Mark files that never grow again and are delivered: the log goes on in a later one."""
@@ -428,8 +445,7 @@ class LogTail:
         position.seen_lines = max(0, position.seen_lines - batch.count)
         if position.seen <= batch.end:
             position.seen, position.seen_lines = batch.end, 0
-        last = batch.lines()[-1] + b"\n"
-        mark = Mark(batch.end, len(last), hashlib.sha256(last).hexdigest())
+        mark = Mark.of(batch.end, batch.lines()[-1] + b"\n")
         position.marks = [*position.marks, mark][-MAX_MARKS:]
         cursor.pending = None
         cursor.delivered_records += batch.count
@@ -529,13 +545,12 @@ class _HeadFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._state: tuple[int, int] = (0, 0)
+        self._state: tuple[int, int, int] = (0, 0, 0)
         self._content = b""
 
     def after(self, offset: int) -> Iterator[tuple[bytes, int]]:
-        """Yield whole lines after an offset, and the offset after each. A file that was begun anew is read from its start."""
-        content = self._read()
-        at = offset if offset <= len(content) else 0
+        """Yield whole lines after an offset, and the offset after each."""
+        content, at = self.read(), offset
         while (end := content.find(b"\n", at)) >= 0:
             yield content[at:end], end + 1
             at = end + 1
@@ -545,15 +560,16 @@ class _HeadFile:
         heads = (_head_count(line) for line, _ in self.after(0))
         return dict(head for head in heads if head is not None)
 
-    def _read(self) -> bytes:
+    def read(self) -> bytes:
+        """Return the content of the file; nothing without one."""
         try:
             status = self._path.stat()
-            state = (status.st_ino, status.st_size)
+            state = (status.st_ino, status.st_size, status.st_mtime_ns)
             if state != self._state:
                 self._content = self._path.read_bytes()
                 self._state = state
         except FileNotFoundError:
-            self._content, self._state = b"", (0, 0)
+            self._content, self._state = b"", (0, 0, 0)
         return self._content
 
 
