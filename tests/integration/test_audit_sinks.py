@@ -189,6 +189,8 @@ def test_a_required_sink_that_is_behind_makes_the_node_not_ready(
         shown = _authz("audit", "status", "--admin", server.address("admin"))
         assert shown.returncode == 1
         assert "NOT ok" in shown.stdout
+        whole = _authz("status", "--admin", server.address("admin"))
+        assert re.search(r"siem, \d+ records wait, NOT ok", whole.stdout)
         place.config["audit"]["sinks"]["siem"]["required"] = False
         place.write()
     with Server(place) as server:

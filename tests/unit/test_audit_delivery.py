@@ -203,6 +203,23 @@ def test_a_record_that_is_written_while_the_file_is_moved_keeps_its_place(
     assert tail.status().gap_count == 0
 
 
+def test_a_sink_that_is_down_holds_few_files_open(log: LiveLog) -> None:
+    """However long it is down; what is kept open outlives a removal."""
+    sink, tail = Sink(), tail_of(log)
+    for _ in range(30):
+        log.append(1)
+        tail.look()
+        log.rotate()
+    log.append(1)
+    tail.look()
+    before = _open_files()
+    tail.close()
+    held = before - _open_files()
+    assert 1 < held <= 12
+    settle(log, sink)
+    assert sink.records == log.lines
+
+
 def test_records_that_are_removed_before_delivery_are_told(log: LiveLog) -> None:
     """With their number, once, and still after a restart."""
     sink, tail = Sink(), tail_of(log)
@@ -550,6 +567,10 @@ def _on_disk(log: LiveLog) -> set[bytes]:
         for line in _content(file).splitlines(keepends=True)
         if line.endswith(b"\n")
     }
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def _failing(steps: int) -> Callable[[str], None]:

@@ -24,6 +24,9 @@ MAX_LINE: Final = 16_777_216
 """Longest line that is read, in bytes."""
 _FIRST_READ: Final = 16_384
 _MAX_ORPHANS: Final = 4
+"""Removed files that are kept open: they still take their space on the disk."""
+_MAX_HELD: Final = 8
+"""Moved files that are kept open. They can be opened by their names, but somebody may remove them."""
 _PACKED: Final = ".gz"
 _Key = tuple[int, int]
 
@@ -139,6 +142,7 @@ class LogFiles:
         for file in self._orphans(present):
             _add(found, file)
         self._hold(found.values())
+        self._let_go(present)
         return sorted(found.values(), key=_order)
 
     def reader(self, file: LogFile) -> Reader:
@@ -242,6 +246,12 @@ class LogFiles:
         # Another file may stand at the path by now; the next scan sees it.
         status = reader.status
         self._held[status.st_dev, status.st_ino] = (self._path, reader)
+
+    def _let_go(self, present: set[_Key]) -> None:
+        """Close moved files beyond the number that is kept open, the newest first."""
+        *earlier, _ = self._held or [(0, 0)]
+        for key in [key for key in earlier if key in present][_MAX_HELD:]:
+            self._held.pop(key)[1].close()
 
 
 def _add(found: dict[str, LogFile], file: LogFile | None) -> None:

@@ -29,6 +29,7 @@ def status_rows(
         *(("keys", _keys(entry)) for entry in (detail.get("trust") or {}).get("sources", ())),
         *(("listener", line) for line in _listeners(detail)),
         *(("audit", line) for line in _audit(detail)),
+        *(("sink", line) for line in _sinks(detail)),
         *(("state", line) for line in _state(detail)),
         *(("observing", _observing(entry)) for entry in detail.get("observing", ())),
         *(("exception", line) for line in _exceptions(detail)),
@@ -66,6 +67,13 @@ def _audit(detail: Mapping[str, Any]) -> Iterator[str]:
         f"{audit['written_lines']} records since the start, {audit['queued_lines']} wait, "
         f"{audit['refused_lines']} refused, {audit['dropped_refusals']} dropped"
     )
+
+
+def _sinks(detail: Mapping[str, Any]) -> Iterator[str]:
+    for name, sink in (detail.get("audit_sinks") or {}).items():
+        left = sink["undelivered"]
+        stands = "ok" if sink["ok"] else "NOT ok: see authz audit status"
+        yield f"{name}, {left['records']} records wait, {stands}"
 
 
 def _state(detail: Mapping[str, Any]) -> Iterator[str]:
