@@ -1,4 +1,4 @@
-"""Reads the audit: JSON lines, one record a decision.
+"""Reads the audit: JSON lines, one record a decision, and records of the node itself.
 
 This package exports the reading and verifying of logs. Receipts have modules of their own: `receipt` is the form, `receipt_writing`
 makes one from a log, and `receipt_verification` verifies one, with `answer_proof` for the signatures of passkeys.
@@ -10,6 +10,7 @@ from authz.audit.decision import (
     RecordedRule,
     RecordedTask,
     UnresolvedRequest,
+    is_node_record,
     read_decision,
 )
 from authz.audit.heads import HeadError, HeadKeys, Jwks
@@ -32,6 +33,7 @@ __all__ = [
     "UnresolvedRequest",
     "Verification",
     "decisions",
+    "is_node_record",
     "read",
     "read_decision",
     "read_stream",

@@ -14,6 +14,7 @@ __all__ = [
     "RecordedRule",
     "RecordedTask",
     "UnresolvedRequest",
+    "is_node_record",
     "read_decision",
 ]
 
@@ -173,6 +174,14 @@ class RecordedDecision:
         if self.unresolved.operation:
             return self.unresolved.operation
         return f"{self.unresolved.method} {self.unresolved.host}{self.unresolved.path}"
+
+
+def is_node_record(fields: Mapping[str, Any]) -> bool:
+    """Return whether a record is not of decisions, but of the node itself: `loaded`, `expired` or `heads`.
+
+    A record without `result` and without `sum` is one, since a later version may write further kinds.
+    """
+    return "result" not in fields and "sum" not in fields
 
 
 def read_decision(fields: Mapping[str, Any]) -> RecordedDecision:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from authz.audit.decision import RecordedDecision, read_decision
+from authz.audit.decision import RecordedDecision, is_node_record, read_decision
 from authz.audit.reader import Lines, Record, read, read_stream
 from authz.errors import UnavailableError, UsageError
 from authz.model import Diagnostic
@@ -147,7 +147,7 @@ def decisions(
     within: Span,
     damaged: Callable[[Diagnostic], None],
 ) -> Iterator[RecordedDecision]:
-    """Read decisions, each once.
+    """Read decisions, each once. Records of a node that are not decisions are left out.
 
     Args:
         files: Audit files, oldest first.
@@ -163,6 +163,8 @@ def decisions(
     """
     seen: OrderedDict[str, None] = OrderedDict()
     for record in _records(files, stdin, damaged):
+        if is_node_record(record.fields):
+            continue
         decision = read_decision(record.fields)
         if not within.holds(decision.at):
             continue

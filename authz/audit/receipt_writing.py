@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from authz.audit.chain import MerkleTree, inclusion_path, leaf_hash, read_link
+from authz.audit.decision import is_node_record
 from authz.audit.heads import Head, HeadError, StoredHead, read_head
 from authz.audit.reader import open_log
 from authz.audit.receipt import ProvedRecord, Receipt, ReceiptError
@@ -43,7 +44,7 @@ def find_decision(files: Sequence[Path], decision_id: str) -> LogLine:
 
     Raises:
         UnavailableError: A file cannot be read.
-        UsageError: The log has no such record, or the record is a sum of refusals.
+        UsageError: The log has no such record, or the record is not a decision.
     """
     if not _ID.fullmatch(decision_id):
         raise UsageError(f"{decision_id[:80]!r} is not the id of a decision")
@@ -54,6 +55,8 @@ def find_decision(files: Sequence[Path], decision_id: str) -> LogLine:
     line = (answered or lines[:1])[-1]
     if "sum" in line.fields:
         raise UsageError(f"{decision_id} is a sum of refusals, not a decision")
+    if is_node_record(line.fields):
+        raise UsageError(f"{decision_id} is a record of the node itself, not a decision")
     return line
 
 

@@ -137,3 +137,40 @@ def refusals(name: str, at: float, count: int, code: str = "NO_CREDENTIAL") -> d
         "result": {"outcome": "DENY", "reason_code": code, "public_code": "UNAUTHENTICATED"},
         "requested_by": "192.0.2.7",
     }
+
+
+def _of_node(name: str, at: float, node: str, **note: Any) -> dict[str, Any]:
+    labels = {"id": node, "version": "0.1.0"}
+    return {"decision_id": name, "timestamp": moment(at), "labels": labels, **note}
+
+
+def loaded(
+    name: str, at: float, revision: str = "r1", *, node: str = "n1", trust: str = "t1"
+) -> dict[str, Any]:
+    """The bundle and the trust that a node uses from now on."""
+    bundle = {"bundle": "desk", "revision": revision, "digest": revision * 4, "trust": trust}
+    return _of_node(name, at, node, loaded=bundle)
+
+
+def expired_task(
+    name: str, at: float, session: str, task: str = "", *, tasks: int = 1, node: str = "n1"
+) -> dict[str, Any]:
+    """The end of a task by time."""
+    note = {"session": session, "task": task or f"{session}-root", "tasks": tasks}
+    return _of_node(name, at, node, expired=note)
+
+
+def expired_approval(
+    name: str, at: float, approval: str, *, session: str = "", was_approved: bool = False
+) -> dict[str, Any]:
+    """The end of an approval by time."""
+    note: dict[str, Any] = {"session": session, "approval": approval, "queues": ["approve"]}
+    if was_approved:
+        note["was_approved"] = True
+    return _of_node(name, at, "n1", expired=note)
+
+
+def witnessed(name: str, at: float, *, node: str = "n1") -> dict[str, Any]:
+    """Heads of other nodes' logs."""
+    head = {"payload": "eyJub2RlIjoibjIifQ", "protected": "eyJhbGciOiJFZERTQSJ9", "signature": "x"}
+    return _of_node(name, at, node, heads=[head])

@@ -20,6 +20,7 @@ from authz.audit.delivery import (
 from authz.audit.delivery.otel import OtelTarget
 from authz.trust import Fetcher
 from authz.trust.addresses import Reach
+from tests.support.audit_cases import expired_approval, expired_task, loaded, witnessed
 from tests.support.live_log import LiveLog
 from tests.support.log_collector import LogCollector
 
@@ -120,6 +121,40 @@ def test_severity_follows_the_outcome(
     record = {**RECORD, "result": {"outcome": outcome} if outcome else {}}
     target(collector).send(batch(json.dumps(record).encode()))
     assert collector.records[0].severity_number == number
+
+
+@pytest.mark.parametrize(
+    ("record", "event", "members"),
+    [
+        (
+            loaded("n1", 0, "r7"),
+            "authz.audit.loaded",
+            {"authz.bundle.name": "desk", "authz.bundle.revision": "r7"},
+        ),
+        (
+            expired_task("n1", 0, "s1"),
+            "authz.audit.expired",
+            {"authz.session": "s1", "authz.task": "s1-root"},
+        ),
+        (expired_approval("n1", 0, "a1"), "authz.audit.expired", {"authz.approval": "a1"}),
+        (witnessed("n1", 0), "authz.audit.heads", {}),
+    ],
+)
+def test_records_of_the_node_have_events_of_their_own(
+    collector: LogCollector, record: dict[str, Any], event: str, members: dict[str, str]
+) -> None:
+    """They have no outcome, and are information."""
+    target(collector).send(batch(json.dumps(record).encode()))
+    (sent,) = collector.records
+    assert (sent.event_name, sent.severity_number, sent.severity_text) == (event, 9, "")
+    assert values(sent) == {"authz.decision_id": "n1", **members}
+
+
+def test_a_decision_with_a_member_of_that_name_stays_a_decision(collector: LogCollector) -> None:
+    """Only a record without `result` is of the node itself."""
+    target(collector).send(batch(json.dumps({**RECORD, "loaded": {}}).encode()))
+    (sent,) = collector.records
+    assert (sent.event_name, sent.severity_text) == ("authz.audit.record", "DENY")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Sums of refusals among the records: counted where decisions are, and no source of proposals."""
+"""Sums of refusals and records of the node among the records: counted where decisions are, and no source of proposals."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import pytest
 from authz.audit import RecordedDecision, Span, decisions
 from authz.tools.propose import Observations
 from authz.tools.why import Groups
+from tests.support.audit_cases import expired_approval, expired_task, loaded, witnessed
 
 if TYPE_CHECKING:
     from authz.model import Diagnostic
@@ -68,6 +69,19 @@ def test_a_sum_proposes_nothing(tmp_path: Path) -> None:
     assert observed.all.times == 1
     assert [count.times for count in observed.strange.entries.values()] == [1]
     assert not observed.requests.entries
+
+
+def test_records_of_the_node_are_no_decisions(tmp_path: Path) -> None:
+    """Loads, ends by time and heads of other nodes' logs, and kinds of a later version."""
+    notes = [
+        loaded("n1", 0),
+        expired_task("n2", 1, "s1"),
+        expired_approval("n3", 2, "a1"),
+        witnessed("n4", 3),
+        {"decision_id": "n5", "timestamp": AT, "later": {}},
+    ]
+    found = read(tmp_path, *notes, record(1), a_sum(40), *notes)
+    assert [one.decision_id for one in found] == ["d1", "s1"]
 
 
 @pytest.mark.parametrize("count", [0, -1, 2**60, 1.5, "many", None, True, [3]])

@@ -22,6 +22,7 @@ from authz.errors import UsageError
 from authz.server.http.approvals_page.passkeys import Passkeys, PasskeySettings
 from authz.server.http.approvals_page.sessions import Login, LoginMethod, Session
 from authz_client.jose import public_jwk, thumbprint
+from tests.support.audit_cases import loaded
 from tests.support.audit_log import HeadKey, LogWriter
 from tests.support.authenticator import Authenticator
 from tests.support.receipts import (
@@ -333,11 +334,11 @@ def test_no_receipt_is_made_with_other_policies(tmp_path: Path) -> None:
         _made(log, _heads(log), {**POLICIES, "unicode": "other"})
 
 
-@pytest.mark.parametrize("given", ["", "a b", "x" * 65, OTHER, "sum"])
+@pytest.mark.parametrize("given", ["", "a b", "x" * 65, OTHER, "sum", "load"])
 def test_other_ids_have_no_receipt(tmp_path: Path, given: str) -> None:
     """Other ids have no receipt."""
     log = LogWriter(tmp_path, key=_key())
-    log.write([{**filler(1), "decision_id": "sum", "sum": {"count": 3}}])
+    log.write([{**filler(1), "decision_id": "sum", "sum": {"count": 3}}, loaded("load", 1)])
     with pytest.raises(UsageError):
         find_decision(_files(log), given)
 

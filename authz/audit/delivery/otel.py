@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from authz.audit.chain import read_link
+from authz.audit.decision import is_node_record
 from authz.audit.delivery.batch import Batch, BatchKind
 from authz.audit.delivery.http import WebPlace
 from authz.audit.delivery.target import (
@@ -49,6 +50,16 @@ _PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "authz.approval": ("result", "approval", "id"),
 }
 """Members of a record that are attributes, if the record has them."""
+_NODE_PATHS: Final[Mapping[str, tuple[str, ...]]] = {
+    "authz.decision_id": ("decision_id",),
+    "authz.task": ("expired", "task"),
+    "authz.session": ("expired", "session"),
+    "authz.approval": ("expired", "approval"),
+    "authz.bundle.name": ("loaded", "bundle"),
+    "authz.bundle.revision": ("loaded", "revision"),
+}
+"""The same for records of the node that are not decisions."""
+_NODE_EVENTS: Final = ("loaded", "expired", "heads")
 
 
 class OtelTarget:
@@ -154,13 +165,21 @@ def _record(line: bytes) -> "LogRecord":
         observed_time_unix_nano=at,
         severity_number=_SEVERITIES.get(str(outcome), _INFO),  # type: ignore[arg-type]
         severity_text=outcome if isinstance(outcome, str) else "",
-        event_name="authz.audit.record",
+        event_name=_event_name(fields),
         trace_id=_identifier(fields.get("trace_id"), 16),
         span_id=_identifier(fields.get("span_id"), 8),
     )
     record.body.string_value = line.decode("utf-8", "replace")
     record.attributes.extend(_attributes(line, fields))
     return record
+
+
+def _event_name(fields: Mapping[str, Any]) -> str:
+    if is_node_record(fields):
+        for name in _NODE_EVENTS:
+            if name in fields:
+                return f"authz.audit.{name}"
+    return "authz.audit.record"
 
 
 def _head(line: bytes) -> "LogRecord":
@@ -179,7 +198,7 @@ def _head(line: bytes) -> "LogRecord":
 
 
 def _attributes(line: bytes, fields: Mapping[str, Any]) -> Iterator["KeyValue"]:
-    for name, path in _PATHS.items():
+    for name, path in (_NODE_PATHS if is_node_record(fields) else _PATHS).items():
         value = _member(fields, path)
         if isinstance(value, str | bool) and value != "":
             yield _attribute(name, value)
