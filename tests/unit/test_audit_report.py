@@ -32,7 +32,19 @@ from authz.tools.audit_report import (
 )
 from authz_client.jose import public_jwk
 from tests.support import receipts as signed
-from tests.support.audit_cases import answer, entry, held, moment, refusals, revocation, used
+from tests.support.audit_cases import (
+    answer,
+    entry,
+    expired_approval,
+    expired_task,
+    held,
+    loaded,
+    moment,
+    refusals,
+    revocation,
+    used,
+    witnessed,
+)
 from tests.support.audit_log import LogWriter
 from tests.support.records import lines, write
 
@@ -102,7 +114,7 @@ def random_log(seed: int) -> list[dict[str, Any]]:
         at = chance.uniform(-2 * DAY, 4 * DAY)
         name = f"d{number:04}-{chance.randrange(10**6)}"
         kind = chance.choice(
-            ["call"] * 6 + ["held"] * 4 + ["sum", "revoke", "probe", "observed", "start"]
+            ["call"] * 6 + ["held"] * 4 + ["sum", "revoke", "probe", "observed", "start", "node"]
         )
         code = chance.choice(["FORBIDDEN", "OUT_OF_SCOPE", "AUDIT_FULL"])
         tier = chance.choice(["low", "standard", "high"])
@@ -127,17 +139,27 @@ def random_log(seed: int) -> list[dict[str, Any]]:
                 records.append(entry(name, at, surface="task_start"))
             case "revoke":
                 records.append(revocation(name, at, "agent", f"spiffe://x/{number}"))
+            case "node":
+                records += [loaded(name, at, revision), witnessed(f"{name}-w", at)]
+                records.append(expired_task(f"{name}-t", at, "s1", tasks=3))
             case "sum":
                 records.append(refusals(name, at, chance.randrange(1, 1000)))
             case _:
                 records += _approval(chance, name, at, grounds)
-    # A second record of some decisions, and copies of others.
-    for one in chance.sample(records, 40):
-        denial = {"outcome": "DENY", "reason_code": "AUDIT_FULL"}
-        replaced = {**one["result"], **denial, "instead_of": one["result"]["outcome"]}
-        records.append({**one, "result": replaced} if chance.random() < 0.5 else dict(one))
+    records += list(_repeated(chance, records))
     chance.shuffle(records)
     return records
+
+
+def _repeated(chance: random.Random, records: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    """A second record of some decisions, and copies of others."""
+    for one in chance.sample(records, 40):
+        if "result" not in one or chance.random() < 0.5:
+            yield dict(one)
+            continue
+        denial = {"outcome": "DENY", "reason_code": "AUDIT_FULL"}
+        replaced = {**one["result"], **denial, "instead_of": one["result"]["outcome"]}
+        yield {**one, "result": replaced}
 
 
 def _approval(
@@ -149,6 +171,8 @@ def _approval(
         yield held(name, at, approval, result=grounds)
     event = chance.choice(["", "refused", "answered", "approved", "rejected"])
     if not event:
+        if chance.random() < 0.5:
+            yield expired_approval(f"{name}-0", at + chance.choice([3600, 86_400]), approval)
         return
     seconds = chance.choice([1, 60, 30 * 3600])
     by = chance.choice(["corp/bob", "corp/eve"])
@@ -157,8 +181,11 @@ def _approval(
         yield answer(
             f"{name}-2", at + seconds + 9, approval, by="corp/zoe", ms=chance.randrange(9000)
         )
-    if event in {"approved", "answered"} and chance.random() < 0.7:
+    is_approved = event in {"approved", "answered"}
+    if is_approved and chance.random() < 0.7:
         yield used(f"{name}-3", at + seconds + 20, approval)
+    elif is_approved and chance.random() < 0.5:
+        yield expired_approval(f"{name}-4", at + seconds + 30, approval, was_approved=True)
 
 
 class Recount:
@@ -166,7 +193,11 @@ class Recount:
 
     def __init__(self, records: Sequence[dict[str, Any]], since: str, until: str) -> None:
         standing: dict[str, dict[str, Any]] = {}
+        ends = [one["expired"] for one in records if "expired" in one and one["timestamp"] < until]
+        self.ended = {one["approval"]: "was_approved" in one for one in ends if "approval" in one}
         for one in records:
+            if "result" not in one:
+                continue
             if one["decision_id"] not in standing or "instead_of" in one["result"]:
                 standing[one["decision_id"]] = one
         self.known = [one for one in standing.values() if one["timestamp"] < until]
@@ -229,16 +260,19 @@ class Recount:
             counts["asked"] += 1
             events = {note["event"] for note in self.events(approval)}
             asked_at = datetime.fromisoformat(one["timestamp"]).timestamp()
-            is_open = "open" if asked_at > since_over else "expired"
+            has_end = self.ended.get(approval) is False
+            is_open = "open" if asked_at > since_over and not has_end else "expired"
             state = (
                 "rejected"
                 if "rejected" in events
                 else "approved"
-                if "approved" in events
+                if "approved" in events or self.ended.get(approval)
                 else is_open
             )
             counts[state] += 1
             counts["used"] += "consumed" in events
+            counts["unused"] += self.ended.get(approval, False)
+            counts["expired_recorded"] += state == "expired" and has_end
             times += [
                 note["decided_in_ms"]
                 for note in self.events(approval)
@@ -256,7 +290,16 @@ class Recount:
             "step_ups": str(len(held_calls)),
             **{
                 name: str(counts[name])
-                for name in ("asked", "approved", "rejected", "expired", "open", "used")
+                for name in (
+                    "asked",
+                    "approved",
+                    "rejected",
+                    "expired",
+                    "expired_recorded",
+                    "open",
+                    "used",
+                    "unused",
+                )
             },
             **_times(times),
             "rejected_share": f"{counts['rejected'] / final:.4f}" if final else "",
@@ -420,7 +463,7 @@ def test_a_date_is_a_whole_day_and_a_time_is_the_end(
     """In UTC."""
     file = write(tmp_path / "audit.jsonl", [entry("a", 0), entry("b", 1), entry("c", 14 * 3600)])
     folder = make(tmp_path / "report", [file], since=since, until=until)
-    assert f"| {count} | records of the period" in (folder / "README.md").read_text()
+    assert f"| {count} | records of decisions of the period" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -441,11 +484,116 @@ def test_a_period_of_another_form_is_refused(since: str, until: str) -> None:
 
 
 def test_an_approval_expires_after_its_longest_wait(tmp_path: Path) -> None:
-    """Before that it is open, since the log has no record of its end."""
+    """Before that it is open, if the log has no record of its end."""
     records = [held("old", 0, "a1"), held("new", 60, "a2"), entry("last", DAY)]
     folder = make(tmp_path / "report", [write(tmp_path / "audit.jsonl", records)])
     whole = row(folder, "approvals.csv", group="all")
     assert (whole["asked"], whole["expired"], whole["open"]) == ("2", "1", "1")
+    assert (whole["expired_recorded"], whole["unused"]) == ("0", "0")
+    told = (folder / "README.md").read_text()
+    assert "0 of the expired approvals have such a record" in told
+    assert "the longest wait: 1 of the expired approvals" in told
+
+
+def test_the_record_of_its_end_tells_that_an_approval_expired(tmp_path: Path) -> None:
+    """At once, and after an approval: the call was not made. The README says how many ends are inferred."""
+    records = [
+        held("early", 0, "a1"),
+        held("ended", 60, "a2"),
+        expired_approval("end", 120, "a2"),
+        held("approved", 60, "a3"),
+        answer("yes", 70, "a3"),
+        expired_approval("unused", 180, "a3", was_approved=True),
+        held("elsewhere", 60, "a4"),
+        expired_approval("unused-elsewhere", 180, "a4", was_approved=True),
+        held("open", DAY - 60, "a5"),
+        expired_approval("after", 3 * DAY, "a5"),
+        entry("last", DAY),
+    ]
+    folder = make(
+        tmp_path / "report", [write(tmp_path / "audit.jsonl", records)], until="2026-11-03"
+    )
+    whole = row(folder, "approvals.csv", group="control", name="ASI01")
+    names = ("asked", "approved", "expired", "expired_recorded", "open", "unused")
+    assert [whole[name] for name in names] == ["5", "2", "2", "1", "1", "2"]
+    told = (folder / "README.md").read_text()
+    assert "1 of the expired approvals have such a record" in told
+    assert "the longest wait: 1 of the expired approvals" in told
+
+
+def test_bundles_name_their_loads_by_node(tmp_path: Path) -> None:
+    """Also loads before the period, and bundles that judged nothing; none after the period."""
+    records = [
+        loaded("l0", -3 * DAY, "r0"),
+        loaded("l1", -2 * DAY, "r1"),
+        entry("a", 0),
+        loaded("l2", 60, "r1", trust="t2"),
+        loaded("l3", 70, "r1", node="n2"),
+        loaded("l3", 70, "r1", node="n2"),
+        loaded("l4", 80, "r2"),
+        entry("b", 90, revision="r3"),
+        loaded("l5", 9 * DAY, "r3"),
+    ]
+    file = write(tmp_path / "audit.jsonl", records)
+    folder = make(tmp_path / "report", [file])
+    names = ("revision", "node", "first_load", "last_load", "loads", "first_record", "records")
+    assert [tuple(one[name] for name in names) for one in table(folder, "bundles.csv")] == [
+        ("r1", "n1", moment(-2 * DAY), moment(60), "2", moment(0), "1"),
+        ("r1", "n2", moment(70), moment(70), "1", "", "0"),
+        ("r2", "n1", moment(80), moment(80), "1", "", "0"),
+        ("r3", "n1", "", "", "0", moment(90), "1"),
+    ]
+    loads = table(folder, "loads.csv")
+    assert [(one["record"], one["trust"], one["line"]) for one in loads] == [
+        ("l2", "t2", "4"),
+        ("l3", "t1", "5"),
+        ("l4", "t1", "7"),
+    ]
+    assert loads[0]["file"] == str(file)
+
+
+def test_records_of_the_node_are_counted_apart(tmp_path: Path) -> None:
+    """No number of decisions counts them, but a day with one is not silent."""
+    records = [
+        entry("a", 0),
+        expired_task("t1", 1, "s1", tasks=3),
+        expired_task("t2", 2, "s2"),
+        expired_task("t3", DAY, "s3", node="n2"),
+        expired_task("odd", 3, "s4", tasks=-1),
+        expired_approval("e1", 4, "a1"),
+        loaded("l1", 5),
+        loaded("l1", 5),
+        witnessed("w1", DAY),
+        {**witnessed("later", 6), "heads": None},
+        {"decision_id": "new", "timestamp": moment(7), "labels": {"id": "n1"}, "kind": 1},
+        expired_task("after", 9 * DAY, "s5"),
+    ]
+    folder = make(tmp_path / "report", [write(tmp_path / "audit.jsonl", records)])
+    assert [one["records"] for one in table(folder, "decisions.csv")] == ["1"]
+    assert [one["decision_id"] for one in table(folder, "samples.csv")] == ["a"]
+    told = (folder / "README.md").read_text()
+    for line in (
+        "| 12 | records of all files",
+        "| 1 | records outside the period",
+        "| 1 | records of the period that stand twice",
+        "| 1 | records of decisions of the period",
+        "| 1 | records of the period that a node loaded",
+        "| 5 | records of the period that a task or an approval",
+        "| 6 | tasks that ended so",
+        "| 2 | records of the period with heads",
+        "| 1 | records of the period of other kinds",
+        f"| n1 | 1 | 8 | {moment(0)} | {moment(DAY)} |",
+        f"| n2 | 0 | 1 | {moment(DAY)} | {moment(DAY)} |",
+    ):
+        assert line in told
+    rows = [tuple(one.values()) for one in table(folder, "expired_tasks.csv")]
+    assert rows == [
+        ("2026-11-02", "n1", "3", "5"),
+        ("2026-11-03", "n2", "1", "1"),
+    ]
+    gaps = (folder / "gaps.md").read_text()
+    assert "without a record of node n1: 2026-11-04" in gaps
+    assert "without a record of node n2: 2026-11-02, 2026-11-04" in gaps
 
 
 def test_an_answer_after_the_period_does_not_count(tmp_path: Path) -> None:
@@ -771,6 +919,12 @@ def test_members_of_other_types_do_not_stop_a_report(tmp_path: Path) -> None:
         )
         one["labels"] = {"surface": "revoke"} if number % 2 else value
         records += [one, {**one, "decision_id": value, "sum": {"count": value}, "bundles": value}]
+        named = {"decision_id": f"node{number}", "timestamp": moment(number), "labels": value}
+        records += [
+            {**named, "loaded": value},
+            {**named, "expired": value, "decision_id": value},
+            {**named, "expired": {"task": "t", "tasks": value, "approval": value}},
+        ]
     folder = make(tmp_path / "report", [write(tmp_path / "audit.jsonl", records)])
     assert (folder / "README.md").exists()
 

@@ -1,7 +1,8 @@
 """Report of a period for `authz audit report`.
 
-`report` reads the log into `database` (each decision once, on disk). `statistics` and `samples` are queries, the modules that end in
-`_files` write their results with `documents`, and `report` writes the README. `period` reads the bounds, and `inputs` has what is given.
+`report` reads the log into `database` (each decision once, on disk); `node_records` keeps records that are not decisions there. `statistics`
+and `samples` are queries, the modules that end in `_files` write their results with `documents`, and `report` writes the README. `period`
+reads the bounds, `members` reads members of records, and `inputs` has what is given.
 """
 
 from authz.tools.audit_report.documents import ReportFolder

@@ -1,7 +1,8 @@
 """Records of a period in a database on disk, each decision once.
 
 A decision can have two records: a permit that could not be made durable, and the denial in its place, which has `instead_of`. The
-second one counts. A record that was written at the moment of a rotation can stand in two files, and counts once.
+second one counts. A record that was written at the moment of a rotation can stand in two files, and counts once. Records of a node that
+are not decisions have tables of their own.
 """
 
 import sqlite3
@@ -9,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from authz.audit import Record, RecordedDecision
-from authz.audit.decision import read_decision
+from authz.audit import Record, RecordedDecision, is_node_record, read_decision
+from authz.tools.audit_report.members import count_of, mapping, shown, text_of, texts
+from authz.tools.audit_report.node_records import NODE_SCHEMA, NodeRecord, insert_node_record
 from authz.tools.audit_report.period import Period
-from authz.tools.catalog.tool import plain
 
 __all__ = ["Count", "ReportDatabase"]
 
@@ -43,9 +44,8 @@ _MOST_CACHED: Final = 10_000
 _ADMINISTRATION: Final = frozenset(
     {"revoke", "forget", "task_names", "breakglass_open", "breakglass_confirm", "breakglass_end"}
 )
+_EARLIER: Final = (b'"approval"', b'"loaded"')
 _ACTORS: Final = {"open": "opened_by", "confirm": "confirmed_by", "end": "ended_by"}
-_MOST_TEXT: Final = 1_000
-_MOST_ITEMS: Final = 256
 
 
 @dataclass(slots=True)
@@ -104,7 +104,7 @@ class ReportDatabase:
         self.database = database
         self.period = period
         self.count = Count()
-        for statement in _SCHEMA:
+        for statement in (*_SCHEMA, *NODE_SCHEMA):
             database.execute(statement)
         self._kinds = _Names(
             database,
@@ -144,12 +144,18 @@ class ReportDatabase:
         inside = self.period.holds(at)
         if not inside:
             count.outside += 1
-            # Earlier records tell which rule an answer of the period is about.
-            is_earlier = at < self.period.since and b'"approval"' in record.text
+            # Earlier records tell which rule an answer of the period is about, and when a bundle was loaded.
+            is_earlier = at < self.period.since and any(name in record.text for name in _EARLIER)
             if not is_earlier:
                 return
-        key = _shown(decision.decision_id) or f"{file}:{record.line}"
-        replaces = "instead_of" in _map(record.fields.get("result"))
+        key = shown(decision.decision_id) or f"{file}:{record.line}"
+        if is_node_record(record.fields):
+            node = shown(decision.node)
+            of_node = NodeRecord(key, at, node, file, record.line, inside)
+            is_new = insert_node_record(self.database, of_node, record.fields)
+            count.repeated += inside and not is_new
+            return
+        replaces = "instead_of" in mapping(record.fields.get("result"))
         if self._insert(key, decision, file, record.line, inside=inside, replaces=replaces):
             self._take_details(key, decision, record.fields, inside=inside)
 
@@ -178,18 +184,18 @@ class ReportDatabase:
                 self.database.execute(f"DELETE FROM {table} WHERE record = ?", (key,))  # noqa: S608 - constants
         kind = self._kinds.number(
             (
-                _shown(decision.node),
-                _shown(decision.surface),
-                _shown(decision.outcome),
-                _shown(decision.code),
-                _shown(decision.tier),
+                shown(decision.node),
+                shown(decision.surface),
+                shown(decision.outcome),
+                shown(decision.code),
+                shown(decision.tier),
                 decision.enforced,
                 decision.probe,
                 decision.is_sum,
             )
         )
         bundle = self._bundles.number(
-            (_shown(decision.bundle), _shown(decision.revision), _shown(decision.digest))
+            (shown(decision.bundle), shown(decision.revision), shown(decision.digest))
         )
         self.database.execute(
             "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -200,8 +206,8 @@ class ReportDatabase:
     def _take_details(
         self, key: str, decision: RecordedDecision, fields: Mapping[str, Any], *, inside: bool
     ) -> None:
-        given, result = _map(fields.get("input")), _map(fields.get("result"))
-        approval = _map(result.get("approval"))
+        given, result = mapping(fields.get("input")), mapping(fields.get("result"))
+        approval = mapping(result.get("approval"))
         if approval:
             self._take_approval(key, decision, approval, inside=inside)
         if decision.outcome in {"STEP_UP", "DENY"} and not decision.is_sum:
@@ -209,11 +215,11 @@ class ReportDatabase:
         if not inside:
             return
         execute = self.database.execute
-        for name in _texts(result.get("exceptions")):
+        for name in texts(result.get("exceptions")):
             execute("INSERT OR IGNORE INTO exceptions VALUES (?, ?)", (key, name))
-        if uses := _map(result.get("breakglass")):
-            execute("INSERT INTO breakglass_uses VALUES (?, ?)", (key, _text(uses, "id")))
-        if breakglass := _map(given.get("breakglass")):
+        if uses := mapping(result.get("breakglass")):
+            execute("INSERT INTO breakglass_uses VALUES (?, ?)", (key, text_of(uses, "id")))
+        if breakglass := mapping(given.get("breakglass")):
             names = (
                 "action",
                 "id",
@@ -226,7 +232,7 @@ class ReportDatabase:
                 "ended_by",
                 "ends_at",
             )
-            values = [_text(breakglass, name) for name in names]
+            values = [text_of(breakglass, name) for name in names]
             execute(
                 "INSERT INTO breakglass VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (key, *values)
             )
@@ -236,22 +242,18 @@ class ReportDatabase:
     def _take_approval(
         self, key: str, decision: RecordedDecision, approval: Mapping[str, Any], *, inside: bool
     ) -> None:
-        decided = approval.get("decided_in_ms")
-        is_number = (
-            isinstance(decided, int) and not isinstance(decided, bool) and 0 <= decided < 2**53
-        )
-        people = _texts(approval.get("by"))
+        people = texts(approval.get("by"))
         self.database.execute(
             "INSERT INTO approvals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 key,
-                _text(approval, "id"),
-                _text(approval, "event"),
+                text_of(approval, "id"),
+                text_of(approval, "event"),
                 decision.at,
-                people[0] if people else _shown(decision.agent),
-                _text(approval, "method"),
-                decided if is_number else None,
-                _text(approval, "reject_reason"),
+                people[0] if people else shown(decision.agent),
+                text_of(approval, "method"),
+                count_of(approval.get("decided_in_ms")),
+                text_of(approval, "reject_reason"),
                 decision.surface == "approval_resolve",
                 inside,
             ),
@@ -263,8 +265,8 @@ class ReportDatabase:
         rules = [f"{rule.kind.replace('_', ' ')} {rule.name}" for rule in decision.rules]
         rules = rules or [f"policy {name}" for name in decision.policies]
         grounds = [
-            *(("rule", _shown(rule)) for rule in rules),
-            *(("control", control) for control in _texts(result.get("controls"))),
+            *(("rule", shown(rule)) for rule in rules),
+            *(("control", control) for control in texts(result.get("controls"))),
             ("all", ""),
         ]
         self.database.executemany(
@@ -274,38 +276,24 @@ class ReportDatabase:
 
     def _take_act(self, key: str, decision: RecordedDecision, given: Mapping[str, Any]) -> None:
         named = next(
-            (_map(given.get(name)) for name in ("revoked", "forgotten") if name in given), {}
+            (mapping(given.get(name)) for name in ("revoked", "forgotten") if name in given), {}
         )
-        target, value, person = _text(named, "target"), _text(named, "value"), _text(named, "by")
-        if breakglass := _map(given.get("breakglass")):
-            target, value = "system", _text(breakglass, "system")
-            person = _text(breakglass, _ACTORS.get(_text(breakglass, "action"), ""))
+        target, value, person = (
+            text_of(named, "target"),
+            text_of(named, "value"),
+            text_of(named, "by"),
+        )
+        if breakglass := mapping(given.get("breakglass")):
+            target, value = "system", text_of(breakglass, "system")
+            person = text_of(breakglass, _ACTORS.get(text_of(breakglass, "action"), ""))
         self.database.execute(
             "INSERT INTO acts VALUES (?, ?, ?, ?, ?, ?)",
             (
                 key,
                 target,
                 value,
-                person or _shown(decision.agent),
-                _text(named, "reason") or _text(breakglass, "reason"),
+                person or shown(decision.agent),
+                text_of(named, "reason") or text_of(breakglass, "reason"),
                 named.get("undo") is True,
             ),
         )
-
-
-def _map(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _shown(text: str) -> str:
-    return plain(text, _MOST_TEXT)
-
-
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    value = fields.get(name)
-    return _shown(value) if isinstance(value, str) else ""
-
-
-def _texts(value: object) -> list[str]:
-    items = value[:_MOST_ITEMS] if isinstance(value, list) else []
-    return [_shown(item) for item in items if isinstance(item, str)]

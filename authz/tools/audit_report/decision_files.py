@@ -13,6 +13,10 @@ BUNDLE_COLUMNS: Final = (
     "bundle",
     "revision",
     "digest",
+    "node",
+    "first_load",
+    "last_load",
+    "loads",
     "first_record",
     "last_record",
     "records",
@@ -21,6 +25,15 @@ BUNDLE_COLUMNS: Final = (
 """Columns of `bundle_rows`."""
 _CALLS: Final = """count(*), sum(outcome = 'PERMIT'), sum(outcome = 'STEP_UP'), sum(outcome = 'DENY'), sum(NOT enforced)
 FROM period WHERE is_call GROUP BY 1 ORDER BY 1"""
+# Loads before the period count, too: the bundle in force at its start was loaded then.
+_BUNDLES: Final = """WITH judged AS (SELECT bundle, revision, digest, node, min(at) AS first, max(at) AS last, count(*) AS records
+  FROM period WHERE NOT is_sum GROUP BY 1, 2, 3, 4),
+loaded AS (SELECT bundle, revision, digest, node, min(at) AS first_load, max(at) AS last_load, count(*) AS loads, max(inside) AS inside
+  FROM loads JOIN notes USING (record) GROUP BY 1, 2, 3, 4),
+named AS (SELECT bundle, revision, digest, node FROM judged UNION SELECT bundle, revision, digest, node FROM loaded WHERE inside)
+SELECT bundle, revision, digest, node, first_load, last_load, coalesce(loads, 0), first, last, coalesce(records, 0)
+FROM named LEFT JOIN judged USING (bundle, revision, digest, node) LEFT JOIN loaded USING (bundle, revision, digest, node)
+ORDER BY min(coalesce(first, first_load)) OVER (PARTITION BY bundle, revision, digest), digest, node"""
 _CALL_TABLES: Final = (
     ("outcome", f"SELECT outcome, {_CALLS}"),
     ("reason code", f"SELECT code, {_CALLS}"),
@@ -30,14 +43,10 @@ _CALL_TABLES: Final = (
 
 
 def bundle_rows(data: ReportDatabase, bundles: Sequence[GivenBundle]) -> Iterator[tuple[Cell, ...]]:
-    """Yield the bundles that judged, by their first records."""
+    """Yield the bundles that judged or were loaded, by node, in the order of their first records or loads."""
     known = {bundle.digest: str(bundle.folder) for bundle in bundles}
-    rows = data.rows(
-        """SELECT bundle, revision, digest, min(at), max(at), count(*) FROM period WHERE NOT is_sum
-        GROUP BY bundle, revision, digest ORDER BY min(at), digest"""
-    )
-    for name, revision, digest, first, last, count in rows:
-        yield name, revision, digest, first, last, count, known.get(digest, "")
+    for row in data.rows(_BUNDLES):
+        yield *(cell if cell is not None else "" for cell in row), known.get(row[2], "")
 
 
 def write_decisions(folder: ReportFolder, data: ReportDatabase) -> None:

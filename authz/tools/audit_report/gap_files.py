@@ -96,7 +96,9 @@ def _names(files: Sequence[Path]) -> str:
 def _silent_days(data: ReportDatabase) -> Iterator[tuple[str, list[str]]]:
     """Yield the days without a record by node; all days without a node if the period has no record."""
     days = data.period.days()
-    rows = data.rows("SELECT DISTINCT node, day FROM period ORDER BY node, day")
+    rows = data.rows(
+        """SELECT node, day FROM period UNION SELECT node, substr(at, 1, 10) FROM notes WHERE inside ORDER BY 1, 2"""
+    )
     seen = {
         node: {day for _, day in group} for node, group in groupby(rows, key=lambda row: row[0])
     }

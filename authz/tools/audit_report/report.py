@@ -20,10 +20,11 @@ from authz.tools.audit_report.documents import Cell, ReportFolder, markdown_tabl
 from authz.tools.audit_report.exception_files import write_acts, write_exceptions
 from authz.tools.audit_report.gap_files import write_gaps
 from authz.tools.audit_report.inputs import ReportInput
+from authz.tools.audit_report.node_files import write_node_records
 from authz.tools.audit_report.period import timestamp
 from authz.tools.audit_report.sample_files import write_samples
 from authz.tools.audit_report.samples import Sample, sample
-from authz.tools.audit_report.statistics import approval_groups, approvers, prepare
+from authz.tools.audit_report.statistics import ApprovalGroup, approval_groups, approvers, prepare
 
 __all__ = ["ReportResult", "write_report"]
 
@@ -107,9 +108,10 @@ class _Report:
         write_approvals(folder, groups, people)
         write_exceptions(folder, data, given.bundles)
         write_acts(folder, data, given.files)
+        write_node_records(folder, data, given.files)
         write_gaps(folder, data, given)
         receipts = write_samples(folder, given, chosen)
-        folder.write("README.md", self._readme(chosen, receipts))
+        folder.write("README.md", self._readme(chosen, receipts, groups))
         return ReportResult(
             records=self._inside(),
             damaged=data.count.damaged,
@@ -131,7 +133,9 @@ class _Report:
     def _inside(self) -> int:
         return self.data.numbers("SELECT count(*) FROM period")[0]
 
-    def _readme(self, chosen: Sample, receipts: int) -> Iterator[str]:
+    def _readme(
+        self, chosen: Sample, receipts: int, groups: Sequence[ApprovalGroup]
+    ) -> Iterator[str]:
         period, count = self.given.period, self.data.count
         made_at = timestamp(self.given.made_at or datetime.now(UTC))
         yield "# Audit report\n\n"
@@ -151,18 +155,24 @@ class _Report:
         yield from markdown_table(("number", "of"), self._denominators(chosen))
         yield "\n## Nodes\n\n"
         yield from markdown_table(
-            ("node", "records", "first", "last"),
+            ("node", "records of decisions", "records of the node", "first", "last"),
             self.data.rows(
-                """SELECT node, count(*), min(at), max(at) FROM period GROUP BY node ORDER BY node"""
+                """SELECT node, sum(decisions), sum(others), min(at), max(at)
+                FROM (SELECT node, 1 AS decisions, 0 AS others, at FROM period UNION ALL SELECT node, 0, 1, at FROM notes WHERE inside)
+                GROUP BY node ORDER BY node"""
             ),
         )
         yield "\n## Bundles in force\n\n"
         yield from markdown_table(BUNDLE_COLUMNS, bundle_rows(self.data, self.given.bundles))
         yield (
-            "\nThe log names the bundle that judged each record. It does not name who signed or loaded a bundle.\n"
+            "\nThe log names the bundle that judged each record. Nodes with `audit.chain` also record when they loaded a bundle:"
+            " `first_load`, `last_load` and `loads` count those records up to the end of the period, and `loads.csv` has those of the"
+            " period. A node that loads new keys or trust domains records a load of the same bundle. The log does not name who signed"
+            " or changed a bundle.\n"
             f"The logs begin at {count.first or '(no record)'} and end at {count.last or '(no record)'}.\n"
         )
         yield _DEFINITIONS
+        yield _expired_text(groups)
         yield (
             "\n## Sample\n\n"
             f"{len(chosen.decisions)} of {chosen.population} judged calls. The seed is the SHA-256 of the ids of these calls in"
@@ -187,15 +197,44 @@ class _Report:
             count.replaced,
             "decisions of the period with a second record, of which the second counts",
         )
-        yield self._inside(), "records of the period, each decision once"
+        yield self._inside(), "records of decisions of the period, each decision once"
         yield chosen.population, "judged calls among them, without probes"
         yield probes, "probes among them"
         yield sums, "sums of refusals among them"
         yield refusals, "refusals that the sums stand for"
+        loads, ends, heads, others, tasks = self.data.numbers(
+            """SELECT sum(kind = 'loaded'), sum(kind = 'expired'), sum(kind = 'heads'), sum(kind = 'other'),
+            sum(tasks) FROM notes LEFT JOIN task_ends USING (record) WHERE inside"""
+        )
+        yield loads, "records of the period that a node loaded a bundle or trust"
+        yield ends, "records of the period that a task or an approval ended by time"
+        yield tasks, "tasks that ended so, with those below them"
+        yield heads, "records of the period with heads of other nodes' logs"
+        yield others, "records of the period of other kinds, which are not decisions"
+
+
+def _expired_text(groups: Sequence[ApprovalGroup]) -> str:
+    """Return the definition of an expired approval, with the numbers of each way in which its end is known."""
+    whole = [one for one in groups if one.form == "all"]
+    recorded = sum(one.expired_recorded for one in whole)
+    inferred = sum(one.expired for one in whole) - recorded
+    return (
+        "- **Expired**: an approval without a final answer whose time was over. A node with `audit.chain` records the end"
+        f" (`expired`): {recorded} of the expired approvals have such a record, `expired_recorded`. For approvals without one, the"
+        f" report infers the end 24 hours after they were asked for, the longest wait: {inferred} of the expired approvals, because"
+        " their node writes no chain, a newer question replaced them, or the record is not in these files. An approval of a node"
+        " without chain whose task ended earlier counts as open until then.\n"
+        "- **Unused**: approved, and the call was not made in time. Only nodes with `audit.chain` record it.\n"
+    )
 
 
 _CONTENTS: Final[Sequence[tuple[str, str]]] = (
-    ("bundles.csv", "bundles that judged: revision, digest, first and last record"),
+    (
+        "bundles.csv",
+        "bundles that judged or were loaded, by node: revision, digest, loads, first and last record",
+    ),
+    ("loads.csv", "each load of a bundle or of trust by a node with audit.chain"),
+    ("expired_tasks.csv", "tasks that ended by time, by day and node, of nodes with audit.chain"),
     ("decisions.csv, decisions.md", "records by day, surface, outcome, reason code and tier"),
     ("controls.csv", "judged calls that each control and rule denied or held"),
     ("approvals.csv, approvals.md", "step-ups and approvals by control and rule"),
@@ -221,9 +260,9 @@ _CONTENTS: Final[Sequence[tuple[str, str]]] = (
 _DEFINITIONS: Final = """
 ## Definitions
 
-- **Judged call**: a record of `check`, `batch_check` or `ext_authz`. Other records are of tasks, reports, credentials, approvals and administration.
-- **Asked**: approvals that calls of the period made. `approved`, `rejected`, `expired`, `open` and `used` tell what became of these by the end of the period. An approval under two rules counts in both.
-- **Expired**: an approval without a final answer, 24 hours or more before the end of the period or of the log. The log has no record of the end itself, so that an approval whose task ended earlier counts as open until then.
+- **Judged call**: a record of `check`, `batch_check` or `ext_authz`. Other records of decisions are of tasks, reports, credentials, approvals and administration.
+- **Record of the node**: a record that is not a decision: a load, an end by time, or heads of other nodes' logs. No number of decisions counts it.
+- **Asked**: approvals that calls of the period made. `approved`, `rejected`, `expired`, `open`, `used` and `unused` tell what became of these by the end of the period. An approval under two rules counts in both.
 - **Answers** of `approvers.csv`: answers given in the period, also to approvals that were asked for before. `refused`: answers that Authz did not accept.
 - **Time to decide**: from the first look of a person at the card to the answer (`decided_in_ms`). Percentiles are values of the sample, by the nearest rank.
 - **Owner and end of an exception** come from the bundle folders that were given with `--bundle`; without the folder of the bundle that judged, they are empty.

@@ -21,9 +21,12 @@ _TABLES: Final = (
     WHERE event = 'made' AND id != '' GROUP BY approval""",
     # Approvals that calls of the period made, and what became of them.
     """CREATE TEMP TABLE states AS SELECT id, record, asked_at <= :over AS is_over,
-      EXISTS (SELECT 1 FROM approvals WHERE approval = asked.id AND event = 'approved') AS approved,
+      EXISTS (SELECT 1 FROM approvals WHERE approval = asked.id AND event = 'approved')
+        OR EXISTS (SELECT 1 FROM approval_ends WHERE approval = asked.id AND was_approved) AS approved,
       EXISTS (SELECT 1 FROM approvals WHERE approval = asked.id AND event = 'rejected') AS rejected,
-      EXISTS (SELECT 1 FROM approvals WHERE approval = asked.id AND event = 'consumed') AS used
+      EXISTS (SELECT 1 FROM approvals WHERE approval = asked.id AND event = 'consumed') AS used,
+      EXISTS (SELECT 1 FROM approval_ends WHERE approval = asked.id AND NOT was_approved) AS has_end,
+      EXISTS (SELECT 1 FROM approval_ends WHERE approval = asked.id AND was_approved) AS unused
     FROM asked WHERE asked_at >= :since AND asked_at < :until""",
     "CREATE INDEX temp.states_of ON states (id)",
     # Answers, with the call that asked; NULL if it is not in the files.
@@ -85,11 +88,15 @@ class ApprovalGroup:
     approved: int
     rejected: int
     expired: int
-    """Without a final answer, and past the longest wait."""
+    """Without a final answer, and ended by a record, or past the longest wait."""
+    expired_recorded: int
+    """Those whose end has a record."""
     open: int
     """Without a final answer at the end of the period or of the log."""
     used: int
     """Approvals that a permitted call used up."""
+    unused: int
+    """Approvals whose call was approved and not made in time, by a record of the end."""
     times: AnswerTimes
 
     @property
@@ -137,7 +144,8 @@ def approval_groups(data: ReportDatabase) -> Iterator[ApprovalGroup]:
         row[:2]: row[2:]
         for row in data.rows(
             """SELECT form, name, count(*), sum(approved AND NOT rejected), sum(rejected),
-            sum(NOT approved AND NOT rejected AND is_over), sum(NOT approved AND NOT rejected AND NOT is_over), sum(used)
+            sum(NOT approved AND NOT rejected AND (has_end OR is_over)), sum(NOT approved AND NOT rejected AND has_end),
+            sum(NOT approved AND NOT rejected AND NOT has_end AND NOT is_over), sum(used), sum(unused)
             FROM states JOIN grounds USING (record) GROUP BY form, name"""
         )
     }
@@ -146,9 +154,9 @@ def approval_groups(data: ReportDatabase) -> Iterator[ApprovalGroup]:
         sum(is_call AND NOT enforced) FROM grounds JOIN period ON id = record GROUP BY form, name ORDER BY form, name"""
     )
     for form, name, denied, held, observed in rows:
-        counts = approvals.get((form, name), (0,) * 6)
+        counts = approvals.get((form, name), (0,) * 8)
         if denied or held or observed or any(counts):
-            asked, approved, rejected, expired, waiting, used = counts
+            asked, approved, rejected, expired, recorded, waiting, used, unused = counts
             yield ApprovalGroup(
                 form=form,
                 name=name,
@@ -159,8 +167,10 @@ def approval_groups(data: ReportDatabase) -> Iterator[ApprovalGroup]:
                 approved=approved,
                 rejected=rejected,
                 expired=expired,
+                expired_recorded=recorded,
                 open=waiting,
                 used=used,
+                unused=unused,
                 times=times.get(("", form, name), AnswerTimes()),
             )
 
