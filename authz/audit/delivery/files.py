@@ -11,7 +11,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol, cast
 
@@ -83,6 +83,8 @@ class _First:
     id: str
     at: str
     link: Link | None
+    unpacked: int = 0
+    """Estimated length of a compressed file, unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,7 @@ class LogFiles:
         firsts[state] = first
         if first is None:
             return None
-        size = _unpacked_size(path) if is_packed else status.st_size
+        size = first.unpacked if is_packed else status.st_size
         return LogFile(
             first.id,
             path,
@@ -279,9 +281,12 @@ def _read_first(path: Path, *, is_packed: bool) -> _First | None:
     except OSError:
         return None
     try:
-        return _first_line(reader)
+        first = _first_line(reader)
     finally:
         reader.close()
+    if first is None or not is_packed:
+        return first
+    return replace(first, unpacked=_unpacked_size(path))
 
 
 def _first_line(reader: Reader) -> _First | None:

@@ -117,8 +117,9 @@ class LogTail:
         files = self._files.scan()
         self._found = {file.id: file for file in files}
         gaps += self._drop_gone()
+        positions = {position.id: position for position in self._cursor.positions}
         for file in files:
-            position = self._position(file.id)
+            position = positions.get(file.id)
             if position is None:
                 position = Position(
                     file.id, file.path.name, file.began_at, is_chained=file.link is not None
