@@ -63,6 +63,8 @@ class Surface(StrEnum):
     """`envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs`. Takes one message of Envoy's access log."""
     CREDENTIAL_EXCHANGE = "credential_exchange"
     """`/oauth/token`. Exchanges tokens over HTTP (RFC 8693)."""
+    SECURITY_EVENT = "security_event"
+    """`/shared-signals`. Takes a security event of an identity provider (RFC 8935)."""
 
 METHODS: Final[Mapping[str, Mapping[str, Surface]]] = {
     "authz.v1.Admin": {

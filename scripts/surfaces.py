@@ -54,6 +54,11 @@ OTHERS = (
         "Takes one message of Envoy's access log.",
     ),
     Surface("credential_exchange", "/oauth/token", "Exchanges tokens over HTTP (RFC 8693)."),
+    Surface(
+        "security_event",
+        "/shared-signals",
+        "Takes a security event of an identity provider (RFC 8935).",
+    ),
 )
 
 

@@ -198,6 +198,7 @@ const LANE: &[&str] = &[
     "steps",
     "api_call",
     "admin",
+    "security_event",
     "batch",
     "credentials",
     "entries",

@@ -225,7 +225,12 @@ impl Engine {
     }
 
     /// Ends one task, with all below it, as revoked.
-    fn end_revoked(&self, task: &Task, wait: Wait, now: Time) -> Result<u32, CallRefusal> {
+    pub(crate) fn end_revoked(
+        &self,
+        task: &Task,
+        wait: Wait,
+        now: Time,
+    ) -> Result<u32, CallRefusal> {
         let locks = [RecordKey::new(RecordKind::Session, &task.session)];
         let retention = self.keeper.settings().retention_ms;
         let mut count = ending::Ended::default();

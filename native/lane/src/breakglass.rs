@@ -272,7 +272,7 @@ impl Engine {
         };
         let (issuer, sub) = (&person.subject.issuer, &person.subject.sub);
         let revoked = self.keeper.revocations()?;
-        revoke::of_subject_name(&revoked, issuer, sub)?;
+        revoke::of_person(&revoked, issuer, sub, person.authenticated_at)?;
         Ok(BreakglassPerson { issuer: issuer.clone(), sub: sub.clone(), name: person.name.clone() })
     }
 

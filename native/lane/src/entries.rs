@@ -94,6 +94,7 @@ impl Engine {
             Surface::TaskList => self.api_method(surface, request, transport, Self::list_tasks),
             Surface::TaskEnd => self.api_method(surface, request, transport, Self::end_task),
             Surface::CredentialExchange => self.exchange(request, transport),
+            Surface::SecurityEvent => self.security_event(request, transport),
             Surface::CredentialIntrospect | Surface::CredentialRevoke => {
                 self.about_token(surface, request, transport)
             }

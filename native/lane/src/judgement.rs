@@ -27,7 +27,7 @@ pub(crate) use crate::judgement::arrival::{Arrival, Asker};
 pub(crate) use crate::judgement::parts::{
     AnswerNote, ApiNotes, ApiRecord, ApprovalNote, BreakglassNote, CallerIdentity, Challenge,
     CredentialNote, EndorsedNote, ForgetNote, GuardStatement, PromptNote, ReportNote,
-    ResolvedOperation, RevocationNote, Settlement, TaskContext, ValuesNote,
+    ResolvedOperation, RevocationNote, SecurityEventNote, Settlement, TaskContext, ValuesNote,
 };
 use crate::judgement::verdict::CallVerdict;
 #[cfg(test)]

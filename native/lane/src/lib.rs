@@ -77,6 +77,7 @@ mod request_form;
 mod result_values;
 mod revoke;
 mod secret_header;
+mod security_event;
 mod sequences;
 pub mod settings;
 mod shown;

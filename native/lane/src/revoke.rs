@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use authz_kernel::decision::{Claim, Time};
 use authz_kernel::hex::hex;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    AgentName, Revocation, RevocationTarget as Target, Revocations, Task, TaskSubject,
+    AgentName, Cutoff, Revocation, RevocationTarget as Target, Revocations, Task, TaskSubject,
 };
-use authz_token::{AgentFacts, AgentProof, SubjectFacts, VerifiedFacts};
+use authz_token::{AgentFacts, AgentProof, ClaimValue, SubjectFacts, VerifiedFacts};
 
 use crate::judgement::Asker;
 use crate::refusal::{CallRefusal, Step};
@@ -44,6 +45,12 @@ fn of_agent(revoked: &Revocations, agent: &AgentFacts) -> Result<(), CallRefusal
 
 fn of_subject(revoked: &Revocations, subject: &SubjectFacts) -> Result<(), CallRefusal> {
     of_subject_name(revoked, &subject.issuer, &subject.sub)?;
+    let text_of = |claim: &str| match subject.claims.get(claim) {
+        Some(ClaimValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let mut cutoffs = revoked.cutoffs_of(&subject.issuer, &subject.sub, text_of);
+    cut_off(cutoffs.find(|cutoff| cutoff.covers_token(subject.issued_at)))?;
     maybe(revoked, Target::Jti, subject.jti.as_deref())?;
     maybe(revoked, Target::Key, subject.kid.as_deref())
 }
@@ -65,6 +72,30 @@ pub(crate) fn of_subject_name(
     }
     refuse(revoked, Target::Issuer, issuer)?;
     refuse(revoked, Target::Subject, &TaskSubject::revocation_name(issuer, sub))
+}
+
+/// Refuses a person that is revoked, or who logged in before the cut-off of the person's sessions.
+pub(crate) fn of_person(
+    revoked: &Revocations,
+    issuer: &str,
+    sub: &str,
+    authenticated_at: Time,
+) -> Result<(), CallRefusal> {
+    of_subject_name(revoked, issuer, sub)?;
+    let mut cutoffs = revoked.cutoffs_of(issuer, sub, |_| None);
+    cut_off(cutoffs.find(|cutoff| cutoff.covers(authenticated_at)))
+}
+
+/// Refuses what a cut-off covers.
+fn cut_off(cutoff: Option<&Arc<Cutoff>>) -> Result<(), CallRefusal> {
+    match cutoff {
+        Some(cutoff) => Err(CallRefusal::new(
+            ReasonCode::Revoked,
+            Step::Identify,
+            format!("the subject has to log in again: {}", cutoff.reason),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Refuses an operation that is revoked, or whose system is.
@@ -117,6 +148,12 @@ pub(crate) fn of_tasks<'a>(
         }
         if let Some(subject) = &task.subject {
             of_subject_name(revoked, &subject.issuer, &subject.sub)?;
+            let text_of = |claim: &str| match subject.claims.get(claim) {
+                Some(Claim::Text(text)) => Some(text.as_str()),
+                _ => None,
+            };
+            let mut cutoffs = revoked.cutoffs_of(&subject.issuer, &subject.sub, text_of);
+            cut_off(cutoffs.find(|cutoff| cutoff.covers_task(task)))?;
         }
     }
     Ok(())

@@ -424,9 +424,14 @@ impl Loaded {
     }
 }
 
-/// Surfaces that clients of token endpoints may call.
-const TOKEN_ENDPOINTS: [Surface; 3] =
-    [Surface::CredentialExchange, Surface::CredentialIntrospect, Surface::CredentialRevoke];
+/// Surfaces of HTTP endpoints, whose callers the server authenticates: clients of token endpoints, and transmitters of security
+/// events.
+const HTTP_ENDPOINTS: [Surface; 4] = [
+    Surface::CredentialExchange,
+    Surface::CredentialIntrospect,
+    Surface::CredentialRevoke,
+    Surface::SecurityEvent,
+];
 
 /// Refuses a secret that requests to a host of the caller's choice would get.
 fn refuse_any_host(settings: &CredentialSettings, plan: &Plan) -> Result<(), EngineError> {
@@ -482,8 +487,8 @@ fn way(listener: Listener) -> Result<Way, EngineError> {
     }
     let surfaces = match listener.surfaces {
         Some(list) => Some(list.into_iter().collect()),
-        // INVARIANT (token endpoints only): a listener whose callers the server authenticates answers nothing else.
-        None if listener.http => Some(BTreeSet::from(TOKEN_ENDPOINTS)),
+        // INVARIANT (HTTP endpoints only): a listener whose callers the server authenticates answers nothing else.
+        None if listener.http => Some(BTreeSet::from(HTTP_ENDPOINTS)),
         None => None,
     };
     Ok(Way {

@@ -6,8 +6,8 @@
 //! A [`Session`] is shared by one tree of [`task`]s; a [`Party`] keeps the history of an agent, a subject or a pair over all
 //! sessions, and [`history`] is the part of both that rules read. [`TaskWords`] and [`KnownValuesRecord`] say who chose a value:
 //! few calls read them, and fewer change them, so they are no part of the records of a task and of a session. [`Reservation`]s, [`Credential`]s, [`Proof`]s and
-//! [`Lease`]s come from permits, [`Idempotency`] answers, [`Revocation`]s, [`Breakglass`], [`SigningKey`]s and [`TrustDomain`]s from API
-//! calls and nodes, and [`approval`]s from step-ups.
+//! [`Lease`]s come from permits, [`Idempotency`] answers, [`Revocation`]s, [`Cutoff`]s, [`Breakglass`], [`SigningKey`]s and [`TrustDomain`]s
+//! from API calls and nodes, and [`approval`]s from step-ups.
 
 pub mod history;
 pub mod task;
@@ -15,6 +15,7 @@ pub mod task;
 pub mod approval;
 mod breakglass;
 mod credential;
+mod cutoff;
 mod idempotency;
 mod key;
 mod lease;
@@ -42,6 +43,7 @@ pub use breakglass::{
     Breakglasses,
 };
 pub use credential::{Binding, Credential, Detail};
+pub use cutoff::Cutoff;
 pub use idempotency::Idempotency;
 pub use key::{RecordKey, RecordName};
 pub use lease::{Lease, LeaseState};
@@ -185,6 +187,8 @@ record_kinds! {
     Values(KnownValuesRecord) = 15, 250_000, "values of sessions";
     /// A request for break-glass, until a day after its end.
     Breakglass(Breakglass) = 21, 256, "requests for break-glass";
+    /// A time up to which the tokens of a subject are refused.
+    Cutoff(Cutoff) = 22, 100_000, "cut-offs of subjects";
 }
 
 /// Value that a store keeps as a record.

@@ -1,12 +1,12 @@
 //! Revocations.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::StoredValue;
+use crate::record::{Cutoff, StoredValue};
 use crate::time::Time;
 
 /// Kind of a revocation's target.
@@ -95,12 +95,16 @@ impl StoredValue for Revocation {
     }
 }
 
-/// All revocations that a node knows.
+/// All revocations and cut-offs that a node knows.
 #[derive(Clone, Debug, Default)]
 pub struct Revocations {
     by_target: HashMap<(RevocationTarget, String), Arc<Revocation>>,
     /// Systems that are revoked, or have a revoked operation.
     systems: HashSet<String>,
+    /// Cut-offs by their ids.
+    cutoffs: HashMap<String, Arc<Cutoff>>,
+    /// Claims by which cut-offs name subjects; one stays when its last cut-off goes.
+    claims: BTreeSet<String>,
 }
 
 impl Revocations {
@@ -115,6 +119,44 @@ impl Revocations {
         };
         self.systems.extend(system.map(str::to_owned));
         self.by_target.insert((revocation.target, revocation.value.clone()), revocation);
+    }
+
+    /// Adds a cut-off, in place of an earlier one of its subject.
+    pub fn insert_cutoff(&mut self, cutoff: Arc<Cutoff>) {
+        self.claims.extend(cutoff.claim.clone());
+        self.cutoffs.insert(cutoff.id(), cutoff);
+    }
+
+    /// Removes a cut-off by its id.
+    pub fn remove_cutoff(&mut self, id: &str) {
+        self.cutoffs.remove(id);
+    }
+
+    /// A cut-off by its id.
+    #[must_use]
+    pub fn cutoff(&self, id: &str) -> Option<&Arc<Cutoff>> {
+        self.cutoffs.get(id)
+    }
+
+    /// The cut-offs of a subject: of its `sub`, and of its claims. `text_of` returns the text of a claim.
+    pub fn cutoffs_of<'a>(
+        &'a self,
+        issuer: &'a str,
+        sub: &str,
+        text_of: impl Fn(&str) -> Option<&'a str> + 'a,
+    ) -> impl Iterator<Item = &'a Arc<Cutoff>> {
+        let is_any = !self.cutoffs.is_empty();
+        let by_sub = is_any.then(|| Cutoff::id_of(issuer, None, sub));
+        let by_claim = self.claims.iter().filter_map(move |claim| {
+            text_of(claim).map(|text| Cutoff::id_of(issuer, Some(claim), text))
+        });
+        by_sub.into_iter().chain(by_claim).filter_map(|id| self.cutoffs.get(&id))
+    }
+
+    /// Removes the revocations, and leaves the cut-offs.
+    pub fn clear_revocations(&mut self) {
+        self.by_target.clear();
+        self.systems.clear();
     }
 
     /// The revocation of a target. `None` if it is not revoked.
@@ -132,15 +174,15 @@ impl Revocations {
         self.systems.contains(system)
     }
 
-    /// Number of revocations.
+    /// Number of revocations, without cut-offs.
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_target.len()
     }
 
-    /// Returns whether nothing is revoked.
+    /// Returns whether nothing is revoked, and no subject has a cut-off.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.by_target.is_empty()
+        self.by_target.is_empty() && self.cutoffs.is_empty()
     }
 }

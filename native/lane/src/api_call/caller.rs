@@ -26,6 +26,8 @@ pub(crate) enum CallerEvidence<'m> {
     Client(&'m HttpClient),
     /// A client that the HTTP server authenticated, with the tokens that it exchanges.
     Exchange(ExchangeTokens<'m>),
+    /// A transmitter of security events, which the HTTP server authenticated.
+    Transmitter,
     /// The administration socket, whose owner alone reaches it.
     Socket,
 }

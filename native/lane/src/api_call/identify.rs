@@ -91,6 +91,7 @@ impl Engine {
             CallerEvidence::Exchange(tokens) => {
                 self.prove_exchange(arrival, &world, tokens, transport)
             }
+            CallerEvidence::Transmitter => prove_transmitter(arrival, &world, transport),
             CallerEvidence::Socket => prove_owner(arrival, &world, transport),
         };
         let ProvedCaller { arrival, identity, evidence, is_owner, result } = proved;
@@ -332,6 +333,20 @@ fn prove_owner<'m>(
     let message = "only an administration listener proves the owner of its socket";
     match check_admin(world.way(transport.listener), message) {
         Ok(()) => ProvedCaller { is_owner: true, ..caller },
+        Err(refused) => caller.refused(refused),
+    }
+}
+
+/// Identifies a transmitter of security events. It is no principal: its name is in the record of its event.
+fn prove_transmitter<'m>(
+    arrival: Arrival,
+    world: &Loaded,
+    transport: &Transport<'_>,
+) -> ProvedCaller<'m> {
+    let caller = ProvedCaller::without_evidence(arrival);
+    let message = "security events are taken from the server's word at its HTTP endpoint alone";
+    match check_http(world, transport, message) {
+        Ok(()) => caller,
         Err(refused) => caller.refused(refused),
     }
 }

@@ -240,7 +240,8 @@ impl Engine {
     ) -> ApiOutcome<Answered> {
         let answer = GivenAnswer::read(message)?;
         let revoked = self.keeper.revocations()?;
-        revoke::of_subject_name(&revoked, &person.subject.issuer, &person.subject.sub)?;
+        let (issuer, sub) = (&person.subject.issuer, &person.subject.sub);
+        revoke::of_person(&revoked, issuer, sub, person.authenticated_at)?;
         let known = self.find_approval(&message.approval_id, caller.wait)?;
         let tallies = tallies_of(&known);
         let rejected = RecordKey::new(RecordKind::RememberedAnswer, &known.rejects);

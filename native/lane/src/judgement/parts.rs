@@ -158,6 +158,8 @@ pub(crate) struct ApiNotes {
     pub(crate) approval: Option<ApprovalNote>,
     /// Request for break-glass that the call opens, confirms or ends.
     pub(crate) breakglass: Option<BreakglassNote>,
+    /// Security event of an identity provider.
+    pub(crate) security_event: Option<SecurityEventNote>,
 }
 
 /// Members of its record that an API call finds out, besides its arrival and its caller.
@@ -209,6 +211,10 @@ impl ApiRecord {
                 reported: self.notes.reported.or_else(|| earlier.notes.reported.clone()),
                 approval: self.notes.approval.or_else(|| earlier.notes.approval.clone()),
                 breakglass: self.notes.breakglass.or_else(|| earlier.notes.breakglass.clone()),
+                security_event: self
+                    .notes
+                    .security_event
+                    .or_else(|| earlier.notes.security_event.clone()),
             },
         }
     }
@@ -249,6 +255,25 @@ pub(crate) struct RevocationNote {
     pub(crate) by: String,
     /// The call lifts a revocation.
     pub(crate) undo: bool,
+}
+
+/// Security event of an identity provider, for the audit record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SecurityEventNote {
+    /// Name of the transmitter in the configuration.
+    pub(crate) transmitter: String,
+    /// Id of the event's token.
+    pub(crate) jti: String,
+    /// Type of the event.
+    pub(crate) event: String,
+    /// What Authz does with it: `end`, `record` or `ignore`.
+    pub(crate) action: &'static str,
+    /// Why it does so.
+    pub(crate) reason: String,
+    /// The subject, `<issuer alias>/<sub>`; empty if it is none of an issuer of the configuration.
+    pub(crate) subject: String,
+    /// Time of the event.
+    pub(crate) at: Time,
 }
 
 /// Labels that an administrator has forgotten, for the audit record.

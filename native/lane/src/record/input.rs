@@ -14,7 +14,7 @@ use super::session::{SessionNote, TaskNote};
 use super::{MAX_FORM, MAX_RESOURCE};
 use crate::judgement::{
     BreakglassNote, CredentialNote, ForgetNote, GuardStatement, Judgement, PromptNote, ReportNote,
-    RevocationNote,
+    RevocationNote, SecurityEventNote,
 };
 use crate::limits;
 use crate::request_form::RequestForm;
@@ -42,6 +42,9 @@ pub(super) struct Input<'a> {
     /// Request for break-glass that the call opens, confirms or ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     breakglass: Option<BreakglassMember<'a>>,
+    /// Security event of an identity provider.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    security_event: Option<SecurityEventMember<'a>>,
     /// Report about a permit.
     #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<&'a ReportNote>,
@@ -113,6 +116,11 @@ impl<'a> Input<'a> {
                 .breakglass
                 .as_ref()
                 .map(|note| BreakglassMember::of(note, notes, evidence)),
+            security_event: judgement
+                .notes
+                .security_event
+                .as_ref()
+                .map(|note| SecurityEventMember::of(note, notes, evidence)),
             report: judgement.notes.reported.as_ref(),
             prompt: judgement.notes.prompt,
             operation: &judgement.resolved.operation,
@@ -236,6 +244,39 @@ impl<'a> BreakglassMember<'a> {
             confirmed_by: &note.confirmed_by,
             ended_by: &note.ended_by,
             ends_at: note.ends_at.map(|at| rfc3339::millis(at.0)),
+        }
+    }
+}
+
+/// A security event of an identity provider.
+#[derive(Serialize)]
+pub(super) struct SecurityEventMember<'a> {
+    transmitter: Cow<'a, str>,
+    jti: Cow<'a, str>,
+    event: Cow<'a, str>,
+    action: &'static str,
+    reason: Cow<'a, str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    subject: Cow<'a, str>,
+    /// Time of the event.
+    at: String,
+}
+
+impl<'a> SecurityEventMember<'a> {
+    fn of(note: &'a SecurityEventNote, notes: &Masking, evidence: &[Evidence<'_>]) -> Self {
+        let shown = |text: &'a str, pointer, most| notes.shown(text, pointer, most, evidence);
+        Self {
+            transmitter: shown(
+                &note.transmitter,
+                "/input/security_event/transmitter",
+                limits::REVOKED_BY,
+            ),
+            jti: shown(&note.jti, "/input/security_event/jti", limits::ID),
+            event: shown(&note.event, "/input/security_event/event", limits::ID),
+            action: note.action,
+            reason: shown(&note.reason, "/input/security_event/reason", limits::REASON),
+            subject: shown(&note.subject, "/input/security_event/subject", MAX_RESOURCE),
+            at: rfc3339::millis(note.at.0),
         }
     }
 }

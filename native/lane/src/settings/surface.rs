@@ -68,11 +68,13 @@ pub enum Surface {
     AccessLog,
     /// `/oauth/token`. Exchanges tokens over HTTP (RFC 8693).
     CredentialExchange,
+    /// `/shared-signals`. Takes a security event of an identity provider (RFC 8935).
+    SecurityEvent,
 }
 
 impl Surface {
     /// All surfaces.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Revoke,
         Self::Forget,
         Self::BreakglassOpen,
@@ -99,6 +101,7 @@ impl Surface {
         Self::ExtAuthz,
         Self::AccessLog,
         Self::CredentialExchange,
+        Self::SecurityEvent,
     ];
 
     /// Word in metrics, audit records and configuration.
@@ -131,6 +134,7 @@ impl Surface {
             Self::ExtAuthz => "ext_authz",
             Self::AccessLog => "access_log",
             Self::CredentialExchange => "credential_exchange",
+            Self::SecurityEvent => "security_event",
         }
     }
 
@@ -170,6 +174,7 @@ impl Surface {
             Self::ExtAuthz => "envoy.service.auth.v3.Authorization/Check",
             Self::AccessLog => "envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs",
             Self::CredentialExchange => "/oauth/token",
+            Self::SecurityEvent => "/shared-signals",
         }
     }
 }

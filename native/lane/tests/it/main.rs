@@ -40,6 +40,7 @@ mod redeem;
 mod replay;
 mod report;
 mod revoke;
+mod security_event;
 mod sessions;
 mod stages;
 mod static_secret;

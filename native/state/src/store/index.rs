@@ -471,7 +471,8 @@ impl RecordIndex {
         match record {
             Some(Record::Revocation(one)) => Arc::make_mut(&mut self.revoked).insert(one),
             None if key.kind == RecordKind::Revocation && before.is_some() => {
-                let mut left = Revocations::default();
+                let mut left = Revocations::clone(&self.revoked);
+                left.clear_revocations();
                 for record in self.of(RecordKind::Revocation).into_iter().flat_map(BTreeMap::values)
                 {
                     if let Record::Revocation(one) = record {
@@ -479,6 +480,10 @@ impl RecordIndex {
                     }
                 }
                 self.revoked = Arc::new(left);
+            }
+            Some(Record::Cutoff(one)) => Arc::make_mut(&mut self.revoked).insert_cutoff(one),
+            None if key.kind == RecordKind::Cutoff => {
+                Arc::make_mut(&mut self.revoked).remove_cutoff(&key.id);
             }
             Some(Record::Breakglass(one)) => Arc::make_mut(&mut self.breakglasses).insert(one),
             None if key.kind == RecordKind::Breakglass => {

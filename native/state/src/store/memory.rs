@@ -93,7 +93,7 @@ impl MemoryStore {
             }
         }
         let changes_kind = |kind| changes.keys().any(|key| key.kind == kind);
-        let revokes = changes_kind(RecordKind::Revocation);
+        let revokes = changes_kind(RecordKind::Revocation) || changes_kind(RecordKind::Cutoff);
         let changes_breakglass = changes_kind(RecordKind::Breakglass);
         for (key, record) in changes {
             match record {
@@ -104,8 +104,10 @@ impl MemoryStore {
         if revokes {
             let mut revocations = Revocations::default();
             for record in state.records.values() {
-                if let Record::Revocation(one) = record {
-                    revocations.insert(Arc::clone(one));
+                match record {
+                    Record::Revocation(one) => revocations.insert(Arc::clone(one)),
+                    Record::Cutoff(one) => revocations.insert_cutoff(Arc::clone(one)),
+                    _ => {}
                 }
             }
             state.revocations = Arc::new(revocations);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use authz_base::record::task::{Speaker, SpokenWords, Task, TaskStatus, TaskWords, WordPrint};
-use authz_base::record::{Record, RecordKind, RevocationTarget};
+use authz_base::record::{Cutoff, Record, RecordKind, RevocationTarget};
 use authz_base::time::Time;
 use authz_state::AuditError;
 use authz_state::store::{AuditSink, PostgresSettings, PostgresStore, Query, Store, StoreError};
@@ -137,6 +137,42 @@ fn by_notice() {
         .unwrap();
         until("the lifting", || !revoked(&id));
     }
+    let cutoff = |at: i64| {
+        let (issuer, value, reason) = ("corp".to_owned(), "alice".to_owned(), String::new());
+        let (by, rest) = (String::new(), std::collections::BTreeMap::new());
+        let (at, ends_at) = (Time(at), Time(i64::MAX));
+        Record::Cutoff(Arc::new(Cutoff {
+            issuer,
+            claim: None,
+            value,
+            at,
+            reason,
+            by,
+            ends_at,
+            rest,
+        }))
+    };
+    let known = |store: &PostgresStore| store.revocations().cutoff("corp/alice").map(|one| one.at);
+    for at in [1, 2] {
+        put(&one, &[cutoff(at)]).unwrap();
+        until("the cut-off", || known(&other) == Some(Time(at)));
+    }
+    let third = open(&dsn, "third", &Lines::default());
+    assert_eq!(Some(Time(2)), known(&third));
+    put(&one, &[revocation(RevocationTarget::Jti, "t")]).unwrap();
+    transact(&one, &[session_key("s")], soon(), |transaction| {
+        transaction.delete(revocation(RevocationTarget::Jti, "t").key());
+        Ok(true)
+    })
+    .unwrap();
+    until("the lifting", || !revoked("t"));
+    assert_eq!(Some(Time(2)), known(&other), "it went with a revocation");
+    transact(&one, &[session_key("s")], soon(), |transaction| {
+        transaction.delete(cutoff(2).key());
+        Ok(true)
+    })
+    .unwrap();
+    until("the end of the cut-off", || known(&other).is_none());
     put(&one, &[breakglass("b", false)]).unwrap();
     until("break-glass", || is_in_force(&other));
     put(&one, &[breakglass("b", true)]).unwrap();

@@ -58,6 +58,13 @@ pub struct NewestToken {
 }
 
 impl NewestToken {
+    /// `iat` of the first token of the stream, or of a newer one with other roles, in seconds since 1970. `None` if tokens of the
+    /// stream have none.
+    #[must_use]
+    pub(crate) const fn issued_at(&self) -> Option<i64> {
+        self.issued_at
+    }
+
     fn new(shown: &ShownToken<'_>, first: Option<KeptClaims>, newest: Option<KeptClaims>) -> Self {
         Self {
             token_type: shown.token_type.to_owned(),

@@ -7,7 +7,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use authz_base::poison::IgnorePoison as _;
-use authz_base::record::{Breakglasses, Record, RecordKey, RecordKind, Revocation, Revocations};
+use authz_base::record::{
+    Breakglasses, Cutoff, Record, RecordKey, RecordKind, Revocation, Revocations,
+};
 use tokio::sync::Notify;
 
 use super::PostgresSettings;
@@ -393,6 +395,7 @@ impl Node {
                     state.known.insert(key.id, one);
                 }
                 Some(Record::Breakglass(one)) => breakglasses.insert(one),
+                Some(Record::Cutoff(one)) => revoked.insert_cutoff(one),
                 _ => {}
             }
         }
@@ -469,11 +472,16 @@ impl NodeState {
             (RecordKind::Approval, _) => self.note_approval(&key.id),
             (RecordKind::Revocation, Some(Record::Revocation(one))) => self.revoke(&key.id, one),
             (RecordKind::Revocation, _) if removes && self.known.remove(&key.id).is_some() => {
-                let mut left = Revocations::default();
+                let mut left = Revocations::clone(&self.revoked);
+                left.clear_revocations();
                 for one in self.known.values() {
                     left.insert(Arc::clone(one));
                 }
                 self.revoked = Arc::new(left);
+            }
+            (RecordKind::Cutoff, Some(Record::Cutoff(one))) => self.cut_off(one),
+            (RecordKind::Cutoff, _) if removes => {
+                Arc::make_mut(&mut self.revoked).remove_cutoff(&key.id);
             }
             (RecordKind::Breakglass, Some(Record::Breakglass(one))) => {
                 Arc::make_mut(&mut self.breakglasses).insert(Arc::clone(one));
@@ -499,6 +507,15 @@ impl NodeState {
         if self.known.get(id) != Some(one) {
             self.known.insert(Arc::from(id), Arc::clone(one));
             Arc::make_mut(&mut self.revoked).insert(Arc::clone(one));
+        }
+    }
+}
+
+impl NodeState {
+    /// A transaction's news may be older than the follower's, so a cut-off only moves forward.
+    fn cut_off(&mut self, one: &Arc<Cutoff>) {
+        if self.revoked.cutoff(&one.id()).is_none_or(|known| known.at <= one.at) {
+            Arc::make_mut(&mut self.revoked).insert_cutoff(Arc::clone(one));
         }
     }
 }

@@ -130,7 +130,14 @@ impl OpenTransaction {
 /// of a task, which a node reads before it adds to them, and of approvals, for which agents and people wait at any node.
 fn announces(before: Option<&Option<Record>>, key: &RecordKey, record: Option<&Record>) -> bool {
     match (key.kind, before, record) {
-        (RecordKind::Revocation | RecordKind::Breakglass | RecordKind::Approval, _, _) => true,
+        (
+            RecordKind::Revocation
+            | RecordKind::Cutoff
+            | RecordKind::Breakglass
+            | RecordKind::Approval,
+            _,
+            _,
+        ) => true,
         (RecordKind::Task, Some(None), _) => false,
         (RecordKind::Task, Some(Some(Record::Task(before))), Some(Record::Task(task))) => {
             let mut same = (**before).clone();
@@ -145,13 +152,19 @@ fn announces(before: Option<&Option<Record>>, key: &RecordKey, record: Option<&R
 }
 
 /// Returns whether the database notifies other nodes of an announced change when it is committed, so that they read it at once:
-/// a revocation, a request for break-glass, an approval, each made, changed or removed, and a task that ended or is gone.
+/// a revocation, a cut-off, a request for break-glass, an approval, each made, changed or removed, and a task that ended or is gone.
 ///
 /// Commits with a notice wait for each other at the database. So there is none of changes that take no authority away (words,
 /// names that were added to a task), and none of tasks that expired, which each node knows from the deadline.
 fn notifies(record: Option<&Record>, key: &RecordKey) -> bool {
     match (key.kind, record) {
-        (RecordKind::Revocation | RecordKind::Breakglass | RecordKind::Approval, _)
+        (
+            RecordKind::Revocation
+            | RecordKind::Cutoff
+            | RecordKind::Breakglass
+            | RecordKind::Approval,
+            _,
+        )
         | (RecordKind::Task, None) => true,
         (RecordKind::Task, Some(Record::Task(task))) => {
             !matches!(task.status, TaskStatus::Active | TaskStatus::Expired)

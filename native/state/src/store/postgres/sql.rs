@@ -87,7 +87,7 @@ pub(super) struct Connection {
 pub(super) struct News {
     /// Snapshot of the database at the reading.
     pub(super) snapshot: String,
-    /// Keys, each with its record where it is a revocation that stands, or a request for break-glass.
+    /// Keys, each with its record where it is a revocation that stands, a cut-off, or a request for break-glass.
     pub(super) changed: Vec<(RecordKey, Option<Record>)>,
 }
 
@@ -159,7 +159,7 @@ impl Connection {
                 "SELECT pg_current_snapshot()::text, f.kind, f.id, r.body FROM (SELECT 1) AS one \
                  LEFT JOIN authz_feed f ON f.xact >= pg_snapshot_xmin($1::text::pg_snapshot) \
                  AND NOT pg_visible_in_snapshot(f.xact, $1::text::pg_snapshot) \
-                 LEFT JOIN authz_records r ON f.kind IN (6, 21) AND r.kind = f.kind AND r.id = f.id"
+                 LEFT JOIN authz_records r ON f.kind IN (6, 21, 22) AND r.kind = f.kind AND r.id = f.id"
             ),
             prepare(
                 "INSERT INTO authz_records (kind, id, session, assignee, live, due, body) \
@@ -300,14 +300,14 @@ impl Connection {
         news_of(&self.client.query(&self.feed, &[&snapshot]).await?)
     }
 
-    /// Every revocation that stands, and every request for break-glass.
+    /// Every revocation that stands, every cut-off, and every request for break-glass.
     pub(super) async fn all_news(&self) -> Result<News, Trouble> {
         self.client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let snapshot = self.client.query_one("SELECT pg_current_snapshot()::text", &[]).await?;
         let rows = self
             .client
             .query(
-                "SELECT kind, id, body FROM authz_records WHERE kind IN (6, 21) ORDER BY kind, id",
+                "SELECT kind, id, body FROM authz_records WHERE kind IN (6, 21, 22) ORDER BY kind, id",
                 &[],
             )
             .await?;
