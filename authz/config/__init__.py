@@ -60,6 +60,12 @@ from authz.config.sections.listeners import (
 )
 from authz.config.sections.log import Log, LogFormat, LogLevel
 from authz.config.sections.recipient_lists import RecipientListRefresh, RecipientLists
+from authz.config.sections.shared_signals import (
+    SharedSignals,
+    SignalAction,
+    SignalActions,
+    Transmitter,
+)
 from authz.config.sections.sources import Refresh, TrustSource
 from authz.config.sections.state import State, StateEngine
 from authz.config.sections.trust import (
@@ -119,12 +125,16 @@ __all__ = [
     "RecipientLists",
     "Refresh",
     "Relay",
+    "SharedSignals",
+    "SignalAction",
+    "SignalActions",
     "SigningAlgorithm",
     "SigningKeys",
     "State",
     "StateEngine",
     "StaticSecret",
     "Tls",
+    "Transmitter",
     "Trust",
     "TrustDomain",
     "TrustSource",

@@ -16,6 +16,7 @@ from authz.config.sections.limits import Envoy, Limits, limit_findings
 from authz.config.sections.listeners import Listeners, listener_findings
 from authz.config.sections.log import Log
 from authz.config.sections.recipient_lists import RecipientLists, recipient_list_findings
+from authz.config.sections.shared_signals import SharedSignals, shared_signal_findings
 from authz.config.sections.state import State, state_findings
 from authz.config.sections.trust import Identity, Trust, trust_findings
 from authz.config.types import Duration, SecretEntries, Strict, later
@@ -63,6 +64,8 @@ class Config(Strict):
     """People who decide about step-ups, and the ways in which they are asked."""
     guards: dict[str, Guard] = Field(default_factory=dict, max_length=100)
     """Programs whose signed confidence in a call is believed."""
+    shared_signals: SharedSignals = SharedSignals()
+    """Identity providers whose security events end tasks."""
 
 
 def json_schema() -> dict[str, Any]:
@@ -84,6 +87,7 @@ def findings(config: Config) -> Iterator[Finding]:
         listeners,
         has_domains=bool(trust.domains),
         has_credentials=config.credentials is not None,
+        has_transmitters=bool(config.shared_signals.transmitters),
     )
     yield from limit_findings(config.limits, listeners)
     yield from enforcer_findings(config.enforcers, listeners.decisions, trust.domains)
@@ -92,4 +96,5 @@ def findings(config: Config) -> Iterator[Finding]:
     if config.credentials is not None:
         yield from credential_findings(config.credentials, trust, identity)
     yield from guard_findings(config.guards, identity)
+    yield from shared_signal_findings(config.shared_signals, trust, listeners)
     yield from approval_findings(config.approvals, listeners, trust.issuers, config.enforcers)

@@ -67,6 +67,7 @@ from authz.trust import Fetcher, Refresher, SourceKey, remote_sources
 
 if TYPE_CHECKING:
     from authz.server.ciba import CibaService
+    from authz.server.http.shared_signals import SignalReceiver
 
 __all__ = ["NodeParts", "build_node"]
 
@@ -173,6 +174,8 @@ class _Core:
     """Lets an issuer ask people about approvals."""
     sinks: AuditSinks
     """Deliver the audit log to other machines."""
+    signals: "SignalReceiver | None"
+    """Takes security events of identity providers."""
 
 
 def _build_core(base: _Base) -> _Core:
@@ -192,6 +195,7 @@ def _build_core(base: _Base) -> _Core:
     ciba = _build_ciba(base, store, hub, runtime, references)
     sinks = AuditSinks(base.config.audit, node_name(base.config), Fetcher().get, base.log)
     base.metrics.pull(sinks.families)
+    signals = _build_signals(base, engine, secrets)
     return _Core(
         traces,
         engine,
@@ -205,6 +209,7 @@ def _build_core(base: _Base) -> _Core:
         notifications,
         ciba,
         sinks,
+        signals,
     )
 
 
@@ -252,6 +257,7 @@ def _build_readiness(base: _Base, core: _Core, refreshes: _Refreshes) -> Readine
             "recipient_lists": recipient_lists,
             "approvals": ApprovalWays(config, core.runtime),
             "audit_sinks": core.sinks,
+            **({"shared_signals": core.signals} if core.signals is not None else {}),
         },
         files={"bundle": config.bundle.path, "audit": str(config.audit.path)},
         listeners={name: listener.address for name, listener in _listeners(config).items()},
@@ -296,6 +302,7 @@ def _open_edges(base: _Base, core: _Core, readiness: Readiness) -> _Edges:
             core.keys,
             issuer,
             _page_parts(base, core),
+            core.signals,
         ),
         lambda server: base.undo.callback(server.close),
     )
@@ -321,6 +328,7 @@ def _services(
     yield Service("notifications", core.notifications.start, close=core.notifications.close)
     if core.ciba is not None:
         yield Service("ciba", core.ciba.start, close=core.ciba.close)
+    yield from _optional("shared signals", core.signals)
     yield Service("streams", core.approvals.streams.start, close=core.approvals.streams.close)
     yield Service("connections", edges.connections.start, close=edges.connections.close)
     yield Service("grpc", grpc.start, grpc.drain, grpc.close)
@@ -455,6 +463,19 @@ def _build_ciba(
     )
     base.metrics.pull(service.families)
     return service
+
+
+def _build_signals(base: _Base, engine: Engine, secrets: _Secrets) -> "SignalReceiver | None":
+    if not base.config.shared_signals.transmitters:
+        return None
+    # Its libraries are large, and most nodes take no events.
+    from authz.server.http.shared_signals import SignalReceiver  # noqa: PLC0415
+
+    task_ended = secrets.leases.ended if secrets.leases is not None else None
+    receiver = SignalReceiver(base.config, engine, Fetcher().get, base.log, task_ended=task_ended)
+    base.undo.callback(receiver.close)
+    base.metrics.pull(receiver.families)
+    return receiver
 
 
 def _build_passkeys(base: _Base, store: ApprovalStore) -> PasskeyServices:

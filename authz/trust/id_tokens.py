@@ -19,6 +19,7 @@ __all__ = [
     "IdTokenRules",
     "authenticate_client",
     "authentication_time",
+    "select_key",
     "subject_of",
     "verify_id_token",
 ]
@@ -60,7 +61,7 @@ def verify_id_token(token: str, keys: str, rules: IdTokenRules) -> dict[str, Any
     """
     try:
         header = jwt.get_unverified_header(token)
-        key = _select_key(keys, header, rules.algorithms)
+        key = select_key(keys, header, rules.algorithms)
         claims: dict[str, Any] = jwt.decode(
             token,
             key,
@@ -122,7 +123,18 @@ def _is_single(audience: object) -> bool:
     return isinstance(audience, str) or (isinstance(audience, Sequence) and len(audience) == 1)
 
 
-def _select_key(document: str, header: Mapping[str, Any], algorithms: Sequence[str]) -> jwt.PyJWK:
+def select_key(document: str, header: Mapping[str, Any], algorithms: Sequence[str]) -> jwt.PyJWK:
+    """Return the one usable key of a JWKS that a token's header names.
+
+    Args:
+        document: The keys (RFC 7517 §5); empty: there are none yet.
+        header: Header of the token.
+        algorithms: Accepted signature algorithms.
+
+    Raises:
+        jwt.InvalidAlgorithmError: The algorithm of the header is not accepted.
+        jwt.InvalidKeyError: There is no such key, or several.
+    """
     algorithm, key_id = header.get("alg"), header.get("kid")
     if algorithm not in algorithms:
         raise jwt.InvalidAlgorithmError("its algorithm is not one of `algorithms` of the issuer")

@@ -720,6 +720,10 @@ NO_SECRETS = {
     "Credentials.keys": "a section, whose fields are walked",
     "Credentials.static_secrets": "a section, whose fields are walked",
     "Dpop.max_proofs_per_key": "a number",
+    "SharedSignals.token_lifetime": "a duration",
+    "SignalActions.credential_changed": "a reaction",
+    "SignalActions.credential_revoked": "a reaction",
+    "SignalActions.token_claims_changed": "a reaction",
     "StaticSecret.secret_file": "the path of a file, which print must show",
     "Guard.keys": "the path of a file of public keys",
     "Limits.max_token_bytes": "a number",
@@ -1175,7 +1179,7 @@ def test_an_http_listener_without_credentials_is_refused(tmp_path: Path) -> None
     (said,) = refusals(tmp_path, GOOD.replace("listeners:\n", "listeners:\n" + HTTP))
 
     assert said.startswith(
-        "config.yaml:13: listener `http` is given, but `credentials` is not: it would serve nothing."
+        "config.yaml:13: listener `http` is given, but neither `credentials` nor `shared_signals` is: it would serve nothing."
     )
 
 

@@ -148,4 +148,5 @@ def test_the_page_of_http_lists_every_endpoint() -> None:
     served |= {
         f"POST {urlsplit(url).path}" for url in (urls.token, urls.introspection, urls.revocation)
     }
+    served.add("POST /shared-signals/NAME")
     assert listed == served

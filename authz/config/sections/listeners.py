@@ -98,7 +98,7 @@ class WebListener(Listener):
 
 
 class HttpApiListener(WebListener):
-    """HTTP endpoints of the task credentials: keys (JWKS), metadata, token exchange, introspection, revocation."""
+    """HTTP endpoints of the task credentials (keys, metadata, token exchange, introspection, revocation), and of security events."""
 
 
 class ApprovalsListener(WebListener):
@@ -120,7 +120,7 @@ class Listeners(BaseModel):
     approvals: ApprovalsListener | None = None
     """The page where people answer approvals, over HTTP. Default: there is none."""
     http: HttpApiListener | None = None
-    """JWKS, token exchange, introspection and revocation over HTTP."""
+    """JWKS, token exchange, introspection, revocation and security events over HTTP."""
 
     @property
     def decisions(self) -> dict[str, DecisionListener]:
@@ -129,7 +129,7 @@ class Listeners(BaseModel):
 
 
 def listener_findings(
-    listeners: Listeners, *, has_domains: bool, has_credentials: bool
+    listeners: Listeners, *, has_domains: bool, has_credentials: bool, has_transmitters: bool
 ) -> Iterator[Finding]:
     """Yield errors of `listeners` that the types cannot express."""
     served_listeners: dict[str, Listener] = {**listeners.decisions}
@@ -158,7 +158,7 @@ def listener_findings(
         served_listeners["metrics"] = listeners.metrics
     if listeners.http is not None:
         served_listeners["http"] = listeners.http
-        yield from _http(listeners.http, has_credentials=has_credentials)
+        yield from _http(listeners.http, serves=has_credentials or has_transmitters)
     if listeners.approvals is not None:
         served_listeners["approvals"] = listeners.approvals
         yield from _plain(("listeners", "approvals"), "approvals", listeners.approvals)
@@ -251,12 +251,12 @@ def _decision_listener(
         yield Finding((*path, "address"), f"listener `{name}` needs a fixed port.", "Choose one.")
 
 
-def _http(listener: HttpApiListener, *, has_credentials: bool) -> Iterator[Finding]:
+def _http(listener: HttpApiListener, *, serves: bool) -> Iterator[Finding]:
     path: Path = ("listeners", "http")
-    if not has_credentials:
+    if not serves:
         yield Finding(
             path,
-            "listener `http` is given, but `credentials` is not: it would serve nothing.",
+            "listener `http` is given, but neither `credentials` nor `shared_signals` is: it would serve nothing.",
             "Add credentials: {issuer: https://...}, or remove the listener.",
         )
     yield from _plain(path, "http", listener)

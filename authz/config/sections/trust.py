@@ -22,6 +22,7 @@ from authz.config.sections.sources import (
 from authz.config.types import TRUST_DOMAIN, Address, Duration, FilePath, Strict, Text
 
 __all__ = [
+    "ALGORITHMS",
     "BundleProfile",
     "BundleSource",
     "Identity",
@@ -34,9 +35,10 @@ __all__ = [
     "trust_findings",
 ]
 
-_ALGORITHMS: Final = (
+ALGORITHMS: Final = (
     "RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA".split()  # noqa: SIM905 - read as a line
 )
+"""Accepted signature algorithms: asymmetric ones alone."""
 _SPIFFE_ID: Final = re.compile(
     r"spiffe://([a-z0-9._-]{1,255})(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+)+"
 )
@@ -203,11 +205,11 @@ def _issuer(path: Path, alias: str, issuer: Issuer) -> Iterator[Finding]:
             "Add algorithms: [ES256], or the algorithms that the issuer signs with.",
         )
     for index, algorithm in enumerate(issuer.algorithms):
-        if algorithm not in _ALGORITHMS:
+        if algorithm not in ALGORITHMS:
             yield Finding(
                 (*path, "algorithms", index),
                 f"`{algorithm}` is not an accepted signature algorithm.",
-                f"Use one of {', '.join(_ALGORITHMS)}.",
+                f"Use one of {', '.join(ALGORITHMS)}.",
             )
 
 

@@ -5,7 +5,7 @@ A new group of endpoints is a module with a function from `HttpContext` to endpo
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from authz.approvals import ApprovalHub, ApprovalStore, Invitations
 from authz.config import Config
@@ -21,6 +21,9 @@ from authz.server.status.readiness import Readiness
 from authz.signing import KeyRing
 from authz.telemetry import Logger, Metrics
 from authz.trust import FetchDocument
+
+if TYPE_CHECKING:
+    from authz.server.http.shared_signals import SignalReceiver
 
 __all__ = ["ApprovalParts", "HttpContext", "open_http_listeners"]
 
@@ -61,6 +64,8 @@ class HttpContext:
     """Issues credentials. `None`: none are issued."""
     approvals: ApprovalParts | None = None
     """Approvals. `None`: the node has no page."""
+    signals: "SignalReceiver | None" = None
+    """Takes security events. `None`: the node has no transmitters."""
 
 
 Group = Callable[[HttpContext], Sequence[Endpoint]]
@@ -98,9 +103,15 @@ def _oauth(context: HttpContext) -> Sequence[Endpoint]:
     return app.endpoints()
 
 
+def _signals(context: HttpContext) -> Sequence[Endpoint]:
+    if context.signals is None:
+        return ()
+    return context.signals.endpoints(context.metrics.answered, context.failed)
+
+
 _GROUPS: Final[Mapping[str, tuple[Group, ...]]] = {
     "metrics": (_observation,),
-    "http": (_oauth,),
+    "http": (_oauth, _signals),
 }
 
 
