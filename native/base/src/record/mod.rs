@@ -188,7 +188,7 @@ record_kinds! {
     /// A request for break-glass, until a day after its end.
     Breakglass(Breakglass) = 21, 256, "requests for break-glass";
     /// A time up to which the tokens of a subject are refused.
-    Cutoff(Cutoff) = 22, 100_000, "cut-offs of subjects";
+    Cutoff(Cutoff) = 23, 100_000, "cut-offs of subjects";
 }
 
 /// Value that a store keeps as a record.

@@ -159,7 +159,7 @@ impl Connection {
                 "SELECT pg_current_snapshot()::text, f.kind, f.id, r.body FROM (SELECT 1) AS one \
                  LEFT JOIN authz_feed f ON f.xact >= pg_snapshot_xmin($1::text::pg_snapshot) \
                  AND NOT pg_visible_in_snapshot(f.xact, $1::text::pg_snapshot) \
-                 LEFT JOIN authz_records r ON f.kind IN (6, 21, 22) AND r.kind = f.kind AND r.id = f.id"
+                 LEFT JOIN authz_records r ON f.kind IN (6, 21, 23) AND r.kind = f.kind AND r.id = f.id"
             ),
             prepare(
                 "INSERT INTO authz_records (kind, id, session, assignee, live, due, body) \
@@ -307,7 +307,7 @@ impl Connection {
         let rows = self
             .client
             .query(
-                "SELECT kind, id, body FROM authz_records WHERE kind IN (6, 21, 22) ORDER BY kind, id",
+                "SELECT kind, id, body FROM authz_records WHERE kind IN (6, 21, 23) ORDER BY kind, id",
                 &[],
             )
             .await?;
