@@ -29,6 +29,7 @@ _KINDS: Final = {
     "task_end": "task end",
     "task_names": "names given",
     "revoke": "revocation",
+    "security_event": "security event",
     "credential_exchange": "credential exchange",
     "credential_issue": "credential issue",
     "credential_introspect": "credential read",
