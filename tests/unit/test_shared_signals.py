@@ -351,6 +351,11 @@ def test_a_stopped_stream_is_a_problem(receiver: Receiver) -> None:
         assert status in problem
     assert receiver.send(SSF + "stream-updated", {"status": "enabled"}, ABSENT).status_code == 202
     assert not list(receiver.receiver.problems())
+    # Another node may hear that the stream goes on: its next event shows it.
+    assert receiver.send(SSF + "stream-updated", {"status": "paused"}, stream).status_code == 202
+    assert list(receiver.receiver.problems())
+    assert receiver.send(REVOKED, {}).status_code == 202
+    assert not list(receiver.receiver.problems())
 
 
 # --- subjects

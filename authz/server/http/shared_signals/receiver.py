@@ -43,6 +43,8 @@ __all__ = ["EventEngine", "SignalReceiver"]
 
 _PATH: Final = "/shared-signals/"
 _THREADS: Final = 4
+# Longer than a call of an agent may take: an event looks at all live tasks.
+_DEADLINE: Final = 10.0
 _MAX_TYPE: Final = 200
 _MAX_MS: Final = 1 << 52
 _RESULTS: Final = {
@@ -217,9 +219,8 @@ class SignalReceiver:
     ) -> None:
         token, event = verified.token, verified.event
         at = token.issued_at if event.at is None else event.at
-        deadline = self._config.limits.default_deadline
-        facts = CallFacts("http", deadline, traceparent=arrival.traceparent, peer=arrival.peer)
-        until = time.monotonic() + deadline
+        facts = CallFacts("http", _DEADLINE, traceparent=arrival.traceparent, peer=arrival.peer)
+        until = time.monotonic() + _DEADLINE
         ended = 0
         for subject in verified.subjects or (None,):
             request = {
@@ -243,6 +244,9 @@ class SignalReceiver:
             self._counts.verified(name, event.state)
         elif event.status is not None:
             self._counts.updated(name, event.status)
+        else:
+            # A stream that is paused sends nothing, and another node may have heard that this one goes on.
+            self._counts.updated(name, "enabled")
 
     def _is_transmitter(self, name: str, transmitter: Transmitter, value: str | None) -> bool:
         try:
