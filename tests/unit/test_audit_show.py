@@ -16,7 +16,19 @@ from hypothesis import strategies as st
 from authz.cli import main
 from authz.errors import UsageError
 from authz.tools.timeline import Timeline, collect
-from tests.support.audit_cases import BOT, answer, entry, held, report, revocation, used
+from tests.support.audit_cases import (
+    BOT,
+    answer,
+    entry,
+    expired_approval,
+    expired_task,
+    held,
+    loaded,
+    report,
+    revocation,
+    used,
+    witnessed,
+)
 from tests.support.audit_log import LogWriter
 from tests.support.records import lines, write
 
@@ -126,6 +138,104 @@ def test_the_outcome_of_an_approval(tmp_path: Path, events: Sequence[str], outco
     file = write(tmp_path / "audit.jsonl", [held("ask", 1, "a1-1", session="s1"), *answers])
     (approval,) = document([file])["approvals"]
     assert approval["outcome"] == outcome
+
+
+@pytest.mark.parametrize(
+    ("records", "outcome"),
+    [
+        ([expired_approval("end", 90, "a1-1")], "expired"),
+        ([answer("n", 10, "a1-1", "answered"), expired_approval("end", 90, "a1-1")], "expired"),
+        (
+            [
+                answer("n", 10, "a1-1"),
+                expired_approval("end", 90, "a1-1", session="s1", was_approved=True),
+            ],
+            "unused",
+        ),
+    ],
+)
+def test_an_approval_that_its_time_ended(
+    tmp_path: Path,
+    records: Sequence[dict[str, Any]],
+    outcome: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By the record of the node, whether or not it names the session; the end stands with the calls of the approval."""
+    file = write(
+        tmp_path / "audit.jsonl", [held("ask", 1, "a1-1", session="s1", task="t1"), *records]
+    )
+    told = document([file], "s1", "t1")
+    (approval,) = told["approvals"]
+    assert (approval["outcome"], approval["ended_at"]) == (outcome, "2026-11-02T10:01:30.000Z")
+    end = told["events"][-1]
+    assert (end["kind"], end["task"], end["node"]) == ("approval expiry", "t1", "n1")
+    assert run("--session", "s1", "--log", file) == 0
+    text = {
+        "expired": "nobody answered in time for approve",
+        "unused": "approved, and the call was not made in time",
+    }[outcome]
+    shown = capsys.readouterr().out
+    assert f"ended at 2026-11-02T10:01:30.000Z: {text}" in shown
+    assert f"approval a1-1: {text}" in shown
+    assert "node n1; task t1; end" in shown
+
+
+def test_ends_and_loads_of_the_session_stand_between_its_calls(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Loads of its nodes from its first to its last record; no end of another session, and no heads."""
+    file = write(
+        tmp_path / "audit.jsonl",
+        [
+            loaded("before", 0),
+            entry("start", 1, session="s1"),
+            loaded("load", 2, "r2", trust="t2"),
+            loaded("load-elsewhere", 3, "r2", node="n2"),
+            witnessed("heads", 3),
+            expired_task("foreign-end", 4, "s2"),
+            expired_approval("foreign-approval", 4, "a2-1", session="s2"),
+            expired_approval("unknown-approval", 5, "a0-1", session="s1"),
+            expired_task("child-end", 5, "s1", "s1-child"),
+            expired_task("end", 6, "s1", tasks=3),
+            loaded("after", 7, "r3"),
+        ],
+    )
+    told = document([file])
+    names = ["start", "load", "unknown-approval", "child-end", "end"]
+    assert [event["decision_id"] for event in told["events"]] == names
+    events = {event["decision_id"]: event for event in told["events"]}
+    assert (events["end"]["kind"], events["end"]["ended_tasks"]) == ("task expiry", 3)
+    assert events["load"]["kind"] == "bundle load"
+    assert events["load"]["loaded"] == {
+        "bundle": "desk",
+        "revision": "r2",
+        "digest": "r2" * 4,
+        "trust": "t2",
+    }
+    assert told["approvals"] == []
+    assert told["summary"]["tasks"] == ["s1-child", "s1-root"]
+    assert ids([file], "s1", "s1-child") == ["child-end"]
+    assert run("--session", "s1", "--log", file) == 0
+    shown = capsys.readouterr().out
+    assert (
+        "the time of task s1-root was over; tasks that ended with it, itself included: 3" in shown
+    )
+    assert "bundle desk, revision r2, digest r2r2r2r2, trust t2" in shown
+
+
+def test_facts_and_digests_of_an_approved_call_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that a reader can compare them with the card."""
+    approval = {"id": "a1", "event": "consumed", "digest": "d" * 8, "card_digests": ["c1", "c2"]}
+    call = entry(
+        "pay", 1, session="s1", given={"facts": {"tier": 1}}, result={"approval": approval}
+    )
+    assert run("--session", "s1", "--log", write(tmp_path / "audit.jsonl", [call])) == 0
+    shown = capsys.readouterr().out
+    assert 'facts that policies could read: {"tier": 1}' in shown
+    assert "digest of the call: dddddddd" in shown
+    assert "digests of the cards that the approvers saw: c1, c2" in shown
 
 
 def test_events_stand_by_time_then_by_the_chain(tmp_path: Path) -> None:
@@ -297,7 +407,15 @@ def _hostile(text: str) -> list[dict[str, Any]]:
         ),
         answer("yes", 3, text, method=text, acr=text, reject_reason=text),
         revocation("out", 4, "session", "s1", reason=text, by=text),
+        expired_task("end", 5, "s1", text, node=text),
+        _with({"queues": [text]}, expired_approval("approval-end", 6, text, session="s1")),
+        {**loaded("load", 3, text, trust=text), "labels": {"id": text}},
     ]
+
+
+def _with(more: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    """The end of an approval with other members."""
+    return {**record, "expired": {**record["expired"], **more}}
 
 
 HOSTILE = "<script>alert(1)</script>\"'\x1b[31m\n\ud800<img src=x onerror=a>"
@@ -362,7 +480,14 @@ def test_members_of_other_types_read_as_empty(tmp_path: Path) -> None:
         )
         one["labels"] = value
         records.append(one)
-    assert len(ids([write(tmp_path / "audit.jsonl", records)])) == len(strange)
+        named = {"decision_id": f"node{number}", "labels": value, "timestamp": value}
+        records += [
+            {**named, "loaded": value},
+            {**named, "expired": value},
+            {**named, "expired": {"session": "s1", "task": value, "approval": value}},
+        ]
+    ends = 1  # `task` is a text in one of them, which names the session then.
+    assert len(ids([write(tmp_path / "audit.jsonl", records)])) == len(strange) + ends
 
 
 RECORDS = st.lists(
@@ -378,6 +503,8 @@ RECORDS = st.lists(
                 "used",
                 "report",
                 "revocation",
+                "task-end",
+                "approval-end",
             ]
         ),
         st.sampled_from(["s1", "s2", ""]),
@@ -401,6 +528,8 @@ def _made(name: str, kind: str, session: str, number: int, at: int) -> dict[str,
         "used": lambda: used(name, at, approval, session=session),
         "report": lambda: report(name, at, f"d{number}"),
         "revocation": lambda: revocation(name, at, "session", session or "s3"),
+        "task-end": lambda: expired_task(name, at, session or "s3"),
+        "approval-end": lambda: expired_approval(name, at, approval, session=session or "s3"),
     }
     return made[kind]()
 
@@ -412,6 +541,8 @@ def test_no_row_of_another_session(
 ) -> None:
     """Every event is of the session, by its own word or by the id of a call that is of it."""
     records = [_made(f"d{place}", *kind) for place, kind in enumerate(kinds)]
+    ends = [one for one in records if "expired" in one]
+    records = [one for one in records if "expired" not in one]
     own = {
         one["decision_id"] for one in records if one["input"].get("task", {}).get("session") == "s1"
     }
@@ -422,7 +553,9 @@ def test_no_row_of_another_session(
         and one["result"].get("approval", {}).get("event")
         in {"made", "repeated", "relied", "consumed"}
     }
-    expected = set(own)
+    expired = [one for one in ends if one["expired"]["session"] == "s1"]
+    task_ends = {one["decision_id"] for one in expired if "task" in one["expired"]}
+    expected = own | {one["decision_id"] for one in expired}
     for one in records:
         about = one["input"].get("report", {}).get("decision_id")
         surface = one["labels"]["surface"]
@@ -430,8 +563,8 @@ def test_no_row_of_another_session(
             expected.add(one["decision_id"])
         if surface == "approval_resolve" and one["result"]["approval"]["id"] in asked:
             expected.add(one["decision_id"])
-    file = write(tmp_path_factory.mktemp("log") / "audit.jsonl", records)
-    if not own:
+    file = write(tmp_path_factory.mktemp("log") / "audit.jsonl", [*records, *ends])
+    if not own | task_ends:
         with pytest.raises(UsageError):
             ids([file])
         return

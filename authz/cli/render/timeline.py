@@ -11,7 +11,14 @@ from rich.text import Text
 from authz.cli.render.page import PAGE_POLICY, PAGE_STYLE
 from authz.cli.render.terminal import OUTCOME_STYLES
 from authz.tools.catalog.tool import plain
-from authz.tools.timeline import ApprovalHistory, JoinedLabel, Summary, Timeline, TimelineEvent
+from authz.tools.timeline import (
+    ApprovalHistory,
+    JoinedLabel,
+    Summary,
+    Timeline,
+    TimelineEvent,
+    end_of_approval,
+)
 
 __all__ = ["timeline_lines", "timeline_page"]
 
@@ -74,7 +81,7 @@ def _title(event: TimelineEvent) -> str:
 def _actor(event: TimelineEvent) -> str:
     place = event.place
     chain = f", segment {place.segment} line {place.index}" if place.segment else ""
-    actor = event.agent or "no principal"
+    actor = event.agent or (f"node {event.node}" if event.node else "no principal")
     if event.on_behalf_of:
         actor += f" on behalf of {', '.join(event.on_behalf_of)}"
     task = f"; task {event.task}" if event.task else ""
@@ -125,6 +132,8 @@ def _approval_facts(approval: ApprovalHistory) -> Iterator[str]:
             yield f"{known.event} at {answer.at} by {by}{how}{took}"
     for use in approval.used:
         yield f"used at {use.at} by {use.operation}, {use.decision_id}"
+    if (ended := approval.ended) is not None and ended.approval is not None:
+        yield f"ended at {ended.at}: {end_of_approval(ended.approval)}"
 
 
 def timeline_page(timeline: Timeline) -> Iterator[str]:

@@ -1,6 +1,12 @@
 """Timeline of one session for `authz audit show`: `events` reads one record, `timeline` finds and orders those of a session."""
 
-from authz.tools.timeline.events import Approval, Place, TimelineEvent, read_event
+from authz.tools.timeline.events import (
+    Approval,
+    Place,
+    TimelineEvent,
+    end_of_approval,
+    read_event,
+)
 from authz.tools.timeline.timeline import (
     ApprovalHistory,
     Damage,
@@ -20,5 +26,6 @@ __all__ = [
     "Timeline",
     "TimelineEvent",
     "collect",
+    "end_of_approval",
     "read_event",
 ]

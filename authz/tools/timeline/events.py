@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from authz.audit import is_node_record
 from authz.audit.chain import read_link
 from authz.tools.catalog.tool import plain
 
-__all__ = ["Approval", "Place", "TimelineEvent", "read_event"]
+__all__ = ["Approval", "Place", "TimelineEvent", "end_of_approval", "read_event"]
 
 _KINDS: Final = {
     "check": "call",
@@ -69,10 +70,11 @@ class Approval:
 
     id: str = ""
     event: str = ""
-    """`made`, `repeated`, `consumed`, `refused`, `relied`, `answered`, `approved` or `rejected`."""
+    """`made`, `repeated`, `consumed`, `refused`, `relied`, `answered`, `approved`, `rejected`, `expired` or `unused`."""
     by: list[str] = field(default_factory=list)
     """People who answered."""
     queues: list[str] = field(default_factory=list)
+    """Queues; of an end by time, those that nobody answered for."""
     why: str = ""
     """Reason why people are asked again."""
     method: str = ""
@@ -89,6 +91,10 @@ class Approval:
     """The person endorsed the values of the call."""
     endorsed: list[str] = field(default_factory=list)
     """Values that count as named: role, collection and approval."""
+    digest: str = ""
+    """SHA-256 of the call that people answer."""
+    card_digests: list[str] = field(default_factory=list)
+    """SHA-256 of the cards that the approvers of a used approval saw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,7 @@ class TimelineEvent:
     at: str
     """Timestamp of the record; may be empty."""
     kind: str
-    """`call`, `report`, `answer`, `task start`, `delegation`, `task end` and the like."""
+    """`call`, `report`, `answer`, `task start`, `delegation`, `task end`, `task expiry`, `bundle load` and the like."""
     decision_id: str
     task: str
     """Id of the task; empty without one."""
@@ -143,6 +149,8 @@ class TimelineEvent:
     """Labels that the written object keeps."""
     arguments: str = ""
     """Arguments as JSON; texts are digests."""
+    facts: str = ""
+    """Facts that policies could read, as JSON."""
     origins: dict[str, list[str]] = field(default_factory=dict)
     """Origins of the values by role."""
     approval: Approval | None = None
@@ -159,6 +167,12 @@ class TimelineEvent:
     """Change of the task's run of denials: `grows`, `ends` or `ends_task`."""
     credential: str = ""
     """Id of the task credential."""
+    node: str = ""
+    """Node that wrote the record, of a record that is not a decision."""
+    ended_tasks: int = 0
+    """Tasks that ended by time: the task and those below it."""
+    loaded: dict[str, str] = field(default_factory=dict)
+    """Bundle and trust that the node uses from then on: `bundle`, `revision`, `digest` and `trust`."""
 
     def dumps(self) -> str:
         """Return the event as JSON of ASCII characters."""
@@ -210,6 +224,14 @@ class TimelineEvent:
             reason = f": {known['reason']}" if known.get("reason") else ""
             verb = "lifted the revocation of" if known.get("undo") else "revoked"
             yield f"{verb} {known.get('target', '')} {known.get('value', '')}{by}{reason}"
+        if self.ended_tasks:
+            yield f"the time of task {self.task} was over; tasks that ended with it, itself included: {self.ended_tasks}"
+        if self.loaded:
+            known = self.loaded
+            yield (
+                f"bundle {known.get('bundle', '')}, revision {known.get('revision', '')}, digest {known.get('digest', '')}, "
+                f"trust {known.get('trust', '')}"
+            )
 
     def _notes_of_outcome(self) -> Iterator[str]:
         if self.kinds:
@@ -242,6 +264,8 @@ class TimelineEvent:
         )
         if self.arguments:
             yield f"arguments: {self.arguments}"
+        if self.facts:
+            yield f"facts that policies could read: {self.facts}"
         for role, origins in self.origins.items():
             yield f"origin of the {role}: {', '.join(origins)}"
 
@@ -261,15 +285,27 @@ class TimelineEvent:
 
 
 def _approval_notes(approval: Approval, kind: str) -> Iterator[str]:
+    if kind == "approval expiry":
+        yield f"approval {approval.id}: {end_of_approval(approval)}"
+        return
     by = f" by {', '.join(approval.by)}" if approval.by else ""
     queues = f" in {', '.join(approval.queues)}" if approval.queues else ""
     why = f": {approval.why}" if approval.why else ""
     named = approval.id or "no approval"
     yield f"approval {named} {approval.event}{by}{queues}{why}"
-    if kind != "answer":
-        for value in approval.endorsed:
-            yield f"counts as named: {value}"
-        return
+    yield from _answer_notes(approval) if kind == "answer" else _call_notes(approval)
+
+
+def _call_notes(approval: Approval) -> Iterator[str]:
+    for value in approval.endorsed:
+        yield f"counts as named: {value}"
+    if approval.digest:
+        yield f"digest of the call: {approval.digest}"
+    if approval.card_digests:
+        yield f"digests of the cards that the approvers saw: {', '.join(approval.card_digests)}"
+
+
+def _answer_notes(approval: Approval) -> Iterator[str]:
     proof = ", ".join(
         part
         for part in (
@@ -291,6 +327,14 @@ def _approval_notes(approval: Approval, kind: str) -> Iterator[str]:
         yield "the person endorsed the values of the call"
 
 
+def end_of_approval(approval: Approval) -> str:
+    """Return why the time of an approval ended it."""
+    queues = ", ".join(approval.queues)
+    if approval.event == "unused":
+        return "approved, and the call was not made in time"
+    return f"nobody answered in time for {queues}" if queues else "nobody answered in time"
+
+
 def read_event(
     fields: Mapping[str, Any], place: Place, task: str = "", *, answered: bool = True
 ) -> TimelineEvent:
@@ -302,6 +346,8 @@ def read_event(
         task: Task that a record without one belongs to.
         answered: Whether no other record of the same id stands in its place.
     """
+    if is_node_record(fields):
+        return _read_node_event(fields, place, task)
     given, result, labels = _map(fields, "input"), _map(fields, "result"), _map(fields, "labels")
     task_of, session, changes = _map(given, "task"), _map(given, "session"), _map(result, "changes")
     report, surface = _map(given, "report"), _text(labels, "surface")
@@ -339,6 +385,7 @@ def read_event(
         uncleared=_texts(given, "uncleared_labels"),
         written=_texts(changes, "written"),
         arguments=_json(given.get("arguments")),
+        facts=_json(given.get("facts")),
         origins={
             plain(role, _MOST_TEXT): _texts(_map(result, "origins"), role)
             for role in list(_map(result, "origins"))[:_MOST_ITEMS]
@@ -358,6 +405,46 @@ def read_event(
         denials=_text(changes, "denials"),
         credential=_text(_map(given, "credential"), "jti"),
     )
+
+
+def _read_node_event(fields: Mapping[str, Any], place: Place, task: str) -> TimelineEvent:
+    """Read the event of a record of the node, which is not a decision."""
+    expired = _map(fields, "expired")
+    approval = _expired_approval(expired)
+    ended = _text(expired, "task")
+    kind = "node record"
+    if "loaded" in fields:
+        kind = "bundle load"
+    elif "expired" in fields:
+        kind = "task expiry" if approval is None else "approval expiry"
+    return TimelineEvent(
+        at=_text(fields, "timestamp"),
+        kind=kind,
+        decision_id=_text(fields, "decision_id"),
+        task=ended or plain(task, _MOST_TEXT),
+        agent="",
+        on_behalf_of=[],
+        operation="",
+        resource="",
+        destination_class="",
+        outcome="",
+        code="",
+        message="",
+        tier="",
+        place=place,
+        approval=approval,
+        node=_text(_map(fields, "labels"), "id"),
+        ended_tasks=(_count(expired.get("tasks")) or 1) if ended else 0,
+        loaded=_known(_map(fields, "loaded"), "bundle", "revision", "digest", "trust"),
+    )
+
+
+def _expired_approval(expired: Mapping[str, Any]) -> Approval | None:
+    name = _text(expired, "approval")
+    if not name:
+        return None
+    event = "unused" if expired.get("was_approved") is True else "expired"
+    return Approval(id=name, event=event, queues=_texts(expired, "queues"))
 
 
 def _asked(asked: Mapping[str, Any]) -> str:
@@ -410,6 +497,8 @@ def _approval(value: object) -> Approval | None:
             for item in _list(value, "endorsed")
             if isinstance(item, dict)
         ],
+        digest=_text(value, "digest"),
+        card_digests=_texts(value, "card_digests"),
     )
 
 

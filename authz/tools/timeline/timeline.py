@@ -2,7 +2,8 @@
 
 The first pass finds the records that name the session, and every line that is not a record. The second pass finds the records
 that are linked to these by an id: answers of people to the approvals of the session, reports of its permits, and revocations
-that end its tasks. The records of the session are kept in a database on disk.
+that end its tasks, ends of its approvals by time, and bundles that its nodes loaded meanwhile. The records of the session are kept in
+a database on disk.
 """
 
 import json
@@ -15,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
-from authz.audit import Record, read
+from authz.audit import Record, is_node_record, read
 from authz.audit.scratch import scratch_database
 from authz.errors import UsageError
 from authz.model import Diagnostic
@@ -30,6 +31,7 @@ _SCHEMA: Final = (
     "CREATE TABLE approvals (id TEXT PRIMARY KEY, task TEXT) WITHOUT ROWID",
     "CREATE TABLE tasks (id TEXT PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE principals (id TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE nodes (id TEXT PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE labels (label TEXT, decision TEXT, carried INT, PRIMARY KEY (label, decision)) WITHOUT ROWID",
     "CREATE TABLE damage (file TEXT, line INT, defect TEXT)",
 )
@@ -38,7 +40,7 @@ _ORDER: Final = "ORDER BY at, segment, place, file, line"
 _LONGEST_TASK: Final = timedelta(hours=24)
 # Events of an approval whose id is that of the call itself. `refused` can name an approval of an earlier task.
 _OWN_APPROVAL: Final = frozenset({"made", "repeated", "consumed", "relied"})
-_LINKED: Final = (b'"report"', b'"approval"', b'"revoked"')
+_LINKED: Final = (b'"report"', b'"approval"', b'"revoked"', b'"loaded"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +79,17 @@ class ApprovalHistory:
     answers: list[TimelineEvent] = field(default_factory=list)
     used: list[TimelineEvent] = field(default_factory=list)
     """Permits that used it up, or rely on its endorsed values."""
+    ended: TimelineEvent | None = None
+    """Record that its time ended it; only a chained log has such records."""
 
     @property
     def outcome(self) -> str:
-        """The last event that counts: `approved`, `rejected`, `used`, or `no answer in these files`."""
+        """The last event that counts: `used`, `rejected`, `unused`, `expired`, `approved`, `answered`, or `no answer in these files`."""
         if self.used:
             return "used"
-        events = [one.approval.event for one in self.answers if one.approval is not None]
-        for event in ("rejected", "approved", "answered"):
+        known = [*self.answers, *([self.ended] if self.ended is not None else [])]
+        events = [one.approval.event for one in known if one.approval is not None]
+        for event in ("rejected", "unused", "expired", "approved", "answered"):
             if event in events:
                 return event
         return "no answer in these files"
@@ -100,6 +105,7 @@ class ApprovalHistory:
             "seen_at": self.seen_at,
             "answers": [one.document() for one in self.answers],
             "used_by": [one.decision_id for one in self.used],
+            "ended_at": self.ended.at if self.ended else "",
         }
 
 
@@ -201,6 +207,7 @@ def _label_document(joined: JoinedLabel) -> dict[str, Any]:
 
 def _history(name: str, events: Iterator[TimelineEvent]) -> ApprovalHistory:
     asked: TimelineEvent | None = None
+    ended: TimelineEvent | None = None
     repeated, seen_at = 0, ""
     answers: list[TimelineEvent] = []
     used: list[TimelineEvent] = []
@@ -211,13 +218,15 @@ def _history(name: str, events: Iterator[TimelineEvent]) -> ApprovalHistory:
         if event.kind == "answer":
             answers.append(event)
             seen_at = seen_at or _seen_at(event.at, approval.decided_in_ms)
+        elif approval.event in {"expired", "unused"}:
+            ended = event
         elif approval.event == "made":
             asked = asked or event
         elif approval.event == "repeated":
             repeated += 1
         elif approval.event in {"consumed", "relied"} and event.answered:
             used.append(event)
-    return ApprovalHistory(name, asked, repeated, seen_at, answers, used)
+    return ApprovalHistory(name, asked, repeated, seen_at, answers, used, ended)
 
 
 def _seen_at(at: str, decided_in_ms: int | None) -> str:
@@ -260,6 +269,16 @@ def collect(
         yield Timeline(database, collection.summary(files))
 
 
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """Timestamps of the records that name the session."""
+
+    first: str
+    last: str
+    end: str
+    """Until then a revocation of an agent can end a task of the session."""
+
+
 class _Collection:
     """Fills the database."""
 
@@ -274,7 +293,7 @@ class _Collection:
         """Take the records that name the session."""
         for number, file in enumerate(files):
             for record in read(file, self.take_damage):
-                given = _map(record.fields.get("input"))
+                given = _named_session(record)
                 if self._is_of_session(given):
                     self._take_own(number, file, record, given)
         if not self._count():
@@ -302,6 +321,8 @@ class _Collection:
         )
         if task:
             execute("INSERT OR IGNORE INTO tasks VALUES (?)", (_key(task),))
+        if node := _id(_map(record.fields.get("labels")), "id"):
+            execute("INSERT OR IGNORE INTO nodes VALUES (?)", (_key(node),))
         for link in given.get("chain") or ():
             if name := _id(_map(link), "id"):
                 execute("INSERT OR IGNORE INTO principals VALUES (?)", (_key(name),))
@@ -321,15 +342,14 @@ class _Collection:
 
     def find_linked(self, files: Sequence[Path]) -> None:
         """Take the records that are linked to those of the session."""
-        first, last = self._bounds()
+        bounds = self._bounds()
 
         def is_linked(text: bytes) -> bool:
             return any(member in text for member in _LINKED)
 
         for number, file in enumerate(files):
             for record in read(file, _ignore, is_linked):
-                given = _map(record.fields.get("input"))
-                task = self._linked_task(record, given, first, last)
+                task = self._linked_task(record, _named_session(record), bounds)
                 if task is None:
                     continue
                 event = self._take(number, file, record, task)
@@ -339,25 +359,36 @@ class _Collection:
                     # The labels of a report join by the permit that it is about.
                     self._take_label(label, event.report_of, carried=False)
 
-    def _linked_task(
-        self, record: Record, given: Mapping[str, Any], first: str, last: str
-    ) -> str | None:
+    def _linked_task(self, record: Record, given: Mapping[str, Any], bounds: _Bounds) -> str | None:
         """Return the task of a linked record; None: the record is not linked."""
         if self._is_of_session(given):
             return None
+        if is_node_record(record.fields):
+            return self._linked_node_record(record, bounds)
         if _map(given.get("task")):
-            return self._revoked(record, given, first, last)
+            return self._revoked(record, given, bounds)
         if report := _map(given.get("report")):
             return self._find("decisions", _id(report, "decision_id"))
         surface = _map(record.fields.get("labels")).get("surface")
         approval = _map(_map(record.fields.get("result")).get("approval"))
         if surface == "approval_resolve" and approval:
             return self._find("approvals", _id(approval, "id"))
-        return self._revoked(record, given, first, last)
+        return self._revoked(record, given, bounds)
 
-    def _revoked(
-        self, record: Record, given: Mapping[str, Any], first: str, last: str
-    ) -> str | None:
+    def _linked_node_record(self, record: Record, bounds: _Bounds) -> str | None:
+        expired = _map(record.fields.get("expired"))
+        if approval := _id(expired, "approval"):
+            task = self._find("approvals", approval)
+            is_of_session = not self._task and _id(expired, "session") == self._session
+            return "" if task is None and is_of_session else task
+        at = record.fields.get("timestamp")
+        if "loaded" not in record.fields or not isinstance(at, str):
+            return None
+        node = _id(_map(record.fields.get("labels")), "id")
+        known = self._database.execute("SELECT 1 FROM nodes WHERE id = ?", (_key(node),))
+        return "" if bounds.first <= at <= bounds.last and known.fetchone() else None
+
+    def _revoked(self, record: Record, given: Mapping[str, Any], bounds: _Bounds) -> str | None:
         revoked = _map(given.get("revoked"))
         target, value = _id(revoked, "target"), _id(revoked, "value")
         if not value:
@@ -368,7 +399,9 @@ class _Collection:
             known = self._database.execute("SELECT 1 FROM tasks WHERE id = ?", (_key(value),))
             return value if known.fetchone() else None
         at = record.fields.get("timestamp")
-        if target not in {"agent", "subject"} or not isinstance(at, str) or not first <= at <= last:
+        if target not in {"agent", "subject"} or not isinstance(at, str):
+            return None
+        if not bounds.first <= at <= bounds.end:
             return None
         known = self._database.execute("SELECT 1 FROM principals WHERE id = ?", (_key(value),))
         return "" if known.fetchone() else None
@@ -380,16 +413,17 @@ class _Collection:
         ).fetchone()
         return None if row is None or not name else str(row[0])
 
-    def _bounds(self) -> tuple[str, str]:
-        """Return the times between which a revocation of an agent can end a task of the session."""
+    def _bounds(self) -> _Bounds:
         first, last = self._database.execute(
             "SELECT min(at), max(at) FROM events WHERE at != ''"
         ).fetchone()
         try:
             end = datetime.fromisoformat(last) + _LONGEST_TASK
-            return first, end.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            return _Bounds(
+                first, last, end.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            )
         except (TypeError, ValueError, OverflowError):
-            return "", ""
+            return _Bounds("", "", "")
 
     def _take(
         self, number: int, file: Path, record: Record, task: str = ""
@@ -399,7 +433,8 @@ class _Collection:
         replaces = "instead_of" in result
         event = read_event(record.fields, Place.of(str(file), record.line, record.text), task)
         place = event.place
-        approval = _key(_id(_map(result.get("approval")), "id"))
+        expired = _map(record.fields.get("expired")) if is_node_record(record.fields) else {}
+        approval = _key(_id(_map(result.get("approval")), "id") or _id(expired, "approval"))
         # A record without an id is unlike every other.
         key = _key(record.decision_id) or f"{number}:{record.line}"
         is_new = self._database.execute(
@@ -466,6 +501,16 @@ class _Collection:
     def _names(self, table: str) -> tuple[str, ...]:
         rows = self._database.execute(f"SELECT id FROM {table} LIMIT 100")  # noqa: S608 - names of this module
         return tuple(plain(str(name), 400) for (name,) in rows)
+
+
+def _named_session(record: Record) -> Mapping[str, Any]:
+    """Return the members that name task and session, in the form of `input`; empty for the end of an approval, which names no task."""
+    if not is_node_record(record.fields):
+        return _map(record.fields.get("input"))
+    expired = _map(record.fields.get("expired"))
+    if not _id(expired, "task"):
+        return {}
+    return {"task": {"id": expired["task"], "session": expired.get("session")}}
 
 
 def _ignore(_: Diagnostic) -> None:
