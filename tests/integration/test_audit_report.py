@@ -177,7 +177,7 @@ def _trust_heads(case: Case) -> Path:
 
 def _session(case: Case, task: str) -> str:
     for line in case.place.audit.read_text().splitlines():
-        of_task = json.loads(line)["input"].get("task", {})
+        of_task = json.loads(line).get("input", {}).get("task", {})
         if of_task.get("id") == task:
             return str(of_task["session"])
     raise AssertionError(task)
@@ -254,7 +254,7 @@ def test_a_period_of_a_node_is_reported(case: Case) -> None:
     )
 
     (bundle,) = _table(case, "bundles.csv")
-    assert (bundle["bundle"], bundle["revision"]) == ("bank", "bank-1")
+    assert (bundle["bundle"], bundle["revision"], bundle["node"]) == ("bank", "bank-1", "n1")
     (exception,) = _table(case, "exceptions.csv")
     assert (exception["exception"], exception["permitted"]) == ("old-job", "1")
     assert exception["owner"] == "bank-team@corp.example"
@@ -275,4 +275,9 @@ def test_a_period_of_a_node_is_reported(case: Case) -> None:
         verify = ("--verify", str(out / sample["receipt"]), "--head-key", str(keys))
         assert json.loads(_authz(case, "receipt", *verify, "--output", "json"))["verified"]
     assert "0 findings" in (out / "gaps.md").read_text()
-    assert f"| {len(log)} | records of the period" in (out / "README.md").read_text()
+    records = [json.loads(line) for line in log]
+    count = sum("result" in one for one in records)
+    assert f"| {count} | records of decisions of the period" in (out / "README.md").read_text()
+    loads = [one["timestamp"] for one in records if "loaded" in one]
+    assert [one["at"] for one in _table(case, "loads.csv")] == loads
+    assert bundle["loads"] == str(len(loads))
