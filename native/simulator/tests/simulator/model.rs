@@ -83,6 +83,8 @@ pub struct ModelApproval {
     pub id: String,
     pub task: usize,
     pub amount: i64,
+    /// The answer of a person was accepted.
+    pub is_answered: bool,
 }
 
 /// Target that no call may name any more.

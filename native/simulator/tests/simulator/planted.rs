@@ -31,6 +31,8 @@ pub enum Bug {
     EndLostAtRestart,
     /// A store that is opened again has lost its revocations.
     RevocationLostAtRestart,
+    /// A store that is opened again has lost the answers of people.
+    AnswerLostAtRestart,
 }
 
 #[cfg(test)]
@@ -74,5 +76,6 @@ mod tests {
         a_label_is_lost_at_restart: LabelLostAtRestart,
         an_end_is_lost_at_restart: EndLostAtRestart,
         a_revocation_is_lost_at_restart: RevocationLostAtRestart,
+        an_answer_is_lost_at_restart: AnswerLostAtRestart,
     }
 }

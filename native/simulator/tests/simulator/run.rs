@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use authz_base::record::approval::{Approval, ApprovalStatus};
 use authz_base::record::task::TaskStatus;
 use authz_base::record::{Record, RecordKey, RecordKind};
 use authz_lane::proto::authz::v1 as wire;
@@ -647,9 +648,12 @@ impl Run {
                 let commit = is_answered.then(|| self.commit());
                 self.model.report(*permit, *told, commit)?;
             }
-            Sent::Resolve { approval, approves: true } if may_have_changed => {
-                let of = &self.model.approvals[*approval];
-                self.model.approved.push((of.task, of.amount));
+            Sent::Resolve { approval, approves } if may_have_changed => {
+                let of = &mut self.model.approvals[*approval];
+                of.is_answered |= is_answered;
+                if *approves {
+                    self.model.approved.push((of.task, of.amount));
+                }
                 self.model.seq += 1;
             }
             _ => self.model.seq += 1,
@@ -705,7 +709,8 @@ impl Run {
             if let Some(id) = approval.filter(|id| !id.is_empty()) {
                 let is_known = self.model.approvals.iter().any(|one| one.id == id);
                 if !is_known {
-                    self.model.approvals.push(ModelApproval { id, task: *task, amount: *amount });
+                    let (task, amount, is_answered) = (*task, *amount, false);
+                    self.model.approvals.push(ModelApproval { id, task, amount, is_answered });
                 }
             }
             return Ok(());
@@ -800,6 +805,21 @@ impl Run {
                     let text = format!("{} stores {uses} uses of {name}, not {known}", task.id);
                     return Err(Violation::new("uses are kept", text));
                 }
+            }
+        }
+        for approval in self.model.approvals.iter().filter(|approval| approval.is_answered) {
+            let (key, generation) = Approval::parse_id(&approval.id).unwrap();
+            let is_kept = match core.peek(&key, never()).unwrap() {
+                Some(Record::Approval(stored)) if stored.generation == generation => {
+                    stored.status != ApprovalStatus::Open
+                }
+                // A newer approval of the same call replaces it.
+                Some(Record::Approval(stored)) => stored.generation > generation,
+                _ => false,
+            };
+            if !is_kept {
+                let text = format!("the answer to {} is not stored", approval.id);
+                return Err(Violation::new("answers are kept", text));
             }
         }
         let revoked = all_of(&*core, RecordKind::Revocation).len();

@@ -589,6 +589,13 @@ pub fn lose_at_restart(store: &dyn Store, bug: Bug) {
                 changes.push(Record::Task(task));
             }
         }
+        Bug::AnswerLostAtRestart => {
+            for record in all_of(store, RecordKind::Approval) {
+                let Record::Approval(mut approval) = record else { continue };
+                Arc::make_mut(&mut approval).status = ApprovalStatus::Open;
+                changes.push(Record::Approval(approval));
+            }
+        }
         Bug::RevocationLostAtRestart => {
             removed.extend(all_of(store, RecordKind::Revocation).iter().map(Record::key));
         }
