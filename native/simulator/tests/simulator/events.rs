@@ -138,6 +138,8 @@ pub enum Delivery {
     Doubled,
     /// Delivered after this many later events.
     Late(usize),
+    /// The node stops while it handles the message.
+    Crash(Moment),
 }
 
 #[derive(Clone, Debug)]
@@ -178,7 +180,7 @@ impl Scenario {
                 continue;
             }
             let event = event(&mut random, setup);
-            if let Some(action) = repair_of(event.action) {
+            if let Some(action) = repair_of(&event) {
                 let at = events.len() + 1 + random.below(14);
                 repairs.push((at, Event { action, nested: None, ..event.clone() }));
             }
@@ -189,8 +191,9 @@ impl Scenario {
 }
 
 /// The action that ends a lasting fault.
-const fn repair_of(action: Action) -> Option<Action> {
-    match action {
+const fn repair_of(event: &Event) -> Option<Action> {
+    match event.action {
+        _ if matches!(event.delivery, Delivery::Crash(_)) => Some(Action::Revive),
         Action::JumpClock { .. } => Some(Action::JumpClock { ms: 0 }),
         Action::FillAudit => Some(Action::EmptyAudit),
         Action::Stop { .. } | Action::FailDisk(DiskFault::Torn) => Some(Action::Revive),
@@ -213,11 +216,17 @@ const fn first_start(node: usize) -> Event {
 
 fn event(random: &mut Random, setup: Setup) -> Event {
     let mut event = message(random);
+    if setup == Setup::Memory && matches!(event.delivery, Delivery::Crash(_)) {
+        // Nothing outlives the process.
+        event.delivery = Delivery::Once;
+    }
     if random.below(100) < 24 {
         event.action = fault(random, setup);
+        event.delivery = Delivery::Once;
     } else if random.one_in(4) {
         let moment = if random.one_in(2) { Moment::BeforeWork } else { Moment::AfterCommit };
         let mut nested = message(random);
+        nested.delivery = Delivery::Once;
         // Calls of one task get in each other's way more often.
         if random.one_in(2) {
             nested.which = event.which;
@@ -251,12 +260,14 @@ fn message(random: &mut Random) -> Event {
         (2, Action::Revoke(Revoked::Task)),
     ]);
     let later = 1 + random.below(12);
+    let moment = if random.one_in(2) { Moment::BeforeWork } else { Moment::AfterCommit };
     let delivery = random.weighted(&[
-        (20, Delivery::Once),
+        (24, Delivery::Once),
         (1, Delivery::RequestLost),
         (1, Delivery::AnswerLost),
         (2, Delivery::Doubled),
         (1, Delivery::Late(later)),
+        (1, Delivery::Crash(moment)),
     ]);
     // Few amounts, so that approvals of the same call meet.
     let amount = match action {

@@ -14,6 +14,7 @@ pub enum FaultKind {
     CallInterleaved,
     NoticeLost,
     NodeStopped,
+    NodeCrashed,
     NodeRevived,
     PowerLost,
     StoreUnavailable,
@@ -27,7 +28,7 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ClockJump,
         Self::RequestLost,
         Self::AnswerLost,
@@ -36,6 +37,7 @@ impl FaultKind {
         Self::CallInterleaved,
         Self::NoticeLost,
         Self::NodeStopped,
+        Self::NodeCrashed,
         Self::NodeRevived,
         Self::PowerLost,
         Self::StoreUnavailable,
@@ -58,6 +60,7 @@ impl FaultKind {
             Self::CallInterleaved => "call made within another one",
             Self::NoticeLost => "notice of changes lost",
             Self::NodeStopped => "node stopped",
+            Self::NodeCrashed => "node stopped within a call",
             Self::NodeRevived => "node revived",
             Self::PowerLost => "power lost",
             Self::StoreUnavailable => "store unavailable",

@@ -375,6 +375,7 @@ impl Run {
             Delivery::RequestLost => self.shared.note(FaultKind::RequestLost),
             Delivery::Late(later) => self.late.push((step + later, call)),
             Delivery::Once => self.exchange(&call, nested)?,
+            Delivery::Crash(moment) => self.crash_within(&call, moment)?,
             Delivery::AnswerLost => {
                 self.shared.note(FaultKind::AnswerLost);
                 self.exchange(&call, nested)?;
@@ -561,7 +562,8 @@ impl Run {
                 let answered = answer(&engine, &clock, inner.entry, &inner.bytes);
                 *to.lock().unwrap() = Some(answered);
             });
-            *self.shared.nested.lock().unwrap() = Some(NestedCall { moment: *at, run });
+            *self.shared.nested.lock().unwrap() =
+                Some(NestedCall { moment: *at, kind: FaultKind::CallInterleaved, run });
         }
         let answered = answer(&engine, &clock, call.entry, &call.bytes);
         let unused = self.shared.nested.lock().unwrap().take();
@@ -601,6 +603,31 @@ impl Run {
             Answer::Refused(reason) => reason,
         };
         self.log.push(format!("node {}, {:?}: {text}", call.node, call.sent));
+    }
+
+    /// Lets a node stop while it handles a message. Nobody gets an answer.
+    fn crash_within(&mut self, call: &Call, moment: Moment) -> Result<(), Violation> {
+        let Some(node) = &self.seats[call.node].node else {
+            self.shared.note(FaultKind::RequestLost);
+            return Ok(());
+        };
+        let (engine, store) = (Arc::clone(&node.engine), Arc::clone(&node.store));
+        let (clock, received) =
+            (Arc::clone(&self.seats[call.node].clock), self.received(call.node));
+        let embedded = self.embedded.clone();
+        let run = Box::new(move || {
+            store.kill();
+            if let Some(embedded) = embedded {
+                embedded.abandon();
+            }
+        });
+        let kind = FaultKind::NodeCrashed;
+        *self.shared.nested.lock().unwrap() = Some(NestedCall { moment, kind, run });
+        drop(answer(&engine, &clock, call.entry, &call.bytes));
+        drop(self.shared.nested.lock().unwrap().take());
+        self.take(call, Answer::Refused("UNAVAILABLE"), received, received.seq)?;
+        self.stop(call.node, None);
+        Ok(())
     }
 
     /// Notes the answer to a message.

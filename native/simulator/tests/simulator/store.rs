@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -67,9 +67,11 @@ pub enum Moment {
     AfterCommit,
 }
 
-/// Another call, which runs in the middle of a transaction.
+/// Another call, or the end of the process, in the middle of a transaction.
 pub struct NestedCall {
     pub moment: Moment,
+    /// Noted once it runs.
+    pub kind: FaultKind,
     pub run: Box<dyn FnOnce() + Send>,
 }
 
@@ -105,7 +107,7 @@ impl RunShared {
         let call = nested.take();
         drop(nested);
         if let Some(call) = call {
-            self.note(FaultKind::CallInterleaved);
+            self.note(call.kind);
             (call.run)();
         }
     }
@@ -131,6 +133,8 @@ pub struct SimulatedStore {
     node: usize,
     failures: Mutex<Vec<StoreFailure>>,
     changes: AtomicU64,
+    /// The process of the node is gone.
+    is_dead: AtomicBool,
     bug: Option<Bug>,
 }
 
@@ -162,6 +166,7 @@ impl SimulatedStore {
             node,
             failures: Mutex::default(),
             changes: AtomicU64::new(0),
+            is_dead: AtomicBool::new(false),
             bug,
         };
         store.refresh();
@@ -171,6 +176,11 @@ impl SimulatedStore {
     /// Lets the next transaction fail.
     pub fn fail_next(&self, failure: StoreFailure) {
         self.failures.lock().unwrap().push(failure);
+    }
+
+    /// Ends the process of the node: nothing is written any more.
+    pub fn kill(&self) {
+        self.is_dead.store(true, Ordering::SeqCst);
     }
 
     pub const fn has_view(&self) -> bool {
@@ -372,6 +382,9 @@ impl Store for SimulatedStore {
     ) -> Result<Commit, StoreError> {
         if self.bug != Some(Bug::NoFence) || self.view.is_none() {
             self.shared.pause(Moment::BeforeWork);
+        }
+        if self.is_dead.load(Ordering::SeqCst) {
+            return Err(StoreError::unavailable("the process is dead"));
         }
         let failure = self.failures.lock().unwrap().pop();
         if let Some(failure) = failure {
