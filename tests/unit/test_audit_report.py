@@ -492,7 +492,7 @@ def test_an_approval_expires_after_its_longest_wait(tmp_path: Path) -> None:
     assert (whole["expired_recorded"], whole["unused"]) == ("0", "0")
     told = (folder / "README.md").read_text()
     assert "0 of the expired approvals have such a record" in told
-    assert "the longest wait: 1 of the expired approvals" in told
+    assert "the longest wait; 1 of the expired approvals" in told
 
 
 def test_the_record_of_its_end_tells_that_an_approval_expired(tmp_path: Path) -> None:
@@ -518,7 +518,7 @@ def test_the_record_of_its_end_tells_that_an_approval_expired(tmp_path: Path) ->
     assert [whole[name] for name in names] == ["5", "2", "2", "1", "1", "2"]
     told = (folder / "README.md").read_text()
     assert "1 of the expired approvals have such a record" in told
-    assert "the longest wait: 1 of the expired approvals" in told
+    assert "the longest wait; 1 of the expired approvals" in told
 
 
 def test_bundles_name_their_loads_by_node(tmp_path: Path) -> None:

@@ -219,11 +219,11 @@ def _expired_text(groups: Sequence[ApprovalGroup]) -> str:
     recorded = sum(one.expired_recorded for one in whole)
     inferred = sum(one.expired for one in whole) - recorded
     return (
-        "- **Expired**: an approval without a final answer whose time was over. A node with `audit.chain` records the end"
-        f" (`expired`): {recorded} of the expired approvals have such a record, `expired_recorded`. For approvals without one, the"
-        f" report infers the end 24 hours after they were asked for, the longest wait: {inferred} of the expired approvals, because"
-        " their node writes no chain, a newer question replaced them, or the record is not in these files. An approval of a node"
-        " without chain whose task ended earlier counts as open until then.\n"
+        "- **Expired**: an approval without a final answer whose time was over. A node with `audit.chain` records the end (`expired`);"
+        f" {recorded} of the expired approvals have such a record and count in `expired_recorded`. An approval without one counts as"
+        f" expired 24 hours after it was asked for, which is the longest wait; {inferred} of the expired approvals count by this rule."
+        " Either their node writes no chain, or a newer approval replaced them, or these files lack the record. Until the 24 hours"
+        " are over, such an approval counts as open, although its task may have ended.\n"
         "- **Unused**: approved, and the call was not made in time. Only nodes with `audit.chain` record it.\n"
     )
 
