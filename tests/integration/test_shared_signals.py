@@ -4,6 +4,7 @@ import http.client
 import json
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,26 @@ import pytest
 
 from tests.support.minting import Authority
 from tests.support.people import People, search
+from tests.support.postgres import Postgres, programs
 from tests.support.server import Server, layout
 from tests.support.signals import AUDIENCE, CAEP, ISSUER, SSF, TYPE, Transmitter
 from tests.support.surfaces import CHECK, LANES, decision_of, reason_name
-from tests.support.waiting import free_port
+from tests.support.waiting import eventually, free_port
+from tests.support.working import BUNDLE, PLANNER, WORKERS, Crew
 
 SECRET = "Bearer s3cret"
 REVOKED = CAEP + "session-revoked"
 TRANSMITTER = Transmitter()
 
 
-@pytest.fixture
-def server(authority: Authority, tmp_path: Path) -> Iterator[Server]:
-    """A server with one transmitter, `idp`, and no task credentials."""
-    secret, keys = tmp_path / "authorization", tmp_path / "signals.json"
+def configured(folder: Path) -> dict[str, Any]:
+    """Returns the changes of a configuration with one transmitter, `idp`, and no task credentials."""
+    folder.mkdir(exist_ok=True)
+    secret, keys = folder / "authorization", folder / "signals.json"
     secret.write_text(SECRET)
     secret.chmod(0o600)
     keys.write_text(TRANSMITTER.jwks())
-    changes = {
+    return {
         "listeners": {"http": {"address": f"127.0.0.1:{free_port()}", "insecure_dev": True}},
         "shared_signals": {
             "transmitters": {
@@ -44,7 +47,13 @@ def server(authority: Authority, tmp_path: Path) -> Iterator[Server]:
             }
         },
     }
-    with Server(layout(tmp_path / "node", authority, "desk", changes)) as running:
+
+
+@pytest.fixture
+def server(authority: Authority, tmp_path: Path) -> Iterator[Server]:
+    """A server with the transmitter."""
+    place = layout(tmp_path / "node", authority, "desk", configured(tmp_path / "signals"))
+    with Server(place) as running:
         yield running
 
 
@@ -96,6 +105,36 @@ def test_a_revoked_session(server: Server, authority: Authority) -> None:
 
 def _is_event(record: dict[str, Any]) -> bool:
     return "security_event" in record.get("input", {})
+
+
+@pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed (Debian: postgresql)")
+def test_tasks_on_another_node_end(authority: Authority, tmp_path: Path) -> None:
+    """An event at one node ends the tasks of its subject on every node of a store, with all below them."""
+    crew = Crew.of(authority)
+    with Postgres() as database, ExitStack() as stack:
+        state = {"state": {"engine": "postgresql", "dsn": database.dsn}}
+        one, other = (
+            stack.enter_context(
+                Server(
+                    layout(
+                        tmp_path / name,
+                        authority,
+                        BUNDLE,
+                        {**configured(tmp_path / f"{name}-signals"), **state},
+                    )
+                )
+            )
+            for name in ("one", "other")
+        )
+        root = crew.start(other)
+        child = crew.delegate(other, root, PLANNER, WORKERS[0])
+        assert crew.check(other, child, "desk.note", WORKERS[0]) == "PERMITTED"
+        event = {"event_timestamp": int(time.time())}
+        assert push(one, TRANSMITTER.token(REVOKED, event, subject(authority, "alice")))[0] == 202
+        # These calls change state, and so read all changes in their own transaction.
+        assert crew.check(other, child, "desk.note", WORKERS[0]) in {"REVOKED", "TASK_ENDED"}
+        eventually(lambda: crew.check(other, root, "desk.look") in {"REVOKED", "TASK_ENDED"})
+        assert database.execute("SELECT count(*) FROM authz_records WHERE kind = 3 AND live") == "0"
 
 
 def test_other_answers(server: Server, authority: Authority) -> None:

@@ -29,6 +29,7 @@ from tests.support.signals import (
     new_key,
     unsigned,
 )
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,9 +93,18 @@ class Engine:
         return json.dumps({"tasks_ended": self.tasks_ended}).encode()
 
 
-def no_fetch(_request: FetchRequest) -> Document:
-    """Nothing is fetched here."""
-    raise FetchError("not here")
+@dataclass
+class Keys:
+    """The transmitter's JWKS, as it is fetched."""
+
+    document: str = ""
+
+    def get(self, request: FetchRequest) -> Document:
+        """Fetches it."""
+        assert request.url == "https://signals.corp.example/jwks.json"
+        if not self.document:
+            raise FetchError("it answers 503")
+        return Document(self.document)
 
 
 def configured(folder: Path, **changes: Any) -> Config:
@@ -125,11 +135,12 @@ class Receiver:
         self.transmitter, self.engine, self.log = Transmitter(), Engine(), Log()
         (folder / "signals.json").write_text(self.transmitter.jwks())
         self.waited: list[float] = []
+        self.keys = Keys()
         self.now = time.time()
         self.receiver = SignalReceiver(
             configured(folder, **changes),
             self.engine,
-            no_fetch,
+            self.keys.get,
             self.log,
             task_ended=self.waited.append,
             clock=lambda: self.now,
@@ -545,6 +556,32 @@ def test_an_algorithm_that_is_not_configured_is_refused(tmp_path: Path) -> None:
     """The token does not choose."""
     receiver = Receiver(tmp_path, algorithms=["ES256"])
     refused(receiver.send(REVOKED, {}), "invalid_key")
+
+
+def test_without_keys_no_token_is_believed(tmp_path: Path) -> None:
+    """The first fetch is still to come, or failed."""
+    receiver = Receiver(tmp_path, jwks={"url": "https://signals.corp.example/jwks.json"})
+    refused(receiver.send(REVOKED, {}), "invalid_key")
+
+
+def test_fetched_keys(tmp_path: Path) -> None:
+    """A token that names an unknown key has them fetched at once."""
+    receiver = Receiver(tmp_path, jwks={"url": "https://signals.corp.example/jwks.json"})
+    receiver.keys.document = receiver.transmitter.jwks()
+    receiver.receiver.start()
+    try:
+        eventually(lambda: receiver.log.events, what="the keys")
+        assert receiver.log.events == ["keys of a transmitter were refreshed"]
+        assert receiver.send(REVOKED, {}).status_code == 202
+        newer = Transmitter(new_key(), "signals-2")
+        receiver.keys.document = newer.jwks()
+        refused(receiver.post(newer.token(REVOKED, {}, ALICE)), "invalid_key")
+        eventually(lambda: len(receiver.log.events) == 2, what="the newer keys")
+        assert receiver.post(newer.token(REVOKED, {}, ALICE)).status_code == 202
+        # The key that is gone counts no more.
+        refused(receiver.send(REVOKED, {}), "invalid_key")
+    finally:
+        receiver.receiver.close()
 
 
 def test_keys_that_cannot_be_read_refuse_every_token(receiver: Receiver, tmp_path: Path) -> None:
