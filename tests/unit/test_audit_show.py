@@ -10,7 +10,7 @@ from html import unescape
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from authz.cli import main
@@ -535,6 +535,7 @@ def _made(name: str, kind: str, session: str, number: int, at: int) -> dict[str,
 
 
 @settings(max_examples=60, deadline=None)
+@example(kinds=[("entry", "s1", 0, 0), ("task-end", "s1", 0, 0), ("report", "s1", 1, 0)])
 @given(kinds=RECORDS)
 def test_no_row_of_another_session(
     kinds: list[tuple[str, str, int, int]], tmp_path_factory: pytest.TempPathFactory

@@ -316,9 +316,9 @@ class _Collection:
         if event is None:
             return
         execute = self._database.execute
-        execute(
-            "INSERT OR IGNORE INTO decisions VALUES (?, ?)", (_key(record.decision_id), _key(task))
-        )
+        if not is_node_record(record.fields):
+            row = (_key(record.decision_id), _key(task))
+            execute("INSERT OR IGNORE INTO decisions VALUES (?, ?)", row)
         if task:
             execute("INSERT OR IGNORE INTO tasks VALUES (?)", (_key(task),))
         if node := _id(_map(record.fields.get("labels")), "id"):
