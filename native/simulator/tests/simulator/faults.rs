@@ -97,6 +97,10 @@ impl FaultTable {
         }
     }
 
+    pub const fn seeds(&self) -> u64 {
+        self.seeds
+    }
+
     fn count(&self, kind: FaultKind) -> u64 {
         self.by_kind.get(&kind).copied().unwrap_or_default()
     }

@@ -42,8 +42,11 @@ fn check(summary: &Summary) {
     if let Some(seed) = summary.failed {
         panic!("{}", describe(seed, None));
     }
-    let rare = summary.table.rare();
-    assert!(rare.is_empty(), "in less than 5 % of the seeds: {rare:?}");
+    // Few seeds may lack any kind.
+    if summary.table.seeds() >= SEEDS {
+        let rare = summary.table.rare();
+        assert!(rare.is_empty(), "in less than 5 % of the seeds: {rare:?}");
+    }
 }
 
 /// A number from the environment.
