@@ -481,6 +481,10 @@ impl Loop {
             if self.spare.bytes.capacity() < batch.bytes.capacity() {
                 self.spare = batch;
             }
+            if lines.is_empty() && !failed && !unsynced && !closing {
+                // The last lines before a pause get their head in the pause.
+                self.renew_head(false);
+            }
             let sync_due = last_sync.elapsed() >= self.shared.settings.sync_interval;
             // Checked before every write, because a line in a deleted file is lost.
             if (sync_due || !lines.is_empty()) && !failed && !self.medium.is_current() {
@@ -548,6 +552,8 @@ impl Loop {
     /// Waits for lines, for the time of the next sync or retry, or for the end.
     fn next_batch(&mut self, failed: bool, unsynced: bool) -> (LineBatch, bool) {
         let settings = &self.shared.settings;
+        let has_work =
+            failed || unsynced || self.segments.as_ref().is_some_and(Segments::lacks_head);
         let mut queue = self.shared.lock();
         let pause = if failed { settings.retry_interval } else { settings.sync_interval };
         let until = now().checked_add(pause);
@@ -557,7 +563,7 @@ impl Loop {
             if left.is_zero() {
                 break;
             }
-            queue = if failed || unsynced {
+            queue = if has_work {
                 match self.shared.filled.wait_timeout(queue, left) {
                     Ok((queue, _)) => queue,
                     Err(poisoned) => poisoned.into_inner().0,

@@ -78,9 +78,14 @@ impl SignedHead {
     /// Reads a stored head, without its signature. `None`: it is not a head.
     pub(crate) fn read(text: &[u8]) -> Option<(Self, Head)> {
         let signed: Self = serde_json::from_slice(text).ok()?;
-        let payload = URL_SAFE_NO_PAD.decode(&signed.payload).ok()?;
-        let head = serde_json::from_slice(&payload).ok()?;
+        let head = signed.head()?;
         Some((signed, head))
+    }
+
+    /// The head, without a check of its signature. `None`: the payload is not a head.
+    #[must_use]
+    pub fn head(&self) -> Option<Head> {
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(&self.payload).ok()?).ok()
     }
 
     /// SHA-256 of the payload, which the next segment names.

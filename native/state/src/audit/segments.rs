@@ -71,8 +71,8 @@ pub(crate) struct Segments {
     length: u64,
     /// Time of the first line that this process wrote into the segment.
     began: Option<Instant>,
-    /// Lines in the newest head.
-    headed: u64,
+    /// Lines in the newest head of the segment. `None`: it has none yet.
+    headed: Option<u64>,
     headed_at: Instant,
     /// The newest head; empty before the first.
     pub(crate) newest: String,
@@ -103,7 +103,7 @@ impl Segments {
             previous: sealed_hash,
             length: replayed.length,
             began: None,
-            headed: 0,
+            headed: None,
             headed_at: now(),
             newest: heads.map_or_else(String::new, |(signed, _)| signed.line()),
             damage: replayed.damage,
@@ -125,7 +125,7 @@ impl Segments {
         }
         if is_lost && let Some((signed, head)) = rolling {
             segments.append_head(&signed)?;
-            segments.begin(head.segment.saturating_add(1), signed.hash());
+            segments.begin(head.segment.saturating_add(1), signed.hash())?;
         } else if let Some((_, head)) = rolling
             && head.segment == segments.chain.segment
             && head.count > segments.chain.tree.count()
@@ -145,6 +145,7 @@ impl Segments {
             segments.end_segment()?;
         }
         segments.next = segments.chain.clone();
+        segments.renew_head(true)?;
         Ok(segments)
     }
 
@@ -156,6 +157,11 @@ impl Segments {
     /// Number of lines in the segment that is being written.
     pub(crate) const fn count(&self) -> u64 {
         self.chain.tree.count()
+    }
+
+    /// True if the newest head lacks lines of the segment.
+    pub(crate) fn lacks_head(&self) -> bool {
+        self.headed != Some(self.count())
     }
 
     /// True if the segment has its full size or age.
@@ -202,8 +208,7 @@ impl Segments {
     pub(crate) fn end_segment(&mut self) -> io::Result<()> {
         let head = self.sign_head(true)?;
         self.append_head(&head)?;
-        self.begin(self.chain.segment.saturating_add(1), head.hash());
-        Ok(())
+        self.begin(self.chain.segment.saturating_add(1), head.hash())
     }
 
     /// Path of the file of the segment that ended last.
@@ -247,7 +252,7 @@ impl Segments {
     /// The head cannot be written or signed.
     pub(crate) fn renew_head(&mut self, always: bool) -> io::Result<()> {
         let is_due = always || self.headed_at.elapsed() >= self.settings.head_interval;
-        if !is_due || self.count() == self.headed {
+        if !is_due || !self.lacks_head() {
             return Ok(());
         }
         let head = self.sign_head(false)?;
@@ -258,7 +263,7 @@ impl Segments {
         file.write_all(head.line().as_bytes())?;
         file.sync_data()?;
         std::fs::rename(&fresh, beside(&self.path, ".head"))?;
-        self.headed = self.count();
+        self.headed = Some(self.count());
         self.headed_at = now();
         self.newest = head.line();
         Ok(())
@@ -296,13 +301,18 @@ impl Segments {
         Ok(())
     }
 
-    fn begin(&mut self, segment: u64, head: NodeHash) {
+    /// Begins a segment, and stores its first head.
+    ///
+    /// INVARIANT (one number, one segment): a file that is moved away right after its first line takes all lines of its segment with
+    /// it. The stored head tells the next start that the number is used.
+    fn begin(&mut self, segment: u64, head: NodeHash) -> io::Result<()> {
         self.chain = Chain::after(segment, head);
         self.next = self.chain.clone();
         self.previous = head;
         self.began = None;
-        self.headed = 0;
+        self.headed = None;
         self.headed_at = now();
+        self.renew_head(true)
     }
 
     fn note_damage(&mut self, text: &str) {

@@ -156,6 +156,23 @@ fn a_restart_continues_the_segment() {
     assert_eq!((0..20).collect::<Vec<u64>>(), log.numbers());
 }
 
+/// The last lines before a pause get their head, although no line follows.
+#[test]
+fn an_idle_writer_renews_the_head() {
+    let path = folder("idle").join("audit.jsonl");
+    let writer = open(&path, |chain| chain.head_interval = Duration::from_millis(200));
+    append(&writer, 0..3);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while read_head(&writer.health().head).0.count < 3 {
+        assert!(Instant::now() < deadline, "{:?}", writer.health());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(
+        writer.health().head,
+        std::fs::read_to_string(format!("{}.head", path.display())).unwrap()
+    );
+}
+
 #[test]
 fn a_full_segment_ends_with_a_head() {
     let path = folder("size").join("audit.jsonl");
@@ -238,6 +255,38 @@ fn a_file_that_is_moved_while_nobody_writes_leaves_its_newest_head() {
     log.check();
     assert_eq!((5, false), (log.heads[0].0.count, log.heads[0].0.sealed));
     assert_eq!((0..7).collect::<Vec<u64>>(), log.numbers());
+}
+
+/// A node that is killed right after another program moved its file does not use the number of the segment again.
+#[test]
+fn a_segment_that_was_moved_before_its_first_sync_keeps_its_number() {
+    let folder = folder("killed");
+    let path = folder.join("audit.jsonl");
+    let writer = open(&path, |chain| chain.head_interval = Duration::from_secs(3_600));
+    append(&writer, 0..3);
+    let state: Vec<_> = [".head", ".heads"]
+        .map(|suffix| {
+            let file = PathBuf::from(format!("{}{suffix}", path.display()));
+            let bytes = std::fs::read(&file).ok();
+            (file, bytes)
+        })
+        .into();
+    std::fs::rename(&path, folder.join("audit.jsonl.moved")).unwrap();
+    writer.close();
+    // What the kill leaves: the heads as they stood when the file was moved.
+    for (file, bytes) in state {
+        match bytes {
+            Some(bytes) => std::fs::write(file, bytes).unwrap(),
+            None => drop(std::fs::remove_file(file)),
+        }
+    }
+    drop(std::fs::remove_file(&path));
+    let writer = open(&path, |_| {});
+    assert_eq!(2, writer.health().segment);
+    append(&writer, 3..5);
+    writer.close();
+    let log = read(&path);
+    assert_eq!((0..5).collect::<Vec<u64>>(), log.numbers());
 }
 
 #[test]
