@@ -11,6 +11,7 @@ use authz_base::record::task::{SubjectProof, TaskView, WordRecords};
 use authz_bundle::recipient_lists::RecipientLists;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use smol_str::SmolStr;
 
 use crate::arguments::Arguments;
 use crate::json;
@@ -209,6 +210,8 @@ pub struct Decision {
     pub policies: Vec<String>,
     /// Where each of those stands, in their order.
     pub places: Vec<Location>,
+    /// SHA-256 of the text of each of those, in their order.
+    pub policy_digests: Vec<[u8; 32]>,
     /// Rules beside those policies that determined the outcome, for example the cap of a task. Empty on PERMIT.
     pub rules: Vec<DecidingRule>,
     /// `@control` values of those, sorted.
@@ -258,6 +261,8 @@ pub struct Decision {
     pub denial: HistoryChanges,
     /// Origins of the values of the call. `None`: no policy of the operation reads them.
     pub origins: Option<OriginSets>,
+    /// Facts that the policies of the operation could read. `None`: no policy was judged.
+    pub facts: Option<Box<RecordedFacts>>,
     /// What a report of the call may say about values. `None`: nothing.
     pub values: Option<ValueTerms>,
     /// The call is permitted as a task of the MCP server's own, which the task must note: [`Task::note_call`].
@@ -273,6 +278,34 @@ pub struct Decision {
     /// Every check of step 5 ran: the operation, the chain and the tier are those of the call, and nothing else can become
     /// of it.
     pub is_judged: bool,
+}
+
+/// Facts that the policies of an operation could read, by the keys of `context`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordedFacts {
+    /// Name and value of each key, but `input`. `other_destinations` has the destinations beside the worst one.
+    pub values: Vec<(&'static str, RecordedFact)>,
+    /// True if a policy reads the arguments.
+    pub reads_arguments: bool,
+}
+
+/// A fact that policies could read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordedFact {
+    /// An integer.
+    Long(i64),
+    /// A truth value.
+    Bool(bool),
+    /// A name of the bundle, or a text of the configuration or of a verified credential.
+    Word(SmolStr),
+    /// A text that the call brings.
+    Text(SmolStr),
+    /// Names of the bundle, sorted.
+    Set(Vec<SmolStr>),
+    /// Members by name.
+    Record(Vec<(&'static str, Self)>),
+    /// Items in order.
+    List(Vec<Self>),
 }
 
 impl Decision {

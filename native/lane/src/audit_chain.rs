@@ -23,10 +23,7 @@ const HEAD_TYPE: &str = "authz-audit-head";
 pub(crate) fn audit_chain(settings: &Settings) -> Result<Option<ChainSettings>, EngineError> {
     let Some(chain) = &settings.audit_chain else { return Ok(None) };
     let signer = chain.head_key.as_ref().map(HeadKey::read).transpose()?;
-    let node = match settings.node_id.as_str() {
-        "" => settings.state.node.clone(),
-        name => name.to_owned(),
-    };
+    let node = node_name(settings);
     Ok(Some(ChainSettings {
         signer: signer.map(|key| Arc::new(key) as Arc<dyn HeadSigner + Sync>),
         max_segment_bytes: chain.max_segment_bytes,
@@ -35,6 +32,14 @@ pub(crate) fn audit_chain(settings: &Settings) -> Result<Option<ChainSettings>, 
         keep_segments: chain.keep_segments,
         ..ChainSettings::new(node)
     }))
+}
+
+/// Name of this node in heads.
+pub(crate) fn node_name(settings: &Settings) -> String {
+    match settings.node_id.as_str() {
+        "" => settings.state.node.clone(),
+        name => name.to_owned(),
+    }
 }
 
 /// Private key that signs heads.

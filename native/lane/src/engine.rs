@@ -17,6 +17,7 @@ use crate::attached::AttachedServer;
 use crate::audit_chain::audit_chain;
 use crate::clock::{Clock, SystemClock};
 use crate::error::EngineError;
+use crate::head_exchange::HeadExchange;
 use crate::keeper::{Keeper, Wait};
 use crate::metrics::Metrics;
 use crate::missing_keys::MissingKeys;
@@ -46,6 +47,8 @@ pub struct Engine {
     pub(crate) tokens: TokenCache,
     pub(crate) certificates: PeerCache,
     pub(crate) audit: Arc<dyn AuditLog>,
+    /// Heads of audit logs that are in the store.
+    pub(crate) head_exchange: HeadExchange,
     pub(crate) sums: Sums,
     pub(crate) keeper: Keeper,
     pub(crate) metrics: Metrics,
@@ -118,6 +121,7 @@ impl Engine {
             tokens: TokenCache::new(settings.token_cache_size),
             certificates: PeerCache::new(settings.token_cache_size),
             audit,
+            head_exchange: HeadExchange::default(),
             sums: Sums::new(settings.audit_unverified_refusals),
             metrics: Metrics::default(),
             approval_changes: ApprovalChanges::default(),
@@ -143,8 +147,9 @@ impl Engine {
     /// # Errors
     /// A listener is not valid. The engine keeps the snapshot that it has.
     pub fn load(&self, world: World) -> Result<(), EngineError> {
-        let loaded = Loaded::new(world, &self.metrics)?;
-        self.world.store(Some(Arc::new(loaded)));
+        let loaded = Arc::new(Loaded::new(world, &self.metrics)?);
+        let before = self.world.swap(Some(Arc::clone(&loaded)));
+        self.record_load(before.as_deref(), &loaded);
         Ok(())
     }
 

@@ -25,8 +25,8 @@ use crate::world::Loaded;
 pub(crate) use crate::enforcer_proof::EnforcerProof;
 pub(crate) use crate::judgement::arrival::{Arrival, Asker};
 pub(crate) use crate::judgement::parts::{
-    AnswerNote, ApiNotes, ApiRecord, ApprovalNote, BreakglassNote, CallerIdentity, Challenge,
-    CredentialNote, EndorsedNote, ForgetNote, GuardStatement, PromptNote, ReportNote,
+    AnswerNote, ApiNotes, ApiRecord, ApprovalNote, AssertionNote, BreakglassNote, CallerIdentity,
+    Challenge, CredentialNote, EndorsedNote, ForgetNote, GuardStatement, PromptNote, ReportNote,
     ResolvedOperation, RevocationNote, SecurityEventNote, Settlement, TaskContext, ValuesNote,
 };
 use crate::judgement::verdict::CallVerdict;

@@ -23,6 +23,7 @@ mod approval_text;
 mod approvals;
 mod attached;
 mod audit_chain;
+mod audit_heads;
 mod batch;
 mod breakglass;
 mod build;
@@ -42,6 +43,7 @@ mod forget;
 #[cfg(feature = "test-support")]
 pub mod fuzz;
 mod giving;
+mod head_exchange;
 mod header_name;
 mod history;
 mod host;

@@ -10,6 +10,7 @@ mod exceptions;
 mod family;
 mod histogram;
 mod labels;
+mod names;
 mod render;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use authz_kernel::task::{RevocationTarget, TaskKind, TaskStatus};
 use self::approvals::ApprovalCounts;
 use self::exceptions::ExceptionUses;
 use self::histogram::Histogram;
+use self::names::NameCounts;
 use crate::enforcer_proof::EnforcerProof;
 use crate::settings::{Lane, Surface};
 
@@ -82,6 +84,8 @@ pub(crate) struct Metrics {
     summed: AtomicU64,
     pub(crate) exceptions: ExceptionUses,
     approvals: ApprovalCounts,
+    step_ups: NameCounts,
+    labels_joined: NameCounts,
 }
 
 impl Metrics {
@@ -247,6 +251,16 @@ impl Metrics {
     /// Sets the open approvals by queue and rule.
     pub(crate) fn set_open_approvals(&self, open: BTreeMap<HeldQueue, OpenApprovals>) {
         self.approvals.set_open(open);
+    }
+
+    /// A call stepped up, and needs something of this kind. Kinds that name a role count as the kind without it.
+    pub(crate) fn stepped_up(&self, kind: &str) {
+        self.step_ups.add(kind.split_once(':').map_or(kind, |(kind, _)| kind));
+    }
+
+    /// A label joined a session, or was brought again.
+    pub(crate) fn label_joined(&self, label: &str) {
+        self.labels_joined.add(label);
     }
 
     pub(crate) fn panicked(&self) {

@@ -5,8 +5,10 @@
 mod arguments;
 mod chain;
 mod digest;
+mod facts;
 mod input;
 mod masking;
+mod node;
 mod session;
 mod sum;
 
@@ -20,6 +22,7 @@ use authz_token::Evidence;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
+use self::digest::Hex;
 use self::input::Input;
 use self::masking::Masking;
 use self::session::ChangesNote;
@@ -27,6 +30,7 @@ use crate::history;
 use crate::judgement::{ApprovalNote, Judgement, outcome_name};
 
 pub(crate) use self::arguments::facts_of;
+pub(crate) use self::node::{ExpiredNote, LoadedNote, NodeNote, node_line};
 pub(crate) use self::sum::sum_line;
 
 /// Length of most records, so that a line seldom grows while it is written.
@@ -126,6 +130,9 @@ struct ResultMember<'a> {
     policies: &'a [String],
     /// `file:line` of each of those.
     policies_at: PolicyPlaces<'a>,
+    /// SHA-256 of the text of each of those, in their order.
+    #[serde(skip_serializing_if = "PolicyDigests::is_empty")]
+    policies_sha256: PolicyDigests<'a>,
     /// Rules that determined a denial or a step-up, policies included.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rules: Vec<DecidingRule>,
@@ -174,6 +181,9 @@ impl<'a> ResultMember<'a> {
             step_up_kinds: standing.map_or(&[], |decision| decision.kinds.as_slice()),
             policies: standing.map_or(&[], |decision| decision.policies.as_slice()),
             policies_at: PolicyPlaces(standing.map_or(&[], |decision| decision.places.as_slice())),
+            policies_sha256: PolicyDigests(
+                standing.map_or(&[], |decision| decision.policy_digests.as_slice()),
+            ),
             rules: judgement.rules(),
             without_permit: standing.map_or(&[], |decision| decision.without_permit.as_slice()),
             controls: standing.map_or(&[], |decision| decision.controls.as_slice()),
@@ -256,6 +266,21 @@ pub(crate) fn line(
         line = format!("{{\"decision_id\":\"{}\"}}", judgement.arrival.id).into_bytes();
     }
     line
+}
+
+/// SHA-256 of the text of each policy, in hex.
+struct PolicyDigests<'a>(&'a [[u8; 32]]);
+
+impl PolicyDigests<'_> {
+    const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for PolicyDigests<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(Hex::from))
+    }
 }
 
 /// Position of each policy, as `file:line`.

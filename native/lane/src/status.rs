@@ -106,7 +106,7 @@ impl Engine {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.world.load().is_some()
-            && self.audit.health().writable
+            && self.audit_health().writable
             && self.keeper.revocations().is_ok()
             && self.servers().iter().all(|server| server.problems().is_empty())
     }
@@ -126,7 +126,7 @@ impl Engine {
     /// Status of the engine.
     #[must_use]
     pub fn status(&self) -> Status {
-        let audit = self.audit.health();
+        let audit = self.audit_health();
         let state = self.keeper.store().health();
         let world = self.world.load_full();
         let problems = self.problems(world.as_deref(), &audit, &state);
@@ -272,7 +272,7 @@ impl Engine {
             observing_until: ends().min().map_or(0, |end| end.0.div_euclid(1_000).unsigned_abs()),
             tokens: (self.tokens.hits(), self.tokens.misses()),
             certificates: (self.certificates.hits(), self.certificates.misses()),
-            audit: &self.audit.health(),
+            audit: &self.audit_health(),
             state: &self.keeper.store().health(),
             max_tasks: self.keeper.settings().max_tasks,
             staleness: self.keeper.store().staleness(),

@@ -20,6 +20,7 @@ use crate::keeper::Wait;
 use crate::metrics::{ApprovalEvent, CredentialEvent};
 use crate::origin_records;
 use crate::permits;
+use crate::record::{ExpiredNote, NodeNote};
 use crate::refusal::CallRefusal;
 use crate::settings::Lane;
 
@@ -84,6 +85,7 @@ impl Engine {
         // A node whose clock is wrong ends nothing: it would be the other nodes', too.
         self.keeper.check_clock()?;
         let now = Time(self.clock.now_ms());
+        self.exchange_heads(wait)?;
         self.open_permits.sweep(now);
         self.count_approvals(wait, now)?;
         let page = Page { after: String::new(), most: BATCH };
@@ -103,6 +105,16 @@ impl Engine {
                         Ok(expired > 0)
                     })?;
                     swept.expired = swept.expired.saturating_add(expired);
+                    if expired > 0 {
+                        self.record_note(NodeNote::Expired(ExpiredNote {
+                            session: &task.session,
+                            task: &task.id,
+                            tasks: expired,
+                            approval: "",
+                            queues: &[],
+                            was_approved: false,
+                        }));
+                    }
                 }
                 Record::Session(session) => {
                     let mut forgot = false;
@@ -326,6 +338,14 @@ impl Engine {
             };
             let held = held_queues(&expired, &waits, &rules.unwrap_or_default());
             self.metrics.approval(&held, event);
+            self.record_note(NodeNote::Expired(ExpiredNote {
+                session: &expired.session,
+                task: "",
+                tasks: 0,
+                approval: &expired.approval_id(),
+                queues: &waits,
+                was_approved: event == ApprovalEvent::Unused,
+            }));
             self.approval_changes.add(ApprovalChange::of(&expired));
         }
         Ok(())

@@ -13,6 +13,7 @@ pub mod history;
 pub mod task;
 
 pub mod approval;
+mod audit_head;
 mod breakglass;
 mod credential;
 mod cutoff;
@@ -38,6 +39,7 @@ use approval::{Approval, ApprovalQueue, Passkey, RememberedAnswer};
 use history::{KnownValuesRecord, Object};
 use task::{Task, TaskWords};
 
+pub use audit_head::AuditHead;
 pub use breakglass::{
     Breakglass, BreakglassConfirmation, BreakglassEnd, BreakglassPerson, BreakglassStatus,
     Breakglasses,
@@ -189,6 +191,8 @@ record_kinds! {
     Breakglass(Breakglass) = 21, 256, "requests for break-glass";
     /// A time up to which the tokens of a subject are refused.
     Cutoff(Cutoff) = 23, 100_000, "cut-offs of subjects";
+    /// The newest head of a node's audit log.
+    AuditHead(AuditHead) = 22, 4_096, "heads of audit logs";
 }
 
 /// Value that a store keeps as a record.

@@ -100,6 +100,8 @@ pub struct Model {
     pub tiers: [TierRequirements; 4],
     /// Systems whose denials may show `@reason` to the agent.
     pub show_reason: BTreeSet<String>,
+    /// Systems whose calls have their texts in the audit.
+    pub record_texts: BTreeSet<String>,
     /// HTTP routes, in the order of files and lines.
     pub routes: Vec<RouteSpec>,
     /// Form of a refusal at an MCP endpoint.
@@ -143,6 +145,13 @@ impl Model {
         let index = self.operations.binary_search_by(|operation| operation.id.as_str().cmp(id));
         let whole = index.ok().and_then(|index| self.operations.get(index));
         whole.or_else(|| self.splits.get(id).map(|split| &split.operation))
+    }
+
+    /// True if the audit has the texts of an operation's calls in clear.
+    #[must_use]
+    pub fn records_texts_of(&self, operation: &str) -> bool {
+        let system = operation.split_once('.').map_or("", |(system, _)| system);
+        self.record_texts.contains(system)
     }
 
     /// Whether every MCP system has the operation beside its tools.

@@ -74,6 +74,8 @@ pub(super) struct DeferredKeys {
     file: String,
     /// Systems of `show_reason`.
     shown: Vec<(String, Location)>,
+    /// Systems of `record_texts`.
+    recorded: Vec<(String, Location)>,
     tasks: template::TaskKeys,
 }
 
@@ -108,12 +110,17 @@ pub(super) fn manifest(
     };
     DeferredKeys {
         file: file.to_owned(),
-        shown: said.show_reason.0.into_iter().map(|s| (s.value, s.at.within(file))).collect(),
+        shown: places_of(said.show_reason, file),
+        recorded: places_of(said.record_texts, file),
         tasks: template::TaskKeys {
             taskless_tier: said.taskless_tier,
             implicit: said.implicit_tasks,
         },
     }
+}
+
+fn places_of(names: Many<At<String>>, file: &str) -> Vec<(String, Location)> {
+    names.0.into_iter().map(|name| (name.value, name.at.within(file))).collect()
 }
 
 /// The YAML files of a bundle beside `bundle.yaml`.
@@ -163,7 +170,8 @@ impl BundleFacts<'_> {
         }
         build.bounds();
         build.ties();
-        build.shown(deferred.shown);
+        build.model.show_reason = build.declared_systems(deferred.shown);
+        build.model.record_texts = build.declared_systems(deferred.recorded);
         build.model.operations.sort_by(|a, b| a.id.cmp(&b.id));
         build.pin(pins);
         classify::apply(&mut build, files.iter().map(|(file, facts)| (*file, &*facts.classify)));
@@ -759,15 +767,16 @@ impl ModelBuilder<'_> {
         }
     }
 
-    fn shown(&mut self, systems: Vec<(String, Location)>) {
-        for (system, at) in systems {
-            if !self.model.systems.contains_key(&system) {
+    /// The systems of a setting, each of which must be declared.
+    fn declared_systems(&mut self, systems: Vec<(String, Location)>) -> BTreeSet<String> {
+        for (system, at) in &systems {
+            if !self.model.systems.contains_key(system) {
                 let declared = self.model.systems.iter().map(|(n, s)| (n.as_str(), Some(&s.at)));
-                let (what, fix) = unknown("system", &system, declared);
-                self.found.error(&at, what, fix);
+                let (what, fix) = unknown("system", system, declared);
+                self.found.error(at, what, fix);
             }
-            self.model.show_reason.insert(system);
         }
+        systems.into_iter().map(|(system, _)| system).collect()
     }
 
     /// The target of a route. `None`: it has a defect, which is reported.

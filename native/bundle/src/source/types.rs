@@ -31,6 +31,9 @@ pub(crate) struct Manifest {
     /// Systems whose denials may show a policy's `@reason` to the agent.
     #[serde(default)]
     pub(crate) show_reason: Many<At<String>>,
+    /// Systems whose calls have their texts in clear in the audit, so that the calls can be replayed.
+    #[serde(default)]
+    pub(crate) record_texts: Many<At<String>>,
 }
 
 /// How calls at MCP endpoints are refused.

@@ -12,6 +12,7 @@ mod literals;
 mod located;
 mod origin;
 mod outlook;
+mod recorded;
 mod resolve;
 mod rules;
 mod split;
@@ -45,6 +46,7 @@ use granted::GrantCover;
 use located::BoundRefusal;
 use origin::ValueFacts;
 pub use outlook::{Outlook, OutlookCondition};
+use recorded::OtherDestination;
 use resolve::Resolved;
 use split::Chosen;
 pub use values::TaskVouchers;
@@ -102,6 +104,7 @@ fn run(
         kinds: Vec::new(),
         policies: Vec::new(),
         places: Vec::new(),
+        policy_digests: Vec::new(),
         rules: Vec::new(),
         controls: Vec::new(),
         obligations: Vec::new(),
@@ -126,6 +129,7 @@ fn run(
         passage: HistoryChanges::default(),
         denial: HistoryChanges::default(),
         origins: None,
+        facts: None,
         values: None,
         server_call: false,
         step_up: None,
@@ -393,6 +397,12 @@ fn judge(
         budgets: &spends.exceeded,
         exceptions: &covering.active,
     };
+    let elsewhere = others.iter().zip(&of_others).map(|(placed, labels)| OtherDestination {
+        class: resolve::class(Some(placed)),
+        host: placed.host.as_str(),
+        uncleared_labels: labels,
+    });
+    decision.facts = Some(Box::new(recorded::recorded(keys, &seen, elsewhere)));
     let asks = prepared.slice.store;
     let store = StoreFacts::new(asks, &prepared.base, &chain, &resolved.resource);
     // What reads the destination is judged for each; the rest once.

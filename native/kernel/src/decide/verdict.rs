@@ -12,10 +12,9 @@ use crate::decision::{
     DecidingRule, Decision, Judged, Outcome, PolicyEffect, ReasonCode, StepUp, StepUpGround,
     Verdict,
 };
-use crate::digest::sha256;
 use crate::evaluate::Known;
 use crate::hex::hex;
-use crate::model::{Location, Operation};
+use crate::model::Operation;
 use crate::obligation::{Obligation, is_supported};
 use crate::plan::Plan;
 use crate::policy::Placed;
@@ -209,7 +208,7 @@ impl<'a> Tally<'a> {
         let policies = self.stepups.iter().map(|placed| {
             let Placed { policy, at, .. } = *placed;
             StepUpGround {
-                identity: format!("policy:{}:{}", policy.id, hex(&sha256(policy.text.as_bytes()))),
+                identity: format!("policy:{}:{}", policy.id, hex(&policy.text_digest)),
                 kind: policy.stepup.clone().unwrap_or_default(),
                 name: policy.id.clone(),
                 reason: policy.reason.clone(),
@@ -334,10 +333,11 @@ fn answer(
     decision.outcome = outcome;
     decision.reason = reason;
     let sorted = |all: BTreeSet<&str>| all.into_iter().map(str::to_owned).collect();
-    let placed: BTreeMap<&str, &Location> =
-        determining.iter().map(|placed| (placed.policy.id.as_str(), &placed.at)).collect();
-    decision.policies = placed.keys().map(|id| (*id).to_owned()).collect();
-    decision.places = placed.into_values().cloned().collect();
+    let by_id: BTreeMap<&str, &Placed> =
+        determining.iter().map(|placed| (placed.policy.id.as_str(), *placed)).collect();
+    decision.policies = by_id.keys().map(|id| (*id).to_owned()).collect();
+    decision.places = by_id.values().map(|placed| placed.at.clone()).collect();
+    decision.policy_digests = by_id.values().map(|placed| placed.policy.text_digest).collect();
     decision.controls = sorted(
         determining.iter().flat_map(|placed| &placed.policy.controls).map(String::as_str).collect(),
     );

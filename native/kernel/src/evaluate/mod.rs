@@ -410,17 +410,17 @@ impl<'a> ContextFacts<'a> {
 
 impl ContextFacts<'_> {
     /// Labels that the session carries, or that its agent brings along.
-    fn carried(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn carried(&self) -> impl Iterator<Item = &str> {
         let labels = self.session.into_iter().flat_map(SessionHistory::carried);
         labels.map(|(label, _)| label).chain(self.along.iter().copied())
     }
 
-    fn sources(&self) -> i64 {
+    pub(crate) fn sources(&self) -> i64 {
         let count = self.session.map_or(0, SessionHistory::count_sources);
         i64::try_from(count).unwrap_or(i64::MAX)
     }
 
-    fn calls(&self) -> i64 {
+    pub(crate) fn calls(&self) -> i64 {
         i64::try_from(self.session.map_or(0, |session| session.calls)).unwrap_or(i64::MAX)
     }
 }

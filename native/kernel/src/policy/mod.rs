@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::decision::PolicyEffect;
 use crate::diagnostic::Diagnostics;
+use crate::digest::sha256;
 use crate::evaluate::syntax::{self, Lines, Parsed, PolicyReading};
 use crate::evaluate::{Rule, SharedConditions};
 use crate::model::{EXCEPTION_TYPE, Location, PolicyFile};
@@ -26,6 +27,8 @@ pub(crate) use validate::{SchemaTexts, validate};
 pub(crate) struct Policy {
     pub(crate) id: String,
     pub(crate) text: Arc<str>,
+    /// SHA-256 of the text.
+    pub(crate) text_digest: [u8; 32],
     pub(crate) effect: PolicyEffect,
     pub(crate) reason: String,
     /// The step-up kind that lifts it.
@@ -180,6 +183,7 @@ fn new(
         rule: Rule::new(&parsed.policy, &reading, shared),
         parsed: crate::evaluate::for_validator(&parsed.policy, &notes.id),
         id: notes.id,
+        text_digest: sha256(parsed.text.as_bytes()),
         text: parsed.text,
         effect,
         reason: notes.reason,

@@ -15,10 +15,10 @@ mod words;
 pub use authz_base::record::approval;
 pub use authz_base::record::task::*;
 pub use authz_base::record::{
-    Binding, Breakglass, BreakglassConfirmation, BreakglassEnd, BreakglassPerson, BreakglassStatus,
-    Breakglasses, Credential, Cutoff, Detail, Idempotency, Lease, LeaseState, NewReservation,
-    Party, Proof, Record, RecordKey, RecordKind, RecordName, Reservation, Revocation,
-    RevocationTarget, Revocations, Session, SharedSession, SigningKey, TrustDomain,
+    AuditHead, Binding, Breakglass, BreakglassConfirmation, BreakglassEnd, BreakglassPerson,
+    BreakglassStatus, Breakglasses, Credential, Cutoff, Detail, Idempotency, Lease, LeaseState,
+    NewReservation, Party, Proof, Record, RecordKey, RecordKind, RecordName, Reservation,
+    Revocation, RevocationTarget, Revocations, Session, SharedSession, SigningKey, TrustDomain,
 };
 pub use authz_bundle::prompt::{LONGEST_PROMPT, Nouns, Reading, amount_name, read as read_prompt};
 pub use implicit::{implicit, implicit_id, is_implicit_id, renewed};

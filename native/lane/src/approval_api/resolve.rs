@@ -24,7 +24,9 @@ use super::{APPROVE_OPERATION, answered_tallies, check_generation, error_of, unk
 use crate::api_call::{ApiCaller, ApiOutcome, GrantedChange, WithRecord as _};
 use crate::approvals::{AnswerMethod, ApprovalChange, close, rule_label, status_of, tallies_of};
 use crate::engine::{Engine, own};
-use crate::judgement::{AnswerNote, ApiNotes, ApiRecord, ApprovalNote, CallerIdentity};
+use crate::judgement::{
+    AnswerNote, ApiNotes, ApiRecord, ApprovalNote, AssertionNote, CallerIdentity,
+};
 use crate::keeper::ChangeError;
 use crate::limits;
 use crate::metrics::{ApprovalEvent, HeldQueue};
@@ -261,11 +263,15 @@ impl Engine {
                 _ => return Err(unknown().into()),
             };
             check_generation(&known, answer.generation)?;
-            if let Some(key) = &passkey
-                && transaction.get(key)?.is_none()
-            {
-                return Err(not_permitted("the passkey is not one of the person's").into());
-            }
+            let public_key = match &passkey {
+                None => String::new(),
+                Some(key) => match transaction.get(key)? {
+                    Some(Record::Passkey(stored)) => stored.public_key.clone(),
+                    _ => {
+                        return Err(not_permitted("the passkey is not one of the person's").into());
+                    }
+                },
+            };
             let queue = self.check_answer(caller, person, &known, &answer)?;
             let mut answered =
                 answered(&known, person, &answer, &queue, &caller.world, caller.now());
@@ -284,7 +290,7 @@ impl Engine {
             }
             transaction.put(Record::Approval(Arc::clone(&answered.approval)));
             let notes = ApiNotes {
-                approval: Some(note_of(&answered, person, &answer)),
+                approval: Some(note_of(&answered, person, &answer, public_key)),
                 ..ApiNotes::default()
             };
             let (tier, task) = (Some(answered.approval.tier), None);
@@ -533,17 +539,29 @@ fn task_of(transaction: &mut dyn Transaction, id: &str) -> Result<Option<Arc<Tas
     })
 }
 
-fn note_of(answered: &Answered, person: &Person, answer: &GivenAnswer) -> ApprovalNote {
+fn note_of(
+    answered: &Answered,
+    person: &Person,
+    answer: &GivenAnswer,
+    public_key: String,
+) -> ApprovalNote {
     let approval = &answered.approval;
+    let assertion = person.passkey.as_ref().map(|one| AssertionNote {
+        authenticator_data: one.authenticator_data.clone(),
+        client_data: one.client_data_json.clone(),
+        signature: one.signature.clone(),
+        public_key,
+    });
     let mut note = ApprovalNote::new(approval.approval_id(), answered.event)
         .with_queues(vec![answered.held.clone()]);
     note.by.push(person.name.clone());
+    note.digest.clone_from(&approval.digest);
     note.answer = Some(AnswerNote {
         method: person.method.as_str().to_owned(),
         acr: person.acr.clone(),
         passkey: person.passkey.as_ref().map(|one| one.credential_id.clone()).unwrap_or_default(),
-        digest: approval.digest.clone(),
         card_digest: answer.card_digest.clone(),
+        assertion,
         decided_in_ms: answered.decided_in_ms,
         reject_reason: answer.reject_reason.clone(),
         endorses: answer.endorses,

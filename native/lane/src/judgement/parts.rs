@@ -371,6 +371,12 @@ pub(crate) struct ApprovalNote {
     /// Reason why people are asked again.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) why: &'static str,
+    /// SHA-256 of the call that people answer, in hex. Empty if no approval was made.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) digest: String,
+    /// SHA-256 of the cards that the people saw who approved a used approval, in hex.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) card_digests: Vec<String>,
     /// Queues of the approval, or the queue of an answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) queues: Vec<String>,
@@ -382,6 +388,17 @@ pub(crate) struct ApprovalNote {
     pub(crate) held: Vec<HeldQueue>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) answer: Option<AnswerNote>,
+}
+
+/// Signature of a passkey over an answer (WebAuthn §7.2), each member in base64url.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct AssertionNote {
+    pub(crate) authenticator_data: String,
+    /// JSON of the client data, whose challenge is over the answer.
+    pub(crate) client_data: String,
+    pub(crate) signature: String,
+    /// COSE key of the passkey.
+    pub(crate) public_key: String,
 }
 
 /// A value that counts as `named` for a call because a person endorsed it.
@@ -400,6 +417,8 @@ impl ApprovalNote {
             event,
             by: Vec::new(),
             why: "",
+            digest: String::new(),
+            card_digests: Vec::new(),
             queues: Vec::new(),
             held: Vec::new(),
             endorsed: Vec::new(),
@@ -425,9 +444,11 @@ pub(crate) struct AnswerNote {
     /// Passkey that signed the answer.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) passkey: String,
-    /// SHA-256 of the call, and of the card that the person was shown.
-    pub(crate) digest: String,
+    /// SHA-256 of the card that the person was shown.
     pub(crate) card_digest: String,
+    /// Signature of the passkey.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) assertion: Option<AssertionNote>,
     /// Time from the first look to the answer.
     pub(crate) decided_in_ms: i64,
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -57,6 +57,16 @@ impl Metrics {
                 }),
             ),
             self.identified_family(),
+            self.step_ups.family(
+                "authz_step_ups",
+                "kind",
+                "Kinds of step-up that calls needed; a call that needs two counts for both.",
+            ),
+            self.labels_joined.family(
+                "authz_labels_joined",
+                "label",
+                "Permitted calls that brought a label into their session.",
+            ),
         ]
     }
 

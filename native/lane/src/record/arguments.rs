@@ -23,6 +23,18 @@ pub(crate) fn facts_of(judgement: &Judgement) -> serde_json::Value {
     serde_json::to_value(facts).unwrap_or(serde_json::Value::Null)
 }
 
+/// True if the texts of the call are recorded in clear: the permit has the obligation, or the bundle lists the system.
+pub(super) fn shows_texts(judgement: &Judgement) -> bool {
+    let own = judgement.decision().map_or(&[][..], |decision| &decision.own_obligations);
+    let operation = &judgement.resolved.operation;
+    own.iter().any(|one| one == LOG_FULL)
+        || judgement
+            .arrival
+            .world
+            .as_ref()
+            .is_some_and(|world| world.plan.model().records_texts_of(operation))
+}
+
 /// A part of the arguments, written without its free texts.
 pub(super) struct MaskedArguments<'a> {
     value: &'a Value,
@@ -55,14 +67,13 @@ impl<'a> MaskedArguments<'a> {
         let plan = judgement.arrival.world.as_ref().map(|world| &world.plan);
         let operation = &judgement.resolved.operation;
         let hidden = plan.map(|plan| plan.masked_arguments(operation)).unwrap_or_default();
-        let own = judgement.decision().map_or(&[][..], |decision| &decision.own_obligations);
         Some(Self {
             value: arguments.json(),
             schema: plan.and_then(|plan| plan.declared(operation)),
             depth: 0,
             notes,
             hidden: hidden.into(),
-            texts: ArgumentTexts { are_shown: own.iter().any(|one| one == LOG_FULL), evidence },
+            texts: ArgumentTexts { are_shown: shows_texts(judgement), evidence },
         })
     }
 

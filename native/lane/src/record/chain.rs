@@ -20,6 +20,9 @@ const MAX_ROLES: usize = 64;
 struct ChainLink<'a> {
     kind: &'a str,
     id: Cow<'a, str>,
+    /// Alias of the issuer of the subject's token, or trust domain of the agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<&'a str>,
     /// In the bundle that judged.
     roles: RolesMember,
     proof: &'a str,
@@ -66,6 +69,7 @@ impl Serialize for ChainMember<'_> {
             let link = ChainLink {
                 kind,
                 id: name_of(principal),
+                issuer: None,
                 roles: RolesMember(roles),
                 proof: "task",
                 claims: ClaimsMember { all: None, index, notes },
@@ -78,6 +82,7 @@ impl Serialize for ChainMember<'_> {
             let is_caller = index.saturating_add(1) == chain.len();
             let link = match (principal, agent, &caller.facts.subject) {
                 (Principal::Agent { .. }, Some(agent), _) if is_caller => ChainLink {
+                    issuer: Some(&agent.trust_domain),
                     proof: method_of(agent.proof).as_str(),
                     token_sha256: agent.token_digest.as_ref().map(Hex::from),
                     certificate_sha256: agent.certificate_digest.as_ref().map(Hex::from),
@@ -87,7 +92,9 @@ impl Serialize for ChainMember<'_> {
                     ..link
                 },
                 (Principal::User(_) | Principal::Service(_), _, Some(subject)) => ChainLink {
+                    issuer: Some(&subject.issuer),
                     proof: ProofMethod::Jwt.as_str(),
+                    kid: subject.kid.as_deref(),
                     claims: ClaimsMember { all: Some(&subject.claims), index, notes },
                     token_sha256: Some(Hex::from(&subject.token_digest)),
                     issued_at: subject.issued_at,

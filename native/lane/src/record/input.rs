@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::arguments::MaskedArguments;
 use super::chain::{ChainMember, PeerMember};
 use super::digest::Hash;
+use super::facts::{FactsMember, ReplayableMember};
 use super::masking::Masking;
 use super::session::{SessionNote, TaskNote};
 use super::{MAX_FORM, MAX_RESOURCE};
@@ -60,6 +61,11 @@ pub(super) struct Input<'a> {
     arguments: Option<MaskedArguments<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     arguments_digest: Option<Hash>,
+    /// Facts that the policies could read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    facts: Option<FactsMember<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replayable: Option<ReplayableMember<'a>>,
     resource: Cow<'a, str>,
     destination_class: &'a str,
     /// Labels that the enforcer says the call carries.
@@ -134,6 +140,8 @@ impl<'a> Input<'a> {
             arguments_digest: decision
                 .and_then(|decision| decision.arguments_digest)
                 .map(|digest| Hash::from(&digest)),
+            facts: FactsMember::of(judgement, notes, evidence),
+            replayable: ReplayableMember::of(judgement, notes),
             resource,
             destination_class: decision.map_or("", |decision| decision.destination_class.as_str()),
             labels: &judgement.caller.declared_labels,

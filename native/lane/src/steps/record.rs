@@ -14,17 +14,19 @@ use prost::Message;
 use crate::answer;
 use crate::engine::{Engine, seconds};
 use crate::envoy::{self, Removed};
+use crate::history;
 use crate::judgement::{Judgement, method_of};
 use crate::keeper::{ChangeError, Wait};
 use crate::limits;
 use crate::proto::authz::v1 as wire;
-use crate::record::{self, CallOrigin};
+use crate::record::{self, CallOrigin, LoadedNote, NodeNote};
 use crate::refusal::{CallRefusal, Step};
 use crate::settings::{Lane, Settings};
 use crate::steps::EndedCall;
 use crate::sums::{self, Row, Sum};
 use crate::trace::{self, TraceIds};
 use crate::transport::Transport;
+use crate::world::Loaded;
 
 /// A call that waits until its record is durable.
 pub(crate) struct UnansweredCall {
@@ -360,6 +362,34 @@ impl Engine {
         is_summed
     }
 
+    /// Records a bundle, or trust, that replaces another.
+    pub(crate) fn record_load(&self, before: Option<&Loaded>, loaded: &Loaded) {
+        let is_same = before.is_some_and(|before| {
+            before.digest == loaded.digest && before.trust.revision() == loaded.trust.revision()
+        });
+        if is_same {
+            return;
+        }
+        let note = LoadedNote {
+            bundle: &loaded.name,
+            revision: &loaded.revision,
+            digest: &loaded.digest,
+            trust: loaded.trust.revision(),
+        };
+        // A log that cannot be written permits nothing, so no call is decided by a bundle without a record.
+        self.record_note(NodeNote::Loaded(note));
+    }
+
+    /// Writes a record that is not a decision, if the log is chained. Returns whether the log accepted it.
+    pub(crate) fn record_note(&self, note: NodeNote<'_>) -> bool {
+        if self.settings.audit_chain.is_none() {
+            return false;
+        }
+        let (id, now_ms) = (self.clock.new_id(), self.clock.now_ms());
+        let line = record::node_line(&id, now_ms, note, &self.settings);
+        self.audit.submit(&line, Durability::Queued).is_ok()
+    }
+
     /// Writes the sums of refusals of all minutes that are over.
     pub(crate) fn write_due_sums(&self) {
         self.write_sums(self.sums.due(self.clock.now_ms()));
@@ -484,6 +514,14 @@ impl Engine {
             && judgement.passage().is_some()
         {
             self.metrics.exceptions.used(&decision.exceptions, judgement.arrival.now_ms);
+        }
+        if judgement.outcome() == Outcome::StepUp
+            && let Some(decision) = judgement.decision()
+        {
+            decision.kinds.iter().for_each(|kind| self.metrics.stepped_up(kind));
+        }
+        if let Some(changes) = history::changes(judgement) {
+            changes.joining().for_each(|label| self.metrics.label_joined(label));
         }
         let took = self.took(received);
         self.metrics.took(lane, judgement.arrival.surface, took);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use authz_lane::Transport;
 use authz_lane::proto::authz::v1 as wire;
+use authz_lane::{Transport, World};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use prost::Message;
@@ -55,6 +55,74 @@ fn record_holds_what_was_judged() {
     assert_eq!("PERMITTED", record["result"]["reason_code"]);
     assert_eq!("n1", record["labels"]["id"]);
     assert!(record["metrics"]["timer_decide_ns"].as_u64().unwrap() > 0);
+}
+
+const POLICY_OF_LOUD: &str = r#"
+@id("loud") @stepup("confirm")
+forbid(principal, action == Action::"crm.search", resource)
+when { context.input.query like "*loud*" && context.proof.method == ProofMethod::"jwt-svid" && context.tier < 3 }
+unless { context.satisfied.contains(Kind::"confirm") };
+"#;
+
+/// Bundle whose policies read arguments, proof, destination and time.
+fn reading(settings: &str) -> Served {
+    let served = unloaded(&json!({}));
+    let files = [("policies/loud.cedar", POLICY_OF_LOUD), ("bundle.yaml", settings)];
+    served.engine.load(World { plan: plan(&files), ..world() }).unwrap();
+    served
+}
+
+/// A record has the facts that the policies could read, and the digests of the policies that determined the answer.
+#[test]
+fn record_has_the_facts_of_its_policies() {
+    let served = reading("name: desk\ntasks: optional\n");
+    served.check(&wire::CheckRequest {
+        arguments_json: br#"{"query":"too loud"}"#.to_vec(),
+        ..search()
+    });
+    let record = served.records().remove(0);
+    let input = &record["input"];
+    let facts = json!({
+        "tier": 0, "satisfied": [],
+        "proof": {"method": "jwt-svid", "bound": false, "age": input["facts"]["proof"]["age"], "acr": ""},
+    });
+    assert_eq!(facts, input["facts"]);
+    assert_eq!(json!(false), input["replayable"], "the query is a digest");
+    assert_eq!(json!(["loud"]), record["result"]["policies"]);
+    let start = POLICY_OF_LOUD.find('@').unwrap();
+    let text = POLICY_OF_LOUD[start..].trim_end();
+    let digest = authz_kernel::hex::hex(&authz_kernel::digest::sha256(text.as_bytes()));
+    assert_eq!(json!([digest]), record["result"]["policies_sha256"]);
+    assert_eq!("corp", input["chain"][0]["issuer"]);
+    assert_eq!("a.example", input["chain"][1]["issuer"]);
+}
+
+/// A bundle that lists a system has the texts of its calls in the audit, and the calls can be replayed.
+#[test]
+fn record_of_a_listed_system_has_texts() {
+    let served = reading("name: desk\ntasks: optional\nrecord_texts: [crm]\n");
+    let token = alice();
+    for query in ["too loud", token.as_str()] {
+        let arguments_json = json!({"query": query}).to_string().into_bytes();
+        served.check(&wire::CheckRequest { arguments_json, ..search() });
+    }
+    let [shown, hidden] = [0, 1].map(|at| served.records().remove(at)["input"].clone());
+    assert_eq!(
+        json!(["too loud", true]),
+        json!([shown["arguments"]["query"], shown["replayable"]])
+    );
+    let query = hidden["arguments"]["query"].as_str().unwrap();
+    assert!(query.starts_with("sha256:"), "a token is never recorded");
+    assert_eq!(false, hidden["replayable"]);
+}
+
+/// A call that no policy read texts of can be replayed, although its texts are digests.
+#[test]
+fn record_without_read_texts_is_replayable() {
+    let served = served();
+    served.check(&search());
+    let input = served.records().remove(0)["input"].clone();
+    assert_eq!(json!([{}, true]), json!([input["facts"], input["replayable"]]));
 }
 
 /// What no operation was found for is told by its form, so that somebody can write the missing entry.

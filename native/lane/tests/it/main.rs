@@ -12,6 +12,7 @@ mod access_log;
 mod approval_run;
 mod approvals;
 mod audit;
+mod audit_heads;
 mod breakglass;
 mod bytes;
 mod cold;

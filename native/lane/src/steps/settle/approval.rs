@@ -413,7 +413,13 @@ fn has_needed_passkeys(known: &Approval, judgement: &Judgement, world: &Loaded) 
 /// Notes an event of an approval in all of its queues.
 fn note_of(approval: &Approval, event: ApprovalEvent, rules: &ApprovalRules) -> ApprovalNote {
     let held = held_queues(approval, &approval.queues, rules);
-    ApprovalNote::new(approval.approval_id(), event).with_queues(held)
+    let mut note = ApprovalNote::new(approval.approval_id(), event).with_queues(held);
+    note.digest.clone_from(&approval.digest);
+    if event == ApprovalEvent::Consumed {
+        let cards = approval.answers.iter().map(|answer| answer.card_digest.clone());
+        note.card_digests = cards.filter(|digest| !digest.is_empty()).collect();
+    }
+    note
 }
 
 /// Judges a call again, as if these step-up kinds were met.

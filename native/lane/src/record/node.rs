@@ -1,0 +1,83 @@
+//! Records of a node that are not decisions: what it loaded, what ended by itself, and heads of other nodes' logs.
+
+use authz_kernel::rfc3339;
+use authz_state::SignedHead;
+use serde::Serialize;
+
+use crate::settings::Settings;
+
+#[derive(Serialize)]
+struct NodeRecord<'a> {
+    decision_id: &'a str,
+    timestamp: String,
+    labels: NodeLabels<'a>,
+    #[serde(flatten)]
+    note: NodeNote<'a>,
+}
+
+#[derive(Serialize)]
+struct NodeLabels<'a> {
+    id: &'a str,
+    version: &'a str,
+}
+
+/// What a node records beside its decisions.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum NodeNote<'a> {
+    /// The bundle and the trust that the node uses from now on.
+    Loaded(LoadedNote<'a>),
+    /// Heads of other nodes' logs, as those nodes signed them.
+    Heads(Vec<SignedHead>),
+    /// A task, an approval or an answer whose time was over.
+    Expired(ExpiredNote<'a>),
+}
+
+/// A bundle and trust.
+#[derive(Debug, Serialize)]
+pub(crate) struct LoadedNote<'a> {
+    /// Name of the bundle.
+    pub(crate) bundle: &'a str,
+    pub(crate) revision: &'a str,
+    pub(crate) digest: &'a str,
+    /// Revision of the keys and trust domains.
+    pub(crate) trust: &'a str,
+}
+
+/// Something that ended because its time was over.
+#[derive(Debug, Serialize)]
+pub(crate) struct ExpiredNote<'a> {
+    /// Id of the session.
+    pub(crate) session: &'a str,
+    /// Id of the task that ended.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) task: &'a str,
+    /// Number of tasks that ended: the task and those below it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) tasks: u64,
+    /// Id of the approval that ended.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) approval: &'a str,
+    /// Queues that nobody answered for, or the queues of an approved call that was not made.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub(crate) queues: &'a [String],
+    /// True if people had approved the call.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) was_approved: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// The record of a node, without a line feed.
+pub(crate) fn node_line(id: &str, now_ms: i64, note: NodeNote<'_>, settings: &Settings) -> Vec<u8> {
+    let record = NodeRecord {
+        decision_id: id,
+        timestamp: rfc3339::millis(now_ms),
+        labels: NodeLabels { id: &settings.node_id, version: &settings.version },
+        note,
+    };
+    serde_json::to_vec(&record).unwrap_or_default()
+}
