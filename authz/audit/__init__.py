@@ -17,6 +17,7 @@ from authz.audit.heads import HeadError, HeadKeys, Jwks
 from authz.audit.history import Span, decisions, rotated, span, torn
 from authz.audit.reader import Lines, Record, read, read_stream
 from authz.audit.verify import Finding, Verification, verify, verify_delivered
+from authz.audit.witness import witnessed_heads
 
 __all__ = [
     "ChainLink",
@@ -42,4 +43,5 @@ __all__ = [
     "torn",
     "verify",
     "verify_delivered",
+    "witnessed_heads",
 ]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from authz.audit import Verification, verify, verify_delivered
+from authz.audit import Verification, verify, verify_delivered, witnessed_heads
 from authz.cli.audit_receipt import receipt
 from authz.cli.audit_report import report
 from authz.cli.audit_show import show
@@ -16,6 +16,7 @@ from authz.cli.audit_source import (
     LogFiles,
     heads_file,
     log_files,
+    node_of,
     other_heads,
     trusted_keys,
 )
@@ -83,6 +84,14 @@ def verify_log(
             file_okay=False,
         ),
     ] = None,
+    witness: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Log of another node of the same store, which holds heads of this one: the log must hold their lines. Repeatable.",
+            metavar="FILE",
+            dir_okay=False,
+        ),
+    ] = None,
     config: ConfigFile = None,
     sets: Sets = None,
     address: Address = ADMIN,
@@ -103,13 +112,15 @@ def verify_log(
         if not delivered.is_dir():
             raise UsageError(f"--delivered {delivered}: not a folder")
         others = [read_text(file) for file in head or ()]
+        others += _witnessed(witness, sorted((delivered / "records").glob("**/*.*")))
         result = verify_delivered(delivered, others, trusted_keys(keys))
     else:
         source = log_source([str(file) for file in log or ()], config, sets, address)
+        files = log_files(source)
         result = verify(
-            log_files(source),
+            files,
             heads_file(heads, source),
-            other_heads(head, source),
+            [*other_heads(head, source), *_witnessed(witness, files)],
             trusted_keys(keys),
         )
     if output == "json":
@@ -118,6 +129,19 @@ def verify_log(
         _print(terminal, result, trusted=keys is not None)
     if result.findings:
         raise CommandExit(_CHANGED)
+
+
+def _witnessed(witness: list[Path] | None, files: list[Path]) -> list[str]:
+    """Read the heads of the node that wrote the files from logs of other nodes."""
+    if not witness:
+        return []
+    node = next((node for file in files if (node := node_of(file))), "")
+    if not node:
+        raise UsageError("--witness: no record of the log names its node")
+    heads = list(witnessed_heads(witness, node))
+    if not heads:
+        raise UsageError(f"--witness: no head of node {node!r} in {', '.join(map(str, witness))}")
+    return heads
 
 
 def _print(terminal: Terminal, result: Verification, *, trusted: bool) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "heads_file",
     "log_files",
     "node_files",
+    "node_of",
     "other_heads",
     "private_file",
     "torn_files",
@@ -130,7 +131,7 @@ def node_files(source: LogSource, heads: Path | None, head: list[Path] | None) -
     by_node: dict[str, list[Path]] = {}
     unnamed: list[Path] = []
     for file in log_files(source):
-        node = _node_of(file)
+        node = node_of(file)
         (by_node.setdefault(node, []) if node else unnamed).append(file)
     if len(by_node) <= 1:
         node = next(iter(by_node), "")
@@ -150,7 +151,7 @@ def node_files(source: LogSource, heads: Path | None, head: list[Path] | None) -
     return logs
 
 
-def _node_of(file: Path) -> str:
+def node_of(file: Path) -> str:
     """Return the node of the first record that names one."""
     for record in read(file, lambda _: None):
         labels = record.fields.get("labels")

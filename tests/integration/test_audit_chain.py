@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -11,14 +12,20 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.support.minting import Authority
 from tests.support.people import People, search
+from tests.support.postgres import Postgres, programs
 from tests.support.server import Layout, Server, command, layout
 from tests.support.surfaces import CHECK
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
 def place(authority: Authority, tmp_path: Path) -> Layout:
     """A node whose audit is chained, with a key for heads."""
-    key = tmp_path / "head.pem"
+    return _place(authority, tmp_path, "n1")
+
+
+def _place(authority: Authority, folder: Path, name: str, **more: Any) -> Layout:
+    key = folder / f"head-{name}.pem"
     pem = Ed25519PrivateKey.generate().private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
@@ -30,7 +37,8 @@ def place(authority: Authority, tmp_path: Path) -> Layout:
         "head_interval": "100ms",
         "segment_bytes": 65_536,
     }
-    return layout(tmp_path / "node", authority, "desk", {"audit": chain, "node": "n1"})
+    changes = {"audit": chain, "node": name, **more}
+    return layout(folder / name, authority, "desk", changes)
 
 
 def _authz(*words: str) -> subprocess.CompletedProcess[str]:
@@ -113,4 +121,27 @@ def test_a_key_that_others_can_read_is_refused(place: Layout) -> None:
     Path(place.config["audit"]["head_key"]).chmod(0o644)
     refused = _authz("serve", "--config", str(place.file))
     assert refused.returncode == 3
-    assert "head.pem" in refused.stderr
+    assert "head-n1.pem" in refused.stderr
+
+
+@pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed (Debian: postgresql)")
+def test_nodes_of_a_store_witness_each_other(authority: Authority, tmp_path: Path) -> None:
+    """Each node records the heads of the other, which prove later that a log was cut, whatever stands beside it."""
+    people = People.of(authority)
+    with Postgres() as database:
+        dsn = f"postgresql://postgres@127.0.0.1:{database.port}/authz"
+        state = {"engine": "postgresql", "dsn": dsn}
+        first, second = (_place(authority, tmp_path, name, state=state) for name in ("n1", "n2"))
+        with Server(first) as one, Server(second) as two:
+            _decide(one, people, 10)
+            eventually(lambda: any("heads" in record for record in two.records()), within=30)
+    whole = _verify(first, "--witness", str(second.audit))
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    lines = first.audit.read_text().splitlines(keepends=True)
+    assert "loaded" in json.loads(lines[0])
+    first.audit.write_text(lines[0])
+    first.audit.with_name("audit.jsonl.head").unlink()
+    assert _verify(first).returncode == 0, "nothing beside the log tells"
+    cut = _verify(first, "--witness", str(second.audit))
+    assert cut.returncode == 2
+    assert any("of segment 1 are missing" in text for text in _texts(cut)), cut.stdout

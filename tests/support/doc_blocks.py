@@ -44,6 +44,7 @@ _MANIFEST: Final = frozenset(
         "max_exception_days",
         "mcp",
         "name",
+        "record_texts",
         "revision",
         "show_reason",
         "taskless_tier",
