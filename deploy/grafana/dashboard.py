@@ -345,14 +345,9 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         "Security",
         (
             Panel(
-                "Held, by kind of step-up",
-                "CONFIRM_REQUIRED: the subject; APPROVAL_REQUIRED: another person; REAUTH_REQUIRED: a new login; PROOF_REQUIRED: a better proof.",
-                (
-                    Query(
-                        decided("reason_code", decision="step_up", enforced="true"),
-                        "{{reason_code}}",
-                    ),
-                ),
+                "Step-ups by kind",
+                "Kinds of step-up that calls needed, for example `confirm` by the subject or `approve` by another person. A call that needs two counts in both.",
+                (Query(rate("authz_step_ups_total", "kind"), "{{kind}}"),),
                 stacked=True,
             ),
             Panel(
