@@ -4,6 +4,7 @@ import json
 import subprocess
 from base64 import urlsafe_b64decode
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,10 @@ def _witnessed(place: Layout) -> Sequence[int]:
     return [json.loads(urlsafe_b64decode(payload))["count"] for payload in payloads]
 
 
+def _has_more(place: Layout, before: Sequence[int]) -> bool:
+    return len(_witnessed(place)) > len(before)
+
+
 @pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed (Debian: postgresql)")
 def test_nodes_of_a_store_witness_each_other(authority: Authority, tmp_path: Path) -> None:
     """Each node records the heads of the other, which prove later that a log was cut, whatever stands beside it."""
@@ -145,9 +150,9 @@ def test_nodes_of_a_store_witness_each_other(authority: Authority, tmp_path: Pat
             _decide(one, people, 10)
             # A node stores its head within seconds, and a node that starts records what the store has then.
             for _ in range(10):
-                noted = len(_witnessed(second))
+                before = _witnessed(second)
                 with Server(second):
-                    eventually(lambda noted=noted: len(_witnessed(second)) > noted, within=30)
+                    eventually(partial(_has_more, second, before), within=30)
                 if max(_witnessed(second)) > 10:
                     break
     whole = _verify(first, "--witness", str(second.audit))
