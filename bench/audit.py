@@ -33,7 +33,7 @@ def main() -> None:
     figures = {form: _count(program, form) for form in _FORMS}
     chained, plain = figures["chain"], figures["plain"]
     result = {
-        **machine.facts(_ROOT, "release"),
+        "machine": machine.facts(_ROOT, "release"),
         "record_bytes": _BYTES,
         "instructions": figures,
         "added_by_chain": chained["all"] - plain["all"],

@@ -127,7 +127,7 @@ def revocation(name: str, at: float, target: str, value: str, **more: Any) -> di
     return entry(name, at, surface="revoke", given=given, agent="")
 
 
-def refusals(name: str, at: float, count: int, code: str = "NO_CREDENTIAL") -> dict[str, Any]:
+def summed(name: str, at: float, count: int, code: str = "NO_CREDENTIAL") -> dict[str, Any]:
     """A sum of refusals."""
     return {
         "decision_id": name,

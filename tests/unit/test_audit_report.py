@@ -40,8 +40,8 @@ from tests.support.audit_cases import (
     held,
     loaded,
     moment,
-    refusals,
     revocation,
+    summed,
     used,
     witnessed,
 )
@@ -143,7 +143,7 @@ def random_log(seed: int) -> list[dict[str, Any]]:
                 records += [loaded(name, at, revision), witnessed(f"{name}-w", at)]
                 records.append(expired_task(f"{name}-t", at, "s1", tasks=3))
             case "sum":
-                records.append(refusals(name, at, chance.randrange(1, 1000)))
+                records.append(summed(name, at, chance.randrange(1, 1000)))
             case _:
                 records += _approval(chance, name, at, grounds)
     records += list(_repeated(chance, records))
@@ -742,7 +742,7 @@ def test_gaps_are_told(tmp_path: Path) -> None:
     records = [
         entry("a", 0),
         entry("a", 0),
-        refusals("s", 60, 51_234),
+        summed("s", 60, 51_234),
         {**entry("u", 0), "timestamp": "x"},
     ]
     full = entry(
@@ -931,7 +931,7 @@ def test_members_of_other_types_do_not_stop_a_report(tmp_path: Path) -> None:
 
 def test_sums_that_cannot_be_added_are_an_error(tmp_path: Path) -> None:
     """Not a wrong number."""
-    records = [refusals(f"s{number}", 0, 2**53 - 1) for number in range(1_100)]
+    records = [summed(f"s{number}", 0, 2**53 - 1) for number in range(1_100)]
     with pytest.raises(UnavailableError, match="cannot be counted"):
         make(tmp_path / "report", [write(tmp_path / "audit.jsonl", records)])
     assert not (tmp_path / "report" / "README.md").exists()
