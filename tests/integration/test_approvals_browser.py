@@ -128,6 +128,10 @@ def browser() -> Iterator[Any]:
         yield started
 
 
+#: The browser says so of each refusal, and of a stream that connects again after the session of its page has ended.
+EXPECTED = ("Failed to load resource", "Aborting the connection")
+
+
 @pytest.fixture
 def page(browser: Any, place: Place) -> Iterator[Any]:
     """A page of a browser that nobody used before. Nothing may break the policy of the page, or fail in its script."""
