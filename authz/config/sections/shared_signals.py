@@ -15,7 +15,7 @@ from authz.config.sections.sources import (
     file_findings,
     several_sources,
 )
-from authz.config.sections.trust import ALGORITHMS, Issuer, Trust
+from authz.config.sections.trust import Issuer, Trust, algorithm_findings
 from authz.config.types import ENTRY_NAME, Duration, FilePath, Strict, Text
 
 __all__ = [
@@ -150,13 +150,7 @@ def _transmitter(
             f"{of} has no algorithms. The token itself would choose.",
             "Add algorithms: [RS256], or the algorithms that the transmitter signs with.",
         )
-    for index, algorithm in enumerate(transmitter.algorithms):
-        if algorithm not in ALGORITHMS:
-            yield Finding(
-                (*path, "algorithms", index),
-                f"`{algorithm}` is not an accepted signature algorithm.",
-                f"Use one of {', '.join(ALGORITHMS)}.",
-            )
+    yield from algorithm_findings(path, transmitter.algorithms)
     yield from _keys(path, of, transmitter, trust)
     yield from _subjects(path, of, transmitter, trust.issuers)
 

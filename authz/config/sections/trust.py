@@ -1,7 +1,7 @@
 """`trust` and `identity`: issuers and trust domains whose credentials are believed."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -32,6 +32,7 @@ __all__ = [
     "SubjectProfile",
     "Trust",
     "TrustDomain",
+    "algorithm_findings",
     "trust_findings",
 ]
 
@@ -204,7 +205,17 @@ def _issuer(path: Path, alias: str, issuer: Issuer) -> Iterator[Finding]:
             f"issuer `{alias}` has no algorithms. The token itself would choose.",
             "Add algorithms: [ES256], or the algorithms that the issuer signs with.",
         )
-    for index, algorithm in enumerate(issuer.algorithms):
+    yield from algorithm_findings(path, issuer.algorithms)
+
+
+def algorithm_findings(path: Path, algorithms: Sequence[str]) -> Iterator[Finding]:
+    """Find names that are not of accepted signature algorithms.
+
+    Args:
+        path: Place of the section that has `algorithms`.
+        algorithms: The names.
+    """
+    for index, algorithm in enumerate(algorithms):
         if algorithm not in ALGORITHMS:
             yield Finding(
                 (*path, "algorithms", index),
