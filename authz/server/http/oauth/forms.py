@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from authz.server.http.oauth.clients import OAuthClient
 from authz.server.http.oauth.defects import Defect
+from authz.strict_json import refuse_constant, unique_members
 
 __all__ = [
     "ACCESS_TOKEN",
@@ -126,13 +127,6 @@ def _details(text: str) -> list[dict[str, Any]]:
 def _parsed(text: str, defect: Defect) -> Any:
     """Read JSON that every reader understands alike: no duplicate members, no inexact numbers, no NaN."""
 
-    def pairs(members: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(members)
-        if len(value) != len(members):
-            message = "a member is given twice"
-            raise ValueError(message)
-        return value
-
     def exact(number: str) -> float:
         read = float(number)
         if Decimal(repr(read)) != Decimal(number):
@@ -140,12 +134,13 @@ def _parsed(text: str, defect: Defect) -> Any:
             raise ValueError(message)
         return read
 
-    def never(number: str) -> float:
-        message = f"{number} is not a JSON number"
-        raise ValueError(message)
-
     try:
-        return json.loads(text, object_pairs_hook=pairs, parse_float=exact, parse_constant=never)
+        return json.loads(
+            text,
+            object_pairs_hook=unique_members,
+            parse_float=exact,
+            parse_constant=refuse_constant,
+        )
     except (ValueError, RecursionError, ArithmeticError) as error:
         raise defect.error() from error
 

@@ -10,6 +10,7 @@ import jwt
 from jwt.api_jws import PyJWS
 
 from authz.server.http.shared_signals.refusals import SetError, SetErrorCode
+from authz.strict_json import refuse_constant, unique_members
 from authz.trust.id_tokens import select_key
 
 __all__ = ["SecurityEventToken", "SetRules", "UnknownKeyError", "verify_set"]
@@ -140,20 +141,10 @@ def _claims(payload: bytes) -> dict[str, Any]:
 
 def _object(text: bytes, what: str) -> dict[str, Any]:
     """Read a JSON object that every reader understands alike: without duplicate members and NaN."""
-
-    def pairs(members: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(members)
-        if len(value) != len(members):
-            message = "a member is given twice"
-            raise ValueError(message)
-        return value
-
-    def never(number: str) -> float:
-        message = f"{number} is not a JSON number"
-        raise ValueError(message)
-
     try:
-        value = json.loads(text.decode(), object_pairs_hook=pairs, parse_constant=never)
+        value = json.loads(
+            text.decode(), object_pairs_hook=unique_members, parse_constant=refuse_constant
+        )
     except (ValueError, RecursionError) as error:
         raise _invalid(f"the {what} of the token are not JSON, or have a member twice") from error
     if not isinstance(value, dict):
