@@ -101,7 +101,7 @@ class Jwks:
 
     @staticmethod
     def trusted(contents: Iterable[bytes]) -> "Jwks":
-        """Read trusted keys from files. Each key is known by its RFC 7638 thumbprint, whatever `kid` its file states.
+        """Read trusted keys from files. Each key is known by its RFC 7638 thumbprint, also if its file states another `kid`.
 
         Args:
             contents: Of each file: a JWK, a JWK Set, or one or more public keys in PEM.

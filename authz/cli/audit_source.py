@@ -205,7 +205,7 @@ def trusted_keys(keys: Path | None) -> HeadKeys | None:
     """Read the trusted keys of heads.
 
     Raises:
-        UsageError: The file is no key set.
+        UsageError: The file is not a key set.
     """
     if keys is None:
         return None

@@ -12,7 +12,7 @@ _NEVER_IN_NAMES: Final = re.compile(r"[^0-9A-Za-z.]")
 
 
 class BatchKind(StrEnum):
-    """What the lines of a batch are."""
+    """Kind of the lines of a batch."""
 
     RECORDS = "records"
     HEADS = "heads"

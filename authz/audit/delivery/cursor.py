@@ -87,7 +87,7 @@ class Gap:
     at: str
     """Time at which the gap was found: RFC 3339, UTC."""
     text: str
-    """What is missing."""
+    """Description of the missing records."""
     records: int | None
     """Number of records; None if it is not known."""
 

@@ -33,7 +33,7 @@ _MAX_HEADS: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class TailStatus:
-    """What a sink has of a log, and what it lacks."""
+    """Delivered and undelivered parts of a log, for one sink."""
 
     undelivered_bytes: int = 0
     """Bytes of the log that are not delivered."""
@@ -62,7 +62,7 @@ class TailStatus:
 
 
 class LogTail:
-    """What a sink does not have of a log.
+    """Undelivered part of a log, for one sink.
 
     Args:
         log: The audit file.

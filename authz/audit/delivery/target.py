@@ -1,4 +1,4 @@
-"""Targets: what a sink sends batches to, and how a delivery fails."""
+"""Targets of sinks, and errors of deliveries."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -48,7 +48,7 @@ class DeliveryError(Exception):
     Args:
         kind: Kind of the error.
         message: The reason.
-        retry_after: Seconds for which the target does not want to be asked again. None: it does not say.
+        retry_after: Seconds for which the target does not want to be asked again. Default: the target names no time.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Rejection:
     records: int
     """Number of the lines."""
     reason: str
-    """What the target says."""
+    """Answer of the target."""
 
 
 class Target(Protocol):

@@ -62,7 +62,7 @@ class SinkStatus:
     """How a delivery goes."""
 
     tail: TailStatus = field(default_factory=TailStatus)
-    """What the sink has and lacks."""
+    """Delivered and undelivered records of the sink."""
     sent_records: int = 0
     """Records that were delivered since the start of the node."""
     errors: dict[DeliveryErrorKind, int] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What is missing or damaged, in a report."""
+"""Missing and damaged records, in a report."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What a report is made from."""
+"""Inputs of a report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class NodeLog:
 
 @dataclass(frozen=True, slots=True)
 class ReportInput:
-    """What a report is made from."""
+    """Inputs of a report."""
 
     logs: Sequence[NodeLog]
     """Logs of the nodes."""

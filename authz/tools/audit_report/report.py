@@ -178,7 +178,7 @@ class _Report:
             f"{len(chosen.decisions)} of {chosen.population} judged calls. The seed is the SHA-256 of the ids of these calls in"
             f" ascending order, each with a line feed: `{chosen.seed}`.\n"
             "The rank of a call is the SHA-256 of the seed, a space and the id; the calls with the smallest ranks are the sample.\n"
-            "So the ids decide, and whoever makes the report cannot choose. `samples/ID.json` is the line of the log as it stands there.\n"
+            "So the ids decide, and the person who makes the report cannot choose. `samples/ID.json` is the line of the log as it stands there.\n"
             f"{receipts} of the decisions have a receipt, `samples/ID.receipt.json`: `authz audit receipt --verify` verifies it with a key of"
             " heads alone. `samples.csv` says why another decision has none.\n"
         )

@@ -67,7 +67,7 @@ class JoinedLabel:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalHistory:
-    """What became of one approval."""
+    """Outcome of one approval."""
 
     id: str
     asked: TimelineEvent | None = None

@@ -20,7 +20,7 @@ pub(crate) struct ExchangeState {
     pub(crate) next_note: Option<Instant>,
     /// Segment and count of the recorded heads, by node.
     pub(crate) noted: BTreeMap<String, (u64, u64)>,
-    /// What the store proves to be missing from this node's log. Empty: nothing.
+    /// Records that the store proves to be missing from this node's log. Empty if there are none.
     pub(crate) missing: String,
 }
 

@@ -35,7 +35,7 @@ pub(crate) struct SecurityEvent {
     jti: String,
     /// Type of the event.
     event: String,
-    /// What Authz does with it.
+    /// Reaction of Authz.
     action: EventAction,
     /// Why it does so; also the reason in messages of refusals.
     reason: String,
@@ -59,7 +59,7 @@ struct SignalSubject {
     value: String,
 }
 
-/// What Authz does with an event.
+/// Reaction of Authz to an event.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 enum EventAction {

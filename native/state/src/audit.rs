@@ -126,7 +126,7 @@ pub struct AuditHealth {
     pub segment_lines: u64,
     /// The newest head, a [`SignedHead`] as JSON; empty before the first.
     pub head: String,
-    /// What the start found wrong with the chain; empty if nothing.
+    /// Damage of the chain that the start found; empty if there is none.
     pub chain_damage: String,
 }
 

@@ -1,4 +1,4 @@
-"""What the receiver counts of each transmitter, for metrics and status."""
+"""Counters of each transmitter of security events, for metrics and status."""
 
 import threading
 import time

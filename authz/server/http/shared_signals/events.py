@@ -139,7 +139,7 @@ def _timestamp(event: Mapping[str, Any]) -> float | None:
     except OverflowError as error:
         raise _invalid("`event_timestamp` is too large") from error
     if not math.isfinite(seconds) or seconds < 0:
-        raise _invalid("`event_timestamp` is no time (CAEP 1.0 §2)")
+        raise _invalid("`event_timestamp` is not a time (CAEP 1.0 §2)")
     return seconds
 
 
@@ -154,7 +154,7 @@ def _admin_reason(event: Mapping[str, Any]) -> str:
     if not isinstance(reasons, dict) or not reasons:
         raise _invalid("`reason_admin` is not an object with a message (CAEP 1.0 §2)")
     if not all(isinstance(text, str) for text in reasons.values()):
-        raise _invalid("a message of `reason_admin` is no text (CAEP 1.0 §2)")
+        raise _invalid("a message of `reason_admin` is not a text (CAEP 1.0 §2)")
     text: str = reasons.get("en") or next(iter(reasons.values()))
     return "".join(char if char.isprintable() else " " for char in text[:_MAX_TEXT])
 

@@ -30,7 +30,7 @@ class UnknownKeyError(SetError):
 
 @dataclass(frozen=True, slots=True)
 class SetRules:
-    """What a token must match."""
+    """Requirements on a security event token."""
 
     issuer: str
     """The exact `iss`."""

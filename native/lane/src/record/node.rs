@@ -21,7 +21,7 @@ struct NodeLabels<'a> {
     version: &'a str,
 }
 
-/// What a node records beside its decisions.
+/// Events that a node records beside its decisions.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum NodeNote<'a> {

@@ -130,7 +130,7 @@ mod tests {
         assert!(!resumed.resume(lines[1].as_bytes(), &Link::of(lines[1].as_bytes()).unwrap()));
     }
 
-    /// Another spelling of the same place is no place: a verifier must not have to choose.
+    /// Another spelling of the same place is refused: a verifier must not have to choose.
     #[test]
     fn other_spellings_are_refused() {
         let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! Heads: what a node says of a segment of its audit log, signed.
+//! Heads: signed statements of a node about a segment of its audit log.
 
 use std::fmt;
 

@@ -76,7 +76,7 @@ pub(crate) struct Segments {
     headed_at: Instant,
     /// The newest head; empty before the first.
     pub(crate) newest: String,
-    /// What the start found wrong with the chain; empty if nothing.
+    /// Damage of the chain that the start found; empty if there is none.
     pub(crate) damage: String,
 }
 
@@ -141,7 +141,7 @@ impl Segments {
             keep_head(path, segment)?;
         }
         if !segments.damage.is_empty() {
-            // The next segment can be proved by itself, whatever became of the lines before.
+            // The next segment can be proved without the lines before.
             segments.end_segment()?;
         }
         segments.next = segments.chain.clone();
@@ -379,7 +379,7 @@ fn last_head(path: &Path) -> io::Result<Option<(SignedHead, Head)>> {
     }
 }
 
-/// What an audit file holds of the chain.
+/// Chain that an audit file holds.
 struct ReplayedLog {
     /// The last chain, and the hash that its first line names.
     open: Option<(Chain, NodeHash)>,
