@@ -1,12 +1,16 @@
 """`authz check`: compile a bundle and print its errors and warnings."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from authz import __version__
+from authz.analysis.sarif import diagnostics_log
 from authz.bundle import (
     MANIFEST,
     CheckFacts,
@@ -18,15 +22,24 @@ from authz.bundle import (
 )
 from authz.cli.options import BundleFolder, ConfigFile, Vars, configuration, variables
 from authz.cli.render import CommandExit, Terminal
+from authz.cli.render.github import annotation_lines, diagnostic_annotations, place_in
 from authz.engine import Plan
 from authz.errors import BundleError, UsageError
-from authz.model import BundleFiles
+from authz.model import BundleFiles, Diagnostic
 
 __all__ = ["register"]
 
 _REFUSED: Final = 3
 _SHOWN_AGENTS: Final = 3
 _ROUNDS: Final = 8
+
+
+class CheckFormat(StrEnum):
+    """Format of the output."""
+
+    TEXT = "text"
+    GITHUB = "github"
+    SARIF = "sarif"
 
 
 def register(app: typer.Typer) -> None:
@@ -47,6 +60,13 @@ def check(
             help="Correct misspelt names that have a likely spelling, in the files of the bundle. Prints the difference.",
         ),
     ] = False,
+    style: Annotated[
+        CheckFormat,
+        typer.Option(
+            "--format",
+            help="text; github: workflow commands that GitHub Actions shows beside the lines; sarif: SARIF 2.1.0 for code scanning.",
+        ),
+    ] = CheckFormat.TEXT,
 ) -> None:
     """Compile a bundle and print every error and warning. Exit code 3 if it is not valid.
 
@@ -56,12 +76,36 @@ def check(
     facts = _facts(config, var)
     if fix:
         _correct(terminal, folder, facts)
-    checked = check_bundle(read_folder(folder), facts, terminal.note)
-    terminal.diagnostics(checked.warnings)
-    _print_summary(terminal, checked.plan)
+    try:
+        checked = check_bundle(read_folder(folder), facts, terminal.note)
+    except BundleError as error:
+        _print_diagnostics(terminal, style, folder, error.diagnostics, is_refused=True)
+        raise
+    _print_diagnostics(terminal, style, folder, checked.warnings, subject=checked.plan.name)
+    if style is CheckFormat.TEXT:
+        _print_summary(terminal, checked.plan)
     if strict and checked.warnings:
         raise CommandExit(_REFUSED)
     terminal.hint(f"Next: authz test {folder}")
+
+
+def _print_diagnostics(
+    terminal: Terminal,
+    style: CheckFormat,
+    folder: Path,
+    found: Sequence[Diagnostic],
+    *,
+    subject: str = "",
+    is_refused: bool = False,
+) -> None:
+    """Print errors and warnings in a format. As text, the errors of a refused bundle are printed where the command ends."""
+    if style is CheckFormat.SARIF:
+        terminal.json(diagnostics_log(found, __version__, subject or folder.name, place_in(folder)))
+    elif style is CheckFormat.GITHUB:
+        for line in annotation_lines(diagnostic_annotations(found, folder, title="authz check")):
+            terminal.line(line)
+    elif not is_refused:
+        terminal.diagnostics(found)
 
 
 def _correct(terminal: Terminal, folder: Path, facts: CheckFacts) -> None:

@@ -1,0 +1,90 @@
+"""Baselines: the findings that a team knows already, so that a build fails for new ones only.
+
+The file is JSON: `{"version": 1, "findings": [{"id", "rule", "message"}]}`, sorted by rule and id, so that a review shows each finding that was
+added. Only the id is compared.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from authz.analysis.report import Finding, FindingId
+from authz.errors import UsageError
+from authz.files import replace_file
+
+__all__ = ["Baseline", "read_baseline", "write_baseline"]
+
+_MAX_BYTES: Final = 16_777_216
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class KnownFinding(_Part):
+    """One finding of a baseline."""
+
+    id: FindingId
+    rule: str
+    message: str
+    """For readers; never compared."""
+
+
+class Baseline(_Part):
+    """A baseline."""
+
+    version: Literal[1] = 1
+    findings: tuple[KnownFinding, ...] = ()
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """Ids of the known findings."""
+        return frozenset(finding.id for finding in self.findings)
+
+    def gone(self, findings: Iterable[Finding]) -> tuple[KnownFinding, ...]:
+        """Return known findings that the report does not have any more, so that the baseline can shrink."""
+        present = {finding.id for finding in findings}
+        return tuple(known for known in self.findings if known.id not in present)
+
+
+def read_baseline(file: Path) -> Baseline:
+    """Read a baseline.
+
+    Raises:
+        UsageError: The file cannot be read, or is not a baseline. A broken baseline never counts as an empty one, or as one that knows
+            everything.
+    """
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{file}: the baseline cannot be read: {error.strerror}") from error
+    if len(content) > _MAX_BYTES:
+        raise UsageError(f"{file}: the baseline is larger than {_MAX_BYTES >> 20} MiB")
+    try:
+        return Baseline.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "document"
+        raise UsageError(f"{file} is not a baseline: {where}: {first['msg']}") from error
+
+
+def write_baseline(file: Path, findings: Iterable[Finding]) -> int:
+    """Write a baseline of findings.
+
+    Returns:
+        Number of findings.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    rows = [
+        {"id": finding.id, "rule": finding.rule, "message": finding.message}
+        for finding in sorted(findings, key=lambda one: (one.rule, one.id))
+    ]
+    text = json.dumps({"version": 1, "findings": rows}, indent=2, ensure_ascii=True)
+    replace_file(file, f"{text}\n".encode())
+    return len(rows)

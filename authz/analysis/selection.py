@@ -1,0 +1,127 @@
+"""The findings of a report in order, each with its state: new, known by the baseline, or suppressed."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from authz.analysis.baseline import Baseline, KnownFinding
+from authz.analysis.report import Finding, FindingSeverity, Report, SuppressionEntry, Verdict
+from authz.analysis.suppressions import AppliedSuppressions, apply_suppressions
+
+__all__ = ["FailLevel", "FindingState", "SelectedFinding", "Selection", "select_findings"]
+
+_ORDER: Final = tuple(FindingSeverity)
+_VERDICTS: Final = (Verdict.PATH_FOUND, Verdict.PROVED, Verdict.NOT_DECIDED)
+
+
+class FindingState(StrEnum):
+    """Whether a finding counts."""
+
+    NEW = "new"
+    """The finding counts."""
+    KNOWN = "known"
+    """The baseline has the finding."""
+    SUPPRESSED = "suppressed"
+    """A suppression of the bundle is in force."""
+
+
+class FailLevel(StrEnum):
+    """Lowest severity at which a finding fails the command. Known and suppressed findings never do."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+    NEW = "new"
+    """Any severity. A baseline must be given."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedFinding:
+    """A finding with its state."""
+
+    finding: Finding
+    state: FindingState
+    suppression: SuppressionEntry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A report, with the state of each finding."""
+
+    report: Report
+    findings: tuple[SelectedFinding, ...]
+    """New findings first, then by severity, verdict, rule and id."""
+    expired: tuple[SuppressionEntry, ...] = ()
+    """Suppressions that count as not there."""
+    unused: tuple[SuppressionEntry, ...] = ()
+    """Suppressions that no finding needs."""
+    gone: tuple[KnownFinding, ...] = ()
+    """Findings of the baseline that the report does not have any more."""
+    has_baseline: bool = False
+
+    def of_state(self, state: FindingState) -> tuple[Finding, ...]:
+        """Return the findings of a state."""
+        return tuple(one.finding for one in self.findings if one.state is state)
+
+    @property
+    def new(self) -> tuple[Finding, ...]:
+        """Findings that count."""
+        return self.of_state(FindingState.NEW)
+
+    @property
+    def not_decided(self) -> tuple[Finding, ...]:
+        """Findings whose question is open, in every state: no suppression decides a question."""
+        return tuple(
+            one.finding for one in self.findings if one.finding.verdict is Verdict.NOT_DECIDED
+        )
+
+    def failing(self, level: FailLevel) -> tuple[Finding, ...]:
+        """Return the findings that fail the command. A question that is open fails like a defect of its severity."""
+        lowest = FailLevel.NOTE if level is FailLevel.NEW else level
+        most = _ORDER.index(FindingSeverity(lowest.value))
+        return tuple(one for one in self.new if _ORDER.index(one.severity) <= most)
+
+
+def select_findings(report: Report, now: datetime, baseline: Baseline | None = None) -> Selection:
+    """Give each finding its state.
+
+    Args:
+        report: The report.
+        now: Time at which suppressions are judged, with a time zone.
+        baseline: Known findings.
+
+    Raises:
+        ReportError: A suppression is not valid.
+    """
+    applied = apply_suppressions(report.suppressions, report.findings, now)
+    known = baseline.ids if baseline is not None else frozenset()
+    selected = [_selected(finding, applied, known) for finding in report.findings]
+    return Selection(
+        report=report,
+        findings=tuple(sorted(selected, key=_rank)),
+        expired=applied.expired,
+        unused=applied.unused,
+        gone=baseline.gone(report.findings) if baseline is not None else (),
+        has_baseline=baseline is not None,
+    )
+
+
+def _selected(
+    finding: Finding, applied: AppliedSuppressions, known: frozenset[str]
+) -> SelectedFinding:
+    if entry := applied.by_finding.get(finding.id):
+        return SelectedFinding(finding, FindingState.SUPPRESSED, entry)
+    state = FindingState.KNOWN if finding.id in known else FindingState.NEW
+    return SelectedFinding(finding, state)
+
+
+def _rank(one: SelectedFinding) -> tuple[int, int, int, str, str]:
+    finding = one.finding
+    return (
+        tuple(FindingState).index(one.state),
+        _ORDER.index(finding.severity),
+        _VERDICTS.index(finding.verdict),
+        finding.rule,
+        finding.id,
+    )
