@@ -13,6 +13,7 @@ from typing import Any
 from bench import check
 from bench.cards import measure as cards
 from bench.detection import figures
+from bench.holes import figures as holes
 from bench.machine import RELEASED
 
 BEGIN = "<!-- bench: written by `python -m bench.table` -->"
@@ -41,7 +42,10 @@ def render(limits: list[dict[str, Any]], measured: check.Results) -> str:
     for name, one in measured.items():
         profile = one["machine"]["build_profile"]
         # How the engine was built changes how fast it decides, and neither what nor how fast a database tells other nodes.
-        if not name.startswith(("detection", "cards", "revocation")) and profile not in RELEASED:
+        if (
+            not name.startswith(("detection", "cards", "holes", "revocation"))
+            and profile not in RELEASED
+        ):
             raise TableError(f"bench/results/{name}.json measured a {profile} build: not published")
     load = measured["load"]
     machine, versions = load["machine"], load["machine"]["versions"]
@@ -241,6 +245,8 @@ def _pages() -> Iterator[tuple[Path, str, str]]:
     if "cards" in measured:
         lines = cards.table(measured["cards"])
         tables[ROOT / "docs" / "concepts" / "approval-card.md"] = "\n".join(lines) + "\n"
+    if "holes" in measured:
+        tables[ROOT / "bench" / "holes" / "README.md"] = holes.table(measured["holes"])
     if "revocation" in measured:
         tables[ROOT / "docs" / "reference" / "revocation.md"] = _revocation(measured["revocation"])
     for page, table in tables.items():

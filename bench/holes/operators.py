@@ -34,7 +34,7 @@ class Operator:
     Attributes:
         name: name in results.
         thought: the thought of the person who makes the change.
-        rules: rules of `authz analyze` of which one should find it.
+        rules: rules of `authz analyze` of which one should find it; none: the change is harmless, and a finding is a false alarm.
         sites: yields the places of a draft where it applies, always in the same order.
     """
 
@@ -42,6 +42,11 @@ class Operator:
     thought: str
     rules: tuple[str, ...]
     sites: Callable[[Draft], Iterator[Site]]
+
+    @property
+    def is_hole(self) -> bool:
+        """Whether the change opens something."""
+        return bool(self.rules)
 
 
 OPERATORS: Final[list[Operator]] = []
@@ -755,6 +760,48 @@ def observe_a_system(draft: Draft) -> Iterator[Site]:
         observed = {"mode": "observe", "owner": "team@corp.example", "until": _OBSERVED_UNTIL}
         mode = {"systems": {system: observed}}
         yield Site(path, system, "mode: observe", _setting(document, "mode", mode))
+
+
+# --- harmless changes: what they permit was permitted before ---
+
+
+@_operator("the text of the reason was not clear")
+def reword_a_reason(draft: Draft) -> Iterator[Site]:
+    """Change the text of `@reason`."""
+    for policy in draft.rules():
+        annotations = policy.node["annotations"]
+        if "reason" in annotations:
+            reworded = f"{annotations['reason']} (see the handbook)"
+            yield _policy_site(policy, "reason", _setting(annotations, "reason", reworded))
+
+
+@_operator("tasks of this kind are done in minutes")
+def shorten_a_deadline(draft: Draft) -> Iterator[Site]:
+    """Let tasks of a template end after twenty minutes."""
+    for file, template, entry in _templates(draft):
+        if "idle_timeout" not in entry:
+            yield Site(file, template, "deadline: 20m", _setting(entry, "deadline", "20m"))
+
+
+@_operator("the limit was never reached")
+def lower_a_budget(draft: Draft) -> Iterator[Site]:
+    """Halve the limit of a budget."""
+    for section in draft.sections("budgets"):
+        for name, entry in section.value.items():
+            if entry["most"] >= 2:
+                half = entry["most"] // 2
+                yield Site(section.file, name, f"most: {half}", _setting(entry, "most", half))
+
+
+@_operator("the destination never needs this data")
+def clear_for_less(draft: Draft) -> Iterator[Site]:
+    """Take the last label out of the clearance of a class."""
+    for section in draft.sections("destinations"):
+        for name, entry in section.value.items():
+            if len(entry["clearance"]) > 1:
+                fewer = list(entry["clearance"])[:-1]
+                note = f"not cleared for {entry['clearance'][-1]}"
+                yield Site(section.file, name, note, _setting(entry, "clearance", fewer))
 
 
 _OBSERVED_UNTIL: Final = "2027-01-31"

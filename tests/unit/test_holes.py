@@ -1,11 +1,16 @@
 """Holes are made in bundles by structure, the same ones each time, and the analyzer's answers are counted as they are."""
 
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from authz.bundle import read_folder
+from bench.holes import measure
+from bench.holes.analyzer import Analyzer, AnalyzerError, Finding, new_findings, read_findings
 from bench.holes.draft import Draft, DraftError, Site, parse_policies, print_policies
+from bench.holes.figures import table
 from bench.holes.operators import OPERATORS, Operator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,11 +45,13 @@ def _changed(draft: Draft, name: str, subject: str) -> tuple[Site, dict[str, byt
 def test_each_operator_has_a_thought_and_known_rules() -> None:
     """Results name operators, so a name stands for one of them; a rule with a typo could never be found."""
     names = [one.name for one in OPERATORS]
-    assert len(names) == len(set(names)) >= 15
+    assert len(names) == len(set(names))
     for operator in OPERATORS:
         assert operator.thought
-        assert operator.rules
         assert set(operator.rules) <= RULES
+    holes = [one for one in OPERATORS if one.is_hole]
+    assert len(holes) >= 15
+    assert len(holes) < len(OPERATORS)
 
 
 def test_a_draft_without_a_change_is_the_bundle() -> None:
@@ -123,3 +130,141 @@ def test_a_file_that_is_no_cedar_is_named() -> None:
 def test_no_policies_are_an_empty_file() -> None:
     """The last policy of a file can be removed."""
     assert print_policies([]) == ""
+
+
+FAKE = """
+import json, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+text = "".join(one.read_text() for one in folder.rglob("*.cedar"))
+facts = "".join(one.read_text() for one in folder.glob("*.yaml"))
+found = [{"id": "0" * 16, "rule": "policy-redundant", "severity": "note", "verdict": "proved", "message": "as ever"}]
+def add(id, rule, verdict, **more):
+    found.append({"id": id * 16, "rule": rule, "severity": "error", "verdict": verdict, "message": id, **more})
+if "small-refunds-only" not in text:
+    add("1", "assertion:refunds", "path_found")
+if "only-tickets-are-deleted" not in text:
+    add("2", "unused-authority", "path_found")
+if "named-recipients-only" not in text:
+    add("3", "toxic-combination", "not_decided")
+if "20m" in facts:
+    add("4", "label-lost", "path_found")
+if "most: 25" in facts:
+    add("5", "label-lost", "path_found", state="suppressed")
+print(json.dumps({"version": 1, "findings": found}))
+sys.exit(2)
+"""
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Analyzer:
+    """An analyzer that knows three policies of the quickstart by name."""
+    program = tmp_path / "fake.py"
+    program.write_text(FAKE)
+    return Analyzer([sys.executable, str(program)])
+
+
+@pytest.fixture
+def target(fake: Analyzer) -> measure.Target:
+    """The quickstart, as it is."""
+    return measure.read_target("quickstart", QUICKSTART, fake, asserted=False)
+
+
+def test_answers_are_counted_as_they_are(fake: Analyzer, target: measure.Target) -> None:
+    """An expected rule, another rule, an open question and no finding are four answers."""
+    tally = measure.measure(_operator("drop-forbid"), [target], fake, seed=1, most=10)
+    answers = {one.subject: one.answer for one in tally.mutants}
+    assert answers == {
+        "small-refunds-only": measure.Answer.FOUND,
+        "only-tickets-are-deleted": measure.Answer.OTHERWISE,
+    }
+    assert tally.refused == 1, "without its policy a sequence is refused"
+    assert all(one.found_by_tests for one in tally.mutants)
+    asked = measure.measure(_operator("drop-step-up"), [target], fake, seed=1, most=10)
+    assert {one.subject: one.answer for one in asked.mutants} == {
+        "ask-before-mail-leaves": measure.Answer.MISSED,
+        "no-customer-data-out": measure.Answer.MISSED,
+        "named-recipients-only": measure.Answer.NOT_DECIDED,
+    }
+
+
+def test_findings_about_harmless_changes_are_false_alarms(
+    fake: Analyzer, target: measure.Target
+) -> None:
+    """A suppressed finding fails no run, so it is none."""
+    alarm = measure.measure(_operator("shorten-a-deadline"), [target], fake, seed=1, most=10)
+    # The quickstart's template has an idle timeout, so nothing is shortened.
+    assert alarm.mutants == []
+    quiet = measure.measure(_operator("lower-a-budget"), [target], fake, seed=1, most=10)
+    assert [one.answer for one in quiet.mutants] == [measure.Answer.MISSED]
+    written = measure.document([alarm, quiet], [target], 1)
+    assert (written["harmless"], written["false_alarms"], written["changes"]) == (1, 0, 0)
+
+
+def test_a_change_that_check_refuses_is_no_hole(fake: Analyzer, target: measure.Target) -> None:
+    """Nobody can deploy it: the policies about exports would be about no operation."""
+    tally = measure.measure(_operator("hide-an-export"), [target], fake, seed=1, most=10)
+    assert (tally.mutants, tally.refused) == ([], 1)
+
+
+def test_an_analyzer_that_fails_is_not_quiet(target: measure.Target) -> None:
+    """A run without a report counts as neither found nor missed; for the bundle itself it ends the measure."""
+    broken = Analyzer([sys.executable, "-c", "import sys; sys.exit('no time')"])
+    tally = measure.measure(_operator("drop-forbid"), [target], broken, seed=1, most=1)
+    assert [(one.answer, one.message) for one in tally.mutants] == [
+        (measure.Answer.FAILED, "exit code 1: no time")
+    ]
+    with pytest.raises(measure.HolesError, match="no time"):
+        measure.read_target("quickstart", QUICKSTART, broken, asserted=False)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"findings": [{"id": "1"}]}', '{"findings": 7}'])
+def test_an_output_that_is_no_report_is_an_error(text: str) -> None:
+    """Read as "no findings" it would be a miss of the analyzer, or a clean bundle."""
+    with pytest.raises(AnalyzerError, match="not a report"):
+        read_findings(text)
+
+
+def test_a_question_that_is_decided_now_is_new() -> None:
+    """The same finding, open before and found now, shows the hole; the other way round it does not."""
+    open_, decided = (
+        {"1": Finding("1", "label-lost", "error", verdict, "")}
+        for verdict in ("not_decided", "path_found")
+    )
+    assert [one.verdict for one in new_findings(open_, decided)] == ["path_found"]
+    assert new_findings(decided, open_) == []
+    assert new_findings(decided, decided) == []
+
+
+def test_the_choice_of_places_depends_on_the_seed_alone(target: measure.Target) -> None:
+    """Two runs compare, whatever other operators are run."""
+    operator = _operator("permit-everybody")
+    chosen = [
+        [index for _, index in measure.places(operator, [target], seed)] for seed in (1, 1, 2)
+    ]
+    assert chosen[0] == chosen[1]
+    assert sorted(chosen[0]) == sorted(chosen[2])
+
+
+def test_assertions_are_of_bundles_that_exist() -> None:
+    """An entry with a typo would be added to no bundle."""
+    listed = yaml.safe_load(measure.ASSERTIONS.read_text())
+    assert set(listed) <= set(measure.folders())
+    for entries in listed.values():
+        ids = [one["id"] for one in entries]
+        assert len(ids) == len(set(ids))
+
+
+def test_the_table_has_a_row_for_each_operator(fake: Analyzer, target: measure.Target) -> None:
+    """Misses stand in the table beside what was found."""
+    tallies = [
+        measure.measure(_operator(name), [target], fake, seed=1, most=10)
+        for name in ("drop-step-up", "lower-a-budget")
+    ]
+    facts = {"cores": 2, "cpu": "one", "date": "2026-12-01", "revision": "abc"}
+    text = table({"machine": facts, **measure.document(tallies, [target], 1)})
+    assert "3 changes in 1 bundles: 0 found, 2 missed, 1 not decided" in text
+    assert (
+        "| drop step up | people complain that they are asked too often | 3 | 0 | 0 | 1 | 2 | 3 |"
+        in text
+    )
+    assert "| lower a budget | 1 | 0 |" in text
