@@ -1,7 +1,8 @@
 """Baselines: the findings that a team knows already, so that a build fails for new ones only.
 
-The file is JSON: `{"version": 1, "findings": [{"id", "rule", "message"}]}`, sorted by rule and id, so that a review shows each finding that was
-added. Only the id is compared.
+The file is JSON: `{"version": 1, "findings": [{"id", "rule", "severity", "verdict", "message"}]}`, sorted by rule and id, so that a review shows each
+finding that was added. A finding that became worse is new: an open question of the baseline, for which a path is found now, or a finding of a
+higher severity.
 """
 
 import json
@@ -11,7 +12,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from authz.analysis.report import Finding, FindingId
+from authz.analysis.report import Finding, FindingId, FindingSeverity, Verdict
 from authz.errors import UsageError
 from authz.files import replace_file
 
@@ -29,8 +30,16 @@ class KnownFinding(_Part):
 
     id: FindingId
     rule: str
+    severity: FindingSeverity
+    verdict: Verdict
     message: str
     """For readers; never compared."""
+
+    def covers(self, finding: Finding) -> bool:
+        """Return whether a finding of this id is known, and not worse than it was."""
+        was_open = self.verdict is Verdict.NOT_DECIDED
+        is_open = finding.verdict is Verdict.NOT_DECIDED
+        return (is_open or not was_open) and finding.severity.rank >= self.severity.rank
 
 
 class Baseline(_Part):
@@ -39,10 +48,14 @@ class Baseline(_Part):
     version: Literal[1] = 1
     findings: tuple[KnownFinding, ...] = ()
 
-    @property
-    def ids(self) -> frozenset[str]:
-        """Ids of the known findings."""
-        return frozenset(finding.id for finding in self.findings)
+    def known(self, findings: Iterable[Finding]) -> frozenset[str]:
+        """Return the ids of the findings that the baseline covers."""
+        by_id = {known.id: known for known in self.findings}
+        return frozenset(
+            finding.id
+            for finding in findings
+            if (known := by_id.get(finding.id)) is not None and known.covers(finding)
+        )
 
     def gone(self, findings: Iterable[Finding]) -> tuple[KnownFinding, ...]:
         """Return known findings that the report does not have any more, so that the baseline can shrink."""
@@ -82,7 +95,13 @@ def write_baseline(file: Path, findings: Iterable[Finding]) -> int:
         OSError: The file cannot be written.
     """
     rows = [
-        {"id": finding.id, "rule": finding.rule, "message": finding.message}
+        {
+            "id": finding.id,
+            "rule": finding.rule,
+            "severity": finding.severity.value,
+            "verdict": finding.verdict.value,
+            "message": finding.message,
+        }
         for finding in sorted(findings, key=lambda one: (one.rule, one.id))
     ]
     text = json.dumps({"version": 1, "findings": rows}, indent=2, ensure_ascii=True)

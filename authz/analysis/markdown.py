@@ -11,7 +11,7 @@ from authz.analysis.sarif import step_text
 from authz.analysis.selection import FindingState, SelectedFinding, Selection
 from authz.analysis.texts import inert_markdown
 
-__all__ = ["VERDICT_TEXTS", "analysis_markdown", "analysis_summary"]
+__all__ = ["NO_SOLVER", "VERDICT_TEXTS", "analysis_markdown", "analysis_summary", "expired_text"]
 
 # GitHub cuts a job summary at 1 MiB.
 _MOST_FINDINGS: Final = 100
@@ -24,6 +24,8 @@ VERDICT_TEXTS: Final = {
     Verdict.NOT_DECIDED: "not decided",
 }
 """Verdicts in words."""
+NO_SOLVER: Final = "No solver: nothing that needs one is proved. Install it with `pip install 'authz-runtime[analyze]'`."
+"""Sentence about an analysis without a solver."""
 
 
 def analysis_summary(selection: Selection) -> list[str]:
@@ -33,9 +35,9 @@ def analysis_summary(selection: Selection) -> list[str]:
         *_size_lines(report),
         *_state_lines(selection),
         f"{len(report.proved)} properties proved within the model",
-        *(_expired_line(entry) for entry in selection.expired),
+        *(expired_text(entry) for entry in selection.expired),
         *(
-            f"No finding needs the suppression of {entry.finding or entry.rule}; remove it."
+            f"No finding needs the suppression of {entry.name}; remove it."
             for entry in selection.unused
         ),
         *(
@@ -49,7 +51,7 @@ def analysis_summary(selection: Selection) -> list[str]:
 def _size_lines(report: Report) -> Iterator[str]:
     counts = report.counts
     yield (
-        f"{report.bundle.name} {report.bundle.digest[:12]}: {counts.policies} policies, {counts.operations} operations, "
+        f"bundle {report.bundle.name} {report.bundle.digest[:12]}: {counts.policies} policies, {counts.operations} operations, "
         f"{counts.principals} principals, {counts.assertions} assertions"
     )
     solver = f"; solver {report.solver.name} {report.solver.version}" if report.solver else ""
@@ -58,7 +60,7 @@ def _size_lines(report: Report) -> Iterator[str]:
         f"{counts.not_decided} not decided{solver}"
     )
     if report.solver is None:
-        yield "No solver: nothing that needs one is proved. Install it with `pip install 'authz-runtime[analyze]'`."
+        yield NO_SOLVER
 
 
 def _state_lines(selection: Selection) -> Iterator[str]:
@@ -70,8 +72,9 @@ def _state_lines(selection: Selection) -> Iterator[str]:
     )
 
 
-def _expired_line(entry: SuppressionEntry) -> str:
-    return f"The suppression of {entry.finding or entry.rule} by {entry.owner} ended on {entry.until}; it counts as not there."
+def expired_text(entry: SuppressionEntry) -> str:
+    """Return the sentence about a suppression after its end. Its strings are not escaped."""
+    return f"The suppression of {entry.name} by {entry.owner} ended at {entry.end_text}; it counts as not there."
 
 
 def analysis_markdown(selection: Selection) -> str:
@@ -165,7 +168,9 @@ def _case(case: str) -> Iterator[str]:
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     yield from ("", "A test of the bundle that fails while the path is open:", "")
-    if len(text) > _MOST_CASE:
-        yield "The test is too long to be shown here; `--format json` has it."
+    # GitHub's runner reads such a line of a log as a command, also after spaces.
+    has_command = any(line.lstrip().startswith(("::", "##[")) for line in text.splitlines())
+    if len(text) > _MOST_CASE or has_command:
+        yield "The test cannot be shown here; `--format json` has it."
         return
     yield from (f"{fence}yaml", text.rstrip("\n"), fence)

@@ -67,7 +67,7 @@ def _mermaid(text: str) -> str:
 
 
 def _style(step: Step) -> str:
-    return "pivot" if step.is_pivot else _OUTCOMES.get(step.outcome, "denied")
+    return "pivot" if step.is_pivot else _OUTCOMES.get(step.outcome.upper(), "denied")
 
 
 def _callers(steps: tuple[Step, ...]) -> Iterator[tuple[str, list[Step]]]:
@@ -85,7 +85,7 @@ def _call_lines(step: Step) -> list[str]:
     lines = [f"{step.step}. {step.operation}"]
     if step.input:
         lines.append(compact_json(step.input))
-    lines.append(f"{step.outcome} {step.reason_code}".rstrip())
+    lines.append(step.answer)
     if step.new_labels:
         lines.append(f"session gets {', '.join(step.new_labels)}")
     if step.is_pivot:
@@ -282,7 +282,7 @@ def _wrapped(text: str, width: int, most: int) -> list[str]:
 
 def _document(finding: Finding, parts: list[str], height: int) -> str:
     description = "; ".join(
-        f"{_caller(step)} calls {step.operation}: {step.outcome}"
+        f"{_caller(step)} calls {step.operation}: {step.answer}"
         for step in finding.path[:_MOST_STEPS]
     )
     head = (

@@ -4,6 +4,7 @@
 version does not know are ignored, so that a newer analyzer may say more. No such member can hide a finding.
 """
 
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
@@ -49,6 +50,11 @@ class FindingSeverity(StrEnum):
     ERROR = "error"
     WARNING = "warning"
     NOTE = "note"
+
+    @property
+    def rank(self) -> int:
+        """0 for the worst."""
+        return tuple(FindingSeverity).index(self)
 
 
 class Verdict(StrEnum):
@@ -118,16 +124,23 @@ class Step(_Part):
     subject: str = ""
     template: str = ""
     operation: str
-    input: dict[str, Any] = {}
+    input: Any = None
+    """Arguments: a JSON object, or null."""
     resource: str = ""
     destination: str = ""
     labels_before: tuple[str, ...] = ()
     labels_after: tuple[str, ...] = ()
     outcome: str
+    """`permit`, `step_up` or `deny`."""
     reason_code: str = ""
     rules: tuple[str, ...] = ()
     is_pivot: bool = False
     note: str = ""
+
+    @property
+    def answer(self) -> str:
+        """Outcome and reason code, as other verbs print them."""
+        return f"{self.outcome.upper()} {self.reason_code}".rstrip()
 
     @property
     def new_labels(self) -> tuple[str, ...]:
@@ -185,14 +198,41 @@ class Proof(_Part):
 class SuppressionEntry(_Part):
     """A finding, or all findings of a rule, that somebody answers for."""
 
-    finding: str = ""
-    rule: str = ""
-    subject: str = ""
+    finding: str | None = None
+    rule: str | None = None
+    """Rule of the findings. `assertion`: every assertion."""
+    subject: str | None = None
+    """Policy, operation or assertion that the findings are about. None: every one."""
     owner: str
     reason: str
-    until: str
-    """Last day in UTC, `2027-01-31`, or a moment, `2027-01-31T18:00:00Z`."""
+    until: str | int
+    """Last day in UTC, `2027-01-31`; a moment, `2027-01-31T18:00:00Z`; or Unix time in milliseconds."""
     location: Location | None = None
+
+    @property
+    def name(self) -> str:
+        """The findings in one word, for messages."""
+        return self.finding or self.rule or ""
+
+    @property
+    def end(self) -> datetime:
+        """First moment at which the entry counts as not there.
+
+        Raises:
+            ValueError: `until` is none of its forms.
+        """
+        if isinstance(self.until, int):
+            return datetime.fromtimestamp(self.until / 1000, UTC)
+        if "T" in self.until:
+            end = datetime.fromisoformat(self.until)
+            return end if end.tzinfo else end.replace(tzinfo=UTC)
+        day = date.fromisoformat(self.until)
+        return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+
+    @property
+    def end_text(self) -> str:
+        """`end` as text."""
+        return self.end.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 class Report(_Part):

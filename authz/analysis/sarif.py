@@ -334,7 +334,7 @@ def _place_of(finding: Finding, repository_file: Callable[[str], str]) -> SarifP
 
 def _justification(one: SelectedFinding) -> str:
     entry = one.suppression
-    return f"{entry.reason} ({entry.owner}, until {entry.until})" if entry else ""
+    return f"{entry.reason} ({entry.owner}, until {entry.end_text})" if entry else ""
 
 
 def step_text(step: Step) -> str:
@@ -342,16 +342,15 @@ def step_text(step: Step) -> str:
     caller = f"{step.agent} for {step.subject}" if step.subject else step.agent
     target = f" to {step.destination}" if step.destination else ""
     arguments = f" {compact_json(step.input)}" if step.input else ""
-    code = f" {step.reason_code}" if step.reason_code else ""
     labels = f", session gets {', '.join(step.new_labels)}" if step.new_labels else ""
     note = f" ({step.note})" if step.note else ""
-    return f"{step.step}. {caller} calls {step.operation}{arguments}{target}: {step.outcome}{code}{labels}{note}"
+    return f"{step.step}. {caller} calls {step.operation}{arguments}{target}: {step.answer}{labels}{note}"
 
 
 def _facts(step: Step) -> dict[str, Any]:
     return {
         "operation": inert(step.operation),
-        "outcome": inert(step.outcome),
+        "outcome": inert(step.answer),
         "rules": [inert(rule) for rule in step.rules],
         "labels": [inert(label) for label in step.labels_after],
     }
@@ -364,6 +363,6 @@ def _notifications(selection: Selection) -> Iterable[str]:
         yield f"{len(selection.not_decided)} findings are not decided. They may be defects."
     for entry in selection.expired:
         yield (
-            f"The suppression of {entry.finding or entry.rule} by {entry.owner} ended on {entry.until}; "
+            f"The suppression of {entry.name} by {entry.owner} ended at {entry.end_text}; "
             "it counts as not there."
         )

@@ -11,7 +11,6 @@ from authz.analysis.suppressions import AppliedSuppressions, apply_suppressions
 
 __all__ = ["FailLevel", "FindingState", "SelectedFinding", "Selection", "select_findings"]
 
-_ORDER: Final = tuple(FindingSeverity)
 _VERDICTS: Final = (Verdict.PATH_FOUND, Verdict.PROVED, Verdict.NOT_DECIDED)
 
 
@@ -79,8 +78,8 @@ class Selection:
     def failing(self, level: FailLevel) -> tuple[Finding, ...]:
         """Return the findings that fail the command. A question that is open fails like a defect of its severity."""
         lowest = FailLevel.NOTE if level is FailLevel.NEW else level
-        most = _ORDER.index(FindingSeverity(lowest.value))
-        return tuple(one for one in self.new if _ORDER.index(one.severity) <= most)
+        most = FindingSeverity(lowest.value).rank
+        return tuple(one for one in self.new if one.severity.rank <= most)
 
 
 def select_findings(report: Report, now: datetime, baseline: Baseline | None = None) -> Selection:
@@ -95,7 +94,7 @@ def select_findings(report: Report, now: datetime, baseline: Baseline | None = N
         ReportError: A suppression is not valid.
     """
     applied = apply_suppressions(report.suppressions, report.findings, now)
-    known = baseline.ids if baseline is not None else frozenset()
+    known = baseline.known(report.findings) if baseline is not None else frozenset()
     selected = [_selected(finding, applied, known) for finding in report.findings]
     return Selection(
         report=report,
@@ -120,7 +119,7 @@ def _rank(one: SelectedFinding) -> tuple[int, int, int, str, str]:
     finding = one.finding
     return (
         tuple(FindingState).index(one.state),
-        _ORDER.index(finding.severity),
+        finding.severity.rank,
         _VERDICTS.index(finding.verdict),
         finding.rule,
         finding.id,

@@ -4,13 +4,17 @@ A suppression names one finding by its id, or all findings of a rule, with `subj
 its last day it counts as not there, and the report says so.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime
+from typing import Final
 
 from authz.analysis.report import Finding, ReportError, SuppressionEntry
 
 __all__ = ["AppliedSuppressions", "apply_suppressions"]
+
+_ASSERTION: Final = "assertion"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ def apply_suppressions(
     expired: list[SuppressionEntry] = []
     for entry in entries:
         _check(entry)
-        (in_force if now < _end(entry) else expired).append(entry)
+        (in_force if now < entry.end else expired).append(entry)
     by_finding: dict[str, SuppressionEntry] = {}
     used: set[int] = set()
     for finding in findings:
@@ -60,22 +64,26 @@ def _check(entry: SuppressionEntry) -> None:
         raise ReportError("a suppression names a finding or a rule, and not both")
     if not entry.owner.strip() or not entry.reason.strip():
         raise ReportError("a suppression has no owner or no reason")
-
-
-def _end(entry: SuppressionEntry) -> datetime:
-    """Return the first moment at which the entry counts as not there."""
     try:
-        if "T" in entry.until:
-            end = datetime.fromisoformat(entry.until)
-            return end if end.tzinfo else end.replace(tzinfo=UTC)
-        day = date.fromisoformat(entry.until)
-    except ValueError as error:
+        entry.end  # noqa: B018 - computed for its error
+    except (ValueError, OverflowError, OSError) as error:
         raise ReportError("`until` of a suppression is neither a day nor a moment") from error
-    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
 
 
 def _matches(entry: SuppressionEntry, finding: Finding) -> bool:
     if entry.finding:
         return entry.finding == finding.id
-    subjects = {finding.subject, *finding.policies}
-    return entry.rule == finding.rule and (not entry.subject or entry.subject in subjects)
+    is_rule = entry.rule == finding.rule or (
+        entry.rule == _ASSERTION and finding.rule.startswith(f"{_ASSERTION}:")
+    )
+    return is_rule and (not entry.subject or _is_about(finding, entry.subject))
+
+
+def _is_about(finding: Finding, subject: str) -> bool:
+    """Return whether a finding is about a subject. Its id is a digest of its rule and its subject, whether or not it names the subject."""
+    digest = hashlib.sha256(f"{finding.rule}\n{subject}".encode()).hexdigest()
+    return (
+        subject in {finding.subject, *finding.policies}
+        or digest[: len(finding.id)] == finding.id
+        or finding.rule == f"{_ASSERTION}:{subject}"
+    )

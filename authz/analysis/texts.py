@@ -1,6 +1,7 @@
 """Strings of a bundle, made safe to show: they stand in terminals, pages and pictures that others read."""
 
 import json
+import re
 from html import escape
 from typing import Any, Final
 
@@ -11,8 +12,10 @@ __all__ = ["compact_json", "inert", "inert_html", "inert_markdown"]
 _CUT: Final = "…"
 # Characters that begin or end markup, entities and mentions in GitHub's Markdown, also inside a table.
 _MARKUP: Final = frozenset("\\`*_{}[]<>()#+!|~$@&")
-# GitHub makes links of these without any markup.
-_LINKS: Final = (("://", "&#58;//"), ("www.", "www&#46;"))
+# GitHub makes links of addresses without any markup. A line that begins with two colons would be a command of its runner, where the Markdown is
+# printed into a log.
+_COLON: Final = re.compile(r":(?=:|//)")
+_LINK: Final = "www."
 
 
 def inert(text: str, most: int = 600) -> str:
@@ -38,9 +41,7 @@ def inert_markdown(text: str, most: int = 600) -> str:
     """Return a text for a line of Markdown: no character of it is markup, a link or a mention."""
     shown = inert(text, most)
     escaped = "".join(f"&#{ord(one)};" if one in _MARKUP else one for one in shown)
-    for link, broken in _LINKS:
-        escaped = escaped.replace(link, broken)
-    return escaped
+    return _COLON.sub("&#58;", escaped).replace(_LINK, "www&#46;")
 
 
 def compact_json(value: Any) -> str:

@@ -3,8 +3,8 @@
 A new verb is a module with `register(app)` and a row in `VERBS`. Verbs import `options` (what several verbs take),
 `decision_log` (where recorded decisions are read) and `render` (what is printed), and never each other.
 
-Exit codes: 0 success (or permitted), 1 wrong use or a failure, 2 tests fail or the answer is not a permit,
-3 the bundle or the configuration is refused.
+Exit codes: 0 success (or permitted), 1 wrong use or a failure, 2 tests fail, an analysis has findings or the answer is not a
+permit, 3 the bundle or the configuration is refused.
 """
 
 import sys
@@ -28,6 +28,7 @@ VERBS: Final = (
     "check",
     "fmt",
     "test",
+    "analyze",
     "schema",
     "bundle",
     "catalog",
@@ -66,8 +67,8 @@ def application(verbs: Sequence[str] = VERBS) -> typer.Typer:
         name="authz",
         help="Decides, at the moment of execution, whether an AI agent may perform one action.",
         epilog=(
-            "Exit codes: 0 success (or permitted); 1 wrong use, or a failure; 2 tests fail, or the answer is not a "
-            "permit; 3 the bundle or the configuration is not valid."
+            "Exit codes: 0 success (or permitted); 1 wrong use, or a failure; 2 tests fail, an analysis has "
+            "findings, or the answer is not a permit; 3 the bundle or the configuration is not valid."
         ),
         no_args_is_help=True,
         pretty_exceptions_enable=False,

@@ -34,7 +34,7 @@ _EXITS: Final = """
 |---|---|
 | 0 | success; for `eval`: permitted |
 | 1 | wrong use, or a failure, for example a missing file, or a server that does not answer or is not ready |
-| 2 | a test fails, a file is not formatted, or a call of the demo has an unexpected result; for `eval`: not permitted |
+| 2 | a test fails, an analysis has findings, a file is not formatted, or a call of the demo has an unexpected result; for `eval`: not permitted |
 | 3 | the bundle, the keys or the configuration are not valid |
 """
 
@@ -42,7 +42,16 @@ _EXITS: Final = """
 # Verbs by the task of the reader, in the order of the page. A verb that stands nowhere is an error.
 _TASKS: Final[Mapping[str, tuple[str, ...]]] = {
     "Try Authz": ("demo", "init", "version"),
-    "Write and test a bundle": ("check", "test", "eval", "can", "fmt", "schema", "bundle"),
+    "Write and test a bundle": (
+        "check",
+        "test",
+        "analyze",
+        "eval",
+        "can",
+        "fmt",
+        "schema",
+        "bundle",
+    ),
     "Guard MCP servers": ("mcp", "catalog"),
     "Run a node": ("serve", "status", "healthcheck", "config", "keys", "exception"),
     "Understand decisions": ("explain", "why", "audit", "propose"),

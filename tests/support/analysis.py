@@ -24,7 +24,7 @@ def step(number: int, operation: str, **members: Any) -> dict[str, Any]:
         "destination": "",
         "labels_before": [],
         "labels_after": [],
-        "outcome": "PERMIT",
+        "outcome": "permit",
         "reason_code": "",
         "rules": ["reads"],
         "is_pivot": False,

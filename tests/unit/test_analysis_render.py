@@ -64,7 +64,7 @@ def _hostile() -> dict[str, Any]:
             step(2, "mail.send", is_pivot=True),
         ],
         cut={"exact": False, "changes": [{"kind": "add_label", "text": HOSTILE, "file": HOSTILE}]},
-        case=f"```\n{HOSTILE}\n````",
+        case="```\n- case: x\n````\n",
     )
 
 
@@ -116,10 +116,10 @@ def test_a_suppressed_result_says_who_answers_for_it() -> None:
     entry = {"finding": f"{1:016x}", "owner": "sec", "reason": "accepted", "until": "2026-12-31"}
     (run,) = _log(_selection(finding(1), suppressions=[entry]))["runs"]
     (suppression,) = run["results"][0]["suppressions"]
-    assert suppression["justification"] == "accepted (sec, until 2026-12-31)"
+    assert suppression["justification"] == "accepted (sec, until 2027-01-01T00:00:00Z)"
     (run,) = _log(_selection(finding(1), suppressions=[{**entry, "until": "2026-11-30"}]))["runs"]
     assert "suppressions" not in run["results"][0]
-    assert "ended on 2026-11-30" in json.dumps(run["invocations"])
+    assert "ended at 2026-12-01T00:00:00Z" in json.dumps(run["invocations"])
 
 
 def test_a_finding_without_a_place_is_at_the_head_of_the_bundle() -> None:
@@ -197,8 +197,16 @@ def test_markdown_is_inert() -> None:
     assert len(blocks[1][0]) == 5, "longer than the longest run of backticks in the test"
     prose = re.sub(r"^(`{3,})(\w+)\n.*?^\1$", "", text, flags=re.MULTILINE | re.DOTALL)
     for bad in ("<script", "](", "@all", "http://", "\x1b", "\u202e", "\n::error"):
-        assert bad not in prose.replace("&#58;//", "")
+        assert bad not in prose
     assert prose.count("\n| new |") == 1
+
+
+def test_a_test_that_would_be_a_command_of_the_runner_is_not_shown() -> None:
+    """Nor one that is too long."""
+    for case in ("a\n  ::add-mask::x\n", "##[error]x\n", "a: b\n" * 4_000):
+        text = analysis_markdown(_selection(finding(1, case=case)))
+        assert "The test cannot be shown here" in text
+        assert "add-mask" not in text
 
 
 def test_pictures_are_inert() -> None:

@@ -1,5 +1,6 @@
 """Reports of an analysis: what is refused, which findings count, and what baselines and suppressions do."""
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -182,6 +183,14 @@ def _entry(**members: Any) -> dict[str, Any]:
         (_entry(rule="toxic-combination", subject="erp.pay"), {2}),
         (_entry(rule="toxic-combination", subject="nothing"), set()),
         (_entry(rule="self-approval"), set()),
+        (_entry(rule="assertion"), {3}),
+        (_entry(rule="assertion:pii"), {3}),
+        (_entry(rule="assertion", subject="pii"), {3}),
+        (_entry(rule="assertion", subject="other"), set()),
+        (_entry(rule="policy-redundant", subject="reads"), {4}),
+        (_entry(rule="policy-redundant", subject="writes"), set()),
+        (_entry(finding=f"{1:016x}", until=1_796_126_400_001), {1}),
+        (_entry(finding=f"{1:016x}", until=1_796_126_400_000), set()),
         (_entry(finding=f"{1:016x}", until="2026-12-01T12:00:01Z"), {1}),
         (_entry(finding=f"{1:016x}", until="2026-12-01T12:00:00Z"), set()),
         (_entry(finding=f"{1:016x}", until="2026-11-30"), set()),
@@ -191,17 +200,22 @@ def test_a_suppression_is_in_force_until_its_end(
     entry: dict[str, Any], suppressed: set[int]
 ) -> None:
     """Its last day is in UTC and belongs to it. After it, it counts as not there."""
+    digest = hashlib.sha256(b"policy-redundant\nreads").hexdigest()
     selection = _selected(
-        finding(1), finding(2, policies=[], subject="erp.pay"), suppressions=[entry]
+        finding(1),
+        finding(2, policies=[], subject="erp.pay"),
+        finding(3, rule="assertion:pii", policies=[]),
+        finding(4, rule="policy-redundant", policies=[], id=digest[:16]),
+        suppressions=[entry],
     )
 
     found = {
-        int(id_, 16)
+        int(id_, 16) if id_ != digest[:16] else 4
         for id_, state in _states(selection).items()
         if state is FindingState.SUPPRESSED
     }
     assert found == suppressed
-    ended = entry["until"] in {"2026-11-30", "2026-12-01T12:00:00Z"}
+    ended = entry["until"] in {"2026-11-30", "2026-12-01T12:00:00Z", 1_796_126_400_000}
     assert bool(selection.expired) is ended
     assert bool(selection.unused) is (not ended and not suppressed)
 

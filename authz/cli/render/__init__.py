@@ -1,7 +1,7 @@
 """Prints results: the terminal, and the tables and texts that are more than a few lines.
 
 `terminal` knows how to print, `page` how to write HTML; `approval`, `can`, `decision`, `exceptions`, `status`, `task`, `timeline` and `why` each know one kind of result.
-`github` writes annotations of GitHub Actions. `github` and `receipt` are imported by their own names.
+`github` writes annotations of GitHub Actions, and `analysis` the text of an analysis. `analysis`, `github` and `receipt` are imported by their own names.
 """
 
 from authz.cli.render.can import can_page, print_can

@@ -11,11 +11,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from authz.analysis.markdown import NO_SOLVER, VERDICT_TEXTS, expired_text
+from authz.analysis.report import FindingSeverity
+from authz.analysis.sarif import step_text
+from authz.analysis.selection import Selection
 from authz.model import Diagnostic, Severity
 
 __all__ = [
     "Annotation",
     "AnnotationLevel",
+    "analysis_annotations",
     "annotation_lines",
     "diagnostic_annotations",
     "place_in",
@@ -33,6 +38,14 @@ class AnnotationLevel(StrEnum):
     ERROR = "error"
     WARNING = "warning"
     NOTICE = "notice"
+
+
+_ANALYZE: Final = "authz analyze"
+_LEVELS: Final = {
+    FindingSeverity.ERROR: AnnotationLevel.ERROR,
+    FindingSeverity.WARNING: AnnotationLevel.WARNING,
+    FindingSeverity.NOTE: AnnotationLevel.NOTICE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +97,36 @@ def diagnostic_annotations(
             file=repository_path(folder, one.file) if one.file else "",
             line=one.line,
             column=one.column,
+        )
+
+
+def analysis_annotations(selection: Selection, folder: Path) -> Iterator[Annotation]:
+    """Make an annotation of each finding that counts, and of each part of the analysis that is open.
+
+    Args:
+        selection: Findings with their states.
+        folder: Folder of the bundle.
+    """
+    if selection.report.solver is None:
+        yield Annotation(AnnotationLevel.WARNING, NO_SOLVER, _ANALYZE)
+    for entry in selection.expired:
+        yield Annotation(AnnotationLevel.WARNING, expired_text(entry), _ANALYZE)
+    for finding in selection.new:
+        where = finding.location
+        cut = "; ".join(change.text for change in finding.cut.changes) if finding.cut else ""
+        parts = (
+            f"{finding.message} ({VERDICT_TEXTS[finding.verdict]})",
+            f"Why: {finding.reason}" if finding.reason else "",
+            *(step_text(step) for step in finding.path),
+            f"Cut: {cut}" if cut else "",
+        )
+        yield Annotation(
+            level=_LEVELS[finding.severity],
+            message="\n".join(part for part in parts if part),
+            title=f"{_ANALYZE}: {finding.rule} {finding.id}",
+            file=repository_path(folder, where.file) if where else "",
+            line=where.line if where else 0,
+            column=where.column if where else 0,
         )
 
 

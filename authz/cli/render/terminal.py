@@ -54,7 +54,7 @@ class Terminal:
         self.out = Console(markup=False, highlight=False, width=wide)
         self.err = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
-    def line(self, text: str) -> None:
+    def line(self, text: str | Text) -> None:
         """Print one line as it is."""
         self.out.print(text, soft_wrap=True)
 
