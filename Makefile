@@ -131,9 +131,10 @@ proto-check: $(STAMPS)/deps ## fail if generated files differ from what proto/ g
 
 .PHONY: reference
 reference: export AUTHZ_WRITE_REFERENCE := 1
-reference: setup ## write the pages of docs/reference that follow from the code: cli.md, sdk-api.md, and tables of configuration/ and policies.md
+reference: setup ## write the pages of docs/reference that follow from the code: cli.md, sdk-api.md, docs/llms.txt, and tables of configuration/ and policies.md
 	$(PY) -m authz.cli.reference docs/reference
 	$(PY) scripts/sdk_page.py
+	$(PY) scripts/llms_txt.py
 	$(CARGO) test --quiet --locked --workspace --test kernel -- reference::
 
 # Warnings are errors, so the output is not quiet: mkdocs counts no warning that it does not print.
@@ -182,6 +183,7 @@ lint-python: setup
 	$(VENV)/bin/deptry client/src --config client/pyproject.toml
 	$(VENV)/bin/deptry bench deploy scripts tests --exclude '\.venv' --ignore DEP002,DEP004
 	$(PY) deploy/grafana/dashboard.py --check
+	$(PY) scripts/llms_txt.py --check
 
 .PHONY: lint-proto
 lint-proto: $(STAMPS)/deps

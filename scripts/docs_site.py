@@ -87,15 +87,20 @@ def slug(heading: str, _separator: str = "-") -> str:
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Set the anchors and the navigation."""
     config.mdx_configs.setdefault("toc", {})["slugify"] = slug
-    config.nav = list(_navigation(Path(config.docs_dir)))
+    config.nav = list(navigation(Path(config.docs_dir)))
     return config
 
 
-def _navigation(docs: Path) -> Iterator[dict[str, Any]]:
+def navigation(docs: Path) -> Iterator[dict[str, Any]]:
+    """Yield the sections of the navigation: titles with pages, relative to `docs`.
+
+    Raises:
+        SiteError: A page has no heading.
+    """
     yield {"Home": "README.md"}
     for title, folder, first in SECTIONS:
         pages = list(_section(docs, docs / folder, first))
-        pages += [{_title(docs / name): name} for name in TOP.get(title, ())]
+        pages += [{page_title(docs / name): name} for name in TOP.get(title, ())]
         if pages:
             yield {title: pages}
 
@@ -113,17 +118,21 @@ def _section(docs: Path, folder: Path, first: tuple[str, ...] = ()) -> Iterator[
         entries, key=lambda path: (rank.get(path.name, len(rank)), _sort_key(path))
     ):
         if entry.is_dir():
-            yield {_title(entry): list(_section(docs, entry))}
+            yield {page_title(entry): list(_section(docs, entry))}
         else:
-            yield {_title(entry): entry.relative_to(docs).as_posix()}
+            yield {page_title(entry): entry.relative_to(docs).as_posix()}
 
 
 def _has_pages(path: Path) -> bool:
     return path.suffix == ".md" if path.is_file() else any(path.rglob("*.md"))
 
 
-def _title(page: Path) -> str:
-    """Heading of a page, or of a folder's README, without markup and without the part after a colon."""
+def page_title(page: Path) -> str:
+    """Return the heading of a page, or of a folder's README, without markup and without the part after a colon.
+
+    Raises:
+        SiteError: The page has no heading.
+    """
     if page.is_dir():
         page /= "README.md"
     heading = _TITLE.search(page.read_text())
@@ -134,7 +143,16 @@ def _title(page: Path) -> str:
 
 
 def _sort_key(page: Path) -> str:
-    return _title(page).lower().removeprefix("the ")
+    return page_title(page).lower().removeprefix("the ")
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Put the Markdown of each page beside it, since `llms.txt` links to it."""
+    docs, site = Path(config.docs_dir), Path(config.site_dir)
+    for page in docs.rglob("*.md"):
+        target = site / page.relative_to(docs)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(page.read_bytes())
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -56,9 +56,10 @@ prepare() {
       ;;
     esac
   done
-  if [ "$AUTHZ_ACTION_VERSION" != none ]; then
-    python -m pip install --quiet --disable-pip-version-check \
-      "authz-runtime[analyze]${AUTHZ_ACTION_VERSION:+==$AUTHZ_ACTION_VERSION}"
+  local requirements=()
+  read -r -a requirements <<<"${AUTHZ_ACTION_INSTALL//$'\n'/ }"
+  if [ "${#requirements[@]}" -gt 0 ]; then
+    python -m pip install --quiet --disable-pip-version-check -- "${requirements[@]}"
   fi
   authz version
   # Without a verb that writes SARIF there is nothing to upload.

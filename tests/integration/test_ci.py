@@ -134,7 +134,6 @@ def _run_action(repository: Repository, **given: str) -> ActionRun:
     inputs = {name: entry.get("default", "") for name, entry in action["inputs"].items()}
     inputs |= {
         "bundle": "policy/bundle",
-        "version": "none",
         **{name.replace("_", "-"): value for name, value in given.items()},
     }
     summary, output = (
