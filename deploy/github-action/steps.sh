@@ -123,7 +123,9 @@ diff_base() {
     git fetch --quiet --depth=1 origin "refs/heads/$GITHUB_BASE_REF"
     base=FETCH_HEAD
   fi
-  run diff bash "$GITHUB_ACTION_PATH/diff_revision.sh" "$base" "$bundle" "${variables[@]}"
+  local options=()
+  [ "$AUTHZ_ACTION_DIFF_FAIL_ON" = none ] || options=(--fail-on "$AUTHZ_ACTION_DIFF_FAIL_ON")
+  run diff bash "$GITHUB_ACTION_PATH/diff_revision.sh" "$base" "$bundle" "${variables[@]}" "${options[@]}"
   state diff
 }
 

@@ -253,13 +253,67 @@ def test_an_analyzer_that_is_missing_fails_the_job(repository: Repository) -> No
     assert "- **analyze**: could not run (exit code 1)" in done.summary
 
 
-def test_inputs_are_never_commands(repository: Repository, tmp_path: Path) -> None:
-    """Each is one argument of a verb, here of one that writes its arguments down."""
-    mark, words, programs = tmp_path / "mark", tmp_path / "words", tmp_path / "programs"
+@pytest.fixture
+def words(repository: Repository, tmp_path: Path) -> Path:
+    """File to which a program in the place of `authz` writes its arguments and the files of the first folder of `diff`."""
+    file, programs = tmp_path / "words", tmp_path / "programs"
     programs.mkdir()
-    (programs / "authz").write_text(f"#!/bin/sh\nprintf '<%s>\\n' \"$@\" >>'{words}'\n")
+    (programs / "authz").write_text(
+        "#!/bin/sh\n"
+        f"printf '<%s>\\n' \"$@\" >>'{file}'\n"
+        f'if [ "$1" = diff ]; then (cd "$2" && cat people.yaml >>\'{file}\'); exit 2; fi\n'
+    )
     (programs / "authz").chmod(0o700)
     repository.environment["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    file.write_text("")
+    return file
+
+
+def test_diff_compares_with_the_target_branch(repository: Repository, words: Path) -> None:
+    """With the bundle as it is there, whatever the branch and the working folder have."""
+    old = (repository.bundle / "people.yaml").read_text()
+    (repository.bundle / "people.yaml").write_text("changed: true\n")
+    repository.environment["GITHUB_BASE_REF"] = "main"
+    done = _run_action(repository, commands="diff", vars="trust_domain=corp.example")
+
+    assert done.codes["result"] == 1
+    assert "- **diff**: failed" in done.summary
+    said = words.read_text()
+    assert old in said
+    assert "changed: true" not in said
+    for word in (
+        "policy/bundle",
+        "--var",
+        "trust_domain=corp.example",
+        "--fail-on",
+        "newly-permitted",
+    ):
+        assert f"<{word}>" in said
+    words.write_text("")
+    _run_action(repository, commands="diff", diff_fail_on="none", base="HEAD")
+    assert "<diff>" in words.read_text()
+    assert "--fail-on" not in words.read_text()
+
+
+def test_diff_without_something_to_compare_with(repository: Repository, words: Path) -> None:
+    """A build that is no pull request, and a revision without the bundle, pass and say why. A revision that is missing fails."""
+    done = _run_action(repository, commands="diff")
+    assert done.codes["result"] == 0
+    assert "not a pull request" in done.log
+    moved = repository.folder / "moved"
+    shutil.copytree(repository.bundle, moved)
+    done = _run_action(repository, commands="diff", base="HEAD", bundle="moved")
+    assert done.codes["result"] == 0, done.log
+    assert "has no bundle moved/" in done.log
+    done = _run_action(repository, commands="diff", base="no-such-branch")
+    assert done.codes["result"] == 1
+    assert "Git has no revision no-such-branch" in done.log
+    assert "<diff>" not in words.read_text()
+
+
+def test_inputs_are_never_commands(repository: Repository, words: Path, tmp_path: Path) -> None:
+    """Each is one argument of a verb, here of one that writes its arguments down."""
+    mark = tmp_path / "mark"
     bad = f"$(touch {mark}); `touch {mark}`; touch {mark}"
     for given, argument in (
         ({"bundle": bad}, bad),
@@ -268,6 +322,8 @@ def test_inputs_are_never_commands(repository: Repository, tmp_path: Path) -> No
         ({"baseline": bad}, bad),
         ({"solver_cache": bad}, bad),
         ({"strict": bad}, ""),
+        ({"install": f"x' ; touch {mark}"}, ""),
+        ({"diff_fail_on": bad, "commands": "diff", "base": "HEAD"}, bad),
         ({"commands": bad}, ""),
         ({"base": bad, "commands": "diff"}, ""),
         ({"base": f"--output={mark}", "commands": "diff"}, ""),
