@@ -1,10 +1,10 @@
 """Opens bundles with small changes, asks `authz analyze` about each, and writes `bench/results/holes.json`.
 
-    python -m bench.holes.measure                         every operator; writes
+    python -m bench.holes.measure --write                 every operator in every bundle
     python -m bench.holes.measure --operator drop-forbid  one operator; prints, and writes nothing
     python -m bench.holes.measure --misses                also prints each change that no finding shows
 
-Exit status 1: a bundle cannot be read or analysed as it is, or an operator has no place in any bundle.
+Exit status 1: a bundle cannot be read or analysed as it is, or an operator or bundle is not known.
 """
 
 import argparse
@@ -328,10 +328,15 @@ def main() -> int:
     parser.add_argument("--most", type=int, default=5, help="changes of each operator")
     parser.add_argument("--misses", action="store_true", help="print each change without finding")
     parser.add_argument("--without-assertions", action="store_true")
-    parser.add_argument("--analyzer", default=f"{sys.executable} -m authz analyze --format json")
-    arguments = parser.parse_args()
-    is_whole = not (arguments.operator or arguments.bundle or arguments.without_assertions)
-    analyzer = Analyzer(arguments.analyzer.split())
+    parser.add_argument("--write", action="store_true", help="write bench/results/holes.json")
+    parser.add_argument("--analyzer", help="another command than `authz analyze --format json`")
+    with tempfile.TemporaryDirectory(prefix="authz-answers-") as cache:
+        return _run(parser.parse_args(), cache)
+
+
+def _run(arguments: argparse.Namespace, cache: str) -> int:
+    own = [sys.executable, "-m", "authz", "analyze", "--format", "json", "--cache", cache]
+    analyzer = Analyzer(arguments.analyzer.split() if arguments.analyzer else own)
     try:
         chosen = _chosen(arguments.operator, [one.name for one in OPERATORS], "operator")
         known = folders()
@@ -348,9 +353,13 @@ def main() -> int:
             tally = measure(operator, targets, analyzer, arguments.seed, arguments.most)
             tallies.append(tally)
             _print(tally, misses=arguments.misses)
-    if is_whole:
+    if arguments.write:
         facts = machine.facts(ROOT, build_profile())
-        written = {"machine": facts, **document(tallies, targets, arguments.seed)}
+        written = {
+            "machine": facts,
+            "most": arguments.most,
+            **document(tallies, targets, arguments.seed),
+        }
         RESULTS.write_text(json.dumps(written, indent=1) + "\n")
     return 0
 
