@@ -8,7 +8,13 @@ from authz.analysis.picture import mermaid_picture
 from authz.analysis.report import Finding, Report, SuppressionEntry, Verdict
 from authz.analysis.rules import rule_text
 from authz.analysis.sarif import step_text
-from authz.analysis.selection import FindingState, SelectedFinding, Selection
+from authz.analysis.selection import (
+    NO_REASON,
+    FindingState,
+    OpenQuestions,
+    SelectedFinding,
+    Selection,
+)
 from authz.analysis.texts import inert_markdown
 
 __all__ = ["NO_SOLVER", "VERDICT_TEXTS", "analysis_markdown", "analysis_summary", "expired_text"]
@@ -85,7 +91,8 @@ def analysis_markdown(selection: Selection) -> str:
     """
     parts = ["# Analysis of the bundle\n"]
     parts += [f"- {inert_markdown(line)}" for line in analysis_summary(selection)]
-    shown = selection.findings[:_MOST_FINDINGS]
+    single = selection.single()
+    shown = single[:_MOST_FINDINGS]
     if shown:
         parts += [
             "",
@@ -93,11 +100,20 @@ def analysis_markdown(selection: Selection) -> str:
             "|---|---|---|---|---|---|",
         ]
         parts += [_row(one) for one in shown]
-    if left := len(selection.findings) - len(shown):
+    if left := len(single) - len(shown):
         parts.append(f"\n{left} more findings are not shown here; `--format json` has all of them.")
     detailed = [one for one in shown if one.state is FindingState.NEW]
     for number, one in enumerate(detailed):
         parts += ["", *_details(one.finding, with_picture=number < _MOST_PICTURES)]
+    if groups := selection.open_questions():
+        parts += [
+            "",
+            "## Not decided",
+            "",
+            "| severity | rule | questions | places |",
+            "|---|---|---|---|",
+        ]
+        parts += [_group_row(group) for group in groups]
     if selection.report.proved:
         parts += ["", "## Proved within the model", ""]
         parts += [
@@ -130,6 +146,11 @@ def _row(one: SelectedFinding) -> str:
     return "| " + " | ".join(inert_markdown(cell, 300) for cell in cells) + " |"
 
 
+def _group_row(group: OpenQuestions) -> str:
+    cells = (group.severity.value, group.rule, group.text, group.places)
+    return "| " + " | ".join(inert_markdown(cell) for cell in cells) + " |"
+
+
 def _details(finding: Finding, *, with_picture: bool) -> Iterator[str]:
     yield f"## {inert_markdown(finding.rule)} {finding.id}"
     yield ""
@@ -138,7 +159,7 @@ def _details(finding: Finding, *, with_picture: bool) -> Iterator[str]:
     yield f"{rule_text(finding.rule).help}"
     if finding.verdict is Verdict.NOT_DECIDED:
         yield ""
-        yield f"**Not decided:** {inert_markdown(finding.reason or 'no reason was given')}"
+        yield f"**Not decided:** {inert_markdown(finding.reason or NO_REASON)}"
     if with_picture and (picture := mermaid_picture(finding)):
         yield from ("", "```mermaid", picture.rstrip("\n"), "```")
     if finding.path:

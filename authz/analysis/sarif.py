@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from authz.analysis.report import Finding, Step, Verdict
 from authz.analysis.rules import rule_text
-from authz.analysis.selection import FindingState, SelectedFinding, Selection
+from authz.analysis.selection import NO_REASON, FindingState, SelectedFinding, Selection
 from authz.analysis.texts import compact_json, inert
 from authz.model import Diagnostic, Severity
 
@@ -301,7 +301,7 @@ def _analysis_result(
     place = _place_of(finding, repository_file)
     states = {FindingState.NEW: "new", FindingState.KNOWN: "unchanged"}
     is_open = finding.verdict is Verdict.NOT_DECIDED
-    reason = f" Not decided: {finding.reason or 'no reason was given'}." if is_open else ""
+    reason = f" Not decided: {finding.reason or NO_REASON}." if is_open else ""
     return SarifResult(
         rule=finding.rule,
         level=finding.severity.value,

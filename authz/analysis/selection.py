@@ -9,8 +9,20 @@ from authz.analysis.baseline import Baseline, KnownFinding
 from authz.analysis.report import Finding, FindingSeverity, Report, SuppressionEntry, Verdict
 from authz.analysis.suppressions import AppliedSuppressions, apply_suppressions
 
-__all__ = ["FailLevel", "FindingState", "SelectedFinding", "Selection", "select_findings"]
+__all__ = [
+    "NO_REASON",
+    "FailLevel",
+    "FindingState",
+    "OpenQuestions",
+    "SelectedFinding",
+    "Selection",
+    "select_findings",
+]
 
+_LEAST_GROUP: Final = 3
+_SHOWN_PLACES: Final = 12
+NO_REASON: Final = "no reason was given"
+"""Reason of an open question for which the analyzer gives none."""
 _VERDICTS: Final = (Verdict.PATH_FOUND, Verdict.PROVED, Verdict.NOT_DECIDED)
 
 
@@ -45,12 +57,37 @@ class SelectedFinding:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenQuestions:
+    """Questions of one rule that count and are open for one reason, for example because no solver is there."""
+
+    severity: FindingSeverity
+    rule: str
+    reason: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def text(self) -> str:
+        """One sentence."""
+        return f"{len(self.findings)} questions are not decided: {self.reason}"
+
+    @property
+    def places(self) -> str:
+        """Places of the first findings, and how many more there are."""
+        shown = self.findings[:_SHOWN_PLACES]
+        places = ", ".join(
+            f"{one.location.file}:{one.location.line}" if one.location else one.id for one in shown
+        )
+        left = len(self.findings) - len(shown)
+        return f"{places} and {left} more; --format json lists all" if left else places
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """A report, with the state of each finding."""
 
     report: Report
     findings: tuple[SelectedFinding, ...]
-    """New findings first, then by severity, verdict, rule and id."""
+    """New findings first, then by severity, verdict, rule and place."""
     expired: tuple[SuppressionEntry, ...] = ()
     """Suppressions that count as not there."""
     unused: tuple[SuppressionEntry, ...] = ()
@@ -74,6 +111,24 @@ class Selection:
         return tuple(
             one.finding for one in self.findings if one.finding.verdict is Verdict.NOT_DECIDED
         )
+
+    def open_questions(self) -> tuple[OpenQuestions, ...]:
+        """Return groups of at least three open questions that differ only in their place, so that a reader sees each reason once."""
+        groups: dict[tuple[FindingSeverity, str, str], list[Finding]] = {}
+        for finding in self.new:
+            if finding.verdict is Verdict.NOT_DECIDED and not finding.path:
+                reason = finding.reason or NO_REASON
+                groups.setdefault((finding.severity, finding.rule, reason), []).append(finding)
+        return tuple(
+            OpenQuestions(*key, tuple(found))
+            for key, found in groups.items()
+            if len(found) >= _LEAST_GROUP
+        )
+
+    def single(self) -> tuple[SelectedFinding, ...]:
+        """Return the findings that stand in no group of open questions."""
+        grouped = {one.id for group in self.open_questions() for one in group.findings}
+        return tuple(one for one in self.findings if one.finding.id not in grouped)
 
     def failing(self, level: FailLevel) -> tuple[Finding, ...]:
         """Return the findings that fail the command. A question that is open fails like a defect of its severity."""
@@ -115,12 +170,15 @@ def _selected(
     return SelectedFinding(finding, state)
 
 
-def _rank(one: SelectedFinding) -> tuple[int, int, int, str, str]:
+def _rank(one: SelectedFinding) -> tuple[int, int, int, str, str, int, str]:
     finding = one.finding
+    where = finding.location
     return (
         tuple(FindingState).index(one.state),
         finding.severity.rank,
         _VERDICTS.index(finding.verdict),
         finding.rule,
+        where.file if where else "",
+        where.line if where else 0,
         finding.id,
     )

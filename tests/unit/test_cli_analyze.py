@@ -113,6 +113,41 @@ def test_what_is_not_decided_is_told(record: Record, capsys: pytest.CaptureFixtu
         assert "No solver" in capsys.readouterr().err
 
 
+def test_open_questions_with_one_reason_are_told_once(
+    record: Record, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With their number and their places; each of them still fails, and stands in JSON and SARIF."""
+    questions = [
+        finding(
+            number,
+            rule="policy-redundant",
+            verdict="not_decided",
+            reason="the solver does not start",
+            path=[],
+            cut=None,
+            case="",
+            location={"file": "guard.cedar", "line": number},
+        )
+        for number in range(1, 31)
+    ]
+    record(*questions, finding(31), solver=None, proved=[])
+
+    for style in ("text", "markdown", "github"):
+        assert run("analyze", BUNDLE, "--format", style) == 2
+        said = capsys.readouterr().out
+        assert said.count("the solver does not start") == 1
+        assert "30 questions are not decided" in said
+        assert "guard.cedar:12" in said
+        assert "and 18 more" in said
+        assert "mail.send" in said, "other findings are shown as before"
+    for style, member in (("json", "findings"), ("sarif", "results")):
+        run("analyze", BUNDLE, "--format", style)
+        document = json.loads(capsys.readouterr().out)
+        assert len(document[member] if style == "json" else document["runs"][0][member]) == 31
+    record(*questions, solver=None, proved=[])
+    assert run("analyze", BUNDLE) == 2, "open questions alone fail, too"
+
+
 def test_the_text_is_inert(record: Record, capsys: pytest.CaptureFixture[str]) -> None:
     """No string of a bundle controls the terminal, or begins a command of GitHub's runner."""
     record(

@@ -8,7 +8,13 @@ from rich.text import Text
 from authz.analysis.markdown import VERDICT_TEXTS, analysis_summary
 from authz.analysis.report import Finding, FindingSeverity, Verdict
 from authz.analysis.sarif import step_text
-from authz.analysis.selection import FindingState, SelectedFinding, Selection
+from authz.analysis.selection import (
+    NO_REASON,
+    FindingState,
+    OpenQuestions,
+    SelectedFinding,
+    Selection,
+)
 from authz.analysis.texts import inert
 
 __all__ = ["analysis_lines"]
@@ -28,8 +34,11 @@ def analysis_lines(selection: Selection) -> Iterator[Text]:
     Args:
         selection: Findings with their states.
     """
-    for one in selection.findings:
+    for one in selection.single():
         yield from _finding(one)
+        yield Text()
+    for group in selection.open_questions():
+        yield from _open_questions(group)
         yield Text()
     for line in analysis_summary(selection):
         yield Text(inert(line, _MOST_LINE))
@@ -47,6 +56,12 @@ def _finding(one: SelectedFinding) -> Iterator[Text]:
         yield from _details(finding)
 
 
+def _open_questions(group: OpenQuestions) -> Iterator[Text]:
+    head = Text(f"{group.severity.value}[{inert(group.rule)}]", style=_STYLES[group.severity])
+    yield head + Text(f" {inert(group.text, _MOST_LINE)}", style="yellow")
+    yield Text(f"  {inert(group.places, _MOST_LINE)}", style="dim")
+
+
 def _state(one: SelectedFinding) -> str:
     if one.suppression is not None:
         entry = one.suppression
@@ -57,7 +72,7 @@ def _state(one: SelectedFinding) -> str:
 
 def _details(finding: Finding) -> Iterator[Text]:
     if finding.verdict is Verdict.NOT_DECIDED:
-        reason = inert(finding.reason or "no reason was given", _MOST_LINE)
+        reason = inert(finding.reason or NO_REASON, _MOST_LINE)
         yield Text(f"  not decided: {reason}", style="yellow")
     for step in finding.path:
         mark = Text("  ▶ ", style="bold red") if step.is_pivot else Text("    ")

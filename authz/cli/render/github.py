@@ -14,7 +14,7 @@ from typing import Final
 from authz.analysis.markdown import NO_SOLVER, VERDICT_TEXTS, expired_text
 from authz.analysis.report import FindingSeverity
 from authz.analysis.sarif import step_text
-from authz.analysis.selection import Selection
+from authz.analysis.selection import FindingState, Selection
 from authz.model import Diagnostic, Severity
 
 __all__ = [
@@ -111,7 +111,16 @@ def analysis_annotations(selection: Selection, folder: Path) -> Iterator[Annotat
         yield Annotation(AnnotationLevel.WARNING, NO_SOLVER, _ANALYZE)
     for entry in selection.expired:
         yield Annotation(AnnotationLevel.WARNING, expired_text(entry), _ANALYZE)
-    for finding in selection.new:
+    for group in selection.open_questions():
+        yield Annotation(
+            level=_LEVELS[group.severity],
+            message=f"{group.text}\n{group.places}",
+            title=f"{_ANALYZE}: {group.rule}",
+        )
+    for one in selection.single():
+        if one.state is not FindingState.NEW:
+            continue
+        finding = one.finding
         where = finding.location
         cut = "; ".join(change.text for change in finding.cut.changes) if finding.cut else ""
         parts = (
