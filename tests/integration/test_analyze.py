@@ -1,0 +1,97 @@
+"""`authz analyze` with the real analyzer: its report is the one that the command reads, also without a solver."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+
+from authz.analysis.executable import find_analyzer
+from authz.bundle import read_folder
+from authz.cli import main
+from authz.engine import Plan
+from authz.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = ROOT / "examples/quickstart/bundle"
+SCHEMA = json.loads((ROOT / "tests/data/sarif/sarif-schema-2.1.0.json").read_text())
+VARIABLES = {"trust_domain": "dev.example"}
+
+
+def _is_built() -> bool:
+    try:
+        find_analyzer()
+    except UsageError:
+        return False
+    return True
+
+
+pytestmark = pytest.mark.skipif(not _is_built(), reason="needs `make analyzer`")
+
+
+def run(*arguments: str | Path) -> int:
+    """Run the command and give its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(one) for one in arguments])
+    code = ended.value.code
+    return code if isinstance(code, int) else 0
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Report of the bundle of the quickstart."""
+    file = tmp_path_factory.mktemp("analyze") / "report.json"
+    options = ("--var", "trust_domain=dev.example", "--format", "json", "--output", file)
+    assert run("analyze", BUNDLE, *options) in {0, 2}
+    document: dict[str, Any] = json.loads(file.read_text())
+    return {**document, "file": file}
+
+
+def test_the_report_is_about_the_bundle_that_a_server_loads(report: dict[str, Any]) -> None:
+    """With the same name and digest."""
+    plan = Plan.compile(read_folder(BUNDLE), VARIABLES)
+
+    assert report["bundle"] == {"name": plan.name, "digest": plan.digest}
+    assert report["counts"]["policies"] == plan.policy_count
+
+
+def test_nothing_that_needs_a_solver_is_proved_without_one(report: dict[str, Any]) -> None:
+    """With one, few questions stay open."""
+    if importlib.util.find_spec("cvc5") is None:
+        assert report["solver"] is None
+        assert report["counts"]["not_decided"] == report["counts"]["questions"]
+    else:
+        assert report["solver"]["name"] == "cvc5"
+        assert report["counts"]["not_decided"] <= report["counts"]["questions"] * 0.02
+        assert report["proved"]
+
+
+@pytest.mark.parametrize("style", ["text", "sarif", "markdown", "github"])
+def test_the_report_is_rendered_in_every_format(
+    report: dict[str, Any], style: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With each finding in SARIF."""
+    options = ("--report", report["file"], "--format", style)
+    assert run("analyze", BUNDLE, *options) in {0, 2}
+    said = capsys.readouterr().out
+    if style == "sarif":
+        log = json.loads(said)
+        jsonschema.Draft7Validator(SCHEMA).validate(log)
+        prints = {
+            one["partialFingerprints"]["authzFinding/v1"] for one in log["runs"][0]["results"]
+        }
+        assert prints == {one["id"] for one in report["findings"]}
+
+
+def test_a_bundle_that_is_not_valid_is_3_with_its_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At their lines, as `authz check` tells them."""
+    assert run("init", "--enforce", tmp_path / "bundle") == 0
+    (tmp_path / "bundle/broken.yaml").write_text("\nlables: {}\n")
+    capsys.readouterr()
+
+    assert run("analyze", tmp_path / "bundle") == 3
+    assert "broken.yaml:2" in capsys.readouterr().err
