@@ -89,6 +89,7 @@ const KERNEL: &[&str] = &[
     "format",
     "plan",
     "describe",
+    "guards",
     "soften",
     "task",
     "values",

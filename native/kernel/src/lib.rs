@@ -11,6 +11,7 @@ pub mod describe;
 mod evaluate;
 pub mod examples;
 pub mod format;
+pub mod guards;
 pub mod history;
 pub mod lint;
 pub mod plan;

@@ -223,6 +223,31 @@ impl SchemaNames {
         Self { types }
     }
 
+    /// The names of two bundles.
+    #[must_use]
+    pub fn union(mut self, other: Self) -> Self {
+        for (kind, members) in other.types {
+            self.types.entry(kind).or_default().extend(members);
+        }
+        self
+    }
+
+    /// Names that another bundle lacks: type and name.
+    #[must_use]
+    pub fn beyond(&self, other: &Self) -> Vec<(&'static str, &str)> {
+        let lacks = |kind: &str, name: &String| {
+            !other.members(kind).is_some_and(|members| members.contains(name))
+        };
+        let names = self
+            .types
+            .iter()
+            .flat_map(|(kind, members)| members.iter().map(move |name| (*kind, name)));
+        names
+            .filter(|(kind, name)| lacks(kind, name))
+            .map(|(kind, name)| (kind, name.as_str()))
+            .collect()
+    }
+
     /// The members of an enumerated type; none where the type is not enumerated.
     #[must_use]
     pub fn members(&self, kind: &str) -> Option<&BTreeSet<String>> {

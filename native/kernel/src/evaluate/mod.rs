@@ -8,6 +8,7 @@
 pub(crate) mod could;
 pub(crate) mod met;
 pub(crate) mod origins;
+pub(crate) mod stated;
 pub(crate) mod syntax;
 
 use std::cell::OnceCell;
@@ -939,16 +940,7 @@ impl<'a> Judge<'a> {
         let entities = self.store.entities()?;
         let made = || Box::new(self.evaluator(principal, context, entities));
         let evaluator = evaluator.get_or_init(made);
-        Ok(match evaluator.interpret(body, &words.none) {
-            Ok(Value { value: ValueKind::Lit(Literal::Bool(true)), .. }) => Verdict::Fired,
-            Ok(Value { value: ValueKind::Lit(Literal::Bool(false)), .. }) => Verdict::NotFired,
-            Ok(_) => Verdict::Failed("the conditions are no boolean".to_owned()),
-            // Its own text repeats the numbers, which may be arguments.
-            Err(EvaluationError::IntegerOverflow(_)) => {
-                Verdict::Failed("integer overflow".to_owned())
-            }
-            Err(error) => Verdict::Failed(error.to_string()),
-        })
+        Ok(stated::verdict(evaluator.interpret(body, &words.none)))
     }
 
     fn evaluator(

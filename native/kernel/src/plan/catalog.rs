@@ -93,7 +93,7 @@ pub(crate) fn groups_of(operation: &Operation) -> Vec<String> {
 }
 
 /// Cedar type of the resource of an operation.
-pub(super) fn resource_type(operation: &Operation) -> &'static str {
+pub(crate) fn resource_type(operation: &Operation) -> &'static str {
     match operation.resource {
         Some(_) => "Resource",
         None if operation.id.starts_with(START) => "Template",

@@ -39,7 +39,7 @@ use crate::routes::RouteTable;
 use crate::schema::{Key, OWN_SYSTEM, SchemaNames};
 use crate::table::Table;
 
-pub(crate) use catalog::groups_of;
+pub(crate) use catalog::{groups_of, resource_type};
 use catalog::{reauth_kinds, schema_texts};
 use labels::CollectionLabels;
 use slices::Slice;
@@ -570,6 +570,16 @@ impl Plan {
             all.clone().map(|(operation, _)| groups_of(operation)).collect();
         let SchemaTexts { prelude, actions } = schema_texts(&names, &groups, all);
         prelude + &actions.concat()
+    }
+
+    /// The bundle's operations, and those of Authz itself.
+    pub(crate) fn all_operations(&self) -> impl Iterator<Item = &Operation> {
+        self.model().operations.iter().chain(&self.own)
+    }
+
+    /// Step-up kinds `reauth:…` that policies name.
+    pub(crate) fn reauth_kinds(&self) -> BTreeSet<String> {
+        reauth_kinds(&self.policies)
     }
 
     /// How many policies there are.
