@@ -73,8 +73,11 @@ CARGO_CYCLONEDX := $(CACHE)/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
-NATIVE := $(shell find native -name '*.rs' -not -path '*/codegen/*' -not -path '*/floors/*' -not -path '*/fuzz/*' -not -path '*/tests/*' -not -path '*/benches/*') \
+NATIVE := $(shell find native -name '*.rs' -not -path '*/analyze/*' -not -path '*/codegen/*' -not -path '*/floors/*' -not -path '*/fuzz/*' -not -path '*/tests/*' -not -path '*/benches/*') \
 	$(wildcard native/*/Cargo.toml) native/Cargo.toml native/Cargo.lock
+# The analyzer stands in a workspace of its own, and shares what is compiled through the target folder.
+ANALYZER := authz/bin/authz-analyze
+ANALYZE := cd native/analyze && cargo
 
 .PHONY: help
 help: ## list the recipes
@@ -107,6 +110,15 @@ $(STAMPS)/client: $(STAMPS)/deps client/pyproject.toml
 $(STAMPS)/native: $(STAMPS)/deps $(STAMPS)/client pyproject.toml $(NATIVE)
 	PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin develop
 	@touch $@
+
+# Not needed by the server: the verbs `analyze` and `diff` run it.
+.PHONY: analyzer
+analyzer: $(ANALYZER) ## build the analyzer of `authz analyze` and `authz diff`, optimised, into authz/bin; minutes
+
+ANALYZER_SOURCES := $(shell find native/analyze -name '*.rs' -not -path '*/tests/*') native/analyze/Cargo.toml native/analyze/Cargo.lock
+$(ANALYZER): $(STAMPS)/deps $(NATIVE) $(ANALYZER_SOURCES)
+	$(ANALYZE) build --quiet --locked --profile $(or $(ANALYZER_PROFILE),release)
+	install -D -m 755 $(CARGO_TARGET_DIR)/$(patsubst dev,debug,$(or $(ANALYZER_PROFILE),release))/authz-analyze $@
 
 .PHONY: lock
 lock: $(STAMPS)/deps ## resolve requirements.lock anew (needs `uv` on PATH)
@@ -196,6 +208,8 @@ lint-rust: $(STAMPS)/deps
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --locked --workspace --all-targets -- --deny warnings
 	cd native/fuzz && cargo fmt --check
+	$(ANALYZE) fmt --check
+	$(ANALYZE) clippy --quiet --locked --all-targets -- --deny warnings
 
 # Minutes to build, so `make test` runs it where it was built before. Advisories need more of the network than registries:
 # `cd native && cargo deny check advisories`.
@@ -230,6 +244,7 @@ test-quick: setup ## unit tests only, of Rust's pure crates and of Python
 test-rust: $(STAMPS)/deps postgresql ## every Rust test, with a real PostgreSQL
 	$(CARGO) test --locked --workspace --no-run
 	$(CARGO) test --quiet --locked --workspace
+	$(ANALYZE) test --quiet --locked
 
 # Each test starts a server of its own; the package must not start one. Without it those tests are left out, and say so.
 .PHONY: postgresql
@@ -269,7 +284,8 @@ chromium:
 		|| echo "make test: Chromium is not installed (Debian: chromium-headless-shell); the tests of the site and of the approvals page are left out" >&2
 
 .PHONY: test-python
-test-python: setup postgresql softhsm ## every Python test but those with foreign peers; a real Envoy and PostgreSQL
+test-python: export ANALYZER_PROFILE := dev
+test-python: setup analyzer postgresql softhsm ## every Python test but those with foreign peers; a real Envoy and PostgreSQL
 	$(PYTEST) -n $(PROCESSES) $(SHARED) -m "not peers and not alone" tests/integration
 	$(PYTEST) -m "alone and not peers" tests/integration
 	$(PYTEST) -n 2 $(SHARED) -m "not peers" tests --ignore=tests/integration
@@ -652,6 +668,10 @@ bench: bench-build $(GHZ) ## measure; writes bench/results/*.json (ARGS=--quick 
 .PHONY: bench-detection
 bench-detection: setup ## play honest and hijacked tasks against bundles; writes bench/results/detection.json
 	$(PY) -m bench.detection.measure $(ARGS)
+
+.PHONY: bench-analysis
+bench-analysis: setup analyzer ## run the analyzer over bundles of growing size; writes bench/results/analysis.json
+	$(PY) -m bench.analysis.measure $(ARGS)
 
 .PHONY: bench-cards
 bench-cards: setup ## build the cards of ordinary calls and of tampered ones; writes bench/results/cards.json

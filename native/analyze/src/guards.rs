@@ -1,0 +1,539 @@
+//! Questions about one operation and one type of principal, with the kernel's meaning of permits and forbids.
+//!
+//! A request is permitted only if a permit of the operation fires for each principal of the chain, and no forbid fires for any
+//! of them. A forbid that fails to evaluate fires, a permit that fails does not. A forbid with `@stepup` is lifted where
+//! `context.satisfied` has its kind, as its own condition says. The questions are about a single principal and destination, and
+//! facts that depend on history are free: [`GuardAnswer::Unsatisfiable`] covers every chain, and a satisfiable answer shows that
+//! the policies alone do not exclude the request.
+//!
+//! Every counterexample is judged again by the kernel. Where the kernel disagrees, the answer is unknown.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr as _;
+use std::sync::Arc;
+
+use authz_kernel::arguments::{ArgumentType, Member};
+use authz_kernel::decision::{PolicyEffect, Verdict};
+pub use authz_kernel::guards::PRINCIPAL_TYPES;
+use authz_kernel::guards::{OperationGuard, PolicyGuard};
+use authz_kernel::plan::Plan;
+use authz_kernel::schema::{self, SchemaNames};
+use cedar_policy::{
+    Context, Entities, EntityId, EntityTypeName, EntityUid, EvalResult, Expression, Request,
+    eval_expression,
+};
+use serde_json::{Map, Value, json};
+
+use crate::solver::{Answer, Model, Prelude, Question, Relation, Solver};
+
+/// Action of a question whose conditions do not depend on the action, so that equal questions of several operations are one.
+const ANY_ACTION: &str = "operation";
+/// Group of [`ANY_ACTION`].
+const ANY_GROUP: &str = "operations";
+
+/// One part of a conjunction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The policy at this position fires.
+    Fires(usize),
+    /// The policy at this position evaluates to false: it neither fires nor fails.
+    Clear(usize),
+    /// The scope of the policy at this position matches principal and resource.
+    InScope(usize),
+    /// A Cedar expression is true.
+    Text(String),
+}
+
+/// Parts that all hold. A part that fails to evaluate does not hold.
+pub type Conjunction = Vec<Part>;
+
+/// A question about one operation and one type of principal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardQuestion<'q> {
+    /// Id of the operation.
+    pub operation: &'q str,
+    /// One of [`PRINCIPAL_TYPES`].
+    pub principal_type: &'q str,
+    /// Relation of the two lists.
+    pub relation: Relation,
+    /// At least one holds.
+    pub first: Vec<Conjunction>,
+    /// At least one holds, or none, as the relation says.
+    pub second: Vec<Conjunction>,
+}
+
+/// A request that answers a question, as the kernel judged it.
+#[derive(Clone, Debug)]
+pub struct Counterexample {
+    /// Operation that is requested.
+    pub operation: String,
+    /// The request.
+    pub request: Request,
+    /// Entities that it names.
+    pub entities: Entities,
+    /// The kernel's verdict on each policy of the operation, by position.
+    pub verdicts: BTreeMap<usize, Verdict>,
+    /// The request in Cedar's JSON forms.
+    pub document: Value,
+}
+
+/// Answer to a [`GuardQuestion`].
+#[derive(Clone, Debug)]
+pub enum GuardAnswer {
+    /// This request answers it.
+    Satisfiable(Box<Counterexample>),
+    /// Proved: no request answers it.
+    Unsatisfiable,
+    /// Not decided, for this reason.
+    Unknown(String),
+}
+
+/// Policies and operations of a plan, with a solver for questions about them.
+#[derive(Debug)]
+pub struct Guards<'a> {
+    plan: &'a Plan,
+    solver: &'a dyn Solver,
+    policies: Vec<PolicyGuard<'a>>,
+    operations: BTreeMap<&'a str, OperationGuard<'a>>,
+    prelude: Arc<Prelude>,
+}
+
+impl<'a> Guards<'a> {
+    /// Reads the policies and operations of a plan.
+    #[must_use]
+    pub fn new(plan: &'a Plan, solver: &'a dyn Solver) -> Self {
+        Self::with_names(plan, solver, &plan.schema_names())
+    }
+
+    /// Reads the policies and operations of a plan, for questions that name entities of another plan too.
+    ///
+    /// Args: `names`: all names that the questions may have.
+    #[must_use]
+    pub fn with_names(plan: &'a Plan, solver: &'a dyn Solver, names: &SchemaNames) -> Self {
+        let operations = plan.operation_guards();
+        let operations = operations.into_iter().map(|one| (one.operation.id.as_str(), one));
+        Self {
+            plan,
+            solver,
+            policies: plan.policy_guards(),
+            operations: operations.collect(),
+            prelude: Arc::new(Prelude::new(names.prelude())),
+        }
+    }
+
+    /// The plan.
+    #[must_use]
+    pub const fn plan(&self) -> &'a Plan {
+        self.plan
+    }
+
+    /// Name and version of the solver; `None` without one.
+    #[must_use]
+    pub fn solver_name(&self) -> Option<(String, String)> {
+        self.solver.name()
+    }
+
+    /// Policies in the order of the bundle; positions count from 0.
+    #[must_use]
+    pub fn policies(&self) -> &[PolicyGuard<'a>] {
+        &self.policies
+    }
+
+    /// Operations by id: those of the bundle, and those of Authz itself.
+    #[must_use]
+    pub const fn operations(&self) -> &BTreeMap<&'a str, OperationGuard<'a>> {
+        &self.operations
+    }
+
+    /// Positions of the policies of one effect that can match an operation.
+    #[must_use]
+    pub fn slice(&self, operation: &str, effect: PolicyEffect) -> Vec<usize> {
+        let slice = self.operations.get(operation).map_or(&[][..], |one| &one.policies);
+        let is_of = |at: &&usize| self.policies.get(**at).is_some_and(|one| one.effect == effect);
+        slice.iter().filter(is_of).copied().collect()
+    }
+
+    /// Conjunctions that hold for the requests that the policies of an operation permit: one for each permit.
+    #[must_use]
+    pub fn permitted(&self, operation: &str) -> Vec<Conjunction> {
+        let clear: Vec<Part> =
+            self.slice(operation, PolicyEffect::Forbid).into_iter().map(Part::Clear).collect();
+        let permits = self.slice(operation, PolicyEffect::Permit).into_iter();
+        permits.map(|permit| [vec![Part::Fires(permit)], clear.clone()].concat()).collect()
+    }
+
+    /// Asks whether the policies of an operation can permit a request of one type of principal.
+    ///
+    /// Args:
+    /// * `constraint`: Cedar expression over `principal`, `resource` and `context` that the request satisfies too, for example
+    ///   `[Label::"pii"].containsAll(context.session.labels)`. Empty: none.
+    #[must_use]
+    pub fn can_be_permitted(
+        &self,
+        operation: &str,
+        principal_type: &str,
+        constraint: &str,
+    ) -> GuardAnswer {
+        self.ask(&self.permission(operation, principal_type, constraint))
+    }
+
+    /// The question of [`Self::can_be_permitted`], for [`Self::ask_all`].
+    #[must_use]
+    pub fn permission<'q>(
+        &self,
+        operation: &'q str,
+        principal_type: &'q str,
+        constraint: &str,
+    ) -> GuardQuestion<'q> {
+        let permits = self.slice(operation, PolicyEffect::Permit).into_iter();
+        let forbids = self.slice(operation, PolicyEffect::Forbid).into_iter();
+        let constraint = (!constraint.is_empty()).then(|| Part::Text(constraint.to_owned()));
+        GuardQuestion {
+            operation,
+            principal_type,
+            relation: Relation::Both,
+            first: permits.map(|permit| vec![Part::Fires(permit)]).collect(),
+            second: vec![forbids.map(Part::Clear).chain(constraint).collect()],
+        }
+    }
+
+    /// Asks one question.
+    #[must_use]
+    pub fn ask(&self, question: &GuardQuestion<'_>) -> GuardAnswer {
+        let answer = self.ask_all(std::slice::from_ref(question)).pop();
+        answer.unwrap_or_else(|| GuardAnswer::Unknown("the question was lost".to_owned()))
+    }
+
+    /// Asks several questions at once; equal ones once.
+    #[must_use]
+    pub fn ask_all(&self, questions: &[GuardQuestion<'_>]) -> Vec<GuardAnswer> {
+        let texts: Vec<Result<Question, GuardAnswer>> =
+            questions.iter().map(|question| self.text(question)).collect();
+        let open: Vec<Question> =
+            texts.iter().filter_map(|text| text.as_ref().ok()).cloned().collect();
+        let mut answers = self.solver.ask_all(&open).into_iter();
+        let answered =
+            |(question, text): (&GuardQuestion<'_>, Result<Question, GuardAnswer>)| match text
+                .map(|_| answers.next())
+            {
+                Err(known) => known,
+                Ok(None) => GuardAnswer::Unknown("the question was lost".to_owned()),
+                Ok(Some(Answer::Unsatisfiable)) => GuardAnswer::Unsatisfiable,
+                Ok(Some(Answer::Unknown(reason))) => GuardAnswer::Unknown(reason),
+                Ok(Some(Answer::Satisfiable(model))) => self.confirm(question, &model),
+            };
+        questions.iter().zip(texts).map(answered).collect()
+    }
+
+    /// The question as text, or its answer where no solver is needed.
+    fn text(&self, question: &GuardQuestion<'_>) -> Result<Question, GuardAnswer> {
+        let unknown = |text: String| GuardAnswer::Unknown(text);
+        let GuardQuestion { operation, principal_type, relation, first, second } = question;
+        if first.is_empty() || (*relation == Relation::Both && second.is_empty()) {
+            return Err(GuardAnswer::Unsatisfiable);
+        }
+        let guard = self
+            .operations
+            .get(operation)
+            .ok_or_else(|| unknown(format!("there is no operation `{operation}`")))?;
+        let reads = self.reads(first.iter().chain(second).flatten());
+        let facts = self.facts(guard, principal_type, &reads);
+        let render = |list: &[Conjunction], with_facts: bool| {
+            let facts = if with_facts { facts.as_slice() } else { &[] };
+            list.iter().map(|parts| self.conjunction(parts, facts)).collect::<Vec<String>>()
+        };
+        let (action, declaration) = if reads.action {
+            let id = guard.operation.id.as_str();
+            let actions = self.actions(guard, &reads);
+            let actions: String = actions.into_iter().map(schema::group).collect();
+            (id, actions + &guard.declaration(id, reads.inputs.as_ref()))
+        } else {
+            let any = OperationGuard { groups: vec![ANY_GROUP.to_owned()], ..guard.clone() };
+            let declaration = any.declaration(ANY_ACTION, reads.inputs.as_ref());
+            (ANY_ACTION, schema::group(ANY_GROUP) + &declaration)
+        };
+        Ok(Question {
+            prelude: Arc::clone(&self.prelude),
+            declaration,
+            principal_type: (*principal_type).to_owned(),
+            action: action.to_owned(),
+            resource_type: guard.resource_type.to_owned(),
+            relation: *relation,
+            first: render(first, *relation == Relation::OnlyFirst),
+            second: render(second, *relation == Relation::Both),
+        })
+    }
+
+    /// Groups of an operation and other actions that the conditions name. Those need no more than a declaration: the operation
+    /// is none of them, and is in none of them.
+    fn actions<'g>(
+        &'g self,
+        guard: &'g OperationGuard<'_>,
+        reads: &Reads<'g>,
+    ) -> BTreeSet<&'g str> {
+        let mut actions: BTreeSet<&str> = guard.groups.iter().map(String::as_str).collect();
+        actions.extend(reads.names_of("Action"));
+        if reads.any_action {
+            for (id, other) in &self.operations {
+                actions.insert(id);
+                actions.extend(other.groups.iter().map(String::as_str));
+            }
+        }
+        actions.remove(guard.operation.id.as_str());
+        actions
+    }
+
+    /// Parts as one Cedar expression.
+    fn conjunction(&self, parts: &[Part], facts: &[String]) -> String {
+        let condition =
+            |at: &usize| self.policies.get(*at).map_or_else(String::new, PolicyGuard::condition);
+        let scope = |at: &usize| self.policies.get(*at).map_or("", |one| &one.scope);
+        let render = |part: &Part| match part {
+            Part::Fires(at) => format!("({})", condition(at)),
+            Part::Clear(at) => format!("!({})", condition(at)),
+            Part::InScope(at) => format!("({})", scope(at)),
+            Part::Text(text) => format!("({text})"),
+        };
+        let facts = facts.iter().map(|fact| format!("({fact})"));
+        let parts: Vec<String> = facts.chain(parts.iter().map(render)).collect();
+        if parts.is_empty() { "true".to_owned() } else { parts.join(" && ") }
+    }
+
+    fn reads<'p>(&self, parts: impl Iterator<Item = &'p Part>) -> Reads<'_> {
+        let mut reads = Reads { inputs: Some(BTreeSet::new()), ..Reads::default() };
+        for part in parts {
+            match part {
+                Part::Fires(at) | Part::Clear(at) | Part::InScope(at) => {
+                    let Some(policy) = self.policies.get(*at) else { continue };
+                    reads.action |= policy.reads_action;
+                    reads.resource |= policy.reads_resource;
+                    reads.keys.extend(&policy.keys);
+                    reads.names.extend(&policy.names);
+                    reads.inputs = match (reads.inputs, &policy.inputs) {
+                        (Some(all), Some(own)) => Some(all.union(own).copied().collect()),
+                        _ => None,
+                    };
+                }
+                // The text comes from this crate or from an assertion. It counts as reading all that it could read.
+                Part::Text(text) => {
+                    reads.any_action |= text.contains("action");
+                    reads.action |= reads.any_action;
+                    reads.resource |= text.contains("resource");
+                    let is_named = |key: &&schema::Key| text.contains(key.as_str());
+                    reads
+                        .keys
+                        .extend(schema::Key::ALL.iter().filter(is_named).map(|key| key.as_str()));
+                    if text.contains("input") {
+                        reads.inputs = None;
+                    }
+                    let model = self.plan.model();
+                    let kinds: [(&str, Vec<&String>); 3] = [
+                        ("Role", model.roles.keys().collect()),
+                        ("Collection", model.collections.keys().collect()),
+                        ("System", model.systems.keys().collect()),
+                    ];
+                    for (kind, names) in kinds.into_iter().filter(|(kind, _)| text.contains(kind)) {
+                        reads.names.extend(names.into_iter().map(|name| (kind, name.as_str())));
+                    }
+                }
+            }
+        }
+        reads
+    }
+
+    /// Facts that hold for every request that the kernel judges: ranges of numbers, and the resource and the roles that the
+    /// bundle declares.
+    fn facts(&self, guard: &OperationGuard<'_>, principal: &str, reads: &Reads<'_>) -> Vec<String> {
+        let mut facts: Vec<String> = FACTS
+            .iter()
+            .filter(|(key, _)| reads.keys.contains(key))
+            .map(|(_, fact)| (*fact).to_owned())
+            .collect();
+        if principal == "Agent" && reads.keys.contains("chain") {
+            facts.push("context.chain.agents.contains(principal)".to_owned());
+        }
+        let roles = &self.plan.model().roles;
+        for name in reads.names_of("Role") {
+            let is_held = roles.get(name).is_some_and(|role| match principal {
+                "Agent" => !role.agents.is_empty(),
+                _ => !role.subjects.is_empty(),
+            });
+            if !is_held {
+                facts.push(format!("!(principal in {})", entity("Role", name)));
+            }
+        }
+        if reads.resource {
+            facts.extend(resource_facts(guard, reads));
+        }
+        facts
+    }
+
+    /// Judges the solver's request by the kernel. The answer stands only where the kernel agrees.
+    fn confirm(&self, question: &GuardQuestion<'_>, model: &Model) -> GuardAnswer {
+        let spurious = |text: String| {
+            GuardAnswer::Unknown(format!(
+                "the kernel does not confirm the solver's request: {text}"
+            ))
+        };
+        let example = match self.replay(question.operation, question.principal_type, model) {
+            Ok(example) => example,
+            Err(text) => return spurious(text),
+        };
+        let holds = |list: &[Conjunction]| {
+            list.iter().any(|parts| parts.iter().all(|part| self.holds(part, &example)))
+        };
+        let is_confirmed = holds(&question.first)
+            && match question.relation {
+                Relation::Both => holds(&question.second),
+                Relation::OnlyFirst => !holds(&question.second),
+            };
+        if is_confirmed {
+            GuardAnswer::Satisfiable(Box::new(example))
+        } else {
+            spurious("its policies judge it otherwise".to_owned())
+        }
+    }
+
+    /// Judges a solver's request by the kernel.
+    fn replay(
+        &self,
+        operation: &str,
+        principal_type: &str,
+        model: &Model,
+    ) -> Result<Counterexample, String> {
+        let guard = self.operations.get(operation).ok_or("there is no such operation")?;
+        let principal = uid(principal_type, &model.principal)?;
+        let resource = uid(guard.resource_type, &model.resource)?;
+        let action = uid("Action", operation)?;
+        let mut context = model.context.clone();
+        if let Some(Value::Object(input)) = context.get_mut("input") {
+            fill(input, guard.inputs);
+        }
+        let entities = Entities::from_json_value(model.entities.clone(), None)
+            .map_err(|error| format!("its entities: {error}"))?;
+        let document = json!({
+            "principal": principal.to_string(),
+            "action": action.to_string(),
+            "resource": resource.to_string(),
+            "context": context,
+            "entities": model.entities,
+        });
+        let context = Context::from_json_value(context, None)
+            .map_err(|error| format!("its context: {error}"))?;
+        let request = Request::new(principal, action, resource, context, None)
+            .map_err(|error| error.to_string())?;
+        let verdicts = self.plan.judge_stated(operation, &request, &entities)?;
+        Ok(Counterexample {
+            operation: operation.to_owned(),
+            request,
+            entities,
+            verdicts,
+            document,
+        })
+    }
+
+    fn holds(&self, part: &Part, example: &Counterexample) -> bool {
+        let is_true = |text: &str| {
+            let Ok(expression) = Expression::from_str(text) else { return false };
+            matches!(
+                eval_expression(&example.request, &example.entities, &expression),
+                Ok(EvalResult::Bool(true))
+            )
+        };
+        match part {
+            Part::Fires(at) => example.verdicts.get(at) == Some(&Verdict::Fired),
+            Part::Clear(at) => example.verdicts.get(at) == Some(&Verdict::NotFired),
+            Part::InScope(at) => self.policies.get(*at).is_some_and(|one| is_true(&one.scope)),
+            Part::Text(text) => is_true(text),
+        }
+    }
+}
+
+/// Facts about keys of the context that hold by the kernel's construction.
+const FACTS: [(&str, &str); 7] = [
+    ("tier", "context.tier >= 0 && context.tier <= 3"),
+    ("confidence", "context.confidence >= 0 && context.confidence <= 100"),
+    ("literals", "context.literals.unknown >= 0 && context.literals.unknown <= 256"),
+    ("session", "context.session.calls >= 0 && context.session.sources >= 0"),
+    ("chain", "context.chain.depth >= 1"),
+    ("task", "context.task.depth >= 0"),
+    ("proof", "context.proof.age >= 0"),
+];
+
+/// Parts of a request that the conditions of a question read.
+#[derive(Debug, Default)]
+struct Reads<'a> {
+    action: bool,
+    /// A text may name any action.
+    any_action: bool,
+    resource: bool,
+    keys: BTreeSet<&'a str>,
+    names: BTreeSet<(&'a str, &'a str)>,
+    /// Arguments. `None`: all.
+    inputs: Option<BTreeSet<&'a str>>,
+}
+
+impl<'a> Reads<'a> {
+    fn names_of(&self, kind: &str) -> impl Iterator<Item = &'a str> {
+        self.names.iter().filter(move |(own, _)| *own == kind).map(|(_, name)| *name)
+    }
+}
+
+/// Facts about the resource of an operation, and about the collections and systems that the conditions name.
+fn resource_facts(guard: &OperationGuard<'_>, reads: &Reads<'_>) -> Vec<String> {
+    let operation = guard.operation;
+    let Some(rule) = &operation.resource else {
+        return match guard.resource_type {
+            "System" => vec![format!("resource == {}", entity("System", &operation.system))],
+            "Template" => {
+                let name = operation.id.strip_prefix(schema::START).unwrap_or_default();
+                vec![format!("resource == {}", entity("Template", name))]
+            }
+            _ => Vec::new(),
+        };
+    };
+    let own = [("Collection", rule.collection.as_str()), ("System", operation.system.as_str())];
+    let mut facts = Vec::new();
+    for (kind, own) in own {
+        facts.push(format!("resource in {}", entity(kind, own)));
+        let others = reads.names_of(kind).filter(|name| *name != own);
+        facts.extend(others.map(|name| format!("!(resource in {})", entity(kind, name))));
+    }
+    facts
+}
+
+/// An entity in Cedar's syntax.
+fn entity(kind: &str, id: &str) -> String {
+    uid(kind, id).map_or_else(|error| error, |uid| uid.to_string())
+}
+
+fn uid(kind: &str, id: &str) -> Result<EntityUid, String> {
+    let kind = EntityTypeName::from_str(kind).map_err(|error| error.to_string())?;
+    Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(id)))
+}
+
+/// Adds the required arguments that the question left out, since no condition reads them.
+fn fill(input: &mut Map<String, Value>, members: &BTreeMap<String, Member>) {
+    for (name, member) in members {
+        if member.required && !input.contains_key(name) {
+            input.insert(name.clone(), example(&member.kind));
+        }
+    }
+}
+
+// Recursion is bounded by the depth limit of an argument schema.
+fn example(kind: &ArgumentType) -> Value {
+    match kind {
+        ArgumentType::Long => json!(0),
+        ArgumentType::Decimal => json!({"__extn": {"fn": "decimal", "arg": "0.0"}}),
+        ArgumentType::Text => json!(""),
+        ArgumentType::Bool => json!(false),
+        ArgumentType::Opaque => json!({}),
+        ArgumentType::Set(_) => json!([]),
+        ArgumentType::Record(members) => {
+            let mut record = Map::new();
+            fill(&mut record, members);
+            Value::Object(record)
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Tests of the analyzer, with the solver of the repository's virtual environment.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod answers;
+mod bundles;
+mod difference;
+mod executable;
+mod guards;
+mod policies;
