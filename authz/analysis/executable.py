@@ -115,7 +115,7 @@ def run_analyzer(
         capture_output=True,
         text=True,
         check=False,
-        env=_environment(),
+        env=analyzer_environment(),
     )
     if run.returncode == _REFUSED:
         raise BundleError(_diagnostics(run.stderr))
@@ -126,7 +126,7 @@ def run_analyzer(
     return document
 
 
-def _environment() -> dict[str, str]:
+def analyzer_environment() -> dict[str, str]:
     """Environment of the executable: its solver imports this very package."""
     package = str(Path(__file__).parent.parent.parent)
     path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]

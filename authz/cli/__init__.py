@@ -33,6 +33,7 @@ VERBS: Final = (
     "bundle",
     "catalog",
     "mcp",
+    "diff",
     "can",
     "eval",
     "explain",

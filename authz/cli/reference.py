@@ -52,6 +52,7 @@ _TASKS: Final[Mapping[str, tuple[str, ...]]] = {
         "schema",
         "bundle",
     ),
+    "Model before you deploy": ("diff",),
     "Guard MCP servers": ("mcp", "catalog"),
     "Run a node": ("serve", "status", "healthcheck", "config", "keys", "exception"),
     "Understand decisions": ("explain", "why", "audit", "propose"),

@@ -1,11 +1,12 @@
 """Prints results: the terminal, and the tables and texts that are more than a few lines.
 
-`terminal` knows how to print, `page` how to write HTML; `approval`, `can`, `decision`, `exceptions`, `status`, `task`, `timeline` and `why` each know one kind of result.
+`terminal` knows how to print, `page` how to write HTML; `approval`, `can`, `decision`, `difference`, `exceptions`, `status`, `task`, `timeline` and `why` each know one kind of result.
 `github` writes annotations of GitHub Actions, and `analysis` the text of an analysis. `analysis`, `github` and `receipt` are imported by their own names.
 """
 
 from authz.cli.render.can import can_page, print_can
 from authz.cli.render.decision import print_decision
+from authz.cli.render.difference import print_difference
 from authz.cli.render.exceptions import (
     breakglass_json,
     breakglass_rows,
@@ -31,6 +32,7 @@ __all__ = [
     "groups_page",
     "print_can",
     "print_decision",
+    "print_difference",
     "print_groups",
     "print_task_tree",
     "print_why",

@@ -1,0 +1,144 @@
+"""`authz diff`: tell whether a changed bundle permits more than the one before.
+
+The answer has sections. Each one is a function of [`DiffRequest`] that returns a [`Section`]: its part of the JSON document, a
+text, and whether it found a request that is newly permitted.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from authz.analysis.executable import AnalysisOptions, AnalyzerBundle, run_analyzer
+from authz.bundle import read_folder
+from authz.cli.options import Vars, offline_variables
+from authz.cli.render import CommandExit, Terminal, print_difference
+from authz.errors import UsageError
+
+__all__ = ["DiffRequest", "Section", "register"]
+
+_FOUND: Final = 2
+_FAIL_ON: Final = ("newly-permitted", "not-proved")
+
+
+@dataclass(frozen=True, slots=True)
+class DiffRequest:
+    """Two bundles and the settings of a comparison."""
+
+    old: AnalyzerBundle
+    """The bundle before the change."""
+    new: AnalyzerBundle
+    """The bundle after the change."""
+    options: AnalysisOptions
+    """Settings of the proof."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of the answer."""
+
+    name: str
+    """Member of the JSON document."""
+    document: dict[str, Any]
+    """Its value."""
+    show: Callable[[Terminal], None]
+    """Print it for people."""
+    newly_permitted: bool
+    """It has a request that only the new bundle permits."""
+    proved: bool
+    """It shows that there is no such request."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command."""
+    app.command("diff", epilog="Example: authz diff released bundle --fail-on newly-permitted")(
+        diff
+    )
+
+
+def diff(
+    *,
+    old: Annotated[
+        Path, typer.Argument(help="Folder of the bundle before the change.", file_okay=False)
+    ],
+    new: Annotated[
+        Path, typer.Argument(help="Folder of the bundle after the change.", file_okay=False)
+    ],
+    var: Vars = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exit with 2: newly-permitted, if a request is; not-proved, also if it is not decided. Repeatable."
+        ),
+    ] = None,
+    question_limit: Annotated[
+        float, typer.Option(min=0.1, help="Time limit of a question to the solver, in seconds.")
+    ] = 10.0,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder that keeps answers for the next run.")
+    ] = None,
+    no_solver: Annotated[
+        bool, typer.Option("--no-solver", help="Ask no solver, so that nothing is proved.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell whether a changed bundle permits more than the one before.
+
+    For each operation whose policies changed, a solver proves for all requests that nothing is newly permitted, or finds one
+    request that is. Changed facts beside the policies are listed, and nothing is called proved because of them.
+    """
+    conditions = _conditions(fail_on)
+    terminal = Terminal()
+    request = DiffRequest(
+        old=_bundle(old, var, terminal),
+        new=_bundle(new, var, terminal),
+        options=AnalysisOptions(
+            now_ms=int(time.time() * 1000),
+            question_limit_ms=int(question_limit * 1000),
+            cache=cache,
+            without_solver=no_solver,
+        ),
+    )
+    sections = [_proof(request)]
+    if json_:
+        terminal.json({section.name: section.document for section in sections})
+    else:
+        for section in sections:
+            section.show(terminal)
+    _end(sections, conditions)
+
+
+def _conditions(fail_on: Sequence[str] | None) -> frozenset[str]:
+    for condition in fail_on or ():
+        if condition not in _FAIL_ON:
+            raise UsageError(f"--fail-on {condition}: {' or '.join(_FAIL_ON)}")
+    return frozenset(fail_on or ())
+
+
+def _bundle(folder: Path, var: list[str] | None, terminal: Terminal) -> AnalyzerBundle:
+    files = read_folder(folder)
+    return AnalyzerBundle(files, offline_variables(files, var, terminal.note))
+
+
+def _proof(request: DiffRequest) -> Section:
+    """Prove for all requests, or find one."""
+    bundles = {"old": request.old, "new": request.new}
+    document = run_analyzer("diff", bundles, request.options)
+    return Section(
+        name="proof",
+        document=document,
+        show=lambda terminal: print_difference(terminal, document),
+        newly_permitted=document["verdict"] == "path_found",
+        proved=document["verdict"] == "proved",
+    )
+
+
+def _end(sections: Sequence[Section], conditions: frozenset[str]) -> None:
+    """Exit with the code that `--fail-on` asks for."""
+    newly = any(section.newly_permitted for section in sections)
+    open_ = any(not section.proved for section in sections)
+    if conditions and (newly or ("not-proved" in conditions and open_)):
+        raise CommandExit(_FOUND)
