@@ -1,0 +1,1 @@
+"""Time and memory of `authz-analyze` over bundles of growing size."""
