@@ -1,4 +1,4 @@
-"""Runs `authz analyze` on a bundle, and reads its findings."""
+"""Runs `authz analyze` on a bundle and `authz diff` on two, and reads their answers."""
 
 import json
 import subprocess
@@ -47,14 +47,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Analyzer:
-    """The command that analyses a bundle.
+    """The commands that analyse a bundle and compare two.
 
     Attributes:
-        command: program and arguments; the folder of the bundle and `variables` are added.
+        command: program and arguments of the analysis; the folder of the bundle and the variables are added.
+        difference: program and arguments of the comparison; two folders and the variables are added. None: nothing is compared.
         seconds: longest time of one run.
     """
 
     command: Sequence[str]
+    difference: Sequence[str] | None = None
     seconds: float = 600
 
     def findings(self, folder: Path, variables: Mapping[str, str]) -> dict[str, Finding]:
@@ -67,7 +69,34 @@ class Analyzer:
         Raises:
             AnalyzerError: The command failed.
         """
-        words = [*self.command, str(folder)]
+        return read_findings(self._output(self.command, [folder], variables))
+
+    def compare(self, before: Path, after: Path, variables: Mapping[str, str]) -> str:
+        """Return the verdict of a comparison: `path_found` if the second bundle permits more, `proved` if it does not, or `not_decided`.
+
+        Args:
+            before: folder of the first bundle.
+            after: folder of the second bundle.
+            variables: values of `${…}`.
+
+        Returns:
+            The verdict; empty without a command.
+
+        Raises:
+            AnalyzerError: The command failed.
+        """
+        if self.difference is None:
+            return ""
+        text = self._output(self.difference, [before, after], variables)
+        try:
+            return str(json.loads(text)["proof"]["verdict"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise AnalyzerError(f"not a comparison: {error!r}") from error
+
+    def _output(
+        self, command: Sequence[str], folders: Sequence[Path], variables: Mapping[str, str]
+    ) -> str:
+        words = [*command, *map(str, folders)]
         for name, value in variables.items():
             words += ["--var", f"{name}={value}"]
         try:
@@ -77,11 +106,11 @@ class Analyzer:
         except subprocess.TimeoutExpired as error:
             raise AnalyzerError(f"no answer within {self.seconds:g} s") from error
         except OSError as error:
-            raise AnalyzerError(f"{self.command[0]}: {error}") from error
+            raise AnalyzerError(f"{command[0]}: {error}") from error
         if run.returncode not in _EXIT_CODES:
             last = (run.stderr.strip() or run.stdout.strip()).splitlines()[-1:]
             raise AnalyzerError(f"exit code {run.returncode}: {' '.join(last)}")
-        return read_findings(run.stdout)
+        return run.stdout
 
 
 def read_findings(text: str) -> dict[str, Finding]:

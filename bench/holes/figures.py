@@ -1,7 +1,17 @@
 """Writes the table of holes."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+_COLUMNS: Final = (
+    "found",
+    "otherwise",
+    "not_decided",
+    "nothing",
+    "missed",
+    "found_by_diff",
+    "found_by_tests",
+)
 
 
 def table(measured: Mapping[str, Any]) -> str:
@@ -15,14 +25,16 @@ def table(measured: Mapping[str, Any]) -> str:
     rows = [
         (
             f"{holes} changes in {len(measured['bundles'])} bundles: {found} found, {measured['missed']} missed, "
-            f"{measured['not_decided']} not decided, {measured['failed']} without a report. "
-            f"The bundles' own tests find {measured['found_by_tests']}. "
-            f"{measured['false_alarms']} of {measured['harmless']} harmless changes have a finding. "
+            f"{measured['not_decided']} not decided, {measured['failed']} without a report; {measured['nothing']} open nothing. "
+            f"`authz diff` shows a request that is newly permitted for {measured['found_by_diff']}, "
+            f"and the bundles' own tests find {measured['found_by_tests']}. "
+            f"Of {measured['harmless']} harmless changes {measured['false_alarms']} have a finding, "
+            f"and {measured['false_alarms_of_diff']} a request that is newly permitted. "
             f"{machine['cores']} cores of {machine['cpu']}, {machine['date']}, revision `{machine['revision']}`."
         ),
         "",
-        "| change | a colleague thinks | changes | found | by another rule | not decided | missed | by own tests |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
+        "| change | a colleague thinks | changes | found | by another rule | not decided | opens nothing | missed | by `authz diff` | by own tests |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     rows += [_row(one) for one in measured["operators"] if one["is_hole"]]
     rows += [
@@ -39,7 +51,7 @@ def table(measured: Mapping[str, Any]) -> str:
 
 
 def _row(one: Mapping[str, Any]) -> str:
-    counts = (one[key] for key in ("found", "otherwise", "not_decided", "missed", "found_by_tests"))
+    counts = (one[key] for key in _COLUMNS)
     cells = " | ".join(str(count) for count in counts)
     return f"| {_words(one)} | {one['thought']} | {one['changes']} | {cells} |"
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -50,6 +51,8 @@ class Answer(StrEnum):
     """There is a new finding, of other rules only."""
     NOT_DECIDED = "not decided"
     """All new findings are questions that are open."""
+    NOTHING = "opens nothing"
+    """There is no new finding, and `authz diff` proves that nothing is newly permitted."""
     MISSED = "missed"
     """There is no new finding."""
     FAILED = "failed"
@@ -68,6 +71,7 @@ class Mutant:
         note: the change.
         answer: answer of the analyzer.
         rules: rules of the new findings that are decided.
+        difference: verdict of `authz diff`: `path_found` if it shows a request that is newly permitted; empty if it was not asked.
         found_by_tests: whether a test of the bundle itself fails.
         seconds: time of the analysis.
         message: message of the first new finding, or of the failure.
@@ -80,6 +84,7 @@ class Mutant:
     note: str
     answer: Answer
     rules: tuple[str, ...]
+    difference: str
     found_by_tests: bool
     seconds: float
     message: str = ""
@@ -132,6 +137,7 @@ class Tally:
             "changes": len(self.mutants),
             "refused": self.refused,
             "found_by_tests": sum(one.found_by_tests for one in self.mutants),
+            "found_by_diff": sum(one.difference == "path_found" for one in self.mutants),
             **{answer.name.lower(): self.count(answer) for answer in Answer},
             "mutants": [asdict(one) for one in self.mutants],
         }
@@ -234,14 +240,16 @@ def measure(
     return tally
 
 
-def answer_of(operator: Operator, new: list[Finding]) -> Answer:
-    """Tell how new findings answer a change of an operator."""
+def answer_of(operator: Operator, new: list[Finding], difference: str) -> Answer:
+    """Tell how new findings and the comparison answer a change of an operator."""
     decided = [one for one in new if one.is_decided]
     if any(one.family in operator.rules or not operator.is_hole for one in decided):
         return Answer.FOUND
     if decided:
         return Answer.OTHERWISE
-    return Answer.NOT_DECIDED if new else Answer.MISSED
+    if new:
+        return Answer.NOT_DECIDED
+    return Answer.NOTHING if difference == "proved" else Answer.MISSED
 
 
 def _mutant(operator: Operator, target: Target, index: int, analyzer: Analyzer) -> Mutant | None:
@@ -256,12 +264,17 @@ def _mutant(operator: Operator, target: Target, index: int, analyzer: Analyzer) 
         return None
     by_tests = read_results(plan.test(bundle, _now_ms())).failed > 0
     began = time.monotonic()
+    new: list[Finding] = []
+    difference = ""
     try:
         after = _analysed(analyzer, bundle.files, target.variables)
         new = new_findings(target.findings, after)
-        answer, message = answer_of(operator, new), new[0].message if new else ""
+        with _written(target.bundle.files) as before, _written(bundle.files) as changed:
+            difference = analyzer.compare(before, changed, target.variables)
+        answer = answer_of(operator, new, difference)
+        message = new[0].message if new else ""
     except AnalyzerError as error:
-        new, answer, message = [], Answer.FAILED, str(error)
+        answer, message = Answer.FAILED, str(error)
     return Mutant(
         operator.name,
         target.draft.name,
@@ -270,6 +283,7 @@ def _mutant(operator: Operator, target: Target, index: int, analyzer: Analyzer) 
         site.note,
         answer,
         tuple(sorted({one.rule for one in new if one.is_decided})),
+        difference,
         by_tests,
         round(time.monotonic() - began, 2),
         message,
@@ -279,12 +293,19 @@ def _mutant(operator: Operator, target: Target, index: int, analyzer: Analyzer) 
 def _analysed(
     analyzer: Analyzer, files: Mapping[str, bytes], variables: Mapping[str, str]
 ) -> dict[str, Finding]:
+    with _written(files) as folder:
+        return analyzer.findings(folder, variables)
+
+
+@contextmanager
+def _written(files: Mapping[str, bytes]) -> Iterator[Path]:
+    """Yields a folder with these files."""
     with tempfile.TemporaryDirectory(prefix="authz-holes-") as folder:
         for path, content in files.items():
             file = Path(folder) / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
-        return analyzer.findings(Path(folder), variables)
+        yield Path(folder)
 
 
 def _now_ms() -> int:
@@ -309,8 +330,10 @@ def document(tallies: list[Tally], targets: list[Target], seed: int) -> dict[str
         "changes": len(mutants),
         **{answer.name.lower(): sum(one.answer is answer for one in mutants) for answer in Answer},
         "found_by_tests": sum(one.found_by_tests for one in mutants),
+        "found_by_diff": sum(one.difference == "path_found" for one in mutants),
         "harmless": len(harmless),
         "false_alarms": sum(one.answer is Answer.FOUND for one in harmless),
+        "false_alarms_of_diff": sum(one.difference == "path_found" for one in harmless),
         "operators": [one.document() for one in tallies],
     }
 
@@ -335,8 +358,13 @@ def main() -> int:
 
 
 def _run(arguments: argparse.Namespace, cache: str) -> int:
-    own = [sys.executable, "-m", "authz", "analyze", "--format", "json", "--cache", cache]
-    analyzer = Analyzer(arguments.analyzer.split() if arguments.analyzer else own)
+    authz = [sys.executable, "-m", "authz"]
+    analyzer = Analyzer(
+        [*authz, "analyze", "--format", "json", "--cache", cache],
+        [*authz, "diff", "--json", "--cache", cache],
+    )
+    if arguments.analyzer:
+        analyzer = Analyzer(arguments.analyzer.split())
     try:
         chosen = _chosen(arguments.operator, [one.name for one in OPERATORS], "operator")
         known = folders()

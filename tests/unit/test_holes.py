@@ -1,6 +1,8 @@
 """Holes are made in bundles by structure, the same ones each time, and the analyzer's answers are counted as they are."""
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -217,6 +219,32 @@ def test_an_analyzer_that_fails_is_not_quiet(target: measure.Target) -> None:
         measure.read_target("quickstart", QUICKSTART, broken, asserted=False)
 
 
+@pytest.mark.parametrize(
+    ("verdict", "answer"),
+    [
+        ("path_found", measure.Answer.MISSED),
+        ("not_decided", measure.Answer.MISSED),
+        ("proved", measure.Answer.NOTHING),
+    ],
+)
+def test_a_change_that_opens_nothing_is_no_miss(
+    fake: Analyzer, target: measure.Target, verdict: str, answer: measure.Answer
+) -> None:
+    """Only a proof counts. An open comparison leaves the miss a miss."""
+    document = json.dumps({"proof": {"verdict": verdict}})
+    comparing = replace(fake, difference=[sys.executable, "-c", f"print({document!r})"])
+    tally = measure.measure(_operator("everybody-approves"), [target], comparing, seed=1, most=1)
+    assert [(one.answer, one.difference) for one in tally.mutants] == [(answer, verdict)]
+
+
+def test_a_comparison_that_fails_proves_nothing(fake: Analyzer, target: measure.Target) -> None:
+    """Neither of the bundle nor of the analyzer."""
+    broken = replace(fake, difference=[sys.executable, "-c", "print('[]')"])
+    tally = measure.measure(_operator("everybody-approves"), [target], broken, seed=1, most=1)
+    assert [one.answer for one in tally.mutants] == [measure.Answer.FAILED]
+    assert "not a comparison" in tally.mutants[0].message
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"findings": [{"id": "1"}]}', '{"findings": 7}'])
 def test_an_output_that_is_no_report_is_an_error(text: str) -> None:
     """Read as "no findings" it would be a miss of the analyzer, or a clean bundle."""
@@ -264,7 +292,7 @@ def test_the_table_has_a_row_for_each_operator(fake: Analyzer, target: measure.T
     text = table({"machine": facts, **measure.document(tallies, [target], 1)})
     assert "3 changes in 1 bundles: 0 found, 2 missed, 1 not decided" in text
     assert (
-        "| drop step up | people complain that they are asked too often | 3 | 0 | 0 | 1 | 2 | 3 |"
+        "| drop step up | people complain that they are asked too often | 3 | 0 | 0 | 1 | 0 | 2 | 0 | 3 |"
         in text
     )
     assert "| lower a budget | 1 | 0 |" in text
