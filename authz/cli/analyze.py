@@ -98,6 +98,9 @@ def analyze(
         float,
         typer.Option(help="Seconds for each question to the solver.", min=0.001, max=3_600),
     ] = 10.0,
+    no_solver: Annotated[
+        bool, typer.Option("--no-solver", help="Ask no solver, so that nothing is proved.")
+    ] = False,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -129,7 +132,7 @@ def analyze(
     if earlier is not None:
         document = earlier.read_bytes()
     else:
-        document = _analysed(terminal, style, folder, var, _options(cache, time_limit))
+        document = _analysed(terminal, style, folder, var, _options(cache, time_limit, no_solver))
     selection = select_findings(read_report(document), datetime.now(UTC), known)
     _write(terminal, style, output, _rendered(style, selection, folder, document))
     _note_summary(terminal, style, output, selection)
@@ -144,9 +147,12 @@ def analyze(
         raise CommandExit(_FOUND)
 
 
-def _options(cache: Path | None, time_limit: float) -> AnalysisOptions:
+def _options(cache: Path | None, time_limit: float, no_solver: bool) -> AnalysisOptions:  # noqa: FBT001 - one flag of the command
     return AnalysisOptions(
-        now_ms=int(time.time() * 1000), question_limit_ms=int(time_limit * 1000), cache=cache
+        now_ms=int(time.time() * 1000),
+        question_limit_ms=int(time_limit * 1000),
+        cache=cache,
+        without_solver=no_solver,
     )
 
 

@@ -308,6 +308,10 @@ def test_the_analyzer_gets_files_variables_and_limits(record: Record, tmp_path: 
     assert set(request["bundle"]["files"]) >= {"bundle.yaml", "policies/guard.cedar"}
     assert request["options"]["question_limit_ms"] == 2500
     assert request["options"]["cache"] == str(tmp_path / "cache")
+    assert request["options"]["solver"]
+    assert run("analyze", BUNDLE, "--no-solver") == 0
+    _, request = json.loads((folder / "request.json").read_text())
+    assert request["options"]["solver"] == []
 
 
 @pytest.mark.parametrize("document", ["", "{}", "[]", '{"version": 1}', '{"findings": []}'])
