@@ -1,18 +1,22 @@
 """The tools run on `examples/company`, as in the CI of a company."""
 
+import importlib.util
+import json
 import re
-from dataclasses import replace
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 import pytest
-from typer.testing import CliRunner, Result
 
+from authz.analysis.executable import find_analyzer
 from authz.bundle import read_folder, read_results
-from authz.cli import application
+from authz.cli import main
 from authz.engine import Plan
-from authz.errors import BundleError
+from authz.errors import BundleError, UsageError
 from bench.holes.draft import Draft
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -23,8 +27,49 @@ _FIGURES: Final = re.compile(
 )
 
 
-def _run(*words: str) -> Result:
-    return CliRunner().invoke(application(), [*words])
+# The change of a colleague who means well: copies of answers go to customers that the company knows.
+_RULE: Final = 'when { context.uncleared_labels.contains(Label::"pii") }'
+_EXEMPTION: Final = (
+    'unless { action == Action::"tickets.reply" && '
+    'context.destination.class == DestinationClass::"customers" }'
+)
+
+
+def _has_analyzer() -> bool:
+    try:
+        find_analyzer()
+    except UsageError:
+        return False
+    return importlib.util.find_spec("cvc5") is not None
+
+
+needs_analyzer = pytest.mark.skipif(
+    not _has_analyzer(), reason="needs `make analyzer` and the solver"
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A command that ended."""
+
+    exit_code: int
+    output: str
+
+
+Command = Callable[..., Run]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command of `authz`."""
+
+    def invoke(*words: str | Path) -> Run:
+        with pytest.raises(SystemExit) as ended:
+            main([str(one) for one in words])
+        code = ended.value.code
+        return Run(code if isinstance(code, int) else 0, capsys.readouterr().out)
+
+    return invoke
 
 
 @cache
@@ -32,15 +77,15 @@ def _draft() -> Draft:
     return Draft.read("company", COMPANY)
 
 
-def test_check_has_no_warning() -> None:
+def test_check_has_no_warning(run: Command) -> None:
     """A warning that newcomers see in an example teaches them to ignore warnings."""
-    checked = _run("check", str(COMPANY), "--strict")
+    checked = run("check", COMPANY, "--strict")
     assert checked.exit_code == 0, checked.output
 
 
-def test_its_tests_pass() -> None:
+def test_its_tests_pass(run: Command) -> None:
     """None is skipped: each can be judged without a server."""
-    tested = _run("test", str(COMPANY))
+    tested = run("test", COMPANY)
     assert tested.exit_code == 0, tested.output
     assert "0 failed, 0 skipped" in tested.output
 
@@ -67,6 +112,49 @@ def test_every_file_is_in_the_readme() -> None:
         assert f"`{file.name}`" in text, file
     for file in (COMPANY / "policies").glob("*.cedar"):
         assert f"`{file.stem}`" in text, file
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Path:
+    """A copy of the bundle with a hole that its own tests do not see."""
+    copy = tmp_path / "company"
+    shutil.copytree(COMPANY, copy)
+    policies = copy / "policies" / "data.cedar"
+    text = policies.read_text()
+    assert text.count(_RULE) == 1
+    policies.write_text(text.replace(_RULE, f"{_RULE}\n{_EXEMPTION}"))
+    return copy
+
+
+def test_the_hole_passes_check_and_test(changed: Path, run: Command) -> None:
+    """Otherwise nothing would be left to find for the analysis."""
+    assert run("check", changed, "--strict").exit_code == 0
+    assert run("test", changed).exit_code == 0
+
+
+@needs_analyzer
+@pytest.mark.slow
+def test_analyze_has_no_finding(run: Command) -> None:
+    """Every question is decided, and nothing is wrong with an example that people copy."""
+    analyzed = run("analyze", COMPANY, "--format", "json", "--fail-on", "note")
+    assert analyzed.exit_code == 0, analyzed.output
+    report = json.loads(analyzed.output)
+    assert report["counts"]["not_decided"] <= report["counts"]["questions"] * 0.02
+    assert report["proved"]
+
+
+@needs_analyzer
+@pytest.mark.slow
+def test_diff_shows_the_hole_and_no_other(changed: Path, run: Command) -> None:
+    """Of the bundle with itself nothing; of the changed one a request that only the change permits."""
+    same = run("diff", COMPANY, COMPANY, "--fail-on", "not-proved")
+    assert same.exit_code == 0, same.output
+    compared = run("diff", COMPANY, changed, "--json", "--fail-on", "newly-permitted")
+    assert compared.exit_code == 2, compared.output
+    proof = json.loads(compared.output)["proof"]
+    opened = {one["operation"] for one in proof["operations"] if one["verdict"] == "path_found"}
+    assert opened == {"tickets.reply"}
+    assert proof["counts"]["not_decided"] == 0
 
 
 @pytest.mark.parametrize("policy", [one.id for one in _draft().rules()])
