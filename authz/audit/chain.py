@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from authz.audit.erasable import covered
+
 __all__ = [
     "NO_HEAD",
     "Link",
@@ -53,8 +55,8 @@ def read_link(line: bytes) -> Link | None:
 
 
 def leaf_hash(line: bytes) -> bytes:
-    """Hash a line without its line feed, as a leaf (RFC 9162 §2.1.1)."""
-    return hashlib.sha256(b"\0" + line).digest()
+    """Hash a line without its line feed and without the texts that can be erased, as a leaf (RFC 9162 §2.1.1)."""
+    return hashlib.sha256(b"\0" + covered(line)).digest()
 
 
 def _node_hash(left: bytes, right: bytes) -> bytes:

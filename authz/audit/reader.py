@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from authz.audit.erasable import restored
 from authz.errors import UnavailableError
 from authz.model import Diagnostic, Severity
 
@@ -126,7 +127,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return restored(value) if isinstance(value, dict) else None
 
 
 def _skip(readline: Callable[[int], bytes]) -> None:

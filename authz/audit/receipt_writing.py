@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from authz.audit.chain import MerkleTree, inclusion_path, leaf_hash, read_link
 from authz.audit.decision import is_node_record
+from authz.audit.erasable import covered
 from authz.audit.heads import Head, HeadError, StoredHead, read_head
 from authz.audit.reader import open_log
 from authz.audit.receipt import ProvedRecord, Receipt, ReceiptError
@@ -101,7 +102,9 @@ def _search(
     """Find records that have a text somewhere, each place of the chain once, in the order of the chain."""
     found: dict[tuple[int, int, bytes], LogLine] = {}
     text = needle.encode()
-    for line in _lines(files):
+    for whole in _lines(files):
+        # A receipt has what the chain covers.
+        line = covered(whole)
         if text not in line:
             continue
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.audit.chain import NO_HEAD, Link, MerkleTree, leaf_hash, read_link
+from authz.audit.erasable import texts_defect
 from authz.audit.heads import HeadError, HeadKeys, StoredHead, read_head
 from authz.audit.reader import open_log
 from authz.errors import UnavailableError
@@ -140,6 +141,8 @@ class _Verifier:
             if self._is_repeated(text, link):
                 self.result.repeated += 1
                 continue
+            if defect := texts_defect(text):
+                self.find(defect, file, number)
             self.result.lines += 1
             self._follow(text, link, file, number)
             self._clock(text, file, number)

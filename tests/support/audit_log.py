@@ -106,9 +106,13 @@ class LogWriter:
         last, leaves, lines = self.previous, [], []
         for index, record in enumerate(records):
             chain = {"segment": self.segment, "index": index, "previous": last}
-            line = change(_compact({**record, "chain": chain}))
+            members = {name: value for name, value in record.items() if name != "texts"}
+            line = change(_compact({**members, "chain": chain}))
             leaf = hashlib.sha256(b"\0" + line.encode()).digest()
             leaves.append(leaf)
+            if "texts" in record:
+                texts = json.dumps(record["texts"], separators=(",", ":"), ensure_ascii=False)
+                line = f'{{"texts":{texts},{line[1:]}'
             lines.append(line)
             last = leaf.hex()
         self.lines[self.segment] = lines

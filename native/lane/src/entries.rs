@@ -226,7 +226,7 @@ impl Engine {
         let refused = CallRefusal::new(reason, Step::Identify, reason.row().title);
         let judgement = Judgement::of(arrival).refused(refused);
         let line = RecordOrigin { peer: String::new(), trace: None, lane };
-        self.record_refusal(&judgement, &[], line.origin(&self.settings), None);
+        self.record_refusal(&judgement, &[], line.origin(self), None);
         self.count(&judgement, received, lane, None);
         match surface {
             Surface::ExtAuthz => {

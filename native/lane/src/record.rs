@@ -26,6 +26,7 @@ use self::digest::Hex;
 use self::input::Input;
 use self::masking::Masking;
 use self::session::ChangesNote;
+use crate::clock::Clock;
 use crate::history;
 use crate::judgement::{ApprovalNote, Judgement, outcome_name};
 
@@ -48,6 +49,8 @@ pub(crate) struct CallOrigin<'a> {
     pub(crate) trace: Option<(&'a str, &'a str)>,
     pub(crate) node_id: &'a str,
     pub(crate) version: &'a str,
+    /// Source of salts for texts that can be erased. `None`: the log is not chained, and texts stand in their places.
+    pub(crate) salts: Option<&'a dyn Clock>,
 }
 
 #[derive(Serialize)]
@@ -240,7 +243,7 @@ pub(crate) fn line(
     origin: CallOrigin<'_>,
     instead_of: Option<Outcome>,
 ) -> Vec<u8> {
-    let notes = Masking::new();
+    let notes = Masking::new(origin.salts);
     let resource = judgement.evaluated().map_or("", |decision| decision.resource.as_str());
     let resource = notes.shown(resource, "/input/resource", MAX_RESOURCE, evidence);
     // The kernel's messages hold no values, but they may name an argument that the caller made up.
@@ -265,7 +268,24 @@ pub(crate) fn line(
     if serde_json::to_writer(&mut line, &record).is_err() {
         line = format!("{{\"decision_id\":\"{}\"}}", judgement.arrival.id).into_bytes();
     }
-    line
+    with_texts(line, &notes)
+}
+
+/// Puts the texts that can be erased before the other members of a record. The chain of the log does not cover them.
+fn with_texts(line: Vec<u8>, notes: &Masking<'_>) -> Vec<u8> {
+    let texts = notes.texts.borrow();
+    if texts.is_empty() {
+        return line;
+    }
+    let mut whole = br#"{"texts":"#.to_vec();
+    match serde_json::to_writer(&mut whole, &*texts) {
+        Ok(()) => {
+            whole.push(b',');
+            whole.extend_from_slice(line.strip_prefix(b"{").unwrap_or(&line));
+            whole
+        }
+        Err(_) => line,
+    }
 }
 
 /// SHA-256 of the text of each policy, in hex.
@@ -422,6 +442,7 @@ mod tests {
                 trace: Some((text(1), text(2))),
                 node_id: text(3),
                 version: text(4),
+                salts: None,
             };
             is_one_object(&judgement(&texts, number), origin);
             let arrival = Arrival::new(String::new(), number, Surface::ExtAuthz, None);

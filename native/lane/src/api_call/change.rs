@@ -77,7 +77,7 @@ impl Engine {
         survives: Survives,
         change: &mut GrantChange<'_, T>,
     ) -> Result<Option<ApiGrant<T>>, ApiRefusal> {
-        let origin = caller.line.origin(&self.settings);
+        let origin = caller.line.origin(self);
         let mut granted = None;
         // Members that the transaction found out before it failed.
         let mut known = ApiRecord::default();

@@ -18,7 +18,7 @@ const LOG_FULL: &str = "log_full";
 
 /// Arguments as the policies could read them, for Explain. `null`: they could not be read.
 pub(crate) fn facts_of(judgement: &Judgement) -> serde_json::Value {
-    let notes = Masking::new();
+    let notes = Masking::new(None);
     let facts = MaskedArguments::of(judgement, &notes, &[]);
     serde_json::to_value(facts).unwrap_or(serde_json::Value::Null)
 }
@@ -41,7 +41,7 @@ pub(super) struct MaskedArguments<'a> {
     /// Schema of `value`. `None`: the catalog declares none.
     schema: Option<&'a DeclaredMembers>,
     depth: usize,
-    notes: &'a Masking,
+    notes: &'a Masking<'a>,
     /// JSON pointers from `value` to the parts of which nothing is shown.
     hidden: SmallVec<[&'a str; 2]>,
     texts: ArgumentTexts<'a>,
@@ -60,7 +60,7 @@ impl<'a> MaskedArguments<'a> {
     /// `None` if the arguments could not be read.
     pub(super) fn of(
         judgement: &'a Judgement,
-        notes: &'a Masking,
+        notes: &'a Masking<'a>,
         evidence: &'a [Evidence<'a>],
     ) -> Option<Self> {
         let arguments = judgement.evaluated()?.arguments.as_ref()?;
@@ -142,7 +142,7 @@ impl Serialize for MaskedArguments<'_> {
                 serializer.serialize_str(text)
             }
             Value::String(text) => match self.shown_text(text) {
-                Some(text) => serializer.serialize_str(text),
+                Some(text) => serializer.serialize_str(&notes.placed(text, &notes.at.borrow())),
                 None => {
                     notes.mask_here();
                     Hash::of(text).serialize(serializer)

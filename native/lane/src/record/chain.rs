@@ -42,7 +42,7 @@ struct ChainLink<'a> {
 /// Principals that act, the caller last.
 pub(super) struct ChainMember<'a> {
     pub(super) judgement: &'a Judgement,
-    pub(super) notes: &'a Masking,
+    pub(super) notes: &'a Masking<'a>,
 }
 
 impl Serialize for ChainMember<'_> {
@@ -137,7 +137,7 @@ struct ClaimsMember<'a> {
     all: Option<&'a BTreeMap<String, ClaimValue>>,
     /// Position of the link in its chain.
     index: usize,
-    notes: &'a Masking,
+    notes: &'a Masking<'a>,
 }
 
 impl Serialize for ClaimsMember<'_> {

@@ -1,5 +1,7 @@
 //! Facts that policies could read: names, numbers and truth values in clear, texts of the call as digests.
 
+use std::borrow::Cow;
+
 use authz_kernel::decision::{RecordedFact, RecordedFacts};
 use authz_token::Evidence;
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
@@ -25,14 +27,14 @@ pub(super) struct FactsMember<'a> {
 struct FactTexts<'a> {
     are_shown: bool,
     evidence: &'a [Evidence<'a>],
-    notes: &'a Masking,
+    notes: &'a Masking<'a>,
 }
 
 impl<'a> FactsMember<'a> {
     /// `None` if no policy was judged.
     pub(super) fn of(
         judgement: &'a Judgement,
-        notes: &'a Masking,
+        notes: &'a Masking<'a>,
         evidence: &'a [Evidence<'a>],
     ) -> Option<Self> {
         let facts = judgement.evaluated()?.facts.as_deref()?;
@@ -45,23 +47,44 @@ impl Serialize for FactsMember<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.facts.values.len()))?;
         for (name, fact) in &self.facts.values {
-            map.serialize_entry(name, &FactMember { fact, name, texts: self.texts })?;
+            let path = FactPath { parent: None, step: FactStep::Member(name) };
+            map.serialize_entry(name, &FactMember { fact, path: &path, texts: self.texts })?;
         }
         map.end()
     }
 }
 
+/// Place of a fact below [`FACTS`].
+struct FactPath<'a> {
+    parent: Option<&'a FactPath<'a>>,
+    step: FactStep,
+}
+
+enum FactStep {
+    Member(&'static str),
+    Item(usize),
+}
+
+impl FactPath<'_> {
+    fn pointer(&self) -> String {
+        let parent = self.parent.map_or_else(|| FACTS.to_owned(), FactPath::pointer);
+        match self.step {
+            FactStep::Member(name) => format!("{parent}/{name}"),
+            FactStep::Item(index) => format!("{parent}/{index}"),
+        }
+    }
+}
+
 struct FactMember<'a> {
     fact: &'a RecordedFact,
-    /// Key of `context` that the fact is a part of.
-    name: &'static str,
+    path: &'a FactPath<'a>,
     texts: FactTexts<'a>,
 }
 
 // Recursion is bounded by the kernel, which makes three levels.
 impl Serialize for FactMember<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { fact, name, texts } = *self;
+        let Self { fact, path, texts } = *self;
         match fact {
             RecordedFact::Long(number) => serializer.serialize_i64(*number),
             RecordedFact::Bool(value) => serializer.serialize_bool(*value),
@@ -74,24 +97,30 @@ impl Serialize for FactMember<'_> {
                         && !carries_token(text, texts.evidence)
                         && texts.notes.take_text(text.len())) =>
             {
-                serializer.serialize_str(text)
+                let shown = match text.is_empty() {
+                    true => Cow::Borrowed(""),
+                    false => texts.notes.placed(text, &path.pointer()),
+                };
+                serializer.serialize_str(&shown)
             }
             RecordedFact::Word(text) | RecordedFact::Text(text) => {
-                texts.notes.mask(format!("{FACTS}/{name}"));
+                texts.notes.mask(path.pointer());
                 Hash::of(text).serialize(serializer)
             }
             RecordedFact::Set(members) => serializer.collect_seq(members),
             RecordedFact::Record(members) => {
                 let mut map = serializer.serialize_map(Some(members.len()))?;
                 for (member, fact) in members {
-                    map.serialize_entry(member, &FactMember { fact, name, texts })?;
+                    let path = FactPath { parent: Some(path), step: FactStep::Member(member) };
+                    map.serialize_entry(member, &FactMember { fact, path: &path, texts })?;
                 }
                 map.end()
             }
             RecordedFact::List(items) => {
                 let mut list = serializer.serialize_seq(Some(items.len()))?;
-                for fact in items {
-                    list.serialize_element(&FactMember { fact, name, texts })?;
+                for (index, fact) in items.iter().enumerate() {
+                    let path = FactPath { parent: Some(path), step: FactStep::Item(index) };
+                    list.serialize_element(&FactMember { fact, path: &path, texts })?;
                 }
                 list.end()
             }
@@ -103,13 +132,13 @@ impl Serialize for FactMember<'_> {
 ///
 /// INVARIANT (order): serialized after the arguments and the facts, which note what they mask.
 pub(super) struct ReplayableMember<'a> {
-    notes: &'a Masking,
+    notes: &'a Masking<'a>,
     reads_arguments: bool,
 }
 
 impl<'a> ReplayableMember<'a> {
     /// `None` if no policy was judged.
-    pub(super) fn of(judgement: &Judgement, notes: &'a Masking) -> Option<Self> {
+    pub(super) fn of(judgement: &Judgement, notes: &'a Masking<'a>) -> Option<Self> {
         let facts = judgement.evaluated()?.facts.as_deref()?;
         Some(Self { notes, reads_arguments: facts.reads_arguments })
     }

@@ -89,7 +89,7 @@ impl<'a> Input<'a> {
     /// `resource` is the resource as the record may show it.
     pub(super) fn of(
         judgement: &'a Judgement,
-        notes: &'a Masking,
+        notes: &'a Masking<'a>,
         evidence: &'a [Evidence<'a>],
         resource: Cow<'a, str>,
     ) -> Self {
@@ -170,7 +170,7 @@ enum GuardMember<'a> {
 }
 
 impl<'a> GuardMember<'a> {
-    fn of(statement: &'a GuardStatement, notes: &Masking, evidence: &[Evidence<'_>]) -> Self {
+    fn of(statement: &'a GuardStatement, notes: &Masking<'_>, evidence: &[Evidence<'_>]) -> Self {
         let shown = |text: &'a str, pointer| notes.shown(text, pointer, limits::ID, evidence);
         match statement {
             GuardStatement::Refused(refused) => Self::Refused { refused },
@@ -200,7 +200,7 @@ pub(super) struct RevokedMember<'a> {
 }
 
 impl<'a> RevokedMember<'a> {
-    fn of(note: &'a RevocationNote, notes: &Masking, evidence: &[Evidence<'_>]) -> Self {
+    fn of(note: &'a RevocationNote, notes: &Masking<'_>, evidence: &[Evidence<'_>]) -> Self {
         Self {
             target: note.target.as_str(),
             value: notes.shown(&note.value, "/input/revoked/value", MAX_RESOURCE, evidence),
@@ -238,7 +238,7 @@ pub(super) struct BreakglassMember<'a> {
 }
 
 impl<'a> BreakglassMember<'a> {
-    fn of(note: &'a BreakglassNote, notes: &Masking, evidence: &[Evidence<'_>]) -> Self {
+    fn of(note: &'a BreakglassNote, notes: &Masking<'_>, evidence: &[Evidence<'_>]) -> Self {
         let shown = |text: &'a str, pointer, most| notes.shown(text, pointer, most, evidence);
         Self {
             action: note.action,
@@ -271,7 +271,7 @@ pub(super) struct SecurityEventMember<'a> {
 }
 
 impl<'a> SecurityEventMember<'a> {
-    fn of(note: &'a SecurityEventNote, notes: &Masking, evidence: &[Evidence<'_>]) -> Self {
+    fn of(note: &'a SecurityEventNote, notes: &Masking<'_>, evidence: &[Evidence<'_>]) -> Self {
         let shown = |text: &'a str, pointer, most| notes.shown(text, pointer, most, evidence);
         Self {
             transmitter: shown(
@@ -299,7 +299,7 @@ pub(super) struct ForgottenMember<'a> {
 }
 
 impl<'a> ForgottenMember<'a> {
-    fn of(note: &'a ForgetNote, notes: &Masking, evidence: &[Evidence<'_>]) -> Self {
+    fn of(note: &'a ForgetNote, notes: &Masking<'_>, evidence: &[Evidence<'_>]) -> Self {
         Self {
             target: note.target,
             value: notes.shown(&note.value, "/input/forgotten/value", MAX_RESOURCE, evidence),
@@ -328,7 +328,7 @@ pub(super) enum AskedMember<'a> {
 }
 
 impl<'a> AskedMember<'a> {
-    pub(super) fn of(asked: &'a RequestForm, notes: &Masking, evidence: &[Evidence<'_>]) -> Self {
+    pub(super) fn of(asked: &'a RequestForm, notes: &Masking<'_>, evidence: &[Evidence<'_>]) -> Self {
         let shown = |text: &'a str, member: &str| {
             notes.shown(text, &format!("/input/asked/{member}"), MAX_FORM, evidence)
         };

@@ -2,10 +2,15 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 
+use authz_kernel::digest::sha256;
+use authz_kernel::hex::hex;
 use authz_token::Evidence;
+use serde::Serialize;
 
 use super::digest::Hash;
+use crate::clock::Clock;
 
 /// Members, items and levels of arguments that a record repeats; their digest stands for the rest.
 const MAX_FACTS: usize = 256;
@@ -18,7 +23,11 @@ const TOKEN_START: usize = 32;
 const POINTER_BYTES: usize = 64;
 
 /// Notes of the members of a record that are left out or written as digests.
-pub(super) struct Masking {
+pub(super) struct Masking<'a> {
+    /// Source of salts. `None`: texts stand in their places, and cannot be erased.
+    salts: Option<&'a dyn Clock>,
+    /// Texts that can be erased, by JSON pointer.
+    pub(super) texts: RefCell<BTreeMap<String, ErasableText>>,
     /// JSON pointers of the members that are left out, or are digests.
     pub(super) masked: RefCell<Vec<String>>,
     /// JSON pointer of the argument that is being written.
@@ -29,11 +38,20 @@ pub(super) struct Masking {
     left_text: Cell<usize>,
 }
 
-impl Masking {
-    pub(super) fn new() -> Self {
+/// Text of a record that can be erased: the record has its salted digest in its place.
+#[derive(Debug, Serialize)]
+pub(super) struct ErasableText {
+    salt: String,
+    text: String,
+}
+
+impl<'a> Masking<'a> {
+    pub(super) fn new(salts: Option<&'a dyn Clock>) -> Self {
         let mut at = String::with_capacity(POINTER_BYTES);
         at.push_str("/input/arguments");
         Self {
+            salts,
+            texts: RefCell::default(),
             masked: RefCell::new(Vec::new()),
             at: RefCell::new(at),
             left: Cell::new(MAX_FACTS),
@@ -59,6 +77,20 @@ impl Masking {
             return Cow::Owned(Hash::of(text).as_str().to_owned());
         }
         Cow::Borrowed(text)
+    }
+
+    /// What stands at a pointer for a text that the record shows: the text, or its salted digest if texts can be erased.
+    pub(super) fn placed<'t>(&self, text: &'t str, pointer: &str) -> Cow<'t, str> {
+        let Some(clock) = self.salts else { return Cow::Borrowed(text) };
+        let Some((high, low)) = clock.random().zip(clock.random()) else {
+            self.mask(pointer.to_owned());
+            return Cow::Owned(Hash::of(text).as_str().to_owned());
+        };
+        let salt = format!("{high:016x}{low:016x}");
+        let digest = hex(&sha256(format!("{salt}{text}").as_bytes()));
+        let erasable = ErasableText { salt, text: text.to_owned() };
+        self.texts.borrow_mut().insert(pointer.to_owned(), erasable);
+        Cow::Owned(format!("salted:{digest}"))
     }
 
     pub(super) fn mask_here(&self) {

@@ -81,12 +81,14 @@ pub(crate) struct RecordOrigin {
 }
 
 impl RecordOrigin {
-    pub(crate) fn origin<'a>(&'a self, settings: &'a Settings) -> CallOrigin<'a> {
+    pub(crate) fn origin<'a>(&'a self, engine: &'a Engine) -> CallOrigin<'a> {
+        let settings = &engine.settings;
         CallOrigin {
             peer: &self.peer,
             trace: self.trace.as_ref().map(TraceIds::of_record),
             node_id: &settings.node_id,
             version: &settings.version,
+            salts: settings.audit_chain.is_some().then_some(&*engine.clock),
         }
     }
 }
@@ -173,7 +175,7 @@ impl Engine {
         evidence: &[Evidence<'_>],
         recorded: &RecordOrigin,
     ) -> Option<Ticket> {
-        let origin = recorded.origin(&self.settings);
+        let origin = recorded.origin(self);
         let durability = if judgement.resolved.tier.is_some_and(|tier| is_durable(judgement, tier))
         {
             Durability::Synced
@@ -210,7 +212,7 @@ impl Engine {
         survives: Survives,
         change: &mut RecordedChange<'_>,
     ) -> Result<Option<KeptRecord>, CallRefusal> {
-        let origin = call.recorded.origin(&self.settings);
+        let origin = call.recorded.origin(self);
         self.change_with_line(call.wait, locks, survives, &mut |transaction| {
             change(transaction, judgement)?;
             Ok(record::line(judgement, call.evidence, origin, None))
@@ -293,7 +295,7 @@ impl Engine {
         call: &ChangeContext<'_>,
         survives: Survives,
     ) -> Result<(), ChangeError> {
-        let origin = call.recorded.origin(&self.settings);
+        let origin = call.recorded.origin(self);
         let line = record::line(judgement, call.evidence, origin, None);
         // Lines are synced in their order: the wait for the last line covers this one.
         match self.write_line(transaction, line, survives) {
@@ -489,7 +491,7 @@ impl Engine {
             let before = judgement.outcome();
             let waits = if is_late { AwaitedWrite::Record } else { waits };
             judgement.refuse(unrecorded(error, waits));
-            let origin = recorded.origin(&self.settings);
+            let origin = recorded.origin(self);
             self.record_refusal(&judgement, &[], origin, Some(before));
         }
         judgement

@@ -116,6 +116,39 @@ fn record_of_a_listed_system_has_texts() {
     assert_eq!(false, hidden["replayable"]);
 }
 
+/// In a chained log a recorded text stands apart, so that it can be erased, and its place has a salted digest.
+#[test]
+fn record_of_a_chained_log_has_its_texts_apart() {
+    let chain = json!({
+        "head_key": null, "max_segment_bytes": 1 << 20, "max_segment_age_ms": 86_400_000,
+        "head_interval_ms": 1_000, "keep_segments": null,
+    });
+    let served = unloaded(&json!({"audit_chain": chain}));
+    let settings = "name: desk\ntasks: optional\nrecord_texts: [crm]\n";
+    let files = [("policies/loud.cedar", POLICY_OF_LOUD), ("bundle.yaml", settings)];
+    served.engine.load(World { plan: plan(&files), ..world() }).unwrap();
+    for _ in 0..2 {
+        let arguments_json = br#"{"query":"too loud"}"#.to_vec();
+        served.check(&wire::CheckRequest { arguments_json, ..search() });
+    }
+    let records = served.records();
+    let mut salts = Vec::new();
+    for record in &records[1..] {
+        let entry = &record["texts"]["/input/arguments/query"];
+        assert_eq!("too loud", entry["text"]);
+        let salt = entry["salt"].as_str().unwrap();
+        let digest = authz_kernel::digest::sha256(format!("{salt}too loud").as_bytes());
+        let salted = format!("salted:{}", authz_kernel::hex::hex(&digest));
+        assert_eq!(json!(salted), record["input"]["arguments"]["query"]);
+        assert_eq!(true, record["input"]["replayable"]);
+        salts.push(salt.to_owned());
+    }
+    assert_eq!(2, salts.len());
+    assert_ne!(salts[0], salts[1]);
+    let text = std::fs::read_to_string(&served.audit).unwrap();
+    assert!(text.lines().skip(1).all(|line| line.starts_with(r#"{"texts":{"/input/"#)), "{text}");
+}
+
 /// A call that no policy read texts of can be replayed, although its texts are digests.
 #[test]
 fn record_without_read_texts_is_replayable() {

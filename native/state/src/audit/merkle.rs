@@ -5,12 +5,31 @@ use sha2::{Digest as _, Sha256};
 /// A SHA-256 digest.
 pub(crate) type NodeHash = [u8; 32];
 
-/// Hash of a leaf: of a line without its line feed (RFC 9162 §2.1.1).
+/// Start of a line with texts that can be erased.
+const TEXTS: &[u8] = br#"{"texts":{"#;
+/// End of the texts, and the member that follows. No string holds these bytes, since JSON escapes quotation marks.
+const TEXTS_END: &[u8] = br#"}},"decision_id":"#;
+
+/// Hash of a leaf: of a line without its line feed and without the texts that can be erased (RFC 9162 §2.1.1).
 pub(crate) fn leaf_hash(line: &[u8]) -> NodeHash {
     let mut hasher = Sha256::new();
     hasher.update([0]);
-    hasher.update(line);
+    match rest_after_texts(line) {
+        None => hasher.update(line),
+        Some(rest) => {
+            hasher.update(b"{");
+            hasher.update(rest);
+        }
+    }
     hasher.finalize().into()
+}
+
+/// What follows the texts of a line and their comma. `None`: the line has no texts.
+fn rest_after_texts(line: &[u8]) -> Option<&[u8]> {
+    let texts = line.strip_prefix(TEXTS)?;
+    let end = texts.windows(TEXTS_END.len()).position(|window| window == TEXTS_END)?;
+    // Two braces and the comma.
+    texts.get(end.saturating_add(3)..)
 }
 
 fn node_hash(left: &NodeHash, right: &NodeHash) -> NodeHash {
@@ -61,6 +80,23 @@ mod tests {
     use super::*;
 
     /// The definition of RFC 9162 §2.1.1, word by word.
+    /// Texts that can be erased do not count, wherever their words look like the end of the texts.
+    #[test]
+    fn a_leaf_leaves_texts_out() {
+        let plain = br#"{"decision_id":"d","input":{"texts":{"a":{}},"b":1}}"#;
+        let texts = [
+            r#"{"/a":{"salt":"s","text":"t"}}"#,
+            r#"{"/a":{"salt":"s","text":"}},\"decision_id\":"},"/b":{"salt":"s","text":""}}"#,
+        ];
+        for texts in texts {
+            let line = format!(r#"{{"texts":{texts},"decision_id":"d","input":{{"texts":{{"a":{{}}}},"b":1}}}}"#);
+            assert_eq!(leaf_hash(plain), leaf_hash(line.as_bytes()), "{line}");
+        }
+        let other = br#"{"decision_id":"e","input":{"texts":{"a":{}},"b":1}}"#;
+        assert_ne!(leaf_hash(plain), leaf_hash(other));
+        assert_ne!(leaf_hash(br#"{"texts":{}}"#), leaf_hash(br#"{}"#));
+    }
+
     fn reference(leaves: &[NodeHash]) -> NodeHash {
         match leaves {
             [] => Sha256::digest([]).into(),
