@@ -328,7 +328,11 @@ pub(super) enum AskedMember<'a> {
 }
 
 impl<'a> AskedMember<'a> {
-    pub(super) fn of(asked: &'a RequestForm, notes: &Masking<'_>, evidence: &[Evidence<'_>]) -> Self {
+    pub(super) fn of(
+        asked: &'a RequestForm,
+        notes: &Masking<'_>,
+        evidence: &[Evidence<'_>],
+    ) -> Self {
         let shown = |text: &'a str, member: &str| {
             notes.shown(text, &format!("/input/asked/{member}"), MAX_FORM, evidence)
         };

@@ -65,13 +65,13 @@ impl<'a> Masking<'a> {
     }
 
     /// A text, or its digest where it is too long or may hold a token.
-    pub(super) fn shown<'a>(
+    pub(super) fn shown<'t>(
         &self,
-        text: &'a str,
+        text: &'t str,
         pointer: &str,
         longest: usize,
         evidence: &[Evidence<'_>],
-    ) -> Cow<'a, str> {
+    ) -> Cow<'t, str> {
         if text.len() > longest || carries_token(text, evidence) {
             self.mask(pointer.to_owned());
             return Cow::Owned(Hash::of(text).as_str().to_owned());

@@ -21,7 +21,7 @@ use crate::limits;
 use crate::proto::authz::v1 as wire;
 use crate::record::{self, CallOrigin, LoadedNote, NodeNote};
 use crate::refusal::{CallRefusal, Step};
-use crate::settings::{Lane, Settings};
+use crate::settings::Lane;
 use crate::steps::EndedCall;
 use crate::sums::{self, Row, Sum};
 use crate::trace::{self, TraceIds};

@@ -89,7 +89,9 @@ mod tests {
             r#"{"/a":{"salt":"s","text":"}},\"decision_id\":"},"/b":{"salt":"s","text":""}}"#,
         ];
         for texts in texts {
-            let line = format!(r#"{{"texts":{texts},"decision_id":"d","input":{{"texts":{{"a":{{}}}},"b":1}}}}"#);
+            let line = format!(
+                r#"{{"texts":{texts},"decision_id":"d","input":{{"texts":{{"a":{{}}}},"b":1}}}}"#
+            );
             assert_eq!(leaf_hash(plain), leaf_hash(line.as_bytes()), "{line}");
         }
         let other = br#"{"decision_id":"e","input":{"texts":{"a":{}},"b":1}}"#;
