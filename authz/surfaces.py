@@ -15,6 +15,8 @@ class Surface(StrEnum):
     """`authz.v1.Admin/Revoke`. Revokes a target (the kill switch), or lifts a revocation."""
     FORGET = "forget"
     """`authz.v1.Admin/Forget`. Forgets labels that outlive their tasks."""
+    RECORD_ERASURE = "record_erasure"
+    """`authz.v1.Admin/RecordErasure`. Records that an administrator erases texts from ended segments of the audit log."""
     BREAKGLASS_OPEN = "breakglass_open"
     """`authz.v1.Admin/OpenBreakglass`. Opens a request for break-glass: an exception for calls at one system that no bundle lists. It is in force once another person has confirmed it."""
     BREAKGLASS_CONFIRM = "breakglass_confirm"
@@ -70,6 +72,7 @@ METHODS: Final[Mapping[str, Mapping[str, Surface]]] = {
     "authz.v1.Admin": {
         "Revoke": Surface.REVOKE,
         "Forget": Surface.FORGET,
+        "RecordErasure": Surface.RECORD_ERASURE,
         "OpenBreakglass": Surface.BREAKGLASS_OPEN,
         "ConfirmBreakglass": Surface.BREAKGLASS_CONFIRM,
         "EndBreakglass": Surface.BREAKGLASS_END,

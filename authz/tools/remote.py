@@ -97,6 +97,25 @@ class Remote:
         """
         return self._call("/authz.v1.Admin/Forget", request, admin_pb2.ForgetResponse())
 
+    def record_erasure(
+        self, request: admin_pb2.RecordErasureRequest
+    ) -> admin_pb2.RecordErasureResponse:
+        """Ask `authz.v1.Admin/RecordErasure`.
+
+        Args:
+            request: Selection and number of the texts, with a reason.
+
+        Returns:
+            Id of the record.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+            ApiError: It refuses.
+        """
+        return self._call(
+            "/authz.v1.Admin/RecordErasure", request, admin_pb2.RecordErasureResponse()
+        )
+
     def open_breakglass(
         self, request: admin_pb2.OpenBreakglassRequest
     ) -> admin_pb2.OpenBreakglassResponse:

@@ -30,6 +30,7 @@ _KINDS: Final = {
     "task_end": "task end",
     "task_names": "names given",
     "revoke": "revocation",
+    "record_erasure": "erasure of texts",
     "security_event": "security event",
     "credential_exchange": "credential exchange",
     "credential_issue": "credential issue",

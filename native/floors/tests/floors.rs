@@ -204,6 +204,7 @@ const LANE: &[&str] = &[
     "batch",
     "credentials",
     "entries",
+    "erasure",
     "explain",
     "forget",
     "list",

@@ -82,6 +82,9 @@ impl Engine {
             Surface::List => self.list(request, transport),
             Surface::Report => self.api_method(surface, request, transport, Self::report_outcome),
             Surface::AccessLog => self.access_log(request, transport),
+            Surface::RecordErasure => {
+                self.api_method(surface, request, transport, Self::record_erasure)
+            }
             Surface::Revoke => self.revoke(request, transport),
             Surface::Forget => self.api_method(surface, request, transport, Self::forget_labels),
             Surface::TaskNames => self.api_method(surface, request, transport, Self::task_names),

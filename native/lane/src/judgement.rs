@@ -26,8 +26,9 @@ pub(crate) use crate::enforcer_proof::EnforcerProof;
 pub(crate) use crate::judgement::arrival::{Arrival, Asker};
 pub(crate) use crate::judgement::parts::{
     AnswerNote, ApiNotes, ApiRecord, ApprovalNote, AssertionNote, BreakglassNote, CallerIdentity,
-    Challenge, CredentialNote, EndorsedNote, ForgetNote, GuardStatement, PromptNote, ReportNote,
-    ResolvedOperation, RevocationNote, SecurityEventNote, Settlement, TaskContext, ValuesNote,
+    Challenge, CredentialNote, EndorsedNote, ErasureNote, ForgetNote, GuardStatement, PromptNote,
+    ReportNote, ResolvedOperation, RevocationNote, SecurityEventNote, Settlement, TaskContext,
+    ValuesNote,
 };
 use crate::judgement::verdict::CallVerdict;
 #[cfg(test)]

@@ -35,6 +35,7 @@ mod enforcer_proof;
 mod engine;
 mod entries;
 mod envoy;
+mod erasure;
 mod error;
 mod exchange;
 mod explain;

@@ -42,6 +42,8 @@ pub(crate) const EXTENSIONS: usize = 256;
 pub(crate) const REASON: usize = 1_024;
 /// Bytes of the name of the person who revokes.
 pub(crate) const REVOKED_BY: usize = 256;
+/// Bytes of the selection of an erasure.
+pub(crate) const SELECTION: usize = 4_096;
 /// Bytes of the id of a cut-off: less than those of the id of a record.
 pub(crate) const CUTOFF: usize = 1_000;
 /// Bytes of the name that a revocation is of.

@@ -27,7 +27,7 @@ from authz_client.v1 import options_pb2 as authz_dot_v1_dot_options__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61uthz/v1/admin.proto\x12\x08\x61uthz.v1\x1a\x16\x61uthz/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rStatusRequest\"\xb5\x02\n\x0eStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x10\n\x08problems\x18\x03 \x03(\t\x12\x13\n\x0b\x62undle_name\x18\x04 \x01(\t\x12\x17\n\x0f\x62undle_revision\x18\x05 \x01(\t\x12\x15\n\rbundle_digest\x18\x06 \x01(\t\x12\x34\n\x10\x62undle_loaded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0etrust_revision\x18\x08 \x01(\t\x12.\n\nstarted_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11last_reload_error\x18\n \x01(\t\x12\x13\n\x0b\x64\x65tail_json\x18\x0b \x01(\x0c\"\x0f\n\rReloadRequest\"v\n\x0eReloadResponse\x12\x10\n\x08reloaded\x18\x01 \x01(\x08\x12\x17\n\x0f\x62undle_revision\x18\x02 \x01(\t\x12\x13\n\x0b\x64iagnostics\x18\x03 \x03(\t\x12$\n\x05rules\x18\x04 \x01(\x0b\x32\x15.authz.v1.RuleChanges\"`\n\x0bRuleChanges\x12\x0f\n\x07\x63\x61rried\x18\x01 \x01(\r\x12\x0f\n\x07\x63hanged\x18\x02 \x03(\t\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x03 \x03(\t\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12\x0f\n\x07omitted\x18\x05 \x01(\r\"\xe6\x01\n\x12\x41\x64minRevokeRequest\x12\x0f\n\x05\x61gent\x18\x01 \x01(\tH\x00\x12\x11\n\x07session\x18\x02 \x01(\tH\x00\x12\x0e\n\x04task\x18\x03 \x01(\tH\x00\x12\r\n\x03jti\x18\x04 \x01(\tH\x00\x12\r\n\x03key\x18\x05 \x01(\tH\x00\x12\x13\n\toperation\x18\x06 \x01(\tH\x00\x12\x10\n\x06system\x18\x07 \x01(\tH\x00\x12\x10\n\x06issuer\x18\x08 \x01(\tH\x00\x12\x11\n\x07subject\x18\x0b \x01(\tH\x00\x12\x0e\n\x06reason\x18\t \x01(\t\x12\n\n\x02\x62y\x18\n \x01(\t\x12\x0c\n\x04undo\x18\x0c \x01(\x08\x42\x08\n\x06target\":\n\x13\x41\x64minRevokeResponse\x12\x13\n\x0btasks_ended\x18\x01 \x01(\r\x12\x0e\n\x06undone\x18\x02 \x01(\x08\"&\n\x04Pair\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\"/\n\rWrittenObject\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\xac\x01\n\rForgetRequest\x12\x0f\n\x05\x61gent\x18\x01 \x01(\tH\x00\x12\x1e\n\x04pair\x18\x02 \x01(\x0b\x32\x0e.authz.v1.PairH\x00\x12\x14\n\ncollection\x18\x03 \x01(\tH\x00\x12)\n\x06object\x18\x04 \x01(\x0b\x32\x17.authz.v1.WrittenObjectH\x00\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07\x64\x65nials\x18\x06 \x01(\x08\x42\x08\n\x06target\"!\n\x0e\x46orgetResponse\x12\x0f\n\x07records\x18\x01 \x01(\r\"T\n\x10TaskNamesRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x0e\n\x06system\x18\x03 \x01(\t\x12\x12\n\ncollection\x18\x04 \x01(\t\"\x8b\x02\n\x11TaskNamesResponse\x12%\n\x06spoken\x18\x01 \x03(\x0b\x32\x15.authz.v1.SpokenNames\x12\x12\n\nmost_words\x18\x02 \x01(\r\x12\x12\n\nwords_full\x18\x03 \x01(\x08\x12\x15\n\rwords_missing\x18\x04 \x01(\x08\x12\x12\n\nparameters\x18\x05 \x03(\t\x12*\n\ttemplates\x18\x06 \x03(\x0b\x32\x17.authz.v1.TemplateNames\x12\x14\n\x0cknown_values\x18\x07 \x01(\r\x12\x13\n\x0bmost_values\x18\x08 \x01(\r\x12%\n\x06values\x18\t \x03(\x0b\x32\x15.authz.v1.ValueOrigin\"7\n\x0bSpokenNames\x12\n\n\x02\x62y\x18\x01 \x01(\t\x12\r\n\x05words\x18\x02 \x01(\r\x12\r\n\x05names\x18\x03 \x01(\r\"0\n\rTemplateNames\x12\x10\n\x08template\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\"Z\n\x0bValueOrigin\x12\r\n\x05value\x18\x01 \x01(\t\x12\x0e\n\x06origin\x18\x02 \x01(\t\x12\x0e\n\x06system\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\x0f\n\x07missing\x18\x05 \x01(\t\"p\n\x15OpenBreakglassRequest\x12\x0e\n\x06system\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x18\n\x10\x64uration_seconds\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06ticket\x18\x05 \x01(\t\"&\n\x18\x43onfirmBreakglassRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\"\n\x14\x45ndBreakglassRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x17\n\x15ListBreakglassRequest\"B\n\x16ListBreakglassResponse\x12(\n\nbreakglass\x18\x01 \x03(\x0b\x32\x14.authz.v1.Breakglass\"V\n\x16OpenBreakglassResponse\x12(\n\nbreakglass\x18\x01 \x01(\x0b\x32\x14.authz.v1.Breakglass\x12\x12\n\noperations\x18\x02 \x03(\t\"Y\n\x19\x43onfirmBreakglassResponse\x12(\n\nbreakglass\x18\x01 \x01(\x0b\x32\x14.authz.v1.Breakglass\x12\x12\n\noperations\x18\x02 \x03(\t\"A\n\x15\x45ndBreakglassResponse\x12(\n\nbreakglass\x18\x01 \x01(\x0b\x32\x14.authz.v1.Breakglass\"\xc8\x03\n\nBreakglass\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x06status\x18\x02 \x01(\x0e\x32\x1a.authz.v1.BreakglassStatus\x12\x0e\n\x06system\x18\x03 \x01(\t\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x18\n\x10\x64uration_seconds\x18\x05 \x01(\r\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0e\n\x06ticket\x18\x07 \x01(\t\x12\x11\n\topened_by\x18\x08 \x01(\t\x12-\n\topened_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63onfirm_before\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63onfirmed_by\x18\x0b \x01(\t\x12\x30\n\x0c\x63onfirmed_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x65nds_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65nded_by\x18\x0e \x01(\t\x12,\n\x08\x65nded_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xd0\x01\n\x10\x42reakglassStatus\x12!\n\x1d\x42REAKGLASS_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x42REAKGLASS_STATUS_OPEN\x10\x01\x12\x1e\n\x1a\x42REAKGLASS_STATUS_IN_FORCE\x10\x02\x12\x1d\n\x19\x42REAKGLASS_STATUS_EXPIRED\x10\x03\x12\x1b\n\x17\x42REAKGLASS_STATUS_ENDED\x10\x04\x12!\n\x1d\x42REAKGLASS_STATUS_UNCONFIRMED\x10\x05\x32\x8e\x06\n\x05\x41\x64min\x12;\n\x06Status\x12\x17.authz.v1.StatusRequest\x1a\x18.authz.v1.StatusResponse\x12;\n\x06Reload\x12\x17.authz.v1.ReloadRequest\x1a\x18.authz.v1.ReloadResponse\x12Q\n\x06Revoke\x12\x1c.authz.v1.AdminRevokeRequest\x1a\x1d.authz.v1.AdminRevokeResponse\"\n\xd2\xf3\x18\x06revoke\x12G\n\x06\x46orget\x12\x17.authz.v1.ForgetRequest\x1a\x18.authz.v1.ForgetResponse\"\n\xd2\xf3\x18\x06\x66orget\x12h\n\x0eOpenBreakglass\x12\x1f.authz.v1.OpenBreakglassRequest\x1a .authz.v1.OpenBreakglassResponse\"\x13\xd2\xf3\x18\x0f\x62reakglass_open\x12t\n\x11\x43onfirmBreakglass\x12\".authz.v1.ConfirmBreakglassRequest\x1a#.authz.v1.ConfirmBreakglassResponse\"\x16\xd2\xf3\x18\x12\x62reakglass_confirm\x12\x64\n\rEndBreakglass\x12\x1e.authz.v1.EndBreakglassRequest\x1a\x1f.authz.v1.EndBreakglassResponse\"\x12\xd2\xf3\x18\x0e\x62reakglass_end\x12S\n\x0eListBreakglass\x12\x1f.authz.v1.ListBreakglassRequest\x1a .authz.v1.ListBreakglassResponse\x12T\n\tTaskNames\x12\x1a.authz.v1.TaskNamesRequest\x1a\x1b.authz.v1.TaskNamesResponse\"\x0e\xd2\xf3\x18\ntask_namesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61uthz/v1/admin.proto\x12\x08\x61uthz.v1\x1a\x16\x61uthz/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rStatusRequest\"\xb5\x02\n\x0eStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x10\n\x08problems\x18\x03 \x03(\t\x12\x13\n\x0b\x62undle_name\x18\x04 \x01(\t\x12\x17\n\x0f\x62undle_revision\x18\x05 \x01(\t\x12\x15\n\rbundle_digest\x18\x06 \x01(\t\x12\x34\n\x10\x62undle_loaded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0etrust_revision\x18\x08 \x01(\t\x12.\n\nstarted_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11last_reload_error\x18\n \x01(\t\x12\x13\n\x0b\x64\x65tail_json\x18\x0b \x01(\x0c\"\x0f\n\rReloadRequest\"v\n\x0eReloadResponse\x12\x10\n\x08reloaded\x18\x01 \x01(\x08\x12\x17\n\x0f\x62undle_revision\x18\x02 \x01(\t\x12\x13\n\x0b\x64iagnostics\x18\x03 \x03(\t\x12$\n\x05rules\x18\x04 \x01(\x0b\x32\x15.authz.v1.RuleChanges\"`\n\x0bRuleChanges\x12\x0f\n\x07\x63\x61rried\x18\x01 \x01(\r\x12\x0f\n\x07\x63hanged\x18\x02 \x03(\t\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x03 \x03(\t\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12\x0f\n\x07omitted\x18\x05 \x01(\r\"\xe6\x01\n\x12\x41\x64minRevokeRequest\x12\x0f\n\x05\x61gent\x18\x01 \x01(\tH\x00\x12\x11\n\x07session\x18\x02 \x01(\tH\x00\x12\x0e\n\x04task\x18\x03 \x01(\tH\x00\x12\r\n\x03jti\x18\x04 \x01(\tH\x00\x12\r\n\x03key\x18\x05 \x01(\tH\x00\x12\x13\n\toperation\x18\x06 \x01(\tH\x00\x12\x10\n\x06system\x18\x07 \x01(\tH\x00\x12\x10\n\x06issuer\x18\x08 \x01(\tH\x00\x12\x11\n\x07subject\x18\x0b \x01(\tH\x00\x12\x0e\n\x06reason\x18\t \x01(\t\x12\n\n\x02\x62y\x18\n \x01(\t\x12\x0c\n\x04undo\x18\x0c \x01(\x08\x42\x08\n\x06target\":\n\x13\x41\x64minRevokeResponse\x12\x13\n\x0btasks_ended\x18\x01 \x01(\r\x12\x0e\n\x06undone\x18\x02 \x01(\x08\"&\n\x04Pair\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\"/\n\rWrittenObject\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\xac\x01\n\rForgetRequest\x12\x0f\n\x05\x61gent\x18\x01 \x01(\tH\x00\x12\x1e\n\x04pair\x18\x02 \x01(\x0b\x32\x0e.authz.v1.PairH\x00\x12\x14\n\ncollection\x18\x03 \x01(\tH\x00\x12)\n\x06object\x18\x04 \x01(\x0b\x32\x17.authz.v1.WrittenObjectH\x00\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07\x64\x65nials\x18\x06 \x01(\x08\x42\x08\n\x06target\"!\n\x0e\x46orgetResponse\x12\x0f\n\x07records\x18\x01 \x01(\r\"e\n\x14RecordErasureRequest\x12\x11\n\tselection\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x01(\x04\x12\x0f\n\x07records\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\n\n\x02\x62y\x18\x05 \x01(\t\",\n\x15RecordErasureResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\"T\n\x10TaskNamesRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x0e\n\x06system\x18\x03 \x01(\t\x12\x12\n\ncollection\x18\x04 \x01(\t\"\x8b\x02\n\x11TaskNamesResponse\x12%\n\x06spoken\x18\x01 \x03(\x0b\x32\x15.authz.v1.SpokenNames\x12\x12\n\nmost_words\x18\x02 \x01(\r\x12\x12\n\nwords_full\x18\x03 \x01(\x08\x12\x15\n\rwords_missing\x18\x04 \x01(\x08\x12\x12\n\nparameters\x18\x05 \x03(\t\x12*\n\ttemplates\x18\x06 \x03(\x0b\x32\x17.authz.v1.TemplateNames\x12\x14\n\x0cknown_values\x18\x07 \x01(\r\x12\x13\n\x0bmost_values\x18\x08 \x01(\r\x12%\n\x06values\x18\t \x03(\x0b\x32\x15.authz.v1.ValueOrigin\"7\n\x0bSpokenNames\x12\n\n\x02\x62y\x18\x01 \x01(\t\x12\r\n\x05words\x18\x02 \x01(\r\x12\r\n\x05names\x18\x03 \x01(\r\"0\n\rTemplateNames\x12\x10\n\x08template\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\"Z\n\x0bValueOrigin\x12\r\n\x05value\x18\x01 \x01(\t\x12\x0e\n\x06origin\x18\x02 \x01(\t\x12\x0e\n\x06system\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\x0f\n\x07missing\x18\x05 \x01(\t\"p\n\x15OpenBreakglassRequest\x12\x0e\n\x06system\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x18\n\x10\x64uration_seconds\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06ticket\x18\x05 \x01(\t\"&\n\x18\x43onfirmBreakglassRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\"\n\x14\x45ndBreakglassRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x17\n\x15ListBreakglassRequest\"B\n\x16ListBreakglassResponse\x12(\n\nbreakglass\x18\x01 \x03(\x0b\x32\x14.authz.v1.Breakglass\"V\n\x16OpenBreakglassResponse\x12(\n\nbreakglass\x18\x01 \x01(\x0b\x32\x14.authz.v1.Breakglass\x12\x12\n\noperations\x18\x02 \x03(\t\"Y\n\x19\x43onfirmBreakglassResponse\x12(\n\nbreakglass\x18\x01 \x01(\x0b\x32\x14.authz.v1.Breakglass\x12\x12\n\noperations\x18\x02 \x03(\t\"A\n\x15\x45ndBreakglassResponse\x12(\n\nbreakglass\x18\x01 \x01(\x0b\x32\x14.authz.v1.Breakglass\"\xc8\x03\n\nBreakglass\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x06status\x18\x02 \x01(\x0e\x32\x1a.authz.v1.BreakglassStatus\x12\x0e\n\x06system\x18\x03 \x01(\t\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x18\n\x10\x64uration_seconds\x18\x05 \x01(\r\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0e\n\x06ticket\x18\x07 \x01(\t\x12\x11\n\topened_by\x18\x08 \x01(\t\x12-\n\topened_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63onfirm_before\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63onfirmed_by\x18\x0b \x01(\t\x12\x30\n\x0c\x63onfirmed_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x65nds_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65nded_by\x18\x0e \x01(\t\x12,\n\x08\x65nded_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xd0\x01\n\x10\x42reakglassStatus\x12!\n\x1d\x42REAKGLASS_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x42REAKGLASS_STATUS_OPEN\x10\x01\x12\x1e\n\x1a\x42REAKGLASS_STATUS_IN_FORCE\x10\x02\x12\x1d\n\x19\x42REAKGLASS_STATUS_EXPIRED\x10\x03\x12\x1b\n\x17\x42REAKGLASS_STATUS_ENDED\x10\x04\x12!\n\x1d\x42REAKGLASS_STATUS_UNCONFIRMED\x10\x05\x32\xf4\x06\n\x05\x41\x64min\x12;\n\x06Status\x12\x17.authz.v1.StatusRequest\x1a\x18.authz.v1.StatusResponse\x12;\n\x06Reload\x12\x17.authz.v1.ReloadRequest\x1a\x18.authz.v1.ReloadResponse\x12Q\n\x06Revoke\x12\x1c.authz.v1.AdminRevokeRequest\x1a\x1d.authz.v1.AdminRevokeResponse\"\n\xd2\xf3\x18\x06revoke\x12G\n\x06\x46orget\x12\x17.authz.v1.ForgetRequest\x1a\x18.authz.v1.ForgetResponse\"\n\xd2\xf3\x18\x06\x66orget\x12\x64\n\rRecordErasure\x12\x1e.authz.v1.RecordErasureRequest\x1a\x1f.authz.v1.RecordErasureResponse\"\x12\xd2\xf3\x18\x0erecord_erasure\x12h\n\x0eOpenBreakglass\x12\x1f.authz.v1.OpenBreakglassRequest\x1a .authz.v1.OpenBreakglassResponse\"\x13\xd2\xf3\x18\x0f\x62reakglass_open\x12t\n\x11\x43onfirmBreakglass\x12\".authz.v1.ConfirmBreakglassRequest\x1a#.authz.v1.ConfirmBreakglassResponse\"\x16\xd2\xf3\x18\x12\x62reakglass_confirm\x12\x64\n\rEndBreakglass\x12\x1e.authz.v1.EndBreakglassRequest\x1a\x1f.authz.v1.EndBreakglassResponse\"\x12\xd2\xf3\x18\x0e\x62reakglass_end\x12S\n\x0eListBreakglass\x12\x1f.authz.v1.ListBreakglassRequest\x1a .authz.v1.ListBreakglassResponse\x12T\n\tTaskNames\x12\x1a.authz.v1.TaskNamesRequest\x1a\x1b.authz.v1.TaskNamesResponse\"\x0e\xd2\xf3\x18\ntask_namesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMIN'].methods_by_name['Revoke']._serialized_options = b'\322\363\030\006revoke'
   _globals['_ADMIN'].methods_by_name['Forget']._loaded_options = None
   _globals['_ADMIN'].methods_by_name['Forget']._serialized_options = b'\322\363\030\006forget'
+  _globals['_ADMIN'].methods_by_name['RecordErasure']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['RecordErasure']._serialized_options = b'\322\363\030\016record_erasure'
   _globals['_ADMIN'].methods_by_name['OpenBreakglass']._loaded_options = None
   _globals['_ADMIN'].methods_by_name['OpenBreakglass']._serialized_options = b'\322\363\030\017breakglass_open'
   _globals['_ADMIN'].methods_by_name['ConfirmBreakglass']._loaded_options = None
@@ -46,8 +48,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMIN'].methods_by_name['EndBreakglass']._serialized_options = b'\322\363\030\016breakglass_end'
   _globals['_ADMIN'].methods_by_name['TaskNames']._loaded_options = None
   _globals['_ADMIN'].methods_by_name['TaskNames']._serialized_options = b'\322\363\030\ntask_names'
-  _globals['_BREAKGLASSSTATUS']._serialized_start=2791
-  _globals['_BREAKGLASSSTATUS']._serialized_end=2999
+  _globals['_BREAKGLASSSTATUS']._serialized_start=2940
+  _globals['_BREAKGLASSSTATUS']._serialized_end=3148
   _globals['_STATUSREQUEST']._serialized_start=91
   _globals['_STATUSREQUEST']._serialized_end=106
   _globals['_STATUSRESPONSE']._serialized_start=109
@@ -70,34 +72,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FORGETREQUEST']._serialized_end=1210
   _globals['_FORGETRESPONSE']._serialized_start=1212
   _globals['_FORGETRESPONSE']._serialized_end=1245
-  _globals['_TASKNAMESREQUEST']._serialized_start=1247
-  _globals['_TASKNAMESREQUEST']._serialized_end=1331
-  _globals['_TASKNAMESRESPONSE']._serialized_start=1334
-  _globals['_TASKNAMESRESPONSE']._serialized_end=1601
-  _globals['_SPOKENNAMES']._serialized_start=1603
-  _globals['_SPOKENNAMES']._serialized_end=1658
-  _globals['_TEMPLATENAMES']._serialized_start=1660
-  _globals['_TEMPLATENAMES']._serialized_end=1708
-  _globals['_VALUEORIGIN']._serialized_start=1710
-  _globals['_VALUEORIGIN']._serialized_end=1800
-  _globals['_OPENBREAKGLASSREQUEST']._serialized_start=1802
-  _globals['_OPENBREAKGLASSREQUEST']._serialized_end=1914
-  _globals['_CONFIRMBREAKGLASSREQUEST']._serialized_start=1916
-  _globals['_CONFIRMBREAKGLASSREQUEST']._serialized_end=1954
-  _globals['_ENDBREAKGLASSREQUEST']._serialized_start=1956
-  _globals['_ENDBREAKGLASSREQUEST']._serialized_end=1990
-  _globals['_LISTBREAKGLASSREQUEST']._serialized_start=1992
-  _globals['_LISTBREAKGLASSREQUEST']._serialized_end=2015
-  _globals['_LISTBREAKGLASSRESPONSE']._serialized_start=2017
-  _globals['_LISTBREAKGLASSRESPONSE']._serialized_end=2083
-  _globals['_OPENBREAKGLASSRESPONSE']._serialized_start=2085
-  _globals['_OPENBREAKGLASSRESPONSE']._serialized_end=2171
-  _globals['_CONFIRMBREAKGLASSRESPONSE']._serialized_start=2173
-  _globals['_CONFIRMBREAKGLASSRESPONSE']._serialized_end=2262
-  _globals['_ENDBREAKGLASSRESPONSE']._serialized_start=2264
-  _globals['_ENDBREAKGLASSRESPONSE']._serialized_end=2329
-  _globals['_BREAKGLASS']._serialized_start=2332
-  _globals['_BREAKGLASS']._serialized_end=2788
-  _globals['_ADMIN']._serialized_start=3002
-  _globals['_ADMIN']._serialized_end=3784
+  _globals['_RECORDERASUREREQUEST']._serialized_start=1247
+  _globals['_RECORDERASUREREQUEST']._serialized_end=1348
+  _globals['_RECORDERASURERESPONSE']._serialized_start=1350
+  _globals['_RECORDERASURERESPONSE']._serialized_end=1394
+  _globals['_TASKNAMESREQUEST']._serialized_start=1396
+  _globals['_TASKNAMESREQUEST']._serialized_end=1480
+  _globals['_TASKNAMESRESPONSE']._serialized_start=1483
+  _globals['_TASKNAMESRESPONSE']._serialized_end=1750
+  _globals['_SPOKENNAMES']._serialized_start=1752
+  _globals['_SPOKENNAMES']._serialized_end=1807
+  _globals['_TEMPLATENAMES']._serialized_start=1809
+  _globals['_TEMPLATENAMES']._serialized_end=1857
+  _globals['_VALUEORIGIN']._serialized_start=1859
+  _globals['_VALUEORIGIN']._serialized_end=1949
+  _globals['_OPENBREAKGLASSREQUEST']._serialized_start=1951
+  _globals['_OPENBREAKGLASSREQUEST']._serialized_end=2063
+  _globals['_CONFIRMBREAKGLASSREQUEST']._serialized_start=2065
+  _globals['_CONFIRMBREAKGLASSREQUEST']._serialized_end=2103
+  _globals['_ENDBREAKGLASSREQUEST']._serialized_start=2105
+  _globals['_ENDBREAKGLASSREQUEST']._serialized_end=2139
+  _globals['_LISTBREAKGLASSREQUEST']._serialized_start=2141
+  _globals['_LISTBREAKGLASSREQUEST']._serialized_end=2164
+  _globals['_LISTBREAKGLASSRESPONSE']._serialized_start=2166
+  _globals['_LISTBREAKGLASSRESPONSE']._serialized_end=2232
+  _globals['_OPENBREAKGLASSRESPONSE']._serialized_start=2234
+  _globals['_OPENBREAKGLASSRESPONSE']._serialized_end=2320
+  _globals['_CONFIRMBREAKGLASSRESPONSE']._serialized_start=2322
+  _globals['_CONFIRMBREAKGLASSRESPONSE']._serialized_end=2411
+  _globals['_ENDBREAKGLASSRESPONSE']._serialized_start=2413
+  _globals['_ENDBREAKGLASSRESPONSE']._serialized_end=2478
+  _globals['_BREAKGLASS']._serialized_start=2481
+  _globals['_BREAKGLASS']._serialized_end=2937
+  _globals['_ADMIN']._serialized_start=3151
+  _globals['_ADMIN']._serialized_end=4035
 # @@protoc_insertion_point(module_scope)

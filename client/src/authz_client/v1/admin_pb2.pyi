@@ -468,6 +468,66 @@ class ForgetResponse(_message.Message):
 Global___ForgetResponse: _TypeAlias = ForgetResponse  # noqa: Y015
 
 @_typing.final
+class RecordErasureRequest(_message.Message):
+    """Records an erasure of texts from the audit log. The node writes an audit record and changes nothing else."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTION_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    selection: _builtins.str
+    """Selection of the texts, for example `agent=spiffe://corp.example/bot before=2026-09-01T00:00:00.000Z`. Required."""
+    texts: _builtins.int
+    """Number of texts."""
+    records: _builtins.int
+    """Number of records that have them."""
+    reason: _builtins.str
+    """Reason. Required."""
+    by: _builtins.str
+    """Administrator who erases them. Default: the owner of the administration socket."""
+    def __init__(
+        self,
+        *,
+        selection: _builtins.str = ...,
+        texts: _builtins.int = ...,
+        records: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "reason", b"reason", "records", b"records", "selection", b"selection", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordErasureRequest: _TypeAlias = RecordErasureRequest  # noqa: Y015
+
+@_typing.final
+class RecordErasureResponse(_message.Message):
+    """Result of recording an erasure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """Id of the audit record."""
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordErasureResponse: _TypeAlias = RecordErasureResponse  # noqa: Y015
+
+@_typing.final
 class TaskNamesRequest(_message.Message):
     """Asks what a task names. Authz keeps no prompt, so it checks candidate values against its keyed hashes."""
 

@@ -56,6 +56,11 @@ class AdminStub(object):
                 request_serializer=authz_dot_v1_dot_admin__pb2.ForgetRequest.SerializeToString,
                 response_deserializer=authz_dot_v1_dot_admin__pb2.ForgetResponse.FromString,
                 _registered_method=True)
+        self.RecordErasure = channel.unary_unary(
+                '/authz.v1.Admin/RecordErasure',
+                request_serializer=authz_dot_v1_dot_admin__pb2.RecordErasureRequest.SerializeToString,
+                response_deserializer=authz_dot_v1_dot_admin__pb2.RecordErasureResponse.FromString,
+                _registered_method=True)
         self.OpenBreakglass = channel.unary_unary(
                 '/authz.v1.Admin/OpenBreakglass',
                 request_serializer=authz_dot_v1_dot_admin__pb2.OpenBreakglassRequest.SerializeToString,
@@ -110,6 +115,13 @@ class AdminServicer(object):
 
     def Forget(self, request, context):
         """Forgets labels that outlive their tasks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordErasure(self, request, context):
+        """Records that an administrator erases texts from ended segments of the audit log.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,6 +185,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Forget,
                     request_deserializer=authz_dot_v1_dot_admin__pb2.ForgetRequest.FromString,
                     response_serializer=authz_dot_v1_dot_admin__pb2.ForgetResponse.SerializeToString,
+            ),
+            'RecordErasure': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordErasure,
+                    request_deserializer=authz_dot_v1_dot_admin__pb2.RecordErasureRequest.FromString,
+                    response_serializer=authz_dot_v1_dot_admin__pb2.RecordErasureResponse.SerializeToString,
             ),
             'OpenBreakglass': grpc.unary_unary_rpc_method_handler(
                     servicer.OpenBreakglass,
@@ -309,6 +326,33 @@ class Admin(object):
             '/authz.v1.Admin/Forget',
             authz_dot_v1_dot_admin__pb2.ForgetRequest.SerializeToString,
             authz_dot_v1_dot_admin__pb2.ForgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordErasure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authz.v1.Admin/RecordErasure',
+            authz_dot_v1_dot_admin__pb2.RecordErasureRequest.SerializeToString,
+            authz_dot_v1_dot_admin__pb2.RecordErasureResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,8 @@ class AdminStub:
     """Revokes a target (the kill switch), or lifts a revocation."""
     Forget: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ForgetRequest, _admin_pb2.ForgetResponse]
     """Forgets labels that outlive their tasks."""
+    RecordErasure: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RecordErasureRequest, _admin_pb2.RecordErasureResponse]
+    """Records that an administrator erases texts from ended segments of the audit log."""
     OpenBreakglass: _grpc.UnaryUnaryMultiCallable[_admin_pb2.OpenBreakglassRequest, _admin_pb2.OpenBreakglassResponse]
     """Opens a request for break-glass: an exception for calls at one system that no bundle lists. It is in force once another
     person has confirmed it.
@@ -68,6 +70,8 @@ class AdminAsyncStub(AdminStub):
     """Revokes a target (the kill switch), or lifts a revocation."""
     Forget: _aio.UnaryUnaryMultiCallable[_admin_pb2.ForgetRequest, _admin_pb2.ForgetResponse]  # type: ignore[assignment]
     """Forgets labels that outlive their tasks."""
+    RecordErasure: _aio.UnaryUnaryMultiCallable[_admin_pb2.RecordErasureRequest, _admin_pb2.RecordErasureResponse]  # type: ignore[assignment]
+    """Records that an administrator erases texts from ended segments of the audit log."""
     OpenBreakglass: _aio.UnaryUnaryMultiCallable[_admin_pb2.OpenBreakglassRequest, _admin_pb2.OpenBreakglassResponse]  # type: ignore[assignment]
     """Opens a request for break-glass: an exception for calls at one system that no bundle lists. It is in force once another
     person has confirmed it.
@@ -115,6 +119,14 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ForgetResponse, _abc.Awaitable[_admin_pb2.ForgetResponse]]:
         """Forgets labels that outlive their tasks."""
+
+    @_abc_1.abstractmethod
+    def RecordErasure(
+        self,
+        request: _admin_pb2.RecordErasureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.RecordErasureResponse, _abc.Awaitable[_admin_pb2.RecordErasureResponse]]:
+        """Records that an administrator erases texts from ended segments of the audit log."""
 
     @_abc_1.abstractmethod
     def OpenBreakglass(

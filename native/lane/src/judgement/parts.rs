@@ -152,6 +152,8 @@ pub(crate) struct ApiNotes {
     pub(crate) revoked: Option<RevocationNote>,
     /// Records that an administrator has forgotten.
     pub(crate) forgotten: Option<ForgetNote>,
+    /// Texts of the audit log that an administrator erases.
+    pub(crate) erasure: Option<ErasureNote>,
     /// Report of a permit's outcome.
     pub(crate) reported: Option<ReportNote>,
     /// Answer of a person to an approval.
@@ -208,6 +210,7 @@ impl ApiRecord {
                 prompt: self.notes.prompt.or(earlier.notes.prompt),
                 revoked: self.notes.revoked.or_else(|| earlier.notes.revoked.clone()),
                 forgotten: self.notes.forgotten.or_else(|| earlier.notes.forgotten.clone()),
+                erasure: self.notes.erasure.or_else(|| earlier.notes.erasure.clone()),
                 reported: self.notes.reported.or_else(|| earlier.notes.reported.clone()),
                 approval: self.notes.approval.or_else(|| earlier.notes.approval.clone()),
                 breakglass: self.notes.breakglass.or_else(|| earlier.notes.breakglass.clone()),
@@ -283,6 +286,16 @@ pub(crate) struct ForgetNote {
     pub(crate) value: String,
     pub(crate) denials: bool,
     pub(crate) reason: String,
+}
+
+/// Texts of the audit log that an administrator erases, for the audit record.
+#[derive(Clone, Debug)]
+pub(crate) struct ErasureNote {
+    pub(crate) selection: String,
+    pub(crate) texts: u64,
+    pub(crate) records: u64,
+    pub(crate) reason: String,
+    pub(crate) by: String,
 }
 
 /// Request for break-glass that a call opens, confirms or ends, for the audit record.

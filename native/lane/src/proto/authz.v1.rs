@@ -362,6 +362,32 @@ pub struct ForgetResponse {
     #[prost(uint32, tag = "1")]
     pub records: u32,
 }
+/// Records an erasure of texts from the audit log. The node writes an audit record and changes nothing else.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecordErasureRequest {
+    /// Selection of the texts, for example `agent=spiffe://corp.example/bot before=2026-09-01T00:00:00.000Z`. Required.
+    #[prost(string, tag = "1")]
+    pub selection: ::prost::alloc::string::String,
+    /// Number of texts.
+    #[prost(uint64, tag = "2")]
+    pub texts: u64,
+    /// Number of records that have them.
+    #[prost(uint64, tag = "3")]
+    pub records: u64,
+    /// Reason. Required.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// Administrator who erases them. Default: the owner of the administration socket.
+    #[prost(string, tag = "5")]
+    pub by: ::prost::alloc::string::String,
+}
+/// Result of recording an erasure.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecordErasureResponse {
+    /// Id of the audit record.
+    #[prost(string, tag = "1")]
+    pub decision_id: ::prost::alloc::string::String,
+}
 /// Asks what a task names. Authz keeps no prompt, so it checks candidate values against its keyed hashes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TaskNamesRequest {

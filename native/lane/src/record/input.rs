@@ -14,8 +14,8 @@ use super::masking::Masking;
 use super::session::{SessionNote, TaskNote};
 use super::{MAX_FORM, MAX_RESOURCE};
 use crate::judgement::{
-    BreakglassNote, CredentialNote, ForgetNote, GuardStatement, Judgement, PromptNote, ReportNote,
-    RevocationNote, SecurityEventNote,
+    BreakglassNote, CredentialNote, ErasureNote, ForgetNote, GuardStatement, Judgement, PromptNote,
+    ReportNote, RevocationNote, SecurityEventNote,
 };
 use crate::limits;
 use crate::request_form::RequestForm;
@@ -40,6 +40,9 @@ pub(super) struct Input<'a> {
     /// Labels or denials that an administrator deletes.
     #[serde(skip_serializing_if = "Option::is_none")]
     forgotten: Option<ForgottenMember<'a>>,
+    /// Texts of the log that an administrator erases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    erasure: Option<ErasureMember<'a>>,
     /// Request for break-glass that the call opens, confirms or ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     breakglass: Option<BreakglassMember<'a>>,
@@ -117,6 +120,11 @@ impl<'a> Input<'a> {
                 .forgotten
                 .as_ref()
                 .map(|note| ForgottenMember::of(note, notes, evidence)),
+            erasure: judgement
+                .notes
+                .erasure
+                .as_ref()
+                .map(|note| ErasureMember::of(note, notes, evidence)),
             breakglass: judgement
                 .notes
                 .breakglass
@@ -305,6 +313,29 @@ impl<'a> ForgottenMember<'a> {
             value: notes.shown(&note.value, "/input/forgotten/value", MAX_RESOURCE, evidence),
             denials: note.denials,
             reason: notes.shown(&note.reason, "/input/forgotten/reason", MAX_RESOURCE, evidence),
+        }
+    }
+}
+
+/// Texts of the log that an administrator erases.
+#[derive(Serialize)]
+pub(super) struct ErasureMember<'a> {
+    selection: Cow<'a, str>,
+    texts: u64,
+    records: u64,
+    by: Cow<'a, str>,
+    reason: Cow<'a, str>,
+}
+
+impl<'a> ErasureMember<'a> {
+    fn of(note: &'a ErasureNote, notes: &Masking<'_>, evidence: &[Evidence<'_>]) -> Self {
+        let shown = |text: &'a str, pointer, most| notes.shown(text, pointer, most, evidence);
+        Self {
+            selection: shown(&note.selection, "/input/erasure/selection", limits::SELECTION),
+            texts: note.texts,
+            records: note.records,
+            by: shown(&note.by, "/input/erasure/by", limits::REVOKED_BY),
+            reason: shown(&note.reason, "/input/erasure/reason", limits::REASON),
         }
     }
 }

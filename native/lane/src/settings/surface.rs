@@ -12,6 +12,9 @@ pub enum Surface {
     Revoke,
     /// `authz.v1.Admin/Forget`. Forgets labels that outlive their tasks.
     Forget,
+    /// `authz.v1.Admin/RecordErasure`. Records that an administrator erases texts from ended segments of the audit
+    /// log.
+    RecordErasure,
     /// `authz.v1.Admin/OpenBreakglass`. Opens a request for break-glass: an exception for calls at one system that no
     /// bundle lists. It is in force once another person has confirmed it.
     BreakglassOpen,
@@ -74,9 +77,10 @@ pub enum Surface {
 
 impl Surface {
     /// All surfaces.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Revoke,
         Self::Forget,
+        Self::RecordErasure,
         Self::BreakglassOpen,
         Self::BreakglassConfirm,
         Self::BreakglassEnd,
@@ -110,6 +114,7 @@ impl Surface {
         match self {
             Self::Revoke => "revoke",
             Self::Forget => "forget",
+            Self::RecordErasure => "record_erasure",
             Self::BreakglassOpen => "breakglass_open",
             Self::BreakglassConfirm => "breakglass_confirm",
             Self::BreakglassEnd => "breakglass_end",
@@ -150,6 +155,7 @@ impl Surface {
         match self {
             Self::Revoke => "authz.v1.Admin/Revoke",
             Self::Forget => "authz.v1.Admin/Forget",
+            Self::RecordErasure => "authz.v1.Admin/RecordErasure",
             Self::BreakglassOpen => "authz.v1.Admin/OpenBreakglass",
             Self::BreakglassConfirm => "authz.v1.Admin/ConfirmBreakglass",
             Self::BreakglassEnd => "authz.v1.Admin/EndBreakglass",
