@@ -15,6 +15,7 @@ __all__ = [
     "inclusion_path",
     "leaf_hash",
     "read_link",
+    "record_hash",
     "root_of_path",
 ]
 
@@ -56,7 +57,12 @@ def read_link(line: bytes) -> Link | None:
 
 def leaf_hash(line: bytes) -> bytes:
     """Hash a line without its line feed and without the texts that can be erased, as a leaf (RFC 9162 §2.1.1)."""
-    return hashlib.sha256(b"\0" + covered(line)).digest()
+    return record_hash(covered(line))
+
+
+def record_hash(record: bytes) -> bytes:
+    """Hash the part of a line that the chain covers, as a leaf (RFC 9162 §2.1.1)."""
+    return hashlib.sha256(b"\0" + record).digest()
 
 
 def _node_hash(left: bytes, right: bytes) -> bytes:

@@ -127,7 +127,9 @@ def _record(line: bytes) -> dict[str, Any] | None:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return restored(value) if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return None
+    return restored(value) if b'"salted:' in line else value
 
 
 def _skip(readline: Callable[[int], bytes]) -> None:

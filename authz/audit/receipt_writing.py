@@ -103,7 +103,7 @@ def _search(
     found: dict[tuple[int, int, bytes], LogLine] = {}
     text = needle.encode()
     for whole in _lines(files):
-        # A receipt has what the chain covers.
+        # Texts that can be erased are none of the record's proof.
         line = covered(whole)
         if text not in line:
             continue
@@ -189,7 +189,8 @@ def _prove(line: LogLine, heads: Sequence[StoredHead], leaves: Mapping[int, byte
             tree.push(leaf)
         if len(ordered) == head.count and tree.root().hex() == head.root:
             path = tuple(inclusion_path(ordered, line.index))
-            return ProvedRecord(line.line.decode(), line.index, head.count, path, stored.text)
+            record = covered(line.line).decode()
+            return ProvedRecord(record, line.index, head.count, path, stored.text)
     raise UsageError(
         f"the lines of segment {line.segment} are not those of its head: see `authz audit verify`"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.audit.chain import NO_HEAD, Link, MerkleTree, leaf_hash, read_link
-from authz.audit.erasable import texts_defect
+from authz.audit.erasable import erased_texts, texts_defect
 from authz.audit.heads import HeadError, HeadKeys, StoredHead, read_head
 from authz.audit.reader import open_log
 from authz.errors import UnavailableError
@@ -60,6 +60,8 @@ class Verification:
     """Defects, at most 1,000."""
     repeated: int = 0
     """Lines of a sink that were delivered again, not among `lines`."""
+    erased: int = 0
+    """Recorded texts that were erased."""
     notes: list[str] = field(default_factory=list)
     """Events to know about that are not defects, for example a clock that was set back."""
 
@@ -76,6 +78,7 @@ class Verification:
             "unproved": self.unproved,
             "before_chain": self.before,
             "repeated": self.repeated,
+            "erased_texts": self.erased,
             "segments": self.segments,
             "dropped_segments": self.dropped,
             "heads": self.heads,
@@ -143,6 +146,8 @@ class _Verifier:
                 continue
             if defect := texts_defect(text):
                 self.find(defect, file, number)
+            else:
+                self.result.erased += erased_texts(text)
             self.result.lines += 1
             self._follow(text, link, file, number)
             self._clock(text, file, number)

@@ -54,6 +54,18 @@ def sign_head(key: HeadKey, kid: str, payload: str, **header: str) -> dict[str, 
     return {"payload": payload, "protected": protected, "signature": _b64(signature)}
 
 
+def erasable(text: str, salt: str) -> tuple[dict[str, str], str]:
+    """Return a text as the texts of a line have it, and the digest that stands in its place.
+
+    Args:
+        text: The text.
+        salt: 32 hex digits.
+    """
+    written = len(json.dumps(text, ensure_ascii=False).encode()) - 2
+    digest = hashlib.sha256((salt + text).encode()).hexdigest()
+    return {"salt": salt, "text": text, "pad": "-" * (64 - written % 64)}, f"salted:{digest}"
+
+
 class LogWriter:
     """Writes segments of an audit log into a folder.
 

@@ -8,9 +8,10 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from authz.audit.erasable import covered
 from authz.files import replace_file
 
-__all__ = ["Cursor", "Gap", "Mark", "Pending", "Position", "cursor_path"]
+__all__ = ["Cursor", "Gap", "Mark", "Pending", "Position", "cursor_path", "line_digest"]
 
 MAX_GAPS: Final = 20
 """Gaps that are kept, of all that are counted."""
@@ -28,16 +29,21 @@ class Mark:
     length: int
     """Length of its last line, with the line feed."""
     digest: str
-    """SHA-256 of that line, in hex."""
+    """Digest of that line."""
 
     @staticmethod
     def of(end: int, line: bytes) -> "Mark":
         """Return the mark of a line with its line feed."""
-        return Mark(end, len(line), hashlib.sha256(line).hexdigest())
+        return Mark(end, len(line), line_digest(line))
 
     def holds(self, line: bytes) -> bool:
         """Return whether a line is the marked one."""
-        return hashlib.sha256(line).hexdigest() == self.digest
+        return line_digest(line) == self.digest
+
+
+def line_digest(line: bytes) -> str:
+    """Return the digest by which a line is known again, in hex: texts that can be erased do not count."""
+    return hashlib.sha256(covered(line)).hexdigest()
 
 
 @dataclass(slots=True)
@@ -45,7 +51,7 @@ class Position:
     """How far one file was delivered."""
 
     id: str
-    """SHA-256 of the first line of the file, in hex."""
+    """Digest of the first line of the file, without its line feed."""
     name: str
     """Last known name of the file."""
     began_at: str

@@ -1,11 +1,11 @@
 """Files of an audit log that is being written: which there are, in which order, and their bytes.
 
 A file is known by its first line, not by its name: a log rotation renames, copies and compresses files. Records have unique ids, so two
-files with the same first line are copies of each other, of which the longer one counts.
+files with the same first line are copies of each other, of which the longer one counts. Texts of the line that can be erased do not
+count, and an erasure keeps the length of the file, so a sink goes on at its place.
 """
 
 import gzip
-import hashlib
 import json
 import os
 import stat
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, Protocol, cast
 
 from authz.audit.chain import Link, read_link
+from authz.audit.delivery.cursor import line_digest
 from authz.audit.history import is_rotated_name
 
 __all__ = ["LogFile", "LogFiles", "timestamp_of"]
@@ -92,7 +93,7 @@ class LogFile:
     """A file of the log that has at least one whole line."""
 
     id: str
-    """SHA-256 of its first line, in hex."""
+    """Digest of its first line."""
     path: Path
     """Path, or the last one of a file that was removed while it was open."""
     size: int
@@ -299,7 +300,7 @@ def _first_line(reader: Reader) -> _First | None:
     line, feed, _ = head.partition(b"\n")
     if not feed:
         return None
-    return _First(hashlib.sha256(line).hexdigest(), timestamp_of(line), read_link(line))
+    return _First(line_digest(line), timestamp_of(line), read_link(line))
 
 
 def timestamp_of(line: bytes) -> str:

@@ -21,6 +21,8 @@ const MAX_TEXT: usize = 16_384;
 const TOKEN_START: usize = 32;
 /// Length of most pointers.
 const POINTER_BYTES: usize = 64;
+/// The length of an erasable text with its padding is a multiple of so many bytes.
+const PADDED_TO: usize = 64;
 
 /// Notes of the members of a record that are left out or written as digests.
 pub(super) struct Masking<'a> {
@@ -39,10 +41,32 @@ pub(super) struct Masking<'a> {
 }
 
 /// Text of a record that can be erased: the record has its salted digest in its place.
+///
+/// An erased text leaves as many bytes as it had, since sinks remember places in the log as numbers of bytes. `pad` fills the
+/// written text up to a multiple of [`PADDED_TO`], so that these bytes do not tell the length of the text.
 #[derive(Debug, Serialize)]
 pub(super) struct ErasableText {
     salt: String,
     text: String,
+    pad: String,
+}
+
+impl ErasableText {
+    /// `None`: no salt can be had.
+    fn new(text: &str, clock: &dyn Clock) -> Option<Self> {
+        let (high, low) = clock.random().zip(clock.random())?;
+        let salt = format!("{high:016x}{low:016x}");
+        // As it is written, in quotation marks and with escapes.
+        let written = serde_json::to_string(text).ok()?.len().saturating_sub(2);
+        let pad = "-".repeat(PADDED_TO.saturating_sub(written % PADDED_TO));
+        Some(Self { salt, text: text.to_owned(), pad })
+    }
+
+    /// What stands at the place of the text.
+    fn digest(&self) -> String {
+        let Self { salt, text, .. } = self;
+        format!("salted:{}", hex(&sha256(format!("{salt}{text}").as_bytes())))
+    }
 }
 
 impl<'a> Masking<'a> {
@@ -82,15 +106,13 @@ impl<'a> Masking<'a> {
     /// What stands at a pointer for a text that the record shows: the text, or its salted digest if texts can be erased.
     pub(super) fn placed<'t>(&self, text: &'t str, pointer: &str) -> Cow<'t, str> {
         let Some(clock) = self.salts else { return Cow::Borrowed(text) };
-        let Some((high, low)) = clock.random().zip(clock.random()) else {
+        let Some(erasable) = ErasableText::new(text, clock) else {
             self.mask(pointer.to_owned());
             return Cow::Owned(Hash::of(text).as_str().to_owned());
         };
-        let salt = format!("{high:016x}{low:016x}");
-        let digest = hex(&sha256(format!("{salt}{text}").as_bytes()));
-        let erasable = ErasableText { salt, text: text.to_owned() };
+        let digest = erasable.digest();
         self.texts.borrow_mut().insert(pointer.to_owned(), erasable);
-        Cow::Owned(format!("salted:{digest}"))
+        Cow::Owned(digest)
     }
 
     pub(super) fn mask_here(&self) {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authz_lane::proto::authz::v1 as wire;
-use authz_lane::{Transport, World};
+use authz_lane::{Surface, Transport, World};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use prost::Message;
 use serde_json::json;
 
 use crate::support::*;
+use crate::tasks::call_by;
 
 /// A record has OPA's names, the facts, and is found by the answer's id.
 #[test]
@@ -116,7 +117,8 @@ fn record_of_a_listed_system_has_texts() {
     assert_eq!(false, hidden["replayable"]);
 }
 
-/// In a chained log a recorded text stands apart, so that it can be erased, and its place has a salted digest.
+/// In a chained log each recorded text stands apart, so that it can be erased, and its place has a salted digest. The bytes that an
+/// erased text leaves tell its length only in steps of 64.
 #[test]
 fn record_of_a_chained_log_has_its_texts_apart() {
     let chain = json!({
@@ -127,26 +129,91 @@ fn record_of_a_chained_log_has_its_texts_apart() {
     let settings = "name: desk\ntasks: optional\nrecord_texts: [crm]\n";
     let files = [("policies/loud.cedar", POLICY_OF_LOUD), ("bundle.yaml", settings)];
     served.engine.load(World { plan: plan(&files), ..world() }).unwrap();
-    for _ in 0..2 {
-        let arguments_json = br#"{"query":"too loud"}"#.to_vec();
+    let queries = ["too loud", "too loud", "", "}},\"decision_id\":\u{1}\n\u{e9}\u{2028}"];
+    let full = "q".repeat(64);
+    for query in queries.into_iter().chain([full.as_str()]) {
+        let arguments_json = json!({"query": query}).to_string().into_bytes();
         served.check(&wire::CheckRequest { arguments_json, ..search() });
     }
     let records = served.records();
-    let mut salts = Vec::new();
-    for record in &records[1..] {
+    let mut salts = std::collections::BTreeSet::new();
+    for (record, query) in records[1..].iter().zip(queries.into_iter().chain([full.as_str()])) {
         let entry = &record["texts"]["/input/arguments/query"];
-        assert_eq!("too loud", entry["text"]);
-        let salt = entry["salt"].as_str().unwrap();
-        let digest = authz_kernel::digest::sha256(format!("{salt}too loud").as_bytes());
+        assert_eq!(query, entry["text"]);
+        let [salt, pad] = ["salt", "pad"].map(|name| entry[name].as_str().unwrap());
+        assert_eq!((32, true), (salt.len(), salt.bytes().all(|digit| digit.is_ascii_hexdigit())));
+        let digest = authz_kernel::digest::sha256(format!("{salt}{query}").as_bytes());
         let salted = format!("salted:{}", authz_kernel::hex::hex(&digest));
         assert_eq!(json!(salted), record["input"]["arguments"]["query"]);
         assert_eq!(true, record["input"]["replayable"]);
-        salts.push(salt.to_owned());
+        let written = json!(query).to_string().len() - 2;
+        assert_eq!(0, (written + pad.len()) % 64, "{query:?}");
+        assert!((1..=64).contains(&pad.len()) && pad.bytes().all(|byte| byte == b'-'), "{pad}");
+        salts.insert(salt.to_owned());
     }
-    assert_eq!(2, salts.len());
-    assert_ne!(salts[0], salts[1]);
+    assert_eq!((6, 5), (records.len(), salts.len()), "each text has a salt of its own");
     let text = std::fs::read_to_string(&served.audit).unwrap();
-    assert!(text.lines().skip(1).all(|line| line.starts_with(r#"{"texts":{"/input/"#)), "{text}");
+    for (line, record) in text.lines().zip(&records).skip(1) {
+        let whole = r#"{"texts":{"/input/arguments/query":{"salt":"#;
+        assert!(line.starts_with(whole), "{line}");
+        assert!(line.contains(r#""}},"decision_id":"#), "{line}");
+        assert_eq!(1, record["texts"].as_object().unwrap().len());
+    }
+}
+
+/// The record of an erasure names its texts, reason and administrator; a request that does not is refused, and another listener.
+#[test]
+fn an_erasure_is_recorded() {
+    let embedded = json!({"state": {"engine": "embedded", "path": folder().join("state")}});
+    for state in [json!({}), embedded] {
+        erasure_is_recorded(&served_with(&state));
+    }
+}
+
+fn erasure_is_recorded(served: &Served) {
+    let good = wire::RecordErasureRequest {
+        selection: "subject=corp/alice".to_owned(),
+        texts: 5,
+        records: 2,
+        reason: "request 4711".to_owned(),
+        by: "ann".to_owned(),
+    };
+    let record = |listener: &str, request: &wire::RecordErasureRequest| {
+        call_by::<wire::RecordErasureResponse>(served, listener, Surface::RecordErasure, request)
+    };
+    let id = record("admin", &good).unwrap().decision_id;
+    let nobody = wire::RecordErasureRequest { by: String::new(), ..good.clone() };
+    record("admin", &nobody).unwrap();
+    let long = |most: usize| "x".repeat(most + 1);
+    for bad in [
+        wire::RecordErasureRequest { selection: " ".to_owned(), ..good.clone() },
+        wire::RecordErasureRequest { selection: long(4_096), ..good.clone() },
+        wire::RecordErasureRequest { reason: String::new(), ..good.clone() },
+        wire::RecordErasureRequest { reason: long(1_024), ..good.clone() },
+        wire::RecordErasureRequest { by: long(256), ..good.clone() },
+        wire::RecordErasureRequest { texts: 1, ..good.clone() },
+        wire::RecordErasureRequest { records: 0, ..good.clone() },
+    ] {
+        let refused = record("admin", &bad).unwrap_err();
+        assert_eq!("BAD_INPUT", refused.reason_code.as_str(), "{bad:?}");
+    }
+    let refused = record("crm", &good).unwrap_err();
+    assert_eq!("ENFORCER_REFUSED", refused.reason_code.as_str());
+    served.engine.close();
+    let records = served.records();
+    let [first, second, refused] = [0, 1, 2].map(|at| &records[at]);
+    assert_eq!(json!(id), first["decision_id"]);
+    let erasure = json!({
+        "selection": "subject=corp/alice", "texts": 5, "records": 2, "by": "ann", "reason": "request 4711",
+    });
+    assert_eq!(erasure, first["input"]["erasure"]);
+    assert_eq!("PERMIT", first["result"]["outcome"]);
+    assert_eq!("authz.record_erasure", first["input"]["operation"]);
+    assert_eq!("owner of the administration socket", second["input"]["erasure"]["by"]);
+    assert_eq!(
+        json!(["DENY", null]),
+        json!([refused["result"]["outcome"], refused["input"]["erasure"]])
+    );
 }
 
 /// A call that no policy read texts of can be replayed, although its texts are digests.

@@ -79,7 +79,6 @@ mod tests {
 
     use super::*;
 
-    /// The definition of RFC 9162 §2.1.1, word by word.
     /// Texts that can be erased do not count, wherever their words look like the end of the texts.
     #[test]
     fn a_leaf_leaves_texts_out() {
@@ -99,6 +98,7 @@ mod tests {
         assert_ne!(leaf_hash(br#"{"texts":{}}"#), leaf_hash(br#"{}"#));
     }
 
+    /// The definition of RFC 9162 §2.1.1, word by word.
     fn reference(leaves: &[NodeHash]) -> NodeHash {
         match leaves {
             [] => Sha256::digest([]).into(),
