@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from authz.audit.answer_proof import RecordedAnswer, SignedAnswer, read_answer, verify_assertion
-from authz.audit.chain import leaf_hash, read_link, root_of_path
+from authz.audit.chain import read_link, record_hash, root_of_path
 from authz.audit.decision import RecordedDecision, read_decision
 from authz.audit.heads import Head, HeadError, HeadKeys, StoredHead, read_head
 from authz.audit.receipt import ProvedRecord, Receipt, ReceiptError, read_object
@@ -83,6 +83,8 @@ def check_receipt(receipt: Receipt, keys: HeadKeys | None) -> VerifiedReceipt:
         ReceiptError: A part of the receipt is not proved.
     """
     place, fields = _check_place(receipt.decision, keys)
+    if not isinstance(fields.get("result"), dict) or fields.get("sum") is not None:
+        raise ReceiptError("decision", "the record is not one of a decision")
     _check_policies(receipt.policies, fields)
     approval = used_approval(fields)
     answers = [_check_answer(proved, approval, keys) for proved in receipt.answers]
@@ -114,7 +116,8 @@ def _check_place(proved: ProvedRecord, keys: HeadKeys | None) -> tuple[ProvedPla
         raise ReceiptError("count", f"a head of {head.count} records, a count of {proved.count}")
     if proved.index >= head.count:
         raise ReceiptError("beyond", f"record {proved.index} stands after a head of {head.count}")
-    root = root_of_path(leaf_hash(line), proved.index, proved.count, proved.path)
+    # A receipt has only what the chain covers: texts that can be erased do not fit.
+    root = root_of_path(record_hash(line), proved.index, proved.count, proved.path)
     if root is None:
         raise ReceiptError("path_length", "the path has another length than its place needs")
     if root.hex() != head.root:

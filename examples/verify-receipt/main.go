@@ -243,6 +243,8 @@ func verify(content, jwks []byte) (facts []string, refusal error) {
 	texts, isObject := at(receipt, "policies").(object)
 	need(isList && isObject && count(receipt, "version") == "1", "form", "not a receipt of version 1")
 	record, fact := checkRecord(receipt, keys)
+	_, hasResult := at(record, "result").(object)
+	need(hasResult && at(record, "sum") == nil, "decision", "the record is not one of a decision")
 	facts = append(facts, fact, fmt.Sprintf("decision %s of %s: %s (%s) for %s", text(record, "decision_id"), text(record, "timestamp"),
 		text(record, "result", "outcome"), text(record, "result", "reason_code"), text(record, "input", "operation")))
 	if names, hashes := list(record, "result", "policies"), list(record, "result", "policies_sha256"); len(texts) > 0 {

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from authz_client.jose import public_jwk
-from tests.support.audit_log import HeadKey, LogWriter, reference_root, sign_head
+from tests.support.audit_log import HeadKey, LogWriter, erasable, reference_root, sign_head
 from tests.support.minting import b64
 
 POLICIES = {
@@ -254,6 +254,14 @@ class Issued:
         return self.log.jwks()
 
 
+def with_text(record: Mapping[str, Any], text: str) -> tuple[dict[str, Any], str]:
+    """Return a record with a recorded text in its arguments, and the digest that stands for the text."""
+    entry, digest = erasable(text, "0" * 32)
+    changed = copy.deepcopy(dict(record))
+    changed["input"]["arguments"]["body"] = digest
+    return {"texts": {"/input/arguments/body": entry}, **changed}, digest
+
+
 def issue(
     folder: Path,
     key: HeadKey,
@@ -405,6 +413,18 @@ class _Forger:
         self.edit("a record that was moved", "path", moved)
         self.edit("a record that was changed", "path", change("PERMIT", "REFUSE"))
         self.edit("a record without a place", "record", lambda it: it.update(record='{"a":1}'))
+        permit, _ = with_text(decision(approved_by=["local/ann"]), "Hello")
+        # The line of the log as it is.
+        self.add("a record with a text that the chain does not cover", "path", self.issue(permit))
+        one = decision()
+        others = {
+            "a record of the node itself": {"loaded": {"bundle": "desk"}, "input": one["input"]},
+            "a sum of refusals": {"sum": {"count": 3}, "result": one["result"]},
+            "a record with another result": {"result": "PERMIT"},
+        }
+        for name, members in others.items():
+            made = {"decision_id": DECISION, "timestamp": one["timestamp"], **members}
+            self.add(name, "decision", self.issue(made, ()))
         leaves = [hashlib.sha256(b"\0" + line.encode()).digest() for line in self.good.log.lines[1]]
         short = json.loads(self.good.log.head(leaves[:3], sealed=False))
         self.edit("a head before the record", "beyond", lambda it: it.update(head=short, count=3))

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from authz.approvals import AnswerStatement
 from authz.audit import HeadError, Jwks
+from authz.audit.erasable import erase_texts
 from authz.audit.receipt import Receipt, ReceiptError
 from authz.audit.receipt_verification import VerifiedReceipt, check_receipt
 from authz.audit.receipt_writing import find_decision, make_receipt
@@ -44,6 +45,7 @@ from tests.support.receipts import (
     issue,
     proof,
     thousand,
+    with_text,
 )
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart" / "bundle"
@@ -267,6 +269,26 @@ def test_a_made_receipt_verifies_and_is_that_of_the_book(tmp_path: Path) -> None
     document = proof(log, 2, 1, heads[1])
     document |= {"answers": [proof(log, 1, 1, heads[0])], "policies": POLICIES, "version": 1}
     assert content == canonical(document)
+
+
+def test_a_receipt_has_no_texts_that_can_be_erased(tmp_path: Path) -> None:
+    """The receipt is the same before and after an erasure, and proves the digest of the text."""
+    receipts = set()
+    for is_erased in (False, True):
+        folder = tmp_path / str(is_erased)
+        folder.mkdir()
+        log = LogWriter(folder, key=ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)))
+        record, digest = with_text(decision(), "Hello")
+        file = log.write([record])
+        if is_erased:
+            line = erase_texts(file.read_bytes()[:-1], lambda _: True).line
+            assert b"Hello" not in line
+            file.write_bytes(line + b"\n")
+        found = find_decision([file], DECISION)
+        receipts.add(make_receipt([file], [log.newest], found, {}).content())
+        keys = Jwks.trusted([log.jwks().encode()])
+        (content,) = receipts
+        assert check_receipt(Receipt.read(content), keys).decision.arguments["body"] == digest
 
 
 def test_the_record_that_was_answered_is_taken(tmp_path: Path) -> None:
