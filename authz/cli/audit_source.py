@@ -86,20 +86,15 @@ def torn_files(source: LogSource) -> list[Path]:
 
 
 def heads_file(given: Path | None, source: LogSource) -> Path | None:
-    """Return the file with the heads of ended segments."""
-    return given or _beside(source, ".heads")
+    """Return the file with the heads of ended segments: the one that was given, or the first one beside a file of the log."""
+    return given or _first_beside(_audit_files(source), ".heads")
 
 
 def other_heads(given: list[Path] | None, source: LogSource) -> list[str]:
-    """Read the heads that were given, or the ones that the node keeps beside the log."""
+    """Read the heads that were given, or the ones that the node keeps beside the files of the log."""
     if given is not None:
         return [read_text(file) for file in given]
-    own = _beside(source, ".head")
-    if own is None:
-        return []
-    # Heads to which the log did not fit at a start of the node.
-    kept = sorted(own.parent.glob(f"{own.name}.[0-9]*"))
-    return [read_text(file) for file in (own, *kept) if file.exists()]
+    return _heads_beside(_audit_files(source))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +131,7 @@ def node_files(source: LogSource, heads: Path | None, head: list[Path] | None) -
     if len(by_node) <= 1:
         node = next(iter(by_node), "")
         files = log_files(source)
-        ended = heads or _first_beside(files, ".heads") or heads_file(None, source)
-        return [NodeFiles(node, files, ended, _other_heads(head, source, files))]
+        return [NodeFiles(node, files, heads_file(heads, source), other_heads(head, source))]
     if heads is not None:
         raise UsageError("--heads is for the log of one node, and these are logs of several")
     given = [(_head_node(text), text) for text in (read_text(file) for file in head or ())]
@@ -170,12 +164,6 @@ def _head_node(text: str) -> str:
 def _first_beside(files: list[Path], suffix: str) -> Path | None:
     beside = (file.with_name(file.name + suffix) for file in files)
     return next((file for file in beside if file.exists()), None)
-
-
-def _other_heads(head: list[Path] | None, source: LogSource, files: list[Path]) -> list[str]:
-    if head is not None or source.audit is not None:
-        return other_heads(head, source)
-    return _heads_beside(files)
 
 
 def _heads_beside(files: list[Path]) -> list[str]:
@@ -215,10 +203,9 @@ def trusted_keys(keys: Path | None) -> HeadKeys | None:
         raise UsageError(f"--keys {keys}: {error}") from error
 
 
-def _beside(source: LogSource, suffix: str) -> Path | None:
-    """Return a file beside the audit file, or beside the first of several."""
-    file = source.audit or (source.logs[0] if source.logs else None)
-    return file.with_name(file.name + suffix) if file is not None else None
+def _audit_files(source: LogSource) -> list[Path]:
+    """Return the audit file of a node, or the files that were given."""
+    return [source.audit] if source.audit is not None else list(source.logs)
 
 
 @contextmanager

@@ -48,6 +48,23 @@ def test_a_log_written_anew_with_its_own_key_fails_at_a_witnessed_head(tmp_path:
     assert [str(finding) for finding in found] == ["the last 2 lines of segment 1 are missing"]
 
 
+def test_the_command_finds_heads_beside_each_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The order of the files does not matter: heads stand beside the file that the node writes."""
+    log = LogWriter(tmp_path)
+    first = log.write(RECORDS, sealed=True)
+    log.write(RECORDS)
+    log.path.with_name(f"{log.path.name}.head").write_text(log.newest)
+    for files in ((first, log.path), (log.path, first)):
+        with pytest.raises(SystemExit) as ended:
+            main(["audit", "verify", *(word for file in files for word in ("--log", str(file)))])
+        assert ended.value.code in {0, None}
+        shown = capsys.readouterr().out
+        assert f"{2 * len(RECORDS)} of them proved by heads" in shown
+        assert "tail not proved" not in shown
+
+
 @pytest.mark.parametrize(("heads", "code"), [(True, 0), (False, 1)])
 def test_the_command_takes_logs_of_other_nodes(
     tmp_path: Path, *, heads: bool, code: int, capsys: pytest.CaptureFixture[str]
