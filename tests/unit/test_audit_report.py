@@ -736,6 +736,43 @@ def test_break_glass_is_told_from_opening_to_end(tmp_path: Path) -> None:
     assert acts["self"]["outcome"] == "DENY"
 
 
+def test_security_events_and_erasures_are_acts(tmp_path: Path) -> None:
+    """Both name who acted and why, as acts on the administration socket do."""
+    event = {
+        "transmitter": "okta",
+        "jti": "j1",
+        "event": "session-revoked",
+        "action": "end",
+        "reason": "policy",
+        "subject": "corp/alice",
+        "at": moment(0),
+    }
+    erasure = {"selection": "subject=corp/alice", "texts": 4, "records": 2, "by": "ann"}
+    records = [
+        entry("event", 0, given={"security_event": event}),
+        entry("erased", 1, given={"erasure": {**erasure, "reason": "request 4711"}}),
+    ]
+    for record, surface in zip(records, ("security_event", "record_erasure"), strict=True):
+        record["labels"]["surface"] = surface
+    folder = make(tmp_path / "report", [write(tmp_path / "audit.jsonl", records)])
+    first, second = table(folder, "administration.csv")
+    columns = ("act", "target", "value", "by", "reason")
+    assert [first[name] for name in columns] == [
+        "security_event",
+        "subject",
+        "corp/alice",
+        "okta",
+        "end session-revoked policy",
+    ]
+    assert [second[name] for name in columns] == [
+        "record_erasure",
+        "texts",
+        "subject=corp/alice",
+        "ann",
+        "request 4711",
+    ]
+
+
 def test_gaps_are_told(tmp_path: Path) -> None:
     """Damaged lines with their places, days without a record, sums, and records without a time."""
     file = tmp_path / "audit.jsonl"

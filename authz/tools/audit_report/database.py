@@ -42,7 +42,16 @@ _SCHEMA: Final = (
 _DETAILS: Final = ("approvals", "grounds", "exceptions", "breakglass_uses", "breakglass", "acts")
 _MOST_CACHED: Final = 10_000
 _ADMINISTRATION: Final = frozenset(
-    {"revoke", "forget", "task_names", "breakglass_open", "breakglass_confirm", "breakglass_end"}
+    {
+        "revoke",
+        "forget",
+        "record_erasure",
+        "task_names",
+        "breakglass_open",
+        "breakglass_confirm",
+        "breakglass_end",
+        "security_event",
+    }
 )
 _EARLIER: Final = (b'"approval"', b'"loaded"')
 _ACTORS: Final = {"open": "opened_by", "confirm": "confirmed_by", "end": "ended_by"}
@@ -275,25 +284,49 @@ class ReportDatabase:
         )
 
     def _take_act(self, key: str, decision: RecordedDecision, given: Mapping[str, Any]) -> None:
-        named = next(
-            (mapping(given.get(name)) for name in ("revoked", "forgotten") if name in given), {}
-        )
-        target, value, person = (
-            text_of(named, "target"),
-            text_of(named, "value"),
-            text_of(named, "by"),
-        )
-        if breakglass := mapping(given.get("breakglass")):
-            target, value = "system", text_of(breakglass, "system")
-            person = text_of(breakglass, _ACTORS.get(text_of(breakglass, "action"), ""))
+        act = _act_of(given)
         self.database.execute(
             "INSERT INTO acts VALUES (?, ?, ?, ?, ?, ?)",
             (
                 key,
-                target,
-                value,
-                person or shown(decision.agent),
-                text_of(named, "reason") or text_of(breakglass, "reason"),
-                named.get("undo") is True,
+                act.target,
+                act.value,
+                act.by or shown(decision.agent),
+                act.reason,
+                act.is_undo,
             ),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Act:
+    """An administrative act, or an event of an identity provider that acted like an administrator."""
+
+    target: str = ""
+    value: str = ""
+    by: str = ""
+    reason: str = ""
+    is_undo: bool = False
+
+
+def _act_of(given: Mapping[str, Any]) -> _Act:
+    """Read the act of a record from its `input`."""
+    if breakglass := mapping(given.get("breakglass")):
+        by = text_of(breakglass, _ACTORS.get(text_of(breakglass, "action"), ""))
+        return _Act("system", text_of(breakglass, "system"), by, text_of(breakglass, "reason"))
+    if event := mapping(given.get("security_event")):
+        # The event says what happened at the identity provider; the action, what Authz did.
+        parts = [text_of(event, name) for name in ("action", "event", "reason")]
+        reason = " ".join(part for part in parts if part)
+        return _Act("subject", text_of(event, "subject"), text_of(event, "transmitter"), reason)
+    if erasure := mapping(given.get("erasure")):
+        words = text_of(erasure, "selection")
+        return _Act("texts", words, text_of(erasure, "by"), text_of(erasure, "reason"))
+    named = mapping(given.get("revoked")) or mapping(given.get("forgotten"))
+    return _Act(
+        text_of(named, "target"),
+        text_of(named, "value"),
+        text_of(named, "by"),
+        text_of(named, "reason"),
+        named.get("undo") is True,
+    )
