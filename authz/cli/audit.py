@@ -1,4 +1,4 @@
-"""`authz audit …`: prove that an audit log is what nodes wrote, show what it says, and how far it is delivered."""
+"""`authz audit …`: prove that an audit log is what nodes wrote, show what it says and how far it is delivered, and erase texts."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from authz.audit import Verification, verify, verify_delivered, witnessed_heads
+from authz.cli.audit_erase import erase
 from authz.cli.audit_receipt import receipt
 from authz.cli.audit_report import report
 from authz.cli.audit_show import show
@@ -37,7 +38,7 @@ def register(app: typer.Typer) -> None:
     """Add the group of verbs to the command."""
     group = typer.Typer(
         name="audit",
-        help="Prove that an audit log is whole, show what it says, and how far it is delivered.",
+        help="Prove that an audit log is whole, show what it says and how far it is delivered, and erase recorded texts.",
         no_args_is_help=True,
     )
     group.command("verify", epilog="Example: authz audit verify --keys audit-keys.json")(verify_log)
@@ -52,6 +53,10 @@ def register(app: typer.Typer) -> None:
         "receipt",
         epilog="Example: authz audit receipt 0199c1f2-7c1e-7f3a-8b1d-52a0c1d2e3f4 --out receipt.json",
     )(receipt)
+    group.command(
+        "erase",
+        epilog="Example: authz audit erase --subject corp/alice --before 2026-09-01 --yes --reason 'request of the person'",
+    )(erase)
     group.command("status", epilog="Example: authz audit status --json")(log_status)
     group.command("keys", epilog="Example: authz audit keys audit-head.pem > audit-keys.json")(
         public_keys
@@ -154,14 +159,14 @@ def _print(terminal: Terminal, result: Verification, *, trusted: bool) -> None:
     terminal.line(
         f"{result.lines} lines in {result.segments} segments, {result.proved} of them proved by heads"
     )
-    if result.repeated:
-        terminal.line(f"{result.repeated} lines were delivered again")
-    if result.dropped:
-        terminal.line(f"{result.dropped} older segments are not here; their heads are")
-    if result.before:
-        terminal.line(
-            f"{result.before} lines were written before the chain was on; nothing proves them"
-        )
+    for count, words in (
+        (result.repeated, "lines were delivered again"),
+        (result.erased, "recorded texts were erased"),
+        (result.dropped, "older segments are not here; their heads are"),
+        (result.before, "lines were written before the chain was on; nothing proves them"),
+    ):
+        if count:
+            terminal.line(f"{count} {words}")
     if result.unproved:
         terminal.line(f"tail not proved: {result.unproved} lines stand after the newest head")
     if not trusted:
