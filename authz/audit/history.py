@@ -13,7 +13,7 @@ from authz.audit.reader import Lines, Record, read, read_stream
 from authz.errors import UnavailableError, UsageError
 from authz.model import Diagnostic
 
-__all__ = ["Span", "decisions", "is_rotated_name", "rotated", "span", "torn"]
+__all__ = ["Span", "decisions", "is_rotated_name", "read_timestamp", "rotated", "span", "torn"]
 
 _SPAN: Final = re.compile(r"(\d{1,9})([smhdw])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -51,13 +51,26 @@ def span(since: str, until: str, now: float) -> Span:
     Raises:
         UsageError: A value has another form, or `since` is not before `until`.
     """
-    within = Span(_timestamp("--since", since, now), _timestamp("--until", until, now))
+    within = Span(read_timestamp("--since", since, now), read_timestamp("--until", until, now))
     if within.since and within.until and within.since >= within.until:
         raise UsageError(f"--since {since} is not before --until {until}")
     return within
 
 
-def _timestamp(option: str, text: str, now: float) -> str:
+def read_timestamp(option: str, text: str, now: float) -> str:
+    """Read a time of an option.
+
+    Args:
+        option: Name of the option, for messages.
+        text: `15m`, `24h`, `7d`, a date or a timestamp; empty: no time.
+        now: Unix time that `15m` and the like count back from.
+
+    Returns:
+        RFC 3339 timestamp in UTC with milliseconds; empty for an empty text.
+
+    Raises:
+        UsageError: The text has another form.
+    """
     if not text:
         return ""
     try:

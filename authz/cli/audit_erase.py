@@ -8,9 +8,9 @@ from typing import Annotated, Final
 
 import typer
 
-from authz.audit import span
 from authz.audit.delivery import LogTail
 from authz.audit.erasure import Erasure, ErasureFile, TextSelection, erase_files, plan_erasure
+from authz.audit.history import read_timestamp
 from authz.cli.decision_log import log_source
 from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets
 from authz.cli.render import CommandExit, Terminal
@@ -114,7 +114,7 @@ def erase(
         sessions=frozenset(session or ()),
         agents=frozenset(agent or ()),
         subjects=frozenset(subject or ()),
-        before=span("", before, time.time()).until,
+        before=read_timestamp("--before", before, time.time()),
         pointers=frozenset(pointer or ()),
     )
     _check(selection, yes=yes, reason=reason, unrecorded=unrecorded)

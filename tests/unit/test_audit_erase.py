@@ -320,6 +320,31 @@ def test_a_sink_goes_on_after_an_erasure(
     assert result.repeated <= (0 if commits else 3)
 
 
+def test_a_sink_that_holds_a_moved_file_goes_on(tmp_path: Path) -> None:
+    """The thread of a node holds the file open that was being written; it sees the file without the texts under the old name."""
+    (tmp_path / "log").mkdir()
+    log = LogWriter(tmp_path / "log")
+    records = [record(number) for number in range(6)]
+    log.write(records)
+    delivery = Delivery(log, tmp_path / "out", 1_500)
+    delivery.deliver(1)
+    moved = log.path.with_name("audit.jsonl.00000001")
+    log.path.rename(moved)
+    inode = moved.stat().st_ino
+    log.write(records, sealed=True)
+    log.write([record(6)])
+    erase_files(plan(log, agents=frozenset({BOT})))
+    assert moved.stat().st_ino != inode
+    log.path.with_name("audit.jsonl.head").write_text(log.newest)
+    delivery.deliver(100)
+    delivery.tail.look()
+    assert (delivery.tail.next_batch(), delivery.tail.status().gap_count) == (None, 0)
+    assert delivery.tail.status().delivered_files == frozenset({moved.name})
+    delivery.tail.close()
+    result = verify_delivered(tmp_path / "out", [log.newest], Jwks.parse(log.jwks()))
+    assert (result.findings, result.lines, result.repeated) == ([], 7, 0)
+
+
 @dataclass(frozen=True)
 class Verb:
     """The verb, as it is called."""

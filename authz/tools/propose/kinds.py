@@ -561,7 +561,7 @@ def _limits(
         others = [who for other, listed in groups.items() if other != key for who in listed]
         is_only = evidence.holds(subjects) and not evidence.holds([*others, *varying])
         value = key[1]
-        if is_only and isinstance(value, str) and value.startswith("sha256:"):
+        if is_only and isinstance(value, str) and value.startswith(("sha256:", "salted:")):
             fixed.append(name)
         elif is_only and isinstance(value, str | bool):
             values[name] = value
