@@ -269,7 +269,8 @@ func verify(content, jwks []byte) (facts []string, refusal error) {
 }
 
 const limits = "not proved: that the records are true, since a head shows what the node recorded; that no later record is about this decision; " +
-	"that the policies lead to this outcome; that a passkey is that of a person; the content of cards, of which there is the SHA-256"
+	"that the policies lead to this outcome; that a passkey is that of a person; the content of cards, of which there is the SHA-256; " +
+	"answers to other approvals, by which people endorsed values of the call"
 
 func main() {
 	if len(os.Args) != 3 {
