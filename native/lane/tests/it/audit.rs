@@ -201,19 +201,19 @@ fn erasure_is_recorded(served: &Served) {
     assert_eq!("ENFORCER_REFUSED", refused.reason_code.as_str());
     served.engine.close();
     let records = served.records();
-    let [first, second, refused] = [0, 1, 2].map(|at| &records[at]);
+    // The store hands its records to the log by itself, so refusals can stand before them.
+    let (permits, denials): (Vec<_>, Vec<_>) =
+        records.iter().partition(|one| one["result"]["outcome"] == "PERMIT");
+    assert_eq!((2, 8), (permits.len(), denials.len()));
+    let (first, second) = (permits[0], permits[1]);
     assert_eq!(json!(id), first["decision_id"]);
     let erasure = json!({
         "selection": "subject=corp/alice", "texts": 5, "records": 2, "by": "ann", "reason": "request 4711",
     });
     assert_eq!(erasure, first["input"]["erasure"]);
-    assert_eq!("PERMIT", first["result"]["outcome"]);
     assert_eq!("authz.record_erasure", first["input"]["operation"]);
     assert_eq!("owner of the administration socket", second["input"]["erasure"]["by"]);
-    assert_eq!(
-        json!(["DENY", null]),
-        json!([refused["result"]["outcome"], refused["input"]["erasure"]])
-    );
+    assert!(denials.iter().all(|one| one["input"]["erasure"].is_null()));
 }
 
 /// A call that no policy read texts of can be replayed, although its texts are digests.
