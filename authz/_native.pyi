@@ -159,7 +159,7 @@ class Plan:
 
         Returns:
             JSON object of `policies` (`{id, file, line, effect, reason, text, principal, action, resource, conditional,
-            digest}`, the three parts of the head as `{text, entities: [{type, id}]}`), `operations`, `systems`, `roles`,
+            digest, controls}`, the three parts of the head as `{text, entities: [{type, id}]}`), `operations`, `systems`, `roles`,
             `routes`, `classify` (matches), `collections`, `destinations` and `variables`.
         """
 
@@ -171,12 +171,33 @@ class Plan:
             line}`.
         """
 
-    def test(self, files: Mapping[str, bytes], now_ms: int) -> bytes:
+    def without(self, files: Mapping[str, bytes], now_ms: int, policy: str) -> Plan:
+        """Compiles the bundle of this plan without one policy.
+
+        Args:
+            files: Content by path relative to the bundle folder.
+            now_ms: Milliseconds since 1970.
+            policy: `@id` of the policy.
+
+        Raises:
+            BundleError: The bundle is not valid without the policy.
+        """
+
+    def test(
+        self,
+        files: Mapping[str, bytes],
+        now_ms: int,
+        *,
+        covers: bool = False,
+        stops_at_failure: bool = False,
+    ) -> bytes:
         """Runs case files against the plan.
 
         Args:
             files: Case files by path.
             now_ms: The time of every decision, in milliseconds since 1970.
+            covers: The report has `coverage`: `{decisions, parts}`, each part `{kind, name, file, line, effect, reach, tests}`.
+            stops_at_failure: The run ends after the first test that fails.
 
         Returns:
             A JSON report.

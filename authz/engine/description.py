@@ -59,6 +59,8 @@ class PolicyDescription:
     """It has a `when` or `unless`."""
     digest: str
     """Digest of meaning and annotations; layout and comments do not change it."""
+    controls: tuple[str, ...] = ()
+    """Ids of `@control`."""
 
     def covers(self, operation: str, groups: frozenset[str]) -> bool:
         """Return whether the head covers an operation.
@@ -193,6 +195,7 @@ def _policy(item: Mapping[str, Any]) -> PolicyDescription:
         resource=_scope(item["resource"]),
         conditional=item["conditional"],
         digest=item["digest"],
+        controls=tuple(item["controls"]),
     )
 
 

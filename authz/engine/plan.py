@@ -285,12 +285,35 @@ class Plan:
         """Describe policies, operations, systems, roles and routes, for tools."""
         return BundleDescription.read(self.native.describe())
 
-    def test(self, bundle: BundleFiles, now_ms: int) -> TestReport:
+    def without(self, bundle: BundleFiles, policy: str, now_ms: int) -> "Plan":
+        """Compile the bundle of this plan without one policy. No node serves such a plan.
+
+        Args:
+            bundle: Files of the bundle.
+            policy: `@id` of the policy.
+            now_ms: Unix time in milliseconds, compared with the ends of `mode`.
+
+        Raises:
+            BundleError: The bundle is not valid without the policy.
+        """
+        with bundle_errors(bundle.files):
+            return Plan(self.native.without(dict(bundle.files), now_ms, policy))
+
+    def test(
+        self,
+        bundle: BundleFiles,
+        now_ms: int,
+        *,
+        covers: bool = False,
+        stops_at_failure: bool = False,
+    ) -> TestReport:
         """Run the bundle's own tests.
 
         Args:
             bundle: Files of the bundle.
             now_ms: Time of the tests: Unix time in milliseconds.
+            covers: The report tells which parts of the bundle the tests reach.
+            stops_at_failure: The run ends after the first test that fails.
 
         Raises:
             BundleError: A test file cannot be read.
@@ -301,7 +324,10 @@ class Plan:
             if name.startswith("tests/") and name.endswith((".yaml", ".yml"))
         }
         with bundle_errors(bundle.files):
-            return TestReport(json.loads(self.native.test(cases, now_ms)))
+            report = self.native.test(
+                cases, now_ms, covers=covers, stops_at_failure=stops_at_failure
+            )
+            return TestReport(json.loads(report))
 
     def eval(self, request: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
         """Judge one request offline, on facts that are stated instead of proved.

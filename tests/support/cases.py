@@ -414,11 +414,61 @@ class Step(Strict):
         return ExpectTask.model_validate({"code": self.expect})
 
 
+class MatrixCall(Strict):
+    """A call of a matrix."""
+
+    call: str | None = None
+    """Operation id; default: the name of the call."""
+    input: dict[str, Any] | None = None
+    """Arguments."""
+    request: Request = Request()
+    """Further fields."""
+
+
+class MatrixCaller(Strict):
+    """Facts of a caller beside its identity."""
+
+    bound: bool | None = None
+    """The agent's credential is bound to a key, which it proves to hold."""
+    confidence: int | None = None
+    """Confidence from 0 to 100 that the guard of the tests states for the call."""
+
+
+class MatrixContext(Strict):
+    """A context of calls."""
+
+    as_: MatrixCaller = Field(default=MatrixCaller(), alias="as")
+    """Facts of the caller that replace those of the principal."""
+    input: dict[str, Any] | None = None
+    """Arguments that replace or add to those of the call."""
+    request: Request = Request()
+    """Fields of the request that replace those of the call."""
+    task: Start | None = None
+    """The task that the call is made in."""
+    before: list[Step] = []
+    """Steps before the call, in the same session."""
+
+
+class Matrix(Strict):
+    """Calls of several principals in several contexts, with the outcome of each as a table."""
+
+    principals: dict[str, As]
+    """Who asks, by the names of the columns."""
+    operations: dict[str, MatrixCall | None]
+    """Calls, by the names that rows give them."""
+    contexts: dict[str, MatrixContext | None] = {}
+    """Contexts, by the names that rows give them."""
+    outcomes: list[list[str | Expect]] = Field(min_length=2)
+    """The head, `[operation, context, PRINCIPAL, ...]`, and a row for each call in a context."""
+
+
 class Case(Strict):
-    """A request, or a trace of several."""
+    """A request, a trace of several, or a matrix."""
 
     case: str | None = None
     """Its name."""
+    matrix: Matrix | None = None
+    """Calls of several principals in several contexts: each cell is a case of its own."""
     trace: str | None = None
     """The same, for several steps."""
     as_: As = Field(default=As(), alias="as")
@@ -441,8 +491,9 @@ class Case(Strict):
     def _one_form(self) -> "Case":
         if (self.case is None) == (self.trace is None):
             raise ValueError("give `case` or `trace`")
-        if (self.steps is None) == (self.expect is None):
-            raise ValueError("give `steps`, or one request with `expect`")
+        forms = (self.steps, self.expect, self.matrix)
+        if sum(form is not None for form in forms) != 1:
+            raise ValueError("give `steps`, one request with `expect`, or `matrix`")
         if self.task is not None and self.steps is None:
             raise ValueError("`task` goes with `steps`")
         return self
@@ -523,8 +574,64 @@ class Flat:
 
 @cache
 def read(path: Path) -> CaseFile:
-    """Reads one file, once in a process: six modules read all of them while their tests are collected."""
-    return CaseFile.model_validate(yaml.load(path.read_text(), yaml.CSafeLoader))
+    """Reads one file, once in a process: six modules read all of them while their tests are collected.
+
+    Each matrix is replaced by the cases of its cells, as the kernel's reader does.
+    """
+    file = CaseFile.model_validate(yaml.load(path.read_text(), yaml.CSafeLoader))
+    tests = [cell for case in file.tests for cell in cells(case)]
+    return file.model_copy(update={"tests": tests})
+
+
+def cells(case: Case) -> list[Case]:
+    """Returns the cases of a matrix, or the case itself."""
+    if case.matrix is None:
+        return [case]
+    head, *rows = case.matrix.outcomes
+    words = 2 if case.matrix.contexts else 1
+    return [
+        cell(case, str(principal), str(row[0]), str(row[1]) if words == 2 else "", expect)
+        for row in rows
+        for principal, expect in zip(head[words:], row[words:], strict=True)
+        if expect != "any"
+    ]
+
+
+def cell(case: Case, principal: str, operation: str, context: str, expect: str | Expect) -> Case:
+    """Returns the case of one cell."""
+    assert case.matrix is not None
+    call = case.matrix.operations[operation] or MatrixCall()
+    facts = (case.matrix.contexts[context] if context else None) or MatrixContext()
+    who = case.matrix.principals[principal].model_copy(
+        update=facts.as_.model_dump(exclude_none=True)
+    )
+    if isinstance(expect, str):
+        outcome, _, code = expect.partition(" ")
+        expect = Expect.model_validate({"outcome": outcome, "code": code or None})
+    given = call.input is not None or facts.input is not None
+    asked = Step.model_validate(
+        {
+            "call": call.call or operation,
+            "input": {**(call.input or {}), **(facts.input or {})} if given else None,
+            "request": call.request.model_copy(update=facts.request.model_dump(exclude_unset=True)),
+            "expect": expect,
+        }
+    )
+    coordinates = ", ".join(filter(None, (principal, operation, context)))
+    name = f"{case.case}: {coordinates}"
+    if facts.task is None and not facts.before:
+        return Case(
+            case=name,
+            as_=who,
+            call=asked.call,
+            input=asked.input,
+            request=asked.request,
+            expect=expect,
+        )
+    if facts.task is not None:
+        agent_alone = {"subject": None} if who.agent else {}
+        asked = asked.model_copy(update={"as_": who.model_copy(update=agent_alone)})
+    return Case(trace=name, as_=who, task=facts.task, steps=[*facts.before, asked])
 
 
 def files() -> list[Path]:

@@ -4,6 +4,7 @@
 
 mod acts;
 mod expectation;
+mod matrix;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,7 @@ pub(crate) use acts::{
     StartForm, ValuesForm,
 };
 pub(crate) use expectation::{Expect, ExpectObject, OK, OutcomeWord};
+pub(crate) use matrix::{MatrixCall, MatrixCaller, MatrixCell, MatrixContext, MatrixForm};
 
 /// A file of cases.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -87,14 +89,16 @@ pub(crate) enum ClaimEntry {
     Texts(Vec<String>),
 }
 
-/// A single case, or a trace of steps.
+/// A single case, a trace of steps, or a matrix of cases.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Test {
     /// Name of a test with `steps`.
     pub(crate) trace: Option<At<String>>,
-    /// Name of a test with one call.
+    /// Name of a test with one call, or of a matrix.
     pub(crate) case: Option<At<String>>,
+    /// Calls of several principals in several contexts. Each cell of its table becomes a test of its own.
+    pub(crate) matrix: Option<At<MatrixForm>>,
     /// Who acts.
     pub(crate) r#as: Option<At<CallerForm>>,
     /// Name of the enforcer that asks; default: none, the caller asks about itself.
@@ -296,6 +300,82 @@ impl CaseFile {
     #[must_use]
     pub fn bundle(&self) -> Option<&str> {
         self.bundle.as_deref()
+    }
+}
+
+impl RequestFields {
+    /// Whether no field is given.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self {
+            resource,
+            destinations,
+            supported_obligations,
+            task,
+            labels,
+            session_context,
+            confidence_jws,
+            idempotency_key,
+            approval_id,
+            mode,
+        } = self;
+        let texts = [resource, task, confidence_jws, idempotency_key, approval_id, mode];
+        texts.into_iter().all(Option::is_none)
+            && [destinations, supported_obligations, labels]
+                .into_iter()
+                .all(|list| list.0.is_empty())
+            && session_context.is_empty()
+    }
+
+    /// The fields, replaced by those that others give.
+    pub(crate) fn replaced_by(self, others: Self) -> Self {
+        let list =
+            |own: Many<String>, other: Many<String>| if other.0.is_empty() { own } else { other };
+        Self {
+            resource: others.resource.or(self.resource),
+            destinations: list(self.destinations, others.destinations),
+            supported_obligations: list(self.supported_obligations, others.supported_obligations),
+            task: others.task.or(self.task),
+            labels: list(self.labels, others.labels),
+            session_context: match others.session_context.is_empty() {
+                true => self.session_context,
+                false => others.session_context,
+            },
+            confidence_jws: others.confidence_jws.or(self.confidence_jws),
+            idempotency_key: others.idempotency_key.or(self.idempotency_key),
+            approval_id: others.approval_id.or(self.approval_id),
+            mode: others.mode.or(self.mode),
+        }
+    }
+}
+
+impl CaseStep {
+    /// A step that does nothing yet.
+    pub(crate) fn of(expect: Expect) -> Self {
+        Self {
+            r#as: None,
+            task: None,
+            after: None,
+            start: None,
+            delegate: None,
+            extend: None,
+            end: None,
+            approve: None,
+            reject: None,
+            report: None,
+            issue: None,
+            present: None,
+            introspect: None,
+            revoke: None,
+            evidence: None,
+            listener: None,
+            call: None,
+            input: None,
+            input_text: None,
+            input_base64: None,
+            request: RequestFields::default(),
+            http: None,
+            expect,
+        }
     }
 }
 

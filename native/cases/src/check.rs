@@ -8,6 +8,7 @@ use authz_kernel::reason::ReasonCode;
 
 use crate::callers::milliseconds;
 use crate::case_file::{CaseFile, CaseStep, Expect, OK, Test};
+use crate::matrix::expand;
 use crate::steps::{Act, OWN_TASK, TestStep, is_no_task};
 
 /// Tests in one file.
@@ -17,7 +18,7 @@ const MOST_STEPS: usize = 50_000;
 /// Bytes of the name of a task.
 const LONGEST_NAME: usize = 256;
 
-/// Reads a case file, `${vars}` filled in.
+/// Reads a case file, `${vars}` filled in, and each matrix replaced by the tests of its cells.
 ///
 /// # Errors
 /// The first error, with its place.
@@ -26,7 +27,8 @@ pub fn parse(
     bytes: &[u8],
     vars: &BTreeMap<String, String>,
 ) -> Result<CaseFile, Diagnostic> {
-    let cases: CaseFile = read_yaml(file, bytes, vars)?;
+    let mut cases: CaseFile = read_yaml(file, bytes, vars)?;
+    cases.tests = expand(file, std::mem::take(&mut cases.tests))?;
     if cases.tests.len() > MOST_TESTS {
         let at = Mark::default().within(file);
         let problem = format!("more than {MOST_TESTS} tests");

@@ -1,6 +1,6 @@
 //! Tests of a bundle, and judgements on stated facts: both ask the engine's own stages, over a store in memory.
 //!
-//! A case file is read ([`case_file`](CaseFile)), checked (`check`), and run (`run`): each test gets an engine of its own
+//! A case file is read ([`case_file`](CaseFile)), its matrices are expanded to cases (`matrix`), and it is checked (`check`) and run (`run`): each test gets an engine of its own
 //! ([`authz_lane::offline::OfflineEngine`]), and each step becomes a message of the protocol (`messages`), which the engine answers
 //! to a caller that the test states (`callers`). `expect` compares the answer. The same files run over every surface of a server
 //! too, in `tests/conformance`.
@@ -14,10 +14,12 @@ mod can;
 mod case_file;
 mod check;
 mod clock;
+mod coverage;
 mod eval;
 mod expect;
 #[cfg(feature = "test-support")]
 pub mod fuzz;
+mod matrix;
 mod messages;
 mod report;
 mod run;
@@ -27,6 +29,7 @@ mod steps;
 pub use can::can;
 pub use case_file::{CaseFile, case_schema};
 pub use check::parse;
+pub use coverage::{Coverage, CoveredPart, PartReach};
 pub use eval::eval;
-pub use report::{Failure, Report};
-pub use run::{run, test};
+pub use report::{Failure, Report, TestScope};
+pub use run::{run, run_within, test};

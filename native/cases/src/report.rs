@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::coverage::Coverage;
+
 /// Failures that a report lists; the rest are counted.
 const MOST_FAILURES: usize = 200;
 
@@ -16,6 +18,18 @@ pub struct Report {
     pub failed: Vec<Failure>,
     /// Failures beyond those listed.
     pub omitted: usize,
+    /// Parts of the bundle that the tests reach; only where [`TestScope::covers`] asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<Coverage>,
+}
+
+/// Scope of a run. Default: all tests, without coverage.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TestScope {
+    /// The report tells which parts of the bundle the tests reach.
+    pub covers: bool,
+    /// The run ends after the first test that fails.
+    pub stops_at_failure: bool,
 }
 
 impl Report {

@@ -25,9 +25,10 @@ use crate::case_file::{
 };
 use crate::check::parse;
 use crate::clock::StepClock;
+use crate::coverage::CoverageNotes;
 use crate::expect::{ActError, StepResult};
 use crate::messages;
-use crate::report::{Failure, Report};
+use crate::report::{Failure, Report, TestScope};
 use crate::steps::{Act, OWN_TASK, TestStep};
 
 /// Name of the key of a credential that is not bound to one.
@@ -38,7 +39,12 @@ const NO_KEY: &str = "none";
 /// Args: `files`: case files by path; of a whole bundle folder those under `tests/` are taken. Its settings may stand in another
 /// file than `bundle.yaml`, so a folder is known by its tests and policies, too.
 #[must_use]
-pub fn test<B: AsRef<[u8]>>(plan: &Arc<Plan>, files: &BTreeMap<String, B>, now_ms: i64) -> Report {
+pub fn test<B: AsRef<[u8]>>(
+    plan: &Arc<Plan>,
+    files: &BTreeMap<String, B>,
+    now_ms: i64,
+    scope: TestScope,
+) -> Report {
     let has_kind =
         |path: &str, kind: &str| path.rsplit_once('.').is_some_and(|(_, end)| end == kind);
     let is_test = |path: &str| path.starts_with("tests/") && has_kind(path, "yaml");
@@ -50,18 +56,34 @@ pub fn test<B: AsRef<[u8]>>(plan: &Arc<Plan>, files: &BTreeMap<String, B>, now_m
         .filter(|(path, _)| !is_bundle || is_test(path))
         .map(|(path, bytes)| (path.clone(), bytes.as_ref()))
         .collect();
-    run(plan, &tests, Time(now_ms))
+    run_within(plan, &tests, Time(now_ms), scope)
 }
 
 /// Runs case files, by path, against a compiled bundle, as if it were `now`.
 #[must_use]
 pub fn run<B: AsRef<[u8]>>(plan: &Arc<Plan>, files: &BTreeMap<String, B>, now: Time) -> Report {
+    run_within(plan, files, now, TestScope::default())
+}
+
+/// As [`run`](fn@run), within a scope.
+#[must_use]
+pub fn run_within<B: AsRef<[u8]>>(
+    plan: &Arc<Plan>,
+    files: &BTreeMap<String, B>,
+    now: Time,
+    scope: TestScope,
+) -> Report {
     let mut report = Report::default();
+    let mut coverage = scope.covers.then(CoverageNotes::default);
     for (file, bytes) in files {
         match parse(file, bytes.as_ref(), &plan.model().vars) {
             Ok(cases) => {
                 for test in &cases.tests {
-                    run_test(&cases, (file, test), plan, now, &mut report);
+                    if scope.stops_at_failure && !report.is_ok() {
+                        break;
+                    }
+                    let test = (file.as_str(), test);
+                    run_test(&cases, test, plan, now, (&mut report, coverage.as_mut()));
                 }
             }
             Err(error) => report.fail(Failure {
@@ -75,6 +97,7 @@ pub fn run<B: AsRef<[u8]>>(plan: &Arc<Plan>, files: &BTreeMap<String, B>, now: T
             }),
         }
     }
+    report.coverage = coverage.map(|notes| notes.of(plan));
     report
 }
 
@@ -83,7 +106,7 @@ fn run_test(
     (file, At { value: test, at }): (&str, &At<Test>),
     plan: &Arc<Plan>,
     now: Time,
-    report: &mut Report,
+    (report, mut coverage): (&mut Report, Option<&mut CoverageNotes>),
 ) {
     let failure =
         |at: Mark, step: usize, expected: &[String], actual: &[String], message| Failure {
@@ -95,12 +118,20 @@ fn run_test(
             actual: actual.join(", "),
             message,
         };
-    let mut run = match TestRun::new(cases, file, test, plan, now) {
+    let keeps = coverage.is_some();
+    let mut note = |engine: &OfflineEngine| {
+        if let Some(notes) = &mut coverage {
+            notes.note(test.name(), &engine.take_decisions());
+        }
+    };
+    let mut run = match TestRun::new(cases, file, test, plan, (now, keeps)) {
         Ok(run) => run,
         Err(message) => return report.fail(failure(*at, 0, &[], &[], message)),
     };
+    let started = test.task.as_ref().map(|task| run.start(&task.value, Some(OWN_TASK), task.at));
+    note(&run.engine);
     if let Some(task) = &test.task
-        && let Err(error) = run.start(&task.value, Some(OWN_TASK), task.at)
+        && let Some(Err(error)) = started
     {
         let (expected, actual) = (OK.to_owned(), error.reason.as_str().to_owned());
         return report.fail(failure(task.at, 0, &[expected], &[actual], error.message));
@@ -117,6 +148,7 @@ fn run_test(
                 report.fail(failure(step.at, number, &expected, &actual, message));
             }
         }
+        note(&run.engine);
     }
 }
 
@@ -166,7 +198,7 @@ impl<'a> TestRun<'a> {
         file: &'a str,
         test: &'a Test,
         plan: &'a Arc<Plan>,
-        now: Time,
+        (now, keeps_decisions): (Time, bool),
     ) -> Result<Self, String> {
         let clock = Arc::new(StepClock::new(now));
         let world = OfflineWorld {
@@ -176,6 +208,7 @@ impl<'a> TestRun<'a> {
         };
         let of_engine = Arc::clone(&clock);
         let engine = OfflineEngine::new(world, of_engine).map_err(|error| error.to_string())?;
+        let engine = if keeps_decisions { engine.keeping_decisions() } else { engine };
         Ok(Self {
             cases,
             file,

@@ -90,6 +90,7 @@ const KERNEL: &[&str] = &[
     "plan",
     "describe",
     "guards",
+    "testable",
     "soften",
     "task",
     "values",
@@ -225,6 +226,7 @@ const LANE: &[&str] = &[
 /// The modules of `authz-cases`, lowest first.
 const CASES: &[&str] = &[
     "case_file",
+    "matrix",
     "steps",
     "callers",
     "check",
@@ -233,6 +235,7 @@ const CASES: &[&str] = &[
     "clock",
     "eval",
     "can",
+    "coverage",
     "report",
     "expect",
     "messages",

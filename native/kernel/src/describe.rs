@@ -48,6 +48,8 @@ struct DescribedPolicy<'a> {
     conditional: bool,
     /// Digest of its meaning and annotations: layout and comments do not change it.
     digest: String,
+    /// Ids of `@control`, in the order of the file.
+    controls: &'a [String],
 }
 
 /// One part of a policy's head.
@@ -209,6 +211,7 @@ fn describe_policy(placed: &Placed) -> DescribedPolicy<'_> {
         resource: resource_scope(&policy.parsed),
         conditional: policy.parsed.has_non_scope_constraint(),
         digest: digest_of(policy.parsed.clone(), &policy.text),
+        controls: &policy.controls,
     }
 }
 

@@ -25,6 +25,7 @@ mod stack;
 pub mod task;
 #[cfg(feature = "test-support")]
 pub mod test_support;
+pub mod testable;
 mod value_key;
 pub mod values;
 mod work;

@@ -158,7 +158,8 @@ impl Engine {
             }
         };
         let line = self.recorded(transport);
-        let call = Call { request: &ask, transport, recorded: &line, explain: false };
+        let call =
+            Call { request: &ask, transport, recorded: &line, explain: false, traces: false };
         let ended = steps::decide(self, &call, arrival);
         self.record(ended, transport, Reply::Own, line)
     }
@@ -190,7 +191,13 @@ impl Engine {
         };
         let transport = &parsed.trace.over(transport);
         let line = self.recorded(transport);
-        let call = Call { request: &parsed.request, transport, recorded: &line, explain: false };
+        let call = Call {
+            request: &parsed.request,
+            transport,
+            recorded: &line,
+            explain: false,
+            traces: false,
+        };
         let ended = steps::decide(self, &call, arrival);
         let removed = parsed.removed(&ended.record, &ended.evidence);
         self.record(ended, transport, Reply::Envoy { removed }, line)

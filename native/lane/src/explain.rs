@@ -60,7 +60,8 @@ impl Engine {
             .map(|ask| CallRequest { probe: true, ..ask });
         let ended = match &ask {
             Ok(ask) => {
-                let call = Call { request: ask, transport, recorded: &line, explain: true };
+                let call =
+                    Call { request: ask, transport, recorded: &line, explain: true, traces: true };
                 steps::decide(self, &call, arrival)
             }
             Err(refused) => {

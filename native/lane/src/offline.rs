@@ -30,8 +30,9 @@
 mod caller;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use authz_base::poison::IgnorePoison as _;
 use authz_kernel::decision::{DecidingRule, Decision, Outcome, Subject, Time};
 use authz_kernel::history::HistoryChanges;
 use authz_kernel::plan::Plan;
@@ -104,6 +105,8 @@ pub struct OfflineDecision {
     pub decision: Option<Decision>,
     /// Approval that a step-up waits for; none where no person can lift it.
     pub approval_id: Option<String>,
+    /// Template of the task that the call is made in; empty for a call without a task.
+    pub template: String,
 }
 
 impl OfflineDecision {
@@ -118,6 +121,12 @@ impl OfflineDecision {
             rules: record.rules(),
             decision: record.decision().cloned(),
             approval_id: answer::challenge(record).map(|challenge| challenge.id.clone()),
+            template: record
+                .context
+                .task
+                .as_ref()
+                .map(|task| task.template.clone())
+                .unwrap_or_default(),
         }
     }
 }
@@ -146,6 +155,8 @@ impl AuditLog for NoAudit {
 #[derive(Debug)]
 pub struct OfflineEngine {
     engine: Engine,
+    /// Decisions of the calls so far, for [`OfflineEngine::take_decisions`]. None: they are not kept.
+    decisions: Option<Mutex<Vec<OfflineDecision>>>,
 }
 
 impl OfflineEngine {
@@ -160,7 +171,21 @@ impl OfflineEngine {
         let engine = Engine::with_parts(settings, parts)?;
         let loaded = loaded(world, &engine)?;
         engine.world.store(Some(Arc::new(loaded)));
-        Ok(Self { engine })
+        Ok(Self { engine, decisions: None })
+    }
+
+    /// Keeps each decision until [`OfflineEngine::take_decisions`], also those about tasks. A decision of an operation then lists
+    /// how each policy was judged ([`Decision::trace`]). Default: no decision is kept, and only those of `explain` list that.
+    #[must_use]
+    pub fn keeping_decisions(mut self) -> Self {
+        self.decisions = Some(Mutex::default());
+        self
+    }
+
+    /// Takes the decisions since this was called last, in their order.
+    pub fn take_decisions(&self) -> Vec<OfflineDecision> {
+        let kept = self.decisions.as_ref();
+        kept.map(|kept| std::mem::take(&mut *kept.lock().ignore_poison())).unwrap_or_default()
     }
 
     /// Judges a request, and stores the changes of its verdict. The `evidence` of the request is not read.
@@ -378,7 +403,9 @@ impl OfflineEngine {
         let line = engine.recorded(&transport);
         let ended = match &request {
             Ok(request) => {
-                let call = Call { request, transport: &transport, recorded: &line, explain };
+                let traces = explain || self.decisions.is_some();
+                let call =
+                    Call { request, transport: &transport, recorded: &line, explain, traces };
                 let state = |admitted| stated(&call, admitted, caller);
                 steps::decide_as(engine, &call, arrival, state)
             }
@@ -388,7 +415,15 @@ impl OfflineEngine {
             }
         };
         let record = engine.conclude_ended(ended, &transport, line);
+        self.keep(&record);
         OfflineDecision::of(&record)
+    }
+
+    /// Keeps the decision of a record, where decisions are kept.
+    fn keep(&self, record: &Judgement) {
+        if let Some(kept) = &self.decisions {
+            kept.lock().ignore_poison().push(OfflineDecision::of(record));
+        }
     }
 
     /// Runs an API call. The caller's statement stands in for the evidence of its message.
@@ -413,6 +448,7 @@ impl OfflineEngine {
         let caller = ApiCaller { identity, ..engine.enforcer_caller(arrival, world, &transport) };
         let outcome = run(engine, &caller);
         let (record, answer) = engine.conclude_call(caller, outcome);
+        self.keep(&record);
         engine.answer_of(&record, answer)
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
+use authz_cases::TestScope;
 use authz_kernel::decision::Time;
 use authz_kernel::diagnostic::{Diagnostic, Diagnostics};
 use authz_kernel::lint::LintFacts;
@@ -60,17 +61,29 @@ impl PyPlan {
         previous: Option<&Self>,
     ) -> PyResult<Self> {
         let previous = previous.map(|previous| Arc::clone(&previous.plan));
-        let plan = detach(py, || compile(&files, &vars, Time(now_ms), previous.as_deref()))?;
+        let plan = detach(py, || compile(&files, &vars, Time(now_ms), previous.as_deref(), None))?;
         Ok(Self { plan: Arc::new(plan), released: None })
     }
 
+    #[pyo3(signature = (files, now_ms, *, covers=false, stops_at_failure=false))]
     fn test<'py>(
         &self,
         py: Python<'py>,
         files: Files,
         now_ms: i64,
+        covers: bool,
+        stops_at_failure: bool,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        detach_json_bytes(py, || authz_cases::test(&self.plan, &files, now_ms))
+        let scope = TestScope { covers, stops_at_failure };
+        detach_json_bytes(py, || authz_cases::test(&self.plan, &files, now_ms, scope))
+    }
+
+    /// The plan without one policy.
+    fn without(&self, py: Python<'_>, files: Files, now_ms: i64, policy: &str) -> PyResult<Self> {
+        let (vars, before) = (&self.plan.model().vars, Some(self.plan.as_ref()));
+        let left_out = Some(policy);
+        let plan = detach(py, || compile(&files, vars, Time(now_ms), before, left_out))?;
+        Ok(Self { plan: Arc::new(plan), released: None })
     }
 
     fn eval<'py>(
@@ -205,6 +218,7 @@ fn compile(
     vars: &BTreeMap<String, String>,
     now: Time,
     previous: Option<&Plan>,
+    without: Option<&str>,
 ) -> Result<Plan, Diagnostics> {
     let mut pace = previous.map(|_| Pace::default());
     let mut rest = || {
@@ -220,7 +234,7 @@ fn compile(
     let reader =
         authz_cases::source::reader(&contents, vars).at(now).after(previous.map(Plan::bundle));
     let bundle = reader.pausing(&mut rest).read()?;
-    PlanCompiler::new().after(previous).pausing(&mut rest).compile(bundle)
+    PlanCompiler::new().after(previous).without(without).pausing(&mut rest).compile(bundle)
 }
 
 /// Entries of a recipient list that was fetched.

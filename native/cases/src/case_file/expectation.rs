@@ -34,7 +34,7 @@ pub(crate) enum OutcomeWord {
 }
 
 /// What must come of a call.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExpectObject {
     /// The outcome; needed for a call.

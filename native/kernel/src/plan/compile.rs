@@ -38,6 +38,7 @@ use crate::work::CompileProgress;
 #[derive(Debug, Default)]
 pub struct PlanCompiler<'a> {
     previous: Option<&'a Plan>,
+    without: Option<&'a str>,
     pause: Pause<'a>,
 }
 
@@ -55,6 +56,13 @@ impl<'a> PlanCompiler<'a> {
         self
     }
 
+    /// Leaves out the policy with an id, for a tool that asks what the policy changes. No server serves such a plan.
+    #[must_use]
+    pub const fn without(mut self, policy: Option<&'a str>) -> Self {
+        self.without = policy;
+        self
+    }
+
     /// Makes a callback between pieces of work.
     #[must_use]
     pub fn pausing(mut self, callback: &'a mut (dyn FnMut() + Send)) -> Self {
@@ -67,10 +75,10 @@ impl<'a> PlanCompiler<'a> {
     /// # Errors
     /// All defects, with places. A warning of Cedar's validator is a defect too.
     pub fn compile(self, bundle: Bundle) -> Result<Plan, Diagnostics> {
-        let Self { previous, pause } = self;
+        let Self { previous, without, pause } = self;
         on_large_stack("bundle.yaml", move || {
             let work = CompileProgress { found: Diagnostics::new(), pause };
-            Compilation { bundle: &bundle, model: bundle.model(), previous, work }
+            Compilation { bundle: &bundle, model: bundle.model(), previous, without, work }
                 .run()
                 .map(|parts| parts.into_plan(bundle))
         })?
@@ -82,6 +90,8 @@ struct Compilation<'a, 'p> {
     bundle: &'a Bundle,
     model: &'a Model,
     previous: Option<&'a Plan>,
+    /// Id of the policy that is left out.
+    without: Option<&'a str>,
     work: CompileProgress<'p>,
 }
 
@@ -205,8 +215,11 @@ impl<'a> Compilation<'a, '_> {
     /// Parses the policies that the previous plan does not have.
     fn parse_policies(&mut self) -> ParsedPolicies {
         let kept = self.previous.map(|plan| (&plan.cache, plan.policies.as_slice()));
-        let (cache, policies) = policy::read(&self.model.policies, kept, &mut self.work);
-        ParsedPolicies { cache, policies }
+        let (cache, mut policies) = policy::read(&self.model.policies, kept, &mut self.work);
+        let Some(left_out) = self.without else { return ParsedPolicies { cache, policies } };
+        policies.retain(|placed| placed.policy.id != left_out);
+        // The cache names policies by their positions, which have changed.
+        ParsedPolicies { cache: Cache::default(), policies }
     }
 
     /// Lists all operations, with their groups and argument schemas.

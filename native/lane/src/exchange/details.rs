@@ -119,7 +119,7 @@ impl Engine {
             request: &request,
             is_unproved: false,
             wants_credential: true,
-            explain: false,
+            traces: false,
             secret: self.keeper.store().secret(),
             value_key: self.keeper.value_key(),
         };

@@ -119,7 +119,8 @@ pub(crate) struct PolicyQuery<'a> {
     pub(crate) is_unproved: bool,
     /// The call asks for a task credential, so its permit is kept.
     pub(crate) wants_credential: bool,
-    pub(crate) explain: bool,
+    /// The decision lists how each policy was judged.
+    pub(crate) traces: bool,
     /// Key of the fingerprints of task literals.
     pub(crate) secret: [u8; 32],
     /// Key of the values that sessions know.
@@ -140,7 +141,7 @@ impl<'r> PolicyQuery<'r> {
             request,
             is_unproved,
             wants_credential: call.request.wants_credential,
-            explain: call.explain,
+            traces: call.traces,
             secret: engine.keeper.store().secret(),
             value_key: engine.keeper.value_key(),
         }
@@ -182,7 +183,7 @@ impl<'r> PolicyQuery<'r> {
         let stated = record.caller.guard.as_ref().and_then(|guard| guard.about_task(task));
         facts.confidence = stated.map_or(record.caller.confidence, |stated| stated.confidence);
         let (plan, now) = (&self.world.plan, record.arrival.now());
-        let decided = |facts: &Facts<'_>| match self.explain {
+        let decided = |facts: &Facts<'_>| match self.traces {
             true => decide_traced(plan, facts, self.request, now),
             false => decide(plan, facts, self.request, now),
         };

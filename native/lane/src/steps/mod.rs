@@ -68,6 +68,8 @@ pub struct Call<'c, 'a> {
     pub(crate) recorded: &'c RecordOrigin,
     /// The call only asks for an explanation (`Explain`), and its policies are traced.
     pub(crate) explain: bool,
+    /// The decision lists how each policy was judged. Only an offline engine asks for it beside `explain`.
+    pub(crate) traces: bool,
 }
 
 impl Call<'_, '_> {
