@@ -9,19 +9,33 @@ from authz.bundle.compile import (
     read_results,
 )
 from authz.bundle.corrections import corrected, differences, write_corrections
+from authz.bundle.coverage import (
+    COVERAGE_KINDS,
+    CoveredPart,
+    PartReach,
+    TestCoverage,
+    percent_of,
+    read_coverage,
+)
 from authz.bundle.folder import MANIFEST, read_folder, seal_folder
 
 __all__ = [
+    "COVERAGE_KINDS",
     "MANIFEST",
     "CheckFacts",
     "CheckedBundle",
     "CompiledBundle",
+    "CoveredPart",
+    "PartReach",
+    "TestCoverage",
     "TestFailure",
     "TestResults",
     "check_bundle",
     "compile_bundle",
     "corrected",
     "differences",
+    "percent_of",
+    "read_coverage",
     "read_folder",
     "read_results",
     "seal_folder",
