@@ -154,6 +154,8 @@ class RecordedDecision:
     """The record is a sum of refusals that have no records of their own; a sum has no request."""
     task: RecordedTask | None = None
     """Task of the call; None without one."""
+    controls: tuple[str, ...] = ()
+    """Ids of `@control` of the policies that determined the outcome."""
 
     @property
     def agent(self) -> str:
@@ -237,6 +239,7 @@ def read_decision(fields: Mapping[str, Any]) -> RecordedDecision:
         times=_times(fields),
         is_sum="sum" in fields,
         task=_task(given.get("task")),
+        controls=_texts(result, "controls"),
     )
 
 

@@ -29,6 +29,7 @@ VERBS: Final = (
     "fmt",
     "test",
     "analyze",
+    "coverage",
     "schema",
     "bundle",
     "catalog",

@@ -15,7 +15,7 @@ import pytest
 import typer.main
 
 from authz.cli import VERBS, application, main
-from authz.cli.reference import cli_reference, config_pages
+from authz.cli.reference import cli_reference, config_pages, control_page
 from authz.cli.render import Terminal
 from authz.tools.keys import DevDomain
 
@@ -42,7 +42,12 @@ def bundle(tmp_path: Path) -> Path:
 
 def test_the_reference_is_what_the_code_says() -> None:
     """Generate it with `python -m authz.cli.reference docs/reference`."""
-    pages = {REFERENCE / "cli.md": cli_reference(), **config_pages(REFERENCE / "configuration")}
+    controls = REFERENCE / "coverage.md"
+    pages = {
+        REFERENCE / "cli.md": cli_reference(),
+        controls: control_page(controls),
+        **config_pages(REFERENCE / "configuration"),
+    }
     assert len(pages) > 10
     assert [page.name for page, text in pages.items() if page.read_text() != text] == []
 
