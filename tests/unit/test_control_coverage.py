@@ -126,7 +126,6 @@ def test_decisions_of_a_log_are_counted(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An alias beside its id counts once."""
-
     carried = [["ASI02"], ["ASI02", "AML.T0101"], ["NHI5", "NHI5:2025"], []]
     records = [
         entry(f"d{index}", index, result={"outcome": "DENY", "controls": ids})
