@@ -409,9 +409,9 @@ def _print(tally: Tally, *, misses: bool) -> None:
     )
     for one in tally.mutants if misses else ():
         if one.answer not in (Answer.FOUND, Answer.OTHERWISE):
-            print(
-                f"    {one.answer}: {one.bundle} {one.file} {one.subject}: {one.note} {one.message}"
-            )
+            shown = "; shown by diff" if one.difference == "path_found" else ""
+            place = f"{one.bundle} {one.file} {one.subject}"
+            print(f"    {one.answer}{shown}: {place}: {one.note} {one.message}", flush=True)
 
 
 if __name__ == "__main__":

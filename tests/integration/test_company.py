@@ -18,6 +18,7 @@ from authz.cli import main
 from authz.engine import Plan
 from authz.errors import BundleError, UsageError
 from bench.holes.draft import Draft
+from tests.support.readme import matches
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 COMPANY: Final = ROOT / "examples" / "company"
@@ -132,6 +133,20 @@ def test_the_hole_passes_check_and_test(changed: Path, run: Command) -> None:
     assert run("test", changed).exit_code == 0
 
 
+def test_the_test_of_the_readme_fails_while_the_hole_is_there(changed: Path, run: Command) -> None:
+    """And passes without the hole."""
+    readme = (COMPANY / "README.md").read_text()
+    assert f"+{_EXEMPTION}\n" in readme
+    (kept,) = re.findall(r"^```yaml\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    (changed / "tests" / "kept.yaml").write_text(kept)
+    with_hole = run("test", changed)
+    assert with_hole.exit_code == 2
+    assert "1 failed, 0 skipped" in with_hole.output
+    policies = changed / "policies" / "data.cedar"
+    policies.write_text(policies.read_text().replace(f"{_EXEMPTION}\n", ""))
+    assert run("test", changed).exit_code == 0
+
+
 @needs_analyzer
 @pytest.mark.slow
 def test_analyze_has_no_finding(run: Command) -> None:
@@ -155,6 +170,10 @@ def test_diff_shows_the_hole_and_no_other(changed: Path, run: Command) -> None:
     opened = {one["operation"] for one in proof["operations"] if one["verdict"] == "path_found"}
     assert opened == {"tickets.reply"}
     assert proof["counts"]["not_decided"] == 0
+    shown = run("diff", COMPANY, changed).output
+    page = (COMPANY / "README.md").read_text()
+    (expected,) = re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert matches(expected, shown), shown
 
 
 @pytest.mark.parametrize("policy", [one.id for one in _draft().rules()])
