@@ -3,6 +3,7 @@
 //! `source` reads a [`Model`] from files. `tables` compiles its look-up tables, and the kernel compiles its policies.
 //! Nothing here knows YAML or Cedar, and nothing here is compiled.
 
+mod analysis;
 mod approvals;
 mod destination;
 mod exception;
@@ -26,6 +27,10 @@ use crate::built_in::is_built_in;
 use crate::diagnostic::Diagnostic;
 
 pub use crate::location::{Declared, Location};
+pub use analysis::{
+    ANALYSIS_RULES, AnalysisRules, Assertion, CallPattern, DestinationPattern, PERSON,
+    SuppressedFindings, Suppression,
+};
 pub use approvals::{ApprovalRules, QueueRule};
 pub use authz_base::record::history::{Denials, MEMORY_MS};
 pub use authz_base::tier::Tier;
@@ -120,6 +125,8 @@ pub struct Model {
     pub denials: Option<Denials>,
     /// Rules about approvals.
     pub approvals: ApprovalRules,
+    /// Assertions about the bundle, and findings that are accepted for a time. They decide about no call.
+    pub analysis: AnalysisRules,
     /// Rules that say whether denials are enforced.
     pub modes: Modes,
     /// Operations that need a task.

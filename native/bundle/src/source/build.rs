@@ -18,7 +18,8 @@ use super::types::{
 };
 use super::yaml::{At, Entries, Many};
 use super::{
-    approvals, budget, classify, denials, exception, mode, recipient_list, sequence, template,
+    analysis, approvals, budget, classify, denials, exception, mode, recipient_list, sequence,
+    template,
 };
 use crate::bundle::RecipientListFiles;
 use crate::destinations::speaks_of;
@@ -185,6 +186,12 @@ impl BundleFacts<'_> {
         for (file, facts) in &files {
             budget::apply(&mut build, file, &facts.budgets);
             exception::apply(&mut build, file, &facts.exceptions);
+        }
+        for (file, facts) in &files {
+            analysis::assertions(&mut build, file, facts.analysis.as_ref());
+        }
+        for (file, facts) in &files {
+            analysis::suppressions(&mut build, file, facts.analysis.as_ref());
         }
         template::tasks(&mut build, &deferred.file, &deferred.tasks);
         build.routes(files.into_iter().map(|(file, facts)| (file, facts.routes)));

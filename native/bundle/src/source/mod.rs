@@ -1,5 +1,6 @@
 //! Reads a bundle's files into a [`Bundle`]: the keys of each file, and their defects.
 
+mod analysis;
 mod approvals;
 mod budget;
 mod build;

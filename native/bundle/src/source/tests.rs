@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::model::{ClaimTest, DestinationKind, Effect, Tier};
+use crate::model::{
+    ClaimTest, DestinationKind, DestinationPattern, Effect, SuppressedFindings, Tier,
+};
 
 const BASE: &str = "
 catalog:
@@ -55,7 +57,7 @@ fn each_fault_of_a_key_has_its_message() {
     for (text, message) in [
         (
             "clasify: []",
-            "x.yaml:1:1: unknown key `clasify`; known: agents, subjects, catalog, classify, accepted, resources, recipient_lists, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, approvals, routes, mode, bundle. Did you mean `classify`?",
+            "x.yaml:1:1: unknown key `clasify`; known: agents, subjects, catalog, classify, accepted, resources, recipient_lists, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, approvals, routes, mode, analysis, bundle. Did you mean `classify`?",
         ),
         (
             "labels: {pii: {kind: trust}}",
@@ -103,6 +105,26 @@ fn each_fault_of_a_key_has_its_message() {
         (
             "denials: {raise_after: 0, end_after: 65}",
             "x.yaml:1:24: a run is of 1 to 64 denials, not of 0. Write another number.\nx.yaml:1:38: a run is of 1 to 64 denials, not of 65. Write another number.",
+        ),
+        (
+            "analysis: {assertions: [{id: a, never: {}}, {id: a, never: {effect: grant}}, {id: b, never: {label: pii}}, {id: c d, never: {effect: grant}}]}",
+            "x.yaml:1:40: the assertion covers every call. Say which calls must never happen: agent, subject, operation, effect, tier, label, destination or after.\nx.yaml:1:50: assertion `a` is declared twice; first in x.yaml:1. Keep one of the two.\nx.yaml:1:93: `label` needs a destination. Add `destination`: a class, or `any`. To speak of data that was read before a call, write `after`.\nx.yaml:1:113: bad assertion `c d`: letters, digits, `.`, `_` and `-`, a letter or digit first. Rename it.",
+        ),
+        (
+            "analysis: {assertions: [{id: a, never: {agent: bot, subject: staff, operation: crm.gte, label: pi, destination: extern, after: odd, without: [aprove, 'approve:boss']}}]}",
+            "x.yaml:1:48: unknown role of agents `bot`. No role of agents is declared. Or write `any`.\nx.yaml:1:62: unknown role of people `staff`. No role of people is declared. Or write `any`.\nx.yaml:1:80: unknown operation `crm.gte`; declared: crm.get (base.yaml:3), crm.mail (base.yaml:3). Did you mean `crm.get`?\nx.yaml:1:96: unknown label `pi`; declared: pii (base.yaml:4), untrusted (base.yaml:4). Did you mean `pii`?\nx.yaml:1:113: unknown class of destinations `extern`; declared: external (base.yaml:6), internal (base.yaml:6). Did you mean `external`? Or write `any`.\nx.yaml:1:128: unknown label `odd`; declared: pii (base.yaml:4), untrusted (base.yaml:4). Write one of the declared names, or declare this one.\nx.yaml:1:143: people do not answer a step-up of the kind `aprove`. Write `person`, `confirm`, `approve`, `two_person`, or `approve:ROLE` with a role.\nx.yaml:1:151: people do not answer a step-up of the kind `approve:boss`. Write `person`, `confirm`, `approve`, `two_person`, or `approve:ROLE` with a role.",
+        ),
+        (
+            "analysis: {suppressions: [{owner: a, reason: b, until: 2027-01-01}, {finding: 'ab', owner: '', reason: ' ', until: soon}, {finding: 0123456789abcdef, rule: label-lost, owner: a, reason: b, until: 2027-01-01}]}",
+            "x.yaml:1:27: the suppression names no finding. Write `finding: <id>` for one finding, or `rule: <name>` with or without `subject`.\nx.yaml:1:79: `ab` is no id of a finding. Copy the 16 digits that `authz analyze` prints.\nx.yaml:1:92: `owner` is one line of 1 to 256 bytes. Name a team or a person.\nx.yaml:1:104: `reason` is one line of 1 to 512 bytes. Say in a few words why the finding is accepted.\nx.yaml:1:116: `soon` is no end. Write a date, `2027-01-31`, or a time, `2027-01-31T18:00:00Z`.\nx.yaml:1:123: `finding` and `rule` exclude each other. Write `finding: <id>` for one finding, or `rule: <name>` with or without `subject`.",
+        ),
+        (
+            "analysis: {assertions: [{id: a, never: {effect: grant}}], suppressions: [{rule: label-lsot, owner: a, reason: b, until: 2027-01-01}, {rule: 'assertion:b', owner: a, reason: b, until: 2027-01-01}, {finding: 0123456789abcdef, subject: x, owner: a, reason: b, until: 2027-01-01}, {rule: 'assertion:a', subject: '', owner: a, reason: b, until: 2027-01-01}]}",
+            "x.yaml:1:81: unknown rule of the analysis `label-lsot`; declared: label-lost, policy-never-matches, policy-always-matches, policy-may-error, policy-redundant and 11 more. Did you mean `label-lost`?\nx.yaml:1:141: unknown rule of the analysis `assertion:b`; declared: assertion:a, policy-never-matches, policy-always-matches, policy-may-error, policy-redundant and 11 more. Did you mean `assertion:a`?\nx.yaml:1:234: `subject` goes with `rule`. Remove it: the id of a finding names its subject.\nx.yaml:1:309: `subject` is one line of 1 to 256 bytes. Copy it from the finding.",
+        ),
+        (
+            "analysis: {assertions: [{id: a, nver: {}}], supressions: []}",
+            "x.yaml:1:33: unknown key `nver`; known: id, never. Did you mean `never`?",
         ),
         ("exceptions: {a: {}}", "x.yaml:1:17: `who` is missing. Add it."),
         (
@@ -319,7 +341,7 @@ fn each_fault_of_a_key_has_its_message() {
         ),
         (
             "a: &a [1]\nb: *a",
-            "x.yaml:1:1: unknown key `a`; known: agents, subjects, catalog, classify, accepted, resources, recipient_lists, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, approvals, routes, mode, bundle. Remove it, or write one of the known keys.",
+            "x.yaml:1:1: unknown key `a`; known: agents, subjects, catalog, classify, accepted, resources, recipient_lists, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, approvals, routes, mode, analysis, bundle. Remove it, or write one of the known keys.",
         ),
         ("", "x.yaml: the file says nothing. Fill it, or remove it."),
     ] {
@@ -971,5 +993,36 @@ classify:
     assert_eq!(
         (0, vec![made(&of_copy)]),
         (rules("shop.split.b").introduces.len(), rules("shop.split.b").creates)
+    );
+}
+
+#[test]
+fn an_analysis_is_read_from_all_files() {
+    let one = "analysis: {assertions: [{id: a, never: {label: pii, destination: external, without: approve}}]}";
+    let two = "analysis: {assertions: [{id: b, never: {agent: any, operation: any, tier: critical, after: untrusted, destination: any, without: [person]}}], \
+               suppressions: [{rule: 'assertion:a', subject: crm.mail, owner: sec, reason: known, until: 2027-01-31}, {finding: 00ff00ff00ff00ff, owner: sec, reason: known, until: 2027-01-31}]}";
+    let model = read(&[("base.yaml", BASE), ("x.yaml", one), ("y.yaml", two)]).unwrap();
+    let [a, b] = model.analysis.assertions.as_slice() else { panic!("{:?}", model.analysis) };
+    assert_eq!(a.never.label.as_deref(), Some("pii"));
+    assert_eq!(a.never.destination, Some(DestinationPattern::Class("external".to_owned())));
+    for (kind, lifts) in
+        [("approve", true), ("approve:boss", true), ("two_person", true), ("confirm", false)]
+    {
+        assert_eq!(lifts, a.never.is_lifted_by(kind), "{kind}");
+    }
+    assert_eq!((b.never.agent.as_ref(), b.never.operation.as_ref()), (None, None));
+    assert_eq!(b.never.destination, Some(DestinationPattern::Any));
+    assert_eq!((b.never.tier, b.never.after.as_deref()), (Some(Tier::Critical), Some("untrusted")));
+    assert!(b.never.is_lifted_by("confirm") && b.never.is_lifted_by("approve:boss"));
+    assert!(!b.never.is_lifted_by("bound_token"));
+    assert_eq!(
+        model.analysis.suppressions.iter().map(|one| &one.of).collect::<Vec<_>>(),
+        [
+            &SuppressedFindings::Rule {
+                rule: "assertion:a".to_owned(),
+                subject: Some("crm.mail".to_owned())
+            },
+            &SuppressedFindings::Finding("00ff00ff00ff00ff".to_owned()),
+        ]
     );
 }

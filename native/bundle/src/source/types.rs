@@ -134,6 +134,8 @@ pub(crate) struct FactsFile {
     pub(crate) routes: Vec<At<RouteEntry>>,
     /// Whether denials are enforced; default: `enforce`.
     pub(crate) mode: Option<At<ModeEntry>>,
+    /// Assertions about the bundle that `authz analyze` checks, and findings that are accepted for a time.
+    pub(crate) analysis: Option<At<AnalysisEntry>>,
     /// Name and settings of the bundle, where it has no `bundle.yaml`.
     pub(crate) bundle: Option<At<Manifest>>,
 }
@@ -742,6 +744,71 @@ pub(crate) struct ExceptionEntry {
     /// Obligations of a permit that depends on the exception, beside those of the policies. Default: none.
     #[serde(default)]
     pub(crate) obligations: Many<At<String>>,
+}
+
+/// Assertions about the bundle, and findings that are accepted for a time.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AnalysisEntry {
+    /// Calls that must never be possible. At most 256.
+    #[serde(default)]
+    pub(crate) assertions: Vec<At<AssertionEntry>>,
+    /// Findings that are accepted until a date. At most 1,000.
+    #[serde(default)]
+    pub(crate) suppressions: Vec<At<SuppressionEntry>>,
+}
+
+/// Calls that must never be possible.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AssertionEntry {
+    /// Name of the assertion; findings have the rule `assertion:<id>`.
+    pub(crate) id: At<String>,
+    /// The calls; all conditions must hold.
+    pub(crate) never: At<NeverEntry>,
+}
+
+/// A pattern of calls.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NeverEntry {
+    /// Role of the calling agent, or `any`. Default: any caller.
+    pub(crate) agent: Option<At<String>>,
+    /// Role of the subject on whose behalf the agent calls. Default: any subject, or none.
+    pub(crate) subject: Option<At<String>>,
+    /// Operation: an id or a glob. Default: any.
+    pub(crate) operation: Option<At<String>>,
+    /// Effect of the operation. Default: any.
+    pub(crate) effect: Option<EffectWord>,
+    /// Least effective tier of the call. Default: any.
+    pub(crate) tier: Option<TierWord>,
+    /// Label of data that goes out. Needs `destination`.
+    pub(crate) label: Option<At<String>>,
+    /// Class of a destination of the call, or `any`. Default: with or without a destination.
+    pub(crate) destination: Option<At<String>>,
+    /// Label of data that was read before the call.
+    pub(crate) after: Option<At<String>>,
+    /// Step-up kinds with which the call is fine: `person`, `confirm`, `approve`, `two_person`, `approve:ROLE`. Default: none.
+    #[serde(default)]
+    pub(crate) without: Many<At<String>>,
+}
+
+/// Findings that are accepted until a date.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SuppressionEntry {
+    /// Id of one finding, 16 hexadecimal digits.
+    pub(crate) finding: Option<At<String>>,
+    /// Instead: rule of the findings, for example `unused-authority` or `assertion:<id>`.
+    pub(crate) rule: Option<At<String>>,
+    /// With `rule`: subject of the findings. Default: every subject.
+    pub(crate) subject: Option<At<String>>,
+    /// Team or person who answers for the suppression.
+    pub(crate) owner: At<String>,
+    /// Reason for which the finding is accepted, one line.
+    pub(crate) reason: At<String>,
+    /// Last day of the suppression in UTC, or the time of its end.
+    pub(crate) until: At<String>,
 }
 
 /// Queues of the people who approve calls, their bounds, and reasons of rejections.
