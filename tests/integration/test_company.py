@@ -106,6 +106,28 @@ def test_the_readme_counts_right() -> None:
     )
 
 
+def test_its_tests_reach_everything(run: Command) -> None:
+    """Starts of tasks, gifts and answers are no calls, so their policies are not counted; `test_a_test_needs_each_policy` removes them."""
+    tested = run("test", COMPANY, "--coverage", "--format", "json")
+    assert tested.exit_code == 0
+    for kind, counted in json.loads(tested.output)["coverage"]["kinds"].items():
+        missing = {one["file"] for one in counted["parts"] if one["reach"] != "reached"}
+        expected = (
+            {"policies/tasks.cedar", "policies/approvals.cedar"} if kind == "policies" else set()
+        )
+        assert missing <= expected, (kind, missing)
+
+
+def test_controls_that_it_can_enforce_are_enforced(run: Command) -> None:
+    """Without the policy of a control a test fails. No operation of the company runs code, so ASI05 is missing."""
+    covered = run("coverage", COMPANY, "--framework", "owasp-agentic", "--format", "json")
+    assert covered.exit_code == 0
+    (framework,) = json.loads(covered.output)["frameworks"]
+    states = {one["id"]: one["state"] for one in framework["controls"]}
+    assert {id_ for id_, state in states.items() if state == "missing"} == {"ASI05"}
+    assert states["ASI01"] == states["ASI03"] == states["ASI09"] == "enforced"
+
+
 def test_every_file_is_in_the_readme() -> None:
     """A newcomer finds each file of facts and each file of policies."""
     text = (COMPANY / "README.md").read_text()
