@@ -81,7 +81,7 @@ check() {
 }
 
 test_bundle() {
-  run test authz test "$bundle" "${variables[@]}"
+  run test authz test "$bundle" "${variables[@]}" --format github
   state test
 }
 

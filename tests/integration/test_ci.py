@@ -234,6 +234,17 @@ def test_a_bundle_that_is_not_valid_fails_with_annotations(repository: Repositor
     assert done.sarif["check.sarif"]["runs"][0]["results"][0]["level"] == "error"
 
 
+def test_a_test_that_fails_is_an_annotation(repository: Repository) -> None:
+    """At the line of its expectation."""
+    tests = repository.bundle / "tests/support.yaml"
+    tests.write_text(tests.read_text().replace("expect: PERMIT", "expect: DENY", 1))
+    done = _run_action(repository, commands="test")
+
+    assert done.codes["result"] == 1
+    assert "::error file=policy/bundle/tests/support.yaml,line=" in done.log
+    assert "- **test**: failed" in done.summary
+
+
 def test_warnings_fail_a_strict_job(repository: Repository) -> None:
     """They are annotations in any case; `test_a_good_bundle_passes` has none."""
     (repository.bundle / "spare.yaml").write_text("labels: {spare: {kind: confidentiality}}\n")
