@@ -180,18 +180,19 @@ impl<'a> Sides<'a> {
             self.new.operations().keys().copied().filter(|id| self.is_changed(id)).collect();
         let environments: Vec<(&str, &str)> =
             changed.iter().flat_map(|id| PRINCIPAL_TYPES.map(|kind| (*id, kind))).collect();
-        let questions: Vec<GuardQuestion<'_>> =
-            environments.iter().map(|(id, kind)| self.question(id, kind)).collect();
-        let answers = self.new.ask_all(&questions);
+        let questions: Vec<Vec<GuardQuestion<'_>>> =
+            environments.iter().map(|(id, kind)| self.questions(id, kind)).collect();
+        let flat: Vec<GuardQuestion<'_>> = questions.iter().flatten().cloned().collect();
+        let mut answers = self.new.ask_all(&flat).into_iter();
         let removed = self.old.plan().schema_names();
         let removed = removed.beyond(&self.new.plan().schema_names()).into_iter();
         let removed: BTreeSet<(String, String)> =
             removed.map(|(kind, name)| (kind.to_owned(), name.to_owned())).collect();
-        environments
-            .iter()
-            .zip(answers)
-            .map(|((id, kind), answer)| self.judged(id, kind, answer, &removed))
-            .collect()
+        let judged = |((id, kind), own): (&(&str, &str), &Vec<GuardQuestion<'_>>)| {
+            let own = answers.by_ref().take(own.len()).collect();
+            self.judged(id, kind, joined(own), &removed)
+        };
+        environments.iter().zip(&questions).map(judged).collect()
     }
 
     /// Whether an operation is new, or its policies or arguments differ.
@@ -205,32 +206,57 @@ impl<'a> Sides<'a> {
     }
 
     /// Is there a request that the new policies permit, and the old ones do not?
-    fn question<'q>(&self, id: &'q str, principal_type: &'q str) -> GuardQuestion<'q> {
-        let before = |parts: Conjunction| -> Conjunction {
-            parts.into_iter().map(|part| self.before(part)).collect()
-        };
+    ///
+    /// The old ones do not permit it where none of their permits fires, so that it is one of the new bundle alone that fires now,
+    /// or where one of their forbids is not clear, so that it is one of the old bundle alone. Each is a question of its own,
+    /// since one about all policies of both bundles takes the solver many times as long.
+    fn questions<'q>(&self, id: &'q str, principal_type: &'q str) -> Vec<GuardQuestion<'q>> {
         let is_comparable = self.incomparable(id).is_none();
-        let second = match is_comparable {
-            true => self.old.permitted(id).into_iter().map(before).collect(),
-            false => Vec::new(),
-        };
-        GuardQuestion {
+        let of = |effect| if is_comparable { self.old.slice(id, effect) } else { Vec::new() };
+        let (permits, forbids) = (of(PolicyEffect::Permit), of(PolicyEffect::Forbid));
+        let clear: Conjunction =
+            self.new.slice(id, PolicyEffect::Forbid).into_iter().map(Part::Clear).collect();
+        let permitted = |permit: usize| [vec![Part::Fires(permit)], clear.clone()].concat();
+        let ask = |first: Vec<Conjunction>, second: Vec<Conjunction>| GuardQuestion {
             operation: id,
             principal_type,
             relation: Relation::OnlyFirst,
-            first: self.new.permitted(id),
+            first,
             second,
-        }
+        };
+        let new_permits = self.new.slice(id, PolicyEffect::Permit);
+        let is_added = |at: &&usize| !permits.iter().any(|old| self.is_same(*old, **at));
+        let added = new_permits.iter().filter(is_added).map(|at| permitted(*at));
+        let fired_before: Vec<Conjunction> =
+            permits.iter().map(|old| vec![self.before(id, *old, PolicyEffect::Permit)]).collect();
+        let by_permits = ask(added.collect(), fired_before);
+        let new_forbids = self.new.slice(id, PolicyEffect::Forbid);
+        let is_gone = |old: &&usize| !new_forbids.iter().any(|at| self.is_same(**old, *at));
+        let by_forbids = forbids.iter().filter(is_gone).map(|old| {
+            let all = new_permits.iter().map(|at| permitted(*at)).collect();
+            ask(all, vec![vec![self.before(id, *old, PolicyEffect::Forbid)]])
+        });
+        [by_permits].into_iter().chain(by_forbids).collect()
     }
 
-    /// A part about a policy of the old bundle as text, since positions are those of the new one.
-    fn before(&self, part: Part) -> Part {
+    /// Whether a policy of the old bundle has the condition of one of the new bundle.
+    fn is_same(&self, old: usize, new: usize) -> bool {
         let condition =
-            |at| self.old.policies().get(at).map_or_else(String::new, PolicyGuard::condition);
-        match part {
-            Part::Fires(at) | Part::InScope(at) => Part::Text(condition(at)),
-            Part::Clear(at) => Part::Text(format!("!({})", condition(at))),
-            Part::Text(text) => Part::Text(text),
+            |guards: &Guards<'_>, at: usize| guards.policies().get(at).map(PolicyGuard::condition);
+        condition(&self.old, old) == condition(&self.new, new)
+    }
+
+    /// A permit of the old bundle that fires, or a forbid that is clear. It is the policy of the new bundle with the same condition,
+    /// or a text, since positions are those of the new one.
+    fn before(&self, id: &str, old: usize, effect: PolicyEffect) -> Part {
+        let same = self.new.slice(id, effect).into_iter().find(|at| self.is_same(old, *at));
+        let condition =
+            || self.old.policies().get(old).map_or_else(String::new, PolicyGuard::condition);
+        match (same, effect) {
+            (Some(at), PolicyEffect::Permit) => Part::Fires(at),
+            (Some(at), PolicyEffect::Forbid) => Part::Clear(at),
+            (None, PolicyEffect::Permit) => Part::Text(condition()),
+            (None, PolicyEffect::Forbid) => Part::Text(format!("!({})", condition())),
         }
     }
 
@@ -315,6 +341,19 @@ impl<'a> Sides<'a> {
             Err(reason) => ChangedOperation { verdict: Finality::NotDecided, reason, ..found },
         }
     }
+}
+
+/// The answer to several questions about the same requests: a request of one of them, or that none has any.
+fn joined(answers: Vec<GuardAnswer>) -> GuardAnswer {
+    let mut all = GuardAnswer::Unsatisfiable;
+    for answer in answers {
+        match answer {
+            GuardAnswer::Satisfiable(_) => return answer,
+            GuardAnswer::Unknown(_) => all = answer,
+            GuardAnswer::Unsatisfiable => {}
+        }
+    }
+    all
 }
 
 /// Conditions of the policies of an operation, with their effects, in a fixed order.

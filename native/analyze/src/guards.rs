@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use authz_kernel::arguments::{ArgumentType, Member};
 use authz_kernel::decision::{PolicyEffect, Verdict};
@@ -88,6 +88,9 @@ pub enum GuardAnswer {
     Unknown(String),
 }
 
+/// Entities by type and id.
+type EntityNames = BTreeSet<(String, String)>;
+
 /// Policies and operations of a plan, with a solver for questions about them.
 #[derive(Debug)]
 pub struct Guards<'a> {
@@ -95,7 +98,9 @@ pub struct Guards<'a> {
     solver: &'a dyn Solver,
     policies: Vec<PolicyGuard<'a>>,
     operations: BTreeMap<&'a str, OperationGuard<'a>>,
-    prelude: Arc<Prelude>,
+    names: SchemaNames,
+    /// Schemas without actions, by the groups of entities that they keep.
+    preludes: Mutex<BTreeMap<EntityNames, Arc<Prelude>>>,
 }
 
 impl<'a> Guards<'a> {
@@ -117,7 +122,8 @@ impl<'a> Guards<'a> {
             solver,
             policies: plan.policy_guards(),
             operations: operations.collect(),
-            prelude: Arc::new(Prelude::new(names.prelude())),
+            names: names.clone(),
+            preludes: Mutex::default(),
         }
     }
 
@@ -253,7 +259,7 @@ impl<'a> Guards<'a> {
             (ANY_ACTION, schema::group(ANY_GROUP) + &declaration)
         };
         Ok(Question {
-            prelude: Arc::clone(&self.prelude),
+            prelude: self.prelude(guard, &reads),
             declaration,
             principal_type: (*principal_type).to_owned(),
             action: action.to_owned(),
@@ -281,6 +287,35 @@ impl<'a> Guards<'a> {
         }
         actions.remove(guard.operation.id.as_str());
         actions
+    }
+
+    /// Schema without actions, whose roles and collections are those that the conditions name.
+    ///
+    /// A role or collection occurs in a request as a parent alone, so that no condition depends on one that it does not name.
+    /// The solver takes longer with each, and a new one would make all kept answers useless.
+    fn prelude(&self, guard: &OperationGuard<'_>, reads: &Reads<'_>) -> Arc<Prelude> {
+        let is_parent = |(kind, _): &&(&str, &str)| PARENTS.contains(kind);
+        let kept = reads.names.iter().filter(is_parent);
+        let mut kept: EntityNames =
+            kept.map(|(kind, name)| ((*kind).to_owned(), (*name).to_owned())).collect();
+        if let Some(rule) = guard.operation.resource.as_ref().filter(|_| reads.resource) {
+            kept.insert(("Collection".to_owned(), rule.collection.clone()));
+        }
+        let mut preludes = self.preludes.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = preludes.entry(kept).or_insert_with_key(|kept| {
+            let mut text = self.names.prelude();
+            for kind in PARENTS {
+                let all = self.names.members(kind).into_iter().flatten().map(String::as_str);
+                let named =
+                    kept.iter().filter(|(own, _)| own == kind).map(|(_, name)| name.as_str());
+                let named: Vec<&str> = named.collect();
+                // Cedar has no empty enumeration.
+                let named = if named.is_empty() { vec!["(none)"] } else { named };
+                text = text.replace(&enumeration(kind, all), &enumeration(kind, named.into_iter()));
+            }
+            Arc::new(Prelude::new(text))
+        });
+        Arc::clone(made)
     }
 
     /// Parts as one Cedar expression.
@@ -459,6 +494,15 @@ const FACTS: [(&str, &str); 7] = [
     ("task", "context.task.depth >= 0"),
     ("proof", "context.proof.age >= 0"),
 ];
+
+/// Entity types that occur as parents alone.
+const PARENTS: [&str; 2] = ["Role", "Collection"];
+
+/// Declaration of an enumerated entity type, as [`SchemaNames::prelude`] writes it.
+fn enumeration<'n>(kind: &str, names: impl Iterator<Item = &'n str>) -> String {
+    let quoted = names.map(schema::quote);
+    format!("entity {kind} enum [{}];\n", quoted.collect::<Vec<_>>().join(", "))
+}
 
 /// Parts of a request that the conditions of a question read.
 #[derive(Debug, Default)]

@@ -103,7 +103,7 @@ pub struct Model {
     pub resource: String,
     /// The context.
     pub context: Value,
-    /// Entities, without those of actions.
+    /// Entities that have attributes or parents, without those of actions.
     pub entities: Value,
 }
 

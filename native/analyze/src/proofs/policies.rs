@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use authz_kernel::decision::{PolicyEffect, Verdict};
 use authz_kernel::guards::PolicyGuard;
 
-use super::witnesses::Witnesses;
+use super::witnesses::{Witness, Witnesses};
 use super::{ALWAYS_MATCHES, MAY_ERROR, NEVER_MATCHES, REDUNDANT, Results, VOIDED, step};
 use crate::guards::{
     Conjunction, Counterexample, GuardAnswer, GuardQuestion, Guards, PRINCIPAL_TYPES, Part,
@@ -220,7 +220,7 @@ fn voided(
 ) {
     let id = subject.policy.id;
     let forbids = |operation: &str| guards.slice(operation, PolicyEffect::Forbid);
-    let is_clear = |example: &Counterexample| {
+    let is_clear = |example: &Witness| {
         let mut forbids = forbids(&example.operation).into_iter();
         forbids.all(|forbid| example.verdicts.get(&forbid) == Some(&Verdict::NotFired))
     };
@@ -242,7 +242,7 @@ fn voided(
         }
         Outcome::Proved => {
             // Those that denied a request which the permit matches.
-            let fires = |example: &Counterexample, forbid: &usize| {
+            let fires = |example: &Witness, forbid: &usize| {
                 example.verdicts.get(forbid) != Some(&Verdict::NotFired)
             };
             let voiding: BTreeSet<usize> = witnesses
@@ -330,8 +330,7 @@ fn is_candidate(subject: &Subject<'_>, other: &Subject<'_>) -> bool {
 
 /// Whether a request is known for which only the first of two policies fires.
 fn is_told_apart(subject: &Subject<'_>, other: &Subject<'_>, witnesses: &Witnesses) -> bool {
-    let is_not =
-        |example: &Counterexample| example.verdicts.get(&other.at) == Some(&Verdict::NotFired);
+    let is_not = |example: &Witness| example.verdicts.get(&other.at) == Some(&Verdict::NotFired);
     witnesses.firing(subject.at).any(is_not)
 }
 

@@ -6,27 +6,37 @@ use authz_kernel::decision::Verdict;
 
 use crate::guards::Counterexample;
 
-/// Requests with the verdicts of the policies of their operation.
+/// Verdicts on the policies of one operation.
+#[derive(Debug)]
+pub(super) struct Witness {
+    /// Operation that was requested.
+    pub(super) operation: String,
+    /// Verdicts by position of the policy.
+    pub(super) verdicts: BTreeMap<usize, Verdict>,
+}
+
+/// Verdicts of all requests that were found. The requests themselves are not kept: there are thousands.
 #[derive(Debug, Default)]
 pub(super) struct Witnesses {
-    all: Vec<Counterexample>,
+    all: Vec<Witness>,
     /// Positions of the requests for which a policy fires, by policy.
     fired: BTreeMap<usize, Vec<usize>>,
 }
 
 impl Witnesses {
     pub(super) fn add(&mut self, example: Counterexample) {
+        let Counterexample { operation, verdicts, .. } = example;
         let index = self.all.len();
-        for (policy, verdict) in &example.verdicts {
+        for (policy, verdict) in &verdicts {
             if *verdict == Verdict::Fired {
                 self.fired.entry(*policy).or_default().push(index);
             }
         }
-        self.all.push(example);
+        self.all.push(Witness { operation, verdicts });
     }
 
     /// Requests for which a policy fires.
-    pub(super) fn firing(&self, policy: usize) -> impl Iterator<Item = &Counterexample> {
+    pub(super) fn firing(&self, policy: usize) -> impl Iterator<Item = &Witness> {
         let indexes = self.fired.get(&policy).into_iter().flatten();
         indexes.filter_map(|index| self.all.get(*index))
     }

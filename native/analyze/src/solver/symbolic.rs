@@ -15,6 +15,7 @@ use cedar_policy_symcc::solver::LocalSolver;
 use cedar_policy_symcc::{
     CedarSymCompiler, CompiledPolicySet, CompiledSchema, Env, disjoint_asserts, implies_asserts,
 };
+use serde_json::Value;
 use tokio::process::Command;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
@@ -285,7 +286,12 @@ fn model(env: &Env) -> Result<Model, String> {
     let context = env.request.context().ok_or("the solver's request has no context")?;
     let mut entities = env.entities.to_json_value().map_err(|error| one_line(&error))?;
     if let Some(list) = entities.as_array_mut() {
-        list.retain(|entity| entity.pointer("/uid/type").is_none_or(|kind| kind != "Action"));
+        // An entity without attributes and parents is judged like one that is missing, and a request can name hundreds.
+        list.retain(|entity| {
+            let has = |name| entity.get(name).is_some_and(|value| !is_empty(value));
+            let is_action = entity.pointer("/uid/type").is_some_and(|kind| kind == "Action");
+            !is_action && (has("attrs") || has("parents") || has("tags"))
+        });
     }
     Ok(Model {
         principal: id(env.request.principal())?,
@@ -293,6 +299,11 @@ fn model(env: &Env) -> Result<Model, String> {
         context: context.to_json_value().map_err(|error| one_line(&error))?,
         entities,
     })
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.as_array().is_some_and(Vec::is_empty)
+        || value.as_object().is_some_and(serde_json::Map::is_empty)
 }
 
 /// An error as one line.

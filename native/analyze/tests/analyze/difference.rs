@@ -185,3 +185,30 @@ fn without_a_solver_nothing_is_proved() {
     assert!(difference.assumptions.is_empty());
     assert!(difference.operations.iter().any(|one| one.reason == "no solver is used"));
 }
+
+/// The old forbids of an operation are asked about one by one, and the new permits together.
+#[test]
+fn a_forbid_that_is_gone_is_newly_permitted() {
+    let without = PAY.split("@id(\"labels\")").next().unwrap();
+    let difference = difference(PAY, without);
+    assert_eq!(Finality::PathFound, difference.verdict);
+    assert_eq!(vec!["labels"], found(&difference).first().unwrap().denied_by);
+    assert_eq!(vec!["labels"], difference.policies.removed);
+}
+
+/// A permit that another one covers may go, and a forbid may be replaced by one that covers it.
+#[test]
+fn policies_that_others_cover_may_go() {
+    let (_, forbid) = PAY.split_once("@id(\"labels\")").unwrap();
+    let wide = "@id(\"all\") permit(principal in Role::\"bots\", action == Action::\"billing.pay\", resource);";
+    let (old, new) = (format!("{PAY}{wide}"), format!("{wide}@id(\"labels\"){forbid}"));
+    let replaced = PAY.replace(
+        "context.session.labels.contains(Label::\"untrusted\")",
+        "!context.session.labels.isEmpty()",
+    );
+    for (old, new) in [(old.as_str(), new.as_str()), (PAY, &replaced)] {
+        let difference = difference(old, new);
+        assert_eq!(Finality::Proved, difference.verdict, "{:?}", difference.operations);
+        assert!(difference.counts.changed > 0);
+    }
+}
