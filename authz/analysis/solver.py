@@ -14,10 +14,11 @@ import sys
 from collections.abc import Iterator
 from typing import Final, TextIO
 
-__all__ = ["commands", "main", "version"]
+__all__ = ["batches", "commands", "main", "version"]
 
 MAX_COMMAND_BYTES: Final = 64 * 1024 * 1024
 """Longest command in characters. A longer one ends the process."""
+_QUESTIONS: Final = ("(check-", "(get-", "(echo", "(exit")
 _QUOTES: Final = frozenset('"|')
 # A quote that nothing closes on its line is a token of one character.
 _TOKEN: Final = re.compile(r""""[^"]*"|\|[^|]*\||;.*|[()"|]""")
@@ -56,6 +57,37 @@ def commands(lines: Iterator[str]) -> Iterator[str]:
             length = depth = 0
             if command.strip():
                 yield command
+
+
+def batches(each: Iterator[str]) -> Iterator[str]:
+    """Join commands up to one that asks for an answer: cvc5 reads a text much faster than its lines.
+
+    A reset is a batch of its own, and so is the rest at the end.
+
+    Args:
+        each: Commands.
+
+    Raises:
+        CommandTooLongError: Commands without a question are longer than MAX_COMMAND_BYTES.
+    """
+    parts: list[str] = []
+    length = 0
+    for command in each:
+        text = command.strip()
+        is_reset = text == "(reset)"
+        if not is_reset:
+            parts.append(command)
+            length += len(command)
+        if length > MAX_COMMAND_BYTES:
+            raise CommandTooLongError(f"a question is longer than {MAX_COMMAND_BYTES} characters")
+        if parts and (is_reset or text.startswith(_QUESTIONS)):
+            yield "".join(parts)
+            parts.clear()
+            length = 0
+        if is_reset:
+            yield "(reset)"
+    if parts:
+        yield "".join(parts)
 
 
 def _balance(line: str, quote: str) -> tuple[int, str]:
@@ -106,18 +138,18 @@ class _Session:
         self._symbols = cvc5.SymbolManager(terms)
         self._parser = cvc5.InputParser(self._solver, self._symbols)
 
-    def answer(self, command: str) -> str:
-        """Run a command, and return its output.
+    def answer(self, batch: str) -> str:
+        """Run commands, and return their output.
 
         Raises:
-            CommandError: cvc5 refuses the command.
+            CommandError: cvc5 refuses a command.
         """
-        if command.strip() == "(reset)":
+        if batch == "(reset)":
             self._reset()
             return ""
         try:
             language = self._cvc5.InputLanguage.SMT_LIB_2_6
-            self._parser.setStringInput(language, command, "stdin")
+            self._parser.setStringInput(language, batch, "stdin")
             output = []
             while not (parsed := self._parser.nextCommand()).isNull():
                 output.append(parsed.invoke(self._solver, self._symbols))
@@ -141,8 +173,8 @@ def version() -> str:
 
 def _serve(lines: TextIO, output: TextIO, limit_ms: int) -> None:
     session = _Session(limit_ms)
-    for command in commands(iter(lines)):
-        answer = session.answer(command)
+    for batch in batches(commands(iter(lines))):
+        answer = session.answer(batch)
         if answer:
             output.write(answer)
         output.flush()

@@ -67,6 +67,32 @@ def test_a_quote_may_span_lines() -> None:
     assert split('(assert "a (\n', 'b)")\n', "(exit)\n") == ['(assert "a (\nb)")\n', "(exit)\n"]
 
 
+def test_commands_are_joined_up_to_a_question() -> None:
+    """A reset stands alone, since it makes a new parser."""
+    given = [
+        "(assert a)\n",
+        "(check-sat)\n",
+        "(get-model)\n",
+        "(assert b)\n",
+        "(reset)\n",
+        "(pop)\n",
+    ]
+    assert list(solver.batches(iter(given))) == [
+        "(assert a)\n(check-sat)\n",
+        "(get-model)\n",
+        "(assert b)\n",
+        "(reset)",
+        "(pop)\n",
+    ]
+
+
+def test_a_question_that_never_comes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process does not keep commands without a bound."""
+    monkeypatch.setattr(solver, "MAX_COMMAND_BYTES", 100)
+    with pytest.raises(solver.CommandTooLongError):
+        list(solver.batches(iter(["(assert a)\n"] * 50)))
+
+
 def test_a_command_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process does not keep text without a bound."""
     monkeypatch.setattr(solver, "MAX_COMMAND_BYTES", 100)
