@@ -44,24 +44,40 @@ def analyzer_profile() -> str:
     return version.stdout.split()[-1]
 
 
-def tree_bytes(root: int) -> int:
-    """Return the resident memory of a process and all below it, in bytes; shared pages count for each."""
-    parents: dict[int, int] = {}
-    resident: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            stat = (entry / "stat").read_text().rpartition(")")[2].split()
-            pages = int((entry / "statm").read_text().split()[1])
-        except OSError:
-            continue
-        parents[int(entry.name)] = int(stat[1])
-        resident[int(entry.name)] = pages * os.sysconf("SC_PAGE_SIZE")
-    below = {root}
-    while more := {one for one, parent in parents.items() if parent in below} - below:
-        below |= more
-    return sum(resident.get(one, 0) for one in below)
+class Watch:
+    """Memory and CPU time of a process and all below it, sampled until it ends."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._ticks: dict[int, int] = {}
+        self.peak_bytes = 0
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of all processes that were seen, in seconds."""
+        return sum(self._ticks.values()) / os.sysconf("SC_CLK_TCK")
+
+    def sample(self) -> None:
+        """Look at the processes. Pages that several share count for each."""
+        parents: dict[int, int] = {}
+        figures: dict[int, tuple[int, int]] = {}
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            # Fields 4, 14, 15 and 24 of proc(5), from the state, which is field 3.
+            parents[int(entry.name)] = int(stat[1])
+            figures[int(entry.name)] = (int(stat[11]) + int(stat[12]), int(stat[21]))
+        below = {self._root}
+        while more := {one for one, parent in parents.items() if parent in below} - below:
+            below |= more
+        known = [(one, figures[one]) for one in below if one in figures]
+        self._ticks |= {one: ticks for one, (ticks, _) in known}
+        pages = sum(pages for _, (_, pages) in known)
+        self.peak_bytes = max(self.peak_bytes, pages * os.sysconf("SC_PAGE_SIZE"))
 
 
 def run(subcommand: str, bundles: Mapping[str, Path], cache: Path | None) -> dict[str, Any]:
@@ -74,7 +90,7 @@ def run(subcommand: str, bundles: Mapping[str, Path], cache: Path | None) -> dic
     options = AnalysisOptions(now_ms=_NOW_MS, question_limit_ms=30_000, cache=cache)
     request: dict[str, Any] = {name: one.document() for name, one in files.items()}
     text = json.dumps({**request, "options": options.document()})
-    before, start = os.times(), time.monotonic()
+    start = time.monotonic()
     process = subprocess.Popen(
         [find_analyzer(), subcommand],
         stdin=subprocess.PIPE,
@@ -82,15 +98,14 @@ def run(subcommand: str, bundles: Mapping[str, Path], cache: Path | None) -> dic
         text=True,
         env=analyzer_environment(),
     )
-    peak = 0
+    watch = Watch(process.pid)
     done = threading.Event()
 
-    def watch() -> None:
-        nonlocal peak
+    def look() -> None:
         while not done.wait(_PAUSE_S):
-            peak = max(peak, tree_bytes(process.pid))
+            watch.sample()
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=look)
     watcher.start()
     output, _ = process.communicate(text)
     seconds = time.monotonic() - start
@@ -98,18 +113,11 @@ def run(subcommand: str, bundles: Mapping[str, Path], cache: Path | None) -> dic
     watcher.join()
     if process.returncode:
         raise SystemExit(f"the analyzer ended with {process.returncode}")
-    after = os.times()
     document = json.loads(output)
     found = {
         "seconds": round(seconds, 1),
-        "cpu_seconds": round(
-            after.children_user
-            + after.children_system
-            - before.children_user
-            - before.children_system,
-            1,
-        ),
-        "peak_mb": round(peak / 1e6),
+        "cpu_seconds": round(watch.cpu_seconds, 1),
+        "peak_mb": round(watch.peak_bytes / 1e6),
         **{
             key: document["counts"][key] for key in ("questions", "questions_cached", "not_decided")
         },
