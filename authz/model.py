@@ -147,16 +147,16 @@ class RecipientList:
 
 @dataclass(frozen=True, slots=True)
 class Observing:
-    """An entry of a bundle's `mode` that says `observe`."""
+    """An entry of a bundle's `mode` that says `observe`, or a policy with `@mode("observe")`."""
 
     scope: str
-    """`default`, `system`, `agent` or `tier`."""
+    """`default`, `system`, `agent`, `tier` or `policy`."""
     name: str
-    """Name of the system, agent or tier; empty for the default."""
+    """Name of the system, agent, tier or policy; empty for the default."""
     owner: str
     """Person or team that answers for the entry."""
     until: float
-    """Unix time at which the entry becomes `enforce`."""
+    """Unix time at which the entry is no longer only observed."""
 
     def __str__(self) -> str:
         return f"{self.scope} {self.name}" if self.name else "everything else"

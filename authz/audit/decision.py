@@ -156,6 +156,8 @@ class RecordedDecision:
     """Task of the call; None without one."""
     controls: tuple[str, ...] = ()
     """Ids of `@control` of the policies that determined the outcome."""
+    observed: tuple[tuple[str, str, str], ...] = ()
+    """Policies with `@mode("observe")` that would have changed the outcome: name, `file:line`, and the outcome."""
 
     @property
     def agent(self) -> str:
@@ -240,6 +242,11 @@ def read_decision(fields: Mapping[str, Any]) -> RecordedDecision:
         is_sum="sum" in fields,
         task=_task(given.get("task")),
         controls=_texts(result, "controls"),
+        observed=tuple(
+            (_text(item, "policy"), _text(item, "at"), _text(item, "outcome"))
+            for item in _list(result, "observed")
+            if isinstance(item, dict)
+        ),
     )
 
 

@@ -181,7 +181,7 @@ class Plan:
 
     @property
     def observing(self) -> tuple[Observing, ...]:
-        """Entries of `mode` with `observe`, ended or not."""
+        """Entries of `mode` with `observe` and policies with `@mode("observe")`, ended or not."""
         return tuple(
             Observing(
                 scope=str(entry["scope"]),

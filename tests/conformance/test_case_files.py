@@ -113,6 +113,10 @@ def compare(decision: decision_pb2.Decision, wanted: Expect) -> dict[str, tuple[
         "tier": decision_pb2.Tier.Name(decision.tier),
         "resource": decision.resource,
         "shown_reason": decision.shown_reason,
+        "observed": {
+            policy.policy_id: decision_pb2.Outcome.Name(policy.outcome).removeprefix("OUTCOME_")
+            for policy in decision.observed_policies
+        },
     }
     differ = {
         name: (want, found[name])
@@ -137,6 +141,11 @@ def compare_envoy(
     differ: dict[str, tuple[Any, Any]] = {}
     if wanted.code not in {None, code}:
         differ["code"] = (wanted.code, code)
+    if wanted.observed is not None:
+        described = dict(response.dynamic_metadata).get("observed_policies", "")
+        found = dict(item.split("=") for item in str(described).split())
+        if found != wanted.observed:
+            differ["observed"] = (wanted.observed, found)
     if response.dynamic_metadata["decision"] != wanted.outcome:
         differ["outcome"] = (wanted.outcome, response.dynamic_metadata["decision"])
     if wanted.outcome == "PERMIT":

@@ -137,6 +137,8 @@ class Expect(Strict):
     """The determining policies, sorted."""
     controls: list[str] | None = None
     """Their controls, sorted."""
+    observed: dict[str, Literal["PERMIT", "STEP_UP", "DENY"]] | None = None
+    """Policies with `@mode("observe")` that would have changed the outcome, each with the outcome that it would have brought."""
     obligations: list[str] | None = None
     """Obligations, sorted."""
     public_code: Word | None = None

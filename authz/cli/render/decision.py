@@ -37,6 +37,7 @@ def print_decision(terminal: Terminal, decision: Mapping[str, Any]) -> None:
     ):
         if listed := decision.get(name):
             terminal.line(f"  {label}: {', '.join(map(str, listed))}")
+    _print_observed(terminal, decision)
     for name in ("tier", "resource", "destination_class", "chain"):
         if value := decision.get(name):
             said = " → ".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -48,7 +49,7 @@ def print_decision(terminal: Terminal, decision: Mapping[str, Any]) -> None:
             [
                 (
                     str(judged.get("policy_id", "")),
-                    str(judged.get("effect", "")),
+                    f"{judged.get('effect', '')}{' (observed)' if judged.get('observed') else ''}",
                     str(judged.get("error") or judged.get("result", "")),
                     str(judged.get("principal", "")),
                     f"{judged.get('file', '')}:{judged.get('line', '')}",
@@ -57,6 +58,12 @@ def print_decision(terminal: Terminal, decision: Mapping[str, Any]) -> None:
                 for judged in trace
             ],
         )
+
+
+def _print_observed(terminal: Terminal, decision: Mapping[str, Any]) -> None:
+    """Print the policies with `@mode("observe")` that would have changed the outcome."""
+    for policy in decision.get("observed_policies") or ():
+        terminal.line(f"  observed {policy['policy_id']}: would be {policy['outcome']}")
 
 
 def _rule(rule: Mapping[str, Any]) -> str:

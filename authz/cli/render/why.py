@@ -175,6 +175,10 @@ def _facts(explanation: Explanation) -> list[tuple[str, str]]:
         ("enforcer", decision.enforcer),
         ("arguments", json.dumps(decision.arguments) if decision.arguments else ""),
         ("bundle", f"{decision.bundle} {decision.revision} {decision.digest[:12]}"),
+        *(
+            (f"observed policy {policy} ({at})", f"would be {outcome}")
+            for policy, at, outcome in decision.observed
+        ),
         ("trace", decision.trace_id),
         ("the caller is told", f"next action {decision.next_action}, retry {decision.retry}"),
     ]

@@ -1,4 +1,4 @@
-"""Entries of the bundle's `mode` that only observe: their status, and a reminder in the log before they end."""
+"""Entries of the bundle's `mode` and policies that only observe: their status, and a reminder in the log before they end."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,6 +14,18 @@ WARNED_DAYS: Final = 7
 """Days before the end of an entry from which it is warned of."""
 
 _DAY: Final = 86_400.0
+_TEXTS: Final = {
+    True: (
+        "observe ends soon; from then on the policy is enforced, a permit excepted",
+        "observe: the policy has no part in answers",
+        "observe has ended; the policy is enforced, a permit excepted",
+    ),
+    False: (
+        "observe ends soon; from then on denials are enforced",
+        "observe: denials are logged, and the calls pass",
+        "observe has ended; denials are enforced",
+    ),
+}
 
 
 def entry_detail(entry: Observing, now: float) -> dict[str, Any]:
@@ -53,12 +65,13 @@ class ModeReminder:
         logged = {}
         for entry in entries:
             detail = entry_detail(entry, now)
+            soon, active, ended = _TEXTS[entry.scope == "policy"]
             if detail["ends_soon"]:
-                kind, again = "observe ends soon; from then on denials are enforced", _DAY
+                kind, again = soon, _DAY
             elif detail["active"]:
-                kind, again = "observe: denials are logged, and the calls pass", float("inf")
+                kind, again = active, float("inf")
             else:
-                kind, again = "observe has ended; denials are enforced", float("inf")
+                kind, again = ended, float("inf")
             key = (entry, kind)
             before = self._logged.get(key)
             if before is None or now - before >= again:

@@ -228,7 +228,8 @@ def _ending(observing: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for entry in observing:
         if entry["ends_soon"]:
             scope = f"mode: {entry['scope']} {entry['name']}".rstrip()
-            ends = f"observes until {entry['until']}, then denials are enforced"
+            enforced = "it is enforced" if entry["scope"] == "policy" else "denials are enforced"
+            ends = f"observes until {entry['until']}, then {enforced}"
             yield f"{scope} {ends} ({entry['owner']})"
 
 

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::diagnostic::Diagnostics;
 
+use crate::model::Location;
 pub use crate::model::{Mode, ModeRule, Modes};
 
 /// Days for which a rule may observe, from the time of loading.
@@ -23,6 +24,8 @@ pub const WARNED_DAYS: i64 = 7;
 /// The system of Authz's own operations, which are always enforced.
 const OWN: &str = "authz";
 const DAY_MS: i64 = 86_400_000;
+/// Bytes of an owner's name.
+const LONGEST_OWNER: usize = 256;
 
 /// Calls that a rule of `mode` covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,9 +75,9 @@ impl std::fmt::Display for ModeScope<'_> {
 /// A rule that observes, as shown to people.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ObservingRule<'a> {
-    /// `default`, `system`, `agent` or `tier`.
+    /// `default`, `system`, `agent`, `tier`, or `policy` for a policy with `@mode("observe")`.
     pub scope: &'static str,
-    /// Name of the system, agent or tier; empty for the default.
+    /// Name of the system, agent, tier or policy; empty for the default.
     pub name: &'a str,
     /// Team or person who answers for the rule.
     pub owner: &'a str,
@@ -347,6 +350,12 @@ pub const fn may_soften(reason: ReasonCode) -> bool {
     }
 }
 
+/// Whether a text can name the owner of a rule that observes: one line of at most 256 bytes.
+#[must_use]
+pub fn is_owner(text: &str) -> bool {
+    !text.trim().is_empty() && text.len() <= LONGEST_OWNER && !text.chars().any(char::is_control)
+}
+
 /// The end that a text names: the end of a day in UTC (`2027-01-31`), or a moment (RFC 3339, `2027-01-31T18:00:00Z`).
 #[must_use]
 pub fn end_of(text: &str) -> Option<Time> {
@@ -366,21 +375,57 @@ pub fn end_of(text: &str) -> Option<Time> {
 ///
 /// An end further ahead than [`MOST_DAYS`] is an error. An end that is past, or nearer than [`WARNED_DAYS`], is a warning.
 pub fn check(modes: &Modes, now: Time, found: &mut Diagnostics) {
-    let midnight = now.0.saturating_sub(now.0.rem_euclid(DAY_MS));
-    // A day counts whole, at any hour of loading.
-    let latest = midnight.saturating_add((MOST_DAYS + 1) * DAY_MS);
     for (scope, rule) in modes.rules() {
         let (Mode::Observe, Some(until)) = (rule.mode, rule.until) else { continue };
+        let end = ObservationEnd {
+            subject: scope.to_string(),
+            until,
+            at: &rule.at,
+            afterwards: "it is enforced",
+            fix_past: "Say `enforce`, or name a new end.",
+            fix_soon: format!(
+                "Look through `authz why --observed` first, and tell {}.",
+                rule.owner
+            ),
+        };
+        end.check(now, found);
+    }
+}
+
+/// End of a rule or of a policy that observes, with the texts of its diagnostics.
+#[derive(Debug)]
+pub struct ObservationEnd<'a> {
+    /// The rule, as messages name it.
+    pub subject: String,
+    /// The end.
+    pub until: Time,
+    /// Place of the rule in the bundle.
+    pub at: &'a Location,
+    /// Effect of the rule after its end.
+    pub afterwards: &'static str,
+    /// Fix of an end that is past.
+    pub fix_past: &'static str,
+    /// Fix of an end that is near.
+    pub fix_soon: String,
+}
+
+impl ObservationEnd<'_> {
+    /// Checks the end at the time of loading: an error if it is more than [`MOST_DAYS`] ahead, a warning if it is past or nearer
+    /// than [`WARNED_DAYS`].
+    pub fn check(&self, now: Time, found: &mut Diagnostics) {
+        let Self { subject, until, at, afterwards, fix_past, fix_soon } = self;
+        let midnight = now.0.saturating_sub(now.0.rem_euclid(DAY_MS));
+        // A day counts whole, at any hour of loading.
+        let latest = midnight.saturating_add((MOST_DAYS + 1) * DAY_MS);
         let end = rfc3339::seconds(until.0);
         if until.0 > latest {
             let last = rfc3339::seconds(latest.saturating_sub(DAY_MS));
             let last = last.split('T').next().unwrap_or_default();
-            let what = format!("{scope} observes until {end}, more than {MOST_DAYS} days ahead");
-            found.error(&rule.at, what, format!("Say `until: {last}`, or earlier."));
-        } else if until <= now {
-            let what = format!("{scope} observed until {end}; it is enforced now");
-            let fix = "Say `enforce`, or name a new end.";
-            found.warning(&rule.at, what, fix);
+            let what = format!("{subject} observes until {end}, more than {MOST_DAYS} days ahead");
+            found.error(at, what, format!("Say `until: {last}`, or earlier."));
+        } else if *until <= now {
+            let what = format!("{subject} observed until {end}; {afterwards} now");
+            found.warning(at, what, *fix_past);
         } else if until.0.saturating_sub(now.0) <= WARNED_DAYS * DAY_MS {
             let left = TimeDelta::milliseconds(until.0.saturating_sub(now.0));
             let left = match left.num_days() {
@@ -389,11 +434,9 @@ pub fn check(modes: &Modes, now: Time, found: &mut Diagnostics) {
                 days => format!("{days} days"),
             };
             let what = format!(
-                "{scope} observes until {end}, {left} from now; from then on it is enforced"
+                "{subject} observes until {end}, {left} from now; from then on {afterwards}"
             );
-            let fix =
-                format!("Look through `authz why --observed` first, and tell {}.", rule.owner);
-            found.warning(&rule.at, what, fix);
+            found.warning(at, what, fix_soon.clone());
         }
     }
 }

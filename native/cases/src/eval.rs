@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use authz_kernel::decision::{
-    Claim, Decision, Judged, PolicyEffect, Principal, Subject, Time, Verdict,
+    Claim, Decision, Judged, ObservedPolicy, PolicyEffect, Principal, Subject, Time, Verdict,
 };
 use authz_kernel::hex::hex;
 use authz_kernel::model::Tier;
@@ -274,8 +274,18 @@ fn rendered(answer: &OfflineDecision) -> Value {
         "arguments_digest": digest.map(|digest| hex(&digest)),
         "chain": answer.chain,
         "shown_reason": decision.and_then(|decision| decision.shown_reason.as_ref()),
+        "observed_policies": decision.map_or_else(Vec::new, rendered_flips),
         "trace": trace.iter().map(rendered_policy).collect::<Vec<_>>(),
     })
+}
+
+/// The observed policies that would have changed the outcome.
+fn rendered_flips(decision: &Decision) -> Vec<Value> {
+    let flip = |policy: &ObservedPolicy| {
+        let outcome = policy.outcome.map_or("", |outcome| OutcomeWord::from(outcome).as_str());
+        json!({ "policy_id": policy.policy, "outcome": outcome })
+    };
+    decision.flips().map(flip).collect()
 }
 
 fn rendered_policy(judged: &Judged) -> Value {
@@ -296,5 +306,6 @@ fn rendered_policy(judged: &Judged) -> Value {
         "file": judged.at.file,
         "line": judged.at.line,
         "reason": judged.reason,
+        "observed": judged.is_observed,
     })
 }

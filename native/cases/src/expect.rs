@@ -138,6 +138,12 @@ impl ExpectObject {
                 actual.push(set(name, values));
             }
         }
+        if let Some(wanted) = &self.observed {
+            let flips = decision.into_iter().flat_map(Decision::flips);
+            let flips = flips.filter_map(|one| Some((&one.policy, one.outcome?.into())));
+            expected.push(outcomes("observed", wanted.iter().map(|(id, word)| (id, *word))));
+            actual.push(outcomes("observed", flips));
+        }
         (expected, actual)
     }
 
@@ -174,6 +180,12 @@ impl ExpectObject {
 
 fn field(name: &str, value: &str) -> String {
     format!("{name}: {value}")
+}
+
+fn outcomes<'a>(name: &str, outcomes: impl Iterator<Item = (&'a String, OutcomeWord)>) -> String {
+    let sorted: BTreeSet<String> =
+        outcomes.map(|(id, word)| format!("{id}: {}", word.as_str())).collect();
+    format!("{name}: {{{}}}", sorted.into_iter().collect::<Vec<_>>().join(", "))
 }
 
 fn set<'a>(name: &str, values: impl IntoIterator<Item = &'a String>) -> String {

@@ -271,6 +271,8 @@ pub struct Decision {
     pub server_call: bool,
     /// Grounds of a step-up, and what a person is shown of the call. `None`: the outcome is not STEP_UP.
     pub step_up: Option<Box<StepUp>>,
+    /// Policies with `@mode("observe")` that were judged, in the order of the bundle. Empty unless the call was judged.
+    pub observed: Vec<ObservedPolicy>,
     /// Every policy judged, per principal: filled only when asked for.
     pub trace: Vec<Judged>,
     /// The request was read whole, in the only way it can be read.
@@ -318,6 +320,12 @@ impl Decision {
             at: at.clone(),
         });
         policies.chain(self.rules.iter().cloned())
+    }
+
+    /// Observed policies that would have changed the outcome.
+    pub fn flips(&self) -> impl Iterator<Item = &ObservedPolicy> {
+        let is_flip = |one: &&ObservedPolicy| one.outcome.is_some_and(|own| own != self.outcome);
+        self.observed.iter().filter(is_flip)
     }
 
     /// Changes of the answer in the history of its session. Only a request that is let through changes it.
@@ -556,6 +564,18 @@ impl RuleKind {
 /// What most refusals change.
 static NO_CHANGES: HistoryChanges = HistoryChanges::NONE;
 
+/// A policy with `@mode("observe")` that was judged, and the outcome that it would have brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedPolicy {
+    /// `@id`.
+    pub policy: String,
+    /// Place in the bundle.
+    pub at: Location,
+    /// Outcome of the call, were the policy enforced. Permits that are observed are taken together, because each principal of a
+    /// chain may need another one. `None`: the facts that the policy reads were not recalled, so it was not judged.
+    pub outcome: Option<Outcome>,
+}
+
 /// One policy judged for one principal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
@@ -571,6 +591,8 @@ pub struct Judged {
     pub result: Verdict,
     /// `@reason`.
     pub reason: String,
+    /// The policy is only observed: it has no part in the answer.
+    pub is_observed: bool,
 }
 
 /// A policy's effect.

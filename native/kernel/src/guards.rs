@@ -66,7 +66,7 @@ pub struct OperationGuard<'a> {
     pub resource_type: &'static str,
     /// Its arguments.
     pub inputs: &'a BTreeMap<String, Member>,
-    /// Policies that can match it, by position in [`Plan::policy_guards`].
+    /// Policies that can match it, by position in [`Plan::policy_guards`], without those that are only observed.
     pub policies: Vec<usize>,
 }
 
@@ -112,7 +112,9 @@ impl Plan {
     #[must_use]
     pub fn operation_guard(&self, id: &str) -> Option<OperationGuard<'_>> {
         let (operation, prepared) = self.prepared(id)?;
-        let mut policies: Vec<usize> = prepared.slice.policies().map(|(at, _)| at).collect();
+        // An observed forbid restricts nothing, and an observed permit permits nothing.
+        let enforced = prepared.slice.policies().filter(|(_, rule)| !rule.is_observed);
+        let mut policies: Vec<usize> = enforced.map(|(at, _)| at).collect();
         policies.sort_unstable();
         Some(OperationGuard {
             operation,
@@ -148,7 +150,8 @@ impl Plan {
             .ok_or_else(|| format!("there is no operation `{operation}`"))?;
         let judge =
             StatedJudge::new(&prepared.base, request, entities).map_err(|Unready(text)| text)?;
-        Ok(prepared.slice.policies().map(|(at, rule)| (at, judge.judge(rule))).collect())
+        let enforced = prepared.slice.policies().filter(|(_, rule)| !rule.is_observed);
+        Ok(enforced.map(|(at, rule)| (at, judge.judge(rule))).collect())
     }
 }
 

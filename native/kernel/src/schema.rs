@@ -179,7 +179,8 @@ pub const GIVE_GROUP: &str = "authz.task.give";
 pub use crate::model::BUILT_IN_KINDS;
 
 /// Annotations that a policy may have.
-pub const ANNOTATIONS: [&str; 6] = ["id", "reason", "stepup", "obligation", "control", "covers"];
+pub const ANNOTATIONS: [&str; 7] =
+    ["id", "reason", "stepup", "obligation", "control", "covers", "mode"];
 
 /// The closed sets of names of one bundle: enumerated entity type → its members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

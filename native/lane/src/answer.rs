@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use authz_kernel::decision::{DecidingRule, Judged, Outcome, PolicyEffect, Verdict};
+use authz_kernel::decision::{
+    DecidingRule, Judged, ObservedPolicy, Outcome, PolicyEffect, Verdict,
+};
 use authz_kernel::history::SessionHistory;
 use authz_kernel::history::ValueTerms;
 use authz_kernel::model::Tier;
@@ -110,6 +112,7 @@ fn for_enforcer(judgement: &Judgement, answer: &mut wire::Decision) {
         answer.controls.clone_from(&standing.controls);
         answer.resource.clone_from(&standing.resource);
     }
+    answer.observed_policies = judgement.observed_policies().map(observed_policy).collect();
     if let Some(world) = judgement.awaits_report() {
         answer.reservation_id.clone_from(&judgement.arrival.id);
         answer.yields = world.plan.may_yield(&judgement.resolved.operation).cloned().collect();
@@ -141,6 +144,11 @@ pub(crate) fn detail(judgement: &Judgement, facts_json: Vec<u8>) -> wire::Detail
             .map_or_else(String::new, |decision| decision.destination_class.clone()),
         rules: judgement.rules().into_iter().map(deciding_rule).collect(),
     }
+}
+
+fn observed_policy(policy: &ObservedPolicy) -> wire::ObservedPolicy {
+    let would_be = policy.outcome.map_or(wire::Outcome::Unspecified, outcome);
+    wire::ObservedPolicy { policy_id: policy.policy.clone(), outcome: would_be as i32 }
 }
 
 fn deciding_rule(rule: DecidingRule) -> wire::DecidingRule {
@@ -184,6 +192,15 @@ fn judged(judged: &Judged) -> wire::JudgedPolicy {
         result: result as i32,
         error,
         reason: judged.reason.clone(),
+        observed: judged.is_observed,
+    }
+}
+
+const fn outcome(outcome: Outcome) -> wire::Outcome {
+    match outcome {
+        Outcome::Permit => wire::Outcome::Permit,
+        Outcome::StepUp => wire::Outcome::StepUp,
+        Outcome::Deny => wire::Outcome::Deny,
     }
 }
 

@@ -148,6 +148,7 @@ impl Engine {
     /// A listener is not valid. The engine keeps the snapshot that it has.
     pub fn load(&self, world: World) -> Result<(), EngineError> {
         let loaded = Arc::new(Loaded::new(world, &self.metrics)?);
+        self.metrics.serve(&loaded.plan);
         let before = self.world.swap(Some(Arc::clone(&loaded)));
         self.record_load(before.as_deref(), &loaded);
         Ok(())

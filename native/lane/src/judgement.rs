@@ -8,7 +8,9 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use authz_kernel::arguments::DeclaredMembers;
-use authz_kernel::decision::{DecidingRule, Decision, Outcome, Principal, ProofMethod};
+use authz_kernel::decision::{
+    DecidingRule, Decision, ObservedPolicy, Outcome, Principal, ProofMethod,
+};
 use authz_kernel::hex::hex;
 use authz_kernel::model::Reports;
 use authz_kernel::reason::ReasonCode;
@@ -242,6 +244,11 @@ impl Judgement {
     /// The kernel's decision, also where a later failure overruled it.
     pub(crate) fn evaluated(&self) -> Option<&Decision> {
         self.verdict.evaluated()
+    }
+
+    /// Policies with `@mode("observe")` that would have changed the outcome.
+    pub(crate) fn observed_policies(&self) -> impl Iterator<Item = &ObservedPolicy> {
+        self.decision().into_iter().flat_map(Decision::flips)
     }
 
     /// Lets the call through if `mode` only observes it. The outcome stays as it is. A later refusal ends this.

@@ -11,6 +11,7 @@ mod family;
 mod histogram;
 mod labels;
 mod names;
+mod observed;
 mod render;
 
 use std::collections::BTreeMap;
@@ -19,8 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use authz_base::poison::IgnorePoison as _;
-use authz_kernel::decision::{Outcome, ProofMethod};
+use authz_kernel::decision::{Decision, Outcome, ProofMethod};
 use authz_kernel::model::Tier;
+use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{RevocationTarget, TaskKind, TaskStatus};
 
@@ -28,6 +30,7 @@ use self::approvals::ApprovalCounts;
 use self::exceptions::ExceptionUses;
 use self::histogram::Histogram;
 use self::names::NameCounts;
+use self::observed::ObservedCounts;
 use crate::enforcer_proof::EnforcerProof;
 use crate::settings::{Lane, Surface};
 
@@ -86,9 +89,23 @@ pub(crate) struct Metrics {
     approvals: ApprovalCounts,
     step_ups: NameCounts,
     labels_joined: NameCounts,
+    observed: ObservedCounts,
 }
 
 impl Metrics {
+    /// Takes over the names of a bundle that is served from now on: their counters stand at zero from the start.
+    pub(crate) fn serve(&self, plan: &Plan) {
+        self.observed.serve(plan);
+        self.labels_joined.declare(plan.model().labels.keys());
+    }
+
+    /// Counts the observed policies of a decision.
+    pub(crate) fn observed(&self, decision: &Decision) {
+        if !decision.observed.is_empty() {
+            self.observed.add(&decision.observed, decision.outcome);
+        }
+    }
+
     /// The id of a bundle's system; the unknown one past the bound.
     pub(crate) fn system(&self, name: &str) -> SystemId {
         let mut systems = self.systems.write().ignore_poison();

@@ -15,7 +15,7 @@ mod sum;
 use std::borrow::Cow;
 use std::cell::RefCell;
 
-use authz_kernel::decision::{BreakglassUse, DecidingRule, Outcome, PrincipalName};
+use authz_kernel::decision::{BreakglassUse, DecidingRule, ObservedPolicy, Outcome, PrincipalName};
 use authz_kernel::model::{Location, Origin as ValueOrigin, OriginSets, Tier, ValueRole};
 use authz_kernel::rfc3339;
 use authz_token::Evidence;
@@ -153,6 +153,9 @@ struct ResultMember<'a> {
     /// Break-glass on which the result depends: its id, its ticket, and the two people.
     #[serde(skip_serializing_if = "Option::is_none")]
     breakglass: Option<&'a BreakglassUse>,
+    /// Policies with `@mode("observe")` that would have changed the outcome, with the outcome that each would have brought.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    observed: Vec<ObservedNote<'a>>,
     message: Cow<'a, str>,
     /// Origins of the values of the call by role, if a policy of the operation reads them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -196,11 +199,30 @@ impl<'a> ResultMember<'a> {
                 .evaluated()
                 .map_or(&[], |decision| decision.exceptions.as_slice()),
             breakglass: judgement.evaluated().and_then(|decision| decision.breakglass.as_deref()),
+            observed: judgement.observed_policies().map(ObservedNote::of).collect(),
             message,
             origins: judgement.evaluated().and_then(|decision| decision.origins).map(OriginsMember),
             approval: judgement.settlement.approval.as_ref().or(judgement.notes.approval.as_ref()),
             changes: history::changes(judgement).map(ChangesNote::of),
             instead_of: instead_of.map(outcome_name),
+        }
+    }
+}
+
+/// A policy with `@mode("observe")` that would have changed the outcome.
+#[derive(Serialize)]
+struct ObservedNote<'a> {
+    policy: &'a str,
+    at: String,
+    outcome: &'static str,
+}
+
+impl<'a> ObservedNote<'a> {
+    fn of(policy: &'a ObservedPolicy) -> Self {
+        Self {
+            policy: &policy.policy,
+            at: format!("{}:{}", policy.at.file, policy.at.line),
+            outcome: policy.outcome.map_or("", outcome_name),
         }
     }
 }

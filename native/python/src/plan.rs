@@ -165,7 +165,7 @@ impl PyPlan {
 
     #[getter]
     fn observing(&self) -> PyResult<String> {
-        json_text(&self.plan.model().modes.observing().collect::<Vec<_>>())
+        json_text(&self.plan.observing().collect::<Vec<_>>())
     }
 
     #[getter]
@@ -234,7 +234,8 @@ fn compile(
     let reader =
         authz_cases::source::reader(&contents, vars).at(now).after(previous.map(Plan::bundle));
     let bundle = reader.pausing(&mut rest).read()?;
-    PlanCompiler::new().after(previous).without(without).pausing(&mut rest).compile(bundle)
+    let compiler = PlanCompiler::new().after(previous).without(without).at(now);
+    compiler.pausing(&mut rest).compile(bundle)
 }
 
 /// Entries of a recipient list that was fetched.

@@ -425,6 +425,7 @@ class Decision(_message.Message):
     OBSERVED_FIELD_NUMBER: _builtins.int
     YIELDS_FIELD_NUMBER: _builtins.int
     REPORT_VALUES_FIELD_NUMBER: _builtins.int
+    OBSERVED_POLICIES_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Id (UUIDv7), also in audit, logs and traces."""
     outcome: Global___Outcome.ValueType
@@ -503,6 +504,10 @@ class Decision(_message.Message):
         `ReportRequest.values`. `*` stands for every element of an array. Empty: none.
         """
 
+    @_builtins.property
+    def observed_policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___ObservedPolicy]:
+        """Policies with `@mode("observe")` that would have changed the outcome, only for the enforcer."""
+
     def __init__(
         self,
         *,
@@ -532,14 +537,41 @@ class Decision(_message.Message):
         observed: Global___Observed | None = ...,
         yields: _abc.Iterable[_builtins.str] | None = ...,
         report_values: _abc.Iterable[_builtins.str] | None = ...,
+        observed_policies: _abc.Iterable[Global___ObservedPolicy] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "decided_at", b"decided_at", "detail", b"detail", "observed", b"observed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_digest", b"bundle_digest", "bundle_revision", b"bundle_revision", "cache_ttl_ms", b"cache_ttl_ms", "challenge", b"challenge", "controls", b"controls", "decided_at", b"decided_at", "decision_id", b"decision_id", "detail", b"detail", "enforced", b"enforced", "message", b"message", "next_action", b"next_action", "obligations", b"obligations", "observed", b"observed", "outcome", b"outcome", "policy_ids", b"policy_ids", "public_code", b"public_code", "public_message", b"public_message", "reason_code", b"reason_code", "report_values", b"report_values", "reservation_id", b"reservation_id", "resource", b"resource", "retry", b"retry", "shown_reason", b"shown_reason", "step_up_kinds", b"step_up_kinds", "tier", b"tier", "yields", b"yields"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_digest", b"bundle_digest", "bundle_revision", b"bundle_revision", "cache_ttl_ms", b"cache_ttl_ms", "challenge", b"challenge", "controls", b"controls", "decided_at", b"decided_at", "decision_id", b"decision_id", "detail", b"detail", "enforced", b"enforced", "message", b"message", "next_action", b"next_action", "obligations", b"obligations", "observed", b"observed", "observed_policies", b"observed_policies", "outcome", b"outcome", "policy_ids", b"policy_ids", "public_code", b"public_code", "public_message", b"public_message", "reason_code", b"reason_code", "report_values", b"report_values", "reservation_id", b"reservation_id", "resource", b"resource", "retry", b"retry", "shown_reason", b"shown_reason", "step_up_kinds", b"step_up_kinds", "tier", b"tier", "yields", b"yields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class ObservedPolicy(_message.Message):
+    """A policy with `@mode("observe")` that would have changed the outcome of a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    policy_id: _builtins.str
+    """`@id`."""
+    outcome: Global___Outcome.ValueType
+    """Outcome that the call would have had, were the policy enforced."""
+    def __init__(
+        self,
+        *,
+        policy_id: _builtins.str = ...,
+        outcome: Global___Outcome.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "policy_id", b"policy_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObservedPolicy: _TypeAlias = ObservedPolicy  # noqa: Y015
 
 @_typing.final
 class Observed(_message.Message):
@@ -745,6 +777,7 @@ class JudgedPolicy(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    OBSERVED_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     """`@id`."""
     file: _builtins.str
@@ -761,6 +794,8 @@ class JudgedPolicy(_message.Message):
     """Error of a failed evaluation."""
     reason: _builtins.str
     """`@reason`."""
+    observed: _builtins.bool
+    """True for a policy with `@mode("observe")`, which has no part in the answer."""
     def __init__(
         self,
         *,
@@ -772,10 +807,11 @@ class JudgedPolicy(_message.Message):
         result: Global___PolicyResult.ValueType = ...,
         error: _builtins.str = ...,
         reason: _builtins.str = ...,
+        observed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "error", b"error", "file", b"file", "line", b"line", "policy_id", b"policy_id", "principal", b"principal", "reason", b"reason", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "error", b"error", "file", b"file", "line", b"line", "observed", b"observed", "policy_id", b"policy_id", "principal", b"principal", "reason", b"reason", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

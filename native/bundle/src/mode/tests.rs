@@ -32,6 +32,7 @@ fn modes(
         systems: named(systems),
         agents: named(agents),
         tiers: tiers.iter().map(|(tier, word)| (*tier, entry(word))).collect(),
+        ..Modes::default()
     }
 }
 
@@ -392,8 +393,15 @@ fn any_modes() -> impl Strategy<Value = Modes> {
     let tiers =
         prop::collection::btree_map(prop::sample::select(&Tier::ALL[..]), any_entry(), 0..3);
     let default = prop::option::weighted(0.8, any_entry());
-    (default, some(&SYSTEMS[..2]), some(&PATTERNS), tiers)
-        .prop_map(|(default, systems, agents, tiers)| Modes { default, systems, agents, tiers })
+    (default, some(&SYSTEMS[..2]), some(&PATTERNS), tiers).prop_map(
+        |(default, systems, agents, tiers)| Modes {
+            default,
+            systems,
+            agents,
+            tiers,
+            ..Modes::default()
+        },
+    )
 }
 
 fn any_targets() -> impl Strategy<Value = Vec<(&'static str, u8)>> {

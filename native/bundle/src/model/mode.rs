@@ -54,6 +54,10 @@ impl ModeRule {
 /// lies within the other's is more specific. All other pairs are equally specific.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Modes {
+    /// Owner of rules without an owner of their own, and of policies with `@mode("observe")`. Empty: none is named.
+    pub owner: String,
+    /// End of rules without an end of their own, and of policies with `@mode("observe")`.
+    pub until: Option<Time>,
     /// Rule of calls that no other rule covers. Default: enforce.
     pub default: Option<ModeRule>,
     /// By system id.

@@ -13,8 +13,6 @@ use crate::model::{Location, Mode, ModeRule, Modes, Tier};
 
 /// Entries of `mode`.
 const MOST: usize = 1_000;
-/// Bytes of an owner's name.
-const LONGEST_OWNER: usize = 256;
 
 /// Keeps the `mode` of the bundle, and refuses a second one.
 pub(super) fn once<'a>(
@@ -78,7 +76,9 @@ pub(super) fn apply(build: &mut ModelBuilder<'_>, file: &str, said: &At<ModeEntr
         }
         tier
     });
-    build.model.modes = Modes { default, systems, agents, tiers };
+    let owner = object.owner.as_ref().map(|owner| owner.value.clone()).unwrap_or_default();
+    let until = object.until.as_ref().and_then(|until| mode::end_of(&until.value));
+    build.model.modes = Modes { owner, until, default, systems, agents, tiers };
 }
 
 fn by_name<K: Ord>(
@@ -130,12 +130,7 @@ fn entry(
         let fix = format!("Add `until: 2027-01-31`, at most {} days ahead.", mode::MOST_DAYS);
         build.found.error(&place, "`observe` without an end", fix);
     }
-    let fine = |owner: &str| {
-        !owner.trim().is_empty()
-            && owner.len() <= LONGEST_OWNER
-            && !owner.chars().any(char::is_control)
-    };
-    if let Some(owner) = owner.filter(|owner| !fine(&owner.value)) {
+    if let Some(owner) = owner.filter(|owner| !mode::is_owner(&owner.value)) {
         let what = "an owner is one line of at most 256 bytes";
         build.found.error(&owner.at.within(file), what, "Name a team or a person.");
     }

@@ -1,6 +1,6 @@
 //! The expected outcome of a step, in the format of case files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use authz_kernel::decision::Outcome;
 use authz_kernel::reason::ReasonCode;
@@ -51,6 +51,9 @@ pub(crate) struct ExpectObject {
     pub(crate) obligations: Option<BTreeSet<String>>,
     /// All standing exceptions on which the answer depends, in any order.
     pub(crate) exceptions: Option<BTreeSet<String>>,
+    /// All policies with `@mode("observe")` that would have changed the outcome, in any order, each with the outcome that the
+    /// call would have had.
+    pub(crate) observed: Option<BTreeMap<String, OutcomeWord>>,
     /// All controls, in any order.
     pub(crate) controls: Option<BTreeSet<String>>,
     /// What the agent sees, `DENIED`.

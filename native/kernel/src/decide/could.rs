@@ -205,6 +205,9 @@ impl<'p, 'f> Prospects<'p, 'f> {
         let mut weighed = Weighed::new(chain.len());
         for (index, rule) in prepared.slice.policies() {
             let placed = plan.policies.get(index)?;
+            if rule.is_observed && placed.is_observed(&plan.model().modes, self.now) {
+                continue;
+            }
             let is_lifted = rule.effect == PolicyEffect::Forbid && placed.policy.stepup.is_some();
             let prospect = match (&of_stepups, is_lifted) {
                 (None, true) => continue,

@@ -163,7 +163,7 @@ pub(super) fn labels(
     facts: &Facts<'_>,
     request: &Request<'_>,
 ) -> Result<(), RequestRefusal> {
-    if request.labels.is_empty() || facts.task.is_some() || !plan.recall.is_read {
+    if request.labels.is_empty() || facts.task.is_some() || !plan.enforced_recall.is_read {
         return Ok(());
     }
     let what = "labels are told of the call, and what keeps them is not at hand";

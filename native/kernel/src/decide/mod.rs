@@ -10,6 +10,7 @@ mod exceptions;
 mod granted;
 mod literals;
 mod located;
+mod observed;
 mod origin;
 mod outlook;
 mod recorded;
@@ -44,6 +45,7 @@ pub(crate) use could::Weighed;
 use exceptions::{CoveringExceptions, ExceptionEffects, Judges};
 use granted::GrantCover;
 use located::BoundRefusal;
+use observed::ObservedResults;
 use origin::ValueFacts;
 pub use outlook::{Outlook, OutlookCondition};
 use recorded::OtherDestination;
@@ -133,6 +135,7 @@ fn run(
         values: None,
         server_call: false,
         step_up: None,
+        observed: Vec::new(),
         trace: Vec::new(),
         understood: true,
         is_judged: true,
@@ -429,8 +432,35 @@ fn judge(
     all_uncleared_labels.dedup();
     decision.uncleared_labels = all_uncleared_labels.into_iter().map(str::to_owned).collect();
     let mut tally = Tally::new(&chain);
+    let mut observed = ObservedResults::default();
+    // A call without a task is judged without a history; only observed policies of its operation may read one.
+    let lacks_history = facts.history.is_none() && prepared.memory.is_recalled();
     for (index, rule) in prepared.slice.policies() {
         let times = if rule.per_principal { chain.len() } else { 1 };
+        let observing = rule.is_observed.then(|| plan.policies.get(index)).flatten();
+        let modes = &plan.model().modes;
+        if let Some(placed) = observing.filter(|placed| placed.is_observed(modes, now)) {
+            let needs_history = prepared.memory.objects || observed::reads_history(rule.keys);
+            let is_judged = !(lacks_history && needs_history);
+            observed.begin(placed, is_judged);
+            for position in (0..times).filter(|_| is_judged) {
+                let verdict = judges.judge(rule, position, by_destination(rule.keys))?;
+                let whom = rule.per_principal.then_some(position);
+                if traced {
+                    let result = (&verdict, true);
+                    verdict::trace(placed, &chain, whom, result, &mut decision.trace);
+                }
+                observed.count(whom, &verdict);
+            }
+            continue;
+        }
+        // A forbid whose observation has ended makes no call need a task either, and without the history it might not fire.
+        if rule.is_observed && lacks_history && observed::reads_history(rule.keys) {
+            return Err(RequestRefusal::new(
+                ReasonCode::StateUnavailable,
+                "what the session did before is not at hand",
+            ));
+        }
         for position in 0..times {
             let reads_destination = by_destination(rule.keys);
             let verdict = judges.judge(rule, position, reads_destination)?;
@@ -465,7 +495,7 @@ fn judge(
                 continue;
             }
             if traced {
-                verdict::trace(placed, &chain, whom, &verdict, &mut decision.trace);
+                verdict::trace(placed, &chain, whom, (&verdict, false), &mut decision.trace);
             }
             tally.count(placed, whom, verdict);
         }
@@ -559,7 +589,16 @@ fn judge(
     decision.exceptions = effects.names();
     decision.breakglass = effects.breakglass().map(Box::new);
     let supported = request.supported_obligations;
-    tally.settle(stated, &requirements, &bounds, &effects, supported, decision);
+    let settle = |tally: Tally<'_>, decision: &mut Decision| {
+        tally.settle(stated, &requirements, &bounds, &effects, supported, decision);
+    };
+    let with_permits = observed.permitted(&tally).map(|tally| {
+        let mut other = decision.clone();
+        settle(tally, &mut other);
+        other.outcome
+    });
+    settle(tally, decision);
+    decision.observed = observed.outcomes(decision.outcome, with_permits);
     if let Some(step_up) = &mut decision.step_up {
         step_up::describe(plan, facts, request, operation, resolved, (tier_facts, now), step_up);
     }

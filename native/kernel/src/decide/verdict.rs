@@ -20,6 +20,7 @@ use crate::plan::Plan;
 use crate::policy::Placed;
 
 /// What fired and what failed, over all principals.
+#[derive(Clone)]
 pub(super) struct Tally<'a> {
     chain: &'a [Arc<Known>],
     /// Whether a permit fired, by principal.
@@ -69,6 +70,21 @@ impl<'a> Tally<'a> {
             (PolicyEffect::Forbid, Verdict::Failed(how)) => self.failed.push((placed, how)),
             // A permit that failed has not fired.
             (PolicyEffect::Permit, Verdict::Failed(_)) | (_, Verdict::NotFired) => {}
+        }
+    }
+
+    /// Whether every principal has a permit that fired.
+    pub(super) fn is_permitted(&self) -> bool {
+        self.permitted.iter().all(|permitted| *permitted)
+    }
+
+    /// Whether some principal that a permit fired for has no other one.
+    ///
+    /// Args: `whom`: position of the principal. `None`: the permit fired for all.
+    pub(super) fn lacks(&self, whom: Option<usize>) -> bool {
+        match whom {
+            None => !self.is_permitted(),
+            Some(index) => self.permitted.get(index).is_some_and(|permitted| !permitted),
         }
     }
 
@@ -382,7 +398,7 @@ pub(super) fn trace(
     placed: &Placed,
     chain: &[Arc<Known>],
     whom: Option<usize>,
-    verdict: &Verdict,
+    (verdict, is_observed): (&Verdict, bool),
     trace: &mut Vec<Judged>,
 ) {
     for (index, known) in chain.iter().enumerate() {
@@ -394,6 +410,7 @@ pub(super) fn trace(
                 effect: placed.policy.effect,
                 result: verdict.clone(),
                 reason: placed.policy.reason.clone(),
+                is_observed,
             });
         }
     }

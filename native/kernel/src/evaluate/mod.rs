@@ -53,6 +53,8 @@ pub(crate) struct Rule {
     pub(crate) store: Asks,
     /// Context keys that the body reads.
     pub(crate) keys: Keys,
+    /// The policy has `@mode("observe")`. Whether it is observed now is for the time to say.
+    pub(crate) is_observed: bool,
 }
 
 /// Attributes of a resource.
@@ -152,8 +154,14 @@ impl Rule {
             resource,
             store: reading.store,
             keys: reading.keys,
+            is_observed: false,
             body,
         }
+    }
+
+    /// The rule of a policy with or without `@mode("observe")`.
+    pub(crate) fn observed(self, is_observed: bool) -> Self {
+        Self { is_observed, ..self }
     }
 }
 

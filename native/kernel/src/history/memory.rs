@@ -32,8 +32,14 @@ pub(crate) struct Recall {
 }
 
 impl Recall {
-    pub(crate) fn of(model: &Model, policies: &[PlacedPolicy]) -> Self {
-        let readings = || policies.iter().map(|placed| &placed.policy.reading);
+    /// Args: `is_counted`: the policies that count.
+    pub(crate) fn of(
+        model: &Model,
+        policies: &[PlacedPolicy],
+        is_counted: fn(&PlacedPolicy) -> bool,
+    ) -> Self {
+        let counted = || policies.iter().filter(|placed| is_counted(placed));
+        let readings = || counted().map(|placed| &placed.policy.reading);
         let reads = |key: Key| readings().any(|reading| reading.keys.contains(key));
         // An expression that is not a plain read of another member may read `calls`.
         let other = |name: &String| matches!(name.as_str(), "labels" | "sources");

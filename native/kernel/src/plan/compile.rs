@@ -14,12 +14,12 @@ use super::labels::CollectionLabels;
 use super::slices::{ScopedPolicies, Slice};
 use super::{Case, Plan, Prepared};
 use crate::arguments::{ArgumentSchema, Nulls};
-use crate::decision::PolicyEffect;
+use crate::decision::{PolicyEffect, Time};
 use crate::diagnostic::Diagnostics;
 use crate::evaluate::met::Met;
 use crate::evaluate::{Group, Unready, Words};
 use crate::history::{
-    self, Budgets, Keeping, Memory, MemoryRules, Recall, SequenceStep, Sequences,
+    self, Budgets, Holders, Keeping, Memory, MemoryRules, Recall, SequenceStep, Sequences,
 };
 use crate::model::{Effect, Location, Model, Operation};
 use crate::policy::{self, Cache, Catalog, Covered, Placed, SchemaTexts};
@@ -39,6 +39,7 @@ use crate::work::CompileProgress;
 pub struct PlanCompiler<'a> {
     previous: Option<&'a Plan>,
     without: Option<&'a str>,
+    now: Option<Time>,
     pause: Pause<'a>,
 }
 
@@ -63,6 +64,13 @@ impl<'a> PlanCompiler<'a> {
         self
     }
 
+    /// Checks the ends of observed policies at the time of loading. Default: they are not checked.
+    #[must_use]
+    pub const fn at(mut self, now: Time) -> Self {
+        self.now = Some(now);
+        self
+    }
+
     /// Makes a callback between pieces of work.
     #[must_use]
     pub fn pausing(mut self, callback: &'a mut (dyn FnMut() + Send)) -> Self {
@@ -75,10 +83,10 @@ impl<'a> PlanCompiler<'a> {
     /// # Errors
     /// All defects, with places. A warning of Cedar's validator is a defect too.
     pub fn compile(self, bundle: Bundle) -> Result<Plan, Diagnostics> {
-        let Self { previous, without, pause } = self;
+        let Self { previous, without, now, pause } = self;
         on_large_stack("bundle.yaml", move || {
             let work = CompileProgress { found: Diagnostics::new(), pause };
-            Compilation { bundle: &bundle, model: bundle.model(), previous, without, work }
+            Compilation { bundle: &bundle, model: bundle.model(), previous, without, now, work }
                 .run()
                 .map(|parts| parts.into_plan(bundle))
         })?
@@ -92,6 +100,7 @@ struct Compilation<'a, 'p> {
     previous: Option<&'a Plan>,
     /// Id of the policy that is left out.
     without: Option<&'a str>,
+    now: Option<Time>,
     work: CompileProgress<'p>,
 }
 
@@ -113,6 +122,8 @@ struct Operations<'a> {
 /// Rules about the history, compiled.
 struct HistoryRules {
     recall: Recall,
+    /// Parts of the history that the bundle depends on without its observed policies.
+    enforced_recall: Recall,
     sequences: Sequences,
     budgets: Budgets,
     /// Relation of each operation to the sequences, by id.
@@ -138,7 +149,7 @@ struct PlanParts {
 impl PlanParts {
     fn into_plan(self, bundle: Bundle) -> Plan {
         let ParsedPolicies { cache, policies } = self.parsed;
-        let HistoryRules { recall, sequences, budgets, .. } = self.history;
+        let HistoryRules { recall, enforced_recall, sequences, budgets, .. } = self.history;
         Plan {
             bundle,
             warnings: self.warnings.iter().cloned().collect(),
@@ -150,6 +161,7 @@ impl PlanParts {
             own: self.own,
             labels: self.labels,
             recall,
+            enforced_recall,
             sequences,
             budgets,
             reach: self.reach,
@@ -179,6 +191,8 @@ impl<'a> Compilation<'a, '_> {
         let operations = self.list_operations(&own);
         let catalog = catalog(&operations.all, &operations.groups, &operations.schemas);
         let covered = self.check_policies(&parsed.policies, &catalog, &names);
+        let (modes, found) = (&self.model.modes, &mut self.work.found);
+        policy::check_observed(&parsed.policies, modes, self.now, found);
         let schema = self.schema_texts(&names, &catalog, &operations);
         policy::validate(&mut parsed.policies, &covered, &catalog, &schema, &mut self.work);
         let words = Words::new(&names).map_err(|unready| self.no_vocabulary(&unready))?;
@@ -306,23 +320,29 @@ impl<'a> Compilation<'a, '_> {
 
     /// Compiles the rules about the history.
     fn history_rules(&self, policies: &[Placed], covered: &[Option<Covered>]) -> HistoryRules {
-        let mut recall = Recall::of(self.model, policies);
+        let mut recall = Recall::of(self.model, policies, |_| true);
+        let mut enforced_recall = Recall::of(self.model, policies, is_enforced);
         let written = written_collections(self.model, recall);
         recall.is_read |= !written.is_empty();
+        enforced_recall.is_read |= !written_collections(self.model, enforced_recall).is_empty();
         let (sequences, named) = Sequences::of(self.model);
         let (mut budgets, mut spent) = Budgets::of(self.model);
-        for (placed, covered) in policies.iter().zip(covered) {
+        // Uses of a permit that permits nothing are not counted.
+        for (placed, covered) in
+            policies.iter().zip(covered).filter(|(placed, _)| is_enforced(placed))
+        {
             let Some((most, covered)) = placed.policy.max_uses().zip(covered.as_ref()) else {
                 continue;
             };
             recall.is_read = true;
+            enforced_recall.is_read = true;
             let index = budgets.add_uses(&placed.policy.id, most);
             let operations = self.model.operations.iter().enumerate();
             for (_, operation) in operations.filter(|(position, _)| covered.contains(*position)) {
                 spent.entry(operation.id.clone()).or_default().push(index);
             }
         }
-        HistoryRules { recall, sequences, budgets, named, spent, written }
+        HistoryRules { recall, enforced_recall, sequences, budgets, named, spent, written }
     }
 
     /// Reports rules that have no effect, or another effect than before.
@@ -361,12 +381,15 @@ impl<'a> Compilation<'a, '_> {
             let base = preparation.words.base(&operation.id, entities);
             let base = base.map_err(|unready| self.no_vocabulary(&unready))?;
             let memory = preparation.memory(self.model, operation, slice.keys);
+            let is_free =
+                preparation.is_free_of_history(self.model, operation, slice.enforced_keys);
             let one = Prepared {
                 position,
                 arguments: Arc::clone(schema),
                 base,
                 keys: preparation.keys(operation, &memory),
                 memory,
+                is_free,
                 case: None,
                 tiers: reach::tiers_of(self.model, operation),
                 masks: self.masks(operation, &slice, preparation.policies),
@@ -406,7 +429,7 @@ impl Preparation<'_> {
     ///
     /// `keys`: context keys that its policies read.
     fn memory(&self, model: &Model, operation: &Operation, keys: Keys) -> Memory {
-        let HistoryRules { recall, sequences, budgets, named, spent, written } = self.history;
+        let HistoryRules { recall, sequences, budgets, named, spent, written, .. } = self.history;
         let collection = operation.resource.as_ref().map(|rule| rule.collection.as_str());
         let labels = collection.and_then(|name| self.labels.get(name));
         let named = named.get(&operation.id).cloned().unwrap_or_default();
@@ -423,6 +446,34 @@ impl Preparation<'_> {
         Memory::of(model, operation, rules)
     }
 
+    /// Whether an operation has nothing to do with the history, its observed policies aside.
+    ///
+    /// `enforced_keys`: context keys that its other policies read.
+    fn is_free_of_history(
+        &self,
+        model: &Model,
+        operation: &Operation,
+        enforced_keys: Keys,
+    ) -> bool {
+        let recall = self.history.enforced_recall;
+        let collection = operation.resource.as_ref().map(|rule| rule.collection.as_str());
+        let labels = collection.and_then(|name| self.labels.get(name));
+        let named = self.history.named.get(&operation.id).cloned().unwrap_or_default();
+        let budgets = self.history.spent.get(&operation.id).cloned().unwrap_or_default();
+        let is_followed = recall.follows_labels && !model.labels.is_empty();
+        let written = &self.history.written;
+        let rules = MemoryRules {
+            recall,
+            keys: enforced_keys,
+            has_labels: labels.is_some_and(CollectionLabels::has_any),
+            keeping: collection.filter(|_| is_followed).and_then(|name| written.get(name).copied()),
+            holders: Holders::default(),
+            named,
+            budgets,
+        };
+        Memory::of(model, operation, rules).is_none()
+    }
+
     /// JSON pointers to the arguments by which rules and budgets tell events apart, without that of the resource id.
     fn keys(&self, operation: &Operation, memory: &Memory) -> Box<[String]> {
         let HistoryRules { sequences, budgets, .. } = self.history;
@@ -431,6 +482,11 @@ impl Preparation<'_> {
         let id = operation.resource.as_ref().and_then(|rule| rule.id.as_deref());
         keys.into_iter().filter(|key| Some(*key) != id).map(str::to_owned).collect()
     }
+}
+
+/// Whether a policy has a part in answers: it has no `@mode`.
+fn is_enforced(placed: &Placed) -> bool {
+    !placed.policy.rule.is_observed
 }
 
 /// Treatment of nulls in the arguments of an operation. A server may read null as something else than an absent argument, so its
@@ -492,6 +548,7 @@ fn warn_ungiven_templates(
         let Some(position) = catalog.operations.get(id.as_str()) else { continue };
         let may_be_given = policies.iter().zip(covered).any(|(placed, covered)| {
             placed.policy.effect == PolicyEffect::Permit
+                && is_enforced(placed)
                 && covered.as_ref().is_none_or(|covered| covered.contains(*position))
         });
         // A subject that starts a task gives it to an agent, and an agent that delegates does too.

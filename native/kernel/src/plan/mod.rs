@@ -29,7 +29,7 @@ use crate::history::{
     self, Budgets, Holder, Memory, Recall, Remembering, Renewal, Sequences, StoredRules,
 };
 use crate::mcp::Traffic;
-use crate::mode::TierSet;
+use crate::mode::{ObservingRule, TierSet};
 use crate::model::{BREAKGLASS, Effect, Model, Operation, System, Template, TierApproval};
 use crate::policy::{Cache, Placed, SchemaTexts};
 use crate::reach::Reach;
@@ -62,6 +62,8 @@ pub struct Plan {
     labels: BTreeMap<String, CollectionLabels>,
     /// Parts of the history that the bundle depends on.
     pub(crate) recall: Recall,
+    /// Parts of the history that the bundle depends on without its observed policies.
+    pub(crate) enforced_recall: Recall,
     /// Rules over the order of events.
     pub(crate) sequences: Sequences,
     /// Counted limits.
@@ -106,6 +108,8 @@ pub(crate) struct Prepared {
     pub(crate) slice: Slice,
     /// Relation of the operation to the history.
     pub(crate) memory: Memory,
+    /// The operation has nothing to do with the history, its observed policies aside. Those make no call need a task.
+    pub(crate) is_free: bool,
     /// The case, if it is one of a split operation.
     pub(crate) case: Option<Case>,
     /// Tiers that its calls may have.
@@ -253,20 +257,25 @@ impl Plan {
     fn is_stateless_one(&self, id: &str, task: Option<&TaskView<'_>>) -> bool {
         let is_fresh = self
             .prepared(id)
-            .is_none_or(|(_, own)| own.memory.is_none() && (task.is_none() || !own.memory.denials));
-        is_fresh && self.leaves_nothing_one(id, task)
+            .is_none_or(|(_, own)| own.is_free && (task.is_none() || !own.memory.denials));
+        is_fresh && self.is_passing(id, task)
     }
 
     fn leaves_nothing_one(&self, id: &str, task: Option<&TaskView<'_>>) -> bool {
-        let Some((operation, prepared)) = self.prepared(id) else { return false };
+        self.is_passing(id, task)
+            && self.prepared(id).is_some_and(|(_, prepared)| !prepared.memory.changes)
+    }
+
+    /// Whether a call of an operation only reads, has no destination, and is not counted by a task of the view.
+    fn is_passing(&self, id: &str, task: Option<&TaskView<'_>>) -> bool {
+        let Some(operation) = self.prepared(id).map(|(operation, _)| operation) else {
+            return false;
+        };
         let reads = operation.effects.len() == 1 && operation.effects.contains(&Effect::Read);
         let counted = |view: &TaskView<'_>| {
             view.path().any(|task| task.entries(id).1.iter().any(|entry| entry.uses.is_some()))
         };
-        reads
-            && !prepared.memory.changes
-            && operation.destination.is_none()
-            && !task.is_some_and(counted)
+        reads && operation.destination.is_none() && !task.is_some_and(counted)
     }
 
     /// Whether an operation depends on the history of its session, or changes it. Then the history must be recalled.
@@ -544,6 +553,19 @@ impl Plan {
         let templates = model.templates.values().filter_map(|one| one.beyond.as_deref());
         let kinds = policies.chain(tiers).chain(templates);
         kinds.filter(|kind| is_person_kind(kind)).map(str::to_owned).collect()
+    }
+
+    /// Entries of `mode` and policies that observe, also those that have ended.
+    pub fn observing(&self) -> impl Iterator<Item = ObservingRule<'_>> {
+        let modes = &self.model().modes;
+        let policies = self.policies.iter().filter_map(|placed| placed.observing(modes));
+        modes.observing().chain(policies)
+    }
+
+    /// Ids of the policies with `@mode("observe")`.
+    pub fn observed_policies(&self) -> impl Iterator<Item = &str> {
+        let observed = self.policies.iter().filter(|placed| placed.policy.rule.is_observed);
+        observed.map(|placed| placed.policy.id.as_str())
     }
 
     /// The bundle as plain values.

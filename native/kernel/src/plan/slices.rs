@@ -17,6 +17,8 @@ pub(crate) struct Slice {
     lists: Vec<Arc<[(u32, Rule)]>>,
     /// Context keys that they read together.
     pub(crate) keys: Keys,
+    /// Context keys that the policies without `@mode("observe")` read together.
+    pub(crate) enforced_keys: Keys,
     /// Entities that they can read from the store.
     pub(crate) store: Asks,
 }
@@ -33,6 +35,7 @@ impl Slice {
         }
         self.lists.push(Arc::clone(&part.list));
         self.keys = self.keys.union(part.keys);
+        self.enforced_keys = self.enforced_keys.union(part.enforced_keys);
         self.store = self.store.max(part.store);
     }
 }
@@ -49,6 +52,7 @@ pub(super) struct ScopedPolicies<'a> {
 struct SlicePart {
     list: Arc<[(u32, Rule)]>,
     keys: Keys,
+    enforced_keys: Keys,
     store: Asks,
 }
 
@@ -113,8 +117,13 @@ impl<'a> ScopedPolicies<'a> {
         let rule =
             |index: u32| Some((index, self.policies.get(index as usize)?.policy.rule.clone()));
         let list: Vec<(u32, Rule)> = positions.into_iter().filter_map(rule).collect();
+        let keys_of = |is_counted: fn(&Rule) -> bool| {
+            let rules = list.iter().map(|(_, rule)| rule).filter(|rule| is_counted(rule));
+            rules.fold(Keys::default(), |keys, rule| keys.union(rule.keys))
+        };
         SlicePart {
-            keys: list.iter().fold(Keys::default(), |keys, (_, rule)| keys.union(rule.keys)),
+            keys: keys_of(|_| true),
+            enforced_keys: keys_of(|rule| !rule.is_observed),
             store: list.iter().map(|(_, rule)| rule.store).max().unwrap_or_default(),
             list: list.into(),
         }

@@ -7,6 +7,7 @@ use crate::model::Location;
 use crate::obligation::{MAX_OBLIGATIONS, Obligation};
 use crate::schema::ANNOTATIONS;
 
+use super::observed::Observation;
 use crate::decision::Covers;
 
 /// Characters of an id, obligation or control.
@@ -26,6 +27,7 @@ pub(super) struct Notes {
     pub(super) covers_offset: usize,
     pub(super) obligations: Vec<String>,
     pub(super) controls: Vec<String>,
+    pub(super) observation: Option<Observation>,
 }
 
 /// Reads the annotations of a policy; none where one is wrong.
@@ -45,6 +47,7 @@ pub(super) fn read(
         covers_offset: 0,
         obligations: Vec::new(),
         controls: Vec::new(),
+        observation: None,
     };
     for (name, value, offset) in syntax::annotations(&parsed.policy) {
         let mut refuse = |what: String, fix: &str| {
@@ -97,6 +100,10 @@ pub(super) fn read(
                     notes.covers = Some(covers);
                     notes.covers_offset = offset;
                 }
+                Err((what, fix)) => refuse(what, &fix),
+            },
+            "mode" => match Observation::parse(&value) {
+                Ok(observation) => notes.observation = Some(observation),
                 Err((what, fix)) => refuse(what, &fix),
             },
             other => {

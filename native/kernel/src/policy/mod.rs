@@ -3,6 +3,7 @@
 mod annotations;
 mod check;
 mod covers;
+mod observed;
 mod validate;
 
 use std::sync::Arc;
@@ -19,7 +20,10 @@ use crate::table::Table;
 use crate::work::CompileProgress;
 
 use crate::decision::Covers;
+use observed::Observation;
+
 pub(crate) use check::{Catalog, Covered, Target, check};
+pub(crate) use observed::check as check_observed;
 pub(crate) use validate::{SchemaTexts, validate};
 
 /// One policy. It depends on its text alone, so that a reload shares it.
@@ -37,6 +41,8 @@ pub(crate) struct Policy {
     pub(crate) covers: Option<Covers>,
     pub(crate) obligations: Vec<String>,
     pub(crate) controls: Vec<String>,
+    /// `@mode("observe")`. `None`: the policy is enforced.
+    observation: Option<Observation>,
     pub(crate) rule: Rule,
     pub(crate) reading: PolicyReading,
     pub(crate) parsed: cedar_policy::Policy,
@@ -180,7 +186,7 @@ fn new(
     }
     let start = parsed.policy.loc().map_or(0, |loc| loc.start());
     let policy = Policy {
-        rule: Rule::new(&parsed.policy, &reading, shared),
+        rule: Rule::new(&parsed.policy, &reading, shared).observed(notes.observation.is_some()),
         parsed: crate::evaluate::for_validator(&parsed.policy, &notes.id),
         id: notes.id,
         text_digest: sha256(parsed.text.as_bytes()),
@@ -193,6 +199,7 @@ fn new(
         covers_offset: notes.covers_offset,
         obligations: notes.obligations,
         controls: notes.controls,
+        observation: notes.observation,
         reading,
         start,
     };

@@ -19,6 +19,7 @@ mod laws;
 mod max_uses;
 mod mcp;
 mod objects;
+mod observed;
 mod order;
 mod origins;
 mod peer_types;

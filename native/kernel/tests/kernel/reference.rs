@@ -257,6 +257,12 @@ const NOTES: &[(&str, &str, &str, &str)] = &[
         "list of at most 16 operations of one system, separated by commas, all in the scope of the policy. A person who approves a call may [endorse its values](../concepts/approvals.md#endorsed-values): they then count as `named` in `context.origins` of these operations, in the same task. After semicolons: `uses`, the number of calls for each value, 1 to 100, default 20, and `within`, the longest time, at most and by default `1h`. Needs a step-up kind that people answer, and a condition that reads `context.origins`",
         "@covers(\"mail.send, mail.reply; uses=5; within=30m\")",
     ),
+    (
+        "mode",
+        "every policy",
+        "`observe`: Authz evaluates the policy, and tells which answers it would have changed, but [changes no answer](bundle/mode.md#one-policy). After semicolons: `owner` and `until`, as in `mode` of the bundle, whose `owner` and `until` are the defaults",
+        "@mode(\"observe; owner=sec@corp.example; until=2027-01-31\")",
+    ),
 ];
 
 /// A declaration of a schema: the names of its members with their types.

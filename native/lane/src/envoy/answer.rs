@@ -177,7 +177,8 @@ fn set_header(name: &str, value: &str) -> HeaderValueOption {
 
 /// A `Struct` of flat texts for access logs: `%DYNAMIC_METADATA(envoy.filters.http.ext_authz:decision_id)%`.
 ///
-/// `decision` and `reason_code` are the answer. If `mode` softened the answer, `observed_…` is the verdict.
+/// `decision` and `reason_code` are the answer. If `mode` softened the answer, `observed_…` is the verdict. `observed_policies`
+/// has the policies with `@mode("observe")` that would have changed the outcome, each with `=` and that outcome.
 fn describe(judgement: &Judgement, names: &[Cow<'_, str>]) -> Struct {
     let judged = (outcome_name(judgement.outcome()), judgement.reason());
     let observed = judgement.softened().map(|_| judged);
@@ -186,6 +187,11 @@ fn describe(judgement: &Judgement, names: &[Cow<'_, str>]) -> Struct {
         None => judged,
     };
     let chain = names.join(" > ");
+    let flips = judgement.observed_policies().map(|policy| {
+        let outcome = policy.outcome.map_or("", outcome_name);
+        format!("{}={outcome}", policy.policy)
+    });
+    let flips = flips.collect::<Vec<_>>().join(" ");
     let world = judgement.arrival.world.as_ref();
     let revision = world.map_or("", |world| world.revision.as_str());
     let texts = [
@@ -203,6 +209,7 @@ fn describe(judgement: &Judgement, names: &[Cow<'_, str>]) -> Struct {
         ),
         ("observed_decision", observed.map(|(decision, _)| decision)),
         ("observed_reason_code", observed.map(|(_, reason)| reason.as_str())),
+        ("observed_policies", Some(flips.as_str()).filter(|flips| !flips.is_empty())),
     ];
     let fields = texts.into_iter().filter_map(|(key, text)| {
         Some((key.to_owned(), prost_types::Value::from(text?.to_owned())))

@@ -258,6 +258,7 @@ pub(crate) fn decision_of(outcome: Outcome, reason: ReasonCode) -> Decision {
         passage: authz_kernel::history::HistoryChanges::NONE,
         denial: authz_kernel::history::HistoryChanges::NONE,
         redeems: None,
+        observed: Vec::new(),
         origins: None,
         facts: None,
         values: None,

@@ -48,10 +48,10 @@ pub struct Sample {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
-pub(super) fn counter<const N: usize>(
+pub(super) fn counter(
     name: &'static str,
     help: &'static str,
-    values: [(Vec<(&'static str, String)>, u64); N],
+    values: impl IntoIterator<Item = (Vec<(&'static str, String)>, u64)>,
 ) -> Family {
     let samples = values
         .into_iter()

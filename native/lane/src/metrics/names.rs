@@ -18,6 +18,16 @@ const OTHER: &str = "other";
 pub(super) struct NameCounts(RwLock<BTreeMap<String, AtomicU64>>);
 
 impl NameCounts {
+    /// Begins counters at zero, up to the bound.
+    pub(super) fn declare<'a>(&self, names: impl Iterator<Item = &'a String>) {
+        let mut counts = self.0.write().ignore_poison();
+        for name in names {
+            if counts.len() < MAX_NAMES && !counts.contains_key(name) {
+                counts.insert(name.clone(), AtomicU64::default());
+            }
+        }
+    }
+
     pub(super) fn add(&self, name: &str) {
         if let Some(count) = self.0.read().ignore_poison().get(name) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -49,6 +59,17 @@ impl NameCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn declared_names_begin_at_zero() {
+        let counts = NameCounts::default();
+        let names: Vec<String> = (0..=MAX_NAMES).map(|number| format!("n{number}")).collect();
+        counts.add("n1");
+        counts.declare(names.iter());
+        let family = counts.family("authz_x", "label", "X.");
+        let values: Vec<f64> = family.samples.iter().map(|sample| sample.value).collect();
+        assert_eq!((MAX_NAMES, 1.0), (values.len(), values.iter().sum()));
+    }
 
     #[test]
     fn names_are_bounded() {

@@ -67,6 +67,7 @@ impl Metrics {
                 "label",
                 "Permitted calls that brought a label into their session.",
             ),
+            self.observed.family(),
         ]
     }
 

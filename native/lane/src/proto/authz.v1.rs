@@ -1055,6 +1055,19 @@ pub struct Decision {
     /// `ReportRequest.values`. `*` stands for every element of an array. Empty: none.
     #[prost(string, repeated, tag = "35")]
     pub report_values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Policies with `@mode("observe")` that would have changed the outcome, only for the enforcer.
+    #[prost(message, repeated, tag = "36")]
+    pub observed_policies: ::prost::alloc::vec::Vec<ObservedPolicy>,
+}
+/// A policy with `@mode("observe")` that would have changed the outcome of a call.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ObservedPolicy {
+    /// `@id`.
+    #[prost(string, tag = "1")]
+    pub policy_id: ::prost::alloc::string::String,
+    /// Outcome that the call would have had, were the policy enforced.
+    #[prost(enumeration = "Outcome", tag = "2")]
+    pub outcome: i32,
 }
 /// An outcome that `mode: observe` did not enforce.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1166,6 +1179,9 @@ pub struct JudgedPolicy {
     /// `@reason`.
     #[prost(string, tag = "8")]
     pub reason: ::prost::alloc::string::String,
+    /// True for a policy with `@mode("observe")`, which has no part in the answer.
+    #[prost(bool, tag = "9")]
+    pub observed: bool,
 }
 /// Owner of a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -517,6 +517,9 @@ impl Engine {
         {
             self.metrics.exceptions.used(&decision.exceptions, judgement.arrival.now_ms);
         }
+        if let Some(decision) = judgement.decision() {
+            self.metrics.observed(decision);
+        }
         if judgement.outcome() == Outcome::StepUp
             && let Some(decision) = judgement.decision()
         {
