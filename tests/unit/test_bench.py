@@ -1,15 +1,22 @@
 """The measurements measure what they say: workload, percentiles, thresholds, the README's table."""
 
 import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from authz.bundle import read_folder
+from authz.engine import Plan
 from bench import check, history, reload, table, tasks
+from bench.analysis import bundle as analysis_bundle
+from bench.analysis.bundle import Size
+from bench.analysis.measure import Watch
 from bench.load import bundle, checks, counters, credentials, matrix, remembering, requests
 from bench.load.ghz import Load, LoadError, Sample, percentile, summary
 
@@ -374,3 +381,33 @@ def test_only_the_guided_wheel_reads_a_profile(goal: str, profiles: list[str]) -
     ).stdout
     assert "maturin build" in recipe
     assert sorted(set(re.findall(r"-C(profile-\w+)=", recipe))) == profiles
+
+
+@pytest.mark.parametrize("size", [Size(12, 60, 24), Size(25, 120, 50)])
+def test_a_bundle_for_the_analyzer_has_its_size(tmp_path: Path, size: Size) -> None:
+    """And one policy differs between the two that are compared."""
+    analysis_bundle.write(tmp_path / "before", size)
+    analysis_bundle.write(tmp_path / "after", size, changed=True)
+    before = Plan.compile(read_folder(tmp_path / "before"), {})
+    after = Plan.compile(read_folder(tmp_path / "after"), {})
+    assert (before.policy_count, before.operation_count) == (size.policies, size.operations)
+    texts = [
+        {name: one.text for name, one in plan.describe().policies.items()}
+        for plan in (before, after)
+    ]
+    assert [one for one in texts[0] if texts[0][one] != texts[1][one]] == ["agent-1"]
+
+
+def test_the_memory_of_a_process_and_its_children_is_watched() -> None:
+    """This one has a child that holds memory of its own."""
+    code = "held = bytes(50_000_000); print('ready', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        watch = Watch(os.getpid())
+        watch.sample()
+        child.communicate(b"\n")
+    assert watch.peak_bytes > 50_000_000
+    assert watch.cpu_seconds > 0
