@@ -351,6 +351,17 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 stacked=True,
             ),
             Panel(
+                "Labels joined",
+                "Permitted calls that brought a label into their session. More of one label: agents read more of that source, or a new one.",
+                (Query(rate("authz_labels_joined_total", "label"), "{{label}}"),),
+            ),
+            Panel(
+                "Shadow bundle: results",
+                "Decisions by what the shadow bundle would have answered. newly_permitted is the first number to explain; not_compared shows nothing about the bundle.",
+                (Query(rate("authz_shadow_decisions_total", "result"), "{{result}}"),),
+                stacked=True,
+            ),
+            Panel(
                 "Denied by the bundle, by reason",
                 "Judged calls only: bad credentials, bad requests and failures of Authz are left out. A new reason is a new bundle, or an agent that tries.",
                 (
@@ -630,7 +641,7 @@ def build() -> str:
     )
     for title, panels in ROWS:
         made = made.with_row(dashboard.Row(title))
-        width = {3: 8, 4: 6, 5: 8, 6: 4 if panels[0].number else 8, 8: 6}[len(panels)]
+        width = {3: 8, 4: 6, 5: 8, 6: 4 if panels[0].number else 8, 7: 6, 8: 6}[len(panels)]
         for panel in panels:
             made = made.with_panel(_number(panel, width) if panel.number else _curves(panel, width))
     return JSONEncoder(sort_keys=True, indent=2).encode(made.build()) + "\n"

@@ -239,7 +239,7 @@ def _round(server: Server, people: People, authority: Authority, turn: int) -> N
         server.call(lane, CHECK, request)
     server.call(lane, ENVOY, envoy_search(people.bot))
     if turn % 8 == 1:
-        _tasks(server, authority.alone("alice", groups=["employees"]))
+        _tasks(server, people, authority.alone("alice", groups=["employees"]))
     if turn % 8 == 2:
         with StalledCalls(server.port("main"), CHECK, 2):
             time.sleep(0.7)
@@ -283,8 +283,8 @@ def test_every_query_finds_something(watched: Prometheus) -> None:
     eventually(check, within=20, every=0.5, what="every query finds something")
 
 
-def _tasks(server: Server, alice: str) -> None:
-    """Starts tasks until no more are kept, and ends one; revokes a token that nobody has. The other listener is busy."""
+def _tasks(server: Server, people: People, alice: str) -> None:
+    """Starts tasks until no more are kept, brings a label into one, and ends it; revokes a token that nobody has. The other listener is busy."""
     request = tasks_pb2.StartRequest(
         evidence=check("", subject=alice).evidence, template="search", assignee=BOT
     )
@@ -294,6 +294,12 @@ def _tasks(server: Server, alice: str) -> None:
             answer = server.call("admin", "authz.v1.Tasks/Start", request.SerializeToString())
             started.append(tasks_pb2.StartResponse.FromString(answer).task.id)
     for task in started[:1]:
+        search_in = check("crm.search", b'{"query": "x"}', agent=people.bot, subject=people.alice)
+        search_in.task = task
+        # A rate needs samples before and after.
+        for _ in range(2):
+            server.call("main-fast", CHECK, search_in.SerializeToString())
+            time.sleep(1.2)
         end = tasks_pb2.EndRequest(task=task, status=tasks_pb2.TASK_STATUS_COMPLETED)
         server.call("admin", "authz.v1.Tasks/End", end.SerializeToString())
     revoke = admin_pb2.AdminRevokeRequest(jti="nobody")
