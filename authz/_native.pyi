@@ -342,6 +342,7 @@ class Engine:
         credentials: bytes | None = None,
         recipient_lists: Mapping[str, int] = ...,
         fetched: Mapping[str, Entries] = ...,
+        shadow: Plan | None = None,
     ) -> None:
         """Replaces plan, trust, listeners and enforcers at once. A running call keeps the snapshot that it began with.
 
@@ -357,6 +358,7 @@ class Engine:
             recipient_lists: Time at which the file of each recipient list was changed, or the recipient list was fetched, by name, in
                 milliseconds since 1970. A recipient list with a `max_age` and without a time counts as too old.
             fetched: Entries of each recipient list that is fetched, by name. Authz knows no entry of a recipient list that is missing here.
+            shadow: A second bundle, which judges the same calls and changes no answer.
 
         Raises:
             EngineError: A listener, an enforcer or a setting of credentials is not valid.

@@ -16,6 +16,7 @@ from authz.config.sections.limits import Envoy, Limits, limit_findings
 from authz.config.sections.listeners import Listeners, listener_findings
 from authz.config.sections.log import Log
 from authz.config.sections.recipient_lists import RecipientLists, recipient_list_findings
+from authz.config.sections.shadow import Shadow, shadow_findings
 from authz.config.sections.shared_signals import SharedSignals, shared_signal_findings
 from authz.config.sections.state import State, state_findings
 from authz.config.sections.trust import Identity, Trust, trust_findings
@@ -66,6 +67,8 @@ class Config(Strict):
     """Programs whose signed confidence in a call is believed."""
     shared_signals: SharedSignals = SharedSignals()
     """Identity providers whose security events end tasks."""
+    shadow: Shadow | None = None
+    """A second bundle, which judges the same calls and changes no answer. Default: there is none."""
 
 
 def json_schema() -> dict[str, Any]:
@@ -96,5 +99,6 @@ def findings(config: Config) -> Iterator[Finding]:
     if config.credentials is not None:
         yield from credential_findings(config.credentials, trust, identity)
     yield from guard_findings(config.guards, identity)
+    yield from shadow_findings(config.shadow, config.bundle.path)
     yield from shared_signal_findings(config.shared_signals, trust, listeners)
     yield from approval_findings(config.approvals, listeners, trust.issuers, config.enforcers)

@@ -50,6 +50,7 @@ class Engine:
         *,
         recipient_lists: Mapping[str, float] | None = None,
         fetched: Mapping[str, RecipientListEntries] | None = None,
+        shadow: Plan | None = None,
     ) -> None:
         """Replace bundle, keys and rules at once. Decisions in flight keep the ones before.
 
@@ -62,6 +63,7 @@ class Engine:
             recipient_lists: Unix time at which the file of each recipient list changed, or it was fetched. A recipient list with
                 `max_age` that is missing here is stale.
             fetched: Entries of each recipient list that is fetched. A recipient list that is missing here has no entries.
+            shadow: A second bundle, which judges the same calls and changes no answer.
 
         Raises:
             EngineError: A rule or a setting of credentials is not valid; nothing changed.
@@ -75,6 +77,7 @@ class Engine:
                 json.dumps(credentials).encode() if credentials is not None else None,
                 {name: int(at * 1000) for name, at in (recipient_lists or {}).items()},
                 {name: entries.native for name, entries in (fetched or {}).items()},
+                shadow.native if shadow is not None else None,
             )
 
     # --- decisions: requests and answers are encoded messages; a malformed request is denied

@@ -258,6 +258,7 @@ def _build_readiness(base: _Base, core: _Core, refreshes: _Refreshes) -> Readine
             "approvals": ApprovalWays(config, core.runtime),
             "audit_sinks": core.sinks,
             **({"shared_signals": core.signals} if core.signals is not None else {}),
+            **({"shadow": core.runtime.shadow} if config.shadow is not None else {}),
         },
         files={"bundle": config.bundle.path, "audit": str(config.audit.path)},
         listeners={name: listener.address for name, listener in _listeners(config).items()},

@@ -19,6 +19,7 @@ from authz.errors import AuthzError, EngineError, TrustError
 from authz.model import BundleFiles, RecipientList, Reloaded
 from authz.server.recipient_list_ages import RecipientListAges
 from authz.server.refusals import check_bundle_way, diagnostics_of, older_bundle
+from authz.server.shadow import ShadowBundle
 from authz.server.snapshot import FetchedRecipientList, Snapshot
 from authz.server.static_secrets import StaticSecrets, credential_settings
 from authz.server.trust_sequences import TrustSequences
@@ -43,6 +44,7 @@ class LoadTarget(Protocol):
         *,
         recipient_lists: Mapping[str, float] | None = None,
         fetched: Mapping[str, RecipientListEntries] | None = None,
+        shadow: Plan | None = None,
     ) -> None:
         """Replace bundle, keys and rules at once."""
 
@@ -100,6 +102,8 @@ class RuntimeState:
         self._clock = clock
         self._lock = threading.Lock()
         self._snapshot = Snapshot()
+        self._shadow = ShadowBundle(config, metrics, log, clock)
+        self._has_new_shadow = False
         self._ages = RecipientListAges(Path(config.bundle.path))
         self._followers: list[Callable[[Plan], object]] = []
 
@@ -116,7 +120,9 @@ class RuntimeState:
         files += [issuer.jwks.file for issuer in trust.issuers.values()]
         secrets = self._secrets.files if self._secrets is not None else ()
         paths = (Path(file) for file in files if file is not None)
-        return (Path(self._config.bundle.path), *paths, *secrets)
+        shadow = self._shadow.folder
+        folders = (shadow,) if shadow is not None else ()
+        return (Path(self._config.bundle.path), *folders, *paths, *secrets)
 
     def follow(self, follower: Callable[[Plan], object]) -> None:
         """Call a function with each bundle that serves from now on. It must not wait, nor call this object."""
@@ -133,6 +139,11 @@ class RuntimeState:
                 self._least = self._sequences.read()
             self._load()
             self._knows_sequences = self._least is not None
+
+    @property
+    def shadow(self) -> ShadowBundle:
+        """The shadow bundle."""
+        return self._shadow
 
     def problems(self) -> tuple[str, ...]:
         """Return one line for each problem with keeping the newest bundles of trust domains."""
@@ -344,8 +355,10 @@ class RuntimeState:
             credentials,
             recipient_lists=recipient_lists,
             fetched={name: recipient_list.entries for name, recipient_list in fetched.items()},
+            shadow=self._shadow.plan,
         )
         self._has_new_secrets = False
+        self._has_new_shadow = False
 
     def _renew_secrets(self) -> bool:
         """Read the static secrets; they do not wait for a bundle that is refused."""
@@ -361,8 +374,19 @@ class RuntimeState:
             self._log.info("static secrets were read again")
         return True
 
+    def _renew_shadow(self) -> bool:
+        """Read the shadow bundle; it does not wait for a bundle that is refused, and no refusal of it refuses another."""
+        if self._shadow.refresh():
+            self._has_new_shadow = True
+        snapshot = self._snapshot
+        if not self._has_new_shadow or snapshot.plan is None or snapshot.trust is None:
+            return False
+        self._swap(snapshot.plan, snapshot.trust, snapshot.recipient_lists, snapshot.fetched)
+        return True
+
     def _load(self) -> bool:
         renewed = self._renew_secrets()
+        renewed = self._renew_shadow() or renewed
         now, read = self._clock(), self._read()
         if self._is_served(read):
             self._keep(now)

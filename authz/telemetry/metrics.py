@@ -157,6 +157,12 @@ class Metrics:
             ("endpoint", "status"),
             registry=self.registry,
         )
+        self._shadow = Counter(
+            "authz_shadow_load_total",
+            "Loads of the shadow bundle, by result.",
+            ("result",),
+            registry=self.registry,
+        )
         self._bundle = Info("authz_bundle", "The bundle that serves.", registry=self.registry)
 
     def observer(self, service: str, method: str) -> Callable[[float], None]:
@@ -189,6 +195,19 @@ class Metrics:
             status: Its status.
         """
         self._answers.labels(endpoint, str(status)).inc()
+
+    def expect_shadow(self) -> None:
+        """Begin the counters of the shadow bundle at zero."""
+        for result in ("success", "failure"):
+            self._shadow.labels(result)
+
+    def shadow_loaded(self, result: str) -> None:
+        """Count one load of the shadow bundle.
+
+        Args:
+            result: success or failure.
+        """
+        self._shadow.labels(result).inc()
 
     def reloaded(self, result: str, *, at: float | None = None) -> None:
         """Count one load of bundle and trust.

@@ -1337,3 +1337,14 @@ def test_a_page_on_which_nobody_could_answer_is_refused(tmp_path: Path) -> None:
     assert said.startswith(
         "config.yaml:13: listener `approvals` is given, but neither `approvals.login` nor `approvals.passkeys` is"
     )
+
+
+def test_a_shadow_bundle_is_another_folder(tmp_path: Path) -> None:
+    """A shadow of the bundle that serves would compare it with itself."""
+    config = read(tmp_path, f"{GOOD}shadow: {{bundle: next}}\n")
+    assert config.shadow is not None
+    assert config.shadow.bundle == str(tmp_path / "next")
+    with pytest.raises(
+        ConfigError, match=r"`shadow\.bundle` is the folder of the bundle that serves"
+    ):
+        read(tmp_path, f"{GOOD}shadow: {{bundle: bundle}}\n")

@@ -63,6 +63,7 @@ class Engine:
         self.recipient_lists: list[dict[str, float]] = []
         self.fetched: list[dict[str, int]] = []
         self.raises: Exception | None = None
+        self.shadows: list[str | None] = []
         self.sequences: dict[str, dict[str, int]] = {}
         self.store_fails = False
 
@@ -94,6 +95,7 @@ class Engine:
         *,
         recipient_lists: Mapping[str, float] | None = None,
         fetched: Mapping[str, RecipientListEntries] | None = None,
+        shadow: Plan | None = None,
     ) -> None:
         """Keep it."""
         if self.raises is not None:
@@ -102,6 +104,7 @@ class Engine:
         self.recipient_lists.append(dict(recipient_lists or {}))
         self.fetched.append({name: len(entries) for name, entries in (fetched or {}).items()})
         self.loaded.append((plan, trust, listeners))
+        self.shadows.append(shadow.digest if shadow is not None else None)
         self.peers.append(tuple(peers))
 
 
@@ -1179,3 +1182,72 @@ def test_no_secret_is_shown(injecting: Stage) -> None:
     for text in shown:
         assert SECRET not in text
         assert "another-key" not in text
+
+
+SHADOWED = CONFIG + "shadow: {bundle: next}\n"
+
+
+def shadowed(folder: Path) -> Stage:
+    """Make a world whose configuration names a shadow bundle."""
+    made = Stage(folder, SHADOWED)
+    for name in ("bundle.yaml", "facts.yaml", "policies/p.cedar", "tests/t.yaml"):
+        made.write(f"next/{name}", (folder / "bundle" / name).read_text())
+    made.write("next/policies/p.cedar", POLICY.format(id="next"))
+    return made
+
+
+def shadow_loads(stage: Stage, result: str) -> float | None:
+    """Read the counter of loads of the shadow bundle."""
+    return stage.metrics.registry.get_sample_value("authz_shadow_load_total", {"result": result})
+
+
+def test_a_shadow_bundle_is_given_to_the_engine_and_loaded_again_when_it_changes(
+    tmp_path: Path,
+) -> None:
+    """Its change alone is a load, and what serves stays."""
+    stage = shadowed(tmp_path)
+    stage.runtime.load()
+    (first,) = stage.engine.shadows
+    assert first is not None
+    assert stage.runtime.watched[1] == tmp_path / "next"
+
+    stage.write("next/policies/p.cedar", POLICY.format(id="later"))
+    assert stage.runtime.reload().changed
+    first_plan, second_plan = (plan.digest for plan, _, _ in stage.engine.loaded)
+    assert first_plan == second_plan
+    assert stage.engine.shadows[1] not in {None, first}
+    assert (shadow_loads(stage, "success"), shadow_loads(stage, "failure")) == (2, 0)
+    assert not stage.runtime.reload().changed
+
+
+def test_a_refused_shadow_bundle_disturbs_nothing_and_is_told(tmp_path: Path) -> None:
+    """The bundle that serves is loaded as ever, and the shadow bundle before stays."""
+    stage = shadowed(tmp_path)
+    stage.write("next/policies/p.cedar", "this is no policy")
+    stage.runtime.load()
+    assert stage.engine.shadows == [None]
+    (problem,) = stage.runtime.shadow.problems()
+    assert problem.startswith("shadow bundle refused, there is none: policies/p.cedar:1")
+    assert shadow_loads(stage, "failure") == 1
+
+    stage.write("next/policies/p.cedar", POLICY.format(id="next"))
+    assert stage.runtime.reload().changed
+    good = stage.engine.shadows[-1]
+    assert good is not None
+    assert list(stage.runtime.shadow.problems()) == []
+
+    # Its own tests count, too.
+    stage.write("next/tests/t.yaml", TEST.format(expect="DENY"))
+    stage.write("bundle/policies/p.cedar", POLICY.format(id="two"))
+    assert stage.runtime.reload().changed
+    assert stage.engine.shadows[-1] == good
+    (problem,) = stage.runtime.shadow.problems()
+    assert "the one before stays" in problem
+    assert stage.runtime.shadow.detail()["digest"] == good
+    assert stage.runtime.shadow.detail()["refused"]
+
+
+def test_without_a_shadow_bundle_nothing_is_counted(stage: Stage) -> None:
+    """A node without `shadow` shows no loads of it."""
+    assert stage.engine.shadows == [None]
+    assert shadow_loads(stage, "failure") is None

@@ -31,6 +31,7 @@ def status_rows(
         *(("audit", line) for line in _audit(detail)),
         *(("sink", line) for line in _sinks(detail)),
         *(("state", line) for line in _state(detail)),
+        *(("shadow", line) for line in _shadow(detail)),
         *(("observing", _observing(entry)) for entry in detail.get("observing", ())),
         *(("exception", line) for line in _exceptions(detail)),
     ]
@@ -46,6 +47,20 @@ def approval_status_rows(approvals: Mapping[str, Any] | None) -> Iterator[tuple[
     yield "approvals", f"{approvals['open']}{more} open, the oldest for {oldest}"
     for queue, count in approvals["queues"].items():
         yield "approvals", f"{queue}: {count}"
+
+
+def _shadow(detail: Mapping[str, Any]) -> Iterator[str]:
+    shadow = detail.get("shadow")
+    if not shadow:
+        return
+    if shadow["digest"]:
+        name = f"{shadow['bundle']} {shadow['revision']} {shadow['digest'][:12]}"
+        yield f"{name} from {shadow['path']}, loaded {shadow['loaded_at']}"
+    counts = ((detail.get("engine") or {}).get("shadow") or {}).get("decisions") or {}
+    if counts:
+        yield ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
+    for line in shadow["refused"]:
+        yield f"refused: {line}"
 
 
 def _listeners(detail: Mapping[str, Any]) -> Iterator[str]:

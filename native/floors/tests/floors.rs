@@ -95,6 +95,7 @@ const KERNEL: &[&str] = &[
     "task",
     "values",
     "decide",
+    "shadow",
     "examples",
     "lint",
     "source",

@@ -19,6 +19,7 @@ mod policy;
 pub mod reach;
 pub mod recipient_lists;
 pub mod schema;
+pub mod shadow;
 pub mod soften;
 pub mod source;
 mod stack;

@@ -1,11 +1,11 @@
 //! Requests on one thread, without a server: what `bench/README.md` counts instructions and misses of the cache with.
 //!
 //! ```text
-//! checks FOLDER SURFACE CALLS [cold]
+//! checks FOLDER SURFACE CALLS [cold|shadow]
 //! ```
 //! The folder is what `python -m bench.load.still FOLDER` writes. `SURFACE` is `check` or `ext_authz`. Its requests are
 //! asked once so that tokens are known, and then so many times. Every answer must be a permit. `cold`: before each of these so
-//! much memory is read that no cache holds anything of the one before.
+//! much memory is read that no cache holds anything of the one before. `shadow`: the same bundle is loaded as a shadow bundle, too.
 //!
 //! `SURFACE` may also be `approval`: checks of a bundle in which every call needs the approval of a person. Each of so many calls
 //! steps up (`step_up_anew`), steps up again (`step_up_again`), is approved, and is permitted (`use_answer`).
@@ -54,7 +54,7 @@ const PASSKEY: &str = r#"{"issuer": "corp", "sub": "approver", "credential_id": 
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let mut next = || arguments.next().ok_or("usage: checks FOLDER SURFACE CALLS [cold]");
+    let mut next = || arguments.next().ok_or("usage: checks FOLDER SURFACE CALLS [cold|shadow]");
     let folder = next()?;
     let folder = Path::new(&folder);
     let surface = match next()?.as_str() {
@@ -64,12 +64,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => return Err("the surface is `check` or `ext_authz`".into()),
     };
     let calls: usize = next()?.parse()?;
-    let walk = match next().as_deref() {
-        Ok("cold") => vec![1_u8; WALK_BYTES],
-        Ok(_) => return Err("the last word is `cold`, or missing".into()),
-        Err(_) => Vec::new(),
+    let (walk, has_shadow) = match next().as_deref() {
+        Ok("cold") => (vec![1_u8; WALK_BYTES], false),
+        Ok("shadow") => (Vec::new(), true),
+        Ok(_) => return Err("the last word is `cold` or `shadow`, or missing".into()),
+        Err(_) => (Vec::new(), false),
     };
-    let engine = engine(folder, &[])?;
+    let engine = engine(folder, &[], has_shadow)?;
     let requests = requests(&std::fs::read(folder.join(format!("{}.bin", name(surface))))?)?;
     for request in &requests {
         let answer = ask(&engine, surface, request);
@@ -99,7 +100,7 @@ const fn name(surface: Surface) -> &'static str {
 
 /// Takes calls through an approval each, which a person gives with a passkey.
 fn approvals(folder: &Path, calls: usize) -> Result<(), Box<dyn Error>> {
-    let engine = engine(folder, &APPROVAL_FILES)?;
+    let engine = engine(folder, &APPROVAL_FILES, false)?;
     let requests = requests(&std::fs::read(folder.join("check.bin"))?)?;
     engine.put_passkey(PASSKEY.as_bytes())?;
     // The first round verifies the tokens.
@@ -159,7 +160,11 @@ fn approve(engine: &Engine, id: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn engine(folder: &Path, more: &[(&str, &str)]) -> Result<Engine, Box<dyn Error>> {
+fn engine(
+    folder: &Path,
+    more: &[(&str, &str)],
+    has_shadow: bool,
+) -> Result<Engine, Box<dyn Error>> {
     let settings = Settings {
         audit_path: folder.join("audit.jsonl"),
         audit_unverified_refusals: 10,
@@ -175,12 +180,13 @@ fn engine(folder: &Path, more: &[(&str, &str)]) -> Result<Engine, Box<dyn Error>
     let more = more.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec()));
     bundle.extend(more);
     let bundle = source::load(&bundle, &BTreeMap::new()).map_err(|wrong| format!("{wrong:?}"))?;
-    let plan = Plan::compile(bundle, None).map_err(|wrong| format!("{wrong:?}"))?;
+    let plan = Arc::new(Plan::compile(bundle, None).map_err(|wrong| format!("{wrong:?}"))?);
     let trust = TrustSpec::from_json(&std::fs::read(folder.join("trust.json"))?)
         .map_err(|wrong| format!("{wrong:?}"))?;
     let trust = TrustStore::compile(&trust).map_err(|wrong| format!("{wrong:?}"))?;
     engine.load(World {
-        plan: Arc::new(plan),
+        shadow: has_shadow.then(|| Arc::clone(&plan)),
+        plan,
         trust: Arc::new(trust),
         listeners: Listener::list_from_json(listeners.to_string().as_bytes())?,
         peers: Vec::new(),

@@ -13,8 +13,10 @@ use authz_kernel::decision::{
 };
 use authz_kernel::hex::hex;
 use authz_kernel::model::Reports;
+use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::is_standard;
+use authz_kernel::shadow::ShadowGap;
 use authz_kernel::soften::{CallPlace, RefusedCall};
 use authz_token::{AgentFacts, AgentProof};
 
@@ -50,6 +52,62 @@ pub(crate) struct PolicyAnswer {
     pub(crate) took: Duration,
 }
 
+/// Answer of the shadow bundle to a call, compared with the answer of the bundle that serves.
+#[derive(Debug)]
+pub(crate) enum ShadowAnswer {
+    /// Both let the call through, hold it for the same kinds of step-up, or deny it.
+    Equal,
+    /// The shadow bundle would answer with another outcome, or hold the call for other kinds.
+    Differs(Box<ShadowDifference>),
+    /// The two cannot be compared.
+    NotCompared(ShadowGap),
+}
+
+impl ShadowAnswer {
+    /// Compares the decision of the shadow bundle with that of the bundle that serves, each after its `mode`.
+    pub(crate) fn compare(
+        record: &Judgement,
+        served: &Decision,
+        plan: &Plan,
+        shadow: &Decision,
+    ) -> Self {
+        match shadow.reason {
+            ReasonCode::StateUnavailable => return Self::NotCompared(ShadowGap::History),
+            ReasonCode::Unavailable => return Self::NotCompared(ShadowGap::Failed),
+            _ => {}
+        }
+        let outcome = record.shadow_outcome(plan, shadow);
+        let is_let_through = record.softened().is_some();
+        let actual = if is_let_through { Outcome::Permit } else { served.outcome };
+        let is_same_hold = outcome != Outcome::StepUp || shadow.kinds == served.kinds;
+        if outcome == actual && is_same_hold {
+            return Self::Equal;
+        }
+        Self::Differs(Box::new(ShadowDifference {
+            digest: hex(&plan.digest()),
+            outcome,
+            reason: shadow.reason,
+            kinds: shadow.kinds.clone(),
+            rules: shadow.all_rules().collect(),
+        }))
+    }
+}
+
+/// Answer of the shadow bundle that differs.
+#[derive(Debug)]
+pub(crate) struct ShadowDifference {
+    /// SHA-256 of the files of the shadow bundle, in hex.
+    pub(crate) digest: String,
+    /// Outcome, after the `mode` of the shadow bundle.
+    pub(crate) outcome: Outcome,
+    /// Reason of the outcome before its `mode`.
+    pub(crate) reason: ReasonCode,
+    /// Kinds of step-up.
+    pub(crate) kinds: Vec<String>,
+    /// Rules that determined the outcome, policies included.
+    pub(crate) rules: Vec<DecidingRule>,
+}
+
 /// Verdict of a call that no policy judges.
 #[derive(Debug)]
 pub(crate) enum ApiVerdict {
@@ -79,6 +137,8 @@ pub(crate) struct Judgement {
     pub(crate) notes: ApiNotes,
     verdict: CallVerdict,
     is_softened: bool,
+    /// Answer of the shadow bundle. `None`: it was not asked.
+    pub(crate) shadow: Option<ShadowAnswer>,
 }
 
 impl Judgement {
@@ -156,6 +216,7 @@ impl Judgement {
             notes: ApiNotes::default(),
             verdict: CallVerdict::default(),
             is_softened: false,
+            shadow: None,
         }
     }
 
@@ -257,24 +318,50 @@ impl Judgement {
         if self.outcome() == Outcome::Permit {
             return;
         }
+        let is_softened = self.is_let_through(&world.plan, self.place(), self.reason());
+        self.is_softened = is_softened;
+    }
+
+    /// Outcome of a decision of another bundle, after its `mode`.
+    fn shadow_outcome(&self, plan: &Plan, decision: &Decision) -> Outcome {
+        let system = decision.operation.split_once('.').map_or("", |(system, _)| system);
+        let place = match decision.tier.filter(|_| decision.is_judged) {
+            Some(tier) => CallPlace::Judged { system, tier },
+            None => CallPlace::Operation(&self.resolved.operation),
+        };
+        let is_permitted = decision.outcome == Outcome::Permit;
+        match is_permitted || self.is_let_through(plan, place, decision.reason) {
+            true => Outcome::Permit,
+            false => decision.outcome,
+        }
+    }
+
+    /// Whether `mode` of a bundle lets the call through, although it is not permitted.
+    ///
+    /// Args: `place`, `reason`: as that bundle judged the call.
+    pub(crate) fn is_let_through(
+        &self,
+        plan: &Plan,
+        place: CallPlace<'_>,
+        reason: ReasonCode,
+    ) -> bool {
         // INVARIANT (a credential must hold): a task credential that does not cover the call lets nothing through.
         if self.is_beyond_credential() {
-            return;
+            return false;
         }
-        let place = self.place();
         let is_judged = matches!(place, CallPlace::Judged { .. });
         // INVARIANT (a cut-off body is never let through): the missing part may say anything.
         if self.resolved.is_cut_off || (!is_judged && self.resolved.may_be_revoked) {
-            return;
+            return false;
         }
         let refused = RefusedCall {
             chain: &self.caller.chain,
             has_task: self.context.is_in_named_task,
             place,
-            reason: self.reason(),
+            reason,
             understood: self.understood(),
         };
-        self.is_softened = world.plan.softens(&refused, self.arrival.now());
+        plan.softens(&refused, self.arrival.now())
     }
 
     /// Rules that determined a denial or a step-up: those of the kernel's decision, or the step that refused. Behind them the entry

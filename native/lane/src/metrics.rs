@@ -13,6 +13,7 @@ mod labels;
 mod names;
 mod observed;
 mod render;
+mod shadow;
 
 use std::collections::BTreeMap;
 use std::sync::RwLock;
@@ -31,7 +32,9 @@ use self::exceptions::ExceptionUses;
 use self::histogram::Histogram;
 use self::names::NameCounts;
 use self::observed::ObservedCounts;
+use self::shadow::ShadowCounts;
 use crate::enforcer_proof::EnforcerProof;
+use crate::judgement::ShadowAnswer;
 use crate::settings::{Lane, Surface};
 
 pub(crate) use self::approvals::{HeldQueue, OpenApprovals};
@@ -90,6 +93,7 @@ pub(crate) struct Metrics {
     step_ups: NameCounts,
     labels_joined: NameCounts,
     observed: ObservedCounts,
+    shadow: ShadowCounts,
 }
 
 impl Metrics {
@@ -97,6 +101,16 @@ impl Metrics {
     pub(crate) fn serve(&self, plan: &Plan) {
         self.observed.serve(plan);
         self.labels_joined.declare(plan.model().labels.keys());
+    }
+
+    /// Counts a decision while a shadow bundle is loaded.
+    pub(crate) fn shadowed(&self, answer: &ShadowAnswer) {
+        self.shadow.add(answer);
+    }
+
+    /// Decisions while a shadow bundle was loaded, by result.
+    pub(crate) fn shadow_results(&self) -> BTreeMap<&'static str, u64> {
+        self.shadow.results().collect()
     }
 
     /// Counts the observed policies of a decision.

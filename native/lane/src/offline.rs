@@ -506,6 +506,7 @@ fn loaded(world: OfflineWorld, engine: &Engine) -> Result<Loaded, EngineError> {
         credentials: Some(credentials),
         recipient_lists: BTreeMap::new(),
         fetched: BTreeMap::new(),
+        shadow: None,
     };
     let mut loaded = Loaded::new(world, &engine.metrics)?;
     loaded.recipient_lists = recipient_lists;

@@ -28,7 +28,7 @@ use self::masking::Masking;
 use self::session::ChangesNote;
 use crate::clock::Clock;
 use crate::history;
-use crate::judgement::{ApprovalNote, Judgement, outcome_name};
+use crate::judgement::{ApprovalNote, Judgement, ShadowAnswer, outcome_name};
 
 pub(crate) use self::arguments::facts_of;
 pub(crate) use self::node::{ExpiredNote, LoadedNote, NodeNote, node_line};
@@ -156,6 +156,9 @@ struct ResultMember<'a> {
     /// Policies with `@mode("observe")` that would have changed the outcome, with the outcome that each would have brought.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     observed: Vec<ObservedNote<'a>>,
+    /// Answer of the shadow bundle, if it differs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow: Option<ShadowNote<'a>>,
     message: Cow<'a, str>,
     /// Origins of the values of the call by role, if a policy of the operation reads them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -200,6 +203,7 @@ impl<'a> ResultMember<'a> {
                 .map_or(&[], |decision| decision.exceptions.as_slice()),
             breakglass: judgement.evaluated().and_then(|decision| decision.breakglass.as_deref()),
             observed: judgement.observed_policies().map(ObservedNote::of).collect(),
+            shadow: ShadowNote::of(judgement),
             message,
             origins: judgement.evaluated().and_then(|decision| decision.origins).map(OriginsMember),
             approval: judgement.settlement.approval.as_ref().or(judgement.notes.approval.as_ref()),
@@ -224,6 +228,30 @@ impl<'a> ObservedNote<'a> {
             at: format!("{}:{}", policy.at.file, policy.at.line),
             outcome: policy.outcome.map_or("", outcome_name),
         }
+    }
+}
+
+/// Answer of the shadow bundle that differs from the answer of the bundle that serves.
+#[derive(Serialize)]
+struct ShadowNote<'a> {
+    digest: &'a str,
+    outcome: &'static str,
+    reason_code: &'static str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    step_up_kinds: &'a [String],
+    rules: &'a [DecidingRule],
+}
+
+impl<'a> ShadowNote<'a> {
+    fn of(judgement: &'a Judgement) -> Option<Self> {
+        let Some(ShadowAnswer::Differs(answer)) = &judgement.shadow else { return None };
+        Some(Self {
+            digest: &answer.digest,
+            outcome: outcome_name(answer.outcome),
+            reason_code: answer.reason.as_str(),
+            step_up_kinds: &answer.kinds,
+            rules: &answer.rules,
+        })
     }
 }
 

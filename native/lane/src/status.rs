@@ -1,9 +1,11 @@
 //! Status, readiness and metrics of an engine.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use authz_base::poison::IgnorePoison as _;
 use authz_kernel::decision::Time;
+use authz_kernel::hex::hex;
 use authz_kernel::task::Breakglass;
 use authz_state::AuditHealth;
 use authz_state::store::StoreHealth;
@@ -76,10 +78,25 @@ pub struct Status {
     pub token_cache_misses: u64,
     /// Decisions that panicked; each was denied.
     pub panics: u64,
+    /// The shadow bundle. `None`: there is none.
+    pub shadow: Option<ShadowStatus>,
     /// Standing exceptions of the bundle, by name.
     pub exceptions: Vec<ExceptionStatus>,
     /// Requests for break-glass that are in force.
     pub breakglass: Vec<BreakglassInForce>,
+}
+
+/// The shadow bundle, as shown to people.
+#[derive(Clone, Debug, Serialize)]
+pub struct ShadowStatus {
+    /// Its name.
+    pub bundle: String,
+    /// Its revision.
+    pub revision: String,
+    /// SHA-256 of its files, in hex.
+    pub digest: String,
+    /// Decisions since the start while a shadow bundle was loaded, by result.
+    pub decisions: BTreeMap<&'static str, u64>,
 }
 
 /// Break-glass that is in force, as shown to people.
@@ -151,9 +168,21 @@ impl Engine {
             token_cache_hits: self.tokens.hits(),
             token_cache_misses: self.tokens.misses(),
             panics: self.metrics.panics(),
+            shadow: world.as_deref().and_then(|world| self.shadow_status(world)),
             exceptions: world.as_deref().map_or_else(Vec::new, |world| self.exceptions(world)),
             breakglass: self.breakglass_in_force().iter().map(|one| in_force(one)).collect(),
         }
+    }
+
+    /// The shadow bundle of a world, with the results of all comparisons.
+    fn shadow_status(&self, world: &Loaded) -> Option<ShadowStatus> {
+        let plan = world.shadow.as_ref()?.plan();
+        Some(ShadowStatus {
+            bundle: plan.name().to_owned(),
+            revision: plan.revision().to_owned(),
+            digest: hex(&plan.digest()),
+            decisions: self.metrics.shadow_results(),
+        })
     }
 
     /// The standing exceptions of a world, with their uses.

@@ -10,6 +10,7 @@ use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::recipient_lists::{RecipientListEntries, RecipientLists};
 use authz_kernel::routes::{RouteError, Routed};
+use authz_kernel::shadow::ShadowPlan;
 use authz_token::TrustStore;
 
 use crate::error::{EnforcerError, EngineError};
@@ -37,6 +38,8 @@ pub struct World {
     pub recipient_lists: BTreeMap<String, Time>,
     /// Entries of each fetched recipient list.
     pub fetched: BTreeMap<String, Arc<RecipientListEntries>>,
+    /// A second bundle, which judges the same calls and changes no answer. `None`: there is none.
+    pub shadow: Option<Arc<Plan>>,
 }
 
 /// A world, checked and indexed.
@@ -56,6 +59,7 @@ pub(crate) struct Loaded {
     pub(crate) credentials: Option<CredentialSettings>,
     static_secrets: BTreeMap<String, SecretHeader>,
     pub(crate) recipient_lists: RecipientLists,
+    pub(crate) shadow: Option<ShadowPlan>,
 }
 
 /// A listener, checked.
@@ -320,7 +324,8 @@ impl ReadHeaders {
 
 impl Loaded {
     pub(crate) fn new(world: World, metrics: &Metrics) -> Result<Self, EngineError> {
-        let World { plan, trust, listeners, peers, credentials, recipient_lists, fetched } = world;
+        let World { plan, trust, listeners, peers, credentials, recipient_lists, fetched, shadow } =
+            world;
         credentials.as_ref().map_or(Ok(()), CredentialSettings::check)?;
         let systems: BTreeMap<String, SystemId> =
             plan.systems().keys().map(|system| (system.clone(), metrics.system(system))).collect();
@@ -350,6 +355,7 @@ impl Loaded {
             name: plan.name().to_owned(),
             revision: plan.revision().to_owned(),
             digest: hex(&plan.digest()),
+            shadow: shadow.map(|shadow| ShadowPlan::new(shadow, &plan, &fetched, &recipient_lists)),
             recipient_lists: plan.aged_recipient_lists(&fetched, &recipient_lists),
             read_headers: ReadHeaders::of(plan.routes().read_headers()),
             plan,

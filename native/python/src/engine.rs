@@ -40,7 +40,7 @@ impl PyEngine {
         Ok(Self { engine: Arc::new(engine) })
     }
 
-    #[pyo3(signature = (plan, trust, listeners, peers, credentials=None, recipient_lists=BTreeMap::new(), fetched=BTreeMap::new()))]
+    #[pyo3(signature = (plan, trust, listeners, peers, credentials=None, recipient_lists=BTreeMap::new(), fetched=BTreeMap::new(), shadow=None))]
     #[expect(clippy::too_many_arguments, reason = "they are the keyword arguments of Python")]
     fn load(
         &self,
@@ -52,6 +52,7 @@ impl PyEngine {
         credentials: Option<&[u8]>,
         recipient_lists: BTreeMap<String, i64>,
         fetched: BTreeMap<String, Py<PyEntries>>,
+        shadow: Option<&PyPlan>,
     ) -> PyResult<()> {
         let fetched = fetched
             .into_iter()
@@ -62,12 +63,21 @@ impl PyEngine {
             .map(|(name, changed_ms)| (name, Time(changed_ms)))
             .collect();
         let (plan, trust) = (Arc::clone(&plan.plan), Arc::clone(&trust.store));
+        let shadow = shadow.map(|shadow| Arc::clone(&shadow.plan));
         detach(py, || {
             let listeners = Listener::list_from_json(listeners)?;
             let peers = PeerSpec::list_from_json(peers)?;
             let credentials = credentials.map(CredentialSettings::from_json).transpose()?;
-            let world =
-                World { plan, trust, listeners, peers, credentials, recipient_lists, fetched };
+            let world = World {
+                plan,
+                trust,
+                listeners,
+                peers,
+                credentials,
+                recipient_lists,
+                fetched,
+                shadow,
+            };
             self.engine.load(world)
         })
     }

@@ -94,6 +94,17 @@ impl Budgets {
         own.map(|one| (one.name.as_str(), one.stored.as_str())).collect()
     }
 
+    /// Names under which the use of budgets is stored.
+    pub(crate) fn kept_as(&self, named: &[u32]) -> impl Iterator<Item = &str> {
+        let all = named.iter().filter_map(|index| self.all.get(*index as usize));
+        all.map(|budget| budget.stored.as_str())
+    }
+
+    /// Whether the use of all budgets of these names is stored.
+    pub(crate) fn has_all<'a>(&self, mut stored: impl Iterator<Item = &'a str>) -> bool {
+        stored.all(|name| self.all.iter().any(|budget| budget.stored == name))
+    }
+
     /// JSON pointers to the arguments whose different values those budgets count.
     pub(crate) fn keys(&self, named: &[u32]) -> impl Iterator<Item = &str> {
         let all = named.iter().filter_map(|index| self.all.get(*index as usize));

@@ -119,6 +119,17 @@ impl Sequences {
         self.rules.iter().map(|rule| (rule.name.as_str(), &*rule.stored)).collect()
     }
 
+    /// Names under which the progress of the rules is stored that an event can complete.
+    pub(crate) fn kept_as(&self, named: &[SequenceStep]) -> impl Iterator<Item = &str> {
+        let last = named.iter().filter(|named| named.last);
+        last.filter_map(|named| self.rule(*named)).map(|rule| &*rule.stored)
+    }
+
+    /// Whether the progress of all rules of these names is stored.
+    pub(crate) fn has_all<'a>(&self, mut stored: impl Iterator<Item = &'a str>) -> bool {
+        stored.all(|name| self.rules.iter().any(|rule| &*rule.stored == name))
+    }
+
     /// Whether the rule that is stored under a name forbids something.
     pub(crate) fn restricts(&self, stored: &str) -> bool {
         self.rules.iter().any(|rule| !rule.requires && &*rule.stored == stored)

@@ -27,6 +27,7 @@ impl Metrics {
     /// All families, in the order of their names' first mention in the documentation.
     pub(crate) fn families(&self, gauges: &Gauges<'_>) -> Vec<Family> {
         let mut families = self.call_families(gauges);
+        families.extend(self.shadow.families());
         families.extend(self.audit_families(gauges.audit));
         families.extend(self.node_families(gauges));
         families.extend(self.task_families(gauges));

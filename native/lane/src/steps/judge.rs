@@ -1,5 +1,6 @@
 //! Judge: what do the policies say?
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use authz_kernel::ValueKey;
@@ -9,12 +10,14 @@ use authz_kernel::decision::{
 };
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::{PublicCode, ReasonCode};
+use authz_kernel::recipient_lists::RecipientLists;
+use authz_kernel::shadow::{ShadowCall, ShadowGap, ShadowPlan};
 use authz_kernel::task::{Breakglasses, Revocations, TaskView, WordRecords};
 use authz_token::{ConfidenceFacts, Evidence};
 
 use crate::credential_use::PresentedCredential;
 use crate::engine::{Engine, PROBE, own};
-use crate::judgement::{Arrival, Judgement, PolicyAnswer, method_of, name_of};
+use crate::judgement::{Arrival, Judgement, PolicyAnswer, ShadowAnswer, method_of, name_of};
 use crate::keeper::Wait;
 use crate::locate::Located;
 use crate::refusal::{CallRefusal, Step};
@@ -68,6 +71,7 @@ pub fn judge<'a>(
     match check_judged(engine, call, &revoked, unproved, &record) {
         Ok(()) => {
             record.soften();
+            judging.compare_shadow(engine, &mut record, located, task.presented.as_ref());
             Ok(JudgedCall { record, evidence, world, matched, task, is_unproved, wait })
         }
         Err(refused) => Err(EndedCall::refused(record, evidence, refused)),
@@ -158,14 +162,107 @@ impl<'r> PolicyQuery<'r> {
         presented: Option<&PresentedCredential>,
     ) -> PolicyAnswer {
         let started = engine.clock.monotonic();
+        let (plan, now) = (&self.world.plan, record.arrival.now());
+        let decided = |facts: &Facts<'_>| match self.traces {
+            true => decide_traced(plan, facts, self.request, now),
+            false => decide(plan, facts, self.request, now),
+        };
+        let stated = self.stated(record, located);
+        let lists = &self.world.recipient_lists;
+        let decision =
+            self.with_facts(engine, record, located, presented, (plan, lists), |facts| {
+                let mut decision = decided(facts);
+                // Only the kernel knows which operation and arguments the request has. A statement about others gives no confidence.
+                if stated.is_some_and(|stated| !self.is_about(stated, &decision)) {
+                    facts.confidence = 0;
+                    decision = decided(facts);
+                }
+                decision
+            });
+        let redeemed = decision.redeems.zip(presented);
+        let redeemed = redeemed.and_then(|(detail, credential)| credential.decision_id(detail));
+        let redeemed = redeemed.unwrap_or_default().to_owned();
+        PolicyAnswer { decision, redeemed, took: engine.took(started) }
+    }
+
+    /// Asks the shadow bundle about the call of a record that the policies have judged, and notes the comparison in the record.
+    ///
+    /// INVARIANT (no part in answers): this reads the verdict of the record, and changes nothing but the note.
+    pub(crate) fn compare_shadow(
+        &self,
+        engine: &Engine,
+        record: &mut Judgement,
+        located: Option<&Located>,
+        presented: Option<&PresentedCredential>,
+    ) {
+        let Some(shadow) = self.world.shadow.as_ref().filter(|_| !self.traces) else { return };
+        let compare = || self.shadow_answer(engine, shadow, record, located, presented);
+        let answer = catch_unwind(AssertUnwindSafe(compare));
+        record.shadow = Some(answer.unwrap_or(ShadowAnswer::NotCompared(ShadowGap::Failed)));
+    }
+
+    fn shadow_answer(
+        &self,
+        engine: &Engine,
+        shadow: &ShadowPlan,
+        record: &Judgement,
+        located: Option<&Located>,
+        presented: Option<&PresentedCredential>,
+    ) -> ShadowAnswer {
+        let (plan, now) = (shadow.plan(), record.arrival.now());
+        let Some(served) = record.decision() else {
+            return ShadowAnswer::NotCompared(ShadowGap::NotJudged);
+        };
+        let call = ShadowCall {
+            operation: self.request.operation,
+            is_routed: record.resolved.route.is_some(),
+        };
+        let stated = self.stated(record, located);
+        let bundle = (plan.as_ref(), shadow.recipient_lists());
+        let decision = self.with_facts(engine, record, located, presented, bundle, |facts| {
+            if stated.is_some_and(|stated| !self.is_about(stated, served)) {
+                facts.confidence = 0;
+            }
+            match shadow.gap(&self.world.plan, facts, call) {
+                Some(gap) => Err(gap),
+                None => Ok(decide(plan, facts, self.request, now)),
+            }
+        });
+        match decision {
+            Err(gap) => ShadowAnswer::NotCompared(gap),
+            Ok(decision) => ShadowAnswer::compare(record, served, plan, &decision),
+        }
+    }
+
+    /// The statement of a guard about the task of a call.
+    fn stated<'a>(
+        &self,
+        record: &'a Judgement,
+        located: Option<&Located>,
+    ) -> Option<&'a ConfidenceFacts> {
+        let task = located.map(Located::view).filter(|view| view.task.kind.is_started());
+        let task = task.map_or("", |view| view.task.id.as_str());
+        record.caller.guard.as_ref().and_then(|guard| guard.about_task(task))
+    }
+
+    /// Calls a function with the facts of the call of a record, for a bundle and its recipient lists.
+    fn with_facts<R>(
+        &self,
+        engine: &Engine,
+        record: &Judgement,
+        located: Option<&Located>,
+        presented: Option<&PresentedCredential>,
+        (plan, recipient_lists): (&Plan, &RecipientLists),
+        decide: impl FnOnce(&mut Facts<'_>) -> R,
+    ) -> R {
         let known = if self.is_unproved { &[] } else { record.caller.chain.as_slice() };
         let granted = presented.map(PresentedCredential::grants);
-        let breakglass = engine.breakglasses_for(&self.world.plan, self.request.operation);
+        let breakglass = engine.breakglasses_for(plan, self.request.operation);
         let mut facts = Facts {
             granted: granted.as_deref(),
             history: record.context.recalled.view(),
             words: record.context.recalled.words(),
-            recipient_lists: Some(&self.world.recipient_lists),
+            recipient_lists: Some(recipient_lists),
             value_key: Some(self.value_key),
             breakglass: breakglass.as_deref(),
             endorsed: &record.settlement.endorsed,
@@ -178,25 +275,9 @@ impl<'r> PolicyQuery<'r> {
             )
         };
         facts.proof.satisfied = &record.caller.satisfied;
-        let task = facts.task.filter(|view| view.task.kind.is_started());
-        let task = task.map_or("", |view| view.task.id.as_str());
-        let stated = record.caller.guard.as_ref().and_then(|guard| guard.about_task(task));
+        let stated = self.stated(record, located);
         facts.confidence = stated.map_or(record.caller.confidence, |stated| stated.confidence);
-        let (plan, now) = (&self.world.plan, record.arrival.now());
-        let decided = |facts: &Facts<'_>| match self.traces {
-            true => decide_traced(plan, facts, self.request, now),
-            false => decide(plan, facts, self.request, now),
-        };
-        let mut decision = decided(&facts);
-        // Only the kernel knows which operation and arguments the request has. A statement about others gives no confidence.
-        if stated.is_some_and(|stated| !self.is_about(stated, &decision)) {
-            facts.confidence = 0;
-            decision = decided(&facts);
-        }
-        let redeemed = decision.redeems.zip(presented);
-        let redeemed = redeemed.and_then(|(detail, credential)| credential.decision_id(detail));
-        let redeemed = redeemed.unwrap_or_default().to_owned();
-        PolicyAnswer { decision, redeemed, took: engine.took(started) }
+        decide(&mut facts)
     }
 }
 

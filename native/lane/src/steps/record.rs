@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use authz_kernel::decision::Outcome;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
+use authz_kernel::shadow::ShadowGap;
 use authz_kernel::task::RecordKey;
 use authz_state::store::{Commit, Survives, Transaction};
 use authz_state::{AuditError, Durability, Ticket};
@@ -15,13 +16,13 @@ use crate::answer;
 use crate::engine::{Engine, seconds};
 use crate::envoy::{self, Removed};
 use crate::history;
-use crate::judgement::{Judgement, method_of};
+use crate::judgement::{Judgement, ShadowAnswer, method_of};
 use crate::keeper::{ChangeError, Wait};
 use crate::limits;
 use crate::proto::authz::v1 as wire;
 use crate::record::{self, CallOrigin, LoadedNote, NodeNote};
 use crate::refusal::{CallRefusal, Step};
-use crate::settings::Lane;
+use crate::settings::{Lane, Surface};
 use crate::steps::EndedCall;
 use crate::sums::{self, Row, Sum};
 use crate::trace::{self, TraceIds};
@@ -520,6 +521,7 @@ impl Engine {
         if let Some(decision) = judgement.decision() {
             self.metrics.observed(decision);
         }
+        self.count_shadow(judgement);
         if judgement.outcome() == Outcome::StepUp
             && let Some(decision) = judgement.decision()
         {
@@ -534,6 +536,21 @@ impl Engine {
         self.metrics.identified(judgement.arrival.asker.known, agent);
         if let Some((tracing, ids)) = self.tracing.as_ref().zip(trace) {
             tracing.end(ids, judgement, self.clock.since_1970(), took);
+        }
+    }
+
+    /// Counts what the shadow bundle would have answered to a call about an operation. A call that no policy judged counts as not
+    /// compared.
+    fn count_shadow(&self, judgement: &Judgement) {
+        let world = judgement.arrival.world.as_ref();
+        let is_shadowed = world.is_some_and(|world| world.shadow.is_some());
+        let is_decision = matches!(
+            judgement.arrival.surface,
+            Surface::Check | Surface::BatchCheck | Surface::ExtAuthz
+        );
+        if is_shadowed && is_decision {
+            let not_judged = ShadowAnswer::NotCompared(ShadowGap::NotJudged);
+            self.metrics.shadowed(judgement.shadow.as_ref().unwrap_or(&not_judged));
         }
     }
 

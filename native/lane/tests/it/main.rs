@@ -43,6 +43,7 @@ mod report;
 mod revoke;
 mod security_event;
 mod sessions;
+mod shadow;
 mod stages;
 mod static_secret;
 mod support;

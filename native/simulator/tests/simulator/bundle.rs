@@ -195,6 +195,7 @@ pub fn world() -> World {
         credentials: None,
         recipient_lists: BTreeMap::new(),
         fetched: BTreeMap::new(),
+        shadow: None,
     }
 }
 

@@ -113,6 +113,7 @@ pub(super) fn judge_again(
     let answer = judging.ask(engine, judgement, Some(current), presented);
     judgement.judge_by(answer);
     judgement.soften();
+    judging.compare_shadow(engine, judgement, Some(current), presented);
 }
 
 impl Engine {
