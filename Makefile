@@ -412,8 +412,10 @@ soak: export AUTHZ_SOAK := 1
 soak: setup test-tools soak-simulator ## the tests of load, crashes, races and the simulator in their long form
 	$(PYTEST) $(or $(SOAK_TESTS),tests/integration/test_rotation.py tests/integration/test_crash.py tests/integration/test_race.py)
 	AUTHZ_APPROVAL_SCHEDULES=10000 $(CARGO) test --quiet --locked --workspace --test it -- approval_run::
+	AUTHZ_PATHS_MODELS=10000 $(ANALYZE) test --quiet --locked -- --include-ignored paths
 
 SIMULATOR := test --locked --workspace --test simulator -- --ignored --nocapture --exact
+
 .PHONY: soak-simulator
 soak-simulator: $(STAMPS)/deps ## the simulator over seeds 1 to 100,000 (AUTHZ_SEED_FROM=1 AUTHZ_SEED_TO=100000)
 	$(CARGO) $(SIMULATOR) soak

@@ -92,16 +92,24 @@ pub enum InputError {
 }
 
 impl BundleInput {
+    /// Contents of the files, by path.
+    ///
+    /// # Errors
+    /// A file is not Base64.
+    pub fn contents(&self) -> Result<BTreeMap<String, Vec<u8>>, InputError> {
+        let content = |(path, text): (&String, &String)| {
+            let content = STANDARD.decode(text).map_err(|_| InputError::Encoding(path.clone()))?;
+            Ok((path.clone(), content))
+        };
+        self.files.iter().map(content).collect()
+    }
+
     /// Compiles the bundle as a server does.
     ///
     /// # Errors
     /// A file is not Base64, or the bundle does not compile.
     pub fn compile(&self, now_ms: i64) -> Result<Plan, InputError> {
-        let mut files = BTreeMap::new();
-        for (path, text) in &self.files {
-            let content = STANDARD.decode(text).map_err(|_| InputError::Encoding(path.clone()))?;
-            files.insert(path.clone(), content);
-        }
+        let files = self.contents()?;
         let reader = authz_cases::source::reader(&files, &self.vars).at(Time(now_ms));
         let bundle = reader.read().map_err(InputError::Bundle)?;
         PlanCompiler::new().compile(bundle).map_err(InputError::Bundle)

@@ -9,13 +9,15 @@
 //! 4. [`guards`]: questions about one operation and one type of principal, with the kernel's meaning of permits and forbids, and
 //!    the replay of each counterexample by the kernel.
 //! 5. [`proofs`]: findings about each policy and each operation.
-//! 6. [`difference`]: whether a changed bundle permits more than the one before.
+//! 6. [`paths`]: what a set of agents could end up doing, by a fixpoint and by traces that the engine permits.
+//! 7. [`difference`]: whether a changed bundle permits more than the one before.
 //!
 //! What the kernel decides is never decided here again: conditions, slices and schema come from [`authz_kernel::guards`].
 
 pub mod difference;
 pub mod guards;
 pub mod input;
+pub mod paths;
 pub mod proofs;
 pub mod report;
 pub mod solver;

@@ -4,9 +4,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use authz_analyze::difference;
+use authz_analyze::guards::Guards;
 use authz_analyze::input::{AnalyzeRequest, DiffRequest, InputError, Options};
+use authz_analyze::paths::PathsInput;
 use authz_analyze::proofs;
 use authz_analyze::solver::{
     KeptAnswers, NoSolver, OnceSolver, Solver, SolverProgram, SymbolicSolver,
@@ -94,10 +97,13 @@ fn run(verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Analyze => {
             let request: AnalyzeRequest = read()?;
-            let plan = request.bundle.compile(request.options.now_ms)?;
+            let plan = Arc::new(request.bundle.compile(request.options.now_ms)?);
             let solver = solver(&request.options);
             let once = OnceSolver::new(&*solver, kept(&request.options));
-            write(&proofs::analyze(&plan, &once))
+            let mut report = proofs::analyze(&plan, &once);
+            let guards = Guards::new(&plan, &once);
+            PathsInput::new(&request, &plan)?.analyze(&guards).join(&mut report);
+            write(&report)
         }
         Verb::Diff => {
             let request: DiffRequest = read()?;

@@ -14,7 +14,7 @@ use authz_kernel::schema::OWN_SYSTEM;
 use crate::guards::{Counterexample, GuardAnswer, Guards, PRINCIPAL_TYPES};
 use crate::report::{
     BundleName, Counts, Finality, Finding, Place, Proof, Report, Severity, SolverName, Step,
-    VERSION,
+    SuppressionEntry, VERSION,
 };
 use crate::solver::{OnceSolver, Solver as _};
 use witnesses::Witnesses;
@@ -64,6 +64,7 @@ pub fn analyze(plan: &Plan, solver: &OnceSolver<'_>) -> Report {
         },
         findings: std::mem::take(&mut results.findings),
         proved: std::mem::take(&mut results.proved),
+        suppressions: SuppressionEntry::all(plan),
     };
     report.sort();
     report

@@ -1,7 +1,7 @@
 //! The document of an analysis.
 
 use authz_kernel::hex::{hex, hex_start};
-use authz_kernel::model::Location;
+use authz_kernel::model::{Location, SuppressedFindings, Suppression};
 use authz_kernel::plan::Plan;
 use serde::Serialize;
 use serde_json::Value;
@@ -247,6 +247,52 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Rules that hold.
     pub proved: Vec<Proof>,
+    /// Findings that the bundle's owners accept until a date.
+    pub suppressions: Vec<SuppressionEntry>,
+}
+
+/// A suppression of the bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SuppressionEntry {
+    /// Id of the finding. `None`: the suppression is of a rule.
+    pub finding: Option<String>,
+    /// Rule of the findings.
+    pub rule: Option<String>,
+    /// Subject of the findings. `None`: every subject.
+    pub subject: Option<String>,
+    /// Team or person who answers for it.
+    pub owner: String,
+    /// Reason for which the findings are accepted.
+    pub reason: String,
+    /// End, in milliseconds since 1970.
+    pub until: i64,
+    /// Place in the bundle.
+    pub location: Option<Place>,
+}
+
+impl SuppressionEntry {
+    /// The suppressions of a plan's bundle.
+    #[must_use]
+    pub fn all(plan: &Plan) -> Vec<Self> {
+        let entry = |one: &Suppression| {
+            let (finding, rule, subject) = match &one.of {
+                SuppressedFindings::Finding(id) => (Some(id.clone()), None, None),
+                SuppressedFindings::Rule { rule, subject } => {
+                    (None, Some(rule.clone()), subject.clone())
+                }
+            };
+            Self {
+                finding,
+                rule,
+                subject,
+                owner: one.owner.clone(),
+                reason: one.reason.clone(),
+                until: one.until.0,
+                location: Place::of(&one.at),
+            }
+        };
+        plan.model().analysis.suppressions.iter().map(entry).collect()
+    }
 }
 
 impl Report {

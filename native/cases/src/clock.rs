@@ -9,22 +9,26 @@ use authz_state::TimeSource;
 
 /// Clock that stands still between steps, and ids in order.
 #[derive(Debug)]
-pub(crate) struct StepClock {
+pub struct StepClock {
     now_ms: AtomicI64,
     next_id: AtomicU64,
 }
 
 impl StepClock {
-    pub(crate) const fn new(now: Time) -> Self {
+    /// A clock that stands at a time.
+    #[must_use]
+    pub const fn new(now: Time) -> Self {
         Self { now_ms: AtomicI64::new(now.0), next_id: AtomicU64::new(1) }
     }
 
-    pub(crate) fn now(&self) -> Time {
+    /// Time of the clock.
+    #[must_use]
+    pub fn now(&self) -> Time {
         Time(self.now_ms.load(Ordering::Relaxed))
     }
 
     /// Moves the clock forward.
-    pub(crate) fn advance(&self, milliseconds: i64) {
+    pub fn advance(&self, milliseconds: i64) {
         let later = self.now().0.saturating_add(milliseconds);
         self.now_ms.store(later, Ordering::Relaxed);
     }

@@ -29,6 +29,7 @@ mod steps;
 pub use can::can;
 pub use case_file::{CaseFile, case_schema};
 pub use check::parse;
+pub use clock::StepClock;
 pub use coverage::{Coverage, CoveredPart, PartReach};
 pub use eval::eval;
 pub use report::{Failure, Report, TestScope};

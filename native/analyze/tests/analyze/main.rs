@@ -8,8 +8,11 @@
 )]
 
 mod answers;
+mod brute_force;
 mod bundles;
 mod difference;
 mod executable;
 mod guards;
+mod paths;
 mod policies;
+mod random_bundle;

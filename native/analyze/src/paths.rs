@@ -1,0 +1,947 @@
+//! Escalation paths: what a set of agents could end up doing.
+//!
+//! Parts, in the order of the analysis:
+//!
+//! 1. [`guard`]: conditions of policies, with facts that are known and others that are not.
+//! 2. [`ways`]: how each agent can come to act: its chain of principals and its task.
+//! 3. [`taint`]: labels of the data that each way can have read, by a fixpoint that never leaves a possible call out.
+//! 4. [`inputs`], [`runner`], [`search`]: traces of concrete calls, which the engine of `authz test` permits call by call.
+//! 5. [`findings`]: rules over paths; [`cut`]: the smallest set of changes that removes a path.
+//!
+//! A rule that the fixpoint does not reach is *proved*, under [`ASSUMPTIONS`]. A rule that a trace reaches is a *path*. All other
+//! rules are *not decided*.
+
+pub mod cut;
+pub mod findings;
+pub mod guard;
+pub mod inputs;
+pub mod runner;
+pub mod search;
+pub mod taint;
+pub mod ways;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use authz_kernel::decision::Time;
+use authz_kernel::lint::LintFacts;
+use authz_kernel::model::Location;
+use authz_kernel::plan::{Plan, PlanCompiler};
+use authz_kernel::schema::{GIVE, OWN_SYSTEM, quote};
+use serde_json::Value;
+
+use crate::guards::{GuardAnswer, Guards};
+use crate::input::{AnalyzeRequest, InputError};
+use crate::report::{Change, Cut, Finality, Finding, Place, Proof, Report, Severity, Step};
+use findings::{PathRule, RuleResult};
+use guard::{CallFacts, Conditions, Switches};
+use runner::{Runner, Trace};
+use search::{SearchBudget, Searcher, Target};
+use taint::Taints;
+use ways::{Beginning, Parties, Way, Ways};
+
+/// Traces that an analysis runs.
+const MOST_RUNS: usize = 40_000;
+/// Time for which an analysis searches.
+const SEARCH_TIME: Duration = Duration::from_secs(60);
+/// Rounds in which a cut is refined.
+const MOST_ROUNDS: usize = 16;
+
+/// Facts that the proofs about paths take for true.
+pub const ASSUMPTIONS: [&str; 9] = [
+    "Agents with the same roles act alike, and so do people with the same roles; a person holds the roles of one claim, or all \
+     roles of an issuer.",
+    "An operation reads, writes and sends what its `classify` rule says, and the labels of the bundle are right.",
+    "Agents are isolated as their role says, and forget what they read when the `memory` of their role ends.",
+    "Data leaves a system only through operations of the catalog. What people see on a screen and type elsewhere is not followed.",
+    "Enforcers ask about every call, and report no labels beside those of the bundle.",
+    "No break-glass is open.",
+    "No subject is asserted: each is proved by its token.",
+    "No task credential, and no certificate key, is in other hands.",
+    "`mode` is as at the time of the analysis.",
+];
+
+/// Answer of an oracle about one operation and one type of principal.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OracleAnswer {
+    /// Such a request exists: arguments with which it does.
+    Yes(Vec<Value>),
+    /// Proved: no such request is permitted.
+    No,
+    /// Not decided. The analysis takes it for possible.
+    Unknown,
+}
+
+/// Decides whether policies can permit a request.
+pub trait GuardOracle {
+    /// Whether a request of a principal of the type, for which the constraint holds, can be permitted.
+    ///
+    /// Args: `constraint`: a Cedar expression over `principal`, `resource` and `context`.
+    fn can_be_permitted(
+        &self,
+        operation: &str,
+        principal_type: &str,
+        constraint: &str,
+    ) -> OracleAnswer;
+}
+
+/// An oracle that decides nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoOracle;
+
+impl GuardOracle for NoOracle {
+    fn can_be_permitted(&self, _: &str, _: &str, _: &str) -> OracleAnswer {
+        OracleAnswer::Unknown
+    }
+}
+
+impl GuardOracle for Guards<'_> {
+    fn can_be_permitted(
+        &self,
+        operation: &str,
+        principal_type: &str,
+        constraint: &str,
+    ) -> OracleAnswer {
+        match Guards::can_be_permitted(self, operation, principal_type, constraint) {
+            GuardAnswer::Unsatisfiable => OracleAnswer::No,
+            GuardAnswer::Unknown(_) => OracleAnswer::Unknown,
+            GuardAnswer::Satisfiable(example) => {
+                let input = example.document.pointer("/context/input").cloned();
+                OracleAnswer::Yes(input.into_iter().filter(Value::is_object).collect())
+            }
+        }
+    }
+}
+
+/// A bundle to be analyzed.
+#[derive(Clone, Debug)]
+pub struct PathsInput {
+    /// The compiled bundle.
+    pub plan: Arc<Plan>,
+    /// Files of the bundle, by path.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// Values of its variables.
+    pub vars: BTreeMap<String, String>,
+    /// The time.
+    pub now: Time,
+    /// Planted defects; none outside of tests.
+    pub switches: Switches,
+}
+
+/// Findings and proofs about paths.
+#[derive(Clone, Debug, Default)]
+pub struct PathResults {
+    /// Findings.
+    pub findings: Vec<Finding>,
+    /// Rules that hold.
+    pub proved: Vec<Proof>,
+    /// Principals that were looked at.
+    pub principals: usize,
+    /// Assertions of the bundle.
+    pub assertions: usize,
+    /// Rules that are not decided for some operation.
+    pub not_decided: usize,
+}
+
+/// An analysis while it runs.
+pub struct Analysis<'r, 'a> {
+    /// The fixpoint.
+    pub taints: &'a Taints<'a>,
+    /// Searches traces.
+    pub searcher: Searcher<'r, 'a>,
+    /// Decides about guards.
+    pub oracle: &'r dyn GuardOracle,
+    /// Ids of Authz's own operations.
+    pub own: Vec<String>,
+    /// Operations that each agent could be permitted when it acts itself.
+    pub direct: Vec<BTreeSet<usize>>,
+}
+
+impl PathResults {
+    /// Adds the results to a report.
+    pub fn join(self, report: &mut Report) {
+        report.findings.extend(self.findings);
+        report.proved.extend(self.proved);
+        report.counts.principals = self.principals;
+        report.counts.assertions = self.assertions;
+        report.counts.not_decided += self.not_decided;
+        report.sort();
+    }
+}
+
+impl PathsInput {
+    /// The bundle of a request.
+    ///
+    /// # Errors
+    /// A file is not Base64.
+    pub fn new(request: &AnalyzeRequest, plan: &Arc<Plan>) -> Result<Self, InputError> {
+        Ok(Self {
+            plan: Arc::clone(plan),
+            files: request.bundle.contents()?,
+            vars: request.bundle.vars.clone(),
+            now: Time(request.options.now_ms),
+            switches: Switches::default(),
+        })
+    }
+
+    /// Looks for paths.
+    #[must_use]
+    pub fn analyze(&self, oracle: &dyn GuardOracle) -> PathResults {
+        let mut results = self.with_analysis(oracle, |analysis| self.rules(analysis));
+        for finding in &mut results.findings {
+            if finding.verdict == Finality::Proved {
+                finding.assumptions = assumptions();
+            }
+        }
+        results
+    }
+
+    fn with_analysis<T>(
+        &self,
+        oracle: &dyn GuardOracle,
+        run: impl FnOnce(&mut Analysis<'_, '_>) -> T,
+    ) -> T {
+        let plan = &*self.plan;
+        let conditions = Conditions::new(plan);
+        let parties = Parties::new(plan);
+        let ways = Ways::new(plan, &conditions, &parties, self.now, self.switches);
+        let taints = Taints::new(plan, &conditions, &parties, &ways, self.now, self.switches);
+        let runner = Runner::new(&self.plan, &conditions, &taints, self.now);
+        let searcher = Searcher {
+            conditions: &conditions,
+            taints: &taints,
+            model: plan.model(),
+            runner,
+            budget: SearchBudget::new(MOST_RUNS, SEARCH_TIME),
+        };
+        let guards = plan.operation_guards();
+        let own = guards.iter().filter(|guard| guard.operation.system == OWN_SYSTEM);
+        let own = own.map(|guard| guard.operation.id.clone()).collect();
+        let direct = findings::direct(&taints);
+        let mut analysis = Analysis { taints: &taints, searcher, oracle, own, direct };
+        run(&mut analysis)
+    }
+
+    fn rules(&self, analysis: &mut Analysis<'_, '_>) -> PathResults {
+        let model = self.plan.model();
+        let mut results = PathResults {
+            principals: analysis.taints.parties.agents.len()
+                + analysis.taints.parties.subjects.len(),
+            assertions: model.analysis.assertions.len(),
+            ..PathResults::default()
+        };
+        let assertions = model.analysis.assertions.iter().map(PathRule::of);
+        let rules: Vec<PathRule> = assertions.chain(findings::built_in(model)).collect();
+        for rule in &rules {
+            self.rule(rule, analysis, &mut results);
+        }
+        Self::unused(analysis, &mut results);
+        contradictions(analysis, &mut results);
+        self.step_ups(&mut results);
+        Self::approvals(analysis, &mut results);
+        self.exceptions(analysis, &mut results);
+        results
+    }
+
+    /// One rule, for all operations.
+    fn rule(&self, rule: &PathRule, analysis: &mut Analysis<'_, '_>, results: &mut PathResults) {
+        let mut is_closed = true;
+        for (id, index) in findings::ids(analysis) {
+            match analysis.judge(rule, index) {
+                RuleResult::Closed => {}
+                RuleResult::Path(found) => {
+                    is_closed = false;
+                    let (target, trace) = *found;
+                    let finding = self.path(rule, &id, (&target, &trace), analysis);
+                    results.findings.push(finding);
+                }
+                RuleResult::Open(reason) => {
+                    is_closed = false;
+                    results.not_decided += 1;
+                    let of = (Severity::Note, Finality::NotDecided);
+                    let message = format!(
+                        "it is not decided whether `{id}` can be called so that {}",
+                        text(rule)
+                    );
+                    results.findings.push(Finding {
+                        reason,
+                        location: Place::of(&rule.at),
+                        ..Finding::new(&rule.name, &subject(rule, &id), of, message)
+                    });
+                }
+            }
+        }
+        if is_closed {
+            results.proved.push(Proof {
+                rule: rule.name.clone(),
+                subject: subject(rule, ""),
+                assumptions: assumptions(),
+            });
+        }
+    }
+
+    /// A finding with its trace, its case and its cut.
+    fn path(
+        &self,
+        rule: &PathRule,
+        id: &str,
+        (target, trace): (&Target, &Trace),
+        analysis: &mut Analysis<'_, '_>,
+    ) -> Finding {
+        let severity = match rule.name.as_str() {
+            "label-lost" | "confused-deputy" => Severity::Warning,
+            _ => Severity::Error,
+        };
+        let message = format!("`{id}` can be called so that {}", text(rule));
+        let path = Self::steps(trace, analysis);
+        let mut policies: Vec<String> = Vec::new();
+        for policy in trace.calls.iter().flat_map(|call| &call.decision.policies) {
+            if !policies.contains(policy) {
+                policies.push(policy.clone());
+            }
+        }
+        let expected = if rule.pattern.without.is_empty() { "DENY" } else { "STEP_UP" };
+        let name = format!("{}: {message}", rule.name);
+        let case = runner::case(
+            analysis.taints,
+            &self.plan,
+            &name,
+            trace,
+            expected,
+            analysis.searcher.runner.acr(),
+        );
+        Finding {
+            policies,
+            location: Place::of(&rule.at).or_else(|| Self::last_place(trace)),
+            path,
+            cut: self.cut(rule, id, (target, trace), analysis),
+            case,
+            ..Finding::new(&rule.name, &subject(rule, id), (severity, Finality::PathFound), message)
+        }
+    }
+
+    fn last_place(trace: &Trace) -> Option<Place> {
+        let last = trace.calls.last()?;
+        last.decision.places.first().and_then(Place::of)
+    }
+
+    fn steps(trace: &Trace, analysis: &Analysis<'_, '_>) -> Vec<Step> {
+        let taints = analysis.taints;
+        let mut steps: Vec<Step> = Vec::new();
+        let mut has_pivot = false;
+        for at in 0..=trace.calls.len() {
+            for begun in trace.begun.iter().filter(|begun| begun.before == at) {
+                let Some(way) = taints.ways.all.get(begun.way) else { continue };
+                let mut step = begun_step(taints, way);
+                step.step = steps.len() + 1;
+                // Authority changes hands where one agent gives a task to another.
+                let is_given = match way.beginning {
+                    Beginning::Delegated(_) => true,
+                    Beginning::ByAgent(starter) => starter != way.agent(),
+                    _ => false,
+                };
+                step.is_pivot = is_given && !has_pivot;
+                has_pivot |= step.is_pivot;
+                steps.push(step);
+            }
+            let Some(call) = trace.calls.get(at) else { break };
+            let Some(way) = taints.ways.all.get(call.event.way) else { break };
+            let decision = &call.decision;
+            let held = call.satisfied.join(", ");
+            let note = match (held.is_empty(), decision.exceptions.is_empty()) {
+                (true, true) => String::new(),
+                (false, _) => format!("after the step-up {held}"),
+                (true, false) => format!("by the exception {}", decision.exceptions.join(", ")),
+            };
+            steps.push(Step {
+                step: steps.len() + 1,
+                agent: name_of_agent(taints, way.agent()),
+                subject: name_of_subject(taints, way),
+                template: way.template.clone(),
+                operation: decision.operation.clone(),
+                input: call.input.clone(),
+                resource: decision.resource.clone(),
+                destination: decision.destination_class.clone(),
+                labels_before: call.labels_before.iter().cloned().collect(),
+                labels_after: call.labels_after.iter().cloned().collect(),
+                outcome: "permit".to_owned(),
+                reason_code: decision.reason.as_str().to_owned(),
+                rules: decision.policies.clone(),
+                note,
+                ..Step::default()
+            });
+        }
+        // The search is breadth first, so that no call of the trace can be left out: the first one changes the session's data.
+        if !has_pivot {
+            let first = steps.iter_mut().find(|step| !step.operation.starts_with("authz."));
+            if let Some(first) = first {
+                first.is_pivot = true;
+            }
+        }
+        steps
+    }
+
+    /// The smallest set of changes after which no trace of the rule is found for the operation.
+    fn cut(
+        &self,
+        rule: &PathRule,
+        id: &str,
+        (target, trace): (&Target, &Trace),
+        analysis: &Analysis<'_, '_>,
+    ) -> Option<Cut> {
+        if rule.name == EXCEPTION {
+            return None;
+        }
+        if rule.lost.is_some() {
+            return lost_label_cut(rule, id, trace, analysis);
+        }
+        let mut sets = vec![Self::elements(rule, id, target, trace, analysis)];
+        for _ in 0..MOST_ROUNDS {
+            let chosen = cut::hitting_set(&sets)?;
+            let Some(changed) = self.changed(&chosen) else {
+                // The bundle does not compile without it: another change must do.
+                let broken = chosen.into_iter().next()?;
+                for set in &mut sets {
+                    set.remove(&broken);
+                }
+                continue;
+            };
+            let again = changed.with_analysis(&NoOracle, |analysis| {
+                let index = findings::ids(analysis).get(id).copied();
+                let result = index.map(|index| analysis.judge(rule, index));
+                match result {
+                    Some(RuleResult::Path(found)) => {
+                        let (target, trace) = *found;
+                        Again::Path(Self::elements(rule, id, &target, &trace, analysis))
+                    }
+                    Some(RuleResult::Open(_)) => Again::Open,
+                    Some(RuleResult::Closed) | None => Again::Closed,
+                }
+            });
+            let exact = match again {
+                Again::Path(more) if sets.contains(&more) || !more.is_disjoint(&chosen) => {
+                    return None;
+                }
+                Again::Path(more) => {
+                    sets.push(more);
+                    continue;
+                }
+                Again::Open => false,
+                Again::Closed => true,
+            };
+            let changes = chosen.iter().map(Element::change).collect();
+            return Some(Cut { exact, changes });
+        }
+        None
+    }
+
+    /// Changes of which each one removes a trace.
+    fn elements(
+        rule: &PathRule,
+        id: &str,
+        target: &Target,
+        trace: &Trace,
+        analysis: &Analysis<'_, '_>,
+    ) -> BTreeSet<Element> {
+        let taints = analysis.taints;
+        let conditions = analysis.searcher.conditions;
+        let mut all = BTreeSet::new();
+        if !rule.is_deputy {
+            all.insert(Element::Forbid(forbid(rule, id, target)));
+        }
+        for begun in &trace.begun {
+            let Some(way) = taints.ways.all.get(begun.way) else { continue };
+            let giver = match way.beginning {
+                Beginning::Delegated(parent) => {
+                    taints.ways.all.get(parent).map(|way| way.chain.clone())
+                }
+                Beginning::ByAgent(starter) if starter != way.agent() => {
+                    taints.parties.agents.get(starter).map(|party| vec![party.facts.clone()])
+                }
+                _ => None,
+            };
+            let Some(giver) = giver else { continue };
+            let operation = format!("{GIVE}{}", way.template);
+            let roles =
+                taints.parties.agents.get(way.agent()).map(|party| party.facts.roles.clone());
+            let facts = CallFacts {
+                resource: guard::ResourceFacts::Agent(roles.unwrap_or_default()),
+                tiers: (0, 3),
+                ..CallFacts::default()
+            };
+            let permits: Vec<usize> = conditions.permits(&operation, &giver, &facts).collect();
+            if let [only] = permits.as_slice()
+                && let Some(policy) = conditions.policies().get(*only)
+            {
+                all.insert(Element::Removed {
+                    kind: "remove_delegation",
+                    id: policy.id.to_owned(),
+                    file: policy.at.file.clone(),
+                    line: policy.at.line,
+                    text: policy.text.to_owned(),
+                });
+            }
+        }
+        for call in &trace.calls {
+            for (policy, at) in call.decision.policies.iter().zip(&call.decision.places) {
+                let guard = conditions.policies().iter().find(|one| one.id == policy);
+                let Some(guard) = guard else { continue };
+                let kind = if call.decision.exceptions.is_empty() {
+                    "remove_permit"
+                } else {
+                    "remove_exception"
+                };
+                all.insert(Element::Removed {
+                    kind,
+                    id: policy.clone(),
+                    file: at.file.clone(),
+                    line: at.line,
+                    text: guard.text.to_owned(),
+                });
+            }
+        }
+        all
+    }
+
+    /// The bundle after changes; none where it does not compile.
+    fn changed(&self, chosen: &BTreeSet<Element>) -> Option<Self> {
+        let mut files = self.files.clone();
+        for policy in &self.plan.model().policies {
+            files.insert(policy.file.clone(), policy.text.as_bytes().to_vec());
+        }
+        let mut removed = Vec::new();
+        let mut added = Vec::new();
+        for element in chosen {
+            match element {
+                Element::Forbid(text) => added.push(text.clone()),
+                Element::Removed { file, text, .. } => removed.push((file.clone(), text.clone())),
+            }
+        }
+        let files = cut::changed_files(&files, &removed, &added)?;
+        let reader = authz_cases::source::reader(&files, &self.vars).at(self.now);
+        let plan = PlanCompiler::new().compile(reader.read().ok()?).ok()?;
+        Some(Self { plan: Arc::new(plan), files, ..self.clone() })
+    }
+
+    /// Permits that no agent can use.
+    fn unused(analysis: &Analysis<'_, '_>, results: &mut PathResults) {
+        if analysis.taints.ways.is_cut {
+            return;
+        }
+        for at in analysis.unused() {
+            let Some(policy) = analysis.searcher.conditions.policies().get(at) else { continue };
+            let message = format!(
+                "no agent can use the permit `{}`: in no task and on nobody's behalf is a call that it covers permitted",
+                policy.id
+            );
+            let of = (Severity::Warning, Finality::Proved);
+            results.findings.push(Finding {
+                policies: vec![policy.id.to_owned()],
+                location: Place::of(policy.at),
+                ..Finding::new("unused-authority", policy.id, of, message)
+            });
+        }
+    }
+
+    /// Step-up kinds that nobody can answer: the kernel's own check of the bundle.
+    fn step_ups(&self, results: &mut PathResults) {
+        for warning in self.plan.lint(&LintFacts::default()).iter() {
+            if warning.code != UNANSWERABLE {
+                continue;
+            }
+            let at =
+                Location { file: warning.file.clone(), line: warning.line, column: warning.column };
+            let of = (Severity::Warning, Finality::Proved);
+            results.findings.push(Finding {
+                location: Place::of(&at),
+                ..Finding::new(UNANSWERABLE, &warning.what, of, warning.what.clone())
+            });
+        }
+    }
+
+    /// Calls whose asker can answer their approval.
+    fn approvals(analysis: &mut Analysis<'_, '_>, results: &mut PathResults) {
+        let mut is_closed = true;
+        for (id, index) in findings::ids(analysis) {
+            if let Some((message, path)) = analysis.approves_itself(&id, index) {
+                is_closed = false;
+                let of = (Severity::Error, Finality::PathFound);
+                results
+                    .findings
+                    .push(Finding { path, ..Finding::new("self-approval", &id, of, message) });
+            }
+        }
+        if is_closed {
+            results.proved.push(Proof {
+                rule: "self-approval".to_owned(),
+                subject: "bundle".to_owned(),
+                assumptions: assumptions(),
+            });
+        }
+    }
+
+    /// Grave calls that only an exception permits.
+    fn exceptions(&self, analysis: &mut Analysis<'_, '_>, results: &mut PathResults) {
+        let model = self.plan.model();
+        for (name, exception) in &model.exceptions {
+            let mut is_found = false;
+            for (id, index) in findings::ids(analysis) {
+                let operation = model.operation(&id);
+                let is_covered = exception.operations.iter().any(|glob| glob.0.matches(&id));
+                if is_found || !is_covered || !operation.is_some_and(findings::is_grave) {
+                    continue;
+                }
+                if let Some((target, trace)) = analysis.by_exception(name, index) {
+                    is_found = true;
+                    let rule = PathRule {
+                        name: EXCEPTION.to_owned(),
+                        at: exception.at.clone(),
+                        ..exception_rule()
+                    };
+                    let finding = self.path(&rule, &id, (&target, &trace), analysis);
+                    let message = format!(
+                        "the exception `{name}` opens `{id}`, which would not be permitted without it"
+                    );
+                    results.findings.push(Finding {
+                        message: message.clone(),
+                        severity: Severity::Warning,
+                        cut: None,
+                        ..Finding { id: crate::report::finding_id(EXCEPTION, name), ..finding }
+                    });
+                }
+            }
+        }
+    }
+}
+
+enum Again {
+    Path(BTreeSet<Element>),
+    Open,
+    Closed,
+}
+
+/// Rule about step-ups that nobody can answer, and the code of the kernel's warning about them.
+const UNANSWERABLE: &str = "unanswerable-step-up";
+
+/// Rule about exceptions that open grave operations.
+const EXCEPTION: &str = "exception-on-path";
+/// Ways of one operation in which a self-approval is tried.
+const MOST_APPROVALS: usize = 4;
+
+fn exception_rule() -> PathRule {
+    PathRule {
+        name: String::new(),
+        pattern: authz_kernel::model::CallPattern::default(),
+        also: BTreeSet::new(),
+        lost: None,
+        is_deputy: true,
+        at: Location::default(),
+    }
+}
+
+/// One change of a cut. The order is that of preference among cuts of equal size.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Element {
+    /// A policy that is added.
+    Forbid(String),
+    /// A policy that is removed.
+    Removed { kind: &'static str, id: String, file: String, line: u32, text: String },
+}
+
+impl Element {
+    fn change(&self) -> Change {
+        match self {
+            Self::Forbid(text) => {
+                Change { kind: "add_forbid", text: text.clone(), file: String::new(), line: 0 }
+            }
+            Self::Removed { kind, id, file, line, .. } => Change {
+                kind,
+                text: format!("remove or narrow the policy `{id}`"),
+                file: file.clone(),
+                line: *line,
+            },
+        }
+    }
+}
+
+/// A forbid that removes a rule's calls of an operation.
+fn forbid(rule: &PathRule, id: &str, target: &Target) -> String {
+    let mut conditions: Vec<String> = Vec::new();
+    if let Some(class) = &target.event.class
+        && rule.pattern.destination.is_some()
+    {
+        conditions.push(format!("context.destination.class == DestinationClass::{}", quote(class)));
+    }
+    for label in rule.data() {
+        let named = quote(&label);
+        conditions.push(format!(
+            "(context.session.labels.contains(Label::{named}) || context.uncleared_labels.contains(Label::{named}) || \
+             context.remembered.contains(Label::{named}))"
+        ));
+    }
+    if let Some(tier) = rule.pattern.tier {
+        conditions.push(format!("context.tier >= {}", tier as u8));
+    }
+    let principal = match (&rule.pattern.agent, &rule.pattern.subject) {
+        (Some(role), _) | (None, Some(role)) => format!("principal in Role::{}", quote(role)),
+        (None, None) => "principal".to_owned(),
+    };
+    let when = match conditions.is_empty() {
+        true => String::new(),
+        false => format!("\nwhen {{ {} }}", conditions.join(" && ")),
+    };
+    // The kind that people answer, as the rule names it.
+    let lifted = ["approve", "confirm", "two_person"]
+        .into_iter()
+        .find(|kind| rule.pattern.is_lifted_by(kind));
+    let (stepup, unless) = match lifted {
+        Some(kind) => (
+            format!("\n@stepup(\"{kind}\")"),
+            format!("\nunless {{ context.satisfied.contains(Kind::\"{kind}\") }}"),
+        ),
+        None => Default::default(),
+    };
+    let name = format!("{}-{id}", rule.name.replace(':', "-")).replace(['/', '.'], "-");
+    format!(
+        "@id({})\n@reason(\"a path that authz analyze found\"){stepup}\nforbid ({principal}, action == Action::{}, resource){when}{unless};",
+        quote(&name),
+        quote(id)
+    )
+}
+
+/// Where a label is lost, its place must get one: no policy of today can see the data.
+fn lost_label_cut(
+    rule: &PathRule,
+    id: &str,
+    trace: &Trace,
+    analysis: &Analysis<'_, '_>,
+) -> Option<Cut> {
+    let label = rule.lost.as_ref()?;
+    let taints = analysis.taints;
+    let reader = trace.calls.iter().rev().skip(1).find_map(|call| {
+        let flow = taints.flows.get(call.event.flow)?;
+        flow.reads.then(|| taints.operation(flow)).flatten()
+    })?;
+    let file = reader.at.file.clone();
+    let text = format!(
+        "let `{}` yield `{label}`, or give it and the operation that writes there one collection with `keeps_labels`, so that `{id}` sees the label",
+        reader.id
+    );
+    let change = Change { kind: "add_label", text, file, line: reader.at.line };
+    Some(Cut { exact: false, changes: vec![change] })
+}
+
+fn begun_step(taints: &Taints<'_>, way: &Way) -> Step {
+    let (operation, note) = match way.beginning {
+        Beginning::Delegated(parent) => {
+            let giver = taints.ways.all.get(parent).map(|way| name_of_agent(taints, way.agent()));
+            (
+                format!("authz.{GIVE}{}", way.template),
+                format!("{} gives the task", giver.unwrap_or_default()),
+            )
+        }
+        Beginning::ByAgent(starter) => {
+            let text = format!("{} starts the task", name_of_agent(taints, starter));
+            (format!("authz.task:{}", way.template), text)
+        }
+        _ => (format!("authz.task:{}", way.template), "the subject starts the task".to_owned()),
+    };
+    Step {
+        agent: name_of_agent(taints, way.agent()),
+        subject: name_of_subject(taints, way),
+        template: way.template.clone(),
+        operation,
+        outcome: "permit".to_owned(),
+        note,
+        ..Step::default()
+    }
+}
+
+fn name_of_agent(taints: &Taints<'_>, at: usize) -> String {
+    taints.parties.agents.get(at).map(ways::Party::name).unwrap_or_default()
+}
+
+fn name_of_subject(taints: &Taints<'_>, way: &Way) -> String {
+    let party = way.subject.and_then(|at| taints.parties.subjects.get(at));
+    party.map(ways::Party::name).unwrap_or_default()
+}
+
+fn contradictions(analysis: &Analysis<'_, '_>, results: &mut PathResults) {
+    for (id, required, forbidden) in analysis.contradictions() {
+        let message = format!(
+            "`{id}` can never be called: the sequence `{required}` requires a call that `{forbidden}` forbids before it"
+        );
+        let of = (Severity::Warning, Finality::Proved);
+        let at = analysis.searcher.model.sequences.get(&required).map(|rule| rule.at.clone());
+        results.findings.push(Finding {
+            location: at.as_ref().and_then(Place::of),
+            ..Finding::new(
+                "contradicting-sequences",
+                &format!("{id} {required} {forbidden}"),
+                of,
+                message,
+            )
+        });
+    }
+}
+
+/// Stable name of a finding's subject.
+fn subject(rule: &PathRule, id: &str) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    if !rule.name.starts_with("assertion:") {
+        parts.extend(rule.pattern.after.clone());
+        parts.extend(rule.pattern.label.clone());
+        if let Some(authz_kernel::model::DestinationPattern::Class(class)) =
+            &rule.pattern.destination
+        {
+            parts.push(class.clone());
+        }
+    }
+    parts.extend((!id.is_empty()).then(|| id.to_owned()));
+    if parts.is_empty() { "bundle".to_owned() } else { parts.join(" ") }
+}
+
+/// What a call of a rule does, for messages.
+fn text(rule: &PathRule) -> String {
+    let pattern = &rule.pattern;
+    if rule.is_deputy {
+        return "an agent lets another one do what it may not do itself".to_owned();
+    }
+    let mut parts: Vec<String> = Vec::new();
+    if let Some(role) = &pattern.agent {
+        parts.push(format!("an agent `{role}` makes the call"));
+    }
+    if let Some(role) = &pattern.subject {
+        parts.push(format!("it is on behalf of `{role}`"));
+    }
+    match (&pattern.label, &pattern.destination) {
+        (Some(label), Some(authz_kernel::model::DestinationPattern::Class(class))) => {
+            parts.push(format!(
+                "data with the label `{label}` reaches a destination of the class `{class}`"
+            ));
+        }
+        (Some(label), _) => parts.push(format!("data with the label `{label}` goes out")),
+        (None, Some(authz_kernel::model::DestinationPattern::Class(class))) => {
+            parts.push(format!("data reaches a destination of the class `{class}`"));
+        }
+        (None, _) => {}
+    }
+    if let Some(label) = &pattern.after {
+        parts.push(format!("data with the label `{label}` was read before"));
+    }
+    if let Some(effect) = pattern.effect {
+        parts.push(format!("it has the effect `{}`", effect.as_str()));
+    }
+    if let Some(tier) = pattern.tier {
+        parts.push(format!("its tier is at least `{}`", tier.as_str()));
+    }
+    if rule.lost.is_some() {
+        parts.push("Authz does not have the label".to_owned());
+    }
+    if !pattern.without.is_empty() {
+        parts.push("nobody is asked".to_owned());
+    }
+    if parts.is_empty() {
+        parts.push("it is permitted".to_owned());
+    }
+    parts.join(", and ")
+}
+
+fn assumptions() -> Vec<String> {
+    ASSUMPTIONS.iter().map(|text| (*text).to_owned()).collect()
+}
+
+impl Analysis<'_, '_> {
+    /// A trace in which an exception decides.
+    fn by_exception(&mut self, name: &str, index: usize) -> Option<(Target, Trace)> {
+        let taints = self.taints;
+        let flow = taints.flows.get(index)?;
+        let classes = match flow.classes.is_empty() {
+            true => vec![None],
+            false => flow.classes.iter().cloned().map(Some).collect(),
+        };
+        for (at, way) in taints.ways.all.iter().enumerate() {
+            let is_open = taints.open(at).any(|one| one.operation == flow.operation);
+            if !is_open || !taints.could(way, flow, &taint::Goal::default()) {
+                continue;
+            }
+            for class in &classes {
+                let event = runner::Event { way: at, flow: index, class: class.clone() };
+                let target = Target {
+                    event: event.clone(),
+                    data: BTreeSet::new(),
+                    lost: None,
+                    tier: None,
+                    pattern: authz_kernel::model::CallPattern::default(),
+                };
+                let unmet = |_: &str| false;
+                let conditions = self.searcher.conditions;
+                if let Ok(trace) = self.searcher.runner.run(conditions, &[event], &unmet) {
+                    let depends = |call: &runner::CallResult| {
+                        call.decision.exceptions.iter().any(|one| one == name)
+                    };
+                    if trace.calls.last().is_some_and(depends) {
+                        return Some((target, trace));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// A call whose approval its own subject can answer.
+    fn approves_itself(&mut self, id: &str, index: usize) -> Option<(String, Vec<Step>)> {
+        let taints = self.taints;
+        let flow = taints.flows.get(index)?;
+        let operation = taints.operation(flow)?;
+        let conditions = self.searcher.conditions;
+        let asks = conditions
+            .slice(id)
+            .iter()
+            .any(|at| conditions.policies().get(*at).is_some_and(|policy| policy.stepup.is_some()));
+        let tiers = self.searcher.model.tiers.iter().skip(operation.tier as usize);
+        let mut tiers = tiers.map(|tier| tier.approval);
+        if !asks && tiers.all(|approval| approval == authz_kernel::model::TierApproval::None) {
+            return None;
+        }
+        let mut tried = 0_usize;
+        for (at, way) in taints.ways.all.iter().enumerate() {
+            let is_open = taints.open(at).any(|one| one.operation == flow.operation);
+            let Some(subject) = way.subject.filter(|_| is_open) else { continue };
+            if !taints.could(way, flow, &taint::Goal::default()) {
+                continue;
+            }
+            let classes: Vec<Option<String>> = match flow.classes.is_empty() {
+                true => vec![None],
+                false => flow.classes.iter().cloned().map(Some).collect(),
+            };
+            for class in classes {
+                if tried >= MOST_APPROVALS {
+                    return None;
+                }
+                tried = tried.saturating_add(1);
+                let event = runner::Event { way: at, flow: index, class };
+                let answered = self.searcher.runner.answered_by(conditions, &event, subject);
+                if let Some((kinds, approver)) = answered {
+                    let message = format!(
+                        "the subject of a call of `{id}` can answer its step-up {kinds} as {approver}: the approval asks nobody else"
+                    );
+                    let step = Step {
+                        step: 1,
+                        agent: name_of_agent(taints, way.agent()),
+                        subject: name_of_subject(taints, way),
+                        template: way.template.clone(),
+                        operation: id.to_owned(),
+                        outcome: "step_up".to_owned(),
+                        is_pivot: true,
+                        note: format!("{approver} approves it"),
+                        ..Step::default()
+                    };
+                    return Some((message, vec![step]));
+                }
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,768 @@
+//! Runs traces through the engine of `authz test`, and writes them as tests of a bundle.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use authz_cases::StepClock;
+use authz_kernel::decision::{Claim, Decision, Outcome, Principal, Time};
+use authz_kernel::model::ParamType;
+use authz_kernel::plan::Plan;
+use authz_kernel::task::Param;
+use authz_lane::offline::{
+    OfflineDecision, OfflineEngine, OfflineWorld, StatedAnswer, StatedCaller, StatedSubject,
+};
+use authz_lane::proto::authz::v1 as wire;
+use authz_token::SubjectKind;
+use prost_types::value::Kind;
+use serde_json::{Map, Value, json};
+
+use super::guard::Conditions;
+use super::inputs;
+use super::taint::{Flow, Labels, Mark, Store, Taints};
+use super::ways::{Beginning, Party, Way, params};
+
+/// A call that a trace may make: a way, an operation, and the class of its destination.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Event {
+    /// Position of the way.
+    pub way: usize,
+    /// Position of the operation in [`Taints::flows`].
+    pub flow: usize,
+    /// Class of its destinations; none: it has none.
+    pub class: Option<String>,
+}
+
+/// Result of one call of a trace.
+#[derive(Clone, Debug)]
+pub struct CallResult {
+    /// The call.
+    pub event: Event,
+    /// Arguments.
+    pub input: Value,
+    /// Step-up kinds that people are taken to have met.
+    pub satisfied: Vec<String>,
+    /// The decision.
+    pub decision: Decision,
+    /// Labels that Authz had for the session before the call.
+    pub labels_before: BTreeSet<String>,
+    /// Labels after it.
+    pub labels_after: BTreeSet<String>,
+    /// Labels of the data that the call could send, whether Authz had them or not.
+    pub data: Labels,
+}
+
+/// A start or a delegation of a trace.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    /// Position of the way.
+    pub way: usize,
+    /// Position of the call before which it stands.
+    pub before: usize,
+}
+
+/// A trace that ran.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    /// Starts and delegations.
+    pub begun: Vec<Begun>,
+    /// Calls.
+    pub calls: Vec<CallResult>,
+    /// Places that data has come to before the last call, one text each.
+    pub state: BTreeSet<String>,
+}
+
+/// A trace that ended before its last call.
+#[derive(Clone, Debug)]
+pub struct Stopped {
+    /// Calls that were permitted.
+    pub calls: usize,
+    /// Reason code of the first refusal, or what happened.
+    pub reason: String,
+    /// Places that data has come to before the last call.
+    pub state: BTreeSet<String>,
+}
+
+/// Runs traces of one bundle.
+#[derive(Debug)]
+pub struct Runner<'a> {
+    plan: Arc<Plan>,
+    taints: &'a Taints<'a>,
+    obligations: Vec<String>,
+    acr: String,
+    variants: BTreeMap<(usize, Option<String>), Vec<Value>>,
+    now: Time,
+    /// Calls that were asked.
+    pub asked: usize,
+}
+
+/// Data that a run really read, by the same rules as [`Taints`].
+#[derive(Default)]
+struct Data {
+    sessions: BTreeMap<usize, BTreeSet<String>>,
+    memories: BTreeMap<(usize, Option<usize>), BTreeSet<String>>,
+    stores: BTreeMap<Store, BTreeSet<String>>,
+}
+
+impl Data {
+    fn state(&self) -> BTreeSet<String> {
+        let sessions = self.sessions.iter().flat_map(|(at, labels)| {
+            labels.iter().map(move |label| format!("session {at} {label}"))
+        });
+        let memories = self.memories.iter().flat_map(|(key, labels)| {
+            labels.iter().map(move |label| format!("memory {key:?} {label}"))
+        });
+        let stores = self.stores.iter().flat_map(|(store, labels)| {
+            labels.iter().map(move |label| format!("store {store:?} {label}"))
+        });
+        sessions.chain(memories).chain(stores).collect()
+    }
+}
+
+/// One engine, and what the trace did in it.
+struct Session<'r, 'a> {
+    runner: &'r mut Runner<'a>,
+    engine: OfflineEngine,
+    tasks: BTreeMap<usize, String>,
+    labels: BTreeMap<usize, BTreeSet<String>>,
+    data: Data,
+    trace: Trace,
+}
+
+impl<'a> Runner<'a> {
+    /// Prepares to run traces.
+    #[must_use]
+    pub fn new(
+        plan: &Arc<Plan>,
+        conditions: &Conditions<'_>,
+        taints: &'a Taints<'a>,
+        now: Time,
+    ) -> Self {
+        let guards = conditions.policies().iter();
+        let own = guards.clone().flat_map(|guard| guard.obligations.iter().cloned());
+        let of_exceptions = plan.model().exceptions.values();
+        let of_exceptions = of_exceptions.flat_map(|one| one.obligations.iter().cloned());
+        let obligations: BTreeSet<String> = own.chain(of_exceptions).collect();
+        let reauth = guards.filter_map(|guard| guard.stepup?.strip_prefix("reauth:"));
+        let acr = reauth.min().unwrap_or_default().to_owned();
+        Self {
+            plan: Arc::clone(plan),
+            taints,
+            obligations: obligations.into_iter().collect(),
+            acr,
+            variants: BTreeMap::new(),
+            now,
+            asked: 0,
+        }
+    }
+
+    /// Notes arguments that a solver suggests for an operation.
+    pub fn suggest(&mut self, conditions: &Conditions<'_>, event: &Event, inputs: &[Value]) {
+        let made = self.variants_of(conditions, event, inputs);
+        self.variants.insert((event.flow, event.class.clone()), made);
+    }
+
+    fn variants_of(
+        &self,
+        conditions: &Conditions<'_>,
+        event: &Event,
+        suggested: &[Value],
+    ) -> Vec<Value> {
+        let flow = self.taints.flows.get(event.flow);
+        let Some(operation) = flow.and_then(|flow| self.taints.operation(flow)) else {
+            return Vec::new();
+        };
+        let literals = conditions.literals(&operation.id);
+        let class = event.class.as_deref();
+        inputs::variants(self.plan.model(), operation, class, &literals, suggested)
+    }
+
+    /// Runs calls in order. Each must be permitted, with the first of its arguments that the engine permits.
+    ///
+    /// Args: `unmet`: step-up kinds that nobody meets for the last call.
+    ///
+    /// # Errors
+    /// A task does not begin, or a call is not permitted.
+    pub fn run(
+        &mut self,
+        conditions: &Conditions<'_>,
+        events: &[Event],
+        unmet: &dyn Fn(&str) -> bool,
+    ) -> Result<Trace, Stopped> {
+        let mut session = self.session(conditions, events)?;
+        for (at, event) in events.iter().enumerate() {
+            let is_last = at + 1 == events.len();
+            if is_last {
+                session.trace.state = session.data.state();
+            }
+            let begun = session.begin(event.way);
+            let called = begun.and_then(|()| session.call(event, is_last.then_some(unmet)));
+            called.map_err(|reason| Stopped {
+                calls: at,
+                reason,
+                state: session.trace.state.clone(),
+            })?;
+        }
+        Ok(session.trace)
+    }
+
+    /// A new engine.
+    fn session(
+        &mut self,
+        conditions: &Conditions<'_>,
+        events: &[Event],
+    ) -> Result<Session<'_, 'a>, Stopped> {
+        for event in events {
+            if !self.variants.contains_key(&(event.flow, event.class.clone())) {
+                self.suggest(conditions, event, &[]);
+            }
+        }
+        let clock = Arc::new(StepClock::new(self.now));
+        let world = OfflineWorld {
+            plan: Arc::clone(&self.plan),
+            recipient_lists: self.plan.fresh_recipient_lists(),
+            issuers: BTreeSet::new(),
+        };
+        let engine = OfflineEngine::new(world, clock).map_err(|error| Stopped {
+            calls: 0,
+            reason: error.to_string(),
+            state: BTreeSet::new(),
+        })?;
+        Ok(Session {
+            runner: self,
+            engine,
+            tasks: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            data: Data::default(),
+            trace: Trace::default(),
+        })
+    }
+
+    /// `acr` of the tokens of subjects; empty without a policy that asks for one.
+    #[must_use]
+    pub fn acr(&self) -> &str {
+        &self.acr
+    }
+
+    /// Whether the subject of a way can answer the step-up of a call, itself or under another issuer with the same `sub`.
+    ///
+    /// Returns: the kinds of the step-up, and the name under which the subject answers.
+    pub fn answered_by(
+        &mut self,
+        conditions: &Conditions<'_>,
+        event: &Event,
+        subject: usize,
+    ) -> Option<(String, String)> {
+        let asker = self.subject(subject)?;
+        let same = |party: &Party| {
+            let sub = |party: &Party| match &party.principal {
+                Principal::User(subject) | Principal::Service(subject) => subject.sub.clone(),
+                Principal::Agent { .. } => String::new(),
+            };
+            sub(party) == sub(asker)
+        };
+        let approvers: Vec<&Party> =
+            self.taints.parties.subjects.iter().filter(|party| same(party)).collect();
+        for approver in approvers {
+            let mut session = self.session(conditions, std::slice::from_ref(event)).ok()?;
+            session.begin(event.way).ok()?;
+            let (approval, kinds) = session.held(event)?;
+            let Some(person) = stated(approver, "") else { continue };
+            let person = StatedSubject { is_alone: true, ..person };
+            let answer = StatedAnswer {
+                approves: true,
+                endorses: false,
+                queue: "",
+                reason: "",
+                has_passkey: true,
+            };
+            // The subject itself answers `confirm`: that is what it is for.
+            let is_own = kinds.iter().all(|kind| kind == "confirm");
+            if !is_own && session.engine.answer_approval(&approval, &person, answer).is_ok() {
+                return Some((kinds.join(", "), approver.name()));
+            }
+        }
+        None
+    }
+
+    fn way(&self, at: usize) -> Option<&'a Way> {
+        self.taints.ways.all.get(at)
+    }
+
+    fn agent(&self, at: usize) -> Option<&'a Party> {
+        self.taints.parties.agents.get(at)
+    }
+
+    fn subject(&self, at: usize) -> Option<&'a Party> {
+        self.taints.parties.subjects.get(at)
+    }
+
+    fn stated_subject(&self, way: &Way) -> Option<StatedSubject> {
+        let party = way.subject.and_then(|at| self.subject(at))?;
+        stated(party, &self.acr)
+    }
+
+    /// The caller of a way's calls.
+    fn caller(&self, way: &Way) -> StatedCaller {
+        // The task names its subject.
+        let subject = if way.is_started() { None } else { self.stated_subject(way) };
+        StatedCaller {
+            agent: self.agent(way.agent()).and_then(Party::agent_name),
+            subject,
+            is_bound: true,
+            confidence: 100,
+            ..StatedCaller::default()
+        }
+    }
+}
+
+/// A party as a subject whose token is shown.
+#[must_use]
+pub fn stated(party: &Party, acr: &str) -> Option<StatedSubject> {
+    let (subject, kind) = match &party.principal {
+        Principal::User(subject) => (subject, SubjectKind::User),
+        Principal::Service(subject) => (subject, SubjectKind::Service),
+        Principal::Agent { .. } => return None,
+    };
+    Some(StatedSubject {
+        issuer: subject.issuer.clone(),
+        sub: subject.sub.clone(),
+        kind,
+        claims: subject.claims.clone(),
+        acr: acr.to_owned(),
+        is_alone: false,
+    })
+}
+
+impl Session<'_, '_> {
+    /// Begins the task of a way, and those above it.
+    // Recursion is bounded by the depth of tasks.
+    fn begin(&mut self, at: usize) -> Result<(), String> {
+        let Some(way) = self.runner.way(at).filter(|way| way.is_started()) else { return Ok(()) };
+        if self.tasks.contains_key(&at) {
+            return Ok(());
+        }
+        let text = |text: &str| text.to_owned();
+        let assignee = self.runner.agent(way.agent()).and_then(Party::agent_name);
+        let assignee = assignee.ok_or_else(|| text("the way has no agent"))?;
+        let given = self.params(&way.template);
+        let refused = |error: authz_lane::ApiError| error.to_string();
+        let task = match way.beginning {
+            Beginning::Delegated(parent) => {
+                self.begin(parent)?;
+                let above = self.runner.way(parent).ok_or_else(|| text("a way is missing"))?;
+                let is_same = above.template == way.template;
+                let request = wire::DelegateRequest {
+                    parent: self.tasks.get(&parent).cloned().unwrap_or_default(),
+                    assignee: assignee.spiffe_id,
+                    template: if is_same { String::new() } else { way.template.clone() },
+                    params: Some(if is_same { prost_types::Struct::default() } else { given }),
+                    ..Default::default()
+                };
+                let caller = self.runner.caller(above);
+                self.engine.delegate_task(&request, &caller).map_err(refused)?.task
+            }
+            Beginning::BySubject | Beginning::ByAgent(_) => {
+                let starter = match way.beginning {
+                    Beginning::ByAgent(agent) => {
+                        self.runner.agent(agent).and_then(Party::agent_name)
+                    }
+                    _ => None,
+                };
+                let is_alone = starter.is_none();
+                let subject = self.runner.stated_subject(way);
+                let caller = StatedCaller {
+                    agent: starter,
+                    subject: subject.map(|subject| StatedSubject { is_alone, ..subject }),
+                    ..StatedCaller::default()
+                };
+                let request = wire::StartRequest {
+                    template: way.template.clone(),
+                    params: Some(given),
+                    assignee: assignee.spiffe_id,
+                    ..Default::default()
+                };
+                self.engine.start_task(&request, &caller).map_err(refused)?.task
+            }
+            Beginning::Implicit | Beginning::Taskless | Beginning::NoTask => return Ok(()),
+        };
+        let task = task.ok_or_else(|| text("the engine names no task"))?;
+        self.tasks.insert(at, task.id);
+        self.trace.begun.push(Begun { way: at, before: self.trace.calls.len() });
+        Ok(())
+    }
+
+    fn params(&self, template: &str) -> prost_types::Struct {
+        let template = self.runner.plan.template(template);
+        let fields = template.map(params).unwrap_or_default().into_iter().map(|(name, value)| {
+            let kind = match value {
+                Param::Text(text) => Kind::StringValue(text),
+                Param::Long(_) => Kind::NumberValue(1.0),
+                Param::Bool(flag) => Kind::BoolValue(flag),
+            };
+            (name, prost_types::Value { kind: Some(kind) })
+        });
+        prost_types::Struct { fields: fields.collect() }
+    }
+
+    /// A call that is held for a step-up that people answer: its approval, and the kinds.
+    fn held(&mut self, event: &Event) -> Option<(String, Vec<String>)> {
+        let taints = self.runner.taints;
+        let way = self.runner.way(event.way)?;
+        let operation = taints.operation(taints.flows.get(event.flow)?)?;
+        let variants = self.runner.variants.get(&(event.flow, event.class.clone())).cloned();
+        for input in variants.unwrap_or_default() {
+            let request = wire::CheckRequest {
+                task: self.tasks.get(&event.way).cloned().unwrap_or_default(),
+                operation: operation.id.clone(),
+                arguments_json: input.to_string().into_bytes(),
+                supported_obligations: self.runner.obligations.clone(),
+                ..Default::default()
+            };
+            let caller = self.runner.caller(way);
+            self.runner.asked += 1;
+            if self.engine.explain(&request, &caller).outcome != Outcome::StepUp {
+                continue;
+            }
+            let answer = self.engine.check(&request, &caller);
+            let kinds = answer.decision.map(|decision| decision.kinds).unwrap_or_default();
+            return answer.approval_id.map(|approval| (approval, kinds));
+        }
+        None
+    }
+
+    fn call(&mut self, event: &Event, unmet: Option<&dyn Fn(&str) -> bool>) -> Result<(), String> {
+        let missing = || "UNKNOWN_OPERATION".to_owned();
+        let taints = self.runner.taints;
+        let way = self.runner.way(event.way).ok_or_else(missing)?;
+        let flow = taints.flows.get(event.flow).ok_or_else(missing)?;
+        let operation = taints.operation(flow).ok_or_else(missing)?;
+        let variants = self.runner.variants.get(&(event.flow, event.class.clone()));
+        let variants = variants.cloned().unwrap_or_default();
+        let mut first = String::new();
+        for input in variants {
+            let request = wire::CheckRequest {
+                task: self.tasks.get(&event.way).cloned().unwrap_or_default(),
+                operation: operation.id.clone(),
+                arguments_json: input.to_string().into_bytes(),
+                supported_obligations: self.runner.obligations.clone(),
+                ..Default::default()
+            };
+            let caller = self.runner.caller(way);
+            self.runner.asked += 1;
+            let mut answer = self.engine.explain(&request, &caller);
+            let mut satisfied = Vec::new();
+            if answer.outcome == Outcome::StepUp {
+                // People say yes to what they are asked, but for the kinds that the goal rules out.
+                let kinds = answer.decision.iter().flat_map(|decision| decision.kinds.clone());
+                satisfied = kinds.collect();
+                if unmet.is_some_and(|unmet| satisfied.iter().any(|kind| unmet(kind))) {
+                    satisfied.clear();
+                } else {
+                    let caller = StatedCaller { satisfied: satisfied.clone(), ..caller.clone() };
+                    answer = self.engine.explain(&request, &caller);
+                }
+            }
+            if first.is_empty() {
+                first = answer.reason.as_str().to_owned();
+            }
+            let has_class = |decision: &Decision| {
+                event.class.as_ref().is_none_or(|class| *class == decision.destination_class)
+            };
+            let is_permitted =
+                is_let_through(&answer) && answer.decision.as_ref().is_some_and(has_class);
+            if !is_permitted {
+                continue;
+            }
+            let caller = StatedCaller { satisfied: satisfied.clone(), ..caller };
+            let answer = self.engine.check(&request, &caller);
+            if let Some(decision) = answer.decision.clone().filter(|_| is_let_through(&answer)) {
+                self.note(event, (way, flow), input, satisfied, decision);
+                return Ok(());
+            }
+        }
+        Err(if first.is_empty() { "BAD_INPUT".to_owned() } else { first })
+    }
+
+    /// Labels of every resource of an operation's collection.
+    fn of_resource(&self, flow: &Flow) -> BTreeSet<String> {
+        let collection = flow.store.collection.as_ref();
+        let collection = collection.and_then(|name| self.runner.plan.model().collections.get(name));
+        collection.map(|collection| collection.labels.clone()).unwrap_or_default()
+    }
+
+    fn note(
+        &mut self,
+        event: &Event,
+        (way, flow): (&Way, &Flow),
+        input: Value,
+        satisfied: Vec<String>,
+        decision: Decision,
+    ) {
+        let parties = self.runner.taints.parties;
+        let labels = self.labels.entry(way.root).or_default();
+        let labels_before = labels.clone();
+        labels.extend(decision.passage.labels.iter().cloned());
+        let labels_after = labels.clone();
+        let of_resource = self.of_resource(flow);
+        // The data itself.
+        let data = &mut self.data;
+        let mut known = data.sessions.get(&way.root).cloned().unwrap_or_default();
+        for agent in &way.agents {
+            for key in [(*agent, None), (*agent, way.subject)] {
+                known.extend(data.memories.get(&key).into_iter().flatten().cloned());
+            }
+        }
+        // The data has the labels that the bundle says, also where no policy reads labels, so that Authz keeps none.
+        let operation = self.runner.taints.operation(flow);
+        let yields = operation.into_iter().flat_map(|one| one.yields.0.iter().chain(&one.yields.1));
+        let mut brought: BTreeSet<String> = yields.cloned().collect();
+        let patterned = decision.passage.labels.iter().filter(|label| flow.gives.contains(*label));
+        brought.extend(patterned.cloned());
+        if flow.reads {
+            brought.extend(of_resource.iter().cloned());
+        }
+        let mut stored = BTreeSet::new();
+        if flow.reads {
+            for (store, kept) in &data.stores {
+                if store.reaches(&flow.store) {
+                    stored.extend(kept.iter().cloned());
+                }
+            }
+        }
+        let own = decision.uncleared_labels.iter().chain(&of_resource).cloned();
+        let sent: BTreeSet<String> = known.iter().cloned().chain(own).collect();
+        let all: BTreeSet<String> = known.iter().cloned().chain(brought).chain(stored).collect();
+        if flow.writes {
+            data.stores.entry(flow.store.clone()).or_default().extend(all.iter().cloned());
+        }
+        data.sessions.entry(way.root).or_default().extend(all.iter().cloned());
+        for agent in &way.agents {
+            if let Some(key) = way.memory_key(parties, *agent) {
+                data.memories.entry(key).or_default().extend(all.iter().cloned());
+            }
+        }
+        let is_marked = |label: &String| {
+            labels_before.contains(label) || decision.uncleared_labels.contains(label)
+        };
+        let sent: Labels = sent
+            .into_iter()
+            .map(|label| {
+                let mark = if is_marked(&label) { Mark::Marked } else { Mark::Unmarked };
+                (label, mark)
+            })
+            .collect();
+        self.trace.calls.push(CallResult {
+            event: event.clone(),
+            input,
+            satisfied,
+            decision,
+            labels_before,
+            labels_after,
+            data: sent,
+        });
+    }
+}
+
+/// Whether a call goes through: permitted, or not enforced.
+#[must_use]
+pub fn is_let_through(answer: &OfflineDecision) -> bool {
+    answer.outcome == Outcome::Permit || !answer.is_enforced
+}
+
+/// A trace as a test of the bundle, which fails for as long as the trace is possible.
+///
+/// Args: `expected`: outcome of the last call once the path is cut.
+#[must_use]
+pub fn case(
+    taints: &Taints<'_>,
+    plan: &Plan,
+    name: &str,
+    trace: &Trace,
+    expected: &str,
+    acr: &str,
+) -> String {
+    let writer = CaseWriter { taints, plan, acr };
+    writer.write(name, trace, expected)
+}
+
+struct CaseWriter<'a> {
+    taints: &'a Taints<'a>,
+    plan: &'a Plan,
+    acr: &'a str,
+}
+
+impl CaseWriter<'_> {
+    fn write(&self, name: &str, trace: &Trace, expected: &str) -> String {
+        let mut agents: BTreeMap<String, Value> = BTreeMap::new();
+        let mut subjects: BTreeMap<String, Value> = BTreeMap::new();
+        let mut steps: Vec<Value> = Vec::new();
+        let mut started = BTreeSet::new();
+        for at in 0..=trace.calls.len() {
+            for begun in trace.begun.iter().filter(|begun| begun.before == at) {
+                if let Some(way) = self.taints.ways.all.get(begun.way) {
+                    steps.push(self.beginning(begun.way, way, &mut agents, &mut subjects));
+                    started.insert(begun.way);
+                }
+            }
+            let Some(call) = trace.calls.get(at) else { break };
+            let Some(way) = self.taints.ways.all.get(call.event.way) else { break };
+            let is_last = at + 1 == trace.calls.len();
+            let expect = if is_last { expected } else { "PERMIT" };
+            steps.push(self.call(call, way, expect, &mut agents, &mut subjects));
+        }
+        let document = json!({
+            "fixtures": {"agents": agents, "subjects": subjects},
+            "tests": [{"trace": name, "steps": steps}],
+        });
+        yaml(&document)
+    }
+
+    fn agent(&self, at: usize, agents: &mut BTreeMap<String, Value>) -> String {
+        let Some(party) = self.taints.parties.agents.get(at) else { return String::new() };
+        let name = format!("agent-{at}");
+        agents.insert(name.clone(), json!(party.name()));
+        name
+    }
+
+    fn subject(&self, at: usize, subjects: &mut BTreeMap<String, Value>) -> String {
+        let Some(party) = self.taints.parties.subjects.get(at) else { return String::new() };
+        let name = format!("subject-{at}");
+        let Some(stated) = stated(party, self.acr) else { return name };
+        let mut fixture = Map::new();
+        fixture.insert("issuer".to_owned(), json!(stated.issuer));
+        fixture.insert("sub".to_owned(), json!(stated.sub));
+        if stated.kind == SubjectKind::Service {
+            fixture.insert("kind".to_owned(), json!("service"));
+        }
+        if !stated.acr.is_empty() {
+            fixture.insert("acr".to_owned(), json!(stated.acr));
+        }
+        let claims: Map<String, Value> = stated
+            .claims
+            .iter()
+            .map(|(name, claim)| {
+                let value = match claim {
+                    Claim::Bool(value) => json!(value),
+                    Claim::Long(value) => json!(value),
+                    Claim::Text(text) => json!(text),
+                    Claim::Texts(texts) => json!(texts),
+                };
+                (name.clone(), value)
+            })
+            .collect();
+        if !claims.is_empty() {
+            fixture.insert("claims".to_owned(), Value::Object(claims));
+        }
+        subjects.insert(name.clone(), Value::Object(fixture));
+        name
+    }
+
+    fn params(&self, template: &str) -> Value {
+        let template = self.plan.template(template);
+        let given = template.map(|template| &template.params).into_iter().flatten();
+        let given = given.map(|(name, kind)| {
+            let value = match kind {
+                ParamType::String => json!(super::ways::EXAMPLE),
+                ParamType::Long => json!(1),
+                ParamType::Bool => json!(true),
+            };
+            (name.clone(), value)
+        });
+        Value::Object(given.collect())
+    }
+
+    fn beginning(
+        &self,
+        at: usize,
+        way: &Way,
+        agents: &mut BTreeMap<String, Value>,
+        subjects: &mut BTreeMap<String, Value>,
+    ) -> Value {
+        let agent = self.agent(way.agent(), agents);
+        let name = format!("t{at}");
+        let params = self.params(&way.template);
+        let mut form = Map::new();
+        form.insert("name".to_owned(), json!(name));
+        if let Beginning::Delegated(parent) = way.beginning {
+            form.insert("to".to_owned(), json!(agent));
+            let above = self.taints.ways.all.get(parent);
+            if above.is_some_and(|above| above.template != way.template) {
+                form.insert("template".to_owned(), json!(way.template));
+                form.insert("params".to_owned(), params);
+            }
+            // As in the trace, the agent shows that it holds the key of its credential.
+            let giver = above.map(|above| self.agent(above.agent(), agents)).unwrap_or_default();
+            let caller = json!({"agent": giver, "bound": true, "confidence": 100});
+            return json!({"as": caller, "task": format!("t{parent}"), "delegate": form, "expect": "OK"});
+        }
+        form.insert("template".to_owned(), json!(way.template));
+        form.insert("agent".to_owned(), json!(agent));
+        if let Some(subject) = way.subject {
+            form.insert("subject".to_owned(), json!(self.subject(subject, subjects)));
+        }
+        if let Beginning::ByAgent(starter) = way.beginning {
+            form.insert("by".to_owned(), json!(self.agent(starter, agents)));
+        }
+        if params.as_object().is_some_and(|params| !params.is_empty()) {
+            form.insert("params".to_owned(), params);
+        }
+        json!({"start": form, "expect": "OK"})
+    }
+
+    fn call(
+        &self,
+        call: &CallResult,
+        way: &Way,
+        expect: &str,
+        agents: &mut BTreeMap<String, Value>,
+        subjects: &mut BTreeMap<String, Value>,
+    ) -> Value {
+        let mut caller = Map::new();
+        caller.insert("agent".to_owned(), json!(self.agent(way.agent(), agents)));
+        if let Some(subject) = way.subject.filter(|_| !way.is_started()) {
+            caller.insert("subject".to_owned(), json!(self.subject(subject, subjects)));
+        }
+        caller.insert("bound".to_owned(), json!(true));
+        caller.insert("confidence".to_owned(), json!(100));
+        if !call.satisfied.is_empty() {
+            caller.insert("satisfied".to_owned(), json!(call.satisfied));
+        }
+        let flow = self.taints.flows.get(call.event.flow);
+        let operation = flow.and_then(|flow| self.taints.operation(flow));
+        let id = operation.map_or("", |operation| operation.id.as_str());
+        let mut step = Map::new();
+        step.insert("as".to_owned(), Value::Object(caller));
+        if way.is_started() {
+            step.insert("task".to_owned(), json!(format!("t{}", call.event.way)));
+        }
+        step.insert("call".to_owned(), json!(id));
+        step.insert("input".to_owned(), call.input.clone());
+        if !call.decision.obligations.is_empty() {
+            let request = json!({"supported_obligations": call.decision.obligations});
+            step.insert("request".to_owned(), request);
+        }
+        step.insert("expect".to_owned(), json!(expect));
+        Value::Object(step)
+    }
+}
+
+/// A document as YAML: each member of the outer levels on a line of its own, the inner ones in flow form, which is JSON.
+fn yaml(document: &Value) -> String {
+    let mut text = String::new();
+    if let Some(fixtures) = document.get("fixtures").and_then(Value::as_object) {
+        text.push_str("fixtures:\n");
+        for (kind, all) in fixtures {
+            let _ = writeln!(text, "  {kind}: {all}");
+        }
+    }
+    text.push_str("tests:\n");
+    for test in document.get("tests").and_then(Value::as_array).into_iter().flatten() {
+        let name = test.get("trace").cloned().unwrap_or_default();
+        let _ = writeln!(text, "  - trace: {name}\n    steps:");
+        for step in test.get("steps").and_then(Value::as_array).into_iter().flatten() {
+            let _ = writeln!(text, "      - {step}");
+        }
+    }
+    text
+}

@@ -1,0 +1,248 @@
+//! Search for a trace that reaches a target: breadth first, so that the first trace has the fewest calls.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use authz_kernel::model::{CallPattern, Model, Tier};
+
+use super::guard::Conditions;
+use super::runner::{Event, Runner, Trace};
+use super::taint::{Flow, Goal, Mark, Taints};
+use super::ways::Way;
+
+/// Calls before the last one.
+const MOST_PREFIX: usize = 4;
+/// Calls that may stand before the last one, of which sequences are made.
+const MOST_EVENTS: usize = 20;
+/// Traces that are run for one target.
+const MOST_RUNS: usize = 1_500;
+
+/// A call that must be reached.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The call.
+    pub event: Event,
+    /// Labels that the data of the call must have.
+    pub data: BTreeSet<String>,
+    /// Of these: the label that Authz must not have.
+    pub lost: Option<String>,
+    /// Least effective tier.
+    pub tier: Option<Tier>,
+    /// The calls that the target is of: its step-up kinds make a call fine.
+    pub pattern: CallPattern,
+}
+
+/// Bounds of all searches of an analysis.
+#[derive(Debug)]
+pub struct SearchBudget {
+    runs: usize,
+    until: Instant,
+}
+
+impl SearchBudget {
+    /// Bounds by runs and time.
+    #[must_use]
+    pub fn new(runs: usize, time: Duration) -> Self {
+        let now = Instant::now();
+        Self { runs, until: now.checked_add(time).unwrap_or(now) }
+    }
+
+    fn take(&mut self) -> bool {
+        if self.runs == 0 || Instant::now() >= self.until {
+            return false;
+        }
+        self.runs = self.runs.saturating_sub(1);
+        true
+    }
+}
+
+/// Result of a search.
+#[derive(Clone, Debug)]
+pub enum Searched {
+    /// The engine permits each call of this trace.
+    Found(Box<Trace>),
+    /// No trace within the bounds, and why.
+    NotFound(String),
+}
+
+/// Searches traces of one bundle.
+#[derive(Debug)]
+pub struct Searcher<'r, 'a> {
+    /// Conditions of the bundle.
+    pub conditions: &'r Conditions<'a>,
+    /// The fixpoint.
+    pub taints: &'a Taints<'a>,
+    /// The model.
+    pub model: &'a Model,
+    /// Runs traces.
+    pub runner: Runner<'a>,
+    /// Bounds.
+    pub budget: SearchBudget,
+}
+
+impl Searcher<'_, '_> {
+    /// Searches a trace that reaches a target.
+    pub fn search(&mut self, target: &Target) -> Searched {
+        let events = self.events(target);
+        let mut frontier: Vec<Vec<Event>> = vec![Vec::new()];
+        let mut runs = 0_usize;
+        let mut reason = String::new();
+        let mut seen: BTreeSet<(BTreeSet<String>, BTreeSet<usize>)> = BTreeSet::new();
+        let required = self.required(target);
+        for _ in 0..=MOST_PREFIX {
+            let mut next = Vec::new();
+            for prefix in frontier {
+                if runs >= MOST_RUNS || !self.budget.take() {
+                    return Searched::NotFound("the bound of the search was reached".to_owned());
+                }
+                runs = runs.saturating_add(1);
+                let mut calls = prefix.clone();
+                calls.push(target.event.clone());
+                let unmet = |kind: &str| target.pattern.is_lifted_by(kind);
+                let state = match self.runner.run(self.conditions, &calls, &unmet) {
+                    Ok(trace) if reaches(&trace, target) => {
+                        return Searched::Found(Box::new(trace));
+                    }
+                    Ok(trace) => trace.state,
+                    // A call of the prefix is not permitted: no longer trace begins with it.
+                    Err(stopped) if stopped.calls < prefix.len() => continue,
+                    Err(stopped) => {
+                        if reason.is_empty() {
+                            reason = stopped.reason;
+                        }
+                        stopped.state
+                    }
+                };
+                let of_target = |place: &String| {
+                    target.data.iter().any(|label| place.ends_with(&format!(" {label}")))
+                };
+                let state: BTreeSet<String> = state.into_iter().filter(of_target).collect();
+                // A trace that brings the data nowhere else than an earlier one does needs no longer trace.
+                let done: BTreeSet<usize> = prefix
+                    .iter()
+                    .map(|event| event.flow)
+                    .filter(|flow| required.contains(flow))
+                    .collect();
+                if prefix.len() < MOST_PREFIX && seen.insert((state, done)) {
+                    let fresh = events.iter().filter(|event| !prefix.contains(event));
+                    next.extend(fresh.map(|event| {
+                        let mut longer = prefix.clone();
+                        longer.push(event.clone());
+                        longer
+                    }));
+                }
+            }
+            frontier = next;
+        }
+        let text = match reason.is_empty() {
+            true => "no trace within the bound brings the data to the call".to_owned(),
+            false => format!("the engine refuses the tried calls: {reason}"),
+        };
+        Searched::NotFound(text)
+    }
+
+    /// Calls that can bring the data of a target, or that its sequences ask for; the nearest first.
+    fn events(&self, target: &Target) -> Vec<Event> {
+        let Some(way) = self.taints.ways.all.get(target.event.way) else { return Vec::new() };
+        let needs_store =
+            target.lost.is_some() || target.data.iter().any(|label| self.is_from_store(way, label));
+        let wanted = self.required(target);
+        let mut ranked: BTreeMap<(usize, usize, usize), Event> = BTreeMap::new();
+        for (at, other) in self.taints.ways.all.iter().enumerate() {
+            let near = nearness(target.event.way, way, at, other);
+            if near > 2 && !needs_store {
+                continue;
+            }
+            for flow in self.taints.open(at) {
+                let Some(index) =
+                    self.taints.flows.iter().position(|one| one.operation == flow.operation)
+                else {
+                    continue;
+                };
+                let gives = flow.gives.iter().any(|label| target.data.contains(label));
+                let is_required = near <= 1 && wanted.contains(&index);
+                let moves = needs_store && (flow.writes || flow.reads) && self.moves(flow);
+                if !(gives || is_required || moves) {
+                    continue;
+                }
+                if !self.taints.could(other, flow, &Goal::default()) {
+                    continue;
+                }
+                // Data first, then what moves it.
+                let kind = if gives || is_required { 0 } else { 1 };
+                ranked.insert(
+                    (near.saturating_add(kind), at, index),
+                    Event { way: at, flow: index, class: None },
+                );
+            }
+        }
+        // One call of each operation by the nearest ways.
+        let mut count: BTreeMap<usize, usize> = BTreeMap::new();
+        let few = |event: &Event| {
+            let count = count.entry(event.flow).or_default();
+            *count = count.saturating_add(1);
+            *count <= 4
+        };
+        ranked.into_values().filter(few).take(MOST_EVENTS).collect()
+    }
+
+    /// Whether a label can come to a way only through a store.
+    fn is_from_store(&self, way: &Way, label: &str) -> bool {
+        let near = |(at, other): (usize, &Way)| {
+            nearness(way.root, way, at, other) <= 2
+                && self.taints.open(at).any(|flow| flow.gives.contains(label))
+        };
+        !self.taints.ways.all.iter().enumerate().any(near)
+    }
+
+    /// Whether data that the operation writes can be read elsewhere, or the other way round.
+    fn moves(&self, flow: &Flow) -> bool {
+        self.taints.flows.iter().any(|other| {
+            (flow.writes && other.reads && flow.store.reaches(&other.store))
+                || (flow.reads && other.writes && other.store.reaches(&flow.store))
+        })
+    }
+
+    /// Operations that sequences require before the call.
+    fn required(&self, target: &Target) -> BTreeSet<usize> {
+        let flow = self.taints.flows.get(target.event.flow);
+        let Some(operation) = flow.and_then(|flow| self.taints.operation(flow)) else {
+            return BTreeSet::new();
+        };
+        let is_built_in = self.model.is_built_in(operation);
+        let rules = self.model.sequences.values().filter(|rule| {
+            rule.requires && rule.last.iter().any(|event| event.matches(operation, is_built_in))
+        });
+        let steps: Vec<_> = rules.flat_map(|rule| rule.steps.iter().flatten()).collect();
+        let matches = |flow: &Flow| {
+            let Some(one) = self.taints.operation(flow) else { return false };
+            let is_built_in = self.model.is_built_in(one);
+            steps.iter().any(|event| event.matches(one, is_built_in))
+        };
+        let all = self.taints.flows.iter().enumerate();
+        all.filter(|(_, flow)| matches(flow)).map(|(at, _)| at).collect()
+    }
+}
+
+/// How near another way is: 0 the same, 1 in the same tree, 2 of the same agent, 3 none of these.
+fn nearness(at: usize, way: &Way, other_at: usize, other: &Way) -> usize {
+    if at == other_at {
+        return 0;
+    }
+    if way.root == other.root {
+        return 1;
+    }
+    if other.agents.iter().any(|agent| way.agents.contains(agent)) { 2 } else { 3 }
+}
+
+/// Whether the last call of a trace is the target's.
+fn reaches(trace: &Trace, target: &Target) -> bool {
+    let Some(last) = trace.calls.last() else { return false };
+    let has = |label: &String, mark| last.data.contains(&(label.clone(), mark));
+    let is_there = |label: &String| has(label, Mark::Marked) || has(label, Mark::Unmarked);
+    let is_lost = target.lost.as_ref().is_none_or(|label| {
+        has(label, Mark::Unmarked) && !last.decision.uncleared_labels.contains(label)
+    });
+    let has_tier = target.tier.is_none_or(|least| last.decision.tier >= Some(least));
+    target.data.iter().all(is_there) && is_lost && has_tier
+}

@@ -1,0 +1,510 @@
+//! Labels of data that each way can have read, by a fixpoint.
+//!
+//! The fixpoint follows the data itself, and beside it the labels that Authz keeps for it. Data is *marked* where Authz has its
+//! label, and *unmarked* where the data passed a place that keeps no labels.
+//!
+//! INVARIANT (over, never under): a label stays in a set once it is in it, and an operation that could be permitted counts as
+//! called.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use authz_kernel::decide::Prospects;
+use authz_kernel::decision::{CallerProof, Facts, ProofMethod, Time};
+use authz_kernel::model::{Effect, LabelKind, Model, Operation, Tier, TierApproval};
+use authz_kernel::plan::Plan;
+use authz_kernel::schema::OWN_SYSTEM;
+use authz_kernel::task::{TaskView, WordRecords};
+
+use super::guard::{CallFacts, Conditions, PartialSet, ResourceFacts, Switches};
+use super::ways::{Parties, Way, Ways};
+
+/// Rounds of the fixpoint. Each adds a label somewhere, so that this many are never needed.
+const MOST_ROUNDS: usize = 10_000;
+
+/// Whether Authz has the label of the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mark {
+    /// Authz has it.
+    Marked,
+    /// The data passed a place that keeps no labels.
+    Unmarked,
+}
+
+/// Labels of data, each marked or not.
+pub type Labels = BTreeSet<(String, Mark)>;
+
+/// Place that data is written to and read from: a system, or a collection.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Store {
+    /// Id of the system.
+    pub system: String,
+    /// Collection; none: the operation names no resource.
+    pub collection: Option<String>,
+}
+
+impl Store {
+    /// The store of an operation.
+    #[must_use]
+    pub fn of(operation: &Operation) -> Self {
+        let collection = operation.resource.as_ref().map(|rule| rule.collection.clone());
+        Self { system: operation.system.clone(), collection }
+    }
+
+    /// Whether data that is written here can be read there.
+    #[must_use]
+    pub fn reaches(&self, other: &Self) -> bool {
+        match (&self.collection, &other.collection) {
+            (Some(one), Some(two)) => one == two,
+            _ => self.system == other.system,
+        }
+    }
+
+    /// Whether Authz keeps labels of data that is written here and read there.
+    #[must_use]
+    pub fn keeps(&self, other: &Self, model: &Model) -> bool {
+        let (Some(one), Some(two)) = (&self.collection, &other.collection) else { return false };
+        let keeps =
+            model.collections.get(one).is_some_and(|collection| collection.keeps_ms.is_some());
+        one == two && keeps
+    }
+}
+
+/// What an operation does with data.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    /// Position in [`Plan::operations`].
+    pub operation: usize,
+    /// Labels that the call can bring: those that it yields, and those of its resource.
+    pub gives: BTreeSet<String>,
+    /// It returns data.
+    pub reads: bool,
+    /// It stores data.
+    pub writes: bool,
+    /// Its store.
+    pub store: Store,
+    /// Classes of destinations that it can have; empty without a destination.
+    pub classes: Vec<String>,
+}
+
+/// Labels by way, agent and store.
+#[derive(Debug)]
+pub struct Taints<'a> {
+    plan: &'a Plan,
+    conditions: &'a Conditions<'a>,
+    /// Principals.
+    pub parties: &'a Parties,
+    /// Ways.
+    pub ways: &'a Ways,
+    /// Operations of the bundle that can be called.
+    pub flows: Vec<Flow>,
+    /// Operations that each way could be permitted by kernel and policies, whatever the labels, by position in `flows`.
+    open: Vec<BTreeSet<usize>>,
+    /// Labels of the session of each tree.
+    sessions: Vec<Labels>,
+    /// Labels that data in each way can have, once the fixpoint is reached; empty before.
+    settled: Vec<Labels>,
+    memories: BTreeMap<(usize, Option<usize>), Labels>,
+    stores: BTreeMap<Store, Labels>,
+    switches: Switches,
+    now: Time,
+}
+
+impl<'a> Taints<'a> {
+    /// Computes the fixpoint.
+    #[must_use]
+    pub fn new(
+        plan: &'a Plan,
+        conditions: &'a Conditions<'a>,
+        parties: &'a Parties,
+        ways: &'a Ways,
+        now: Time,
+        switches: Switches,
+    ) -> Self {
+        let model = plan.model();
+        let callable = |operation: &&Operation| {
+            operation.reviewed && !operation.drifted && operation.system != OWN_SYSTEM
+        };
+        let flows: Vec<Flow> = plan
+            .operations()
+            .iter()
+            .enumerate()
+            .filter(|(_, operation)| callable(operation))
+            .map(|(at, operation)| flow(model, at, operation))
+            .collect();
+        let mut taints = Self {
+            plan,
+            conditions,
+            parties,
+            ways,
+            flows,
+            open: Vec::new(),
+            sessions: vec![Labels::new(); ways.all.len()],
+            settled: Vec::new(),
+            memories: BTreeMap::new(),
+            stores: BTreeMap::new(),
+            switches,
+            now,
+        };
+        taints.open = ways.all.iter().map(|way| taints.prospects(way)).collect();
+        taints.run();
+        taints.settled = ways.all.iter().map(|way| taints.gathered(way)).collect();
+        taints
+    }
+
+    /// The operation of a flow.
+    #[must_use]
+    pub fn operation(&self, flow: &Flow) -> Option<&'a Operation> {
+        self.plan.operations().get(flow.operation)
+    }
+
+    /// Operations that the kernel's outlook for the way does not exclude.
+    fn prospects(&self, way: &Way) -> BTreeSet<usize> {
+        let task = way.task.as_ref().map(|task| TaskView { task, ancestors: &way.ancestors });
+        let proof = CallerProof {
+            method: ProofMethod::JwtSvid,
+            bound: true,
+            age: Some(0),
+            acr: "",
+            satisfied: &[],
+        };
+        let facts = Facts {
+            enforcer: "",
+            chain: &way.principals,
+            proof,
+            confidence: 100,
+            task,
+            subject_proof: None,
+            history: None,
+            words: WordRecords::default(),
+            literal_key: None,
+            value_key: None,
+            endorsed: &[],
+            recipient_lists: None,
+            granted: None,
+            breakglass: None,
+        };
+        let prospects = Prospects::new(self.plan, &facts, self.now).with_any_proof();
+        let could = |flow: &Flow| {
+            let operation = self.operation(flow)?;
+            let outlook = prospects.outlook(&operation.id)?;
+            let denied = outlook.outcome == authz_kernel::decision::Outcome::Deny;
+            Some(!denied || outlook.is_observed)
+        };
+        let at = self.flows.iter().enumerate();
+        at.filter(|(_, flow)| could(flow) == Some(true)).map(|(at, _)| at).collect()
+    }
+
+    /// Labels that data in a way can have: of its session, and what its agents remember.
+    #[must_use]
+    pub fn carried(&self, way: &Way) -> Cow<'_, Labels> {
+        match self.settled.get(way.position) {
+            Some(labels) => Cow::Borrowed(labels),
+            None => Cow::Owned(self.gathered(way)),
+        }
+    }
+
+    fn gathered(&self, way: &Way) -> Labels {
+        let mut labels = self.sessions.get(way.root).cloned().unwrap_or_default();
+        if !self.switches.forgets_memory {
+            for agent in &way.agents {
+                for key in self.recalled(way, *agent) {
+                    labels.extend(self.memories.get(&key).into_iter().flatten().cloned());
+                }
+            }
+        }
+        self.derive(&mut labels);
+        labels
+    }
+
+    /// Keys of the memories that an agent has in a way.
+    fn recalled(&self, way: &Way, agent: usize) -> Vec<(usize, Option<usize>)> {
+        let mut keys = vec![(agent, None)];
+        keys.extend(way.subject.map(|subject| (agent, Some(subject))));
+        keys
+    }
+
+    /// Labels that follow from others.
+    fn derive(&self, labels: &mut Labels) {
+        for (name, rule) in &self.plan.model().derives {
+            for mark in [Mark::Marked, Mark::Unmarked] {
+                if labels.contains(&(rule.from.clone(), mark)) {
+                    labels.insert((name.clone(), mark));
+                }
+            }
+        }
+    }
+
+    /// Labels that a call reads from its store.
+    #[must_use]
+    pub fn stored(&self, flow: &Flow) -> Labels {
+        let mut labels = Labels::new();
+        if !flow.reads || self.switches.forgets_objects {
+            return labels;
+        }
+        for (store, kept) in &self.stores {
+            if !store.reaches(&flow.store) {
+                continue;
+            }
+            let keeps = store.keeps(&flow.store, self.plan.model());
+            labels.extend(kept.iter().map(|(label, mark)| {
+                let mark = if keeps { *mark } else { Mark::Unmarked };
+                (label.clone(), mark)
+            }));
+        }
+        labels
+    }
+
+    fn run(&mut self) {
+        for _ in 0..MOST_ROUNDS {
+            if !self.round() {
+                return;
+            }
+        }
+    }
+
+    /// One round. Returns whether a set grew.
+    fn round(&mut self) -> bool {
+        let mut has_grown = false;
+        for (at, way) in self.ways.all.iter().enumerate() {
+            let carried = self.gathered(way);
+            let mut session: Labels = Labels::new();
+            let mut written: Vec<Store> = Vec::new();
+            for flow in self.open.get(at).into_iter().flatten() {
+                let Some(flow) = self.flows.get(*flow) else { continue };
+                let brings = self.brings(flow);
+                let stores = flow.writes && !carried.is_empty();
+                let is_new = brings.iter().any(|label| {
+                    !self.sessions.get(way.root).is_some_and(|known| known.contains(label))
+                });
+                if !(stores || is_new) || !self.could(way, flow, &Goal::default()) {
+                    continue;
+                }
+                session.extend(brings);
+                if flow.writes {
+                    written.push(flow.store.clone());
+                }
+            }
+            let carried: Labels = carried.iter().chain(&session).cloned().collect();
+            for store in written {
+                let kept = self.stores.entry(store).or_default();
+                let before = kept.len();
+                kept.extend(carried.iter().cloned());
+                has_grown |= kept.len() > before;
+            }
+            // A child shares the session of its tree, so each agent of the tree can tell the others.
+            if let Some(known) = self.sessions.get_mut(way.root) {
+                let before = known.len();
+                known.extend(carried.iter().cloned());
+                has_grown |= known.len() > before;
+            }
+            let all = self.sessions.get(way.root).cloned().unwrap_or_default();
+            for agent in &way.agents {
+                if let Some(key) = way.memory_key(self.parties, *agent) {
+                    let memory = self.memories.entry(key).or_default();
+                    let before = memory.len();
+                    memory.extend(all.iter().cloned());
+                    has_grown |= memory.len() > before;
+                }
+            }
+        }
+        has_grown
+    }
+
+    /// Labels of the data that a call brings.
+    #[must_use]
+    pub fn brings(&self, flow: &Flow) -> Labels {
+        let own = flow.gives.iter().map(|label| (label.clone(), Mark::Marked));
+        own.chain(self.stored(flow)).collect()
+    }
+
+    /// Positions of the operations that the kernel's outlook for a way does not exclude.
+    #[must_use]
+    pub fn open(&self, way: usize) -> impl Iterator<Item = &Flow> {
+        self.open.get(way).into_iter().flatten().filter_map(|at| self.flows.get(*at))
+    }
+
+    /// Whether a call of a way could be permitted.
+    #[must_use]
+    pub fn could(&self, way: &Way, flow: &Flow, goal: &Goal) -> bool {
+        let Some(operation) = self.operation(flow) else { return false };
+        let facts = self.facts(way, flow, operation, goal);
+        if goal.tier.is_some_and(|least| facts.tiers.1 < i64::from(least as u8)) {
+            return false;
+        }
+        self.meets_tier(operation, goal)
+            && self.conditions.could_permit(&operation.id, &way.chain, &facts, self.switches)
+    }
+
+    /// Facts of a call that reaches a goal.
+    #[must_use]
+    pub fn facts(&self, way: &Way, flow: &Flow, operation: &Operation, goal: &Goal) -> CallFacts {
+        let model = self.plan.model();
+        let carried = self.carried(way);
+        let possible: BTreeSet<&str> = carried
+            .iter()
+            .map(|(label, _)| label.as_str())
+            .chain(flow.gives.iter().map(String::as_str))
+            .collect();
+        let absent: BTreeSet<String> = model
+            .labels
+            .keys()
+            .filter(|label| !possible.contains(label.as_str()))
+            .cloned()
+            .collect();
+        let mut carries = PartialSet { lacks: absent.clone(), ..PartialSet::default() };
+        let mut uncleared = PartialSet { lacks: absent, ..PartialSet::default() };
+        let clearance = goal.class.as_ref().and_then(|class| model.destinations.get(class));
+        if let Some(class) = clearance {
+            uncleared.lacks.extend(class.clearance.iter().cloned());
+        }
+        let is_confidential = |label: &str| {
+            model.labels.get(label).is_some_and(|one| one.value == LabelKind::Confidentiality)
+        };
+        uncleared
+            .lacks
+            .extend(model.labels.keys().filter(|label| !is_confidential(label)).cloned());
+        // Labels that enforcers report can be any: only those that the path needs are known.
+        for label in &goal.marked {
+            carries.lacks.remove(label);
+            carries.has.insert(label.clone());
+            let is_cleared = clearance.is_some_and(|class| class.clearance.contains(label));
+            if is_confidential(label) && goal.class.is_some() && !is_cleared {
+                uncleared.lacks.remove(label);
+                uncleared.has.insert(label.clone());
+            }
+        }
+        if flow.classes.is_empty() {
+            uncleared = PartialSet::empty();
+        }
+        let tier = i64::from(operation.tier as u8);
+        let highest = i64::from(self.highest(operation) as u8);
+        let least = goal.tier.map_or(tier, |least| tier.max(i64::from(least as u8)));
+        CallFacts {
+            resource: match &operation.resource {
+                Some(rule) => ResourceFacts::Collection(rule.collection.clone()),
+                None => ResourceFacts::System,
+            },
+            tiers: (least.min(highest), highest),
+            has_destination: !flow.classes.is_empty(),
+            class: goal.class.clone(),
+            carried: carries,
+            uncleared,
+            satisfied: PartialSet { lacks: goal.unmet.clone(), ..PartialSet::default() },
+            sequences: self.sequences(operation, goal),
+            exceptions: self.exceptions(way, operation),
+            ..way.facts()
+        }
+    }
+
+    fn sequences(&self, operation: &Operation, goal: &Goal) -> PartialSet {
+        let model = self.plan.model();
+        let is_built_in = model.is_built_in(operation);
+        let ends = |last: &[authz_kernel::model::EventPattern]| {
+            last.iter().any(|event| event.matches(operation, is_built_in))
+        };
+        let can_end = model.sequences.iter().filter(|(_, rule)| ends(&rule.last));
+        let can_end: BTreeSet<&str> = can_end.map(|(name, _)| name.as_str()).collect();
+        let others = model.sequences.keys().filter(|name| !can_end.contains(name.as_str()));
+        PartialSet {
+            has: goal.sequences.clone(),
+            lacks: others.cloned().collect(),
+            is_closed: false,
+        }
+    }
+
+    /// Exceptions that can cover calls of a way. No administrator opens break-glass.
+    fn exceptions(&self, way: &Way, operation: &Operation) -> PartialSet {
+        let model = self.plan.model();
+        let caller = way.principals.last();
+        let roles = way.chain.last().map(|facts| &facts.roles);
+        let covers = |exception: &authz_kernel::model::StandingException| {
+            let is_held = caller.zip(roles).is_some_and(|(caller, roles)| {
+                exception.holder.is_held_by(caller, roles.iter().map(String::as_str))
+            });
+            is_held
+                && exception.expires > self.now
+                && exception.operations.iter().any(|glob| glob.0.matches(&operation.id))
+        };
+        let absent = model.exceptions.iter().filter(|(_, one)| !covers(one));
+        let mut lacks: BTreeSet<String> = absent.map(|(name, _)| name.clone()).collect();
+        lacks.insert(authz_kernel::model::BREAKGLASS.to_owned());
+        PartialSet { lacks, ..PartialSet::default() }
+    }
+
+    /// Highest tier that a call of an operation can have: labels, destinations and denials raise it.
+    fn highest(&self, operation: &Operation) -> Tier {
+        let model = self.plan.model();
+        let classes = model.raises.classes.values().filter(|_| operation.destination.is_some());
+        let raised = classes.chain(model.raises.labels.values()).copied();
+        let highest = raised.fold(operation.tier, Tier::max);
+        match (model.denials, highest) {
+            (None, _) => highest,
+            (Some(_), Tier::Low) => Tier::Standard,
+            (Some(_), Tier::Standard) => Tier::High,
+            (Some(_), Tier::High | Tier::Critical) => Tier::Critical,
+        }
+    }
+
+    /// Whether the requirements of some tier that the call can have leave a way without the unmet kinds.
+    fn meets_tier(&self, operation: &Operation, goal: &Goal) -> bool {
+        let highest = self.highest(operation);
+        let model = self.plan.model();
+        Tier::ALL.into_iter().filter(|tier| *tier >= operation.tier && *tier <= highest).any(
+            |tier| {
+                let rule = model.tiers.get(tier as usize);
+                let kind = match rule.map(|rule| rule.approval) {
+                    Some(TierApproval::Confirm) => "confirm",
+                    Some(TierApproval::Approve) => "approve",
+                    Some(TierApproval::TwoPerson) => "two_person",
+                    Some(TierApproval::None) | None => return true,
+                };
+                !goal.unmet.contains(kind)
+            },
+        )
+    }
+}
+
+/// Facts that a call must have to reach a goal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Goal {
+    /// Class of a destination.
+    pub class: Option<String>,
+    /// Labels that Authz has for the data.
+    pub marked: BTreeSet<String>,
+    /// Step-up kinds that are not met.
+    pub unmet: BTreeSet<String>,
+    /// Least effective tier.
+    pub tier: Option<Tier>,
+    /// Sequences that the call completes.
+    pub sequences: BTreeSet<String>,
+}
+
+fn flow(model: &Model, at: usize, operation: &Operation) -> Flow {
+    let of_resource = operation.resource.as_ref().map(|rule| {
+        let collection = model.collections.get(&rule.collection);
+        let patterns = model.resource_patterns.iter();
+        let patterns = patterns.filter(|pattern| pattern.collection == rule.collection);
+        let own = collection.into_iter().flat_map(|one| &one.labels);
+        own.chain(patterns.flat_map(|pattern| &pattern.labels)).cloned().collect::<BTreeSet<_>>()
+    });
+    let reads =
+        operation.effects.contains(&Effect::Read) || operation.effects.contains(&Effect::Execute);
+    let mut gives = operation.yields.1.clone();
+    gives.extend(operation.yields.0.iter().cloned());
+    if reads {
+        gives.extend(of_resource.unwrap_or_default());
+    }
+    let classes = match operation.destination {
+        Some(_) => model.destinations.keys().cloned().collect(),
+        None => Vec::new(),
+    };
+    Flow {
+        operation: at,
+        reads: reads || !gives.is_empty(),
+        gives,
+        writes: operation.effects.contains(&Effect::Write),
+        store: Store::of(operation),
+        classes,
+    }
+}
