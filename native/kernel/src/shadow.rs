@@ -222,6 +222,14 @@ impl ShadowPlan {
     }
 }
 
+/// Declarations of one operation that determine which labels its calls bring.
+#[derive(PartialEq, Eq)]
+struct OperationLabels<'a> {
+    id: &'a str,
+    yields: &'a (BTreeSet<String>, BTreeSet<String>),
+    collection: Option<&'a str>,
+}
+
 /// Declarations that determine which labels sessions, agents and written objects carry.
 #[derive(PartialEq, Eq)]
 struct LabelFacts<'a> {
@@ -229,15 +237,16 @@ struct LabelFacts<'a> {
     derives: &'a BTreeMap<String, crate::model::Derive>,
     patterns: &'a [crate::model::ResourcePattern],
     collections: BTreeMap<&'a str, (&'a BTreeSet<String>, Option<i64>)>,
-    operations: Vec<(&'a str, &'a (BTreeSet<String>, BTreeSet<String>), Option<&'a str>)>,
+    operations: Vec<OperationLabels<'a>>,
     memory: Vec<(Vec<&'a str>, crate::model::AgentMemory)>,
 }
 
 impl<'a> LabelFacts<'a> {
     fn of(model: &'a Model) -> Self {
-        let operations = model.operations.iter().map(|one| {
-            let collection = one.resource.as_ref().map(|rule| rule.collection.as_str());
-            (one.id.as_str(), &one.yields, collection)
+        let operations = model.operations.iter().map(|one| OperationLabels {
+            id: &one.id,
+            yields: &one.yields,
+            collection: one.resource.as_ref().map(|rule| rule.collection.as_str()),
         });
         let memory = model.roles.values().filter(|role| !role.agents.is_empty()).map(|role| {
             (role.agents.iter().map(|agent| agent.value.as_str()).collect(), role.memory)
