@@ -182,14 +182,17 @@ impl<'a> Conditions<'a> {
         };
         let scope = evaluator.scope(document);
         let body = document.get("conditions").and_then(Value::as_array);
-        body.into_iter().flatten().fold(scope, |so_far, condition| {
+        let fires = body.into_iter().flatten().fold(scope, |so_far, condition| {
             if so_far == Fires::Never {
                 return so_far;
             }
             let is_when = condition.get("kind").and_then(Value::as_str) == Some("when");
             let value = evaluator.condition(condition.get("body").unwrap_or(&Value::Null));
             so_far.min(if is_when { value } else { value.negated() })
-        })
+        });
+        // A policy that only observes stops nothing.
+        let is_observed = document.get("annotations").is_some_and(|all| all.get("mode").is_some());
+        if is_observed { fires.min(Fires::Perhaps) } else { fires }
     }
 
     /// Whether the policies could permit a call to a chain of principals.
