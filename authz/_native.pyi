@@ -143,6 +143,34 @@ class Plan:
             BundleError: The query cannot be answered.
         """
 
+    def replay(self, record: bytes, now_ms: int, against: Plan | None = None) -> bytes:
+        """Judges a recorded decision again, from its facts.
+
+        Args:
+            record: Line of an audit log.
+            now_ms: Time of the decision, in milliseconds since 1970.
+            against: Bundle whose answer the new answer is compared with. `None`: the recorded answer.
+
+        Returns:
+            JSON object with status (`replayed`, `open` or `not_replayed`), before, after, reason, message, missing, best and worst.
+
+        Raises:
+            BundleError: The line is not a record of a decision.
+        """
+
+    def simulate(self, session_json: bytes) -> bytes:
+        """Takes a session through the bundle, step by step, on an engine with an empty store.
+
+        Args:
+            session_json: JSON object of issuers and steps; a step has at_ms and one of start, delegate, call, report and end.
+
+        Returns:
+            JSON object of steps, one for each step, in order.
+
+        Raises:
+            BundleError: The session is not of that form.
+        """
+
     def lint(self, issuers: set[str] | None = None, has_guards: bool | None = None) -> str:
         """Finds parts that can have no effect, or that nobody can ever use.
 

@@ -350,6 +350,44 @@ class Plan:
             )
             return decision
 
+    def replay(self, record: bytes, now_ms: int, against: "Plan | None" = None) -> dict[str, Any]:
+        """Judge a recorded decision again, from its facts.
+
+        Args:
+            record: Line of an audit log.
+            now_ms: Time of the decision, Unix time in milliseconds.
+            against: Bundle whose answer the new answer is compared with. Default: the recorded answer.
+
+        Returns:
+            `status` (`replayed`, `open` or `not_replayed`), `before`, `after`, `reason`, `message`, `missing`, `best` and `worst`.
+
+        Raises:
+            BundleError: The line is not a record of a decision.
+        """
+        with bundle_errors():
+            judged: dict[str, Any] = json.loads(
+                self.native.replay(record, now_ms, against.native if against else None)
+            )
+            return judged
+
+    def simulate(self, session: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Take a session through the bundle, step by step, on an engine with an empty store.
+
+        Args:
+            session: `issuers` and `steps`; a step has `at_ms` and one of `start`, `delegate`, `call`, `report` and `end`.
+
+        Returns:
+            The result of each step, in order.
+
+        Raises:
+            BundleError: The session has another form.
+        """
+        with bundle_errors():
+            steps: list[dict[str, Any]] = json.loads(
+                self.native.simulate(json.dumps(session).encode())
+            )["steps"]
+            return steps
+
     def can(self, query: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
         """Return the best outcome of each operation, for example principals.
 

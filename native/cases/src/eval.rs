@@ -63,7 +63,7 @@ struct EvalTask {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct EvalCaller {
+pub(crate) struct EvalCaller {
     agent: Option<String>,
     subject: Option<EvalSubject>,
 }
@@ -178,7 +178,8 @@ fn recorded_subject(subject: &StatedSubject) -> TaskSubject {
 }
 
 impl EvalCaller {
-    fn stated(&self, enforcer: &str) -> Result<StatedCaller, String> {
+    /// The caller as a stated identity.
+    pub(crate) fn stated(&self, enforcer: &str) -> Result<StatedCaller, String> {
         let is_alone = self.agent.is_none();
         let subject = self.subject.as_ref().map(|subject| subject.stated(is_alone)).transpose()?;
         let agent = match &self.agent {

@@ -5,7 +5,8 @@
 //! to a caller that the test states (`callers`). `expect` compares the answer. The same files run over every surface of a server
 //! too, in `tests/conformance`.
 //!
-//! [`eval()`] judges one request on stated facts, for `authz eval`. [`can()`] tells who can do what, for `authz can`.
+//! [`eval()`] judges one request on stated facts, for `authz eval`. [`can()`] tells who can do what, for `authz can`. [`replay()`] judges
+//! recorded decisions again, for `authz replay`, and [`simulate()`] takes a session through a bundle.
 //!
 //! A module imports only modules that stand before it in `native/floors/tests/floors.rs`.
 
@@ -21,8 +22,10 @@ mod expect;
 pub mod fuzz;
 mod matrix;
 mod messages;
+mod replay;
 mod report;
 mod run;
+mod simulate;
 pub mod source;
 mod steps;
 
@@ -32,5 +35,7 @@ pub use check::parse;
 pub use clock::StepClock;
 pub use coverage::{Coverage, CoveredPart, PartReach};
 pub use eval::eval;
+pub use replay::replay;
 pub use report::{Failure, Report, TestScope};
 pub use run::{run, run_within, test};
+pub use simulate::simulate;

@@ -235,6 +235,8 @@ const CASES: &[&str] = &[
     "source",
     "clock",
     "eval",
+    "replay",
+    "simulate",
     "can",
     "coverage",
     "report",

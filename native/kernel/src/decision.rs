@@ -289,6 +289,41 @@ pub struct RecordedFacts {
     pub values: Vec<(&'static str, RecordedFact)>,
     /// True if a policy reads the arguments.
     pub reads_arguments: bool,
+    /// Results of the checks beside policies.
+    pub checks: RecordedCheckResults,
+}
+
+/// Results of the checks beside policies, so that another bundle can judge the call from its record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedCheckResults {
+    /// Step-up kinds that are met.
+    pub satisfied: Vec<String>,
+    /// Age of the caller's credential in seconds. `None`: the credential does not say when it was issued.
+    pub age: Option<i64>,
+    /// Confidence that the call is meant, 0 to 100.
+    pub confidence: u8,
+    /// Proof of the subject.
+    pub subject_proof: SubjectProof,
+    /// Reason for which the bounds of the task, or a budget, refuse the call.
+    pub refused: Option<ReasonCode>,
+    /// Step-up kinds by which the scope of the task holds the call.
+    pub held: Vec<String>,
+    /// Obligation that the enforcer cannot carry out. Empty: each can be.
+    pub unsupported: String,
+}
+
+impl Default for RecordedCheckResults {
+    fn default() -> Self {
+        Self {
+            satisfied: Vec::new(),
+            age: None,
+            confidence: 0,
+            subject_proof: SubjectProof::Itself,
+            refused: None,
+            held: Vec::new(),
+            unsupported: String::new(),
+        }
+    }
 }
 
 /// A fact that policies could read.

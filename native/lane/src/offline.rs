@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex};
 
 use authz_base::poison::IgnorePoison as _;
 use authz_kernel::decision::{DecidingRule, Decision, Outcome, Subject, Time};
-use authz_kernel::history::HistoryChanges;
+use authz_kernel::history::{HistoryChanges, SessionHistory};
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::recipient_lists::RecipientLists;
@@ -107,6 +107,10 @@ pub struct OfflineDecision {
     pub approval_id: Option<String>,
     /// Template of the task that the call is made in; empty for a call without a task.
     pub template: String,
+    /// Id of the session of the call; none where the decision does not depend on its history.
+    pub session_id: Option<String>,
+    /// Labels that the session carried before the call, as far as the decision depends on them; sorted.
+    pub labels_before: Vec<String>,
 }
 
 impl OfflineDecision {
@@ -127,8 +131,16 @@ impl OfflineDecision {
                 .as_ref()
                 .map(|task| task.template.clone())
                 .unwrap_or_default(),
+            session_id: record.context.recalled.of_session().map(|(id, _)| id.to_owned()),
+            labels_before: record.context.recalled.seen().map(carried_labels).unwrap_or_default(),
         }
     }
+}
+
+/// Labels of a history: sorted, each once.
+fn carried_labels(history: &SessionHistory) -> Vec<String> {
+    let labels: BTreeSet<String> = history.carried().map(|(label, _)| label.to_owned()).collect();
+    labels.into_iter().collect()
 }
 
 /// Audit log that keeps no line. Nobody looks for the calls of a test in it.
@@ -372,6 +384,25 @@ impl OfflineEngine {
         let kept = engine.keeper.transact(&locks, Survives::Crash, wait, &mut work);
         kept.map_err(|refused| ApiError::of(refused.reason, refused.message))?;
         begun
+    }
+
+    /// Labels that a session carries now: sorted, each once. A session that the store does not have carries none.
+    #[must_use]
+    pub fn labels_of(&self, session: &str) -> Vec<String> {
+        let engine = &self.engine;
+        let key = RecordKey::new(RecordKind::Session, session);
+        let locks = [key.clone()];
+        let mut labels = Vec::new();
+        let mut work = |transaction: &mut dyn Transaction| {
+            if let Ok(Some(Record::Session(session))) = transaction.get(&key) {
+                labels = carried_labels(&session.history);
+            }
+            Ok(false)
+        };
+        let wait = engine.wait_of(&self.transport());
+        // A store in memory does not fail.
+        let _read = engine.keeper.transact(&locks, Survives::Crash, wait, &mut work);
+        labels
     }
 
     /// The engine, for tests of this crate alone.

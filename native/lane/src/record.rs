@@ -4,6 +4,7 @@
 
 mod arguments;
 mod chain;
+mod checks;
 mod digest;
 mod facts;
 mod input;
@@ -98,7 +99,14 @@ struct Bundles<'a>(Option<(&'a str, BundleRecord<'a>)>);
 impl<'a> Bundles<'a> {
     fn of(judgement: &'a Judgement) -> Self {
         Self(judgement.arrival.world.as_ref().map(|world| {
-            (world.name.as_str(), BundleRecord { revision: &world.revision, digest: &world.digest })
+            (
+                world.name.as_str(),
+                BundleRecord {
+                    revision: &world.revision,
+                    digest: &world.digest,
+                    facts_digest: &world.facts_digest,
+                },
+            )
         }))
     }
 }
@@ -117,6 +125,8 @@ impl Serialize for Bundles<'_> {
 struct BundleRecord<'a> {
     revision: &'a str,
     digest: &'a str,
+    /// Of the files that are not policies.
+    facts_digest: &'a str,
 }
 
 #[derive(Serialize)]

@@ -51,6 +51,8 @@ pub(crate) struct Loaded {
     pub(crate) name: String,
     pub(crate) revision: String,
     pub(crate) digest: String,
+    /// SHA-256 over the files that are not policies, in hex.
+    pub(crate) facts_digest: String,
     ways: BTreeMap<String, Way>,
     peers: PeerEnforcers,
     systems: BTreeMap<String, SystemId>,
@@ -355,6 +357,7 @@ impl Loaded {
             name: plan.name().to_owned(),
             revision: plan.revision().to_owned(),
             digest: hex(&plan.digest()),
+            facts_digest: hex(&plan.model().facts_digest),
             shadow: shadow.map(|shadow| ShadowPlan::new(shadow, &plan, &fetched, &recipient_lists)),
             recipient_lists: plan.aged_recipient_lists(&fetched, &recipient_lists),
             read_headers: ReadHeaders::of(plan.routes().read_headers()),

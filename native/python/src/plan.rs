@@ -101,6 +101,34 @@ impl PyPlan {
         Ok(PyBytes::new(py, &answer))
     }
 
+    #[pyo3(signature = (record, now_ms, against=None))]
+    fn replay<'py>(
+        &self,
+        py: Python<'py>,
+        record: &[u8],
+        now_ms: i64,
+        against: Option<&Self>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let against = against.map(|against| &against.plan);
+        let answer = detach(py, || {
+            authz_cases::replay(&self.plan, against, record, now_ms).map_err(|problem| {
+                let location = Location { file: "record".to_owned(), ..Location::default() };
+                Diagnostics::from(Diagnostic::error(&location, problem, ""))
+            })
+        })?;
+        Ok(PyBytes::new(py, &answer))
+    }
+
+    fn simulate<'py>(&self, py: Python<'py>, session_json: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        let answer = detach(py, || {
+            authz_cases::simulate(&self.plan, session_json).map_err(|problem| {
+                let location = Location { file: "session".to_owned(), ..Location::default() };
+                Diagnostics::from(Diagnostic::error(&location, problem, ""))
+            })
+        })?;
+        Ok(PyBytes::new(py, &answer))
+    }
+
     fn can<'py>(
         &self,
         py: Python<'py>,

@@ -51,8 +51,34 @@ pub(super) fn covering<'a>(
     resolved: &Resolved<'_>,
     (tier, now): (Tier, Time),
 ) -> CoveringExceptions<'a> {
+    let Some(principal) = facts.chain.last() else { return CoveringExceptions::default() };
+    let on = (resolved.collection, resolved.id.key.as_str(), &*resolved.labels);
+    let mut found = covering_of(plan, principal, caller, operation, on, (tier, now));
+    if found.active.is_empty() {
+        found.breakglass = breakglass(facts, operation, tier, now);
+        if found.breakglass.is_some() {
+            found.active.push(BREAKGLASS);
+            if !found.with_expired.is_empty() {
+                found.with_expired.push(BREAKGLASS);
+                found.with_expired.sort_unstable();
+            }
+        }
+    }
+    found
+}
+
+/// Finds the exceptions of the bundle that cover a call.
+///
+/// Args: `on`: collection, id and labels of its resource.
+pub(super) fn covering_of<'a>(
+    plan: &'a Plan,
+    principal: &Principal,
+    caller: &Known,
+    operation: &Operation,
+    (collection, id, labels): (Option<&str>, &str, &[String]),
+    (tier, now): (Tier, Time),
+) -> CoveringExceptions<'a> {
     let mut found = CoveringExceptions::default();
-    let Some(principal) = facts.chain.last() else { return found };
     let spelling = operation.resource.as_ref().map_or(Spelling::Exact, |rule| rule.spelling);
     let mut has_expired = false;
     for (name, exception) in &plan.model().exceptions {
@@ -60,8 +86,7 @@ pub(super) fn covering<'a>(
             && exception.operations.iter().any(|glob| glob.0.matches(&operation.id))
             && exception.holder.is_held_by(principal, caller.roles());
         let resources = exception.resources.of(spelling);
-        let (id, labels) = (resolved.id.key.as_str(), &*resolved.labels);
-        if !is_covered || selects(resources, resolved.collection, id, labels).is_err() {
+        if !is_covered || selects(resources, collection, id, labels).is_err() {
             continue;
         }
         found.with_expired.push(name);
@@ -69,14 +94,6 @@ pub(super) fn covering<'a>(
             found.active.push(name);
         } else {
             has_expired = true;
-        }
-    }
-    if found.active.is_empty() {
-        found.breakglass = breakglass(facts, operation, tier, now);
-        if found.breakglass.is_some() {
-            found.active.push(BREAKGLASS);
-            found.with_expired.push(BREAKGLASS);
-            found.with_expired.sort_unstable();
         }
     }
     if !has_expired {

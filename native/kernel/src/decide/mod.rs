@@ -6,6 +6,7 @@
 mod aliases;
 mod candidates;
 mod could;
+mod definitions;
 mod exceptions;
 mod granted;
 mod literals;
@@ -14,6 +15,7 @@ mod observed;
 mod origin;
 mod outlook;
 mod recorded;
+mod replay;
 mod resolve;
 mod rules;
 mod split;
@@ -42,6 +44,7 @@ use crate::task::SubjectProof;
 pub use candidates::{CandidateError, CandidateOrigin, CandidateValue, origin_of_candidate};
 pub use could::Prospects;
 pub(crate) use could::Weighed;
+pub use definitions::Definitions;
 use exceptions::{CoveringExceptions, ExceptionEffects, Judges};
 use granted::GrantCover;
 use located::BoundRefusal;
@@ -49,6 +52,11 @@ use observed::ObservedResults;
 use origin::ValueFacts;
 pub use outlook::{Outlook, OutlookCondition};
 use recorded::OtherDestination;
+pub use replay::{
+    ImpossibleKind, RecordedArguments, RecordedCall, RecordedCallFacts, RecordedChecks,
+    RecordedDestination, RecordedPrincipal, RecordedProof, RecordedSession, RecordedTask,
+    RecordedText, ReplayResult, ReplayedDecision, replay,
+};
 use resolve::Resolved;
 use split::Chosen;
 pub use values::TaskVouchers;
@@ -100,7 +108,26 @@ fn run(
 ) -> Box<Decision> {
     // Within a session time never goes back, also if nodes with different clocks decide.
     let now = facts.history.map_or(now, |view| view.now(now));
-    let mut decision = Box::new(Decision {
+    let mut decision = unmade();
+    if let Err(RequestRefusal { reason, message, understood }) =
+        steps(plan, facts, request, now, traced, &mut decision)
+    {
+        decision.outcome = Outcome::Deny;
+        decision.reason = reason;
+        decision.message = message;
+        let read = decision.arguments_digest.is_some();
+        decision.understood = understood && (read || is_readable(request));
+        decision.is_judged = false;
+        decision.rules = vec![rules::of_refusal(plan, facts, request, reason)];
+    }
+    decision.server_call =
+        request.server_task == ServerTask::Begins && decision.outcome == Outcome::Permit;
+    decision
+}
+
+/// A decision before its first step: a denial.
+fn unmade() -> Box<Decision> {
+    Box::new(Decision {
         outcome: Outcome::Deny,
         reason: ReasonCode::Unavailable,
         kinds: Vec::new(),
@@ -139,21 +166,7 @@ fn run(
         trace: Vec::new(),
         understood: true,
         is_judged: true,
-    });
-    if let Err(RequestRefusal { reason, message, understood }) =
-        steps(plan, facts, request, now, traced, &mut decision)
-    {
-        decision.outcome = Outcome::Deny;
-        decision.reason = reason;
-        decision.message = message;
-        let read = decision.arguments_digest.is_some();
-        decision.understood = understood && (read || is_readable(request));
-        decision.is_judged = false;
-        decision.rules = vec![rules::of_refusal(plan, facts, request, reason)];
-    }
-    decision.server_call =
-        request.server_task == ServerTask::Begins && decision.outcome == Outcome::Permit;
-    decision
+    })
 }
 
 /// Refuses a task in which nothing may be done now, or not by the caller: what stands before anything that `mode` could
@@ -585,6 +598,10 @@ fn judge(
         let run = run.and_then(|run| run.denied(&operation.id, decision.arguments_digest));
         decision.denial = HistoryChanges { advances, run, ..HistoryChanges::NONE };
     }
+    if let Some(recorded) = &mut decision.facts {
+        let proof = located::subject_proof(facts, subject);
+        recorded.checks = recorded::checks(facts, proof, &satisfied, &bounds);
+    }
     let stated = StatedRules { plan, operation, tier: tier_facts };
     decision.exceptions = effects.names();
     decision.breakglass = effects.breakglass().map(Box::new);
@@ -660,6 +677,18 @@ pub(crate) struct Unmet {
     kinds: Vec<&'static str>,
     /// Those that none can.
     pub(crate) hopeless: Vec<&'static str>,
+}
+
+impl Unmet {
+    /// Whether no step-up is needed.
+    const fn is_met_by_step_up(&self) -> bool {
+        self.kinds.is_empty()
+    }
+
+    /// Takes the requirements for met that a step-up can supply.
+    fn clear_kinds(&mut self) {
+        self.kinds.clear();
+    }
 }
 
 fn requirements(plan: &Plan, facts: &Facts<'_>, tier: Tier) -> Unmet {

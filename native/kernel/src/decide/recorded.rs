@@ -2,11 +2,13 @@
 
 use smol_str::SmolStr;
 
-use crate::decision::{RecordedFact, RecordedFacts};
+use super::located::TaskBounds;
+use crate::decision::{Facts, RecordedCheckResults, RecordedFact, RecordedFacts};
 use crate::evaluate::ContextFacts;
 use crate::model::ValueRole;
 use crate::rfc3339;
 use crate::schema::{Key, Keys};
+use crate::task::SubjectProof;
 
 /// Destination beside the worst one, which a policy that reads the destination is judged for, too.
 pub(super) struct OtherDestination<'a> {
@@ -42,7 +44,30 @@ pub(super) fn recorded<'a>(
             values.push(("other_destinations", RecordedFact::List(others)));
         }
     }
-    RecordedFacts { values, reads_arguments: keys.contains(Key::Input) }
+    RecordedFacts { values, reads_arguments: keys.contains(Key::Input), ..RecordedFacts::default() }
+}
+
+/// Results of the checks beside policies.
+pub(super) fn checks(
+    facts: &Facts<'_>,
+    subject_proof: SubjectProof,
+    satisfied: &[String],
+    bounds: &TaskBounds<'_>,
+) -> RecordedCheckResults {
+    RecordedCheckResults {
+        satisfied: satisfied.to_vec(),
+        age: facts.proof.age,
+        confidence: facts.confidence.min(100),
+        subject_proof,
+        refused: bounds.refused.as_ref().map(|refused| refused.reason),
+        held: bounds
+            .held
+            .iter()
+            .flat_map(|held| &held.kinds)
+            .map(|kind| (*kind).to_owned())
+            .collect(),
+        unsupported: String::new(),
+    }
 }
 
 fn fact(key: Key, seen: &ContextFacts<'_>) -> Option<RecordedFact> {

@@ -175,6 +175,9 @@ impl<'a> Tally<'a> {
             obligations.iter().find(|obligation| !is_supported(obligation, supported))
         {
             decision.message = format!("the enforcer cannot carry out the obligation `{missing}`");
+            if let Some(recorded) = &mut decision.facts {
+                recorded.checks.unsupported = (*missing).to_owned();
+            }
             let bound = |placed: &&&Placed| placed.policy.obligations.iter().any(|o| o == missing);
             let determining: Vec<&Placed> = self.permits.iter().filter(bound).copied().collect();
             decision.rules = exceptions.rules_with(stated.plan, missing);

@@ -235,7 +235,7 @@ fn unknown(expr: &Expr, unsaid: Keys) -> Option<Expr> {
 
 /// Whether what is left of an expression never comes to `value`: to the other one, or to an error.
 // Recursion is bounded by the depth of a policy's conditions, which is bounded at load.
-fn is_never(rest: &Expr, value: bool) -> bool {
+pub(super) fn is_never(rest: &Expr, value: bool) -> bool {
     match rest.expr_kind() {
         ExprKind::Lit(Literal::Bool(literal)) => *literal != value,
         ExprKind::Lit(_) => true,

@@ -8,6 +8,7 @@
 pub(crate) mod could;
 pub(crate) mod met;
 pub(crate) mod origins;
+pub(crate) mod replay;
 pub(crate) mod stated;
 pub(crate) mod syntax;
 

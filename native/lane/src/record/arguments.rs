@@ -110,6 +110,14 @@ fn split_first(pointer: &str) -> (&str, &str) {
     rest.find('/').map_or((rest, ""), |at| rest.split_at(at))
 }
 
+/// A decimal without zeros at its end. An exponent stays as it is.
+fn plain_decimal(text: &str) -> &str {
+    match text.contains('.') && !text.contains(['e', 'E']) {
+        true => text.trim_end_matches('0').trim_end_matches('.'),
+        false => text,
+    }
+}
+
 /// A token of a JSON pointer as the name that it stands for (RFC 6901 §4).
 fn unescape(token: &str) -> Cow<'_, str> {
     match token.contains('~') {
@@ -132,7 +140,13 @@ impl Serialize for MaskedArguments<'_> {
             Value::Integer(number) => serializer.serialize_i64(*number),
             // A reader of the record could not read a number that `serde_json` cannot read.
             Value::Decimal(text) => match text.parse::<serde_json::Number>() {
-                Ok(number) => number.serialize(serializer),
+                Ok(number) => {
+                    // A reader of the record would take a number with more digits than a double has for another number.
+                    if plain_decimal(text) != plain_decimal(&number.to_string()) {
+                        notes.mask_here();
+                    }
+                    number.serialize(serializer)
+                }
                 Err(_) => {
                     notes.mask_here();
                     serializer.serialize_unit()

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::arguments::MaskedArguments;
 use super::chain::{ChainMember, PeerMember};
+use super::checks::ChecksMember;
 use super::digest::Hash;
 use super::facts::{FactsMember, ReplayableMember};
 use super::masking::Masking;
@@ -69,6 +70,9 @@ pub(super) struct Input<'a> {
     facts: Option<FactsMember<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     replayable: Option<ReplayableMember<'a>>,
+    /// Results of the checks beside policies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checks: Option<ChecksMember<'a>>,
     resource: Cow<'a, str>,
     destination_class: &'a str,
     /// Labels that the enforcer says the call carries.
@@ -150,6 +154,7 @@ impl<'a> Input<'a> {
                 .map(|digest| Hash::from(&digest)),
             facts: FactsMember::of(judgement, notes, evidence),
             replayable: ReplayableMember::of(judgement, notes),
+            checks: ChecksMember::of(judgement),
             resource,
             destination_class: decision.map_or("", |decision| decision.destination_class.as_str()),
             labels: &judgement.caller.declared_labels,
