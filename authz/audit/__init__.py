@@ -14,7 +14,15 @@ from authz.audit.decision import (
     read_decision,
 )
 from authz.audit.heads import HeadError, HeadKeys, Jwks
-from authz.audit.history import Span, decisions, rotated, span, torn
+from authz.audit.history import (
+    ReadCounts,
+    Span,
+    decision_records,
+    decisions,
+    rotated,
+    span,
+    torn,
+)
 from authz.audit.reader import Lines, Record, read, read_stream
 from authz.audit.verify import Finding, Verification, verify, verify_delivered
 from authz.audit.witness import witnessed_heads
@@ -26,6 +34,7 @@ __all__ = [
     "HeadKeys",
     "Jwks",
     "Lines",
+    "ReadCounts",
     "Record",
     "RecordedDecision",
     "RecordedRule",
@@ -33,6 +42,7 @@ __all__ = [
     "Span",
     "UnresolvedRequest",
     "Verification",
+    "decision_records",
     "decisions",
     "is_node_record",
     "read",

@@ -13,7 +13,17 @@ from authz.audit.reader import Lines, Record, read, read_stream
 from authz.errors import UnavailableError, UsageError
 from authz.model import Diagnostic
 
-__all__ = ["Span", "decisions", "is_rotated_name", "read_timestamp", "rotated", "span", "torn"]
+__all__ = [
+    "ReadCounts",
+    "Span",
+    "decision_records",
+    "decisions",
+    "is_rotated_name",
+    "read_timestamp",
+    "rotated",
+    "span",
+    "torn",
+]
 
 _SPAN: Final = re.compile(r"(\d{1,9})([smhdw])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -154,6 +164,22 @@ def _written(at: float) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+@dataclass(slots=True)
+class ReadCounts:
+    """Numbers of the records that were read, by what became of them."""
+
+    records: int = 0
+    """Records."""
+    bytes: int = 0
+    """Bytes of these records."""
+    node_records: int = 0
+    """Records of a node that are not decisions."""
+    repeated: int = 0
+    """Records of a decision that was read before."""
+    outside: int = 0
+    """Decisions outside the span of time."""
+
+
 def decisions(
     files: Sequence[Path],
     stdin: Lines | None,
@@ -174,20 +200,51 @@ def decisions(
     Raises:
         UnavailableError: A file cannot be read.
     """
+    for _, decision in decision_records(files, stdin, within, damaged, ReadCounts()):
+        yield decision
+
+
+def decision_records(
+    files: Sequence[Path],
+    stdin: Lines | None,
+    within: Span,
+    damaged: Callable[[Diagnostic], None],
+    counts: ReadCounts,
+) -> Iterator[tuple[Record, RecordedDecision]]:
+    """Read decisions with their records, each once, and count the records that are left out.
+
+    Args:
+        files: Audit files, oldest first.
+        stdin: Standard input, to read after the files. With None it is not read.
+        within: Span of the decisions.
+        damaged: Called with a diagnostic for each line that is not a record.
+        counts: Numbers of records, which grow while the records are read.
+
+    Yields:
+        Each record of a decision, and the decision, in the order of the records.
+
+    Raises:
+        UnavailableError: A file cannot be read.
+    """
     seen: OrderedDict[str, None] = OrderedDict()
     for record in _records(files, stdin, damaged):
+        counts.records += 1
+        counts.bytes += len(record.text)
         if is_node_record(record.fields):
+            counts.node_records += 1
             continue
         decision = read_decision(record.fields)
         if not within.holds(decision.at):
+            counts.outside += 1
             continue
         if decision.decision_id:
             if decision.decision_id in seen and not _replaces(record):
+                counts.repeated += 1
                 continue
             seen[decision.decision_id] = None
             if len(seen) > _REMEMBERED:
                 seen.popitem(last=False)
-        yield decision
+        yield record, decision
 
 
 def _records(

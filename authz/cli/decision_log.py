@@ -9,7 +9,15 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from authz.audit import Lines, RecordedDecision, Span, decisions, rotated
+from authz.audit import (
+    Lines,
+    ReadCounts,
+    Record,
+    RecordedDecision,
+    Span,
+    decision_records,
+    rotated,
+)
 from authz.bundle import read_folder
 from authz.cli.options import configuration, offline_variables, variables
 from authz.cli.render import Terminal
@@ -19,6 +27,7 @@ from authz.tools.remote import Remote
 
 __all__ = [
     "BundleOption",
+    "Damage",
     "LogSource",
     "Logs",
     "Since",
@@ -26,6 +35,7 @@ __all__ = [
     "history",
     "log_source",
     "read_bundle",
+    "record_history",
 ]
 
 
@@ -75,6 +85,14 @@ class LogSource:
     variables: tuple[tuple[str, str], ...] = ()
     """Values of `${…}` in that bundle."""
 
+    def files(self, since: str) -> list[Path]:
+        """List the files, oldest first; of a node, those that were written to since a timestamp.
+
+        Raises:
+            UnavailableError: The folder of the audit file cannot be read.
+        """
+        return rotated(self.audit, since) if self.audit is not None else [*self.logs]
+
     @property
     def name(self) -> str:
         """Name for messages."""
@@ -119,19 +137,43 @@ def history(terminal: Terminal, source: LogSource, within: Span) -> Iterator[Rec
     Raises:
         UnavailableError: A file cannot be read.
     """
-    damaged = 0
+    for _, decision in record_history(terminal, source, within, ReadCounts(), Damage()):
+        yield decision
+
+
+@dataclass(slots=True)
+class Damage:
+    """Lines that are not valid records."""
+
+    lines: int = 0
+    """Number of them."""
+
+
+def record_history(
+    terminal: Terminal, source: LogSource, within: Span, counts: ReadCounts, damage: Damage
+) -> Iterator[tuple[Record, RecordedDecision]]:
+    """Read decisions with their records, and report lines that are not valid records.
+
+    Args:
+        terminal: Where damaged lines are reported.
+        source: Files.
+        within: Span of the decisions.
+        counts: Numbers of records, which grow while the records are read.
+        damage: Number of damaged lines, which grows, too.
+
+    Raises:
+        UnavailableError: A file cannot be read.
+    """
 
     def tell(diagnostic: Diagnostic) -> None:
-        nonlocal damaged
-        damaged += 1
-        if damaged <= _SHOWN:
+        damage.lines += 1
+        if damage.lines <= _SHOWN:
             terminal.diagnostics([diagnostic])
 
-    files = rotated(source.audit, within.since) if source.audit is not None else [*source.logs]
     stdin: Lines | None = sys.stdin.buffer if source.stdin else None
-    yield from decisions(files, stdin, within, tell)
-    if damaged > _SHOWN:
-        terminal.note(f"{damaged} lines are not valid records")
+    yield from decision_records(source.files(within.since), stdin, within, tell, counts)
+    if damage.lines > _SHOWN:
+        terminal.note(f"{damage.lines} lines are not valid records")
 
 
 def read_bundle(
