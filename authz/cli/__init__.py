@@ -39,6 +39,8 @@ VERBS: Final = (
     "eval",
     "explain",
     "propose",
+    "replay",
+    "simulate",
     "why",
     "audit",
     "task",

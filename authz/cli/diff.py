@@ -14,14 +14,25 @@ import typer
 
 from authz.analysis.executable import AnalysisOptions, AnalyzerBundle, run_analyzer
 from authz.bundle import read_folder
+from authz.cli.decision_log import Logs, LogSource, Since, Until, log_source
 from authz.cli.options import Vars, offline_variables
 from authz.cli.render import CommandExit, Terminal, print_difference
+from authz.cli.render.replay import print_replay
+from authz.cli.replay_run import AgentFilter, OperationFilter, Selection, replay_log
+from authz.engine import Plan
 from authz.errors import UsageError
 
 __all__ = ["DiffRequest", "Section", "register"]
 
 _FOUND: Final = 2
-_FAIL_ON: Final = ("newly-permitted", "not-proved")
+_FAIL_ON: Final = (
+    "newly-permitted",
+    "not-proved",
+    "newly-held",
+    "newly-denied",
+    "not-replayed",
+)
+_OF_LOG: Final = frozenset({"newly-held", "newly-denied", "not-replayed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +45,12 @@ class DiffRequest:
     """The bundle after the change."""
     options: AnalysisOptions
     """Settings of the proof."""
+    log: LogSource | None
+    """Audit log whose decisions are compared. None: no decisions are."""
+    selection: Selection
+    """Decisions of the log that are compared."""
+    terminal: Terminal
+    """Where notes and progress are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +66,9 @@ class Section:
     newly_permitted: bool
     """It has a request that only the new bundle permits."""
     proved: bool
-    """It shows that there is no such request."""
+    """It shows that there is no such request. A log shows nothing of other requests, so it is true there."""
+    failures: frozenset[str] = frozenset()
+    """Further conditions of `--fail-on` that hold."""
 
 
 def register(app: typer.Typer) -> None:
@@ -71,7 +90,7 @@ def diff(
     fail_on: Annotated[
         list[str] | None,
         typer.Option(
-            help="Exit with 2: newly-permitted, if a request is; not-proved, also if it is not decided. Repeatable."
+            help="Exit with 2: newly-permitted, if a request is; not-proved, also if it is not decided. With a log also newly-held, newly-denied and not-replayed, if a decision is. Repeatable."
         ),
     ] = None,
     question_limit: Annotated[
@@ -84,13 +103,25 @@ def diff(
         bool, typer.Option("--no-solver", help="Ask no solver, so that nothing is proved.")
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    log: Logs = None,
+    since: Since = "",
+    until: Until = "",
+    agent: AgentFilter = "",
+    operation: OperationFilter = "",
+    no_proof: Annotated[
+        bool,
+        typer.Option("--no-proof", help="Compare only the decisions of the log; prove nothing."),
+    ] = False,
 ) -> None:
     """Tell whether a changed bundle permits more than the one before.
 
     For each operation whose policies changed, a solver proves for all requests that nothing is newly permitted, or finds one
     request that is. Changed facts beside the policies are listed, and nothing is called proved because of them.
+    With --log, also the recorded decisions are compared, as `authz replay` judges them.
     """
-    conditions = _conditions(fail_on)
+    conditions = _conditions(fail_on, has_log=bool(log))
+    if no_proof and not log:
+        raise UsageError("--no-proof leaves nothing to compare: give --log FILE")
     terminal = Terminal()
     request = DiffRequest(
         old=_bundle(old, var, terminal),
@@ -101,8 +132,13 @@ def diff(
             cache=cache,
             without_solver=no_solver,
         ),
+        log=log_source(log, None, None, "") if log else None,
+        selection=Selection.read(since, until, agent, operation),
+        terminal=terminal,
     )
-    sections = [_proof(request)]
+    sections = [] if no_proof else [_proof(request)]
+    if request.log is not None:
+        sections.append(_replay(request, request.log))
     if json_:
         terminal.json({section.name: section.document for section in sections})
     else:
@@ -111,10 +147,12 @@ def diff(
     _end(sections, conditions)
 
 
-def _conditions(fail_on: Sequence[str] | None) -> frozenset[str]:
+def _conditions(fail_on: Sequence[str] | None, *, has_log: bool) -> frozenset[str]:
     for condition in fail_on or ():
         if condition not in _FAIL_ON:
             raise UsageError(f"--fail-on {condition}: {' or '.join(_FAIL_ON)}")
+        if condition in _OF_LOG and not has_log:
+            raise UsageError(f"--fail-on {condition}: give --log FILE, whose decisions it is about")
     return frozenset(fail_on or ())
 
 
@@ -136,9 +174,29 @@ def _proof(request: DiffRequest) -> Section:
     )
 
 
+def _replay(request: DiffRequest, log: LogSource) -> Section:
+    """Judge the decisions of a log again, by both bundles."""
+    old, new = (
+        Plan.compile(bundle.files, bundle.variables) for bundle in (request.old, request.new)
+    )
+    run = replay_log(request.terminal, log, request.selection, new, old)
+    document = run.document()
+    return Section(
+        name="replay",
+        document=document,
+        show=lambda terminal: print_replay(terminal, document),
+        newly_permitted=run.report.counts.newly_permitted > 0,
+        proved=True,
+        failures=frozenset(run.report.fails(_OF_LOG)),
+    )
+
+
 def _end(sections: Sequence[Section], conditions: frozenset[str]) -> None:
     """Exit with the code that `--fail-on` asks for."""
-    newly = any(section.newly_permitted for section in sections)
-    open_ = any(not section.proved for section in sections)
-    if conditions and (newly or ("not-proved" in conditions and open_)):
+    holds = {"newly-permitted"} if any(section.newly_permitted for section in sections) else set()
+    if not all(section.proved for section in sections):
+        holds.add("not-proved")
+    for section in sections:
+        holds |= section.failures
+    if conditions & holds:
         raise CommandExit(_FOUND)

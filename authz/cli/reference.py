@@ -58,7 +58,7 @@ _TASKS: Final[Mapping[str, tuple[str, ...]]] = {
     "Model before you deploy": ("diff",),
     "Guard MCP servers": ("mcp", "catalog"),
     "Run a node": ("serve", "status", "healthcheck", "config", "keys", "exception"),
-    "Understand decisions": ("explain", "why", "audit", "propose"),
+    "Understand decisions": ("explain", "why", "audit", "propose", "replay", "simulate"),
     "Work with tasks and credentials": ("task", "credential"),
     "Answer calls that wait for a person": ("approval",),
     "Take authority away": ("revoke", "forget"),

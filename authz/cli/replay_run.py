@@ -1,0 +1,202 @@
+"""Options and the run of a replay, as `authz replay` and `authz diff` take them."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from authz.audit import ReadCounts, Record, RecordedDecision, Span, span
+from authz.cli.decision_log import Damage, LogSource, read_bundle, record_history
+from authz.cli.render import Terminal
+from authz.cli.render.progress import reading_progress, size_of
+from authz.engine import Plan
+from authz.errors import UsageError
+from authz.tools.catalog.tool import plain
+from authz.tools.replay import ReplayReport, judge_record
+
+__all__ = [
+    "FAILURES",
+    "AgentFilter",
+    "FailOn",
+    "Format",
+    "OperationFilter",
+    "ReplayRun",
+    "Selection",
+    "compile_folder",
+    "failures",
+    "print_json",
+    "replay_log",
+]
+
+FAILURES: Final = ("newly-permitted", "newly-held", "newly-denied", "not-replayed")
+"""Values of `--fail-on`."""
+
+FailOn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-on",
+        metavar="CATEGORY",
+        help="Exit code 2 if a decision is of this category: newly-permitted, newly-held, newly-denied or not-replayed. Repeatable.",
+    ),
+]
+AgentFilter = Annotated[
+    str,
+    typer.Option(
+        "--agent",
+        help="Only decisions of this caller: a SPIFFE id, in which `*` matches any characters.",
+    ),
+]
+OperationFilter = Annotated[
+    str,
+    typer.Option(
+        "--operation",
+        help="Only decisions about this operation, for example `crm.delete` or `crm.*`.",
+    ),
+]
+Format = Annotated[str, typer.Option("--format", help="text, json or markdown")]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Decisions of a log that are replayed."""
+
+    within: Span
+    """Span of time."""
+    agent: str = ""
+    """Glob of callers; empty: all."""
+    operation: str = ""
+    """Glob of operations; empty: all."""
+
+    @staticmethod
+    def read(since: str, until: str, agent: str, operation: str) -> "Selection":
+        """Read the options.
+
+        Raises:
+            UsageError: A time has no valid form.
+        """
+        return Selection(span(since, until, time.time()), agent, operation)
+
+    def takes(self, decision: RecordedDecision) -> bool:
+        """Return whether a decision is of the wanted caller and operation."""
+        return (not self.agent or fnmatchcase(decision.agent, self.agent)) and (
+            not self.operation or fnmatchcase(decision.requested, self.operation)
+        )
+
+    def document(self) -> dict[str, str]:
+        """Return the selection for JSON."""
+        return {
+            "since": self.within.since,
+            "until": self.within.until,
+            "agent": self.agent,
+            "operation": self.operation,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRun:
+    """Result of a replay, with its inputs."""
+
+    plan: Plan
+    """Bundle that judged again."""
+    against: Plan | None
+    """Bundle whose answers stood before. None: the recorded answers."""
+    log: str
+    """Name of the log."""
+    selection: Selection
+    """Decisions that were replayed."""
+    report: ReplayReport
+    """Differences."""
+
+    def document(self) -> dict[str, Any]:
+        """Return the result for JSON."""
+        return {
+            "version": 1,
+            "bundle": _name(self.plan),
+            "against": _name(self.against) if self.against else None,
+            "log": self.log,
+            "selection": self.selection.document(),
+            **self.report.document(),
+        }
+
+
+def _name(plan: Plan) -> dict[str, str]:
+    return {"name": plan.name, "revision": plan.revision, "digest": plan.digest}
+
+
+def failures(given: Sequence[str] | None) -> frozenset[str]:
+    """Read `--fail-on`.
+
+    Raises:
+        UsageError: A value is not a category.
+    """
+    for name in given or ():
+        if name not in FAILURES:
+            raise UsageError(f"--fail-on {plain(name, 40)}: {', '.join(FAILURES)}")
+    return frozenset(given or ())
+
+
+def compile_folder(
+    terminal: Terminal, folder: Path, source: LogSource, var: Sequence[str] | None
+) -> Plan:
+    """Compile the bundle of a folder, with the variables of the log's node.
+
+    Raises:
+        BundleError: The bundle is not valid.
+    """
+    files, values = read_bundle(terminal, folder, source, [*var] if var else None)
+    return Plan.compile(files, values)
+
+
+def replay_log(
+    terminal: Terminal,
+    source: LogSource,
+    selection: Selection,
+    plan: Plan,
+    against: Plan | None,
+) -> ReplayRun:
+    """Judge the decisions of a log again. One record at a time is in memory.
+
+    Raises:
+        UnavailableError: A file cannot be read.
+    """
+    report, read, damage = ReplayReport(), ReadCounts(), Damage()
+    counts = report.counts
+    total = None if source.stdin else size_of(source.files(selection.within.since))
+    with reading_progress(terminal, total, "replay") as show:
+        for record, decision in record_history(terminal, source, selection.within, read, damage):
+            show(read.bytes)
+            if decision.is_sum:
+                counts.sums += 1
+            elif not selection.takes(decision):
+                counts.left_out += 1
+            elif decision.probe:
+                counts.probes += 1
+            else:
+                report.add(decision, _session(record), judge_record(record, plan, against))
+    counts.records = read.records
+    counts.node_records = read.node_records
+    counts.repeated = read.repeated
+    counts.left_out += read.outside
+    counts.damaged_lines = damage.lines
+    return ReplayRun(plan, against, source.name, selection, report)
+
+
+def _session(record: Record) -> str:
+    """Return the id of the session of a call; empty without one."""
+    given = record.fields.get("input")
+    for part in ("task", "session"):
+        found = given.get(part) if isinstance(given, dict) else None
+        name = found.get("session" if part == "task" else "id") if isinstance(found, dict) else None
+        if isinstance(name, str) and name:
+            return name[:200]
+    return ""
+
+
+def print_json(value: object) -> None:
+    """Print JSON in ASCII: a text of a record can have control sequences of a terminal."""
+    print(json.dumps(value, indent=2))
