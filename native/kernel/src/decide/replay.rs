@@ -907,7 +907,13 @@ impl<'a> Replay<'a> {
             .then(|| with(Some(covering.with_expired.as_slice())));
         let mut findings = Findings::default();
         let mut missing = BTreeSet::new();
+        let modes = &plan.model().modes;
         for (index, rule) in self.prepared.slice.policies() {
+            let observing = rule.is_observed.then(|| plan.policies.get(index)).flatten();
+            // It changes no answer.
+            if observing.is_some_and(|placed| placed.is_observed(modes, call.now)) {
+                continue;
+            }
             let times = if rule.per_principal { chain.len() } else { 1 };
             for position in 0..times {
                 let finding = combined(&judges, rule, position)?;
