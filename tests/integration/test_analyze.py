@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,34 @@ def test_the_report_is_rendered_in_every_format(
             one["partialFingerprints"]["authzFinding/v1"] for one in log["runs"][0]["results"]
         }
         assert prints == {one["id"] for one in report["findings"]}
+
+
+def test_a_suppression_of_the_bundle_is_in_force_until_its_end(tmp_path: Path) -> None:
+    """Findings of its rule about its subject fail nothing, and say who answers for them."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(BUNDLE, folder)
+    (folder / "policies/dead.cedar").write_text(
+        '@id("dead") permit (principal, action == Action::"crm.refund", resource)\n'
+        "when { context.input.amount > 100 && context.input.amount < 50 };\n"
+    )
+    states = {}
+    for until in ("2026-01-31", "2999-01-31"):
+        (folder / "analysis.yaml").write_text(
+            "analysis:\n  suppressions:\n"
+            "    - {rule: policy-never-matches, subject: dead, owner: crm-team, reason: it is rewritten,"
+            f" until: {until}}}\n"
+        )
+        file = tmp_path / "report.json"
+        options = ("--var", "trust_domain=dev.example", "--format", "json", "--output", file)
+        assert run("analyze", folder, *options) in {0, 2}
+        report = json.loads(file.read_text())
+        assert [one["owner"] for one in report["suppressions"]] == ["crm-team"]
+        (states[until],) = {
+            one["state"]
+            for one in report["findings"]
+            if one["rule"] == "policy-never-matches" and one["policies"] == ["dead"]
+        }
+    assert states == {"2026-01-31": "new", "2999-01-31": "suppressed"}
 
 
 def test_a_bundle_that_is_not_valid_is_3_with_its_errors(
