@@ -319,7 +319,6 @@ impl<'a> Taints<'a> {
     }
 
     /// Positions of the operations that the kernel's outlook for a way does not exclude.
-    #[must_use]
     pub fn open(&self, way: usize) -> impl Iterator<Item = &Flow> {
         self.open.get(way).into_iter().flatten().filter_map(|at| self.flows.get(*at))
     }

@@ -997,12 +997,14 @@ classify:
 }
 
 #[test]
-fn an_analysis_is_read_from_all_files() {
+fn an_analysis_is_read_from_all_files() -> Result<(), String> {
     let one = "analysis: {assertions: [{id: a, never: {label: pii, destination: external, without: approve}}]}";
     let two = "analysis: {assertions: [{id: b, never: {agent: any, operation: any, tier: critical, after: untrusted, destination: any, without: [person]}}], \
                suppressions: [{rule: 'assertion:a', subject: crm.mail, owner: sec, reason: known, until: 2027-01-31}, {finding: 00ff00ff00ff00ff, owner: sec, reason: known, until: 2027-01-31}]}";
-    let model = read(&[("base.yaml", BASE), ("x.yaml", one), ("y.yaml", two)]).unwrap();
-    let [a, b] = model.analysis.assertions.as_slice() else { panic!("{:?}", model.analysis) };
+    let model = read(&[("base.yaml", BASE), ("x.yaml", one), ("y.yaml", two)])?;
+    let [a, b] = model.analysis.assertions.as_slice() else {
+        return Err(format!("{:?}", model.analysis));
+    };
     assert_eq!(a.never.label.as_deref(), Some("pii"));
     assert_eq!(a.never.destination, Some(DestinationPattern::Class("external".to_owned())));
     for (kind, lifts) in
@@ -1025,4 +1027,5 @@ fn an_analysis_is_read_from_all_files() {
             &SuppressedFindings::Finding("00ff00ff00ff00ff".to_owned()),
         ]
     );
+    Ok(())
 }
