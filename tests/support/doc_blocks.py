@@ -145,7 +145,11 @@ def _is_of_bundle(value: Mapping[str, Any]) -> bool:
 @cache
 def _bundle_keys() -> frozenset[str]:
     base = _base_facts()
-    return frozenset(base) | _MANIFEST | {"accepted", "approvals", "bundle", "denials", "mode"}
+    return (
+        frozenset(base)
+        | _MANIFEST
+        | {"accepted", "analysis", "approvals", "bundle", "denials", "mode"}
+    )
 
 
 def _facts(page: Iterable[DocBlock]) -> Iterator[dict[str, Any]]:

@@ -163,6 +163,7 @@ const LANE: &[&str] = &[
     "audit_chain",
     "head_exchange",
     "keeper",
+    "shadow_answer",
     "metrics",
     "attached",
     "request",

@@ -23,6 +23,7 @@ use authz_token::{AgentFacts, AgentProof};
 use crate::refusal::{CallRefusal, Step};
 use crate::secret_header::SecretHeader;
 use crate::settings::{ReportWay, Surface};
+use crate::shadow_answer::{ShadowAnswer, ShadowDifference};
 use crate::transport::ApiError;
 use crate::world::Loaded;
 
@@ -50,62 +51,6 @@ pub(crate) struct PolicyAnswer {
     pub(crate) redeemed: String,
     /// Duration of the evaluation.
     pub(crate) took: Duration,
-}
-
-/// Answer of the shadow bundle to a call, compared with the answer of the bundle that serves.
-#[derive(Debug)]
-pub(crate) enum ShadowAnswer {
-    /// Both let the call through, hold it for the same kinds of step-up, or deny it.
-    Equal,
-    /// The shadow bundle would answer with another outcome, or hold the call for other kinds.
-    Differs(Box<ShadowDifference>),
-    /// The two cannot be compared.
-    NotCompared(ShadowGap),
-}
-
-impl ShadowAnswer {
-    /// Compares the decision of the shadow bundle with that of the bundle that serves, each after its `mode`.
-    pub(crate) fn compare(
-        record: &Judgement,
-        served: &Decision,
-        plan: &Plan,
-        shadow: &Decision,
-    ) -> Self {
-        match shadow.reason {
-            ReasonCode::StateUnavailable => return Self::NotCompared(ShadowGap::History),
-            ReasonCode::Unavailable => return Self::NotCompared(ShadowGap::Failed),
-            _ => {}
-        }
-        let outcome = record.shadow_outcome(plan, shadow);
-        let is_let_through = record.softened().is_some();
-        let actual = if is_let_through { Outcome::Permit } else { served.outcome };
-        let is_same_hold = outcome != Outcome::StepUp || shadow.kinds == served.kinds;
-        if outcome == actual && is_same_hold {
-            return Self::Equal;
-        }
-        Self::Differs(Box::new(ShadowDifference {
-            digest: hex(&plan.digest()),
-            outcome,
-            reason: shadow.reason,
-            kinds: shadow.kinds.clone(),
-            rules: shadow.all_rules().collect(),
-        }))
-    }
-}
-
-/// Answer of the shadow bundle that differs.
-#[derive(Debug)]
-pub(crate) struct ShadowDifference {
-    /// SHA-256 of the files of the shadow bundle, in hex.
-    pub(crate) digest: String,
-    /// Outcome, after the `mode` of the shadow bundle.
-    pub(crate) outcome: Outcome,
-    /// Reason of the outcome before its `mode`.
-    pub(crate) reason: ReasonCode,
-    /// Kinds of step-up.
-    pub(crate) kinds: Vec<String>,
-    /// Rules that determined the outcome, policies included.
-    pub(crate) rules: Vec<DecidingRule>,
 }
 
 /// Verdict of a call that no policy judges.
@@ -320,6 +265,34 @@ impl Judgement {
         }
         let is_softened = self.is_let_through(&world.plan, self.place(), self.reason());
         self.is_softened = is_softened;
+    }
+
+    /// Compares the decision of the shadow bundle with that of the bundle that serves, each after its `mode`.
+    pub(crate) fn compare_shadow(
+        &self,
+        served: &Decision,
+        plan: &Plan,
+        shadow: &Decision,
+    ) -> ShadowAnswer {
+        match shadow.reason {
+            ReasonCode::StateUnavailable => return ShadowAnswer::NotCompared(ShadowGap::History),
+            ReasonCode::Unavailable => return ShadowAnswer::NotCompared(ShadowGap::Failed),
+            _ => {}
+        }
+        let outcome = self.shadow_outcome(plan, shadow);
+        let is_let_through = self.softened().is_some();
+        let actual = if is_let_through { Outcome::Permit } else { served.outcome };
+        let is_same_hold = outcome != Outcome::StepUp || shadow.kinds == served.kinds;
+        if outcome == actual && is_same_hold {
+            return ShadowAnswer::Equal;
+        }
+        ShadowAnswer::Differs(Box::new(ShadowDifference {
+            digest: hex(&plan.digest()),
+            outcome,
+            reason: shadow.reason,
+            kinds: shadow.kinds.clone(),
+            rules: shadow.all_rules().collect(),
+        }))
     }
 
     /// Outcome of a decision of another bundle, after its `mode`.

@@ -83,6 +83,7 @@ mod secret_header;
 mod security_event;
 mod sequences;
 pub mod settings;
+mod shadow_answer;
 mod shown;
 mod signing_keys;
 mod speaker;

@@ -34,8 +34,8 @@ use self::names::NameCounts;
 use self::observed::ObservedCounts;
 use self::shadow::ShadowCounts;
 use crate::enforcer_proof::EnforcerProof;
-use crate::judgement::ShadowAnswer;
 use crate::settings::{Lane, Surface};
+use crate::shadow_answer::ShadowAnswer;
 
 pub(crate) use self::approvals::{HeldQueue, OpenApprovals};
 pub use self::family::{Family, FamilyKind, Sample};

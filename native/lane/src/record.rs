@@ -29,7 +29,8 @@ use self::masking::Masking;
 use self::session::ChangesNote;
 use crate::clock::Clock;
 use crate::history;
-use crate::judgement::{ApprovalNote, Judgement, ShadowAnswer, outcome_name};
+use crate::judgement::{ApprovalNote, Judgement, outcome_name};
+use crate::shadow_answer::ShadowAnswer;
 
 pub(crate) use self::arguments::facts_of;
 pub(crate) use self::node::{ExpiredNote, LoadedNote, NodeNote, node_line};

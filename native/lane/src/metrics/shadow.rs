@@ -6,7 +6,7 @@ use authz_kernel::decision::Outcome;
 use authz_kernel::shadow::ShadowGap;
 
 use super::family::{Family, counter};
-use crate::judgement::ShadowAnswer;
+use crate::shadow_answer::ShadowAnswer;
 
 /// Results of comparisons, in the order of their counters.
 const RESULTS: [&str; 5] =

@@ -17,11 +17,12 @@ use authz_token::{ConfidenceFacts, Evidence};
 
 use crate::credential_use::PresentedCredential;
 use crate::engine::{Engine, PROBE, own};
-use crate::judgement::{Arrival, Judgement, PolicyAnswer, ShadowAnswer, method_of, name_of};
+use crate::judgement::{Arrival, Judgement, PolicyAnswer, method_of, name_of};
 use crate::keeper::Wait;
 use crate::locate::Located;
 use crate::refusal::{CallRefusal, Step};
 use crate::revoke;
+use crate::shadow_answer::ShadowAnswer;
 use crate::steps::locate::{CallTask, LocatedCall};
 use crate::steps::resolve::{Match, ResolvedCall};
 use crate::steps::{Call, EndedCall, Staged};
@@ -230,7 +231,7 @@ impl<'r> PolicyQuery<'r> {
         });
         match decision {
             Err(gap) => ShadowAnswer::NotCompared(gap),
-            Ok(decision) => ShadowAnswer::compare(record, served, plan, &decision),
+            Ok(decision) => record.compare_shadow(served, plan, &decision),
         }
     }
 
