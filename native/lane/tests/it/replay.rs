@@ -196,6 +196,10 @@ impl<'a> Walk<'a> {
         for _ in 0..steps {
             self.step();
         }
+        // A walk does not choose each surface, however long it is.
+        for surface in Surface::ALL {
+            self.call(surface, "dev", &[0xff]);
+        }
         self.engine.close();
         Trace {
             answers: self.answers,
