@@ -31,7 +31,7 @@ ROWS = reason_rows()
 TIMEOUT = 0.5
 
 #: Bundles of case files about agents that name no task, and about what the upstream receives.
-OTHERS = ("implicit", "denials", "received", "spelling", "mailroom")
+OTHERS = ("implicit", "denials", "received", "spelling", "mailroom", "observed")
 
 
 @pytest.fixture(scope="module")
