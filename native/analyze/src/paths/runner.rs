@@ -463,15 +463,16 @@ impl Session<'_, '_> {
                     answer = self.engine.explain(&request, &caller);
                 }
             }
-            if first.is_empty() {
-                first = answer.reason.as_str().to_owned();
-            }
             let has_class = |decision: &Decision| {
                 event.class.as_ref().is_none_or(|class| *class == decision.destination_class)
             };
-            let is_permitted =
-                is_let_through(&answer) && answer.decision.as_ref().is_some_and(has_class);
-            if !is_permitted {
+            let is_of_class = answer.decision.as_ref().is_some_and(has_class);
+            if first.is_empty() {
+                let is_other = is_let_through(&answer) && !is_of_class;
+                let other = if is_other { ", with a destination of another class" } else { "" };
+                first = format!("{}{other}", answer.reason.as_str());
+            }
+            if !(is_let_through(&answer) && is_of_class) {
                 continue;
             }
             let caller = StatedCaller { satisfied: satisfied.clone(), ..caller };

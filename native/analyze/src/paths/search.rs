@@ -136,7 +136,7 @@ impl Searcher<'_, '_> {
         }
         let text = match reason.is_empty() {
             true => "no trace within the bound brings the data to the call".to_owned(),
-            false => format!("the engine refuses the tried calls: {reason}"),
+            false => format!("no tried call reaches it: {reason}"),
         };
         Searched::NotFound(text)
     }

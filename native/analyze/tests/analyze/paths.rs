@@ -97,6 +97,31 @@ classify:
 
 const ALL: &str = "@id(\"all\") permit(principal, action in [Action::\"system:crm\", Action::\"system:mail\"], resource);\n";
 
+/// The search knows no entry of a recipient list.
+#[test]
+fn a_call_that_reaches_another_class_only_is_not_decided() {
+    let facts = FACTS
+        .replace(
+            "destinations: {",
+            "recipient_lists: {friends: {file: data/friends.csv}}\n\
+             destinations: {friends: {recipient_list: friends, clearance: []}, ",
+        )
+        .replace("required: [to]}}", "required: []}}")
+        .replace("from: [/to], type: email", "from: [/to], type: email, when_absent: inside");
+    let assertion = "{id: to-friends, never: {label: pii, destination: friends}}";
+    let mut files = bundle(&format!("{facts}\nanalysis: {{assertions: [{assertion}]}}\n"), ALL);
+    files.insert("data/friends.csv".to_owned(), b"ann@friends.example\n".to_vec());
+    let (_, results) = analyze(&files, Switches::default());
+    let [finding] = of_rule(&results, "assertion:to-friends")[..] else { panic!("{results:#?}") };
+    assert_eq!(
+        (finding.verdict, finding.reason.as_str()),
+        (
+            Finality::NotDecided,
+            "no tried call reaches it: PERMITTED, with a destination of another class"
+        )
+    );
+}
+
 #[test]
 fn a_label_reaches_a_destination() {
     let facts = format!(
