@@ -195,7 +195,7 @@ def _policy(item: Mapping[str, Any]) -> PolicyDescription:
         resource=_scope(item["resource"]),
         conditional=item["conditional"],
         digest=item["digest"],
-        controls=tuple(item.get("controls", ())),
+        controls=tuple(item["controls"]),
     )
 
 

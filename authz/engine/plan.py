@@ -324,8 +324,6 @@ class Plan:
             if name.startswith("tests/") and name.endswith((".yaml", ".yml"))
         }
         with bundle_errors(bundle.files):
-            if not covers and not stops_at_failure:
-                return TestReport(json.loads(self.native.test(cases, now_ms)))
             report = self.native.test(
                 cases, now_ms, covers=covers, stops_at_failure=stops_at_failure
             )
