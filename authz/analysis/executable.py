@@ -1,4 +1,4 @@
-"""Finds `authz-analyze` and runs it: a bundle goes in as JSON, one JSON document comes out."""
+"""Finds `authz-analyze` and runs it: the request is one JSON document, and so is the answer."""
 
 import base64
 import json
@@ -14,7 +14,14 @@ from typing import Any, Final
 from authz.errors import BundleError, UsageError
 from authz.model import BundleFiles, Diagnostic
 
-__all__ = ["AnalysisOptions", "AnalyzerBundle", "find_analyzer", "run_analyzer"]
+__all__ = [
+    "AnalysisOptions",
+    "AnalyzerBundle",
+    "analyzer_environment",
+    "analyzer_request",
+    "find_analyzer",
+    "run_analyzer",
+]
 
 NAME: Final = "authz-analyze"
 VARIABLE: Final = "AUTHZ_ANALYZER"
@@ -90,9 +97,20 @@ def find_analyzer() -> Path:
     return Path(found)
 
 
+def analyzer_request(bundles: Mapping[str, AnalyzerBundle], options: AnalysisOptions) -> bytes:
+    """Return the request to the executable, as JSON.
+
+    Args:
+        bundles: Bundles by their name in the request: `bundle`, or `old` and `new`.
+        options: Settings.
+    """
+    request = {name: bundle.document() for name, bundle in bundles.items()}
+    return json.dumps({**request, "options": options.document()}).encode()
+
+
 def run_analyzer(
     subcommand: str, bundles: Mapping[str, AnalyzerBundle], options: AnalysisOptions
-) -> dict[str, Any]:
+) -> bytes:
     """Run the executable.
 
     Args:
@@ -101,33 +119,30 @@ def run_analyzer(
         options: Settings.
 
     Returns:
-        The document that it writes.
+        The JSON document that the executable writes, not yet read.
 
     Raises:
         UsageError: The executable is not installed, or fails.
         BundleError: A bundle does not compile.
     """
-    request = {name: bundle.document() for name, bundle in bundles.items()}
-    request["options"] = options.document()
     run = subprocess.run(
         [find_analyzer(), subcommand],
-        input=json.dumps(request),
+        input=analyzer_request(bundles, options),
         capture_output=True,
-        text=True,
         check=False,
         env=analyzer_environment(),
     )
+    errors = run.stderr.decode(errors="replace")
     if run.returncode == _REFUSED:
-        raise BundleError(_diagnostics(run.stderr))
+        raise BundleError(_diagnostics(errors))
     if run.returncode != 0:
-        text = run.stderr.strip() or f"it ended with exit code {run.returncode}"
+        text = errors.strip() or f"it ended with exit code {run.returncode}"
         raise UsageError(f"the analyzer failed: {text}")
-    document: dict[str, Any] = json.loads(run.stdout)
-    return document
+    return run.stdout
 
 
 def analyzer_environment() -> dict[str, str]:
-    """Environment of the executable: its solver imports this very package."""
+    """Return the environment of the executable, in which the solver process imports this package."""
     package = str(Path(__file__).parent.parent.parent)
     path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}

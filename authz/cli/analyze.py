@@ -15,7 +15,7 @@ from authz.analysis.baseline import read_baseline, write_baseline
 from authz.analysis.executable import AnalysisOptions, AnalyzerBundle, run_analyzer
 from authz.analysis.markdown import analysis_markdown, analysis_summary
 from authz.analysis.picture import mermaid_picture, svg_picture
-from authz.analysis.report import Finding, ReportError, read_report
+from authz.analysis.report import Finding, read_report
 from authz.analysis.sarif import analysis_log
 from authz.analysis.selection import FailLevel, FindingState, Selection, select_findings
 from authz.analysis.texts import inert
@@ -168,16 +168,11 @@ def _analysed(
         bundle = read_folder(folder)
         variables = offline_variables(bundle, var, terminal.note)
         with terminal.err.status("Analysing the bundle"):
-            document = run_analyzer(
-                "analyze", {"bundle": AnalyzerBundle(bundle, variables)}, options
-            )
-    except ValueError as error:
-        raise ReportError(f"the output of the analyzer is not JSON: {error}") from error
+            return run_analyzer("analyze", {"bundle": AnalyzerBundle(bundle, variables)}, options)
     except BundleError as error:
         if style is AnalyzeFormat.GITHUB:
             _print_errors(terminal, folder, error.diagnostics)
         raise
-    return json.dumps(document).encode()
 
 
 def _print_errors(terminal: Terminal, folder: Path, found: Sequence[Diagnostic]) -> None:

@@ -1,9 +1,10 @@
 """`authz diff`: tell whether a changed bundle permits more than the one before.
 
-The answer has sections. Each one is a function of [`DiffRequest`] that returns a [`Section`]: its part of the JSON document, a
-text, and whether it found a request that is newly permitted.
+The answer has sections: the proof, and the replay of a log. A function reads a `DiffRequest` and returns a `Section`: a part of the
+JSON document, a text, and whether a request is newly permitted.
 """
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from authz.analysis.executable import AnalysisOptions, AnalyzerBundle, run_analyzer
+from authz.analysis.report import ReportError
 from authz.bundle import read_folder
 from authz.cli.decision_log import Logs, LogSource, Since, Until, log_source
 from authz.cli.options import Vars, offline_variables
@@ -164,7 +166,7 @@ def _bundle(folder: Path, var: list[str] | None, terminal: Terminal) -> Analyzer
 def _proof(request: DiffRequest) -> Section:
     """Prove for all requests, or find one."""
     bundles = {"old": request.old, "new": request.new}
-    document = run_analyzer("diff", bundles, request.options)
+    document = _read_answer(run_analyzer("diff", bundles, request.options))
     return Section(
         name="proof",
         document=document,
@@ -172,6 +174,21 @@ def _proof(request: DiffRequest) -> Section:
         newly_permitted=document["verdict"] == "path_found",
         proved=document["verdict"] == "proved",
     )
+
+
+def _read_answer(answer: bytes) -> dict[str, Any]:
+    """Read the JSON object that the analyzer writes.
+
+    Raises:
+        ReportError: The answer is not a JSON object.
+    """
+    try:
+        document = json.loads(answer)
+    except (ValueError, RecursionError) as error:
+        raise ReportError(f"the output of the analyzer is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ReportError("the output of the analyzer is not a JSON object")
+    return document
 
 
 def _replay(request: DiffRequest, log: LogSource) -> Section:

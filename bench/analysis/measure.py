@@ -22,6 +22,7 @@ from authz.analysis.executable import (
     AnalysisOptions,
     AnalyzerBundle,
     analyzer_environment,
+    analyzer_request,
     find_analyzer,
 )
 from authz.bundle import read_folder
@@ -88,14 +89,12 @@ def run(subcommand: str, bundles: Mapping[str, Path], cache: Path | None) -> dic
     """
     files = {name: AnalyzerBundle(read_folder(folder)) for name, folder in bundles.items()}
     options = AnalysisOptions(now_ms=_NOW_MS, question_limit_ms=30_000, cache=cache)
-    request: dict[str, Any] = {name: one.document() for name, one in files.items()}
-    text = json.dumps({**request, "options": options.document()})
+    request = analyzer_request(files, options)
     start = time.monotonic()
     process = subprocess.Popen(
         [find_analyzer(), subcommand],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
         env=analyzer_environment(),
     )
     watch = Watch(process.pid)
@@ -107,7 +106,7 @@ def run(subcommand: str, bundles: Mapping[str, Path], cache: Path | None) -> dic
 
     watcher = threading.Thread(target=look)
     watcher.start()
-    output, _ = process.communicate(text)
+    output, _ = process.communicate(request)
     seconds = time.monotonic() - start
     done.set()
     watcher.join()

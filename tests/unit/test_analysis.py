@@ -180,7 +180,7 @@ def test_the_request_has_the_files_and_the_options(analyzer: Path) -> None:
     """Files are Base64, since a file need not be text."""
     files = AnalyzerBundle(BundleFiles("b", {"a.yaml": b"\xff"}), {"x": "y"})
     options = AnalysisOptions(now_ms=7, question_limit_ms=5, jobs=3, extra={"deep": True})
-    assert run_analyzer("diff", {"old": files, "new": files}, options) == ANSWER
+    assert json.loads(run_analyzer("diff", {"old": files, "new": files}, options)) == ANSWER
     request = json.loads((analyzer / "request").read_text())
     assert request["old"] == {"files": {"a.yaml": "/w=="}, "vars": {"x": "y"}}
     assert request["options"] == {

@@ -93,6 +93,18 @@ def test_without_the_analyzer_the_command_says_what_to_build(
     assert "make analyzer" in err
 
 
+@pytest.mark.parametrize("answer", ["", "{", "[]", "\udcff"])
+def test_an_answer_that_is_not_a_json_object_is_an_error(
+    analyzer: Path, bundle: Path, capfd: pytest.CaptureFixture[str], answer: str
+) -> None:
+    """Exit code 1, and nothing is called proved."""
+    (analyzer / "answer").write_bytes(answer.encode(errors="surrogateescape"))
+    assert run("diff", bundle, bundle) == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "the output of the analyzer is not" in err
+
+
 def newly_permitted() -> dict[str, Any]:
     """A document with a request."""
     row = {
