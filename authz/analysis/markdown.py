@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from authz.analysis.picture import mermaid_picture
-from authz.analysis.report import Finding, Report, SuppressionEntry, Verdict
+from authz.analysis.report import Finding, Report, Verdict
 from authz.analysis.rules import rule_text
 from authz.analysis.sarif import step_text
 from authz.analysis.selection import (
     NO_REASON,
+    NO_SOLVER,
     FindingState,
     OpenQuestions,
     SelectedFinding,
@@ -17,7 +18,7 @@ from authz.analysis.selection import (
 )
 from authz.analysis.texts import inert_markdown
 
-__all__ = ["NO_SOLVER", "VERDICT_TEXTS", "analysis_markdown", "analysis_summary", "expired_text"]
+__all__ = ["VERDICT_TEXTS", "analysis_markdown", "analysis_summary"]
 
 # GitHub cuts a job summary at 1 MiB.
 _MOST_FINDINGS: Final = 100
@@ -29,19 +30,17 @@ VERDICT_TEXTS: Final = {
     Verdict.PROVED: "proved within the model",
     Verdict.NOT_DECIDED: "not decided",
 }
-"""Verdicts in words."""
-NO_SOLVER: Final = "No solver: nothing that needs one is proved. Install it with `pip install 'authz-runtime[analyze]'`."
-"""Sentence about an analysis without a solver."""
+"""Text of each verdict."""
 
 
 def analysis_summary(selection: Selection) -> list[str]:
-    """Return what the analysis did and did not decide, one sentence a line. The strings are not escaped."""
+    """Return the decided and open parts of the analysis, one sentence a line. The strings are not escaped."""
     report = selection.report
     return [
         *_size_lines(report),
         *_state_lines(selection),
         f"{len(report.proved)} properties proved within the model",
-        *(expired_text(entry) for entry in selection.expired),
+        *(entry.expired_text for entry in selection.expired),
         *(
             f"No finding needs the suppression of {entry.name}; remove it."
             for entry in selection.unused
@@ -76,11 +75,6 @@ def _state_lines(selection: Selection) -> Iterator[str]:
         f"{len(selection.findings)} findings: {len(selection.new)} new, {known} known, {suppressed} suppressed; "
         f"{len(selection.not_decided)} of them not decided"
     )
-
-
-def expired_text(entry: SuppressionEntry) -> str:
-    """Return the sentence about a suppression after its end. Its strings are not escaped."""
-    return f"The suppression of {entry.name} by {entry.owner} ended at {entry.end_text}; it counts as not there."
 
 
 def analysis_markdown(selection: Selection) -> str:
@@ -120,8 +114,8 @@ def analysis_markdown(selection: Selection) -> str:
             f"- {inert_markdown(proof.rule)}: {inert_markdown(proof.subject)}"
             for proof in selection.report.proved[:_MOST_FINDINGS]
         ]
-        if more := len(selection.report.proved) - _MOST_FINDINGS:
-            parts += [f"- and {more} more"] if more > 0 else []
+        if (more := len(selection.report.proved) - _MOST_FINDINGS) > 0:
+            parts.append(f"- and {more} more")
         assumptions = sorted(
             {text for proof in selection.report.proved for text in proof.assumptions}
         )
@@ -133,14 +127,12 @@ def analysis_markdown(selection: Selection) -> str:
 
 def _row(one: SelectedFinding) -> str:
     finding = one.finding
-    where = finding.location
-    place = f"{where.file}:{where.line}" if where else ""
     cells = (
         one.state.value,
         finding.severity.value,
         finding.rule,
         VERDICT_TEXTS[finding.verdict],
-        place,
+        str(finding.location or ""),
         finding.message,
     )
     return "| " + " | ".join(inert_markdown(cell, 300) for cell in cells) + " |"
@@ -156,7 +148,7 @@ def _details(finding: Finding, *, with_picture: bool) -> Iterator[str]:
     yield ""
     yield inert_markdown(finding.message, 2_000)
     yield ""
-    yield f"{rule_text(finding.rule).help}"
+    yield rule_text(finding.rule).help
     if finding.verdict is Verdict.NOT_DECIDED:
         yield ""
         yield f"**Not decided:** {inert_markdown(finding.reason or NO_REASON)}"
@@ -169,11 +161,10 @@ def _details(finding: Finding, *, with_picture: bool) -> Iterator[str]:
             yield f"- {inert_markdown(step_text(step), 1_000)}{mark}"
     if finding.cut is not None:
         yield ""
-        yield "Smallest cut:" if finding.cut.exact else "A cut (a smaller one may exist):"
+        yield f"{finding.cut.title.capitalize()}:"
         yield ""
         for change in finding.cut.changes:
-            where = f" ({change.file}:{change.line})" if change.file else ""
-            yield f"- {inert_markdown(change.text + where, 1_000)}"
+            yield f"- {inert_markdown(str(change), 1_000)}"
     if finding.assumptions:
         yield ""
         yield "Assumptions:"

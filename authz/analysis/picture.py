@@ -80,8 +80,9 @@ def _callers(steps: tuple[Step, ...]) -> Iterator[tuple[str, list[Step]]]:
 
 
 def _caller(step: Step) -> str:
-    caller = f"{step.agent} for {step.subject}" if step.subject else step.agent
-    return f"{caller} ({step.template})" if step.template else caller or "unknown caller"
+    if step.template:
+        return f"{step.caller} ({step.template})"
+    return step.caller or "unknown caller"
 
 
 def _call_lines(step: Step) -> list[str]:
@@ -192,7 +193,7 @@ def svg_picture(finding: Finding) -> str:
             f'<path class="flow" marker-end="url(#arrow)" d="M{middle} {box.bottom} V{below.y - 5}"/>'
         )
         if before.labels_after:
-            carried = _cut(", ".join(before.labels_after), 40)
+            carried = inert(", ".join(before.labels_after), 40)
             parts.append(_text(middle + 10, box.bottom + 21, carried, "small"))
     parts += _callers_drawn(steps, calls)
     footer = list(_cut_lines(finding, len(steps)))
@@ -247,10 +248,9 @@ def _cut_lines(finding: Finding, shown: int) -> Iterator[str]:
         yield f"{left} more steps are not drawn."
     if finding.cut is None:
         return
-    yield "Smallest cut:" if finding.cut.exact else "A cut (a smaller one may exist):"
+    yield f"{finding.cut.title.capitalize()}:"
     for change in finding.cut.changes:
-        where = f" ({change.file}:{change.line})" if change.file else ""
-        yield _cut(f"  {change.text}{where}", 130)
+        yield inert(f"  {change}", 130)
 
 
 def _drawn(box: _Box) -> list[str]:
@@ -269,10 +269,6 @@ def _text(x: int, y: int, text: str, style: str = "") -> str:
 
 def _fit(width: int) -> int:
     return int((width - 2 * _PADDING) / _CHARACTER)
-
-
-def _cut(text: str, most: int) -> str:
-    return inert(text, most)
 
 
 def _wrapped(text: str, width: int, most: int) -> list[str]:

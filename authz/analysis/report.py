@@ -115,6 +115,9 @@ class Location(_Part):
     line: Line
     column: Line = 0
 
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
 
 class Step(_Part):
     """One call of a path, as the kernel answered it."""
@@ -138,6 +141,11 @@ class Step(_Part):
     note: str = ""
 
     @property
+    def caller(self) -> str:
+        """Agent, and the subject for whom it acts."""
+        return f"{self.agent} for {self.subject}" if self.subject else self.agent
+
+    @property
     def answer(self) -> str:
         """Outcome and reason code, as other verbs print them."""
         return f"{self.outcome.upper()} {self.reason_code}".rstrip()
@@ -156,6 +164,9 @@ class Change(_Part):
     file: str = ""
     line: Line = 0
 
+    def __str__(self) -> str:
+        return f"{self.text} ({self.file}:{self.line})" if self.file else self.text
+
 
 class Cut(_Part):
     """Set of changes after which no path of the finding is left."""
@@ -163,6 +174,11 @@ class Cut(_Part):
     exact: bool
     """True: no smaller set closes the path. False: a smaller set may exist."""
     changes: tuple[Change, ...]
+
+    @property
+    def title(self) -> str:
+        """Heading of the changes."""
+        return "smallest cut" if self.exact else "a cut (a smaller one may exist)"
 
 
 class Finding(_Part):
@@ -233,6 +249,16 @@ class SuppressionEntry(_Part):
     def end_text(self) -> str:
         """`end` as text."""
         return self.end.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+    @property
+    def justification(self) -> str:
+        """Reason, owner and end."""
+        return f"{self.reason} ({self.owner}, until {self.end_text})"
+
+    @property
+    def expired_text(self) -> str:
+        """Sentence about the suppression after its end."""
+        return f"The suppression of {self.name} by {self.owner} ended at {self.end_text}; it counts as not there."
 
 
 class Report(_Part):

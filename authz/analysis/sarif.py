@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from authz.analysis.report import Finding, Step, Verdict
 from authz.analysis.rules import rule_text
-from authz.analysis.selection import NO_REASON, FindingState, SelectedFinding, Selection
+from authz.analysis.selection import NO_REASON, NO_SOLVER, FindingState, SelectedFinding, Selection
 from authz.analysis.texts import compact_json, inert
 from authz.model import Diagnostic, Severity
 
@@ -200,11 +200,9 @@ def _physical(place: SarifPlace) -> dict[str, Any]:
     region: dict[str, Any] = {"startLine": place.line or 1}
     if place.line and place.column:
         region["startColumn"] = place.column
-    artifact: dict[str, Any] = {"uri": quote(place.file)}
-    if not place.file.startswith("/"):
-        artifact["uriBaseId"] = _ROOT
-    else:
-        artifact["uri"] = f"file://{quote(place.file)}"
+    uri = quote(place.file)
+    is_absolute = uri.startswith("/")
+    artifact = {"uri": f"file://{uri}"} if is_absolute else {"uri": uri, "uriBaseId": _ROOT}
     return {"artifactLocation": artifact, "region": region}
 
 
@@ -245,11 +243,11 @@ def _diagnostic_rule(name: str) -> SarifRule:
 
 
 def _diagnostic_result(one: Diagnostic, repository_file: Callable[[str], str]) -> SarifResult:
-    level = "error" if one.severity is Severity.ERROR else "warning"
+    is_error = one.severity is Severity.ERROR
     file = repository_file(one.file or "bundle.yaml")
     return SarifResult(
-        rule=one.code or (_NOT_VALID if one.severity is Severity.ERROR else _WARNING),
-        level=level,
+        rule=one.code or (_NOT_VALID if is_error else _WARNING),
+        level="error" if is_error else "warning",
         message=" ".join(part for part in (one.what, one.fix) if part),
         place=SarifPlace(file, one.line, one.column),
     )
@@ -310,7 +308,7 @@ def _analysis_result(
         fingerprint=finding.id,
         is_open=is_open,
         baseline_state=states.get(one.state, "") if selection.has_baseline else "",
-        suppression=_justification(one),
+        suppression=one.suppression.justification if one.suppression else "",
         steps=[
             SarifStep(step_text(step), place, step.is_pivot, _facts(step)) for step in finding.path
         ],
@@ -327,24 +325,18 @@ def _analysis_result(
 def _place_of(finding: Finding, repository_file: Callable[[str], str]) -> SarifPlace:
     where = finding.location
     if where is None:
-        # GitHub shows no result without a place; the head of the bundle is one that every bundle has.
+        # GitHub shows no result without a place, and every bundle has this file.
         return SarifPlace(repository_file("bundle.yaml"))
     return SarifPlace(repository_file(where.file), where.line, where.column)
 
 
-def _justification(one: SelectedFinding) -> str:
-    entry = one.suppression
-    return f"{entry.reason} ({entry.owner}, until {entry.end_text})" if entry else ""
-
-
 def step_text(step: Step) -> str:
     """Return a step in one line: caller, operation, arguments and answer."""
-    caller = f"{step.agent} for {step.subject}" if step.subject else step.agent
     target = f" to {step.destination}" if step.destination else ""
     arguments = f" {compact_json(step.input)}" if step.input else ""
     labels = f", session gets {', '.join(step.new_labels)}" if step.new_labels else ""
     note = f" ({step.note})" if step.note else ""
-    return f"{step.step}. {caller} calls {step.operation}{arguments}{target}: {step.answer}{labels}{note}"
+    return f"{step.step}. {step.caller} calls {step.operation}{arguments}{target}: {step.answer}{labels}{note}"
 
 
 def _facts(step: Step) -> dict[str, Any]:
@@ -358,11 +350,7 @@ def _facts(step: Step) -> dict[str, Any]:
 
 def _notifications(selection: Selection) -> Iterable[str]:
     if selection.report.solver is None:
-        yield "No solver was there. Nothing that needs a solver is proved."
+        yield NO_SOLVER
     if selection.not_decided:
         yield f"{len(selection.not_decided)} findings are not decided. They may be defects."
-    for entry in selection.expired:
-        yield (
-            f"The suppression of {entry.name} by {entry.owner} ended at {entry.end_text}; "
-            "it counts as not there."
-        )
+    yield from (entry.expired_text for entry in selection.expired)

@@ -11,6 +11,7 @@ from authz.analysis.suppressions import AppliedSuppressions, apply_suppressions
 
 __all__ = [
     "NO_REASON",
+    "NO_SOLVER",
     "FailLevel",
     "FindingState",
     "OpenQuestions",
@@ -23,6 +24,8 @@ _LEAST_GROUP: Final = 3
 _SHOWN_PLACES: Final = 12
 NO_REASON: Final = "no reason was given"
 """Reason of an open question for which the analyzer gives none."""
+NO_SOLVER: Final = "No solver: nothing that needs one is proved. Install it with `pip install 'authz-runtime[analyze]'`."
+"""Sentence about an analysis without a solver."""
 _VERDICTS: Final = (Verdict.PATH_FOUND, Verdict.PROVED, Verdict.NOT_DECIDED)
 
 
@@ -74,9 +77,7 @@ class OpenQuestions:
     def places(self) -> str:
         """Places of the first findings, and how many more there are."""
         shown = self.findings[:_SHOWN_PLACES]
-        places = ", ".join(
-            f"{one.location.file}:{one.location.line}" if one.location else one.id for one in shown
-        )
+        places = ", ".join(str(one.location or one.id) for one in shown)
         left = len(self.findings) - len(shown)
         return f"{places} and {left} more; --format json lists all" if left else places
 

@@ -46,8 +46,7 @@ def analysis_lines(selection: Selection) -> Iterator[Text]:
 
 def _finding(one: SelectedFinding) -> Iterator[Text]:
     finding = one.finding
-    where = finding.location
-    place = f" {inert(where.file)}:{where.line}" if where else ""
+    place = f" {inert(str(finding.location))}" if finding.location else ""
     head = Text(f"{finding.severity.value}[{inert(finding.rule)}]", style=_STYLES[finding.severity])
     verdict = VERDICT_TEXTS[finding.verdict]
     yield head + Text(f"{place}: {inert(finding.message, _MOST_LINE)} ({verdict})")
@@ -64,9 +63,7 @@ def _open_questions(group: OpenQuestions) -> Iterator[Text]:
 
 def _state(one: SelectedFinding) -> str:
     if one.suppression is not None:
-        entry = one.suppression
-        reason = f"{inert(entry.reason)} ({inert(entry.owner)}, until {entry.end_text})"
-        return f", suppressed: {reason}"
+        return f", suppressed: {inert(one.suppression.justification, _MOST_LINE)}"
     return ", known by the baseline" if one.state is FindingState.KNOWN else ""
 
 
@@ -78,10 +75,9 @@ def _details(finding: Finding) -> Iterator[Text]:
         mark = Text("  ▶ ", style="bold red") if step.is_pivot else Text("    ")
         yield mark + Text(inert(step_text(step), _MOST_LINE))
     if finding.cut is not None:
-        yield Text("  smallest cut:" if finding.cut.exact else "  a cut (a smaller one may exist):")
+        yield Text(f"  {finding.cut.title}:")
         for change in finding.cut.changes:
-            where = f" ({inert(change.file)}:{change.line})" if change.file else ""
-            yield Text(f"    {inert(change.text, _MOST_LINE)}{where}")
+            yield Text(f"    {inert(str(change), _MOST_LINE)}")
     for text in finding.assumptions:
         yield Text(f"  assumes: {inert(text, _MOST_LINE)}")
     if finding.case:
@@ -90,5 +86,5 @@ def _details(finding: Finding) -> Iterator[Text]:
         for line in lines[:_MOST_CASE_LINES]:
             # Indentation is the structure of YAML; `inert` writes a marker for long runs of spaces only.
             yield Text(f"    | {inert(line, _MOST_LINE)}", style="dim")
-        if left := len(lines) - _MOST_CASE_LINES:
-            yield from [Text(f"    | and {left} more lines", style="dim")] if left > 0 else []
+        if (left := len(lines) - _MOST_CASE_LINES) > 0:
+            yield Text(f"    | and {left} more lines", style="dim")

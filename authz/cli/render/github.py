@@ -11,10 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from authz.analysis.markdown import NO_SOLVER, VERDICT_TEXTS, expired_text
+from authz.analysis.markdown import VERDICT_TEXTS
 from authz.analysis.report import FindingSeverity
 from authz.analysis.sarif import step_text
-from authz.analysis.selection import FindingState, Selection
+from authz.analysis.selection import NO_SOLVER, FindingState, Selection
 from authz.model import Diagnostic, Severity
 
 __all__ = [
@@ -110,7 +110,7 @@ def analysis_annotations(selection: Selection, folder: Path) -> Iterator[Annotat
     if selection.report.solver is None:
         yield Annotation(AnnotationLevel.WARNING, NO_SOLVER, _ANALYZE)
     for entry in selection.expired:
-        yield Annotation(AnnotationLevel.WARNING, expired_text(entry), _ANALYZE)
+        yield Annotation(AnnotationLevel.WARNING, entry.expired_text, _ANALYZE)
     for group in selection.open_questions():
         yield Annotation(
             level=_LEVELS[group.severity],
