@@ -1,13 +1,11 @@
 """`authz coverage`: which controls of published frameworks a bundle enforces, tests, claims or lacks."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Final
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from authz.analysis.controls import (
     ControlReport,
@@ -24,6 +22,7 @@ from authz.cli.decision_log import history, log_source
 from authz.cli.options import ADMIN, BundleFolder, Vars, offline_variables
 from authz.cli.render import CommandExit, Terminal
 from authz.cli.render.controls import controls_markdown, controls_page, print_controls
+from authz.cli.render.progress import counting_progress
 from authz.engine import Plan
 from authz.errors import UsageError
 
@@ -107,7 +106,7 @@ def coverage(
     report = plan.test(bundle, now_ms, covers=True)
     read_results(report).check(bundle.files)
     policies = [policy.id for policy in plan.describe().policies.values() if policy.controls]
-    with _progress(terminal, len(policies)) as advance:
+    with counting_progress(terminal, len(policies), "leaving out policies") as advance:
         removals = remove_policies(plan, bundle, policies, now_ms, advance)
     seen = None
     if log:
@@ -125,16 +124,6 @@ def _chosen(ids: Sequence[str] | None) -> tuple[Framework, ...]:
         if id_ not in known:
             raise UsageError(f"--framework {id_}: known are {', '.join(known)}")
     return tuple(framework for id_, framework in known.items() if not ids or id_ in ids)
-
-
-@contextmanager
-def _progress(terminal: Terminal, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar on a terminal; programs that read the output do not get it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    shown = terminal.err.is_terminal
-    with Progress(*columns, console=terminal.err, transient=True, disable=not shown) as progress:
-        task = progress.add_task("leaving out policies", total=total)
-        yield lambda: progress.advance(task)
 
 
 def _print(terminal: Terminal, report: ControlReport, style: ControlFormat) -> None:
