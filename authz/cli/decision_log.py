@@ -1,8 +1,8 @@
-"""Sources of recorded decisions for `why` and `propose`: files, standard input, a configuration, or a running node."""
+"""Sources of recorded decisions: files, standard input, a configuration, or a running node."""
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -18,8 +18,8 @@ from authz.audit import (
     decision_records,
     rotated,
 )
-from authz.bundle import read_folder
-from authz.cli.options import configuration, offline_variables, variables
+from authz.bundle import read_folder, with_stand_ins
+from authz.cli.options import configuration, variables
 from authz.cli.render import Terminal
 from authz.errors import UsageError
 from authz.model import BundleFiles, Diagnostic
@@ -177,7 +177,7 @@ def record_history(
 
 
 def read_bundle(
-    terminal: Terminal, folder: Path, source: LogSource, var: list[str] | None
+    terminal: Terminal, folder: Path, source: LogSource, var: Sequence[str] | None
 ) -> tuple[BundleFiles, dict[str, str]]:
     """Read the files of a bundle, and give each variable without a value a stand-in.
 
@@ -189,5 +189,4 @@ def read_bundle(
     """
     files = read_folder(folder)
     values = {**dict(source.variables), **variables(var)}
-    assignments = [f"{name}={value}" for name, value in values.items()]
-    return files, offline_variables(files, assignments, terminal.note)
+    return files, with_stand_ins(files, values, terminal.note)

@@ -10,7 +10,7 @@ import typer
 
 from authz.audit import Lines, ReadCounts, Span
 from authz.audit.reader import open_log
-from authz.cli.decision_log import Damage, Logs, log_source, record_history
+from authz.cli.decision_log import Damage, Logs, LogSource, log_source, record_history
 from authz.cli.options import BundleFolder, Vars
 from authz.cli.render import Terminal
 from authz.cli.render.simulation import print_simulation
@@ -89,7 +89,7 @@ def simulate_session(
         reading = _read_log(terminal, log, session)
     else:
         reading = _read_file(session, source, caller, server or ())
-    plan = compile_folder(terminal, folder, log_source(["-"], None, None, ""), var)
+    plan = compile_folder(terminal, folder, LogSource(), var)
     document = simulate(plan, reading).document()
     if form == "json":
         print_json(document)
