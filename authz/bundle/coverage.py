@@ -125,7 +125,7 @@ class TestCoverage:
         """
         return {
             "version": _VERSION,
-            "bundle": {"name": plan.name, "revision": plan.revision, "digest": plan.digest},
+            "bundle": plan.identity,
             "decisions": self.decisions,
             **_totals(self.parts),
             "kinds": {

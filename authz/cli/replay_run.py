@@ -116,16 +116,12 @@ class ReplayRun:
         """Return the result for JSON."""
         return {
             "version": 1,
-            "bundle": _name(self.plan),
-            "against": _name(self.against) if self.against else None,
+            "bundle": self.plan.identity,
+            "against": self.against.identity if self.against else None,
             "log": self.log,
             "selection": self.selection.document(),
             **self.report.document(),
         }
-
-
-def _name(plan: Plan) -> dict[str, str]:
-    return {"name": plan.name, "revision": plan.revision, "digest": plan.digest}
 
 
 def failures(given: Sequence[str] | None) -> frozenset[str]:
@@ -148,7 +144,7 @@ def compile_folder(
     Raises:
         BundleError: The bundle is not valid.
     """
-    files, values = read_bundle(terminal, folder, source, [*var] if var else None)
+    files, values = read_bundle(terminal, folder, source, var)
     return Plan.compile(files, values)
 
 

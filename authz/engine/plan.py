@@ -285,6 +285,11 @@ class Plan:
         """Describe policies, operations, systems, roles and routes, for tools."""
         return BundleDescription.read(self.native.describe())
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Name, revision and digest, as JSON documents have them."""
+        return {"name": self.name, "revision": self.revision, "digest": self.digest}
+
     def without(self, bundle: BundleFiles, policy: str, now_ms: int) -> "Plan":
         """Compile the bundle of this plan without one policy. No node serves such a plan.
 

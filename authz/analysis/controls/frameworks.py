@@ -1,4 +1,4 @@
-"""The mapping of published controls to what Authz does about them. It is data: one YAML file for each version of a framework."""
+"""Mapping of published controls to policies and features of Authz: one YAML file for each version of a framework."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -19,7 +19,7 @@ _Day = Annotated[str, Field(pattern=r"^\d{4}(-\d\d(-\d\d)?)?$")]
 
 
 class AddressedBy(StrEnum):
-    """What addresses a control."""
+    """Part of Authz that addresses a control."""
 
     POLICY = "policy"
     """A policy of the bundle. Built-in features help, and are not enough."""
@@ -88,7 +88,7 @@ class Framework(_Strict):
     """Date of the mapping."""
     source: Annotated[str, Field(pattern=r"^https://\S+$")]
     note: str = ""
-    """What the framework's ids are, and which of its controls are listed."""
+    """Meaning of the framework's ids, and selection of the controls that are listed."""
     controls: tuple[Control, ...]
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ __all__ = [
     "ControlReport",
     "ControlState",
     "ControlStatus",
+    "FrameworkStatus",
     "PolicyEvidence",
     "control_report",
     "count_seen",
@@ -102,7 +103,7 @@ class OwnControl:
 class ControlReport:
     """Controls of frameworks, and how far a bundle covers them."""
 
-    bundle: tuple[str, str, str]
+    bundle: Mapping[str, str]
     """Name, revision and digest of the bundle."""
     frameworks: tuple[FrameworkStatus, ...]
     own: tuple[OwnControl, ...]
@@ -119,10 +120,9 @@ class ControlReport:
 
     def document(self) -> dict[str, Any]:
         """Return the report as a JSON object."""
-        name, revision, digest = self.bundle
         return {
             "version": _VERSION,
-            "bundle": {"name": name, "revision": revision, "digest": digest},
+            "bundle": dict(self.bundle),
             "removals": self.removals,
             "decisions": self.decisions,
             "frameworks": [_framework_document(one) for one in self.frameworks],
@@ -226,32 +226,21 @@ def control_report(
     for policy in policies:
         for control in dict.fromkeys(policy.controls):
             named.setdefault(control, []).append(evidence[policy.id])
-    counts, total = seen if seen is not None else ({}, None)
+    counts, total = seen if seen is not None else (None, None)
     statuses = tuple(
         FrameworkStatus(
-            framework,
-            tuple(
-                _status(control, named, None if seen is None else counts)
-                for control in framework.controls
-            ),
+            framework, tuple(_status(control, named, counts) for control in framework.controls)
         )
         for framework in frameworks
     )
     # A report about one framework does not call the controls of the others your own.
     known = {id_ for framework in known_frameworks() for id_ in framework.by_id}
     own = tuple(
-        OwnControl(
-            id_,
-            _best(of_policies),
-            tuple(of_policies),
-            None if seen is None else counts.get(id_, 0),
-        )
+        OwnControl(id_, _best(of_policies), tuple(of_policies), _count(counts, id_))
         for id_, of_policies in sorted(named.items())
         if id_ not in known
     )
-    return ControlReport(
-        (plan.name, plan.revision, plan.digest), statuses, own, len(removals), total
-    )
+    return ControlReport(plan.identity, statuses, own, len(removals), total)
 
 
 def _evidence(
@@ -271,7 +260,6 @@ def _status(
 ) -> ControlStatus:
     ids = (control.id, *control.aliases)
     policies = {one.id: one for id_ in ids for one in named.get(id_, ())}
-    count = None if seen is None else seen.get(control.id, 0)
     if policies:
         state = _best(policies.values())
     else:
@@ -280,9 +268,13 @@ def _status(
             AddressedBy.BUILT_IN: ControlState.BUILT_IN,
             AddressedBy.NOT_APPLICABLE: ControlState.NOT_APPLICABLE,
         }[control.addressed_by]
-    return ControlStatus(control, state, tuple(policies.values()), count)
+    return ControlStatus(control, state, tuple(policies.values()), _count(seen, control.id))
+
+
+def _count(seen: Mapping[str, int] | None, control: str) -> int | None:
+    return None if seen is None else seen.get(control, 0)
 
 
 def _best(policies: Iterable[PolicyEvidence]) -> ControlState:
-    """The state of a control is that of the policy that covers it best."""
+    """Return the state of a control: the best state of its policies."""
     return min((policy.state for policy in policies), key=_RANKS.index)

@@ -7,6 +7,7 @@ from authz.analysis.controls import (
     ControlReport,
     ControlState,
     ControlStatus,
+    FrameworkStatus,
     PolicyEvidence,
 )
 from authz.analysis.texts import inert, inert_markdown
@@ -40,7 +41,7 @@ def print_controls(terminal: Terminal, report: ControlReport) -> None:
         title = f"{head.name} {head.version}"
         rows = [[inert(cell) for cell in row] for row in _rows(framework.controls, report)]
         terminal.table(_columns(report), rows, title)
-        terminal.line(_counts_line(report, framework.controls))
+        terminal.line(_counts_line(report, framework))
     if report.own:
         rows = [[inert(cell) for cell in row] for row in _own_rows(report)]
         terminal.table(_columns(report), rows, "Controls of your own catalogue")
@@ -59,7 +60,7 @@ def controls_markdown(report: ControlReport) -> str:
             "",
             f"Source: <{head.source}>, {head.published}; mapped {head.mapped}.",
             "",
-            _counts_line(report, framework.controls),
+            _counts_line(report, framework),
             "",
             *_markdown_table(_columns(report), _rows(framework.controls, report)),
         ]
@@ -79,7 +80,7 @@ def controls_page(report: ControlReport) -> str:
         head = framework.framework
         page.heading(f"{head.name} {head.version}")
         page.note(f"Source: {head.source}, {head.published}; mapped {head.mapped}.")
-        page.note(_counts_line(report, framework.controls))
+        page.note(_counts_line(report, framework))
         page.table(_columns(report), _rows(framework.controls, report))
         page.items(list(_notes(framework.controls)))
     if report.own:
@@ -118,7 +119,7 @@ def _seen(seen: int | None, report: ControlReport) -> list[str]:
 
 
 def _evidence(status: ControlStatus) -> str:
-    """What a row shows beside the state: policies and tests, features, or the reason."""
+    """Return the evidence of a state: policies and tests, features, or the reason."""
     control = status.control
     if status.policies:
         return _policies(status.policies)
@@ -151,18 +152,18 @@ def _notes(statuses: Sequence[ControlStatus]) -> Iterator[str]:
             yield f"{status.control.id}: {status.control.limits}"
 
 
-def _counts_line(report: ControlReport, statuses: Sequence[ControlStatus]) -> str:
-    counts = ((state, sum(one.state is state for one in statuses)) for state in ControlState)
+def _counts_line(report: ControlReport, framework: FrameworkStatus) -> str:
+    counts = ((state, framework.count(state)) for state in ControlState)
     text = ", ".join(f"{count} {_WORDS[state]}" for state, count in counts if count)
     if report.decisions is None:
         return text
-    return f"{text}; {sum(bool(one.seen) for one in statuses)} seen in the log"
+    return f"{text}; {sum(bool(one.seen) for one in framework.controls)} seen in the log"
 
 
 def _summary(report: ControlReport) -> str:
-    name, revision, digest = report.bundle
+    bundle = report.bundle
     text = (
-        f"{name} {revision} {digest[:12]}: {report.removals} policies name a control; "
+        f"{bundle['name']} {bundle['revision']} {bundle['digest'][:12]}: {report.removals} policies name a control; "
         "each was left out once, and the tests were run without it"
     )
     return text if report.decisions is None else f"{text}. {report.decisions} decisions in the log"

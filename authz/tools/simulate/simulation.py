@@ -23,7 +23,7 @@ class Simulation:
     plan: Plan
     """Bundle."""
     reading: SessionReading
-    """Steps, and what was not understood."""
+    """Steps, and the parts that were not understood."""
     results: list[dict[str, Any]]
     """Result of each step."""
 
@@ -73,11 +73,7 @@ class Simulation:
         """Return the simulation for JSON. It follows from the bundle and the session alone."""
         return {
             "version": 1,
-            "bundle": {
-                "name": self.plan.name,
-                "revision": self.plan.revision,
-                "digest": self.plan.digest,
-            },
+            "bundle": self.plan.identity,
             "form": self.reading.form,
             "counts": self.counts(),
             "is_complete": self.is_complete,
@@ -127,8 +123,7 @@ def _row(number: int, step: SessionStep, result: Mapping[str, Any]) -> dict[str,
 def _is_changed(step: SessionStep, result: Mapping[str, Any]) -> bool:
     if step.recorded is None or not result["ok"]:
         return False
-    before, after = step.recorded, result
-    return _effect(before) != _effect(after)
+    return _effect(step.recorded) != _effect(result)
 
 
 def _effect(answer: Mapping[str, Any]) -> str:
