@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,13 +60,31 @@ class AnalysisOptions:
     question_limit_ms: int = 10_000
     """Time limit of a question to the solver."""
     cache: Path | None = None
-    """Folder with answers of earlier runs. `None`: nothing is kept."""
+    """Folder with answers of earlier runs. Default: no answers are kept."""
     jobs: int = 0
     """Solver processes that run at once. 0: one for each processor."""
     without_solver: bool = False
     """Ask no solver, so that nothing is proved."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further members of the options."""
+
+    @staticmethod
+    def read(
+        cache: Path | None, question_limit: float, *, without_solver: bool
+    ) -> "AnalysisOptions":
+        """Return the settings of an analysis as of now.
+
+        Args:
+            cache: Folder with answers of earlier runs.
+            question_limit: Time limit of a question to the solver, in seconds.
+            without_solver: Ask no solver.
+        """
+        return AnalysisOptions(
+            now_ms=int(time.time() * 1000),
+            question_limit_ms=int(question_limit * 1000),
+            cache=cache,
+            without_solver=without_solver,
+        )
 
     def document(self) -> dict[str, Any]:
         """Return the JSON form."""

@@ -1,7 +1,6 @@
-"""`authz analyze`: look for what a set of agents could end up doing, before the bundle serves."""
+"""`authz analyze`: look for escalation paths and dead policies in a bundle before a node serves it."""
 
 import json
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,7 +19,7 @@ from authz.analysis.sarif import analysis_log
 from authz.analysis.selection import FailLevel, FindingState, Selection, select_findings
 from authz.analysis.texts import inert
 from authz.bundle import read_folder
-from authz.cli.options import BundleFolder, Vars, offline_variables
+from authz.cli.options import BundleFolder, NoSolver, SolverCache, Vars, offline_variables
 from authz.cli.render import CommandExit, Terminal
 from authz.cli.render.analysis import analysis_lines
 from authz.cli.render.github import (
@@ -87,20 +86,12 @@ def analyze(
             help="Lowest severity at which a finding ends the command with 2. new: every finding that the baseline lacks.",
         ),
     ] = FailLevel.ERROR,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with the solver's answers of earlier runs. Default: none is kept.",
-            file_okay=False,
-        ),
-    ] = None,
+    cache: SolverCache = None,
     time_limit: Annotated[
         float,
         typer.Option(help="Seconds for each question to the solver.", min=0.001, max=3_600),
     ] = 10.0,
-    no_solver: Annotated[
-        bool, typer.Option("--no-solver", help="Ask no solver, so that nothing is proved.")
-    ] = False,
+    no_solver: NoSolver = False,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -132,7 +123,8 @@ def analyze(
     if earlier is not None:
         document = earlier.read_bytes()
     else:
-        document = _analysed(terminal, style, folder, var, _options(cache, time_limit, no_solver))
+        options = AnalysisOptions.read(cache, time_limit, without_solver=no_solver)
+        document = _analysed(terminal, style, folder, var, options)
     selection = select_findings(read_report(document), datetime.now(UTC), known)
     _write(terminal, style, output, _rendered(style, selection, folder, document))
     _note_summary(terminal, style, output, selection)
@@ -145,15 +137,6 @@ def analyze(
         terminal.note(f"{new_baseline}: {write_baseline(new_baseline, kept)} findings")
     elif selection.failing(fail_on):
         raise CommandExit(_FOUND)
-
-
-def _options(cache: Path | None, time_limit: float, no_solver: bool) -> AnalysisOptions:  # noqa: FBT001 - one flag of the command
-    return AnalysisOptions(
-        now_ms=int(time.time() * 1000),
-        question_limit_ms=int(time_limit * 1000),
-        cache=cache,
-        without_solver=no_solver,
-    )
 
 
 def _analysed(
@@ -225,7 +208,7 @@ def _write(
 def _note_summary(
     terminal: Terminal, style: AnalyzeFormat, output: Path | None, selection: Selection
 ) -> None:
-    """Tell in the log what is open, where the report itself is read by a program or stands in a file."""
+    """Write the summary to standard error if a program reads the report, or a file gets it."""
     if style is AnalyzeFormat.TEXT and output is None:
         return
     for line in analysis_summary(selection):

@@ -23,7 +23,7 @@ from authz.cli.audit_source import (
 )
 from authz.cli.audit_status import log_status
 from authz.cli.decision_log import log_source
-from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets, read_text
+from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets, check_output, read_text
 from authz.cli.render import CommandExit, Terminal
 from authz.engine import head_jwk
 from authz.errors import UsageError
@@ -106,8 +106,7 @@ def verify_log(
 
     Exit code 2: a line or a head was changed, dropped, moved or added.
     """
-    if output not in {"text", "json"}:
-        raise UsageError(f"--output {output[:40]!r}: text or json")
+    check_output(output)
     terminal = Terminal()
     if delivered is not None:
         if log or heads is not None:

@@ -12,7 +12,7 @@ from authz.audit.delivery import LogTail
 from authz.audit.erasure import Erasure, ErasureFile, TextSelection, erase_files, plan_erasure
 from authz.audit.history import read_timestamp
 from authz.cli.decision_log import log_source
-from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets
+from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets, check_output
 from authz.cli.render import CommandExit, Terminal
 from authz.errors import UnavailableError, UsageError
 from authz.tools.catalog.tool import plain
@@ -107,8 +107,7 @@ def erase(
     The conditions combine: a text is erased if its record meets each option, and one value of an option that is given several times.
     The node that runs records the erasure first. Exit code 2: texts that meet the conditions are left.
     """
-    if output not in {"text", "json"}:
-        raise UsageError(f"--output {output[:40]!r}: text or json")
+    check_output(output)
     selection = TextSelection(
         decisions=frozenset(decision or ()),
         sessions=frozenset(session or ()),

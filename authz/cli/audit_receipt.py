@@ -21,7 +21,7 @@ from authz.cli.audit_source import (
     private_file,
 )
 from authz.cli.decision_log import LogSource, log_source, read_bundle
-from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets, Vars
+from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets, Vars, check_output
 from authz.cli.render import CommandExit, Terminal
 from authz.cli.render.receipt import print_receipt, receipt_document
 from authz.engine import Plan
@@ -78,8 +78,7 @@ def receipt(
 
     Exit code 2: the receipt that is verified is refused.
     """
-    if output not in {"text", "json"}:
-        raise UsageError(f"--output {output[:40]!r}: text or json")
+    check_output(output)
     if (decision_id is None) == (verify_file is None):
         raise UsageError("give the id of a decision, or --verify FILE")
     if verify_file is not None:

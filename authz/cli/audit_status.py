@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets, configuration
+from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets, check_output, configuration
 from authz.cli.render import CommandExit, Terminal
 from authz.errors import UsageError
 from authz.tools.audit_state import audit_state, state_of_files
@@ -30,8 +30,7 @@ def log_status(
 
     With --config the files are read, whether a node runs or not. Exit code 1: something is wrong.
     """
-    if output not in {"text", "json"}:
-        raise UsageError(f"--output {output[:40]!r}: text or json")
+    check_output(output)
     if config is not None or sets:
         audit = configuration(config, sets).audit
         if audit.path is None:

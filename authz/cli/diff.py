@@ -5,7 +5,6 @@ JSON document, a text, and whether a request is newly permitted.
 """
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +16,19 @@ from authz.analysis.executable import AnalysisOptions, AnalyzerBundle, run_analy
 from authz.analysis.report import ReportError
 from authz.bundle import read_folder
 from authz.cli.decision_log import Logs, LogSource, Since, Until, log_source
-from authz.cli.options import Vars, offline_variables
+from authz.cli.options import NoSolver, SolverCache, Vars, offline_variables
 from authz.cli.render import CommandExit, Terminal, print_difference
 from authz.cli.render.replay import print_replay
-from authz.cli.replay_run import AgentFilter, OperationFilter, Selection, replay_log
+from authz.cli.replay_run import FAILURES, AgentFilter, OperationFilter, Selection, replay_log
 from authz.engine import Plan
 from authz.errors import UsageError
 
 __all__ = ["DiffRequest", "Section", "register"]
 
 _FOUND: Final = 2
-_FAIL_ON: Final = (
-    "newly-permitted",
-    "not-proved",
-    "newly-held",
-    "newly-denied",
-    "not-replayed",
-)
-_OF_LOG: Final = frozenset({"newly-held", "newly-denied", "not-replayed"})
+_OF_PROOF: Final = ("newly-permitted", "not-proved")
+_OF_LOG: Final = tuple(name for name in FAILURES if name not in _OF_PROOF)
+_FAIL_ON: Final = (*_OF_PROOF, *_OF_LOG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +42,11 @@ class DiffRequest:
     options: AnalysisOptions
     """Settings of the proof."""
     log: LogSource | None
-    """Audit log whose decisions are compared. None: no decisions are."""
+    """Audit log whose decisions are compared. Default: no log is read."""
     selection: Selection
     """Decisions of the log that are compared."""
     terminal: Terminal
-    """Where notes and progress are shown."""
+    """Terminal for notes and progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +56,13 @@ class Section:
     name: str
     """Member of the JSON document."""
     document: dict[str, Any]
-    """Its value."""
+    """Value of that member."""
     show: Callable[[Terminal], None]
-    """Print it for people."""
+    """Prints the section for people."""
     newly_permitted: bool
-    """It has a request that only the new bundle permits."""
+    """True if the section has a request that only the new bundle permits."""
     proved: bool
-    """It shows that there is no such request. A log shows nothing of other requests, so it is true there."""
+    """True if the solver proves that no request is newly permitted. Always true for a log, which proves nothing."""
     failures: frozenset[str] = frozenset()
     """Further conditions of `--fail-on` that hold."""
 
@@ -98,12 +92,8 @@ def diff(
     question_limit: Annotated[
         float, typer.Option(min=0.1, help="Time limit of a question to the solver, in seconds.")
     ] = 10.0,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder that keeps answers for the next run.")
-    ] = None,
-    no_solver: Annotated[
-        bool, typer.Option("--no-solver", help="Ask no solver, so that nothing is proved.")
-    ] = False,
+    cache: SolverCache = None,
+    no_solver: NoSolver = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     log: Logs = None,
     since: Since = "",
@@ -128,12 +118,7 @@ def diff(
     request = DiffRequest(
         old=_bundle(old, var, terminal),
         new=_bundle(new, var, terminal),
-        options=AnalysisOptions(
-            now_ms=int(time.time() * 1000),
-            question_limit_ms=int(question_limit * 1000),
-            cache=cache,
-            without_solver=no_solver,
-        ),
+        options=AnalysisOptions.read(cache, question_limit, without_solver=no_solver),
         log=log_source(log, None, None, "") if log else None,
         selection=Selection.read(since, until, agent, operation),
         terminal=terminal,
@@ -204,7 +189,7 @@ def _replay(request: DiffRequest, log: LogSource) -> Section:
         show=lambda terminal: print_replay(terminal, document),
         newly_permitted=run.report.counts.newly_permitted > 0,
         proved=True,
-        failures=frozenset(run.report.fails(_OF_LOG)),
+        failures=frozenset(run.report.fails(frozenset(_OF_LOG))),
     )
 
 

@@ -23,11 +23,14 @@ __all__ = [
     "BundleFolder",
     "ConfigFile",
     "Header",
+    "NoSolver",
     "Output",
     "Server",
     "Sets",
+    "SolverCache",
     "SubjectToken",
     "Vars",
+    "check_output",
     "configuration",
     "evidence",
     "flags",
@@ -68,6 +71,17 @@ Vars = Annotated[
     typer.Option("--var", metavar="NAME=VALUE", help="Value of ${NAME} in the bundle. Repeatable."),
 ]
 Output = Annotated[str, typer.Option("--output", "-o", help="text or json")]
+NoSolver = Annotated[
+    bool, typer.Option("--no-solver", help="Ask no solver, so that nothing is proved.")
+]
+SolverCache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        help="Folder with the solver's answers of earlier runs. Default: no answers are kept.",
+        file_okay=False,
+    ),
+]
 Arguments = Annotated[
     str, typer.Option("--input", "-i", help="Arguments: one JSON object, or @file.")
 ]
@@ -250,6 +264,16 @@ def evidence(agent: Path | None, subject: Path | None) -> list[decision_pb2.Evid
         for role, file in files
         if file is not None
     ]
+
+
+def check_output(given: str) -> None:
+    """Check the value of `--output`.
+
+    Raises:
+        UsageError: The value is neither text nor json.
+    """
+    if given not in {"text", "json"}:
+        raise UsageError(f"--output {given[:40]!r}: text or json")
 
 
 def json_object(given: str) -> dict[str, Any]:
