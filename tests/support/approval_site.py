@@ -41,13 +41,22 @@ GOOD = decision_pb2.Evidence(
 class Site:
     """A server of approvals, whose `Check` permits a call once after its approval was approved.
 
+    Args:
+        timeout: Seconds from a call's arrival until its message must be complete, and until an answer must be taken.
+
     Attributes:
         asked: Each request of `Check`.
         gets: Number of times that an agent's evidence was verified for its approval.
     """
 
     def __init__(
-        self, folder: Path, *, most: int = 4096, most_of_task: int = 64, watches: bool = True
+        self,
+        folder: Path,
+        *,
+        most: int = 4096,
+        most_of_task: int = 64,
+        watches: bool = True,
+        timeout: float = 0.5,
     ) -> None:
         self.store = FakeApprovals()
         self.asked: list[decision_pb2.CheckRequest] = []
@@ -62,7 +71,7 @@ class Site:
         self.streams.start()
         self.executor = BoundedExecutor(2, 4096, failed=self.errors.append)
         # A call that is answered and not taken is cancelled after this time; a stream that waits is not answered.
-        self.receiver = Receiver(self.executor, Bounds(64, 0.5), failed=self.errors.append)
+        self.receiver = Receiver(self.executor, Bounds(64, timeout), failed=self.errors.append)
         context = CallContext("main", None, 2.0, facts_of, Metrics(), self.errors.append)
         agents = AgentApprovals(self._status, self.store, self.streams, context)
         served = agents.handlers()
