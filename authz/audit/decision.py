@@ -154,6 +154,8 @@ class RecordedDecision:
     """The record is a sum of refusals that have no records of their own; a sum has no request."""
     task: RecordedTask | None = None
     """Task of the call; None without one."""
+    session: str = ""
+    """Id of the session of the call: that of its task, else the one that the call names; empty without one."""
     controls: tuple[str, ...] = ()
     """Ids of `@control` of the policies that determined the outcome."""
     observed: tuple[tuple[str, str, str], ...] = ()
@@ -240,7 +242,8 @@ def read_decision(fields: Mapping[str, Any]) -> RecordedDecision:
         ),
         times=_times(fields),
         is_sum="sum" in fields,
-        task=_task(given.get("task")),
+        task=(task := _task(given.get("task"))),
+        session=task.session if task is not None else _text(_map(given, "session"), "id"),
         controls=_texts(result, "controls"),
         observed=tuple(
             (_text(item, "policy"), _text(item, "at"), _text(item, "outcome"))

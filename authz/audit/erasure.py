@@ -62,10 +62,9 @@ class TextSelection:
         record = read_decision(fields)
         agents = {link.id for link in record.chain if link.kind == "Agent"}
         subjects = {link.id for link in record.chain if link.kind != "Agent"}
-        sessions = {record.task.session} if record.task is not None else _session(fields)
         return (
             (not self.decisions or record.decision_id in self.decisions)
-            and (not self.sessions or not self.sessions.isdisjoint(sessions))
+            and (not self.sessions or (record.session != "" and record.session in self.sessions))
             and (not self.agents or not self.agents.isdisjoint(agents))
             and (not self.subjects or not self.subjects.isdisjoint(subjects))
             and (not self.before or "" < record.at < self.before)
@@ -74,7 +73,7 @@ class TextSelection:
     def has(self, pointer: str) -> bool:
         """Return whether a text stands at one of the pointers, or below it."""
         return not self.pointers or any(
-            pointer == one or pointer.startswith(f"{one}/") for one in self.pointers
+            pointer == chosen or pointer.startswith(f"{chosen}/") for chosen in self.pointers
         )
 
     def words(self) -> str:
@@ -90,14 +89,6 @@ class TextSelection:
         return " ".join(
             f"{name}={value}" for name, values in conditions for value in sorted(values)
         )
-
-
-def _session(fields: dict[str, object]) -> set[str]:
-    """Return the session of a call without a task."""
-    given = fields.get("input")
-    session = given.get("session") if isinstance(given, dict) else None
-    name = session.get("id") if isinstance(session, dict) else None
-    return {name} if isinstance(name, str) else set()
 
 
 @dataclass(slots=True)

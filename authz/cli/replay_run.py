@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from authz.audit import ReadCounts, Record, RecordedDecision, Span, span
+from authz.audit import ReadCounts, RecordedDecision, Span, span
 from authz.cli.decision_log import Damage, LogSource, read_bundle, record_history
 from authz.cli.render import Terminal
 from authz.cli.render.progress import reading_progress, size_of
@@ -173,24 +173,13 @@ def replay_log(
             elif decision.probe:
                 counts.probes += 1
             else:
-                report.add(decision, _session(record), judge_record(record, plan, against))
+                report.add(decision, judge_record(record, plan, against))
     counts.records = read.records
     counts.node_records = read.node_records
     counts.repeated = read.repeated
     counts.left_out += read.outside
     counts.damaged_lines = damage.lines
     return ReplayRun(plan, against, source.name, selection, report)
-
-
-def _session(record: Record) -> str:
-    """Return the id of the session of a call; empty without one."""
-    given = record.fields.get("input")
-    for part in ("task", "session"):
-        found = given.get(part) if isinstance(given, dict) else None
-        name = found.get("session" if part == "task" else "id") if isinstance(found, dict) else None
-        if isinstance(name, str) and name:
-            return name[:200]
-    return ""
 
 
 def print_json(value: object) -> None:

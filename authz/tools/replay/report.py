@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from authz.audit import RecordedDecision
-from authz.tools.replay.judgement import CATEGORIES, Answer, Category, Judgement
+from authz.tools.replay.judgement import CATEGORIES, Answer, Category, Judgement, NotReplayed
 
 __all__ = ["MOST_GROUPS", "Change", "Counts", "Gap", "ReplayReport"]
 
 MOST_GROUPS: Final = 10_000
 """Groups of changes, groups of gaps, and sessions with changes that are told apart; further ones are only counted."""
 _SAMPLES: Final = 5
+_MAX_SESSION: Final = 200
 _MOST_OPERATIONS: Final = 100
 _MOST_SESSIONS_OF_CHANGE: Final = 1_000
 
@@ -120,24 +121,24 @@ class ReplayReport:
         self.further_sessions = 0
         """Changed decisions of sessions beyond the first 10,000."""
 
-    def add(self, decision: RecordedDecision, session: str, judgement: Judgement) -> None:
+    def add(self, decision: RecordedDecision, judgement: Judgement) -> None:
         """Take a decision in.
 
         Args:
             decision: The recorded decision.
-            session: Id of its session; empty without one.
             judgement: Its two answers.
         """
         counts = self.counts
         counts.decisions += 1
         if judgement.gap is not None:
-            self._add_gap(decision, judgement)
+            self._add_gap(decision, judgement.gap)
             return
         counts.replayed += 1
         category = judgement.category
         setattr(counts, category, getattr(counts, category) + 1)
         if category == "equal" or judgement.before is None or judgement.after is None:
             return
+        session = decision.session[:_MAX_SESSION]
         cause = _Cause(category, decision.operation, judgement.before, judgement.after)
         if cause not in self._changes and len(self._changes) >= MOST_GROUPS:
             self.further_changes += 1
@@ -150,10 +151,8 @@ class ReplayReport:
         else:
             self._sessions.setdefault(session, Counter())[category] += 1
 
-    def _add_gap(self, decision: RecordedDecision, judgement: Judgement) -> None:
+    def _add_gap(self, decision: RecordedDecision, found: NotReplayed) -> None:
         self.counts.not_replayed += 1
-        if (found := judgement.gap) is None:
-            return
         key = (found.reason, found.message)
         if key not in self._gaps and len(self._gaps) >= MOST_GROUPS:
             key = (found.reason, "further reasons")
