@@ -10,6 +10,7 @@ use crate::arguments::Member;
 use crate::decision::{PolicyEffect, Verdict};
 use crate::evaluate::Unready;
 use crate::evaluate::stated::{self, StatedJudge};
+use crate::mode::Modes;
 use crate::model::{Location, Operation};
 use crate::plan::{Plan, groups_of, resource_type};
 use crate::policy::Placed;
@@ -53,6 +54,9 @@ pub struct PolicyGuard<'a> {
     pub inputs: Option<BTreeSet<&'a str>>,
     /// The body mentions `action`.
     pub reads_action: bool,
+    /// End of `@mode("observe")` in milliseconds since 1970: until then a forbid denies nothing. An observed permit permits
+    /// nothing, also after its end. Default: the policy is enforced.
+    pub observed_until_ms: Option<i64>,
 }
 
 /// The part of the schema that one operation needs.
@@ -99,7 +103,8 @@ impl Plan {
     /// The policies, in the order of the bundle.
     #[must_use]
     pub fn policy_guards(&self) -> Vec<PolicyGuard<'_>> {
-        self.policies.iter().map(policy_guard).collect()
+        let modes = &self.model().modes;
+        self.policies.iter().map(|placed| policy_guard(placed, modes)).collect()
     }
 
     /// The operations of the bundle and those of Authz itself, with the policies that can match each.
@@ -155,7 +160,7 @@ impl Plan {
     }
 }
 
-fn policy_guard(placed: &Placed) -> PolicyGuard<'_> {
+fn policy_guard<'a>(placed: &'a Placed, modes: &'a Modes) -> PolicyGuard<'a> {
     let policy = &*placed.policy;
     let reading = &policy.reading;
     let whole = reading.key_reads.iter().filter(|read| read.name == "input").count();
@@ -183,5 +188,6 @@ fn policy_guard(placed: &Placed) -> PolicyGuard<'_> {
         reads_resource: stated::reads_resource(parsed),
         inputs,
         reads_action: stated::reads_action(parsed),
+        observed_until_ms: placed.observing(modes).map(|rule| rule.until_ms),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::model::{Model, Operation};
 use crate::plan::Plan;
 
-/// What is known of the bundle in which the facts of a record were found.
+/// Knowledge about the bundle in which the facts of a record were found.
 #[derive(Clone, Copy, Debug)]
 pub enum Definitions<'a> {
     /// Everything but the policies is the same in both bundles.

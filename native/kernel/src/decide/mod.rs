@@ -55,7 +55,7 @@ use recorded::OtherDestination;
 pub use replay::{
     ImpossibleKind, RecordedArguments, RecordedCall, RecordedCallFacts, RecordedChecks,
     RecordedDestination, RecordedPrincipal, RecordedProof, RecordedSession, RecordedTask,
-    RecordedText, ReplayResult, ReplayedDecision, replay,
+    RecordedText, ReplayResult, ReplayedDecision, name_claims, replay,
 };
 use resolve::Resolved;
 use split::Chosen;

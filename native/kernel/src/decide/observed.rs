@@ -96,7 +96,7 @@ impl ObservedResult<'_> {
     }
 }
 
-/// Whether a policy reads what a session did before. Without that it cannot be judged.
+/// Whether a policy reads the history of the session. Without the history it cannot be judged.
 pub(super) fn reads_history(keys: Keys) -> bool {
     [
         Key::Session,

@@ -307,7 +307,7 @@ impl From<Unready> for Stop {
 
 /// Judges a recorded call.
 ///
-/// Args: `definitions`: what is known of the bundle in which the facts were found.
+/// Args: `definitions`: knowledge about the bundle in which the facts were found.
 #[must_use]
 pub fn replay(plan: &Plan, call: &RecordedCall, definitions: Definitions<'_>) -> ReplayResult {
     match replayed(plan, call, definitions) {
@@ -429,7 +429,9 @@ fn chain_of(
                 .is_some_and(|roles| known.roles().eq(roles.iter().map(String::as_str)))
         };
         let with_texts = |of: &Plan, subject: &Arc<Subject>| {
-            let subject = Arc::new(named_claims(of.model(), subject));
+            let mut subject = Subject::clone(subject);
+            name_claims(of.model(), &mut subject.claims);
+            let subject = Arc::new(subject);
             let principal = match &one.principal {
                 Principal::Service(_) => Principal::Service(subject),
                 Principal::User(_) | Principal::Agent { .. } => Principal::User(subject),
@@ -454,25 +456,26 @@ fn chain_of(
     Ok(chain)
 }
 
-/// The claims of a subject, with the texts that roles of the bundle test in the place of their digests.
-fn named_claims(model: &Model, subject: &Subject) -> Subject {
+/// Replaces digests in the claims of a recorded subject by the texts that roles of the bundle test.
+pub fn name_claims(model: &Model, claims: &mut BTreeMap<String, Claim>) {
     let mut texts: BTreeMap<String, &str> = BTreeMap::new();
     for test in model.roles.values().flat_map(|members| &members.subjects) {
         if let ClaimTest::Equals(_, text) | ClaimTest::Contains(_, text) = &test.test {
             texts.insert(format!("sha256:{}", hex(&sha256(text.as_bytes()))), text);
         }
     }
-    let named =
-        |text: &String| texts.get(text).map_or_else(|| text.clone(), |text| (*text).to_owned());
-    let mut claims = subject.claims.clone();
+    let name = |text: &mut String| {
+        if let Some(named) = texts.get(text) {
+            *text = (*named).to_owned();
+        }
+    };
     for claim in claims.values_mut() {
         match claim {
-            Claim::Text(text) => *text = named(text),
-            Claim::Texts(all) => all.iter_mut().for_each(|text| *text = named(text)),
+            Claim::Text(text) => name(text),
+            Claim::Texts(all) => all.iter_mut().for_each(name),
             Claim::Bool(_) | Claim::Long(_) => {}
         }
     }
-    Subject { claims, ..subject.clone() }
 }
 
 /// One record that is judged again.
@@ -643,7 +646,7 @@ impl<'a> Replay<'a> {
         certain.extend(joined.iter().copied().flatten());
         certain.extend(call.facts.session_labels.iter().flatten().map(String::as_str));
         let certain: Vec<&str> = certain.into_iter().collect();
-        // What a policy read of the session has the labels that joined, too.
+        // The session labels that a policy read include those that joined.
         let is_whole =
             (of_session.is_some() && joined.is_some()) || call.facts.session_labels.is_some();
         LabelsOfCall { carried: is_whole.then(|| certain.clone()), certain, remembered }
@@ -917,7 +920,7 @@ impl<'a> Replay<'a> {
             let times = if rule.per_principal { chain.len() } else { 1 };
             for position in 0..times {
                 let finding = combined(&judges, rule, position)?;
-                if finding == Finding::Open {
+                if matches!(finding, Finding::Open { .. }) {
                     missing
                         .extend(judges.iter().flat_map(|judge| judge.unknown().names(rule.keys)));
                 }
@@ -1178,10 +1181,19 @@ impl Findings<'_> {
             let Some(placed) = plan.policies.get(*index) else { continue };
             let verdict = match finding {
                 Finding::Known(verdict) => verdict.clone(),
-                Finding::Open if is_best == (placed.policy.effect == PolicyEffect::Permit) => {
-                    Verdict::Fired
-                }
-                Finding::Open => Verdict::NotFired,
+                Finding::Open { never_false, can_fail } => match (placed.policy.effect, is_best) {
+                    (PolicyEffect::Permit, true) => Verdict::Fired,
+                    (PolicyEffect::Permit, false) => Verdict::NotFired,
+                    (PolicyEffect::Forbid, true) if *never_false => Verdict::Fired,
+                    (PolicyEffect::Forbid, true) => Verdict::NotFired,
+                    // No step-up lifts a forbid that fails.
+                    (PolicyEffect::Forbid, false)
+                        if *can_fail && placed.policy.stepup.is_some() =>
+                    {
+                        Verdict::Failed("it depends on missing facts".to_owned())
+                    }
+                    (PolicyEffect::Forbid, false) => Verdict::Fired,
+                },
             };
             tally.count(placed, *whom, verdict);
         }
@@ -1195,29 +1207,36 @@ fn combined(
     rule: &Rule,
     position: usize,
 ) -> Result<Finding, Unready> {
-    let mut worst: Option<Finding> = None;
-    let mut is_open = false;
+    let mut worst: Option<Verdict> = None;
+    let mut open: Option<(bool, bool)> = None;
     for judge in judges {
-        match (judge.judge(rule, position)?, worst.take()) {
-            (Finding::Open, before) => {
-                is_open = true;
-                worst = before;
+        match judge.judge(rule, position)? {
+            Finding::Known(verdict) => {
+                worst = Some(match worst {
+                    Some(before) => super::verdict::worse(rule.effect, before, verdict),
+                    None => verdict,
+                });
             }
-            (Finding::Known(verdict), Some(Finding::Known(before))) => {
-                let verdict = super::verdict::worse(rule.effect, before, verdict);
-                worst = Some(Finding::Known(verdict));
+            Finding::Open { never_false, can_fail } => {
+                let (before, failing) = open.unwrap_or_default();
+                open = Some((before || never_false, failing || can_fail));
             }
-            (known, _) => worst = Some(known),
         }
     }
-    let is_certain = match (&worst, rule.effect) {
+    Ok(match (worst, rule.effect, open) {
+        (Some(verdict), _, None) => Finding::Known(verdict),
         // One destination is enough.
-        (Some(Finding::Known(Verdict::NotFired)), PolicyEffect::Permit) => true,
-        (Some(Finding::Known(Verdict::Failed(_))), _) => true,
-        (Some(Finding::Known(Verdict::Fired)), PolicyEffect::Forbid) => true,
-        _ => !is_open,
-    };
-    Ok(worst.filter(|_| is_certain).unwrap_or(Finding::Open))
+        (Some(verdict @ Verdict::NotFired), PolicyEffect::Permit, _)
+        | (Some(verdict @ Verdict::Failed(_)), _, _)
+        | (Some(verdict @ Verdict::Fired), PolicyEffect::Forbid, Some((_, false))) => {
+            Finding::Known(verdict)
+        }
+        (Some(Verdict::Fired), PolicyEffect::Forbid, Some((_, can_fail))) => {
+            Finding::Open { never_false: true, can_fail }
+        }
+        (_, _, Some((never_false, can_fail))) => Finding::Open { never_false, can_fail },
+        (None, _, None) => Finding::Open { never_false: false, can_fail: true },
+    })
 }
 
 /// Destinations as the tier and the rules see them.

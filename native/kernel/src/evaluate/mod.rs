@@ -54,7 +54,7 @@ pub(crate) struct Rule {
     pub(crate) store: Asks,
     /// Context keys that the body reads.
     pub(crate) keys: Keys,
-    /// The policy has `@mode("observe")`. Whether it is observed now is for the time to say.
+    /// The policy has `@mode("observe")`. Its end decides whether it is still observed.
     pub(crate) is_observed: bool,
 }
 

@@ -1,6 +1,6 @@
 //! Policies judged on recorded facts, of which some are missing or are digests.
 //!
-//! INVARIANT (no guess): a policy whose result depends on a missing fact is [`Finding::Open`], never fired and never not fired.
+//! INVARIANT (no guess): a policy whose result depends on a missing fact is [`Finding::Open`].
 
 use std::collections::BTreeMap;
 use std::str::FromStr as _;
@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use cedar_policy_core::ast::{
     BinaryOp, Context, EntityUID, EntityUIDEntry, Expr, ExprKind, Literal, PartialValue, Request,
-    UnaryOp, Unknown, Value, ValueKind, Var,
+    UnaryOp, Unknown, Value, Var,
 };
-use cedar_policy_core::evaluator::{EvaluationError, Evaluator};
+use cedar_policy_core::evaluator::Evaluator;
 use cedar_policy_core::extensions::Extensions;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use super::could::is_never;
+use super::stated::verdict;
 use super::{
     Known, Rule, StoreFacts, Unready, Words, agents, all_known, boolean, call, known, long, put,
     record, text,
@@ -34,7 +35,12 @@ pub(crate) enum Finding {
     /// The facts decide it.
     Known(Verdict),
     /// It depends on a missing fact.
-    Open,
+    Open {
+        /// The conditions are never false: the policy fires or fails.
+        never_false: bool,
+        /// The conditions may fail to evaluate. A step-up lifts a forbid that fires, and not one that fails.
+        can_fail: bool,
+    },
 }
 
 /// A text of a record.
@@ -365,13 +371,13 @@ impl<'a> RecordedJudge<'a> {
             .iter()
             .any(|key| rule.keys.contains(*key) && self.unknown.keys.contains(*key));
         if is_certain {
-            return Ok(Finding::Known(exact(evaluator.interpret(body, &self.words.none))));
+            return Ok(Finding::Known(verdict(evaluator.interpret(body, &self.words.none))));
         }
         let body = super::syntax::bare(body, &mut |expr| self.replacement(expr));
         Ok(match evaluator.partial_interpret(&body, &self.words.none) {
-            Ok(PartialValue::Value(value)) => Finding::Known(exact(Ok(value))),
+            Ok(PartialValue::Value(value)) => Finding::Known(verdict(Ok(value))),
             Ok(PartialValue::Residual(rest)) => residual(rule.effect, &rest),
-            Err(_) => Finding::Open,
+            Err(_) => Finding::Open { never_false: false, can_fail: true },
         })
     }
 
@@ -391,7 +397,7 @@ impl<'a> RecordedJudge<'a> {
             ExprKind::HasAttr { expr: of, attr } => {
                 let mut path = path_of(of)?;
                 if path.is_empty() {
-                    // The context is total: what policies may read there is there.
+                    // Each key that policies may read is in the context.
                     return Some(Expr::val(Key::parse(attr).is_some()));
                 }
                 let is_unknown = self.unknown.covers(&path);
@@ -465,31 +471,20 @@ fn path_of(expr: &Expr) -> Option<SmallVec<[&str; 4]>> {
     }
 }
 
-fn exact(result: Result<Value, EvaluationError>) -> Verdict {
-    match result {
-        Ok(Value { value: ValueKind::Lit(Literal::Bool(true)), .. }) => Verdict::Fired,
-        Ok(Value { value: ValueKind::Lit(Literal::Bool(false)), .. }) => Verdict::NotFired,
-        Ok(_) => Verdict::Failed("the conditions are no boolean".to_owned()),
-        // Its own text repeats the numbers, which may be arguments.
-        Err(EvaluationError::IntegerOverflow(_)) => Verdict::Failed("integer overflow".to_owned()),
-        Err(error) => Verdict::Failed(error.to_string()),
-    }
-}
-
-/// The result of a rule of which a residual is left.
+/// Result of a rule of which a residual is left.
 fn residual(effect: PolicyEffect, rest: &Expr) -> Finding {
+    let (never_true, never_false) = (is_never(rest, true), is_never(rest, false));
+    let can_fail = !is_total(rest);
     match effect {
         // A permit that fails has not fired.
-        PolicyEffect::Permit if is_never(rest, true) => Finding::Known(Verdict::NotFired),
-        // A forbid that fails denies, as one that fires does.
-        PolicyEffect::Forbid if is_never(rest, false) => Finding::Known(Verdict::Fired),
-        _ if is_never(rest, true) && is_total(rest) => Finding::Known(Verdict::NotFired),
-        _ if is_never(rest, false) && is_total(rest) => Finding::Known(Verdict::Fired),
-        _ => Finding::Open,
+        PolicyEffect::Permit if never_true => Finding::Known(Verdict::NotFired),
+        _ if never_true && !can_fail => Finding::Known(Verdict::NotFired),
+        _ if never_false && !can_fail => Finding::Known(Verdict::Fired),
+        _ => Finding::Open { never_false, can_fail },
     }
 }
 
-/// Whether an expression of a validated policy cannot fail, whatever the missing facts are.
+/// Whether an expression of a validated policy cannot fail for any values of the missing facts.
 // Recursion is bounded by the depth of a policy's conditions, which is bounded at load.
 fn is_total(rest: &Expr) -> bool {
     match rest.expr_kind() {

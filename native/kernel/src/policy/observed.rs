@@ -12,9 +12,9 @@ const FORM: &str = "Write `@mode(\"observe\")`, or for instance \
 /// The annotation of one policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Observation {
-    /// Team or person who answers for the policy. `None`: the owner of the bundle's `mode`.
+    /// Team or person who answers for the policy. Default: the owner of the bundle's `mode`.
     owner: Option<String>,
-    /// End. `None`: the end of the bundle's `mode`.
+    /// End. Default: the end of the bundle's `mode`.
     until: Option<Time>,
 }
 
@@ -84,7 +84,7 @@ impl Placed {
 
 /// Checks that each observed policy has an owner and an end, and the end at the time of loading.
 ///
-/// `now`: `None`: ends are not compared with the time.
+/// Args: `now`: time of loading. `None`: ends are not compared with it.
 pub(crate) fn check(
     policies: &[Placed],
     modes: &Modes,

@@ -29,6 +29,7 @@ mod property;
 mod reference;
 mod refusals;
 mod reload;
+mod replay;
 mod report;
 mod spelling;
 mod split;

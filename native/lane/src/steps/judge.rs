@@ -168,10 +168,9 @@ impl<'r> PolicyQuery<'r> {
             true => decide_traced(plan, facts, self.request, now),
             false => decide(plan, facts, self.request, now),
         };
-        let stated = self.stated(record, located);
-        let lists = &self.world.recipient_lists;
+        let bundle = (plan.as_ref(), &self.world.recipient_lists);
         let decision =
-            self.with_facts(engine, record, located, presented, (plan, lists), |facts| {
+            self.with_facts(engine, record, located, presented, bundle, |facts, stated| {
                 let mut decision = decided(facts);
                 // Only the kernel knows which operation and arguments the request has. A statement about others gives no confidence.
                 if stated.is_some_and(|stated| !self.is_about(stated, &decision)) {
@@ -218,35 +217,25 @@ impl<'r> PolicyQuery<'r> {
             operation: self.request.operation,
             is_routed: record.resolved.route.is_some(),
         };
-        let stated = self.stated(record, located);
         let bundle = (plan.as_ref(), shadow.recipient_lists());
-        let decision = self.with_facts(engine, record, located, presented, bundle, |facts| {
-            if stated.is_some_and(|stated| !self.is_about(stated, served)) {
-                facts.confidence = 0;
-            }
-            match shadow.gap(&self.world.plan, facts, call) {
-                Some(gap) => Err(gap),
-                None => Ok(decide(plan, facts, self.request, now)),
-            }
-        });
+        let decision =
+            self.with_facts(engine, record, located, presented, bundle, |facts, stated| {
+                if stated.is_some_and(|stated| !self.is_about(stated, served)) {
+                    facts.confidence = 0;
+                }
+                match shadow.gap(&self.world.plan, facts, call) {
+                    Some(gap) => Err(gap),
+                    None => Ok(decide(plan, facts, self.request, now)),
+                }
+            });
         match decision {
             Err(gap) => ShadowAnswer::NotCompared(gap),
             Ok(decision) => record.compare_shadow(served, plan, &decision),
         }
     }
 
-    /// The statement of a guard about the task of a call.
-    fn stated<'a>(
-        &self,
-        record: &'a Judgement,
-        located: Option<&Located>,
-    ) -> Option<&'a ConfidenceFacts> {
-        let task = located.map(Located::view).filter(|view| view.task.kind.is_started());
-        let task = task.map_or("", |view| view.task.id.as_str());
-        record.caller.guard.as_ref().and_then(|guard| guard.about_task(task))
-    }
-
-    /// Calls a function with the facts of the call of a record, for a bundle and its recipient lists.
+    /// Calls a function with the facts of the call of a record, for a bundle and its recipient lists, and with the statement of
+    /// a guard about the task of the call.
     fn with_facts<R>(
         &self,
         engine: &Engine,
@@ -254,7 +243,7 @@ impl<'r> PolicyQuery<'r> {
         located: Option<&Located>,
         presented: Option<&PresentedCredential>,
         (plan, recipient_lists): (&Plan, &RecipientLists),
-        decide: impl FnOnce(&mut Facts<'_>) -> R,
+        decide: impl FnOnce(&mut Facts<'_>, Option<&ConfidenceFacts>) -> R,
     ) -> R {
         let known = if self.is_unproved { &[] } else { record.caller.chain.as_slice() };
         let granted = presented.map(PresentedCredential::grants);
@@ -276,9 +265,11 @@ impl<'r> PolicyQuery<'r> {
             )
         };
         facts.proof.satisfied = &record.caller.satisfied;
-        let stated = self.stated(record, located);
+        let task = facts.task.filter(|view| view.task.kind.is_started());
+        let task = task.map_or("", |view| view.task.id.as_str());
+        let stated = record.caller.guard.as_ref().and_then(|guard| guard.about_task(task));
         facts.confidence = stated.map_or(record.caller.confidence, |stated| stated.confidence);
-        decide(&mut facts)
+        decide(&mut facts, stated)
     }
 }
 

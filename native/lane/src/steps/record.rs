@@ -540,8 +540,7 @@ impl Engine {
         }
     }
 
-    /// Counts what the shadow bundle would have answered to a call about an operation. A call that no policy judged counts as not
-    /// compared.
+    /// Counts the answer of the shadow bundle to a call about an operation. A call that no policy judged counts as not compared.
     fn count_shadow(&self, judgement: &Judgement) {
         let world = judgement.arrival.world.as_ref();
         let is_shadowed = world.is_some_and(|world| world.shadow.is_some());
