@@ -24,7 +24,7 @@ use crate::proofs::assumptions;
 use crate::report::{BundleName, Finality, SolverName, VERSION};
 use crate::solver::{OnceSolver, Relation, Solver as _};
 
-/// What the proof says of one operation and one type of principal.
+/// Result of the proof for one operation and one type of principal.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChangedOperation {
     /// Id of the operation.

@@ -4,15 +4,16 @@
 //!
 //! 1. [`input`]: the request of the executable, and the plans that the kernel compiles from it.
 //! 2. [`report`]: the document that is written: findings, proofs and counts.
-//! 3. [`solver`]: a [`solver::Question`] about Cedar expressions, and what answers it: the symbolic compiler of Cedar with a
+//! 3. [`solver`]: a [`solver::Question`] about Cedar expressions, and its solver: the symbolic compiler of Cedar with a
 //!    solver process, or [`solver::NoSolver`].
 //! 4. [`guards`]: questions about one operation and one type of principal, with the kernel's meaning of permits and forbids, and
 //!    the replay of each counterexample by the kernel.
 //! 5. [`proofs`]: findings about each policy and each operation.
-//! 6. [`paths`]: what a set of agents could end up doing, by a fixpoint and by traces that the engine permits.
+//! 6. [`paths`]: calls that a set of agents could reach together, by a fixpoint and by traces that the engine permits.
 //! 7. [`difference`]: whether a changed bundle permits more than the one before.
 //!
-//! What the kernel decides is never decided here again: conditions, slices and schema come from [`authz_kernel::guards`].
+//! The crate has no second implementation of the kernel's rules: conditions, slices and schema come from
+//! [`authz_kernel::guards`].
 
 pub mod difference;
 pub mod guards;

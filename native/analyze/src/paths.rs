@@ -1,4 +1,4 @@
-//! Escalation paths: what a set of agents could end up doing.
+//! Escalation paths: calls that a set of agents could reach together.
 //!
 //! Parts, in the order of the analysis:
 //!
@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use authz_kernel::decision::Time;
+use authz_kernel::decision::{Outcome, Time};
 use authz_kernel::lint::LintFacts;
 use authz_kernel::model::Location;
 use authz_kernel::plan::{Plan, PlanCompiler};
@@ -35,7 +35,7 @@ use crate::guards::{GuardAnswer, Guards};
 use crate::input::{AnalyzeRequest, InputError};
 use crate::report::{Change, Cut, Finality, Finding, Place, Proof, Report, Severity, Step};
 use findings::{PathRule, RuleResult};
-use guard::{CallFacts, Conditions, Switches};
+use guard::{CallFacts, Conditions};
 use runner::{Runner, Trace};
 use search::{SearchBudget, Searcher, Target};
 use taint::Taints;
@@ -125,8 +125,6 @@ pub struct PathsInput {
     pub vars: BTreeMap<String, String>,
     /// The time.
     pub now: Time,
-    /// Planted defects; none outside of tests.
-    pub switches: Switches,
 }
 
 /// Findings and proofs about paths.
@@ -181,7 +179,6 @@ impl PathsInput {
             files: request.bundle.contents()?,
             vars: request.bundle.vars.clone(),
             now: Time(request.options.now_ms),
-            switches: Switches::default(),
         })
     }
 
@@ -205,8 +202,8 @@ impl PathsInput {
         let plan = &*self.plan;
         let conditions = Conditions::new(plan);
         let parties = Parties::new(plan);
-        let ways = Ways::new(plan, &conditions, &parties, self.now, self.switches);
-        let taints = Taints::new(plan, &conditions, &parties, &ways, self.now, self.switches);
+        let ways = Ways::new(plan, &conditions, &parties, self.now);
+        let taints = Taints::new(plan, &conditions, &parties, &ways, self.now);
         let runner = Runner::new(&self.plan, &conditions, &taints, self.now);
         let searcher = Searcher {
             conditions: &conditions,
@@ -303,14 +300,13 @@ impl PathsInput {
         }
         let expected = if rule.pattern.without.is_empty() { "DENY" } else { "STEP_UP" };
         let name = format!("{}: {message}", rule.name);
-        let case = runner::case(
-            analysis.taints,
-            &self.plan,
-            &name,
-            trace,
-            expected,
-            analysis.searcher.runner.acr(),
-        );
+        // A test compares outcomes, and that of a call which `mode` lets through is a refusal.
+        let is_testable = trace.calls.iter().all(|call| call.decision.outcome == Outcome::Permit);
+        let acr = analysis.searcher.runner.acr();
+        let case = match is_testable {
+            true => runner::case(analysis.taints, &self.plan, &name, trace, expected, acr),
+            false => String::new(),
+        };
         Finding {
             policies,
             location: Place::of(&rule.at).or_else(|| Self::last_place(trace)),
@@ -349,7 +345,9 @@ impl PathsInput {
             let Some(way) = taints.ways.all.get(call.event.way) else { break };
             let decision = &call.decision;
             let held = call.satisfied.join(", ");
+            let is_permitted = decision.outcome == Outcome::Permit;
             let note = match (held.is_empty(), decision.exceptions.is_empty()) {
+                _ if !is_permitted => "`mode` lets the refused call through".to_owned(),
                 (true, true) => String::new(),
                 (false, _) => format!("after the step-up {held}"),
                 (true, false) => format!("by the exception {}", decision.exceptions.join(", ")),
@@ -564,12 +562,24 @@ impl PathsInput {
     fn approvals(analysis: &mut Analysis<'_, '_>, results: &mut PathResults) {
         let mut is_closed = true;
         for (id, index) in findings::ids(analysis) {
-            if let Some((message, path)) = analysis.approves_itself(&id, index) {
-                is_closed = false;
-                let of = (Severity::Error, Finality::PathFound);
-                results
-                    .findings
-                    .push(Finding { path, ..Finding::new("self-approval", &id, of, message) });
+            match analysis.approves_itself(&id, index) {
+                SelfApproval::Closed => {}
+                SelfApproval::Path { message, path } => {
+                    is_closed = false;
+                    let of = (Severity::Error, Finality::PathFound);
+                    let finding = Finding::new("self-approval", &id, of, message);
+                    results.findings.push(Finding { path, ..finding });
+                }
+                SelfApproval::Open(reason) => {
+                    is_closed = false;
+                    results.not_decided += 1;
+                    let of = (Severity::Note, Finality::NotDecided);
+                    let message = format!(
+                        "it is not decided whether the subject of a call of `{id}` can answer its step-up"
+                    );
+                    let finding = Finding::new("self-approval", &id, of, message);
+                    results.findings.push(Finding { reason, ..finding });
+                }
             }
         }
         if is_closed {
@@ -619,6 +629,21 @@ enum Again {
     Path(BTreeSet<Element>),
     Open,
     Closed,
+}
+
+/// Whether the subject of a call can answer the step-up of the call.
+enum SelfApproval {
+    /// No subject can.
+    Closed,
+    /// The subject of this trace can.
+    Path { message: String, path: Vec<Step> },
+    /// Not decided, for this reason.
+    Open(String),
+}
+
+/// Reason of an analysis that does not have all ways.
+fn cut_ways() -> String {
+    format!("the bundle has more than {} ways to act, or longer chains", ways::MOST_WAYS)
 }
 
 /// Rule about step-ups that nobody can answer, and the code of the kernel's warning about them.
@@ -802,7 +827,7 @@ fn subject(rule: &PathRule, id: &str) -> String {
     if parts.is_empty() { "bundle".to_owned() } else { parts.join(" ") }
 }
 
-/// What a call of a rule does, for messages.
+/// Calls of a rule, for messages.
 fn text(rule: &PathRule) -> String {
     let pattern = &rule.pattern;
     if rule.is_deputy {
@@ -890,11 +915,14 @@ impl Analysis<'_, '_> {
         None
     }
 
-    /// A call whose approval its own subject can answer.
-    fn approves_itself(&mut self, id: &str, index: usize) -> Option<(String, Vec<Step>)> {
+    /// Whether the subject of a call of an operation can answer its approval.
+    ///
+    /// The engine refuses every answer of the asker itself, so that tries of a few ways are enough for a subject without an
+    /// account at another issuer.
+    fn approves_itself(&mut self, id: &str, index: usize) -> SelfApproval {
         let taints = self.taints;
-        let flow = taints.flows.get(index)?;
-        let operation = taints.operation(flow)?;
+        let Some(flow) = taints.flows.get(index) else { return SelfApproval::Closed };
+        let Some(operation) = taints.operation(flow) else { return SelfApproval::Closed };
         let conditions = self.searcher.conditions;
         let asks = conditions
             .slice(id)
@@ -903,12 +931,21 @@ impl Analysis<'_, '_> {
         let tiers = self.searcher.model.tiers.iter().skip(operation.tier as usize);
         let mut tiers = tiers.map(|tier| tier.approval);
         if !asks && tiers.all(|approval| approval == authz_kernel::model::TierApproval::None) {
-            return None;
+            return SelfApproval::Closed;
         }
-        let mut tried = 0_usize;
+        if taints.ways.is_cut {
+            return SelfApproval::Open(cut_ways());
+        }
+        let mut open = None;
+        let (mut tried, mut tried_alone) = (0_usize, 0_usize);
         for (at, way) in taints.ways.all.iter().enumerate() {
             let is_open = taints.open(at).any(|one| one.operation == flow.operation);
             let Some(subject) = way.subject.filter(|_| is_open) else { continue };
+            let has_other_account = taints.parties.has_other_account(subject);
+            let count = if has_other_account { &mut tried } else { &mut tried_alone };
+            if !has_other_account && *count >= MOST_APPROVALS {
+                continue;
+            }
             if !taints.could(way, flow, &taint::Goal::default()) {
                 continue;
             }
@@ -917,12 +954,23 @@ impl Analysis<'_, '_> {
                 false => flow.classes.iter().cloned().map(Some).collect(),
             };
             for class in classes {
-                if tried >= MOST_APPROVALS {
-                    return None;
+                if *count >= MOST_APPROVALS {
+                    if has_other_account {
+                        open.get_or_insert_with(|| {
+                            "more ways reach the operation than are tried".to_owned()
+                        });
+                    }
+                    break;
                 }
-                tried = tried.saturating_add(1);
+                *count = count.saturating_add(1);
                 let event = runner::Event { way: at, flow: index, class };
                 let answered = self.searcher.runner.answered_by(conditions, &event, subject);
+                let answered = answered.unwrap_or_else(|reason| {
+                    if has_other_account {
+                        open.get_or_insert(reason);
+                    }
+                    None
+                });
                 if let Some((kinds, approver)) = answered {
                     let message = format!(
                         "the subject of a call of `{id}` can answer its step-up {kinds} as {approver}: the approval asks nobody else"
@@ -938,10 +986,10 @@ impl Analysis<'_, '_> {
                         note: format!("{approver} approves it"),
                         ..Step::default()
                     };
-                    return Some((message, vec![step]));
+                    return SelfApproval::Path { message, path: vec![step] };
                 }
             }
         }
-        None
+        open.map_or(SelfApproval::Closed, SelfApproval::Open)
     }
 }

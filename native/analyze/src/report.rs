@@ -145,7 +145,7 @@ pub struct Finding {
 impl Finding {
     /// A finding without trace and cut.
     ///
-    /// Args: `subject`: stable name of what it is about, such as the id of a policy.
+    /// Args: `subject`: stable name of the subject, such as the id of a policy.
     #[must_use]
     pub fn new(
         rule: &str,

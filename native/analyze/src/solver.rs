@@ -1,4 +1,4 @@
-//! Questions about Cedar expressions, and what answers them.
+//! Questions about Cedar expressions, and solvers that answer them.
 //!
 //! A question is text alone: a schema, the types of one request, and two lists of conditions. So equal questions of different
 //! operations are one question, and the answer is kept by the digest of the text.
@@ -88,7 +88,8 @@ impl Question {
     /// SHA-256 of the question's JSON form, in which the prelude is its digest.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
-        let text = serde_json::to_vec(self).unwrap_or_default();
+        // Two questions must never share a digest: one would get the other's answer.
+        let text = serde_json::to_vec(self).unwrap_or_else(|_| format!("{self:?}").into_bytes());
         Sha256::digest(text).into()
     }
 }
@@ -101,7 +102,7 @@ pub struct Model {
     pub principal: String,
     /// Id of the resource; the question has its type.
     pub resource: String,
-    /// The context.
+    /// Context.
     pub context: Value,
     /// Entities that have attributes or parents, without those of actions.
     pub entities: Value,
@@ -112,7 +113,7 @@ pub struct Model {
 pub enum Answer {
     /// There is such a request.
     Satisfiable(Box<Model>),
-    /// There is none: proved.
+    /// Proved: there is no such request.
     Unsatisfiable,
     /// Not decided, for this reason.
     Unknown(String),

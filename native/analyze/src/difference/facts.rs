@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
+use authz_kernel::decision::PolicyEffect;
 use authz_kernel::plan::Plan;
 use serde::Serialize;
 
@@ -47,6 +48,7 @@ pub(super) fn changed(
     // A new operation is asked about by itself, and one that is gone permits nothing.
     all.retain(|fact| fact.section != OPERATIONS || fact.change == "changed");
     all.extend(policies.iter().filter_map(|(id, pair)| annotations(id, pair)));
+    all.extend(policies.iter().filter_map(|(id, pair)| observed(id, pair)));
     all.sort();
     all
 }
@@ -58,7 +60,7 @@ type Section = (&'static str, &'static str, BTreeMap<String, String>);
 /// Facts of a bundle as texts without places: section, effect on decisions, and entries by name.
 fn sections(plan: &Plan) -> Vec<Section> {
     let model = plan.model();
-    // What the proof covers is left out: the arguments as the schema has them, and the groups that decide which policies apply.
+    // The sections leave out the arguments in the schema and the action groups, which the proof covers.
     let operations = model.operations.iter().chain(model.splits.values().map(|one| &one.operation));
     let operations = operations.map(|one| (one.id.clone(), text(one))).collect();
     vec![
@@ -100,6 +102,32 @@ fn of<T: Debug>(entries: &BTreeMap<String, T>) -> BTreeMap<String, String> {
 
 fn one(value: &impl Debug) -> BTreeMap<String, String> {
     BTreeMap::from([(String::new(), text(value))])
+}
+
+/// A forbid with `@mode("observe")` that the new bundle lacks, narrows, or observes until another time. At its end it would have
+/// denied requests, and the proof leaves observed policies out.
+fn observed(id: &str, (old, new): &PolicyPair<'_>) -> Option<ChangedFact> {
+    let old = old.filter(|old| old.effect == PolicyEffect::Forbid)?;
+    old.observed_until_ms?;
+    let change = match new {
+        None => "removed",
+        Some(new) => {
+            let is_same = new.effect == old.effect
+                && new.condition() == old.condition()
+                && (new.observed_until_ms.is_none()
+                    || new.observed_until_ms == old.observed_until_ms);
+            if is_same {
+                return None;
+            }
+            "changed"
+        }
+    };
+    Some(ChangedFact {
+        section: "policies",
+        name: id.to_owned(),
+        change,
+        effect: "requests that the forbid denies after the end of its `@mode`",
+    })
 }
 
 /// Annotations that change a decision beside the policy's condition.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use authz_kernel::decision::PolicyEffect;
+use authz_kernel::decision::{PolicyEffect, ReasonCode};
 use authz_kernel::model::{
     Assertion, CallPattern, DestinationPattern, Effect, LabelKind, Location, Model, PERSON,
 };
@@ -141,10 +141,7 @@ impl Analysis<'_, '_> {
             return RuleResult::Closed;
         }
         if taints.ways.is_cut {
-            let most = super::ways::MOST_WAYS;
-            return RuleResult::Open(format!(
-                "the bundle has more than {most} ways to act, or longer chains"
-            ));
+            return RuleResult::Open(super::cut_ways());
         }
         let mut open = None;
         let mut tried = 0_usize;
@@ -183,7 +180,7 @@ impl Analysis<'_, '_> {
                     };
                     let mut searched = self.searcher.search(&target);
                     if let Searched::NotFound(_) = searched {
-                        // The solver is asked only about what no trace shows.
+                        // A trace needs no solver.
                         match self.ask(way, flow, &goal) {
                             OracleAnswer::No => continue,
                             OracleAnswer::Unknown => {}
@@ -229,8 +226,8 @@ impl Analysis<'_, '_> {
         !is_in_chain && !self.direct.get(starter).is_some_and(|all| all.contains(&index))
     }
 
-    /// What must be known of a call of the way so that it is the rule's: one for each way in which the data can be marked. None:
-    /// the data cannot come there.
+    /// Goals that a call of the way reaches if it is the rule's: one for each way in which the data can be marked. Empty if the
+    /// data cannot come there.
     fn goals(&self, rule: &PathRule, way: &Way, flow: &Flow, class: Option<&str>) -> Vec<Goal> {
         let carried = self.taints.carried(way);
         let own = |label: &String| flow.gives.contains(label);
@@ -248,7 +245,7 @@ impl Analysis<'_, '_> {
             for goal in goals {
                 if is_marked && !is_lost {
                     let mut marked = goal.marked.clone();
-                    // Where no data goes out, what the agent remembers of other tasks is no label of the session.
+                    // Without a destination, labels that the agent remembers of other tasks do not join the session.
                     if !flow.classes.is_empty() {
                         marked.insert(label.clone());
                     }
@@ -274,6 +271,10 @@ impl Analysis<'_, '_> {
     /// Asks the solver whether policies permit such a call to each principal of the chain.
     fn ask(&self, way: &Way, flow: &Flow, goal: &Goal) -> OracleAnswer {
         let Some(operation) = self.taints.operation(flow) else { return OracleAnswer::Unknown };
+        // A call that `mode` lets through needs no permit.
+        if self.taints.is_let_through(way, operation, goal, ReasonCode::NotPermitted) {
+            return OracleAnswer::Unknown;
+        }
         let mut suggested = Vec::new();
         for principal in &way.chain {
             let constraint = constraint(goal, principal, self.searcher.model);
@@ -323,6 +324,10 @@ impl Analysis<'_, '_> {
         let model = self.searcher.model;
         let conditions = self.searcher.conditions;
         let mut found = Vec::new();
+        // Without all ways nothing is known of each call.
+        if self.taints.ways.is_cut {
+            return found;
+        }
         for flow in &self.taints.flows {
             let Some(operation) = self.taints.operation(flow) else { continue };
             let is_built_in = model.is_built_in(operation);
@@ -350,14 +355,23 @@ impl Analysis<'_, '_> {
                             let goal =
                                 Goal { sequences: [name.to_owned()].into(), ..Goal::default() };
                             let facts = self.taints.facts(way, flow, operation, &goal);
-                            way.chain.iter().any(|principal| {
-                                conditions.slice(&operation.id).iter().any(|at| {
-                                    conditions.policies().get(*at).is_some_and(|one| {
-                                        one.effect == PolicyEffect::Forbid && one.stepup.is_none()
-                                    }) && conditions.fires(*at, &operation.id, principal, &facts)
-                                        == Fires::Always
+                            let reason = ReasonCode::Forbidden;
+                            let is_enforced =
+                                !self.taints.is_let_through(way, operation, &goal, reason);
+                            is_enforced
+                                && way.chain.iter().any(|principal| {
+                                    conditions.slice(&operation.id).iter().any(|at| {
+                                        conditions.policies().get(*at).is_some_and(|one| {
+                                            one.effect == PolicyEffect::Forbid
+                                                && one.stepup.is_none()
+                                        }) && conditions.fires(
+                                            *at,
+                                            &operation.id,
+                                            principal,
+                                            &facts,
+                                        ) == Fires::Always
+                                    })
                                 })
-                            })
                         })
                     };
                     if covers && is_wide && denies(required) && denies(forbidden) {

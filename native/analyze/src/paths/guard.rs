@@ -182,17 +182,14 @@ impl<'a> Conditions<'a> {
         };
         let scope = evaluator.scope(document);
         let body = document.get("conditions").and_then(Value::as_array);
-        let fires = body.into_iter().flatten().fold(scope, |so_far, condition| {
+        body.into_iter().flatten().fold(scope, |so_far, condition| {
             if so_far == Fires::Never {
                 return so_far;
             }
             let is_when = condition.get("kind").and_then(Value::as_str) == Some("when");
             let value = evaluator.condition(condition.get("body").unwrap_or(&Value::Null));
             so_far.min(if is_when { value } else { value.negated() })
-        });
-        // A policy that only observes stops nothing.
-        let is_observed = document.get("annotations").is_some_and(|all| all.get("mode").is_some());
-        if is_observed { fires.min(Fires::Perhaps) } else { fires }
+        })
     }
 
     /// Whether the policies could permit a call to a chain of principals.
@@ -204,7 +201,6 @@ impl<'a> Conditions<'a> {
         operation: &str,
         chain: &[PrincipalFacts],
         facts: &CallFacts,
-        switches: Switches,
     ) -> bool {
         let mut permitted = vec![false; chain.len()];
         for at in self.slice(operation) {
@@ -214,9 +210,6 @@ impl<'a> Conditions<'a> {
                 match guard.effect {
                     PolicyEffect::Permit => *permitted |= fires != Fires::Never,
                     PolicyEffect::Forbid if fires == Fires::Always => return false,
-                    PolicyEffect::Forbid if fires == Fires::Perhaps && switches.closes_forbids => {
-                        return false;
-                    }
                     PolicyEffect::Forbid => {}
                 }
             }
@@ -238,19 +231,6 @@ impl<'a> Conditions<'a> {
                 && chain.iter().any(|one| self.fires(*at, operation, one, facts) != Fires::Never)
         })
     }
-}
-
-/// Planted defects, for the test that shows that the comparison with a brute force notices each of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Switches {
-    /// A label that is read in one task is not followed into the next one.
-    pub forgets_memory: bool,
-    /// A label is not followed through written objects.
-    pub forgets_objects: bool,
-    /// A forbid that could fire counts as one that fires.
-    pub closes_forbids: bool,
-    /// Delegated tasks are not looked at.
-    pub ignores_delegation: bool,
 }
 
 /// Texts and numbers.
@@ -604,7 +584,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// The set at a place of the context; none where nothing is known of it.
+    /// The set at a place of the context. `None`: the place has no set that is known in part.
     fn set(&self, place: &[String]) -> Option<&PartialSet> {
         let names: Vec<&str> = place.iter().map(String::as_str).collect();
         match names.as_slice() {

@@ -39,7 +39,7 @@ pub fn variants(
             push(with(&base, pointer, value.clone()));
         }
     }
-    // Two arguments at a time: a resource, and what its rule asks beside it.
+    // Two arguments at a time: a resource, and another argument that its rule reads.
     for (first, values) in &points {
         for (second, others) in points.iter().filter(|(second, _)| *second > first) {
             for value in values.iter().take(4) {
@@ -214,7 +214,7 @@ fn address(pattern: &str, kind: DestinationKind) -> Option<String> {
     }
 }
 
-/// A value that a schema accepts, as far as it is simple: only what is required.
+/// A value that a schema accepts, as far as it is simple: only required members.
 // Recursion is bounded by `MOST_DEPTH`.
 fn sample(schema: &Value, depth: usize) -> Value {
     if depth > MOST_DEPTH {

@@ -9,9 +9,7 @@ use authz_kernel::decision::{Claim, Decision, Outcome, Principal, Time};
 use authz_kernel::model::ParamType;
 use authz_kernel::plan::Plan;
 use authz_kernel::task::Param;
-use authz_lane::offline::{
-    OfflineDecision, OfflineEngine, OfflineWorld, StatedAnswer, StatedCaller, StatedSubject,
-};
+use authz_lane::offline::{OfflineEngine, OfflineWorld, StatedAnswer, StatedCaller, StatedSubject};
 use authz_lane::proto::authz::v1 as wire;
 use authz_token::SubjectKind;
 use prost_types::value::Kind;
@@ -29,7 +27,7 @@ pub struct Event {
     pub way: usize,
     /// Position of the operation in [`Taints::flows`].
     pub flow: usize,
-    /// Class of its destinations; none: it has none.
+    /// Class of its destinations. `None`: it has no destination, or any will do.
     pub class: Option<String>,
 }
 
@@ -77,7 +75,7 @@ pub struct Trace {
 pub struct Stopped {
     /// Calls that were permitted.
     pub calls: usize,
-    /// Reason code of the first refusal, or what happened.
+    /// Reason code of the first refusal, or an error.
     pub reason: String,
     /// Places that data has come to before the last call.
     pub state: BTreeSet<String>,
@@ -119,7 +117,7 @@ impl Data {
     }
 }
 
-/// One engine, and what the trace did in it.
+/// One engine, with the tasks and labels of the trace so far.
 struct Session<'r, 'a> {
     runner: &'r mut Runner<'a>,
     engine: OfflineEngine,
@@ -246,27 +244,25 @@ impl<'a> Runner<'a> {
 
     /// Whether the subject of a way can answer the step-up of a call, itself or under another issuer with the same `sub`.
     ///
-    /// Returns: the kinds of the step-up, and the name under which the subject answers.
+    /// Returns: the kinds of the step-up, and the name under which the subject answers. `None`: the engine refuses the answers.
+    ///
+    /// # Errors
+    /// The engine holds no such call, so that nobody could answer.
     pub fn answered_by(
         &mut self,
         conditions: &Conditions<'_>,
         event: &Event,
         subject: usize,
-    ) -> Option<(String, String)> {
-        let asker = self.subject(subject)?;
-        let same = |party: &Party| {
-            let sub = |party: &Party| match &party.principal {
-                Principal::User(subject) | Principal::Service(subject) => subject.sub.clone(),
-                Principal::Agent { .. } => String::new(),
-            };
-            sub(party) == sub(asker)
-        };
-        let approvers: Vec<&Party> =
-            self.taints.parties.subjects.iter().filter(|party| same(party)).collect();
+    ) -> Result<Option<(String, String)>, String> {
+        let Some(asker) = self.subject(subject) else { return Ok(None) };
+        let all = self.taints.parties.subjects.iter();
+        let approvers: Vec<&Party> = all.filter(|party| party.sub() == asker.sub()).collect();
         for approver in approvers {
-            let mut session = self.session(conditions, std::slice::from_ref(event)).ok()?;
-            session.begin(event.way).ok()?;
-            let (approval, kinds) = session.held(event)?;
+            let session = self.session(conditions, std::slice::from_ref(event));
+            let mut session = session.map_err(|stopped| stopped.reason)?;
+            session.begin(event.way)?;
+            let (approval, kinds) =
+                session.held(event).ok_or("the engine holds none of the tried calls")?;
             let Some(person) = stated(approver, "") else { continue };
             let person = StatedSubject { is_alone: true, ..person };
             let answer = StatedAnswer {
@@ -276,13 +272,13 @@ impl<'a> Runner<'a> {
                 reason: "",
                 has_passkey: true,
             };
-            // The subject itself answers `confirm`: that is what it is for.
+            // The subject itself answers `confirm`, as that kind is for.
             let is_own = kinds.iter().all(|kind| kind == "confirm");
             if !is_own && session.engine.answer_approval(&approval, &person, answer).is_ok() {
-                return Some((kinds.join(", "), approver.name()));
+                return Ok(Some((kinds.join(", "), approver.name())));
             }
         }
-        None
+        Ok(None)
     }
 
     fn way(&self, at: usize) -> Option<&'a Way> {
@@ -405,6 +401,16 @@ impl Session<'_, '_> {
         prost_types::Struct { fields: fields.collect() }
     }
 
+    fn request(&self, event: &Event, operation: &str, input: &Value) -> wire::CheckRequest {
+        wire::CheckRequest {
+            task: self.tasks.get(&event.way).cloned().unwrap_or_default(),
+            operation: operation.to_owned(),
+            arguments_json: input.to_string().into_bytes(),
+            supported_obligations: self.runner.obligations.clone(),
+            ..Default::default()
+        }
+    }
+
     /// A call that is held for a step-up that people answer: its approval, and the kinds.
     fn held(&mut self, event: &Event) -> Option<(String, Vec<String>)> {
         let taints = self.runner.taints;
@@ -412,13 +418,7 @@ impl Session<'_, '_> {
         let operation = taints.operation(taints.flows.get(event.flow)?)?;
         let variants = self.runner.variants.get(&(event.flow, event.class.clone())).cloned();
         for input in variants.unwrap_or_default() {
-            let request = wire::CheckRequest {
-                task: self.tasks.get(&event.way).cloned().unwrap_or_default(),
-                operation: operation.id.clone(),
-                arguments_json: input.to_string().into_bytes(),
-                supported_obligations: self.runner.obligations.clone(),
-                ..Default::default()
-            };
+            let request = self.request(event, &operation.id, &input);
             let caller = self.runner.caller(way);
             self.runner.asked += 1;
             if self.engine.explain(&request, &caller).outcome != Outcome::StepUp {
@@ -441,19 +441,13 @@ impl Session<'_, '_> {
         let variants = variants.cloned().unwrap_or_default();
         let mut first = String::new();
         for input in variants {
-            let request = wire::CheckRequest {
-                task: self.tasks.get(&event.way).cloned().unwrap_or_default(),
-                operation: operation.id.clone(),
-                arguments_json: input.to_string().into_bytes(),
-                supported_obligations: self.runner.obligations.clone(),
-                ..Default::default()
-            };
+            let request = self.request(event, &operation.id, &input);
             let caller = self.runner.caller(way);
             self.runner.asked += 1;
             let mut answer = self.engine.explain(&request, &caller);
             let mut satisfied = Vec::new();
             if answer.outcome == Outcome::StepUp {
-                // People say yes to what they are asked, but for the kinds that the goal rules out.
+                // People approve every call, except by the step-up kinds that the goal rules out.
                 let kinds = answer.decision.iter().flat_map(|decision| decision.kinds.clone());
                 satisfied = kinds.collect();
                 if unmet.is_some_and(|unmet| satisfied.iter().any(|kind| unmet(kind))) {
@@ -468,16 +462,16 @@ impl Session<'_, '_> {
             };
             let is_of_class = answer.decision.as_ref().is_some_and(has_class);
             if first.is_empty() {
-                let is_other = is_let_through(&answer) && !is_of_class;
+                let is_other = answer.is_let_through() && !is_of_class;
                 let other = if is_other { ", with a destination of another class" } else { "" };
                 first = format!("{}{other}", answer.reason.as_str());
             }
-            if !(is_let_through(&answer) && is_of_class) {
+            if !(answer.is_let_through() && is_of_class) {
                 continue;
             }
             let caller = StatedCaller { satisfied: satisfied.clone(), ..caller };
             let answer = self.engine.check(&request, &caller);
-            if let Some(decision) = answer.decision.clone().filter(|_| is_let_through(&answer)) {
+            if let Some(decision) = answer.decision.clone().filter(|_| answer.is_let_through()) {
                 self.note(event, (way, flow), input, satisfied, decision);
                 return Ok(());
             }
@@ -563,12 +557,6 @@ impl Session<'_, '_> {
             data: sent,
         });
     }
-}
-
-/// Whether a call goes through: permitted, or not enforced.
-#[must_use]
-pub fn is_let_through(answer: &OfflineDecision) -> bool {
-    answer.outcome == Outcome::Permit || !answer.is_enforced
 }
 
 /// A trace as a test of the bundle, which fails for as long as the trace is possible.

@@ -168,7 +168,7 @@ impl Searcher<'_, '_> {
                 if !self.taints.could(other, flow, &Goal::default()) {
                     continue;
                 }
-                // Data first, then what moves it.
+                // Calls that bring the data stand before calls that move it.
                 let kind = if gives || is_required { 0 } else { 1 };
                 ranked.insert(
                     (near.saturating_add(kind), at, index),

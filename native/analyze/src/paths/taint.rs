@@ -10,17 +10,15 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use authz_kernel::decide::Prospects;
-use authz_kernel::decision::{CallerProof, Facts, ProofMethod, Time};
+use authz_kernel::decision::{CallerProof, Facts, Outcome, ProofMethod, ReasonCode, Time};
 use authz_kernel::model::{Effect, LabelKind, Model, Operation, Tier, TierApproval};
 use authz_kernel::plan::Plan;
 use authz_kernel::schema::OWN_SYSTEM;
+use authz_kernel::soften::{CallPlace, RefusedCall};
 use authz_kernel::task::{TaskView, WordRecords};
 
-use super::guard::{CallFacts, Conditions, PartialSet, ResourceFacts, Switches};
+use super::guard::{CallFacts, Conditions, PartialSet, ResourceFacts};
 use super::ways::{Parties, Way, Ways};
-
-/// Rounds of the fixpoint. Each adds a label somewhere, so that this many are never needed.
-const MOST_ROUNDS: usize = 10_000;
 
 /// Whether Authz has the label of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,7 +37,7 @@ pub type Labels = BTreeSet<(String, Mark)>;
 pub struct Store {
     /// Id of the system.
     pub system: String,
-    /// Collection; none: the operation names no resource.
+    /// Collection. `None`: the operation names no resource.
     pub collection: Option<String>,
 }
 
@@ -70,7 +68,7 @@ impl Store {
     }
 }
 
-/// What an operation does with data.
+/// Data that an operation reads, stores and sends.
 #[derive(Clone, Debug)]
 pub struct Flow {
     /// Position in [`Plan::operations`].
@@ -106,7 +104,6 @@ pub struct Taints<'a> {
     settled: Vec<Labels>,
     memories: BTreeMap<(usize, Option<usize>), Labels>,
     stores: BTreeMap<Store, Labels>,
-    switches: Switches,
     now: Time,
 }
 
@@ -119,7 +116,6 @@ impl<'a> Taints<'a> {
         parties: &'a Parties,
         ways: &'a Ways,
         now: Time,
-        switches: Switches,
     ) -> Self {
         let model = plan.model();
         let callable = |operation: &&Operation| {
@@ -143,7 +139,6 @@ impl<'a> Taints<'a> {
             settled: Vec::new(),
             memories: BTreeMap::new(),
             stores: BTreeMap::new(),
-            switches,
             now,
         };
         taints.open = ways.all.iter().map(|way| taints.prospects(way)).collect();
@@ -188,14 +183,15 @@ impl<'a> Taints<'a> {
         let could = |flow: &Flow| {
             let operation = self.operation(flow)?;
             let outlook = prospects.outlook(&operation.id)?;
-            let denied = outlook.outcome == authz_kernel::decision::Outcome::Deny;
-            Some(!denied || outlook.is_observed)
+            let is_denied = outlook.outcome == Outcome::Deny;
+            let goal = Goal::default();
+            Some(!is_denied || self.is_let_through(way, operation, &goal, outlook.reason))
         };
         let at = self.flows.iter().enumerate();
         at.filter(|(_, flow)| could(flow) == Some(true)).map(|(at, _)| at).collect()
     }
 
-    /// Labels that data in a way can have: of its session, and what its agents remember.
+    /// Labels that data in a way can have: those of its session, and those that its agents remember.
     #[must_use]
     pub fn carried(&self, way: &Way) -> Cow<'_, Labels> {
         match self.settled.get(way.position) {
@@ -206,11 +202,9 @@ impl<'a> Taints<'a> {
 
     fn gathered(&self, way: &Way) -> Labels {
         let mut labels = self.sessions.get(way.root).cloned().unwrap_or_default();
-        if !self.switches.forgets_memory {
-            for agent in &way.agents {
-                for key in self.recalled(way, *agent) {
-                    labels.extend(self.memories.get(&key).into_iter().flatten().cloned());
-                }
+        for agent in &way.agents {
+            for key in self.recalled(way, *agent) {
+                labels.extend(self.memories.get(&key).into_iter().flatten().cloned());
             }
         }
         self.derive(&mut labels);
@@ -239,7 +233,7 @@ impl<'a> Taints<'a> {
     #[must_use]
     pub fn stored(&self, flow: &Flow) -> Labels {
         let mut labels = Labels::new();
-        if !flow.reads || self.switches.forgets_objects {
+        if !flow.reads {
             return labels;
         }
         for (store, kept) in &self.stores {
@@ -255,12 +249,10 @@ impl<'a> Taints<'a> {
         labels
     }
 
+    /// Runs rounds until no set grows. Each round before the last one adds a label to a set, so their number is bounded by that
+    /// of the sets and labels. An earlier end would leave calls out.
     fn run(&mut self) {
-        for _ in 0..MOST_ROUNDS {
-            if !self.round() {
-                return;
-            }
-        }
+        while self.round() {}
     }
 
     /// One round. Returns whether a set grew.
@@ -331,8 +323,33 @@ impl<'a> Taints<'a> {
         if goal.tier.is_some_and(|least| facts.tiers.1 < i64::from(least as u8)) {
             return false;
         }
-        self.meets_tier(operation, goal)
-            && self.conditions.could_permit(&operation.id, &way.chain, &facts, self.switches)
+        let is_open = self.meets_tier(operation, goal)
+            && self.conditions.could_permit(&operation.id, &way.chain, &facts);
+        is_open || self.is_let_through(way, operation, goal, ReasonCode::NotPermitted)
+    }
+
+    /// Whether `mode` lets a refused call of a way through, in some tier that the call can have.
+    #[must_use]
+    pub fn is_let_through(
+        &self,
+        way: &Way,
+        operation: &Operation,
+        goal: &Goal,
+        reason: ReasonCode,
+    ) -> bool {
+        let least = goal.tier.map_or(operation.tier, |least| least.max(operation.tier));
+        let highest = self.highest(operation);
+        let mut tiers = Tier::ALL.into_iter().filter(|tier| (least..=highest).contains(tier));
+        tiers.any(|tier| {
+            let refused = RefusedCall {
+                chain: &way.principals,
+                has_task: way.task.is_some(),
+                place: CallPlace::Judged { system: &operation.system, tier },
+                reason,
+                understood: true,
+            };
+            self.plan.softens(&refused, self.now)
+        })
     }
 
     /// Facts of a call that reaches a goal.

@@ -14,7 +14,7 @@ use authz_kernel::task::{
     self, AgentName, Child, Names, Param, Root, SubjectProof, Task, TaskKind, TaskSubject,
 };
 
-use super::guard::{CallFacts, Conditions, PartialSet, PrincipalFacts, ResourceFacts, Switches};
+use super::guard::{CallFacts, Conditions, PartialSet, PrincipalFacts, ResourceFacts};
 
 /// Ways that are looked at. A bundle with more is not decided.
 pub const MOST_WAYS: usize = 20_000;
@@ -48,10 +48,20 @@ impl Party {
         }
     }
 
-    /// Roles, separated by commas.
+    /// Issuer and `sub` of a subject.
+    fn account(&self) -> Option<(&str, &str)> {
+        match &self.principal {
+            Principal::User(subject) | Principal::Service(subject) => {
+                Some((&subject.issuer, &subject.sub))
+            }
+            Principal::Agent { .. } => None,
+        }
+    }
+
+    /// `sub` of a subject.
     #[must_use]
-    pub fn roles(&self) -> String {
-        self.facts.roles.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+    pub fn sub(&self) -> Option<&str> {
+        self.account().map(|(_, sub)| sub)
     }
 
     /// Name of an agent.
@@ -103,6 +113,16 @@ impl Parties {
         }
         parties
     }
+
+    /// Whether a subject has an account with the same `sub` at another issuer.
+    #[must_use]
+    pub fn has_other_account(&self, subject: usize) -> bool {
+        let Some((issuer, sub)) = self.subjects.get(subject).and_then(Party::account) else {
+            return false;
+        };
+        let mut accounts = self.subjects.iter().filter_map(Party::account);
+        accounts.any(|(other, same)| other != issuer && same == sub)
+    }
 }
 
 /// An agent of a known trust domain that holds no role.
@@ -110,7 +130,7 @@ fn unregistered(model: &Model) -> Option<Principal> {
     let agents = model.roles.values().flat_map(|members| &members.agents);
     let domain =
         agents.filter_map(|agent| agent.value.strip_prefix("spiffe://")?.split('/').next());
-    let domain = domain.min().filter(|domain| !domain.contains('*'))?;
+    let domain = domain.filter(|domain| !domain.contains('*')).min()?;
     Some(Principal::Agent {
         spiffe_id: format!("spiffe://{domain}/unregistered"),
         trust_domain: domain.to_owned(),
@@ -241,7 +261,7 @@ impl Way {
         }
     }
 
-    /// Key of what the agent remembers of the way in other tasks; none: nothing.
+    /// Key of the memory in which the agent keeps data of the way for other tasks. `None`: it keeps none.
     #[must_use]
     pub fn memory_key(&self, parties: &Parties, agent: usize) -> Option<(usize, Option<usize>)> {
         let memory = parties.agents.get(agent)?.memory;
@@ -266,19 +286,11 @@ pub struct Ways {
 impl Ways {
     /// The ways of a plan.
     #[must_use]
-    pub fn new(
-        plan: &Plan,
-        conditions: &Conditions<'_>,
-        parties: &Parties,
-        now: Time,
-        switches: Switches,
-    ) -> Self {
+    pub fn new(plan: &Plan, conditions: &Conditions<'_>, parties: &Parties, now: Time) -> Self {
         let mut builder = WayBuilder { plan, conditions, parties, now, ways: Self::default() };
         builder.without_tasks();
         builder.roots();
-        if !switches.ignores_delegation {
-            builder.children();
-        }
+        builder.children();
         builder.ways
     }
 }
@@ -520,7 +532,7 @@ impl WayBuilder<'_> {
         let facts =
             CallFacts { resource: ResourceFacts::Any, tiers: (0, 3), ..CallFacts::default() };
         let operation = format!("{START}{template}");
-        self.conditions.could_permit(&operation, chain, &facts, Switches::default())
+        self.conditions.could_permit(&operation, chain, &facts)
     }
 
     /// Whether policies could let a chain give tasks of a template to an agent.
@@ -529,7 +541,7 @@ impl WayBuilder<'_> {
         let resource = roles.map_or(ResourceFacts::Any, ResourceFacts::Agent);
         let facts = CallFacts { resource, tiers: (0, 3), ..CallFacts::default() };
         let operation = format!("{GIVE}{template}");
-        self.conditions.could_permit(&operation, chain, &facts, Switches::default())
+        self.conditions.could_permit(&operation, chain, &facts)
     }
 }
 

@@ -38,6 +38,14 @@ pub(super) fn prove(guards: &Guards<'_>, witnesses: &mut Witnesses, results: &mu
         .collect();
     let mut matching: BTreeSet<usize> = BTreeSet::new();
     for subject in &all {
+        // No operation has the policy among those that decide. Without an operation every rule would count as proved.
+        if subject.policy.observed_until_ms.is_some() {
+            let reason = "the policy is only observed, so that it decides about no request";
+            let finding =
+                subject.not_decided(NEVER_MATCHES, "matches a request", reason.to_owned());
+            results.findings.push(finding);
+            continue;
+        }
         let is_matched = never_matches(guards, subject, witnesses, results);
         may_error(guards, subject, results);
         if is_matched {

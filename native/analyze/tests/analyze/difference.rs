@@ -212,3 +212,28 @@ fn policies_that_others_cover_may_go() {
         assert!(difference.counts.changed > 0);
     }
 }
+
+/// After the end of its observation a forbid denies, so that a bundle without it, or with a later end, may permit more.
+#[test]
+fn an_observed_forbid_that_changes_is_named() {
+    let of = |until: &str, condition: &str| {
+        format!(
+            "{PAY}@id(\"late\") @mode(\"observe; owner=sec; until={until}\") forbid(principal, action == Action::\"billing.pay\", resource)\nwhen {{ {condition} }};"
+        )
+    };
+    let (amount, fee) = ("context.input.amount > 9", "context.input.fee > 9");
+    let old = of("2026-11-01", amount);
+    let enforced = old.replace("@mode(\"observe; owner=sec; until=2026-11-01\")", "");
+    for (new, verdict) in [
+        (PAY, Finality::NotDecided),
+        (&of("2026-12-20", amount), Finality::NotDecided),
+        (&of("2026-11-01", fee), Finality::NotDecided),
+        (&enforced.replace(amount, fee), Finality::NotDecided),
+        (&old, Finality::Proved),
+        (&enforced, Finality::Proved),
+    ] {
+        let difference = difference(&old, new);
+        assert_eq!(verdict, difference.verdict, "{new}\n{:?}", difference.operations);
+        assert_eq!(verdict == Finality::NotDecided, !difference.facts.is_empty(), "{new}");
+    }
+}

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use authz_analyze::paths::guard::Switches;
 use authz_analyze::paths::{NoOracle, PathResults, PathsInput};
 use authz_analyze::report::{Finality, Finding};
 use authz_kernel::decision::Time;
@@ -26,14 +25,13 @@ fn compile(files: &BTreeMap<String, Vec<u8>>) -> Arc<Plan> {
     }
 }
 
-fn analyze(files: &BTreeMap<String, Vec<u8>>, switches: Switches) -> (Arc<Plan>, PathResults) {
+fn analyze(files: &BTreeMap<String, Vec<u8>>) -> (Arc<Plan>, PathResults) {
     let plan = compile(files);
     let input = PathsInput {
         plan: Arc::clone(&plan),
         files: files.clone(),
         vars: BTreeMap::new(),
         now: NOW,
-        switches,
     };
     let results = input.analyze(&NoOracle);
     (plan, results)
@@ -111,7 +109,7 @@ fn a_call_that_reaches_another_class_only_is_not_decided() {
     let assertion = "{id: to-friends, never: {label: pii, destination: friends}}";
     let mut files = bundle(&format!("{facts}\nanalysis: {{assertions: [{assertion}]}}\n"), ALL);
     files.insert("data/friends.csv".to_owned(), b"ann@friends.example\n".to_vec());
-    let (_, results) = analyze(&files, Switches::default());
+    let (_, results) = analyze(&files);
     let [finding] = of_rule(&results, "assertion:to-friends")[..] else { panic!("{results:#?}") };
     assert_eq!(
         (finding.verdict, finding.reason.as_str()),
@@ -127,7 +125,7 @@ fn a_label_reaches_a_destination() {
     let facts = format!(
         "{FACTS}\nanalysis: {{assertions: [{{id: pii-out, never: {{label: pii, destination: outside}}}}]}}\n"
     );
-    let (plan, results) = analyze(&bundle(&facts, ALL), Switches::default());
+    let (plan, results) = analyze(&bundle(&facts, ALL));
     let [finding] = of_rule(&results, "assertion:pii-out")[..] else { panic!("{results:#?}") };
     assert_eq!(finding.verdict, Finality::PathFound);
     let operations: Vec<&str> = finding.path.iter().map(|step| step.operation.as_str()).collect();
@@ -143,8 +141,7 @@ fn a_label_reaches_a_destination() {
     assert!(cut.exact, "{cut:#?}");
     let [change] = cut.changes.as_slice() else { panic!("{cut:#?}") };
     assert_eq!(change.kind, "add_forbid");
-    let (plan, results) =
-        analyze(&bundle(&facts, &format!("{ALL}{}", change.text)), Switches::default());
+    let (plan, results) = analyze(&bundle(&facts, &format!("{ALL}{}", change.text)));
     assert!(is_proved(&results, "assertion:pii-out"), "{results:#?}");
     assert!(run_case(&plan, finding).is_ok());
 }
@@ -155,7 +152,7 @@ fn a_forbid_proves_the_assertion() {
         "{FACTS}\nanalysis: {{assertions: [{{id: pii-out, never: {{label: pii, destination: outside, without: approve}}}}, {{id: strict, never: {{label: pii, destination: outside}}}}]}}\n"
     );
     let forbid = "@id(\"held\") @stepup(\"approve\") forbid(principal, action, resource) when { !context.uncleared_labels.isEmpty() } unless { context.satisfied.contains(Kind::\"approve\") };";
-    let (plan, results) = analyze(&bundle(&facts, &format!("{ALL}{forbid}")), Switches::default());
+    let (plan, results) = analyze(&bundle(&facts, &format!("{ALL}{forbid}")));
     assert!(is_proved(&results, "assertion:pii-out"), "{results:#?}");
     // After an approval the call is permitted, and the stricter assertion says so.
     let [finding] = of_rule(&results, "assertion:strict")[..] else { panic!("{results:#?}") };
@@ -166,7 +163,7 @@ fn a_forbid_proves_the_assertion() {
         "!context.uncleared_labels.isEmpty()",
         "!context.uncleared_labels.isEmpty() && context.session.calls > 5",
     );
-    let (_, results) = analyze(&bundle(&facts, &format!("{ALL}{weak}")), Switches::default());
+    let (_, results) = analyze(&bundle(&facts, &format!("{ALL}{weak}")));
     assert!(!is_proved(&results, "assertion:pii-out"));
     assert_eq!(of_rule(&results, "assertion:pii-out").len(), 1);
 }
@@ -178,7 +175,7 @@ fn a_role_obtains_an_effect_only_by_its_permits() {
     );
     let policies = "@id(\"a\") permit(principal in Role::\"clerk\", action == Action::\"crm.grant\", resource) when { context.input.amount > 500 && context.input.to == \"root\" };
 @id(\"b\") permit(principal in Role::\"staff\", action in Action::\"system:crm\", resource);";
-    let (plan, results) = analyze(&bundle(&facts, policies), Switches::default());
+    let (plan, results) = analyze(&bundle(&facts, policies));
     assert!(is_proved(&results, "assertion:bot"), "{results:#?}");
     let [finding] = of_rule(&results, "assertion:clerk")[..] else { panic!("{results:#?}") };
     // The arguments fit the condition.
@@ -188,11 +185,11 @@ fn a_role_obtains_an_effect_only_by_its_permits() {
 
 #[test]
 fn untrusted_text_sensitive_data_and_a_way_out_are_toxic() {
-    let (_, results) = analyze(&bundle(FACTS, ALL), Switches::default());
+    let (_, results) = analyze(&bundle(FACTS, ALL));
     let [finding] = of_rule(&results, "toxic-combination")[..] else { panic!("{results:#?}") };
     assert_eq!(finding.path.len(), 3, "{finding:#?}");
     let without_read = ALL.replace(", Action::\"system:mail\"", ", Action::\"mail.send\"");
-    let (_, results) = analyze(&bundle(FACTS, &without_read), Switches::default());
+    let (_, results) = analyze(&bundle(FACTS, &without_read));
     assert!(of_rule(&results, "toxic-combination").is_empty());
     assert!(is_proved(&results, "toxic-combination"));
 }
@@ -201,7 +198,7 @@ fn untrusted_text_sensitive_data_and_a_way_out_are_toxic() {
 fn a_label_is_lost_in_a_place_without_a_collection() {
     let policies = "@id(\"all\") permit(principal, action, resource);
 @id(\"no-out\") forbid(principal, action, resource) when { context.uncleared_labels.contains(Label::\"pii\") };";
-    let (plan, results) = analyze(&bundle(FACTS, policies), Switches::default());
+    let (plan, results) = analyze(&bundle(FACTS, policies));
     let [finding] = of_rule(&results, "label-lost")[..] else { panic!("{results:#?}") };
     let operations: Vec<&str> = finding.path.iter().map(|step| step.operation.as_str()).collect();
     assert_eq!(operations, ["crm.get", "wiki.write", "wiki.read", "mail.send"], "{finding:#?}");
@@ -216,7 +213,7 @@ fn a_label_is_lost_in_a_place_without_a_collection() {
             "{match: wiki.read, effects: [read], tier: low}",
             "{match: wiki.read, effects: [read], tier: low, resource: {collection: notes}}",
         );
-    let (_, results) = analyze(&bundle(&kept, policies), Switches::default());
+    let (_, results) = analyze(&bundle(&kept, policies));
     assert!(of_rule(&results, "label-lost").is_empty(), "{results:#?}");
 }
 
@@ -230,7 +227,7 @@ templates: {{work: {{purpose: work, deadline: 1h, tier_cap: high, starters: [bot
 @id(\"give\") permit(principal in Role::\"bot\", action == Action::\"give:work\", resource in Role::\"clerk\");";
     let mut files = bundle(&facts, policies);
     files.insert("bundle.yaml".to_owned(), b"name: test\n".to_vec());
-    let (plan, results) = analyze(&files, Switches::default());
+    let (plan, results) = analyze(&files);
     let found = of_rule(&results, "confused-deputy");
     assert!(found.iter().any(|one| one.verdict == Finality::PathFound), "{results:#?}");
     let finding = found.first().unwrap();
@@ -241,7 +238,7 @@ templates: {{work: {{purpose: work, deadline: 1h, tier_cap: high, starters: [bot
     // Without the permit to give tasks there is no path.
     let alone = policies.replace("@id(\"give\") permit", "@id(\"give\") forbid");
     files.insert("policy.cedar".to_owned(), alone.into_bytes());
-    let (_, results) = analyze(&files, Switches::default());
+    let (_, results) = analyze(&files);
     assert!(is_proved(&results, "confused-deputy"), "{results:#?}");
 }
 
@@ -258,11 +255,11 @@ sequences:
     let policies = format!("{ALL}@id(\"one\") forbid(principal, action == Action::\"mail.send\", resource) when {{ context.sequences.contains(Sequence::\"look-first\") }};
 @id(\"two\") forbid(principal, action == Action::\"mail.send\", resource) when {{ context.sequences.contains(Sequence::\"never-after\") }};
 @id(\"three\") forbid(principal, action == Action::\"mail.send\", resource) when {{ context.sequences.contains(Sequence::\"other\") }};");
-    let (_, results) = analyze(&bundle(&facts, &policies), Switches::default());
+    let (_, results) = analyze(&bundle(&facts, &policies));
     // The two name different patterns of events: nothing is claimed.
     assert!(of_rule(&results, "contradicting-sequences").is_empty());
     let facts = facts.replace("\"crm.*\"", "crm.get");
-    let (_, results) = analyze(&bundle(&facts, &policies), Switches::default());
+    let (_, results) = analyze(&bundle(&facts, &policies));
     let [finding] = of_rule(&results, "contradicting-sequences")[..] else {
         panic!("{results:#?}")
     };
@@ -279,7 +276,7 @@ fn authority_that_nobody_uses_is_found() {
         "bot: ['spiffe://dev.example/bot']",
         "bot: {match: ['spiffe://dev.example/bot'], subject: required}",
     );
-    let (_, results) = analyze(&bundle(&facts, &policies), Switches::default());
+    let (_, results) = analyze(&bundle(&facts, &policies));
     let found: Vec<&str> = of_rule(&results, "unused-authority")
         .iter()
         .flat_map(|one| &one.policies)
@@ -294,24 +291,24 @@ fn an_exception_on_a_path_is_named() {
 exceptions: {{legacy: {{who: bot, operations: [mail.send], owner: a, reason: b, ticket: c, expires: 2026-12-31}}}}
 ");
     let policies = "@id(\"e\") permit(principal in Role::\"bot\", action == Action::\"mail.send\", resource) when { context.exception.contains(Exception::\"legacy\") };";
-    let (plan, results) = analyze(&bundle(&facts, policies), Switches::default());
+    let (plan, results) = analyze(&bundle(&facts, policies));
     let [finding] = of_rule(&results, "exception-on-path")[..] else { panic!("{results:#?}") };
     assert_eq!(finding.verdict, Finality::PathFound);
     assert_eq!(run_case(&plan, finding).failed.len(), 1);
     let expired = facts.replace("2026-12-31", "2026-11-01");
-    let (_, results) = analyze(&bundle(&expired, policies), Switches::default());
+    let (_, results) = analyze(&bundle(&expired, policies));
     assert!(of_rule(&results, "exception-on-path").is_empty());
 }
 
 #[test]
 fn a_step_up_that_nobody_can_answer_is_found() {
     let forbid = "@id(\"held\") @stepup(\"approve:staff\") forbid(principal, action == Action::\"mail.send\", resource) unless { context.satisfied.contains(Kind::\"approve:staff\") };";
-    let (_, results) = analyze(&bundle(FACTS, &format!("{ALL}{forbid}")), Switches::default());
+    let (_, results) = analyze(&bundle(FACTS, &format!("{ALL}{forbid}")));
     assert_eq!(of_rule(&results, "unanswerable-step-up").len(), 1, "{results:#?}");
     let answered = format!(
         "{ALL}{forbid}\n@id(\"approver\") permit(principal in Role::\"staff\", action == Action::\"authz.approve\", resource);"
     );
-    let (_, results) = analyze(&bundle(FACTS, &answered), Switches::default());
+    let (_, results) = analyze(&bundle(FACTS, &answered));
     assert!(of_rule(&results, "unanswerable-step-up").is_empty());
     // The engine lets nobody approve a call of their own.
     assert!(is_proved(&results, "self-approval"), "{results:#?}");
@@ -322,14 +319,49 @@ fn a_person_with_two_accounts_approves_a_call_of_their_own() {
     let facts = FACTS.replace("subjects: {", "subjects: {boss: {issuer: partner},");
     let policies = format!("{ALL}@id(\"held\") @stepup(\"approve:boss\") forbid(principal, action == Action::\"mail.send\", resource) unless {{ context.satisfied.contains(Kind::\"approve:boss\") }};
 @id(\"approver\") permit(principal in Role::\"boss\", action == Action::\"authz.approve\", resource);");
-    let (_, results) = analyze(&bundle(&facts, &policies), Switches::default());
+    let (_, results) = analyze(&bundle(&facts, &policies));
     let [finding] = of_rule(&results, "self-approval")[..] else { panic!("{results:#?}") };
     assert!(finding.message.contains("partner/example"), "{}", finding.message);
 }
 
+/// The ways that are tried first are not held, and others that could be are left.
+#[test]
+fn a_self_approval_beyond_the_bound_is_not_decided() {
+    let facts = FACTS
+        .replace("subjects: {", "subjects: {boss: {issuer: partner},")
+        .replace("agents: {", "agents: {zoe: ['spiffe://dev.example/zoe'], ");
+    let policies = format!("{ALL}@id(\"held\") @stepup(\"approve:boss\") forbid(principal in Role::\"zoe\", action == Action::\"mail.send\", resource) unless {{ context.satisfied.contains(Kind::\"approve:boss\") }};
+@id(\"approver\") permit(principal in Role::\"boss\", action == Action::\"authz.approve\", resource);");
+    let (_, results) = analyze(&bundle(&facts, &policies));
+    assert!(!is_proved(&results, "self-approval"), "{results:#?}");
+    let [finding] = of_rule(&results, "self-approval")[..] else { panic!("{results:#?}") };
+    assert_eq!(finding.verdict, Finality::NotDecided);
+    assert!(!finding.reason.is_empty());
+}
+
+/// `mode` lets a refused call through, so that a forbid proves nothing while `mode` observes.
+#[test]
+fn a_forbid_that_is_not_enforced_proves_nothing() {
+    let facts = format!(
+        "{FACTS}\nanalysis: {{assertions: [{{id: grant, never: {{agent: bot, effect: grant}}}}]}}\n"
+    );
+    let forbid = "@id(\"no\") forbid(principal, action == Action::\"crm.grant\", resource);";
+    let policies = format!("{ALL}{forbid}");
+    let (_, results) = analyze(&bundle(&facts, &policies));
+    assert!(is_proved(&results, "assertion:grant"), "{results:#?}");
+    let observing = format!("{facts}mode: {{default: observe, owner: sec, until: 2026-12-20}}\n");
+    let (_, results) = analyze(&bundle(&observing, &policies));
+    assert!(!is_proved(&results, "assertion:grant"), "{results:#?}");
+    let [finding] = of_rule(&results, "assertion:grant")[..] else { panic!("{results:#?}") };
+    assert_eq!(finding.verdict, Finality::PathFound);
+    assert_eq!(finding.path.last().map(|step| step.reason_code.as_str()), Some("FORBIDDEN"));
+    // The outcome of the call is a refusal, so that a test of the bundle could not show it.
+    assert!(finding.case.is_empty(), "{}", finding.case);
+}
+
 /// Differences between an analysis and a brute force: paths that the analysis does not find, and proofs that are false.
-fn differences(bundle: &RandomBundle, switches: Switches, plant: Plant) -> Vec<String> {
-    let (plan, results) = analyze(&bundle.files, switches);
+fn differences(bundle: &RandomBundle, plant: Plant) -> Vec<String> {
+    let (plan, results) = analyze(&bundle.files);
     let violations: Violations = Brute::explore(bundle, &plan, plant).violations;
     let found: BTreeSet<(String, String)> = results
         .findings
@@ -362,7 +394,7 @@ fn a_brute_force_finds_nothing_that_the_analysis_misses() {
     let mut wrong = Vec::new();
     for seed in 0..models() {
         let bundle = random_bundle(seed);
-        for difference in differences(&bundle, Switches::default(), Plant::Sound) {
+        for difference in differences(&bundle, Plant::Sound) {
             wrong.push(format!("seed {seed}: {difference}"));
         }
     }
@@ -378,8 +410,7 @@ fn each_defect_of_the_engine_makes_the_comparison_fail() {
         ("with the best destination", Plant::BestDestination),
     ];
     for (name, plant) in plants {
-        let shows =
-            |seed| !differences(&random_bundle(seed), Switches::default(), plant).is_empty();
+        let shows = |seed| !differences(&random_bundle(seed), plant).is_empty();
         assert!((0..300).any(shows), "the engine {name}: no random bundle shows it");
     }
 }

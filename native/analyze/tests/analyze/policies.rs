@@ -211,3 +211,19 @@ when { context.input.amount > 100 && context.input.amount < 50 };"#;
     assert_eq!(1, first.len());
     assert_eq!(first, ids(&format!("\n\n// A comment.\n{policy}")));
 }
+
+/// An observed policy decides about no request, so that the proofs leave it out.
+#[test]
+fn an_observed_policy_is_not_decided() {
+    let policies = r#"
+@id("get") permit(principal, action == Action::"crm.get", resource);
+@id("new") @mode("observe; owner=sec; until=2026-12-20") forbid(principal, action == Action::"crm.get", resource)
+when { context.tier > 1 };
+"#;
+    let report = report(policies);
+    let found = finding(&report, NEVER_MATCHES, "new").unwrap();
+    assert_eq!((Finality::NotDecided, Severity::Note), (found.verdict, found.severity));
+    let proved = report.proved.iter().filter(|one| one.subject == "new");
+    assert_eq!(0, proved.count());
+    assert!(holds(&report, NEVER_MATCHES, "get"));
+}
