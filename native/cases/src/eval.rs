@@ -81,7 +81,7 @@ pub(crate) struct EvalSubject {
     acr: String,
 }
 
-fn empty() -> Value {
+pub(crate) fn empty() -> Value {
     Value::Object(Map::new())
 }
 

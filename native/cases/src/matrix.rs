@@ -100,7 +100,7 @@ type PrincipalColumn<'a> = (&'a str, &'a At<CallerForm>);
 /// An entry of a matrix, and its name.
 struct NamedEntry<'a, T> {
     name: &'a str,
-    /// None: the entry has no content.
+    /// `None`: the entry has no content.
     value: Option<&'a T>,
 }
 

@@ -202,7 +202,7 @@ impl<'a> AuditRecordReader<'a> {
         self.bundle("digest") == hex(&plan.digest())
     }
 
-    /// What is known of the bundle in which the facts were found, for a bundle that judges them again.
+    /// Knowledge about the bundle in which the facts were found, for a bundle that judges them again.
     fn definitions<'p>(&self, plan: &Plan, all: &[&'p Plan]) -> Definitions<'p> {
         let recorded = self.bundle("facts_digest");
         let is_of = |of: &Plan| self.is_of(of) || recorded == hex(&of.model().facts_digest);

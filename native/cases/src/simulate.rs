@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use authz_kernel::decision::{Claim, DecidingRule, Outcome, Time};
-use authz_kernel::digest::sha256;
-use authz_kernel::hex::hex;
-use authz_kernel::model::{ClaimTest, Reports, Tier};
+use authz_kernel::decide::name_claims;
+use authz_kernel::decision::{DecidingRule, Time};
+use authz_kernel::model::{Reports, Tier};
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{AgentName, Param};
 use authz_lane::offline::{OfflineDecision, OfflineEngine, OfflineWorld, StatedCaller};
@@ -18,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::case_file::OutcomeWord;
 use crate::clock::StepClock;
-use crate::eval::EvalCaller;
+use crate::eval::{EvalCaller, empty};
 
 /// Most steps of a session.
 const MAX_STEPS: usize = 100_000;
@@ -103,7 +102,7 @@ struct SessionCall {
     confidence: u8,
 }
 
-/// What came of a permitted call.
+/// Report of the outcome of a permitted call.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SessionReport {
@@ -123,10 +122,6 @@ enum SessionResult {
     Ok,
     Failed,
     Aborted,
-}
-
-fn empty() -> Value {
-    Value::Object(serde_json::Map::new())
 }
 
 /// Takes a session through a bundle.
@@ -341,7 +336,7 @@ impl Simulation<'_> {
                     .map(|decision| decision.operation.clone())
                     .unwrap_or_default(),
                 enforcer: form.enforcer.clone(),
-                is_let_through: decision.outcome == Outcome::Permit || !decision.is_enforced,
+                is_let_through: decision.is_let_through(),
             },
         );
         Ok(rendered(&decision, &before, &after))
@@ -401,24 +396,8 @@ impl Simulation<'_> {
 
 /// A caller whose claims have the texts that roles of the bundle test in the place of their digests, as an audit log has them.
 fn with_named_claims(plan: &Plan, mut caller: StatedCaller) -> StatedCaller {
-    let claims = caller.subject.iter_mut().flat_map(|subject| subject.claims.values_mut());
-    let mut texts: BTreeMap<String, &str> = BTreeMap::new();
-    for test in plan.model().roles.values().flat_map(|members| &members.subjects) {
-        if let ClaimTest::Equals(_, text) | ClaimTest::Contains(_, text) = &test.test {
-            texts.insert(format!("sha256:{}", hex(&sha256(text.as_bytes()))), text);
-        }
-    }
-    let name = |text: &mut String| {
-        if let Some(named) = texts.get(text) {
-            *text = (*named).to_owned();
-        }
-    };
-    for claim in claims {
-        match claim {
-            Claim::Text(text) => name(text),
-            Claim::Texts(all) => all.iter_mut().for_each(name),
-            Claim::Bool(_) | Claim::Long(_) => {}
-        }
+    if let Some(subject) = &mut caller.subject {
+        name_claims(plan.model(), &mut subject.claims);
     }
     caller
 }

@@ -114,6 +114,12 @@ pub struct OfflineDecision {
 }
 
 impl OfflineDecision {
+    /// Whether the call goes through: it is permitted, or `mode` does not enforce the refusal.
+    #[must_use]
+    pub fn is_let_through(&self) -> bool {
+        self.outcome == Outcome::Permit || !self.is_enforced
+    }
+
     fn of(record: &Judgement) -> Self {
         Self {
             id: record.arrival.id.clone(),
@@ -167,7 +173,7 @@ impl AuditLog for NoAudit {
 #[derive(Debug)]
 pub struct OfflineEngine {
     engine: Engine,
-    /// Decisions of the calls so far, for [`OfflineEngine::take_decisions`]. None: they are not kept.
+    /// Decisions of the calls so far, for [`OfflineEngine::take_decisions`]. `None`: they are not kept.
     decisions: Option<Mutex<Vec<OfflineDecision>>>,
 }
 

@@ -1,4 +1,4 @@
-//! What a shadow bundle would have answered to a call.
+//! Answer that a shadow bundle would have given to a call.
 
 use authz_kernel::decision::{DecidingRule, Outcome};
 use authz_kernel::reason::ReasonCode;

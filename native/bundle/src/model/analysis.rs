@@ -1,4 +1,4 @@
-//! What a bundle says about its own analysis: assertions that must hold, and findings that are accepted for a time.
+//! Rules of a bundle for its own analysis: assertions that must hold, and findings that are accepted for a time.
 
 use std::collections::BTreeSet;
 

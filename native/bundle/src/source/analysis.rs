@@ -28,7 +28,7 @@ const LONGEST_REASON: usize = 512;
 const FINDING_DIGITS: usize = 16;
 /// Stands for every agent, subject, operation or destination.
 const ANY: &str = "any";
-/// What stands before the id of an assertion in the name of its rule.
+/// Start of the name of an assertion's rule, before its id.
 const ASSERTION: &str = "assertion";
 
 /// Takes over the assertions, once operations, roles, labels and destinations are known.

@@ -69,7 +69,7 @@ pub(crate) struct MatrixCaller {
     pub(crate) satisfied: Option<Many<At<String>>>,
 }
 
-/// A cell: a name, an outcome, an outcome and a reason code (`DENY FORBIDDEN`), `any`, or what is expected in full.
+/// A cell: a name, an outcome, an outcome and a reason code (`DENY FORBIDDEN`), `any`, or a whole expectation.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(untagged)]
 pub(crate) enum MatrixCell {

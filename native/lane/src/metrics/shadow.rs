@@ -1,4 +1,4 @@
-//! Decisions by what the shadow bundle would have answered.
+//! Decisions by the answer that the shadow bundle would have given.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

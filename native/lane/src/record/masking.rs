@@ -62,7 +62,7 @@ impl ErasableText {
         Some(Self { salt, text: text.to_owned(), pad })
     }
 
-    /// What stands at the place of the text.
+    /// Salted digest that stands at the place of the text.
     fn digest(&self) -> String {
         let Self { salt, text, .. } = self;
         format!("salted:{}", hex(&sha256(format!("{salt}{text}").as_bytes())))
@@ -103,7 +103,7 @@ impl<'a> Masking<'a> {
         Cow::Borrowed(text)
     }
 
-    /// What stands at a pointer for a text that the record shows: the text, or its salted digest if texts can be erased.
+    /// The text to write at a pointer: the text itself, or its salted digest if texts can be erased.
     pub(super) fn placed<'t>(&self, text: &'t str, pointer: &str) -> Cow<'t, str> {
         let Some(clock) = self.salts else { return Cow::Borrowed(text) };
         let Some(erasable) = ErasableText::new(text, clock) else {

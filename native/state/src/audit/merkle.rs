@@ -24,7 +24,7 @@ pub(crate) fn leaf_hash(line: &[u8]) -> NodeHash {
     hasher.finalize().into()
 }
 
-/// What follows the texts of a line and their comma. `None`: the line has no texts.
+/// Members of a line after its texts and their comma. `None`: the line has no texts.
 fn rest_after_texts(line: &[u8]) -> Option<&[u8]> {
     let texts = line.strip_prefix(TEXTS)?;
     let end = texts.windows(TEXTS_END.len()).position(|window| window == TEXTS_END)?;
