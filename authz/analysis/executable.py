@@ -70,18 +70,18 @@ class AnalysisOptions:
 
     @staticmethod
     def read(
-        cache: Path | None, question_limit: float, *, without_solver: bool
+        cache: Path | None, question_time_limit: float, *, without_solver: bool
     ) -> "AnalysisOptions":
         """Return the settings of an analysis as of now.
 
         Args:
             cache: Folder with answers of earlier runs.
-            question_limit: Time limit of a question to the solver, in seconds.
+            question_time_limit: Time limit of a question to the solver, in seconds.
             without_solver: Ask no solver.
         """
         return AnalysisOptions(
             now_ms=int(time.time() * 1000),
-            question_limit_ms=int(question_limit * 1000),
+            question_limit_ms=int(question_time_limit * 1000),
             cache=cache,
             without_solver=without_solver,
         )

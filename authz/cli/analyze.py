@@ -19,7 +19,15 @@ from authz.analysis.sarif import analysis_log
 from authz.analysis.selection import FailLevel, FindingState, Selection, select_findings
 from authz.analysis.texts import inert
 from authz.bundle import read_folder
-from authz.cli.options import BundleFolder, NoSolver, SolverCache, Vars, offline_variables
+from authz.cli.options import (
+    BundleFolder,
+    NoSolver,
+    QuestionTimeLimit,
+    ReportFile,
+    SolverCache,
+    Vars,
+    offline_variables,
+)
 from authz.cli.render import CommandExit, Terminal
 from authz.cli.render.analysis import analysis_lines
 from authz.cli.render.github import (
@@ -64,10 +72,7 @@ def analyze(
             "beside the lines.",
         ),
     ] = AnalyzeFormat.TEXT,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="File to write the report to.", dir_okay=False),
-    ] = None,
+    output: ReportFile = None,
     baseline: Annotated[
         Path | None,
         typer.Option(help="File with known findings, which fail nothing.", dir_okay=False),
@@ -87,10 +92,7 @@ def analyze(
         ),
     ] = FailLevel.ERROR,
     cache: SolverCache = None,
-    time_limit: Annotated[
-        float,
-        typer.Option(help="Seconds for each question to the solver.", min=0.001, max=3_600),
-    ] = 10.0,
+    question_time_limit: QuestionTimeLimit = 10.0,
     no_solver: NoSolver = False,
     picture: Annotated[
         Path | None,
@@ -123,7 +125,7 @@ def analyze(
     if earlier is not None:
         document = earlier.read_bytes()
     else:
-        options = AnalysisOptions.read(cache, time_limit, without_solver=no_solver)
+        options = AnalysisOptions.read(cache, question_time_limit, without_solver=no_solver)
         document = _analysed(terminal, style, folder, var, options)
     selection = select_findings(read_report(document), datetime.now(UTC), known)
     _write(terminal, style, output, _rendered(style, selection, folder, document))

@@ -1,12 +1,14 @@
 """`authz diff`: tell whether a changed bundle permits more than the one before.
 
 The answer has sections: the proof, and the replay of a log. A function reads a `DiffRequest` and returns a `Section`: a part of the
-JSON document, a text, and whether a request is newly permitted.
+JSON document, a text, Markdown, and whether a request is newly permitted.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,19 +18,47 @@ from authz.analysis.executable import AnalysisOptions, AnalyzerBundle, run_analy
 from authz.analysis.report import ReportError
 from authz.bundle import read_folder
 from authz.cli.decision_log import Logs, LogSource, Since, Until, log_source
-from authz.cli.options import NoSolver, SolverCache, Vars, offline_variables
-from authz.cli.render import CommandExit, Terminal, print_difference
-from authz.cli.render.replay import print_replay
-from authz.cli.replay_run import FAILURES, AgentFilter, OperationFilter, Selection, replay_log
+from authz.cli.options import (
+    NoSolver,
+    QuestionTimeLimit,
+    ReportFile,
+    SolverCache,
+    Vars,
+    offline_variables,
+)
+from authz.cli.render import CommandExit, Terminal, difference_markdown, print_difference
+from authz.cli.render.replay import print_replay, replay_markdown
+from authz.cli.replay_run import AgentFilter, OperationFilter, Selection, replay_log
 from authz.engine import Plan
 from authz.errors import UsageError
+from authz.files import replace_file
 
 __all__ = ["DiffRequest", "Section", "register"]
 
 _FOUND: Final = 2
-_OF_PROOF: Final = ("newly-permitted", "not-proved")
-_OF_LOG: Final = tuple(name for name in FAILURES if name not in _OF_PROOF)
-_FAIL_ON: Final = (*_OF_PROOF, *_OF_LOG)
+
+
+class DiffFormat(StrEnum):
+    """Format of the report."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
+class DiffFailure(StrEnum):
+    """Results for which a comparison fails."""
+
+    NEWLY_PERMITTED = "newly-permitted"
+    NOT_PROVED = "not-proved"
+    NEWLY_HELD = "newly-held"
+    NEWLY_DENIED = "newly-denied"
+    NOT_REPLAYED = "not-replayed"
+
+
+_OF_LOG: Final = frozenset(
+    {DiffFailure.NEWLY_HELD, DiffFailure.NEWLY_DENIED, DiffFailure.NOT_REPLAYED}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +89,8 @@ class Section:
     """Value of that member."""
     show: Callable[[Terminal], None]
     """Prints the section for people."""
+    markdown: Callable[[], str]
+    """Writes the section in Markdown."""
     newly_permitted: bool
     """True if the section has a request that only the new bundle permits."""
     proved: bool
@@ -84,17 +116,18 @@ def diff(
     ],
     var: Vars = None,
     fail_on: Annotated[
-        list[str] | None,
+        list[DiffFailure] | None,
         typer.Option(
-            help="Exit with 2: newly-permitted, if a request is; not-proved, also if it is not decided. With a log also newly-held, newly-denied and not-replayed, if a decision is. Repeatable."
+            help="Exit code 2: newly-permitted, if a request is; not-proved, also if it is not decided. With a log also newly-held, newly-denied and not-replayed, if a decision is. Repeatable."
         ),
     ] = None,
-    question_limit: Annotated[
-        float, typer.Option(min=0.1, help="Time limit of a question to the solver, in seconds.")
-    ] = 10.0,
+    style: Annotated[
+        DiffFormat, typer.Option("--format", help="text, json or markdown")
+    ] = DiffFormat.TEXT,
+    output: ReportFile = None,
     cache: SolverCache = None,
+    question_time_limit: QuestionTimeLimit = 10.0,
     no_solver: NoSolver = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     log: Logs = None,
     since: Since = "",
     until: Until = "",
@@ -110,6 +143,7 @@ def diff(
     For each operation whose policies changed, a solver proves for all requests that nothing is newly permitted, or finds one
     request that is. Changed facts beside the policies are listed, and nothing is called proved because of them.
     With --log, also the recorded decisions are compared, as `authz replay` judges them.
+    Exit code 2 if a result of `--fail-on` holds, 3 if a bundle is not valid.
     """
     conditions = _conditions(fail_on, has_log=bool(log))
     if no_proof and not log:
@@ -118,7 +152,7 @@ def diff(
     request = DiffRequest(
         old=_bundle(old, var, terminal),
         new=_bundle(new, var, terminal),
-        options=AnalysisOptions.read(cache, question_limit, without_solver=no_solver),
+        options=AnalysisOptions.read(cache, question_time_limit, without_solver=no_solver),
         log=log_source(log, None, None, "") if log else None,
         selection=Selection.read(since, until, agent, operation),
         terminal=terminal,
@@ -126,18 +160,12 @@ def diff(
     sections = [] if no_proof else [_proof(request)]
     if request.log is not None:
         sections.append(_replay(request, request.log))
-    if json_:
-        terminal.json({section.name: section.document for section in sections})
-    else:
-        for section in sections:
-            section.show(terminal)
+    _write(terminal, sections, style, output)
     _end(sections, conditions)
 
 
-def _conditions(fail_on: Sequence[str] | None, *, has_log: bool) -> frozenset[str]:
+def _conditions(fail_on: Sequence[DiffFailure] | None, *, has_log: bool) -> frozenset[DiffFailure]:
     for condition in fail_on or ():
-        if condition not in _FAIL_ON:
-            raise UsageError(f"--fail-on {condition}: {' or '.join(_FAIL_ON)}")
         if condition in _OF_LOG and not has_log:
             raise UsageError(f"--fail-on {condition}: give --log FILE, whose decisions it is about")
     return frozenset(fail_on or ())
@@ -156,6 +184,7 @@ def _proof(request: DiffRequest) -> Section:
         name="proof",
         document=document,
         show=lambda terminal: print_difference(terminal, document),
+        markdown=lambda: difference_markdown(document),
         newly_permitted=document["verdict"] == "path_found",
         proved=document["verdict"] == "proved",
     )
@@ -187,17 +216,41 @@ def _replay(request: DiffRequest, log: LogSource) -> Section:
         name="replay",
         document=document,
         show=lambda terminal: print_replay(terminal, document),
+        markdown=lambda: replay_markdown(document),
         newly_permitted=run.report.counts.newly_permitted > 0,
         proved=True,
-        failures=frozenset(run.report.fails(frozenset(_OF_LOG))),
+        failures=frozenset(run.report.fails(_OF_LOG)),
     )
 
 
-def _end(sections: Sequence[Section], conditions: frozenset[str]) -> None:
+def _write(
+    terminal: Terminal, sections: Sequence[Section], style: DiffFormat, output: Path | None
+) -> None:
+    """Print the report, or write it to a file."""
+    written = StringIO()
+    if style is DiffFormat.JSON:
+        # In ASCII: a text of a record can have control sequences of a terminal.
+        document = {section.name: section.document for section in sections}
+        written.write(f"{json.dumps(document, indent=2)}\n")
+    elif style is DiffFormat.MARKDOWN:
+        written.write("\n".join(section.markdown() for section in sections))
+    else:
+        shown = terminal if output is None else Terminal(written)
+        for section in sections:
+            section.show(shown)
+    if output is None:
+        print(written.getvalue(), end="")
+    else:
+        replace_file(output, written.getvalue().encode())
+
+
+def _end(sections: Sequence[Section], conditions: frozenset[DiffFailure]) -> None:
     """Exit with the code that `--fail-on` asks for."""
-    holds = {"newly-permitted"} if any(section.newly_permitted for section in sections) else set()
+    holds: set[str] = set()
+    if any(section.newly_permitted for section in sections):
+        holds.add(DiffFailure.NEWLY_PERMITTED)
     if not all(section.proved for section in sections):
-        holds.add("not-proved")
+        holds.add(DiffFailure.NOT_PROVED)
     for section in sections:
         holds |= section.failures
     if conditions & holds:

@@ -25,6 +25,8 @@ __all__ = [
     "Header",
     "NoSolver",
     "Output",
+    "QuestionTimeLimit",
+    "ReportFile",
     "Server",
     "Sets",
     "SolverCache",
@@ -80,6 +82,22 @@ SolverCache = Annotated[
         "--cache",
         help="Folder with the solver's answers of earlier runs. Default: no answers are kept.",
         file_okay=False,
+    ),
+]
+QuestionTimeLimit = Annotated[
+    float,
+    typer.Option(
+        "--question-time-limit",
+        metavar="SECONDS",
+        help="Time limit of each question to the solver, in seconds.",
+        min=0.001,
+        max=3_600,
+    ),
+]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="File to write the report to. Default: print.", dir_okay=False
     ),
 ]
 Arguments = Annotated[

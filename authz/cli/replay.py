@@ -11,17 +11,14 @@ from authz.cli.render import CommandExit, Terminal
 from authz.cli.render.replay import print_replay, replay_markdown
 from authz.cli.replay_run import (
     AgentFilter,
-    FailOn,
-    Format,
     OperationFilter,
+    ReplayFailure,
+    ReplayFormat,
     Selection,
     compile_folder,
-    failures,
     print_json,
     replay_log,
 )
-from authz.errors import UsageError
-from authz.tools.catalog.tool import plain
 
 __all__ = ["register"]
 
@@ -54,8 +51,15 @@ def replay(
     until: Until = "",
     agent: AgentFilter = "",
     operation: OperationFilter = "",
-    form: Format = "text",
-    fail_on: FailOn = None,
+    style: Annotated[
+        ReplayFormat, typer.Option("--format", help="text, json or markdown")
+    ] = ReplayFormat.TEXT,
+    fail_on: Annotated[
+        list[ReplayFailure] | None,
+        typer.Option(
+            help="Exit code 2 if a decision is newly-permitted, newly-held, newly-denied or not-replayed. Repeatable."
+        ),
+    ] = None,
     config: ConfigFile = None,
     sets: Sets = None,
     address: Address = ADMIN,
@@ -65,21 +69,18 @@ def replay(
 
     Exit code 2 if a decision is of a category of `--fail-on`.
     """
-    if form not in {"text", "json", "markdown"}:
-        raise UsageError(f"--format {plain(form, 40)}: text, json or markdown")
-    conditions = failures(fail_on)
     selection = Selection.read(since, until, agent, operation)
     terminal = Terminal()
     source = log_source(log, config, sets, address)
     plan = compile_folder(terminal, bundle, source, var)
     before = compile_folder(terminal, against, source, var) if against is not None else None
     run = replay_log(terminal, source, selection, plan, before)
-    if form == "json":
+    if style is ReplayFormat.JSON:
         print_json(run.document())
-    elif form == "markdown":
+    elif style is ReplayFormat.MARKDOWN:
         print(replay_markdown(run.document()), end="")
     else:
         print_replay(terminal, run.document())
-    if failed := run.report.fails(conditions):
+    if failed := run.report.fails(frozenset(fail_on or ())):
         terminal.note(f"--fail-on {', '.join(failed)}")
         raise CommandExit(2)

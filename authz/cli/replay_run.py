@@ -4,9 +4,10 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
@@ -15,35 +16,38 @@ from authz.cli.decision_log import Damage, LogSource, read_bundle, record_histor
 from authz.cli.render import Terminal
 from authz.cli.render.progress import reading_progress, size_of
 from authz.engine import Plan
-from authz.errors import UsageError
-from authz.tools.catalog.tool import plain
 from authz.tools.replay import ReplayReport, judge_record
 
 __all__ = [
-    "FAILURES",
     "AgentFilter",
-    "FailOn",
-    "Format",
     "OperationFilter",
+    "ReplayFailure",
+    "ReplayFormat",
     "ReplayRun",
     "Selection",
     "compile_folder",
-    "failures",
     "print_json",
     "replay_log",
 ]
 
-FAILURES: Final = ("newly-permitted", "newly-held", "newly-denied", "not-replayed")
-"""Values of `--fail-on`."""
 
-FailOn = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--fail-on",
-        metavar="CATEGORY",
-        help="Exit code 2 if a decision is of this category: newly-permitted, newly-held, newly-denied or not-replayed. Repeatable.",
-    ),
-]
+class ReplayFormat(StrEnum):
+    """Format of the report."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
+class ReplayFailure(StrEnum):
+    """Categories of decisions for which a replay fails."""
+
+    NEWLY_PERMITTED = "newly-permitted"
+    NEWLY_HELD = "newly-held"
+    NEWLY_DENIED = "newly-denied"
+    NOT_REPLAYED = "not-replayed"
+
+
 AgentFilter = Annotated[
     str,
     typer.Option(
@@ -58,7 +62,6 @@ OperationFilter = Annotated[
         help="Only decisions about this operation, for example `crm.delete` or `crm.*`.",
     ),
 ]
-Format = Annotated[str, typer.Option("--format", help="text, json or markdown")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +125,6 @@ class ReplayRun:
             "selection": self.selection.document(),
             **self.report.document(),
         }
-
-
-def failures(given: Sequence[str] | None) -> frozenset[str]:
-    """Read `--fail-on`.
-
-    Raises:
-        UsageError: A value is not a category.
-    """
-    for name in given or ():
-        if name not in FAILURES:
-            raise UsageError(f"--fail-on {plain(name, 40)}: {', '.join(FAILURES)}")
-    return frozenset(given or ())
 
 
 def compile_folder(

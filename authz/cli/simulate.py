@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,20 @@ from authz.tools.simulate import (
 __all__ = ["register"]
 
 
+class SimulationFormat(StrEnum):
+    """Format of the output."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class SessionSource(StrEnum):
+    """Form of a file with a session."""
+
+    CALLS = "calls"
+    MCP = "mcp"
+
+
 def register(app: typer.Typer) -> None:
     """Add the verb to the command."""
     app.command(
@@ -48,12 +63,12 @@ def simulate_session(
     ],
     log: Logs = None,
     source: Annotated[
-        str,
+        SessionSource | None,
         typer.Option(
             "--source",
             help="Form of the file: calls (JSON lines of calls) or mcp (messages of MCP). Default: as its first line says.",
         ),
-    ] = "",
+    ] = None,
     agent: Annotated[
         str, typer.Option(help="SPIFFE id of the agent that makes the calls that name no caller.")
     ] = "",
@@ -72,17 +87,15 @@ def simulate_session(
             help="System of the bundle for a server of the log; without NAME for messages that name none. Repeatable.",
         ),
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="text or json")] = "text",
+    style: Annotated[
+        SimulationFormat, typer.Option("--format", help="text or json")
+    ] = SimulationFormat.TEXT,
     var: Vars = None,
 ) -> None:
     """Take a session through a bundle, and carry labels, sequences and budgets from step to step.
 
     Parts of the session that are not understood are listed. The same bundle and session give the same output.
     """
-    if form not in {"text", "json"}:
-        raise UsageError(f"--format {plain(form, 40)}: text or json")
-    if source not in {"", "calls", "mcp"}:
-        raise UsageError(f"--source {plain(source, 40)}: calls or mcp")
     terminal = Terminal()
     caller = _caller(agent, subject, template, prompt)
     if log:
@@ -91,7 +104,7 @@ def simulate_session(
         reading = _read_file(session, source, caller, server or ())
     plan = compile_folder(terminal, folder, LogSource(), var)
     document = simulate(plan, reading).document()
-    if form == "json":
+    if style is SimulationFormat.JSON:
         print_json(document)
     else:
         print_simulation(terminal, document)
@@ -120,7 +133,9 @@ def _read_log(terminal: Terminal, log: list[str], session: str) -> SessionReadin
     return reading
 
 
-def _read_file(session: str, source: str, caller: Caller, servers: Sequence[str]) -> SessionReading:
+def _read_file(
+    session: str, source: SessionSource | None, caller: Caller, servers: Sequence[str]
+) -> SessionReading:
     named = dict(text.split("=", 1) for text in servers if "=" in text)
     defaults = [text for text in servers if "=" not in text]
     if len(defaults) > 1:
@@ -128,13 +143,14 @@ def _read_file(session: str, source: str, caller: Caller, servers: Sequence[str]
     opened = nullcontext(sys.stdin.buffer) if session == "-" else open_log(Path(session))
     with opened as stream:
         lines = _Peeked(stream)
-        if (source or _form_of(lines.first)) == "mcp":
+        if (source or _source_of(lines.first)) is SessionSource.MCP:
             return read_mcp_log(lines, caller, named, defaults[0] if defaults else "")
         return read_call_lines(lines, caller)
 
 
-def _form_of(line: bytes) -> str:
-    return "mcp" if b'"jsonrpc"' in line or b'\\"jsonrpc\\"' in line else "calls"
+def _source_of(line: bytes) -> SessionSource:
+    is_mcp = b'"jsonrpc"' in line or b'\\"jsonrpc\\"' in line
+    return SessionSource.MCP if is_mcp else SessionSource.CALLS
 
 
 class _Peeked:

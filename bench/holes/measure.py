@@ -361,7 +361,7 @@ def _run(arguments: argparse.Namespace, cache: str) -> int:
     authz = [sys.executable, "-m", "authz"]
     analyzer = Analyzer(
         [*authz, "analyze", "--format", "json", "--cache", cache],
-        [*authz, "diff", "--json", "--cache", cache],
+        [*authz, "diff", "--format", "json", "--cache", cache],
     )
     if arguments.analyzer:
         analyzer = Analyzer(arguments.analyzer.split())

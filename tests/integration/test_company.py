@@ -192,7 +192,7 @@ def test_diff_shows_the_hole_and_no_other(changed: Path, run: Command) -> None:
     """Of the bundle with itself nothing; of the changed one a request that only the change permits."""
     same = run("diff", COMPANY, COMPANY, "--fail-on", "not-proved")
     assert same.exit_code == 0, same.output
-    compared = run("diff", COMPANY, changed, "--json", "--fail-on", "newly-permitted")
+    compared = run("diff", COMPANY, changed, "--format", "json", "--fail-on", "newly-permitted")
     assert compared.exit_code == 2, compared.output
     proof = json.loads(compared.output)["proof"]
     opened = {one["operation"] for one in proof["operations"] if one["verdict"] == "path_found"}

@@ -11,7 +11,7 @@ from authz.cli import main
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "examples" / "quickstart" / "bundle"
-LIMIT = ["--question-limit", "60"]
+LIMIT = ["--question-time-limit", "60"]
 
 
 def run(*arguments: str | Path) -> int:
@@ -36,7 +36,7 @@ def replace(folder: Path, old: str, new: str) -> None:
 
 def proof(capfd: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, dict[str, Any]]:
     """Exit code and document of a comparison with the quickstart bundle."""
-    code = run("diff", QUICKSTART, *arguments, "--json", *LIMIT)
+    code = run("diff", QUICKSTART, *arguments, "--format", "json", *LIMIT)
     document: dict[str, Any] = json.loads(capfd.readouterr().out)["proof"]
     return code, document
 

@@ -302,7 +302,9 @@ def test_the_analyzer_gets_files_variables_and_limits(record: Record, tmp_path: 
     """As the server would read them."""
     folder = record()
 
-    assert run("analyze", BUNDLE, "--time-limit", "2.5", "--cache", tmp_path / "cache") == 0
+    assert (
+        run("analyze", BUNDLE, "--question-time-limit", "2.5", "--cache", tmp_path / "cache") == 0
+    )
     arguments, request = json.loads((folder / "request.json").read_text())
     assert arguments == ["analyze"]
     assert set(request["bundle"]["files"]) >= {"bundle.yaml", "policies/guard.cedar"}

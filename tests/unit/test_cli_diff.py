@@ -14,8 +14,10 @@ REQUEST = {
     "resource": 'System::"billing"',
     "context": {
         "input": {"amount": 100},
+        "tier": 0,
         "session": {"labels": [{"__entity": {"type": "Label", "id": "pii\u001b[31m"}}]},
     },
+    "any": ["tier"],
     "entities": [],
 }
 DIFFERENCE: dict[str, Any] = {
@@ -166,6 +168,7 @@ def test_a_request_is_printed_without_control_characters(
     assert "NEWLY PERMITTED: requests for 1 operation." in out
     assert "before: denied by limit" in out
     assert 'context.input: {"amount": 100}' in out
+    assert "context.tier: any" in out
     assert "\u001b" not in out
 
 
@@ -203,5 +206,57 @@ def test_json_has_a_member_for_each_section(
 ) -> None:
     """A program reads the document."""
     assert analyzer.is_dir()
-    assert run("diff", bundle, bundle, "--json") == 0
+    assert run("diff", bundle, bundle, "--format", "json") == 0
     assert json.loads(capfd.readouterr().out)["proof"] == DIFFERENCE
+
+
+def test_markdown_has_no_markup_of_a_bundle(
+    analyzer: Path, bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is pasted into pull requests, where a policy id must be neither a link nor a mention."""
+    document = newly_permitted()
+    document["policies"] = {
+        "added": ["@owner", "[x](https://evil.example)"],
+        "removed": [],
+        "changed": [],
+    }
+    (analyzer / "answer").write_text(json.dumps(document))
+    assert run("diff", bundle, bundle, "--format", "markdown") == 0
+    out = capfd.readouterr().out
+    assert out.startswith("### Permissions: NEWLY PERMITTED: requests for 1 operation.\n")
+    assert "  - context.tier: any" in out
+    assert "@owner" not in out
+    assert "](" not in out
+    assert "https://" not in out
+
+
+@pytest.mark.parametrize(
+    ("style", "part"),
+    [("text", "Proved: nothing"), ("json", '"verdict": "proved"'), ("markdown", "### Permissions")],
+)
+def test_the_report_goes_to_a_file(
+    analyzer: Path, bundle: Path, capfd: pytest.CaptureFixture[str], style: str, part: str
+) -> None:
+    """Nothing of it is printed then."""
+    file = analyzer / "report"
+    assert run("diff", bundle, bundle, "--format", style, "--output", file) == 0
+    assert capfd.readouterr().out == ""
+    assert part in file.read_text()
+
+
+def test_options_of_the_solver_reach_the_analyzer(analyzer: Path, bundle: Path) -> None:
+    """Seconds become milliseconds."""
+    options: list[str | Path] = ["--question-time-limit", "2.5", "--cache", analyzer / "cache"]
+    assert run("diff", bundle, bundle, *options) == 0
+    asked = json.loads((analyzer / "request").read_text())["options"]
+    assert asked["question_limit_ms"] == 2_500
+    assert asked["cache"] == str(analyzer / "cache")
+
+
+@pytest.mark.parametrize(
+    "option", [("--format", "csv"), ("--question-time-limit", "0"), ("--json",)]
+)
+def test_wrong_use_ends_with_1(analyzer: Path, bundle: Path, option: tuple[str, ...]) -> None:
+    """The analyzer is not started."""
+    assert run("diff", bundle, bundle, *option) == 1
+    assert not (analyzer / "request").exists()

@@ -135,7 +135,7 @@ def test_diff_of_two_bundles(
         (["--fail-on", "not-replayed"], 2),
     ):
         with pytest.raises(SystemExit) as ended:
-            main([*words, "--json", *more])
+            main([*words, "--format", "json", *more])
         assert (ended.value.code or 0) == code
         assert json.loads(capsys.readouterr().out) == {"replay": read}
     for wrong in (["--no-proof"], ["--fail-on", "not-replayed"]):

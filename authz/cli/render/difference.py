@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from authz.analysis.texts import inert_markdown
 from authz.cli.render.terminal import Terminal
 
-__all__ = ["print_difference"]
+__all__ = ["difference_markdown", "print_difference"]
 
 Row = Mapping[str, Any]
 
@@ -17,6 +18,15 @@ def print_difference(terminal: Terminal, document: Row) -> None:
     """Print the proof half of a comparison: verdict, one request, open questions and changed facts."""
     for line in _lines(document):
         terminal.line(line)
+
+
+def difference_markdown(document: Row) -> str:
+    """Write the proof half of a comparison in Markdown, for a comment on a pull request. No string of a bundle is markup."""
+    lines = [f"### Permissions: {inert_markdown(_verdict(document))}", ""]
+    for line in _lines(document):
+        indent = "  " if line.startswith("  ") else ""
+        lines.append(f"{indent}- {inert_markdown(line.strip(), 2_000)}")
+    return "\n".join(lines) + "\n"
 
 
 def _lines(document: Row) -> Iterator[str]:
@@ -73,9 +83,11 @@ def _request(found: Row) -> Iterator[str]:
         yield f"  before: {f'denied by {before}' if before else 'no permit matched'}"
     yield f"  principal: {request['principal']}"
     yield f"  resource: {request['resource']}"
+    free = frozenset(request.get("any", ()))
     for key in _SHOWN_KEYS:
         if key in request["context"]:
-            yield f"  context.{key}: {_text(request['context'][key])}"
+            value = "any" if key in free else _text(request["context"][key])
+            yield f"  context.{key}: {value}"
 
 
 def _text(value: object) -> str:

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -46,12 +46,16 @@ class CommandExit(Exception):  # noqa: N818 - a result, not an error
 
 
 class Terminal:
-    """Standard output for results, standard error for everything else."""
+    """Standard output for results, standard error for everything else.
 
-    def __init__(self) -> None:
+    Args:
+        out: Stream for results. Default: standard output.
+    """
+
+    def __init__(self, out: TextIO | None = None) -> None:
         # Paths and policy texts must never be read as markup, nor be wrapped when piped.
-        wide = None if sys.stdout.isatty() else 160
-        self.out = Console(markup=False, highlight=False, width=wide)
+        wide = None if out is None and sys.stdout.isatty() else 160
+        self.out = Console(file=out, markup=False, highlight=False, width=wide)
         self.err = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
     def line(self, text: str | Text) -> None:
