@@ -7,6 +7,7 @@ import typer
 
 from authz.audit import Verification, verify, verify_delivered, witnessed_heads
 from authz.cli.audit_erase import erase
+from authz.cli.audit_fetch import fetch
 from authz.cli.audit_receipt import receipt
 from authz.cli.audit_report import report
 from authz.cli.audit_show import show
@@ -57,6 +58,10 @@ def register(app: typer.Typer) -> None:
         "erase",
         epilog="Example: authz audit erase --subject corp/alice --before 2026-09-01 --yes --reason 'request of the person'",
     )(erase)
+    group.command(
+        "fetch",
+        epilog="Example: authz audit fetch n1 --node n1 --dsn-file /etc/authz/audit-reader-dsn",
+    )(fetch)
     group.command("status", epilog="Example: authz audit status --json")(log_status)
     group.command("keys", epilog="Example: authz audit keys audit-head.pem > audit-keys.json")(
         public_keys

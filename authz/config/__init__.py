@@ -27,7 +27,15 @@ from authz.config.sections.approvals import (
     WebhookFormat,
 )
 from authz.config.sections.audit import Audit
-from authz.config.sections.audit_sinks import AuditHttp, AuditOtel, AuditS3, AuditServer, AuditSink
+from authz.config.sections.audit_sinks import (
+    TABLE_NAME,
+    AuditHttp,
+    AuditOtel,
+    AuditPostgresql,
+    AuditS3,
+    AuditServer,
+    AuditSink,
+)
 from authz.config.sections.brokers import (
     Broker,
     BrokeredSystem,
@@ -79,6 +87,7 @@ from authz.config.sections.trust import (
 )
 
 __all__ = [
+    "TABLE_NAME",
     "ApprovalLogin",
     "ApprovalPerson",
     "ApprovalWebhook",
@@ -87,6 +96,7 @@ __all__ = [
     "Audit",
     "AuditHttp",
     "AuditOtel",
+    "AuditPostgresql",
     "AuditS3",
     "AuditServer",
     "AuditSink",

@@ -7,7 +7,7 @@ and `database` reads connection strings as the store does.
 Values cross as bytes or scalars. Errors of the extension become errors of `authz.errors` (`native_errors`).
 """
 
-from authz.engine.database import DatabaseAddress, DatabaseTls
+from authz.engine.database import DatabaseAddress, DatabaseTls, ServerAddress
 from authz.engine.description import (
     BundleDescription,
     OperationDescription,
@@ -71,6 +71,7 @@ __all__ = [
     "PrivateKey",
     "PromptWord",
     "RecipientListEntries",
+    "ServerAddress",
     "TestReport",
     "Trust",
     "TrustedDomain",

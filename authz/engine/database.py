@@ -1,16 +1,18 @@
-"""The address of a PostgreSQL server, by the rules of the store: the store's own server, or one of a broker."""
+"""The address of a PostgreSQL server, by the rules of the store: the store's own server, or one of a broker or of an audit sink."""
 
 import json
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from authz import _native
 from authz.files import check_trusted, read_authorities, read_private
 
-__all__ = ["DatabaseAddress", "DatabaseTls"]
+__all__ = ["DatabaseAddress", "DatabaseTls", "ServerAddress"]
 
 _MAX_KEY_BYTES: Final = 65_536
+_PORT: Final = 5432
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +88,59 @@ class DatabaseAddress:
         tls = parts.pop("tls")
         lists = {name: tuple(parts[name]) for name in ("hosts", "ports", "others")}
         return DatabaseAddress(**{**parts, **lists, "tls": tls and DatabaseTls(**tls)})
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """Address of one server, and the log-in of a role."""
+
+    host: str
+    """Host name, address, or folder of a socket."""
+    port: int
+    """Its port."""
+    user: str
+    """Role of the log-in."""
+    password: str = field(repr=False)
+    """Password; empty: none."""
+    database: str
+    """The database."""
+    tls: DatabaseTls | None
+    """TLS files. `None`: no TLS."""
+
+    @staticmethod
+    def parse(dsn: str) -> "ServerAddress":
+        """Read a connection string by the rules of the store. It must name one host and a user.
+
+        Raises:
+            ValueError: The string is not valid. The text goes on after "the connection string", and holds no password.
+        """
+        address = DatabaseAddress.parse(dsn)
+        defect = next(_defects(address), None)
+        if defect is not None:
+            raise ValueError(defect)
+        user = address.user or ""
+        return ServerAddress(
+            host=address.hosts[0],
+            port=address.ports[0] if address.ports else _PORT,
+            user=user,
+            password=address.password or "",
+            database=address.database or user,
+            tls=address.tls,
+        )
+
+    def context(self) -> ssl.SSLContext | None:
+        """Return the TLS context, which verifies the server's name; `None`: no TLS. Raises as `DatabaseTls.context` does."""
+        return None if self.tls is None else self.tls.context()
+
+    def without_password(self, text: str) -> str:
+        """Return a text without the password of the log-in."""
+        return text.replace(self.password, "(redacted)") if self.password else text
+
+
+def _defects(address: DatabaseAddress) -> Iterator[str]:
+    if not address.user:
+        yield "names no user"
+    for other in address.others:
+        yield f"has the setting `{other[:64]}`, which is not supported here"
+    if len(address.hosts) != 1:
+        yield "names several hosts; give one"

@@ -21,7 +21,7 @@ from authz.audit.delivery import (
     sink_lag,
     sink_problems,
 )
-from authz.config import Audit, AuditOtel, AuditS3, AuditServer, AuditSink
+from authz.config import Audit, AuditOtel, AuditPostgresql, AuditS3, AuditServer, AuditSink
 from authz.errors import ConfigError
 from authz.model import Diagnostic, MetricFamily, MetricKind
 from authz.periodic import PeriodicThread
@@ -202,6 +202,8 @@ def _worker(name: str, sink: AuditSink, audit: Audit, target: Target, log: Logge
 def _target(sink: AuditSink, node: str, fetch: Callable[[FetchRequest], Document]) -> Target:
     if sink.otel is not None:
         return _otel_target(sink.otel, sink.timeout, node, fetch)
+    if sink.postgresql is not None:
+        return _postgresql_target(sink.postgresql, sink.timeout, node)
     if sink.s3 is not None:
         return _s3_target(sink.s3, sink.timeout, node, fetch)
     assert sink.http is not None  # noqa: S101 - a sink has one kind
@@ -245,6 +247,19 @@ def _s3_target(
         return S3Target(place, node, fetch, time.time)
     except ImportError as error:
         raise _missing("s3") from error
+
+
+def _postgresql_target(postgresql: AuditPostgresql, timeout: float, node: str) -> Target:
+    from authz.audit.delivery.postgresql import (  # noqa: PLC0415 - an extra
+        PostgresqlPlace,
+        PostgresqlTarget,
+    )
+
+    place = PostgresqlPlace(postgresql.dsn_file, postgresql.table, timeout)
+    try:
+        return PostgresqlTarget(place, node)
+    except ImportError as error:
+        raise _missing("postgresql") from error
 
 
 def _without_default_port(endpoint: str) -> str:

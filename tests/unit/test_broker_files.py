@@ -13,7 +13,7 @@ from authz.errors import ConfigError
 from authz.files import PrivateFileError, read_secret
 from authz.leases import BrokerError
 from authz.leases.postgresql.scram import scram_verifier
-from authz.leases.postgresql.server_address import ServerAddress
+from authz.leases.postgresql.server_address import broker_address, tls_context
 from authz.server.tls_files import check_database_files
 from tests.support.keyserver import WebAuthority
 
@@ -101,7 +101,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> N
 
 def test_an_address_is_read_whole() -> None:
     """Escapes are undone, and the password is in no representation."""
-    address = ServerAddress.parse("postgresql://bro%40ker:p%2Fw@127.0.0.1:5433/ware%20house")
+    address = broker_address("postgresql://bro%40ker:p%2Fw@127.0.0.1:5433/ware%20house")
     assert (address.host, address.port, address.user) == ("127.0.0.1", 5433, "bro@ker")
     assert (address.password, address.database, address.tls) == ("p/w", "ware house", None)
     assert "p/w" not in repr(address)
@@ -109,20 +109,20 @@ def test_an_address_is_read_whole() -> None:
 
 def test_an_address_in_the_form_of_libpq_is_read() -> None:
     """The same rules as for the store's own database."""
-    address = ServerAddress.parse("host=localhost port=5433 user=bro@ker password='p/w' dbname=b")
+    address = broker_address("host=localhost port=5433 user=bro@ker password='p/w' dbname=b")
     assert (address.host, address.port, address.user) == ("localhost", 5433, "bro@ker")
     assert (address.password, address.database, address.tls) == ("p/w", "b", None)
 
 
 def test_an_address_may_be_a_socket() -> None:
     """Its folder is no part of a URL's host."""
-    address = ServerAddress.parse("postgresql://broker@/warehouse?host=/run/postgresql")
+    address = broker_address("postgresql://broker@/warehouse?host=/run/postgresql")
     assert (address.host, address.port, address.tls) == ("/run/postgresql", 5432, None)
 
 
 def test_the_database_is_called_like_the_user_where_none_is_named() -> None:
     """As libpq has it."""
-    assert ServerAddress.parse("postgres://broker@localhost").database == "broker"
+    assert broker_address("postgres://broker@localhost").database == "broker"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_the_database_is_called_like_the_user_where_none_is_named() -> None:
         ("postgresql://a@db.example/b?sslmode=allow", "may go on without TLS"),
         ("postgresql://a@localhost/b?sslcert=x", "go together"),
         ("postgresql://a@localhost/b?sslmode=disable&sslkey=x", "go together"),
-        ("postgresql://a@localhost/b?options=-c%20x", "`options`, which a broker does not have"),
+        ("postgresql://a@localhost/b?options=-c%20x", "`options`, which is not supported here"),
         ("postgresql://a@localhost:port/b", "is not valid"),
         ("postgresql://a@[::1/b", "is not valid"),
         ("postgresql://a@localhost,127.0.0.1/b", "names several hosts"),
@@ -147,19 +147,19 @@ def test_the_database_is_called_like_the_user_where_none_is_named() -> None:
 def test_an_address_that_says_too_little_is_refused(dsn: str, said: str) -> None:
     """Nothing is looked up elsewhere, and no password goes over a line that anyone can read."""
     with pytest.raises(BrokerError, match=said):
-        ServerAddress.parse(dsn)
+        broker_address(dsn)
 
 
 def test_a_far_host_may_do_without_tls_only_when_told() -> None:
     """`sslmode=disable` is the one way."""
-    assert ServerAddress.parse("postgresql://a@db.example/b?sslmode=disable").tls is None
+    assert broker_address("postgresql://a@db.example/b?sslmode=disable").tls is None
 
 
 def test_a_file_of_authorities_that_is_not_there_is_told() -> None:
     """Not when it is parsed: when it is used."""
     dsn = "postgresql://a@db.example/b?sslrootcert=/nowhere/ca.pem"
     with pytest.raises(BrokerError, match="cannot be used"):
-        ServerAddress.parse(dsn).context()
+        tls_context(broker_address(dsn))
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def tls_files(tmp_path: Path) -> dict[str, Path]:
 def context_of(files: dict[str, Path]) -> ssl.SSLContext | None:
     """Make the TLS context of a connection with these files."""
     query = "&".join(f"{name}={file}" for name, file in files.items())
-    return ServerAddress.parse(f"postgresql://a@db.example/b?{query}").context()
+    return tls_context(broker_address(f"postgresql://a@db.example/b?{query}"))
 
 
 def test_the_tls_files_of_a_connection_are_loaded(tls_files: dict[str, Path]) -> None:

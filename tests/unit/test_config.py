@@ -732,6 +732,7 @@ NO_SECRETS = {
     "Pkcs11.pin_file": "the path of a file, which print must show",
     "Pkcs11.token_label": "the name of the token",
     "Audit.head_key": "the path of a file, which print must show",
+    "AuditPostgresql.dsn_file": "the path of a file, which print must show",
     "AuditS3.credentials_file": "the path of a file, which print must show",
     "Broker.dsn_file": "the path of a file, which print must show",
     "Tls.key_file": "the path of a file, which print must show",

@@ -1,7 +1,7 @@
 """Delivery of an audit log to other machines, from its files: at least once, and in order.
 
 `files` finds the files of the log, `cursor` is how far a sink has it, and `tail` reads the next `batch`. `worker` sends batches to a
-`target` on a thread of its own: `http`, `s3` and `otel` are kinds of targets. `report` puts the status of a sink into words, and
+`target` on a thread of its own: `http`, `s3`, `otel` and `postgresql` are kinds of targets. `report` puts the status of a sink into words, and
 `retention` removes segments that every sink has.
 """
 

@@ -1,5 +1,6 @@
 """`audit.sinks`: places away from this machine to which audit records are delivered."""
 
+import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Final
@@ -13,9 +14,21 @@ from authz.config.sections.sources import network_findings
 from authz.config.types import ENTRY_NAME, Duration, FilePath, Strict, Text
 from authz.config.urls import url_defect
 
-__all__ = ["AuditHttp", "AuditOtel", "AuditS3", "AuditServer", "AuditSink", "sink_findings"]
+__all__ = [
+    "TABLE_NAME",
+    "AuditHttp",
+    "AuditOtel",
+    "AuditPostgresql",
+    "AuditS3",
+    "AuditServer",
+    "AuditSink",
+    "sink_findings",
+]
 
-_KINDS: Final = ("http", "s3", "otel")
+TABLE_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}\.[a-z_][a-z0-9_]{0,62}")
+"""Schema and name of a table."""
+
+_KINDS: Final = ("http", "s3", "otel", "postgresql")
 
 
 class AuditServer(Strict):
@@ -87,8 +100,20 @@ class AuditS3(AuditServer):
     """Lock of each object. Default: the node locks none; the bucket may have a default lock."""
 
 
+class AuditPostgresql(Strict):
+    """A table of a PostgreSQL database, to which batches are added as rows. It needs the extra `postgresql`."""
+
+    dsn_file: FilePath
+    """File that holds the connection string of a role that may add rows and do nothing else: `postgresql://user:password@host/name?sslmode=…`.
+    Only its owner may read it, or root's group; it is read anew for each connection."""
+    table: Annotated[str, StringConstraints(pattern=f"^{TABLE_NAME.pattern}$")] = (
+        "authz_audit.batches"
+    )
+    """Schema and name of the table. The node does not create it."""
+
+
 class AuditSink(Strict):
-    """A place to which audit records are delivered, at least once and in order. It has one kind: `http`, `s3` or `otel`."""
+    """A place to which audit records are delivered, at least once and in order. It has one kind: `http`, `s3`, `otel` or `postgresql`."""
 
     http: AuditHttp | None = None
     """A URL that takes batches of records by POST."""
@@ -96,6 +121,8 @@ class AuditSink(Strict):
     """A bucket of an S3-compatible store. It needs the extra `s3`."""
     otel: AuditOtel | None = None
     """An OpenTelemetry collector that takes records as log records (OTLP over HTTP). It needs the extra `otel`."""
+    postgresql: AuditPostgresql | None = None
+    """A table of a PostgreSQL database, to which batches are added as rows. It needs the extra `postgresql`."""
     batch_bytes: int = Field(default=1_048_576, ge=4_096, le=16_777_216)
     """Size at which a batch is delivered, in bytes before compression."""
     batch_age: Annotated[Duration, Field(ge=0.1, le=3_600)] = 5.0

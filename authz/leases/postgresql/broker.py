@@ -21,7 +21,7 @@ from authz.leases.postgresql.role_creation import RoleCreation
 from authz.leases.postgresql.role_end import RoleEnd
 from authz.leases.postgresql.role_grants import MARK, PREFIX
 from authz.leases.postgresql.role_marks import RoleMarks
-from authz.leases.postgresql.server_address import ServerAddress
+from authz.leases.postgresql.server_address import ServerAddress, broker_address
 from authz.leases.postgresql.server_inspection import ServerInspection
 from authz.leases.postgresql.stopped_roles import StoppedRoles
 from authz.leases.protocol import (
@@ -225,7 +225,7 @@ class PostgresqlBroker:
     def _run(self, within: float, work: Callable[[ServerAddress], Awaitable[_T]]) -> _T:
         limit = min(within, self._settings.timeout)
         try:
-            address = ServerAddress.parse(read_secret(self._settings.dsn_file))
+            address = broker_address(read_secret(self._settings.dsn_file))
         except (BrokerError, PrivateFileError) as error:
             raise UnreachableError(f"broker `{self.name}`: {error}") from error
         try:

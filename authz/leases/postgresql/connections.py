@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar
 
-from authz.leases.postgresql.server_address import ServerAddress
+from authz.leases.postgresql.server_address import ServerAddress, tls_context
 from authz.leases.protocol import BrokerError, UnreachableError
 
 __all__ = ["BrokerLoop", "ServerConnections", "error_text", "run_statement"]
@@ -255,7 +255,7 @@ class ServerConnections:
                 # Nothing that is left open here would be looked up in the environment.
                 password=address.password,
                 database=database,
-                ssl=address.context() or False,
+                ssl=tls_context(address) or False,
                 direct_tls=False,
                 target_session_attrs="read-write",
                 timeout=self._timeout,
@@ -290,7 +290,7 @@ def error_text(error: BaseException, address: ServerAddress) -> str:
         The line.
     """
     text = " ".join(str(error).split())[:_MAX_MESSAGE] or type(error).__name__
-    return text.replace(address.password, "(redacted)") if address.password else text
+    return address.without_password(text)
 
 
 async def run_statement(connection: Any, statement: str, *values: str) -> None:
