@@ -64,8 +64,8 @@ class AuthzMiddleware(Middleware):  # type: ignore[misc]  # where FastMCP is not
     """Asks Authz before a tool runs, a resource is read or a prompt is given, and lists only tools that could be permitted.
 
     The operation of a tool is `<system>.<name>`, as `authz catalog import-mcp` names it. A tool that the catalog does not have, by
-    its exact name, is refused. The caller is that of the HTTP request. Over standard input and output there is none: a client that is no
-    enforcer then asks for itself, and an enforcer refuses.
+    its exact name, is refused. The caller is that of the HTTP request. Over standard input and output there is none: an enforcer
+    then refuses, and any other client asks for itself.
 
     Args:
         authz: Client of the node, normally an enforcer.
