@@ -212,11 +212,14 @@ lint-rust: $(STAMPS)/deps
 	$(ANALYZE) clippy --quiet --locked --all-targets -- --deny warnings
 
 # Minutes to build, so `make test` runs it where it was built before. Advisories need more of the network than registries:
-# `cd native && cargo deny check advisories`.
+# `cd native && cargo deny check advisories`. The analyzer has a lock of its own, and what it ships is under the same rules.
+DENIED := --hide-inclusion-graph --allow duplicate bans licenses sources
 .PHONY: lint-crates
-lint-crates: $(CARGO_DENY) ## licences, bans and sources of Rust's crates; builds cargo-deny first, minutes
+lint-crates: $(CARGO_DENY) ## licences, bans and sources of Rust's crates, also of the analyzer's; builds cargo-deny first, minutes
 	$(CARGO) fetch --quiet --locked
-	cd native && $(CARGO_DENY) --offline --locked check --hide-inclusion-graph --allow duplicate bans licenses sources
+	$(ANALYZE) fetch --quiet --locked
+	cd native && $(CARGO_DENY) --offline --locked check $(DENIED)
+	cd native/analyze && $(CARGO_DENY) --config ../deny.toml --offline --locked check $(DENIED)
 
 $(CARGO_DENY):
 	CARGO_TARGET_DIR=$(CACHE)/cargo-deny-build cargo install --quiet --locked --debug --no-default-features \
