@@ -53,13 +53,16 @@ def ask(engine: _native.Engine, case: Flat, authority: Authority) -> None:
                 engine.envoy_check(request, CallFacts(case.step.listener))
 
 
-def log_of(judge: Plan, bundle: str, authority: Authority, folder: Path) -> list[bytes]:
+def log_of(
+    judge: Plan, bundle: str, authority: Authority, folder: Path, shadow: Plan | None = None
+) -> list[bytes]:
     """Returns the log of an engine that is asked for every call of a bundle's case files."""
     folder.mkdir()
     log = folder / "audit.jsonl"
     engine = _native.Engine(json.dumps(default_settings(str(log))).encode())
     trust = _native.Trust.compile(trust_spec(authority))
-    engine.load(judge.native, trust, listeners(), b"[]")
+    beside = None if shadow is None else shadow.native
+    engine.load(judge.native, trust, listeners(), b"[]", shadow=beside)
     for case in CASES:
         if case.bundle == bundle:
             ask(engine, case, authority)

@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import shutil
+from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 from authz.cli import main
 from tests.support.cases import BUNDLES, VARIABLES
 from tests.support.minting import Authority
-from tests.support.replaying import log_of, plan
+from tests.support.replaying import compiled, log_of, plan
 from tests.support.server import bundle_files
 
 BUNDLE = "desk"
@@ -142,6 +145,83 @@ def test_diff_of_two_bundles(
         with pytest.raises(SystemExit) as ended:
             main(["diff", str(folder), str(folder), *wrong])
         assert ended.value.code == 1
+
+
+NOTHING = "forbid(principal, action, resource);"
+UNTIL = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
+OBSERVED = f'@id("nothing") @mode("observe; owner=ops; until={UNTIL}") {NOTHING}'
+ENFORCED = f'@id("nothing") {NOTHING}'
+
+
+def with_policy(text: str) -> dict[str, bytes]:
+    """Return the files of the bundle, with one more policy."""
+    return {**bundle_files(BUNDLES / BUNDLE), "policies/added.cedar": text.encode()}
+
+
+@pytest.fixture(scope="module")
+def observed_log(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """Lines of a log of the bundle with an observed forbid of every call."""
+    folder = tmp_path_factory.mktemp("observed") / "node"
+    return log_of(compiled(with_policy(OBSERVED)), BUNDLE, Authority(), folder)
+
+
+def outcomes(lines: list[bytes], member: str = "result") -> Counter[str]:
+    """Count the outcomes of judged calls, of the answer or of a member of the result."""
+    results = [json.loads(line)["result"] for line in lines if judged(line)]
+    if member != "result":
+        results = [one[member] for one in results if member in one]
+    return Counter(one["outcome"] for one in results)
+
+
+def test_an_observed_policy_changes_nothing(
+    observed_log: list[bytes], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither where it was recorded, nor where the new bundle has it."""
+    assert outcomes(observed_log)["PERMIT"] > 0
+    assert any(b'"observed":' in line for line in observed_log)
+    path = written(tmp_path / "a.jsonl", observed_log)
+    without = document(capsys, "--log", path, "--bundle", folder)
+    assert without["changes"] == []
+    (folder / "policies" / "added.cedar").write_text(OBSERVED)
+    read = document(capsys, "--log", path, "--bundle", folder)
+    assert read["changes"] == []
+    assert read["counts"]["equal"] == without["counts"]["equal"] > 0
+
+
+def test_an_observed_policy_that_is_enforced_denies(
+    observed_log: list[bytes], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each recorded permit that the policy would have denied is newly denied, by that policy."""
+    before = folder.with_name("before")
+    shutil.copytree(folder, before)
+    (before / "policies" / "added.cedar").write_text(OBSERVED)
+    (folder / "policies" / "added.cedar").write_text(ENFORCED)
+    path = written(tmp_path / "a.jsonl", observed_log)
+    read = document(capsys, "--log", path, "--bundle", folder, "--against", before)
+    assert read["counts"]["newly_denied"] >= outcomes(observed_log)["PERMIT"] > 0
+    assert read["counts"]["newly_permitted"] == read["counts"]["newly_held"] == 0
+    denied = [one for one in read["changes"] if one["category"] == "newly_denied"]
+    assert {policy for one in denied for policy in one["after"]["policies"]} == {"nothing"}
+
+
+def test_a_shadow_bundle_of_the_node_has_no_part(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Recorded answers are those of the bundle that served. A replay by the shadow bundle finds what its node counted."""
+    shadow = compiled(with_policy(ENFORCED))
+    lines = log_of(plan(BUNDLE), BUNDLE, Authority(), tmp_path / "node", shadow)
+    permits = outcomes(lines)["PERMIT"]
+    assert outcomes(lines, "shadow")["DENY"] >= permits > 0
+    path = written(tmp_path / "a.jsonl", lines)
+    served = document(capsys, "--log", path, "--bundle", folder)
+    assert served["changes"] == []
+    assert served["counts"]["equal"] > 0
+    (folder / "policies" / "added.cedar").write_text(ENFORCED)
+    read = document(capsys, "--log", path, "--bundle", folder, "--against", BUNDLES / BUNDLE)
+    not_found = outcomes(lines, "shadow")["DENY"] - read["counts"]["newly_denied"]
+    assert 0 <= not_found <= read["counts"]["not_replayed"]
+    assert read["counts"]["newly_denied"] >= permits
+    assert read["counts"]["newly_permitted"] == 0
 
 
 def test_formats(
