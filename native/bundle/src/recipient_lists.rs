@@ -4,8 +4,10 @@
 //! treating its entries as trusted. It evaluates each destination both as listed and as not listed, and the stricter result
 //! wins.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use authz_base::time::Time;
@@ -121,20 +123,10 @@ impl RecipientListEntries {
     /// # Errors
     /// Some part of the recipient list cannot be read; then no entry counts.
     pub fn read(bytes: &[u8], columns: Columns<'_>) -> Result<Self, RecipientListError> {
-        let whole = |what: String| RecipientListError { what, line: 0 };
-        if bytes.len() > MAX_BYTES {
-            return Err(whole(format!("it is larger than {} MiB", MAX_BYTES >> 20)));
-        }
-        let text = std::str::from_utf8(bytes).map_err(|_| whole("it is not UTF-8".to_owned()))?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut found = EntryCollector::default();
-        match columns.entry {
-            None => text
-                .lines()
-                .enumerate()
-                .try_for_each(|(index, line)| found.take(line, "", index.saturating_add(1)))?,
-            Some(column) => csv(text, column, columns.alias, &mut found)?,
-        }
+        each_entry(bytes, columns, &mut |entry| {
+            found.take(&entry).map(|()| ControlFlow::Continue(()))
+        })?;
         let EntryCollector { mut digests, mut aliases, count, odd } = found;
         digests.sort_unstable();
         digests.dedup();
@@ -193,6 +185,76 @@ impl RecipientListEntries {
     }
 }
 
+/// Returns the first entries of a recipient list that a destination of a kind can equal, each as a caller would write it.
+///
+/// Args: `most`: number of entries after which reading ends.
+///
+/// # Errors
+/// A part of the recipient list that was read is not valid.
+pub fn first_entries(
+    bytes: &[u8],
+    columns: Columns<'_>,
+    kind: DestinationKind,
+    most: usize,
+) -> Result<Vec<String>, RecipientListError> {
+    let mut entries: Vec<String> = Vec::new();
+    each_entry(bytes, columns, &mut |entry| {
+        if entries.len() >= most {
+            return Ok(ControlFlow::Break(()));
+        }
+        let of_kind = destinations(entry.text).find(|one| one.kind == kind);
+        if let Some(one) = of_kind
+            && !entries.iter().any(|known| *known == one.written)
+        {
+            entries.push(one.written.into_owned());
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(entries)
+}
+
+/// An entry as the file has it.
+struct RawEntry<'e> {
+    /// Text of the entry, without white space around it; not empty.
+    text: &'e str,
+    /// Names of the entry, apart by semicolons.
+    aliases: &'e str,
+    /// Line of the file, from 1.
+    line: usize,
+}
+
+/// Takes an entry, and tells whether reading goes on.
+type EntryVisitor<'v> = dyn FnMut(RawEntry<'_>) -> Result<ControlFlow<()>, RecipientListError> + 'v;
+
+/// Visits the entries of a recipient list in the order of the file.
+fn each_entry(
+    bytes: &[u8],
+    columns: Columns<'_>,
+    visit: &mut EntryVisitor<'_>,
+) -> Result<(), RecipientListError> {
+    let whole = |what: String| RecipientListError { what, line: 0 };
+    if bytes.len() > MAX_BYTES {
+        return Err(whole(format!("it is larger than {} MiB", MAX_BYTES >> 20)));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| whole("it is not UTF-8".to_owned()))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut visit_raw = |text: &str, aliases: &str, line: usize| match text.trim() {
+        "" => Ok(ControlFlow::Continue(())),
+        text => visit(RawEntry { text, aliases, line }),
+    };
+    match columns.entry {
+        None => {
+            for (index, line) in text.lines().enumerate() {
+                if visit_raw(line, "", index.saturating_add(1))?.is_break() {
+                    return Ok(());
+                }
+            }
+            Ok(())
+        }
+        Some(column) => csv(text, column, columns.alias, &mut visit_raw),
+    }
+}
+
 #[derive(Default)]
 struct EntryCollector {
     digests: Vec<EntryDigest>,
@@ -202,30 +264,22 @@ struct EntryCollector {
 }
 
 impl EntryCollector {
-    /// Args: `aliases`: names of the entry, apart by semicolons.
-    fn take(&mut self, raw: &str, aliases: &str, line: usize) -> Result<(), RecipientListError> {
-        let raw = raw.trim();
-        if raw.is_empty() {
-            return Ok(());
-        }
+    fn take(&mut self, entry: &RawEntry<'_>) -> Result<(), RecipientListError> {
         if self.count >= MAX_ENTRIES {
             return Err(RecipientListError {
                 what: format!("more than {MAX_ENTRIES} entries"),
-                line,
+                line: entry.line,
             });
         }
         self.count = self.count.saturating_add(1);
         let before = self.digests.len();
-        if raw.len() <= LONGEST {
-            let known = kinds(raw)
-                .filter_map(|(kind, text)| Some((kind, canonical(kind, &text).ok()?.text)));
-            self.digests.extend(known.map(|(kind, text)| digest(kind, &text)));
-        }
+        let known = destinations(entry.text);
+        self.digests.extend(known.map(|one| digest(one.kind, &one.canonical)));
         self.odd = self.odd.saturating_add(usize::from(self.digests.len() == before));
-        let entry = self.digests.get(before..).unwrap_or_default();
-        if !entry.is_empty() {
-            let entry = SmallVec::from_slice(entry);
-            let aliases = aliases.split(';').filter_map(|alias| read_alias(alias, &entry));
+        let digests = self.digests.get(before..).unwrap_or_default();
+        if !digests.is_empty() {
+            let digests = SmallVec::from_slice(digests);
+            let aliases = entry.aliases.split(';').filter_map(|alias| read_alias(alias, &digests));
             self.aliases.extend(aliases.take(MOST_ALIASES));
         }
         Ok(())
@@ -242,9 +296,26 @@ fn read_alias(text: &str, entry: &SmallVec<[EntryDigest; 2]>) -> Option<Alias> {
     fits.then(|| Alias { entry: entry.clone(), words, is_frequent })
 }
 
+/// A destination that an entry can be.
+struct EntryDestination<'e> {
+    kind: DestinationKind,
+    /// Form that a caller can write.
+    written: Cow<'e, str>,
+    canonical: String,
+}
+
+/// The destinations that an entry can be.
+fn destinations(raw: &str) -> impl Iterator<Item = EntryDestination<'_>> {
+    let meant = kinds(raw).filter(|_| raw.len() <= LONGEST);
+    meant.filter_map(|(kind, written)| {
+        let canonical = canonical(kind, &written).ok()?.text;
+        Some(EntryDestination { kind, written, canonical })
+    })
+}
+
 /// The kinds that an entry can be meant as, each with its written form. A path may be written like a mailbox, so an entry with
 /// an `@` does not count as a path.
-fn kinds(raw: &str) -> impl Iterator<Item = (DestinationKind, std::borrow::Cow<'_, str>)> {
+fn kinds(raw: &str) -> impl Iterator<Item = (DestinationKind, Cow<'_, str>)> {
     let is_url = raw.contains("://");
     let (at, slash) = (raw.contains('@'), raw.contains('/'));
     let host = !is_url && !at && !slash;
@@ -281,12 +352,12 @@ fn digest(kind: DestinationKind, canonical: &str) -> EntryDigest {
     digest
 }
 
-/// Takes the entries and aliases of a CSV file.
+/// Visits the entries of a CSV file: text, aliases and line.
 fn csv(
     text: &str,
     column: &str,
     alias: Option<&str>,
-    found: &mut EntryCollector,
+    visit: &mut dyn FnMut(&str, &str, usize) -> Result<ControlFlow<()>, RecipientListError>,
 ) -> Result<(), RecipientListError> {
     let mut rows = Rows { rest: text, line: 1 };
     let Some((_, header)) = rows.next_row()? else {
@@ -304,7 +375,9 @@ fn csv(
             return Err(RecipientListError { what, line });
         }
         let field = |place: usize| row.get(place).map_or("", String::as_str);
-        found.take(field(place), alias.map_or("", field), line)?;
+        if visit(field(place), alias.map_or("", field), line)?.is_break() {
+            break;
+        }
     }
     Ok(())
 }
@@ -581,6 +654,31 @@ mod tests {
         ] {
             assert!(!holds(&entries, kind, raw), "{raw}");
         }
+    }
+
+    #[test]
+    fn the_first_entries_of_a_kind_are_read_as_a_caller_writes_them() {
+        let lines =
+            "shop.example\n\n ann@a.example \nann@a.example\nbob@b.example\ncid@c.example\n";
+        let first = |text: &str, columns, kind, most| {
+            first_entries(text.as_bytes(), columns, kind, most).unwrap()
+        };
+        let plain = Columns::default();
+        let mail = first(lines, plain, DestinationKind::Email, 2);
+        assert_eq!(vec!["ann@a.example", "bob@b.example"], mail);
+        let hosts = first(lines, plain, DestinationKind::UrlHost, 2);
+        assert_eq!(vec!["https://shop.example"], hosts);
+        let columns = Columns { entry: Some("mail"), alias: Some("name") };
+        let csv = "name,mail\nAnn,ann@a.example\nBob,\"bob@b.example\"\n";
+        assert_eq!(
+            vec!["ann@a.example", "bob@b.example"],
+            first(csv, columns, DestinationKind::Email, 9)
+        );
+        assert!(first_entries(b"mail", columns, DestinationKind::Email, 1).is_err());
+        // Reading ends at the bound: the defect behind it is not reached.
+        let broken = format!("{csv}a,b,c\n");
+        assert!(first_entries(broken.as_bytes(), columns, DestinationKind::Email, 9).is_err());
+        assert_eq!(1, first(&broken, columns, DestinationKind::Email, 1).len());
     }
 
     #[test]

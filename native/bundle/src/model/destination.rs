@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::location::Location;
 
 /// Written form of a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DestinationKind {
     /// RFC 5321 mailbox; canonical: domain in lower case.
     Email,
