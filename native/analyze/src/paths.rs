@@ -26,16 +26,19 @@ use std::time::Duration;
 
 use authz_kernel::decision::{Outcome, Time};
 use authz_kernel::lint::LintFacts;
-use authz_kernel::model::Location;
+use authz_kernel::model::{Location, PERSON, Tier, TierApproval};
 use authz_kernel::plan::{Plan, PlanCompiler};
 use authz_kernel::schema::{GIVE, OWN_SYSTEM, quote};
 use serde_json::Value;
 
 use crate::guards::{GuardAnswer, Guards};
 use crate::input::{AnalyzeRequest, InputError};
-use crate::report::{Change, Cut, Finality, Finding, Place, Proof, Report, Severity, Step};
+use crate::report::{
+    ASSERTION, Change, Cut, Finality, Finding, Place, Proof, Report, Severity, Step,
+};
 use findings::{PathRule, RuleResult};
 use guard::{CallFacts, Conditions};
+use inputs::ListedRecipients;
 use runner::{Runner, Trace};
 use search::{SearchBudget, Searcher, Target};
 use taint::Taints;
@@ -201,10 +204,11 @@ impl PathsInput {
     ) -> T {
         let plan = &*self.plan;
         let conditions = Conditions::new(plan);
-        let parties = Parties::new(plan);
+        let parties = Parties::new(plan, &conditions);
         let ways = Ways::new(plan, &conditions, &parties, self.now);
         let taints = Taints::new(plan, &conditions, &parties, &ways, self.now);
-        let runner = Runner::new(&self.plan, &conditions, &taints, self.now);
+        let listed = ListedRecipients::read(plan.model(), plan.operations(), &self.files);
+        let runner = Runner::new(&self.plan, &conditions, &taints, listed, self.now);
         let searcher = Searcher {
             conditions: &conditions,
             taints: &taints,
@@ -256,7 +260,7 @@ impl PathsInput {
                 RuleResult::Open(reason) => {
                     is_closed = false;
                     results.not_decided += 1;
-                    let of = (Severity::Note, Finality::NotDecided);
+                    let of = (Severity::of_open(&rule.name), Finality::NotDecided);
                     let message = format!(
                         "it is not decided whether `{id}` can be called so that {}",
                         text(rule)
@@ -298,7 +302,7 @@ impl PathsInput {
                 policies.push(policy.clone());
             }
         }
-        let expected = if rule.pattern.without.is_empty() { "DENY" } else { "STEP_UP" };
+        let expected = if lifting_kind(rule).is_none() { "DENY" } else { "STEP_UP" };
         let name = format!("{}: {message}", rule.name);
         // A test compares outcomes, and that of a call which `mode` lets through is a refusal.
         let is_testable = trace.calls.iter().all(|call| call.decision.outcome == Outcome::Permit);
@@ -573,7 +577,7 @@ impl PathsInput {
                 SelfApproval::Open(reason) => {
                     is_closed = false;
                     results.not_decided += 1;
-                    let of = (Severity::Note, Finality::NotDecided);
+                    let of = (Severity::of_open("self-approval"), Finality::NotDecided);
                     let message = format!(
                         "it is not decided whether the subject of a call of `{id}` can answer its step-up"
                     );
@@ -690,6 +694,13 @@ impl Element {
     }
 }
 
+/// Kind of a step-up that makes the calls of a rule fine. `None`: none does.
+fn lifting_kind(rule: &PathRule) -> Option<&str> {
+    let general = ["approve", "confirm", "two_person"].into_iter();
+    let named = rule.pattern.without.iter().map(String::as_str);
+    general.chain(named).find(|kind| rule.pattern.is_lifted_by(kind) && *kind != PERSON)
+}
+
 /// A forbid that removes a rule's calls of an operation.
 fn forbid(rule: &PathRule, id: &str, target: &Target) -> String {
     let mut conditions: Vec<String> = Vec::new();
@@ -716,11 +727,7 @@ fn forbid(rule: &PathRule, id: &str, target: &Target) -> String {
         true => String::new(),
         false => format!("\nwhen {{ {} }}", conditions.join(" && ")),
     };
-    // The kind that people answer, as the rule names it.
-    let lifted = ["approve", "confirm", "two_person"]
-        .into_iter()
-        .find(|kind| rule.pattern.is_lifted_by(kind));
-    let (stepup, unless) = match lifted {
+    let (stepup, unless) = match lifting_kind(rule) {
         Some(kind) => (
             format!("\n@stepup(\"{kind}\")"),
             format!("\nunless {{ context.satisfied.contains(Kind::\"{kind}\") }}"),
@@ -814,7 +821,7 @@ fn contradictions(analysis: &Analysis<'_, '_>, results: &mut PathResults) {
 /// Stable name of a finding's subject.
 fn subject(rule: &PathRule, id: &str) -> String {
     let mut parts: Vec<String> = Vec::new();
-    if !rule.name.starts_with("assertion:") {
+    if !rule.name.starts_with(ASSERTION) {
         parts.extend(rule.pattern.after.clone());
         parts.extend(rule.pattern.label.clone());
         if let Some(authz_kernel::model::DestinationPattern::Class(class)) =
@@ -928,9 +935,11 @@ impl Analysis<'_, '_> {
             .slice(id)
             .iter()
             .any(|at| conditions.policies().get(*at).is_some_and(|policy| policy.stepup.is_some()));
-        let tiers = self.searcher.model.tiers.iter().skip(operation.tier as usize);
-        let mut tiers = tiers.map(|tier| tier.approval);
-        if !asks && tiers.all(|approval| approval == authz_kernel::model::TierApproval::None) {
+        let rules = &self.searcher.model.tiers;
+        let needs_approval = |tier: Tier| {
+            rules.get(tier as usize).is_some_and(|rule| rule.approval != TierApproval::None)
+        };
+        if !asks && !taints.tiers(operation).any(needs_approval) {
             return SelfApproval::Closed;
         }
         if taints.ways.is_cut {

@@ -148,7 +148,7 @@ fn operations(guards: &Guards<'_>, witnesses: &mut Witnesses, results: &mut Resu
             }
             Some(reason) => {
                 let message = format!("it is not decided whether anybody can be permitted `{id}`");
-                let of = (Severity::Note, Finality::NotDecided);
+                let of = (Severity::of_open(NOBODY), Finality::NotDecided);
                 results.findings.push(Finding {
                     reason,
                     location,

@@ -10,6 +10,9 @@ use sha2::{Digest as _, Sha256};
 /// Version of the document's form.
 pub const VERSION: u32 = 1;
 
+/// Begin of the rule of an assertion; its id follows.
+pub const ASSERTION: &str = "assertion:";
+
 /// Weight of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -20,6 +23,16 @@ pub enum Severity {
     Warning,
     /// Contradicts an assertion, or opens a path.
     Error,
+}
+
+impl Severity {
+    /// Severity of a question about a rule that is not decided.
+    ///
+    /// INVARIANT (fail closed): the owners of a bundle ask that an assertion holds, so an open one fails a run like a broken one.
+    #[must_use]
+    pub fn of_open(rule: &str) -> Self {
+        if rule.starts_with(ASSERTION) { Self::Error } else { Self::Warning }
+    }
 }
 
 /// Certainty of a finding.

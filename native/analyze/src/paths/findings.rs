@@ -14,6 +14,7 @@ use super::search::{Searched, Target};
 use super::taint::{Flow, Goal, Mark, Taints};
 use super::ways::{Beginning, Way};
 use super::{Analysis, OracleAnswer};
+use crate::report::ASSERTION;
 
 /// Ways of one operation for which a trace is searched.
 const MOST_TRIED: usize = 8;
@@ -40,7 +41,7 @@ impl PathRule {
     #[must_use]
     pub fn of(assertion: &Assertion) -> Self {
         Self {
-            name: format!("assertion:{}", assertion.id),
+            name: format!("{ASSERTION}{}", assertion.id),
             pattern: assertion.never.clone(),
             also: BTreeSet::new(),
             lost: None,
@@ -230,7 +231,6 @@ impl Analysis<'_, '_> {
     /// data cannot come there.
     fn goals(&self, rule: &PathRule, way: &Way, flow: &Flow, class: Option<&str>) -> Vec<Goal> {
         let carried = self.taints.carried(way);
-        let own = |label: &String| flow.gives.contains(label);
         let mut goals = vec![Goal {
             class: class.map(str::to_owned),
             unmet: self.unmet(&rule.pattern),
@@ -238,8 +238,12 @@ impl Analysis<'_, '_> {
             ..Goal::default()
         }];
         for label in rule.data() {
-            let is_marked = own(&label) || carried.contains(&(label.clone(), Mark::Marked));
-            let is_unmarked = carried.contains(&(label.clone(), Mark::Unmarked));
+            let is_marked = carried.contains(&(label.clone(), Mark::Marked));
+            // Data of the call itself is not read before the call.
+            let is_sent = rule.pattern.after.as_ref() != Some(&label);
+            let is_of_resource = is_sent && flow.resource_labels.contains(&label);
+            let is_unmarked = carried.contains(&(label.clone(), Mark::Unmarked))
+                || (is_sent && flow.yields_sent.contains(&label));
             let is_lost = rule.lost.as_ref() == Some(&label);
             let mut next = Vec::new();
             for goal in goals {
@@ -250,6 +254,11 @@ impl Analysis<'_, '_> {
                         marked.insert(label.clone());
                     }
                     next.push(Goal { marked, ..goal.clone() });
+                }
+                if is_of_resource && !is_lost {
+                    let mut of_resource = goal.of_resource.clone();
+                    of_resource.insert(label.clone());
+                    next.push(Goal { of_resource, ..goal.clone() });
                 }
                 if is_unmarked {
                     next.push(goal);
@@ -417,7 +426,7 @@ fn constraint(goal: &Goal, principal: &super::guard::PrincipalFacts, model: &Mod
     if let Some(class) = &goal.class {
         parts.push(format!("context.destination.class == DestinationClass::{}", quote(class)));
         let clearance = model.destinations.get(class).map(|one| one.clearance.clone());
-        for label in &goal.marked {
+        for label in goal.marked.iter().chain(&goal.of_resource) {
             let kind = model.labels.get(label).map(|one| one.value);
             let is_cleared = clearance.as_ref().is_some_and(|labels| labels.contains(label));
             if kind == Some(LabelKind::Confidentiality) && !is_cleared {

@@ -148,6 +148,12 @@ impl<'a> Conditions<'a> {
         self.operations.get(operation).map_or(&[], |one| &one.policies)
     }
 
+    /// Whether a policy names `User` or `Service`, so that it can tell services from people. True if a policy cannot be read.
+    #[must_use]
+    pub fn name_kind_of_subject(&self) -> bool {
+        self.documents.iter().any(|document| document.as_ref().is_none_or(names_kind_of_subject))
+    }
+
     /// Texts and numbers that policies of an operation compare with.
     #[must_use]
     pub fn literals(&self, operation: &str) -> Literals {
@@ -230,6 +236,22 @@ impl<'a> Conditions<'a> {
             is_permit
                 && chain.iter().any(|one| self.fires(*at, operation, one, facts) != Fires::Never)
         })
+    }
+}
+
+/// Whether an expression or constraint names one of the types of subjects.
+// Recursion is bounded by the depth of a policy's conditions, which is bounded at load.
+fn names_kind_of_subject(value: &Value) -> bool {
+    match value {
+        Value::Object(members) => members.iter().any(|(name, member)| match member {
+            Value::String(text) => {
+                matches!(name.as_str(), "type" | "entity_type")
+                    && matches!(text.as_str(), "User" | "Service")
+            }
+            _ => names_kind_of_subject(member),
+        }),
+        Value::Array(items) => items.iter().any(names_kind_of_subject),
+        _ => false,
     }
 }
 

@@ -1,8 +1,9 @@
 //! Arguments for calls that are tried: few, and chosen so that conditions on arguments have a chance to hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use authz_kernel::model::{DestinationKind, Model, Operation};
+use authz_bundle::recipient_lists::{Columns, first_entries};
+use authz_kernel::model::{DestinationKind, Model, Operation, RecipientListSource, Slot, Spelling};
 use serde_json::{Map, Value, json};
 
 use super::guard::Literals;
@@ -12,19 +13,69 @@ use super::ways::EXAMPLE;
 const MOST_VARIANTS: usize = 48;
 /// Depth of generated objects.
 const MOST_DEPTH: usize = 4;
+/// Entries of one recipient list that are tried.
+const MOST_ENTRIES: usize = 2;
+/// Addresses of one destination that are tried.
+const MOST_ADDRESSES: usize = 12;
+
+/// Entries of the recipient lists that are files of the bundle, as calls write them. The entries of a list that is fetched are
+/// not known.
+#[derive(Clone, Debug, Default)]
+pub struct ListedRecipients(BTreeMap<(String, DestinationKind), Vec<String>>);
+
+impl ListedRecipients {
+    /// Reads the first entries of each list, for each kind of destination that operations have.
+    ///
+    /// Args: `files`: files of the bundle, by path.
+    #[must_use]
+    pub fn read(
+        model: &Model,
+        operations: &[Operation],
+        files: &BTreeMap<String, Vec<u8>>,
+    ) -> Self {
+        let rules = operations.iter().filter_map(|operation| operation.destination.as_ref());
+        let kinds: BTreeSet<DestinationKind> = rules.map(|rule| rule.kind).collect();
+        let mut listed = BTreeMap::new();
+        for (name, rule) in &model.recipient_lists {
+            let RecipientListSource::File(path) = &rule.from else { continue };
+            let Some(bytes) = files.get(path) else { continue };
+            let columns = Columns { entry: rule.column.as_deref(), alias: rule.alias.as_deref() };
+            for kind in &kinds {
+                // A list that cannot be read does not load, so that the bundle has no plan.
+                let entries = first_entries(bytes, columns, *kind, MOST_ENTRIES);
+                listed.insert((name.clone(), *kind), entries.unwrap_or_default());
+            }
+        }
+        Self(listed)
+    }
+
+    fn of(&self, list: &str, kind: DestinationKind) -> &[String] {
+        self.0.get(&(list.to_owned(), kind)).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The calls that arguments are made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The operation.
+    pub operation: &'a Operation,
+    /// Class of the destinations. `None`: the operation has none, or any will do.
+    pub class: Option<&'a str>,
+}
 
 /// Sets of arguments for an operation, the plainest first.
 ///
-/// Args: `class`: class of the destinations. `None`: the operation has none, or any will do.
+/// Args: `suggested`: arguments that a solver suggests.
 #[must_use]
 pub fn variants(
     model: &Model,
-    operation: &Operation,
-    class: Option<&str>,
+    listed: &ListedRecipients,
+    wanted: Wanted<'_>,
     literals: &Literals,
     suggested: &[Value],
 ) -> Vec<Value> {
-    let choices = Choices { model, operation, class, literals };
+    let Wanted { operation, class } = wanted;
+    let choices = Choices { model, listed, operation, class, literals };
     let base = choices.base();
     let mut all: Vec<Value> = vec![base.clone()];
     let mut push = |value: Value| {
@@ -54,6 +105,7 @@ pub fn variants(
 
 struct Choices<'a> {
     model: &'a Model,
+    listed: &'a ListedRecipients,
     operation: &'a Operation,
     class: Option<&'a str>,
     literals: &'a Literals,
@@ -94,8 +146,13 @@ impl Choices<'_> {
             points.insert(pointer, self.ids().into_iter().map(Value::String).collect());
         }
         for pointer in self.operation.destination.iter().flat_map(|rule| &rule.from) {
-            let shaped = self.addresses().into_iter().map(|text| self.shaped(pointer, &text));
-            points.insert(pointer.clone(), shaped.collect());
+            let addresses = self.addresses();
+            let mut shaped: Vec<Value> =
+                addresses.iter().map(|text| self.shaped(pointer, text)).collect();
+            if self.is_list(pointer) {
+                shaped.extend(self.several(&addresses));
+            }
+            points.insert(pointer.clone(), shaped);
         }
         let properties = self.operation.input.get("properties").and_then(Value::as_object);
         for (name, schema) in properties.into_iter().flatten() {
@@ -153,9 +210,8 @@ impl Choices<'_> {
             filled.trim_start_matches('/').to_owned()
         });
         let mut ids = vec![EXAMPLE.to_owned()];
-        for id in
-            of_patterns.chain(self.literals.texts.iter().cloned()).chain([format!("{EXAMPLE}/1")])
-        {
+        let others = self.literals.texts.iter().cloned().chain([format!("{EXAMPLE}/1")]);
+        for id in of_patterns.chain(self.selected_ids()).chain(others) {
             if ids.len() < 12 && !id.is_empty() && !ids.contains(&id) {
                 ids.push(id);
             }
@@ -163,29 +219,68 @@ impl Choices<'_> {
         ids
     }
 
+    /// Ids that exceptions and scopes of tasks name for the operation, and one below each prefix.
+    fn selected_ids(&self) -> Vec<String> {
+        let mut ids = Vec::new();
+        let below = |prefix: &str| format!("{}/1", prefix.trim_end_matches('/'));
+        for exception in self.model.exceptions.values() {
+            if exception.operations.iter().any(|glob| glob.0.matches(&self.operation.id)) {
+                let selector = exception.resources.of(Spelling::Exact);
+                ids.extend(selector.ids.iter().flatten().cloned());
+                ids.extend(selector.path_prefix.iter().map(|prefix| below(prefix)));
+            }
+        }
+        let scopes = self.model.templates.values().flat_map(|template| &template.scope);
+        for rule in scopes.filter(|rule| rule.operation == self.operation.id) {
+            let text = |slot: &Slot| match slot {
+                Slot::Text(text) => Some(text.clone()),
+                Slot::Param(_) => None,
+            };
+            ids.extend(rule.resources.ids.iter().flatten().filter_map(text));
+            let prefix = rule.resources.path_prefix.as_ref().and_then(text);
+            ids.extend(prefix.map(|prefix| below(&prefix)));
+        }
+        ids
+    }
+
     /// Addresses of destinations of the class.
     fn addresses(&self) -> Vec<String> {
+        self.addresses_of(|name| self.class.is_none_or(|class| class == name))
+    }
+
+    fn addresses_of(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
         let Some(rule) = &self.operation.destination else { return Vec::new() };
-        let classes = self.model.destinations.iter();
-        let wanted = classes.filter(|(name, _)| self.class.is_none_or(|class| class == *name));
-        let mut all = Vec::new();
-        for (_, class) in wanted {
-            for pattern in &class.patterns {
-                all.extend(address(pattern, rule.kind));
+        let mut all: Vec<String> = Vec::new();
+        for (_, class) in self.model.destinations.iter().filter(|(name, _)| is_wanted(name)) {
+            all.extend(class.patterns.iter().filter_map(|pattern| address(pattern, rule.kind)));
+            for list in &class.recipient_lists {
+                all.extend_from_slice(self.listed.of(list, rule.kind));
             }
         }
         all.dedup();
-        all.truncate(12);
+        all.truncate(MOST_ADDRESSES);
         all
+    }
+
+    /// Lists of two addresses: both of the class, and one beside an address of another class.
+    fn several(&self, addresses: &[String]) -> Vec<Value> {
+        let other =
+            self.class.and_then(|class| self.addresses_of(|name| name != class).into_iter().next());
+        let Some(first) = addresses.first() else { return Vec::new() };
+        let seconds = addresses.get(1).into_iter().chain(&other);
+        seconds.map(|second| json!([first, second])).collect()
+    }
+
+    /// Whether the schema of an argument wants a list.
+    fn is_list(&self, pointer: &str) -> bool {
+        let name = pointer.trim_start_matches('/').split('/').next().unwrap_or_default();
+        let schema = self.operation.input.pointer(&format!("/properties/{name}"));
+        schema.and_then(|schema| schema.get("type")).and_then(Value::as_str) == Some("array")
     }
 
     /// A text as the schema of an argument wants it: alone, or as the only item of a list.
     fn shaped(&self, pointer: &str, text: &str) -> Value {
-        let name = pointer.trim_start_matches('/').split('/').next().unwrap_or_default();
-        let schema = self.operation.input.pointer(&format!("/properties/{name}"));
-        let is_list =
-            schema.and_then(|schema| schema.get("type")).and_then(Value::as_str) == Some("array");
-        if is_list { json!([text]) } else { json!(text) }
+        if self.is_list(pointer) { json!([text]) } else { json!(text) }
     }
 }
 

@@ -16,7 +16,7 @@ use prost_types::value::Kind;
 use serde_json::{Map, Value, json};
 
 use super::guard::Conditions;
-use super::inputs;
+use super::inputs::{self, ListedRecipients, Wanted};
 use super::taint::{Flow, Labels, Mark, Store, Taints};
 use super::ways::{Beginning, Party, Way, params};
 
@@ -48,6 +48,8 @@ pub struct CallResult {
     pub labels_after: BTreeSet<String>,
     /// Labels of the data that the call could send, whether Authz had them or not.
     pub data: Labels,
+    /// Labels of the data that was read before the call, in its session or in other tasks of its agents.
+    pub read_before: BTreeSet<String>,
 }
 
 /// A start or a delegation of a trace.
@@ -86,6 +88,7 @@ pub struct Stopped {
 pub struct Runner<'a> {
     plan: Arc<Plan>,
     taints: &'a Taints<'a>,
+    listed: ListedRecipients,
     obligations: Vec<String>,
     acr: String,
     variants: BTreeMap<(usize, Option<String>), Vec<Value>>,
@@ -134,6 +137,7 @@ impl<'a> Runner<'a> {
         plan: &Arc<Plan>,
         conditions: &Conditions<'_>,
         taints: &'a Taints<'a>,
+        listed: ListedRecipients,
         now: Time,
     ) -> Self {
         let guards = conditions.policies().iter();
@@ -146,6 +150,7 @@ impl<'a> Runner<'a> {
         Self {
             plan: Arc::clone(plan),
             taints,
+            listed,
             obligations: obligations.into_iter().collect(),
             acr,
             variants: BTreeMap::new(),
@@ -171,8 +176,8 @@ impl<'a> Runner<'a> {
             return Vec::new();
         };
         let literals = conditions.literals(&operation.id);
-        let class = event.class.as_deref();
-        inputs::variants(self.plan.model(), operation, class, &literals, suggested)
+        let wanted = Wanted { operation, class: event.class.as_deref() };
+        inputs::variants(self.plan.model(), &self.listed, wanted, &literals, suggested)
     }
 
     /// Runs calls in order. Each must be permitted, with the first of its arguments that the engine permits.
@@ -525,7 +530,8 @@ impl Session<'_, '_> {
                 }
             }
         }
-        let own = decision.uncleared_labels.iter().chain(&of_resource).cloned();
+        let own = decision.uncleared_labels.iter().chain(&of_resource);
+        let own = own.chain(&flow.yields_sent).cloned();
         let sent: BTreeSet<String> = known.iter().cloned().chain(own).collect();
         let all: BTreeSet<String> = known.iter().cloned().chain(brought).chain(stored).collect();
         if flow.writes {
@@ -555,6 +561,7 @@ impl Session<'_, '_> {
             labels_before,
             labels_after,
             data: sent,
+            read_before: known,
         });
     }
 }

@@ -147,7 +147,7 @@ impl Searcher<'_, '_> {
         let needs_store =
             target.lost.is_some() || target.data.iter().any(|label| self.is_from_store(way, label));
         let wanted = self.required(target);
-        let mut ranked: BTreeMap<(usize, usize, usize), Event> = BTreeMap::new();
+        let mut ranked: BTreeMap<(usize, bool, usize, usize), Event> = BTreeMap::new();
         for (at, other) in self.taints.ways.all.iter().enumerate() {
             let near = nearness(target.event.way, way, at, other);
             if near > 2 && !needs_store {
@@ -168,10 +168,13 @@ impl Searcher<'_, '_> {
                 if !self.taints.could(other, flow, &Goal::default()) {
                     continue;
                 }
-                // Calls that bring the data stand before calls that move it.
+                // Calls that bring the data stand before calls that move it, and a text of `after` before the other data, as
+                // it can ask for the other calls.
                 let kind = if gives || is_required { 0 } else { 1 };
+                let after = target.pattern.after.as_ref();
+                let is_other = after.is_some_and(|label| !flow.gives.contains(label));
                 ranked.insert(
-                    (near.saturating_add(kind), at, index),
+                    (near.saturating_add(kind), is_other, at, index),
                     Event { way: at, flow: index, class: None },
                 );
             }
@@ -244,5 +247,8 @@ fn reaches(trace: &Trace, target: &Target) -> bool {
         has(label, Mark::Unmarked) && !last.decision.uncleared_labels.contains(label)
     });
     let has_tier = target.tier.is_none_or(|least| last.decision.tier >= Some(least));
-    target.data.iter().all(is_there) && is_lost && has_tier
+    // The call's own resource can have the label, too, and is not read before it.
+    let is_after =
+        target.pattern.after.as_ref().is_none_or(|label| last.read_before.contains(label));
+    target.data.iter().all(is_there) && is_after && is_lost && has_tier
 }

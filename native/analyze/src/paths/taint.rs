@@ -75,6 +75,11 @@ pub struct Flow {
     pub operation: usize,
     /// Labels that the call can bring: those that it yields, and those of its resource.
     pub gives: BTreeSet<String>,
+    /// Labels that a resource of the call can have, where the call has a destination. The data of the resource goes out with it,
+    /// also where the call returns none.
+    pub resource_labels: BTreeSet<String>,
+    /// Labels of the data that the call itself brings and sends. Authz has them after the call only.
+    pub yields_sent: BTreeSet<String>,
     /// It returns data.
     pub reads: bool,
     /// It stores data.
@@ -118,8 +123,10 @@ impl<'a> Taints<'a> {
         now: Time,
     ) -> Self {
         let model = plan.model();
+        // `mode` can let calls of other operations through.
+        let observes = model.modes.any_observes(now);
         let callable = |operation: &&Operation| {
-            operation.reviewed && !operation.drifted && operation.system != OWN_SYSTEM
+            (is_reviewed(operation) || observes) && operation.system != OWN_SYSTEM
         };
         let flows: Vec<Flow> = plan
             .operations()
@@ -182,9 +189,12 @@ impl<'a> Taints<'a> {
         let prospects = Prospects::new(self.plan, &facts, self.now).with_any_proof();
         let could = |flow: &Flow| {
             let operation = self.operation(flow)?;
+            let goal = Goal::default();
+            if !is_reviewed(operation) {
+                return Some(self.is_let_through(way, operation, &goal, UNREVIEWED));
+            }
             let outlook = prospects.outlook(&operation.id)?;
             let is_denied = outlook.outcome == Outcome::Deny;
-            let goal = Goal::default();
             Some(!is_denied || self.is_let_through(way, operation, &goal, outlook.reason))
         };
         let at = self.flows.iter().enumerate();
@@ -323,6 +333,9 @@ impl<'a> Taints<'a> {
         if goal.tier.is_some_and(|least| facts.tiers.1 < i64::from(least as u8)) {
             return false;
         }
+        if !is_reviewed(operation) {
+            return self.is_let_through(way, operation, goal, UNREVIEWED);
+        }
         let is_open = self.meets_tier(operation, goal)
             && self.conditions.could_permit(&operation.id, &way.chain, &facts);
         is_open || self.is_let_through(way, operation, goal, ReasonCode::NotPermitted)
@@ -357,11 +370,11 @@ impl<'a> Taints<'a> {
     pub fn facts(&self, way: &Way, flow: &Flow, operation: &Operation, goal: &Goal) -> CallFacts {
         let model = self.plan.model();
         let carried = self.carried(way);
-        let possible: BTreeSet<&str> = carried
-            .iter()
-            .map(|(label, _)| label.as_str())
-            .chain(flow.gives.iter().map(String::as_str))
-            .collect();
+        let mut own: Labels =
+            flow.gives.iter().map(|label| (label.clone(), Mark::Marked)).collect();
+        self.derive(&mut own);
+        let possible: BTreeSet<&str> =
+            carried.iter().chain(&own).map(|(label, _)| label.as_str()).collect();
         let absent: BTreeSet<String> = model
             .labels
             .keys()
@@ -370,6 +383,7 @@ impl<'a> Taints<'a> {
             .collect();
         let mut carries = PartialSet { lacks: absent.clone(), ..PartialSet::default() };
         let mut uncleared = PartialSet { lacks: absent, ..PartialSet::default() };
+        uncleared.lacks.retain(|label| !flow.resource_labels.contains(label));
         let clearance = goal.class.as_ref().and_then(|class| model.destinations.get(class));
         if let Some(class) = clearance {
             uncleared.lacks.extend(class.clearance.iter().cloned());
@@ -384,6 +398,13 @@ impl<'a> Taints<'a> {
         for label in &goal.marked {
             carries.lacks.remove(label);
             carries.has.insert(label.clone());
+            let is_cleared = clearance.is_some_and(|class| class.clearance.contains(label));
+            if is_confidential(label) && goal.class.is_some() && !is_cleared {
+                uncleared.lacks.remove(label);
+                uncleared.has.insert(label.clone());
+            }
+        }
+        for label in &goal.of_resource {
             let is_cleared = clearance.is_some_and(|class| class.clearance.contains(label));
             if is_confidential(label) && goal.class.is_some() && !is_cleared {
                 uncleared.lacks.remove(label);
@@ -448,6 +469,12 @@ impl<'a> Taints<'a> {
         PartialSet { lacks, ..PartialSet::default() }
     }
 
+    /// Tiers that a call of an operation can have.
+    pub fn tiers(&self, operation: &Operation) -> impl Iterator<Item = Tier> + use<> {
+        let bounds = operation.tier..=self.highest(operation);
+        Tier::ALL.into_iter().filter(move |tier| bounds.contains(tier))
+    }
+
     /// Highest tier that a call of an operation can have: labels, destinations and denials raise it.
     fn highest(&self, operation: &Operation) -> Tier {
         let model = self.plan.model();
@@ -462,22 +489,22 @@ impl<'a> Taints<'a> {
         }
     }
 
-    /// Whether the requirements of some tier that the call can have leave a way without the unmet kinds.
+    /// Whether the requirements of some tier that the call can have, and that reaches the goal, leave a way without the unmet
+    /// kinds.
     fn meets_tier(&self, operation: &Operation, goal: &Goal) -> bool {
+        let least = goal.tier.map_or(operation.tier, |least| least.max(operation.tier));
         let highest = self.highest(operation);
         let model = self.plan.model();
-        Tier::ALL.into_iter().filter(|tier| *tier >= operation.tier && *tier <= highest).any(
-            |tier| {
-                let rule = model.tiers.get(tier as usize);
-                let kind = match rule.map(|rule| rule.approval) {
-                    Some(TierApproval::Confirm) => "confirm",
-                    Some(TierApproval::Approve) => "approve",
-                    Some(TierApproval::TwoPerson) => "two_person",
-                    Some(TierApproval::None) | None => return true,
-                };
-                !goal.unmet.contains(kind)
-            },
-        )
+        Tier::ALL.into_iter().filter(|tier| (least..=highest).contains(tier)).any(|tier| {
+            let rule = model.tiers.get(tier as usize);
+            let kind = match rule.map(|rule| rule.approval) {
+                Some(TierApproval::Confirm) => "confirm",
+                Some(TierApproval::Approve) => "approve",
+                Some(TierApproval::TwoPerson) => "two_person",
+                Some(TierApproval::None) | None => return true,
+            };
+            !goal.unmet.contains(kind)
+        })
     }
 }
 
@@ -486,14 +513,23 @@ impl<'a> Taints<'a> {
 pub struct Goal {
     /// Class of a destination.
     pub class: Option<String>,
-    /// Labels that Authz has for the data.
+    /// Labels that Authz has for the data of the session.
     pub marked: BTreeSet<String>,
+    /// Labels that Authz has for the resource of the call.
+    pub of_resource: BTreeSet<String>,
     /// Step-up kinds that are not met.
     pub unmet: BTreeSet<String>,
     /// Least effective tier.
     pub tier: Option<Tier>,
     /// Sequences that the call completes.
     pub sequences: BTreeSet<String>,
+}
+
+/// Reason of calls of operations that nobody reviewed.
+const UNREVIEWED: ReasonCode = ReasonCode::UnreviewedOperation;
+
+fn is_reviewed(operation: &Operation) -> bool {
+    operation.reviewed && !operation.drifted
 }
 
 fn flow(model: &Model, at: usize, operation: &Operation) -> Flow {
@@ -504,19 +540,30 @@ fn flow(model: &Model, at: usize, operation: &Operation) -> Flow {
         let own = collection.into_iter().flat_map(|one| &one.labels);
         own.chain(patterns.flat_map(|pattern| &pattern.labels)).cloned().collect::<BTreeSet<_>>()
     });
+    let of_resource = of_resource.unwrap_or_default();
     let reads =
         operation.effects.contains(&Effect::Read) || operation.effects.contains(&Effect::Execute);
     let mut gives = operation.yields.1.clone();
     gives.extend(operation.yields.0.iter().cloned());
+    let yields_sent = match operation.effects.contains(&Effect::Export) {
+        true => gives.clone(),
+        false => BTreeSet::new(),
+    };
     if reads {
-        gives.extend(of_resource.unwrap_or_default());
+        gives.extend(of_resource.iter().cloned());
     }
     let classes = match operation.destination {
         Some(_) => model.destinations.keys().cloned().collect(),
         None => Vec::new(),
     };
+    let resource_labels = match classes.is_empty() {
+        true => BTreeSet::new(),
+        false => of_resource,
+    };
     Flow {
         operation: at,
+        resource_labels,
+        yields_sent,
         reads: reads || !gives.is_empty(),
         gives,
         writes: operation.effects.contains(&Effect::Write),

@@ -87,9 +87,12 @@ pub struct Parties {
 
 impl Parties {
     /// The parties of a plan.
+    ///
+    /// Services stand beside people where a policy tells them apart; without such a policy they act alike.
     #[must_use]
-    pub fn new(plan: &Plan) -> Self {
+    pub fn new(plan: &Plan, conditions: &Conditions<'_>) -> Self {
         let model = plan.model();
+        let has_services = conditions.name_kind_of_subject();
         let mut parties = Self::default();
         let mut seen = BTreeSet::new();
         let examples = example_agents(model).into_iter().map(|example| example.principal);
@@ -102,13 +105,19 @@ impl Parties {
         let singles = example_subjects(model).into_iter().map(|example| example.principal);
         let mut seen = BTreeSet::new();
         for principal in singles.chain(versatile_subjects(model)).chain(strangers(model)) {
-            let party = party(plan, named(principal));
-            let issuer = match &party.principal {
-                Principal::User(subject) | Principal::Service(subject) => subject.issuer.clone(),
-                Principal::Agent { .. } => String::new(),
+            let person = named(principal);
+            let service = match &person {
+                Principal::User(subject) if has_services => {
+                    Some(Principal::Service(Arc::clone(subject)))
+                }
+                _ => None,
             };
-            if seen.insert((issuer, party.facts.roles.clone())) {
-                parties.subjects.push(party);
+            for principal in [Some(person), service].into_iter().flatten() {
+                let party = party(plan, principal);
+                let issuer = party.account().map(|(issuer, _)| issuer.to_owned());
+                if seen.insert((issuer, party.facts.kind, party.facts.roles.clone())) {
+                    parties.subjects.push(party);
+                }
             }
         }
         parties

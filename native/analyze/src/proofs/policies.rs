@@ -92,7 +92,10 @@ impl Subject<'_> {
 
     fn not_decided(&self, rule: &str, what: &str, reason: String) -> Finding {
         let message = format!("it is not decided whether the policy `{}` {what}", self.policy.id);
-        Finding { reason, ..self.finding(rule, (Severity::Note, Finality::NotDecided), message) }
+        Finding {
+            reason,
+            ..self.finding(rule, (Severity::of_open(rule), Finality::NotDecided), message)
+        }
     }
 
     /// Asks a question in every environment, until an answer is satisfiable.

@@ -16,3 +16,4 @@ mod guards;
 mod paths;
 mod policies;
 mod random_bundle;
+mod soundness;
