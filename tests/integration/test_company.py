@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -29,11 +30,16 @@ _FIGURES: Final = re.compile(
 
 
 # The change of a colleague who means well: copies of answers go to customers that the company knows.
-_RULE: Final = 'when { context.uncleared_labels.contains(Label::"pii") }'
+_RULE: Final = (
+    'when { context.uncleared_labels.containsAny([Label::"pii", Label::"customer-record"]) }'
+)
 _EXEMPTION: Final = (
     'unless { action == Action::"tickets.reply" && '
     'context.destination.class == DestinationClass::"customers" }'
 )
+
+_ASSERTION: Final = "assertion:no-record-to-a-customer-after-strangers-text"
+_OPERATIONS: Final = {"crm.get_customer", "tickets.read", "tickets.reply"}
 
 
 def _has_analyzer() -> bool:
@@ -171,19 +177,53 @@ def test_the_test_of_the_readme_fails_while_the_hole_is_there(changed: Path, run
 
 @needs_analyzer
 @pytest.mark.slow
-def test_analyze_has_no_finding(run: Command) -> None:
+def test_analyze_has_no_finding(run: Command, capsys: pytest.CaptureFixture[str]) -> None:
     """Hardly a question is open, and nothing is wrong with an example that people copy."""
     analyzed = run("analyze", COMPANY, "--format", "json", "--fail-on", "warning")
     assert analyzed.exit_code == 0, analyzed.output
     report = json.loads(analyzed.output)
-    decided = [
-        one
-        for one in report["findings"]
-        if one["state"] != "suppressed" and one["verdict"] != "not_decided"
-    ]
-    assert decided == []
-    assert report["counts"]["not_decided"] <= report["counts"]["questions"] * 0.02
+    assert [one for one in report["findings"] if one["state"] != "suppressed"] == []
+    open_share = report["counts"]["not_decided"] / report["counts"]["questions"]
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\nnot decided: {open_share:.1%} of {report['counts']['questions']} questions\n"
+        )
+    assert open_share <= 0.02
     assert report["proved"]
+
+
+@needs_analyzer
+@pytest.mark.slow
+def test_an_assertion_fails_without_a_solver(run: Command) -> None:
+    """Nobody knows then whether it holds, so the default does not pass it. Open questions about other rules are warnings."""
+    analyzed = run("analyze", COMPANY, "--format", "json", "--no-solver")
+    assert analyzed.exit_code == 2, analyzed.output
+    still_open = [
+        one
+        for one in json.loads(analyzed.output)["findings"]
+        if one["verdict"] == "not_decided" and one["state"] != "suppressed"
+    ]
+    assert {one["severity"] for one in still_open} == {"error", "warning"}
+    for one in still_open:
+        is_assertion = one["rule"].startswith("assertion:")
+        assert (one["severity"] == "error") is is_assertion, one
+
+
+@needs_analyzer
+@pytest.mark.slow
+def test_analyze_finds_the_hole(changed: Path, run: Command) -> None:
+    """As a trace of three calls, with the address of a customer; the page shows it."""
+    analyzed = run("analyze", changed)
+    assert analyzed.exit_code == 2, analyzed.output
+    page = (COMPANY / "README.md").read_text()
+    expected = re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]
+    assert matches(expected, analyzed.output), analyzed.output
+    report = json.loads(run("analyze", changed, "--format", "json").output)
+    (found,) = [one for one in report["findings"] if one["rule"] == _ASSERTION]
+    assert found["verdict"] == "path_found"
+    calls = [step["operation"] for step in found["path"] if step["operation"] in _OPERATIONS]
+    assert calls == ["tickets.read", "crm.get_customer", "tickets.reply"]
+    assert "lea@heron.example" in found["case"] or "kai@brandt.example" in found["case"]
 
 
 @needs_analyzer
@@ -200,7 +240,7 @@ def test_diff_shows_the_hole_and_no_other(changed: Path, run: Command) -> None:
     assert proof["counts"]["not_decided"] == 0
     shown = run("diff", COMPANY, changed).output
     page = (COMPANY / "README.md").read_text()
-    (expected,) = re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    expected = re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1]
     assert matches(expected, shown), shown
 
 
