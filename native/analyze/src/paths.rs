@@ -52,11 +52,13 @@ const SEARCH_TIME: Duration = Duration::from_secs(60);
 const MOST_ROUNDS: usize = 16;
 
 /// Facts that the proofs about paths take for true.
-pub const ASSUMPTIONS: [&str; 9] = [
+pub const ASSUMPTIONS: [&str; 11] = [
     "Agents with the same roles act alike, and so do people with the same roles; a person holds the roles of one claim, or all \
      roles of an issuer.",
     "An operation reads, writes and sends what its `classify` rule says, and the labels of the bundle are right.",
     "Agents are isolated as their role says, and forget what they read when the `memory` of their role ends.",
+    "People make no calls themselves: only calls of agents are looked at.",
+    "A call sends the data that was read before it, the data of its resource and, with the effect `export`, the data that it yields.",
     "Data leaves a system only through operations of the catalog. What people see on a screen and type elsewhere is not followed.",
     "Enforcers ask about every call, and report no labels beside those of the bundle.",
     "No break-glass is open.",
