@@ -235,6 +235,38 @@ def test_a_suppressed_finding_does_not_fail_and_is_not_written(
     assert "ended at 2026-01-02T00:00:00Z; it counts as not there" in capsys.readouterr().out
 
 
+def test_an_open_assertion_fails_until_its_owner_accepts_it(record: Record, tmp_path: Path) -> None:
+    """With the default level, and without a solver, too: by a suppression with an end, or by a baseline."""
+    open_assertion = finding(
+        1,
+        rule="assertion:stays",
+        verdict="not_decided",
+        reason="no solver",
+        path=[],
+        cut=None,
+        case="",
+    )
+    record(open_assertion, solver=None, proved=[])
+    assert run("analyze", BUNDLE) == 2
+    file = tmp_path / "baseline.json"
+    assert run("analyze", BUNDLE, "--write-baseline", file) == 0
+    assert run("analyze", BUNDLE, "--baseline", file) == 0
+
+    entry = {
+        "rule": "assertion:stays",
+        "owner": "sec",
+        "reason": "the solver comes in May",
+        "until": "2999-01-01",
+    }
+    record(open_assertion, suppressions=[entry], solver=None, proved=[])
+    assert run("analyze", BUNDLE) == 0
+    record(open_assertion, suppressions=[{**entry, "until": "2026-01-01"}], solver=None, proved=[])
+    assert run("analyze", BUNDLE) == 2
+    record({**open_assertion, "rule": "self-approval", "severity": "warning"})
+    assert run("analyze", BUNDLE) == 0
+    assert run("analyze", BUNDLE, "--fail-on", "warning") == 2
+
+
 def test_json_is_the_report_and_can_be_rendered_later(
     record: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
