@@ -26,7 +26,8 @@ from authz.cli.options import (
     Vars,
     offline_variables,
 )
-from authz.cli.render import CommandExit, Terminal, difference_markdown, print_difference
+from authz.cli.render import CommandExit, Terminal
+from authz.cli.render.difference import difference_markdown, print_difference
 from authz.cli.render.replay import print_replay, replay_markdown
 from authz.cli.replay_run import AgentFilter, OperationFilter, Selection, replay_log
 from authz.engine import Plan

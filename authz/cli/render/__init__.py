@@ -6,7 +6,6 @@
 
 from authz.cli.render.can import can_page, print_can
 from authz.cli.render.decision import print_decision
-from authz.cli.render.difference import difference_markdown, print_difference
 from authz.cli.render.exceptions import (
     breakglass_json,
     breakglass_rows,
@@ -28,12 +27,10 @@ __all__ = [
     "breakglass_json",
     "breakglass_rows",
     "can_page",
-    "difference_markdown",
     "exception_rows",
     "groups_page",
     "print_can",
     "print_decision",
-    "print_difference",
     "print_groups",
     "print_task_tree",
     "print_why",
