@@ -120,6 +120,24 @@ impl OfflineDecision {
         self.outcome == Outcome::Permit || !self.is_enforced
     }
 
+    /// A decision about an operation of Authz itself.
+    fn of_own(decision: Decision) -> Self {
+        Self {
+            id: String::new(),
+            outcome: decision.outcome,
+            reason: decision.reason,
+            message: decision.message.clone(),
+            is_enforced: true,
+            chain: Vec::new(),
+            rules: decision.rules.clone(),
+            decision: Some(decision),
+            approval_id: None,
+            template: String::new(),
+            session_id: None,
+            labels_before: Vec::new(),
+        }
+    }
+
     fn of(record: &Judgement) -> Self {
         Self {
             id: record.arrival.id.clone(),
@@ -197,13 +215,25 @@ impl OfflineEngine {
     #[must_use]
     pub fn keeping_decisions(mut self) -> Self {
         self.decisions = Some(Mutex::default());
+        if let Some(world) = &*self.engine.world.load() {
+            // Set once: the engine was made here.
+            let _is_set = world.own_decisions.set(Mutex::default());
+        }
         self
     }
 
-    /// Takes the decisions since this was called last, in their order.
+    /// Takes the decisions since this was called last: those of calls in their order, then those about operations of Authz itself,
+    /// which have no id.
     pub fn take_decisions(&self) -> Vec<OfflineDecision> {
-        let kept = self.decisions.as_ref();
-        kept.map(|kept| std::mem::take(&mut *kept.lock().ignore_poison())).unwrap_or_default()
+        let Some(kept) = &self.decisions else { return Vec::new() };
+        let mut decisions = std::mem::take(&mut *kept.lock().ignore_poison());
+        if let Some(world) = &*self.engine.world.load()
+            && let Some(own) = world.own_decisions.get()
+        {
+            let own = std::mem::take(&mut *own.lock().ignore_poison());
+            decisions.extend(own.into_iter().map(OfflineDecision::of_own));
+        }
+        decisions
     }
 
     /// Judges a request, and stores the changes of its verdict. The `evidence` of the request is not read.

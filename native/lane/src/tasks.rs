@@ -10,7 +10,6 @@ mod start;
 
 use std::collections::BTreeMap;
 
-use authz_kernel::decide::decide;
 use authz_kernel::decision::{Facts, Outcome, Principal, Request};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::schema::GIVE;
@@ -49,7 +48,7 @@ impl Engine {
         revoke::of_operation(&revoked, operation)?;
         let facts = kernel_facts(&caller.arrival, caller.facts(), chain, None, None);
         let facts = Facts { subject_proof: proof, ..facts };
-        let decision = decide(caller.plan(), &facts, request, caller.now());
+        let decision = caller.world.decide_own(&facts, request, caller.now());
         if decision.outcome == Outcome::Permit && decision.reason == ReasonCode::Permitted {
             return Ok(());
         }

@@ -1,10 +1,12 @@
 //! Plan, trust and listeners: an immutable snapshot that all decisions read, and that is replaced whole.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 
+use authz_base::poison::IgnorePoison as _;
 use authz_base::spiffe::{check_pattern, covers, overlap};
-use authz_kernel::decision::Time;
+use authz_kernel::decide::{decide, decide_traced};
+use authz_kernel::decision::{Decision, Facts, Request, Time};
 use authz_kernel::hex::hex;
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
@@ -62,6 +64,8 @@ pub(crate) struct Loaded {
     static_secrets: BTreeMap<String, SecretHeader>,
     pub(crate) recipient_lists: RecipientLists,
     pub(crate) shadow: Option<ShadowPlan>,
+    /// Decisions about operations of Authz itself, for tests of a bundle. Not set: they are not kept, as on every server.
+    pub(crate) own_decisions: OnceLock<Mutex<Vec<Decision>>>,
 }
 
 /// A listener, checked.
@@ -325,6 +329,22 @@ impl ReadHeaders {
 }
 
 impl Loaded {
+    /// Judges an operation of Authz itself. Where a test of a bundle asks for it, the decision is kept, and lists how each policy was
+    /// judged.
+    pub(crate) fn decide_own(
+        &self,
+        facts: &Facts<'_>,
+        request: &Request<'_>,
+        now: Time,
+    ) -> Box<Decision> {
+        let Some(kept) = self.own_decisions.get() else {
+            return decide(&self.plan, facts, request, now);
+        };
+        let decision = decide_traced(&self.plan, facts, request, now);
+        kept.lock().ignore_poison().push((*decision).clone());
+        decision
+    }
+
     pub(crate) fn new(world: World, metrics: &Metrics) -> Result<Self, EngineError> {
         let World { plan, trust, listeners, peers, credentials, recipient_lists, fetched, shadow } =
             world;
@@ -360,6 +380,7 @@ impl Loaded {
             facts_digest: hex(&plan.model().facts_digest),
             shadow: shadow.map(|shadow| ShadowPlan::new(shadow, &plan, &fetched, &recipient_lists)),
             recipient_lists: plan.aged_recipient_lists(&fetched, &recipient_lists),
+            own_decisions: OnceLock::new(),
             read_headers: ReadHeaders::of(plan.routes().read_headers()),
             plan,
             trust,

@@ -18,10 +18,16 @@ unless { context.satisfied.contains(Kind::"approve") };
 @id("starts") forbid(principal, action == Action::"task:desk", resource) when { context.chain.depth > 5 };
 @id("order") forbid(principal, action, resource) when { context.sequences.contains(Sequence::"look-first") };
 @id("looked") forbid(principal, action, resource) when { context.sequences.contains(Sequence::"looked") };
+@id("give-none") @reason("nobody is given a task") forbid(principal, action in Action::"authz.task.give", resource);
 "#;
 
 fn coverage(steps: &str) -> Coverage {
-    let plan = compiled("{name: a}", FACTS, POLICIES);
+    coverage_of(POLICIES, steps)
+}
+
+fn coverage_of(policies: &str, steps: &str) -> Coverage {
+    let facts = FACTS.replace("deadline: 30m", "deadline: 30m, max_depth: 1");
+    let plan = compiled("{name: a}", &facts, policies);
     let text = format!(
         "fixtures: {{agents: {{bot: 'spiffe://a.example/ns/desk/sa/bot', other: 'spiffe://a.example/ns/desk/sa/other'}}}}\n\
          tests:\n  - trace: first\n    task: {{template: desk, agent: bot}}\n    steps:\n{steps}"
@@ -52,12 +58,13 @@ fn a_policy_is_reached_where_it_determines_an_outcome() {
         reach(&covered, PartKind::Policy),
         [
             ("ask", PartReach::Reached),
+            ("give-none", PartReach::None),
             ("large", PartReach::None),
             ("looked", PartReach::Judged),
             ("may", PartReach::Reached),
             ("may-mail", PartReach::Fired),
             ("order", PartReach::Reached),
-            ("starts", PartReach::None),
+            ("starts", PartReach::Judged),
             ("stop", PartReach::Reached),
         ]
     );
@@ -116,4 +123,44 @@ fn a_run_can_stop_at_the_first_failure() {
         run_within(&plan, &files, NOW, scope).failed.len()
     };
     assert_eq!((failed(true), failed(false)), (1, 2));
+}
+
+#[test]
+fn policies_about_tasks_are_reached_by_steps_on_tasks() {
+    let covered = coverage(
+        r"
+      - {delegate: {name: below, to: other}, expect: FORBIDDEN}
+",
+    );
+    let give = covered.parts.iter().find(|part| part.name == "give-none").unwrap();
+    assert_eq!(
+        (give.reach, give.tests.as_slice()),
+        (PartReach::Reached, &["first".to_owned()][..])
+    );
+    let may = covered.parts.iter().find(|part| part.name == "may").unwrap();
+    assert_eq!(may.reach, PartReach::Reached, "it permits the start of the task");
+    assert_eq!(covered.decisions, 2, "the start and the delegation");
+}
+
+#[test]
+fn a_test_that_only_starts_a_task_reaches_the_policies_about_the_start() {
+    let policies = r#"
+@id("may-start") permit(principal in Role::"bots", action == Action::"task:desk", resource);
+@id("not-deep") forbid(principal, action == Action::"task:desk", resource) when { context.chain.depth > 5 };
+@id("may-list") permit(principal in Role::"bots", action == Action::"crm.list", resource);
+@id("order") forbid(principal, action, resource) when { context.sequences.contains(Sequence::"look-first") };
+@id("looked") forbid(principal, action, resource) when { context.sequences.contains(Sequence::"looked") };
+"#;
+    let covered = coverage_of(policies, "      - {end: {status: completed}, expect: OK}\n");
+    assert_eq!(
+        reach(&covered, PartKind::Policy),
+        [
+            ("looked", PartReach::Judged),
+            ("may-list", PartReach::None),
+            ("may-start", PartReach::Reached),
+            ("not-deep", PartReach::Judged),
+            ("order", PartReach::Judged),
+        ]
+    );
+    assert!(reach(&covered, PartKind::Tier).iter().all(|(_, reach)| *reach == PartReach::None));
 }

@@ -1,6 +1,5 @@
 //! Judges `authz.approve`: whether the policies let a person approve a call.
 
-use authz_kernel::decide::decide;
 use authz_kernel::decision::{
     CallerProof, Facts, Given, Outcome, ProofMethod, ReasonCode, Request, Time,
 };
@@ -58,6 +57,6 @@ pub(super) fn policies_permit(
         granted: None,
         breakglass: None,
     };
-    let decision = decide(&world.plan, &facts, &request, now);
+    let decision = world.decide_own(&facts, &request, now);
     decision.outcome == Outcome::Permit && decision.reason == ReasonCode::Permitted
 }
