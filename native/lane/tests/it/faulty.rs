@@ -1,5 +1,6 @@
 //! A store that fails as it is told, and calls that are refused for it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use authz_token::mint::{Key, proof};
 use serde_json::{Value, json};
 
 use crate::credentials::{Issuing, issue_of, issuing};
+use crate::shadow::{causes, results};
 use crate::support::*;
 use crate::tasks::{
     REQUIRED, TWO, agent, alices, call, delegate, delegating, deleting, end, get, searching, start,
@@ -34,6 +36,8 @@ enum Fault {
     LostCommit,
     /// The view of revocations becomes too old while the transaction waits for its locks.
     Stale,
+    /// Reading the requests for break-glass panics.
+    BreakglassPanic,
 }
 
 /// A store that fails as it is told.
@@ -101,7 +105,7 @@ impl Store for Faulty {
     ) -> Result<Commit, StoreError> {
         let fault = *self.fault.lock().unwrap();
         match fault {
-            Fault::None | Fault::LostCommit => {}
+            Fault::None | Fault::LostCommit | Fault::BreakglassPanic => {}
             Fault::Unavailable => return Err(StoreError::unavailable("told to")),
             Fault::Slow => return Err(StoreError::Slow),
             Fault::Full => return Err(StoreError::Full("told to".to_owned())),
@@ -118,6 +122,8 @@ impl Store for Faulty {
         self.inner.revocations()
     }
     fn breakglasses(&self) -> Arc<Breakglasses> {
+        let fault = *self.fault.lock().unwrap();
+        assert_ne!(Fault::BreakglassPanic, fault, "told to");
         self.inner.breakglasses()
     }
     fn staleness(&self) -> Duration {
@@ -179,6 +185,41 @@ fn store_failures() {
         ["PERMITTED", "PERMITTED", "USES_EXHAUSTED"],
         [delete(), delete(), delete()].each_ref().map(code)
     );
+}
+
+/// A shadow decision that panics changes neither the answer nor its record, and counts as failed. Only the shadow bundle reads
+/// exceptions here, so that only its decision meets the fault.
+#[test]
+fn a_shadow_decision_that_panics_changes_no_answer() {
+    let emergency =
+        "@id(\"emergency\") forbid(principal, action == Action::\"crm.search\", resource)
+        unless { context.exception.contains(Exception::\"breakglass\") };";
+    let shadow = plan(&[("policies/shadow.cedar", emergency)]);
+    let store = Faulty::new();
+    let served = store.serve(World { shadow: Some(shadow), ..world() });
+    let plain = Faulty::new().serve(world());
+    store.set(Fault::BreakglassPanic);
+    let expected = plain.check(&search());
+    let mut decision = served.check(&search());
+    decision.decision_id.clone_from(&expected.decision_id);
+    decision.decided_at = expected.decided_at;
+    assert_eq!(expected, decision);
+    assert_eq!("PERMITTED", code(&decision));
+    // The status reads requests for break-glass, too.
+    store.set(Fault::None);
+    assert_eq!(BTreeMap::from([("not_compared", 1)]), results(&served));
+    assert_eq!(vec![("failed".to_owned(), 1.0)], causes(&served));
+    let status = served.engine.status();
+    assert!(status.panics == 0 && status.ready, "no served decision panicked");
+    // Without the fault, the shadow bundle answers.
+    assert_eq!("PERMITTED", code(&served.check(&search())));
+    assert_eq!(Some(&1), results(&served).get("newly_denied"));
+    let shadows: Vec<Value> = served
+        .records()
+        .iter()
+        .map(|record| record["result"]["shadow"]["outcome"].clone())
+        .collect();
+    assert_eq!([Value::Null, json!("DENY")], shadows.as_slice());
 }
 
 /// A call that only reads is answered once the use of its proof is durable: after a crash, nobody may bring the proof again.

@@ -16,14 +16,14 @@ fn shadowed(more: &[(&str, &str)]) -> Served {
 }
 
 /// Results of comparisons that are not zero.
-fn results(served: &Served) -> BTreeMap<&'static str, u64> {
+pub(crate) fn results(served: &Served) -> BTreeMap<&'static str, u64> {
     let mut results = served.engine.status().shadow.unwrap().decisions;
     results.retain(|_, count| *count > 0);
     results
 }
 
 /// Causes of calls that were not compared.
-fn causes(served: &Served) -> Vec<(String, f64)> {
+pub(crate) fn causes(served: &Served) -> Vec<(String, f64)> {
     let families = served.engine.metrics();
     let family = families.iter().find(|family| family.name == "authz_shadow_not_compared").unwrap();
     let samples = family.samples.iter().filter(|sample| sample.value > 0.0);
@@ -71,6 +71,17 @@ fn each_difference_has_its_result() {
     assert_eq!("FORBIDDEN", code(&served.check(&asking("wiki.read"))));
     assert_eq!("PERMITTED", code(&served.check(&search())));
     assert_eq!(BTreeMap::from([("newly_denied", 1), ("newly_permitted", 1)]), results(&served));
+}
+
+/// A forbid that fails to evaluate denies, also in a shadow bundle, and only there.
+#[test]
+fn a_shadow_policy_that_fails_changes_no_answer() {
+    let failing = "@id(\"overflow\") forbid(principal, action == Action::\"crm.search\", resource)
+        when { context.tier + 1 + 9223372036854775807 > 0 };";
+    let served = shadowed(&[("policies/shadow.cedar", failing)]);
+    assert_eq!("PERMITTED", code(&served.check(&search())));
+    assert_eq!(BTreeMap::from([("newly_denied", 1)]), results(&served));
+    assert_eq!("POLICY_ERROR", served.records()[0]["result"]["shadow"]["reason_code"]);
 }
 
 /// What `mode` of each bundle lets through counts as permitted.
