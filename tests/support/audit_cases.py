@@ -152,6 +152,12 @@ def loaded(
     return _of_node(name, at, node, loaded=bundle)
 
 
+def dropped(name: str, at: float, count: int = 1, *, first: float | None = None) -> dict[str, Any]:
+    """Decisions of a node that were answered without a record, because the audit queue was full."""
+    begin = moment(at - 1 if first is None else first)
+    return _of_node(name, at, "n1", dropped={"count": count, "first": begin, "last": moment(at)})
+
+
 def expired_task(
     name: str, at: float, session: str, task: str = "", *, tasks: int = 1, node: str = "n1"
 ) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from authz_client.jose import public_jwk
 from tests.support import receipts as signed
 from tests.support.audit_cases import (
     answer,
+    dropped,
     entry,
     expired_approval,
     expired_task,
@@ -566,6 +567,10 @@ def test_records_of_the_node_are_counted_apart(tmp_path: Path) -> None:
         witnessed("w1", DAY),
         {**witnessed("later", 6), "heads": None},
         {"decision_id": "new", "timestamp": moment(7), "labels": {"id": "n1"}, "kind": 1},
+        dropped("d1", 8, 40),
+        dropped("d1", 8, 40),
+        dropped("d2", 9, 2),
+        dropped("d3", 9 * DAY, 5),
         expired_task("after", 9 * DAY, "s5"),
     ]
     folder = make(tmp_path / "report", [write(tmp_path / "audit.jsonl", records)])
@@ -573,16 +578,18 @@ def test_records_of_the_node_are_counted_apart(tmp_path: Path) -> None:
     assert [one["decision_id"] for one in table(folder, "samples.csv")] == ["a"]
     told = (folder / "README.md").read_text()
     for line in (
-        "| 12 | records of all files",
-        "| 1 | records outside the period",
-        "| 1 | records of the period that stand twice",
+        "| 16 | records of all files",
+        "| 2 | records outside the period",
+        "| 2 | records of the period that stand twice",
         "| 1 | records of decisions of the period",
         "| 1 | records of the period that a node loaded",
         "| 5 | records of the period that a task or an approval",
         "| 6 | tasks that ended so",
         "| 2 | records of the period with heads",
+        "| 2 | records of the period that a node dropped",
+        "| 42 | decisions that were answered without a record so",
         "| 1 | records of the period of other kinds",
-        f"| n1 | 1 | 8 | {moment(0)} | {moment(DAY)} |",
+        f"| n1 | 1 | 10 | {moment(0)} | {moment(DAY)} |",
         f"| n2 | 0 | 1 | {moment(DAY)} | {moment(DAY)} |",
     ):
         assert line in told
@@ -592,6 +599,7 @@ def test_records_of_the_node_are_counted_apart(tmp_path: Path) -> None:
         ("2026-11-03", "n2", "1", "1"),
     ]
     gaps = (folder / "gaps.md").read_text()
+    assert "- 42 decisions answered without a record" in gaps
     assert "without a record of node n1: 2026-11-04" in gaps
     assert "without a record of node n2: 2026-11-02, 2026-11-04" in gaps
 

@@ -19,6 +19,7 @@ from authz.tools.timeline import Timeline, collect
 from tests.support.audit_cases import (
     BOT,
     answer,
+    dropped,
     entry,
     expired_approval,
     expired_task,
@@ -221,6 +222,30 @@ def test_ends_and_loads_of_the_session_stand_between_its_calls(
         "the time of task s1-root was over; tasks that ended with it, itself included: 3" in shown
     )
     assert "bundle desk, revision r2, digest r2r2r2r2, trust t2" in shown
+
+
+def test_dropped_records_of_the_time_of_the_session_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A reader must know that calls of the session may be missing: by the times of the decisions, not of the record."""
+    file = write(
+        tmp_path / "audit.jsonl",
+        [
+            dropped("before", 1, 5),
+            entry("a", 2, session="s1"),
+            entry("b", 4, session="s1"),
+            dropped("meanwhile", 9, 7, first=3),
+            dropped("after", 9, 2, first=8),
+            {**dropped("odd", 3), "dropped": {"count": "x", "first": 1, "last": None}},
+        ],
+    )
+    told = document([file])
+    assert [event["decision_id"] for event in told["events"]] == ["a", "b", "meanwhile"]
+    assert told["events"][2]["kind"] == "dropped records"
+    assert told["events"][2]["dropped_count"] == 7
+    assert run("--session", "s1", "--log", file) == 0
+    shown = capsys.readouterr().out
+    assert "decisions of the node without records, since the audit queue was full: 7" in shown
 
 
 def test_facts_and_digests_of_an_approved_call_are_shown(

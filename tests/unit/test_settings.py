@@ -69,6 +69,20 @@ def test_a_limit_reaches_the_engine(
             read(tmp_path, f"{key}={wrong}")
 
 
+def test_the_treatment_of_a_full_audit_queue_reaches_the_engine(tmp_path: Path) -> None:
+    """The default denies. The engine takes each word of the configuration, and the configuration refuses every other word."""
+    assert engine_settings(read(tmp_path))["audit_on_full"] == "deny"
+    for word in ("deny", "block", "drop"):
+        settings = engine_settings(read(tmp_path, f"audit.on_full={word}"))
+        assert settings["audit_on_full"] == word
+        Engine(settings).close()
+    for word in ("ignore", "Deny", "true", "''"):
+        with pytest.raises(ConfigError, match=r"audit\.on_full"):
+            read(tmp_path, f"audit.on_full={word}")
+    with pytest.raises(EngineError, match="`deny`, `block`, `drop`"):
+        Engine({**engine_settings(read(tmp_path)), "audit_on_full": "ignore"})
+
+
 @pytest.mark.parametrize(
     ("assignments", "milliseconds"),
     [

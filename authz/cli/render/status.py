@@ -82,6 +82,8 @@ def _audit(detail: Mapping[str, Any]) -> Iterator[str]:
         f"{audit['written_lines']} records since the start, {audit['queued_lines']} wait, "
         f"{audit['refused_lines']} refused, {audit['dropped_refusals']} dropped"
     )
+    if count := audit.get("dropped_lines"):
+        yield f"{count} decisions were answered without a record, because the queue was full"
 
 
 def _sinks(detail: Mapping[str, Any]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """`audit`: the record of every decision."""
 
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -9,7 +10,15 @@ from authz.config.findings import Finding
 from authz.config.sections.audit_sinks import AuditSink, sink_findings
 from authz.config.types import Duration, FilePath, Strict
 
-__all__ = ["Audit", "audit_findings"]
+__all__ = ["Audit", "AuditOnFull", "audit_findings"]
+
+
+class AuditOnFull(StrEnum):
+    """Treatment of a call whose record finds the queue full."""
+
+    DENY = "deny"
+    BLOCK = "block"
+    DROP = "drop"
 
 
 class Audit(Strict):
@@ -18,13 +27,18 @@ class Audit(Strict):
     path: FilePath | None = None
     """File that records are appended to; required to serve."""
     queue: int = Field(default=65_536, ge=16, le=10_000_000)
-    """Records that may wait to be written; full: deny."""
+    """Records that may wait to be written. `on_full` says what happens if there are more."""
     queue_bytes: int = Field(default=67_108_864, ge=65_536, le=17_179_869_184)
-    """Bytes of records that may wait to be written; full: deny."""
+    """Bytes of records that may wait to be written. `on_full` says what happens if there are more."""
+    on_full: AuditOnFull = AuditOnFull.DENY
+    """Treatment of a call whose record finds the queue full. `deny`: the call is denied. `block`: the call waits for room for at most
+    `max_wait`, then it is denied. `drop`: a decision of tier low or standard that changes nothing is answered without a record, and
+    every other call is denied.
+    """
     sync_interval: Annotated[Duration, Field(ge=0.001, le=60)] = 1.0
     """Records of tiers low and standard reach the disk at least this often; those of higher tiers at once."""
     max_wait: Annotated[Duration, Field(ge=0.001, le=60)] = 2.0
-    """Longest wait for the disk, where the caller's deadline is later; then: deny."""
+    """Longest wait for the disk, or for room in the queue, where the caller's deadline is later; then: deny."""
     unverified_refusals: int = Field(default=10, ge=1, le=1_000_000_000)
     """Records a minute of refusals of unverified callers, for each peer and reason code. Further refusals are counted in one record
     of their sum, so that nobody fills the disk without a credential.
@@ -56,6 +70,7 @@ class Audit(Strict):
         return {
             "audit_queue_lines": self.queue,
             "audit_queue_bytes": self.queue_bytes,
+            "audit_on_full": self.on_full.value,
             "audit_sync_interval_ms": round(self.sync_interval * 1000),
             "audit_max_wait_ms": round(self.max_wait * 1000),
             "audit_unverified_refusals": self.unverified_refusals,

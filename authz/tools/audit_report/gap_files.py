@@ -49,6 +49,7 @@ def _gap_text(data: ReportDatabase, given: ReportInput) -> Iterator[str]:
         yield f"\n## Verification of the whole log{name}\n\n"
         yield from _verification_text(log.verification, keys_given=given.keys_given)
     (unrecorded,) = data.numbers("SELECT sum(times) FROM period WHERE code = 'AUDIT_FULL'")
+    (dropped,) = data.numbers("SELECT sum(times) FROM drops JOIN notes USING (record) WHERE inside")
     sums = data.numbers("SELECT count(*), sum(times) FROM period WHERE is_sum")
     yield (
         "\n## Records\n\n"
@@ -59,6 +60,7 @@ def _gap_text(data: ReportDatabase, given: ReportInput) -> Iterator[str]:
         f"- {count.replaced} decisions have a second record, since the first could not be made durable and was not answered;"
         " the second counts\n"
         f"- {unrecorded} calls denied because they could not be recorded (`AUDIT_FULL`)\n"
+        f"- {dropped} decisions answered without a record, since the audit queue was full (`audit.on_full: drop`)\n"
         f"- {sums[1]} refusals without records of their own, in {sums[0]} sums: `refusal_sums.csv`\n"
     )
     for node, silent in _silent_days(data):

@@ -1,4 +1,4 @@
-"""Records of a node that are not decisions: bundles that it loaded, ends by time, and heads of other nodes' logs."""
+"""Records of a node that are not decisions: bundles that it loaded, ends by time, heads of other nodes' logs, and dropped records."""
 
 import sqlite3
 from collections.abc import Mapping
@@ -12,11 +12,12 @@ __all__ = ["NODE_SCHEMA", "NodeRecord", "insert_node_record"]
 NODE_SCHEMA: Final = (
     "CREATE TABLE notes (record PRIMARY KEY, at, node, kind, inside INT, file INT, line INT) WITHOUT ROWID",
     "CREATE TABLE loads (record PRIMARY KEY, bundle, revision, digest, trust) WITHOUT ROWID",
+    "CREATE TABLE drops (record PRIMARY KEY, times INT) WITHOUT ROWID",
     "CREATE TABLE task_ends (record PRIMARY KEY, tasks INT) WITHOUT ROWID",
     "CREATE TABLE approval_ends (approval, was_approved INT, PRIMARY KEY (approval, was_approved)) WITHOUT ROWID",
 )
 """Tables of these records."""
-_KINDS: Final = ("loaded", "expired", "heads")
+_KINDS: Final = ("loaded", "expired", "heads", "dropped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,9 @@ def insert_node_record(
         loaded = mapping(fields.get("loaded"))
         members = [text_of(loaded, name) for name in ("bundle", "revision", "digest", "trust")]
         database.execute("INSERT INTO loads VALUES (?, ?, ?, ?, ?)", (record.key, *members))
+    elif kind == "dropped":
+        times = count_of(mapping(fields.get("dropped")).get("count")) or 1
+        database.execute("INSERT INTO drops VALUES (?, ?)", (record.key, times))
     elif kind == "expired":
         expired = mapping(fields.get("expired"))
         if approval := text_of(expired, "approval"):

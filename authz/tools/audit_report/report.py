@@ -202,14 +202,16 @@ class _Report:
         yield probes, "probes among them"
         yield sums, "sums of refusals among them"
         yield refusals, "refusals that the sums stand for"
-        loads, ends, heads, others, tasks = self.data.numbers(
-            """SELECT sum(kind = 'loaded'), sum(kind = 'expired'), sum(kind = 'heads'), sum(kind = 'other'),
-            sum(tasks) FROM notes LEFT JOIN task_ends USING (record) WHERE inside"""
+        loads, ends, heads, drops, others, tasks, dropped = self.data.numbers(
+            """SELECT sum(kind = 'loaded'), sum(kind = 'expired'), sum(kind = 'heads'), sum(kind = 'dropped'), sum(kind = 'other'),
+            sum(tasks), sum(times) FROM notes LEFT JOIN task_ends USING (record) LEFT JOIN drops USING (record) WHERE inside"""
         )
         yield loads, "records of the period that a node loaded a bundle or trust"
         yield ends, "records of the period that a task or an approval ended by time"
         yield tasks, "tasks that ended so, with those below them"
         yield heads, "records of the period with heads of other nodes' logs"
+        yield drops, "records of the period that a node dropped records of decisions"
+        yield dropped, "decisions that were answered without a record so"
         yield others, "records of the period of other kinds, which are not decisions"
 
 

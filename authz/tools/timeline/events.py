@@ -174,6 +174,10 @@ class TimelineEvent:
     """Tasks that ended by time: the task and those below it."""
     loaded: dict[str, str] = field(default_factory=dict)
     """Bundle and trust that the node uses from then on: `bundle`, `revision`, `digest` and `trust`."""
+    dropped: dict[str, str] = field(default_factory=dict)
+    """Times of the `first` and the `last` decision of the node that was answered without a record."""
+    dropped_count: int = 0
+    """Number of these decisions."""
 
     def dumps(self) -> str:
         """Return the event as JSON of ASCII characters."""
@@ -232,6 +236,13 @@ class TimelineEvent:
             yield (
                 f"bundle {known.get('bundle', '')}, revision {known.get('revision', '')}, digest {known.get('digest', '')}, "
                 f"trust {known.get('trust', '')}"
+            )
+
+        if self.dropped_count:
+            known = self.dropped
+            yield (
+                f"decisions of the node without records, since the audit queue was full: {self.dropped_count}, "
+                f"from {known.get('first', '')} to {known.get('last', '')}"
             )
 
     def _notes_of_outcome(self) -> Iterator[str]:
@@ -416,6 +427,8 @@ def _read_node_event(fields: Mapping[str, Any], place: Place, task: str) -> Time
     kind = "node record"
     if "loaded" in fields:
         kind = "bundle load"
+    elif "dropped" in fields:
+        kind = "dropped records"
     elif "expired" in fields:
         kind = "task expiry" if approval is None else "approval expiry"
     return TimelineEvent(
@@ -437,6 +450,8 @@ def _read_node_event(fields: Mapping[str, Any], place: Place, task: str) -> Time
         node=_text(_map(fields, "labels"), "id"),
         ended_tasks=(_count(expired.get("tasks")) or 1) if ended else 0,
         loaded=_known(_map(fields, "loaded"), "bundle", "revision", "digest", "trust"),
+        dropped=_known(_map(fields, "dropped"), "first", "last"),
+        dropped_count=_count(_map(fields, "dropped").get("count")),
     )
 
 

@@ -2,8 +2,8 @@
 
 The first pass finds the records that name the session, and every line that is not a record. The second pass finds the records
 that are linked to these by an id: answers of people to the approvals of the session, reports of its permits, and revocations
-that end its tasks, ends of its approvals by time, and bundles that its nodes loaded meanwhile. The records of the session are kept in
-a database on disk.
+that end its tasks, ends of its approvals by time, and bundles that its nodes loaded and records that they dropped meanwhile. The records
+of the session are kept in a database on disk.
 """
 
 import json
@@ -40,7 +40,7 @@ _ORDER: Final = "ORDER BY at, segment, place, file, line"
 _LONGEST_TASK: Final = timedelta(hours=24)
 # Events of an approval whose id is that of the call itself. `refused` can name an approval of an earlier task.
 _OWN_APPROVAL: Final = frozenset({"made", "repeated", "consumed", "relied"})
-_LINKED: Final = (b'"report"', b'"approval"', b'"revoked"', b'"loaded"')
+_LINKED: Final = (b'"report"', b'"approval"', b'"revoked"', b'"loaded"', b'"dropped"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,11 +382,18 @@ class _Collection:
             is_of_session = not self._task and _id(expired, "session") == self._session
             return "" if task is None and is_of_session else task
         at = record.fields.get("timestamp")
-        if "loaded" not in record.fields or not isinstance(at, str):
+        first = last = at
+        if "dropped" in record.fields:
+            # The record comes after the decisions whose records are missing.
+            dropped = _map(record.fields.get("dropped"))
+            first, last = dropped.get("first"), dropped.get("last")
+        elif "loaded" not in record.fields:
+            return None
+        if not isinstance(first, str) or not isinstance(last, str):
             return None
         node = _id(_map(record.fields.get("labels")), "id")
         known = self._database.execute("SELECT 1 FROM nodes WHERE id = ?", (_key(node),))
-        return "" if bounds.first <= at <= bounds.last and known.fetchone() else None
+        return "" if first <= bounds.last and last >= bounds.first and known.fetchone() else None
 
     def _revoked(self, record: Record, given: Mapping[str, Any], bounds: _Bounds) -> str | None:
         revoked = _map(given.get("revoked"))

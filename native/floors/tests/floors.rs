@@ -182,6 +182,7 @@ const LANE: &[&str] = &[
     "history",
     "speaker",
     "sums",
+    "dropped_records",
     "record",
     "taskwire",
     "trace",

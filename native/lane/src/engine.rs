@@ -16,6 +16,7 @@ use crate::approvals::ApprovalChanges;
 use crate::attached::AttachedServer;
 use crate::audit_chain::audit_chain;
 use crate::clock::{Clock, SystemClock};
+use crate::dropped_records::DroppedRecords;
 use crate::error::EngineError;
 use crate::head_exchange::HeadExchange;
 use crate::keeper::{Keeper, Wait};
@@ -50,6 +51,7 @@ pub struct Engine {
     /// Heads of audit logs that are in the store.
     pub(crate) head_exchange: HeadExchange,
     pub(crate) sums: Sums,
+    pub(crate) dropped_records: DroppedRecords,
     pub(crate) keeper: Keeper,
     pub(crate) metrics: Metrics,
     pub(crate) probes: ProbeRate,
@@ -123,6 +125,7 @@ impl Engine {
             audit,
             head_exchange: HeadExchange::default(),
             sums: Sums::new(settings.audit_unverified_refusals),
+            dropped_records: DroppedRecords::default(),
             metrics: Metrics::default(),
             approval_changes: ApprovalChanges::default(),
             acting_agents: ActingAgents::default(),

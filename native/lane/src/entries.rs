@@ -60,7 +60,7 @@ impl Engine {
         while recorded.is_ok()
             && let Some((ticket, waits)) = pending.take_ticket()
         {
-            let until = tokio::time::Instant::from_std(self.wait_until(&pending));
+            let until = tokio::time::Instant::from_std(pending.until());
             recorded =
                 tokio::time::timeout_at(until, ticket).await.unwrap_or(Err(AuditError::Late));
             pending.failed_at(waits, recorded);
@@ -263,6 +263,7 @@ impl Engine {
     pub fn close(&self) {
         self.keeper.store().close();
         self.write_sums(self.sums.all());
+        self.record_dropped(self.dropped_records.all(self.clock.now_ms()));
         self.audit.close();
     }
 }

@@ -30,6 +30,7 @@ mod build;
 mod clock;
 mod credential_use;
 mod credentials;
+mod dropped_records;
 mod ending;
 mod enforcer_proof;
 mod engine;
@@ -114,9 +115,9 @@ pub use error::{EnforcerError, EngineError, PemError, StaticSecretError, TlsErro
 pub use fast::{FastLane, FastListener, FastSettings, FastTls};
 pub use pace::Pace;
 pub use settings::{
-    ApprovalSettings, CredentialSettings, DpopSettings, EnforcerSpec, Lane, Lifetimes, Listener,
-    PeerSpec, Relay, ReportWay, Secret, Settings, StateEngine, StateSettings, StaticSecret,
-    Surface, TraceSettings,
+    ApprovalSettings, AuditOnFull, CredentialSettings, DpopSettings, EnforcerSpec, Lane, Lifetimes,
+    Listener, PeerSpec, Relay, ReportWay, Secret, Settings, StateEngine, StateSettings,
+    StaticSecret, Surface, TraceSettings,
 };
 pub use status::Status;
 pub use sweep::Swept;

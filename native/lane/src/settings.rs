@@ -32,6 +32,8 @@ pub struct Settings {
     pub audit_queue_lines: usize,
     /// Most bytes of records that wait for the disk.
     pub audit_queue_bytes: usize,
+    /// Treatment of a call whose record finds the queue full.
+    pub audit_on_full: AuditOnFull,
     /// Longest time between two syncs of the audit file, for records of low tiers.
     pub audit_sync_interval_ms: u64,
     /// Longest wait for a durable record. An earlier deadline of the caller ends the wait.
@@ -68,6 +70,18 @@ pub struct Settings {
     pub state: StateSettings,
     /// Version of Authz in audit records and `authz_build_info`.
     pub version: String,
+}
+
+/// Treatment of a call whose record finds the audit queue full.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditOnFull {
+    /// The call is denied.
+    Deny,
+    /// The call waits for room, and is denied if there is none in time.
+    Block,
+    /// A decision that changes nothing is answered without a record; every other call is denied.
+    Drop,
 }
 
 /// Chain of the audit's lines, its segments and its heads.
@@ -185,6 +199,7 @@ impl Settings {
             audit_path: PathBuf::new(),
             audit_queue_lines: 65_536,
             audit_queue_bytes: 1 << 26,
+            audit_on_full: AuditOnFull::Deny,
             audit_sync_interval_ms: 1_000,
             audit_max_wait_ms: 2_000,
             audit_unverified_refusals: u64::MAX,

@@ -34,7 +34,7 @@ pub(crate) struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         if other.count == 0 {
             return;
         }

@@ -7,6 +7,7 @@ mod memory;
 mod merkle;
 mod segments;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ use crate::ticket::{AuditError, Settle, Ticket, pair};
 use crate::time::now;
 
 pub use self::head::{Head, HeadSigner, SignedHead};
-pub use self::log::AuditLog;
+pub use self::log::{AuditLog, Submitted, WhenFull};
 pub use self::memory::MemoryAudit;
 pub use self::segments::ChainSettings;
 use self::segments::Segments;
@@ -40,6 +41,8 @@ const MAX_SPARE_LINES: usize = 4_096;
 const MAX_REWRITES: u32 = 4;
 /// One part in so many of the queue, by lines and by bytes, is all that refusals may take of it.
 const REFUSAL_SHARE: u64 = 2;
+/// Most lines that wait for room in a full queue. Their bytes have the bound of the queue's bytes.
+const MAX_WAITING: usize = 4_096;
 
 /// Settings of an [`AuditWriter`].
 #[derive(Clone, Debug)]
@@ -116,6 +119,10 @@ pub struct AuditHealth {
     pub refused_lines: u64,
     /// Lines of refusals that were dropped because the share of refusals was full; not among `refused_lines`.
     pub dropped_refusals: u64,
+    /// Lines of answered decisions that were dropped because the queue was full.
+    pub dropped_lines: u64,
+    /// Lines that found the queue full and waited for room.
+    pub waited_lines: u64,
     /// Bytes of a torn last line that were cut off at the start.
     pub torn_bytes: u64,
     /// Where those bytes are kept; empty where there were none.
@@ -244,9 +251,25 @@ impl Load {
     }
 }
 
+/// A line that waits for room in the queue. It is not among the lines that wait for the disk.
+struct WaitingLine {
+    bytes: Vec<u8>,
+    durability: Durability,
+    settle: Settle,
+}
+
+impl WaitingLine {
+    /// Size in the queue, with a line feed.
+    const fn size(&self) -> usize {
+        self.bytes.len().saturating_add(1)
+    }
+}
+
 #[derive(Default)]
 struct AuditQueue {
     batch: LineBatch,
+    /// Lines that found no room, the oldest first.
+    waiting: VecDeque<WaitingLine>,
     closing: bool,
     /// Size of the refusals among all lines that wait.
     refusals: Load,
@@ -262,6 +285,63 @@ impl AuditQueue {
             self.health.queued_bytes = self.health.queued_bytes.saturating_add(size);
             if line.best_effort {
                 self.refusals = self.refusals.plus(size);
+            }
+        }
+    }
+
+    /// Size of the lines that wait for the disk, with one more line.
+    fn load_with(&self, size: usize) -> Load {
+        let load = Load { lines: self.health.queued_lines, bytes: self.health.queued_bytes };
+        load.plus(size as u64)
+    }
+
+    /// Adds a line to those that are written next.
+    fn push(&mut self, bytes: &[u8], settle: Option<Settle>, best_effort: bool) {
+        let line = QueuedLine { size: bytes.len().saturating_add(1), settle, best_effort };
+        self.load(std::iter::once(&line));
+        self.batch.push(&[bytes, b"\n"], line);
+    }
+
+    /// Makes a line wait for room. Returns none if too many lines wait already.
+    fn wait_for_room(
+        &mut self,
+        bytes: &[u8],
+        durability: Durability,
+        settings: &AuditSettings,
+    ) -> Option<Ticket> {
+        let has_place = |waiting: &VecDeque<WaitingLine>| {
+            let taken: usize = waiting.iter().map(WaitingLine::size).sum();
+            waiting.len() < MAX_WAITING && taken.saturating_add(bytes.len()) < settings.max_bytes
+        };
+        if !has_place(&self.waiting) {
+            self.waiting.retain(|line| !line.settle.is_abandoned());
+            if !has_place(&self.waiting) {
+                return None;
+            }
+        }
+        let (settle, ticket) = pair();
+        self.waiting.push_back(WaitingLine { bytes: bytes.to_vec(), durability, settle });
+        self.health.waited_lines = self.health.waited_lines.saturating_add(1);
+        Some(ticket)
+    }
+
+    /// Moves lines that wait for room into the queue, the oldest first, as far as there is room.
+    fn admit(&mut self, settings: &AuditSettings) {
+        let (max_lines, max_bytes) = (settings.max_lines as u64, settings.max_bytes as u64);
+        while let Some(line) = self.waiting.pop_front() {
+            // INVARIANT (no permit): the caller of an abandoned line was denied, so the line must not tell of a permit.
+            if line.settle.is_abandoned() {
+                continue;
+            }
+            if !self.load_with(line.size()).fits(max_lines, max_bytes) {
+                self.waiting.push_front(line);
+                return;
+            }
+            let WaitingLine { bytes, durability, settle } = line;
+            if durability == Durability::Synced {
+                self.push(&bytes, Some(settle), false);
+            } else if settle.settle_awaited(Ok(())) {
+                self.push(&bytes, None, false);
             }
         }
     }
@@ -365,13 +445,29 @@ impl AuditWriter {
         line: &[u8],
         durability: Durability,
     ) -> Result<Option<Ticket>, AuditError> {
+        match self.submit_or(line, durability, WhenFull::Refuse)? {
+            Submitted::Queued(ticket) => Ok(ticket),
+            Submitted::Waiting(_) | Submitted::Dropped => Err(AuditError::Full),
+        }
+    }
+
+    /// As [`AuditWriter::submit`], with another treatment of a line that finds the queue full. It has no effect on a line of
+    /// [`Durability::BestEffort`].
+    ///
+    /// # Errors
+    /// See [`AuditWriter::submit`]. A line that is longer than the queue, or finds too many lines that wait for room, is refused as
+    /// [`AuditError::Full`] instead of waiting.
+    pub fn submit_or(
+        &self,
+        line: &[u8],
+        durability: Durability,
+        when_full: WhenFull,
+    ) -> Result<Submitted, AuditError> {
         let size = line.len().saturating_add(1);
         let settings = &self.shared.settings;
         let (max_lines, max_bytes) = (settings.max_lines as u64, settings.max_bytes as u64);
         let best_effort = durability == Durability::BestEffort;
         let mut queue = self.shared.lock();
-        let waiting = Load { lines: queue.health.queued_lines, bytes: queue.health.queued_bytes };
-        let waiting = waiting.plus(size as u64);
         let refusals = queue.refusals.plus(size as u64);
         if !queue.closing
             && best_effort
@@ -381,15 +477,33 @@ impl AuditWriter {
             return Err(AuditError::Full);
         }
         let is_chainable = line.starts_with(b"{") && line.ends_with(b"}");
+        // A line that may wait does not pass those that wait already.
+        let is_behind = when_full == WhenFull::Wait && !queue.waiting.is_empty();
+        let has_room = queue.load_with(size).fits(max_lines, max_bytes) && !is_behind;
+        let can_write = queue.health.writable || best_effort;
         let refusal = if queue.closing || (settings.chain.is_some() && !is_chainable) {
             Some(AuditError::Failed)
-        } else if !waiting.fits(max_lines, max_bytes) {
+        } else if !has_room {
             Some(AuditError::Full)
-        } else if !queue.health.writable && !best_effort {
+        } else if !can_write {
             Some(AuditError::Failed)
         } else {
             None
         };
+        // A caller could make each of its records longer than the queue, and so leave no record.
+        let may_fit = Load::default().plus(size as u64).fits(max_lines, max_bytes);
+        // While the disk fails, nobody knows when there will be room.
+        if refusal == Some(AuditError::Full) && may_fit && can_write && !best_effort {
+            if when_full == WhenFull::Drop && durability == Durability::Queued {
+                queue.health.dropped_lines = queue.health.dropped_lines.saturating_add(1);
+                return Ok(Submitted::Dropped);
+            }
+            if when_full == WhenFull::Wait
+                && let Some(ticket) = queue.wait_for_room(line, durability, settings)
+            {
+                return Ok(Submitted::Waiting(ticket));
+            }
+        }
         if let Some(error) = refusal {
             queue.health.refused_lines = queue.health.refused_lines.saturating_add(1);
             return Err(error);
@@ -402,14 +516,12 @@ impl AuditWriter {
         };
         // The thread sleeps only on an empty queue, and wakes by itself for lines that nobody waits for.
         let wake = settle.is_some() || queue.batch.is_empty();
-        let waiting = QueuedLine { size, settle, best_effort };
-        queue.load(std::iter::once(&waiting));
-        queue.batch.push(&[line, b"\n"], waiting);
+        queue.push(line, settle, best_effort);
         drop(queue);
         if wake {
             self.shared.filled.notify_one();
         }
-        Ok(ticket)
+        Ok(Submitted::Queued(ticket))
     }
 
     /// Returns whether the disk takes lines, as far as is known.
@@ -439,7 +551,11 @@ impl AuditWriter {
 
     /// Writes and syncs what waits, and ends the thread. Later lines are refused. Idempotent.
     pub fn close(&self) {
-        self.shared.lock().closing = true;
+        let mut queue = self.shared.lock();
+        queue.closing = true;
+        // The callers of these lines are denied.
+        queue.waiting.clear();
+        drop(queue);
         self.shared.filled.notify_one();
         let thread = self.thread.lock().ignore_poison().take();
         if let Some(thread) = thread
@@ -555,6 +671,9 @@ impl Loop {
         let has_work =
             failed || unsynced || self.segments.as_ref().is_some_and(Segments::lacks_head);
         let mut queue = self.shared.lock();
+        if !failed {
+            queue.admit(settings);
+        }
         let pause = if failed { settings.retry_interval } else { settings.sync_interval };
         let until = now().checked_add(pause);
         // While the disk fails, new lines wait for the next retry, else a burst would become a busy loop.
@@ -608,6 +727,7 @@ impl Loop {
         self.append(batch)?;
         let mut queue = self.shared.lock();
         queue.unload(lines.iter());
+        queue.admit(&self.shared.settings);
         let health = &mut queue.health;
         health.writable = true;
         if let Some(segments) = &self.segments {
@@ -748,10 +868,19 @@ mod tests {
         slow: Arc<AtomicBool>,
         /// The file is taken away once, right after the next write.
         taken: Arc<AtomicBool>,
+        /// A writer that is in `append` stays there until the lock is free.
+        gate: Arc<Mutex<()>>,
+    }
+
+    impl Disk {
+        fn text(&self) -> String {
+            String::from_utf8(self.bytes.lock().unwrap().clone()).unwrap()
+        }
     }
 
     impl Medium for Disk {
         fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+            drop(self.gate.lock().unwrap());
             let mut file = self.bytes.lock().unwrap();
             if self.full.load(Ordering::SeqCst) {
                 file.extend(bytes.iter().take(bytes.len() / 2));
@@ -918,6 +1047,119 @@ mod tests {
         assert_eq!(4, accepted);
         assert_eq!(Ok(()), ticket.wait(soon()));
         assert_eq!(7, writer.health().refused_lines);
+    }
+
+    /// A queue of one line, whose writer is held with the line `first`.
+    fn full_queue(disk: &Disk) -> AuditWriter {
+        let writer = on_disk(disk, |settings| settings.max_lines = 1);
+        assert!(writer.submit(b"first", Durability::Queued).unwrap().is_none());
+        writer
+    }
+
+    /// Lines that may wait get room in their order, and settle once they have it; `Synced` lines settle once they are synced. A
+    /// line of a caller that gave up is never written, and a line that may not wait is refused meanwhile.
+    #[test]
+    fn full_queue_makes_lines_wait() {
+        let disk = Disk::default();
+        let held = disk.gate.lock().unwrap();
+        let writer = full_queue(&disk);
+        let wait = |line: &[u8], durability| {
+            let submitted = writer.submit_or(line, durability, WhenFull::Wait).unwrap();
+            let ticket =
+                if let Submitted::Waiting(ticket) = submitted { Some(ticket) } else { None };
+            ticket.unwrap()
+        };
+        let second = wait(b"second", Durability::Queued);
+        let synced = wait(b"synced", Durability::Synced);
+        let abandoned = wait(b"abandoned", Durability::Queued);
+        assert_eq!(Err(AuditError::Late), abandoned.wait(now()));
+        let last = wait(b"last", Durability::Queued);
+        assert!(matches!(
+            writer.submit_or(b"refusal", Durability::BestEffort, WhenFull::Wait),
+            Err(AuditError::Full)
+        ));
+        assert_eq!(Err(AuditError::Full), writer.append(b"refused", false, soon()));
+        drop(held);
+        for ticket in [second, synced, last] {
+            assert_eq!(Ok(()), ticket.wait(soon()));
+        }
+        writer.close();
+        assert_eq!("first\nsecond\nsynced\nlast\n", disk.text());
+        let health = writer.health();
+        assert_eq!((4, 0, 0), (health.waited_lines, health.dropped_lines, health.queued_lines));
+    }
+
+    /// Lines that wait are bounded by number and by bytes, apart from those of callers that gave up. The end of the writer
+    /// refuses them.
+    #[test]
+    fn lines_that_wait_are_bounded() {
+        let disk = Disk::default();
+        let held = disk.gate.lock().unwrap();
+        let writer = full_queue(&disk);
+        let wait = |line: &[u8]| writer.submit_or(line, Durability::Queued, WhenFull::Wait);
+        let mut tickets = Vec::new();
+        while let Ok(Submitted::Waiting(ticket)) = wait(b"x") {
+            tickets.push(ticket);
+        }
+        assert_eq!(MAX_WAITING, tickets.len());
+        assert!(matches!(wait(b"x"), Err(AuditError::Full)));
+        drop(tickets.pop());
+        assert!(matches!(wait(b"x"), Ok(Submitted::Waiting(_))));
+        std::thread::scope(|scope| {
+            scope.spawn(|| writer.close());
+            for ticket in tickets {
+                assert_eq!(Err(AuditError::Failed), ticket.wait(soon()));
+            }
+            drop(held);
+        });
+        assert_eq!("first\n", disk.text());
+
+        let disk = Disk::default();
+        let held = disk.gate.lock().unwrap();
+        let writer = on_disk(&disk, |settings| settings.max_bytes = 100);
+        writer.submit(&[b'f'; 60], Durability::Queued).unwrap();
+        let wait = |size| writer.submit_or(&vec![b'w'; size], Durability::Queued, WhenFull::Wait);
+        assert!(matches!(wait(200), Err(AuditError::Full)), "longer than the queue");
+        let first = wait(60);
+        assert!(matches!(first, Ok(Submitted::Waiting(_))), "{first:?}");
+        assert!(matches!(wait(60), Err(AuditError::Full)));
+        drop(held);
+    }
+
+    /// Only lines of `Queued` are dropped, and each is counted. A line that is longer than the queue is refused, and so is every
+    /// line while the disk fails.
+    #[test]
+    fn full_queue_drops_lines() {
+        let disk = Disk::default();
+        let held = disk.gate.lock().unwrap();
+        let writer = on_disk(&disk, |settings| {
+            settings.max_lines = 1;
+            settings.max_bytes = 100;
+        });
+        let offer = |line: &[u8], durability| writer.submit_or(line, durability, WhenFull::Drop);
+        assert!(matches!(offer(b"first", Durability::Queued), Ok(Submitted::Queued(None))));
+        for _ in 0..3 {
+            assert!(matches!(offer(b"line", Durability::Queued), Ok(Submitted::Dropped)));
+        }
+        assert!(matches!(offer(b"line", Durability::Synced), Err(AuditError::Full)));
+        assert!(matches!(offer(b"line", Durability::BestEffort), Err(AuditError::Full)));
+        assert!(matches!(offer(&[b'x'; 200], Durability::Queued), Err(AuditError::Full)));
+        let health = writer.health();
+        assert_eq!((3, 0, 2), (health.dropped_lines, health.waited_lines, health.refused_lines));
+        disk.full.store(true, Ordering::SeqCst);
+        drop(held);
+        while writer.is_writable() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // The refused line still waits for the disk, so the queue is full, too.
+        assert!(offer(b"line", Durability::Queued).is_err());
+        disk.full.store(false, Ordering::SeqCst);
+        while !writer.is_writable() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        writer.close();
+        assert_eq!("first\n", disk.text());
+        assert_eq!(3, writer.health().dropped_lines);
     }
 
     /// Naive way: one queue for all. Callers that need no credential to be refused would fill it, and who may do what

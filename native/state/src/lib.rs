@@ -20,7 +20,7 @@ mod time;
 
 pub use audit::{
     AuditHealth, AuditLog, AuditSettings, AuditWriter, ChainSettings, Durability, Head, HeadSigner,
-    MemoryAudit, OpenError, SignedHead,
+    MemoryAudit, OpenError, SignedHead, Submitted, WhenFull,
 };
 pub use ticket::{AuditError, Ticket};
 pub use time::{SystemTimeSource, TimeSource};

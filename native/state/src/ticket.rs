@@ -72,6 +72,8 @@ impl Ticket {
             }
             let left = deadline.saturating_duration_since(now());
             if left.is_zero() {
+                // From now on a line that waits for room is abandoned: it must not be written after this answer.
+                state.outcome = Some(Err(AuditError::Late));
                 return Err(AuditError::Late);
             }
             state.is_waited_for = true;
@@ -109,9 +111,24 @@ impl Settle {
         self.set(outcome);
     }
 
-    fn set(&self, outcome: Result<(), AuditError>) {
+    /// True if its caller no longer waits: the ticket was dropped, or its time is over.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        Arc::strong_count(&self.slot) == 1 || self.slot.lock().outcome.is_some()
+    }
+
+    /// Settles unless its caller no longer waits. Returns whether the caller gets this outcome.
+    pub(crate) fn settle_awaited(self, outcome: Result<(), AuditError>) -> bool {
+        if Arc::strong_count(&self.slot) == 1 {
+            return false;
+        }
+        self.set(outcome)
+    }
+
+    /// Returns whether no outcome was set before.
+    fn set(&self, outcome: Result<(), AuditError>) -> bool {
         let mut state = self.slot.lock();
-        if state.outcome.is_none() {
+        let is_first = state.outcome.is_none();
+        if is_first {
             state.outcome = Some(outcome);
         }
         let (waker, is_waited_for) = (state.waker.take(), state.is_waited_for);
@@ -122,6 +139,7 @@ impl Settle {
         if let Some(waker) = waker {
             waker.wake();
         }
+        is_first
     }
 }
 

@@ -89,6 +89,16 @@ impl Metrics {
                 "Refusals that have no record of their own, but stand in the record of a sum.",
                 self.summed.load(Ordering::Relaxed),
             ),
+            plain(
+                "authz_audit_dropped_decisions",
+                "Decisions that were answered without a record, because the audit queue was full (`audit.on_full: drop`).",
+                audit.dropped_lines,
+            ),
+            plain(
+                "authz_audit_waited_records",
+                "Records that found the audit queue full and waited for room (`audit.on_full: block`).",
+                audit.waited_lines,
+            ),
             plain("authz_audit_written_bytes", "Bytes of audit records.", audit.written_bytes),
             plain("authz_audit_syncs", "Times the audit file was synced.", audit.syncs),
             plain(

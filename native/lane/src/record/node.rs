@@ -1,10 +1,12 @@
-//! Records of a node that are not decisions: what it loaded, what ended by itself, and heads of other nodes' logs.
+//! Records of a node that are not decisions: bundles that it loaded, ends by time, heads of other nodes' logs, and the number of
+//! dropped records.
 
 use authz_kernel::rfc3339;
 use authz_state::SignedHead;
 use serde::Serialize;
 
 use crate::settings::Settings;
+use crate::sums::Sum;
 
 #[derive(Serialize)]
 struct NodeRecord<'a> {
@@ -31,6 +33,27 @@ pub(crate) enum NodeNote<'a> {
     Heads(Vec<SignedHead>),
     /// A task, an approval or an answer whose time was over.
     Expired(ExpiredNote<'a>),
+    /// Answered decisions whose records were dropped, because the queue was full.
+    Dropped(DroppedNote),
+}
+
+/// Dropped records.
+#[derive(Debug, Serialize)]
+pub(crate) struct DroppedNote {
+    pub(crate) count: u64,
+    /// Times of the first and of the last of these decisions.
+    first: String,
+    last: String,
+}
+
+impl DroppedNote {
+    pub(crate) fn of(sum: Sum) -> Self {
+        Self {
+            count: sum.count,
+            first: rfc3339::millis(sum.first_ms),
+            last: rfc3339::millis(sum.last_ms),
+        }
+    }
 }
 
 /// A bundle and trust.

@@ -8,7 +8,7 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::shadow::ShadowGap;
 use authz_kernel::task::RecordKey;
 use authz_state::store::{Commit, Survives, Transaction};
-use authz_state::{AuditError, Durability, Ticket};
+use authz_state::{AuditError, Durability, Submitted, Ticket, WhenFull};
 use authz_token::Evidence;
 use prost::Message;
 
@@ -20,9 +20,9 @@ use crate::judgement::{Judgement, method_of};
 use crate::keeper::{ChangeError, Wait};
 use crate::limits;
 use crate::proto::authz::v1 as wire;
-use crate::record::{self, CallOrigin, LoadedNote, NodeNote};
+use crate::record::{self, CallOrigin, DroppedNote, LoadedNote, NodeNote};
 use crate::refusal::{CallRefusal, Step};
-use crate::settings::{Lane, Surface};
+use crate::settings::{AuditOnFull, Lane, Surface};
 use crate::shadow_answer::ShadowAnswer;
 use crate::steps::EndedCall;
 use crate::sums::{self, Row, Sum};
@@ -40,6 +40,8 @@ pub(crate) struct UnansweredCall {
     proved: Option<Ticket>,
     waits: AwaitedWrite,
     received: Instant,
+    /// End of the longest wait for these writes.
+    until: Instant,
     deadline: Option<Instant>,
 }
 
@@ -48,6 +50,8 @@ pub(crate) struct UnansweredCall {
 pub(crate) enum AwaitedWrite {
     /// The audit record.
     Record,
+    /// The audit record, for which the queue had no room.
+    Room,
     /// The changes of the call, in one transaction with the audit record.
     Store,
 }
@@ -119,6 +123,11 @@ impl UnansweredCall {
         }
     }
 
+    /// End of the longest wait for its writes.
+    pub(crate) const fn until(&self) -> Instant {
+        self.until
+    }
+
     /// Takes the next write that the answer must wait for.
     pub(crate) fn take_ticket(&mut self) -> Option<(Ticket, AwaitedWrite)> {
         let proved = self.proved.take().map(|ticket| (ticket, AwaitedWrite::Store));
@@ -153,12 +162,13 @@ impl Engine {
         let EndedCall { record: mut judgement, evidence, kept } = ended;
         let (ticket, waits) = match kept {
             Some(KeptRecord { ticket, waits }) => (ticket, waits),
-            None => (self.submit(&mut judgement, &evidence, &line), AwaitedWrite::Record),
+            None => self.submit(&mut judgement, &evidence, &line),
         };
         // A refused call gives nothing for its proofs. A later change in the same store is durable only after them.
         let proved = judgement.resolved.proved.take().filter(|_| {
-            judgement.passage().is_some() && (ticket.is_none() || waits == AwaitedWrite::Record)
+            judgement.passage().is_some() && (ticket.is_none() || waits != AwaitedWrite::Store)
         });
+        let deadline = transport.deadline();
         UnansweredCall {
             judgement,
             line,
@@ -167,16 +177,18 @@ impl Engine {
             proved,
             waits,
             received: transport.received,
-            deadline: transport.deadline(),
+            until: self.wait_until(deadline),
+            deadline,
         }
     }
 
+    /// Queues the record of a call that has no transaction. Returns the write that the answer must wait for.
     fn submit(
         &self,
         judgement: &mut Judgement,
         evidence: &[Evidence<'_>],
         recorded: &RecordOrigin,
-    ) -> Option<Ticket> {
+    ) -> (Option<Ticket>, AwaitedWrite) {
         let origin = recorded.origin(self);
         let durability = if judgement.resolved.tier.is_some_and(|tier| is_durable(judgement, tier))
         {
@@ -187,18 +199,46 @@ impl Engine {
             Durability::Queued
         };
         if durability == Durability::BestEffort && self.is_summed(judgement, origin) {
-            return None;
+            return (None, AwaitedWrite::Record);
         }
-        match self.queue(judgement, evidence, origin, None, durability) {
-            Ok(ticket) => ticket,
+        self.record_dropped(self.dropped_records.due(judgement.arrival.now_ms));
+        let line = record::line(judgement, evidence, origin, None);
+        match self.audit.submit_or(&line, durability, self.when_full(judgement)) {
+            Ok(Submitted::Queued(ticket)) => (ticket, AwaitedWrite::Record),
+            Ok(Submitted::Waiting(ticket)) => (Some(ticket), AwaitedWrite::Room),
+            Ok(Submitted::Dropped) => {
+                self.dropped_records.add(judgement.arrival.now_ms);
+                (None, AwaitedWrite::Record)
+            }
             Err(error) => {
                 judgement.refuse(unrecorded(error, AwaitedWrite::Record));
                 // A second refusal would find no room either.
                 if durability != Durability::BestEffort {
                     self.record_refusal(judgement, evidence, origin, None);
                 }
-                None
+                (None, AwaitedWrite::Record)
             }
+        }
+    }
+
+    /// Treatment of a record without a transaction that finds the queue full.
+    fn when_full(&self, judgement: &Judgement) -> WhenFull {
+        match self.settings.audit_on_full {
+            AuditOnFull::Deny => WhenFull::Refuse,
+            AuditOnFull::Block => WhenFull::Wait,
+            AuditOnFull::Drop if may_drop(judgement) => WhenFull::Drop,
+            AuditOnFull::Drop => WhenFull::Refuse,
+        }
+    }
+
+    /// Records how many records were dropped.
+    pub(crate) fn record_dropped(&self, dropped: Option<Sum>) {
+        let Some(sum) = dropped else { return };
+        let (id, now_ms) = (self.clock.new_id(), self.clock.now_ms());
+        let note = NodeNote::Dropped(DroppedNote::of(sum));
+        let line = record::node_line(&id, now_ms, note, &self.settings);
+        if self.audit.submit(&line, Durability::Queued).is_err() {
+            self.dropped_records.keep(sum);
         }
     }
 
@@ -394,9 +434,11 @@ impl Engine {
         self.audit.submit(&line, Durability::Queued).is_ok()
     }
 
-    /// Writes the sums of refusals of all minutes that are over.
+    /// Writes the sums of refusals of all minutes that are over, and the number of dropped records.
     pub(crate) fn write_due_sums(&self) {
-        self.write_sums(self.sums.due(self.clock.now_ms()));
+        let now_ms = self.clock.now_ms();
+        self.write_sums(self.sums.due(now_ms));
+        self.record_dropped(self.dropped_records.due(now_ms));
     }
 
     pub(crate) fn write_sums(&self, sums: Vec<(Row, Sum)>) {
@@ -429,11 +471,11 @@ impl Engine {
     }
 
     /// End of the longest wait for a durable record.
-    pub(crate) fn wait_until(&self, pending: &UnansweredCall) -> Instant {
+    fn wait_until(&self, deadline: Option<Instant>) -> Instant {
         let most = Duration::from_millis(self.settings.audit_max_wait_ms);
         let now = self.clock.monotonic();
         let latest = now.checked_add(most).unwrap_or(now);
-        pending.deadline.map_or(latest, |deadline| deadline.min(latest))
+        deadline.map_or(latest, |deadline| deadline.min(latest))
     }
 
     pub(crate) fn wait(&self, pending: &mut UnansweredCall) -> Result<(), AuditError> {
@@ -441,7 +483,7 @@ impl Engine {
         while recorded.is_ok()
             && let Some((ticket, waits)) = pending.take_ticket()
         {
-            recorded = ticket.wait(self.wait_until(pending));
+            recorded = ticket.wait(pending.until);
             pending.failed_at(waits, recorded);
         }
         recorded
@@ -568,10 +610,22 @@ fn is_durable(judgement: &Judgement, tier: Tier) -> bool {
     tier >= Tier::High || required.is_some_and(|required| required.durable_audit)
 }
 
+/// Whether a decision may be answered although its record is dropped: a decision about an operation, which changes nothing. Changes
+/// have their record in their own transaction. Each use of break-glass has a record.
+fn may_drop(judgement: &Judgement) -> bool {
+    matches!(
+        judgement.arrival.surface,
+        Surface::Check | Surface::BatchCheck | Surface::ExtAuthz
+    ) && judgement.evaluated().is_none_or(|decision| decision.breakglass.is_none())
+}
+
 fn unrecorded(error: AuditError, waits: AwaitedWrite) -> CallRefusal {
     let (reason, message) = match (waits, error) {
-        (AwaitedWrite::Record, AuditError::Full | AuditError::Failed) => {
+        (AwaitedWrite::Record | AwaitedWrite::Room, AuditError::Full | AuditError::Failed) => {
             (ReasonCode::AuditFull, error.to_string())
+        }
+        (AwaitedWrite::Room, AuditError::Late) => {
+            (ReasonCode::AuditFull, "the audit queue had no room in time".to_owned())
         }
         (AwaitedWrite::Record, AuditError::Late) => (ReasonCode::Deadline, error.to_string()),
         (AwaitedWrite::Store, AuditError::Full | AuditError::Failed) => {

@@ -1,8 +1,8 @@
 //! The record of each decision, and what happens where there can be none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::{Surface, Transport, World};
@@ -12,7 +12,7 @@ use prost::Message;
 use serde_json::json;
 
 use crate::support::*;
-use crate::tasks::call_by;
+use crate::tasks::{REQUIRED, agent, call_by, start, starting, subject, world_of};
 
 /// A record has OPA's names, the facts, and is found by the answer's id.
 #[test]
@@ -326,6 +326,134 @@ fn full_queue_denies() {
     assert!(outcomes.contains("AUDIT_FULL"), "{outcomes:?}");
     let refused = served.engine.status().audit.refused_lines;
     assert!(refused > 0);
+}
+
+/// Checks of tier low, one after another, faster than a queue of one record is written.
+fn many_checks(served: &Served) -> Vec<wire::Decision> {
+    (0..100).map(|_| served.check(&search())).collect()
+}
+
+/// Number of decisions that the log says were dropped, and ids of the other records.
+fn dropped_and_recorded(served: &Served) -> (u64, BTreeSet<String>) {
+    let mut dropped = 0;
+    let mut recorded = BTreeSet::new();
+    for record in served.records() {
+        match record["dropped"]["count"].as_u64() {
+            Some(count) => {
+                assert!(record["result"].is_null() && record["input"].is_null(), "{record}");
+                assert!(record["dropped"]["first"].as_str() <= record["dropped"]["last"].as_str());
+                dropped += count;
+            }
+            None => {
+                recorded.insert(record["decision_id"].as_str().unwrap().to_owned());
+            }
+        }
+    }
+    (dropped, recorded)
+}
+
+/// `block`: a call whose record finds no room waits for it. The call is permitted, and its record is in the log.
+#[test]
+fn full_queue_blocks() {
+    let served = served_with(&json!({
+        "audit_queue_lines": 1, "audit_on_full": "block", "audit_max_wait_ms": 60_000,
+    }));
+    let decisions = many_checks(&served);
+    assert!(decisions.iter().all(|decision| code(decision) == "PERMITTED"), "{decisions:?}");
+    assert!(served.engine.status().audit.waited_lines > 0);
+    served.engine.close();
+    let (dropped, recorded) = dropped_and_recorded(&served);
+    assert_eq!((0, 100), (dropped, recorded.len()));
+    assert!(decisions.iter().all(|decision| recorded.contains(&decision.decision_id)));
+}
+
+/// `block`: the wait has an end, and then the call is denied with the code of a full queue. The log tells of no permit that was
+/// not answered, unless a second record says so.
+#[test]
+fn full_queue_blocks_for_a_time() {
+    let served = served_with(&json!({
+        "audit_queue_lines": 1, "audit_on_full": "block", "audit_max_wait_ms": 0,
+    }));
+    let decisions = many_checks(&served);
+    let codes: BTreeSet<&str> = decisions.iter().map(code).collect();
+    assert!(codes.contains("AUDIT_FULL"), "{codes:?}");
+    assert!(codes.is_subset(&BTreeSet::from(["AUDIT_FULL", "PERMITTED"])), "{codes:?}");
+    served.engine.close();
+    let records = served.records();
+    let of = |id: &str| records.iter().filter(|record| record["decision_id"] == *id).count();
+    for decision in &decisions {
+        let count = of(&decision.decision_id);
+        let last = records.iter().rfind(|record| record["decision_id"] == *decision.decision_id);
+        // The record of a denial may find no room either.
+        let is_told = last.is_none_or(|last| last["result"]["reason_code"] == code(decision));
+        assert!(is_told, "{decision:?}: {last:?}");
+        assert!(count == 1 || code(decision) == "AUDIT_FULL", "{decision:?}");
+    }
+    let metrics = format!("{:?}", served.engine.metrics());
+    assert!(metrics.contains("authz_audit_waited_records"), "{metrics}");
+}
+
+/// `drop`: a decision whose record finds no room is answered. The log tells how many records are missing, and each other
+/// record is there.
+#[test]
+fn full_queue_drops() {
+    let served = served_with(&json!({"audit_queue_lines": 1, "audit_on_full": "drop"}));
+    let decisions = many_checks(&served);
+    assert!(decisions.iter().all(|decision| code(decision) == "PERMITTED"), "{decisions:?}");
+    let lost = served.engine.status().audit.dropped_lines;
+    assert!(lost > 0);
+    // The record of the sum finds room once the queue is written.
+    let until = Instant::now() + Duration::from_secs(60);
+    while served.engine.status().audit.queued_lines > 0 && Instant::now() < until {
+        std::thread::yield_now();
+    }
+    served.engine.close();
+    let (dropped, recorded) = dropped_and_recorded(&served);
+    assert_eq!((lost, 100 - lost), (dropped, recorded.len() as u64));
+}
+
+/// `drop` has no effect on a record that must be durable, on one that is written in the transaction of its change, and on a log
+/// that fails.
+#[test]
+fn records_of_changes_are_not_dropped() {
+    let served = served_with(&json!({"audit_queue_lines": 1, "audit_on_full": "drop"}));
+    let mut delete = asking("crm.delete");
+    delete.arguments_json = b"{\"id\":\"1\"}".to_vec();
+    let mut codes = BTreeSet::new();
+    for _ in 0..100 {
+        let _filling = served.check(&search());
+        let decision = served.check(&delete);
+        codes.insert(code(&decision));
+        if code(&decision) == "PERMITTED" {
+            let records = served.records();
+            let is_recorded = records.iter().any(|r| r["decision_id"] == *decision.decision_id);
+            assert!(is_recorded, "{decision:?}");
+        }
+    }
+    assert!(codes.contains("AUDIT_FULL"), "{codes:?}");
+    served.engine.close();
+    assert_eq!("AUDIT_FULL", code(&served.check(&search())));
+
+    let served = unloaded(&json!({"audit_queue_lines": 1, "audit_on_full": "drop"}));
+    served.engine.load(world_of(REQUIRED)).unwrap();
+    let request = starting(vec![agent(BOT), subject("alice")]);
+    let started: Vec<_> = (0..50).map(|_| start(&served, &request)).collect();
+    let refused = started.iter().filter_map(|task| task.as_ref().err());
+    assert_eq!(BTreeSet::from(["AUDIT_FULL"]), refused.copied().collect());
+    served.engine.close();
+    let (dropped, recorded) = dropped_and_recorded(&served);
+    assert_eq!(0, dropped);
+    let tasks = started.iter().filter(|task| task.is_ok()).count();
+    assert!(tasks > 0 && recorded.len() >= tasks, "{tasks} {}", recorded.len());
+}
+
+/// A word that is not in the list of the setting is refused.
+#[test]
+fn unknown_treatment_is_refused() {
+    for word in ["ignore", "Deny", ""] {
+        let refused = serde_json::from_value::<authz_lane::AuditOnFull>(json!(word));
+        assert!(refused.is_err(), "{refused:?}");
+    }
 }
 
 /// After the writer has closed nothing is permitted: nobody could tell later.

@@ -253,7 +253,7 @@ pub fn merge(json: &mut Value, changes: &Value) {
 
 pub fn settings(audit: &std::path::Path, extra: &Value) -> Settings {
     let mut settings = json!({
-        "audit_path": audit, "audit_queue_lines": 65_536, "audit_queue_bytes": 64 << 20,
+        "audit_path": audit, "audit_queue_lines": 65_536, "audit_queue_bytes": 64 << 20, "audit_on_full": "deny",
         "audit_sync_interval_ms": 1_000, "audit_max_wait_ms": 2_000,
         "audit_unverified_refusals": 1_000_000, "audit_chain": null, "token_cache_size": 10_000,
         "max_message_bytes": 1 << 20, "max_arguments_bytes": 256 << 10, "max_token_bytes": 8_192,
