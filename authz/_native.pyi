@@ -22,6 +22,7 @@ __all__ = [
     "TrustError",
     "accepted_algorithms",
     "build_profile",
+    "bundle_digest",
     "bundle_schema",
     "bundle_variables",
     "case_schema",
@@ -390,6 +391,20 @@ class Engine:
 
         Raises:
             EngineError: A listener, an enforcer or a setting of credentials is not valid.
+        """
+
+    def record_refused_load(self, load: bytes) -> bool:
+        """Records a load that was refused, if the audit log is chained.
+
+        Args:
+            load: JSON object `{digest, errors: [{at, code, message}], unrecorded}`. Five errors are recorded, with 300 characters of
+                each text.
+
+        Returns:
+            Whether the log accepted the record.
+
+        Raises:
+            EngineError: `load` has another form.
         """
 
     def check(self, request: bytes, facts: CallFacts) -> bytes:
@@ -797,6 +812,9 @@ def format_policy(text: str, file: str) -> str:
     Raises:
         BundleError: The text is not valid Cedar.
     """
+
+def bundle_digest(files: Mapping[str, bytes]) -> str:
+    """Returns the digest of a bundle's files in hex, also of a bundle that does not compile."""
 
 def bundle_variables(files: Mapping[str, bytes]) -> list[str]:
     """Lists the names of `${…}` in a bundle's files, sorted; files of imported tools have none."""

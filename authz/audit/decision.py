@@ -183,7 +183,7 @@ class RecordedDecision:
 
 
 def is_node_record(fields: Mapping[str, Any]) -> bool:
-    """Return whether a record is not of decisions, but of the node itself: `loaded`, `expired`, `heads` or `dropped`.
+    """Return whether a record is not of decisions, but of the node itself: `loaded`, `refused`, `expired`, `heads` or `dropped`.
 
     A record without `result` and without `sum` is one, since a later version may write further kinds.
     """

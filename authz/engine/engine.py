@@ -135,6 +135,22 @@ class Engine:
         """Make the nonce that the next DPoP proof should carry; every node of the store makes the same."""
         return self._native.dpop_nonce()
 
+    def record_refused_load(self, load: Mapping[str, Any]) -> bool:
+        """Record a load that was refused, if the audit log is chained.
+
+        Args:
+            load: `digest` of the refused bundle in hex, or empty; `errors` with `at`, `code` and `message` each; `unrecorded`, the
+                number of refused loads since the last record of one.
+
+        Returns:
+            Whether the log accepted the record.
+
+        Raises:
+            EngineError: `load` has another form.
+        """
+        with engine_errors():
+            return self._native.record_refused_load(json.dumps(load).encode())
+
     # --- records in the store
 
     def sweep(self) -> dict[str, Any]:

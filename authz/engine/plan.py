@@ -26,6 +26,7 @@ __all__ = [
     "PromptWord",
     "RecipientListEntries",
     "TestReport",
+    "bundle_digest",
     "bundle_schema",
     "bundle_variables",
     "case_schema",
@@ -493,6 +494,11 @@ def format_policy(text: str, file: str) -> str:
     """
     with bundle_errors():
         return _native.format_policy(text, file)
+
+
+def bundle_digest(bundle: BundleFiles) -> str:
+    """Return the digest of a bundle in hex, also of one that does not compile."""
+    return _native.bundle_digest(dict(bundle.files))
 
 
 def bundle_variables(bundle: BundleFiles) -> list[str]:

@@ -19,6 +19,7 @@ from authz.errors import AuthzError, EngineError, TrustError
 from authz.model import BundleFiles, RecipientList, Reloaded
 from authz.server.recipient_list_ages import RecipientListAges
 from authz.server.refusals import check_bundle_way, diagnostics_of, older_bundle
+from authz.server.refused_loads import RefusalLog, RefusedLoads
 from authz.server.shadow import ShadowBundle
 from authz.server.snapshot import FetchedRecipientList, Snapshot
 from authz.server.static_secrets import StaticSecrets, credential_settings
@@ -31,7 +32,7 @@ __all__ = ["LoadTarget", "RuntimeState"]
 _MAX_LOGGED: Final = 10
 
 
-class LoadTarget(Protocol):
+class LoadTarget(RefusalLog, Protocol):
     """The part of the engine that loads."""
 
     def load(
@@ -106,6 +107,8 @@ class RuntimeState:
         self._has_new_shadow = False
         self._ages = RecipientListAges(Path(config.bundle.path))
         self._followers: list[Callable[[Plan], object]] = []
+        self._refused_loads = RefusedLoads(engine) if config.audit.chain else None
+        self._read_bundle: BundleFiles | None = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -193,6 +196,8 @@ class RuntimeState:
                 raise
             except BaseException as error:  # noqa: BLE001 - a panic of the engine is not an Exception
                 return self._refuse(error)
+            if self._refused_loads is not None:
+                self._refused_loads.clear()
             plan = self._snapshot.plan
             if plan is None:
                 return Reloaded(changed=changed, revision="")
@@ -335,6 +340,9 @@ class RuntimeState:
                 diagnostics=[str(diagnostic) for diagnostic in diagnostics[:_MAX_LOGGED]],
                 exc_info=None if isinstance(error, AuthzError) else error,
             )
+        with suppress(Exception):
+            if self._refused_loads is not None:
+                self._refused_loads.note(error, diagnostics, self._read_bundle)
         return Reloaded(changed=False, revision=serving, diagnostics=diagnostics, failed=True)
 
     def _swap(
@@ -397,6 +405,7 @@ class RuntimeState:
     def _read(self) -> _Sources:
         """Read the bundle and the trust sources that are files."""
         config, before = self._config, self._snapshot
+        self._read_bundle = None
         # Fetched keys stay as they are.
         documents = {**before.documents, **read_trust(config)}
         spec = trust_spec(config, documents, before.own_keys, self._least)
@@ -408,6 +417,7 @@ class RuntimeState:
             served=before.bundle_files,
             require_manifest=config.bundle.require_manifest,
         )
+        self._read_bundle = bundle
         return _Sources(bundle, documents, spec)
 
     def _is_served(self, read: _Sources) -> bool:

@@ -94,6 +94,41 @@ def test_a_log_stays_whole_across_restarts_a_kill_and_rotations(
     assert len(result["keys"]) == 1
 
 
+def test_a_refused_reload_has_one_record(place: Layout, authority: Authority) -> None:
+    """The record names the refused bundle, the bundle in use and the error, and the log stays whole. A reader finds it."""
+    people = People.of(authority)
+    folder = place.folder / "bundle"
+    with Server(place) as server:
+        status = ("status", "--admin", server.address("admin"))
+        _decide(server, people, 1)
+        (folder / "policies" / "more.cedar").write_text("permit(")
+        for _ in range(3):
+            assert _authz(*status, "--reload").returncode == 1
+        (folder / "policies" / "more.cedar").unlink()
+        assert _authz(*status, "--reload").returncode == 0
+        (folder / "bundle.yaml").write_text("name: desk\nhunter2-password: 1\n")
+        assert _authz(*status, "--reload").returncode == 1
+        _decide(server, people, 1)
+    records = [json.loads(line) for line in place.audit.read_text().splitlines()]
+    loaded = next(one["loaded"] for one in records if "loaded" in one)
+    first, second = (one["refused"] for one in records if "refused" in one)
+    assert {first["in_use"], second["in_use"]} == {loaded["digest"]}
+    assert len({first["digest"], second["digest"], loaded["digest"]}) == 3
+    assert first["errors"][0]["at"].startswith("policies/more.cedar:1")
+    assert (first.get("unrecorded", 0), second["unrecorded"]) == (0, 2)
+    assert "hunter2-password" not in place.audit.read_text()
+    verified = _verify(place)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    out = place.folder / "report"
+    first_day, last_day = (records[number]["timestamp"][:10] for number in (0, -1))
+    days = ("--from", first_day, "--to", last_day)
+    made = _authz("audit", "report", "--log", str(place.audit), *days, "--out", str(out))
+    assert made.returncode == 0, made.stderr
+    rows = (out / "refused_loads.csv").read_text().splitlines()
+    assert len(rows) == 3
+    assert first["digest"] in rows[1]
+
+
 def test_a_changed_log_is_found_by_the_verifier_and_by_the_node(
     place: Layout, authority: Authority
 ) -> None:

@@ -152,6 +152,16 @@ def loaded(
     return _of_node(name, at, node, loaded=bundle)
 
 
+def refused(name: str, at: float, digest: str = "d1", *, node: str = "n1") -> dict[str, Any]:
+    """A load that a node refused."""
+    errors = [
+        {"at": "tasks.yaml:3", "message": "`…` is not a key."},
+        {"message": "another error."},
+    ]
+    note = {"digest": digest, "in_use": "d0", "errors": errors, "omitted": 4, "unrecorded": 2}
+    return _of_node(name, at, node, refused=note)
+
+
 def dropped(name: str, at: float, count: int = 1, *, first: float | None = None) -> dict[str, Any]:
     """Decisions of a node that were answered without a record, because the audit queue was full."""
     begin = moment(at - 1 if first is None else first)

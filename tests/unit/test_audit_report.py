@@ -41,6 +41,7 @@ from tests.support.audit_cases import (
     held,
     loaded,
     moment,
+    refused,
     revocation,
     summed,
     used,
@@ -532,6 +533,10 @@ def test_bundles_name_their_loads_by_node(tmp_path: Path) -> None:
         loaded("l3", 70, "r1", node="n2"),
         loaded("l3", 70, "r1", node="n2"),
         loaded("l4", 80, "r2"),
+        refused("f1", 75),
+        refused("f1", 75),
+        refused("f2", 9 * DAY),
+        {**refused("f3", 76), "refused": {"errors": "x"}},
         entry("b", 90, revision="r3"),
         loaded("l5", 9 * DAY, "r3"),
     ]
@@ -551,6 +556,20 @@ def test_bundles_name_their_loads_by_node(tmp_path: Path) -> None:
         ("l4", "t1", "7"),
     ]
     assert loads[0]["file"] == str(file)
+    first, odd = table(folder, "refused_loads.csv")
+    assert (first["record"], first["digest"], first["in_use"], first["errors"]) == (
+        "f1",
+        "d1",
+        "d0",
+        "6",
+    )
+    assert (first["place"], first["error"]) == ("tasks.yaml:3", "`…` is not a key.")
+    assert (first["unrecorded_before"], first["line"]) == ("2", "8")
+    assert (odd["record"], odd["digest"], odd["errors"]) == ("f3", "", "0")
+    assert (
+        "| 2 | records of the period that a node refused a load"
+        in (folder / "README.md").read_text()
+    )
 
 
 def test_records_of_the_node_are_counted_apart(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tests.support.audit_cases import (
     expired_task,
     held,
     loaded,
+    refused,
     report,
     revocation,
     used,
@@ -192,6 +193,8 @@ def test_ends_and_loads_of_the_session_stand_between_its_calls(
             entry("start", 1, session="s1"),
             loaded("load", 2, "r2", trust="t2"),
             loaded("load-elsewhere", 3, "r2", node="n2"),
+            refused("refusal", 2.5),
+            refused("refusal-elsewhere", 3, node="n2"),
             witnessed("heads", 3),
             expired_task("foreign-end", 4, "s2"),
             expired_approval("foreign-approval", 4, "a2-1", session="s2"),
@@ -202,7 +205,7 @@ def test_ends_and_loads_of_the_session_stand_between_its_calls(
         ],
     )
     told = document([file])
-    names = ["start", "load", "unknown-approval", "child-end", "end"]
+    names = ["start", "load", "refusal", "unknown-approval", "child-end", "end"]
     assert [event["decision_id"] for event in told["events"]] == names
     events = {event["decision_id"]: event for event in told["events"]}
     assert (events["end"]["kind"], events["end"]["ended_tasks"]) == ("task expiry", 3)
@@ -213,6 +216,8 @@ def test_ends_and_loads_of_the_session_stand_between_its_calls(
         "digest": "r2" * 4,
         "trust": "t2",
     }
+    assert events["refusal"]["kind"] == "refused load"
+    assert events["refusal"]["refused"] == {"digest": "d1", "in_use": "d0"}
     assert told["approvals"] == []
     assert told["summary"]["tasks"] == ["s1-child", "s1-root"]
     assert ids([file], "s1", "s1-child") == ["child-end"]
@@ -222,6 +227,8 @@ def test_ends_and_loads_of_the_session_stand_between_its_calls(
         "the time of task s1-root was over; tasks that ended with it, itself included: 3" in shown
     )
     assert "bundle desk, revision r2, digest r2r2r2r2, trust t2" in shown
+    assert "refused bundle d1; bundle d0 stays in use" in shown
+    assert "tasks.yaml:3: `…` is not a key." in shown
 
 
 def test_dropped_records_of_the_time_of_the_session_are_shown(

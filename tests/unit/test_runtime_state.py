@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from authz.config import Config, Log, load
-from authz.engine import RecipientListEntries, listener_rules, peer_rules
+from authz.engine import RecipientListEntries, bundle_digest, listener_rules, peer_rules
 from authz.errors import BundleError, EngineError, TrustError
 from authz.model import RuleChanges
 from authz.server.runtime_state import RuntimeState
@@ -66,6 +66,15 @@ class Engine:
         self.shadows: list[str | None] = []
         self.sequences: dict[str, dict[str, int]] = {}
         self.store_fails = False
+        self.refused: list[Mapping[str, Any]] = []
+        self.log_is_full = False
+
+    def record_refused_load(self, load: Mapping[str, Any]) -> bool:
+        """Keep it."""
+        if self.log_is_full:
+            return False
+        self.refused.append(load)
+        return True
 
     def trust_sequences(self) -> Mapping[str, Mapping[str, int]]:
         """Read which bundles were used."""
@@ -574,6 +583,92 @@ def test_after_a_refusal_the_fixed_one_is_swapped_in(stage: Stage) -> None:
 
     assert stage.runtime.reload().changed
     assert stage.runtime.snapshot.refused == ()
+
+
+CHAINED = CONFIG.replace("audit: {path: audit.jsonl}", "audit: {path: audit.jsonl, chain: true}")
+
+
+@pytest.fixture
+def chained(tmp_path: Path) -> Stage:
+    """A loaded world whose audit is chained."""
+    made = Stage(tmp_path, CHAINED)
+    made.runtime.load()
+    return made
+
+
+def refuse(stage: Stage, text: str) -> None:
+    """Make the bundle a bad one, and reload it."""
+    stage.write("bundle/policies/p.cedar", text)
+    assert stage.runtime.reload().failed
+
+
+def test_a_refusal_is_recorded_once(chained: Stage) -> None:
+    """Each bundle and error once until a load succeeds; the next record counts the others."""
+    for _ in range(3):
+        refuse(chained, "permit(")
+    refuse(chained, "forbid(")
+    for _ in range(3):
+        refuse(chained, "permit(")
+    first, second = chained.engine.refused
+    assert first["digest"] != second["digest"]
+    assert [load["unrecorded"] for load in (first, second)] == [0, 2]
+    assert first["errors"][0]["at"] == "policies/p.cedar:1"
+    serving = chained.engine.loaded[0][0].digest
+    chained.write("bundle/policies/p.cedar", POLICY.format(id="one"))
+    assert not chained.runtime.reload().failed
+    files = chained.runtime.snapshot.bundle_files
+    assert files is not None
+    assert bundle_digest(files) == serving
+
+    refuse(chained, "permit(")
+    third = chained.engine.refused[2]
+    assert third == {**first, "unrecorded": 3}
+
+
+def test_a_record_names_the_digest_that_the_bundle_would_have_had(chained: Stage) -> None:
+    """So that a reader finds the refused bundle: also if its tests fail. A folder that cannot be read has none."""
+    chained.write("bundle/tests/t.yaml", TEST.format(expect="DENY"))
+    assert chained.runtime.reload().failed
+    chained.write("bundle/bundle.yaml", "name: test\ntasks: optional\nrequire: [\n")
+    assert chained.runtime.reload().failed
+    (chained.folder / "bundle" / "bundle.yaml").unlink()
+    (chained.folder / "bundle" / "bundle.yaml").symlink_to("/etc/passwd")
+    assert chained.runtime.reload().failed
+    digests = [load["digest"] for load in chained.engine.refused]
+    assert len(set(digests)) == 3
+    assert digests[2] == ""
+    assert {len(digest) for digest in digests[:2]} == {64}
+
+
+def test_a_record_repeats_no_word_of_a_file(chained: Stage) -> None:
+    """A secret that stands in a bundle by mistake would stay in the log for good."""
+    chained.write("bundle/bundle.yaml", "name: test\ntasks: optional\nhunter2-password: 1\n")
+    outcome = chained.runtime.reload()
+    assert "hunter2-password" in str(outcome.diagnostics)
+    assert "hunter2-password" not in str(chained.engine.refused)
+    chained.engine.raises = RuntimeError("hunter2-password")
+    chained.write("bundle/bundle.yaml", "name: test\ntasks: optional\n")
+    refuse(chained, POLICY.format(id="two"))
+    assert "hunter2-password" not in str(chained.engine.refused)
+    assert chained.engine.refused[1]["errors"][0]["message"].endswith(": RuntimeError")
+
+
+def test_refusals_that_find_no_room_are_counted(chained: Stage) -> None:
+    """A full log gets the record later; any number of different refusals gets a bounded number of records."""
+    chained.engine.log_is_full = True
+    refuse(chained, "permit(")
+    chained.engine.log_is_full = False
+    refuse(chained, "permit(")
+    assert [load["unrecorded"] for load in chained.engine.refused] == [1]
+    for number in range(70):
+        refuse(chained, f"permit( // {number}")
+    assert len(chained.engine.refused) == 64
+
+
+def test_a_log_without_a_chain_has_no_record_of_a_refusal(stage: Stage) -> None:
+    """As of a load."""
+    refuse(stage, "permit(")
+    assert stage.engine.refused == []
 
 
 def test_the_first_load_refuses_to_start(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ _NODE_PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "authz.bundle.revision": ("loaded", "revision"),
 }
 """The same for records of the node that are not decisions."""
-_NODE_EVENTS: Final = ("loaded", "expired", "heads", "dropped")
+_NODE_EVENTS: Final = ("loaded", "refused", "expired", "heads", "dropped")
 
 
 class OtelTarget:

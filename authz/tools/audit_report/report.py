@@ -202,11 +202,12 @@ class _Report:
         yield probes, "probes among them"
         yield sums, "sums of refusals among them"
         yield refusals, "refusals that the sums stand for"
-        loads, ends, heads, drops, others, tasks, dropped = self.data.numbers(
-            """SELECT sum(kind = 'loaded'), sum(kind = 'expired'), sum(kind = 'heads'), sum(kind = 'dropped'), sum(kind = 'other'),
+        loads, refused, ends, heads, drops, others, tasks, dropped = self.data.numbers(
+            """SELECT sum(kind = 'loaded'), sum(kind = 'refused'), sum(kind = 'expired'), sum(kind = 'heads'), sum(kind = 'dropped'), sum(kind = 'other'),
             sum(tasks), sum(times) FROM notes LEFT JOIN task_ends USING (record) LEFT JOIN drops USING (record) WHERE inside"""
         )
         yield loads, "records of the period that a node loaded a bundle or trust"
+        yield refused, "records of the period that a node refused a load"
         yield ends, "records of the period that a task or an approval ended by time"
         yield tasks, "tasks that ended so, with those below them"
         yield heads, "records of the period with heads of other nodes' logs"
@@ -236,6 +237,10 @@ _CONTENTS: Final[Sequence[tuple[str, str]]] = (
         "bundles that judged or were loaded, by node: revision, digest, loads, first and last record",
     ),
     ("loads.csv", "each load of a bundle or of trust by a node with audit.chain"),
+    (
+        "refused_loads.csv",
+        "each load of a bundle or of trust that a node with audit.chain refused, with its first error",
+    ),
     ("expired_tasks.csv", "tasks that ended by time, by day and node, of nodes with audit.chain"),
     ("decisions.csv, decisions.md", "records by day, surface, outcome, reason code and tier"),
     ("controls.csv", "judged calls that each control and rule denied or held"),

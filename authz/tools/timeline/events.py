@@ -174,6 +174,10 @@ class TimelineEvent:
     """Tasks that ended by time: the task and those below it."""
     loaded: dict[str, str] = field(default_factory=dict)
     """Bundle and trust that the node uses from then on: `bundle`, `revision`, `digest` and `trust`."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Load that the node refused: `digest` of the refused bundle, and digest of the bundle `in_use`."""
+    refused_for: list[str] = field(default_factory=list)
+    """Errors of that load, each with its place."""
     dropped: dict[str, str] = field(default_factory=dict)
     """Times of the `first` and the `last` decision of the node that was answered without a record."""
     dropped_count: int = 0
@@ -238,6 +242,12 @@ class TimelineEvent:
                 f"trust {known.get('trust', '')}"
             )
 
+        if self.refused_for:
+            known = self.refused
+            yield (
+                f"refused bundle {known.get('digest', '(not read)')}; bundle {known.get('in_use', '(none)')} stays in use"
+            )
+            yield from self.refused_for
         if self.dropped_count:
             known = self.dropped
             yield (
@@ -427,6 +437,8 @@ def _read_node_event(fields: Mapping[str, Any], place: Place, task: str) -> Time
     kind = "node record"
     if "loaded" in fields:
         kind = "bundle load"
+    elif "refused" in fields:
+        kind = "refused load"
     elif "dropped" in fields:
         kind = "dropped records"
     elif "expired" in fields:
@@ -450,9 +462,17 @@ def _read_node_event(fields: Mapping[str, Any], place: Place, task: str) -> Time
         node=_text(_map(fields, "labels"), "id"),
         ended_tasks=(_count(expired.get("tasks")) or 1) if ended else 0,
         loaded=_known(_map(fields, "loaded"), "bundle", "revision", "digest", "trust"),
+        refused=_known(_map(fields, "refused"), "digest", "in_use"),
+        refused_for=_load_errors(_map(fields, "refused")),
         dropped=_known(_map(fields, "dropped"), "first", "last"),
         dropped_count=_count(_map(fields, "dropped").get("count")),
     )
+
+
+def _load_errors(refused: Mapping[str, Any]) -> list[str]:
+    """Return the errors of a refused load, with their places."""
+    errors = [error for error in _list(refused, "errors")[:_MOST_ITEMS] if isinstance(error, dict)]
+    return [": ".join(filter(None, (_text(one, "at"), _text(one, "message")))) for one in errors]
 
 
 def _expired_approval(expired: Mapping[str, Any]) -> Approval | None:

@@ -2,7 +2,7 @@
 
 The first pass finds the records that name the session, and every line that is not a record. The second pass finds the records
 that are linked to these by an id: answers of people to the approvals of the session, reports of its permits, and revocations
-that end its tasks, ends of its approvals by time, and bundles that its nodes loaded and records that they dropped meanwhile. The records
+that end its tasks, ends of its approvals by time, bundles that its nodes loaded or refused, and records that they dropped meanwhile. The records
 of the session are kept in a database on disk.
 """
 
@@ -40,7 +40,7 @@ _ORDER: Final = "ORDER BY at, segment, place, file, line"
 _LONGEST_TASK: Final = timedelta(hours=24)
 # Events of an approval whose id is that of the call itself. `refused` can name an approval of an earlier task.
 _OWN_APPROVAL: Final = frozenset({"made", "repeated", "consumed", "relied"})
-_LINKED: Final = (b'"report"', b'"approval"', b'"revoked"', b'"loaded"', b'"dropped"')
+_LINKED: Final = (b'"report"', b'"approval"', b'"revoked"', b'"loaded"', b'"refused"', b'"dropped"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,7 +387,7 @@ class _Collection:
             # The record comes after the decisions whose records are missing.
             dropped = _map(record.fields.get("dropped"))
             first, last = dropped.get("first"), dropped.get("last")
-        elif "loaded" not in record.fields:
+        elif "loaded" not in record.fields and "refused" not in record.fields:
             return None
         if not isinstance(first, str) or not isinstance(last, str):
             return None

@@ -33,7 +33,9 @@ use crate::judgement::{ApprovalNote, Judgement, outcome_name};
 use crate::shadow_answer::ShadowAnswer;
 
 pub(crate) use self::arguments::facts_of;
-pub(crate) use self::node::{DroppedNote, ExpiredNote, LoadedNote, NodeNote, node_line};
+pub(crate) use self::node::{
+    DroppedNote, ExpiredNote, LoadedNote, NodeNote, RefusedLoad, RefusedNote, node_line,
+};
 pub(crate) use self::sum::sum_line;
 
 /// Length of most records, so that a line seldom grows while it is written.

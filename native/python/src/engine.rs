@@ -82,6 +82,10 @@ impl PyEngine {
         })
     }
 
+    fn record_refused_load(&self, py: Python<'_>, load: &[u8]) -> PyResult<bool> {
+        detach(py, || self.engine.record_refused_load(load))
+    }
+
     fn check<'py>(
         &self,
         py: Python<'py>,

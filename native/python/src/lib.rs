@@ -33,9 +33,9 @@ mod native {
     use crate::plan::{PyEntries, PyPlan};
     #[pymodule_export]
     use crate::tools::{
-        build_profile, bundle_schema, bundle_variables, case_schema, effect_table, format_policy,
-        mcp_arguments, parse_dsn, prompt_names, prompt_values, prompt_words, reason_table,
-        seal_catalog, spiffe_covers,
+        build_profile, bundle_digest, bundle_schema, bundle_variables, case_schema, effect_table,
+        format_policy, mcp_arguments, parse_dsn, prompt_names, prompt_values, prompt_words,
+        reason_table, seal_catalog, spiffe_covers,
     };
     #[pymodule_export]
     use crate::trust::PyTrust;

@@ -1,6 +1,6 @@
 //! Functions for the commands that write and review bundles, and the build's own facts.
 
-use authz_base::json;
+use authz_base::{hex, json};
 use authz_kernel::model::{Effect, Tier};
 use authz_kernel::{catalog, format, mcp, source, task};
 use authz_state::store::DatabaseAddress;
@@ -22,6 +22,15 @@ pub(crate) fn bundle_variables(py: Python<'_>, files: Files) -> Vec<String> {
     py.detach(|| {
         let files = files.iter().map(|(path, content)| (path.as_str(), &content[..]));
         source::variables(files).into_iter().collect()
+    })
+}
+
+/// Returns the digest of a bundle's files in hex, also of a bundle that does not compile.
+#[pyfunction]
+pub(crate) fn bundle_digest(py: Python<'_>, files: Files) -> String {
+    py.detach(|| {
+        let files = files.iter().map(|(path, content)| (path.as_str(), &content[..]));
+        hex::hex(&source::bundle_digest(files))
     })
 }
 

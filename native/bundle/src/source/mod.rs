@@ -107,7 +107,7 @@ impl<'a> BundleReader<'a> {
         if found.has_errors() {
             return Err(found);
         }
-        let facts = self.files.iter().filter(|(path, _)| !is_policy(path));
+        let facts = contents(self.files).filter(|(path, _)| !is_policy(path));
         let facts_digest = digest(facts, &mut self.pause);
         let is_same = |bundle: &&Bundle| {
             let model = bundle.model();
@@ -135,7 +135,7 @@ impl<'a> BundleReader<'a> {
         facts_digest: [u8; 32],
         mut found: Diagnostics,
     ) -> Result<Bundle, Diagnostics> {
-        let digest = digest(self.files.iter(), &mut self.pause);
+        let digest = digest(contents(self.files), &mut self.pause);
         let mut model = Model { digest, facts_digest, vars: self.vars.clone(), ..Model::default() };
         let mut texts = self.read_files(&mut model, &mut found);
         let mut deferred = build::DeferredKeys::default();
@@ -223,7 +223,7 @@ impl<'a> BundleReader<'a> {
         previous: &Bundle,
         mut found: Diagnostics,
     ) -> Result<Bundle, Diagnostics> {
-        let digest = digest(self.files.iter(), &mut self.pause);
+        let digest = digest(contents(self.files), &mut self.pause);
         let known = previous.model();
         // A bundle cannot name its own digest, so this revision was not set in `bundle.yaml`.
         let has_own_revision = known.revision != revision_of(&known.digest);
@@ -378,11 +378,18 @@ fn revision_of(digest: &[u8; 32]) -> String {
     hex_start(digest, 6)
 }
 
+/// Digest of a bundle with these files, in the order of their paths, also if they are no valid bundle.
+#[must_use]
+pub fn bundle_digest<'a>(files: impl Iterator<Item = (&'a str, &'a [u8])>) -> [u8; 32] {
+    digest(files, &mut Pause::default())
+}
+
+fn contents(files: &BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = (&str, &[u8])> {
+    files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice()))
+}
+
 /// SHA-256 over files in the order of their paths. Each part has its length in front, so two bundles never hash the same text.
-fn digest<'a>(
-    files: impl Iterator<Item = (&'a String, &'a Vec<u8>)>,
-    pause: &mut Pause<'_>,
-) -> [u8; 32] {
+fn digest<'a>(files: impl Iterator<Item = (&'a str, &'a [u8])>, pause: &mut Pause<'_>) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(b"authz bundle 1\0");
     for (path, bytes) in files {

@@ -526,7 +526,7 @@ fn the_digest_is_over_the_files_and_not_over_the_variables() {
     // Moving a byte from the path to the content is another bundle.
     let of = |path: &str, text: &str| {
         let files = BTreeMap::from([(path.to_owned(), text.as_bytes().to_vec())]);
-        digest(files.iter(), &mut Pause::default())
+        digest(contents(&files), &mut Pause::default())
     };
     assert_ne!(of("ab", "c"), of("a", "bc"));
 }

@@ -6,7 +6,7 @@ pub mod fuzz;
 use std::collections::BTreeMap;
 
 use authz_bundle::bundle::Bundle;
-pub use authz_bundle::source::{BundleReader, bundle_schema, variables};
+pub use authz_bundle::source::{BundleReader, bundle_digest, bundle_schema, variables};
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
 

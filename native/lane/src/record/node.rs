@@ -1,9 +1,9 @@
-//! Records of a node that are not decisions: bundles that it loaded, ends by time, heads of other nodes' logs, and the number of
-//! dropped records.
+//! Records of a node that are not decisions: bundles that it loaded, ends by time, refused loads, heads of other nodes'
+//! logs, and the number of dropped records.
 
 use authz_kernel::rfc3339;
 use authz_state::SignedHead;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
 use crate::sums::Sum;
@@ -35,6 +35,73 @@ pub(crate) enum NodeNote<'a> {
     Expired(ExpiredNote<'a>),
     /// Answered decisions whose records were dropped, because the queue was full.
     Dropped(DroppedNote),
+    /// A load that the node refused. The bundle and the trust before stay in use.
+    Refused(RefusedNote<'a>),
+}
+
+/// Most errors of a refused load, and longest text of each, in characters.
+const MAX_ERRORS: usize = 5;
+const MAX_ERROR_TEXT: usize = 300;
+
+/// A load of a bundle or of trust that was refused, as the loader tells it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RefusedLoad {
+    /// Digest of the refused bundle in hex. Empty: the folder could not be read.
+    #[serde(default)]
+    digest: String,
+    errors: Vec<LoadError>,
+    /// Refused loads since the last record of one that have no record.
+    #[serde(default)]
+    unrecorded: u64,
+}
+
+/// Error of a refused load.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct LoadError {
+    /// Place: `file:line`. Empty: unknown.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    at: String,
+    /// Name of the check that failed. Empty: the check has no name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    code: String,
+    message: String,
+}
+
+impl LoadError {
+    fn bounded(&self) -> Self {
+        let cut = |text: &str| text.chars().take(MAX_ERROR_TEXT).collect();
+        Self { at: cut(&self.at), code: cut(&self.code), message: cut(&self.message) }
+    }
+}
+
+/// A refused load, and the bundle that stays in use.
+#[derive(Debug, Serialize)]
+pub(crate) struct RefusedNote<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<&'a str>,
+    /// Digest of the bundle in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_use: Option<&'a str>,
+    errors: Vec<LoadError>,
+    /// Number of further errors.
+    #[serde(skip_serializing_if = "is_zero")]
+    omitted: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    unrecorded: u64,
+}
+
+impl<'a> RefusedNote<'a> {
+    pub(crate) fn of(load: &'a RefusedLoad, in_use: Option<&'a str>) -> Self {
+        Self {
+            digest: Some(load.digest.as_str()).filter(|digest| !digest.is_empty()),
+            in_use,
+            errors: load.errors.iter().take(MAX_ERRORS).map(LoadError::bounded).collect(),
+            omitted: load.errors.len().saturating_sub(MAX_ERRORS) as u64,
+            unrecorded: load.unrecorded,
+        }
+    }
 }
 
 /// Dropped records.

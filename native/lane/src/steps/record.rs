@@ -15,12 +15,15 @@ use prost::Message;
 use crate::answer;
 use crate::engine::{Engine, seconds};
 use crate::envoy::{self, Removed};
+use crate::error::EngineError;
 use crate::history;
 use crate::judgement::{Judgement, method_of};
 use crate::keeper::{ChangeError, Wait};
 use crate::limits;
 use crate::proto::authz::v1 as wire;
-use crate::record::{self, CallOrigin, DroppedNote, LoadedNote, NodeNote};
+use crate::record::{
+    self, CallOrigin, DroppedNote, LoadedNote, NodeNote, RefusedLoad, RefusedNote,
+};
 use crate::refusal::{CallRefusal, Step};
 use crate::settings::{AuditOnFull, Lane, Surface};
 use crate::shadow_answer::ShadowAnswer;
@@ -424,6 +427,21 @@ impl Engine {
         self.record_note(NodeNote::Loaded(note));
     }
 
+    /// Records a load that was refused, if the log is chained. Returns whether the log accepted the record.
+    ///
+    /// `load` is JSON: `digest` of the refused bundle, `errors` with `at`, `code` and `message` each, and `unrecorded`, the number of
+    /// refused loads since the last record of one. Five errors are recorded, with 300 characters of each text.
+    ///
+    /// # Errors
+    /// The bytes are not such a document.
+    pub fn record_refused_load(&self, load: &[u8]) -> Result<bool, EngineError> {
+        let load: RefusedLoad =
+            serde_json::from_slice(load).map_err(EngineError::json("refused load"))?;
+        let world = self.world();
+        let in_use = world.as_ref().map(|world| world.digest.as_str());
+        Ok(self.record_note(NodeNote::Refused(RefusedNote::of(&load, in_use))))
+    }
+
     /// Writes a record that is not a decision, if the log is chained. Returns whether the log accepted it.
     pub(crate) fn record_note(&self, note: NodeNote<'_>) -> bool {
         if self.settings.audit_chain.is_none() {
@@ -613,10 +631,8 @@ fn is_durable(judgement: &Judgement, tier: Tier) -> bool {
 /// Whether a decision may be answered although its record is dropped: a decision about an operation, which changes nothing. Changes
 /// have their record in their own transaction. Each use of break-glass has a record.
 fn may_drop(judgement: &Judgement) -> bool {
-    matches!(
-        judgement.arrival.surface,
-        Surface::Check | Surface::BatchCheck | Surface::ExtAuthz
-    ) && judgement.evaluated().is_none_or(|decision| decision.breakglass.is_none())
+    matches!(judgement.arrival.surface, Surface::Check | Surface::BatchCheck | Surface::ExtAuthz)
+        && judgement.evaluated().is_none_or(|decision| decision.breakglass.is_none())
 }
 
 fn unrecorded(error: AuditError, waits: AwaitedWrite) -> CallRefusal {

@@ -93,3 +93,34 @@ fn the_store_tells_of_a_log_that_is_gone() {
     let damaged = families.iter().find(|family| family.name == "authz_audit_damaged").unwrap();
     assert_eq!([1.0], *damaged.samples.iter().map(|sample| sample.value).collect::<Vec<_>>());
 }
+
+/// A refused load has a record in a chained log, with bounds. It changes no bundle, and bytes of another form are refused.
+#[test]
+fn refused_loads_are_recorded() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new([7; 32]));
+    let served = node("n1", &folder().join("audit.jsonl"), &store);
+    let error = json!({"at": "tasks.yaml:3", "code": "", "message": "\u{e9}\n".repeat(400)});
+    let load = json!({"digest": "ab", "errors": vec![error; 7], "unrecorded": 2});
+    assert!(served.engine.record_refused_load(load.to_string().as_bytes()).unwrap());
+    assert!(served.engine.record_refused_load(br#"{"errors": []}"#).unwrap());
+    for wrong in ["", "{}", r#"{"errors": [], "outcome": "PERMIT"}"#] {
+        assert!(served.engine.record_refused_load(wrong.as_bytes()).is_err(), "{wrong}");
+    }
+    let records = served.records();
+    assert_eq!(3, records.len());
+    let refused = &records[1]["refused"];
+    assert_eq!(records[0]["loaded"]["digest"], refused["in_use"]);
+    assert_eq!((&json!("ab"), &json!(2)), (&refused["digest"], &refused["unrecorded"]));
+    assert_eq!(
+        (Some(5), &json!(2)),
+        (refused["errors"].as_array().map(Vec::len), &refused["omitted"])
+    );
+    let text = refused["errors"][4]["message"].as_str().unwrap();
+    assert_eq!(300, text.chars().count());
+    assert_eq!(json!({"in_use": refused["in_use"], "errors": []}), records[2]["refused"]);
+    assert_eq!(2, records[2]["chain"]["index"]);
+
+    let unchained = served_with(&json!({}));
+    assert!(!unchained.engine.record_refused_load(br#"{"errors": []}"#).unwrap());
+    assert!(unchained.records().is_empty());
+}
