@@ -282,6 +282,57 @@ def test_other_events_of_caep(
     assert receiver.count(event, result) == 1
 
 
+OWN = "https://idp.example"
+CLAIMS_CHANGED = CAEP + "token-claims-change"
+
+
+@pytest.mark.parametrize(
+    ("claims", "action"),
+    [
+        (("role",), "record"),
+        (("nickname", "phone_number"), "record"),
+        (("email",), "end"),
+        (("EMail",), "end"),
+        (("nickname", "email"), "end"),
+        (("acr",), "end"),
+        (("Sub",), "end"),
+        (("scope", "nickname"), "end"),
+        (("",), "end"),
+        (("realm_access.roles",), "end"),
+        (("http://schemas.xmlsoap.org/ws/2005/05/identity/claims/role",), "end"),
+        (("r\u043ele",), "end"),
+        (("x" * 65,), "end"),
+    ],
+)
+def test_a_change_of_claims_that_nobody_reads_ends_nothing(
+    tmp_path: Path, claims: tuple[str, ...], action: str
+) -> None:
+    """CAEP 1.0 §3.2.1 names the claims. What cannot be decided by their names ends tasks."""
+    receiver = Receiver(tmp_path, issuer=OWN)
+    payload = {"claims": dict.fromkeys(claims, "x")}
+    assert receiver.send(CLAIMS_CHANGED, payload, iss=OWN).status_code == 202
+    (asked,) = receiver.engine.asked
+    assert asked["action"] == action
+    assert asked["subject"] == {"issuer": "corp", "claim": None, "value": "alice"}
+    is_unread = asked["reason"] == "Authz reads none of the claims that changed"
+    assert is_unread == (action == "record")
+    assert receiver.count("token-claims-change", f"{action}ed") == 1
+
+
+def test_another_issuer_may_mean_claims_of_other_tokens(tmp_path: Path) -> None:
+    """Their names say nothing about the subject's tokens here; of one subject of two is enough."""
+    receiver = Receiver(tmp_path)
+    payload = {"claims": {"nickname": "x"}}
+    assert receiver.send(CLAIMS_CHANGED, payload).status_code == 202
+    (tmp_path / "two").mkdir()
+    both = Receiver(tmp_path / "two", issuer=OWN, subjects=["corp", "other"])
+    eve = {"format": "iss_sub", "iss": "https://other.example", "sub": "eve"}
+    subjects = {"format": "aliases", "identifiers": [ALICE, eve]}
+    assert both.send(CLAIMS_CHANGED, payload, subjects, iss=OWN).status_code == 202
+    asked = [*receiver.engine.asked, *both.engine.asked]
+    assert [one["action"] for one in asked] == ["end", "end", "end"]
+
+
 @pytest.mark.parametrize(
     ("key", "event", "payload"),
     [

@@ -46,7 +46,7 @@ class SignalActions(Strict):
     credential_changed: SignalAction = SignalAction.RECORD
     """`credential-change` whose `change_type` is `create` or `update`."""
     token_claims_changed: SignalAction = SignalAction.END
-    """`token-claims-change`."""
+    """`token-claims-change`, unless Authz reads none of the changed claims, which is always recorded only."""
     device_not_compliant: SignalAction = SignalAction.END
     """`device-compliance-change` to `not-compliant`. Back to `compliant` is always recorded only."""
     assurance_decreased: SignalAction = SignalAction.END

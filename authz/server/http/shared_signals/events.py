@@ -39,6 +39,8 @@ class ReadEvent:
     """`event_timestamp`, in seconds since 1970. `None`: the event has none."""
     state: str | None = None
     """`state` of a verification event."""
+    claims: frozenset[str] = frozenset()
+    """Names of the claims that changed, of an event about claims."""
     status: str | None = None
     """Status of the stream of a stream-updated event."""
 
@@ -47,6 +49,7 @@ class ReadEvent:
 class _Verdict:
     action: SignalAction
     reason: str
+    claims: frozenset[str] = frozenset()
 
 
 def read_event(event_type: str, event: Mapping[str, Any], on: SignalActions) -> ReadEvent:
@@ -75,7 +78,7 @@ def read_event(event_type: str, event: Mapping[str, Any], on: SignalActions) -> 
     verdict = reader(event, on)
     said = _admin_reason(event)
     reason = f"{verdict.reason} ({said})" if said else verdict.reason
-    return ReadEvent(name, verdict.action.value, reason, at)
+    return ReadEvent(name, verdict.action.value, reason, at, claims=verdict.claims)
 
 
 def _session_revoked(_event: Mapping[str, Any], on: SignalActions) -> _Verdict:
@@ -94,7 +97,8 @@ def _token_claims_change(event: Mapping[str, Any], on: SignalActions) -> _Verdic
     claims = event.get("claims")
     if not isinstance(claims, dict) or not claims:
         raise _invalid("`claims` is missing or empty (CAEP 1.0 §3.2.1)")
-    return _Verdict(on.token_claims_changed, "claims of the subject's tokens changed")
+    reason = "claims of the subject's tokens changed"
+    return _Verdict(on.token_claims_changed, reason, frozenset(claims))
 
 
 def _device_compliance_change(event: Mapping[str, Any], on: SignalActions) -> _Verdict:

@@ -15,6 +15,7 @@ from authz.errors import AuthzError
 from authz.files import PrivateFileError, read_secret
 from authz.model import CallFacts, MetricFamily, Surface
 from authz.server.http.endpoints import Endpoint
+from authz.server.http.shared_signals.claims import are_unread
 from authz.server.http.shared_signals.counts import UNREAD, EventResult, SignalCounts
 from authz.server.http.shared_signals.endpoint import (
     Arrival,
@@ -170,6 +171,8 @@ class SignalReceiver:
         action, reason = event.action, event.reason
         if action == "end" and not verified.subjects:
             action, reason = "ignore", "the event names no subject of an issuer of the transmitter"
+        elif action == "end" and self._has_unread_claims(name, verified):
+            action, reason = "record", "Authz reads none of the claims that changed"
         try:
             self._carry_out(name, verified, action, reason, arrival)
         except AuthzError:
@@ -206,6 +209,19 @@ class SignalReceiver:
                 raise SetError(SetErrorCode.INVALID_REQUEST, description)
             return _Verified(token, event, ())
         return _Verified(token, event, find_subjects(token.subject, self._subjects(transmitter)))
+
+    def _has_unread_claims(self, name: str, verified: _Verified) -> bool:
+        """Return whether an event about claims names only claims that no role and no policy can read.
+
+        A transmitter that is not the issuer of the subject's tokens may mean claims of other tokens, whose names say nothing here.
+        """
+        issuers = self._config.trust.issuers
+        own = self._transmitters[name].issuer
+        return all(
+            issuers[subject.issuer].issuer == own
+            and are_unread(verified.event.claims, issuers[subject.issuer].claims)
+            for subject in verified.subjects
+        )
 
     def _subjects(self, transmitter: Transmitter) -> SubjectRules:
         issuers = self._config.trust.issuers
