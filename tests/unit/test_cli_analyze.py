@@ -97,6 +97,21 @@ def test_the_text_shows_path_pivot_and_cut(
         assert part in said
 
 
+def test_a_cut_of_several_lines_is_shown_line_by_line(
+    record: Record, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a policy that a reader can copy; no line of it begins a command of GitHub's runner."""
+    policy = '@id("cut")\nforbid (principal, action, resource);\n::error::x'
+    cut = {"exact": True, "changes": [{"kind": "add_forbid", "text": policy}]}
+    record(finding(1, cut=cut))
+
+    run("analyze", BUNDLE)
+    lines = capsys.readouterr().out.splitlines()
+    assert '    | @id("cut")' in lines
+    assert "    | forbid (principal, action, resource);" in lines
+    assert not any(line.lstrip().startswith("::") for line in lines)
+
+
 def test_what_is_not_decided_is_told(record: Record, capsys: pytest.CaptureFixture[str]) -> None:
     """It fails like a defect; nothing of it counts as proved, and a missing solver is named."""
     one = finding(1, verdict="not_decided", reason="time limit", path=[], cut=None)

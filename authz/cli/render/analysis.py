@@ -77,7 +77,9 @@ def _details(finding: Finding) -> Iterator[Text]:
     if finding.cut is not None:
         yield Text(f"  {finding.cut.title}:")
         for change in finding.cut.changes:
-            yield Text(f"    {inert(str(change), _MOST_LINE)}")
+            # A policy has several lines. The mark keeps a line from being a command of GitHub's runner.
+            for line in str(change).split("\n")[:_MOST_CASE_LINES]:
+                yield Text(f"    | {inert(line, _MOST_LINE)}")
     for text in finding.assumptions:
         yield Text(f"  assumes: {inert(text, _MOST_LINE)}")
     if finding.case:
