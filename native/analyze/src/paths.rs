@@ -53,8 +53,8 @@ const MOST_ROUNDS: usize = 16;
 
 /// Facts that the proofs about paths take for true.
 pub const ASSUMPTIONS: [&str; 11] = [
-    "Agents with the same roles act alike, and so do people with the same roles; a person holds the roles of one claim, or all \
-     roles of an issuer.",
+    "Agents with the same roles act alike, and so do people with the same roles; an agent holds the roles of one or two patterns \
+     and of those that match the same ids, and a person holds the roles of one claim, or all roles of an issuer.",
     "An operation reads, writes and sends what its `classify` rule says, and the labels of the bundle are right.",
     "Agents are isolated as their role says, and forget what they read when the `memory` of their role ends.",
     "People make no calls themselves: only calls of agents are looked at.",

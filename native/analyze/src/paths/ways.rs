@@ -18,6 +18,8 @@ use super::guard::{CallFacts, Conditions, PartialSet, PrincipalFacts, ResourceFa
 
 /// Ways that are looked at. A bundle with more is not decided.
 pub const MOST_WAYS: usize = 20_000;
+/// Patterns of agents of which pairs are joined.
+const MOST_PATTERNS: usize = 64;
 /// Agents in a chain that are looked at. A bundle with longer chains is not decided.
 const MOST_AGENTS: usize = 4;
 /// Text of parameters of example tasks.
@@ -96,7 +98,7 @@ impl Parties {
         let mut parties = Self::default();
         let mut seen = BTreeSet::new();
         let examples = example_agents(model).into_iter().map(|example| example.principal);
-        for principal in examples.chain(unregistered(model)) {
+        for principal in examples.chain(joint_agents(model)).chain(unregistered(model)) {
             let party = party(plan, principal);
             if seen.insert(party.facts.roles.clone()) {
                 parties.agents.push(party);
@@ -132,6 +134,50 @@ impl Parties {
         let mut accounts = self.subjects.iter().filter_map(Party::account);
         accounts.any(|(other, same)| other != issuer && same == sub)
     }
+}
+
+/// Agents that two patterns could match together, so that they hold the roles of both. Some match one of them only.
+fn joint_agents(model: &Model) -> impl Iterator<Item = Principal> {
+    let patterns = model.roles.values().flat_map(|members| &members.agents);
+    let patterns: BTreeSet<&str> = patterns.map(|agent| agent.value.as_str()).collect();
+    let patterns: Vec<&str> = patterns.into_iter().take(MOST_PATTERNS).collect();
+    let mut ids: BTreeSet<String> = BTreeSet::new();
+    for (at, one) in patterns.iter().enumerate() {
+        for other in patterns.iter().skip(at).filter(|other| *other != one) {
+            if one.contains('*') && other.contains('*') {
+                ids.extend(joint_ids(one, other));
+            }
+        }
+    }
+    ids.into_iter().filter_map(|spiffe_id| {
+        let domain = spiffe_id.strip_prefix("spiffe://")?.split('/').next()?;
+        let trust_domain = domain.to_owned();
+        (!domain.contains('*')).then_some(Principal::Agent { spiffe_id, trust_domain })
+    })
+}
+
+/// Ids that two patterns could match: the patterns joined segment by segment, and the longer begin with the longer end.
+fn joint_ids(one: &str, other: &str) -> Vec<String> {
+    let join = |(a, b): (&str, &str)| match (a.contains('*'), b.contains('*')) {
+        (false, _) => a.to_owned(),
+        (true, false) => b.to_owned(),
+        (true, true) => a.replace('*', &b.replace('*', EXAMPLE)),
+    };
+    let mut ids = Vec::new();
+    if one.split('/').count() == other.split('/').count() {
+        let segments: Vec<String> = one.split('/').zip(other.split('/')).map(join).collect();
+        ids.push(segments.join("/"));
+    }
+    let ends = |pattern: &str| {
+        let begin = pattern.split('*').next().unwrap_or_default().to_owned();
+        let end = pattern.rsplit('*').next().unwrap_or_default().to_owned();
+        (begin, end)
+    };
+    let longer = |a: String, b: String| if a.len() >= b.len() { a } else { b };
+    let (begin, end) = ends(one);
+    let (other_begin, other_end) = ends(other);
+    ids.push(format!("{}{EXAMPLE}{}", longer(begin, other_begin), longer(end, other_end)));
+    ids
 }
 
 /// An agent of a known trust domain that holds no role.

@@ -141,6 +141,22 @@ fn the_resource_of_a_call_is_not_read_before_it() {
     assert_eq!(operations(found(&after)), ["mail.read", "crm.share"]);
 }
 
+/// An id that two patterns match holds the roles of both.
+#[test]
+fn an_agent_that_two_patterns_match_is_not_forgotten() {
+    let facts = FACTS.replace(
+        "agents: {bot: ['spiffe://dev.example/bot'], clerk: ['spiffe://dev.example/clerk']}",
+        "agents: {bot: ['spiffe://dev.example/*/bot'], clerk: ['spiffe://dev.example/desk/*']}",
+    );
+    let policies = "@id(\"both\") permit(principal in Role::\"bot\", action == Action::\"crm.grant\", resource)\n\
+                    when { principal in Role::\"clerk\" };";
+    let both = results(&facts, "{effect: grant}", policies);
+    assert_eq!(found(&both).verdict, Finality::PathFound);
+    let apart = facts.replace("desk/*", "desk/clerk");
+    let none = results(&apart, "{effect: grant}", policies);
+    assert!(is_proved(&none, "assertion:a"), "{none:#?}");
+}
+
 #[test]
 fn a_permit_of_services_is_not_forgotten() {
     let policies = "@id(\"bots\") permit(principal is Agent, action, resource);\n\
