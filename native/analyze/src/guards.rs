@@ -73,7 +73,8 @@ pub struct Counterexample {
     pub entities: Entities,
     /// The kernel's verdict on each policy of the operation, by position.
     pub verdicts: BTreeMap<usize, Verdict>,
-    /// The request in Cedar's JSON forms.
+    /// The request in Cedar's JSON forms. `any` lists the keys of its context that no condition of the question reads: the answer
+    /// is the same for each of their values.
     pub document: Value,
 }
 
@@ -379,11 +380,8 @@ impl<'a> Guards<'a> {
     /// Facts that hold for every request that the kernel judges: ranges of numbers, and the resource and the roles that the
     /// bundle declares.
     fn facts(&self, guard: &OperationGuard<'_>, principal: &str, reads: &Reads<'_>) -> Vec<String> {
-        let mut facts: Vec<String> = FACTS
-            .iter()
-            .filter(|(key, _)| reads.keys.contains(key))
-            .map(|(_, fact)| (*fact).to_owned())
-            .collect();
+        let of_key = |range: &&Range| reads.keys.contains(range.key());
+        let mut facts: Vec<String> = RANGES.iter().filter(of_key).map(Range::fact).collect();
         if principal == "Agent" && reads.keys.contains("chain") {
             facts.push("context.chain.agents.contains(principal)".to_owned());
         }
@@ -410,7 +408,7 @@ impl<'a> Guards<'a> {
                 "the kernel does not confirm the solver's request: {text}"
             ))
         };
-        let example = match self.replay(question.operation, question.principal_type, model) {
+        let example = match self.replay(question, model) {
             Ok(example) => example,
             Err(text) => return spurious(text),
         };
@@ -432,10 +430,10 @@ impl<'a> Guards<'a> {
     /// Judges a solver's request by the kernel.
     fn replay(
         &self,
-        operation: &str,
-        principal_type: &str,
+        question: &GuardQuestion<'_>,
         model: &Model,
     ) -> Result<Counterexample, String> {
+        let GuardQuestion { operation, principal_type, first, second, .. } = question;
         let guard = self.operations.get(operation).ok_or("there is no such operation")?;
         let principal = uid(principal_type, &model.principal)?;
         let resource = uid(guard.resource_type, &model.resource)?;
@@ -444,6 +442,13 @@ impl<'a> Guards<'a> {
         if let Some(Value::Object(input)) = context.get_mut("input") {
             fill(input, guard.inputs);
         }
+        let reads = self.reads(first.iter().chain(second).flatten());
+        // The question has no facts about these keys, so that the solver may choose a value that no request has.
+        for range in RANGES.iter().filter(|range| !reads.keys.contains(range.key())) {
+            range.clamp(&mut context);
+        }
+        let any = context.as_object().into_iter().flat_map(Map::keys);
+        let any: Vec<&String> = any.filter(|key| !reads.keys.contains(key.as_str())).collect();
         let entities = Entities::from_json_value(model.entities.clone(), None)
             .map_err(|error| format!("its entities: {error}"))?;
         let document = json!({
@@ -451,6 +456,7 @@ impl<'a> Guards<'a> {
             "action": action.to_string(),
             "resource": resource.to_string(),
             "context": context,
+            "any": any,
             "entities": model.entities,
         });
         let context = Context::from_json_value(context, None)
@@ -459,7 +465,7 @@ impl<'a> Guards<'a> {
             .map_err(|error| error.to_string())?;
         let verdicts = self.plan.judge_stated(operation, &request, &entities)?;
         Ok(Counterexample {
-            operation: operation.to_owned(),
+            operation: (*operation).to_owned(),
             request,
             entities,
             verdicts,
@@ -484,16 +490,50 @@ impl<'a> Guards<'a> {
     }
 }
 
-/// Facts about keys of the context that hold by the kernel's construction.
-const FACTS: [(&str, &str); 7] = [
-    ("tier", "context.tier >= 0 && context.tier <= 3"),
-    ("confidence", "context.confidence >= 0 && context.confidence <= 100"),
-    ("literals", "context.literals.unknown >= 0 && context.literals.unknown <= 256"),
-    ("session", "context.session.calls >= 0 && context.session.sources >= 0"),
-    ("chain", "context.chain.depth >= 1"),
-    ("task", "context.task.depth >= 0"),
-    ("proof", "context.proof.age >= 0"),
+/// Range of a number of the context. It holds by the kernel's construction.
+#[derive(Debug)]
+struct Range {
+    /// Key of the context, and the member in its record. No member: the key is a number.
+    path: &'static [&'static str],
+    least: i64,
+    most: Option<i64>,
+}
+
+const RANGES: [Range; 8] = [
+    Range { path: &["tier"], least: 0, most: Some(3) },
+    Range { path: &["confidence"], least: 0, most: Some(100) },
+    Range { path: &["literals", "unknown"], least: 0, most: Some(256) },
+    Range { path: &["session", "calls"], least: 0, most: None },
+    Range { path: &["session", "sources"], least: 0, most: None },
+    Range { path: &["chain", "depth"], least: 1, most: None },
+    Range { path: &["task", "depth"], least: 0, most: None },
+    Range { path: &["proof", "age"], least: 0, most: None },
 ];
+
+impl Range {
+    fn key(&self) -> &'static str {
+        self.path.first().copied().unwrap_or_default()
+    }
+
+    /// The range as a Cedar expression.
+    fn fact(&self) -> String {
+        let path = self.path.join(".");
+        let least = format!("context.{path} >= {}", self.least);
+        match self.most {
+            None => least,
+            Some(most) => format!("{least} && context.{path} <= {most}"),
+        }
+    }
+
+    /// Moves the number of a context into the range.
+    fn clamp(&self, context: &mut Value) {
+        let number = self.path.iter().try_fold(context, |value, name| value.get_mut(*name));
+        let Some(number) = number else { return };
+        if let Some(value) = number.as_i64() {
+            *number = value.max(self.least).min(self.most.unwrap_or(i64::MAX)).into();
+        }
+    }
+}
 
 /// Entity types that occur as parents alone.
 const PARENTS: [&str; 2] = ["Role", "Collection"];

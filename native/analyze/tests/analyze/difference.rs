@@ -53,6 +53,8 @@ fn a_weaker_permit_is_shown_by_a_request() {
     assert_eq!(vec!["pay"], request.permits);
     assert!(request.denied_by.is_empty());
     assert_eq!(Some(100), request.request.pointer("/context/input/amount").unwrap().as_i64());
+    let any = request.request["any"].as_array().unwrap();
+    assert!(any.iter().any(|key| key == "tier") && !any.iter().any(|key| key == "input"));
     // The role is one of agents.
     assert!(found.iter().all(|one| one.principal_type == "Agent"));
 }

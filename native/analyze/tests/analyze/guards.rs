@@ -1,8 +1,9 @@
 //! Questions about one operation.
 
 use authz_analyze::guards::{Counterexample, GuardAnswer, Guards};
-use authz_analyze::solver::OnceSolver;
+use authz_analyze::solver::{Answer, OnceSolver, Question, Solver};
 use authz_kernel::decision::Verdict;
+use serde_json::json;
 
 use crate::bundles::{SOLVER, plan};
 
@@ -96,6 +97,39 @@ fn numbers_keep_their_ranges() {
     assert!(is_proved(&ask(MAIL, "mail.send", "Agent", "context.tier > 3")));
     assert!(is_proved(&ask(MAIL, "mail.send", "Agent", "context.confidence > 100")));
     found(ask(MAIL, "mail.send", "Agent", "context.tier == 3"));
+}
+
+/// The solver, with a tier in each request that no call has.
+#[derive(Debug)]
+struct ImpossibleTier;
+
+impl Solver for ImpossibleTier {
+    fn name(&self) -> Option<(String, String)> {
+        SOLVER.name()
+    }
+
+    fn ask(&self, question: &Question) -> Answer {
+        match SOLVER.ask(question) {
+            Answer::Satisfiable(mut model) => {
+                *model.context.get_mut("tier").unwrap() = json!(-1);
+                Answer::Satisfiable(model)
+            }
+            other => other,
+        }
+    }
+}
+
+/// A question has no facts about keys that no condition reads, so that the solver may choose any value for them.
+#[test]
+fn a_key_that_no_condition_reads_has_a_possible_value() {
+    let plan = plan(MAIL);
+    let example =
+        found(Guards::new(&plan, &ImpossibleTier).can_be_permitted("mail.send", "Agent", ""));
+    assert_eq!(Some(&json!(0)), example.document.pointer("/context/tier"));
+    let any: Vec<&str> =
+        example.document["any"].as_array().unwrap().iter().filter_map(|key| key.as_str()).collect();
+    assert!(any.contains(&"tier"), "{any:?}");
+    assert!(!any.contains(&"session") && !any.contains(&"satisfied"), "{any:?}");
 }
 
 #[test]
