@@ -80,7 +80,7 @@ SolverCache = Annotated[
     Path | None,
     typer.Option(
         "--cache",
-        help="Folder with the solver's answers of earlier runs. Default: no answers are kept.",
+        help="Folder with the solver's answers of earlier runs, at most 256 MiB. Default: no answers are kept.",
         file_okay=False,
     ),
 ]

@@ -103,6 +103,7 @@ fn run(verb: Verb) -> Result<(), Failure> {
             let mut report = proofs::analyze(&plan, &once);
             let guards = Guards::new(&plan, &once);
             PathsInput::new(&request, &plan)?.analyze(&guards).join(&mut report);
+            trim(&request.options);
             write(&report)
         }
         Verb::Diff => {
@@ -111,7 +112,9 @@ fn run(verb: Verb) -> Result<(), Failure> {
             let new = request.new.compile(request.options.now_ms)?;
             let solver = solver(&request.options);
             let once = OnceSolver::new(&*solver, kept(&request.options));
-            write(&difference::compare(&old, &new, &once))
+            let difference = difference::compare(&old, &new, &once);
+            trim(&request.options);
+            write(&difference)
         }
     }
 }
@@ -131,6 +134,13 @@ fn write(document: &impl Serialize) -> Result<(), Failure> {
 
 fn kept(options: &Options) -> Option<KeptAnswers> {
     options.cache.clone().map(KeptAnswers::new)
+}
+
+/// Reduces the folder of answers to its size, after the answers of this run were written.
+fn trim(options: &Options) {
+    if let Some(answers) = kept(options) {
+        answers.trim();
+    }
 }
 
 /// The solver, or what stands in without one: an analysis without a solver proves nothing, and says so.

@@ -1,7 +1,8 @@
 //! Solvers that are missing, fail, lie or take too long; kept answers.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use authz_analyze::guards::{GuardAnswer, Guards};
 use authz_analyze::proofs::{self, REDUNDANT};
@@ -187,4 +188,40 @@ fn a_damaged_answer_is_not_read() {
     }
     assert_eq!(None, kept.read("s 1", "q"));
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// The folder keeps its size, and loses the answers that were not used for the longest time.
+#[test]
+fn the_oldest_answers_are_deleted() {
+    let folder = std::env::temp_dir().join(format!("authz-analyze-trim-{}", std::process::id()));
+    let kept = KeptAnswers::new(folder.clone()).with_max_bytes(2 * 4_096);
+    let questions = ["first", "second", "third", "fourth"];
+    for (question, day) in questions.into_iter().zip(1..) {
+        kept.write("s 1", question, &Answer::Unsatisfiable);
+        let day = Duration::from_secs(86_400 * day);
+        for file in files(&folder) {
+            let file = std::fs::File::open(file).unwrap();
+            if file.metadata().unwrap().modified().unwrap() > SystemTime::UNIX_EPOCH + 2 * day {
+                file.set_modified(SystemTime::UNIX_EPOCH + day).unwrap();
+            }
+        }
+    }
+    // A file of somebody else, older than all answers, in a folder of answers.
+    let foreign = files(&folder).first().unwrap().with_file_name("notes.json");
+    std::fs::write(&foreign, "mine").unwrap();
+    std::fs::File::open(&foreign).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    assert!(kept.read("s 1", "first").is_some(), "used now");
+
+    kept.trim();
+    let left = questions.map(|question| kept.read("s 1", question).is_some());
+    assert_eq!([true, false, false, true], left);
+    assert!(foreign.exists());
+    kept.trim();
+    assert_eq!(3, files(&folder).len(), "nothing more is deleted");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|one| one.unwrap().path());
+    entries(folder).flat_map(|start| entries(&start).collect::<Vec<_>>()).collect()
 }
