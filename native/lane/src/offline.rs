@@ -39,7 +39,7 @@ use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::recipient_lists::RecipientLists;
 use authz_kernel::task::{Record, RecordKey, RecordKind, SpokenWords, Task};
-use authz_state::store::{MemoryStore, Survives, Transaction};
+use authz_state::store::{MemoryStore, Store, Survives, Transaction};
 use authz_state::{AuditError, AuditHealth, AuditLog, Durability, Ticket};
 use authz_token::{IssuerSpec, SubjectKind, SubjectProfile, TrustSpec, TrustStore};
 
@@ -191,6 +191,8 @@ impl AuditLog for NoAudit {
 #[derive(Debug)]
 pub struct OfflineEngine {
     engine: Engine,
+    /// The engine's store, for [`OfflineEngine::fork`].
+    store: Arc<MemoryStore>,
     /// Decisions of the calls so far, for [`OfflineEngine::take_decisions`]. `None`: they are not kept.
     decisions: Option<Mutex<Vec<OfflineDecision>>>,
 }
@@ -201,13 +203,35 @@ impl OfflineEngine {
     /// # Errors
     /// The alias of an issuer is not valid.
     pub fn new(world: OfflineWorld, clock: Arc<dyn Clock>) -> Result<Self, EngineError> {
-        let settings = Settings::offline();
-        let store = Arc::new(MemoryStore::new(SECRET));
-        let parts = EngineParts { store, audit: Arc::new(NoAudit), clock };
-        let engine = Engine::with_parts(settings, parts)?;
-        let loaded = loaded(world, &engine)?;
-        engine.world.store(Some(Arc::new(loaded)));
-        Ok(Self { engine, decisions: None })
+        let offline = Self::over(Arc::new(MemoryStore::new(SECRET)), clock)?;
+        let loaded = loaded(world, &offline.engine)?;
+        offline.engine.world.store(Some(Arc::new(loaded)));
+        Ok(offline)
+    }
+
+    /// A second engine in the state of this one, which keeps no decisions. A later call of one has no effect on the other. Both
+    /// have the same snapshot and the same clock.
+    ///
+    /// Counters of a process do not go over: those of metrics, and those of open permits, which bound how many permits one agent
+    /// has in a full store.
+    ///
+    /// # Errors
+    /// None is known: the settings are those of this engine.
+    pub fn fork(&self) -> Result<Self, EngineError> {
+        let fork = Self::over(Arc::new(self.store.fork()), Arc::clone(&self.engine.clock))?;
+        fork.engine.world.store(self.engine.world());
+        Ok(fork)
+    }
+
+    /// An engine that has no snapshot yet.
+    fn over(store: Arc<MemoryStore>, clock: Arc<dyn Clock>) -> Result<Self, EngineError> {
+        let parts = EngineParts {
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            audit: Arc::new(NoAudit),
+            clock,
+        };
+        let engine = Engine::with_parts(Settings::offline(), parts)?;
+        Ok(Self { engine, store, decisions: None })
     }
 
     /// Keeps each decision until [`OfflineEngine::take_decisions`], also those about tasks. A decision of an operation then lists

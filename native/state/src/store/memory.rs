@@ -59,6 +59,28 @@ impl MemoryStore {
         Self { gate: KeyLocks::new(), state: Mutex::default(), secret, bounds, time }
     }
 
+    /// A second store with the records that this one has now. A later change of one is not in the other. Audit lines are not copied.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let state = self.lock();
+        let copy = MemoryState {
+            records: state.records.clone(),
+            revocations: Arc::clone(&state.revocations),
+            breakglasses: Arc::clone(&state.breakglasses),
+            lines: Vec::new(),
+            commits: state.commits,
+            failures: state.failures,
+            closed: state.closed,
+        };
+        Self {
+            gate: KeyLocks::new(),
+            state: Mutex::new(copy),
+            secret: self.secret,
+            bounds: self.bounds.clone(),
+            time: Arc::clone(&self.time),
+        }
+    }
+
     /// Takes the audit lines that were committed since the last call, or the last 65,536 of them.
     #[must_use]
     pub fn take_lines(&self) -> Vec<Vec<u8>> {
