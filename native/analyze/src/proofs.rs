@@ -167,9 +167,14 @@ pub fn step(example: &Counterexample, rules: Vec<String>, note: String) -> Step 
         value.unwrap_or_default().to_owned()
     };
     let input = example.document.pointer("/context/input").cloned().unwrap_or_default();
+    let principal = example.request.principal();
+    let id = principal.map(|uid| uid.id().unescaped().to_owned()).unwrap_or_default();
+    let is_agent = principal.is_some_and(|uid| uid.type_name().basename() == "Agent");
+    let (agent, subject) = if is_agent { (id, String::new()) } else { (String::new(), id) };
     Step {
         step: 1,
-        agent: text("principal"),
+        agent,
+        subject,
         operation: example.operation.clone(),
         input,
         resource: text("resource"),

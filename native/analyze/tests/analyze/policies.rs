@@ -88,6 +88,7 @@ when { context.input.amount > 0 && context.input.amount < 1000 && context.input.
     let step = found.path.first().unwrap();
     assert_eq!("billing.pay", step.operation);
     assert!(step.input.get("amount").is_some(), "{step:?}");
+    assert_eq!((false, ""), (step.agent.starts_with("Agent::"), step.subject.as_str()));
 }
 
 #[test]
