@@ -16,4 +16,5 @@ mod guards;
 mod paths;
 mod policies;
 mod random_bundle;
+mod random_policies;
 mod soundness;
