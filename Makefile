@@ -415,7 +415,7 @@ soak: export AUTHZ_SOAK := 1
 soak: setup test-tools soak-simulator ## the tests of load, crashes, races and the simulator in their long form
 	$(PYTEST) $(or $(SOAK_TESTS),tests/integration/test_rotation.py tests/integration/test_crash.py tests/integration/test_race.py)
 	AUTHZ_APPROVAL_SCHEDULES=10000 $(CARGO) test --quiet --locked --workspace --test it -- approval_run::
-	AUTHZ_PATHS_MODELS=10000 $(ANALYZE) test --quiet --locked -- --include-ignored paths
+	AUTHZ_PATHS_MODELS=10000 $(ANALYZE) test --quiet --locked -- paths
 
 SIMULATOR := test --locked --workspace --test simulator -- --ignored --nocapture --exact
 

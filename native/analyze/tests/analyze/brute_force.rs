@@ -2,6 +2,11 @@
 //!
 //! It asks the engine of `authz test` about each call, and follows the data itself by its own rules: what an operation yields, what
 //! a written note holds, what an agent remembers.
+//!
+//! Sequences are walked as a tree, and each state is an engine of its own: a fork of the state before it, on which one call was
+//! made. A refused call leads to no state: none of the bundles has a rule that counts refused calls. Of several sequences after
+//! which sessions, agents and notes hold the same data, the first one is walked on. This leaves sequences out, so the brute force
+//! may miss a violation, and never invents one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +31,7 @@ const MOST_CALLS: usize = 3;
 const MOST_STATES: usize = 12;
 
 /// A defect of the engine that the brute force pretends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Plant {
     /// None.
     Sound,
@@ -36,6 +41,12 @@ pub(crate) enum Plant {
     ErrorsSkipped,
     /// Of several destinations the best one counts.
     BestDestination,
+}
+
+impl Plant {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Sound, Self::NoMeet, Self::ErrorsSkipped, Self::BestDestination];
 }
 
 /// Who calls, and how.
@@ -68,32 +79,79 @@ struct Knowledge {
     notes: BTreeSet<String>,
 }
 
+/// Calls that break an assertion, for each plant.
+pub(crate) type ViolationsByPlant = BTreeMap<Plant, Violations>;
+
 pub(crate) struct Brute<'a> {
     bundle: &'a RandomBundle,
-    plan: Arc<Plan>,
-    plant: Plant,
-    pub(crate) violations: Violations,
+    pub(crate) violations: ViolationsByPlant,
     pub(crate) asked: usize,
 }
 
+/// A state that a sequence of permitted calls leads to.
+struct State {
+    /// No call is made on it: each one has a fork of its own.
+    engine: OfflineEngine,
+    /// Tasks by their actor.
+    tasks: BTreeMap<Actor, String>,
+    knowledge: Knowledge,
+}
+
+/// Answers of the engine about one call.
+#[derive(Clone, Debug)]
+struct Answers {
+    /// Where people met no step-up kind.
+    unasked: (Outcome, ReasonCode),
+    /// Step-up kinds that it asks for.
+    kinds: Vec<String>,
+    /// Where people met these kinds.
+    satisfied: Option<(Outcome, ReasonCode)>,
+}
+
+impl Answers {
+    /// Step-up kinds with which the real engine permits the call. None: it does not.
+    fn permitted(&self) -> Option<Vec<String>> {
+        let is_permit = |answer: &(Outcome, ReasonCode)| answer.0 == Outcome::Permit;
+        if is_permit(&self.unasked) {
+            return Some(Vec::new());
+        }
+        self.satisfied.as_ref().is_some_and(is_permit).then(|| self.kinds.clone())
+    }
+
+    /// Whether an engine with the planted defect permits the call after people met the kinds that they may.
+    fn is_permitted_with(&self, plant: Plant, may_meet: fn(&str) -> bool) -> bool {
+        let is_fine = |(outcome, reason): (Outcome, ReasonCode)| {
+            outcome == Outcome::Permit
+                || match plant {
+                    Plant::NoMeet => reason == ReasonCode::ChainNotPermitted,
+                    Plant::ErrorsSkipped => reason == ReasonCode::PolicyError,
+                    Plant::Sound | Plant::BestDestination => false,
+                }
+        };
+        is_fine(self.unasked)
+            || (self.satisfied.is_some_and(is_fine) && self.kinds.iter().all(|kind| may_meet(kind)))
+    }
+}
+
 impl<'a> Brute<'a> {
-    pub(crate) fn explore(bundle: &'a RandomBundle, plan: &Arc<Plan>, plant: Plant) -> Self {
-        let mut brute =
-            Self { bundle, plan: Arc::clone(plan), plant, violations: Violations::new(), asked: 0 };
-        let mut seen: BTreeSet<Knowledge> = BTreeSet::new();
-        let mut frontier: Vec<(Vec<Call>, Knowledge)> = vec![(Vec::new(), Knowledge::default())];
+    /// Makes every call in every state, and goes on from each state whose knowledge no earlier one has.
+    pub(crate) fn explore(bundle: &'a RandomBundle, plan: &Arc<Plan>) -> Self {
+        let violations = Plant::ALL.map(|plant| (plant, Violations::new())).into();
+        let mut brute = Self { bundle, violations, asked: 0 };
+        let world = OfflineWorld {
+            plan: Arc::clone(plan),
+            recipient_lists: plan.fresh_recipient_lists(),
+            issuers: BTreeSet::new(),
+        };
+        let engine = OfflineEngine::new(world, Arc::new(StepClock::new(Time(NOW_MS)))).unwrap();
+        let mut seen = BTreeSet::from([Knowledge::default()]);
+        let first = State { engine, tasks: BTreeMap::new(), knowledge: Knowledge::default() };
+        let mut frontier = vec![first];
         for _ in 0..MOST_CALLS {
             let mut next = Vec::new();
-            for (prefix, knowledge) in frontier {
-                if !seen.insert(knowledge.clone()) || seen.len() > MOST_STATES {
-                    continue;
-                }
-                for call in brute.calls() {
-                    let mut calls = prefix.clone();
-                    calls.push(call);
-                    if let Some(after) = brute.step(&calls, &knowledge) {
-                        next.push((calls, after));
-                    }
+            for state in frontier {
+                for actor in brute.actors() {
+                    brute.act(&state, &actor, &mut seen, &mut next);
                 }
             }
             frontier = next;
@@ -101,13 +159,47 @@ impl<'a> Brute<'a> {
         brute
     }
 
+    /// Asks about each call of an actor in a state, and makes those that lead on.
+    fn act(
+        &mut self,
+        state: &State,
+        actor: &Actor,
+        seen: &mut BTreeSet<Knowledge>,
+        next: &mut Vec<State>,
+    ) {
+        // The task of an actor starts when the actor makes its first call, and not before.
+        let engine = state.engine.fork().unwrap();
+        let mut tasks = state.tasks.clone();
+        let Some(task) = self.task(&engine, &mut tasks, actor) else { return };
+        let mut answers: Vec<(Call, Answers)> = Vec::new();
+        let is_there = |call: &Call| self.bundle.operations.contains(&call.operation);
+        for call in calls(actor).into_iter().filter(is_there) {
+            // A question changes nothing, so that all of them are put to one engine.
+            let answer = self.answers(&engine, &call, &task);
+            answers.push((call, answer));
+        }
+        for (call, answer) in &answers {
+            self.judge(call, answer, &answers, &state.knowledge);
+            let Some(satisfied) = answer.permitted() else { continue };
+            let knowledge = self.after(call, &state.knowledge);
+            if seen.len() >= MOST_STATES || !seen.insert(knowledge.clone()) {
+                continue;
+            }
+            let engine = engine.fork().unwrap();
+            let caller = self.caller(actor, &satisfied);
+            self.asked += 1;
+            let made = engine.check(&Self::request(call, &task, &call.input), &caller);
+            assert_eq!(made.outcome, Outcome::Permit, "{call:?}: explain and check differ");
+            next.push(State { engine, tasks: tasks.clone(), knowledge });
+        }
+    }
+
     fn actors(&self) -> Vec<Actor> {
-        let subjects: &[Option<&'static str>] = match self.bundle.tasks {
-            Tasks::Optional => &[Some("alice"), Some("bob"), None],
-            Tasks::Required => &[Some("alice"), Some("bob")],
-        };
+        let people = self.bundle.people.iter().copied().map(Some);
+        let nobody = (self.bundle.tasks == Tasks::Optional).then_some(None);
+        let subjects: Vec<Option<&'static str>> = people.chain(nobody).collect();
         let mut actors = Vec::new();
-        for agent in ['a', 'b'] {
+        for agent in self.bundle.agents.iter().copied() {
             for subject in subjects.iter().copied() {
                 let starters: &[Option<char>] = match self.bundle.tasks {
                     Tasks::Optional => &[None],
@@ -122,9 +214,9 @@ impl<'a> Brute<'a> {
                         continue;
                     }
                     actors.push(Actor { agents: vec![agent], subject, starter: *starter });
-                    if self.bundle.tasks == Tasks::Required {
-                        let helper = if agent == 'a' { 'b' } else { 'a' };
-                        let agents = vec![agent, helper];
+                    let helper = self.bundle.agents.iter().find(|one| **one != agent);
+                    if let Some(helper) = helper.filter(|_| self.bundle.tasks == Tasks::Required) {
+                        let agents = vec![agent, *helper];
                         actors.push(Actor { agents, subject, starter: *starter });
                     }
                 }
@@ -133,74 +225,56 @@ impl<'a> Brute<'a> {
         actors
     }
 
-    fn calls(&self) -> Vec<Call> {
-        let mut calls = Vec::new();
-        for actor in self.actors() {
-            let mut add = |operation, input| {
-                calls.push(Call { actor: actor.clone(), operation, input });
-            };
-            add("look", json!({}));
-            add("surf", json!({}));
-            add("put", json!({"id": "n"}));
-            add("take", json!({"id": "n"}));
-            add("send", json!({"to": ["x@in.example"]}));
-            add("send", json!({"to": ["x@out.example"]}));
-            add("send", json!({"to": ["x@in.example", "x@out.example"]}));
-            add("pay", json!({"n": 0}));
-            add("pay", json!({"n": 1}));
-            add("pay", json!({"n": 101}));
-        }
-        calls
-    }
-
-    /// Runs calls from the beginning. Returns the knowledge after the last one where it is permitted.
-    fn step(&mut self, calls: &[Call], before: &Knowledge) -> Option<Knowledge> {
-        let world = OfflineWorld {
-            plan: Arc::clone(&self.plan),
-            recipient_lists: self.plan.fresh_recipient_lists(),
-            issuers: BTreeSet::new(),
-        };
-        let clock = Arc::new(StepClock::new(Time(NOW_MS)));
-        let engine = OfflineEngine::new(world, clock).ok()?;
-        let mut tasks: BTreeMap<Actor, String> = BTreeMap::new();
-        let (last, prefix) = calls.split_last()?;
-        for call in prefix {
-            // It was permitted when it was the last one.
-            let task = self.task(&engine, &mut tasks, &call.actor)?;
-            let satisfied = self.permitted(&engine, call, &task)?;
-            self.check(&engine, call, &task, &satisfied);
-        }
-        let task = self.task(&engine, &mut tasks, &last.actor)?;
-        self.judge(&engine, last, &task, before);
-        let satisfied = self.permitted(&engine, last, &task)?;
-        self.check(&engine, last, &task, &satisfied);
-        Some(self.after(last, before))
+    fn answers(&mut self, engine: &OfflineEngine, call: &Call, task: &str) -> Answers {
+        let first = self.explain(engine, call, task, &[]);
+        let unasked = (first.outcome, first.reason);
+        let kinds = first.decision.map(|decision| decision.kinds).unwrap_or_default();
+        let satisfied = (first.outcome == Outcome::StepUp).then(|| {
+            let answer = self.explain(engine, call, task, &kinds);
+            (answer.outcome, answer.reason)
+        });
+        Answers { unasked, kinds, satisfied }
     }
 
     /// Notes each assertion that a permitted call breaks.
-    fn judge(&mut self, engine: &OfflineEngine, call: &Call, task: &str, before: &Knowledge) {
+    ///
+    /// Args: `others`: answers about all calls of the actor in this state.
+    fn judge(
+        &mut self,
+        call: &Call,
+        answers: &Answers,
+        others: &[(Call, Answers)],
+        before: &Knowledge,
+    ) {
         // No assertion is about the other operations.
         if !["send", "pay"].contains(&call.operation) {
             return;
         }
         let data = self.known(&call.actor, before);
-        let unasked = self.is_permitted_with(engine, call, task, |_| false);
-        let approved = self.is_permitted_with(engine, call, task, |_| true);
-        let confirmed = self.is_permitted_with(engine, call, task, |kind| kind == "confirm");
         let goes_out = call.operation == "send" && call.input.to_string().contains("out.example");
         let has = |label: &str| data.contains(label);
         let is_pay = call.operation == "pay";
         let is_by_a = call.actor.agents.last() == Some(&'a');
-        let rules = [
-            ("pii-out", goes_out && has("pii") && approved),
-            ("pii-out-unseen", goes_out && has("pii") && (unasked || confirmed)),
-            ("pay-after-strangers", is_pay && has("untrusted") && approved),
-            ("a-pays", is_pay && is_by_a && approved),
-            ("guest-pays", is_pay && call.actor.subject == Some("bob") && approved),
-            ("both-out", goes_out && has("pii") && has("untrusted") && unasked),
-        ];
-        for (id, _) in rules.into_iter().filter(|(_, is_broken)| *is_broken) {
-            self.violations.insert((id.to_owned(), format!("s.{}", call.operation)));
+        for plant in Plant::ALL {
+            let alone = alone(call, others).filter(|_| plant == Plant::BestDestination);
+            let considered: Vec<&Answers> = std::iter::once(answers).chain(alone).collect();
+            let is_permitted = |may_meet: fn(&str) -> bool| {
+                considered.iter().any(|one| one.is_permitted_with(plant, may_meet))
+            };
+            let unasked = is_permitted(|_| false);
+            let approved = is_permitted(|_| true);
+            let confirmed = is_permitted(|kind| kind == "confirm");
+            let rules = [
+                ("pii-out", goes_out && has("pii") && approved),
+                ("pii-out-unseen", goes_out && has("pii") && (unasked || confirmed)),
+                ("pay-after-strangers", is_pay && has("untrusted") && approved),
+                ("a-pays", is_pay && is_by_a && approved),
+                ("guest-pays", is_pay && call.actor.subject == Some("bob") && approved),
+                ("both-out", goes_out && has("pii") && has("untrusted") && unasked),
+            ];
+            let broken = rules.into_iter().filter(|(_, is_broken)| *is_broken);
+            let broken = broken.map(|(id, _)| (id.to_owned(), format!("s.{}", call.operation)));
+            self.violations.entry(plant).or_default().extend(broken);
         }
     }
 
@@ -324,80 +398,35 @@ impl<'a> Brute<'a> {
         let caller = self.caller(&call.actor, satisfied);
         engine.explain(&Self::request(call, task, &call.input), &caller)
     }
+}
 
-    fn check(&mut self, engine: &OfflineEngine, call: &Call, task: &str, satisfied: &[String]) {
-        self.asked += 1;
-        let caller = self.caller(&call.actor, satisfied);
-        drop(engine.check(&Self::request(call, task, &call.input), &caller));
-    }
+/// The calls of an actor.
+fn calls(actor: &Actor) -> Vec<Call> {
+    let inputs = [
+        ("look", json!({})),
+        ("surf", json!({})),
+        ("put", json!({"id": "n"})),
+        ("take", json!({"id": "n"})),
+        ("send", json!({"to": ["x@in.example"]})),
+        ("send", json!({"to": ["x@out.example"]})),
+        ("send", json!({"to": ["x@in.example", "x@out.example"]})),
+        ("pay", json!({"n": 0})),
+        ("pay", json!({"n": 1})),
+        ("pay", json!({"n": 101})),
+    ];
+    let call = |(operation, input)| Call { actor: actor.clone(), operation, input };
+    inputs.map(call).into()
+}
 
-    /// Step-up kinds with which the real engine permits a call. None: it does not.
-    fn permitted(
-        &mut self,
-        engine: &OfflineEngine,
-        call: &Call,
-        task: &str,
-    ) -> Option<Vec<String>> {
-        let answer = self.explain(engine, call, task, &[]);
-        if answer.outcome == Outcome::Permit {
-            return Some(Vec::new());
-        }
-        let kinds = answer.decision.map(|decision| decision.kinds).unwrap_or_default();
-        if answer.outcome != Outcome::StepUp {
-            return None;
-        }
-        let answer = self.explain(engine, call, task, &kinds);
-        (answer.outcome == Outcome::Permit).then_some(kinds)
-    }
-
-    /// Whether the engine, with the planted defect, permits a call after people met the kinds that they may.
-    fn is_permitted_with(
-        &mut self,
-        engine: &OfflineEngine,
-        call: &Call,
-        task: &str,
-        may_meet: fn(&str) -> bool,
-    ) -> bool {
-        if self.is_permitted_after(engine, call, task, may_meet) {
-            return true;
-        }
-        let destinations =
-            call.input.get("to").and_then(Value::as_array).cloned().unwrap_or_default();
-        if self.plant != Plant::BestDestination || destinations.len() < 2 {
-            return false;
-        }
-        destinations.into_iter().any(|one| {
-            let alone = Call { input: json!({"to": [one]}), ..call.clone() };
-            self.is_permitted_after(engine, &alone, task, may_meet)
-        })
-    }
-
-    fn is_permitted_after(
-        &mut self,
-        engine: &OfflineEngine,
-        call: &Call,
-        task: &str,
-        may_meet: fn(&str) -> bool,
-    ) -> bool {
-        let is_fine = |plant: Plant, answer: &OfflineDecision| {
-            answer.outcome == Outcome::Permit
-                || match plant {
-                    Plant::NoMeet => answer.reason == ReasonCode::ChainNotPermitted,
-                    Plant::ErrorsSkipped => answer.reason == ReasonCode::PolicyError,
-                    Plant::Sound | Plant::BestDestination => false,
-                }
-        };
-        let answer = self.explain(engine, call, task, &[]);
-        if is_fine(self.plant, &answer) {
-            return true;
-        }
-        let kinds = answer.decision.map(|decision| decision.kinds).unwrap_or_default();
-        if answer.outcome != Outcome::StepUp || !kinds.iter().all(|kind| may_meet(kind)) {
-            return false;
-        }
-        let answer = self.explain(engine, call, task, &kinds);
-        is_fine(self.plant, &answer)
-    }
+/// Answers about the calls that send to one destination of a call each. A call with one destination has none.
+fn alone<'a>(call: &'a Call, all: &'a [(Call, Answers)]) -> impl Iterator<Item = &'a Answers> {
+    let destinations = call.input.get("to").and_then(Value::as_array);
+    let destinations = destinations.filter(|all| all.len() > 1).into_iter().flatten();
+    let find = |one: &Value| {
+        let input = json!({"to": [one]});
+        all.iter().find(|(other, _)| other.operation == call.operation && other.input == input)
+    };
+    destinations.filter_map(find).map(|(_, answers)| answers)
 }
 
 /// The actor whose task is the root of the tree.

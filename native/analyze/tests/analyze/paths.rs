@@ -1,12 +1,18 @@
 //! Paths: what is found, what is proved, and a comparison with a brute force.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use authz_analyze::paths::{NoOracle, PathResults, PathsInput};
-use authz_analyze::report::{Finality, Finding};
-use authz_kernel::decision::Time;
+use authz_analyze::report::{Finality, Finding, Proof};
+use authz_cases::StepClock;
+use authz_kernel::decision::{Outcome, Time};
 use authz_kernel::plan::{Plan, PlanCompiler};
+use authz_kernel::task::AgentName;
+use authz_lane::offline::{OfflineEngine, OfflineWorld, StatedCaller};
+use authz_lane::proto::authz::v1 as wire;
 
 use crate::brute_force::{Brute, NOW_MS, Plant, Violations};
 use crate::random_bundle::{RandomBundle, random_bundle};
@@ -334,50 +340,134 @@ fn a_forbid_that_is_not_enforced_proves_nothing() {
     assert!(finding.case.is_empty(), "{}", finding.case);
 }
 
-/// Differences between an analysis and a brute force: paths that the analysis does not find, and proofs that are false.
-fn differences(bundle: &RandomBundle, plant: Plant) -> Vec<String> {
-    let (plan, results) = analyze(&bundle.files);
-    let violations: Violations = Brute::explore(bundle, &plan, plant).violations;
-    let found: BTreeSet<(String, String)> = results
-        .findings
-        .iter()
-        .filter(|finding| finding.verdict == Finality::PathFound)
-        .filter_map(|finding| {
-            let id = finding.rule.strip_prefix("assertion:")?;
-            let operation = &finding.path.last()?.operation;
-            Some((id.to_owned(), operation.clone()))
-        })
-        .collect();
-    let mut differences = Vec::new();
-    for (id, operation) in &violations {
-        if is_proved(&results, &format!("assertion:{id}")) {
-            differences.push(format!("{id} is proved, and {operation} breaks it"));
-        } else if !found.contains(&(id.clone(), operation.clone())) {
-            differences.push(format!("{id} is broken by {operation}, and no path is found"));
-        }
-    }
-    differences
+/// The brute force makes each call on a fork, so a call must change the fork alone.
+#[test]
+fn a_call_on_a_fork_changes_the_fork_alone() {
+    let forbid = "@id(\"no\") forbid(principal, action == Action::\"mail.send\", resource) when { context.session.labels.contains(Label::\"untrusted\") };";
+    let plan = compile(&bundle(FACTS, &format!("{ALL}{forbid}")));
+    let world = OfflineWorld {
+        recipient_lists: plan.fresh_recipient_lists(),
+        issuers: BTreeSet::new(),
+        plan,
+    };
+    let engine = OfflineEngine::new(world, Arc::new(StepClock::new(NOW))).unwrap();
+    let spiffe_id = "spiffe://dev.example/bot".to_owned();
+    let agent = AgentName { spiffe_id, trust_domain: "dev.example".to_owned() };
+    let caller = StatedCaller {
+        agent: Some(agent),
+        is_bound: true,
+        confidence: 100,
+        ..StatedCaller::default()
+    };
+    let request = |operation: &str, input: &str| wire::CheckRequest {
+        operation: operation.to_owned(),
+        arguments_json: input.as_bytes().to_vec(),
+        ..Default::default()
+    };
+    let (read, send) =
+        (request("mail.read", "{}"), request("mail.send", "{\"to\": [\"x@in.example\"]}"));
+    let fork = engine.fork().unwrap();
+    assert_eq!(fork.check(&read, &caller).outcome, Outcome::Permit);
+    let other = fork.fork().unwrap();
+    let outcomes = [&engine, &fork, &other].map(|one| one.explain(&send, &caller).outcome);
+    assert_eq!(outcomes, [Outcome::Permit, Outcome::Deny, Outcome::Deny]);
 }
 
-/// Number of random bundles: `AUTHZ_PATHS_MODELS`, default 3. One takes seconds, since each sequence has an engine of its own.
-fn models() -> u64 {
-    std::env::var("AUTHZ_PATHS_MODELS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
+/// Comparison of an analysis with the brute force over one bundle.
+struct Comparison {
+    /// Paths that the analysis does not find, and proofs that are false, for each plant.
+    differences: BTreeMap<Plant, Vec<String>>,
+    /// Violations that the brute force found in the engine as it is.
+    violations: usize,
+    /// Assertions that the analysis proved.
+    proofs: usize,
 }
+
+impl Comparison {
+    fn of(bundle: &RandomBundle) -> Self {
+        let (plan, results) = analyze(&bundle.files);
+        let brute = Brute::explore(bundle, &plan);
+        let found: BTreeSet<(String, String)> = results
+            .findings
+            .iter()
+            .filter(|finding| finding.verdict == Finality::PathFound)
+            .filter_map(|finding| {
+                let id = finding.rule.strip_prefix("assertion:")?;
+                let operation = &finding.path.last()?.operation;
+                Some((id.to_owned(), operation.clone()))
+            })
+            .collect();
+        let difference = |(id, operation): &(String, String)| {
+            if is_proved(&results, &format!("assertion:{id}")) {
+                Some(format!("{id} is proved, and {operation} breaks it"))
+            } else if !found.contains(&(id.clone(), operation.clone())) {
+                Some(format!("{id} is broken by {operation}, and no path is found"))
+            } else {
+                None
+            }
+        };
+        let of_plant = |(plant, violations): (&Plant, &Violations)| {
+            (*plant, violations.iter().filter_map(difference).collect())
+        };
+        let is_assertion = |proof: &&Proof| proof.rule.starts_with("assertion:");
+        Self {
+            differences: brute.violations.iter().map(of_plant).collect(),
+            violations: brute.violations.get(&Plant::Sound).map_or(0, BTreeSet::len),
+            proofs: results.proved.iter().filter(is_assertion).count(),
+        }
+    }
+
+    fn has_difference(&self, plant: Plant) -> bool {
+        self.differences.get(&plant).is_some_and(|all| !all.is_empty())
+    }
+}
+
+/// Number of random bundles without `AUTHZ_PATHS_MODELS`.
+const MODELS: u64 = 300;
+
+/// Comparisons by seed, from `AUTHZ_PATHS_FIRST` on. Each processor takes the next seed.
+static COMPARISONS: LazyLock<BTreeMap<u64, Comparison>> = LazyLock::new(|| {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
+    let first = number("AUTHZ_PATHS_FIRST").unwrap_or(0);
+    let end = first + number("AUTHZ_PATHS_MODELS").unwrap_or(MODELS);
+    let next = AtomicU64::new(first);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= end {
+                return done;
+            }
+            done.push((seed, Comparison::of(&random_bundle(seed))));
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
+});
 
 #[test]
 fn a_brute_force_finds_nothing_that_the_analysis_misses() {
-    let mut wrong = Vec::new();
-    for seed in 0..models() {
-        let bundle = random_bundle(seed);
-        for difference in differences(&bundle, Plant::Sound) {
-            wrong.push(format!("seed {seed}: {difference}"));
-        }
+    let of_seed = |(seed, comparison): (&u64, &Comparison)| {
+        let differences = comparison.differences.get(&Plant::Sound).cloned().unwrap_or_default();
+        differences.into_iter().map(|one| (*seed, one)).collect::<Vec<_>>()
+    };
+    let wrong: Vec<(u64, String)> = COMPARISONS.iter().flat_map(of_seed).collect();
+    let first = wrong.first().map(|(seed, _)| random_bundle(*seed).text()).unwrap_or_default();
+    assert!(wrong.is_empty(), "{wrong:#?}\nthe first of these bundles:\n{first}");
+    if COMPARISONS.len() < 100 {
+        return;
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // Both occur, so that the comparison says something.
+    let violations: usize = COMPARISONS.values().map(|one| one.violations).sum();
+    let proofs: usize = COMPARISONS.values().map(|one| one.proofs).sum();
+    let few = COMPARISONS.len() / 4;
+    assert!(violations > few && proofs > few, "{violations} violations, {proofs} proofs");
 }
 
 #[test]
-#[ignore = "minutes: `make soak` runs it"]
 fn each_defect_of_the_engine_makes_the_comparison_fail() {
     let plants = [
         ("without the meet over the chain", Plant::NoMeet),
@@ -385,7 +475,7 @@ fn each_defect_of_the_engine_makes_the_comparison_fail() {
         ("with the best destination", Plant::BestDestination),
     ];
     for (name, plant) in plants {
-        let shows = |seed| !differences(&random_bundle(seed), plant).is_empty();
-        assert!((0..300).any(shows), "the engine {name}: no random bundle shows it");
+        let shows = COMPARISONS.values().filter(|one| one.has_difference(plant)).count();
+        assert!(shows > 0, "the engine {name}: no random bundle shows it");
     }
 }

@@ -1,4 +1,4 @@
-//! Random small bundles: one system, two agents, two people, and few policies.
+//! Random small bundles: one system of up to six operations, one or two agents, one or two people, and few policies.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -37,6 +37,8 @@ impl Random {
 /// Operations of the system, by name.
 pub(crate) const OPERATIONS: [&str; 6] = ["look", "surf", "put", "take", "send", "pay"];
 
+const ROLES: [&str; 4] = ["ra", "rb", "staff", "guest"];
+
 /// How agents come to act in a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tasks {
@@ -53,9 +55,44 @@ pub(crate) struct RandomBundle {
     pub(crate) tasks: Tasks,
     /// `isolated` of agent `a`.
     pub(crate) isolated: &'static str,
+    /// `a`, and in most bundles `b`.
+    pub(crate) agents: Vec<char>,
+    /// `alice`, `bob`, or both.
+    pub(crate) people: Vec<&'static str>,
+    /// Those of [`OPERATIONS`] that the bundle has.
+    pub(crate) operations: Vec<&'static str>,
 }
 
-/// The bundle of a seed.
+impl RandomBundle {
+    /// All files.
+    pub(crate) fn text(&self) -> String {
+        self.files.values().map(|content| String::from_utf8_lossy(content)).collect()
+    }
+
+    fn has_role(&self, role: &str) -> bool {
+        match role {
+            "ra" => true,
+            "rb" => self.agents.contains(&'b'),
+            "staff" => self.people.contains(&"alice"),
+            _ => self.people.contains(&"bob"),
+        }
+    }
+
+    /// Whether the bundle has each operation and each role that a text names.
+    fn has_all_of(&self, text: &str) -> bool {
+        let mut absent = OPERATIONS.iter().filter(|name| !self.operations.contains(name));
+        !absent.any(|name| text.contains(&format!("s.{name}")))
+            && !ROLES
+                .iter()
+                .any(|role| !self.has_role(role) && text.contains(&format!("\"{role}\"")))
+    }
+
+    fn has(&self, operation: &str) -> bool {
+        self.operations.contains(&operation)
+    }
+}
+
+/// The bundle of a seed. A third has one agent, half have one person, and most lack one operation or two.
 pub(crate) fn random_bundle(seed: u64) -> RandomBundle {
     let mut random = Random::new(seed);
     let tasks = if random.one_in(2) { Tasks::Required } else { Tasks::Optional };
@@ -64,12 +101,24 @@ pub(crate) fn random_bundle(seed: u64) -> RandomBundle {
         1 => "per_subject",
         _ => "none",
     };
+    let agents = if random.one_in(3) { vec!['a'] } else { vec!['a', 'b'] };
+    let people = match random.below(4) {
+        0 => vec!["alice"],
+        1 => vec!["bob"],
+        _ => vec!["alice", "bob"],
+    };
+    // The rules are about `send` and `pay`.
+    let of_rules = if random.one_in(2) { "send" } else { "pay" };
+    let operations: Vec<&'static str> =
+        OPERATIONS.into_iter().filter(|name| *name == of_rules || !random.one_in(4)).collect();
+    let files = BTreeMap::new();
+    let mut bundle = RandomBundle { files, tasks, isolated, agents, people, operations };
     let has_notes = !random.one_in(3);
     let keeps = !random.one_in(4);
-    let policies = policies(&mut random, tasks);
-    let mut files = BTreeMap::new();
+    let policies = policies(&mut random, &bundle);
+    let facts = facts(&mut random, &bundle, has_notes, keeps);
     let mut put = |name: &str, text: String| {
-        files.insert(name.to_owned(), text.into_bytes());
+        bundle.files.insert(name.to_owned(), text.into_bytes());
     };
     put(
         "bundle.yaml",
@@ -78,82 +127,109 @@ pub(crate) fn random_bundle(seed: u64) -> RandomBundle {
             Tasks::Required => "name: random\ntasks: required\n".to_owned(),
         },
     );
-    put("facts.yaml", facts(&mut random, tasks, isolated, has_notes, keeps));
+    put("facts.yaml", facts);
     put("policy.cedar", policies);
-    RandomBundle { files, tasks, isolated }
+    bundle
 }
 
-fn facts(
-    random: &mut Random,
-    tasks: Tasks,
-    isolated: &str,
-    has_notes: bool,
-    keeps: bool,
-) -> String {
+fn facts(random: &mut Random, bundle: &RandomBundle, has_notes: bool, keeps: bool) -> String {
+    let isolated = bundle.isolated;
     let note = if has_notes { ", resource: {collection: notes, id: /id}" } else { "" };
     let keep = if keeps { "" } else { "keeps_written: none" };
+    let lines = |all: [(&str, &str, String); 6]| -> String {
+        let all = all.into_iter().filter(|(name, ..)| bundle.has(name));
+        all.map(|(name, before, after)| format!("{before}{name}{after}\n")).collect()
+    };
+    let role = |name: &str, line: &str| {
+        if bundle.has_role(name) { format!("  {name}: {line}\n") } else { String::new() }
+    };
+    let agents = format!("{{match: ['spiffe://dev.example/a'], isolated: {isolated}}}");
+    let input = |properties: &str, required: &str| {
+        format!(
+            ": {{input: {{type: object, properties: {{{properties}}}, required: [{required}]}}}}"
+        )
+    };
+    let catalog = lines([
+        ("look", "      ", input("", "")),
+        ("surf", "      ", input("", "")),
+        ("put", "      ", input("id: {type: string}", "id")),
+        ("take", "      ", input("id: {type: string}", "id")),
+        ("send", "      ", input("to: {type: array, items: {type: string}}", "to")),
+        ("pay", "      ", input("n: {type: integer}", "n")),
+    ]);
+    let classify = lines([
+        ("look", "  - {match: s.", ", effects: [read], tier: low, yields: [pii]}".to_owned()),
+        ("surf", "  - {match: s.", ", effects: [read], tier: low, yields: [untrusted]}".to_owned()),
+        ("put", "  - {match: s.", format!(", effects: [write], tier: low{note}}}")),
+        ("take", "  - {match: s.", format!(", effects: [read], tier: low{note}}}")),
+        (
+            "send",
+            "  - {match: s.",
+            ", effects: [export], tier: standard, destination: {from: [/to], type: email}}"
+                .to_owned(),
+        ),
+        ("pay", "  - {match: s.", ", effects: [write], tier: standard}".to_owned()),
+    ]);
     let mut text = format!(
         "agents:
-  ra: {{match: ['spiffe://dev.example/a'], isolated: {isolated}}}
-  rb: ['spiffe://dev.example/b']
-subjects:
-  staff: {{issuer: corp, claim: groups, contains: staff}}
-  guest: {{issuer: corp, claim: groups, contains: guest}}
-labels: {{pii: {{kind: confidentiality}}, untrusted: {{kind: trust}}}}
+{}{}subjects:
+{}{}labels: {{pii: {{kind: confidentiality}}, untrusted: {{kind: trust}}}}
 resources: {{notes: {{{keep}}}}}
 destinations: {{inside: {{match: '*@in.example', clearance: [pii]}}, outside: {{match: '*', clearance: []}}}}
 catalog:
   s:
     kind: http
     operations:
-      look: {{input: {{type: object, properties: {{}}}}}}
-      surf: {{input: {{type: object, properties: {{}}}}}}
-      put: {{input: {{type: object, properties: {{id: {{type: string}}}}, required: [id]}}}}
-      take: {{input: {{type: object, properties: {{id: {{type: string}}}}, required: [id]}}}}
-      send: {{input: {{type: object, properties: {{to: {{type: array, items: {{type: string}}}}}}, required: [to]}}}}
-      pay: {{input: {{type: object, properties: {{n: {{type: integer}}}}, required: [n]}}}}
-classify:
-  - {{match: s.look, effects: [read], tier: low, yields: [pii]}}
-  - {{match: s.surf, effects: [read], tier: low, yields: [untrusted]}}
-  - {{match: s.put, effects: [write], tier: low{note}}}
-  - {{match: s.take, effects: [read], tier: low{note}}}
-  - {{match: s.send, effects: [export], tier: standard, destination: {{from: [/to], type: email}}}}
-  - {{match: s.pay, effects: [write], tier: standard}}
-"
+{catalog}classify:
+{classify}",
+        role("ra", &agents),
+        role("rb", "['spiffe://dev.example/b']"),
+        role("staff", "{issuer: corp, claim: groups, contains: staff}"),
+        role("guest", "{issuer: corp, claim: groups, contains: guest}"),
     );
-    if tasks == Tasks::Required {
+    if bundle.tasks == Tasks::Required {
         let depth = random.below(2);
-        let scope: Vec<String> = OPERATIONS
+        let scope: Vec<String> = bundle
+            .operations
             .iter()
             .filter(|_| !random.one_in(6))
             .map(|name| format!("{{operation: s.{name}}}"))
             .collect();
-        let scope = if scope.is_empty() { vec!["{operation: s.look}".to_owned()] } else { scope };
-        let starters = random.pick(&["[]", "[ra]", "[rb]", "[ra, rb]"]).to_owned();
+        let scope = if scope.is_empty() { vec!["{system: s}".to_owned()] } else { scope };
+        let starters: &[&str] = match bundle.has_role("rb") {
+            true => &["[]", "[ra]", "[rb]", "[ra, rb]"],
+            false => &["[]", "[ra]"],
+        };
+        let starters = random.pick(starters).to_owned();
         let _ = write!(
             text,
             "templates:\n  t: {{purpose: work, deadline: 1h, max_depth: {depth}, tier_cap: high, starters: {starters}, scope: [{}]}}\n",
             scope.join(", ")
         );
     }
-    text.push_str(
-        "analysis:
-  assertions:
-    - {id: pii-out, never: {label: pii, destination: outside}}
-    - {id: pii-out-unseen, never: {label: pii, destination: outside, without: approve}}
-    - {id: pay-after-strangers, never: {operation: s.pay, after: untrusted}}
-    - {id: a-pays, never: {agent: ra, operation: s.pay}}
-    - {id: guest-pays, never: {subject: guest, operation: s.pay}}
-    - {id: both-out, never: {label: pii, destination: outside, after: untrusted, without: person}}
-",
-    );
+    text.push_str("analysis:\n  assertions:\n");
+    for (id, never) in ASSERTIONS {
+        let has_guest = bundle.has_role("guest") || !never.contains("guest");
+        if has_guest && bundle.has_all_of(never) {
+            let _ = writeln!(text, "    - {{id: {id}, never: {{{never}}}}}");
+        }
+    }
     text
 }
 
-fn policies(random: &mut Random, tasks: Tasks) -> String {
+const ASSERTIONS: [(&str, &str); 6] = [
+    ("pii-out", "label: pii, destination: outside"),
+    ("pii-out-unseen", "label: pii, destination: outside, without: approve"),
+    ("pay-after-strangers", "operation: s.pay, after: untrusted"),
+    ("a-pays", "agent: ra, operation: s.pay"),
+    ("guest-pays", "subject: guest, operation: s.pay"),
+    ("both-out", "label: pii, destination: outside, after: untrusted, without: person"),
+];
+
+fn policies(random: &mut Random, bundle: &RandomBundle) -> String {
     let mut text = String::new();
-    for role in ["ra", "rb", "staff", "guest"] {
-        for operation in OPERATIONS {
+    for role in ROLES.into_iter().filter(|role| bundle.has_role(role)) {
+        for operation in bundle.operations.iter().copied() {
             if random.one_in(4) {
                 continue;
             }
@@ -173,12 +249,13 @@ fn policies(random: &mut Random, tasks: Tasks) -> String {
                 "@id(\"{role}-{operation}\") permit(principal in Role::\"{role}\", action == Action::\"s.{operation}\", resource){condition};"
             );
         }
-        if tasks == Tasks::Required && !random.one_in(4) {
+        if bundle.tasks == Tasks::Required && !random.one_in(4) {
             let _ = writeln!(
                 text,
                 "@id(\"{role}-start\") permit(principal in Role::\"{role}\", action == Action::\"task:t\", resource);"
             );
-            let whom = random.pick(&["ra", "rb"]);
+            let agents: &[&str] = if bundle.has_role("rb") { &["ra", "rb"] } else { &["ra"] };
+            let whom = random.pick(agents);
             let _ = writeln!(
                 text,
                 "@id(\"{role}-give\") permit(principal in Role::\"{role}\", action == Action::\"give:t\", resource in Role::\"{whom}\");"
@@ -186,7 +263,7 @@ fn policies(random: &mut Random, tasks: Tasks) -> String {
         }
     }
     for (at, forbid) in FORBIDS.iter().enumerate() {
-        if random.one_in(4) {
+        if random.one_in(4) && bundle.has_all_of(forbid) {
             let _ = writeln!(text, "@id(\"forbid-{at}\") {forbid}");
         }
     }
