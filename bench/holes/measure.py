@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -198,10 +199,18 @@ def read_target(name: str, folder: Path, analyzer: Analyzer, *, asserted: bool =
     return Target(draft, bundle, variables, findings, round(time.monotonic() - began, 2))
 
 
-def places(operator: Operator, targets: list[Target], seed: int) -> Iterator[tuple[Target, int]]:
+def places(
+    operator: Operator, targets: list[Target], seed: int, first: str | None = None
+) -> Iterator[tuple[Target, int]]:
     """Yield bundles and indexes of sites in random order, one site of each bundle after the other.
 
-    The order depends on nothing but the seed, the operator and the bundles.
+    The order depends on nothing but the arguments.
+
+    Args:
+        operator: the operator.
+        targets: the bundles.
+        seed: seed of the order.
+        first: bundle whose sites stand before those of the others in each turn.
     """
     shuffled: list[tuple[Target, list[int]]] = []
     for target in targets:
@@ -210,6 +219,7 @@ def places(operator: Operator, targets: list[Target], seed: int) -> Iterator[tup
         if indexes:
             shuffled.append((target, indexes))
     Random(f"{seed}/{operator.name}").shuffle(shuffled)
+    shuffled.sort(key=lambda one: one[0].draft.name != first)
     for turn in range(max((len(indexes) for _, indexes in shuffled), default=0)):
         for target, indexes in shuffled:
             if turn < len(indexes):
@@ -217,7 +227,13 @@ def places(operator: Operator, targets: list[Target], seed: int) -> Iterator[tup
 
 
 def measure(
-    operator: Operator, targets: list[Target], analyzer: Analyzer, seed: int, most: int
+    operator: Operator,
+    targets: list[Target],
+    analyzer: Analyzer,
+    *,
+    seed: int,
+    most: int,
+    first: str | None = None,
 ) -> Tally:
     """Make changes of one operator, and ask the analyzer about each.
 
@@ -227,9 +243,10 @@ def measure(
         analyzer: the analyzer.
         seed: seed of the choice of places.
         most: largest number of changes.
+        first: bundle that is changed before the others.
     """
     tally = Tally(operator)
-    for target, index in places(operator, targets, seed):
+    for target, index in places(operator, targets, seed, first):
         if len(tally.mutants) == most:
             break
         mutant = _mutant(operator, target, index, analyzer)
@@ -349,6 +366,8 @@ def main() -> int:
     parser.add_argument("--bundle", action="append", help="one bundle; repeatable")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--most", type=int, default=5, help="changes of each operator")
+    parser.add_argument("--first", help="bundle that each operator changes before the others")
+    parser.add_argument("--processes", type=int, default=1, help="analyses that run at once")
     parser.add_argument("--misses", action="store_true", help="print each change without finding")
     parser.add_argument("--without-assertions", action="store_true")
     parser.add_argument("--write", action="store_true", help="write bench/results/holes.json")
@@ -365,27 +384,41 @@ def _run(arguments: argparse.Namespace, cache: str) -> int:
     )
     if arguments.analyzer:
         analyzer = Analyzer(arguments.analyzer.split())
-    try:
-        chosen = _chosen(arguments.operator, [one.name for one in OPERATORS], "operator")
-        known = folders()
-        targets = [
-            read_target(name, known[name], analyzer, asserted=not arguments.without_assertions)
-            for name in _chosen(arguments.bundle, list(known), "bundle")
-        ]
-    except HolesError as error:
-        print(f"bench.holes: {error}", file=sys.stderr)
-        return 1
-    tallies = []
-    for operator in OPERATORS:
-        if operator.name in chosen:
-            tally = measure(operator, targets, analyzer, arguments.seed, arguments.most)
-            tallies.append(tally)
-            _print(tally, misses=arguments.misses)
+    # The work is done by processes of the command: a thread waits for each of them.
+    with ThreadPoolExecutor(arguments.processes) as pool:
+
+        def target(name: str) -> Target:
+            return read_target(
+                name, known[name], analyzer, asserted=not arguments.without_assertions
+            )
+
+        def tally(operator: Operator) -> Tally:
+            return measure(
+                operator,
+                targets,
+                analyzer,
+                seed=arguments.seed,
+                most=arguments.most,
+                first=arguments.first,
+            )
+
+        try:
+            chosen = _chosen(arguments.operator, [one.name for one in OPERATORS], "operator")
+            known = folders()
+            targets = list(pool.map(target, _chosen(arguments.bundle, list(known), "bundle")))
+        except HolesError as error:
+            print(f"bench.holes: {error}", file=sys.stderr)
+            return 1
+        tallies = []
+        for one in pool.map(tally, (one for one in OPERATORS if one.name in chosen)):
+            tallies.append(one)
+            _print(one, misses=arguments.misses)
     if arguments.write:
         facts = machine.facts(ROOT, build_profile())
         written = {
             "machine": facts,
             "most": arguments.most,
+            "first": arguments.first,
             **document(tallies, targets, arguments.seed),
         }
         RESULTS.write_text(json.dumps(written, indent=1) + "\n")

@@ -273,6 +273,15 @@ def test_the_choice_of_places_depends_on_the_seed_alone(target: measure.Target) 
     assert sorted(chosen[0]) == sorted(chosen[2])
 
 
+def test_one_bundle_can_stand_first(target: measure.Target) -> None:
+    """A short run has a change of it by each operator that applies, and a change of the others after it."""
+    operator = _operator("permit-everybody")
+    other = replace(target, draft=replace(target.draft.copy(), name="other"))
+    for first in ("quickstart", "other"):
+        order = [one.draft.name for one, _ in measure.places(operator, [target, other], 1, first)]
+        assert order[:2] == [first, *({"quickstart", "other"} - {first})]
+
+
 def test_assertions_are_of_bundles_that_exist() -> None:
     """An entry with a typo would be added to no bundle."""
     listed = yaml.safe_load(measure.ASSERTIONS.read_text())
