@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import check
+from bench.analysis import figures as analysis
 from bench.cards import measure as cards
 from bench.detection import figures
 from bench.holes import figures as holes
@@ -21,6 +22,8 @@ END = "<!-- /bench -->"
 ROOT = Path(__file__).resolve().parent.parent
 PERFORMANCE = ROOT / "docs" / "explanation" / "performance.md"
 """Page of all figures."""
+GROWTH = ROOT / "docs" / "images" / "analysis-growth.svg"
+"""Plot of the analyzer's time by the size of the bundle."""
 
 
 class TableError(RuntimeError):
@@ -250,6 +253,9 @@ def _pages() -> Iterator[tuple[Path, str, str]]:
         tables[ROOT / "bench" / "holes" / "README.md"] = holes.table(measured["holes"])
     if "revocation" in measured:
         tables[ROOT / "docs" / "reference" / "revocation.md"] = _revocation(measured["revocation"])
+    if "analysis" in measured:
+        tables[ROOT / "docs" / "reference" / "analyze.md"] = analysis.table(measured["analysis"])
+        yield GROWTH, GROWTH.read_text(), analysis.plot(measured["analysis"])
     for page, table in tables.items():
         text = page.read_text()
         yield page, text, replaced(text, table)

@@ -1,4 +1,8 @@
-"""A bundle of any size for the analyzer: agents with a role each, systems of twenty operations, permits and forbids."""
+"""A bundle of any size for the analyzer: agents with a role each, systems of twenty operations, permits, forbids, and assertions.
+
+People start tasks for the agents, one template for five systems, and two agents delegate. So the search for paths has ways to act,
+and the data of one system can reach the exports of another one.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +14,7 @@ __all__ = ["Size", "write"]
 
 _OPERATIONS: Final = 20
 """Operations of a system."""
+_SYSTEMS_OF_A_TASK: Final = 5
 _LABELS: Final = ("pii", "payment", "health", "source", "untrusted")
 _EFFECTS: Final = ("read", "read", "write", "export", "delete")
 
@@ -86,15 +91,60 @@ def _facts(size: Size) -> dict[str, Any]:
             f"agent{agent}": [f"spiffe://a.example/agent/{agent}"] for agent in range(size.agents)
         },
         "subjects": {"staff": {"issuer": "corp", "claim": "groups", "contains": "employees"}},
-        "templates": {"work": {"purpose": "work", "deadline": "8h", "scope": [{"system": "sys0"}]}},
+        "templates": _templates(len(systems)),
+        "analysis": {"assertions": _ASSERTIONS},
     }
 
 
+_ASSERTIONS: Final = [
+    {
+        "id": "pii-stays",
+        "never": {"label": "pii", "destination": "external", "without": ["person"]},
+    },
+    {"id": "health-stays", "never": {"label": "health", "destination": "external"}},
+    {"id": "no-deletion-after-strangers-text", "never": {"effect": "delete", "after": "untrusted"}},
+    {"id": "agent0-deletes-nothing", "never": {"agent": "agent0", "effect": "delete"}},
+]
+
+
+def _templates(systems: int) -> dict[str, Any]:
+    return {
+        f"work{number}": {
+            "purpose": "work",
+            "deadline": "8h",
+            "max_depth": 1,
+            "scope": [
+                {"system": f"sys{system}"}
+                for system in range(
+                    number * _SYSTEMS_OF_A_TASK, min(systems, (number + 1) * _SYSTEMS_OF_A_TASK)
+                )
+            ],
+        }
+        for number in range(-(-systems // _SYSTEMS_OF_A_TASK))
+    }
+
+
+def _task_policies(templates: int) -> list[str]:
+    """A permit for each template: people start its tasks and give them to agents. And one agent that gives tasks to another."""
+    names = [f"work{number}" for number in range(templates)]
+    starts = [
+        f'@id("start-{name}") permit(principal in Role::"staff", action in [Action::"task:{name}", Action::"give:{name}"], resource);'
+        for name in names
+    ]
+    gives = [
+        f'@id("give-{who}") permit(principal in Role::"{who}", action == Action::"give:{names[0]}", resource in Role::"{whom}");'
+        for who, whom in (("agent0", "agent1"), ("agent1", "agent2"))
+    ]
+    return [*starts, *gives]
+
+
 def _policies(size: Size, *, changed: bool) -> list[str]:
-    """Half permits of one agent each on a system or an operation, an eighth permits of people, the rest forbids."""
+    """Half permits of one agent each on a system or an operation, an eighth permits of people, a few about tasks, the rest forbids."""
     systems = size.operations // _OPERATIONS
     texts = []
     permits, people = size.policies // 2, size.policies // 8
+    texts += _task_policies(-(-systems // _SYSTEMS_OF_A_TASK))
+    people = min(people, size.policies - permits - len(texts))
     for number in range(permits):
         system = number % systems
         scope = (
@@ -112,7 +162,7 @@ def _policies(size: Size, *, changed: bool) -> list[str]:
         f'when {{ context.proof.bound || context.proof.acr == "level{number}" }};'
         for number in range(people)
     ]
-    for number in range(size.policies - permits - people):
+    for number in range(size.policies - len(texts)):
         system = number % systems
         label = _LABELS[number % len(_LABELS)]
         # A few rules apply everywhere, and most to one system, as in bundles that people write.

@@ -147,15 +147,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--largest", action="store_true")
     options = parser.parse_args()
-    rows = []
+    rows, load = [], [os.getloadavg()[0]]
     for size in (LARGEST,) if options.largest else SIZES:
         with tempfile.TemporaryDirectory() as folder:
             rows.append(measure(size, Path(folder)))
+        load.append(os.getloadavg()[0])
         print(json.dumps(rows[-1], indent=1), flush=True)
     if not options.largest and analyzer_profile() not in machine.RELEASED:
         print("nothing is written: the analyzer is not optimised (`make analyzer`)")
     elif not options.largest:
-        document = {"machine": machine.facts(ROOT, analyzer_profile()), "rows": rows}
+        document = {
+            "machine": machine.facts(ROOT, analyzer_profile()),
+            "load": round(max(load), 1),
+            "rows": rows,
+        }
         RESULTS.write_text(json.dumps(document, indent=1) + "\n")
     return 0
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -15,6 +16,7 @@ from authz.bundle import read_folder
 from authz.engine import Plan
 from bench import check, history, reload, shadow, table, tasks
 from bench.analysis import bundle as analysis_bundle
+from bench.analysis import figures as analysis_figures
 from bench.analysis.bundle import Size
 from bench.analysis.measure import Watch
 from bench.load import bundle, checks, counters, credentials, matrix, remembering, requests
@@ -409,6 +411,32 @@ def test_a_bundle_for_the_analyzer_has_its_size(tmp_path: Path, size: Size) -> N
         for plan in (before, after)
     ]
     assert [one for one in texts[0] if texts[0][one] != texts[1][one]] == ["agent-1"]
+
+
+def test_figures_of_the_analyzer_stand_in_table_and_plot() -> None:
+    """One point and one row for each size and run. Missing decisions stand beside the time that they saved."""
+    run = {"questions": 1_000, "questions_cached": 0, "not_decided": 7}
+    figures = {"cpu_seconds": 12.34, "seconds": 50.0, "peak_mb": 99}
+    runs = {
+        "cold": run | figures,
+        "one_policy_changed": run | figures | {"questions_cached": 990},
+        "diff": run | figures | {"cpu_seconds": 0.5},
+    }
+    sizes = [{"agents": agents, "operations": 60, "policies": 24, **runs} for agents in (12, 100)]
+    facts = {"cores": 2, "cpu": "one", "date": "2026-12-01", "revision": "abc"}
+    measured = {"machine": facts | {"build_profile": "release"}, "load": 9.5, "rows": sizes}
+    written = analysis_figures.table(measured)
+    assert (
+        "| 12, 60, 24 | analysis, nothing kept | 1,000 | 7 | 12.3 s | 50.0 s | 99 MB |" in written
+    )
+    assert written.count("of which 10 are new") == 2
+    picture = ET.fromstring(analysis_figures.plot(measured))
+    name = "{http://www.w3.org/2000/svg}"
+    assert len(picture.findall(f"{name}polyline")) == 3
+    points = picture.findall(f"{name}circle")
+    assert len(points) == 6
+    heights = [float(point.attrib["cy"]) for point in points]
+    assert heights[0] < heights[-1], "the longer run stands higher"
 
 
 def test_the_memory_of_a_process_and_its_children_is_watched() -> None:
