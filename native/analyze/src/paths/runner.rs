@@ -509,9 +509,8 @@ impl Session<'_, '_> {
         let data = &mut self.data;
         let mut known = data.sessions.get(&way.root).cloned().unwrap_or_default();
         for agent in &way.agents {
-            for key in [(*agent, None), (*agent, way.subject)] {
-                known.extend(data.memories.get(&key).into_iter().flatten().cloned());
-            }
+            let memory = data.memories.get(&way.recalled_key(parties, *agent));
+            known.extend(memory.into_iter().flatten().cloned());
         }
         // The data has the labels that the bundle says, also where no policy reads labels, so that Authz keeps none.
         let operation = self.runner.taints.operation(flow);

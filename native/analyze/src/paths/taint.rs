@@ -213,19 +213,11 @@ impl<'a> Taints<'a> {
     fn gathered(&self, way: &Way) -> Labels {
         let mut labels = self.sessions.get(way.root).cloned().unwrap_or_default();
         for agent in &way.agents {
-            for key in self.recalled(way, *agent) {
-                labels.extend(self.memories.get(&key).into_iter().flatten().cloned());
-            }
+            let memory = self.memories.get(&way.recalled_key(self.parties, *agent));
+            labels.extend(memory.into_iter().flatten().cloned());
         }
         self.derive(&mut labels);
         labels
-    }
-
-    /// Keys of the memories that an agent has in a way.
-    fn recalled(&self, way: &Way, agent: usize) -> Vec<(usize, Option<usize>)> {
-        let mut keys = vec![(agent, None)];
-        keys.extend(way.subject.map(|subject| (agent, Some(subject))));
-        keys
     }
 
     /// Labels that follow from others.

@@ -316,6 +316,16 @@ impl Way {
         }
     }
 
+    /// Key of the memory that the agent has in the way. An agent that keeps its subjects apart also keeps its runs without a subject
+    /// apart, as the records of Authz do.
+    #[must_use]
+    pub fn recalled_key(&self, parties: &Parties, agent: usize) -> (usize, Option<usize>) {
+        match parties.agents.get(agent).map(|party| party.memory.isolated) {
+            Some(Isolation::PerSubject) => (agent, self.subject),
+            Some(Isolation::None | Isolation::PerTask) | None => (agent, None),
+        }
+    }
+
     /// Key of the memory in which the agent keeps data of the way for other tasks. `None`: it keeps none.
     #[must_use]
     pub fn memory_key(&self, parties: &Parties, agent: usize) -> Option<(usize, Option<usize>)> {

@@ -282,11 +282,16 @@ impl<'a> Brute<'a> {
     fn known(&self, actor: &Actor, knowledge: &Knowledge) -> BTreeSet<String> {
         let mut data = knowledge.sessions.get(&root(actor)).cloned().unwrap_or_default();
         for agent in &actor.agents {
-            for key in [(*agent, None), (*agent, actor.subject)] {
-                data.extend(knowledge.memories.get(&key).into_iter().flatten().cloned());
-            }
+            // A run without a subject is apart from the runs for subjects.
+            let is_apart = self.isolated(*agent) == "per_subject";
+            let key = (*agent, if is_apart { actor.subject } else { None });
+            data.extend(knowledge.memories.get(&key).into_iter().flatten().cloned());
         }
         data
+    }
+
+    fn isolated(&self, agent: char) -> &'static str {
+        if agent == 'a' { self.bundle.isolated } else { "none" }
     }
 
     fn after(&self, call: &Call, before: &Knowledge) -> Knowledge {
@@ -307,9 +312,8 @@ impl<'a> Brute<'a> {
         }
         knowledge.sessions.entry(root(&call.actor)).or_default().extend(data.iter().cloned());
         for agent in &call.actor.agents {
-            let isolated = if *agent == 'a' { self.bundle.isolated } else { "none" };
             let is_own = call.actor.agents.len() == 1 && call.actor.starter == Some(*agent);
-            let key = match isolated {
+            let key = match self.isolated(*agent) {
                 "per_subject" => Some((*agent, call.actor.subject)),
                 "per_task" => is_own.then_some((*agent, None)),
                 _ => Some((*agent, None)),
