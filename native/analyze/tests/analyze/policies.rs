@@ -223,7 +223,7 @@ when { context.tier > 1 };
 "#;
     let report = report(policies);
     let found = finding(&report, NEVER_MATCHES, "new").unwrap();
-    assert_eq!((Finality::NotDecided, Severity::Note), (found.verdict, found.severity));
+    assert_eq!((Finality::NotDecided, Severity::Warning), (found.verdict, found.severity));
     let proved = report.proved.iter().filter(|one| one.subject == "new");
     assert_eq!(0, proved.count());
     assert!(holds(&report, NEVER_MATCHES, "get"));
