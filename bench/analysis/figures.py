@@ -12,6 +12,11 @@ _RUNS: Final = {
     "diff": "`authz diff` after one changed policy",
 }
 """Runs that are shown, and their texts."""
+_LEGEND: Final = {
+    "cold": "analysis",
+    "one_policy_changed": "analysis after one changed policy",
+    "diff": "authz diff",
+}
 _WIDTH: Final = 720
 _HEIGHT: Final = 380
 _LEFT: Final = 70
@@ -72,19 +77,18 @@ def _cells(run: Mapping[str, Any]) -> str:
 
 
 def plot(measured: Mapping[str, Any]) -> str:
-    """Return the CPU time by the size of the bundle as SVG, with a logarithmic scale of time.
+    """Return the CPU time by the size of the bundle as SVG, with a logarithmic scale of time; sizes stand side by side.
 
     Args:
         measured: the results.
     """
     sizes: Sequence[Mapping[str, Any]] = measured["rows"]
-    most: int = max(size["agents"] for size in sizes)
     seconds = [size[run]["cpu_seconds"] for size in sizes for run in _RUNS]
     low = math.floor(math.log10(max(min(seconds), 0.01)))
     high = max(low + 1, math.ceil(math.log10(max(seconds))))
 
-    def across(size: Mapping[str, Any]) -> float:
-        return _LEFT + 40 + (_RIGHT - _LEFT - 80) * float(size["agents"]) / most
+    def across(at: int) -> float:
+        return _LEFT + (_RIGHT - _LEFT) * (at + 0.5) / len(sizes)
 
     def up(value: float) -> float:
         share = (math.log10(max(value, 0.01)) - low) / (high - low)
@@ -103,36 +107,32 @@ def plot(measured: Mapping[str, Any]) -> str:
             f'  <line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{_RIGHT}" y2="{y:.1f}"/>',
             f'  <text class="small" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{math.pow(10, power):g} s</text>',
         ]
-    for size in sizes:
-        x = across(size)
+    for number, size in enumerate(sizes):
+        x = across(number)
         below = [f"{size['agents']} agents", f"{size['operations']} op., {size['policies']} pol."]
         lines += [
             f'  <text class="small" x="{x:.1f}" y="{_BOTTOM + 20 + 18 * at}" text-anchor="middle">{text}</text>'
             for at, text in enumerate(below)
         ]
-    for at, (run, text) in enumerate(_RUNS.items()):
-        points = [(across(size), up(size[run]["cpu_seconds"])) for size in sizes]
+    for at, (run, text) in enumerate(_LEGEND.items()):
+        points = [
+            (across(number), up(size[run]["cpu_seconds"])) for number, size in enumerate(sizes)
+        ]
         joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         lines.append(f'  <polyline class="{run}" points="{joined}"/>')
         lines += [f'  <circle class="{run}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>' for x, y in points]
-        left = _LEFT + (0, 170, 440)[at]
+        left = _LEFT + (0, 110, 380)[at]
         lines += [
             f'  <rect class="{run}" x="{left}" y="22" width="12" height="12"/>',
-            f'  <text x="{left + 18}" y="33">{_legend(text)}</text>',
+            f'  <text x="{left + 18}" y="33">{text}</text>',
         ]
     return "\n".join([*lines, "</svg>"]) + "\n"
-
-
-def _legend(text: str) -> str:
-    return text.removesuffix(", with `--cache`").replace("`", "")
 
 
 def _description(sizes: Sequence[Mapping[str, Any]]) -> str:
     texts = (
         f"{size['agents']} agents: "
-        + ", ".join(
-            f"{_legend(text)} {size[run]['cpu_seconds']:.1f} s" for run, text in _RUNS.items()
-        )
+        + ", ".join(f"{text} {size[run]['cpu_seconds']:.1f} s" for run, text in _LEGEND.items())
         for size in sizes
     )
     return "; ".join(texts) + "."
