@@ -352,12 +352,16 @@ fn digest(kind: DestinationKind, canonical: &str) -> EntryDigest {
     digest
 }
 
+/// Reads one row of a CSV file: text, aliases and line.
+type RowVisitor<'v> =
+    dyn FnMut(&str, &str, usize) -> Result<ControlFlow<()>, RecipientListError> + 'v;
+
 /// Visits the entries of a CSV file: text, aliases and line.
 fn csv(
     text: &str,
     column: &str,
     alias: Option<&str>,
-    visit: &mut dyn FnMut(&str, &str, usize) -> Result<ControlFlow<()>, RecipientListError>,
+    visit: &mut RowVisitor<'_>,
 ) -> Result<(), RecipientListError> {
     let mut rows = Rows { rest: text, line: 1 };
     let Some((_, header)) = rows.next_row()? else {
