@@ -920,15 +920,18 @@ fn sweeps() {
     kept["path"] = json!(path);
     for state in [times, kept] {
         let served = tasked_with(REQUIRED, &json!({"state": state}));
+        // Time enough to begin and delegate on a busy machine.
+        let deadline = now() + 4;
         let soon = wire::StartRequest {
-            deadline: Some(prost_types::Timestamp { seconds: now() + 1, nanos: 0 }),
+            deadline: Some(prost_types::Timestamp { seconds: deadline, nanos: 0 }),
             ..starting(vec![agent(BOT)])
         };
         let root = start(&served, &soon).unwrap();
         let child = delegate(&served, &delegating(&root, BOT, TWO)).unwrap();
         let lives = alices(&served);
         assert_eq!("PERMITTED", code(&served.check(&deleting(&lives.id, BOT, "7"))));
-        std::thread::sleep(Duration::from_millis(1_300));
+        let left = u64::try_from(deadline - now()).unwrap_or(0);
+        std::thread::sleep(Duration::from_secs(left) + Duration::from_millis(300));
         let swept = served.engine.sweep();
         assert_eq!((1, 2, 0), (swept.committed, swept.expired, swept.forgotten), "{swept:?}");
         let again = served.engine.sweep();
