@@ -77,7 +77,7 @@ def rows(postgres: Postgres) -> list[str]:
     return postgres.execute(sql).splitlines()
 
 
-def refused(sink: PostgresqlTarget) -> DeliveryError:
+def failed_delivery(sink: PostgresqlTarget) -> DeliveryError:
     """Return the error of a delivery."""
     with pytest.raises(DeliveryError) as caught:
         sink.send(batch())
@@ -149,7 +149,7 @@ def test_a_role_that_may_remove_rows_delivers_nothing(
         sink = target(tmp_path, postgres, "strong")
         sink.send(batch())
         postgres.execute(rights % "strong")
-        error = refused(sink)
+        error = failed_delivery(sink)
         assert error.kind is DeliveryErrorKind.REFUSED
         assert "grant it INSERT alone" in str(error)
     finally:
@@ -161,26 +161,26 @@ def test_a_role_that_may_remove_rows_delivers_nothing(
 def test_errors_of_the_server_have_kinds(tmp_path: Path, postgres: Postgres) -> None:
     """And name no password."""
     wrong = dsn_file(tmp_path, postgres, "authz_audit_writer", "hunter2")
-    error = refused(target(tmp_path, postgres, "nobody"))
+    error = failed_delivery(target(tmp_path, postgres, "nobody"))
     assert error.kind is DeliveryErrorKind.REFUSED
-    error = refused(PostgresqlTarget(PostgresqlPlace(str(wrong), TABLE), "n1"))
+    error = failed_delivery(PostgresqlTarget(PostgresqlPlace(str(wrong), TABLE), "n1"))
     assert error.kind is DeliveryErrorKind.REFUSED
     assert "hunter2" not in str(error)
-    error = refused(target(tmp_path, postgres, table="authz_audit.missing"))
+    error = failed_delivery(target(tmp_path, postgres, table="authz_audit.missing"))
     assert (error.kind, "does not exist" in str(error)) == (DeliveryErrorKind.REFUSED, True)
-    error = refused(target(tmp_path, postgres, "authz_audit_reader"))
+    error = failed_delivery(target(tmp_path, postgres, "authz_audit_reader"))
     assert (error.kind, "permission denied" in str(error)) == (DeliveryErrorKind.REFUSED, True)
     gone = tmp_path / "gone.dsn"
     gone.write_text(f"postgresql://a:hunter2@127.0.0.1:{free_port()}/authz")
     gone.chmod(0o600)
-    error = refused(PostgresqlTarget(PostgresqlPlace(str(gone), TABLE), "n1"))
+    error = failed_delivery(PostgresqlTarget(PostgresqlPlace(str(gone), TABLE), "n1"))
     assert (error.kind, "hunter2" in str(error)) == (DeliveryErrorKind.UNREACHABLE, False)
     gone.chmod(0o644)
-    error = refused(PostgresqlTarget(PostgresqlPlace(str(gone), TABLE), "n1"))
+    error = failed_delivery(PostgresqlTarget(PostgresqlPlace(str(gone), TABLE), "n1"))
     assert error.kind is DeliveryErrorKind.CREDENTIAL
     gone.chmod(0o600)
     gone.write_text("postgresql://a:hunter2@127.0.0.1,127.0.0.2/authz")
-    error = refused(PostgresqlTarget(PostgresqlPlace(str(gone), TABLE), "n1"))
+    error = failed_delivery(PostgresqlTarget(PostgresqlPlace(str(gone), TABLE), "n1"))
     assert (error.kind, "several hosts" in str(error)) == (DeliveryErrorKind.CREDENTIAL, True)
 
 
@@ -188,11 +188,11 @@ def test_a_server_that_hangs_or_is_full_is_tried_again(tmp_path: Path, postgres:
     """Records wait in the files meanwhile."""
     sink = target(tmp_path, postgres, timeout=0.5)
     with postgres.held_up():
-        assert refused(sink).kind is DeliveryErrorKind.UNREACHABLE
+        assert failed_delivery(sink).kind is DeliveryErrorKind.UNREACHABLE
     sink = target(tmp_path, postgres)
     postgres.execute("ALTER ROLE authz_audit_writer CONNECTION LIMIT 0")
     try:
-        assert refused(sink).kind is DeliveryErrorKind.SERVER
+        assert failed_delivery(sink).kind is DeliveryErrorKind.SERVER
     finally:
         postgres.execute("ALTER ROLE authz_audit_writer CONNECTION LIMIT -1")
     sink.send(batch())

@@ -350,6 +350,7 @@ CLAIMS: Final[dict[str, Claim]] = {
 OTHERS: Final[dict[str, str]] = {
     "support/cases.py::Case.has_rejections": "tells whether a person rejects a call",
     "conformance/test_case_traces.py::refused": "reads the reason of an error",
+    "support/audit_cases.py::refused": "makes a record",
     "crash/client.py::refused": "tells errors apart",
     "integration/test_approvals.py::step_up_of": "returns the step-up that the call must raise",
     "integration/test_approvals_page.py::waiting": "returns the step-up that the call must raise",
