@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tests.support.audit_log import write_head_key
 from tests.support.minting import Authority
 from tests.support.people import People, search
 from tests.support.postgres import Postgres, programs
-from tests.support.server import Layout, Server, command, layout
+from tests.support.server import Layout, Server, layout, run_authz
 from tests.support.surfaces import CHECK
 from tests.support.waiting import eventually
 
@@ -27,12 +26,7 @@ def place(authority: Authority, tmp_path: Path) -> Layout:
 
 
 def _place(authority: Authority, folder: Path, name: str, **more: Any) -> Layout:
-    key = folder / f"head-{name}.pem"
-    pem = Ed25519PrivateKey.generate().private_bytes(
-        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-    )
-    key.write_bytes(pem)
-    key.chmod(0o600)
+    key = write_head_key(folder / f"head-{name}.pem")
     chain = {
         "chain": True,
         "head_key": str(key),
@@ -43,16 +37,12 @@ def _place(authority: Authority, folder: Path, name: str, **more: Any) -> Layout
     return layout(folder / name, authority, "desk", changes)
 
 
-def _authz(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*command(), *words], capture_output=True, text=True, check=False)
-
-
 def _verify(place: Layout, *words: str) -> subprocess.CompletedProcess[str]:
     keys = place.folder / "keys.json"
     if not keys.exists():
-        keys.write_text(_authz("audit", "keys", place.config["audit"]["head_key"]).stdout)
+        keys.write_text(run_authz("audit", "keys", place.config["audit"]["head_key"]).stdout)
     given = ["--config", str(place.file), "--keys", str(keys), "--output", "json", *words]
-    return _authz("audit", "verify", *given)
+    return run_authz("audit", "verify", *given)
 
 
 def _decide(server: Server, people: People, count: int) -> None:
@@ -73,7 +63,7 @@ def test_a_log_stays_whole_across_restarts_a_kill_and_rotations(
         with Server(place) as server:
             _decide(server, people, 20)
             status = json.loads(
-                _authz("status", "--admin", server.address("admin"), "--output", "json").stdout
+                run_authz("status", "--admin", server.address("admin"), "--output", "json").stdout
             )
             assert status["engine"]["audit"]["segment"] >= 1, status["engine"]["audit"]
             if round_ == 1:
@@ -103,11 +93,11 @@ def test_a_refused_reload_has_one_record(place: Layout, authority: Authority) ->
         _decide(server, people, 1)
         (folder / "policies" / "more.cedar").write_text("permit(")
         for _ in range(3):
-            assert _authz(*status, "--reload").returncode == 1
+            assert run_authz(*status, "--reload").returncode == 1
         (folder / "policies" / "more.cedar").unlink()
-        assert _authz(*status, "--reload").returncode == 0
+        assert run_authz(*status, "--reload").returncode == 0
         (folder / "bundle.yaml").write_text("name: desk\nhunter2-password: 1\n")
-        assert _authz(*status, "--reload").returncode == 1
+        assert run_authz(*status, "--reload").returncode == 1
         _decide(server, people, 1)
     records = [json.loads(line) for line in place.audit.read_text().splitlines()]
     loaded = next(one["loaded"] for one in records if "loaded" in one)
@@ -122,7 +112,7 @@ def test_a_refused_reload_has_one_record(place: Layout, authority: Authority) ->
     out = place.folder / "report"
     first_day, last_day = (records[number]["timestamp"][:10] for number in (0, -1))
     days = ("--from", first_day, "--to", last_day)
-    made = _authz("audit", "report", "--log", str(place.audit), *days, "--out", str(out))
+    made = run_authz("audit", "report", "--log", str(place.audit), *days, "--out", str(out))
     assert made.returncode == 0, made.stderr
     rows = (out / "refused_loads.csv").read_text().splitlines()
     assert len(rows) == 3
@@ -156,7 +146,7 @@ def test_a_changed_log_is_found_by_the_verifier_and_by_the_node(
 def test_a_key_that_others_can_read_is_refused(place: Layout) -> None:
     """The node does not start, and says which file it is."""
     Path(place.config["audit"]["head_key"]).chmod(0o644)
-    refused = _authz("serve", "--config", str(place.file))
+    refused = run_authz("serve", "--config", str(place.file))
     assert refused.returncode == 3
     assert "head-n1.pem" in refused.stderr
 

@@ -1,37 +1,24 @@
 """Erasure of texts from the log of a node that runs, and that is started again."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
 from authz.audit import read, rotated
+from tests.support.audit_log import write_head_key
 from tests.support.audit_receiver import AuditReceiver
 from tests.support.minting import Authority
 from tests.support.people import People, check
-from tests.support.server import Layout, Server, command, layout
+from tests.support.server import Layout, Server, layout, run_authz
 from tests.support.surfaces import CHECK
 from tests.support.waiting import eventually
 
 SECRET = "secret of alice"
 
 
-def _authz(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*command(), *words], capture_output=True, text=True, check=False)
-
-
 def _place(folder: Path, authority: Authority, url: str) -> Layout:
     """Lay out a node that records texts in a chained log, with one sink."""
-    key = folder / "head.pem"
-    key.write_bytes(
-        Ed25519PrivateKey.generate().private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-        )
-    )
-    key.chmod(0o600)
+    key = write_head_key(folder / "head.pem")
     audit = {
         "chain": True,
         "head_key": str(key),
@@ -81,7 +68,7 @@ def test_texts_of_a_running_node_are_erased(tmp_path: Path, authority: Authority
                 "--by",
                 "ann",
             )
-            ended = _authz("audit", "erase", *options, "--admin", server.address("admin"))
+            ended = run_authz("audit", "erase", *options, "--admin", server.address("admin"))
             assert ended.returncode == 2, ended.stdout + ended.stderr
             assert "its segment is open" in ended.stdout
             # The record of the erasure may end the segment that was open.
@@ -103,7 +90,7 @@ def test_texts_of_a_running_node_are_erased(tmp_path: Path, authority: Authority
 
 def _check_log(place: Layout, erased: int) -> None:
     """Verify the log, and read the record of the erasure."""
-    verified = _authz("audit", "verify", "--config", str(place.file), "--output", "json")
+    verified = run_authz("audit", "verify", "--config", str(place.file), "--output", "json")
     assert verified.returncode == 0, verified.stdout + verified.stderr
     result: dict[str, Any] = json.loads(verified.stdout)
     assert (result["findings"], result["erased_texts"]) == ([], erased)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,17 +9,16 @@ from typing import Any
 
 import asyncpg
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from authz.audit.delivery import Batch, BatchKind, DeliveryError, DeliveryErrorKind
 from authz.audit.delivery.batch import place_name
 from authz.audit.delivery.postgresql import PostgresqlPlace, PostgresqlTarget, fetch_batches
+from tests.support.audit_log import write_head_key
 from tests.support.doc_blocks import ROOT, blocks
 from tests.support.minting import Authority
 from tests.support.people import People, search
 from tests.support.postgres import Postgres
-from tests.support.server import Server, command, layout
+from tests.support.server import Server, layout, run_authz
 from tests.support.surfaces import CHECK
 from tests.support.waiting import eventually, free_port
 
@@ -238,12 +236,7 @@ def test_a_node_delivers_to_a_table_and_the_table_proves_its_log(
 ) -> None:
     """A row that is removed, or changed, is found; the command tells it by its exit code."""
     people = People.of(authority)
-    key = tmp_path / "head.pem"
-    pem = Ed25519PrivateKey.generate().private_bytes(
-        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-    )
-    key.write_bytes(pem)
-    key.chmod(0o600)
+    key = write_head_key(tmp_path / "head.pem")
     sink = {
         "postgresql": {"dsn_file": str(dsn_file(tmp_path, postgres, "authz_audit_writer"))},
         "batch_age": "100ms",
@@ -263,13 +256,13 @@ def test_a_node_delivers_to_a_table_and_the_table_proves_its_log(
             server.metric("authz_audit_delivery_errors_total", sink="database", kind="refused") == 0
         )
     keys = tmp_path / "keys.json"
-    keys.write_text(_authz("audit", "keys", str(key)).stdout)
+    keys.write_text(run_authz("audit", "keys", str(key)).stdout)
     reader = dsn_file(tmp_path, postgres, "authz_audit_reader")
     words = ("audit", "fetch", "--node", "n1", "--dsn-file", str(reader), "--output", "json")
     got = tmp_path / "got"
-    done = _authz(*words, str(got))
+    done = run_authz(*words, str(got))
     assert (done.returncode, json.loads(done.stdout)["changed"]) == (0, []), done.stderr
-    verified = _authz("audit", "verify", "--delivered", str(got), "--keys", str(keys))
+    verified = run_authz("audit", "verify", "--delivered", str(got), "--keys", str(keys))
     assert verified.returncode == 0, verified.stdout
     written_lines = place.audit.read_bytes()
     files = sorted((got / "records").rglob("*.ndjson"))
@@ -277,11 +270,11 @@ def test_a_node_delivers_to_a_table_and_the_table_proves_its_log(
 
     middle = files[1].relative_to(got)
     postgres.execute(f"UPDATE {TABLE} SET content = content || '{{}}' WHERE name = '{middle}'")
-    done = _authz(*words, str(tmp_path / "changed"))
+    done = run_authz(*words, str(tmp_path / "changed"))
     assert (done.returncode, json.loads(done.stdout)["changed"]) == (2, [str(middle)])
     postgres.execute(f"DELETE FROM {TABLE} WHERE name = '{middle}'")
-    assert _authz(*words, str(tmp_path / "removed")).returncode == 0
-    verified = _authz(
+    assert run_authz(*words, str(tmp_path / "removed")).returncode == 0
+    verified = run_authz(
         "audit", "verify", "--delivered", str(tmp_path / "removed"), "--keys", str(keys)
     )
     assert verified.returncode == 2, verified.stdout
@@ -290,7 +283,3 @@ def test_a_node_delivers_to_a_table_and_the_table_proves_its_log(
 def has_batches(postgres: Postgres, count: int) -> bool:
     """Tell whether the table has a number of batches of records."""
     return int(postgres.execute(f"SELECT count(*) FROM {TABLE} WHERE kind = 'records'")) >= count
-
-
-def _authz(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*command(), *words], capture_output=True, text=True, check=False)

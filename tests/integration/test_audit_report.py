@@ -11,10 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from authz_client import Authz, Denied, StepUp
+from tests.support.audit_log import write_head_key
 from tests.support.server import Layout, Server, command, layout
 
 if TYPE_CHECKING:
@@ -113,12 +112,7 @@ def case(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Case
         expires = (datetime.now(UTC) + timedelta(days=30)).date()
         file.write_text(text.replace("EXPIRES", str(expires)))
     bob = {"uid": os.geteuid(), "issuer": "corp", "sub": "bob", "claims": {"groups": ["managers"]}}
-    key = folder / "head.pem"
-    pem = Ed25519PrivateKey.generate().private_bytes(
-        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-    )
-    key.write_bytes(pem)
-    key.chmod(0o600)
+    key = write_head_key(folder / "head.pem")
     changes = {
         "audit": {"chain": True, "head_key": str(key), "head_interval": "100ms"},
         "approvals": {"url": "https://authz.corp.example", "people": [bob]},

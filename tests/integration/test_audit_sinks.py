@@ -3,26 +3,20 @@
 import json
 import random
 import re
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tests.support.audit_log import write_head_key
 from tests.support.audit_receiver import AuditReceiver
 from tests.support.log_collector import LogCollector
 from tests.support.minting import Authority
 from tests.support.people import People, search
-from tests.support.server import Layout, Server, command, layout
+from tests.support.server import Layout, Server, layout, run_authz
 from tests.support.surfaces import CHECK
 from tests.support.waiting import eventually, free_port
-
-
-def _authz(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*command(), *words], capture_output=True, text=True, check=False)
 
 
 def _place(folder: Path, authority: Authority, sink: dict[str, Any], **audit: Any) -> Layout:
@@ -37,12 +31,7 @@ def _place(folder: Path, authority: Authority, sink: dict[str, Any], **audit: An
 
 
 def _chain(folder: Path) -> dict[str, Any]:
-    key = folder / "head.pem"
-    pem = Ed25519PrivateKey.generate().private_bytes(
-        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-    )
-    key.write_bytes(pem)
-    key.chmod(0o600)
+    key = write_head_key(folder / "head.pem")
     return {
         "chain": True,
         "head_key": str(key),
@@ -57,7 +46,7 @@ def _decide(server: Server, people: People, count: int) -> None:
 
 
 def _status(server: Server) -> tuple[int, dict[str, Any]]:
-    done = _authz("audit", "status", "--admin", server.address("admin"), "--json")
+    done = run_authz("audit", "status", "--admin", server.address("admin"), "--json")
     return done.returncode, json.loads(done.stdout)
 
 
@@ -117,8 +106,8 @@ def test_a_sink_has_the_whole_log_after_outages_kills_and_rotations(
     written = _written(place)
     assert lines == list(written)
     keys = tmp_path / "keys.json"
-    keys.write_text(_authz("audit", "keys", str(tmp_path / "head.pem")).stdout)
-    verified = _authz(
+    keys.write_text(run_authz("audit", "keys", str(tmp_path / "head.pem")).stdout)
+    verified = run_authz(
         "audit", "verify", "--delivered", str(got), "--keys", str(keys), "--output", "json"
     )
     result = json.loads(verified.stdout)
@@ -163,7 +152,9 @@ def test_kills_at_any_moment_leave_no_hole(
         if line.endswith(b"\n")
     }
     assert on_disk == set(receiver.records)
-    verified = _authz("audit", "verify", "--delivered", str(tmp_path / "got"), "--output", "json")
+    verified = run_authz(
+        "audit", "verify", "--delivered", str(tmp_path / "got"), "--output", "json"
+    )
     assert json.loads(verified.stdout)["findings"] == [], verified.stdout
 
 
@@ -186,10 +177,10 @@ def test_a_required_sink_that_is_behind_makes_the_node_not_ready(
         assert code == 1
         assert not status["sinks"]["siem"]["ok"]
         assert "cannot be reached" in status["sinks"]["siem"]["last_error"]
-        shown = _authz("audit", "status", "--admin", server.address("admin"))
+        shown = run_authz("audit", "status", "--admin", server.address("admin"))
         assert shown.returncode == 1
         assert "NOT ok" in shown.stdout
-        whole = _authz("status", "--admin", server.address("admin"))
+        whole = run_authz("status", "--admin", server.address("admin"))
         assert re.search(r"siem, \d+ records wait, NOT ok", whole.stdout)
         place.config["audit"]["sinks"]["siem"]["required"] = False
         place.write()
@@ -197,7 +188,7 @@ def test_a_required_sink_that_is_behind_makes_the_node_not_ready(
         problems = eventually(lambda: _problems(server), what="a warning")
         assert any("audit sink siem" in line for line in problems), problems
         assert server.readiness()["ready"]
-    offline = _authz("audit", "status", "--config", str(place.file), "--json")
+    offline = run_authz("audit", "status", "--config", str(place.file), "--json")
     assert offline.returncode == 1
     left = json.loads(offline.stdout)["sinks"]["siem"]["undelivered"]
     assert left["records"] == len(place.audit.read_bytes().splitlines()) >= 2

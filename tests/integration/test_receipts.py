@@ -11,10 +11,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from authz_client import Authz, StepUp
+from tests.support.audit_log import write_head_key
 from tests.support.authenticator import Authenticator
 from tests.support.cases import VARIABLES
 from tests.support.minting import Authority
@@ -121,13 +120,7 @@ def server(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> It
         file = folder / "bank" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    key = folder / "head.pem"
-    key.write_bytes(
-        Ed25519PrivateKey.generate().private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-        )
-    )
-    key.chmod(0o600)
+    key = write_head_key(folder / "head.pem")
     port = free_port()
     changes = {
         "node": "n1",

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from authz_client.jose import public_jwk, thumbprint
 
@@ -38,6 +39,16 @@ def _compact(value: Any) -> str:
 
 HeadKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 """A key that signs heads."""
+
+
+def write_head_key(file: Path) -> Path:
+    """Write a new key for `audit.head_key`; return its file."""
+    pem = Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    file.write_bytes(pem)
+    file.chmod(0o600)
+    return file
 
 
 def sign_head(key: HeadKey, kid: str, payload: str, **header: str) -> dict[str, str]:

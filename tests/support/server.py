@@ -48,6 +48,11 @@ def command() -> list[str]:
     return [str(found)] if found.exists() else [sys.executable, "-m", "authz.cli"]
 
 
+def run_authz(*words: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of `authz` to its end. The exit code is for the caller to check."""
+    return subprocess.run([*command(), *words], capture_output=True, text=True, check=False)
+
+
 def bundle_files(folder: Path) -> dict[str, bytes]:
     """Reads a bundle folder as the extension takes it."""
     return {
