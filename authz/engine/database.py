@@ -4,7 +4,7 @@ import json
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from authz import _native
 from authz.files import check_trusted, read_authorities, read_private
@@ -13,6 +13,7 @@ __all__ = ["DatabaseAddress", "DatabaseTls", "ServerAddress"]
 
 _MAX_KEY_BYTES: Final = 65_536
 _PORT: Final = 5432
+_MAX_MESSAGE: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +133,28 @@ class ServerAddress:
         """Return the TLS context, which verifies the server's name; `None`: no TLS. Raises as `DatabaseTls.context` does."""
         return None if self.tls is None else self.tls.context()
 
-    def without_password(self, text: str) -> str:
-        """Return a text without the password of the log-in."""
+    def arguments(self, context: ssl.SSLContext | None) -> dict[str, Any]:
+        """Return the arguments of `asyncpg.connect` for the server, the log-in and TLS.
+
+        asyncpg looks up arguments that are missing in the environment, so none of these is.
+
+        Args:
+            context: TLS context of the connection. `None`: no TLS.
+        """
+        return {
+            "host": self.host,
+            "port": self.port,
+            "user": self.user,
+            "password": self.password,
+            "database": self.database,
+            "ssl": context or False,
+            "direct_tls": False,
+            "target_session_attrs": "read-write",
+        }
+
+    def error_text(self, error: BaseException) -> str:
+        """Return an error of the server or of the connection on one line, without the password."""
+        text = " ".join(str(error).split())[:_MAX_MESSAGE] or type(error).__name__
         return text.replace(self.password, "(redacted)") if self.password else text
 
 

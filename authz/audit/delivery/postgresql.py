@@ -17,7 +17,6 @@ __all__ = ["FetchedBatches", "PostgresqlPlace", "PostgresqlTarget", "fetch_batch
 
 _T = TypeVar("_T")
 
-_MAX_MESSAGE: Final = 300
 # Classes of SQLSTATE that pass by themselves: no resources, an operator stops the server, a failure of its disk.
 _TEMPORARY: Final = frozenset({"08", "40", "53", "55", "57", "58"})
 
@@ -56,8 +55,8 @@ class PostgresqlPlace:
 class PostgresqlTarget:
     """Adds each batch as a row. A batch that is repeated changes nothing.
 
-    The role of the connection must not be able to change or remove rows: whoever takes over the node could otherwise remove
-    the evidence.
+    The role of the connection must not be able to change or remove rows. An intruder on the node could otherwise remove the
+    evidence.
 
     Args:
         place: The table.
@@ -200,10 +199,10 @@ def _with_connection(place: PostgresqlPlace, work: Callable[[Any], Awaitable[_T]
             if str(error.sqlstate)[:2] in _TEMPORARY
             else DeliveryErrorKind.REFUSED
         )
-        raise DeliveryError(kind, _text(error, address)) from error
+        raise DeliveryError(kind, address.error_text(error)) from error
     except (asyncpg.InterfaceError, OSError) as error:
         # `TimeoutError` is an OSError.
-        raise DeliveryError(DeliveryErrorKind.UNREACHABLE, _text(error, address)) from error
+        raise DeliveryError(DeliveryErrorKind.UNREACHABLE, address.error_text(error)) from error
 
 
 async def _connect(address: ServerAddress, seconds: float) -> Any:
@@ -215,15 +214,7 @@ async def _connect(address: ServerAddress, seconds: float) -> Any:
         text = f"a file of the connection's TLS cannot be used: {reason_of(error)}"
         raise DeliveryError(DeliveryErrorKind.CREDENTIAL, text) from error
     return await asyncpg.connect(
-        host=address.host,
-        port=address.port,
-        user=address.user,
-        # asyncpg looks nothing up in the environment that is given here.
-        password=address.password,
-        database=address.database,
-        ssl=context or False,
-        direct_tls=False,
-        target_session_attrs="read-write",
+        **address.arguments(context),
         timeout=min(seconds, _MAX_CONNECT_SECONDS),
         statement_cache_size=0,
         server_settings={
@@ -244,9 +235,3 @@ def _read_address(file: str) -> ServerAddress:
     except ValueError as error:
         text = f"{file}: the connection string {error}"
         raise DeliveryError(DeliveryErrorKind.CREDENTIAL, text) from None
-
-
-def _text(error: BaseException, address: ServerAddress) -> str:
-    """Write an error on one line, without the password."""
-    text = " ".join(str(error).split())[:_MAX_MESSAGE] or type(error).__name__
-    return address.without_password(text)

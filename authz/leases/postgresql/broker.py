@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from authz.config import Broker
 from authz.errors import ConfigError
 from authz.files import PrivateFileError, read_secret
-from authz.leases.postgresql.connections import BrokerLoop, ServerConnections, error_text
+from authz.leases.postgresql.connections import BrokerLoop, ServerConnections
 from authz.leases.postgresql.retries import server_errors
 from authz.leases.postgresql.role_creation import RoleCreation
 from authz.leases.postgresql.role_end import RoleEnd
@@ -235,5 +235,5 @@ class PostgresqlBroker:
         except BrokerError as error:
             raise type(error)(f"broker `{self.name}`: {error}") from error
         except server_errors() as error:
-            message = f"broker `{self.name}`: {error_text(error, address)}"
+            message = f"broker `{self.name}`: {address.error_text(error)}"
             raise BrokerError(message) from error

@@ -4,16 +4,16 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from authz.leases.postgresql.server_address import ServerAddress, tls_context
 from authz.leases.protocol import BrokerError, UnreachableError
 
-__all__ = ["BrokerLoop", "ServerConnections", "error_text", "run_statement"]
+__all__ = ["BrokerLoop", "ServerConnections", "run_statement"]
 
 _T = TypeVar("_T")
 
-_MAX_MESSAGE: Final = 300
 _PROBE_SECONDS: Final = 1.0
 _CLOSE_SECONDS: Final = 5.0
 # The kept connection serves every lease in turn: no statement on it waits for long.
@@ -249,15 +249,7 @@ class ServerConnections:
 
         try:
             return await asyncpg.connect(
-                host=address.host,
-                port=address.port,
-                user=address.user,
-                # Nothing that is left open here would be looked up in the environment.
-                password=address.password,
-                database=database,
-                ssl=tls_context(address) or False,
-                direct_tls=False,
-                target_session_attrs="read-write",
+                **replace(address, database=database).arguments(tls_context(address)),
                 timeout=self._timeout,
                 statement_cache_size=0,
                 server_settings={
@@ -270,27 +262,13 @@ class ServerConnections:
                 },
             )
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            raise UnreachableError(error_text(error, address)) from error
+            raise UnreachableError(address.error_text(error)) from error
 
 
 def _is_answer(error: Exception) -> bool:
     from asyncpg import PostgresError  # noqa: PLC0415 - an extra
 
     return isinstance(error, PostgresError | BrokerError)
-
-
-def error_text(error: BaseException, address: ServerAddress) -> str:
-    """Write an error on one line, without the broker's password.
-
-    Args:
-        error: The error.
-        address: The server, with the password.
-
-    Returns:
-        The line.
-    """
-    text = " ".join(str(error).split())[:_MAX_MESSAGE] or type(error).__name__
-    return address.without_password(text)
 
 
 async def run_statement(connection: Any, statement: str, *values: str) -> None:

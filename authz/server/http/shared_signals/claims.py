@@ -12,14 +12,14 @@ _ALWAYS_READ: Final = frozenset(
         *("act", "may_act", "client_id", "cnf", "scope", "sid", "nonce", "typ"),
     }
 )
-"""Claims that are read of each token, whatever the configuration lists, or that belong to the login itself."""
+"""Claims that Authz reads of each token without configuration, or that belong to the login itself."""
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def are_unread(changed: Collection[str], read: Iterable[str]) -> bool:
     """Return whether Authz surely reads none of the changed claims.
 
-    A name that is no plain word, for example a URI of a SAML attribute or a path, may stand for a claim that is read.
+    A name that is not a plain word, for example the URI of a SAML attribute or a path, may stand for a claim that Authz reads.
 
     Args:
         changed: Names of the changed claims.
