@@ -1,6 +1,6 @@
 """Counts the instructions of a program with callgrind.
 
-Callgrind does not know the processor's instructions for SHA-256, so hashing is counted in software and told apart.
+Callgrind does not know the processor's instructions for SHA-256, so SHA-256 runs in software, and its instructions are also counted alone.
 """
 
 import re
@@ -18,7 +18,7 @@ class CountError(RuntimeError):
 
 
 def count(*command: str) -> dict[str, int]:
-    """Returns the instructions of a run: `all`, and of it `hashing`.
+    """Returns the instructions of a run: `all`, and `hashing`, those of SHA-256, which are included in `all`.
 
     Args:
         command: the program and its arguments.

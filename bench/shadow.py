@@ -47,10 +47,10 @@ def main() -> None:
 
 
 def ratio(figures: dict[str, dict[str, int]]) -> float:
-    """Returns how many times the instructions of a decision one with a shadow bundle takes, both without SHA-256.
+    """Returns the instructions of a decision with a shadow bundle over those of a decision without one, both without SHA-256.
 
     Args:
-        figures: instructions of `plain` and of `shadow`: `all`, and of it `hashing`.
+        figures: instructions by form (`plain`, `shadow`) and kind (`all`; `hashing`: those of SHA-256, included in `all`).
     """
     plain, shadow = (
         figures[form]["all"] - figures[form]["hashing"] for form in ("plain", "shadow")
