@@ -882,7 +882,7 @@ def prompt_values(prompt: str, values: Sequence[str]) -> str:
         values: `email:…`, `url:…`, `iban:…`, `account:…`, `path:…`, `amount:EUR 870`, or `<collection>/<id>`.
 
     Returns:
-        JSON array of `{value, named}`, with `error` for a value that is none of these.
+        JSON array of `{value, named}`, with `error` for any other value.
     """
 
 def build_profile() -> str:

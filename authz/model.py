@@ -43,7 +43,7 @@ class Diagnostic:
     what: str
     """One sentence."""
     file: str = ""
-    """File, relative where that is shorter; empty where there is none."""
+    """File, relative if that is shorter; empty without a file."""
     line: int = 0
     """From 1; 0 where unknown."""
     column: int = 0

@@ -24,7 +24,7 @@ class Surface(StrEnum):
     BREAKGLASS_END = "breakglass_end"
     """`authz.v1.Admin/EndBreakglass`. Ends break-glass before its time, or withdraws a request for it."""
     TASK_NAMES = "task_names"
-    """`authz.v1.Admin/TaskNames`. Says what the prompts of a task name, and where candidate values of its calls come from."""
+    """`authz.v1.Admin/TaskNames`. Returns the values that the prompts of a task name, and the origins of candidate values of its calls."""
     APPROVAL_LIST = "approval_list"
     """`authz.v1.Approvals/List`. Lists the open approvals that the caller may answer. On the administration listener: all."""
     APPROVAL_GET = "approval_get"

@@ -85,7 +85,7 @@ def _values(limit: dict[str, Any], found: Mapping[str, Any]) -> Iterator[tuple[f
                 yield one["median"], " ".join(one[side] for side in _SIDES if side in one)
     elif "half" in limit:
         for row in found.get("rows", ()):
-            # The rate of the open loop that is no round number is half of the saturation.
+            # The rate of the open loop that is not a round number is half of the saturation.
             if row["half"] and row[limit["half"]] is not None:
                 yield row[limit["half"]], f"{row['lane']} {row['surface']}, {row['policies']}"
     elif "key" in limit:

@@ -37,7 +37,7 @@ QUICK = Extent(64, 3, 500, (20_000, 100_000))
 def run(
     paths: Paths, sessions: Path, extent: Extent, say: Callable[[str], None], *, quick: bool
 ) -> dict[str, Any]:
-    """Measures all of it.
+    """Measures Checks, rules and stores.
 
     Args:
         paths: where things stand.
@@ -48,7 +48,7 @@ def run(
 
     Returns:
         `checks`, `ratios` and `callers`: of `bench.load.remembering`, on each engine of the state; `rows`: decisions by the kernel alone,
-        with and without rules, and `rules_us`: what the rules take of them; `stores`: of each store what its program
+        with and without rules, and `rules_us`: time of the rules in them; `stores`: for each store the figures of its program
         measured, of which `memory_mb` and `recall_ms` are made; `postgresql`: its version, None where it is not installed.
 
     Raises:

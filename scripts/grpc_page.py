@@ -35,7 +35,7 @@ Use it if there is no [SDK](sdk-api.md) for your language. Messages are proto3: 
 
 @dataclass(frozen=True)
 class Comments:
-    """Comments of one file, by the path of what they stand at."""
+    """Comments of one file, by the path of the described element."""
 
     by_path: dict[tuple[int, ...], str]
 

@@ -26,7 +26,7 @@ class Value:
     Attributes:
         name: its name without the enum's prefix.
         number: its number.
-        comment: what the proto says of it.
+        comment: comment in the proto.
         row: what follows from it; only reason codes have one.
     """
 
@@ -68,7 +68,7 @@ class Enum:
 
     Attributes:
         name: its name.
-        comment: what the proto says of it.
+        comment: comment in the proto.
         values: all values but UNSPECIFIED, which is never sent.
     """
 

@@ -20,7 +20,7 @@ SOURCES: Final = ROOT / "client" / "src"
 PAGE: Final = ROOT / "docs" / "reference" / "sdk-api.md"
 PACKAGE: Final = "authz_client"
 
-# Names by what a reader wants, in the order of the page. A name that stands nowhere is an error.
+# Names by the aim of a reader, in the order of the page. A name without a place is an error.
 GROUPS: Final = {
     "Client": ("Authz", "CheckOptions",
         "ToolList", "Permit", "use", "guard", "task", "filter_tools"),

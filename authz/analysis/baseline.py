@@ -67,7 +67,7 @@ def read_baseline(file: Path) -> Baseline:
     """Read a baseline.
 
     Raises:
-        UsageError: The file cannot be read, or is not a baseline. A broken baseline never counts as an empty one, or as one that knows
+        UsageError: The file cannot be read, or is not a baseline. A broken baseline never counts as an empty baseline, or as one that lists
             everything.
     """
     try:

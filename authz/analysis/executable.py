@@ -103,7 +103,7 @@ def find_analyzer() -> Path:
     """Find the executable: `AUTHZ_ANALYZER`, else beside the package in `authz/bin`, else on PATH.
 
     Raises:
-        UsageError: There is none.
+        UsageError: The executable is missing.
     """
     named = os.environ.get(VARIABLE)
     beside = Path(__file__).parent.parent / "bin" / NAME

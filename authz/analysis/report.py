@@ -235,7 +235,7 @@ class SuppressionEntry(_Part):
         """First moment at which the entry counts as not there.
 
         Raises:
-            ValueError: `until` is none of its forms.
+            ValueError: `until` is neither a date nor a timestamp.
         """
         if isinstance(self.until, int):
             return datetime.fromtimestamp(self.until / 1000, UTC)

@@ -1,7 +1,7 @@
 """Suppressions: findings that somebody answers for until a day.
 
 A suppression names one finding by its id, or all findings of a rule, with `subject` of one policy or operation. It has an owner and a reason. After
-its last day it counts as not there, and the report says so.
+its last day it has no effect, and the report marks it as expired.
 """
 
 import hashlib

@@ -173,7 +173,7 @@ class MissingReference:
     name: str
     """For example `Recipient list payees`."""
     reason: str
-    """Why they are missing, and what follows."""
+    """Reason why they are missing, and the consequence."""
 
 
 def build_card(

@@ -166,7 +166,7 @@ def _written(at: float) -> str:
 
 @dataclass(slots=True)
 class ReadCounts:
-    """Numbers of the records that were read, by what became of them."""
+    """Numbers of the read records, by result."""
 
     records: int = 0
     """Records."""

@@ -116,7 +116,7 @@ def _check_place(proved: ProvedRecord, keys: HeadKeys | None) -> tuple[ProvedPla
         raise ReceiptError("count", f"a head of {head.count} records, a count of {proved.count}")
     if proved.index >= head.count:
         raise ReceiptError("beyond", f"record {proved.index} stands after a head of {head.count}")
-    # A receipt has only what the chain covers: texts that can be erased do not fit.
+    # A receipt has only texts that the chain covers, so erasable texts do not fit.
     root = root_of_path(record_hash(line), proved.index, proved.count, proved.path)
     if root is None:
         raise ReceiptError("path_length", "the path has another length than its place needs")

@@ -103,7 +103,7 @@ def _search(
     found: dict[tuple[int, int, bytes], LogLine] = {}
     text = needle.encode()
     for whole in _lines(files):
-        # Texts that can be erased are none of the record's proof.
+        # Texts that can be erased are not part of the record's proof.
         line = covered(whole)
         if text not in line:
             continue

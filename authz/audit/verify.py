@@ -22,7 +22,7 @@ _CLOCK_STEP: Final = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A place where the log is not what was written."""
+    """A place where the log differs from the written log."""
 
     message: str
     """Description of the defect."""
@@ -288,7 +288,7 @@ def verify(
 
     Args:
         files: Files of the log, in any order; `.gz` is unpacked on the way.
-        heads: File with the heads of ended segments. None, or a missing file: there are none.
+        heads: File with the heads of ended segments. None, or a missing file: no heads.
         others: Other heads, for example the newest one that the node published, each as JSON.
         keys: Keys that are trusted for heads. With None, signatures are not checked.
         progress: Called with the number of lines that were read, now and then.
@@ -314,7 +314,7 @@ def verify_delivered(
     keys: HeadKeys | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Verification:
-    """Verify what a sink got of a log. Lines may be there several times, as they were delivered at least once.
+    """Verify the part of a log that a sink got. Lines may be there several times, as they were delivered at least once.
 
     Args:
         folder: Folder with the batches as files, named as they were delivered: `records/…` and `heads/…`; `.gz` is unpacked on the way.

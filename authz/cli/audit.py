@@ -1,4 +1,4 @@
-"""`authz audit …`: prove that an audit log is what nodes wrote, show what it says and how far it is delivered, and erase texts."""
+"""`authz audit …`: prove that an audit log is unchanged, show its records and their delivery, and erase texts."""
 
 from pathlib import Path
 from typing import Annotated
@@ -89,7 +89,7 @@ def verify_log(
     delivered: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with what a sink got, instead of a log: `records/…` and `heads/…`, named as they were delivered. Lines may be "
+            help="Folder with the files that a sink got, instead of a log: `records/…` and `heads/…`, named as they were delivered. Lines may be "
             "repeated.",
             file_okay=False,
         ),

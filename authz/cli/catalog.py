@@ -412,7 +412,7 @@ def _show(terminal: Terminal, catalog: Catalog, item: WorklistItem) -> None:
 
 
 def _show_values(terminal: Terminal, item: WorklistItem, now: Proposal | None) -> None:
-    """Show what a changed tool's rule says of origins of values, and what would be proposed now."""
+    """Show the rule of a changed tool about origins of values, and the rule that would be proposed now."""
     if not item.present:
         return
     before = {key: item.present[key] for key in VALUE_KEYS if key in item.present}

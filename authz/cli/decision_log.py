@@ -146,7 +146,7 @@ class Damage:
     """Lines that are not valid records."""
 
     lines: int = 0
-    """Number of them."""
+    """Number of decisions."""
 
 
 def record_history(

@@ -142,7 +142,7 @@ def diff(
     """Tell whether a changed bundle permits more than the one before.
 
     For each operation whose policies changed, a solver proves for all requests that nothing is newly permitted, or finds one
-    request that is. Changed facts beside the policies are listed, and nothing is called proved because of them.
+    request that is. Changed facts beside the policies are listed, and they lead to no proved statement.
     With --log, also the recorded decisions are compared, as `authz replay` judges them.
     Exit code 2 if a result of `--fail-on` holds, 3 if a bundle is not valid.
     """

@@ -146,7 +146,7 @@ def confirm(
 ) -> None:
     """Confirm a request for break-glass: it is in force from now on.
 
-    The user who runs the command must be a person of `approvals.people`, and not the one who opened the request.
+    The user who runs the command must be a person of `approvals.people`, and not the person who opened the request.
     """
     answer = Remote(address).confirm_breakglass(breakglass_id)
     terminal = Terminal()
@@ -186,7 +186,7 @@ def _duration(text: str) -> int:
     """Read `--for`, in seconds.
 
     Raises:
-        UsageError: The text is no duration, or too long.
+        UsageError: The text is not a duration, or is too long.
     """
     try:
         seconds = TypeAdapter(Duration).validate_python(text)

@@ -83,7 +83,7 @@ def _approvals(remote: Remote, terminal: Terminal) -> dict[str, Any] | None:
 def _rule_changes(rules: admin_pb2.RuleChanges) -> Iterator[str]:
     """Tell which sequences and budgets kept their progress over the reload."""
     if rules.carried:
-        yield f"{rules.carried} rules are what they were: their progress goes on"
+        yield f"{rules.carried} rules are unchanged: their progress goes on"
     for what, names in (
         ("changed, progress starts anew", rules.changed),
         ("new", rules.added),

@@ -300,7 +300,7 @@ class Engine:
         """Answer `authz.v1.Admin/OpenBreakglass` for a person.
 
         Args:
-            person: The verified person, as of `approvals_list`. `None`: a caller who is no person, and who is refused.
+            person: The verified person, as of `approvals_list`. `None`: the caller is not a person, and is refused.
             request: The encoded request.
 
         Raises:

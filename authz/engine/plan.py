@@ -66,7 +66,7 @@ class RecipientListEntries:
         try:
             return RecipientListEntries(_native.Entries.read(text.encode(), column, alias))
         except ValueError as error:
-            raise BundleError((Diagnostic(f"what was fetched is refused: {error}"),)) from error
+            raise BundleError((Diagnostic(f"the fetched list is refused: {error}"),)) from error
 
     def __len__(self) -> int:
         return len(self.native)
@@ -418,7 +418,7 @@ class PromptWord:
     text: str
     """The word."""
     kind: str
-    """`email`, `url`, `iban`, `account`, `path`, `amount` or `id`; empty for a word that is none of these."""
+    """`email`, `url`, `iban`, `account`, `path`, `amount` or `id`; empty for any other word."""
     name: str
     """Canonical form of the name."""
     why: str

@@ -143,7 +143,7 @@ class HttpServer:
             await self._exchange(text, message)
         except UnavailableError as error:
             await self._fail(error)
-        except Exception as error:  # noqa: BLE001 - whatever the connection raises, the client gets an answer
+        except Exception as error:  # noqa: BLE001 - the client gets an answer after every exception of the connection
             _log.warning("the server cannot be reached: %s: %s", type(error).__name__, error)
             if request_id is not None:
                 await self._answer_error(request_id, "The server cannot be reached.")

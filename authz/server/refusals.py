@@ -27,7 +27,7 @@ def diagnostics_of(error: BaseException) -> tuple[Diagnostic, ...]:
 
 
 def older_bundle(key: SourceKey, place: str, *, is_known: bool) -> Diagnostic:
-    """Return the refusal of a trust bundle that is older than one that was used before.
+    """Return the refusal of a trust bundle that is older than an earlier one in use.
 
     Args:
         key: The trust domain.
@@ -35,14 +35,10 @@ def older_bundle(key: SourceKey, place: str, *, is_known: bool) -> Diagnostic:
         is_known: The store has been read, so that the age of the bundle is known.
     """
     if not is_known:
-        what = (
-            f"whether the bundle of {key} is older than one that was used before is not known yet."
-        )
+        what = f"whether the bundle of {key} is older than an earlier one in use is not known yet."
         fix = "It is tried again once the store of tasks can be read."
         return Diagnostic(what, place, fix=fix)
-    what = (
-        f"the bundle of {key} has a lower `spiffe_sequence` than one that was used before, or none."
-    )
+    what = f"the bundle of {key} has a lower `spiffe_sequence` than an earlier one in use, or lacks `spiffe_sequence`."
     fix = (
         "The bundle that serves stays in use. If the publisher started to count anew, raise "
         f"`trust.domains.{key.name}.bundle.sequence_epoch` and restart."

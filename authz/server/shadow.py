@@ -22,12 +22,12 @@ _MAX_SHOWN: Final = 10
 
 
 class ShadowBundle:
-    """Reads the shadow bundle of the configuration, and keeps the last one that compiled and passed its tests.
+    """Reads the shadow bundle of the configuration, and keeps the last version that compiled and passed its tests.
 
     Only `refresh` changes it; the caller holds a lock.
 
     Args:
-        config: Place of the bundle; without `shadow` there is none.
+        config: Place of the bundle; without `shadow` there is no shadow bundle.
         metrics: Counts loads.
         log: Receives the result of each load.
         clock: Unix time.
@@ -55,7 +55,7 @@ class ShadowBundle:
 
     @property
     def plan(self) -> Plan | None:
-        """The last bundle that compiled. `None`: none did, or there is no shadow bundle."""
+        """The last bundle that compiled. `None`: no bundle compiled, or there is no shadow bundle."""
         return self._plan
 
     def refresh(self) -> bool:

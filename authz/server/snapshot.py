@@ -57,7 +57,7 @@ class Snapshot:
     read_spec: bytes = field(default=b"", repr=False)
     """Trust sources as they were read last, bundles that were refused as older included."""
     older: frozenset[SourceKey] = frozenset()
-    """Trust domains whose bundle was refused as older than one that was used before."""
+    """Trust domains whose bundle was refused because it is older than an earlier one in use."""
     documents: Mapping[SourceKey, str] = field(default_factory=dict, repr=False)
     """Keys that serve, by source."""
     files_read_at: float = 0.0

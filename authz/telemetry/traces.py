@@ -317,7 +317,7 @@ def _readable(span: Mapping[str, Any], resource: "Resource") -> "ReadableSpan":
         resource=resource,
         attributes={key: value for key, value in attributes.items() if value not in (None, "")},
         kind=SpanKind.SERVER,
-        # A denial is an answer; only what could not be decided is an error.
+        # A denial is an answer; only a request without a decision is an error.
         status=Status(StatusCode.ERROR if span["failed"] else StatusCode.UNSET),
         start_time=int(span["start_ns"]),
         end_time=int(span["end_ns"]),

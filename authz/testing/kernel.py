@@ -147,7 +147,7 @@ class Kernel:
         """Make somebody who acts, with credentials that hold.
 
         Args:
-            agent: The agent, as a SPIFFE id; none: the subject acts itself, with a token that no agent gets, so that a
+            agent: The agent, as a SPIFFE id. Default: the subject acts itself, with a token that no agent gets, so that a
                 prompt of its names what it says.
             subject: Subject that the agent acts for. Default: the agent acts for itself.
 

@@ -53,7 +53,7 @@ def verify_id_token(token: str, keys: str, rules: IdTokenRules) -> dict[str, Any
 
     Args:
         token: The token.
-        keys: Keys that Authz trusts for the issuer, as JWKS; empty: there are none yet.
+        keys: Keys that Authz trusts for the issuer, as JWKS; empty before the first fetch.
         rules: What the token must match.
 
     Raises:
@@ -127,7 +127,7 @@ def select_key(document: str, header: Mapping[str, Any], algorithms: Sequence[st
     """Return the one usable key of a JWKS that a token's header names.
 
     Args:
-        document: The keys (RFC 7517 §5); empty: there are none yet.
+        document: The keys (RFC 7517 §5); empty before the first fetch.
         header: Header of the token.
         algorithms: Accepted signature algorithms.
 

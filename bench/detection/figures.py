@@ -1,4 +1,4 @@
-"""Figures of the plays: sums, tables, and what stands behind them."""
+"""Figures of the plays: sums, tables, and their details."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -74,7 +74,7 @@ def table(domains: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def questions_table(domains: list[dict[str, Any]]) -> Iterator[str]:
-    """Yields the lines of a Markdown table: what people are asked, and what comes of agreeing to all of it.
+    """Yields the lines of a Markdown table: questions to people, and the results if they agree to all.
 
     Args:
         domains: of `measure.measure`.

@@ -128,7 +128,7 @@ def measure(name: str, bundle: BundleFiles, *, reported: bool = True) -> dict[st
         reported: whether the enforcer reports values of results, as far as the bundle asks for them.
 
     Returns:
-        What came of it.
+        Result of the step.
 
     Raises:
         BundleError: the bundle is refused, or a test of its own fails.

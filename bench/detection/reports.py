@@ -57,7 +57,7 @@ class Reports:
         Args:
             operation: of the call.
             arguments: of the call.
-            result: what came of it.
+            result: result of the call.
         """
         if operation.partition(".")[0] not in self._systems:
             return None

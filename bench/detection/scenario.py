@@ -204,11 +204,11 @@ class Scenario(_Strict):
 
 
 class User(_Strict):
-    """Somebody whom agents work for.
+    """A user of agents.
 
     Attributes:
         address: the mail address.
-        claims: what the identity provider says of them.
+        claims: claims of the identity provider.
     """
 
     address: Text
@@ -291,7 +291,7 @@ def read(text: str) -> Any:
         text: the text.
 
     Raises:
-        CorpusError: it is no YAML, or names a member twice.
+        CorpusError: it is not YAML, or names a member twice.
     """
     try:
         return yaml.load(text, _Loader)

@@ -1,4 +1,4 @@
-"""What a simulated back end is made of: tables of rows, systems that act on them, and what outsiders have seen."""
+"""Parts of a simulated back end: tables of rows, systems that act on them, and the data that outsiders have seen."""
 
 import copy
 import inspect

@@ -51,7 +51,7 @@ class Analyzer:
 
     Attributes:
         command: program and arguments of the analysis; the folder of the bundle and the variables are added.
-        difference: program and arguments of the comparison; two folders and the variables are added. None: nothing is compared.
+        difference: program and arguments of the comparison; two folders and the variables are added. None: no comparison.
         seconds: longest time of one run.
     """
 
@@ -117,7 +117,7 @@ def read_findings(text: str) -> dict[str, Finding]:
     """Return the findings of a report in JSON by id, without the suppressed ones.
 
     Raises:
-        AnalyzerError: The text is no report.
+        AnalyzerError: The text is not a report.
     """
     try:
         rows: list[dict[str, Any]] = json.loads(text)["findings"]

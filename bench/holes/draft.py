@@ -251,7 +251,7 @@ def _holds_facts(path: str) -> bool:
 
 
 def _yaml() -> YAML:
-    # YAML 1.2, in which the key `on` of a split is no boolean.
+    # YAML 1.2, in which the key `on` of a split is not a boolean.
     yaml = YAML(typ="rt")
     yaml.preserve_quotes = True
     yaml.width = 4096

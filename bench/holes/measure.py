@@ -159,7 +159,7 @@ def folders() -> dict[str, Path]:
 
 
 def assertions(name: str) -> bytes | None:
-    """Return the file of assertions that a bundle gets; None: it has none."""
+    """Return the file of assertions of a bundle; None: the bundle has no assertions."""
     listed = YAML(typ="safe").load(ASSERTIONS.read_bytes()).get(name)
     if listed is None:
         return None

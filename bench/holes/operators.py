@@ -34,7 +34,7 @@ class Operator:
     Attributes:
         name: name in results.
         thought: the thought of the person who makes the change.
-        rules: rules of `authz analyze` of which one should find it; none: the change is harmless, and a finding is a false alarm.
+        rules: rules of `authz analyze` of which one should find it. Empty: the change is harmless, and a finding is a false alarm.
         sites: yields the places of a draft where it applies, always in the same order.
     """
 

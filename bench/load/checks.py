@@ -200,7 +200,7 @@ def engine(
         spec: what is measured.
         folder: for everything that is written.
         written: what it judges by.
-        minted: whom it trusts.
+        minted: trusted keys.
         own: `issuer` and `keys` of its own credentials, where it issues any.
         issuing: how it issues them.
 

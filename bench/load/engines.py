@@ -24,7 +24,7 @@ def on_each(
     Args:
         paths: where things stand.
         module: takes a `bench.load.checks.Spec` as JSON, and prints JSON with `rows` and `ratios`.
-        name: of the part, for its folders and what is said.
+        name: of the part, for its folders and messages.
         dsns: the engines, and for PostgreSQL where it is.
         counts: `tasks`, `pairs` and `calls` of the spec.
         say: told of each ratio.

@@ -46,7 +46,7 @@ class Protos:
         """Returns a message of a type from its bytes.
 
         Raises:
-            google.protobuf.message.DecodeError: the bytes are no such message.
+            google.protobuf.message.DecodeError: the bytes are not such a message.
         """
         message = self.new(name)
         message.ParseFromString(raw)

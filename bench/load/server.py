@@ -30,7 +30,7 @@ class Target:
     Attributes:
         process: the process, running.
         ports: by lane.
-        metrics: port of `/metrics`; 0 where there is none.
+        metrics: port of `/metrics`; 0 without metrics.
         admin: socket of the administration; the work folder itself where there is none.
     """
 
@@ -98,7 +98,7 @@ def server(
     Args:
         paths: where things stand.
         bundle: what it serves.
-        credentials: whom it trusts.
+        credentials: trusted keys.
         more: of the configuration.
     """
     python, fast, metrics = free_ports(3)

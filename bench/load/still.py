@@ -1,4 +1,4 @@
-"""What `native/lane/examples/checks.rs` reads: a bundle, whom to trust, and requests, for counting instructions.
+"""What `native/lane/examples/checks.rs` reads: a bundle, trusted keys, and requests, for counting instructions.
 
 `python -m bench.load.still FOLDER [POLICIES] [session]` writes them, as the servers are measured with; tokens last three hours.
 With `session` every request changes the session of its caller: each call is a step of a rule over the order of events.

@@ -60,7 +60,7 @@ class Panel:
 
     Attributes:
         title: What it shows.
-        about: What to make of it.
+        about: Explanation for operators.
         queries: What is asked.
         unit: Grafana's name of the unit.
         number: A single number instead of curves.

@@ -140,7 +140,7 @@ def test_a_user_who_is_no_person_opens_nothing(authority: Authority, tmp_path: P
     place = layout(tmp_path / "node", authority, bundle(tmp_path), settings(None))
     with Server(place) as server:
         refused = run(server, *OPEN, ok=False)
-        assert f"user {os.geteuid()} is no person of `approvals.people`" in refused.stderr
+        assert f"user {os.geteuid()} is not in `approvals.people`" in refused.stderr
         long = run(
             server,
             "breakglass",

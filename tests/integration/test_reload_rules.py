@@ -124,7 +124,7 @@ def test_every_way_to_reload_tells_it(desk: Desk, capsys: pytest.CaptureFixture[
         main(["status", "--admin", desk.server.address("admin"), "--reload"])
     said = "".join(capsys.readouterr())
     assert ended.value.code == 0, said
-    assert "6 rules are what they were: their progress goes on" in said
+    assert "6 rules are unchanged: their progress goes on" in said
     assert "changed, progress starts anew: budgets.notes" in said
     assert "new: budgets.payees" in said
     assert "removed: budgets.looks" in said

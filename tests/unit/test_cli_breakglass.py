@@ -183,7 +183,7 @@ class Engine:
     ("users", "sub", "told"),
     [
         ({1000}, "ann", ""),
-        ({1001}, None, "user 1001 is no person of `approvals.people`"),
+        ({1001}, None, "user 1001 is not in `approvals.people`"),
         ({1000, 0}, None, "several users are connected"),
         (set(), None, "the user of this connection is no person"),
     ],

@@ -110,7 +110,7 @@ class Cursor:
     place: tuple[int, int] | None = None
     """Segment and index of the last chained record that was delivered."""
     heads: Mark | None = None
-    """End of what was delivered of the file of heads."""
+    """End of the delivered part of the file of heads."""
     head: tuple[int, int] | None = None
     """Segment and count of the newest head that was delivered."""
     delivered_records: int = 0

@@ -42,7 +42,7 @@ class TailStatus:
     undelivered_files: int = 0
     """Files that the node no longer writes to and that are not delivered to their end."""
     oldest_at: str = ""
-    """Timestamp of the oldest record that is not delivered; empty if there is none."""
+    """Timestamp of the oldest record that is not delivered; empty if all are delivered."""
     delivered_at: str = ""
     """Timestamp of the newest record that was delivered."""
     delivered_records: int = 0

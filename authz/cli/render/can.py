@@ -40,7 +40,7 @@ def can_page(name: str, revision: str, table: Mapping[str, Any]) -> str:
     page = Page(f"Who can do what: {name}", f"Bundle {name}, revision {revision}.")
     page.note(
         "Each outcome is the best that a call could have. Arguments, history, time and proof of a call are not known here: a rule that "
-        "depends on one of them is listed with what it makes of the call."
+        "depends on one of them is listed with its effect on the call."
     )
     for title, chain in _merged(table["chains"]):
         page.heading(title)
@@ -114,7 +114,7 @@ def _outcome(row: Row) -> str:
 
 
 def _why(row: Row) -> str:
-    """Say what made the outcome, and what makes it worse for some calls."""
+    """Name the rules that made the outcome, and those that make it worse for some calls."""
     parts: list[str] = []
     if row["outcome"] == "DENY":
         names = ", ".join(_short(rule) for rule in row["rules"])

@@ -34,7 +34,7 @@ def frame(diagnostic: Diagnostic) -> Iterator[str]:
 
 
 def _window(text: str, start: int, length: int) -> tuple[str, int]:
-    """Cut a line to what fits, so that the place is in it. Returns it with the new offset of the place."""
+    """Cut a line to the width, around the place. Returns it with the new offset of the place."""
     indent = len(text) - len(text.lstrip())
     text, start = text[indent:], max(start - indent, 0)
     if len(text) <= _WIDTH:

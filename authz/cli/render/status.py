@@ -38,7 +38,7 @@ def status_rows(
 
 
 def approval_status_rows(approvals: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
-    """Make the rows about calls that wait for a person; none where there are none."""
+    """Make the rows about calls that wait for a person; no rows without such calls."""
     if approvals is None or not approvals["open"]:
         return
     more = " or more" if approvals["more"] else ""

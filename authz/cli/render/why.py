@@ -38,7 +38,7 @@ def print_why(terminal: Terminal, explanation: Explanation) -> None:
     for line in explanation.source.splitlines()[:_SOURCE_LINES]:
         terminal.line(f"    | {plain(line, 300)}")
     if explanation.same_bundle is False:
-        terminal.line("  the given bundle is not the one that judged, so it may differ")
+        terminal.line("  another bundle made this decision, so the answer may differ")
     _help(terminal, explanation)
 
 
@@ -62,7 +62,7 @@ def why_page(explanation: Explanation) -> str:
         page.items([*_other_rules(explanation), *policies])
     page.source(explanation.source.splitlines()[:_SOURCE_LINES])
     if explanation.same_bundle is False:
-        page.note("The given bundle is not the one that judged, so it may differ.")
+        page.note("Another bundle made this decision, so the answer may differ.")
     if explanation.permits:
         page.heading("Permits that came closest")
         page.table(
@@ -81,7 +81,7 @@ def why_page(explanation: Explanation) -> str:
 def groups_page(
     groups: Groups, changes: Iterable[Mapping[str, Any]], *, observed: bool, within: str
 ) -> str:
-    """Render refused decisions, by what they have in common, as a page.
+    """Render refused decisions, grouped by common properties, as a page.
 
     Args:
         groups: The groups.

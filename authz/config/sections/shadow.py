@@ -1,4 +1,4 @@
-"""`shadow`: a second bundle beside the one that serves."""
+"""`shadow`: a second bundle beside the serving bundle."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ class Shadow(Strict):
 
 
 def shadow_findings(shadow: Shadow | None, bundle: str) -> Iterator[Finding]:
-    """Yield an error if the shadow bundle is the one that serves.
+    """Yield an error if the shadow bundle is the serving bundle.
 
     Args:
         shadow: The section, if it is given.

@@ -145,7 +145,7 @@ class ServerConnections:
             The connection, outside of a transaction.
 
         Raises:
-            UnreachableError: There is none, and none can be opened.
+            UnreachableError: No connection is free, and none can be opened.
         """
         async with self._turn:
             connection = await self._usable(address)

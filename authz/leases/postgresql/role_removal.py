@@ -17,7 +17,7 @@ __all__ = ["RoleRemoval", "roll_back_prepared"]
 _MOST_AT_ONCE: Final = 500
 _MOST_KEPT: Final = 20
 
-# What `pg_identify_object` calls a type, and what SQL calls it.
+# Names of types in `pg_identify_object`, and in SQL.
 _DROPS: Final[Mapping[str, str]] = {
     "aggregate": "ROUTINE",
     "collation": "COLLATION",
@@ -79,7 +79,7 @@ _COUNT_OWNED: Final = f"""
 SELECT pg_catalog.count(*) FROM (
   SELECT FROM pg_catalog.pg_shdepend s WHERE {_OF_ROLE} AND s.deptype = 'o' LIMIT $2) AS owned
 """  # noqa: S608 - constants
-# Newest first: what was made later may depend on what was made before.
+# Newest first: a later object may depend on an earlier object.
 _FIND_OWNED: Final = f"""
 SELECT s.objid AS id, s.classid AS class, i.type, i.identity
 FROM pg_catalog.pg_shdepend s, LATERAL pg_catalog.pg_identify_object(s.classid, s.objid, s.objsubid) AS i

@@ -100,7 +100,7 @@ class ServerInspection:
         role = await self.main.fetchrow(_ROLE)
         if role["rolsuper"]:
             return [
-                "its own role is a superuser: use one that has CREATEROLE and owns what it grants"
+                "its own role is a superuser: use a role that has CREATEROLE and owns the objects that it grants"
             ]
         if not role["rolcreaterole"] or not role["rolinherit"]:
             return ["its own role needs CREATEROLE and INHERIT: ALTER ROLE … CREATEROLE INHERIT"]

@@ -85,4 +85,4 @@ def _no_person(users: frozenset[int]) -> str:
     if len(users) > 1:
         return "several users are connected to the administration socket, so nobody can tell who acts; try again"
     who = f"user {next(iter(users))}" if users else "the user of this connection"
-    return f"{who} is no person of `approvals.people`. Add `{{uid: …, issuer: …, sub: …}}` to the configuration"
+    return f"{who} is not in `approvals.people`. Add `{{uid: …, issuer: …, sub: …}}` to the configuration"

@@ -1,4 +1,4 @@
-"""Peers of a listener: callers that are told apart by address, and the share of one of them."""
+"""Peers of a listener: callers by address, and the share of one peer."""
 
 import ipaddress
 from urllib.parse import unquote

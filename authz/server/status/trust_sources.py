@@ -63,7 +63,7 @@ class TrustSourceStatus:
         for key in sorted(self._runtime.snapshot.older):
             serves = "one" if usable.get(key) else "none"
             yield (
-                f"the bundle of {key} is older than one that was used before, and was refused: "
+                f"the bundle of {key} is older than an earlier one in use, and was refused: "
                 f"{serves} serves"
             )
         yield from self._runtime.problems()

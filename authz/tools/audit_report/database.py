@@ -59,7 +59,7 @@ _ACTORS: Final = {"open": "opened_by", "confirm": "confirmed_by", "end": "ended_
 
 @dataclass(slots=True)
 class Count:
-    """Numbers of what was read."""
+    """Numbers of the read records."""
 
     records: int = 0
     """Records of all files."""
@@ -70,7 +70,7 @@ class Count:
     repeated: int = 0
     """Records of the period that stand twice."""
     replaced: int = 0
-    """Decisions of the period with a second record, which stands in the place of one that was not answered."""
+    """Decisions of the period with a second record, which replaces a record that was not answered."""
     damaged: int = 0
     """Lines that are not records."""
     first: str = ""

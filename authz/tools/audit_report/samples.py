@@ -95,7 +95,7 @@ def _lines_of(
     number = 0
     with open_log(file) as stream:
         while wanted and (line := stream.readline(_MAX_LINE + 1)):
-            # The rest of an endless line is no line of its own.
+            # The rest of an endless line is not a line of its own.
             while not line.endswith(b"\n") and len(line) > _MAX_LINE:
                 if not (line := stream.readline(_MAX_LINE + 1)):
                     break

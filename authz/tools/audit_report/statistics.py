@@ -19,7 +19,7 @@ _TABLES: Final = (
     # Every approval that is known, with the call that made it.
     """CREATE TEMP TABLE asked AS SELECT approval AS id, min(at) AS asked_at, record FROM approvals
     WHERE event = 'made' AND id != '' GROUP BY approval""",
-    # Approvals that calls of the period made, and what became of them.
+    # Approvals that calls of the period made, and their results.
     """CREATE TEMP TABLE states AS SELECT id, record, asked_at <= :over AS is_over,
       EXISTS (SELECT 1 FROM approvals WHERE approval = asked.id AND event = 'approved')
         OR EXISTS (SELECT 1 FROM approval_ends WHERE approval = asked.id AND was_approved) AS approved,

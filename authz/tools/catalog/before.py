@@ -1,6 +1,6 @@
 """Tools as they were accepted, kept beside the catalog so that a review shows what changed since.
 
-`catalog/<system>.before` is no part of the bundle: nothing decides by it. A tool in it counts only if its digest is the accepted one.
+`catalog/<system>.before` is not part of the bundle: no decision depends on it. A tool in it counts only if its digest is the accepted one.
 """
 
 import json

@@ -112,7 +112,7 @@ def parse_catalog(path: Path, text: str) -> Listing:
         text: Its content.
 
     Raises:
-        UsageError: The file is not one that `import-mcp` wrote.
+        UsageError: The file was not written by `import-mcp`.
     """
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
@@ -127,7 +127,7 @@ def read_catalog(bundle: Path, system: str) -> Listing | None:
     """Read the catalog file of a system from the bundle's folder; None where there is none.
 
     Raises:
-        UsageError: The file is not one that `import-mcp` wrote.
+        UsageError: The file was not written by `import-mcp`.
     """
     path = catalog_path(bundle, system)
     if not path.exists():

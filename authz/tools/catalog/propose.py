@@ -91,7 +91,7 @@ class Proposal:
 
     @property
     def comment(self) -> str:
-        """Reason of the proposal, and what is missing in it."""
+        """Reason of the proposal, and its missing parts."""
         return "; ".join((self.why, *self.values.remarks))
 
     def rule(self) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def read_csv(text: str, items: Iterable[WorklistItem]) -> dict[str, dict[str, An
         Accepted operations with the rule of each. None stands for its proposal, or its present rule.
 
     Raises:
-        UsageError: A row is none of the worklist, or says an unknown effect or tier.
+        UsageError: A row is not in the worklist, or has an unknown effect or tier.
     """
     by_operation = {item.operation: item for item in items}
     chosen: dict[str, dict[str, Any] | None] = {}

@@ -25,7 +25,7 @@ _SHOWN: Final = 12
 _MOST_NAME: Final = 200
 _DEADLINE: Final = "30m"
 _USES: Final = {"change": 10, "remove": 1, "share": 1, "run": 3}
-"""Calls of one operation in a task, by what the template does."""
+"""Calls of one operation in a task, by the effect of the template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def draft_templates(catalog: Catalog) -> str:
 def _operations(catalog: Catalog, items: Sequence[WorklistItem]) -> Iterator[_Operation]:
     described = catalog.bundle.plan.describe().operations
     for item in items:
-        # A split tool is no operation itself: its cases are.
+        # A split tool is not an operation itself; its cases are operations.
         cases = [
             one
             for name, one in described.items()

@@ -38,7 +38,7 @@ _MAKES: Final = word_set(
 )
 """Verbs whose result usually has the id of a new thing."""
 _NAMED_BY_CALLER: Final = word_set("add create insert new register")
-"""Verbs for which a name is what a new thing will be called."""
+"""Verbs for which a name is the name of a new object."""
 _AMOUNTS: Final = word_set(
     "amount balance bid budget budgets charge cost costs credit deposit discount fee limit payment price quantity qty "
     "points refund sum tip total"
@@ -111,7 +111,7 @@ _ALIASES: Final = {
 _LISTS: Final = word_set(
     "data entries hits items list objects records result results rows values content response"
 )
-"""Names of lists that say nothing of what they hold."""
+"""Names of lists that do not tell the kind of their elements."""
 _RESULT_NAMES: Final = ("name", "title", "subject", "summary", "display_name", "label")
 _RESULT_EMAILS: Final = word_set("attendees from organizer reply_to sender to recipients cc")
 
@@ -156,7 +156,7 @@ _COERCIONS: Final = (
         ),
     ),
 )
-"""Types of an argument, the form that a server makes of it, and the words of a description that say so."""
+"""Types of an argument, the form that a server makes of it, and the words of a description that name the form."""
 _MAX_TEXT: Final = 2_000
 
 

@@ -254,7 +254,7 @@ def name_verbs(words: Sequence[str]) -> tuple[str, ...]:
 
 def _verbs(kept: Sequence[tuple[str, bool]], *, checks: bool) -> tuple[str, ...]:
     first, rest = kept[0][0], kept[1:]
-    # A method of HTTP in front of a verb is how the call is made, and not what it does.
+    # A method of HTTP in front of a verb is the transport of the call, not its effect.
     if first == "post" and [word for word, _ in rest] in (["search"], ["query"]):
         return (rest[0][0],)
     if checks:
@@ -294,7 +294,7 @@ def described_verbs(description: str) -> tuple[str, ...]:
             before = words[at - 1].lower() if at else ""
             starts = at == 0 or before in {"and", "or", "then", "&", "/", "also"}
             verb = stem(word.lower())
-            # `Lists releases and updates`: a noun, not what is done.
+            # `Lists releases and updates`: a noun, not an action.
             is_noun = verb in _NOUNS and at > 0
             if starts and verb in _DESCRIBED and not is_noun:
                 found.append(verb)

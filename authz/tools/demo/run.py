@@ -1,4 +1,4 @@
-"""Sets the demo up, asks everything that `rows` lists, and tells what came of it."""
+"""Sets the demo up, makes the calls of `rows`, and prints the results."""
 
 import base64
 import http.client
@@ -67,7 +67,7 @@ with caller(Caller(agent_token=agent, subject_token=subject)):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One call and what came of it."""
+    """One call and its result."""
 
     by: str
     """Which way it went."""

@@ -174,7 +174,7 @@ class Uncovered:
 
 @dataclass(frozen=True, slots=True)
 class TaskKinds:
-    """Kinds of task, and what they leave out."""
+    """Kinds of task, and the calls that they leave out."""
 
     kinds: tuple[TaskKind, ...]
     uncovered: tuple[Uncovered, ...]
@@ -201,7 +201,7 @@ class TaskKinds:
     dropped: int
     """Kinds that were left out because there were too many."""
     left_out: int
-    """Decisions for which there was no room."""
+    """Decisions beyond the limit."""
     decisions: int
     """Decisions about calls."""
 

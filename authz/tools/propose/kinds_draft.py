@@ -65,7 +65,7 @@ def _head(found: TaskKinds, evidence: Evidence, *, given: bool) -> Iterator[str]
     yield "# Nothing here permits anything: no policy speaks of a template `proposed-…`, and the policies are comments."
     yield "# Rename each template, write its purpose, and remove the operations that its work does not need."
     if not given:
-        yield "# No bundle was given, so that the effects of operations are unknown: each counts as one that executes."
+        yield "# No bundle was given, so that the effects of operations are unknown: each operation counts as `execute`."
 
 
 def _template(kind: TaskKind, found: TaskKinds) -> Iterator[str]:

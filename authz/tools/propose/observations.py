@@ -88,7 +88,7 @@ class BoundedEntries(Generic[Key, Entry]):
     entries: dict[Key, Entry] = field(default_factory=dict)
     """Entries by key."""
     left_out: int = 0
-    """Occurrences for which there was no room."""
+    """Occurrences beyond the limit."""
     shares: dict[str, int] = field(default_factory=dict)
     """Number of entries by caller."""
 
@@ -146,7 +146,7 @@ class ObservedSubjects:
     """Subjects of one issuer that have no role."""
 
     count: Count = field(default_factory=Count)
-    """Decisions on behalf of one of them."""
+    """Decisions for one of the subjects."""
     ids: set[bytes] = field(default_factory=set)
     """Digests of their ids, up to a bound."""
     claims: dict[str, set[str]] = field(default_factory=dict)

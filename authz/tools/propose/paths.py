@@ -59,7 +59,7 @@ def forms(observed: dict[tuple[str, str, str], UnroutedRequest]) -> list[Form]:
             kind = segment.startswith("{")
             segments.append(_ANY if kind else segment)
             if kind:
-                why.append({"{text}": "text that is no word"}.get(segment, segment.strip("{}")))
+                why.append({"{text}": "text that is not a word"}.get(segment, segment.strip("{}")))
         key = (method, host, tuple(segments))
         by_key.setdefault(key, Form(*key)).take(request, why)
     longest = max((len(form.segments) for form in by_key.values()), default=0)

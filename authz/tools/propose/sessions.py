@@ -120,7 +120,7 @@ class ObservedWork:
     pause_seconds: float = 1_800
     """Pause that ends a session without a task."""
     learns_unpermitted: bool = False
-    """A call that `mode: observe` let through, and that lacks only a permit or a task, is no denial."""
+    """A call that `mode: observe` let through, and that lacks only a permit or a task, does not count as a denial."""
     sessions: BoundedEntries[tuple[str, ...], ObservedSession] = field(
         default_factory=lambda: BoundedEntries(ObservedSession, most=MOST_SESSIONS)
     )

@@ -106,7 +106,7 @@ def _call(
     tool = params.get("name") if isinstance(params, dict) else None
     arguments = params.get("arguments", {}) if isinstance(params, dict) else None
     if not isinstance(tool, str) or not isinstance(arguments, dict):
-        problem = "a `tools/call` without name or with arguments that are no object"
+        problem = "a `tools/call` without name or with arguments that are not an object"
     elif not of:
         problem = "the message names no server: give --server SYSTEM"
     elif not caller.document():

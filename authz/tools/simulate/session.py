@@ -66,7 +66,7 @@ class SessionStep:
     request: Mapping[str, Any]
     """The step as the engine takes it."""
     at_ms: int | None = None
-    """Time, Unix time in milliseconds. None: that of the step before."""
+    """Time, Unix time in milliseconds. None: the time of the step before."""
     recorded: Mapping[str, Any] | None = None
     """Recorded answer: outcome, reason_code, enforced. None: the source has none."""
     decision_id: str = ""
@@ -88,7 +88,7 @@ class SessionReading:
     lines: int = 0
     """Lines that were read."""
     others: Counter[str] = field(default_factory=Counter)
-    """Lines that are understood and are no step, by kind."""
+    """Understood lines that are not steps, by kind."""
     misses_call: bool = False
     """A call of the session is not among the steps, so its effects are missing."""
 
@@ -120,7 +120,7 @@ def strict_loads(text: bytes | str) -> Any:
 
 
 def json_lines(stream: Lines, reading: SessionReading) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read objects, one a line. A line that is none, or is longer than 1 MiB, is noted as a gap.
+    """Read objects, one a line. A line that is not an object, or is longer than 1 MiB, is noted as a gap.
 
     Yields:
         Number of the line, from 1, and the object.
@@ -150,7 +150,7 @@ def json_lines(stream: Lines, reading: SessionReading) -> Iterator[tuple[int, di
 
 
 def milliseconds(value: object) -> int | None:
-    """Read a time: RFC 3339, or Unix time in seconds or milliseconds. None: the value is no time."""
+    """Read a time: RFC 3339, or Unix time in seconds or milliseconds. None: the value is not a time."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):

@@ -159,7 +159,7 @@ class TimelineEvent:
     """Decision whose permit a report is about."""
     report_result: str = ""
     report_values: dict[str, int] = field(default_factory=dict)
-    """Numbers of reported values, by what became of them."""
+    """Numbers of reported values, by result."""
     exceptions: list[str] = field(default_factory=list)
     breakglass: dict[str, str] = field(default_factory=dict)
     revoked: dict[str, str] = field(default_factory=dict)

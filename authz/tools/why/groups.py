@@ -77,7 +77,7 @@ class Groups:
     """All that was refused."""
 
     groups: dict[Key, Group] = field(default_factory=dict)
-    """By what they have in common."""
+    """Groups by common properties."""
     revisions: dict[str, Revision] = field(default_factory=dict)
     """By revision, in the order in which they were first seen."""
     decisions: int = 0

@@ -51,7 +51,7 @@ def current_task() -> str | None:
     """Tell which task the code works on.
 
     Returns:
-        Its id; none where there is none.
+        Id of the task. `None` outside a task.
     """
     working = _working.get()
     return working.acting or None if working is not None else None
@@ -61,7 +61,7 @@ def outgoing_task() -> str | None:
     """Tell which task calls to others carry: the current one, or a child within the block that delegated it.
 
     Returns:
-        Its id; none where there is none.
+        Id of the task. `None` outside a task.
     """
     working = _working.get()
     return working.outgoing or None if working is not None else None
@@ -69,7 +69,7 @@ def outgoing_task() -> str | None:
 
 @contextmanager
 def within_task(task: str) -> Iterator[None]:
-    """Work on a task that somebody else started, such as one that a request names.
+    """Work on a task that somebody else started, for example the task that a request names.
 
     Nothing is started or ended. Whether the task is the caller's, the server decides with each call.
 
@@ -148,7 +148,7 @@ def current_subject() -> str | None:
     """Tell whose token `acting_for` gave.
 
     Returns:
-        The token; none where there is none.
+        The token. `None` outside `acting_for`.
     """
     return _subject.get()
 
@@ -332,6 +332,6 @@ def current_caller() -> "Caller | None":
     """Return the caller that the code works for.
 
     Returns:
-        The caller; none where there is none.
+        The caller. `None` if the code works for no caller.
     """
     return _caller.get()

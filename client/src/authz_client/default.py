@@ -31,7 +31,7 @@ def used() -> Authz | None:
     """Tell the client of `guard` and `task`.
 
     Returns:
-        The client; none where there is none.
+        The client. `None` if no client is set.
     """
     return _used
 

@@ -352,7 +352,7 @@ class TransportError(Exception):
     Args:
         code: `google.rpc.Code`.
         details: Text of the status.
-        status: The encoded `google.rpc.Status` of the trailers; empty where there is none.
+        status: The encoded `google.rpc.Status` of the trailers; empty without a status.
     """
 
     def __init__(self, code: int, details: str, status: bytes = b"") -> None:

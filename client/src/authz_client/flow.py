@@ -110,7 +110,7 @@ class Attempts:
         """Take the next attempt.
 
         Returns:
-            The pause before it; none where there is no further attempt.
+            The pause before the attempt. `None`: no attempt is left.
         """
         if self.made >= self.retries:
             return None
@@ -151,7 +151,7 @@ def asking(method: str, request: bytes, attempts: Attempts) -> Flow[bytes]:
         The encoded answer.
 
     Raises:
-        TransportError: There is none.
+        TransportError: The call failed.
         Unavailable: The deadline passed.
     """
     while True:

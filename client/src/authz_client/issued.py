@@ -250,7 +250,7 @@ class TaskCredentials:
             The secret.
 
         Raises:
-            Refused: There is none.
+            Refused: The secret is not issued.
         """
         request = credentials_pb2.IssueRequest(decision_id=permit.decision_id)
         answer = yield from self._issued(request, None, deadline, None, who)

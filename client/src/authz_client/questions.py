@@ -110,7 +110,7 @@ class Questions:
             The permit.
 
         Raises:
-            Refused: There is none.
+            Refused: The call is not permitted.
         """
         deadline = Deadline.within(asked.get("timeout", self._session.timeout))
         who = self._session.caller(operation, asked.get("caller"))

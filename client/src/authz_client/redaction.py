@@ -29,7 +29,7 @@ ANY_POINTER: Final = "redact:/"
 """Obligation that an enforcer lists if it can redact the value of any JSON pointer."""
 
 _REDACTED_URI: Final = "about:redacted"
-"""What stands instead of a removed URI: clients refuse a text that is no URI."""
+"""What stands instead of a removed URI: clients refuse a text that is not a URI."""
 _PREFIX: Final = "redact:"
 _MAX_DEPTH: Final = 64
 _MAX_TEXT: Final = 16 * 1024 * 1024
@@ -68,7 +68,7 @@ def redact(value: Any, obligation: str) -> Any:
     if isinstance(value, str) and what.startswith("/"):
         text = _text(value, what)
         if text == REDACTED:
-            raise RedactionError("the result is no JSON, so a pointer cannot be followed in it")
+            raise RedactionError("the result is not JSON, so a pointer cannot be followed in it")
         return text
     return _redacted(value, what)
 
@@ -76,7 +76,7 @@ def redact(value: Any, obligation: str) -> Any:
 def redact_mcp(result: Mapping[str, Any], obligation: str) -> dict[str, Any]:
     """Remove what an obligation names from the result of an MCP tool.
 
-    A pointer leads into `structuredContent`, and into each text of `content` that is JSON. A text that is no JSON could repeat
+    A pointer leads into `structuredContent`, and into each text of `content` that is JSON. A text that is not JSON could repeat
     the value, so it is removed as a whole, as are images and other blocks without a text.
 
     Args:
@@ -91,7 +91,7 @@ def redact_mcp(result: Mapping[str, Any], obligation: str) -> dict[str, Any]:
     """
     what = _named(obligation)
     if not isinstance(result, Mapping):
-        raise RedactionError("the result of the tool is no object")
+        raise RedactionError("the result of the tool is not an object")
     cleaned = _other_members(result, what, {"content", "structuredContent"})
     if "content" in result:
         cleaned["content"] = [_block(block, what) for block in _list(result["content"])]
@@ -103,8 +103,8 @@ def redact_mcp(result: Mapping[str, Any], obligation: str) -> dict[str, Any]:
 def redact_mcp_resource(result: Mapping[str, Any], obligation: str, uri: str) -> dict[str, Any]:
     """Remove what an obligation names from the contents of an MCP resource.
 
-    A pointer leads into each text that is JSON. A text that is no JSON could repeat the value, so it is removed as a whole, as are
-    binary contents. The URI of another resource than the one that was asked for could hold the value, so a pointer removes it, too.
+    A pointer leads into each text that is JSON. Another text could repeat the value, so it is removed as a whole, as are
+    binary contents. The URI of another resource than the requested resource could hold the value, so a pointer removes it, too.
 
     Args:
         result: `ReadResourceResult`. It is not changed.
@@ -119,7 +119,7 @@ def redact_mcp_resource(result: Mapping[str, Any], obligation: str, uri: str) ->
     """
     what = _named(obligation)
     if not isinstance(result, Mapping):
-        raise RedactionError("the result of the read is no object")
+        raise RedactionError("the result of the read is not an object")
     cleaned = _other_members(result, what, {"contents"})
     if "contents" in result:
         cleaned["contents"] = [_contents(one, what, uri) for one in _list(result["contents"])]
@@ -131,7 +131,7 @@ def _named(obligation: str) -> str:
     what = obligation.removeprefix(_PREFIX)
     is_known = what in _PATTERNS or what.startswith("/")
     if not obligation.startswith(_PREFIX) or not is_known:
-        raise RedactionError(f"`{obligation}` is no redaction of this module")
+        raise RedactionError(f"`{obligation}` is not a redaction")
     return what
 
 
@@ -157,7 +157,7 @@ def _other_members(result: Mapping[str, Any], what: str, but: set[str]) -> dict[
 
 
 def _block(block: object, what: str) -> dict[str, Any]:
-    """Redact a block of content; one that has no text is removed."""
+    """Redact a block of content; a block without text is removed."""
     text = block.get("text") if isinstance(block, Mapping) else None
     if not isinstance(block, Mapping) or block.get("type") != "text" or not isinstance(text, str):
         return {"type": "text", "text": REDACTED}
@@ -167,7 +167,7 @@ def _block(block: object, what: str) -> dict[str, Any]:
 def _contents(one: object, what: str, asked: str) -> dict[str, Any]:
     """Redact the contents of a resource. Members that only describe them are left out."""
     if not isinstance(one, Mapping):
-        raise RedactionError("the contents of the resource are no object")
+        raise RedactionError("the contents of the resource are not an object")
     uri, media_type, text = one.get("uri"), one.get("mimeType"), one.get("text")
     is_asked = uri == asked
     if what in _PATTERNS and isinstance(uri, str):
@@ -181,7 +181,7 @@ def _contents(one: object, what: str, asked: str) -> dict[str, Any]:
 
 
 def _text(text: str, what: str) -> str:
-    """Redact a text, as JSON if it is JSON. A pointer leaves nothing of a text that is no JSON."""
+    """Redact a text, as JSON if it is JSON. A pointer removes a text that is not JSON as a whole."""
     try:
         value = json.loads(_bounded(text))
     except RecursionError as error:
@@ -193,7 +193,7 @@ def _text(text: str, what: str) -> str:
     try:
         return json.dumps(_redacted(value, what), ensure_ascii=False, allow_nan=False)
     except ValueError as error:
-        raise RedactionError("a text of the result is no JSON") from error
+        raise RedactionError("a text of the result is not JSON") from error
 
 
 def _tool_object(result: Any, what: str) -> Any:
@@ -215,7 +215,7 @@ def _tool_object(result: Any, what: str) -> Any:
 
 def _list(value: object) -> list[Any]:
     if not isinstance(value, list | tuple):
-        raise RedactionError("the content of the result is no list")
+        raise RedactionError("the content of the result is not a list")
     return list(value)
 
 
@@ -247,7 +247,7 @@ def _without(value: Any, tokens: list[str]) -> Any:
     if value is None or isinstance(value, bool | int | float):
         # INVARIANT (no other form): the value that the pointer means would stand in an object, and this is none.
         return value
-    raise RedactionError("the result is no value of JSON, so a pointer cannot be followed in it")
+    raise RedactionError("the result is not a JSON value, so a pointer cannot be followed in it")
 
 
 # --- patterns
@@ -271,7 +271,7 @@ def _searched(value: Any, clean: Callable[[str], str], depth: int) -> Any:
     if isinstance(value, int | float):
         text = str(value)
         return value if clean(text) == text else REDACTED
-    raise RedactionError("the result is no value of JSON, so it cannot be searched")
+    raise RedactionError("the result is not a JSON value, so it cannot be searched")
 
 
 def _bounded(text: str) -> str:

@@ -40,7 +40,7 @@ class Transport(Protocol):
             The encoded answer.
 
         Raises:
-            TransportError: There is none.
+            TransportError: The call failed, or no answer arrived in time.
         """
 
     async def acall(self, method: str, request: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 - it travels
@@ -55,7 +55,7 @@ class Transport(Protocol):
             The encoded answer.
 
         Raises:
-            TransportError: There is none.
+            TransportError: The call failed, or no answer arrived in time.
         """
 
     def close(self) -> None:
@@ -227,7 +227,7 @@ class GrpcTransport:
             The encoded answer.
 
         Raises:
-            TransportError: There is none.
+            TransportError: The call failed, or no answer arrived in time.
         """
         send = self._channel().method(method)
         with _call_errors(closed=ValueError):
@@ -313,7 +313,7 @@ class GrpcTransport:
             The encoded answer.
 
         Raises:
-            TransportError: There is none.
+            TransportError: The call failed, or no answer arrived in time.
         """
         send = self._aio_channel().method(method)
         with _call_errors(closed=grpc.aio.UsageError):

@@ -272,7 +272,7 @@ impl<'a> Guards<'a> {
     }
 
     /// Groups of an operation and other actions that the conditions name. Those need no more than a declaration: the operation
-    /// is none of them, and is in none of them.
+    /// is not one of them, and is in none of them.
     fn actions<'g>(
         &'g self,
         guard: &'g OperationGuard<'_>,

@@ -72,7 +72,7 @@ pub struct Step {
     pub labels_after: Vec<String>,
     /// `permit`, `step_up` or `deny`.
     pub outcome: String,
-    /// Reason code of the decision; empty where the step is no whole decision.
+    /// Reason code of the decision; empty if the step is only a part of a decision.
     pub reason_code: String,
     /// Policies that determine the outcome.
     pub rules: Vec<String>,

@@ -60,7 +60,7 @@ impl Value {
         }
     }
 
-    /// The value at a pointer (RFC 6901); none where there is none, or where the pointer is malformed.
+    /// The value at a pointer (RFC 6901). `None`: there is no value, or the pointer is malformed.
     #[must_use]
     pub fn pointer(&self, pointer: &str) -> Option<&Self> {
         if pointer.is_empty() {

@@ -115,7 +115,7 @@ fn decimal(text: &str) -> Option<Value> {
 }
 
 fn url(text: &str) -> Option<Value> {
-    // A path, a relative reference and another scheme are no hosts.
+    // A path, a relative reference and another scheme are not hosts.
     if text.contains("://") || text.starts_with(['/', '.', '?', '#']) {
         return None;
     }
@@ -219,7 +219,7 @@ mod tests {
         let sent = of(vec![text("1"), Value::Integer(2), text("x")]);
         let wanted = of(vec![Value::Integer(1), Value::Integer(2), text("x")]);
         assert_eq!(wanted, coerced(&sent, &rules));
-        // A member that is called `*` is one, and a list in its place is none.
+        // A member with the name `*` counts as a member; a list in its place does not.
         let odd = Arc::new(Value::Object(vec![("lines".to_owned(), text("1"))]));
         assert!(Arc::ptr_eq(&odd, &coerced(&odd, &rules)));
     }

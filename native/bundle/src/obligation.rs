@@ -32,10 +32,10 @@ pub enum Obligation<'a> {
     Custom(&'a str),
 }
 
-/// Why a text is no obligation.
+/// Reason why a text is not an obligation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObligationError {
-    /// The name before the colon is none of the set.
+    /// The name before the colon is unknown.
     Name,
     /// The value after the colon is missing, or has another form.
     Value,
@@ -56,7 +56,7 @@ impl<'a> Obligation<'a> {
     /// Reads an obligation.
     ///
     /// # Errors
-    /// The text is none of [`FORMS`].
+    /// The text has no form of [`FORMS`].
     pub fn parse(text: &'a str) -> Result<Self, ObligationError> {
         let (name, value) =
             text.split_once(':').map_or((text, None), |(name, value)| (name, Some(value)));
@@ -84,7 +84,7 @@ impl<'a> Obligation<'a> {
         matches!(self, Self::MaskArguments(_) | Self::LogFull | Self::MaxUses(_))
     }
 
-    /// Correction of a text that is no obligation.
+    /// Correction of a text that is not an obligation.
     #[must_use]
     pub fn fix_of(text: &str) -> String {
         match text.contains(':') || !is_name(text) {

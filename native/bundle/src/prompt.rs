@@ -662,7 +662,7 @@ fn slashed(text: &str, is_explicit: bool) -> Option<Reading> {
     })
 }
 
-/// A word that may be an account: `#ops`, `@kai`, `acct:42`, `alice_b`, `10020030`. Words of letters alone are none.
+/// A word that may be an account: `#ops`, `@kai`, `acct:42`, `alice_b`, `10020030`. Words of letters alone are not accounts.
 fn account(text: &str, is_explicit: bool) -> Option<Reading> {
     let is_letter = |byte: u8| byte.is_ascii_alphabetic();
     let has = |is: fn(u8) -> bool| text.bytes().any(is);
@@ -921,7 +921,7 @@ mod tests {
             }
         }
 
-        /// A negation in one sentence takes the name out of the others, whatever else they say.
+        /// A negation in one sentence removes the name from all other sentences.
         #[test]
         fn a_forbidden_name_is_not_named_elsewhere(before in prompts(), after in prompts()) {
             let prompt = format!("{before}. Never ask a@x.example. {after}");

@@ -20,9 +20,9 @@ const MET_BY_PEOPLE: [&str; 3] = ["confirm", "approve", "two_person"];
 pub(crate) struct StartParties {
     pub(crate) assignee: AgentName,
     pub(crate) subject: Option<StatedSubject>,
-    /// The agent that starts the task; none: the subject starts it.
+    /// The agent that starts the task. `None`: the subject starts it.
     pub(crate) starter: Option<AgentName>,
-    /// How long the task lives, in milliseconds; none: as long as it may.
+    /// Lifetime of the task, in milliseconds. `None`: the longest that is allowed.
     pub(crate) lifetime_ms: Option<i64>,
 }
 

@@ -99,7 +99,7 @@ pub(crate) struct Test {
     pub(crate) case: Option<At<String>>,
     /// Calls of several principals in several contexts. Each cell of its table becomes a test of its own.
     pub(crate) matrix: Option<At<MatrixForm>>,
-    /// Who acts.
+    /// Caller.
     pub(crate) r#as: Option<At<CallerForm>>,
     /// Name of the enforcer that asks; default: none, the caller asks about itself.
     #[serde(default)]
@@ -120,16 +120,16 @@ pub(crate) struct Test {
     pub(crate) call: Option<At<String>>,
     /// Its arguments.
     pub(crate) input: Option<serde_json::Value>,
-    /// Its arguments as raw text, for what YAML cannot say.
+    /// Its arguments as raw text, for JSON that YAML cannot express.
     pub(crate) input_text: Option<String>,
     /// Its arguments as raw bytes in base64; for runs over a server only.
     pub(crate) input_base64: Option<String>,
     /// Further fields of the request.
     #[serde(default)]
     pub(crate) request: RequestFields,
-    /// The HTTP request as a proxy sends it; judged here where there is no `call`.
+    /// The HTTP request as a proxy sends it; judged here if `call` is missing.
     pub(crate) http: Option<HttpForm>,
-    /// What must come of it.
+    /// Expected answer.
     pub(crate) expect: Option<Expect>,
 }
 
@@ -239,11 +239,11 @@ pub(crate) struct CallerForm {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Step")]
 pub(crate) struct CaseStep {
-    /// Who acts; default: the agent that has the step's task, or without a task that of the test.
+    /// Caller. Default: the agent that has the step's task; without a task, the caller of the test.
     pub(crate) r#as: Option<At<CallerForm>>,
     /// The task that the step is on, by its name; `none`: no task. Default: the one that the trace begins with.
     pub(crate) task: Option<At<String>>,
-    /// How much later the step is: `10m`. A server's clock cannot be moved: there the trace ends.
+    /// Time since the step before: `10m`. Over a server, whose clock cannot be moved, the trace ends here.
     pub(crate) after: Option<At<String>>,
     /// Starts a task.
     pub(crate) start: Option<StartForm>,
@@ -257,16 +257,16 @@ pub(crate) struct CaseStep {
     pub(crate) approve: Option<AnswerForm>,
     /// A person rejects an earlier call that stepped up. Over a server the trace ends here.
     pub(crate) reject: Option<AnswerForm>,
-    /// Tells what came of an earlier call, whose system somebody reports for.
+    /// Reports the result of an earlier call, whose system has a reporter.
     pub(crate) report: Option<ReportForm>,
     /// A task credential is asked for with the call, and issued of its permit.
     pub(crate) issue: Option<IssueForm>,
-    /// The task credential that the call presents, in place of what else proves who acts.
+    /// The task credential that the call presents, in the place of the caller's other credentials.
     pub(crate) present: Option<PresentForm>,
     /// For runs over a server: the task credential, by its name, that is introspected; `OK` is expected where it is
     /// active, `REVOKED` where it is not.
     pub(crate) introspect: Option<String>,
-    /// For runs over a server: what is revoked, such as `{agent: orch}`. Here the trace ends.
+    /// For runs over a server: principals or tasks to revoke, such as `{agent: orch}`. Offline the trace ends here.
     pub(crate) revoke: Option<BTreeMap<String, String>>,
     /// For runs over a server: credentials instead of good ones. Such a call is not judged here.
     pub(crate) evidence: Option<serde_json::Value>,
@@ -276,16 +276,16 @@ pub(crate) struct CaseStep {
     pub(crate) call: Option<At<String>>,
     /// Its arguments.
     pub(crate) input: Option<serde_json::Value>,
-    /// Its arguments as raw text, for what YAML cannot say.
+    /// Its arguments as raw text, for JSON that YAML cannot express.
     pub(crate) input_text: Option<String>,
     /// Its arguments as raw bytes in base64; for runs over a server only.
     pub(crate) input_base64: Option<String>,
     /// Further fields of the request.
     #[serde(default)]
     pub(crate) request: RequestFields,
-    /// The HTTP request as a proxy sends it; judged here where there is no `call`.
+    /// The HTTP request as a proxy sends it; judged here if `call` is missing.
     pub(crate) http: Option<HttpForm>,
-    /// What must come of it.
+    /// Expected answer.
     pub(crate) expect: Expect,
 }
 

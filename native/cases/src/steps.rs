@@ -47,7 +47,7 @@ impl<'a> Act<'a> {
 /// One step of a trace, or the only one of a case.
 pub(crate) struct TestStep<'a> {
     pub(crate) at: Mark,
-    /// The caller that the file names; none: the agent of the step's task.
+    /// The caller that the file names. `None`: the agent of the step's task.
     pub(crate) caller: Option<&'a At<CallerForm>>,
     pub(crate) task: Option<&'a At<String>>,
     pub(crate) after: Option<&'a At<String>>,

@@ -622,7 +622,7 @@ pub struct Judged {
     pub principal: String,
     /// Permit or forbid.
     pub effect: PolicyEffect,
-    /// What came of it.
+    /// Result of the evaluation.
     pub result: Verdict,
     /// `@reason`.
     pub reason: String,
@@ -639,7 +639,7 @@ pub enum PolicyEffect {
     Forbid,
 }
 
-/// What came of evaluating one policy.
+/// Result of evaluating one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Its conditions hold.

@@ -44,7 +44,7 @@ const MOST_LIVE: usize = 16;
 const MOST_KEPT: usize = 128;
 /// Operations that an answer names.
 const MOST_OPERATIONS: usize = 100;
-/// Name in records of a caller who is no person of the configuration.
+/// Name in records of a caller that is not a person of the configuration.
 const OWNER: &str = "owner of the administration socket";
 
 impl Engine {
@@ -53,7 +53,7 @@ impl Engine {
     /// `person` is JSON, and `request` an `authz.v1.OpenBreakglassRequest`. The answer is an `authz.v1.OpenBreakglassResponse`.
     ///
     /// # Errors
-    /// The caller is no person of the configuration, or is revoked; the request is not valid; there are 16 live requests; or the
+    /// The caller is not a person of the configuration, or is revoked; the request is not valid; there are 16 live requests; or the
     /// store failed.
     pub fn breakglass_open(&self, person: &[u8], request: &[u8]) -> Result<Vec<u8>, ApiError> {
         self.guarded_breakglass(|| {
@@ -76,7 +76,7 @@ impl Engine {
     /// `authz.v1.ConfirmBreakglassResponse`.
     ///
     /// # Errors
-    /// The caller is no person of the configuration, is revoked, or opened the request; the request is not open; or the store
+    /// The caller is not a person of the configuration, is revoked, or opened the request; the request is not open; or the store
     /// failed.
     pub fn breakglass_confirm(&self, person: &[u8], request: &[u8]) -> Result<Vec<u8>, ApiError> {
         self.guarded_breakglass(|| {
@@ -98,7 +98,7 @@ impl Engine {
 
     /// Ends break-glass before its time, or withdraws a request for it.
     ///
-    /// `person` is JSON, `null` for a caller who is no person of the configuration. `request` is an
+    /// `person` is JSON, `null` for a caller that is not a person of the configuration. `request` is an
     /// `authz.v1.EndBreakglassRequest`, the answer an `authz.v1.EndBreakglassResponse`.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ impl Engine {
     /// Lists the requests for break-glass of the store, the newest first. The answer is an `authz.v1.ListBreakglassResponse`.
     ///
     /// # Errors
-    /// The bytes are no `authz.v1.ListBreakglassRequest`, or the store failed.
+    /// The bytes are not an `authz.v1.ListBreakglassRequest`, or the store failed.
     pub fn breakglass_list(&self, request: &[u8]) -> Result<Vec<u8>, ApiError> {
         self.guarded_breakglass(|| {
             let wire::ListBreakglassRequest {} =
@@ -261,7 +261,7 @@ impl Engine {
     /// The person who opens or confirms a request.
     ///
     /// # Errors
-    /// The caller is no person of the configuration, or a person who is revoked.
+    /// The caller is not a person of the configuration, or is revoked.
     fn acting_person(&self, person: Option<&Person>) -> Result<BreakglassPerson, CallRefusal> {
         let Some(person) = person else {
             return Err(CallRefusal::new(
@@ -294,7 +294,7 @@ type BreakglassChange<'a> =
 /// The request of a message.
 ///
 /// # Errors
-/// A field is missing or too long, the bundle lacks the system, the agent is no SPIFFE id, or the duration is not allowed.
+/// A field is missing or too long, the bundle lacks the system, the agent is not a SPIFFE id, or the duration is not allowed.
 fn read_request(
     message: &wire::OpenBreakglassRequest,
     caller: &ApiCaller<'_>,

@@ -279,7 +279,7 @@ mod tests {
         assert!(scope(&vec![wire::ScopeEntry::default(); MAX_SCOPE + 1]).is_err());
     }
 
-    /// Times beyond what milliseconds hold are none.
+    /// A time that does not fit into milliseconds counts as missing.
     #[test]
     fn times() {
         let at = |seconds, nanos| time("deadline", Some(&Timestamp { seconds, nanos }));

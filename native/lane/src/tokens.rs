@@ -98,7 +98,7 @@ enum InactiveToken {
     OtherRecord,
     /// The token was issued, and cannot be used now.
     Unusable(CallRefusal),
-    /// The token is none of the caller's business.
+    /// The caller may not introspect the token.
     OtherCaller,
 }
 
@@ -145,7 +145,7 @@ impl Engine {
         }
     }
 
-    /// Answers the claims of a token. A token that is not active, or that is none of the caller's business, has none.
+    /// Answers the claims of a token. A token that is not active, or that the caller may not introspect, has no claims.
     fn introspect_token(&self, token: &str, caller: &ApiCaller<'_>) -> ApiOutcome<Value> {
         let inactive = |message: String| Ok(ApiGrant::unchanged(json!({"active": false}), message));
         let token = match self.find_token(token, caller)? {

@@ -101,7 +101,7 @@ class Defect(Enum):
     )
     SUBJECT_TYPE = _Text(
         _REQUEST,
-        f"subject_token_type is none of {_TOKEN_TYPE}:jwt, {_TOKEN_TYPE}:access_token, "
+        f"subject_token_type is not any of {_TOKEN_TYPE}:jwt, {_TOKEN_TYPE}:access_token, "
         f"{_TOKEN_TYPE}:id_token",
     )
     ACTOR_TYPE = _Text(_REQUEST, f"actor_token_type is not {_TOKEN_TYPE}:jwt")

@@ -27,7 +27,7 @@ class EventKind:
 
 @dataclass(frozen=True, slots=True)
 class ReadEvent:
-    """An event, and what Authz does with it."""
+    """An event, and the reaction of Authz."""
 
     name: str
     """Last part of its type, for example `session-revoked`; `other` for an unknown type."""
@@ -182,7 +182,7 @@ def _optional_text(event: Mapping[str, Any], name: str, most: int) -> str | None
 def _one_of(event: Mapping[str, Any], name: str, known: set[str]) -> str:
     text = event.get(name)
     if not isinstance(text, str) or text not in known:
-        raise _invalid(f"`{name}` is none of {', '.join(sorted(known))}")
+        raise _invalid(f"`{name}` is not any of {', '.join(sorted(known))}")
     return text
 
 

@@ -72,7 +72,7 @@ class TransmitterKeys:
         self._refresher.close()
 
     def of(self, name: str) -> str:
-        """Return the keys of a transmitter as JWKS; empty: there are none yet.
+        """Return the keys of a transmitter as JWKS; empty before the first fetch.
 
         Raises:
             OSError: The file cannot be read, or everybody could replace it.

@@ -64,7 +64,7 @@ class EventEngine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    """A token that was verified, with what it says."""
+    """A verified token with its claims."""
 
     token: SecurityEventToken
     event: ReadEvent

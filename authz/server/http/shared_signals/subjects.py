@@ -26,7 +26,7 @@ _MEMBERS: Final[Mapping[str, frozenset[str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class SubjectRules:
-    """Subjects about whom a transmitter may speak."""
+    """Subjects of the events that a transmitter may send."""
 
     issuers: Mapping[str, str]
     """Alias of each issuer, by its `iss`."""

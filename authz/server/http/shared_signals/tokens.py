@@ -65,7 +65,7 @@ def verify_set(token: str, keys: str, rules: SetRules, now: float) -> SecurityEv
 
     Args:
         token: The token, in compact form.
-        keys: Keys of the transmitter, as JWKS; empty: there are none yet.
+        keys: Keys of the transmitter, as JWKS; empty before the first fetch.
         rules: What the token must match.
         now: Time in seconds since 1970.
 

@@ -1,6 +1,6 @@
 """An agent that knows nothing of Authz: it has the addresses of its tools and no credential.
 
-It stands in for a model that does what its messages ask, whoever wrote them: that is how it is hijacked.
+It stands for a model that follows every instruction in its messages, also those of strangers: so it can be hijacked.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _ASKED: Final = re.compile(r"Please send (?P<what>.+?) to (?P<to>\S+@[\w.-]+\w)"
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """A call of a tool, and what came of it."""
+    """A call of a tool, and its result."""
 
     tool: str
     """`<system>.<tool>`."""
@@ -88,7 +88,7 @@ class Agent:
             arguments: Its arguments.
 
         Returns:
-            What came of it; a failure too.
+            Result of the call; also a failure.
         """
         system, _, name = tool.partition(".")
         try:

@@ -85,7 +85,7 @@ class JudgedCall:
 
 @dataclass(frozen=True, slots=True)
 class AgentCall:
-    """A call of a tool: what the agent got, and what the audit says of it."""
+    """A call of a tool, with its answer and its audit record."""
 
     done: ToolResult
     """Result that the agent got."""
@@ -95,7 +95,7 @@ class AgentCall:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One claim of the demo, and what was seen."""
+    """One claim of the demo, and the observation."""
 
     what: str
     """Description of the step."""

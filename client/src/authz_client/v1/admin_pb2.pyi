@@ -529,7 +529,7 @@ Global___RecordErasureResponse: _TypeAlias = RecordErasureResponse  # noqa: Y015
 
 @_typing.final
 class TaskNamesRequest(_message.Message):
-    """Asks what a task names. Authz keeps no prompt, so it checks candidate values against its keyed hashes."""
+    """Asks for the names of a task. Authz keeps no prompt, so it compares candidate values with its keyed hashes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -567,7 +567,7 @@ Global___TaskNamesRequest: _TypeAlias = TaskNamesRequest  # noqa: Y015
 
 @_typing.final
 class TaskNamesResponse(_message.Message):
-    """What a task names."""
+    """Names of a task."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -583,16 +583,16 @@ class TaskNamesResponse(_message.Message):
     most_words: _builtins.int
     """Most words that a task keeps, of all speakers together."""
     words_full: _builtins.bool
-    """Whether that many are kept. Further words were left out, and name nothing."""
+    """Whether the task keeps `most_words`. Further words were left out, and name nothing."""
     words_missing: _builtins.bool
-    """Whether the task had words whose record is missing: they are removed at the task's latest end. They name nothing."""
+    """Whether the record of the task's words is missing: it is removed at the task's latest end. Missing words name nothing."""
     known_values: _builtins.int
     """Number of values, and of words that name them, that the session knows from reports."""
     most_values: _builtins.int
-    """Most of them that a session keeps."""
+    """Most known values that a session keeps."""
     @_builtins.property
     def spoken(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpokenNames]:
-        """What each kind of speaker named: the user, a harness, an agent."""
+        """Names of each kind of speaker: the user, a harness, an agent."""
 
     @_builtins.property
     def parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -629,7 +629,7 @@ Global___TaskNamesResponse: _TypeAlias = TaskNamesResponse  # noqa: Y015
 
 @_typing.final
 class SpokenNames(_message.Message):
-    """What one kind of speaker named in a task."""
+    """Names of one kind of speaker in a task."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -687,7 +687,7 @@ Global___TemplateNames: _TypeAlias = TemplateNames  # noqa: Y015
 
 @_typing.final
 class ValueOrigin(_message.Message):
-    """Where a candidate value comes from."""
+    """Origin of a candidate value."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -705,7 +705,7 @@ class ValueOrigin(_message.Message):
     why: _builtins.str
     """Source of the origin, for people; empty if it is `unknown`."""
     missing: _builtins.str
-    """What the origin `named` lacks, for people; empty if the value is named."""
+    """Reason why the origin is not `named`, for people; empty if the value is named."""
     def __init__(
         self,
         *,
@@ -725,7 +725,7 @@ Global___ValueOrigin: _TypeAlias = ValueOrigin  # noqa: Y015
 
 @_typing.final
 class OpenBreakglassRequest(_message.Message):
-    """Opens a request for break-glass. The caller must be a user whom `approvals.people` maps to a person."""
+    """Opens a request for break-glass. The caller must be a user that `approvals.people` maps to a person."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -763,8 +763,8 @@ Global___OpenBreakglassRequest: _TypeAlias = OpenBreakglassRequest  # noqa: Y015
 
 @_typing.final
 class ConfirmBreakglassRequest(_message.Message):
-    """Confirms a request for break-glass. The caller must be a user whom `approvals.people` maps to another person than the one who
-    opened it.
+    """Confirms a request for break-glass. The caller must be a user that `approvals.people` maps to a person, and not the person who
+    opened the request.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

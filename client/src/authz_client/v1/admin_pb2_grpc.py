@@ -157,7 +157,7 @@ class AdminServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def TaskNames(self, request, context):
-        """Says what the prompts of a task name, and where candidate values of its calls come from.
+        """Returns the values that the prompts of a task name, and the origins of candidate values of its calls.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -55,7 +55,7 @@ class AdminStub:
     ListBreakglass: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListBreakglassRequest, _admin_pb2.ListBreakglassResponse]
     """Lists requests for break-glass: open, in force, and ended during the last day."""
     TaskNames: _grpc.UnaryUnaryMultiCallable[_admin_pb2.TaskNamesRequest, _admin_pb2.TaskNamesResponse]
-    """Says what the prompts of a task name, and where candidate values of its calls come from."""
+    """Returns the values that the prompts of a task name, and the origins of candidate values of its calls."""
 
 @_typing.type_check_only
 class AdminAsyncStub(AdminStub):
@@ -83,7 +83,7 @@ class AdminAsyncStub(AdminStub):
     ListBreakglass: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListBreakglassRequest, _admin_pb2.ListBreakglassResponse]  # type: ignore[assignment]
     """Lists requests for break-glass: open, in force, and ended during the last day."""
     TaskNames: _aio.UnaryUnaryMultiCallable[_admin_pb2.TaskNamesRequest, _admin_pb2.TaskNamesResponse]  # type: ignore[assignment]
-    """Says what the prompts of a task name, and where candidate values of its calls come from."""
+    """Returns the values that the prompts of a task name, and the origins of candidate values of its calls."""
 
 class AdminServicer(metaclass=_abc_1.ABCMeta):
     """Status, reload and the kill switch."""
@@ -168,6 +168,6 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.TaskNamesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.TaskNamesResponse, _abc.Awaitable[_admin_pb2.TaskNamesResponse]]:
-        """Says what the prompts of a task name, and where candidate values of its calls come from."""
+        """Returns the values that the prompts of a task name, and the origins of candidate values of its calls."""
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -187,7 +187,7 @@ class Approval(_message.Message):
 
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalObject]:
-        """Values that decide about what happens: who receives, what is deleted, how much is paid."""
+        """Values that decide about the effect: the recipient, the deleted object, the paid amount."""
 
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalReason]:
@@ -199,7 +199,7 @@ class Approval(_message.Message):
 
     @_builtins.property
     def last_approved(self) -> Global___ApprovalCall:
-        """The last approved call of this operation by the same agent for the same subject. Absent: there is none."""
+        """The last approved call of this operation by the same agent for the same subject. Absent if no call was approved."""
 
     @_builtins.property
     def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalAnswer]:
@@ -219,7 +219,9 @@ class Approval(_message.Message):
 
     @_builtins.property
     def endorses(self) -> Global___ApprovalEndorsement:
-        """Values that a person may endorse with the answer, and for what. Absent: the rules that hold the call allow no endorsement."""
+        """Values that a person may endorse with the answer, with operations and limits. Absent if the rules that hold the call allow
+        no endorsement.
+        """
 
     @_builtins.property
     def earlier_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -303,7 +305,7 @@ class ApprovalEndorsement(_message.Message):
 
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
-        """The endorsement that was given ends then. Absent: none was given."""
+        """End of the given endorsement. Absent if no endorsement was given."""
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -376,7 +378,7 @@ class ApprovalDestination(_message.Message):
     host: _builtins.str
     """Host or domain part."""
     recipient_list: _builtins.str
-    """Recipient list that has it. Empty: none."""
+    """Recipient list that has it. Empty if no list has it."""
     origin: _builtins.str
     """Origin: `named`, `known`, `made`, `introduced`, `claimed` or `unknown`. Empty: the bundle declares no origins for it."""
     def __init__(
@@ -398,7 +400,7 @@ Global___ApprovalDestination: _TypeAlias = ApprovalDestination  # noqa: Y015
 
 @_typing.final
 class ApprovalObject(_message.Message):
-    """A value that decides about what happens."""
+    """A value that decides about the effect of a call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -419,7 +421,7 @@ class ApprovalObject(_message.Message):
     origin: _builtins.str
     """Origin, as in `ApprovalDestination`."""
     currency: _builtins.str
-    """Currency of an amount. Empty: none declared."""
+    """Currency of an amount. Empty if no currency is declared."""
     def __init__(
         self,
         *,
@@ -734,10 +736,10 @@ class ResolveRequest(_message.Message):
     queue: _builtins.str
     """The person answers for this queue. Default: the only one that the person may answer."""
     endorse: _builtins.bool
-    """Of an approval: the person also endorses the values of `Approval.endorses`. They are endorsed if all who approve say so."""
+    """With APPROVED: the person also endorses the values of `Approval.endorses`. Values are endorsed if every approver sets this."""
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.Evidence]:
-        """Credentials. None of them resolves; they only name an administration client."""
+        """Credentials. They only name an administration client; no credential answers an approval by itself."""
 
     def __init__(
         self,

@@ -142,7 +142,7 @@ class _TierEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Tier.ValueType],
     TIER_HIGH: _Tier.ValueType  # 3
     """Hard to undo."""
     TIER_CRITICAL: _Tier.ValueType  # 4
-    """Cannot be undone, or changes who may do what."""
+    """Cannot be undone, or changes permissions."""
 
 class Tier(_Tier, metaclass=_TierEnumTypeWrapper):
     """Possible damage of an operation."""
@@ -156,7 +156,7 @@ TIER_STANDARD: Tier.ValueType  # 2
 TIER_HIGH: Tier.ValueType  # 3
 """Hard to undo."""
 TIER_CRITICAL: Tier.ValueType  # 4
-"""Cannot be undone, or changes who may do what."""
+"""Cannot be undone, or changes permissions."""
 Global___Tier: _TypeAlias = Tier  # noqa: Y015
 
 class _PolicyEffect:
@@ -278,7 +278,7 @@ class CheckRequest(_message.Message):
     """Resource id in its canonical spelling. Only if the operation's arguments do not name the resource."""
     confidence_jws: _builtins.str
     """Statement of a guard about this call: a JWT that names operation, arguments digest and task, signed by a key of `guards`, and at
-    most 60 seconds old. It gives the call its confidence. A statement that is not believed, or is about another call, gives none.
+    most 60 seconds old. It gives the call its confidence. A statement that is not valid, or is about another call, is ignored.
     At most 8,192 bytes. BAD_INPUT if the configuration has no guards. Default: the confidence is 0.
     """
     idempotency_key: _builtins.str
@@ -501,7 +501,7 @@ class Decision(_message.Message):
     @_builtins.property
     def report_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """With `reservation_id`: JSON pointers (RFC 6901) into the result whose values the enforcer should report, in
-        `ReportRequest.values`. `*` stands for every element of an array. Empty: none.
+        `ReportRequest.values`. `*` stands for every element of an array. Empty if no values should be reported.
         """
 
     @_builtins.property
@@ -746,7 +746,7 @@ class DecidingRule(_message.Message):
     file: _builtins.str
     """File in the bundle; empty for a default and for a check of Authz."""
     line: _builtins.int
-    """Line, from 1; 0 where there is no file."""
+    """Line, from 1; 0 without a file."""
     def __init__(
         self,
         *,

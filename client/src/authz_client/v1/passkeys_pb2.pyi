@@ -29,7 +29,7 @@ class PasskeysInviteRequest(_message.Message):
     ISSUER_FIELD_NUMBER: _builtins.int
     SUB_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
-    """Name in the place of an issuer's alias, for example `local`. It must be none of `trust.issuers`."""
+    """Name in the place of an issuer's alias, for example `local`. It must not be an alias of `trust.issuers`."""
     sub: _builtins.str
     """Subject: the person's name in the bundle's `subjects`. With the issuer at most 63 bytes."""
     def __init__(

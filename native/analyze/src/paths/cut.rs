@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Changes of the largest set that is looked for.
 pub const MOST_CHANGES: usize = 12;
 
-/// Finds a smallest set that has an element of each of these sets. `None`: there is none of at most [`MOST_CHANGES`] elements.
+/// Finds a smallest set that has an element of each of these sets. `None`: each has more than [`MOST_CHANGES`] elements.
 ///
 /// Among sets of equal size the first in the order of its elements wins.
 #[must_use]

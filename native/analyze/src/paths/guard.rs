@@ -275,7 +275,7 @@ impl Literals {
                 if let Some(pattern) = members.get("like").and_then(|like| like.get("pattern")) {
                     self.text(filled(pattern));
                 }
-                // The name of an entity is no argument.
+                // The name of an entity is not an argument.
                 let is_entity = |name: &str| matches!(name, "__entity" | "attr" | "pattern");
                 for (name, member) in members {
                     match member {

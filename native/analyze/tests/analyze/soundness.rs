@@ -222,7 +222,7 @@ fn a_proof_names_what_the_model_leaves_out() {
     }
 }
 
-/// An open question of a rule that every bundle has is no error: no owner asks for it.
+/// An open question of a rule that every bundle has is not reported as an error, because no owner asked for the rule.
 #[test]
 fn an_open_question_of_a_rule_of_every_bundle_is_a_warning() {
     let facts = FACTS

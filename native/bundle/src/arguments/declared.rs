@@ -32,14 +32,14 @@ impl DeclaredMembers {
         }
     }
 
-    /// What is declared of a member; none where it is undeclared.
+    /// Declaration of a member. `None`: the member is not declared.
     #[must_use]
     pub fn member(&self, name: &str) -> Option<&Self> {
         let at = self.members.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
         self.members.get(at).map(|(_, declared)| declared)
     }
 
-    /// What is declared of the items of a list.
+    /// Declaration of the items of a list.
     #[must_use]
     pub fn items(&self) -> Option<&Self> {
         self.items.as_deref()

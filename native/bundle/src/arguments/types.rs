@@ -60,7 +60,7 @@ impl SchemaError {
         &self.pointer
     }
 
-    /// What is wrong there.
+    /// Problem at the place.
     pub(super) fn what(&self) -> &str {
         &self.what
     }

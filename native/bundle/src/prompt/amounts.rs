@@ -210,7 +210,7 @@ fn joined<'a>(words: &[Word<'a>]) -> Option<Stated<'a>> {
             (one == other).then_some(one)
         }
     };
-    // `EUR8-9` and `870ALL` are no numbers of money.
+    // `EUR8-9` and `870ALL` are not amounts of money.
     number.chars().all(is_of_number).then_some(Stated {
         number,
         currency,
@@ -304,7 +304,7 @@ fn number(text: &str, currency: &str) -> Option<String> {
     }
 }
 
-/// A number without an exponent as a canonical decimal: no zeros around it. None where it is none, or negative.
+/// A number without an exponent as a canonical decimal, without zeros around it. `None`: not a number, or negative.
 fn decimal(text: &str) -> Option<String> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let is_digits = |text: &str| !text.is_empty() && text.chars().all(is_digit);

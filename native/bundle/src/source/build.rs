@@ -349,7 +349,7 @@ impl ModelBuilder<'_> {
         }
     }
 
-    /// Who tells what came of a system's operations.
+    /// Reporter of the results of a system's operations.
     pub(super) fn reports(said: Option<&At<ReportsWord>>) -> Reports {
         match said.map(|word| word.value) {
             None | Some(ReportsWord::Never) => Reports::Never,
@@ -488,7 +488,7 @@ impl ModelBuilder<'_> {
         }
     }
 
-    /// How long what is written keeps its labels, in milliseconds; none: not at all.
+    /// Lifetime of the labels on written data, in milliseconds. `None`: the data keeps no labels.
     fn keeps(&mut self, file: &str, said: Option<&At<String>>) -> Option<i64> {
         let Some(said) = said.filter(|said| said.value != "none") else {
             return said.is_none().then_some(KEPT_MS);

@@ -50,7 +50,7 @@ pub(crate) struct McpTool {
     pub(crate) digest: At<String>,
     /// Its name for people.
     pub(crate) title: Option<String>,
-    /// What it does.
+    /// Description of the tool.
     pub(crate) description: Option<String>,
     /// Hints.
     pub(crate) annotations: Option<serde_json::Value>,

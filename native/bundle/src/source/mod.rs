@@ -151,7 +151,7 @@ impl<'a> BundleReader<'a> {
                 "Add one that says `name: <name>`.",
             ),
         }
-        // A file that could not be read declares no names, so the next steps would report errors that are none.
+        // A file that could not be read declares no names, so the next steps would report false errors.
         if found.has_errors() {
             return Err(found);
         }
@@ -378,7 +378,7 @@ fn revision_of(digest: &[u8; 32]) -> String {
     hex_start(digest, 6)
 }
 
-/// Digest of a bundle with these files, in the order of their paths, also if they are no valid bundle.
+/// Digest of a bundle with these files, in the order of their paths, also if the bundle is not valid.
 #[must_use]
 pub fn bundle_digest<'a>(files: impl Iterator<Item = (&'a str, &'a [u8])>) -> [u8; 32] {
     digest(files, &mut Pause::default())

@@ -23,7 +23,7 @@ const MOST_SEQUENCES: usize = 1_000;
 const MOST_STEPS: usize = 16;
 /// Events of one step.
 const MOST_EVENTS: usize = 64;
-/// How long what came before may count.
+/// Longest time for which an earlier event counts.
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 
 /// Takes over `sequences`, once the operations are known.
@@ -56,7 +56,7 @@ pub(super) fn apply(build: &mut ModelBuilder<'_>, file: &str, said: &Entries<At<
     }
 }
 
-/// What comes before, and what the rule is about.
+/// The earlier events, and the events of the rule.
 struct Parts {
     steps: Vec<Vec<EventPattern>>,
     last: Vec<EventPattern>,

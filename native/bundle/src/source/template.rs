@@ -64,7 +64,7 @@ pub(super) fn tasks(build: &mut ModelBuilder<'_>, file: &str, said: &TaskKeys) {
     }
 }
 
-/// Takes over which agents work without tasks, and what they may do.
+/// Takes over the agents that work without tasks, and the bounds of their calls.
 fn implicit(build: &mut ModelBuilder<'_>, file: &str, said: &At<ImplicitEntry>) {
     let At { at, value: said } = said;
     let name = &said.template;
@@ -202,7 +202,7 @@ fn read(
     }
 }
 
-/// What is wrong with the name of a template.
+/// Problem of a template's name.
 fn refuse_name(name: &str) -> Option<&'static str> {
     if name == authz_base::record::task::NO_TEMPLATE {
         return Some("`none` stands for a request without a task");

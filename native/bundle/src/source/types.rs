@@ -14,17 +14,17 @@ use crate::model::RuleScope;
 pub(crate) struct Manifest {
     /// Name of the bundle, in every decision and record.
     pub(crate) name: At<String>,
-    /// What people call this state of it; default: the first 12 hex digits of its digest.
+    /// Version of the bundle, for people; default: the first 12 hex digits of its digest.
     pub(crate) revision: Option<At<String>>,
     /// Not in this version.
     pub(crate) sequence: Option<At<Later>>,
     /// Whether every operation needs a task; default `required`.
     pub(crate) tasks: Option<At<TasksWord>>,
-    /// Operations that read, count nothing and are at most of this tier need no task; default: none.
+    /// Operations that read, count nothing and are at most of this tier need no task; default: no operation.
     pub(crate) taskless_tier: Option<At<TierWord>>,
-    /// Agents that work without tasks, and what they may do; default: none.
+    /// Agents that work without tasks, with the bounds of their calls; default: no agent.
     pub(crate) implicit_tasks: Option<At<ImplicitEntry>>,
-    /// How calls at MCP endpoints are refused.
+    /// Form of refusals at MCP endpoints.
     pub(crate) mcp: Option<McpEntry>,
     /// Most days that an exception may last from the time of loading, 1 to 365. Default: 365.
     pub(crate) max_exception_days: Option<At<u16>>,
@@ -36,15 +36,15 @@ pub(crate) struct Manifest {
     pub(crate) record_texts: Many<At<String>>,
 }
 
-/// How calls at MCP endpoints are refused.
+/// Form of refusals at MCP endpoints.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct McpEntry {
-    /// What a refused `tools/call` is answered with; default `tool_result`.
+    /// Answer to a refused `tools/call`; default `tool_result`.
     pub(crate) deny_as: Option<DenyWord>,
 }
 
-/// What a refused `tools/call` is answered with.
+/// Answer to a refused `tools/call`.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum DenyWord {
@@ -66,7 +66,7 @@ pub(crate) enum TasksWord {
     Required,
 }
 
-/// Agents that work without tasks, and what they may do.
+/// Agents that work without tasks, with the bounds of their calls.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImplicitEntry {
@@ -92,7 +92,7 @@ pub(crate) struct FactsFile {
     /// Systems and their operations.
     #[serde(default)]
     pub(crate) catalog: Entries<SystemEntry>,
-    /// What the operations mean: in each file the first rule that matches counts, an exact id before a glob.
+    /// Meaning of operations: in each file the first rule that matches counts, an exact id before a glob.
     #[serde(default)]
     pub(crate) classify: Vec<At<ClassifyRule>>,
     /// Tools of MCP servers as they were reviewed: `sha256:…` by operation id. Written by `authz catalog accept`.
@@ -101,7 +101,7 @@ pub(crate) struct FactsFile {
     /// Collections of resources, by name.
     #[serde(default)]
     pub(crate) resources: Entries<CollectionEntry>,
-    /// Named sets of destinations that others keep, by name.
+    /// Recipient lists, by name: sets of destinations that are kept outside the policies.
     #[serde(default)]
     pub(crate) recipient_lists: Entries<RecipientListEntry>,
     /// Classes of destinations, by name.
@@ -110,26 +110,26 @@ pub(crate) struct FactsFile {
     /// Labels, by name.
     #[serde(default)]
     pub(crate) labels: Entries<LabelEntry>,
-    /// What tasks are made from, by name.
+    /// Templates of tasks, by name.
     #[serde(default)]
     pub(crate) templates: Entries<TemplateEntry>,
-    /// What a tier requires beyond policy.
+    /// Requirements of tiers beyond policy.
     #[serde(default)]
     pub(crate) tiers: Entries<TierEntry>,
-    /// Rules over the order of events, by name: what comes before something, or must not.
+    /// Rules over the order of events, by name: an event must, or must not, come before another.
     #[serde(default)]
     pub(crate) sequences: Entries<At<SequenceEntry>>,
     /// Counted limits, by name.
     #[serde(default)]
     pub(crate) budgets: Entries<At<BudgetEntry>>,
-    /// What follows where a task is refused again and again. Default: nothing.
+    /// Consequences for a task that is denied again and again. Default: none.
     pub(crate) denials: Option<At<DenialsEntry>>,
     /// Standing exceptions that policies may accept, by name.
     #[serde(default)]
     pub(crate) exceptions: Entries<At<ExceptionEntry>>,
     /// Queues of the people who approve calls, their bounds, and reasons of rejections. Default: as each key says.
     pub(crate) approvals: Option<At<ApprovalsEntry>>,
-    /// Which HTTP request is which operation.
+    /// Rules that map HTTP requests to operations.
     #[serde(default)]
     pub(crate) routes: Vec<At<RouteEntry>>,
     /// Whether denials are enforced; default: `enforce`.
@@ -146,7 +146,7 @@ pub(crate) struct FactsFile {
 pub(crate) enum AgentMembers {
     /// SPIFFE ids; `*` stands for one whole path segment.
     List(Vec<At<String>>),
-    /// The same with more to say.
+    /// The same, with limits.
     Object(AgentObject),
 }
 
@@ -158,22 +158,22 @@ pub(crate) struct AgentObject {
     pub(crate) r#match: Many<At<String>>,
     /// Not in this version.
     pub(crate) limits: Option<At<Later>>,
-    /// What keeps the runs of these agents apart. Default: `none`.
+    /// Isolation of the runs of these agents. Default: `none`.
     pub(crate) isolated: Option<IsolatedWord>,
     /// How long a label counts after the last read that brought it, such as `24h`: 1m to 30d. Default: `24h`.
     pub(crate) memory: Option<At<String>>,
     /// These programs are agent and front end in one: prompts that they relay beside a subject's token count as the user's
     /// word up to tier standard. Default: false.
     pub(crate) harness: Option<bool>,
-    /// On whose behalf its agents act where no task says so; default: of a subject, once they have acted for one.
+    /// Subjects of the agents' calls without a task; default: once an agent has acted for a subject, it must name one.
     pub(crate) subject: Option<OnBehalfWord>,
-    /// What these agents steer, so that they could press a button in the place of a person: approvals of their calls are answered
+    /// Devices that these agents control, and with which they could press a button: approvals of their calls are answered
     /// with a passkey. Default: nothing.
     #[serde(default)]
     pub(crate) controls: Many<At<ControlsWord>>,
 }
 
-/// Something that agents steer, and that a person could answer an approval with.
+/// A device that agents control, and with which a person could answer an approval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ControlsWord {
@@ -185,27 +185,27 @@ pub(crate) enum ControlsWord {
     Shell,
 }
 
-/// On whose behalf agents act where no task says so.
+/// Subjects of an agent's calls without a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum OnBehalfWord {
     /// Each call shows the token of a subject.
     Required,
-    /// A call may leave the subject out; what restricts the agent for any subject then restricts it.
+    /// A call may leave the subject out; every restriction of the agent for any subject then applies.
     Optional,
     /// The agents act for themselves, and show no subject.
     None,
 }
 
-/// What keeps an agent's runs apart.
+/// Isolation of an agent's runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum IsolatedWord {
-    /// What one task read, the agent may use in any later task.
+    /// The agent may use the data of one task in any later task.
     None,
-    /// What was read for one subject, the agent uses for no other subject.
+    /// The agent never uses the data of one subject for another subject.
     PerSubject,
-    /// Each task that somebody else started runs by itself, and leaves nothing that another task could find.
+    /// Each task that another principal started runs by itself, and leaves no data that another task could find.
     PerTask,
 }
 
@@ -231,21 +231,21 @@ pub(crate) struct SystemEntry {
     pub(crate) kind: At<SystemWord>,
     /// `https://host[:port]`.
     pub(crate) origin: Option<At<String>>,
-    /// Headers that requests may bring to it beside a static secret, and beside those that every request may bring.
+    /// Further headers that requests with a static secret may bring to the system.
     #[serde(default)]
     pub(crate) headers: Vec<At<String>>,
-    /// Who tells what came of its operations; default: nobody.
+    /// Reporter of the results of its operations; default: `never`.
     pub(crate) reports: Option<At<ReportsWord>>,
     /// Its operations, by name: the id is `<system>.<name>`.
     #[serde(default)]
     pub(crate) operations: Entries<OperationEntry>,
 }
 
-/// Who tells what came of the permitted operations of a system.
+/// Reporter of the results of a system's permitted operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ReportsWord {
-    /// Nobody: what is permitted counts as done, and its results as all that they may be.
+    /// No reporter: a permitted call counts as performed, with all labels that its results may carry.
     Never,
     /// The enforcer that asked, by `Report`.
     Sdk,
@@ -257,7 +257,7 @@ pub(crate) enum ReportsWord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum SystemWord {
-    /// A plain HTTP API, or one that is asked about over gRPC only.
+    /// A plain HTTP API, or an API about which only gRPC requests ask.
     Http,
     /// An MCP server, whose tools stand in `catalog/<system>.mcp.yaml`; an entry here may say its origin and headers.
     Mcp,
@@ -267,7 +267,7 @@ pub(crate) enum SystemWord {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OperationEntry {
-    /// What it does, for people.
+    /// Description of the operation, for people.
     #[expect(dead_code, reason = "for people")]
     pub(crate) description: Option<String>,
     /// JSON Schema of its arguments, an object; default: no arguments.
@@ -282,7 +282,7 @@ pub(crate) struct OperationEntry {
     pub(crate) resource: Option<ResourceEntry>,
     /// Recipient of the data.
     pub(crate) destination: Option<At<DestinationFrom>>,
-    /// Arguments that carry authority beside the destination: what is changed, deleted, bought, paid, granted, entered.
+    /// Arguments with authority beside the destination: an object that is changed, deleted, bought, paid, granted or entered.
     pub(crate) objects: Option<Many<At<ObjectEntry>>>,
     /// Results that name an object which the call made.
     pub(crate) creates: Option<Many<At<CreatesEntry>>>,
@@ -336,23 +336,23 @@ impl OperationEntry {
     }
 }
 
-/// What the operations of an id or a glob mean.
+/// Meaning of the operations of an id or a glob.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClassifyRule {
     /// An operation id, or a glob: `*` stands for any characters.
     pub(crate) r#match: At<String>,
-    /// What the operation does: at least one. May be missing where each case of `split` says it.
+    /// Effects of the operation: at least one. Optional if each case of `split` has effects.
     pub(crate) effects: Option<At<Vec<At<EffectWord>>>>,
-    /// How much it can hurt; default by its effects.
+    /// Possible damage of a call; default by its effects.
     pub(crate) tier: Option<At<TierWord>>,
     /// Labels that its results carry.
     pub(crate) yields: Option<Yields>,
-    /// What it acts on.
+    /// Resource that a call acts on.
     pub(crate) resource: Option<ResourceEntry>,
-    /// Where its data goes.
+    /// Destination of the data.
     pub(crate) destination: Option<At<DestinationFrom>>,
-    /// Arguments that carry authority beside the destination: what is changed, deleted, bought, paid, granted, entered.
+    /// Arguments with authority beside the destination: an object that is changed, deleted, bought, paid, granted or entered.
     pub(crate) objects: Option<Many<At<ObjectEntry>>>,
     /// Results that name an object which the call made.
     pub(crate) creates: Option<Many<At<CreatesEntry>>>,
@@ -362,10 +362,10 @@ pub(crate) struct ClassifyRule {
     pub(crate) pairs: Option<Many<At<PairsEntry>>>,
     /// Arguments that the server takes in a second form.
     pub(crate) coerces: Option<Many<At<CoercesEntry>>>,
-    /// What clients answer where an MCP server asks for something during a call: a JSON Schema for each key of
+    /// Answers of clients to requests of an MCP server during a call: a JSON Schema for each key of
     /// `inputResponses`. The answers and `requestState` are then arguments; without it, a call with them is refused.
     pub(crate) input_responses: Option<At<serde_json::Value>>,
-    /// Nothing has happened when it fails.
+    /// A failed call has no effect.
     #[serde(default)]
     pub(crate) abortable: bool,
     /// A proposal that nobody has reviewed: it decides about no operation.
@@ -380,7 +380,7 @@ pub(crate) struct ClassifyRule {
 }
 
 impl ClassifyRule {
-    /// Whether it says anything about the origins of values.
+    /// Whether it has a rule about the origins of values.
     pub(crate) const fn has_origins(&self) -> bool {
         self.objects.is_some()
             || self.creates.is_some()
@@ -396,27 +396,27 @@ impl ClassifyRule {
 pub(crate) struct SplitEntry {
     /// JSON pointer to the argument, a text.
     pub(crate) on: At<String>,
-    /// What each value means; the id is `<operation>.<value>`. Another value is no operation.
+    /// Meaning of each value; the id is `<operation>.<value>`. A call with another value is denied.
     pub(crate) cases: Entries<CaseEntry>,
     /// The value that an absent argument stands for; without it such a request is refused.
     pub(crate) when_absent: Option<At<String>>,
 }
 
-/// What one value of a split operation means; what it does not say, the rule says.
+/// Meaning of one value of a split operation; default: the meaning of the rule.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CaseEntry {
-    /// What the operation does.
+    /// Effects of the operation.
     pub(crate) effects: Option<At<Vec<At<EffectWord>>>>,
-    /// How much it can hurt; default by its effects.
+    /// Possible damage of a call; default by its effects.
     pub(crate) tier: Option<At<TierWord>>,
     /// Labels that its results carry.
     pub(crate) yields: Option<Yields>,
-    /// What it acts on.
+    /// Resource that a call acts on.
     pub(crate) resource: Option<ResourceEntry>,
-    /// Where its data goes.
+    /// Destination of the data.
     pub(crate) destination: Option<At<DestinationFrom>>,
-    /// Arguments that carry authority beside the destination: what is changed, deleted, bought, paid, granted, entered.
+    /// Arguments with authority beside the destination: an object that is changed, deleted, bought, paid, granted or entered.
     pub(crate) objects: Option<Many<At<ObjectEntry>>>,
     /// Results that name an object which the call made.
     pub(crate) creates: Option<Many<At<CreatesEntry>>>,
@@ -424,11 +424,11 @@ pub(crate) struct CaseEntry {
     pub(crate) introduces: Option<Many<At<IntroducesEntry>>>,
     /// Results that pair an id with a name.
     pub(crate) pairs: Option<Many<At<PairsEntry>>>,
-    /// Nothing has happened when it fails.
+    /// A failed call has no effect.
     pub(crate) abortable: Option<bool>,
 }
 
-/// What an operation does to the world.
+/// Effect of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum EffectWord {
@@ -446,7 +446,7 @@ pub(crate) enum EffectWord {
     Grant,
 }
 
-/// How much an operation can hurt.
+/// Possible damage of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TierWord {
@@ -456,7 +456,7 @@ pub(crate) enum TierWord {
     Standard,
     /// Hard to undo.
     High,
-    /// Changes who may do what, or cannot be undone.
+    /// Changes permissions, or cannot be undone.
     Critical,
 }
 
@@ -481,7 +481,7 @@ pub(crate) struct YieldsRange {
     pub(crate) maximum: Vec<At<String>>,
 }
 
-/// Which resource an operation acts on.
+/// Resource that an operation acts on.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ResourceEntry {
@@ -491,14 +491,14 @@ pub(crate) struct ResourceEntry {
     pub(crate) id: Option<At<String>>,
 }
 
-/// Where an operation sends data.
+/// Destination of an operation's data.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DestinationFrom {
     /// JSON pointers to the arguments that name destinations; without it the enforcer names them.
     #[serde(default)]
     pub(crate) from: Many<At<String>>,
-    /// How a destination is written.
+    /// Form of a destination.
     pub(crate) r#type: At<DestinationWord>,
     /// The authority that the destinations carry; default `recipient`.
     pub(crate) role: Option<At<RoleWord>>,
@@ -506,7 +506,7 @@ pub(crate) struct DestinationFrom {
     pub(crate) when_absent: Option<At<String>>,
 }
 
-/// How a destination is written.
+/// Form of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum DestinationWord {
@@ -533,7 +533,7 @@ pub(crate) struct ObjectEntry {
     pub(crate) role: At<RoleWord>,
     /// A collection of `resources`, whose ids they are.
     pub(crate) collection: Option<At<String>>,
-    /// How they are written, where they are destinations.
+    /// Form of the values, if they are destinations.
     pub(crate) r#type: Option<At<DestinationWord>>,
     /// JSON pointer to the argument with the currency of an amount.
     pub(crate) currency: Option<At<String>>,
@@ -559,7 +559,7 @@ pub(crate) enum RoleWord {
     Credential,
 }
 
-/// Who chose a value.
+/// Origin of a value: the speaker who chose it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum OriginWord {
@@ -573,7 +573,7 @@ pub(crate) enum OriginWord {
     Introduced,
     /// An agent, which relays it as the user's.
     Claimed,
-    /// Anybody.
+    /// An unknown speaker.
     Unknown,
 }
 
@@ -595,15 +595,15 @@ pub(crate) struct IntroducesEntry {
     pub(crate) from: At<String>,
     /// A collection of `resources`, whose ids they are.
     pub(crate) collection: Option<At<String>>,
-    /// How they are written, where they are destinations.
+    /// Form of the values, if they are destinations.
     pub(crate) r#type: Option<At<DestinationWord>>,
-    /// Who writes the field; default `anybody`, whose values count for nothing.
+    /// Author of the field; default `anybody`, whose values are not trusted.
     pub(crate) by: Option<At<WriterWord>>,
     /// Pointer to the mailbox or account of the author, in the same item: a value counts if its author is named or known.
     pub(crate) author: Option<At<String>>,
 }
 
-/// Who writes a field of a result.
+/// Author of a field of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum WriterWord {
@@ -623,7 +623,7 @@ pub(crate) struct PairsEntry {
     pub(crate) name: At<String>,
     /// A collection of `resources`.
     pub(crate) collection: At<String>,
-    /// Who writes the name; default `anybody`, whose names count for nothing.
+    /// Author of the name; default `anybody`, whose names are not trusted.
     pub(crate) by: Option<At<WriterWord>>,
 }
 
@@ -663,16 +663,16 @@ pub(crate) struct CollectionEntry {
     /// More labels, by id.
     #[serde(default)]
     pub(crate) patterns: Vec<PatternEntry>,
-    /// How long what agents write into it keeps the labels that they carry then: `12h`, `90d`; `none`: it keeps none;
+    /// Lifetime of the labels on data that agents write into it: `12h`, `90d`; `none`: the data keeps no labels;
     /// default: `30d`.
     pub(crate) keeps_written: Option<At<String>>,
-    /// How ids in it are compared: `exact`; `fold` where the system takes ids that differ in case for one id. Default:
+    /// Comparison of its ids: `exact`; `fold` if the system takes ids that differ in case for one id. Default:
     /// `exact`.
     #[serde(default)]
     pub(crate) spelling: SpellingWord,
 }
 
-/// How the ids of a collection are compared.
+/// Comparison of the ids of a collection.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum SpellingWord {
@@ -700,22 +700,22 @@ pub(crate) struct DestinationEntry {
     /// Patterns over the canonical form; the most specific one wins.
     #[serde(default)]
     pub(crate) r#match: Many<At<String>>,
-    /// Confidentiality labels that may go there.
+    /// Confidentiality labels for which the class is cleared.
     pub(crate) clearance: Vec<At<String>>,
-    /// What sends data there is at least of this tier; default: its own.
+    /// Least tier of a call that sends data there; default: the tier of the operation.
     pub(crate) tier: Option<TierWord>,
-    /// What is in one of these recipient lists is of the class, too; an exact `match` of another goes before.
+    /// Entries of these recipient lists have the class, too; an exact `match` of another class has priority.
     #[serde(default)]
     pub(crate) recipient_list: Many<At<String>>,
 }
 
-/// What follows where a task is refused again and again: each time another call, since something was last permitted.
+/// Consequences for a task that is denied again and again: denials of different calls since the last permit.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DenialsEntry {
-    /// After so many, 1 to 64, whatever it asks for is of a tier higher by one, until something is permitted; default: 5.
+    /// After so many denials, 1 to 64, every call has a tier higher by one, until a call is permitted; default: 5.
     pub(crate) raise_after: Option<At<u32>>,
-    /// After so many, 1 to 64, it ends as `REVOKED`, and all tasks below it; default: it does not.
+    /// After so many denials, 1 to 64, the task and all tasks below it end as `REVOKED`; default: the task goes on.
     pub(crate) end_after: Option<At<u32>>,
 }
 
@@ -774,7 +774,7 @@ pub(crate) struct AssertionEntry {
 pub(crate) struct NeverEntry {
     /// Role of the calling agent, or `any`. Default: any caller.
     pub(crate) agent: Option<At<String>>,
-    /// Role of the subject on whose behalf the agent calls. Default: any subject, or none.
+    /// Role of the subject for whom the agent calls. Default: any subject, or no subject.
     pub(crate) subject: Option<At<String>>,
     /// Operation: an id or a glob. Default: any.
     pub(crate) operation: Option<At<String>>,
@@ -851,13 +851,13 @@ pub(crate) struct ApprovalLimitsEntry {
     pub(crate) open_per_agent: Option<At<u32>>,
 }
 
-/// A named set of destinations that others keep.
+/// A recipient list: a named set of destinations that is kept outside the policies.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RecipientListEntry {
     /// A file of the bundle, under `data/`.
     pub(crate) file: Option<At<String>>,
-    /// Instead: an https URL that it is fetched from, again and again.
+    /// Instead: an https URL from which the list is fetched periodically.
     pub(crate) url: Option<At<String>>,
     /// The column of a CSV file that has a header; without it, each line is an entry.
     pub(crate) column: Option<At<String>>,
@@ -866,7 +866,7 @@ pub(crate) struct RecipientListEntry {
     /// How long ago its file may have been changed, or it may have been fetched: `24h`. Older, it trusts nothing. Default of a
     /// file: that makes no difference.
     pub(crate) max_age: Option<At<String>>,
-    /// Whether what is in it makes `context.destination.trusted`; default: true.
+    /// Whether its entries set `context.destination.trusted`; default: true.
     pub(crate) trusted: Option<bool>,
 }
 
@@ -874,18 +874,18 @@ pub(crate) struct RecipientListEntry {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LabelEntry {
-    /// What it speaks of.
+    /// Kind of the label.
     pub(crate) kind: LabelWord,
-    /// What it means, for people.
+    /// Description of the label, for people.
     #[expect(dead_code, reason = "for people")]
     pub(crate) description: Option<String>,
-    /// While a task tree carries the label, whatever it does is at least of this tier; default: its own.
+    /// Least tier of every call while the task tree carries the label; default: the tier of the operation.
     pub(crate) tier: Option<TierWord>,
-    /// It joins by itself where another label was gathered from so many.
+    /// Authz adds the label once another label was gathered from so many sources.
     pub(crate) derive: Option<At<DeriveEntry>>,
 }
 
-/// When a label joins by itself: `sources` or `resources` says from how many.
+/// Rule that adds a label automatically: `sources` or `resources` is the number.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DeriveEntry {
@@ -897,40 +897,40 @@ pub(crate) struct DeriveEntry {
     pub(crate) resources: Option<At<u32>>,
 }
 
-/// What a label speaks of.
+/// Kind of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LabelWord {
-    /// Who may see the data.
+    /// Confidentiality: readers of the data.
     Confidentiality,
-    /// How far the data may be believed.
+    /// Integrity: trust in the data.
     Trust,
 }
 
-/// What tasks are made from.
+/// Template of tasks.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TemplateEntry {
-    /// What its tasks are for, in one line.
+    /// Purpose of its tasks, in one line.
     pub(crate) purpose: At<String>,
-    /// What a starter must say, by name: its type. `{name}` stands for it in `ids`, `path_prefix`, `one_of` and
+    /// Parameters that a starter must give: name and type. `{name}` stands for the value in `ids`, `path_prefix`, `one_of` and
     /// `prefix`.
     #[serde(default)]
     pub(crate) params: Entries<ParamWord>,
-    /// How long a task lives at the longest: `30m`, at most `24h`.
+    /// Longest lifetime of a task: `30m`, at most `24h`.
     pub(crate) deadline: At<String>,
     /// How long a task may lie idle: `10m`; default: as long as it lives.
     pub(crate) idle_timeout: Option<At<String>>,
-    /// How deep tasks below a root may be, at most 6; default 0: a task may not be delegated.
+    /// Greatest depth of tasks below a root, at most 6; default 0: a task may not be delegated.
     pub(crate) max_depth: Option<At<u32>>,
-    /// No operation above this tier; default `standard`.
+    /// Highest tier of the operations; default `standard`.
     pub(crate) tier_cap: Option<At<TierWord>>,
-    /// Roles of agents that may start a root task of it; subjects may without a role.
+    /// Roles of agents that may start a root task of the template; a subject needs no role.
     #[serde(default)]
     pub(crate) starters: Many<At<String>>,
-    /// What a task may do.
+    /// Scope of the tasks.
     pub(crate) scope: Vec<At<ScopeSaid>>,
-    /// What becomes of a call that `scope` does not allow because of its operation, ids, collection or arguments: `step_up`
+    /// Outcome of a call that `scope` does not allow because of its operation, ids, collection or arguments: `step_up`
     /// holds it until the user confirms it, `{step_up: KIND}` until a step-up of that kind is met. Default: it is denied.
     pub(crate) beyond: Option<At<BeyondSaid>>,
     /// Destinations that count as named in each of its tasks, for work that no user writes a prompt for: mailboxes, URLs
@@ -939,25 +939,25 @@ pub(crate) struct TemplateEntry {
     pub(crate) names: Many<At<String>>,
 }
 
-/// What becomes of a call beyond the scope: a word, or a mapping.
+/// Outcome of a call beyond the scope: a word, or a mapping.
 #[derive(Debug, JsonSchema)]
 #[schemars(untagged)]
 pub(crate) enum BeyondSaid {
-    /// It is held until the user confirms it.
+    /// The call is held until the user confirms it.
     Word(BeyondWord),
-    /// It is held until a step-up of a kind is met.
+    /// The call is held until a step-up of a kind is met.
     Object(BeyondObject),
 }
 
-/// What becomes of a call beyond the scope.
+/// Outcome of a call beyond the scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum BeyondWord {
-    /// It is held until the user confirms it.
+    /// The call is held until the user confirms it.
     StepUp,
 }
 
-/// What becomes of a call beyond the scope, with the kind of the step-up.
+/// Outcome of a call beyond the scope, with the kind of the step-up.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BeyondObject {
@@ -976,7 +976,7 @@ pub(crate) enum ParamWord {
     Bool,
 }
 
-/// Something that a task may do: `operation`, `operations` or `system` says what.
+/// An entry of a scope: `operation`, `operations` or `system` names the operations.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ScopeSaid {
@@ -984,20 +984,20 @@ pub(crate) struct ScopeSaid {
     pub(crate) operation: Option<At<String>>,
     /// Operations.
     pub(crate) operations: Option<At<Vec<At<String>>>>,
-    /// All operations of a system that somebody has reviewed.
+    /// All reviewed operations of a system.
     pub(crate) system: Option<At<String>>,
-    /// Of a system only operations that have no other effects.
+    /// With `system`: only operations without other effects.
     pub(crate) effects: Option<At<Vec<At<EffectWord>>>>,
-    /// On which resources; default: any.
+    /// Resources; default: all.
     pub(crate) resources: Option<At<SelectorSaid>>,
     /// Limits on arguments, by JSON pointer.
     #[serde(default)]
     pub(crate) arguments: Entries<At<LimitSaid>>,
-    /// How often; default: without limit.
+    /// Number of uses; default: no limit.
     pub(crate) uses: Option<At<u32>>,
 }
 
-/// Resources for which all of this holds.
+/// Resources that meet all of these conditions.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SelectorSaid {
@@ -1007,11 +1007,11 @@ pub(crate) struct SelectorSaid {
     pub(crate) ids: Option<Many<At<String>>>,
     /// Ids that begin with these whole segments; `{name}` stands for a parameter.
     pub(crate) path_prefix: Option<At<String>>,
-    /// No labels but these.
+    /// No other labels than these.
     pub(crate) label_ceiling: Option<Many<At<String>>>,
 }
 
-/// A limit on one argument; one that is absent is beyond it.
+/// A limit on one argument; a missing argument is beyond the limit.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum LimitSaid {
@@ -1019,7 +1019,7 @@ pub(crate) enum LimitSaid {
     OneOf(Many<At<String>>),
     /// A whole number from the first to the second.
     Range(Vec<i64>),
-    /// A text that begins so; `{name}` stands for a parameter.
+    /// A text with this beginning; `{name}` stands for a parameter.
     Prefix(At<String>),
 }
 
@@ -1030,27 +1030,27 @@ pub(crate) enum LimitSaid {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SequenceEntry {
-    /// What must have come before the events of `before`.
+    /// Events that must have come before the events of `before`.
     pub(crate) require: Option<Many<At<String>>>,
-    /// What needs `require`.
+    /// Events that need `require`.
     pub(crate) before: Option<Many<At<String>>>,
-    /// What must not come after the events of `after`.
+    /// Events that must not come after the events of `after`.
     pub(crate) never: Option<Many<At<String>>>,
-    /// What `never` must not follow.
+    /// Events that `never` must not follow.
     pub(crate) after: Option<Many<At<String>>>,
     /// Steps, one after the other with anything between, that `forbid` must not follow.
     pub(crate) order: Option<At<Vec<Many<At<String>>>>>,
-    /// What must not follow `order`.
+    /// Events that must not follow `order`.
     pub(crate) forbid: Option<Many<At<String>>>,
     /// Effects of which the second must not follow the first.
     pub(crate) switch: Option<SwitchEntry>,
-    /// How long what came before counts: `10m`, at most `24h`; default: as long as the session.
+    /// Time for which an earlier event counts: `10m`, at most `24h`; default: as long as the session.
     pub(crate) within: Option<At<String>>,
-    /// What the events must have in common: the JSON pointer of an argument, or `resource`; default: nothing.
+    /// Common value of the events: the JSON pointer of an argument, or `resource`; default: no common value.
     pub(crate) key: Option<At<String>>,
-    /// Whose events are looked at; default `session`.
+    /// Scope of the events that count; default `session`.
     pub(crate) scope: Option<ScopeWord>,
-    /// From when on an event of `require` counts; default: once it is reported as done.
+    /// Time from which an event of `require` counts; default: its report as done.
     pub(crate) counts: Option<At<CountsWord>>,
 }
 
@@ -1062,7 +1062,7 @@ pub(crate) struct SwitchEntry {
     pub(crate) effect: At<Vec<At<EffectWord>>>,
 }
 
-/// Whose events are looked at.
+/// Scope of the events that count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ScopeWord {
@@ -1070,9 +1070,9 @@ pub(crate) enum ScopeWord {
     Task,
     /// Those of a task tree.
     Session,
-    /// Those of an agent, whatever its tasks.
+    /// Those of an agent, in all of its tasks.
     Agent,
-    /// Those on behalf of a subject, whatever the tasks and the agents.
+    /// Those for a subject, in all tasks and of all agents.
     Subject,
 }
 
@@ -1097,37 +1097,37 @@ pub(crate) struct BudgetEntry {
     pub(crate) sum: Option<At<String>>,
     /// How many different values of an argument, by JSON pointer; of a list each of its members.
     pub(crate) distinct: Option<At<String>>,
-    /// What `sum` and `distinct` are of: operation ids, globs, `effect:…`, `system:…`.
+    /// Operations of `sum` and `distinct`: ids, globs, `effect:…`, `system:…`.
     pub(crate) of: Option<Many<At<String>>>,
-    /// What it may come to.
+    /// Limit of the count, the sum or the number of values.
     pub(crate) most: At<i64>,
-    /// Within which time: `10m`, at most `24h`; default: as long as the session.
+    /// Window: `10m`, at most `24h`; default: as long as the session.
     pub(crate) within: Option<At<String>>,
-    /// Whose calls count; default `session`.
+    /// Scope of the calls that count; default `session`.
     pub(crate) scope: Option<ScopeWord>,
-    /// What follows where it would be exceeded; default `deny`.
+    /// Outcome of a call that would exceed the budget; default `deny`.
     pub(crate) then: Option<ThenWord>,
 }
 
-/// What follows where a budget would be exceeded.
+/// Outcome of a call that would exceed a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ThenWord {
     /// The call is denied.
     Deny,
-    /// What policies say that read `context.budgets`.
+    /// Policies that read `context.budgets` decide.
     Policy,
 }
 
-/// From when on an event counts that something needs.
+/// Time from which a required event counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum CountsWord {
-    /// From when it is permitted.
+    /// The event counts once it is permitted.
     Permitted,
 }
 
-/// What a tier requires beyond policy.
+/// Requirements of tiers beyond policy.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TierEntry {
@@ -1137,16 +1137,16 @@ pub(crate) struct TierEntry {
     pub(crate) max_age: Option<At<String>>,
     /// Least confidence, 0 to 100.
     pub(crate) confidence: Option<At<u8>>,
-    /// Who must agree.
+    /// People who must agree.
     pub(crate) approval: Option<ApprovalWord>,
-    /// A verified subject stands in the chain.
+    /// The chain has a verified subject.
     pub(crate) subject: Option<bool>,
     /// The audit record is on disk before the answer leaves. Default: false for `low` and `standard`; always true for `high` and
     /// `critical`.
     pub(crate) durable_audit: Option<At<bool>>,
 }
 
-/// Who must agree.
+/// People who must agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ApprovalWord {
@@ -1176,19 +1176,19 @@ pub(crate) enum ModeEntry {
 pub(crate) enum ModeWord {
     /// A denial denies.
     Enforce,
-    /// A denial is noted, and the call let through.
+    /// The denial is recorded, and the call is let through.
     Observe,
 }
 
-/// Whether denials are enforced, by what is asked: the most specific entry counts, of several the stricter.
+/// Whether denials are enforced, by call: the most specific entry counts; of several such entries, the strictest.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ModeObject {
-    /// For what no other entry speaks of; default: `enforce`.
+    /// For calls without another entry; default: `enforce`.
     pub(crate) default: Option<At<ModeWord>>,
-    /// Who answers for entries that name no owner of their own.
+    /// Owner of entries without an owner of their own.
     pub(crate) owner: Option<At<String>>,
-    /// When entries that name no end of their own become `enforce`: a date, or a moment (RFC 3339).
+    /// End of entries without an end of their own, after which they are `enforce`: a date, or a timestamp (RFC 3339).
     pub(crate) until: Option<At<String>>,
     /// By system.
     #[serde(default)]
@@ -1205,25 +1205,25 @@ pub(crate) struct ModeObject {
 #[derive(Debug, JsonSchema)]
 #[schemars(untagged)]
 pub(crate) enum ModeSaid {
-    /// With the owner and end that stand above.
+    /// With the owner and the end of the section.
     Word(ModeWord),
-    /// With its own.
+    /// With its own owner and end.
     Object(ModeOwned),
 }
 
-/// Whether denials are enforced, by whom and until when.
+/// Whether denials are enforced, with owner and end.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ModeOwned {
     /// Whether denials are enforced.
     pub(crate) mode: ModeWord,
-    /// Who answers for it.
+    /// Owner of the entry.
     pub(crate) owner: Option<At<String>>,
-    /// When it becomes `enforce`: a date, or a moment (RFC 3339).
+    /// End of the entry, after which it is `enforce`: a date, or a timestamp (RFC 3339).
     pub(crate) until: Option<At<String>>,
 }
 
-/// Which HTTP request is which operation.
+/// Rules that map HTTP requests to operations.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RouteEntry {
@@ -1240,10 +1240,10 @@ pub(crate) struct RouteEntry {
     pub(crate) operation: Option<At<String>>,
     /// Instead of method, operation and arguments: the system whose MCP endpoint (streamable HTTP) this is.
     pub(crate) mcp: Option<At<String>>,
-    /// Where each of its arguments comes from.
+    /// Source of each argument.
     #[serde(default)]
     pub(crate) arguments: Entries<At<SourceEntry>>,
-    /// Parts of the request that are no arguments.
+    /// Parts of the request that are not arguments.
     #[serde(default)]
     pub(crate) ignore: Vec<At<IgnoreEntry>>,
     /// Types of the JSON body that it reads: `application/json` or `application/…+json`. Default: `application/json`.
@@ -1256,7 +1256,7 @@ pub(crate) struct RouteEntry {
     pub(crate) forward: Option<At<Later>>,
 }
 
-/// Where an argument comes from.
+/// Source of an argument.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum SourceEntry {
@@ -1270,7 +1270,7 @@ pub(crate) enum SourceEntry {
     Json(String),
 }
 
-/// A part of a request that is no argument.
+/// A part of a request that is not an argument.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum IgnoreEntry {
@@ -1280,7 +1280,7 @@ pub(crate) enum IgnoreEntry {
     Query(String),
     /// A JSON pointer into the body, with all below it.
     Json(String),
-    /// The whole body, of whatever kind.
+    /// The whole body, of any type.
     Body,
 }
 

@@ -11,13 +11,13 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "StartSaid")]
 pub(crate) struct StartForm {
-    /// What later steps call it; the one that a trace begins with is called `task`.
+    /// Name of the task in later steps; the first task of a trace has the name `task`.
     pub(crate) name: Option<At<String>>,
     /// A template of the bundle.
     pub(crate) template: At<String>,
-    /// On whose behalf, a name of `fixtures.subjects`; default: that of the test's `as`.
+    /// Subject, a name of `fixtures.subjects`; default: the subject of the test's `as`.
     pub(crate) subject: Option<At<String>>,
-    /// The agent that gets it, a name of `fixtures.agents` or a SPIFFE id; default: that of the test's `as`.
+    /// Assignee, a name of `fixtures.agents` or a SPIFFE id; default: the agent of the test's `as`.
     pub(crate) agent: Option<At<String>>,
     /// The agent that starts it; default: the subject starts it, and without one the agent that gets it.
     pub(crate) by: Option<At<String>>,
@@ -30,17 +30,17 @@ pub(crate) struct StartForm {
     /// The user's words.
     #[serde(default)]
     pub(crate) prompt: String,
-    /// Who says the prompt and the parameters. Default: the subject where it starts the task itself, else the agent that
+    /// Speaker of the prompt and the parameters. Default: the subject if it starts the task itself, otherwise the agent that
     /// starts the task.
     pub(crate) said_by: Option<SpeakerWord>,
-    /// Less than the template gives; default: all of it.
+    /// A part of the template's scope; default: the whole scope.
     #[serde(default)]
     pub(crate) scope: Vec<ScopeForm>,
-    /// How long it lives: `10m`; default: as long as it may.
+    /// Lifetime of the task: `10m`; default: the longest that is allowed.
     pub(crate) deadline: Option<At<String>>,
 }
 
-/// Who says a prompt.
+/// Speaker of a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum SpeakerWord {
@@ -59,7 +59,7 @@ pub(crate) enum SpeakerWord {
 pub(crate) struct ExtendForm {
     /// The user's words.
     pub(crate) prompt: String,
-    /// Who says them. Default: the agent that has the task, beside the subject's token.
+    /// Speaker of the prompt. Default: the assignee, beside the subject's token.
     pub(crate) said_by: Option<SpeakerWord>,
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct ExtendForm {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "DelegateSaid")]
 pub(crate) struct DelegateForm {
-    /// What later steps call it.
+    /// Name in later steps.
     pub(crate) name: Option<At<String>>,
     /// The agent that gets it, a name of `fixtures.agents` or a SPIFFE id.
     pub(crate) to: At<String>,
@@ -77,10 +77,10 @@ pub(crate) struct DelegateForm {
     /// Parameters of the template.
     #[serde(default)]
     pub(crate) params: BTreeMap<String, ParamForm>,
-    /// Less than the parent has; default: as much as it may.
+    /// A part of the parent's scope; default: as much as is allowed.
     #[serde(default)]
     pub(crate) scope: Vec<ScopeForm>,
-    /// How long it lives: `10m`; default: as long as it may.
+    /// Lifetime of the task: `10m`; default: the longest that is allowed.
     pub(crate) deadline: Option<At<String>>,
 }
 
@@ -89,12 +89,12 @@ pub(crate) struct DelegateForm {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "EndSaid")]
 pub(crate) struct EndForm {
-    /// How it ends; default `completed`.
+    /// Kind of the end; default `completed`.
     #[serde(default)]
     pub(crate) status: EndWord,
 }
 
-/// How a task ends.
+/// Kind of a task's end.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum EndWord {
@@ -120,20 +120,20 @@ pub(crate) enum ParamForm {
     Text(String),
 }
 
-/// One thing that a task shall be able to do.
+/// An entry of a task's scope.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ScopeAsked")]
 pub(crate) struct ScopeForm {
     /// Operation id.
     pub(crate) operation: String,
-    /// On which resources.
+    /// Resources.
     #[serde(default)]
     pub(crate) resources: SelectorForm,
     /// Limits on arguments, by JSON pointer.
     #[serde(default)]
     pub(crate) arguments: BTreeMap<String, LimitForm>,
-    /// How often.
+    /// Number of uses.
     pub(crate) uses: Option<u32>,
 }
 
@@ -170,9 +170,9 @@ pub(crate) enum LimitForm {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "IssueSaid")]
 pub(crate) struct IssueForm {
-    /// What later steps call it.
+    /// Name in later steps.
     pub(crate) name: At<String>,
-    /// The key that it is bound to, by any name; `none`: whoever bears it may present it. Default: a key of the agent's.
+    /// The key that it is bound to, by any name; `none`: any bearer may present it. Default: a key of the agent.
     pub(crate) key: Option<String>,
 }
 
@@ -202,7 +202,7 @@ pub(crate) struct PresentForm {
 pub(crate) struct AnswerForm {
     /// The person who answers.
     pub(crate) r#as: AnswererForm,
-    /// Queue that the person answers for; default: the only one that the person may answer.
+    /// Queue for which the person answers; default: the only queue that the person may answer.
     #[serde(default)]
     pub(crate) kind: String,
     /// The step of the call, from 1; default: the last call before.
@@ -222,12 +222,12 @@ pub(crate) struct AnswerForm {
 pub(crate) struct AnswererForm {
     /// A name of `fixtures.subjects`.
     pub(crate) subject: At<String>,
-    /// How the person proves to be there; default `passkey`.
+    /// Proof that the person is present; default `passkey`.
     #[serde(default)]
     pub(crate) by: AnswerProof,
 }
 
-/// How a person who answers proves to be there.
+/// Proof that an answering person is present.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum AnswerProof {
@@ -238,20 +238,20 @@ pub(crate) enum AnswerProof {
     Login,
 }
 
-/// What came of a permitted call, told by whoever asked for it.
+/// Report of a permitted call, by its enforcer.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ReportSaid")]
 pub(crate) struct ReportForm {
     /// The step of the call, from 1; default: the last call before.
     pub(crate) of: Option<usize>,
-    /// What came of it; default `ok`.
+    /// Result of the call; default `ok`.
     #[serde(default)]
     pub(crate) result: ResultWord,
     /// Labels that its results carry; an access log names none.
     #[serde(default)]
     pub(crate) labels: BTreeSet<String>,
-    /// What was spent of budgets that sum up, by their names; an access log names none.
+    /// Amounts for budgets with `sum`, by the names of the budgets; an access log has no amounts.
     #[serde(default)]
     pub(crate) actuals: BTreeMap<String, i64>,
     /// Values of its result, by their pointers: a list has one value for each array element, null where an element has none;
@@ -271,7 +271,7 @@ pub(crate) enum ValuesForm {
     Items(Vec<Option<ParamForm>>),
 }
 
-/// What came of a call.
+/// Result of a call.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ResultWord {

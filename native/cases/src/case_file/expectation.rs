@@ -7,7 +7,7 @@ use authz_kernel::reason::ReasonCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// What must come of a call: the outcome, or more. What is not said is not compared.
+/// Expected answer of a call: the outcome, or more. Missing members are not compared.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(untagged)]
 pub(crate) enum Expect {
@@ -19,7 +19,7 @@ pub(crate) enum Expect {
     Object(Box<ExpectObject>),
 }
 
-/// What is expected of a step on tasks that is not refused.
+/// Expected result of a step on tasks that is not refused.
 pub(crate) const OK: &str = "OK";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -33,7 +33,7 @@ pub(crate) enum OutcomeWord {
     Deny,
 }
 
-/// What must come of a call.
+/// Expected answer of a call.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExpectObject {
@@ -56,9 +56,9 @@ pub(crate) struct ExpectObject {
     pub(crate) observed: Option<BTreeMap<String, OutcomeWord>>,
     /// All controls, in any order.
     pub(crate) controls: Option<BTreeSet<String>>,
-    /// What the agent sees, `DENIED`.
+    /// Public code, which the agent sees: `DENIED`.
     pub(crate) public_code: Option<String>,
-    /// What the agent can do, `NONE`.
+    /// Next action of the agent: `NONE`.
     pub(crate) next_action: Option<String>,
     /// The effective tier.
     pub(crate) tier: Option<String>,

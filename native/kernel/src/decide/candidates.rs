@@ -113,7 +113,7 @@ fn operations_of<'p>(
 /// Rules for amounts; one without nouns where the bundle has none.
 fn amount_rules<'p>(operations: &[&'p Operation]) -> Vec<PlacedRule<'p>> {
     let space = ValueSpace::Role(ValueRole::Amount);
-    // The candidate is in units of its currency, whatever the operation's arguments are in.
+    // The candidate is in units of its currency, also if the operation's arguments are in another unit.
     let in_units = |rule: &ObjectRule| ObjectRule { scale: 1, ..rule.clone() };
     let rules = operations.iter().flat_map(|operation| {
         let rules = operation.origins.objects.iter().filter(|rule| rule.space == space);

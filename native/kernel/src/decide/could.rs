@@ -60,8 +60,8 @@ impl<'p, 'f> Prospects<'p, 'f> {
 
     /// Whether the operation could be permitted, with some arguments and after some step-up.
     ///
-    /// True where for every principal some permit could fire and no forbid fires whatever the arguments, or where `mode`
-    /// would let a denial through. Of an operation that is split: whether any of its cases could.
+    /// True if for every principal a permit could fire and no forbid fires for all arguments, or if `mode`
+    /// would let a denial through. For an operation that is split: whether any of its cases could be permitted.
     #[must_use]
     pub fn could(&self, id: &str) -> bool {
         let model = self.plan.model();
@@ -125,7 +125,7 @@ impl<'p, 'f> Prospects<'p, 'f> {
         })
     }
 
-    /// Whether nothing stands against the operation, whatever its arguments.
+    /// Whether no rule denies the operation for all arguments.
     fn is_open(&self, operation: &Operation, prepared: &Prepared) -> bool {
         self.hopeless(operation).is_empty()
             && self.weigh(operation, prepared).is_some_and(|weighed| weighed.is_open())
@@ -145,7 +145,7 @@ impl<'p, 'f> Prospects<'p, 'f> {
     /// Context keys with a value that is not known.
     fn unsaid_keys(&self, operation: &Operation, prepared: &Prepared) -> Keys {
         let memory = &prepared.memory;
-        // What an operation can never have is empty, as in `ContextFacts::before_request`.
+        // Facts that an operation can never have are empty, as in `ContextFacts::before_request`.
         let is_never = |key: Key| match key {
             Key::Destination | Key::UnclearedLabels => operation.destination.is_none(),
             Key::Origins => operation.destination.is_none() && operation.origins.objects.is_empty(),
@@ -183,7 +183,7 @@ impl<'p, 'f> Prospects<'p, 'f> {
         let collection = operation.resource.as_ref().map(|rule| rule.collection.as_str());
         let aim = words.aim(&operation.system, collection);
         let system = words.system(&operation.system);
-        // In an outlook nobody has stepped up yet, so a rule that only a step-up lifts fires. A list is of what could be
+        // An outlook has no step-up, so a rule that only a step-up lifts fires. A list has the operations that could be
         // permitted after any step-up, so it judges none of these rules.
         let of_stepups = match self.is_precise {
             true => {
@@ -262,24 +262,24 @@ impl<'a> Weighed<'a> {
         list.push((placed, worst));
     }
 
-    /// Positions of the principals for whom no permit could fire.
+    /// Positions of the principals without a permit that could fire.
     pub(crate) fn without_permit(&self) -> impl Iterator<Item = usize> {
         let all = self.permitted.iter().enumerate();
         all.filter(|(_, best)| **best == Could::Never).map(|(position, _)| position)
     }
 
-    /// Whether a permit fires for every principal whatever the arguments.
+    /// Whether a permit fires for every principal and all arguments.
     pub(crate) fn is_surely_permitted(&self) -> bool {
         self.permitted.iter().all(|best| *best == Could::Always)
     }
 
-    /// Forbids that fire whatever the arguments, and that nothing lifts.
+    /// Forbids that fire for all arguments, and that no step-up lifts.
     pub(crate) fn certain_forbids(&self) -> impl Iterator<Item = &'a Placed> {
         let certain = self.forbids.iter().filter(|(_, could)| *could == Could::Always);
         certain.map(|(placed, _)| *placed)
     }
 
-    /// Whether nothing stands against the operation. What a step-up lifts stands against nothing.
+    /// Whether no rule denies the operation. A rule that a step-up lifts does not count.
     pub(crate) fn is_open(&self) -> bool {
         self.without_permit().next().is_none() && self.certain_forbids().next().is_none()
     }

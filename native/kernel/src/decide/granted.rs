@@ -11,10 +11,10 @@ use super::resolve::Resolved;
 /// The grant that covers a request, and its place among all; none where no credential is presented.
 pub(super) type GrantCover<'a> = Option<(usize, &'a Grant<'a>)>;
 
-/// Finds the grant of the presented credential that is exactly what is asked, and not used up.
+/// Finds the grant of the presented credential that covers exactly this request, and is not used up.
 ///
 /// INVARIANT (before policy): a request that is beyond its credential is not judged. A tool server holds credentials that
-/// were used, and what it asks by them is not asked by the agent: it must neither count as a denial of the agent's, nor
+/// were used, and the agent did not make the requests with them: these must neither count as a denial of the agent's, nor
 /// advance a rule, nor end a task.
 ///
 /// Args: `decision`: holds what the request acts on already.
@@ -24,7 +24,7 @@ pub(super) fn covering<'a>(
     resolved: &Resolved<'_>,
     decision: &Decision,
 ) -> Result<GrantCover<'a>, RequestRefusal> {
-    // What is asked of this server is not what a credential is issued for.
+    // Credentials are issued for other systems, never for this server's own operations.
     let Some(granted) = facts.granted.filter(|_| operation.system != OWN_SYSTEM) else {
         return Ok(None);
     };

@@ -23,7 +23,7 @@ pub(super) fn standing(
     operation: &str,
     now: Time,
 ) -> Result<(), RequestRefusal> {
-    // Tasks bound what agents do elsewhere, not what they ask of this server.
+    // Tasks bound calls of other systems, not requests for this server's own operations.
     if is_own(operation) {
         return Ok(());
     }
@@ -139,7 +139,7 @@ fn without(
     Err(RequestRefusal::new(ReasonCode::NoTask, format!("`{}` needs a task", operation.id)))
 }
 
-/// What policies may read of the task; none where it is none.
+/// Facts of the task that policies may read. `None` without a task.
 pub(super) fn facts_of(view: TaskView<'_>, now: Time) -> Option<TaskFacts<'_>> {
     let task = view.real()?.task;
     Some(TaskFacts {

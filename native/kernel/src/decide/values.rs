@@ -1,4 +1,4 @@
-//! What a report of a call may say about values, and who vouches for what it says.
+//! Values that a report of a call may add, and the speakers that vouch for them.
 
 use authz_base::principal::Principal;
 use smallvec::SmallVec;
@@ -15,7 +15,7 @@ use crate::values::{self, Vouchers};
 use super::origin::{MAX_VALUES, OriginFacts, TypedValue, Vouching, origin_of, values_at};
 use super::resolve::Resolved;
 
-/// What a report of a call may say about values. `None`: nothing.
+/// Values that a report of a call may add. `None`: no values.
 pub(super) fn terms(
     plan: &Plan,
     facts: &Facts<'_>,

@@ -34,7 +34,7 @@ pub(crate) struct Budgets {
     all: Vec<CompiledBudget>,
 }
 
-/// What an event would spend, and what it would exceed.
+/// Amounts that an event would spend, and the budgets that it would exceed.
 #[derive(Debug, Default)]
 pub(crate) struct Spends<'a> {
     /// Budgets that it would exceed, by name.
@@ -281,7 +281,7 @@ impl CompiledBudget {
         }
         spending.amount = match &self.counts {
             Counts::Sum(pointer) => match subject.arguments.pointer(pointer) {
-                // What is below nothing would give back what was spent.
+                // A negative amount would give spent amounts back.
                 Some(Json::Integer(number)) if *number >= 0 => *number,
                 _ => return Err(Short::Uncounted),
             },

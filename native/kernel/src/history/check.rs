@@ -28,7 +28,7 @@ pub(crate) fn check(
     }
 }
 
-/// Says what becomes of the progress of rules that are not what they were.
+/// Reports what happens to the progress of changed rules.
 pub(crate) fn changed(
     model: &Model,
     before: Option<&Sequences>,
@@ -51,7 +51,7 @@ pub(crate) fn changed(
     }
 }
 
-/// Says what becomes of the use of budgets that count something else than before.
+/// Reports what happens to the use of changed budgets.
 pub(crate) fn recounted(
     model: &Model,
     before: Option<&Budgets>,

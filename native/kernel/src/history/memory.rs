@@ -74,9 +74,9 @@ impl Recall {
 /// What one operation has to do with history.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
-    /// Whether what came before can change how it is judged.
+    /// Whether earlier events can change its decision.
     pub(crate) reads: bool,
-    /// Whether it can change what is judged later.
+    /// Whether it can change later decisions.
     pub(crate) changes: bool,
     /// Whether its denial can.
     pub(crate) marks: bool,
@@ -90,21 +90,21 @@ pub(crate) struct Memory {
     pub(crate) denials: bool,
     /// What the pair of agent and subject keeps of rules over the order of events can change how it is judged.
     inherits: bool,
-    /// What it is to rules over the order of events.
+    /// Its role in rules over the order of events.
     pub(crate) named: Vec<SequenceStep>,
     /// Which budgets it spends.
     pub(crate) budgets: Vec<u32>,
     /// Whose records rules and budgets that name it are kept in.
     holders: Holders,
-    /// What it acts on may carry labels of those that wrote it.
+    /// Its resource may carry labels of the agents that wrote it.
     pub(crate) objects: bool,
-    /// It writes, and how what is written keeps its labels.
+    /// It writes; lifetime of the labels on the written data.
     writes: Option<Keeping>,
     /// The call counts.
     counts: bool,
-    /// What it acts on gives data back.
+    /// Its resource returns data.
     returns: bool,
-    /// Somebody tells what came of it.
+    /// Its result is reported.
     is_reported: bool,
 }
 

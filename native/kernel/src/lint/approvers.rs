@@ -157,7 +157,7 @@ impl<'a> Approvers<'a> {
         warn(found, "unanswerable-step-up", &one.at, what, fix);
     }
 
-    /// People of a queue, whatever the policies say.
+    /// People of a queue, before any policy.
     fn candidates(&self, queue: &str) -> Vec<Principal> {
         let Some(role) = queue.strip_prefix(APPROVE_ROLE) else { return self.people.clone() };
         let deputies = self.model.approvals.queue(queue).deputies;

@@ -462,7 +462,7 @@ impl Plan {
         self.operation(id).is_some_and(|operation| operation.abortable)
     }
 
-    /// Whether what came before can change how an operation is judged.
+    /// Whether earlier events can change the decision about an operation.
     #[must_use]
     pub fn reads_history(&self, id: &str) -> bool {
         self.prepared(id).is_some_and(|(_, own)| own.memory.reads || own.memory.denials)

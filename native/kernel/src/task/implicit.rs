@@ -41,7 +41,7 @@ pub fn is_implicit_id(id: &str) -> bool {
 }
 
 /// What bounds the calls of a pair whose session begins now. It is forgotten a day after its last permit, and a week after it
-/// began. None where the bundle says nothing of agents without tasks, or the agent is none of them.
+/// began. `None`: the bundle does not let this agent work without tasks.
 ///
 /// Args:
 /// * `chain`: the subject, where there is one, and the agent; `acr`: of the subject's token.

@@ -57,7 +57,7 @@ impl<'a> SampleValue<'a> {
     /// Reads `email:…`, `url:…`, `iban:…`, `account:…`, `path:…`, `amount:EUR 870`, or `<collection>/<id>`.
     ///
     /// # Errors
-    /// The value is none of these, or not written in the form of its kind.
+    /// The value has no known kind, or not the form of its kind.
     pub(crate) fn parse(value: &'a str) -> Result<Self, ValueError> {
         let refuse = |what| Err(ValueError { what });
         if let Some((kind, raw)) =
@@ -106,7 +106,7 @@ impl SamplePrompt {
     /// Args: `value`: in one of the forms of [`SampleValue::parse`].
     ///
     /// # Errors
-    /// The value is none of these, or not written in the form of its kind.
+    /// The value has no known kind, or not the form of its kind.
     pub fn is_named(&self, value: &str) -> Result<bool, ValueError> {
         Ok(match SampleValue::parse(value)? {
             SampleValue::Destination { kind, raw, canonical } => {

@@ -44,7 +44,7 @@ pub struct Root<'a> {
     pub deadline: Option<Time>,
     /// Lower tier than the template's.
     pub tier_cap: Option<Tier>,
-    /// What the prompt and the parameters name, by who says so.
+    /// Names of the prompt and of the parameters, by speaker.
     pub names: Names,
     /// The time.
     pub now: Time,
@@ -57,7 +57,7 @@ pub struct Root<'a> {
 /// A child that is asked for.
 #[derive(Clone, Debug)]
 pub struct Child<'a> {
-    /// Template in the bundle; none: the parent's.
+    /// Template in the bundle. `None`: the template of the parent.
     pub template: Option<&'a str>,
     /// Its parameters; of the parent's template none are needed, and then they are the parent's.
     pub params: &'a BTreeMap<String, Param>,

@@ -337,7 +337,7 @@ fn prove_owner<'m>(
     }
 }
 
-/// Identifies a transmitter of security events. It is no principal: its name is in the record of its event.
+/// Identifies a transmitter of security events. A transmitter is not a principal: its name is in the record of its event.
 fn prove_transmitter<'m>(
     arrival: Arrival,
     world: &Loaded,

@@ -24,7 +24,7 @@ pub(super) fn approve_arguments(approval: &Approval, queue: &str) -> String {
 /// Returns whether the policies let a person of a queue answer there. No policy is evaluated for the queue `confirm`, which only
 /// the subject of the call belongs to.
 ///
-/// A person whom the policies do not permit cannot read the arguments of a call either, because a queue such as `approve` has no
+/// A person without a permit cannot read the arguments of a call either, because a queue such as `approve` has no
 /// role.
 pub(super) fn policies_permit(
     person: &Person,

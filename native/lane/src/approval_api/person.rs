@@ -89,7 +89,7 @@ impl Person {
         }))
     }
 
-    /// A person whom a test states, who logged in just now or uses a passkey.
+    /// A person of a test, who logged in just now or uses a passkey.
     pub(crate) fn stated(subject: Subject, method: AnswerMethod, now: Time) -> Self {
         let subject = Arc::new(subject);
         let principal = Principal::User(Arc::clone(&subject));

@@ -376,7 +376,7 @@ impl Engine {
         Ok(queue.to_owned())
     }
 
-    /// Refuses a person to whom policies do not permit `authz.approve`.
+    /// Refuses a person without a permit for `authz.approve`.
     fn check_approver(
         &self,
         caller: &ApiCaller<'_>,

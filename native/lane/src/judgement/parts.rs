@@ -273,7 +273,7 @@ pub(crate) struct SecurityEventNote {
     pub(crate) action: &'static str,
     /// Why it does so.
     pub(crate) reason: String,
-    /// The subject, `<issuer alias>/<sub>`; empty if it is none of an issuer of the configuration.
+    /// The subject, `<issuer alias>/<sub>`; empty if its issuer is not in the configuration.
     pub(crate) subject: String,
     /// Time of the event.
     pub(crate) at: Time,

@@ -388,7 +388,7 @@ pub struct RecordErasureResponse {
     #[prost(string, tag = "1")]
     pub decision_id: ::prost::alloc::string::String,
 }
-/// Asks what a task names. Authz keeps no prompt, so it checks candidate values against its keyed hashes.
+/// Asks for the names of a task. Authz keeps no prompt, so it compares candidate values with its keyed hashes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TaskNamesRequest {
     /// Id of the task. Required.
@@ -405,19 +405,19 @@ pub struct TaskNamesRequest {
     #[prost(string, tag = "4")]
     pub collection: ::prost::alloc::string::String,
 }
-/// What a task names.
+/// Names of a task.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TaskNamesResponse {
-    /// What each kind of speaker named: the user, a harness, an agent.
+    /// Names of each kind of speaker: the user, a harness, an agent.
     #[prost(message, repeated, tag = "1")]
     pub spoken: ::prost::alloc::vec::Vec<SpokenNames>,
     /// Most words that a task keeps, of all speakers together.
     #[prost(uint32, tag = "2")]
     pub most_words: u32,
-    /// Whether that many are kept. Further words were left out, and name nothing.
+    /// Whether the task keeps `most_words`. Further words were left out, and name nothing.
     #[prost(bool, tag = "3")]
     pub words_full: bool,
-    /// Whether the task had words whose record is missing: they are removed at the task's latest end. They name nothing.
+    /// Whether the record of the task's words is missing: it is removed at the task's latest end. Missing words name nothing.
     #[prost(bool, tag = "4")]
     pub words_missing: bool,
     /// Parameters of the task that name their values.
@@ -429,14 +429,14 @@ pub struct TaskNamesResponse {
     /// Number of values, and of words that name them, that the session knows from reports.
     #[prost(uint32, tag = "7")]
     pub known_values: u32,
-    /// Most of them that a session keeps.
+    /// Most known values that a session keeps.
     #[prost(uint32, tag = "8")]
     pub most_values: u32,
     /// The candidate values, in the order of the request.
     #[prost(message, repeated, tag = "9")]
     pub values: ::prost::alloc::vec::Vec<ValueOrigin>,
 }
-/// What one kind of speaker named in a task.
+/// Names of one kind of speaker in a task.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SpokenNames {
     /// `user`, `harness` or `agent`.
@@ -459,7 +459,7 @@ pub struct TemplateNames {
     #[prost(string, repeated, tag = "2")]
     pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// Where a candidate value comes from.
+/// Origin of a candidate value.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ValueOrigin {
     /// The value, as asked for.
@@ -474,11 +474,11 @@ pub struct ValueOrigin {
     /// Source of the origin, for people; empty if it is `unknown`.
     #[prost(string, tag = "4")]
     pub why: ::prost::alloc::string::String,
-    /// What the origin `named` lacks, for people; empty if the value is named.
+    /// Reason why the origin is not `named`, for people; empty if the value is named.
     #[prost(string, tag = "5")]
     pub missing: ::prost::alloc::string::String,
 }
-/// Opens a request for break-glass. The caller must be a user whom `approvals.people` maps to a person.
+/// Opens a request for break-glass. The caller must be a user that `approvals.people` maps to a person.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OpenBreakglassRequest {
     /// System that it is for. Required.
@@ -497,8 +497,8 @@ pub struct OpenBreakglassRequest {
     #[prost(string, tag = "5")]
     pub ticket: ::prost::alloc::string::String,
 }
-/// Confirms a request for break-glass. The caller must be a user whom `approvals.people` maps to another person than the one who
-/// opened it.
+/// Confirms a request for break-glass. The caller must be a user that `approvals.people` maps to a person, and not the person who
+/// opened the request.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConfirmBreakglassRequest {
     /// Id of the request. Required.
@@ -918,7 +918,7 @@ pub struct CheckRequest {
     #[prost(string, repeated, tag = "7")]
     pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Statement of a guard about this call: a JWT that names operation, arguments digest and task, signed by a key of `guards`, and at
-    /// most 60 seconds old. It gives the call its confidence. A statement that is not believed, or is about another call, gives none.
+    /// most 60 seconds old. It gives the call its confidence. A statement that is not valid, or is about another call, is ignored.
     /// At most 8,192 bytes. BAD_INPUT if the configuration has no guards. Default: the confidence is 0.
     #[prost(string, tag = "8")]
     pub confidence_jws: ::prost::alloc::string::String,
@@ -1052,7 +1052,7 @@ pub struct Decision {
     #[prost(string, repeated, tag = "34")]
     pub yields: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// With `reservation_id`: JSON pointers (RFC 6901) into the result whose values the enforcer should report, in
-    /// `ReportRequest.values`. `*` stands for every element of an array. Empty: none.
+    /// `ReportRequest.values`. `*` stands for every element of an array. Empty if no values should be reported.
     #[prost(string, repeated, tag = "35")]
     pub report_values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Policies with `@mode("observe")` that would have changed the outcome, only for the enforcer.
@@ -1148,7 +1148,7 @@ pub struct DecidingRule {
     /// File in the bundle; empty for a default and for a check of Authz.
     #[prost(string, tag = "3")]
     pub file: ::prost::alloc::string::String,
-    /// Line, from 1; 0 where there is no file.
+    /// Line, from 1; 0 without a file.
     #[prost(uint32, tag = "4")]
     pub line: u32,
 }
@@ -1335,7 +1335,7 @@ pub enum Tier {
     Standard = 2,
     /// Hard to undo.
     High = 3,
-    /// Cannot be undone, or changes who may do what.
+    /// Cannot be undone, or changes permissions.
     Critical = 4,
 }
 impl Tier {
@@ -1497,7 +1497,7 @@ pub struct Approval {
     /// Destinations of the call.
     #[prost(message, repeated, tag = "20")]
     pub destinations: ::prost::alloc::vec::Vec<ApprovalDestination>,
-    /// Values that decide about what happens: who receives, what is deleted, how much is paid.
+    /// Values that decide about the effect: the recipient, the deleted object, the paid amount.
     #[prost(message, repeated, tag = "21")]
     pub objects: ::prost::alloc::vec::Vec<ApprovalObject>,
     /// Rules that need the step-up.
@@ -1506,7 +1506,7 @@ pub struct Approval {
     /// Labels that the session carries, sorted.
     #[prost(string, repeated, tag = "23")]
     pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The last approved call of this operation by the same agent for the same subject. Absent: there is none.
+    /// The last approved call of this operation by the same agent for the same subject. Absent if no call was approved.
     #[prost(message, optional, tag = "24")]
     pub last_approved: ::core::option::Option<ApprovalCall>,
     /// Answers so far.
@@ -1539,7 +1539,8 @@ pub struct Approval {
     /// A login does not suffice: only a passkey with user verification answers.
     #[prost(bool, tag = "33")]
     pub needs_passkey: bool,
-    /// Values that a person may endorse with the answer, and for what. Absent: the rules that hold the call allow no endorsement.
+    /// Values that a person may endorse with the answer, with operations and limits. Absent if the rules that hold the call allow
+    /// no endorsement.
     #[prost(message, optional, tag = "34")]
     pub endorses: ::core::option::Option<ApprovalEndorsement>,
     /// Destinations, recipients and targets of calls of this task that people approved, and that were made before this approval.
@@ -1562,7 +1563,7 @@ pub struct ApprovalEndorsement {
     /// Longest time, in seconds; it ends with the task.
     #[prost(uint32, tag = "4")]
     pub within_seconds: u32,
-    /// The endorsement that was given ends then. Absent: none was given.
+    /// End of the given endorsement. Absent if no endorsement was given.
     #[prost(message, optional, tag = "5")]
     pub until: ::core::option::Option<::prost_types::Timestamp>,
     /// Highest effective tier of a call.
@@ -1597,14 +1598,14 @@ pub struct ApprovalDestination {
     /// Host or domain part.
     #[prost(string, tag = "3")]
     pub host: ::prost::alloc::string::String,
-    /// Recipient list that has it. Empty: none.
+    /// Recipient list that has it. Empty if no list has it.
     #[prost(string, tag = "4")]
     pub recipient_list: ::prost::alloc::string::String,
     /// Origin: `named`, `known`, `made`, `introduced`, `claimed` or `unknown`. Empty: the bundle declares no origins for it.
     #[prost(string, tag = "5")]
     pub origin: ::prost::alloc::string::String,
 }
-/// A value that decides about what happens.
+/// A value that decides about the effect of a call.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ApprovalObject {
     /// Role: `recipient`, `target`, `amount`, `command` or `credential`.
@@ -1622,7 +1623,7 @@ pub struct ApprovalObject {
     /// Origin, as in `ApprovalDestination`.
     #[prost(string, tag = "5")]
     pub origin: ::prost::alloc::string::String,
-    /// Currency of an amount. Empty: none declared.
+    /// Currency of an amount. Empty if no currency is declared.
     #[prost(string, tag = "6")]
     pub currency: ::prost::alloc::string::String,
 }
@@ -1742,7 +1743,7 @@ pub struct ApprovalsGetResponse {
 /// Answers an approval.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ResolveRequest {
-    /// Credentials. None of them resolves; they only name an administration client.
+    /// Credentials. They only name an administration client; no credential answers an approval by itself.
     #[prost(message, repeated, tag = "1")]
     pub evidence: ::prost::alloc::vec::Vec<Evidence>,
     /// Its id.
@@ -1766,7 +1767,7 @@ pub struct ResolveRequest {
     /// The person answers for this queue. Default: the only one that the person may answer.
     #[prost(string, tag = "8")]
     pub queue: ::prost::alloc::string::String,
-    /// Of an approval: the person also endorses the values of `Approval.endorses`. They are endorsed if all who approve say so.
+    /// With APPROVED: the person also endorses the values of `Approval.endorses`. Values are endorsed if every approver sets this.
     #[prost(bool, tag = "9")]
     pub endorse: bool,
 }
@@ -2746,7 +2747,7 @@ pub struct CredentialsRevokeResponse {}
 /// Invites a person.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PasskeysInviteRequest {
-    /// Name in the place of an issuer's alias, for example `local`. It must be none of `trust.issuers`.
+    /// Name in the place of an issuer's alias, for example `local`. It must not be an alias of `trust.issuers`.
     #[prost(string, tag = "1")]
     pub issuer: ::prost::alloc::string::String,
     /// Subject: the person's name in the bundle's `subjects`. With the issuer at most 63 bytes.

@@ -22,8 +22,8 @@ pub enum Surface {
     BreakglassConfirm,
     /// `authz.v1.Admin/EndBreakglass`. Ends break-glass before its time, or withdraws a request for it.
     BreakglassEnd,
-    /// `authz.v1.Admin/TaskNames`. Says what the prompts of a task name, and where candidate values of its calls come
-    /// from.
+    /// `authz.v1.Admin/TaskNames`. Returns the values that the prompts of a task name, and the origins of candidate
+    /// values of its calls.
     TaskNames,
     /// `authz.v1.Approvals/List`. Lists the open approvals that the caller may answer. On the administration
     /// listener: all.

@@ -41,7 +41,7 @@ pub trait AuditLog: fmt::Debug + Send + Sync {
     /// As [`AuditLog::submit`], with another treatment of a line that finds the queue full.
     ///
     /// # Errors
-    /// The line is refused and not in the log. A log that fails or is closed refuses every line, whatever `when_full` says.
+    /// The line is refused and not in the log. A log that fails or is closed refuses every line, for every `when_full`.
     fn submit_or(
         &self,
         line: &[u8],

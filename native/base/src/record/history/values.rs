@@ -86,7 +86,7 @@ impl ValueMarks {
     pub const MADE: Self = Self(1);
     /// A declared field of a result had the value.
     pub const INTRODUCED: Self = Self(2);
-    /// As [`Self::INTRODUCED`], by an author whom the user named by way of a harness.
+    /// As [`Self::INTRODUCED`], by an author that the user named by way of a harness.
     pub const INTRODUCED_BY_HARNESS: Self = Self(4);
     /// Words of the user name it, and nothing else that the session knows.
     pub const NAMED: Self = Self(8);

@@ -106,7 +106,7 @@ pub(crate) fn assert_same(bytes: &[u8]) {
         }
     };
     assert_map(&expected.extensions, &read.extensions, limits::EXTENSIONS);
-    // As text, in which a number that is none is like itself.
+    // As text, in which an invalid number equals itself.
     assert_eq!(format!("{:?}", expected.metadata), format!("{:?}", read.metadata));
     let source = expected.source.map(|source| (source.principal, source.certificate));
     let known = read.source.map(|source| (source.principal.into(), source.certificate.into()));

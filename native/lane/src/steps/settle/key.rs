@@ -151,7 +151,7 @@ impl Engine {
         })
     }
 
-    /// Repeats the answer that the same request got under the same key; none if there is none.
+    /// Repeats the answer that the same request got under the same key. `None`: there is no earlier answer.
     pub(super) fn repeated(
         &self,
         judgement: &mut Judgement,

@@ -159,7 +159,7 @@ impl Journal {
     /// Reads what was committed after checkpoint `done`.
     ///
     /// # Errors
-    /// A file cannot be read, is none of ours, or continues another checkpoint.
+    /// A file cannot be read, was not written by Authz, or continues another checkpoint.
     pub(super) fn replay(
         files: &dyn JournalFiles,
         folder: &Path,
