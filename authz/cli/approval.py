@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from authz.approvals.card import Card
-from authz.cli.options import ADMIN, Address, Output
+from authz.cli.options import ADMIN, Address, Format, OutputFormat
 from authz.cli.passkeys import register_passkeys
 from authz.cli.render import Terminal
 
@@ -84,13 +84,13 @@ def list_(
     ] = "",
     most: Annotated[int, typer.Option(help="Maximum number of approvals.", min=1)] = 100,
     address: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """List open approvals, the oldest first."""
     found = _open_approvals(Remote(address), queue, most)
     found.sort(key=lambda one: one.created_at.ToNanoseconds())
     terminal = Terminal()
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json({"approvals": [approval_json(one) for one in found]})
         return
     if not found:
@@ -107,14 +107,14 @@ def show(
         bool, typer.Option("--whole", help="Show every value in full, without a limit of length.")
     ] = False,
     address: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Show the card of an approval: the call, and the rules that need a person."""
     remote = Remote(address)
     found = _get(remote, approval)
     terminal = Terminal()
-    card = card_of(found, whole=whole or output == "json")
-    if output == "json":
+    card = card_of(found, whole=whole or style is OutputFormat.JSON)
+    if style is OutputFormat.JSON:
         terminal.json({**approval_json(found), "card_digest": card.digest.hex()})
         return
     print_card(terminal, card)
@@ -130,7 +130,7 @@ def approve(
     comment: Comment = "",
     endorse: Endorse = False,
     address: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Show the card of an approval, and approve the call after you type y.
 
@@ -147,7 +147,7 @@ def approve(
     status = approvals_pb2.APPROVAL_STATUS_APPROVED
     request = _answer(found, status, digest, question, yes=yes)
     request.queue, request.comment, request.endorse = queue, comment, endorse
-    _send(remote, request, output)
+    _send(remote, request, style)
 
 
 def reject(
@@ -164,7 +164,7 @@ def reject(
     queue: Queue = "",
     comment: Comment = "",
     address: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Show the card of an approval, and reject the call after you type y.
 
@@ -176,14 +176,14 @@ def reject(
     status = approvals_pb2.APPROVAL_STATUS_REJECTED
     request = _answer(found, status, digest, "Reject this call", yes=yes)
     request.queue, request.comment, request.reject_reason = queue, comment, chosen
-    _send(remote, request, output)
+    _send(remote, request, style)
 
 
 def watch(
     *,
     task: Annotated[str, typer.Option(help="Only approvals of this task.")] = "",
     address: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Print open approvals and each change of an approval, until you press Ctrl-C."""
     terminal = Terminal()
@@ -192,7 +192,7 @@ def watch(
     ) as changes:
         for change in changes:
             one = change.approval
-            if output == "json":
+            if style is OutputFormat.JSON:
                 terminal.json_line(approval_json(one))
             else:
                 waits = ", ".join(one.waits_for)
@@ -353,10 +353,10 @@ def _reason(reasons: Mapping[str, str], given: str, *, is_asked: bool) -> str:
     return _reason(reasons, str(typer.prompt("Reason")), is_asked=False)
 
 
-def _send(remote: Remote, request: approvals_pb2.ResolveRequest, output: str) -> None:
+def _send(remote: Remote, request: approvals_pb2.ResolveRequest, style: OutputFormat) -> None:
     answered = remote.approval("Resolve", request, approvals_pb2.ResolveResponse()).approval
     terminal = Terminal()
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json(approval_json(answered))
         return
     terminal.line(f"{answered.id} is {status_word(answered.status)}")

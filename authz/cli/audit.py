@@ -24,7 +24,7 @@ from authz.cli.audit_source import (
 )
 from authz.cli.audit_status import log_status
 from authz.cli.decision_log import log_source
-from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets, check_output, read_text
+from authz.cli.options import ADMIN, Address, ConfigFile, Format, OutputFormat, Sets, read_text
 from authz.cli.render import CommandExit, Terminal
 from authz.engine import head_jwk
 from authz.errors import UsageError
@@ -48,11 +48,11 @@ def register(app: typer.Typer) -> None:
     )(show)
     group.command(
         "report",
-        epilog="Example: authz audit report --from 2026-11-01 --to 2026-11-30 --out november",
+        epilog="Example: authz audit report --from 2026-11-01 --to 2026-11-30 --output november",
     )(report)
     group.command(
         "receipt",
-        epilog="Example: authz audit receipt 0199c1f2-7c1e-7f3a-8b1d-52a0c1d2e3f4 --out receipt.json",
+        epilog="Example: authz audit receipt 0199c1f2-7c1e-7f3a-8b1d-52a0c1d2e3f4 --output receipt.json",
     )(receipt)
     group.command(
         "erase",
@@ -62,7 +62,7 @@ def register(app: typer.Typer) -> None:
         "fetch",
         epilog="Example: authz audit fetch n1 --node n1 --dsn-file /etc/authz/audit-reader-dsn",
     )(fetch)
-    group.command("status", epilog="Example: authz audit status --json")(log_status)
+    group.command("status", epilog="Example: authz audit status --format json")(log_status)
     group.command("keys", epilog="Example: authz audit keys audit-head.pem > audit-keys.json")(
         public_keys
     )
@@ -105,13 +105,12 @@ def verify_log(
     config: ConfigFile = None,
     sets: Sets = None,
     address: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Verify an audit log: every line in its place and nothing else, as far as heads prove it.
 
     Exit code 2: a line or a head was changed, dropped, moved or added.
     """
-    check_output(output)
     terminal = Terminal()
     if delivered is not None:
         if log or heads is not None:
@@ -132,7 +131,7 @@ def verify_log(
             [*other_heads(head, source), *_witnessed(witness, files)],
             trusted_keys(keys),
         )
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json(result.document())
     else:
         _print(terminal, result, trusted=keys is not None)

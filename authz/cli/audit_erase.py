@@ -12,7 +12,7 @@ from authz.audit.delivery import LogTail
 from authz.audit.erasure import Erasure, ErasureFile, TextSelection, erase_files, plan_erasure
 from authz.audit.history import read_timestamp
 from authz.cli.decision_log import log_source
-from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets, check_output
+from authz.cli.options import ADMIN, Address, ConfigFile, Format, OutputFormat, Sets
 from authz.cli.render import CommandExit, Terminal
 from authz.errors import UnavailableError, UsageError
 from authz.tools.catalog.tool import plain
@@ -100,14 +100,13 @@ def erase(
     config: ConfigFile = None,
     sets: Sets = None,
     address: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Erase recorded texts from ended segments of a chained audit log. The log still verifies.
 
     The conditions combine: a text is erased if its record meets each option, and one value of an option that is given several times.
     The node that runs records the erasure first. Exit code 2: texts that meet the conditions are left.
     """
-    check_output(output)
     selection = TextSelection(
         decisions=frozenset(decision or ()),
         sessions=frozenset(session or ()),
@@ -130,7 +129,7 @@ def erase(
         if not unrecorded:
             recorded = _record(erasure, reason, by, address)
         done = erase_files(erasure)
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json(_document(erasure, done, recorded))
     else:
         _print(terminal, erasure, done, recorded)

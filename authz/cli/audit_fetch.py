@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import typer
 
 from authz.audit.delivery import DeliveryError
-from authz.cli.options import Output, check_output
+from authz.cli.options import Format, OutputFormat
 from authz.cli.render import CommandExit, Terminal
 from authz.config import TABLE_NAME
 from authz.errors import UnavailableError, UsageError
@@ -42,13 +42,12 @@ def fetch(
     timeout: Annotated[
         float, typer.Option(help="Longest time of the fetch, in seconds.")
     ] = _SECONDS,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Fetch the batches that a sink of kind `postgresql` has of a node, as files to verify.
 
     Exit code 2: rows were changed or added; their files are not written.
     """
-    check_output(output)
     if not TABLE_NAME.fullmatch(table):
         raise UsageError(f"--table {plain(table)}: not of the form schema.table")
     try:
@@ -67,7 +66,7 @@ def fetch(
     except OSError as error:
         raise UnavailableError(f"{folder} cannot be written: {error.strerror}") from error
     terminal = Terminal()
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json(
             {
                 "written": fetched.written,

@@ -21,7 +21,16 @@ from authz.cli.audit_source import (
     private_file,
 )
 from authz.cli.decision_log import LogSource, log_source, read_bundle
-from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets, Vars, check_output
+from authz.cli.options import (
+    ADMIN,
+    Address,
+    ConfigFile,
+    Format,
+    OutputFormat,
+    Sets,
+    Vars,
+    output_path,
+)
 from authz.cli.render import CommandExit, Terminal
 from authz.cli.render.receipt import print_receipt, receipt_document
 from authz.engine import Plan
@@ -54,7 +63,13 @@ def receipt(
     head: HeadOption = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="File of the receipt. Default: standard output.", dir_okay=False),
+        typer.Option(
+            "--output",
+            "-o",
+            callback=output_path,
+            help="File of the receipt. Default: standard output.",
+            dir_okay=False,
+        ),
     ] = None,
     verify_file: Annotated[
         Path | None,
@@ -72,17 +87,16 @@ def receipt(
     config: ConfigFile = None,
     sets: Sets = None,
     address: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Make the receipt of a decision, or verify one with trusted keys of heads and nothing else.
 
     Exit code 2: the receipt that is verified is refused.
     """
-    check_output(output)
     if (decision_id is None) == (verify_file is None):
         raise UsageError("give the id of a decision, or --verify FILE")
     if verify_file is not None:
-        _verify_receipt(verify_file, head_key or [], output)
+        _verify_receipt(verify_file, head_key or [], style)
         return
     if head_key:
         raise UsageError("--head-key is for --verify")
@@ -94,7 +108,7 @@ def receipt(
     _write(make_receipt(files, stored, line, texts).content(), out)
 
 
-def _verify_receipt(file: Path, key_files: list[Path], output: str) -> None:
+def _verify_receipt(file: Path, key_files: list[Path], style: OutputFormat) -> None:
     terminal = Terminal()
     if not key_files:
         raise UsageError("--verify needs --head-key FILE: a key that you trust")
@@ -105,12 +119,12 @@ def _verify_receipt(file: Path, key_files: list[Path], output: str) -> None:
     try:
         verified = check_receipt(Receipt.read(_read(file)), keys)
     except ReceiptError as error:
-        if output == "json":
+        if style is OutputFormat.JSON:
             terminal.json({"verified": False, "code": error.code, "message": str(error)})
         else:
             terminal.line(f"refused: {error.code}: {plain(str(error), _LONGEST)}")
         raise CommandExit(_REFUSED) from error
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json(receipt_document(verified))
     else:
         print_receipt(terminal, verified)

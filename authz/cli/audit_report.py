@@ -20,7 +20,7 @@ from authz.cli.audit_source import (
     trusted_keys,
 )
 from authz.cli.decision_log import log_source
-from authz.cli.options import ADMIN, Address, ConfigFile, Sets, Vars, offline_variables
+from authz.cli.options import ADMIN, Address, ConfigFile, Sets, Vars, offline_variables, output_path
 from authz.cli.render import Terminal
 from authz.engine import Plan
 from authz.errors import UsageError
@@ -52,7 +52,12 @@ def report(
     out: Annotated[
         Path,
         typer.Option(
-            metavar="FOLDER", help="Folder to write; a new or an empty one.", file_okay=False
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            callback=output_path,
+            help="Folder to write; a new or an empty one.",
+            file_okay=False,
         ),
     ],
     bundle: Annotated[
@@ -125,5 +130,5 @@ def _bundle(terminal: Terminal, folder: Path, var: list[str] | None) -> GivenBun
 def _folder(path: Path) -> ReportFolder:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any(path.iterdir()):
-        raise UsageError(f"--out {path}: the folder is not empty")
+        raise UsageError(f"--output {path}: the folder is not empty")
     return ReportFolder(path)

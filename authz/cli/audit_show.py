@@ -9,7 +9,7 @@ import typer
 
 from authz.cli.audit_source import LogFiles, log_files, private_file, torn_files
 from authz.cli.decision_log import log_source
-from authz.cli.options import ADMIN, Address, ConfigFile, Sets
+from authz.cli.options import ADMIN, Address, ConfigFile, Sets, output_path
 from authz.cli.render import Terminal, timeline_lines, timeline_page
 from authz.errors import UsageError
 from authz.tools.catalog.tool import plain
@@ -32,7 +32,13 @@ def show(
     form: Annotated[str, typer.Option("--format", help="text, html or json")] = "text",
     out: Annotated[
         Path | None,
-        typer.Option(help="File to write. Default: standard output.", dir_okay=False),
+        typer.Option(
+            "--output",
+            "-o",
+            callback=output_path,
+            help="File to write. Default: standard output.",
+            dir_okay=False,
+        ),
     ] = None,
     log: LogFiles = None,
     config: ConfigFile = None,

@@ -3,11 +3,9 @@
 import json
 import time
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import typer
-
-from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets, check_output, configuration
+from authz.cli.options import ADMIN, Address, ConfigFile, Format, OutputFormat, Sets, configuration
 from authz.cli.render import CommandExit, Terminal
 from authz.errors import UsageError
 from authz.tools.audit_state import audit_state, state_of_files
@@ -23,14 +21,12 @@ def log_status(
     config: ConfigFile = None,
     sets: Sets = None,
     address: Address = ADMIN,
-    output: Output = "text",
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --output json.")] = False,
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Show how far an audit log is written, proved by heads, and delivered to sinks.
 
     With --config the files are read, whether a node runs or not. Exit code 1: something is wrong.
     """
-    check_output(output)
     if config is not None or sets:
         audit = configuration(config, sets).audit
         if audit.path is None:
@@ -39,7 +35,7 @@ def log_status(
     else:
         state = audit_state(json.loads(Remote(address).status().detail_json))
     terminal = Terminal()
-    if as_json or output == "json":
+    if style is OutputFormat.JSON:
         terminal.json(state)
     else:
         terminal.table(("", str(state["path"] or "")), list(_rows(state)))

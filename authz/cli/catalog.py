@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from authz.bundle import read_folder
-from authz.cli.options import Header, Vars, offline_variables
+from authz.cli.options import Header, Vars, offline_variables, output_path
 from authz.cli.render import CommandExit, Terminal
 from authz.engine import effect_table
 from authz.errors import UsageError
@@ -176,7 +176,13 @@ def templates(
     bundle: BundleOption = Path(),
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="File to write to. Default: print.", dir_okay=False),
+        typer.Option(
+            "--output",
+            "-o",
+            callback=output_path,
+            help="File to write to. Default: print.",
+            dir_okay=False,
+        ),
     ] = None,
     var: Vars = None,
 ) -> None:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +16,16 @@ from authz.cli.render import Terminal
 from authz.config import json_schema, redacted
 from authz.config.document import Value, spell
 from authz.engine import Trust
-from authz.errors import UsageError
 from authz.trust import read_trust, trust_spec
 
 __all__ = ["register"]
+
+
+class ConfigFormat(StrEnum):
+    """Format of the printed configuration."""
+
+    YAML = "yaml"
+    JSON = "json"
 
 
 def register(app: typer.Typer) -> None:
@@ -34,25 +41,25 @@ def print_(
     *,
     config: ConfigFile = None,
     sets: Sets = None,
-    output: Annotated[str, typer.Option("--output", "-o", help="yaml or json")] = "yaml",
+    style: Annotated[
+        ConfigFormat, typer.Option("--format", help="yaml or json")
+    ] = ConfigFormat.YAML,
     origins: Annotated[
         bool, typer.Option("--origins", help="Print one value a line, with its source.")
     ] = False,
 ) -> None:
     """Print the configuration with defaults and without secrets."""
-    if output not in {"yaml", "json"}:
-        raise UsageError(f"--output {output}: yaml or json")
     loaded_config = loaded(config, sets)
     shown = redacted(loaded_config.config)
     if origins:
         listed = [
             (spell(path), value, loaded_config.origin(path)) for path, value in _leaves(shown, ())
         ]
-        if output == "json":
+        if style is ConfigFormat.JSON:
             Terminal().json([{"key": k, "value": v, "origin": o} for k, v, o in listed])
-        for key, value, origin in listed if output == "yaml" else ():
+        for key, value, origin in listed if style is ConfigFormat.YAML else ():
             print(f"{key}: {json.dumps(value, ensure_ascii=False)}  # {origin}")
-    elif output == "json":
+    elif style is ConfigFormat.JSON:
         Terminal().json(shown)
     else:
         print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), end="")

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 import typer
 from google.protobuf import json_format
 
-from authz.cli.options import ADMIN, AgentToken, Output, Server, SubjectToken, evidence
+from authz.cli.options import (
+    ADMIN,
+    AgentToken,
+    Format,
+    OutputFormat,
+    Server,
+    SubjectToken,
+    evidence,
+)
 from authz.cli.render import Terminal
 from authz.errors import UsageError
 from authz.tools.remote import Remote
@@ -74,7 +82,7 @@ def issue(
         ),
     ] = None,
     subject_token: SubjectToken = None,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Ask for a permit, and print a credential for one call of the operation."""
     if (proof_key is None) != (not issuer):
@@ -89,7 +97,7 @@ def issue(
         issued = client.credentials.issue(operation, arguments.encode(), **said)
     if not isinstance(issued, TaskCredential):
         raise UsageError("the secrets of the system are leased; get them with the SDK")
-    if output == "json":
+    if style is OutputFormat.JSON:
         told = {"token_type": issued.token_type, "expires_at": issued.expires_at}
         Terminal().json({"token": issued.token, **told, "decision_id": issued.decision_id})
     else:
@@ -101,7 +109,7 @@ def introspect(
     token: TokenPath,
     agent_token: AgentToken = None,
     server: Server = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Show whether a credential is active, and its claims."""
     request = credentials_pb2.IntrospectRequest(
@@ -109,7 +117,7 @@ def introspect(
     )
     known = Remote(server).credential("Introspect", request, credentials_pb2.IntrospectResponse())
     claims = json_format.MessageToDict(known.claims) if known.active else {}
-    if output == "json":
+    if style is OutputFormat.JSON:
         Terminal().json({"active": known.active, **claims})
         return
     Terminal().table(

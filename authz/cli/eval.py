@@ -9,7 +9,8 @@ import typer
 from authz.bundle import read_folder
 from authz.cli.options import (
     Arguments,
-    Output,
+    Format,
+    OutputFormat,
     Vars,
     json_object,
     named_values,
@@ -65,7 +66,7 @@ def evaluate(
         str, typer.Option(help="Prompt of the user with which the task was started.")
     ] = "",
     var: Vars = None,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Judge one request offline, with facts from options, and show the result of every policy. Exit code 2 unless permitted."""
     who = _who(agent, subject, claim, service=service)
@@ -88,7 +89,7 @@ def evaluate(
     except BundleError as error:
         # The bundle compiled: what cannot be read is the request.
         raise UsageError("; ".join(map(str, error.diagnostics))) from error
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json(decision)
     else:
         print_decision(terminal, decision)

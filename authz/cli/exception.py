@@ -10,7 +10,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from authz.bundle import read_folder
-from authz.cli.options import ADMIN, Address, Output, Vars, offline_variables
+from authz.cli.options import ADMIN, Address, Format, OutputFormat, Vars, offline_variables
 from authz.cli.render import Terminal, breakglass_json, breakglass_rows, exception_rows
 from authz.config.types import Duration
 from authz.engine import Plan
@@ -65,7 +65,7 @@ def list_exceptions(
     ] = None,
     var: Vars = None,
     address: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """List the standing exceptions of a node with their uses, or those of a bundle.
 
@@ -84,7 +84,7 @@ def list_exceptions(
         plan = Plan.compile(files, offline_variables(files, var, terminal.note))
         entries = [asdict(exception) for exception in plan.exceptions]
     entries = sorted(entries, key=lambda entry: (entry["expires_ms"], entry["name"]))
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json([*entries, *requests])
         return
     if entries:
@@ -113,7 +113,7 @@ def breakglass(
         str, typer.Option(help="SPIFFE id of the only agent that it is for. Default: all callers.")
     ] = "",
     address: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Open a request for break-glass: an emergency exception for the calls at one system, up to tier high.
 
@@ -128,7 +128,7 @@ def breakglass(
     )
     answer = Remote(address).open_breakglass(request)
     terminal = Terminal()
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json({**breakglass_json(answer.breakglass), "operations": list(answer.operations)})
         return
     opened = answer.breakglass
@@ -142,7 +142,7 @@ def breakglass(
 
 
 def confirm(
-    *, breakglass_id: BreakglassId, address: Address = ADMIN, output: Output = "text"
+    *, breakglass_id: BreakglassId, address: Address = ADMIN, style: Format = OutputFormat.TEXT
 ) -> None:
     """Confirm a request for break-glass: it is in force from now on.
 
@@ -150,7 +150,7 @@ def confirm(
     """
     answer = Remote(address).confirm_breakglass(breakglass_id)
     terminal = Terminal()
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json({**breakglass_json(answer.breakglass), "operations": list(answer.operations)})
         return
     confirmed = answer.breakglass
@@ -162,11 +162,13 @@ def confirm(
         _warn_unread(terminal, confirmed.system)
 
 
-def end(*, breakglass_id: BreakglassId, address: Address = ADMIN, output: Output = "text") -> None:
+def end(
+    *, breakglass_id: BreakglassId, address: Address = ADMIN, style: Format = OutputFormat.TEXT
+) -> None:
     """End break-glass before its time, or withdraw a request for it."""
     ended = Remote(address).end_breakglass(breakglass_id).breakglass
     terminal = Terminal()
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json(breakglass_json(ended))
     else:
         terminal.line(f"break-glass {ended.id} at {ended.system} has ended")

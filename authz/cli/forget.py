@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from authz.cli.options import ADMIN, Address, Output
+from authz.cli.options import ADMIN, Address, Format, OutputFormat
 from authz.cli.render import Terminal
 from authz.tools.remote import Remote
 from authz_client.v1 import admin_pb2
@@ -44,11 +44,11 @@ def forget_agent(
     reason: Why,
     denials: Denials = False,
     address: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Forget the labels that an agent carries, for all subjects."""
     request = admin_pb2.ForgetRequest(agent=agent, reason=reason, denials=denials)
-    _forget(request, f"agent {agent}", address, output)
+    _forget(request, f"agent {agent}", address, style)
 
 
 def forget_pair(
@@ -63,20 +63,24 @@ def forget_pair(
     reason: Why,
     denials: Denials = False,
     address: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Forget the labels that an agent carries for one subject."""
     pair = admin_pb2.Pair(agent=agent, subject=subject)
     request = admin_pb2.ForgetRequest(pair=pair, reason=reason, denials=denials)
-    _forget(request, f"pair {agent} {subject}".rstrip(), address, output)
+    _forget(request, f"pair {agent} {subject}".rstrip(), address, style)
 
 
 def forget_collection(
-    *, collection: Collection, reason: Why, address: Address = ADMIN, output: Output = "text"
+    *,
+    collection: Collection,
+    reason: Why,
+    address: Address = ADMIN,
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Forget the labels of a collection and of all objects in it."""
     request = admin_pb2.ForgetRequest(collection=collection, reason=reason)
-    _forget(request, f"collection {collection}", address, output)
+    _forget(request, f"collection {collection}", address, style)
 
 
 def forget_object(
@@ -85,18 +89,18 @@ def forget_object(
     id_: Annotated[str, typer.Argument(metavar="ID", help="Id of the object.")],
     reason: Why,
     address: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Forget the labels of one object."""
     written = admin_pb2.WrittenObject(collection=collection, id=id_)
     request = admin_pb2.ForgetRequest(object=written, reason=reason)
-    _forget(request, f"object {collection}/{id_}", address, output)
+    _forget(request, f"object {collection}/{id_}", address, style)
 
 
-def _forget(request: admin_pb2.ForgetRequest, what: str, address: str, output: str) -> None:
+def _forget(request: admin_pb2.ForgetRequest, what: str, address: str, style: OutputFormat) -> None:
     answer = Remote(address).forget(request)
     terminal = Terminal()
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json({"target": what, "records": answer.records})
     else:
         terminal.line(f"forgot the labels of the {what}; {answer.records} records changed")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from authz.cli.options import ADMIN, Address, Output
+from authz.cli.options import ADMIN, Address, Format, OutputFormat
 from authz.cli.render import Terminal
 from authz.config import SigningAlgorithm
 from authz.errors import UsageError
@@ -96,12 +96,12 @@ def token(
         print(keys.subject_token(subject or "", audience, claims, lifetime=lifetime))
 
 
-def list_(*, address: Address = ADMIN, output: Output = "text") -> None:
+def list_(*, address: Address = ADMIN, style: Format = OutputFormat.TEXT) -> None:
     """List the keys of all nodes that sign task credentials."""
     listed = json.loads(Remote(address).status().detail_json).get("signing_keys")
     if listed is None:
         raise UsageError("this node issues no credentials: `credentials` is not configured")
-    if output == "json":
+    if style is OutputFormat.JSON:
         Terminal().json({"keys": listed})
         return
     Terminal().table(

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -22,9 +23,10 @@ __all__ = [
     "Arguments",
     "BundleFolder",
     "ConfigFile",
+    "Format",
     "Header",
     "NoSolver",
-    "Output",
+    "OutputFormat",
     "QuestionTimeLimit",
     "ReportFile",
     "Server",
@@ -32,7 +34,6 @@ __all__ = [
     "SolverCache",
     "SubjectToken",
     "Vars",
-    "check_output",
     "configuration",
     "evidence",
     "flags",
@@ -40,10 +41,12 @@ __all__ = [
     "loaded",
     "named_values",
     "offline_variables",
+    "output_path",
     "read_text",
     "variables",
 ]
 
+_FORMATS: Final = frozenset({"text", "json", "markdown", "html", "sarif", "github"})
 ADMIN: Final = "unix:///run/authz/admin.sock"
 """Default address of a node's administration socket."""
 _MAX_INPUT: Final = 1_048_576
@@ -72,7 +75,29 @@ Vars = Annotated[
     list[str] | None,
     typer.Option("--var", metavar="NAME=VALUE", help="Value of ${NAME} in the bundle. Repeatable."),
 ]
-Output = Annotated[str, typer.Option("--output", "-o", help="text or json")]
+
+
+class OutputFormat(StrEnum):
+    """Format of the output of verbs that print text or JSON."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+Format = Annotated[OutputFormat, typer.Option("--format", help="text or json")]
+
+
+def output_path(path: Path | None) -> Path | None:
+    """Check the value of `--output`, which is a file or a folder.
+
+    Raises:
+        UsageError: The value is the name of a format.
+    """
+    if path is not None and str(path) in _FORMATS:
+        raise UsageError(f"--output takes a file; use --format {path}, or write ./{path}")
+    return path
+
+
 NoSolver = Annotated[
     bool, typer.Option("--no-solver", help="Ask no solver, so that nothing is proved.")
 ]
@@ -97,7 +122,11 @@ QuestionTimeLimit = Annotated[
 ReportFile = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", help="File to write the report to. Default: print.", dir_okay=False
+        "--output",
+        "-o",
+        callback=output_path,
+        help="File to write the report to. Default: print.",
+        dir_okay=False,
     ),
 ]
 Arguments = Annotated[
@@ -282,16 +311,6 @@ def evidence(agent: Path | None, subject: Path | None) -> list[decision_pb2.Evid
         for role, file in files
         if file is not None
     ]
-
-
-def check_output(given: str) -> None:
-    """Check the value of `--output`.
-
-    Raises:
-        UsageError: The value is neither text nor json.
-    """
-    if given not in {"text", "json"}:
-        raise UsageError(f"--output {given[:40]!r}: text or json")
 
 
 def json_object(given: str) -> dict[str, Any]:

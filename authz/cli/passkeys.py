@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from authz.cli.options import ADMIN, Address, Output
+from authz.cli.options import ADMIN, Address, Format, OutputFormat
 from authz.cli.render import Terminal
 from authz.errors import UsageError
 from authz.tools.remote import Remote
@@ -44,7 +44,7 @@ def invite(
         ),
     ],
     address: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Make a link with which a person without an issuer makes a passkey for the approvals page.
 
@@ -55,7 +55,7 @@ def invite(
     answer = Remote(address).passkeys("Invite", request, passkeys_pb2.PasskeysInviteResponse())
     terminal = Terminal()
     until = answer.expires_at.ToDatetime()
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json({"url": answer.url, "expires_at": f"{until.isoformat()}Z"})
         return
     terminal.line(answer.url)
@@ -64,7 +64,9 @@ def invite(
     )
 
 
-def passkeys(*, person: Person, address: Address = ADMIN, output: Output = "text") -> None:
+def passkeys(
+    *, person: Person, address: Address = ADMIN, style: Format = OutputFormat.TEXT
+) -> None:
     """List the passkeys of a person."""
     issuer, sub = _split(person)
     request = passkeys_pb2.PasskeysListRequest(issuer=issuer, sub=sub)
@@ -81,7 +83,7 @@ def passkeys(*, person: Person, address: Address = ADMIN, output: Output = "text
         }
         for passkey in answer.passkeys
     ]
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json({"passkeys": rows})
     elif rows:
         terminal.table(("id", "name", "created", "used"), [tuple(row.values()) for row in rows])
@@ -97,7 +99,7 @@ def remove_passkey(
         bool, typer.Option("--all", help="Remove all passkeys of the person.")
     ] = False,
     address: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Remove a passkey of a person, for example of a lost device."""
     issuer, sub = _split(person)
@@ -108,7 +110,7 @@ def remove_passkey(
     request = passkeys_pb2.PasskeysRemoveRequest(issuer=issuer, sub=sub, credential_id=passkey)
     answer = Remote(address).passkeys("Remove", request, passkeys_pb2.PasskeysRemoveResponse())
     terminal = Terminal()
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json({"removed": answer.removed})
     else:
         terminal.line(f"removed {answer.removed} passkeys of {person}")

@@ -18,7 +18,7 @@ from authz.cli.decision_log import (
     log_source,
     read_bundle,
 )
-from authz.cli.options import ADMIN, Address, ConfigFile, Sets, Vars
+from authz.cli.options import ADMIN, Address, ConfigFile, OutputFormat, Sets, Vars, output_path
 from authz.cli.render import Terminal
 from authz.engine import Plan
 from authz.errors import BundleError, UsageError
@@ -62,6 +62,7 @@ def propose(
         typer.Option(
             "--output",
             "-o",
+            callback=output_path,
             help="Folder to write the files to. Default: print them.",
             file_okay=False,
         ),
@@ -105,17 +106,20 @@ def propose(
             help="With --templates: also learn from calls that `mode: observe` let through although no policy permits them, or that came without a task.",
         ),
     ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="With --templates: print them as JSON, with all evidence."),
-    ] = False,
+    style: Annotated[
+        OutputFormat,
+        typer.Option(
+            "--format", help="text; json, with --templates: print them with all evidence."
+        ),
+    ] = OutputFormat.TEXT,
 ) -> None:
     """Draft entries for the bundle from the audit log: unknown operations and routes, agents and subjects without a role, missing permits; or templates. The draft permits nothing until you edit it."""
     terminal = Terminal()
+    as_json = style is OutputFormat.JSON
     if as_json and not templates:
-        raise UsageError("--json needs --templates")
+        raise UsageError("--format json needs --templates")
     if as_json and output is not None:
-        raise UsageError("give --json or --output, not both")
+        raise UsageError("give --format json or --output, not both")
     source = log_source(log, config, sets, address)
     folder = bundle or source.bundle
     given = read_bundle(terminal, folder, source, var) if folder is not None else None

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperCommand
 
-from authz.cli.options import ADMIN, Address, Output
+from authz.cli.options import ADMIN, Address, Format, OutputFormat
 from authz.cli.render import Terminal
 from authz.errors import UsageError
 from authz.tools.remote import Remote
@@ -94,7 +94,7 @@ def revoke(
         ),
     ] = "",
     address: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Revoke a target: refuse its calls from now on, and end live tasks of an agent, subject, session or task. --undo lifts the revocation."""
     if undo and not reason.strip():
@@ -109,7 +109,7 @@ def revoke(
         )
         raise UsageError(message)
     terminal = Terminal()
-    if output == "json":
+    if style is OutputFormat.JSON:
         shown = {"target": target.value, "value": value, "tasks_ended": answer.tasks_ended}
         terminal.json({**shown, "undone": True} if undo else shown)
     elif undo:

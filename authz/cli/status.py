@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from authz.cli.options import ADMIN, Address, Output
+from authz.cli.options import ADMIN, Address, Format, OutputFormat
 from authz.cli.render import CommandExit, Terminal, approval_status_rows, status_rows
 from authz.errors import AuthzError
 from authz.tools.remote import Remote
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 def status(
     *,
     address: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
     reload: Annotated[
         bool, typer.Option("--reload", help="Reload the bundle and the keys first.")
     ] = False,
@@ -53,7 +53,7 @@ def status(
     detail = json.loads(answer.detail_json)
     approvals = _approvals(remote, terminal)
     detail["approvals"] = {**(detail.get("approvals") or {}), **(approvals or {})}
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json(detail)
     else:
         rows = [*status_rows(answer, detail), *approval_status_rows(approvals)]

@@ -11,7 +11,16 @@ import typer
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 
-from authz.cli.options import ADMIN, Address, AgentToken, Output, Server, SubjectToken, evidence
+from authz.cli.options import (
+    ADMIN,
+    Address,
+    AgentToken,
+    Format,
+    OutputFormat,
+    Server,
+    SubjectToken,
+    evidence,
+)
 from authz.cli.render import Terminal, print_task_tree
 from authz.engine import prompt_names, prompt_values, prompt_words
 from authz.errors import ApiError, UsageError
@@ -87,7 +96,7 @@ def start(
     agent_token: AgentToken = None,
     subject_token: SubjectToken = None,
     server: Server = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Start a root task, as a subject or as an agent that the template lists.
 
@@ -102,7 +111,7 @@ def start(
         scope=_scope(operation),
     )
     answer = Remote(server).task("Start", request, tasks_pb2.StartResponse())
-    _show([answer.task], output)
+    _show([answer.task], style)
 
 
 def delegate(
@@ -116,7 +125,7 @@ def delegate(
     operation: Operations = None,
     agent_token: AgentToken = None,
     server: Server = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Start a child of a task, as the agent that has the task."""
     remote, shown = Remote(server), evidence(agent_token, None)
@@ -133,7 +142,7 @@ def delegate(
         scope=_below(above, operation),
     )
     answer = remote.task("Delegate", request, tasks_pb2.DelegateResponse())
-    _show([answer.task], output)
+    _show([answer.task], style)
 
 
 def extend(
@@ -143,7 +152,7 @@ def extend(
     agent_token: AgentToken = None,
     subject_token: SubjectToken = None,
     server: Server = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Add the prompt of a further turn to a task, as its subject.
 
@@ -153,7 +162,7 @@ def extend(
         evidence=evidence(agent_token, subject_token), task=task, prompt=prompt
     )
     answer = Remote(server).task("Extend", request, tasks_pb2.ExtendResponse())
-    _show([answer.task], output)
+    _show([answer.task], style)
 
 
 def get(
@@ -162,14 +171,14 @@ def get(
     agent_token: AgentToken = None,
     subject_token: SubjectToken = None,
     server: Server = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Show one task, in the tree of its session: its scope, and the tasks above and below it that the caller may see."""
     shown, remote = evidence(agent_token, subject_token), Remote(server)
     request = tasks_pb2.GetRequest(evidence=shown, task=task)
     answer = remote.task("Get", request, tasks_pb2.GetResponse())
-    if output == "json":
-        _show([answer.task], output)
+    if style is OutputFormat.JSON:
+        _show([answer.task], style)
         return
     asked = tasks_pb2.TasksListRequest(
         evidence=shown, session=answer.task.session, page_size=_MOST_RELATIVES
@@ -190,7 +199,7 @@ def list_(
     agent_token: AgentToken = None,
     subject_token: SubjectToken = None,
     server: Server = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """List tasks."""
     remote = Remote(server)
@@ -210,7 +219,7 @@ def list_(
         token = answer.next_page_token
         if not token:
             break
-    _show(tasks, output)
+    _show(tasks, style)
 
 
 def end(
@@ -222,7 +231,7 @@ def end(
     agent_token: AgentToken = None,
     subject_token: SubjectToken = None,
     server: Server = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """End a task and its descendants."""
     request = tasks_pb2.EndRequest(
@@ -230,7 +239,7 @@ def end(
     )
     answer = Remote(server).task("End", request, tasks_pb2.EndResponse())
     terminal = Terminal()
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json({"task": task, "ended": answer.ended})
     else:
         terminal.line(f"{answer.ended} tasks ended")
@@ -268,7 +277,7 @@ def names(
         ),
     ] = "",
     admin: Address = ADMIN,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Show what a prompt names, and why its other words name nothing; or what a task names.
 
@@ -281,7 +290,7 @@ def names(
         request = admin_pb2.TaskNamesRequest(
             task=task, values=value, system=system, collection=collection
         )
-        _show_names_of_task(request, Remote(admin).task_names(request), output)
+        _show_names_of_task(request, Remote(admin).task_names(request), style)
         return
     if system or collection:
         raise UsageError("--system and --collection need --task: a prompt alone has no bundle")
@@ -289,16 +298,16 @@ def names(
         raise UsageError("give a prompt (`-` for standard input), or --task with the id of a task")
     text = sys.stdin.read() if prompt == "-" else prompt
     if value:
-        _show_values(text, value, output)
+        _show_values(text, value, style)
         return
-    _show_readings(text, output)
+    _show_readings(text, style)
 
 
-def _show_readings(text: str, output: Output) -> None:
+def _show_readings(text: str, style: OutputFormat) -> None:
     readings = prompt_names(text)
     words = prompt_words(text)
     terminal = Terminal()
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json(
             {
                 "names": [
@@ -326,10 +335,10 @@ def _show_readings(text: str, output: Output) -> None:
 
 
 def _show_names_of_task(
-    request: admin_pb2.TaskNamesRequest, answer: admin_pb2.TaskNamesResponse, output: Output
+    request: admin_pb2.TaskNamesRequest, answer: admin_pb2.TaskNamesResponse, style: OutputFormat
 ) -> None:
     terminal = Terminal()
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json(
             json_format.MessageToDict(
                 answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
@@ -376,13 +385,13 @@ def _lines_about(task: str, answer: admin_pb2.TaskNamesResponse) -> Iterator[str
         yield "Give --value to check a value of a call."
 
 
-def _show_values(prompt: str, values: list[str], output: Output) -> None:
+def _show_values(prompt: str, values: list[str], style: OutputFormat) -> None:
     told = prompt_values(prompt, values)
     for one in told:
         if one.error:
             raise UsageError(f"--value {one.value}: {one.error}.")
     terminal = Terminal()
-    if output == "json":
+    if style is OutputFormat.JSON:
         terminal.json({"values": [{"value": one.value, "named": one.named} for one in told]})
     else:
         rows = [(one.value, "named" if one.named else "not named") for one in told]
@@ -428,9 +437,9 @@ def _below(
     return found
 
 
-def _show(tasks: list[tasks_pb2.Task], output: str) -> None:
+def _show(tasks: list[tasks_pb2.Task], style: OutputFormat) -> None:
     terminal = Terminal()
-    if output == "json":
+    if style is OutputFormat.JSON:
         told = [json_format.MessageToDict(one, preserving_proto_field_name=True) for one in tasks]
         terminal.json({"tasks": told})
         return

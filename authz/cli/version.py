@@ -3,7 +3,7 @@
 import typer
 
 from authz import __version__
-from authz.cli.options import Output
+from authz.cli.options import Format, OutputFormat
 from authz.cli.render import Terminal
 from authz.engine import build_profile
 
@@ -17,10 +17,10 @@ def register(app: typer.Typer) -> None:
 
 def version(
     *,
-    output: Output = "text",
+    style: Format = OutputFormat.TEXT,
 ) -> None:
     """Print the version and the build profile of the engine."""
-    if output == "json":
+    if style is OutputFormat.JSON:
         Terminal().json({"version": __version__, "build_profile": build_profile()})
     else:
         Terminal().line(f"authz {__version__} ({build_profile()})")

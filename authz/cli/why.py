@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ from authz.cli.decision_log import (
     log_source,
     read_bundle,
 )
-from authz.cli.options import ADMIN, Address, ConfigFile, Output, Sets, Vars
+from authz.cli.options import ADMIN, Address, ConfigFile, Sets, Vars
 from authz.cli.render import Terminal, groups_page, print_groups, print_why, why_page
 from authz.engine import BundleDescription, Plan, reason_table
 from authz.errors import UsageError
@@ -43,6 +44,14 @@ Bundles = Annotated[
         file_okay=False,
     ),
 ]
+
+
+class WhyFormat(StrEnum):
+    """Format of the explanation."""
+
+    TEXT = "text"
+    JSON = "json"
+    HTML = "html"
 
 
 def register(app: typer.Typer) -> None:
@@ -79,16 +88,14 @@ def why(
     sets: Sets = None,
     address: Address = ADMIN,
     var: Vars = None,
-    output: Output = "text",
-    html: Annotated[
-        bool, typer.Option("--html", help="Print a page to send: one HTML file without scripts.")
-    ] = False,
+    style: Annotated[
+        WhyFormat,
+        typer.Option(
+            "--format", help="text, json, or html: a page to send, one file without scripts."
+        ),
+    ] = WhyFormat.TEXT,
 ) -> None:
     """Explain one decision and what would permit it; without an id, count the refused decisions by their common properties."""
-    if output not in {"text", "json"}:
-        raise UsageError(f"--output {plain(output, 40)}: text or json")
-    if html and output == "json":
-        raise UsageError("give --html or --output json, not both")
     _known_code(code)
     terminal = Terminal()
     within = span(since, until, time.time())
@@ -97,9 +104,9 @@ def why(
     if decision_id:
         found = _find(terminal, source, decision_id, within)
         explanation = _explain(terminal, source, found, folders, var)
-        if html:
+        if style is WhyFormat.HTML:
             print(why_page(explanation), end="")
-        elif output == "json":
+        elif style is WhyFormat.JSON:
             _json(explanation.document())
         else:
             print_why(terminal, explanation)
@@ -116,10 +123,10 @@ def why(
         if kept:
             groups.add(decision)
     changes = _bundles(terminal, source, folders, var) if len(folders) > 1 else []
-    if html:
+    if style is WhyFormat.HTML:
         span_text = f"{within.since or 'the beginning'} to {within.until or 'now'}, {source.name}"
         print(groups_page(groups, changes, observed=observed, within=span_text), end="")
-    elif output == "json":
+    elif style is WhyFormat.JSON:
         _json({**groups.document(), "bundles": changes})
     else:
         print_groups(terminal, groups, changes, _again(log, bundle))

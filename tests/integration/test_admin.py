@@ -173,7 +173,7 @@ def test_standing_exceptions_are_listed(server: Server, capsys: pytest.CaptureFi
     assert "│ late-sync │" in shown
     assert "│ crm-team │ CRM-1 │ expired │ 0 │ never │" in shown
     with pytest.raises(SystemExit) as ended:
-        main(["exception", "list", "--admin", admin, "-o", "json"])
+        main(["exception", "list", "--admin", admin, "--format", "json"])
     assert ended.value.code in {None, 0}
     (entry,) = json.loads(capsys.readouterr().out)
     assert (entry["name"], entry["uses"], entry["last_used_ms"]) == ("late-sync", 0, None)
@@ -239,7 +239,7 @@ def test_the_command_forgets(
     capsys.readouterr()
 
     with pytest.raises(SystemExit) as done:
-        main([*verb, "--reason", "reviewed", "--output", "json"])
+        main([*verb, "--reason", "reviewed", "--format", "json"])
 
     assert done.value.code in {0, None}
     answer = json.loads(capsys.readouterr().out)

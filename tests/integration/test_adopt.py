@@ -103,7 +103,7 @@ def test_templates_are_proposed_from_what_a_server_wrote(
         for request in (permitted, permitted, denied):
             surface.ask("main", request.SerializeToString())
     few = ("--min-sessions", "1", "--min-subjects", "1")
-    assert run("propose", "--templates", "--json", "-c", place.file, *few) == 0
+    assert run("propose", "--templates", "--format", "json", "-c", place.file, *few) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["sessions"]["observed"] == 2
     assert document["sessions"]["with_denials"] == {"NOT_PERMITTED": 1}
@@ -149,5 +149,5 @@ def test_status_tells_what_stands_where(
     assert run("status", "--admin", admin, "--reload") == 1
     assert f"reload refused; bundle {revision} stays in service" in capsys.readouterr().err
     (place.folder / "bundle" / "policies" / "more.cedar").unlink()
-    assert run("status", "--admin", admin, "--reload", "--output", "json") == 0
+    assert run("status", "--admin", admin, "--reload", "--format", "json") == 0
     assert f"bundle {revision} is in service" in capsys.readouterr().err

@@ -103,7 +103,7 @@ def client(server: Server, authority: Authority) -> Authz:
 
 def approval(server: Server, *words: str, check: bool = True) -> Any:
     """Runs `authz approval …` against the administration socket; returns its JSON."""
-    words = ("approval", *words, "--output", "json", "--admin", server.address("admin"))
+    words = ("approval", *words, "--format", "json", "--admin", server.address("admin"))
     done = subprocess.run(
         [*command(), *words], capture_output=True, text=True, timeout=60, check=False
     )

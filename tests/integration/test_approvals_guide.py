@@ -84,8 +84,8 @@ class Reader:
 
     def answer(self, verb: str) -> None:
         """Answers the only open approval as a program does, with the card's digest."""
-        (waiting,) = json.loads(self.run("authz approval list --output json"))["approvals"]
-        card = json.loads(self.run(f"authz approval show {waiting['id']} --output json"))
+        (waiting,) = json.loads(self.run("authz approval list --format json"))["approvals"]
+        card = json.loads(self.run(f"authz approval show {waiting['id']} --format json"))
         reason = " --reason no_invoice" if verb == "reject" else ""
         self.run(
             f"authz approval {verb} {waiting['id']} --yes --digest {card['card_digest']}{reason}"

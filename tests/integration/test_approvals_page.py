@@ -432,7 +432,7 @@ def renew_login(page: Any, url: str, name: str) -> None:
 
 def run(server: Server, *words: str) -> Any:
     """Runs `authz approval …` against the administration socket; returns its JSON."""
-    words = ("approval", *words, "--output", "json", "--admin", server.address("admin"))
+    words = ("approval", *words, "--format", "json", "--admin", server.address("admin"))
     done = subprocess.run(
         [*command(), *words], capture_output=True, text=True, timeout=60, check=False
     )

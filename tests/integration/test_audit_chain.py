@@ -41,7 +41,7 @@ def _verify(place: Layout, *words: str) -> subprocess.CompletedProcess[str]:
     keys = place.folder / "keys.json"
     if not keys.exists():
         keys.write_text(run_authz("audit", "keys", place.config["audit"]["head_key"]).stdout)
-    given = ["--config", str(place.file), "--keys", str(keys), "--output", "json", *words]
+    given = ["--config", str(place.file), "--keys", str(keys), "--format", "json", *words]
     return run_authz("audit", "verify", *given)
 
 
@@ -63,7 +63,7 @@ def test_a_log_stays_whole_across_restarts_a_kill_and_rotations(
         with Server(place) as server:
             _decide(server, people, 20)
             status = json.loads(
-                run_authz("status", "--admin", server.address("admin"), "--output", "json").stdout
+                run_authz("status", "--admin", server.address("admin"), "--format", "json").stdout
             )
             assert status["engine"]["audit"]["segment"] >= 1, status["engine"]["audit"]
             if round_ == 1:
@@ -112,7 +112,7 @@ def test_a_refused_reload_has_one_record(place: Layout, authority: Authority) ->
     out = place.folder / "report"
     first_day, last_day = (records[number]["timestamp"][:10] for number in (0, -1))
     days = ("--from", first_day, "--to", last_day)
-    made = run_authz("audit", "report", "--log", str(place.audit), *days, "--out", str(out))
+    made = run_authz("audit", "report", "--log", str(place.audit), *days, "--output", str(out))
     assert made.returncode == 0, made.stderr
     rows = (out / "refused_loads.csv").read_text().splitlines()
     assert len(rows) == 3

@@ -90,7 +90,7 @@ def test_texts_of_a_running_node_are_erased(tmp_path: Path, authority: Authority
 
 def _check_log(place: Layout, erased: int) -> None:
     """Verify the log, and read the record of the erasure."""
-    verified = run_authz("audit", "verify", "--config", str(place.file), "--output", "json")
+    verified = run_authz("audit", "verify", "--config", str(place.file), "--format", "json")
     assert verified.returncode == 0, verified.stdout + verified.stderr
     result: dict[str, Any] = json.loads(verified.stdout)
     assert (result["findings"], result["erased_texts"]) == ([], erased)

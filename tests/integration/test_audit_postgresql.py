@@ -258,7 +258,7 @@ def test_a_node_delivers_to_a_table_and_the_table_proves_its_log(
     keys = tmp_path / "keys.json"
     keys.write_text(run_authz("audit", "keys", str(key)).stdout)
     reader = dsn_file(tmp_path, postgres, "authz_audit_reader")
-    words = ("audit", "fetch", "--node", "n1", "--dsn-file", str(reader), "--output", "json")
+    words = ("audit", "fetch", "--node", "n1", "--dsn-file", str(reader), "--format", "json")
     got = tmp_path / "got"
     done = run_authz(*words, str(got))
     assert (done.returncode, json.loads(done.stdout)["changed"]) == (0, []), done.stderr

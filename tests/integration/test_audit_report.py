@@ -96,7 +96,7 @@ class Case:
 
 
 def _admin(server: Server, *words: str) -> Any:
-    line = [*command(), *words, "--output", "json", "--admin", server.address("admin")]
+    line = [*command(), *words, "--format", "json", "--admin", server.address("admin")]
     done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout) if done.stdout else None
@@ -219,7 +219,7 @@ def test_a_session_is_a_page_and_lines(case: Case) -> None:
     """The same for a terminal and as one file."""
     session = _session(case, case.task)
     page = case.place.folder / "session.html"
-    _authz(case, "show", "--session", session, "--format", "html", "--out", str(page))
+    _authz(case, "show", "--session", session, "--format", "html", "--output", str(page))
     for text in (page.read_text(), _authz(case, "show", "--session", session)):
         assert case.approval in text
         assert "labels join the session: untrusted" in text
@@ -234,7 +234,7 @@ def test_a_period_of_a_node_is_reported(case: Case) -> None:
     since, until = ((today + timedelta(days=days)).date().isoformat() for days in (-1, 1))
     out = case.place.folder / "november"
     keys = _trust_heads(case)
-    words = ("--from", since, "--to", until, "--out", str(out), "--sample", "3")
+    words = ("--from", since, "--to", until, "--output", str(out), "--sample", "3")
     _authz(
         case,
         "report",
@@ -267,7 +267,7 @@ def test_a_period_of_a_node_is_reported(case: Case) -> None:
     for sample in samples:
         assert (out / sample["record"]).read_bytes() == log[int(sample["line"]) - 1]
         verify = ("--verify", str(out / sample["receipt"]), "--head-key", str(keys))
-        assert json.loads(_authz(case, "receipt", *verify, "--output", "json"))["verified"]
+        assert json.loads(_authz(case, "receipt", *verify, "--format", "json"))["verified"]
     assert "0 findings" in (out / "gaps.md").read_text()
     records = [json.loads(line) for line in log]
     count = sum("result" in one for one in records)

@@ -46,7 +46,7 @@ def _decide(server: Server, people: People, count: int) -> None:
 
 
 def _status(server: Server) -> tuple[int, dict[str, Any]]:
-    done = run_authz("audit", "status", "--admin", server.address("admin"), "--json")
+    done = run_authz("audit", "status", "--admin", server.address("admin"), "--format", "json")
     return done.returncode, json.loads(done.stdout)
 
 
@@ -108,7 +108,7 @@ def test_a_sink_has_the_whole_log_after_outages_kills_and_rotations(
     keys = tmp_path / "keys.json"
     keys.write_text(run_authz("audit", "keys", str(tmp_path / "head.pem")).stdout)
     verified = run_authz(
-        "audit", "verify", "--delivered", str(got), "--keys", str(keys), "--output", "json"
+        "audit", "verify", "--delivered", str(got), "--keys", str(keys), "--format", "json"
     )
     result = json.loads(verified.stdout)
     assert verified.returncode == 0, verified.stdout
@@ -153,7 +153,7 @@ def test_kills_at_any_moment_leave_no_hole(
     }
     assert on_disk == set(receiver.records)
     verified = run_authz(
-        "audit", "verify", "--delivered", str(tmp_path / "got"), "--output", "json"
+        "audit", "verify", "--delivered", str(tmp_path / "got"), "--format", "json"
     )
     assert json.loads(verified.stdout)["findings"] == [], verified.stdout
 
@@ -188,7 +188,7 @@ def test_a_required_sink_that_is_behind_makes_the_node_not_ready(
         problems = eventually(lambda: _problems(server), what="a warning")
         assert any("audit sink siem" in line for line in problems), problems
         assert server.readiness()["ready"]
-    offline = run_authz("audit", "status", "--config", str(place.file), "--json")
+    offline = run_authz("audit", "status", "--config", str(place.file), "--format", "json")
     assert offline.returncode == 1
     left = json.loads(offline.stdout)["sinks"]["siem"]["undelivered"]
     assert left["records"] == len(place.audit.read_bytes().splitlines()) >= 2

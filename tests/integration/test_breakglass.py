@@ -79,7 +79,7 @@ def run(server: Server, *words: str, ok: bool = True) -> subprocess.CompletedPro
 
 def listed(server: Server) -> dict[str, Any]:
     """The newest request that `authz exception list` shows."""
-    entries = json.loads(run(server, "list", "--output", "json").stdout)
+    entries = json.loads(run(server, "list", "--format", "json").stdout)
     newest: dict[str, Any] = entries[0]
     return newest
 
@@ -101,7 +101,7 @@ def test_two_people_put_it_in_force(authority: Authority, tmp_path: Path) -> Non
     place = layout(tmp_path / "node", authority, source, settings("ann"))
     with Server(place) as server:
         assert reason(server, authority) == "DENIED"
-        opened = run(server, *OPEN, "--output", "json")
+        opened = run(server, *OPEN, "--format", "json")
         request = json.loads(opened.stdout)
         assert request["operations"] == ["erp.post", "erp.shut"]
         assert (request["status"], request["opened_by"]) == ("open", "corp/ann")
@@ -174,7 +174,7 @@ def test_nodes_of_a_store_share_it(authority: Authority, tmp_path: Path) -> None
             )
             for name in ("ann", "bob")
         )
-        request = json.loads(run(ann, *OPEN, "--output", "json").stdout)
+        request = json.loads(run(ann, *OPEN, "--format", "json").stdout)
         run(bob, "confirm", request["id"])
         assert reason(bob, authority) == "PERMIT"
         eventually(lambda: reason(ann, authority) == "PERMIT")

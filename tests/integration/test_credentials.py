@@ -275,7 +275,7 @@ def test_the_command_issues_inspects_and_revokes(
 
     def known() -> dict[str, Any]:
         asked = ("credential", "introspect", str(tmp_path / "token"), "--server", admin)
-        told: dict[str, Any] = json.loads(run(*asked, "-o", "json"))
+        told: dict[str, Any] = json.loads(run(*asked, "--format", "json"))
         return told
 
     assert known()["client_id"] == ORCH

@@ -210,7 +210,7 @@ def _let_people_answer(server: Server, people: People, prometheus: Prometheus) -
 
 def _approval(server: Server, *words: str) -> Any:
     """Runs `authz approval …` against the administration socket; returns its JSON."""
-    words = ("approval", *words, "--output", "json", "--admin", server.address("admin"))
+    words = ("approval", *words, "--format", "json", "--admin", server.address("admin"))
     done = subprocess.run(
         [*command(), *words], capture_output=True, text=True, timeout=60, check=False
     )

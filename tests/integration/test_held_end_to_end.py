@@ -72,7 +72,7 @@ class Site:
         """Runs `authz approval`; its JSON."""
         admin = self.node.address("admin")
         done = subprocess.run(
-            [*command(), "approval", *words, "--admin", admin, "--output", "json"],
+            [*command(), "approval", *words, "--admin", admin, "--format", "json"],
             capture_output=True,
             text=True,
             timeout=60,

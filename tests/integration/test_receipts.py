@@ -141,7 +141,7 @@ def server(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> It
 def manager(server: Server) -> Iterator[Manager]:
     """The manager `local/root`."""
     url = server.place.config["approvals"]["url"]
-    invite = ["invite", "local/root", "--output", "json", "--admin", server.address("admin")]
+    invite = ["invite", "local/root", "--format", "json", "--admin", server.address("admin")]
     secret = json.loads(_authz("approval", *invite).stdout)["url"].partition("#")[2]
     with closing(httpx2.Client(base_url=url)) as client:
         person = Manager(client, Authenticator("localhost", url))
@@ -169,7 +169,16 @@ def paid(manager: Manager, authz: Authz) -> str:
 
 def _make(server: Server, decision_id: str, out: Path, *words: object) -> None:
     """Make a receipt as soon as a head stands above the record."""
-    given = ["audit", "receipt", decision_id, "--config", server.place.file, "--out", out, *words]
+    given = [
+        "audit",
+        "receipt",
+        decision_id,
+        "--config",
+        server.place.file,
+        "--output",
+        out,
+        *words,
+    ]
 
     def made() -> subprocess.CompletedProcess[bytes]:
         done = _authz(*given)
@@ -182,7 +191,7 @@ def _make(server: Server, decision_id: str, out: Path, *words: object) -> None:
 
 def _account(server: Server, receipt: Path, *, code: int = 0) -> Any:
     keys = server.place.folder.parent / "keys.json"
-    given = ["audit", "receipt", "--verify", receipt, "--head-key", keys, "--output", "json"]
+    given = ["audit", "receipt", "--verify", receipt, "--head-key", keys, "--format", "json"]
     done = _authz(*given)
     assert done.returncode == code, done.stdout + done.stderr
     return json.loads(done.stdout)

@@ -66,7 +66,7 @@ def test_both_lanes_refuse_at_once_and_after_a_restart(
     """No call that begins after the command has answered is permitted."""
     for listener in (f"main{lane}" for lane in LANES):
         assert outcome(decision_of(server.call(listener, CHECK, search(people.bot)))) == "PERMIT"
-    done = revoke(server, *target, "--reason", "stolen", "-o", "json")
+    done = revoke(server, *target, "--reason", "stolen", "--format", "json")
     assert json.loads(done.stdout) == {"target": target[0], "value": target[1], "tasks_ended": 0}
 
     refused_everywhere(server, people)
@@ -105,7 +105,16 @@ def test_a_lifted_revocation_says_who_and_why(server: Server, people: People) ->
     assert "--reason" in without.stderr
     assert reasons(server, search(people.bot)) == {"REVOKED"}
     done = revoke(
-        server, "--undo", "agent", BOT, "--reason", "drill over", "--by", "carol", "-o", "json"
+        server,
+        "--undo",
+        "agent",
+        BOT,
+        "--reason",
+        "drill over",
+        "--by",
+        "carol",
+        "--format",
+        "json",
     )
     assert json.loads(done.stdout) == {
         "target": "agent",
@@ -137,8 +146,8 @@ def test_a_value_may_begin_with_a_dash(server: Server) -> None:
     for line, undone in (
         (("key", DASHED), False),
         (("key", DASHED, "--undo", "--reason", "key"), True),
-        (("-o", "json", "key", DASHED), False),
-        (("--undo", "--reason", "key", "key", DASHED, "-o", "json"), True),
+        (("--format", "json", "key", DASHED), False),
+        (("--undo", "--reason", "key", "key", DASHED, "--format", "json"), True),
         (("key", "--", DASHED), False),
         (("--undo", "--reason=x", "--", "key", DASHED), True),
         (("jti", "-o" + DASHED), False),
@@ -149,7 +158,12 @@ def test_a_value_may_begin_with_a_dash(server: Server) -> None:
         is_undone = "no longer revoked" in done.stdout or '"undone": true' in done.stdout
         assert is_undone is undone, line
     # An option after the target is none the less one.
-    for line in (("key", "--reason", "x"), ("key", "-o", "json"), ("key", "-ojson"), ("key", "--")):
+    for line in (
+        ("key", "--reason", "x"),
+        ("key", "--format", "json"),
+        ("key", "-ojson"),
+        ("key", "--"),
+    ):
         done = revoke(server, *line)
         assert done.returncode == 1, line
         assert "Missing argument" in done.stderr, line

@@ -146,7 +146,7 @@ def test_the_command_says_what_a_live_task_names(
     ).id
     values = ("--value", "email:carol@corp.example", "--value", "email:eve@evil.example")
 
-    code, shown = names_of_task(desk, capsys, task, *values, "--output", "json")
+    code, shown = names_of_task(desk, capsys, task, *values, "--format", "json")
 
     assert code == 1
     answer = json.loads(shown)
@@ -164,7 +164,7 @@ def test_the_command_says_what_a_live_task_names(
     assert "cannot show their words" in shown
     assert "parcels" not in shown
     claimed = desk.start(prompt="Ask carol@corp.example about parcels").id
-    code, shown = names_of_task(desk, capsys, claimed, *values[:2], "--output", "json")
+    code, shown = names_of_task(desk, capsys, claimed, *values[:2], "--format", "json")
     assert (code, json.loads(shown)["values"][0]["origin"]) == (1, "claimed")
 
 
@@ -322,7 +322,7 @@ def test_templates_are_proposed_from_a_tree_of_tasks(desk: Desk) -> None:
         assert desk.codes(child.id, SUB, "crm.read", id="acme/2") == {"PERMITTED"}
         if is_denied:
             assert desk.codes(task.id, ORCH, "crm.read", id="globex/1") == {"OUT_OF_SCOPE"}
-    few = ("--min-sessions", "1", "--min-subjects", "1", "--json")
+    few = ("--min-sessions", "1", "--min-subjects", "1", "--format", "json")
     line = [*command(), "propose", "--templates", *few, "-c", str(desk.server.place.file)]
     done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -351,7 +351,7 @@ def test_the_command(desk: Desk, tmp_path: Path) -> None:
 
     def run(*arguments: str, admin: bool = False) -> Any:
         address = server.address("admin" if admin else "main")
-        line = [*command(), "task", *arguments, "--server", address, "-o", "json"]
+        line = [*command(), "task", *arguments, "--server", address, "--format", "json"]
         done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

@@ -379,7 +379,7 @@ def test_the_verb_shows_before_it_erases(tmp_path: Path, erase: Verb) -> None:
     )
     assert (code, verified(log).erased) == (0, 4)
     assert f"erased: 2 texts of 1 records in {log.path}.00000001" in output
-    code, output = erase(log, "--decision", "d1", "-o", "json")
+    code, output = erase(log, "--decision", "d1", "--format", "json")
     assert (code, json.loads(output)["files"]) == (0, [])
 
 
@@ -411,7 +411,7 @@ def test_the_verb_leaves_what_a_sink_lacks(tmp_path: Path, erase: Verb) -> None:
         ("--session", "s1", "--yes", "--reason", " "),
         ("--pointer", "input"),
         ("--before", "soon"),
-        ("--session", "s1", "-o", "xml"),
+        ("--session", "s1", "--format", "xml"),
     ],
 )
 def test_the_verb_refuses_a_command_that_is_not_clear(

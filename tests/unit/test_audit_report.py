@@ -844,7 +844,7 @@ def test_logs_of_several_nodes_are_verified_apart(
         (tmp_path / node / "audit.jsonl.head").write_text(log.newest)
         words += ["--log", str(kept)]
     out = tmp_path / "report"
-    assert run("--from", FROM, "--to", TO, "--out", out, *words) == 0
+    assert run("--from", FROM, "--to", TO, "--output", out, *words) == 0
     documents = json.loads((out / "verification.json").read_text())
     assert [(one["node"], one["findings"], one["proved"]) for one in documents] == [
         ("n1", [], 2),
@@ -855,7 +855,8 @@ def test_logs_of_several_nodes_are_verified_apart(
     assert "without a record of node n1: 2026-11-03, 2026-11-04" in gaps
     assert "without a record of node n2: 2026-11-04" in gaps
     assert (
-        run("--from", FROM, "--to", TO, "--out", tmp_path / "x", "--heads", words[1], *words) == 1
+        run("--from", FROM, "--to", TO, "--output", tmp_path / "x", "--heads", words[1], *words)
+        == 1
     )
     assert "--heads is for the log of one node" in capsys.readouterr().err
 
@@ -868,7 +869,7 @@ def test_unfinished_lines_of_a_crash_are_told(
     torn = tmp_path / "audit.jsonl.torn-1"
     torn.write_text('{"decision_id": "b"')
     (tmp_path / "other.torn-1").write_text("x")
-    assert run("--from", FROM, "--to", TO, "--log", file, "--out", tmp_path / "report") == 0
+    assert run("--from", FROM, "--to", TO, "--log", file, "--output", tmp_path / "report") == 0
     told = (tmp_path / "report" / "gaps.md").read_text()
     assert "- 1 files with a line that a crash left unfinished: " in told
     assert "torn-1" in told
@@ -1007,7 +1008,7 @@ def test_the_command_writes_a_private_folder(
     """Of its files nobody else can read one, and a folder with files is refused."""
     file = write(tmp_path / "audit.jsonl", [entry("a", 0), held("b", 1, "a1")])
     out = tmp_path / "november"
-    words = ("--from", FROM, "--to", TO, "--log", file, "--out", out)
+    words = ("--from", FROM, "--to", TO, "--log", file, "--output", out)
     assert run(*words) == 0
     assert "2 records from 2026-11-02T00:00:00.000Z to 2026-11-05T00:00:00.000Z, 2 sampled" in (
         capsys.readouterr().out

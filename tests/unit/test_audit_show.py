@@ -381,7 +381,7 @@ def test_an_unknown_session_is_an_error(tmp_path: Path, capsys: pytest.CaptureFi
     """So that a mistyped id does not pass for an empty session."""
     file = write(tmp_path / "audit.jsonl", CASE)
     out = tmp_path / "page.html"
-    assert run("--session", "s9", "--log", file, "--out", out) == 1
+    assert run("--session", "s9", "--log", file, "--output", out) == 1
     assert "no record of session s9" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["audit.jsonl"]
 
@@ -457,7 +457,7 @@ def test_a_page_holds_no_markup_of_a_record(tmp_path: Path) -> None:
     """Every text of a record is escaped; the page has no script and fetches nothing."""
     file = write(tmp_path / "audit.jsonl", _hostile(HOSTILE))
     out = tmp_path / "page.html"
-    assert run("--session", "s1", "--log", file, "--format", "html", "--out", out) == 0
+    assert run("--session", "s1", "--log", file, "--format", "html", "--output", out) == 0
     page = out.read_text()
     assert out.stat().st_mode & 0o777 == 0o600
     assert page.count("&lt;script&gt;") > 30

@@ -179,7 +179,7 @@ def test_eval_says_that_a_denial_is_only_observed(
     command = ("eval", "crm.search", "--bundle", bundle, "--agent", "spiffe://a.example/no")
     query = ("--input", '{"query": "x"}')
 
-    assert run(*command, *query, "--output", "json") == 2
+    assert run(*command, *query, "--format", "json") == 2
     decision = json.loads(capsys.readouterr().out)
     assert (decision["outcome"], decision["enforced"]) == ("DENY", False)
     assert run(*command, *query) == 2
@@ -257,7 +257,7 @@ def test_fmt_check_is_2_and_writes_nothing(bundle: Path) -> None:
 
 def test_eval_is_2_unless_permitted(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An agent that nobody registered may do nothing."""
-    code = run("eval", "no.such", "--bundle", bundle, "--agent", AGENT, "--output", "json")
+    code = run("eval", "no.such", "--bundle", bundle, "--agent", AGENT, "--format", "json")
 
     assert code == 2
     assert json.loads(capsys.readouterr().out)["outcome"] == "DENY"
@@ -301,9 +301,57 @@ def test_private_keys_are_never_shown() -> None:
     assert str(domain.agents.private.private_numbers().private_value) not in repr(domain)
 
 
+def _options(command: Any, name: str) -> dict[tuple[str, str], Any]:
+    if hasattr(command, "commands"):
+        return {
+            found: option
+            for word, one in command.commands.items()
+            for found, option in _options(one, f"{name} {word}").items()
+        }
+    return {(name, spelling): one for one in command.params for spelling in one.opts}
+
+
+def test_a_word_has_one_meaning_in_all_verbs() -> None:
+    """`--format` is a format, and `--output` a file or folder; no other option has one of these meanings."""
+    found = _options(typer.main.get_command(application()), "authz")
+    paths = {name for (name, word), one in found.items() if word in {"--output", "-o"}}
+    formats = {name for (name, word), _ in found.items() if word == "--format"}
+    assert {"authz analyze", "authz propose", "authz audit receipt"} <= paths
+    assert {"authz status", "authz task get", "authz analyze", "authz config print"} <= formats
+    for name in paths:
+        assert found[name, "--output"] is found[name, "-o"]
+        assert found[name, "--output"].type.name == "path"
+    assert [key for key in found if key[1] in {"--json", "--html", "--yaml", "--out"}] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("analyze", "x"),
+        ("diff", "x", "y"),
+        ("propose",),
+        ("catalog", "templates", "crm"),
+        ("audit", "show"),
+        ("audit", "receipt"),
+        ("audit", "report", "--from", "2026-11-01", "--to", "2026-11-30"),
+    ],
+)
+def test_a_format_is_not_the_name_of_a_file(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--output json` writes nothing, and names the option for formats."""
+    folders = [tmp_path / one for one in words if one in {"x", "y"}]
+    for folder in folders:
+        folder.mkdir()
+    given = [str(tmp_path / one) if one in {"x", "y"} else one for one in words]
+    assert run(*given, "--output", "json") == 1
+    assert "--output takes a file; use --format json" in capsys.readouterr().err
+    assert not Path("json").exists()
+
+
 def test_version_says_how_the_engine_was_built(capsys: pytest.CaptureFixture[str]) -> None:
     """A figure of a debug build means nothing."""
-    assert run("version", "--output", "json") == 0
+    assert run("version", "--format", "json") == 0
     assert set(json.loads(capsys.readouterr().out)) == {"version", "build_profile"}
 
 

@@ -69,7 +69,7 @@ def run(site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
 
 def card_digest(run: Any, *words: str) -> str:
     """The digest of the card of the first approval, as JSON says it."""
-    _, out, _ = run("show", ID, *words, "--output", "json")
+    _, out, _ = run("show", ID, *words, "--format", "json")
     digest: str = json.loads(out)["card_digest"]
     return digest
 
@@ -81,7 +81,7 @@ def test_open_approvals_are_listed(run: Any) -> None:
     for word in (ID, OTHER, "crm.delete", "corp/bob", "spiffe://corp.example/bot", "approve"):
         assert word in out
     assert out.count("may answer") == 2
-    _, out, _ = run("list", "--output", "json")
+    _, out, _ = run("list", "--format", "json")
     listed = json.loads(out)["approvals"]
     assert [one["id"] for one in listed] == [ID, OTHER]
     assert listed[0]["arguments"] == {"id": "42"}
@@ -89,7 +89,7 @@ def test_open_approvals_are_listed(run: Any) -> None:
     assert listed[0]["status"] == "open"
     assert listed[0]["answerable"] is True
     assert run("list", "--queue", "confirm")[1] == "No call waits for a person.\n"
-    assert len(json.loads(run("list", "--most", "1", "--output", "json")[1])["approvals"]) == 1
+    assert len(json.loads(run("list", "--most", "1", "--format", "json")[1])["approvals"]) == 1
 
 
 def test_the_list_says_what_the_user_may_answer(site: Site, run: Any) -> None:
@@ -182,7 +182,7 @@ def test_a_program_approves_only_the_card_that_was_seen(site: Site, run: Any) ->
     assert site.store.answers == []
 
     seen = card_digest(run)
-    code, out, _ = run("approve", ID, "--yes", "--digest", seen, "--output", "json")
+    code, out, _ = run("approve", ID, "--yes", "--digest", seen, "--format", "json")
 
     assert code == 0
     assert json.loads(out)["status"] == "approved"
@@ -297,7 +297,7 @@ def watching(site: Site, *words: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_changes_are_printed_as_they_come(site: Site, number: signal.Signals) -> None:
     """Each at once, in a process of its own that one signal ends without an error."""
-    with watching(site, "--output", "json") as process:
+    with watching(site, "--format", "json") as process:
         assert process.stdout is not None
         first = [json.loads(process.stdout.readline()) for _ in range(2)]
         site.store.set_status(OTHER, REJECTED)
@@ -324,7 +324,7 @@ def test_a_signal_during_a_finalizer_ends_a_watch(
         Freed()
 
     monkeypatch.setattr(Terminal, "json_line", print_and_free)
-    assert run("watch", "--output", "json") == (0, "", "")
+    assert run("watch", "--format", "json") == (0, "", "")
 
 
 def test_a_node_that_stops_ends_a_watch_with_an_error(site: Site) -> None:

@@ -151,7 +151,7 @@ def test_requests_are_listed(node: Node, run: Any) -> None:
     _, out, _ = run("list")
     assert "no standing exceptions" in out
     assert all(word in out for word in (ID, "in force", "erp", "corp/ann", "corp/bob", "INC-7"))
-    _, out, _ = run("list", "--output", "json")
+    _, out, _ = run("list", "--format", "json")
     (entry,) = json.loads(out)
     assert (entry["name"], entry["status"]) == ("breakglass", "in_force")
     assert (entry["ends_at"], entry["ended_at"]) == ("2026-12-01T14:40:00Z", None)
@@ -159,7 +159,7 @@ def test_requests_are_listed(node: Node, run: Any) -> None:
 
 
 class Engine:
-    """Refuses whoever is no person."""
+    """Refuses a caller that is not a person."""
 
     def __init__(self) -> None:
         self.people: list[str | None] = []
@@ -185,7 +185,7 @@ class Engine:
         ({1000}, "ann", ""),
         ({1001}, None, "user 1001 is not in `approvals.people`"),
         ({1000, 0}, None, "several users are connected"),
-        (set(), None, "the user of this connection is no person"),
+        (set(), None, "the user of this connection is not in `approvals.people`"),
     ],
 )
 def test_a_person_is_the_only_connected_user(users: set[int], sub: str | None, told: str) -> None:

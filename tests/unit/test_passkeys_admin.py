@@ -64,7 +64,7 @@ def test_an_invitation_is_a_link_of_the_page(
     node: Node, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its secret stands behind `#`, so that it reaches no log of a proxy."""
-    assert node.run("invite", "local/root", "-o", "json") == 0
+    assert node.run("invite", "local/root", "--format", "json") == 0
     answer = json.loads(capsys.readouterr().out)
     url, _, secret = answer["url"].partition("#")
     assert url == "https://authz.example/invite"
@@ -116,7 +116,7 @@ def test_an_administrator_lists_and_removes_passkeys(
     node: Node, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One by its id, or all of a person."""
-    assert node.run("passkeys", "corp/alice", "-o", "json") == 0
+    assert node.run("passkeys", "corp/alice", "--format", "json") == 0
     listed = json.loads(capsys.readouterr().out)["passkeys"]
     assert [one["id"] for one in listed] == ["one", "two"]
     assert listed[0]["used"] == "never"

@@ -46,7 +46,9 @@ def test_amounts_ids_and_hosts_are_read() -> None:
 @pytest.mark.parametrize("given", [PROMPT, "-"])
 def test_the_command_shows_what_was_read_and_what_was_not(given: str) -> None:
     """As JSON for programs, the prompt as an argument or on standard input."""
-    run = CliRunner().invoke(application(), ["task", "names", given, "-o", "json"], input=PROMPT)
+    run = CliRunner().invoke(
+        application(), ["task", "names", given, "--format", "json"], input=PROMPT
+    )
 
     assert run.exit_code == 0, run.output
     told = json.loads(run.stdout)

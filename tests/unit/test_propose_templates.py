@@ -521,11 +521,13 @@ def run(*arguments: str | Path) -> int:
 def test_json_needs_templates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And goes to standard output."""
     log = write(tmp_path / "audit.jsonl", repeated(9, "crm.get"))
-    assert run("propose", "--log", log, "--json") == 1
-    assert "--json needs --templates" in capsys.readouterr().err
-    assert run("propose", "--log", log, "--json", "--templates", "-o", tmp_path / "x") == 1
-    assert "give --json or --output" in capsys.readouterr().err
-    assert run("propose", "--log", log, "--templates", "--json") == 0
+    assert run("propose", "--log", log, "--format", "json") == 1
+    assert "--format json needs --templates" in capsys.readouterr().err
+    assert (
+        run("propose", "--log", log, "--format", "json", "--templates", "-o", tmp_path / "x") == 1
+    )
+    assert "give --format json or --output" in capsys.readouterr().err
+    assert run("propose", "--log", log, "--templates", "--format", "json") == 0
     document = json.loads(capsys.readouterr().out)
     assert [one["name"] for one in document["templates"]] == ["proposed-crm-get"]
     empty = write(tmp_path / "empty.jsonl", [])

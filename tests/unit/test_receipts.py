@@ -402,13 +402,13 @@ def test_the_command_makes_and_verifies_a_receipt(
     log, keys = node
     bundle = ["--bundle", QUICKSTART, "--var", "trust_domain=acme.example"]
     file = tmp_path / "receipt.json"
-    assert _run(capfdbinary, *_made_by(log), *bundle, "--out", file) == (0, b"")
+    assert _run(capfdbinary, *_made_by(log), *bundle, "--output", file) == (0, b"")
     assert _run(capfdbinary, *_made_by(log), *bundle) == (0, file.read_bytes())
     code, text = _run(capfdbinary, "--verify", file, "--head-key", keys)
     assert code == 0
     assert b"not proved:\n  that the record is true" in text
     assert b"local/ann approved the call" in text
-    code, text = _run(capfdbinary, "--verify", file, "--head-key", keys, "--output", "json")
+    code, text = _run(capfdbinary, "--verify", file, "--head-key", keys, "--format", "json")
     account = json.loads(text)
     assert (account["verified"], account["policy_texts"], account["outcome"]) == (
         True,
@@ -424,11 +424,11 @@ def test_the_command_refuses_a_forgery(
     """A refused receipt has exit code 2, and a code for programs."""
     log, keys = node
     file = tmp_path / "receipt.json"
-    assert _run(capfdbinary, *_made_by(log), "--out", file)[0] == 0
+    assert _run(capfdbinary, *_made_by(log), "--output", file)[0] == 0
     file.write_bytes(file.read_bytes().replace(b"PERMIT", b"REFUSE", 1))
     code, text = _run(capfdbinary, "--verify", file, "--head-key", keys)
     assert (code, text.startswith(b"refused: path: ")) == (2, True)
-    code, text = _run(capfdbinary, "--verify", file, "--head-key", keys, "--output", "json")
+    code, text = _run(capfdbinary, "--verify", file, "--head-key", keys, "--format", "json")
     assert (code, json.loads(text)["code"]) == (2, "path")
 
 
@@ -440,7 +440,7 @@ def test_the_command_refuses_a_forgery(
         (["--verify", "x"], b"needs --head-key"),
         ([DECISION, "--head-key", "x"], b"--head-key is for --verify"),
         (["--verify", "x", "--head-key", "nowhere"], b"nowhere"),
-        ([DECISION, "--output", "yaml"], b"text or json"),
+        ([DECISION, "--format", "yaml"], b"is not one of"),
     ],
 )
 def test_the_command_explains_wrong_use(

@@ -173,7 +173,10 @@ def test_a_forbid_whose_reason_speaks_of_permits_is_no_permit(
     log = write(tmp_path / "audit.jsonl", [said])
     variable = f"trust_domain={VARIABLES['trust_domain']}"
     identifier = str(said["decision_id"])
-    assert run("why", identifier, "--log", log, "-b", folder, "--var", variable, "-o", "json") == 0
+    assert (
+        run("why", identifier, "--log", log, "-b", folder, "--var", variable, "--format", "json")
+        == 0
+    )
     closest = json.loads(capsys.readouterr().out)["closest_permits"]
     assert {permit["id"] for permit in closest} == {"staff-may", "support-agents-may"}
 
@@ -283,7 +286,7 @@ def test_decisions_are_grouped(tmp_path: Path, capsys: pytest.CaptureFixture[str
         record(7, "FORBIDDEN", operation="crm.delete", policies=["new"], mode="PROBE"),
     ]
     log = write(tmp_path / "audit", records)
-    assert run("why", "--log", log, "--output", "json") == 0
+    assert run("why", "--log", log, "--format", "json") == 0
     said = json.loads(capsys.readouterr().out)
 
     assert [
@@ -331,7 +334,7 @@ def test_filters(
             ),
         ],
     )
-    assert run("why", "--log", log, "-o", "json", *filters) == 0
+    assert run("why", "--log", log, "--format", "json", *filters) == 0
     assert sum(one["times"] for one in json.loads(capsys.readouterr().out)["groups"]) == times
 
 
@@ -349,7 +352,7 @@ def test_bundles_are_compared_by_ids(tmp_path: Path, capsys: pytest.CaptureFixtu
     facts.write_text(facts.read_text().replace("purge", "wipe"))
     log = write(tmp_path / "audit", [record(1, "NOT_PERMITTED", operation="crm.get")])
 
-    assert run("why", "--log", log, "-b", DESK, "-b", tmp_path / "new", "-o", "json") == 0
+    assert run("why", "--log", log, "-b", DESK, "-b", tmp_path / "new", "--format", "json") == 0
     (change,) = json.loads(capsys.readouterr().out)["bundles"]
     assert change["policies"] == {
         "added": ["reports-look"],
@@ -390,13 +393,13 @@ def test_no_record_writes_to_the_terminal(
     log = tmp_path / "audit"
     log.write_text(lines([said]))
     for arguments in (("why", ID), ("why",)):
-        for output in ("text", "json"):
-            assert run(*arguments, "--log", log, "-b", DESK, "-o", output) == 0
+        for style in ("text", "json"):
+            assert run(*arguments, "--log", log, "-b", DESK, "--format", style) == 0
     out = capsys.readouterr().out
     assert not {"\x1b", "\u202e", "\ud800"} & set(out)
     assert "\n  policy: forged" not in out
     for arguments in (("why", ID), ("why",)):
-        assert run(*arguments, "--log", log, "-b", DESK, "--html") == 0
+        assert run(*arguments, "--log", log, "-b", DESK, "--format", "html") == 0
     out = capsys.readouterr().out
     assert not {"\x1b", "\u202e", "\ud800"} & set(out)
     assert "<script" not in out.lower()
@@ -408,7 +411,7 @@ def test_a_page_to_send_tells_of_one_decision(
 ) -> None:
     """One file that loads nothing: code, operation, caller and what would permit it."""
     log = write(tmp_path / "audit", [record(1, "NOT_PERMITTED", operation="crm.get")])
-    assert run("why", ID, "--log", log, "-b", DESK, "--html") == 0
+    assert run("why", ID, "--log", log, "-b", DESK, "--format", "html") == 0
     page = capsys.readouterr().out
     assert page.startswith("<!doctype html>")
     assert page.rstrip().endswith("</html>")
@@ -423,7 +426,7 @@ def test_a_page_to_send_lists_what_observing_let_through(
     """The report of the calls that would be refused, with the times of each kind."""
     records = [record(n, "FORBIDDEN", operation="crm.delete", policies=["old"]) for n in (1, 2)]
     log = write(tmp_path / "audit", [*records, record(3, "NO_ROUTE", enforced=True)])
-    assert run("why", "--observed", "--log", log, "-b", DESK, "--html") == 0
+    assert run("why", "--observed", "--log", log, "-b", DESK, "--format", "html") == 0
     page = capsys.readouterr().out
     assert "crm.delete" in page
     assert "old" in page
@@ -435,8 +438,7 @@ def test_a_page_to_send_lists_what_observing_let_through(
     [
         (("nope", "--log", "LOG"), "no record of nope in"),
         (("--log", "LOG", "--code", "FORBIDEN"), "did you mean FORBIDDEN?"),
-        (("--log", "LOG", "-o", "xml"), "text or json"),
-        (("--log", "LOG", "-o", "json", "--html"), "not both"),
+        (("--log", "LOG", "--format", "xml"), "is not one of"),
         (("--log", "/nowhere"), "cannot be read"),
         (("--admin", "unix:///nowhere.sock"), "cannot be reached"),
     ],

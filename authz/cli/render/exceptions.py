@@ -41,7 +41,7 @@ def time_left(expires_ms: int, now: float) -> str:
 
 
 def breakglass_json(request: admin_pb2.Breakglass) -> dict[str, Any]:
-    """Return a request for break-glass as an entry of `authz exception list -o json`."""
+    """Return a request for break-glass as an entry of `authz exception list --format json`."""
     status = admin_pb2.BreakglassStatus.Name(request.status)
     return {
         "name": "breakglass",

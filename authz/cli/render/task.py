@@ -80,7 +80,7 @@ def _facts(task: tasks_pb2.Task) -> Iterator[str]:
     for entry in task.scope[:_MOST_ENTRIES]:
         yield "may call " + _entry(entry)
     if len(task.scope) > _MOST_ENTRIES:
-        yield f"and {len(task.scope) - _MOST_ENTRIES} more operations; --output json tells all"
+        yield f"and {len(task.scope) - _MOST_ENTRIES} more operations; --format json tells all"
 
 
 def _entry(entry: tasks_pb2.ScopeEntry) -> str:

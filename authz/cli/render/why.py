@@ -126,7 +126,7 @@ def groups_page(
         ],
     )
     if len(listed) > _PAGE_ROWS:
-        page.note(f"and {len(listed) - _PAGE_ROWS} more kinds; --output json tells all")
+        page.note(f"and {len(listed) - _PAGE_ROWS} more kinds; --format json tells all")
     if groups.left_out:
         page.note(
             f"{groups.left_out} decisions are of kinds that are not listed: there were too many."
@@ -232,7 +232,7 @@ def print_groups(
             ],
         )
     if len(listed) > _ROWS:
-        terminal.line(f"and {len(listed) - _ROWS} more kinds; --output json tells all")
+        terminal.line(f"and {len(listed) - _ROWS} more kinds; --format json tells all")
     terminal.line(f"{total} of {groups.decisions} decisions refused, in {len(listed)} kinds")
     if groups.left_out:
         terminal.line(
