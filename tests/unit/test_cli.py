@@ -15,6 +15,7 @@ import pytest
 import typer.main
 
 from authz.cli import VERBS, application, main
+from authz.cli.options import output_path
 from authz.cli.reference import cli_reference, config_pages, control_page
 from authz.cli.render import Terminal
 from authz.tools.keys import DevDomain
@@ -320,7 +321,7 @@ def test_a_word_has_one_meaning_in_all_verbs() -> None:
     assert {"authz status", "authz task get", "authz analyze", "authz config print"} <= formats
     for name in paths:
         assert found[name, "--output"] is found[name, "-o"]
-        assert found[name, "--output"].type.name == "path"
+        assert found[name, "--output"].callback.__name__ == output_path.__name__
     assert [key for key in found if key[1] in {"--json", "--html", "--yaml", "--out"}] == []
 
 
