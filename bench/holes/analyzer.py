@@ -46,6 +46,25 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """The answer of `authz diff` about two bundles.
+
+    Attributes:
+        verdict: `path_found` if the second bundle permits a request that the first one does not, `proved` if there is none, or
+            `not_decided`; empty if nothing was compared.
+        changed_facts: number of changed facts beside the policies that the answer lists.
+    """
+
+    verdict: str = ""
+    changed_facts: int = 0
+
+    @property
+    def has_request(self) -> bool:
+        """Whether the answer shows a request that is newly permitted."""
+        return self.verdict == "path_found"
+
+
+@dataclass(frozen=True, slots=True)
 class Analyzer:
     """The commands that analyse a bundle and compare two.
 
@@ -71,25 +90,23 @@ class Analyzer:
         """
         return read_findings(self._output(self.command, [folder], variables))
 
-    def compare(self, before: Path, after: Path, variables: Mapping[str, str]) -> str:
-        """Return the verdict of a comparison: `path_found` if the second bundle permits more, `proved` if it does not, or `not_decided`.
+    def compare(self, before: Path, after: Path, variables: Mapping[str, str]) -> Comparison:
+        """Compare two bundles.
 
         Args:
             before: folder of the first bundle.
             after: folder of the second bundle.
             variables: values of `${…}`.
 
-        Returns:
-            The verdict; empty without a command.
-
         Raises:
             AnalyzerError: The command failed.
         """
         if self.difference is None:
-            return ""
+            return Comparison()
         text = self._output(self.difference, [before, after], variables)
         try:
-            return str(json.loads(text)["proof"]["verdict"])
+            proof = json.loads(text)["proof"]
+            return Comparison(str(proof["verdict"]), len(proof["facts"]))
         except (ValueError, KeyError, TypeError) as error:
             raise AnalyzerError(f"not a comparison: {error!r}") from error
 

@@ -10,6 +10,7 @@ _COLUMNS: Final = (
     "nothing",
     "missed",
     "found_by_diff",
+    "listed_by_diff",
     "found_by_tests",
 )
 
@@ -27,14 +28,15 @@ def table(measured: Mapping[str, Any]) -> str:
             f"{holes} changes in {len(measured['bundles'])} bundles: {found} found, {measured['missed']} missed, "
             f"{measured['not_decided']} not decided, {measured['failed']} without a report; {measured['nothing']} open nothing. "
             f"`authz diff` shows a request that is newly permitted for {measured['found_by_diff']}, "
-            f"and the bundles' own tests find {measured['found_by_tests']}. "
+            f"and shows such a request or lists a changed fact for {measured['listed_by_diff']}; "
+            f"the bundles' own tests find {measured['found_by_tests']}. "
             f"Of {measured['harmless']} harmless changes {measured['false_alarms']} have a finding, "
             f"and {measured['false_alarms_of_diff']} a request that is newly permitted. "
             f"{machine['cores']} cores of {machine['cpu']}, {machine['date']}, revision `{machine['revision']}`."
         ),
         "",
-        "| change | a colleague thinks | changes | found | by another rule | not decided | opens nothing | missed | by `authz diff` | by own tests |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| change | a colleague thinks | changes | found | by another rule | not decided | opens nothing | missed | request by `authz diff` | request or fact by `authz diff` | by own tests |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     rows += [_row(one) for one in measured["operators"] if one["is_hole"]]
     rows += [

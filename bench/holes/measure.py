@@ -29,7 +29,7 @@ from authz.engine import Plan, build_profile
 from authz.errors import BundleError
 from authz.model import BundleFiles
 from bench import machine
-from bench.holes.analyzer import Analyzer, AnalyzerError, Finding, new_findings
+from bench.holes.analyzer import Analyzer, AnalyzerError, Comparison, Finding, new_findings
 from bench.holes.draft import Draft, DraftError
 from bench.holes.operators import OPERATORS, Operator
 
@@ -72,7 +72,7 @@ class Mutant:
         note: the change.
         answer: answer of the analyzer.
         rules: rules of the new findings that are decided.
-        difference: verdict of `authz diff`: `path_found` if it shows a request that is newly permitted; empty if it was not asked.
+        difference: answer of `authz diff`.
         found_by_tests: whether a test of the bundle itself fails.
         seconds: time of the analysis.
         message: message of the first new finding, or of the failure.
@@ -85,10 +85,15 @@ class Mutant:
     note: str
     answer: Answer
     rules: tuple[str, ...]
-    difference: str
+    difference: Comparison
     found_by_tests: bool
     seconds: float
     message: str = ""
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether `authz diff` shows a request that is newly permitted, or lists a changed fact."""
+        return self.difference.has_request or self.difference.changed_facts > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +143,8 @@ class Tally:
             "changes": len(self.mutants),
             "refused": self.refused,
             "found_by_tests": sum(one.found_by_tests for one in self.mutants),
-            "found_by_diff": sum(one.difference == "path_found" for one in self.mutants),
+            "found_by_diff": sum(one.difference.has_request for one in self.mutants),
+            "listed_by_diff": sum(one.is_listed for one in self.mutants),
             **{answer.name.lower(): self.count(answer) for answer in Answer},
             "mutants": [asdict(one) for one in self.mutants],
         }
@@ -257,7 +263,7 @@ def measure(
     return tally
 
 
-def answer_of(operator: Operator, new: list[Finding], difference: str) -> Answer:
+def answer_of(operator: Operator, new: list[Finding], difference: Comparison) -> Answer:
     """Tell how new findings and the comparison answer a change of an operator."""
     decided = [one for one in new if one.is_decided]
     if any(one.family in operator.rules or not operator.is_hole for one in decided):
@@ -266,7 +272,7 @@ def answer_of(operator: Operator, new: list[Finding], difference: str) -> Answer
         return Answer.OTHERWISE
     if new:
         return Answer.NOT_DECIDED
-    return Answer.NOTHING if difference == "proved" else Answer.MISSED
+    return Answer.NOTHING if difference.verdict == "proved" else Answer.MISSED
 
 
 def _mutant(operator: Operator, target: Target, index: int, analyzer: Analyzer) -> Mutant | None:
@@ -282,7 +288,7 @@ def _mutant(operator: Operator, target: Target, index: int, analyzer: Analyzer) 
     by_tests = read_results(plan.test(bundle, _now_ms())).failed > 0
     began = time.monotonic()
     new: list[Finding] = []
-    difference = ""
+    difference = Comparison()
     try:
         after = _analysed(analyzer, bundle.files, target.variables)
         new = new_findings(target.findings, after)
@@ -347,10 +353,11 @@ def document(tallies: list[Tally], targets: list[Target], seed: int) -> dict[str
         "changes": len(mutants),
         **{answer.name.lower(): sum(one.answer is answer for one in mutants) for answer in Answer},
         "found_by_tests": sum(one.found_by_tests for one in mutants),
-        "found_by_diff": sum(one.difference == "path_found" for one in mutants),
+        "found_by_diff": sum(one.difference.has_request for one in mutants),
+        "listed_by_diff": sum(one.is_listed for one in mutants),
         "harmless": len(harmless),
         "false_alarms": sum(one.answer is Answer.FOUND for one in harmless),
-        "false_alarms_of_diff": sum(one.difference == "path_found" for one in harmless),
+        "false_alarms_of_diff": sum(one.difference.has_request for one in harmless),
         "operators": [one.document() for one in tallies],
     }
 
@@ -442,7 +449,7 @@ def _print(tally: Tally, *, misses: bool) -> None:
     )
     for one in tally.mutants if misses else ():
         if one.answer not in (Answer.FOUND, Answer.OTHERWISE):
-            shown = "; shown by diff" if one.difference == "path_found" else ""
+            shown = "; shown by diff" if one.difference.has_request else ""
             place = f"{one.bundle} {one.file} {one.subject}"
             print(f"    {one.answer}{shown}: {place}: {one.note} {one.message}", flush=True)
 

@@ -10,7 +10,14 @@ import yaml
 
 from authz.bundle import read_folder
 from bench.holes import measure
-from bench.holes.analyzer import Analyzer, AnalyzerError, Finding, new_findings, read_findings
+from bench.holes.analyzer import (
+    Analyzer,
+    AnalyzerError,
+    Comparison,
+    Finding,
+    new_findings,
+    read_findings,
+)
 from bench.holes.draft import Draft, DraftError, Site, parse_policies, print_policies
 from bench.holes.figures import table
 from bench.holes.operators import OPERATORS, Operator
@@ -231,10 +238,13 @@ def test_a_change_that_opens_nothing_is_no_miss(
     fake: Analyzer, target: measure.Target, verdict: str, answer: measure.Answer
 ) -> None:
     """Only a proof counts. An open comparison leaves the miss a miss."""
-    document = json.dumps({"proof": {"verdict": verdict}})
+    document = json.dumps({"proof": {"verdict": verdict, "facts": [{}]}})
     comparing = replace(fake, difference=[sys.executable, "-c", f"print({document!r})"])
     tally = measure.measure(_operator("everybody-approves"), [target], comparing, seed=1, most=1)
-    assert [(one.answer, one.difference) for one in tally.mutants] == [(answer, verdict)]
+    assert [(one.answer, one.difference) for one in tally.mutants] == [
+        (answer, Comparison(verdict, changed_facts=1))
+    ]
+    assert tally.document()["listed_by_diff"] == 1
 
 
 def test_a_comparison_that_fails_proves_nothing(fake: Analyzer, target: measure.Target) -> None:
@@ -301,7 +311,7 @@ def test_the_table_has_a_row_for_each_operator(fake: Analyzer, target: measure.T
     text = table({"machine": facts, **measure.document(tallies, [target], 1)})
     assert "3 changes in 1 bundles: 0 found, 2 missed, 1 not decided" in text
     assert (
-        "| drop step up | people complain that they are asked too often | 3 | 0 | 0 | 1 | 0 | 2 | 0 | 3 |"
+        "| drop step up | people complain that they are asked too often | 3 | 0 | 0 | 1 | 0 | 2 | 0 | 0 | 3 |"
         in text
     )
     assert "| lower a budget | 1 | 0 |" in text
