@@ -10,7 +10,8 @@ import typer
 from authz.cli.audit_source import LogFiles, log_files, private_file, torn_files
 from authz.cli.decision_log import log_source
 from authz.cli.options import ADMIN, Address, ConfigFile, Sets, output_path
-from authz.cli.render import Terminal, timeline_lines, timeline_page
+from authz.cli.render import Terminal
+from authz.cli.render.timeline import timeline_lines, timeline_page
 from authz.errors import UsageError
 from authz.tools.catalog.tool import plain
 from authz.tools.timeline import Timeline, collect

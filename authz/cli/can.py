@@ -7,7 +7,8 @@ import typer
 
 from authz.bundle import read_folder
 from authz.cli.options import BundleFolder, Vars, named_values, offline_variables
-from authz.cli.render import Terminal, can_page, print_can
+from authz.cli.render import Terminal
+from authz.cli.render.can import can_page, print_can
 from authz.engine import Plan
 from authz.errors import BundleError, UsageError
 

@@ -16,7 +16,8 @@ from authz.cli.options import (
     named_values,
     offline_variables,
 )
-from authz.cli.render import CommandExit, Terminal, print_decision
+from authz.cli.render import CommandExit, Terminal
+from authz.cli.render.decision import print_decision
 from authz.engine import Plan
 from authz.errors import BundleError, UsageError
 

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from authz.bundle import read_folder
 from authz.cli.options import ADMIN, Address, Format, OutputFormat, Vars, offline_variables
-from authz.cli.render import Terminal, breakglass_json, breakglass_rows, exception_rows
+from authz.cli.render import Terminal
+from authz.cli.render.exceptions import breakglass_json, breakglass_rows, exception_rows
 from authz.config.types import Duration
 from authz.engine import Plan
 from authz.errors import ApiError, GrpcCode, UsageError

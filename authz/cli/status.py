@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from authz.cli.options import ADMIN, Address, Format, OutputFormat
-from authz.cli.render import CommandExit, Terminal, approval_status_rows, status_rows
+from authz.cli.render import CommandExit, Terminal
+from authz.cli.render.status import approval_status_rows, status_rows
 from authz.errors import AuthzError
 from authz.tools.remote import Remote
 from authz_client.v1 import admin_pb2, approvals_pb2

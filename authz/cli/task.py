@@ -21,7 +21,8 @@ from authz.cli.options import (
     SubjectToken,
     evidence,
 )
-from authz.cli.render import Terminal, print_task_tree
+from authz.cli.render import Terminal
+from authz.cli.render.task import print_task_tree
 from authz.engine import prompt_names, prompt_values, prompt_words
 from authz.errors import ApiError, UsageError
 from authz.tools.remote import Remote

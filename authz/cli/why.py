@@ -25,7 +25,8 @@ from authz.cli.decision_log import (
     read_bundle,
 )
 from authz.cli.options import ADMIN, Address, ConfigFile, Sets, Vars
-from authz.cli.render import Terminal, groups_page, print_groups, print_why, why_page
+from authz.cli.render import Terminal
+from authz.cli.render.why import groups_page, print_groups, print_why, why_page
 from authz.engine import BundleDescription, Plan, reason_table
 from authz.errors import UsageError
 from authz.tools.catalog.tool import plain

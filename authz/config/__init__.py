@@ -3,7 +3,7 @@
 `document` reads YAML with line numbers, and `load` merges file, variables and flags. `root` is the whole configuration, and
 `sections` has a module for each part: its keys with types, defaults and bounds, its rules, and the names that the engine has
 for them. `types` are types of values, among them the mark of a secret, which `redact` hides. `findings`, `urls` and
-`addresses` serve the sections.
+`addresses` serve the sections, and `descriptions` the published schema.
 """
 
 from authz.config.load import (

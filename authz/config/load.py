@@ -293,7 +293,7 @@ def load_with_origins(
     Raises:
         ConfigError: With every defect that was found.
     """
-    shape = _Shape(json_schema())
+    shape = _Shape(json_schema(is_described=False))
     document = _read(file) if file is not None else Document()
     tree = _Tree(
         document.value,
@@ -315,7 +315,8 @@ def load_with_origins(
     try:
         config = Config.model_validate_json(json.dumps(tree.value))
     except ValidationError as error:
-        defects.extend(_explain(item, tree, shape) for item in error.errors(include_url=False))
+        described = _Shape(json_schema())
+        defects.extend(_explain(item, tree, described) for item in error.errors(include_url=False))
         raise ConfigError(_sorted(defects)) from error
     defects.extend(_place(finding, tree) for finding in findings(config))
     if defects:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
+from authz.config.descriptions import describe
 from authz.config.findings import Finding
 from authz.config.sections.approvals import Approvals, approval_findings
 from authz.config.sections.audit import Audit, audit_findings
@@ -71,9 +72,15 @@ class Config(Strict):
     """A second bundle, which judges the same calls and changes no answer. Default: there is none."""
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the published JSON Schema (draft 2020-12)."""
+def json_schema(*, is_described: bool = True) -> dict[str, Any]:
+    """Return the published JSON Schema (draft 2020-12).
+
+    Args:
+        is_described: Whether keys have their descriptions, which are read from the source files.
+    """
     schema = Config.model_json_schema()
+    if is_described:
+        describe(schema, Config)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     for model, keys in (("Issuer", ("audience", "algorithms")), ("Enforcer", ("asks",))):
         required = schema["$defs"][model].setdefault("required", [])

@@ -110,9 +110,7 @@ def later(meaning: str) -> Any:
 class Strict(BaseModel):
     """No unknown keys, no conversions, no change."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 @dataclass(frozen=True, slots=True)

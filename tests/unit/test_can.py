@@ -11,7 +11,8 @@ from rich.console import Console
 
 from authz.bundle import read_folder
 from authz.cli import main
-from authz.cli.render import Terminal, print_can
+from authz.cli.render import Terminal
+from authz.cli.render.can import print_can
 from authz.engine import Plan
 from authz.errors import BundleError
 from tests.support.cases import VARIABLES

@@ -2,7 +2,7 @@
 
 import pytest
 
-from authz.cli.render import exception_rows, time_left
+from authz.cli.render.exceptions import exception_rows, time_left
 from authz.server.status.exception_reminder import breakglass_in_force, expiring
 
 DAY_MS = 86_400_000

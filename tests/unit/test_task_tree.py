@@ -6,7 +6,8 @@ from typing import Final
 from google.protobuf import json_format
 from rich.console import Console
 
-from authz.cli.render import Terminal, print_task_tree
+from authz.cli.render import Terminal
+from authz.cli.render.task import print_task_tree
 from authz_client.v1 import tasks_pb2
 
 AGENT: Final = "spiffe://a.example/ns/support/sa/"

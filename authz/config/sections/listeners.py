@@ -108,9 +108,7 @@ class ApprovalsListener(WebListener):
 class Listeners(BaseModel):
     """Addresses, by name; `admin`, `metrics`, `approvals` and `http` have a fixed meaning, all others answer decisions."""
 
-    model_config = ConfigDict(
-        extra="allow", strict=True, frozen=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     __pydantic_extra__: dict[str, DecisionListener] = Field(init=False)
 
     admin: AdminListener | None = None
