@@ -4,14 +4,17 @@ import base64
 import json
 import os
 import shutil
+import site
 import subprocess
 import sys
+import sysconfig
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from authz import __version__
 from authz.errors import BundleError, UsageError
 from authz.model import BundleFiles, Diagnostic
 
@@ -20,6 +23,7 @@ __all__ = [
     "AnalyzerBundle",
     "analyzer_environment",
     "analyzer_request",
+    "check_analyzer_version",
     "find_analyzer",
     "run_analyzer",
 ]
@@ -29,6 +33,7 @@ VARIABLE: Final = "AUTHZ_ANALYZER"
 """Environment variable with the path of the executable."""
 _REFUSED: Final = 3
 """Exit code of the executable for a bundle that does not compile."""
+_INSTALL: Final = f"install it with `pip install 'authz-runtime[analyze]=={__version__}'`, or build it in a clone with `make analyzer`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +105,60 @@ class AnalysisOptions:
 
 
 def find_analyzer() -> Path:
-    """Find the executable: `AUTHZ_ANALYZER`, else beside the package in `authz/bin`, else on PATH.
+    """Find the executable.
+
+    `AUTHZ_ANALYZER` names its path. Without the variable it is looked for in `authz/bin`, where `make analyzer` puts it; in the
+    folders in which pip installs programs for this interpreter; and on PATH.
 
     Raises:
-        UsageError: The executable is missing.
+        UsageError: The executable is not installed.
     """
     named = os.environ.get(VARIABLE)
-    beside = Path(__file__).parent.parent / "bin" / NAME
-    found = named or (str(beside) if beside.is_file() else shutil.which(NAME))
-    if not found or not Path(found).is_file():
-        where = f"{VARIABLE}={named}" if named else f"{beside} and PATH"
-        raise UsageError(
-            f"the analyzer `{NAME}` is not installed ({where}): build it with `make analyzer`"
+    if named:
+        candidates = [Path(named)]
+    else:
+        on_path = shutil.which(NAME)
+        candidates = [folder / NAME for folder in _program_folders()]
+        candidates += [Path(on_path)] if on_path else []
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    where = f"{VARIABLE}={named}" if named else "on PATH, and among the programs of this Python"
+    raise UsageError(f"the analyzer `{NAME}` is not installed ({where}): {_INSTALL}")
+
+
+def _program_folders() -> Iterator[Path]:
+    """Return the folders of programs, in which the executable may be though PATH does not name them."""
+    yield Path(__file__).parent.parent / "bin"
+    # PATH lacks this folder if a virtual environment is not activated.
+    yield Path(sysconfig.get_path("scripts"))
+    # `pip install --user`. An interpreter that ignores packages of the user, as in a virtual environment, ignores programs, too.
+    if site.ENABLE_USER_SITE:
+        yield Path(sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user")))
+
+
+def check_analyzer_version(analyzer: Path) -> None:
+    """Check that an executable has the version of this package: request and report have no version of their own.
+
+    Args:
+        analyzer: Path of the executable.
+
+    Raises:
+        UsageError: The executable has another version, or does not run.
+    """
+    try:
+        run = subprocess.run(
+            [analyzer, "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=False
         )
-    return Path(found)
+    except OSError as error:
+        raise UsageError(f"the analyzer {analyzer} does not run: {error.strerror}") from error
+    name, version, *_ = [*run.stdout.decode(errors="replace").split(), "", ""]
+    if run.returncode != 0 or name != NAME:
+        raise UsageError(f"the analyzer {analyzer} tells no version, so it is not used: {_INSTALL}")
+    if version != __version__:
+        raise UsageError(
+            f"the analyzer {analyzer} has version {version}, and authz has version {__version__}: {_INSTALL}"
+        )
 
 
 def analyzer_request(bundles: Mapping[str, AnalyzerBundle], options: AnalysisOptions) -> bytes:
@@ -141,11 +186,13 @@ def run_analyzer(
         The JSON document that the executable writes, not yet read.
 
     Raises:
-        UsageError: The executable is not installed, or fails.
+        UsageError: The executable is not installed, has another version, or fails.
         BundleError: A bundle does not compile.
     """
+    analyzer = find_analyzer()
+    check_analyzer_version(analyzer)
     run = subprocess.run(
-        [find_analyzer(), subcommand],
+        [analyzer, subcommand],
         input=analyzer_request(bundles, options),
         capture_output=True,
         check=False,

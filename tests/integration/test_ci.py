@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import stat
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from tests.support.analysis import finding, report_bytes
+from tests.support.analysis import finding, report_bytes, write_analyzer
 
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / "deploy/github-action"
@@ -82,10 +81,7 @@ def repository(tmp_path: Path) -> Repository:
     folder, analyzer = tmp_path / "repository", tmp_path / "analyzer"
     shutil.copytree(ROOT / "examples/quickstart/bundle", folder / "policy/bundle")
     analyzer.mkdir()
-    program = analyzer / "authz-analyze"
-    report = analyzer / "report.json"
-    program.write_text(f"#!/bin/sh\ncat >/dev/null\ncat '{report}'\n")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    program = write_analyzer(analyzer, f"cat >/dev/null\ncat '{analyzer / 'report.json'}'\n")
     _git(tmp_path, "init", "--quiet", "--initial-branch=main", str(folder))
     _git(folder, "add", "--all")
     _git(folder, "commit", "--quiet", "--message=bundle")

@@ -1,14 +1,43 @@
-"""Reports of an analysis, as the analyzer writes them."""
+"""Reports of an analysis, as the analyzer writes them, and programs in the place of the analyzer."""
 
 import json
+from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["HOSTILE", "finding", "report_bytes", "report_document", "step"]
+from authz import __version__
+
+__all__ = [
+    "HOSTILE",
+    "finding",
+    "report_bytes",
+    "report_document",
+    "step",
+    "write_analyzer",
+]
 
 HOSTILE: Final = (
     "]](http://evil.example)\x1b[31m\n::error::x <script>alert(1)</script> @all `|` {0} \u202egnp"
 )
 """A string that tries to be markup, a link, a command of a log, a script, a placeholder and text in another order."""
+
+
+def write_analyzer(folder: Path, script: str, version: str = __version__) -> Path:
+    """Write an analyzer that runs a shell script for each subcommand.
+
+    Args:
+        folder: Folder of the program.
+        script: Commands of sh; `$1` is the subcommand.
+        version: Answer to `--version`.
+
+    Returns:
+        The program.
+    """
+    program = folder / "authz-analyze"
+    program.write_text(
+        f'#!/bin/sh\nif [ "$1" = --version ]; then echo "authz-analyze {version} debug"; exit; fi\n{script}'
+    )
+    program.chmod(0o755)
+    return program
 
 
 def step(number: int, operation: str, **members: Any) -> dict[str, Any]:

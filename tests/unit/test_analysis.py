@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from authz.analysis import solver
+from authz import __version__
+from authz.analysis import executable, solver
 from authz.analysis.executable import (
     AnalysisOptions,
     AnalyzerBundle,
+    check_analyzer_version,
     find_analyzer,
     run_analyzer,
 )
 from authz.errors import BundleError, UsageError
 from authz.model import BundleFiles
+from tests.support.analysis import write_analyzer
 
 ROOT = Path(__file__).parents[2]
 ANSWER = {"version": 1, "verdict": "proved"}
@@ -151,12 +154,11 @@ def test_without_cvc5_the_process_says_what_to_install(monkeypatch: pytest.Monke
 @pytest.fixture
 def analyzer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder of a stand-in: `answer` is its output, `code` its exit code, `request` what it was asked."""
-    program = tmp_path / "authz-analyze"
-    program.write_text(
-        f"#!/bin/sh\ncd {tmp_path}\ncat > request\necho $1 > subcommand\n"
-        "cat errors >&2 2>/dev/null\ncat answer\nexit $(cat code)\n"
+    program = write_analyzer(
+        tmp_path,
+        f"cd {tmp_path}\ncat > request\necho $1 > subcommand\n"
+        "cat errors >&2 2>/dev/null\ncat answer\nexit $(cat code)\n",
     )
-    program.chmod(0o755)
     (tmp_path / "code").write_text("0")
     (tmp_path / "errors").write_text("")
     (tmp_path / "answer").write_text(json.dumps(ANSWER))
@@ -169,11 +171,77 @@ def test_the_analyzer_is_named_by_the_environment(analyzer: Path) -> None:
     assert find_analyzer() == analyzer / "authz-analyze"
 
 
-def test_without_the_analyzer_it_is_said_what_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No answer stands in for it."""
-    monkeypatch.setenv("AUTHZ_ANALYZER", "/nonexistent/authz-analyze")
-    with pytest.raises(UsageError, match="make analyzer"):
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """Folders in which the analyzer is looked for, in the order of the search. They are empty."""
+    folders = {name: tmp_path / name / "bin" for name in ("package", "scripts", "user", "path")}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+
+    def script_folder(name: str, scheme: str = "venv") -> str:
+        assert name == "scripts"
+        return str(folders["user" if scheme.endswith("_user") else "scripts"])
+
+    monkeypatch.delenv("AUTHZ_ANALYZER", raising=False)
+    monkeypatch.setattr(executable, "__file__", str(tmp_path / "package/analysis/executable.py"))
+    monkeypatch.setattr("sysconfig.get_path", script_folder)
+    monkeypatch.setattr("site.ENABLE_USER_SITE", True)
+    monkeypatch.setenv("PATH", str(folders["path"]))
+    return folders
+
+
+def test_the_analyzer_is_looked_for_in_four_places(places: dict[str, Path]) -> None:
+    """Built in the clone, of this Python, of the user's packages, on PATH."""
+    programs = [write_analyzer(folder, "") for folder in places.values()]
+    for program in programs:
+        assert find_analyzer() == program
+        program.unlink()
+    with pytest.raises(UsageError, match="not installed"):
         find_analyzer()
+
+
+def test_an_interpreter_without_packages_of_the_user_runs_no_program_of_theirs(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a virtual environment."""
+    write_analyzer(places["user"], "")
+    monkeypatch.setattr("site.ENABLE_USER_SITE", False)
+    with pytest.raises(UsageError, match="not installed"):
+        find_analyzer()
+
+
+def test_a_path_in_the_environment_is_not_replaced(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A named analyzer that is missing is an error, though another one is installed."""
+    write_analyzer(places["scripts"], "")
+    monkeypatch.setenv("AUTHZ_ANALYZER", "/nonexistent/authz-analyze")
+    with pytest.raises(UsageError, match="AUTHZ_ANALYZER=/nonexistent") as raised:
+        find_analyzer()
+    assert "make analyzer" in str(raised.value)
+    assert f"pip install 'authz-runtime[analyze]=={__version__}'" in str(raised.value)
+
+
+def test_an_analyzer_of_another_version_is_not_run(analyzer: Path, tmp_path: Path) -> None:
+    """Both versions and the fix are in the error, and the analyzer gets no request."""
+    check_analyzer_version(analyzer / "authz-analyze")
+    write_analyzer(tmp_path, f"cat > {tmp_path}/request", version="0.0.9")
+    with pytest.raises(UsageError, match=r"version 0\.0\.9") as raised:
+        run_analyzer("analyze", {}, AnalysisOptions(now_ms=7))
+    assert f"authz has version {__version__}" in str(raised.value)
+    assert "pip install 'authz-runtime[analyze]==" in str(raised.value)
+    assert not (tmp_path / "request").exists()
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["#!/bin/sh\nexit 2\n", "#!/bin/sh\n", "#!/bin/sh\necho other 1.0\n", "#!/nonexistent\n"],
+)
+def test_a_program_that_tells_no_version_is_not_run(analyzer: Path, script: str) -> None:
+    """Another program, or one of another processor."""
+    (analyzer / "authz-analyze").write_text(script)
+    with pytest.raises(UsageError, match=r"tells no version|does not run"):
+        run_analyzer("analyze", {}, AnalysisOptions(now_ms=7))
 
 
 def test_the_request_has_the_files_and_the_options(analyzer: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
+from authz import __version__
 from authz.cli import main
 from tests.support.analysis import HOSTILE, finding, report_bytes, report_document
 
@@ -20,6 +21,9 @@ BUNDLE = ROOT / "examples/quickstart/bundle"
 
 ANALYZER = """#!{python}
 import json, pathlib, sys
+if sys.argv[1] == "--version":
+    print("authz-analyze {version} debug")
+    sys.exit()
 folder = pathlib.Path({folder!r})
 (folder / "request.json").write_text(json.dumps([sys.argv[1:], json.load(sys.stdin)]))
 sys.stderr.write((folder / "said").read_text() if (folder / "said").exists() else "")
@@ -44,7 +48,9 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     folder = tmp_path / "analyzer"
     folder.mkdir()
     program = folder / "authz-analyze"
-    program.write_text(ANALYZER.format(python=sys.executable, folder=str(folder)))
+    program.write_text(
+        ANALYZER.format(python=sys.executable, folder=str(folder), version=__version__)
+    )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("AUTHZ_ANALYZER", str(program))
     monkeypatch.setenv("GITHUB_WORKSPACE", str(ROOT))
@@ -409,4 +415,6 @@ def test_without_an_analyzer_it_says_what_to_install(
     monkeypatch.setenv("AUTHZ_ANALYZER", str(tmp_path / "none"))
 
     assert run("analyze", BUNDLE) == 1
-    assert "make analyzer" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert f"pip install 'authz-runtime[analyze]=={__version__}'" in errors
+    assert "make analyzer" in errors

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from authz.cli import main
+from tests.support.analysis import write_analyzer
 
 REQUEST = {
     "principal": 'Agent::"bot"',
@@ -71,12 +72,11 @@ def bundle(tmp_path: Path) -> Path:
 @pytest.fixture
 def analyzer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder of a stand-in: `answer` is its output, `code` its exit code, `request` what it was asked."""
-    program = tmp_path / "authz-analyze"
-    program.write_text(
-        f"#!/bin/sh\ncd {tmp_path}\ncat > request\necho $1 > subcommand\n"
-        "cat errors >&2 2>/dev/null\ncat answer\nexit $(cat code)\n"
+    program = write_analyzer(
+        tmp_path,
+        f"cd {tmp_path}\ncat > request\necho $1 > subcommand\n"
+        "cat errors >&2 2>/dev/null\ncat answer\nexit $(cat code)\n",
     )
-    program.chmod(0o755)
     (tmp_path / "code").write_text("0")
     (tmp_path / "errors").write_text("")
     (tmp_path / "answer").write_text(json.dumps(DIFFERENCE))
