@@ -123,7 +123,7 @@ $(ANALYZER): $(STAMPS)/deps $(NATIVE) $(ANALYZER_SOURCES)
 .PHONY: lock
 lock: $(STAMPS)/deps ## resolve requirements.lock anew (needs `uv` on PATH)
 	uv pip compile --quiet --universal --python-version 3.11 --all-extras \
-		--no-emit-package authz-client --generate-hashes pyproject.toml --output-file requirements.lock
+		--no-emit-package authz-analyzer --no-emit-package authz-client --generate-hashes pyproject.toml --output-file requirements.lock
 
 .PHONY: clean
 clean: ## remove .venv and caches in the tree (the Rust target folder stays)
@@ -509,6 +509,7 @@ MATURIN = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin build --quiet
 PROGRAMS = cargo build --quiet --locked --release --workspace
 INSTALL = $(PY) -m pip install --quiet --no-deps --target
 CLIENT_WHEEL = $(PY) -m pip wheel --quiet --no-deps --no-build-isolation ./client --wheel-dir
+OF_ANALYZER = --manifest-path native/analyze/Cargo.toml
 # zig links against the glibc of 2018 (Debian 10, RHEL 8, Ubuntu 18.10), whichever this machine has. maturin looks for newer symbols and
 # for libraries that not every system has, and fails where it finds any.
 PORTABLE = CARGO_ZIGBUILD_PYTHON_PATH=$(WHEEL_TOOLS)/bin/python $(MATURIN) --zig --compatibility manylinux_2_28 --auditwheel check
@@ -520,7 +521,12 @@ $(WHEEL_TOOLS)/done: scripts/wheel_tools.txt | $(STAMPS)/deps
 	@touch $@
 
 .PHONY: wheel
-wheel: $(STAMPS)/deps $(WHEEL_TOOLS)/done ## build release wheels of server and client into dist/, for this processor and glibc 2.28 or newer
+wheel: wheel-server ## build release wheels of server, client and analyzer into dist/, for this processor and glibc 2.28 or newer
+	$(PORTABLE) $(OF_ANALYZER) --release --target $(HOST) --out dist
+	$(WHEEL_TOOLS)/bin/auditwheel show dist/authz_analyzer-*.whl
+
+.PHONY: wheel-server
+wheel-server: $(STAMPS)/deps $(WHEEL_TOOLS)/done
 	rm -f dist/*.whl
 	$(PORTABLE) --release --target $(HOST) --out dist
 	$(CLIENT_WHEEL) dist
@@ -528,14 +534,15 @@ wheel: $(STAMPS)/deps $(WHEEL_TOOLS)/done ## build release wheels of server and 
 
 # Apart from the others, so that `pip install dist/*.whl` finds none of a foreign processor.
 .PHONY: wheel-aarch64
-wheel-aarch64: $(STAMPS)/deps $(WHEEL_TOOLS)/done ## build the server's release wheel for 64-bit Arm into dist/aarch64/
+wheel-aarch64: $(STAMPS)/deps $(WHEEL_TOOLS)/done ## build the release wheels of server and analyzer for 64-bit Arm into dist/aarch64/
 	@[ -d "$$(rustc --print target-libdir --target aarch64-unknown-linux-gnu)" ] \
 		|| { echo "make: needs Rust's target: rustup target add aarch64-unknown-linux-gnu" >&2; exit 1; }
 	rm -rf dist/aarch64
 	$(PORTABLE) --release --target aarch64-unknown-linux-gnu --out dist/aarch64
-	$(WHEEL_TOOLS)/bin/auditwheel show dist/aarch64/*.whl
+	$(PORTABLE) $(OF_ANALYZER) --release --target aarch64-unknown-linux-gnu --out dist/aarch64
+	for wheel in dist/aarch64/*.whl; do $(WHEEL_TOOLS)/bin/auditwheel show "$$wheel"; done
 
-# For this machine alone. It shares a target folder with the programs of `bench-build`.
+# For this machine alone, without the analyzer. It shares a target folder with the programs of `bench-build`.
 .PHONY: wheel-host
 wheel-host: setup
 	rm -f dist/*.whl
@@ -543,12 +550,13 @@ wheel-host: setup
 	$(CLIENT_WHEEL) dist
 
 # Without optimisation, since the tests look at the content of a wheel, not at its speed. The target folder of `make wheel` is
-# another one than that of `make setup`, so every crate compiles once more.
+# another one than that of `make setup`, so every crate compiles once more. The analyzer has other features of the same crates, so
+# most of them would compile a third time: its wheel has the executable of `make analyzer ANALYZER_PROFILE=dev`, for this machine alone.
 .PHONY: wheel-unoptimised
-wheel-unoptimised: export CARGO_PROFILE_DEV_OPT_LEVEL := 0
 wheel-unoptimised: setup $(WHEEL_TOOLS)/done
 	rm -rf $(WHEELS)
-	$(PORTABLE) --profile dev --target $(HOST) --out $(WHEELS)
+	CARGO_PROFILE_DEV_OPT_LEVEL=0 $(PORTABLE) --profile dev --target $(HOST) --out $(WHEELS)
+	$(MATURIN) $(OF_ANALYZER) --profile dev --compatibility linux --out $(WHEELS)
 	$(CLIENT_WHEEL) $(WHEELS)
 
 .PHONY: test-wheel
@@ -564,9 +572,10 @@ test-wheel-aarch64: WHEELS = $(CARGO_TARGET_DIR)/test-wheel-aarch64
 test-wheel-aarch64: setup $(WHEEL_TOOLS)/done $(AARCH64)/done ## cross-build the wheel of 64-bit Arm, not optimised, and run it with QEMU; minutes
 	rm -rf $(WHEELS)
 	$(PORTABLE) --profile dev --target aarch64-unknown-linux-gnu --out $(WHEELS)
+	$(PORTABLE) $(OF_ANALYZER) --profile dev --target aarch64-unknown-linux-gnu --out $(WHEELS)
 	$(CLIENT_WHEEL) $(WHEELS)
 	AUTHZ_AUDITWHEEL=$(WHEEL_TOOLS)/bin/auditwheel AUTHZ_WHEELS=$(WHEELS) AUTHZ_AARCH64=$(AARCH64) \
-		$(PYTEST) tests/integration/test_wheel_aarch64.py tests/integration/test_wheel.py -k "aarch64 or old_systems or hold_the_package"
+		$(PYTEST) tests/integration/test_wheel_aarch64.py tests/integration/test_wheel.py -k "aarch64 or old_systems or hold"
 
 $(AARCH64)/done:
 	@[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "make: needs root and Debian's packages, to run programs for Arm" >&2; exit 1; }
@@ -581,10 +590,10 @@ $(AARCH64)/done:
 
 # BUILD and RUNTIME name the base images by digest: deploy/container/Containerfile.
 .PHONY: container
-container: wheel ## build the container of a release (BUILD=IMAGE@sha256:… RUNTIME=IMAGE@sha256:…; needs buildah)
+container: wheel-server ## build the container of a release (BUILD=IMAGE@sha256:… RUNTIME=IMAGE@sha256:…; needs buildah)
 	@command -v buildah >/dev/null || { echo "make: needs buildah (Debian: buildah)" >&2; exit 1; }
 	@[[ "$(BUILD)$(RUNTIME)" == *@sha256:*@sha256:* ]] || { echo "make: give both base images by digest: BUILD=IMAGE@sha256:… RUNTIME=IMAGE@sha256:…" >&2; exit 1; }
-	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PY) scripts/container_dist.py "$$folder/dist" dist/*.whl \
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PY) scripts/container_dist.py "$$folder/dist" dist/authz_runtime-*.whl dist/authz_client-*.whl \
 		&& cp deploy/container/* "$$folder" \
 		&& buildah bud --build-arg BUILD=$(BUILD) --build-arg RUNTIME=$(RUNTIME) --tag authz:$(or $(TAG),latest) "$$folder"
 

@@ -66,12 +66,12 @@ class Environment:
         """Environment variables of each command."""
         return {"PATH": str(self.programs), "HOME": str(self.work), "NO_COLOR": "1"}
 
-    def run(self, program: str, *arguments: str, code: int = 0) -> str:
+    def run(self, program: str, *arguments: str, code: int = 0, **variables: str) -> str:
         """Run a program of the environment, and return its output."""
         done = subprocess.run(
             [self.programs / program, *arguments],
             cwd=self.work,
-            env=self.variables(),
+            env={**self.variables(), **variables},
             capture_output=True,
             text=True,
             timeout=120,
@@ -124,10 +124,16 @@ def client() -> Wheel:
 
 
 @pytest.fixture(scope="module")
+def analyzer() -> Wheel:
+    """Wheel of the analyzer."""
+    return _wheel("authz_analyzer")
+
+
+@pytest.fixture(scope="module")
 def environment(
-    server: Wheel, client: Wheel, tmp_path_factory: pytest.TempPathFactory
+    server: Wheel, client: Wheel, analyzer: Wheel, tmp_path_factory: pytest.TempPathFactory
 ) -> Environment:
-    """Both wheels and Envoy, with dependencies in the versions of requirements.lock."""
+    """The three wheels, Envoy and the solver, with dependencies in the versions of requirements.lock."""
     folder = tmp_path_factory.mktemp("wheel")
     venv.create(folder / "venv", with_pip=True)
     pins = write_pins(folder)
@@ -135,7 +141,7 @@ def environment(
         [
             *(folder / "venv/bin/python", "-m", "pip", "install", "--quiet"),
             *("--disable-pip-version-check", "--only-binary", ":all:", "--constraint", pins),
-            *(f"{server.path}[demo]", client.path),
+            *(f"{server.path}[analyze,demo]", client.path, analyzer.path),
         ],
         check=True,
         timeout=300,
@@ -151,13 +157,28 @@ def test_one_wheel_serves_every_python_and_old_systems(server: Wheel) -> None:
     matched = re.fullmatch(r"cp311-abi3-manylinux_2_28_(x86_64|aarch64)", tag)
     assert matched, tag
     assert server.path.name.endswith(f"-{tag}.whl")
+    _assert_old_glibc(server)
+
+
+def test_the_analyzer_runs_on_old_systems(analyzer: Wheel) -> None:
+    """An executable for every Python, with no symbol of a newer glibc than that of its tag."""
+    assert analyzer.metadata("METADATA")["Requires-Python"] == ">=3.11"
+    (tag,) = analyzer.metadata("WHEEL").get_all("Tag", [])
+    matched = re.fullmatch(r"py3-none-(manylinux_2_28|linux)_(x86_64|aarch64)", tag)
+    assert matched, tag
+    assert analyzer.path.name.endswith(f"-{tag}.whl")
+    if matched[1] == "linux":
+        pytest.skip("the analyzer of `make test-wheel` is linked for this machine; WHEELS=dist")
+    _assert_old_glibc(analyzer)
+
+
+def _assert_old_glibc(wheel: Wheel) -> None:
     shown = subprocess.run(
-        [os.environ.get("AUTHZ_AUDITWHEEL", "auditwheel"), "show", "--json", server.path],
+        [os.environ.get("AUTHZ_AUDITWHEEL", "auditwheel"), "show", "--json", wheel.path],
         capture_output=True,
         text=True,
         check=True,
     )
-    report = json.loads(shown.stdout)
     report = json.loads(shown.stdout)
     versions = [
         tuple(int(part) for part in symbol.removeprefix("GLIBC_").split("."))
@@ -185,8 +206,29 @@ def test_the_wheels_hold_the_package_and_nothing_else(server: Wheel, client: Whe
     with ZipFile(server.path) as archive:
         components = json.loads(archive.read(materials))["components"]
     assert {"aws-lc-rs", "cedar-policy", "rusqlite"} <= {one["name"] for one in components}
+    assert not [name for name in server.names() if name.startswith("authz/bin/")]
     assert not [name for name in client.names() if name.endswith(".so")]
     assert client.path.name.endswith("-py3-none-any.whl")
+
+
+def test_the_wheel_of_the_analyzer_holds_one_executable(analyzer: Wheel, server: Wheel) -> None:
+    """And its licence and bill of materials. The extra `analyze` requires this version, and no server needs the wheel."""
+    names = analyzer.names()
+    (executable,) = [name for name in names if ".dist-info/" not in name]
+    assert re.fullmatch(r"authz_analyzer-[^/]+\.data/scripts/authz-analyze", executable)
+    assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
+    (materials,) = [name for name in names if ".dist-info/sboms/" in name]
+    with ZipFile(analyzer.path) as archive:
+        components = json.loads(archive.read(materials))["components"]
+    assert {"cedar-policy", "cedar-policy-symcc"} <= {one["name"] for one in components}
+    metadata = analyzer.metadata("METADATA")
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata.get_all("Requires-Dist") is None
+    required = server.metadata("METADATA").get_all("Requires-Dist", [])
+    (ours,) = [one.replace(" ", "") for one in required if one.startswith("authz-analyzer")]
+    assert re.fullmatch(
+        rf"authz-analyzer=={re.escape(metadata['Version'])};extra==['\"]analyze['\"]", ours
+    )
 
 
 def test_the_environment_has_python_alone(environment: Environment) -> None:
@@ -209,6 +251,21 @@ def test_version(environment: Environment, server: Wheel) -> None:
 def test_demo(environment: Environment) -> None:
     """Every call of the demo, with the Envoy of the extra."""
     assert "8 of 8 calls as expected" in environment.run("authz", "demo")
+
+
+def test_analysis(environment: Environment) -> None:
+    """The solver proves, and the analyzer is found though PATH does not name its folder."""
+    shutil.copytree(ROOT / "examples/quickstart/bundle", environment.work / "quickstart")
+    environment.run(
+        *("authz", "analyze", "quickstart", "--format", "json", "--output", "report.json"),
+        PATH="/nonexistent",
+    )
+    report = json.loads((environment.work / "report.json").read_text())
+    assert report["bundle"]["name"] == "quickstart"
+    assert report["solver"]["name"] == "cvc5"
+    assert [one["rule"] for one in report["findings"]] == ["operation-nobody"]
+    assert report["counts"]["not_decided"] == 0
+    environment.run("authz", "diff", "quickstart", "quickstart", PATH="/nonexistent")
 
 
 ASK: Final = """

@@ -31,7 +31,8 @@ def _wheel(folder: Path, project: Path, source: Path, package: str, tag: str) ->
     files = {
         path.relative_to(source).as_posix(): path.read_bytes()
         for path in sorted((source / package).rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
+        # `make analyzer` puts a program into authz/bin, which Git ignores, so maturin leaves it out, too.
+        if path.is_file() and not {"__pycache__", "bin"} & set(path.relative_to(source).parts)
     }
     files[f"{info}/METADATA"] = "".join(f"{line}\n" for line in _metadata(settings)).encode()
     files[f"{info}/WHEEL"] = (
