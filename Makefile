@@ -550,8 +550,9 @@ wheel-host: setup
 	$(CLIENT_WHEEL) dist
 
 # Without optimisation, since the tests look at the content of a wheel, not at its speed. The target folder of `make wheel` is
-# another one than that of `make setup`, so every crate compiles once more. The analyzer has other features of the same crates, so
-# most of them would compile a third time: its wheel has the executable of `make analyzer ANALYZER_PROFILE=dev`, for this machine alone.
+# another one than that of `make setup`, so every crate compiles once more. The analyzer needs other features of tokio and chrono, so
+# these, all crates that use them, and ours would compile a third time. Its wheel therefore has the executable that
+# `make analyzer ANALYZER_PROFILE=dev` builds, which needs the glibc of this machine or a newer one.
 .PHONY: wheel-unoptimised
 wheel-unoptimised: setup $(WHEEL_TOOLS)/done
 	rm -rf $(WHEELS)
