@@ -154,7 +154,9 @@ def check_analyzer_version(analyzer: Path) -> None:
         raise UsageError(f"the analyzer {analyzer} does not run: {error.strerror}") from error
     name, version, *_ = [*run.stdout.decode(errors="replace").split(), "", ""]
     if run.returncode != 0 or name != NAME:
-        raise UsageError(f"the analyzer {analyzer} tells no version, so it is not used: {_INSTALL}")
+        raise UsageError(
+            f"the analyzer {analyzer} does not print its version, so it is not run: {_INSTALL}"
+        )
     if version != __version__:
         raise UsageError(
             f"the analyzer {analyzer} has version {version}, and authz has version {__version__}: {_INSTALL}"

@@ -237,10 +237,10 @@ def test_an_analyzer_of_another_version_is_not_run(analyzer: Path, tmp_path: Pat
     "script",
     ["#!/bin/sh\nexit 2\n", "#!/bin/sh\n", "#!/bin/sh\necho other 1.0\n", "#!/nonexistent\n"],
 )
-def test_a_program_that_tells_no_version_is_not_run(analyzer: Path, script: str) -> None:
+def test_a_program_that_does_not_print_its_version_is_not_run(analyzer: Path, script: str) -> None:
     """Another program, or one of another processor."""
     (analyzer / "authz-analyze").write_text(script)
-    with pytest.raises(UsageError, match=r"tells no version|does not run"):
+    with pytest.raises(UsageError, match=r"does not print its version|does not run"):
         run_analyzer("analyze", {}, AnalysisOptions(now_ms=7))
 
 
