@@ -549,21 +549,32 @@ wheel-host: setup
 	$(MATURIN) --release --out dist
 	$(CLIENT_WHEEL) dist
 
-# Without optimisation, since the tests look at the content of a wheel, not at its speed. The target folder of `make wheel` is
-# another one than that of `make setup`, so every crate compiles once more. The analyzer needs other features of tokio and chrono, so
-# these, all crates that use them, and ours would compile a third time. Its wheel therefore has the executable that
-# `make analyzer ANALYZER_PROFILE=dev` builds, which needs the glibc of this machine or a newer one.
-.PHONY: wheel-unoptimised
-wheel-unoptimised: setup $(WHEEL_TOOLS)/done
+# What `make setup` and `make analyzer ANALYZER_PROFILE=dev` compiled, so that nothing compiles again. It needs the glibc of this
+# machine or a newer one.
+.PHONY: wheel-development
+wheel-development: setup $(WHEEL_TOOLS)/done
 	rm -rf $(WHEELS)
-	CARGO_PROFILE_DEV_OPT_LEVEL=0 $(PORTABLE) --profile dev --target $(HOST) --out $(WHEELS)
+	$(MATURIN) --profile dev --compatibility linux --out $(WHEELS)
 	$(MATURIN) $(OF_ANALYZER) --profile dev --compatibility linux --out $(WHEELS)
+	$(CLIENT_WHEEL) $(WHEELS)
+
+# Without optimisation, since the tests look at the content of a wheel, not at its speed.
+.PHONY: wheel-portable
+wheel-portable: export CARGO_PROFILE_DEV_OPT_LEVEL := 0
+wheel-portable: setup $(WHEEL_TOOLS)/done
+	rm -rf $(WHEELS)
+	$(PORTABLE) --profile dev --target $(HOST) --out $(WHEELS)
+	$(PORTABLE) $(OF_ANALYZER) --profile dev --target $(HOST) --out $(WHEELS)
 	$(CLIENT_WHEEL) $(WHEELS)
 
 .PHONY: test-wheel
 test-wheel: export AUTHZ_AUDITWHEEL := $(WHEEL_TOOLS)/bin/auditwheel
-test-wheel: $(if $(filter command line,$(origin WHEELS)),setup $(WHEEL_TOOLS)/done,wheel-unoptimised) ## build wheels as `make wheel` does, but not optimised; install and use them beside Python alone (WHEELS=dist: test those)
+test-wheel: $(if $(filter command line,$(origin WHEELS)),setup $(WHEEL_TOOLS)/done,wheel-development) ## build wheels of the development build; install and use them beside Python alone (WHEELS=dist: test those)
 	AUTHZ_WHEELS=$(abspath $(WHEELS)) $(PYTEST) tests/integration/test_wheel.py
+
+.PHONY: test-wheel-portable
+test-wheel-portable: wheel-portable ## the same with wheels that are built as `make wheel` builds them, but not optimised; compiles every crate once more, minutes
+	$(MAKE) test-wheel WHEELS=$(WHEELS)
 
 # Debian's Python for 64-bit Arm, unpacked, and the QEMU that runs its programs. Programs that it starts are not found, so a test
 # runs one process at a time.
