@@ -5,7 +5,7 @@
 //! 1. [`guard`]: conditions of policies, with facts that are known and others that are not.
 //! 2. [`ways`]: how each agent can come to act: its chain of principals and its task.
 //! 3. [`taint`]: labels of the data that each way can have read, by a fixpoint that never leaves a possible call out.
-//! 4. [`inputs`], [`runner`], [`search`]: traces of concrete calls, which the engine of `authz test` permits call by call.
+//! 4. [`inputs`], [`prompts`], [`runner`], [`search`]: traces of concrete calls, which the engine of `authz test` permits call by call.
 //! 5. [`findings`]: rules over paths; [`cut`]: the smallest set of changes that removes a path.
 //!
 //! A rule that the fixpoint does not reach is *proved*, under [`ASSUMPTIONS`]. A rule that a trace reaches is a *path*. All other
@@ -15,12 +15,14 @@ pub mod cut;
 pub mod findings;
 pub mod guard;
 pub mod inputs;
+pub mod prompts;
 pub mod runner;
 pub mod search;
 pub mod taint;
 pub mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -336,6 +338,9 @@ impl PathsInput {
             for begun in trace.begun.iter().filter(|begun| begun.before == at) {
                 let Some(way) = taints.ways.all.get(begun.way) else { continue };
                 let mut step = begun_step(taints, way);
+                if !trace.prompt.is_empty() && !matches!(way.beginning, Beginning::Delegated(_)) {
+                    let _ = write!(step.note, "; {}", named_in_prompt(trace, way));
+                }
                 step.step = steps.len() + 1;
                 // Authority changes hands where one agent gives a task to another.
                 let is_given = match way.beginning {
@@ -792,6 +797,13 @@ fn begun_step(taints: &Taints<'_>, way: &Way) -> Step {
     }
 }
 
+/// Values that a person names in the prompt of a task.
+fn named_in_prompt(trace: &Trace, way: &Way) -> String {
+    let values: Vec<&str> = trace.prompt.iter().map(|value| value.trim_matches('`')).collect();
+    let whose = if way.subject.is_some() { "the subject's prompt" } else { "the agent's prompt" };
+    format!("{whose} names {}", values.join(", "))
+}
+
 fn name_of_agent(taints: &Taints<'_>, at: usize) -> String {
     taints.parties.agents.get(at).map(ways::Party::name).unwrap_or_default()
 }
@@ -910,8 +922,8 @@ impl Analysis<'_, '_> {
                     pattern: authz_kernel::model::CallPattern::default(),
                 };
                 let unmet = |_: &str| false;
-                let conditions = self.searcher.conditions;
-                if let Ok(trace) = self.searcher.runner.run(conditions, &[event], &unmet) {
+                let traced = self.searcher.run(&[event], &unmet);
+                if let Some(trace) = traced {
                     let depends = |call: &runner::CallResult| {
                         call.decision.exceptions.iter().any(|one| one == name)
                     };

@@ -154,6 +154,16 @@ impl<'a> Conditions<'a> {
         self.documents.iter().any(|document| document.as_ref().is_none_or(names_kind_of_subject))
     }
 
+    /// Whether a policy of an operation asks who chose a value of the call, so that the prompt of a task can decide. True if a
+    /// policy cannot be read.
+    #[must_use]
+    pub fn ask_for_origins(&self, operation: &str) -> bool {
+        self.slice(operation).iter().any(|at| {
+            let document = self.documents.get(*at).and_then(Option::as_ref);
+            document.is_none_or(reads_origins)
+        })
+    }
+
     /// Texts and numbers that policies of an operation compare with.
     #[must_use]
     pub fn literals(&self, operation: &str) -> Literals {
@@ -251,6 +261,21 @@ fn names_kind_of_subject(value: &Value) -> bool {
             _ => names_kind_of_subject(member),
         }),
         Value::Array(items) => items.iter().any(names_kind_of_subject),
+        _ => false,
+    }
+}
+
+/// Whether an expression reads `context.origins`, `context.literals` or `context.destination.trusted`.
+// Recursion is bounded by the depth of a policy's conditions, which is bounded at load.
+fn reads_origins(value: &Value) -> bool {
+    match value {
+        Value::Object(members) => members.iter().any(|(name, member)| match member {
+            Value::String(text) => {
+                name == "attr" && matches!(text.as_str(), "origins" | "literals" | "trusted")
+            }
+            _ => reads_origins(member),
+        }),
+        Value::Array(items) => items.iter().any(reads_origins),
         _ => false,
     }
 }

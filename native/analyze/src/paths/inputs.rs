@@ -7,6 +7,7 @@ use authz_kernel::model::{DestinationKind, Model, Operation, RecipientListSource
 use serde_json::{Map, Value, json};
 
 use super::guard::Literals;
+use super::prompts::CURRENCY;
 use super::ways::EXAMPLE;
 
 /// Sets of arguments of one operation that are tried.
@@ -124,6 +125,14 @@ impl Choices<'_> {
             && let Some(pointer) = rule.from.first()
         {
             value = with(&value, pointer, self.shaped(pointer, &address));
+        }
+        // Only the code of a currency can stand in a prompt.
+        for pointer in
+            self.operation.origins.objects.iter().filter_map(|rule| rule.currency.as_ref())
+        {
+            if value.pointer(pointer).and_then(Value::as_str) == Some(EXAMPLE) {
+                value = with(&value, pointer, json!(CURRENCY));
+            }
         }
         value
     }

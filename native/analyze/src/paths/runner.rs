@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use authz_cases::StepClock;
 use authz_kernel::decision::{Claim, Decision, Outcome, Principal, Time};
-use authz_kernel::model::ParamType;
+use authz_kernel::model::{Operation, ParamType};
 use authz_kernel::plan::Plan;
 use authz_kernel::task::Param;
 use authz_lane::offline::{OfflineEngine, OfflineWorld, StatedAnswer, StatedCaller, StatedSubject};
@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::guard::Conditions;
 use super::inputs::{self, ListedRecipients, Wanted};
+use super::prompts;
 use super::taint::{Flow, Labels, Mark, Store, Taints};
 use super::ways::{Beginning, Party, Way, params};
 
@@ -68,6 +69,8 @@ pub struct Trace {
     pub begun: Vec<Begun>,
     /// Calls.
     pub calls: Vec<CallResult>,
+    /// Values that the prompt of each root task names, as the prompt has them; empty: the tasks have no prompt.
+    pub prompt: Vec<String>,
     /// Places that data has come to before the last call, one text each.
     pub state: BTreeSet<String>,
 }
@@ -171,10 +174,7 @@ impl<'a> Runner<'a> {
         event: &Event,
         suggested: &[Value],
     ) -> Vec<Value> {
-        let flow = self.taints.flows.get(event.flow);
-        let Some(operation) = flow.and_then(|flow| self.taints.operation(flow)) else {
-            return Vec::new();
-        };
+        let Some(operation) = self.operation(event) else { return Vec::new() };
         let literals = conditions.literals(&operation.id);
         let wanted = Wanted { operation, class: event.class.as_deref() };
         inputs::variants(self.plan.model(), &self.listed, wanted, &literals, suggested)
@@ -182,7 +182,8 @@ impl<'a> Runner<'a> {
 
     /// Runs calls in order. Each must be permitted, with the first of its arguments that the engine permits.
     ///
-    /// Args: `unmet`: step-up kinds that nobody meets for the last call.
+    /// Args: `prompt`: values that the prompt of each root task names, as the prompt has them; `unmet`: step-up kinds that nobody
+    /// meets for the last call.
     ///
     /// # Errors
     /// A task does not begin, or a call is not permitted.
@@ -190,9 +191,11 @@ impl<'a> Runner<'a> {
         &mut self,
         conditions: &Conditions<'_>,
         events: &[Event],
+        prompt: &[String],
         unmet: &dyn Fn(&str) -> bool,
     ) -> Result<Trace, Stopped> {
         let mut session = self.session(conditions, events)?;
+        session.trace.prompt = prompt.to_vec();
         for (at, event) in events.iter().enumerate() {
             let is_last = at + 1 == events.len();
             if is_last {
@@ -209,6 +212,42 @@ impl<'a> Runner<'a> {
         Ok(session.trace)
     }
 
+    /// Values of the calls of some events that a prompt can name, as the prompt has them: those of each set of arguments that is
+    /// tried. The values of the last call stand first, as they must not be left out.
+    pub fn nameable(&mut self, conditions: &Conditions<'_>, events: &[Event]) -> Vec<String> {
+        let mut values = Vec::new();
+        for event in events.iter().rev() {
+            self.prepare(conditions, event);
+            let operation = self.operation(event);
+            let inputs = self.variants.get(&(event.flow, event.class.clone()));
+            for input in inputs.into_iter().flatten() {
+                values.extend(operation.into_iter().flat_map(|one| prompts::values(one, input)));
+            }
+        }
+        prompts::bounded(values)
+    }
+
+    /// Values of the calls of a trace that a prompt can name, as the prompt has them.
+    #[must_use]
+    pub fn nameable_of(&self, trace: &Trace) -> Vec<String> {
+        let of_call = |call: &CallResult| {
+            let operation = self.operation(&call.event);
+            operation.map(|one| prompts::values(one, &call.input)).unwrap_or_default()
+        };
+        prompts::bounded(trace.calls.iter().flat_map(of_call))
+    }
+
+    fn operation(&self, event: &Event) -> Option<&'a Operation> {
+        self.taints.flows.get(event.flow).and_then(|flow| self.taints.operation(flow))
+    }
+
+    /// Makes the arguments that are tried for an event, where they are not there yet.
+    fn prepare(&mut self, conditions: &Conditions<'_>, event: &Event) {
+        if !self.variants.contains_key(&(event.flow, event.class.clone())) {
+            self.suggest(conditions, event, &[]);
+        }
+    }
+
     /// A new engine.
     fn session(
         &mut self,
@@ -216,9 +255,7 @@ impl<'a> Runner<'a> {
         events: &[Event],
     ) -> Result<Session<'_, 'a>, Stopped> {
         for event in events {
-            if !self.variants.contains_key(&(event.flow, event.class.clone())) {
-                self.suggest(conditions, event, &[]);
-            }
+            self.prepare(conditions, event);
         }
         let clock = Arc::new(StepClock::new(self.now));
         let world = OfflineWorld {
@@ -317,6 +354,13 @@ impl<'a> Runner<'a> {
     }
 }
 
+/// Whether the subject writes its prompt when the task is started: an agent starts it, and the words of an agent are no words of
+/// its subject.
+#[must_use]
+pub const fn is_prompted_later(way: &Way) -> bool {
+    matches!(way.beginning, Beginning::ByAgent(_)) && way.subject.is_some()
+}
+
 /// A party as a subject whose token is shown.
 #[must_use]
 pub fn stated(party: &Party, acr: &str) -> Option<StatedSubject> {
@@ -372,18 +416,29 @@ impl Session<'_, '_> {
                 };
                 let is_alone = starter.is_none();
                 let subject = self.runner.stated_subject(way);
+                let prompt = prompts::text(&self.trace.prompt);
+                let is_later = is_prompted_later(way);
                 let caller = StatedCaller {
                     agent: starter,
-                    subject: subject.map(|subject| StatedSubject { is_alone, ..subject }),
+                    subject: subject.clone().map(|subject| StatedSubject { is_alone, ..subject }),
                     ..StatedCaller::default()
                 };
                 let request = wire::StartRequest {
                     template: way.template.clone(),
                     params: Some(given),
+                    prompt: if is_later { String::new() } else { prompt.clone() },
                     assignee: assignee.spiffe_id,
                     ..Default::default()
                 };
-                self.engine.start_task(&request, &caller).map_err(refused)?.task
+                let task = self.engine.start_task(&request, &caller).map_err(refused)?.task;
+                if is_later && !prompt.is_empty() {
+                    let subject = subject.map(|one| StatedSubject { is_alone: true, ..one });
+                    let caller = StatedCaller { subject, ..StatedCaller::default() };
+                    let task = task.as_ref().map(|task| task.id.clone()).unwrap_or_default();
+                    let request = wire::ExtendRequest { task, prompt, ..Default::default() };
+                    self.engine.extend_task(&request, &caller).map_err(refused)?;
+                }
+                task
             }
             Beginning::Implicit | Beginning::Taskless | Beginning::NoTask => return Ok(()),
         };
@@ -596,7 +651,14 @@ impl CaseWriter<'_> {
         for at in 0..=trace.calls.len() {
             for begun in trace.begun.iter().filter(|begun| begun.before == at) {
                 if let Some(way) = self.taints.ways.all.get(begun.way) {
-                    steps.push(self.beginning(begun.way, way, &mut agents, &mut subjects));
+                    let of_task = (begun.way, way, trace.prompt.as_slice());
+                    steps.push(self.beginning(of_task, &mut agents, &mut subjects));
+                    if is_prompted_later(way) && !trace.prompt.is_empty() {
+                        let turn =
+                            json!({"prompt": prompts::text(&trace.prompt), "said_by": "subject"});
+                        let task = format!("t{}", begun.way);
+                        steps.push(json!({"task": task, "extend": turn, "expect": "OK"}));
+                    }
                     started.insert(begun.way);
                 }
             }
@@ -669,8 +731,7 @@ impl CaseWriter<'_> {
 
     fn beginning(
         &self,
-        at: usize,
-        way: &Way,
+        (at, way, prompt): (usize, &Way, &[String]),
         agents: &mut BTreeMap<String, Value>,
         subjects: &mut BTreeMap<String, Value>,
     ) -> Value {
@@ -701,6 +762,9 @@ impl CaseWriter<'_> {
         }
         if params.as_object().is_some_and(|params| !params.is_empty()) {
             form.insert("params".to_owned(), params);
+        }
+        if !prompt.is_empty() && !is_prompted_later(way) {
+            form.insert("prompt".to_owned(), json!(prompts::text(prompt)));
         }
         json!({"start": form, "expect": "OK"})
     }

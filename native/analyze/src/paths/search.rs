@@ -81,9 +81,74 @@ pub struct Searcher<'r, 'a> {
 }
 
 impl Searcher<'_, '_> {
-    /// Searches a trace that reaches a target.
+    /// Searches a trace that reaches a target: first without prompts, then with prompts that name values of the calls.
     pub fn search(&mut self, target: &Target) -> Searched {
         let events = self.events(target);
+        match self.traverse(target, &events, false) {
+            Searched::NotFound(reason) if self.asks_for_origins(target, &events) => {
+                match self.traverse(target, &events, true) {
+                    Searched::Found(trace) => {
+                        Searched::Found(Box::new(self.plainest(*trace, target)))
+                    }
+                    Searched::NotFound(_) => Searched::NotFound(reason),
+                }
+            }
+            searched => searched,
+        }
+    }
+
+    /// Runs calls: first without a prompt, then with one that names values of the calls. `None`: one is not permitted.
+    pub fn run(&mut self, events: &[Event], unmet: &dyn Fn(&str) -> bool) -> Option<Trace> {
+        let conditions = self.conditions;
+        let plain = self.runner.run(conditions, events, &[], unmet);
+        let asks = |event: &Event| self.has_prompt(event) && self.asks(event);
+        if plain.is_ok() || !events.iter().any(asks) {
+            return plain.ok();
+        }
+        let prompt = self.runner.nameable(conditions, events);
+        self.runner.run(conditions, events, &prompt, unmet).ok()
+    }
+
+    /// Whether a prompt can change an answer: the call, or one before it, is in a task, and a policy asks who chose its values.
+    fn asks_for_origins(&self, target: &Target, events: &[Event]) -> bool {
+        let mut all = events.iter().chain([&target.event]);
+        all.any(|event| self.has_prompt(event) && self.asks(event))
+    }
+
+    fn has_prompt(&self, event: &Event) -> bool {
+        self.taints.ways.all.get(event.way).is_some_and(Way::is_started)
+    }
+
+    fn asks(&self, event: &Event) -> bool {
+        let operation =
+            self.taints.flows.get(event.flow).and_then(|flow| self.taints.operation(flow));
+        operation.is_some_and(|operation| self.conditions.ask_for_origins(&operation.id))
+    }
+
+    /// A trace with a prompt that names no more values than the trace needs.
+    fn plainest(&mut self, trace: Trace, target: &Target) -> Trace {
+        let events: Vec<Event> = trace.calls.iter().map(|call| call.event.clone()).collect();
+        let used = self.runner.nameable_of(&trace);
+        let Some(mut best) = self.again(&events, &used, target) else { return trace };
+        for value in used {
+            let prompt: Vec<String> =
+                best.prompt.iter().filter(|one| **one != value).cloned().collect();
+            best = self.again(&events, &prompt, target).unwrap_or(best);
+        }
+        best
+    }
+
+    /// The calls of a trace with another prompt. `None`: they do not reach the target.
+    fn again(&mut self, events: &[Event], prompt: &[String], target: &Target) -> Option<Trace> {
+        let unmet = |kind: &str| target.pattern.is_lifted_by(kind);
+        let trace = self.runner.run(self.conditions, events, prompt, &unmet).ok()?;
+        reaches(&trace, target).then_some(trace)
+    }
+
+    /// Tries traces, the shortest first.
+    ///
+    /// Args: `events`: calls that may stand before the target's; `prompts`: each prompt names values of the calls.
+    fn traverse(&mut self, target: &Target, events: &[Event], prompts: bool) -> Searched {
         let mut frontier: Vec<Vec<Event>> = vec![Vec::new()];
         let mut runs = 0_usize;
         let mut reason = String::new();
@@ -98,8 +163,12 @@ impl Searcher<'_, '_> {
                 runs = runs.saturating_add(1);
                 let mut calls = prefix.clone();
                 calls.push(target.event.clone());
+                let prompt = match prompts {
+                    true => self.runner.nameable(self.conditions, &calls),
+                    false => Vec::new(),
+                };
                 let unmet = |kind: &str| target.pattern.is_lifted_by(kind);
-                let state = match self.runner.run(self.conditions, &calls, &unmet) {
+                let state = match self.runner.run(self.conditions, &calls, &prompt, &unmet) {
                     Ok(trace) if reaches(&trace, target) => {
                         return Searched::Found(Box::new(trace));
                     }

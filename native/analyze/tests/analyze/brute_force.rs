@@ -346,12 +346,25 @@ impl<'a> Brute<'a> {
                     subject: actor.subject.map(|name| subject(name, is_alone)),
                     ..StatedCaller::default()
                 };
+                // A person names every recipient: where no policy asks who chose them, it changes nothing.
+                let is_prompted = actor.subject.is_some() && self.bundle.asks_for_origins();
+                let prompt = if is_prompted { PROMPT } else { "" };
                 let request = wire::StartRequest {
                     template: "t".to_owned(),
                     assignee: agent_name(*agent).spiffe_id,
+                    prompt: if is_alone { prompt.to_owned() } else { String::new() },
                     ..Default::default()
                 };
-                engine.start_task(&request, &caller).ok()?.task?.id
+                let task = engine.start_task(&request, &caller).ok()?.task?.id;
+                if is_prompted && !is_alone {
+                    let subject = actor.subject.map(|name| subject(name, true));
+                    let caller = StatedCaller { subject, ..StatedCaller::default() };
+                    let prompt = prompt.to_owned();
+                    let turn =
+                        wire::ExtendRequest { task: task.clone(), prompt, ..Default::default() };
+                    engine.extend_task(&turn, &caller).unwrap();
+                }
+                task
             }
             [first, second] => {
                 let parent = self.task(engine, tasks, &root(actor))?;
@@ -403,6 +416,9 @@ impl<'a> Brute<'a> {
         engine.explain(&Self::request(call, task, &call.input), &caller)
     }
 }
+
+/// A prompt that names every recipient of [`calls`].
+const PROMPT: &str = "Write to x@in.example and x@out.example.";
 
 /// The calls of an actor.
 fn calls(actor: &Actor) -> Vec<Call> {

@@ -15,6 +15,7 @@ mod executable;
 mod guards;
 mod paths;
 mod policies;
+mod prompts;
 mod random_bundle;
 mod random_policies;
 mod soundness;

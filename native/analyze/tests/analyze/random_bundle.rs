@@ -87,6 +87,11 @@ impl RandomBundle {
                 .any(|role| !self.has_role(role) && text.contains(&format!("\"{role}\"")))
     }
 
+    /// Whether a policy asks who chose a recipient.
+    pub(crate) fn asks_for_origins(&self) -> bool {
+        self.text().contains("context.origins")
+    }
+
     fn has(&self, operation: &str) -> bool {
         self.operations.contains(&operation)
     }
@@ -263,14 +268,16 @@ fn policies(random: &mut Random, bundle: &RandomBundle) -> String {
         }
     }
     for (at, forbid) in FORBIDS.iter().enumerate() {
-        if random.one_in(4) && bundle.has_all_of(forbid) {
+        // Only a task has a prompt.
+        let has_prompts = bundle.tasks == Tasks::Required || !forbid.contains("context.origins");
+        if random.one_in(4) && bundle.has_all_of(forbid) && has_prompts {
             let _ = writeln!(text, "@id(\"forbid-{at}\") {forbid}");
         }
     }
     text
 }
 
-const FORBIDS: [&str; 9] = [
+const FORBIDS: [&str; 10] = [
     "forbid(principal, action, resource) when { context.uncleared_labels.contains(Label::\"pii\") };",
     "@stepup(\"approve\") forbid(principal, action, resource) when { !context.uncleared_labels.isEmpty() } unless { context.satisfied.contains(Kind::\"approve\") };",
     "@stepup(\"confirm\") forbid(principal, action == Action::\"s.send\", resource) when { context.session.labels.contains(Label::\"untrusted\") } unless { context.satisfied.contains(Kind::\"confirm\") };",
@@ -281,4 +288,5 @@ const FORBIDS: [&str; 9] = [
     "forbid(principal, action == Action::\"s.send\", resource) when { context.destination.class == DestinationClass::\"outside\" };",
     "forbid(principal in Role::\"ra\", action == Action::\"s.pay\", resource) unless { context.chain.depth > 1 };",
     "forbid(principal, action == Action::\"s.take\", resource) when { context.session.labels.contains(Label::\"pii\") };",
+    "forbid(principal, action == Action::\"s.send\", resource) unless { [Origin::\"named\"].containsAll(context.origins.recipient) };",
 ];
