@@ -41,7 +41,7 @@ use crate::report::{
 use findings::{PathRule, RuleResult};
 use guard::{CallFacts, Conditions};
 use inputs::ListedRecipients;
-use runner::{Runner, Trace};
+use runner::{CallResult, Runner, Trace};
 use search::{SearchBudget, Searcher, Target};
 use taint::Taints;
 use ways::{Beginning, Parties, Way, Ways};
@@ -354,15 +354,15 @@ impl PathsInput {
             }
             let Some(call) = trace.calls.get(at) else { break };
             let Some(way) = taints.ways.all.get(call.event.way) else { break };
+            // The calls of one event, each with another resource, are one step.
+            if trace.is_repeated(at) {
+                if let Some(step) = steps.last_mut() {
+                    step.labels_after = call.labels_after.iter().cloned().collect();
+                }
+                continue;
+            }
             let decision = &call.decision;
-            let held = call.satisfied.join(", ");
-            let is_permitted = decision.outcome == Outcome::Permit;
-            let note = match (held.is_empty(), decision.exceptions.is_empty()) {
-                _ if !is_permitted => "`mode` lets the refused call through".to_owned(),
-                (true, true) => String::new(),
-                (false, _) => format!("after the step-up {held}"),
-                (true, false) => format!("by the exception {}", decision.exceptions.join(", ")),
-            };
+            let note = note_of(call);
             steps.push(Step {
                 step: steps.len() + 1,
                 agent: name_of_agent(taints, way.agent()),
@@ -797,6 +797,23 @@ fn begun_step(taints: &Taints<'_>, way: &Way) -> Step {
     }
 }
 
+fn note_of(call: &CallResult) -> String {
+    let decision = &call.decision;
+    if decision.outcome != Outcome::Permit {
+        return "`mode` lets the refused call through".to_owned();
+    }
+    let mut notes = Vec::new();
+    if call.event.repeats > 1 {
+        notes.push(format!("{} calls, each with another resource", call.event.repeats));
+    }
+    if !call.satisfied.is_empty() {
+        notes.push(format!("after the step-up {}", call.satisfied.join(", ")));
+    } else if !decision.exceptions.is_empty() {
+        notes.push(format!("by the exception {}", decision.exceptions.join(", ")));
+    }
+    notes.join("; ")
+}
+
 /// Values that a person names in the prompt of a task.
 fn named_in_prompt(trace: &Trace, way: &Way) -> String {
     let values: Vec<&str> = trace.prompt.iter().map(|value| value.trim_matches('`')).collect();
@@ -913,7 +930,8 @@ impl Analysis<'_, '_> {
                 continue;
             }
             for class in &classes {
-                let event = runner::Event { way: at, flow: index, class: class.clone() };
+                let event =
+                    runner::Event { way: at, flow: index, class: class.clone(), repeats: 1 };
                 let target = Target {
                     event: event.clone(),
                     data: BTreeSet::new(),
@@ -986,7 +1004,7 @@ impl Analysis<'_, '_> {
                     break;
                 }
                 *count = count.saturating_add(1);
-                let event = runner::Event { way: at, flow: index, class };
+                let event = runner::Event { way: at, flow: index, class, repeats: 1 };
                 let answered = self.searcher.runner.answered_by(conditions, &event, subject);
                 let answered = answered.unwrap_or_else(|reason| {
                     if has_other_account {

@@ -158,7 +158,7 @@ impl Analysis<'_, '_> {
                     if !taints.could(way, flow, &goal) {
                         continue;
                     }
-                    let event = Event { way: at, flow: index, class: class.clone() };
+                    let event = Event { way: at, flow: index, class: class.clone(), repeats: 1 };
                     // The label makes a difference only where a policy would stop the call if Authz had the label.
                     let marked = rule.lost.iter().cloned().collect();
                     if rule.lost.is_some()

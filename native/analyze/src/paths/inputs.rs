@@ -293,6 +293,19 @@ impl Choices<'_> {
     }
 }
 
+/// Arguments that name another resource. `None`: the resource is neither a text nor a number.
+///
+/// Args: `pointer`: place of the id; `number`: tells the resources apart.
+#[must_use]
+pub fn with_other_id(input: &Value, pointer: &str, number: u32) -> Option<Value> {
+    let id = match input.pointer(pointer)? {
+        Value::String(id) => json!(format!("{id}-{number}")),
+        Value::Number(id) => json!(id.as_i64()?.checked_add(i64::from(number))?),
+        _ => return None,
+    };
+    Some(with(input, pointer, id))
+}
+
 /// An address that a pattern matches.
 fn address(pattern: &str, kind: DestinationKind) -> Option<String> {
     let stranger = match kind {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use authz_cases::StepClock;
 use authz_kernel::decision::{Claim, Decision, Outcome, Principal, Time};
-use authz_kernel::model::{Operation, ParamType};
+use authz_kernel::model::{Distinct, Model, Operation, ParamType};
 use authz_kernel::plan::Plan;
 use authz_kernel::task::Param;
 use authz_lane::offline::{OfflineEngine, OfflineWorld, StatedAnswer, StatedCaller, StatedSubject};
@@ -30,6 +30,8 @@ pub struct Event {
     pub flow: usize,
     /// Class of its destinations. `None`: it has no destination, or any will do.
     pub class: Option<String>,
+    /// Number of calls, each with another resource; at least 1.
+    pub repeats: u32,
 }
 
 /// Result of one call of a trace.
@@ -75,6 +77,23 @@ pub struct Trace {
     pub state: BTreeSet<String>,
 }
 
+impl Trace {
+    /// Whether a call is one more call of the event of the call before it.
+    #[must_use]
+    pub fn is_repeated(&self, at: usize) -> bool {
+        let before = at.checked_sub(1).and_then(|at| self.calls.get(at));
+        let pair = before.zip(self.calls.get(at));
+        pair.is_some_and(|(before, call)| call.event.repeats > 1 && before.event == call.event)
+    }
+
+    /// The events that the calls are of.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        let calls = self.calls.iter().enumerate().filter(|(at, _)| !self.is_repeated(*at));
+        calls.map(|(_, call)| call.event.clone()).collect()
+    }
+}
+
 /// A trace that ended before its last call.
 #[derive(Clone, Debug)]
 pub struct Stopped {
@@ -106,6 +125,8 @@ struct Data {
     sessions: BTreeMap<usize, BTreeSet<String>>,
     memories: BTreeMap<(usize, Option<usize>), BTreeSet<String>>,
     stores: BTreeMap<Store, BTreeSet<String>>,
+    /// Places that a session gathered data of, by session and derived label.
+    gathered: BTreeMap<(usize, String), BTreeSet<String>>,
 }
 
 impl Data {
@@ -119,7 +140,37 @@ impl Data {
         let stores = self.stores.iter().flat_map(|(store, labels)| {
             labels.iter().map(move |label| format!("store {store:?} {label}"))
         });
-        sessions.chain(memories).chain(stores).collect()
+        let gathered = self.gathered.iter().flat_map(|((at, label), places)| {
+            places.iter().map(move |place| format!("gathered {at} {place} {label}"))
+        });
+        sessions.chain(memories).chain(stores).chain(gathered).collect()
+    }
+
+    /// Notes the place of a call, and returns the labels that the session has from then on: a derived label counts the places of
+    /// the label that it is derived from.
+    ///
+    /// Args: `brought`: labels of the data that the call brings itself; `source`: its collection or system; `resource`: its
+    /// resource.
+    fn gather(
+        &mut self,
+        session: usize,
+        model: &Model,
+        brought: &BTreeSet<String>,
+        (source, resource): (&str, &str),
+    ) -> BTreeSet<String> {
+        let mut derived = BTreeSet::new();
+        for (label, rule) in model.derives.iter().filter(|(_, rule)| brought.contains(&rule.from)) {
+            let place = match rule.distinct {
+                Distinct::Sources => source,
+                Distinct::Resources => resource,
+            };
+            let places = self.gathered.entry((session, label.clone())).or_default();
+            places.insert(place.to_owned());
+            if u32::try_from(places.len()).is_ok_and(|count| count >= rule.least) {
+                derived.insert(label.clone());
+            }
+        }
+        derived
     }
 }
 
@@ -491,14 +542,32 @@ impl Session<'_, '_> {
         None
     }
 
+    /// Makes the calls of an event.
     fn call(&mut self, event: &Event, unmet: Option<&dyn Fn(&str) -> bool>) -> Result<(), String> {
+        let variants = self.runner.variants.get(&(event.flow, event.class.clone()));
+        self.call_with(event, variants.cloned().unwrap_or_default(), unmet)?;
+        let operation = self.runner.operation(event);
+        let pointer = operation.and_then(|one| one.resource.as_ref()?.id.as_ref());
+        let first = self.trace.calls.last().map(|call| call.input.clone()).unwrap_or_default();
+        for number in 1..event.repeats {
+            let next = pointer.and_then(|id| inputs::with_other_id(&first, id, number));
+            self.call_with(event, next.into_iter().collect(), unmet)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a call with the first of some arguments that the engine permits.
+    fn call_with(
+        &mut self,
+        event: &Event,
+        variants: Vec<Value>,
+        unmet: Option<&dyn Fn(&str) -> bool>,
+    ) -> Result<(), String> {
         let missing = || "UNKNOWN_OPERATION".to_owned();
         let taints = self.runner.taints;
         let way = self.runner.way(event.way).ok_or_else(missing)?;
         let flow = taints.flows.get(event.flow).ok_or_else(missing)?;
         let operation = taints.operation(flow).ok_or_else(missing)?;
-        let variants = self.runner.variants.get(&(event.flow, event.class.clone()));
-        let variants = variants.cloned().unwrap_or_default();
         let mut first = String::new();
         for input in variants {
             let request = self.request(event, &operation.id, &input);
@@ -576,6 +645,11 @@ impl Session<'_, '_> {
         if flow.reads {
             brought.extend(of_resource.iter().cloned());
         }
+        let source = flow.store.collection.as_ref().unwrap_or(&flow.store.system);
+        let places = (source.as_str(), decision.resource.as_str());
+        let model = self.runner.plan.model();
+        let derived = data.gather(way.root, model, &brought, places);
+        brought.extend(derived);
         let mut stored = BTreeSet::new();
         if flow.reads {
             for (store, kept) in &data.stores {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use authz_kernel::model::{CallPattern, Model, Tier};
+use authz_kernel::model::{CallPattern, Distinct, Model, Tier};
 
 use super::guard::Conditions;
 use super::runner::{Event, Runner, Trace};
@@ -56,6 +56,17 @@ impl SearchBudget {
     }
 }
 
+/// Labels that calls before a target's gather.
+#[derive(Clone, Debug)]
+struct Wanted {
+    /// The labels, derived ones among them.
+    labels: BTreeSet<String>,
+    /// Labels that calls bring: in place of a derived label, the one that it is derived from.
+    brought: BTreeSet<String>,
+    /// Number of resources that must have a label, for the labels that are counted by resources.
+    resources: BTreeMap<String, u32>,
+}
+
 /// Result of a search.
 #[derive(Clone, Debug)]
 pub enum Searched {
@@ -83,10 +94,11 @@ pub struct Searcher<'r, 'a> {
 impl Searcher<'_, '_> {
     /// Searches a trace that reaches a target: first without prompts, then with prompts that name values of the calls.
     pub fn search(&mut self, target: &Target) -> Searched {
-        let events = self.events(target);
-        match self.traverse(target, &events, false) {
+        let wanted = self.wanted(target);
+        let events = self.events(target, &wanted);
+        match self.traverse(target, (&events, &wanted), false) {
             Searched::NotFound(reason) if self.asks_for_origins(target, &events) => {
-                match self.traverse(target, &events, true) {
+                match self.traverse(target, (&events, &wanted), true) {
                     Searched::Found(trace) => {
                         Searched::Found(Box::new(self.plainest(*trace, target)))
                     }
@@ -127,7 +139,7 @@ impl Searcher<'_, '_> {
 
     /// A trace with a prompt that names no more values than the trace needs.
     fn plainest(&mut self, trace: Trace, target: &Target) -> Trace {
-        let events: Vec<Event> = trace.calls.iter().map(|call| call.event.clone()).collect();
+        let events = trace.events();
         let used = self.runner.nameable_of(&trace);
         let Some(mut best) = self.again(&events, &used, target) else { return trace };
         for value in used {
@@ -147,8 +159,14 @@ impl Searcher<'_, '_> {
 
     /// Tries traces, the shortest first.
     ///
-    /// Args: `events`: calls that may stand before the target's; `prompts`: each prompt names values of the calls.
-    fn traverse(&mut self, target: &Target, events: &[Event], prompts: bool) -> Searched {
+    /// Args: `events`: calls that may stand before the target's; `wanted`: labels that they gather; `prompts`: each prompt names
+    /// values of the calls.
+    fn traverse(
+        &mut self,
+        target: &Target,
+        (events, wanted): (&[Event], &Wanted),
+        prompts: bool,
+    ) -> Searched {
         let mut frontier: Vec<Vec<Event>> = vec![Vec::new()];
         let mut runs = 0_usize;
         let mut reason = String::new();
@@ -183,7 +201,7 @@ impl Searcher<'_, '_> {
                     }
                 };
                 let of_target = |place: &String| {
-                    target.data.iter().any(|label| place.ends_with(&format!(" {label}")))
+                    wanted.labels.iter().any(|label| place.ends_with(&format!(" {label}")))
                 };
                 let state: BTreeSet<String> = state.into_iter().filter(of_target).collect();
                 // A trace that brings the data nowhere else than an earlier one does needs no longer trace.
@@ -210,11 +228,33 @@ impl Searcher<'_, '_> {
         Searched::NotFound(text)
     }
 
+    /// Labels that calls before a target's gather: those of its data, those without which no policy permits it, and those from
+    /// which one of these is derived.
+    fn wanted(&self, target: &Target) -> Wanted {
+        let mut labels = target.data.clone();
+        let place = self.taints.ways.all.get(target.event.way);
+        if let Some((way, flow)) = place.zip(self.taints.flows.get(target.event.flow)) {
+            labels.extend(self.taints.needed(way, flow, target.event.class.as_deref()));
+        }
+        let mut wanted = Wanted { brought: labels.clone(), labels, resources: BTreeMap::new() };
+        for (label, rule) in &self.model.derives {
+            if !wanted.brought.remove(label) {
+                continue;
+            }
+            wanted.brought.insert(rule.from.clone());
+            if rule.distinct == Distinct::Resources {
+                let least = wanted.resources.entry(rule.from.clone()).or_default();
+                *least = rule.least.max(*least);
+            }
+        }
+        wanted
+    }
+
     /// Calls that can bring the data of a target, or that its sequences ask for; the nearest first.
-    fn events(&self, target: &Target) -> Vec<Event> {
+    fn events(&self, target: &Target, labels: &Wanted) -> Vec<Event> {
         let Some(way) = self.taints.ways.all.get(target.event.way) else { return Vec::new() };
-        let needs_store =
-            target.lost.is_some() || target.data.iter().any(|label| self.is_from_store(way, label));
+        let needs_store = target.lost.is_some()
+            || labels.brought.iter().any(|label| self.is_from_store(way, label));
         let wanted = self.required(target);
         let mut ranked: BTreeMap<(usize, bool, usize, usize), Event> = BTreeMap::new();
         for (at, other) in self.taints.ways.all.iter().enumerate() {
@@ -228,7 +268,7 @@ impl Searcher<'_, '_> {
                 else {
                     continue;
                 };
-                let gives = flow.gives.iter().any(|label| target.data.contains(label));
+                let gives = flow.gives.iter().any(|label| labels.brought.contains(label));
                 let is_required = near <= 1 && wanted.contains(&index);
                 let moves = needs_store && (flow.writes || flow.reads) && self.moves(flow);
                 if !(gives || is_required || moves) {
@@ -241,10 +281,11 @@ impl Searcher<'_, '_> {
                 // it can ask for the other calls.
                 let kind = if gives || is_required { 0 } else { 1 };
                 let after = target.pattern.after.as_ref();
-                let is_other = after.is_some_and(|label| !flow.gives.contains(label));
+                let is_other = after.is_some_and(|label| !self.contributes(flow, label));
+                let repeats = self.repeats(flow, labels);
                 ranked.insert(
                     (near.saturating_add(kind), is_other, at, index),
-                    Event { way: at, flow: index, class: None },
+                    Event { way: at, flow: index, class: None, repeats },
                 );
             }
         }
@@ -256,6 +297,22 @@ impl Searcher<'_, '_> {
             *count <= 4
         };
         ranked.into_values().filter(few).take(MOST_EVENTS).collect()
+    }
+
+    /// Whether a call brings a label, or the label from which it is derived.
+    fn contributes(&self, flow: &Flow, label: &String) -> bool {
+        let from = self.model.derives.get(label).map_or(label, |rule| &rule.from);
+        flow.gives.contains(label) || flow.gives.contains(from)
+    }
+
+    /// Calls of an operation that gather enough resources for a derived label. An operation that names no resource counts once.
+    fn repeats(&self, flow: &Flow, labels: &Wanted) -> u32 {
+        let resource = self.taints.operation(flow).and_then(|one| one.resource.as_ref());
+        if resource.is_none_or(|rule| rule.id.is_none()) {
+            return 1;
+        }
+        let counted = flow.gives.iter().filter_map(|label| labels.resources.get(label));
+        counted.copied().fold(1, u32::max)
     }
 
     /// Whether a label can come to a way only through a store.

@@ -333,6 +333,27 @@ impl<'a> Taints<'a> {
         is_open || self.is_let_through(way, operation, goal, ReasonCode::NotPermitted)
     }
 
+    /// Labels without which no policy permits a call of a way. The session, the agent's memory or the resource can have them.
+    #[must_use]
+    pub fn needed(&self, way: &Way, flow: &Flow, class: Option<&str>) -> BTreeSet<String> {
+        let Some(operation) = self.operation(flow) else { return BTreeSet::new() };
+        let goal = Goal { class: class.map(str::to_owned), ..Goal::default() };
+        let facts = self.facts(way, flow, operation, &goal);
+        let could =
+            |facts: &CallFacts| self.conditions.could_permit(&operation.id, &way.chain, facts);
+        let is_needed = |label: &&String| {
+            let mut without = facts.clone();
+            for set in [&mut without.carried, &mut without.uncleared, &mut without.remembered] {
+                set.lacks.insert((*label).clone());
+            }
+            !could(&without)
+        };
+        if !could(&facts) {
+            return BTreeSet::new();
+        }
+        self.plan.model().labels.keys().filter(is_needed).cloned().collect()
+    }
+
     /// Whether `mode` lets a refused call of a way through, in some tier that the call can have.
     #[must_use]
     pub fn is_let_through(

@@ -77,6 +77,8 @@ struct Knowledge {
     sessions: BTreeMap<Actor, BTreeSet<String>>,
     memories: BTreeMap<(char, Option<&'static str>), BTreeSet<String>>,
     notes: BTreeSet<String>,
+    /// Sources of the data with the label `pii`, by the actor that begins the tree.
+    sources: BTreeMap<Actor, BTreeSet<&'static str>>,
 }
 
 /// Calls that break an assertion, for each plant.
@@ -270,6 +272,7 @@ impl<'a> Brute<'a> {
                 ("pay-after-strangers", is_pay && has("untrusted") && approved),
                 ("a-pays", is_pay && is_by_a && approved),
                 ("guest-pays", is_pay && call.actor.subject == Some("bob") && approved),
+                ("bulk-out", goes_out && has("bulk") && approved),
                 ("both-out", goes_out && has("pii") && has("untrusted") && unasked),
             ];
             let broken = rules.into_iter().filter(|(_, is_broken)| *is_broken);
@@ -297,10 +300,20 @@ impl<'a> Brute<'a> {
     fn after(&self, call: &Call, before: &Knowledge) -> Knowledge {
         let mut knowledge = before.clone();
         let mut data = self.known(&call.actor, before);
-        match call.operation {
-            "look" => {
-                data.insert("pii".to_owned());
+        let source = match call.operation {
+            "look" => Some("s"),
+            "take" => Some("notes").filter(|_| self.bundle.counts),
+            _ => None,
+        };
+        if let Some(source) = source {
+            data.insert("pii".to_owned());
+            if self.bundle.counts {
+                let sources = knowledge.sources.entry(root(&call.actor)).or_default();
+                sources.insert(source);
+                data.extend((sources.len() > 1).then(|| "bulk".to_owned()));
             }
+        }
+        match call.operation {
             "surf" => {
                 data.insert("untrusted".to_owned());
             }

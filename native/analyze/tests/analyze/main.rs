@@ -12,6 +12,7 @@ mod brute_force;
 mod bundles;
 mod difference;
 mod executable;
+mod gathered;
 mod guards;
 mod paths;
 mod policies;

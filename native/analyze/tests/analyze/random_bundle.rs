@@ -61,6 +61,8 @@ pub(crate) struct RandomBundle {
     pub(crate) people: Vec<&'static str>,
     /// Those of [`OPERATIONS`] that the bundle has.
     pub(crate) operations: Vec<&'static str>,
+    /// Notes have the label `pii`, and data of two sources with it has the label `bulk`.
+    pub(crate) counts: bool,
 }
 
 impl RandomBundle {
@@ -117,8 +119,9 @@ pub(crate) fn random_bundle(seed: u64) -> RandomBundle {
     let operations: Vec<&'static str> =
         OPERATIONS.into_iter().filter(|name| *name == of_rules || !random.one_in(4)).collect();
     let files = BTreeMap::new();
-    let mut bundle = RandomBundle { files, tasks, isolated, agents, people, operations };
     let has_notes = !random.one_in(3);
+    let counts = has_notes && random.one_in(3);
+    let mut bundle = RandomBundle { files, tasks, isolated, agents, people, operations, counts };
     let keeps = !random.one_in(4);
     let policies = policies(&mut random, &bundle);
     let facts = facts(&mut random, &bundle, has_notes, keeps);
@@ -140,7 +143,13 @@ pub(crate) fn random_bundle(seed: u64) -> RandomBundle {
 fn facts(random: &mut Random, bundle: &RandomBundle, has_notes: bool, keeps: bool) -> String {
     let isolated = bundle.isolated;
     let note = if has_notes { ", resource: {collection: notes, id: /id}" } else { "" };
-    let keep = if keeps { "" } else { "keeps_written: none" };
+    let keep = if keeps { "" } else { ", keeps_written: none" };
+    let (bulk, kind) = match bundle.counts {
+        true => {
+            ("bulk: {kind: confidentiality, derive: {from: pii, sources: 2}}, ", "labels: [pii]")
+        }
+        false => ("", "labels: []"),
+    };
     let lines = |all: [(&str, &str, String); 6]| -> String {
         let all = all.into_iter().filter(|(name, ..)| bundle.has(name));
         all.map(|(name, before, after)| format!("{before}{name}{after}\n")).collect()
@@ -178,8 +187,8 @@ fn facts(random: &mut Random, bundle: &RandomBundle, has_notes: bool, keeps: boo
     let mut text = format!(
         "agents:
 {}{}subjects:
-{}{}labels: {{pii: {{kind: confidentiality}}, untrusted: {{kind: trust}}}}
-resources: {{notes: {{{keep}}}}}
+{}{}labels: {{{bulk}pii: {{kind: confidentiality}}, untrusted: {{kind: trust}}}}
+resources: {{notes: {{{kind}{keep}}}}}
 destinations: {{inside: {{match: '*@in.example', clearance: [pii]}}, outside: {{match: '*', clearance: []}}}}
 catalog:
   s:
@@ -215,19 +224,21 @@ catalog:
     text.push_str("analysis:\n  assertions:\n");
     for (id, never) in ASSERTIONS {
         let has_guest = bundle.has_role("guest") || !never.contains("guest");
-        if has_guest && bundle.has_all_of(never) {
+        let has_label = bundle.counts || !never.contains("bulk");
+        if has_guest && has_label && bundle.has_all_of(never) {
             let _ = writeln!(text, "    - {{id: {id}, never: {{{never}}}}}");
         }
     }
     text
 }
 
-const ASSERTIONS: [(&str, &str); 6] = [
+const ASSERTIONS: [(&str, &str); 7] = [
     ("pii-out", "label: pii, destination: outside"),
     ("pii-out-unseen", "label: pii, destination: outside, without: approve"),
     ("pay-after-strangers", "operation: s.pay, after: untrusted"),
     ("a-pays", "agent: ra, operation: s.pay"),
     ("guest-pays", "subject: guest, operation: s.pay"),
+    ("bulk-out", "label: bulk, destination: outside"),
     ("both-out", "label: pii, destination: outside, after: untrusted, without: person"),
 ];
 

@@ -1,5 +1,4 @@
-//! Nothing is proved that a feature of bundles makes false: recipient lists, data of resources, services, origins, derived labels,
-//! break-glass, and operations that nobody reviewed.
+//! Nothing is proved that a feature of bundles makes false: recipient lists, data of resources, services, origins, break-glass, and operations that nobody reviewed.
 
 use authz_analyze::paths::{ASSUMPTIONS, PathResults};
 use authz_analyze::report::{Finality, Finding, Severity};
@@ -169,30 +168,13 @@ fn a_permit_of_services_is_not_forgotten() {
     assert_eq!(found(&results).verdict, Finality::PathFound);
 }
 
-/// The search names no recipient in a prompt, so only the fixpoint counts the permit.
+/// A call without a task has no prompt, so only the fixpoint counts the permit.
 #[test]
 fn a_permit_that_asks_who_chose_a_recipient_leaves_the_assertion_open() {
     let policies = "@id(\"named\") permit(principal, action == Action::\"mail.send\", resource)\n\
                     when { [Origin::\"named\"].containsAll(context.origins.recipient) };";
     let results = results(FACTS, "{operation: mail.send}", policies);
     assert_eq!(found(&results).verdict, Finality::NotDecided);
-}
-
-/// The search gathers too little data for the label, so only the fixpoint counts the permit.
-#[test]
-fn a_permit_that_asks_for_a_derived_label_leaves_the_assertion_open() {
-    let facts = FACTS.replace(
-        "labels: {",
-        "labels: {bulk: {kind: confidentiality, derive: {from: pii, resources: 100}}, ",
-    );
-    let policies = "@id(\"read\") permit(principal, action == Action::\"crm.get\", resource);\n\
-                    @id(\"bulk\") permit(principal, action == Action::\"mail.send\", resource)\n\
-                    when { context.session.labels.contains(Label::\"bulk\") };";
-    let open = results(&facts, "{operation: mail.send}", policies);
-    assert_eq!(found(&open).verdict, Finality::NotDecided);
-    let unread = policies.replace("crm.get", "wiki.read");
-    let closed = results(&facts, "{operation: mail.send}", &unread);
-    assert!(is_proved(&closed, "assertion:a"), "{closed:#?}");
 }
 
 /// `mode` can let calls through of operations that nobody reviewed.
