@@ -811,6 +811,9 @@ fn note_of(call: &CallResult) -> String {
     } else if !decision.exceptions.is_empty() {
         notes.push(format!("by the exception {}", decision.exceptions.join(", ")));
     }
+    if call.is_reported {
+        notes.push("its result is reported".to_owned());
+    }
     notes.join("; ")
 }
 

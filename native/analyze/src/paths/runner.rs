@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use authz_cases::StepClock;
 use authz_kernel::decision::{Claim, Decision, Outcome, Principal, Time};
-use authz_kernel::model::{Distinct, Model, Operation, ParamType};
+use authz_kernel::model::{Distinct, Model, Operation, ParamType, Reports};
 use authz_kernel::plan::Plan;
 use authz_kernel::task::Param;
 use authz_lane::offline::{OfflineEngine, OfflineWorld, StatedAnswer, StatedCaller, StatedSubject};
@@ -53,6 +53,8 @@ pub struct CallResult {
     pub data: Labels,
     /// Labels of the data that was read before the call, in its session or in other tasks of its agents.
     pub read_before: BTreeSet<String>,
+    /// Its result is reported.
+    pub is_reported: bool,
 }
 
 /// A start or a delegation of a trace.
@@ -113,6 +115,8 @@ pub struct Runner<'a> {
     listed: ListedRecipients,
     obligations: Vec<String>,
     acr: String,
+    /// A sequence counts calls that are reported as done.
+    has_reports: bool,
     variants: BTreeMap<(usize, Option<String>), Vec<Value>>,
     now: Time,
     /// Calls that were asked.
@@ -201,12 +205,15 @@ impl<'a> Runner<'a> {
         let obligations: BTreeSet<String> = own.chain(of_exceptions).collect();
         let reauth = guards.filter_map(|guard| guard.stepup?.strip_prefix("reauth:"));
         let acr = reauth.min().unwrap_or_default().to_owned();
+        let mut sequences = plan.model().sequences.values();
+        let has_reports = sequences.any(|rule| rule.requires && rule.counts_done);
         Self {
             plan: Arc::clone(plan),
             taints,
             listed,
             obligations: obligations.into_iter().collect(),
             acr,
+            has_reports,
             variants: BTreeMap::new(),
             now,
             asked: 0,
@@ -402,6 +409,14 @@ impl<'a> Runner<'a> {
             confidence: 100,
             ..StatedCaller::default()
         }
+    }
+}
+
+/// Labels of the report of a result. An access log names none.
+fn reported_labels(operation: &Operation, reporter: Reports) -> BTreeSet<String> {
+    match reporter {
+        Reports::Sdk => operation.yields.1.clone(),
+        Reports::Never | Reports::AccessLog => BTreeSet::new(),
     }
 }
 
@@ -602,10 +617,36 @@ impl Session<'_, '_> {
             let answer = self.engine.check(&request, &caller);
             if let Some(decision) = answer.decision.clone().filter(|_| answer.is_let_through()) {
                 self.note(event, (way, flow), input, satisfied, decision);
+                // Nothing of a trace depends on the result of its last call.
+                let is_reported = unmet.is_none() && self.report(operation, &answer.id);
+                if let Some(call) = self.trace.calls.last_mut() {
+                    call.is_reported = is_reported;
+                }
                 return Ok(());
             }
         }
         Err(if first.is_empty() { "BAD_INPUT".to_owned() } else { first })
+    }
+
+    /// Reports the result of a call as done, as the reporter of its system. Its data has every label that it can have. Returns
+    /// whether the engine takes the report.
+    fn report(&self, operation: &Operation, decision_id: &str) -> bool {
+        if !self.runner.has_reports {
+            return false;
+        }
+        let reporter = self.runner.plan.model().reports(&operation.id);
+        let request = wire::ReportRequest {
+            decision_id: decision_id.to_owned(),
+            result: wire::ReportResult::Ok.into(),
+            labels: reported_labels(operation, reporter).into_iter().collect(),
+            ..Default::default()
+        };
+        let caller = StatedCaller::default();
+        match reporter {
+            Reports::Never => false,
+            Reports::Sdk => self.engine.report(&request, &caller).is_ok(),
+            Reports::AccessLog => self.engine.report_logged(&request, &caller).is_ok(),
+        }
     }
 
     /// Labels of every resource of an operation's collection.
@@ -626,7 +667,9 @@ impl Session<'_, '_> {
         let parties = self.runner.taints.parties;
         let labels = self.labels.entry(way.root).or_default();
         let labels_before = labels.clone();
-        labels.extend(decision.passage.labels.iter().cloned());
+        // Labels that a report may still take back count until then.
+        let passage = &decision.passage;
+        labels.extend(passage.labels.iter().chain(&passage.awaited.labels).cloned());
         let labels_after = labels.clone();
         let of_resource = self.of_resource(flow);
         // The data itself.
@@ -690,6 +733,7 @@ impl Session<'_, '_> {
             labels_after,
             data: sent,
             read_before: known,
+            is_reported: false,
         });
     }
 }
@@ -741,6 +785,7 @@ impl CaseWriter<'_> {
             let is_last = at + 1 == trace.calls.len();
             let expect = if is_last { expected } else { "PERMIT" };
             steps.push(self.call(call, way, expect, &mut agents, &mut subjects));
+            steps.extend(self.report(call));
         }
         let document = json!({
             "fixtures": {"agents": agents, "subjects": subjects},
@@ -877,6 +922,20 @@ impl CaseWriter<'_> {
         }
         step.insert("expect".to_owned(), json!(expect));
         Value::Object(step)
+    }
+}
+
+impl CaseWriter<'_> {
+    /// The report of the call before it. `None`: its result is not reported.
+    fn report(&self, call: &CallResult) -> Option<Value> {
+        let flow = self.taints.flows.get(call.event.flow).filter(|_| call.is_reported)?;
+        let operation = self.taints.operation(flow)?;
+        let labels = reported_labels(operation, self.plan.model().reports(&operation.id));
+        let report = match labels.is_empty() {
+            true => json!({"result": "ok"}),
+            false => json!({"result": "ok", "labels": labels}),
+        };
+        Some(json!({"report": report, "expect": "OK"}))
     }
 }
 

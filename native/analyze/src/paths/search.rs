@@ -332,11 +332,20 @@ impl Searcher<'_, '_> {
         })
     }
 
-    /// Operations that sequences require before the call.
+    /// Operations that sequences require before the call, and those that they require before these.
     fn required(&self, target: &Target) -> BTreeSet<usize> {
-        let flow = self.taints.flows.get(target.event.flow);
+        let mut all = BTreeSet::new();
+        let mut open = vec![target.event.flow];
+        while let Some(flow) = open.pop() {
+            open.extend(self.required_by(flow).into_iter().filter(|flow| all.insert(*flow)));
+        }
+        all
+    }
+
+    fn required_by(&self, flow: usize) -> Vec<usize> {
+        let flow = self.taints.flows.get(flow);
         let Some(operation) = flow.and_then(|flow| self.taints.operation(flow)) else {
-            return BTreeSet::new();
+            return Vec::new();
         };
         let is_built_in = self.model.is_built_in(operation);
         let rules = self.model.sequences.values().filter(|rule| {

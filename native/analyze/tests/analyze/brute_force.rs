@@ -192,6 +192,21 @@ impl<'a> Brute<'a> {
             self.asked += 1;
             let made = engine.check(&Self::request(call, &task, &call.input), &caller);
             assert_eq!(made.outcome, Outcome::Permit, "{call:?}: explain and check differ");
+            if self.bundle.reports {
+                let labels: &[&str] = match call.operation {
+                    "look" => &["pii"],
+                    "surf" => &["untrusted"],
+                    _ => &[],
+                };
+                let report = wire::ReportRequest {
+                    decision_id: made.id,
+                    result: wire::ReportResult::Ok.into(),
+                    labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+                    ..Default::default()
+                };
+                // Nothing waits for the results of some operations, and the engine refuses their reports.
+                let _told = engine.report(&report, &StatedCaller::default());
+            }
             next.push(State { engine, tasks: tasks.clone(), knowledge });
         }
     }

@@ -19,4 +19,5 @@ mod policies;
 mod prompts;
 mod random_bundle;
 mod random_policies;
+mod reports;
 mod soundness;

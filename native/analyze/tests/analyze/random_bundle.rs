@@ -63,6 +63,8 @@ pub(crate) struct RandomBundle {
     pub(crate) operations: Vec<&'static str>,
     /// Notes have the label `pii`, and data of two sources with it has the label `bulk`.
     pub(crate) counts: bool,
+    /// `pay` needs a call of `look` before it, whose result is reported.
+    pub(crate) reports: bool,
 }
 
 impl RandomBundle {
@@ -121,7 +123,10 @@ pub(crate) fn random_bundle(seed: u64) -> RandomBundle {
     let files = BTreeMap::new();
     let has_notes = !random.one_in(3);
     let counts = has_notes && random.one_in(3);
-    let mut bundle = RandomBundle { files, tasks, isolated, agents, people, operations, counts };
+    let has_both = ["look", "pay"].iter().all(|name| operations.contains(name));
+    let reports = has_both && random.one_in(4);
+    let mut bundle =
+        RandomBundle { files, tasks, isolated, agents, people, operations, counts, reports };
     let keeps = !random.one_in(4);
     let policies = policies(&mut random, &bundle);
     let facts = facts(&mut random, &bundle, has_notes, keeps);
@@ -144,6 +149,7 @@ fn facts(random: &mut Random, bundle: &RandomBundle, has_notes: bool, keeps: boo
     let isolated = bundle.isolated;
     let note = if has_notes { ", resource: {collection: notes, id: /id}" } else { "" };
     let keep = if keeps { "" } else { ", keeps_written: none" };
+    let reporter = if bundle.reports { "sdk" } else { "never" };
     let (bulk, kind) = match bundle.counts {
         true => {
             ("bulk: {kind: confidentiality, derive: {from: pii, sources: 2}}, ", "labels: [pii]")
@@ -193,6 +199,7 @@ destinations: {{inside: {{match: '*@in.example', clearance: [pii]}}, outside: {{
 catalog:
   s:
     kind: http
+    reports: {reporter}
     operations:
 {catalog}classify:
 {classify}",
@@ -220,6 +227,9 @@ catalog:
             "templates:\n  t: {{purpose: work, deadline: 1h, max_depth: {depth}, tier_cap: high, starters: {starters}, scope: [{}]}}\n",
             scope.join(", ")
         );
+    }
+    if bundle.reports {
+        text.push_str("sequences: {look-first: {require: s.look, before: s.pay}}\n");
     }
     text.push_str("analysis:\n  assertions:\n");
     for (id, never) in ASSERTIONS {
@@ -285,8 +295,13 @@ fn policies(random: &mut Random, bundle: &RandomBundle) -> String {
             let _ = writeln!(text, "@id(\"forbid-{at}\") {forbid}");
         }
     }
+    if bundle.reports {
+        let _ = writeln!(text, "@id(\"look-first\") {LOOK_FIRST}");
+    }
     text
 }
+
+const LOOK_FIRST: &str = "forbid(principal, action == Action::\"s.pay\", resource) when { context.sequences.contains(Sequence::\"look-first\") };";
 
 const FORBIDS: [&str; 10] = [
     "forbid(principal, action, resource) when { context.uncleared_labels.contains(Label::\"pii\") };",
