@@ -338,7 +338,9 @@ impl PathsInput {
             for begun in trace.begun.iter().filter(|begun| begun.before == at) {
                 let Some(way) = taints.ways.all.get(begun.way) else { continue };
                 let mut step = begun_step(taints, way);
-                if !trace.prompt.is_empty() && !matches!(way.beginning, Beginning::Delegated(_)) {
+                if !trace.circumstances.prompt.is_empty()
+                    && !matches!(way.beginning, Beginning::Delegated(_))
+                {
                     let _ = write!(step.note, "; {}", named_in_prompt(trace, way));
                 }
                 step.step = steps.len() + 1;
@@ -362,7 +364,9 @@ impl PathsInput {
                 continue;
             }
             let decision = &call.decision;
-            let note = note_of(call);
+            let is_last = at + 1 == trace.calls.len();
+            let wait = if is_last { trace.circumstances.wait_seconds } else { 0 };
+            let note = note_of(call, wait);
             steps.push(Step {
                 step: steps.len() + 1,
                 agent: name_of_agent(taints, way.agent()),
@@ -797,12 +801,16 @@ fn begun_step(taints: &Taints<'_>, way: &Way) -> Step {
     }
 }
 
-fn note_of(call: &CallResult) -> String {
+/// Args: `wait`: seconds that pass before the call.
+fn note_of(call: &CallResult, wait: u32) -> String {
     let decision = &call.decision;
     if decision.outcome != Outcome::Permit {
         return "`mode` lets the refused call through".to_owned();
     }
     let mut notes = Vec::new();
+    if wait > 0 {
+        notes.push(format!("{wait} seconds after the call before it"));
+    }
     if call.event.repeats > 1 {
         notes.push(format!("{} calls, each with another resource", call.event.repeats));
     }
@@ -819,7 +827,8 @@ fn note_of(call: &CallResult) -> String {
 
 /// Values that a person names in the prompt of a task.
 fn named_in_prompt(trace: &Trace, way: &Way) -> String {
-    let values: Vec<&str> = trace.prompt.iter().map(|value| value.trim_matches('`')).collect();
+    let values: Vec<&str> =
+        trace.circumstances.prompt.iter().map(|value| value.trim_matches('`')).collect();
     let whose = if way.subject.is_some() { "the subject's prompt" } else { "the agent's prompt" };
     format!("{whose} names {}", values.join(", "))
 }

@@ -66,6 +66,15 @@ pub struct Begun {
     pub before: usize,
 }
 
+/// Circumstances of the calls of a trace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Circumstances {
+    /// Values that the prompt of each root task names, as the prompt has them; empty: the tasks have no prompt.
+    pub prompt: Vec<String>,
+    /// Time between the last call and the call before it, in seconds.
+    pub wait_seconds: u32,
+}
+
 /// A trace that ran.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
@@ -73,8 +82,8 @@ pub struct Trace {
     pub begun: Vec<Begun>,
     /// Calls.
     pub calls: Vec<CallResult>,
-    /// Values that the prompt of each root task names, as the prompt has them; empty: the tasks have no prompt.
-    pub prompt: Vec<String>,
+    /// Circumstances of the calls.
+    pub circumstances: Circumstances,
     /// Places that data has come to before the last call, one text each.
     pub state: BTreeSet<String>,
 }
@@ -182,6 +191,7 @@ impl Data {
 struct Session<'r, 'a> {
     runner: &'r mut Runner<'a>,
     engine: OfflineEngine,
+    clock: Arc<StepClock>,
     tasks: BTreeMap<usize, String>,
     labels: BTreeMap<usize, BTreeSet<String>>,
     data: Data,
@@ -240,8 +250,7 @@ impl<'a> Runner<'a> {
 
     /// Runs calls in order. Each must be permitted, with the first of its arguments that the engine permits.
     ///
-    /// Args: `prompt`: values that the prompt of each root task names, as the prompt has them; `unmet`: step-up kinds that nobody
-    /// meets for the last call.
+    /// Args: `unmet`: step-up kinds that nobody meets for the last call.
     ///
     /// # Errors
     /// A task does not begin, or a call is not permitted.
@@ -249,17 +258,18 @@ impl<'a> Runner<'a> {
         &mut self,
         conditions: &Conditions<'_>,
         events: &[Event],
-        prompt: &[String],
+        circumstances: &Circumstances,
         unmet: &dyn Fn(&str) -> bool,
     ) -> Result<Trace, Stopped> {
         let mut session = self.session(conditions, events)?;
-        session.trace.prompt = prompt.to_vec();
+        session.trace.circumstances = circumstances.clone();
         for (at, event) in events.iter().enumerate() {
             let is_last = at + 1 == events.len();
+            let begun = session.begin(event.way);
             if is_last {
+                session.wait(circumstances.wait_seconds);
                 session.trace.state = session.data.state();
             }
-            let begun = session.begin(event.way);
             let called = begun.and_then(|()| session.call(event, is_last.then_some(unmet)));
             called.map_err(|reason| Stopped {
                 calls: at,
@@ -321,7 +331,8 @@ impl<'a> Runner<'a> {
             recipient_lists: self.plan.fresh_recipient_lists(),
             issuers: BTreeSet::new(),
         };
-        let engine = OfflineEngine::new(world, clock).map_err(|error| Stopped {
+        let of_engine = Arc::clone(&clock);
+        let engine = OfflineEngine::new(world, of_engine).map_err(|error| Stopped {
             calls: 0,
             reason: error.to_string(),
             state: BTreeSet::new(),
@@ -329,6 +340,7 @@ impl<'a> Runner<'a> {
         Ok(Session {
             runner: self,
             engine,
+            clock,
             tasks: BTreeMap::new(),
             labels: BTreeMap::new(),
             data: Data::default(),
@@ -482,7 +494,7 @@ impl Session<'_, '_> {
                 };
                 let is_alone = starter.is_none();
                 let subject = self.runner.stated_subject(way);
-                let prompt = prompts::text(&self.trace.prompt);
+                let prompt = prompts::text(&self.trace.circumstances.prompt);
                 let is_later = is_prompted_later(way);
                 let caller = StatedCaller {
                     agent: starter,
@@ -512,6 +524,19 @@ impl Session<'_, '_> {
         self.tasks.insert(at, task.id);
         self.trace.begun.push(Begun { way: at, before: self.trace.calls.len() });
         Ok(())
+    }
+
+    /// Lets time pass. Agents forget what they read in other tasks when their memory ends.
+    fn wait(&mut self, seconds: u32) {
+        let waited = i64::from(seconds).saturating_mul(1_000);
+        if waited == 0 {
+            return;
+        }
+        self.clock.advance(waited);
+        let parties = self.runner.taints.parties;
+        let forgets =
+            |agent: usize| parties.agents.get(agent).is_none_or(|one| one.memory.ms <= waited);
+        self.data.memories.retain(|(agent, _), _| !forgets(*agent));
     }
 
     fn params(&self, template: &str) -> prost_types::Struct {
@@ -769,11 +794,10 @@ impl CaseWriter<'_> {
         for at in 0..=trace.calls.len() {
             for begun in trace.begun.iter().filter(|begun| begun.before == at) {
                 if let Some(way) = self.taints.ways.all.get(begun.way) {
-                    let of_task = (begun.way, way, trace.prompt.as_slice());
+                    let of_task = (begun.way, way, trace.circumstances.prompt.as_slice());
                     steps.push(self.beginning(of_task, &mut agents, &mut subjects));
-                    if is_prompted_later(way) && !trace.prompt.is_empty() {
-                        let turn =
-                            json!({"prompt": prompts::text(&trace.prompt), "said_by": "subject"});
+                    if is_prompted_later(way) && !trace.circumstances.prompt.is_empty() {
+                        let turn = json!({"prompt": prompts::text(&trace.circumstances.prompt), "said_by": "subject"});
                         let task = format!("t{}", begun.way);
                         steps.push(json!({"task": task, "extend": turn, "expect": "OK"}));
                     }
@@ -784,7 +808,12 @@ impl CaseWriter<'_> {
             let Some(way) = self.taints.ways.all.get(call.event.way) else { break };
             let is_last = at + 1 == trace.calls.len();
             let expect = if is_last { expected } else { "PERMIT" };
-            steps.push(self.call(call, way, expect, &mut agents, &mut subjects));
+            let mut step = self.call(call, way, expect, &mut agents, &mut subjects);
+            let wait = trace.circumstances.wait_seconds;
+            if let Some(members) = step.as_object_mut().filter(|_| is_last && wait > 0) {
+                members.insert("after".to_owned(), json!(format!("{wait}s")));
+            }
+            steps.push(step);
             steps.extend(self.report(call));
         }
         let document = json!({

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use authz_kernel::model::{CallPattern, Distinct, Model, Tier};
+use authz_kernel::model::{CallPattern, Distinct, EventPattern, Model, Tier};
 
 use super::guard::Conditions;
-use super::runner::{Event, Runner, Trace};
+use super::runner::{Circumstances, Event, Runner, Trace};
 use super::taint::{Flow, Goal, Mark, Taints};
 use super::ways::Way;
 
@@ -14,7 +14,9 @@ use super::ways::Way;
 const MOST_PREFIX: usize = 4;
 /// Calls that may stand before the last one, of which sequences are made.
 const MOST_EVENTS: usize = 20;
-/// Traces that are run for one target.
+/// Waits before the last call that are tried.
+const MOST_WAITS: usize = 3;
+/// Traces that are run for one target in each course.
 const MOST_RUNS: usize = 1_500;
 
 /// A call that must be reached.
@@ -67,6 +69,15 @@ struct Wanted {
     resources: BTreeMap<String, u32>,
 }
 
+/// How the traces of a search differ beside their calls.
+#[derive(Clone, Copy, Debug)]
+struct Course {
+    /// The prompt of each root task names values of the calls.
+    has_prompts: bool,
+    /// Time before the last call, in seconds.
+    wait_seconds: u32,
+}
+
 /// Result of a search.
 #[derive(Clone, Debug)]
 pub enum Searched {
@@ -92,33 +103,62 @@ pub struct Searcher<'r, 'a> {
 }
 
 impl Searcher<'_, '_> {
-    /// Searches a trace that reaches a target: first without prompts, then with prompts that name values of the calls.
+    /// Searches a trace that reaches a target: first without prompts and waiting, then with prompts that name values of the
+    /// calls, then with a wait before the last call.
     pub fn search(&mut self, target: &Target) -> Searched {
         let wanted = self.wanted(target);
         let events = self.events(target, &wanted);
-        match self.traverse(target, (&events, &wanted), false) {
-            Searched::NotFound(reason) if self.asks_for_origins(target, &events) => {
-                match self.traverse(target, (&events, &wanted), true) {
-                    Searched::Found(trace) => {
-                        Searched::Found(Box::new(self.plainest(*trace, target)))
+        let asks = self.asks_for_origins(target, &events);
+        let mut reason = None;
+        for wait_seconds in [0].into_iter().chain(self.waits(target)) {
+            for has_prompts in [false, true] {
+                if has_prompts && !asks {
+                    continue;
+                }
+                let course = Course { has_prompts, wait_seconds };
+                match self.traverse(target, (&events, &wanted), course) {
+                    Searched::Found(trace) if has_prompts => {
+                        return Searched::Found(Box::new(self.plainest(*trace, target)));
                     }
-                    Searched::NotFound(_) => Searched::NotFound(reason),
+                    Searched::Found(trace) => return Searched::Found(trace),
+                    Searched::NotFound(text) => reason = reason.or(Some(text)),
                 }
             }
-            searched => searched,
         }
+        Searched::NotFound(reason.unwrap_or_default())
+    }
+
+    /// Times after which a window of a sequence or of a budget is over that can stop the call, in seconds; the shortest first.
+    fn waits(&self, target: &Target) -> Vec<u32> {
+        let flow = self.taints.flows.get(target.event.flow);
+        let Some(operation) = flow.and_then(|flow| self.taints.operation(flow)) else {
+            return Vec::new();
+        };
+        let is_built_in = self.model.is_built_in(operation);
+        let names = |events: &[EventPattern]| {
+            events.iter().any(|event| event.matches(operation, is_built_in))
+        };
+        let sequences = self.model.sequences.values();
+        let sequences = sequences.filter(|rule| !rule.requires && names(&rule.last));
+        let budgets = self.model.budgets.values().filter(|rule| names(&rule.of));
+        let windows = sequences.filter_map(|rule| rule.within);
+        let windows = windows.chain(budgets.filter_map(|rule| rule.within));
+        let after = |window: Duration| u32::try_from(window.as_secs().saturating_add(1)).ok();
+        let all: BTreeSet<u32> = windows.filter_map(after).collect();
+        all.into_iter().take(MOST_WAITS).collect()
     }
 
     /// Runs calls: first without a prompt, then with one that names values of the calls. `None`: one is not permitted.
     pub fn run(&mut self, events: &[Event], unmet: &dyn Fn(&str) -> bool) -> Option<Trace> {
         let conditions = self.conditions;
-        let plain = self.runner.run(conditions, events, &[], unmet);
+        let plain = self.runner.run(conditions, events, &Circumstances::default(), unmet);
         let asks = |event: &Event| self.has_prompt(event) && self.asks(event);
         if plain.is_ok() || !events.iter().any(asks) {
             return plain.ok();
         }
         let prompt = self.runner.nameable(conditions, events);
-        self.runner.run(conditions, events, &prompt, unmet).ok()
+        let named = Circumstances { prompt, ..Circumstances::default() };
+        self.runner.run(conditions, events, &named, unmet).ok()
     }
 
     /// Whether a prompt can change an answer: the call, or one before it, is in a task, and a policy asks who chose its values.
@@ -141,31 +181,37 @@ impl Searcher<'_, '_> {
     fn plainest(&mut self, trace: Trace, target: &Target) -> Trace {
         let events = trace.events();
         let used = self.runner.nameable_of(&trace);
-        let Some(mut best) = self.again(&events, &used, target) else { return trace };
+        let with = |prompt: Vec<String>| Circumstances { prompt, ..trace.circumstances.clone() };
+        let first = with(used.clone());
+        let Some(mut best) = self.again(&events, &first, target) else { return trace };
         for value in used {
-            let prompt: Vec<String> =
-                best.prompt.iter().filter(|one| **one != value).cloned().collect();
-            best = self.again(&events, &prompt, target).unwrap_or(best);
+            let mut fewer = best.circumstances.prompt.clone();
+            fewer.retain(|one| *one != value);
+            best = self.again(&events, &with(fewer), target).unwrap_or(best);
         }
         best
     }
 
-    /// The calls of a trace with another prompt. `None`: they do not reach the target.
-    fn again(&mut self, events: &[Event], prompt: &[String], target: &Target) -> Option<Trace> {
+    /// The calls of a trace in other circumstances. `None`: they do not reach the target.
+    fn again(
+        &mut self,
+        events: &[Event],
+        circumstances: &Circumstances,
+        target: &Target,
+    ) -> Option<Trace> {
         let unmet = |kind: &str| target.pattern.is_lifted_by(kind);
-        let trace = self.runner.run(self.conditions, events, prompt, &unmet).ok()?;
+        let trace = self.runner.run(self.conditions, events, circumstances, &unmet).ok()?;
         reaches(&trace, target).then_some(trace)
     }
 
     /// Tries traces, the shortest first.
     ///
-    /// Args: `events`: calls that may stand before the target's; `wanted`: labels that they gather; `prompts`: each prompt names
-    /// values of the calls.
+    /// Args: `events`: calls that may stand before the target's; `wanted`: labels that they gather.
     fn traverse(
         &mut self,
         target: &Target,
         (events, wanted): (&[Event], &Wanted),
-        prompts: bool,
+        course: Course,
     ) -> Searched {
         let mut frontier: Vec<Vec<Event>> = vec![Vec::new()];
         let mut runs = 0_usize;
@@ -181,12 +227,15 @@ impl Searcher<'_, '_> {
                 runs = runs.saturating_add(1);
                 let mut calls = prefix.clone();
                 calls.push(target.event.clone());
-                let prompt = match prompts {
+                let prompt = match course.has_prompts {
                     true => self.runner.nameable(self.conditions, &calls),
                     false => Vec::new(),
                 };
+                let wait_seconds = course.wait_seconds;
+                let circumstances = Circumstances { prompt, wait_seconds };
                 let unmet = |kind: &str| target.pattern.is_lifted_by(kind);
-                let state = match self.runner.run(self.conditions, &calls, &prompt, &unmet) {
+                let run = self.runner.run(self.conditions, &calls, &circumstances, &unmet);
+                let state = match run {
                     Ok(trace) if reaches(&trace, target) => {
                         return Searched::Found(Box::new(trace));
                     }

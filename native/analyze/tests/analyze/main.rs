@@ -21,3 +21,4 @@ mod random_bundle;
 mod random_policies;
 mod reports;
 mod soundness;
+mod waits;
