@@ -60,7 +60,7 @@ impl SearchBudget {
 
 /// Labels that calls before a target's gather.
 #[derive(Clone, Debug)]
-struct Wanted {
+struct WantedLabels {
     /// The labels, derived ones among them.
     labels: BTreeSet<String>,
     /// Labels that calls bring: in place of a derived label, the one that it is derived from.
@@ -210,7 +210,7 @@ impl Searcher<'_, '_> {
     fn traverse(
         &mut self,
         target: &Target,
-        (events, wanted): (&[Event], &Wanted),
+        (events, wanted): (&[Event], &WantedLabels),
         course: Course,
     ) -> Searched {
         let mut frontier: Vec<Vec<Event>> = vec![Vec::new()];
@@ -279,13 +279,14 @@ impl Searcher<'_, '_> {
 
     /// Labels that calls before a target's gather: those of its data, those without which no policy permits it, and those from
     /// which one of these is derived.
-    fn wanted(&self, target: &Target) -> Wanted {
+    fn wanted(&self, target: &Target) -> WantedLabels {
         let mut labels = target.data.clone();
         let place = self.taints.ways.all.get(target.event.way);
         if let Some((way, flow)) = place.zip(self.taints.flows.get(target.event.flow)) {
             labels.extend(self.taints.needed(way, flow, target.event.class.as_deref()));
         }
-        let mut wanted = Wanted { brought: labels.clone(), labels, resources: BTreeMap::new() };
+        let mut wanted =
+            WantedLabels { brought: labels.clone(), labels, resources: BTreeMap::new() };
         for (label, rule) in &self.model.derives {
             if !wanted.brought.remove(label) {
                 continue;
@@ -300,7 +301,7 @@ impl Searcher<'_, '_> {
     }
 
     /// Calls that can bring the data of a target, or that its sequences ask for; the nearest first.
-    fn events(&self, target: &Target, labels: &Wanted) -> Vec<Event> {
+    fn events(&self, target: &Target, labels: &WantedLabels) -> Vec<Event> {
         let Some(way) = self.taints.ways.all.get(target.event.way) else { return Vec::new() };
         let needs_store = target.lost.is_some()
             || labels.brought.iter().any(|label| self.is_from_store(way, label));
@@ -355,7 +356,7 @@ impl Searcher<'_, '_> {
     }
 
     /// Calls of an operation that gather enough resources for a derived label. An operation that names no resource counts once.
-    fn repeats(&self, flow: &Flow, labels: &Wanted) -> u32 {
+    fn repeats(&self, flow: &Flow, labels: &WantedLabels) -> u32 {
         let resource = self.taints.operation(flow).and_then(|one| one.resource.as_ref());
         if resource.is_none_or(|rule| rule.id.is_none()) {
             return 1;
