@@ -40,7 +40,7 @@ pub struct Subject {
 /// Takes away the roles that one set of claims gives and another does not.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Narrowing {
-    /// None: every role that `to` does not give is taken away.
+    /// `None`: every role that `to` does not give is taken away.
     pub from: Option<BTreeMap<String, Claim>>,
     /// The claims of the token that counts.
     pub to: BTreeMap<String, Claim>,

@@ -220,7 +220,7 @@ impl Diagnostics {
         self.failed
     }
 
-    /// Whether there are none.
+    /// Whether it has no diagnostics.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()

@@ -116,7 +116,7 @@ pub struct Reading {
     /// Its canonical form; empty where it has none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// Why it names nothing; none: it is named.
+    /// Reason why it names nothing. `None`: it is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<&'static str>,
     /// A URL without a scheme: it names the same URL with `www.` and without it, too.

@@ -552,7 +552,7 @@ impl RecipientLists {
         };
     }
 
-    /// The last entries of a recipient list, also where they are too old. None: they are unknown.
+    /// The last entries of a recipient list, also if they are too old. `None`: the entries are unknown.
     #[must_use]
     pub fn entries(&self, name: &str) -> Option<&RecipientListEntries> {
         self.0.get(name).map(|state| &*state.entries)

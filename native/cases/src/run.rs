@@ -339,7 +339,7 @@ impl<'a> TestRun<'a> {
         }
     }
 
-    /// Args: `name`: name of the task in later steps; none: no later step is in it.
+    /// Args: `name`: name of the task in later steps. `None`: no later step is in it.
     fn start(&mut self, form: &StartForm, name: Option<&str>, at: Mark) -> Result<(), ActError> {
         let caller = self.test.caller();
         let parties = self.cases.start_parties(self.file, form, caller, at).map_err(unread)?;

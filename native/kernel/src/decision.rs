@@ -220,7 +220,7 @@ pub struct Decision {
     pub obligations: Vec<String>,
     /// Obligations of all fired permits that Authz carries out itself, sorted; only on PERMIT.
     pub own_obligations: Vec<String>,
-    /// The operation that was judged: of one that is split, the case that the arguments name; empty where not resolved.
+    /// The judged operation; for a split operation, the case that the arguments name. Empty if not resolved.
     pub operation: String,
     /// Effective tier; none where the operation was not resolved.
     pub tier: Option<Tier>,

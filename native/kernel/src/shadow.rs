@@ -1,4 +1,4 @@
-//! Shadow: a second bundle beside the one that serves. It judges the same calls on the same facts, and no answer depends on it.
+//! Shadow: a second bundle beside the serving bundle. It judges the same calls on the same facts, and no answer depends on it.
 //!
 //! INVARIANT (honest gaps): the records of sessions follow the rules of the bundle that serves. A call whose shadow decision
 //! would need other records, or other facts, is not compared, and never counts as equal.
@@ -15,7 +15,7 @@ use crate::recipient_lists::RecipientLists;
 use crate::schema::{Key, OWN_SYSTEM};
 use crate::task::{TaskKind, TaskView};
 
-/// A bundle that judges beside the one that serves.
+/// A bundle that judges beside the serving bundle.
 #[derive(Debug)]
 pub struct ShadowPlan {
     plan: Arc<Plan>,
@@ -93,7 +93,7 @@ pub struct ShadowCall<'a> {
 }
 
 impl ShadowPlan {
-    /// Compares a bundle with the one that serves.
+    /// Compares a bundle with the serving bundle.
     ///
     /// Args:
     /// * `fetched`, `as_of`: as of [`Plan::aged_recipient_lists`], for the bundle that serves.

@@ -21,7 +21,7 @@ use crate::spelling;
 use crate::task::{HARNESS_TIER, hmac, names_of};
 use crate::value_key::ValueKey;
 
-/// Arguments of one call that are kept apart from what it creates.
+/// Arguments of one call, kept apart from the objects that the call creates.
 const MOST_ARGUMENTS: usize = 32;
 
 /// The key of fingerprints that belongs to the secret of a store.
@@ -74,7 +74,7 @@ impl<'a> SessionValues<'a> {
     }
 }
 
-/// The origin of a value by what reports said of it; none: they said nothing.
+/// The origin of a value by the reports. `None`: no report has the value.
 ///
 /// Args: `tier`: of the call; `counts_made`: the call only reads, writes or deletes.
 pub(crate) fn origin_of(marks: ValueMarks, tier: Tier, counts_made: bool) -> Option<Origin> {
@@ -163,7 +163,7 @@ pub struct ReportedValue<'a> {
 pub trait Vouchers {
     /// Whether the user or a trusted recipient list names an author, whose mailbox or account stands there.
     fn author(&self, text: &str) -> Option<Tier>;
-    /// Words of a name that stand in the user's prompt, as keyed prints. `None`: there are none.
+    /// Words of a name that stand in the user's prompt, as keyed prints. `None`: no word does.
     fn words(&self, name: &str) -> Option<(Tier, SmallVec<[u64; 8]>)>;
 }
 

@@ -51,7 +51,7 @@ impl std::fmt::Debug for Shown<'_> {
     }
 }
 
-/// A request, and what a permit must take out of it.
+/// A request, and the parts that a permit must remove from the request.
 #[derive(Debug)]
 pub(crate) struct ParsedRequest<'a> {
     pub(crate) request: CallRequest<'a>,

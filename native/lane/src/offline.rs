@@ -390,7 +390,7 @@ impl OfflineEngine {
 
     /// Issues a task credential for a permit.
     ///
-    /// Args: `key`: name of the key that the credential is bound to; none: it is not bound.
+    /// Args: `key`: name of the key that the credential is bound to. `None`: it is not bound.
     ///
     /// # Errors
     /// The credential is refused.

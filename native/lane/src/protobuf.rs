@@ -42,7 +42,7 @@ impl<'a> FieldValue<'a> {
 /// Hands over each field of a message, in its order, by its number.
 ///
 /// # Errors
-/// [`Malformed`] where a field is cut short or is none, and where `read` says so.
+/// [`Malformed`] if a field is cut short or is not a field, and if `read` returns it.
 pub(crate) fn each<'a>(
     mut bytes: &'a [u8],
     mut read: impl FnMut(u32, FieldValue<'a>) -> Result<(), Malformed>,

@@ -207,7 +207,7 @@ impl Recalled {
     }
 }
 
-/// A history as a call in a context sees it; none if the call sees all of it.
+/// A history as a call in a context sees it. `None`: the call sees the whole history.
 fn seen_in(
     context: Option<&SessionContext>,
     history: &SessionHistory,

@@ -199,7 +199,7 @@ fn check_report(
     if reporter == Reporter::Agent && report.event != Event::Done {
         return Err(refused_reporter("of what it does itself an agent only adds labels"));
     }
-    // The agent chooses the values of its own results, so that its report would make any value one that the session knows.
+    // The agent chooses the values of its own results, so its report could make any value a known value of the session.
     if reporter == Reporter::Agent && !report.values.is_empty() {
         let message = "only an enforcer may report `values`; leave them out, and report the rest";
         return Err(CallRefusal::input(message));

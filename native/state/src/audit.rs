@@ -39,7 +39,7 @@ const MAX_SPARE: usize = 1024 * 1024;
 const MAX_SPARE_LINES: usize = 4_096;
 /// So often lines are written again, where the file was taken away right after they were written.
 const MAX_REWRITES: u32 = 4;
-/// One part in so many of the queue, by lines and by bytes, is all that refusals may take of it.
+/// Refusals may take at most one part in so many of the queue, by lines and by bytes.
 const REFUSAL_SHARE: u64 = 2;
 /// Most lines that wait for room in a full queue. Their bytes have the bound of the queue's bytes.
 const MAX_WAITING: usize = 4_096;

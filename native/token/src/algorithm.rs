@@ -24,7 +24,7 @@ pub(crate) enum Algorithm {
     Rs512,
 }
 
-/// The names of the algorithms that are accepted, by what they sign (RFC 7518 §3.1, RFC 8037 §3.1).
+/// The names of the accepted algorithms, by the kind of signed token (RFC 7518 §3.1, RFC 8037 §3.1).
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct AcceptedAlgorithms {
     /// DPoP proofs.

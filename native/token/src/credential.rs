@@ -1,5 +1,5 @@
 //! The profile of task credentials: access tokens (RFC 9068) of our own, with the chain of actors (RFC
-//! 8693 §4.1) and what was decided (RFC 9396).
+//! 8693 §4.1) and the permitted call (RFC 9396).
 
 use std::collections::BTreeSet;
 

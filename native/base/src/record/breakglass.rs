@@ -35,7 +35,7 @@ impl BreakglassPerson {
 /// Confirmation by a second person.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BreakglassConfirmation {
-    /// The person, who is not the one who opened the request.
+    /// The person, who must not be the person who opened the request.
     pub by: BreakglassPerson,
     /// Time of the confirmation.
     pub at: Time,

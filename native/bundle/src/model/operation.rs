@@ -1,4 +1,4 @@
-//! What a system can do: operations, their effects, and what an argument splits.
+//! Operations of a system, their effects, and operations that an argument splits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

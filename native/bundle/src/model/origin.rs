@@ -199,7 +199,7 @@ impl ResultPointer {
     /// Tokens of one pointer.
     pub const MAX_TOKENS: usize = 16;
 
-    /// Reads a pointer. `None`: the text is no JSON pointer, names the whole result, or has more than 16 tokens.
+    /// Reads a pointer. `None`: the text is not a JSON pointer, names the whole result, or has more than 16 tokens.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let tokens = pointer_tokens(text)?;

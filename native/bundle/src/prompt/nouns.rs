@@ -52,7 +52,7 @@ const GROUPS: &[&[&str]] = &[
     &["train", "zug", "züge"],
     &["user", "benutzer", "nutzer"],
 ];
-/// Last words of an argument's name that do not say of what it is.
+/// Last words of an argument's name that do not tell its noun.
 const ENDS: &[&str] =
     &["id", "ids", "key", "keys", "name", "names", "no", "number", "numbers", "ref", "uuid"];
 /// Words between a noun and its number.

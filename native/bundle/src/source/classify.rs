@@ -34,7 +34,7 @@ struct OperationRule<'a> {
 
 const SAY: &str = "Say what the operation does: read, write, …";
 
-/// What a rule says of one operation, or of one case of it.
+/// Content of a rule for one operation, or for one case of a split operation.
 #[derive(Clone, Copy)]
 pub(super) struct Said<'a> {
     effects: Option<&'a At<Vec<At<EffectWord>>>>,
@@ -520,7 +520,7 @@ impl ModelBuilder<'_> {
 /// Lists that a pointer to an argument may name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lists {
-    /// None: the argument is one value.
+    /// `None`: the argument is one value.
     Refused,
     /// A list as a whole.
     Whole,

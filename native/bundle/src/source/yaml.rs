@@ -101,7 +101,7 @@ fn options() -> serde_saphyr::Options {
     }
 }
 
-/// How to fix a syntax error, for what the parser says of it.
+/// Fix of a syntax error, by the parser's message.
 fn syntax_advice(said: &str) -> &'static str {
     let has = |word: &str| said.contains(word);
     if has("tab") {
@@ -363,7 +363,7 @@ const A_NUMBER: &str = "a whole number";
 const A_LIST: &str = "a list";
 const A_MAPPING: &str = "a mapping";
 
-/// The word for a form of values, for what serde calls it.
+/// The word for a form of values, by serde's name.
 fn form(expected: &str) -> String {
     let word = match expected {
         "a string" | "a borrowed string" => A_TEXT,

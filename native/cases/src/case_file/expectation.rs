@@ -68,7 +68,7 @@ pub(crate) struct ExpectObject {
     pub(crate) destination_class: Option<String>,
     /// The reason that the agent is shown.
     pub(crate) shown_reason: Option<String>,
-    /// Of a step that starts or delegates: in what more is asked than is given, `ids`.
+    /// Of a step that starts or delegates: field that exceeds the given scope, `ids`.
     pub(crate) beyond: Option<String>,
     /// For runs over a server: headers towards the upstream.
     #[expect(dead_code, reason = "compared over a server only")]

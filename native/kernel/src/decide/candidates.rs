@@ -278,7 +278,7 @@ fn why_of(source: OriginSource<'_>) -> String {
     }
 }
 
-/// What a report said of a value; the best of it.
+/// Best origin that reports gave to a value.
 fn by_report(marks: ValueMarks) -> &'static str {
     let all = [
         (ValueMarks::NAMED, "a report paired it with a name whose words the user's prompt has"),

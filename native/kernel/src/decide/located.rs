@@ -1,4 +1,4 @@
-//! The task of a request: whether it needs one, whether the one that it has may be used, and what that allows.
+//! The task of a request: whether the request needs a task, whether its task may be used, and the scope of the task.
 
 use smallvec::SmallVec;
 

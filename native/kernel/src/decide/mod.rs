@@ -173,7 +173,7 @@ fn unmade() -> Box<Decision> {
 /// soften.
 ///
 /// # Errors
-/// The reason code, and what happened.
+/// The reason code, and the message.
 pub fn standing(facts: &Facts<'_>, now: Time) -> Result<(), (ReasonCode, String)> {
     located::standing(facts, "", now).map_err(|refusal| (refusal.reason, refusal.message))
 }
@@ -236,7 +236,7 @@ fn steps(
     judge(plan, facts, request, now, traced, operation, prepared, &resolved, grant, decision)
 }
 
-/// The operation that is asked for, and what it would act on.
+/// The requested operation, and its resource.
 fn named<'a>(
     plan: &'a Plan,
     facts: &Facts<'_>,

@@ -182,7 +182,7 @@ pub struct RecordedCall {
     pub tier: Tier,
     /// Policies that determined the outcome.
     pub policies: Vec<String>,
-    /// The bundle that judged is the one that judges again.
+    /// The same bundle judges again.
     pub is_of_bundle: bool,
     /// Obligations of the permit.
     pub obligations: Vec<String>,

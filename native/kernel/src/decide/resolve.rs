@@ -33,7 +33,7 @@ const MAX_DISTINCT: usize = 16;
 pub(super) struct Resolved<'a> {
     pub(super) arguments: Arc<Arguments>,
     pub(super) resource: Known,
-    /// None: it acts on the system itself.
+    /// `None`: it acts on the system itself.
     pub(super) collection: Option<&'a str>,
     pub(super) id: ResourceId,
     /// JSON pointer to the argument that holds the id.
@@ -336,7 +336,7 @@ impl Plan {
         Some(keys.with_older(&rule.collection, &id.older))
     }
 
-    /// The records of what agents wrote into a resource.
+    /// The records of the data that agents wrote into a resource.
     ///
     /// Args:
     /// * `id`: in any spelling that its collection takes.
@@ -411,7 +411,7 @@ fn distinct<'a>(
     Ok((distinct, trusted))
 }
 
-/// Adds a destination, unless policies cannot tell it from one that is there.
+/// Adds a destination, unless policies cannot distinguish it from an earlier destination.
 fn add<'a>(
     distinct: &mut JudgedDestinations<'a>,
     placed: ClassifiedDestination<'a>,

@@ -19,7 +19,7 @@ use crate::obligation::{Obligation, is_supported};
 use crate::plan::Plan;
 use crate::policy::Placed;
 
-/// What fired and what failed, over all principals.
+/// Policies that fired and policies that failed, over all principals.
 #[derive(Clone)]
 pub(super) struct Tally<'a> {
     chain: &'a [Arc<Known>],
@@ -314,7 +314,7 @@ pub(super) struct StatedRules<'a> {
 }
 
 impl StatedRules<'_> {
-    /// The requirements of the tier, and what gave the call its tier.
+    /// The requirements of the tier, and the sources of the call's tier.
     fn of_tier(self) -> Vec<DecidingRule> {
         vec![
             rules::tier_requirement(self.plan, self.tier.tier),

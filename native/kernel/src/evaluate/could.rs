@@ -1,6 +1,6 @@
 //! Possible results of a policy before the arguments are known: evaluated as far as principal, task and time decide.
 //!
-//! INVARIANT (over, never under): an unknown value counts as the one that lets the operation be permitted.
+//! INVARIANT (over, never under): an unknown value counts as the value that lets the operation be permitted.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ impl Could {
 #[derive(Debug)]
 pub(crate) struct Aim {
     system: Known,
-    /// The collection that its resource is of; none: it acts on the system.
+    /// The collection of its resource. `None`: it acts on the system.
     collection: Option<EntityUID>,
 }
 

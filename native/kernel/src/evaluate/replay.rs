@@ -38,7 +38,7 @@ pub(crate) enum Finding {
     Open {
         /// The conditions are never false: the policy fires or fails.
         never_false: bool,
-        /// The conditions may fail to evaluate. A step-up lifts a forbid that fires, and not one that fails.
+        /// The conditions may fail to evaluate. A step-up lifts a forbid that fires, but not a forbid that fails.
         can_fail: bool,
     },
 }

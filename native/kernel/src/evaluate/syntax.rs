@@ -1,4 +1,4 @@
-//! Cedar text as parsed policies, and what each policy reads.
+//! Cedar text as parsed policies, and the facts that each policy reads.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

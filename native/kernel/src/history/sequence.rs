@@ -77,7 +77,7 @@ pub(crate) struct EventSubject<'a> {
     /// Whether what earlier tasks of the agent for the subject left counts in the task.
     pub(crate) inherits: bool,
     pub(crate) arguments: &'a Json,
-    /// None: it acts on the system itself.
+    /// `None`: it acts on the system itself.
     pub(crate) collection: Option<&'a str>,
     /// Empty: the collection as a whole.
     pub(crate) id: &'a str,

@@ -136,7 +136,7 @@ impl<'a> Access<'a> {
     fn tasks(&mut self, found: &mut Diagnostics) {
         let implicit = self.model.tasks.implicit.as_ref().map(|rule| rule.template.as_str());
         let delegated = self.model.templates.values().any(|template| template.max_depth > 0);
-        // A task of any template may be delegated below one that allows it.
+        // A task of any template may be delegated below a task that allows it.
         if delegated {
             return;
         }

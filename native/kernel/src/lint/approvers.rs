@@ -221,7 +221,7 @@ impl<'a> Approvers<'a> {
         })
     }
 
-    /// Warns about permits that let people approve, and that do not say so.
+    /// Warns about permits that let people approve without naming `authz.approve`.
     fn check_wide_permits(&self, found: &mut Diagnostics) {
         for placed in self.wide.values() {
             debug_assert_eq!(PolicyEffect::Permit, placed.policy.effect);

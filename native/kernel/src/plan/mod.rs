@@ -233,7 +233,7 @@ impl Plan {
     /// counts it. An operation that is split is stateless where all its cases are.
     ///
     /// Args:
-    /// * `task`: the task that it is asked for in; none: without a task.
+    /// * `task`: the task of the request. `None`: without a task.
     #[must_use]
     pub fn is_stateless(&self, id: &str, task: Option<&TaskView<'_>>) -> bool {
         if let Some(split) = self.model().splits.get(id) {
@@ -245,7 +245,7 @@ impl Plan {
     /// Whether a permit of an operation leaves nothing behind that something later could depend on.
     ///
     /// Args:
-    /// * `task`: the task that it is asked for in; none: without a task.
+    /// * `task`: the task of the request. `None`: without a task.
     #[must_use]
     pub fn leaves_nothing(&self, id: &str, task: Option<&TaskView<'_>>) -> bool {
         match self.model().splits.get(id) {

@@ -58,7 +58,7 @@ pub(crate) struct Acts<'a> {
     /// System whose protocol the request speaks, without calling an operation. A scope with any operation of the system allows
     /// it.
     pub(crate) greets: Option<&'a str>,
-    /// None: it acts on the system itself.
+    /// `None`: it acts on the system itself.
     pub(crate) collection: Option<&'a str>,
     /// Empty: the collection as a whole.
     pub(crate) id: &'a str,

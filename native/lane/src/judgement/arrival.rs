@@ -60,7 +60,7 @@ impl Arrival {
 /// Caller of Authz: an enforcer, or an agent that asks about itself.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Asker {
-    /// The enforcer; none: the caller asks about itself.
+    /// The enforcer. `None`: the caller asks about itself.
     pub(crate) enforcer: Option<Arc<Enforcer>>,
     pub(crate) known: EnforcerProof,
     /// Verified certificate of the caller; none if it showed none.

@@ -46,7 +46,7 @@ pub(crate) struct CallerIdentity {
 pub(crate) enum GuardStatement {
     /// A guard of the configuration made it.
     Verified(ConfidenceFacts),
-    /// It is not believed; the text says why, and quotes nothing of it.
+    /// It is not believed; the text gives the reason, and quotes no part of the credential.
     Refused(String),
 }
 

@@ -22,7 +22,7 @@ struct UseCounter {
 /// Uses of one exception.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct UseCount {
-    /// Calls that were permitted because of it, or were let through.
+    /// Calls that were permitted because of the exception, or were let through.
     pub(crate) uses: u64,
     /// Time of the last of them, in milliseconds since 1970. `None`: there was none.
     pub(crate) last_ms: Option<i64>,

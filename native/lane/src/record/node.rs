@@ -51,7 +51,7 @@ pub(crate) struct RefusedLoad {
     #[serde(default)]
     digest: String,
     errors: Vec<LoadError>,
-    /// Refused loads since the last record of one that have no record.
+    /// Refused loads without a record, since the last recorded refusal.
     #[serde(default)]
     unrecorded: u64,
 }

@@ -1,4 +1,4 @@
-//! The task and the session of a call, and what the answer changes in the session.
+//! The task and the session of a call, and the changes of the session by the answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 

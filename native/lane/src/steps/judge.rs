@@ -116,7 +116,7 @@ fn check_judged(
     }
 }
 
-/// Question to the policies: a request, and what it is judged by besides its caller and its task.
+/// Question to the policies: a request, and the facts besides its caller and its task.
 pub(crate) struct PolicyQuery<'a> {
     pub(crate) world: &'a Loaded,
     pub(crate) request: &'a Request<'a>,

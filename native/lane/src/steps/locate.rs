@@ -51,7 +51,7 @@ impl CallTask {
     }
 }
 
-/// A call whose task is known, and what the task's session did before.
+/// A call whose task is known, with the history of the task's session.
 #[derive(Debug)]
 pub struct LocatedCall<'a> {
     pub(crate) resolved: ResolvedCall<'a>,

@@ -113,7 +113,7 @@ impl Engine {
         Ok(NewChild { order, id, starter, giver, checked, key })
     }
 
-    /// Writes the child, or finds the one that the same key delegated.
+    /// Writes the child, or finds the child that the same key delegated.
     fn write_child(
         &self,
         child: &NewChild<'_>,

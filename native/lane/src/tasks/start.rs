@@ -228,7 +228,7 @@ impl Engine {
         Ok(located.task)
     }
 
-    /// Writes the root, or finds the one that the same key started.
+    /// Writes the root, or finds the root that the same key started.
     fn write_root(
         &self,
         root: &NewRoot<'_>,

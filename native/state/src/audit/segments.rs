@@ -137,7 +137,7 @@ impl Segments {
         if !segments.damage.is_empty()
             && let Some(segment) = rolling_segment
         {
-            // The next head would replace the proof of what is missing.
+            // The next head would replace the proof of the missing records.
             keep_head(path, segment)?;
         }
         if !segments.damage.is_empty() {

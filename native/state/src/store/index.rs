@@ -89,7 +89,7 @@ struct TaskText {
 /// The text of a record that only its time is looked for by.
 #[derive(Debug)]
 struct Text {
-    /// None: it is on the disk alone.
+    /// `None`: it is on the disk alone.
     text: Option<Arc<[u8]>>,
     due: Option<i64>,
     /// The number of the commit that wrote it; 0: it was there before.

@@ -128,7 +128,7 @@ pub trait Transaction {
 pub enum Commit {
     /// It is durable.
     Done,
-    /// It is ordered before every later one, and durable once the ticket says so; the caller answers only then.
+    /// It is ordered before every later change, and durable once the ticket is done; the caller answers only then.
     Pending(Ticket),
 }
 

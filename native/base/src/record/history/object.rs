@@ -149,7 +149,7 @@ pub struct ObjectLabel {
 pub struct ObjectKeys {
     /// That of the collection.
     pub collection: RecordKey,
-    /// That of the object; none: it is the collection as a whole.
+    /// Id of the object. `None`: the collection as a whole.
     pub object: Option<RecordKey>,
     /// Those that the object may have under older spellings of its id. They are read until they expire, and never written.
     pub older: Vec<RecordKey>,
@@ -186,7 +186,7 @@ fn object_key(collection: &str, id: &str) -> RecordKey {
 /// Stored labels of the object of an operation.
 #[derive(Clone, Copy, Debug)]
 pub struct ObjectView<'a> {
-    /// The object; none: it is the collection as a whole.
+    /// The object. `None`: the collection as a whole.
     pub object: Option<&'a Object>,
     /// Records of the object under older spellings of its id.
     pub older: &'a [Arc<Object>],

@@ -329,9 +329,9 @@ pub struct HistoryChanges {
     pub written: Option<ObjectWrite>,
     /// The permit whose outcome will be reported.
     pub awaited: Awaited,
-    /// Somebody tells what came of it: until then what is spent is reserved.
+    /// The result is reported; until then the spent amounts are reserved.
     pub is_reported: bool,
-    /// Labels that count only in the context of the call; none: the call names no context.
+    /// Labels that count only in the context of the call. `None`: the call names no context.
     pub apart: Option<Apart>,
 }
 

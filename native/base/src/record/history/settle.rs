@@ -347,7 +347,7 @@ impl SessionHistory {
         Ok(())
     }
 
-    /// Takes over what came of a permit. One that is not open changes nothing but the labels that are told of it.
+    /// Takes over the result of a permit. A permit that is not open changes only the reported labels.
     pub fn settle(&mut self, decision_id: &str, report: &Reported<'_>, now: Time) {
         let pending = self.pending.remove(decision_id);
         let effects = effects(report.event);

@@ -47,7 +47,7 @@ impl WordPrint {
     pub const fn new(folded: u64, exact: u64) -> Self {
         let exact_bits = u64::BITS - FOLDED_BITS - MARK_BITS;
         let folded = match folded >> (u64::BITS - FOLDED_BITS) {
-            // INVARIANT (a word is no gap).
+            // INVARIANT (a word is never a gap).
             0 => 1,
             folded => folded,
         };
@@ -125,7 +125,7 @@ impl WordPrints {
         &self.0
     }
 
-    /// Whether there are none.
+    /// Whether it has no words.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -202,7 +202,7 @@ pub struct SpokenWords {
 }
 
 impl SpokenWords {
-    /// Whether there are none.
+    /// Whether it has no words.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.all().into_iter().all(WordPrints::is_empty)

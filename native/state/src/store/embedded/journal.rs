@@ -465,7 +465,7 @@ impl<'a> JournalCursor<'a> {
         self.take(length)
     }
 
-    /// The next frame, which may not be whole: its digest, and what it holds.
+    /// The next frame, which may not be whole: its digest and its content.
     fn next(&mut self) -> Option<([u8; DIGEST_BYTES], &'a [u8])> {
         let length = usize::try_from(self.u32()?).ok()?;
         Some((self.array()?, self.take(length)?))

@@ -58,7 +58,7 @@ pub struct EmbeddedSettings {
     pub max_queued: usize,
     /// Most bytes that wait for the disk.
     pub max_queued_bytes: usize,
-    /// Most pages of 4 KiB that the file has; none: as many as the disk takes. The journal takes as much, or its own most.
+    /// Most pages of 4 KiB of the file. `None`: as many as the disk takes. The journal takes as much, or its own maximum.
     pub max_pages: Option<u32>,
     /// Interval at which a failed disk is tried again.
     pub retry_interval: Duration,

@@ -890,7 +890,7 @@ fn moved(
     match opened {
         Ok(mut disk) => {
             let outcome = pending.batch().and_then(|batch| disk.write(&batch, generation));
-            // One that failed is opened anew.
+            // A failed file is opened anew.
             (outcome.is_ok().then_some(disk), outcome)
         }
         Err(why) => (None, Err(why)),
