@@ -162,7 +162,7 @@ def _not_covered(uncovered: Sequence[Uncovered]) -> Iterator[str]:
             f"{nearest if one.nearest else 'no template is near'}"
         )
     if (more := len(uncovered) - _SHOWN) > 0:
-        yield f"  and {more} more sets of operations (--json lists them)"
+        yield f"  and {more} more sets of operations (--format json lists them)"
     yield ""
 
 
@@ -173,7 +173,7 @@ def _without_evidence(rare: Sequence[tuple[str, int, int]]) -> Iterator[str]:
     for name, sessions, subjects in rare[:_SHOWN]:
         yield f"  {name}: {_number(sessions, 'session')}, {_number(subjects, 'subject')}"
     if (more := len(rare) - _SHOWN) > 0:
-        yield f"  and {more} more (--json lists them)"
+        yield f"  and {more} more (--format json lists them)"
     yield ""
 
 
