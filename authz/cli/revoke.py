@@ -2,7 +2,7 @@
 
 import getpass
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -14,9 +14,6 @@ from authz.tools.remote import Remote
 from authz_client.v1 import admin_pb2
 
 __all__ = ["register"]
-
-
-_JSON_OUTPUT: Final = frozenset({"-ojson", "-otext"})
 
 
 class Target(StrEnum):
@@ -59,7 +56,7 @@ class _Revoke(TyperCommand):
         for at in range(len(args) - 1 if "--" not in args else 0):
             word, value = args[at], args[at + 1]
             is_target = word in set(Target) and (at == 0 or args[at - 1] not in takers)
-            is_option = value.partition("=")[0] in names or value in _JSON_OUTPUT
+            is_option = value.partition("=")[0] in names
             if is_target and value.startswith("-") and not is_option:
                 args = [*args[:at], *args[at + 2 :], "--", word, value]
                 break
