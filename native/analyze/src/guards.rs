@@ -102,7 +102,14 @@ pub struct Guards<'a> {
     names: SchemaNames,
     /// Schemas without actions, by the groups of entities that they keep.
     preludes: Mutex<BTreeMap<EntityNames, Arc<Prelude>>>,
+    /// Declarations of actions: an operation has a question for each policy, and most of them keep the same arguments.
+    declarations: Mutex<BTreeMap<DeclarationKey<'a>, String>>,
+    /// Condition of each policy, by position.
+    conditions: Vec<String>,
 }
+
+/// Operation, whether the declaration has the operation's own name, and the arguments that it keeps. `None`: all.
+type DeclarationKey<'a> = (&'a str, bool, Option<BTreeSet<&'a str>>);
 
 impl<'a> Guards<'a> {
     /// Reads the policies and operations of a plan.
@@ -118,13 +125,16 @@ impl<'a> Guards<'a> {
     pub fn with_names(plan: &'a Plan, solver: &'a dyn Solver, names: &SchemaNames) -> Self {
         let operations = plan.operation_guards();
         let operations = operations.into_iter().map(|one| (one.operation.id.as_str(), one));
+        let policies = plan.policy_guards();
         Self {
             plan,
             solver,
-            policies: plan.policy_guards(),
+            conditions: policies.iter().map(PolicyGuard::condition).collect(),
+            policies,
             operations: operations.collect(),
             names: names.clone(),
             preludes: Mutex::default(),
+            declarations: Mutex::default(),
         }
     }
 
@@ -249,16 +259,13 @@ impl<'a> Guards<'a> {
             let facts = if with_facts { facts.as_slice() } else { &[] };
             list.iter().map(|parts| self.conjunction(parts, facts)).collect::<Vec<String>>()
         };
-        let (action, declaration) = if reads.action {
-            let id = guard.operation.id.as_str();
+        let (action, groups) = if reads.action {
             let actions = self.actions(guard, &reads);
-            let actions: String = actions.into_iter().map(schema::group).collect();
-            (id, actions + &guard.declaration(id, reads.inputs.as_ref()))
+            (guard.operation.id.as_str(), actions.into_iter().map(schema::group).collect())
         } else {
-            let any = OperationGuard { groups: vec![ANY_GROUP.to_owned()], ..guard.clone() };
-            let declaration = any.declaration(ANY_ACTION, reads.inputs.as_ref());
-            (ANY_ACTION, schema::group(ANY_GROUP) + &declaration)
+            (ANY_ACTION, schema::group(ANY_GROUP))
         };
+        let declaration = groups + &self.declaration(guard, &reads);
         Ok(Question {
             prelude: self.prelude(guard, &reads),
             declaration,
@@ -269,6 +276,21 @@ impl<'a> Guards<'a> {
             first: render(first, *relation == Relation::OnlyFirst),
             second: render(second, *relation == Relation::Both),
         })
+    }
+
+    /// Declaration of the action of a question, without its groups.
+    fn declaration(&self, guard: &OperationGuard<'a>, reads: &Reads<'a>) -> String {
+        let id = guard.operation.id.as_str();
+        let key = (id, reads.action, reads.inputs.clone());
+        let mut declarations = self.declarations.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = declarations.entry(key).or_insert_with(|| match reads.action {
+            true => guard.declaration(id, reads.inputs.as_ref()),
+            false => {
+                let any = OperationGuard { groups: vec![ANY_GROUP.to_owned()], ..guard.clone() };
+                any.declaration(ANY_ACTION, reads.inputs.as_ref())
+            }
+        });
+        made.clone()
     }
 
     /// Groups of an operation and other actions that the conditions name. Those need no more than a declaration: the operation
@@ -321,8 +343,7 @@ impl<'a> Guards<'a> {
 
     /// Parts as one Cedar expression.
     fn conjunction(&self, parts: &[Part], facts: &[String]) -> String {
-        let condition =
-            |at: &usize| self.policies.get(*at).map_or_else(String::new, PolicyGuard::condition);
+        let condition = |at: &usize| self.conditions.get(*at).map_or("", String::as_str);
         let scope = |at: &usize| self.policies.get(*at).map_or("", |one| &one.scope);
         let render = |part: &Part| match part {
             Part::Fires(at) => format!("({})", condition(at)),
@@ -335,7 +356,7 @@ impl<'a> Guards<'a> {
         if parts.is_empty() { "true".to_owned() } else { parts.join(" && ") }
     }
 
-    fn reads<'p>(&self, parts: impl Iterator<Item = &'p Part>) -> Reads<'_> {
+    fn reads<'p>(&self, parts: impl Iterator<Item = &'p Part>) -> Reads<'a> {
         let mut reads = Reads { inputs: Some(BTreeSet::new()), ..Reads::default() };
         for part in parts {
             match part {

@@ -68,7 +68,7 @@ struct Subject<'a> {
     operations: &'a [&'a str],
 }
 
-/// Ids of the operations that each policy can match, by position of the policy.
+/// Ids of the operations that each policy can match, sorted, by position of the policy.
 fn operations_of<'a>(guards: &'a Guards<'_>) -> Vec<Vec<&'a str>> {
     let mut all = vec![Vec::new(); guards.policies().len()];
     for (id, operation) in guards.operations() {
@@ -328,15 +328,18 @@ fn redundant(
 /// Whether another policy has the same effect on a decision, for all operations of this one.
 fn is_candidate(subject: &Subject<'_>, other: &Subject<'_>) -> bool {
     let (one, two) = (subject.policy, other.policy);
-    let obligations =
-        |policy: &PolicyGuard<'_>| policy.obligations.iter().cloned().collect::<BTreeSet<String>>();
-    let operations: BTreeSet<&str> = other.operations.iter().copied().collect();
+    // Lists of operations are sorted.
+    let covers = |operation: &&str| other.operations.binary_search(operation).is_ok();
     subject.at != other.at
         && one.effect == two.effect
         && one.stepup == two.stepup
         && one.covers == two.covers
         && obligations(one) == obligations(two)
-        && subject.operations.iter().all(|operation| operations.contains(operation))
+        && subject.operations.iter().all(covers)
+}
+
+fn obligations<'p>(policy: &'p PolicyGuard<'_>) -> BTreeSet<&'p String> {
+    policy.obligations.iter().collect()
 }
 
 /// Whether a request is known for which only the first of two policies fires.
