@@ -397,15 +397,14 @@ impl Evaluator<'_> {
     fn constraint(&self, constraint: Option<&Value>, variable: &str) -> Fires {
         let Some(constraint) = constraint else { return Fires::Always };
         let op = constraint.get("op").and_then(Value::as_str).unwrap_or_default();
-        let named = |value: Option<&Value>| value.and_then(entity);
-        let within = |value: Option<&Value>| match named(value) {
-            Some((kind, id)) => self.within(variable, &kind, &id),
+        let within = |value: Option<&Value>| match value.and_then(entity) {
+            Some((kind, id)) => self.within(variable, kind, id),
             None => None,
         };
         match op {
             "All" => Fires::Always,
-            "==" => Fires::of(match named(constraint.get("entity")) {
-                Some((kind, id)) => self.equals(variable, &kind, &id),
+            "==" => Fires::of(match constraint.get("entity").and_then(entity) {
+                Some((kind, id)) => self.equals(variable, kind, id),
                 None => None,
             }),
             "in" => Fires::of(within(constraint.get("entity"))),
@@ -762,9 +761,9 @@ fn compared(
     is_false(left, right).then_some(false)
 }
 
-fn entity(value: &Value) -> Option<(String, String)> {
+fn entity(value: &Value) -> Option<(&str, &str)> {
     let of = value.get("__entity").unwrap_or(value);
-    let text = |name: &str| of.get(name).and_then(Value::as_str).map(str::to_owned);
+    let text = |name: &str| of.get(name).and_then(Value::as_str);
     Some((text("type")?, text("id")?))
 }
 
@@ -775,7 +774,8 @@ fn literal(value: &Value) -> Known {
         Value::String(text) => Known::Text(text.clone()),
         Value::Array(items) => Known::Set(items.iter().map(literal).collect()),
         Value::Object(_) => {
-            entity(value).map_or(Known::Unknown, |(kind, id)| Known::Entity(kind, id))
+            let known = entity(value);
+            known.map_or(Known::Unknown, |(kind, id)| Known::Entity(kind.to_owned(), id.to_owned()))
         }
         Value::Null => Known::Unknown,
     }

@@ -373,8 +373,9 @@ impl<'a> Runner<'a> {
             let session = self.session(conditions, std::slice::from_ref(event));
             let mut session = session.map_err(|stopped| stopped.reason)?;
             session.begin(event.way)?;
-            let (approval, kinds) =
-                session.held(event).ok_or("the engine holds none of the tried calls")?;
+            let (approval, kinds) = session
+                .held(conditions, event)
+                .ok_or("the engine holds none of the tried calls")?;
             let Some(person) = stated(approver, "") else { continue };
             let person = StatedSubject { is_alone: true, ..person };
             let answer = StatedAnswer {
@@ -563,16 +564,28 @@ impl Session<'_, '_> {
     }
 
     /// A call that is held for a step-up that people answer: its approval, and the kinds.
-    fn held(&mut self, event: &Event) -> Option<(String, Vec<String>)> {
+    fn held(
+        &mut self,
+        conditions: &Conditions<'_>,
+        event: &Event,
+    ) -> Option<(String, Vec<String>)> {
         let taints = self.runner.taints;
         let way = self.runner.way(event.way)?;
-        let operation = taints.operation(taints.flows.get(event.flow)?)?;
+        let flow = taints.flows.get(event.flow)?;
+        let operation = taints.operation(flow)?;
         let variants = self.runner.variants.get(&(event.flow, event.class.clone())).cloned();
         for input in variants.unwrap_or_default() {
             let request = self.request(event, &operation.id, &input);
             let caller = self.runner.caller(way);
             self.runner.asked += 1;
-            if self.engine.explain(&request, &caller).outcome != Outcome::StepUp {
+            let explained = self.engine.explain(&request, &caller);
+            if explained.outcome != Outcome::StepUp {
+                // A decision tells the labels of the session, which the other arguments do not change.
+                let is_judged = explained.decision.is_some();
+                if is_judged && !taints.could_hold(conditions, way, flow, &explained.labels_before)
+                {
+                    return None;
+                }
                 continue;
             }
             let answer = self.engine.check(&request, &caller);

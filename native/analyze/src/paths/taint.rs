@@ -17,8 +17,8 @@ use authz_kernel::schema::OWN_SYSTEM;
 use authz_kernel::soften::{CallPlace, RefusedCall};
 use authz_kernel::task::{TaskView, WordRecords};
 
-use super::guard::{CallFacts, Conditions, PartialSet, ResourceFacts};
-use super::ways::{Parties, Way, Ways};
+use super::guard::{CallFacts, Conditions, Fires, PartialSet, PrincipalFacts, ResourceFacts};
+use super::ways::{Parties, Party, Way, Ways};
 
 /// Whether Authz has the label of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,7 +148,8 @@ impl<'a> Taints<'a> {
             stores: BTreeMap::new(),
             now,
         };
-        taints.open = ways.all.iter().map(|way| taints.prospects(way)).collect();
+        let permitted = taints.permitted();
+        taints.open = ways.all.iter().map(|way| taints.prospects(way, &permitted)).collect();
         taints.run();
         taints.settled = ways.all.iter().map(|way| taints.gathered(way)).collect();
         taints
@@ -160,8 +161,39 @@ impl<'a> Taints<'a> {
         self.plan.operations().get(flow.operation)
     }
 
+    /// Operations that the policies could permit to each principal alone, whatever the other facts.
+    ///
+    /// Every principal of a chain needs a permit, and a forbid that fires for certain with fewer facts fires with more. So a
+    /// chain with a principal that has no operation here has none in any way, and the kernel's outlook, which takes far longer,
+    /// is asked about few of them.
+    fn permitted(&self) -> BTreeMap<&'a PrincipalFacts, BTreeSet<usize>> {
+        let parties = self.parties.agents.iter().chain(&self.parties.subjects);
+        let of_party = |party: &'a Party| {
+            let could = |flow: &Flow| {
+                let Some(operation) = self.operation(flow) else { return false };
+                let facts = CallFacts {
+                    resource: resource(operation),
+                    tiers: (0, 3),
+                    has_destination: !flow.classes.is_empty(),
+                    ..CallFacts::default()
+                };
+                let chain = std::slice::from_ref(&party.facts);
+                self.conditions.could_permit(&operation.id, chain, &facts)
+            };
+            let at = self.flows.iter().enumerate();
+            (&party.facts, at.filter(|(_, flow)| could(flow)).map(|(at, _)| at).collect())
+        };
+        parties.map(of_party).collect()
+    }
+
     /// Operations that the kernel's outlook for the way does not exclude.
-    fn prospects(&self, way: &Way) -> BTreeSet<usize> {
+    ///
+    /// Args: `permitted`: result of [`Self::permitted`].
+    fn prospects(
+        &self,
+        way: &Way,
+        permitted: &BTreeMap<&PrincipalFacts, BTreeSet<usize>>,
+    ) -> BTreeSet<usize> {
         let task = way.task.as_ref().map(|task| TaskView { task, ancestors: &way.ancestors });
         let proof = CallerProof {
             method: ProofMethod::JwtSvid,
@@ -187,8 +219,17 @@ impl<'a> Taints<'a> {
             breakglass: None,
         };
         let prospects = Prospects::new(self.plan, &facts, self.now).with_any_proof();
-        let could = |flow: &Flow| {
+        let model = self.plan.model();
+        let observes = model.modes.any_observes(self.now);
+        let of_chain = way.chain.iter().filter_map(|facts| permitted.get(facts));
+        let of_chain: Vec<&BTreeSet<usize>> = of_chain.collect();
+        let could = |at: usize, flow: &Flow| {
             let operation = self.operation(flow)?;
+            // Where `mode` lets no call through, its reason does not matter, nor do the rules that make the outcome worse.
+            if !observes && !model.splits.contains_key(&operation.id) {
+                let is_permitted = of_chain.iter().all(|operations| operations.contains(&at));
+                return Some(is_permitted && prospects.could(&operation.id));
+            }
             let goal = Goal::default();
             if !is_reviewed(operation) {
                 return Some(self.is_let_through(way, operation, &goal, UNREVIEWED));
@@ -198,7 +239,7 @@ impl<'a> Taints<'a> {
             Some(!is_denied || self.is_let_through(way, operation, &goal, outlook.reason))
         };
         let at = self.flows.iter().enumerate();
-        at.filter(|(_, flow)| could(flow) == Some(true)).map(|(at, _)| at).collect()
+        at.filter(|(at, flow)| could(*at, flow) == Some(true)).map(|(at, _)| at).collect()
     }
 
     /// Labels that data in a way can have: those of its session, and those that its agents remember.
@@ -431,10 +472,7 @@ impl<'a> Taints<'a> {
         let highest = i64::from(self.highest(operation) as u8);
         let least = goal.tier.map_or(tier, |least| tier.max(i64::from(least as u8)));
         CallFacts {
-            resource: match &operation.resource {
-                Some(rule) => ResourceFacts::Collection(rule.collection.clone()),
-                None => ResourceFacts::System,
-            },
+            resource: resource(operation),
             tiers: (least.min(highest), highest),
             has_destination: !flow.classes.is_empty(),
             class: goal.class.clone(),
@@ -480,6 +518,38 @@ impl<'a> Taints<'a> {
         let mut lacks: BTreeSet<String> = absent.map(|(name, _)| name.clone()).collect();
         lacks.insert(authz_kernel::model::BREAKGLASS.to_owned());
         PartialSet { lacks, ..PartialSet::default() }
+    }
+
+    /// Whether a step-up could hold a call of a way in a session that carries these labels and no others, whatever its arguments.
+    ///
+    /// Step-ups come from policies, from the tier of a call, and from a task that holds calls beyond its scope.
+    #[must_use]
+    pub fn could_hold(
+        &self,
+        conditions: &Conditions<'_>,
+        way: &Way,
+        flow: &Flow,
+        labels: &[String],
+    ) -> bool {
+        let Some(operation) = self.operation(flow) else { return true };
+        let rules = &self.plan.model().tiers;
+        let needs_approval = |tier: Tier| {
+            rules.get(tier as usize).is_some_and(|rule| rule.approval != TierApproval::None)
+        };
+        if self.tiers(operation).any(needs_approval)
+            || way.task.as_ref().is_some_and(|task| task.beyond.is_some())
+        {
+            return true;
+        }
+        let carried = PartialSet { has: labels.iter().cloned().collect(), ..PartialSet::empty() };
+        let facts = self.facts(way, flow, operation, &Goal::default());
+        // A label that comes with the call itself is known to no session, but perhaps to the destination.
+        let facts = CallFacts { carried, uncleared: PartialSet::default(), ..facts };
+        conditions.slice(&operation.id).iter().any(|at| {
+            let is_stepup = conditions.policies().get(*at).is_none_or(|one| one.stepup.is_some());
+            let fires = |one| conditions.fires(*at, &operation.id, one, &facts) != Fires::Never;
+            is_stepup && way.chain.iter().any(fires)
+        })
     }
 
     /// Tiers that a call of an operation can have.
@@ -540,6 +610,13 @@ pub struct Goal {
 
 /// Reason of calls of operations that nobody reviewed.
 const UNREVIEWED: ReasonCode = ReasonCode::UnreviewedOperation;
+
+fn resource(operation: &Operation) -> ResourceFacts {
+    match &operation.resource {
+        Some(rule) => ResourceFacts::Collection(rule.collection.clone()),
+        None => ResourceFacts::System,
+    }
+}
 
 fn is_reviewed(operation: &Operation) -> bool {
     operation.reviewed && !operation.drifted

@@ -279,7 +279,20 @@ pub struct Way {
     pub principals: Vec<Principal>,
 }
 
+/// Principal of a chain, by position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum WayMember {
+    Subject(usize),
+    Agent(usize),
+}
+
 impl Way {
+    /// The principals of the chain, in its order.
+    fn members(&self) -> impl Iterator<Item = WayMember> {
+        let subject = self.subject.map(WayMember::Subject);
+        subject.into_iter().chain(self.agents.iter().copied().map(WayMember::Agent))
+    }
+
     /// Position of the acting agent.
     #[must_use]
     pub fn agent(&self) -> usize {
@@ -524,6 +537,7 @@ impl WayBuilder<'_> {
         let mut at = 0;
         let names: Vec<String> = self.plan.model().templates.keys().cloned().collect();
         let mut seen: BTreeSet<(usize, Vec<usize>, String)> = BTreeSet::new();
+        let mut given: BTreeMap<(WayMember, usize, usize), bool> = BTreeMap::new();
         while let Some(parent) = self.ways.all.get(at).cloned() {
             let Some(task) = parent.task.clone().filter(|_| parent.is_started()) else {
                 at += 1;
@@ -531,11 +545,20 @@ impl WayBuilder<'_> {
             };
             if task.depth() < task.max_depth {
                 for agent in 0..self.parties.agents.len() {
-                    for name in &names {
+                    for (position, name) in names.iter().enumerate() {
+                        // Policies judge each principal of a chain alone, and most chains share their principals with others.
+                        let may_give =
+                            parent.members().zip(&parent.chain).all(|(member, facts)| {
+                                let asked = given.entry((member, position, agent));
+                                let alone = std::slice::from_ref(facts);
+                                *asked.or_insert_with(|| self.may_give(name, alone, agent))
+                            });
+                        if !may_give {
+                            continue;
+                        }
                         let mut agents = parent.agents.clone();
                         agents.push(agent);
-                        let key = (parent.root, agents.clone(), name.clone());
-                        if !self.may_give(name, &parent.chain, agent) || !seen.insert(key) {
+                        if !seen.insert((parent.root, agents.clone(), name.clone())) {
                             continue;
                         }
                         if agents.len() > MOST_AGENTS {

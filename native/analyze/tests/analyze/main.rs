@@ -14,6 +14,7 @@ mod difference;
 mod executable;
 mod gathered;
 mod guards;
+mod outlook;
 mod paths;
 mod policies;
 mod prompts;

@@ -19,7 +19,7 @@ use crate::random_bundle::{RandomBundle, random_bundle};
 
 const NOW: Time = Time(NOW_MS);
 
-fn compile(files: &BTreeMap<String, Vec<u8>>) -> Arc<Plan> {
+pub(crate) fn compile(files: &BTreeMap<String, Vec<u8>>) -> Arc<Plan> {
     let vars = BTreeMap::new();
     let bundle = match authz_cases::source::reader(files, &vars).at(NOW).read() {
         Ok(bundle) => bundle,
