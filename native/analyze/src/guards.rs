@@ -224,22 +224,29 @@ impl<'a> Guards<'a> {
     /// Asks several questions at once; equal ones once.
     #[must_use]
     pub fn ask_all(&self, questions: &[GuardQuestion<'_>]) -> Vec<GuardAnswer> {
+        self.ask_each(questions).collect()
+    }
+
+    /// Like [`Self::ask_all`]. The kernel judges the request of an answer when the answer is taken, which is most of the time
+    /// where answers are kept.
+    pub fn ask_each<'s>(
+        &'s self,
+        questions: &'s [GuardQuestion<'_>],
+    ) -> impl Iterator<Item = GuardAnswer> + 's {
         let texts: Vec<Result<Question, GuardAnswer>> =
             questions.iter().map(|question| self.text(question)).collect();
         let open: Vec<Question> =
             texts.iter().filter_map(|text| text.as_ref().ok()).cloned().collect();
         let mut answers = self.solver.ask_all(&open).into_iter();
-        let answered =
-            |(question, text): (&GuardQuestion<'_>, Result<Question, GuardAnswer>)| match text
-                .map(|_| answers.next())
-            {
+        questions.iter().zip(texts).map(move |(question, text)| {
+            match text.map(|_| answers.next()) {
                 Err(known) => known,
                 Ok(None) => GuardAnswer::Unknown("the question was lost".to_owned()),
                 Ok(Some(Answer::Unsatisfiable)) => GuardAnswer::Unsatisfiable,
                 Ok(Some(Answer::Unknown(reason))) => GuardAnswer::Unknown(reason),
                 Ok(Some(Answer::Satisfiable(model))) => self.confirm(question, &model),
-            };
-        questions.iter().zip(texts).map(answered).collect()
+            }
+        })
     }
 
     /// The question as text, or its answer where no solver is needed.

@@ -119,7 +119,7 @@ impl Subject<'_> {
                     GuardQuestion { operation, principal_type, relation, first, second }
                 })
                 .collect();
-            for answer in guards.ask_all(&questions) {
+            for answer in guards.ask_each(&questions) {
                 match answer {
                     GuardAnswer::Satisfiable(example) => return Outcome::Found(example),
                     GuardAnswer::Unknown(reason) => unknown = Some(reason),
