@@ -375,7 +375,7 @@ impl<'a> Brute<'a> {
                     ..StatedCaller::default()
                 };
                 // A person names every recipient: where no policy asks who chose them, it changes nothing.
-                let is_prompted = actor.subject.is_some() && self.bundle.asks_for_origins();
+                let is_prompted = actor.subject.is_some() && self.bundle.asks_for_origins;
                 let prompt = if is_prompted { PROMPT } else { "" };
                 let request = wire::StartRequest {
                     template: "t".to_owned(),

@@ -65,6 +65,8 @@ pub(crate) struct RandomBundle {
     pub(crate) counts: bool,
     /// `pay` needs a call of `look` before it, whose result is reported.
     pub(crate) reports: bool,
+    /// Each recipient of `send` must be named by the person.
+    pub(crate) asks_for_origins: bool,
 }
 
 impl RandomBundle {
@@ -89,11 +91,6 @@ impl RandomBundle {
             && !ROLES
                 .iter()
                 .any(|role| !self.has_role(role) && text.contains(&format!("\"{role}\"")))
-    }
-
-    /// Whether a policy asks who chose a recipient.
-    pub(crate) fn asks_for_origins(&self) -> bool {
-        self.text().contains("context.origins")
     }
 
     fn has(&self, operation: &str) -> bool {
@@ -122,11 +119,25 @@ pub(crate) fn random_bundle(seed: u64) -> RandomBundle {
         OPERATIONS.into_iter().filter(|name| *name == of_rules || !random.one_in(4)).collect();
     let files = BTreeMap::new();
     let has_notes = !random.one_in(3);
-    let counts = has_notes && random.one_in(3);
+    // Numbers of their own, so that a bundle without these features stays the same.
+    let mut features = Random::new(!seed);
+    let counts = has_notes && features.one_in(3);
     let has_both = ["look", "pay"].iter().all(|name| operations.contains(name));
-    let reports = has_both && random.one_in(4);
-    let mut bundle =
-        RandomBundle { files, tasks, isolated, agents, people, operations, counts, reports };
+    let reports = has_both && features.one_in(4);
+    // Only a task has a prompt.
+    let has_prompts = tasks == Tasks::Required && operations.contains(&"send");
+    let asks_for_origins = has_prompts && features.one_in(3);
+    let mut bundle = RandomBundle {
+        files,
+        tasks,
+        isolated,
+        agents,
+        people,
+        operations,
+        counts,
+        reports,
+        asks_for_origins,
+    };
     let keeps = !random.one_in(4);
     let policies = policies(&mut random, &bundle);
     let facts = facts(&mut random, &bundle, has_notes, keeps);
@@ -289,21 +300,24 @@ fn policies(random: &mut Random, bundle: &RandomBundle) -> String {
         }
     }
     for (at, forbid) in FORBIDS.iter().enumerate() {
-        // Only a task has a prompt.
-        let has_prompts = bundle.tasks == Tasks::Required || !forbid.contains("context.origins");
-        if random.one_in(4) && bundle.has_all_of(forbid) && has_prompts {
+        if random.one_in(4) && bundle.has_all_of(forbid) {
             let _ = writeln!(text, "@id(\"forbid-{at}\") {forbid}");
         }
     }
     if bundle.reports {
         let _ = writeln!(text, "@id(\"look-first\") {LOOK_FIRST}");
     }
+    if bundle.asks_for_origins {
+        let _ = writeln!(text, "@id(\"named\") {NAMED}");
+    }
     text
 }
 
+const NAMED: &str = "forbid(principal, action == Action::\"s.send\", resource) unless { [Origin::\"named\"].containsAll(context.origins.recipient) };";
+
 const LOOK_FIRST: &str = "forbid(principal, action == Action::\"s.pay\", resource) when { context.sequences.contains(Sequence::\"look-first\") };";
 
-const FORBIDS: [&str; 10] = [
+const FORBIDS: [&str; 9] = [
     "forbid(principal, action, resource) when { context.uncleared_labels.contains(Label::\"pii\") };",
     "@stepup(\"approve\") forbid(principal, action, resource) when { !context.uncleared_labels.isEmpty() } unless { context.satisfied.contains(Kind::\"approve\") };",
     "@stepup(\"confirm\") forbid(principal, action == Action::\"s.send\", resource) when { context.session.labels.contains(Label::\"untrusted\") } unless { context.satisfied.contains(Kind::\"confirm\") };",
@@ -314,5 +328,4 @@ const FORBIDS: [&str; 10] = [
     "forbid(principal, action == Action::\"s.send\", resource) when { context.destination.class == DestinationClass::\"outside\" };",
     "forbid(principal in Role::\"ra\", action == Action::\"s.pay\", resource) unless { context.chain.depth > 1 };",
     "forbid(principal, action == Action::\"s.take\", resource) when { context.session.labels.contains(Label::\"pii\") };",
-    "forbid(principal, action == Action::\"s.send\", resource) unless { [Origin::\"named\"].containsAll(context.origins.recipient) };",
 ];
