@@ -16,7 +16,7 @@ const MOST_PREFIX: usize = 4;
 const MOST_EVENTS: usize = 20;
 /// Waits before the last call that are tried.
 const MOST_WAITS: usize = 3;
-/// Traces that are run for one target in each course.
+/// Traces that are run for one target without prompts and waiting, and those that are run for it with them.
 const MOST_RUNS: usize = 1_500;
 
 /// A call that must be reached.
@@ -110,13 +110,16 @@ impl Searcher<'_, '_> {
         let events = self.events(target, &wanted);
         let asks = self.asks_for_origins(target, &events);
         let mut reason = None;
+        let (mut first, mut further) = (MOST_RUNS, MOST_RUNS);
         for wait_seconds in [0].into_iter().chain(self.waits(target)) {
             for has_prompts in [false, true] {
                 if has_prompts && !asks {
                     continue;
                 }
                 let course = Course { has_prompts, wait_seconds };
-                match self.traverse(target, (&events, &wanted), course) {
+                let is_first = !has_prompts && wait_seconds == 0;
+                let left = if is_first { &mut first } else { &mut further };
+                match self.traverse(target, (&events, &wanted), (course, left)) {
                     Searched::Found(trace) if has_prompts => {
                         return Searched::Found(Box::new(self.plainest(*trace, target)));
                     }
@@ -206,25 +209,25 @@ impl Searcher<'_, '_> {
 
     /// Tries traces, the shortest first.
     ///
-    /// Args: `events`: calls that may stand before the target's; `wanted`: labels that they gather.
+    /// Args: `events`: calls that may stand before the target's; `wanted`: labels that they gather; `left`: traces that may be
+    /// tried.
     fn traverse(
         &mut self,
         target: &Target,
         (events, wanted): (&[Event], &WantedLabels),
-        course: Course,
+        (course, left): (Course, &mut usize),
     ) -> Searched {
         let mut frontier: Vec<Vec<Event>> = vec![Vec::new()];
-        let mut runs = 0_usize;
         let mut reason = String::new();
         let mut seen: BTreeSet<(BTreeSet<String>, BTreeSet<usize>)> = BTreeSet::new();
         let required = self.required(target);
         for _ in 0..=MOST_PREFIX {
             let mut next = Vec::new();
             for prefix in frontier {
-                if runs >= MOST_RUNS || !self.budget.take() {
+                if *left == 0 || !self.budget.take() {
                     return Searched::NotFound("the bound of the search was reached".to_owned());
                 }
-                runs = runs.saturating_add(1);
+                *left = left.saturating_sub(1);
                 let mut calls = prefix.clone();
                 calls.push(target.event.clone());
                 let prompt = match course.has_prompts {
