@@ -108,6 +108,10 @@ pub(crate) struct Test {
     /// server's recipient lists are what they are: there such a test does not run.
     #[serde(default)]
     pub(crate) recipient_lists: BTreeMap<String, RecipientListForm>,
+    /// Systems at which break-glass is in force from the beginning of the test, for an hour. Two people put it in force who are
+    /// the subject of no call. Default: none. A server's break-glass is that of its people: there such a test does not run.
+    #[serde(default)]
+    pub(crate) breakglass: Many<String>,
     /// The task that a trace begins with; its steps are on it, each by the agent that has their task.
     pub(crate) task: Option<At<StartForm>>,
     /// The steps of a trace, in order.

@@ -209,6 +209,10 @@ impl<'a> TestRun<'a> {
         let of_engine = Arc::clone(&clock);
         let engine = OfflineEngine::new(world, of_engine).map_err(|error| error.to_string())?;
         let engine = if keeps_decisions { engine.keeping_decisions() } else { engine };
+        for system in &test.breakglass.0 {
+            let put = engine.put_breakglass_in_force(system);
+            put.map_err(|error| format!("break-glass at `{system}`: {}", error.message))?;
+        }
         Ok(Self {
             cases,
             file,

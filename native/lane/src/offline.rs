@@ -42,10 +42,12 @@ use authz_kernel::task::{Record, RecordKey, RecordKind, SpokenWords, Task};
 use authz_state::store::{MemoryStore, Store, Survives, Transaction};
 use authz_state::{AuditError, AuditHealth, AuditLog, Durability, Ticket};
 use authz_token::{IssuerSpec, SubjectKind, SubjectProfile, TrustSpec, TrustStore};
+use prost::Message as _;
 
 use crate::answer;
 use crate::api_call::{ApiCaller, ApiOutcome, RefusedCaller};
 pub use crate::approval_api::StatedAnswer;
+use crate::approvals::AnswerMethod;
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineParts};
 use crate::envoy;
@@ -70,6 +72,10 @@ pub use crate::offline::caller::{StatedCaller, StatedCredential, StatedSubject};
 const LISTENER: &str = "offline";
 /// Issuer of task credentials.
 const ISSUER: &str = "https://authz.invalid";
+/// Issuer of the people who put break-glass in force. No alias of an issuer has a dot, so that none of them is a subject.
+const PEOPLE: &str = "authz.invalid";
+/// Time for which break-glass is in force, in seconds: the longest time.
+const BREAKGLASS_SECONDS: u32 = 60 * 60;
 /// Key of the fingerprints of task literals: those of a test are nobody's secret.
 pub const SECRET: [u8; 32] = [0; 32];
 
@@ -386,6 +392,38 @@ impl OfflineEngine {
             narrowed: Vec::new(),
         };
         self.engine.answer_stated(subject, approval_id, answer)
+    }
+
+    /// Puts break-glass in force at a system, for all callers and one hour: a person opens the request, and another person confirms
+    /// it. Neither person is the subject of a call.
+    ///
+    /// # Errors
+    /// The bundle has no such system, or 16 requests for break-glass are live.
+    pub fn put_breakglass_in_force(&self, system: &str) -> Result<(), ApiError> {
+        let person = |sub: &str| {
+            let person = serde_json::json!({
+                "issuer": PEOPLE,
+                "sub": sub,
+                "method": AnswerMethod::Login.as_str(),
+                "authenticated_at_ms": self.engine.clock.now_ms(),
+            });
+            person.to_string()
+        };
+        let request = wire::OpenBreakglassRequest {
+            system: system.to_owned(),
+            duration_seconds: BREAKGLASS_SECONDS,
+            reason: "an emergency".to_owned(),
+            ticket: "TEST-1".to_owned(),
+            ..Default::default()
+        };
+        let unreadable = |_| ApiError::of(ReasonCode::Unavailable, "the answer is not readable");
+        let (opener, request) = (person("opener"), request.encode_to_vec());
+        let opened = self.engine.breakglass_open(opener.as_bytes(), &request)?;
+        let opened = wire::OpenBreakglassResponse::decode(&*opened).map_err(unreadable)?;
+        let id = opened.breakglass.map(|record| record.id).unwrap_or_default();
+        let request = wire::ConfirmBreakglassRequest { id }.encode_to_vec();
+        self.engine.breakglass_confirm(person("confirmer").as_bytes(), &request)?;
+        Ok(())
     }
 
     /// Issues a task credential for a permit.

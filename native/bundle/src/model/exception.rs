@@ -14,6 +14,8 @@ use crate::location::Location;
 
 /// Name that no bundle declares: the exception that administrators open at run time.
 pub const BREAKGLASS: &str = "breakglass";
+/// Highest tier of a call that break-glass covers: static and effective.
+pub const BREAKGLASS_TIER: Tier = Tier::High;
 /// Cedar type of the names of exceptions.
 pub const EXCEPTION_TYPE: &str = "Exception";
 

@@ -36,7 +36,8 @@ pub use authz_base::record::history::{Denials, MEMORY_MS};
 pub use authz_base::tier::Tier;
 pub use destination::{DestinationClass, DestinationKind, RecipientListRule, RecipientListSource};
 pub use exception::{
-    BREAKGLASS, EXCEPTION_TYPE, ExceptionHolder, ExceptionResources, StandingException,
+    BREAKGLASS, BREAKGLASS_TIER, EXCEPTION_TYPE, ExceptionHolder, ExceptionResources,
+    StandingException,
 };
 pub use history::{
     Budget, CorrelationKey, Counts, EventOf, EventPattern, OperationGlob, RuleScope, Sequence,

@@ -14,7 +14,7 @@ use super::resolve::Resolved;
 use super::rules;
 use crate::decision::{BreakglassUse, DecidingRule, Facts, PolicyEffect, Principal, Time, Verdict};
 use crate::evaluate::{Judge, Known, Rule, Unready};
-use crate::model::{BREAKGLASS, Operation, Spelling, StandingException, Tier};
+use crate::model::{BREAKGLASS, BREAKGLASS_TIER, Operation, Spelling, StandingException, Tier};
 use crate::plan::Plan;
 use crate::policy::Placed;
 use crate::task::{Breakglass, BreakglassConfirmation, selects};
@@ -22,8 +22,6 @@ use crate::task::{Breakglass, BreakglassConfirmation, selects};
 /// Names of exceptions that cover a call, sorted.
 pub(super) type ExceptionNames<'a> = SmallVec<[&'a str; 2]>;
 
-/// Highest tier of a call that break-glass covers: static and effective.
-const BREAKGLASS_TIER: Tier = Tier::High;
 /// Obligation of each permit that depends on break-glass.
 const BREAKGLASS_OBLIGATION: &str = "log_full";
 
