@@ -7,10 +7,12 @@
 //! 3. [`taint`]: labels of the data that each way can have read, by a fixpoint that never leaves a possible call out.
 //! 4. [`inputs`], [`prompts`], [`runner`], [`search`]: traces of concrete calls, which the engine of `authz test` permits call by call.
 //! 5. [`findings`]: rules over paths; [`cut`]: the smallest set of changes that removes a path.
+//! 6. [`breakglass`]: the rules again, with break-glass in force.
 //!
 //! A rule that the fixpoint does not reach is *proved*, under [`ASSUMPTIONS`]. A rule that a trace reaches is a *path*. All other
 //! rules are *not decided*.
 
+pub mod breakglass;
 pub mod cut;
 pub mod findings;
 pub mod guard;
@@ -54,7 +56,7 @@ const SEARCH_TIME: Duration = Duration::from_secs(60);
 const MOST_ROUNDS: usize = 16;
 
 /// Facts that the proofs about paths take for true.
-pub const ASSUMPTIONS: [&str; 11] = [
+pub const ASSUMPTIONS: [&str; 10] = [
     "Agents with the same roles act alike, and so do people with the same roles; an agent holds the roles of one or two patterns \
      and of those that match the same ids, and a person holds the roles of one claim, or all roles of an issuer.",
     "An operation reads, writes and sends what its `classify` rule says, and the labels of the bundle are right.",
@@ -63,11 +65,14 @@ pub const ASSUMPTIONS: [&str; 11] = [
     "A call sends the data that was read before it, the data of its resource and, with the effect `export`, the data that it yields.",
     "Data leaves a system only through operations of the catalog. What people see on a screen and type elsewhere is not followed.",
     "Enforcers ask about every call, and report no labels beside those of the bundle.",
-    "No break-glass is open.",
     "No subject is asserted: each is proved by its token.",
     "No task credential, and no certificate key, is in other hands.",
     "`mode` is as at the time of the analysis.",
 ];
+
+/// Further assumption of a bundle with policies that depend on break-glass.
+pub const WITHOUT_BREAKGLASS: &str =
+    "No break-glass is in force. The rule `exception-on-path` looks at calls with break-glass.";
 
 /// Answer of an oracle about one operation and one type of principal.
 #[derive(Clone, Debug, PartialEq)]
@@ -161,6 +166,10 @@ pub struct Analysis<'r, 'a> {
     pub own: Vec<String>,
     /// Operations that each agent could be permitted when it acts itself.
     pub direct: Vec<BTreeSet<usize>>,
+    /// Systems at which break-glass makes a difference.
+    pub accepting: BTreeSet<String>,
+    /// Traces are searched. False: a call that the fixpoint reaches is open.
+    pub is_searching: bool,
 }
 
 impl PathResults {
@@ -192,25 +201,40 @@ impl PathsInput {
     /// Looks for paths.
     #[must_use]
     pub fn analyze(&self, oracle: &dyn GuardOracle) -> PathResults {
-        let mut results = self.with_analysis(oracle, |analysis| self.rules(analysis));
-        for finding in &mut results.findings {
-            if finding.verdict == Finality::Proved {
-                finding.assumptions = assumptions();
+        let without = BTreeSet::new();
+        let mut results = PathResults::default();
+        let (answers, systems) = self.with_analysis(oracle, &without, |analysis| {
+            let answers = self.rules(analysis, &mut results);
+            if analysis.accepting.is_empty() {
+                Self::unused(analysis, &mut results);
             }
+            for finding in &mut results.findings {
+                if finding.verdict == Finality::Proved {
+                    finding.assumptions = analysis.assumptions();
+                }
+            }
+            (answers, analysis.accepting.clone())
+        });
+        if !systems.is_empty() {
+            self.with_breakglass(&systems, &answers, oracle, &mut results);
         }
         results
     }
 
+    /// Runs an analysis with its fixpoint.
+    ///
+    /// Args: `breakglass`: systems at which break-glass is in force.
     fn with_analysis<T>(
         &self,
         oracle: &dyn GuardOracle,
+        breakglass: &BTreeSet<String>,
         run: impl FnOnce(&mut Analysis<'_, '_>) -> T,
     ) -> T {
         let plan = &*self.plan;
         let conditions = Conditions::new(plan);
         let parties = Parties::new(plan, &conditions);
         let ways = Ways::new(plan, &conditions, &parties, self.now);
-        let taints = Taints::new(plan, &conditions, &parties, &ways, self.now);
+        let taints = Taints::new(plan, &conditions, (&parties, &ways), breakglass, self.now);
         let listed = ListedRecipients::read(plan.model(), plan.operations(), &self.files);
         let runner = Runner::new(&self.plan, &conditions, &taints, listed, self.now);
         let searcher = Searcher {
@@ -224,45 +248,58 @@ impl PathsInput {
         let own = guards.iter().filter(|guard| guard.operation.system == OWN_SYSTEM);
         let own = own.map(|guard| guard.operation.id.clone()).collect();
         let direct = findings::direct(&taints);
-        let mut analysis = Analysis { taints: &taints, searcher, oracle, own, direct };
+        let accepting = breakglass::systems(plan, &conditions);
+        let mut analysis = Analysis {
+            taints: &taints,
+            searcher,
+            oracle,
+            own,
+            direct,
+            accepting,
+            is_searching: true,
+        };
         run(&mut analysis)
     }
 
-    fn rules(&self, analysis: &mut Analysis<'_, '_>) -> PathResults {
+    /// Checks every rule without break-glass, except for authority that nobody uses.
+    fn rules(&self, analysis: &mut Analysis<'_, '_>, results: &mut PathResults) -> RuleAnswers {
         let model = self.plan.model();
-        let mut results = PathResults {
-            principals: analysis.taints.parties.agents.len()
-                + analysis.taints.parties.subjects.len(),
-            assertions: model.analysis.assertions.len(),
-            ..PathResults::default()
-        };
+        let parties = analysis.taints.parties;
+        results.principals = parties.agents.len() + parties.subjects.len();
+        results.assertions = model.analysis.assertions.len();
         let assertions = model.analysis.assertions.iter().map(PathRule::of);
         let rules: Vec<PathRule> = assertions.chain(findings::built_in(model)).collect();
-        for rule in &rules {
-            self.rule(rule, analysis, &mut results);
-        }
-        Self::unused(analysis, &mut results);
-        contradictions(analysis, &mut results);
-        self.step_ups(&mut results);
-        Self::approvals(analysis, &mut results);
-        self.exceptions(analysis, &mut results);
-        results
+        let of_rule = |rule| {
+            let answers = self.rule(&rule, analysis, results);
+            (rule, answers)
+        };
+        let rules = rules.into_iter().map(of_rule).collect();
+        contradictions(analysis, results);
+        self.step_ups(results);
+        let approvals = self.approvals(analysis, results);
+        self.exceptions(analysis, results);
+        RuleAnswers { rules, approvals }
     }
 
     /// One rule, for all operations.
-    fn rule(&self, rule: &PathRule, analysis: &mut Analysis<'_, '_>, results: &mut PathResults) {
-        let mut is_closed = true;
+    fn rule(
+        &self,
+        rule: &PathRule,
+        analysis: &mut Analysis<'_, '_>,
+        results: &mut PathResults,
+    ) -> NotClosed {
+        let mut answers = NotClosed::new();
         for (id, index) in findings::ids(analysis) {
             match analysis.judge(rule, index) {
                 RuleResult::Closed => {}
                 RuleResult::Path(found) => {
-                    is_closed = false;
+                    answers.insert(id.clone(), Finality::PathFound);
                     let (target, trace) = *found;
                     let finding = self.path(rule, &id, (&target, &trace), analysis);
                     results.findings.push(finding);
                 }
                 RuleResult::Open(reason) => {
-                    is_closed = false;
+                    answers.insert(id.clone(), Finality::NotDecided);
                     results.not_decided += 1;
                     let of = (Severity::of_open(&rule.name), Finality::NotDecided);
                     let message = format!(
@@ -277,13 +314,14 @@ impl PathsInput {
                 }
             }
         }
-        if is_closed {
+        if answers.is_empty() {
             results.proved.push(Proof {
                 rule: rule.name.clone(),
                 subject: subject(rule, ""),
-                assumptions: assumptions(),
+                assumptions: analysis.assumptions(),
             });
         }
+        answers
     }
 
     /// A finding with its trace, its case and its cut.
@@ -292,7 +330,7 @@ impl PathsInput {
         rule: &PathRule,
         id: &str,
         (target, trace): (&Target, &Trace),
-        analysis: &mut Analysis<'_, '_>,
+        analysis: &Analysis<'_, '_>,
     ) -> Finding {
         let severity = match rule.name.as_str() {
             "label-lost" | "confused-deputy" => Severity::Warning,
@@ -332,7 +370,7 @@ impl PathsInput {
 
     fn steps(trace: &Trace, analysis: &Analysis<'_, '_>) -> Vec<Step> {
         let taints = analysis.taints;
-        let mut steps: Vec<Step> = Vec::new();
+        let mut steps: Vec<Step> = breakglass::steps(trace, taints);
         let mut has_pivot = false;
         for at in 0..=trace.calls.len() {
             for begun in trace.begun.iter().filter(|begun| begun.before == at) {
@@ -420,7 +458,7 @@ impl PathsInput {
                 }
                 continue;
             };
-            let again = changed.with_analysis(&NoOracle, |analysis| {
+            let again = changed.with_analysis(&NoOracle, &BTreeSet::new(), |analysis| {
                 let index = findings::ids(analysis).get(id).copied();
                 let result = index.map(|index| analysis.judge(rule, index));
                 match result {
@@ -574,36 +612,37 @@ impl PathsInput {
     }
 
     /// Calls whose asker can answer their approval.
-    fn approvals(analysis: &mut Analysis<'_, '_>, results: &mut PathResults) {
-        let mut is_closed = true;
+    fn approvals(&self, analysis: &mut Analysis<'_, '_>, results: &mut PathResults) -> NotClosed {
+        let mut answers = NotClosed::new();
         for (id, index) in findings::ids(analysis) {
             match analysis.approves_itself(&id, index) {
                 SelfApproval::Closed => {}
                 SelfApproval::Path { message, path } => {
-                    is_closed = false;
+                    answers.insert(id.clone(), Finality::PathFound);
                     let of = (Severity::Error, Finality::PathFound);
-                    let finding = Finding::new("self-approval", &id, of, message);
+                    let finding = Finding::new(SELF_APPROVAL, &id, of, message);
                     results.findings.push(Finding { path, ..finding });
                 }
                 SelfApproval::Open(reason) => {
-                    is_closed = false;
+                    answers.insert(id.clone(), Finality::NotDecided);
                     results.not_decided += 1;
-                    let of = (Severity::of_open("self-approval"), Finality::NotDecided);
+                    let of = (Severity::of_open(SELF_APPROVAL), Finality::NotDecided);
                     let message = format!(
                         "it is not decided whether the subject of a call of `{id}` can answer its step-up"
                     );
-                    let finding = Finding::new("self-approval", &id, of, message);
+                    let finding = Finding::new(SELF_APPROVAL, &id, of, message);
                     results.findings.push(Finding { reason, ..finding });
                 }
             }
         }
-        if is_closed {
+        if answers.is_empty() {
             results.proved.push(Proof {
-                rule: "self-approval".to_owned(),
+                rule: SELF_APPROVAL.to_owned(),
                 subject: "bundle".to_owned(),
-                assumptions: assumptions(),
+                assumptions: analysis.assumptions(),
             });
         }
+        answers
     }
 
     /// Grave calls that only an exception permits.
@@ -646,6 +685,17 @@ enum Again {
     Closed,
 }
 
+/// Operations of a rule that are not closed, by id: for some there is a path, the others are not decided.
+type NotClosed = BTreeMap<String, Finality>;
+
+/// Answers of the rules without break-glass.
+struct RuleAnswers {
+    /// Rules that [`Analysis::judge`] judges.
+    rules: Vec<(PathRule, NotClosed)>,
+    /// The rule `self-approval`.
+    approvals: NotClosed,
+}
+
 /// Whether the subject of a call can answer the step-up of the call.
 enum SelfApproval {
     /// No subject can.
@@ -668,6 +718,8 @@ const UNANSWERABLE: &str = "unanswerable-step-up";
 const EXCEPTION: &str = "exception-on-path";
 /// Ways of one operation in which a self-approval is tried.
 const MOST_APPROVALS: usize = 4;
+/// Rule about people who answer the approval of their own call.
+const SELF_APPROVAL: &str = "self-approval";
 
 fn exception_rule() -> PathRule {
     PathRule {
@@ -814,9 +866,12 @@ fn note_of(call: &CallResult, wait: u32) -> String {
     if call.event.repeats > 1 {
         notes.push(format!("{} calls, each with another resource", call.event.repeats));
     }
+    if breakglass::decides(call) {
+        notes.push("by break-glass".to_owned());
+    }
     if !call.satisfied.is_empty() {
         notes.push(format!("after the step-up {}", call.satisfied.join(", ")));
-    } else if !decision.exceptions.is_empty() {
+    } else if !breakglass::decides(call) && !decision.exceptions.is_empty() {
         notes.push(format!("by the exception {}", decision.exceptions.join(", ")));
     }
     if call.is_reported {
@@ -923,11 +978,13 @@ fn text(rule: &PathRule) -> String {
     parts.join(", and ")
 }
 
-fn assumptions() -> Vec<String> {
-    ASSUMPTIONS.iter().map(|text| (*text).to_owned()).collect()
-}
-
 impl Analysis<'_, '_> {
+    /// Facts that the proofs about calls without break-glass take for true.
+    fn assumptions(&self) -> Vec<String> {
+        let breakglass = (!self.accepting.is_empty()).then_some(WITHOUT_BREAKGLASS);
+        ASSUMPTIONS.into_iter().chain(breakglass).map(str::to_owned).collect()
+    }
+
     /// A trace in which an exception decides.
     fn by_exception(&mut self, name: &str, index: usize) -> Option<(Target, Trace)> {
         let taints = self.taints;

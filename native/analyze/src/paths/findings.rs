@@ -172,6 +172,14 @@ impl Analysis<'_, '_> {
                         }));
                     }
                     tried = tried.saturating_add(1);
+                    if !self.is_searching {
+                        match self.ask(way, flow, &goal) {
+                            OracleAnswer::No => continue,
+                            OracleAnswer::Yes(_) | OracleAnswer::Unknown => {
+                                return RuleResult::Open("no trace is searched".to_owned());
+                            }
+                        }
+                    }
                     let target = Target {
                         event,
                         data: rule.data(),

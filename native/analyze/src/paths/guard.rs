@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use authz_kernel::decision::PolicyEffect;
 use authz_kernel::guards::{OperationGuard, PolicyGuard};
+use authz_kernel::model::BREAKGLASS;
 use authz_kernel::plan::Plan;
 use cedar_policy::{Policy, PolicyId};
 use serde_json::Value;
@@ -164,6 +165,15 @@ impl<'a> Conditions<'a> {
         })
     }
 
+    /// Whether a policy of an operation depends on break-glass. True if a policy cannot be read.
+    #[must_use]
+    pub fn depend_on_breakglass(&self, operation: &str) -> bool {
+        self.slice(operation).iter().any(|at| {
+            let document = self.documents.get(*at).and_then(Option::as_ref);
+            document.is_none_or(depends_on_breakglass)
+        })
+    }
+
     /// Texts and numbers that policies of an operation compare with.
     #[must_use]
     pub fn literals(&self, operation: &str) -> Literals {
@@ -276,6 +286,31 @@ fn reads_origins(value: &Value) -> bool {
             _ => reads_origins(member),
         }),
         Value::Array(items) => items.iter().any(reads_origins),
+        _ => false,
+    }
+}
+
+/// Whether an expression depends on break-glass: it reads `context.exception`, except to look for an exception of the bundle.
+// Recursion is bounded by the depth of a policy's conditions, which is bounded at load.
+fn depends_on_breakglass(value: &Value) -> bool {
+    let is_exceptions = |value: &Value| {
+        let of = value.get(".");
+        let left = of.and_then(|of| of.get("left")).and_then(|left| left.get("Var"));
+        left.and_then(Value::as_str) == Some("context")
+            && of.and_then(|of| of.get("attr")).and_then(Value::as_str) == Some("exception")
+    };
+    if is_exceptions(value) {
+        return true;
+    }
+    if let Some(of) = value.get("contains")
+        && of.get("left").is_some_and(is_exceptions)
+    {
+        let named = of.get("right").and_then(|right| right.get("Value")).and_then(entity);
+        return named.is_none_or(|(_, id)| id == BREAKGLASS);
+    }
+    match value {
+        Value::Object(members) => members.values().any(depends_on_breakglass),
+        Value::Array(items) => items.iter().any(depends_on_breakglass),
         _ => false,
     }
 }

@@ -332,11 +332,13 @@ impl<'a> Runner<'a> {
             issuers: BTreeSet::new(),
         };
         let of_engine = Arc::clone(&clock);
-        let engine = OfflineEngine::new(world, of_engine).map_err(|error| Stopped {
-            calls: 0,
-            reason: error.to_string(),
-            state: BTreeSet::new(),
-        })?;
+        let stopped = |reason| Stopped { calls: 0, reason, state: BTreeSet::new() };
+        let engine =
+            OfflineEngine::new(world, of_engine).map_err(|error| stopped(error.to_string()))?;
+        for system in self.taints.breakglass {
+            let put = engine.put_breakglass_in_force(system);
+            put.map_err(|error| stopped(error.to_string()))?;
+        }
         Ok(Session {
             runner: self,
             engine,
@@ -829,9 +831,15 @@ impl CaseWriter<'_> {
             steps.push(step);
             steps.extend(self.report(call));
         }
+        let mut test = Map::new();
+        test.insert("trace".to_owned(), json!(name));
+        if !self.taints.breakglass.is_empty() {
+            test.insert("breakglass".to_owned(), json!(self.taints.breakglass));
+        }
+        test.insert("steps".to_owned(), json!(steps));
         let document = json!({
             "fixtures": {"agents": agents, "subjects": subjects},
-            "tests": [{"trace": name, "steps": steps}],
+            "tests": [test],
         });
         yaml(&document)
     }
@@ -993,7 +1001,11 @@ fn yaml(document: &Value) -> String {
     text.push_str("tests:\n");
     for test in document.get("tests").and_then(Value::as_array).into_iter().flatten() {
         let name = test.get("trace").cloned().unwrap_or_default();
-        let _ = writeln!(text, "  - trace: {name}\n    steps:");
+        let _ = writeln!(text, "  - trace: {name}");
+        if let Some(systems) = test.get("breakglass") {
+            let _ = writeln!(text, "    breakglass: {systems}");
+        }
+        text.push_str("    steps:\n");
         for step in test.get("steps").and_then(Value::as_array).into_iter().flatten() {
             let _ = writeln!(text, "      - {step}");
         }

@@ -35,7 +35,7 @@ pub struct Target {
 }
 
 /// Bounds of all searches of an analysis.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct SearchBudget {
     runs: usize,
     until: Instant,

@@ -8,14 +8,19 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use authz_kernel::decide::Prospects;
 use authz_kernel::decision::{CallerProof, Facts, Outcome, ProofMethod, ReasonCode, Time};
-use authz_kernel::model::{Effect, LabelKind, Model, Operation, Tier, TierApproval};
+use authz_kernel::model::{
+    BREAKGLASS, BREAKGLASS_TIER, Effect, LabelKind, Model, Operation, Tier, TierApproval,
+};
 use authz_kernel::plan::Plan;
 use authz_kernel::schema::OWN_SYSTEM;
 use authz_kernel::soften::{CallPlace, RefusedCall};
-use authz_kernel::task::{TaskView, WordRecords};
+use authz_kernel::task::{
+    Breakglass, BreakglassConfirmation, BreakglassPerson, Breakglasses, TaskView, WordRecords,
+};
 
 use super::guard::{CallFacts, Conditions, Fires, PartialSet, PrincipalFacts, ResourceFacts};
 use super::ways::{Parties, Party, Way, Ways};
@@ -109,17 +114,21 @@ pub struct Taints<'a> {
     settled: Vec<Labels>,
     memories: BTreeMap<(usize, Option<usize>), Labels>,
     stores: BTreeMap<Store, Labels>,
+    /// Systems at which break-glass can be in force.
+    pub breakglass: &'a BTreeSet<String>,
     now: Time,
 }
 
 impl<'a> Taints<'a> {
     /// Computes the fixpoint.
+    ///
+    /// Args: `breakglass`: systems at which break-glass can be in force during some of the calls.
     #[must_use]
     pub fn new(
         plan: &'a Plan,
         conditions: &'a Conditions<'a>,
-        parties: &'a Parties,
-        ways: &'a Ways,
+        (parties, ways): (&'a Parties, &'a Ways),
+        breakglass: &'a BTreeSet<String>,
         now: Time,
     ) -> Self {
         let model = plan.model();
@@ -146,10 +155,13 @@ impl<'a> Taints<'a> {
             settled: Vec::new(),
             memories: BTreeMap::new(),
             stores: BTreeMap::new(),
+            breakglass,
             now,
         };
+        let requests = in_force(breakglass, now);
         let permitted = taints.permitted();
-        taints.open = ways.all.iter().map(|way| taints.prospects(way, &permitted)).collect();
+        let open = ways.all.iter().map(|way| taints.prospects(way, &permitted, &requests));
+        taints.open = open.collect();
         taints.run();
         taints.settled = ways.all.iter().map(|way| taints.gathered(way)).collect();
         taints
@@ -188,11 +200,14 @@ impl<'a> Taints<'a> {
 
     /// Operations that the kernel's outlook for the way does not exclude.
     ///
-    /// Args: `permitted`: result of [`Self::permitted`].
+    /// Args:
+    /// * `permitted`: result of [`Self::permitted`].
+    /// * `requests`: break-glass in force.
     fn prospects(
         &self,
         way: &Way,
         permitted: &BTreeMap<&PrincipalFacts, BTreeSet<usize>>,
+        requests: &Breakglasses,
     ) -> BTreeSet<usize> {
         let task = way.task.as_ref().map(|task| TaskView { task, ancestors: &way.ancestors });
         let proof = CallerProof {
@@ -216,7 +231,7 @@ impl<'a> Taints<'a> {
             endorsed: &[],
             recipient_lists: None,
             granted: None,
-            breakglass: None,
+            breakglass: Some(requests),
         };
         let prospects = Prospects::new(self.plan, &facts, self.now).with_any_proof();
         let model = self.plan.model();
@@ -480,7 +495,7 @@ impl<'a> Taints<'a> {
             uncleared,
             satisfied: PartialSet { lacks: goal.unmet.clone(), ..PartialSet::default() },
             sequences: self.sequences(operation, goal),
-            exceptions: self.exceptions(way, operation),
+            exceptions: self.exceptions(way, operation, goal),
             ..way.facts()
         }
     }
@@ -501,8 +516,8 @@ impl<'a> Taints<'a> {
         }
     }
 
-    /// Exceptions that can cover calls of a way. No administrator opens break-glass.
-    fn exceptions(&self, way: &Way, operation: &Operation) -> PartialSet {
+    /// Exceptions that can cover calls of a way that reach a goal.
+    fn exceptions(&self, way: &Way, operation: &Operation, goal: &Goal) -> PartialSet {
         let model = self.plan.model();
         let caller = way.principals.last();
         let roles = way.chain.last().map(|facts| &facts.roles);
@@ -516,7 +531,10 @@ impl<'a> Taints<'a> {
         };
         let absent = model.exceptions.iter().filter(|(_, one)| !covers(one));
         let mut lacks: BTreeSet<String> = absent.map(|(name, _)| name.clone()).collect();
-        lacks.insert(authz_kernel::model::BREAKGLASS.to_owned());
+        let least = goal.tier.map_or(operation.tier, |least| least.max(operation.tier));
+        if !self.breakglass.contains(&operation.system) || least > BREAKGLASS_TIER {
+            lacks.insert(BREAKGLASS.to_owned());
+        }
         PartialSet { lacks, ..PartialSet::default() }
     }
 
@@ -589,6 +607,34 @@ impl<'a> Taints<'a> {
             !goal.unmet.contains(kind)
         })
     }
+}
+
+/// Requests by which break-glass is in force at systems for all callers. The people who opened them are the subject of no call.
+fn in_force(systems: &BTreeSet<String>, now: Time) -> Breakglasses {
+    let person = |name: &str| BreakglassPerson {
+        issuer: String::new(),
+        sub: name.to_owned(),
+        name: name.to_owned(),
+    };
+    let mut all = Breakglasses::default();
+    for system in systems {
+        let ends_at = Time(i64::MAX);
+        all.insert(Arc::new(Breakglass {
+            id: system.clone(),
+            system: system.clone(),
+            agent: None,
+            duration_ms: i64::MAX,
+            reason: String::new(),
+            ticket: String::new(),
+            opened_by: person("opener"),
+            opened_at: now,
+            confirm_before: ends_at,
+            confirmed: Some(BreakglassConfirmation { by: person("confirmer"), at: now, ends_at }),
+            ended: None,
+            rest: BTreeMap::new(),
+        }));
+    }
+    all
 }
 
 /// Facts that a call must have to reach a goal.

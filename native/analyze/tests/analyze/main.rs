@@ -8,6 +8,7 @@
 )]
 
 mod answers;
+mod breakglass;
 mod brute_force;
 mod bundles;
 mod difference;

@@ -1,5 +1,7 @@
 //! Operations about which the analysis does not ask the kernel's outlook, compared with an analysis that asks about each.
 
+use std::collections::BTreeSet;
+
 use authz_analyze::paths::guard::Conditions;
 use authz_analyze::paths::taint::{Goal, Taints};
 use authz_analyze::paths::ways::{Parties, Way, Ways};
@@ -55,7 +57,8 @@ fn no_operation_is_left_out_that_could_be_called() {
         let conditions = Conditions::new(&plan);
         let parties = Parties::new(&plan, &conditions);
         let ways = Ways::new(&plan, &conditions, &parties, NOW);
-        let taints = Taints::new(&plan, &conditions, &parties, &ways, NOW);
+        let breakglass = BTreeSet::new();
+        let taints = Taints::new(&plan, &conditions, (&parties, &ways), &breakglass, NOW);
         for way in &ways.all {
             let undenied = outlook(&plan, &taints, way);
             let kept: Vec<usize> = taints.open(way.position).map(|one| one.operation).collect();
