@@ -9,7 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -70,6 +70,8 @@ class AnalysisOptions:
     """Solver processes that run at once. 0: one for each processor."""
     without_solver: bool = False
     """Ask no solver, so that nothing is proved."""
+    leases: Sequence[Mapping[str, Any]] | None = None
+    """Leases of a configuration, as `lease_documents` returns them. Default: no configuration is analysed."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further members of the options."""
 
@@ -171,7 +173,8 @@ def analyzer_request(bundles: Mapping[str, AnalyzerBundle], options: AnalysisOpt
         options: Settings.
     """
     request = {name: bundle.document() for name, bundle in bundles.items()}
-    return json.dumps({**request, "options": options.document()}).encode()
+    leases = {} if options.leases is None else {"leases": list(options.leases)}
+    return json.dumps({**request, **leases, "options": options.document()}).encode()
 
 
 def run_analyzer(

@@ -59,6 +59,10 @@ RULES: Final = {
         "A path needs a standing exception or break-glass.",
         "The exception opens more than its own operations. Narrow the exception, or let it end.",
     ),
+    "credential-too-wide": RuleText(
+        "A leased secret permits more than its operation.",
+        "Authz is not asked about the calls that an agent makes with a leased secret. Narrow the grants of the lease, or guard its operation as the data asks for.",
+    ),
     "self-approval": RuleText(
         "The caller that asks can answer its own approval.",
         "An approval needs another person. Forbid `authz.approve` to the people for whom the caller acts.",

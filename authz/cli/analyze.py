@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 from authz import __version__
 from authz.analysis.baseline import read_baseline, write_baseline
 from authz.analysis.executable import AnalysisOptions, AnalyzerBundle, run_analyzer
+from authz.analysis.leases import lease_documents
 from authz.analysis.markdown import analysis_markdown, analysis_summary
 from authz.analysis.picture import mermaid_picture, svg_picture
 from authz.analysis.report import Finding, read_report
@@ -21,11 +23,13 @@ from authz.analysis.texts import inert
 from authz.bundle import read_folder
 from authz.cli.options import (
     BundleFolder,
+    ConfigFile,
     NoSolver,
     QuestionTimeLimit,
     ReportFile,
     SolverCache,
     Vars,
+    configuration,
     offline_variables,
 )
 from authz.cli.render import CommandExit, Terminal
@@ -63,6 +67,7 @@ def register(app: typer.Typer) -> None:
 def analyze(
     *,
     folder: BundleFolder,
+    config: ConfigFile = None,
     var: Vars = None,
     style: Annotated[
         AnalyzeFormat,
@@ -117,7 +122,10 @@ def analyze(
         ),
     ] = None,
 ) -> None:
-    """Look for escalation paths and dead policies in a bundle. Exit code 2 if there is a finding at the level, 3 if the bundle is not valid."""
+    """Look for escalation paths and dead policies in a bundle. Exit code 2 if there is a finding at the level, 3 if the bundle is not valid.
+
+    With --config, the leased secrets of that configuration are compared with their operations, and its variables are used. Nothing is contacted.
+    """
     if fail_on is FailLevel.NEW and baseline is None:
         raise UsageError("--fail-on new needs --baseline FILE")
     terminal = Terminal()
@@ -126,6 +134,11 @@ def analyze(
         document = earlier.read_bytes()
     else:
         options = AnalysisOptions.read(cache, question_time_limit, without_solver=no_solver)
+        if config is not None:
+            node = configuration(config, None)
+            options = replace(options, leases=lease_documents(node))
+            # As at a node, a value of `--var` wins.
+            var = [*(f"{name}={value}" for name, value in node.vars.items()), *(var or ())]
         document = _analysed(terminal, style, folder, var, options)
     selection = select_findings(read_report(document), datetime.now(UTC), known)
     _write(terminal, style, output, _rendered(style, selection, folder, document))

@@ -37,7 +37,14 @@ PREFIX: Final = "AUTHZ_"
 """Prefix of variables of the configuration."""
 _MAX_FILE_BYTES: Final = 4_194_304
 _NOT_KEYS: Final = frozenset(
-    {"AUTHZ_CONFIG", "AUTHZ_ADMIN", "AUTHZ_SERVER", "AUTHZ_AGENT_TOKEN", "AUTHZ_TASK"}
+    {
+        "AUTHZ_CONFIG",
+        "AUTHZ_ADMIN",
+        "AUTHZ_SERVER",
+        "AUTHZ_AGENT_TOKEN",
+        "AUTHZ_TASK",
+        "AUTHZ_ANALYZER",
+    }
 )
 _REMOVED: Final[Mapping[Path, str]] = {
     ("limits", "processor"): "Remove it: Authz no longer binds threads to a processor."

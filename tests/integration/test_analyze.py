@@ -124,3 +124,83 @@ def test_a_bundle_that_is_not_valid_is_3_with_its_errors(
 
     assert run("analyze", tmp_path / "bundle") == 3
     assert "broken.yaml:2" in capsys.readouterr().err
+
+
+FACTS = """\
+agents: {bot: ['spiffe://dev.example/bot']}
+catalog:
+  dwh:
+    kind: http
+    operations:
+      read_orders: {input: {type: object, properties: {}}}
+      read_salaries: {input: {type: object, properties: {}}}
+classify:
+  - {match: dwh.read_orders, effects: [read], tier: low}
+  - {match: dwh.read_salaries, effects: [read], tier: high}
+"""
+POLICY = """\
+@id("orders") permit (principal, action == Action::"dwh.read_orders", resource);
+@id("salaries") permit (principal, action == Action::"dwh.read_salaries", resource)
+when { context.exception.contains(Exception::"breakglass") };
+"""
+CONFIG = """\
+bundle: {path: bundle}
+audit: {path: audit.log}
+identity: {audiences: [authz]}
+trust:
+  domains: {dev.example: {bundle: {file: keys.json}}}
+listeners:
+  main: {address: "127.0.0.1:0", insecure_dev: true}
+  http: {address: "127.0.0.1:8181", tls: {cert_file: cert.pem, key_file: key.pem}}
+credentials:
+  issuer: https://authz.example
+  brokers:
+    warehouse:
+      kind: postgresql
+      dsn_file: dsn
+      systems:
+        dwh:
+          operations:
+            dwh.read_orders: [{privileges: [SELECT, INSERT], tables: [sales.*]}]
+            dwh.read_salaries: [{privileges: [SELECT], tables: [sales.salaries]}]
+"""
+
+
+def test_leases_and_break_glass_are_looked_at(tmp_path: Path) -> None:
+    """A configuration's leases permit more than their operations, and a policy accepts break-glass."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    assertion = "{id: no-salaries, never: {operation: dwh.read_salaries}}"
+    files = {
+        "bundle.yaml": "name: dwh\ntasks: optional\n",
+        "facts.yaml": f"{FACTS}analysis: {{assertions: [{assertion}]}}\n",
+        "policy.cedar": POLICY,
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    (tmp_path / "authz.yaml").write_text(CONFIG)
+    file, cases = tmp_path / "report.json", tmp_path / "cases"
+    options = ("--no-solver", "--format", "json", "--output", file, "--cases", cases)
+
+    assert run("analyze", folder, "--config", tmp_path / "authz.yaml", *options) in {0, 2}
+    findings = json.loads(file.read_text())["findings"]
+    leases = [one for one in findings if one["rule"] == "credential-too-wide"]
+    assert {one["verdict"] for one in leases} == {"path_found"}
+    reached, effect = sorted(one["message"] for one in leases)
+    assert reached.startswith(
+        "the lease of `dwh.read_orders` lets its holder do `dwh.read_salaries`"
+    )
+    assert "(SELECT on `sales.salaries`): its tier is `high`" in reached
+    assert effect.startswith("the lease of `dwh.read_orders` permits INSERT on `sales.*`")
+    (by_breakglass,) = [one for one in findings if one["rule"] == "exception-on-path"]
+    assert [step["operation"] for step in by_breakglass["path"]] == [
+        "authz.breakglass",
+        "dwh.read_salaries",
+    ]
+    # Its test fails while the policy accepts break-glass.
+    case = cases / f"{by_breakglass['id']}.yaml"
+    (folder / "tests").mkdir()
+    shutil.copy(case, folder / "tests")
+    assert run("test", folder) != 0
+    (folder / "policy.cedar").write_text(POLICY.splitlines()[0] + "\n")
+    assert run("test", folder) == 0

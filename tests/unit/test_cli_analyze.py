@@ -369,6 +369,88 @@ def test_the_analyzer_gets_files_variables_and_limits(record: Record, tmp_path: 
     assert request["options"]["solver"] == []
 
 
+LEASES = """\
+bundle: {path: bundle}
+vars: {trust_domain: config.example}
+audit: {path: audit.log}
+identity: {audiences: [authz]}
+trust:
+  domains: {config.example: {bundle: {file: keys.json}}}
+listeners:
+  main: {address: "127.0.0.1:0", insecure_dev: true}
+  http: {address: "127.0.0.1:8181", tls: {cert_file: cert.pem, key_file: key.pem}}
+credentials:
+  issuer: https://authz.example
+  brokers:
+    warehouse:
+      kind: postgresql
+      dsn_file: dsn
+      systems:
+        dwh:
+          operations:
+            dwh.read_orders:
+              - {privileges: [SELECT], tables: [sales.orders], columns: [id], database: sales}
+              - {privileges: [USAGE], sequences: [sales.ids]}
+              - {privileges: [USAGE, CREATE], schemas: [scratch]}
+            dwh.clean: [{privileges: [UPDATE, TRUNCATE], tables: [sales.*]}]
+"""
+
+
+def test_the_analyzer_gets_the_leases_of_a_configuration(record: Record, tmp_path: Path) -> None:
+    """With the effects of each privilege. No file that the configuration names is read."""
+    folder = record()
+    config = tmp_path / "authz.yaml"
+    config.write_text(LEASES)
+
+    assert run("analyze", BUNDLE, "--config", config) == 0
+    _, request = json.loads((folder / "request.json").read_text())
+    assert request["bundle"]["vars"]["trust_domain"] == "config.example"
+    orders, clean = request["leases"]
+    assert orders["operation"] == "dwh.read_orders"
+    assert orders["broker"] == "warehouse"
+    assert orders["place"] == (
+        "credentials.brokers.warehouse.systems.dwh.operations.dwh.read_orders"
+    )
+    assert orders["rights"][0] == {
+        "privilege": "SELECT",
+        "effects": ["read", "export"],
+        "kind": "table",
+        "database": "sales",
+        "name": "sales.orders",
+        "columns": ["id"],
+    }
+    rights = [(one["kind"], one["privilege"], one["effects"]) for one in orders["rights"][1:]]
+    assert rights == [
+        ("sequence", "USAGE", ["write"]),
+        ("schema", "USAGE", []),
+        ("schema", "CREATE", ["write", "execute"]),
+    ]
+    rights = [(one["privilege"], one["effects"], one["database"]) for one in clean["rights"]]
+    assert rights == [("UPDATE", ["write"], None), ("TRUNCATE", ["delete"], None)]
+
+
+def test_without_a_configuration_the_analyzer_gets_no_leases(record: Record) -> None:
+    """So that an analyzer of an earlier version still reads the request."""
+    folder = record()
+
+    assert run("analyze", BUNDLE) == 0
+    _, request = json.loads((folder / "request.json").read_text())
+    assert "leases" not in request
+
+
+def test_a_configuration_that_is_not_valid_is_refused(
+    record: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the analyzer runs, as a node refuses it."""
+    folder = record()
+    config = tmp_path / "authz.yaml"
+    config.write_text(LEASES.replace("[SELECT]", "[TRIGGER]"))
+
+    assert run("analyze", BUNDLE, "--config", config) == 3
+    assert "TRIGGER" in capsys.readouterr().err
+    assert not (folder / "request.json").exists()
+
+
 @pytest.mark.parametrize("document", ["", "{}", "[]", '{"version": 1}', '{"findings": []}'])
 def test_output_that_is_no_report_is_1(
     record: Record, document: str, capsys: pytest.CaptureFixture[str]

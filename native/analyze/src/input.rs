@@ -58,12 +58,49 @@ impl Options {
     }
 }
 
+/// Rights of the secret that a broker makes for a permitted operation.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    /// Operation that is permitted.
+    pub operation: String,
+    /// Name of the broker. Leases of one broker are for the same server.
+    pub broker: String,
+    /// Key of the configuration.
+    pub place: String,
+    /// Rights.
+    pub rights: Vec<Right>,
+}
+
+/// A right of a leased secret on one object.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Right {
+    /// Name of the privilege, for example `SELECT`.
+    pub privilege: String,
+    /// Effects, of which an operation has one if it needs the right; the usual one first. Empty: the right has no effect.
+    pub effects: Vec<String>,
+    /// Kind of the object, for example `table`.
+    pub kind: String,
+    /// Database of the object. `None`: that of the broker's connection.
+    #[serde(default)]
+    pub database: Option<String>,
+    /// Name of the object; `schema.*`: each one of the schema.
+    pub name: String,
+    /// Columns that the right is limited to. Empty: it is not.
+    #[serde(default)]
+    pub columns: Vec<String>,
+}
+
 /// Request of `authz-analyze analyze`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AnalyzeRequest {
     /// The bundle.
     pub bundle: BundleInput,
+    /// Leases of the configuration.
+    #[serde(default)]
+    pub leases: Vec<Lease>,
     /// Settings.
     pub options: Options,
 }

@@ -7,7 +7,8 @@
 //! 3. [`taint`]: labels of the data that each way can have read, by a fixpoint that never leaves a possible call out.
 //! 4. [`inputs`], [`prompts`], [`runner`], [`search`]: traces of concrete calls, which the engine of `authz test` permits call by call.
 //! 5. [`findings`]: rules over paths; [`cut`]: the smallest set of changes that removes a path.
-//! 6. [`breakglass`]: the rules again, with break-glass in force.
+//! 6. [`leases`]: secrets of brokers that permit more than their operation.
+//! 7. [`breakglass`]: the rules again, with break-glass in force.
 //!
 //! A rule that the fixpoint does not reach is *proved*, under [`ASSUMPTIONS`]. A rule that a trace reaches is a *path*. All other
 //! rules are *not decided*.
@@ -17,6 +18,7 @@ pub mod cut;
 pub mod findings;
 pub mod guard;
 pub mod inputs;
+pub mod leases;
 pub mod prompts;
 pub mod runner;
 pub mod search;
@@ -36,7 +38,7 @@ use authz_kernel::schema::{GIVE, OWN_SYSTEM, quote};
 use serde_json::Value;
 
 use crate::guards::{GuardAnswer, Guards};
-use crate::input::{AnalyzeRequest, InputError};
+use crate::input::{AnalyzeRequest, InputError, Lease};
 use crate::report::{
     ASSERTION, Change, Cut, Finality, Finding, Place, Proof, Report, Severity, Step,
 };
@@ -135,6 +137,8 @@ pub struct PathsInput {
     pub files: BTreeMap<String, Vec<u8>>,
     /// Values of its variables.
     pub vars: BTreeMap<String, String>,
+    /// Leases of the configuration.
+    pub leases: Vec<Lease>,
     /// The time.
     pub now: Time,
 }
@@ -194,6 +198,7 @@ impl PathsInput {
             plan: Arc::clone(plan),
             files: request.bundle.contents()?,
             vars: request.bundle.vars.clone(),
+            leases: request.leases.clone(),
             now: Time(request.options.now_ms),
         })
     }
@@ -213,6 +218,7 @@ impl PathsInput {
                     finding.assumptions = analysis.assumptions();
                 }
             }
+            self.leases(analysis, &mut results);
             (answers, analysis.accepting.clone())
         });
         if !systems.is_empty() {

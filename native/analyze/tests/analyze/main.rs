@@ -15,6 +15,7 @@ mod difference;
 mod executable;
 mod gathered;
 mod guards;
+mod leases;
 mod outlook;
 mod paths;
 mod policies;

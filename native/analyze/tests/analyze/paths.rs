@@ -5,6 +5,7 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
+use authz_analyze::input::Lease;
 use authz_analyze::paths::{NoOracle, PathResults, PathsInput};
 use authz_analyze::report::{Finality, Finding, Proof};
 use authz_cases::StepClock;
@@ -32,11 +33,19 @@ pub(crate) fn compile(files: &BTreeMap<String, Vec<u8>>) -> Arc<Plan> {
 }
 
 pub(crate) fn analyze(files: &BTreeMap<String, Vec<u8>>) -> (Arc<Plan>, PathResults) {
+    analyze_leases(files, Vec::new())
+}
+
+pub(crate) fn analyze_leases(
+    files: &BTreeMap<String, Vec<u8>>,
+    leases: Vec<Lease>,
+) -> (Arc<Plan>, PathResults) {
     let plan = compile(files);
     let input = PathsInput {
         plan: Arc::clone(&plan),
         files: files.clone(),
         vars: BTreeMap::new(),
+        leases,
         now: NOW,
     };
     let results = input.analyze(&NoOracle);

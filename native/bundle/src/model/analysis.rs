@@ -9,7 +9,7 @@ use super::{Effect, OperationGlob};
 use crate::location::Location;
 
 /// Rules of findings of the analysis, beside `assertion:<id>`.
-pub const ANALYSIS_RULES: [&str; 15] = [
+pub const ANALYSIS_RULES: [&str; 16] = [
     "policy-never-matches",
     "policy-always-matches",
     "policy-may-error",
@@ -21,6 +21,7 @@ pub const ANALYSIS_RULES: [&str; 15] = [
     "unused-authority",
     "exception-on-path",
     "self-approval",
+    "credential-too-wide",
     "label-lost",
     "contradicting-sequences",
     "unanswerable-step-up",
