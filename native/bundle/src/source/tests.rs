@@ -120,7 +120,7 @@ fn each_fault_of_a_key_has_its_message() {
         ),
         (
             "analysis: {assertions: [{id: a, never: {effect: grant}}], suppressions: [{rule: label-lsot, owner: a, reason: b, until: 2027-01-01}, {rule: 'assertion:b', owner: a, reason: b, until: 2027-01-01}, {finding: 0123456789abcdef, subject: x, owner: a, reason: b, until: 2027-01-01}, {rule: 'assertion:a', subject: '', owner: a, reason: b, until: 2027-01-01}]}",
-            "x.yaml:1:81: unknown rule of the analysis `label-lsot`; declared: label-lost, policy-never-matches, policy-always-matches, policy-may-error, policy-redundant and 11 more. Did you mean `label-lost`?\nx.yaml:1:141: unknown rule of the analysis `assertion:b`; declared: assertion:a, policy-never-matches, policy-always-matches, policy-may-error, policy-redundant and 11 more. Did you mean `assertion:a`?\nx.yaml:1:234: `subject` goes with `rule`. Remove it: the id of a finding names its subject.\nx.yaml:1:309: `subject` is one line of 1 to 256 bytes. Copy it from the finding.",
+            "x.yaml:1:81: unknown rule of the analysis `label-lsot`; declared: label-lost, policy-never-matches, policy-always-matches, policy-may-error, policy-redundant and 12 more. Did you mean `label-lost`?\nx.yaml:1:141: unknown rule of the analysis `assertion:b`; declared: assertion:a, policy-never-matches, policy-always-matches, policy-may-error, policy-redundant and 12 more. Did you mean `assertion:a`?\nx.yaml:1:234: `subject` goes with `rule`. Remove it: the id of a finding names its subject.\nx.yaml:1:309: `subject` is one line of 1 to 256 bytes. Copy it from the finding.",
         ),
         (
             "analysis: {assertions: [{id: a, nver: {}}], supressions: []}",
