@@ -391,7 +391,7 @@ def test_a_status_that_is_not_taken_is_cancelled(slow: tuple[FakeApprovals, Watc
     eventually(lambda: caller.cancelled)
 
     assert [one.status if one else None for one in caller.sent][-2:] == [REJECTED, None]
-    assert len(streams) == 0
+    eventually(lambda: len(streams) == 0)
 
 
 def test_a_store_that_fails_ends_the_stream_with_its_error(

@@ -885,7 +885,7 @@ def test_an_earlier_bundle_that_is_refused_is_used_for_nothing(stage: Stage) -> 
 
     assert stage.runtime.snapshot.trust_spec == used
     assert '"spiffe_sequence": 5' in str(stage.runtime.current(SourceKey("domain", "a.example")))
-    assert any("is older than one" in problem for problem in stage.sources.problems())
+    assert any("is older than an earlier one" in problem for problem in stage.sources.problems())
     assert any("one serves" in problem for problem in stage.sources.problems())
     stage.write("keys/bundle.json", bundle(6))
     stage.runtime.reload()
@@ -906,13 +906,13 @@ def test_new_keys_of_an_issuer_say_nothing_of_a_domain_with_the_same_name(tmp_pa
     stage.runtime.load()
     stage.write("keys/corp.json", bundle(4, "two"))
     stage.runtime.reload()
-    assert any("`corp` is older than one" in problem for problem in stage.sources.problems())
+    assert any("`corp` is older than an earlier one" in problem for problem in stage.sources.problems())
 
     keys = json.dumps({"keys": [Key.make("x").jwk("sig")]})
     assert stage.runtime.renew(SourceKey("issuer", "corp"), keys)
-    assert any("`corp` is older than one" in problem for problem in stage.sources.problems())
+    assert any("`corp` is older than an earlier one" in problem for problem in stage.sources.problems())
     assert stage.runtime.renew(SourceKey("domain", "corp"), bundle(6))
-    assert not any("is older than one" in problem for problem in stage.sources.problems())
+    assert not any("is older than an earlier one" in problem for problem in stage.sources.problems())
 
 
 @pytest.mark.parametrize(
