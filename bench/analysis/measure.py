@@ -2,6 +2,7 @@
 
 python -m bench.analysis.measure            cold, again, and after one changed policy, for four sizes; a comparison
 python -m bench.analysis.measure --largest  the largest size alone; prints the figures, and writes nothing
+python -m bench.analysis.measure --unoptimised  also writes figures of a development build, and names it
 
 Needs the analyzer: `make analyzer`.
 """
@@ -146,6 +147,7 @@ def main() -> int:
     """Measure, and write or print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--largest", action="store_true")
+    parser.add_argument("--unoptimised", action="store_true")
     options = parser.parse_args()
     rows, load = [], [os.getloadavg()[0]]
     for size in (LARGEST,) if options.largest else SIZES:
@@ -153,8 +155,11 @@ def main() -> int:
             rows.append(measure(size, Path(folder)))
         load.append(os.getloadavg()[0])
         print(json.dumps(rows[-1], indent=1), flush=True)
-    if not options.largest and analyzer_profile() not in machine.RELEASED:
-        print("nothing is written: the analyzer is not optimised (`make analyzer`)")
+    is_written = options.unoptimised or analyzer_profile() in machine.RELEASED
+    if not options.largest and not is_written:
+        print(
+            "nothing is written: the analyzer is not optimised (`make analyzer`, or --unoptimised)"
+        )
     elif not options.largest:
         document = {
             "machine": machine.facts(ROOT, analyzer_profile()),
