@@ -1,7 +1,7 @@
 """Time and memory of `authz-analyze`: writes `bench/results/analysis.json`.
 
-python -m bench.analysis.measure            cold, again, and after one changed policy, for four sizes; a comparison
-python -m bench.analysis.measure --largest  the largest size alone; prints the figures, and writes nothing
+python -m bench.analysis.measure                cold, again, and after one changed policy, for four sizes; a comparison
+python -m bench.analysis.measure --largest      the largest size alone; prints the figures, and writes nothing
 python -m bench.analysis.measure --unoptimised  also writes figures of a development build, and names it
 
 Needs the analyzer: `make analyzer`.
