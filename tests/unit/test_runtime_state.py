@@ -906,13 +906,19 @@ def test_new_keys_of_an_issuer_say_nothing_of_a_domain_with_the_same_name(tmp_pa
     stage.runtime.load()
     stage.write("keys/corp.json", bundle(4, "two"))
     stage.runtime.reload()
-    assert any("`corp` is older than an earlier one" in problem for problem in stage.sources.problems())
+    assert any(
+        "`corp` is older than an earlier one" in problem for problem in stage.sources.problems()
+    )
 
     keys = json.dumps({"keys": [Key.make("x").jwk("sig")]})
     assert stage.runtime.renew(SourceKey("issuer", "corp"), keys)
-    assert any("`corp` is older than an earlier one" in problem for problem in stage.sources.problems())
+    assert any(
+        "`corp` is older than an earlier one" in problem for problem in stage.sources.problems()
+    )
     assert stage.runtime.renew(SourceKey("domain", "corp"), bundle(6))
-    assert not any("is older than an earlier one" in problem for problem in stage.sources.problems())
+    assert not any(
+        "is older than an earlier one" in problem for problem in stage.sources.problems()
+    )
 
 
 @pytest.mark.parametrize(
