@@ -107,7 +107,7 @@ class ReplayRun:
     plan: Plan
     """Bundle that judged again."""
     against: Plan | None
-    """Bundle of the answers before. None: the recorded answers."""
+    """Bundle of the answers before; `None` if they are the recorded answers."""
     log: str
     """Name of the log."""
     selection: Selection

@@ -70,7 +70,7 @@ class Analyzer:
 
     Attributes:
         command: program and arguments of the analysis; the folder of the bundle and the variables are added.
-        difference: program and arguments of the comparison; two folders and the variables are added. None: no comparison.
+        difference: program and arguments of the comparison; two folders and the variables are added. `None` if nothing is compared.
         seconds: longest time of one run.
     """
 

@@ -165,7 +165,7 @@ def folders() -> dict[str, Path]:
 
 
 def assertions(name: str) -> bytes | None:
-    """Return the file of assertions of a bundle; None: the bundle has no assertions."""
+    """Return the file of assertions of a bundle; `None` if the bundle has no assertions."""
     listed = YAML(typ="safe").load(ASSERTIONS.read_bytes()).get(name)
     if listed is None:
         return None

@@ -76,7 +76,7 @@ class Target(Protocol):
         """Send a batch, and return once it is acknowledged.
 
         Returns:
-            Lines that were rejected for good. None: no line was rejected.
+            Lines that were rejected for good; `None` if no line was rejected.
 
         Raises:
             DeliveryError: It is not acknowledged. The target may have it all the same.

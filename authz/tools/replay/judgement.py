@@ -78,7 +78,7 @@ class Judgement:
     """A decision before and after."""
 
     before: Answer | None
-    """Answer before. None: the record has no answer."""
+    """Answer before; `None` if the record has no answer."""
     after: Answer | None
     """Answer after. None: the record was not replayed."""
     category: Category
@@ -93,7 +93,7 @@ def judge_record(record: Record, plan: Plan, against: Plan | None) -> Judgement:
     Args:
         record: Record of an audit log.
         plan: Bundle that judges.
-        against: Bundle of the answer before. None: the recorded answer.
+        against: Bundle of the answer before; `None` if it is the recorded answer.
     """
     if (surface := _other_surface(record.fields)) != "":
         return _unjudged(NotReplayed("no_call", f"{surface}: no policy judged it"))

@@ -66,7 +66,7 @@ class SessionStep:
     request: Mapping[str, Any]
     """The step as the engine takes it."""
     at_ms: int | None = None
-    """Time, Unix time in milliseconds. None: the time of the step before."""
+    """Time, Unix time in milliseconds; `None` means the time of the step before."""
     recorded: Mapping[str, Any] | None = None
     """Recorded answer: outcome, reason_code, enforced. None: the source has none."""
     decision_id: str = ""
@@ -150,7 +150,7 @@ def json_lines(stream: Lines, reading: SessionReading) -> Iterator[tuple[int, di
 
 
 def milliseconds(value: object) -> int | None:
-    """Read a time: RFC 3339, or Unix time in seconds or milliseconds. None: the value is not a time."""
+    """Read a time: RFC 3339, or Unix time in seconds or milliseconds; `None` if the value is not a time."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):

@@ -87,7 +87,7 @@ pub struct Right {
     pub database: Option<String>,
     /// Name of the object; `schema.*`: each one of the schema.
     pub name: String,
-    /// Columns that the right is limited to. Empty: it is not.
+    /// Columns to which the right is limited. Empty if it covers all columns.
     #[serde(default)]
     pub columns: Vec<String>,
 }
